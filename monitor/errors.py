@@ -1,0 +1,55 @@
+"""The one tree of errors that Understudy raises on purpose.
+
+Foreign exceptions are mapped into it at the edge (files, sockets, YAML), so that a caller has one
+place to look and a message always says what was wrong, where, and what would be right.
+"""
+
+from __future__ import annotations
+
+
+class UnderstudyError(Exception):
+    """Base of every error that is part of Understudy's contract."""
+
+    exit_code = 1
+
+
+class ConfigError(UnderstudyError):
+    """A configuration that cannot be used; ``problems`` holds one line per fault.
+
+    Each problem is ``(path, message)`` where ``path`` is dotted, as in
+    ``challengers[0].mirror.rate``.
+    """
+
+    exit_code = 2
+
+    def __init__(self, source: str, problems: list[tuple[str, str]]) -> None:
+        self.source = source
+        self.problems = problems
+        lines = [f"{path}: {message}" if path else message for path, message in problems]
+        super().__init__(f"{source}: " + "; ".join(lines))
+
+
+class StateError(UnderstudyError):
+    """A state file or shared-memory file that cannot be read or written."""
+
+
+class ProtocolError(UnderstudyError):
+    """A peer inside Understudy (worker, evaluation plane) broke the hand-off protocol."""
+
+
+class RecordError(ProtocolError):
+    """Bytes that are not an encoded :class:`monitor.record.Record`."""
+
+
+class HttpError(UnderstudyError):
+    """A request or response that breaks HTTP/1.1 in a way that must not be forwarded.
+
+    ``status`` is what the client is told when the fault is in its request; ``reason`` is a bounded
+    metric label.
+    """
+
+    def __init__(self, status: int, reason: str, detail: str) -> None:
+        self.status = status
+        self.reason = reason
+        self.detail = detail
+        super().__init__(detail)

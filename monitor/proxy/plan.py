@@ -1,0 +1,187 @@
+"""What a worker has to know, as plain frozen data.
+
+The configuration is validated by pydantic outside the workers (``monitor.config``) and compiled
+into this plan, which travels as JSON. A worker swaps one plan for another atomically: exchanges
+that are under way keep the plan that they began with.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any, get_type_hints
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """TLS towards an upstream: ``ca`` is a PEM path (None: the system's), ``server_name`` for SNI."""
+
+    verify: bool = True
+    ca: str | None = None
+    server_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """One model server. Times in seconds, counts per worker.
+
+    ``path_prefix`` is put in front of the request's target; ``host_header`` replaces ``Host`` when
+    it is set (None forwards the client's); ``headers`` are added, replacing the client's of the
+    same name.
+    """
+
+    name: str
+    host: str
+    port: int
+    tls: Tls | None = None
+    path_prefix: str = ""
+    host_header: str | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+    connect_timeout: float = 2.0
+    first_byte_timeout: float = 30.0
+    total_timeout: float = 60.0
+    max_connections: int = 256
+    max_waiting: int = 1024
+    idle_timeout: float = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Breaker:
+    """Opens after ``failures`` in a row, for ``open_seconds`` doubling up to ``max_open_seconds``;
+    then ``probes`` successful requests close it."""
+
+    failures: int = 5
+    open_seconds: float = 5.0
+    max_open_seconds: float = 60.0
+    probes: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Challenger:
+    """A model server that gets copies. ``rate`` in [0, 1]; limits per worker, sizes in bytes."""
+
+    upstream: Upstream
+    rate: float = 1.0
+    timeout: float = 5.0
+    queue_requests: int = 1024
+    queue_bytes: int = 16 * 1024 * 1024
+    max_response_bytes: int = 1024 * 1024
+    breaker: Breaker = field(default_factory=Breaker)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """An inference route: target paths whose segments match are this model's.
+
+    ``paths`` are exact paths in which ``*`` stands for one segment.
+    """
+
+    name: str
+    version: str
+    protocol: str
+    paths: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds per worker: sizes in bytes, times in seconds."""
+
+    head_bytes: int = 32 * 1024
+    target_bytes: int = 8 * 1024
+    connections: int = 4096
+    header_timeout: float = 10.0
+    keepalive_timeout: float = 75.0
+    drain_timeout: float = 20.0
+    buffer_bytes: int = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """How much of a payload is kept for evaluation; larger bodies leave only their size.
+
+    ``headers`` are lower-case names kept beside the ones that the codecs need.
+    """
+
+    max_body_bytes: int = 256 * 1024
+    headers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HandOff:
+    """Bounds of the record queue of one worker: bytes not yet taken over by the evaluation plane."""
+
+    max_bytes: int = 8 * 1024 * 1024
+    batch_records: int = 256
+    batch_bytes: int = 128 * 1024
+    flush_seconds: float = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class ListenTls:
+    """PEM files of the listener."""
+
+    certificate: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything a worker needs. ``generation`` grows by one with each accepted configuration."""
+
+    generation: int
+    champion: Upstream
+    models: tuple[Model, ...] = ()
+    challengers: tuple[Challenger, ...] = ()
+    limits: Limits = field(default_factory=Limits)
+    capture: Capture = field(default_factory=Capture)
+    handoff: HandOff = field(default_factory=HandOff)
+    tls: ListenTls | None = None
+    sample_salt: str = "understudy"
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """Names of the arms; index 0 is the champion."""
+        return (self.champion.name, *(c.upstream.name for c in self.challengers))
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Plan:
+        """Rebuild a plan from ``dataclasses.asdict(plan)`` after a trip through JSON.
+
+        Raises TypeError or KeyError when the shape is not that of a plan; the plan is compiled by
+        our own supervisor, so this is a fault in the program and not in the user's file.
+        """
+        plan = _build(cls, data)
+        assert isinstance(plan, Plan)
+        return plan
+
+
+_NESTED: dict[str, type] = {
+    "Tls": Tls,
+    "Upstream": Upstream,
+    "Breaker": Breaker,
+    "Limits": Limits,
+    "Capture": Capture,
+    "HandOff": HandOff,
+    "ListenTls": ListenTls,
+}
+_LISTS: dict[str, type] = {"models": Model, "challengers": Challenger}
+
+
+def _build(cls: type, data: dict[str, Any]) -> Any:
+    hints = get_type_hints(cls)
+    known = {f.name for f in fields(cls)}
+    unknown = set(data) - known
+    if unknown:
+        raise TypeError(f"{cls.__name__}: unknown {sorted(unknown)}")
+    values: dict[str, Any] = {}
+    for name, value in data.items():
+        if name in _LISTS:
+            values[name] = tuple(_build(_LISTS[name], item) for item in value)
+        elif isinstance(value, dict):
+            text = str(hints[name])
+            nested = next(c for key, c in _NESTED.items() if text.endswith((f".{key}'>", f".{key} | None")))
+            values[name] = _build(nested, value)
+        elif isinstance(value, list):
+            values[name] = tuple(tuple(v) if isinstance(v, list) else v for v in value)
+        else:
+            values[name] = value
+    return cls(**values)

@@ -1,0 +1,244 @@
+"""The record: one per exchange, the thing that flows through every room.
+
+A worker packs it with :func:`encode`; the evaluation plane unpacks a batch with
+:func:`decode_batch`. Only the standard library is used here: workers import this module.
+
+Encoding, little-endian: a fixed part (:data:`FIXED`) with the lengths of what follows, then the
+variable parts one after another. A batch is a run of encoded records.
+"""
+
+from __future__ import annotations
+
+from struct import Struct, error
+
+from monitor.errors import RecordError
+
+OUTCOMES = (
+    "ok",
+    "client_error",
+    "server_error",
+    "timeout",
+    "cancelled",
+    "upstream_connect",
+    "upstream_reset",
+    "overload",
+    "rejected",
+    "garbage",
+    "too_large",
+)
+"""Names of outcomes; a record holds the index. The last two are of mirrored exchanges only."""
+(
+    OK,
+    CLIENT_ERROR,
+    SERVER_ERROR,
+    TIMEOUT,
+    CANCELLED,
+    UPSTREAM_CONNECT,
+    UPSTREAM_RESET,
+    OVERLOAD,
+    REJECTED,
+    GARBAGE,
+    TOO_LARGE,
+) = range(len(OUTCOMES))
+
+PRIMARY = 0
+MIRROR = 1
+ROLES = ("primary", "mirror")
+
+REQUEST_CAPTURED = 1
+"""The request's payload is in the record, whole."""
+RESPONSE_CAPTURED = 2
+"""The response's payload is in the record, whole."""
+
+FIXED = Struct("<IHHHBBBBdQQQQQHHHHHHII")
+"""size · model · arm · status · role · outcome · flags · reserved · started (unix seconds) ·
+duration, time to first byte, queueing (nanoseconds) · request and response size (bytes) · lengths
+of request id, trace id, unit, target, request headers, response headers, request payload, response
+payload."""
+
+
+class Record:
+    """One exchange of a request and its response, or the lack of one.
+
+    ``started`` is unix time in seconds, ``*_ns`` are durations in nanoseconds, ``*_size`` are bytes
+    of payload on the wire. ``request_headers`` and ``response_headers`` hold the kept lines, joined
+    by CRLF, without the empty line. Payloads are None when they were not captured.
+    """
+
+    __slots__ = (
+        "model",
+        "arm",
+        "status",
+        "role",
+        "outcome",
+        "started",
+        "duration_ns",
+        "first_byte_ns",
+        "queue_ns",
+        "request_size",
+        "response_size",
+        "request_id",
+        "trace_id",
+        "unit",
+        "target",
+        "request_headers",
+        "response_headers",
+        "request_body",
+        "response_body",
+    )
+
+    model: int
+    arm: int
+    status: int
+    role: int
+    outcome: int
+    started: float
+    duration_ns: int
+    first_byte_ns: int
+    queue_ns: int
+    request_size: int
+    response_size: int
+    request_id: bytes
+    trace_id: bytes
+    unit: bytes
+    target: bytes
+    request_headers: bytes
+    response_headers: bytes
+    request_body: bytes | None
+    response_body: bytes | None
+
+
+_pack = FIXED.pack
+_unpack = FIXED.unpack_from
+_FIXED_SIZE = FIXED.size
+_MAX_TEXT = 0xFFFF
+
+
+def encode(
+    model: int,
+    arm: int,
+    status: int,
+    role: int,
+    outcome: int,
+    started: float,
+    duration_ns: int,
+    first_byte_ns: int,
+    queue_ns: int,
+    request_size: int,
+    response_size: int,
+    request_id: bytes,
+    trace_id: bytes,
+    unit: bytes,
+    target: bytes,
+    request_headers: bytes,
+    response_headers: bytes,
+    request_body: bytes | None,
+    response_body: bytes | None,
+) -> bytes:
+    """Pack one record. Texts longer than 65,535 bytes are the caller's fault (struct.error)."""
+    flags = 0
+    if request_body is None:
+        request_body = b""
+    else:
+        flags = REQUEST_CAPTURED
+    if response_body is None:
+        response_body = b""
+    else:
+        flags |= RESPONSE_CAPTURED
+    variable = b"".join(
+        (
+            request_id,
+            trace_id,
+            unit,
+            target,
+            request_headers,
+            response_headers,
+            request_body,
+            response_body,
+        )
+    )
+    return (
+        _pack(
+            _FIXED_SIZE + len(variable),
+            model,
+            arm,
+            status,
+            role,
+            outcome,
+            flags,
+            0,
+            started,
+            duration_ns,
+            first_byte_ns,
+            queue_ns,
+            request_size,
+            response_size,
+            len(request_id),
+            len(trace_id),
+            len(unit),
+            len(target),
+            len(request_headers),
+            len(response_headers),
+            len(request_body),
+            len(response_body),
+        )
+        + variable
+    )
+
+
+def decode_batch(data: bytes) -> list[Record]:
+    """Unpack a run of encoded records. Raises RecordError when the bytes do not add up."""
+    records: list[Record] = []
+    position = 0
+    end = len(data)
+    while position < end:
+        record = Record()
+        try:
+            (
+                size,
+                record.model,
+                record.arm,
+                record.status,
+                record.role,
+                record.outcome,
+                flags,
+                _,
+                record.started,
+                record.duration_ns,
+                record.first_byte_ns,
+                record.queue_ns,
+                record.request_size,
+                record.response_size,
+                id_length,
+                trace_length,
+                unit_length,
+                target_length,
+                request_headers_length,
+                response_headers_length,
+                request_length,
+                response_length,
+            ) = _unpack(data, position)
+        except error as fault:
+            raise RecordError(f"record at byte {position} of {end} is cut off") from fault
+        a = position + _FIXED_SIZE
+        b = a + id_length
+        record.request_id = data[a:b]
+        a = b + trace_length
+        record.trace_id = data[b:a]
+        b = a + unit_length
+        record.unit = data[a:b]
+        a = b + target_length
+        record.target = data[b:a]
+        b = a + request_headers_length
+        record.request_headers = data[a:b]
+        a = b + response_headers_length
+        record.response_headers = data[b:a]
+        b = a + request_length
+        record.request_body = data[a:b] if flags & REQUEST_CAPTURED else None
+        a = b + response_length
+        record.response_body = data[b:a] if flags & RESPONSE_CAPTURED else None
+        position += size
+        if a != position or a > end or record.outcome >= len(OUTCOMES):
+            raise RecordError(f"record that ends at byte {a} does not add up")
+        records.append(record)
+    return records

@@ -1,0 +1,1 @@
+"""How records travel from the data plane to the evaluation plane."""

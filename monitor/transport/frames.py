@@ -1,0 +1,71 @@
+"""Frames between a worker and the evaluation plane: ``[u32 length][u8 type][payload]``.
+
+A conversation: the worker says HELLO and NAMES, the evaluation plane answers WELCOME with the last
+batch it holds of that worker; then batches flow one way, ACK (held in memory) and COMMIT (held in
+the saved state) the other. A batch is numbered; one that was seen before is acknowledged and not
+counted again.
+
+Only the standard library is used here: workers import this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from struct import Struct
+
+from monitor.errors import ProtocolError
+
+HELLO = 1
+"""JSON ``{"run", "slot", "incarnation", "pid"}``."""
+NAMES = 2
+"""JSON ``{"generation", "models": [{"name", "version", "protocol"}], "arms": [name]}``; what the
+indices of the batches that follow stand for."""
+BATCH = 3
+"""BATCH_HEAD, then encoded records."""
+WELCOME = 16
+"""JSON ``{"last_seq", "received"}``."""
+ACK = 17
+"""SEQ: every batch up to this number is in the evaluation plane's memory."""
+COMMIT = 18
+"""SEQ: every batch up to this number is in the evaluation plane's saved state."""
+
+HEAD = Struct("<IB")
+SEQ = Struct("<Q")
+BATCH_HEAD = Struct("<QI")
+"""Number of the batch, count of its records."""
+MAX_FRAME = 64 * 1024 * 1024
+
+
+def frame(kind: int, payload: bytes) -> bytes:
+    """One whole frame."""
+    return HEAD.pack(len(payload) + 1, kind) + payload
+
+
+class FrameReader:
+    """Cuts a byte stream into frames."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
+        """Add bytes and yield each ``(type, payload)`` that is complete.
+
+        Raises ProtocolError on a length of zero or over MAX_FRAME.
+        """
+        buffer = self._buffer
+        buffer += data
+        position = 0
+        try:
+            while len(buffer) - position >= HEAD.size:
+                length, kind = HEAD.unpack_from(buffer, position)
+                if not 0 < length <= MAX_FRAME:
+                    raise ProtocolError(f"frame of {length} bytes")
+                end = position + HEAD.size - 1 + length
+                if end > len(buffer):
+                    break
+                payload = bytes(buffer[position + HEAD.size : end])
+                position = end
+                yield kind, payload
+        finally:
+            if position:
+                del buffer[:position]

@@ -41,8 +41,8 @@ OUTCOMES = (
     TOO_LARGE,
 ) = range(len(OUTCOMES))
 
-PRIMARY = 0
-MIRROR = 1
+ROLE_PRIMARY = 0
+ROLE_MIRROR = 1
 ROLES = ("primary", "mirror")
 
 REQUEST_CAPTURED = 1

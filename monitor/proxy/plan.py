@@ -178,7 +178,9 @@ def _build(cls: type, data: dict[str, Any]) -> Any:
             values[name] = tuple(_build(_LISTS[name], item) for item in value)
         elif isinstance(value, dict):
             text = str(hints[name])
-            nested = next(c for key, c in _NESTED.items() if text.endswith((f".{key}'>", f".{key} | None")))
+            nested = next(
+                c for key, c in _NESTED.items() if text.endswith((f".{key}'>", f".{key} | None"))
+            )
             values[name] = _build(nested, value)
         elif isinstance(value, list):
             values[name] = tuple(tuple(v) if isinstance(v, list) else v for v in value)

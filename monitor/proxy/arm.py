@@ -1,0 +1,90 @@
+"""One model server as a worker sees it: its pool, its numbers, its way of being addressed."""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+
+from monitor.proxy.head import RequestHead
+from monitor.proxy.plan import Upstream
+from monitor.proxy.pool import Pool
+from monitor.sketch.shared import SharedStats
+
+
+class Arm:
+    """``index`` is the arm's place in :attr:`Plan.arms`, 0 for the champion."""
+
+    def __init__(
+        self,
+        index: int,
+        upstream: Upstream,
+        role: str,
+        stats: SharedStats,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self.index = index
+        self.upstream = upstream
+        self.pool = Pool(upstream, loop, self._on_connect, self._on_retry)
+        self.words = stats.words
+        label = {"arm": upstream.name}
+        self.in_flight = stats.gauge("in_flight", {**label, "role": role})
+        self._connects = stats.counter("upstream_connects", label)
+        self._connect_failures = stats.counter("upstream_connect_failures", label)
+        self._retries = stats.counter("retries", label)
+        self._cold_starts = stats.counter("cold_starts", label)
+        self._cold_start_us = stats.gauge("cold_start_us", label)
+        self._gauges = [stats.gauge(f"pool_{what}", label) for what in ("idle", "busy", "waiting")]
+        # Until it has answered once, a model server counts as not started.
+        self._away_since: float | None = monotonic()
+        self._prefix = upstream.path_prefix.encode()
+        self._host = b"Host: " + upstream.host_header.encode() if upstream.host_header else None
+        self._added = [f"{name}: {value}".encode() for name, value in upstream.headers]
+        self._replaced = {name.lower().encode() for name, _ in upstream.headers}
+
+    def request(self, head: RequestHead, extra: list[bytes], framing: bytes | None = None) -> bytes:
+        """The head to send, with ``extra`` lines at its end.
+
+        With ``framing`` (a line, or empty for a request without a body) it stands in for the
+        client's own framing and for its ``Expect``: the body is sent whole.
+        """
+        lines = head.lines
+        if framing is not None:
+            lines = [
+                line for line in lines if line is not head.framing_line and line is not head.expect
+            ]
+            if framing:
+                lines.append(framing)
+        if self._host is not None:
+            lines = [self._host, *(line for line in lines if line is not head.host_line)]
+        if self._replaced:
+            replaced = self._replaced
+            lines = [line for line in lines if line.partition(b":")[0].lower() not in replaced]
+            lines += self._added
+        first = b"%b %b%b HTTP/1.1" % (head.method, self._prefix, head.target)
+        return b"\r\n".join((first, *lines, *extra, b"", b""))
+
+    def answered(self) -> None:
+        """An inference succeeded; if the server had been away, this ends a cold start."""
+        if self._away_since is not None:
+            self.words[self._cold_start_us] = int((monotonic() - self._away_since) * 1e6)
+            self.words[self._cold_starts] += 1
+            self._away_since = None
+
+    def publish(self) -> None:
+        """Bring the gauges up to date."""
+        pool = self.pool
+        for gauge, value in zip(
+            self._gauges, (len(pool.idle), pool.busy, len(pool.waiting)), strict=True
+        ):
+            self.words[gauge] = value
+
+    def _on_connect(self, ok: bool) -> None:
+        if ok:
+            self.words[self._connects] += 1
+            return
+        self.words[self._connect_failures] += 1
+        if self._away_since is None:
+            self._away_since = monotonic()
+
+    def _on_retry(self) -> None:
+        self.words[self._retries] += 1

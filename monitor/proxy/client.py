@@ -1,0 +1,271 @@
+"""A client's connection: cuts its bytes into requests and writes the answers back in order."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from time import monotonic, monotonic_ns
+from typing import TYPE_CHECKING
+
+from monitor.errors import HttpError
+from monitor.proxy.exchange import Exchange
+from monitor.proxy.head import parse_request
+
+if TYPE_CHECKING:
+    from monitor.proxy.runtime import Runtime
+    from monitor.proxy.worker import Worker
+
+_REASONS = {
+    400: b"400 Bad Request",
+    405: b"405 Method Not Allowed",
+    408: b"408 Request Timeout",
+    414: b"414 URI Too Long",
+    417: b"417 Expectation Failed",
+    431: b"431 Request Header Fields Too Large",
+    501: b"501 Not Implemented",
+    503: b"503 Service Unavailable",
+}
+LINGER_SECONDS = 2.0
+"""How long a client that still sends may read its answer before the connection is closed."""
+
+
+class ClientConnection(asyncio.Protocol):
+    """``since`` is the monotonic time in seconds at which the present wait began: for the next
+    request, for the rest of a head, or for the end of lingering."""
+
+    __slots__ = (
+        "_buffer",
+        "_head_ns",
+        "_paused",
+        "exchange",
+        "keep_alive",
+        "lingering",
+        "since",
+        "transport",
+        "worker",
+    )
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+        self.transport: asyncio.Transport | None = None
+        self.exchange: Exchange | None = None
+        self.keep_alive = True
+        self.lingering = False
+        self.since = 0.0
+        self._buffer = b""
+        self._head_ns = 0
+        self._paused = False
+
+    # Called by the event loop -------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self.since = monotonic()
+        if not self.worker.admit(self):
+            self._reject(HttpError(503, "connections", "too many connections"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.transport = None
+        self.worker.dismiss(self)
+        if self.exchange is not None:
+            self.exchange.cancel()
+
+    def pause_writing(self) -> None:
+        if self.exchange is not None:
+            self.exchange.writable(False)
+
+    def resume_writing(self) -> None:
+        if self.exchange is not None:
+            self.exchange.writable(True)
+
+    def data_received(self, data: bytes) -> None:
+        if self.lingering:
+            return
+        exchange = self.exchange
+        try:
+            if exchange is None:
+                self._requests(data)
+            elif exchange.tunnel:
+                exchange.feed_tunnel(data)
+            elif not exchange.request_complete:
+                rest = exchange.feed(data)
+                if rest:
+                    self._keep(rest)
+            else:
+                self._keep(data)
+        except HttpError as error:
+            if exchange is not None and not exchange.finished:
+                self.worker.rejected(error.reason)
+                exchange.spoil(error, _REASONS[error.status])
+            else:
+                self._reject(error)
+
+    # Called by the exchange ---------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        """Send bytes of an answer."""
+        if self.transport is not None:
+            self.transport.write(data)
+
+    def pause(self) -> None:
+        """Read no more for now."""
+        if not self._paused and self.transport is not None:
+            self._paused = True
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read again."""
+        if self._paused and self.transport is not None:
+            self._paused = False
+            self.transport.resume_reading()
+
+    def answer(
+        self,
+        status: int,
+        line: bytes,
+        detail: str,
+        outcome: str = "rejected",
+        request_id: bytes = b"",
+    ) -> None:
+        """Send an answer of our own, as JSON; the connection ends with it if the request is not
+        over or the fault was in it."""
+        exchange = self.exchange
+        if status < 500 or exchange is None or not exchange.request_complete:
+            self.keep_alive = False
+        content = {"error": detail, "status": status, "outcome": outcome}
+        extra = b""
+        if request_id:
+            content["request_id"] = request_id.decode("latin-1")
+            extra = b"x-request-id: " + request_id + b"\r\n"
+        if status == 503:
+            extra += b"Retry-After: 1\r\n"
+        body = json.dumps(content).encode()
+        head = (
+            b"HTTP/1.1 %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%b%b\r\n"
+            % (
+                line,
+                len(body),
+                extra,
+                b"" if self.keep_alive else b"Connection: close\r\n",
+            )
+        )
+        to_head = exchange is not None and exchange.head.method == b"HEAD"
+        self.write(head if to_head else head + body)
+
+    def abort(self) -> None:
+        """Cut the connection, so that the client sees that the answer is not whole."""
+        self.keep_alive = False
+        if self.transport is not None:
+            self.transport.abort()
+
+    def tunnel(self) -> None:
+        """From now on bytes flow both ways; what came early is passed on."""
+        data, self._buffer = self._buffer, b""
+        if data and self.exchange is not None:
+            self.exchange.feed_tunnel(data)
+
+    def exchange_over(self, exchange: Exchange) -> None:
+        """The answer is handed to the transport: go on with the next request, or close."""
+        self.exchange = None
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return
+        self.since = monotonic()
+        if not self.keep_alive or self.worker.draining:
+            self._close(exchange.request_complete)
+            return
+        self.resume()
+        if self._buffer:
+            # Not from here: a client with a thousand requests in one segment would go as deep.
+            self.worker.loop.call_soon(self._next)
+
+    def expire(self, now: float, runtime: Runtime) -> None:
+        """Called now and then: close what has waited too long."""
+        if self.exchange is not None or self.transport is None:
+            return
+        waited = now - self.since
+        if self.lingering:
+            if waited > LINGER_SECONDS:
+                self.transport.abort()
+        elif self._buffer:
+            if waited > runtime.plan.limits.header_timeout:
+                self._reject(
+                    HttpError(408, "slow_header", "the request's head did not arrive in time")
+                )
+        elif waited > runtime.plan.limits.keepalive_timeout or self.worker.draining:
+            self.transport.close()
+
+    # Inside -------------------------------------------------------------------------------------
+
+    def _keep(self, data: bytes) -> None:
+        self._buffer += data
+        if len(self._buffer) > self.worker.runtime.plan.limits.buffer_bytes:
+            self.pause()
+
+    def _next(self) -> None:
+        if self.exchange is None and self._buffer and not self.lingering:
+            try:
+                self._requests(b"")
+            except HttpError as error:
+                self._reject(error)
+
+    def _requests(self, data: bytes) -> None:
+        """Read the head of a request and begin with it."""
+        now = monotonic_ns()
+        if self._buffer:
+            data = self._buffer + data
+            self._buffer = b""
+            started = self._head_ns or now
+        else:
+            started = now
+        if data[:2] == b"\r\n":
+            # An empty line in front of a request is to be passed over (RFC 9112, 2.2).
+            data = data[2:]
+            if not data:
+                return
+        runtime = self.worker.runtime
+        end = data.find(b"\r\n\r\n")
+        if end < 0 or end > runtime.head_limit:
+            if len(data) > runtime.head_limit:
+                raise HttpError(431, "head_too_large", "the request's head is too large")
+            if b"\n\n" in data or b"\n\r\n" in data:
+                raise HttpError(400, "bad_header", "header lines must end in CRLF")
+            self._buffer = data
+            if self._head_ns == 0:
+                self._head_ns = started
+                self.since = monotonic()
+            return
+        self._head_ns = 0
+        head = parse_request(data[:end], runtime.plan.limits.target_bytes)
+        self.keep_alive = head.keep_alive
+        exchange = Exchange(self, runtime, head, started)
+        self.exchange = exchange
+        rest = exchange.begin(data[end + 4 :])
+        if rest:
+            self._keep(rest)
+            if self.exchange is None:
+                self.worker.loop.call_soon(self._next)
+
+    def _reject(self, error: HttpError) -> None:
+        self.worker.rejected(error.reason)
+        if self.transport is None or self.transport.is_closing():
+            return
+        self.exchange = None
+        self.answer(error.status, _REASONS[error.status], error.detail)
+        self._close(False)
+
+    def _close(self, request_complete: bool) -> None:
+        """Close; when the client may still be sending, let it read its answer first: closing a
+        socket with unread bytes in it would reset the connection and lose the answer."""
+        transport = self.transport
+        if transport is None:
+            return
+        self._buffer = b""
+        if request_complete or not transport.can_write_eof():
+            transport.close()
+            return
+        self.lingering = True
+        self.since = monotonic()
+        self.resume()
+        transport.write_eof()

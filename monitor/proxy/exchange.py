@@ -1,0 +1,369 @@
+"""One request of a client, from its head to the last byte of its answer.
+
+The exchange is the sink of the champion's connection. Bytes of the body are passed on as they come,
+both ways, and the slower side holds the faster one back.
+"""
+
+from __future__ import annotations
+
+from time import monotonic_ns, time
+from typing import TYPE_CHECKING
+
+from monitor import record
+from monitor.errors import HttpError
+from monitor.proxy.framing import Chunked
+from monitor.proxy.head import CHUNKED, NO_BODY, UNTIL_CLOSE, RequestHead, ResponseHead
+from monitor.proxy.routes import Route
+from monitor.proxy.upstream import UpstreamConnection
+
+if TYPE_CHECKING:
+    from monitor.proxy.client import ClientConnection
+    from monitor.proxy.runtime import Runtime
+
+FAILURES = {
+    record.TIMEOUT: (504, b"504 Gateway Timeout", "the model server did not answer in time"),
+    record.UPSTREAM_CONNECT: (502, b"502 Bad Gateway", "the model server cannot be reached"),
+    record.UPSTREAM_RESET: (502, b"502 Bad Gateway", "the model server broke off its answer"),
+    record.OVERLOAD: (
+        503,
+        b"503 Service Unavailable",
+        "all connections to the model server are busy",
+    ),
+    record.REJECTED: (408, b"408 Request Timeout", "the request did not arrive in time"),
+}
+
+
+class Exchange:
+    """``started_ns`` is when the first byte of the request's head arrived, monotonic."""
+
+    __slots__ = (
+        "_answered",
+        "_body_chunked",
+        "_body_left",
+        "_captured",
+        "_connection",
+        "_first_byte_ns",
+        "_unsent",
+        "_until_close",
+        "client",
+        "extra",
+        "finished",
+        "head",
+        "queue_ns",
+        "ready_ns",
+        "request_complete",
+        "request_id",
+        "request_size",
+        "route",
+        "runtime",
+        "started_ns",
+        "trace_id",
+        "tunnel",
+    )
+
+    def __init__(
+        self, client: ClientConnection, runtime: Runtime, head: RequestHead, started_ns: int
+    ) -> None:
+        self.client = client
+        self.runtime = runtime
+        self.head = head
+        self.started_ns = started_ns
+        self.ready_ns = 0
+        self.queue_ns = 0
+        self.route: Route = runtime.routes.find(head.target)
+        self.request_complete = False
+        self.request_size = 0
+        self.finished = False
+        self.tunnel = False
+        self._answered: ResponseHead | None = None
+        self._connection: UpstreamConnection | None = None
+        self._first_byte_ns = 0
+        self._until_close = False
+        length = head.length
+        self._body_chunked = Chunked() if length == CHUNKED else None
+        self._body_left = max(0, length)
+        capture = self.route.model >= 0 and length <= runtime.capture_limit
+        self._captured: list[bytes] | None = [] if capture else None
+        self._unsent: list[bytes] | None = None
+        extra: list[bytes] = []
+        self.extra = extra
+        trace_id = head.trace_id
+        if not trace_id:
+            # No one upstream samples the trace, so the flags say that nobody has recorded it yet.
+            number = runtime.random_bits(192)
+            trace_id = b"%032x" % (number >> 64 or 1)
+            extra.append(
+                b"traceparent: 00-%b-%016x-00" % (trace_id, number & 0xFFFFFFFFFFFFFFFF or 1)
+            )
+        request_id = head.request_id
+        if not request_id:
+            request_id = b"%032x" % runtime.random_bits(128) if head.trace_id else trace_id
+            extra.append(b"x-request-id: " + request_id)
+        self.trace_id = trace_id
+        self.request_id = request_id
+
+    # The client's side --------------------------------------------------------------------------
+
+    def begin(self, data: bytes) -> bytes:
+        """Start with ``data``, what came after the head; return what belongs to the next request.
+
+        Raises HttpError when the body's framing is malformed.
+        """
+        rest = self._take(data) if data or self.head.length in (NO_BODY, 0) else b""
+        body = data[: len(data) - len(rest)] if rest else data
+        runtime = self.runtime
+        arm = runtime.champion
+        runtime.words[arm.in_flight] += 1
+        runtime.active.add(self)
+        message = arm.request(self.head, self.extra) + body
+        connection = arm.pool.take()
+        if connection is not None:
+            self._send(connection, message)
+        else:
+            self._unsent = [message]
+            arm.pool.enqueue(self)
+        return rest
+
+    def feed(self, data: bytes) -> bytes:
+        """More of the body; return what belongs to the next request. Raises HttpError."""
+        rest = self._take(data)
+        body = data[: len(data) - len(rest)] if rest else data
+        if self._unsent is not None:
+            self._unsent.append(body)
+            self.client.pause()
+        elif self._connection is not None:
+            self._connection.write(body)
+        return rest
+
+    def _take(self, data: bytes) -> bytes:
+        """Account for body bytes; return the bytes behind the body's end."""
+        chunked = self._body_chunked
+        if chunked is not None:
+            consumed = chunked.feed(data, self._captured)
+            self.request_size = chunked.size
+            done = chunked.done
+        else:
+            consumed = min(len(data), self._body_left)
+            self._body_left -= consumed
+            self.request_size += consumed
+            done = self._body_left == 0
+            if self._captured is not None and consumed:
+                self._captured.append(data if consumed == len(data) else data[:consumed])
+        if self.request_size > self.runtime.capture_limit:
+            self._captured = None
+        if done:
+            self.request_complete = True
+            self.ready_ns = monotonic_ns()
+        return data[consumed:] if consumed < len(data) else b""
+
+    def feed_tunnel(self, data: bytes) -> None:
+        """Bytes of the client after a 101."""
+        if self._connection is not None:
+            self._connection.write(data)
+
+    def cancel(self) -> None:
+        """The client is gone. A tunnel has no other end than this."""
+        if self.tunnel:
+            self._finish(record.OK, 101)
+        else:
+            self._finish(record.CANCELLED, 499)
+
+    def spoil(self, error: HttpError, line: bytes) -> None:
+        """The request turned out to be malformed when a part of it was on its way already."""
+        if self._answered is None:
+            self.client.answer(error.status, line, error.detail)
+        else:
+            self.client.abort()
+        self._finish(record.REJECTED, error.status)
+
+    def check(self, now_ns: int) -> None:
+        """Called now and then with the monotonic time: has a limit passed?"""
+        if self.tunnel:
+            return
+        upstream = self.runtime.champion.upstream
+        late = now_ns - self.started_ns > upstream.total_timeout * 1e9 or (
+            self.request_complete
+            and self._first_byte_ns == 0
+            and now_ns - self.ready_ns > upstream.first_byte_timeout * 1e9
+        )
+        if late:
+            self._fail(record.TIMEOUT if self.request_complete else record.REJECTED)
+
+    def writable(self, writable: bool) -> None:
+        """The client takes no more, or takes more again."""
+        connection = self._connection
+        if connection is not None:
+            if writable:
+                connection.resume()
+            else:
+                connection.pause()
+
+    # The upstream's side: see Sink --------------------------------------------------------------
+
+    def on_ready(self, connection: UpstreamConnection) -> None:
+        self.queue_ns = max(1, monotonic_ns() - self.started_ns)
+        unsent = self._unsent or []
+        self._unsent = None
+        self._send(connection, b"".join(unsent))
+        self.client.resume()
+
+    def on_unavailable(self, reason: str) -> None:
+        self._fail(record.OVERLOAD if reason == "overload" else record.UPSTREAM_CONNECT)
+
+    def on_interim(self, raw: bytes) -> None:
+        if self.head.minor == 1:
+            self.client.write(raw)
+
+    def on_head(self, head: ResponseHead, body: bytes, done: bool) -> None:
+        self._first_byte_ns = monotonic_ns()
+        self._answered = head
+        client = self.client
+        extra: tuple[bytes, ...] = ()
+        if not head.has_request_id:
+            extra = (b"x-request-id: " + self.request_id,)
+        lines = head.lines
+        if head.length == UNTIL_CLOSE:
+            client.keep_alive = False
+        elif head.length == CHUNKED and self.head.minor == 0:
+            # An HTTP/1.0 client cannot read chunks: it gets the payload, ended by the close.
+            client.keep_alive = False
+            lines = [line for line in lines if line[:17].lower() != b"transfer-encoding"]
+        if client.worker.draining:
+            client.keep_alive = False
+        if not self.request_complete:
+            # What is left of the request cannot be told from a next one once this answer is out.
+            client.keep_alive = False
+        if not client.keep_alive:
+            extra += (b"Connection: close",)
+        elif self.head.minor == 0:
+            extra += (b"Connection: keep-alive",)
+        raw = b"\r\n".join((head.status_line, *lines, *extra, b"", body))
+        client.write(raw)
+        if done:
+            self._complete()
+
+    def on_body(self, body: bytes, done: bool) -> None:
+        if body:
+            self.client.write(body)
+        if done:
+            self._complete()
+
+    def on_tunnel(self, head: ResponseHead, data: bytes) -> None:
+        if self.head.upgrade is None:
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                connection.abort()
+            self._fail(record.UPSTREAM_RESET)
+            return
+        self.tunnel = True
+        self.client.keep_alive = False
+        self._first_byte_ns = monotonic_ns()
+        self._answered = head
+        upgrade = (b"Connection: upgrade", head.upgrade or b"Upgrade: " + self.head.upgrade)
+        self.client.write(b"\r\n".join((head.status_line, *head.lines, *upgrade, b"", data)))
+        self.client.tunnel()
+
+    def on_lost(self, reason: str) -> None:
+        self._connection = None
+        self._fail(record.UPSTREAM_RESET)
+
+    def on_writable(self, writable: bool) -> None:
+        if writable:
+            self.client.resume()
+        else:
+            self.client.pause()
+
+    # The end ------------------------------------------------------------------------------------
+
+    def _send(self, connection: UpstreamConnection, message: bytes) -> None:
+        self._connection = connection
+        connection.begin(
+            self,
+            message,
+            self.head.method == b"HEAD",
+            self.runtime.capture_limit if self.route.model >= 0 else 0,
+            self.head.minor == 0,
+        )
+
+    def _complete(self) -> None:
+        assert self._answered is not None
+        status = self._answered.status
+        if status < 400:
+            outcome = record.OK
+            if self.route.model >= 0:
+                self.runtime.champion.answered()
+        else:
+            outcome = record.CLIENT_ERROR if status < 500 else record.SERVER_ERROR
+        self._finish(outcome, status)
+
+    def _fail(self, outcome: int) -> None:
+        status, line, detail = FAILURES[outcome]
+        if self._answered is None:
+            self.client.answer(status, line, detail, record.OUTCOMES[outcome], self.request_id)
+        else:
+            status = self._answered.status
+            self.client.abort()
+        self._finish(outcome, status)
+
+    def _finish(self, outcome: int, status: int) -> None:
+        if self.finished:
+            return
+        self.finished = True
+        now = monotonic_ns()
+        runtime = self.runtime
+        runtime.active.discard(self)
+        arm = runtime.champion
+        words = runtime.words
+        words[arm.in_flight] -= 1
+        connection, self._connection = self._connection, None
+        response_size = 0
+        captured: list[bytes] | None = None
+        whole = outcome <= record.SERVER_ERROR
+        if connection is not None:
+            response_size = connection.response_size
+            captured = connection.capture if whole else None
+            if whole and not self.tunnel:
+                answered = self._answered
+                assert answered is not None
+                arm.pool.release(connection, answered.keep_alive and self.request_complete)
+            else:
+                connection.abort()
+        elif self._unsent is not None:
+            arm.pool.withdraw(self)
+        duration = now - self.started_ns
+        first_byte = self._first_byte_ns - self.started_ns if self._first_byte_ns else 0
+        route = self.route
+        series = route.rows[0][record.ROLE_PRIMARY].of(outcome)
+        series.add(words, duration, first_byte, self.queue_ns, self.request_size, response_size)
+        # The answer is on its way: nothing that follows adds to what the client waits for.
+        self.client.exchange_over(self)
+        if route.model >= 0 and not self.tunnel:
+            body: bytes | None = None
+            if self._captured is not None and self.request_complete:
+                body = b"".join(self._captured)
+            runtime.handoff.add(
+                record.encode(
+                    route.model,
+                    0,
+                    status,
+                    record.ROLE_PRIMARY,
+                    outcome,
+                    time() - duration * 1e-9,
+                    duration,
+                    first_byte,
+                    self.queue_ns,
+                    self.request_size,
+                    response_size,
+                    self.request_id,
+                    self.trace_id,
+                    b"",
+                    self.head.target,
+                    b"\r\n".join(self.head.kept),
+                    b"\r\n".join(self._answered.kept) if self._answered is not None else b"",
+                    body,
+                    b"".join(captured) if captured is not None else None,
+                )
+            )
+            if self.request_complete:
+                for mirror in runtime.mirrors:
+                    mirror.offer(self, body)

@@ -1,0 +1,108 @@
+"""Where a chunked body ends, found without re-encoding it.
+
+The bytes are forwarded as they came, so what is let through must mean the same to every reader:
+sizes are plain hexadecimal, lines end in CRLF, extensions and trailers are bounded and free of
+control characters (RFC 9112, section 7.1).
+"""
+
+from __future__ import annotations
+
+import re
+
+from monitor.errors import HttpError
+
+_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[^\x00-\x08\x0a-\x1f\x7f]*)?")
+_TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\x00-\x08\x0a-\x1f\x7f]*")
+_FORBIDDEN_TRAILER = re.compile(
+    rb"(?:content-length|transfer-encoding|host|connection|authorization|content-encoding|"
+    rb"content-type|content-range|trailer|te)[:]",
+    re.IGNORECASE,
+)
+_LINE_LIMIT = 1024
+_TRAILERS_LIMIT = 16 * 1024
+
+_SIZE = 0
+_DATA = 1
+_DATA_END = 2
+_TRAILERS = 3
+_DONE = 4
+
+
+class Chunked:
+    """Follows one chunked body through any split of its bytes.
+
+    ``size`` is the number of payload bytes seen so far, without the framing.
+    """
+
+    __slots__ = ("_line", "_remaining", "_state", "_trailer_bytes", "size")
+
+    def __init__(self) -> None:
+        self._state = _SIZE
+        self._remaining = 0
+        self._line = b""
+        self._trailer_bytes = 0
+        self.size = 0
+
+    @property
+    def done(self) -> bool:
+        """The last byte of the body has been seen."""
+        return self._state == _DONE
+
+    def feed(self, data: bytes, pieces: list[bytes] | None) -> int:
+        """Take ``data``; return how many of its bytes belong to the body.
+
+        That is all of them unless the body ends inside. Payload is appended to ``pieces`` when it
+        is a list. Raises HttpError (400, ``bad_chunk``) at the first byte that is out of place.
+        """
+        position = 0
+        end = len(data)
+        while position < end:
+            state = self._state
+            if state == _DATA:
+                take = min(self._remaining, end - position)
+                if pieces is not None:
+                    pieces.append(data[position : position + take])
+                position += take
+                self.size += take
+                self._remaining -= take
+                if self._remaining == 0:
+                    self._state = _DATA_END
+                continue
+            if state == _DONE:
+                break
+            newline = data.find(b"\n", position)
+            if newline < 0:
+                self._line += data[position:]
+                if len(self._line) > _LINE_LIMIT:
+                    raise HttpError(400, "bad_chunk", "a line of the chunked framing is too long")
+                return end
+            line = data[position : newline + 1]
+            if self._line:
+                line = self._line + line
+                self._line = b""
+            position = newline + 1
+            self._take_line(line)
+        return position
+
+    def _take_line(self, line: bytes) -> None:
+        if len(line) > _LINE_LIMIT or line[-2:] != b"\r\n":
+            raise HttpError(400, "bad_chunk", "a line of the chunked framing does not end in CRLF")
+        text = line[:-2]
+        if self._state == _SIZE:
+            match = _SIZE_LINE.fullmatch(text)
+            if match is None:
+                raise HttpError(400, "bad_chunk", "a chunk's size is malformed")
+            self._remaining = int(match[1], 16)
+            self._state = _DATA if self._remaining else _TRAILERS
+        elif self._state == _DATA_END:
+            if text:
+                raise HttpError(400, "bad_chunk", "a chunk is longer than it said")
+            self._state = _SIZE
+        elif not text:
+            self._state = _DONE
+        else:
+            self._trailer_bytes += len(line)
+            if self._trailer_bytes > _TRAILERS_LIMIT or _TRAILER.fullmatch(text) is None:
+                raise HttpError(400, "bad_trailer", "a trailer is malformed or too long")
+            if _FORBIDDEN_TRAILER.match(text) is not None:
+                raise HttpError(400, "bad_trailer", "a trailer names a field that must come first")

@@ -1,0 +1,327 @@
+"""The worker's end of the record hand-off: bounded, never waiting, and exact in its accounts.
+
+Every record offered is *eligible*. It becomes *sent* when the evaluation plane says that it holds
+it, or *dropped* by reason when it cannot be held here any longer; nothing is neither, apart from
+what is on its way. Batches stay here until they are part of the evaluation plane's saved state and
+are sent again after it crashed; what could not be kept that long is *lost*, and counted.
+
+The numbers live in shared memory, so a worker that is killed leaves them behind; its successor
+works out from them, and from what the evaluation plane says it holds, how many records died with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections import deque
+from pathlib import Path
+from time import monotonic
+
+from monitor.errors import ProtocolError
+from monitor.proxy.plan import HandOff as Limits
+from monitor.sketch.shared import SharedStats
+from monitor.transport.frames import (
+    ACK,
+    BATCH,
+    BATCH_HEAD,
+    COMMIT,
+    HELLO,
+    NAMES,
+    SEQ,
+    WELCOME,
+    FrameReader,
+    frame,
+)
+
+_RETRY_SECONDS = (0.05, 1.0)
+_MAX_UNCOMMITTED = 10_000
+"""Batches awaiting a saved state; when saving fails for long, the oldest accounts are merged."""
+
+
+class Batch:
+    """``data`` is the whole frame, or None when it was let go of."""
+
+    __slots__ = ("acknowledged", "count", "data", "names", "seq", "size")
+
+    def __init__(self, seq: int, count: int, data: bytes, names: int) -> None:
+        self.seq = seq
+        self.count = count
+        self.data: bytes | None = data
+        self.size = len(data)
+        self.names = names
+        self.acknowledged = False
+
+
+class HandOff:
+    """Give it records with :meth:`add`; it does the rest while the event loop runs."""
+
+    def __init__(
+        self,
+        path: Path,
+        identity: dict[str, str | int],
+        stats: SharedStats,
+        limits: Limits,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._path = path
+        self._identity = identity
+        self._loop = loop
+        self.limits = limits
+        words = self._words = stats.words
+        self._eligible = stats.counter("records_eligible")
+        self._sent = stats.counter("records_sent")
+        self._lost = stats.counter("records_lost")
+        self._dropped = {
+            reason: stats.counter("records_dropped", {"reason": reason})
+            for reason in ("queue_full", "evaluation_away", "worker_lost", "shutdown")
+        }
+        self._seq = stats.counter("handoff_batches")
+        # What the predecessor in this slot left behind, to be settled at the first WELCOME.
+        dropped = sum(words[index] for index in self._dropped.values())
+        self._inherited: int | None = words[self._eligible] - dropped
+        self._current: list[bytes] = []
+        self._current_bytes = 0
+        self._held_bytes = 0
+        self._unsent: deque[Batch] = deque()
+        self._unacknowledged: deque[Batch] = deque()
+        self._uncommitted: deque[Batch] = deque()
+        self._names: dict[int, bytes] = {}
+        self._names_current = 0
+        self._names_told = -1
+        self._link: _Link | None = None
+        self._welcomed = False
+        self._task: asyncio.Task[None] | None = None
+        self._closing = False
+
+    def start(self) -> None:
+        """Begin to connect."""
+        self._task = self._loop.create_task(self._keep_connected())
+
+    def name(self, generation: int, names: dict[str, object]) -> None:
+        """What the indices of the records that follow stand for."""
+        self._cut()
+        self._names_current = generation
+        self._names[generation] = frame(
+            NAMES, json.dumps({"generation": generation, **names}).encode()
+        )
+
+    def add(self, encoded: bytes) -> None:
+        """Offer a record; it is held or counted as dropped, and nobody waits."""
+        words = self._words
+        words[self._eligible] += 1
+        size = len(encoded)
+        if self._held_bytes + self._current_bytes + size > self.limits.max_bytes:
+            self._let_go(size)
+            if self._held_bytes + self._current_bytes + size > self.limits.max_bytes:
+                words[self._dropped["queue_full" if self._welcomed else "evaluation_away"]] += 1
+                return
+        self._current.append(encoded)
+        self._current_bytes += size
+        if (
+            len(self._current) >= self.limits.batch_records
+            or self._current_bytes >= self.limits.batch_bytes
+        ):
+            self._cut()
+
+    def flush(self) -> None:
+        """Send what has gathered."""
+        if self._current:
+            self._cut()
+
+    @property
+    def pending(self) -> int:
+        """Records that are neither sent nor dropped."""
+        waiting = sum(b.count for b in (*self._unsent, *self._unacknowledged) if not b.acknowledged)
+        return len(self._current) + waiting
+
+    async def close(self, patience: float) -> None:
+        """Send what is left, for at most ``patience`` seconds; count the rest as dropped."""
+        self._closing = True
+        self.flush()
+        until = monotonic() + patience
+        while self.pending and monotonic() < until:
+            await asyncio.sleep(0.01)
+        for batch in (*self._unsent, *self._unacknowledged):
+            if not batch.acknowledged:
+                self._words[self._dropped["shutdown"]] += batch.count
+        if self._task is not None:
+            self._task.cancel()
+        if self._link is not None and self._link.transport is not None:
+            self._link.transport.close()
+
+    # Batches ------------------------------------------------------------------------------------
+
+    def _cut(self) -> None:
+        if not self._current:
+            return
+        self._words[self._seq] += 1
+        seq = self._words[self._seq]
+        count = len(self._current)
+        payload = b"".join((BATCH_HEAD.pack(seq, count), *self._current))
+        self._current = []
+        self._current_bytes = 0
+        batch = Batch(seq, count, frame(BATCH, payload), self._names_current)
+        self._held_bytes += batch.size
+        self._unsent.append(batch)
+        self._pump()
+
+    def _pump(self) -> None:
+        link = self._link
+        if link is None or not self._welcomed or link.transport is None:
+            return
+        while self._unsent and not link.full:
+            batch = self._unsent.popleft()
+            if batch.names != self._names_told:
+                self._names_told = batch.names
+                link.transport.write(self._names[batch.names])
+            assert batch.data is not None
+            link.transport.write(batch.data)
+            self._unacknowledged.append(batch)
+
+    def _let_go(self, size: int) -> None:
+        """Make room by forgetting the bytes of batches that the evaluation plane already holds."""
+        for batch in self._uncommitted:
+            if batch.data is not None:
+                batch.data = None
+                self._held_bytes -= batch.size
+                if self._held_bytes + self._current_bytes + size <= self.limits.max_bytes:
+                    return
+
+    # The link -----------------------------------------------------------------------------------
+
+    async def _keep_connected(self) -> None:
+        wait = _RETRY_SECONDS[0]
+        while True:
+            try:
+                _, link = await self._loop.create_unix_connection(
+                    lambda: _Link(self), str(self._path)
+                )
+            except OSError:
+                await asyncio.sleep(wait)
+                wait = min(wait * 2, _RETRY_SECONDS[1])
+                continue
+            wait = _RETRY_SECONDS[0]
+            await link.closed.wait()
+            await asyncio.sleep(wait)
+
+    def linked(self, link: _Link) -> None:
+        """Connected: introduce ourselves."""
+        self._link = link
+        self._names_told = -1
+        assert link.transport is not None
+        link.transport.write(
+            frame(HELLO, json.dumps({**self._identity, "pid": os.getpid()}).encode())
+        )
+
+    def unlinked(self) -> None:
+        """The evaluation plane is gone."""
+        self._link = None
+        self._welcomed = False
+
+    def received(self, kind: int, payload: bytes) -> None:
+        """A frame of the evaluation plane. Raises ProtocolError for one that it must not send."""
+        if kind == WELCOME:
+            told = json.loads(payload)
+            self._welcome(int(told["last_seq"]), int(told["received"]))
+        elif kind == ACK:
+            self._acknowledge(SEQ.unpack(payload)[0])
+        elif kind == COMMIT:
+            self._commit(SEQ.unpack(payload)[0])
+        else:
+            raise ProtocolError(f"unexpected frame {kind}")
+
+    def pump(self) -> None:
+        """The link takes bytes again."""
+        self._pump()
+
+    def _welcome(self, last_seq: int, received: int) -> None:
+        words = self._words
+        if self._inherited is not None:
+            sent = words[self._sent]
+            if received < sent:
+                words[self._lost] += sent - received
+            elif received > sent:
+                words[self._sent] = min(received, self._inherited)
+            words[self._dropped["worker_lost"]] += max(0, self._inherited - words[self._sent])
+            self._inherited = None
+            words[self._seq] = max(words[self._seq], last_seq)
+        again = (*self._uncommitted, *self._unacknowledged)
+        self._uncommitted.clear()
+        self._unacknowledged.clear()
+        resend: list[Batch] = []
+        for batch in again:
+            if batch.seq <= last_seq:
+                self._count_sent(batch)
+                self._forget(batch)
+            elif batch.data is None:
+                words[self._lost] += batch.count
+            else:
+                resend.append(batch)
+        self._unsent.extendleft(reversed(resend))
+        self._welcomed = True
+        self._pump()
+
+    def _count_sent(self, batch: Batch) -> None:
+        if not batch.acknowledged:
+            batch.acknowledged = True
+            self._words[self._sent] += batch.count
+
+    def _forget(self, batch: Batch) -> None:
+        if batch.data is not None:
+            batch.data = None
+            self._held_bytes -= batch.size
+
+    def _acknowledge(self, seq: int) -> None:
+        queue = self._unacknowledged
+        while queue and queue[0].seq <= seq:
+            batch = queue.popleft()
+            self._count_sent(batch)
+            self._uncommitted.append(batch)
+        if len(self._uncommitted) > _MAX_UNCOMMITTED:
+            oldest = self._uncommitted.popleft()
+            self._forget(oldest)
+            self._uncommitted[0].count += oldest.count
+
+    def _commit(self, seq: int) -> None:
+        self._acknowledge(seq)
+        queue = self._uncommitted
+        while queue and queue[0].seq <= seq:
+            self._forget(queue.popleft())
+
+
+class _Link(asyncio.Protocol):
+    """The connection to the evaluation plane."""
+
+    def __init__(self, owner: HandOff) -> None:
+        self._owner = owner
+        self._reader = FrameReader()
+        self.transport: asyncio.Transport | None = None
+        self.closed = asyncio.Event()
+        self.full = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self._owner.linked(self)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for kind, payload in self._reader.feed(data):
+                self._owner.received(kind, payload)
+        except (ProtocolError, ValueError, KeyError):
+            # A peer that cannot be understood is as good as none: start over.
+            if self.transport is not None:
+                self.transport.abort()
+
+    def pause_writing(self) -> None:
+        self.full = True
+
+    def resume_writing(self) -> None:
+        self.full = False
+        self._owner.pump()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.transport = None
+        self._owner.unlinked()
+        self.closed.set()

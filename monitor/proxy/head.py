@@ -1,0 +1,400 @@
+"""Heads of HTTP/1.1 messages: parsed strictly, rewritten as little as possible.
+
+A head is split into lines and every line is looked up in a bounded cache of lines already judged;
+clients that keep a connection repeat most of theirs. A line that is not known is held against the
+grammar of RFC 9112. What is not in the grammar is refused, not repaired, since two parsers that
+repair differently are how requests are smuggled: folded lines, bare CR or LF, space before the
+colon, repeated or malformed Content-Length, Content-Length beside Transfer-Encoding, codings other
+than ``chunked`` in requests.
+
+Pure functions over bytes, and no input or output.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlsplit
+
+from monitor.errors import HttpError
+
+FORWARD = 0
+DROP = 1
+HOST = 2
+CONTENT_LENGTH = 3
+TRANSFER_ENCODING = 4
+CONNECTION = 5
+EXPECT = 6
+UPGRADE = 7
+REQUEST_ID = 8
+TRACEPARENT = 9
+TRACESTATE = 10
+KEEP = 11
+KEEP_ALIVE = 12
+
+_KINDS = {
+    b"host": HOST,
+    b"content-length": CONTENT_LENGTH,
+    b"transfer-encoding": TRANSFER_ENCODING,
+    b"connection": CONNECTION,
+    b"expect": EXPECT,
+    b"upgrade": UPGRADE,
+    b"x-request-id": REQUEST_ID,
+    b"traceparent": TRACEPARENT,
+    b"tracestate": TRACESTATE,
+    b"keep-alive": KEEP_ALIVE,
+    b"proxy-connection": DROP,
+    b"te": DROP,
+    b"http2-settings": DROP,
+    b"content-type": KEEP,
+    b"content-encoding": KEEP,
+    b"inference-header-content-length": KEEP,
+}
+
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_FIELD = re.compile(
+    rb"(" + _TOKEN + rb"):[ \t]*((?:[^\x00-\x08\x0a-\x1f\x7f]*[^\x00-\x20\x7f])?)[ \t]*"
+)
+_REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e\x80-\xff]+) HTTP/1\.([01])")
+_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([^\x00-\x08\x0a-\x1f\x7f]*))?")
+_DIGITS = re.compile(rb"[0-9]{1,18}")
+_HOST = re.compile(rb"[A-Za-z0-9\-._~%!$&'()*+,;=:\[\]]*")
+_TRACEPARENT = re.compile(
+    rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?"
+)
+_VISIBLE = re.compile(rb"[\x21-\x7e]{1,128}")
+
+_CACHE_LINES = 4096
+_CACHE_LINE_BYTES = 256
+_Known = tuple[int, bytes, bytes]
+_lines: dict[bytes, _Known] = {}
+_request_lines: dict[bytes, tuple[bytes, bytes, int]] = {}
+
+NO_BODY = -1
+CHUNKED = -2
+UNTIL_CLOSE = -3
+"""Values of ``length`` that are no length."""
+
+
+class RequestHead:
+    """A request's head, ready to be sent on.
+
+    ``lines`` are the fields to forward in the order in which they came, framing included;
+    ``length`` is the body's length in bytes, NO_BODY or CHUNKED. ``trace_id`` is empty when the
+    request has no valid ``traceparent``, ``request_id`` when it has no usable one.
+    """
+
+    __slots__ = (
+        "expect",
+        "framing_line",
+        "host_line",
+        "keep_alive",
+        "kept",
+        "length",
+        "lines",
+        "method",
+        "minor",
+        "request_id",
+        "target",
+        "trace_id",
+        "upgrade",
+    )
+
+    def __init__(self, method: bytes, target: bytes, minor: int) -> None:
+        self.method = method
+        self.target = target
+        self.minor = minor
+        self.lines: list[bytes] = []
+        self.length = NO_BODY
+        self.keep_alive = minor == 1
+        self.expect: bytes | None = None
+        self.upgrade: bytes | None = None
+        self.host_line: bytes | None = None
+        self.framing_line: bytes | None = None
+        self.request_id = b""
+        self.trace_id = b""
+        self.kept: list[bytes] = []
+
+
+class ResponseHead:
+    """A response's head. ``length`` is a number of bytes, NO_BODY, CHUNKED or UNTIL_CLOSE;
+    ``keep_alive`` is about the upstream's connection, ``idle_seconds`` its announced patience."""
+
+    __slots__ = (
+        "has_request_id",
+        "idle_seconds",
+        "keep_alive",
+        "kept",
+        "length",
+        "lines",
+        "status",
+        "status_line",
+        "upgrade",
+    )
+
+    def __init__(self, status: int, status_line: bytes, keep_alive: bool) -> None:
+        self.status = status
+        self.status_line = status_line
+        self.lines: list[bytes] = []
+        self.length = UNTIL_CLOSE
+        self.keep_alive = keep_alive
+        self.upgrade = b""
+        self.has_request_id = False
+        self.kept: list[bytes] = []
+        self.idle_seconds: float | None = None
+
+
+def _judge(line: bytes) -> _Known:
+    """Kind, lower-case name and value of a field line; HttpError when it is not one."""
+    match = _FIELD.fullmatch(line)
+    if match is None:
+        if line[:1] in (b" ", b"\t"):
+            raise HttpError(400, "obs_fold", "a header line is folded")
+        raise HttpError(400, "bad_header", "a header line is malformed")
+    name = match[1].lower()
+    known = (_KINDS.get(name, FORWARD), name, match[2])
+    if len(line) <= _CACHE_LINE_BYTES:
+        if len(_lines) >= _CACHE_LINES:
+            _lines.clear()
+        _lines[line] = known
+    return known
+
+
+def keep_headers(names: tuple[str, ...]) -> None:
+    """Have ``names`` (lower case) kept for the record as well, beside those the codecs need."""
+    for name in names:
+        _KINDS.setdefault(name.encode("ascii"), KEEP)
+    _lines.clear()
+
+
+def _content_length(value: bytes) -> int:
+    if _DIGITS.fullmatch(value) is None:
+        raise HttpError(400, "bad_content_length", "Content-Length is not a plain number")
+    return int(value)
+
+
+def _strip_listed(lines: list[bytes], listed: set[bytes]) -> list[bytes]:
+    """Drop the fields that ``Connection`` lists, but never those that frame the message."""
+    listed -= {b"host", b"content-length", b"transfer-encoding", b"upgrade", b"connection"}
+    if not listed:
+        return lines
+    return [line for line in lines if line.partition(b":")[0].lower() not in listed]
+
+
+def _tokens(value: bytes) -> set[bytes]:
+    return {token for part in value.lower().split(b",") if (token := part.strip(b" \t"))}
+
+
+def _request_line(line: bytes) -> tuple[bytes, bytes, int]:
+    match = _REQUEST_LINE.fullmatch(line)
+    if match is None:
+        raise HttpError(400, "bad_request_line", "the request line is malformed")
+    parsed = (match[1], match[2], int(match[3]))
+    if len(line) <= _CACHE_LINE_BYTES:
+        if len(_request_lines) >= _CACHE_LINES:
+            _request_lines.clear()
+        _request_lines[line] = parsed
+    return parsed
+
+
+def parse_request(block: bytes, target_limit: int) -> RequestHead:
+    """Parse a request's head without its closing empty line.
+
+    Raises HttpError with the status to answer: 400 for what is malformed or ambiguous, 405 for
+    CONNECT, 414 for a target longer than ``target_limit`` bytes, 501 for a transfer coding that is
+    not known.
+    """
+    lines = block.split(b"\r\n")
+    first = lines[0]
+    parsed = _request_lines.get(first)
+    if parsed is None:
+        parsed = _request_line(first)
+    head = RequestHead(*parsed)
+    if len(head.target) > target_limit:
+        raise HttpError(414, "target_too_long", "the request target is too long")
+    out = head.lines
+    connection: set[bytes] | None = None
+    trace: bytes | None = None
+    states: list[bytes] | None = None
+    length_seen = chunked = False
+    for index in range(1, len(lines)):
+        line = lines[index]
+        known = _lines.get(line)
+        if known is None:
+            known = _judge(line)
+        kind = known[0]
+        if kind == FORWARD:
+            out.append(line)
+        elif kind == KEEP:
+            out.append(line)
+            head.kept.append(line)
+        elif kind == HOST:
+            if head.host_line is not None or _HOST.fullmatch(known[2]) is None:
+                raise HttpError(400, "bad_host", "Host is repeated or malformed")
+            head.host_line = line
+            out.append(line)
+        elif kind == CONTENT_LENGTH:
+            if length_seen:
+                raise HttpError(400, "bad_content_length", "Content-Length is repeated")
+            length_seen = True
+            head.length = _content_length(known[2])
+            head.framing_line = line
+            out.append(line)
+        elif kind == TRANSFER_ENCODING:
+            if chunked:
+                raise HttpError(400, "bad_transfer_encoding", "Transfer-Encoding is repeated")
+            if known[2].lower() != b"chunked":
+                raise HttpError(501, "bad_transfer_encoding", "only the chunked coding is accepted")
+            chunked = True
+            head.framing_line = line
+            out.append(line)
+        elif kind == CONNECTION:
+            connection = (connection or set()) | _tokens(known[2])
+        elif kind == EXPECT:
+            if known[2].lower() != b"100-continue":
+                raise HttpError(417, "bad_expect", "only Expect: 100-continue is known")
+            head.expect = line
+            out.append(line)
+        elif kind == UPGRADE:
+            head.upgrade = line
+        elif kind == REQUEST_ID:
+            if not head.request_id and _VISIBLE.fullmatch(known[2]) is not None:
+                head.request_id = known[2]
+                out.append(line)
+        elif kind == TRACEPARENT:
+            trace = line if trace is None else b""
+        elif kind == TRACESTATE:
+            states = [*(states or ()), line]
+    if chunked:
+        if length_seen:
+            raise HttpError(400, "ambiguous_length", "Content-Length beside Transfer-Encoding")
+        if head.minor == 0:
+            raise HttpError(400, "bad_transfer_encoding", "Transfer-Encoding in HTTP/1.0")
+        head.length = CHUNKED
+    if head.host_line is None and head.minor == 1:
+        raise HttpError(400, "bad_host", "Host is missing")
+    if trace:
+        match = _TRACEPARENT.fullmatch(_lines[trace][2] if trace in _lines else _judge(trace)[2])
+        if match is not None:
+            head.trace_id = match[1]
+            out.append(trace)
+            out.extend(states or ())
+    _connection(head, connection)
+    if head.target[:1] != b"/":
+        _origin_form(head)
+    return head
+
+
+def _connection(head: RequestHead, options: set[bytes] | None) -> None:
+    upgrade, head.upgrade = head.upgrade, None
+    if options is None:
+        return
+    if b"close" in options:
+        head.keep_alive = False
+    elif b"keep-alive" in options:
+        head.keep_alive = True
+    # An upgrade to h2c would let a client speak to the upstream past every check that is made here.
+    if upgrade is not None and b"upgrade" in options:
+        value = upgrade.partition(b":")[2].strip().lower()
+        if not value.startswith(b"h2"):
+            head.upgrade = value
+            head.lines += (b"Connection: upgrade", upgrade)
+    head.lines = _strip_listed(head.lines, options - {b"close", b"keep-alive"})
+
+
+def _origin_form(head: RequestHead) -> None:
+    """Turn an absolute target into a path, with its authority as Host (RFC 9112, 3.2.2)."""
+    if head.method == b"CONNECT":
+        raise HttpError(405, "method", "CONNECT is not for this server")
+    if head.target == b"*" and head.method == b"OPTIONS":
+        return
+    try:
+        parts = urlsplit(head.target)
+    except ValueError:
+        parts = None
+    if parts is None or parts.scheme.lower() not in (b"http", b"https") or not parts.netloc:
+        raise HttpError(400, "bad_request_line", "the request target is malformed")
+    if b"@" in parts.netloc or _HOST.fullmatch(parts.netloc) is None:
+        raise HttpError(400, "bad_host", "the authority of the target is malformed")
+    begin = head.target.index(parts.netloc) + len(parts.netloc)
+    path = head.target[begin:].partition(b"#")[0]
+    head.target = path if path.startswith(b"/") else b"/" + path
+    host = b"Host: " + parts.netloc
+    head.lines = [host, *(line for line in head.lines if line is not head.host_line)]
+    head.host_line = host
+
+
+def parse_response(block: bytes, to_head: bool) -> ResponseHead:
+    """Parse a response's head without its closing empty line; ``to_head``: it answers a HEAD.
+
+    Raises HttpError (502, ``garbage``) for what must not be passed on.
+    """
+    lines = block.split(b"\r\n")
+    match = _STATUS_LINE.fullmatch(lines[0])
+    if match is None:
+        raise HttpError(502, "garbage", "the upstream's status line is malformed")
+    status = int(match[2])
+    minor = match[1]
+    status_line = lines[0] if minor == b"1" else b"HTTP/1.1" + lines[0][8:]
+    head = ResponseHead(status, status_line, minor == b"1")
+    out = head.lines
+    length: int | None = None
+    chunked = False
+    connection: set[bytes] | None = None
+    try:
+        for index in range(1, len(lines)):
+            line = lines[index]
+            known = _lines.get(line)
+            if known is None:
+                known = _judge(line)
+            kind = known[0]
+            if kind == FORWARD or kind in (HOST, EXPECT, TRACEPARENT, TRACESTATE):
+                out.append(line)
+            elif kind == KEEP:
+                out.append(line)
+                head.kept.append(line)
+            elif kind == CONTENT_LENGTH:
+                value = _content_length(known[2])
+                if length is not None and length != value:
+                    raise HttpError(502, "garbage", "the upstream sent two lengths")
+                if length is None:
+                    out.append(line)
+                length = value
+            elif kind == TRANSFER_ENCODING:
+                codings = [part.strip(b" \t") for part in known[2].lower().split(b",")]
+                if chunked or codings[-1] != b"chunked" or codings.count(b"chunked") > 1:
+                    raise HttpError(502, "garbage", "the upstream's transfer coding is unknown")
+                chunked = True
+                out.append(line)
+            elif kind == CONNECTION:
+                connection = (connection or set()) | _tokens(known[2])
+            elif kind == REQUEST_ID:
+                head.has_request_id = True
+                out.append(line)
+            elif kind == UPGRADE:
+                head.upgrade = line
+            elif kind == KEEP_ALIVE:
+                head.idle_seconds = _announced_idle(known[2])
+    except HttpError as error:
+        raise HttpError(502, "garbage", f"upstream: {error.detail}") from error
+    if connection is not None:
+        if b"close" in connection:
+            head.keep_alive = False
+        elif b"keep-alive" in connection:
+            head.keep_alive = True
+        head.lines = _strip_listed(out, connection - {b"close", b"keep-alive"})
+    if chunked and (length is not None or minor == b"0"):
+        raise HttpError(502, "garbage", "the upstream's message has no clear end")
+    if to_head or status < 200 or status in (204, 304):
+        head.length = NO_BODY
+    elif chunked:
+        head.length = CHUNKED
+    elif length is not None:
+        head.length = length
+    else:
+        head.keep_alive = False
+    return head
+
+
+def _announced_idle(value: bytes) -> float | None:
+    match = re.search(rb"timeout=([0-9]{1,6})", value)
+    return float(match[1]) if match else None

@@ -1,0 +1,272 @@
+"""Copies of requests for a challenger, of which the client notices nothing.
+
+A copy is sent when the client's answer has been handed to its socket. Everything here is bounded:
+copies by count and bytes, connections, time, and what is read of an answer. Whatever becomes of a
+copy is counted under one outcome, so the outcomes add up to the requests that were chosen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic, monotonic_ns, time
+from typing import TYPE_CHECKING
+
+from monitor import record
+from monitor.proxy.arm import Arm
+from monitor.proxy.breaker import Breaker
+from monitor.proxy.head import ResponseHead
+from monitor.proxy.plan import Challenger
+from monitor.proxy.upstream import UpstreamConnection
+from monitor.sketch.shared import SharedStats
+from shadow.assignment import point, threshold
+
+if TYPE_CHECKING:
+    from monitor.proxy.exchange import Exchange
+    from monitor.proxy.runtime import Runtime
+
+NOT_SENT = ("queue_full", "breaker_open", "body_too_large")
+_FAILED = frozenset(
+    (
+        record.SERVER_ERROR,
+        record.TIMEOUT,
+        record.UPSTREAM_CONNECT,
+        record.UPSTREAM_RESET,
+        record.GARBAGE,
+        record.TOO_LARGE,
+    )
+)
+
+
+class Mirror:
+    """One challenger."""
+
+    def __init__(
+        self,
+        index: int,
+        challenger: Challenger,
+        salt: bytes,
+        stats: SharedStats,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self.challenger = challenger
+        self.arm = Arm(index, challenger.upstream, "mirror", stats, loop)
+        self.words = stats.words
+        self.breaker = Breaker(challenger.breaker)
+        name = challenger.upstream.name
+        self._mark = b"x-understudy-mirror: " + name.encode()
+        self._salt = salt
+        self._below = threshold(challenger.rate)
+        self._every = challenger.rate >= 1.0
+        self._held_bytes = 0
+        self._held = 0
+        self.outcomes = [
+            stats.counter("mirror", {"arm": name, "outcome": outcome})
+            for outcome in record.OUTCOMES
+        ]
+        self._not_sent = {
+            outcome: stats.counter("mirror", {"arm": name, "outcome": outcome})
+            for outcome in NOT_SENT
+        }
+        self._queue_gauge = stats.gauge("mirror_queue", {"arm": name})
+        self._breaker_gauge = stats.gauge("breaker", {"arm": name})
+
+    def offer(self, exchange: Exchange, body: bytes | None) -> None:
+        """Mirror a finished request if its turn has come; ``body`` is None if it was not kept."""
+        if not self._every and point(self._salt, exchange.request_id) >= self._below:
+            return
+        challenger = self.challenger
+        if body is None:
+            self.words[self._not_sent["body_too_large"]] += 1
+            return
+        if (
+            len(self.arm.pool.waiting) >= challenger.queue_requests
+            or self._held_bytes + len(body) > challenger.queue_bytes
+        ):
+            self.words[self._not_sent["queue_full"]] += 1
+            return
+        if not self.breaker.allow(monotonic()):
+            self.words[self._not_sent["breaker_open"]] += 1
+            return
+        head = exchange.head
+        framing = b"Content-Length: %d" % len(body) if head.framing_line is not None else b""
+        message = self.arm.request(head, [*exchange.extra, self._mark], framing) + body
+        self._held += 1
+        self._held_bytes += len(body)
+        Copy(self, exchange, message, len(body)).begin()
+
+    def done(self, outcome: int, size: int) -> None:
+        """A copy is over; ``size`` is the number of bytes that it held."""
+        self._held -= 1
+        self._held_bytes -= size
+        self.words[self.outcomes[outcome]] += 1
+        # A full queue says nothing about the challenger's health.
+        self.breaker.report(outcome not in _FAILED, monotonic())
+
+    def publish(self) -> None:
+        """Bring the gauges up to date."""
+        self.words[self._queue_gauge] = self._held
+        self.words[self._breaker_gauge] = self.breaker.state
+        self.arm.publish()
+
+
+class Copy:
+    """One mirrored request: the sink of the challenger's connection."""
+
+    __slots__ = (
+        "_answered",
+        "_connection",
+        "_finished",
+        "_first_byte_ns",
+        "_message",
+        "_mirror",
+        "_model",
+        "_queue_ns",
+        "_request_id",
+        "_request_size",
+        "_rows",
+        "_runtime",
+        "_started_ns",
+        "_target",
+        "_to_head",
+        "_trace_id",
+    )
+
+    def __init__(self, mirror: Mirror, exchange: Exchange, message: bytes, size: int) -> None:
+        self._mirror = mirror
+        self._runtime: Runtime = exchange.runtime
+        self._message = message
+        self._request_size = size
+        self._request_id = exchange.request_id
+        self._trace_id = exchange.trace_id
+        self._target = exchange.head.target
+        self._to_head = exchange.head.method == b"HEAD"
+        self._model = exchange.route.model
+        self._rows = exchange.route.rows[mirror.arm.index][record.ROLE_MIRROR]
+        self._started_ns = monotonic_ns()
+        self._queue_ns = 0
+        self._first_byte_ns = 0
+        self._answered: ResponseHead | None = None
+        self._connection: UpstreamConnection | None = None
+        self._finished = False
+
+    def begin(self) -> None:
+        """Send it, now or when a connection is free."""
+        mirror = self._mirror
+        mirror.words[mirror.arm.in_flight] += 1
+        self._runtime.active.add(self)
+        connection = mirror.arm.pool.take()
+        if connection is not None:
+            self._send(connection)
+        else:
+            mirror.arm.pool.enqueue(self)
+
+    def check(self, now_ns: int) -> None:
+        """Called now and then with the monotonic time: has the limit passed?"""
+        if now_ns - self._started_ns > self._mirror.challenger.timeout * 1e9:
+            self._finish(record.TIMEOUT)
+
+    # See Sink -----------------------------------------------------------------------------------
+
+    def on_ready(self, connection: UpstreamConnection) -> None:
+        self._queue_ns = max(1, monotonic_ns() - self._started_ns)
+        self._send(connection)
+
+    def on_unavailable(self, reason: str) -> None:
+        self._finish(record.OVERLOAD if reason == "overload" else record.UPSTREAM_CONNECT)
+
+    def on_interim(self, raw: bytes) -> None:
+        pass
+
+    def on_head(self, head: ResponseHead, body: bytes, done: bool) -> None:
+        self._first_byte_ns = monotonic_ns()
+        self._answered = head
+        if head.length > self._mirror.challenger.max_response_bytes:
+            self._finish(record.TOO_LARGE)
+        else:
+            self.on_body(body, done)
+
+    def on_body(self, body: bytes, done: bool) -> None:
+        connection = self._connection
+        if (
+            connection is not None
+            and connection.response_size > self._mirror.challenger.max_response_bytes
+        ):
+            self._finish(record.TOO_LARGE)
+        elif done:
+            assert self._answered is not None
+            status = self._answered.status
+            if status < 400:
+                self._mirror.arm.answered()
+                self._finish(record.OK)
+            else:
+                self._finish(record.CLIENT_ERROR if status < 500 else record.SERVER_ERROR)
+
+    def on_tunnel(self, head: ResponseHead, data: bytes) -> None:
+        self._finish(record.GARBAGE)
+
+    def on_lost(self, reason: str) -> None:
+        self._connection = None
+        self._finish(record.GARBAGE if reason == "garbage" else record.UPSTREAM_RESET)
+
+    def on_writable(self, writable: bool) -> None:
+        pass
+
+    # The end ------------------------------------------------------------------------------------
+
+    def _send(self, connection: UpstreamConnection) -> None:
+        self._connection = connection
+        message, self._message = self._message, b""
+        connection.begin(self, message, self._to_head, self._runtime.capture_limit, False)
+
+    def _finish(self, outcome: int) -> None:
+        if self._finished:
+            return
+        self._finished = True
+        now = monotonic_ns()
+        mirror = self._mirror
+        runtime = self._runtime
+        runtime.active.discard(self)
+        words = mirror.words
+        words[mirror.arm.in_flight] -= 1
+        connection, self._connection = self._connection, None
+        response_size = 0
+        captured: list[bytes] | None = None
+        if connection is not None:
+            response_size = connection.response_size
+            if outcome <= record.SERVER_ERROR:
+                captured = connection.capture
+                assert self._answered is not None
+                mirror.arm.pool.release(connection, self._answered.keep_alive)
+            else:
+                connection.abort()
+        else:
+            mirror.arm.pool.withdraw(self)
+        mirror.done(outcome, self._request_size)
+        duration = now - self._started_ns
+        first_byte = self._first_byte_ns - self._started_ns if self._first_byte_ns else 0
+        self._rows.of(outcome).add(
+            words, duration, first_byte, self._queue_ns, self._request_size, response_size
+        )
+        runtime.handoff.add(
+            record.encode(
+                self._model,
+                mirror.arm.index,
+                self._answered.status if self._answered is not None else 0,
+                record.ROLE_MIRROR,
+                outcome,
+                time() - duration * 1e-9,
+                duration,
+                first_byte,
+                self._queue_ns,
+                self._request_size,
+                response_size,
+                self._request_id,
+                self._trace_id,
+                b"",
+                self._target,
+                b"",
+                b"\r\n".join(self._answered.kept) if self._answered is not None else b"",
+                None,
+                b"".join(captured) if captured is not None else None,
+            )
+        )

@@ -1,0 +1,183 @@
+"""The pool of keep-alive connections to one model server.
+
+The connection used last is used first, so that the rest may grow old and be closed. When all are
+busy a bounded queue forms, first come first served.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import Callable
+from time import monotonic
+
+from monitor.proxy.plan import Upstream
+from monitor.proxy.upstream import Sink, UpstreamConnection
+
+
+class Pool:
+    """``on_connect(ok)`` is told how each attempt to connect ended, ``on_retry()`` of each second one."""
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        loop: asyncio.AbstractEventLoop,
+        on_connect: Callable[[bool], None],
+        on_retry: Callable[[], None],
+    ) -> None:
+        self.upstream = upstream
+        self.idle: list[UpstreamConnection] = []
+        self.open: set[UpstreamConnection] = set()
+        self.waiting: deque[Sink] = deque()
+        self._loop = loop
+        self._on_connect = on_connect
+        self._on_retry = on_retry
+        self._connecting = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
+        self._tls = _client_context(upstream)
+
+    def take(self) -> UpstreamConnection | None:
+        """An idle connection that is fit for use, if there is one."""
+        idle = self.idle
+        while idle:
+            connection = idle.pop()
+            transport = connection.transport
+            if transport is None or transport.is_closing():
+                continue
+            if monotonic() - connection.idle_since > connection.idle_seconds:
+                transport.close()
+                continue
+            return connection
+        return None
+
+    def enqueue(self, sink: Sink) -> None:
+        """Have ``sink`` called with a connection as soon as one is free, or told why not."""
+        if self._closed or len(self.waiting) >= self.upstream.max_waiting:
+            sink.on_unavailable("overload")
+            return
+        self.waiting.append(sink)
+        self._grow()
+
+    def withdraw(self, sink: Sink) -> None:
+        """``sink`` no longer waits."""
+        try:
+            self.waiting.remove(sink)
+        except ValueError:
+            pass
+
+    def release(self, connection: UpstreamConnection, reusable: bool) -> None:
+        """The exchange on ``connection`` is over."""
+        transport = connection.transport
+        if transport is None:
+            return
+        if not reusable or self._closed or transport.is_closing():
+            transport.close()
+            return
+        connection.resume()
+        if self.waiting:
+            self.waiting.popleft().on_ready(connection)
+            return
+        connection.idle_since = monotonic()
+        self.idle.append(connection)
+
+    def forget(self, connection: UpstreamConnection) -> None:
+        """``connection`` is closed."""
+        self.open.discard(connection)
+        try:
+            self.idle.remove(connection)
+        except ValueError:
+            pass
+        if self.waiting:
+            self._grow()
+
+    def sweep(self, now: float) -> None:
+        """Close what has been idle for too long; ``now`` is monotonic, in seconds."""
+        for connection in list(self.idle):
+            if now - connection.idle_since > connection.idle_seconds:
+                self.idle.remove(connection)
+                if connection.transport is not None:
+                    connection.transport.close()
+
+    @property
+    def busy(self) -> int:
+        """Connections with an exchange under way."""
+        return len(self.open) - len(self.idle)
+
+    def close(self) -> None:
+        """Take no more exchanges; those under way go on."""
+        self._closed = True
+        for connection in self.idle:
+            if connection.transport is not None:
+                connection.transport.close()
+        self.idle.clear()
+        while self.waiting:
+            self.waiting.popleft().on_unavailable("overload")
+
+    def _grow(self) -> None:
+        wanted = min(
+            len(self.waiting) - self._connecting,
+            self.upstream.max_connections - len(self.open) - self._connecting,
+        )
+        for _ in range(wanted):
+            self._connecting += 1
+            task = self._loop.create_task(self._connect())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _connect(self) -> None:
+        connection: UpstreamConnection | None = None
+        for attempt in (0, 1):
+            try:
+                connection = await self._attempt()
+                break
+            except (OSError, TimeoutError, ssl.SSLError):
+                self._on_connect(False)
+                # Nothing of a request has been sent, so one more try can do no harm.
+                if attempt == 0 and self.waiting:
+                    self._on_retry()
+                else:
+                    break
+        self._connecting -= 1
+        if connection is None:
+            if self.waiting:
+                self.waiting.popleft().on_unavailable("connect")
+                self._grow()
+            return
+        self._on_connect(True)
+        if connection.transport is None:
+            self.forget(connection)
+            return
+        self.open.add(connection)
+        if self.waiting:
+            self.waiting.popleft().on_ready(connection)
+        else:
+            self.release(connection, True)
+
+    async def _attempt(self) -> UpstreamConnection:
+        upstream = self.upstream
+        async with asyncio.timeout(upstream.connect_timeout):
+            _, connection = await self._loop.create_connection(
+                lambda: UpstreamConnection(self),
+                upstream.host,
+                upstream.port,
+                ssl=self._tls,
+                server_hostname=(
+                    (upstream.tls.server_name or upstream.host)
+                    if upstream.tls is not None
+                    else None
+                ),
+            )
+        return connection
+
+
+def _client_context(upstream: Upstream) -> ssl.SSLContext | None:
+    if upstream.tls is None:
+        return None
+    context = ssl.create_default_context(cafile=upstream.tls.ca)
+    context.set_alpn_protocols(["http/1.1"])
+    if not upstream.tls.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context

@@ -1,0 +1,105 @@
+"""From a request's target to the model that it is for."""
+
+from __future__ import annotations
+
+import re
+
+from monitor.proxy.plan import Model, Plan
+from monitor.proxy.series import SeriesRow
+from monitor.record import ROLES
+from monitor.sketch.shared import SharedStats
+
+_CACHED = 2048
+_PROTOCOLS = (
+    (re.compile(rb"/v2/models/[^/]+(?:/versions/[^/]+)?/infer"), "open-inference-v2"),
+    (re.compile(rb"/v1/models/[^/]+(?:/versions/[^/]+)?:predict"), "kserve-v1"),
+    (re.compile(rb"/invocations"), "mlflow"),
+)
+
+
+class Route:
+    """A model, or none, and where its numbers go: ``rows[arm][role]``.
+
+    ``model`` is the index in the plan, or -1 for what is no inference request: that is forwarded
+    and counted, but neither recorded nor mirrored.
+    """
+
+    __slots__ = ("model", "rows")
+
+    def __init__(self, model: int, rows: list[list[SeriesRow]]) -> None:
+        self.model = model
+        self.rows = rows
+
+
+class Routes:
+    """Looks targets up; the cache of targets is bounded, so that odd paths cost no memory."""
+
+    def __init__(self, plan: Plan, stats: SharedStats) -> None:
+        self._plan = plan
+        self._stats = stats
+        self._exact: dict[bytes, int] = {}
+        self._patterns: list[tuple[re.Pattern[bytes], int]] = []
+        for index, model in enumerate(plan.models):
+            for path in model.paths:
+                if "*" in path:
+                    pattern = re.escape(path.encode()).replace(rb"\*", rb"[^/]+")
+                    self._patterns.append((re.compile(pattern), index))
+                else:
+                    self._exact.setdefault(path.encode(), index)
+        self._routes: dict[tuple[int, str], Route] = {}
+        self._cache: dict[bytes, Route] = {}
+        self.other = self._route(-1, "other")
+
+    def find(self, target: bytes) -> Route:
+        """The route of a request target; its query does not matter."""
+        path = target.partition(b"?")[0]
+        route = self._cache.get(path)
+        if route is None:
+            route = self._look_up(path)
+            if len(self._cache) >= _CACHED:
+                self._cache.clear()
+            self._cache[path] = route
+        return route
+
+    def _look_up(self, path: bytes) -> Route:
+        index = self._exact.get(path)
+        if index is None:
+            for pattern, candidate in self._patterns:
+                if pattern.fullmatch(path) is not None:
+                    index = candidate
+                    break
+            else:
+                return self.other
+        return self._route(index, _protocol(self._plan.models[index], path))
+
+    def _route(self, index: int, protocol: str) -> Route:
+        route = self._routes.get((index, protocol))
+        if route is None:
+            model = self._plan.models[index] if index >= 0 else Model("other", "", "other", ())
+            rows = [
+                [
+                    SeriesRow(
+                        self._stats,
+                        {
+                            "model": model.name,
+                            "version": model.version,
+                            "protocol": protocol,
+                            "arm": arm,
+                            "role": role,
+                        },
+                    )
+                    for role in ROLES
+                ]
+                for arm in self._plan.arms
+            ]
+            route = self._routes[index, protocol] = Route(index, rows)
+        return route
+
+
+def _protocol(model: Model, path: bytes) -> str:
+    if model.protocol != "auto":
+        return model.protocol
+    for pattern, name in _PROTOCOLS:
+        if pattern.fullmatch(path) is not None:
+            return name
+    return "auto"

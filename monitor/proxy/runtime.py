@@ -1,0 +1,86 @@
+"""A plan brought to life: pools, routes and mirrors. A new plan makes a new runtime; exchanges that
+are under way stay with the one they began with, and what did not change is carried over."""
+
+from __future__ import annotations
+
+import asyncio
+from random import Random
+from typing import Protocol
+
+from monitor.proxy.arm import Arm
+from monitor.proxy.handoff import HandOff
+from monitor.proxy.mirror import Mirror
+from monitor.proxy.plan import Plan
+from monitor.proxy.routes import Routes
+from monitor.sketch.shared import SharedStats
+
+
+class Timed(Protocol):
+    """Something under way that may run into a limit."""
+
+    def check(self, now_ns: int) -> None:
+        """``now_ns`` is the monotonic time in nanoseconds."""
+
+
+class Runtime:
+    """Everything an exchange needs; ``active`` holds what is under way, shared by all runtimes."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        stats: SharedStats,
+        handoff: HandOff,
+        active: set[Timed],
+        random: Random,
+        loop: asyncio.AbstractEventLoop,
+        before: Runtime | None = None,
+    ) -> None:
+        self.plan = plan
+        self.words = stats.words
+        self.handoff = handoff
+        self.active = active
+        self.random_bits = random.getrandbits
+        self.capture_limit = plan.capture.max_body_bytes
+        self.head_limit = plan.limits.head_bytes
+        self.routes = Routes(plan, stats)
+        self.champion: Arm
+        if before is not None and before.plan.champion == plan.champion:
+            self.champion = before.champion
+        else:
+            self.champion = Arm(0, plan.champion, "primary", stats, loop)
+        known = (
+            {(m.challenger, m.arm.index): m for m in before.mirrors} if before is not None else {}
+        )
+        salt = plan.sample_salt.encode()[:64]
+        self.mirrors: list[Mirror] = [
+            known.get((challenger, index)) or Mirror(index, challenger, salt, stats, loop)
+            for index, challenger in enumerate(plan.challengers, start=1)
+        ]
+        handoff.limits = plan.handoff
+        handoff.name(
+            plan.generation,
+            {
+                "models": [
+                    {"name": m.name, "version": m.version, "protocol": m.protocol}
+                    for m in plan.models
+                ],
+                "arms": list(plan.arms),
+            },
+        )
+        if before is not None:
+            before._retire(self)
+
+    def _retire(self, successor: Runtime) -> None:
+        if self.champion is not successor.champion:
+            self.champion.pool.close()
+        for mirror in self.mirrors:
+            if mirror not in successor.mirrors:
+                mirror.arm.pool.close()
+
+    def sweep(self, now: float) -> None:
+        """Close idle connections and bring the gauges up to date; ``now`` monotonic, seconds."""
+        self.champion.pool.sweep(now)
+        self.champion.publish()
+        for mirror in self.mirrors:
+            mirror.arm.pool.sweep(now)
+            mirror.publish()

@@ -1,0 +1,271 @@
+"""One connection to a model server, and how an answer is read from it.
+
+A connection carries one exchange at a time. Whoever waits for the answer is its *sink*: the
+client's exchange, or the mirror's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Protocol
+
+from monitor.errors import HttpError
+from monitor.proxy.framing import Chunked
+from monitor.proxy.head import CHUNKED, NO_BODY, UNTIL_CLOSE, ResponseHead, parse_response
+
+if TYPE_CHECKING:
+    from monitor.proxy.pool import Pool
+
+HEAD_LIMIT = 64 * 1024
+"""Bytes of a response's head; model servers stay far below."""
+
+
+class Sink(Protocol):
+    """What a connection tells whoever waits for the answer."""
+
+    def on_ready(self, connection: UpstreamConnection) -> None:
+        """A connection is free for this exchange."""
+
+    def on_unavailable(self, reason: str) -> None:
+        """No connection: ``connect`` (refused, unreachable), ``overload`` (queue full)."""
+
+    def on_interim(self, raw: bytes) -> None:
+        """A 1xx response, as it came."""
+
+    def on_head(self, head: ResponseHead, body: bytes, done: bool) -> None:
+        """The final response's head with what came of its body; ``done``: that was all."""
+
+    def on_body(self, body: bytes, done: bool) -> None:
+        """More of the body."""
+
+    def on_tunnel(self, head: ResponseHead, data: bytes) -> None:
+        """101: from here on bytes flow both ways."""
+
+    def on_lost(self, reason: str) -> None:
+        """The connection failed before the answer was complete: ``reset`` or ``garbage``."""
+
+    def on_writable(self, writable: bool) -> None:
+        """The connection's write buffer is below (or above) its mark."""
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """See the module. ``capture`` collects the body's payload while it stays within bounds."""
+
+    __slots__ = (
+        "_buffer",
+        "_chunked",
+        "_remaining",
+        "_to_head",
+        "capture",
+        "capture_limit",
+        "decode",
+        "head",
+        "idle_seconds",
+        "idle_since",
+        "pool",
+        "read_paused",
+        "response_size",
+        "sink",
+        "transport",
+        "tunnel",
+    )
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self.transport: asyncio.Transport | None = None
+        self.sink: Sink | None = None
+        self.head: ResponseHead | None = None
+        self.idle_since = 0.0
+        self.idle_seconds = pool.upstream.idle_timeout
+        self.capture: list[bytes] | None = None
+        self.capture_limit = 0
+        self.response_size = 0
+        self.decode = False
+        self.tunnel = False
+        self.read_paused = False
+        self._buffer = b""
+        self._chunked: Chunked | None = None
+        self._remaining = 0
+        self._to_head = False
+
+    # Called by the exchange ---------------------------------------------------------------------
+
+    def begin(
+        self, sink: Sink, data: bytes, to_head: bool, capture_limit: int, decode: bool
+    ) -> None:
+        """Send the start of a request for ``sink``. ``decode``: pass chunked bodies on unframed."""
+        self.sink = sink
+        self.head = None
+        self._to_head = to_head
+        self.capture = []
+        self.capture_limit = capture_limit
+        self.response_size = 0
+        self.decode = decode
+        assert self.transport is not None
+        self.transport.write(data)
+
+    def write(self, data: bytes) -> None:
+        """Send more of the request."""
+        assert self.transport is not None
+        self.transport.write(data)
+
+    def pause(self) -> None:
+        """Read no more for now: the sink cannot take it."""
+        if not self.read_paused and self.transport is not None:
+            self.read_paused = True
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read again."""
+        if self.read_paused and self.transport is not None:
+            self.read_paused = False
+            self.transport.resume_reading()
+
+    def abort(self) -> None:
+        """Give up on the exchange that is under way; the connection is of no more use."""
+        self.sink = None
+        if self.transport is not None:
+            self.transport.abort()
+
+    def closing(self) -> bool:
+        """The transport is no longer usable."""
+        return self.transport is None or self.transport.is_closing()
+
+    # Called by the event loop -------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.transport = None
+        sink, self.sink = self.sink, None
+        if sink is not None:
+            if (
+                self.head is not None
+                and (self.tunnel or self.head.length == UNTIL_CLOSE)
+                and not exc
+            ):
+                sink.on_body(b"", True)
+            else:
+                sink.on_lost("reset")
+        self.pool.forget(self)
+
+    def pause_writing(self) -> None:
+        if self.sink is not None:
+            self.sink.on_writable(False)
+
+    def resume_writing(self) -> None:
+        if self.sink is not None:
+            self.sink.on_writable(True)
+
+    def data_received(self, data: bytes) -> None:
+        sink = self.sink
+        if sink is None:
+            # Bytes that nobody asked for would be taken for the next answer.
+            if self.transport is not None:
+                self.transport.abort()
+            return
+        try:
+            if self.head is not None:
+                if self.tunnel:
+                    sink.on_body(data, False)
+                else:
+                    body, done = self._body(data)
+                    if done:
+                        self.sink = None
+                    sink.on_body(body, done)
+            else:
+                self._receive_head(sink, data)
+        except HttpError:
+            self.abort()
+            sink.on_lost("garbage")
+
+    def _receive_head(self, sink: Sink, data: bytes) -> None:
+        if self._buffer:
+            data = self._buffer + data
+            self._buffer = b""
+        while True:
+            end = data.find(b"\r\n\r\n")
+            if end < 0 or end > HEAD_LIMIT:
+                if len(data) > HEAD_LIMIT:
+                    raise HttpError(502, "garbage", "the upstream's head is too long")
+                if data[:5] != b"HTTP/"[: len(data)]:
+                    raise HttpError(502, "garbage", "the upstream does not speak HTTP/1")
+                self._buffer = data
+                return
+            head = parse_response(data[:end], self._to_head)
+            rest = data[end + 4 :]
+            if head.status >= 200:
+                break
+            if head.status == 101:
+                self.head = head
+                self.tunnel = True
+                sink.on_tunnel(head, rest)
+                return
+            sink.on_interim(b"\r\n".join((head.status_line, *head.lines, b"", b"")))
+            if self.sink is not sink:
+                return
+            data = rest
+            if not data:
+                return
+        self.head = head
+        if head.idle_seconds is not None:
+            # The server said how long it waits; stay clear of the moment when it closes.
+            self.idle_seconds = min(
+                self.pool.upstream.idle_timeout, max(0.0, head.idle_seconds - 1)
+            )
+        length = head.length
+        if length == CHUNKED:
+            self._chunked = Chunked()
+        else:
+            self._chunked = None
+            self._remaining = length
+            if length > self.capture_limit:
+                self.capture = None
+        body, done = self._body(rest)
+        if done:
+            self.sink = None
+        sink.on_head(head, body, done)
+
+    def _body(self, data: bytes) -> tuple[bytes, bool]:
+        """What of ``data`` is to be passed on, and whether the body is complete with it."""
+        chunked = self._chunked
+        if chunked is not None:
+            pieces: list[bytes] | None = [] if self.decode or self.capture is not None else None
+            consumed = chunked.feed(data, pieces)
+            self.response_size = chunked.size
+            if pieces is not None and self.capture is not None:
+                if chunked.size > self.capture_limit:
+                    self.capture = None
+                else:
+                    self.capture += pieces
+            done = chunked.done
+            if consumed < len(data):
+                self._spoil()
+                data = data[:consumed]
+            return (b"".join(pieces or ()) if self.decode else data), done
+        remaining = self._remaining
+        if remaining == NO_BODY or remaining == 0:
+            if data:
+                self._spoil()
+            return b"", True
+        size = len(data)
+        if remaining > 0:
+            if size > remaining:
+                self._spoil()
+                data = data[:remaining]
+                size = remaining
+            self._remaining = remaining - size
+        self.response_size += size
+        if self.capture is not None and data:
+            if self.response_size > self.capture_limit:
+                self.capture = None
+            else:
+                self.capture.append(data)
+        return data, remaining == size
+
+    def _spoil(self) -> None:
+        """The upstream said more than its answer holds: use the connection for nothing else."""
+        assert self.head is not None
+        self.head.keep_alive = False

@@ -1,0 +1,202 @@
+"""A worker process of the data plane.
+
+It gets its listening socket and a control socket from the supervisor, its plan from a file, and
+keeps its numbers in shared memory. See :func:`main` for the command line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import json
+import os
+import signal
+import socket
+import ssl
+import sys
+from pathlib import Path
+from random import Random
+from time import monotonic, monotonic_ns
+from typing import Any
+
+import uvloop
+
+from monitor.errors import StateError
+from monitor.proxy.client import ClientConnection
+from monitor.proxy.handoff import HandOff
+from monitor.proxy.head import keep_headers
+from monitor.proxy.plan import Plan
+from monitor.proxy.runtime import Runtime, Timed
+from monitor.sketch.shared import SharedStats
+
+_FLUSH_PATIENCE = 5.0
+
+
+class Worker:
+    """All that one process shares between its connections."""
+
+    def __init__(
+        self, plan: Plan, run_dir: Path, run: str, slot: int, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self.loop = loop
+        self.draining = False
+        self.clients: set[ClientConnection] = set()
+        self.active: set[Timed] = set()
+        self._stats = SharedStats(run_dir / f"worker-{slot}.stats")
+        self._random = Random(os.urandom(32))
+        identity: dict[str, str | int] = {
+            "run": run,
+            "slot": slot,
+            "incarnation": self._stats.incarnation,
+        }
+        self._handoff = HandOff(run_dir / "records.sock", identity, self._stats, plan.handoff, loop)
+        keep_headers(plan.capture.headers)
+        self.runtime = Runtime(plan, self._stats, self._handoff, self.active, self._random, loop)
+        self._accepted = self._stats.counter("connections_accepted")
+        self._open = self._stats.gauge("connections_open")
+        self._swept = 0.0
+        self._tls: ssl.SSLContext | None = None
+        self._server: asyncio.Server | None = None
+
+    async def start(self, listener: socket.socket) -> None:
+        """Listen, connect to the evaluation plane, begin to look after limits."""
+        plan = self.runtime.plan
+        if plan.tls is not None:
+            self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self._tls.minimum_version = ssl.TLSVersion.TLSv1_2
+            self._tls.set_alpn_protocols(["http/1.1"])
+            self._tls.load_cert_chain(plan.tls.certificate, plan.tls.key)
+        self._handoff.start()
+        self._server = await self.loop.create_server(
+            lambda: ClientConnection(self),
+            sock=listener,
+            ssl=self._tls,
+            ssl_handshake_timeout=plan.limits.header_timeout if self._tls is not None else None,
+        )
+        self._tick()
+
+    def reload(self, plan: Plan) -> None:
+        """Go on with another plan. Raises OSError or ssl.SSLError when its certificate is bad."""
+        if plan.tls is not None and self._tls is not None:
+            # The context is kept: connections that are made from now on get the new certificate.
+            self._tls.load_cert_chain(plan.tls.certificate, plan.tls.key)
+        keep_headers(plan.capture.headers)
+        self.runtime = Runtime(
+            plan, self._stats, self._handoff, self.active, self._random, self.loop, self.runtime
+        )
+
+    async def drain(self) -> None:
+        """Accept nothing more, let what is under way finish within the limit, hand over records."""
+        self.draining = True
+        if self._server is not None:
+            self._server.close()
+        until = monotonic() + self.runtime.plan.limits.drain_timeout
+        while (self.active or self.clients) and monotonic() < until:
+            for client in tuple(self.clients):
+                client.expire(monotonic(), self.runtime)
+            await asyncio.sleep(0.01)
+        await self._handoff.close(_FLUSH_PATIENCE)
+        for client in tuple(self.clients):
+            client.abort()
+
+    # Called by the connections ------------------------------------------------------------------
+
+    def admit(self, client: ClientConnection) -> bool:
+        """A client has connected; False when there are too many."""
+        words = self._stats.words
+        words[self._accepted] += 1
+        words[self._open] += 1
+        self.clients.add(client)
+        return len(self.clients) <= self.runtime.plan.limits.connections
+
+    def dismiss(self, client: ClientConnection) -> None:
+        """A client is gone."""
+        self._stats.words[self._open] -= 1
+        self.clients.discard(client)
+
+    def rejected(self, reason: str) -> None:
+        """A request was refused for a fault of its own."""
+        self._stats.words[self._stats.counter("rejected", {"reason": reason})] += 1
+
+    def _tick(self) -> None:
+        """Limits are looked after now and then, for all at once: a timer for each request would
+        cost more than the request's own bookkeeping."""
+        now = monotonic()
+        now_ns = monotonic_ns()
+        for timed in tuple(self.active):
+            timed.check(now_ns)
+        self._handoff.flush()
+        if now - self._swept > 0.5:
+            self._swept = now
+            self.runtime.sweep(now)
+            for client in tuple(self.clients):
+                client.expire(now, self.runtime)
+        self.loop.call_later(self.runtime.plan.handoff.flush_seconds, self._tick)
+
+
+class Control:
+    """The supervisor's line: JSON objects, one a line, over a socket pair."""
+
+    def __init__(self, worker: Worker, line: socket.socket) -> None:
+        self._worker = worker
+        self._line = line
+
+    async def serve(self) -> None:
+        """Obey until told to drain; the end of the line means that the supervisor is gone."""
+        reader, writer = await asyncio.open_connection(sock=self._line)
+        self._say(writer, {"event": "ready", "pid": os.getpid()})
+        while line := await reader.readline():
+            order: dict[str, Any] = json.loads(line)
+            if order.get("do") == "drain":
+                break
+            if order.get("do") == "reload":
+                self._say(writer, self._reload(Path(order["plan"])))
+        await self._worker.drain()
+
+    def _reload(self, path: Path) -> dict[str, object]:
+        try:
+            plan = Plan.from_json(json.loads(path.read_bytes()))
+            self._worker.reload(plan)
+        except (OSError, ValueError, TypeError, KeyError, StateError) as error:
+            return {"event": "reload_failed", "error": f"{type(error).__name__}: {error}"}
+        return {"event": "reloaded", "generation": plan.generation}
+
+    @staticmethod
+    def _say(writer: asyncio.StreamWriter, message: dict[str, object]) -> None:
+        writer.write(json.dumps(message).encode() + b"\n")
+
+
+async def _run(options: argparse.Namespace) -> None:
+    plan = Plan.from_json(json.loads(options.plan.read_bytes()))
+    loop = asyncio.get_running_loop()
+    worker = Worker(plan, options.run_dir, options.run_id, options.slot, loop)
+    # The supervisor decides when to stop; a Ctrl-C in its terminal reaches the workers as well.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, lambda: None)
+    await worker.start(socket.socket(fileno=options.listen_fd))
+    # What exists now stays: the collector need not look at it again.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+    await Control(worker, socket.socket(fileno=options.control_fd)).serve()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a worker; started by the supervisor, not by hand."""
+    parser = argparse.ArgumentParser(
+        prog="python -m monitor.proxy.worker", description=main.__doc__
+    )
+    parser.add_argument("--plan", type=Path, required=True, help="JSON of the plan")
+    parser.add_argument("--run-dir", type=Path, required=True, help="shared files of this run")
+    parser.add_argument("--run-id", required=True, help="names this run of the supervisor")
+    parser.add_argument("--slot", type=int, required=True, help="number of this worker")
+    parser.add_argument("--listen-fd", type=int, required=True, help="inherited listening socket")
+    parser.add_argument("--control-fd", type=int, required=True, help="inherited control socket")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_run(parser.parse_args(arguments)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from time import monotonic, monotonic_ns
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from monitor.errors import HttpError
 from monitor.proxy.exchange import Exchange
@@ -59,8 +59,8 @@ class ClientConnection(asyncio.Protocol):
     # Called by the event loop -------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        # uvloop's transports are none of asyncio's classes.
+        self.transport = cast(asyncio.Transport, transport)
         self.since = monotonic()
         if not self.worker.admit(self):
             self._reject(HttpError(503, "connections", "too many connections"))

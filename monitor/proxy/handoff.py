@@ -17,6 +17,7 @@ import os
 from collections import deque
 from pathlib import Path
 from time import monotonic
+from typing import cast
 
 from monitor.errors import ProtocolError
 from monitor.proxy.plan import HandOff as Limits
@@ -301,8 +302,8 @@ class _Link(asyncio.Protocol):
         self.full = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        # uvloop's transports are none of asyncio's classes.
+        self.transport = cast(asyncio.Transport, transport)
         self._owner.linked(self)
 
     def data_received(self, data: bytes) -> None:

@@ -1,0 +1,272 @@
+"""The evaluation plane's end of the record hand-off: a Unix socket that workers connect to.
+
+Each connection belongs to one worker slot. A batch whose number was seen before is acknowledged and
+not handed on; so a worker may send again whatever it is not sure about. Batches are handed to the
+sink one after another, and the loop runs in between.
+
+Sockets are used directly and not through asyncio's transports: when the peer has died, the next
+write fails, and a transport then throws away what was received and not yet read.
+
+When a worker is restarted, what its predecessor had written may still lie in the socket. The old
+connection is read to its end before the new worker is welcomed, so that the figure that it is told
+(``received``) is exact and the new worker can count what was lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from monitor.errors import ProtocolError
+from monitor.transport import frames
+from monitor.transport.slots import Slot, Slots
+
+log = logging.getLogger(__name__)
+
+READ_BYTES = 256 * 1024
+HELLO_SECONDS = 10.0
+DRAIN_SECONDS = 5.0
+"""How long the predecessor's connection may take to come to its end."""
+MAX_CONNECTIONS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What the indices in a batch stand for."""
+
+    generation: int = 0
+    models: tuple[tuple[str, str, str], ...] = ()
+    """(name, version, protocol)"""
+    arms: tuple[str, ...] = ()
+
+    @classmethod
+    def from_json(cls, payload: bytes) -> Names:
+        """Raises ProtocolError when the payload is not that of a NAMES frame."""
+        try:
+            data = json.loads(payload)
+            return cls(
+                int(data["generation"]),
+                tuple(
+                    (str(m["name"]), str(m["version"]), str(m["protocol"])) for m in data["models"]
+                ),
+                tuple(str(arm) for arm in data["arms"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ProtocolError(f"NAMES frame: {error!r}") from error
+
+
+Sink = Callable[[Names, int, bytes], None]
+"""Called with the names, the announced count and the encoded records of a batch. Must not raise."""
+
+
+class _Connection:
+    """One worker's socket. Writing never waits and its failure does not end reading."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.closed = asyncio.Event()
+        self.names = Names()
+        self.key: tuple[str, int] | None = None
+        self.welcomed = False
+        self.unacknowledged = False
+        self.committed = 0
+        self._unsent = b""
+
+    def send(self, kind: int, payload: bytes) -> bool:
+        """Send a frame, or leave it when the worker does not read: a later one covers it."""
+        try:
+            if self._unsent:
+                self._unsent = self._unsent[self.sock.send(self._unsent) :]
+            if self._unsent:
+                return False
+            data = frames.frame(kind, payload)
+            self._unsent = data[self.sock.send(data) :]
+        except OSError:
+            return False  # full, or gone; what can still be read is read
+        return True
+
+    def cut(self) -> None:
+        """Let the reader come to its end with what is already in the socket."""
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_RDWR)
+
+
+class HandOffServer:
+    """Takes batches from workers. ``slots`` says what was taken; see the module's text."""
+
+    def __init__(
+        self, path: Path, slots: Slots, sink: Sink, drain_seconds: float = DRAIN_SECONDS
+    ) -> None:
+        self.path = path
+        self.slots = slots
+        self.protocol_errors = 0
+        self.duplicate_batches = 0
+        self._sink = sink
+        self._drain_seconds = drain_seconds
+        self._listener: socket.socket | None = None
+        self._accepting: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._connections: set[_Connection] = set()
+        self._by_slot: dict[tuple[str, int], _Connection] = {}
+
+    @property
+    def connections(self) -> int:
+        """How many workers are welcomed now."""
+        return sum(connection.welcomed for connection in self._connections)
+
+    async def start(self) -> None:
+        """Listen; a socket left behind by a predecessor is removed."""
+        with contextlib.suppress(FileNotFoundError):
+            self.path.unlink()
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener.setblocking(False)
+        before = os.umask(0o177)
+        try:
+            listener.bind(str(self.path))
+        finally:
+            os.umask(before)
+        listener.listen(MAX_CONNECTIONS)
+        self._listener = listener
+        self._accepting = asyncio.get_running_loop().create_task(self._accept(listener))
+
+    async def stop(self, patience: float) -> None:
+        """Take in what workers still write, for at most ``patience`` seconds, then cut them."""
+        if self._listener is None or self._accepting is None:
+            return
+        self._accepting.cancel()
+        await asyncio.wait([self._accepting])
+        self._listener.close()
+        self._listener = None
+        with contextlib.suppress(FileNotFoundError):
+            self.path.unlink()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=patience)
+        for connection in self._connections:
+            connection.cut()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _accept(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                sock, _ = await loop.sock_accept(listener)
+            except OSError as error:  # out of file descriptors, or a peer that left at once
+                log.warning("hand-off: cannot accept a worker: %s", error)
+                await asyncio.sleep(0.1)
+                continue
+            sock.setblocking(False)
+            if len(self._connections) >= MAX_CONNECTIONS:
+                sock.close()
+                continue
+            task = loop.create_task(self._serve(_Connection(sock)))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def commit(self, saved: Mapping[tuple[str, int], int]) -> None:
+        """Tell each worker that its batches up to ``saved[run, slot]`` are in the saved state.
+
+        To be called now and then also when nothing changed: a worker that did not read is told
+        again.
+        """
+        for connection in self._connections:
+            if connection.welcomed and connection.key is not None:
+                seq = saved.get(connection.key, 0)
+                if seq > connection.committed and connection.send(
+                    frames.COMMIT, frames.SEQ.pack(seq)
+                ):
+                    connection.committed = seq
+
+    async def _serve(self, connection: _Connection) -> None:
+        self._connections.add(connection)
+        try:
+            await self._read(connection)
+        except ProtocolError as error:
+            self.protocol_errors += 1
+            log.warning("hand-off from %s: %s; connection closed", connection.key, error)
+        except (OSError, TimeoutError):
+            pass  # the kernel hands out all data before it reports a reset
+        finally:
+            self._connections.discard(connection)
+            if connection.key is not None and self._by_slot.get(connection.key) is connection:
+                del self._by_slot[connection.key]
+            connection.sock.close()
+            connection.closed.set()
+
+    async def _read(self, connection: _Connection) -> None:
+        loop = asyncio.get_running_loop()
+        cutter = frames.FrameReader()
+        while True:
+            async with asyncio.timeout(None if connection.welcomed else HELLO_SECONDS):
+                data = await loop.sock_recv(connection.sock, READ_BYTES)
+            if not data:
+                return
+            for kind, payload in cutter.feed(data):
+                if kind == frames.BATCH:
+                    self._batch(connection, payload)
+                    await asyncio.sleep(0)
+                elif kind == frames.NAMES:
+                    connection.names = Names.from_json(payload)
+                elif kind == frames.HELLO:
+                    await self._hello(connection, payload)
+                else:
+                    raise ProtocolError(f"frame of type {kind}")
+            self._acknowledge(connection)
+
+    async def _hello(self, connection: _Connection, payload: bytes) -> None:
+        try:
+            data = json.loads(payload)
+            key = (str(data["run"]), int(data["slot"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ProtocolError(f"HELLO frame: {error!r}") from error
+        if connection.key is not None:
+            raise ProtocolError("a second HELLO")
+        before = self._by_slot.get(key)
+        connection.key = key
+        self._by_slot[key] = connection
+        if before is not None:
+            await self._drain(before, key)
+        slot = self.slots.of(*key)
+        connection.welcomed = True
+        answer = {"last_seq": slot.last_seq, "received": slot.received}
+        connection.send(frames.WELCOME, json.dumps(answer).encode())
+
+    async def _drain(self, before: _Connection, key: tuple[str, int]) -> None:
+        try:
+            async with asyncio.timeout(self._drain_seconds):
+                await before.closed.wait()
+        except TimeoutError:
+            log.warning("slot %s: the old connection did not end; it is cut", key)
+            before.cut()
+            await before.closed.wait()
+
+    def _slot(self, connection: _Connection) -> Slot:
+        if connection.key is None or not connection.welcomed:
+            raise ProtocolError("a batch before HELLO")
+        return self.slots.of(*connection.key)
+
+    def _batch(self, connection: _Connection, payload: bytes) -> None:
+        slot = self._slot(connection)
+        if len(payload) < frames.BATCH_HEAD.size:
+            raise ProtocolError(f"BATCH frame of {len(payload)} bytes")
+        seq, count = frames.BATCH_HEAD.unpack_from(payload)
+        connection.unacknowledged = True
+        if seq <= slot.last_seq:
+            self.duplicate_batches += 1
+            return
+        self._sink(connection.names, count, payload[frames.BATCH_HEAD.size :])
+        slot.last_seq = seq
+        slot.received += count
+
+    def _acknowledge(self, connection: _Connection) -> None:
+        if connection.unacknowledged:
+            connection.unacknowledged = False
+            seq = frames.SEQ.pack(self._slot(connection).last_seq)
+            connection.send(frames.ACK, seq)

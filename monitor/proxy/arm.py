@@ -34,8 +34,7 @@ class Arm:
         self._cold_starts = stats.counter("cold_starts", label)
         self._cold_start_us = stats.gauge("cold_start_us", label)
         self._gauges = [stats.gauge(f"pool_{what}", label) for what in ("idle", "busy", "waiting")]
-        # Until it has answered once, a model server counts as not started.
-        self._away_since: float | None = monotonic()
+        self._away_since: float | None = None
         self._prefix = upstream.path_prefix.encode()
         self._host = b"Host: " + upstream.host_header.encode() if upstream.host_header else None
         self._added = [f"{name}: {value}".encode() for name, value in upstream.headers]

@@ -187,7 +187,11 @@ class Exchange:
             and now_ns - self.ready_ns > upstream.first_byte_timeout * 1e9
         )
         if late:
-            self._fail(record.TIMEOUT if self.request_complete else record.REJECTED)
+            if self.request_complete:
+                self._fail(record.TIMEOUT)
+            else:
+                self.client.worker.rejected("slow_body")
+                self._fail(record.REJECTED)
 
     def writable(self, writable: bool) -> None:
         """The client takes no more, or takes more again."""

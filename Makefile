@@ -1,0 +1,49 @@
+# Everything sets itself up: a machine with Python 3.11 or later and make is enough.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+NAME ?=
+QUICK ?=
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench lint docs parts clean
+
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or later is needed; this is $$($(PYTHON) --version). Try: make PYTHON=python3.12"; exit 1; }
+	@echo "Setting up $(VENV) …"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --quiet -e '.[dev]'
+	@touch $@
+
+demo: $(READY) ## Real flights, real model servers, the sidecar in between (KEEP=1 stays up)
+	$(BIN)/python -m examples.flights $(if $(KEEP),--keep) $(ARGS)
+
+test: lint parts check ## Everything: lint, types, contracts, tests with real parts, coverage
+
+check: $(READY) ## The tests alone (ARGS='-k name' to choose)
+	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+
+bench: $(READY) ## Benchmarks against peers (NAME=proxy for one, QUICK=1 for a short form)
+	$(BIN)/python -m benchmarks $(NAME) $(if $(QUICK),--quick) $(ARGS)
+
+lint: $(READY) ## Style, types and the import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: $(READY) ## Regenerate the reference pages in docs/
+	$(BIN)/python -m tests.docs
+
+parts: $(READY) ## Fetch the real parts that tests talk to (Prometheus, nginx), without root
+	$(BIN)/python -m tests.parts
+
+clean: ## Remove what the other targets made
+	rm -rf $(VENV) .demo .parts .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,11 @@
+"""Payload bytes to features and predictions: pure functions, one file for each wire format.
+
+A codec never fails and never changes a request. What it cannot read is an :class:`Undecodable` with
+one of a few reasons.
+"""
+
+from monitor.codecs.decode import Decoded, decode_exchange
+from monitor.codecs.spec import ModelSpec
+from monitor.codecs.table import Reason, Table, Undecodable
+
+__all__ = ["Decoded", "ModelSpec", "Reason", "Table", "Undecodable", "decode_exchange"]

@@ -1,0 +1,58 @@
+"""Plain JSON, mapped by JSON pointers (RFC 6901) from the configuration.
+
+A step ``*`` stands for every element of an array: ``/rows/*/age`` is a column with one cell a row.
+A pointer without it that leads to a list is a column as well; one that leads to a scalar is a cell
+that all rows share. What a pointer does not find is None.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from monitor.codecs.shape import joined
+from monitor.codecs.spec import ModelSpec
+from monitor.codecs.table import Reason, Table, Undecodable
+
+
+def decode_request(payload: object, spec: ModelSpec) -> Table | Undecodable:
+    """Features of a request."""
+    return _decode(payload, spec.json_features)
+
+
+def decode_response(payload: object, spec: ModelSpec) -> Table | Undecodable:
+    """Predictions of a response."""
+    return _decode(payload, spec.json_predictions)
+
+
+def _decode(payload: object, pointers: tuple[tuple[str, str], ...]) -> Table | Undecodable:
+    found = [follow(payload, steps(pointer)) for _, pointer in pointers]
+    if all(value is None for value in found):
+        return Undecodable(Reason.WRONG_SHAPE, "no pointer of the mapping leads anywhere")
+    lengths = {len(value) for value in found if isinstance(value, list)}
+    if len(lengths) > 1:
+        return Undecodable(Reason.WRONG_SHAPE, "columns differ in length")
+    rows = lengths.pop() if lengths else 1
+    cells = [value if isinstance(value, list) else [value] * rows for value in found]
+    return joined(tuple(name for name, _ in pointers), rows, cells)
+
+
+@lru_cache(maxsize=4096)
+def steps(pointer: str) -> tuple[str, ...]:
+    """The reference tokens of a pointer."""
+    return tuple(token.replace("~1", "/").replace("~0", "~") for token in pointer.split("/")[1:])
+
+
+def follow(value: object, path: tuple[str, ...]) -> object:
+    """Where ``path`` leads from ``value``; None when it leads nowhere."""
+    for index, step in enumerate(path):
+        if isinstance(value, dict):
+            value = value.get(step)
+        elif isinstance(value, list):
+            if step == "*":
+                return [follow(item, path[index + 1 :]) for item in value]
+            if not step.isdecimal() or len(step) > 9 or int(step) >= len(value):
+                return None
+            value = value[int(step)]
+        else:
+            return None
+    return value

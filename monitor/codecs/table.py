@@ -1,0 +1,51 @@
+"""What a codec yields: a table of cells, or the reason why there is none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why a payload could not be read. A closed list: it is a label in metrics."""
+
+    NOT_CAPTURED = "not_captured"
+    NOT_JSON = "not_json"
+    WRONG_SHAPE = "wrong_shape"
+    EMPTY = "empty"
+    BINARY = "binary"
+    TOO_LARGE = "too_large"
+    UNSUPPORTED_ENCODING = "unsupported_encoding"
+    UNKNOWN_PROTOCOL = "unknown_protocol"
+    ERROR_RESPONSE = "error_response"
+    INTERNAL = "internal"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """``rows`` × ``len(names)`` cells, row after row in ``values``.
+
+    A cell is what JSON holds: a number, a text, a truth value, None, or (a vector, a nested
+    structure) a list or a dict.
+    """
+
+    names: tuple[str, ...]
+    rows: int
+    values: list[object]
+
+    def row(self, index: int) -> dict[str, object]:
+        """One row by name."""
+        width = len(self.names)
+        return dict(zip(self.names, self.values[index * width : (index + 1) * width], strict=True))
+
+    def column(self, name: str) -> list[object]:
+        """One column. Raises ValueError for a name that is not there."""
+        return self.values[self.names.index(name) :: len(self.names)]
+
+
+@dataclass(frozen=True, slots=True)
+class Undecodable:
+    """``detail`` is for people; it never holds payload bytes."""
+
+    reason: Reason
+    detail: str = ""

@@ -57,7 +57,7 @@ def from_records(rows: list[dict[str, object]]) -> Table | Undecodable:
     names = tuple(first)
     if len(rows) == 1:
         values = list(first.values())
-    elif len(names) > 1 and all(map(first.keys().__eq__, rows[1:])):
+    elif len(names) > 1 and all(row.keys() == first.keys() for row in rows):
         values = list(chain.from_iterable(map(itemgetter(*names), rows)))
     else:
         names = tuple(dict.fromkeys(chain.from_iterable(rows)))

@@ -1,0 +1,175 @@
+"""What the evaluation plane costs per record: unpacking, JSON, codecs, statistics.
+
+One process, no sockets: encoded batches of 256 records with 20 features and one prediction, in the
+wire formats that matter, each with as many mirrored answers as requests. Prints processor time per
+record and writes ``benchmarks/results/evaluation.json``.
+
+    python -m benchmarks.evaluation
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from monitor import record
+from monitor.evaluation.pipeline import Pipeline
+from monitor.evaluation.settings import Settings
+from monitor.transport.server import Names
+
+FEATURES = 20
+BATCH = 256
+RESULTS = Path(__file__).parent / "results"
+TARGET_US = 15.0
+
+
+def settings() -> Settings:
+    return Settings.from_json(
+        {
+            "models": [
+                {"name": "m", "version": "1", "features": [f"f{i}" for i in range(FEATURES)]}
+            ],
+            "challengers": [{"name": "candidate"}],
+        }
+    )
+
+
+def bodies(protocol: str, row: list[float]) -> tuple[str, bytes, bytes]:
+    """Target, request and response of one row."""
+    if protocol == "open-inference-v2":
+        tensor = {"name": "x", "shape": [1, FEATURES], "datatype": "FP64", "data": row}
+        answer = {"name": "p", "shape": [1], "datatype": "FP64", "data": [row[0]]}
+        return (
+            "/v2/models/m/infer",
+            json.dumps({"inputs": [tensor]}).encode(),
+            json.dumps({"model_name": "m", "outputs": [answer]}).encode(),
+        )
+    if protocol == "kserve-v1":
+        return (
+            "/v1/models/m:predict",
+            json.dumps({"instances": [row]}).encode(),
+            json.dumps({"predictions": [row[0]]}).encode(),
+        )
+    records = [{f"f{i}": value for i, value in enumerate(row)}]
+    return (
+        "/invocations",
+        json.dumps({"dataframe_records": records}).encode(),
+        json.dumps({"predictions": [row[0]]}).encode(),
+    )
+
+
+def batches(protocol: str, mirrored: bool, count: int) -> list[bytes]:
+    """Encoded batches; of each two records the second is a copy's answer if ``mirrored``."""
+    rng = np.random.default_rng(1)
+    made = []
+    for _ in range(count):
+        parts = []
+        for number in range(BATCH):
+            target, request, response = bodies(protocol, rng.random(FEATURES).round(6).tolist())
+            copy = mirrored and number % 2 == 1
+            parts.append(
+                record.encode(
+                    0,
+                    int(copy),
+                    200,
+                    record.ROLE_MIRROR if copy else record.ROLE_PRIMARY,
+                    record.OK,
+                    1.7e9,
+                    int(rng.exponential(0.01) * 1e9),
+                    1_000_000,
+                    0,
+                    len(request),
+                    len(response),
+                    b"0123456789abcdef",
+                    b"0123456789abcdef0123456789abcdef",
+                    b"",
+                    target.encode(),
+                    b"" if copy else b"content-type: application/json",
+                    b"content-type: application/json",
+                    None if copy else request,
+                    response,
+                )
+            )
+        made.append(b"".join(parts))
+    return made
+
+
+def cost(protocol: str, mirrored: bool, repeats: int) -> list[float]:
+    """Processor time per record in microseconds, once per repeat."""
+    pipeline = Pipeline(settings())
+    names = Names(1, (("m", "1", protocol),), ("champion", "candidate"))
+    made = batches(protocol, mirrored, 10)
+    figures = []
+    for number in range(repeats + 1):
+        begun = time.process_time()
+        for data in made:
+            pipeline.take(names, BATCH, data)
+        if number:  # the first round warms up
+            figures.append((time.process_time() - begun) / (len(made) * BATCH) * 1e6)
+    assert not pipeline.undecodable, pipeline.undecodable
+    return figures
+
+
+def main() -> int:
+    repeats = 3 if os.environ.get("QUICK") else 15
+    measurements: dict[str, Any] = {}
+    for protocol in ("open-inference-v2", "kserve-v1", "mlflow"):
+        for mirrored in (False, True):
+            figures = cost(protocol, mirrored, repeats)
+            name = f"{protocol}, {'half of it copies' if mirrored else 'requests and answers'}"
+            measurements[name] = {
+                "us_per_record_median": round(float(np.median(figures)), 2),
+                "us_per_record_min": round(min(figures), 2),
+                "us_per_record_max": round(max(figures), 2),
+            }
+            print(f"{name}: {measurements[name]['us_per_record_median']} µs per record")
+    worst = max(entry["us_per_record_median"] for entry in measurements.values())
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    claims = [
+        {
+            "claim": "CPU µs per record of 20 features, decoded and summarised, worst format",
+            "value": worst,
+            "target": TARGET_US,
+            "op": "<=",
+            "met": worst <= TARGET_US,
+        }
+    ]
+    environment = {
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "machine": platform.machine(),
+        "processors": os.cpu_count(),
+        "batch": BATCH,
+        "features": FEATURES,
+        "repeats": repeats,
+    }
+    measurements["peak resident memory of this benchmark, MiB"] = round(memory, 1)
+    document = {
+        "name": "evaluation",
+        "environment": environment,
+        "measurements": measurements,
+        "claims": claims,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "evaluation.json").write_text(json.dumps(document, indent=2) + "\n")
+    lines = ["| what | CPU µs per record (median) | min | max |", "| --- | --- | --- | --- |"]
+    lines += [
+        f"| {name} | {entry['us_per_record_median']} | {entry['us_per_record_min']} |"
+        f" {entry['us_per_record_max']} |"
+        for name, entry in measurements.items()
+        if isinstance(entry, dict)
+    ]
+    (RESULTS / "evaluation.md").write_text("\n".join(lines) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,228 @@
+"""The FastAPI application on the control address."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import orjson
+from fastapi import Depends, FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.security import HTTPBearer
+from starlette.exceptions import HTTPException
+
+from monitor import __version__
+from monitor.api import documents, status
+from monitor.api.page import HEADERS as PAGE_HEADERS
+from monitor.api.page import PAGE
+from monitor.api.records import recent
+from monitor.api.security import refuse_change, refuse_foreign
+from monitor.evaluation.control import ControlLine
+from monitor.evaluation.plane import Plane
+from monitor.metrics.collector import PlaneCollector
+from monitor.metrics.exposition import encode
+
+_CODES = {
+    400: "bad_request",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    409: "refused",
+    422: "invalid",
+    503: "not_ready",
+}
+_DESCRIPTION = """
+Health, status and metrics of an Understudy service. Reading is open to everybody who reaches the
+address (loopback by default). Calls that change state need `Authorization: Bearer <token>` with the
+token from the environment variable named by `control.token_env`; without a token they are allowed
+only while the API listens on a loopback address.
+
+Durations are in seconds, sizes in bytes, and no number is ever NaN or infinite.
+"""
+
+
+def _answer(data: Any, code: int = 200) -> Response:
+    return Response(orjson.dumps(data), code, media_type="application/json")
+
+
+def _error(code: int, message: str, headers: dict[str, str] | None = None) -> Response:
+    body = {"error": {"code": _CODES.get(code, "error"), "message": message}}
+    return Response(orjson.dumps(body), code, headers, media_type="application/json")
+
+
+class _Refused(Exception):
+    def __init__(self, code: int, message: str) -> None:
+        self.code = code
+        self.message = message
+
+
+def _documented(model: type, *codes: int, text: str = "Success.") -> dict[int | str, Any]:
+    described: dict[int | str, Any] = {200: {"model": model, "description": text}}
+    for code in codes:
+        described[code] = {"model": documents.Error, "description": _CODES[code].replace("_", " ")}
+    return described
+
+
+def build(plane: Plane, line: ControlLine) -> FastAPI:
+    """The application that shows ``plane`` and asks for reloads over ``line``."""
+    app = FastAPI(
+        title="Understudy control API",
+        version=__version__,
+        description=_DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+    )
+    _handle_errors(app)
+    _health(app, plane)
+    _show(app, plane)
+    _change(app, plane, line)
+    return app
+
+
+def _handle_errors(app: FastAPI) -> None:
+    @app.exception_handler(_Refused)
+    async def refused(_: Request, error: _Refused) -> Response:
+        headers = {"WWW-Authenticate": "Bearer"} if error.code == 401 else None
+        return _error(error.code, error.message, headers)
+
+    @app.exception_handler(HTTPException)
+    async def http(_: Request, error: HTTPException) -> Response:
+        return _error(error.status_code, str(error.detail), dict(error.headers or {}))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> Response:
+        faults = [
+            f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}"
+            for fault in error.errors()
+        ]
+        return _error(422, "; ".join(faults))
+
+
+def _health(app: FastAPI, plane: Plane) -> None:
+    @app.get("/healthz", tags=["health"], responses=_documented(documents.Health))
+    async def healthz() -> Response:
+        """Is the evaluation plane alive? Says nothing about the workers: see `/readyz`."""
+        return _answer({"status": "ok"})
+
+    @app.get(
+        "/readyz",
+        tags=["health"],
+        responses={
+            **_documented(documents.Readiness, text="Ready for traffic."),
+            503: {"model": documents.Readiness, "description": "Not ready; `problems` says why."},
+        },
+    )
+    async def readyz() -> Response:
+        """Are all workers ready, and was the champion reachable lately?"""
+        problems = plane.problems()
+        return _answer({"ready": not problems, "problems": problems}, 503 if problems else 200)
+
+    @app.get(
+        "/metrics",
+        tags=["metrics"],
+        responses={
+            200: {
+                "description": "Prometheus text; OpenMetrics (with exemplars) or protobuf (with"
+                " native histograms) when the `Accept` header asks for it.",
+                "content": {
+                    "text/plain": {
+                        "example": 'understudy_requests_total{model="delays",version="1",'
+                        'arm="champion",role="primary",protocol="open-inference-v2",'
+                        'outcome="ok"} 12034.0\n'
+                    }
+                },
+            }
+        },
+    )
+    async def metrics(request: Request) -> Response:
+        """All metrics, for a Prometheus scrape."""
+        families = list(PlaneCollector(plane).collect())
+        accept = ",".join(request.headers.getlist("accept"))
+        # Formatting takes milliseconds; the loop has batches to take in meanwhile.
+        kind, body = await asyncio.to_thread(encode, families, accept)
+        return Response(body, headers={"content-type": kind})
+
+
+def _show(app: FastAPI, plane: Plane) -> None:
+    @app.get("/", include_in_schema=False)
+    async def page() -> Response:
+        return Response(PAGE, headers=PAGE_HEADERS, media_type="text/html")
+
+    @app.get("/v1/status", tags=["status"], responses=_documented(documents.Status))
+    async def show_status() -> Response:
+        """Per arm: rates, errors and latency quantiles over 10 s, 1 m, 5 m and since the start;
+        mirror health, drops, workers, configuration and predictions."""
+        return _answer(status.status(plane))
+
+    @app.get("/v1/models", tags=["status"], responses=_documented(documents.Models))
+    async def models() -> Response:
+        """The declared models with statistics of their features and predictions."""
+        return _answer({"models": _models(plane)})
+
+    @app.get("/v1/records", tags=["status"], responses=_documented(documents.Records, 403, 422))
+    async def records(
+        request: Request,
+        limit: Annotated[int, Query(ge=1, le=1000, description="How many at most.")] = 20,
+        raw: Annotated[
+            bool, Query(description="With the payloads, as far as rules allow.")
+        ] = False,
+    ) -> Response:
+        """The last records, newest first, with decoded features and predictions.
+
+        Fields that match a rule of `records.redact` are replaced by `[redacted]`. Payloads (`raw`)
+        are withheld as a whole where a hidden field has no name of its own in them.
+        """
+        refused = refuse_foreign(plane.settings, request.headers)
+        if refused is not None:
+            raise _Refused(*refused)
+        return _answer({"records": recent(plane, limit, raw)})
+
+
+def _models(plane: Plane) -> list[dict[str, Any]]:
+    pipeline = plane.pipeline
+    found = status.predictions(plane)
+    missed = status.undecodable(plane)
+    result = []
+    for model in plane.settings.models:
+        stats = pipeline.features.get((model.name, model.version))
+
+        def mine(item: dict[str, Any], key: tuple[str, str] = (model.name, model.version)) -> bool:
+            return (item["model"], item["version"]) == key
+
+        result.append(
+            {
+                "name": model.name,
+                "version": model.version,
+                "protocol": model.protocol,
+                "rows": stats.rows if stats is not None else 0,
+                "features": stats.summary() if stats is not None else [],
+                "predictions": [item for item in found if mine(item)],
+                "undecodable": [item for item in missed if mine(item)],
+            }
+        )
+    return result
+
+
+def _change(app: FastAPI, plane: Plane, line: ControlLine) -> None:
+    def allowed(request: Request) -> None:
+        refused = refuse_change(plane.settings, request.headers)
+        if refused is not None:
+            raise _Refused(*refused)
+
+    bearer: Callable[..., Any] = HTTPBearer(auto_error=False, description="The configured token.")
+
+    @app.post(
+        "/v1/config/reload",
+        tags=["configuration"],
+        dependencies=[Depends(allowed), Depends(bearer)],
+        responses=_documented(documents.Reload, 401, 403, 409),
+    )
+    async def reload() -> Response:
+        """Read the configuration file again. An invalid one is refused with 409, the error names
+        the path, and the last good configuration stays in force."""
+        result = await line.reload()
+        if not result.ok:
+            return _error(409, result.error or "the configuration was refused")
+        return _answer({"ok": True, "generation": result.generation})

@@ -1,0 +1,146 @@
+"""Shapes of the API's answers, for the OpenAPI description."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class ErrorBody(BaseModel):
+    """What went wrong and what to do about it."""
+
+    code: str = Field(description="A short name of the error.", examples=["unauthorized"])
+    message: str = Field(description="What is wrong and what would be right.")
+
+
+class Error(BaseModel):
+    """Body of every answer that is not a success."""
+
+    error: ErrorBody
+
+
+class Health(BaseModel):
+    """The process is alive."""
+
+    status: str = Field(examples=["ok"])
+
+
+class Readiness(BaseModel):
+    """Whether the service should get traffic, and if not, why."""
+
+    ready: bool
+    problems: list[str] = Field(
+        examples=[["worker 1 is not ready", "champion 'champion' cannot be reached"]]
+    )
+
+
+class Window(BaseModel):
+    """Durations in seconds over one window; None where there is nothing to say."""
+
+    model_config = ConfigDict(extra="allow")
+
+    seconds: float = Field(description="How long the window really is.")
+    count: int
+    rate: float = Field(description="Requests per second.")
+    errors: int = Field(
+        description="Outcomes that are the model server's fault: server_error, timeout,"
+        " upstream_connect, upstream_reset, overload, garbage, too_large."
+    )
+    error_rate: float | None
+    mean: float | None
+    p50: float | None
+    p90: float | None
+    p95: float | None
+    p99: float | None
+    p99_9: float | None
+    max: float | None
+    outcomes: dict[str, dict[str, Any]] = Field(description="The same figures for each outcome.")
+
+
+class Arm(BaseModel):
+    """One model server: the champion or a challenger."""
+
+    model_config = ConfigDict(extra="allow")
+
+    arm: str = Field(examples=["champion"])
+    role: str = Field(description="primary or mirror")
+    in_flight: int
+    windows: dict[str, Window] = Field(description="By window: 10s, 1m, 5m and start.")
+    cold_starts: int
+    cold_start_seconds: float | None = Field(description="Length of the last cold start.")
+    mirror: dict[str, Any] | None = Field(
+        description="Of challengers: outcomes, copies not sent, queue, state of the breakers."
+    )
+
+
+class Status(BaseModel):
+    """Everything that `understudy top` shows."""
+
+    model_config = ConfigDict(extra="allow")
+
+    time: float = Field(description="Unix time in seconds.")
+    version: str
+    run: str
+    run_seconds: float
+    ready: bool
+    problems: list[str]
+    config: dict[str, Any] = Field(description="Generation in force; error of the last reload.")
+    workers: list[dict[str, Any]]
+    arms: list[Arm]
+    records: dict[str, Any] = Field(
+        description="Accounts of the hand-off: eligible = sent + dropped + pending."
+    )
+    predictions: list[dict[str, Any]]
+    undecodable: list[dict[str, Any]]
+
+
+class Model(BaseModel):
+    """A declared model and what its inputs and outputs look like."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str = Field(examples=["delays"])
+    version: str = Field(examples=["1"])
+    protocol: str = Field(examples=["auto"])
+    rows: int = Field(description="Rows of features that were decoded.")
+    features: list[dict[str, Any]]
+    predictions: list[dict[str, Any]]
+    undecodable: list[dict[str, Any]]
+
+
+class Models(BaseModel):
+    """All models."""
+
+    models: list[Model]
+
+
+class Record(BaseModel):
+    """One exchange, redacted by the rules of `records.redact`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    time: str = Field(examples=["2026-01-31T12:00:00.250000+00:00"])
+    request_id: str
+    model: str
+    arm: str
+    outcome: str = Field(examples=["ok"])
+    status: int | None
+    duration_seconds: float
+    features: dict[str, Any] | None = Field(
+        examples=[{"names": ["age"], "rows": 1, "values": [[41]]}]
+    )
+    predictions: dict[str, Any] | None
+
+
+class Records(BaseModel):
+    """Recent records, newest first."""
+
+    records: list[Record]
+
+
+class Reload(BaseModel):
+    """The configuration was read again."""
+
+    ok: bool
+    generation: int | None = Field(examples=[2])

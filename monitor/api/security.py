@@ -1,0 +1,72 @@
+"""Who may change something.
+
+With a token in the environment, every call that changes state needs it as a bearer token. Without
+one such calls are allowed only while the API listens on a loopback address, and only when they do
+not come from a web page of somebody else: a browser tells where a call comes from, and a page that
+got hold of our address by a name of its own (DNS rebinding) gives that name as the host.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+from collections.abc import Mapping
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from monitor.evaluation.settings import Settings
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address, without port, is of this machine only."""
+    host = host.strip("[]").lower()
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _host(header: str) -> str:
+    try:
+        return urlsplit("//" + header).hostname or ""
+    except ValueError:
+        return ""
+
+
+def token_of(settings: Settings) -> str | None:
+    """The configured token; None when the environment has none."""
+    return os.environ.get(settings.token_env) or None if settings.token_env else None
+
+
+def refuse_change(settings: Settings, headers: Mapping[str, str]) -> tuple[int, str] | None:
+    """Why a call that changes state is refused, as ``(status, message)``; None when it is not."""
+    token = token_of(settings)
+    if token is not None:
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not given:
+            return 401, "this call needs the header 'Authorization: Bearer <token>'"
+        if not hmac.compare_digest(given.strip().encode(), token.encode()):
+            return 403, "the bearer token is not the configured one"
+        return None
+    if not is_loopback(settings.control_host):
+        name = settings.token_env or "control.token_env"
+        return 403, (
+            f"no token is configured and the API listens on {settings.control_host}: set the"
+            f" environment variable {name} for the service, or listen on 127.0.0.1"
+        )
+    return refuse_foreign(settings, headers)
+
+
+def refuse_foreign(settings: Settings, headers: Mapping[str, str]) -> tuple[int, str] | None:
+    """Refuse calls made by web pages of others against an API that listens on loopback."""
+    if not is_loopback(settings.control_host):
+        return None
+    host = headers.get("host", "")
+    if not is_loopback(_host(host)):
+        return 403, f"the API listens on loopback and does not answer for the host {host!r}"
+    origin = headers.get("origin")
+    if origin and origin.rpartition("//")[2] != host:
+        return 403, "calls from pages of another origin are not accepted"
+    return None

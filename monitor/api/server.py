@@ -1,0 +1,91 @@
+"""Serves the control API with uvicorn inside the running event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+from fastapi import FastAPI
+
+log = logging.getLogger(__name__)
+
+BIND_RETRY_SECONDS = 2.0
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are the supervisor's business."""
+        yield
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+class ApiServer:
+    """Runs until :meth:`stop`. A taken port is tried again: evaluation does not depend on it."""
+
+    def __init__(self, app: FastAPI, host: str, port: int) -> None:
+        self.host = host
+        self.port = port
+        # Its messages name a process and an address that the supervisor has already named.
+        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+        self._server = _Server(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                ws="none",
+                timeout_keep_alive=75,
+                timeout_graceful_shutdown=1,
+                limit_concurrency=256,
+                server_header=False,
+            )
+        )
+
+    async def serve(self) -> None:
+        """Bind, serve, and return after :meth:`stop`."""
+        sock = await self._bound()
+        if sock is None:
+            return
+        try:
+            await self._server.serve([sock])
+        finally:
+            sock.close()
+
+    def stop(self) -> None:
+        """Let :meth:`serve` come to its end."""
+        self._server.should_exit = True
+
+    async def _bound(self) -> socket.socket | None:
+        complained = False
+        while not self._server.should_exit:
+            try:
+                return _bind(self.host, self.port)
+            except OSError as error:
+                if not complained:
+                    log.error(
+                        "control API: cannot listen on %s:%d (%s); trying again, choose another"
+                        " address with control.listen",
+                        self.host,
+                        self.port,
+                        error.strerror or error,
+                    )
+                    complained = True
+                await asyncio.sleep(BIND_RETRY_SECONDS)
+        return None

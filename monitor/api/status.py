@@ -1,0 +1,195 @@
+"""The status document: what ``top``, the web page and the demo show."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from monitor import __version__
+from monitor.evaluation.plane import BREAKER_STATES, NOT_ERRORS, NOT_SENT, Plane
+from monitor.metrics.processes import uses
+from monitor.sketch.distribution import Distribution, summary
+from monitor.sketch.reader import Labels, Snapshot
+from monitor.sketch.windows import WINDOW_NAMES, WINDOWS, since_start
+
+START = "start"
+
+
+def _of_arm(labels: Labels, arm: str) -> bool:
+    return dict(labels).get("arm") == arm
+
+
+def _window(found: dict[Labels, Distribution], arm: str, seconds: float) -> dict[str, Any]:
+    """Summary of one arm, with its errors and the summary of each outcome."""
+    whole = Distribution()
+    by_outcome: dict[str, Distribution] = {}
+    for labels, distribution in found.items():
+        have = dict(labels)
+        if have.get("arm") != arm:
+            continue
+        whole.add(distribution)
+        outcome = have.get("outcome", "")
+        by_outcome.setdefault(outcome, Distribution()).add(distribution)
+    total = whole.count
+    errors = sum(d.count for outcome, d in by_outcome.items() if outcome not in NOT_ERRORS)
+    return {
+        "seconds": round(seconds, 3),
+        **summary(whole, seconds),
+        "errors": errors,
+        "error_rate": errors / total if total else None,
+        "outcomes": {
+            outcome: summary(distribution, seconds)
+            for outcome, distribution in sorted(by_outcome.items())
+        },
+    }
+
+
+def _by(label: str, values: dict[Labels, int], arm: str | None = None) -> dict[str, int]:
+    """Sums by one label, of one arm or of all."""
+    sums: dict[str, int] = {}
+    for labels, value in values.items():
+        if value and (arm is None or _of_arm(labels, arm)):
+            key = dict(labels).get(label, "")
+            sums[key] = sums.get(key, 0) + value
+    return dict(sorted(sums.items()))
+
+
+def _arm(
+    plane: Plane, snapshot: Snapshot, arm: str, role: str, run_seconds: float
+) -> dict[str, Any]:
+    windows = plane.windows
+    shown = {
+        name: _window(windows.sketches("duration", seconds), arm, windows.covered(seconds))
+        for name, seconds in zip(WINDOW_NAMES, WINDOWS, strict=True)
+    }
+    shown[START] = _window(since_start(snapshot, "duration"), arm, run_seconds)
+
+    def gauge(name: str) -> list[int]:
+        return [
+            value
+            for labels, by_slot in snapshot.gauges_named(name).items()
+            if _of_arm(labels, arm)
+            for value in by_slot.values()
+        ]
+
+    cold = [value / 1e6 for value in gauge("cold_start_us") if value]
+    result: dict[str, Any] = {
+        "arm": arm,
+        "role": role,
+        "in_flight": sum(gauge("in_flight")),
+        "windows": shown,
+        "first_byte": _brief(windows.sketches("first_byte", WINDOWS[1]), arm),
+        "queue": _brief(windows.sketches("queue", WINDOWS[1]), arm),
+        "pool": {state: sum(gauge(f"pool_{state}")) for state in ("idle", "busy", "waiting")},
+        "connects": snapshot.counter("upstream_connects", arm=arm),
+        "connect_failures": snapshot.counter("upstream_connect_failures", arm=arm),
+        "retries": snapshot.counter("retries", arm=arm),
+        "request_bytes": snapshot.counter("request_bytes", arm=arm),
+        "response_bytes": snapshot.counter("response_bytes", arm=arm),
+        "cold_starts": snapshot.counter("cold_starts", arm=arm),
+        "cold_start_seconds": max(cold) if cold else None,
+        "mirror": None,
+    }
+    if role == "mirror":
+        states = gauge("breaker")
+        outcomes = snapshot.counters_named("mirror")
+        recent = windows.counters("mirror", WINDOWS[1])
+        result["mirror"] = {
+            "outcomes": _by("outcome", outcomes, arm),
+            "outcomes_1m": _by("outcome", recent, arm),
+            "not_sent": sum(
+                n for outcome, n in _by("outcome", outcomes, arm).items() if outcome in NOT_SENT
+            ),
+            "queue": sum(gauge("mirror_queue")),
+            "breaker": {
+                state: states.count(number)
+                for number, state in enumerate(BREAKER_STATES)
+                if states.count(number)
+            },
+        }
+    return result
+
+
+def _brief(found: dict[Labels, Distribution], arm: str) -> dict[str, Any]:
+    whole = Distribution()
+    for labels, distribution in found.items():
+        if _of_arm(labels, arm):
+            whole.add(distribution)
+    values = summary(whole, 0.0)
+    return {name: values[name] for name in ("count", "p50", "p99", "max")}
+
+
+def predictions(plane: Plane) -> list[dict[str, Any]]:
+    """Summaries of what each arm predicts."""
+    return [
+        {"model": model, "version": version, "arm": arm, "prediction": name, **stats.summary()}
+        for (model, version, arm), found in plane.pipeline.predictions.items()
+        for name, stats in found.by_name.items()
+    ]
+
+
+def undecodable(plane: Plane) -> list[dict[str, Any]]:
+    """Counts of payloads that gave nothing."""
+    return [
+        {
+            "model": model,
+            "version": version,
+            "arm": arm,
+            "part": part,
+            "reason": reason,
+            "count": count,
+        }
+        for (model, version, arm, part, reason), count in sorted(plane.pipeline.undecodable.items())
+    ]
+
+
+def status(plane: Plane) -> dict[str, Any]:
+    """The whole document, as plain data. Durations in seconds, sizes in bytes."""
+    snapshot = plane.snapshot()
+    run_seconds = plane.run_seconds()
+    problems = plane.problems()
+    supervisor = plane.supervisor
+    use = {pid: found for _, pid, found in uses(snapshot.slots)}
+    restarts = {int(w["slot"]): int(w.get("restarts", 0)) for w in supervisor.workers}
+    dropped = _by("reason", snapshot.counters_named("records_dropped"))
+    eligible = snapshot.counter("records_eligible")
+    sent = snapshot.counter("records_sent")
+    return {
+        "time": time.time(),
+        "version": __version__,
+        "run": plane.run,
+        "run_seconds": run_seconds,
+        "ready": not problems,
+        "problems": problems,
+        "config": {"generation": supervisor.generation, "error": supervisor.config_error},
+        "workers": [
+            {
+                "slot": slot,
+                "pid": pid,
+                "restarts": restarts.get(slot, 0),
+                "memory_bytes": use[pid].memory_bytes if pid in use else None,
+                "cpu_seconds": use[pid].cpu_seconds if pid in use else None,
+            }
+            for slot, pid in sorted(snapshot.slots.items())
+        ],
+        "arms": [
+            _arm(plane, snapshot, arm, "mirror" if number else "primary", run_seconds)
+            for number, arm in enumerate(plane.settings.arms)
+        ],
+        "records": {
+            "eligible": eligible,
+            "sent": sent,
+            "dropped": dropped,
+            "pending": max(0, eligible - sent - sum(dropped.values())),
+            "lost": snapshot.counter("records_lost"),
+            "evaluated": plane.pipeline.records,
+        },
+        "rejected": _by("reason", snapshot.counters_named("rejected")),
+        "connections": {
+            "open": snapshot.gauge("connections_open"),
+            "accepted": snapshot.counter("connections_accepted"),
+        },
+        "predictions": predictions(plane),
+        "undecodable": undecodable(plane),
+        "state": {"error": plane.saver.error, "write_failures": plane.saver.failures},
+    }

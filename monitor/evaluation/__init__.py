@@ -1,0 +1,1 @@
+"""The evaluation plane: one process that takes records from the workers and says what they mean."""

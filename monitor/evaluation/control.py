@@ -1,0 +1,126 @@
+"""The line to the supervisor: JSON objects, one per line, over a socket pair."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from monitor.errors import UnderstudyError
+
+log = logging.getLogger(__name__)
+
+REPLY_SECONDS = 30.0
+
+
+@dataclass(slots=True)
+class Supervisor:
+    """What the supervisor said last. ``workers`` are ``{"slot", "pid", "restarts"}``."""
+
+    heard: bool = False
+    workers: list[dict[str, Any]] = field(default_factory=list)
+    generation: int = 0
+    config_error: str | None = None
+
+    def take(self, message: dict[str, Any]) -> None:
+        """Take over a status message."""
+        self.heard = True
+        self.workers = [worker for worker in message.get("workers") or [] if "slot" in worker]
+        self.generation = int(message.get("generation") or 0)
+        self.config_error = message.get("config_error")
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """Answer to a request to reload; ``error`` says why it was refused."""
+
+    ok: bool
+    generation: int | None
+    error: str | None
+
+
+class ControlLine:
+    """Obeys the supervisor and can ask it something."""
+
+    def __init__(
+        self, sock: socket.socket, supervisor: Supervisor, reconfigure: Callable[[Path], int]
+    ) -> None:
+        self._sock = sock
+        self._supervisor = supervisor
+        self._reconfigure = reconfigure
+        self._writer: asyncio.StreamWriter | None = None
+        self._asked: dict[int, asyncio.Future[Reloaded]] = {}
+        self._last = 0
+
+    async def serve(self) -> bool:
+        """Obey until told to drain (True) or until the supervisor is gone (False)."""
+        reader, self._writer = await asyncio.open_connection(sock=self._sock, limit=1 << 20)
+        self._say({"event": "ready"})
+        drain = False
+        while not drain:
+            try:
+                line = await reader.readline()
+            except (ConnectionError, ValueError) as error:
+                log.error("line to the supervisor: %s", error)
+                break
+            if not line:
+                break
+            drain = self._obey(line)
+        for future in self._asked.values():
+            if not future.done():
+                future.set_result(Reloaded(False, None, "the service is shutting down"))
+        return drain
+
+    async def reload(self) -> Reloaded:
+        """Ask the supervisor to read its configuration file again."""
+        self._last += 1
+        number = self._last
+        future = asyncio.get_running_loop().create_future()
+        self._asked[number] = future
+        try:
+            self._say({"ask": "reload", "id": number})
+            return await asyncio.wait_for(future, REPLY_SECONDS)
+        except TimeoutError:
+            return Reloaded(False, None, f"the supervisor did not answer in {REPLY_SECONDS:g} s")
+        finally:
+            del self._asked[number]
+
+    def _obey(self, line: bytes) -> bool:
+        try:
+            message = json.loads(line)
+            if "reply" in message:
+                self._answer(message)
+                return False
+            order = message.get("do")
+            if order == "drain":
+                return True
+            if order == "status":
+                self._supervisor.take(message)
+            elif order == "reload":
+                self._say(self._reload(message))
+        except (ValueError, TypeError, AttributeError, KeyError) as error:
+            log.error("line to the supervisor: %r in %r", error, line[:200])
+        return False
+
+    def _answer(self, message: dict[str, Any]) -> None:
+        future = self._asked.get(int(message["reply"]))
+        if future is not None and not future.done():
+            future.set_result(
+                Reloaded(bool(message.get("ok")), message.get("generation"), message.get("error"))
+            )
+
+    def _reload(self, message: dict[str, Any]) -> dict[str, Any]:
+        try:
+            generation = self._reconfigure(Path(message.get("config") or message["plan"]))
+        except (UnderstudyError, KeyError) as error:
+            return {"event": "reload_failed", "error": str(error)}
+        return {"event": "reloaded", "generation": message.get("generation", generation)}
+
+    def _say(self, message: dict[str, Any]) -> None:
+        if self._writer is not None:
+            self._writer.write(json.dumps(message).encode() + b"\n")

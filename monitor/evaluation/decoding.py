@@ -1,0 +1,82 @@
+"""Between records and codecs: which model's rules apply to a record."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from monitor.codecs import Decoded, ModelSpec, Table, Undecodable, decode_exchange
+from monitor.evaluation.settings import ModelSettings, Settings
+from monitor.record import Record
+
+__all__ = ["Decoder", "Table", "Undecodable"]
+
+_UNKNOWN = "unknown"
+_MAX_SPECS = 1024
+
+
+def _spec(model: ModelSettings) -> ModelSpec:
+    return ModelSpec(
+        model.name,
+        model.version,
+        model.protocol,
+        model.features,
+        model.predictions,
+        model.json_features,
+        model.json_predictions,
+    )
+
+
+class Decoder:
+    """Decodes by the configured rules of the model that a worker's NAMES frame names.
+
+    A copy carries no request, since it has the champion's. Where the wire format follows from the
+    content of the request, a copy's answer is read in the format of the model's last request.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._configured = {(m.name, m.version): m for m in settings.models}
+        self._specs: dict[tuple[str, str, str], ModelSpec] = {}
+        self._seen: dict[tuple[str, str, str], str] = {}
+
+    def expected(self, key: tuple[str, str]) -> tuple[str, ...]:
+        """Names of the features that a request of (model, version) should have."""
+        model = self._configured.get(key)
+        return model.features or tuple(name for name, _ in model.json_features) if model else ()
+
+    def decode(
+        self, named: tuple[str, str, str], record: Record
+    ) -> tuple[Table | Undecodable, Table | Undecodable]:
+        """Features and predictions of a record; ``named`` is (model, version, protocol)."""
+        spec = self._specs.get(named)
+        if spec is None:
+            spec = self._make(named)
+        decoded = _decode(spec, record)
+        if spec.protocol == "auto":
+            if record.request_body is not None:
+                if decoded.protocol != _UNKNOWN:
+                    self._seen[named] = decoded.protocol
+            elif decoded.protocol == _UNKNOWN and named in self._seen:
+                decoded = _decode(replace(spec, protocol=self._seen[named]), record)
+        return decoded.features, decoded.predictions
+
+    def _make(self, named: tuple[str, str, str]) -> ModelSpec:
+        model = self._configured.get(named[:2])
+        # A worker may still be one configuration behind or ahead.
+        spec = _spec(model) if model is not None else ModelSpec(*named)
+        if len(self._specs) >= _MAX_SPECS:
+            self._specs.clear()
+            self._seen.clear()
+        self._specs[named] = spec
+        return spec
+
+
+def _decode(spec: ModelSpec, record: Record) -> Decoded:
+    return decode_exchange(
+        spec,
+        record.target,
+        record.request_headers,
+        record.request_body,
+        record.status,
+        record.response_headers,
+        record.response_body,
+    )

@@ -1,0 +1,56 @@
+"""The last trace seen in each classic bucket of the request duration, per series."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass
+
+from monitor.record import OUTCOMES, ROLES, Record
+from monitor.sketch.buckets import CLASSIC_EDGES
+
+_EDGES_NS = tuple(int(edge * 1e9) for edge in CLASSIC_EDGES)
+_MAX_SERIES = 1024
+
+ExemplarKey = tuple[str, str, str, str, str]
+"""(model, version, arm, role, outcome)"""
+_Seen = tuple[bytes, int, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Exemplar:
+    """``seconds`` is the observed duration, ``at`` unix time in seconds."""
+
+    trace_id: str
+    seconds: float
+    at: float
+
+
+class Exemplars:
+    """Not part of the saved state: traces of before a restart help nobody for long."""
+
+    def __init__(self) -> None:
+        self._last: dict[tuple[str, str, str, int, int], dict[int, _Seen]] = {}
+
+    def add(self, model: str, version: str, arm: str, record: Record) -> None:
+        """Take note of a record that has a trace id."""
+        key = (model, version, arm, record.role, record.outcome)
+        by_bucket = self._last.get(key)
+        if by_bucket is None:
+            if len(self._last) >= _MAX_SERIES:
+                return
+            by_bucket = self._last[key] = {}
+        duration = record.duration_ns
+        # Not the record itself: it would keep its payloads alive.
+        by_bucket[bisect_left(_EDGES_NS, duration)] = (record.trace_id, duration, record.started)
+
+    def by_series(self) -> dict[ExemplarKey, dict[int, Exemplar]]:
+        """For each series, exemplars by number of the classic bucket."""
+        return {
+            (model, version, arm, ROLES[role], OUTCOMES[outcome]): {
+                bucket: Exemplar(
+                    trace_id.decode("ascii", "replace"), duration / 1e9, started + duration / 1e9
+                )
+                for bucket, (trace_id, duration, started) in by_bucket.items()
+            }
+            for (model, version, arm, role, outcome), by_bucket in self._last.items()
+        }

@@ -1,0 +1,180 @@
+"""From a batch of encoded records to the accumulators.
+
+Records are decoded one by one and gathered by model and column names; what follows runs on whole
+columns. A record that cannot be used is counted by reason and never stops its batch.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from monitor.errors import RecordError, StateError
+from monitor.evaluation.decoding import Decoder, Table
+from monitor.evaluation.exemplars import Exemplars
+from monitor.evaluation.features import FeatureStats
+from monitor.evaluation.predictions import Predictions
+from monitor.evaluation.recent import Recent
+from monitor.evaluation.settings import Settings
+from monitor.record import FIXED, OK, ROLE_PRIMARY, Record, decode_batch
+from monitor.transport.server import Names
+
+log = logging.getLogger(__name__)
+
+_MAX_MODELS = 256
+_OTHER = ("other", "", "auto")
+
+ModelKey = tuple[str, str]
+"""(model, version)"""
+ArmKey = tuple[str, str, str]
+"""(model, version, arm)"""
+
+
+class Pipeline:
+    """Everything that is derived from records."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.decoder = Decoder(settings)
+        self.records = 0
+        self.features: dict[ModelKey, FeatureStats] = {}
+        self.predictions: dict[ArmKey, Predictions] = {}
+        self.undecodable: Counter[tuple[str, str, str, str, str]] = Counter()
+        """(model, version, arm, part of the exchange, reason)"""
+        self.exemplars = Exemplars()
+        self.recent = Recent(settings.keep)
+        self._failed = False
+
+    def configure(self, settings: Settings) -> None:
+        """Go on under another configuration; what was gathered stays."""
+        self.settings = settings
+        self.decoder = Decoder(settings)
+        self.recent.resize(settings.keep)
+        for model in settings.models:
+            known = self.features.get((model.name, model.version))
+            if known is not None:
+                known.expect(self.decoder.expected((model.name, model.version)))
+
+    def take(self, names: Names, count: int, data: bytes) -> None:
+        """Take in one batch. Never raises."""
+        self.records += count
+        try:
+            try:
+                records = decode_batch(data)
+            except RecordError:
+                records = list(_salvage(data))
+            if len(records) != count:
+                self.undecodable["", "", "", "record", "damaged"] += max(0, count - len(records))
+            self._take(names, records)
+        except Exception:
+            # The batch must be acknowledged all the same, or it would come back for ever.
+            self.undecodable["", "", "", "record", "internal"] += count
+            if not self._failed:
+                log.exception("a batch of %d records could not be evaluated", count)
+                self._failed = True
+
+    def _take(self, names: Names, records: list[Record]) -> None:
+        self.recent.add(names, records)
+        features: dict[tuple[ModelKey, tuple[str, ...]], list[Any]] = {}
+        predictions: dict[tuple[ArmKey, tuple[str, ...]], list[Any]] = {}
+        models, arms = names.models, names.arms
+        decode = self.decoder.decode
+        undecodable = self.undecodable
+        for record in records:
+            named = models[record.model] if record.model < len(models) else _OTHER
+            model, version, _ = named
+            arm = arms[record.arm] if record.arm < len(arms) else "other"
+            if record.trace_id:
+                self.exemplars.add(model, version, arm, record)
+            of_request, of_response = decode(named, record)
+            if record.role == ROLE_PRIMARY:
+                if isinstance(of_request, Table):
+                    values = of_request.values
+                    have = features.setdefault(((model, version), of_request.names), values)
+                    if have is not values:
+                        have += values
+                else:
+                    undecodable[model, version, arm, "request", of_request.reason] += 1
+            if record.outcome == OK:
+                if isinstance(of_response, Table):
+                    values = of_response.values
+                    have = predictions.setdefault(
+                        ((model, version, arm), of_response.names), values
+                    )
+                    if have is not values:
+                        have += values
+                else:
+                    undecodable[model, version, arm, "response", of_response.reason] += 1
+        for (model_key, columns), values in features.items():
+            of_model = self._features_of(model_key)
+            if of_model is not None:
+                of_model.add(columns, values)
+        for (arm_key, columns), values in predictions.items():
+            of_arm = self._predictions_of(arm_key)
+            if of_arm is not None:
+                of_arm.add(columns, values)
+
+    def _features_of(self, key: ModelKey) -> FeatureStats | None:
+        known = self.features.get(key)
+        if known is None and len(self.features) < _MAX_MODELS:
+            known = self.features[key] = FeatureStats(self.decoder.expected(key))
+        return known
+
+    def _predictions_of(self, key: ArmKey) -> Predictions | None:
+        known = self.predictions.get(key)
+        if known is None and len(self.predictions) < _MAX_MODELS:
+            known = self.predictions[key] = Predictions(
+                self.settings.prediction_buckets, self.settings.max_classes
+            )
+        return known
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for the state file. Payloads are not part of it."""
+        return {
+            "records": self.records,
+            "features": [
+                {"model": model, "version": version, "stats": stats.to_dict()}
+                for (model, version), stats in self.features.items()
+            ],
+            "predictions": [
+                {"model": model, "version": version, "arm": arm, "stats": stats.to_dict()}
+                for (model, version, arm), stats in self.predictions.items()
+            ],
+            "undecodable": [[*key, count] for key, count in self.undecodable.items()],
+        }
+
+    def restore(self, data: Mapping[str, Any]) -> None:
+        """Take over a saved state. Raises StateError when it has another shape."""
+        try:
+            self.records = int(data["records"])
+            for item in data["features"]:
+                key = (str(item["model"]), str(item["version"]))
+                stats = FeatureStats.from_dict(item["stats"])
+                stats.expect(self.decoder.expected(key))
+                self.features[key] = stats
+            for item in data["predictions"]:
+                of_arm = self._predictions_of(
+                    (str(item["model"]), str(item["version"]), str(item["arm"]))
+                )
+                if of_arm is not None:
+                    of_arm.restore(item["stats"])
+            for model, version, arm, part, reason, count in data["undecodable"]:
+                self.undecodable[model, version, arm, part, reason] = int(count)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise StateError(f"the saved state has another shape: {error!r}") from error
+
+
+def _salvage(data: bytes) -> Iterator[Record]:
+    """Records of a damaged batch that can still be read, by their size fields."""
+    position = 0
+    while position + FIXED.size <= len(data):
+        size = int.from_bytes(data[position : position + 4], "little")
+        if size < FIXED.size or position + size > len(data):
+            return
+        try:
+            yield from decode_batch(data[position : position + size])
+        except RecordError:
+            pass
+        position += size

@@ -1,0 +1,106 @@
+"""Everything that the evaluation plane knows, in one place for those who show it."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from monitor.evaluation.control import Supervisor
+from monitor.evaluation.pipeline import Pipeline
+from monitor.evaluation.redaction import Redaction
+from monitor.evaluation.settings import Settings
+from monitor.evaluation.state import Saver
+from monitor.sketch.reader import Snapshot, StatsReader
+from monitor.sketch.windows import Windows
+from monitor.transport.server import HandOffServer
+
+NOT_ERRORS = frozenset(("ok", "client_error", "cancelled", "rejected"))
+"""Outcomes that are not the model server's fault; the others are errors."""
+NOT_SENT = frozenset(("queue_full", "breaker_open", "body_too_large", "draining"))
+"""Outcomes of mirrored requests that never left."""
+BREAKER_STATES = ("closed", "open", "half_open")
+_RECENT_SECONDS = 10.0
+_STALE_SECONDS = 15.0
+
+
+@dataclass(slots=True)
+class Plane:
+    """The parts of the running process. ``started`` is unix time, of this process."""
+
+    settings: Settings
+    run_dir: Path
+    run: str
+    pipeline: Pipeline
+    server: HandOffServer
+    saver: Saver
+    supervisor: Supervisor
+    reader: StatsReader
+    windows: Windows
+    redaction: Redaction
+    started: float
+
+    def tick(self) -> None:
+        """Take the next look at the workers' statistics."""
+        self.windows.add(self.reader.read())
+
+    def snapshot(self) -> Snapshot:
+        """Totals of the last tick."""
+        if self.windows.latest is None:
+            self.tick()
+        assert self.windows.latest is not None
+        return self.windows.latest
+
+    def run_seconds(self) -> float:
+        """Age of the run: how long its directory has existed, over restarts of this process."""
+        try:
+            begun = os.stat(self.run_dir / "started").st_mtime
+        except OSError:
+            begun = self.started
+        return max(1e-3, time.time() - begun)
+
+    def mark_run(self) -> None:
+        """Leave a mark in the run directory, so that a successor knows when the run began."""
+        try:
+            os.close(os.open(self.run_dir / "started", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        except OSError:
+            pass  # there already, or not writable: then the age is that of this process
+
+    def reconfigure(self, path: Path) -> int:
+        """Go on under another configuration. Raises ConfigError and changes nothing then."""
+        settings = Settings.load(path)
+        self.settings = settings
+        self.pipeline.configure(settings)
+        self.redaction = Redaction(settings.redact)
+        return self.supervisor.generation
+
+    def problems(self) -> list[str]:
+        """Why the service should not get traffic now; empty when it is ready."""
+        found: list[str] = []
+        snapshot = self.snapshot()
+        if time.monotonic() - snapshot.time > _STALE_SECONDS:
+            found.append("the evaluation plane does not keep up")
+        if not self.supervisor.heard:
+            found.append("the supervisor has not reported yet")
+        for worker in self.supervisor.workers:
+            slot, pid = int(worker["slot"]), worker.get("pid")
+            if not worker.get("ready", True) or snapshot.slots.get(slot) != pid:
+                found.append(f"worker {slot} is not ready")
+        if self.supervisor.heard and not self.supervisor.workers:
+            found.append("no worker is running")
+        champion = self.settings.arms[0]
+        if self._unreachable(champion):
+            found.append(f"champion {champion!r} cannot be reached")
+        return found
+
+    def _unreachable(self, arm: str) -> bool:
+        failures = self.windows.counters("upstream_connect_failures", _RECENT_SECONDS)
+        if not failures.get((("arm", arm),)):
+            return False
+        answered = ("ok", "client_error", "server_error")
+        return not any(
+            grown > 0
+            for labels, grown in self.windows.counters("requests", _RECENT_SECONDS).items()
+            if dict(labels).get("arm") == arm and dict(labels).get("outcome") in answered
+        )

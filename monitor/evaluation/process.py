@@ -1,0 +1,133 @@
+"""The process of the evaluation plane: puts the parts together and runs them."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import gc
+import logging
+import signal
+import socket
+import time
+from pathlib import Path
+
+import uvloop
+
+from monitor.api.app import build
+from monitor.api.server import ApiServer
+from monitor.errors import StateError, UnderstudyError
+from monitor.evaluation import state
+from monitor.evaluation.control import ControlLine, Supervisor
+from monitor.evaluation.pipeline import Pipeline
+from monitor.evaluation.plane import Plane
+from monitor.evaluation.redaction import Redaction
+from monitor.evaluation.settings import Settings
+from monitor.logs import set_up
+from monitor.sketch.reader import StatsReader
+from monitor.sketch.windows import Windows
+from monitor.transport.server import HandOffServer
+from monitor.transport.slots import Slots
+
+log = logging.getLogger(__name__)
+
+TICK_SECONDS = 1.0
+DRAIN_SECONDS = 5.0
+"""How long workers may still write when the supervisor says that it is over."""
+ORPHAN_SECONDS = 30.0
+"""The same when the supervisor is gone: the workers then drain by themselves."""
+
+
+def make_plane(settings: Settings, run_dir: Path, run: str) -> Plane:
+    """All parts, with the saved state restored; nothing runs yet."""
+    path = settings.state_dir / state.FILE_NAME
+    pipeline = Pipeline(settings)
+    try:
+        slots = state.restore(path, run, pipeline)
+    except StateError as error:
+        aside = state.set_aside(path)
+        log.error("%s; starting anew, the file is kept as %s", error, aside)
+        pipeline = Pipeline(settings)
+        slots = Slots()
+    server = HandOffServer(run_dir / "records.sock", slots, pipeline.take)
+    plane = Plane(
+        settings=settings,
+        run_dir=run_dir,
+        run=run,
+        pipeline=pipeline,
+        server=server,
+        saver=state.Saver(path, slots, pipeline),
+        supervisor=Supervisor(),
+        reader=StatsReader(run_dir),
+        windows=Windows(),
+        redaction=Redaction(settings.redact),
+        started=time.time(),
+    )
+    plane.mark_run()
+    return plane
+
+
+async def _tick(plane: Plane) -> None:
+    loop = asyncio.get_running_loop()
+    due = loop.time()
+    while True:
+        try:
+            plane.tick()
+        except Exception:
+            log.exception("a look at the workers' statistics failed")
+        due = max(due + TICK_SECONDS, loop.time())
+        await asyncio.sleep(due - loop.time())
+
+
+async def _save(plane: Plane) -> None:
+    while True:
+        await asyncio.sleep(plane.settings.save_seconds)
+        if await plane.saver.save():
+            plane.server.commit(plane.saver.saved)
+
+
+async def run(plane: Plane, control: socket.socket) -> None:
+    """Serve until the supervisor says drain or is gone."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, lambda: None)  # the supervisor decides when to stop
+    plane.tick()
+    await plane.server.start()
+    line = ControlLine(control, plane.supervisor, plane.reconfigure)
+    api = ApiServer(build(plane, line), plane.settings.control_host, plane.settings.control_port)
+    serving = loop.create_task(api.serve())
+    tasks = [loop.create_task(_tick(plane)), loop.create_task(_save(plane))]
+    # What exists now stays: the collector need not look at it again.
+    gc.collect()
+    gc.freeze()
+    try:
+        drained = await line.serve()
+        await plane.server.stop(DRAIN_SECONDS if drained else ORPHAN_SECONDS)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await plane.saver.save()
+        api.stop()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(serving, 3)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the evaluation plane; started by the supervisor, not by hand."""
+    parser = argparse.ArgumentParser(prog="python -m monitor.evaluation", description=main.__doc__)
+    parser.add_argument("--config-json", type=Path, required=True, help="validated configuration")
+    parser.add_argument("--run-dir", type=Path, required=True, help="shared files of this run")
+    parser.add_argument("--run-id", required=True, help="names this run of the supervisor")
+    parser.add_argument("--control-fd", type=int, required=True, help="inherited control socket")
+    options = parser.parse_args(arguments)
+    set_up()
+    try:
+        settings = Settings.load(options.config_json)
+        plane = make_plane(settings, options.run_dir, options.run_id)
+    except UnderstudyError as error:
+        log.error("%s", error)
+        return error.exit_code
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run(plane, socket.socket(fileno=options.control_fd)))
+    return 0

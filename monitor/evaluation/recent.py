@@ -1,0 +1,51 @@
+"""The last records, for people to look at; bounded by count and bytes, never written to disk."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+
+from monitor.record import Record
+from monitor.transport.server import Names
+
+MAX_BYTES = 4 * 1024 * 1024
+
+
+def _size(record: Record) -> int:
+    return 512 + len(record.request_body or b"") + len(record.response_body or b"")
+
+
+class Recent:
+    """At most ``keep`` records and ``max_bytes`` bytes of payload."""
+
+    def __init__(self, keep: int, max_bytes: int = MAX_BYTES) -> None:
+        self.keep = keep
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._held: deque[tuple[Names, Record]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def add(self, names: Names, records: Sequence[Record]) -> None:
+        """Add the records of one batch, oldest first."""
+        if self.keep <= 0:
+            return
+        for record in records[-self.keep :]:
+            self._held.append((names, record))
+            self._bytes += _size(record)
+        self._trim()
+
+    def resize(self, keep: int) -> None:
+        """Keep another number of records from now on."""
+        self.keep = keep
+        self._trim()
+
+    def _trim(self) -> None:
+        while self._held and (len(self._held) > self.keep or self._bytes > self._max_bytes):
+            _, gone = self._held.popleft()
+            self._bytes -= _size(gone)
+
+    def newest(self) -> Iterator[tuple[Names, Record]]:
+        """Newest first."""
+        return reversed(self._held)

@@ -1,0 +1,104 @@
+"""Field rules for what people may see of recorded payloads.
+
+A rule is a glob over a dotted field name, as in ``ssn`` or ``customer.*``; upper and lower case are
+the same. It hides a field when it matches the field's whole path or any tail of it, so ``ssn`` also
+hides ``customer.ssn``, and everything inside of a hidden field is hidden with it. Items of a list
+have the path of the list.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from fnmatch import translate
+from typing import Any
+from urllib.parse import unquote_plus
+
+REDACTED = "[redacted]"
+_MAX_DEPTH = 64
+
+
+class Redaction:
+    """The rules, compiled. Without rules nothing is hidden."""
+
+    def __init__(self, rules: Iterable[str]) -> None:
+        self.rules = tuple(rules)
+        # Every rule is tried on every tail of a path.
+        self._matches = (
+            re.compile("|".join(translate(rule.lower()) for rule in self.rules)).match
+            if self.rules
+            else None
+        )
+        self._known: dict[str, bool] = {}
+
+    def hides(self, path: str) -> bool:
+        """Whether the field of that dotted path is hidden."""
+        if self._matches is None:
+            return False
+        known = self._known.get(path)
+        if known is None:
+            known = self._decide(path.lower())
+            if len(self._known) < 10_000 and len(path) < 256:
+                self._known[path] = known
+        return known
+
+    def _decide(self, path: str) -> bool:
+        assert self._matches is not None
+        keys = path.split(".")
+        return any(
+            self._matches(".".join(keys[start:end]))
+            for end in range(1, len(keys) + 1)
+            for start in range(end)
+        )
+
+    def value(self, name: str, value: Any) -> Any:
+        """A named value, hidden or with what is hidden inside of it."""
+        return REDACTED if self.hides(name) else self._inside(value, name, set(), 0)
+
+    def target(self, target: str) -> str:
+        """A request target whose query parameters are hidden by name."""
+        path, mark, query = target.partition("?")
+        if not mark or self._matches is None:
+            return target
+        parts = []
+        for part in query.split("&"):
+            name, equals, _ = part.partition("=")
+            hidden = equals and self.hides(unquote_plus(name))
+            parts.append(f"{name}={REDACTED}" if hidden else part)
+        return path + mark + "&".join(parts)
+
+    def payload(self, data: Any, fields: Iterable[str]) -> Any:
+        """A JSON payload with hidden keys at any depth, and hidden tensors of the V2 protocol.
+
+        ``fields`` are the names of what was decoded from it. If one of them is hidden but has no
+        key of its own (a positional column), the whole payload is withheld.
+        """
+        found: set[str] = set()
+        shown = self._inside(data, "", found, 0)
+        for name in fields:
+            if self.hides(name) and name.lower() not in found:
+                return REDACTED
+        return shown
+
+    def _inside(self, value: Any, path: str, found: set[str], depth: int) -> Any:
+        if self._matches is None:
+            return value
+        if depth > _MAX_DEPTH:
+            return REDACTED
+        if isinstance(value, dict):
+            name = value.get("name")
+            if isinstance(name, str) and "data" in value and self.hides(name):
+                found.add(name.lower())
+                return {**value, "data": REDACTED}
+            shown: dict[str, Any] = {}
+            for key, item in value.items():
+                inner = f"{path}.{key}" if path else str(key)
+                if self.hides(inner):
+                    found.update((inner.lower(), str(key).lower()))
+                    shown[key] = REDACTED
+                else:
+                    shown[key] = self._inside(item, inner, found, depth + 1)
+            return shown
+        if isinstance(value, list):
+            return [self._inside(item, path, found, depth + 1) for item in value]
+        return value

@@ -1,0 +1,89 @@
+"""What the evaluation plane needs of the validated configuration."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from monitor.errors import ConfigError
+from monitor.evaluation.predictions import DEFAULT_BUCKETS, MAX_CLASSES
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """One declared model. The ``json_*`` are pairs of name and JSON pointer."""
+
+    name: str
+    version: str
+    protocol: str
+    features: tuple[str, ...]
+    predictions: tuple[str, ...]
+    json_features: tuple[tuple[str, str], ...] = ()
+    json_predictions: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """``arms`` are names with the champion first; ``control_host`` is where the API listens."""
+
+    models: tuple[ModelSettings, ...]
+    arms: tuple[str, ...]
+    state_dir: Path
+    control_host: str
+    control_port: int
+    token_env: str | None
+    keep: int
+    redact: tuple[str, ...]
+    prediction_buckets: tuple[float, ...] = DEFAULT_BUCKETS
+    max_classes: int = MAX_CLASSES
+    save_seconds: float = 2.0
+
+    @classmethod
+    def load(cls, path: Path) -> Settings:
+        """Read the JSON that the supervisor wrote. Raises ConfigError."""
+        try:
+            return cls.from_json(json.loads(path.read_bytes()))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(str(path), [("", f"{type(error).__name__}: {error}")]) from error
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Settings:
+        """From the configuration as plain JSON; what is missing has its default."""
+        control = data.get("control") or {}
+        listen = control.get("listen", "127.0.0.1:9090")
+        if isinstance(listen, dict):
+            listen = listen.get("address") or f"{listen.get('host')}:{listen.get('port')}"
+        host, _, port = str(listen).rpartition(":")
+        records = data.get("records") or {}
+        evaluation = data.get("evaluation") or {}
+        if not isinstance(evaluation, dict):
+            evaluation = {}
+        return cls(
+            models=tuple(_model(model) for model in data.get("models") or []),
+            arms=(
+                str((data.get("champion") or {}).get("name", "champion")),
+                *(str(challenger["name"]) for challenger in data.get("challengers") or []),
+            ),
+            state_dir=Path(data.get("state_dir") or "understudy-state"),
+            control_host=host.strip("[]") or "127.0.0.1",
+            control_port=int(port),
+            token_env=control.get("token_env"),
+            keep=int(records.get("keep", 200)),
+            redact=tuple(str(rule) for rule in records.get("redact") or ()),
+            prediction_buckets=tuple(evaluation.get("prediction_buckets") or DEFAULT_BUCKETS),
+        )
+
+
+def _model(data: dict[str, Any]) -> ModelSettings:
+    mapping = data.get("json") or {}
+    return ModelSettings(
+        str(data["name"]),
+        str(data.get("version", "")),
+        str(data.get("protocol", "auto")),
+        tuple(data.get("features") or ()),
+        tuple(data.get("predictions") or ()),
+        tuple((mapping.get("features") or {}).items()),
+        tuple((mapping.get("predictions") or {}).items()),
+    )

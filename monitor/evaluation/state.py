@@ -1,0 +1,133 @@
+"""The saved state: one JSON file, versioned, replaced as a whole.
+
+What is in it: how far each worker slot was taken in, and the accumulators that go with exactly
+those records. What is not: payloads, traces, anything that the workers' shared statistics hold.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from monitor.errors import StateError
+from monitor.evaluation.pipeline import Pipeline
+from monitor.transport.slots import Slots
+
+log = logging.getLogger(__name__)
+
+VERSION = 1
+FILE_NAME = "evaluation.json"
+
+
+def capture(slots: Slots, pipeline: Pipeline) -> dict[str, Any]:
+    """The state as plain data. Call it between batches: both parts must be of one moment."""
+    return {"version": VERSION, "slots": slots.to_dict(), "pipeline": pipeline.to_dict()}
+
+
+def write(path: Path, state: dict[str, Any]) -> None:
+    """Replace the file: temporary name, sync, rename, sync of the directory. Raises OSError."""
+    temporary = path.with_name(path.name + ".tmp")
+    data = orjson.dumps(state)
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(fd, view) :]
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.replace(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def restore(path: Path, run: str, pipeline: Pipeline) -> Slots:
+    """Load the file into ``pipeline`` and return the slots of ``run``.
+
+    Without a file everything is new. Raises StateError when the file cannot be used.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return Slots()
+    except OSError as error:
+        raise StateError(f"{path}: {error}") from error
+    try:
+        state = orjson.loads(data)
+        version = state["version"]
+        parts = state["pipeline"], state["slots"]
+    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+        raise StateError(f"{path}: not a saved state: {error!r}") from error
+    if version != VERSION:
+        raise StateError(f"{path}: version {version!r}, this program reads version {VERSION}")
+    slots = Slots.from_dict(parts[1], run)
+    pipeline.restore(parts[0])
+    return slots
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a file that cannot be used, so that it is neither lost nor in the way."""
+    aside = path.with_name(path.name + ".damaged")
+    with contextlib.suppress(OSError):
+        os.replace(path, aside)
+    return aside
+
+
+class Saver:
+    """Saves every ``seconds`` when something changed, and says which batches are safe.
+
+    When saving fails nothing is committed, so workers keep their batches (as far as they can), and
+    the evaluation goes on. ``failures`` counts the attempts, ``error`` is the present trouble.
+    """
+
+    def __init__(self, path: Path, slots: Slots, pipeline: Pipeline) -> None:
+        self.path = path
+        self.slots = slots
+        self.pipeline = pipeline
+        self.failures = 0
+        self.error: str | None = None
+        self.saved: dict[tuple[str, int], int] = {}
+        """Last batch in the saved file, by (run, slot)."""
+        self._saved_records: int | None = None
+        self._lock = asyncio.Lock()
+
+    async def save(self) -> bool:
+        """Save now if something changed. False when it failed."""
+        async with self._lock:
+            last = {key: slot.last_seq for key, slot in self.slots}
+            if last == self.saved and self._saved_records == self.pipeline.records:
+                return True
+            records = self.pipeline.records
+            state = capture(self.slots, self.pipeline)
+            try:
+                await asyncio.to_thread(self._write, state)
+            except OSError as error:
+                self.failures += 1
+                if self.error is None:
+                    log.error("%s: cannot be saved, evaluation goes on: %s", self.path, error)
+                self.error = f"{self.path}: {error}"
+                return False
+            if self.error is not None:
+                log.warning("%s: saved again", self.path)
+                self.error = None
+            self.saved = last
+            self._saved_records = records
+            return True
+
+    def _write(self, state: dict[str, Any]) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write(self.path, state)

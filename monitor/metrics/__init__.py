@@ -1,0 +1,1 @@
+"""Prometheus exposition of what the workers count and the evaluation plane finds out."""

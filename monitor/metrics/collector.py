@@ -1,0 +1,332 @@
+"""All metric families of the service, made anew for each scrape.
+
+Names and labels are a contract (``docs`` and dashboards rely on them); label values come from the
+configuration or from closed lists.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+
+from prometheus_client.core import HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from monitor import __version__
+from monitor.evaluation.plane import BREAKER_STATES, NOT_SENT, Plane
+from monitor.metrics.families import PREFIX, SERIES_LABELS, counter, gauge, pick, sketches
+from monitor.metrics.processes import uses
+from monitor.sketch.distribution import QUANTILES, Distribution
+from monitor.sketch.reader import Snapshot
+from monitor.sketch.windows import WINDOW_NAMES, WINDOWS, group, since_start
+
+_QUANTILE_BY = ("model", "version", "arm", "role", "outcome")
+_QUANTILE_NAMES = (*(f"{q:g}" for q in QUANTILES), "1")
+
+_COUNTED = (
+    ("requests", "requests", "Exchanges with a model server, by outcome.", SERIES_LABELS),
+    ("request_bytes", "request_bytes", "Payload bytes of requests.", SERIES_LABELS),
+    ("response_bytes", "response_bytes", "Payload bytes of responses.", SERIES_LABELS),
+    ("mirror", "mirror", "Mirrored requests by outcome, also those not sent.", ("arm", "outcome")),
+    ("rejected", "rejected_requests", "Requests refused before a model server.", ("reason",)),
+    ("connections_accepted", "connections_accepted", "Client connections accepted.", ()),
+    ("records_eligible", "records_eligible", "Exchanges that should be evaluated.", ()),
+    ("records_sent", "records_sent", "Records that the evaluation plane took over.", ()),
+    ("records_lost", "records_lost", "Records taken over, then lost in a crash.", ()),
+    ("upstream_connects", "upstream_connects", "Connections made to model servers.", ("arm",)),
+    (
+        "upstream_connect_failures",
+        "upstream_connect_failures",
+        "Connections to model servers that failed.",
+        ("arm",),
+    ),
+    ("retries", "retries", "Requests tried again on a fresh connection.", ("arm",)),
+    ("cold_starts", "cold_starts", "Times that a model server came (back) to life.", ("arm",)),
+)
+"""(name in the shared statistics, name of the metric, help, labels)"""
+
+
+class PlaneCollector(Collector):
+    """Families of one :class:`Plane`; to be collected in the event loop's thread."""
+
+    def __init__(self, plane: Plane) -> None:
+        self._plane = plane
+
+    def collect(self) -> Iterator[Metric]:
+        """Every family, with the numbers of this moment."""
+        snapshot = self._plane.reader.read()
+        yield from self._workers(snapshot)
+        yield from self._latencies(snapshot)
+        yield from self._gauges(snapshot)
+        yield from self._evaluation()
+        yield from self._service(snapshot)
+
+    def _workers(self, snapshot: Snapshot) -> Iterator[Metric]:
+        for source, name, text, labels in _COUNTED:
+            values = [
+                (pick(have, labels), value)
+                for have, value in snapshot.counters_named(source).items()
+            ]
+            if not values and not labels:
+                values = [([], 0)]
+            yield counter(name, text, labels, values)
+        dropped = [
+            (["handoff", *pick(have, ("reason",))], value)
+            for have, value in snapshot.counters_named("records_dropped").items()
+        ]
+        mirror: dict[str, int] = {}
+        for have, value in snapshot.counters_named("mirror").items():
+            outcome = dict(have).get("outcome", "")
+            if outcome in NOT_SENT:
+                mirror[outcome] = mirror.get(outcome, 0) + value
+        dropped += [(["mirror", reason], value) for reason, value in mirror.items()]
+        yield counter(
+            "dropped", "Records and copies let go of, by reason.", ("stage", "reason"), dropped
+        )
+
+    def _latencies(self, snapshot: Snapshot) -> Iterator[Metric]:
+        yield sketches(
+            "request_duration_seconds",
+            "Time from the request's arrival to the end of its response.",
+            snapshot.sketches_named("duration"),
+            self._plane.pipeline.exemplars.by_series(),
+        )
+        yield sketches(
+            "time_to_first_byte_seconds",
+            "Time from the request's arrival to the first byte of its response.",
+            snapshot.sketches_named("first_byte"),
+        )
+        yield sketches(
+            "queue_seconds",
+            "Time spent waiting for a connection to the model server.",
+            snapshot.sketches_named("queue"),
+        )
+        values: list[tuple[list[str], float]] = []
+        for window, seconds in zip(WINDOW_NAMES, WINDOWS, strict=True):
+            found = group(self._plane.windows.sketches("duration", seconds), _QUANTILE_BY)
+            values += _quantiles(found, window)
+        values += _quantiles(group(since_start(snapshot, "duration"), _QUANTILE_BY), "start")
+        yield gauge(
+            "request_duration_quantile_seconds",
+            "Quantiles of the request duration over a window, within 1 %; 1 is the maximum.",
+            (*_QUANTILE_BY, "quantile", "window"),
+            values,
+        )
+
+    def _gauges(self, snapshot: Snapshot) -> Iterator[Metric]:
+        def summed(name: str, labels: tuple[str, ...]) -> list[tuple[list[str], float]]:
+            return [
+                (pick(have, labels), sum(by_slot.values()))
+                for have, by_slot in snapshot.gauges_named(name).items()
+            ]
+
+        yield gauge(
+            "in_flight_requests",
+            "Requests under way.",
+            ("arm", "role"),
+            summed("in_flight", ("arm", "role")),
+        )
+        yield gauge(
+            "connections_open",
+            "Client connections that are open.",
+            (),
+            [([], snapshot.gauge("connections_open"))],
+        )
+        yield gauge(
+            "mirror_queue_requests",
+            "Copies held for a challenger, waiting or under way.",
+            ("arm",),
+            summed("mirror_queue", ("arm",)),
+        )
+        yield gauge(
+            "pool_connections",
+            "Connections to model servers, and requests waiting for one.",
+            ("arm", "state"),
+            [
+                ([*labels, state], value)
+                for state in ("idle", "busy", "waiting")
+                for labels, value in summed(f"pool_{state}", ("arm",))
+            ],
+        )
+        yield gauge(
+            "breaker_workers",
+            "Workers whose circuit breaker for a challenger is in a state.",
+            ("arm", "state"),
+            [
+                ([*pick(have, ("arm",)), state], list(by_slot.values()).count(number))
+                for have, by_slot in snapshot.gauges_named("breaker").items()
+                for number, state in enumerate(BREAKER_STATES)
+            ],
+        )
+        yield gauge(
+            "cold_start_seconds",
+            "Length of the last cold start: from unreachable to the first successful inference.",
+            ("arm",),
+            [
+                (pick(have, ("arm",)), max(by_slot.values()) / 1e6)
+                for have, by_slot in snapshot.gauges_named("cold_start_us").items()
+                if any(by_slot.values())
+            ],
+        )
+
+    def _evaluation(self) -> Iterator[Metric]:
+        plane = self._plane
+        pipeline = plane.pipeline
+        values = HistogramMetricFamily(
+            PREFIX + "prediction_value",
+            "Numeric predictions.",
+            labels=("model", "version", "arm", "prediction"),
+        )
+        classes: list[tuple[list[str], float]] = []
+        means: list[tuple[list[str], float]] = []
+        for (model, version, arm), predictions in pipeline.predictions.items():
+            for name, stats in predictions.by_name.items():
+                labels = [model, version, arm, name]
+                if stats.count:
+                    buckets = [
+                        ("+Inf" if edge == float("inf") else f"{edge:g}", count)
+                        for edge, count in stats.cumulative()
+                    ]
+                    # A sum over negative values may go down, so there is none: see the mean.
+                    values.add_metric(labels, buckets, None)
+                    values.add_sample(
+                        PREFIX + "prediction_value_count",
+                        dict(zip(("model", "version", "arm", "prediction"), labels, strict=True)),
+                        stats.count,
+                    )
+                    mean = stats.summary()["mean"]
+                    if mean is not None:
+                        means.append((labels, mean))
+                classes += [([*labels, label], n) for label, n in stats.classes.items()]
+        yield values
+        yield gauge(
+            "prediction_mean",
+            "Mean of numeric predictions since the state began.",
+            ("model", "version", "arm", "prediction"),
+            means,
+        )
+        yield counter(
+            "prediction_class",
+            "Predicted classes; rare ones beyond a limit are 'other'.",
+            ("model", "version", "arm", "prediction", "class"),
+            classes,
+        )
+        yield counter(
+            "feature_missing",
+            "Feature values that were null, NaN or not there.",
+            ("model", "version", "feature"),
+            [
+                ([model, version, feature], missing)
+                for (model, version), features in pipeline.features.items()
+                for feature, missing in features.missing().items()
+            ],
+        )
+        yield counter(
+            "feature_rows",
+            "Rows of features that were decoded.",
+            ("model", "version"),
+            [(list(key), features.rows) for key, features in pipeline.features.items()],
+        )
+        yield counter(
+            "undecodable",
+            "Payloads without features or predictions, by reason.",
+            ("model", "version", "arm", "part", "reason"),
+            [(list(key), count) for key, count in pipeline.undecodable.items()],
+        )
+        yield counter(
+            "records_evaluated",
+            "Records in the evaluation plane's state.",
+            (),
+            [([], pipeline.records)],
+        )
+
+    def _service(self, snapshot: Snapshot) -> Iterator[Metric]:
+        plane = self._plane
+        supervisor = plane.supervisor
+        yield gauge("workers", "Worker processes.", (), [([], len(snapshot.slots))])
+        yield counter(
+            "worker_restarts",
+            "Times that a worker was started again.",
+            ("slot",),
+            [
+                ([str(worker["slot"])], float(worker.get("restarts", 0)))
+                for worker in supervisor.workers
+            ],
+        )
+        yield gauge(
+            "config_generation",
+            "Number of the configuration in force.",
+            (),
+            [([], supervisor.generation)],
+        )
+        yield gauge(
+            "config_last_reload_successful",
+            "1 unless the last configuration was refused.",
+            (),
+            [([], 0.0 if supervisor.config_error else 1.0)],
+        )
+        yield gauge(
+            "handoff_connections",
+            "Workers connected to the evaluation plane.",
+            (),
+            [([], plane.server.connections)],
+        )
+        yield counter(
+            "handoff_errors",
+            "Connections of workers closed for a protocol error.",
+            (),
+            [([], plane.server.protocol_errors)],
+        )
+        yield counter(
+            "state_write_failures",
+            "Attempts to save the evaluation state that failed.",
+            (),
+            [([], plane.saver.failures)],
+        )
+        yield from _processes(snapshot)
+        yield gauge(
+            "build_info",
+            "Always 1; what is running.",
+            ("version", "python"),
+            [([__version__, platform.python_version()], 1)],
+        )
+
+
+def _quantiles(
+    found: dict[tuple[str, ...], Distribution], window: str
+) -> list[tuple[list[str], float]]:
+    """Samples per outcome, and with the outcome ``all`` for the outcomes together."""
+    together: dict[tuple[str, ...], Distribution] = {}
+    for key, distribution in found.items():
+        whole = (*key[:-1], "all")
+        together[whole] = together.get(whole, Distribution()).merge(distribution)
+    samples: list[tuple[list[str], float]] = []
+    for key, distribution in (*found.items(), *together.items()):
+        quantiles = distribution.quantiles()
+        if quantiles is None or distribution.maximum is None:
+            continue
+        for name, value in zip(_QUANTILE_NAMES, (*quantiles, distribution.maximum), strict=True):
+            samples.append(([*key, name, window], value))
+    return samples
+
+
+def _processes(snapshot: Snapshot) -> Iterator[Metric]:
+    found = list(uses(snapshot.slots))
+    yield gauge(
+        "process_resident_memory_bytes",
+        "Resident memory of our processes.",
+        ("process",),
+        [([name], use.memory_bytes) for name, _, use in found],
+    )
+    yield counter(
+        "process_cpu_seconds",
+        "User and system time of our processes.",
+        ("process",),
+        [([name], use.cpu_seconds) for name, _, use in found],
+    )
+    yield gauge(
+        "process_open_fds",
+        "Open file descriptors of our processes.",
+        ("process",),
+        [([name], use.open_files) for name, _, use in found],
+    )

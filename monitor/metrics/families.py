@@ -1,0 +1,100 @@
+"""Metric families built from series that are counted elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.samples import Exemplar as SampleExemplar
+
+from monitor.evaluation.exemplars import Exemplar, ExemplarKey
+from monitor.sketch.buckets import CLASSIC_EDGES
+from monitor.sketch.distribution import Words, classic_counts
+from monitor.sketch.reader import Labels
+from monitor.sketch.shared import SKETCH_SUM_NS
+
+PREFIX = "understudy_"
+SERIES_LABELS = ("model", "version", "arm", "role", "protocol", "outcome")
+EDGE_TEXTS = (*(str(edge) for edge in CLASSIC_EDGES), "+Inf")
+
+
+def counter(
+    name: str, text: str, names: Sequence[str], values: Iterable[tuple[Sequence[str], float]]
+) -> Metric:
+    """A counter; ``name`` is without prefix and ``_total``."""
+    family = CounterMetricFamily(PREFIX + name, text, labels=names)
+    for labels, value in values:
+        family.add_metric(labels, value)
+    return family
+
+
+def gauge(
+    name: str, text: str, names: Sequence[str], values: Iterable[tuple[Sequence[str], float]]
+) -> Metric:
+    """A gauge; ``name`` is without prefix."""
+    family = GaugeMetricFamily(PREFIX + name, text, labels=names)
+    for labels, value in values:
+        family.add_metric(labels, value)
+    return family
+
+
+def pick(labels: Labels, names: Sequence[str]) -> list[str]:
+    """Values of the named labels, in that order; one that is missing is empty."""
+    have = dict(labels)
+    return [have.get(name, "") for name in names]
+
+
+@dataclass(frozen=True, slots=True)
+class NativeSeries:
+    """One series of a histogram with its native buckets, for the protobuf exposition."""
+
+    labels: tuple[str, ...]
+    words: Words
+
+
+class SketchFamily(HistogramMetricFamily):
+    """A classic histogram that also carries the sketches it came from."""
+
+    def __init__(self, name: str, text: str, names: Sequence[str]) -> None:
+        super().__init__(PREFIX + name, text, labels=names)
+        self.label_names = tuple(names)
+        self.native: list[NativeSeries] = []
+
+
+def sketches(
+    name: str,
+    text: str,
+    series: Mapping[Labels, Words],
+    exemplars: Mapping[ExemplarKey, Mapping[int, Exemplar]] | None = None,
+) -> SketchFamily:
+    """A histogram with the classic buckets of each sketch that has values.
+
+    ``exemplars`` are by (model, version, arm, role, outcome) and number of the bucket.
+    """
+    family = SketchFamily(name, text, SERIES_LABELS)
+    for labels, words in series.items():
+        counts = classic_counts(words)
+        if not counts[-1]:
+            continue
+        values = pick(labels, SERIES_LABELS)
+        model, version, arm, role, _, outcome = values
+        known = (exemplars or {}).get((model, version, arm, role, outcome), {})
+        before = 0
+        buckets: list[tuple[str, float] | tuple[str, float, SampleExemplar]] = []
+        for number, (edge, count) in enumerate(zip(EDGE_TEXTS, counts, strict=True)):
+            example = known.get(number) if count > before else None
+            before = count
+            buckets.append((edge, count, _sample(example)) if example else (edge, count))
+        family.add_metric(values, buckets, int(words[SKETCH_SUM_NS]) / 1e9)
+        family.native.append(NativeSeries(tuple(values), words))
+    return family
+
+
+def _sample(exemplar: Exemplar) -> SampleExemplar:
+    return SampleExemplar({"trace_id": exemplar.trace_id}, exemplar.seconds, exemplar.at)

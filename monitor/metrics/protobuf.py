@@ -1,0 +1,158 @@
+"""Prometheus' protobuf exposition, written by hand: it is how native histograms are scraped.
+
+Only the few messages of ``io.prometheus.client`` that we fill are known here; field numbers are
+those of the public ``metrics.proto``. Each family is preceded by its length (delimited encoding).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from struct import pack
+
+from prometheus_client.core import Metric
+from prometheus_client.samples import Exemplar, Sample
+
+from monitor.metrics.families import SketchFamily
+from monitor.metrics.native import NativeHistogram, native_histogram
+
+CONTENT_TYPE = (
+    "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited"
+)
+
+_VARINT, _FIXED64, _BYTES = 0, 1, 2
+_TYPES = {"counter": 0, "gauge": 1, "histogram": 4}
+
+
+def varint(value: int) -> bytes:
+    """Base-128 encoding of a number that is not negative."""
+    result = bytearray()
+    while value > 0x7F:
+        result.append(value & 0x7F | 0x80)
+        value >>= 7
+    result.append(value)
+    return bytes(result)
+
+
+def zigzag(value: int) -> int:
+    """The unsigned form of a signed number, as sint32 and sint64 have it."""
+    return value << 1 if value >= 0 else (-value << 1) - 1
+
+
+def _field(number: int, wire: int, payload: bytes) -> bytes:
+    return varint(number << 3 | wire) + payload
+
+
+def _message(number: int, payload: bytes) -> bytes:
+    return _field(number, _BYTES, varint(len(payload)) + payload)
+
+
+def _text(number: int, text: str) -> bytes:
+    return _message(number, text.encode())
+
+
+def _double(number: int, value: float) -> bytes:
+    return _field(number, _FIXED64, pack("<d", value))
+
+
+def _unsigned(number: int, value: int) -> bytes:
+    return _field(number, _VARINT, varint(value))
+
+
+def _labels(number: int, labels: Mapping[str, str]) -> bytes:
+    return b"".join(
+        _message(number, _text(1, name) + _text(2, value)) for name, value in labels.items()
+    )
+
+
+def _exemplar(number: int, exemplar: Exemplar) -> bytes:
+    payload = _labels(1, exemplar.labels) + _double(2, exemplar.value)
+    if exemplar.timestamp is not None:
+        nanoseconds = int(float(exemplar.timestamp) * 1e9)
+        stamp = _unsigned(1, nanoseconds // 10**9) + _unsigned(2, nanoseconds % 10**9)
+        payload += _message(3, stamp)
+    return _message(number, payload)
+
+
+def _spans(number: int, spans: Iterable[tuple[int, int]]) -> bytes:
+    return b"".join(
+        _message(number, _unsigned(1, zigzag(offset)) + _unsigned(2, length))
+        for offset, length in spans
+    )
+
+
+def _native(histogram: NativeHistogram) -> bytes:
+    deltas = b"".join(varint(zigzag(delta)) for delta in histogram.deltas)
+    return b"".join(
+        (
+            _unsigned(5, zigzag(histogram.schema)),
+            _double(6, histogram.zero_threshold),
+            _unsigned(7, histogram.zero_count),
+            _spans(12, histogram.spans),
+            _message(13, deltas),
+        )
+    )
+
+
+def encode(families: Iterable[Metric]) -> bytes:
+    """All families in the delimited encoding; families without samples are left out."""
+    result = []
+    for family in families:
+        body = _family(family)
+        if body:
+            result.append(varint(len(body)) + body)
+    return b"".join(result)
+
+
+def _family(family: Metric) -> bytes:
+    if family.type == "histogram":
+        metrics = _histograms(family)
+    else:
+        metrics = [_plain(family.type, sample) for sample in family.samples]
+    if not metrics:
+        return b""
+    name = family.name + "_total" if family.type == "counter" else family.name
+    head = _text(1, name) + _text(2, family.documentation) + _unsigned(3, _TYPES[family.type])
+    return head + b"".join(_message(4, metric) for metric in metrics)
+
+
+def _plain(kind: str, sample: Sample) -> bytes:
+    value = _double(1, float(sample.value))
+    return _labels(1, sample.labels) + _message(3 if kind == "counter" else 2, value)
+
+
+def _histograms(family: Metric) -> list[bytes]:
+    natives: dict[tuple[str, ...], NativeHistogram] = {}
+    if isinstance(family, SketchFamily):
+        natives = {series.labels: native_histogram(series.words) for series in family.native}
+    series: dict[tuple[str, ...], tuple[dict[str, str], list[Sample]]] = {}
+    for sample in family.samples:
+        labels = {name: value for name, value in sample.labels.items() if name != "le"}
+        series.setdefault(tuple(labels.values()), (labels, []))[1].append(sample)
+    metrics = []
+    for key, (labels, samples) in series.items():
+        native = natives.get(key)
+        parts = [_classic(samples, native.count if native else None)]
+        if native:
+            parts.append(_native(native))
+        metrics.append(_labels(1, labels) + _message(7, b"".join(parts)))
+    return metrics
+
+
+def _classic(samples: list[Sample], limit: int | None) -> bytes:
+    """Count, sum and classic buckets; none above ``limit``, the count of the native buckets.
+
+    A sketch may have been read in the middle of an observation, and Prometheus refuses a histogram
+    whose count is not that of its buckets.
+    """
+    parts = []
+    count, total = 0, 0.0
+    for sample in samples:
+        if sample.name.endswith("_bucket"):
+            count = int(sample.value) if limit is None else min(int(sample.value), limit)
+            bucket = _unsigned(1, count) + _double(2, float(sample.labels["le"]))
+            if sample.exemplar is not None:
+                bucket += _exemplar(3, sample.exemplar)
+            parts.append(_message(3, bucket))
+        elif sample.name.endswith("_sum"):
+            total = float(sample.value)
+    return b"".join((_unsigned(1, count), _double(2, total), *parts))

@@ -1,0 +1,97 @@
+"""No rule can be got around by where a field stands."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from monitor.evaluation.redaction import REDACTED, Redaction
+
+
+@pytest.mark.parametrize(
+    ("rule", "path", "hidden"),
+    [
+        ("ssn", "ssn", True),
+        ("ssn", "SSN", True),
+        ("ssn", "customer.ssn", True),
+        ("ssn", "ssn.digits", True),
+        ("ssn", "a.ssn.b", True),
+        ("ssn", "ssn2", False),
+        ("customer.*", "customer.age", True),
+        ("customer.*", "order.customer.age", True),
+        ("customer.*", "customer", False),
+        ("*_id", "user_id", True),
+        ("*_id", "user.account_id.value", True),
+        ("p[0-9]", "p3", True),
+        ("a", "b", False),
+    ],
+)
+def test_what_a_rule_hides(rule: str, path: str, hidden: bool) -> None:
+    assert Redaction([rule]).hides(path) is hidden
+
+
+def test_without_rules_nothing_is_hidden() -> None:
+    data = {"ssn": 1, "inputs": [{"name": "ssn", "data": [1]}]}
+    assert Redaction([]).payload(data, ["ssn"]) == data
+
+
+def test_keys_at_any_depth_and_tensors_by_name() -> None:
+    redaction = Redaction(["ssn", "customer.*"])
+    data = {
+        "rows": [{"ssn": "1", "x": 2}, {"deep": [{"customer": {"age": 3}}]}],
+        "inputs": [
+            {"name": "ssn", "shape": [1], "data": [[9]]},
+            {"name": "x", "shape": [1], "data": [1]},
+        ],
+    }
+    assert redaction.payload(data, ["ssn", "x"]) == {
+        "rows": [{"ssn": REDACTED, "x": 2}, {"deep": [{"customer": {"age": REDACTED}}]}],
+        "inputs": [
+            {"name": "ssn", "shape": [1], "data": REDACTED},
+            {"name": "x", "shape": [1], "data": [1]},
+        ],
+    }
+
+
+def test_a_positional_column_withholds_the_whole_payload() -> None:
+    redaction = Redaction(["ssn"])
+    data = {"columns": ["ssn", "x"], "data": [[123, 4]]}
+    assert redaction.payload(data, ["ssn", "x"]) == REDACTED
+    assert redaction.payload(data, ["x"]) == data
+
+
+def test_query_parameters() -> None:
+    redaction = Redaction(["ssn"])
+    assert redaction.target("/p?ssn=1&x=2&flag&s%73n=3") == (
+        f"/p?ssn={REDACTED}&x=2&flag&s%73n={REDACTED}"
+    )
+    assert redaction.target("/p") == "/p"
+
+
+SECRET = "the-secret"
+values = st.recursive(
+    st.one_of(st.integers(), st.text(max_size=5)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.text("abs.", max_size=4), inner, max_size=3)
+    ),
+    max_leaves=10,
+)
+
+
+def plant(data: object, at: int) -> object:
+    """Put a secret under the key ``ssn`` somewhere inside."""
+    if isinstance(data, dict):
+        if at % 2 and data:
+            key = sorted(data)[at % len(data)]
+            return {**data, key: plant(data[key], at // 2)}
+        return {**data, "ssn": {"inner": [SECRET]}}
+    if isinstance(data, list) and data:
+        place = at % len(data)
+        return [*data[:place], plant(data[place], at // 2), *data[place + 1 :]]
+    return {"ssn": SECRET}
+
+
+@given(values, st.integers(0, 1000))
+def test_a_secret_is_never_shown(data: object, at: int) -> None:
+    assert SECRET not in repr(Redaction(["ssn"]).payload(plant(data, at), []))

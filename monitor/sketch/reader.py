@@ -64,7 +64,7 @@ class Snapshot:
     gauges: dict[Series, dict[int, int]] = field(default_factory=dict)
     sketches: dict[Series, Words] = field(default_factory=dict)
     slots: dict[int, int] = field(default_factory=dict)
-    """Process id by slot, of the files that could be read."""
+    """Process id by slot, of the workers that are alive."""
 
     def counter(self, name: str, **labels: str) -> int:
         """Sum of the counters of that name whose labels include the given ones."""
@@ -232,8 +232,10 @@ class StatsReader:
             file.refresh(carried)
             self._carry(carried, total)
             if file.usable:
-                total.slots[file.slot] = file.pid
-                file.add_to(total, _alive(file.pid))
+                alive = _alive(file.pid)
+                if alive:
+                    total.slots[file.slot] = file.pid
+                file.add_to(total, alive)
         return total
 
     def _carry(self, carried: Snapshot, total: Snapshot) -> None:

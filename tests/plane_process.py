@@ -178,7 +178,8 @@ class WorkerEnd:
         self._inbox: list[tuple[int, bytes]] = []
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(PATIENCE)
-    XX
+        path = str(plane.run_dir / "records.sock")
+        eventually(lambda: self.sock.connect_ex(path) == 0)
         hello = {"run": plane.run, "slot": slot, "incarnation": incarnation, "pid": os.getpid()}
         self._send(frames.HELLO, json.dumps(hello).encode())
         kind, payload = self.receive()

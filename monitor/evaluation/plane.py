@@ -46,11 +46,8 @@ class Plane:
         self.windows.add(self.reader.read())
 
     def snapshot(self) -> Snapshot:
-        """Totals of the last tick."""
-        if self.windows.latest is None:
-            self.tick()
-        assert self.windows.latest is not None
-        return self.windows.latest
+        """Totals of this moment."""
+        return self.reader.read()
 
     def run_seconds(self) -> float:
         """Age of the run: how long its directory has existed, over restarts of this process."""
@@ -79,7 +76,8 @@ class Plane:
         """Why the service should not get traffic now; empty when it is ready."""
         found: list[str] = []
         snapshot = self.snapshot()
-        if time.monotonic() - snapshot.time > _STALE_SECONDS:
+        latest = self.windows.latest
+        if latest is None or time.monotonic() - latest.time > _STALE_SECONDS:
             found.append("the evaluation plane does not keep up")
         if not self.supervisor.heard:
             found.append("the supervisor has not reported yet")

@@ -54,7 +54,7 @@ class PlaneCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Every family, with the numbers of this moment."""
-        snapshot = self._plane.reader.read()
+        snapshot = self._plane.snapshot()
         yield from self._workers(snapshot)
         yield from self._latencies(snapshot)
         yield from self._gauges(snapshot)

@@ -336,6 +336,30 @@ def log_beta_mixture_1(k: float, n: float, p: float, a: float, b: float) -> floa
     return kl + shape + rest + prior - float(special.betaln(a, b))
 
 
+def log_beta_upper(p: float, a: float, b: float) -> float:
+    """ln P(X > p) for X ~ Beta(a, b), also where the probability underflows.
+
+    Beyond about e^-650 the tail is f(p)/s, the first term of its expansion at the edge (s the slope
+    of -ln f there), which is accurate to a thousandth at that distance.
+    """
+    tail = float(special.betaincc(a, b, p))
+    if tail > 1e-280:
+        return math.log(tail)
+    slope = (b - 1.0) / (1.0 - p) - (a - 1.0) / p
+    log_density = (a - 1.0) * math.log(p) + (b - 1.0) * math.log1p(-p) - float(special.betaln(a, b))
+    return log_density - math.log(max(slope, 1.0))
+
+
+def log_beta_mixture_upper(k: float, n: float, p: float, a: float, b: float) -> float:
+    """The one-sided form of :func:`log_beta_mixture_1`: Beta(a, b) cut to (p, 1).
+
+    Evidence that the success probability exceeds p; a supermartingale when it is p or less at every
+    trial (each likelihood ratio has theta > p). Howard et al. 2021 (arXiv:1810.08240), Prop. 7.
+    """
+    whole = log_beta_mixture_1(k, n, p, a, b)
+    return whole + log_beta_upper(p, a + k, b + n - k) - log_beta_upper(p, a, b)
+
+
 # --- arguments ----------------------------------------------------------------------------------
 
 

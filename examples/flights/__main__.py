@@ -1,0 +1,246 @@
+"""``python -m examples.flights`` (or ``make demo``): see the README beside this file."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+from examples.flights.environment import HERE, HOME, StepFailed, prepare, run_step
+from examples.flights.replay import Traffic, read_flights
+from examples.flights.serving import MODEL, ModelServer, Process, free_port
+from examples.flights.story import line, summary
+
+SHOWN = (
+    "understudy_requests_total",
+    "understudy_mirror_total",
+    "understudy_prediction_value_count",
+)
+
+
+def say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+class Demo:
+    """Everything that runs, so that everything can be stopped."""
+
+    def __init__(self, seconds: float, rate: float) -> None:
+        self.seconds = seconds
+        self.rate = rate
+        self.logs = HOME / "logs"
+        self.models = HOME / "models"
+        self.servers: list[ModelServer] = []
+        self.sidecar: Process | None = None
+        self.port = free_port()
+        self.control = free_port()
+
+    def train(self, python: Path) -> dict[str, Any]:
+        """Train if that has not been done, and say how good the models are."""
+        done = self.models / "summary.json"
+        source = HERE / "train.py"
+        if not done.exists() or done.stat().st_mtime < source.stat().st_mtime:
+            done.unlink(missing_ok=True)
+            command = [str(python), str(source), str(self.models)]
+            run_step("training on the first half of 2013", command, self.logs / "train.log", say)
+        training: dict[str, Any] = json.loads(done.read_text())
+        for name, quality in training["quality"].items():
+            say(
+                f"  {name:<10} AUC {quality['auc']}  accuracy {quality['accuracy']} on later months"
+            )
+        return training
+
+    def serve(self, python: Path, features: list[str]) -> None:
+        """Start the model servers and the sidecar; wait until all are ready."""
+        self.servers = [
+            ModelServer(name, python, self.models / name, self.logs)
+            for name in ("champion", "challenger")
+        ]
+        say("starting two model servers (MLServer) …")
+        for server in self.servers:
+            server.start()
+        for server in self.servers:
+            say(f"  {server.name} ready on port {server.port} after {server.wait():.1f} s")
+        config = HOME / "understudy.yaml"
+        config.write_text(yaml.safe_dump(self.config(features), sort_keys=False))
+        command = [sys.executable, "-m", "monitor", "serve", "--config", str(config)]
+        log = self.logs / "understudy.log"
+        log.unlink(missing_ok=True)
+        self.sidecar = Process("understudy", command, log, cwd=HERE.parent.parent)
+        self.sidecar.wait_until(self.control, "/readyz")
+        say(f"understudy is in between, on port {self.port}; its configuration: {config}")
+        say(f"  look at  http://127.0.0.1:{self.control}/          the status page")
+        say(f"           http://127.0.0.1:{self.control}/metrics   what Prometheus scrapes")
+        say(
+            f"           {Path(sys.executable).parent}/understudy top "
+            f"--url http://127.0.0.1:{self.control}"
+        )
+
+    def config(self, features: list[str]) -> dict[str, Any]:
+        champion, challenger = self.servers
+        return {
+            "version": 1,
+            "listen": f"127.0.0.1:{self.port}",
+            "control": {"listen": f"127.0.0.1:{self.control}"},
+            "workers": 1,
+            "state_dir": str(HOME / "state"),
+            "models": [
+                {
+                    "name": MODEL,
+                    "version": "1",
+                    "protocol": "open-inference-v2",
+                    "features": features,
+                    "predictions": ["p_on_time", "p_late"],
+                }
+            ],
+            "champion": {"url": f"http://127.0.0.1:{champion.port}"},
+            "challengers": [
+                {
+                    "name": "challenger",
+                    "url": f"http://127.0.0.1:{challenger.port}",
+                    "mirror": {"rate": 1.0, "breaker": {"failures": 5, "open": "2s"}},
+                }
+            ],
+        }
+
+    def get(self, path: str) -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.control}{path}", timeout=5) as answer:
+            return str(answer.read().decode())
+
+    def status(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.get("/v1/status"))
+        return found
+
+    async def replay(self) -> Traffic:
+        """The traffic, with what goes wrong on the way."""
+        flights = read_flights(self.models / "replay.jsonl")
+        say(
+            f"replaying the second half of 2013: {self.rate:.0f} flights/s for {self.seconds:.0f} s"
+        )
+        traffic = Traffic("127.0.0.1", self.port)
+        started = time.monotonic()
+        watcher = asyncio.create_task(self._watch(traffic, started))
+        trouble = asyncio.create_task(self._trouble(started))
+        await traffic.run(flights, self.rate, self.seconds)
+        watcher.cancel()
+        await trouble
+        # The windows and the record queue are read once a second or less.
+        await asyncio.sleep(2.5)
+        return traffic
+
+    async def _watch(self, traffic: Traffic, started: float) -> None:
+        while True:
+            await asyncio.sleep(5)
+            status = await asyncio.to_thread(self.status)
+            say(line(time.monotonic() - started, traffic.tally, status))
+
+    async def _trouble(self, started: float) -> None:
+        champion, challenger = (server.process for server in self.servers)
+        assert champion is not None
+        assert challenger is not None
+        await asyncio.sleep(max(0.0, started + 0.35 * self.seconds - time.monotonic()))
+        say("  >>> the challenger is killed (kill -9)")
+        challenger.kill()
+        await asyncio.sleep(min(6.0, 0.1 * self.seconds))
+        say("  >>> the challenger is started again")
+        self.servers[1].start()
+        ready = asyncio.create_task(asyncio.to_thread(self.servers[1].wait))
+        await asyncio.sleep(max(0.0, started + 0.75 * self.seconds - time.monotonic()))
+        say("  >>> the champion is stopped for one second (SIGSTOP)")
+        champion.send(signal.SIGSTOP)
+        await asyncio.sleep(1)
+        champion.send(signal.SIGCONT)
+        await ready
+
+    def stop(self) -> int:
+        """Stop everything; return the sidecar's exit code."""
+        code = self.sidecar.stop() if self.sidecar is not None else 0
+        for server in self.servers:
+            if server.process is not None:
+                server.process.stop(10)
+        return code
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--seconds",
+    type=click.FloatRange(10, 3600),
+    default=100.0,
+    show_default=True,
+    help="Length of the replay.",
+)
+@click.option(
+    "--rate",
+    type=click.FloatRange(1, 2000),
+    default=150.0,
+    show_default=True,
+    help="Flights per second.",
+)
+@click.option("--keep", is_flag=True, help="Stay up after the summary, until Ctrl-C.")
+@click.option("--json", "as_json", is_flag=True, help="The result as JSON on standard output.")
+def main(seconds: float, rate: float, keep: bool, as_json: bool) -> None:
+    """Real flights through Understudy, in front of two real model servers.
+
+    Sets up what it needs below .demo/ (once), trains a champion and a challenger, replays the
+    months that follow, and shows what Understudy sees while the challenger dies and the champion
+    stalls. Exits 0, or 1 when a client saw an error or a step failed.
+
+    \b
+    Examples:
+      python -m examples.flights
+      python -m examples.flights --seconds 30 --rate 80
+      python -m examples.flights --keep
+    """
+    demo = Demo(seconds, rate)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    failed = True
+    try:
+        python = prepare(say)
+        training = demo.train(python)
+        demo.serve(python, training["features"])
+        traffic = asyncio.run(demo.replay())
+        status = demo.status()
+        say(summary(traffic.tally, status, training))
+        metrics = [m for m in demo.get("/metrics").splitlines() if m.startswith(SHOWN)]
+        say("\nA few lines of /metrics\n  " + "\n  ".join(metrics[:8]))
+        failed = bool(traffic.tally.errors)
+        if failed:
+            say(f"\nFAILED: a client saw {traffic.tally.errors[0]}")
+        if as_json:
+            tally = traffic.tally
+            click.echo(
+                json.dumps(
+                    {
+                        "sent": tally.sent,
+                        "answered": tally.answered,
+                        "errors": tally.errors,
+                        "training": training,
+                        "status": status,
+                    }
+                )
+            )
+        if keep:
+            say("\nStaying up (without traffic) until Ctrl-C.")
+            signal.pause()
+    except StepFailed as error:
+        say(f"FAILED: {error}")
+    except KeyboardInterrupt:
+        say("\nStopping.")
+    finally:
+        code = demo.stop()
+        if code != 0:
+            say(f"FAILED: understudy ended with exit code {code}; see {demo.logs}/understudy.log")
+            failed = True
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""The traffic: flights in the order of their time, sent when their moment has come.
+
+An open loop: a request is sent at its scheduled moment whether or not earlier ones have been
+answered, and its latency counts from that moment, so that a pause of the server shows in full.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from examples.flights.serving import MODEL
+
+PATH = f"/v2/models/{MODEL}/infer"
+TIMEOUT_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Flight:
+    """``late`` is the truth, known when it lands; ``values`` are in the order of the features."""
+
+    id: str
+    date: str
+    late: int
+    values: list[float | None]
+
+
+def read_flights(path: Path) -> list[Flight]:
+    """The flights to replay, in order."""
+    with path.open() as lines:
+        return [Flight(**json.loads(line)) for line in lines]
+
+
+def request_bytes(flight: Flight, address: str) -> bytes:
+    """The whole HTTP request for one flight, in the Open Inference Protocol."""
+    tensor = {
+        "name": "flight",
+        "shape": [1, len(flight.values)],
+        "datatype": "FP64",
+        "data": flight.values,
+    }
+    body = json.dumps({"id": flight.id, "inputs": [tensor]}).encode()
+    head = (
+        f"POST {PATH} HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\nx-request-id: {flight.id}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+def schedule(flights: list[Flight], rate: float, seconds: float) -> Iterator[tuple[float, Flight]]:
+    """Moments from the start, in seconds, at an even ``rate``; flights are spread over the time."""
+    count = int(rate * seconds)
+    for index in range(count):
+        yield index / rate, flights[index * len(flights) // count]
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the clients saw. Latencies in seconds, from the scheduled moment."""
+
+    sent: int = 0
+    answered: int = 0
+    errors: list[str] = field(default_factory=list)
+    latencies: list[float] = field(default_factory=list)
+    date: str = ""
+
+
+class Traffic:
+    """Replays flights against ``host:port`` over keep-alive connections."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._host = host
+        self._port = port
+        self.tally = Tally()
+        self._idle: deque[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self, flights: list[Flight], rate: float, seconds: float) -> None:
+        """Send all, wait for all answers."""
+        address = f"{self._host}:{self._port}"
+        started = time.monotonic()
+        for moment, flight in schedule(flights, rate, seconds):
+            wait = started + moment - time.monotonic()
+            if wait > 0:
+                await asyncio.sleep(wait)
+            self.tally.sent += 1
+            self.tally.date = flight.date
+            message = request_bytes(flight, address)
+            task = asyncio.create_task(self._send(message, started + moment))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        for _, writer in self._idle:
+            writer.close()
+
+    async def _send(self, message: bytes, due: float) -> None:
+        try:
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                status = await self._exchange(message)
+            self.tally.answered += 1
+            if status != 200:
+                self.tally.errors.append(f"status {status}")
+        except (OSError, EOFError, ValueError) as error:
+            self.tally.errors.append(f"{type(error).__name__}: {error}")
+        self.tally.latencies.append(time.monotonic() - due)
+
+    async def _exchange(self, message: bytes) -> int:
+        if self._idle:
+            reader, writer = self._idle.pop()
+        else:
+            reader, writer = await asyncio.open_connection(self._host, self._port)
+        try:
+            writer.write(message)
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
+            await reader.readexactly(length)
+        except BaseException:
+            writer.close()
+            raise
+        self._idle.append((reader, writer))
+        return int(head.split(b" ", 2)[1])

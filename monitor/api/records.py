@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,7 +10,7 @@ import orjson
 
 from monitor.evaluation.decoding import Table, Undecodable
 from monitor.evaluation.plane import Plane
-from monitor.evaluation.redaction import REDACTED, Redaction
+from monitor.evaluation.redaction import REDACTED, Redaction, Shown
 from monitor.record import OUTCOMES, ROLES, Record
 from monitor.transport.server import Names
 
@@ -31,7 +32,11 @@ def _one(plane: Plane, names: Names, record: Record, raw: bool) -> dict[str, Any
     redaction = plane.redaction
     known = record.model < len(names.models)
     named = names.models[record.model] if known else ("other", "", "auto")
-    request, response = plane.pipeline.decoder.decode(named, record)
+    decoder = plane.pipeline.decoder
+    request, response = decoder.decode(named, record)
+    in_request, in_response = decoder.pointers(named[:2])
+    features, sent = _part(request, record.request_body, in_request, redaction)
+    predictions, received = _part(response, record.response_body, in_response, redaction)
     document: dict[str, Any] = {
         "time": datetime.fromtimestamp(record.started, UTC).isoformat(),
         "request_id": _text(record.request_id),
@@ -49,8 +54,8 @@ def _one(plane: Plane, names: Names, record: Record, raw: bool) -> dict[str, Any
         "request_bytes": record.request_size,
         "response_bytes": record.response_size,
         "headers": _headers(record.request_headers, redaction),
-        "features": _table(request, redaction),
-        "predictions": _table(response, redaction),
+        "features": features,
+        "predictions": predictions,
         "undecodable": {
             part: found.reason
             for part, found in (("request", request), ("response", response))
@@ -58,8 +63,8 @@ def _one(plane: Plane, names: Names, record: Record, raw: bool) -> dict[str, Any
         },
     }
     if raw:
-        document["request"] = _payload(record.request_body, request, redaction)
-        document["response"] = _payload(record.response_body, response, redaction)
+        document["request"] = sent
+        document["response"] = received
     return document
 
 
@@ -67,24 +72,80 @@ def _text(data: bytes) -> str:
     return data.decode("utf-8", "replace")
 
 
-def _table(found: object, redaction: Redaction) -> dict[str, Any] | None:
-    if not isinstance(found, Table):
+def _hidden(
+    found: Table, shown: Shown | None, pointers: dict[str, str], rules: Redaction
+) -> list[bool]:
+    """Which columns are hidden.
+
+    A column may be named by the configuration and not by the payload. So when something in the
+    payload is hidden and no hidden column accounts for it, or when the payload cannot be looked
+    into, every column may be it and all are hidden. Pointers say where a column is.
+    """
+    if not rules.rules:
+        return [False] * len(found.names)
+    hidden = [rules.hides(name) or rules.hides(pointers.get(name, name)) for name in found.names]
+    if pointers:
+        return hidden
+    accounted = [name for name, is_hidden in zip(found.names, hidden, strict=True) if is_hidden]
+    if shown is None or not shown.covered_by(accounted):
+        return [True] * len(found.names)
+    return hidden
+
+
+def _part(
+    found: Table | Undecodable, body: bytes | None, pointers: dict[str, str], rules: Redaction
+) -> tuple[dict[str, Any] | None, Any]:
+    """The decoded table and the payload, as far as the rules let them be seen."""
+    data = _parsed(body)
+    shown = rules.payload(data[0]) if data is not None else None
+    table = None
+    if isinstance(found, Table):
+        width = len(found.names)
+        hidden = _hidden(found, shown, pointers, rules)
+        rows = [found.values[row * width :][:width] for row in range(min(found.rows, _MAX_ROWS))]
+        table = {
+            "names": list(found.names),
+            "rows": found.rows,
+            "values": [
+                [
+                    REDACTED if is_hidden else rules.value(name, value)
+                    for name, value, is_hidden in zip(found.names, row, hidden, strict=True)
+                ]
+                for row in rows
+            ],
+        }
+        # A column that only the configuration names stands in the payload without a name.
+        covered = not any(hidden) or (shown is not None and _named(shown, found, hidden, pointers))
+    else:
+        covered = not rules.rules
+    if body is None:
+        return table, None
+    if not covered:
+        return table, REDACTED
+    return table, shown.data if shown is not None else f"{len(body)} bytes that are not JSON"
+
+
+def _named(shown: Shown, found: Table, hidden: list[bool], pointers: dict[str, str]) -> bool:
+    """Whether every hidden column was found, and hidden, where it stands in the payload."""
+    names = {part.lower() for hit in shown.hits for part in hit}
+    return all(
+        pointers.get(name, name).lower() in names
+        for name, is_hidden in zip(found.names, hidden, strict=True)
+        if is_hidden
+    )
+
+
+def _parsed(body: bytes | None) -> tuple[Any] | None:
+    if not body:
         return None
-    width = len(found.names)
-    rows = len(found.values) // width if width else 0
-    return {
-        "names": list(found.names),
-        "rows": rows,
-        "values": [
-            [
-                redaction.value(name, value)
-                for name, value in zip(
-                    found.names, found.values[row * width : (row + 1) * width], strict=True
-                )
-            ]
-            for row in range(min(rows, _MAX_ROWS))
-        ],
-    }
+    try:
+        return (orjson.loads(body),)
+    except orjson.JSONDecodeError:
+        pass
+    try:
+        return (json.loads(body),)  # bare NaN and Infinity are no JSON, but some servers write them
+    except (ValueError, RecursionError):
+        return None
 
 
 def _headers(lines: bytes, redaction: Redaction) -> dict[str, str]:
@@ -96,16 +157,3 @@ def _headers(lines: bytes, redaction: Redaction) -> dict[str, str]:
             hidden = redaction.hides(key) or redaction.hides(f"headers.{key}")
             headers[key] = REDACTED if hidden else _text(value).strip()
     return headers
-
-
-def _payload(body: bytes | None, found: object, redaction: Redaction) -> Any:
-    """The payload as JSON with hidden fields, or None; withheld where rules cannot be applied."""
-    if body is None:
-        return None
-    if redaction.rules and not isinstance(found, Table):
-        return REDACTED  # what was not understood may hold anything anywhere
-    try:
-        data = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return REDACTED if redaction.rules else f"{len(body)} bytes that are not JSON"
-    return redaction.payload(data, found.names if isinstance(found, Table) else ())

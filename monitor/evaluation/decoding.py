@@ -43,6 +43,16 @@ class Decoder:
         model = self._configured.get(key)
         return model.features or tuple(name for name, _ in model.json_features) if model else ()
 
+    def pointers(self, key: tuple[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+        """Where (model, version) has its features and predictions, as dotted paths by name.
+
+        Only of models whose configuration maps plain JSON.
+        """
+        model = self._configured.get(key)
+        if model is None:
+            return {}, {}
+        return _dotted(model.json_features), _dotted(model.json_predictions)
+
     def decode(
         self, named: tuple[str, str, str], record: Record
     ) -> tuple[Table | Undecodable, Table | Undecodable]:
@@ -68,6 +78,18 @@ class Decoder:
             self._seen.clear()
         self._specs[named] = spec
         return spec
+
+
+def _dotted(pointers: tuple[tuple[str, str], ...]) -> dict[str, str]:
+    """Steps into a list have no name of their own."""
+    return {
+        name: ".".join(
+            step.replace("~1", "/").replace("~0", "~")
+            for step in pointer.split("/")[1:]
+            if step != "*" and not step.isdecimal()
+        )
+        for name, pointer in pointers
+    }
 
 
 def _decode(spec: ModelSpec, record: Record) -> Decoded:

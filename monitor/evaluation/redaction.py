@@ -10,12 +10,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from fnmatch import translate
 from typing import Any
 from urllib.parse import unquote_plus
 
 REDACTED = "[redacted]"
 _MAX_DEPTH = 64
+_MAX_NAME = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A payload as it may be seen. ``hits`` are what was hidden: path and key of each field; the
+    key is empty when the whole payload had to be withheld for it."""
+
+    data: Any
+    hits: tuple[tuple[str, str], ...]
+
+    def covered_by(self, names: Iterable[str]) -> bool:
+        """Whether everything that was hidden is one of these decoded columns."""
+        have = {name.lower() for name in names}
+        return all(path.lower() in have or key.lower() in have for path, key in self.hits)
 
 
 class Redaction:
@@ -38,7 +54,7 @@ class Redaction:
         known = self._known.get(path)
         if known is None:
             known = self._decide(path.lower())
-            if len(self._known) < 10_000 and len(path) < 256:
+            if len(self._known) < 10_000 and len(path) < _MAX_NAME:
                 self._known[path] = known
         return known
 
@@ -53,7 +69,7 @@ class Redaction:
 
     def value(self, name: str, value: Any) -> Any:
         """A named value, hidden or with what is hidden inside of it."""
-        return REDACTED if self.hides(name) else self._inside(value, name, set(), 0)
+        return REDACTED if self.hides(name) else self._inside(value, name, [], 0)
 
     def target(self, target: str) -> str:
         """A request target whose query parameters are hidden by name."""
@@ -67,38 +83,46 @@ class Redaction:
             parts.append(f"{name}={REDACTED}" if hidden else part)
         return path + mark + "&".join(parts)
 
-    def payload(self, data: Any, fields: Iterable[str]) -> Any:
+    def payload(self, data: Any) -> Shown:
         """A JSON payload with hidden keys at any depth, and hidden tensors of the V2 protocol.
 
-        ``fields`` are the names of what was decoded from it. If one of them is hidden but has no
-        key of its own (a positional column), the whole payload is withheld.
+        It is withheld as a whole when a hidden name stands in it as a text: such a name names data
+        that are somewhere else, as the columns of a table do.
         """
-        found: set[str] = set()
-        shown = self._inside(data, "", found, 0)
-        for name in fields:
-            if self.hides(name) and name.lower() not in found:
-                return REDACTED
-        return shown
+        hits: list[tuple[str, str]] = []
+        data = self._inside(data, "", hits, 0)
+        if any(not key for _, key in hits):
+            return Shown(REDACTED, tuple(hits))
+        return Shown(data, tuple(hits))
 
-    def _inside(self, value: Any, path: str, found: set[str], depth: int) -> Any:
+    def _inside(self, value: Any, path: str, hits: list[tuple[str, str]], depth: int) -> Any:
         if self._matches is None:
             return value
         if depth > _MAX_DEPTH:
+            hits.append((path, ""))
             return REDACTED
         if isinstance(value, dict):
-            name = value.get("name")
-            if isinstance(name, str) and "data" in value and self.hides(name):
-                found.add(name.lower())
-                return {**value, "data": REDACTED}
-            shown: dict[str, Any] = {}
-            for key, item in value.items():
-                inner = f"{path}.{key}" if path else str(key)
-                if self.hides(inner):
-                    found.update((inner.lower(), str(key).lower()))
-                    shown[key] = REDACTED
-                else:
-                    shown[key] = self._inside(item, inner, found, depth + 1)
-            return shown
+            return self._object(value, path, hits, depth)
         if isinstance(value, list):
-            return [self._inside(item, path, found, depth + 1) for item in value]
+            return [self._inside(item, path, hits, depth + 1) for item in value]
+        if isinstance(value, str) and len(value) < _MAX_NAME and self.hides(value):
+            hits.append((value, ""))
+            return REDACTED
         return value
+
+    def _object(
+        self, value: dict[str, Any], path: str, hits: list[tuple[str, str]], depth: int
+    ) -> dict[str, Any]:
+        name = value.get("name")
+        if isinstance(name, str) and "data" in value and self.hides(name):
+            hits.append((name, name))
+            return {**value, "data": REDACTED}
+        shown: dict[str, Any] = {}
+        for key, item in value.items():
+            inner = f"{path}.{key}" if path else str(key)
+            if self.hides(inner):
+                hits.append((inner, str(key)))
+                shown[key] = REDACTED
+            else:
+                shown[key] = self._inside(item, inner, hits, depth + 1)
+        return shown

@@ -9,19 +9,26 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator
 
-from prometheus_client.core import HistogramMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from monitor import __version__
 from monitor.evaluation.plane import BREAKER_STATES, NOT_SENT, Plane
-from monitor.metrics.families import PREFIX, SERIES_LABELS, counter, gauge, pick, sketches
+from monitor.metrics.families import (
+    SERIES_LABELS,
+    QuantileFamily,
+    ValueFamily,
+    counter,
+    gauge,
+    pick,
+    sketches,
+)
 from monitor.metrics.processes import uses
 from monitor.sketch.distribution import QUANTILES, Distribution
 from monitor.sketch.reader import Snapshot
 from monitor.sketch.windows import WINDOW_NAMES, WINDOWS, group, since_start
 
 _QUANTILE_BY = ("model", "version", "arm", "role", "outcome")
-_QUANTILE_NAMES = (*(f"{q:g}" for q in QUANTILES), "1")
 
 _COUNTED = (
     ("requests", "requests", "Exchanges with a model server, by outcome.", SERIES_LABELS),
@@ -101,17 +108,16 @@ class PlaneCollector(Collector):
             "Time spent waiting for a connection to the model server.",
             snapshot.sketches_named("queue"),
         )
-        values: list[tuple[list[str], float]] = []
-        for window, seconds in zip(WINDOW_NAMES, WINDOWS, strict=True):
-            found = group(self._plane.windows.sketches("duration", seconds), _QUANTILE_BY)
-            values += _quantiles(found, window)
-        values += _quantiles(group(since_start(snapshot, "duration"), _QUANTILE_BY), "start")
-        yield gauge(
+        family = QuantileFamily(
             "request_duration_quantile_seconds",
             "Quantiles of the request duration over a window, within 1 %; 1 is the maximum.",
-            (*_QUANTILE_BY, "quantile", "window"),
-            values,
+            (*_QUANTILE_BY, "window"),
         )
+        for window, seconds in zip(WINDOW_NAMES, WINDOWS, strict=True):
+            found = group(self._plane.windows.sketches("duration", seconds), _QUANTILE_BY)
+            _add_quantiles(family, found, window)
+        _add_quantiles(family, group(since_start(snapshot, "duration"), _QUANTILE_BY), "start")
+        yield family
 
     def _gauges(self, snapshot: Snapshot) -> Iterator[Metric]:
         def summed(name: str, labels: tuple[str, ...]) -> list[tuple[list[str], float]]:
@@ -172,43 +178,30 @@ class PlaneCollector(Collector):
     def _evaluation(self) -> Iterator[Metric]:
         plane = self._plane
         pipeline = plane.pipeline
-        values = HistogramMetricFamily(
-            PREFIX + "prediction_value",
-            "Numeric predictions.",
-            labels=("model", "version", "arm", "prediction"),
-        )
+        output = ("model", "version", "arm", "prediction")
+        values = ValueFamily("prediction_value", "Numeric predictions.", output)
+        counts: list[tuple[list[str], float]] = []
         classes: list[tuple[list[str], float]] = []
         means: list[tuple[list[str], float]] = []
         for (model, version, arm), predictions in pipeline.predictions.items():
             for name, stats in predictions.by_name.items():
                 labels = [model, version, arm, name]
                 if stats.count:
-                    buckets = [
-                        ("+Inf" if edge == float("inf") else f"{edge:g}", count)
-                        for edge, count in stats.cumulative()
-                    ]
-                    # A sum over negative values may go down, so there is none: see the mean.
-                    values.add_metric(labels, buckets, None)
-                    values.add_sample(
-                        PREFIX + "prediction_value_count",
-                        dict(zip(("model", "version", "arm", "prediction"), labels, strict=True)),
-                        stats.count,
-                    )
+                    values.add(labels, stats.cumulative(), stats.total)
+                    counts.append((labels, stats.count))
                     mean = stats.summary()["mean"]
                     if mean is not None:
                         means.append((labels, mean))
                 classes += [([*labels, label], n) for label, n in stats.classes.items()]
         yield values
+        yield counter("prediction_values", "Numeric predictions, in number.", output, counts)
         yield gauge(
-            "prediction_mean",
-            "Mean of numeric predictions since the state began.",
-            ("model", "version", "arm", "prediction"),
-            means,
+            "prediction_mean", "Mean of numeric predictions since the state began.", output, means
         )
         yield counter(
             "prediction_class",
             "Predicted classes; rare ones beyond a limit are 'other'.",
-            ("model", "version", "arm", "prediction", "class"),
+            (*output, "class"),
             classes,
         )
         yield counter(
@@ -292,22 +285,20 @@ class PlaneCollector(Collector):
         )
 
 
-def _quantiles(
-    found: dict[tuple[str, ...], Distribution], window: str
-) -> list[tuple[list[str], float]]:
-    """Samples per outcome, and with the outcome ``all`` for the outcomes together."""
+def _add_quantiles(
+    family: QuantileFamily, found: dict[tuple[str, ...], Distribution], window: str
+) -> None:
+    """Series per outcome, and with the outcome ``all`` for the outcomes together."""
     together: dict[tuple[str, ...], Distribution] = {}
     for key, distribution in found.items():
         whole = (*key[:-1], "all")
         together[whole] = together.get(whole, Distribution()).merge(distribution)
-    samples: list[tuple[list[str], float]] = []
     for key, distribution in (*found.items(), *together.items()):
-        quantiles = distribution.quantiles()
-        if quantiles is None or distribution.maximum is None:
+        values = distribution.quantiles()
+        if values is None or distribution.maximum is None:
             continue
-        for name, value in zip(_QUANTILE_NAMES, (*quantiles, distribution.maximum), strict=True):
-            samples.append(([*key, name, window], value))
-    return samples
+        quantiles = [*zip(QUANTILES, values, strict=True), (1.0, distribution.maximum)]
+        family.add((*key, window), quantiles, distribution.count, distribution.sum_ns / 1e9)
 
 
 def _processes(snapshot: Snapshot) -> Iterator[Metric]:

@@ -12,6 +12,7 @@ from prometheus_client.core import (
     Metric,
 )
 from prometheus_client.samples import Exemplar as SampleExemplar
+from prometheus_client.utils import floatToGoString
 
 from monitor.evaluation.exemplars import Exemplar, ExemplarKey
 from monitor.sketch.buckets import CLASSIC_EDGES
@@ -21,7 +22,18 @@ from monitor.sketch.shared import SKETCH_SUM_NS
 
 PREFIX = "understudy_"
 SERIES_LABELS = ("model", "version", "arm", "role", "protocol", "outcome")
-EDGE_TEXTS = (*(str(edge) for edge in CLASSIC_EDGES), "+Inf")
+
+
+def number_text(value: float) -> str:
+    """A number as a label value, written as Prometheus writes it when it reads protobuf.
+
+    So the series of a scraper do not change with the format.
+    """
+    text: str = floatToGoString(value)  # type: ignore[no-untyped-call]
+    return text
+
+
+EDGE_TEXTS = (*(number_text(edge) for edge in CLASSIC_EDGES), "+Inf")
 
 
 def counter(
@@ -65,6 +77,48 @@ class SketchFamily(HistogramMetricFamily):
         super().__init__(PREFIX + name, text, labels=names)
         self.label_names = tuple(names)
         self.native: list[NativeSeries] = []
+
+
+class ValueFamily(HistogramMetricFamily):
+    """A histogram of values that may be negative.
+
+    Its sum can go down, so it is no counter; OpenMetrics forbids sum and count then. The protobuf
+    format has a place for the sum all the same.
+    """
+
+    def __init__(self, name: str, text: str, names: Sequence[str]) -> None:
+        super().__init__(PREFIX + name, text, labels=names)
+        self.sums: dict[tuple[str, ...], float] = {}
+
+    def add(
+        self, labels: Sequence[str], buckets: Iterable[tuple[float, int]], total: float
+    ) -> None:
+        """One series: pairs of upper edge and cumulative count, and the sum of the values."""
+        texts = [(number_text(edge), count) for edge, count in buckets]
+        self.add_metric(labels, texts, None)
+        self.sums[tuple(labels)] = total
+
+
+class QuantileFamily(Metric):
+    """Quantiles of windows as a summary; count and sum are those of the window as well."""
+
+    def __init__(self, name: str, text: str, names: Sequence[str]) -> None:
+        super().__init__(PREFIX + name, text, "summary")
+        self._names = tuple(names)
+
+    def add(
+        self,
+        labels: Sequence[str],
+        quantiles: Iterable[tuple[float, float]],
+        count: int,
+        total: float,
+    ) -> None:
+        """One series: pairs of quantile and value, the number of values and their sum."""
+        named = dict(zip(self._names, labels, strict=True))
+        for quantile, value in quantiles:
+            self.add_sample(self.name, {**named, "quantile": number_text(quantile)}, value)
+        self.add_sample(self.name + "_count", named, count)
+        self.add_sample(self.name + "_sum", named, total)
 
 
 def sketches(

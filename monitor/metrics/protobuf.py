@@ -12,7 +12,7 @@ from struct import pack
 from prometheus_client.core import Metric
 from prometheus_client.samples import Exemplar, Sample
 
-from monitor.metrics.families import SketchFamily
+from monitor.metrics.families import SketchFamily, ValueFamily
 from monitor.metrics.native import NativeHistogram, native_histogram
 
 CONTENT_TYPE = (
@@ -20,7 +20,7 @@ CONTENT_TYPE = (
 )
 
 _VARINT, _FIXED64, _BYTES = 0, 1, 2
-_TYPES = {"counter": 0, "gauge": 1, "histogram": 4}
+_TYPES = {"counter": 0, "gauge": 1, "summary": 2, "histogram": 4}
 
 
 def varint(value: int) -> bytes:
@@ -106,6 +106,8 @@ def encode(families: Iterable[Metric]) -> bytes:
 def _family(family: Metric) -> bytes:
     if family.type == "histogram":
         metrics = _histograms(family)
+    elif family.type == "summary":
+        metrics = _summaries(family)
     else:
         metrics = [_plain(family.type, sample) for sample in family.samples]
     if not metrics:
@@ -120,32 +122,56 @@ def _plain(kind: str, sample: Sample) -> bytes:
     return _labels(1, sample.labels) + _message(3 if kind == "counter" else 2, value)
 
 
-def _histograms(family: Metric) -> list[bytes]:
-    natives: dict[tuple[str, ...], NativeHistogram] = {}
-    if isinstance(family, SketchFamily):
-        natives = {series.labels: native_histogram(series.words) for series in family.native}
+def _by_series(family: Metric, leave_out: str) -> list[tuple[dict[str, str], list[Sample]]]:
+    """Samples that belong to one series: equal labels but for ``leave_out``."""
     series: dict[tuple[str, ...], tuple[dict[str, str], list[Sample]]] = {}
     for sample in family.samples:
-        labels = {name: value for name, value in sample.labels.items() if name != "le"}
+        labels = {name: value for name, value in sample.labels.items() if name != leave_out}
         series.setdefault(tuple(labels.values()), (labels, []))[1].append(sample)
+    return list(series.values())
+
+
+def _summaries(family: Metric) -> list[bytes]:
     metrics = []
-    for key, (labels, samples) in series.items():
+    for labels, samples in _by_series(family, "quantile"):
+        parts = []
+        for sample in samples:
+            value = float(sample.value)
+            if sample.name.endswith("_count"):
+                parts.append(_unsigned(1, int(value)))
+            elif sample.name.endswith("_sum"):
+                parts.append(_double(2, value))
+            else:
+                quantile = float(sample.labels["quantile"])
+                parts.append(_message(3, _double(1, quantile) + _double(2, value)))
+        metrics.append(_labels(1, labels) + _message(4, b"".join(parts)))
+    return metrics
+
+
+def _histograms(family: Metric) -> list[bytes]:
+    natives: dict[tuple[str, ...], NativeHistogram] = {}
+    sums = family.sums if isinstance(family, ValueFamily) else {}
+    if isinstance(family, SketchFamily):
+        natives = {series.labels: native_histogram(series.words) for series in family.native}
+    metrics = []
+    for labels, samples in _by_series(family, "le"):
+        key = tuple(labels.values())
         native = natives.get(key)
-        parts = [_classic(samples, native.count if native else None)]
+        parts = [_classic(samples, native.count if native else None, sums.get(key, 0.0))]
         if native:
             parts.append(_native(native))
         metrics.append(_labels(1, labels) + _message(7, b"".join(parts)))
     return metrics
 
 
-def _classic(samples: list[Sample], limit: int | None) -> bytes:
+def _classic(samples: list[Sample], limit: int | None, total: float) -> bytes:
     """Count, sum and classic buckets; none above ``limit``, the count of the native buckets.
 
     A sketch may have been read in the middle of an observation, and Prometheus refuses a histogram
     whose count is not that of its buckets.
     """
     parts = []
-    count, total = 0, 0.0
+    count = 0
     for sample in samples:
         if sample.name.endswith("_bucket"):
             count = int(sample.value) if limit is None else min(int(sample.value), limit)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor.evaluation.redaction import REDACTED, Redaction
+from monitor.evaluation.redaction import REDACTED, Redaction, Shown
 
 
 @pytest.mark.parametrize(
@@ -32,8 +32,8 @@ def test_what_a_rule_hides(rule: str, path: str, hidden: bool) -> None:
 
 
 def test_without_rules_nothing_is_hidden() -> None:
-    data = {"ssn": 1, "inputs": [{"name": "ssn", "data": [1]}]}
-    assert Redaction([]).payload(data, ["ssn"]) == data
+    data = {"ssn": 1, "inputs": [{"name": "ssn", "data": [1]}], "columns": ["ssn"]}
+    assert Redaction([]).payload(data) == Shown(data, ())
 
 
 def test_keys_at_any_depth_and_tensors_by_name() -> None:
@@ -45,7 +45,8 @@ def test_keys_at_any_depth_and_tensors_by_name() -> None:
             {"name": "x", "shape": [1], "data": [1]},
         ],
     }
-    assert redaction.payload(data, ["ssn", "x"]) == {
+    shown = redaction.payload(data)
+    assert shown.data == {
         "rows": [{"ssn": REDACTED, "x": 2}, {"deep": [{"customer": {"age": REDACTED}}]}],
         "inputs": [
             {"name": "ssn", "shape": [1], "data": REDACTED},
@@ -54,11 +55,34 @@ def test_keys_at_any_depth_and_tensors_by_name() -> None:
     }
 
 
-def test_a_positional_column_withholds_the_whole_payload() -> None:
-    redaction = Redaction(["ssn"])
-    data = {"columns": ["ssn", "x"], "data": [[123, 4]]}
-    assert redaction.payload(data, ["ssn", "x"]) == REDACTED
-    assert redaction.payload(data, ["x"]) == data
+def test_what_was_hidden_is_told() -> None:
+    redaction = Redaction(["ssn", "customer.*"])
+    shown = redaction.payload({"rows": [{"customer": {"Age": 3}}], "y": {"ssn": 1}})
+    assert shown.hits == (("rows.customer.Age", "Age"), ("y.ssn", "ssn"))
+    assert shown.covered_by(["age", "SSN"])
+    assert not shown.covered_by(["age"])
+    assert redaction.payload({"x": 1}).covered_by([])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"columns": ["ssn", "x"], "data": [[123, 4]]},
+        {"dataframe_split": {"columns": ["x", "SSN"], "data": [[1, 123]]}},
+        [{"field": "ssn", "value": 123}],
+    ],
+)
+def test_a_name_that_points_elsewhere_withholds_the_whole_payload(data: object) -> None:
+    shown = Redaction(["ssn"]).payload(data)
+    assert shown.data == REDACTED
+    assert not shown.covered_by([])
+
+
+def test_a_payload_that_is_too_deep_is_withheld() -> None:
+    data: object = 123
+    for _ in range(100):
+        data = [data]
+    assert Redaction(["ssn"]).payload(data).data == REDACTED
 
 
 def test_query_parameters() -> None:
@@ -94,4 +118,4 @@ def plant(data: object, at: int) -> object:
 
 @given(values, st.integers(0, 1000))
 def test_a_secret_is_never_shown(data: object, at: int) -> None:
-    assert SECRET not in repr(Redaction(["ssn"]).payload(plant(data, at), []))
+    assert SECRET not in repr(Redaction(["ssn"]).payload(plant(data, at)).data)

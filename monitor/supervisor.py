@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from monitor.config.compile import compile_plan, plan_json, worker_count
+from monitor.config.fields import split_address
 from monitor.config.load import load
-from monitor.config.model import Config, split_address
+from monitor.config.model import Config
 from monitor.errors import ConfigError, StateError, UnderstudyError
 from monitor.processes import Child
 

@@ -2,115 +2,57 @@
 
 from __future__ import annotations
 
-import ipaddress
-import re
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    WithJsonSchema,
-    WrapValidator,
-    model_validator,
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from monitor.config.fields import (
+    Address,
+    Columns,
+    Edges,
+    File,
+    HeaderName,
+    HeaderValue,
+    ModelPath,
+    Name,
+    Pointer,
+    Url,
+    Variable,
+    Workers,
+    is_loopback,
 )
-
 from monitor.config.units import Bytes, Seconds
 
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
-Name = Annotated[str, Field(pattern=_NAME)]
 Protocol = Literal["auto", "open-inference-v2", "kserve-v1", "mlflow", "json"]
-
-
-class Section(BaseModel):
-    """Unknown keys are refused: a misspelt limit must not silently be no limit."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-def _address(value: str) -> str:
-    split_address(value)
-    return value
-
-
-def split_address(value: str) -> tuple[str, int]:
-    """``host:port`` or ``[v6]:port`` as host and port. Raises ValueError."""
-    host, colon, port = value.rpartition(":")
-    if not colon or not port.isdecimal() or int(port) > 65535 or not host:
-        raise ValueError(f"{value!r} is no address: write host:port, as in 127.0.0.1:8080")
-    return host.removeprefix("[").removesuffix("]"), int(port)
-
-
-def _url(value: str) -> str:
-    try:
-        parts = urlsplit(value)
-        port = parts.port
-    except ValueError as error:
-        raise ValueError(f"{value!r} is no URL: {error}") from error
-    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
-        raise ValueError(f"{value!r} is no URL: write http://host:port or https://host:port")
-    if parts.query or parts.fragment or parts.username or parts.password:
-        raise ValueError(f"{value!r}: query, fragment and credentials have no place here")
-    return value
-
-
-def _model_path(value: str) -> str:
-    if not value.startswith("/") or not value.isascii() or any(c in value for c in "?# \t\r\n"):
-        raise ValueError(f"{value!r} is no path: it must start with / and hold no query or space")
-    if any("*" in segment and segment != "*" for segment in value.split("/")):
-        raise ValueError(f"{value!r}: * stands for a whole segment")
-    return value
-
-
-def _header_name(value: str) -> str:
-    if not re.fullmatch(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", value):
-        raise ValueError(f"{value!r} is no header name")
-    return value.lower()
-
-
-def _workers(value: object, _: object) -> int | Literal["auto"]:
-    if value == "auto":
-        return "auto"
-    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 256:
-        return value
-    raise ValueError(f"{value!r} is neither auto nor a number from 1 to 256")
-
-
-def _header_value(value: str) -> str:
-    if not re.fullmatch(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?", value):
-        raise ValueError(f"{value!r} is no header value: visible ASCII without space at its ends")
-    return value
-
-
-Address = Annotated[str, AfterValidator(_address)]
-Url = Annotated[str, AfterValidator(_url)]
-ModelPath = Annotated[str, AfterValidator(_model_path)]
-HeaderName = Annotated[str, AfterValidator(_header_name)]
-HeaderValue = Annotated[str, AfterValidator(_header_value)]
-Workers = Annotated[
-    int | Literal["auto"],
-    WrapValidator(_workers),
-    WithJsonSchema(
-        {"anyOf": [{"type": "integer", "minimum": 1, "maximum": 256}, {"const": "auto"}]}
-    ),
-]
-Pointer = Annotated[str, Field(pattern=r"^(/([^~]|~[01])*)?$")]
 
 _OWN_HEADERS = frozenset(
     ("host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "keep-alive")
 )
 
 
+class Section(BaseModel):
+    """Unknown keys are refused: a misspelt limit must not silently be no limit.
+
+    Values are taken strictly: ``rate: true`` is no number, ``version: 1`` is no text.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
+    )
+
+
 class ListenTls(Section):
-    certificate: str
+    """The certificate of the listener."""
+
+    certificate: File
     """PEM file with the certificate chain."""
-    key: str
+    key: File
     """PEM file with the private key."""
 
 
 class Listen(Section):
+    """Where clients connect. An address alone may also stand directly after ``listen:``."""
+
     address: Address
     """Where clients connect, as host:port; port 0 takes a free one."""
     tls: ListenTls | None = None
@@ -118,66 +60,62 @@ class Listen(Section):
 
 
 class Control(Section):
+    """Metrics, status page and control API."""
+
     listen: Address = "127.0.0.1:9090"
     """Metrics, status page and control API, as host:port."""
-    token_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
+    token_env: Variable | None = None
     """Name of the environment variable that holds the bearer token for calls that change state."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _no_literal_secret(cls, data: Any) -> Any:
-        if isinstance(data, dict) and "token" in data:
-            raise ValueError(
-                "token: secrets do not belong in the file; put it into an environment variable "
-                "and name that in token_env"
-            )
-        return data
 
     @property
     def loopback(self) -> bool:
         """Only this machine can connect."""
-        host = split_address(self.listen)[0]
-        try:
-            return ipaddress.ip_address(host).is_loopback
-        except ValueError:
-            return host == "localhost"
+        return is_loopback(self.listen)
 
 
 class JsonMapping(Section):
-    features: dict[str, Pointer] = Field(min_length=1)
+    """Where features and predictions are in plain JSON."""
+
+    features: dict[str, Pointer] = Field(min_length=1, examples=[{"age": "/customer/age"}])
     """Feature name to JSON pointer into the request."""
-    predictions: dict[str, Pointer] = Field(min_length=1)
+    predictions: dict[str, Pointer] = Field(min_length=1, examples=[{"score": "/result/score"}])
     """Prediction name to JSON pointer into the response."""
 
 
 class Model(Section):
+    """A model, and which requests are inferences of it."""
+
     name: Name
     """Label in metrics, and the name in the default paths."""
-    version: str = ""
+    version: str = Field(default="", max_length=63, examples=["1"])
     """Label in metrics."""
     protocol: Protocol = "auto"
     """Wire format; auto looks at path and content."""
-    paths: list[ModelPath] | None = None
+    paths: Annotated[list[ModelPath], Field(min_length=1)] | None = None
     """Paths of inference requests, * for one segment; by default those of the V1 and V2 protocols
-    for this name, and /invocations."""
-    features: list[str] = []
+    for this name, with versions, and /invocations."""
+    features: Columns = []
     """Names of positional input columns."""
-    predictions: list[str] = []
+    predictions: Columns = []
     """Names of positional outputs."""
     json_: JsonMapping | None = Field(default=None, alias="json")
     """Where features and predictions are, for protocol json."""
 
     @model_validator(mode="after")
     def _whole(self) -> Model:
-        if (self.protocol == "json") != (self.json_ is not None):
-            raise ValueError("protocol json and the json mapping belong together")
-        if self.protocol == "json" and not self.paths:
-            raise ValueError("protocol json needs paths")
+        if self.protocol == "json" and self.json_ is None:
+            raise ValueError("protocol json needs the json mapping of features and predictions")
+        if self.protocol != "json" and self.json_ is not None:
+            raise ValueError(f"the json mapping needs protocol json, not {self.protocol}")
+        if self.protocol == "json" and self.paths is None:
+            raise ValueError("protocol json needs paths: it has no usual ones")
         return self
 
 
 class UpstreamTls(Section):
-    ca: str | None = None
+    """How the certificate of a model server is checked."""
+
+    ca: File | None = None
     """PEM file of the authorities to trust; by default the system's."""
     verify: bool = True
     """False accepts any certificate: for tests only."""
@@ -186,6 +124,8 @@ class UpstreamTls(Section):
 
 
 class Timeouts(Section):
+    """How long a model server may take."""
+
     connect: Seconds = 2.0
     """For a new connection."""
     first_byte: Seconds = 30.0
@@ -195,6 +135,8 @@ class Timeouts(Section):
 
 
 class Upstream(Section):
+    """A model server."""
+
     name: Name
     """Label of the arm in metrics."""
     url: Url
@@ -203,7 +145,7 @@ class Upstream(Section):
     """How to check the certificate of an https URL."""
     host: HeaderValue | None = None
     """Host header to send."""
-    headers: dict[HeaderName, HeaderValue] = {}
+    headers: dict[HeaderName, HeaderValue] = Field(default={}, examples=[{"x-env": "shadow"}])
     """Added to each request, replacing the client's of the same name."""
     timeouts: Timeouts = Timeouts()
     """How long to wait."""
@@ -226,11 +168,15 @@ class Upstream(Section):
 
 
 class Champion(Upstream):
+    """The model server that answers clients."""
+
     name: Name = "champion"
     """Label of the arm in metrics."""
 
 
 class Breaker(Section):
+    """Stops copying to a server that fails, and tries again now and then."""
+
     failures: int = Field(default=5, ge=1)
     """Failures in a row that stop the copies."""
     open: Seconds = 5.0
@@ -240,8 +186,18 @@ class Breaker(Section):
     probes: int = Field(default=2, ge=1)
     """Successes that end the pauses."""
 
+    @model_validator(mode="after")
+    def _ordered(self) -> Breaker:
+        if self.max_open < self.open:
+            raise ValueError(
+                f"max_open ({self.max_open:g} s) must not be shorter than open ({self.open:g} s)"
+            )
+        return self
+
 
 class Queue(Section):
+    """Copies that wait for a connection, per worker."""
+
     requests: int = Field(default=1024, ge=0, le=1_000_000)
     """Copies that may wait for a connection, per worker."""
     bytes: Bytes = 16 * 1024 * 1024
@@ -249,7 +205,9 @@ class Queue(Section):
 
 
 class Mirror(Section):
-    rate: float = Field(default=1.0, ge=0.0, le=1.0, allow_inf_nan=False)
+    """How requests are copied to a challenger."""
+
+    rate: float = Field(default=1.0, ge=0.0, le=1.0, allow_inf_nan=False, examples=[0.1])
     """Share of the inference requests that is copied; which ones is decided by the request id."""
     timeout: Seconds = 5.0
     """For a copy, waiting included."""
@@ -264,18 +222,24 @@ class Mirror(Section):
 
 
 class Challenger(Upstream):
+    """A model server that gets copies. Nothing that it does reaches a client."""
+
     mirror: Mirror = Mirror()
     """How requests are copied to it."""
 
 
 class Capture(Section):
+    """What of a payload is kept for evaluation."""
+
     max_body: Bytes = 256 * 1024
     """Larger payloads leave only their size, and are not mirrored."""
-    headers: list[HeaderName] = []
+    headers: list[HeaderName] = Field(default=[], examples=[["x-segment"]])
     """Headers kept with the record, beside those that the codecs need."""
 
 
 class Limits(Section):
+    """What a client may do."""
+
     head: Bytes = Field(default=32 * 1024, ge=1024, le=60 * 1024)
     """Largest head of a request: 431."""
     target: Bytes = Field(default=8 * 1024, ge=256, le=60 * 1024)
@@ -291,19 +255,25 @@ class Limits(Section):
 
 
 class Records(Section):
+    """What the control API shows of single requests."""
+
     keep: int = Field(default=200, ge=0, le=10_000)
     """Recent records that /v1/records can show."""
-    redact: list[str] = []
+    redact: list[str] = Field(default=[], examples=[["ssn", "customer.*"]])
     """Globs over field names; what matches is not shown."""
 
 
 class Evaluation(Section):
-    prediction_buckets: list[float] = []
+    """How records are evaluated."""
+
+    prediction_buckets: Edges = []
     """Upper edges of the histogram of predicted values; by default fit for probabilities and for
     wide ranges."""
 
 
 class HandOff(Section):
+    """The queue of records between the planes."""
+
     max_bytes: Bytes = Field(default=8 * 1024 * 1024, ge=64 * 1024)
     """Records that a worker holds for the evaluation plane; more are dropped and counted."""
 
@@ -319,7 +289,7 @@ class Config(Section):
     """Metrics, status and control."""
     workers: Workers = "auto"
     """Processes of the data plane; auto: one per processor, at most 4."""
-    state_dir: str = "understudy-state"
+    state_dir: File = "understudy-state"
     """Folder for state that outlives a restart."""
     models: list[Model] = Field(min_length=1)
     """What counts as inference; anything else is forwarded and counted as model "other"."""

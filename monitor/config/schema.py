@@ -19,5 +19,9 @@ def json_schema() -> dict[str, Any]:
             {"type": "string", "examples": ["127.0.0.1:8080"]},
             {"$ref": "#/$defs/Listen"},
         ],
+        "examples": [
+            "127.0.0.1:8080",
+            {"address": "0.0.0.0:8443", "tls": {"certificate": "server.pem", "key": "server.key"}},
+        ],
     }
     return schema

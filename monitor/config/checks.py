@@ -1,0 +1,127 @@
+"""What only shows when the sections are seen together, or with the files that they name."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator, Mapping
+
+from monitor.config.compile import default_paths
+from monitor.config.fields import split_address
+from monitor.config.model import Config, ListenTls
+
+Problem = tuple[str, str]
+"""Dotted path and message."""
+
+
+def problems_of(config: Config) -> list[Problem]:
+    """All faults of a configuration whose file names are absolute; empty when it can be used."""
+    return [*_arms(config), *_models(config), *_addresses(config), *_certificates(config)]
+
+
+def problems_at_start(config: Config, environment: Mapping[str, str]) -> list[Problem]:
+    """Faults that depend on where the service starts, and not on the file alone."""
+    name = config.control.token_env
+    if name is None or environment.get(name) or config.control.loopback:
+        return []
+    message = (
+        f"the environment variable {name} is not set, and {config.control.listen} is open to other "
+        "machines"
+    )
+    return [("control.token_env", message)]
+
+
+def _arms(config: Config) -> Iterator[Problem]:
+    arms = {config.champion.name: "champion"}
+    for index, challenger in enumerate(config.challengers):
+        path = f"challengers[{index}]"
+        owner = arms.setdefault(challenger.name, path)
+        if owner != path:
+            yield f"{path}.name", f"{challenger.name!r} is already the name of {owner}"
+
+
+def _models(config: Config) -> Iterator[Problem]:
+    seen: dict[tuple[str, str], int] = {}
+    owners: dict[str, int] = {}
+    for index, model in enumerate(config.models):
+        path = f"models[{index}]"
+        if model.name == "other":
+            yield f"{path}.name", "'other' is the name of what is no inference; take another"
+        first = seen.setdefault((model.name, model.version), index)
+        if first != index:
+            version = f" with version {model.version!r}" if model.version else ""
+            yield f"{path}.name", f"{model.name!r}{version} is already models[{first}]"
+            continue
+        if model.paths is None:
+            mine = [owners.setdefault(one, index) for one in default_paths(model.name)]
+            if index not in mine:
+                message = f"is needed: the usual paths of {model.name!r} lead to an earlier model"
+                yield f"{path}.paths", message
+            continue
+        for number, one in enumerate(model.paths):
+            owner = owners.get(one)
+            if owner is not None and _claims(config, owner, one):
+                yield f"{path}.paths[{number}]", f"{one!r} already leads to models[{owner}]"
+            owners.setdefault(one, index)
+
+
+def _claims(config: Config, owner: int, path: str) -> bool:
+    """Whether ``path`` stands in the file for that model, rather than being one of its defaults."""
+    paths = config.models[owner].paths
+    return paths is not None and path in paths
+
+
+def _addresses(config: Config) -> Iterator[Problem]:
+    control = config.control
+    if not control.loopback and control.token_env is None:
+        yield (
+            "control.listen",
+            f"{control.listen!r} is open to other machines: name the environment variable with a "
+            "bearer token in control.token_env, or listen on 127.0.0.1",
+        )
+    if split_address(control.listen)[1] and control.listen == config.listen.address:
+        yield "control.listen", f"{control.listen!r} is already the address of listen"
+
+
+def _certificates(config: Config) -> Iterator[Problem]:
+    tls = config.listen.tls
+    if tls is not None:
+        missing = list(_unreadable("listen.tls", {"certificate": tls.certificate, "key": tls.key}))
+        yield from missing or _unusable(tls)
+    arms = {"champion": config.champion} | {
+        f"challengers[{index}]": challenger for index, challenger in enumerate(config.challengers)
+    }
+    for path, upstream in arms.items():
+        if upstream.tls is None or upstream.tls.ca is None:
+            continue
+        missing = list(_unreadable(f"{path}.tls", {"ca": upstream.tls.ca}))
+        if missing:
+            yield from missing
+            continue
+        try:
+            ssl.create_default_context(cafile=upstream.tls.ca)
+        except (OSError, ssl.SSLError):
+            yield f"{path}.tls.ca", f"{upstream.tls.ca!r} holds no certificate in PEM form"
+
+
+def _unreadable(path: str, files: Mapping[str, str]) -> Iterator[Problem]:
+    for key, name in files.items():
+        try:
+            with open(name, "rb") as file:
+                file.read(1)
+        except OSError as error:
+            yield f"{path}.{key}", f"{name!r} cannot be read: {error.strerror}"
+
+
+def _unusable(tls: ListenTls) -> Iterator[Problem]:
+    try:
+        # Without a password here OpenSSL would ask for one at the terminal.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
+            tls.certificate, tls.key, password=""
+        )
+    except (OSError, ssl.SSLError) as error:
+        reason = getattr(error, "reason", None) or str(error)
+        yield (
+            "listen.tls",
+            f"{tls.certificate!r} and {tls.key!r} are no certificate and its key, in PEM form and "
+            f"without a password ({reason.lower().replace('_', ' ')})",
+        )

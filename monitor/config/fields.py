@@ -1,0 +1,167 @@
+"""Kinds of values in the configuration file: names, addresses, URLs, paths, headers."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from itertools import pairwise
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, WithJsonSchema, WrapValidator
+from pydantic_core import PydanticCustomError
+
+NOT_SHOWN = "not_shown"
+"""Type of errors whose value may be a secret and must not be repeated in a message."""
+
+_ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
+_URL = re.compile(
+    r"(https?)://(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>[0-9]{1,5}))?"
+    r"(?:/[A-Za-z0-9\-._~!$&'()*+,;=:@%/]*)?",
+    re.IGNORECASE,
+)
+_SEGMENT = re.compile(r"\*(?::[A-Za-z]+)?|[^*]*")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def split_address(value: str) -> tuple[str, int]:
+    """``host:port`` or ``[v6]:port`` as host and port. Raises ValueError."""
+    match = _ADDRESS.fullmatch(value)
+    if match is None or int(match[2]) > 65535:
+        raise ValueError(
+            f"{value!r} is no address: write host:port, as in 127.0.0.1:8080 or [::1]:8080"
+        )
+    return match[1].strip("[]"), int(match[2])
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this machine can connect to ``host:port``."""
+    host = split_address(address)[0]
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _address(value: str) -> str:
+    split_address(value)
+    return value
+
+
+def _url(value: str) -> str:
+    if "@" in value.partition("://")[2].partition("/")[0]:
+        raise PydanticCustomError(
+            NOT_SHOWN, "credentials have no place in a URL (it is not shown here)"
+        )
+    if "?" in value or "#" in value:
+        raise ValueError(f"{value!r}: a query or fragment has no place here")
+    match = _URL.fullmatch(value)
+    if match is None:
+        raise ValueError(
+            f"{value!r} is no URL: write http://host:port or https://host:port, with a path or "
+            "without, in ASCII and without spaces"
+        )
+    if match["port"] is not None and not 0 < int(match["port"]) < 65536:
+        raise ValueError(f"{value!r}: the port must be from 1 to 65535")
+    if match["host"].startswith("["):
+        try:
+            ipaddress.IPv6Address(match["host"][1:-1])
+        except ValueError as error:
+            raise ValueError(f"{value!r} holds no IPv6 address: {error}") from error
+    return match[1].lower() + value[len(match[1]) :]
+
+
+def _model_path(value: str) -> str:
+    if not re.fullmatch(r"/[\x21-\x7e]*", value) or "?" in value or "#" in value:
+        raise ValueError(
+            f"{value!r} is no path: it starts with /, is ASCII, and has no query or space"
+        )
+    if not all(_SEGMENT.fullmatch(segment) for segment in value.split("/")):
+        raise ValueError(f"{value!r}: * stands for a whole segment, or for one up to a colon")
+    return value
+
+
+def _header_name(value: str) -> str:
+    if not re.fullmatch(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", value):
+        raise ValueError(f"{value!r} is no header name")
+    return value.lower()
+
+
+def _header_value(value: str) -> str:
+    if not re.fullmatch(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?", value):
+        raise ValueError(f"{value!r} is no header value: visible ASCII without space at its ends")
+    return value
+
+
+def _variable(value: str) -> str:
+    if not _VARIABLE.fullmatch(value):
+        raise PydanticCustomError(
+            NOT_SHOWN,
+            "must be the name of an environment variable, as in UNDERSTUDY_TOKEN; the token itself "
+            "does not belong in the file (what stands here is not shown)",
+        )
+    return value
+
+
+def _file(value: str) -> str:
+    if not value or "\0" in value:
+        raise ValueError(f"{value!r} is no file name")
+    return value
+
+
+def _workers(value: object, _: object) -> int | Literal["auto"]:
+    if value == "auto":
+        return "auto"
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 256:
+        return value
+    raise ValueError(f"{value!r} is neither auto nor a number from 1 to 256")
+
+
+def _different(value: list[str]) -> list[str]:
+    twice = sorted({item for item in value if value.count(item) > 1})
+    if twice:
+        raise ValueError(f"{twice[0]!r} stands twice in the list")
+    return value
+
+
+def _rising(value: list[float]) -> list[float]:
+    if any(low >= high for low, high in pairwise(value)):
+        raise ValueError(f"{value!r} must rise from edge to edge")
+    return value
+
+
+Name = Annotated[
+    str,
+    Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$", examples=["delays"]),
+]
+"""A label: letters, digits, dot, dash and underscore, at most 63."""
+Address = Annotated[str, AfterValidator(_address), Field(examples=["127.0.0.1:8080"])]
+Url = Annotated[
+    str,
+    AfterValidator(_url),
+    Field(examples=["http://127.0.0.1:8081", "https://models.example/delays"]),
+]
+ModelPath = Annotated[
+    str, AfterValidator(_model_path), Field(examples=["/v2/models/delays/infer", "/score/*"])
+]
+HeaderName = Annotated[str, AfterValidator(_header_name)]
+HeaderValue = Annotated[str, AfterValidator(_header_value)]
+Variable = Annotated[str, AfterValidator(_variable), Field(examples=["UNDERSTUDY_TOKEN"])]
+File = Annotated[str, AfterValidator(_file)]
+Pointer = Annotated[str, Field(pattern=r"^(/([^~]|~[01])*)?$", examples=["/customer/age"])]
+"""A JSON pointer (RFC 6901)."""
+Columns = Annotated[list[str], AfterValidator(_different)]
+Edges = Annotated[
+    list[Annotated[float, Field(allow_inf_nan=False)]],
+    AfterValidator(_rising),
+    Field(max_length=64, examples=[[0.1, 0.5, 0.9]]),
+]
+Workers = Annotated[
+    int | Literal["auto"],
+    WrapValidator(_workers),
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "integer", "minimum": 1, "maximum": 256}, {"const": "auto"}],
+            "examples": ["auto", 2],
+        }
+    ),
+]

@@ -1,0 +1,190 @@
+"""The plan says what the configuration means, and survives its trip to the worker."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from monitor.config.compile import compile_plan, default_paths, plan_json, worker_count
+from monitor.config.load import parse
+from monitor.config.model import Config
+from monitor.proxy.plan import Breaker, Plan
+
+SPECIMEN = """
+version: 1
+listen: 127.0.0.1:8080
+control: {listen: "127.0.0.1:9090", token_env: UNDERSTUDY_TOKEN}
+workers: 3
+models:
+  - name: delays
+    version: "1"
+    features: [a, b, c]
+    predictions: [p_late]
+  - name: scores
+    protocol: json
+    paths: ["/score/*"]
+    json: {features: {age: /customer/age}, predictions: {score: /result/score}}
+champion:
+  url: https://models.example/base/
+  tls: {verify: false, server_name: inner}
+  host: models.internal
+  timeouts: {connect: 500ms, first_byte: 10s, total: 2m}
+  max_connections: 7
+  max_waiting: 8
+  idle: 3s
+challengers:
+  - name: candidate
+    url: http://127.0.0.1:8082/prefix
+    headers: {X-Env: shadow}
+    mirror: {rate: 0.25, timeout: 1s, connections: 4, queue: {requests: 9, bytes: 1MiB},
+             max_response: 2KiB, breaker: {failures: 3, open: 1s, max_open: 9s, probes: 1}}
+  - {name: plain, url: "http://h", host: named.example}
+capture: {max_body: 1KiB, headers: [X-Segment]}
+limits: {head: 4KiB, target: 1KiB, connections: 5, header_timeout: 1s, keepalive: 2s, drain: 3s}
+handoff: {max_bytes: 1MiB}
+"""
+
+
+def plan(text: str, generation: int = 1) -> Plan:
+    return compile_plan(parse(text, "f.yaml", Path("/base")), generation)
+
+
+def test_everything_in_the_file_reaches_the_plan() -> None:
+    compiled = plan(SPECIMEN, 7)
+    assert compiled.generation == 7
+    assert compiled.arms == ("champion", "candidate", "plain")
+    champion = compiled.champion
+    assert (champion.host, champion.port, champion.path_prefix) == ("models.example", 443, "/base")
+    assert champion.tls is not None
+    assert (champion.tls.verify, champion.tls.server_name) == (False, "inner")
+    assert champion.host_header == "models.internal"
+    assert (champion.connect_timeout, champion.first_byte_timeout) == (0.5, 10.0)
+    assert (champion.total_timeout, champion.idle_timeout) == (120.0, 3.0)
+    assert (champion.max_connections, champion.max_waiting) == (7, 8)
+    candidate, plain = compiled.challengers
+    assert (candidate.upstream.host, candidate.upstream.port) == ("127.0.0.1", 8082)
+    assert candidate.upstream.path_prefix == "/prefix"
+    assert candidate.upstream.headers == (("x-env", "shadow"),)
+    assert candidate.upstream.max_connections == 4
+    assert (candidate.rate, candidate.timeout) == (0.25, 1.0)
+    assert (candidate.queue_requests, candidate.queue_bytes) == (9, 1024**2)
+    assert candidate.max_response_bytes == 2048
+    assert candidate.breaker == Breaker(3, 1.0, 9.0, 1)
+    assert (plain.upstream.port, plain.upstream.tls) == (80, None)
+    assert compiled.models[1].paths == ("/score/*",)
+    assert compiled.capture.max_body_bytes == 1024
+    assert compiled.capture.headers == ("x-segment",)
+    assert (compiled.limits.head_bytes, compiled.limits.target_bytes) == (4096, 1024)
+    assert (compiled.limits.connections, compiled.limits.header_timeout) == (5, 1.0)
+    assert (compiled.limits.keepalive_timeout, compiled.limits.drain_timeout) == (2.0, 3.0)
+    assert compiled.handoff.max_bytes == 1024**2
+
+
+def test_copies_carry_the_challengers_host_and_originals_the_clients() -> None:
+    compiled = plan(SPECIMEN.replace("  host: models.internal\n", ""))
+    assert compiled.champion.host_header is None
+    assert compiled.challengers[0].upstream.host_header == "127.0.0.1:8082"
+    assert compiled.challengers[1].upstream.host_header == "named.example"
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "port", "secure", "prefix"),
+    [
+        ("http://h", "h", 80, False, ""),
+        ("http://h/", "h", 80, False, ""),
+        ("HTTPS://H.example", "h.example", 443, True, ""),
+        ("https://h:8443/a/b/", "h", 8443, True, "/a/b"),
+        ("http://[::1]:8081", "::1", 8081, False, ""),
+        ("http://10.0.0.1:1/%7Ex", "10.0.0.1", 1, False, "/%7Ex"),
+    ],
+)
+def test_urls(url: str, host: str, port: int, secure: bool, prefix: str) -> None:
+    text = f'version: 1\nlisten: "a:1"\nmodels: [{{name: m}}]\nchampion: {{url: "{url}"}}\n'
+    champion = plan(text).champion
+    assert (champion.host, champion.port, champion.path_prefix) == (host, port, prefix)
+    assert (champion.tls is not None) is secure
+
+
+def test_the_usual_paths_of_a_model() -> None:
+    assert plan(SPECIMEN).models[0].paths == tuple(default_paths("delays"))
+    assert default_paths("m") == [
+        "/v2/models/m/infer",
+        "/v2/models/m/versions/*/infer",
+        "/v1/models/m:predict",
+        "/v1/models/m/versions/*:predict",
+        "/invocations",
+    ]
+
+
+def test_the_usual_paths_may_be_written_out() -> None:
+    paths = json.dumps(default_paths("m"))
+    text = f'version: 1\nlisten: "a:1"\nmodels: [{{name: m, paths: {paths}}}]\n'
+    assert plan(text + "champion: {url: 'http://h'}\n").models[0].paths == tuple(default_paths("m"))
+
+
+def test_workers() -> None:
+    config = parse(SPECIMEN, "f.yaml", Path("/"))
+    assert worker_count(config) == 3
+    assert 1 <= worker_count(config.model_copy(update={"workers": "auto"})) <= 4
+
+
+fraction = st.floats(0, 1, allow_nan=False)
+duration = st.floats(0.001, 3600)
+names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True)
+
+
+@st.composite
+def upstreams(draw: st.DrawFn, name: str) -> dict[str, Any]:
+    scheme = draw(st.sampled_from(["http", "https"]))
+    data: dict[str, Any] = {
+        "name": name,
+        "url": f"{scheme}://h:{draw(st.integers(1, 65535))}{draw(st.sampled_from(['', '/p']))}",
+        "timeouts": {"connect": draw(duration), "total": draw(duration)},
+        "headers": draw(st.dictionaries(names, st.sampled_from(["x", "a b"]), max_size=2)),
+    }
+    if scheme == "https":
+        data["tls"] = {"verify": draw(st.booleans()), "server_name": draw(st.none() | names)}
+    return data
+
+
+@st.composite
+def configurations(draw: st.DrawFn) -> Config:
+    arms = draw(st.lists(names, min_size=1, max_size=4, unique=True))
+    models = draw(st.lists(names, min_size=1, max_size=3, unique=True))
+    return Config.model_validate(
+        {
+            "version": 1,
+            "listen": "127.0.0.1:0",
+            "models": [{"name": name} for name in models],
+            "champion": draw(upstreams(arms[0])),
+            "challengers": [
+                {**draw(upstreams(arm)), "mirror": {"rate": draw(fraction)}} for arm in arms[1:]
+            ],
+            "capture": {"headers": draw(st.lists(names, max_size=2))},
+            "limits": {"drain": draw(duration), "head": draw(st.integers(1024, 61440))},
+        }
+    )
+
+
+# A header of the proxy's own is no valid configuration; the strategy cannot hit one by chance.
+@given(configurations(), st.integers(1, 2**40))
+def test_a_plan_survives_the_trip_through_json(config: Config, generation: int) -> None:
+    compiled = compile_plan(config, generation)
+    assert Plan.from_json(json.loads(json.dumps(plan_json(compiled)))) == compiled
+
+
+@given(configurations())
+def test_a_configuration_survives_the_trip_to_the_evaluation_plane(config: Config) -> None:
+    dumped = json.loads(json.dumps(config.model_dump(mode="json", by_alias=True)))
+    assert Config.model_validate(dumped) == config
+
+
+def test_a_plan_of_another_shape_is_refused() -> None:
+    data = plan_json(plan(SPECIMEN))
+    with pytest.raises(TypeError, match="unknown"):
+        Plan.from_json({**data, "surprise": 1})

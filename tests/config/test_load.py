@@ -1,0 +1,349 @@
+"""Bad files are refused with the path of the fault and a message that helps; good ones load."""
+
+from __future__ import annotations
+
+import ipaddress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from monitor.config.checks import problems_at_start
+from monitor.config.load import load, parse
+from monitor.errors import ConfigError
+
+HEAD = 'version: 1\nlisten: "127.0.0.1:8080"\n'
+MODELS = "models: [{name: m}]\n"
+CHAMPION = 'champion: {url: "http://127.0.0.1:8081"}\n'
+GOOD = HEAD + MODELS + CHAMPION
+
+
+def champion(more: str) -> str:
+    return HEAD + MODELS + "champion: {" + more + "}\n"
+
+
+def challenger(more: str) -> str:
+    return GOOD + 'challengers: [{name: a, url: "http://h", ' + more + "}]\n"
+
+
+def models(more: str) -> str:
+    return HEAD + "models: [" + more + "]\n" + CHAMPION
+
+
+def problems(text: str, base: Path = Path("/nowhere")) -> dict[str, str]:
+    with pytest.raises(ConfigError) as caught:
+        parse(text, "f.yaml", base)
+    found = dict(caught.value.problems)
+    assert len(found) == len(caught.value.problems)
+    assert all("\n" not in message for message in found.values())
+    return found
+
+
+BAD = [
+    # keys
+    (GOOD + "limitz: {}\n", "limitz", "did you mean 'limits'"),
+    (GOOD + "unheard: 1\n", "unheard", "known: capture, challengers, champion"),
+    (challenger("mirror: {braker: {}}"), "challengers[0].mirror.braker", "mean 'breaker'"),
+    (challenger("mirror: {queue: {byte: 1}}"), "challengers[0].mirror.queue.byte", "mean 'bytes'"),
+    (models("{name: m, jsn: {}}"), "models[0].jsn", "did you mean 'json'"),
+    (HEAD + MODELS, "champion", "is required"),
+    (GOOD + "challengers: [{url: 'http://h'}]\n", "challengers[0].name", "is required"),
+    (GOOD + "challengers:\n", "challengers", "is empty"),
+    # version, scalars
+    (GOOD.replace("version: 1", "version: 2"), "version", "must be 1 (found 2)"),
+    (GOOD.replace("version: 1", "version: '1'"), "version", "must be 1 (found '1')"),
+    (models("{name: m, version: 1}"), "models[0].version", "write it in quotes (found 1)"),
+    (GOOD + "state_dir: 2020-01-01\n", "state_dir", "write it in quotes"),
+    (GOOD + "state_dir: ''\n", "state_dir", "no file name"),
+    (models("{name: m, features: abc}"), "models[0].features", "must be a list (found 'abc')"),
+    (models("{name: m, features: [a, a]}"), "models[0].features", "'a' stands twice"),
+    (models(""), "models", "at least one entry"),
+    (models("m"), "models[0]", "must be a mapping with features, json, name"),
+    # addresses
+    (GOOD.replace('"127.0.0.1:8080"', "8080"), "listen", "must be host:port, or a mapping"),
+    (GOOD.replace(":8080", ":80800"), "listen", "'127.0.0.1:80800' is no address"),
+    (GOOD.replace("127.0.0.1:8080", ":8080"), "listen", "is no address: write host:port"),
+    (GOOD.replace("127.0.0.1:8080", "::1:8080"), "listen", "[::1]:8080"),
+    (GOOD + "control: {listen: 'a b:1'}\n", "control.listen", "is no address"),
+    (GOOD + "control: {listen: '127.0.0.1:8080'}\n", "control.listen", "address of listen"),
+    # numbers
+    (challenger("mirror: {rate: 1.5}"), "challengers[0].mirror.rate", "equal to 1 (found 1.5)"),
+    (challenger("mirror: {rate: -0.1}"), "challengers[0].mirror.rate", "equal to 0 (found -0.1)"),
+    (challenger("mirror: {rate: .nan}"), "challengers[0].mirror.rate", "finite"),
+    (challenger("mirror: {rate: true}"), "challengers[0].mirror.rate", "number (found True)"),
+    (challenger("mirror: {rate: '1'}"), "challengers[0].mirror.rate", "number (found '1')"),
+    (challenger("mirror: {connections: 0}"), "challengers[0].mirror.connections", "equal to 1"),
+    (GOOD + "workers: 0\n", "workers", "0 is neither auto nor a number from 1 to 256"),
+    (GOOD + "workers: true\n", "workers", "True is neither auto"),
+    (GOOD + "workers: many\n", "workers", "'many' is neither auto"),
+    # units
+    (GOOD + "limits: {drain: 5 sec}\n", "limits.drain", "with ms, s, m, h or d"),
+    (GOOD + "limits: {drain: 0}\n", "limits.drain", "must be greater than 0 (found 0)"),
+    (GOOD + "limits: {drain: .inf}\n", "limits.drain", "found inf"),
+    (GOOD + "limits: {drain: 31d}\n", "limits.drain", "equal to 2592000"),
+    (GOOD + f"limits: {{drain: 1{'0' * 400}}}\n", "limits.drain", "no duration"),
+    (GOOD + "limits: {head: 3MB}\n", "limits.head", "with KiB, MiB or GiB"),
+    (GOOD + "limits: {head: 1.5}\n", "limits.head", "1.5 is no size"),
+    (GOOD + "limits: {head: 64KiB}\n", "limits.head", "equal to 61440 (found 65536)"),
+    # URLs
+    (champion("url: 'ftp://h'"), "champion.url", "'ftp://h' is no URL: write http://"),
+    (champion("url: 'http://'"), "champion.url", "is no URL"),
+    (champion("url: 'http://h/?a=b'"), "champion.url", "query or fragment"),
+    (champion("url: 'http://h:0'"), "champion.url", "the port must be from 1 to 65535"),
+    (champion("url: 'http://h:65536'"), "champion.url", "the port must be from 1 to 65535"),
+    (champion("url: 'http://[::1'"), "champion.url", "is no URL"),
+    (champion("url: 'http://[1:2]'"), "champion.url", "no IPv6 address"),
+    (champion("url: 'http://h/a b'"), "champion.url", "without spaces"),
+    (champion("url: 'http://h/é'"), "champion.url", "in ASCII"),
+    (champion(r'url: "http://h/a\r\nx: y"'), "champion.url", "is no URL"),
+    (champion(r'url: "http://h\n"'), "champion.url", "is no URL"),
+    # headers and hosts
+    (challenger("headers: {'a b': x}"), "challengers[0].headers.a b", "no header name"),
+    (challenger(r'headers: {a: "b\r\nc: d"}'), "challengers[0].headers.a", "no header value"),
+    (challenger("headers: {a: 5}"), "challengers[0].headers.a", "write it in quotes"),
+    (challenger("headers: {Content-Length: '5'}"), "challengers[0]", "content-length is set by"),
+    (challenger(r'host: "a\nb"'), "challengers[0].host", "no header value"),
+    (GOOD + "capture: {headers: ['a:b']}\n", "capture.headers[0]", "no header name"),
+    # models
+    (models("{name: 'a b'}"), "models[0].name", "match pattern"),
+    (models("{name: other}"), "models[0].name", "name of what is no inference"),
+    (models("{name: m, protocol: kserve-v2}"), "models[0].protocol", "did you mean 'kserve-v1'"),
+    (models("{name: m, protocol: json}"), "models[0]", "needs the json mapping"),
+    (
+        models("{name: m, json: {features: {a: /a}, predictions: {b: /b}}}"),
+        "models[0]",
+        "needs protocol json, not auto",
+    ),
+    (
+        models("{name: m, protocol: json, json: {features: {a: /a}, predictions: {b: /b}}}"),
+        "models[0]",
+        "needs paths",
+    ),
+    (
+        models("{name: m, protocol: json, json: {features: {a: x}, predictions: {b: /b}}}"),
+        "models[0].json.features.a",
+        "match pattern",
+    ),
+    (
+        models("{name: m, protocol: json, json: {features: {}, predictions: {b: /b}}}"),
+        "models[0].json.features",
+        "at least",
+    ),
+    (models("{name: m, paths: [a]}"), "models[0].paths[0]", "starts with /"),
+    (models("{name: m, paths: ['/a?b']}"), "models[0].paths[0]", "no query"),
+    (models("{name: m, paths: ['/a*']}"), "models[0].paths[0]", "a whole segment"),
+    (models("{name: m, paths: []}"), "models[0].paths", "at least one"),
+    (models("{name: m}, {name: m}"), "models[1].name", "'m' is already models[0]"),
+    (models("{name: m}, {name: m, version: '2'}"), "models[1].paths", "an earlier model"),
+    (
+        models("{name: m, paths: [/a]}, {name: n, paths: [/b, /a]}"),
+        "models[1].paths[1]",
+        "'/a' already leads to models[0]",
+    ),
+    # arms
+    (challenger("name: champion").replace("name: a, ", ""), "challengers[0].name", "of champion"),
+    (
+        GOOD + "challengers: [{name: a, url: 'http://h'}, {name: a, url: 'http://i'}]\n",
+        "challengers[1].name",
+        "'a' is already the name of challengers[0]",
+    ),
+    (challenger("tls: {verify: false}"), "challengers[0]", "url is not https"),
+    (
+        challenger("mirror: {breaker: {open: 90s}}"),
+        "challengers[0].mirror.breaker",
+        "max_open (60 s) must not be shorter than open (90 s)",
+    ),
+    (
+        GOOD + "evaluation: {prediction_buckets: [1, 1]}\n",
+        "evaluation.prediction_buckets",
+        "must rise",
+    ),
+    # control
+    (GOOD + "control: {listen: '0.0.0.0:9090'}\n", "control.listen", "name the environment"),
+    (GOOD + "control: {listen: '[::]:9090'}\n", "control.listen", "open to other machines"),
+]
+
+
+@pytest.mark.parametrize(("text", "path", "message"), BAD, ids=[f"{p}-{m}" for _, p, m in BAD])
+def test_names_the_place_the_value_and_what_is_allowed(text: str, path: str, message: str) -> None:
+    found = problems(text)
+    assert list(found) == [path]
+    assert message in found[path]
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "message"),
+    [
+        (GOOD + "\tlimits: {}\n", "line 5, column 1", "cannot start any token"),
+        (GOOD + "limits: {head: 1\n", "line 6, column 1", "expected ',' or '}'"),
+        (GOOD + "version: 1\n", "line 5, column 1", "the key 'version' stands twice"),
+        (
+            GOOD + "limits: {head: 4096, head: 2048}\n",
+            "line 5, column 22",
+            "the key 'head' stands twice",
+        ),
+        (GOOD + "1: 2\n", "line 5, column 1", "the key 1 is no text"),
+        (GOOD + "limits: !!python/object:os.system {}\n", "line 5, column 9", "constructor"),
+        (GOOD + "limits: &a {x: *a}\n", "line 5, column 9", "recursive"),
+        (GOOD + "---\n" + GOOD, "line 5, column 1", "another document"),
+    ],
+)
+def test_faults_of_yaml_name_line_and_column(text: str, where: str, message: str) -> None:
+    found = problems(text)
+    assert list(found) == [""]
+    assert found[""].startswith(where)
+    assert message in found[""]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "must hold a mapping"),
+        ("- a\n", "must hold a mapping"),
+        ("a: \x00\n", "is no YAML"),
+        (GOOD + "limits: {head: " + "9" * 5000 + "}\n", "is no YAML"),
+        (GOOD + "x: " + "[" * 5000, "nested too deeply"),
+    ],
+)
+def test_what_is_no_configuration_at_all(text: str, message: str) -> None:
+    assert message in problems(text)[""]
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "message"),
+    [
+        (GOOD + "control: {token: s3cret}\n", "control.token", "name that in token_env"),
+        (GOOD + "control: {token_env: 's3cret!'}\n", "control.token_env", "environment variable"),
+        (champion("url: 'http://u:s3cret@h'"), "champion.url", "credentials"),
+        (challenger("password: s3cret"), "challengers[0].password", "secrets do not belong"),
+    ],
+)
+def test_secrets_are_refused_and_not_repeated(text: str, path: str, message: str) -> None:
+    found = problems(text)
+    assert message in found[path]
+    assert "s3cret" not in found[path]
+
+
+def test_all_problems_are_reported_at_once() -> None:
+    text = GOOD + "limits: {heda: 1, drain: x}\nfoo: 1\n"
+    assert set(problems(text)) == {"limits.heda", "limits.drain", "foo"}
+
+
+def test_unreadable_files(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file"):
+        load(tmp_path / "missing.yaml")
+    (tmp_path / "latin.yaml").write_bytes(b"a: \xe9")
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        load(tmp_path / "latin.yaml")
+
+
+def test_merged_and_repeated_nodes_are_allowed() -> None:
+    text = GOOD + (
+        "challengers:\n"
+        '  - &first {name: a, url: "http://h", mirror: {rate: 0.25}}\n'
+        "  - {<<: *first, name: b}\n"
+    )
+    first, second = parse(text, "f.yaml", Path("/")).challengers
+    assert (first.name, second.name) == ("a", "b")
+    assert first.mirror == second.mirror
+
+
+def test_an_open_control_address_needs_a_token_that_is_set() -> None:
+    text = GOOD + "control: {listen: '0.0.0.0:9090', token_env: A_TOKEN}\n"
+    config = parse(text, "f.yaml", Path("/"))
+    assert problems_at_start(config, {"A_TOKEN": "x"}) == []
+    for environment in ({}, {"A_TOKEN": ""}):
+        ((path, message),) = problems_at_start(config, environment)
+        assert path == "control.token_env"
+        assert "A_TOKEN is not set" in message
+
+
+def test_on_loopback_the_variable_may_be_missing() -> None:
+    for address in ("127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "localhost:1"):
+        text = GOOD + f"control: {{listen: '{address}', token_env: A_TOKEN}}\n"
+        assert problems_at_start(parse(text, "f.yaml", Path("/")), {}) == []
+
+
+# Files ------------------------------------------------------------------------------------------
+
+
+def certificate(folder: Path, name: str, password: bytes | None = None) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
+            critical=False,
+        )
+        .sign(key, hashes.SHA256())
+    )
+    (folder / f"{name}.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    (folder / f"{name}.key").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(password)
+            if password
+            else serialization.NoEncryption(),
+        )
+    )
+
+
+def listening(certificate: str, key: str) -> str:
+    tls = f"{{certificate: {certificate}, key: {key}}}"
+    return GOOD.replace('"127.0.0.1:8080"', f"{{address: '127.0.0.1:8080', tls: {tls}}}")
+
+
+def test_file_names_are_relative_to_the_file_and_must_exist(tmp_path: Path) -> None:
+    folder = tmp_path / "etc"
+    folder.mkdir()
+    certificate(folder, "a")
+    (folder / "f.yaml").write_text(listening("a.pem", "a.key") + "state_dir: ../state\n")
+    config = load(folder / "f.yaml")
+    assert config.listen.tls is not None
+    assert config.listen.tls.certificate == str(folder / "a.pem")
+    assert Path(config.state_dir).resolve() == tmp_path / "state"
+
+    found = problems(listening("b.pem", "b.key"), folder)
+    assert set(found) == {"listen.tls.certificate", "listen.tls.key"}
+    assert found["listen.tls.key"] == f"'{folder / 'b.key'}' cannot be read: " + (
+        "No such file or directory"
+    )
+
+
+def test_certificate_and_key_must_fit(tmp_path: Path) -> None:
+    certificate(tmp_path, "a")
+    certificate(tmp_path, "b")
+    assert (
+        "no certificate and its key"
+        in problems(listening("a.pem", "b.key"), tmp_path)["listen.tls"]
+    )
+
+
+def test_a_key_with_a_password_is_refused_and_not_asked_for(tmp_path: Path) -> None:
+    certificate(tmp_path, "a", password=b"secret")
+    assert "without a password" in problems(listening("a.pem", "a.key"), tmp_path)["listen.tls"]
+
+
+def test_authorities_must_be_certificates(tmp_path: Path) -> None:
+    text = GOOD + 'challengers: [{name: a, url: "https://h", tls: {ca: ca.pem}}]\n'
+    path = "challengers[0].tls.ca"
+    assert "cannot be read" in problems(text, tmp_path)[path]
+    (tmp_path / "ca.pem").write_text("nothing of the kind")
+    assert "no certificate in PEM form" in problems(text, tmp_path)[path]
+    certificate(tmp_path, "ca")
+    (arm,) = parse(text, "f.yaml", tmp_path).challengers
+    assert arm.tls is not None
+    assert arm.tls.ca == str(tmp_path / "ca.pem")

@@ -66,25 +66,25 @@ class Record:
     """
 
     __slots__ = (
-        "model",
         "arm",
-        "status",
-        "role",
-        "outcome",
-        "started",
         "duration_ns",
         "first_byte_ns",
+        "model",
+        "outcome",
         "queue_ns",
-        "request_size",
-        "response_size",
+        "request_body",
+        "request_headers",
         "request_id",
+        "request_size",
+        "response_body",
+        "response_headers",
+        "response_size",
+        "role",
+        "started",
+        "status",
+        "target",
         "trace_id",
         "unit",
-        "target",
-        "request_headers",
-        "response_headers",
-        "request_body",
-        "response_body",
     )
 
     model: int

@@ -17,10 +17,8 @@ def by_path(target: bytes) -> str | None:
     """The format whose inference path ends this request target; its query does not matter."""
     path = target.partition(b"?")[0].decode("latin-1")
     for pattern, protocol in _PATHS:
-        if (
-            pattern.fullmatch(path)
-            or pattern.search(path)
-            and path.endswith(("/infer", ":predict"))
+        if pattern.fullmatch(path) or (
+            pattern.search(path) and path.endswith(("/infer", ":predict"))
         ):
             return protocol
     return None

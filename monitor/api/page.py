@@ -28,7 +28,8 @@ ul { margin: .3rem 0; padding-left: 1.2rem; }
 
 _SCRIPT = """
 'use strict';
-const WINDOWS = [['10s', '10 s'], ['1m', '1 min'], ['5m', '5 min'], ['start', 'since start']];
+const WINDOWS = [['10s', '10 s', 10], ['1m', '1 min', 60], ['5m', '5 min', 300],
+  ['start', 'since start', 0]];
 function node(tag, text, kind) {
   const made = document.createElement(tag);
   if (text !== undefined) made.textContent = text;
@@ -75,14 +76,18 @@ function section(title, ...children) {
   return put(node('section'), node('h2', title), ...children);
 }
 function arm(a) {
-  const rows = WINDOWS.filter(([key]) => a.windows[key]).map(([key, text]) => {
+  const known = WINDOWS.filter(([key]) => a.windows[key]);
+  const rows = known.map(([key, text, full]) => {
     const w = a.windows[key];
-    return [text, number(w.count), rate(w.rate), [share(w.error_rate), w.errors ? 'bad' : ''],
+    // After a start a long window has not seen its whole length yet.
+    const label = w.seconds < 0.9 * full ? text + ' (' + age(w.seconds) + ' so far)' : text;
+    return [label, number(w.count), rate(w.rate), [share(w.error_rate), w.errors ? 'bad' : ''],
       time(w.p50), time(w.p90), time(w.p95), time(w.p99), time(w.p99_9), time(w.max)];
   });
-  const made = section(a.arm + ' (' + (a.role === 'mirror' ? 'challenger, mirrored' : 'champion')
-    + ')', table(['window', 'requests', 'per s', 'errors', 'p50', 'p90', 'p95', 'p99', 'p99.9',
-    'max'], rows));
+  const role = a.role === 'mirror' ? ' (challenger, mirrored)'
+    : a.arm === 'champion' ? '' : ' (champion)';
+  const made = section(a.arm + role, table(['window', 'requests', 'per s', 'errors', 'p50',
+    'p90', 'p95', 'p99', 'p99.9', 'max'], rows));
   let line = a.in_flight + ' in flight; outcomes since start: '
     + counts(Object.fromEntries(Object.entries(a.windows.start.outcomes)
         .map(([k, v]) => [k, v.count])));

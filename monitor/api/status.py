@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
@@ -172,6 +173,12 @@ def status(plane: Plane) -> dict[str, Any]:
             }
             for slot, pid in sorted(snapshot.slots.items())
         ],
+        "evaluation": {
+            "pid": os.getpid(),
+            "restarts": supervisor.evaluation_restarts,
+            "memory_bytes": use[os.getpid()].memory_bytes if os.getpid() in use else None,
+            "cpu_seconds": use[os.getpid()].cpu_seconds if os.getpid() in use else None,
+        },
         "arms": [
             _arm(plane, snapshot, arm, "mirror" if number else "primary", run_seconds)
             for number, arm in enumerate(plane.settings.arms)

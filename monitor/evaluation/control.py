@@ -24,6 +24,7 @@ class Supervisor:
 
     heard: bool = False
     workers: list[dict[str, Any]] = field(default_factory=list)
+    evaluation_restarts: int = 0
     generation: int = 0
     config_error: str | None = None
 
@@ -31,6 +32,7 @@ class Supervisor:
         """Take over a status message."""
         self.heard = True
         self.workers = [worker for worker in message.get("workers") or [] if "slot" in worker]
+        self.evaluation_restarts = int(message.get("evaluation_restarts") or 0)
         self.generation = int(message.get("generation") or 0)
         self.config_error = message.get("config_error")
 

@@ -246,6 +246,12 @@ class PlaneCollector(Collector):
                 for worker in supervisor.workers
             ],
         )
+        yield counter(
+            "evaluation_restarts",
+            "Times that the evaluation plane was started again.",
+            (),
+            [([], supervisor.evaluation_restarts)],
+        )
         yield gauge(
             "config_generation",
             "Number of the configuration in force.",

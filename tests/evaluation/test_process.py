@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -133,6 +134,24 @@ def test_a_state_that_cannot_be_written_stops_only_the_commits(tmp_path: Path) -
         plane.state_dir.unlink()
         worker.wait_for(frames.COMMIT, 2)
         assert plane.status()["state"]["error"] is None
+
+
+def test_a_full_disk_stops_only_the_commits(plane: PlaneProcess) -> None:
+    assert plane.process is not None
+    worker = WorkerEnd(plane)
+    worker.batch(1, [ROW])
+    worker.wait_for(frames.COMMIT, 1)
+    before = (plane.state_dir / "evaluation.json").read_bytes()
+    _, hard = resource.prlimit(plane.process.pid, resource.RLIMIT_FSIZE, (64, -1))
+    worker.batch(2, [ROW])
+    worker.wait_for(frames.ACK, 2)
+    eventually(lambda: plane.status()["state"]["error"])
+    # What was saved before is whole, and nothing half-written lies beside it.
+    assert (plane.state_dir / "evaluation.json").read_bytes() == before
+    assert [path.name for path in plane.state_dir.iterdir()] == ["evaluation.json"]
+    resource.prlimit(plane.process.pid, resource.RLIMIT_FSIZE, (hard, hard))
+    worker.wait_for(frames.COMMIT, 2)
+    assert plane.status()["state"]["error"] is None
 
 
 def test_a_bad_record_does_not_stop_its_batch(plane: PlaneProcess) -> None:

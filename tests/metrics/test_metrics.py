@@ -61,7 +61,7 @@ def plane(tmp_path: Path) -> Iterator[PlaneProcess]:
     stats = plane.stats()
     count_traffic(stats)
     with plane:
-        plane.report(0, config_error="bad")
+        plane.report(0, config_error="bad", evaluation_restarts=2)
         worker = WorkerEnd(plane)
         records = [
             encoded({"a": [None]}, {"p": [-0.5], "label": ["x"]}, trace_id=TRACE, duration=0.02),
@@ -129,6 +129,7 @@ def test_every_promised_name_is_there_with_its_value(plane: PlaneProcess) -> Non
     assert value("feature_rows_total", model="delays") == 2
     assert value("undecodable_total", part="request", reason="not_json") == 1
     assert value("workers") == 1
+    assert value("evaluation_restarts_total") == 2
     assert value("config_generation") == 1
     assert value("config_last_reload_successful") == 0
     assert value("state_write_failures_total") == 0

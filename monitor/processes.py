@@ -59,7 +59,7 @@ class Child:
         return self._process.pid if self._process is not None else None
 
     def tell(self, message: dict[str, Any]) -> None:
-        """Send an order; without effect while the child is away (it starts with the newest plan)."""
+        """Send an order; no effect while the child is away (it starts with the newest plan)."""
         if self._writer is not None and not self._writer.is_closing():
             self._writer.write(json.dumps(message).encode() + b"\n")
 

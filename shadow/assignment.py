@@ -4,8 +4,8 @@ A unit (a request id, a user) is hashed with a salt to a point. An :class:`Alloc
 points among the arms; every worker and replica that holds the same allocation decides alike without
 talking to another, and different salts give independent points.
 
-When weights change, cutting the range anew at cumulative weights would move units between arms whose
-weights stayed the same. An allocation therefore remembers its intervals: arms that shrink release
+When weights change, cutting the range anew at cumulative weights would move units between arms
+whose weights stayed the same. An allocation therefore remembers its intervals: arms that shrink release
 points, arms that grow take them, and everyone else stays (the least movement possible, since the
 moved mass is exactly the sum of the increases).
 

@@ -6,8 +6,8 @@ import re
 from functools import lru_cache
 
 _PATHS = (
-    (re.compile(r"/v2/models/[^/]+(?:/versions/[^/]+)?/infer"), "open-inference-v2"),
-    (re.compile(r"/v1/models/[^/]+(?:/versions/[^/]+)?:predict"), "kserve-v1"),
+    (re.compile(r".*/v2/models/[^/]+(?:/versions/[^/]+)?/infer"), "open-inference-v2"),
+    (re.compile(r".*/v1/models/[^/]+(?:/versions/[^/]+)?:predict"), "kserve-v1"),
     (re.compile(r"(?:.*/)?invocations"), "mlflow"),
 )
 
@@ -17,9 +17,7 @@ def by_path(target: bytes) -> str | None:
     """The format whose inference path ends this request target; its query does not matter."""
     path = target.partition(b"?")[0].decode("latin-1")
     for pattern, protocol in _PATHS:
-        if pattern.fullmatch(path) or (
-            pattern.search(path) and path.endswith(("/infer", ":predict"))
-        ):
+        if pattern.fullmatch(path):
             return protocol
     return None
 

@@ -6,7 +6,7 @@ what is on its way. Batches stay here until they are part of the evaluation plan
 are sent again after it crashed; what could not be kept that long is *lost*, and counted.
 
 The numbers live in shared memory, so a worker that is killed leaves them behind; its successor
-works out from them, and from what the evaluation plane says it holds, how many records died with it.
+works out from them, and from what the evaluation plane holds, how many records died with it.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from typing import Any, get_type_hints
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """TLS towards an upstream: ``ca`` is a PEM path (None: the system's), ``server_name`` for SNI."""
+    """TLS towards an upstream: ``ca`` is a PEM path (None: the system's)."""
 
     verify: bool = True
     ca: str | None = None
@@ -107,7 +107,7 @@ class Capture:
 
 @dataclass(frozen=True, slots=True)
 class HandOff:
-    """Bounds of the record queue of one worker: bytes not yet taken over by the evaluation plane."""
+    """Bounds of a worker's record queue: what the evaluation plane has not yet taken over."""
 
     max_bytes: int = 8 * 1024 * 1024
     batch_records: int = 256

@@ -17,7 +17,7 @@ from monitor.proxy.upstream import Sink, UpstreamConnection
 
 
 class Pool:
-    """``on_connect(ok)`` is told how each attempt to connect ended, ``on_retry()`` of each second one."""
+    """``on_connect(ok)`` is told how each attempt ended, ``on_retry()`` of each second one."""
 
     def __init__(
         self,

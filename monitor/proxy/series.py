@@ -43,7 +43,7 @@ class Series:
 class SeriesRow:
     """The series of one kind of exchange, one per outcome, made when first needed.
 
-    Every label comes from the configuration or from a closed list, so the number of rows is bounded.
+    Every label comes from the configuration or from a closed list, so the rows are bounded.
     Should the shared file be full all the same (many reloads with new names), what has no room of
     its own is counted under the model ``other``.
     """

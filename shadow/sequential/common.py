@@ -281,7 +281,7 @@ def logmeanexp(
     return logsumexp(x + np.asarray(log_weights, dtype=np.float64), axis)
 
 
-def _stirling_rest(x: Array) -> Array:
+def stirling_rest(x: Array) -> Array:
     """ln Gamma(x) - [(x - 1/2) ln x - x + ln(2 pi)/2] for x > 0, to about 1e-13."""
     big = np.maximum(x, 10.0)
     r = 1.0 / big
@@ -294,7 +294,7 @@ def _stirling_rest(x: Array) -> Array:
     return np.asarray(np.where(x >= 10.0, series, exact))
 
 
-def _stirling_rest_1(x: float) -> float:
+def stirling_rest_1(x: float) -> float:
     if x < 10.0:
         return math.lgamma(x) - ((x - 0.5) * math.log(x) - x + HALF_LOG_2PI)
     r = 1.0 / x
@@ -319,7 +319,7 @@ def log_beta_mixture(
     gap = a1 / total - p
     kl = a1 * np.log1p(gap / p) + b1 * np.log1p(-gap / (1.0 - p))
     shape = 0.5 * np.log(total / a1 / b1) + HALF_LOG_2PI
-    rest = _stirling_rest(a1) + _stirling_rest(b1) - _stirling_rest(total)
+    rest = stirling_rest(a1) + stirling_rest(b1) - stirling_rest(total)
     prior = a * np.log(p) + b * np.log1p(-p) - special.betaln(a, b)
     return np.asarray(kl + shape + rest + prior, dtype=np.float64)
 
@@ -331,7 +331,7 @@ def log_beta_mixture_1(k: float, n: float, p: float, a: float, b: float) -> floa
     gap = a1 / total - p
     kl = a1 * math.log1p(gap / p) + b1 * math.log1p(-gap / (1.0 - p))
     shape = 0.5 * math.log(total / a1 / b1) + HALF_LOG_2PI
-    rest = _stirling_rest_1(a1) + _stirling_rest_1(b1) - _stirling_rest_1(total)
+    rest = stirling_rest_1(a1) + stirling_rest_1(b1) - stirling_rest_1(total)
     prior = a * math.log(p) + b * math.log1p(-p)
     return kl + shape + rest + prior - float(special.betaln(a, b))
 

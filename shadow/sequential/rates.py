@@ -1,0 +1,234 @@
+"""Counts of events in two arms: is the challenger's share of them the share of its traffic?
+
+Errors, timeouts, clicks: under equal rates an event falls to the challenger with the probability
+rho with which records do, whatever the common intensity does over time (Poisson arrivals of any
+shared, time-varying intensity; or Bernoulli outcomes of any shared, drifting probability, looking
+only at the successes). So the count w of n events is a game against the coin rho.
+
+Lindon & Malek, "Anytime-valid inference for multinomial count data", arXiv:2011.03567, section 4.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+from scipy import optimize, special
+
+from shadow.sequential.common import (
+    Array,
+    EProcess,
+    Interval,
+    MergeRule,
+    SequentialError,
+    State,
+    binary,
+    choice,
+    count,
+    field,
+    log_beta_mixture,
+    log_beta_mixture_1,
+    log_beta_mixture_upper,
+    log_beta_upper,
+    positive,
+    probability,
+    real,
+)
+
+MAX_EPOCHS = 16
+_LOG_RATIO_LIMIT = 60.0
+
+
+class RateTest(EProcess):
+    """Ratio of the challenger's rate to the champion's, from counts of events.
+
+    log E = lnB(k p + w, k (1-p) + n - w) - lnB(k p, k (1-p)) - w ln p - (n-w) ln(1-p) for w of n
+    events in the challenger, where p = rho r/(rho r + 1 - rho) is the share expected at the ratio
+    ``null`` = r of the null hypothesis (1: equal rates; 1.2 with ``alternative="less"``:
+    "not proven to stay below 1.2 times"). One-sided, the mixture is cut to the alternative and
+    is valid for every ratio on the null hypothesis' side.
+
+    ``concentration`` is k: 10 to 50; 20 by default. ``share`` is rho, given with each update since
+    it is that at the time of assignment. Each distinct share is an epoch with counts of its own
+    and the epochs' e-values multiply (at most 16 distinct shares). Merge: additive.
+    """
+
+    kind: ClassVar[str] = "rates"
+    merge_rule: ClassVar[MergeRule] = MergeRule.ADDITIVE
+    _settings: ClassVar[tuple[str, ...]] = ("null", "alternative", "concentration")
+
+    def __init__(
+        self, null: float = 1.0, alternative: str = "two-sided", concentration: float = 20.0
+    ) -> None:
+        self.null = positive("null", null)
+        if not 1e-6 <= self.null <= 1e6:
+            raise SequentialError("null", f"must be a ratio between 1e-6 and 1e6, not {null!r}")
+        self.alternative = choice("alternative", alternative, "two-sided", "greater", "less")
+        self.concentration = positive("concentration", concentration)
+        self._epochs: dict[float, tuple[int, int]] = {}
+
+    @property
+    def challenger(self) -> int:
+        """Events of the challenger, over all epochs."""
+        return sum(w for w, _ in self._epochs.values())
+
+    @property
+    def events(self) -> int:
+        """Events of both arms, over all epochs."""
+        return sum(n for _, n in self._epochs.values())
+
+    def update(self, arms: npt.ArrayLike, share: float) -> None:
+        """Take events in order of arrival: 1 the challenger's, 0 the champion's."""
+        arm = binary("arms", arms)
+        rho, (w, n) = self._epoch(share)
+        if arm.size > 1:
+            rest = self._log_e({r: c for r, c in self._epochs.items() if r != rho})
+            along_w = w + np.cumsum(arm[:-1])
+            along_n = np.arange(n + 1.0, n + float(arm.size))
+            self._look(rest + float(self._along(along_w, along_n, rho).max()))
+        self._epochs[rho] = (w + int(arm.sum()), n + arm.size)
+        self._look()
+
+    def update_counts(self, challenger: int, champion: int, share: float) -> None:
+        """Take counts of events whose order is not known: one look for all of them."""
+        add, other = count("challenger", challenger), count("champion", champion)
+        rho, (w, n) = self._epoch(share)
+        self._epochs[rho] = (w + add, n + add + other)
+        self._look()
+
+    def _epoch(self, share: float) -> tuple[float, tuple[int, int]]:
+        rho = probability("share", share)
+        if rho not in self._epochs and len(self._epochs) >= MAX_EPOCHS:
+            raise SequentialError("share", f"took more than {MAX_EPOCHS} distinct values")
+        return rho, self._epochs.get(rho, (0, 0))
+
+    def _expected(self, rho: float, ratio: float) -> float:
+        return rho * ratio / (rho * ratio + 1.0 - rho)
+
+    def _along(self, w: Array, n: Array, rho: float) -> Array:
+        p, k = self._expected(rho, self.null), self.concentration
+        if self.alternative == "less":
+            w, p = n - w, 1.0 - p
+        a, b = k * p, k * (1.0 - p)
+        logs = log_beta_mixture(w, n, p, a, b)
+        if self.alternative != "two-sided":
+            with np.errstate(divide="ignore"):
+                logs = logs + np.log(special.betaincc(a + w, b + n - w, p))
+            logs = logs - log_beta_upper(p, a, b)
+        return np.asarray(logs)
+
+    def _log_e(self, epochs: Mapping[float, tuple[int, int]]) -> float:
+        total, k = 0.0, self.concentration
+        for rho, (w, n) in epochs.items():
+            p = self._expected(rho, self.null)
+            if self.alternative == "two-sided":
+                total += log_beta_mixture_1(w, n, p, k * p, k * (1.0 - p))
+            elif self.alternative == "greater":
+                total += log_beta_mixture_upper(w, n, p, k * p, k * (1.0 - p))
+            else:
+                total += log_beta_mixture_upper(n - w, n, 1.0 - p, k * (1.0 - p), k * p)
+        return total
+
+    @property
+    def log_e(self) -> float:
+        """Evidence against the null hypothesis now."""
+        return self._log_e(self._epochs)
+
+    @property
+    def estimate(self) -> float | None:
+        """The maximum-likelihood ratio of rates; None before an event, inf without the champion."""
+        w, n = self.challenger, self.events
+        if n == 0:
+            return None
+        if w in (0, n):
+            return 0.0 if w == 0 else math.inf
+
+        def score(log_ratio: float) -> float:
+            ratio = math.exp(log_ratio)
+            return w - sum(m * self._expected(rho, ratio) for rho, (_, m) in self._epochs.items())
+
+        limit = _LOG_RATIO_LIMIT
+        return math.exp(float(optimize.brentq(score, -limit, limit, xtol=1e-12)))
+
+    def interval(self, alpha: float = 0.05) -> Interval:
+        """The two-sided confidence sequence for the ratio of rates, as it stands now.
+
+        Every ratio whose two-sided e-value is below 1/alpha; [0, inf) before the first event.
+        """
+        goal = -math.log(probability("alpha", alpha))
+        estimate = self.estimate
+        if estimate is None:
+            return Interval(0.0, math.inf)
+        cells = [(rho / (1.0 - rho), w, n) for rho, (w, n) in self._epochs.items()]
+        k = self.concentration
+
+        def excess(log_ratio: float) -> float:
+            total = -goal
+            for odds, w, n in cells:
+                x = odds * math.exp(log_ratio)
+                p = x / (1.0 + x)
+                total += log_beta_mixture_1(w, n, p, k * p, k * (1.0 - p))
+            return total
+
+        limit = _LOG_RATIO_LIMIT / 2.0
+        centre = min(max(math.log(estimate), -limit), limit) if estimate > 0.0 else -limit
+        lower = 0.0 if estimate == 0.0 else math.exp(_outward(excess, centre, -1.0, limit))
+        upper = math.inf if math.isinf(estimate) else math.exp(_outward(excess, centre, 1.0, limit))
+        return Interval(lower, upper)
+
+    def merge(self, other: Self) -> Self:
+        """Add the counts of equal shares."""
+        self.check_same(other, *self._settings)
+        both = type(self)(self.null, self.alternative, self.concentration)
+        for part in (self, other):
+            for share, (w, n) in part._epochs.items():
+                rho, (w0, n0) = both._epoch(share)
+                both._epochs[rho] = (w0 + w, n0 + n)
+        both._epochs = dict(sorted(both._epochs.items()))
+        both._look()
+        return both
+
+    def to_dict(self) -> State:
+        """Settings, [share, w, n] per epoch, and the peak."""
+        return (
+            self.head()
+            | {name: getattr(self, name) for name in self._settings}
+            | {
+                "epochs": [[rho, w, n] for rho, (w, n) in sorted(self._epochs.items())],
+                "peak": self._peak,
+            }
+        )
+
+    @classmethod
+    def from_dict(cls, state: Mapping[str, Any]) -> Self:
+        """Undo :meth:`to_dict`."""
+        cls.check_head(state)
+        new = cls(**{name: field(state, name) for name in cls._settings})
+        epochs = field(state, "epochs")
+        if not isinstance(epochs, list) or any(
+            not isinstance(row, list) or len(row) != 3 for row in epochs
+        ):
+            raise SequentialError("epochs", "must be a list of [share, challenger, events]")
+        for share, w, n in epochs:
+            rho, _ = new._epoch(share)
+            if count("epochs", w) > count("epochs", n):
+                raise SequentialError("epochs", f"has {w} of {n} events in the challenger")
+            new._epochs[rho] = (int(w), int(n))
+        new._peak = real("peak", field(state, "peak"))
+        return new
+
+
+def _outward(excess: Callable[[float], float], start: float, sign: float, limit: float) -> float:
+    """Where ``excess`` first turns positive going from ``start`` in the direction ``sign``."""
+    step, inner = 0.05, start
+    if excess(start) > 0.0:
+        return start
+    while abs(inner) <= limit:
+        outer = inner + sign * step
+        if excess(outer) > 0.0:
+            return float(optimize.brentq(excess, inner, outer, xtol=1e-10)) + sign * 1e-10
+        inner, step = outer, 2.0 * step
+    return sign * math.inf

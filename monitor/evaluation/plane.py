@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from monitor.errors import StateError
 from monitor.evaluation.control import Supervisor
 from monitor.evaluation.pipeline import Pipeline
 from monitor.evaluation.redaction import Redaction
@@ -23,6 +24,7 @@ NOT_SENT = frozenset(("queue_full", "breaker_open", "body_too_large", "draining"
 BREAKER_STATES = ("closed", "open", "half_open")
 _RECENT_SECONDS = 10.0
 _STALE_SECONDS = 15.0
+_MARK = "started"
 
 
 @dataclass(slots=True)
@@ -52,17 +54,32 @@ class Plane:
     def run_seconds(self) -> float:
         """Age of the run: how long its directory has existed, over restarts of this process."""
         try:
-            begun = os.stat(self.run_dir / "started").st_mtime
+            begun = os.stat(self.run_dir / _MARK).st_mtime
         except OSError:
             begun = self.started
         return max(1e-3, time.time() - begun)
 
     def mark_run(self) -> None:
-        """Leave a mark in the run directory, so that a successor knows when the run began."""
+        """Leave the name of the run in its directory; its age is that of the run.
+
+        Raises StateError when the directory cannot be written.
+        """
         try:
-            os.close(os.open(self.run_dir / "started", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            if not self.owns_run():
+                (self.run_dir / _MARK).write_text(self.run)
+        except OSError as error:
+            raise StateError(f"{self.run_dir}: cannot be used: {error.strerror}") from error
+
+    def owns_run(self) -> bool:
+        """False when another service has taken over the directories.
+
+        That happens when the supervisor was killed and started again while this process, an orphan,
+        still takes in the last records: the saved state is then no longer its to write.
+        """
+        try:
+            return (self.run_dir / _MARK).read_text() == self.run
         except OSError:
-            pass  # there already, or not writable: then the age is that of this process
+            return False
 
     def reconfigure(self, path: Path) -> int:
         """Go on under another configuration. Raises ConfigError and changes nothing then."""

@@ -82,7 +82,7 @@ async def _tick(plane: Plane) -> None:
 async def _save(plane: Plane) -> None:
     while True:
         await asyncio.sleep(plane.settings.save_seconds)
-        if await plane.saver.save():
+        if plane.owns_run() and await plane.saver.save():
             plane.server.commit(plane.saver.saved)
 
 
@@ -107,7 +107,8 @@ async def run(plane: Plane, control: socket.socket) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await plane.saver.save()
+        if plane.owns_run():
+            await plane.saver.save()
         api.stop()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(serving, 3)

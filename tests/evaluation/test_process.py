@@ -90,6 +90,21 @@ def test_the_death_of_the_supervisor_is_the_end(plane: PlaneProcess) -> None:
     assert plane.wait() == 0
 
 
+def test_an_orphan_leaves_the_state_to_its_successor(tmp_path: Path) -> None:
+    with PlaneProcess(tmp_path) as plane:
+        worker = WorkerEnd(plane)
+        worker.batch(1, [ROW])
+        worker.wait_for(frames.COMMIT, 1)
+        saved = (plane.state_dir / "evaluation.json").read_bytes()
+        (plane.run_dir / "started").write_text("run-2")
+        worker.batch(2, [ROW])
+        worker.wait_for(frames.ACK, 2)
+        worker.close()
+        plane.hang_up()
+        assert plane.wait() == 0
+        assert (plane.state_dir / "evaluation.json").read_bytes() == saved
+
+
 def test_another_run_keeps_the_statistics_and_forgets_the_slots(tmp_path: Path) -> None:
     with PlaneProcess(tmp_path) as plane:
         worker = WorkerEnd(plane)

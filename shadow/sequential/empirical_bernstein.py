@@ -73,6 +73,9 @@ class EmpiricalBernstein(Process):
         x = self.bounds.scale(values)
         if not x.size:
             return
+        if x.size == 1:
+            self._take_one(float(x[0]))
+            return
         mean_before, bet = self.moments.step(x, math.log(2.0 / self.alpha))
         bet = np.minimum(bet, _CAP)
         v = (x - mean_before) ** 2  # the 4 of v cancels the 1/4 of psi
@@ -84,6 +87,20 @@ class EmpiricalBernstein(Process):
         self._running = self._running.intersect(
             Interval(float((centre - half).max()), float((centre + half).min()))
         )
+
+    def _take_one(self, x: float) -> None:
+        """A batch of one."""
+        log_term = math.log(2.0 / self.alpha)
+        mean_before = (0.5 + self.moments.sum) / (self.moments.n + 1)
+        bet = min(self.moments.step_one(x, log_term), _CAP)
+        v = (x - mean_before) ** 2
+        total, weighted, spread = self._sums.tolist()
+        total += bet
+        weighted += bet * x
+        spread += v * (-math.log1p(-bet) - bet)
+        self._sums = np.array((total, weighted, spread))
+        centre, half = weighted / total, (log_term + spread) / total
+        self._running = self._running.intersect(Interval(centre - half, centre + half))
 
     def _shape(self, sums: Array) -> tuple[Array, Array]:
         total = sums[:, 0]

@@ -11,8 +11,12 @@ import re
 
 from monitor.errors import HttpError
 
-_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[^\x00-\x08\x0a-\x1f\x7f]*)?")
-_TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\x00-\x08\x0a-\x1f\x7f]*")
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e]|\\[\t \x21-\x7e])*"'
+_SIZE_LINE = re.compile(
+    rb"([0-9A-Fa-f]{1,15})(?:;" + _TOKEN + rb"(?:=(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?)*"
+)
+_TRAILER = re.compile(_TOKEN + rb":[^\x00-\x08\x0a-\x1f\x7f]*")
 _FORBIDDEN_TRAILER = re.compile(
     rb"(?:content-length|transfer-encoding|host|connection|authorization|content-encoding|"
     rb"content-type|content-range|trailer|te)[:]",
@@ -70,6 +74,10 @@ class Chunked:
                 continue
             if state == _DONE:
                 break
+            if state == _DATA_END and not b"\r\n".startswith(
+                self._line + data[position : position + 2 - len(self._line)]
+            ):
+                raise HttpError(400, "bad_chunk", "a chunk is longer than it said")
             newline = data.find(b"\n", position)
             if newline < 0:
                 self._line += data[position:]
@@ -95,8 +103,6 @@ class Chunked:
             self._remaining = int(match[1], 16)
             self._state = _DATA if self._remaining else _TRAILERS
         elif self._state == _DATA_END:
-            if text:
-                raise HttpError(400, "bad_chunk", "a chunk is longer than it said")
             self._state = _SIZE
         elif not text:
             self._state = _DONE

@@ -54,7 +54,7 @@ _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _FIELD = re.compile(
     rb"(" + _TOKEN + rb"):[ \t]*((?:[^\x00-\x08\x0a-\x1f\x7f]*[^\x00-\x20\x7f])?)[ \t]*"
 )
-_REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e\x80-\xff]+) HTTP/1\.([01])")
+_REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]+) HTTP/1\.([01])")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([^\x00-\x08\x0a-\x1f\x7f]*))?")
 _DIGITS = re.compile(rb"[0-9]{1,18}")
 _HOST = re.compile(rb"[A-Za-z0-9\-._~%!$&'()*+,;=:\[\]]*")
@@ -237,16 +237,17 @@ def parse_request(block: bytes, target_limit: int) -> RequestHead:
                 raise HttpError(400, "bad_content_length", "Content-Length is repeated")
             length_seen = True
             head.length = _content_length(known[2])
-            head.framing_line = line
-            out.append(line)
+            head.framing_line = b"Content-Length: " + known[2]
+            out.append(head.framing_line)
         elif kind == TRANSFER_ENCODING:
             if chunked:
                 raise HttpError(400, "bad_transfer_encoding", "Transfer-Encoding is repeated")
             if known[2].lower() != b"chunked":
                 raise HttpError(501, "bad_transfer_encoding", "only the chunked coding is accepted")
             chunked = True
-            head.framing_line = line
-            out.append(line)
+            # In one spelling: not every parser takes the same white space and case for nothing.
+            head.framing_line = b"Transfer-Encoding: chunked"
+            out.append(head.framing_line)
         elif kind == CONNECTION:
             connection = (connection or set()) | _tokens(known[2])
         elif kind == EXPECT:
@@ -357,14 +358,14 @@ def parse_response(block: bytes, to_head: bool) -> ResponseHead:
                 if length is not None and length != value:
                     raise HttpError(502, "garbage", "the upstream sent two lengths")
                 if length is None:
-                    out.append(line)
+                    out.append(b"Content-Length: " + known[2])
                 length = value
             elif kind == TRANSFER_ENCODING:
                 codings = [part.strip(b" \t") for part in known[2].lower().split(b",")]
                 if chunked or codings[-1] != b"chunked" or codings.count(b"chunked") > 1:
                     raise HttpError(502, "garbage", "the upstream's transfer coding is unknown")
                 chunked = True
-                out.append(line)
+                out.append(b"Transfer-Encoding: " + b", ".join(codings))
             elif kind == CONNECTION:
                 connection = (connection or set()) | _tokens(known[2])
             elif kind == REQUEST_ID:

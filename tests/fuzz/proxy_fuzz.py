@@ -16,6 +16,7 @@ import random
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -192,7 +193,7 @@ class Bench:
     def pieces(self, data: bytes) -> list[bytes]:
         cuts = sorted(self.random.randrange(len(data) + 1) for _ in range(self.random.randrange(4)))
         edges = [0, *cuts, len(data)]
-        return [data[a:b] for a, b in zip(edges, edges[1:], strict=False) if a < b]
+        return [data[a:b] for a, b in pairwise(edges) if a < b]
 
     async def one(self, stream: bytes) -> None:
         """Run one input. Raises Failure."""
@@ -236,6 +237,8 @@ class Bench:
                         continue
                     # llhttp may stumble over the beginning of a line whose end we await; what we
                     # must not do is to take such a request for whole.
+                    if wire.closing:
+                        continue  # we have thought better of it
                     sink = connection.sink
                     if not isinstance(sink, Exchange) or sink.request_complete:
                         raise Failure(f"llhttp: {error!r}\n{data!r}") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -45,16 +44,27 @@ def main() -> None:
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="info",
     show_default=True,
+    envvar="UNDERSTUDY_LOG_LEVEL",
+    show_envvar=True,
+    help="What is logged to standard error.",
 )
 @click.option(
-    "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    envvar="UNDERSTUDY_LOG_FORMAT",
+    show_envvar=True,
+    help="Lines for people or for machines.",
 )
 def serve(config_path: Path, log_level: str, log_format: str) -> None:
     """Stand in front of a model server: forward, mirror, measure.
 
-    SIGHUP reads the configuration again, SIGTERM and Ctrl-C let requests finish and stop; a second
-    signal stops at once. Exits 0 after an orderly stop, 2 when the configuration is invalid or the
-    address is taken.
+    SIGHUP reads the configuration again; an invalid one is refused and the running one stays.
+    SIGTERM and Ctrl-C let requests finish and stop; a second one stops at once.
+
+    Exits 0 after an orderly stop, 1 when stopped at once, 2 when it cannot start: the configuration
+    is invalid, an address is taken or the state directory is in use.
 
     \b
     Example:
@@ -68,19 +78,21 @@ def serve(config_path: Path, log_level: str, log_format: str) -> None:
     set_up(log_level, log_format)
 
     def announce(supervisor: Supervisor) -> None:
-        control = f"http://{supervisor.config.control.listen}"
-        champion = supervisor.config.champion
+        listen, champion = supervisor.config.listen, supervisor.config.champion
+        scheme = "http" if listen.tls is None else "https"
+        count = len(supervisor.workers)
+        control = f"http://{supervisor.control_address}"
         click.echo(
-            f"ready: {supervisor.address} -> {champion.name} {champion.url} "
-            f"({len(supervisor.workers)} workers); status {control}/  metrics {control}/metrics",
-            err=True,
+            f"understudy {__version__} is ready: {scheme}://{supervisor.address} -> "
+            f"{champion.name} {champion.url} ({count} worker{'s' if count > 1 else ''}); "
+            f"status {control}/ metrics {control}/metrics"
         )
 
-    async def run() -> None:
-        await Supervisor(config_path, announce).run()
+    async def run() -> int:
+        return await Supervisor(config_path, announce).run()
 
     try:
-        asyncio.run(run())
+        sys.exit(asyncio.run(run()))
     except UnderstudyError as error:
         _fail(error)
 
@@ -152,9 +164,15 @@ def top(url: str, interval: float, once: bool, as_json: bool) -> None:
       understudy top
       understudy top --url http://127.0.0.1:9090 --once
     """
-    from monitor import top as view
+    from monitor.top import run
 
-    sys.exit(view.run(url, once=once, as_json=as_json, interval=interval))
+    sys.exit(run(url, once=once, as_json=as_json, interval=interval))
+
+
+@main.command()
+def version() -> None:
+    """Print the version."""
+    click.echo(f"understudy {__version__}")
 
 
 def _fail(error: UnderstudyError) -> NoReturn:
@@ -167,8 +185,3 @@ def _fail(error: UnderstudyError) -> NoReturn:
     else:
         click.echo(f"understudy: {error}", err=True)
     sys.exit(error.exit_code)
-
-
-if __name__ == "__main__":
-    logging.captureWarnings(True)
-    main()

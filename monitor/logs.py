@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import time
+
+LEVEL_VARIABLE = "UNDERSTUDY_LOG_LEVEL"
+FORMAT_VARIABLE = "UNDERSTUDY_LOG_FORMAT"
+"""How the supervisor tells its children what the user chose."""
 
 
 class _Json(logging.Formatter):
@@ -15,6 +20,7 @@ class _Json(logging.Formatter):
             + f".{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
+            "pid": record.process,
             "message": record.getMessage(),
         }
         if record.exc_info:
@@ -22,8 +28,15 @@ class _Json(logging.Formatter):
         return json.dumps(entry)
 
 
-def set_up(level: str = "info", style: str = "text") -> None:
-    """Send logs of ``level`` and above to standard error, as ``text`` or ``json``."""
+def set_up(level: str | None = None, style: str | None = None) -> None:
+    """Send logs of ``level`` and above to standard error, as ``text`` or ``json``.
+
+    What is not given comes from the environment, and is info and text otherwise. Child processes
+    inherit the choice.
+    """
+    level = level or os.environ.get(LEVEL_VARIABLE, "info")
+    style = style or os.environ.get(FORMAT_VARIABLE, "text")
+    os.environ[LEVEL_VARIABLE], os.environ[FORMAT_VARIABLE] = level, style
     handler = logging.StreamHandler(sys.stderr)
     if style == "json":
         handler.setFormatter(_Json())

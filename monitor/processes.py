@@ -7,24 +7,41 @@ events; when either end closes, the other side is gone.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import signal
 import socket
 import subprocess
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
 log = logging.getLogger(__name__)
 
-BACK_OFF_SECONDS = (0.1, 5.0)
-HEALTHY_SECONDS = 10.0
-"""After this long a child counts as healthy again and its next restart is quick."""
-
 Command = Callable[[int], Sequence[str]]
 """Builds the command line, given the number of the control socket's file descriptor."""
 OnEvent = Callable[["Child", dict[str, Any]], None]
+
+_LONGEST_LINE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class BackOff:
+    """Seconds to wait before a restart: from ``first``, doubling up to ``longest``.
+
+    A child that ran for ``healthy`` seconds begins at ``first`` again. One that has closed its
+    control line is given ``linger`` seconds to end.
+    """
+
+    first: float = 0.1
+    longest: float = 5.0
+    healthy: float = 10.0
+    linger: float = 10.0
+
+
+BACK_OFF = BackOff()
 
 
 class Child:
@@ -37,20 +54,19 @@ class Child:
         inherited: Sequence[int],
         on_event: OnEvent,
         on_change: Callable[[], None],
+        back_off: BackOff = BACK_OFF,
     ) -> None:
         self.name = name
         self.restarts = 0
         self.ready = False
-        self.exit_code: int | None = None
         self._command = command
         self._inherited = tuple(inherited)
         self._on_event = on_event
         self._on_change = on_change
+        self._back_off = back_off
         self._process: subprocess.Popen[bytes] | None = None
         self._writer: asyncio.StreamWriter | None = None
-        self._stopping = False
-        self._stopped = asyncio.Event()
-        self._wake = asyncio.Event()
+        self._stopping = asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._keep_running())
 
     @property
@@ -59,89 +75,103 @@ class Child:
         return self._process.pid if self._process is not None else None
 
     def tell(self, message: dict[str, Any]) -> None:
-        """Send an order; no effect while the child is away (it starts with the newest plan)."""
+        """Send an order; no effect while the child is away (it starts with the newest files)."""
         if self._writer is not None and not self._writer.is_closing():
             self._writer.write(json.dumps(message).encode() + b"\n")
 
     async def stop(self, patience: float) -> None:
         """Have it drain and end; kill it after ``patience`` seconds."""
-        self._stopping = True
-        self._wake.set()
+        self._stopping.set()
         self.tell({"do": "drain"})
-        try:
-            async with asyncio.timeout(patience):
-                await self._stopped.wait()
-        except TimeoutError:
+        _, late = await asyncio.wait((self._task,), timeout=patience)
+        if late:
             log.warning("%s did not end within %.0f s and is killed", self.name, patience)
             self.kill()
-            await self._stopped.wait()
+        await asyncio.gather(self._task, return_exceptions=True)
 
     def kill(self) -> None:
         """End it at once."""
-        self._stopping = True
-        self._wake.set()
+        self._stopping.set()
         if self._process is not None:
-            self._process.send_signal(signal.SIGKILL)
+            self._process.kill()
 
     async def _keep_running(self) -> None:
-        wait = BACK_OFF_SECONDS[0]
-        while not self._stopping:
+        back_off = self._back_off
+        wait = back_off.first
+        while not self._stopping.is_set():
             started = monotonic()
-            try:
-                await self._run_once()
-            except OSError as error:
-                log.error("%s cannot be started: %s", self.name, error)
-            if self._stopping:
+            ending = await self._run_once()
+            if self._stopping.is_set():
                 break
-            if monotonic() - started > HEALTHY_SECONDS:
-                wait = BACK_OFF_SECONDS[0]
-            log.error(
-                "%s ended with %s; restarting in %.1f s", self.name, _ending(self.exit_code), wait
-            )
+            if monotonic() - started > back_off.healthy:
+                wait = back_off.first
+            log.error("%s %s; restarting in %.1f s", self.name, ending, wait)
             self.restarts += 1
             self._on_change()
-            try:
-                async with asyncio.timeout(wait):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
-            wait = min(wait * 2, BACK_OFF_SECONDS[1])
-        self._stopped.set()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), wait)
+            wait = min(wait * 2, back_off.longest)
 
-    async def _run_once(self) -> None:
+    async def _run_once(self) -> str:
+        """Start it and stay until it has ended; says how it ended."""
         ours, theirs = socket.socketpair()
-        with theirs:
-            process = subprocess.Popen(
-                self._command(theirs.fileno()),
-                pass_fds=(*self._inherited, theirs.fileno()),
-                stdin=subprocess.DEVNULL,
-            )
-        self._process = process
-        self._on_change()
-        reader, self._writer = await asyncio.open_connection(sock=ours)
-        if self._stopping:
-            self.tell({"do": "drain"})
         try:
-            while line := await reader.readline():
-                event = json.loads(line)
-                if event.get("event") == "ready":
-                    self.ready = True
-                self._on_event(self, event)
+            with theirs:
+                process = self._process = subprocess.Popen(
+                    self._command(theirs.fileno()),
+                    pass_fds=(*self._inherited, theirs.fileno()),
+                    stdin=subprocess.DEVNULL,
+                    # A Ctrl-C at the terminal is for the supervisor, who stops them in order.
+                    process_group=0,
+                )
+        except OSError as error:
+            ours.close()
+            return f"cannot be started: {error}"
+        try:
+            await self._converse(ours)
         except OSError:
             pass  # it died with orders unread
         except ValueError as error:
             log.error("%s: the control line broke: %s", self.name, error)
             process.kill()
         finally:
-            self._writer.close()
             self._writer = None
             self.ready = False
-        # The line has ended, so the process ends by itself, or has ended.
-        self.exit_code = await asyncio.to_thread(process.wait)
+        code = await self._end_of(process)
         self._process = None
+        return f"ended by {_signal(-code)}" if code < 0 else f"ended with exit code {code}"
+
+    async def _converse(self, line: socket.socket) -> None:
+        reader, self._writer = await asyncio.open_connection(sock=line, limit=_LONGEST_LINE)
+        try:
+            self._on_change()
+            if self._stopping.is_set():
+                self.tell({"do": "drain"})
+            while text := await reader.readline():
+                event = json.loads(text)
+                if not isinstance(event, dict):
+                    raise ValueError(f"{text[:80]!r} is no event")
+                if event.get("event") == "ready":
+                    self.ready = True
+                try:
+                    self._on_event(self, event)
+                except Exception:  # a fault of ours must not cost a child that works
+                    log.exception("%s: %s could not be handled", self.name, event)
+        finally:
+            self._writer.close()
+
+    async def _end_of(self, process: subprocess.Popen[bytes]) -> int:
+        """The exit code. The line has ended, so the process has ended, or must end."""
+        waiting = asyncio.create_task(asyncio.to_thread(process.wait))
+        _, late = await asyncio.wait((waiting,), timeout=self._back_off.linger)
+        if late:
+            log.error("%s has closed its control line and lives on; it is killed", self.name)
+            process.kill()
+        return await waiting
 
 
-def _ending(code: int | None) -> str:
-    if code is not None and code < 0:
-        return f"signal {signal.Signals(-code).name}"
-    return f"exit code {code}"
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"  # real-time signals have no names

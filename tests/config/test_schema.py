@@ -18,7 +18,7 @@ def sections() -> Iterator[tuple[str, dict[str, Any]]]:
     yield from SCHEMA["$defs"].items()
 
 
-@pytest.mark.parametrize(("name", "section"), sections())
+@pytest.mark.parametrize(("name", "section"), list(sections()))
 def test_every_key_is_described_and_no_other_is_allowed(name: str, section: dict[str, Any]) -> None:
     assert section["additionalProperties"] is False
     for key, value in section["properties"].items():

@@ -1,0 +1,117 @@
+"""The command as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from monitor import __version__
+from tests.supervisor.service import ROOT
+
+GOOD = """
+version: 1
+listen: 127.0.0.1:0
+models: [{name: m}]
+champion: {url: "http://127.0.0.1:9"}
+"""
+
+
+def understudy(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "monitor", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=ROOT,
+    )
+
+
+@pytest.mark.parametrize(
+    "command", [(), ("serve",), ("config",), ("config", "check"), ("config", "schema"), ("top",)]
+)
+def test_help_has_examples(command: tuple[str, ...]) -> None:
+    done = understudy(*command, "--help")
+    assert done.returncode == 0
+    assert command == ("config",) or "Example" in done.stdout
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom monitor.cli import main\n"
+        "try: main(['serve', '--help'])\nexcept SystemExit: pass\n"
+        "print([m for m in ('pydantic', 'yaml', 'numpy', 'fastapi', 'rich', 'asyncio')"
+        " if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_supervisor_imports_nothing_of_the_evaluation_plane() -> None:
+    code = (
+        "import sys, monitor.supervisor\n"
+        "print([m for m in ('numpy', 'scipy', 'fastapi', 'rich', 'orjson', 'uvloop')"
+        " if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_version() -> None:
+    assert understudy("version").stdout == f"understudy {__version__}\n"
+
+
+def test_check_of_a_good_file(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(GOOD)
+    done = understudy("config", "check", file)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{file}: valid\n", "")
+
+
+def test_check_has_one_line_for_each_problem(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(GOOD + "limits: {drain: x, heda: 1}\n")
+    done = understudy("config", "check", file)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.splitlines() == [
+        f"{file}: limits.drain: 'x' is no duration: write seconds, or a number with ms, s, m, h or "
+        "d",
+        f"{file}: limits.heda: unknown key; did you mean 'head'?",
+    ]
+
+
+def test_check_for_machines(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(GOOD + "version: 1\n")
+    done = understudy("config", "check", "--json", file)
+    assert done.returncode == 2
+    answer = json.loads(done.stdout)
+    assert answer["valid"] is False
+    assert answer["problems"] == [
+        {"path": "", "message": "line 6, column 1: the key 'version' stands twice"}
+    ]
+    file.write_text(GOOD)
+    done = understudy("config", "check", "--json", file)
+    assert (done.returncode, json.loads(done.stdout)["valid"]) == (0, True)
+
+
+def test_schema_is_json() -> None:
+    schema = json.loads(understudy("config", "schema").stdout)
+    assert schema["title"] == "Understudy configuration"
+    assert set(schema["required"]) == {"version", "listen", "models", "champion"}
+
+
+@pytest.mark.parametrize("text", [None, "", GOOD + "limitz: {}\n"])
+def test_serve_refuses_an_invalid_file(tmp_path: Path, text: str | None) -> None:
+    file = tmp_path / "a.yaml"
+    if text is not None:
+        file.write_text(text)
+    done = understudy("serve", "--config", file)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"{file}: ")
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1

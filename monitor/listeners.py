@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from typing import Any
 
 from monitor.config.fields import split_address
 from monitor.errors import UnderstudyError
@@ -61,11 +62,11 @@ def shown(name: tuple[object, ...]) -> str:
     return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
 
 
-def _resolve(address: str) -> tuple[int, tuple[str | int, ...]]:
+def _resolve(address: str) -> tuple[int, tuple[Any, ...]]:
     host, port = split_address(address)
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     family, _, _, _, where = found[0]
-    return family, tuple(where)
+    return family, where
 
 
 def _failed(setting: str, address: str, error: OSError) -> ListenError:

@@ -1,4 +1,4 @@
-"""Real parts for the tests: Prometheus, nginx and others, from Debian's packages, without root.
+"""Real parts for the tests: Prometheus, nginx, wrk, from Debian's packages, without root.
 
 ``python -m tests.parts`` downloads the packages with apt and unpacks them below ``.parts/``; nothing
 is installed and no service starts. Where apt is missing, or offline, the parts are missing and the
@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ PACKAGES = {
     "wrk": ("wrk", "libluajit-5.1-2", "libluajit-5.1-common"),
 }
 _PLACES = ("usr/bin", "usr/sbin", "bin", "sbin")
+_APT = ("apt-get", "-o", "Acquire::http::Timeout=20", "-o", "Acquire::Retries=1")
 
 
 def find(part: str) -> Path | None:
@@ -49,21 +51,68 @@ def need(part: str) -> Path:
     return path
 
 
-def _fetch(part: str) -> str | None:
-    """Download and unpack one part; the reason if that fails."""
+def _missing_libraries(program: Path) -> list[str]:
+    if shutil.which("ldd") is None:
+        return []
+    listed = subprocess.run(
+        ["ldd", str(program)], env=environment(), capture_output=True, text=True
+    ).stdout
+    return [line.split()[0] for line in listed.splitlines() if "not found" in line]
+
+
+def _libraries_of(packages: tuple[str, ...]) -> list[str]:
+    """Packages with libraries that these need, as far as apt knows."""
+    listed = subprocess.run(
+        ["apt-cache", "depends", "--no-recommends", "--no-suggests", *packages],
+        capture_output=True,
+        text=True,
+    ).stdout
+    names = (line.partition("Depends: ")[2].strip() for line in listed.splitlines())
+    return sorted({name for name in names if name.startswith("lib") and name != "libc6"})
+
+
+def _unpack(packages: Sequence[str], target: Path) -> str | None:
+    """Download and unpack; the reason if that fails."""
     with tempfile.TemporaryDirectory() as folder:
         # apt drops its privileges to a user of its own, who must be able to write here.
         Path(folder).chmod(0o777)
-        download = subprocess.run(
-            ["apt-get", "download", *PACKAGES[part]], cwd=folder, capture_output=True, text=True
-        )
+        try:
+            download = subprocess.run(
+                [*_APT, "download", *packages],
+                cwd=folder,
+                capture_output=True,
+                text=True,
+                timeout=600,
+            )
+        except subprocess.TimeoutExpired:
+            return "apt-get takes too long"
         if download.returncode != 0:
-            return download.stderr.strip().splitlines()[-1] if download.stderr else "apt-get failed"
-        target = ROOT / PACKAGES[part][0]
+            return (download.stderr.strip() or "apt-get failed").splitlines()[-1]
         target.mkdir(parents=True, exist_ok=True)
         for package in sorted(Path(folder).glob("*.deb")):
-            subprocess.run(["dpkg", "-x", str(package), str(target)], check=True)
-    return None if find(part) else "the package does not hold the program"
+            unpacked = subprocess.run(["dpkg", "-x", str(package), str(target)])
+            if unpacked.returncode != 0:
+                return f"{package.name} cannot be unpacked"
+    return None
+
+
+def _fetch(part: str) -> str | None:
+    """Make ``part`` usable; the reason if that fails."""
+    target = ROOT / PACKAGES[part][0]
+    reason = _unpack(PACKAGES[part], target)
+    if reason is not None:
+        return reason
+    program = find(part)
+    if program is None:
+        return "the package does not hold the program"
+    if _missing_libraries(program):
+        libraries = _libraries_of(PACKAGES[part])
+        reason = _unpack(libraries, target) if libraries else None
+    missing = _missing_libraries(program)
+    if missing:
+        shutil.rmtree(target)  # a part that cannot run is worse than none
+        return reason or f"it needs {', '.join(missing)}"
+    return None
 
 
 def main() -> int:
@@ -75,7 +124,8 @@ def main() -> int:
         print(f"NOTICE: no apt here; tests that need {', '.join(missing)} are skipped")
         return 0
     if os.geteuid() == 0:
-        subprocess.run(["apt-get", "update", "-qq"], capture_output=True)
+        print("asking apt what there is …", flush=True)
+        subprocess.run([*_APT, "update", "-qq"], capture_output=True)
     for part in missing:
         if find(part) is not None:
             continue  # came with another's package

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,7 +18,7 @@ def compile_plan(config: model.Config, generation: int) -> plan.Plan:
     tls = config.listen.tls
     return plan.Plan(
         generation=generation,
-        champion=_upstream(config.champion, config.champion.max_connections),
+        champion=_champion(config.champion),
         models=tuple(
             plan.Model(m.name, m.version, m.protocol, tuple(m.paths or default_paths(m.name)))
             for m in config.models
@@ -60,11 +61,30 @@ def default_paths(name: str) -> list[str]:
     ]
 
 
+def _champion(champion: model.Champion) -> plan.Upstream:
+    return replace(
+        _upstream(champion),
+        connect_timeout=champion.timeouts.connect,
+        first_byte_timeout=champion.timeouts.first_byte,
+        total_timeout=champion.timeouts.total,
+        max_connections=champion.max_connections,
+        max_waiting=champion.max_waiting,
+    )
+
+
 def _challenger(challenger: model.Challenger) -> plan.Challenger:
     mirror = challenger.mirror
     return plan.Challenger(
-        # A copy does not carry the client's Host: it would name the champion.
-        upstream=_upstream(challenger, mirror.connections, host=_authority(challenger.url)),
+        upstream=replace(
+            _upstream(challenger),
+            # A copy does not carry the client's Host: it would name the champion.
+            host_header=challenger.host or urlsplit(challenger.url).netloc,
+            connect_timeout=mirror.timeout,
+            first_byte_timeout=mirror.timeout,
+            total_timeout=mirror.timeout,
+            max_connections=mirror.connections,
+            max_waiting=mirror.queue.requests,
+        ),
         rate=mirror.rate,
         timeout=mirror.timeout,
         queue_requests=mirror.queue.requests,
@@ -79,13 +99,8 @@ def _challenger(challenger: model.Challenger) -> plan.Challenger:
     )
 
 
-def _authority(url: str) -> str:
-    return urlsplit(url).netloc
-
-
-def _upstream(
-    upstream: model.Upstream, max_connections: int, host: str | None = None
-) -> plan.Upstream:
+def _upstream(upstream: model.Upstream) -> plan.Upstream:
+    """What champion and challengers have in common."""
     parts = urlsplit(upstream.url)
     secure = parts.scheme == "https"
     tls = upstream.tls or model.UpstreamTls()
@@ -95,12 +110,7 @@ def _upstream(
         port=parts.port or (443 if secure else 80),
         tls=plan.Tls(tls.verify, tls.ca, tls.server_name) if secure else None,
         path_prefix=parts.path.rstrip("/"),
-        host_header=upstream.host or host,
+        host_header=upstream.host,
         headers=tuple(upstream.headers.items()),
-        connect_timeout=upstream.timeouts.connect,
-        first_byte_timeout=upstream.timeouts.first_byte,
-        total_timeout=upstream.timeouts.total,
-        max_connections=max_connections,
-        max_waiting=upstream.max_waiting,
         idle_timeout=upstream.idle,
     )

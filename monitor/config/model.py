@@ -51,7 +51,7 @@ class ListenTls(Section):
 
 
 class Listen(Section):
-    """Where clients connect. An address alone may also stand directly after ``listen:``."""
+    """Where clients connect. An address alone may also stand directly after `listen:`."""
 
     address: Address
     """Where clients connect, as host:port; port 0 takes a free one."""
@@ -144,15 +144,10 @@ class Upstream(Section):
     tls: UpstreamTls | None = None
     """How to check the certificate of an https URL."""
     host: HeaderValue | None = None
-    """Host header to send."""
+    """Host header to send; by default the client's for the champion, that of the url for a
+    challenger."""
     headers: dict[HeaderName, HeaderValue] = Field(default={}, examples=[{"x-env": "shadow"}])
     """Added to each request, replacing the client's of the same name."""
-    timeouts: Timeouts = Timeouts()
-    """How long to wait."""
-    max_connections: int = Field(default=256, ge=1, le=65536)
-    """Connections to this server, per worker."""
-    max_waiting: int = Field(default=1024, ge=0, le=1_000_000)
-    """Requests that may wait for a connection, per worker; more are answered 503."""
     idle: Seconds = 4.0
     """A pooled connection that was idle for longer is not used again. Keep it below the model
     server's own limit (uvicorn: 5 s)."""
@@ -172,6 +167,12 @@ class Champion(Upstream):
 
     name: Name = "champion"
     """Label of the arm in metrics."""
+    timeouts: Timeouts = Timeouts()
+    """How long to wait."""
+    max_connections: int = Field(default=256, ge=1, le=65536)
+    """Connections to this server, per worker."""
+    max_waiting: int = Field(default=1024, ge=1, le=1_000_000)
+    """Requests that may wait for a connection, per worker; more are answered 503."""
 
 
 class Breaker(Section):
@@ -198,7 +199,7 @@ class Breaker(Section):
 class Queue(Section):
     """Copies that wait for a connection, per worker."""
 
-    requests: int = Field(default=1024, ge=0, le=1_000_000)
+    requests: int = Field(default=1024, ge=1, le=1_000_000)
     """Copies that may wait for a connection, per worker."""
     bytes: Bytes = 16 * 1024 * 1024
     """Bytes that copies may hold, per worker."""
@@ -210,7 +211,7 @@ class Mirror(Section):
     rate: float = Field(default=1.0, ge=0.0, le=1.0, allow_inf_nan=False, examples=[0.1])
     """Share of the inference requests that is copied; which ones is decided by the request id."""
     timeout: Seconds = 5.0
-    """For a copy, waiting included."""
+    """For a whole copy: waiting, connecting and the answer."""
     connections: int = Field(default=32, ge=1, le=65536)
     """Connections to the challenger, per worker."""
     queue: Queue = Queue()

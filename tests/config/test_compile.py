@@ -70,7 +70,8 @@ def test_everything_in_the_file_reaches_the_plan() -> None:
     assert (candidate.upstream.host, candidate.upstream.port) == ("127.0.0.1", 8082)
     assert candidate.upstream.path_prefix == "/prefix"
     assert candidate.upstream.headers == (("x-env", "shadow"),)
-    assert candidate.upstream.max_connections == 4
+    assert (candidate.upstream.max_connections, candidate.upstream.max_waiting) == (4, 9)
+    assert candidate.upstream.connect_timeout == 1.0
     assert (candidate.rate, candidate.timeout) == (0.25, 1.0)
     assert (candidate.queue_requests, candidate.queue_bytes) == (9, 1024**2)
     assert candidate.max_response_bytes == 2048
@@ -144,7 +145,7 @@ def upstreams(draw: st.DrawFn, name: str) -> dict[str, Any]:
     data: dict[str, Any] = {
         "name": name,
         "url": f"{scheme}://h:{draw(st.integers(1, 65535))}{draw(st.sampled_from(['', '/p']))}",
-        "timeouts": {"connect": draw(duration), "total": draw(duration)},
+        "idle": draw(duration),
         "headers": draw(st.dictionaries(names, st.sampled_from(["x", "a b"]), max_size=2)),
     }
     if scheme == "https":
@@ -161,7 +162,10 @@ def configurations(draw: st.DrawFn) -> Config:
             "version": 1,
             "listen": "127.0.0.1:0",
             "models": [{"name": name} for name in models],
-            "champion": draw(upstreams(arms[0])),
+            "champion": {
+                **draw(upstreams(arms[0])),
+                "timeouts": {"connect": draw(duration), "total": draw(duration)},
+            },
             "challengers": [
                 {**draw(upstreams(arm)), "mirror": {"rate": draw(fraction)}} for arm in arms[1:]
             ],

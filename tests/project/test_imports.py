@@ -1,0 +1,88 @@
+"""Who may import whom, beyond what the contracts can say: nothing that is not on the list."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+OURS = {"monitor", "shadow", "loadtest"}
+DISTRIBUTIONS = {"yaml": "pyyaml", "prometheus_client": "prometheus-client"}
+BROUGHT = {"starlette": "fastapi", "pydantic_core": "pydantic"}
+"""Modules that come with a distribution that we depend on, and belong to its interface."""
+
+
+def imported(folder: str) -> Iterator[tuple[Path, str]]:
+    """Every module that a file below ``folder`` imports, with the file; dotted."""
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    yield path, alias.name
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{path}: relative import"
+                yield path, node.module or ""
+
+
+def foreign(folder: str) -> Iterator[tuple[Path, str]]:
+    for path, module in imported(folder):
+        top = module.partition(".")[0]
+        if top not in sys.stdlib_module_names and top not in OURS:
+            yield path, top
+
+
+def test_shadow_imports_numpy_and_scipy_and_nothing_else() -> None:
+    assert {top for _, top in foreign("shadow")} <= {"numpy", "scipy"}
+
+
+def test_the_data_plane_imports_uvloop_and_nothing_else() -> None:
+    assert {top for _, top in foreign("monitor/proxy")} == {"uvloop"}
+    rooms = {
+        module
+        for _, module in imported("monitor/proxy")
+        if module.partition(".")[0] in OURS and not module.startswith("monitor.proxy")
+    }
+    allowed = {"record", "errors", "transport.frames", "sketch.shared", "sketch.buckets"}
+    parents = {"monitor", "monitor.transport", "monitor.sketch"}
+    assert rooms <= {f"monitor.{name}" for name in allowed} | parents | {"shadow.assignment"}
+
+
+def test_a_worker_loads_nothing_heavy() -> None:
+    code = "import sys, monitor.proxy.worker; print(*sorted(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    loaded = {module.partition(".")[0] for module in done.stdout.split()}
+    heavy = {
+        "numpy",
+        "scipy",
+        "pydantic",
+        "fastapi",
+        "starlette",
+        "orjson",
+        "yaml",
+        "click",
+        "rich",
+    }
+    assert "uvloop" in loaded
+    assert not loaded & heavy
+
+
+def test_dependencies_are_those_that_are_imported() -> None:
+    declared = {requirement.partition(">=")[0].lower() for requirement in PROJECT["dependencies"]}
+    used: dict[str, Path] = {}
+    for folder in OURS:
+        for path, top in foreign(folder):
+            name = BROUGHT.get(top) or DISTRIBUTIONS.get(top) or top
+            used.setdefault(name.replace("_", "-"), path)
+    assert set(used) == declared
+
+
+def test_every_dependency_has_a_lower_bound() -> None:
+    groups = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
+    assert all(">=" in requirement for group in groups for requirement in group)

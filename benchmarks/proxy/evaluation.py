@@ -2,24 +2,19 @@
 
 One process, no sockets: encoded batches of 256 records with 20 features and one prediction, in the
 wire formats that matter, each with as many mirrored answers as requests. Prints processor time per
-record and writes ``benchmarks/results/evaluation.json``.
-
-    python -m benchmarks.evaluation
+record.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import platform
 import resource
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.harness import Claim, Result, environment, median
 from monitor import record
 from monitor.evaluation.pipeline import Pipeline
 from monitor.evaluation.settings import Settings
@@ -27,7 +22,6 @@ from monitor.transport.server import Names
 
 FEATURES = 20
 BATCH = 256
-RESULTS = Path(__file__).parent / "results"
 TARGET_US = 15.0
 
 
@@ -118,58 +112,28 @@ def cost(protocol: str, mirrored: bool, repeats: int) -> list[float]:
     return figures
 
 
-def main() -> int:
-    repeats = 3 if os.environ.get("QUICK") else 15
-    measurements: dict[str, Any] = {}
+def run(quick: bool) -> Result:
+    """Measure every format; see the module's text."""
+    result = Result(
+        "proxy-evaluation",
+        environment(
+            numpy=np.__version__, batch=BATCH, features=FEATURES, form="quick" if quick else "full"
+        ),
+    )
+    rows: list[list[Any]] = []
     for protocol in ("open-inference-v2", "kserve-v1", "mlflow"):
         for mirrored in (False, True):
-            figures = cost(protocol, mirrored, repeats)
+            figures = cost(protocol, mirrored, 3 if quick else 15)
             name = f"{protocol}, {'half of it copies' if mirrored else 'requests and answers'}"
-            measurements[name] = {
-                "us_per_record_median": round(float(np.median(figures)), 2),
-                "us_per_record_min": round(min(figures), 2),
-                "us_per_record_max": round(max(figures), 2),
-            }
-            print(f"{name}: {measurements[name]['us_per_record_median']} µs per record")
-    worst = max(entry["us_per_record_median"] for entry in measurements.values())
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    claims = [
-        {
-            "claim": "CPU µs per record of 20 features, decoded and summarised, worst format",
-            "value": worst,
-            "target": TARGET_US,
-            "op": "<=",
-            "met": worst <= TARGET_US,
-        }
-    ]
-    environment = {
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "machine": platform.machine(),
-        "processors": os.cpu_count(),
-        "batch": BATCH,
-        "features": FEATURES,
-        "repeats": repeats,
-    }
-    measurements["peak resident memory of this benchmark, MiB"] = round(memory, 1)
-    document = {
-        "name": "evaluation",
-        "environment": environment,
-        "measurements": measurements,
-        "claims": claims,
-    }
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "evaluation.json").write_text(json.dumps(document, indent=2) + "\n")
-    lines = ["| what | CPU µs per record (median) | min | max |", "| --- | --- | --- | --- |"]
-    lines += [
-        f"| {name} | {entry['us_per_record_median']} | {entry['us_per_record_min']} |"
-        f" {entry['us_per_record_max']} |"
-        for name, entry in measurements.items()
-        if isinstance(entry, dict)
-    ]
-    (RESULTS / "evaluation.md").write_text("\n".join(lines) + "\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+            result.measurements[name] = figures
+            rows.append([name, median(figures), min(figures), max(figures)])
+    result.measurements["peak_resident_mib"] = (
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    )
+    result.tables.append(
+        ("Processor time per record, µs", ["what", "median", "least", "most"], rows)
+    )
+    worst = max(float(row[1]) for row in rows)
+    claim = "CPU µs per record of 20 features, decoded and summarised, worst format"
+    result.claims.append(Claim(claim, worst, TARGET_US, "<="))
+    return result

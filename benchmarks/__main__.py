@@ -1,0 +1,45 @@
+"""``python -m benchmarks``: run benchmarks by name, or all of them."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+NAMES = {
+    "proxy": "benchmarks.proxy",
+    "proxy-evaluation": "benchmarks.proxy.evaluation",
+}
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("names", nargs=-1)
+@click.option("--quick", is_flag=True, help="A short form: rougher figures, the same claims.")
+@click.option("--list", "list_", is_flag=True, help="List the benchmarks and end.")
+def main(names: tuple[str, ...], quick: bool, list_: bool) -> None:
+    """Run the benchmarks NAMES, or all; results go to benchmarks/results/.
+
+    \b
+    Examples:
+      python -m benchmarks proxy --quick
+      python -m benchmarks
+    """
+    if list_:
+        for name, module in NAMES.items():
+            text = (importlib.import_module(module).__doc__ or "").splitlines()[0]
+            click.echo(f"{name:<20} {text}")
+        return
+    unknown = [name for name in names if name not in NAMES]
+    if unknown:
+        raise click.UsageError(f"no benchmark {unknown[0]!r}; there are {', '.join(NAMES)}")
+    for name in names or NAMES:
+        click.echo(f"== {name}", err=True)
+        result = importlib.import_module(NAMES[name]).run(quick)
+        path = result.write()
+        click.echo(result.markdown())
+        click.echo(f"written to {path}", err=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

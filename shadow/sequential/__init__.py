@@ -4,6 +4,17 @@ Every method is a :class:`Process` with ``update``, ``merge``, ``to_dict`` and `
 ``docs/sequential.md`` for which question wants which.
 """
 
+from shadow.sequential.asymptotic import (
+    Gate,
+    MeanDifference,
+    PairedMean,
+    Readiness,
+    Status,
+    asymptotic_precision,
+    asymptotic_radius,
+)
+from shadow.sequential.asymptotic_adjusted import AdjustedDifference
+from shadow.sequential.asymptotic_blocks import BlockDifference, UnitDifference
 from shadow.sequential.betting import BettingInterval, BettingTest
 from shadow.sequential.common import (
     EProcess,
@@ -15,9 +26,21 @@ from shadow.sequential.common import (
     p_value,
     reject,
 )
+from shadow.sequential.dispersion import BoundedVariance, SpreadDifference
+from shadow.sequential.dkw import KolmogorovSmirnov, dkw_radius, double_stitching_bound, ks_p_value
 from shadow.sequential.empirical_bernstein import EmpiricalBernstein
+from shadow.sequential.histogram import edges_around, fold
 from shadow.sequential.label_betting import LabelBetting, log_odds_effect
+from shadow.sequential.msprt import MixtureSPRT, tune_tau
 from shadow.sequential.multiplicity import average, closed_e_bh, e_bh, familywise
+from shadow.sequential.normal_mixture import (
+    best_rho,
+    beta_binomial_bound,
+    gamma_exponential_bound,
+    gamma_poisson_bound,
+    normal_mixture_bound,
+    poly_stitching_bound,
+)
 from shadow.sequential.paired import (
     PairedMargin,
     PairedTest,
@@ -30,6 +53,7 @@ from shadow.sequential.proportions import (
     bernoulli_interval,
     tuned_concentration,
 )
+from shadow.sequential.quantile import QuantileSequence, quantile_shapes
 from shadow.sequential.rates import RateTest
 from shadow.sequential.spending import (
     Boundaries,
@@ -41,40 +65,75 @@ from shadow.sequential.spending import (
 )
 from shadow.sequential.split_difference import SplitDifference
 from shadow.sequential.srm import SplitCheck
+from shadow.sequential.tail import TailDetector, TailFinding, tail_thresholds
+from shadow.sequential.two_quantiles import QuantileComparison, quantile_ab_p_value
 
 __all__ = [
+    "AdjustedDifference",
     "BernoulliInterval",
     "BettingInterval",
     "BettingTest",
+    "BlockDifference",
     "Boundaries",
+    "BoundedVariance",
     "EProcess",
     "EmpiricalBernstein",
+    "Gate",
     "Interval",
+    "KolmogorovSmirnov",
     "LabelBetting",
+    "MeanDifference",
     "MergeRule",
+    "MixtureSPRT",
     "PairedMargin",
+    "PairedMean",
     "PairedTest",
     "Process",
+    "QuantileComparison",
+    "QuantileSequence",
     "RateTest",
+    "Readiness",
     "SequentialError",
     "SplitCheck",
     "SplitDifference",
+    "SpreadDifference",
+    "Status",
+    "TailDetector",
+    "TailFinding",
     "TwoProportions",
+    "UnitDifference",
+    "asymptotic_precision",
+    "asymptotic_radius",
     "average",
     "bernoulli_interval",
+    "best_rho",
+    "beta_binomial_bound",
     "boundaries",
     "closed_e_bh",
+    "dkw_radius",
+    "double_stitching_bound",
     "e_bh",
+    "edges_around",
     "exit_probabilities",
     "familywise",
+    "fold",
+    "gamma_exponential_bound",
+    "gamma_poisson_bound",
+    "ks_p_value",
     "load",
     "log_odds_effect",
+    "normal_mixture_bound",
     "obrien_fleming",
     "p_value",
     "pair_differences",
     "pocock",
+    "poly_stitching_bound",
     "power_family",
+    "quantile_ab_p_value",
+    "quantile_shapes",
     "reject",
+    "tail_thresholds",
     "tune_concentration",
+    "tune_tau",
     "tuned_concentration",
 ]

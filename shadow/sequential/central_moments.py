@@ -1,0 +1,133 @@
+"""Mean, variance, skew, kurtosis and lag-1 correlation of a stream, mergeable and stable.
+
+Central sums are updated and merged by Pebay's formulas (Sandia report SAND2008-6212, equations 2.1
+and 3.1), which do not cancel however large the mean is.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Self
+
+import numpy as np
+
+from shadow.sequential.common import Array, SequentialError, count, real
+
+
+class CentralMoments:
+    """n, mean and the sums of (x - mean)^k, k = 2, 3, 4, and of squared successive differences."""
+
+    __slots__ = ("last", "m2", "m3", "m4", "mean", "n", "pairs", "steps")
+
+    def __init__(self) -> None:
+        self.n = 0
+        self.mean = self.m2 = self.m3 = self.m4 = 0.0
+        self.pairs = 0  # successive records that were seen together
+        self.steps = 0.0  # sum of their squared differences
+        self.last: float | None = None
+
+    @property
+    def variance(self) -> float:
+        """The unbiased variance; 0 with fewer than two records."""
+        return self.m2 / (self.n - 1) if self.n > 1 else 0.0
+
+    @property
+    def skewness(self) -> float:
+        """Third standardised moment; 0 without spread."""
+        return math.sqrt(self.n) * self.m3 / self.m2**1.5 if self.m2 > 0.0 else 0.0
+
+    @property
+    def effective(self) -> float:
+        """How many records the variance rests on: n / kurtosis.
+
+        A third of n for normal data, the number of events for rare ones, a handful when one record
+        dominates; 0 without spread.
+        """
+        return self.m2 * self.m2 / self.m4 if self.m4 > 0.0 else 0.0
+
+    @property
+    def autocorrelation(self) -> float:
+        """Correlation of successive records, 1 - (mean squared step) / (2 variance).
+
+        von Neumann's ratio; 0 before there is spread and a pair.
+        """
+        if self.m2 <= 0.0 or not self.pairs:
+            return 0.0
+        return 1.0 - 0.5 * (self.steps / self.pairs) / (self.m2 / self.n)
+
+    def add(self, x: Array) -> None:
+        """Take a batch in its order of arrival."""
+        if not x.size:
+            return
+        if x.size == 1:
+            self._add_one(float(x[0]))
+            return
+        if self.last is not None:
+            self.steps += (float(x[0]) - self.last) ** 2
+            self.pairs += 1
+        d = np.diff(x)
+        self.steps += float(np.dot(d, d))
+        self.pairs += x.size - 1
+        self.last = float(x[-1])
+        mean = float(x.mean())
+        gap = x - mean
+        square = gap * gap
+        self._join(
+            int(x.size),
+            mean,
+            float(square.sum()),
+            float(np.dot(square, gap)),
+            float(np.dot(square, square)),
+        )
+
+    def _add_one(self, x: float) -> None:
+        if self.last is not None:
+            self.steps += (x - self.last) ** 2
+            self.pairs += 1
+        self.last = x
+        self._join(1, x, 0.0, 0.0, 0.0)
+
+    def _join(self, n: int, mean: float, m2: float, m3: float, m4: float) -> None:
+        if not n:
+            return
+        a, b, both = float(self.n), float(n), float(self.n + n)
+        gap = mean - self.mean
+        d = gap / both
+        ab = a * b
+        self.m4 += (
+            m4
+            + gap * d**3 * ab * (a * a - ab + b * b)
+            + 6.0 * d * d * (a * a * m2 + b * b * self.m2)
+            + 4.0 * d * (a * m3 - b * self.m3)
+        )
+        self.m3 += m3 + gap * d * d * ab * (a - b) + 3.0 * d * (a * m2 - b * self.m2)
+        self.m2 += m2 + gap * d * ab
+        self.mean += d * b
+        self.n += n
+
+    def merge(self, other: CentralMoments) -> CentralMoments:
+        """Moments of the union; the successive pair across the seam is unknown and not counted."""
+        both = CentralMoments()
+        for part in (self, other):
+            both._join(part.n, part.mean, part.m2, part.m3, part.m4)
+            both.pairs += part.pairs
+            both.steps += part.steps
+        return both
+
+    def to_list(self) -> list[float | int | None]:
+        """JSON form."""
+        return [self.n, self.mean, self.m2, self.m3, self.m4, self.pairs, self.steps, self.last]
+
+    @classmethod
+    def from_list(cls, argument: str, values: Any) -> Self:
+        """Undo :meth:`to_list`; SequentialError naming ``argument``."""
+        if not isinstance(values, list) or len(values) != 8:
+            raise SequentialError(argument, f"must be eight numbers, not {values!r}")
+        new = cls()
+        new.n, new.pairs = count(argument, values[0]), count(argument, values[5])
+        new.mean, new.m2, new.m3, new.m4 = (real(argument, x) for x in values[1:5])
+        new.steps = real(argument, values[6])
+        new.last = None if values[7] is None else real(argument, values[7])
+        if min(new.m2, new.m4, new.steps) < 0.0:
+            raise SequentialError(argument, "must not hold negative sums of squares")
+        return new

@@ -68,7 +68,7 @@ class Page:
 
     def target(self, value: dict[str, Any]) -> tuple[str, str] | None:
         """Name of the section that a value holds, and what to add to its path for a list."""
-        for part in (value, *value.get("anyOf", [])):
+        for part in (value, *value.get("anyOf", []), *value.get("allOf", [])):
             if "$ref" in part:
                 return part["$ref"].rpartition("/")[2], ""
             if "$ref" in part.get("items", {}):

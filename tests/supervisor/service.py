@@ -163,8 +163,12 @@ class Service:
         children = set()
         if self.process.poll() is None:
             children = self.children()
-            self.process.kill()
-            self.process.wait()
+            self.process.terminate()
+            try:
+                self.process.wait(5)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
         for child in children:
             if alive(child):
                 os.kill(child, signal.SIGKILL)

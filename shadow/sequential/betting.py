@@ -59,8 +59,8 @@ class BettingInterval(Process):
     (lower - upper, upper - lower).
 
     ``alpha`` is fixed since the bets depend on it. ``cells`` from 8 to 48. The running
-    intersection is taken after every 16th record and whenever :meth:`interval` is called, so it
-    does not depend on how records were batched.
+    intersection is taken after every 16th record, so it does not depend on how records were
+    batched nor on who looked when, and it never widens.
 
     Merge: product, side by side (a positive bet of one replica times a positive bet of the other
     is again one); exact and associative. The running interval restarts at the merged one.
@@ -174,17 +174,17 @@ class BettingInterval(Process):
         return Interval(lower, 1.0 - mirrored)
 
     def interval(self) -> Interval:
-        """The running intersection including this moment, in the values' unit."""
-        now = self._running.intersect(self._limits(self._logs[:, None, :]))
-        return self.bounds.unscale_interval(now)
+        """The running intersection, in the values' unit: [lower, upper] before the 16th value."""
+        return self.bounds.unscale_interval(self._running)
 
     def merge(self, other: Self) -> Self:
-        """Multiply the capitals; the running interval restarts."""
+        """Multiply the capitals; the running interval restarts at the merged moment."""
         self.check_same(other, "alpha", "cells")
         both = type(self)(self.bounds.lower, self.bounds.upper, self.alpha, self.cells)
         both.bounds = self.bounds.merge(other.bounds)
         both.moments = self.moments.merge(other.moments)
         both._logs = self._logs + other._logs
+        both._narrow(both._logs[:, None, :])
         return both
 
     def to_dict(self) -> State:

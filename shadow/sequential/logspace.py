@@ -70,6 +70,12 @@ def stirling_rest_1(x: float) -> float:
     return r * (1 / 12 - r2 * (1 / 360 - r2 * (1 / 1260 - r2 * (1 / 1680 - r2 / 1188))))
 
 
+def _log_ratio(excess: Array, ratio: Array) -> Array:
+    """ln(ratio) where ratio = 1 + excess: from the excess, unless that has cancelled to -1."""
+    near = excess > -0.5
+    return np.asarray(np.where(near, np.log1p(np.where(near, excess, 0.0)), np.log(ratio)))
+
+
 def log_beta_mixture(
     k: npt.ArrayLike, n: npt.ArrayLike, p: npt.ArrayLike, a: npt.ArrayLike, b: npt.ArrayLike
 ) -> Array:
@@ -85,7 +91,8 @@ def log_beta_mixture(
     a1, b1 = a + k, b + (n - k)
     total = a1 + b1
     gap = a1 / total - p
-    kl = a1 * np.log1p(gap / p) + b1 * np.log1p(-gap / (1.0 - p))
+    kl = a1 * _log_ratio(gap / p, a1 / total / p)
+    kl += b1 * _log_ratio(-gap / (1.0 - p), b1 / total / (1.0 - p))
     shape = 0.5 * np.log(total / a1 / b1) + HALF_LOG_2PI
     rest = stirling_rest(a1) + stirling_rest(b1) - stirling_rest(total)
     prior = a * np.log(p) + b * np.log1p(-p) - special.betaln(a, b)
@@ -97,7 +104,9 @@ def log_beta_mixture_1(k: float, n: float, p: float, a: float, b: float) -> floa
     a1, b1 = a + k, b + (n - k)
     total = a1 + b1
     gap = a1 / total - p
-    kl = a1 * math.log1p(gap / p) + b1 * math.log1p(-gap / (1.0 - p))
+    up, down = gap / p, -gap / (1.0 - p)
+    kl = a1 * (math.log1p(up) if up > -0.5 else math.log(a1 / total / p))
+    kl += b1 * (math.log1p(down) if down > -0.5 else math.log(b1 / total / (1.0 - p)))
     shape = 0.5 * math.log(total / a1 / b1) + HALF_LOG_2PI
     rest = stirling_rest_1(a1) + stirling_rest_1(b1) - stirling_rest_1(total)
     prior = a * math.log(p) + b * math.log1p(-p)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -33,6 +34,7 @@ from shadow.sequential.common import (
     log_beta_mixture_1,
     log_beta_mixture_upper,
     log_beta_upper,
+    logsumexp,
     positive,
     probability,
     real,
@@ -40,6 +42,42 @@ from shadow.sequential.common import (
 
 MAX_EPOCHS = 16
 _LOG_RATIO_LIMIT = 60.0
+_CHUNK = 512
+_Epochs = dict[float, tuple[int, int]]
+
+
+def _share_of_events(rho: float, ratio: float) -> float:
+    """The probability that an event is the challenger's, at a ratio of rates."""
+    return rho * ratio / (rho * ratio + 1.0 - rho)
+
+
+@lru_cache(maxsize=64)
+def _log_ratios(concentration: float, alternative: str) -> tuple[Array, Array]:
+    """Log ratios beyond the null and their log weights, as in ``_half_beta_nodes`` of paired.py:
+    the density of logit Beta(k/2, k/2) on nodes four to the octave."""
+    eta = 4.0 * 2.0 ** (-np.arange(56) / 4.0)
+    log_weight = np.log(eta) + concentration * (0.5 * eta - np.logaddexp(0.0, eta))
+    log_weight -= logsumexp(log_weight)
+    if alternative == "greater":
+        return eta, log_weight
+    if alternative == "less":
+        return -eta, log_weight
+    return np.concatenate((-eta, eta)), np.concatenate((log_weight, log_weight)) - math.log(2.0)
+
+
+def _log_steps(rho: float, ratio: float, eta: Array) -> tuple[Array, Array]:
+    """ln of the factor for an event of the challenger and of the champion, per log ratio."""
+    log_p = np.logaddexp(0.0, eta + math.log(rho * ratio / (1.0 - rho)))
+    log_p0 = math.log1p(rho * ratio / (1.0 - rho))
+    return eta + log_p0 - log_p, log_p0 - log_p
+
+
+def _log_likelihood(epochs: _Epochs, ratio: float, eta: Array) -> Array:
+    total = np.zeros(eta.size)
+    for rho, (w, n) in epochs.items():
+        up, down = _log_steps(rho, ratio, eta)
+        total += w * up + (n - w) * down
+    return total
 
 
 class RateTest(EProcess):
@@ -52,23 +90,33 @@ class RateTest(EProcess):
     is valid for every ratio on the null hypothesis' side.
 
     ``concentration`` is k: 10 to 50; 20 by default. ``share`` is rho, given with each update since
-    it is that at the time of assignment. Each distinct share is an epoch with counts of its own
-    and the epochs' e-values multiply (at most 16 distinct shares). Merge: additive.
+    it is that at the time of assignment. Each distinct share is an epoch with counts of its own (at
+    most 16) and the epochs' e-values multiply. That pays for the mixture once per epoch; so when a
+    ramp is planned set ``ramp=True``: one mixture over the ratio for all epochs together (the prior
+    that k means at a share of 1/2, as a quadrature). Merge: additive.
     """
 
     kind: ClassVar[str] = "rates"
     merge_rule: ClassVar[MergeRule] = MergeRule.ADDITIVE
-    _settings: ClassVar[tuple[str, ...]] = ("null", "alternative", "concentration")
+    _settings: ClassVar[tuple[str, ...]] = ("null", "alternative", "concentration", "ramp")
 
     def __init__(
-        self, null: float = 1.0, alternative: str = "two-sided", concentration: float = 20.0
+        self,
+        null: float = 1.0,
+        alternative: str = "two-sided",
+        concentration: float = 20.0,
+        *,
+        ramp: bool = False,
     ) -> None:
         self.null = positive("null", null)
         if not 1e-6 <= self.null <= 1e6:
             raise SequentialError("null", f"must be a ratio between 1e-6 and 1e6, not {null!r}")
         self.alternative = choice("alternative", alternative, "two-sided", "greater", "less")
         self.concentration = positive("concentration", concentration)
-        self._epochs: dict[float, tuple[int, int]] = {}
+        if not isinstance(ramp, bool):
+            raise SequentialError("ramp", f"must be true or false, not {ramp!r}")
+        self.ramp = ramp
+        self._epochs: _Epochs = {}
 
     @property
     def challenger(self) -> int:
@@ -85,10 +133,10 @@ class RateTest(EProcess):
         arm = binary("arms", arms)
         rho, (w, n) = self._epoch(share)
         if arm.size > 1:
-            rest = self._log_e({r: c for r, c in self._epochs.items() if r != rho})
             along_w = w + np.cumsum(arm[:-1])
             along_n = np.arange(n + 1.0, n + float(arm.size))
-            self._look(rest + float(self._along(along_w, along_n, rho).max()))
+            others = {r: c for r, c in self._epochs.items() if r != rho}
+            self._look(self._highest(along_w, along_n, rho, others))
         self._epochs[rho] = (w + int(arm.sum()), n + arm.size)
         self._look()
 
@@ -105,11 +153,19 @@ class RateTest(EProcess):
             raise SequentialError("share", f"took more than {MAX_EPOCHS} distinct values")
         return rho, self._epochs.get(rho, (0, 0))
 
-    def _expected(self, rho: float, ratio: float) -> float:
-        return rho * ratio / (rho * ratio + 1.0 - rho)
-
-    def _along(self, w: Array, n: Array, rho: float) -> Array:
-        p, k = self._expected(rho, self.null), self.concentration
+    def _highest(self, w: Array, n: Array, rho: float, others: _Epochs) -> float:
+        """The largest ln E along counts of one epoch, the others standing still."""
+        p, k = _share_of_events(rho, self.null), self.concentration
+        if self.ramp:
+            eta, log_weight = _log_ratios(k, self.alternative)
+            base = log_weight + _log_likelihood(others, self.null, eta)
+            up, down = _log_steps(rho, self.null, eta)
+            best = -math.inf
+            for start in range(0, w.size, _CHUNK):
+                won, all_ = w[start : start + _CHUNK, None], n[start : start + _CHUNK, None]
+                best = max(best, float(logsumexp(won * up + (all_ - won) * down + base).max()))
+            return best
+        rest = self._log_e(others, self.null, self.alternative)
         if self.alternative == "less":
             w, p = n - w, 1.0 - p
         a, b = k * p, k * (1.0 - p)
@@ -118,15 +174,20 @@ class RateTest(EProcess):
             with np.errstate(divide="ignore"):
                 logs = logs + np.log(special.betaincc(a + w, b + n - w, p))
             logs = logs - log_beta_upper(p, a, b)
-        return np.asarray(logs)
+        return rest + float(logs.max())
 
-    def _log_e(self, epochs: Mapping[float, tuple[int, int]]) -> float:
-        total, k = 0.0, self.concentration
+    def _log_e(self, epochs: _Epochs, ratio: float, alternative: str) -> float:
+        """ln E against ``ratio``."""
+        k = self.concentration
+        if self.ramp:
+            eta, log_weight = _log_ratios(k, alternative)
+            return float(logsumexp(log_weight + _log_likelihood(epochs, ratio, eta)))
+        total = 0.0
         for rho, (w, n) in epochs.items():
-            p = self._expected(rho, self.null)
-            if self.alternative == "two-sided":
+            p = _share_of_events(rho, ratio)
+            if alternative == "two-sided":
                 total += log_beta_mixture_1(w, n, p, k * p, k * (1.0 - p))
-            elif self.alternative == "greater":
+            elif alternative == "greater":
                 total += log_beta_mixture_upper(w, n, p, k * p, k * (1.0 - p))
             else:
                 total += log_beta_mixture_upper(n - w, n, 1.0 - p, k * (1.0 - p), k * p)
@@ -135,7 +196,7 @@ class RateTest(EProcess):
     @property
     def log_e(self) -> float:
         """Evidence against the null hypothesis now."""
-        return self._log_e(self._epochs)
+        return self._log_e(self._epochs, self.null, self.alternative)
 
     @property
     def estimate(self) -> float | None:
@@ -148,7 +209,7 @@ class RateTest(EProcess):
 
         def score(log_ratio: float) -> float:
             ratio = math.exp(log_ratio)
-            return w - sum(m * self._expected(rho, ratio) for rho, (_, m) in self._epochs.items())
+            return w - sum(m * _share_of_events(rho, ratio) for rho, (_, m) in self._epochs.items())
 
         limit = _LOG_RATIO_LIMIT
         return math.exp(float(optimize.brentq(score, -limit, limit, xtol=1e-12)))
@@ -162,16 +223,9 @@ class RateTest(EProcess):
         estimate = self.estimate
         if estimate is None:
             return Interval(0.0, math.inf)
-        cells = [(rho / (1.0 - rho), w, n) for rho, (w, n) in self._epochs.items()]
-        k = self.concentration
 
         def excess(log_ratio: float) -> float:
-            total = -goal
-            for odds, w, n in cells:
-                x = odds * math.exp(log_ratio)
-                p = x / (1.0 + x)
-                total += log_beta_mixture_1(w, n, p, k * p, k * (1.0 - p))
-            return total
+            return self._log_e(self._epochs, math.exp(log_ratio), "two-sided") - goal
 
         limit = _LOG_RATIO_LIMIT / 2.0
         centre = min(max(math.log(estimate), -limit), limit) if estimate > 0.0 else -limit
@@ -182,7 +236,7 @@ class RateTest(EProcess):
     def merge(self, other: Self) -> Self:
         """Add the counts of equal shares."""
         self.check_same(other, *self._settings)
-        both = type(self)(self.null, self.alternative, self.concentration)
+        both = type(self)(**{name: getattr(self, name) for name in self._settings})
         for part in (self, other):
             for share, (w, n) in part._epochs.items():
                 rho, (w0, n0) = both._epoch(share)

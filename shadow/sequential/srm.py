@@ -128,7 +128,7 @@ class SplitCheck(EProcess):
     @property
     def log_e(self) -> float:
         """Evidence that the split was not honoured."""
-        if not self._epochs:
+        if not any(n.any() for n in self._epochs.values()):
             return 0.0
         per_k = np.zeros(len(self.k))
         for theta, n in self._epochs.items():

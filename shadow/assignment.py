@@ -5,9 +5,9 @@ points among the arms; every worker and replica that holds the same allocation d
 talking to another, and different salts give independent points.
 
 When weights change, cutting the range anew at cumulative weights would move units between arms
-whose weights stayed the same. An allocation therefore remembers its intervals: arms that shrink release
-points, arms that grow take them, and everyone else stays (the least movement possible, since the
-moved mass is exactly the sum of the increases).
+whose weights stayed the same. An allocation therefore remembers its intervals: arms that shrink
+release points, arms that grow take them, and everyone else stays (the least movement possible,
+since the moved mass is exactly the sum of the increases).
 
 Only the standard library is used here: the workers of the data plane import this module.
 """

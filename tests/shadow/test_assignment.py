@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -31,7 +32,7 @@ def test_reweighing_moves_exactly_the_increases(steps: list[list[float]]) -> Non
         cuts = sorted({*allocation.starts, *after.starts, POINTS})
         moved = sum(
             end - begin
-            for begin, end in zip(cuts, cuts[1:], strict=False)
+            for begin, end in pairwise(cuts)
             if allocation.arm(begin) != after.arm(begin)
         )
         assert moved == sum(max(0, sizes[arm] - allocation.size(arm)) for arm in sizes)

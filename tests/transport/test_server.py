@@ -73,9 +73,12 @@ class Worker:
                 return
 
     async def ended(self) -> None:
-        with pytest.raises(ConnectionError):
+        async def read_on() -> None:
             while True:
                 await self.receive()
+
+        with pytest.raises(ConnectionError):
+            await read_on()
 
 
 Taken = list[tuple[Names, int, bytes]]

@@ -7,7 +7,9 @@ Lindon & Malek, "Anytime-valid inference for multinomial count data", arXiv:2011
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -23,11 +25,11 @@ from shadow.sequential.common import (
     State,
     count,
     field,
-    logmeanexp,
     positive,
     real,
     reals,
     stirling_rest,
+    stirling_rest_1,
 )
 
 MAX_EPOCHS = 16
@@ -43,13 +45,39 @@ def log_dirichlet_mixture(counts: npt.ArrayLike, shares: Array, prior: Array) ->
     n = np.asarray(counts, dtype=np.float64)
     post = prior + n
     total = post.sum(axis=-1, keepdims=True)
-    gap = post / total - shares
-    kl = np.sum(post * np.log1p(gap / shares), axis=-1)
+    excess = (post / total - shares) / shares
+    near = excess > -0.5  # below, the excess has cancelled
+    kl = np.sum(
+        post * np.where(near, np.log1p(np.where(near, excess, 0.0)), np.log(post / total / shares)),
+        axis=-1,
+    )
     arms = shares.size
     shape = 0.5 * (np.log(total[..., 0]) - np.log(post).sum(axis=-1)) + (arms - 1) * HALF_LOG_2PI
     rest = stirling_rest(post).sum(axis=-1) - stirling_rest(total)[..., 0]
     norm = special.gammaln(prior).sum() - special.gammaln(prior.sum())
     return np.asarray(kl + shape + rest + float(np.dot(prior, np.log(shares))) - norm)
+
+
+@lru_cache(maxsize=1024)
+def _constant(theta: tuple[float, ...], k: float) -> float:
+    """What does not depend on the counts: -lnB(k theta) less what cancels against lnB(k theta + n)
+    when both are written by Stirling's formula."""
+    value = stirling_rest_1(k) - 0.5 * math.log(k)
+    for share in theta:
+        value += 0.5 * math.log(k * share) - stirling_rest_1(k * share)
+    return value
+
+
+def _log_e(counts: tuple[int, ...], theta: tuple[float, ...], k: float) -> float:
+    """:func:`log_dirichlet_mixture` with the prior k theta in plain numbers, for a single look."""
+    total = k + sum(counts)
+    value = _constant(theta, k) + 0.5 * math.log(total) - stirling_rest_1(total)
+    for n, share in zip(counts, theta, strict=True):
+        post = k * share + n
+        excess = (post / total - share) / share
+        kl = math.log1p(excess) if excess > -0.5 else math.log(post / total / share)
+        value += post * kl - 0.5 * math.log(post) + stirling_rest_1(post)
+    return value
 
 
 class SplitCheck(EProcess):
@@ -71,7 +99,7 @@ class SplitCheck(EProcess):
         self.k = tuple(positive("k", value) for value in k)
         if not 1 <= len(self.k) <= 8:
             raise SequentialError("k", "must hold 1 to 8 concentrations")
-        self._epochs: dict[tuple[float, ...], Array] = {}
+        self._epochs: dict[tuple[float, ...], list[int]] = {}
 
     @staticmethod
     def _checked(shares: npt.ArrayLike) -> tuple[float, ...]:
@@ -92,8 +120,9 @@ class SplitCheck(EProcess):
     @property
     def counts(self) -> tuple[int, ...]:
         """Records per arm over all epochs."""
-        total = sum(self._epochs.values(), np.zeros(len(self.shares)))
-        return tuple(int(x) for x in total)
+        return tuple(sum(column) for column in zip(*self._epochs.values(), strict=True)) or (
+            0,
+        ) * len(self.shares)
 
     def update(self, arms: npt.ArrayLike, shares: npt.ArrayLike | None = None) -> None:
         """Take the arm index of each record in order of arrival; one look at the end.
@@ -101,8 +130,17 @@ class SplitCheck(EProcess):
         Looking once per batch keeps the guarantee and the counts; only the peak could have been
         higher in between.
         """
-        arm = reals("arms", arms)
         size = len(self.shares)
+        if np.ndim(arms) == 0 and shares is None:
+            one = [0] * size
+            index = count("arms", arms)
+            if index >= size:
+                raise SequentialError("arms", f"must hold whole numbers from 0 to {size - 1}")
+            one[index] = 1
+            self._add(self.shares, one)
+            self._look()
+            return
+        arm = reals("arms", arms)
         if arm.size and not ((arm == np.floor(arm)) & (arm >= 0) & (arm < size)).all():
             raise SequentialError("arms", f"must hold whole numbers from 0 to {size - 1}")
         self.update_counts(np.bincount(arm.astype(np.int64), minlength=size), shares)
@@ -117,24 +155,27 @@ class SplitCheck(EProcess):
         theta = self.shares if shares is None else self._checked(shares)
         if len(theta) != len(self.shares):
             raise SequentialError("shares", f"must name {len(self.shares)} arms, not {len(theta)}")
-        self._add(theta, n)
+        self._add(theta, [int(x) for x in n])
         self._look()
 
-    def _add(self, theta: tuple[float, ...], n: Array) -> None:
+    def _add(self, theta: tuple[float, ...], n: Sequence[int]) -> None:
         if theta not in self._epochs and len(self._epochs) * len(theta) >= 8 * MAX_EPOCHS:
             raise SequentialError("shares", "took too many distinct values for one process")
-        self._epochs[theta] = self._epochs.get(theta, np.zeros(len(theta))) + n
+        known = self._epochs.get(theta, [0] * len(theta))
+        self._epochs[theta] = [a + b for a, b in zip(known, n, strict=True)]
 
     @property
     def log_e(self) -> float:
         """Evidence that the split was not honoured."""
-        if not any(n.any() for n in self._epochs.values()):
-            return 0.0
-        per_k = np.zeros(len(self.k))
+        per_k = [0.0] * len(self.k)
         for theta, n in self._epochs.items():
-            shares = np.asarray(theta)
-            per_k += [float(log_dirichlet_mixture(n, shares, k * shares)) for k in self.k]
-        return float(logmeanexp(per_k))
+            if any(n):
+                for i, k in enumerate(self.k):
+                    per_k[i] += _log_e(tuple(n), theta, k)
+        if not any(per_k):
+            return 0.0
+        top = max(per_k)
+        return top + math.log(sum(math.exp(x - top) for x in per_k) / len(per_k))
 
     def merge(self, other: Self) -> Self:
         """Add the counts of equal splits."""
@@ -152,9 +193,7 @@ class SplitCheck(EProcess):
         return self.head() | {
             "shares": list(self.shares),
             "k": list(self.k),
-            "epochs": [
-                [list(theta), [int(x) for x in n]] for theta, n in sorted(self._epochs.items())
-            ],
+            "epochs": [[list(theta), list(n)] for theta, n in sorted(self._epochs.items())],
             "peak": self._peak,
         }
 
@@ -166,9 +205,9 @@ class SplitCheck(EProcess):
         for row in field(state, "epochs"):
             if not isinstance(row, list) or len(row) != 2:
                 raise SequentialError("epochs", "must be a list of [shares, counts]")
-            n = np.array([count("epochs", x) for x in row[1]], dtype=np.float64)
+            n = [count("epochs", x) for x in row[1]]
             theta = cls._checked(row[0])
-            if n.size != len(new.shares) or len(theta) != len(new.shares):
+            if len(n) != len(new.shares) or len(theta) != len(new.shares):
                 raise SequentialError("epochs", f"must have {len(new.shares)} arms")
             new._add(theta, n)
         new._peak = real("peak", field(state, "peak"))
@@ -181,6 +220,6 @@ class SplitCheck(EProcess):
         if total == 0.0:
             return tuple(0.0 for _ in n)
         expected = sum(
-            (np.asarray(theta) * c.sum() for theta, c in self._epochs.items()), np.zeros(n.size)
+            (np.asarray(theta) * sum(c) for theta, c in self._epochs.items()), np.zeros(n.size)
         )
         return tuple(float(x) for x in (n - expected) / total)

@@ -66,17 +66,19 @@ def _log_ratios(concentration: float, alternative: str) -> tuple[Array, Array]:
 
 
 def _log_steps(rho: float, ratio: float, eta: Array) -> tuple[Array, Array]:
-    """ln of the factor for an event of the challenger and of the champion, per log ratio."""
-    log_p = np.logaddexp(0.0, eta + math.log(rho * ratio / (1.0 - rho)))
-    log_p0 = math.log1p(rho * ratio / (1.0 - rho))
-    return eta + log_p0 - log_p, log_p0 - log_p
+    """ln of the factor for an event of the challenger and of the champion, per log ratio:
+    p_eta/p and (1-p_eta)/(1-p), whose odds are in the ratio e^eta."""
+    odds = rho * ratio / (1.0 - rho)
+    down = -np.log1p(odds / (1.0 + odds) * np.expm1(eta))
+    return eta + down, down
 
 
 def _log_likelihood(epochs: _Epochs, ratio: float, eta: Array) -> Array:
     total = np.zeros(eta.size)
     for rho, (w, n) in epochs.items():
-        up, down = _log_steps(rho, ratio, eta)
-        total += w * up + (n - w) * down
+        # sum over events of ln(p_eta/p): w eta - n ln((1 + odds e^eta)/(1 + odds))
+        odds = rho * ratio / (1.0 - rho)
+        total += w * eta - n * np.log1p(odds / (1.0 + odds) * np.expm1(eta))
     return total
 
 

@@ -28,6 +28,7 @@ from shadow.sequential.common import (
     binary,
     field,
     probability,
+    real,
     reals,
     same_length,
 )
@@ -79,6 +80,9 @@ class SplitDifference(Process):
         self, arms: npt.ArrayLike, outcomes: npt.ArrayLike, share: float | npt.ArrayLike
     ) -> None:
         """Take records in order of arrival; ``share`` as for :class:`LabelBetting`."""
+        if np.ndim(arms) == 0 and np.ndim(outcomes) == 0 and np.ndim(share) == 0:
+            self._take_one(arms, outcomes, share)
+            return
         arm, y, rho = binary("arms", arms), reals("outcomes", outcomes), reals("share", share)
         same_length(("arms", "outcomes"), arm, y)
         rho = np.broadcast_to(rho, arm.shape) if rho.size == 1 else rho
@@ -96,6 +100,24 @@ class SplitDifference(Process):
         level, _ = self._level.step(x, 1.0)
         sign = np.where(arm == 1.0, 1.0 / rho, -1.0 / (1.0 - rho))
         self._mean.update((x - level) * sign)
+
+    def _take_one(self, arm: Any, outcome: Any, share: Any) -> None:
+        """A batch of one."""
+        rho, y = probability("share", share), real("outcomes", outcome)
+        if arm not in (0, 1):
+            raise SequentialError("arms", "must hold only 0 and 1")
+        low = self.min_share * (1.0 - 1e-12)
+        if not low <= rho <= 1.0 - low:
+            raise SequentialError(
+                "share", f"must leave each arm at least min_share ({self.min_share})"
+            )
+        if not self.bounds.lower <= y <= self.bounds.upper:
+            self.bounds.outside += 1
+            return
+        x = (y - self.bounds.lower) / self.bounds.width
+        level = (0.5 + self._level.sum) / (self._level.n + 1)
+        self._level.step_one(x, 1.0)
+        self._mean.update((x - level) * (1.0 / rho if arm == 1 else -1.0 / (1.0 - rho)))
 
     def interval(self) -> Interval:
         """The running intersection, in the outcomes' unit."""

@@ -45,8 +45,8 @@ from shadow.sequential.common import (
 from shadow.sequential.moments import Bounds, Moments
 
 _CAP = 0.5
-_BLOCK = 16  # the running interval is taken every so many records, whatever the batches
-_CHUNK = 16 * _BLOCK
+_BLOCK = 4  # the running interval is taken every so many records, whatever the batches
+_CHUNK = 64 * _BLOCK
 _LOG_2 = math.log(2.0)
 
 
@@ -59,7 +59,7 @@ class BettingInterval(Process):
     (lower - upper, upper - lower).
 
     ``alpha`` is fixed since the bets depend on it. ``cells`` from 8 to 48. The running
-    intersection is taken after every 16th record, so it does not depend on how records were
+    intersection is taken after every 4th record, so it does not depend on how records were
     batched nor on who looked when, and it never widens.
 
     Merge: product, side by side (a positive bet of one replica times a positive bet of the other
@@ -174,7 +174,7 @@ class BettingInterval(Process):
         return Interval(lower, 1.0 - mirrored)
 
     def interval(self) -> Interval:
-        """The running intersection, in the values' unit: [lower, upper] before the 16th value."""
+        """The running intersection, in the values' unit: [lower, upper] before the 4th value."""
         return self.bounds.unscale_interval(self._running)
 
     def merge(self, other: Self) -> Self:

@@ -15,8 +15,6 @@ from shadow.sequential.asymptotic import (
 )
 from shadow.sequential.asymptotic_adjusted import AdjustedDifference
 from shadow.sequential.asymptotic_blocks import BlockDifference, UnitDifference
-from shadow.sequential.asymptotic import MeanDifference, PairedMean
-from shadow.sequential.asymptotic_adjusted import AdjustedDifference
 from shadow.sequential.betting import BettingInterval, BettingTest
 from shadow.sequential.common import (
     EProcess,
@@ -30,13 +28,10 @@ from shadow.sequential.common import (
 )
 from shadow.sequential.dispersion import BoundedVariance, SpreadDifference
 from shadow.sequential.dkw import KolmogorovSmirnov, dkw_radius, double_stitching_bound, ks_p_value
-from shadow.sequential.dispersion import BoundedVariance, SpreadDifference
-from shadow.sequential.dkw import KolmogorovSmirnov
 from shadow.sequential.empirical_bernstein import EmpiricalBernstein
 from shadow.sequential.histogram import edges_around, fold
 from shadow.sequential.label_betting import LabelBetting, log_odds_effect
 from shadow.sequential.msprt import MixtureSPRT, tune_tau
-from shadow.sequential.msprt import MixtureSPRT
 from shadow.sequential.multiplicity import average, closed_e_bh, e_bh, familywise
 from shadow.sequential.normal_mixture import (
     best_rho,
@@ -59,7 +54,6 @@ from shadow.sequential.proportions import (
     tuned_concentration,
 )
 from shadow.sequential.quantile import QuantileSequence, quantile_shapes
-from shadow.sequential.quantile import QuantileSequence
 from shadow.sequential.rates import RateTest
 from shadow.sequential.spending import (
     Boundaries,
@@ -71,13 +65,10 @@ from shadow.sequential.spending import (
 )
 from shadow.sequential.split_difference import SplitDifference
 from shadow.sequential.srm import SplitCheck
-from shadow.sequential.tail import TailDetector
-from shadow.sequential.two_quantiles import QuantileComparison
 from shadow.sequential.tail import TailDetector, TailFinding, tail_thresholds
 from shadow.sequential.two_quantiles import QuantileComparison, quantile_ab_p_value
 
 __all__ = [
-    "AdjustedDifference",
     "AdjustedDifference",
     "BernoulliInterval",
     "BettingInterval",
@@ -85,27 +76,20 @@ __all__ = [
     "BlockDifference",
     "Boundaries",
     "BoundedVariance",
-    "BoundedVariance",
     "EProcess",
     "EmpiricalBernstein",
     "Gate",
     "Interval",
     "KolmogorovSmirnov",
-    "KolmogorovSmirnov",
     "LabelBetting",
-    "MeanDifference",
     "MeanDifference",
     "MergeRule",
     "MixtureSPRT",
-    "MixtureSPRT",
     "PairedMargin",
-    "PairedMean",
     "PairedMean",
     "PairedTest",
     "Process",
     "QuantileComparison",
-    "QuantileComparison",
-    "QuantileSequence",
     "QuantileSequence",
     "RateTest",
     "Readiness",
@@ -113,9 +97,7 @@ __all__ = [
     "SplitCheck",
     "SplitDifference",
     "SpreadDifference",
-    "SpreadDifference",
     "Status",
-    "TailDetector",
     "TailDetector",
     "TailFinding",
     "TwoProportions",

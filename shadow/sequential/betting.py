@@ -1,7 +1,7 @@
 """Mean of bounded values by betting: the hedged capital confidence sequence and its test.
 
 Waudby-Smith & Ramdas, "Estimating means of bounded random variables by betting", JRSS-B 2024
-(arXiv:2010.09686), Thm 3 and eq. 26: with x in [0, 1] and predictable l_i,
+(arXiv:2010.09686), Thm 3: with x in [0, 1] and predictable l_i,
 
     K+(m) = prod(1 + l_i+ (x_i - m)),  K-(m) = prod(1 - l_i- (x_i - m)),
 

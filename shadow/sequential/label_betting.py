@@ -12,7 +12,7 @@ delta. Only the randomisation is used: the base rate may drift, burst or be auto
 way (design-based; compare Podkopaev & Ramdas 2023). f is the likelihood ratio against the reverse
 information projection of the alternative on "no difference", and with a margin it is the one
 against the projection on {theta_1 - theta_0 <= margin}, which is an e-variable because that set is
-convex (Turner & Gruenwald, arXiv:2203.09785, Thm 1 and section 4).
+convex (Turner & Gruenwald, arXiv:2203.09785; Gruenwald, de Heide & Koolen, arXiv:1906.07801).
 
 What is needed of the assignment, and refused otherwise: every record has its own draw. Blocks of
 time, or many records of one sticky unit, make arms predictable from the past: analyse those by

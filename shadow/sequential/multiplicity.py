@@ -58,7 +58,7 @@ def familywise(log_es: npt.ArrayLike, weights: npt.ArrayLike | None = None) -> A
     """ln of the adjusted e-values e*_j = min over S containing j of mean(e_S), shape as given.
 
     Rejecting where e*_j >= 1/alpha makes even one false rejection with probability at most alpha
-    (closed testing with averages: Vovk & Wang, arXiv:1912.06116, section 6; Algorithm 1). With
+    (closed testing with averages: Vovk & Wang, arXiv:1912.06116, Algorithm 1). With
     ``weights`` (shares of alpha, any positive scale) the means are weighted; uniform weights
     give the plain procedure.
 
@@ -107,7 +107,7 @@ def closed_e_bh(log_es: npt.ArrayLike, alpha: float) -> list[int]:
     """Indices rejected by closed e-BH at false discovery rate ``alpha``, ascending.
 
     R may be rejected when mean(e_S) >= |R n S|/(alpha |R|) for every set S of hypotheses (Xu,
-    Fischer & Ramdas, arXiv:2504.11759, Thm 3 with averages); it never rejects less than e-BH. For
+    Fischer & Ramdas, arXiv:2504.11759, with averages as local e-values); it never rejects less than e-BH. For
     the r largest e-values the worst S with a members inside and b outside takes the smallest of
     both, so r (k - r + 1) means settle a size: O(k^3) in all, a few ms at k = 100. The largest r
     that passes is returned. At most 400 hypotheses.

@@ -4,7 +4,7 @@ One arm: Beta mixture of binomial likelihood ratios (Robbins 1970; Howard et al.
 arXiv:1810.08240, Prop. 7 for the tuning). Two arms: the e-values of both arms multiply, so the
 pairs (theta_0, theta_1) not excluded form a region, and the difference or ratio ranges over the
 values it takes there: for a given value the worst pair counts (the simple form of Turner &
-Gruenwald, arXiv:2203.09785, section 5). Counts are all that is needed, and they add.
+Gruenwald, arXiv:2203.09785). Counts are all that is needed, and they add.
 
 Assumption: within an arm every record has the same success probability given the past. Where the
 base rate drifts, take :class:`SplitDifference` for the interval and :class:`LabelBetting` for the

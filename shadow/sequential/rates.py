@@ -5,7 +5,8 @@ rho with which records do, whatever the common intensity does over time (Poisson
 shared, time-varying intensity; or Bernoulli outcomes of any shared, drifting probability, looking
 only at the successes). So the count w of n events is a game against the coin rho.
 
-Lindon & Malek, "Anytime-valid inference for multinomial count data", arXiv:2011.03567, section 4.
+Lindon & Malek, "Anytime-valid inference for multinomial count data", arXiv:2011.03567
+(the multinomial mixture with two arms, and its Poisson reading).
 """
 
 from __future__ import annotations

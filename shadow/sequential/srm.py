@@ -2,7 +2,8 @@
 
 Rejecting invalidates the experiment: whatever lost or moved records may also have chosen which.
 
-Lindon & Malek, "Anytime-valid inference for multinomial count data", arXiv:2011.03567, eq. 4.
+Lindon & Malek, "Anytime-valid inference for multinomial count data", arXiv:2011.03567
+(the Dirichlet mixture against a point null).
 """
 
 from __future__ import annotations

@@ -75,8 +75,8 @@ class Moments:
     """Predictable mean and variance of values in [0, 1], and the bet they suggest.
 
     mu_t = (1/2 + sum x)/(t+1), s2_t = (1/4 + sum (x_i - mu_i)^2)/(t+1), and the bet for record t
-    sqrt(2 L/(s2_{t-1} t ln(1+t))): the predictable plug-in of Waudby-Smith & Ramdas 2024. Each record's bet
-    uses only what came before it.
+    sqrt(2 L/(s2_{t-1} t ln(1+t))): the predictable plug-in of Waudby-Smith & Ramdas 2024. Each
+    record's bet uses only what came before it.
     """
 
     __slots__ = ("n", "squares", "sum")

@@ -92,17 +92,20 @@ class AdjustedDifference(AsymptoticProcess):
         """
         arm, y = binary("arms", arms), reals("values", values)
         same_length(("arms", "values"), arm, y)
-        x = np.asarray(covariates, dtype=np.float64)
+        try:
+            x = np.asarray(covariates, dtype=np.float64)
+            rho = np.broadcast_to(np.asarray(share, dtype=np.float64), arm.shape)
+        except (TypeError, ValueError):
+            raise SequentialError("covariates", "and share must be numbers, per record") from None
         if x.size != arm.size * self.covariates:
             raise SequentialError(
                 "covariates", f"must be of shape ({arm.size}, {self.covariates}), not {x.shape}"
             )
         if not np.isfinite(x).all():
             raise SequentialError("covariates", "must hold only finite numbers")
-        rho = np.broadcast_to(np.asarray(share, dtype=np.float64), arm.shape)
         if not ((rho > 0.0) & (rho < 1.0)).all():
             raise SequentialError("share", "must lie strictly between 0 and 1")
-        rows = np.column_stack((np.ones(arm.size), x.reshape(arm.size, -1), y))
+        rows = np.column_stack((np.ones(arm.size), x.reshape(arm.size, self.covariates), y))
         start = 0
         while start < arm.size:
             seen = sum(self.records)

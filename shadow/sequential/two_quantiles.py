@@ -125,15 +125,12 @@ class QuantileComparison(EProcess):
             raise SequentialError("ratio", "other than 1 needs edges above 0")
         self.planned = positive("planned", planned)
         self.alpha = probability("alpha", alpha)
-        self.independent = bool(independent)
+        if not isinstance(independent, bool):
+            raise SequentialError("independent", f"must be true or false, not {independent!r}")
+        self.independent = independent
         self._shapes = quantile_shapes(self.p, self.planned, self.alpha)
-        # The most that cutting each arm's mixture to one side can add to its log E.
         a, b = self._shapes
-        above, below = log_beta_upper(self.p, a, b), log_beta_upper(1.0 - self.p, b, a)
-        side = _SIDES[self.alternative]
-        self._gains = (
-            (0.0, 0.0) if side == 0 else (-above, -below) if side > 0 else (-below, -above)
-        )
+        self._prior = {1: log_beta_upper(self.p, a, b), -1: log_beta_upper(1.0 - self.p, b, a)}
         # For x in the champion's bucket i, at least this many of the challenger's buckets lie below
         # g(x) and at most that many.
         edge = self.arms.edges
@@ -224,24 +221,34 @@ class QuantileComparison(EProcess):
         return n0, n1, counts, max(0, min(at) - 1), min(self.arms.edges.size + 1, max(at) + 2)
 
     def _look(self, log_e: float | None = None) -> None:
-        """Raise the peak; the whole minimum is taken only where the middle bucket says it might.
+        """Raise the peak; the minimum over all buckets is taken only where some of them allow it.
 
-        The evidence in any one bucket bounds the minimum from above, and cutting a mixture raises
-        it at most by what the prior had on the other side.
+        The evidence in any one bucket bounds the minimum from above.
         """
         n0, n1, counts, first, last = self._candidates()
         if not (n0 and n1):
             return
-        middle, side = (first + last) // 2, _SIDES[self.alternative]
-        e = [0.0, 0.0]
-        for arm, n in ((0, n0), (1, n1)):
-            low, high = float(counts[2 * arm][middle]), float(counts[2 * arm + 1][middle])
-            k = min(max(lowest_count(n, self.p, *self._shapes), low), high)
-            if side:
-                k = low if (arm == 0) == (side > 0) else high
-            e[arm] = log_beta_mixture_1(k, n, self.p, *self._shapes) + self._gains[arm]
-        if self._joined(e[0], e[1]) > self._peak:
-            super()._look(log_e)
+        side = _SIDES[self.alternative]
+        for at in ((first + last) // 2, first, last - 1):
+            low0, high0, low1, high1 = (float(c[at]) for c in counts)
+            e0 = self._evidence_1(low0, high0, n0, side)
+            if self._joined(e0, self._evidence_1(low1, high1, n1, -side)) <= self._peak:
+                return
+        super()._look(log_e)
+
+    def _evidence_1(self, low: float, high: float, n: float, side: int) -> float:
+        """:func:`_log_e_between` of one bucket, an order of magnitude faster."""
+        a, b = self._shapes
+        if side == 0:
+            k = min(max(lowest_count(n, self.p, a, b), low), high)
+            return log_beta_mixture_1(k, n, self.p, a, b)
+        k, level = (low, self.p) if side > 0 else (n - high, 1.0 - self.p)
+        a, b = (a, b) if side > 0 else (b, a)
+        return (
+            log_beta_mixture_1(k, n, level, a, b)
+            + log_beta_upper(level, a + k, b + n - k)
+            - self._prior[side]
+        )
 
     def difference(self, alpha: float = 0.05) -> Interval:
         """Interval for challenger's minus champion's quantile, as it stands now.

@@ -106,6 +106,8 @@ def test_replicas_multiply_effect_by_effect() -> None:
         part.update(arm, (rng.random(3000) < 0.2 + 0.08 * arm).astype(float), 0.5)
         parts.append(part)
     merged = parts[0].merge(parts[1]).merge(parts[2])
+    assert merged.rates() == pytest.approx((0.2, 0.28), abs=0.03)
+    assert LabelBetting(0.5).rates() == (None, None)
     assert merged.records == [sum(p.records[a] for p in parts) for a in (0, 1)]
     assert merged.log_e > max(p.log_e for p in parts)
     assert merged.peak_log_e == max(0.0, merged.log_e)

@@ -32,6 +32,8 @@ def test_published_bernoulli_intervals(
 ) -> None:
     process = BernoulliInterval(planned, 0.05)
     process.update(np.repeat([1.0, 0.0], [k, n - k]))
+    assert process.estimate == k / n
+    assert process.interval(0.5).width < process.interval().width
     assert process.interval().lower == pytest.approx(lower, abs=1e-6)
     assert process.interval().upper == pytest.approx(upper, abs=1e-6)
 
@@ -146,7 +148,8 @@ def test_split_difference_of_scores_in_their_unit() -> None:
     process = SplitDifference(0.5, 0.0, 10.0)
     process.update(arm, score, 0.5)
     process.update([1.0, 0.0], [11.0, -1.0], 0.5)
-    assert process.out_of_bounds == 2
+    process.update(1, 12.0, 0.5)
+    assert process.out_of_bounds == 3
     assert process.n == 5000
     assert 2.0 in process.interval()
     assert process.interval().width < 1.0
@@ -164,6 +167,8 @@ def test_split_difference_of_scores_in_their_unit() -> None:
         (lambda: TwoProportions().update([1], [1, 0]), "outcomes"),
         (lambda: SplitDifference(0.6), "min_share"),
         (lambda: SplitDifference(0.3).update([1], [1], 0.2), "share"),
+        (lambda: SplitDifference(0.3).update(1, 1, 0.2), "share"),
+        (lambda: SplitDifference(0.3).update(2, 1, 0.5), "arms"),
     ],
 )
 def test_errors_name_the_argument(make: object, name: str) -> None:

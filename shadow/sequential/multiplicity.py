@@ -109,8 +109,8 @@ def closed_e_bh(log_es: npt.ArrayLike, alpha: float) -> list[int]:
     R may be rejected when mean(e_S) >= |R n S|/(alpha |R|) for every set S of hypotheses (Xu,
     Fischer & Ramdas, arXiv:2504.11759, with averages as local e-values); it never rejects less than
     e-BH. For the r largest e-values the worst S with a members inside and b outside takes the
-    smallest of both, so r (k - r + 1) means settle a size: O(k^3) in all, a few ms at k = 100. The largest r
-    that passes is returned. At most 400 hypotheses.
+    smallest of both, so r (k - r + 1) means settle a size: O(k^3) in all, a few ms at k = 100. The
+    largest r that passes is returned. At most 400 hypotheses.
     """
     x = _log_es(log_es)
     level = probability("alpha", alpha)

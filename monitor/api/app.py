@@ -17,7 +17,7 @@ from monitor.api import documents, status
 from monitor.api.page import HEADERS as PAGE_HEADERS
 from monitor.api.page import PAGE
 from monitor.api.records import recent
-from monitor.api.security import refuse_change, refuse_foreign
+from monitor.api.security import refuse_change, refuse_records
 from monitor.evaluation.control import ControlLine
 from monitor.evaluation.plane import Plane
 from monitor.metrics.collector import PlaneCollector
@@ -161,7 +161,7 @@ def _show(app: FastAPI, plane: Plane) -> None:
         """The declared models with statistics of their features and predictions."""
         return _answer({"models": _models(plane)})
 
-    @app.get("/v1/records", tags=["status"], responses=_documented(documents.Records, 403, 422))
+    @app.get("/v1/records", tags=["status"], responses=_documented(documents.Records, 401, 403, 422))
     async def records(
         request: Request,
         limit: Annotated[int, Query(ge=1, le=1000, description="How many at most.")] = 20,
@@ -172,9 +172,10 @@ def _show(app: FastAPI, plane: Plane) -> None:
         """The last records, newest first, with decoded features and predictions.
 
         Fields that match a rule of `records.redact` are replaced by `[redacted]`. Payloads (`raw`)
-        are withheld as a whole where a hidden field has no name of its own in them.
+        are withheld as a whole where a hidden field has no name of its own in them. Needs the
+        bearer token when the API is open to other machines.
         """
-        refused = refuse_foreign(plane.settings, request.headers)
+        refused = refuse_records(plane.settings, request.headers)
         if refused is not None:
             raise _Refused(*refused)
         return _answer({"records": recent(plane, limit, raw)})

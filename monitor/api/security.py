@@ -1,4 +1,4 @@
-"""Who may change something.
+"""Who may change something, and who may see single records.
 
 With a token in the environment, every call that changes state needs it as a bearer token. Without
 one such calls are allowed only while the API listens on a loopback address, and only when they do
@@ -57,6 +57,14 @@ def refuse_change(settings: Settings, headers: Mapping[str, str]) -> tuple[int, 
             f" environment variable {name} for the service, or listen on 127.0.0.1"
         )
     return refuse_foreign(settings, headers)
+
+
+def refuse_records(settings: Settings, headers: Mapping[str, str]) -> tuple[int, str] | None:
+    """Why single records are not shown, or None: people's data need the token as soon as other
+    machines can ask for them."""
+    if is_loopback(settings.control_host):
+        return refuse_foreign(settings, headers)
+    return refuse_change(settings, headers)
 
 
 def refuse_foreign(settings: Settings, headers: Mapping[str, str]) -> tuple[int, str] | None:

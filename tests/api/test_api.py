@@ -143,6 +143,16 @@ def test_without_a_token_nobody_reloads_from_afar(tmp_path: Path) -> None:
         assert "UNDERSTUDY_TEST_TOKEN" in body["error"]["message"]
 
 
+def test_records_need_the_token_once_others_can_ask(tmp_path: Path) -> None:
+    plane = PlaneProcess(tmp_path)
+    plane.config["control"]["listen"] = f"0.0.0.0:{plane.port}"
+    with plane.start(UNDERSTUDY_TEST_TOKEN=TOKEN):
+        assert plane.get("/v1/records").status_code == 401
+        good = {"authorization": f"Bearer {TOKEN}"}
+        assert plane.get("/v1/records", headers=good).status_code == 200
+        assert plane.get("/metrics").status_code == 200
+
+
 def test_a_taken_port_does_not_stop_the_evaluation(tmp_path: Path) -> None:
     plane = PlaneProcess(tmp_path)
     with socket.socket() as taken:

@@ -1,0 +1,75 @@
+"""A body of 1 GiB passes in both directions, and the worker's memory stays flat."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.failures.world import PATH, World
+
+SIZE = 1 << 30
+BLOCK = bytes(1 << 18)
+
+
+def memory_mib(pid: int) -> float:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS"):
+            return int(line.split()[1]) / 1024
+    raise AssertionError("no VmRSS")
+
+
+def absorb_and_send(listener: socket.socket) -> None:
+    """An upstream that takes 1 GiB and gives 1 GiB."""
+    connection, _ = listener.accept()
+    head = b""
+    while b"\r\n\r\n" not in head:
+        head += connection.recv(65536)
+    left = SIZE - len(head.partition(b"\r\n\r\n")[2])
+    while left:
+        left -= len(connection.recv(min(left, 1 << 20)))
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % SIZE)
+    for _ in range(SIZE // len(BLOCK)):
+        connection.sendall(BLOCK)
+    connection.close()
+
+
+@pytest.mark.slow
+def test_a_gibibyte_passes_both_ways_with_flat_memory(tmp_path: Path) -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    upstream = threading.Thread(target=absorb_and_send, args=(listener,), daemon=True)
+    upstream.start()
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    with World(tmp_path, workers=1, champion={"url": url}) as world:
+        worker = world.pid("monitor.proxy.worker")
+        before = memory_mib(worker)
+        host, port = world.service.url.removeprefix("http://").split(":")
+        client = socket.create_connection((host, int(port)))
+        client.sendall(
+            f"POST {PATH} HTTP/1.1\r\nHost: h\r\nContent-Length: {SIZE}\r\n\r\n".encode()
+        )
+        peak = before
+        for number in range(SIZE // len(BLOCK)):
+            client.sendall(BLOCK)
+            if number % 64 == 0:
+                peak = max(peak, memory_mib(worker))
+        received, head = 0, b""
+        while received < SIZE:
+            data = client.recv(1 << 18)
+            assert data, "the answer was cut"
+            if b"\r\n\r\n" not in head:
+                head += data
+                received = len(head.partition(b"\r\n\r\n")[2]) if b"\r\n\r\n" in head else 0
+            else:
+                received += len(data)
+            if received % 7 == 0:
+                peak = max(peak, memory_mib(worker))
+        assert head.startswith(b"HTTP/1.1 200")
+        assert peak - before < 16, f"grew from {before:.0f} to {peak:.0f} MiB"
+        found = world.settled()
+        assert found["arms"][0]["request_bytes"] == SIZE
+        assert found["arms"][0]["response_bytes"] == SIZE
+        upstream.join(30)
+    listener.close()

@@ -1,0 +1,1 @@
+"""Anytime-valid methods: error rates, time to decision and cost, by simulation beside peers."""

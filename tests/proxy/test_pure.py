@@ -68,12 +68,13 @@ def test_what_is_valid_is_accepted_and_understood_alike_by_others(
 
     class Sink:
         def on_header(self, name: bytes, value: bytes) -> None:
-            seen.append(value)
+            if name.startswith(b"X-"):
+                seen.append(value)
 
     parser = httptools.HttpRequestParser(Sink())
     parser.feed_data(forwarded)
     assert parser.get_method() == method
-    assert [v for v in seen if v in [x for _, x in fields]][: len(fields)] == [v for _, v in fields]
+    assert seen == [v for _, v in fields]
 
 
 CHUNKS = st.lists(st.binary(min_size=1, max_size=40), max_size=5)

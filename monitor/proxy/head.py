@@ -13,9 +13,9 @@ Pure functions over bytes, and no input or output.
 from __future__ import annotations
 
 import re
-from urllib.parse import urlsplit
 
 from monitor.errors import HttpError
+from monitor.proxy.target import HOST_VALUE, origin_form
 
 FORWARD = 0
 DROP = 1
@@ -51,23 +51,25 @@ _KINDS = {
 }
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_FIELD = re.compile(
-    rb"(" + _TOKEN + rb"):[ \t]*((?:[^\x00-\x08\x0a-\x1f\x7f]*[^\x00-\x20\x7f])?)[ \t]*"
-)
+# White space around the value is stripped afterwards: a pattern that tells it from the value tries
+# every way to divide a long run of it, which takes seconds for a line of 32 KiB.
+_FIELD = re.compile(rb"(" + _TOKEN + rb"):([^\x00-\x08\x0a-\x1f\x7f]*)")
 _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]+) HTTP/1\.([01])")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([^\x00-\x08\x0a-\x1f\x7f]*))?")
 _DIGITS = re.compile(rb"[0-9]{1,18}")
-_HOST = re.compile(rb"[A-Za-z0-9\-._~%!$&'()*+,;=:\[\]]*")
+# Version ff is none, and only versions after 00 may have more than these 55 characters.
 _TRACEPARENT = re.compile(
-    rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?"
+    rb"(?!ff|00.{54})[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?"
 )
 _VISIBLE = re.compile(rb"[\x21-\x7e]{1,128}")
 
 _CACHE_LINES = 4096
 _CACHE_LINE_BYTES = 256
-_Known = tuple[int, bytes, bytes]
+_Known = tuple[int, bytes, bytes, int]
+"""Kind, lower-case name, value, and the number in it where the kind has one."""
 _lines: dict[bytes, _Known] = {}
 _request_lines: dict[bytes, tuple[bytes, bytes, int]] = {}
+_status_lines: dict[bytes, tuple[int, bytes, bool]] = {}
 
 NO_BODY = -1
 CHUNKED = -2
@@ -144,14 +146,21 @@ class ResponseHead:
 
 
 def _judge(line: bytes) -> _Known:
-    """Kind, lower-case name and value of a field line; HttpError when it is not one."""
+    """What a field line says; HttpError when it is none, or none that may be passed on."""
     match = _FIELD.fullmatch(line)
     if match is None:
         if line[:1] in (b" ", b"\t"):
             raise HttpError(400, "obs_fold", "a header line is folded")
         raise HttpError(400, "bad_header", "a header line is malformed")
     name = match[1].lower()
-    known = (_KINDS.get(name, FORWARD), name, match[2])
+    kind = _KINDS.get(name, FORWARD)
+    value = match[2].strip(b" \t")
+    number = 0
+    if kind == CONTENT_LENGTH:
+        number = _content_length(value)
+    elif kind == HOST and HOST_VALUE.fullmatch(value) is None:
+        raise HttpError(400, "bad_host", "Host is malformed")
+    known = (kind, name, value, number)
     if len(line) <= _CACHE_LINE_BYTES:
         if len(_lines) >= _CACHE_LINES:
             _lines.clear()
@@ -172,9 +181,15 @@ def _content_length(value: bytes) -> int:
     return int(value)
 
 
+_NEVER_LISTED = {
+    b"host", b"content-length", b"transfer-encoding", b"upgrade", b"connection", b"x-request-id",
+    b"traceparent", b"tracestate",
+}  # fmt: skip
+
+
 def _strip_listed(lines: list[bytes], listed: set[bytes]) -> list[bytes]:
-    """Drop the fields that ``Connection`` lists, but never those that frame the message."""
-    listed -= {b"host", b"content-length", b"transfer-encoding", b"upgrade", b"connection"}
+    """Drop the fields that ``Connection`` lists, but never those that frame or name the message."""
+    listed -= _NEVER_LISTED
     if not listed:
         return lines
     return [line for line in lines if line.partition(b":")[0].lower() not in listed]
@@ -228,15 +243,15 @@ def parse_request(block: bytes, target_limit: int) -> RequestHead:
             out.append(line)
             head.kept.append(line)
         elif kind == HOST:
-            if head.host_line is not None or _HOST.fullmatch(known[2]) is None:
-                raise HttpError(400, "bad_host", "Host is repeated or malformed")
+            if head.host_line is not None:
+                raise HttpError(400, "bad_host", "Host is repeated")
             head.host_line = line
             out.append(line)
         elif kind == CONTENT_LENGTH:
             if length_seen:
                 raise HttpError(400, "bad_content_length", "Content-Length is repeated")
             length_seen = True
-            head.length = _content_length(known[2])
+            head.length = known[3]
             head.framing_line = b"Content-Length: " + known[2]
             out.append(head.framing_line)
         elif kind == TRANSFER_ENCODING:
@@ -281,7 +296,11 @@ def parse_request(block: bytes, target_limit: int) -> RequestHead:
             out.extend(states or ())
     _connection(head, connection)
     if head.target[:1] != b"/":
-        _origin_form(head)
+        head.target, authority = origin_form(head.method, head.target)
+        if authority is not None:
+            host = b"Host: " + authority
+            head.lines = [host, *(line for line in head.lines if line is not head.host_line)]
+            head.host_line = host
     return head
 
 
@@ -294,34 +313,27 @@ def _connection(head: RequestHead, options: set[bytes] | None) -> None:
     elif b"keep-alive" in options:
         head.keep_alive = True
     # An upgrade to h2c would let a client speak to the upstream past every check that is made here.
-    if upgrade is not None and b"upgrade" in options:
+    # In HTTP/1.0 there is none (RFC 9110, 7.8).
+    if upgrade is not None and b"upgrade" in options and head.minor == 1:
         value = upgrade.partition(b":")[2].strip().lower()
-        if not value.startswith(b"h2"):
+        if not any(token.startswith(b"h2") for token in _tokens(value)):
             head.upgrade = value
             head.lines += (b"Connection: upgrade", upgrade)
     head.lines = _strip_listed(head.lines, options - {b"close", b"keep-alive"})
 
 
-def _origin_form(head: RequestHead) -> None:
-    """Turn an absolute target into a path, with its authority as Host (RFC 9112, 3.2.2)."""
-    if head.method == b"CONNECT":
-        raise HttpError(405, "method", "CONNECT is not for this server")
-    if head.target == b"*" and head.method == b"OPTIONS":
-        return
-    try:
-        parts = urlsplit(head.target)
-    except ValueError:
-        parts = None
-    if parts is None or parts.scheme.lower() not in (b"http", b"https") or not parts.netloc:
-        raise HttpError(400, "bad_request_line", "the request target is malformed")
-    if b"@" in parts.netloc or _HOST.fullmatch(parts.netloc) is None:
-        raise HttpError(400, "bad_host", "the authority of the target is malformed")
-    begin = head.target.index(parts.netloc) + len(parts.netloc)
-    path = head.target[begin:].partition(b"#")[0]
-    head.target = path if path.startswith(b"/") else b"/" + path
-    host = b"Host: " + parts.netloc
-    head.lines = [host, *(line for line in head.lines if line is not head.host_line)]
-    head.host_line = host
+def _status_line(line: bytes) -> tuple[int, bytes, bool]:
+    """Status, the line in HTTP/1.1, and whether the upstream speaks that."""
+    match = _STATUS_LINE.fullmatch(line)
+    if match is None:
+        raise HttpError(502, "garbage", "the upstream's status line is malformed")
+    modern = match[1] == b"1"
+    parsed = (int(match[2]), line if modern else b"HTTP/1.1" + line[8:], modern)
+    if len(line) <= _CACHE_LINE_BYTES:
+        if len(_status_lines) >= _CACHE_LINES:
+            _status_lines.clear()
+        _status_lines[line] = parsed
+    return parsed
 
 
 def parse_response(block: bytes, to_head: bool) -> ResponseHead:
@@ -330,13 +342,11 @@ def parse_response(block: bytes, to_head: bool) -> ResponseHead:
     Raises HttpError (502, ``garbage``) for what must not be passed on.
     """
     lines = block.split(b"\r\n")
-    match = _STATUS_LINE.fullmatch(lines[0])
-    if match is None:
-        raise HttpError(502, "garbage", "the upstream's status line is malformed")
-    status = int(match[2])
-    minor = match[1]
-    status_line = lines[0] if minor == b"1" else b"HTTP/1.1" + lines[0][8:]
-    head = ResponseHead(status, status_line, minor == b"1")
+    first = _status_lines.get(lines[0])
+    if first is None:
+        first = _status_line(lines[0])
+    status, _, modern = first
+    head = ResponseHead(*first)
     out = head.lines
     length: int | None = None
     chunked = False
@@ -354,7 +364,7 @@ def parse_response(block: bytes, to_head: bool) -> ResponseHead:
                 out.append(line)
                 head.kept.append(line)
             elif kind == CONTENT_LENGTH:
-                value = _content_length(known[2])
+                value = known[3]
                 if length is not None and length != value:
                     raise HttpError(502, "garbage", "the upstream sent two lengths")
                 if length is None:
@@ -383,10 +393,14 @@ def parse_response(block: bytes, to_head: bool) -> ResponseHead:
         elif b"keep-alive" in connection:
             head.keep_alive = True
         head.lines = _strip_listed(out, connection - {b"close", b"keep-alive"})
-    if chunked and (length is not None or minor == b"0"):
+    if chunked and (length is not None or not modern):
         raise HttpError(502, "garbage", "the upstream's message has no clear end")
     if to_head or status < 200 or status in (204, 304):
         head.length = NO_BODY
+        if (status < 200 or status == 204) and (chunked or length is not None):
+            # Nothing follows these, and a client that believes the field would wait for it.
+            framing = (b"Content-Length", b"Transfer-Encoding")
+            head.lines = [line for line in head.lines if line.partition(b":")[0] not in framing]
     elif chunked:
         head.length = CHUNKED
     elif length is not None:

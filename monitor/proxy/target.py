@@ -1,0 +1,37 @@
+"""Request targets that are no path: absolute ones, ``*`` and those that are refused.
+
+Pure functions over bytes, and no input or output.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlsplit
+
+from monitor.errors import HttpError
+
+HOST_VALUE = re.compile(rb"[A-Za-z0-9\-._~%!$&'()*+,;=:\[\]]*")
+"""What a Host field or an authority may look like."""
+
+
+def origin_form(method: bytes, target: bytes) -> tuple[bytes, bytes | None]:
+    """The path to ask for, and the authority that takes the place of Host (RFC 9112, 3.2.2).
+
+    The authority is None for ``OPTIONS *``. Raises HttpError: 405 for CONNECT, 400 for a target
+    that is malformed.
+    """
+    if method == b"CONNECT":
+        raise HttpError(405, "method", "CONNECT is not for this server")
+    if target == b"*" and method == b"OPTIONS":
+        return target, None
+    try:
+        parts = urlsplit(target)
+    except ValueError:
+        parts = None
+    if parts is None or parts.scheme.lower() not in (b"http", b"https") or not parts.netloc:
+        raise HttpError(400, "bad_request_line", "the request target is malformed")
+    if b"@" in parts.netloc or HOST_VALUE.fullmatch(parts.netloc) is None:
+        raise HttpError(400, "bad_host", "the authority of the target is malformed")
+    begin = target.index(b"//") + 2 + len(parts.netloc)
+    path = target[begin:].partition(b"#")[0]
+    return (path if path.startswith(b"/") else b"/" + path), parts.netloc

@@ -14,7 +14,11 @@ HALF_OPEN = 2
 
 
 class Breaker:
-    """``now`` is a monotonic time in seconds everywhere."""
+    """``now`` is a monotonic time in seconds everywhere.
+
+    ``epoch`` numbers the states gone through, from 1. A request belongs to the one in which it was
+    let pass: what was sent before the breaker opened says nothing about the probes.
+    """
 
     __slots__ = (
         "_failures",
@@ -23,36 +27,42 @@ class Breaker:
         "_reopens_at",
         "_settings",
         "_successes",
+        "epoch",
         "state",
     )
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.state = CLOSED
+        self.epoch = 1
         self._failures = 0
         self._open_for = settings.open_seconds
         self._reopens_at = 0.0
         self._in_probe = 0
         self._successes = 0
 
-    def allow(self, now: float) -> bool:
-        """Whether a request may be sent; every True must be answered by one :meth:`report`."""
+    def allow(self, now: float) -> int:
+        """The epoch if a request may be sent, else 0; each epoch must get one :meth:`report`."""
         if self.state == CLOSED:
-            return True
+            return self.epoch
         if self.state == OPEN:
             if now < self._reopens_at:
-                return False
-            self.state = HALF_OPEN
+                return 0
+            self._enter(HALF_OPEN)
             self._in_probe = 0
             self._successes = 0
         if self._in_probe + self._successes >= self._settings.probes:
-            return False
+            return 0
         self._in_probe += 1
-        return True
+        return self.epoch
 
-    def report(self, success: bool, now: float) -> None:
-        """The outcome of a request that :meth:`allow` let pass."""
+    def report(self, success: bool | None, now: float, epoch: int) -> None:
+        """How a request went that :meth:`allow` let pass in ``epoch``; None: it says nothing."""
+        if epoch != self.epoch:
+            return
         if self.state == CLOSED:
+            if success is None:
+                return
             if success:
                 self._failures = 0
                 return
@@ -60,18 +70,23 @@ class Breaker:
             if self._failures >= self._settings.failures:
                 self._open(now)
         elif self.state == HALF_OPEN:
-            self._in_probe = max(0, self._in_probe - 1)
+            self._in_probe -= 1
+            if success is None:
+                return
             if not success:
                 self._open_for = min(self._open_for * 2, self._settings.max_open_seconds)
                 self._open(now)
                 return
             self._successes += 1
             if self._successes >= self._settings.probes:
-                self.state = CLOSED
+                self._enter(CLOSED)
                 self._failures = 0
                 self._open_for = self._settings.open_seconds
-        # While open, what was sent before it opened may still come back: it decides nothing.
+
+    def _enter(self, state: int) -> None:
+        self.state = state
+        self.epoch += 1
 
     def _open(self, now: float) -> None:
-        self.state = OPEN
+        self._enter(OPEN)
         self._reopens_at = now + self._open_for

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from monitor.proxy.runtime import Runtime
 
 NOT_SENT = ("queue_full", "breaker_open", "body_too_large")
+_SAYS_NOTHING = frozenset((record.OVERLOAD, record.CANCELLED))
+"""Outcomes that are not the challenger's doing."""
 _FAILED = frozenset(
     (
         record.SERVER_ERROR,
@@ -84,7 +86,8 @@ class Mirror:
         ):
             self.words[self._not_sent["queue_full"]] += 1
             return
-        if not self.breaker.allow(monotonic()):
+        epoch = self.breaker.allow(monotonic())
+        if not epoch:
             self.words[self._not_sent["breaker_open"]] += 1
             return
         head = exchange.head
@@ -92,15 +95,20 @@ class Mirror:
         message = self.arm.request(head, [*exchange.extra, self._mark], framing) + body
         self._held += 1
         self._held_bytes += len(body)
-        Copy(self, exchange, message, len(body)).begin()
+        Copy(self, exchange, message, len(body), epoch).begin()
 
-    def done(self, outcome: int, size: int) -> None:
-        """A copy is over; ``size`` is the number of bytes that it held."""
+    def done(self, outcome: int, size: int, epoch: int) -> None:
+        """A copy is over; ``size`` is the number of bytes that it held, ``epoch`` the breaker's."""
         self._held -= 1
         self._held_bytes -= size
         self.words[self.outcomes[outcome]] += 1
-        # A full queue says nothing about the challenger's health.
-        self.breaker.report(outcome not in _FAILED, monotonic())
+        success = None if outcome in _SAYS_NOTHING else outcome not in _FAILED
+        self.breaker.report(success, monotonic(), epoch)
+
+    def retire(self) -> None:
+        """It gets no more copies; those under way go on."""
+        self.arm.retire()
+        self.words[self._queue_gauge] = self.words[self._breaker_gauge] = 0
 
     def publish(self) -> None:
         """Bring the gauges up to date."""
@@ -115,6 +123,7 @@ class Copy:
     __slots__ = (
         "_answered",
         "_connection",
+        "_epoch",
         "_finished",
         "_first_byte_ns",
         "_message",
@@ -131,8 +140,11 @@ class Copy:
         "_trace_id",
     )
 
-    def __init__(self, mirror: Mirror, exchange: Exchange, message: bytes, size: int) -> None:
+    def __init__(
+        self, mirror: Mirror, exchange: Exchange, message: bytes, size: int, epoch: int
+    ) -> None:
         self._mirror = mirror
+        self._epoch = epoch
         self._runtime: Runtime = exchange.runtime
         self._message = message
         self._request_size = size
@@ -164,6 +176,10 @@ class Copy:
         """Called now and then with the monotonic time: has the limit passed?"""
         if now_ns - self._started_ns > self._mirror.challenger.timeout * 1e9:
             self._finish(record.TIMEOUT)
+
+    def cancel(self) -> None:
+        """The worker ends before the answer has come."""
+        self._finish(record.CANCELLED)
 
     # See Sink -----------------------------------------------------------------------------------
 
@@ -241,7 +257,7 @@ class Copy:
                 connection.abort()
         else:
             mirror.arm.pool.withdraw(self)
-        mirror.done(outcome, self._request_size)
+        mirror.done(outcome, self._request_size, self._epoch)
         duration = now - self._started_ns
         first_byte = self._first_byte_ns - self._started_ns if self._first_byte_ns else 0
         self._rows.of(outcome).add(

@@ -6,10 +6,8 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from monitor.proxy.breaker import CLOSED, HALF_OPEN, OPEN, Breaker
+from monitor.proxy.breaker import CLOSED, OPEN
 from monitor.proxy.plan import Breaker as BreakerSettings
 from monitor.proxy.plan import Challenger, Upstream
 from monitor.record import OUTCOMES
@@ -255,45 +253,3 @@ def test_the_breaker_spares_a_dead_challenger_and_lets_it_come_back() -> None:
             assert outcomes(side) == {"upstream_connect": 3, "breaker_open": 3, "ok": 3}
 
     run(main())
-
-
-def test_breaker_states() -> None:
-    breaker = Breaker(BreakerSettings(failures=2, open_seconds=1, max_open_seconds=3, probes=2))
-    assert breaker.allow(0)
-    breaker.report(False, 0)
-    assert breaker.allow(0)
-    breaker.report(True, 0)
-    for _ in range(2):
-        assert breaker.allow(0)
-        breaker.report(False, 0)
-    assert breaker.state == OPEN
-    assert not breaker.allow(0.9)
-    for opened, pause in ((1.0, 2.0), (3.0, 3.0), (6.0, 3.0)):
-        # Each failed probe doubles the pause, up to the longest.
-        assert breaker.allow(opened)
-        assert breaker.state == HALF_OPEN
-        breaker.report(False, opened)
-        assert not breaker.allow(opened + pause - 0.01)
-    assert breaker.allow(9.0)
-    assert breaker.allow(9.0)
-    assert not breaker.allow(9.0), "only as many probes as needed are under way"
-    breaker.report(True, 9.0)
-    assert not breaker.allow(9.0)
-    breaker.report(True, 9.0)
-    assert breaker.state == CLOSED
-    assert breaker.allow(9.0)
-
-
-@given(st.lists(st.tuples(st.booleans(), st.floats(0, 5)), max_size=60))
-def test_the_breaker_always_comes_back(steps: list[tuple[bool, float]]) -> None:
-    breaker = Breaker(BreakerSettings(2, 1, 4, 2))
-    now = 0.0
-    for success, wait in steps:
-        now += wait
-        if breaker.allow(now):
-            breaker.report(success, now)
-    for _ in range(4):
-        now += 5
-        if breaker.allow(now):
-            breaker.report(True, now)
-    assert breaker.state == CLOSED

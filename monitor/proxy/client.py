@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from time import monotonic, monotonic_ns
 from typing import TYPE_CHECKING, cast
 
@@ -25,6 +26,7 @@ _REASONS = {
     501: b"501 Not Implemented",
     503: b"503 Service Unavailable",
 }
+_EMPTY_LINES = re.compile(rb"(?:\r\n)+")
 LINGER_SECONDS = 2.0
 """How long a client that still sends may read its answer before the connection is closed."""
 
@@ -35,6 +37,7 @@ class ClientConnection(asyncio.Protocol):
 
     __slots__ = (
         "_buffer",
+        "_choked",
         "_head_ns",
         "_paused",
         "exchange",
@@ -55,6 +58,7 @@ class ClientConnection(asyncio.Protocol):
         self._buffer = b""
         self._head_ns = 0
         self._paused = False
+        self._choked = False
 
     # Called by the event loop -------------------------------------------------------------------
 
@@ -67,17 +71,22 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
+        self._buffer = b""
         self.worker.dismiss(self)
         if self.exchange is not None:
             self.exchange.cancel()
 
     def pause_writing(self) -> None:
+        self._choked = True
         if self.exchange is not None:
             self.exchange.writable(False)
 
     def resume_writing(self) -> None:
+        self._choked = False
         if self.exchange is not None:
             self.exchange.writable(True)
+        else:
+            self._go_on()
 
     def data_received(self, data: bytes) -> None:
         if self.lingering:
@@ -85,7 +94,10 @@ class ClientConnection(asyncio.Protocol):
         exchange = self.exchange
         try:
             if exchange is None:
-                self._requests(data)
+                if self._choked:
+                    self._keep(data)
+                else:
+                    self._requests(data)
             elif exchange.tunnel:
                 exchange.feed_tunnel(data)
             elif not exchange.request_complete:
@@ -161,6 +173,7 @@ class ClientConnection(asyncio.Protocol):
 
     def tunnel(self) -> None:
         """From now on bytes flow both ways; what came early is passed on."""
+        self.resume()
         data, self._buffer = self._buffer, b""
         if data and self.exchange is not None:
             self.exchange.feed_tunnel(data)
@@ -175,10 +188,11 @@ class ClientConnection(asyncio.Protocol):
         if not self.keep_alive or self.worker.draining:
             self._close(exchange.request_complete)
             return
-        self.resume()
-        if self._buffer:
-            # Not from here: a client with a thousand requests in one segment would go as deep.
-            self.worker.loop.call_soon(self._next)
+        if self._choked:
+            # It does not read its answers: no more are made until it does, or they would pile up.
+            self.pause()
+        else:
+            self._go_on()
 
     def expire(self, now: float, runtime: Runtime) -> None:
         """Called now and then: close what has waited too long."""
@@ -187,6 +201,10 @@ class ClientConnection(asyncio.Protocol):
         waited = now - self.since
         if self.lingering:
             if waited > LINGER_SECONDS:
+                self.transport.abort()
+        elif self._choked or self.transport.is_closing():
+            if waited > runtime.plan.limits.keepalive_timeout:
+                # An answer that nobody fetches would keep the connection open for good.
                 self.transport.abort()
         elif self._buffer:
             if waited > runtime.plan.limits.header_timeout:
@@ -203,8 +221,18 @@ class ClientConnection(asyncio.Protocol):
         if len(self._buffer) > self.worker.runtime.plan.limits.buffer_bytes:
             self.pause()
 
+    def _go_on(self) -> None:
+        """Turn to the next request."""
+        self.resume()
+        if self._buffer:
+            # Not from here: a client with a thousand requests in one segment would go as deep.
+            self.worker.loop.call_soon(self._next)
+
     def _next(self) -> None:
-        if self.exchange is None and self._buffer and not self.lingering:
+        transport = self.transport
+        if transport is None or transport.is_closing() or self.lingering:
+            return
+        if self.exchange is None and self._buffer and not self._choked:
             try:
                 self._requests(b"")
             except HttpError as error:
@@ -220,9 +248,10 @@ class ClientConnection(asyncio.Protocol):
         else:
             started = now
         if data[:2] == b"\r\n":
-            # An empty line in front of a request is to be passed over (RFC 9112, 2.2).
-            data = data[2:]
+            # Empty lines in front of a request are to be passed over (RFC 9112, 2.2).
+            data = _EMPTY_LINES.sub(b"", data, 1)
             if not data:
+                self._head_ns = 0
                 return
         runtime = self.worker.runtime
         end = data.find(b"\r\n\r\n")
@@ -262,7 +291,7 @@ class ClientConnection(asyncio.Protocol):
         if transport is None:
             return
         self._buffer = b""
-        if request_complete or not transport.can_write_eof():
+        if request_complete or not transport.can_write_eof() or not self.worker.linger():
             transport.close()
             return
         self.lingering = True

@@ -208,8 +208,9 @@ class Exchange:
         self.queue_ns = max(1, monotonic_ns() - self.started_ns)
         unsent = self._unsent or []
         self._unsent = None
-        self._send(connection, b"".join(unsent))
+        # Before sending: the connection may find at once that it is given too much.
         self.client.resume()
+        self._send(connection, b"".join(unsent))
 
     def on_unavailable(self, reason: str) -> None:
         self._fail(record.OVERLOAD if reason == "overload" else record.UPSTREAM_CONNECT)
@@ -228,9 +229,10 @@ class Exchange:
         lines = head.lines
         if head.length == UNTIL_CLOSE:
             client.keep_alive = False
-        elif head.length == CHUNKED and self.head.minor == 0:
+        elif self.head.minor == 0 and head.length < 0:
             # An HTTP/1.0 client cannot read chunks: it gets the payload, ended by the close.
-            client.keep_alive = False
+            if head.length == CHUNKED:
+                client.keep_alive = False
             lines = [line for line in lines if line[:17].lower() != b"transfer-encoding"]
         if client.worker.draining:
             client.keep_alive = False
@@ -330,6 +332,8 @@ class Exchange:
                 answered = self._answered
                 assert answered is not None
                 arm.pool.release(connection, answered.keep_alive and self.request_complete)
+            elif whole:
+                connection.finish()
             else:
                 connection.abort()
         elif self._unsent is not None:

@@ -47,14 +47,14 @@ class Pool:
             if transport is None or transport.is_closing():
                 continue
             if monotonic() - connection.idle_since > connection.idle_seconds:
-                transport.close()
+                _discard(transport)
                 continue
             return connection
         return None
 
     def enqueue(self, sink: Sink) -> None:
         """Have ``sink`` called with a connection as soon as one is free, or told why not."""
-        if self._closed or len(self.waiting) >= self.upstream.max_waiting:
+        if len(self.waiting) >= self.upstream.max_waiting:
             sink.on_unavailable("overload")
             return
         self.waiting.append(sink)
@@ -72,12 +72,16 @@ class Pool:
         transport = connection.transport
         if transport is None:
             return
-        if not reusable or self._closed or transport.is_closing():
-            transport.close()
+        # Choked: it answered without reading the request, and has yet to show that it goes on.
+        if not reusable or connection.choked or transport.is_closing():
+            _discard(transport)
             return
         connection.resume()
         if self.waiting:
             self.waiting.popleft().on_ready(connection)
+            return
+        if self._closed:
+            _discard(transport)
             return
         connection.idle_since = monotonic()
         self.idle.append(connection)
@@ -98,7 +102,7 @@ class Pool:
             if now - connection.idle_since > connection.idle_seconds:
                 self.idle.remove(connection)
                 if connection.transport is not None:
-                    connection.transport.close()
+                    _discard(connection.transport)
 
     @property
     def busy(self) -> int:
@@ -106,14 +110,12 @@ class Pool:
         return len(self.open) - len(self.idle)
 
     def close(self) -> None:
-        """Take no more exchanges; those under way go on."""
+        """Keep nothing idle any longer; exchanges that are under way or wait go on."""
         self._closed = True
         for connection in self.idle:
             if connection.transport is not None:
-                connection.transport.close()
+                _discard(connection.transport)
         self.idle.clear()
-        while self.waiting:
-            self.waiting.popleft().on_unavailable("overload")
 
     def _grow(self) -> None:
         wanted = min(
@@ -132,7 +134,7 @@ class Pool:
             try:
                 connection = await self._attempt()
                 break
-            except (OSError, TimeoutError, ssl.SSLError):
+            except (OSError, TimeoutError, UnicodeError):  # the last for a name that is no name
                 self._on_connect(False)
                 # Nothing of a request has been sent, so one more try can do no harm.
                 if attempt == 0 and self.waiting:
@@ -140,15 +142,12 @@ class Pool:
                 else:
                     break
         self._connecting -= 1
-        if connection is None:
+        if connection is None or connection.transport is None:
             if self.waiting:
                 self.waiting.popleft().on_unavailable("connect")
                 self._grow()
             return
         self._on_connect(True)
-        if connection.transport is None:
-            self.forget(connection)
-            return
         self.open.add(connection)
         if self.waiting:
             self.waiting.popleft().on_ready(connection)
@@ -170,6 +169,14 @@ class Pool:
                 ),
             )
         return connection
+
+
+def _discard(transport: asyncio.Transport) -> None:
+    """Close; not waiting until a peer that does not read has taken what is left to send."""
+    if transport.get_write_buffer_size():
+        transport.abort()
+    else:
+        transport.close()
 
 
 def _client_context(upstream: Upstream) -> ssl.SSLContext | None:

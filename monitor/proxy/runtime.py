@@ -21,6 +21,9 @@ class Timed(Protocol):
     def check(self, now_ns: int) -> None:
         """``now_ns`` is the monotonic time in nanoseconds."""
 
+    def cancel(self) -> None:
+        """Give up: nobody waits for it any longer."""
+
 
 class Runtime:
     """Everything an exchange needs; ``active`` holds what is under way, shared by all runtimes."""
@@ -49,7 +52,9 @@ class Runtime:
         else:
             self.champion = Arm(0, plan.champion, "primary", stats, loop)
         known = (
-            {(m.challenger, m.arm.index): m for m in before.mirrors} if before is not None else {}
+            {(m.challenger, m.arm.index): m for m in before.mirrors}
+            if before is not None and before.plan.sample_salt == plan.sample_salt
+            else {}
         )
         salt = plan.sample_salt.encode()[:64]
         self.mirrors: list[Mirror] = [
@@ -72,10 +77,10 @@ class Runtime:
 
     def _retire(self, successor: Runtime) -> None:
         if self.champion is not successor.champion:
-            self.champion.pool.close()
+            self.champion.retire()
         for mirror in self.mirrors:
             if mirror not in successor.mirrors:
-                mirror.arm.pool.close()
+                mirror.retire()
 
     def sweep(self, now: float) -> None:
         """Close idle connections and bring the gauges up to date; ``now`` monotonic, seconds."""

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 HEAD_LIMIT = 64 * 1024
 """Bytes of a response's head; model servers stay far below."""
+FINISH_SECONDS = 5.0
+"""How long the last bytes of a tunnel may take to leave."""
 
 
 class Sink(Protocol):
@@ -58,6 +60,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_to_head",
         "capture",
         "capture_limit",
+        "choked",
         "decode",
         "head",
         "idle_seconds",
@@ -83,6 +86,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.decode = False
         self.tunnel = False
         self.read_paused = False
+        self.choked = False
         self._buffer = b""
         self._chunked: Chunked | None = None
         self._remaining = 0
@@ -127,6 +131,15 @@ class UpstreamConnection(asyncio.Protocol):
         if self.transport is not None:
             self.transport.abort()
 
+    def finish(self) -> None:
+        """Nothing more comes from the sink; send what is left of it and close."""
+        self.sink = None
+        transport = self.transport
+        if transport is not None:
+            transport.close()
+            # A peer that no longer reads must not keep the connection.
+            asyncio.get_running_loop().call_later(FINISH_SECONDS, transport.abort)
+
     def closing(self) -> bool:
         """The transport is no longer usable."""
         return self.transport is None or self.transport.is_closing()
@@ -152,10 +165,12 @@ class UpstreamConnection(asyncio.Protocol):
         self.pool.forget(self)
 
     def pause_writing(self) -> None:
+        self.choked = True
         if self.sink is not None:
             self.sink.on_writable(False)
 
     def resume_writing(self) -> None:
+        self.choked = False
         if self.sink is not None:
             self.sink.on_writable(True)
 

@@ -42,6 +42,7 @@ class Worker:
         self.loop = loop
         self.draining = False
         self.clients: set[ClientConnection] = set()
+        self.lingering = 0
         self.active: set[Timed] = set()
         self._stats = SharedStats(run_dir / f"worker-{slot}.stats")
         self._random = Random(os.urandom(32))
@@ -96,9 +97,12 @@ class Worker:
             for client in tuple(self.clients):
                 client.expire(monotonic(), self.runtime)
             await asyncio.sleep(0.01)
-        await self._handoff.close(_FLUSH_PATIENCE)
+        # What the limit cuts short gets its outcome and its record before these are handed over.
+        for timed in tuple(self.active):
+            timed.cancel()
         for client in tuple(self.clients):
             client.abort()
+        await self._handoff.close(_FLUSH_PATIENCE)
 
     # Called by the connections ------------------------------------------------------------------
 
@@ -108,12 +112,21 @@ class Worker:
         words[self._accepted] += 1
         words[self._open] += 1
         self.clients.add(client)
-        return len(self.clients) <= self.runtime.plan.limits.connections
+        # Those who linger are on their way out: who was refused must not be why the next one is.
+        return len(self.clients) - self.lingering <= self.runtime.plan.limits.connections
 
     def dismiss(self, client: ClientConnection) -> None:
         """A client is gone."""
         self._stats.words[self._open] -= 1
         self.clients.discard(client)
+        self.lingering -= client.lingering
+
+    def linger(self) -> bool:
+        """Whether one more client may stay to read its answer; there is a limit to these, too."""
+        if self.lingering >= self.runtime.plan.limits.connections:
+            return False
+        self.lingering += 1
+        return True
 
     def rejected(self, reason: str) -> None:
         """A request was refused for a fault of its own."""

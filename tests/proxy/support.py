@@ -203,11 +203,23 @@ def plan_for(champion: int, *challengers: Challenger, **limits: Any) -> Plan:
     )
 
 
+def shrink(sock: Any, size: int) -> None:
+    """Have the kernel buffer only about ``size`` bytes each way; accepted sockets inherit it."""
+    for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+        sock.setsockopt(socket.SOL_SOCKET, option, size)
+
+
 @contextlib.asynccontextmanager
-async def sidecar(plan: Plan) -> AsyncIterator[Sidecar]:
-    """A running worker for ``plan``; afterwards nothing must be left under way."""
+async def sidecar(plan: Plan, kernel_buffer: int = 0) -> AsyncIterator[Sidecar]:
+    """A running worker for ``plan``; afterwards nothing must be left under way.
+
+    ``kernel_buffer``: bytes that the kernel buffers at most on the worker's sockets, both ways, so
+    that what it cannot send shows in the worker's own buffers; 0 leaves that to the kernel.
+    """
     with tempfile.TemporaryDirectory() as name:
         listener = socket.socket()
+        if kernel_buffer:
+            shrink(listener, kernel_buffer)
         listener.bind(("127.0.0.1", 0))
         listener.listen(256)
         port = listener.getsockname()[1]

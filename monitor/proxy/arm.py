@@ -37,6 +37,7 @@ class Arm:
         self._away_since: float | None = None
         self._prefix = upstream.path_prefix.encode()
         self._host = b"Host: " + upstream.host_header.encode() if upstream.host_header else None
+        self._own_host = b"Host: " + _authority(upstream)
         self._added = [f"{name}: {value}".encode() for name, value in upstream.headers]
         self._replaced = {name.lower().encode() for name, _ in upstream.headers}
 
@@ -55,11 +56,17 @@ class Arm:
                 lines.append(framing)
         if self._host is not None:
             lines = [self._host, *(line for line in lines if line is not head.host_line)]
+        elif head.host_line is None:
+            # An HTTP/1.0 client need not send one, but what goes out is HTTP/1.1.
+            lines = [self._own_host, *lines]
         if self._replaced:
             replaced = self._replaced
             lines = [line for line in lines if line.partition(b":")[0].lower() not in replaced]
             lines += self._added
-        first = b"%b %b%b HTTP/1.1" % (head.method, self._prefix, head.target)
+        prefix = self._prefix
+        if prefix and head.target == b"*":
+            prefix = b""
+        first = b"%b %b%b HTTP/1.1" % (head.method, prefix, head.target)
         return b"\r\n".join((first, *lines, *extra, b"", b""))
 
     def answered(self) -> None:
@@ -77,6 +84,12 @@ class Arm:
         ):
             self.words[gauge] = value
 
+    def retire(self) -> None:
+        """It gets no more requests; those under way go on. The gauges say that nothing is left."""
+        self.pool.close()
+        for gauge in self._gauges:
+            self.words[gauge] = 0
+
     def _on_connect(self, ok: bool) -> None:
         if ok:
             self.words[self._connects] += 1
@@ -87,3 +100,9 @@ class Arm:
 
     def _on_retry(self) -> None:
         self.words[self._retries] += 1
+
+
+def _authority(upstream: Upstream) -> bytes:
+    host = f"[{upstream.host}]" if ":" in upstream.host else upstream.host
+    default = 443 if upstream.tls is not None else 80
+    return (host if upstream.port == default else f"{host}:{upstream.port}").encode()

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import struct
 from collections import deque
 from pathlib import Path
 from time import monotonic
@@ -146,6 +147,11 @@ class HandOff:
         for batch in (*self._unsent, *self._unacknowledged):
             if not batch.acknowledged:
                 self._words[self._dropped["shutdown"]] += batch.count
+        if self._inherited is not None:
+            # Nobody was there to say what became of the predecessor's.
+            left = self._inherited - self._words[self._sent]
+            self._words[self._dropped["worker_lost"]] += max(0, left)
+            self._inherited = None
         if self._task is not None:
             self._task.cancel()
         if self._link is not None and self._link.transport is not None:
@@ -310,7 +316,7 @@ class _Link(asyncio.Protocol):
         try:
             for kind, payload in self._reader.feed(data):
                 self._owner.received(kind, payload)
-        except (ProtocolError, ValueError, KeyError):
+        except (ProtocolError, ValueError, KeyError, TypeError, struct.error):
             # A peer that cannot be understood is as good as none: start over.
             if self.transport is not None:
                 self.transport.abort()

@@ -10,6 +10,7 @@ from monitor.record import ROLES
 from monitor.sketch.shared import SharedStats
 
 _CACHED = 2048
+_CACHED_BYTES = 256
 _PROTOCOLS = (
     (re.compile(rb"/v2/models/[^/]+(?:/versions/[^/]+)?/infer"), "open-inference-v2"),
     (re.compile(rb"/v1/models/[^/]+(?:/versions/[^/]+)?:predict"), "kserve-v1"),
@@ -56,9 +57,10 @@ class Routes:
         route = self._cache.get(path)
         if route is None:
             route = self._look_up(path)
-            if len(self._cache) >= _CACHED:
-                self._cache.clear()
-            self._cache[path] = route
+            if len(path) <= _CACHED_BYTES:
+                if len(self._cache) >= _CACHED:
+                    self._cache.clear()
+                self._cache[path] = route
         return route
 
     def _look_up(self, path: bytes) -> Route:

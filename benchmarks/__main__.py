@@ -10,6 +10,9 @@ import click
 NAMES = {
     "proxy": "benchmarks.proxy",
     "proxy-evaluation": "benchmarks.proxy.evaluation",
+    "sequential-acceptance": "benchmarks.sequential.acceptance",
+    "sequential-costs": "benchmarks.sequential.costs",
+    "sequential-decisions": "benchmarks.sequential.decisions",
 }
 
 

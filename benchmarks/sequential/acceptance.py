@@ -6,6 +6,9 @@ exceeds 0.05. Cases marked "strained" break the method's assumption on purpose: 
 not claimed.
 
     python -m benchmarks sequential-acceptance [--quick]
+
+Costly methods get a quarter or a tenth of the 2,000 streams (the table says how many). The full
+form takes about an hour of two cores; UNDERSTUDY_BENCH_WORKERS limits how many processes it uses.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ import numpy as np
 from scipy import stats
 
 from benchmarks.harness import Claim, Result, environment
-from benchmarks.sequential import asymptotic_null, exact_null
+from benchmarks.sequential import asymptotic_null, exact_null, latency_null
 from benchmarks.sequential.streams import measured_latencies
 
 ALPHA = 0.05
@@ -55,7 +58,7 @@ def lower_bound(rejected: int, streams: int, confidence: float = 0.99) -> float:
 def cases(records: int) -> list[Case]:
     """All cases, those of exact methods first."""
     trace = measured_latencies(max(20_000, records))
-    rows = [*exact_null.cases(trace), *asymptotic_null.cases(trace)]
+    rows = [*exact_null.cases(), *latency_null.cases(trace), *asymptotic_null.cases(trace)]
     return [Case(*row) for row in rows]
 
 
@@ -85,7 +88,8 @@ def run(quick: bool = False) -> Result:
     done = np.zeros((len(_CASES), 3))
     begin = last = time.perf_counter()
     context = multiprocessing.get_context("fork")
-    with context.Pool(os.cpu_count() or 1) as pool:
+    workers = int(os.environ.get("UNDERSTUDY_BENCH_WORKERS", os.cpu_count() or 1))
+    with context.Pool(workers) as pool:
         for finished, (index, n, rejected, seconds) in enumerate(pool.imap(_chunk, jobs), 1):
             done[index] += n, rejected, seconds
             now = time.perf_counter()

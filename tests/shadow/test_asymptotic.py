@@ -101,6 +101,19 @@ def test_evidence_and_interval_agree() -> None:
         assert (one.log_e() > math.log(20)) == (side == "greater")
 
 
+def test_the_interval_that_gbstats_computes() -> None:
+    """gbstats 0.8.0, SequentialTwoSidedTTest with tuning parameter 600, on the same sums."""
+    m = MeanDifference(600)
+    for arm, n, total, squares in (
+        (m.arms[0], 3001, 1396.87, 52377.9767),
+        (m.arms[1], 3461, 2422.7, 134698.29),
+    ):
+        arm.n, arm.mean, arm.m2 = n, total / n, squares - total**2 / n
+    interval = m.unguarded_interval(0.05)
+    assert interval.lower == pytest.approx(-0.18759161669654129, abs=1e-12)
+    assert interval.upper == pytest.approx(0.6566552621480575, abs=1e-12)
+
+
 def test_tightest_at_the_planned_size() -> None:
     widths = [
         float(asymptotic_radius(10_000, 1.0, 0.05, asymptotic_precision(planned)))

@@ -238,7 +238,7 @@ def encoded(
     """One encoded record of the model ``delays``; payloads as tensors or as bytes."""
     request = v2("inputs", features) if isinstance(features, dict) else features
     response = v2("outputs", predictions) if isinstance(predictions, dict) else predictions
-    return record.encode(
+    _, parts = record.encode(
         0,
         arm,
         200 if outcome == record.OK else 0,
@@ -259,3 +259,4 @@ def encoded(
         request,
         response,
     )
+    return b"".join(parts)

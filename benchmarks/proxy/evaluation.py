@@ -69,29 +69,28 @@ def batches(protocol: str, mirrored: bool, count: int) -> list[bytes]:
         for number in range(BATCH):
             target, request, response = bodies(protocol, rng.random(FEATURES).round(6).tolist())
             copy = mirrored and number % 2 == 1
-            parts.append(
-                record.encode(
-                    0,
-                    int(copy),
-                    200,
-                    record.ROLE_MIRROR if copy else record.ROLE_PRIMARY,
-                    record.OK,
-                    1.7e9,
-                    int(rng.exponential(0.01) * 1e9),
-                    1_000_000,
-                    0,
-                    len(request),
-                    len(response),
-                    b"0123456789abcdef",
-                    b"0123456789abcdef0123456789abcdef",
-                    b"",
-                    target.encode(),
-                    b"" if copy else b"content-type: application/json",
-                    b"content-type: application/json",
-                    None if copy else request,
-                    response,
-                )
+            _, encoded = record.encode(
+                0,
+                int(copy),
+                200,
+                record.ROLE_MIRROR if copy else record.ROLE_PRIMARY,
+                record.OK,
+                1.7e9,
+                int(rng.exponential(0.01) * 1e9),
+                1_000_000,
+                0,
+                len(request),
+                len(response),
+                b"0123456789abcdef",
+                b"0123456789abcdef0123456789abcdef",
+                b"",
+                target.encode(),
+                b"" if copy else b"content-type: application/json",
+                b"content-type: application/json",
+                None if copy else request,
+                response,
             )
+            parts += encoded
         made.append(b"".join(parts))
     return made
 

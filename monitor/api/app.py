@@ -161,7 +161,11 @@ def _show(app: FastAPI, plane: Plane) -> None:
         """The declared models with statistics of their features and predictions."""
         return _answer({"models": _models(plane)})
 
-    @app.get("/v1/records", tags=["status"], responses=_documented(documents.Records, 401, 403, 422))
+    @app.get(
+        "/v1/records",
+        tags=["status"],
+        responses=_documented(documents.Records, 401, 403, 422),
+    )
     async def records(
         request: Request,
         limit: Annotated[int, Query(ge=1, le=1000, description="How many at most.")] = 20,

@@ -22,12 +22,14 @@ from typing import cast
 
 from monitor.errors import ProtocolError
 from monitor.proxy.plan import HandOff as Limits
+from monitor.record import Encoded
 from monitor.sketch.shared import SharedStats
 from monitor.transport.frames import (
     ACK,
     BATCH,
     BATCH_HEAD,
     COMMIT,
+    HEAD,
     HELLO,
     NAMES,
     SEQ,
@@ -84,6 +86,7 @@ class HandOff:
         self._inherited: int | None = words[self._eligible] - dropped
         self._current: list[bytes] = []
         self._current_bytes = 0
+        self._current_count = 0
         self._held_bytes = 0
         self._unsent: deque[Batch] = deque()
         self._unacknowledged: deque[Batch] = deque()
@@ -108,20 +111,21 @@ class HandOff:
             NAMES, json.dumps({"generation": generation, **names}).encode()
         )
 
-    def add(self, encoded: bytes) -> None:
+    def add(self, encoded: Encoded) -> None:
         """Offer a record; it is held or counted as dropped, and nobody waits."""
         words = self._words
         words[self._eligible] += 1
-        size = len(encoded)
+        size, parts = encoded
         if self._held_bytes + self._current_bytes + size > self.limits.max_bytes:
             self._let_go(size)
             if self._held_bytes + self._current_bytes + size > self.limits.max_bytes:
                 words[self._dropped["queue_full" if self._welcomed else "evaluation_away"]] += 1
                 return
-        self._current.append(encoded)
+        self._current += parts
+        self._current_count += 1
         self._current_bytes += size
         if (
-            len(self._current) >= self.limits.batch_records
+            self._current_count >= self.limits.batch_records
             or self._current_bytes >= self.limits.batch_bytes
         ):
             self._cut()
@@ -135,7 +139,7 @@ class HandOff:
     def pending(self) -> int:
         """Records that are neither sent nor dropped."""
         waiting = sum(b.count for b in (*self._unsent, *self._unacknowledged) if not b.acknowledged)
-        return len(self._current) + waiting
+        return self._current_count + waiting
 
     async def close(self, patience: float) -> None:
         """Send what is left, for at most ``patience`` seconds; count the rest as dropped."""
@@ -164,11 +168,14 @@ class HandOff:
             return
         self._words[self._seq] += 1
         seq = self._words[self._seq]
-        count = len(self._current)
-        payload = b"".join((BATCH_HEAD.pack(seq, count), *self._current))
+        count = self._current_count
+        # The only time that a payload is copied in here.
+        length = 1 + BATCH_HEAD.size + self._current_bytes
+        head = (HEAD.pack(length, BATCH), BATCH_HEAD.pack(seq, count))
+        batch = Batch(seq, count, b"".join((*head, *self._current)), self._names_current)
         self._current = []
         self._current_bytes = 0
-        batch = Batch(seq, count, frame(BATCH, payload), self._names_current)
+        self._current_count = 0
         self._held_bytes += batch.size
         self._unsent.append(batch)
         self._pump()

@@ -11,7 +11,7 @@ import uvloop  # noqa: F401 - the worker's loop
 
 from monitor.proxy.handoff import HandOff
 from monitor.proxy.plan import HandOff as Limits
-from monitor.record import OUTCOMES, ROLES, Record, decode_batch, encode
+from monitor.record import OUTCOMES, ROLES, Encoded, Record, decode_batch, encode
 from monitor.sketch.shared import SharedStats, walk
 from monitor.transport import frames
 from tests.proxy.support import INFER, OK, Server, plan_for, post, run, sidecar
@@ -78,7 +78,7 @@ class Peer:
                 writer.write(frames.frame(frames.COMMIT, frames.SEQ.pack(seq)))
 
 
-def record(number: int = 0, size: int = 0) -> bytes:
+def record(number: int = 0, size: int = 0) -> Encoded:
     return encode(
         0, 0, 200, 0, 0, 1.5, 10, 5, 0, size, 2, b"id-%d" % number, b"t", b"", b"/", b"", b"",
         bytes(size), None,

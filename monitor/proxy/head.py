@@ -313,8 +313,10 @@ def _connection(head: RequestHead, options: set[bytes] | None) -> None:
     elif b"keep-alive" in options:
         head.keep_alive = True
     # An upgrade to h2c would let a client speak to the upstream past every check that is made here.
-    # In HTTP/1.0 there is none (RFC 9110, 7.8).
-    if upgrade is not None and b"upgrade" in options and head.minor == 1:
+    # One with a body is ignored, too: httptools, and so uvicorn, takes that body for what follows
+    # the upgrade, or for another request. In HTTP/1.0 there is none (RFC 9110, 7.8).
+    upgradable = head.minor == 1 and head.length in (NO_BODY, 0)
+    if upgrade is not None and b"upgrade" in options and upgradable:
         value = upgrade.partition(b":")[2].strip().lower()
         if not any(token.startswith(b"h2") for token in _tokens(value)):
             head.upgrade = value

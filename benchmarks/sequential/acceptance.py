@@ -90,7 +90,9 @@ def run(quick: bool = False) -> Result:
     context = multiprocessing.get_context("fork")
     workers = int(os.environ.get("UNDERSTUDY_BENCH_WORKERS", os.cpu_count() or 1))
     with context.Pool(workers) as pool:
-        for finished, (index, n, rejected, seconds) in enumerate(pool.imap(_chunk, jobs), 1):
+        for finished, (index, n, rejected, seconds) in enumerate(
+            pool.imap_unordered(_chunk, jobs), 1
+        ):
             done[index] += n, rejected, seconds
             now = time.perf_counter()
             if now - last > 5.0 or finished == len(jobs):

@@ -209,16 +209,18 @@ class QuantileComparison(EProcess):
         """Records per arm, the range of both arms' counts for x in each of the champion's buckets,
         and the first and last (exclusive) bucket that can hold the minimum of a two-sided test.
 
-        Outside the span between the arms' own minima both terms grow.
+        A bucket can reach an arm's own minimum when that count lies in its range; outside the span
+        of both arms' such buckets both terms grow.
         """
         below0, below1 = self._cumulative(0), self._cumulative(1)
         n0, n1 = float(below0[-1]), float(below1[-1])
         counts = (below0[:-1], below0[1:], below1[self._least], below1[self._most])
-        at = [
-            int(np.searchsorted(high, lowest_count(n, self.p, *self._shapes)))
-            for n, high in ((n0, counts[1]), (n1, counts[3]))
-        ]
-        return n0, n1, counts, max(0, min(at) - 1), min(self.arms.edges.size + 1, max(at) + 2)
+        first, last, size = self.arms.edges.size, 0, self.arms.edges.size + 1
+        for n, low, high in ((n0, *counts[:2]), (n1, *counts[2:])):
+            k = lowest_count(n, self.p, *self._shapes)
+            first = min(first, int(np.searchsorted(high, k)))
+            last = max(last, int(np.searchsorted(low, k, side="right")))
+        return n0, n1, counts, max(0, first - 1), min(size, last + 1)
 
     def _look(self, log_e: float | None = None) -> None:
         """Raise the peak; the minimum over all buckets is taken only where some of them allow it.

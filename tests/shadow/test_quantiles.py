@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import special, stats
 
@@ -191,6 +191,7 @@ def test_published_p_values_of_quantile_ab_tests(p: float, offset: int, printed:
     ratio=st.sampled_from([1.0, 1.05, 0.8]),
     independent=st.booleans(),
 )
+@example(seed=3838, side="two-sided", p=0.99, margin=0.0, ratio=0.8, independent=False)
 def test_the_shortcuts_find_the_minimum_over_all_buckets(
     seed: int, side: str, p: float, margin: float, ratio: float, independent: bool
 ) -> None:

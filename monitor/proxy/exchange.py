@@ -331,7 +331,11 @@ class Exchange:
             if whole and not self.tunnel:
                 answered = self._answered
                 assert answered is not None
-                arm.pool.release(connection, answered.keep_alive and self.request_complete)
+                # After an upgrade that was declined, not every server is back at reading requests.
+                arm.pool.release(
+                    connection,
+                    answered.keep_alive and self.request_complete and self.head.upgrade is None,
+                )
             elif whole:
                 connection.finish()
             else:

@@ -140,7 +140,7 @@ class SpreadDifference(AsymptoticProcess):
 
     The i-th value of an arm contributes (x - mean of the i-1 before)^2 (i-1)/i, whose expectation
     is the variance exactly. ``interval`` is in squared units; the gate looks at the squares, whose
-    kurtosis is high, so it opens late (some 3,000 records per arm for normal data).
+    kurtosis is high, so it opens late (some 800 records per arm for normal data).
 
     Merge: additive in the moments of the squares; each replica centres on its own past.
     """

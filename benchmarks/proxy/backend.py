@@ -1,12 +1,17 @@
 """The model server of the benchmark: as cheap as can be, and correct in its framing.
 
-``python -m benchmarks.proxy.backend PORT PORT …`` answers every request with one prediction.
+``python -m benchmarks.proxy.backend COUNTS PORT PORT …`` answers every request on each PORT with
+one prediction. Who connects to COUNTS is told how many requests each PORT has answered: what a
+proxy forwarded and copied is taken from there, not from what it says of itself.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
+import socket
 import sys
+from collections.abc import Callable
 from typing import cast
 
 import httptools
@@ -22,6 +27,10 @@ ANSWER = (
 
 
 class Backend(asyncio.Protocol):
+    def __init__(self, answered: list[int], index: int) -> None:
+        self.answered = answered
+        self.index = index
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self.parser = httptools.HttpRequestParser(self)
@@ -30,15 +39,42 @@ class Backend(asyncio.Protocol):
         self.parser.feed_data(data)
 
     def on_message_complete(self) -> None:
+        self.answered[self.index] += 1
         self.transport.write(ANSWER)
 
 
-async def main(ports: list[int]) -> None:
+class _Counts(asyncio.Protocol):
+    def __init__(self, answered: list[int]) -> None:
+        self.answered = answered
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        told = cast(asyncio.Transport, transport)
+        told.write(json.dumps(self.answered).encode())
+        told.close()
+
+
+def counts(port: int) -> list[int]:
+    """Requests answered so far, one number per port of the backend."""
+    with socket.create_connection(("127.0.0.1", port), 10) as told:
+        text = b""
+        while more := told.recv(4096):
+            text += more
+    found: list[int] = json.loads(text)
+    return found
+
+
+async def main(counts_port: int, ports: list[int]) -> None:
     loop = asyncio.get_running_loop()
-    for port in ports:
-        await loop.create_server(Backend, "127.0.0.1", port, backlog=4096)
+    answered = [0] * len(ports)
+
+    def backend(index: int) -> Callable[[], Backend]:
+        return lambda: Backend(answered, index)
+
+    for index, port in enumerate(ports):
+        await loop.create_server(backend(index), "127.0.0.1", port, backlog=4096)
+    await loop.create_server(lambda: _Counts(answered), "127.0.0.1", counts_port)
     await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
-    uvloop.run(main([int(port) for port in sys.argv[1:]]))
+    uvloop.run(main(int(sys.argv[1]), [int(port) for port in sys.argv[2:]]))

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 import venv
 from pathlib import Path
 
@@ -76,6 +77,14 @@ class Contender:
         """All its processes."""
         return [self.process.pid, *children(self.process.pid)]
 
+    def accounts(self) -> dict[str, float]:
+        """Records for evaluation so far, by what became of them; empty where there are none."""
+        return {}
+
+    def ready(self) -> bool:
+        """Whether all of it is up, now that its port accepts connections."""
+        return True
+
     def stop(self) -> None:
         self.process.send_signal(signal.SIGTERM)
         try:
@@ -91,10 +100,13 @@ class Contender:
                 break
             try:
                 with socket.create_connection(("127.0.0.1", self.port), 1):
+                    pass
+                if self.ready():
                     time.sleep(1.0)
                     return
             except OSError:
-                time.sleep(0.1)
+                pass
+            time.sleep(0.1)
         tail = (self.folder / "log").read_text()[-1500:]
         raise RuntimeError(f"{self.name} does not serve:\n{tail}")
 
@@ -104,10 +116,11 @@ class Understudy(Contender):
     mirror = False
 
     def command(self) -> list[str]:
+        self.control = free_port()
         config = {
             "version": 1,
             "listen": f"127.0.0.1:{self.port}",
-            "control": {"listen": f"127.0.0.1:{free_port()}"},
+            "control": {"listen": f"127.0.0.1:{self.control}"},
             "workers": 1,
             "state_dir": str(self.folder / "state"),
             "models": [{"name": "bench", "version": "1", "paths": [PATH]}],
@@ -139,6 +152,28 @@ class Understudy(Contender):
 
     def evaluation(self) -> list[int]:
         return self._by_command("monitor.evaluation")
+
+    def ready(self) -> bool:
+        """The evaluation plane takes longer to start than the worker; its start is not the cost."""
+        return bool(self.evaluation()) and "understudy_" in self._metrics()
+
+    def accounts(self) -> dict[str, float]:
+        found = {"eligible": 0.0, "evaluated": 0.0, "dropped": 0.0}
+        for line in self._metrics().splitlines():
+            name, _, value = line.rpartition(" ")
+            if name == "understudy_records_eligible_total":
+                found["eligible"] += float(value)
+            elif name == "understudy_records_evaluated_total":
+                found["evaluated"] += float(value)
+            elif name.startswith('understudy_dropped_total{reason="'):
+                found["dropped"] += float(value)
+        return found
+
+    def _metrics(self) -> str:
+        url = f"http://127.0.0.1:{self.control}/metrics"
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            text: str = answer.read().decode()
+        return text
 
 
 class UnderstudyMirror(Understudy):

@@ -10,29 +10,28 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import (
-    Claim,
-    Result,
-    cpu_seconds,
-    environment,
-    median,
-    median_ratio,
-    resident_mib,
-)
+from benchmarks.harness import Result, cpu_seconds, median, resident_mib
+from benchmarks.proxy.backend import counts
 from benchmarks.proxy.contenders import (
     ALL,
     Contender,
+    Understudy,
     UnderstudyMirror,
     cores,
     free_port,
     peers_python,
 )
-from benchmarks.proxy.load import LOAD_CORE, closed_loop, open_loop, write_script
+from benchmarks.proxy.load import LOAD_CORE, closed_loop, write_script
+from benchmarks.proxy.open_loop import open_loop
+from benchmarks.proxy.report import Cost, Figures, cell_name, report
 
 BODIES = {"1 row": 1, "64 rows": 64, "1 MB": 7000}
 CONNECTIONS = (1, 32, 256)
 MAIN = ("1 row", 32)
 """What the claims are about."""
+_IDLE_SHARE = 0.1
+"""A contender that takes less of a core than this has worked off what it was given."""
+_SETTLE_SECONDS = (0.5, 20.0)
 
 
 def note(text: str) -> None:
@@ -48,11 +47,12 @@ class Course:
         self.cells = [MAIN] if quick else [(b, c) for b in BODIES for c in CONNECTIONS]
         self.scripts = {name: write_script(folder, rows) for name, rows in BODIES.items()}
         self.ports = (free_port(), free_port())
+        self.counts_port = free_port()
         self.contenders: list[Contender] = []
         self.missing: dict[str, str] = {}
         self.backend = subprocess.Popen(
             ["taskset", "-c", LOAD_CORE, sys.executable, "-m", "benchmarks.proxy.backend",
-             *map(str, self.ports)],
+             str(self.counts_port), *map(str, self.ports)],
         )  # fmt: skip
 
     def start(self) -> None:
@@ -70,11 +70,11 @@ class Course:
         self.backend.kill()
         self.backend.wait()
 
-    def cost(self) -> dict[str, dict[str, list[dict[str, float]]]]:
+    def cost(self) -> Cost:
         """Per cell and contender, one entry per round."""
-        found: dict[str, dict[str, list[dict[str, float]]]] = {}
+        found: Cost = {}
         for name, connections in self.cells:
-            cell = found[f"{name}, {connections} connections"] = defaultdict(list)
+            cell = found[cell_name(name, connections)] = defaultdict(list)
             rounds = self.rounds if (name, connections) == MAIN else 2
             for number in range(rounds + 1):
                 for contender in self.contenders:
@@ -86,20 +86,55 @@ class Course:
 
     def _loaded(self, contender: Contender, name: str, connections: int) -> dict[str, float]:
         data, everything = contender.data_plane(), contender.everything()
-        before = cpu_seconds(data), cpu_seconds(everything)
+        cpu = cpu_seconds(data), cpu_seconds(everything)
+        answered, records = counts(self.counts_port), contender.accounts()
         seen = closed_loop(contender.port, self.scripts[name], connections, self.seconds)
-        # Copies and records may still be on their way.
-        time.sleep(0.7)
-        requests = max(seen["requests"], 1.0)
-        return {
-            "data_plane_us": (cpu_seconds(data) - before[0]) / requests * 1e6,
-            "everything_us": (cpu_seconds(everything) - before[1]) / requests * 1e6,
+        self._settle(everything)
+        took = cpu_seconds(data) - cpu[0], cpu_seconds(everything) - cpu[1]
+        # What reached the model server: wrk leaves out what was under way when it stopped.
+        forwarded, copied = (
+            now - then for now, then in zip(counts(self.counts_port), answered, strict=True)
+        )
+        requests = max(forwarded, 1)
+        entry = {
+            "data_plane_us": took[0] / requests * 1e6,
+            "everything_us": took[1] / requests * 1e6,
             "per_second": seen["per_second"],
             "p50_ms": seen["p50"] * 1e3,
             "p99_ms": seen["p99"] * 1e3,
             "errors": seen["errors"],
-            "requests": seen["requests"],
+            "requests": float(forwarded),
+            "copied": copied / requests,
         }
+        if records:
+            more = {key: value - records[key] for key, value in contender.accounts().items()}
+            entry["evaluated"] = more["evaluated"] / max(more["eligible"], 1.0)
+        return entry
+
+    def _settle(self, pids: list[int]) -> None:
+        """Wait until copies and records that are still on their way have been dealt with; the same
+        rule for all, and what it costs is part of the figure."""
+        pause, longest = _SETTLE_SECONDS
+        until = time.monotonic() + longest
+        before = cpu_seconds(pids)
+        while time.monotonic() < until:
+            time.sleep(pause)
+            now = cpu_seconds(pids)
+            if now - before < _IDLE_SHARE * pause:
+                return
+            before = now
+        note(f"  still busy {longest:.0f} s after the load ended")
+
+    def resident(self) -> dict[str, dict[str, float]]:
+        """Resident memory in MiB of each contender that is up."""
+        found = {}
+        for contender in self.contenders:
+            entry = {"everything_mib": sum(map(resident_mib, contender.everything()))}
+            if isinstance(contender, Understudy):
+                entry["worker_mib"] = sum(map(resident_mib, contender.data_plane()))
+                entry["evaluation_mib"] = sum(map(resident_mib, contender.evaluation()))
+            found[contender.name] = entry
+        return found
 
     def latency(self, rate: float) -> dict[str, list[dict[str, float]]]:
         """Latencies at ``rate`` per second, with nobody in between as well."""
@@ -147,8 +182,10 @@ def run(quick: bool) -> Result:
         course = Course(quick, Path(name))
         try:
             course.start()
+            started = course.resident()
             cost = course.cost()
-            main = cost[f"{MAIN[0]}, {MAIN[1]} connections"]
+            loaded = course.resident()
+            main = cost[cell_name(*MAIN)]
             saturation = {
                 name: median([entry["per_second"] for entry in entries]) or 0.0
                 for name, entries in main.items()
@@ -158,97 +195,10 @@ def run(quick: bool) -> Result:
             memory = course.memory()
         finally:
             course.stop()
-    return _result(quick, course, cost, latency, memory, rate)
-
-
-def _result(
-    quick: bool,
-    course: Course,
-    cost: dict[str, dict[str, list[dict[str, float]]]],
-    latency: dict[str, list[dict[str, float]]],
-    memory: dict[str, Any],
-    rate: float,
-) -> Result:
-    main = cost[f"{MAIN[0]}, {MAIN[1]} connections"]
-    envoy = subprocess.run(
-        [str(peers_python().parent / "envoy"), "--version"], capture_output=True, text=True
-    ).stdout
-
-    def column(name: str, key: str) -> list[float]:
-        return [entry[key] for entry in main.get(name, [])]
-
-    def ratio(ours: str, key: str, peer: str) -> float | None:
-        return median_ratio(column(ours, key), column(peer, "everything_us"))
-
-    def added(name: str, key: str) -> float | None:
-        pairs = zip(latency.get(name, []), latency["direct"], strict=False)
-        return median([a[key] - b[key] for a, b in pairs])
-
-    ours, theirs = added("understudy-mirror", "p99"), added("envoy-mirror", "p99")
-    p99_ratio = ours / theirs if ours is not None and theirs else None
-    claims = [
-        Claim("CPU per request, data plane with mirror / Envoy with mirror",
-              ratio("understudy-mirror", "data_plane_us", "envoy-mirror"), 0.35, "<="),
-        Claim("CPU per request, everything with mirror, every payload decoded / Envoy with mirror",
-              ratio("understudy-mirror", "everything_us", "envoy-mirror"), 0.6, "<="),
-        Claim("CPU per request, data plane without mirror / Envoy",
-              ratio("understudy", "data_plane_us", "envoy"), 0.6, "<="),
-        Claim("p99 added at half of saturation, with mirror / Envoy with mirror",
-              p99_ratio, 1.0, "<="),
-        Claim("resident memory of a worker, MiB", memory["worker_mib"], 40, "<="),
-        Claim("resident memory of the evaluation plane, MiB", memory["evaluation_mib"], 160, "<="),
-        Claim("growth of a worker over the last half of the requests",
-              memory["worker_growth"], 0.02, "<="),
-        Claim("growth of the evaluation plane over the last half of the requests",
-              memory["evaluation_growth"], 0.02, "<="),
-    ]  # fmt: skip
-    result = Result(
-        "proxy",
-        environment(
-            pinned="proxies on core 0; backend, challenger and load on core 1",
-            rounds=course.rounds,
-            seconds_per_round=course.seconds,
-            form="quick" if quick else "full",
-            envoy=envoy.partition("version:")[2].strip().split("/")[1] if envoy else "missing",
-            not_measured=course.missing or "nothing",
-        ),
-        {"cost": cost, "latency": latency, "latency_rate": rate, "memory": memory},
-        claims,
+    return report(
+        Figures(cost, cell_name(*MAIN), latency, rate, memory, {"start": started, "end": loaded}),
+        form="quick" if quick else "full",
+        rounds=course.rounds,
+        seconds_per_round=course.seconds,
+        not_measured=course.missing or "nothing",
     )
-    for cell, entries in cost.items():
-        rows = [
-            [name, *(median([e[key] for e in found]) for key in _COLUMNS)]
-            for name, found in entries.items()
-        ]
-        result.tables.append(
-            (f"Closed loop: {cell} (medians)", ["proxy", *_COLUMNS.values()], rows)
-        )
-    rows = [
-        [name, *((median([e[k] for e in found]) or 0) * 1e3 for k in ("p50", "p99", "p99.9")),
-         *((added(name, k) or 0) * 1e3 for k in ("p50", "p99", "p99.9")),
-         sum(e["failed"] for e in found)]
-        for name, found in latency.items()
-    ]  # fmt: skip
-    header = [
-        "proxy",
-        "p50 ms",
-        "p99 ms",
-        "p99.9 ms",
-        "p50 added",
-        "p99 added",
-        "p99.9 added",
-        "failed",
-    ]
-    title = f"Open loop: Poisson arrivals at {rate:,.0f}/s, 1 row (medians over rounds)"
-    result.tables.append((title, header, rows))
-    return result
-
-
-_COLUMNS = {
-    "data_plane_us": "CPU µs/request, data plane",
-    "everything_us": "CPU µs/request, everything",
-    "per_second": "requests/s",
-    "p50_ms": "p50 ms",
-    "p99_ms": "p99 ms",
-    "errors": "errors",
-}

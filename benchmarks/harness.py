@@ -129,6 +129,13 @@ def cpu_seconds(pids: Sequence[int]) -> float:
     return total / 1e9
 
 
+def busy_seconds() -> float:
+    """Processor time that the whole machine has spent on anything, in seconds."""
+    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    user, nice, system, _idle, _iowait, irq, softirq, *_ = map(int, fields)
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+
+
 def resident_mib(pid: int) -> float:
     """Resident memory of a process in MiB."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -10,7 +12,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import Result, cpu_seconds, median, resident_mib
+from benchmarks.harness import Result, busy_seconds, cpu_seconds, median, resident_mib
 from benchmarks.proxy.backend import counts
 from benchmarks.proxy.contenders import (
     ALL,
@@ -88,8 +90,11 @@ class Course:
         data, everything = contender.data_plane(), contender.everything()
         cpu = cpu_seconds(data), cpu_seconds(everything)
         answered, records = counts(self.counts_port), contender.accounts()
+        began, machine, own = time.monotonic(), busy_seconds(), self._own_seconds()
         seen = closed_loop(contender.port, self.scripts[name], connections, self.seconds)
         self._settle(everything)
+        others = busy_seconds() - machine - (self._own_seconds() - own)
+        lasted = time.monotonic() - began
         took = cpu_seconds(data) - cpu[0], cpu_seconds(everything) - cpu[1]
         # What reached the model server: wrk leaves out what was under way when it stopped.
         forwarded, copied = (
@@ -105,11 +110,19 @@ class Course:
             "errors": seen["errors"],
             "requests": float(forwarded),
             "copied": copied / requests,
+            "others": max(others, 0.0) / lasted / (os.cpu_count() or 1),
         }
         if records:
             more = {key: value - records[key] for key, value in contender.accounts().items()}
             entry["evaluated"] = more["evaluated"] / max(more["eligible"], 1.0)
         return entry
+
+    def _own_seconds(self) -> float:
+        """Processor time of all that belongs to the measurement."""
+        pids = [pid for contender in self.contenders for pid in contender.everything()]
+        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+        load = time.process_time() + ended.ru_utime + ended.ru_stime
+        return cpu_seconds([*pids, self.backend.pid]) + load
 
     def _settle(self, pids: list[int]) -> None:
         """Wait until copies and records that are still on their way have been dealt with; the same

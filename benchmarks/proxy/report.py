@@ -19,6 +19,10 @@ COMPLETE = 0.99
 way when the load stops may be given up."""
 
 
+QUIET = 0.05
+"""What others may take of the processors in a measurement that one can quote."""
+
+
 @dataclass(frozen=True)
 class Figures:
     """What a course measured. ``main`` names the cell that the claims are about."""
@@ -66,6 +70,20 @@ def added_ratio(figures: Figures, ours: str, theirs: str) -> float | None:
     return mine / peer if mine is not None and peer is not None and peer > 0 else None
 
 
+def others(figures: Figures) -> str:
+    """How much of the machine went to what is no part of the measurement, in words."""
+    shares = [
+        share
+        for rounds in figures.cost[figures.main].values()
+        for share in column(rounds, "others")
+    ]
+    middle = median(shares)
+    if middle is None:
+        return "not known"
+    text = f"{middle:.0%} of the processors, at most {max(shares):.0%} in a round"
+    return text if middle <= QUIET else f"{text}: NOT A QUIET MACHINE, take no figure from here"
+
+
 def claims(figures: Figures) -> list[Claim]:
     memory = figures.memory
     return [
@@ -96,6 +114,7 @@ def report(figures: Figures, **course: Any) -> Result:
             pinned="proxies on core 0; backend, challenger and load on core 1",
             **course,
             **_versions(),
+            others=others(figures),
             denominator="requests that reached the model server, counted there",
             latency="aiohttp is left out: it would set the pace for all",
             memory="a fresh start, bodies of 1 row; what all bodies leave behind is in a table",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.proxy.open_loop import quantile
-from benchmarks.proxy.report import Figures, added_ratio, claims, cost_ratio, latency_table
+from benchmarks.proxy.report import Figures, added_ratio, claims, cost_ratio, latency_table, others
 
 MAIN = "1 row, 32 connections"
 MEMORY = {
@@ -99,3 +99,13 @@ def test_quantiles_are_values_that_were_seen() -> None:
     assert quantile(values, 0.99) == 99
     assert quantile(values, 0.999) == 100
     assert quantile([7.0], 0.5) == 7
+
+
+def test_a_machine_that_others_use_is_named() -> None:
+    seen = figures()
+    assert others(seen) == "not known"
+    rounds = seen.cost[MAIN]["envoy"]
+    rounds[0]["others"], rounds[1]["others"] = 0.01, 0.03
+    assert others(seen) == "2% of the processors, at most 3% in a round"
+    rounds[0]["others"], rounds[1]["others"] = 0.2, 0.4
+    assert "NOT A QUIET MACHINE" in others(seen)

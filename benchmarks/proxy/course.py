@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from benchmarks.proxy.contenders import (
 )
 from benchmarks.proxy.load import LOAD_CORE, closed_loop, write_script
 from benchmarks.proxy.open_loop import open_loop
-from benchmarks.proxy.report import Cost, Figures, cell_name, report
+from benchmarks.proxy.report import Cost, Figures, cell_name, growth, report
 
 BODIES = {"1 row": 1, "64 rows": 64, "1 MB": 7000}
 CONNECTIONS = (1, 32, 256)
@@ -34,6 +35,10 @@ MAIN = ("1 row", 32)
 _IDLE_SHARE = 0.1
 """A contender that takes less of a core than this has worked off what it was given."""
 _SETTLE_SECONDS = (0.5, 20.0)
+_SAMPLE_SECONDS = 0.25
+
+Sample = tuple[int, float, float]
+"""Requests so far; resident MiB of the worker and of the evaluation plane."""
 
 
 def note(text: str) -> None:
@@ -169,19 +174,28 @@ class Course:
         self.contenders.append(ours)
         worker, evaluation = ours.data_plane()[0], ours.evaluation()[0]
         wanted = 100_000 if self.quick else 1_000_000
-        samples: list[tuple[int, float, float]] = []
+        before, records = counts(self.counts_port)[0], ours.accounts()
+        samples: list[Sample] = []
         passed = 0
-        while passed < wanted:
-            passed += int(closed_loop(ours.port, self.scripts["1 row"], 32, 2)["requests"])
-            samples.append((passed, resident_mib(worker), resident_mib(evaluation)))
+        with ThreadPoolExecutor(1) as loader:
+            while passed < wanted:
+                seconds = 2 if self.quick else 10
+                load = loader.submit(closed_loop, ours.port, self.scripts["1 row"], 32, seconds)
+                while not load.done():  # sampled under load: in the pauses it may be less
+                    time.sleep(_SAMPLE_SECONDS)
+                    passed = counts(self.counts_port)[0] - before
+                    samples.append((passed, resident_mib(worker), resident_mib(evaluation)))
+                load.result()
+        self._settle(ours.everything())
+        more = {key: value - records[key] for key, value in ours.accounts().items()}
         note(f"  memory over {passed:,} requests: {samples[-1][1:]}")
-        half = [s for s in samples if s[0] >= passed / 2]
         return {
             "requests": passed,
+            "evaluated": more["evaluated"] / max(more["eligible"], 1.0),
             "worker_mib": max(s[1] for s in samples),
             "evaluation_mib": max(s[2] for s in samples),
-            "worker_growth": half[-1][1] / half[0][1] - 1,
-            "evaluation_growth": half[-1][2] / half[0][2] - 1,
+            "worker_growth": growth([(s[0], s[1]) for s in samples]),
+            "evaluation_growth": growth([(s[0], s[2]) for s in samples]),
             "samples": samples,
         }
 

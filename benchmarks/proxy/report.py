@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +70,17 @@ def added_ratio(figures: Figures, ours: str, theirs: str) -> float | None:
     """p99 added by ours over theirs; None when the peer's is lost in the noise (not above zero)."""
     mine, peer = added(figures, ours, "p99"), added(figures, theirs, "p99")
     return mine / peer if mine is not None and peer is not None and peer > 0 else None
+
+
+def growth(samples: Sequence[tuple[int, float]]) -> float:
+    """Relative growth over the last half of the requests, from (requests so far, size).
+
+    Between medians of the first and the last fifth of that half: single samples under load move.
+    """
+    last = samples[-1][0]
+    half = [size for passed, size in samples if passed >= last / 2]
+    fifth = max(1, len(half) // 5)
+    return statistics.median(half[-fifth:]) / statistics.median(half[:fifth]) - 1
 
 
 def others(figures: Figures) -> str:

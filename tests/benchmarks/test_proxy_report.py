@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.proxy.open_loop import quantile
-from benchmarks.proxy.report import Figures, added_ratio, claims, cost_ratio, latency_table, others
+from benchmarks.proxy.report import (
+    Figures,
+    added_ratio,
+    claims,
+    cost_ratio,
+    growth,
+    latency_table,
+    others,
+)
 
 MAIN = "1 row, 32 connections"
 MEMORY = {
@@ -109,3 +117,13 @@ def test_a_machine_that_others_use_is_named() -> None:
     assert others(seen) == "2% of the processors, at most 3% in a round"
     rounds[0]["others"], rounds[1]["others"] = 0.2, 0.4
     assert "NOT A QUIET MACHINE" in others(seen)
+
+
+def test_growth_is_that_of_the_last_half() -> None:
+    warm = [(n, 20.0 + n) for n in range(50)]
+    assert growth([*warm, *((n, 100.0) for n in range(50, 100))]) == 0
+    rising = growth([*warm, *((n, 50.0 + n) for n in range(50, 100))])
+    assert rising == pytest.approx((144.5 - 104.5) / 104.5, rel=0.01)
+    jolted = [(n, 500.0 if n == 99 else 100.0) for n in range(100)]
+    assert growth(jolted) == 0
+    assert growth([(10, 30.0)]) == 0

@@ -8,6 +8,8 @@ from itertools import pairwise
 INFER = b"/v2/models/m/infer"
 REQUESTS = [
     b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"\r\n\r\n\r\nGET /late HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"POST " + INFER + b" HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
     b"HEAD /x?y=z HTTP/1.1\r\nHost: a\r\n\r\n",
     b"GET /close HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
     b"POST " + INFER + b' HTTP/1.1\r\nHost: a\r\nContent-Length: 7\r\n\r\n{"a":1}',
@@ -58,6 +60,22 @@ _FIELDS = [
     b"Expect: 100-continue", b"Proxy-Connection: x", b"Connection: close", b"X-B:2",
 ]  # fmt: skip
 
+_SIZES = [
+    b"%x",
+    b"0%x",
+    b"%015x",
+    b"%016x",
+    b"0x%x",
+    b"+%x",
+    b"-%x",
+    b"%x ",
+    b" %x",
+    b"%x\t",
+    b"%d",
+    b"%xg",
+]
+_ENDS = [b"\n", b"\r", b"", b"\r\n\r\n", b" \r\n", b"\r\r\n"]
+
 
 def compose(pick: random.Random) -> bytes:
     """A well-formed request that no seed holds."""
@@ -75,7 +93,9 @@ def compose(pick: random.Random) -> bytes:
         parts = [body[a:b] for a, b in pairwise(edges)]
         extension = pick.choice((b"", b"", b";a", b';a="b c";d=e'))
         trailer = pick.choice((b"", b"", b"X-T: 1\r\n", b"x-t:\r\nX-U: \xff\r\n"))
-        body = b"".join(b"%X%b\r\n%b\r\n" % (len(p), extension, p) for p in parts)
+        size = pick.choice(_SIZES) if pick.random() < 0.3 else b"%X"
+        end = pick.choice(_ENDS) if pick.random() < 0.1 else b"\r\n"
+        body = b"".join((size % len(p)) + extension + b"\r\n" + p + end for p in parts)
         body += b"0\r\n" + trailer + b"\r\n"
     else:
         body = b""

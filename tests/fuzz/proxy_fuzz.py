@@ -23,7 +23,6 @@ import random
 import sys
 import tempfile
 import time
-from collections import deque
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,50 +30,21 @@ from typing import Any
 import httptools
 import uvloop
 
-from monitor import record
 from monitor.errors import HttpError
 from monitor.proxy.client import ClientConnection
 from monitor.proxy.exchange import Exchange
-from monitor.proxy.head import CHUNKED, NO_BODY, UNTIL_CLOSE
+from monitor.proxy.head import CHUNKED, NO_BODY
 from monitor.proxy.mirror import Copy
 from monitor.proxy.plan import Capture, Challenger, Limits, Model, Plan, Upstream
 from monitor.proxy.pool import Pool
 from monitor.proxy.upstream import UpstreamConnection
 from monitor.proxy.worker import Worker
 from tests.fuzz import inputs
-from tests.fuzz.oracles import Answer, AnswerOracle, Failure, RequestOracle, Wire
+from tests.fuzz.judge import Client, Server, judge
+from tests.fuzz.oracles import Failure
 
-LENIENT = ("Duplicate Content-Length", "Data after `Connection: close`")
-"""Why llhttp refuses answers that we take on purpose: a length that is said twice alike is sent on
-once (RFC 9110, 8.6), and an interim answer that announces the close is not the last."""
 _ROUNDS = 400
 _WILD_ROUNDS = 30
-_CUT_SHORT = (record.TIMEOUT, record.UPSTREAM_RESET, record.REJECTED)
-
-
-class Client:
-    """One client, what it still has to send, and what became of its requests."""
-
-    def __init__(self, bench: Bench, parts: list[bytes]) -> None:
-        self.connection = ClientConnection(bench.worker)
-        self.wire = Wire(bench.loop, self.connection)
-        self.parts = deque(parts)
-        self.finished: list[tuple[Exchange, int, Any]] = []
-        self.rejected = 0
-        self.left = False
-        """It went away of its own accord, so its last answers may be cut or missing."""
-
-
-class Server:
-    """An upstream's end of one connection."""
-
-    def __init__(self, bench: Bench, pool: Pool) -> None:
-        self.connection = UpstreamConnection(pool)
-        self.wire = Wire(bench.loop, self.connection)
-        self.oracle = RequestOracle()
-        self.parts: deque[bytes] = deque()
-        self.closes = False
-        self.answered = False
 
 
 class Bench:
@@ -101,6 +71,8 @@ class Bench:
         self.answers: dict[Any, bytearray] = {}
         self.doubted: list[tuple[Exchange, str]] = []
         self.requests = 0
+        self.served = 0
+        self.seed = ""
         loop.set_exception_handler(self._note)
         self._listen_in()
 
@@ -110,7 +82,7 @@ class Bench:
         async def attempt(pool: Pool) -> UpstreamConnection:
             if bench.wild and bench.random.random() < 0.1:
                 raise ConnectionRefusedError
-            server = Server(bench, pool)
+            server = Server(bench.loop, pool)
             bench.servers.append(server)
             return server.connection
 
@@ -148,10 +120,10 @@ class Bench:
         if not self.wild:
             stream = inputs.requests(pick)
             cut = inputs.pieces(pick, stream)
-            choice = pick.random()
             results = []
             for parts in (cut, [stream]):
-                pick.seed(choice)  # the same answers both times
+                self.served = 0
+                self.seed = seed
                 results.append(await self._play([parts]))
             if results[0] != results[1]:
                 raise Failure(f"cuts make a difference: {results[0]}\nand whole: {results[1]}")
@@ -167,11 +139,13 @@ class Bench:
         self.answers.clear()
         self.doubted.clear()
         for parts in clients:
-            self.clients.append(Client(self, parts))
+            self.clients.append(Client(self.worker, parts))
         idle = 0
         for turn in range(_ROUNDS):
             calm = turn >= _WILD_ROUNDS
-            moved = any([self._send(client) for client in self.clients])
+            moved = False
+            for client in self.clients:
+                moved = self._send(client) or moved
             for server in tuple(self.servers):
                 moved = self._serve(server) or moved
             if self.wild:
@@ -194,7 +168,7 @@ class Bench:
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         self._look_at_the_end()
-        return [self._judge(client) for client in self.clients]
+        return [judge(client, self.answers, self.wild) for client in self.clients]
 
     def _send(self, client: Client) -> bool:
         if client.wire.closing or not client.wire.reading or not client.parts:
@@ -289,6 +263,10 @@ class Bench:
 
     def _answer(self, server: Server, sink: Any, identifier: bytes) -> None:
         pick = self.random
+        if not self.wild:
+            # The same answers, whatever the order in which copies and requests come.
+            self.served += isinstance(sink, Exchange)
+            pick = random.Random(f"{self.seed}/{self.served if isinstance(sink, Exchange) else 0}")
         server.answered = True
         answer = pick.choice(inputs.ANSWERS)
         chance = pick.random()
@@ -306,6 +284,13 @@ class Bench:
     # Invariants ---------------------------------------------------------------------------------
 
     def _look_for_hangs(self) -> None:
+        for server in self.servers:
+            if server.connection.sink is None or server.wire.closing:
+                continue
+            if server.parts and not server.wire.reading:
+                raise Failure("the upstream is not read any more")
+            if isinstance(server.connection.sink, Copy) and server.oracle.open:
+                raise Failure("a copy was sent that has no end")
         for client in self.clients:
             connection, wire = client.connection, client.wire
             if wire.closing or connection.lingering:
@@ -338,63 +323,6 @@ class Bench:
                 raise Failure(f"the pool of {arm.upstream.name} is not empty")
         if worker.active or worker.clients or worker.lingering:
             raise Failure("something is still under way")
-
-    def _judge(self, client: Client) -> object:
-        """Are these the answers to these requests? The gist of both."""
-        data = bytes(client.wire.out)
-        gist: list[object] = []
-        at = 0
-        for number, (exchange, outcome, answered) in enumerate(client.finished):
-            last = number == len(client.finished) - 1
-            if outcome == record.CANCELLED or exchange.tunnel:
-                if not last or client.rejected:
-                    raise Failure("a request was begun after the end")
-                return [*gist, "tunnel"] if exchange.tunnel else gist
-            if client.left and at == len(data):
-                return gist
-            answer = Answer(data, at, exchange.head.method == b"HEAD")
-            at = answer.end
-            if client.left and not answer.whole:
-                return gist
-            if not answer.whole and not (outcome in _CUT_SHORT and last and not client.rejected):
-                raise Failure(f"an answer is not whole: {data!r}")
-            if answer.until_close and not last:
-                raise Failure(f"an answer without an end is not the last: {data!r}")
-            if outcome <= record.SERVER_ERROR:
-                self._compare(exchange, answered, answer)
-            gist.append((exchange.head.method, exchange.head.target, outcome, answer.status))
-        for _ in range(client.rejected):
-            answer = Answer(data, at, False)
-            at = answer.end
-            if answer.status not in (400, 405, 408, 414, 417, 431, 501):
-                raise Failure(f"refused with {answer.status}")
-            gist.append("refused")
-        if at != len(data) or client.rejected > 1:
-            raise Failure(f"more answers than requests: {data[at:]!r}")
-        # A body that turns out to be malformed is refused, whether a part of it has been sent or not.
-        return ["refused" if isinstance(g, tuple) and g[2] == record.REJECTED else g for g in gist]
-
-    def _compare(self, exchange: Exchange, answered: Any, answer: Answer) -> None:
-        """Is this the answer that the upstream gave to this request?"""
-        echo = answer.fields.get(b"x-echo")
-        if echo not in (None, b"", b"early", exchange.request_id) and not self.wild:
-            raise Failure(f"the answer to {exchange.request_id!r} is that to {echo!r}")
-        if not answered.has_request_id and answer.fields[b"x-request-id"] != exchange.request_id:
-            raise Failure(f"the answer has another id than {exchange.request_id!r}")
-        if answered.length == NO_BODY or answer.status != answered.status:
-            if answer.status != answered.status or answer.body:
-                raise Failure(f"{answered.status} became {answer.status} {answer.body!r}")
-            return
-        sent = bytes(self.answers[exchange])
-        oracle = AnswerOracle()
-        try:
-            oracle.feed(sent)
-        except httptools.HttpParserError as error:
-            if str(error) in LENIENT:
-                return
-            raise Failure(f"llhttp does not take this answer: {error!r}\n{sent!r}") from error
-        if oracle.body != answer.body or not (oracle.whole or answered.length == UNTIL_CLOSE):
-            raise Failure(f"llhttp reads {oracle.body!r}, passed on was {answer.body!r}\n{sent!r}")
 
     def accounts(self) -> None:
         """Nobody takes records here: each one waits or was dropped."""

@@ -1,0 +1,115 @@
+"""The parties of a run, and what clients got, held against what became of its requests."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Any
+
+import httptools
+
+from monitor import record
+from monitor.proxy.client import ClientConnection
+from monitor.proxy.exchange import Exchange
+from monitor.proxy.head import NO_BODY, UNTIL_CLOSE
+from monitor.proxy.pool import Pool
+from monitor.proxy.upstream import UpstreamConnection
+from monitor.proxy.worker import Worker
+from tests.fuzz.oracles import Answer, AnswerOracle, Failure, RequestOracle, Wire
+
+LENIENT = ("Duplicate Content-Length", "Data after `Connection: close`")
+"""Why llhttp refuses answers that we take on purpose: a length that is said twice alike is sent on
+once (RFC 9110, 8.6), and an interim answer that announces the close is not the last."""
+_CUT_SHORT = (record.TIMEOUT, record.UPSTREAM_RESET, record.REJECTED)
+
+
+class Client:
+    """One client, what it still has to send, and what became of its requests."""
+
+    def __init__(self, worker: Worker, parts: list[bytes]) -> None:
+        self.connection = ClientConnection(worker)
+        self.wire = Wire(worker.loop, self.connection)
+        self.parts = deque(parts)
+        self.finished: list[tuple[Exchange, int, Any]] = []
+        self.rejected = 0
+        self.left = False
+        """It went away of its own accord, so its last answers may be cut or missing."""
+
+
+class Server:
+    """An upstream's end of one connection."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, pool: Pool) -> None:
+        self.connection = UpstreamConnection(pool)
+        self.wire = Wire(loop, self.connection)
+        self.oracle = RequestOracle()
+        self.parts: deque[bytes] = deque()
+        self.closes = False
+        self.answered = False
+
+
+def judge(client: Client, answers: dict[Any, bytearray], wild: bool) -> object:
+    """Are these the answers to these requests? The gist of both."""
+    data = bytes(client.wire.out)
+    gist: list[object] = []
+    at = 0
+    for number, (exchange, outcome, answered) in enumerate(client.finished):
+        last = number == len(client.finished) - 1
+        if outcome == record.CANCELLED or exchange.tunnel:
+            if not last or client.rejected:
+                raise Failure("a request was begun after the end")
+            return [*gist, "tunnel"] if exchange.tunnel else gist
+        if client.left and at == len(data):
+            return gist
+        answer = Answer(data, at, exchange.head.method == b"HEAD")
+        at = answer.end
+        if client.left and not answer.whole:
+            return gist
+        if not answer.whole and not (outcome in _CUT_SHORT and last and not client.rejected):
+            raise Failure(f"an answer is not whole: {data!r}")
+        if answer.until_close and not last:
+            raise Failure(f"an answer without an end is not the last: {data!r}")
+        if not exchange.request_complete and (not last or client.rejected):
+            raise Failure("the rest of a request that was answered early was taken for another")
+        if outcome <= record.SERVER_ERROR:
+            _compare(exchange, answered, answer, answers, wild)
+        gist.append((exchange.head.method, exchange.head.target, outcome, answer.status))
+    for _ in range(client.rejected):
+        answer = Answer(data, at, False)
+        at = answer.end
+        if answer.status not in (400, 405, 408, 414, 417, 431, 501):
+            raise Failure(f"refused with {answer.status}")
+        gist.append("refused")
+    if at != len(data) or client.rejected > 1:
+        raise Failure(f"more answers than requests: {data[at:]!r}")
+    # A body that turns out to be malformed is refused, whether a part of it has been sent or not.
+    return ["refused" if isinstance(g, tuple) and g[2] == record.REJECTED else g for g in gist]
+
+
+def _compare(
+    exchange: Exchange,
+    answered: Any,
+    answer: Answer,
+    answers: dict[Any, bytearray],
+    wild: bool,
+) -> None:
+    """Is this the answer that the upstream gave to this request?"""
+    echo = answer.fields.get(b"x-echo")
+    if echo not in (None, b"", b"early", exchange.request_id) and not wild:
+        raise Failure(f"the answer to {exchange.request_id!r} is that to {echo!r}")
+    if not answered.has_request_id and answer.fields[b"x-request-id"] != exchange.request_id:
+        raise Failure(f"the answer has another id than {exchange.request_id!r}")
+    if answered.length == NO_BODY or answer.status != answered.status:
+        if answer.status != answered.status or answer.body:
+            raise Failure(f"{answered.status} became {answer.status} {answer.body!r}")
+        return
+    sent = bytes(answers[exchange])
+    oracle = AnswerOracle()
+    try:
+        oracle.feed(sent)
+    except httptools.HttpParserError as error:
+        if str(error) in LENIENT:
+            return
+        raise Failure(f"llhttp does not take this answer: {error!r}\n{sent!r}") from error
+    if oracle.body != answer.body or not (oracle.whole or answered.length == UNTIL_CLOSE):
+        raise Failure(f"llhttp reads {oracle.body!r}, passed on was {answer.body!r}\n{sent!r}")

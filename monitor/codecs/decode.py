@@ -1,23 +1,19 @@
-"""An exchange's payloads, decoded: content coding, JSON, wire format."""
+"""An exchange's payloads, decoded: body, wire format, codec."""
 
 from __future__ import annotations
 
-import json
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import orjson
-
 from monitor.codecs import detect, kserve_v1, mlflow, open_inference, pointer
+from monitor.codecs.body import parsed
 from monitor.codecs.spec import ModelSpec
 from monitor.codecs.table import Reason, Table, Undecodable
 
-MAX_DECOMPRESSED = 8 * 1024 * 1024
-"""Bytes that a compressed payload may grow to; a small bomb must not fill the memory."""
+UNKNOWN = "unknown"
 
 _Codec = Callable[[object, ModelSpec], Table | Undecodable]
-_CODECS: dict[str, tuple[_Codec, _Codec]] = {
+_CODECS: dict[str | None, tuple[_Codec, _Codec]] = {
     "open-inference-v2": (open_inference.decode_request, open_inference.decode_response),
     "kserve-v1": (kserve_v1.decode_request, kserve_v1.decode_response),
     "mlflow": (mlflow.decode_request, mlflow.decode_response),
@@ -25,6 +21,7 @@ _CODECS: dict[str, tuple[_Codec, _Codec]] = {
 }
 _NOT_CAPTURED = Undecodable(Reason.NOT_CAPTURED)
 _UNKNOWN = Undecodable(Reason.UNKNOWN_PROTOCOL)
+_NOT_INFERENCE = Undecodable(Reason.NOT_INFERENCE)
 _ERROR = Undecodable(Reason.ERROR_RESPONSE)
 
 
@@ -39,97 +36,54 @@ class Decoded:
 
 def decode_exchange(
     spec: ModelSpec,
-    target: bytes,
+    path: bytes | str,
     request_headers: bytes,
-    request_body: bytes | None,
+    request_body: bytes | memoryview | None,
     status: int,
     response_headers: bytes,
-    response_body: bytes | None,
+    response_body: bytes | memoryview | None,
 ) -> Decoded:
     """Features and predictions of one exchange.
 
-    Headers are the kept lines, joined by CRLF; a body of None was not captured; ``status`` is 0
-    when there was no answer. Never raises: a fault in a codec is an Undecodable as well.
+    ``path`` is the request target, with or without a query. Headers are the kept lines, joined by
+    CRLF; a body of None was not captured; ``status`` is 0 when there was no answer. Never raises: a
+    fault in a codec is an Undecodable as well, and costs no more than its own part.
     """
+    features: Table | Undecodable
+    predictions: Table | Undecodable
+    protocol: str | None = spec.protocol
+    codec: tuple[_Codec, _Codec] | None = None
     try:
-        request: object = None
-        features: Table | Undecodable | None = None
-        if request_body is None:
-            features = _NOT_CAPTURED
-        else:
-            parsed = _parse(request_headers, request_body)
-            if isinstance(parsed, Undecodable):
-                features = parsed
-            else:
-                request = parsed[0]
-        protocol: str | None = spec.protocol
         if protocol == "auto":
-            protocol = detect.by_path(target) or detect.by_content(request)
-        codec = _CODECS.get(protocol or "")
-        if codec is None:
-            return Decoded("unknown", features or _UNKNOWN, _UNKNOWN)
-        if features is None:
-            features = codec[0](request, spec)
-        return Decoded(
-            protocol or "unknown",
-            features,
-            _predictions(codec[1], spec, status, response_headers, response_body),
-        )
-    except Exception as error:  # a codec's fault must never cost more than its own result
-        fault = Undecodable(Reason.INTERNAL, type(error).__name__)
-        return Decoded("unknown", fault, fault)
-
-
-def _predictions(
-    codec: _Codec, spec: ModelSpec, status: int, headers: bytes, body: bytes | None
-) -> Table | Undecodable:
-    if not 200 <= status < 300:
-        return _ERROR
-    if body is None:
-        return _NOT_CAPTURED
-    parsed = _parse(headers, body)
-    return parsed if isinstance(parsed, Undecodable) else codec(parsed[0], spec)
-
-
-def _parse(headers: bytes, body: bytes) -> tuple[object] | Undecodable:
-    """The JSON of a body, in a tuple so that ``null`` is not nothing."""
-    lowered = headers.lower()
-    if b"inference-header-content-length:" in lowered:
-        return Undecodable(Reason.BINARY, "tensors are in binary form")
-    if b"content-encoding:" in lowered:
-        plain = _decompressed(lowered, body)
-        if isinstance(plain, Undecodable):
-            return plain
-        body = plain
-    if not body:
-        return Undecodable(Reason.EMPTY)
+            protocol = detect.by_path(path)
+            if protocol == detect.NOT_INFERENCE:
+                return Decoded(UNKNOWN, _NOT_INFERENCE, _NOT_INFERENCE)
+        codec = _CODECS.get(protocol)
+        request = _NOT_CAPTURED if request_body is None else parsed(request_headers, request_body)
+        if isinstance(request, Undecodable):
+            features = request
+        else:
+            if protocol is None:
+                protocol = detect.by_content(request)
+                codec = _CODECS.get(protocol)
+            features = codec[0](request, spec) if codec is not None else _UNKNOWN
+    except Exception as error:
+        features = _fault(error)
+    if codec is None:
+        return Decoded(UNKNOWN, features, _UNKNOWN)
     try:
-        return (orjson.loads(body),)
-    except orjson.JSONDecodeError:
-        pass
-    # TensorFlow Serving reads and writes bare NaN and Infinity, which are no JSON.
-    if b"NaN" in body or b"Infinity" in body:
-        try:
-            return (json.loads(body),)
-        except (ValueError, RecursionError):
-            pass
-    return Undecodable(Reason.NOT_JSON)
+        if not 200 <= status < 300:
+            predictions = _ERROR
+        elif response_body is None:
+            predictions = _NOT_CAPTURED
+        else:
+            answer = parsed(response_headers, response_body)
+            predictions = answer if isinstance(answer, Undecodable) else codec[1](answer, spec)
+    except Exception as error:
+        predictions = _fault(error)
+    return Decoded(protocol or UNKNOWN, features, predictions)
 
 
-def _decompressed(lowered: bytes, body: bytes) -> bytes | Undecodable:
-    coding = lowered.partition(b"content-encoding:")[2].partition(b"\r\n")[0].strip()
-    if coding == b"identity":
-        return body
-    if coding not in (b"gzip", b"x-gzip", b"deflate"):
-        return Undecodable(Reason.UNSUPPORTED_ENCODING)
-    # 47: gzip or zlib, told apart by the header. "deflate" is also sent without zlib's header.
-    for window in (47, -15) if coding == b"deflate" else (47,):
-        inflater = zlib.decompressobj(window)
-        try:
-            plain = inflater.decompress(body, MAX_DECOMPRESSED)
-        except zlib.error:
-            continue
-        if inflater.unconsumed_tail:
-            return Undecodable(Reason.TOO_LARGE, "the payload grows too large when decompressed")
-        return plain
-    return Undecodable(Reason.UNSUPPORTED_ENCODING, "the compressed payload is damaged")
+def _fault(error: Exception) -> Undecodable:
+    """The last resort: a fault of ours must never cost more than its own result."""
+    return Undecodable(Reason.INTERNAL, type(error).__name__)

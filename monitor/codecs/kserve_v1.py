@@ -6,34 +6,51 @@ Request ``{"instances": [row …]}`` or ``{"inputs": {name: tensor}}``; response
 
 from __future__ import annotations
 
-from monitor.codecs.shape import from_columns, from_rows, renamed
+from monitor.codecs.shape import from_columns, from_rows, is_bytes
 from monitor.codecs.spec import ModelSpec
 from monitor.codecs.table import Reason, Table, Undecodable
 
 
 def decode_request(payload: object, spec: ModelSpec) -> Table | Undecodable:
     """Features of a request."""
-    return _decode(payload, "instances", "inputs", spec.features, "x")
+    if not isinstance(payload, dict):
+        return Undecodable(Reason.WRONG_SHAPE, "the payload is no object")
+    if "instances" in payload:
+        rows = payload["instances"]
+        return from_rows(rows if isinstance(rows, list) else [rows], spec.features, "x")
+    if "inputs" in payload:
+        return _by_column(payload["inputs"], spec.features, "x")
+    return Undecodable(Reason.WRONG_SHAPE, "neither instances nor inputs")
 
 
 def decode_response(payload: object, spec: ModelSpec) -> Table | Undecodable:
     """Predictions of a response."""
-    return _decode(payload, "predictions", "outputs", spec.predictions, "y")
-
-
-def _decode(
-    payload: object, by_row: str, by_column: str, names: tuple[str, ...], stem: str
-) -> Table | Undecodable:
     if not isinstance(payload, dict):
         return Undecodable(Reason.WRONG_SHAPE, "the payload is no object")
-    if by_row in payload:
-        rows = payload[by_row]
-        return from_rows(rows if isinstance(rows, list) else [rows], names, stem)
-    columns = payload.get(by_column)
-    if isinstance(columns, dict):
-        return renamed(from_columns(columns), names)
-    if isinstance(columns, list):
-        return from_rows(columns, names, stem)
-    if by_column in payload:
-        return from_rows([columns], names, stem)
-    return Undecodable(Reason.WRONG_SHAPE, f"neither {by_row} nor {by_column}")
+    if "predictions" in payload:
+        return result(payload["predictions"], spec.predictions)
+    if "outputs" in payload:
+        return _by_column(payload["outputs"], spec.predictions, "y")
+    if "error" in payload:
+        return Undecodable(Reason.ERROR_RESPONSE)
+    return Undecodable(Reason.WRONG_SHAPE, "neither predictions nor outputs")
+
+
+def result(value: object, names: tuple[str, ...]) -> Table | Undecodable:
+    """What a model returned: rows, or a mapping of columns, or a single row."""
+    if isinstance(value, list):
+        return from_rows(value, names, "y")
+    if value is None:
+        return Undecodable(Reason.EMPTY)
+    if isinstance(value, dict) and set(map(type, value.values())) == {list}:
+        lengths = set(map(len, value.values()))
+        if len(lengths) == 1:
+            return from_columns(value, names)
+    return from_rows([value], names, "y")
+
+
+def _by_column(value: object, names: tuple[str, ...], stem: str) -> Table | Undecodable:
+    """A mapping of tensors, or the only tensor."""
+    if isinstance(value, dict) and not is_bytes(value):
+        return from_columns(value, names)
+    return from_rows(value if isinstance(value, list) else [value], names, stem)

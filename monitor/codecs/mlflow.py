@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import chain
+from typing import Any
+
 from monitor.codecs import kserve_v1
-from monitor.codecs.shape import from_records, from_rows
+from monitor.codecs.shape import from_records, from_rows, named
 from monitor.codecs.spec import ModelSpec
 from monitor.codecs.table import Reason, Table, Undecodable
 
@@ -12,24 +15,48 @@ def decode_request(payload: object, spec: ModelSpec) -> Table | Undecodable:
     """Features of a request; ``params`` are not features."""
     if not isinstance(payload, dict):
         return Undecodable(Reason.WRONG_SHAPE, "the payload is no object")
-    split = payload.get("dataframe_split")
-    if split is not None:
-        if not isinstance(split, dict):
-            return Undecodable(Reason.WRONG_SHAPE, "dataframe_split is no object")
-        columns = split.get("columns")
-        names = tuple(map(str, columns)) if isinstance(columns, list) else spec.features
-        table = from_rows(split.get("data"), names, "x")
-        if isinstance(table, Table) and columns is not None and table.names != names:
-            return Undecodable(Reason.WRONG_SHAPE, "columns and data differ in width")
-        return table
-    records = payload.get("dataframe_records")
-    if records is not None:
-        if not isinstance(records, list) or set(map(type, records)) != {dict}:
-            return Undecodable(Reason.WRONG_SHAPE, "dataframe_records is no list of objects")
-        return from_records(records)
+    if "dataframe_split" in payload:
+        return _split(payload["dataframe_split"], spec)
+    if "dataframe_records" in payload:
+        records = payload["dataframe_records"]
+        if not isinstance(records, list):
+            return Undecodable(Reason.WRONG_SHAPE, "dataframe_records is no list")
+        if not records:
+            return Undecodable(Reason.EMPTY)
+        if set(map(type, records)) != {dict}:
+            return Undecodable(Reason.WRONG_SHAPE, "a record is no object")
+        return from_records(records, spec.features)
     return kserve_v1.decode_request(payload, spec)
 
 
+def _split(split: Any, spec: ModelSpec) -> Table | Undecodable:
+    if not isinstance(split, dict):
+        return Undecodable(Reason.WRONG_SHAPE, "dataframe_split is no object")
+    columns, rows = split.get("columns"), split.get("data")
+    if columns is None:
+        return from_rows(rows, spec.features, "x")
+    if not isinstance(columns, list) or not isinstance(rows, list):
+        return Undecodable(Reason.WRONG_SHAPE, "columns or data is no list")
+    if not columns or not rows:
+        return Undecodable(Reason.EMPTY)
+    if len(columns) == 1 and not {list, dict} & set(map(type, rows)):
+        values = rows
+    elif set(map(type, rows)) != {list} or set(map(len, rows)) != {len(columns)}:
+        return Undecodable(Reason.WRONG_SHAPE, "columns and data differ in width")
+    else:
+        values = rows[0] if len(rows) == 1 else list(chain.from_iterable(rows))
+    if set(map(type, columns)) != {str}:
+        if not {list, dict}.isdisjoint(map(type, columns)):
+            return Undecodable(Reason.WRONG_SHAPE, "a column's name is no scalar")
+        columns = map(str, columns)  # data frames may have numbers for names
+    return named(tuple(columns), len(rows), values, spec.features)
+
+
 def decode_response(payload: object, spec: ModelSpec) -> Table | Undecodable:
-    """Predictions of a response."""
-    return kserve_v1.decode_response(payload, spec)
+    """Predictions of a response: below ``predictions``, or bare."""
+    if isinstance(payload, dict):
+        if "predictions" in payload or "outputs" in payload:
+            return kserve_v1.decode_response(payload, spec)
+        if "error_code" in payload or "error" in payload:
+            return Undecodable(Reason.ERROR_RESPONSE)
+    return kserve_v1.result(payload, spec.predictions)

@@ -1,7 +1,8 @@
 """Open Inference Protocol V2 over REST: named tensors with shape, datatype and data.
 
 ``data`` is row-major, flat or nested. The first dimension counts the rows; a tensor with more than
-one element in a row becomes as many columns.
+one element in a row becomes as many columns. A single tensor is what servers call ``input-0`` or
+``predict``: its columns are positions. Several tensors keep their names.
 """
 
 from __future__ import annotations
@@ -9,10 +10,15 @@ from __future__ import annotations
 from itertools import chain
 from math import prod
 from operator import itemgetter
+from typing import Any
 
-from monitor.codecs.shape import MAX_WIDTH, flatten, joined, numbered, renamed
+from monitor.codecs.shape import MAX_NAME, leaves_of, named, plain, positional
 from monitor.codecs.spec import ModelSpec
 from monitor.codecs.table import Reason, Table, Undecodable
+
+_MAX_DIMENSIONS = 32
+_ELSEWHERE = frozenset(("binary_data_size", "shared_memory_region"))
+_PARTS = itemgetter("name", "shape", "data")
 
 
 def decode_request(payload: object, spec: ModelSpec) -> Table | Undecodable:
@@ -25,16 +31,29 @@ def decode_response(payload: object, spec: ModelSpec) -> Table | Undecodable:
     return _decode(payload, "outputs", spec.predictions)
 
 
-_PARTS = itemgetter("name", "shape", "data")
+def _decode(payload: object, key: str, configured: tuple[str, ...]) -> Table | Undecodable:
+    if not isinstance(payload, dict):
+        return Undecodable(Reason.WRONG_SHAPE, "the payload is no object")
+    tensors = payload.get(key)
+    if not isinstance(tensors, list):
+        if key == "outputs" and "error" in payload:
+            return Undecodable(Reason.ERROR_RESPONSE)
+        return Undecodable(Reason.WRONG_SHAPE, f"{key} is not a list")
+    if len(tensors) == 1:
+        tensor = _tensor(tensors[0])
+        if isinstance(tensor, Undecodable):
+            return tensor
+        name, rows, leaves = tensor
+        return positional(leaves, rows, len(leaves) // rows, configured, name)
+    table = _plain_columns(tensors)
+    return table if table is not None else _columns(tensors)
 
 
-def _plain_columns(tensors: list[object]) -> Table | None:
+def _plain_columns(tensors: list[Any]) -> Table | Undecodable | None:
     """The usual case, without a loop of ours: several tensors of one shape, a column each."""
-    if len(tensors) < 2 or set(map(type, tensors)) != {dict}:
-        return None
     try:
-        names, shapes, columns = zip(*map(_PARTS, tensors), strict=True)  # type: ignore[arg-type]
-    except KeyError:
+        names, shapes, columns = zip(*map(_PARTS, tensors), strict=True)
+    except (KeyError, TypeError, ValueError):
         return None
     if set(map(type, names)) != {str} or set(map(type, columns)) != {list}:
         return None
@@ -43,59 +62,59 @@ def _plain_columns(tensors: list[object]) -> Table | None:
         return None
     if set(map(len, columns)) != {rows}:
         return None
-    values = list(chain.from_iterable(zip(*columns, strict=True)))
-    return None if list in set(map(type, values)) else Table(names, rows, values)
+    across = columns if rows == 1 else zip(*columns, strict=True)
+    values = list(chain.from_iterable(across))
+    return named(names, rows, values) if plain(values) else None
 
 
-def _decode(payload: object, key: str, configured: tuple[str, ...]) -> Table | Undecodable:
-    if not isinstance(payload, dict):
-        return Undecodable(Reason.WRONG_SHAPE, "the payload is no object")
-    tensors = payload.get(key)
-    if not isinstance(tensors, list):
-        return Undecodable(Reason.WRONG_SHAPE, f"{key} is not a list")
-    table = _plain_columns(tensors)
-    if table is not None:
-        return renamed(table, configured)
+def _columns(tensors: list[Any]) -> Table | Undecodable:
     names: list[str] = []
-    cells: list[list[object]] = []
-    rows = -1
-    for tensor in tensors:
-        if not isinstance(tensor, dict):
-            return Undecodable(Reason.WRONG_SHAPE, "a tensor is no object")
-        name, data, shape = tensor.get("name"), tensor.get("data"), tensor.get("shape")
-        if not isinstance(name, str) or not isinstance(shape, list):
-            return Undecodable(Reason.WRONG_SHAPE, "a tensor lacks its name or shape")
-        if not isinstance(data, list):
-            parameters = tensor.get("parameters")
-            if isinstance(parameters, dict) and "binary_data_size" in parameters:
-                return Undecodable(Reason.BINARY, "tensors are in binary form")
-            return Undecodable(Reason.WRONG_SHAPE, "a tensor lacks its data")
-        if data and type(data[0]) is list:
-            data = flatten(data)
-        size = len(data)
-        if shape == [size, 1] or shape == [size]:
-            height = size
-        else:
-            if any(type(n) is not int or n < 0 for n in shape) or prod(shape) != size:
-                return Undecodable(Reason.WRONG_SHAPE, "shape and data do not agree")
-            height = shape[0] if shape else 1
-        if size == 0:
-            return Undecodable(Reason.EMPTY)
-        if rows not in (-1, height):
+    cells: list[list[Any]] = []
+    for item in tensors:
+        tensor = _tensor(item)
+        if isinstance(tensor, Undecodable):
+            return tensor
+        name, rows, leaves = tensor
+        names.append(name)
+        width = len(leaves) // rows
+        cells.append(
+            leaves if width == 1 else [leaves[i : i + width] for i in range(0, len(leaves), width)]
+        )
+        if len(cells[0]) != rows:
             return Undecodable(Reason.WRONG_SHAPE, "tensors differ in their number of rows")
-        rows = height
-        width = size // height
-        if width == 1:
-            names.append(name)
-            cells.append(data)
-        elif len(tensors) == 1 and len(configured) == width:
-            return Table(configured, height, data)
-        elif width > MAX_WIDTH:
-            names.append(name)
-            cells.append([data[i : i + width] for i in range(0, size, width)])
-        elif len(tensors) == 1:
-            return Table(numbered(name, width), height, data)
-        else:
-            names += numbered(name, width)
-            cells += [data[i::width] for i in range(width)]
-    return renamed(joined(tuple(names), rows, cells), configured)
+    if not names:
+        return Undecodable(Reason.EMPTY)
+    return named(tuple(names), len(cells[0]), list(chain.from_iterable(zip(*cells, strict=True))))
+
+
+def _tensor(tensor: Any) -> tuple[str, int, list[Any]] | Undecodable:
+    """Name, number of rows, and the elements in row-major order, at least one."""
+    if not isinstance(tensor, dict):
+        return Undecodable(Reason.WRONG_SHAPE, "a tensor is no object")
+    name, shape, data = tensor.get("name"), tensor.get("shape"), tensor.get("data")
+    if not isinstance(name, str) or not isinstance(shape, list):
+        return Undecodable(Reason.WRONG_SHAPE, "a tensor lacks its name or shape")
+    if len(name) > MAX_NAME:
+        return Undecodable(Reason.TOO_LARGE, f"a name has more than {MAX_NAME} characters")
+    if not isinstance(data, list):
+        parameters = tensor.get("parameters")
+        if isinstance(parameters, dict) and not _ELSEWHERE.isdisjoint(parameters):
+            return Undecodable(Reason.BINARY, "the data of a tensor is not in the JSON")
+        return Undecodable(Reason.WRONG_SHAPE, "a tensor lacks its data")
+    width, leaves = leaves_of(data)
+    size = len(leaves)
+    if not width or not _fits(shape, size):
+        return Undecodable(Reason.WRONG_SHAPE, "shape and data do not agree")
+    if size == 0:
+        return Undecodable(Reason.EMPTY)
+    return name, shape[0] if shape else 1, leaves
+
+
+def _fits(shape: list[Any], size: int) -> bool:
+    # The number of dimensions is bounded, or a product of many would take long.
+    return (
+        len(shape) <= _MAX_DIMENSIONS
+        and {int}.issuperset(map(type, shape))
+        and min(shape, default=0) >= 0
+        and prod(shape) == size
+    )

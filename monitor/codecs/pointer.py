@@ -2,7 +2,8 @@
 
 A step ``*`` stands for every element of an array: ``/rows/*/age`` is a column with one cell a row.
 A pointer without it that leads to a list is a column as well; one that leads to a scalar is a cell
-that all rows share. What a pointer does not find is None.
+that all rows share. What a pointer does not find is None. Columns have the names of the mapping,
+whatever their cells hold.
 """
 
 from __future__ import annotations
@@ -25,18 +26,27 @@ def decode_response(payload: object, spec: ModelSpec) -> Table | Undecodable:
 
 
 def _decode(payload: object, pointers: tuple[tuple[str, str], ...]) -> Table | Undecodable:
-    found = [follow(payload, steps(pointer)) for _, pointer in pointers]
-    if all(value is None for value in found):
+    names, paths = _compiled(pointers)
+    found = [follow(payload, path) for path in paths]
+    if found.count(None) == len(found):
         return Undecodable(Reason.WRONG_SHAPE, "no pointer of the mapping leads anywhere")
+    if list not in set(map(type, found)):
+        return Table(names, 1, found)
     lengths = {len(value) for value in found if isinstance(value, list)}
     if len(lengths) > 1:
         return Undecodable(Reason.WRONG_SHAPE, "columns differ in length")
-    rows = lengths.pop() if lengths else 1
+    rows = lengths.pop()
     cells = [value if isinstance(value, list) else [value] * rows for value in found]
-    return joined(tuple(name for name, _ in pointers), rows, cells)
+    return joined(names, rows, cells)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=256)
+def _compiled(
+    pointers: tuple[tuple[str, str], ...],
+) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    return tuple(name for name, _ in pointers), tuple(steps(pointer) for _, pointer in pointers)
+
+
 def steps(pointer: str) -> tuple[str, ...]:
     """The reference tokens of a pointer."""
     return tuple(token.replace("~1", "/").replace("~0", "~") for token in pointer.split("/")[1:])
@@ -49,8 +59,12 @@ def follow(value: object, path: tuple[str, ...]) -> object:
             value = value.get(step)
         elif isinstance(value, list):
             if step == "*":
-                return [follow(item, path[index + 1 :]) for item in value]
-            if not step.isdecimal() or len(step) > 9 or int(step) >= len(value):
+                rest = path[index + 1 :]
+                return [follow(item, rest) for item in value]
+            # An index has no sign and no leading zero; "-" is the element after the last.
+            if not (step.isascii() and step.isdigit()) or len(step) > 9:
+                return None
+            if (step[0] == "0" and step != "0") or int(step) >= len(value):
                 return None
             value = value[int(step)]
         else:

@@ -1,7 +1,7 @@
 """From the shapes in which JSON carries tabular data to one :class:`Table`.
 
-The loops over cells are those of C: chain, zip, map. A row wider than MAX_WIDTH without names is
-one vector and not a column per element, since nobody would look at ten thousand histograms.
+The loops over cells are those of C: chain, zip, map, sum. A row wider than MAX_WIDTH without names
+is one vector and not a column per element, since nobody would look at ten thousand histograms.
 """
 
 from __future__ import annotations
@@ -10,16 +10,64 @@ from collections.abc import Mapping
 from functools import lru_cache
 from itertools import chain
 from operator import itemgetter
+from typing import Any
 
 from monitor.codecs.table import Reason, Table, Undecodable
 
 MAX_WIDTH = 256
+MAX_NAME = 256
+"""Characters of a name that a payload may bring; names are kept, and become labels."""
+MAX_SPARSE = 100_000
+"""Cells beyond which a table may not have more than eight times the cells of its payload."""
+
+_NESTED = frozenset((list, dict))
 
 
 @lru_cache(maxsize=1024)
 def numbered(stem: str, width: int) -> tuple[str, ...]:
     """``x[0]``, ``x[1]`` …; a single column is ``x``."""
     return (stem,) if width == 1 else tuple(f"{stem}[{i}]" for i in range(width))
+
+
+def plain(cells: list[Any]) -> bool:
+    """Whether no cell is a list or a mapping."""
+    try:
+        sum(cells, 0.0)  # adding numbers takes a quarter of the time of looking at their types
+    except (TypeError, OverflowError):
+        return _NESTED.isdisjoint(map(type, cells))
+    return True
+
+
+def leaves_of(cells: list[Any]) -> tuple[int, list[Any]]:
+    """How many elements each cell has, and all of them in row-major order.
+
+    The number is 0, and the cells are as they were, unless they are tensors of one shape.
+    """
+    width, leaves = 1, cells
+    while not plain(leaves):
+        kinds = set(map(type, leaves))
+        if list not in kinds:
+            texts = _texts(leaves)
+            return (width, texts) if plain(texts) else (0, cells)
+        if len(kinds) > 1:
+            return 0, cells
+        lengths = set(map(len, leaves))
+        step = lengths.pop()
+        if lengths or not step:
+            return 0, cells
+        width *= step
+        leaves = list(chain.from_iterable(leaves))
+    return width, leaves
+
+
+def is_bytes(value: Mapping[str, Any]) -> bool:
+    """Whether a mapping is TensorFlow Serving's way to write bytes."""
+    return len(value) == 1 and type(value.get("b64")) is str
+
+
+def _texts(cells: list[Any]) -> list[Any]:
+    """Bytes as TensorFlow Serving writes them, ``{"b64": text}``, become their (encoded) text."""
+    return [cell["b64"] if type(cell) is dict and is_bytes(cell) else cell for cell in cells]
 
 
 def from_rows(rows: object, names: tuple[str, ...], stem: str) -> Table | Undecodable:
@@ -30,88 +78,142 @@ def from_rows(rows: object, names: tuple[str, ...], stem: str) -> Table | Undeco
         return Undecodable(Reason.EMPTY)
     kinds = set(map(type, rows))
     if kinds == {dict}:
-        return from_records(rows)
-    if dict in kinds:
-        return Undecodable(Reason.WRONG_SHAPE, "rows are of different kinds")
-    if list not in kinds:
-        return Table(names if len(names) == 1 else (stem,), len(rows), rows)
+        return _from_mappings(rows, names, stem)
     if kinds != {list}:
-        return Undecodable(Reason.WRONG_SHAPE, "rows are of different kinds")
+        if not kinds.isdisjoint(_NESTED):
+            return Undecodable(Reason.WRONG_SHAPE, "rows are of different kinds")
+        return Table(_single(names, stem), len(rows), rows)
     width = len(rows[0])
-    if width == 0:
-        return Undecodable(Reason.EMPTY)
     if set(map(len, rows)) != {width}:
         # Rows of different lengths are sequences (tokens, series), not columns.
-        return Table((names[0] if len(names) == 1 else stem,), len(rows), rows)
+        return Table(_single(names, stem), len(rows), rows)
+    if width == 0:
+        return Undecodable(Reason.EMPTY)
     values = rows[0] if len(rows) == 1 else list(chain.from_iterable(rows))
+    if plain(values):
+        return positional(values, len(rows), width, names, stem)
+    inner, leaves = leaves_of(values)
+    if inner and (len(names) != width or inner == 1):
+        return positional(leaves, len(rows), width * inner, names, stem)
+    if len(names) != width:
+        if width > MAX_WIDTH:
+            return Table(_single(names, stem), len(rows), rows)
+        names = numbered(stem, width)
+    return spread(names, len(rows), values)
+
+
+def _from_mappings(
+    rows: list[dict[str, Any]], names: tuple[str, ...], stem: str
+) -> Table | Undecodable:
+    if is_bytes(rows[0]):
+        texts = _texts(rows)
+        if plain(texts):
+            return Table(_single(names, stem), len(rows), texts)
+    return from_records(rows, names)
+
+
+def _single(names: tuple[str, ...], stem: str) -> tuple[str, ...]:
+    return names if len(names) == 1 else (stem,)
+
+
+def positional(
+    leaves: list[Any], rows: int, width: int, names: tuple[str, ...], stem: str
+) -> Table:
+    """Columns that have no names of their own: the configured ones if their number fits."""
     if len(names) == width:
-        return Table(names, len(rows), _unwrapped(values))
-    if width > MAX_WIDTH or (width > 1 and list in set(map(type, values))):
-        return Table((stem,), len(rows), rows)
-    return Table(numbered(stem, width), len(rows), _unwrapped(values))
+        return Table(names, rows, leaves)
+    if width > MAX_WIDTH:
+        return Table(_single(names, stem), rows, _vectors(leaves, width))
+    return Table(numbered(stem, width), rows, leaves)
 
 
-def from_records(rows: list[dict[str, object]]) -> Table | Undecodable:
-    """A list of mappings; a key that a row lacks is a cell of None."""
-    first = rows[0]
-    names = tuple(first)
-    if len(rows) == 1:
-        values = list(first.values())
-    elif len(names) > 1 and all(row.keys() == first.keys() for row in rows):
-        values = list(chain.from_iterable(map(itemgetter(*names), rows)))
-    else:
+def _vectors(leaves: list[Any], width: int) -> list[Any]:
+    return [leaves[start : start + width] for start in range(0, len(leaves), width)]
+
+
+def from_records(
+    rows: list[dict[str, Any]], configured: tuple[str, ...] = ()
+) -> Table | Undecodable:
+    """A list of mappings, at least one; a key that a row lacks is a cell of None."""
+    names = tuple(rows[0])
+    values: list[Any] | None = None
+    if names and set(map(len, rows)) == {len(names)}:
+        try:
+            cells = map(itemgetter(*names), rows)
+            values = list(cells if len(names) == 1 else chain.from_iterable(cells))
+        except KeyError:
+            pass
+    if values is None:
         names = tuple(dict.fromkeys(chain.from_iterable(rows)))
-        values = [row.get(name) for row in rows for name in names]
+        size = len(names) * len(rows)
+        if size > MAX_SPARSE and size > 8 * sum(map(len, rows)):
+            return Undecodable(Reason.TOO_LARGE, "rows have too few keys in common")
+        empty = dict.fromkeys(names)
+        values = list(chain.from_iterable(map(dict.values, map(empty.__or__, rows))))
     if not names:
         return Undecodable(Reason.EMPTY)
-    return Table(names, len(rows), _unwrapped(values))
+    return named(names, len(rows), values, configured)
 
 
-def from_columns(columns: Mapping[str, object]) -> Table | Undecodable:
+def from_columns(
+    columns: Mapping[str, Any], configured: tuple[str, ...] = ()
+) -> Table | Undecodable:
     """A mapping of names to columns: each a list of cells or of equal rows, or a scalar."""
-    names: list[str] = []
-    cells: list[list[object]] = []
-    rows = -1
-    for name, column in columns.items():
-        if not isinstance(column, list):
-            column = [column]
-        if rows not in (-1, len(column)):
-            return Undecodable(Reason.WRONG_SHAPE, "columns differ in length")
-        rows = len(column)
-        part = from_rows(column, (), name)
-        if isinstance(part, Undecodable):
-            return part
-        width = len(part.names)
-        names += part.names
-        cells += [part.values] if width == 1 else [part.values[i::width] for i in range(width)]
-    return joined(tuple(names), rows, cells)
+    cells = [column if type(column) is list else [column] for column in columns.values()]
+    lengths = set(map(len, cells))
+    if len(lengths) > 1:
+        return Undecodable(Reason.WRONG_SHAPE, "columns differ in length")
+    rows = lengths.pop() if lengths else 0
+    table = joined(tuple(columns), rows, cells)
+    if isinstance(table, Undecodable):
+        return table
+    return named(table.names, rows, table.values, configured)
 
 
-def joined(names: tuple[str, ...], rows: int, cells: list[list[object]]) -> Table | Undecodable:
+def named(
+    names: tuple[str, ...], rows: int, values: list[Any], configured: tuple[str, ...] = ()
+) -> Table | Undecodable:
+    """Columns with names of the payload, which they keep.
+
+    The elements of one single tensor have none, and take the configured ones if their number fits.
+    """
+    if max(map(len, names)) > MAX_NAME:
+        return Undecodable(Reason.TOO_LARGE, f"a name has more than {MAX_NAME} characters")
+    if len(set(names)) < len(names):
+        return Undecodable(Reason.WRONG_SHAPE, "two columns have the same name")
+    return Table(names, rows, values) if plain(values) else spread(names, rows, values, configured)
+
+
+def spread(
+    names: tuple[str, ...], rows: int, values: list[Any], configured: tuple[str, ...] = ()
+) -> Table | Undecodable:
+    """Columns of which some hold tensors: of one shape, they become a column per element."""
+    found: list[str] = []
+    cells: list[list[Any]] = []
+    for position, name in enumerate(names):
+        column = values[position :: len(names)]
+        width, leaves = leaves_of(column)
+        if width <= 1:
+            found.append(name)
+            cells.append(leaves)
+        elif len(names) == 1 and len(configured) == width:
+            return Table(configured, rows, leaves)
+        elif width > MAX_WIDTH:
+            found.append(name)
+            cells.append(_vectors(leaves, width))
+        else:
+            found += numbered(name, width)
+            cells += [leaves[i::width] for i in range(width)]
+    if len(set(found)) < len(found):
+        return Undecodable(Reason.WRONG_SHAPE, "two columns have the same name")
+    return joined(tuple(found), rows, cells)
+
+
+def joined(names: tuple[str, ...], rows: int, cells: list[list[Any]]) -> Table | Undecodable:
     """Columns of ``rows`` cells each, put together."""
     if not names or rows < 1:
         return Undecodable(Reason.EMPTY)
     if len(names) == 1:
         return Table(names, rows, cells[0])
-    return Table(names, rows, list(chain.from_iterable(zip(*cells, strict=True))))
-
-
-def flatten(data: list[object]) -> list[object]:
-    """The leaves of a nested list, in row-major order."""
-    while data and list in set(map(type, data)):
-        data = list(chain.from_iterable(d if type(d) is list else (d,) for d in data))
-    return data
-
-
-def renamed(table: Table | Undecodable, names: tuple[str, ...]) -> Table | Undecodable:
-    """The same with the configured names, where their number fits."""
-    if isinstance(table, Table) and names and len(names) == len(table.names):
-        return Table(names, table.rows, table.values)
-    return table
-
-
-def _unwrapped(values: list[object]) -> list[object]:
-    """A vector of one element is the element: ``[[1.0], [2.0]]`` is one column of numbers."""
-    if list in set(map(type, values)):
-        return [v[0] if type(v) is list and len(v) == 1 else v for v in values]
-    return values
+    across = cells if rows == 1 else zip(*cells, strict=True)
+    return Table(names, rows, list(chain.from_iterable(across)))

@@ -10,13 +10,15 @@ class Reason(StrEnum):
     """Why a payload could not be read. A closed list: it is a label in metrics."""
 
     NOT_CAPTURED = "not_captured"
-    NOT_JSON = "not_json"
-    WRONG_SHAPE = "wrong_shape"
     EMPTY = "empty"
+    NOT_JSON = "not_json"
+    TRUNCATED = "truncated"
+    WRONG_SHAPE = "wrong_shape"
     BINARY = "binary"
     TOO_LARGE = "too_large"
     UNSUPPORTED_ENCODING = "unsupported_encoding"
     UNKNOWN_PROTOCOL = "unknown_protocol"
+    NOT_INFERENCE = "not_inference"
     ERROR_RESPONSE = "error_response"
     INTERNAL = "internal"
 
@@ -26,7 +28,7 @@ class Table:
     """``rows`` × ``len(names)`` cells, row after row in ``values``.
 
     A cell is what JSON holds: a number, a text, a truth value, None, or (a vector, a nested
-    structure) a list or a dict.
+    structure) a list or a dict. The list of values belongs to whoever asked for the table.
     """
 
     names: tuple[str, ...]
@@ -34,12 +36,16 @@ class Table:
     values: list[object]
 
     def row(self, index: int) -> dict[str, object]:
-        """One row by name."""
+        """One row by name; ``index`` counts from 0. Raises IndexError for a row not there."""
+        if not 0 <= index < self.rows:
+            raise IndexError(index)
         width = len(self.names)
         return dict(zip(self.names, self.values[index * width : (index + 1) * width], strict=True))
 
     def column(self, name: str) -> list[object]:
-        """One column. Raises ValueError for a name that is not there."""
+        """One column. Raises KeyError for a name that is not there."""
+        if name not in self.names:
+            raise KeyError(name)
         return self.values[self.names.index(name) :: len(self.names)]
 
 

@@ -1,0 +1,291 @@
+"""Fuzz the codecs: mutated exchanges of every format, as bytes and as JSON.
+
+``python -m tests.fuzz.codecs_fuzz --inputs 200000 --seed 1``
+
+Whatever the bytes: nothing is raised, no fault of ours is reported, a table is whole, its names are
+different and can be written out, and the same bytes give the same result. A failure prints the
+exchange and how to run it again, and ends with exit code 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import random
+import sys
+import time
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from monitor.codecs import Decoded, ModelSpec, Reason, Table, Undecodable, decode_exchange
+
+Exchange = tuple[int, bytes, bytes, bytes, int, bytes, bytes]
+"""Which spec, path, request headers and body, status, answer headers and body."""
+
+SPECS = (
+    ModelSpec("m"),
+    ModelSpec("m", features=("a", "b", "c"), predictions=("no", "yes")),
+    ModelSpec("m", features=("a",), predictions=("p",)),
+    *(ModelSpec("m", protocol=name) for name in ("open-inference-v2", "kserve-v1", "mlflow")),
+    ModelSpec(
+        "m",
+        protocol="json",
+        json_features=(("age", "/customer/age"), ("amount", "/items/*/amount"), ("all", "")),
+        json_predictions=(("score", "/result/0/score"), ("deep", "/a/*/b/*/c")),
+    ),
+)
+V2, V1, MLFLOW = b"/v2/models/m/infer", b"/v1/models/m:predict", b"/invocations"
+PATHS = (
+    V2,
+    V1,
+    MLFLOW,
+    V2 + b"?q=1",
+    b"/score",
+    b"/v2/health/live",
+    b"/v1/models/m",
+    b"",
+    b"\xff%00",
+)
+SEEDS: tuple[tuple[bytes, Any, Any], ...] = (
+    (
+        V2,
+        {"id": "1", "inputs": [{"name": "x", "shape": [2, 3], "datatype": "FP64", "data": [1, 2.5, 3, 4, 5, 6]}]},
+        {"outputs": [{"name": "p", "shape": [2, 2], "datatype": "FP32", "data": [[0.1, 0.9], [0.2, 0.8]]}]},
+    ),
+    (
+        V2,
+        {"inputs": [
+            {"name": "a", "shape": [2, 1], "datatype": "INT64", "data": [1, 2]},
+            {"name": "b", "shape": [2], "datatype": "BYTES", "data": ["u", None]},
+            {"name": "c", "shape": [2, 2], "datatype": "BOOL", "data": [True, False, True, True]},
+        ]},
+        {"outputs": [{"name": "p", "shape": [2], "datatype": "FP32", "parameters": {"binary_data_size": 8}}]},
+    ),
+    (V1, {"signature_name": "s", "instances": [[1, 2, 3], [4, 5, 6.5]]}, {"predictions": [0.1, 0.9]}),
+    (V1, {"instances": [{"a": 1, "b": [1, 2]}, {"a": None, "b": [3, 4]}]}, {"predictions": [{"p": [0.1, 0.9]}]}),
+    (V1, {"instances": [{"b64": "AAEC"}, {"b64": ""}]}, {"error": "no"}),
+    (V1, {"inputs": {"a": [1, 2], "b": [[1, 2], [3, 4]]}}, {"outputs": {"p": [[0.1], [0.2]]}}),
+    (V1, {"inputs": [[[1, 2], [3, 4]]]}, {"outputs": 3}),
+    (
+        MLFLOW,
+        {"dataframe_split": {"columns": ["a", "b"], "index": [0], "data": [[1, "u"], [2, [3]]]}, "params": {}},
+        {"predictions": [[0.1, 0.9], [0.5, 0.5]]},
+    ),
+    (MLFLOW, {"dataframe_records": [{"a": 1}, {"b": 2}]}, [{"p": 1, "q": "u"}, {"p": 2}]),
+    (MLFLOW, {"inputs": {"a": 1, "b": True}}, {"predictions": {"p": [1, 2], "q": [3, 4]}}),
+    (MLFLOW, {"instances": []}, {"error_code": "BAD_REQUEST", "message": "no"}),
+    (
+        b"/score",
+        {"customer": {"age": 30}, "items": [{"amount": 1.5}, {"amount": 2}]},
+        {"result": [{"score": 0.5}], "a": [{"b": [{"c": 1}]}]},
+    ),
+)  # fmt: skip
+KEYS = (
+    *("inputs", "outputs", "instances", "predictions", "dataframe_split", "dataframe_records"),
+    *("columns", "data", "shape", "name", "datatype", "parameters", "binary_data_size", "b64"),
+    *("error", "customer", "items", "a", "b", "", "x[0]", "a[0]", "\U0001f600", "n" * 300),
+)
+LEAVES: tuple[Any, ...] = (
+    *(None, True, False, 0, 1, -1, 2, 3, 2**53 + 1, 2**63, -(2**64), 1e308, -0.0, 0.1, "", "u"),
+    *("NaN", "b64", "\u0000", "\U0001f600", [], {}, [[]], [{}], {"b64": "AA=="}, {"b64": 1}),
+    *([1, 2], [[1, 2]], [[1], [2, 3]], [1, [2]], [None, [1]], [0], [2, 3], [2**40] * 5, [1] * 300),
+)
+PIECES = (
+    *(b"[", b"]", b"{", b"}", b",", b":", b'"', b"\\", b"\\ud800", b"\\u0000", b"null", b"true"),
+    *(b"NaN", b"-Infinity", b"Infinity", b"1e999", b"9" * 400, b"-", b"\xff", b"\xed\xa0\x80", b"\x00"),
+    *(b"\xef\xbb\xbf", b" ", b"\r\n", b"[" * 1100, b"[" * 700, b"]" * 700, b'{"a":' * 700, b"0" * 50),
+)  # fmt: skip
+HEADERS = (
+    *(b"", b"content-type: application/json", b"Content-Encoding: gzip", b"content-encoding: deflate"),
+    *(b"content-encoding: identity", b"content-encoding: br", b"content-encoding: gzip,gzip"),
+    *(b"Inference-Header-Content-Length: 20", b"content-type: application/octet-stream"),
+    *(b"content-encoding", b":\r\n:", b"content-encoding:\xff\r\ncontent-encoding:", b"\r\n\r\n"),
+)  # fmt: skip
+
+
+class Failure(AssertionError):
+    """An invariant does not hold."""
+
+
+def _nodes(value: Any, found: list[tuple[Any, Any]]) -> None:
+    """Every place below a value: its container and its key or index."""
+    places = list(value.items()) if isinstance(value, dict) else list(enumerate(value))
+    for key, inner in places:
+        found.append((value, key))
+        if isinstance(inner, (dict, list)):
+            _nodes(inner, found)
+
+
+def reshape(pick: random.Random, payload: Any) -> Any:
+    """The payload with a few places changed; the original stays as it was."""
+    payload = json.loads(json.dumps(payload))
+    for _ in range(pick.choice((0, 0, 1, 1, 2, 4))):
+        places: list[tuple[Any, Any]] = []
+        if isinstance(payload, (dict, list)):
+            _nodes(payload, places)
+        if not places:
+            return pick.choice(LEAVES)
+        holder, key = pick.choice(places)
+        kind = pick.randrange(7)
+        if kind == 0:
+            del holder[key]
+        elif kind == 1:
+            holder[key] = pick.choice(LEAVES)
+        elif kind == 2:
+            holder[key] = [holder[key]] * pick.choice((1, 1, 2, 300))
+        elif kind == 3 and isinstance(holder, dict):
+            holder[pick.choice(KEYS)] = holder.pop(key)
+        elif kind == 4 and isinstance(holder, list):
+            holder += holder[: pick.randrange(1, 4)]
+        elif kind == 5:
+            holder[key] = {pick.choice(KEYS): holder[key]}
+        else:
+            other, name = pick.choice(places)
+            holder[key] = json.loads(json.dumps(other[name])) if name in _keys(other) else None
+        payload = json.loads(json.dumps(payload))
+    return payload
+
+
+def _keys(holder: Any) -> Any:
+    return holder.keys() if isinstance(holder, dict) else range(len(holder))
+
+
+def damage(pick: random.Random, data: bytes) -> bytes:
+    """The bytes with a few of them changed."""
+    out = bytearray(data)
+    for _ in range(pick.choice((0, 0, 0, 1, 1, 2, 5))):
+        at = pick.randrange(len(out) + 1)
+        kind = pick.randrange(5)
+        if kind == 0:
+            out[at:at] = pick.choice(PIECES)
+        elif kind == 1:
+            del out[at : at + pick.choice((1, 2, 16))]
+        elif kind == 2 and at < len(out):
+            out[at] = pick.randrange(256)
+        elif kind == 3:
+            out[at:at] = out[at : at + pick.randrange(40)] * pick.choice((1, 2, 50))
+        elif pick.random() < 0.3:
+            del out[at:]
+    return bytes(out)
+
+
+def message(pick: random.Random, payload: Any) -> tuple[bytes, bytes]:
+    """Headers and body of one direction."""
+    body = damage(pick, json.dumps(reshape(pick, payload)).encode())
+    if pick.random() < 0.75:
+        return HEADERS[1], body
+    headers = pick.choice(HEADERS)
+    if b"gzip" in headers:
+        body = gzip.compress(body, 1)
+    elif b"deflate" in headers:
+        body = zlib.compress(body, 1, pick.choice((15, -15)))
+    return damage(pick, headers) if pick.random() < 0.2 else headers, damage(pick, body)
+
+
+def exchange(seed: int, number: int) -> Exchange:
+    """The input of that number, always the same for the same seed."""
+    pick = random.Random(f"{seed}/{number}")
+    path, request, answer = pick.choice(SEEDS)
+    if pick.random() < 0.2:
+        answer = pick.choice(SEEDS)[2]
+    if pick.random() < 0.2:
+        path = pick.choice(PATHS)
+    # Plain JSON has no path of its own: only its spec makes a codec of it.
+    spec = len(SPECS) - 1 if path == b"/score" else pick.randrange(len(SPECS))
+    status = pick.choice((200, 200, 200, 200, 0, 204, 500))
+    return (spec, path, *message(pick, request), status, *message(pick, answer))
+
+
+def judge(part: Table | Undecodable) -> None:
+    """Raises Failure unless a result is sound."""
+    if isinstance(part, Undecodable):
+        if part.reason == Reason.INTERNAL:
+            raise Failure(f"a fault: {part.detail}")
+        return
+    if part.rows < 1 or not part.names or len(part.values) != part.rows * len(part.names):
+        raise Failure(f"{part.rows} rows, {len(part.names)} names, {len(part.values)} values")
+    if len(set(part.names)) != len(part.names):
+        raise Failure(f"names are not different: {part.names}")
+    for name in part.names:
+        name.encode("utf-8")
+
+
+def one(given: Exchange) -> tuple[Decoded, float]:
+    """Run one input; return its result and how many seconds of CPU it took.
+
+    Raises Failure, or whatever should not have been raised.
+    """
+    spec, path, request_headers, request, status, answer_headers, answer = given
+    begun = time.process_time()
+    first = decode_exchange(
+        SPECS[spec], path, request_headers, request, status, answer_headers, answer
+    )
+    took = time.process_time() - begun
+    judge(first.features)
+    judge(first.predictions)
+    again = decode_exchange(
+        *(SPECS[spec], path.decode("latin-1"), request_headers, memoryview(request)),
+        *(status, answer_headers, memoryview(answer)),
+    )
+    if repr(first) != repr(again):
+        raise Failure("the same bytes gave another result")
+    return first, took
+
+
+def fuzz(numbers: Sequence[int], seed: int, seconds: float, quiet: bool) -> Counter[str]:
+    """Run; return how often there was which result. Raises Failure with a way to repeat it."""
+    results: Counter[str] = Counter()
+    slowest = (0.0, 0)
+    started = told = time.monotonic()
+    for done, number in enumerate(numbers, 1):
+        given = exchange(seed, number)
+        try:
+            decoded, took = one(given)
+        except Exception as error:
+            raise Failure(
+                f"input {number} of seed {seed}: {error!r}\n"
+                f"spec: {SPECS[given[0]]}\nexchange: {given[1:]!r}\n"
+                f"again: python -m tests.fuzz.codecs_fuzz --seed {seed} --only {number}"
+            ) from error
+        slowest = max(slowest, (took, number))
+        for part in (decoded.features, decoded.predictions):
+            results["table" if isinstance(part, Table) else part.reason.value] += 1
+        now = time.monotonic()
+        if not quiet and (now - told > 5 or done == len(numbers)):
+            told = now
+            print(
+                f"{done:,} inputs, {done / (now - started):,.0f}/s; slowest: input {slowest[1]} "
+                f"took {1000 * slowest[0]:.1f} ms",
+                file=sys.stderr,
+            )
+        if seconds and now - started > seconds:
+            break
+    return results
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--inputs", type=int, default=100_000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", type=int, help="run the input of this number alone")
+    parser.add_argument("--seconds", type=float, default=0, help="stop after this long; 0: never")
+    parser.add_argument("--quiet", action="store_true")
+    options = parser.parse_args(arguments)
+    numbers = range(options.inputs) if options.only is None else (options.only,)
+    try:
+        results = fuzz(numbers, options.seed, options.seconds, options.quiet)
+    except Failure as failure:
+        print(f"FAILED: {failure}", file=sys.stderr)
+        return 1
+    print("; ".join(f"{name}: {count:,}" for name, count in results.most_common()))
+    print(f"{sum(results.values()) // 2:,} inputs, no failure")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

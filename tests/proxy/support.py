@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
+import json
 import socket
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
@@ -61,6 +64,12 @@ class Message:
         return int(self.first.split(b" ")[1])
 
 
+def echo(message: Message) -> bytes:
+    """An answer that holds the request's target and body."""
+    body = message.first.split(b" ")[1] + b"|" + message.body
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+
+
 async def read_message(
     reader: asyncio.StreamReader, request: bool = False, to_head: bool = False
 ) -> Message:
@@ -108,9 +117,14 @@ class Server:
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
 
-    async def start(self, port: int = 0, tls: Any = None) -> Server:
+    async def start(self, port: int = 0, tls: Any = None, kernel_buffer: int = 0) -> Server:
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if kernel_buffer:
+            shrink(listener, kernel_buffer)
+        listener.bind(("127.0.0.1", port))
         self._server = await asyncio.start_server(
-            self._serve, "127.0.0.1", port, ssl=tls, limit=1 << 20
+            self._serve, sock=listener, ssl=tls, limit=1 << 20
         )
         self.port = self._server.sockets[0].getsockname()[1]
         return self
@@ -141,6 +155,17 @@ class Server:
             for writer in tuple(self._writers):
                 writer.close()
             self._server = None
+
+
+def silent(after: bytes = b"") -> Server:
+    """An upstream that reads a request, sends ``after`` and then nothing."""
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_message(reader, request=True)
+        writer.write(after)
+        await reader.read()
+
+    return Server(handler=script)
 
 
 @dataclass
@@ -183,6 +208,29 @@ class Sidecar:
         async with asyncio.timeout(seconds):
             while not condition():
                 await asyncio.sleep(0.005)
+
+    def held(self) -> int:
+        """Bytes that the worker itself has taken and not yet passed on, both ways."""
+        total = 0
+        for client in self.worker.clients:
+            total += len(client._buffer)
+            if client.transport is not None:
+                total += client.transport.get_write_buffer_size()
+            if client.exchange is not None:
+                total += sum(map(len, client.exchange._unsent or ()))
+        runtime = self.worker.runtime
+        for arm in (runtime.champion, *(mirror.arm for mirror in runtime.mirrors)):
+            for connection in arm.pool.open:
+                if connection.transport is not None:
+                    total += connection.transport.get_write_buffer_size()
+        return total
+
+    async def stalled(self, progress: Callable[[], int]) -> None:
+        """Wait until ``progress`` has stood still for a while."""
+        last = -1
+        while progress() != last:
+            last = progress()
+            await asyncio.sleep(0.25)
 
     def settled(self) -> bool:
         """Nothing is under way."""
@@ -239,6 +287,33 @@ async def sidecar(plan: Plan, kernel_buffer: int = 0) -> AsyncIterator[Sidecar]:
             for client in tuple(worker.clients):
                 client.abort()
             await asyncio.sleep(0.02)
+
+
+@contextlib.asynccontextmanager
+async def worker_process(plan: Plan, folder: Path) -> AsyncIterator[tuple[int, int]]:
+    """A worker in a process of its own, started as the supervisor does; yields (port, pid)."""
+    path = folder / "plan.json"
+    path.write_text(json.dumps(dataclasses.asdict(plan)))
+    ours, theirs = socket.socketpair()
+    with socket.socket() as listener, ours, theirs:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(64)
+        descriptors = (listener.fileno(), theirs.fileno())
+        options = ("--plan", path, "--run-dir", folder, "--run-id", "test", "--slot", 0)
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "monitor.proxy.worker", *map(str, options)),
+            *("--listen-fd", str(descriptors[0]), "--control-fd", str(descriptors[1])),
+            pass_fds=descriptors,
+        )
+        theirs.close()
+        ours.setblocking(False)
+        try:
+            said = await asyncio.get_running_loop().sock_recv(ours, 4096)
+            assert b'"ready"' in said
+            yield listener.getsockname()[1], process.pid
+        finally:
+            ours.close()  # the end of the line: it drains and ends
+            assert await process.wait() == 0
 
 
 def post(

@@ -1,0 +1,177 @@
+"""Draining and reloading: what is under way goes on, and the accounts stay exact."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from monitor.proxy.plan import Tls
+from monitor.record import OUTCOMES, ROLES
+from tests.proxy.support import OK, Server, get, plan_for, post, read_message, run, sidecar, silent
+from tests.proxy.test_handoff import Peer
+from tests.proxy.test_mirror import challenger, outcomes
+
+
+def test_draining_finishes_what_is_under_way() -> None:
+    release = asyncio.Event()
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_message(reader, request=True)
+        await release.wait()
+        writer.write(OK)
+        await reader.read()
+
+    async def main() -> None:
+        upstream = await Server(handler=script).start()
+        async with sidecar(plan_for(upstream.port)) as side:
+            idle_reader, _ = await side.connect()
+            reader, writer = await side.connect()
+            writer.write(post())
+            await side.until(lambda: upstream.connections == 1)
+            draining = asyncio.create_task(side.worker.drain())
+            assert await idle_reader.read() == b""
+            assert not draining.done()
+            release.set()
+            message = await read_message(reader)
+            assert message.status == 200
+            assert message.header("connection") == b"close"
+            assert await reader.read() == b""
+
+    run(main())
+
+
+def test_a_new_plan_takes_over_between_requests() -> None:
+    async def main() -> None:
+        old = await Server(OK).start()
+        new = await Server(OK.replace(b"ok", b"NU")).start()
+        async with sidecar(plan_for(old.port)) as side:
+            reader, writer = await side.connect()
+            writer.write(get())
+            assert (await read_message(reader)).body == b"ok"
+            side.worker.reload(replace(plan_for(new.port), generation=2))
+            writer.write(get())
+            assert (await read_message(reader)).body == b"NU"
+            await side.until(lambda: old.closed == 1)
+
+    run(main())
+
+
+def test_a_drain_has_a_limit_and_what_it_cuts_short_is_accounted_for() -> None:
+    async def main() -> None:
+        upstream, other = await silent().start(), await silent().start()
+        plan = plan_for(upstream.port, challenger(other.port), drain_timeout=0.3)
+        quick = await Server(OK).start()
+        async with sidecar(plan) as side:
+            peer = Peer(side.folder / "records.sock")
+            await peer.start()
+            reader, writer = await side.connect()
+            writer.write(post(b"{}", b"x-request-id: cut"))
+            await side.until(lambda: upstream.connections == 1)
+            # Its champion answers, its copy does not.
+            side.worker.reload(
+                replace(
+                    plan_for(quick.port, challenger(other.port), drain_timeout=0.3), generation=2
+                )
+            )
+            assert (await side.ask(post(b"{}", b"x-request-id: copied"))).status == 200
+            await side.until(lambda: other.connections == 1)
+            await side.worker.drain()
+            assert not side.worker.active
+            assert await reader.read() == b""
+            assert outcomes(side) == {"cancelled": 2}, "also the copy of the request cut short"
+            seen = {(r.request_id, ROLES[r.role], OUTCOMES[r.outcome]) for r in peer.records}
+            assert seen == {
+                (b"cut", "primary", "cancelled"),
+                (b"cut", "mirror", "cancelled"),
+                (b"copied", "primary", "ok"),
+                (b"copied", "mirror", "cancelled"),
+            }
+            eligible = side.counter("records_eligible")
+            assert eligible == side.counter("records_sent") + side.counter("records_dropped") == 4
+            await peer.stop()
+
+    run(main())
+
+
+def test_a_draining_worker_accepts_nobody() -> None:
+    async def main() -> None:
+        upstream = await silent().start()
+        async with sidecar(plan_for(upstream.port, drain_timeout=1.0)) as side:
+            _, writer = await side.connect()
+            writer.write(post())
+            await side.until(lambda: upstream.connections == 1)
+            draining = asyncio.create_task(side.worker.drain())
+            await asyncio.sleep(0.05)
+            with pytest.raises(ConnectionError):
+                await side.ask(get())
+            writer.close()
+            await draining
+            assert side.counter("requests", outcome="cancelled") == 1
+
+    run(main())
+
+
+def test_requests_under_way_and_waiting_outlive_a_reload() -> None:
+    release = asyncio.Event()
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await read_message(reader, request=True)
+            await release.wait()
+            writer.write(OK)
+
+    async def main() -> None:
+        old, new = await Server(handler=script).start(), await Server(OK).start()
+        plan = plan_for(old.port)
+        plan = replace(plan, champion=replace(plan.champion, max_connections=1))
+        async with sidecar(plan) as side:
+            under_way = asyncio.create_task(side.ask(post()))
+            await side.until(lambda: old.connections == 1)
+            pool = side.worker.runtime.champion.pool
+            waiting = [asyncio.create_task(side.ask(post())) for _ in range(3)]
+            await side.until(lambda: len(pool.waiting) == 3)
+            side.worker.reload(replace(plan_for(new.port), generation=2))
+            assert (await side.ask(post())).status == 200
+            assert not under_way.done()
+            release.set()
+            for task in (under_way, *waiting):
+                assert (await task).status == 200
+            # The old pool keeps nothing when its last request is over.
+            await side.until(lambda: not pool.open)
+
+    run(main())
+
+
+def test_a_retired_challenger_leaves_no_numbers_of_the_moment() -> None:
+    async def main() -> None:
+        champion, other = await Server(OK).start(), await Server(OK).start()
+        plan = plan_for(champion.port, challenger(other.port))
+        async with sidecar(plan) as side:
+            await side.ask(post())
+            await side.until(lambda: outcomes(side) == {"ok": 1})
+            await side.until(lambda: side.counter("pool_idle", arm="candidate") == 1)
+            side.worker.reload(replace(plan_for(champion.port), generation=2))
+            assert side.counter("pool_idle", arm="candidate") == 0
+            await side.until(lambda: other.closed == 1)
+            assert outcomes(side) == {"ok": 1}
+
+    run(main())
+
+
+def test_a_plan_that_cannot_be_used_changes_nothing(tmp_path: Path) -> None:
+    async def main() -> None:
+        upstream = await Server(OK).start()
+        plan = plan_for(upstream.port)
+        missing = Tls(ca=str(tmp_path / "missing.pem"))
+        bad = replace(plan, generation=2, champion=replace(plan.champion, tls=missing))
+        async with sidecar(plan) as side:
+            before = side.worker.runtime
+            with pytest.raises(OSError, match="No such file"):
+                side.worker.reload(bad)
+            assert side.worker.runtime is before
+            assert (await side.ask(get())).status == 200
+
+    run(main())

@@ -55,7 +55,7 @@ def _plain_columns(tensors: list[Any]) -> Table | Undecodable | None:
         names, shapes, columns = zip(*map(_PARTS, tensors), strict=True)
     except (KeyError, TypeError, ValueError):
         return None
-    if set(map(type, names)) != {str} or set(map(type, columns)) != {list}:
+    if set(map(type, columns)) != {list} or set(map(type, names)) != {str}:
         return None
     rows = len(columns[0])
     if rows == 0 or shapes[0] not in ([rows], [rows, 1]) or shapes.count(shapes[0]) != len(shapes):
@@ -102,19 +102,28 @@ def _tensor(tensor: Any) -> tuple[str, int, list[Any]] | Undecodable:
             return Undecodable(Reason.BINARY, "the data of a tensor is not in the JSON")
         return Undecodable(Reason.WRONG_SHAPE, "a tensor lacks its data")
     width, leaves = leaves_of(data)
-    size = len(leaves)
-    if not width or not _fits(shape, size):
-        return Undecodable(Reason.WRONG_SHAPE, "shape and data do not agree")
-    if size == 0:
+    if not width:
+        return Undecodable(Reason.WRONG_SHAPE, "data are no tensor")
+    if not leaves:
         return Undecodable(Reason.EMPTY)
-    return name, shape[0] if shape else 1, leaves
+    rows = _rows(shape, len(leaves))
+    if not rows:
+        return Undecodable(Reason.WRONG_SHAPE, "shape and data do not agree")
+    return name, rows, leaves
 
 
-def _fits(shape: list[Any], size: int) -> bool:
+def _rows(shape: list[Any], size: int) -> int:
+    """How many rows a tensor of ``size`` elements has; 0 if it cannot have this shape."""
+    if shape == [1, size]:
+        return 1
+    if shape == [size] or shape == [size, 1]:
+        return size
     # The number of dimensions is bounded, or a product of many would take long.
-    return (
-        len(shape) <= _MAX_DIMENSIONS
-        and {int}.issuperset(map(type, shape))
-        and min(shape, default=0) >= 0
-        and prod(shape) == size
-    )
+    if (
+        len(shape) > _MAX_DIMENSIONS
+        or not {int}.issuperset(map(type, shape))
+        or min(shape, default=1) < 1
+        or prod(shape) != size
+    ):
+        return 0
+    return int(shape[0]) if shape else 1

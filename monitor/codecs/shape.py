@@ -137,7 +137,9 @@ def from_records(
     """A list of mappings, at least one; a key that a row lacks is a cell of None."""
     names = tuple(rows[0])
     values: list[Any] | None = None
-    if names and set(map(len, rows)) == {len(names)}:
+    if len(rows) == 1:
+        values = list(rows[0].values())
+    elif names and set(map(len, rows)) == {len(names)}:
         try:
             cells = map(itemgetter(*names), rows)
             values = list(cells if len(names) == 1 else chain.from_iterable(cells))
@@ -152,7 +154,7 @@ def from_records(
         values = list(chain.from_iterable(map(dict.values, map(empty.__or__, rows))))
     if not names:
         return Undecodable(Reason.EMPTY)
-    return named(names, len(rows), values, configured)
+    return keyed(names, len(rows), values, configured)
 
 
 def from_columns(
@@ -167,20 +169,27 @@ def from_columns(
     table = joined(tuple(columns), rows, cells)
     if isinstance(table, Undecodable):
         return table
-    return named(table.names, rows, table.values, configured)
+    return keyed(table.names, rows, table.values, configured)
 
 
 def named(
     names: tuple[str, ...], rows: int, values: list[Any], configured: tuple[str, ...] = ()
 ) -> Table | Undecodable:
-    """Columns with names of the payload, which they keep.
+    """Columns as :func:`keyed` has them, with names of which two might be the same."""
+    if len(set(names)) < len(names):
+        return Undecodable(Reason.WRONG_SHAPE, "two columns have the same name")
+    return keyed(names, rows, values, configured)
+
+
+def keyed(
+    names: tuple[str, ...], rows: int, values: list[Any], configured: tuple[str, ...] = ()
+) -> Table | Undecodable:
+    """Columns with different names of the payload, which they keep.
 
     The elements of one single tensor have none, and take the configured ones if their number fits.
     """
-    if max(map(len, names)) > MAX_NAME:
+    if len("".join(names)) > MAX_NAME and max(map(len, names)) > MAX_NAME:
         return Undecodable(Reason.TOO_LARGE, f"a name has more than {MAX_NAME} characters")
-    if len(set(names)) < len(names):
-        return Undecodable(Reason.WRONG_SHAPE, "two columns have the same name")
     return Table(names, rows, values) if plain(values) else spread(names, rows, values, configured)
 
 

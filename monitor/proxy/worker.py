@@ -98,8 +98,9 @@ class Worker:
                 client.expire(monotonic(), self.runtime)
             await asyncio.sleep(0.01)
         # What the limit cuts short gets its outcome and its record before these are handed over.
-        for timed in tuple(self.active):
-            timed.cancel()
+        while self.active:  # a request that ends may leave a copy
+            for timed in tuple(self.active):
+                timed.cancel()
         for client in tuple(self.clients):
             client.abort()
         await self._handoff.close(_FLUSH_PATIENCE)

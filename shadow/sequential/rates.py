@@ -150,6 +150,10 @@ class RateTest(EProcess):
         self._epochs[rho] = (w + add, n + add + other)
         self._look()
 
+    def has_room(self, share: float) -> bool:
+        """Whether counts under this share can be taken: the number of distinct ones is bounded."""
+        return share in self._epochs or len(self._epochs) < MAX_EPOCHS
+
     def _epoch(self, share: float) -> tuple[float, tuple[int, int]]:
         rho = probability("share", share)
         if rho not in self._epochs and len(self._epochs) >= MAX_EPOCHS:

@@ -1,0 +1,211 @@
+"""The champion against one challenger: all evidence, in shadow and on split traffic."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from shadow.experiment.batches import Pairs, Split, Units
+from shadow.experiment.hypothesis import Hypothesis
+from shadow.experiment.measures import Measure, measure_for
+from shadow.sequential.common import Interval
+
+MODES = ("shadow", "split")
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What is known about one hypothesis now.
+
+    ``records`` and ``estimates`` are (champion, challenger); ``difference`` and ``ratio`` are
+    confidence sequences for challenger minus, or over, champion at 1 - ``alpha``. ``log_pass`` and
+    ``log_harm`` are natural logs of e-values. ``decides`` is False for what is only shown: latency of
+    copies, which are sent under the champion's load and after its answer. ``status`` is one of
+    "passed", "harmed", "futile", "undecided", "ok so far" (of what only watches), "shown",
+    "no data".
+    """
+
+    hypothesis: Hypothesis
+    records: tuple[int, int]
+    estimates: tuple[float | None, float | None]
+    difference: Interval
+    ratio: Interval | None
+    log_pass: float
+    log_harm: float
+    outside: int
+    note: str
+    decides: bool = True
+    status: str = "undecided"
+
+    @property
+    def name(self) -> str:
+        """Of the hypothesis."""
+        return self.hypothesis.name
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON: no NaN, no infinity."""
+        h = self.hypothesis
+        return {
+            "metric": h.name,
+            "role": h.role,
+            "better": h.better,
+            "claim": h.describe(),
+            "margin": str(h.margin),
+            "alpha": h.alpha,
+            "status": self.status,
+            "champion": _finite(self.estimates[0]),
+            "challenger": _finite(self.estimates[1]),
+            "records": {"champion": self.records[0], "challenger": self.records[1]},
+            "difference": self.difference.to_list(),
+            "ratio": self.ratio.to_list() if self.ratio is not None else None,
+            "e_value": e_value(self.log_pass),
+            "e_value_harm": e_value(self.log_harm),
+            "log_e": self.log_pass,
+            "log_e_harm": self.log_harm,
+            "outside_bounds": self.outside,
+            "note": self.note,
+        }
+
+
+def e_value(log_e: float) -> float:
+    """As a number that JSON can hold."""
+    return math.exp(min(log_e, 700.0))
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+class Contest:
+    """Measures of every hypothesis, for pairs and for split traffic apart.
+
+    What a shadow says is about copies, what a split says is about requests of clients: neither is
+    evidence for the other.
+    """
+
+    def __init__(
+        self, challenger: str, hypotheses: Sequence[Hypothesis], *, by_unit: bool = False
+    ) -> None:
+        self.challenger = challenger
+        self.hypotheses = tuple(hypotheses)
+        self.by_unit = by_unit
+        self.measures: dict[str, list[Measure | None]] = {
+            "shadow": [measure_for(h, paired=True) for h in self.hypotheses],
+            "split": [
+                None if h.metric.needs == "pairs" else measure_for(h, paired=False, by_unit=by_unit)
+                for h in self.hypotheses
+            ],
+        }
+        self.pairs = 0
+        self.served = [0, 0]
+        """Records of split traffic of champion and challenger."""
+
+    def update_pairs(self, batch: Pairs, count: int = 0) -> None:
+        """Take pairs; ``count`` of them are new requests (late labels are not)."""
+        self.pairs += count
+        for measure in self.measures["shadow"]:
+            assert measure is not None
+            column = batch.column(measure.hypothesis.column)
+            if column is not None and column[0].size:
+                measure.update_pairs(*column)
+
+    def update_split(self, batch: Split, counted: bool = True) -> None:
+        """Take records of split traffic; ``counted`` ones are new requests."""
+        if counted:
+            challenger = int(batch.arms.sum())
+            self.served[0] += batch.arms.size - challenger
+            self.served[1] += challenger
+        for measure in self.measures["split"]:
+            if measure is None:
+                continue
+            column = batch.column(measure.hypothesis.column)
+            if column is not None and column[0].size:
+                measure.update_split(*column)
+
+    def update_units(self, batch: Units) -> None:
+        """Take complete units."""
+        for measure in self.measures["split"]:
+            pair = batch.columns.get(measure.hypothesis.column) if measure is not None else None
+            if measure is None or pair is None:
+                continue
+            there = pair[1] > 0
+            if there.any():
+                measure.update_units(
+                    batch.arms[there], pair[0][there], pair[1][there], batch.share[there]
+                )
+
+    def begin_epoch(self) -> None:
+        """The weights have changed."""
+        for measure in self.measures["split"]:
+            if measure is not None:
+                measure.begin_epoch()
+
+    def requests(self, mode: str) -> int:
+        """The challenger's own requests in a mode."""
+        return self.pairs if mode == "shadow" else self.served[1]
+
+    def evidence(self, mode: str, alpha: float) -> list[Evidence]:
+        """The evidence of all hypotheses that can be judged in ``mode``; no status yet."""
+        found: list[Evidence] = []
+        for measure in self.measures[mode]:
+            if measure is None:
+                continue
+            found.append(
+                Evidence(
+                    measure.hypothesis,
+                    (measure.n[0], measure.n[1]),
+                    measure.estimates(),
+                    measure.difference(alpha),
+                    measure.ratio(alpha),
+                    measure.log_pass,
+                    measure.log_harm,
+                    measure.outside,
+                    measure.note,
+                    decides=mode == "split" or measure.hypothesis.column != "latency",
+                )
+            )
+        return found
+
+    def merge(self, other: Self) -> Self:
+        """The evidence of both, as of two replicas."""
+        both = type(self)(self.challenger, self.hypotheses, by_unit=self.by_unit)
+        both.pairs = self.pairs + other.pairs
+        both.served = [a + b for a, b in zip(self.served, other.served, strict=True)]
+        for mode in MODES:
+            both.measures[mode] = [
+                a.merge(b) if a is not None and b is not None else None
+                for a, b in zip(self.measures[mode], other.measures[mode], strict=True)
+            ]
+        return both
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON; the hypotheses are the configuration's."""
+        return {
+            "pairs": self.pairs,
+            "served": list(self.served),
+            "measures": {
+                mode: {
+                    m.hypothesis.name: {"of": repr(m.hypothesis), **m.to_dict()}
+                    for m in self.measures[mode]
+                    if m is not None
+                }
+                for mode in MODES
+            },
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over a saved state. Metrics that are new, or declared otherwise than they were,
+        begin without evidence: what was gathered for one margin says nothing exact about another.
+
+        Raises ValueError, KeyError or TypeError for another shape.
+        """
+        self.pairs = int(state["pairs"])
+        self.served = [int(x) for x in state["served"]]
+        for mode in MODES:
+            saved = state["measures"][mode]
+            for measure in self.measures[mode]:
+                state_of = saved.get(measure.hypothesis.name) if measure is not None else None
+                if measure is not None and state_of and state_of["of"] == repr(measure.hypothesis):
+                    measure.restore(state_of)

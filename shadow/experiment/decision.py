@@ -1,0 +1,217 @@
+"""From evidence to a verdict, with its reasons in plain words.
+
+Errors that are bounded, at every stopping time and however often somebody looks:
+
+* A challenger for which some needed claim is false is promoted with probability at most alpha: all
+  claims have to be shown at level alpha (an intersection-union test, Berger 1982, needs no further
+  correction). With ``promote: any`` the successes are corrected by closed testing on their e-values
+  with the shares of alpha as weights. With several challengers what each has shown least is again
+  an e-value, and these are corrected in the same way.
+* A challenger that harms nothing is rolled back by the statistics with probability at most alpha:
+  evidence of harm is corrected over the metrics by closed testing (Vovk & Wang; arXiv:2504.11759).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from shadow.experiment.contest import Evidence, e_value
+from shadow.experiment.hypothesis import Statistic
+from shadow.experiment.margin import Unit
+from shadow.experiment.rules import Rules
+from shadow.sequential import familywise
+
+VERDICTS = ("promote", "rollback", "continue", "invalid")
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """``strength`` is the log e-value of what has been shown least of what a promotion needs."""
+
+    verdict: str
+    reasons: tuple[str, ...]
+    evidence: tuple[Evidence, ...] = ()
+    strength: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "decision": self.verdict,
+            "reasons": list(self.reasons),
+            "metrics": [item.to_dict() for item in self.evidence],
+        }
+
+
+def judge(rules: Rules, evidence: Sequence[Evidence], requests: int, seconds: float) -> Decision:
+    """The verdict on one challenger from the evidence of one mode.
+
+    ``requests`` are the challenger's own, ``seconds`` how long the experiment has run. Without a
+    request it is always "continue".
+    """
+    if requests == 0:
+        return Decision("continue", ("no traffic yet",), tuple(evidence))
+    goal = -math.log(rules.alpha)
+    shown = [replace(item, status="shown") for item in evidence if not item.decides]
+    evidence = [item for item in evidence if item.decides]
+    shares = [item.hypothesis.alpha for item in evidence]
+    harm = familywise([item.log_harm for item in evidence], shares)
+    wins = _adjusted_wins(rules, evidence)
+    judged = [
+        replace(item, status=_status(item, float(h) >= goal, w >= goal))
+        for item, h, w in zip(evidence, harm, wins, strict=True)
+    ]
+    strength = _strength(rules, judged, wins)
+    marked = [*judged, *shown]
+    harmed = [item for item in marked if item.status == "harmed"]
+    if harmed:
+        return Decision("rollback", tuple(_harm(item) for item in harmed), tuple(marked), strength)
+    successes = [item for item in marked if item.hypothesis.role == "success"]
+    futile = [item for item in successes if item.status == "futile"]
+    if futile and (rules.promote == "all" or len(futile) == len(successes)):
+        return Decision(
+            "rollback", tuple(_futile(item) for item in futile), tuple(marked), strength
+        )
+    if strength >= goal and requests >= rules.minimum:
+        passed = tuple(_passed(item) for item in marked if item.status == "passed")
+        return Decision("promote", passed, tuple(marked), strength)
+    if seconds >= rules.max_seconds or requests >= rules.max_requests:
+        limit = "time" if seconds >= rules.max_seconds else "number of requests"
+        open_ = ", ".join(i.name for i in marked if i.status not in ("passed", "ok so far", "shown"))
+        reason = f"the {limit} that was set is up, and this is still open: {open_}"
+        verdict = "rollback" if rules.at_end == "rollback" else "continue"
+        return Decision(verdict, (reason,), tuple(marked), strength)
+    return Decision("continue", _open(rules, marked, requests), tuple(marked), strength)
+
+
+def across(rules: Rules, decisions: Sequence[Decision]) -> list[Decision]:
+    """The same with several challengers: promotions have to survive the correction for their
+    number. At most one is promoted, the one with the strongest evidence."""
+    if len(decisions) < 2:
+        return list(decisions)
+    goal = -math.log(rules.alpha)
+    adjusted = familywise([d.strength for d in decisions])
+    found = [
+        replace(
+            d,
+            verdict="continue",
+            reasons=("would be promoted alone, but not yet among several challengers",),
+        )
+        if d.verdict == "promote" and float(a) < goal
+        else d
+        for d, a in zip(decisions, adjusted, strict=True)
+    ]
+    promoted = [i for i, d in enumerate(found) if d.verdict == "promote"]
+    for i in sorted(promoted, key=lambda i: -found[i].strength)[1:]:
+        found[i] = replace(
+            found[i], verdict="continue", reasons=("another challenger has stronger evidence",)
+        )
+    return found
+
+
+def _adjusted_wins(rules: Rules, evidence: Sequence[Evidence]) -> list[float]:
+    """Evidence to pass, per metric; corrected over the successes where any of them will do."""
+    wins = [item.log_pass for item in evidence]
+    which = [i for i, item in enumerate(evidence) if item.hypothesis.role == "success"]
+    if rules.promote == "any" and len(which) > 1:
+        shares = [evidence[i].hypothesis.alpha for i in which]
+        for i, e in zip(which, familywise([wins[i] for i in which], shares), strict=True):
+            wins[i] = float(e)
+    return wins
+
+
+def _strength(rules: Rules, marked: Sequence[Evidence], wins: Sequence[float]) -> float:
+    needed = [
+        win
+        for item, win in zip(marked, wins, strict=True)
+        if not item.hypothesis.watches and item.hypothesis.role == "guardrail"
+    ]
+    successes = [
+        win for item, win in zip(marked, wins, strict=True) if item.hypothesis.role == "success"
+    ]
+    if successes:
+        needed += successes if rules.promote == "all" else [max(successes)]
+    return min(needed, default=0.0)
+
+
+def _status(item: Evidence, harmed: bool, passed: bool) -> str:
+    if harmed:
+        return "harmed"
+    if min(item.records) == 0:
+        return "no data"
+    if passed and not item.hypothesis.watches:
+        return "passed"
+    if item.hypothesis.watches:
+        return "ok so far"
+    return "futile" if _is_futile(item) else "undecided"
+
+
+def _is_futile(item: Evidence) -> bool:
+    """The interval has excluded the improvement that was hoped for."""
+    h = item.hypothesis
+    if h.role != "success" or h.effect is None or h.effect.value == 0.0:
+        return False
+    interval = item.ratio if h.effect.relative else item.difference
+    if interval is None or interval.is_empty:
+        return False
+    shift = 1.0 if h.effect.relative else 0.0
+    best = shift - interval.lower if h.lower_is_better else interval.upper - shift
+    return best < h.effect.value
+
+
+def _harm(item: Evidence) -> str:
+    h = item.hypothesis
+    beyond = f" by more than {h.margin}" if h.role == "guardrail" and h.margin.value else ""
+    text = f"{item.name} is worse{beyond}: {_values(item)} (e-value {_e(item.log_harm)})"
+    return f"{text}; {item.note}" if item.note and h.watches else text
+
+
+def _passed(item: Evidence) -> str:
+    return f"{item.hypothesis.describe()}: {_values(item)} (e-value {_e(item.log_pass)})"
+
+
+def _futile(item: Evidence) -> str:
+    return (
+        f"{item.name}: an improvement of {item.hypothesis.effect} is excluded by now "
+        f"({_values(item)})"
+    )
+
+
+def _open(rules: Rules, marked: Sequence[Evidence], requests: int) -> tuple[str, ...]:
+    reasons = []
+    if requests < rules.minimum:
+        reasons.append(f"{requests} of at least {rules.minimum} requests of the challenger")
+    for item in marked:
+        if item.status == "no data":
+            reasons.append(f"{item.name}: no data yet")
+        elif item.status in ("undecided", "futile"):
+            note = f"; {item.note}" if item.note else ""
+            reasons.append(
+                f"{item.name}: not enough evidence yet ({_values(item)}, e-value "
+                f"{_e(item.log_pass)} of {math.exp(-math.log(rules.alpha)):.3g} needed){note}"
+            )
+    return tuple(reasons) or ("nothing has been decided yet",)
+
+
+def _values(item: Evidence) -> str:
+    champion, challenger = item.estimates
+    h = item.hypothesis
+    if h.metric.statistic is Statistic.DISTRIBUTION:
+        return f"distance {challenger:.3g}" if challenger is not None else "no estimate"
+    if h.metric.statistic is Statistic.TAIL:
+        return "requests beyond the champion's quantiles"
+    if champion is None or challenger is None:
+        return "no estimate"
+    return f"{_value(challenger, h.metric.unit)} against {_value(champion, h.metric.unit)}"
+
+
+def _value(value: float, unit: Unit) -> str:
+    if unit is Unit.POINTS:
+        return f"{value * 100:.3g} %"
+    return f"{value * 1e3:.4g} ms" if unit is Unit.SECONDS else f"{value:.4g}"
+
+
+def _e(log_e: float) -> str:
+    return f"{e_value(log_e):.3g}"

@@ -1,0 +1,35 @@
+"""Which method answers which hypothesis, in shadow mode and on split traffic."""
+
+from __future__ import annotations
+
+from shadow.experiment.hypothesis import Hypothesis, Statistic
+from shadow.experiment.measures.base import Measure
+from shadow.experiment.measures.distribution import Distribution
+from shadow.experiment.measures.mean import BoundedMeanPairs, Mean
+from shadow.experiment.measures.quantile import Quantile
+from shadow.experiment.measures.rate import RatePairs, RateSplit
+from shadow.experiment.measures.tail import Tail
+
+__all__ = ["Measure", "measure_for"]
+
+
+def measure_for(hypothesis: Hypothesis, *, paired: bool, by_unit: bool = False) -> Measure:
+    """A measure without evidence.
+
+    ``paired``: both arms answer the same request (shadow). ``by_unit``: the records of one unit
+    were assigned together, so a rate is the mean over units.
+    """
+    statistic = hypothesis.metric.statistic
+    if statistic is Statistic.RATE:
+        if paired:
+            return RatePairs(hypothesis, True)
+        return Mean(hypothesis, False) if by_unit else RateSplit(hypothesis, False)
+    if statistic is Statistic.MEAN:
+        if paired and hypothesis.bounds is not None:
+            return BoundedMeanPairs(hypothesis, True)
+        return Mean(hypothesis, paired)
+    if statistic is Statistic.QUANTILE:
+        return Quantile(hypothesis, paired)
+    if statistic is Statistic.TAIL:
+        return Tail(hypothesis, paired)
+    return Distribution(hypothesis, paired)

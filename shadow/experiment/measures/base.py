@@ -1,0 +1,224 @@
+"""What every measure shares: two tests of one hypothesis, an interval, a state."""
+
+from __future__ import annotations
+
+import base64
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from shadow.experiment.hypothesis import Hypothesis
+from shadow.sequential.common import Interval, State
+
+Array = npt.NDArray[np.float64]
+MAX_LOG_E = 700.0
+"""Evidence beyond this is e^700: enough for any budget, and finite as a number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Null:
+    """The edge of a null hypothesis: challenger = ``ratio`` * champion + ``shift``.
+
+    ``alternative`` is the side that is to be shown: "less" or "greater" than that.
+    """
+
+    ratio: float
+    shift: float
+    alternative: str
+
+
+def nulls(hypothesis: Hypothesis) -> tuple[Null, Null]:
+    """What has to be refuted to pass, and what is refuted when there is harm.
+
+    A guardrail passes when "worse by the margin or more" is refuted, and is broken when "worse by
+    the margin at most" is. A success passes when "better by the margin at most" is refuted, and is
+    harmful when "not worse" is.
+    """
+    worse, better = ("greater", "less") if hypothesis.lower_is_better else ("less", "greater")
+    sign = 1.0 if hypothesis.lower_is_better else -1.0
+    margin = hypothesis.margin.value
+    to_pass = sign * (margin if hypothesis.role == "guardrail" else -margin)
+    to_harm = sign * (margin if hypothesis.role == "guardrail" else 0.0)
+    if hypothesis.margin.relative:
+        return Null(1.0 + to_pass, 0.0, better), Null(1.0 + to_harm, 0.0, worse)
+    return Null(1.0, to_pass, better), Null(1.0, to_harm, worse)
+
+
+class Measure(ABC):
+    """The evidence about one hypothesis, from pairs (shadow) or from split traffic.
+
+    ``log_pass`` and ``log_harm`` are natural logs of e-values at this moment. Batches hold records
+    in their order of arrival, without NaN. Split traffic changes its shares now and then:
+    :meth:`begin_epoch` starts counts anew where the method would otherwise mix times in which the
+    shares differed; the evidence so far is kept, since e-values of successive epochs multiply.
+    """
+
+    def __init__(self, hypothesis: Hypothesis, paired: bool) -> None:
+        self.hypothesis = hypothesis
+        self.paired = paired
+        self.to_pass, self.to_harm = nulls(hypothesis)
+        self.n = [0, 0]
+        self.outside = 0
+        """Values left out because they lay outside the declared bounds."""
+        self._carried = [0.0, 0.0]
+
+    @abstractmethod
+    def update_pairs(self, champion: Array, challenger: Array) -> None:
+        """Both arms' values for the same requests."""
+
+    @abstractmethod
+    def update_split(self, arms: Array, values: Array, share: Array) -> None:
+        """Values by arm (0 or 1); ``share`` is the challenger's probability for each record."""
+
+    def update_units(self, arms: Array, sums: Array, counts: Array, share: Array) -> None:
+        """Complete units of assignment. By default one record stands for each: its mean."""
+        self.update_split(arms, sums / counts, share)
+
+    @abstractmethod
+    def _log_es(self) -> tuple[float, float]:
+        """Evidence of this epoch: to pass, of harm."""
+
+    @abstractmethod
+    def estimates(self) -> tuple[float | None, float | None]:
+        """Of champion and challenger, in this epoch."""
+
+    @abstractmethod
+    def difference(self, alpha: float) -> Interval:
+        """Confidence sequence for challenger minus champion, in this epoch."""
+
+    def ratio(self, alpha: float) -> Interval | None:
+        """The same for challenger over champion; None where a ratio means nothing."""
+        return None
+
+    @property
+    def note(self) -> str:
+        """Why the evidence may not be believed yet, or what to know about it; "" if nothing."""
+        return ""
+
+    @property
+    def log_pass(self) -> float:
+        """Evidence that the hypothesis holds."""
+        return _bounded(self._carried[0] + self._log_es()[0])
+
+    @property
+    def log_harm(self) -> float:
+        """Evidence of harm."""
+        return _bounded(self._carried[1] + self._log_es()[1])
+
+    def begin_epoch(self) -> None:  # noqa: B027
+        """The shares have changed. Methods that only need each record's own share go on."""
+
+    def _carry(self) -> None:
+        """Keep the evidence of this epoch as two numbers, before counts begin anew."""
+        to_pass, harm = self._log_es()
+        self._carried = [_bounded(self._carried[0] + to_pass), _bounded(self._carried[1] + harm)]
+
+    def merge(self, other: Self) -> Self:
+        """The state of both together."""
+        if type(other) is not type(self) or other.hypothesis != self.hypothesis:
+            raise ValueError("measures of different hypotheses cannot be merged")
+        both = type(self)(self.hypothesis, self.paired)
+        both.n = [a + b for a, b in zip(self.n, other.n, strict=True)]
+        both.outside = self.outside + other.outside
+        both._carried = [a + b for a, b in zip(self._carried, other._carried, strict=True)]
+        self._merge_into(both, other)
+        return both
+
+    @abstractmethod
+    def _merge_into(self, both: Self, other: Self) -> None:
+        """Fill in the processes of ``both``."""
+
+    def to_dict(self) -> State:
+        """As JSON values; the hypothesis is kept by whoever keeps the measure."""
+        return {
+            "n": list(self.n),
+            "outside": self.outside,
+            "carried": list(self._carried),
+            **self._state(),
+        }
+
+    @abstractmethod
+    def _state(self) -> State: ...
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`to_dict` gave. Raises ValueError or KeyError for another shape."""
+        self.n = [int(x) for x in state["n"]]
+        self.outside = int(state["outside"])
+        self._carried = [float(x) for x in state["carried"]]
+        self._load(state)
+
+    @abstractmethod
+    def _load(self, state: Mapping[str, Any]) -> None: ...
+
+    def _count_pairs(self, pairs: int) -> None:
+        self.n[0] += pairs
+        self.n[1] += pairs
+
+    def _count_split(self, arms: Array) -> None:
+        challenger = int(arms.sum())
+        self.n[0] += arms.size - challenger
+        self.n[1] += challenger
+
+
+def _bounded(log_e: float) -> float:
+    return min(max(log_e, -MAX_LOG_E), MAX_LOG_E)
+
+
+def _pack(values: list[float]) -> str:
+    """The values that wait for thresholds or edges, which are floats of 32 bits already."""
+    return base64.b64encode(np.asarray(values, dtype="<f4").tobytes()).decode("ascii")
+
+
+def _unpack(text: str) -> list[float]:
+    """Undo :func:`_pack`. Raises ValueError."""
+    found: list[float] = np.frombuffer(base64.b64decode(text, validate=True), dtype="<f4").tolist()
+    return found
+
+
+class FirstValues:
+    """The first values of both arms, until there are enough to choose where to look."""
+
+    def __init__(self, enough: int) -> None:
+        self.enough = enough
+        self.arms: list[list[float]] = [[], []]
+
+    def add(self, arms: Array, values: Array) -> bool:
+        """Take values; True once there are enough."""
+        rounded = values.astype(np.float32)
+        for side in (0, 1):
+            self.arms[side] += rounded[arms == side].tolist()
+        return len(self) >= self.enough
+
+    def __len__(self) -> int:
+        return len(self.arms[0]) + len(self.arms[1])
+
+    def release(self) -> tuple[Array, Array]:
+        """Arms and values; nothing is left."""
+        sizes = [len(part) for part in self.arms]
+        values = np.array([*self.arms[0], *self.arms[1]])
+        self.arms = [[], []]
+        return np.repeat(np.array((0.0, 1.0)), sizes), values
+
+    def to_list(self) -> list[str]:
+        """As JSON."""
+        return [_pack(part) for part in self.arms]
+
+    def load(self, state: Any) -> None:
+        """Undo :meth:`to_list`."""
+        self.arms = [_unpack(part) for part in state]
+
+
+def log_calibrated(p: float) -> float:
+    """ln of an e-value made of an anytime p-value.
+
+    (1 - p + p ln p)/(p ln^2 p), the calibrator of Vovk & Wang, "E-values" (Ann. Stat. 2021), eq. 2.
+    """
+    if p >= 1.0:
+        return -math.log(2.0)
+    log_p = math.log(max(p, 1e-300))
+    return math.log1p(-p + p * log_p) - log_p - 2.0 * math.log(-log_p) if log_p < -1e-6 else -0.7

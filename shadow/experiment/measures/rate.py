@@ -1,0 +1,201 @@
+"""Rates: errors, timeouts, disagreement, accuracy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+
+from shadow.experiment.hypothesis import Hypothesis
+from shadow.experiment.measures.base import Array, Measure, Null
+from shadow.sequential import (
+    BettingTest,
+    Interval,
+    LabelBetting,
+    PairedMargin,
+    PairedTest,
+    RateTest,
+    TwoProportions,
+    bernoulli_interval,
+    log_odds_effect,
+    tuned_concentration,
+)
+from shadow.sequential.common import State, load
+
+_LARGE_EFFECT = 0.9
+"""On the logit scale: an error rate that is 2.5 times as high. Bets on harm cover a twentieth of it
+up to two and a half times as much."""
+
+
+class RatePairs(Measure):
+    """Shadow: discordant pairs decide (sequential McNemar), with the margin taken into account.
+
+    An absolute margin is tested by :class:`PairedMargin` (:class:`PairedTest` when it is 0), a
+    relative one by betting on y_1 - r y_0, which is bounded.
+    """
+
+    kind = "rate-pairs"
+
+    def __init__(self, hypothesis: Hypothesis, paired: bool) -> None:
+        super().__init__(hypothesis, paired)
+        self._tests = [_paired_test(null) for null in (self.to_pass, self.to_harm)]
+        self._interval = PairedMargin()
+        self._both = 0
+        """Pairs in which both values are 1."""
+
+    def update_pairs(self, champion: Array, challenger: Array) -> None:
+        wins = int(np.count_nonzero(challenger > champion))
+        losses = int(np.count_nonzero(challenger < champion))
+        both = int(np.count_nonzero((challenger == 1.0) & (champion == 1.0)))
+        self._count_pairs(champion.size)
+        self._both += both
+        self._interval.update_counts(wins, losses, champion.size - wins - losses)
+        for null, test in zip((self.to_pass, self.to_harm), self._tests, strict=True):
+            if isinstance(test, BettingTest):
+                test.update(challenger - null.ratio * champion)
+            else:
+                test.update_counts(wins, losses, champion.size - wins - losses)
+
+    def update_split(self, arms: Array, values: Array, share: Array) -> None:
+        raise TypeError("pairs only")
+
+    def _log_es(self) -> tuple[float, float]:
+        return self._tests[0].log_e, self._tests[1].log_e
+
+    def _ones(self) -> tuple[int, int]:
+        return self._both + self._interval.losses, self._both + self._interval.wins
+
+    def estimates(self) -> tuple[float | None, float | None]:
+        n = self._interval.pairs
+        champion, challenger = self._ones()
+        return (champion / n, challenger / n) if n else (None, None)
+
+    def difference(self, alpha: float) -> Interval:
+        return self._interval.interval(alpha)
+
+    def ratio(self, alpha: float) -> Interval | None:
+        n = self._interval.pairs
+        if not n:
+            return Interval(0.0, math.inf)
+        c = tuned_concentration(max(self.hypothesis.planned, 10.0), alpha / 2.0)
+        first, second = (bernoulli_interval(k, n, alpha / 2.0, c) for k in self._ones())
+        return Interval(
+            second.lower / first.upper if first.upper > 0.0 else 0.0,
+            second.upper / first.lower if first.lower > 0.0 else math.inf,
+        )
+
+    def _merge_into(self, both: Self, other: Self) -> None:
+        both._tests = [a.merge(b) for a, b in zip(self._tests, other._tests, strict=True)]  # type: ignore[arg-type]
+        both._interval = self._interval.merge(other._interval)
+        both._both = self._both + other._both
+
+    def _state(self) -> State:
+        return {
+            "tests": [test.to_dict() for test in self._tests],
+            "interval": self._interval.to_dict(),
+            "both": self._both,
+        }
+
+    def _load(self, state: Mapping[str, Any]) -> None:
+        self._tests = [load(part) for part in state["tests"]]  # type: ignore[misc]
+        self._interval = PairedMargin.from_dict(state["interval"])
+        self._both = int(state["both"])
+
+
+def _paired_test(null: Null) -> PairedTest | PairedMargin | BettingTest:
+    if null.ratio != 1.0:
+        return BettingTest(0.0, null.alternative, lower=-null.ratio, upper=1.0)
+    if null.shift == 0.0:
+        return PairedTest(alternative=null.alternative)
+    return PairedMargin(null.shift, null.alternative)
+
+
+class RateSplit(Measure):
+    """Split traffic: label betting for an absolute margin, counts of events for a relative one.
+
+    Both need only the share that was known when a record was assigned, so they go on over changes
+    of the share; the interval begins anew.
+    """
+
+    kind = "rate-split"
+
+    def __init__(self, hypothesis: Hypothesis, paired: bool) -> None:
+        super().__init__(hypothesis, paired)
+        self._tests = [self._test(False), self._test(True)]
+        self._interval = TwoProportions(hypothesis.base_rate, 4.0)
+
+    def _test(self, harm: bool) -> LabelBetting | RateTest:
+        null = self.to_harm if harm else self.to_pass
+        if null.ratio != 1.0:
+            return RateTest(null.ratio, null.alternative, ramp=True)
+        effect = _logit_effect(self.hypothesis)
+        if harm:
+            effect = max(effect, _LARGE_EFFECT)
+        return LabelBetting(effect, null.alternative, margin=null.shift)
+
+    def update_pairs(self, champion: Array, challenger: Array) -> None:
+        raise TypeError("split traffic only")
+
+    def update_split(self, arms: Array, values: Array, share: Array) -> None:
+        self._count_split(arms)
+        self._interval.update(arms, values)
+        for side, test in enumerate(self._tests):
+            if isinstance(test, LabelBetting):
+                test.update(arms, values, share)
+            else:
+                self._count_events(side, test, arms[values == 1.0], share[values == 1.0])
+
+    def _count_events(self, side: int, test: RateTest, arms: Array, share: Array) -> None:
+        for rho in np.unique(share):
+            if not test.has_room(float(rho)):
+                # It keeps counts per share; its evidence so far is worth as much as a number.
+                self._carried[side] += test.log_e
+                test = RateTest(test.null, test.alternative, ramp=True)
+                self._tests[side] = test
+            of_share = arms[share == rho]
+            challenger = int(of_share.sum())
+            test.update_counts(challenger, of_share.size - challenger, float(rho))
+
+    def _log_es(self) -> tuple[float, float]:
+        return self._tests[0].log_e, self._tests[1].log_e
+
+    def estimates(self) -> tuple[float | None, float | None]:
+        return self._interval.rates()
+
+    def difference(self, alpha: float) -> Interval:
+        return self._interval.difference(alpha) if all(self._interval.n) else Interval(-1.0, 1.0)
+
+    def ratio(self, alpha: float) -> Interval | None:
+        return self._interval.ratio(alpha) if all(self._interval.n) else Interval(0.0, math.inf)
+
+    def begin_epoch(self) -> None:
+        self._interval = TwoProportions(self.hypothesis.base_rate, 4.0)
+
+    def _merge_into(self, both: Self, other: Self) -> None:
+        both._tests = [a.merge(b) for a, b in zip(self._tests, other._tests, strict=True)]  # type: ignore[arg-type]
+        both._interval = self._interval.merge(other._interval)
+
+    def _state(self) -> State:
+        return {
+            "tests": [test.to_dict() for test in self._tests],
+            "interval": self._interval.to_dict(),
+        }
+
+    def _load(self, state: Mapping[str, Any]) -> None:
+        self._tests = [load(part) for part in state["tests"]]  # type: ignore[misc]
+        self._interval = TwoProportions.from_dict(state["interval"])
+
+
+def _logit_effect(hypothesis: Hypothesis) -> float:
+    """What is hoped for, on the logit scale: to be as good as the champion, which is the margin
+    away from the null hypothesis' edge; or to be better by the effect."""
+    base = hypothesis.base_rate
+    guardrail = hypothesis.role == "guardrail"
+    hoped = hypothesis.margin if guardrail else hypothesis.effect or hypothesis.margin
+    size = hoped.value * base if hoped.relative else hoped.value
+    upward = hypothesis.lower_is_better == guardrail
+    room = 0.9 * (1.0 - base if upward else base)
+    step = min(size, room) if size > 0.0 else 0.2 * room
+    return min(10.0, max(0.02, abs(log_odds_effect(base, step if upward else -step))))

@@ -1,0 +1,110 @@
+"""The tail as a whole: has anything beyond the median become slower?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+
+from shadow.experiment.hypothesis import Hypothesis
+from shadow.experiment.measures.base import Array, FirstValues, Measure
+from shadow.sequential import Interval, TailDetector, tail_thresholds
+from shadow.sequential.common import State
+
+_FIRST = 500
+"""Values of the champion from which the thresholds are set. They are not evidence: thresholds have
+to be known before what is tested against them."""
+
+
+class Tail(Measure):
+    """:class:`TailDetector`. A margin of 20 % allows each threshold to be exceeded 1.2 times as
+    often. It can be broken and not passed, since "nowhere worse" cannot be shown."""
+
+    kind = "tail"
+
+    def __init__(self, hypothesis: Hypothesis, paired: bool) -> None:
+        super().__init__(hypothesis, paired)
+        self._first = FirstValues(_FIRST)
+        self._detector: TailDetector | None = None
+
+    def _set_up(self, champion: Array) -> bool:
+        """Whether the thresholds stand; what comes before they do is only used to set them."""
+        if self._detector is not None:
+            return True
+        if self._first.add(np.zeros(champion.size), champion):
+            values = np.sort(self._first.release()[1])
+            edges = np.unique(values)
+            counts = np.concatenate(
+                (np.diff(np.searchsorted(values, edges, side="right"), prepend=0), [0])
+            )
+            if edges.size > 10:
+                thresholds, levels = tail_thresholds(edges, counts)
+                self._detector = TailDetector(
+                    thresholds,
+                    levels,
+                    "greater" if self.hypothesis.lower_is_better else "less",
+                    ratio=1.0 + self.hypothesis.margin.value,
+                )
+        return False
+
+    def update_pairs(self, champion: Array, challenger: Array) -> None:
+        self._count_pairs(champion.size)
+        if self._set_up(champion) and self._detector is not None:
+            self._detector.update_pairs(champion, challenger)
+
+    def update_split(self, arms: Array, values: Array, share: Array) -> None:
+        self._count_split(arms)
+        if self._set_up(values[arms == 0.0]) and self._detector is not None:
+            self._detector.update(arms, values, share)
+
+    def _log_es(self) -> tuple[float, float]:
+        detector = self._detector
+        if detector is None or detector.clustering > 4.0:
+            return 0.0, 0.0
+        return 0.0, detector.log_e
+
+    def estimates(self) -> tuple[float | None, float | None]:
+        """Shares beyond the threshold where the evidence is strongest."""
+        if self._detector is None:
+            return None, None
+        worst = self._detector.findings()[0]
+        return worst.champion, worst.challenger
+
+    def difference(self, alpha: float) -> Interval:
+        return Interval()
+
+    @property
+    def note(self) -> str:
+        detector = self._detector
+        if detector is None:
+            return "the thresholds are being set"
+        if detector.clustering > 4.0:
+            return "slow requests come in runs of one arm: compare longer blocks of time"
+        worst = detector.findings()[0]
+        if None in (worst.champion, worst.challenger):
+            return ""
+        return (
+            f"beyond {worst.threshold * 1e3:.4g} ms (the champion's p{worst.level * 100:g}) are "
+            f"{worst.challenger:.2%} of the challenger's and {worst.champion:.2%} of the "
+            "champion's requests"
+        )
+
+    def _merge_into(self, both: Self, other: Self) -> None:
+        if self._detector is not None and other._detector is not None:
+            both._detector = self._detector.merge(other._detector)
+        else:
+            both._detector = self._detector or other._detector
+        if both._detector is None:
+            both._set_up(np.array([*self._first.arms[0], *other._first.arms[0]]))
+
+    def _state(self) -> State:
+        return {
+            "first": self._first.to_list(),
+            "detector": self._detector.to_dict() if self._detector is not None else None,
+        }
+
+    def _load(self, state: Mapping[str, Any]) -> None:
+        self._first.load(state["first"])
+        detector = state["detector"]
+        self._detector = TailDetector.from_dict(detector) if detector is not None else None

@@ -106,10 +106,19 @@ def _compare(
     sent = bytes(answers[exchange])
     oracle = AnswerOracle()
     try:
-        oracle.feed(sent)
+        oracle.feed(_without_trailing_tabs(sent))
     except httptools.HttpParserError as error:
         if str(error) in LENIENT:
             return
         raise Failure(f"llhttp does not take this answer: {error!r}\n{sent!r}") from error
     if oracle.body != answer.body or not (oracle.whole or answered.length == UNTIL_CLOSE):
         raise Failure(f"llhttp reads {oracle.body!r}, passed on was {answer.body!r}\n{sent!r}")
+
+
+def _without_trailing_tabs(sent: bytes) -> bytes:
+    """Space behind a field's value is no part of it, and a tab is such space (RFC 9110, 5.5).
+
+    llhttp takes it for one in most fields, and for a part of the coding in Transfer-Encoding.
+    """
+    head, end, body = sent.partition(b"\r\n\r\n")
+    return b"\r\n".join(line.rstrip(b" \t") for line in head.split(b"\r\n")) + end + body

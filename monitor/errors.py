@@ -53,3 +53,11 @@ class HttpError(UnderstudyError):
         self.reason = reason
         self.detail = detail
         super().__init__(detail)
+
+
+class UnknownExperimentError(UnderstudyError):
+    """An experiment or a challenger that does not exist."""
+
+
+class ExperimentStateError(UnderstudyError):
+    """Something that cannot be done with an experiment now; the message says what can."""

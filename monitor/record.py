@@ -51,7 +51,7 @@ RESPONSE_CAPTURED = 2
 """The response's payload is in the record, whole."""
 
 FIXED = Struct("<IHHHBBBBdQQQQQHHHHHHII")
-"""size · model · arm · status · role · outcome · flags · reserved · started (unix seconds) ·
+"""size · model · arm · status · role · outcome · flags · assigned · started (unix seconds) ·
 duration, time to first byte, queueing (nanoseconds) · request and response size (bytes) · lengths
 of request id, trace id, unit, target, request headers, response headers, request payload, response
 payload."""
@@ -60,13 +60,16 @@ payload."""
 class Record:
     """One exchange of a request and its response, or the lack of one.
 
-    ``started`` is unix time in seconds, ``*_ns`` are durations in nanoseconds, ``*_size`` are bytes
-    of payload on the wire. ``request_headers`` and ``response_headers`` hold the kept lines, joined
-    by CRLF, without the empty line. Payloads are None when they were not captured.
+    ``assigned`` is 0 for a request that is no part of an experiment, or the index of the arm that
+    its unit belongs to, plus one. ``started`` is unix time in seconds, ``*_ns`` are durations in
+    nanoseconds, ``*_size`` are bytes of payload on the wire. ``request_headers`` and
+    ``response_headers`` hold the kept lines, joined by CRLF, without the empty line. Payloads are
+    None when they were not captured.
     """
 
     __slots__ = (
         "arm",
+        "assigned",
         "duration_ns",
         "first_byte_ns",
         "model",
@@ -92,6 +95,7 @@ class Record:
     status: int
     role: int
     outcome: int
+    assigned: int
     started: float
     duration_ns: int
     first_byte_ns: int
@@ -136,6 +140,7 @@ def encode(
     response_headers: bytes,
     request_body: bytes | None,
     response_body: bytes | None,
+    assigned: int = 0,
 ) -> Encoded:
     """Pack one record. Texts longer than 65,535 bytes are the caller's fault (struct.error).
 
@@ -169,7 +174,7 @@ def encode(
         role,
         outcome,
         flags,
-        0,
+        assigned,
         started,
         duration_ns,
         first_byte_ns,
@@ -214,7 +219,7 @@ def decode_batch(data: bytes) -> list[Record]:
                 record.role,
                 record.outcome,
                 flags,
-                _,
+                record.assigned,
                 record.started,
                 record.duration_ns,
                 record.first_byte_ns,

@@ -59,16 +59,17 @@ class RunDirectory:
                 f"state_dir: {self.state_dir} cannot be used: {error.strerror}"
             ) from error
 
-    def write(self, plan: dict[str, Any], config: dict[str, Any]) -> None:
-        """Replace both files; who reads one sees the old one or the new one, whole.
+    def write(self, plan: dict[str, Any], config: dict[str, Any] | None = None) -> None:
+        """Replace the files; who reads one sees the old one or the new one, whole. Without a
+        configuration only the plan is new.
 
         Raises StateDirError and leaves the old ones when there is no room.
         """
-        both = ((self.plan, plan), (self.config, config))
+        files = {self.plan: plan} if config is None else {self.plan: plan, self.config: config}
         try:
-            for path, data in both:
+            for path, data in files.items():
                 path.with_suffix(".tmp").write_text(json.dumps(data), encoding="utf-8")
-            for path, _ in both:
+            for path in files:
                 path.with_suffix(".tmp").replace(path)
         except OSError as error:
             raise StateDirError(

@@ -25,6 +25,8 @@ from monitor.config.compile import compile_plan, plan_json, worker_count
 from monitor.config.load import load
 from monitor.config.model import Config
 from monitor.errors import ConfigError, StateError
+from monitor.experiments.declared import with_declared
+from monitor.experiments.routes import load_or_set_aside
 from monitor.processes import BACK_OFF, BackOff, Child
 from monitor.run_directory import RunDirectory
 
@@ -156,7 +158,20 @@ class Supervisor:
         dumped = config.model_dump(mode="json", by_alias=True)
         # The port that was taken, so that it stays the same when the process is restarted.
         dumped["control"]["listen"] = self.control_address
-        self.directory.write(plan_json(compile_plan(config, generation)), dumped)
+        self.directory.write(self._plan_json(config, generation), dumped)
+
+    def _plan_json(self, config: Config, generation: int) -> dict[str, Any]:
+        """The plan with the assignment that the experiments have come to."""
+        routes = load_or_set_aside(Path(config.state_dir))
+        return plan_json(compile_plan(with_declared(config, routes), generation, routes))
+
+    def _reroute(self) -> None:
+        """Hand the assignment, as it is in the state folder by now, to every worker."""
+        self.directory.write(self._plan_json(self.config, self.generation + 1))
+        self.generation += 1
+        for worker in self.workers:
+            worker.tell({"do": "reload", "plan": str(self.directory.plan)})
+        self._push_status()
 
     def _start(self) -> None:
         self.evaluation = self._child(
@@ -189,6 +204,15 @@ class Supervisor:
                 self.reload()
                 answer["generation"] = self.generation
             except ConfigError as error:
+                answer |= {"ok": False, "error": str(error)}
+            child.tell(answer)
+        elif event.get("ask") == "routes":
+            answer = {"reply": event.get("id"), "ok": True}
+            try:
+                self._reroute()
+                answer["generation"] = self.generation
+            except (StateError, ConfigError) as error:
+                log.error("routes not taken over: %s", error)
                 answer |= {"ok": False, "error": str(error)}
             child.tell(answer)
         elif event.get("event") == "reload_failed":

@@ -65,6 +65,7 @@ class PlaneProcess:
         self.port = free_port()
         self.config: dict[str, Any] = {
             "version": 1,
+            "listen": {"address": "127.0.0.1:0"},
             "control": {"listen": f"127.0.0.1:{self.port}", "token_env": "UNDERSTUDY_TEST_TOKEN"},
             "state_dir": str(self.state_dir),
             "models": [{**MODEL, "paths": None, "features": [], "predictions": [], "json": None}],

@@ -3,36 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Annotated, Any
 
-import orjson
-from fastapi import Depends, FastAPI, Query, Request, Response
+from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 
 from monitor import __version__
 from monitor.api import documents, status
+from monitor.api.answers import CODES, Refused, answer, changing, refusal
+from monitor.api.experiments import add_experiments
 from monitor.api.page import HEADERS as PAGE_HEADERS
 from monitor.api.page import PAGE
 from monitor.api.records import recent
-from monitor.api.security import refuse_change, refuse_records
+from monitor.api.security import refuse_records
 from monitor.evaluation.control import ControlLine
 from monitor.evaluation.plane import Plane
 from monitor.metrics.collector import PlaneCollector
 from monitor.metrics.exposition import encode
 
-_CODES = {
-    400: "bad_request",
-    401: "unauthorized",
-    403: "forbidden",
-    404: "not_found",
-    405: "method_not_allowed",
-    409: "refused",
-    422: "invalid",
-    503: "not_ready",
-}
 _DESCRIPTION = """
 Health, status and metrics of an Understudy service. Reading is open to everybody who reaches the
 address (loopback by default). Calls that change state need `Authorization: Bearer <token>` with the
@@ -43,25 +32,10 @@ Durations are in seconds, sizes in bytes, and no number is ever NaN or infinite.
 """
 
 
-def _answer(data: Any, code: int = 200) -> Response:
-    return Response(orjson.dumps(data), code, media_type="application/json")
-
-
-def _error(code: int, message: str, headers: dict[str, str] | None = None) -> Response:
-    body = {"error": {"code": _CODES.get(code, "error"), "message": message}}
-    return Response(orjson.dumps(body), code, headers, media_type="application/json")
-
-
-class _Refused(Exception):
-    def __init__(self, code: int, message: str) -> None:
-        self.code = code
-        self.message = message
-
-
 def _documented(model: type, *codes: int, text: str = "Success.") -> dict[int | str, Any]:
     described: dict[int | str, Any] = {200: {"model": model, "description": text}}
     for code in codes:
-        described[code] = {"model": documents.Error, "description": _CODES[code].replace("_", " ")}
+        described[code] = {"model": documents.Error, "description": CODES[code].replace("_", " ")}
     return described
 
 
@@ -78,18 +52,19 @@ def build(plane: Plane, line: ControlLine) -> FastAPI:
     _health(app, plane)
     _show(app, plane)
     _change(app, plane, line)
+    add_experiments(app, plane, line)
     return app
 
 
 def _handle_errors(app: FastAPI) -> None:
-    @app.exception_handler(_Refused)
-    async def refused(_: Request, error: _Refused) -> Response:
+    @app.exception_handler(Refused)
+    async def refused(_: Request, error: Refused) -> Response:
         headers = {"WWW-Authenticate": "Bearer"} if error.code == 401 else None
-        return _error(error.code, error.message, headers)
+        return refusal(error.code, error.message, headers)
 
     @app.exception_handler(HTTPException)
     async def http(_: Request, error: HTTPException) -> Response:
-        return _error(error.status_code, str(error.detail), dict(error.headers or {}))
+        return refusal(error.status_code, str(error.detail), dict(error.headers or {}))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> Response:
@@ -97,14 +72,14 @@ def _handle_errors(app: FastAPI) -> None:
             f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}"
             for fault in error.errors()
         ]
-        return _error(422, "; ".join(faults))
+        return refusal(422, "; ".join(faults))
 
 
 def _health(app: FastAPI, plane: Plane) -> None:
     @app.get("/healthz", tags=["health"], responses=_documented(documents.Health))
     async def healthz() -> Response:
         """Is the evaluation plane alive? Says nothing about the workers: see `/readyz`."""
-        return _answer({"status": "ok"})
+        return answer({"status": "ok"})
 
     @app.get(
         "/readyz",
@@ -117,7 +92,7 @@ def _health(app: FastAPI, plane: Plane) -> None:
     async def readyz() -> Response:
         """Are all workers ready, and was the champion reachable lately?"""
         problems = plane.problems()
-        return _answer({"ready": not problems, "problems": problems}, 503 if problems else 200)
+        return answer({"ready": not problems, "problems": problems}, 503 if problems else 200)
 
     @app.get(
         "/metrics",
@@ -154,12 +129,12 @@ def _show(app: FastAPI, plane: Plane) -> None:
     async def show_status() -> Response:
         """Per arm: rates, errors and latency quantiles over 10 s, 1 m, 5 m and since the start;
         mirror health, drops, workers, configuration and predictions."""
-        return _answer(status.status(plane))
+        return answer(status.status(plane))
 
     @app.get("/v1/models", tags=["status"], responses=_documented(documents.Models))
     async def models() -> Response:
         """The declared models with statistics of their features and predictions."""
-        return _answer({"models": _models(plane)})
+        return answer({"models": _models(plane)})
 
     @app.get(
         "/v1/records",
@@ -181,8 +156,8 @@ def _show(app: FastAPI, plane: Plane) -> None:
         """
         refused = refuse_records(plane.settings, request.headers)
         if refused is not None:
-            raise _Refused(*refused)
-        return _answer({"records": recent(plane, limit, raw)})
+            raise Refused(*refused)
+        return answer({"records": recent(plane, limit, raw)})
 
 
 def _models(plane: Plane) -> list[dict[str, Any]]:
@@ -211,17 +186,12 @@ def _models(plane: Plane) -> list[dict[str, Any]]:
 
 
 def _change(app: FastAPI, plane: Plane, line: ControlLine) -> None:
-    def allowed(request: Request) -> None:
-        refused = refuse_change(plane.settings, request.headers)
-        if refused is not None:
-            raise _Refused(*refused)
-
-    bearer: Callable[..., Any] = HTTPBearer(auto_error=False, description="The configured token.")
+    change = changing(plane)
 
     @app.post(
         "/v1/config/reload",
         tags=["configuration"],
-        dependencies=[Depends(allowed), Depends(bearer)],
+        dependencies=change,
         responses=_documented(documents.Reload, 401, 403, 409),
     )
     async def reload() -> Response:
@@ -229,5 +199,5 @@ def _change(app: FastAPI, plane: Plane, line: ControlLine) -> None:
         the path, and the last good configuration stays in force."""
         result = await line.reload()
         if not result.ok:
-            return _error(409, result.error or "the configuration was refused")
-        return _answer({"ok": True, "generation": result.generation})
+            return refusal(409, result.error or "the configuration was refused")
+        return answer({"ok": True, "generation": result.generation})

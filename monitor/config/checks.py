@@ -6,6 +6,7 @@ import ssl
 from collections.abc import Iterator, Mapping
 
 from monitor.config.compile import default_paths
+from monitor.config.experiment import Experiment
 from monitor.config.fields import split_address
 from monitor.config.model import Config, ListenTls
 
@@ -15,7 +16,13 @@ Problem = tuple[str, str]
 
 def problems_of(config: Config) -> list[Problem]:
     """All faults of a configuration whose file names are absolute; empty when it can be used."""
-    return [*_arms(config), *_models(config), *_addresses(config), *_certificates(config)]
+    return [
+        *_arms(config),
+        *_models(config),
+        *_experiments(config),
+        *_addresses(config),
+        *_certificates(config),
+    ]
 
 
 def problems_at_start(config: Config, environment: Mapping[str, str]) -> list[Problem]:
@@ -68,6 +75,61 @@ def _claims(config: Config, owner: int, path: str) -> bool:
     """Whether ``path`` stands in the file for that model, rather than being one of its defaults."""
     paths = config.models[owner].paths
     return paths is not None and path in paths
+
+
+def _experiments(config: Config) -> Iterator[Problem]:
+    names: dict[str, int] = {}
+    owners: dict[str, str] = {}
+    arms = {challenger.name for challenger in config.challengers}
+    models = {model.name for model in config.models}
+    for index, experiment in enumerate(config.experiments):
+        path = f"experiments[{index}]"
+        first = names.setdefault(experiment.name, index)
+        if first != index:
+            yield f"{path}.name", f"{experiment.name!r} is already experiments[{first}]"
+        for number, name in enumerate(experiment.challengers):
+            if name not in arms:
+                yield f"{path}.challengers[{number}]", f"there is no challenger {name!r}"
+        for unit, name in experiment.overrides.items():
+            if name not in (config.champion.name, *experiment.challengers):
+                yield f"{path}.overrides.{unit}", f"{name!r} is no arm of this experiment"
+        if experiment.model is None and len(models) > 1:
+            yield f"{path}.model", "is needed: there is more than one model"
+        elif experiment.model is not None and experiment.model not in models:
+            yield f"{path}.model", f"there is no model {experiment.model!r}"
+        if experiment.mode != "shadow":
+            model = experiment.model or config.models[0].name
+            owner = owners.setdefault(model, experiment.name)
+            if owner != experiment.name:
+                yield (
+                    f"{path}.mode",
+                    f"the requests of {model!r} are already divided by experiment {owner!r}",
+                )
+        yield from ((f"{path}.{where}", what) for where, what in _rules(experiment))
+
+
+def _rules(experiment: Experiment) -> Iterator[Problem]:
+    # Not at the top: the statistics bring numpy and scipy, which a service without experiments
+    # does not need in its supervisor.
+    from monitor.experiments.rules import rules_of, stages_of
+    from shadow.experiment import ExperimentError
+    from shadow.rollout import RolloutError
+
+    try:
+        rules = rules_of(experiment)
+        for challenger in experiment.challengers:
+            stages_of(experiment, challenger)
+    except ExperimentError as error:
+        yield error.path, error.problem
+        return
+    except RolloutError as error:
+        yield "stages", str(error)
+        return
+    for hypothesis in rules.hypotheses:
+        if hypothesis.metric.column == "correct" and experiment.label is None:
+            yield "label", "is needed by accuracy: which prediction is compared with the label?"
+        if hypothesis.metric.name == "cost" and not experiment.cost:
+            yield "cost", "is needed by the metric cost"
 
 
 def _addresses(config: Config) -> Iterator[Problem]:

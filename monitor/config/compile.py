@@ -4,26 +4,50 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
 from monitor.config import model
+from monitor.config.experiment import Experiment
+from monitor.experiments.routes import Routes
 from monitor.proxy import plan
+from shadow.assignment import Allocation
+
+AGAIN = "-again"
+"""Behind the champion's name: the arm that is the champion, asked a second time."""
 
 
-def compile_plan(config: model.Config, generation: int) -> plan.Plan:
-    """The plan for ``config``; ``generation`` numbers the accepted configurations of a run."""
+def compile_plan(config: model.Config, generation: int, routes: Routes | None = None) -> plan.Plan:
+    """The plan for ``config``; ``generation`` numbers the plans of a run.
+
+    ``routes`` is the assignment in force. A challenger that serves clients gets no copies.
+    """
     limits = config.limits
     tls = config.listen.tls
+    arms = arm_names(config)
+    divided = dict(_divided(config, routes or Routes(), arms))
+    serving = {
+        arms[arm] for _, allocation in divided.values() for arm in set(allocation.arms) - {-1}
+    }
+    champion = _champion(config.champion)
+    challengers = [_challenger(c, c.name in serving) for c in config.challengers]
+    noise = max((e.compare.noise for e in config.experiments), default=0.0)
+    if noise > 0.0:
+        challengers.append(_again(config, noise))
     return plan.Plan(
         generation=generation,
-        champion=_champion(config.champion),
+        champion=champion,
         models=tuple(
             plan.Model(m.name, m.version, m.protocol, tuple(m.paths or default_paths(m.name)))
             for m in config.models
         ),
-        challengers=tuple(_challenger(challenger) for challenger in config.challengers),
+        challengers=tuple(challengers),
+        splits=tuple(
+            _split(config, experiment, allocation, arms)
+            for experiment, allocation in divided.values()
+        ),
         limits=plan.Limits(
             head_bytes=limits.head,
             target_bytes=limits.target,
@@ -36,6 +60,11 @@ def compile_plan(config: model.Config, generation: int) -> plan.Plan:
         handoff=plan.HandOff(max_bytes=config.handoff.max_bytes),
         tls=plan.ListenTls(tls.certificate, tls.key) if tls is not None else None,
     )
+
+
+def arm_names(config: model.Config) -> tuple[str, ...]:
+    """Names of the plan's arms that can serve, the champion first."""
+    return (config.champion.name, *(challenger.name for challenger in config.challengers))
 
 
 def plan_json(compiled: plan.Plan) -> dict[str, Any]:
@@ -72,20 +101,74 @@ def _champion(champion: model.Champion) -> plan.Upstream:
     )
 
 
-def _challenger(challenger: model.Challenger) -> plan.Challenger:
+def _divided(
+    config: model.Config, routes: Routes, arms: tuple[str, ...]
+) -> Iterator[tuple[str, tuple[Experiment, Allocation]]]:
+    """Experiments whose units are divided now, by name."""
+    for experiment in config.experiments:
+        assignment = routes.assignments.get(experiment.name)
+        allocation = assignment.over(arms) if assignment is not None else None
+        if allocation is not None:
+            yield experiment.name, (experiment, allocation)
+
+
+def _split(
+    config: model.Config, experiment: Experiment, allocation: Allocation, arms: tuple[str, ...]
+) -> plan.Split:
+    names = [one.name for one in config.models]
+    unit = experiment.unit
+    return plan.Split(
+        experiment=experiment.name,
+        model=names.index(experiment.model) if experiment.model is not None else 0,
+        salt=experiment.salt or experiment.name,
+        unit=unit.by,
+        unit_name=unit.name.lower() if unit.by == "header" else unit.name,
+        starts=allocation.starts,
+        arms=allocation.arms,
+        holdout=experiment.holdout,
+        overrides=tuple((unit, arms.index(arm)) for unit, arm in experiment.overrides.items()),
+        override_header=experiment.override_header,
+        exclude=tuple((one.header, one.value) for one in experiment.exclude),
+    )
+
+
+def _again(config: model.Config, noise: float) -> plan.Challenger:
+    """The champion once more, for copies that show how much its own answers differ."""
+    mirror = model.Mirror(rate=noise)
+    upstream = _champion(config.champion)
+    return _copied(replace(upstream, name=upstream.name + AGAIN), mirror, noise)
+
+
+def _challenger(challenger: model.Challenger, serves: bool) -> plan.Challenger:
     mirror = challenger.mirror
+    timeouts = challenger.timeouts
+    serving = replace(
+        _upstream(challenger),
+        host_header=challenger.host or urlsplit(challenger.url).netloc,
+        connect_timeout=timeouts.connect,
+        first_byte_timeout=timeouts.first_byte,
+        total_timeout=timeouts.total,
+        max_connections=challenger.max_connections,
+        max_waiting=challenger.max_waiting,
+    )
+    return replace(
+        _copied(serving, mirror, 0.0 if serves else mirror.rate),
+        serving=serving,
+    )
+
+
+def _copied(upstream: plan.Upstream, mirror: model.Mirror, rate: float) -> plan.Challenger:
+    """A model server that gets copies."""
     return plan.Challenger(
         upstream=replace(
-            _upstream(challenger),
-            # A copy does not carry the client's Host: it would name the champion.
-            host_header=challenger.host or urlsplit(challenger.url).netloc,
+            upstream,
             connect_timeout=mirror.timeout,
             first_byte_timeout=mirror.timeout,
             total_timeout=mirror.timeout,
             max_connections=mirror.connections,
             max_waiting=mirror.queue.requests,
         ),
-        rate=mirror.rate,
+        rate=rate,
         timeout=mirror.timeout,
         queue_requests=mirror.queue.requests,
         queue_bytes=mirror.queue.bytes,

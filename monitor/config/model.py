@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from monitor.config.experiment import Experiment
 from monitor.config.fields import (
     Address,
     Columns,
@@ -21,6 +22,7 @@ from monitor.config.fields import (
     Workers,
     is_loopback,
 )
+from monitor.config.section import Section
 from monitor.config.units import Bytes, Seconds
 
 Protocol = Literal["auto", "open-inference-v2", "kserve-v1", "mlflow", "json"]
@@ -28,17 +30,6 @@ Protocol = Literal["auto", "open-inference-v2", "kserve-v1", "mlflow", "json"]
 _OWN_HEADERS = frozenset(
     ("host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "keep-alive")
 )
-
-
-class Section(BaseModel):
-    """Unknown keys are refused: a misspelt limit must not silently be no limit.
-
-    Values are taken strictly: ``rate: true`` is no number, ``version: 1`` is no text.
-    """
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
-    )
 
 
 class ListenTls(Section):
@@ -162,17 +153,22 @@ class Upstream(Section):
         return self
 
 
-class Champion(Upstream):
-    """The model server that answers clients."""
+class Server(Upstream):
+    """A model server that answers clients."""
 
-    name: Name = "champion"
-    """Label of the arm in metrics."""
     timeouts: Timeouts = Timeouts()
     """How long to wait."""
     max_connections: int = Field(default=256, ge=1, le=65536)
     """Connections to this server, per worker."""
     max_waiting: int = Field(default=1024, ge=1, le=1_000_000)
     """Requests that may wait for a connection, per worker; more are answered 503."""
+
+
+class Champion(Server):
+    """The model server that answers clients."""
+
+    name: Name = "champion"
+    """Label of the arm in metrics."""
 
 
 class Breaker(Section):
@@ -222,8 +218,9 @@ class Mirror(Section):
     """When to stop for a while."""
 
 
-class Challenger(Upstream):
-    """A model server that gets copies. Nothing that it does reaches a client."""
+class Challenger(Server):
+    """A model server that gets copies, of which nothing reaches a client; or, in an experiment that
+    divides the requests, a share of these to answer."""
 
     mirror: Mirror = Mirror()
     """How requests are copied to it."""
@@ -298,6 +295,8 @@ class Config(Section):
     """The model server that answers clients."""
     challengers: list[Challenger] = []
     """Model servers that get copies."""
+    experiments: list[Experiment] = []
+    """Comparisons of challengers with the champion, and how they end."""
     capture: Capture = Capture()
     """What of a payload is kept."""
     limits: Limits = Limits()

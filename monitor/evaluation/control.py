@@ -56,12 +56,14 @@ class ControlLine:
         self._supervisor = supervisor
         self._reconfigure = reconfigure
         self._writer: asyncio.StreamWriter | None = None
+        self._connected = asyncio.Event()
         self._asked: dict[int, asyncio.Future[Reloaded]] = {}
         self._last = 0
 
     async def serve(self) -> bool:
         """Obey until told to drain (True) or until the supervisor is gone (False)."""
         reader, self._writer = await asyncio.open_connection(sock=self._sock, limit=1 << 20)
+        self._connected.set()
         self._say({"event": "ready"})
         drain = False
         while not drain:
@@ -80,13 +82,22 @@ class ControlLine:
 
     async def reload(self) -> Reloaded:
         """Ask the supervisor to read its configuration file again."""
+        return await self._ask("reload")
+
+    async def routes(self) -> Reloaded:
+        """Ask the supervisor to hand the routes in the state folder to the workers."""
+        return await self._ask("routes")
+
+    async def _ask(self, what: str) -> Reloaded:
         self._last += 1
         number = self._last
-        future = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Reloaded] = asyncio.get_running_loop().create_future()
         self._asked[number] = future
         try:
-            self._say({"ask": "reload", "id": number})
-            return await asyncio.wait_for(future, REPLY_SECONDS)
+            async with asyncio.timeout(REPLY_SECONDS):
+                await self._connected.wait()
+                self._say({"ask": what, "id": number})
+                return await future
         except TimeoutError:
             return Reloaded(False, None, f"the supervisor did not answer in {REPLY_SECONDS:g} s")
         finally:

@@ -18,6 +18,7 @@ from monitor.evaluation.features import FeatureStats
 from monitor.evaluation.predictions import Predictions
 from monitor.evaluation.recent import Recent
 from monitor.evaluation.settings import Settings
+from monitor.experiments.runner import Experiments
 from monitor.record import FIXED, OK, ROLE_PRIMARY, Record, decode_batch
 from monitor.transport.server import Names
 
@@ -45,6 +46,7 @@ class Pipeline:
         """(model, version, arm, part of the exchange, reason)"""
         self.exemplars = Exemplars()
         self.recent = Recent(settings.keep)
+        self.experiments: Experiments | None = None
         self._failed = False
 
     def configure(self, settings: Settings) -> None:
@@ -82,6 +84,8 @@ class Pipeline:
         models, arms = names.models, names.arms
         decode = self.decoder.decode
         undecodable = self.undecodable
+        experiments = self.experiments
+        view = experiments.view(names) if experiments is not None and experiments.live else None
         for record in records:
             named = models[record.model] if record.model < len(models) else _OTHER
             model, version, _ = named
@@ -89,6 +93,8 @@ class Pipeline:
             if record.trace_id:
                 self.exemplars.add(model, version, arm, record)
             of_request, of_response = decode(named, record)
+            if view is not None and experiments is not None:
+                experiments.take(view, model, record, arm, of_request, of_response)
             if record.role == ROLE_PRIMARY:
                 if isinstance(of_request, Table):
                     values = of_request.values
@@ -143,6 +149,7 @@ class Pipeline:
                 for (model, version, arm), stats in self.predictions.items()
             ],
             "undecodable": [[*key, count] for key, count in self.undecodable.items()],
+            "experiments": self.experiments.to_dict() if self.experiments is not None else {},
         }
 
     def restore(self, data: Mapping[str, Any]) -> None:
@@ -162,6 +169,8 @@ class Pipeline:
                     of_arm.restore(item["stats"])
             for model, version, arm, part, reason, count in data["undecodable"]:
                 self.undecodable[model, version, arm, part, reason] = int(count)
+            if self.experiments is not None:
+                self.experiments.restore(data.get("experiments", {}))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise StateError(f"the saved state has another shape: {error!r}") from error
 

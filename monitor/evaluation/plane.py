@@ -13,6 +13,7 @@ from monitor.evaluation.pipeline import Pipeline
 from monitor.evaluation.redaction import Redaction
 from monitor.evaluation.settings import Settings
 from monitor.evaluation.state import Saver
+from monitor.experiments.runner import Experiments
 from monitor.sketch.reader import Snapshot, StatsReader
 from monitor.sketch.windows import Windows
 from monitor.transport.server import HandOffServer
@@ -42,6 +43,11 @@ class Plane:
     windows: Windows
     redaction: Redaction
     started: float
+
+    @property
+    def experiments(self) -> Experiments | None:
+        """None where the configuration is not a whole one, as in tools that use parts of it."""
+        return self.pipeline.experiments
 
     def tick(self) -> None:
         """Take the next look at the workers' statistics."""
@@ -87,6 +93,8 @@ class Plane:
         self.settings = settings
         self.pipeline.configure(settings)
         self.redaction = Redaction(settings.redact)
+        if self.experiments is not None:
+            self.experiments.configure(settings.config())
         return self.supervisor.generation
 
     def problems(self) -> list[str]:

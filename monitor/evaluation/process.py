@@ -23,6 +23,7 @@ from monitor.evaluation.pipeline import Pipeline
 from monitor.evaluation.plane import Plane
 from monitor.evaluation.redaction import Redaction
 from monitor.evaluation.settings import Settings
+from monitor.experiments.runner import Experiments
 from monitor.logs import set_up
 from monitor.sketch.reader import StatsReader
 from monitor.sketch.windows import Windows
@@ -41,13 +42,13 @@ ORPHAN_SECONDS = 30.0
 def make_plane(settings: Settings, run_dir: Path, run: str) -> Plane:
     """All parts, with the saved state restored; nothing runs yet."""
     path = settings.state_dir / state.FILE_NAME
-    pipeline = Pipeline(settings)
+    pipeline = _pipeline(settings)
     try:
         slots = state.restore(path, run, pipeline)
     except StateError as error:
         aside = state.set_aside(path)
         log.error("%s; starting anew, the file is kept as %s", error, aside)
-        pipeline = Pipeline(settings)
+        pipeline = _pipeline(settings)
         slots = Slots()
     server = HandOffServer(run_dir / "records.sock", slots, pipeline.take)
     plane = Plane(
@@ -65,6 +66,32 @@ def make_plane(settings: Settings, run_dir: Path, run: str) -> Plane:
     )
     plane.mark_run()
     return plane
+
+
+def _pipeline(settings: Settings) -> Pipeline:
+    pipeline = Pipeline(settings)
+    if settings.document.get("champion"):
+        pipeline.experiments = Experiments(settings.config())
+    return pipeline
+
+
+async def _judge(plane: Plane, line: ControlLine) -> None:
+    """Let the evidence move the rollouts, and the workers know."""
+    experiments = plane.experiments
+    # The assignment that was saved last may never have reached them.
+    untold = experiments is not None and bool(experiments.live)
+    while True:
+        if experiments is not None:
+            try:
+                untold |= experiments.tick()
+                if untold:
+                    told = await line.routes()
+                    if not told.ok:
+                        log.error("the workers did not get the new routes: %s", told.error)
+                    untold = not told.ok
+            except Exception:
+                log.exception("the experiments could not be judged")
+        await asyncio.sleep(TICK_SECONDS)
 
 
 async def _tick(plane: Plane) -> None:
@@ -96,7 +123,7 @@ async def run(plane: Plane, control: socket.socket) -> None:
     line = ControlLine(control, plane.supervisor, plane.reconfigure)
     api = ApiServer(build(plane, line), plane.settings.control_host, plane.settings.control_port)
     serving = loop.create_task(api.serve())
-    tasks = [loop.create_task(_tick(plane)), loop.create_task(_save(plane))]
+    tasks = [loop.create_task(part) for part in (_tick(plane), _save(plane), _judge(plane, line))]
     # What exists now stays: the collector need not look at it again.
     gc.collect()
     gc.freeze()

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from monitor.config.model import Config
 from monitor.errors import ConfigError
 from monitor.evaluation.predictions import DEFAULT_BUCKETS, MAX_CLASSES
 
@@ -39,6 +43,15 @@ class Settings:
     prediction_buckets: tuple[float, ...] = DEFAULT_BUCKETS
     max_classes: int = MAX_CLASSES
     save_seconds: float = 2.0
+    document: Mapping[str, Any] = field(default_factory=dict)
+    """The whole configuration as plain data, for who needs more of it."""
+
+    def config(self) -> Config:
+        """The same as it was validated. Raises ConfigError when it is not a whole one."""
+        try:
+            return Config.model_validate(self.document)
+        except ValidationError as error:
+            raise ConfigError("configuration", [("", str(error))]) from error
 
     @classmethod
     def load(cls, path: Path) -> Settings:
@@ -73,6 +86,7 @@ class Settings:
             keep=int(records.get("keep", 200)),
             redact=tuple(str(rule) for rule in records.get("redact") or ()),
             prediction_buckets=tuple(evaluation.get("prediction_buckets") or DEFAULT_BUCKETS),
+            document=data,
         )
 
 

@@ -33,7 +33,8 @@ class Arm:
         self._retries = stats.counter("retries", label)
         self._cold_starts = stats.counter("cold_starts", label)
         self._cold_start_us = stats.gauge("cold_start_us", label)
-        self._gauges = [stats.gauge(f"pool_{what}", label) for what in ("idle", "busy", "waiting")]
+        pool = {**label, "role": role}
+        self._gauges = [stats.gauge(f"pool_{what}", pool) for what in ("idle", "busy", "waiting")]
         self._away_since: float | None = None
         self._prefix = upstream.path_prefix.encode()
         self._host = b"Host: " + upstream.host_header.encode() if upstream.host_header else None

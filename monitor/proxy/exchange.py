@@ -6,7 +6,7 @@ both ways, and the slower side holds the faster one back.
 
 from __future__ import annotations
 
-from time import monotonic_ns, time
+from time import monotonic, monotonic_ns, time
 from typing import TYPE_CHECKING
 
 from monitor import record
@@ -14,6 +14,7 @@ from monitor.errors import HttpError
 from monitor.proxy.framing import Chunked
 from monitor.proxy.head import CHUNKED, NO_BODY, UNTIL_CLOSE, RequestHead, ResponseHead
 from monitor.proxy.routes import Route
+from monitor.proxy.split import Choice, Router
 from monitor.proxy.upstream import UpstreamConnection
 
 if TYPE_CHECKING:
@@ -40,11 +41,15 @@ class Exchange:
         "_answered",
         "_body_chunked",
         "_body_left",
+        "_breaker_epoch",
         "_captured",
+        "_choice",
         "_connection",
         "_first_byte_ns",
+        "_unrouted",
         "_unsent",
         "_until_close",
+        "arm",
         "client",
         "extra",
         "finished",
@@ -79,6 +84,10 @@ class Exchange:
         self._connection: UpstreamConnection | None = None
         self._first_byte_ns = 0
         self._until_close = False
+        self.arm = runtime.champion
+        self._breaker_epoch = 0
+        self._choice: Choice | None = None
+        self._unrouted: Router | None = None
         length = head.length
         self._body_chunked = Chunked() if length == CHUNKED else None
         self._body_left = max(0, length)
@@ -112,9 +121,44 @@ class Exchange:
         rest = self._take(data) if data or self.head.length in (NO_BODY, 0) else b""
         body = data[: len(data) - len(rest)] if rest else data
         runtime = self.runtime
-        arm = runtime.champion
-        runtime.words[arm.in_flight] += 1
+        runtime.words[self.arm.in_flight] += 1
         runtime.active.add(self)
+        if runtime.routers:
+            router = runtime.routers.get(self.route.model)
+            if router is not None:
+                if router.needs_body and self._waits_for_body():
+                    self._unrouted = router
+                    self._unsent = [body]
+                    return rest
+                self._route(router)
+        self._start(body)
+        return rest
+
+    def _waits_for_body(self) -> bool:
+        """Whether the body is to come, and may be looked at. Who expects a 100 sends none before
+        the model server has asked for it."""
+        return not self.request_complete and self._captured is not None and self.head.expect is None
+
+    def _route(self, router: Router) -> None:
+        """Choose the arm that serves this request."""
+        body: bytes | None = None
+        if router.needs_body and self._captured is not None and self.request_complete:
+            body = b"".join(self._captured)
+        choice = self._choice = router.choose(self.head, self.request_id, body)
+        if choice.arm:
+            serving = self.runtime.serving.get(choice.arm)
+            epoch = serving.breaker.allow(monotonic()) if serving is not None else 0
+            if serving is None or not epoch:
+                router.diverted()
+                return
+            words = self.runtime.words
+            words[self.arm.in_flight] -= 1
+            self.arm = serving.arm
+            self._breaker_epoch = epoch
+            words[self.arm.in_flight] += 1
+
+    def _start(self, body: bytes) -> None:
+        arm = self.arm
         message = arm.request(self.head, self.extra) + body
         connection = arm.pool.take()
         if connection is not None:
@@ -122,7 +166,6 @@ class Exchange:
         else:
             self._unsent = [message]
             arm.pool.enqueue(self)
-        return rest
 
     def feed(self, data: bytes) -> bytes:
         """More of the body; return what belongs to the next request. Raises HttpError."""
@@ -130,7 +173,13 @@ class Exchange:
         body = data[: len(data) - len(rest)] if rest else data
         if self._unsent is not None:
             self._unsent.append(body)
-            self.client.pause()
+            if self._unrouted is None:
+                self.client.pause()
+            elif not self._waits_for_body():
+                router, self._unrouted = self._unrouted, None
+                held, self._unsent = b"".join(self._unsent), None
+                self._route(router)
+                self._start(held)
         elif self._connection is not None:
             self._connection.write(body)
         return rest
@@ -180,7 +229,7 @@ class Exchange:
         """Called now and then with the monotonic time: has a limit passed?"""
         if self.tunnel:
             return
-        upstream = self.runtime.champion.upstream
+        upstream = self.arm.upstream
         late = now_ns - self.started_ns > upstream.total_timeout * 1e9 or (
             self.request_complete
             and self._first_byte_ns == 0
@@ -297,7 +346,7 @@ class Exchange:
         if status < 400:
             outcome = record.OK
             if self.route.model >= 0:
-                self.runtime.champion.answered()
+                self.arm.answered()
         else:
             outcome = record.CLIENT_ERROR if status < 500 else record.SERVER_ERROR
         self._finish(outcome, status)
@@ -318,7 +367,7 @@ class Exchange:
         now = monotonic_ns()
         runtime = self.runtime
         runtime.active.discard(self)
-        arm = runtime.champion
+        arm = self.arm
         words = runtime.words
         words[arm.in_flight] -= 1
         connection, self._connection = self._connection, None
@@ -340,12 +389,14 @@ class Exchange:
                 connection.finish()
             else:
                 connection.abort()
-        elif self._unsent is not None:
+        elif self._unsent is not None and self._unrouted is None:
             arm.pool.withdraw(self)
+        if self._breaker_epoch:
+            runtime.serving[arm.index].report(outcome, self._breaker_epoch)
         duration = now - self.started_ns
         first_byte = self._first_byte_ns - self.started_ns if self._first_byte_ns else 0
         route = self.route
-        series = route.rows[0][record.ROLE_PRIMARY].of(outcome)
+        series = route.rows[arm.index][record.ROLE_PRIMARY].of(outcome)
         series.add(words, duration, first_byte, self.queue_ns, self.request_size, response_size)
         # The answer is on its way: nothing that follows adds to what the client waits for.
         self.client.exchange_over(self)
@@ -353,10 +404,11 @@ class Exchange:
             body: bytes | None = None
             if self._captured is not None and self.request_complete:
                 body = b"".join(self._captured)
+            choice = self._choice
             runtime.handoff.add(
                 record.encode(
                     route.model,
-                    0,
+                    arm.index,
                     status,
                     record.ROLE_PRIMARY,
                     outcome,
@@ -368,14 +420,15 @@ class Exchange:
                     response_size,
                     self.request_id,
                     self.trace_id,
-                    b"",
+                    choice.unit if choice is not None else b"",
                     self.head.target,
                     b"\r\n".join(self.head.kept),
                     b"\r\n".join(self._answered.kept) if self._answered is not None else b"",
                     body,
                     b"".join(captured) if captured is not None else None,
+                    choice.assigned if choice is not None else 0,
                 )
             )
-            if self.request_complete:
+            if self.request_complete and arm.index == 0:
                 for mirror in runtime.mirrors:
                     mirror.offer(self, body)

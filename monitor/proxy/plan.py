@@ -57,7 +57,10 @@ class Breaker:
 
 @dataclass(frozen=True, slots=True)
 class Challenger:
-    """A model server that gets copies. ``rate`` in [0, 1]; limits per worker, sizes in bytes."""
+    """A model server that gets copies. ``rate`` in [0, 1]; limits per worker, sizes in bytes.
+
+    ``serving`` is how it is addressed where it answers clients itself.
+    """
 
     upstream: Upstream
     rate: float = 1.0
@@ -66,6 +69,32 @@ class Challenger:
     queue_bytes: int = 16 * 1024 * 1024
     max_response_bytes: int = 1024 * 1024
     breaker: Breaker = field(default_factory=Breaker)
+    serving: Upstream | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """The requests of a model, divided among arms.
+
+    ``model`` is an index into the plan's models. ``unit`` is "request", "header", "cookie" or
+    "pointer", ``unit_name`` the lower-case header, the cookie, or the JSON pointer into the body.
+    ``starts`` and ``arms`` are those of a :class:`shadow.assignment.Allocation` over the indices of
+    the plan's arms. ``holdout`` is a share of units that never take part. Units in ``overrides``,
+    requests whose ``override_header`` names an arm, and those with a header of ``exclude`` are no
+    part of the experiment.
+    """
+
+    experiment: str
+    model: int
+    salt: str
+    unit: str = "request"
+    unit_name: str = ""
+    starts: tuple[int, ...] = (0,)
+    arms: tuple[int, ...] = (-1,)
+    holdout: float = 0.0
+    overrides: tuple[tuple[str, int], ...] = ()
+    override_header: str | None = None
+    exclude: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +160,7 @@ class Plan:
     champion: Upstream
     models: tuple[Model, ...] = ()
     challengers: tuple[Challenger, ...] = ()
+    splits: tuple[Split, ...] = ()
     limits: Limits = field(default_factory=Limits)
     capture: Capture = field(default_factory=Capture)
     handoff: HandOff = field(default_factory=HandOff)
@@ -163,7 +193,7 @@ _NESTED: dict[str, type] = {
     "HandOff": HandOff,
     "ListenTls": ListenTls,
 }
-_LISTS: dict[str, type] = {"models": Model, "challengers": Challenger}
+_LISTS: dict[str, type] = {"models": Model, "challengers": Challenger, "splits": Split}
 
 
 def _build(cls: type, data: dict[str, Any]) -> Any:

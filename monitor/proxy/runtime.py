@@ -12,6 +12,7 @@ from monitor.proxy.handoff import HandOff
 from monitor.proxy.mirror import Mirror
 from monitor.proxy.plan import Plan
 from monitor.proxy.routes import Routes
+from monitor.proxy.split import Router, Serving
 from monitor.sketch.shared import SharedStats
 
 
@@ -51,16 +52,34 @@ class Runtime:
             self.champion = before.champion
         else:
             self.champion = Arm(0, plan.champion, "primary", stats, loop)
-        known = (
+        mirrors = (
             {(m.challenger, m.arm.index): m for m in before.mirrors}
             if before is not None and before.plan.sample_salt == plan.sample_salt
             else {}
         )
         salt = plan.sample_salt.encode()[:64]
         self.mirrors: list[Mirror] = [
-            known.get((challenger, index)) or Mirror(index, challenger, salt, stats, loop)
+            mirrors.get((challenger, index)) or Mirror(index, challenger, salt, stats, loop)
             for index, challenger in enumerate(plan.challengers, start=1)
         ]
+        serving = before.serving if before is not None else {}
+        self.serving: dict[int, Serving] = {}
+        """Challengers that answer clients, by the index of their arm."""
+        for index, challenger in enumerate(plan.challengers, start=1):
+            upstream = challenger.serving
+            if upstream is None:
+                continue
+            old = serving.get(index)
+            if old is None or (old.arm.upstream, old.settings) != (upstream, challenger.breaker):
+                arm = Arm(index, upstream, "primary", stats, loop)
+                old = Serving(arm, challenger.breaker, stats)
+            self.serving[index] = old
+        self.routers = {split.model: Router(split, plan.arms, stats) for split in plan.splits}
+        if before is not None:
+            for router in self.routers.values():
+                known = before.routers.get(router.split.model)
+                if known is not None and known.split == router.split:
+                    router.since = known.since
         handoff.limits = plan.handoff
         handoff.name(
             plan.generation,
@@ -70,6 +89,7 @@ class Runtime:
                     for m in plan.models
                 ],
                 "arms": list(plan.arms),
+                "splits": [router.names() for router in self.routers.values()],
             },
         )
         if before is not None:
@@ -81,6 +101,9 @@ class Runtime:
         for mirror in self.mirrors:
             if mirror not in successor.mirrors:
                 mirror.retire()
+        for index, serving in self.serving.items():
+            if successor.serving.get(index) is not serving:
+                serving.retire()
 
     def sweep(self, now: float) -> None:
         """Close idle connections and bring the gauges up to date; ``now`` monotonic, seconds."""
@@ -89,3 +112,6 @@ class Runtime:
         for mirror in self.mirrors:
             mirror.arm.pool.sweep(now)
             mirror.publish()
+        for serving in self.serving.values():
+            serving.arm.pool.sweep(now)
+            serving.publish()

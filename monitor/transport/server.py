@@ -38,6 +38,17 @@ MAX_CONNECTIONS = 256
 
 
 @dataclass(frozen=True, slots=True)
+class SplitNames:
+    """How the requests of a model are divided: ``weights`` are shares by arm, in force in that
+    worker since ``since`` (unix seconds)."""
+
+    experiment: str
+    model: int
+    weights: tuple[float, ...]
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
 class Names:
     """What the indices in a batch stand for."""
 
@@ -45,6 +56,7 @@ class Names:
     models: tuple[tuple[str, str, str], ...] = ()
     """(name, version, protocol)"""
     arms: tuple[str, ...] = ()
+    splits: tuple[SplitNames, ...] = ()
 
     @classmethod
     def from_json(cls, payload: bytes) -> Names:
@@ -57,6 +69,15 @@ class Names:
                     (str(m["name"]), str(m["version"]), str(m["protocol"])) for m in data["models"]
                 ),
                 tuple(str(arm) for arm in data["arms"]),
+                tuple(
+                    SplitNames(
+                        str(split["experiment"]),
+                        int(split["model"]),
+                        tuple(float(weight) for weight in split["weights"]),
+                        float(split["since"]),
+                    )
+                    for split in data.get("splits", ())
+                ),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ProtocolError(f"NAMES frame: {error!r}") from error

@@ -21,7 +21,7 @@ class Evidence:
 
     ``records`` and ``estimates`` are (champion, challenger); ``difference`` and ``ratio`` are
     confidence sequences for challenger minus, or over, champion at 1 - ``alpha``. ``log_pass`` and
-    ``log_harm`` are natural logs of e-values. ``decides`` is False for what is only shown: latency of
+    ``log_harm`` are logs of e-values. ``decides`` is False for what is only shown: latency of
     copies, which are sent under the champion's load and after its answer. ``status`` is one of
     "passed", "harmed", "futile", "undecided", "ok so far" (of what only watches), "shown",
     "no data".

@@ -79,7 +79,9 @@ def judge(rules: Rules, evidence: Sequence[Evidence], requests: int, seconds: fl
         return Decision("promote", passed, tuple(marked), strength)
     if seconds >= rules.max_seconds or requests >= rules.max_requests:
         limit = "time" if seconds >= rules.max_seconds else "number of requests"
-        open_ = ", ".join(i.name for i in marked if i.status not in ("passed", "ok so far", "shown"))
+        open_ = ", ".join(
+            i.name for i in marked if i.status not in ("passed", "ok so far", "shown")
+        )
         reason = f"the {limit} that was set is up, and this is still open: {open_}"
         verdict = "rollback" if rules.at_end == "rollback" else "continue"
         return Decision(verdict, (reason,), tuple(marked), strength)

@@ -217,6 +217,7 @@ SHAPES: dict[str, tuple[str, dict[str, Any], Any]] = {
         "/score",
         {
             "protocol": "json",
+            "paths": ["/v2/models/delays/infer"],
             "json": {"features": {"number": "/ssn/digits"}, "predictions": {"p": "/p"}},
         },
         {"ssn": {"digits": SECRET}, "x": 1},
@@ -225,6 +226,7 @@ SHAPES: dict[str, tuple[str, dict[str, Any], Any]] = {
         "/score",
         {
             "protocol": "json",
+            "paths": ["/v2/models/delays/infer"],
             "json": {"features": {"ssn": "/who/digits"}, "predictions": {"p": "/p"}},
         },
         {"who": {"digits": SECRET}, "x": 1},

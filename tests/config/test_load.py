@@ -46,7 +46,7 @@ def problems(text: str, base: Path = Path("/nowhere")) -> dict[str, str]:
 BAD = [
     # keys
     (GOOD + "limitz: {}\n", "limitz", "did you mean 'limits'"),
-    (challenger("max_connections: 3"), "challengers[0].max_connections", "known: headers, host"),
+    (challenger("sockets: 3"), "challengers[0].sockets", "known: headers, host"),
     (GOOD + "unheard: 1\n", "unheard", "known: capture, challengers, champion"),
     (challenger("mirror: {braker: {}}"), "challengers[0].mirror.braker", "mean 'breaker'"),
     (challenger("mirror: {queue: {byte: 1}}"), "challengers[0].mirror.queue.byte", "mean 'bytes'"),

@@ -1,0 +1,94 @@
+"""What Argo Rollouts and Flagger ask before they move traffic themselves."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import FastAPI, Query, Response
+from pydantic import BaseModel, ConfigDict
+
+from monitor.api.answers import answer
+from monitor.errors import UnknownExperimentError
+from monitor.evaluation.plane import Plane
+from monitor.experiments.live import Contestant
+
+_NUMBERS = {"promote": 1.0, "continue": 0.0, "invalid": 0.0, "rollback": -1.0}
+
+
+class Hook(BaseModel):
+    """What Flagger posts."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str = ""
+    namespace: str = ""
+    phase: str = ""
+    metadata: dict[str, str] = {}
+
+
+def add_controllers(app: FastAPI, plane: Plane) -> None:
+    """The endpoints; they change nothing."""
+
+    def find(name: str, challenger: str | None) -> Contestant:
+        experiments = plane.experiments
+        if experiments is None:
+            raise UnknownExperimentError("this service runs no experiments")
+        return experiments.contestant(experiments.find(name), challenger)
+
+    @app.get("/v1/argo/{name}", tags=["controllers"])
+    async def argo(
+        name: str, challenger: Annotated[str | None, Query(description="Its name.")] = None
+    ) -> Response:
+        """For the web metric provider of Argo Rollouts: `data.decision` is promote, rollback,
+        continue or invalid. Without evidence it is continue; a number is never NaN."""
+        return answer({"data": _data(find(name, challenger))})
+
+    @app.get("/v1/flagger/{name}/metric", tags=["controllers"])
+    async def metric(
+        name: str, challenger: Annotated[str | None, Query(description="Its name.")] = None
+    ) -> Response:
+        """One number: 1 promote, 0 continue, -1 rollback."""
+        return answer(_NUMBERS[find(name, challenger).decision.verdict])
+
+    @app.post("/v1/flagger/{name}/{hook}", tags=["controllers"])
+    async def flagger(
+        name: str,
+        hook: Literal["confirm-traffic-increase", "confirm-promotion", "rollback"],
+        posted: Hook,
+    ) -> Response:
+        """A webhook of Flagger: 200 lets it go on, 403 stops it, and the body says why in plain
+        words, since it ends up in the events of the canary. For `rollback` 200 means: roll back.
+        """
+        contestant = find(name, posted.metadata.get("challenger"))
+        verdict = contestant.decision.verdict
+        allowed = {
+            "confirm-traffic-increase": verdict in ("promote", "continue"),
+            "confirm-promotion": verdict == "promote",
+            "rollback": verdict == "rollback",
+        }[hook]
+        reasons = "; ".join(contestant.decision.reasons)
+        return Response(
+            f"{name}: {verdict}: {reasons}\n", 200 if allowed else 403, media_type="text/plain"
+        )
+
+
+def _data(contestant: Contestant) -> dict[str, Any]:
+    decision = contestant.decision
+    return {
+        "decision": decision.verdict,
+        "reasons": list(decision.reasons),
+        "challenger": contestant.name,
+        "phase": contestant.rollout.phase,
+        "weight": contestant.rollout.weight,
+        "metrics": {
+            item.name: {
+                "status": item.status,
+                "champion": item.estimates[0],
+                "challenger": item.estimates[1],
+                "difference": item.difference.to_list(),
+                "log_e": item.log_pass,
+                "log_e_harm": item.log_harm,
+            }
+            for item in decision.evidence
+        },
+    }

@@ -1,0 +1,164 @@
+"""Experiments over the API: to see them, to begin them, to decide about them."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Body, FastAPI, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from monitor.api.answers import Refused, answer, changing, refusal
+from monitor.api.controllers import add_controllers
+from monitor.api.security import refuse_records
+from monitor.errors import ConfigError, ExperimentStateError, UnknownExperimentError
+from monitor.evaluation.control import ControlLine
+from monitor.evaluation.plane import Plane
+from monitor.experiments.live import LiveExperiment
+from monitor.experiments.report import html
+from monitor.experiments.runner import Command, Experiments
+from monitor.experiments.summary import document, summary
+
+_EXAMPLE = {
+    "name": "candidate-canary",
+    "challengers": ["candidate"],
+    "mode": "canary",
+    "metrics": [
+        {"metric": "error_rate", "margin": "1 pp"},
+        {"metric": "latency_p99", "margin": "20 %"},
+    ],
+}
+
+
+class Order(BaseModel):
+    """Who wants what, and why: it goes into the audit log."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    who: str = Field(min_length=1, max_length=256, examples=["ada@example.org"])
+    why: str = Field(default="", max_length=2000, examples=["the release notes were approved"])
+    challenger: str | None = Field(default=None, description="Needed where there are several.")
+    force: bool = Field(default=False, description="promote: without evidence, to all traffic.")
+    gradual: bool = Field(default=False, description="abort: stage by stage.")
+
+
+def add_experiments(app: FastAPI, plane: Plane, line: ControlLine) -> None:
+    """Everything below /v1/experiments, and what controllers of others ask."""
+    router = APIRouter(prefix="/v1/experiments", tags=["experiments"])
+    _show(router, plane)
+    _change(router, plane, line)
+    app.include_router(router)
+    add_controllers(app, plane)
+
+    @app.exception_handler(UnknownExperimentError)
+    async def unknown(_: Request, error: UnknownExperimentError) -> Response:
+        return refusal(404, str(error))
+
+    @app.exception_handler(ExperimentStateError)
+    async def impossible(_: Request, error: ExperimentStateError) -> Response:
+        return refusal(409, str(error))
+
+
+def experiments_of(plane: Plane) -> Experiments:
+    """Those of the running service."""
+    experiments = plane.experiments
+    if experiments is None:
+        raise UnknownExperimentError("this service runs no experiments")
+    return experiments
+
+
+def _show(router: APIRouter, plane: Plane) -> None:
+    def find(name: str) -> LiveExperiment:
+        return experiments_of(plane).find(name)
+
+    @router.get("")
+    async def list_() -> Response:
+        """All experiments, in short."""
+        now = time.time()
+        live = experiments_of(plane).live.values()
+        return answer({"experiments": [summary(one, now) for one in live]})
+
+    @router.get("/{name}")
+    async def show(name: str) -> Response:
+        """Evidence per metric, the decision with its reasons, and where the rollout is."""
+        return answer(document(find(name), time.time()))
+
+    @router.get("/{name}/timeline")
+    async def timeline(name: str) -> Response:
+        """How the evidence came to be: at most a few hundred points for each challenger."""
+        live = find(name)
+        return answer({n: c.timeline.points for n, c in live.contestants.items()})
+
+    @router.get("/{name}/disagreements")
+    async def disagreements(name: str, request: Request) -> Response:
+        """The worst disagreements of each challenger with their inputs, redacted. Needs the bearer
+        token when the API is open to other machines."""
+        refused = refuse_records(plane.settings, request.headers)
+        if refused is not None:
+            raise Refused(*refused)
+        live = find(name)
+        return answer({n: c.worst.entries for n, c in live.contestants.items()})
+
+    @router.get("/{name}/audit")
+    async def audit(
+        name: str, limit: Annotated[int, Query(ge=1, le=1000, description="How many.")] = 100
+    ) -> Response:
+        """Who moved the rollout, when and why; and whether the log is whole."""
+        log = experiments_of(plane).audit
+        return answer({"entries": log.read(name, limit), "first_damaged_line": log.verify()})
+
+    @router.get("/{name}/report")
+    async def report(name: str) -> Response:
+        """A self-contained page with the confidence sequences over time."""
+        live = find(name)
+        log = experiments_of(plane).audit.read(name)
+        return Response(html(live, log, time.time()), media_type="text/html")
+
+
+def _change(router: APIRouter, plane: Plane, line: ControlLine) -> None:
+    change = changing(plane)
+
+    async def settle(experiments: Experiments) -> None:
+        """Have it on disk and in force before the caller hears that it is."""
+        if experiments.settle():
+            told = await line.routes()
+            if not told.ok:
+                raise ExperimentStateError(f"the workers did not take it: {told.error}")
+        if experiments.error is not None:
+            raise ExperimentStateError(f"it could not be saved: {experiments.error}")
+
+    @router.post("", dependencies=change, status_code=201)
+    async def declare(
+        data: Annotated[dict[str, Any], Body(examples=[_EXAMPLE])],
+        who: Annotated[str, Query(max_length=256, description="For the audit log.")] = "api",
+    ) -> Response:
+        """Begin an experiment. It is declared as in the configuration file; a fault is refused with
+        422 and the path within it."""
+        experiments = experiments_of(plane)
+        try:
+            live = experiments.declare(data, who)
+        except ConfigError as error:
+            faults = [f"{path}: {text}" if path else text for path, text in error.problems]
+            return refusal(422, "; ".join(faults))
+        await settle(experiments)
+        return answer(document(live, time.time()), 201)
+
+    @router.delete("/{name}", dependencies=change)
+    async def remove(name: str) -> Response:
+        """End an experiment that was begun over the API; its requests go to the champion."""
+        experiments = experiments_of(plane)
+        experiments.remove(name)
+        await settle(experiments)
+        return answer({"removed": name})
+
+    @router.post("/{name}/{command}", dependencies=change)
+    async def command(
+        name: str, command: Literal["promote", "pause", "resume", "abort"], order: Order
+    ) -> Response:
+        """Decide about a rollout. What cannot be done now is refused with 409, which says what
+        can."""
+        experiments = experiments_of(plane)
+        wanted = Command(command, order.who, order.why, order.force, order.gradual)
+        experiments.command(name, order.challenger, wanted)
+        await settle(experiments)
+        return answer(document(experiments.find(name), time.time()))

@@ -1,0 +1,477 @@
+"""One experiment on live traffic: records in, evidence and rollout out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from monitor import record as records
+from monitor.codecs import Table
+from monitor.config.experiment import Experiment as Declared
+from monitor.experiments.observe import NAN, Observation, Observer, correct, counts
+from monitor.experiments.pairing import Pairing
+from monitor.experiments.routes import Assignment
+from monitor.experiments.rules import rules_of, stages_of
+from monitor.experiments.timeline import Timeline, point_of
+from monitor.experiments.units import OpenUnit, OpenUnits, batch
+from monitor.record import Record
+from shadow import comparison, rollout
+from shadow.assignment import Allocation, point, threshold
+from shadow.experiment import Decision, Experiment, Pairs, Split
+
+_CHAMPION, _CHALLENGER, _AGAIN = 0, 1, 2
+_MOST_WAITING = 20_000
+Redact = Callable[[Mapping[str, list[object]]], dict[str, object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Arms:
+    """Names that an experiment's records carry. ``again`` is the champion asked twice, or ""."""
+
+    champion: str
+    again: str
+    mirror_rate: Mapping[str, float]
+    """Share of the requests that each challenger gets a copy of."""
+    salt: bytes
+    """By which copies are chosen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Division:
+    """How the worker that served a record divided the requests. ``arms`` are its names of all arms;
+    ``weights`` are those of the experiment's arms, in their order; ``since`` is unix time."""
+
+    arms: tuple[str, ...]
+    weights: tuple[float, ...]
+    since: float
+
+
+@dataclass(slots=True)
+class _Gathered:
+    """Rows of one contest since the last flush."""
+
+    arms: list[float] = field(default_factory=list)
+    shares: list[float] = field(default_factory=list)
+    split: list[dict[str, float]] = field(default_factory=list)
+    pairs: list[tuple[dict[str, float], dict[str, float]]] = field(default_factory=list)
+
+
+class Contestant:
+    """A challenger of an experiment, with everything that is kept about it."""
+
+    def __init__(self, name: str, declared: Declared, now: float) -> None:
+        self.name = name
+        self.rollout = rollout.Rollout.begin(
+            declared.name, name, stages_of(declared, name), now, declared.on_invalid
+        )
+        self.pairing: Pairing[Observation] = Pairing(_MOST_WAITING)
+        self.labels: Pairing[float] = Pairing(_MOST_WAITING)
+        self.noise = comparison.NoiseCancelling()
+        self.worst = comparison.Worst(declared.compare.keep)
+        self.timeline = Timeline()
+        self.decision = Decision("continue", ("no traffic yet",))
+        self.diverted = 0
+        """Requests that were the challenger's and that the champion served in its stead."""
+        self.gathered = _Gathered()
+
+    @property
+    def mode(self) -> str:
+        """Which evidence counts now."""
+        return self.rollout.mode
+
+
+class LiveExperiment:
+    """``arms`` tells whose records they are; ``redact`` takes out what nobody may read.
+
+    The clock is passed in, as unix time in seconds.
+    """
+
+    def __init__(self, declared: Declared, arms: Arms, redact: Redact, now: float) -> None:
+        self.declared = declared
+        self.arms = arms
+        self.started = now
+        self.by_unit = declared.unit.by != "request"
+        rules = rules_of(declared)
+        self.experiment = Experiment(
+            declared.name, declared.challengers, rules, by_unit=self.by_unit
+        )
+        self.contestants = {name: Contestant(name, declared, now) for name in declared.challengers}
+        self.order = (arms.champion, *declared.challengers)
+        self.allocation = Allocation()
+        self.carried_over = 0
+        """Records left out because they began before the weights changed, or while they settled."""
+        fields = frozenset(h.field for h in rules.hypotheses if h.field)
+        self._columns = sorted({h.column for h in rules.hypotheses})
+        self.wants_labels = any(h.metric.needs == "labels" for h in rules.hypotheses)
+        self._observer = Observer(fields, declared.cost)
+        compare = declared.compare
+        self._agree = comparison.Rules(
+            compare.absolute,
+            compare.relative,
+            compare.ulp,
+            tuple(compare.ignore),
+            tuple(compare.unordered),
+            compare.top_k,
+        )
+        self._redact = redact
+        self._units = OpenUnits()
+        self._inputs: dict[bytes, Table] = {}
+        self._assigned = [0] * len(self.order)
+        self._weights: tuple[float, ...] = ()
+        """Of :attr:`order`, under which the records of this epoch were assigned."""
+        self._epoch_since = 0.0
+        self._noise_below = threshold(compare.noise)
+
+    # Records ------------------------------------------------------------------------------------
+
+    def take(
+        self,
+        record: Record,
+        arm: str,
+        division: Division | None,
+        of_request: object,
+        answer: object,
+    ) -> None:
+        """Take one record of the experiment's model.
+
+        ``division`` is how its requests were divided where it was served, or None.
+        """
+        if record.role == records.ROLE_PRIMARY and record.assigned and division is not None:
+            self._take_assigned(record, arm, division, answer)
+        if not counts(record):
+            return
+        if record.role == records.ROLE_MIRROR:
+            self._take_copy(record, arm, answer)
+        elif arm == self.arms.champion:
+            self._take_champion(record, of_request, answer)
+
+    def _take_champion(self, record: Record, of_request: object, answer: object) -> None:
+        at = point(self.arms.salt, record.request_id)
+        observed: Observation | None = None
+        for name, contestant in self.contestants.items():
+            if at < threshold(self.arms.mirror_rate.get(name, 0.0)):
+                if observed is None:
+                    observed = self._observer.observe(record, self.arms.champion, answer)
+                    if isinstance(of_request, Table) and self.declared.compare.keep:
+                        self._remember(record.request_id, of_request)
+                self._half(contestant, record.request_id, _CHAMPION, observed, at)
+
+    def _take_copy(self, record: Record, arm: str, answer: object) -> None:
+        at = point(self.arms.salt, record.request_id)
+        if arm == self.arms.again and arm:
+            observed = self._observer.observe(record, arm, answer)
+            for contestant in self.contestants.values():
+                self._half(contestant, record.request_id, _AGAIN, observed, at)
+            return
+        theirs = self.contestants.get(arm)
+        if theirs is not None:
+            observed = self._observer.observe(record, arm, answer)
+            self._half(theirs, record.request_id, _CHALLENGER, observed, at)
+
+    def _half(
+        self, contestant: Contestant, key: bytes, side: int, observed: Observation, at: int
+    ) -> None:
+        twice = bool(self.arms.again) and at < self._noise_below
+        halves = contestant.pairing.add(key, side, observed, 3 if twice else 2)
+        if halves is not None and {_CHAMPION, _CHALLENGER} <= halves.keys():
+            self._pair(contestant, halves[_CHAMPION], halves[_CHALLENGER], halves.get(_AGAIN))
+
+    def _pair(
+        self,
+        contestant: Contestant,
+        champion: Observation,
+        challenger: Observation,
+        again: Observation | None,
+    ) -> None:
+        own = differs = NAN
+        inputs = self._inputs.get(champion.request_id)
+        if champion.answer is not None and challenger.answer is not None:
+            found = comparison.compare(champion.answer, challenger.answer, self._agree)
+            differs = 0.0 if found.agree else 1.0
+            if again is not None and again.answer is not None:
+                noise = comparison.compare(champion.answer, again.answer, self._agree)
+                own = 0.0 if noise.agree else 1.0
+                contestant.noise.update(found, noise)
+            elif not self.arms.again:
+                own = 0.0
+            if not found.agree and contestant.worst.wants(found.severity):
+                contestant.worst.offer(
+                    found.severity,
+                    champion.started,
+                    champion.request_id.decode("latin-1"),
+                    found.explain(),
+                    self._redact(_columns_of(inputs)) if inputs is not None else {},
+                    self._redact(champion.answer),
+                    self._redact(challenger.answer),
+                )
+        contestant.gathered.pairs.append(
+            (
+                {**champion.values, "disagreement": own},
+                {**challenger.values, "disagreement": differs},
+            )
+        )
+
+    def _remember(self, request_id: bytes, inputs: Table) -> None:
+        """Inputs of the last requests, for those whose answers will turn out to differ."""
+        if len(self._inputs) >= 2048:
+            for key in list(self._inputs)[:1024]:
+                del self._inputs[key]
+        self._inputs[request_id] = inputs
+
+    def _take_assigned(self, record: Record, arm: str, division: Division, answer: object) -> None:
+        order = self.order
+        assigned = (
+            division.arms[record.assigned - 1] if record.assigned <= len(division.arms) else ""
+        )
+        if assigned not in order:
+            return
+        if not self._in_epoch(division) or record.started < division.since + self.declared.settle:
+            self.carried_over += 1
+            return
+        side = order.index(assigned)
+        if not self.by_unit:
+            self._assigned[side] += 1
+        if arm != assigned:
+            if side:
+                self.contestants[assigned].diverted += 1
+            return
+        if not counts(record):
+            return
+        values = self._observer.observe(record, arm, answer).values
+        if self.by_unit:
+            unit = record.unit.decode("latin-1")
+            self._close(self._units.add(unit, side, record.started, values))
+            return
+        self._gather(side, values)
+
+    def _in_epoch(self, division: Division) -> bool:
+        """Whether a record belongs to the present weights; new weights begin a new epoch.
+
+        Workers change over one after another, so for a moment records of both come in turns: those
+        of the older weights are left out.
+        """
+        if division.weights == self._weights:
+            return True
+        if division.since <= self._epoch_since:
+            return False
+        self.flush()
+        if self._weights:
+            self._close(self._units.all())
+            self.experiment.begin_epoch()
+        self._weights = division.weights
+        self._epoch_since = division.since
+        return True
+
+    def _gather(self, side: int, values: dict[str, float]) -> None:
+        """Put values of the champion (0) or a challenger on the contests that they are about."""
+        for number, contestant in enumerate(self.contestants.values(), start=1):
+            share = self._share(number)
+            if side in (0, number) and share is not None:
+                contestant.gathered.arms.append(float(side > 0))
+                contestant.gathered.shares.append(share)
+                contestant.gathered.split.append(values)
+
+    def _share(self, number: int) -> float | None:
+        """The challenger's part of what it and the champion get, in this epoch."""
+        if len(self._weights) <= number or not (self._weights[0] and self._weights[number]):
+            return None
+        return self._weights[number] / (self._weights[0] + self._weights[number])
+
+    def _close(self, closed: list[OpenUnit]) -> None:
+        for item in closed:
+            self._assigned[item.arm] += 1
+        for number, name in enumerate(self.contestants, start=1):
+            share = self._share(number)
+            mine = [item for item in closed if item.arm in (0, number)]
+            if mine and share is not None:
+                contest = self.experiment.contests[name]
+                contest.served[1] += sum(item.arm == number for item in mine)
+                contest.served[0] += sum(item.arm == 0 for item in mine)
+                contest.update_units(batch(mine, share))
+
+    # Labels -------------------------------------------------------------------------------------
+
+    def take_label(
+        self,
+        key: bytes,
+        arm: str,
+        mirrored: bool,
+        share: float,
+        prediction: Mapping[str, object],
+        label: object,
+        reward: float | None,
+    ) -> None:
+        """A label or reward has come for a prediction of ``arm``.
+
+        ``share`` is that at the time of its assignment: the challenger's part of what it and the
+        champion got; 0 when it was no part of a split. With several challengers the champion's
+        predictions have no single share, and count with that of the present epoch.
+        """
+        how = self.declared.label
+        values: dict[str, float] = {}
+        if how is not None and label is not None:
+            values["correct"] = correct(prediction, label, how)
+        if reward is not None:
+            values["reward"] = reward
+        for name, value in values.items():
+            if value != value:
+                continue
+            for number, contestant in enumerate(self.contestants.values(), start=1):
+                if arm not in (self.arms.champion, contestant.name):
+                    continue
+                side = int(arm == contestant.name)
+                if (mirrored or not side) and self.arms.mirror_rate.get(contestant.name):
+                    halves = contestant.labels.add(key + name.encode(), side, value, 2)
+                    if halves is not None:
+                        contestant.gathered.pairs.append(({name: halves[0]}, {name: halves[1]}))
+                if not mirrored and share > 0.0:
+                    several = len(self.contestants) > 1 and not side
+                    known = self._share(number) if several else share
+                    if known is not None:
+                        contestant.gathered.arms.append(float(side))
+                        contestant.gathered.shares.append(known)
+                        contestant.gathered.split.append({name: value})
+
+    # Evidence and rollout -----------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Hand what was gathered to the statistics, in batches."""
+        for name, contestant in self.contestants.items():
+            contest = self.experiment.contests[name]
+            gathered, contestant.gathered = contestant.gathered, _Gathered()
+            if gathered.pairs:
+                fresh = sum("error" in first for first, _ in gathered.pairs)
+                contest.update_pairs(
+                    Pairs(
+                        {
+                            column: (
+                                np.array([a.get(column, NAN) for a, _ in gathered.pairs]),
+                                np.array([b.get(column, NAN) for _, b in gathered.pairs]),
+                            )
+                            for column in self._columns
+                        }
+                    ),
+                    fresh,
+                )
+            if gathered.split:
+                contest.update_split(
+                    Split(
+                        np.array(gathered.arms),
+                        np.array(gathered.shares),
+                        {
+                            column: np.array([row.get(column, NAN) for row in gathered.split])
+                            for column in self._columns
+                        },
+                    )
+                )
+        if any(self._assigned) and self._weights:
+            total = sum(self._weights)
+            self.experiment.assigned(self._assigned, [w / total for w in self._weights])
+        self._assigned = [0] * len(self.order)
+
+    def tick(self, now: float) -> list[rollout.Event]:
+        """Judge, and move the rollout on. What happened, for the audit log."""
+        self._close(self._units.expired(now))
+        self.flush()
+        events: list[rollout.Event] = []
+        for mode in {c.mode for c in self.contestants.values()}:
+            decisions = self.experiment.decide(mode, now - self.started)
+            for name, contestant in self.contestants.items():
+                if contestant.mode != mode or not contestant.rollout.live:
+                    continue
+                decision = contestant.decision = decisions[name]
+                requests = self.experiment.contests[name].requests(mode)
+                if decision.evidence:
+                    contestant.timeline.add(
+                        point_of(now, mode, requests, [e.to_dict() for e in decision.evidence])
+                    )
+                contestant.rollout, happened = rollout.step(
+                    contestant.rollout, now, decision.verdict, decision.reasons, requests
+                )
+                events += happened
+        return events
+
+    def weights(self) -> tuple[float, ...]:
+        """Shares of the champion and of each challenger that the rollouts want."""
+        challengers = [c.rollout.weight for c in self.contestants.values()]
+        return (max(0.0, 1.0 - sum(challengers)), *challengers)
+
+    def reallocate(self) -> bool:
+        """Bring the assignment to the weights wanted; True when units have to move."""
+        weights = dict(enumerate(self.weights()[1:], start=1))
+        wanted = rollout.allocation(self.allocation, weights, len(self.contestants) + 1)
+        if wanted == self.allocation:
+            return False
+        self.allocation = wanted
+        return True
+
+    def resume(self, assignment: Assignment) -> None:
+        """Go on with the assignment and the rollouts that were in force before a restart.
+
+        Raises ValueError, KeyError or TypeError for another shape.
+        """
+        if assignment.names != self.order:
+            return
+        self.started = assignment.started
+        self.allocation = assignment.allocation
+        for name, saved in assignment.rollouts.items():
+            contestant = self.contestants[name]
+            known = rollout.Rollout.from_dict(saved)
+            if known.stages == contestant.rollout.stages:
+                contestant.rollout = known
+
+    def assignment(self) -> Assignment:
+        """What has to be in force after a restart."""
+        rollouts = {name: c.rollout.to_dict() for name, c in self.contestants.items()}
+        return Assignment(self.order, self.allocation, self.started, rollouts)
+
+    # State --------------------------------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON. Pairs of which one half is there are not part of it."""
+        self.flush()
+        return {
+            "carried_over": self.carried_over,
+            "weights": list(self._weights),
+            "epoch_since": self._epoch_since,
+            "evidence": self.experiment.to_dict(),
+            "units": self._units.to_dict(),
+            "contestants": {
+                name: {
+                    "noise": c.noise.to_dict(),
+                    "worst": c.worst.to_dict(),
+                    "timeline": c.timeline.to_dict(),
+                    "diverted": c.diverted,
+                    "lost": c.pairing.lost,
+                }
+                for name, c in self.contestants.items()
+            },
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over a saved state of this experiment.
+
+        Raises ValueError, KeyError or TypeError for another shape.
+        """
+        self.carried_over = int(state["carried_over"])
+        self._weights = tuple(float(w) for w in state["weights"])
+        self._epoch_since = float(state["epoch_since"])
+        self.experiment.restore(state["evidence"])
+        self._units.restore(state["units"])
+        for name, contestant in self.contestants.items():
+            saved = state["contestants"].get(name)
+            if saved is None:
+                continue
+            contestant.noise = comparison.NoiseCancelling.from_dict(saved["noise"])
+            contestant.worst = comparison.Worst.from_dict(saved["worst"])
+            contestant.timeline.restore(saved["timeline"])
+            contestant.diverted = int(saved["diverted"])
+            contestant.pairing.lost = int(saved["lost"])
+
+
+def _columns_of(table: Table) -> dict[str, list[object]]:
+    width = len(table.names)
+    return {name: table.values[i::width] for i, name in enumerate(table.names)}

@@ -1,0 +1,120 @@
+"""The assignment in force, and experiments declared over the API: one file in the state folder.
+
+The evaluation plane writes it, then asks the supervisor to hand the new routes to the workers. The
+supervisor reads it when it starts, so that after a restart the first request already goes where its
+unit belongs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from monitor.errors import StateError
+from shadow.assignment import OUT, Allocation
+
+log = logging.getLogger(__name__)
+
+FILE_NAME = "routes.json"
+_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """An allocation over the arms ``names``, the champion first, and by challenger the rollouts
+    that led to it. ``started`` is when the experiment began (unix seconds)."""
+
+    names: tuple[str, ...]
+    allocation: Allocation
+    started: float = 0.0
+    rollouts: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+
+    def over(self, arms: tuple[str, ...]) -> Allocation | None:
+        """The same over the indices of a plan's arms; None when one of the arms is gone."""
+        if any(name not in arms for name in self.names):
+            return None
+        indices = tuple(
+            OUT if arm == OUT else arms.index(self.names[arm]) for arm in self.allocation.arms
+        )
+        return Allocation(self.allocation.starts, indices)
+
+
+@dataclass(frozen=True, slots=True)
+class Routes:
+    """``assignments`` by experiment; ``declared`` are experiments as plain data. ``events`` are
+    those of the last change: the audit log gets them after this file, also after a crash."""
+
+    assignments: Mapping[str, Assignment] = field(default_factory=dict)
+    declared: tuple[dict[str, Any], ...] = ()
+    events: tuple[dict[str, Any], ...] = ()
+
+    @classmethod
+    def load(cls, state_dir: Path) -> Routes:
+        """Raises StateError for a file that cannot be used; without one nothing is assigned."""
+        path = state_dir / FILE_NAME
+        try:
+            data = json.loads(path.read_bytes())
+            if data["version"] != _VERSION:
+                raise StateError(f"{path}: version {data['version']!r} is not known")
+            return cls(
+                {
+                    name: Assignment(
+                        tuple(map(str, item["names"])),
+                        Allocation.from_dict(item["allocation"]),
+                        float(item["started"]),
+                        dict(item["rollouts"]),
+                    )
+                    for name, item in data["assignments"].items()
+                },
+                tuple(dict(item) for item in data["declared"]),
+                tuple(dict(item) for item in data["events"]),
+            )
+        except FileNotFoundError:
+            return cls()
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise StateError(f"{path}: cannot be used: {error!r}") from error
+
+    def save(self, state_dir: Path) -> None:
+        """Replace the file: temporary name, sync, rename. Raises OSError."""
+        data = {
+            "version": _VERSION,
+            "assignments": {
+                name: {
+                    "names": list(item.names),
+                    "allocation": item.allocation.to_dict(),
+                    "started": item.started,
+                    "rollouts": dict(item.rollouts),
+                }
+                for name, item in self.assignments.items()
+            },
+            "declared": list(self.declared),
+            "events": list(self.events),
+        }
+        state_dir.mkdir(parents=True, exist_ok=True)
+        temporary = state_dir / f"{FILE_NAME}.tmp"
+        with open(temporary, "w", encoding="utf-8") as file:
+            json.dump(data, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, state_dir / FILE_NAME)
+
+
+def load_or_set_aside(state_dir: Path) -> Routes:
+    """The routes; a file that cannot be used is kept under another name, and nothing is assigned.
+
+    All requests then go to the champion, which is what a service in the path of traffic has to do.
+    """
+    try:
+        return Routes.load(state_dir)
+    except StateError as error:
+        aside = state_dir / f"{FILE_NAME}.damaged"
+        with contextlib.suppress(OSError):
+            os.replace(state_dir / FILE_NAME, aside)
+        log.error("%s; the champion serves everything, the file is kept as %s", error, aside)
+        return Routes()

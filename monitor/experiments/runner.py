@@ -1,0 +1,274 @@
+"""All experiments of a service: fed by the pipeline, moved on by the clock and by people."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from monitor.config.compile import AGAIN
+from monitor.config.model import Config
+from monitor.errors import ExperimentStateError, UnknownExperimentError
+from monitor.evaluation.redaction import Redaction
+from monitor.experiments.audit import AuditLog
+from monitor.experiments.declared import declare, with_declared
+from monitor.experiments.live import Arms, Contestant, Division, LiveExperiment
+from monitor.experiments.routes import Routes, load_or_set_aside
+from monitor.record import Record
+from monitor.transport.server import Names
+from shadow import rollout
+from shadow.rollout import Event, RolloutError, Step
+
+log = logging.getLogger(__name__)
+
+View = dict[str, list[tuple[LiveExperiment, Division | None]]]
+"""By model: the experiments that its records belong to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What a person wants: ``kind`` is promote, pause, resume or abort."""
+
+    kind: str
+    who: str
+    why: str = ""
+    force: bool = False
+    gradual: bool = False
+
+
+class Experiments:
+    """``config`` is the file's configuration, without the experiments of the API.
+
+    The assignment is in force only when it is on disk and the workers have it: :meth:`tick` and the
+    commands say whether they have to be told.
+    """
+
+    def __init__(self, config: Config, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._redaction = Redaction(())
+        self._file = config
+        self.config = config
+        self.state_dir = Path(config.state_dir)
+        self.live: dict[str, LiveExperiment] = {}
+        self.audit = AuditLog(self.state_dir / "audit.jsonl")
+        self.error: str | None = None
+        """Why the assignment could not be saved; None when all is well."""
+        self._routes = load_or_set_aside(self.state_dir)
+        self._events: list[Event] = []
+        self._dirty = False
+        self.audit.catch_up(self._routes.events)
+        self.configure(config)
+
+    # Configuration ------------------------------------------------------------------------------
+
+    def configure(self, config: Config) -> None:
+        """Go on under another configuration; experiments that stay as they are keep everything."""
+        self._file = config
+        self._redaction = Redaction(config.records.redact)
+        self._begin(with_declared(config, self._routes))
+
+    def _begin(self, config: Config) -> None:
+        self.config = config
+        found: dict[str, LiveExperiment] = {}
+        for declared in config.experiments:
+            arms = self._arms(config, declared.model, declared.compare.noise)
+            known = self.live.get(declared.name)
+            if known is not None and known.declared == declared and known.arms == arms:
+                found[declared.name] = known
+                continue
+            live = LiveExperiment(declared, arms, self._shown, self._clock())
+            saved = self._routes.assignments.get(declared.name)
+            if saved is not None:
+                try:
+                    live.resume(saved)
+                except (ValueError, KeyError, TypeError) as error:
+                    log.error("experiment %r: its rollout cannot be used: %r", declared.name, error)
+            if known is not None and known.order == live.order:
+                live.restore(known.to_dict())
+            if saved is None:
+                self._events.append(_began(live, self._clock()))
+            found[declared.name] = live
+        if set(found) != set(self._routes.assignments):
+            self._dirty = True
+        self.live = found
+
+    def _shown(self, columns: Mapping[str, list[object]]) -> dict[str, object]:
+        """Columns as people may see them; of a single row its cells."""
+        return {
+            name: self._redaction.value(name, cells[0] if len(cells) == 1 else cells)
+            for name, cells in columns.items()
+        }
+
+    @staticmethod
+    def _arms(config: Config, model: str | None, noise: float) -> Arms:
+        rates = {c.name: c.mirror.rate for c in config.challengers}
+        champion = config.champion.name
+        # The salt by which workers choose copies is that of every plan.
+        return Arms(champion, champion + AGAIN if noise else "", rates, b"understudy")
+
+    def declare(self, data: dict[str, Any], who: str) -> LiveExperiment:
+        """Begin an experiment over the API. Raises ConfigError that names the path of a fault."""
+        config = declare(self.config, data)
+        self._routes = replace(self._routes, declared=(*self._routes.declared, data))
+        self._begin(config)
+        live = self.live[config.experiments[-1].name]
+        self._events = [
+            replace(event, who=who) if event.experiment == live.declared.name else event
+            for event in self._events
+        ]
+        self._dirty = True
+        return live
+
+    def remove(self, name: str) -> None:
+        """End an experiment of the API. Raises UnknownExperimentError, ExperimentStateError."""
+        self.find(name)
+        kept = tuple(data for data in self._routes.declared if data.get("name") != name)
+        if len(kept) == len(self._routes.declared):
+            raise ExperimentStateError(
+                f"{name!r} stands in the configuration file: remove it there"
+            )
+        self._routes = replace(self._routes, declared=kept)
+        self._begin(with_declared(self._file, self._routes))
+        self._dirty = True
+
+    def find(self, name: str) -> LiveExperiment:
+        """The experiment ``name``. Raises UnknownExperimentError."""
+        live = self.live.get(name)
+        if live is None:
+            known = ", ".join(sorted(self.live)) or "none"
+            raise UnknownExperimentError(f"there is no experiment {name!r}; there are: {known}")
+        return live
+
+    # Records ------------------------------------------------------------------------------------
+
+    def view(self, names: Names) -> View:
+        """Which experiments the records of a batch belong to."""
+        found: View = {}
+        models = [model.name for model in self.config.models]
+        divided = {split.experiment: split for split in names.splits}
+        for name, live in self.live.items():
+            split = divided.get(name)
+            division = None
+            if split is not None and all(arm in names.arms for arm in live.order):
+                weights = tuple(split.weights[names.arms.index(arm)] for arm in live.order)
+                division = Division(names.arms, weights, split.since)
+            model = live.declared.model or (models[0] if models else "")
+            found.setdefault(model, []).append((live, division))
+        return found
+
+    @staticmethod
+    def take(
+        view: View, model: str, record: Record, arm: str, of_request: object, answer: object
+    ) -> None:
+        """Take a record of ``model``."""
+        for live, division in view.get(model, ()):
+            live.take(record, arm, division, of_request, answer)
+
+    # Time and people ----------------------------------------------------------------------------
+
+    def tick(self) -> bool:
+        """Judge all experiments; True when the workers have to get another assignment."""
+        now = self._clock()
+        for live in self.live.values():
+            self._events += live.tick(now)
+        return self.settle()
+
+    def command(self, name: str, challenger: str | None, command: Command) -> Contestant:
+        """Obey a person. Raises UnknownExperimentError, ExperimentStateError."""
+        live = self.find(name)
+        contestant = self.contestant(live, challenger)
+        now = self._clock()
+        requests = live.experiment.contests[contestant.name].requests(contestant.mode)
+        try:
+            contestant.rollout, events = _obey(contestant.rollout, now, command, requests)
+        except RolloutError as error:
+            raise ExperimentStateError(str(error)) from error
+        self._events += events
+        return contestant
+
+    @staticmethod
+    def contestant(live: LiveExperiment, challenger: str | None) -> Contestant:
+        """The challenger of that name, or the only one. Raises UnknownExperimentError."""
+        if challenger is None and len(live.contestants) == 1:
+            return next(iter(live.contestants.values()))
+        found = live.contestants.get(challenger or "")
+        if found is None:
+            known = ", ".join(live.contestants)
+            raise UnknownExperimentError(f"which challenger? There are: {known}")
+        return found
+
+    def settle(self) -> bool:
+        """Save what has changed, then write it into the audit log; True when the workers have to
+        get another assignment. What could not be saved is not in force, and is tried again."""
+        moved = False
+        for live in self.live.values():
+            moved |= live.reallocate()
+        self._dirty |= moved
+        if not self._dirty and not self._events:
+            return False
+        events = tuple(event.to_dict() for event in self._events)
+        routes = Routes(
+            {name: live.assignment() for name, live in self.live.items()},
+            self._routes.declared,
+            events or self._routes.events,
+        )
+        try:
+            routes.save(self.state_dir)
+            self.audit.catch_up(events)
+        except OSError as error:
+            if self.error is None:
+                log.error("%s: cannot be saved: %s", self.state_dir, error)
+            self.error = f"{self.state_dir}: {error}"
+            self._dirty = True
+            return False
+        self.error = None
+        self._routes = routes
+        self._events.clear()
+        self._dirty = False
+        return True
+
+    # State --------------------------------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, Any]:
+        """Evidence, as JSON; assignments and rollouts have a file of their own."""
+        return {name: live.to_dict() for name, live in self.live.items()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over saved evidence. What does not fit is left out, and said."""
+        for name, live in self.live.items():
+            if name in state:
+                try:
+                    live.restore(state[name])
+                except (ValueError, KeyError, TypeError, IndexError) as error:
+                    log.error("experiment %r: its evidence cannot be used: %r", name, error)
+
+
+def _obey(state: rollout.Rollout, now: float, command: Command, requests: int) -> Step:
+    if command.kind == "promote":
+        return rollout.promote(state, now, command.who, command.why, requests, command.force)
+    if command.kind == "pause":
+        return rollout.pause(state, now, command.who, command.why)
+    if command.kind == "resume":
+        return rollout.resume(state, now, command.who, command.why, requests)
+    if command.kind == "abort":
+        return rollout.abort(state, now, command.who, command.why, command.gradual)
+    raise RolloutError(f"{command.kind!r} is no command")
+
+
+def _began(live: LiveExperiment, now: float) -> Event:
+    first = next(iter(live.contestants.values())).rollout
+    return Event(
+        now,
+        live.declared.name,
+        ", ".join(live.contestants),
+        "began",
+        rollout.SELF,
+        f"declared with mode {live.declared.mode}",
+        first.stage.name,
+        first.weight,
+        first.phase,
+        first.version,
+    )

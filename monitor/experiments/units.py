@@ -1,0 +1,105 @@
+"""Units of assignment that are open: their records are one observation, not many.
+
+A unit is complete when nothing of it has come for a while, or when there is no room for more open
+ones. A unit that comes back later counts as another one; where units return for days, the interval
+is a little too narrow, which the documentation says.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from shadow.experiment import Units
+
+IDLE_SECONDS = 1800.0
+MAX_OPEN = 5_000
+
+
+@dataclass(slots=True)
+class OpenUnit:
+    """``arm`` counts within the experiment, 0 is the champion; ``sums`` are (sum, count) by
+    column, ``at`` is the unix time of the last record."""
+
+    arm: int
+    at: float
+    sums: dict[str, tuple[float, int]] = field(default_factory=dict)
+
+
+class OpenUnits:
+    """Sums and counts per unit; the one that was used longest ago is first."""
+
+    def __init__(self, idle: float = IDLE_SECONDS, limit: int = MAX_OPEN) -> None:
+        self._idle = idle
+        self._limit = limit
+        self._open: OrderedDict[str, OpenUnit] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def add(self, unit: str, arm: int, at: float, values: Mapping[str, float]) -> list[OpenUnit]:
+        """Add a record; what had to be closed for it. A unit that changed its arm is closed."""
+        closed = []
+        known = self._open.pop(unit, None)
+        if known is not None and known.arm != arm:
+            closed.append(known)
+            known = None
+        if known is None:
+            known = OpenUnit(arm, at)
+        known.at = at
+        for name, value in values.items():
+            if value == value:
+                total, n = known.sums.get(name, (0.0, 0))
+                known.sums[name] = (total + value, n + 1)
+        self._open[unit] = known
+        if len(self._open) > self._limit:
+            closed.append(self._open.popitem(last=False)[1])
+        return closed
+
+    def expired(self, now: float) -> list[OpenUnit]:
+        """Close and return what has been idle for long enough."""
+        closed = []
+        while self._open:
+            unit, oldest = next(iter(self._open.items()))
+            if now - oldest.at < self._idle:
+                break
+            closed.append(oldest)
+            del self._open[unit]
+        return closed
+
+    def all(self) -> list[OpenUnit]:
+        """Close and return every one."""
+        closed = list(self._open.values())
+        self._open.clear()
+        return closed
+
+    def to_dict(self) -> list[Any]:
+        """As JSON."""
+        return [[unit, item.arm, item.at, item.sums] for unit, item in self._open.items()]
+
+    def restore(self, state: list[Any]) -> None:
+        """Undo :meth:`to_dict`. Raises ValueError or KeyError for another shape."""
+        self._open.clear()
+        for unit, arm, at, sums in state:
+            pairs = {str(k): (float(v[0]), int(v[1])) for k, v in sums.items()}
+            self._open[str(unit)] = OpenUnit(int(arm), float(at), pairs)
+
+
+def batch(closed: list[OpenUnit], share: float) -> Units:
+    """Closed units as one batch."""
+    names = sorted({name for item in closed for name in item.sums})
+    return Units(
+        np.array([float(item.arm > 0) for item in closed]),
+        np.full(len(closed), share),
+        {
+            name: (
+                np.array([item.sums.get(name, (0.0, 0))[0] for item in closed]),
+                np.array([float(item.sums.get(name, (0.0, 0))[1]) for item in closed]),
+            )
+            for name in names
+        },
+    )

@@ -1,0 +1,169 @@
+"""Which arm serves a request whose model is divided among several."""
+
+from __future__ import annotations
+
+import json
+from hashlib import blake2b
+from time import monotonic, time
+from typing import TYPE_CHECKING, Any
+
+from monitor import record
+from monitor.proxy.arm import Arm
+from monitor.proxy.breaker import Breaker
+from monitor.proxy.plan import Breaker as BreakerSettings
+from monitor.proxy.plan import Split
+from monitor.sketch.shared import SharedStats
+from shadow.assignment import OUT, POINTS, Allocation, point, threshold
+
+if TYPE_CHECKING:
+    from monitor.proxy.head import RequestHead
+
+_LONGEST_UNIT = 128
+_SAYS_NOTHING = frozenset((record.CANCELLED, record.REJECTED, record.OVERLOAD))
+_FAILED = frozenset(
+    (record.SERVER_ERROR, record.TIMEOUT, record.UPSTREAM_CONNECT, record.UPSTREAM_RESET)
+)
+
+
+class Serving:
+    """A challenger as a server of clients: its connections, and the breaker that takes it off."""
+
+    def __init__(self, arm: Arm, settings: BreakerSettings, stats: SharedStats) -> None:
+        self.arm = arm
+        self.settings = settings
+        self.breaker = Breaker(settings)
+        self._words = stats.words
+        self._gauge = stats.gauge("serving_breaker", {"arm": arm.upstream.name})
+
+    def report(self, outcome: int, epoch: int) -> None:
+        """How a request went that the breaker let pass."""
+        success = None if outcome in _SAYS_NOTHING else outcome not in _FAILED
+        self.breaker.report(success, monotonic(), epoch)
+
+    def publish(self) -> None:
+        """Bring the gauges up to date."""
+        self._words[self._gauge] = self.breaker.state
+        self.arm.publish()
+
+    def retire(self) -> None:
+        """It gets no more requests."""
+        self._words[self._gauge] = 0
+        self.arm.retire()
+
+
+class Choice:
+    """``arm`` is to serve the request, 0 the champion. ``assigned`` is as in a record: the arm that
+    the unit belongs to plus one, or 0 when the request is no part of the experiment."""
+
+    __slots__ = ("arm", "assigned", "unit")
+
+    def __init__(self, arm: int = 0, assigned: int = 0, unit: bytes = b"") -> None:
+        self.arm = arm
+        self.assigned = assigned
+        self.unit = unit
+
+
+class Router:
+    """Assigns the units of one experiment. Pure but for its counters."""
+
+    def __init__(self, split: Split, arms: tuple[str, ...], stats: SharedStats) -> None:
+        self.split = split
+        self.since = time()
+        self.needs_body = split.unit == "pointer"
+        self._allocation = Allocation(split.starts, split.arms)
+        salt = split.salt.encode()
+        self._salt = blake2b(salt, digest_size=32).digest()
+        self._holdout_salt = blake2b(salt, digest_size=32, person=b"holdout").digest()
+        self._holdout = threshold(split.holdout)
+        self._overrides = {unit.encode(): arm for unit, arm in split.overrides}
+        self._names = {name.encode(): index for index, name in enumerate(arms)}
+        self._reachable = {0, *split.arms, *self._overrides.values()} - {OUT}
+        self._exclude = [(name.encode(), value.encode()) for name, value in split.exclude]
+        self._header = split.unit_name.encode().lower()
+        self._cookie = split.unit_name.encode() + b"="
+        self._override_header = (split.override_header or "").encode()
+        self._stats = stats
+        self._arms = len(arms)
+        self._experiment = split.experiment
+
+    def names(self) -> dict[str, Any]:
+        """What the evaluation plane has to know, as JSON: shares by arm, and since when."""
+        sizes = [self._allocation.size(arm) / POINTS for arm in range(self._arms)]
+        return {
+            "experiment": self._experiment,
+            "model": self.split.model,
+            "weights": sizes,
+            "since": self.since,
+        }
+
+    def choose(self, head: RequestHead, request_id: bytes, body: bytes | None) -> Choice:
+        """``body`` is the whole request's, or None when there is none to look at."""
+        for name, value in self._exclude:
+            if field(head.lines, name) == value:
+                return Choice()
+        if self._override_header:
+            wanted = field(head.lines, self._override_header)
+            arm = self._names.get(wanted or b"", -1)
+            if arm in self._reachable:
+                return Choice(arm)
+        unit = self._unit(head, request_id, body)
+        if unit is None:
+            self.unassigned("no_unit")
+            return Choice()
+        if len(unit) > _LONGEST_UNIT:
+            unit = blake2b(unit, digest_size=32).hexdigest().encode()
+        override = self._overrides.get(unit)
+        if override is not None:
+            return Choice(override, 0, unit)
+        if self._holdout and point(self._holdout_salt, unit) < self._holdout:
+            return Choice(0, 0, unit)
+        arm = self._allocation.arm(point(self._salt, unit))
+        return Choice(0, 0, unit) if arm == OUT else Choice(arm, arm + 1, unit)
+
+    def unassigned(self, reason: str) -> None:
+        """Count a request that could not be assigned, and went to the champion."""
+        labels = {"experiment": self._experiment, "reason": reason}
+        self._stats.words[self._stats.counter("unassigned", labels)] += 1
+
+    def diverted(self) -> None:
+        """Count a request that the champion serves because the challenger's breaker is open."""
+        labels = {"experiment": self._experiment}
+        self._stats.words[self._stats.counter("diverted", labels)] += 1
+
+    def _unit(self, head: RequestHead, request_id: bytes, body: bytes | None) -> bytes | None:
+        by = self.split.unit
+        if by == "request":
+            return request_id
+        if by == "header":
+            return field(head.lines, self._header) or None
+        if by == "cookie":
+            for line in head.lines:
+                if line[:7].lower() == b"cookie:":
+                    for part in line[7:].split(b";"):
+                        if part.strip().startswith(self._cookie):
+                            return part.strip()[len(self._cookie) :] or None
+            return None
+        return pointed(body, self.split.unit_name) if body else None
+
+
+def field(lines: list[bytes], name: bytes) -> bytes | None:
+    """The value of the first field ``name`` (lower case)."""
+    length = len(name)
+    for line in lines:
+        if line[length : length + 1] == b":" and line[:length].lower() == name:
+            return line[length + 1 :].strip(b" \t")
+    return None
+
+
+def pointed(body: bytes, pointer: str) -> bytes | None:
+    """The scalar at a JSON pointer, as bytes; None if there is none."""
+    try:
+        value = json.loads(body)
+        for step in pointer.split("/")[1:]:
+            step = step.replace("~1", "/").replace("~0", "~")
+            value = value[int(step)] if isinstance(value, list) else value[step]
+    except (ValueError, KeyError, IndexError, TypeError, RecursionError):
+        return None
+    if isinstance(value, bool) or value is None or isinstance(value, (list, dict)):
+        return None
+    return str(value).encode("utf-8", "replace") or None

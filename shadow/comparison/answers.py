@@ -1,0 +1,267 @@
+"""Answers aligned by the names of their outputs, cell by cell.
+
+A cell is what JSON holds. Numbers are compared with tolerance; texts and truth values are labels;
+lists of numbers are vectors of scores, whose best entry is the label; other lists and mappings are
+compared inside, under dotted names.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from shadow.comparison.rules import Rules
+
+Cells = Sequence[object]
+_LONGEST = 60
+
+
+@dataclass(slots=True)
+class FieldDifference:
+    """How an output differs.
+
+    ``rows`` of all differ, in ``flips`` of them the label is another one. ``largest`` is the
+    largest difference of two numbers, ``relative`` the same against the larger magnitude. Of
+    vectors of scores: ``top_k`` is the smallest shared part of the best k, ``rank_correlation`` the
+    smallest Spearman correlation, ``distance`` the largest Jensen-Shannon distance (base 2) where
+    they are distributions. ``kind`` is "value", "missing", "extra", "rows" or "type".
+    """
+
+    name: str
+    kind: str = "value"
+    rows: int = 0
+    flips: int = 0
+    largest: float = 0.0
+    relative: float = 0.0
+    top_k: float | None = None
+    rank_correlation: float | None = None
+    distance: float | None = None
+    example: tuple[object, object] | None = None
+
+    @property
+    def severity(self) -> float:
+        """To put the worst first: what has another form, then another label, then numbers."""
+        if self.kind != "value":
+            return 3.0
+        if self.flips:
+            return 2.0 + min(1.0, self.relative) / 2.0
+        return min(1.0, self.relative) + (self.distance or 0.0) / 2.0
+
+    def explain(self, rows: int) -> str:
+        """In plain words."""
+        if self.kind == "missing":
+            return f"{self.name}: the challenger does not answer it"
+        if self.kind == "extra":
+            return f"{self.name}: only the challenger answers it"
+        if self.kind == "rows":
+            return f"{self.name}: another number of rows"
+        where = "" if rows == 1 else f" in {self.rows} of {rows} rows"
+        text = f"{self.name}: "
+        if self.example is not None:
+            text += f"{_short(self.example[0])} against {_short(self.example[1])}"
+        if self.kind == "type":
+            return f"{text}, of another type{where}"
+        return f"{text}{', another label' if self.flips else ''}{where}"
+
+
+@dataclass(slots=True)
+class Comparison:
+    """``rows`` of the champion's answer; ``fields`` are the outputs that differ."""
+
+    rows: int
+    fields: dict[str, FieldDifference]
+
+    @property
+    def agree(self) -> bool:
+        """Whether nothing that matters differs."""
+        return not self.fields
+
+    @property
+    def severity(self) -> float:
+        """Of the worst output."""
+        return max((f.severity for f in self.fields.values()), default=0.0)
+
+    def explain(self) -> str:
+        """All differences in plain words, the worst first."""
+        worst = sorted(self.fields.values(), key=lambda f: -f.severity)
+        return "; ".join(f.explain(self.rows) for f in worst[:8])
+
+
+def compare(
+    champion: Mapping[str, Cells], challenger: Mapping[str, Cells], rules: Rules
+) -> Comparison:
+    """Compare two answers: columns of cells by the name of the output."""
+    rows = len(next(iter(champion.values()), ()))
+    fields: dict[str, FieldDifference] = {}
+    for name, first in champion.items():
+        if rules.ignores(name):
+            continue
+        second = challenger.get(name)
+        if second is None:
+            fields[name] = FieldDifference(name, "missing", len(first))
+        elif first is not second and not _same(first, second):
+            found = _column(name, first, second, rules)
+            if found is not None:
+                fields[name] = found
+    if challenger.keys() != champion.keys():
+        for name, cells in challenger.items():
+            if name not in champion and not rules.ignores(name):
+                fields[name] = FieldDifference(name, "extra", len(cells))
+    return Comparison(rows, fields)
+
+
+def _same(first: Cells, second: Cells) -> bool:
+    """Equal in value and in type; most answers are."""
+    return first == second and list(map(type, first)) == list(map(type, second))
+
+
+def _column(name: str, first: Cells, second: Cells, rules: Rules) -> FieldDifference | None:
+    if len(first) != len(second):
+        return FieldDifference(name, "rows", abs(len(first) - len(second)))
+    found = FieldDifference(name)
+    if not rules.orders(name):
+        first, second = _sorted(first), _sorted(second)
+    for a, b in zip(first, second, strict=True):
+        _cell(found, name, a, b, rules)
+    return found if found.rows else None
+
+
+def _cell(found: FieldDifference, name: str, a: object, b: object, rules: Rules) -> None:
+    if _is_number(a) and _is_number(b):
+        assert isinstance(a, (int, float))
+        assert isinstance(b, (int, float))
+        if not rules.close(a, b):
+            _differs(found, a, b)
+            _numbers(found, float(a), float(b))
+            # Whole numbers that differ are classes as often as counts.
+            found.flips += isinstance(a, int) and isinstance(b, int)
+    elif isinstance(a, list) and isinstance(b, list):
+        if not rules.orders(name):
+            a, b = _sorted(a), _sorted(b)
+        if a and len(a) == len(b) and all(map(_is_number, a)) and all(map(_is_number, b)):
+            _vector(found, a, b, rules)
+        elif not _inside_agrees(a, b, name, rules):
+            _differs(found, a, b)
+    elif isinstance(a, dict) and isinstance(b, dict):
+        if not _inside_agrees(a, b, name, rules):
+            _differs(found, a, b)
+    elif type(a) is not type(b):
+        _differs(found, a, b)
+        found.kind = "type"
+    elif a != b:
+        _differs(found, a, b)
+        found.flips += 1
+
+
+def _vector(found: FieldDifference, a: list[object], b: list[object], rules: Rules) -> None:
+    """Two vectors of scores of equal length."""
+    x, y = np.array(a, dtype=np.float64), np.array(b, dtype=np.float64)
+    if all(map(rules.close, x.tolist(), y.tolist())):
+        return
+    _differs(found, a, b)
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        return
+    gap = np.abs(x - y)
+    worst = int(np.argmax(gap))
+    _numbers(found, float(x[worst]), float(y[worst]))
+    found.flips += x.size > 1 and int(x.argmax()) != int(y.argmax())
+    if rules.top_k and x.size > rules.top_k:
+        best = (set(np.argsort(-v, kind="stable")[: rules.top_k].tolist()) for v in (x, y))
+        shared = len(set.intersection(*best)) / rules.top_k
+        found.top_k = shared if found.top_k is None else min(found.top_k, shared)
+    if x.size >= 3:
+        r = _spearman(x, y)
+        if r is not None:
+            known = found.rank_correlation
+            found.rank_correlation = r if known is None else min(known, r)
+    if (
+        x.size > 1
+        and min(x.min(), y.min()) >= 0.0
+        and max(abs(x.sum() - 1), abs(y.sum() - 1)) < 1e-3
+    ):
+        found.distance = max(found.distance or 0.0, jensen_shannon(x, y))
+
+
+def jensen_shannon(p: np.ndarray, q: np.ndarray) -> float:
+    """Jensen-Shannon distance of two distributions, base 2, in [0, 1] (Endres & Schindelin)."""
+    p, q = p / p.sum(), q / q.sum()
+    middle = 0.5 * (p + q)
+    total = 0.0
+    for v in (p, q):
+        there = v > 0.0
+        total += 0.5 * float(np.sum(v[there] * np.log2(v[there] / middle[there])))
+    return math.sqrt(max(0.0, total))
+
+
+def _spearman(x: np.ndarray, y: np.ndarray) -> float | None:
+    """Rank correlation with ties at their mean rank; None when one is constant."""
+    rx, ry = _ranks(x), _ranks(y)
+    spread = float(rx.std() * ry.std())
+    return float(np.mean((rx - rx.mean()) * (ry - ry.mean())) / spread) if spread > 0.0 else None
+
+
+def _ranks(x: np.ndarray) -> np.ndarray:
+    _, inverse, counts = np.unique(x, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    ranks: np.ndarray = (ends - 0.5 * (counts - 1))[inverse]
+    return ranks
+
+
+def _inside_agrees(a: object, b: object, path: str, rules: Rules) -> bool:
+    if rules.ignores(path):
+        return True
+    if _is_number(a) and _is_number(b):
+        return rules.close(a, b)  # type: ignore[arg-type]
+    if isinstance(a, dict) and isinstance(b, dict):
+        return all(
+            _inside_agrees(a.get(key, _NOT_THERE), b.get(key, _NOT_THERE), f"{path}.{key}", rules)
+            for key in {*a, *b}
+        )
+    if isinstance(a, list) and isinstance(b, list):
+        if not rules.orders(path):
+            a, b = _sorted(a), _sorted(b)
+        return len(a) == len(b) and all(
+            _inside_agrees(x, y, path, rules) for x, y in zip(a, b, strict=True)
+        )
+    return type(a) is type(b) and a == b
+
+
+_NOT_THERE = object()
+
+
+def _is_number(cell: object) -> bool:
+    return type(cell) is float or type(cell) is int
+
+
+def _differs(found: FieldDifference, a: object, b: object) -> None:
+    found.rows += 1
+    if found.example is None:
+        found.example = (a, b)
+
+
+def _numbers(found: FieldDifference, a: float, b: float) -> None:
+    gap, largest = abs(a - b), max(abs(a), abs(b))
+    if gap < math.inf:
+        found.largest = max(found.largest, gap)
+        found.relative = max(found.relative, gap / largest if largest > 0.0 else 0.0)
+    else:
+        found.relative = 1.0
+
+
+def _sorted(cells: Cells) -> list[object]:
+    return sorted(cells, key=lambda cell: (str(type(cell)), _key(cell)))
+
+
+def _key(cell: object) -> str:
+    if _is_number(cell):
+        return f"{cell:+030.12f}"
+    return json.dumps(cell, sort_keys=True, default=str)
+
+
+def _short(cell: object) -> str:
+    text = f"{cell:.6g}" if isinstance(cell, float) else json.dumps(cell, default=str)
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"

@@ -1,0 +1,88 @@
+"""The worst disagreements, for people to read; bounded, and redacted by whoever offers them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Self
+
+MOST_BYTES = 4096
+"""Of each of inputs and answers, as JSON."""
+
+
+class Worst:
+    """Keeps the ``keep`` most severe ones, earlier ones first where they are alike."""
+
+    def __init__(self, keep: int = 20) -> None:
+        self.keep = keep
+        self.entries: list[dict[str, Any]] = []
+
+    def wants(self, severity: float) -> bool:
+        """Whether an entry of that severity would be kept."""
+        return self.keep > len(self.entries) or (
+            self.keep > 0 and severity > self.entries[-1]["severity"]
+        )
+
+    def offer(
+        self,
+        severity: float,
+        at: float,
+        request_id: str,
+        explanation: str,
+        inputs: Mapping[str, object],
+        champion: Mapping[str, object],
+        challenger: Mapping[str, object],
+    ) -> bool:
+        """Offer one; False when it is not bad enough, or its request is there already."""
+        if not self.wants(severity) or any(e["request_id"] == request_id for e in self.entries):
+            return False
+        self.entries.append(
+            {
+                "severity": severity,
+                "at": at,
+                "request_id": request_id,
+                "explanation": explanation,
+                "inputs": _bounded(inputs),
+                "champion": _bounded(champion),
+                "challenger": _bounded(challenger),
+            }
+        )
+        self._trim()
+        return True
+
+    def _trim(self) -> None:
+        self.entries.sort(key=lambda e: (-e["severity"], e["at"], e["request_id"]))
+        del self.entries[self.keep :]
+
+    def merge(self, other: Self) -> Self:
+        """The worst of both."""
+        both = type(self)(max(self.keep, other.keep))
+        known = {entry["request_id"]: entry for entry in (*other.entries, *self.entries)}
+        both.entries = list(known.values())
+        both._trim()
+        return both
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return {"keep": self.keep, "entries": self.entries}
+
+    @classmethod
+    def from_dict(cls, state: Mapping[str, Any]) -> Self:
+        """Undo :meth:`to_dict`. Raises ValueError, KeyError or TypeError for another shape."""
+        new = cls(int(state["keep"]))
+        new.entries = [dict(entry) for entry in state["entries"]]
+        new._trim()
+        return new
+
+
+def _bounded(values: Mapping[str, object]) -> dict[str, object]:
+    """Whole entries as far as there is room; what was left out is said."""
+    kept: dict[str, object] = {}
+    room = MOST_BYTES
+    for name, value in values.items():
+        room -= len(json.dumps([name, value], default=str))
+        if room < 0:
+            kept["…"] = f"{len(values) - len(kept)} more"
+            break
+        kept[name] = value
+    return kept

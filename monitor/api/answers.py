@@ -19,6 +19,7 @@ CODES = {
     404: "not_found",
     405: "method_not_allowed",
     409: "refused",
+    413: "too_large",
     422: "invalid",
     503: "not_ready",
 }

@@ -13,6 +13,7 @@ from monitor import __version__
 from monitor.api import documents, status
 from monitor.api.answers import CODES, Refused, answer, changing, refusal
 from monitor.api.experiments import add_experiments
+from monitor.api.feedback import add_feedback
 from monitor.api.page import HEADERS as PAGE_HEADERS
 from monitor.api.page import PAGE
 from monitor.api.records import recent
@@ -53,6 +54,7 @@ def build(plane: Plane, line: ControlLine) -> FastAPI:
     _show(app, plane)
     _change(app, plane, line)
     add_experiments(app, plane, line)
+    add_feedback(app, plane)
     return app
 
 

@@ -269,6 +269,15 @@ class Evaluation(Section):
     wide ranges."""
 
 
+class Feedback(Section):
+    """Labels and rewards that come later, and the predictions that wait for them."""
+
+    horizon: Seconds = 7 * 86400.0
+    """How long predictions wait for labels, and labels for predictions."""
+    max_size: Bytes = Field(default=256 * 1024 * 1024, ge=1024 * 1024)
+    """Bound of the file; the oldest predictions go first."""
+
+
 class HandOff(Section):
     """The queue of records between the planes."""
 
@@ -305,6 +314,8 @@ class Config(Section):
     """What the control API shows of single requests."""
     evaluation: Evaluation = Evaluation()
     """How records are evaluated."""
+    feedback: Feedback = Feedback()
+    """Labels that come later."""
     handoff: HandOff = HandOff()
     """The queue between the planes."""
 

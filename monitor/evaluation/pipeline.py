@@ -47,6 +47,8 @@ class Pipeline:
         self.exemplars = Exemplars()
         self.recent = Recent(settings.keep)
         self.experiments: Experiments | None = None
+        self.labels = 0
+        """Number of the last joined label that was taken in."""
         self._failed = False
 
     def configure(self, settings: Settings) -> None:
@@ -149,6 +151,7 @@ class Pipeline:
                 for (model, version, arm), stats in self.predictions.items()
             ],
             "undecodable": [[*key, count] for key, count in self.undecodable.items()],
+            "labels": self.labels,
             "experiments": self.experiments.to_dict() if self.experiments is not None else {},
         }
 
@@ -169,6 +172,7 @@ class Pipeline:
                     of_arm.restore(item["stats"])
             for model, version, arm, part, reason, count in data["undecodable"]:
                 self.undecodable[model, version, arm, part, reason] = int(count)
+            self.labels = int(data.get("labels", 0))
             if self.experiments is not None:
                 self.experiments.restore(data.get("experiments", {}))
         except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -14,6 +14,7 @@ from monitor.evaluation.redaction import Redaction
 from monitor.evaluation.settings import Settings
 from monitor.evaluation.state import Saver
 from monitor.experiments.runner import Experiments
+from monitor.feedback.service import Feedback
 from monitor.sketch.reader import Snapshot, StatsReader
 from monitor.sketch.windows import Windows
 from monitor.transport.server import HandOffServer
@@ -43,6 +44,7 @@ class Plane:
     windows: Windows
     redaction: Redaction
     started: float
+    feedback: Feedback | None = None
 
     @property
     def experiments(self) -> Experiments | None:

@@ -24,6 +24,7 @@ from monitor.evaluation.plane import Plane
 from monitor.evaluation.redaction import Redaction
 from monitor.evaluation.settings import Settings
 from monitor.experiments.runner import Experiments
+from monitor.feedback.service import Feedback
 from monitor.logs import set_up
 from monitor.sketch.reader import StatsReader
 from monitor.sketch.windows import Windows
@@ -51,18 +52,24 @@ def make_plane(settings: Settings, run_dir: Path, run: str) -> Plane:
         pipeline = _pipeline(settings)
         slots = Slots()
     server = HandOffServer(run_dir / "records.sock", slots, pipeline.take)
+    feedback = None
+    if pipeline.experiments is not None:
+        limits = pipeline.experiments.config.feedback
+        feedback = Feedback(settings.state_dir, limits.horizon, limits.max_size)
+        pipeline.experiments.offer = feedback.offer
     plane = Plane(
         settings=settings,
         run_dir=run_dir,
         run=run,
         pipeline=pipeline,
         server=server,
-        saver=state.Saver(path, slots, pipeline),
+        saver=state.Saver(path, slots, pipeline, feedback.flush if feedback is not None else None),
         supervisor=Supervisor(),
         reader=StatsReader(run_dir),
         windows=Windows(),
         redaction=Redaction(settings.redact),
         started=time.time(),
+        feedback=feedback,
     )
     plane.mark_run()
     return plane
@@ -75,6 +82,16 @@ def _pipeline(settings: Settings) -> Pipeline:
     return pipeline
 
 
+async def _take_labels(plane: Plane, experiments: Experiments) -> None:
+    """Hand joined labels to the experiments; their number goes into the same saved state."""
+    if plane.feedback is None:
+        return
+    await plane.feedback.flush()
+    for joined in await plane.feedback.take(plane.pipeline.labels):
+        experiments.take_label(joined)
+        plane.pipeline.labels = joined.seq
+
+
 async def _judge(plane: Plane, line: ControlLine) -> None:
     """Let the evidence move the rollouts, and the workers know."""
     experiments = plane.experiments
@@ -83,6 +100,7 @@ async def _judge(plane: Plane, line: ControlLine) -> None:
     while True:
         if experiments is not None:
             try:
+                await _take_labels(plane, experiments)
                 untold |= experiments.tick()
                 if untold:
                     told = await line.routes()
@@ -111,6 +129,8 @@ async def _save(plane: Plane) -> None:
         await asyncio.sleep(plane.settings.save_seconds)
         if plane.owns_run() and await plane.saver.save():
             plane.server.commit(plane.saver.saved)
+            if plane.feedback is not None:
+                await plane.feedback.tidy(plane.saver.saved_labels)
 
 
 async def run(plane: Plane, control: socket.socket) -> None:
@@ -136,6 +156,8 @@ async def run(plane: Plane, control: socket.socket) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
         if plane.owns_run():
             await plane.saver.save()
+        if plane.feedback is not None:
+            await plane.feedback.close()
         api.stop()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(serving, 3)

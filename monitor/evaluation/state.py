@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import os
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -90,18 +91,28 @@ def set_aside(path: Path) -> Path:
 class Saver:
     """Saves every ``seconds`` when something changed, and says which batches are safe.
 
-    When saving fails nothing is committed, so workers keep their batches (as far as they can), and
-    the evaluation goes on. ``failures`` counts the attempts, ``error`` is the present trouble.
+    ``before_write`` has on disk what belongs to the state and lies elsewhere. When saving fails
+    nothing is committed, so workers keep their batches (as far as they can), and the evaluation
+    goes on. ``failures`` counts the attempts, ``error`` is the present trouble.
     """
 
-    def __init__(self, path: Path, slots: Slots, pipeline: Pipeline) -> None:
+    def __init__(
+        self,
+        path: Path,
+        slots: Slots,
+        pipeline: Pipeline,
+        before_write: Callable[[], Awaitable[object]] | None = None,
+    ) -> None:
         self.path = path
+        self._before_write = before_write
         self.slots = slots
         self.pipeline = pipeline
         self.failures = 0
         self.error: str | None = None
         self.saved: dict[tuple[str, int], int] = {}
         """Last batch in the saved file, by (run, slot)."""
+        self.saved_labels = 0
+        """The last joined label in the saved file."""
         self._saved_records: int | None = None
         self._lock = asyncio.Lock()
 
@@ -109,10 +120,17 @@ class Saver:
         """Save now if something changed. False when it failed."""
         async with self._lock:
             last = {key: slot.last_seq for key, slot in self.slots}
-            if last == self.saved and self._saved_records == self.pipeline.records:
+            labels = self.pipeline.labels
+            if (last, labels, self.pipeline.records) == (
+                self.saved,
+                self.saved_labels,
+                self._saved_records,
+            ):
                 return True
             records = self.pipeline.records
             state = capture(self.slots, self.pipeline)
+            if self._before_write is not None:
+                await self._before_write()
             try:
                 await asyncio.to_thread(self._write, state)
             except OSError as error:
@@ -125,6 +143,7 @@ class Saver:
                 log.warning("%s: saved again", self.path)
                 self.error = None
             self.saved = last
+            self.saved_labels = state["pipeline"]["labels"]
             self._saved_records = records
             return True
 

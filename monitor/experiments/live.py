@@ -17,6 +17,7 @@ from monitor.experiments.routes import Assignment
 from monitor.experiments.rules import rules_of, stages_of
 from monitor.experiments.timeline import Timeline, point_of
 from monitor.experiments.units import OpenUnit, OpenUnits, batch
+from monitor.feedback.store import Joined
 from monitor.record import Record
 from shadow import comparison, rollout
 from shadow.assignment import Allocation, point, threshold
@@ -203,7 +204,7 @@ class LiveExperiment:
                     champion.started,
                     champion.request_id.decode("latin-1"),
                     found.explain(),
-                    self._redact(_columns_of(inputs)) if inputs is not None else {},
+                    self._redact(columns_of(inputs)) if inputs is not None else {},
                     self._redact(champion.answer),
                     self._redact(challenger.answer),
                 )
@@ -294,45 +295,47 @@ class LiveExperiment:
 
     # Labels -------------------------------------------------------------------------------------
 
-    def take_label(
-        self,
-        key: bytes,
-        arm: str,
-        mirrored: bool,
-        share: float,
-        prediction: Mapping[str, object],
-        label: object,
-        reward: float | None,
-    ) -> None:
-        """A label or reward has come for a prediction of ``arm``.
+    def concerns(self, arm: str) -> bool:
+        """Whether an arm is one of those that are compared."""
+        return arm in self.order
 
-        ``share`` is that at the time of its assignment: the challenger's part of what it and the
-        champion got; 0 when it was no part of a split. With several challengers the champion's
-        predictions have no single share, and count with that of the present epoch.
-        """
+    def share_of(self, record: Record, arm: str, division: Division | None) -> float:
+        """The challenger's part of what it and the champion got when a request was assigned; 0 for
+        what is no part of a split. With several challengers the champion's requests have no single
+        one: that of the present epoch is used then, when the label comes."""
+        if division is None or not record.assigned or record.role != records.ROLE_PRIMARY:
+            return 0.0
+        if record.assigned > len(division.arms) or division.arms[record.assigned - 1] != arm:
+            return 0.0
+        number = self.order.index(arm) or 1
+        both = division.weights[0] + division.weights[number]
+        share = division.weights[number] / both if both else 0.0
+        return share if 0.0 < share < 1.0 else 0.0
+
+    def take_label(self, joined: Joined) -> None:
+        """A label or reward has come for a prediction."""
         how = self.declared.label
         values: dict[str, float] = {}
-        if how is not None and label is not None:
-            values["correct"] = correct(prediction, label, how)
-        if reward is not None:
-            values["reward"] = reward
+        if how is not None and joined.label is not None:
+            values["correct"] = correct(joined.outputs, joined.label, how)
+        if joined.reward is not None:
+            values["reward"] = joined.reward
+        key = f"{joined.request_id}/{joined.row}".encode()
         for name, value in values.items():
-            if value != value:
-                continue
             for number, contestant in enumerate(self.contestants.values(), start=1):
-                if arm not in (self.arms.champion, contestant.name):
+                side = int(joined.arm == contestant.name)
+                if value != value or (not side and joined.arm != self.arms.champion):
                     continue
-                side = int(arm == contestant.name)
-                if (mirrored or not side) and self.arms.mirror_rate.get(contestant.name):
+                if joined.mirrored or not side:
                     halves = contestant.labels.add(key + name.encode(), side, value, 2)
                     if halves is not None:
                         contestant.gathered.pairs.append(({name: halves[0]}, {name: halves[1]}))
-                if not mirrored and share > 0.0:
+                if joined.share > 0.0:
                     several = len(self.contestants) > 1 and not side
-                    known = self._share(number) if several else share
-                    if known is not None:
+                    share = self._share(number) if several else joined.share
+                    if share is not None:
                         contestant.gathered.arms.append(float(side))
-                        contestant.gathered.shares.append(known)
+                        contestant.gathered.shares.append(share)
                         contestant.gathered.split.append({name: value})
 
     # Evidence and rollout -----------------------------------------------------------------------
@@ -352,9 +355,9 @@ class LiveExperiment:
                                 np.array([b.get(column, NAN) for _, b in gathered.pairs]),
                             )
                             for column in self._columns
-                        }
-                    ),
-                    fresh,
+                        },
+                        fresh,
+                    )
                 )
             if gathered.split:
                 contest.update_split(
@@ -365,6 +368,7 @@ class LiveExperiment:
                             column: np.array([row.get(column, NAN) for row in gathered.split])
                             for column in self._columns
                         },
+                        np.array(["error" in row for row in gathered.split]),
                     )
                 )
         if any(self._assigned) and self._weights:
@@ -472,6 +476,7 @@ class LiveExperiment:
             contestant.pairing.lost = int(saved["lost"])
 
 
-def _columns_of(table: Table) -> dict[str, list[object]]:
+def columns_of(table: Table) -> dict[str, list[object]]:
+    """The columns of a decoded payload, by name."""
     width = len(table.names)
     return {name: table.values[i::width] for i, name in enumerate(table.names)}

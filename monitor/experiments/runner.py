@@ -9,15 +9,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from monitor.codecs import Table
 from monitor.config.compile import AGAIN
 from monitor.config.model import Config
 from monitor.errors import ExperimentStateError, UnknownExperimentError
 from monitor.evaluation.redaction import Redaction
 from monitor.experiments.audit import AuditLog
 from monitor.experiments.declared import declare, with_declared
-from monitor.experiments.live import Arms, Contestant, Division, LiveExperiment
+from monitor.experiments.live import Arms, Contestant, Division, LiveExperiment, columns_of
 from monitor.experiments.routes import Routes, load_or_set_aside
-from monitor.record import Record
+from monitor.feedback.store import Joined, Prediction
+from monitor.record import OK, ROLE_PRIMARY, Record
 from monitor.transport.server import Names
 from shadow import rollout
 from shadow.rollout import Event, RolloutError, Step
@@ -54,6 +56,8 @@ class Experiments:
         self.state_dir = Path(config.state_dir)
         self.live: dict[str, LiveExperiment] = {}
         self.audit = AuditLog(self.state_dir / "audit.jsonl")
+        self.offer: Callable[[Prediction], None] | None = None
+        """Where predictions go that may get a label."""
         self.error: str | None = None
         """Why the assignment could not be saved; None when all is well."""
         self._routes = load_or_set_aside(self.state_dir)
@@ -159,13 +163,46 @@ class Experiments:
             found.setdefault(model, []).append((live, division))
         return found
 
-    @staticmethod
     def take(
-        view: View, model: str, record: Record, arm: str, of_request: object, answer: object
+        self, view: View, model: str, record: Record, arm: str, of_request: object, answer: object
     ) -> None:
         """Take a record of ``model``."""
+        offered = False
         for live, division in view.get(model, ()):
             live.take(record, arm, division, of_request, answer)
+            if live.wants_labels and not offered and isinstance(answer, Table):
+                offered = live.concerns(arm) and record.outcome == OK
+                if offered:
+                    self._offer(live, division, model, record, arm, answer)
+
+    def _offer(
+        self,
+        live: LiveExperiment,
+        division: Division | None,
+        model: str,
+        record: Record,
+        arm: str,
+        answer: Table,
+    ) -> None:
+        if self.offer is not None:
+            self.offer(
+                Prediction(
+                    record.request_id.decode("latin-1"),
+                    arm,
+                    record.role != ROLE_PRIMARY,
+                    model,
+                    live.share_of(record, arm, division),
+                    record.started,
+                    columns_of(answer),
+                )
+            )
+
+    def take_label(self, joined: Joined) -> None:
+        """Take a label that was joined to a prediction."""
+        models = [model.name for model in self.config.models]
+        for live in self.live.values():
+            if joined.model == (live.declared.model or models[0]):
+                live.take_label(joined)
 
     # Time and people ----------------------------------------------------------------------------
 

@@ -19,9 +19,13 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """Requests that both arms answered: ``columns[name]`` is (champion, challenger)."""
+    """Requests that both arms answered: ``columns[name]`` is (champion, challenger).
+
+    ``fresh`` is how many are new requests; labels that come late are none.
+    """
 
     columns: Mapping[str, tuple[Array, Array]]
+    fresh: int = 0
 
     def column(self, name: str) -> tuple[Array, Array] | None:
         """Both arms' values where both are there."""
@@ -39,11 +43,13 @@ class Split:
 
     ``arms`` is 1 for the challenger, 0 for the champion; ``share`` the probability, between 0 and 1
     exclusive, that such a record went to the challenger when it was assigned to one of the two.
+    ``fresh`` are the rows that are new requests (None: all); labels that come late are none.
     """
 
     arms: Array
     share: Array
     columns: Mapping[str, Array]
+    fresh: npt.NDArray[np.bool_] | None = None
 
     def column(self, name: str) -> tuple[Array, Array, Array] | None:
         """(arms, values, share) of the records that have a value."""

@@ -102,21 +102,21 @@ class Contest:
         self.served = [0, 0]
         """Records of split traffic of champion and challenger."""
 
-    def update_pairs(self, batch: Pairs, count: int = 0) -> None:
-        """Take pairs; ``count`` of them are new requests (late labels are not)."""
-        self.pairs += count
+    def update_pairs(self, batch: Pairs) -> None:
+        """Take pairs."""
+        self.pairs += batch.fresh
         for measure in self.measures["shadow"]:
             assert measure is not None
             column = batch.column(measure.hypothesis.column)
             if column is not None and column[0].size:
                 measure.update_pairs(*column)
 
-    def update_split(self, batch: Split, counted: bool = True) -> None:
-        """Take records of split traffic; ``counted`` ones are new requests."""
-        if counted:
-            challenger = int(batch.arms.sum())
-            self.served[0] += batch.arms.size - challenger
-            self.served[1] += challenger
+    def update_split(self, batch: Split) -> None:
+        """Take records of split traffic."""
+        arms = batch.arms if batch.fresh is None else batch.arms[batch.fresh]
+        challenger = int(arms.sum())
+        self.served[0] += arms.size - challenger
+        self.served[1] += challenger
         for measure in self.measures["split"]:
             if measure is None:
                 continue

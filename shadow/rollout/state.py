@@ -1,0 +1,165 @@
+"""Where a rollout is, and what led to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from shadow.rollout.stages import RolloutError, Stage, check_stages
+
+SELF = "understudy"
+"""Who did what no person did."""
+PHASES = (
+    "running",
+    "waiting",
+    "paused",
+    "rolling_back",
+    "promoted",
+    "rolled_back",
+    "aborted",
+)
+TERMINAL = frozenset(("promoted", "rolled_back", "aborted"))
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What happened; the audit log keeps it. ``weight`` is the one in force afterwards.
+
+    ``since`` and ``exposure`` are those of the rollout afterwards, so that :func:`replayed` finds
+    the same state; ``from_stage`` is where it was before, ``reasons`` are those of the verdict.
+    """
+
+    at: float
+    experiment: str
+    challenger: str
+    kind: str
+    who: str
+    why: str
+    stage: str
+    weight: float
+    phase: str
+    version: int
+    from_stage: str = ""
+    reasons: tuple[str, ...] = ()
+    since: float = 0.0
+    exposure: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return {**asdict(self), "reasons": list(self.reasons)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Event:
+        """Undo :meth:`to_dict`; what a log added is left out. Raises TypeError when one lacks."""
+        known = {field.name: data[field.name] for field in fields(cls) if field.name in data}
+        return cls(**{**known, "reasons": tuple(known.get("reasons", ()))})
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """``index`` is the stage, ``since`` when it began (seconds), ``exposure`` the challenger's
+    requests at that time; ``version`` grows with every change."""
+
+    experiment: str
+    challenger: str
+    stages: tuple[Stage, ...]
+    index: int = 0
+    phase: str = "running"
+    weight: float = 0.0
+    since: float = 0.0
+    exposure: int = 0
+    version: int = 1
+    on_invalid: str = "pause"
+
+    @classmethod
+    def begin(
+        cls,
+        experiment: str,
+        challenger: str,
+        stages: tuple[Stage, ...],
+        now: float,
+        on_invalid: str = "pause",
+    ) -> Rollout:
+        """At the first stage. Raises RolloutError for stages that are no ramp."""
+        check_stages(stages)
+        if on_invalid not in ("pause", "rollback"):
+            raise RolloutError(f"on_invalid is pause or rollback, not {on_invalid!r}")
+        return cls(
+            experiment,
+            challenger,
+            stages,
+            weight=stages[0].weight,
+            since=now,
+            on_invalid=on_invalid,
+        )
+
+    @property
+    def stage(self) -> Stage:
+        """The present stage."""
+        return self.stages[self.index]
+
+    @property
+    def mode(self) -> str:
+        """Which evidence counts: that of copies, or that of requests served."""
+        return self.stage.mode
+
+    @property
+    def last(self) -> bool:
+        """Whether all traffic comes next."""
+        following = self.stages[self.index + 1 : self.index + 2]
+        return not following or following[0].weight == 1.0
+
+    @property
+    def requires(self) -> str:
+        """What it takes to leave the stage: nothing but a decision leads to all traffic."""
+        return "decision" if self.last else self.stage.requires
+
+    @property
+    def live(self) -> bool:
+        """Whether it is not over."""
+        return self.phase not in TERMINAL
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return {"format": 1, **asdict(self), "stages": [asdict(stage) for stage in self.stages]}
+
+    @classmethod
+    def from_dict(cls, state: Mapping[str, Any]) -> Rollout:
+        """Undo :meth:`to_dict`. Raises ValueError, KeyError or TypeError for another shape."""
+        if state["format"] != 1:
+            raise ValueError(f"format {state['format']!r} of a rollout is not known")
+        data = {name: value for name, value in state.items() if name != "format"}
+        known = cls(**{**data, "stages": tuple(Stage(**stage) for stage in data["stages"])})
+        if known.phase not in PHASES or not 0 <= known.index < len(known.stages):
+            raise ValueError(f"no phase of a rollout: {known.phase!r}, stage {known.index}")
+        if known.weight not in {0.0, 1.0, *(stage.weight for stage in known.stages)}:
+            raise ValueError(f"no stage of the rollout has the weight {known.weight!r}")
+        return known
+
+
+Step = tuple[Rollout, tuple[Event, ...]]
+"""What comes of anything: the next state, and the events that led to it."""
+
+
+def replayed(rollout: Rollout, events: Iterable[Event]) -> Rollout:
+    """The state after ``events``; those that it already has seen change nothing.
+
+    Raises RolloutError for an event of a stage that it does not have.
+    """
+    indices = {stage.name: index for index, stage in enumerate(rollout.stages)}
+    for event in events:
+        if event.version <= rollout.version:
+            continue
+        if event.stage not in indices:
+            raise RolloutError(f"there is no stage {event.stage!r}")
+        rollout = replace(
+            rollout,
+            index=indices[event.stage],
+            phase=event.phase,
+            weight=event.weight,
+            since=event.since,
+            exposure=event.exposure,
+            version=event.version,
+        )
+    return rollout

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 
 
 class RolloutError(ValueError):
@@ -60,7 +60,7 @@ def stages_from(
             minimum_seconds=minimum_seconds,
             requires="decision" if following in (None, 1.0) else "no_harm",
         )
-        for weight, following in zip(weights, (*weights[1:], None), strict=True)
+        for weight, following in zip_longest(weights, weights[1:])
     )
     check_stages(stages)
     return stages

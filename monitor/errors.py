@@ -61,3 +61,9 @@ class UnknownExperimentError(UnderstudyError):
 
 class ExperimentStateError(UnderstudyError):
     """Something that cannot be done with an experiment now; the message says what can."""
+
+
+class ReplayError(UnderstudyError):
+    """A file of logged records that cannot be replayed; the message names file and line."""
+
+    exit_code = 2

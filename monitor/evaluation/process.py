@@ -55,8 +55,11 @@ def make_plane(settings: Settings, run_dir: Path, run: str) -> Plane:
     feedback = None
     if pipeline.experiments is not None:
         limits = pipeline.experiments.config.feedback
-        feedback = Feedback(settings.state_dir, limits.horizon, limits.max_size)
-        pipeline.experiments.offer = feedback.offer
+        try:
+            feedback = Feedback(settings.state_dir, limits.horizon, limits.max_size)
+            pipeline.experiments.offer = feedback.offer
+        except StateError as error:
+            log.error("%s; labels are refused until the next start", error)
     plane = Plane(
         settings=settings,
         run_dir=run_dir,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -63,7 +64,8 @@ class Experiments:
         self._routes = load_or_set_aside(self.state_dir)
         self._events: list[Event] = []
         self._dirty = False
-        self.audit.catch_up(self._routes.events)
+        with contextlib.suppress(OSError):  # tried again with the next change
+            self.audit.catch_up(self._routes.events)
         self.configure(config)
 
     # Configuration ------------------------------------------------------------------------------

@@ -93,6 +93,10 @@ class FeedbackStore:
         try:
             state_dir.mkdir(parents=True, exist_ok=True)
             self._db = self._open()
+        except (
+            sqlite3.OperationalError
+        ) as error:  # no room, no right: nothing is wrong with the file
+            raise StateError(f"{self.path}: cannot be used: {error}") from error
         except sqlite3.DatabaseError as error:
             aside = self.path.with_name(FILE_NAME + ".damaged")
             with contextlib.suppress(OSError):

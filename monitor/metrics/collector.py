@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 
 from monitor import __version__
 from monitor.evaluation.plane import BREAKER_STATES, NOT_SENT, Plane
+from monitor.metrics.experiments import experiment_families, feedback_families
 from monitor.metrics.families import (
     SERIES_LABELS,
     QuantileFamily,
@@ -67,6 +68,9 @@ class PlaneCollector(Collector):
         yield from self._gauges(snapshot)
         yield from self._evaluation()
         yield from self._service(snapshot)
+        yield from experiment_families(self._plane, snapshot)
+        if self._plane.feedback is not None:
+            yield from feedback_families(self._plane.feedback)
 
     def _workers(self, snapshot: Snapshot) -> Iterator[Metric]:
         for source, name, text, labels in _COUNTED:
@@ -121,10 +125,11 @@ class PlaneCollector(Collector):
 
     def _gauges(self, snapshot: Snapshot) -> Iterator[Metric]:
         def summed(name: str, labels: tuple[str, ...]) -> list[tuple[list[str], float]]:
-            return [
-                (pick(have, labels), sum(by_slot.values()))
-                for have, by_slot in snapshot.gauges_named(name).items()
-            ]
+            found: dict[tuple[str, ...], int] = {}
+            for have, by_slot in snapshot.gauges_named(name).items():
+                key = tuple(pick(have, labels))
+                found[key] = found.get(key, 0) + sum(by_slot.values())
+            return [(list(key), value) for key, value in found.items()]
 
         yield gauge(
             "in_flight_requests",
@@ -161,6 +166,16 @@ class PlaneCollector(Collector):
             [
                 ([*pick(have, ("arm",)), state], list(by_slot.values()).count(number))
                 for have, by_slot in snapshot.gauges_named("breaker").items()
+                for number, state in enumerate(BREAKER_STATES)
+            ],
+        )
+        yield gauge(
+            "serving_breaker_workers",
+            "The same for a challenger that serves clients.",
+            ("arm", "state"),
+            [
+                ([*pick(have, ("arm",)), state], list(by_slot.values()).count(number))
+                for have, by_slot in snapshot.gauges_named("serving_breaker").items()
                 for number, state in enumerate(BREAKER_STATES)
             ],
         )

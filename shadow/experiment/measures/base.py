@@ -187,11 +187,17 @@ class FirstValues:
         self.enough = enough
         self.arms: list[list[float]] = [[], []]
 
-    def add(self, arms: Array, values: Array) -> bool:
-        """Take values; True once there are enough."""
-        rounded = values.astype(np.float32)
+    def add(self, arms: Array, values: Array) -> int:
+        """Take as many of the values as are needed, in their order; how many that were."""
+        needed = self.enough - len(self)
+        rounded, arms = values[:needed].astype(np.float32), arms[:needed]
         for side in (0, 1):
             self.arms[side] += rounded[arms == side].tolist()
+        return int(rounded.size)
+
+    @property
+    def complete(self) -> bool:
+        """Whether there are enough."""
         return len(self) >= self.enough
 
     def __len__(self) -> int:
@@ -218,7 +224,7 @@ def log_calibrated(p: float) -> float:
 
     (1 - p + p ln p)/(p ln^2 p), the calibrator of Vovk & Wang, "E-values" (Ann. Stat. 2021), eq. 2.
     """
-    if p >= 1.0:
-        return -math.log(2.0)
     log_p = math.log(max(p, 1e-300))
-    return math.log1p(-p + p * log_p) - log_p - 2.0 * math.log(-log_p) if log_p < -1e-6 else -0.7
+    if log_p > -1e-3:
+        return -math.log(2.0)  # the limit: the terms below would cancel
+    return math.log1p(-p + p * log_p) - log_p - 2.0 * math.log(-log_p)

@@ -34,8 +34,8 @@ class Distribution(Measure):
         self._test: KolmogorovSmirnov | None = None
 
     def update_pairs(self, champion: Array, challenger: Array) -> None:
-        arms = np.repeat(np.array((0.0, 1.0)), champion.size)
-        self._take(arms, np.concatenate((champion, challenger)))
+        arms = np.tile(np.array((0.0, 1.0)), champion.size)
+        self._take(arms, np.stack((champion, challenger), axis=1).ravel())
 
     def update_split(self, arms: Array, values: Array, share: Array) -> None:
         self._take(arms, values)
@@ -43,11 +43,14 @@ class Distribution(Measure):
     def _take(self, arms: Array, values: Array) -> None:
         self._count_split(arms)
         if self._test is None:
-            if not self._first.add(arms, values):
+            used = self._first.add(arms, values)
+            if not self._first.complete:
                 return
-            arms, values = self._first.release()
-            inner = np.quantile(values, np.linspace(0.0, 1.0, _EDGES + 1), method="higher")
+            arms, values = arms[used:], values[used:]
+            first = self._first.release()
+            inner = np.quantile(first[1], np.linspace(0.0, 1.0, _EDGES + 1), method="higher")
             self._test = KolmogorovSmirnov(np.unique(inner), _LEAST)
+            self._test.update(*first)
         self._test.update(arms, values)
 
     def _log_es(self) -> tuple[float, float]:

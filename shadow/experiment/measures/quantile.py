@@ -64,8 +64,8 @@ class Quantile(Measure):
         return test
 
     def update_pairs(self, champion: Array, challenger: Array) -> None:
-        arms = np.repeat(np.array((0.0, 1.0)), champion.size)
-        self._take(arms, np.concatenate((champion, challenger)))
+        arms = np.tile(np.array((0.0, 1.0)), champion.size)
+        self._take(arms, np.stack((champion, challenger), axis=1).ravel())
 
     def update_split(self, arms: Array, values: Array, share: Array) -> None:
         self._take(arms, values)
@@ -76,12 +76,18 @@ class Quantile(Measure):
         arms, values = arms[keep], values[keep]
         self._count_split(arms)
         if self._histograms is None:
-            if not self._first.add(arms, values):
+            used = self._first.add(arms, values)
+            if not self._first.complete:
                 return
-            arms, values = self._first.release()
-            centre = float(np.quantile(values, self.hypothesis.metric.p))
+            arms, values = arms[used:], values[used:]
+            first = self._first.release()
+            centre = float(np.quantile(first[1], self.hypothesis.metric.p))
             self._edges = edges_around(centre, doublings=2.5, per_doubling=48)
             self._build(TwoHistograms(self._edges))
+            self._add(*first)
+        self._add(arms, values)
+
+    def _add(self, arms: Array, values: Array) -> None:
         assert self._histograms is not None
         self._histograms.update(arms, values)
 

@@ -28,34 +28,43 @@ class Tail(Measure):
         self._first = FirstValues(_FIRST)
         self._detector: TailDetector | None = None
 
-    def _set_up(self, champion: Array) -> bool:
-        """Whether the thresholds stand; what comes before they do is only used to set them."""
-        if self._detector is not None:
-            return True
-        if self._first.add(np.zeros(champion.size), champion):
+    def _set_up(self, champion: Array) -> int:
+        """Set the thresholds by the first values of the champion; how many of these went into that.
+
+        Values that are nearly all alike set none, and the next ones are tried.
+        """
+        used = self._first.add(np.zeros(champion.size), champion)
+        if self._first.complete:
             values = np.sort(self._first.release()[1])
             edges = np.unique(values)
-            counts = np.concatenate(
-                (np.diff(np.searchsorted(values, edges, side="right"), prepend=0), [0])
-            )
+            counts = np.diff(np.searchsorted(values, edges, side="right"), prepend=0)
             if edges.size > 10:
-                thresholds, levels = tail_thresholds(edges, counts)
+                thresholds, levels = tail_thresholds(edges, np.concatenate((counts, [0])))
                 self._detector = TailDetector(
                     thresholds,
                     levels,
                     "greater" if self.hypothesis.lower_is_better else "less",
                     ratio=1.0 + self.hypothesis.margin.value,
                 )
-        return False
+        return used
 
     def update_pairs(self, champion: Array, challenger: Array) -> None:
         self._count_pairs(champion.size)
-        if self._set_up(champion) and self._detector is not None:
+        while self._detector is None and champion.size:
+            used = self._set_up(champion)
+            champion, challenger = champion[used:], challenger[used:]
+        if self._detector is not None and champion.size:
             self._detector.update_pairs(champion, challenger)
 
     def update_split(self, arms: Array, values: Array, share: Array) -> None:
         self._count_split(arms)
-        if self._set_up(values[arms == 0.0]) and self._detector is not None:
+        while self._detector is None and values.size:
+            champions = np.flatnonzero(arms == 0.0)
+            used = self._set_up(values[champions])
+            # Up to the champion's last record that was used, or all when none is left.
+            end = int(champions[used - 1]) + 1 if 0 < used < champions.size else values.size
+            arms, values, share = arms[end:], values[end:], share[end:]
+        if self._detector is not None and values.size:
             self._detector.update(arms, values, share)
 
     def _log_es(self) -> tuple[float, float]:

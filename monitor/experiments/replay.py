@@ -1,0 +1,188 @@
+"""The same evaluation on a file of logged pairs or records, with the same numbers as live.
+
+Pairs have columns ``champion.NAME`` and ``challenger.NAME``; records of split traffic have ``arm``
+(champion or challenger, or 0 and 1), ``share`` (the challenger's at the time of assignment) and
+``NAME``. The names are those of :mod:`shadow.experiment.batches`: error, timeout, latency (seconds),
+cost, disagreement, field:OUTPUT, correct, reward. An empty cell is a value that is not there.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from monitor.config.experiment import Experiment as Declared
+from monitor.errors import ReplayError
+from monitor.experiments.rules import rules_of
+from shadow.experiment import Decision, Experiment, Pairs, Split
+
+BATCH = 4096
+_ARMS = {"champion": 0.0, "challenger": 1.0, "0": 0.0, "1": 1.0}
+_BINARY = ("error", "timeout", "disagreement", "correct")
+
+
+class Replay:
+    """An experiment fed from a file. ``rows`` counts what was read, ``mode`` is known then."""
+
+    def __init__(self, declared: Declared) -> None:
+        self.challenger = declared.challengers[0]
+        by_unit = declared.unit.by != "request"
+        self.experiment = Experiment(
+            declared.name, [self.challenger], rules_of(declared), by_unit=by_unit
+        )
+        self.columns = sorted({h.column for h in self.experiment.rules.hypotheses})
+        self.rows = 0
+        self.mode = "shadow"
+        self._first = True
+
+    def read(self, path: Path, progress: Callable[[int], None] | None = None) -> Decision:
+        """Take the whole file; the decision at its end. Raises ReplayError naming file and line."""
+        batch: list[tuple[int, Mapping[str, Any]]] = []
+        for line in rows_of(path):
+            batch.append(line)
+            if len(batch) >= BATCH:
+                self._take(path, batch)
+                batch = []
+                if progress is not None:
+                    progress(self.rows)
+        if batch:
+            self._take(path, batch)
+        if not self.rows:
+            raise ReplayError(f"{path}: there is no row in it")
+        return self.decision()
+
+    def decision(self) -> Decision:
+        """As of what was read so far."""
+        return self.experiment.decide(self.mode, 0.0)[self.challenger]
+
+    def _take(self, path: Path, batch: list[tuple[int, Mapping[str, Any]]]) -> None:
+        if self._first:
+            self._set_up(path, batch[0][1])
+        contest = self.experiment.contests[self.challenger]
+        if self.mode == "shadow":
+            columns = {
+                name: (
+                    self._values(path, batch, f"champion.{name}", name),
+                    self._values(path, batch, f"challenger.{name}", name),
+                )
+                for name in self.columns
+            }
+            contest.update_pairs(Pairs(columns, len(batch)))
+        else:
+            arms = np.array([self._arm(path, number, row) for number, row in batch])
+            share = self._values(path, batch, "share", "share")
+            bad = ~((share > 0.0) & (share < 1.0))
+            if bad.any():
+                number = batch[int(np.argmax(bad))][0]
+                raise ReplayError(f"{path}: line {number}: share: must lie between 0 and 1")
+            columns_ = {name: self._values(path, batch, name, name) for name in self.columns}
+            contest.update_split(Split(arms, share, columns_))
+        self.rows += len(batch)
+
+    def _set_up(self, path: Path, row: Mapping[str, Any]) -> None:
+        """What kind of file it is, by the columns of its first row."""
+        self._first = False
+        self.mode = "split" if "arm" in row else "shadow"
+        if self.mode == "split" and "share" not in row:
+            raise ReplayError(f"{path}: the column share is missing: the challenger's probability")
+        wanted = [f"champion.{n}" for n in self.columns] if self.mode == "shadow" else self.columns
+        if not set(wanted) & set(row):
+            raise ReplayError(
+                f"{path}: none of the columns {', '.join(wanted)} is there; there are "
+                f"{', '.join(map(str, row))}"
+            )
+
+    def _values(
+        self, path: Path, batch: list[tuple[int, Mapping[str, Any]]], column: str, name: str
+    ) -> np.ndarray:
+        found = np.empty(len(batch))
+        for i, (number, row) in enumerate(batch):
+            cell = row.get(column)
+            if cell is None or cell == "":
+                found[i] = math.nan
+                continue
+            try:
+                value = float(cell)
+            except (TypeError, ValueError):
+                raise ReplayError(
+                    f"{path}: line {number}: {column}: {cell!r} is no number"
+                ) from None
+            if name in _BINARY and value not in (0.0, 1.0):
+                raise ReplayError(f"{path}: line {number}: {column}: must be 0 or 1, not {cell!r}")
+            if not math.isfinite(value):
+                raise ReplayError(f"{path}: line {number}: {column}: must be finite, not {cell!r}")
+            found[i] = value
+        return found
+
+    @staticmethod
+    def _arm(path: Path, number: int, row: Mapping[str, Any]) -> float:
+        arm = _ARMS.get(str(row.get("arm")))
+        if arm is None:
+            raise ReplayError(
+                f"{path}: line {number}: arm: must be champion or challenger, not {row.get('arm')!r}"
+            )
+        return arm
+
+
+def rows_of(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Rows of a CSV, JSONL or Parquet file, each with the number of its line. Raises ReplayError."""
+    kind = path.suffix.lower()
+    try:
+        if kind == ".csv":
+            yield from _csv(path)
+        elif kind in (".jsonl", ".ndjson"):
+            yield from _jsonl(path)
+        elif kind == ".parquet":
+            yield from _parquet(path)
+        else:
+            raise ReplayError(f"{path}: must end in .csv, .jsonl or .parquet")
+    except OSError as error:
+        raise ReplayError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise ReplayError(f"{path}: is not UTF-8") from error
+
+
+def _csv(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    with open(path, newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        for row in reader:
+            if None in row or None in row.values():
+                raise ReplayError(f"{path}: line {reader.line_num}: another number of cells")
+            yield reader.line_num, row
+
+
+def _jsonl(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                try:
+                    row = orjson.loads(line)
+                except orjson.JSONDecodeError as error:
+                    raise ReplayError(f"{path}: line {number}: is no JSON: {error}") from error
+                if not isinstance(row, dict):
+                    raise ReplayError(f"{path}: line {number}: must be an object")
+                yield number, row
+
+
+def _parquet(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    try:
+        from pyarrow import ArrowInvalid, parquet
+    except ImportError:
+        raise ReplayError(
+            f"{path}: reading Parquet needs pyarrow: pip install 'understudy[parquet]'"
+        ) from None
+    try:
+        file = parquet.ParquetFile(path)
+    except ArrowInvalid as error:
+        raise ReplayError(f"{path}: is no Parquet file: {error}") from error
+    number = 0
+    for part in file.iter_batches(BATCH):
+        for row in part.to_pylist():
+            number += 1
+            yield number, row

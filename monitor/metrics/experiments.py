@@ -1,0 +1,115 @@
+"""Experiments and feedback as metric families."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from prometheus_client.core import Metric
+
+from monitor.evaluation.plane import Plane
+from monitor.experiments.summary import DECISIONS
+from monitor.feedback.service import Feedback
+from monitor.feedback.store import OUTCOMES
+from monitor.metrics.families import counter, gauge, pick
+from monitor.sketch.reader import Snapshot
+
+_WHO = ("experiment", "challenger")
+
+
+def experiment_families(plane: Plane, snapshot: Snapshot) -> Iterator[Metric]:
+    """Effects with their bounds, evidence, decisions, shares, and what could not be assigned.
+
+    A bound that is infinite is left out: there is nothing to say yet.
+    """
+    effects: list[tuple[list[str], float]] = []
+    evidence: list[tuple[list[str], float]] = []
+    decisions: list[tuple[list[str], float]] = []
+    weights: list[tuple[list[str], float]] = []
+    requests: list[tuple[list[str], float]] = []
+    experiments = plane.experiments
+    for name, live in experiments.live.items() if experiments is not None else ():
+        for challenger, contestant in live.contestants.items():
+            who = [name, challenger]
+            verdict = contestant.decision.verdict
+            decisions += [([*who, one], float(one == verdict)) for one in DECISIONS]
+            weights.append((who, contestant.rollout.weight))
+            requests.append(
+                (who, float(live.experiment.contests[challenger].requests(contestant.mode)))
+            )
+            for item in contestant.decision.evidence:
+                bounds = {"lower": item.difference.lower, "upper": item.difference.upper}
+                if None not in item.estimates:
+                    champion, theirs = item.estimates
+                    bounds["estimate"] = (theirs or 0.0) - (champion or 0.0)
+                effects += [
+                    ([*who, item.name, bound], value)
+                    for bound, value in bounds.items()
+                    if math.isfinite(value)
+                ]
+                for about, log_e in (("pass", item.log_pass), ("harm", item.log_harm)):
+                    evidence.append(([*who, item.name, about], math.exp(min(log_e, 700.0))))
+    yield gauge(
+        "experiment_effect",
+        "Challenger minus champion: estimate, and bounds that hold at all times.",
+        (*_WHO, "metric", "bound"),
+        effects,
+    )
+    yield gauge(
+        "experiment_e_value",
+        "Evidence that a claim holds (pass) or that there is harm.",
+        (*_WHO, "metric", "about"),
+        evidence,
+    )
+    yield gauge(
+        "experiment_decision", "1 for the present decision.", (*_WHO, "decision"), decisions
+    )
+    yield gauge(
+        "experiment_weight", "Share of the units that the challenger is to serve.", _WHO, weights
+    )
+    yield gauge(
+        "experiment_requests",
+        "Requests of the challenger's own in the present mode.",
+        _WHO,
+        requests,
+    )
+    for source, text, names in (
+        ("unassigned", "Requests without a unit.", ("experiment", "reason")),
+        (
+            "diverted",
+            "Requests of a challenger that the champion served: the breaker was open.",
+            ("experiment",),
+        ),
+    ):
+        found = snapshot.counters_named(source).items()
+        values = [(pick(have, names), value) for have, value in found]
+        yield counter(f"experiment_{source}", text, names, values)
+
+
+def feedback_families(feedback: Feedback) -> Iterator[Metric]:
+    """Labels by what became of them, and how late they come."""
+    summary = feedback.summary()
+    yield counter(
+        "feedback",
+        "Labels and rewards by what became of them.",
+        ("outcome",),
+        [([outcome], summary["labels"].get(outcome, 0)) for outcome in OUTCOMES],
+    )
+    yield gauge(
+        "feedback_waiting",
+        "Predictions and labels in the store; orphans are labels without a prediction.",
+        ("what",),
+        [([what], count) for what, count in summary["waiting"].items()],
+    )
+    yield counter(
+        "feedback_purged",
+        "Predictions and labels let go of before they met, by reason.",
+        ("reason",),
+        [([reason], n) for reason, n in (*summary["purged"].items(), ("queue", feedback.dropped))],
+    )
+    yield gauge(
+        "feedback_delay_seconds",
+        "Mean time from prediction to label since the start, by arm: it should not differ.",
+        ("arm",),
+        [([arm], item["mean_seconds"]) for arm, item in summary["delays"].items()],
+    )

@@ -1,0 +1,372 @@
+"""Experiments: what may be declared, what the measures gather, and what is decided from it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from shadow.experiment import (
+    DEFAULT_METRICS,
+    Experiment,
+    ExperimentError,
+    Hypothesis,
+    Margin,
+    Pairs,
+    Rules,
+    Split,
+    Unit,
+)
+from shadow.experiment.measures import measure_for
+from shadow.experiment.measures.base import log_calibrated
+
+BAD: list[tuple[list[dict[str, Any]], str, str]] = [
+    ([{"metric": "error_rate", "margin": 0.01}], "metrics[0].margin", "has no unit"),
+    ([{"metric": "error_rate", "margin": "1 ms"}], "metrics[0].margin", "does not fit"),
+    ([{"metric": "error_rate", "margin": "-1 pp"}], "metrics[0].margin", "at least 0"),
+    ([{"metric": "error_rate", "margin": "1 apple"}], "metrics[0].margin", "is no unit"),
+    ([{"metric": "error_rate", "margin": "much"}], "metrics[0].margin", "is no margin"),
+    ([{"metric": "error_rate", "margin": True}], "metrics[0].margin", "must be a text"),
+    ([{"metric": "error_rate"}], "metrics[0].margin", "is needed"),
+    ([{"metric": "error_rate", "margin": 0}], "metrics[0].margin", "must be above 0"),
+    ([{"metric": "eror_rate", "margin": "1 pp"}], "metrics[0].metric", "does not exist"),
+    ([{"metric": "prediction", "margin": "1 units"}], "metrics[0].field", "needs the name"),
+    ([{"metric": "error_rate", "margin": "1 pp", "field": "x"}], "metrics[0].field", "not about"),
+    ([{"metric": "error_rate", "margin": "1 pp", "odd": 1}], "metrics[0].odd", "is not known"),
+    ([{"metric": "error_rate", "margin": "1 pp", "role": "hope"}], "metrics[0].role", "must be"),
+    ([{"metric": "latency_tail", "role": "success"}], "metrics[0].role", "only be a guardrail"),
+    ([{"metric": "latency_tail"}], "metrics", "only watch"),
+    ([], "metrics", "at least one"),
+    (
+        [{"metric": "accuracy", "role": "success", "effect": "120 pp"}],
+        "metrics[0].effect",
+        "outside the bounds",
+    ),
+    (
+        [{"metric": "reward", "margin": "1 units", "bounds": [1, 0]}],
+        "metrics[0].bounds",
+        "lower must be below",
+    ),
+    (
+        [{"metric": "error_rate", "margin": "1 pp", "bounds": [0, 1]}],
+        "metrics[0].bounds",
+        "none to declare",
+    ),
+    (
+        [
+            {"metric": "error_rate", "margin": "1 pp", "alpha": 0.04},
+            {"metric": "timeout_rate", "margin": "1 pp", "alpha": 0.02},
+        ],
+        "metrics",
+        "budget is 0.05",
+    ),
+    (
+        [
+            {"metric": "error_rate", "margin": "1 pp", "alpha": 0.05},
+            {"metric": "timeout_rate", "margin": "1 pp"},
+        ],
+        "metrics",
+        "none left",
+    ),
+    ([{"metric": "error_rate", "margin": "1 pp"}] * 2, "metrics[1].metric", "already metrics[0]"),
+]
+
+
+@pytest.mark.parametrize(("metrics", "path", "message"), BAD, ids=[f"{p} {m}" for _, p, m in BAD])
+def test_what_is_wrong_is_named_by_its_path(
+    metrics: list[dict[str, Any]], path: str, message: str
+) -> None:
+    with pytest.raises(ExperimentError) as caught:
+        Rules.parse(metrics)
+    assert caught.value.path == path
+    assert message in caught.value.problem
+
+
+def test_margins_have_units() -> None:
+    assert Margin.parse("0.5 pp", Unit.POINTS) == Margin(0.005, Unit.POINTS)
+    assert Margin.parse("20ms", Unit.SECONDS) == Margin(0.02, Unit.SECONDS)
+    assert Margin.parse("5 %", Unit.SECONDS).relative
+    assert not Margin.parse("0 %", Unit.SECONDS).relative
+    assert str(Margin.parse("20 ms", Unit.SECONDS)) == "20 ms"
+
+
+def test_shares_of_alpha_divide_what_is_left() -> None:
+    rules = Rules.parse(
+        [
+            {"metric": "error_rate", "margin": "1 pp", "alpha": 0.03},
+            {"metric": "timeout_rate", "margin": "1 pp"},
+            {"metric": "latency_p99", "margin": "10 %"},
+        ]
+    )
+    assert [h.alpha for h in rules.hypotheses] == pytest.approx([0.03, 0.01, 0.01])
+
+
+RATE = {"metric": "error_rate", "margin": "1 pp"}
+KINDS: list[tuple[dict[str, Any], bool]] = [
+    (RATE, True),
+    (RATE, False),
+    ({"metric": "error_rate", "margin": "50 %"}, True),
+    ({"metric": "error_rate", "margin": "50 %"}, False),
+    ({"metric": "accuracy", "role": "success"}, True),
+    ({"metric": "latency_mean", "margin": "10 %"}, True),
+    ({"metric": "latency_mean", "margin": "5 ms"}, False),
+    ({"metric": "reward", "margin": "0.1 units", "bounds": [0, 1]}, True),
+    ({"metric": "reward", "margin": "0.1 units", "bounds": [0, 1]}, False),
+    ({"metric": "latency_p99", "margin": "20 %"}, True),
+    ({"metric": "latency_p95", "margin": "10 ms"}, False),
+    ({"metric": "latency_tail", "margin": "20 %"}, True),
+    ({"metric": "latency_tail"}, False),
+    ({"metric": "prediction_distribution", "field": "p", "margin": "5 pp"}, True),
+    ({"metric": "prediction_distribution", "field": "p"}, False),
+]
+
+
+def values(hypothesis: Hypothesis, rng: np.random.Generator, n: int) -> np.ndarray:
+    if hypothesis.metric.statistic.value == "rate":
+        return (rng.random(n) < 0.1).astype(float)
+    if hypothesis.column == "latency":
+        return rng.lognormal(-3.0, 0.5, n)
+    return rng.random(n)
+
+
+@pytest.mark.parametrize(("spec", "paired"), KINDS)
+def test_batches_restarts_and_size_of_a_measure(spec: dict[str, Any], paired: bool) -> None:
+    """One batch or many, with a trip through JSON in between: the same evidence, in 4 KB."""
+    hypothesis = Hypothesis.parse(spec, "m", 0.05)
+    rng = np.random.default_rng(7)
+    n = 6000
+    x, y, arms = values(hypothesis, rng, n), values(hypothesis, rng, n), rng.random(n) < 0.3
+    # What waits for its thresholds is kept in single precision.
+    x, y = (v.astype(np.float32).astype(float) for v in (x, y))
+
+    def feed(measure: Any, part: slice) -> None:
+        if paired:
+            measure.update_pairs(x[part], y[part])
+        else:
+            share = np.full(len(x[part]), 0.3)
+            measure.update_split(arms[part].astype(float), x[part], share)
+
+    whole = measure_for(hypothesis, paired=paired)
+    for start in range(0, n, 500):
+        feed(whole, slice(start, start + 500))
+    cut = measure_for(hypothesis, paired=paired)
+    largest = 0
+    for start in range(0, n, 100):
+        feed(cut, slice(start, start + 100))
+        state = json.loads(json.dumps(cut.to_dict(), allow_nan=False))
+        largest = max(largest, len(json.dumps(state)))
+        cut = measure_for(hypothesis, paired=paired)
+        cut.restore(state)
+    assert cut.n == whole.n
+    assert cut.estimates() == pytest.approx(whole.estimates())
+    assert cut.log_pass == pytest.approx(whole.log_pass, abs=1e-9)
+    assert cut.log_harm == pytest.approx(whole.log_harm, abs=1e-9)
+    assert largest <= 4096
+    whole.begin_epoch()
+    assert whole.log_pass == pytest.approx(whole.log_pass)
+
+
+@pytest.mark.parametrize(("spec", "paired"), KINDS)
+def test_two_replicas_add_up(spec: dict[str, Any], paired: bool) -> None:
+    hypothesis = Hypothesis.parse(spec, "m", 0.05)
+    rng = np.random.default_rng(11)
+    parts = []
+    for _ in range(2):
+        measure = measure_for(hypothesis, paired=paired)
+        x, y = values(hypothesis, rng, 2000), values(hypothesis, rng, 2000)
+        if paired:
+            measure.update_pairs(x, y)
+        else:
+            arms = (rng.random(2000) < 0.5).astype(float)
+            measure.update_split(arms, x, np.full(2000, 0.5))
+        parts.append(measure)
+    if hypothesis.metric.statistic.value in ("tail", "quantile", "distribution"):
+        return  # thresholds and edges are each replica's own: evidence is merged as e-values
+    both = parts[0].merge(parts[1])
+    assert both.n == [a + b for a, b in zip(parts[0].n, parts[1].n, strict=True)]
+    assert np.isfinite(both.log_pass)
+
+
+def test_an_epoch_keeps_evidence_as_a_product() -> None:
+    hypothesis = Hypothesis.parse({"metric": "latency_mean", "margin": "10 %"}, "m", 0.05)
+    rng = np.random.default_rng(3)
+    measure = measure_for(hypothesis, paired=False)
+    total = 0.0
+    for share in (0.1, 0.5):
+        arms = (rng.random(3000) < share).astype(float)
+        fresh = measure_for(hypothesis, paired=False)
+        for one in (measure, fresh):
+            one.update_split(arms, rng.lognormal(-3, 0.4, 3000), np.full(3000, share))
+        total = measure.log_pass
+        measure.begin_epoch()
+        assert measure.log_pass == pytest.approx(total)
+    assert measure.estimates() == (None, None)
+
+
+def split(rng: np.random.Generator, n: int, share: float, error: tuple[float, float]) -> Split:
+    arms = (rng.random(n) < share).astype(float)
+    rates = np.where(arms == 1.0, error[1], error[0])
+    return Split(arms, np.full(n, share), {"error": (rng.random(n) < rates).astype(float)})
+
+
+def experiment(metrics: list[dict[str, Any]], challengers: int = 1, **rules: Any) -> Experiment:
+    names = [f"c{i}" for i in range(challengers)]
+    return Experiment("x", names, Rules.parse(metrics, **rules))
+
+
+def test_ten_times_the_errors_are_off_the_stage_within_200_requests() -> None:
+    """Champion 1 %, challenger 10 %, at a share of 5 %; 60 streams.
+
+    Each stays longer than 200 of the challenger's own requests with probability below 0.02 (found
+    by simulating 2,000), so that more than 12 of 60 do has probability below 1e-9.
+    """
+    late = 0
+    for seed in range(60):
+        one = experiment([RATE])
+        rng = np.random.default_rng(seed)
+        contest = one.contests["c0"]
+        while contest.served[1] < 200:
+            contest.update_split(split(rng, 100, 0.05, (0.01, 0.10)))
+            if one.decide("split", 1.0)["c0"].verdict == "rollback":
+                break
+        else:
+            late += 1
+    assert late <= 12
+
+
+def test_a_challenger_at_the_margin_is_hardly_ever_promoted() -> None:
+    """Exactly at the margin, with a look after every batch: at most alpha are ever promoted.
+
+    Of 200 streams with probability at most 0.05 each, more than 30 is a matter of 1e-7.
+    """
+    promoted = 0
+    for seed in range(200):
+        one = experiment([RATE], minimum=0)
+        rng = np.random.default_rng(1000 + seed)
+        for _ in range(40):
+            one.contests["c0"].update_split(split(rng, 250, 0.3, (0.05, 0.06)))
+            if one.decide("split", 1.0)["c0"].verdict == "promote":
+                promoted += 1
+                break
+    assert stats.binom.sf(30, 200, 0.05) < 1e-6
+    assert promoted <= 30
+
+
+def test_without_traffic_nothing_is_decided() -> None:
+    one = experiment(list(DEFAULT_METRICS), max_seconds=10.0)
+    for mode in ("shadow", "split"):
+        decision = one.decide(mode, 1e9)["c0"]
+        assert (decision.verdict, decision.reasons) == ("continue", ("no traffic yet",))
+
+
+def test_a_split_that_is_not_honoured_is_invalid_and_stays_so() -> None:
+    one = experiment([RATE])
+    rng = np.random.default_rng(5)
+    one.contests["c0"].update_split(split(rng, 4000, 0.5, (0.01, 0.01)))
+    one.assigned([2400, 1600], [0.5, 0.5])
+    decision = one.decide("split", 1.0)["c0"]
+    assert decision.verdict == "invalid"
+    assert "not honoured" in decision.reasons[0]
+    copy = experiment([RATE])
+    copy.restore(json.loads(json.dumps(one.to_dict(), allow_nan=False)))
+    assert copy.decide("split", 1.0)["c0"].verdict == "invalid"
+
+
+def test_an_honoured_split_over_several_weights_is_not_invalid() -> None:
+    one = experiment([RATE])
+    rng = np.random.default_rng(6)
+    for share in (0.01, 0.05, 0.25, 0.5):
+        challenger = int(rng.binomial(20_000, share))
+        one.assigned([20_000 - challenger, challenger], [1.0 - share, share])
+    assert one.split_honoured
+
+
+def test_harm_wins_over_benefit_and_stays() -> None:
+    metrics = [RATE, {"metric": "accuracy", "role": "success", "base_rate": 0.5}]
+    one = experiment(metrics)
+    rng = np.random.default_rng(8)
+    n = 20_000
+    arms = (rng.random(n) < 0.5).astype(float)
+    error = (rng.random(n) < np.where(arms == 1, 0.2, 0.01)).astype(float)
+    correct = (rng.random(n) < np.where(arms == 1, 0.9, 0.5)).astype(float)
+    contest = one.contests["c0"]
+    contest.update_split(Split(arms, np.full(n, 0.5), {"error": error, "correct": correct}))
+    decision = one.decide("split", 1.0)["c0"]
+    assert decision.verdict == "rollback"
+    assert "error_rate is worse by more than 1 pp" in decision.reasons[0]
+    status = {item.name: item.status for item in decision.evidence}
+    assert status == {"error_rate": "harmed", "accuracy": "passed"}
+    arms = (rng.random(n) < 0.5).astype(float)
+    contest.update_split(Split(arms, np.full(n, 0.5), {"error": np.zeros(n)}))
+    assert one.decide("split", 1.0)["c0"].verdict == "rollback"
+
+
+def test_futility_and_the_end_of_time() -> None:
+    success = {"metric": "accuracy", "role": "success", "effect": "10 pp", "base_rate": 0.5}
+    one = experiment([success])
+    rng = np.random.default_rng(9)
+    y = (rng.random(30_000) < 0.5).astype(float)
+    one.contests["c0"].update_pairs(Pairs({"correct": (y, y)}, y.size))
+    decision = one.decide("shadow", 1.0)["c0"]
+    assert decision.verdict == "rollback"
+    assert "an improvement of 10 pp is excluded" in decision.reasons[0]
+    for at_end, verdict in (("rollback", "rollback"), ("continue", "continue")):
+        one = experiment([success], max_seconds=60.0, at_end=at_end)
+        one.contests["c0"].update_pairs(Pairs({"correct": (y[:50], y[:50])}, 50))
+        assert one.decide("shadow", 59.0)["c0"].verdict == "continue"
+        decision = one.decide("shadow", 60.0)["c0"]
+        assert decision.verdict == verdict
+        assert "the time that was set is up" in decision.reasons[0]
+
+
+def test_latency_of_copies_is_shown_and_decides_nothing() -> None:
+    one = experiment(list(DEFAULT_METRICS))
+    rng = np.random.default_rng(10)
+    x = rng.lognormal(-3, 0.3, 20_000)
+    zero = np.zeros(x.size)
+    columns = {"error": (zero, zero), "timeout": (zero, zero), "latency": (x, 3 * x)}
+    one.contests["c0"].update_pairs(Pairs(columns, x.size))
+    decision = one.decide("shadow", 1.0)["c0"]
+    assert decision.verdict == "promote"
+    by_name = {item.name: item for item in decision.evidence}
+    assert by_name["latency_p99"].status == "shown"
+    assert by_name["latency_p99"].log_harm > 5.0
+    assert "share their load" in by_name["latency_p99"].note
+
+
+def test_of_several_challengers_at_most_one_is_promoted() -> None:
+    one = experiment([{"metric": "accuracy", "role": "success", "base_rate": 0.5}], 3)
+    rng = np.random.default_rng(12)
+    champion = (rng.random(5000) < 0.5).astype(float)
+    for name, rate in (("c0", 0.6), ("c1", 0.7), ("c2", 0.5)):
+        challenger = (rng.random(5000) < rate).astype(float)
+        one.contests[name].update_pairs(Pairs({"correct": (champion, challenger)}, 5000))
+    verdicts = {name: d.verdict for name, d in one.decide("shadow", 1.0).items()}
+    assert verdicts == {"c0": "continue", "c1": "promote", "c2": "continue"}
+
+
+def test_values_out_of_bounds_are_counted_and_left_out() -> None:
+    one = experiment([{"metric": "reward", "margin": "0.1 units", "bounds": [0, 1]}])
+    rewards = np.array([0.5, 1.5, 0.2, -0.1])
+    one.contests["c0"].update_pairs(Pairs({"reward": (rewards, np.full(4, 0.5))}, 4))
+    evidence = one.decide("shadow", 1.0)["c0"].evidence[0]
+    assert (evidence.outside, evidence.records) == (2, (2, 2))
+
+
+def test_what_was_gathered_for_another_margin_is_not_used() -> None:
+    one = experiment([RATE])
+    one.contests["c0"].update_split(split(np.random.default_rng(2), 1000, 0.5, (0.1, 0.1)))
+    other = experiment([{"metric": "error_rate", "margin": "2 pp"}])
+    other.restore(one.to_dict())
+    assert other.decide("split", 1.0)["c0"].evidence[0].records == (0, 0)
+
+
+def test_the_calibrator_is_an_e_value_under_the_null() -> None:
+    """Its integral over p in (0, 1) is 1; it grows as p falls."""
+    p = (np.arange(200_000) + 0.5) / 200_000
+    e = np.exp([log_calibrated(float(x)) for x in p])
+    assert np.mean(e) < 1.0
+    assert np.all(np.diff(e) < 1e-3)

@@ -12,6 +12,7 @@ the oldest that was kept, so that files that are missing show.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -62,6 +63,8 @@ class AuditLog:
         json.dumps(event, allow_nan=False)
         if not self._whole():
             self._open((self._seq, self._hash))
+        if not self._whole():
+            raise OSError(errno.EIO, "a torn line could not be cut off", str(self.path))
         if self._size >= self._file_bytes:
             self._rotate()
         self._begin_file()
@@ -149,13 +152,16 @@ class AuditLog:
             self._took(line, entry or {}, (entry or {}).get("seq"))
         if last is not None and last != (self._seq, self._hash):
             notes.append(f"line {last[0]} was the last one, now it is another, {self._seq}")
+        for note in notes:
+            log.warning("%s: %s", self.path, note)
+        if not self._whole():
+            return
         try:
             numbers = [n for n in range(1, self._files + 1) if self._older(n).exists()]
             if len(numbers) < max(numbers, default=0):
                 self._rotate()  # A crash came in between.
             self._begin_file()
             for note in notes:
-                log.warning("%s: %s", self.path, note)
                 event = {"kind": "mended", "who": "understudy", "why": note}
                 self._write(event, datetime.now(UTC))
         except OSError as error:
@@ -164,14 +170,17 @@ class AuditLog:
     def _cut_off(self) -> int:
         """Cut a last line without an end off; how many bytes it had."""
         try:
-            with open(self.path, "r+b") as file:
-                data = file.read()
-                self._size = data.rfind(b"\n") + 1
-                if self._size < len(data):
-                    file.truncate(self._size)
-                    os.fsync(file.fileno())
+            data = self.path.read_bytes()
         except FileNotFoundError:
             return 0
+        self._size = data.rfind(b"\n") + 1
+        if self._size < len(data):
+            try:
+                os.truncate(self.path, self._size)
+            except OSError as error:
+                # Nothing is appended until it can be done.
+                log.error("%s: a torn line cannot be cut off: %s", self.path, error)
+                return 0
         return len(data) - self._size
 
     def _took(self, line: bytes, event: Mapping[str, Any], seq: object = None) -> None:

@@ -2,8 +2,9 @@
 
 Pairs have columns ``champion.NAME`` and ``challenger.NAME``; records of split traffic have ``arm``
 (champion or challenger, or 0 and 1), ``share`` (the challenger's at the time of assignment) and
-``NAME``. The names are those of :mod:`shadow.experiment.batches`: error, timeout, latency (seconds),
-cost, disagreement, field:OUTPUT, correct, reward. An empty cell is a value that is not there.
+``NAME``. The names are those of :mod:`shadow.experiment.batches`: error, timeout, latency (in
+seconds), cost, disagreement, field:OUTPUT, correct, reward. An empty cell is a value that is not
+there.
 """
 
 from __future__ import annotations
@@ -107,31 +108,30 @@ class Replay:
             if cell is None or cell == "":
                 found[i] = math.nan
                 continue
+            place = f"{path}: line {number}: {column}"
             try:
                 value = float(cell)
             except (TypeError, ValueError):
-                raise ReplayError(
-                    f"{path}: line {number}: {column}: {cell!r} is no number"
-                ) from None
+                raise ReplayError(f"{place}: {cell!r} is no number") from None
             if name in _BINARY and value not in (0.0, 1.0):
-                raise ReplayError(f"{path}: line {number}: {column}: must be 0 or 1, not {cell!r}")
+                raise ReplayError(f"{place}: must be 0 or 1, not {cell!r}")
             if not math.isfinite(value):
-                raise ReplayError(f"{path}: line {number}: {column}: must be finite, not {cell!r}")
+                raise ReplayError(f"{place}: must be finite, not {cell!r}")
             found[i] = value
         return found
 
     @staticmethod
     def _arm(path: Path, number: int, row: Mapping[str, Any]) -> float:
-        arm = _ARMS.get(str(row.get("arm")))
+        given = row.get("arm")
+        arm = _ARMS.get(str(given))
         if arm is None:
-            raise ReplayError(
-                f"{path}: line {number}: arm: must be champion or challenger, not {row.get('arm')!r}"
-            )
+            place = f"{path}: line {number}: arm"
+            raise ReplayError(f"{place}: must be champion or challenger, not {given!r}")
         return arm
 
 
 def rows_of(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Rows of a CSV, JSONL or Parquet file, each with the number of its line. Raises ReplayError."""
+    """Rows of a CSV, JSONL or Parquet file, each with its line's number. Raises ReplayError."""
     kind = path.suffix.lower()
     try:
         if kind == ".csv":

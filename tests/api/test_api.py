@@ -65,11 +65,22 @@ def test_openapi_describes_every_path(plane: PlaneProcess) -> None:
         "/v1/models",
         "/v1/records",
         "/v1/config/reload",
+        "/v1/experiments",
+        "/v1/experiments/{name}",
+        "/v1/experiments/{name}/timeline",
+        "/v1/experiments/{name}/disagreements",
+        "/v1/experiments/{name}/audit",
+        "/v1/experiments/{name}/report",
+        "/v1/experiments/{name}/{command}",
+        "/v1/feedback",
+        "/v1/argo/{name}",
+        "/v1/flagger/{name}/metric",
+        "/v1/flagger/{name}/{hook}",
     }
     for methods in document["paths"].values():
         for operation in methods.values():
             assert operation["description"]
-            assert "200" in operation["responses"]
+            assert {"200", "201"} & set(operation["responses"])
     assert "examples" in json.dumps(document)
 
 

@@ -163,7 +163,7 @@ def test_a_full_disk_stops_only_the_commits(plane: PlaneProcess) -> None:
     eventually(lambda: plane.status()["state"]["error"])
     # What was saved before is whole, and nothing half-written lies beside it.
     assert (plane.state_dir / "evaluation.json").read_bytes() == before
-    assert [path.name for path in plane.state_dir.iterdir()] == ["evaluation.json"]
+    assert [path.name for path in plane.state_dir.glob("evaluation*")] == ["evaluation.json"]
     resource.prlimit(plane.process.pid, resource.RLIMIT_FSIZE, (hard, hard))
     worker.wait_for(frames.COMMIT, 2)
     assert plane.status()["state"]["error"] is None

@@ -142,6 +142,10 @@ TAMPERINGS: dict[str, tuple[Callable[[list[bytes]], None], int]] = {
     "a word": (edited(3, lambda line: line.replace(b"advanced", b"promoted")), 5),
     "the first": (edited(0, lambda line: line.replace(b"advanced", b"promoted")), 2),
     "the last": (edited(9, lambda line: line.replace(b"advanced", b"promoted")), 11),
+    "the number of the last": (
+        edited(9, lambda line: line.replace(b'"seq": 10', b'"seq": 99')),
+        10,
+    ),
     "a space": (edited(3, lambda line: line + b" "), 5),
     "no longer JSON": (edited(3, lambda line: line[:-1]), 4),
     "no object": (edited(3, lambda line: b"5"), 4),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -384,7 +384,13 @@ class LiveExperiment:
         for mode in {c.mode for c in self.contestants.values()}:
             decisions = self.experiment.decide(mode, now - self.started)
             for name, contestant in self.contestants.items():
-                if contestant.mode != mode or not contestant.rollout.live:
+                if contestant.mode != mode:
+                    continue
+                if not contestant.rollout.live:
+                    # What led to the end stays to be seen.
+                    if not contestant.decision.evidence:
+                        shown = decisions[name].evidence
+                        contestant.decision = replace(contestant.decision, evidence=shown)
                     continue
                 decision = contestant.decision = decisions[name]
                 requests = self.experiment.contests[name].requests(mode)
@@ -412,8 +418,10 @@ class LiveExperiment:
         self.allocation = wanted
         return True
 
-    def resume(self, assignment: Assignment) -> None:
+    def resume(self, assignment: Assignment, why: Mapping[str, str]) -> None:
         """Go on with the assignment and the rollouts that were in force before a restart.
+
+        ``why`` is the last reason in the audit log, by challenger.
 
         Raises ValueError, KeyError or TypeError for another shape.
         """
@@ -426,6 +434,9 @@ class LiveExperiment:
             known = rollout.Rollout.from_dict(saved)
             if known.stages == contestant.rollout.stages:
                 contestant.rollout = known
+                if not known.live:
+                    verdict = "promote" if known.phase == "promoted" else "rollback"
+                    contestant.decision = Decision(verdict, (why.get(name, known.phase),))
 
     def assignment(self) -> Assignment:
         """What has to be in force after a restart."""

@@ -89,7 +89,8 @@ class Experiments:
             saved = self._routes.assignments.get(declared.name)
             if saved is not None:
                 try:
-                    live.resume(saved)
+                    entries = self.audit.read(declared.name)
+                    live.resume(saved, {str(e["challenger"]): str(e["why"]) for e in entries})
                 except (ValueError, KeyError, TypeError) as error:
                     log.error("experiment %r: its rollout cannot be used: %r", declared.name, error)
             if known is not None and known.order == live.order:

@@ -63,7 +63,7 @@ def contestant(live: LiveExperiment, c: Contestant) -> dict[str, Any]:
             "of": len(state.stages),
             "since": state.since,
             "gate": state.stage.gate,
-            "requires": state.stage.requires,
+            "requires": state.requires,
             "minimum_requests": state.stage.minimum_requests,
             "minimum_seconds": state.stage.minimum_seconds,
         },

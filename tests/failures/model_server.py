@@ -1,7 +1,8 @@
 """A model server that can misbehave, as a process of its own, so that it can be killed and stopped.
 
 ``model_server.py PORT [MODE]`` answers V2 requests with the request's ``id``, so that every answer
-can be checked. Modes: ``right``, ``slow``, ``hang``, ``garbage``, ``big``, ``drop`` (reads and closes).
+can be checked. Modes: ``right``, ``second`` (another prediction), ``slow``, ``hang``, ``garbage``,
+``big``, ``drop`` (reads and closes).
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, mode
                 number = payload.get("id", "") if isinstance(payload, dict) else ""
             except ValueError:
                 number = ""
-            output = {"name": "p", "shape": [1], "datatype": "FP64", "data": [0.5]}
+            score = 0.7 if mode == "second" else 0.5
+            output = {"name": "p", "shape": [1], "datatype": "FP64", "data": [score]}
             answer: dict[str, object] = {"model_name": "m", "id": number, "outputs": [output]}
             if b"x-echo: size" in head.lower():
                 answer["size"] = len(body)

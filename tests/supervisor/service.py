@@ -82,6 +82,7 @@ class Service:
 
     def start(self, wait: bool = True, **environment: str) -> Service:
         self.write()
+        self.output, self.errors = [], []
         self.process = subprocess.Popen(
             [*self.command, str(self.file)],
             stdout=subprocess.PIPE,

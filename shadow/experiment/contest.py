@@ -81,8 +81,8 @@ def _finite(value: float | None) -> float | None:
 class Contest:
     """Measures of every hypothesis, for pairs and for split traffic apart.
 
-    What a shadow says is about copies, what a split says is about requests of clients: neither is
-    evidence for the other.
+    What a shadow says of latency and errors is about copies, what a split says is about requests of
+    clients: neither is evidence for the other. See :meth:`evidence` for what they share.
     """
 
     def __init__(
@@ -147,25 +147,20 @@ class Contest:
         return self.pairs if mode == "shadow" else self.served[1]
 
     def evidence(self, mode: str, alpha: float) -> list[Evidence]:
-        """The evidence of all hypotheses that can be judged in ``mode``; no status yet."""
+        """The evidence of all hypotheses that can be judged in ``mode``; no status yet.
+
+        What an answer is does not depend on who gets it. So what copies have shown of answers, as
+        their accuracy, counts for split traffic as well: the e-values of a shadow stage and of the
+        requests that came after it multiply.
+        """
         found: list[Evidence] = []
-        for measure in self.measures[mode]:
-            if measure is None:
-                continue
-            found.append(
-                Evidence(
-                    measure.hypothesis,
-                    (measure.n[0], measure.n[1]),
-                    measure.estimates(),
-                    measure.difference(alpha),
-                    measure.ratio(alpha),
-                    measure.log_pass,
-                    measure.log_harm,
-                    measure.outside,
-                    measure.note,
-                    decides=mode == "split" or measure.hypothesis.column != "latency",
-                )
-            )
+        for of_pairs, of_split in zip(*(self.measures[m] for m in MODES), strict=True):
+            assert of_pairs is not None
+            measures = [of_pairs] if mode == "shadow" else [m for m in (of_split,) if m is not None]
+            if mode == "split" and of_pairs.n[0] and _of_answers(of_pairs.hypothesis):
+                measures.append(of_pairs)
+            if measures:
+                found.append(_evidence(measures, mode, alpha))
         return found
 
     def merge(self, other: Self) -> Self:
@@ -209,3 +204,28 @@ class Contest:
                 state_of = saved.get(measure.hypothesis.name) if measure is not None else None
                 if measure is not None and state_of and state_of["of"] == repr(measure.hypothesis):
                     measure.restore(state_of)
+
+
+def _of_answers(hypothesis: Hypothesis) -> bool:
+    """Whether it is about what is answered, and not about how."""
+    return hypothesis.column in ("correct", "disagreement") or hypothesis.metric.of_field
+
+
+def _evidence(measures: Sequence[Measure], mode: str, alpha: float) -> Evidence:
+    """Of the first measure that has seen something, with the evidence of all."""
+    shown = next((m for m in measures if min(m.n)), measures[0])
+    note = shown.note
+    if len(measures) > 1:
+        note = "; ".join(filter(None, (note, "with the evidence of the shadow stage")))
+    return Evidence(
+        shown.hypothesis,
+        (shown.n[0], shown.n[1]),
+        shown.estimates(),
+        shown.difference(alpha),
+        shown.ratio(alpha),
+        sum(m.log_pass for m in measures),
+        sum(m.log_harm for m in measures),
+        sum(m.outside for m in measures),
+        note,
+        decides=mode == "split" or shown.hypothesis.column != "latency",
+    )

@@ -370,3 +370,21 @@ def test_the_calibrator_is_an_e_value_under_the_null() -> None:
     e = np.exp([log_calibrated(float(x)) for x in p])
     assert np.mean(e) < 1.0
     assert np.all(np.diff(e) < 1e-3)
+
+
+def test_what_copies_showed_of_answers_counts_for_split_traffic() -> None:
+    metrics = [{"metric": "accuracy", "role": "success", "base_rate": 0.5}, RATE]
+    one = experiment(metrics, minimum=0)
+    rng = np.random.default_rng(21)
+    n = 3000
+    champion, challenger = (rng.random(n) < 0.5) * 1.0, (rng.random(n) < 0.6) * 1.0
+    zero = np.zeros(n)
+    columns = {"correct": (champion, challenger), "error": (zero, zero)}
+    contest = one.contests["c0"]
+    contest.update_pairs(Pairs(columns, n))
+    shadow = {e.name: e for e in one.decide("shadow", 1.0)["c0"].evidence}
+    contest.update_split(split(rng, 1000, 0.5, (0.01, 0.01)))
+    found = {e.name: e for e in one.decide("split", 1.0)["c0"].evidence}
+    assert found["accuracy"].log_pass == pytest.approx(shadow["accuracy"].log_pass)
+    assert "shadow stage" in found["accuracy"].note
+    assert sum(found["error_rate"].records) == 1000, "errors of copies are not those of clients"

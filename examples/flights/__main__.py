@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import signal
 import sys
 import time
@@ -14,6 +15,7 @@ from typing import Any
 import click
 import yaml
 
+from examples.flights.acts import FAULTY, GOOD, Act, Labels, post
 from examples.flights.environment import HERE, HOME, StepFailed, prepare, run_step
 from examples.flights.replay import Traffic, read_flights
 from examples.flights.serving import MODEL, ModelServer, Process, free_port
@@ -22,7 +24,7 @@ from examples.flights.story import line, summary
 SHOWN = (
     "understudy_requests_total",
     "understudy_mirror_total",
-    "understudy_prediction_value_count",
+    "understudy_experiment_decision",
 )
 
 
@@ -42,6 +44,8 @@ class Demo:
         self.sidecar: Process | None = None
         self.port = free_port()
         self.control = free_port()
+        self.address = f"http://127.0.0.1:{self.control}"
+        self.acts = [Act(declared, self.address, say) for declared in (GOOD, FAULTY)]
 
     def train(self, python: Path) -> dict[str, Any]:
         """Train if that has not been done, and say how good the models are."""
@@ -62,13 +66,15 @@ class Demo:
         """Start the model servers and the sidecar; wait until all are ready."""
         self.servers = [
             ModelServer(name, python, self.models / name, self.logs)
-            for name in ("champion", "challenger")
+            for name in ("champion", "challenger", "faulty")
         ]
-        say("starting two model servers (MLServer) …")
+        say("starting three model servers (MLServer) …")
         for server in self.servers:
             server.start()
         for server in self.servers:
             say(f"  {server.name} ready on port {server.port} after {server.wait():.1f} s")
+        # Each run tells its story from the beginning.
+        shutil.rmtree(HOME / "state", ignore_errors=True)
         config = HOME / "understudy.yaml"
         config.write_text(yaml.safe_dump(self.config(features), sort_keys=False))
         command = [sys.executable, "-m", "monitor", "serve", "--config", str(config)]
@@ -83,9 +89,13 @@ class Demo:
             f"           {Path(sys.executable).parent}/understudy top "
             f"--url http://127.0.0.1:{self.control}"
         )
+        say(
+            f"           {Path(sys.executable).parent}/understudy experiment watch {GOOD['name']} "
+            f"--url http://127.0.0.1:{self.control}"
+        )
 
     def config(self, features: list[str]) -> dict[str, Any]:
-        champion, challenger = self.servers
+        champion, challenger, faulty = self.servers
         return {
             "version": 1,
             "listen": f"127.0.0.1:{self.port}",
@@ -107,7 +117,12 @@ class Demo:
                     "name": "challenger",
                     "url": f"http://127.0.0.1:{challenger.port}",
                     "mirror": {"rate": 1.0, "breaker": {"failures": 5, "open": "2s"}},
-                }
+                },
+                {
+                    "name": "faulty",
+                    "url": f"http://127.0.0.1:{faulty.port}",
+                    "mirror": {"rate": 0.0},
+                },
             ],
         }
 
@@ -125,13 +140,17 @@ class Demo:
         say(
             f"replaying the second half of 2013: {self.rate:.0f} flights/s for {self.seconds:.0f} s"
         )
-        traffic = Traffic("127.0.0.1", self.port)
+        labels = Labels(lambda path, data: post(self.address + path, data))
+        traffic = Traffic("127.0.0.1", self.port, labels.departed)
         started = time.monotonic()
-        watcher = asyncio.create_task(self._watch(traffic, started))
-        trouble = asyncio.create_task(self._trouble(started))
+        others = [
+            asyncio.create_task(part) for part in (self._watch(traffic, started), labels.run())
+        ]
+        story = asyncio.create_task(self._story(started))
         await traffic.run(flights, self.rate, self.seconds)
-        watcher.cancel()
-        await trouble
+        for task in others:
+            task.cancel()
+        await story
         # The windows and the record queue are read once a second or less.
         await asyncio.sleep(2.5)
         return traffic
@@ -142,23 +161,36 @@ class Demo:
             status = await asyncio.to_thread(self.status)
             say(line(time.monotonic() - started, traffic.tally, status))
 
+    async def _story(self, started: float) -> None:
+        """First trouble, then a good challenger, then a faulty one."""
+        await self._trouble(started)
+        good, faulty = self.acts
+        say("  >>> the challenger is tried: in the shadow first, then on a share of the flights")
+        end = started + self.seconds
+        phase = await good.run(min(end, started + 0.8 * self.seconds))
+        if phase in ("promoted", "rolled_back"):
+            await asyncio.sleep(min(3.0, 0.03 * self.seconds))
+            await asyncio.to_thread(good.end)
+            say("  >>> another challenger is tried; nobody knows that it is slow now and then")
+            await faulty.run(end)
+
     async def _trouble(self, started: float) -> None:
-        champion, challenger = (server.process for server in self.servers)
+        champion, challenger = (server.process for server in self.servers[:2])
         assert champion is not None
         assert challenger is not None
-        await asyncio.sleep(max(0.0, started + 0.35 * self.seconds - time.monotonic()))
+        await asyncio.sleep(max(0.0, started + 0.08 * self.seconds - time.monotonic()))
         say("  >>> the challenger is killed (kill -9)")
         challenger.kill()
-        await asyncio.sleep(min(6.0, 0.1 * self.seconds))
+        await asyncio.sleep(min(4.0, 0.04 * self.seconds))
         say("  >>> the challenger is started again")
         self.servers[1].start()
-        ready = asyncio.create_task(asyncio.to_thread(self.servers[1].wait))
-        await asyncio.sleep(max(0.0, started + 0.75 * self.seconds - time.monotonic()))
+        await asyncio.to_thread(self.servers[1].wait)
+        await asyncio.sleep(max(0.0, started + 0.2 * self.seconds - time.monotonic()))
         say("  >>> the champion is stopped for one second (SIGSTOP)")
         champion.send(signal.SIGSTOP)
         await asyncio.sleep(1)
         champion.send(signal.SIGCONT)
-        await ready
+        await asyncio.sleep(3)
 
     def stop(self) -> int:
         """Stop everything; return the sidecar's exit code."""
@@ -173,7 +205,7 @@ class Demo:
 @click.option(
     "--seconds",
     type=click.FloatRange(10, 3600),
-    default=100.0,
+    default=125.0,
     show_default=True,
     help="Length of the replay.",
 )
@@ -191,7 +223,7 @@ def main(seconds: float, rate: float, keep: bool, as_json: bool) -> None:
 
     Sets up what it needs below .demo/ (once), trains a champion and a challenger, replays the
     months that follow, and shows what Understudy sees while the challenger dies and the champion
-    stalls. Exits 0, or 1 when a client saw an error or a step failed.
+    stalls; then lets a better challenger go on stage, and takes a faulty one off. Exits 0, or 1 when a client saw an error or a step failed.
 
     \b
     Examples:
@@ -208,7 +240,7 @@ def main(seconds: float, rate: float, keep: bool, as_json: bool) -> None:
         demo.serve(python, training["features"])
         traffic = asyncio.run(demo.replay())
         status = demo.status()
-        say(summary(traffic.tally, status, training))
+        say(summary(traffic.tally, status, training, demo.acts))
         metrics = [m for m in demo.get("/metrics").splitlines() if m.startswith(SHOWN)]
         say("\nA few lines of /metrics\n  " + "\n  ".join(metrics[:8]))
         failed = bool(traffic.tally.errors)
@@ -224,6 +256,7 @@ def main(seconds: float, rate: float, keep: bool, as_json: bool) -> None:
                         "errors": tally.errors,
                         "training": training,
                         "status": status,
+                        "experiments": {act.name: act.found for act in demo.acts},
                     }
                 )
             )

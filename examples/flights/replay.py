@@ -10,7 +10,7 @@ import asyncio
 import json
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -73,7 +73,10 @@ class Tally:
 class Traffic:
     """Replays flights against ``host:port`` over keep-alive connections."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(
+        self, host: str, port: int, departed: Callable[[Flight], None] = lambda flight: None
+    ) -> None:
+        self._departed = departed
         self._host = host
         self._port = port
         self.tally = Tally()
@@ -90,6 +93,7 @@ class Traffic:
                 await asyncio.sleep(wait)
             self.tally.sent += 1
             self.tally.date = flight.date
+            self._departed(flight)
             message = request_bytes(flight, address)
             task = asyncio.create_task(self._send(message, started + moment))
             self._tasks.add(task)

@@ -11,7 +11,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from examples.flights.environment import StepFailed
+from examples.flights.environment import HERE, StepFailed
 
 MODEL = "delays"
 
@@ -26,7 +26,14 @@ def free_port() -> int:
 class Process:
     """A process of the demo, with its output in a file."""
 
-    def __init__(self, name: str, command: list[str], log: Path, cwd: Path | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: list[str],
+        log: Path,
+        cwd: Path | None = None,
+        environment: dict[str, str] | None = None,
+    ) -> None:
         self.name = name
         self.log = log
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -38,7 +45,7 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 cwd=cwd,
                 # One row at a time gains nothing from threads that wait for each other.
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
             )
 
     @property
@@ -123,7 +130,9 @@ class ModelServer:
     def start(self) -> None:
         """Start the process; :meth:`wait` waits until it serves."""
         command = [str(self._python.parent / "mlserver"), "start", "."]
-        self.process = Process(self.name, command, self._log, cwd=self._folder)
+        # The faulty model's pipeline has a step of its own; see fault.py.
+        own = {"PYTHONPATH": str(HERE)}
+        self.process = Process(self.name, command, self._log, self._folder, own)
 
     def wait(self) -> float:
         """Seconds until the model is ready."""

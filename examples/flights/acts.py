@@ -17,7 +17,7 @@ from shadow.experiment.planning import fixed_horizon
 
 LANDS_AFTER = 4.0
 """Seconds of the replay after which it is known whether a flight was late."""
-ACCURACY = {"metric": "accuracy", "role": "success", "effect": "1 pp", "base_rate": 0.9}
+ACCURACY = {"metric": "accuracy", "role": "success", "effect": "0.5 pp", "base_rate": 0.9}
 ERRORS = {"metric": "error_rate", "margin": "2 pp"}
 SPEED = {"metric": "latency_p95", "margin": "100 %", "planned": 1000}
 GOOD = {

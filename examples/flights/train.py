@@ -24,7 +24,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, KBinsDiscretizer, StandardScaler
 
 FEATURES = [
     "dep_delay_min",
@@ -49,8 +49,7 @@ FEATURES = [
     "plane_engines",
 ]
 CHAMPION_COLUMNS = [
-    FEATURES.index(name)
-    for name in ("dep_delay_min", "sched_dep_min", "distance_miles", "carrier_late_rate")
+    FEATURES.index(name) for name in ("sched_dep_min", "distance_miles", "carrier_late_rate")
 ]
 TRAINING_MONTHS = 6
 REPLAYED = 40_000
@@ -125,9 +124,13 @@ def main(folder: Path) -> None:
     table = build()
     training = table[table["month"] <= TRAINING_MONTHS]
     later = table[table["month"] > TRAINING_MONTHS]
+    steps = make_pipeline(
+        SimpleImputer(), KBinsDiscretizer(8, encode="onehot-dense", strategy="quantile")
+    )
     champion = make_pipeline(
         make_column_transformer(
-            (make_pipeline(SimpleImputer(), StandardScaler()), CHAMPION_COLUMNS)
+            (steps, [FEATURES.index("dep_delay_min")]),
+            (make_pipeline(SimpleImputer(), StandardScaler()), CHAMPION_COLUMNS),
         ),
         LogisticRegression(max_iter=500),
     )

@@ -1,0 +1,324 @@
+"""``understudy experiment plan`` and ``replay``: without a running service."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from monitor.config.experiment import Experiment
+from monitor.config.messages import problem
+from monitor.errors import ConfigError
+from monitor.experiments.replay import Replay
+from monitor.experiments.report import interval, scale_of, shown
+from monitor.experiments.rules import rules_of
+from shadow.experiment import ExperimentError
+from shadow.experiment.planning import Plan, Traffic, plan
+
+_FILE = click.Path(exists=False, dir_okay=False, path_type=Path)
+
+
+def load_experiment(path: Path) -> Experiment:
+    """An experiment of its own in a YAML file, as it would stand below ``experiments:``.
+
+    Raises ConfigError that names the path of a fault.
+    """
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(str(path), [("", f"cannot be read: {error.strerror}")]) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        message = " ".join(str(error).split())
+        raise ConfigError(str(path), [("", f"is no YAML: {message}")]) from error
+    if not isinstance(data, dict):
+        raise ConfigError(
+            str(path), [("", "must hold a mapping with name, challengers, metrics …")]
+        )
+    data = {"name": path.stem, "challengers": ["challenger"], **data}
+    if data.get("mode", "shadow") == "split":
+        data.setdefault("weights", {data["challengers"][0]: 0.5})
+    try:
+        experiment = Experiment.model_validate(data)
+        rules_of(experiment)
+    except ValidationError as error:
+        document = {"experiments": [data]}
+        faults = [
+            problem({**item, "loc": ("experiments", 0, *item["loc"])}, document)
+            for item in error.errors()
+        ]
+        inner = [(where.removeprefix("experiments[0]").lstrip("."), what) for where, what in faults]
+        raise ConfigError(str(path), inner) from error
+    except ExperimentError as error:
+        raise ConfigError(str(path), [(error.path, error.problem)]) from error
+    return experiment
+
+
+@contextmanager
+def _progress(title: str, total: int | None, quiet: bool) -> Iterator[Any]:
+    """Calls with the number that is done draw a bar on standard error."""
+    if quiet:
+        yield lambda done: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def _advance(progress: Callable[[int], None], before: int, done: int) -> None:
+    progress(before + done)
+
+
+@click.command("plan")
+@click.argument("file", type=_FILE)
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=0, min_open=True),
+    default=10.0,
+    show_default=True,
+    help="Requests per second of the model, champion and challenger.",
+)
+@click.option(
+    "--share",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="The challenger's share of split traffic; without it, shadow.",
+)
+@click.option(
+    "--power",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.8,
+    show_default=True,
+    help="Of the test with a fixed horizon that it is compared with.",
+)
+@click.option(
+    "--latency",
+    default=0.05,
+    show_default=True,
+    type=click.FloatRange(min=0, min_open=True),
+    help="The champion's median latency, in seconds.",
+)
+@click.option(
+    "--spread",
+    default=0.5,
+    show_default=True,
+    type=click.FloatRange(min=0.01, max=5),
+    help="Standard deviation of the logarithm of latencies.",
+)
+@click.option(
+    "--deviation",
+    default=1.0,
+    show_default=True,
+    type=click.FloatRange(min=0, min_open=True),
+    help="Standard deviation of other values, in their unit.",
+)
+@click.option(
+    "--discordant",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Share of pairs in which only one of the two is right.",
+)
+@click.option(
+    "--streams",
+    default=300,
+    show_default=True,
+    type=click.IntRange(20, 10_000),
+    help="Simulated experiments per metric.",
+)
+@click.option(
+    "--limit",
+    default=200_000,
+    show_default=True,
+    type=click.IntRange(100, 10_000_000),
+    help="Records after which a simulated experiment gives up.",
+)
+@click.option("--seed", default=1, show_default=True, help="Of the simulation.")
+@click.option("--json", "as_json", is_flag=True, help="The plan as JSON on standard output.")
+def plan_command(
+    file: Path,
+    rate: float,
+    share: float | None,
+    power: float,
+    latency: float,
+    spread: float,
+    deviation: float,
+    discordant: float | None,
+    streams: int,
+    limit: int,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """How many requests, and days, will the experiment in FILE take?
+
+    Simulates each metric with the methods that will judge it: a success with a challenger that is
+    better by its effect, a guardrail with one that is as good as the champion. The rate of errors
+    or accuracy is the metric's base_rate.
+
+    \b
+    Examples:
+      understudy experiment plan experiment.yaml --rate 50
+      understudy experiment plan experiment.yaml --rate 50 --share 0.05 --json
+    """
+    declared = load_experiment(file)
+    rules = rules_of(declared)
+    traffic = Traffic(share, latency, spread, deviation=deviation, discordant=discordant)
+    needed = [
+        h
+        for h in rules.hypotheses
+        if not h.watches
+        and not (share is None and h.column == "latency")
+        and not (share is not None and h.metric.needs == "pairs")
+    ]
+    plans: list[Plan] = []
+    with _progress("simulating", len(needed) * streams, as_json) as progress:
+        for number, hypothesis in enumerate(needed):
+            try:
+                plans.append(
+                    plan(
+                        hypothesis,
+                        traffic,
+                        streams=streams,
+                        power=power,
+                        limit=limit,
+                        seed=seed,
+                        progress=partial(_advance, progress, number * streams),
+                    )
+                )
+            except ExperimentError as error:
+                raise ConfigError(str(file), [(error.path, error.problem)]) from error
+    own = rate * (share if share is not None else 1.0)
+    rows = [_row(one, own) for one in plans]
+    whole = {
+        "requests": _limited(max((p.p80 for p in plans), default=0.0)),
+        "days": _limited(max((p.p80 for p in plans), default=0.0) / own / 86400.0),
+    }
+    if as_json:
+        click.echo(
+            json.dumps(
+                {
+                    "mode": "split" if share else "shadow",
+                    "share": share,
+                    "rate": rate,
+                    "metrics": rows,
+                    "whole_at_80_percent": whole,
+                }
+            )
+        )
+        return
+    table = Table(title=f"{declared.name}: requests of the challenger until it is shown")
+    for name in (
+        "metric",
+        "to be shown",
+        "half of the time",
+        "80 % of the time",
+        "fixed horizon",
+        "days (80 %)",
+    ):
+        table.add_column(name, justify="left" if name in ("metric", "to be shown") else "right")
+    for row, one in zip(rows, plans, strict=True):
+        table.add_row(
+            row["metric"],
+            one.hypothesis.describe(),
+            _count(one.median),
+            _count(one.p80),
+            _count(one.fixed if one.fixed is not None else math.nan),
+            _days(one.p80 / own),
+        )
+    Console().print(table)
+    click.echo(
+        f"all of them, 80 % of the time: {_count(max(p.p80 for p in plans))} requests, "
+        f"{_days(max(p.p80 for p in plans) / own)} days at {rate:g} requests/s"
+    )
+
+
+def _row(one: Plan, own: float) -> dict[str, Any]:
+    return {
+        "metric": one.hypothesis.name,
+        "claim": one.hypothesis.describe(),
+        "median": _limited(one.median),
+        "p80": _limited(one.p80),
+        "mean": _limited(one.mean),
+        "reached": one.reached,
+        "fixed_horizon": one.fixed,
+        "days_median": _limited(one.median / own / 86400.0),
+        "days_p80": _limited(one.p80 / own / 86400.0),
+    }
+
+
+def _limited(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _count(value: float) -> str:
+    return (
+        "beyond the limit" if math.isinf(value) else "–" if math.isnan(value) else f"{value:,.0f}"
+    )
+
+
+def _days(seconds: float) -> str:
+    return "–" if not math.isfinite(seconds) else f"{seconds / 86400.0:.2g}"
+
+
+@click.command("replay")
+@click.argument("log", type=_FILE)
+@click.option(
+    "--experiment", "file", type=_FILE, required=True, help="YAML file with the experiment."
+)
+@click.option("--json", "as_json", is_flag=True, help="The decision as JSON on standard output.")
+def replay_command(log: Path, file: Path, as_json: bool) -> None:
+    """Judge logged pairs or records in LOG (.csv, .jsonl or .parquet) as live traffic is judged.
+
+    Pairs have the columns champion.error, challenger.error, champion.latency and so on; records of
+    split traffic have arm, share, error, latency and so on. Latency is in seconds; an empty cell
+    is a value that is not there.
+
+    Exits 0 when the decision is promote, 10 continue, 11 rollback, 12 invalid, 2 for bad input.
+
+    \b
+    Examples:
+      understudy experiment replay pairs.csv --experiment experiment.yaml
+      understudy experiment replay records.parquet --experiment experiment.yaml --json
+    """
+    replay = Replay(load_experiment(file))
+    with _progress(f"reading {log.name}", None, as_json) as progress:
+        decision = replay.read(log, progress)
+    document = {"rows": replay.rows, "mode": replay.mode, **decision.to_dict()}
+    if as_json:
+        click.echo(json.dumps(document))
+    else:
+        Console().print(decision_table(document, f"{log.name}: {replay.rows:,} rows"))
+        click.echo(f"{decision.verdict}:")
+        for reason in decision.reasons:
+            click.echo(f"  {reason}")
+    raise SystemExit(EXIT_CODES[decision.verdict])
+
+
+EXIT_CODES = {"promote": 0, "continue": 10, "rollback": 11, "invalid": 12}
+
+
+def decision_table(document: dict[str, Any], title: str) -> Table:
+    """The metrics of a decision, for a terminal."""
+    table = Table(title=title)
+    for name in ("metric", "status", "champion", "challenger", "difference", "e-value", "of harm"):
+        table.add_column(name, justify="left" if name in ("metric", "status") else "right")
+    for item in document["metrics"]:
+        factor, unit = scale_of(item["metric"])
+        table.add_row(
+            item["metric"],
+            item["status"],
+            shown(item["champion"], factor, unit),
+            shown(item["challenger"], factor, unit),
+            interval(item["difference"], factor, unit),
+            f"{item['e_value']:.3g}",
+            f"{item['e_value_harm']:.3g}",
+        )
+    return table

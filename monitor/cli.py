@@ -5,18 +5,29 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
 from monitor import __version__
 from monitor.errors import ConfigError, UnderstudyError
+from monitor.experiments.cli import experiment
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
-@click.group(context_settings=CONTEXT)
+class _Main(click.Group):
+    """Turns our own errors into a line and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UnderstudyError as error:
+            _fail(error)
+
+
+@click.group(context_settings=CONTEXT, cls=_Main)
 @click.version_option(__version__, prog_name="understudy")
 def main() -> None:
     """Watch a model in production, and learn whether a new one may replace it.
@@ -26,6 +37,7 @@ def main() -> None:
       understudy config check understudy.yaml
       understudy serve --config understudy.yaml
       understudy top
+      understudy experiment watch candidate-canary
     """
 
 
@@ -173,6 +185,9 @@ def top(url: str, interval: float, once: bool, as_json: bool) -> None:
 def version() -> None:
     """Print the version."""
     click.echo(f"understudy {__version__}")
+
+
+main.add_command(experiment)
 
 
 def _fail(error: UnderstudyError) -> NoReturn:

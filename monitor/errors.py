@@ -67,3 +67,12 @@ class ReplayError(UnderstudyError):
     """A file of logged records that cannot be replayed; the message names file and line."""
 
     exit_code = 2
+
+
+class ApiError(UnderstudyError):
+    """The control API refused a call, or did not answer; ``status`` is HTTP's, or 0."""
+
+    def __init__(self, message: str, status: int) -> None:
+        self.status = status
+        self.exit_code = 2 if status in (409, 422) else 1
+        super().__init__(message)

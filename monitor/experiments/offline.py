@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import yaml
@@ -20,11 +20,10 @@ from rich.table import Table
 from monitor.config.experiment import Experiment
 from monitor.config.messages import problem
 from monitor.errors import ConfigError
-from monitor.experiments.replay import Replay
-from monitor.experiments.report import interval, scale_of, shown
-from monitor.experiments.rules import rules_of
-from shadow.experiment import ExperimentError
-from shadow.experiment.planning import Plan, Traffic, plan
+from monitor.experiments.text import interval, scale_of, shown
+
+if TYPE_CHECKING:
+    from shadow.experiment.planning import Plan
 
 _FILE = click.Path(exists=False, dir_okay=False, path_type=Path)
 
@@ -34,6 +33,10 @@ def load_experiment(path: Path) -> Experiment:
 
     Raises ConfigError that names the path of a fault.
     """
+    # The statistics bring numpy and scipy, which --help need not wait for.
+    from monitor.experiments.rules import rules_of
+    from shadow.experiment import ExperimentError
+
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -168,6 +171,10 @@ def plan_command(
       understudy experiment plan experiment.yaml --rate 50
       understudy experiment plan experiment.yaml --rate 50 --share 0.05 --json
     """
+    from monitor.experiments.rules import rules_of
+    from shadow.experiment import ExperimentError
+    from shadow.experiment.planning import Traffic, plan
+
     declared = load_experiment(file)
     rules = rules_of(declared)
     traffic = Traffic(share, latency, spread, deviation=deviation, discordant=discordant)
@@ -186,6 +193,9 @@ def plan_command(
                     plan(
                         hypothesis,
                         traffic,
+                        # All claims have to be shown, each at the whole level; of several
+                        # successes of which any will do, each at its share.
+                        alpha=None if rules.promote == "any" else rules.alpha,
                         streams=streams,
                         power=power,
                         limit=limit,
@@ -230,7 +240,7 @@ def plan_command(
             one.hypothesis.describe(),
             _count(one.median),
             _count(one.p80),
-            _count(one.fixed if one.fixed is not None else math.nan),
+            _count(one.fixed),
             _days(one.p80 / own),
         )
     Console().print(table)
@@ -288,6 +298,8 @@ def replay_command(log: Path, file: Path, as_json: bool) -> None:
       understudy experiment replay pairs.csv --experiment experiment.yaml
       understudy experiment replay records.parquet --experiment experiment.yaml --json
     """
+    from monitor.experiments.replay import Replay
+
     replay = Replay(load_experiment(file))
     with _progress(f"reading {log.name}", None, as_json) as progress:
         decision = replay.read(log, progress)

@@ -11,6 +11,7 @@ from typing import Any
 from monitor.experiments.live import LiveExperiment
 from monitor.experiments.plot import sequence
 from monitor.experiments.summary import document
+from monitor.experiments.text import interval, scale_of, shown
 
 _STYLE = """
 :root{--ink:#1b1f24;--soft:#59636e;--line:#d1d9e0;--band:#cfe3ff;--good:#1a7f37;--bad:#cf222e;
@@ -28,12 +29,6 @@ fill:var(--soft)}.band{fill:var(--band)}.line{fill:none;stroke:var(--ink);stroke
 .margin{stroke:var(--bad);stroke-dasharray:5 4}pre{background:var(--box);padding:.6rem;
 overflow-x:auto;font-size:.8rem}
 """
-_SCALES = {
-    "error_rate": (100.0, " pp"),
-    "timeout_rate": (100.0, " pp"),
-    "disagreement": (100.0, " pp"),
-    "accuracy": (100.0, " pp"),
-}
 
 
 def html(live: LiveExperiment, audit: Sequence[Mapping[str, Any]], now: float) -> str:
@@ -162,27 +157,6 @@ def _audit(entries: Sequence[Mapping[str, Any]]) -> str:
         for e in entries
     ]
     return f"<table>{''.join(rows)}</table>"
-
-
-def scale_of(metric: str) -> tuple[float, str]:
-    """Factor and unit in which people read a metric."""
-    if metric.startswith("latency_") and metric != "latency_tail":
-        return 1e3, " ms"
-    return _SCALES.get(metric, (1.0, ""))
-
-
-def shown(value: float | None, factor: float, unit: str) -> str:
-    """A number as people read it."""
-    return "–" if value is None else f"{value * factor:.4g}{unit.replace(' pp', ' %')}"
-
-
-def interval(ends: Sequence[float | None], factor: float, unit: str) -> str:
-    """An interval as people read it."""
-    low, high = (
-        "−∞" if end is None and side == 0 else "∞" if end is None else f"{end * factor:+.4g}"
-        for side, end in enumerate(ends)
-    )
-    return "–" if (low, high) == ("−∞", "∞") else f"{low} … {high}{unit}"
 
 
 def _time(at: float) -> str:

@@ -53,8 +53,7 @@ class Plan:
 
     ``median``, ``p80`` and ``mean`` are infinite where fewer streams got there within the limit;
     ``reached`` is the share of streams that did. ``fixed`` is the size of a one-sided test with a
-    fixed horizon at the power asked for, in the challenger's requests; None where there is no
-    usual formula.
+    fixed horizon at the power asked for, in the challenger's requests.
     """
 
     hypothesis: Hypothesis
@@ -63,13 +62,14 @@ class Plan:
     mean: float
     reached: float
     streams: int
-    fixed: float | None
+    fixed: float
 
 
 def plan(
     hypothesis: Hypothesis,
     traffic: Traffic,
     *,
+    alpha: float | None = None,
     streams: int = 400,
     power: float = 0.8,
     limit: int = 200_000,
@@ -78,13 +78,15 @@ def plan(
 ) -> Plan:
     """Simulate ``streams`` streams of at most ``limit`` records each.
 
+    ``alpha`` is the level at which the claim has to be shown, by default the hypothesis' share.
     ``progress`` is called with the number of streams that are done. Raises ExperimentError for a
     hypothesis that only watches, or that has no effect to look for.
     """
     if hypothesis.watches:
         raise ExperimentError(hypothesis.name, "only watches for harm: nothing has to be shown")
     gap = expected_gap(hypothesis, traffic)
-    goal = -math.log(hypothesis.alpha)
+    level = hypothesis.alpha if alpha is None else alpha
+    goal = -math.log(level)
     rng = np.random.default_rng(seed)
     ends: list[float] = []
     for number in range(streams):
@@ -101,7 +103,7 @@ def plan(
         float(found.mean()) if done.all() else math.inf,
         float(done.mean()),
         streams,
-        fixed_horizon(hypothesis, traffic, power),
+        fixed_horizon(hypothesis, traffic, power, level),
     )
 
 
@@ -221,9 +223,15 @@ def _discordant(hypothesis: Hypothesis, traffic: Traffic, gap: float) -> float:
     return min(max(2.0 * abs(gap), 0.5 * independent), independent)
 
 
-def fixed_horizon(hypothesis: Hypothesis, traffic: Traffic, power: float) -> float | None:
-    """The challenger's requests that a one-sided z test at a fixed horizon needs."""
-    z = float(stats.norm.ppf(1.0 - hypothesis.alpha) + stats.norm.ppf(power))
+def fixed_horizon(
+    hypothesis: Hypothesis, traffic: Traffic, power: float, alpha: float | None = None
+) -> float:
+    """The challenger's requests that a one-sided z test at a fixed horizon needs.
+
+    ``alpha`` is by default the hypothesis' share.
+    """
+    level = hypothesis.alpha if alpha is None else alpha
+    z = float(stats.norm.ppf(1.0 - level) + stats.norm.ppf(power))
     base = _base(hypothesis, traffic)
     margin = hypothesis.margin.value * (base if hypothesis.margin.relative else 1.0)
     gap = expected_gap(hypothesis, traffic)

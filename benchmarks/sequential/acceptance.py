@@ -8,7 +8,8 @@ not claimed.
     python -m benchmarks sequential-acceptance [--quick]
 
 Costly methods get a quarter or a tenth of the 2,000 streams (the table says how many). The full
-form takes about an hour of two cores; UNDERSTUDY_BENCH_WORKERS limits how many processes it uses.
+form takes about an hour of two cores; UNDERSTUDY_BENCH_WORKERS limits how many processes it uses,
+UNDERSTUDY_BENCH_RECORDS how long the streams are (the result says so).
 """
 
 from __future__ import annotations
@@ -79,6 +80,7 @@ def _chunk(job: tuple[int, int, int, int]) -> tuple[int, int, int, float]:
 def run(quick: bool = False) -> Result:
     """Simulate all cases on all cores; progress goes to standard error."""
     streams, records = QUICK if quick else FULL
+    records = int(os.environ.get("UNDERSTUDY_BENCH_RECORDS", records))
     _CASES[:] = cases(records)
     jobs = []
     for index, case in enumerate(_CASES):

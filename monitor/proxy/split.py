@@ -110,9 +110,9 @@ class Router:
         if unit is None:
             self.unassigned("no_unit")
             return Choice()
+        override = self._overrides.get(unit)
         if len(unit) > _LONGEST_UNIT:
             unit = blake2b(unit, digest_size=32).hexdigest().encode()
-        override = self._overrides.get(unit)
         if override is not None:
             return Choice(override, 0, unit)
         if self._holdout and point(self._holdout_salt, unit) < self._holdout:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
-from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,30 +14,46 @@ from typing import Any, TypeVar
 
 from monitor.errors import StateError
 from monitor.feedback.labels import Label
-from monitor.feedback.store import FeedbackStore, Joined, Prediction
+from monitor.feedback.store import MOST_ROWS, FeedbackStore, Joined, Prediction
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 MOST_WAITING = 50_000
-DELAYS = (1.0, 10.0, 60.0, 600.0, 3600.0, 6 * 3600.0, 86400.0, 3 * 86400.0, 7 * 86400.0)
-"""Edges of the histogram of how late labels are, in seconds."""
 
 
 class Feedback:
-    """Offers of predictions never wait; what finds no room is dropped and counted, oldest first."""
+    """Offers of predictions never wait; what finds no room is dropped and counted, oldest first.
 
-    def __init__(self, state_dir: Path, horizon: float, max_bytes: int) -> None:
-        self.store = FeedbackStore(state_dir, horizon, max_bytes)
+    ``after`` is the number of the last joined pair in the saved state. Trouble with the file is
+    logged, shown and counted, and every call tries anew.
+    """
+
+    def __init__(
+        self,
+        state_dir: Path,
+        horizon: float,
+        max_bytes: int,
+        max_rows: int = MOST_ROWS,
+        after: int = 0,
+    ) -> None:
+        self.store = FeedbackStore(state_dir, horizon, max_bytes, max_rows, after)
         self.dropped = 0
         self.error: str | None = None
-        """Why predictions cannot be kept at present."""
-        self.delays: dict[str, list[int]] = {}
-        """Labels by arm and delay: one count per edge of :data:`DELAYS`, and one beyond."""
-        self.delay_sums: dict[str, float] = {}
+        """Why the file cannot be used at present."""
         self._pending: deque[Prediction] = deque()
         self._thread = ThreadPoolExecutor(1, "feedback")
-        self._waiting = self.store.waiting()
+        self._closed = False
+        try:
+            self.store.open()
+        except StateError as error:
+            self._trouble(error)
+        self._figures = self.store.figures()
+
+    def configure(self, horizon: float, max_bytes: int, max_rows: int) -> None:
+        """Go on with other bounds; they count from the next purge on."""
+        self.store.horizon, self.store.max_bytes = horizon, max_bytes
+        self.store.max_rows = max_rows
 
     def offer(self, prediction: Prediction) -> None:
         """A prediction that may get a label."""
@@ -48,75 +64,77 @@ class Feedback:
 
     async def flush(self) -> bool:
         """Have on disk what was offered so far; False when that failed, and it is kept."""
+        if not self._pending:
+            return self.error is None
         batch = list(self._pending)
         self._pending.clear()
-        if not batch:
-            return self.error is None
         try:
             await self._call(lambda: self.store.add_predictions(batch))
-        except StateError as error:
-            if self.error is None:
-                log.error("%s", error)
-            self.error = str(error)
+        except StateError:
             room = MOST_WAITING - len(self._pending)
             self.dropped += max(0, len(batch) - room)
-            self._pending.extendleft(reversed(batch[-room:] if room else []))
+            self._pending.extendleft(reversed(batch[-room:] if room > 0 else []))
             return False
-        self.error = None
         return True
 
     async def add(self, labels: Sequence[Label]) -> list[str]:
-        """Keep labels; what became of each. Raises StateError."""
+        """Keep labels; what became of each. Raises StateError, and none has been taken then."""
         # A label may be as quick as the prediction's way to the disk.
         await self.flush()
         return await self._call(lambda: self.store.add_labels(labels, time.time()))
 
     async def take(self, after: int) -> list[Joined]:
         """Joined pairs with a number above ``after``. Raises StateError."""
-        found = await self._call(lambda: self.store.take(after))
-        for one in found:
-            counts = self.delays.setdefault(one.arm, [0] * (len(DELAYS) + 1))
-            delay = max(0.0, one.received - one.started)
-            counts[bisect_left(DELAYS, delay)] += 1
-            self.delay_sums[one.arm] = self.delay_sums.get(one.arm, 0.0) + delay
-        return found
+        return await self._call(lambda: self.store.take(after))
 
     async def tidy(self, saved_seq: int) -> None:
         """Release what is part of a saved state, and purge."""
 
-        def tidy() -> dict[str, int]:
+        def tidy() -> None:
             self.store.release(saved_seq)
             self.store.purge(time.time())
-            return self.store.waiting()
 
-        try:
-            self._waiting = await self._call(tidy)
-        except StateError as error:
-            log.error("%s", error)
+        with contextlib.suppress(StateError):  # logged and shown; it is tried again
+            await self._call(tidy)
 
     def summary(self) -> dict[str, Any]:
-        """Counts since this process began, and what waits at present."""
+        """What became of labels, how late they came, what waits at present, and trouble."""
         return {
-            "labels": dict(self.store.counts),
-            "waiting": self._waiting,
+            **self._figures,
+            "queued": len(self._pending),
             "dropped": self.dropped,
-            "purged": dict(self.store.purged),
+            "failures": self.store.failures,
             "error": self.error,
-            "delays": {
-                arm: {
-                    "count": sum(counts),
-                    "mean_seconds": self.delay_sums[arm] / max(1, sum(counts)),
-                    "up_to_seconds": dict(zip(map(str, (*DELAYS, "more")), counts, strict=True)),
-                }
-                for arm, counts in self.delays.items()
-            },
         }
 
     async def close(self) -> None:
         """Flush and close."""
         await self.flush()
-        await self._call(self.store.close)
+        with contextlib.suppress(StateError):
+            await self._call(self.store.close)
+        self._closed = True
         self._thread.shutdown()
 
     async def _call(self, do: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, do)
+        if self._closed:
+            raise StateError("the service is stopping")
+
+        def work() -> tuple[T, dict[str, Any]]:
+            return do(), self.store.figures()
+
+        try:
+            result, self._figures = await asyncio.get_running_loop().run_in_executor(
+                self._thread, work
+            )
+        except StateError as error:
+            self._trouble(error)
+            raise
+        if self.error is not None:
+            log.warning("%s: can be used again", self.store.path)
+            self.error = None
+        return result
+
+    def _trouble(self, error: StateError) -> None:
+        if self.error is None:
+            log.error("%s; feedback waits, all else goes on", error)
+        self.error = str(error)

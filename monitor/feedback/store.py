@@ -1,47 +1,47 @@
 """Predictions wait for their labels, and labels for their predictions, in one SQLite file.
 
-The file is in WAL mode with full synchronisation: a label that was acknowledged survives a crash of
-the process and of the machine. Every joined pair gets a rising number, and stays until who
-evaluates says that it is part of a saved state; so each is evaluated exactly once, whatever is
-killed in between. Nothing here is asynchronous: one thread calls it.
+Every joined pair gets a rising number, and stays until who evaluates says that it is part of a
+saved state; so each is evaluated exactly once, whatever is killed in between. A label is kept for
+as long as one of its predictions is, so that it is known when it comes again. Nothing here is
+asynchronous: one thread calls it.
 """
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import os
 import sqlite3
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import orjson
 
-from monitor.errors import StateError
+from monitor.feedback.file import FeedbackFile
 from monitor.feedback.labels import Label
 
-log = logging.getLogger(__name__)
-
 FILE_NAME = "feedback.sqlite"
-_VERSION = 1
-_LONGEST_OUTPUTS = 4096
-_PURGED_AT_ONCE = 5_000
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS predictions (
-  request_id TEXT, arm TEXT, mirrored INTEGER, model TEXT, share REAL, started REAL, outputs TEXT,
-  PRIMARY KEY (request_id, arm, mirrored)) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS predictions_by_age ON predictions (started);
-CREATE TABLE IF NOT EXISTS labels (
-  request_id TEXT, row INTEGER, label TEXT, reward REAL, received REAL, joined INTEGER,
-  PRIMARY KEY (request_id, row)) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS labels_by_age ON labels (received);
-CREATE TABLE IF NOT EXISTS joined (
-  seq INTEGER PRIMARY KEY AUTOINCREMENT, request_id TEXT, arm TEXT, mirrored INTEGER, model TEXT,
-  share REAL, started REAL, outputs TEXT, row INTEGER, label TEXT, reward REAL, received REAL);
-"""
 OUTCOMES = ("joined", "duplicate", "conflict", "orphan", "late")
+MOST_ROWS = 2_000_000
+_LONGEST_OUTPUTS = 4096
+_AT_ONCE = 5_000
+_MOST_BATCHES = 20
+_REMEMBERED = 1.25
+"""Predictions are remembered for that many horizons, to tell a late label from an unknown id."""
+
+_ADD_PREDICTION = "INSERT OR IGNORE INTO predictions VALUES (?,?,?,?,?,?,?,0)"
+_LABELS_OF = (
+    "SELECT row, label, reward, received, at, joined FROM labels WHERE request_id = ? ORDER BY row"
+)
+_PREDICTIONS_OF = (
+    "SELECT arm, mirrored, model, share, started, outputs, labelled FROM predictions"
+    " WHERE request_id = ?"
+)
+_KNOWN = "SELECT label, reward, key, joined FROM labels WHERE request_id = ? AND row = ?"
+_JOIN = (
+    "INSERT INTO joined (request_id, arm, mirrored, model, share, started, outputs, row, label,"
+    " reward, received, delay) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)"
+)
+_OLDEST = "SELECT request_id, arm, mirrored, labelled FROM predictions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,8 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """A prediction with its label: ``outputs`` are those of the label's row."""
+    """A prediction with its label: ``outputs`` are those of the label's row, ``delay`` is in
+    seconds from the prediction to the time at which the outcome was known."""
 
     seq: int
     request_id: str
@@ -74,218 +75,319 @@ class Joined:
     label: object
     reward: float | None
     received: float
+    delay: float
 
 
 class FeedbackStore:
-    """``horizon`` in seconds: how long predictions and labels wait; ``max_bytes`` bounds the file.
+    """``horizon`` in seconds: how long predictions and labels wait for each other; ``max_bytes``
+    bounds what the file holds, ``max_rows`` predictions and labels together. ``after`` is the
+    number of the last pair that the evaluation has had.
 
-    ``counts`` are labels by outcome, ``purged`` what had to go before it was joined, by reason;
-    both since this process began. Raises StateError when the folder cannot be used; a file that is
-    damaged is set aside.
+    What can be wrong with the disk is a StateError of the call, and the next call tries again.
     """
 
-    def __init__(self, state_dir: Path, horizon: float, max_bytes: int) -> None:
-        self.path = state_dir / FILE_NAME
+    def __init__(
+        self,
+        state_dir: Path,
+        horizon: float,
+        max_bytes: int,
+        max_rows: int = MOST_ROWS,
+        after: int = 0,
+    ) -> None:
         self.horizon = horizon
         self.max_bytes = max_bytes
-        self.counts: Counter[str] = Counter()
-        self.purged: Counter[str] = Counter()
-        try:
-            state_dir.mkdir(parents=True, exist_ok=True)
-            self._db = self._open()
-        except (
-            sqlite3.OperationalError
-        ) as error:  # no room, no right: nothing is wrong with the file
-            raise StateError(f"{self.path}: cannot be used: {error}") from error
-        except sqlite3.DatabaseError as error:
-            aside = self.path.with_name(FILE_NAME + ".damaged")
-            with contextlib.suppress(OSError):
-                os.replace(self.path, aside)
-            for rest in ("-wal", "-shm"):
-                self.path.with_name(FILE_NAME + rest).unlink(missing_ok=True)
-            log.error("%s: %s; starting anew, the file is kept as %s", self.path, error, aside)
-            try:
-                self._db = self._open()
-            except sqlite3.Error as again:
-                raise StateError(f"{self.path}: cannot be used: {again}") from again
-        except OSError as error:
-            raise StateError(f"{self.path}: cannot be used: {error.strerror}") from error
+        self.max_rows = max_rows
+        self._file = FeedbackFile(state_dir / FILE_NAME, after)
+        self.tallies = self._file.tallies
 
-    def _open(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
-        try:
-            db.execute("PRAGMA journal_mode=WAL")
-            db.execute("PRAGMA synchronous=FULL")
-            db.execute("PRAGMA auto_vacuum=INCREMENTAL")
-            version = db.execute("PRAGMA user_version").fetchone()[0]
-            if version not in (0, _VERSION):
-                raise sqlite3.DatabaseError(f"version {version} is not known")
-            db.executescript(_SCHEMA)
-            db.execute(f"PRAGMA user_version={_VERSION}")
-        except sqlite3.Error:
-            db.close()
-            raise
-        return db
+    def open(self) -> None:
+        """Have the file open; the first call does so otherwise. Raises StateError."""
+        self._file.open()
 
     def close(self) -> None:
-        """Close the file."""
-        self._db.close()
+        """Close the file; the next call would open it again."""
+        self._file.close()
 
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """All or nothing. Raises StateError, and then nothing has happened."""
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            yield self._db
-            self._db.execute("COMMIT")
-        except sqlite3.Error as error:
-            with contextlib.suppress(sqlite3.Error):
-                self._db.execute("ROLLBACK")
-            raise StateError(f"{self.path}: {error}") from error
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._file.path
+
+    @property
+    def failures(self) -> int:
+        """Calls that the disk refused."""
+        return self._file.failures
+
+    # In -----------------------------------------------------------------------------------------
 
     def add_predictions(self, predictions: Sequence[Prediction]) -> None:
         """Keep predictions; the same one again is ignored. Labels that wait for them are joined.
 
         Raises StateError; nothing has been taken then.
         """
-        with self._transaction() as db:
+        with self._file.transaction() as db:
             for one in predictions:
                 text = orjson.dumps(one.outputs, default=str).decode()
                 if len(text) > _LONGEST_OUTPUTS:
-                    self.purged["too_large"] += 1
+                    self.tallies.add("purged", "too_large")
                     continue
-                key = (one.request_id, one.arm, int(one.mirrored))
                 rest = (one.model, one.share, one.started, text)
-                new = db.execute(
-                    "INSERT OR IGNORE INTO predictions VALUES (?,?,?,?,?,?,?)", (*key, *rest)
-                ).rowcount
-                if new:
-                    self._join(db, "l.request_id = ? AND p.arm = ? AND p.mirrored = ?", key)
+                mirrored = int(one.mirrored)
+                new = db.execute(_ADD_PREDICTION, (one.request_id, one.arm, mirrored, *rest))
+                if new.rowcount:
+                    self.tallies.add("predictions", one.arm)
+                    prediction = (one.arm, mirrored, *rest, 0)
+                    self._join_waiting(db, one.request_id, prediction)
+
+    def _join_waiting(
+        self, db: sqlite3.Connection, request_id: str, prediction: tuple[Any, ...]
+    ) -> None:
+        started = prediction[4]
+        for row, label, reward, received, at, joined in db.execute(
+            _LABELS_OF, (request_id,)
+        ).fetchall():
+            if received - started > self.horizon:
+                continue
+            self._join(db, request_id, prediction, (row, label, reward, received), at)
+            prediction = (*prediction[:-1], 1)
+            if not joined:
+                db.execute(
+                    "UPDATE labels SET joined = 1 WHERE request_id = ? AND row = ?",
+                    (request_id, row),
+                )
+                self.tallies.add("kept", "orphans", -1)
+                self.tallies.add("orphans", "joined_later")
 
     def add_labels(self, labels: Sequence[Label], now: float) -> list[str]:
         """Keep labels, and join them; what became of each (:data:`OUTCOMES`).
 
         A label that is known already is a duplicate, or with another value a conflict: the first
-        one stays. Raises StateError; nothing has been taken then.
+        one stays. A reward may follow a label of the same row, and the other way round. Raises
+        StateError; nothing has been taken then.
         """
         outcomes: list[str] = []
-        with self._transaction() as db:
+        with self._file.transaction() as db:
             for one in labels:
-                outcomes.append(self._add_label(db, one, now))
-        self.counts.update(outcomes)
+                outcome = self._add_label(db, one, now)
+                outcomes.append(outcome)
+                self.tallies.add("label", outcome)
         return outcomes
 
     def _add_label(self, db: sqlite3.Connection, one: Label, now: float) -> str:
-        text = orjson.dumps(one.label).decode()
-        known = db.execute(
-            "SELECT label, reward FROM labels WHERE request_id = ? AND row = ?",
-            (one.request_id, one.row),
-        ).fetchone()
+        label, reward = _text(one.label), one.reward
+        known = db.execute(_KNOWN, (one.request_id, one.row)).fetchone()
         if known is not None:
-            return "duplicate" if known == (text, one.reward) else "conflict"
-        newest = db.execute(
-            "SELECT max(started) FROM predictions WHERE request_id = ?", (one.request_id,)
-        ).fetchone()[0]
-        if newest is not None and newest < now - self.horizon:
+            old_label, old_reward, key, joined = known
+            if one.key is not None and one.key == key:
+                return "duplicate"
+            if _differ(label, old_label) or _differ(reward, old_reward):
+                return "conflict"
+            label = label if old_label is None else None
+            reward = reward if old_reward is None else None
+            if label is None and reward is None:
+                return "duplicate"
+        limit = now - self.horizon
+        predictions = db.execute(_PREDICTIONS_OF, (one.request_id,)).fetchall()
+        fresh = [prediction for prediction in predictions if prediction[4] >= limit]
+        if predictions and not fresh:
             return "late"
-        db.execute(
-            "INSERT INTO labels VALUES (?,?,?,?,?,?)",
-            (one.request_id, one.row, text, one.reward, now, int(newest is not None)),
-        )
-        if newest is None:
-            return "orphan"
-        self._join(db, "l.request_id = ? AND l.row = ?", (one.request_id, one.row))
+        if known is not None:
+            db.execute(
+                "UPDATE labels SET label = coalesce(label, ?), reward = coalesce(reward, ?)"
+                " WHERE request_id = ? AND row = ?",
+                (label, reward, one.request_id, one.row),
+            )
+            if not joined:
+                return "orphan"
+        else:
+            values = (one.request_id, one.row, label, reward, now, one.at, one.key)
+            db.execute("INSERT INTO labels VALUES (?,?,?,?,?,?,?,?)", (*values, int(bool(fresh))))
+            self.tallies.add("kept", "labels")
+            if not fresh:
+                self.tallies.add("kept", "orphans")
+                return "orphan"
+        for prediction in fresh:
+            self._join(db, one.request_id, prediction, (one.row, label, reward, now), one.at)
         return "joined"
 
-    def _join(self, db: sqlite3.Connection, where: str, values: tuple[object, ...]) -> None:
-        joined = db.execute(
-            "INSERT INTO joined (request_id, arm, mirrored, model, share, started, outputs, row,"
-            " label, reward, received) SELECT p.request_id, p.arm, p.mirrored, p.model, p.share,"
-            " p.started, p.outputs, l.row, l.label, l.reward, l.received FROM labels l"
-            f" JOIN predictions p ON p.request_id = l.request_id WHERE {where}",
-            values,
-        ).rowcount
-        if joined:
-            db.execute("UPDATE labels SET joined = 1 WHERE request_id = ?", (values[0],))
+    def _join(
+        self,
+        db: sqlite3.Connection,
+        request_id: str,
+        prediction: tuple[Any, ...],
+        label: tuple[Any, ...],
+        at: float | None,
+    ) -> None:
+        arm, mirrored, _, _, started, _, labelled = prediction
+        received = label[-1]
+        # A clock that is ahead of ours does not make a label later than its arrival.
+        delay = max(0.0, (received if at is None else min(at, received)) - started)
+        cursor = db.execute(_JOIN, (request_id, *prediction[:-1], *label, delay))
+        self._file.last = max(self._file.last, cursor.lastrowid or 0)
+        self.tallies.delay(arm, delay)
+        if not labelled:
+            db.execute(
+                "UPDATE predictions SET labelled = 1"
+                " WHERE request_id = ? AND arm = ? AND mirrored = ?",
+                (request_id, arm, mirrored),
+            )
+            self.tallies.add("labelled", arm)
+
+    # Out ----------------------------------------------------------------------------------------
 
     def take(self, after: int, limit: int = 10_000) -> list[Joined]:
         """Joined pairs with a number above ``after``, in their order. Raises StateError."""
-        try:
-            rows = self._db.execute(
+        db = self._file.open()
+        with self._file.guarded():
+            rows = db.execute(
                 "SELECT * FROM joined WHERE seq > ? ORDER BY seq LIMIT ?", (after, limit)
             ).fetchall()
-        except sqlite3.Error as error:
-            raise StateError(f"{self.path}: {error}") from error
         return [_joined(row) for row in rows]
 
     def release(self, through: int) -> None:
         """Pairs up to that number are part of a saved state. Raises StateError."""
-        with self._transaction() as db:
+        with self._file.transaction() as db:
             db.execute("DELETE FROM joined WHERE seq <= ?", (through,))
 
     def purge(self, now: float) -> None:
         """Let go of what has waited for longer than the horizon, and of the oldest beyond the
-        size. Raises StateError."""
-        with self._transaction() as db:
-            limit = now - self.horizon
-            gone = db.execute("DELETE FROM predictions WHERE started < ?", (limit,)).rowcount
-            self.purged["horizon"] += gone
-            orphans = db.execute(
-                "DELETE FROM labels WHERE received < ? AND joined = 0", (limit,)
-            ).rowcount
-            self.purged["orphan_horizon"] += orphans
-            db.execute("DELETE FROM labels WHERE received < ?", (limit,))
-        while self.size() > self.max_bytes:
-            with self._transaction() as db:
-                gone = db.execute(
-                    "DELETE FROM predictions WHERE (request_id, arm, mirrored) IN (SELECT"
-                    " request_id, arm, mirrored FROM predictions ORDER BY started LIMIT ?)",
-                    (_PURGED_AT_ONCE,),
-                ).rowcount
-                gone += db.execute(
-                    "DELETE FROM labels WHERE (request_id, row) IN (SELECT request_id, row FROM"
-                    " labels ORDER BY received LIMIT ?)",
-                    (_PURGED_AT_ONCE,),
-                ).rowcount
-            if not gone:
+        bounds, in small batches. Raises StateError; what was done stays done then."""
+        db = self._file.open()
+        with self._file.guarded():
+            self.tallies.load(db)  # another process may be handing in the last of an older run
+        for _ in range(_MOST_BATCHES):
+            if not (self._purge_old(now) or self._purge_excess()):
                 break
-            self.purged["size"] += gone
-            with contextlib.suppress(sqlite3.Error):
-                self._db.execute("PRAGMA incremental_vacuum")
+        self._file.shrink()
 
-    def size(self) -> int:
-        """Bytes in use."""
-        pages, free, size = (
-            self._db.execute(f"PRAGMA {name}").fetchone()[0]
-            for name in ("page_count", "freelist_count", "page_size")
+    def _purge_old(self, now: float) -> bool:
+        """One batch of what is too old; True when there may be more."""
+        with self._file.transaction() as db:
+            limit = now - self.horizon * _REMEMBERED
+            old = db.execute(
+                f"{_OLDEST} WHERE started < ? ORDER BY started LIMIT ?", (limit, _AT_ONCE)
+            ).fetchall()
+            self._drop(db, old, "horizon")
+            orphans = self._drop_orphans(db, now - self.horizon, "orphan_horizon")
+        return len(old) == _AT_ONCE or orphans == _AT_ONCE
+
+    def _purge_excess(self) -> bool:
+        """One batch of the oldest when there is too much; True when there may be more.
+
+        Of predictions and orphans those have to go of which there are more: labels for unknown ids
+        must not drive out what others are going to be joined to.
+        """
+        kept = self.tallies.of("kept")
+        predictions = sum(self.tallies.of("predictions").values())
+        rows = predictions + kept.get("labels", 0) - self.max_rows
+        if rows <= 0 and self._file.size() <= self.max_bytes:
+            return False
+        most = min(rows, _AT_ONCE) if rows > 0 else _AT_ONCE
+        with self._file.transaction() as db:
+            if kept.get("orphans", 0) > predictions:
+                gone = self._drop_orphans(db, None, "orphan_size", most)
+            else:
+                old = db.execute(f"{_OLDEST} ORDER BY started LIMIT ?", (most,)).fetchall()
+                self._drop(db, old, "size")
+                gone = len(old)
+        return gone > 0
+
+    def _drop(self, db: sqlite3.Connection, predictions: list[Any], reason: str) -> None:
+        """Delete predictions, and the labels that have been joined to nothing else."""
+        db.executemany(
+            "DELETE FROM predictions WHERE request_id = ? AND arm = ? AND mirrored = ?",
+            [row[:3] for row in predictions],
         )
-        return int((pages - free) * size)
+        for _, arm, _, labelled in predictions:
+            self.tallies.add("predictions", arm, -1)
+            self.tallies.add("labelled", arm, -labelled)
+            if reason == "horizon":
+                self.tallies.add("settled", arm)
+                self.tallies.add("settled_labelled", arm, labelled)
+        self.tallies.add("purged", reason, len(predictions))
+        labels = db.executemany(
+            "DELETE FROM labels WHERE request_id = ?1 AND joined = 1"
+            " AND NOT EXISTS (SELECT 1 FROM predictions WHERE request_id = ?1)",
+            [(request_id,) for request_id in {row[0] for row in predictions}],
+        ).rowcount
+        self.tallies.add("kept", "labels", -max(0, labels))
 
-    def waiting(self) -> dict[str, int]:
-        """How many predictions and labels are there, and how many labels have no prediction."""
-        one = self._db.execute
+    def _drop_orphans(
+        self, db: sqlite3.Connection, before: float | None, reason: str, most: int = _AT_ONCE
+    ) -> int:
+        gone = db.execute(
+            "DELETE FROM labels WHERE (request_id, row) IN (SELECT request_id, row FROM labels"
+            " WHERE joined = 0 AND received < ? ORDER BY received LIMIT ?)",
+            (float("inf") if before is None else before, most),
+        ).rowcount
+        self.tallies.add("kept", "labels", -gone)
+        self.tallies.add("kept", "orphans", -gone)
+        self.tallies.add("purged", reason, gone)
+        return gone
+
+    def figures(self) -> dict[str, Any]:
+        """Counts since the file began, by outcome, reason and arm, and what waits at present.
+
+        ``coverage`` is by arm: predictions that wait and how many of them are labelled, and the
+        same of those that are ``settled``, older than the horizon.
+        """
+        of = self.tallies.of
+        purged, kept, predictions = of("purged"), of("kept"), of("predictions")
+        labelled, settled, known = of("labelled"), of("settled"), of("settled_labelled")
         return {
-            "predictions": one("SELECT count(*) FROM predictions").fetchone()[0],
-            "labels": one("SELECT count(*) FROM labels").fetchone()[0],
-            "orphans": one("SELECT count(*) FROM labels WHERE joined = 0").fetchone()[0],
+            "labels": {outcome: self.tallies.get("label", outcome) for outcome in OUTCOMES},
+            "joined_later": self.tallies.get("orphans", "joined_later"),
+            "waiting": {
+                "predictions": sum(predictions.values()),
+                "labels": kept.get("labels", 0),
+                "orphans": kept.get("orphans", 0),
+            },
+            "purged": purged,
+            "coverage": {
+                arm: {
+                    "predictions": predictions[arm],
+                    "labelled": labelled.get(arm, 0),
+                    "settled": settled.get(arm, 0),
+                    "settled_labelled": known.get(arm, 0),
+                    "share": _share(known.get(arm, 0), settled.get(arm, 0)),
+                }
+                for arm in sorted(predictions)
+            },
+            "delays": self.tallies.delays(),
         }
 
 
-def _joined(row: tuple[object, ...]) -> Joined:
-    seq, request_id, arm, mirrored, model, share, started, outputs, number, label, reward, at = row
-    columns = orjson.loads(str(outputs))
-    index = int(str(number))
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def _differ(new: object, old: object) -> bool:
+    return new is not None and old is not None and new != old
+
+
+def _text(label: object) -> str | None:
+    """As JSON, so that 1 is not "1"; but 1.0 is the same number as 1."""
+    if label is None:
+        return None
+    if isinstance(label, float) and label.is_integer() and abs(label) < 2**53:
+        label = int(label)
+    return orjson.dumps(label).decode()
+
+
+def _joined(row: tuple[Any, ...]) -> Joined:
+    seq, request_id, arm, mirrored, model, share, started, outputs, number, label, reward = row[:11]
+    columns = orjson.loads(outputs)
     return Joined(
-        int(str(seq)),
-        str(request_id),
-        str(arm),
+        seq,
+        request_id,
+        arm,
         bool(mirrored),
-        str(model),
-        float(str(share)),
-        float(str(started)),
-        {name: cells[index] for name, cells in columns.items() if index < len(cells)},
-        index,
-        orjson.loads(str(label)),
-        float(str(reward)) if reward is not None else None,
-        float(str(at)),
+        model,
+        share,
+        started,
+        {name: cells[number] for name, cells in columns.items() if number < len(cells)},
+        number,
+        orjson.loads(label) if label is not None else None,
+        reward,
+        *row[11:],
     )

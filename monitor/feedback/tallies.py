@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,8 +32,8 @@ class Tallies:
     """
 
     def __init__(self) -> None:
-        self._sums: Counter[Key] = Counter()
-        self._changes: Counter[Key] = Counter()
+        self._sums: defaultdict[Key, float] = defaultdict(float)
+        self._changes: defaultdict[Key, float] = defaultdict(float)
 
     def load(self, db: sqlite3.Connection) -> None:
         """Begin with what the file holds. Raises sqlite3.Error."""
@@ -44,7 +44,7 @@ class Tallies:
 
     def add(self, what: str, of: str, n: float = 1) -> None:
         """Count something, in the present transaction."""
-        self._changes[what, of] += n  # type: ignore[assignment]
+        self._changes[what, of] += n
 
     def delay(self, arm: str, seconds: float) -> None:
         """Count how late a label came."""
@@ -68,7 +68,7 @@ class Tallies:
 
     def get(self, what: str, of: str) -> int:
         """One sum, without the changes of an open transaction."""
-        return int(self._sums[what, of])
+        return int(self._sums.get((what, of), 0))
 
     def of(self, what: str) -> dict[str, int]:
         """The sums of a kind."""
@@ -83,12 +83,12 @@ class Tallies:
                 by_arm.setdefault(arm, {})[int(what[len(_DELAY) :])] = int(n)
         found = {}
         for arm, buckets in sorted(by_arm.items()):
-            count, total = sum(buckets.values()), float(self._sums["delay_sum", arm])
+            count, total = sum(buckets.values()), self._sums.get(("delay_sum", arm), 0.0)
             found[arm] = {
                 "count": count,
                 "sum_seconds": total,
                 "mean_seconds": total / count,
-                "quantiles": {q: _quantile(buckets, q * count) for q in QUANTILES},
+                "quantiles": {str(q): _quantile(buckets, q * count) for q in QUANTILES},
             }
         return found
 

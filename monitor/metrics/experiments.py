@@ -11,7 +11,7 @@ from monitor.evaluation.plane import Plane
 from monitor.experiments.summary import DECISIONS
 from monitor.feedback.service import Feedback
 from monitor.feedback.store import OUTCOMES
-from monitor.metrics.families import counter, gauge, pick
+from monitor.metrics.families import QuantileFamily, counter, gauge, pick
 from monitor.sketch.reader import Snapshot
 
 _WHO = ("experiment", "challenger")
@@ -96,20 +96,45 @@ def feedback_families(feedback: Feedback) -> Iterator[Metric]:
         [([outcome], summary["labels"].get(outcome, 0)) for outcome in OUTCOMES],
     )
     yield gauge(
-        "feedback_waiting",
-        "Predictions and labels in the store; orphans are labels without a prediction.",
-        ("what",),
-        [([what], count) for what, count in summary["waiting"].items()],
+        "feedback_predictions",
+        "Predictions that wait for their labels, or are kept to know late ones.",
+        ("arm",),
+        [([arm], item["predictions"]) for arm, item in summary["coverage"].items()],
+    )
+    yield gauge(
+        "feedback_orphans",
+        "Labels whose prediction is not there (yet).",
+        (),
+        [([], summary["waiting"]["orphans"])],
+    )
+    yield gauge(
+        "feedback_coverage",
+        "Part of the predictions older than the horizon that got a label, by arm.",
+        ("arm",),
+        [
+            ([arm], item["share"])
+            for arm, item in summary["coverage"].items()
+            if item["share"] is not None
+        ],
     )
     yield counter(
         "feedback_purged",
-        "Predictions and labels let go of before they met, by reason.",
+        "Predictions and labels let go of, by reason.",
         ("reason",),
         [([reason], n) for reason, n in (*summary["purged"].items(), ("queue", feedback.dropped))],
     )
-    yield gauge(
-        "feedback_delay_seconds",
-        "Mean time from prediction to label since the start, by arm: it should not differ.",
-        ("arm",),
-        [([arm], item["mean_seconds"]) for arm, item in summary["delays"].items()],
+    yield counter(
+        "feedback_failures",
+        "Times that the file could not be used.",
+        (),
+        [([], summary["failures"])],
     )
+    delays = QuantileFamily(
+        "feedback_delay_seconds",
+        "Time from prediction to label, by arm, within 2.2 %: it should not differ.",
+        ("arm",),
+    )
+    for arm, item in summary["delays"].items():
+        quantiles = [(float(q), value) for q, value in item["quantiles"].items()]
+        delays.add([arm], quantiles, item["count"], item["sum_seconds"])
+    yield delays

@@ -12,8 +12,6 @@ from monitor.errors import UnknownExperimentError
 from monitor.evaluation.plane import Plane
 from monitor.experiments.live import Contestant
 
-_NUMBERS = {"promote": 1.0, "continue": 0.0, "invalid": 0.0, "rollback": -1.0}
-
 
 class Hook(BaseModel):
     """What Flagger posts."""
@@ -42,13 +40,6 @@ def add_controllers(app: FastAPI, plane: Plane) -> None:
         """For the web metric provider of Argo Rollouts: `data.decision` is promote, rollback,
         continue or invalid. Without evidence it is continue; a number is never NaN."""
         return answer({"data": _data(find(name, challenger))})
-
-    @app.get("/v1/flagger/{name}/metric", tags=["controllers"])
-    async def metric(
-        name: str, challenger: Annotated[str | None, Query(description="Its name.")] = None
-    ) -> Response:
-        """One number: 1 promote, 0 continue, -1 rollback."""
-        return answer(_NUMBERS[find(name, challenger).decision.verdict])
 
     @app.post("/v1/flagger/{name}/{hook}", tags=["controllers"])
     async def flagger(

@@ -74,7 +74,6 @@ def test_openapi_describes_every_path(plane: PlaneProcess) -> None:
         "/v1/experiments/{name}/{command}",
         "/v1/feedback",
         "/v1/argo/{name}",
-        "/v1/flagger/{name}/metric",
         "/v1/flagger/{name}/{hook}",
     }
     for methods in document["paths"].values():

@@ -272,10 +272,14 @@ class Evaluation(Section):
 class Feedback(Section):
     """Labels and rewards that come later, and the predictions that wait for them."""
 
+    enabled: bool = True
+    """Whether labels are taken and predictions kept for them."""
     horizon: Seconds = 7 * 86400.0
     """How long predictions wait for labels, and labels for predictions."""
     max_size: Bytes = Field(default=256 * 1024 * 1024, ge=1024 * 1024)
-    """Bound of the file; the oldest predictions go first."""
+    """Bound of what the file holds; the oldest predictions go first."""
+    max_rows: int = Field(default=2_000_000, ge=1000)
+    """Predictions and labels together; the oldest go first."""
 
 
 class HandOff(Section):

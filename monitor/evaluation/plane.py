@@ -96,7 +96,11 @@ class Plane:
         self.pipeline.configure(settings)
         self.redaction = Redaction(settings.redact)
         if self.experiments is not None:
-            self.experiments.configure(settings.config())
+            config = settings.config()
+            self.experiments.configure(config)
+            if self.feedback is not None:
+                bounds = config.feedback
+                self.feedback.configure(bounds.horizon, bounds.max_size, bounds.max_rows)
         return self.supervisor.generation
 
     def problems(self) -> list[str]:

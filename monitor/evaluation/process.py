@@ -55,11 +55,10 @@ def make_plane(settings: Settings, run_dir: Path, run: str) -> Plane:
     feedback = None
     if pipeline.experiments is not None:
         limits = pipeline.experiments.config.feedback
-        try:
-            feedback = Feedback(settings.state_dir, limits.horizon, limits.max_size)
+        if limits.enabled:
+            bounds = limits.horizon, limits.max_size, limits.max_rows
+            feedback = Feedback(settings.state_dir, *bounds, after=pipeline.labels)
             pipeline.experiments.offer = feedback.offer
-        except StateError as error:
-            log.error("%s; labels are refused until the next start", error)
     plane = Plane(
         settings=settings,
         run_dir=run_dir,
@@ -90,9 +89,14 @@ async def _take_labels(plane: Plane, experiments: Experiments) -> None:
     if plane.feedback is None:
         return
     await plane.feedback.flush()
-    for joined in await plane.feedback.take(plane.pipeline.labels):
-        experiments.take_label(joined)
+    try:
+        found = await plane.feedback.take(plane.pipeline.labels)
+    except StateError:
+        return  # logged and shown; rollouts must be judged all the same
+    for joined in found:
+        # First: a label that cannot be taken must not come back for ever.
         plane.pipeline.labels = joined.seq
+        experiments.take_label(joined)
 
 
 async def _judge(plane: Plane, line: ControlLine) -> None:

@@ -3,16 +3,159 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
+from pydantic import BaseModel, Field
 
+from monitor.api import documents
 from monitor.api.answers import answer, changing, refusal
 from monitor.errors import StateError
 from monitor.evaluation.plane import Plane
-from monitor.feedback.labels import FeedbackError, parse
+from monitor.feedback.labels import Fault, FeedbackError, Label, TooManyError, parse
+from monitor.feedback.store import OUTCOMES
 
 MOST_BYTES = 8 * 1024 * 1024
-_EXAMPLE = {"request_id": "4bf92f3577b34da6a3ce929d0e0e4736", "label": 1}
+_MOST_FAULTS = 20
+_ONE = {"request_id": "4bf92f3577b34da6a3ce929d0e0e4736", "label": 1}
+_SEVERAL = [
+    {"request_id": "r-1", "label": [0, 1, 0]},
+    {"request_id": "r-2", "reward": 0.7, "at": "2026-01-31T12:00:00Z"},
+    {"request_id": "r-3", "row": 4, "label": "delayed", "idempotency_key": "flight-17"},
+]
+_BODY = {
+    "required": True,
+    "description": "Up to 10,000 items, 50,000 labels and 8 MiB. An item has `request_id`, and"
+    " `label` (a number, a text, a truth value, or a list with one for each row of the request),"
+    " or `reward` (a number), or both. `row` says which row a single label is about (0 unless"
+    " said), `at` when the outcome became known (unix seconds, or RFC 3339). What comes again with"
+    " the same `idempotency_key` is the same event, whatever its value.",
+    "content": {
+        "application/json": {
+            "examples": {
+                "one": {"value": _ONE},
+                "several": {"value": _SEVERAL},
+                "wrapped": {"value": {"feedback": _SEVERAL}},
+            }
+        },
+        "application/x-ndjson": {
+            "example": '{"request_id": "r-1", "label": [0, 1, 0]}\n'
+            '{"request_id": "r-2", "reward": 0.7}\n'
+        },
+    },
+}
+_RESULTS = {
+    "joined": 1,
+    "duplicate": 0,
+    "conflict": 0,
+    "orphan": 0,
+    "late": 0,
+    "invalid": 1,
+    "results": [
+        {"item": 1, "request_id": "r-1", "row": 0, "outcome": "joined"},
+        {
+            "item": 2,
+            "outcome": "invalid",
+            "error": "item 2: reward: must be a number, not 'yes'",
+        },
+    ],
+    "faults": ["item 2: reward: must be a number, not 'yes'"],
+    "conflicts": [],
+}
+_WAITING = {
+    **_RESULTS,
+    "joined": 0,
+    "orphan": 1,
+    "invalid": 0,
+    "results": [{"item": 1, "request_id": "r-9", "row": 0, "outcome": "orphan"}],
+    "faults": [],
+}
+
+
+class Result(BaseModel):
+    """What became of one label, or why an item is none."""
+
+    item: int = Field(description="Number of the item, or of the line of NDJSON, from 1.")
+    outcome: str = Field(
+        description="joined; duplicate: known already, with the same value; conflict: known with"
+        " another value, the first one stays; orphan: its prediction is not known (yet), kept until"
+        " the horizon; late: its prediction is older than the horizon, not used; invalid."
+    )
+    request_id: str | None = None
+    row: int | None = None
+    error: str | None = None
+
+
+class Results(BaseModel):
+    """Numbers of labels by outcome, of invalid items, and each of them."""
+
+    joined: int
+    duplicate: int
+    conflict: int
+    orphan: int
+    late: int
+    invalid: int
+    results: list[Result]
+    faults: list[str]
+    conflicts: list[str] = Field(description="Ids of the requests with a conflict.")
+
+
+class Coverage(BaseModel):
+    """Of one arm; `settled` predictions are older than the horizon and get no more labels."""
+
+    predictions: int
+    labelled: int
+    settled: int
+    settled_labelled: int
+    share: float | None = Field(description="Labelled part of those that are settled.")
+
+
+class Delays(BaseModel):
+    """How late the labels of one arm came. Arms should not differ in it."""
+
+    count: int
+    sum_seconds: float
+    mean_seconds: float
+    quantiles: dict[str, float] = Field(examples=[{"0.5": 5400.0, "0.9": 9000.0, "0.99": 20000.0}])
+
+
+class Feedback(BaseModel):
+    """Counts since the file began, and what waits at present."""
+
+    enabled: bool
+    labels: dict[str, int] = Field({}, description="By outcome.")
+    joined_later: int = Field(0, description="Orphans whose prediction came.")
+    waiting: dict[str, int] = {}
+    purged: dict[str, int] = Field({}, description="Let go of, by reason.")
+    coverage: dict[str, Coverage] = Field({}, description="By arm.")
+    delays: dict[str, Delays] = Field({}, description="By arm.")
+    queued: int = Field(0, description="Predictions on their way to the file.")
+    dropped: int = Field(0, description="Predictions for which that way had no room.")
+    failures: int = Field(0, description="Times that the file could not be used.")
+    error: str | None = Field(None, description="Why it cannot be used at present.")
+
+
+def _described(text: str, example: dict[str, Any]) -> dict[str, Any]:
+    content = {"application/json": {"example": example}}
+    return {"model": Results, "description": text, "content": content}
+
+
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: _described("At least one label was taken or known; `results` tells each.", _RESULTS),
+    202: _described("All labels wait for their predictions.", _WAITING),
+    **{
+        code: {"model": documents.Error, "description": text}
+        for code, text in (
+            (401, "A token is needed."),
+            (403, "The token is another one, or none is configured."),
+            (409, "Feedback is switched off."),
+            (413, "Too large: send it in several calls."),
+            (422, "Nothing in it can be read; the message names items and fields."),
+            (503, "The disk refuses it: nothing was taken, send it again later."),
+        )
+    },
+}
 
 
 def add_feedback(app: FastAPI, plane: Plane) -> None:
@@ -22,64 +165,75 @@ def add_feedback(app: FastAPI, plane: Plane) -> None:
         "/v1/feedback",
         tags=["feedback"],
         dependencies=changing(plane),
-        openapi_extra={
-            "requestBody": {
-                "required": True,
-                "content": {
-                    "application/json": {
-                        "examples": {
-                            "one": {"value": _EXAMPLE},
-                            "several": {"value": [_EXAMPLE, {"request_id": "r-2", "reward": 0.7}]},
-                        }
-                    },
-                    "application/x-ndjson": {
-                        "example": '{"request_id": "r-1", "label": [0, 1, 0]}\n'
-                    },
-                },
-            }
-        },
+        responses=_ANSWERS,
+        openapi_extra={"requestBody": _BODY},
     )
     async def post(request: Request) -> Response:
         """Labels or rewards by request id: one object, a list, or NDJSON.
 
-        Each may come late, up to the horizon, and any number of times. 200 when at least one could
-        be joined or was known, 202 when all wait for their prediction, 422 when none could be read.
+        Each may come late, up to the horizon, and any number of times: what is known is not counted
+        again. Good items of a batch are taken also when others cannot be read. When the call
+        returns, what was taken is on disk.
         """
         feedback = plane.feedback
         if feedback is None:
-            return refusal(409, "this service keeps no feedback: set feedback.horizon")
+            return refusal(409, "this service keeps no feedback: set feedback.enabled")
         body = bytearray()
         async for part in request.stream():
             body += part
             if len(body) > MOST_BYTES:
-                return refusal(413, f"more than {MOST_BYTES} bytes: send it in several calls")
+                return refusal(413, f"more than {MOST_BYTES:,} bytes: send it in several calls")
         try:
             labels, faults = parse(bytes(body), request.headers.get("content-type", ""))
         except FeedbackError as error:
-            return refusal(422, str(error))
+            return refusal(413 if isinstance(error, TooManyError) else 422, str(error))
         if not labels:
-            return refusal(422, "; ".join(map(str, faults[:20])) or "there is nothing in it")
+            return refusal(422, _told(faults))
         try:
             outcomes = await feedback.add([label for _, label in labels])
         except StateError as error:
             return refusal(503, str(error), {"Retry-After": "5"})
-        counts = Counter(outcomes)
-        return answer(
-            {
-                **{name: counts[name] for name in ("joined", "duplicate", "conflict")},
-                "orphan": counts["orphan"],
-                "late": counts["late"],
-                "invalid": len(faults),
-                "faults": [str(fault) for fault in faults[:100]],
-                "conflicts": [
-                    labels[i][1].request_id for i, o in enumerate(outcomes) if o == "conflict"
-                ][:100],
-            },
-            202 if counts["orphan"] == len(outcomes) else 200,
-        )
+        code = 202 if set(outcomes) == {"orphan"} else 200
+        return answer(_results(labels, outcomes, faults), code)
 
-    @app.get("/v1/feedback", tags=["feedback"])
+    @app.get(
+        "/v1/feedback",
+        tags=["feedback"],
+        responses={200: {"model": Feedback, "description": "Success."}},
+    )
     async def show() -> Response:
-        """How many labels came, how late, and what waits for what."""
+        """How many labels came, how late for each arm, what part of the predictions has one, and
+        what waits for what."""
         feedback = plane.feedback
-        return answer(feedback.summary() if feedback is not None else {})
+        if feedback is None:
+            return answer({"enabled": False})
+        return answer({"enabled": True, **feedback.summary()})
+
+
+def _told(faults: Sequence[Fault]) -> str:
+    if not faults:
+        return "there is nothing in it"
+    more = len(faults) - _MOST_FAULTS
+    text = "; ".join(map(str, faults[:_MOST_FAULTS]))
+    return f"{text}; and {more:,} more" if more > 0 else text
+
+
+def _results(
+    labels: Sequence[tuple[int, Label]], outcomes: Sequence[str], faults: Sequence[Fault]
+) -> dict[str, Any]:
+    counts = Counter(outcomes)
+    results: list[dict[str, Any]] = [
+        {"item": number, "request_id": label.request_id, "row": label.row, "outcome": outcome}
+        for (number, label), outcome in zip(labels, outcomes, strict=True)
+    ]
+    results += (
+        {"item": fault.number, "outcome": "invalid", "error": str(fault)} for fault in faults
+    )
+    results.sort(key=lambda result: int(result["item"]))
+    return {
+        **{outcome: counts[outcome] for outcome in OUTCOMES},
+        "invalid": len(faults),
+        "results": results,
+        "faults": [str(fault) for fault in faults],
+        "conflicts": [r["request_id"] for r in results if r["outcome"] == "conflict"],
+    }

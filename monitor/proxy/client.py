@@ -104,6 +104,9 @@ class ClientConnection(asyncio.Protocol):
                 rest = exchange.feed(data)
                 if rest:
                     self._keep(rest)
+                    if self.exchange is None:
+                        # Its last byte came, and it was turned away at once.
+                        self.worker.loop.call_soon(self._next)
             else:
                 self._keep(data)
         except HttpError as error:

@@ -33,6 +33,10 @@ FAILURES = {
     record.REJECTED: (408, b"408 Request Timeout", "the request did not arrive in time"),
 }
 
+_FRAMED = 8
+"""How often the capture limit a body that is awaited may take with its chunks' framing, which is
+held, too. Six are enough for a chunk for each byte."""
+
 
 class Exchange:
     """``started_ns`` is when the first byte of the request's head arrived, monotonic."""
@@ -46,6 +50,7 @@ class Exchange:
         "_choice",
         "_connection",
         "_first_byte_ns",
+        "_framed_size",
         "_unrouted",
         "_unsent",
         "_until_close",
@@ -91,6 +96,7 @@ class Exchange:
         length = head.length
         self._body_chunked = Chunked() if length == CHUNKED else None
         self._body_left = max(0, length)
+        self._framed_size = 0
         capture = self.route.model >= 0 and length <= runtime.capture_limit
         self._captured: list[bytes] | None = [] if capture else None
         self._unsent: list[bytes] | None = None
@@ -137,13 +143,18 @@ class Exchange:
     def _waits_for_body(self) -> bool:
         """Whether the body is to come, and may be looked at. Who expects a 100 sends none before
         the model server has asked for it."""
-        return not self.request_complete and self._captured is not None and self.head.expect is None
+        return not self.request_complete and self._readable() and self.head.expect is None
+
+    def _readable(self) -> bool:
+        """Whether the body may be looked at, as far as its size goes: however it is cut."""
+        framing = self._framed_size > _FRAMED * self.runtime.capture_limit
+        return self._captured is not None and not framing
 
     def _route(self, router: Router) -> None:
         """Choose the arm that serves this request."""
         body: bytes | None = None
-        if router.needs_body and self._captured is not None and self.request_complete:
-            body = b"".join(self._captured)
+        if router.needs_body and self.request_complete and self._readable():
+            body = b"".join(self._captured or ())
         choice = self._choice = router.choose(self.head, self.request_id, body)
         if choice.arm:
             serving = self.runtime.serving.get(choice.arm)
@@ -189,6 +200,7 @@ class Exchange:
         chunked = self._body_chunked
         if chunked is not None:
             consumed = chunked.feed(data, self._captured)
+            self._framed_size += consumed
             self.request_size = chunked.size
             done = chunked.done
         else:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 
 WIDTH, HEIGHT = 640, 220
-_LEFT, _RIGHT, _TOP, _BOTTOM = 78, 12, 12, 34
+_LEFT, _RIGHT, _TOP, _BOTTOM = 78, 12, 12, 40
 
 
 def sequence(
@@ -67,12 +67,12 @@ def sequence(
     parts.append(f'<polyline class="line" points="{" ".join(line)}"/>')
     for value in _ticks(first, last):
         parts.append(
-            f'<text x="{x_of(value):.1f}" y="{HEIGHT - 16}" text-anchor="middle">'
+            f'<text x="{x_of(value):.1f}" y="{HEIGHT - 22}" text-anchor="middle">'
             f"{value:,.0f}</text>"
         )
     middle = (_LEFT + WIDTH - _RIGHT) / 2
     parts.append(
-        f'<text x="{middle:.0f}" y="{HEIGHT - 2}" text-anchor="middle">'
+        f'<text x="{middle:.0f}" y="{HEIGHT - 6}" text-anchor="middle">'
         "requests of the challenger</text>"
     )
     parts.append("</svg>")

@@ -14,7 +14,9 @@ _SCALES = {
 
 def scale_of(metric: str) -> tuple[float, str]:
     """Factor and unit in which people read a metric."""
-    if metric.startswith("latency_") and metric != "latency_tail":
+    if metric == "latency_tail":
+        return 100.0, " pp"
+    if metric.startswith("latency_"):
         return 1e3, " ms"
     return _SCALES.get(metric, (1.0, ""))
 

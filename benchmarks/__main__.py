@@ -13,6 +13,7 @@ NAMES = {
     "sequential-acceptance": "benchmarks.sequential.acceptance",
     "sequential-costs": "benchmarks.sequential.costs",
     "sequential-decisions": "benchmarks.sequential.decisions",
+    "sequential-experiment": "benchmarks.sequential.experiment",
 }
 
 

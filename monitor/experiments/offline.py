@@ -132,7 +132,7 @@ def _advance(progress: Callable[[int], None], before: int, done: int) -> None:
 )
 @click.option(
     "--streams",
-    default=300,
+    default=1000,
     show_default=True,
     type=click.IntRange(20, 10_000),
     help="Simulated experiments per metric.",

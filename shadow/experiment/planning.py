@@ -70,7 +70,7 @@ def plan(
     traffic: Traffic,
     *,
     alpha: float | None = None,
-    streams: int = 400,
+    streams: int = 1000,
     power: float = 0.8,
     limit: int = 200_000,
     seed: int = 1,

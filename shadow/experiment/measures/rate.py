@@ -143,7 +143,7 @@ class RateSplit(Measure):
         self._interval.update(arms, values)
         for side, test in enumerate(self._tests):
             if isinstance(test, LabelBetting):
-                test.update(arms, values, share)
+                test.update(arms, values, share, peak=False)
             else:
                 self._count_events(side, test, arms[values == 1.0], share[values == 1.0])
 

@@ -3,8 +3,8 @@
     python -m benchmarks sequential-experiment [--quick]
 
 Traffic comes in batches of 256, and the verdict is read after each; so it is in the service, where
-it is read every second. "Measured" latencies are those of a loopback server on this machine, heavy in
-the tail and correlated; both arms draw from the same trace, record by record.
+it is read every second. "Measured" latencies are those of a loopback server on this machine, heavy
+in the tail and correlated; both arms draw from the same trace, record by record.
 """
 
 from __future__ import annotations

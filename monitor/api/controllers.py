@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from monitor.api.answers import answer
 from monitor.errors import UnknownExperimentError
 from monitor.evaluation.plane import Plane
-from monitor.experiments.live import Contestant
+from monitor.experiments.contestant import Contestant
 
 
 class Hook(BaseModel):

@@ -2,86 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from monitor import record as records
-from monitor.codecs import Table
 from monitor.config.experiment import Experiment as Declared
-from monitor.experiments.observe import NAN, Observation, Observer, correct, counts
-from monitor.experiments.pairing import Pairing
+from monitor.experiments.contestant import Arms, Contestant, Division
+from monitor.experiments.copies import Copies, Redact
+from monitor.experiments.observe import Observer, correct, counts
 from monitor.experiments.routes import Assignment
-from monitor.experiments.rules import rules_of, stages_of
-from monitor.experiments.timeline import Timeline, point_of
+from monitor.experiments.rules import rules_of
+from monitor.experiments.timeline import point_of
 from monitor.experiments.units import OpenUnit, OpenUnits, batch
 from monitor.feedback.store import Joined
 from monitor.record import Record
 from shadow import comparison, rollout
-from shadow.assignment import Allocation, point, threshold
-from shadow.experiment import Decision, Experiment, Pairs, Split
-
-_CHAMPION, _CHALLENGER, _AGAIN = 0, 1, 2
-_MOST_WAITING = 20_000
-Redact = Callable[[Mapping[str, list[object]]], dict[str, object]]
-
-
-@dataclass(frozen=True, slots=True)
-class Arms:
-    """Names that an experiment's records carry. ``again`` is the champion asked twice, or ""."""
-
-    champion: str
-    again: str
-    mirror_rate: Mapping[str, float]
-    """Share of the requests that each challenger gets a copy of."""
-    salt: bytes
-    """By which copies are chosen."""
-
-
-@dataclass(frozen=True, slots=True)
-class Division:
-    """How the worker that served a record divided the requests. ``arms`` are its names of all arms;
-    ``weights`` are those of the experiment's arms, in their order; ``since`` is unix time."""
-
-    arms: tuple[str, ...]
-    weights: tuple[float, ...]
-    since: float
-
-
-@dataclass(slots=True)
-class _Gathered:
-    """Rows of one contest since the last flush."""
-
-    arms: list[float] = field(default_factory=list)
-    shares: list[float] = field(default_factory=list)
-    split: list[dict[str, float]] = field(default_factory=list)
-    pairs: list[tuple[dict[str, float], dict[str, float]]] = field(default_factory=list)
-
-
-class Contestant:
-    """A challenger of an experiment, with everything that is kept about it."""
-
-    def __init__(self, name: str, declared: Declared, now: float) -> None:
-        self.name = name
-        self.rollout = rollout.Rollout.begin(
-            declared.name, name, stages_of(declared, name), now, declared.on_invalid
-        )
-        self.pairing: Pairing[Observation] = Pairing(_MOST_WAITING)
-        self.labels: Pairing[float] = Pairing(_MOST_WAITING)
-        self.noise = comparison.NoiseCancelling()
-        self.worst = comparison.Worst(declared.compare.keep)
-        self.timeline = Timeline()
-        self.decision = Decision("continue", ("no traffic yet",))
-        self.diverted = 0
-        """Requests that were the challenger's and that the champion served in its stead."""
-        self.gathered = _Gathered()
-
-    @property
-    def mode(self) -> str:
-        """Which evidence counts now."""
-        return self.rollout.mode
+from shadow.assignment import Allocation
+from shadow.experiment import Decision, Experiment
 
 
 class LiveExperiment:
@@ -108,23 +46,12 @@ class LiveExperiment:
         self._columns = sorted({h.column for h in rules.hypotheses})
         self.wants_labels = any(h.metric.needs == "labels" for h in rules.hypotheses)
         self._observer = Observer(fields, declared.cost)
-        compare = declared.compare
-        self._agree = comparison.Rules(
-            compare.absolute,
-            compare.relative,
-            compare.ulp,
-            tuple(compare.ignore),
-            tuple(compare.unordered),
-            compare.top_k,
-        )
-        self._redact = redact
+        self._copies = Copies(declared.compare, arms, self.contestants, self._observer, redact)
         self._units = OpenUnits()
-        self._inputs: dict[bytes, Table] = {}
         self._assigned = [0] * len(self.order)
         self._weights: tuple[float, ...] = ()
         """Of :attr:`order`, under which the records of this epoch were assigned."""
         self._epoch_since = 0.0
-        self._noise_below = threshold(compare.noise)
 
     # Records ------------------------------------------------------------------------------------
 
@@ -145,82 +72,9 @@ class LiveExperiment:
         if not counts(record):
             return
         if record.role == records.ROLE_MIRROR:
-            self._take_copy(record, arm, answer)
+            self._copies.take_copy(record, arm, answer)
         elif arm == self.arms.champion:
-            self._take_champion(record, of_request, answer)
-
-    def _take_champion(self, record: Record, of_request: object, answer: object) -> None:
-        at = point(self.arms.salt, record.request_id)
-        observed: Observation | None = None
-        for name, contestant in self.contestants.items():
-            if at < threshold(self.arms.mirror_rate.get(name, 0.0)):
-                if observed is None:
-                    observed = self._observer.observe(record, self.arms.champion, answer)
-                    if isinstance(of_request, Table) and self.declared.compare.keep:
-                        self._remember(record.request_id, of_request)
-                self._half(contestant, record.request_id, _CHAMPION, observed, at)
-
-    def _take_copy(self, record: Record, arm: str, answer: object) -> None:
-        at = point(self.arms.salt, record.request_id)
-        if arm == self.arms.again and arm:
-            observed = self._observer.observe(record, arm, answer)
-            for contestant in self.contestants.values():
-                self._half(contestant, record.request_id, _AGAIN, observed, at)
-            return
-        theirs = self.contestants.get(arm)
-        if theirs is not None:
-            observed = self._observer.observe(record, arm, answer)
-            self._half(theirs, record.request_id, _CHALLENGER, observed, at)
-
-    def _half(
-        self, contestant: Contestant, key: bytes, side: int, observed: Observation, at: int
-    ) -> None:
-        twice = bool(self.arms.again) and at < self._noise_below
-        halves = contestant.pairing.add(key, side, observed, 3 if twice else 2)
-        if halves is not None and {_CHAMPION, _CHALLENGER} <= halves.keys():
-            self._pair(contestant, halves[_CHAMPION], halves[_CHALLENGER], halves.get(_AGAIN))
-
-    def _pair(
-        self,
-        contestant: Contestant,
-        champion: Observation,
-        challenger: Observation,
-        again: Observation | None,
-    ) -> None:
-        own = differs = NAN
-        inputs = self._inputs.get(champion.request_id)
-        if champion.answer is not None and challenger.answer is not None:
-            found = comparison.compare(champion.answer, challenger.answer, self._agree)
-            differs = 0.0 if found.agree else 1.0
-            if again is not None and again.answer is not None:
-                noise = comparison.compare(champion.answer, again.answer, self._agree)
-                own = 0.0 if noise.agree else 1.0
-                contestant.noise.update(found, noise)
-            elif not self.arms.again:
-                own = 0.0
-            if not found.agree and contestant.worst.wants(found.severity):
-                contestant.worst.offer(
-                    found.severity,
-                    champion.started,
-                    champion.request_id.decode("latin-1"),
-                    found.explain(),
-                    self._redact(columns_of(inputs)) if inputs is not None else {},
-                    self._redact(champion.answer),
-                    self._redact(challenger.answer),
-                )
-        contestant.gathered.pairs.append(
-            (
-                {**champion.values, "disagreement": own},
-                {**challenger.values, "disagreement": differs},
-            )
-        )
-
-    def _remember(self, request_id: bytes, inputs: Table) -> None:
-        """Inputs of the last requests, for those whose answers will turn out to differ."""
-        if len(self._inputs) >= 2048:
-            for key in list(self._inputs)[:1024]:
-                del self._inputs[key]
-        self._inputs[request_id] = inputs
+            self._copies.take_champion(record, of_request, answer)
 
     def _take_assigned(self, record: Record, arm: str, division: Division, answer: object) -> None:
         order = self.order
@@ -343,34 +197,7 @@ class LiveExperiment:
     def flush(self) -> None:
         """Hand what was gathered to the statistics, in batches."""
         for name, contestant in self.contestants.items():
-            contest = self.experiment.contests[name]
-            gathered, contestant.gathered = contestant.gathered, _Gathered()
-            if gathered.pairs:
-                fresh = sum("error" in first for first, _ in gathered.pairs)
-                contest.update_pairs(
-                    Pairs(
-                        {
-                            column: (
-                                np.array([a.get(column, NAN) for a, _ in gathered.pairs]),
-                                np.array([b.get(column, NAN) for _, b in gathered.pairs]),
-                            )
-                            for column in self._columns
-                        },
-                        fresh,
-                    )
-                )
-            if gathered.split:
-                contest.update_split(
-                    Split(
-                        np.array(gathered.arms),
-                        np.array(gathered.shares),
-                        {
-                            column: np.array([row.get(column, NAN) for row in gathered.split])
-                            for column in self._columns
-                        },
-                        np.array(["error" in row for row in gathered.split]),
-                    )
-                )
+            contestant.flush(self.experiment.contests[name], self._columns)
         if any(self._assigned) and self._weights:
             total = sum(self._weights)
             self.experiment.assigned(self._assigned, [w / total for w in self._weights])
@@ -485,9 +312,3 @@ class LiveExperiment:
             contestant.timeline.restore(saved["timeline"])
             contestant.diverted = int(saved["diverted"])
             contestant.pairing.lost = int(saved["lost"])
-
-
-def columns_of(table: Table) -> dict[str, list[object]]:
-    """The columns of a decoded payload, by name."""
-    width = len(table.names)
-    return {name: table.values[i::width] for i, name in enumerate(table.names)}

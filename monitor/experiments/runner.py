@@ -16,8 +16,10 @@ from monitor.config.model import Config
 from monitor.errors import ExperimentStateError, UnknownExperimentError
 from monitor.evaluation.redaction import Redaction
 from monitor.experiments.audit import AuditLog
+from monitor.experiments.contestant import Arms, Contestant, Division
+from monitor.experiments.copies import columns_of
 from monitor.experiments.declared import declare, with_declared
-from monitor.experiments.live import Arms, Contestant, Division, LiveExperiment, columns_of
+from monitor.experiments.live import LiveExperiment
 from monitor.experiments.routes import Routes, load_or_set_aside
 from monitor.feedback.store import Joined, Prediction
 from monitor.record import OK, ROLE_PRIMARY, Record

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from monitor.experiments.live import Contestant, LiveExperiment
+from monitor.experiments.contestant import Contestant
+from monitor.experiments.live import LiveExperiment
 
 DECISIONS = ("promote", "rollback", "continue", "invalid")
 

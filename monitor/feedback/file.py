@@ -22,7 +22,7 @@ _SCHEMA = (
     """
 CREATE TABLE IF NOT EXISTS predictions (
   request_id TEXT, arm TEXT, mirrored INTEGER, model TEXT, share REAL, started REAL, outputs TEXT,
-  labelled INTEGER, PRIMARY KEY (request_id, arm, mirrored)) WITHOUT ROWID;
+  labelled INTEGER, UNIQUE (request_id, arm, mirrored));
 CREATE INDEX IF NOT EXISTS predictions_by_age ON predictions (started);
 CREATE TABLE IF NOT EXISTS labels (
   request_id TEXT, row INTEGER, label TEXT, reward REAL, received REAL, at REAL, key TEXT,
@@ -112,8 +112,8 @@ class FeedbackFile:
         pages, free, _ = self._pages()
         if free > max(_VACUUM_PAGES, pages // 4):
             with self.guarded():
-                # Each step of the statement frees one page.
-                self.open().execute(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})").fetchall()
+                # Each step frees one page, and only executescript() takes all steps.
+                self.open().executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")
 
     def _pages(self) -> tuple[int, int, int]:
         db = self.open()

@@ -8,6 +8,7 @@ asynchronous: one thread calls it.
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -279,14 +280,19 @@ class FeedbackStore:
         """
         kept = self.tallies.of("kept")
         predictions = sum(self.tallies.of("predictions").values())
-        rows = predictions + kept.get("labels", 0) - self.max_rows
-        if rows <= 0 and self._file.size() <= self.max_bytes:
+        rows = predictions + kept.get("labels", 0)
+        size = self._file.size()
+        excess = max(rows - self.max_rows, math.ceil(rows * (1.0 - self.max_bytes / size)))
+        if excess <= 0:
             return False
-        most = min(rows, _AT_ONCE) if rows > 0 else _AT_ONCE
+        orphans = kept.get("orphans", 0)
         with self._file.transaction() as db:
-            if kept.get("orphans", 0) > predictions:
+            if orphans > predictions:
+                most = min(excess, orphans, _AT_ONCE)
                 gone = self._drop_orphans(db, None, "orphan_size", most)
             else:
+                # Each takes its labels along.
+                most = min(math.ceil(excess * predictions / max(1, rows)), _AT_ONCE)
                 old = db.execute(f"{_OLDEST} ORDER BY started LIMIT ?", (most,)).fetchall()
                 self._drop(db, old, "size")
                 gone = len(old)

@@ -44,7 +44,8 @@ class Tallies:
 
     def add(self, what: str, of: str, n: float = 1) -> None:
         """Count something, in the present transaction."""
-        self._changes[what, of] += n
+        if n:
+            self._changes[what, of] += n
 
     def delay(self, arm: str, seconds: float) -> None:
         """Count how late a label came."""

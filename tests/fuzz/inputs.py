@@ -14,6 +14,10 @@ REQUESTS = [
     b"GET /close HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
     b"POST " + INFER + b' HTTP/1.1\r\nHost: a\r\nContent-Length: 7\r\n\r\n{"a":1}',
     b"POST " + INFER + b" HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+    b"POST " + INFER + b" HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b'5\r\n{"a":\r\n4;x=1\r\n "3"\r\n1\r\n}\r\n0\r\n\r\n',
+    b"POST " + INFER + b" HTTP/1.1\r\nHost: a\r\nX-B: 5\r\nExpect: 100-continue\r\n"
+    b'Content-Length: 7\r\n\r\n{"a":2}',
     b"POST /c HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
     b"a;x=1\r\n0123456789\r\n0\r\nX-T: 1\r\n\r\n",
     b"GET /old HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
@@ -57,7 +61,8 @@ _FIELDS = [
     b"Accept: */*", b"X-Empty:", b"X-Spaces: \t a  b \t", b"Cookie: a=1", b"cookie: b=2", b"X-Latin: \xe9",
     b"TE: trailers", b"Keep-Alive: 5", b"Connection: keep-alive", b"Connection: x-a, x-b", b"X-A: 1",
     b"x-request-id: mine", b"x-request-id: not this one", b"tracestate: v=1", b"Content-Type: a/b",
-    b"Expect: 100-continue", b"Proxy-Connection: x", b"Connection: close", b"X-B:2",
+    b"Expect: 100-continue", b"Proxy-Connection: x", b"Connection: close", b"X-B:2", b"x-b: 3",
+    b"X-B: 4 ", b"X-B:",
 ]  # fmt: skip
 
 _SIZES = [
@@ -84,6 +89,8 @@ def compose(pick: random.Random) -> bytes:
     lines = [b"%b %b HTTP/1.1" % (method, target), pick.choice((b"Host: a", b"host:b:80"))]
     lines += pick.sample(_FIELDS, pick.randrange(5))
     body = pick.randbytes(pick.choice((0, 1, 5, 40, 300, 3000)))
+    if pick.random() < 0.4:
+        body = b'{"a": %d, "b": "%b"}' % (pick.randrange(20), b"p" * pick.choice((0, 9, 300, 1100)))
     form = pick.randrange(3)
     if form == 1:
         lines.append(b"Content-Length: %d" % len(body))

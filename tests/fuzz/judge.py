@@ -73,7 +73,10 @@ def judge(client: Client, answers: dict[Any, bytearray], wild: bool) -> object:
             raise Failure("the rest of a request that was answered early was taken for another")
         if outcome <= record.SERVER_ERROR:
             _compare(exchange, answered, answer, answers, wild)
-        gist.append((exchange.head.method, exchange.head.target, outcome, answer.status))
+        # Who expects a 100 is not waited for: whether the unit is seen depends on what has come.
+        choice = exchange._choice if exchange.head.expect is None else None
+        assigned = (choice.assigned, choice.unit) if choice is not None else None
+        gist.append((exchange.head.method, exchange.head.target, outcome, answer.status, assigned))
     for _ in range(client.rejected):
         answer = Answer(data, at, False)
         at = answer.end

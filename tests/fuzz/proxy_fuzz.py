@@ -10,7 +10,9 @@ A worker's connections run on transports in memory. What must hold for every inp
 * the client gets one answer for each request, in order, each its own; what we pass on of an answer
   is what llhttp reads in it;
 * how the client's bytes are cut makes no difference;
-* when all is over nothing is under way, and every record is accounted for.
+* when all is over nothing is under way, and every record is accounted for;
+* all of this also where requests are divided, by a header or by what is in the body, and then each
+  arm gets what is its own.
 
 A failure prints the input and how to run it again.
 """
@@ -24,6 +26,7 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -35,16 +38,18 @@ from monitor.proxy.client import ClientConnection
 from monitor.proxy.exchange import Exchange
 from monitor.proxy.head import CHUNKED, NO_BODY
 from monitor.proxy.mirror import Copy
-from monitor.proxy.plan import Capture, Challenger, Limits, Model, Plan, Upstream
+from monitor.proxy.plan import Breaker, Capture, Challenger, Limits, Model, Plan, Split, Upstream
 from monitor.proxy.pool import Pool
 from monitor.proxy.upstream import UpstreamConnection
 from monitor.proxy.worker import Worker
+from shadow.assignment import Allocation, point
 from tests.fuzz import inputs
 from tests.fuzz.judge import Client, Server, judge
 from tests.fuzz.oracles import Failure
 
 _ROUNDS = 400
 _WILD_ROUNDS = 30
+_BREAKER = Breaker(failures=3, open_seconds=0.01, max_open_seconds=0.05)
 
 
 class Bench:
@@ -52,15 +57,26 @@ class Bench:
 
     def __init__(self, folder: Path, loop: asyncio.AbstractEventLoop) -> None:
         champion = Upstream("champion", "127.0.0.1", 1, max_connections=2, max_waiting=1)
+        other = Upstream("other", "127.0.0.1", 2, host_header="o", max_connections=2, max_waiting=1)
         plan = Plan(
             1,
             champion,
             (Model("m", "1", "auto", (inputs.INFER.decode(),)),),
-            (Challenger(Upstream("other", "127.0.0.1", 2, host_header="o")),),
-            Limits(head_bytes=2048, target_bytes=512, buffer_bytes=4096),
-            Capture(1024),
+            (Challenger(replace(other, max_connections=256, max_waiting=1024)),),
+            limits=Limits(head_bytes=2048, target_bytes=512, buffer_bytes=4096),
+            capture=Capture(1024),
         )
-        self.plans = (plan, replace(plan, champion=replace(champion, max_connections=3)))
+        dividing = replace(
+            plan, challengers=(replace(plan.challengers[0], serving=other, breaker=_BREAKER),)
+        )
+        halves = self.halves = Allocation().reweighed((0.5, 0.5))
+        split = Split("trial", 0, "salt", starts=halves.starts, arms=halves.arms)
+        self.plans = (
+            plan,
+            replace(plan, champion=replace(champion, max_connections=3)),
+            replace(dividing, splits=(replace(split, unit="header", unit_name="x-b"),)),
+            replace(dividing, splits=(replace(split, unit="pointer", unit_name="/a"),)),
+        )
         self.worker = Worker(plan, folder, "fuzz", 0, loop)
         self.random = random.Random()
         self.loop = loop
@@ -71,6 +87,8 @@ class Bench:
         self.answers: dict[Any, bytearray] = {}
         self.doubted: list[tuple[Exchange, str]] = []
         self.requests = 0
+        self.divided = [0, 0]
+        """Reads of divided requests, by the arm that got them."""
         self.served = 0
         self.seed = ""
         loop.set_exception_handler(self._note)
@@ -117,6 +135,10 @@ class Bench:
         pick = self.random
         pick.seed(seed)
         self.wild = pick.random() < 0.6
+        # Now and then, so that a failure's seed alone tells which plan was in force.
+        wanted = self.plans[pick.choice((0, 0, 2, 3))]
+        if self.worker.runtime.plan is not wanted:
+            self.worker.reload(wanted)
         if not self.wild:
             stream = inputs.requests(pick)
             cut = inputs.pieces(pick, stream)
@@ -129,7 +151,7 @@ class Bench:
                 raise Failure(f"cuts make a difference: {results[0]}\nand whole: {results[1]}")
             return
         if pick.random() < 0.01:
-            self.worker.reload(self.plans[pick.randrange(2)])
+            self.worker.reload(self.plans[pick.randrange(4)])
         streams = [inputs.requests(pick) for _ in range(pick.choice((1, 2, 4)))]
         await self._play([inputs.pieces(pick, stream) for stream in streams])
 
@@ -233,6 +255,8 @@ class Bench:
             self.doubted.append((sink, f"llhttp: {error!r}\n{data!r}"))
             oracle.upgraded = True
             return
+        if exchange and sink._choice is not None:
+            self._look_at_division(server, sink)
         done = oracle.complete
         oracle.complete = []
         if len(done) > 1 or (done and oracle.open):
@@ -260,6 +284,17 @@ class Bench:
                 self._answer(server, sink, identifier)
         if not done and self.wild and not server.answered and self.random.random() < 0.1:
             self._answer(server, sink, b"early")
+
+    def _look_at_division(self, server: Server, exchange: Exchange) -> None:
+        choice, arm = exchange._choice, exchange.arm
+        assert choice is not None
+        self.divided[arm.index] += 1
+        if server.connection.pool is not arm.pool:
+            raise Failure("a request was sent to another arm than the one it was given to")
+        salt = blake2b(b"salt", digest_size=32).digest()
+        meant = self.halves.arm(point(salt, choice.unit)) + 1 if choice.unit else 0
+        if choice.assigned != meant or arm.index not in (0, meant - 1):
+            raise Failure(f"{choice.unit!r} is {meant}, not {choice.assigned}, by {arm.index}")
 
     def _answer(self, server: Server, sink: Any, identifier: bytes) -> None:
         pick = self.random
@@ -316,7 +351,9 @@ class Bench:
             if exchange.request_complete:
                 raise Failure(text)
         worker = self.worker
-        for arm in (worker.runtime.champion, *(m.arm for m in worker.runtime.mirrors)):
+        runtime = worker.runtime
+        copied = [mirror.arm for mirror in runtime.mirrors]
+        for arm in (runtime.champion, *copied, *(s.arm for s in runtime.serving.values())):
             if worker._stats.words[arm.in_flight]:
                 raise Failure(f"requests of {arm.upstream.name} are still in flight")
             if arm.pool.open or arm.pool.idle or arm.pool.waiting:
@@ -350,6 +387,8 @@ async def fuzz(count: int, first: int, seed: int, seconds: float, quiet: bool) -
             done += 1
             if done % 1000 == 0:
                 bench.accounts()
+                if not all(bench.divided):
+                    raise Failure(f"nothing was divided: {bench.divided}")
             now = time.monotonic()
             if not quiet and now - told > 5:
                 told = now

@@ -1,0 +1,310 @@
+"""An experiment fed with records, without processes: pairing, noise, units, epochs, labels."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from monitor import record as records
+from monitor.codecs import Table
+from monitor.config.experiment import Experiment as Declared
+from monitor.experiments.contestant import Arms, Division
+from monitor.experiments.live import LiveExperiment
+from monitor.experiments.observe import correct
+from monitor.experiments.pairing import Pairing
+from monitor.experiments.plot import sequence
+from monitor.experiments.timeline import MOST, Timeline
+from monitor.experiments.units import OpenUnits
+from monitor.feedback.store import Joined
+from monitor.record import Record
+
+ARMS = ("champion", "candidate")
+NOW = 1_000_000.0
+
+
+def declared(**changes: Any) -> Declared:
+    base = {"name": "x", "challengers": ["candidate"]}
+    return Declared.model_validate({**base, **changes})
+
+
+def live(redact: Any = dict, noise: bool = False, **changes: Any) -> LiveExperiment:
+    arms = Arms("champion", "champion-again" if noise else "", {"candidate": 1.0}, b"salt")
+    return LiveExperiment(declared(**changes), arms, redact, NOW)
+
+
+def record(
+    number: int,
+    role: int = records.ROLE_PRIMARY,
+    outcome: int = records.OK,
+    assigned: int = 0,
+    unit: bytes = b"",
+    started: float = NOW + 10,
+    seconds: float = 0.01,
+) -> Record:
+    one = Record()
+    one.request_id = b"r%d" % number
+    one.role, one.outcome, one.assigned, one.unit = role, outcome, assigned, unit
+    one.started, one.duration_ns = started, int(seconds * 1e9)
+    return one
+
+
+def answer(value: object) -> Table:
+    return Table(("p",), 1, [value])
+
+
+def pair(one: LiveExperiment, number: int, first: object, second: object) -> None:
+    inputs = Table(("age", "ssn"), 1, [number, "secret"])
+    one.take(record(number), "champion", None, inputs, answer(first))
+    copy = record(number, records.ROLE_MIRROR)
+    one.take(copy, "candidate", None, None, answer(second))
+
+
+def status(one: LiveExperiment, mode: str = "shadow") -> dict[str, Any]:
+    one.flush()
+    found = one.experiment.decide(mode, 1.0)["candidate"]
+    return {item.name: item for item in found.evidence}
+
+
+def test_pairs_are_brought_together_in_any_order_and_compared() -> None:
+    def redact(columns: Any) -> dict[str, object]:
+        return {k: "[redacted]" if k == "ssn" else v[0] for k, v in columns.items()}
+
+    one = live(redact, metrics=[{"metric": "disagreement", "margin": "10 pp"}])
+    for i in range(50):
+        pair(one, i, 0.5, 0.5 if i % 5 else 0.9)
+    copy_first = record(99, records.ROLE_MIRROR)
+    one.take(copy_first, "candidate", None, None, answer(0.5))
+    one.take(record(99), "champion", None, answer(1), answer(0.5))
+    found = status(one)["disagreement"]
+    assert found.records == (51, 51)
+    assert found.estimates == (0.0, 10 / 51)
+    worst = one.contestants["candidate"].worst.entries
+    assert len(worst) == 10
+    assert worst[0]["inputs"] == {"age": 0, "ssn": "[redacted]"}
+    assert "p: 0.5 against 0.9" in worst[0]["explanation"]
+
+
+def test_what_the_champion_does_itself_is_not_held_against_the_challenger() -> None:
+    """Both answer at random, alike: the share of differences is large, and nothing is harmed."""
+    metrics = [{"metric": "disagreement", "margin": "5 pp"}]
+    one = live(noise=True, compare={"noise": 1.0}, metrics=metrics)
+    rng = np.random.default_rng(4)
+    for i in range(1500):
+        first, again, other = rng.integers(0, 2, 3).tolist()
+        one.take(record(i), "champion", None, None, answer(first))
+        copy = record(i, records.ROLE_MIRROR)
+        one.take(copy, "champion-again", None, None, answer(again))
+        one.take(record(i, records.ROLE_MIRROR), "candidate", None, None, answer(other))
+    found = status(one)["disagreement"]
+    assert found.records == (1500, 1500)
+    assert min(x for x in found.estimates if x is not None) > 0.4
+    assert found.log_harm < 3.0
+    assert one.contestants["candidate"].noise.compared == 1500
+
+
+def test_outcomes_that_say_nothing_are_left_out() -> None:
+    one = live(metrics=[{"metric": "error_rate", "margin": "5 pp"}])
+    for i, outcome in enumerate((records.CANCELLED, records.REJECTED)):
+        one.take(record(i, outcome=outcome), "champion", None, None, None)
+        one.take(record(i, records.ROLE_MIRROR), "candidate", None, None, answer(1))
+    for i, outcome in enumerate((records.CANCELLED, records.OVERLOAD), start=10):
+        one.take(record(i), "champion", None, None, answer(1))
+        copy = record(i, records.ROLE_MIRROR, outcome)
+        one.take(copy, "candidate", None, None, None)
+    one.take(record(20), "champion", None, None, answer(1))
+    failed = record(20, records.ROLE_MIRROR, records.TIMEOUT)
+    one.take(failed, "candidate", None, None, None)
+    found = status(one)["error_rate"]
+    assert found.records == (1, 1)
+    assert found.estimates == (0.0, 1.0)
+
+
+SPLIT = {"mode": "split", "weights": {"candidate": 0.4}}
+
+
+def division(share: float = 0.4, since: float = NOW) -> Division:
+    return Division(ARMS, (1.0 - share, share), since)
+
+
+def assigned(number: int, arm: int, **changes: Any) -> tuple[Record, str]:
+    return record(number, assigned=arm + 1, **changes), ARMS[arm]
+
+
+def served(one: LiveExperiment) -> list[int]:
+    one.flush()
+    return one.experiment.contests["candidate"].served
+
+
+def test_what_began_before_a_change_of_weights_is_left_out() -> None:
+    one = live(**SPLIT, settle=5)
+    for i in range(20):
+        one.take(*assigned(i, i % 2), division(), None, answer(1))
+    assert served(one) == [10, 10]
+    new = division(0.5, NOW + 100)
+    late = record(50, assigned=1, started=NOW + 50)
+    one.take(late, "champion", new, None, answer(1))  # began before
+    settling = record(51, assigned=1, started=NOW + 103)
+    one.take(settling, "champion", new, None, answer(1))
+    other_worker = record(52, assigned=1, started=NOW + 110)
+    one.take(other_worker, "champion", division(), None, answer(1))  # still the old weights
+    assert (served(one), one.carried_over) == ([10, 10], 3)
+    fine = record(53, assigned=2, started=NOW + 106)
+    one.take(fine, "candidate", new, None, answer(1))
+    assert served(one) == [10, 11]
+
+
+def test_testers_and_diverted_requests_are_no_evidence() -> None:
+    one = live(**SPLIT)
+    one.take(record(1, assigned=0), "candidate", division(), None, answer(1))
+    diverted = record(2, assigned=2)
+    one.take(diverted, "champion", division(), None, answer(1))
+    assert served(one) == [0, 0]
+    assert one.contestants["candidate"].diverted == 1
+    split = one.experiment.split
+    assert split is not None
+    assert split.counts == (0, 1), "but whose unit it is counts for the check of the split"
+
+
+def test_a_split_that_is_not_honoured_is_noticed() -> None:
+    one = live(**SPLIT)
+    for i in range(2000):
+        one.take(*assigned(i, 0), division(), None, answer(1))
+    assert status(one, "split")
+    assert one.experiment.decide("split", 1.0)["candidate"].verdict == "invalid"
+
+
+def test_units_are_one_observation_each() -> None:
+    metrics = [
+        {"metric": "error_rate", "margin": "5 pp"},
+        {"metric": "latency_p95", "margin": "9 %"},
+    ]
+    one = live(**SPLIT, unit={"by": "header", "name": "x-user"}, metrics=metrics)
+    for user in range(30):
+        for i in range(7):
+            number = user * 10 + i
+            one.take(
+                *assigned(number, user % 2, unit=b"u%d" % user, started=NOW + 10 + i),
+                division(),
+                None,
+                answer(1),
+            )
+    assert served(one) == [0, 0], "none is complete"
+    one.tick(NOW + 10_000)
+    assert served(one) == [15, 15]
+    assert status(one, "split")["error_rate"].records == (15, 15)
+
+
+def joined(number: int, arm: str, p: float, label: object, share: float = 0.0) -> Joined:
+    mirrored = arm != "champion" and not share
+    return Joined(
+        1, f"r{number}", arm, mirrored, "m", share, NOW, {"p": p}, 0, label, None, NOW + 5, 5.0
+    )
+
+
+def test_labels_of_pairs_and_of_split_traffic() -> None:
+    changes = {"label": {"prediction": "p", "threshold": 0.5}}
+    metrics = [{"metric": "accuracy", "margin": "5 pp"}]
+    one = live(**changes, metrics=metrics)
+    for i in range(20):
+        one.take_label(joined(i, "champion", 0.2, 1))
+        one.take_label(joined(i, "candidate", 0.8, 1))
+    found = status(one)["accuracy"]
+    assert (found.records, found.estimates) == ((20, 20), (0.0, 1.0))
+    assert one.experiment.contests["candidate"].pairs == 0, "labels are no requests"
+    other = live(**SPLIT, **changes, metrics=metrics)
+    for i in range(20):
+        arm = ("champion", "candidate")[i % 2]
+        other.take_label(joined(i, arm, 0.8, i % 4 < 2, 0.4))
+    found = status(other, "split")["accuracy"]
+    assert found.records == (10, 10)
+
+
+@pytest.mark.parametrize(
+    ("cell", "label", "threshold", "wanted"),
+    [
+        (0.7, 1, 0.5, 1.0),
+        (0.7, True, 0.5, 1.0),
+        (0.7, 0, 0.5, 0.0),
+        ("cat", "cat", None, 1.0),
+        ("cat", "dog", None, 0.0),
+        (1, 1.0, None, 1.0),
+        (1, "1", None, 1.0),
+        ("cat", 1, 0.5, None),
+        (None, 1, None, None),
+        (1, None, None, None),
+    ],
+)
+def test_when_a_prediction_was_right(
+    cell: object, label: object, threshold: float | None, wanted: float | None
+) -> None:
+    how = {"prediction": "p", **({"threshold": threshold} if threshold is not None else {})}
+    found = correct({"p": cell}, label, declared(label=how).label)  # type: ignore[arg-type]
+    assert found == wanted or (wanted is None and found != found)
+
+
+def test_the_state_goes_through_json_and_goes_on() -> None:
+    unit = {"by": "cookie", "name": "uid"}
+    one = live(**SPLIT, unit=unit, metrics=[{"metric": "error_rate", "margin": "5 pp"}])
+    for i in range(40):
+        one.take(*assigned(i, i % 2, unit=b"u%d" % i), division(), None, answer(1))
+    pair(one, 100, 1, 2)
+    state = json.loads(json.dumps(one.to_dict(), allow_nan=False))
+    two = live(**SPLIT, unit=unit, metrics=[{"metric": "error_rate", "margin": "5 pp"}])
+    two.restore(state)
+    for each in (one, two):
+        each.take(*assigned(50, 1, unit=b"u50"), division(), None, answer(1))
+        each.tick(NOW + 10_000)
+    assert served(one) == served(two) == [20, 21]
+    assert two.contestants["candidate"].worst.entries == one.contestants["candidate"].worst.entries
+
+
+def test_halves_that_wait_are_bounded() -> None:
+    pairing: Pairing[int] = Pairing(3)
+    for i in range(5):
+        assert pairing.add(b"%d" % i, 0, i, 2) is None
+    assert (len(pairing), pairing.lost) == (3, 2)
+    assert pairing.add(b"0", 1, 9, 2) is None, "its half was given up"
+    assert pairing.add(b"4", 1, 9, 2) == {0: 4, 1: 9}
+
+
+def test_open_units_are_bounded_and_change_their_arm_cleanly() -> None:
+    units = OpenUnits(idle=10.0, limit=2)
+    assert units.add("a", 0, 1.0, {"x": 1.0}) == []
+    assert units.add("a", 0, 2.0, {"x": 2.0, "y": float("nan")}) == []
+    (moved,) = units.add("a", 1, 3.0, {"x": 5.0})
+    assert (moved.arm, moved.sums) == (0, {"x": (3.0, 2)})
+    units.add("b", 0, 4.0, {})
+    (oldest,) = units.add("c", 0, 5.0, {})
+    assert oldest.arm == 1
+    assert len(units.expired(14.5)) == 1
+    assert len(units) == 1
+
+
+def numbers() -> Iterator[int]:
+    yield from range(10 * MOST)
+
+
+def test_a_timeline_keeps_first_and_last_and_stays_small() -> None:
+    line = Timeline()
+    for i in numbers():
+        line.add({"at": i})
+        assert len(line.points) <= MOST
+    found = [p["at"] for p in line.points]
+    assert found[0] == 0
+    assert found[-1] == 10 * MOST - 1
+    assert found == sorted(set(found))
+
+
+def test_a_plot_is_drawn_also_with_open_ends() -> None:
+    xs = [10, 20, 30, 40]
+    ends = [[None, None], [None, 0.5], [-0.2, 0.2], [-0.1, 0.1]]
+    drawn = sequence(xs, [None, 0.1, 0.0, 0.0], ends, 0.05, label="<a>", factor=100, unit=" pp")
+    assert drawn.startswith("<svg")
+    assert "&lt;a&gt;" in drawn
+    assert "nan" not in drawn
+    assert "inf" not in drawn
+    assert 'class="margin"' in drawn

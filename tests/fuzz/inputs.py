@@ -85,9 +85,13 @@ _ENDS = [b"\n", b"\r", b"", b"\r\n\r\n", b" \r\n", b"\r\r\n"]
 def compose(pick: random.Random) -> bytes:
     """A well-formed request that no seed holds."""
     method = pick.choice(_METHODS)
-    target = pick.choice((INFER, b"/p", b"/a?b=c&d=%20", b"http://h/q", b"/" + b"t" * 300))
+    target = pick.choice(
+        (INFER, INFER, INFER, INFER, b"/p", b"/a?b=c&d=%20", b"http://h/q", b"/" + b"t" * 300)
+    )
     lines = [b"%b %b HTTP/1.1" % (method, target), pick.choice((b"Host: a", b"host:b:80"))]
     lines += pick.sample(_FIELDS, pick.randrange(5))
+    if pick.random() < 0.5:
+        lines.append(b"X-B: %d" % pick.randrange(20))
     body = pick.randbytes(pick.choice((0, 1, 5, 40, 300, 3000)))
     if pick.random() < 0.4:
         body = b'{"a": %d, "b": "%b"}' % (pick.randrange(20), b"p" * pick.choice((0, 9, 300, 1100)))

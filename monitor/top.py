@@ -152,6 +152,21 @@ def _predictions(status: Mapping[str, Any]) -> list[Text]:
     return lines
 
 
+def _experiments(status: Mapping[str, Any]) -> list[Text]:
+    styles = {"promote": "green", "rollback": "red", "invalid": "red"}
+    lines = []
+    for one in status.get("experiments", ()):
+        for challenger in one["challengers"]:
+            text = Text(f"experiment {one['name']}, {challenger['name']}: ")
+            text.append(challenger["decision"], styles.get(challenger["decision"], ""))
+            text.append(
+                f", {challenger['phase'].replace('_', ' ')} at {challenger['weight'] * 100:g} %",
+                "dim",
+            )
+            lines.append(text)
+    return lines
+
+
 def render(status: Mapping[str, Any], url: str) -> RenderableType:
     """One frame of the view."""
     head = Text("Understudy ", "bold")
@@ -182,6 +197,7 @@ def render(status: Mapping[str, Any], url: str) -> RenderableType:
         *_mirrors(status),
         _records(status),
         *_predictions(status),
+        *_experiments(status),
         foot,
     )
 

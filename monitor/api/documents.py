@@ -93,6 +93,7 @@ class Status(BaseModel):
     )
     predictions: list[dict[str, Any]]
     undecodable: list[dict[str, Any]]
+    experiments: list[dict[str, Any]] = Field(description="Each in short; /v1/experiments has all.")
 
 
 class Model(BaseModel):

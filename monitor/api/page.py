@@ -120,6 +120,19 @@ function draw(s) {
       ...troubles.map(text => node('li', text)))));
   }
   parts.push(...s.arms.map(arm));
+  if (s.experiments.length) {
+    const made = section('Experiments', table(
+      ['experiment', 'challenger', 'decision', 'rollout', 'share'],
+      s.experiments.flatMap(e => e.challengers.map(c => [e.name, c.name,
+        [c.decision, {promote: 'good', rollback: 'bad', invalid: 'bad'}[c.decision] || ''],
+        c.phase.replace('_', ' ') + ', ' + c.stage, (100 * c.weight).toFixed(1) + ' %']))));
+    for (const e of s.experiments) {
+      const link = node('a', 'report of ' + e.name);
+      link.href = 'v1/experiments/' + encodeURIComponent(e.name) + '/report';
+      put(made, put(node('p', undefined, 'soft'), link));
+    }
+    parts.push(made);
+  }
   if (s.predictions.length) {
     parts.push(section('Predictions', table(
       ['model', 'version', 'arm', 'output', 'values', 'mean', 'std', 'min', 'max', 'classes'],

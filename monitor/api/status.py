@@ -8,6 +8,7 @@ from typing import Any
 
 from monitor import __version__
 from monitor.evaluation.plane import BREAKER_STATES, NOT_ERRORS, NOT_SENT, Plane
+from monitor.experiments.summary import summary as summary_of
 from monitor.metrics.processes import uses
 from monitor.sketch.distribution import Distribution, summary
 from monitor.sketch.reader import Labels, Snapshot
@@ -198,5 +199,9 @@ def status(plane: Plane) -> dict[str, Any]:
         },
         "predictions": predictions(plane),
         "undecodable": undecodable(plane),
+        "experiments": [
+            summary_of(live, time.time())
+            for live in (plane.experiments.live.values() if plane.experiments else ())
+        ],
         "state": {"error": plane.saver.error, "write_failures": plane.saver.failures},
     }

@@ -73,7 +73,7 @@ def _metrics(
     for column in ("metric", "champion", "challenger"):
         table.add_column(column, justify="left" if column == "metric" else "right")
     table.add_column("worse or better by", justify="center", width=_WIDTH)
-    table.add_column("evidence", width=18)
+    table.add_column("evidence", width=22, no_wrap=True)
     table.add_column("status")
     for item in one["metrics"]:
         factor, unit = scale_of(item["metric"])

@@ -57,8 +57,8 @@ class Divided:
         message = await self.side.ask(raw)
         return message, (await self.records(before + 1))[-1]
 
-    def unassigned(self) -> int:
-        return self.side.counter("unassigned", experiment="trial", reason="no_unit")
+    def unassigned(self, reason: str = "no_unit") -> int:
+        return self.side.counter("unassigned", experiment="trial", reason=reason)
 
     def diverted(self) -> int:
         return self.side.counter("diverted", experiment="trial")

@@ -14,7 +14,7 @@ from monitor.errors import HttpError
 from monitor.proxy.framing import Chunked
 from monitor.proxy.head import CHUNKED, NO_BODY, UNTIL_CLOSE, RequestHead, ResponseHead
 from monitor.proxy.routes import Route
-from monitor.proxy.split import Choice, Router
+from monitor.proxy.split import BODY_NOT_AWAITED, BODY_TOO_LARGE, Choice, Router
 from monitor.proxy.upstream import UpstreamConnection
 
 if TYPE_CHECKING:
@@ -152,10 +152,15 @@ class Exchange:
 
     def _route(self, router: Router) -> None:
         """Choose the arm that serves this request."""
-        body: bytes | None = None
-        if router.needs_body and self.request_complete and self._readable():
-            body = b"".join(self._captured or ())
-        choice = self._choice = router.choose(self.head, self.request_id, body)
+        body, unread = b"", ""
+        if router.needs_body:
+            if not self._readable():
+                unread = BODY_TOO_LARGE
+            elif not self.request_complete:
+                unread = BODY_NOT_AWAITED
+            else:
+                body = b"".join(self._captured or ())
+        choice = self._choice = router.choose(self.head, self.request_id, body, unread)
         if choice.arm:
             serving = self.runtime.serving.get(choice.arm)
             epoch = serving.breaker.allow(monotonic()) if serving is not None else 0
@@ -323,6 +328,8 @@ class Exchange:
             self._fail(record.UPSTREAM_RESET)
             return
         self.tunnel = True
+        # It may last for days: a breaker that waits for the end of a probe must not wait for it.
+        self._report(record.OK)
         self.client.keep_alive = False
         self._first_byte_ns = monotonic_ns()
         self._answered = head
@@ -363,6 +370,12 @@ class Exchange:
             outcome = record.CLIENT_ERROR if status < 500 else record.SERVER_ERROR
         self._finish(outcome, status)
 
+    def _report(self, outcome: int) -> None:
+        """Tell the breaker of the arm, once, if it let this request pass."""
+        if self._breaker_epoch:
+            self.runtime.serving[self.arm.index].report(outcome, self._breaker_epoch)
+            self._breaker_epoch = 0
+
     def _fail(self, outcome: int) -> None:
         status, line, detail = FAILURES[outcome]
         if self._answered is None:
@@ -383,6 +396,10 @@ class Exchange:
         words = runtime.words
         words[arm.in_flight] -= 1
         connection, self._connection = self._connection, None
+        if self._breaker_epoch:
+            # An answer that the client does not fetch in time is not the model server's fault.
+            unread = outcome == record.TIMEOUT and connection is not None and connection.read_paused
+            self._report(record.CANCELLED if unread else outcome)
         response_size = 0
         captured: list[bytes] | None = None
         whole = outcome <= record.SERVER_ERROR
@@ -403,8 +420,6 @@ class Exchange:
                 connection.abort()
         elif self._unsent is not None and self._unrouted is None:
             arm.pool.withdraw(self)
-        if self._breaker_epoch:
-            runtime.serving[arm.index].report(outcome, self._breaker_epoch)
         duration = now - self.started_ns
         first_byte = self._first_byte_ns - self.started_ns if self._first_byte_ns else 0
         route = self.route

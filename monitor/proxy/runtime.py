@@ -76,10 +76,9 @@ class Runtime:
             self.serving[index] = old
         self.routers = {split.model: Router(split, plan.arms, stats) for split in plan.splits}
         if before is not None:
+            since = {router.division: router.since for router in before.routers.values()}
             for router in self.routers.values():
-                known = before.routers.get(router.split.model)
-                if known is not None and known.split == router.split:
-                    router.since = known.since
+                router.since = since.get(router.division, router.since)
         handoff.limits = plan.handoff
         handoff.name(
             plan.generation,

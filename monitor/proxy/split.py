@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from hashlib import blake2b
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,15 @@ from shadow.assignment import OUT, POINTS, Allocation, point, threshold
 if TYPE_CHECKING:
     from monitor.proxy.head import RequestHead
 
-_LONGEST_UNIT = 128
+_LONGEST_UNIT = 256
+"""Bytes of a unit that are kept as they are; a longer one is known by its digest."""
+NO_UNIT = "no_unit"
+NOT_JSON = "not_json"
+BODY_TOO_LARGE = "body_too_large"
+BODY_NOT_AWAITED = "body_not_awaited"
+"""Why a request could not be assigned. The last is about those that expect a 100: they send their
+body when a model server has asked for it, and so one has to be chosen first."""
+_INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
 _SAYS_NOTHING = frozenset((record.CANCELLED, record.REJECTED, record.OVERLOAD))
 _FAILED = frozenset(
     (record.SERVER_ERROR, record.TIMEOUT, record.UPSTREAM_CONNECT, record.UPSTREAM_RESET)
@@ -71,6 +80,11 @@ class Router:
         self.since = time()
         self.needs_body = split.unit == "pointer"
         self._allocation = Allocation(split.starts, split.arms)
+        # By name: where arms are added or removed, the same index may be another model server.
+        owners = tuple("" if arm == OUT else arms[arm] for arm in split.arms)
+        by = (split.unit, split.unit_name, split.salt, split.holdout)
+        self.division = (split.experiment, by, split.starts, owners)
+        """What decides to whom units belong: while it stays, ``since`` does."""
         salt = split.salt.encode()
         self._salt = blake2b(salt, digest_size=32).digest()
         self._holdout_salt = blake2b(salt, digest_size=32, person=b"holdout").digest()
@@ -79,6 +93,7 @@ class Router:
         self._names = {name.encode(): index for index, name in enumerate(arms)}
         self._reachable = {0, *split.arms, *self._overrides.values()} - {OUT}
         self._exclude = [(name.encode(), value.encode()) for name, value in split.exclude]
+        self._path = steps(split.unit_name) if self.needs_body else ()
         self._header = split.unit_name.encode().lower()
         self._cookie = split.unit_name.encode() + b"="
         self._override_header = (split.override_header or "").encode()
@@ -96,19 +111,27 @@ class Router:
             "since": self.since,
         }
 
-    def choose(self, head: RequestHead, request_id: bytes, body: bytes | None) -> Choice:
-        """``body`` is the whole request's, or None when there is none to look at."""
+    def choose(self, head: RequestHead, request_id: bytes, body: bytes, unread: str = "") -> Choice:
+        """``body`` is the whole request's where it is needed; ``unread`` says why it is not there.
+
+        Where it cannot be looked at, or holds no unit, that is counted.
+        """
         for name, value in self._exclude:
-            if field(head.lines, name) == value:
+            if value in values(head.lines, name):
                 return Choice()
         if self._override_header:
-            wanted = field(head.lines, self._override_header)
-            arm = self._names.get(wanted or b"", -1)
+            arm = self._names.get(field(head.lines, self._override_header), -1)
             if arm in self._reachable:
                 return Choice(arm)
-        unit = self._unit(head, request_id, body)
-        if unit is None:
-            self.unassigned("no_unit")
+        unit = b""
+        reason = unread or NO_UNIT
+        if not unread:
+            try:
+                unit = self._unit(head, request_id, body)
+            except (ValueError, RecursionError):
+                reason = NOT_JSON
+        if not unit:
+            self.unassigned(reason)
             return Choice()
         override = self._overrides.get(unit)
         if len(unit) > _LONGEST_UNIT:
@@ -130,40 +153,60 @@ class Router:
         labels = {"experiment": self._experiment}
         self._stats.words[self._stats.counter("diverted", labels)] += 1
 
-    def _unit(self, head: RequestHead, request_id: bytes, body: bytes | None) -> bytes | None:
+    def _unit(self, head: RequestHead, request_id: bytes, body: bytes) -> bytes:
+        """Empty if there is none. Raises ValueError or RecursionError for a body that is no JSON,
+        or none that can be read."""
         by = self.split.unit
         if by == "request":
             return request_id
         if by == "header":
-            return field(head.lines, self._header) or None
+            return field(head.lines, self._header)
         if by == "cookie":
             for line in head.lines:
                 if line[:7].lower() == b"cookie:":
                     for part in line[7:].split(b";"):
                         if part.strip().startswith(self._cookie):
-                            return part.strip()[len(self._cookie) :] or None
-            return None
-        return pointed(body, self.split.unit_name) if body else None
+                            return part.strip()[len(self._cookie) :]
+            return b""
+        return pointed(json.loads(body), self._path) if body else b""
 
 
-def field(lines: list[bytes], name: bytes) -> bytes | None:
-    """The value of the first field ``name`` (lower case)."""
+def values(lines: list[bytes], name: bytes) -> list[bytes]:
+    """The values of all fields ``name`` (lower case), in their order."""
+    length = len(name)
+    return [
+        line[length + 1 :].strip(b" \t")
+        for line in lines
+        if line[length : length + 1] == b":" and line[:length].lower() == name
+    ]
+
+
+def field(lines: list[bytes], name: bytes) -> bytes:
+    """The value of the first field ``name`` (lower case), empty if there is none."""
     length = len(name)
     for line in lines:
         if line[length : length + 1] == b":" and line[:length].lower() == name:
             return line[length + 1 :].strip(b" \t")
-    return None
+    return b""
 
 
-def pointed(body: bytes, pointer: str) -> bytes | None:
-    """The scalar at a JSON pointer, as bytes; None if there is none."""
-    try:
-        value = json.loads(body)
-        for step in pointer.split("/")[1:]:
-            step = step.replace("~1", "/").replace("~0", "~")
-            value = value[int(step)] if isinstance(value, list) else value[step]
-    except (ValueError, KeyError, IndexError, TypeError, RecursionError):
-        return None
-    if isinstance(value, bool) or value is None or isinstance(value, (list, dict)):
-        return None
-    return str(value).encode("utf-8", "replace") or None
+def steps(pointer: str) -> tuple[str, ...]:
+    """The reference tokens of a JSON pointer (RFC 6901)."""
+    return tuple(step.replace("~1", "/").replace("~0", "~") for step in pointer.split("/")[1:])
+
+
+def pointed(value: object, path: tuple[str, ...]) -> bytes:
+    """The text or number that ``path`` leads to, as bytes; empty if there is none."""
+    for step in path:
+        if isinstance(value, dict):
+            value = value.get(step)
+        elif isinstance(value, list):
+            # An index has no sign, no leading zero, and no digits but these.
+            if _INDEX.fullmatch(step) is None or int(step) >= len(value):
+                return b""
+            value = value[int(step)]
+        else:
+            return b""
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        return b""
+    return str(value).encode("utf-8", "replace")

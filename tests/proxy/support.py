@@ -219,7 +219,8 @@ class Sidecar:
             if client.exchange is not None:
                 total += sum(map(len, client.exchange._unsent or ()))
         runtime = self.worker.runtime
-        for arm in (runtime.champion, *(mirror.arm for mirror in runtime.mirrors)):
+        others = (*runtime.mirrors, *runtime.serving.values())
+        for arm in (runtime.champion, *(other.arm for other in others)):
             for connection in arm.pool.open:
                 if connection.transport is not None:
                     total += connection.transport.get_write_buffer_size()

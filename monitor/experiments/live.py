@@ -229,6 +229,16 @@ class LiveExperiment:
                     contestant.rollout, now, decision.verdict, decision.reasons, requests
                 )
                 events += happened
+        winner = next(
+            (n for n, c in self.contestants.items() if c.rollout.phase == "promoted"), None
+        )
+        if winner is not None and self.contestants[winner].rollout.weight == 1.0:
+            for name, contestant in self.contestants.items():
+                if name != winner and contestant.rollout.live:
+                    contestant.rollout, happened = rollout.abort(
+                        contestant.rollout, now, rollout.SELF, f"{winner} was promoted"
+                    )
+                    events += happened
         return events
 
     def weights(self) -> tuple[float, ...]:

@@ -21,6 +21,7 @@ from monitor.experiments.timeline import MOST, Timeline
 from monitor.experiments.units import OpenUnits
 from monitor.feedback.store import Joined
 from monitor.record import Record
+from shadow import rollout
 
 ARMS = ("champion", "candidate")
 NOW = 1_000_000.0
@@ -244,6 +245,23 @@ def test_when_a_prediction_was_right(
     how = {"prediction": "p", **({"threshold": threshold} if threshold is not None else {})}
     found = correct({"p": cell}, label, declared(label=how).label)  # type: ignore[arg-type]
     assert found == wanted or (wanted is None and found != found)
+
+
+def test_when_one_of_several_is_promoted_the_others_are_over() -> None:
+    names = ("good", "other")
+    arms = Arms("champion", "", dict.fromkeys(names, 0.0), b"salt")
+    base = {"name": "x", "challengers": list(names), "mode": "split"}
+    weights = {"good": 0.2, "other": 0.3}
+    one = LiveExperiment(Declared.model_validate({**base, "weights": weights}), arms, dict, NOW)
+    assert one.weights() == pytest.approx((0.5, 0.2, 0.3))
+    good = one.contestants["good"]
+    good.rollout, _ = rollout.promote(good.rollout, NOW, "ada", "it has to be", 0, force=True)
+    events = one.tick(NOW + 1)
+    assert [(e.challenger, e.kind, e.why) for e in events] == [
+        ("other", "aborted", "good was promoted")
+    ]
+    assert one.reallocate()
+    assert one.weights() == (0.0, 1.0, 0.0)
 
 
 def test_the_state_goes_through_json_and_goes_on() -> None:

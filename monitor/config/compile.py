@@ -29,7 +29,7 @@ def compile_plan(config: model.Config, generation: int, routes: Routes | None = 
     arms = arm_names(config)
     divided = dict(_divided(config, routes or Routes(), arms))
     serving = {
-        arms[arm] for _, allocation in divided.values() for arm in set(allocation.arms) - {-1}
+        arms[arm] for _, allocation, _ in divided.values() for arm in set(allocation.arms) - {-1}
     }
     champion = _champion(config.champion)
     challengers = [_challenger(c, c.name in serving) for c in config.challengers]
@@ -45,8 +45,8 @@ def compile_plan(config: model.Config, generation: int, routes: Routes | None = 
         ),
         challengers=tuple(challengers),
         splits=tuple(
-            _split(config, experiment, allocation, arms)
-            for experiment, allocation in divided.values()
+            replace(_split(config, experiment, allocation, arms), epoch=decided)
+            for experiment, allocation, decided in divided.values()
         ),
         limits=plan.Limits(
             head_bytes=limits.head,
@@ -103,13 +103,13 @@ def _champion(champion: model.Champion) -> plan.Upstream:
 
 def _divided(
     config: model.Config, routes: Routes, arms: tuple[str, ...]
-) -> Iterator[tuple[str, tuple[Experiment, Allocation]]]:
+) -> Iterator[tuple[str, tuple[Experiment, Allocation, float]]]:
     """Experiments whose units are divided now, by name."""
     for experiment in config.experiments:
         assignment = routes.assignments.get(experiment.name)
         allocation = assignment.over(arms) if assignment is not None else None
-        if allocation is not None:
-            yield experiment.name, (experiment, allocation)
+        if assignment is not None and allocation is not None:
+            yield experiment.name, (experiment, allocation, assignment.divided_at)
 
 
 def _split(

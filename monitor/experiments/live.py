@@ -40,6 +40,8 @@ class LiveExperiment:
         self.contestants = {name: Contestant(name, declared, now) for name in declared.challengers}
         self.order = (arms.champion, *declared.challengers)
         self.allocation = Allocation()
+        self.divided_at = now
+        """When the present allocation was decided."""
         self.carried_over = 0
         """Records left out because they began before the weights changed, or while they settled."""
         fields = frozenset(h.field for h in rules.hypotheses if h.field)
@@ -51,7 +53,7 @@ class LiveExperiment:
         self._assigned = [0] * len(self.order)
         self._weights: tuple[float, ...] = ()
         """Of :attr:`order`, under which the records of this epoch were assigned."""
-        self._epoch_since = 0.0
+        self._epoch = 0.0
 
     # Records ------------------------------------------------------------------------------------
 
@@ -83,7 +85,8 @@ class LiveExperiment:
         )
         if assigned not in order:
             return
-        if not self._in_epoch(division) or record.started < division.since + self.declared.settle:
+        settled = max(division.since, division.epoch + self.declared.settle)
+        if not self._in_epoch(division) or record.started < settled:
             self.carried_over += 1
             return
         side = order.index(assigned)
@@ -108,16 +111,16 @@ class LiveExperiment:
         Workers change over one after another, so for a moment records of both come in turns: those
         of the older weights are left out.
         """
-        if division.weights == self._weights:
+        if division.epoch == self._epoch and self._weights:
             return True
-        if division.since <= self._epoch_since:
+        if division.epoch < self._epoch:
             return False
         self.flush()
         if self._weights:
             self._close(self._units.all())
             self.experiment.begin_epoch()
         self._weights = division.weights
-        self._epoch_since = division.since
+        self._epoch = division.epoch
         return True
 
     def _gather(self, side: int, values: dict[str, float]) -> None:
@@ -246,13 +249,15 @@ class LiveExperiment:
         challengers = [c.rollout.weight for c in self.contestants.values()]
         return (max(0.0, 1.0 - sum(challengers)), *challengers)
 
-    def reallocate(self) -> bool:
+    def reallocate(self, now: float) -> bool:
         """Bring the assignment to the weights wanted; True when units have to move."""
         weights = dict(enumerate(self.weights()[1:], start=1))
         wanted = rollout.allocation(self.allocation, weights, len(self.contestants) + 1)
         if wanted == self.allocation:
             return False
         self.allocation = wanted
+        # Epochs are told apart by their time, also when a clock was set back.
+        self.divided_at = max(now, self.divided_at + 1e-3)
         return True
 
     def resume(self, assignment: Assignment, why: Mapping[str, str]) -> None:
@@ -266,6 +271,7 @@ class LiveExperiment:
             return
         self.started = assignment.started
         self.allocation = assignment.allocation
+        self.divided_at = assignment.divided_at
         for name, saved in assignment.rollouts.items():
             contestant = self.contestants[name]
             known = rollout.Rollout.from_dict(saved)
@@ -278,7 +284,7 @@ class LiveExperiment:
     def assignment(self) -> Assignment:
         """What has to be in force after a restart."""
         rollouts = {name: c.rollout.to_dict() for name, c in self.contestants.items()}
-        return Assignment(self.order, self.allocation, self.started, rollouts)
+        return Assignment(self.order, self.allocation, self.started, self.divided_at, rollouts)
 
     # State --------------------------------------------------------------------------------------
 
@@ -288,7 +294,7 @@ class LiveExperiment:
         return {
             "carried_over": self.carried_over,
             "weights": list(self._weights),
-            "epoch_since": self._epoch_since,
+            "epoch": self._epoch,
             "evidence": self.experiment.to_dict(),
             "units": self._units.to_dict(),
             "contestants": {
@@ -310,7 +316,7 @@ class LiveExperiment:
         """
         self.carried_over = int(state["carried_over"])
         self._weights = tuple(float(w) for w in state["weights"])
-        self._epoch_since = float(state["epoch_since"])
+        self._epoch = float(state["epoch"])
         self.experiment.restore(state["evidence"])
         self._units.restore(state["units"])
         for name, contestant in self.contestants.items():

@@ -28,11 +28,13 @@ _VERSION = 1
 @dataclass(frozen=True, slots=True)
 class Assignment:
     """An allocation over the arms ``names``, the champion first, and by challenger the rollouts
-    that led to it. ``started`` is when the experiment began (unix seconds)."""
+    that led to it. ``started`` is when the experiment began, ``divided_at`` when the allocation was
+    decided (unix seconds)."""
 
     names: tuple[str, ...]
     allocation: Allocation
     started: float = 0.0
+    divided_at: float = 0.0
     rollouts: Mapping[str, dict[str, Any]] = field(default_factory=dict)
 
     def over(self, arms: tuple[str, ...]) -> Allocation | None:
@@ -68,6 +70,7 @@ class Routes:
                         tuple(map(str, item["names"])),
                         Allocation.from_dict(item["allocation"]),
                         float(item["started"]),
+                        float(item["divided_at"]),
                         dict(item["rollouts"]),
                     )
                     for name, item in data["assignments"].items()
@@ -89,6 +92,7 @@ class Routes:
                     "names": list(item.names),
                     "allocation": item.allocation.to_dict(),
                     "started": item.started,
+                    "divided_at": item.divided_at,
                     "rollouts": dict(item.rollouts),
                 }
                 for name, item in self.assignments.items()

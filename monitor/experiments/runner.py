@@ -163,7 +163,7 @@ class Experiments:
             division = None
             if split is not None and all(arm in names.arms for arm in live.order):
                 weights = tuple(split.weights[names.arms.index(arm)] for arm in live.order)
-                division = Division(names.arms, weights, split.since)
+                division = Division(names.arms, weights, split.since, split.epoch)
             model = live.declared.model or (models[0] if models else "")
             found.setdefault(model, []).append((live, division))
         return found
@@ -247,7 +247,7 @@ class Experiments:
         get another assignment. What could not be saved is not in force, and is tried again."""
         moved = False
         for live in self.live.values():
-            moved |= live.reallocate()
+            moved |= live.reallocate(self._clock())
         self._dirty |= moved
         if not self._dirty and not self._events:
             return False

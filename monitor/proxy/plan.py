@@ -81,7 +81,7 @@ class Split:
     ``starts`` and ``arms`` are those of a :class:`shadow.assignment.Allocation` over the indices of
     the plan's arms. ``holdout`` is a share of units that never take part. Units in ``overrides``,
     requests whose ``override_header`` names an arm, and those with a header of ``exclude`` are no
-    part of the experiment.
+    part of the experiment. ``epoch`` is when this division was decided (unix seconds).
     """
 
     experiment: str
@@ -95,6 +95,7 @@ class Split:
     overrides: tuple[tuple[str, int], ...] = ()
     override_header: str | None = None
     exclude: tuple[tuple[str, str], ...] = ()
+    epoch: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

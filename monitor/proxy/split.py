@@ -109,6 +109,7 @@ class Router:
             "model": self.split.model,
             "weights": sizes,
             "since": self.since,
+            "epoch": self.split.epoch,
         }
 
     def choose(self, head: RequestHead, request_id: bytes, body: bytes, unread: str = "") -> Choice:

@@ -40,12 +40,13 @@ MAX_CONNECTIONS = 256
 @dataclass(frozen=True, slots=True)
 class SplitNames:
     """How the requests of a model are divided: ``weights`` are shares by arm, in force in that
-    worker since ``since`` (unix seconds)."""
+    worker since ``since`` (unix seconds) and decided at ``epoch``."""
 
     experiment: str
     model: int
     weights: tuple[float, ...]
     since: float
+    epoch: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,7 @@ class Names:
                         int(split["model"]),
                         tuple(float(weight) for weight in split["weights"]),
                         float(split["since"]),
+                        float(split["epoch"]),
                     )
                     for split in data.get("splits", ())
                 ),

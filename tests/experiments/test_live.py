@@ -128,7 +128,7 @@ SPLIT = {"mode": "split", "weights": {"candidate": 0.4}}
 
 
 def division(share: float = 0.4, since: float = NOW) -> Division:
-    return Division(ARMS, (1.0 - share, share), since)
+    return Division(ARMS, (1.0 - share, share), since, since)
 
 
 def assigned(number: int, arm: int, **changes: Any) -> tuple[Record, str]:
@@ -153,6 +153,10 @@ def test_what_began_before_a_change_of_weights_is_left_out() -> None:
     other_worker = record(52, assigned=1, started=NOW + 110)
     one.take(other_worker, "champion", division(), None, answer(1))  # still the old weights
     assert (served(one), one.carried_over) == ([10, 10], 3)
+    restarted = Division(ARMS, (0.5, 0.5), NOW + 104, NOW + 100)
+    before = record(54, assigned=1, started=NOW + 103.9)
+    one.take(before, "champion", restarted, None, answer(1))  # by its predecessor's weights
+    assert one.carried_over == 4
     fine = record(53, assigned=2, started=NOW + 106)
     one.take(fine, "candidate", new, None, answer(1))
     assert served(one) == [10, 11]
@@ -260,7 +264,7 @@ def test_when_one_of_several_is_promoted_the_others_are_over() -> None:
     assert [(e.challenger, e.kind, e.why) for e in events] == [
         ("other", "aborted", "good was promoted")
     ]
-    assert one.reallocate()
+    assert one.reallocate(NOW)
     assert one.weights() == (0.0, 1.0, 0.0)
 
 

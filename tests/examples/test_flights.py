@@ -70,10 +70,14 @@ def test_the_whole_demo() -> None:
     result = json.loads(done.stdout)
     assert result["errors"] == []
     assert result["answered"] == result["sent"] == 1000
-    champion, challenger = result["status"]["arms"]
+    champion, challenger, _ = result["status"]["arms"]
     assert champion["windows"]["start"]["outcomes"]["ok"]["count"] == 1000
     outcomes = challenger["mirror"]["outcomes"]
     assert sum(outcomes.values()) == 1000
+    tried = result["experiments"]["better-delays"]
+    assert tried["mode"] == "shadow", "so short a replay shows too little for a decision"
+    assert tried["requests"]["pairs"] > 0
+    assert {item["metric"] for item in tried["metrics"]} >= {"accuracy", "error_rate"}
     assert outcomes["ok"] > 0
     # It was killed for a while, so some copies cannot have been answered.
     assert outcomes["ok"] < 1000

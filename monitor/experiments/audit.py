@@ -171,8 +171,8 @@ class AuditLog:
         """Cut a last line without an end off; how many bytes it had."""
         try:
             data = self.path.read_bytes()
-        except FileNotFoundError:
-            return 0
+        except (FileNotFoundError, NotADirectoryError):
+            return 0  # where there is no folder yet, appending says so
         self._size = data.rfind(b"\n") + 1
         if self._size < len(data):
             try:
@@ -195,7 +195,7 @@ class AuditLog:
         """Whether the file is as it was left."""
         try:
             return self.path.stat().st_size == self._size
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return self._size == 0
 
     # Reading ------------------------------------------------------------------------------------
@@ -251,7 +251,7 @@ def _whole_lines(path: Path) -> list[bytes]:
     """Without what stands behind the last end of a line."""
     try:
         return path.read_bytes().split(b"\n")[:-1]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
 
 

@@ -15,8 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize
-from scipy.stats import norm
+from scipy import optimize, special
 
 from shadow.sequential.common import (
     Array,
@@ -31,6 +30,7 @@ from shadow.sequential.common import (
 Spending = Callable[[float], float]
 
 _NODES = 256
+_ROOT_2_PI = math.sqrt(2.0 * math.pi)
 _FAR = 10.0  # standard deviations beyond which a density is nothing
 _LEAST = 1e-16  # a smaller amount cannot be resolved: no boundary at that look
 MAX_LOOKS = 200
@@ -47,8 +47,8 @@ def obrien_fleming(alpha: float, convention: str = "ldbounds") -> Spending:
     level = probability("alpha", alpha)
     choice("convention", convention, "ldbounds", "one-sided")
     parts = 2.0 if convention == "ldbounds" else 1.0
-    z = float(norm.isf(level / (2.0 * parts)))
-    return lambda t: parts * 2.0 * float(norm.sf(z / math.sqrt(t))) if t > 0.0 else 0.0
+    z = -float(special.ndtri(level / (2.0 * parts)))
+    return lambda t: parts * 2.0 * float(special.ndtr(-z / math.sqrt(t))) if t > 0.0 else 0.0
 
 
 def pocock(alpha: float) -> Spending:
@@ -85,7 +85,7 @@ class Boundaries:
     @property
     def nominal(self) -> tuple[float, ...]:
         """p-values, of the test's sidedness, at the boundaries."""
-        return tuple(self.sided * float(norm.sf(z)) for z in self.upper)
+        return tuple(self.sided * float(special.ndtr(-z)) for z in self.upper)
 
     def crossed(self, z: Sequence[float]) -> int | None:
         """The first look (from 0) whose z-value lies on or beyond its boundary, or None."""
@@ -179,12 +179,12 @@ class _Step:
     def above(self, z: float) -> float:
         """P(not stopped before, and this look's z-value at or above ``z``)."""
         at = (z * self._root - self._points) / self._spread
-        return float(np.dot(self._mass, norm.sf(at)))
+        return float(np.dot(self._mass, special.ndtr(-np.asarray(at))))
 
     def below(self, z: float) -> float:
         """The same at or below ``z``."""
         at = (z * self._root - self._points) / self._spread
-        return float(np.dot(self._mass, norm.cdf(at)))
+        return float(np.dot(self._mass, special.ndtr(at)))
 
     def onto(self, lower: float, upper: float) -> tuple[Array, Array]:
         """Quadrature points of S between two z-values, and the mass at each."""
@@ -200,7 +200,8 @@ class _Step:
         half = 0.5 * np.diff(edges)[:, None]
         s = (edges[:-1, None] + half * (nodes + 1.0)).ravel()
         w = (half * weights).ravel()
-        density = norm.pdf((s[:, None] - self._points) / self._spread) @ self._mass / self._spread
+        z = (s[:, None] - self._points) / self._spread
+        density = np.exp(-0.5 * z * z) @ self._mass / (_ROOT_2_PI * self._spread)
         return s, w * density
 
 

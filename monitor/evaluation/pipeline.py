@@ -96,7 +96,14 @@ class Pipeline:
                 self.exemplars.add(model, version, arm, record)
             of_request, of_response = decode(named, record)
             if view is not None and experiments is not None:
-                experiments.take(view, model, record, arm, of_request, of_response)
+                try:
+                    experiments.take(view, model, record, arm, of_request, of_response)
+                except Exception:
+                    # A fault of ours costs the experiments this batch, and nobody else anything.
+                    self.undecodable[model, version, arm, "experiment", "internal"] += 1
+                    if not self._failed:
+                        log.exception("a record could not be taken into the experiments")
+                        self._failed = True
             if record.role == ROLE_PRIMARY:
                 if isinstance(of_request, Table):
                     values = of_request.values

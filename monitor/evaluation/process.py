@@ -104,6 +104,7 @@ async def _judge(plane: Plane, line: ControlLine) -> None:
     experiments = plane.experiments
     # The assignment that was saved last may never have reached them.
     untold = experiments is not None and bool(experiments.live)
+    trouble = ""
     while True:
         if experiments is not None:
             try:
@@ -114,8 +115,12 @@ async def _judge(plane: Plane, line: ControlLine) -> None:
                     if not told.ok:
                         log.error("the workers did not get the new routes: %s", told.error)
                     untold = not told.ok
-            except Exception:
-                log.exception("the experiments could not be judged")
+                trouble = ""
+            except Exception as error:
+                # Once, not every second.
+                if repr(error) != trouble:
+                    log.exception("the experiments could not be judged")
+                trouble = repr(error)
         await asyncio.sleep(TICK_SECONDS)
 
 

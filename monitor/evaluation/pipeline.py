@@ -99,7 +99,7 @@ class Pipeline:
                 try:
                     experiments.take(view, model, record, arm, of_request, of_response)
                 except Exception:
-                    # A fault of ours costs the experiments this batch, and nobody else anything.
+                    # A fault of ours costs the experiments this record, and nobody else anything.
                     self.undecodable[model, version, arm, "experiment", "internal"] += 1
                     if not self._failed:
                         log.exception("a record could not be taken into the experiments")

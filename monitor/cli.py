@@ -11,14 +11,23 @@ import click
 
 from monitor import __version__
 from monitor.errors import ConfigError, UnderstudyError
-from monitor.experiments.cli import experiment
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 class _Main(click.Group):
-    """Turns our own errors into a line and an exit code."""
+    """Turns our own errors into a line and an exit code; imports ``experiment`` when it is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), "experiment"])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name == "experiment":
+            from monitor.experiments.cli import experiment
+
+            return experiment
+        return super().get_command(ctx, cmd_name)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -185,9 +194,6 @@ def top(url: str, interval: float, once: bool, as_json: bool) -> None:
 def version() -> None:
     """Print the version."""
     click.echo(f"understudy {__version__}")
-
-
-main.add_command(experiment)
 
 
 def _fail(error: UnderstudyError) -> NoReturn:

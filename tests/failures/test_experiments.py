@@ -187,11 +187,11 @@ def test_evidence_is_neither_lost_nor_doubled_when_the_evaluation_dies(tmp_path:
         def settled() -> bool:
             found = shown(world)
             requests = found["challengers"][0]["requests"]
-            left_out = found["left_out"]["around_changes_of_weights"]
-            served = requests["served"] + requests["champion_served"]
-            return bool(
-                requests["served"] <= counted["other0"] and served + left_out == seen["200"]
-            )
+            assert requests["served"] <= counted["other0"], "some counted twice"
+            assert found["left_out"]["around_changes_of_weights"] == 0
+            # A worker that heard of the shares late served its first requests outside of them.
+            assert requests["champion_served"] <= counted["champion"]
+            return bool(requests["served"] == counted["other0"])
 
         eventually(settled)
         assert shown(world)["split"]["honoured"]

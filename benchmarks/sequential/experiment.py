@@ -130,7 +130,7 @@ PLANNED = (
 
 def run(quick: bool = False) -> Result:
     # A verdict on all default metrics takes some 9 ms, so these cases get fewer streams.
-    streams, few, batches = (40, 20, 40) if quick else (1000, 200, 80)
+    streams, few, batches = (40, 20, 40) if quick else (300, 40, 40)
     result = Result(
         "sequential-experiment",
         environment(quick=quick, streams=streams, records=batches * BATCH, seed=SEED),
@@ -142,7 +142,7 @@ def run(quick: bool = False) -> Result:
         result.claims.append(Claim(claim, costs[f"{mode}_us_per_record"], 5.0, "<="))
     result.tables.append(("Cost", ["what", "value"], [[k, v] for k, v in costs.items()]))
     rows = []
-    trace = np.asarray(measured_latencies(60_000 if quick else 200_000))
+    trace = np.asarray(measured_latencies(60_000))
     for title, metrics, wanted, share, errors, values in (
         ("wrong promotion, exactly at the margin", [ERRORS], "promote", 0.5, (0.05, 0.06), None),
         ("wrong promotion, exactly at the margin", [ERRORS], "promote", 0.05, (0.05, 0.06), None),
@@ -158,15 +158,15 @@ def run(quick: bool = False) -> Result:
         rows.append([name, hits, total, hits / total, bound])
         result.claims.append(Claim(f"99 % lower bound: {name}", bound, ALPHA, "<="))
     result.tables.append(("Wrong verdicts", ["case", "hits", "streams", "share", "bound"], rows))
-    ends = off_stage(50 if quick else 500)
+    ends = off_stage(50 if quick else 300)
     for q in (0.5, 0.95):
         claim = f"own requests until roll-back, ten times the errors, quantile {q:g}"
         result.claims.append(Claim(claim, float(np.quantile(ends, q)), 200.0, "<="))
     rows = []
     for spec, traffic in PLANNED:
         hypothesis = Hypothesis.parse(spec, "metric", ALPHA)
-        predicted = plan(hypothesis, traffic, streams=60 if quick else 1000, seed=1)
-        simulated = plan(hypothesis, traffic, streams=100 if quick else 2000, seed=2)
+        predicted = plan(hypothesis, traffic, streams=60 if quick else 800, seed=1)
+        simulated = plan(hypothesis, traffic, streams=100 if quick else 1200, seed=2)
         mode = "shadow" if traffic.share is None else f"{traffic.share:.0%} split"
         name = f"{hypothesis.name}, {mode}"
         for what in ("median", "p80"):

@@ -115,8 +115,11 @@ class Traffic:
         self.tally.latencies.append(time.monotonic() - due)
 
     async def _exchange(self, message: bytes) -> int:
-        if self._idle:
+        while self._idle:
             reader, writer = self._idle.pop()
+            if not reader.at_eof():
+                break
+            writer.close()  # the other side has closed it: it was idle for too long
         else:
             reader, writer = await asyncio.open_connection(self._host, self._port)
         try:

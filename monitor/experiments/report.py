@@ -103,14 +103,10 @@ def _table(metrics: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _plot(live: LiveExperiment, name: str, metric: str) -> str:
-    points = live.contestants[name].timeline.points
-    mode = points[-1]["mode"] if points else ""
-    points = [p for p in points if metric in p["metrics"] and p["mode"] == mode]
-    if len(points) < 2:
+    points = _drawable(live.contestants[name].timeline.points, metric)
+    if not points:
         return ""
     values = [p["metrics"][metric] for p in points]
-    if all(v["difference"] == [None, None] for v in values):
-        return ""
     hypothesis = next(h for h in live.experiment.rules.hypotheses if h.name == metric)
     margin = None
     if hypothesis.margin.value and not hypothesis.margin.relative:
@@ -134,6 +130,16 @@ def _plot(live: LiveExperiment, name: str, metric: str) -> str:
         factor=factor,
         unit=unit,
     )
+
+
+def _drawable(points: Sequence[Mapping[str, Any]], metric: str) -> list[Mapping[str, Any]]:
+    """The points of the newest mode (shadow or split) of which two or more show an interval."""
+    for mode in dict.fromkeys(p["mode"] for p in reversed(points)):
+        those = [p for p in points if metric in p["metrics"] and p["mode"] == mode]
+        bounded = [p for p in those if p["metrics"][metric]["difference"] != [None, None]]
+        if len(bounded) >= 2:
+            return those
+    return []
 
 
 def _disagreement(entry: Mapping[str, Any]) -> str:

@@ -59,12 +59,14 @@ def test_a_whole_life_from_the_command_line(world: World, tmp_path: Path) -> Non
     assert went_on.output.strip() == "other0: running at 50 %"
     again = run("promote", "ramp", *url)
     assert (again.exit_code, "force" in again.output) == (2, True)
+    page = tmp_path / "report.html"
+    # A plot needs two looks with evidence, and looks are a matter of time.
+    eventually(lambda: run("report", "ramp", "-o", page, *url) and "<svg" in page.read_text())
     assert run("pause", "ramp", *url).output.strip() == "other0: paused at 50 %"
     assert run("resume", "ramp", *url).output.strip() == "other0: running at 50 %"
     assert run("abort", "ramp", *url).exit_code == 2, "--why is needed"
     gone = run("abort", "ramp", "--why", "a wrong build", "--json", *url)
     assert json.loads(gone.output)["challengers"][0]["phase"] == "aborted"
-    page = tmp_path / "report.html"
     assert run("report", "ramp", "-o", page, *url).exit_code == 0
     text = page.read_text()
     assert "a wrong build" in text

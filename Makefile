@@ -29,7 +29,7 @@ demo: $(READY) ## Real flights, real model servers, the sidecar in between (KEEP
 test: lint parts check ## Everything: lint, types, contracts, tests with real parts, coverage
 
 check: $(READY) ## The tests alone (ARGS='-k name' to choose)
-	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term $(ARGS)
 
 bench: $(READY) ## Benchmarks against peers (NAME=proxy for one, QUICK=1 for a short form)
 	$(BIN)/python -m benchmarks $(NAME) $(if $(QUICK),--quick) $(ARGS)

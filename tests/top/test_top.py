@@ -35,8 +35,9 @@ def plane(tmp_path: Path) -> Iterator[PlaneProcess]:
 
 
 def test_one_frame_shows_what_matters_without_colour(
-    plane: PlaneProcess, capsys: pytest.CaptureFixture[str]
+    plane: PlaneProcess, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
     assert top.run(plane.url, once=True) == 0
     shown = capsys.readouterr().out
     assert "\x1b" not in shown
@@ -77,7 +78,12 @@ def read_to_end(terminal: int) -> None:
 
 def test_the_live_view_refreshes_and_ends_with_ctrl_c(plane: PlaneProcess) -> None:
     ours, theirs = pty.openpty()
-    code = f"import sys; from monitor import top; sys.exit(top.run({plane.url!r}, interval=0.1))"
+    code = (
+        "import signal, sys; from monitor import top\n"
+        # Whoever runs the tests in the background ignores Ctrl-C, and children inherit that.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        f"sys.exit(top.run({plane.url!r}, interval=0.1))"
+    )
     process = subprocess.Popen(
         [sys.executable, "-c", code],
         stdout=theirs,

@@ -1,0 +1,1 @@
+"""Detectors of change: pure numpy, no clock, no files."""

@@ -1,0 +1,193 @@
+"""Shiryaev-Roberts e-detectors: an alarm for any bounded risk, with a guaranteed run length.
+
+Null: values in [0, 1] whose mean, given the past, is at most mu0. Each bet l has the e-value
+e = 1 + l (x - mu0), and M_t = e_t (1 + M_{t-1}). A mixture of bets alarms at sum w M >= A, and then
+the average run length under the null is at least A, whatever the distribution and the dependence
+(Shin, Ramdas & Rinaldo, arXiv:2203.03532, Theorem 2.4 and section 4).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import logsumexp
+
+from monitor.drift.evidence import Evidence
+
+Floats = NDArray[np.float64]
+RATIOS = (1.1, 1.2, 1.4, 1.7, 2.2, 3.0, 4.5)
+"""Each bet is best for a risk that has grown by such a factor."""
+_LARGEST_BET = 0.95
+"""Of 1 / mu0, at which a single good value would end everything."""
+_ONE_SIDED_95 = 1.6448536269514722
+_SMALLEST_NULL = 1e-9
+
+
+def null_rate(count: float, rows: float, smallest: float = 0.0) -> float:
+    """Upper bound of a baseline's rate, at 95 %, plus the smallest change that matters.
+
+    ``count`` of ``rows`` in the baseline. The bound is p + 1.64 se, with the se of Agresti and
+    Coull's (1998) shifted estimate, so that a count of 0 does not make the null impossible.
+    """
+    if rows <= 0.0:
+        return min(max(smallest, 0.01), 0.5)
+    shifted = (count + 1.0) / (rows + 2.0)
+    bound = count / rows + _ONE_SIDED_95 * math.sqrt(shifted * (1.0 - shifted) / rows)
+    return min(max(bound + smallest, _SMALLEST_NULL), 1.0 - 1e-6)
+
+
+def bets_for(null: Floats) -> Floats:
+    """Bets (S, 7) for null means (S,).
+
+    The bet that grows fastest for 0/1 values of mean mu1 is (mu1 - mu0) / (mu0 (1 - mu0)). The odds,
+    rather than the mean, grow by the factors, so that the grid also fits a null above a half.
+    """
+    odds = null / (1.0 - null)
+    raised = odds[:, None] * np.array(RATIOS)
+    alternative = raised / (1.0 + raised)
+    bets = (alternative - null[:, None]) / (null * (1.0 - null))[:, None]
+    limited: Floats = np.minimum(bets, _LARGEST_BET / null[:, None])
+    return limited
+
+
+class SrDetector:
+    """One detector for each of S risks; ``run_length`` in rows, one number or (S,).
+
+    Batches are (n, S) of values in [0, 1]; NaN says nothing. ``bets`` (S, B) may be given where the
+    values are not what the usual ones are made for. Raises ValueError for nulls outside of (0, 1).
+    """
+
+    def __init__(
+        self, null: Floats, run_length: float | Floats, bets: Floats | None = None
+    ) -> None:
+        self.null: Floats = np.asarray(null, np.float64)
+        if self.null.ndim != 1 or ((self.null <= 0.0) | (self.null >= 1.0)).any():
+            raise ValueError("null means must lie between 0 and 1")
+        self.series = len(self.null)
+        self.bets: Floats = bets_for(self.null) if bets is None else bets
+        lengths = np.broadcast_to(np.asarray(run_length, np.float64), (self.series,))
+        self.log_threshold: Floats = np.log(lengths)
+        self._prepare()
+        self._log_m: Floats = np.full(self.bets.shape, -np.inf)
+
+    def _prepare(self) -> None:
+        self._log_weight = -math.log(self.bets.shape[1])
+        self._log_zero: Floats = np.log1p(-self.bets * self.null[:, None])
+        self._log_one: Floats = np.log1p(self.bets * (1.0 - self.null[:, None]))
+
+    def update(self, x: Floats) -> Evidence:
+        """Take the rows of a batch, in their order. Raises ValueError for another width."""
+        if x.ndim != 2 or x.shape[1] != self.series:
+            raise ValueError(f"a batch has shape (rows, {self.series}), not {x.shape}")
+        crossed = np.full(self.series, -1, np.intp)
+        if not len(x):
+            return self._evidence(crossed)
+        quiet = ~x.any(axis=0)  # NaN counts as something
+        if quiet.any():
+            self._stay_quiet(quiet, len(x))
+        for number in np.flatnonzero(~quiet):
+            crossed[number] = self._take(int(number), x[:, number])
+        return self._evidence(crossed)
+
+    def _stay_quiet(self, quiet: NDArray[np.bool_], rows: int) -> None:
+        """Rows of zeros: M becomes r^n M + r + r^2 + … + r^n, with r < 1 the e-value of a zero."""
+        step = self._log_zero[quiet]
+        growth = rows * step
+        # r (1 - r^n) / (1 - r), in logs; r < 1 always.
+        series = step + np.log(-np.expm1(growth)) - np.log(-np.expm1(step))
+        self._log_m[quiet] = np.logaddexp(growth + self._log_m[quiet], series)
+
+    def _take(self, number: int, values: Floats) -> int:
+        """One series: the first row at which it crosses, or -1."""
+        here = ~np.isnan(values)
+        x = values[here]
+        if not len(x):
+            return -1
+        bets, null = self.bets[number], self.null[number]
+        steps = np.log1p(bets * (x[:, None] - null))
+        sums = np.cumsum(steps, axis=0)
+        # M_t = exp(C_t) (M_0 + sum over j <= t of exp(-C_{j-1})), in log space.
+        before = np.vstack([np.zeros(len(bets)), sums[:-1]])
+        gathered = np.logaddexp.accumulate(
+            np.vstack([self._log_m[number], -before]), axis=0
+        )[1:]
+        log_m = sums + gathered
+        self._log_m[number] = log_m[-1]
+        mixed = logsumexp(log_m, axis=1) + self._log_weight
+        over = mixed >= self.log_threshold[number]
+        if not over.any():
+            return -1
+        return int(np.flatnonzero(here)[int(np.argmax(over))])
+
+    def _evidence(self, crossed: NDArray[np.intp]) -> Evidence:
+        statistic = (
+            logsumexp(self._log_m, axis=1) + self._log_weight if self.series else np.zeros(0)
+        )
+        direction = np.where(crossed >= 0, 1, 0).astype(np.int8)
+        return Evidence(statistic, self.log_threshold, crossed, direction)
+
+    def reset(self, series: NDArray[np.bool_]) -> None:
+        """Begin anew with some of the series, a mask (S,)."""
+        self._log_m[series] = -np.inf
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "null": self.null.tolist(),
+            "bets": self.bets.round(9).tolist(),
+            "log_threshold": self.log_threshold.tolist(),
+            "log_m": [[None if v == -np.inf else v for v in row] for row in self._log_m.tolist()],
+        }
+
+    @classmethod
+    def from_dict(cls, state: dict[str, Any]) -> SrDetector:
+        """Undo :meth:`to_dict`. Raises KeyError, TypeError or ValueError."""
+        null = np.array(state["null"], np.float64)
+        bets = np.array(state["bets"], np.float64).reshape(len(null), -1)
+        log_threshold = np.array(state["log_threshold"], np.float64)
+        detector = cls(null, np.exp(np.minimum(log_threshold, 700.0)), bets)
+        detector.log_threshold = log_threshold
+        log_m = np.array(
+            [[-np.inf if v is None else v for v in row] for row in state["log_m"]], np.float64
+        ).reshape(len(null), -1)
+        if log_m.shape != bets.shape:
+            raise ValueError("bets and their state differ in number")
+        detector._log_m = log_m
+        return detector
+
+
+class SrBlocks:
+    """The same for 0/1 values that several replicas see: they send counts by block.
+
+    A block's e-value for a bet is (1 + l (1 - mu0))^ones (1 - l mu0)^zeros, whoever saw which. M
+    grows by one each block, not each row, so the threshold is A / b for blocks of b rows.
+    """
+
+    def __init__(self, null: Floats, run_length: float | Floats, rows: int) -> None:
+        if rows < 1:
+            raise ValueError(f"a block has at least one row, not {rows}")
+        inner = np.asarray(run_length, np.float64) / rows
+        self._inner = SrDetector(null, np.maximum(inner, 1.0 + 1e-9))
+
+    def update(self, counts: Floats, ones: Floats) -> Evidence:
+        """A block: ``counts`` (S,) of values, ``ones`` (S,) of them 1, added up over replicas."""
+        inner = self._inner
+        log_e = ones[:, None] * inner._log_one + (counts - ones)[:, None] * inner._log_zero
+        inner._log_m = log_e + np.logaddexp(0.0, inner._log_m)
+        mixed = logsumexp(inner._log_m, axis=1) + inner._log_weight
+        crossed = np.where(mixed >= inner.log_threshold, 0, -1).astype(np.intp)
+        return inner._evidence(crossed)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return self._inner.to_dict()
+
+    @classmethod
+    def from_dict(cls, state: dict[str, Any]) -> SrBlocks:
+        """Undo :meth:`to_dict`."""
+        blocks = cls.__new__(cls)
+        blocks._inner = SrDetector.from_dict(state)
+        return blocks

@@ -76,3 +76,15 @@ class ApiError(UnderstudyError):
         self.status = status
         self.exit_code = 2 if status in (409, 422) else 1
         super().__init__(message)
+
+
+class FindingError(UnderstudyError):
+    """A signal or finding that cannot be what it should be; the message names the field."""
+
+
+class UnknownFindingError(FindingError):
+    """A finding or silence that does not exist, or is no longer kept."""
+
+
+class FindingStateError(FindingError):
+    """Something that cannot be done with a finding now; the message says why."""

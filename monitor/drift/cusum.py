@@ -20,6 +20,9 @@ from monitor.drift.run_length import chart
 Floats = NDArray[np.float64]
 SLACKS = (0.125, 0.25, 0.5)
 """Each is best for a shift of twice its size, in standard deviations."""
+_STRETCH = 64
+"""Rows for which one bound is computed."""
+_FEW = 4
 
 
 class CusumUnion:
@@ -65,36 +68,80 @@ class CusumUnion:
         self._k = np.stack([self.slack, self.slack])
         self._h = np.stack([self.threshold, self.threshold])
         self._sign = np.array([1.0, -1.0])[:, None]
+        self._charts = self.slack.shape[1]
+        self._prepared: tuple[int, list[Floats]] = (0, [])
 
     def update(self, z: Floats) -> Evidence:
         """Take the rows of a batch, shape (n, S), in their order."""
         if z.ndim != 2 or z.shape[1] != self.series:
             raise ValueError(f"a batch has shape (rows, {self.series}), not {z.shape}")
-        if not len(z):
+        rows = len(z)
+        if not rows:
             return self.evidence()
-        gone = np.isnan(z)
+        if rows <= _FEW:
+            return self._one_by_one(z)
+        across = np.ascontiguousarray(z.T)
+        gone = np.isnan(across)
         if gone.any():
-            totals = np.cumsum(np.where(gone, 0.0, z), axis=0)
-            passed: Floats = np.cumsum(~gone, axis=0).astype(np.float64)
+            totals = np.cumsum(np.where(gone, 0.0, across), axis=1)
+            passed = np.cumsum(~gone, axis=1).astype(np.float64)
+            slacks = [self.slack[:, place, None] * passed for place in range(self._charts)]
         else:
-            totals = np.cumsum(z, axis=0)
-            passed = np.arange(1.0, len(z) + 1.0)[:, None]
+            totals = np.cumsum(across, axis=1)
+            slacks = self._slacks_of(rows)
+        cuts = range(0, rows, _STRETCH)
         crossed = np.full(self.series, -1, np.intp)
         height = np.zeros((2, self.series))
-        for side in (0, 1):
-            signed = totals if side == 0 else -totals
-            for place in range(self.slack.shape[1]):
-                sums = signed - passed * self.slack[:, place]
+        for place, slack in enumerate(slacks):
+            h = self.threshold[:, place]
+            # Up: sums of z - k; down: sums of -z - k, which are the negatives of these.
+            for side, moved in enumerate((totals - slack, totals + slack)):
+                low = np.minimum.reduceat(moved, cuts, axis=1)
+                high = np.maximum.reduceat(moved, cuts, axis=1)
+                last = moved[:, -1]
+                if side:
+                    low, high, last = -high, -low, -last
                 before = -self._sums[side, :, place]
-                floor = np.minimum(sums.min(axis=0), before)
-                # No S of the batch is above this; so most batches need no second look.
-                near = sums.max(axis=0) - floor >= self.threshold[:, place]
+                np.minimum(low[:, 0], before, out=low[:, 0])
+                floor = np.minimum.accumulate(low, axis=1)
+                # No S of a stretch is above this; so most batches need no second look.
+                near = (high - floor >= h[:, None]).any(axis=1)
                 if near.any():
-                    self._look(side, place, near, sums[:, near], before[near], crossed, height)
-                self._sums[side, :, place] = sums[-1] - floor
+                    sums = -moved[near] if side else moved[near]
+                    self._look(side, place, near, sums, before[near], crossed, height)
+                self._sums[side, :, place] = last - floor[:, -1]
         # Where both sides have crossed, the one that is further above its threshold.
         direction = np.where(crossed < 0, 0, np.where(height[0] >= height[1], 1, -1))
         return self._evidence(crossed, direction.astype(np.int8))
+
+    def _one_by_one(self, z: Floats) -> Evidence:
+        """The recursion as it is written, which is quicker for a few rows."""
+        crossed = np.full(self.series, -1, np.intp)
+        direction = np.zeros(self.series, np.int8)
+        sums = self._sums
+        for number, row in enumerate(z):
+            steps = self._sign * row
+            gone = np.isnan(row)
+            moved = steps[:, :, None] - self._k
+            if gone.any():
+                moved[:, gone] = 0.0
+            sums += moved
+            np.maximum(sums, 0.0, out=sums)
+            over = sums >= self._h
+            if over.any():
+                hit = over.any(axis=(0, 2)) & (crossed < 0)
+                crossed[hit] = number
+                height = (sums / self._h).max(axis=2)
+                direction[hit] = np.where(height[0, hit] >= height[1, hit], 1, -1)
+        return self._evidence(crossed, direction)
+
+    def _slacks_of(self, rows: int) -> list[Floats]:
+        """k, 2k, 3k … for each chart: (S, rows)."""
+        if rows != self._prepared[0]:
+            counted = np.arange(1.0, rows + 1.0)
+            found = [self.slack[:, place, None] * counted for place in range(self._charts)]
+            self._prepared = (rows, found)
+        return self._prepared[1]
 
     def _look(
         self,
@@ -106,17 +153,18 @@ class CusumUnion:
         crossed: NDArray[np.intp],
         height: Floats,
     ) -> None:
-        """Row by row, for the series that may have crossed."""
-        exact = sums - np.minimum(np.minimum.accumulate(sums, axis=0), before)
-        relative = exact / self.threshold[near, place]
+        """Row by row, for the series that may have crossed; ``sums`` are (those series, n)."""
+        exact = sums - np.minimum(np.minimum.accumulate(sums, axis=1), before[:, None])
+        relative = exact / self.threshold[near, place, None]
         over = relative >= 1.0
-        for column, number in enumerate(np.flatnonzero(near)):
-            if not over[:, column].any():
+        for number, row, value in zip(
+            np.flatnonzero(near), np.argmax(over, axis=1), relative.max(axis=1), strict=True
+        ):
+            if value < 1.0:
                 continue
-            first = int(np.argmax(over[:, column]))
-            if crossed[number] < 0 or first < crossed[number]:
-                crossed[number] = first
-            height[side, number] = max(height[side, number], float(relative[:, column].max()))
+            if crossed[number] < 0 or row < crossed[number]:
+                crossed[number] = row
+            height[side, number] = max(height[side, number], value)
 
     def update_blocks(self, counts: Floats, sums: Floats) -> Evidence:
         """Take a block by its sums: ``counts`` (S,) values that add up to ``sums`` (S,).

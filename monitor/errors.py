@@ -88,3 +88,9 @@ class UnknownFindingError(FindingError):
 
 class FindingStateError(FindingError):
     """Something that cannot be done with a finding now; the message says why."""
+
+
+class BaselineError(UnderstudyError):
+    """A baseline, or data for one, that cannot be used; the message names file and fault."""
+
+    exit_code = 2

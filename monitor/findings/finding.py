@@ -24,7 +24,8 @@ KINDS = ("quality", "drift", "performance", "validation", "objective", "other")
 """What a finding may be about; ``other`` is for what sums several up."""
 SEVERITIES = ("info", "warning", "critical")
 """From the least to the worst."""
-STATES = ("open", "closed")
+EVENTS = ("opened", "updated", "reopened", "acknowledged", "closed")
+"""Kinds of changes."""
 MAX_KEY = 512
 MAX_NAME = 256
 MAX_TEXT = 2000
@@ -169,7 +170,8 @@ class Signal:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something that a person did to a finding: ``what`` is acknowledge, close or silence."""
+    """Something that a person did to a finding: ``what`` is acknowledge or close; ``at`` is unix
+    time."""
 
     what: str
     who: str
@@ -190,32 +192,33 @@ class Note:
 class Finding:
     """The story of one key. Times are unix seconds.
 
-    ``signal`` is what its room said last; ``notified`` is what the last opening, re-opening or
-    update said, so that small movements add up until they matter. ``updates`` counts meaningful
-    changes, ``reopened`` how often it came back. ``closed`` is None while it is open; ``reason``
-    says why it was closed. ``number`` grows by one with each finding of a ledger.
+    ``signal`` is what its room said last; ``told`` is what the last opening or update was about, so
+    that small movements add up until they matter. ``revision`` grows with every change, of which
+    ``event`` is the kind of the last one and ``change`` what it was in words; ``changed`` is when.
+    ``updates`` counts meaningful changes while it was open, ``reopened`` how often it came back.
+    ``closed`` is None while it is open; ``reason`` says why it was closed. ``absent`` is since when
+    its room has not reported it. ``dismissed``: a person closed it and its room goes on reporting.
     """
 
     id: str
-    number: int
     room: str
     signal: Signal
-    notified: Signal
+    told: Signal
     opened: float
     seen: float
     changed: float
-    state: str = "open"
     closed: float | None = None
     reason: str = ""
+    revision: int = 1
+    event: str = "opened"
+    change: str = ""
     updates: int = 0
     reopened: int = 0
     acknowledged: bool = False
+    dismissed: bool = False
+    absent: float | None = None
     silenced_until: float | None = None
     notes: tuple[Note, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.state not in STATES or (self.state == "closed") != (self.closed is not None):
-            raise FindingError(f"finding {self.id!r}: {self.state!r} since {self.closed!r}")
 
     @property
     def key(self) -> str:
@@ -225,7 +228,12 @@ class Finding:
     @property
     def open(self) -> bool:
         """Whether it lasts."""
-        return self.state == "open"
+        return self.closed is None
+
+    @property
+    def severity(self) -> int:
+        """Rank of the severity: 0, 1, 2 from the least to the worst."""
+        return rank(self.signal.severity)
 
     def silent(self, now: float) -> bool:
         """Whether somebody has silenced it for the time being."""
@@ -233,36 +241,48 @@ class Finding:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able; the fields of the signal stand beside those of the finding."""
-        data = self.signal.to_dict()
-        data |= {
-            field.name: getattr(self, field.name)
-            for field in fields(self)
-            if field.name not in ("signal", "notified", "notes")
-        }
+        data: dict[str, Any] = {"id": self.id, "state": "open" if self.open else "closed"}
+        data |= self.signal.to_dict()
+        data |= {name: getattr(self, name) for name in _PLAIN}
         data["notes"] = [note.to_dict() for note in self.notes]
         return data
 
     def dump(self) -> dict[str, Any]:
         """JSON-able, with everything that :meth:`from_dict` needs to go on where this one is."""
-        return {**self.to_dict(), "notified": self.notified.to_dict()}
+        data = self.to_dict()
+        if self.told != self.signal:
+            data["told"] = self.told.to_dict()
+        return data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Finding:
         """What :meth:`dump` or :meth:`to_dict` gave. Raises FindingError."""
         signal = Signal.from_dict(data)
-        notified = data.get("notified")
+        told = data.get("told")
         known = _known(cls, data)
         try:
             known["signal"] = signal
-            known["notified"] = signal if notified is None else Signal.from_dict(notified)
+            known["told"] = signal if told is None else Signal.from_dict(told)
             known["notes"] = tuple(map(Note.from_dict, data.get("notes") or ()))
+            if known.get("event", "opened") not in EVENTS:
+                raise FindingError(f"event {known['event']!r} is none of {', '.join(EVENTS)}")
+            for name in _TIMES:
+                known[name] = _perhaps(name, known.get(name))
+            if None in (known["opened"], known["seen"], known["changed"]):
+                raise FindingError(f"finding {known['id']!r} has no times")
             return cls(**known)
-        except TypeError as error:
+        except (TypeError, AttributeError) as error:
             raise FindingError(f"no finding: {error}") from error
 
     def with_note(self, note: Note, keep: int = 20) -> Finding:
         """With one more note; the oldest go first."""
         return replace(self, notes=(*self.notes, note)[-keep:])
+
+
+_PLAIN = tuple(
+    field.name for field in fields(Finding) if field.name not in ("signal", "told", "notes")
+)
+_TIMES = ("opened", "seen", "changed", "closed", "absent", "silenced_until")
 
 
 def _known(cls: type[Any], data: Mapping[str, Any]) -> dict[str, Any]:
@@ -275,7 +295,7 @@ def _known(cls: type[Any], data: Mapping[str, Any]) -> dict[str, Any]:
         for field in fields(cls)
         if field.name not in known
         and field.default is MISSING
-        and field.name not in ("signal", "notified")
+        and field.name not in ("signal", "told")
     ]
     if missing:
         raise FindingError(f"no {cls.__name__}: {', '.join(missing)} missing")

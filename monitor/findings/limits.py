@@ -1,0 +1,119 @@
+"""How much may be told at most."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from monitor.findings.finding import SEVERITIES, Signal, Size, rank
+
+HOUR = 3600.0
+CRITICAL = rank("critical")
+_MODELS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of a ledger; durations are in seconds.
+
+    ``hold``: a finding closes when its room has not reported it for that long. ``grace``: what
+    comes back within that time is the same finding. ``max_open`` and ``max_openings`` (in an hour,
+    those that come back included) are for each model; critical ones have as many openings again
+    for themselves. ``settle``: shortest time between two updates, except to a worse severity.
+    ``history``: closed findings that are kept.
+    """
+
+    hold: float = 300.0
+    grace: float = 3600.0
+    max_open: int = 20
+    max_openings: int = 30
+    settle: float = 60.0
+    history: int = 1000
+
+    def __post_init__(self) -> None:
+        if not (self.hold >= 0.0 and self.grace >= 0.0 and self.settle >= 0.0):
+            raise ValueError("hold, grace and settle are durations in seconds, not negative")
+        if self.max_open < 1 or self.max_openings < 1 or self.history < 1:
+            raise ValueError("max_open, max_openings and history must be at least 1")
+
+
+class Openings:
+    """When findings of each model were opened during the last hour."""
+
+    def __init__(self) -> None:
+        self._times: dict[str, deque[float]] = {}
+
+    def allow(self, model: str, severity: int, most: int, now: float) -> bool:
+        """Whether one more may open."""
+        times = self._times.get(model)
+        if times is None:
+            return True
+        # A clock that was set back must not keep a place taken for longer than an hour.
+        while times and not now - HOUR < times[0] <= now:
+            times.popleft()
+        if not times:
+            del self._times[model]
+            return True
+        return len(times) < (2 * most if severity >= CRITICAL else most)
+
+    def took(self, model: str, now: float) -> None:
+        """One has opened."""
+        if len(self._times) >= _MODELS:
+            self._times.clear()
+        self._times.setdefault(model, deque()).append(now)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {model: list(times) for model, times in self._times.items()}
+
+    def restore(self, data: Mapping[str, Iterable[float]]) -> None:
+        """Become what :meth:`to_dict` gave."""
+        self._times = {str(model): deque(map(float, times)) for model, times in data.items()}
+
+
+@dataclass(slots=True)
+class Hidden:
+    """What a room reports of one model and has no finding of its own, for want of room."""
+
+    count: int = 0
+    severity: int = 0
+    kinds: set[str] = field(default_factory=set)
+    titles: list[str] = field(default_factory=list)
+
+    def add(self, signal: Signal) -> None:
+        """One more; the worst come first."""
+        self.count += 1
+        self.severity = max(self.severity, rank(signal.severity))
+        self.kinds.add(signal.kind)
+        if len(self.titles) < 5:
+            self.titles.append(signal.title)
+
+    def merge(self, other: Hidden) -> Hidden:
+        """Both together."""
+        return Hidden(
+            self.count + other.count,
+            max(self.severity, other.severity),
+            self.kinds | other.kinds,
+            (self.titles + other.titles)[:5],
+        )
+
+    def signal(self, model: str) -> Signal:
+        """All of them as one."""
+        of = f" of {model}" if model else ""
+        s = "" if self.count == 1 else "s"
+        return Signal(
+            key=f"more/{model}",
+            kind="other",
+            model=model,
+            version="",
+            segment="",
+            severity=SEVERITIES[self.severity],
+            title=f"and {self.count} more finding{s}{of}",
+            # Twice or half as many is news, one more or less is not.
+            size=Size("findings held back", "", 0.0, self.count, self.count / 2, self.count * 2),
+            rule="more findings at once, or in an hour, than are shown one by one",
+            advice=f"About {', '.join(sorted(self.kinds))}. Look at the findings that are shown "
+            "first: many at once often have one cause. Among the others: " + "; ".join(self.titles),
+        )

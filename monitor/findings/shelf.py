@@ -1,0 +1,145 @@
+"""Where findings are kept: open ones by key, closed ones up to a limit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from monitor.errors import FindingError, UnknownFindingError
+from monitor.findings.changes import Change
+from monitor.findings.finding import Finding
+
+_SAVED_CLOSED = 50
+
+
+class Shelf:
+    """At most one open finding per key, and ``history`` closed ones; older ones are forgotten.
+
+    A closed finding may be *dismissed*: a person closed it, and its room goes on reporting.
+    """
+
+    def __init__(self, history: int) -> None:
+        self.history = history
+        self.forgotten = 0
+        self._open: dict[str, Finding] = {}
+        self._closed: dict[str, Finding] = {}
+        """By id, the one closed first in front."""
+        self._last: dict[str, str] = {}
+        """Id of the finding of a key that was closed last."""
+        self._dismissed: set[str] = set()
+
+    def __contains__(self, key: str) -> bool:
+        """Whether a finding of that key is open."""
+        return key in self._open
+
+    def __getitem__(self, key: str) -> Finding:
+        """The open finding of a key."""
+        return self._open[key]
+
+    def __iter__(self) -> Iterator[Finding]:
+        """Open findings, in any order; they may be changed meanwhile."""
+        return iter(list(self._open.values()))
+
+    def open(self) -> list[Finding]:
+        """The worst first, then the newest."""
+        return sorted(self._open.values(), key=lambda f: (-f.severity, -f.opened, f.id))
+
+    def closed(self) -> Iterator[Finding]:
+        """The one closed last first."""
+        return reversed(self._closed.values())
+
+    def find(self, id_: str) -> Finding:
+        """Raises UnknownFindingError."""
+        found = self._closed.get(id_) or next((f for f in self._open.values() if f.id == id_), None)
+        if found is None:
+            raise UnknownFindingError(f"there is no finding {id_!r}, or it is no longer kept")
+        return found
+
+    def last(self, key: str) -> Finding | None:
+        """The finding of a key that was closed last."""
+        return self._closed.get(self._last.get(key, ""))
+
+    def dismissed(self) -> list[Finding]:
+        """Those that a person closed and that have not gone away since."""
+        return [self._closed[id_] for id_ in self._dismissed]
+
+    def set(self, finding: Finding) -> None:
+        """Put an open finding in the place of that of the same key, without a change to tell."""
+        self._open[finding.key] = finding
+
+    def set_closed(self, finding: Finding) -> None:
+        """The same for one that is closed."""
+        self._closed[finding.id] = finding
+        if not finding.dismissed:
+            self._dismissed.discard(finding.id)
+
+    def change(self, finding: Finding, kind: str, now: float, detail: str) -> Change:
+        """Put ``finding`` where it belongs, with one more change; that one."""
+        finding = replace(
+            finding, revision=finding.revision + 1, event=kind, change=detail, changed=now
+        )
+        self.take(finding)
+        return Change(kind, finding, now, detail)
+
+    def take(self, finding: Finding) -> None:
+        """Put ``finding`` where it belongs, and out of where it was."""
+        self._forget(finding.id)
+        have = self._open.get(finding.key)
+        if have is not None and have.id == finding.id:
+            del self._open[finding.key]
+        if finding.open:
+            self._open[finding.key] = finding
+            return
+        self._closed[finding.id] = finding
+        self._last[finding.key] = finding.id
+        if finding.dismissed:
+            self._dismissed.add(finding.id)
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Keep to the limit; what a person closed and what lasts goes last, or it would open
+        anew."""
+        while len(self._closed) > self.history:
+            oldest = next((id_ for id_ in self._closed if id_ not in self._dismissed), None)
+            self._forget(oldest or next(iter(self._closed)))
+            self.forgotten += 1
+
+    def _forget(self, id_: str) -> None:
+        gone = self._closed.pop(id_, None)
+        self._dismissed.discard(id_)
+        if gone is not None and self._last.get(gone.key) == id_:
+            del self._last[gone.key]
+
+    def remember(self, finding: Finding) -> None:
+        """Put a finding closed long ago behind the others, where there is a place left for it."""
+        if finding.open or finding.id in self._closed or len(self._closed) >= self.history:
+            return
+        self._closed = {finding.id: replace(finding, dismissed=False), **self._closed}
+        self._last.setdefault(finding.key, finding.id)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able: what is open or dismissed, and the last few that are closed."""
+        latest = list(self._closed)[-_SAVED_CLOSED:]
+        kept = {*latest, *self._dismissed}
+        return {
+            "open": [finding.dump() for finding in self._open.values()],
+            "closed": [f.dump() for id_, f in self._closed.items() if id_ in kept],
+            "forgotten": self.forgotten,
+        }
+
+    def restore(self, data: Mapping[str, Any]) -> None:
+        """Become what :meth:`to_dict` gave. Raises FindingError.
+
+        Nobody knows what rooms would have said while nothing ran, so no time of theirs counts.
+        """
+        try:
+            forgotten = int(data["forgotten"])
+            listed = [*data["closed"], *data["open"]]
+        except (KeyError, TypeError, ValueError) as error:
+            raise FindingError(f"no findings: {error!r}") from error
+        found = [replace(Finding.from_dict(item), absent=None) for item in listed]
+        self._open, self._closed, self._last, self._dismissed = {}, {}, {}, set()
+        for finding in found:
+            self.take(finding)
+        self.forgotten = forgotten

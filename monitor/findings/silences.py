@@ -1,0 +1,99 @@
+"""Who does not want to hear of what, and until when."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
+from math import isfinite
+from typing import Any
+
+from monitor.errors import FindingError, FindingStateError, UnknownFindingError
+
+MAX_SILENCES = 200
+LONGEST_SECONDS = 366 * 86400.0
+MAX_PATTERN = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """Findings whose key fits ``pattern`` are not notified before ``until`` (unix seconds).
+
+    ``*`` stands for any text, ``?`` for one character, ``[ab]`` for one of these.
+    """
+
+    id: str
+    pattern: str
+    until: float
+    who: str
+    why: str
+    at: float
+
+    def covers(self, key: str, now: float) -> bool:
+        """Whether a finding with that key is silent at ``now``."""
+        return now < self.until and fnmatchcase(key, self.pattern)
+
+
+class Silences:
+    """At most ``MAX_SILENCES``; those that are over are forgotten."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[str, Silence] = {}
+        self._number = 0
+
+    def add(self, pattern: str, until: float, who: str, why: str, now: float) -> Silence:
+        """Raises FindingError for what cannot be one, FindingStateError when there are too many."""
+        self.tidy(now)
+        if not pattern or len(pattern) > MAX_PATTERN:
+            raise FindingError(f"a pattern has 1 to {MAX_PATTERN} characters")
+        if not isfinite(until) or not now < until <= now + LONGEST_SECONDS:
+            raise FindingError("a silence ends in the future, within 366 days")
+        if len(self._by_id) >= MAX_SILENCES:
+            raise FindingStateError(f"there are {MAX_SILENCES} silences already: end one first")
+        self._number += 1
+        silence = Silence(f"s{self._number}", pattern, until, who, why, now)
+        self._by_id[silence.id] = silence
+        return silence
+
+    def end(self, id_: str) -> Silence:
+        """Raises UnknownFindingError."""
+        if id_ not in self._by_id:
+            raise UnknownFindingError(f"there is no silence {id_!r}")
+        return self._by_id.pop(id_)
+
+    def until(self, key: str, now: float) -> float | None:
+        """When the last silence over ``key`` ends; None when there is none."""
+        return max((s.until for s in self._by_id.values() if s.covers(key, now)), default=None)
+
+    def all(self, now: float) -> list[Silence]:
+        """Those in force, the oldest first."""
+        self.tidy(now)
+        return list(self._by_id.values())
+
+    def tidy(self, now: float) -> None:
+        """Forget those that are over."""
+        self._by_id = {key: s for key, s in self._by_id.items() if now < s.until}
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {"number": self._number, "list": [asdict(s) for s in self._by_id.values()]}
+
+    def restore(self, data: Mapping[str, Any]) -> None:
+        """Become what :meth:`to_dict` gave. Raises FindingError."""
+        try:
+            listed: Sequence[Mapping[str, Any]] = data["list"]
+            found = [
+                Silence(
+                    str(item["id"]),
+                    str(item["pattern"]),
+                    float(item["until"]),
+                    str(item["who"]),
+                    str(item["why"]),
+                    float(item["at"]),
+                )
+                for item in listed[-MAX_SILENCES:]
+            ]
+            self._number = int(data["number"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise FindingError(f"no silences: {error!r}") from error
+        self._by_id = {silence.id: silence for silence in found}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -16,18 +17,27 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
+_LATER = {
+    "baseline": "monitor.baseline.cli:baseline",
+    "experiment": "monitor.experiments.cli:experiment",
+    "replay": "monitor.replay.cli:replay",
+}
+"""Commands that are imported when they are used: what they need takes time to import."""
+
+
 class _Main(click.Group):
-    """Turns our own errors into a line and an exit code; imports ``experiment`` when it is used."""
+    """Turns our own errors into a line and an exit code."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), "experiment"])
+        return sorted([*super().list_commands(ctx), *_LATER])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name == "experiment":
-            from monitor.experiments.cli import experiment
-
-            return experiment
-        return super().get_command(ctx, cmd_name)
+        place = _LATER.get(cmd_name)
+        if place is None:
+            return super().get_command(ctx, cmd_name)
+        module, _, name = place.partition(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

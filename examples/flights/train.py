@@ -53,6 +53,8 @@ CHAMPION_COLUMNS = [
 ]
 TRAINING_MONTHS = 6
 REPLAYED = 40_000
+REFERENCE = 20_000
+MIXED = 12_000
 
 
 def clock_minutes(hhmm: pd.Series) -> pd.Series:
@@ -119,6 +121,14 @@ def build() -> pd.DataFrame:
     return table.sort_values(["key", "sched_dep_min"], kind="stable").reset_index(drop=True)
 
 
+def write_flights(flights: pd.DataFrame, path: Path) -> None:
+    with path.open("w") as output:
+        for row in flights.to_dict("records"):
+            values = [None if pd.isna(row[name]) else float(row[name]) for name in FEATURES]
+            line = {"id": row["id"], "date": row["date"], "late": row["late"], "values": values}
+            output.write(json.dumps(line) + "\n")
+
+
 def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     table = build()
@@ -156,11 +166,17 @@ def main(folder: Path) -> None:
     # Evenly over the months, so that the replay sees the summer's storms and the winter's snow.
     chosen = np.unique(np.linspace(0, len(later) - 1, REPLAYED).astype(int))
     replayed = later.iloc[chosen]
-    with (folder / "replay.jsonl").open("w") as output:
-        for row in replayed.to_dict("records"):
-            values = [None if pd.isna(row[name]) else float(row[name]) for name in FEATURES]
-            line = {"id": row["id"], "date": row["date"], "late": row["late"], "values": values}
-            output.write(json.dumps(line) + "\n")
+    write_flights(replayed, folder / "replay.jsonl")
+    # For the silent failure: what the champion usually sees, and flights of the same months that
+    # are not among these, in no order, so that the season does not look like a fault.
+    order = np.random.default_rng(7).permutation(len(later))
+    reference = later.iloc[order[:REFERENCE]]
+    score = champion.predict_proba(reference[FEATURES].to_numpy(float))
+    known = reference[FEATURES].assign(
+        p_on_time=score[:, 0], p_late=score[:, 1], late=reference["late"]
+    )
+    known.to_csv(folder / "reference.csv", index=False)
+    write_flights(later.iloc[order[REFERENCE : REFERENCE + MIXED]], folder / "mixed.jsonl")
     summary = {
         "features": FEATURES,
         "training_rows": len(training),

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from monitor import __version__
 from monitor.api import documents, status
 from monitor.api.answers import CODES, Refused, answer, changing, refusal
+from monitor.api.baseline import add_baseline
 from monitor.api.experiments import add_experiments
 from monitor.api.feedback import add_feedback
 from monitor.api.page import HEADERS as PAGE_HEADERS
@@ -55,6 +56,7 @@ def build(plane: Plane, line: ControlLine) -> FastAPI:
     _change(app, plane, line)
     add_experiments(app, plane, line)
     add_feedback(app, plane)
+    add_baseline(app, plane)
     return app
 
 

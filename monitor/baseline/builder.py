@@ -62,11 +62,15 @@ class Builder:
 
     # Rows ---------------------------------------------------------------------------------------
 
-    def begin(self, names: Sequence[str], columns: Sequence[Sequence[Any]], timed: bool) -> None:
-        """Decide kinds and edges by a sample of the whole, without counting it. ``timed``: rows
-        will come with their times."""
+    def begin(
+        self,
+        names: Sequence[str],
+        columns: Sequence[Sequence[Any]],
+        times: Sequence[float] | None = None,
+    ) -> None:
+        """Decide kinds and edges by a sample of the whole, without counting it."""
         cells = {name: list(column) for name, column in zip(names, columns, strict=True)}
-        self._decide(cells, [math.nan] * len(columns[0]) if timed and columns else None)
+        self._decide(cells, times)
 
     def add(
         self,
@@ -257,7 +261,7 @@ def _tally(
     if other is not None:
         nothing &= ~other
     if nothing.any():
-        nulls = sum(1 for place in np.flatnonzero(nothing) if cells[place] is None)
+        nulls = sum(1 for place in np.flatnonzero(nothing).tolist() if cells[place] is None)
         column.missing += nulls
         column.nan += int(nothing.sum()) - nulls
     if column.kind == "numeric":

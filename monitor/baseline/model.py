@@ -28,9 +28,9 @@ KINDS = ("numeric", "boolean", "categorical", "datetime", "text", "vector")
 
 @dataclass
 class Column:
-    """A raw column. ``missing`` counts nulls, ``nan`` NaNs, ``infinite`` and ``mistyped`` what their
-    names say, of ``rows``. ``series`` are what its kind makes of it, by their full names; ``extra``
-    is what the kind needs to make the same of live values."""
+    """A raw column. ``missing`` counts nulls, ``nan`` NaNs, ``infinite`` and ``mistyped`` what
+    their names say, of ``rows``. ``series`` are what its kind makes of it, by their full names;
+    ``extra`` is what the kind needs to make the same of live values."""
 
     name: str
     role: Role
@@ -88,8 +88,8 @@ class Column:
                 series[name] = mine or theirs  # type: ignore[assignment]
             elif isinstance(mine, NumericProfile) and isinstance(theirs, NumericProfile):
                 series[name] = mine.merge(theirs)
-            elif isinstance(mine, CategoryProfile) and isinstance(theirs, CategoryProfile):
-                series[name] = mine.merge(theirs)
+            elif not isinstance(mine, NumericProfile) and not isinstance(theirs, NumericProfile):
+                series[name] = mine.merge(theirs)  # counts of categories
             else:
                 raise BaselineError(f"series {name!r} holds numbers in one baseline only")
         extra = {**other.extra, **self.extra}
@@ -100,11 +100,18 @@ class Column:
             both = [base64.b64decode(c.extra["tokens"]) for c in (self, other)]
             joined = bytes(a | b for a, b in zip(*both, strict=True))
             extra["tokens"] = base64.b64encode(joined).decode()
-        sums = (
-            getattr(self, name) + getattr(other, name)
-            for name in ("rows", "missing", "nan", "infinite", "mistyped")
+        return Column(
+            self.name,
+            self.role,
+            self.kind,
+            self.rows + other.rows,
+            self.missing + other.missing,
+            self.nan + other.nan,
+            self.infinite + other.infinite,
+            self.mistyped + other.mistyped,
+            series,
+            extra,
         )
-        return Column(self.name, self.role, self.kind, *sums, series=series, extra=extra)
 
 
 @dataclass
@@ -222,12 +229,10 @@ class Baseline:
                     f"{name} is {getattr(self, name)!r} in one and {getattr(other, name)!r} in the "
                     "other"
                 )
-        columns = {}
-        for name in dict.fromkeys((*self.columns, *other.columns)):
-            mine, theirs = self.columns.get(name), other.columns.get(name)
-            columns[name] = (
-                mine.merge(theirs) if mine and theirs else (mine or theirs)  # type: ignore[assignment]
-            )
+        columns = dict(other.columns)
+        for name, column in self.columns.items():
+            theirs = columns.get(name)
+            columns[name] = column if theirs is None else column.merge(theirs)
         rows = self.rows + other.rows
         duplicates = None
         if self.duplicates is not None and other.duplicates is not None and rows:

@@ -52,7 +52,7 @@ class NumericProfile:
         if np.array_equal(self.edges, other.edges):
             edges, counts = self.edges, self.counts + other.counts
         else:
-            edges, counts = _rebinned(self, other, minimum, maximum)
+            edges, counts = _rebinned(self, other, maximum)
         lags = [(p.lag1, p.count) for p in (self, other) if p.lag1 is not None]
         lag1 = sum(v * n for v, n in lags) / sum(n for _, n in lags) if lags else None
         whole = self.whole and other.whole
@@ -199,16 +199,18 @@ def edges_of(sample: Floats) -> Floats:
     values = np.unique(sample)
     if len(values) <= MOST_EDGES:
         # A value is the upper edge of its own bucket; the last one needs none.
-        return values[:-1]
+        own: Floats = values[:-1]
+        return own
     found = np.unique(np.quantile(sample, np.linspace(0.0, 1.0, MOST_EDGES + 2)[1:-1]))
-    return found[found < values[-1]]
+    edges: Floats = found[found < values[-1]]
+    return edges
 
 
 def _rebinned(
-    a: NumericProfile, b: NumericProfile, minimum: float, maximum: float
+    a: NumericProfile, b: NumericProfile, maximum: float
 ) -> tuple[Floats, NDArray[np.int64]]:
     every = np.unique(np.concatenate([a.edges, b.edges, [maximum]]))
-    together = _below(a, every) + _below(b, every)
+    together = below(a, every) + below(b, every)
     total = a.count + b.count
     if len(every) - 1 > MOST_EDGES:
         wanted = np.linspace(0.0, total, MOST_EDGES + 2)[1:-1]
@@ -218,18 +220,18 @@ def _rebinned(
         edges = every[every < maximum]
     sums = np.interp(edges, every, together) if len(edges) else np.zeros(0)
     upto = np.round(np.concatenate([[0.0], sums, [float(total)]])).astype(np.int64)
-    del minimum
     return edges, np.diff(upto)
 
 
-def _below(profile: NumericProfile, at: Floats) -> Floats:
+def below(profile: NumericProfile, at: Floats) -> Floats:
     """Values at or below each point, evenly spread within a bucket."""
     points = np.concatenate([[profile.minimum], profile.edges, [profile.maximum]])
     sums = np.concatenate([[0.0], np.cumsum(profile.counts)])
     points, places = np.unique(points, return_index=True)
     # Of equal points the last sum counts.
     last = np.append(places[1:] - 1, len(sums) - 1)
-    return np.interp(at, points, sums[last], left=0.0, right=float(profile.count))
+    below: Floats = np.interp(at, points, sums[last], left=0.0, right=float(profile.count))
+    return below
 
 
 def _plain(value: float) -> float | int:

@@ -50,7 +50,7 @@ def spread_scores(location: Floats, shares: Floats) -> Floats:
     """
     size = np.abs(location)
     values, places = np.unique(np.round(size, 9), return_inverse=True)
-    summed = np.bincount(places, weights=shares, minlength=len(values))
+    summed = np.bincount(places, weights=shares, minlength=len(values)).astype(np.float64)
     if np.count_nonzero(summed) < 3:
         return np.zeros_like(location)
     return normal_scores(summed)[places]

@@ -98,6 +98,18 @@ def _resolved(config: Config, base: Path) -> Config:
         files = {"certificate": absolute(tls.certificate), "key": absolute(tls.key)}
         changes["listen"] = config.listen.model_copy(update={"tls": tls.model_copy(update=files)})
 
+    log = config.records.log
+    if log is not None:
+        moved = log.model_copy(update={"path": absolute(log.path)})
+        changes["records"] = config.records.model_copy(update={"log": moved})
+
+    def with_baseline(model: Any) -> Any:
+        if model.baseline is None:
+            return model
+        return model.model_copy(update={"baseline": absolute(model.baseline)})
+
+    changes["models"] = [with_baseline(model) for model in config.models]
+
     def with_ca(upstream: Any) -> Any:
         if upstream.tls is None or upstream.tls.ca is None:
             return upstream

@@ -22,6 +22,7 @@ from monitor.config.fields import (
     Workers,
     is_loopback,
 )
+from monitor.config.monitoring import Monitoring
 from monitor.config.section import Section
 from monitor.config.units import Bytes, Seconds
 
@@ -91,6 +92,8 @@ class Model(Section):
     """Names of positional outputs."""
     json_: JsonMapping | None = Field(default=None, alias="json")
     """Where features and predictions are, for protocol json."""
+    baseline: File | None = None
+    """What its inputs and predictions usually look like: a file of `understudy baseline build`."""
 
     @model_validator(mode="after")
     def _whole(self) -> Model:
@@ -252,6 +255,17 @@ class Limits(Section):
     """How long requests may take to finish when the service stops."""
 
 
+class RecordLog(Section):
+    """A log of whole exchanges, for `understudy replay`."""
+
+    path: File
+    """Where it is written, as JSON lines. It holds payloads: protect it like these."""
+    max_size: Bytes = Field(default=256 * 1024 * 1024, ge=64 * 1024)
+    """Of one file; then the next is begun."""
+    keep: int = Field(default=4, ge=1, le=1000)
+    """Files that are kept, the present one included."""
+
+
 class Records(Section):
     """What the control API shows of single requests."""
 
@@ -259,6 +273,8 @@ class Records(Section):
     """Recent records that /v1/records can show."""
     redact: list[str] = Field(default=[], examples=[["ssn", "customer.*"]])
     """Globs over field names; what matches is not shown."""
+    log: RecordLog | None = None
+    """Write every exchange to a file."""
 
 
 class Evaluation(Section):
@@ -320,6 +336,8 @@ class Config(Section):
     """How records are evaluated."""
     feedback: Feedback = Feedback()
     """Labels that come later."""
+    monitoring: Monitoring = Monitoring()
+    """How silent failure is looked for."""
     handoff: HandOff = HandOff()
     """The queue between the planes."""
 

@@ -1,4 +1,4 @@
-"""Since when: a bounded history of sums, and the moment at which a change is likeliest to have begun.
+"""Since when: a bounded history of sums, and the moment at which a change probably began.
 
 For values that are standard before the change, the generalised likelihood ratio of a shift of the
 mean that began after row j is (t - j) mean(j..t)^2 / 2 (Lorden 1971; Siegmund & Venkatraman 1995).
@@ -27,8 +27,8 @@ _TWO_SIDED_95 = 1.959963984540054
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """``time`` is unix seconds, or None where nothing is known; ``rows`` how many there were since;
-    ``size`` the mean since then, with a 95 % interval that takes the moment as given; ``weight`` the
-    log-likelihood ratio against no change."""
+    ``size`` the mean since then, with a 95 % interval that takes the moment as given; ``weight``
+    the log-likelihood ratio against no change."""
 
     time: float | None
     rows: float

@@ -105,7 +105,7 @@ class CusumUnion:
                 np.minimum(low[:, 0], before, out=low[:, 0])
                 floor = np.minimum.accumulate(low, axis=1)
                 # No S of a stretch is above this; so most batches need no second look.
-                near = (high - floor >= h[:, None]).any(axis=1)
+                near = np.any(high - floor >= h[:, None], axis=1)
                 if near.any():
                     sums = -moved[near] if side else moved[near]
                     self._look(side, place, near, sums, before[near], crossed, height)
@@ -174,7 +174,7 @@ class CusumUnion:
         """
         steps = self._sign[:, :, None] * sums[None, :, None] - self._k * counts[None, :, None]
         self._sums = np.maximum(0.0, self._sums + steps)
-        over = (self._sums >= self._h).any(axis=2)
+        over = np.any(self._sums >= self._h, axis=2)
         hit = over.any(0)
         direction = np.where(over[0], 1, np.where(over[1], -1, 0)).astype(np.int8)
         return self._evidence(np.where(hit, 0, -1).astype(np.intp), direction)

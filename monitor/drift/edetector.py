@@ -42,8 +42,8 @@ def null_rate(count: float, rows: float, smallest: float = 0.0) -> float:
 def bets_for(null: Floats) -> Floats:
     """Bets (S, 7) for null means (S,).
 
-    The bet that grows fastest for 0/1 values of mean mu1 is (mu1 - mu0) / (mu0 (1 - mu0)). The odds,
-    rather than the mean, grow by the factors, so that the grid also fits a null above a half.
+    The bet that grows fastest for 0/1 values of mean mu1 is (mu1 - mu0) / (mu0 (1 - mu0)). The
+    odds, rather than the mean, grow by the factors, so that the grid also fits a null above a half.
     """
     odds = null / (1.0 - null)
     raised = odds[:, None] * np.array(RATIOS)
@@ -85,7 +85,7 @@ class SrDetector:
         crossed = np.full(self.series, -1, np.intp)
         if not len(x):
             return self._evidence(crossed)
-        quiet = ~x.any(axis=0)  # NaN counts as something
+        quiet = np.logical_not(np.any(x, axis=0))  # NaN counts as something
         if quiet.any():
             self._stay_quiet(quiet, len(x))
         for number in np.flatnonzero(~quiet):
@@ -111,9 +111,7 @@ class SrDetector:
         sums = np.cumsum(steps, axis=0)
         # M_t = exp(C_t) (M_0 + sum over j <= t of exp(-C_{j-1})), in log space.
         before = np.vstack([np.zeros(len(bets)), sums[:-1]])
-        gathered = np.logaddexp.accumulate(
-            np.vstack([self._log_m[number], -before]), axis=0
-        )[1:]
+        gathered = np.logaddexp.accumulate(np.vstack([self._log_m[number], -before]), axis=0)[1:]
         log_m = sums + gathered
         self._log_m[number] = log_m[-1]
         mixed = logsumexp(log_m, axis=1) + self._log_weight

@@ -45,7 +45,7 @@ def average_run_length(threshold: float, slack: float, mean: float = 0.0) -> flo
 
 def siegmund(threshold: float, slack: float, mean: float = 0.0) -> float:
     """Siegmund's approximation of the same (Sequential Analysis, 1985, 2.6): a closed form that is
-    within some percent, in which the threshold is moved by the mean overshoot, 0.583 at each end."""
+    within some percent, in which the mean overshoot, 0.583, moves the threshold at each end."""
     drift = mean - slack
     b = threshold + 1.166
     if abs(drift) < 1e-9:
@@ -102,14 +102,13 @@ def chart(slack: float, run_length: float, baseline_rows: float = math.inf) -> t
         h = threshold_known(wider, run_length)
         # Beyond this the error of the baseline weighs more than the threshold can make up for.
         limit = h + 0.5 * wider / spread**2
-        target = 1.0 / run_length
-        if false_alarm_rate(h, wider, baseline_rows) <= target:
+        if false_alarm_rate(h, wider, baseline_rows) * run_length <= 1.0:
             return wider, h
         highest = min(limit, 4.0 * h)
-        if false_alarm_rate(highest, wider, baseline_rows) <= target:
+        if false_alarm_rate(highest, wider, baseline_rows) * run_length <= 1.0:
             # Rising in h up to there: bisection by the logarithm of the rate.
             found = brentq(
-                lambda at, k=wider: math.log(false_alarm_rate(at, k, baseline_rows) / target),
+                lambda at, k=wider: math.log(false_alarm_rate(at, k, baseline_rows) * run_length),
                 h,
                 highest,
                 xtol=1e-3,

@@ -20,7 +20,9 @@ from monitor.evaluation.recent import Recent
 from monitor.evaluation.settings import Settings
 from monitor.experiments.runner import Experiments
 from monitor.record import FIXED, OK, ROLE_PRIMARY, Record, decode_batch
+from monitor.replay.recorder import Recorder
 from monitor.transport.server import Names
+from monitor.watch.judge import Judge
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +49,8 @@ class Pipeline:
         self.exemplars = Exemplars()
         self.recent = Recent(settings.keep)
         self.experiments: Experiments | None = None
+        self.judge: Judge | None = None
+        self.recorder: Recorder | None = None
         self.labels = 0
         """Number of the last joined label that was taken in."""
         self._failed = False
@@ -81,12 +85,16 @@ class Pipeline:
 
     def _take(self, names: Names, records: list[Record]) -> None:
         self.recent.add(names, records)
+        if self.recorder is not None:
+            for record in records:
+                self.recorder.add(names, record)
         features: dict[tuple[ModelKey, tuple[str, ...]], list[Any]] = {}
         predictions: dict[tuple[ArmKey, tuple[str, ...]], list[Any]] = {}
         models, arms = names.models, names.arms
         decode = self.decoder.decode
         undecodable = self.undecodable
         experiments = self.experiments
+        watches = self.judge.watches if self.judge is not None else None
         view = experiments.view(names) if experiments is not None and experiments.live else None
         for record in records:
             named = models[record.model] if record.model < len(models) else _OTHER
@@ -99,11 +107,12 @@ class Pipeline:
                 try:
                     experiments.take(view, model, record, arm, of_request, of_response)
                 except Exception:
-                    # A fault of ours costs the experiments this record, and nobody else anything.
-                    self.undecodable[model, version, arm, "experiment", "internal"] += 1
-                    if not self._failed:
-                        log.exception("a record could not be taken into the experiments")
-                        self._failed = True
+                    self._fault(model, version, arm, "experiment")
+            if watches is not None:
+                try:
+                    watches.take((model, version), record, arm, of_request, of_response)
+                except Exception:
+                    self._fault(model, version, arm, "watch")
             if record.role == ROLE_PRIMARY:
                 if isinstance(of_request, Table):
                     values = of_request.values
@@ -131,6 +140,13 @@ class Pipeline:
             if of_arm is not None:
                 of_arm.add(columns, values)
 
+    def _fault(self, model: str, version: str, arm: str, room: str) -> None:
+        """A fault of ours costs a room this record, and nobody else anything."""
+        self.undecodable[model, version, arm, room, "internal"] += 1
+        if not self._failed:
+            log.exception("a record could not be taken into the room %r", room)
+            self._failed = True
+
     def _features_of(self, key: ModelKey) -> FeatureStats | None:
         known = self.features.get(key)
         if known is None and len(self.features) < _MAX_MODELS:
@@ -144,6 +160,11 @@ class Pipeline:
                 self.settings.prediction_buckets, self.settings.max_classes
             )
         return known
+
+    @property
+    def grown(self) -> tuple[int, int]:
+        """Records and changes of findings so far: a state that was saved before is old."""
+        return self.records, self.judge.changes if self.judge is not None else 0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for the state file. Payloads are not part of it."""
@@ -160,6 +181,7 @@ class Pipeline:
             "undecodable": [[*key, count] for key, count in self.undecodable.items()],
             "labels": self.labels,
             "experiments": self.experiments.to_dict() if self.experiments is not None else {},
+            "judge": self.judge.to_dict() if self.judge is not None else {},
         }
 
     def restore(self, data: Mapping[str, Any]) -> None:
@@ -182,6 +204,8 @@ class Pipeline:
             self.labels = int(data.get("labels", 0))
             if self.experiments is not None:
                 self.experiments.restore(data.get("experiments", {}))
+            if self.judge is not None:
+                self.judge.restore(data.get("judge", {}))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise StateError(f"the saved state has another shape: {error!r}") from error
 

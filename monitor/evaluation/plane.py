@@ -15,6 +15,7 @@ from monitor.evaluation.settings import Settings
 from monitor.evaluation.state import Saver
 from monitor.experiments.runner import Experiments
 from monitor.feedback.service import Feedback
+from monitor.replay.recorder import recorder_of
 from monitor.sketch.reader import Snapshot, StatsReader
 from monitor.sketch.windows import Windows
 from monitor.transport.server import HandOffServer
@@ -98,6 +99,9 @@ class Plane:
         if self.experiments is not None:
             config = settings.config()
             self.experiments.configure(config)
+            if self.pipeline.judge is not None:
+                self.pipeline.judge.configure(config)
+            self.pipeline.recorder = recorder_of(config, self.pipeline.recorder)
             if self.feedback is not None:
                 bounds = config.feedback
                 self.feedback.configure(bounds.horizon, bounds.max_size, bounds.max_rows)

@@ -26,10 +26,12 @@ from monitor.evaluation.settings import Settings
 from monitor.experiments.runner import Experiments
 from monitor.feedback.service import Feedback
 from monitor.logs import set_up
+from monitor.replay.recorder import recorder_of
 from monitor.sketch.reader import StatsReader
 from monitor.sketch.windows import Windows
 from monitor.transport.server import HandOffServer
 from monitor.transport.slots import Slots
+from monitor.watch.judge import Judge
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +82,10 @@ def make_plane(settings: Settings, run_dir: Path, run: str) -> Plane:
 def _pipeline(settings: Settings) -> Pipeline:
     pipeline = Pipeline(settings)
     if settings.document.get("champion"):
-        pipeline.experiments = Experiments(settings.config())
+        config = settings.config()
+        pipeline.experiments = Experiments(config)
+        pipeline.judge = Judge(config)
+        pipeline.recorder = recorder_of(config)
     return pipeline
 
 
@@ -97,6 +102,8 @@ async def _take_labels(plane: Plane, experiments: Experiments) -> None:
         # First: a label that cannot be taken must not come back for ever.
         plane.pipeline.labels = joined.seq
         experiments.take_label(joined)
+        if plane.pipeline.judge is not None:
+            plane.pipeline.judge.watches.take_label(joined)
 
 
 async def _judge(plane: Plane, line: ControlLine) -> None:
@@ -122,6 +129,25 @@ async def _judge(plane: Plane, line: ControlLine) -> None:
                     log.exception("the experiments could not be judged")
                 trouble = repr(error)
         await asyncio.sleep(TICK_SECONDS)
+
+
+async def _watch(plane: Plane) -> None:
+    """Look for silent failure, and write the log of records."""
+    trouble = ""
+    while True:
+        await asyncio.sleep(TICK_SECONDS)
+        try:
+            judge, recorder = plane.pipeline.judge, plane.pipeline.recorder
+            if judge is not None:
+                judge.tick(time.time())
+            if recorder is not None:
+                await asyncio.to_thread(recorder.flush)
+            trouble = ""
+        except Exception as error:
+            # Once, not every second.
+            if repr(error) != trouble:
+                log.exception("silent failure could not be looked for")
+            trouble = repr(error)
 
 
 async def _tick(plane: Plane) -> None:
@@ -155,7 +181,8 @@ async def run(plane: Plane, control: socket.socket) -> None:
     line = ControlLine(control, plane.supervisor, plane.reconfigure)
     api = ApiServer(build(plane, line), plane.settings.control_host, plane.settings.control_port)
     serving = loop.create_task(api.serve())
-    tasks = [loop.create_task(part) for part in (_tick(plane), _save(plane), _judge(plane, line))]
+    parts = (_tick(plane), _save(plane), _judge(plane, line), _watch(plane))
+    tasks = [loop.create_task(part) for part in parts]
     # What exists now stays: the collector need not look at it again.
     gc.collect()
     gc.freeze()
@@ -168,6 +195,8 @@ async def run(plane: Plane, control: socket.socket) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
         if plane.owns_run():
             await plane.saver.save()
+        if plane.pipeline.recorder is not None:
+            plane.pipeline.recorder.flush()
         if plane.feedback is not None:
             await plane.feedback.close()
         api.stop()

@@ -113,7 +113,7 @@ class Saver:
         """Last batch in the saved file, by (run, slot)."""
         self.saved_labels = 0
         """The last joined label in the saved file."""
-        self._saved_records: int | None = None
+        self._saved_grown: tuple[int, int] | None = None
         self._lock = asyncio.Lock()
 
     async def save(self) -> bool:
@@ -121,13 +121,9 @@ class Saver:
         async with self._lock:
             last = {key: slot.last_seq for key, slot in self.slots}
             labels = self.pipeline.labels
-            if (last, labels, self.pipeline.records) == (
-                self.saved,
-                self.saved_labels,
-                self._saved_records,
-            ):
+            grown = self.pipeline.grown
+            if (last, labels, grown) == (self.saved, self.saved_labels, self._saved_grown):
                 return True
-            records = self.pipeline.records
             state = capture(self.slots, self.pipeline)
             if self._before_write is not None:
                 await self._before_write()
@@ -144,7 +140,7 @@ class Saver:
                 self.error = None
             self.saved = last
             self.saved_labels = state["pipeline"]["labels"]
-            self._saved_records = records
+            self._saved_grown = grown
             return True
 
     def _write(self, state: dict[str, Any]) -> None:

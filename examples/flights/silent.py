@@ -1,0 +1,114 @@
+"""The silent failure: the model answers, quickly and with 200, and is wrong.
+
+An upstream job begins to send the temperature in Celsius, and the delay at the gate, which matters
+most, is missing from a share of the flights.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from examples.flights.acts import get
+from examples.flights.replay import Flight
+
+QUIET_SECONDS = 20.0
+FAULT_SECONDS = 28.0
+LANDS_AFTER = 14.0
+"""Seconds after which the labels of this act come: long enough to see what is known without."""
+LOST = 0.4
+"""Share of the flights whose delay at the gate is missing."""
+MONITORING = {"run_length": 1_000_000, "hold": "30s"}
+PERFORMANCE = {"prediction": "p_late", "threshold": 0.5}
+
+
+def spoil(flights: list[Flight], features: list[str]) -> list[Flight]:
+    """What the upstream job makes of flights."""
+    temperature, delay = features.index("temp_f"), features.index("dep_delay_min")
+    chance = random.Random(1)
+    spoiled = []
+    for flight in flights:
+        values = list(flight.values)
+        fahrenheit = values[temperature]
+        if fahrenheit is not None:
+            values[temperature] = round((fahrenheit - 32.0) / 1.8, 2)
+        if chance.random() < LOST:
+            values[delay] = None
+        spoiled.append(replace(flight, values=values))
+    return spoiled
+
+
+def build_baseline(models: Path, features: list[str], name: str) -> tuple[Path, str]:
+    """``understudy baseline build`` on what the champion saw and said before; its summary."""
+    path = models / "baseline.json"
+    command = [sys.executable, "-m", "monitor", "baseline", "build", str(models / "reference.csv")]
+    command += ["--target", "late", "--prediction", "p_late", "--prediction", "p_on_time"]
+    command += ["--model", name, "--model-version", "1", "-o", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return path, done.stdout
+
+
+class SilentFailure:
+    """Watches the findings while flights are sent, and tells what it sees."""
+
+    def __init__(self, control: str, say: Callable[[str], None]) -> None:
+        self.found: dict[str, dict[str, Any]] = {}
+        """Findings by id, as they were seen last."""
+        self.before: list[str] = []
+        """Titles of findings of the quiet stretch: there should be none."""
+        self.began = 0.0
+        """Unix time of the fault."""
+        self._control = control
+        self._say = say
+        self._told: dict[str, str] = {}
+
+    async def watch(self) -> None:
+        """Look at the findings once a second."""
+        while True:
+            await asyncio.sleep(1.0)
+            await asyncio.to_thread(self.look)
+
+    def look(self) -> None:
+        """Look once, and say what is new."""
+        for one in get(self._control + "/v1/findings?state=all&limit=100")["findings"]:
+            self.found[one["id"]] = one
+            if not self.began and one["title"] not in self.before:
+                self.before.append(one["title"])
+            if self._told.get(one["id"]) == one["title"]:
+                continue
+            self._told[one["id"]] = one["title"]
+            after = (
+                f"{time.time() - self.began:.0f} s after the fault" if self.began else "before it"
+            )
+            self._say(f"  >>> finding ({one['kind']}, {after}): {one['title']}")
+            for feature in one["features"][:3]:
+                self._say(f"        {feature['name']}: {feature['detail']}")
+
+    def summary(self) -> list[str]:
+        """What was found, and when."""
+        lines = [
+            "  in the quiet stretch: "
+            + (
+                f"{len(self.before)} findings: {'; '.join(self.before)}"
+                if self.before
+                else "nothing"
+            )
+        ]
+        for one in sorted(self.found.values(), key=lambda item: float(item["opened"])):
+            if not self.began:
+                break
+            since = one.get("since")
+            began = (
+                f", says it began {float(since) - self.began:+.1f} s from when it did"
+                if since
+                else ""
+            )
+            lines.append(f"  {one['opened'] - self.began:5.1f} s  {one['title']}{began}")
+        return lines

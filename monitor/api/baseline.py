@@ -1,0 +1,44 @@
+"""What models are compared with, over the API."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import FastAPI, Query, Response
+
+from monitor.api.answers import Refused, answer
+from monitor.evaluation.plane import Plane
+
+
+def add_baseline(app: FastAPI, plane: Plane) -> None:
+    """Add the routes."""
+
+    @app.get("/v1/baseline", tags=["silent failure"])
+    async def baseline(
+        model: Annotated[str, Query(description="By default the only one.")] = "",
+        version: Annotated[str, Query(description="By default the only one.")] = "",
+    ) -> Response:
+        """The baseline that a model is compared with at present, as `understudy baseline` reads
+        it; also one that was learned from live rows."""
+        judge = plane.pipeline.judge
+        found = [
+            watch.baseline
+            for (name, its), watch in (judge.watches.watches.items() if judge is not None else ())
+            if model in ("", name) and version in ("", its)
+        ]
+        if len(found) != 1:
+            watched = [
+                f"{name} {its}".strip() for name, its in (judge.watches.watches if judge else ())
+            ]
+            raise Refused(
+                404 if not found else 409,
+                f"{len(found)} models fit; with a baseline there are: {', '.join(watched) or 'none'}",
+            )
+        return answer(found[0].to_dict())
+
+    @app.get("/v1/drift", tags=["silent failure"])
+    async def drift() -> Response:
+        """What is watched: each series with its statistic (an alarm at 1), and each rule with its
+        rate."""
+        judge = plane.pipeline.judge
+        return answer({"models": judge.watches.summary() if judge is not None else []})

@@ -1,0 +1,129 @@
+"""From files to a baseline: a first look at all of them decides, a second one counts."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from monitor.baseline.builder import SAMPLE, Builder
+from monitor.baseline.files import Reader, Table
+from monitor.baseline.kinds import instant
+from monitor.baseline.model import Baseline, Role
+from monitor.errors import BaselineError
+
+_SEED = 20090101
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a baseline is to be made of; names are those of columns."""
+
+    model: str = ""
+    model_version: str = ""
+    target: str | None = None
+    predictions: tuple[str, ...] = ()
+    time: str | None = None
+    ignore: frozenset[str] = frozenset()
+    categorical: frozenset[str] = frozenset()
+
+    def roles(self) -> dict[str, Role]:
+        """Of the columns that are no features."""
+        roles: dict[str, Role] = dict.fromkeys(self.predictions, "prediction")
+        if self.target is not None:
+            roles[self.target] = "target"
+        return roles
+
+
+def build(
+    paths: Sequence[Path],
+    wanted: Wanted,
+    skip_broken: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Baseline, int]:
+    """The baseline, and how many lines were left out.
+
+    ``progress`` is called with what was read and what there is in all, both looks counted. Raises
+    BaselineError for files that cannot be used, naming file and line.
+    """
+    readers = [Reader(path, skip_broken) for path in paths]
+    total = 2 * sum(reader.size for reader in readers)
+    read = 0
+
+    def seen(amount: int) -> None:
+        nonlocal read
+        read += amount
+        if progress is not None:
+            progress(min(read, total), total)
+
+    for reader in readers:
+        reader.progress = seen
+    sample = _sample(readers)
+    _check(wanted, sample.columns, paths)
+    builder = Builder(
+        wanted.model,
+        wanted.model_version,
+        ", ".join(path.name for path in paths),
+        wanted.roles(),
+        wanted.categorical,
+    )
+    features = _kept(wanted, sample)
+    builder.begin(list(features), list(features.values()), _times(wanted, sample))
+    for reader in readers:
+        for table in reader.tables():
+            columns = _kept(wanted, table)
+            builder.add(list(columns), list(columns.values()), _times(wanted, table))
+    return builder.finish(), sum(reader.skipped for reader in readers)
+
+
+def _kept(wanted: Wanted, table: Table) -> dict[str, list[Any]]:
+    out = wanted.ignore | ({wanted.time} if wanted.time else set())
+    return {name: cells for name, cells in table.columns.items() if name not in out}
+
+
+def _times(wanted: Wanted, table: Table) -> list[float] | None:
+    if wanted.time is None:
+        return None
+    cells = table.columns.get(wanted.time, [None] * table.rows)
+    moments = [instant(cell) for cell in cells]
+    return [float("nan") if moment is None else moment for moment in moments]
+
+
+def _sample(readers: Sequence[Reader]) -> Table:
+    """Rows drawn evenly from all files (Vitter's algorithm R), so that a file in order of time does
+    not decide by its first days."""
+    chance = random.Random(_SEED)
+    rows: list[dict[str, Any]] = []
+    count = 0
+    names: dict[str, None] = {}
+    for reader in readers:
+        for table in reader.tables():
+            names.update(dict.fromkeys(table.columns))
+            for place in range(table.rows):
+                count += 1
+                if len(rows) < SAMPLE:
+                    rows.append({n: cells[place] for n, cells in table.columns.items()})
+                elif (drawn := chance.randrange(count)) < SAMPLE:
+                    rows[drawn] = {n: cells[place] for n, cells in table.columns.items()}
+    if not rows:
+        raise BaselineError(f"{readers[-1].path}: there is no row in it")
+    return Table({name: [row.get(name) for row in rows] for name in names})
+
+
+def _check(wanted: Wanted, columns: Mapping[str, Any], paths: Sequence[Path]) -> None:
+    named: list[tuple[str, Collection[str]]] = [
+        ("--target", [wanted.target] if wanted.target else []),
+        ("--prediction", wanted.predictions),
+        ("--time", [wanted.time] if wanted.time else []),
+        ("--ignore", wanted.ignore),
+        ("--categorical", wanted.categorical),
+    ]
+    for option, names in named:
+        for name in names:
+            if name not in columns:
+                raise BaselineError(
+                    f"{paths[0]}: there is no column {name!r} ({option}); there are "
+                    f"{', '.join(list(columns)[:30])}"
+                )

@@ -1,0 +1,226 @@
+"""``understudy baseline``: build, show, compare, merge."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from monitor.baseline import show as showing
+from monitor.baseline.build import Wanted, build
+from monitor.baseline.model import Baseline
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+_json = click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
+_output = click.option(
+    "--output", "-o", type=_FILE, default=Path("baseline.json"), show_default=True,
+    help="The file to write.",
+)  # fmt: skip
+
+
+@click.group("baseline")
+def baseline() -> None:
+    """What the inputs and predictions of a model usually look like.
+
+    \b
+    Examples:
+      understudy baseline build validation.parquet --target late --prediction p_late
+      understudy baseline show baseline.json
+      understudy baseline diff baseline.json this-month.json
+    """
+
+
+@baseline.command("build")
+@click.argument("files", nargs=-1, type=_FILE)
+@click.option("--target", help="The column of the truth.")
+@click.option("--prediction", "predictions", multiple=True, help="A column of the model's answer.")
+@click.option("--time", help="The column of the row's time: ISO 8601, or unix seconds.")
+@click.option("--ignore", multiple=True, help="A column to leave out, as an id.")
+@click.option("--categorical", multiple=True, help="A column whose numbers are codes.")
+@click.option("--model", default="", help="The model that it is for; by default any.")
+@click.option("--model-version", default="", help="The version; by default any.")
+@click.option("--from-live", "url", help="Take what a running service compares with, at this URL.")
+@click.option("--skip-broken", is_flag=True, help="Leave out lines that cannot be read.")
+@_output
+@_json
+def build_command(
+    files: tuple[Path, ...],
+    target: str | None,
+    predictions: tuple[str, ...],
+    time: str | None,
+    ignore: tuple[str, ...],
+    categorical: tuple[str, ...],
+    model: str,
+    model_version: str,
+    url: str | None,
+    skip_broken: bool,
+    output: Path,
+    as_json: bool,
+) -> None:
+    """Build a baseline from FILES (.parquet, .csv or .jsonl), or take it from a running service.
+
+    Use rows that the model has not been trained on, as validation data: on its training data a
+    model is surer than it will be. Its size is bounded, whatever that of the files.
+
+    \b
+    Examples:
+      understudy baseline build validation.parquet --target late --prediction p_late
+      understudy baseline build jan.csv feb.csv --ignore id --time sent_at -o winter.json
+      understudy baseline build --from-live http://127.0.0.1:9090 --model delays -o live.json
+    """
+    if bool(files) == (url is not None):
+        raise click.UsageError("name files, or --from-live URL")
+    skipped = 0
+    if url is not None:
+        found = _from_live(url, model, model_version)
+    else:
+        wanted = Wanted(
+            model,
+            model_version,
+            target,
+            predictions,
+            time,
+            frozenset(ignore),
+            frozenset(categorical),
+        )
+        found, skipped = _with_progress(
+            lambda progress: build(files, wanted, skip_broken, progress)
+        )
+    found.save(output)
+    if as_json:
+        document = {"file": str(output), "rows": found.rows, "columns": len(found.columns)}
+        click.echo(json.dumps({**document, "skipped_lines": skipped}))
+        return
+    _print(found)
+    if skipped:
+        click.echo(f"{skipped:,} lines could not be read and were left out")
+    click.echo(f"{output} written: {found.rows:,} rows, {len(found.columns)} columns")
+
+
+@baseline.command("show")
+@click.argument("file", type=_FILE)
+@_json
+def show_command(file: Path, as_json: bool) -> None:
+    """Draw the baseline in FILE.
+
+    \b
+    Example:
+      understudy baseline show baseline.json
+    """
+    found = Baseline.load(file)
+    if as_json:
+        click.echo(json.dumps(found.to_dict()))
+    else:
+        _print(found)
+
+
+@baseline.command("diff")
+@click.argument("first", type=_FILE)
+@click.argument("second", type=_FILE)
+@click.option(
+    "--threshold", type=float, default=0.1, show_default=True, help="PSI that counts as different."
+)
+@click.option("--exit-code", is_flag=True, help="Exit 1 when something is different.")
+@_json
+def diff_command(
+    first: Path, second: Path, threshold: float, exit_code: bool, as_json: bool
+) -> None:
+    """Compare the baselines FIRST and SECOND, series by series, the furthest apart first.
+
+    \b
+    Example:
+      understudy baseline diff validation.json live.json --exit-code
+    """
+    differences, apart = showing.diff(Baseline.load(first), Baseline.load(second))
+    far = [d for d in differences if d.psi >= threshold]
+    if as_json:
+        document = {"series": [d.to_dict() for d in differences], "apart": apart}
+        click.echo(json.dumps(document))
+    else:
+        table = _table("series", "PSI", "Jensen-Shannon", "mean, in sd", "missing, by points")
+        for item in differences:
+            shift = "–" if item.shift is None else f"{item.shift:+.3g}"
+            points = f"{item.missing * 100:+.2g}"
+            cells = [item.series, f"{item.psi:.3g}", f"{item.js:.3g}", shift, points]
+            table.add_row(*cells, style="bold" if item in far else "")
+        _console().print(table)
+        for line in apart:
+            click.echo(line)
+        click.echo(f"{len(far)} of {len(differences)} series differ (PSI of {threshold:g} or more)")
+    if exit_code and (far or apart):
+        sys.exit(1)
+
+
+@baseline.command("merge")
+@click.argument("files", nargs=-1, required=True, type=_FILE)
+@_output
+def merge_command(files: tuple[Path, ...], output: Path) -> None:
+    """Add up baselines of the same model, as of several days or replicas.
+
+    \b
+    Example:
+      understudy baseline merge monday.json tuesday.json -o both.json
+    """
+    found = Baseline.load(files[0])
+    for path in files[1:]:
+        found = found.merge(Baseline.load(path))
+    found.save(output)
+    click.echo(f"{output} written: {found.rows:,} rows, {len(found.columns)} columns")
+
+
+def _from_live(url: str, model: str, version: str) -> Baseline:
+    from urllib.parse import urlencode
+
+    from monitor.experiments.client import Client
+
+    query = urlencode({"model": model, "version": version})
+    data = json.loads(Client(url).text(f"/v1/baseline?{query}"))
+    return Baseline.from_dict(data, url)
+
+
+def _with_progress(
+    work: Callable[[Callable[[int, int], None]], tuple[Baseline, int]],
+) -> tuple[Baseline, int]:
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    ) as bar:
+        task = bar.add_task("reading", total=None)
+        return work(lambda read, total: bar.update(task, completed=read, total=total))
+
+
+def _print(found: Baseline) -> None:
+    name = " ".join(part for part in (found.model, found.model_version) if part) or "any model"
+    click.echo(f"{name}, {found.rows:,} rows of {found.source or 'live traffic'}, {found.created}")
+    table = _table("series", "role, kind", "missing", "histogram", "values")
+    for row in showing.table(found):
+        table.add_row(*row)
+    _console().print(table)
+    for metric, one in (found.performance or {}).items():
+        click.echo(f"  {metric.replace('_', ' ')} {one['value']:.4g} ({one['rows']:,} rows)")
+    for note in showing.notes(found):
+        click.echo(f"  note: {note}")
+
+
+def _table(*headers: str) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for place, header in enumerate(headers):
+        table.add_column(header, no_wrap=place in (0, 3), overflow="fold")
+    return table
+
+
+def _console() -> Console:
+    width: dict[str, Any] = {} if sys.stdout.isatty() else {"width": 120}
+    return Console(**width)

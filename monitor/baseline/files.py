@@ -1,0 +1,211 @@
+"""Rows of a file as columns, in batches: Parquet, CSV or JSON lines.
+
+Cells of a CSV file are texts; a column of which the first cells are numbers is one of numbers, and
+an empty cell is missing.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from monitor.errors import BaselineError
+
+BATCH = 8192
+_PROBE = 2000
+_NOTHING = ("", "NA", "N/A", "NaN", "nan", "null", "None")
+
+Progress = Callable[[int], None]
+"""Called with the bytes, or for Parquet the rows, that were read since the last call."""
+
+
+@dataclass(slots=True)
+class Table:
+    """``columns`` by name, all of the same length."""
+
+    columns: dict[str, list[Any]] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+        return len(next(iter(self.columns.values()))) if self.columns else 0
+
+
+@dataclass(slots=True)
+class Reader:
+    """Reads one file any number of times. ``skip_broken`` counts lines that cannot be read instead
+    of ending with a BaselineError that names them."""
+
+    path: Path
+    skip_broken: bool = False
+    skipped: int = 0
+    progress: Progress | None = None
+
+    @property
+    def size(self) -> int:
+        """What the progress adds up to. Raises BaselineError."""
+        try:
+            if self.path.suffix.lower() in (".parquet", ".pq"):
+                return int(_parquet(self.path).metadata.num_rows)
+            return self.path.stat().st_size
+        except OSError as error:
+            raise BaselineError(f"{self.path}: cannot be read: {error.strerror}") from error
+
+    def tables(self) -> Iterator[Table]:
+        """The rows, in order. Raises BaselineError that names the line."""
+        kind = self.path.suffix.lower()
+        self.skipped = 0
+        try:
+            if kind in (".parquet", ".pq"):
+                yield from self._from_parquet()
+            elif kind == ".csv":
+                yield from self._from_csv()
+            elif kind in (".jsonl", ".ndjson"):
+                yield from self._from_lines()
+            else:
+                raise BaselineError(f"{self.path}: must end in .parquet, .csv or .jsonl")
+        except OSError as error:
+            raise BaselineError(
+                f"{self.path}: cannot be read: {error.strerror or error}"
+            ) from error
+        except UnicodeDecodeError as error:
+            raise BaselineError(f"{self.path}: is not UTF-8") from error
+
+    def _broken(self, line: int, what: str) -> None:
+        if not self.skip_broken:
+            raise BaselineError(
+                f"{self.path}: line {line}: {what}; --skip-broken leaves such lines out"
+            )
+        self.skipped += 1
+
+    def _read(self, amount: int) -> None:
+        if self.progress is not None:
+            self.progress(amount)
+
+    def _from_parquet(self) -> Iterator[Table]:
+        for batch in _parquet(self.path).iter_batches(BATCH):
+            names = batch.schema.names
+            yield Table({n: batch.column(i).to_pylist() for i, n in enumerate(names)})
+            self._read(batch.num_rows)
+
+    def _from_csv(self) -> Iterator[Table]:
+        with open(self.path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file)
+            header = next(reader, None)
+            if not header:
+                raise BaselineError(f"{self.path}: is empty")
+            if len(set(header)) < len(header):
+                twice = next(name for name in header if header.count(name) > 1)
+                raise BaselineError(f"{self.path}: line 1: the column {twice!r} is there twice")
+            numeric: list[bool] | None = None
+            held: list[list[str]] = []
+            size = 0
+            while True:
+                try:
+                    row = next(reader)
+                except StopIteration:
+                    break
+                except csv.Error as error:
+                    self._broken(reader.line_num, str(error))
+                    continue
+                if len(row) != len(header):
+                    if row:
+                        self._broken(
+                            reader.line_num, f"has {len(row)} cells instead of {len(header)}"
+                        )
+                    continue
+                held.append(row)
+                size += sum(map(len, row)) + len(row)
+                if len(held) >= BATCH:
+                    numeric = numeric or _numeric(held)
+                    yield _cells(header, held, numeric)
+                    self._read(size)
+                    held, size = [], 0
+            if held:
+                yield _cells(header, held, numeric or _numeric(held))
+                self._read(size)
+
+    def _from_lines(self) -> Iterator[Table]:
+        held: list[dict[str, Any]] = []
+        size = 0
+        with open(self.path, "rb") as file:
+            for number, line in enumerate(file, start=1):
+                if not line.strip():
+                    continue
+                try:
+                    row = orjson.loads(line)
+                except orjson.JSONDecodeError as error:
+                    self._broken(number, f"is no JSON: {error}")
+                    continue
+                if not isinstance(row, dict):
+                    self._broken(number, "must be an object")
+                    continue
+                held.append(row)
+                size += len(line)
+                if len(held) >= BATCH:
+                    yield _objects(held)
+                    self._read(size)
+                    held, size = [], 0
+        if held:
+            yield _objects(held)
+            self._read(size)
+
+
+def _parquet(path: Path) -> Any:
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError:
+        raise BaselineError(
+            f"{path}: reading Parquet needs pyarrow: pip install 'understudy[parquet]'"
+        ) from None
+    try:
+        return parquet.ParquetFile(path)
+    except ArrowException as error:
+        raise BaselineError(f"{path}: is no Parquet file: {error}") from error
+
+
+def _numeric(rows: list[list[str]]) -> list[bool]:
+    """Which columns hold numbers, by the first rows."""
+    return [_is_numeric([row[place] for row in rows[:_PROBE]]) for place in range(len(rows[0]))]
+
+
+def _is_numeric(cells: list[str]) -> bool:
+    present = [cell for cell in cells if cell not in _NOTHING]
+    if not present:
+        return True
+    numbers = sum(1 for cell in present if _number(cell) is not None)
+    return numbers > 0.5 * len(present)
+
+
+def _number(cell: str) -> float | None:
+    try:
+        return float(cell)
+    except ValueError:
+        return None
+
+
+def _cells(header: list[str], rows: list[list[str]], numeric: list[bool]) -> Table:
+    columns: dict[str, list[Any]] = {}
+    for place, name in enumerate(header):
+        cells: list[Any] = []
+        for row in rows:
+            cell = row[place]
+            if cell in _NOTHING:
+                cells.append(float("nan") if cell in ("NaN", "nan") else None)
+            elif numeric[place]:
+                number = _number(cell)
+                cells.append(cell if number is None else number)
+            else:
+                cells.append(cell)
+        columns[name] = cells
+    return Table(columns)
+
+
+def _objects(rows: list[dict[str, Any]]) -> Table:
+    names = dict.fromkeys(name for row in rows for name in row)
+    return Table({name: [row.get(name) for row in rows] for name in names})

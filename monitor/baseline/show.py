@@ -1,0 +1,198 @@
+"""A baseline as people read it, and two of them side by side."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monitor.baseline.model import Baseline, CategoryProfile, Column, NumericProfile
+from monitor.baseline.profiles import Profile, below
+
+_BARS = "▁▂▃▄▅▆▇█"
+_WIDTH = 24
+_GROUPS = 20
+_FLOOR = 1e-4
+"""Smallest share that a group counts with in the PSI, where it would otherwise be infinite."""
+
+
+def sparkline(profile: Profile) -> str:
+    """A histogram of twenty-four bars: of equal width between the 1st and 99th percentile of a
+    number, or the shares of the commonest categories."""
+    if isinstance(profile, CategoryProfile):
+        ranked = sorted(profile.counts.values(), reverse=True)[:_WIDTH]
+        return _bars(np.array(ranked, np.float64))
+    if not profile.count:
+        return ""
+    if profile.minimum == profile.maximum:
+        return _BARS[-1]
+    points = np.linspace(*_range(profile), _WIDTH + 1)
+    return _bars(np.diff(below(profile, points)))
+
+
+def describe(profile: Profile) -> str:
+    """A line of figures."""
+    if isinstance(profile, CategoryProfile):
+        ranked = sorted(profile.counts.items(), key=lambda item: -item[1])[:3]
+        total = max(profile.count, 1)
+        shown = ", ".join(f"{name} {count / total:.0%}" for name, count in ranked)
+        return f"{profile.distinct} categories: {shown}"
+    if not profile.count:
+        return "no values"
+    return (
+        f"{profile.minimum:.4g} … {profile.maximum:.4g}, mean {profile.mean:.4g}, "
+        f"sd {profile.deviation:.3g}"
+    )
+
+
+def table(baseline: Baseline) -> list[list[str]]:
+    """A row for each series: name, role and kind, missing, histogram, figures."""
+    rows = []
+    for column in baseline.columns.values():
+        for name, profile in column.series.items():
+            rows.append(
+                [
+                    name,
+                    f"{column.role}, {column.kind}",
+                    _percent(_missing(column)),
+                    sparkline(profile),
+                    describe(profile),
+                ]
+            )
+    return rows
+
+
+def notes(baseline: Baseline) -> list[str]:
+    """What a person should know before this is used."""
+    found = []
+    if baseline.rows < 1000:
+        found.append(
+            f"only {baseline.rows:,} rows: small changes are no larger than the baseline's own error"
+        )
+    correlated = [
+        name
+        for column in baseline.columns.values()
+        for name, profile in column.series.items()
+        if profile.lag1 is not None and abs(profile.lag1) > 0.2
+    ]
+    if correlated:
+        found.append(
+            f"rows follow the ones before them in {', '.join(correlated[:6])}"
+            + (f" and {len(correlated) - 6} more" if len(correlated) > 6 else "")
+            + ": there false alarms can be more frequent than stated"
+        )
+    constant = [
+        name
+        for column in baseline.columns.values()
+        for name, profile in column.series.items()
+        if (isinstance(profile, NumericProfile) and profile.minimum == profile.maximum)
+        or (isinstance(profile, CategoryProfile) and len(profile.counts) == 1)
+    ]
+    if constant:
+        found.append(f"never changes: {', '.join(constant[:6])}")
+    if baseline.duplicates is not None and baseline.duplicates > 0.01:
+        found.append(f"{_percent(baseline.duplicates)} of the rows come again within 1,024 rows")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How far a series is from another one. ``psi`` and ``js`` (Jensen-Shannon, base 2, 0 to 1) by
+    about twenty groups; ``shift`` of the mean in standard deviations of the first, None for
+    categories; ``missing`` is by how much the share of missing values has grown."""
+
+    series: str
+    psi: float
+    js: float
+    shift: float | None
+    missing: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return asdict(self)
+
+
+def diff(a: Baseline, b: Baseline) -> tuple[list[Difference], list[str]]:
+    """Series that both have, the furthest first, and what only one of them has."""
+    found: list[Difference] = []
+    apart: list[str] = []
+    for name in dict.fromkeys((*a.columns, *b.columns)):
+        mine, theirs = a.columns.get(name), b.columns.get(name)
+        if mine is None or theirs is None:
+            apart.append(f"{name} is only in the {'second' if mine is None else 'first'}")
+            continue
+        if mine.kind != theirs.kind:
+            apart.append(f"{name} is {mine.kind} in the first and {theirs.kind} in the second")
+            continue
+        grown = _missing(theirs) - _missing(mine)
+        for series in mine.series.keys() & theirs.series.keys():
+            p, q = _groups(mine.series[series], theirs.series[series])
+            shift = _shift(mine.series[series], theirs.series[series])
+            found.append(Difference(series, _psi(p, q), _js(p, q), shift, grown))
+    return sorted(found, key=lambda d: (-d.psi, d.series)), apart
+
+
+def _missing(column: Column) -> float:
+    return (column.missing + column.nan) / column.rows if column.rows else 0.0
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100:.2g} %" if share else "0 %"
+
+
+def _range(profile: NumericProfile) -> tuple[float, float]:
+    sums = np.cumsum(profile.counts)
+    ends = [profile.minimum, *profile.edges.tolist(), profile.maximum]
+    low = ends[int(np.searchsorted(sums, 0.01 * profile.count))]
+    high = ends[min(int(np.searchsorted(sums, 0.99 * profile.count)) + 1, len(ends) - 1)]
+    return (low, high) if low < high else (profile.minimum, profile.maximum)
+
+
+def _bars(values: NDArray[np.float64]) -> str:
+    top = float(values.max()) if len(values) else 0.0
+    if top <= 0.0:
+        return ""
+    return "".join(
+        " " if v <= 0.0 else _BARS[min(len(_BARS) - 1, math.ceil(v / top * len(_BARS)) - 1)]
+        for v in values
+    )
+
+
+def _groups(a: Profile, b: Profile) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Shares of both in the same groups."""
+    if isinstance(a, CategoryProfile) and isinstance(b, CategoryProfile):
+        names = list(dict.fromkeys((*a.counts, *b.counts)))
+        p = np.array([a.counts.get(n, 0) for n in names] + [a.other], np.float64)
+        q = np.array([b.counts.get(n, 0) for n in names] + [b.other], np.float64)
+    elif isinstance(a, NumericProfile) and isinstance(b, NumericProfile):
+        sums = np.cumsum(a.counts)[:-1]
+        wanted = np.arange(1, _GROUPS) / _GROUPS * a.count
+        places = np.unique(np.searchsorted(sums, wanted))
+        edges = a.edges[places[places < len(a.edges)]]
+        p, q = (np.diff(np.concatenate([[0.0], below(x, edges), [float(x.count)]])) for x in (a, b))
+    else:
+        return np.array([1.0, 0.0]), np.array([0.0, 1.0])
+    return p / max(p.sum(), 1.0), q / max(q.sum(), 1.0)
+
+
+def _psi(p: NDArray[np.float64], q: NDArray[np.float64]) -> float:
+    p, q = np.maximum(p, _FLOOR), np.maximum(q, _FLOOR)
+    return float(((q - p) * np.log(q / p)).sum())
+
+
+def _js(p: NDArray[np.float64], q: NDArray[np.float64]) -> float:
+    middle = (p + q) / 2.0
+    total = 0.0
+    for one in (p, q):
+        held = one > 0.0
+        total += float((one[held] * np.log2(one[held] / middle[held])).sum()) / 2.0
+    return math.sqrt(max(total, 0.0))
+
+
+def _shift(a: Profile, b: Profile) -> float | None:
+    if not isinstance(a, NumericProfile) or not isinstance(b, NumericProfile):
+        return None
+    return (b.mean - a.mean) / a.deviation if a.deviation > 0.0 else None

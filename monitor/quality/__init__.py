@@ -1,0 +1,1 @@
+"""Data quality: rules on single values and rows, whose rates are watched."""

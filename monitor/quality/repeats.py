@@ -1,0 +1,99 @@
+"""Values that no longer change, and rows that come again."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+REMEMBERED = 1024
+"""Rows among which a repeated one is looked for."""
+
+
+class Runs:
+    """How long each of C columns has had the same value; batches are arrays (n, C) of float64.
+
+    NaN counts as a value like any other, since the missing ones have a rule of their own: a run of
+    them is not reported.
+    """
+
+    def __init__(self, columns: int) -> None:
+        self.last: NDArray[np.float64] = np.full(columns, np.nan)
+        self.length: NDArray[np.int64] = np.zeros(columns, np.int64)
+
+    def update(self, matrix: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Lengths of the runs at the end of the batch, of shape (C,)."""
+        rows = len(matrix)
+        if not rows:
+            return self.length
+        before = np.vstack([self.last, matrix[:-1]])
+        same = matrix == before
+        changed = ~same
+        any_change = changed.any(0)
+        # Rows since the last change, that row included.
+        tail = np.argmax(changed[::-1], axis=0) + 1
+        self.length = np.where(any_change, tail, self.length + rows)
+        self.length[np.isnan(matrix[-1])] = 0
+        self.last = matrix[-1].copy()
+        return self.length
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "last": [None if math.isnan(v) else v for v in self.last.tolist()],
+            "length": self.length.tolist(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Undo :meth:`to_dict`. Raises ValueError for another number of columns."""
+        last = np.array([math.nan if v is None else v for v in state["last"]], np.float64)
+        length = np.array(state["length"], np.int64)
+        if last.shape != self.last.shape or length.shape != last.shape:
+            raise ValueError(f"runs of {len(last)} columns instead of {len(self.last)}")
+        self.last, self.length = last, length
+
+
+def longest_by_chance(repeat: float, rows: float) -> int:
+    """Length of a run that independent values reach once in ``rows`` rows on average.
+
+    ``repeat`` is the probability that a value equals the one before. The expected number of rows to
+    a run of r is (1 - p^r) / (p^r (1 - p)) (Feller, An Introduction to Probability Theory, XIII.7),
+    with p for the repeats.
+    """
+    if repeat >= 1.0:
+        return 2**62
+    if repeat <= 0.0:
+        return 3
+    return max(3, 2 + math.ceil(math.log(1.0 + rows * (1.0 - repeat)) / -math.log(repeat)))
+
+
+class Repeats:
+    """Whether a row was there among the last :data:`REMEMBERED` ones, by a hash of its cells."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, int] = {}
+        self._order: deque[int] = deque()
+
+    def update(self, rows: Sequence[int]) -> NDArray[np.float64]:
+        """1 for each row whose hash is known, else 0, of shape (n,)."""
+        known, order = self._known, self._order
+        found = np.zeros(len(rows))
+        for place, key in enumerate(rows):
+            if key in known:
+                found[place] = 1.0
+                known[key] += 1
+            else:
+                known[key] = 1
+            order.append(key)
+            if len(order) > REMEMBERED:
+                oldest = order.popleft()
+                left = known[oldest] - 1
+                if left:
+                    known[oldest] = left
+                else:
+                    del known[oldest]
+        return found

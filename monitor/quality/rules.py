@@ -1,0 +1,75 @@
+"""Quality rules: what can be wrong with a single value or row, whatever others look like.
+
+A rule says of each row and feature whether it is broken. What alarms is never a broken value but a
+rate that rises above the baseline's; so every rule has a null rate.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Rule(StrEnum):
+    """A closed list: it is a label in metrics."""
+
+    MISSING = "missing"
+    """Null, NaN, or a column that should be there and is not."""
+    TYPE = "type"
+    """A text where a number belongs, or something nested."""
+    INFINITE = "infinite"
+    RANGE = "range"
+    """Outside of what the baseline has seen, widened."""
+    UNSEEN = "unseen"
+    """A category that the baseline does not know."""
+    CONSTANT = "constant"
+    """The same value for longer than chance, or the baseline, explains."""
+    DUPLICATE = "duplicate"
+    """A row that was there a moment ago, with another request id."""
+    ADDED = "added"
+    """A column that the baseline does not know."""
+    UNDECODABLE = "undecodable"
+    """A request that could not be read as features."""
+    STALE = "stale"
+    """No traffic for longer than the gaps so far explain."""
+
+
+BY_FEATURE = (Rule.MISSING, Rule.TYPE, Rule.INFINITE, Rule.RANGE, Rule.UNSEEN)
+"""Rules with a rate of their own for each feature."""
+BY_ROW = (Rule.DUPLICATE, Rule.ADDED, Rule.UNDECODABLE)
+"""Rules with one rate for all rows."""
+
+WORDS = {
+    Rule.MISSING: "is missing",
+    Rule.TYPE: "has the wrong type",
+    Rule.INFINITE: "is infinite",
+    Rule.RANGE: "lies outside of its range",
+    Rule.UNSEEN: "has categories that the baseline does not know",
+    Rule.CONSTANT: "does not change any more",
+    Rule.DUPLICATE: "rows come more than once",
+    Rule.ADDED: "columns that the baseline does not know",
+    Rule.UNDECODABLE: "requests cannot be read",
+    Rule.STALE: "no traffic",
+}
+ADVICE = {
+    Rule.MISSING: "See which upstream job or join fills it, and whether it failed or was renamed.",
+    Rule.TYPE: "See whether the producer's schema, or a serialiser, has changed.",
+    Rule.INFINITE: "Look for a division by zero, or an overflow, where it is computed.",
+    Rule.RANGE: "Look for a change of unit, scale or sensor.",
+    Rule.UNSEEN: "See whether categories were renamed or encoded anew, or are real.",
+    Rule.CONSTANT: "See whether its source is stuck, or a default has taken its place.",
+    Rule.DUPLICATE: "Look for a retry loop, a replayed queue, or a join that multiplies rows.",
+    Rule.ADDED: "See whether a column was renamed; a baseline of the new version ends this.",
+    Rule.UNDECODABLE: "See /v1/records for examples; a client or the schema may have changed.",
+    Rule.STALE: "See whether the clients, or the route to this service, are still there.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RateRule:
+    """A series of broken-or-not: ``feature`` is "" for rules about whole rows; ``null`` is the
+    largest rate that is no change."""
+
+    rule: Rule
+    feature: str
+    null: float

@@ -1,0 +1,1 @@
+"""Recorded logs: written by the service, and run through its evaluation again."""

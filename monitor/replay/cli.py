@@ -1,0 +1,118 @@
+"""``understudy replay``: the evaluation over a recorded log."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from monitor.config.load import load
+from monitor.replay.run import Replay, files_of
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.command("replay")
+@click.argument("log", type=_FILE)
+@click.option(
+    "--config",
+    "-c",
+    "config_path",
+    type=_FILE,
+    default=Path("understudy.yaml"),
+    show_default=True,
+    help="The configuration; also another one than that of the recording.",
+)
+@click.option("--skip-broken", is_flag=True, help="Count lines that cannot be read, and go on.")
+@click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
+@click.option("--exit-code", is_flag=True, help="Exit 1 when there is a finding.")
+def replay(log: Path, config_path: Path, skip_broken: bool, as_json: bool, exit_code: bool) -> None:
+    """Run the whole evaluation over LOG, written by `records.log`, in the time of the log.
+
+    Findings and experiments come out as they do live, so another baseline, threshold or margin can
+    be tried on what has been. Parts LOG.1, LOG.2 … are read first. Nothing of the running service
+    is touched.
+
+    \b
+    Examples:
+      understudy replay records.jsonl
+      understudy replay records.jsonl --config stricter.yaml --json
+    """
+    files = files_of(log)
+    run = Replay(load(config_path), skip_broken)
+    try:
+        total = sum(path.stat().st_size for path in files)
+        with Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+            disable=not sys.stderr.isatty(),
+        ) as bar:
+            task = bar.add_task("replaying", total=total)
+            run.run(files, lambda read, _: bar.update(task, completed=read))
+        document = _document(run)
+    finally:
+        run.close()
+    if as_json:
+        click.echo(json.dumps(document))
+    else:
+        _print(document)
+    if exit_code and document["findings"]:
+        sys.exit(1)
+
+
+def _document(run: Replay) -> dict[str, Any]:
+    return {
+        "records": run.records,
+        "labels": run.labels,
+        "broken_lines": run.broken,
+        "from": _time(run.first or run.now),
+        "to": _time(run.now),
+        "findings": [finding.to_dict() for finding in run.judge.findings.all()],
+        "experiments": {
+            name: {
+                challenger: {
+                    "decision": contestant.decision.verdict,
+                    "reasons": list(contestant.decision.reasons),
+                    "phase": contestant.rollout.phase,
+                }
+                for challenger, contestant in live.contestants.items()
+            }
+            for name, live in run.experiments.live.items()
+        },
+    }
+
+
+def _print(document: dict[str, Any]) -> None:
+    click.echo(
+        f"{document['records']:,} records and {document['labels']:,} labels, "
+        f"{document['from']} to {document['to']}"
+    )
+    if document["broken_lines"]:
+        click.echo(f"{document['broken_lines']:,} lines could not be read")
+    findings = document["findings"]
+    click.echo(f"{len(findings)} findings" if findings else "no findings")
+    for found in findings:
+        click.echo(f"  {found['title']}")
+        since = found.get("since")
+        click.echo(
+            f"    opened {_time(found['opened'])}"
+            + (f", since {_time(since)}" if since is not None else "")
+            + (f", closed {_time(found['closed'])}" if found.get("closed") else ", open")
+        )
+    for name, challengers in document["experiments"].items():
+        for challenger, one in challengers.items():
+            click.echo(f"  experiment {name}: {challenger} {one['decision']} ({one['phase']})")
+
+
+def _time(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -1,0 +1,167 @@
+"""A recorded log: one JSON object to the line, as it is written and as it is read back.
+
+Three kinds of lines: ``{"names": …}`` says what the records after it call models, arms and splits;
+``{"record": …}`` is one exchange with its payloads; ``{"label": …}`` is feedback, at the time when
+it came. Payloads are text where they are UTF-8, else ``{"base64": …}``.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from monitor.errors import ProtocolError, ReplayError
+from monitor.feedback.labels import Label
+from monitor.record import OUTCOMES, ROLES, Record, encode
+from monitor.transport.server import Names
+
+_TIMES = ("duration", "first_byte", "queue")
+_TEXTS = ("request_id", "trace_id", "unit", "target", "request_headers", "response_headers")
+_BODIES = ("request", "response")
+
+
+def names_line(names: Names) -> bytes:
+    """The names of a batch."""
+    return orjson.dumps(
+        {
+            "names": {
+                "generation": names.generation,
+                "models": [
+                    {"name": name, "version": version, "protocol": protocol}
+                    for name, version, protocol in names.models
+                ],
+                "arms": list(names.arms),
+                "splits": [
+                    {
+                        "experiment": split.experiment,
+                        "model": split.model,
+                        "weights": list(split.weights),
+                        "since": split.since,
+                        "epoch": split.epoch,
+                    }
+                    for split in names.splits
+                ],
+            }
+        }
+    )
+
+
+def record_line(record: Record) -> bytes:
+    """One exchange; durations in seconds."""
+    return orjson.dumps(
+        {
+            "record": {
+                "time": record.started,
+                "model": record.model,
+                "arm": record.arm,
+                "role": ROLES[record.role],
+                "outcome": OUTCOMES[record.outcome],
+                "status": record.status,
+                "assigned": record.assigned,
+                **{name: getattr(record, f"{name}_ns") / 1e9 for name in _TIMES},
+                "request_size": record.request_size,
+                "response_size": record.response_size,
+                **{name: getattr(record, name).decode("latin-1") for name in _TEXTS},
+                **{name: _text(getattr(record, f"{name}_body")) for name in _BODIES},
+            }
+        }
+    )
+
+
+def label_line(label: Label, received: float) -> bytes:
+    """Feedback as it came, at unix time ``received``."""
+    return orjson.dumps(
+        {
+            "label": {
+                "received": received,
+                "request_id": label.request_id,
+                "row": label.row,
+                "label": label.label,
+                "reward": label.reward,
+                "at": label.at,
+                "key": label.key,
+            }
+        }
+    )
+
+
+def read_names(data: Mapping[str, Any]) -> Names:
+    """Undo :func:`names_line`, of its inner object. Raises ReplayError."""
+    try:
+        return Names.from_json(orjson.dumps(data))
+    except (ProtocolError, TypeError) as error:
+        raise ReplayError(f"names: {error}") from error
+
+
+def read_record(data: Mapping[str, Any]) -> bytes:
+    """The encoded record of a line's inner object. Raises ReplayError."""
+    try:
+        duration, first_byte, queue = (round(float(data[name]) * 1e9) for name in _TIMES)
+        request_id, trace_id, unit, target, asked, said = (
+            str(data[name]).encode("latin-1") for name in _TEXTS
+        )
+        _, parts = encode(
+            int(data["model"]),
+            int(data["arm"]),
+            int(data["status"]),
+            ROLES.index(data["role"]),
+            OUTCOMES.index(data["outcome"]),
+            float(data["time"]),
+            duration,
+            first_byte,
+            queue,
+            int(data["request_size"]),
+            int(data["response_size"]),
+            request_id,
+            trace_id,
+            unit,
+            target,
+            asked,
+            said,
+            _bytes(data.get("request")),
+            _bytes(data.get("response")),
+            int(data.get("assigned", 0)),
+        )
+    except KeyError as error:
+        raise ReplayError(f"record: {error.args[0]} is missing") from error
+    except Exception as error:  # whatever a value that is out of its range makes of struct
+        raise ReplayError(f"record: {error}") from error
+    return b"".join(parts)
+
+
+def read_label(data: Mapping[str, Any]) -> tuple[float, Label]:
+    """Undo :func:`label_line`, of its inner object. Raises ReplayError."""
+    try:
+        label = Label(
+            str(data["request_id"]),
+            int(data.get("row", 0)),
+            data.get("label"),
+            None if data.get("reward") is None else float(data["reward"]),
+            None if data.get("at") is None else float(data["at"]),
+            data.get("key"),
+        )
+        return float(data["received"]), label
+    except (KeyError, TypeError, ValueError) as error:
+        raise ReplayError(f"label: {error!r}") from error
+
+
+def _text(body: bytes | None) -> object:
+    if body is None:
+        return None
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(body).decode()}
+
+
+def _bytes(body: object) -> bytes | None:
+    if body is None:
+        return None
+    if isinstance(body, str):
+        return body.encode()
+    if isinstance(body, dict) and isinstance(body.get("base64"), str):
+        return base64.b64decode(body["base64"], validate=True)
+    raise ValueError("a payload is a text, or an object with base64")

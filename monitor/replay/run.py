@@ -1,0 +1,175 @@
+"""Runs the evaluation over a recorded log, in the time of the log.
+
+The same rooms as in the live service, with the clock of the records: a second of the log is a
+second for the experiments and the findings, however fast it is read. State goes to a folder of its own,
+which is thrown away.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from monitor.config.model import Config
+from monitor.errors import ReplayError
+from monitor.evaluation.pipeline import Pipeline
+from monitor.evaluation.settings import Settings
+from monitor.experiments.runner import Experiments
+from monitor.feedback.labels import Label
+from monitor.feedback.store import FeedbackStore, Prediction
+from monitor.findings.changes import Change
+from monitor.replay.lines import read_label, read_names, read_record
+from monitor.transport.server import Names
+from monitor.watch.judge import Judge
+
+TICK_SECONDS = 1.0
+"""As in the live service."""
+
+Progress = Callable[[int, int], None]
+"""Called with the bytes read and the lines read."""
+
+
+class Replay:
+    """One run over the files of a log, oldest first."""
+
+    def __init__(self, config: Config, skip_broken: bool = False) -> None:
+        self.skip_broken = skip_broken
+        self.records = 0
+        self.labels = 0
+        self.broken = 0
+        self.first: float | None = None
+        self.now = 0.0
+        """The time of the log, as far as it was read."""
+        self.changes: list[Change] = []
+        self._folder = tempfile.TemporaryDirectory(prefix="understudy-replay-")
+        config = config.model_copy(update={"state_dir": self._folder.name})
+        self.config = config
+        self.pipeline = Pipeline(Settings.from_json(config.model_dump(mode="json", by_alias=True)))
+        self.experiments = Experiments(config, clock=lambda: self.now)
+        self.pipeline.experiments = self.experiments
+        self.judge = self.pipeline.judge = Judge(config)
+        bounds = config.feedback
+        self._store = FeedbackStore(
+            Path(self._folder.name), bounds.horizon, bounds.max_size, bounds.max_rows
+        )
+        self._predictions: list[Prediction] = []
+        self.experiments.offer = self._predictions.append
+        self.judge.watches.offer = self._predictions.append
+        self._names = Names()
+        self._batch: list[bytes] = []
+        self._labels: list[tuple[float, Label]] = []
+        self._due = 0.0
+
+    def close(self) -> None:
+        """Throw the state away."""
+        self._store.close()
+        self._folder.cleanup()
+
+    def run(self, files: Sequence[Path], progress: Progress | None = None) -> None:
+        """Read all files. Raises ReplayError that names file and line."""
+        read = 0
+        for path in files:
+            for number, size, line in _lines(path):
+                read += size
+                try:
+                    self._take(line)
+                except ReplayError as error:
+                    if not self.skip_broken:
+                        raise ReplayError(f"{path}: line {number}: {error}") from error
+                    self.broken += 1
+                if progress is not None and number % 1000 == 0:
+                    progress(read, number)
+        if not self.records:
+            raise ReplayError(f"{files[-1]}: there is no record in it")
+        self._tick(self.now)
+
+    def _take(self, line: bytes) -> None:
+        try:
+            data: Any = orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            raise ReplayError(f"is no JSON: {error}") from error
+        if not isinstance(data, dict):
+            raise ReplayError("must be an object")
+        if "record" in data:
+            self._record(data["record"])
+        elif "label" in data:
+            self._labels.append(read_label(data["label"]))
+        elif "names" in data:
+            self._hand_over()
+            self._names = read_names(data["names"])
+        else:
+            raise ReplayError("must hold names, a record or a label")
+
+    def _record(self, data: Any) -> None:
+        if not isinstance(data, dict):
+            raise ReplayError("record: must be an object")
+        if not self._names.models:
+            raise ReplayError("a record before any names")
+        encoded = read_record(data)
+        ended = float(data["time"]) + float(data["duration"])
+        if self.first is None:
+            self.first = ended
+            self._due = ended + TICK_SECONDS
+            self.now = ended
+        # Exchanges end in another order than they begin; clocks may also be set back.
+        self.now = max(self.now, ended)
+        while self.now >= self._due:
+            self._tick(self._due)
+            # A long pause is judged at its end too, not every second of it.
+            self._due = max(self._due + TICK_SECONDS, self.now - 60.0)
+        self._batch.append(encoded)
+        self.records += 1
+        if len(self._batch) >= 512:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        if self._batch:
+            self.pipeline.take(self._names, len(self._batch), b"".join(self._batch))
+            self._batch.clear()
+
+    def _tick(self, now: float) -> None:
+        self._hand_over()
+        if self._predictions:
+            self._store.add_predictions(list(self._predictions))
+            self._predictions.clear()
+        known = [item for item in self._labels if item[0] <= now]
+        if known:
+            self._labels = [item for item in self._labels if item[0] > now]
+            for received, label in known:
+                self._store.add_labels([label], received)
+            self.labels += len(known)
+        for joined in self._store.take(self.pipeline.labels):
+            self.pipeline.labels = joined.seq
+            self.experiments.take_label(joined)
+            self.judge.watches.take_label(joined)
+        self._store.release(self.pipeline.labels)
+        clock, self.now = self.now, now
+        self.experiments.tick()
+        self.now = clock
+        self.changes += self.judge.tick(now)
+
+
+def files_of(path: Path) -> list[Path]:
+    """The parts of a log, oldest first: ``log.2``, ``log.1``, ``log``."""
+    if not path.exists():
+        raise ReplayError(f"{path}: there is no such file")
+    parts = []
+    for part in path.parent.glob(f"{path.name}.*"):
+        suffix = part.name[len(path.name) + 1 :]
+        if suffix.isdecimal():
+            parts.append((int(suffix), part))
+    return [part for _, part in sorted(parts, reverse=True)] + [path]
+
+
+def _lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield number, len(line), line
+    except OSError as error:
+        raise ReplayError(f"{path}: cannot be read: {error.strerror or error}") from error

@@ -1,0 +1,1 @@
+"""The live room: rows are encoded by a baseline, checked, watched for drift, and spoken of."""

@@ -1,0 +1,283 @@
+"""Rows of live traffic as bucket codes of a baseline, and what is wrong with single cells."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monitor.baseline.kinds import expand
+from monitor.baseline.model import Baseline, CategoryProfile, Column, NumericProfile
+from monitor.baseline.scores import normal_scores, spread_scores
+from monitor.evaluation.columns import to_matrix
+from monitor.quality.rules import Rule
+
+MISSING = 256
+"""Code of a value that is not there; buckets are 0 … 255."""
+WIDTH = MISSING + 1
+_WIDENED = 0.1
+"""By this part of its range a feature may go beyond what the baseline has seen."""
+_MOST_MEMORY = 4096
+_MOST_LAYOUTS = 64
+_PLAIN = ("numeric", "boolean", "categorical")
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(slots=True)
+class Batch:
+    """``values`` are row-major cells of the columns ``names``; ids and times one for each row.
+
+    ``answered`` is False for rows of which no prediction is known, as when the request failed.
+    """
+
+    names: tuple[str, ...]
+    values: list[Any]
+    ids: list[bytes]
+    times: list[float]
+    answered: bool = True
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+        return len(self.ids)
+
+
+@dataclass(slots=True)
+class Encoded:
+    """``codes`` (n, S) of the series; ``broken`` by rule (n, C) of the raw columns; ``raw`` (n, C)
+    numbers, or codes, by which equal values are known; ``added`` are columns that the baseline does
+    not know."""
+
+    rows: int
+    codes: NDArray[np.int64]
+    raw: NDArray[np.float64]
+    broken: dict[Rule, Mask] = field(default_factory=dict)
+    added: tuple[str, ...] = ()
+
+    def mark(self, rule: Rule, column: int, mask: Mask | bool, columns: int) -> None:
+        """Say that a rule is broken in some rows of a column."""
+        if mask is not True and not np.any(mask):
+            return
+        have = self.broken.get(rule)
+        if have is None:
+            have = self.broken[rule] = np.zeros((self.rows, columns), np.bool_)
+        have[:, column] |= mask
+
+
+class Encoder:
+    """Everything that is needed of a baseline to read live rows. Targets are left out."""
+
+    def __init__(self, baseline: Baseline) -> None:
+        self.columns: list[Column] = [
+            c for c in baseline.columns.values() if c.role != "target" and c.series
+        ]
+        self.names = [column.name for column in self.columns]
+        self.is_feature = np.array([c.role == "feature" for c in self.columns], np.bool_)
+        self.series: list[str] = []
+        self.column_of: list[int] = []
+        self.first: list[int] = []
+        """Number of a column's first series."""
+        profiles: list[NumericProfile | CategoryProfile] = []
+        for number, column in enumerate(self.columns):
+            self.first.append(len(self.series))
+            for name, profile in column.series.items():
+                self.series.append(name)
+                self.column_of.append(number)
+                profiles.append(profile)
+        self.profiles = profiles
+        self.counts: NDArray[np.float64] = np.zeros((len(profiles), MISSING))
+        self.location: NDArray[np.float64] = np.full((len(profiles), WIDTH), np.nan)
+        self.spread: NDArray[np.float64] = np.full((len(profiles), WIDTH), np.nan)
+        self._codes: list[dict[str, int] | None] = []
+        self._low: list[float] = []
+        self._high: list[float] = []
+        for number, profile in enumerate(profiles):
+            self._add(number, profile)
+        self._offsets = np.arange(len(profiles), dtype=np.int64) * WIDTH
+        self._index = {name: number for number, name in enumerate(self.names)}
+        self._layouts: dict[tuple[str, ...], dict[int, int]] = {}
+        self._memory: list[dict[Any, int]] = [{} for _ in profiles]
+
+    def _add(self, number: int, profile: NumericProfile | CategoryProfile) -> None:
+        """Tables of one series."""
+        if isinstance(profile, NumericProfile):
+            counts = profile.counts.astype(np.float64)
+            self._codes.append(None)
+            margin = _WIDENED * (profile.maximum - profile.minimum)
+            self._low.append(profile.minimum - margin if profile.count else -math.inf)
+            self._high.append(profile.maximum + margin if profile.count else math.inf)
+        else:
+            ranked = sorted(profile.counts.items(), key=lambda item: (-item[1], item[0]))
+            ranked = ranked[: MISSING - 1]
+            held = sum(count for _, count in ranked)
+            rest = sum(profile.counts.values()) - held + profile.other
+            counts = np.array([count for _, count in ranked] + [rest], np.float64)
+            self._codes.append({name: code for code, (name, _) in enumerate(ranked)})
+            self._low.append(-math.inf)
+            self._high.append(math.inf)
+        total = counts.sum()
+        if total <= 0.0:
+            return
+        self.counts[number, : len(counts)] = counts
+        shares = counts / total
+        location = normal_scores(shares)
+        self.location[number, : len(counts)] = location
+        self.spread[number, : len(counts)] = spread_scores(location, shares)
+
+    def labels(self, series: int) -> list[str]:
+        """Categories of a series in the order of their codes; empty for numbers."""
+        return list(self._codes[series] or ())
+
+    def scores(self, codes: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Locations, then spreads, of codes (n, S): an array (n, 2 S); NaN for missing values."""
+        flat = codes + self._offsets
+        return np.concatenate([self.location.ravel()[flat], self.spread.ravel()[flat]], axis=1)
+
+    def counted(self, codes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """How often each code occurs: (S, WIDTH)."""
+        flat = np.bincount((codes + self._offsets).ravel(), minlength=len(self.series) * WIDTH)
+        return flat.reshape(len(self.series), WIDTH)
+
+    def encode(self, batch: Batch) -> Encoded:
+        """Codes and broken rules of a batch."""
+        layout = self._layout(batch.names)
+        width = len(batch.names)
+        matrix, other = to_matrix(batch.values, width)
+        rows, columns = batch.rows, len(self.columns)
+        codes = np.full((rows, len(self.series)), MISSING, np.int64)
+        raw = np.full((rows, columns), np.nan)
+        added = tuple(n for n in batch.names if n not in self._index) if -1 in layout else ()
+        found = Encoded(rows, codes, raw, added=added)
+        missing = np.isnan(matrix)
+        any_missing = bool(missing.any())
+        for number, column in enumerate(self.columns):
+            place = layout.get(number)
+            if place is None:
+                if batch.answered or column.role == "feature":
+                    found.mark(Rule.MISSING, number, True, columns)
+                continue
+            first = self.first[number]
+            if column.kind == "numeric":
+                x = matrix[:, place]
+                raw[:, number] = x
+                self._numeric(found, first, number, x)
+                if any_missing or other is not None:
+                    wrong = other[:, place] if other is not None else False
+                    found.mark(Rule.TYPE, number, wrong, columns)
+                    found.mark(
+                        Rule.MISSING, number, missing[:, place] & ~np.asarray(wrong), columns
+                    )
+            elif column.kind in _PLAIN:
+                self._category(found, first, number, batch.values[place::width])
+            else:
+                self._expanded(found, number, batch.values[place::width], batch.times)
+        return found
+
+    def _numeric(self, found: Encoded, series: int, column: int, x: NDArray[np.float64]) -> None:
+        profile = self.profiles[series]
+        assert isinstance(profile, NumericProfile)
+        code = profile.edges.searchsorted(x)
+        nan = np.isnan(x)
+        if nan.any():
+            code[nan] = MISSING
+        found.codes[:, series] = code
+        # Most batches stay inside; comparisons with NaN are false.
+        low, high = self._low[series], self._high[series]
+        outside = (x < low) | (x > high)
+        if outside.any():
+            columns = len(self.columns)
+            infinite = np.isinf(x)
+            found.mark(Rule.INFINITE, column, infinite, columns)
+            found.mark(Rule.RANGE, column, outside & ~infinite, columns)
+
+    def _category(self, found: Encoded, series: int, column: int, cells: Sequence[Any]) -> None:
+        memory = self._memory[series]
+        codes = [-1] * len(cells)
+        for row, cell in enumerate(cells):
+            # True, 1 and 1.0 are equal keys, and different categories.
+            key = cell if isinstance(cell, str) else (type(cell), cell)
+            try:
+                codes[row] = memory[key]
+            except KeyError:
+                codes[row] = memory[key] = self._code(series, column, cell)
+            except TypeError:  # something nested
+                codes[row] = -2
+        if len(memory) > _MOST_MEMORY:
+            memory.clear()
+        self._take_codes(found, series, column, np.array(codes, np.int64))
+
+    def _code(self, series: int, column: int, cell: Any) -> int:
+        """Of one cell: its code, MISSING, -1 for an unseen category, -2 for the wrong type."""
+        if cell is None or (isinstance(cell, float) and math.isnan(cell)):
+            return MISSING
+        if not isinstance(cell, (str, bool, int, float)):
+            return -2
+        name = self.series[series]
+        texts: Any = expand(self.columns[column], [cell], None)[name]
+        if texts[0] is None:
+            return -2
+        known = self._codes[series]
+        assert known is not None
+        return known.get(texts[0], -1)
+
+    def _take_codes(
+        self, found: Encoded, series: int, column: int, codes: NDArray[np.int64]
+    ) -> None:
+        columns = len(self.columns)
+        known = self._codes[series]
+        assert known is not None
+        profile = self.profiles[series]
+        found.mark(Rule.MISSING, column, codes == MISSING, columns)
+        found.mark(Rule.TYPE, column, codes == -2, columns)
+        # Where the baseline itself has more categories than it keeps, the rest is no news.
+        complete = isinstance(profile, CategoryProfile) and profile.other == 0
+        if complete:
+            found.mark(Rule.UNSEEN, column, codes == -1, columns)
+        codes[codes == -1] = len(known)
+        codes[codes == -2] = MISSING
+        found.codes[:, series] = codes
+        found.raw[:, column] = np.where(codes == MISSING, np.nan, codes)
+
+    def _expanded(
+        self, found: Encoded, column: int, cells: Sequence[Any], times: Sequence[float]
+    ) -> None:
+        described = self.columns[column]
+        columns = len(self.columns)
+        empty = np.array(
+            [c is None or (isinstance(c, float) and math.isnan(c)) for c in cells], np.bool_
+        )
+        found.mark(Rule.MISSING, column, empty, columns)
+        wrong = np.ones(len(cells), np.bool_)
+        series = expand(described, cells, np.array(times, np.float64))
+        for offset, (_, values) in enumerate((name, series[name]) for name in described.series):
+            number = self.first[column] + offset
+            if isinstance(values, list):
+                known = self._codes[number] or {}
+                codes = np.array(
+                    [MISSING if v is None else known.get(v, len(known)) for v in values], np.int64
+                )
+                found.codes[:, number] = codes
+                wrong &= codes == MISSING
+            else:
+                self._numeric(found, number, column, values)
+                wrong &= np.isnan(values)
+        found.mark(Rule.TYPE, column, wrong & ~empty, columns)
+        found.raw[:, column] = [
+            math.nan if e else float(hash(str(c)) & 0xFFFFFFFFFFFF)
+            for c, e in zip(cells, empty, strict=True)
+        ]
+
+    def _layout(self, names: tuple[str, ...]) -> dict[int, int]:
+        """Where each of our columns is in a batch; -1 stands for columns that are none of ours."""
+        layout = self._layouts.get(names)
+        if layout is None:
+            layout = {self._index.get(name, -1): place for place, name in enumerate(names)}
+            if len(self._layouts) >= _MOST_LAYOUTS:
+                self._layouts.clear()
+            self._layouts[names] = layout
+        return layout

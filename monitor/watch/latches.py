@@ -1,0 +1,90 @@
+"""What has alarmed and has not recovered since."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monitor.drift.evidence import Evidence
+
+SPAN = 256.0
+"""Rows over which the newest values are averaged, with exponentially falling weights."""
+
+
+class Latches:
+    """One latch for each of S series. It closes with an alarm, and opens when the newest values are
+    as they used to be."""
+
+    def __init__(self, series: int) -> None:
+        self.alarmed: NDArray[np.bool_] = np.zeros(series, np.bool_)
+        self.at: NDArray[np.int64] = np.full(series, -1, np.int64)
+        """Number of the row with which it alarmed."""
+        self.direction: NDArray[np.int8] = np.zeros(series, np.int8)
+        self.recent: NDArray[np.float64] = np.zeros(series)
+        """Average of the newest values, from the first one on."""
+        self._weight: NDArray[np.float64] = np.zeros(series)
+        self._since: NDArray[np.int64] = np.zeros(series, np.int64)
+
+    def update(self, evidence: Evidence, x: NDArray[np.float64], rows: int) -> None:
+        """``x`` (n, S) are the values that the evidence is of; ``rows`` came before them."""
+        here = ~np.isnan(x)
+        count = here.sum(0)
+        total = np.where(here, x, 0.0).sum(0)
+        keep = (1.0 - 1.0 / SPAN) ** count
+        self._weight = self._weight * keep + (1.0 - keep)
+        mean = total / np.maximum(count, 1)
+        step = np.where(count > 0, (1.0 - keep) / np.maximum(self._weight, 1e-12), 0.0)
+        self.recent += step * (mean - self.recent)
+        self._since[self.alarmed] += len(x)
+        fresh = (evidence.statistic >= evidence.threshold) & ~self.alarmed
+        fresh |= (evidence.crossed >= 0) & ~self.alarmed
+        if fresh.any():
+            self.alarmed |= fresh
+            self.at[fresh] = rows + np.maximum(evidence.crossed[fresh], 0)
+            self.direction[fresh] = evidence.direction[fresh]
+            self._since[fresh] = 0
+
+    def recovered(
+        self, usual: NDArray[np.float64], tolerance: float | NDArray[np.float64]
+    ) -> NDArray[np.bool_]:
+        """Open the latches whose newest values are at most ``tolerance`` from the usual ones, or
+        below these in what alarmed upwards; which ones, (S,)."""
+        if not self.alarmed.any():
+            return self.alarmed
+        off = self.recent - usual
+        near = np.where(self.direction >= 0, off, -off) <= tolerance
+        opened: NDArray[np.bool_] = self.alarmed & near & (self._since >= 2 * SPAN)
+        if opened.any():
+            self.alarmed = self.alarmed & ~opened
+            self.at[opened] = -1
+        return opened
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "alarmed": self.alarmed.tolist(),
+            "at": self.at.tolist(),
+            "direction": self.direction.tolist(),
+            "recent": [round(v, 9) for v in self.recent.tolist()],
+            "weight": [round(v, 9) for v in self._weight.tolist()],
+            "since": self._since.tolist(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Undo :meth:`to_dict`. Raises KeyError, TypeError or ValueError for another shape."""
+        shape = self.alarmed.shape
+        read = {
+            "alarmed": np.array(state["alarmed"], np.bool_),
+            "at": np.array(state["at"], np.int64),
+            "direction": np.array(state["direction"], np.int8),
+            "recent": np.array(state["recent"], np.float64),
+            "_weight": np.array(state["weight"], np.float64),
+            "_since": np.array(state["since"], np.int64),
+        }
+        if any(array.shape != shape for array in read.values()):
+            raise ValueError("latches of other series")
+        for name, array in read.items():
+            setattr(self, name, array)

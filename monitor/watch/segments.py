@@ -1,0 +1,112 @@
+"""Drift within segments: rows that share the value of a declared feature.
+
+A segment is unlike the whole from the start, so it is compared with itself: its first rows are its
+reference, and the error of that is part of the thresholds. What runs is the block form of the CUSUM
+union, on sums by segment, so that the number of segments costs next to nothing per row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monitor.drift.cusum import CusumUnion
+from monitor.watch.encoder import Encoder
+
+if TYPE_CHECKING:
+    from monitor.watch.watch import Options
+
+REFERENCE = 1000
+"""Rows of a segment that are its reference."""
+
+
+class Segments:
+    """``run_length`` is that of all segments and series together, in rows of the model."""
+
+    def __init__(self, encoder: Encoder, options: Options, run_length: float) -> None:
+        self.names: list[tuple[str, str]] = []
+        """(feature, value) of each segment."""
+        self._series: list[int] = []
+        self._first: list[int] = []
+        self._size: list[int] = []
+        room = options.max_segments
+        for feature in options.segments:
+            if feature not in encoder.names:
+                continue
+            number = encoder.first[encoder.names.index(feature)]
+            labels = encoder.labels(number)[: max(0, room)]
+            if not labels:
+                continue
+            self._series.append(number)
+            self._first.append(len(self.names))
+            self._size.append(len(labels))
+            self.names += [(feature, label) for label in labels]
+            room -= len(labels)
+        count, width = len(self.names), 2 * len(encoder.series)
+        self._shape = (count, width)
+        self._counts: NDArray[np.float64] = np.zeros(self._shape)
+        self._sums: NDArray[np.float64] = np.zeros(self._shape)
+        self.cusum = (
+            CusumUnion(
+                count * width,
+                run_length * count * width,
+                baseline_rows=np.full(count * width, float(REFERENCE)),
+                slacks=tuple(options.smallest_shift * f for f in (0.5, 1.0, 2.0)),
+            )
+            if count
+            else None
+        )
+        self.alarmed: NDArray[np.bool_] = np.zeros(self._shape, np.bool_)
+        self.rows: NDArray[np.int64] = np.zeros(count, np.int64)
+
+    def update(self, codes: NDArray[np.int64], scores: NDArray[np.float64]) -> None:
+        """``codes`` (n, S) and ``scores`` (n, 2 S) of a batch."""
+        if self.cusum is None:
+            return
+        here = ~np.isnan(scores)
+        values = np.where(here, scores, 0.0)
+        counts = np.zeros(self._shape)
+        sums = np.zeros(self._shape)
+        for series, first, size in zip(self._series, self._first, self._size, strict=True):
+            member = codes[:, series][:, None] == np.arange(size)
+            weights = member.T.astype(np.float64)
+            counts[first : first + size] = weights @ here
+            sums[first : first + size] = weights @ values
+            self.rows[first : first + size] += member.sum(0)
+        learning = self._counts < REFERENCE
+        self._counts += np.where(learning, counts, 0.0)
+        self._sums += np.where(learning, sums, 0.0)
+        usual = self._sums / np.maximum(self._counts, 1.0)
+        counts[learning] = 0.0
+        against = np.where(learning, 0.0, sums - counts * usual)
+        evidence = self.cusum.update_blocks(counts.ravel(), against.ravel())
+        self.alarmed |= (evidence.statistic >= evidence.threshold).reshape(self._shape)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        if self.cusum is None:
+            return {}
+        return {
+            "names": [list(name) for name in self.names],
+            "counts": self._counts.tolist(),
+            "sums": np.round(self._sums, 6).tolist(),
+            "rows": self.rows.tolist(),
+            "alarmed": self.alarmed.tolist(),
+            "cusum": self.cusum.to_dict(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Undo :meth:`to_dict`; what belongs to other segments is left out.
+
+        Raises KeyError, TypeError or ValueError for another shape.
+        """
+        if self.cusum is None or [tuple(n) for n in state.get("names", ())] != self.names:
+            return
+        self._counts = np.array(state["counts"], np.float64).reshape(self._shape)
+        self._sums = np.array(state["sums"], np.float64).reshape(self._shape)
+        self.rows = np.array(state["rows"], np.int64)
+        self.alarmed = np.array(state["alarmed"], np.bool_).reshape(self._shape)
+        self.cusum = CusumUnion.from_dict(state["cusum"])

@@ -1,0 +1,251 @@
+"""What a model's watch has found, in words."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from monitor.findings.finding import Contribution, Signal, Size
+from monitor.quality.rules import ADVICE, WORDS, Rule
+from monitor.watch.latches import SPAN
+from monitor.watch.watch import ModelWatch
+
+_MOST = 10
+_DRIFT_ADVICE = (
+    "Compare the features that are named with their source: a unit, a join, an encoding or a "
+    "population may have changed. If this is how it will be from now on, take a new baseline."
+)
+_PREDICTION_ADVICE = (
+    "The inputs look as usual, the answers do not: see whether another build of the model is being "
+    "served, or whether features work together in another way."
+)
+
+
+@dataclass(slots=True)
+class _Found:
+    """What is wrong with a column: ``weight`` is the log-likelihood ratio against no change."""
+
+    name: str
+    weight: float
+    detail: str
+    since: float | None
+    size: Size | None = None
+
+
+def signals_of(watch: ModelWatch, model: str, version: str, now: float) -> list[Signal]:
+    """Everything that is wrong at ``now``, unix seconds; empty when all is as usual."""
+    found = [
+        _stale(watch, model, version, now),
+        _quality(watch, model, version),
+        _drift(watch, model, version),
+    ]
+    return [signal for signal in found if signal is not None] + _segments(watch, model, version)
+
+
+def _stale(watch: ModelWatch, model: str, version: str, now: float) -> Signal | None:
+    silent = watch.silent_for(now)
+    if silent is None:
+        return None
+    return Signal(
+        key=f"quality/{model}/{version}//stale",
+        kind="quality",
+        model=model,
+        version=version,
+        segment="",
+        severity="warning",
+        title="No traffic for longer than usual",
+        since=watch.newest,
+        rule="longest gap so far, five times over"
+        if watch.options.stale is None
+        else "the time set in the configuration",
+        guarantee="none: this is a limit, not a test",
+        advice=ADVICE[Rule.STALE],
+    )
+
+
+def _drift(watch: ModelWatch, model: str, version: str) -> Signal | None:
+    encoder = watch.encoder
+    series = len(encoder.series)
+    columns: dict[int, _Found] = {}
+    for place in np.flatnonzero(watch.shifts.alarmed):
+        number = int(place) % series
+        column = encoder.column_of[number]
+        estimate = watch.history.estimate(int(place))
+        moved = _moved(watch, number, int(place) >= series, estimate.size)
+        size = Size(
+            f"{encoder.series[number]} ({'spread' if place >= series else 'location'})",
+            "standard deviations of its ranks",
+            0.0,
+            estimate.size,
+            estimate.low,
+            estimate.high,
+        )
+        item = _Found(encoder.names[column], estimate.weight, moved, estimate.time, size)
+        if column not in columns or columns[column].weight < item.weight:
+            columns[column] = item
+    if not columns:
+        return None
+    features = [item for column, item in columns.items() if encoder.is_feature[column]]
+    answers = [item for column, item in columns.items() if not encoder.is_feature[column]]
+    ranked = sorted(features or answers, key=lambda item: -item.weight)
+    what = "Inputs have changed" if features else "Predictions have changed"
+    also = f"; so have the predictions ({answers[0].name})" if features and answers else ""
+    return Signal(
+        key=f"drift/{model}/{version}//",
+        kind="drift",
+        model=model,
+        version=version,
+        segment="",
+        severity="warning",
+        title=f"{what}: {_listed(ranked)}{also}",
+        since=_earliest(ranked),
+        features=_contributions(ranked),
+        size=ranked[0].size,
+        rule="two-sided CUSUMs of normal scores, of location and spread",
+        guarantee=_guarantee(watch),
+        examples=(),
+        advice=_DRIFT_ADVICE if features else _PREDICTION_ADVICE,
+        assumptions=watch.assumptions,
+    )
+
+
+def _moved(watch: ModelWatch, series: int, spread: bool, size: float) -> str:
+    common = watch.window.commonest(series)
+    if common is not None:
+        label, before, now = common
+        return f"share of {label!r} is {now * 100:.3g} %, was {before * 100:.3g} %"
+    if spread:
+        return f"varies {'more' if size > 0 else 'less'} than before"
+    middle = watch.window.middle(series)
+    if middle is None:
+        return f"has {'risen' if size > 0 else 'fallen'}"
+    before, now = middle
+    if before == now:
+        return f"has {'risen' if size > 0 else 'fallen'} a little, median about {now:.4g}"
+    return f"median {now:.4g}, was {before:.4g}"
+
+
+def _quality(watch: ModelWatch, model: str, version: str) -> Signal | None:
+    found: list[_Found] = []
+    rules: list[Rule] = []
+    offset = watch.shifts.alarmed.size
+    for place in np.flatnonzero(watch.broken.alarmed):
+        rule = watch.rules[int(place)]
+        rate = min(1.0, float(watch.broken.recent[place]))
+        estimate = watch.history.estimate(offset + int(place))
+        size = Size(f"share of rows: {rule.feature} {rule.rule}", "", rule.null, rate, None, None)
+        words = f"{WORDS[rule.rule]} in {rate * 100:.3g} % of the rows"
+        if rule.rule is Rule.ADDED:
+            words = f"{WORDS[rule.rule]}: {', '.join(list(watch.added)[:5])}"
+        elif not rule.feature:
+            words = f"{WORDS[rule.rule]}: {rate * 100:.3g} %"
+        name = rule.feature or str(rule.rule)
+        weight = SPAN * _divergence(rate, rule.null)
+        found.append(_Found(name, weight, words, estimate.time, size))
+        rules.append(rule.rule)
+    for column in np.flatnonzero(watch.stuck()):
+        name = watch.encoder.names[int(column)]
+        length = int(watch.runs.length[column])
+        words = f"{WORDS[Rule.CONSTANT]}: the same value {length:,} times in a row"
+        found.append(_Found(name, float(length), words, None))
+        rules.append(Rule.CONSTANT)
+    if not found:
+        return None
+    order = sorted(range(len(found)), key=lambda n: -found[n].weight)
+    ranked = [found[n] for n in order]
+    leading = rules[order[0]]
+    examples = watch.examples.get(leading, {}).get(ranked[0].name, [])
+    worst = max((item.size.value for item in ranked if item.size is not None), default=0.0)
+    return Signal(
+        key=f"quality/{model}/{version}//",
+        kind="quality",
+        model=model,
+        version=version,
+        segment="",
+        severity="critical" if worst >= 0.5 else "warning",
+        title=f"Data quality: {ranked[0].name} {ranked[0].detail}"
+        + (f", and {len(ranked) - 1} more" if len(ranked) > 1 else ""),
+        since=_earliest(ranked),
+        features=_contributions(ranked),
+        size=ranked[0].size,
+        rule="Shiryaev-Roberts e-detector on the rate of broken rows",
+        guarantee=_guarantee(watch),
+        examples=tuple(reversed(examples)),
+        advice=ADVICE[leading],
+        assumptions=(),
+    )
+
+
+def _segments(watch: ModelWatch, model: str, version: str) -> list[Signal]:
+    """Only where the whole looks well: what is wrong everywhere is said once."""
+    if watch.shifts.alarmed.any():
+        return []
+    encoder = watch.encoder
+    series = len(encoder.series)
+    found = []
+    for number, (feature, value) in enumerate(watch.segments.names):
+        alarmed = watch.segments.alarmed[number]
+        if not alarmed.any():
+            continue
+        names = dict.fromkeys(
+            encoder.names[encoder.column_of[int(p) % series]] for p in np.flatnonzero(alarmed)
+        )
+        segment = f"{feature}={value}"
+        found.append(
+            Signal(
+                key=f"drift/{model}/{version}/{segment}/",
+                kind="drift",
+                model=model,
+                version=version,
+                segment=segment,
+                severity="info",
+                title=f"Inputs have changed where {feature} is {value}: {', '.join(names)}",
+                since=None,
+                features=tuple(Contribution(n, 1.0 / len(names), "has moved") for n in names),
+                size=None,
+                rule="block CUSUMs of normal scores against the segment's first rows",
+                guarantee=_guarantee(watch),
+                examples=(),
+                advice=_DRIFT_ADVICE,
+                assumptions=watch.assumptions,
+            )
+        )
+    return found
+
+
+def _contributions(ranked: list[_Found]) -> tuple[Contribution, ...]:
+    best: dict[str, _Found] = {}
+    for item in ranked:
+        best.setdefault(item.name, item)
+    total = sum(item.weight for item in best.values()) or 1.0
+    return tuple(
+        Contribution(item.name, item.weight / total, item.detail)
+        for item in list(best.values())[:_MOST]
+    )
+
+
+def _listed(ranked: list[_Found]) -> str:
+    names = list(dict.fromkeys(item.name for item in ranked))
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
+
+
+def _earliest(ranked: list[_Found]) -> float | None:
+    """When it began, by what speaks the loudest; the others are less sure."""
+    return next((item.since for item in ranked if item.since is not None), None)
+
+
+def _guarantee(watch: ModelWatch) -> str:
+    rows = watch.options.run_length
+    return (
+        f"on average at most one false alarm in {rows:,.0f} rows, of all features, rules and "
+        "segments of the model together"
+    )
+
+
+def _divergence(rate: float, null: float) -> float:
+    """Kullback-Leibler divergence of a share from the null's, in nats."""
+    rate = min(max(rate, 1e-12), 1.0 - 1e-12)
+    return rate * math.log(rate / null) + (1.0 - rate) * math.log((1.0 - rate) / (1.0 - null))

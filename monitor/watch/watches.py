@@ -1,0 +1,235 @@
+"""All models that are watched: which baseline each has, what it learns, and what is wrong now."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from monitor.baseline.builder import Builder
+from monitor.baseline.model import Baseline
+from monitor.codecs import Table
+from monitor.config.model import Config
+from monitor.errors import UnderstudyError
+from monitor.feedback.store import Joined, Prediction
+from monitor.findings.finding import Signal
+from monitor.record import OK, ROLE_PRIMARY, Record
+from monitor.watch.signals import signals_of
+from monitor.watch.summary import summary_of
+from monitor.watch.watch import ModelWatch, Options
+
+log = logging.getLogger(__name__)
+
+ModelKey = tuple[str, str]
+"""(model, version)"""
+FOLDER = "baselines"
+"""In the state directory: what was learned from live rows."""
+
+
+class Watches:
+    """``champion`` is the arm whose answers are looked at; the inputs are those of all requests."""
+
+    def __init__(self, config: Config) -> None:
+        self.champion = ""
+        self.offer: Callable[[Prediction], None] | None = None
+        """Where predictions go that may get a label."""
+        self.options = Options()
+        self.watches: dict[ModelKey, ModelWatch] = {}
+        self.learning: dict[ModelKey, Builder] = {}
+        self.errors: dict[ModelKey, str] = {}
+        """Why a model that should be watched is not."""
+        self._learn = 0
+        self._folder = Path()
+        self._sources: dict[ModelKey, str] = {}
+        """By model: what its watch was made of."""
+        self.configure(config)
+
+    def configure(self, config: Config) -> None:
+        """Go on under another configuration; a watch whose baseline and options stay as they are
+        keeps what it knows."""
+        monitoring = config.monitoring
+        self.champion = config.champion.name
+        self.options = Options(
+            monitoring.run_length,
+            monitoring.smallest_shift,
+            monitoring.smallest_rate,
+            monitoring.window,
+            tuple(monitoring.segments),
+            monitoring.max_segments,
+            monitoring.stale,
+        )
+        self._learn = monitoring.learn
+        self._folder = Path(config.state_dir) / FOLDER
+        wanted = {(m.name, m.version): m.baseline for m in config.models}
+        if not monitoring.enabled:
+            wanted = {}
+        for gone in [key for key in self.watches if key not in wanted]:
+            self._drop(gone)
+        self.learning = {key: b for key, b in self.learning.items() if key in wanted}
+        self.errors.clear()
+        for key, file in wanted.items():
+            try:
+                self._prepare(key, file)
+            except UnderstudyError as error:
+                self.errors[key] = str(error)
+                log.error("model %r is not watched: %s", key[0], error)
+                self._drop(key)
+
+    def _prepare(self, key: ModelKey, file: str | None) -> None:
+        path = Path(file) if file is not None else self._learned(key)
+        if file is None and not path.exists():
+            self._drop(key)
+            if self._learn and key not in self.learning:
+                self.learning[key] = Builder(model=key[0], model_version=key[1], source="live")
+            return
+        baseline = Baseline.load(path)
+        baseline.check(*key)
+        self._begin(key, baseline)
+
+    def _begin(self, key: ModelKey, baseline: Baseline) -> None:
+        source = _fingerprint(baseline, self.options)
+        self.learning.pop(key, None)
+        if self._sources.get(key) != source:
+            self.watches[key] = ModelWatch(baseline, self.options)
+            self._sources[key] = source
+
+    def _drop(self, key: ModelKey) -> None:
+        self.watches.pop(key, None)
+        self._sources.pop(key, None)
+
+    def _learned(self, key: ModelKey) -> Path:
+        name = "-".join("".join(c if c.isalnum() else "_" for c in part) for part in key)
+        digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:8]
+        return self._folder / f"{name}-{digest}.json"
+
+    # Rows ---------------------------------------------------------------------------------------
+
+    def take(
+        self, key: ModelKey, record: Record, arm: str, of_request: object, answer: object
+    ) -> None:
+        """Take a record of a model that is watched or learned from; others are left alone."""
+        if record.role != ROLE_PRIMARY:
+            return
+        watch = self.watches.get(key)
+        learning = None if watch is not None else self.learning.get(key)
+        if watch is None and learning is None:
+            return
+        if not isinstance(of_request, Table):
+            if watch is not None:
+                watch.undecodable(True)
+            return
+        names: tuple[str, ...] = ()
+        answers: list[object] = []
+        if (
+            arm == self.champion
+            and record.outcome == OK
+            and isinstance(answer, Table)
+            and answer.rows == of_request.rows
+        ):
+            names, answers = answer.names, answer.values
+        if watch is not None:
+            watch.undecodable(False)
+            watch.take(
+                of_request.names,
+                of_request.values,
+                names,
+                answers,
+                record.request_id,
+                record.started,
+                of_request.rows,
+            )
+        elif learning is not None and names:
+            learning.add_rows(of_request.names, of_request.values, names, answers, record.started)
+            if learning.rows >= self._learn:
+                self._learn_from(key, learning)
+
+    def _learn_from(self, key: ModelKey, builder: Builder) -> None:
+        baseline = builder.finish()
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            baseline.save(self._learned(key))
+        except (OSError, UnderstudyError) as error:
+            # It is in force all the same; after a restart it is learned anew.
+            log.error("the baseline of %r could not be saved: %s", key[0], error)
+        log.info("the baseline of %r was learned from %d rows", key[0], baseline.rows)
+        self._begin(key, baseline)
+
+    def take_label(self, joined: Joined) -> None:
+        """A label or reward has come for a prediction."""
+
+    def relearn(self, key: ModelKey) -> bool:
+        """Take the next rows as the new normal. False where nothing is learned from live rows."""
+        if not self._learn:
+            return False
+        self._learned(key).unlink(missing_ok=True)
+        self._drop(key)
+        self.learning[key] = Builder(model=key[0], model_version=key[1], source="live")
+        return True
+
+    def baseline(self, key: ModelKey) -> Baseline | None:
+        """What a model is compared with at present."""
+        watch = self.watches.get(key)
+        return watch.baseline if watch is not None else None
+
+    # Findings -----------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Evaluate the rows that wait for others."""
+        for watch in self.watches.values():
+            watch.flush()
+
+    def signals(self, now: float) -> list[Signal]:
+        """What is wrong at ``now``, unix seconds."""
+        found: list[Signal] = []
+        for (model, version), watch in self.watches.items():
+            found += signals_of(watch, model, version, now)
+        return found
+
+    def summary(self) -> list[dict[str, Any]]:
+        """Every model that should be watched, and what is known of it, as JSON."""
+        found: list[dict[str, Any]] = []
+        for (model, version), watch in self.watches.items():
+            found.append({"model": model, "version": version, **summary_of(watch)})
+        for (model, version), builder in self.learning.items():
+            learned = {"rows": builder.rows, "wanted": self._learn}
+            found.append({"model": model, "version": version, "learning": learned})
+        for (model, version), error in self.errors.items():
+            found.append({"model": model, "version": version, "error": error})
+        return found
+
+    # State --------------------------------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON. Baselines have files of their own; what is being learned is not kept."""
+        return {
+            "watches": [
+                {
+                    "model": model,
+                    "version": version,
+                    "source": self._sources[model, version],
+                    "state": watch.to_dict(),
+                }
+                for (model, version), watch in self.watches.items()
+            ]
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over a saved state, as far as it is of the same baselines and options."""
+        for item in state.get("watches", ()):
+            key = (str(item["model"]), str(item["version"]))
+            watch = self.watches.get(key)
+            if watch is None or item["source"] != self._sources.get(key):
+                continue
+            try:
+                watch.restore(item["state"])
+            except (KeyError, TypeError, ValueError, IndexError) as error:
+                log.error("model %r: what was known of it cannot be used: %r", key[0], error)
+                self.watches[key] = ModelWatch(watch.baseline, self.options)
+
+
+def _fingerprint(baseline: Baseline, options: Options) -> str:
+    data = json.dumps([baseline.to_dict(), repr(options)], sort_keys=True, default=str)
+    return hashlib.sha256(data.encode()).hexdigest()[:16]

@@ -1,0 +1,148 @@
+"""The last rows as coarse counts: what the newest values look like, in a few bytes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monitor.baseline.model import CategoryProfile, NumericProfile
+from monitor.watch.encoder import MISSING, WIDTH, Encoder
+
+GROUPS = 32
+"""Groups of neighbouring buckets that hold about the same share of the baseline each."""
+_ABSENT = GROUPS
+_SLOTS = GROUPS + 1
+
+
+class Window:
+    """Counts of the last ``rows`` to ``2 * rows`` rows, by series and group.
+
+    Two slots take turns, so that nothing has to be remembered of single rows.
+    """
+
+    def __init__(self, encoder: Encoder, rows: int) -> None:
+        self._encoder = encoder
+        self.limit = rows
+        series = len(encoder.series)
+        self.groups: NDArray[np.int64] = np.full((series, WIDTH), _ABSENT, np.int64)
+        self.uppers: list[list[float]] = []
+        """Upper ends of the groups of a numeric series; empty for categories."""
+        self.labels: list[list[str]] = []
+        """Names of the groups of a categorical series; empty for numbers."""
+        for number, profile in enumerate(encoder.profiles):
+            groups = _grouped(encoder.counts[number])
+            self.groups[number, :MISSING] = groups
+            self.uppers.append(_uppers(profile, groups))
+            self.labels.append(_labels(profile))
+        self.baseline: NDArray[np.float64] = np.zeros((series, GROUPS))
+        for number in range(series):
+            self.baseline[number] = np.bincount(
+                self.groups[number, :MISSING],
+                weights=encoder.counts[number],
+                minlength=GROUPS,
+            )
+        self._now: NDArray[np.int64] = np.zeros((series, _SLOTS), np.int64)
+        self._before = self._now.copy()
+        self._rows = 0
+        self._offsets = np.arange(series, dtype=np.int64)[:, None] * _SLOTS
+
+    def add(self, counted: NDArray[np.int64], rows: int) -> None:
+        """Add the counts of a batch by code, of shape (S, WIDTH)."""
+        places = (self.groups + self._offsets).ravel()
+        flat = np.bincount(places, weights=counted.ravel(), minlength=self._now.size)
+        self._now += flat.reshape(self._now.shape).astype(np.int64)
+        self._rows += rows
+        if self._rows >= self.limit:
+            self._before = self._now
+            self._now = np.zeros_like(self._now)
+            self._rows = 0
+
+    def counts(self) -> NDArray[np.int64]:
+        """Counts by group, of shape (S, GROUPS), without missing values."""
+        both: NDArray[np.int64] = (self._now + self._before)[:, :GROUPS]
+        return both
+
+    def missing(self) -> NDArray[np.int64]:
+        """Missing values by series, of shape (S,)."""
+        both: NDArray[np.int64] = (self._now + self._before)[:, _ABSENT]
+        return both
+
+    def middle(self, series: int) -> tuple[float, float] | None:
+        """Medians of the baseline and of the window, to a group's width; None for categories and
+        where there is nothing."""
+        uppers = self.uppers[series]
+        counts = self.counts()[series]
+        if not uppers or not counts.sum():
+            return None
+        return _median(uppers, self.baseline[series]), _median(uppers, counts)
+
+    def commonest(self, series: int) -> tuple[str, float, float] | None:
+        """The category whose share has changed most, with its shares in the baseline and now."""
+        labels = self.labels[series]
+        counts = self.counts()[series].astype(np.float64)
+        if not labels or not counts.sum():
+            return None
+        before = self.baseline[series] / max(self.baseline[series].sum(), 1.0)
+        now = counts / counts.sum()
+        place = int(np.argmax(np.abs(now - before)))
+        label = labels[place] if place < len(labels) else "other"
+        return label, float(before[place]), float(now[place])
+
+    def clear(self) -> None:
+        """Begin anew."""
+        self._now[:] = 0
+        self._before[:] = 0
+        self._rows = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "now": self._now.tolist(),
+            "before": self._before.tolist(),
+            "rows": self._rows,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Undo :meth:`to_dict`. Raises KeyError, TypeError or ValueError for another shape."""
+        now = np.array(state["now"], np.int64)
+        before = np.array(state["before"], np.int64)
+        if now.shape != self._now.shape or before.shape != self._now.shape:
+            raise ValueError("windows of other series")
+        self._now, self._before, self._rows = now, before, int(state["rows"])
+
+
+def _grouped(counts: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Group of each bucket."""
+    held = np.flatnonzero(counts)
+    if len(held) <= GROUPS:
+        # Each bucket that holds anything is a group; an empty one goes with the next.
+        groups = np.searchsorted(held, np.arange(len(counts)))
+        return np.minimum(groups, max(0, len(held) - 1)).astype(np.int64)
+    total = counts.sum()
+    middle = np.cumsum(counts) - counts / 2.0
+    places: NDArray[np.int64] = np.minimum((middle / total * GROUPS).astype(np.int64), GROUPS - 1)
+    return places
+
+
+def _uppers(profile: NumericProfile | CategoryProfile, groups: NDArray[np.int64]) -> list[float]:
+    if isinstance(profile, CategoryProfile):
+        return []
+    ends = [*profile.edges.tolist(), profile.maximum]
+    uppers: dict[int, float] = {}
+    for bucket, end in enumerate(ends):
+        uppers[int(groups[bucket])] = end
+    return [uppers[group] for group in sorted(uppers)]
+
+
+def _labels(profile: NumericProfile | CategoryProfile) -> list[str]:
+    if isinstance(profile, NumericProfile):
+        return []
+    ranked = sorted(profile.counts.items(), key=lambda item: (-item[1], item[0]))
+    return [name for name, _ in ranked[: GROUPS - 1]]
+
+
+def _median(uppers: list[float], counts: NDArray[Any]) -> float:
+    place = int(np.searchsorted(np.cumsum(counts), counts.sum() / 2.0))
+    return float(uppers[min(place, len(uppers) - 1)])

@@ -1,0 +1,63 @@
+"""Runs of one value and repeated rows."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from monitor.quality.repeats import REMEMBERED, Repeats, Runs, longest_by_chance
+
+CELLS = st.sampled_from([0.0, 1.0, 2.0, math.nan])
+
+
+def plain(rows: list[tuple[float, float]]) -> list[int]:
+    """Lengths of the last runs, counted one by one."""
+    lengths = []
+    for column in range(2):
+        length = 0
+        for position in range(len(rows) - 1, -1, -1):
+            if rows[position][column] != rows[-1][column]:
+                break
+            length += 1
+        lengths.append(length)
+    return lengths
+
+
+@given(st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=30), st.integers(1, 7))
+def test_runs_are_those_of_a_count_by_hand_however_they_are_cut(
+    rows: list[tuple[float, float]], cut: int
+) -> None:
+    runs = Runs(2)
+    for start in range(0, len(rows), cut):
+        found = runs.update(np.array(rows[start : start + cut]))
+    assert found.tolist() == plain(rows)
+    again = Runs(2)
+    again.restore(runs.to_dict())
+    assert again.update(np.array([rows[-1]])).tolist() == runs.update(np.array([rows[-1]])).tolist()
+
+
+def test_the_longest_run_by_chance_matches_a_simulation() -> None:
+    # 200 streams, each long enough that half of them or so have a run of that length.
+    rng = np.random.default_rng(5)
+    rows = 20_000
+    limit = longest_by_chance(0.5, 20.0 * rows)
+    seen = 0
+    for _ in range(200):
+        coins = rng.integers(0, 2, rows)
+        changes = np.flatnonzero(np.diff(coins)) + 1
+        seen += int(np.diff(np.concatenate([[0], changes, [rows]])).max()) > limit
+    # At most one stream in twenty: 40 of 200 would be a probability below 1e-12.
+    assert seen < 40
+    assert longest_by_chance(1.0, 100.0) > 10**9
+    assert longest_by_chance(0.0, 100.0) == 3
+
+
+def test_a_repeated_row_is_known_for_a_while() -> None:
+    repeats = Repeats()
+    assert repeats.update([1, 2, 1, 3]).tolist() == [0, 0, 1, 0]
+    assert repeats.update([2]).tolist() == [1]
+    repeats.update(list(range(100, 100 + REMEMBERED)))
+    assert repeats.update([1]).tolist() == [0]

@@ -94,3 +94,7 @@ class BaselineError(UnderstudyError):
     """A baseline, or data for one, that cannot be used; the message names file and fault."""
 
     exit_code = 2
+
+
+class DeliveryError(UnderstudyError):
+    """A notification that could not be delivered; the message says to where and why, no secrets."""

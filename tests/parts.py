@@ -22,6 +22,7 @@ PACKAGES = {
     "prometheus": ("prometheus",),
     "promtool": ("prometheus",),
     "nginx": ("nginx", "nginx-common"),
+    "prometheus-alertmanager": ("prometheus-alertmanager",),
     "wrk": ("wrk", "libluajit-5.1-2", "libluajit-5.1-common"),
 }
 _PLACES = ("usr/bin", "usr/sbin", "bin", "sbin")

@@ -1,0 +1,127 @@
+"""The part of the configuration that says who is told of findings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from monitor.config.fields import File, Name, Url, Variable
+from monitor.config.section import Section
+from monitor.config.units import Seconds
+
+LabelName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$", examples=["team"])]
+LabelValue = Annotated[str, Field(min_length=1, max_length=128, examples=["pricing"])]
+
+OWN_LABELS = frozenset(("alertname", "model", "version", "segment", "kind", "severity", "key"))
+"""Labels of alerts that are set here and not by the configuration."""
+MAX_CHANNELS = 20
+RESEND_SECONDS = 60.0
+
+
+class NotifyTls(Section):
+    """How the certificate of a receiver is checked."""
+
+    ca: File | None = None
+    """PEM file of the authorities to trust; by default the system's."""
+    verify: bool = True
+    """False accepts any certificate: for tests only."""
+
+
+class Notification(Section):
+    """A channel: somebody who is told when a finding opens, changes and closes."""
+
+    kind: Literal["alertmanager", "webhook", "slack"]
+    """`alertmanager` speaks its API of version 2, `webhook` sends JSON, `slack` sends messages as
+    Slack, Mattermost and Rocket.Chat take them."""
+    name: Name | None = None
+    """What metrics and logs call it; by default its kind. Needed when a kind stands twice."""
+    url: Url | None = None
+    """Where to send. For alertmanager its root, as in http://127.0.0.1:9093."""
+    url_env: Variable | None = None
+    """Name of the environment variable that holds the url, where the url is a secret itself."""
+    secret_env: Variable | None = None
+    """webhook: name of the environment variable that holds the key with which requests are signed
+    (HMAC-SHA256)."""
+    token_env: Variable | None = None
+    """alertmanager and webhook: name of the environment variable that holds a bearer token."""
+    severity: Literal["info", "warning", "critical"] = "warning"
+    """Findings below that are not told here."""
+    repeat: Seconds | None = None
+    """webhook and slack: remind of a finding that stays open, and that nobody has acknowledged,
+    after that time; by default never."""
+    resend: Seconds | None = None
+    """alertmanager: how often open findings are sent again; by default 60 s. Alertmanager takes
+    them for resolved when nothing comes for four times as long."""
+    timeout: Seconds = 10.0
+    """How long a receiver may take, from the connection to the answer."""
+    labels: dict[LabelName, LabelValue] = Field(
+        default={}, max_length=20, examples=[{"team": "pricing"}]
+    )
+    """alertmanager and webhook: labels to add."""
+    link: Url | None = None
+    """Where people reach the control address, for links in messages."""
+    tls: NotifyTls | None = None
+    """How to check the certificate of an https url."""
+
+    @property
+    def label(self) -> str:
+        """What metrics and logs call it."""
+        return self.name or self.kind
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Notification:
+        if (self.url is None) == (self.url_env is None):
+            raise ValueError("give either url or url_env")
+        for name, kinds in _ONLY_FOR.items():
+            if getattr(self, name) and self.kind not in kinds:
+                raise ValueError(f"{name} is for {' and '.join(kinds)}, not for {self.kind}")
+        own = OWN_LABELS & set(self.labels)
+        if own:
+            raise ValueError(f"labels: {sorted(own)[0]} is set by Understudy itself")
+        if self.tls is not None and self.url is not None and not self.url.startswith("https:"):
+            raise ValueError("tls is given, but the url is not https")
+        return self
+
+
+_ONLY_FOR = {
+    "secret_env": ("webhook",),
+    "token_env": ("alertmanager", "webhook"),
+    "repeat": ("webhook", "slack"),
+    "resend": ("alertmanager",),
+    "labels": ("alertmanager", "webhook"),
+}
+
+
+def _named(channels: list[Notification]) -> list[Notification]:
+    labels = [channel.label for channel in channels]
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    if twice:
+        raise ValueError(f"two channels are called {twice[0]!r}: give them different names")
+    return channels
+
+
+Notify = Annotated[list[Notification], AfterValidator(_named), Field(max_length=MAX_CHANNELS)]
+"""The channels, in any order."""
+
+
+def resolved(channels: Sequence[Notification], absolute: Callable[[str], str]) -> list[Any]:
+    """The channels with file names made absolute."""
+    return [
+        channel.model_copy(update={"tls": channel.tls.model_copy(update={"ca": absolute(ca)})})
+        if channel.tls is not None and (ca := channel.tls.ca) is not None
+        else channel
+        for channel in channels
+    ]
+
+
+def missing_variables(channels: Sequence[Notification]) -> list[tuple[str, str]]:
+    """Problems ``(path, message)`` for environment variables that are named and not set."""
+    return [
+        (f"notify[{number}].{field}", f"the environment variable {variable} is not set")
+        for number, channel in enumerate(channels)
+        for field in ("url_env", "secret_env", "token_env")
+        if (variable := getattr(channel, field)) and not os.environ.get(variable)
+    ]

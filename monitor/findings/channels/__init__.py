@@ -1,0 +1,1 @@
+"""The ways in which people and systems are told of findings."""

@@ -1,0 +1,53 @@
+"""JSON to any URL, signed if there is a key.
+
+The signature is HMAC-SHA256 over ``<timestamp>.<body>``, where the timestamp is that of the header
+beside it: a receiver that refuses old ones cannot be sent the same twice by somebody who listened.
+"""
+
+from __future__ import annotations
+
+import hmac
+from hashlib import sha256
+
+import orjson
+
+from monitor.findings.channels.messages import Message, MessageChannel
+from monitor.findings.words import headline, moment
+
+SIGNATURE = "X-Understudy-Signature"
+TIMESTAMP = "X-Understudy-Timestamp"
+DELIVERY = "X-Understudy-Delivery"
+EVENT = "X-Understudy-Event"
+
+
+def signature(key: bytes, timestamp: str, body: bytes) -> str:
+    """``sha256=`` and the hexadecimal digest."""
+    return "sha256=" + hmac.new(key, timestamp.encode() + b"." + body, sha256).hexdigest()
+
+
+class Webhook(MessageChannel):
+    """The finding and what happened to it."""
+
+    def render(self, message: Message, now: float) -> tuple[bytes, dict[str, str]]:
+        """Body and headers. Raises DeliveryError when the key is not in the environment: nothing
+        is sent unsigned then."""
+        finding = message.finding
+        link = self.config.link
+        document = {
+            "version": 1,
+            "event": message.event,
+            "delivery": message.delivery,
+            "time": moment(now),
+            "text": headline(message.event, finding),
+            "change": finding.change,
+            "labels": dict(self.config.labels),
+            "link": f"{link.rstrip('/')}/v1/findings/{finding.id}" if link else None,
+            "finding": finding.to_dict(),
+        }
+        body = orjson.dumps(document)
+        stamp = str(int(now))
+        headers = {EVENT: message.event, DELIVERY: message.delivery, TIMESTAMP: stamp}
+        if self.config.secret_env:
+            key = self.variable(self.config.secret_env).encode()
+            headers[SIGNATURE] = signature(key, stamp, body)
+        return body, headers

@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 
 from monitor import __version__
 from monitor.evaluation.plane import BREAKER_STATES, NOT_SENT, Plane
+from monitor.metrics.drift import drift_families
 from monitor.metrics.experiments import experiment_families, feedback_families
 from monitor.metrics.families import (
     SERIES_LABELS,
@@ -69,6 +70,8 @@ class PlaneCollector(Collector):
         yield from self._evaluation()
         yield from self._service(snapshot)
         yield from experiment_families(self._plane, snapshot)
+        if self._plane.pipeline.judge is not None:
+            yield from drift_families(self._plane.pipeline.judge)
         if self._plane.feedback is not None:
             yield from feedback_families(self._plane.feedback)
 

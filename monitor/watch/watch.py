@@ -88,6 +88,8 @@ class ModelWatch:
         self.longest = np.array(
             [_longest(encoder, number, repeats) for number in range(columns)], np.int64
         )
+        self.violations: NDArray[np.int64] = np.zeros(len(self.rules), np.int64)
+        """How many rows have broken each rule."""
         self.repeats = Repeats()
         self.window = Window(encoder, options.window)
         self.segments = Segments(encoder, options, options.run_length / _SHARES["segments"])
@@ -170,6 +172,7 @@ class ModelWatch:
         shifted = self.cusum.update(scores)
         broken = self._broken(found, batch)
         failing = self.rates.update(broken)
+        self.violations += np.nansum(broken, axis=0).astype(np.int64)
         standard = (broken - self.rates.null) / np.sqrt(self.rates.null * (1.0 - self.rates.null))
         self.history.update(np.concatenate([scores, standard], axis=1), times)
         self.shifts.update(shifted, scores, self.rows)
@@ -269,6 +272,7 @@ class ModelWatch:
             "window": self.window.to_dict(),
             "segments": self.segments.to_dict(),
             "added": self.added,
+            "violations": self.violations.tolist(),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -284,6 +288,7 @@ class ModelWatch:
         self.runs.restore(state["runs"])
         self.window.restore(state["window"])
         self.segments.restore(state["segments"])
+        self.violations = np.array(state["violations"], np.int64).reshape(len(self.rules))
         self.rows = int(state["rows"])
         self.newest = float(state["newest"])
         self.longest_gap = float(state["longest_gap"])

@@ -1,0 +1,59 @@
+"""Families about silent failure: how far inputs and predictions are from the baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client.core import Metric
+
+from monitor.metrics.families import counter, gauge
+from monitor.watch.judge import Judge
+from monitor.watch.summary import psi_of
+
+_OF_MODEL = ("model", "version")
+
+
+def drift_families(judge: Judge) -> Iterator[Metric]:
+    """Label values are names of the baseline's columns and words of closed lists."""
+    scores: list[tuple[list[str], float]] = []
+    detected: list[tuple[list[str], float]] = []
+    violations: list[tuple[list[str], float]] = []
+    rows: list[tuple[list[str], float]] = []
+    for (model, version), watch in judge.watches.watches.items():
+        encoder = watch.encoder
+        series = len(encoder.series)
+        statistic = watch.cusum.evidence().statistic
+        alarmed = watch.shifts.alarmed
+        columns = dict.fromkeys(encoder.names, 0.0)
+        for number, (name, psi) in enumerate(zip(encoder.series, psi_of(watch), strict=True)):
+            scores.append(([model, version, name, "location"], float(statistic[number])))
+            scores.append(([model, version, name, "spread"], float(statistic[series + number])))
+            if psi is not None:
+                scores.append(([model, version, name, "psi"], psi))
+            if alarmed[number] or alarmed[series + number]:
+                columns[encoder.names[encoder.column_of[number]]] = 1.0
+        detected += [([model, version, name], value) for name, value in columns.items()]
+        violations += [
+            ([model, version, rule.feature, str(rule.rule)], float(count))
+            for rule, count in zip(watch.rules, watch.violations.tolist(), strict=True)
+        ]
+        rows.append(([model, version], float(watch.rows)))
+    yield gauge(
+        "drift_score",
+        "Distance from the baseline: location and spread alarm at 1, psi is for people.",
+        (*_OF_MODEL, "feature", "method"),
+        scores,
+    )
+    yield gauge(
+        "drift_detected",
+        "1 while a feature or prediction is found to have drifted.",
+        (*_OF_MODEL, "feature"),
+        detected,
+    )
+    yield counter(
+        "feature_violations",
+        "Rows that break a quality rule.",
+        (*_OF_MODEL, "feature", "rule"),
+        violations,
+    )
+    yield counter("watched_rows", "Rows compared with the baseline.", _OF_MODEL, rows)

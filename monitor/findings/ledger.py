@@ -27,6 +27,7 @@ from monitor.findings.silences import Silence, Silences
 
 MORE = "findings"
 """The room of findings that sum up others."""
+_MAX_TOTALS = 1000
 _LATEST = 253402300799.0  # the end of the year 9999
 
 
@@ -55,6 +56,8 @@ class Findings:
         """Findings opened, by (model, kind)."""
         self.reopened = 0
         self.number = 0
+        self.revision = 0
+        """Changes of this object's own."""
         self._shelf = Shelf(self.limits.history)
         self._hidden: dict[str, dict[str, Hidden]] = {}
         """By room and model."""
@@ -225,7 +228,10 @@ class Findings:
             self._shelf.set_closed(replace(last, dismissed=False))
         self.number += 1
         stamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%S")
-        self.totals[signal.model, signal.kind] += 1
+        key = signal.model, signal.kind
+        # Models are those of the configuration; in case a room takes them from elsewhere.
+        known = key in self.totals or len(self.totals) < _MAX_TOTALS
+        self.totals[key if known else ("other", signal.kind)] += 1
         new = Finding(
             f"{stamp}-{self.number}", room, signal, signal, now, now, now, silenced_until=until
         )
@@ -284,12 +290,14 @@ class Findings:
         """
         now = _time(now)
         silence = self.silences.add(pattern, until, who, why, now)
+        self.revision += 1
         self._hush(now)
         return silence
 
     def end_silence(self, id_: str, now: float) -> Silence:
         """Raises UnknownFindingError."""
         silence = self.silences.end(id_)
+        self.revision += 1
         self._hush(_time(now))
         return silence
 
@@ -323,6 +331,7 @@ class Findings:
         return self._shelf.change(finding, "closed", now, reason)
 
     def _tell(self, changes: list[Change]) -> list[Change]:
+        self.revision += len(changes)
         if changes and self.listen is not None:
             self.listen(changes)
         return changes

@@ -91,6 +91,12 @@ class FindingsRoom:
 
     # Keeping ------------------------------------------------------------------------------------
 
+    @property
+    def version(self) -> tuple[int, int]:
+        """Another one as soon as something has happened that the saved state should know of."""
+        told = sum(sum(one.outcomes.values()) for one in self.notifier.channels.values())
+        return self.findings.revision, told
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-able, for the saved state of the service."""
         return {

@@ -1,0 +1,198 @@
+"""Findings over the API: to see them, to take note of them, to silence them."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, FastAPI, Path, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from monitor.api.answers import Refused, answer, changing, refusal
+from monitor.api.records import recent
+from monitor.api.security import refuse_records
+from monitor.errors import FindingError, FindingStateError, UnknownFindingError
+from monitor.evaluation.plane import Plane
+from monitor.findings.finding import Finding, rank
+from monitor.findings.room import FindingsRoom
+from monitor.findings.silences import LONGEST_SECONDS, MAX_PATTERN, Silence
+from monitor.findings.words import moment
+
+_Id = Annotated[str, Path(max_length=64, examples=["20261123T221530-7"])]
+
+
+class Note(BaseModel):
+    """Who, and why: it stays with the finding."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    who: str = Field(min_length=1, max_length=256, examples=["ada@example.org"])
+    why: str = Field(default="", max_length=2000, examples=["the sensor was replaced"])
+
+
+class Closing(Note):
+    """Why a finding that lasts is closed."""
+
+    new_normal: bool = Field(
+        default=False,
+        description="It will be like this from now on: the model's watch takes a new baseline.",
+    )
+
+
+class NewSilence(Note):
+    """Of which findings nobody is to be told, and for how long."""
+
+    pattern: str = Field(
+        min_length=1,
+        max_length=MAX_PATTERN,
+        description="Of the finding's key; `*` stands for any text, `?` for one character.",
+        examples=["drift/delays/*"],
+    )
+    seconds: float = Field(gt=0, le=LONGEST_SECONDS, examples=[3600])
+
+
+def add_findings(app: FastAPI, plane: Plane, room: FindingsRoom) -> None:
+    """Everything below /v1/findings and /v1/silences."""
+    findings = APIRouter(prefix="/v1/findings", tags=["findings"])
+    _show(findings, plane, room)
+    _change(findings, plane, room)
+    app.include_router(findings)
+    silences = APIRouter(prefix="/v1/silences", tags=["findings"])
+    _silences(silences, plane, room)
+    app.include_router(silences)
+
+    @app.exception_handler(UnknownFindingError)
+    async def unknown(_: Request, error: UnknownFindingError) -> Response:
+        return refusal(404, str(error))
+
+    @app.exception_handler(FindingStateError)
+    async def impossible(_: Request, error: FindingStateError) -> Response:
+        return refusal(409, str(error))
+
+    @app.exception_handler(FindingError)
+    async def invalid(_: Request, error: FindingError) -> Response:
+        return refusal(422, str(error))
+
+
+def document(finding: Finding, now: float) -> dict[str, Any]:
+    """A finding as the API shows it: times are unix seconds, and what people read beside them."""
+    return {
+        **finding.to_dict(),
+        "silent": finding.open and finding.silent(now),
+        "age_seconds": max(
+            0.0, (now if finding.closed is None else finding.closed) - finding.opened
+        ),
+        "opened_at": moment(finding.opened),
+        "since_at": moment(finding.signal.since) if finding.signal.since is not None else None,
+        "links": {
+            "self": f"/v1/findings/{finding.id}",
+            "records": f"/v1/findings/{finding.id}/records",
+        },
+    }
+
+
+def _show(router: APIRouter, plane: Plane, room: FindingsRoom) -> None:
+    ledger = room.findings
+
+    @router.get("")
+    async def list_(
+        state: Annotated[Literal["open", "closed", "all"], Query(description="Which.")] = "open",
+        model: Annotated[str | None, Query(max_length=256, description="Of one model.")] = None,
+        severity: Annotated[
+            Literal["info", "warning", "critical"], Query(description="At least.")
+        ] = "info",
+        limit: Annotated[int, Query(ge=1, le=2000, description="How many at most.")] = 100,
+    ) -> Response:
+        """Findings: open ones first, the worst in front, then closed ones, the last one in front.
+        `open` counts all that are open, by severity."""
+        now = time.time()
+        found = {"open": ledger.open, "closed": ledger.closed, "all": ledger.all}[state]()
+        chosen = [
+            finding
+            for finding in found
+            if model in (None, finding.signal.model) and finding.severity >= rank(severity)
+        ]
+        counts = {"critical": 0, "warning": 0, "info": 0}
+        for finding in ledger.open():
+            counts[finding.signal.severity] += 1
+        return answer(
+            {
+                "findings": [document(finding, now) for finding in chosen[:limit]],
+                "matching": len(chosen),
+                "open": counts,
+                "forgotten": ledger.forgotten,
+                "channels": room.notifier.summary(),
+            }
+        )
+
+    @router.get("/{id}")
+    async def show(id: _Id) -> Response:
+        """One finding: what, since when, how large, which features, and what to look at next."""
+        return answer(document(ledger.find(id), time.time()))
+
+    @router.get("/{id}/records")
+    async def records(
+        id: _Id,
+        request: Request,
+        raw: Annotated[
+            bool, Query(description="With the payloads, as far as rules allow.")
+        ] = False,
+    ) -> Response:
+        """The finding's example requests, as `/v1/records` shows them, as far as they are still
+        kept. Needs the bearer token when the API is open to other machines."""
+        refused = refuse_records(plane.settings, request.headers)
+        if refused is not None:
+            raise Refused(*refused)
+        wanted = ledger.find(id).signal.examples
+        kept = recent(plane, plane.settings.keep, raw) if wanted else []
+        found = [record for record in kept if record["request_id"] in wanted]
+        have = {record["request_id"] for record in found}
+        return answer({"records": found, "gone": [one for one in wanted if one not in have]})
+
+
+def _change(router: APIRouter, plane: Plane, room: FindingsRoom) -> None:
+    change = changing(plane)
+
+    @router.post("/{id}/acknowledge", dependencies=change)
+    async def acknowledge(id: _Id, note: Note) -> Response:
+        """Somebody looks after it: no reminders any more, until it gets worse."""
+        return answer(document(room.acknowledge(id, note.who, note.why), time.time()))
+
+    @router.post("/{id}/close", dependencies=change)
+    async def close(id: _Id, closing: Closing) -> Response:
+        """Close it although it lasts. It comes back when it went away and began anew, or when it
+        gets worse."""
+        found = room.close(id, closing.who, closing.why, closing.new_normal)
+        return answer(document(found, time.time()))
+
+
+def _silences(router: APIRouter, plane: Plane, room: FindingsRoom) -> None:
+    change = changing(plane)
+
+    @router.get("")
+    async def list_() -> Response:
+        """The silences in force."""
+        return answer({"silences": [_silence(one) for one in room.silences()]})
+
+    @router.post("", dependencies=change, status_code=201)
+    async def silence(new: NewSilence) -> Response:
+        """Tell nobody of findings whose key fits the pattern, for a while. They open and close all
+        the same."""
+        return answer(_silence(room.silence(new.pattern, new.seconds, new.who, new.why)), 201)
+
+    @router.delete("/{id}", dependencies=change)
+    async def end(id: Annotated[str, Path(max_length=64, examples=["s1"])]) -> Response:
+        """End a silence early."""
+        return answer(_silence(room.end_silence(id)))
+
+
+def _silence(silence: Silence) -> dict[str, Any]:
+    return {
+        "id": silence.id,
+        "pattern": silence.pattern,
+        "until": silence.until,
+        "until_at": moment(silence.until),
+        "who": silence.who,
+        "why": silence.why,
+        "at": silence.at,
+    }

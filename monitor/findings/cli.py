@@ -1,0 +1,272 @@
+"""``understudy findings``: what is wrong, since when, and what people decided about it."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import click
+from rich.console import Console
+from rich.live import Live
+
+from monitor.config.units import seconds as duration
+from monitor.experiments.client import DEFAULT_URL, Client
+from monitor.findings.finding import SEVERITIES
+from monitor.findings.text import page, table
+
+_url = click.option("--url", default=DEFAULT_URL, show_default=True, help="The control address.")
+_json = click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
+_who = click.option("--who", help="Who you are; by default the user's name.")
+_why = click.option("--why", required=True, help="It stays with the finding.")
+_model = click.option("--model", help="Only those of one model.")
+_severity = click.option(
+    "--severity",
+    type=click.Choice(SEVERITIES),
+    default="info",
+    show_default=True,
+    help="Only those that are at least as bad.",
+)
+_CODE = "Exit 1 when something of at least --severity is open."
+
+
+@click.group("findings")
+def findings() -> None:
+    """See what is silently wrong with a model, and say what is known about it.
+
+    Calls that change something take the bearer token from UNDERSTUDY_TOKEN.
+
+    \b
+    Examples:
+      understudy findings list
+      understudy findings show 20261123T221530-7
+      understudy findings ack 20261123T221530-7 --why "the vendor is looking at it"
+      understudy findings close 20261123T221530-7 --new-normal --why "a new sensor"
+      understudy findings silence 'drift/delays/*' --for 2h --why "maintenance"
+    """
+
+
+@findings.command("list")
+@click.option(
+    "--state",
+    type=click.Choice(["open", "closed", "all"]),
+    default="open",
+    show_default=True,
+    help="Which.",
+)
+@_model
+@_severity
+@click.option("--limit", type=click.IntRange(1, 2000), default=100, help="How many at most.")
+@click.option("--exit-code", is_flag=True, help=_CODE)
+@_url
+@_json
+def list_(
+    state: str,
+    model: str | None,
+    severity: str,
+    limit: int,
+    exit_code: bool,
+    url: str,
+    as_json: bool,
+) -> None:
+    """The findings, the worst first.
+
+    \b
+    Examples:
+      understudy findings list --state all --model delays
+      understudy findings list --severity critical --exit-code
+    """
+    client = Client(url)
+    found = _list(client, state, model, severity, limit)
+    if as_json:
+        click.echo(json.dumps(found))
+    elif found["findings"]:
+        Console().print(table(found))
+    else:
+        click.echo("no findings" if state != "open" else "nothing is open")
+    if exit_code:
+        some = found if state == "open" else _list(client, "open", model, severity, 1)
+        raise SystemExit(int(some["matching"] > 0))
+
+
+@findings.command()
+@click.argument("id_", metavar="ID")
+@click.option("--exit-code", is_flag=True, help="Exit 1 when it is open.")
+@_url
+@_json
+def show(id_: str, exit_code: bool, url: str, as_json: bool) -> None:
+    """Everything that is known of finding ID.
+
+    \b
+    Example:
+      understudy findings show 20261123T221530-7
+    """
+    found = Client(url).get(_path(id_))
+    if as_json:
+        click.echo(json.dumps(found))
+    else:
+        Console().print(page(found))
+    if exit_code:
+        raise SystemExit(int(found["state"] == "open"))
+
+
+@findings.command()
+@_model
+@_severity
+@click.option(
+    "--interval",
+    type=click.FloatRange(0.2, 60),
+    default=2.0,
+    show_default=True,
+    help="Seconds between two looks.",
+)
+@click.option("--once", is_flag=True, help="Draw one look and end.")
+@click.option("--exit-code", is_flag=True, help=_CODE + " Of the last look.")
+@_url
+def watch(
+    model: str | None, severity: str, interval: float, once: bool, exit_code: bool, url: str
+) -> None:
+    """See findings open and close, until interrupted.
+
+    \b
+    Example:
+      understudy findings watch --severity warning
+    """
+    client = Client(url)
+    some = False
+    try:
+        with Live(console=Console(), auto_refresh=False) as live:
+            while True:
+                found = _list(client, "all", model, severity, 20)
+                some = any(one["state"] == "open" for one in found["findings"])
+                live.update(table(found), refresh=True)
+                if once:
+                    break
+                time.sleep(interval)
+    except KeyboardInterrupt:
+        click.echo("")
+    if exit_code:
+        raise SystemExit(int(some))
+
+
+@findings.command()
+@click.argument("id_", metavar="ID")
+@_why
+@_who
+@_url
+@_json
+def ack(id_: str, why: str, who: str | None, url: str, as_json: bool) -> None:
+    """Somebody looks after finding ID: no reminders any more, until it gets worse.
+
+    \b
+    Example:
+      understudy findings ack 20261123T221530-7 --why "the vendor is looking at it"
+    """
+    order = {"who": who or _me(), "why": why}
+    found = Client(url).post(_path(id_, "/acknowledge"), order)
+    _said(found, as_json, lambda: f"{found['id']} acknowledged: {found['title']}")
+
+
+@findings.command()
+@click.argument("id_", metavar="ID")
+@click.option("--new-normal", is_flag=True, help="The watch takes a new baseline.")
+@_why
+@_who
+@_url
+@_json
+def close(id_: str, new_normal: bool, why: str, who: str | None, url: str, as_json: bool) -> None:
+    """Close finding ID although it lasts.
+
+    It comes back when it went away and began anew, or when it gets worse.
+
+    \b
+    Example:
+      understudy findings close 20261123T221530-7 --new-normal --why "a new sensor"
+    """
+    order = {"who": who or _me(), "why": why, "new_normal": new_normal}
+    found = Client(url).post(_path(id_, "/close"), order)
+    _said(found, as_json, lambda: f"{found['id']} closed: {found['title']}")
+
+
+@findings.command()
+@click.argument("pattern", required=False)
+@click.option("--for", "how_long", default="1h", show_default=True, help="As in 30m, 2h or 3d.")
+@click.option("--end", metavar="SILENCE", help="End the silence of that name instead.")
+@click.option("--why", default="", help="It stays with the silence.")
+@_who
+@_url
+@_json
+def silence(
+    pattern: str | None,
+    how_long: str,
+    end: str | None,
+    why: str,
+    who: str | None,
+    url: str,
+    as_json: bool,
+) -> None:
+    """Tell nobody of findings whose key fits PATTERN; without PATTERN list the silences.
+
+    `*` stands for any text. The findings open and close all the same.
+
+    \b
+    Examples:
+      understudy findings silence 'drift/delays/*' --for 2h --why "maintenance"
+      understudy findings silence
+      understudy findings silence --end s1
+    """
+    client = Client(url)
+    if end is not None:
+        if pattern is not None:
+            raise click.UsageError("give either PATTERN or --end")
+        ended = client.delete(f"/v1/silences/{quote(end, safe='')}")
+        _said(ended, as_json, lambda: f"{ended['id']} has ended")
+        return
+    if pattern is None:
+        found = client.get("/v1/silences")
+        if as_json:
+            click.echo(json.dumps(found))
+            return
+        for one in found["silences"]:
+            why_ = f": {one['why']}" if one["why"] else ""
+            click.echo(
+                f"{one['id']}  {one['pattern']}  until {one['until_at']}  {one['who']}{why_}"
+            )
+        if not found["silences"]:
+            click.echo("there are no silences")
+        return
+    try:
+        span = duration(float(how_long) if how_long.replace(".", "", 1).isdigit() else how_long)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--for") from error
+    order = {"pattern": pattern, "seconds": span, "who": who or _me(), "why": why}
+    made = client.post("/v1/silences", order)
+    _said(made, as_json, lambda: f"{made['id']}: {made['pattern']} until {made['until_at']}")
+
+
+def _list(
+    client: Client, state: str, model: str | None, severity: str, limit: int
+) -> dict[str, Any]:
+    query = {"state": state, "severity": severity, "limit": str(limit)}
+    if model is not None:
+        query["model"] = model
+    found: dict[str, Any] = client.get(f"/v1/findings?{urlencode(query)}")
+    return found
+
+
+def _said(found: Any, as_json: bool, text: Callable[[], str]) -> None:
+    click.echo(json.dumps(found) if as_json else text())
+
+
+def _path(id_: str, rest: str = "") -> str:
+    return f"/v1/findings/{quote(id_, safe='')}{rest}"
+
+
+def _me() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"

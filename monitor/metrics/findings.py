@@ -1,0 +1,69 @@
+"""Findings and notifications as metric families."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from prometheus_client.core import Metric
+
+from monitor.findings.channels.base import OUTCOMES
+from monitor.findings.finding import SEVERITIES
+from monitor.findings.room import FindingsRoom
+from monitor.metrics.families import counter, gauge
+
+
+def finding_families(room: FindingsRoom) -> Iterator[Metric]:
+    """How many are open and were ever opened, by model and kind; what became of messages.
+
+    Models come from the configuration, everything else from closed lists.
+    """
+    ledger = room.findings
+    # Once there was one of a kind its series stay, with 0: an alert that ends needs a value.
+    found = Counter(
+        {(*key, severity): 0 for key in ledger.totals for severity in SEVERITIES},
+    )
+    for finding in ledger.open():
+        found[finding.signal.model, finding.signal.kind, finding.signal.severity] += 1
+    yield gauge(
+        "findings_open",
+        "Findings that are open.",
+        ("model", "kind", "severity"),
+        [(key, float(value)) for key, value in found.items()],
+    )
+    yield counter("findings", "Findings opened.", ("model", "kind"), list(ledger.totals.items()))
+    yield counter(
+        "findings_reopened",
+        "Times that a finding came back within its time of grace.",
+        (),
+        [([], ledger.reopened)],
+    )
+    yield counter(
+        "findings_forgotten",
+        "Closed findings that the history has no room for any more.",
+        (),
+        [([], ledger.forgotten)],
+    )
+    yield counter(
+        "findings_write_failures",
+        "Lines of the findings' history that could not be written.",
+        (),
+        [([], room.history.failures if room.history is not None else 0)],
+    )
+    channels = room.notifier.channels
+    yield counter(
+        "notifications",
+        "Messages to channels, by what became of them.",
+        ("channel", "outcome"),
+        [
+            ([name, outcome], channel.outcomes[outcome])
+            for name, channel in channels.items()
+            for outcome in OUTCOMES
+        ],
+    )
+    yield gauge(
+        "notifications_pending",
+        "Findings that a channel is still to be told something of.",
+        ("channel",),
+        [([name], pending) for name, pending in room.notifier.pending().items()],
+    )

@@ -30,10 +30,9 @@ def add_baseline(app: FastAPI, plane: Plane) -> None:
             watched = [
                 f"{name} {its}".strip() for name, its in (judge.watches.watches if judge else ())
             ]
-            raise Refused(
-                404 if not found else 409,
-                f"{len(found)} models fit; with a baseline there are: {', '.join(watched) or 'none'}",
-            )
+            there = ", ".join(watched) or "none"
+            code = 404 if not found else 409
+            raise Refused(code, f"{len(found)} models fit; with a baseline there are: {there}")
         return answer(found[0].to_dict())
 
     @app.get("/v1/drift", tags=["silent failure"])

@@ -70,7 +70,7 @@ def notes(baseline: Baseline) -> list[str]:
     found = []
     if baseline.rows < 1000:
         found.append(
-            f"only {baseline.rows:,} rows: small changes are no larger than the baseline's own error"
+            f"only {baseline.rows:,} rows: small changes are within its own error"
         )
     correlated = [
         name

@@ -23,6 +23,7 @@ from monitor.config.fields import (
     is_loopback,
 )
 from monitor.config.monitoring import Monitoring
+from monitor.config.performance import Performance
 from monitor.config.section import Section
 from monitor.config.units import Bytes, Seconds
 
@@ -94,6 +95,9 @@ class Model(Section):
     """Where features and predictions are, for protocol json."""
     baseline: File | None = None
     """What its inputs and predictions usually look like: a file of `understudy baseline build`."""
+
+    performance: Performance | None = None
+    """When its predictions are right, by labels and without."""
 
     @model_validator(mode="after")
     def _whole(self) -> Model:

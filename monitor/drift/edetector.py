@@ -53,6 +53,19 @@ def bets_for(null: Floats) -> Floats:
     return limited
 
 
+def shiryaev_roberts(log_m: Floats, log_e: Floats) -> Floats:
+    """M_t = e_t (1 + M_{t-1}) for e-values given as logs, shape (n, bets), from ``log_m`` (bets,).
+
+    The logs of M after each row, (n, bets): M_t = exp(C_t) (M_0 + sum over j <= t of
+    exp(-C_{j-1})) with C the running sum of ``log_e``, in log space.
+    """
+    sums = np.cumsum(log_e, axis=0)
+    before = np.vstack([np.zeros(log_e.shape[1]), sums[:-1]])
+    gathered = np.logaddexp.accumulate(np.vstack([log_m, -before]), axis=0)[1:]
+    found: Floats = sums + gathered
+    return found
+
+
 class SrDetector:
     """One detector for each of S risks; ``run_length`` in rows, one number or (S,).
 
@@ -108,11 +121,7 @@ class SrDetector:
             return -1
         bets, null = self.bets[number], self.null[number]
         steps = np.log1p(bets * (x[:, None] - null))
-        sums = np.cumsum(steps, axis=0)
-        # M_t = exp(C_t) (M_0 + sum over j <= t of exp(-C_{j-1})), in log space.
-        before = np.vstack([np.zeros(len(bets)), sums[:-1]])
-        gathered = np.logaddexp.accumulate(np.vstack([self._log_m[number], -before]), axis=0)[1:]
-        log_m = sums + gathered
+        log_m = shiryaev_roberts(self._log_m[number], steps)
         self._log_m[number] = log_m[-1]
         mixed = logsumexp(log_m, axis=1) + self._log_weight
         over = mixed >= self.log_threshold[number]

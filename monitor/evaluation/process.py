@@ -61,6 +61,8 @@ def make_plane(settings: Settings, run_dir: Path, run: str) -> Plane:
             bounds = limits.horizon, limits.max_size, limits.max_rows
             feedback = Feedback(settings.state_dir, *bounds, after=pipeline.labels)
             pipeline.experiments.offer = feedback.offer
+            if pipeline.judge is not None:
+                pipeline.judge.watches.offer = feedback.offer
     plane = Plane(
         settings=settings,
         run_dir=run_dir,

@@ -38,6 +38,29 @@ def drift_families(judge: Judge) -> Iterator[Metric]:
             for rule, count in zip(watch.rules, watch.violations.tolist(), strict=True)
         ]
         rows.append(([model, version], float(watch.rows)))
+    estimates: list[tuple[list[str], float]] = []
+    for (model, version), performance in judge.watches.performance.items():
+        who = [model, version]
+        estimate = performance.estimate()
+        if estimate is not None:
+            bounds = (
+                ("estimate", estimate.value),
+                ("lower", estimate.low),
+                ("upper", estimate.high),
+            )
+            estimates += [([*who, "estimated_accuracy", bound], v) for bound, v in bounds]
+        for metric, value in performance.whole.metrics().items():
+            estimates.append(([*who, metric, "estimate"], value))
+        if performance.labels:
+            interval = performance.interval.interval()
+            estimates.append(([*who, "accuracy", "lower"], interval.lower))
+            estimates.append(([*who, "accuracy", "upper"], interval.upper))
+    yield gauge(
+        "performance_estimate",
+        "Performance by labels, and estimated without them, with bounds.",
+        (*_OF_MODEL, "metric", "bound"),
+        estimates,
+    )
     yield gauge(
         "drift_score",
         "Distance from the baseline: location and spread alarm at 1, psi is for people.",

@@ -13,9 +13,12 @@ from monitor.baseline.builder import Builder
 from monitor.baseline.model import Baseline
 from monitor.codecs import Table
 from monitor.config.model import Config
+from monitor.config.performance import Performance
 from monitor.errors import UnderstudyError
 from monitor.feedback.store import Joined, Prediction
 from monitor.findings.finding import Signal
+from monitor.performance.signals import performance_signals
+from monitor.performance.watch import PerformanceWatch
 from monitor.record import OK, ROLE_PRIMARY, Record
 from monitor.watch.signals import signals_of
 from monitor.watch.summary import summary_of
@@ -41,6 +44,8 @@ class Watches:
         self.learning: dict[ModelKey, Builder] = {}
         self.errors: dict[ModelKey, str] = {}
         """Why a model that should be watched is not."""
+        self.performance: dict[ModelKey, PerformanceWatch] = {}
+        self._judged: dict[ModelKey, Performance] = {}
         self._learn = 0
         self._folder = Path()
         self._sources: dict[ModelKey, str] = {}
@@ -64,6 +69,7 @@ class Watches:
         self._learn = monitoring.learn
         self._folder = Path(config.state_dir) / FOLDER
         wanted = {(m.name, m.version): m.baseline for m in config.models}
+        self._judged = {(m.name, m.version): m.performance for m in config.models if m.performance}
         if not monitoring.enabled:
             wanted = {}
         for gone in [key for key in self.watches if key not in wanted]:
@@ -90,14 +96,20 @@ class Watches:
         self._begin(key, baseline)
 
     def _begin(self, key: ModelKey, baseline: Baseline) -> None:
-        source = _fingerprint(baseline, self.options)
+        judged = self._judged.get(key)
+        source = _fingerprint(baseline, self.options, judged)
         self.learning.pop(key, None)
         if self._sources.get(key) != source:
             self.watches[key] = ModelWatch(baseline, self.options)
             self._sources[key] = source
+            self.performance.pop(key, None)
+            if judged is not None:
+                length = self.options.run_length
+                self.performance[key] = PerformanceWatch(judged, baseline, length)
 
     def _drop(self, key: ModelKey) -> None:
         self.watches.pop(key, None)
+        self.performance.pop(key, None)
         self._sources.pop(key, None)
 
     def _learned(self, key: ModelKey) -> Path:
@@ -132,6 +144,9 @@ class Watches:
             names, answers = answer.names, answer.values
         if watch is not None:
             watch.undecodable(False)
+            performance = self.performance.get(key)
+            if performance is not None and names:
+                self._predicted(key, performance, record, arm, names, answers)
             watch.take(
                 of_request.names,
                 of_request.values,
@@ -157,8 +172,34 @@ class Watches:
         log.info("the baseline of %r was learned from %d rows", key[0], baseline.rows)
         self._begin(key, baseline)
 
+    def _predicted(
+        self,
+        key: ModelKey,
+        performance: PerformanceWatch,
+        record: Record,
+        arm: str,
+        names: tuple[str, ...],
+        answers: list[object],
+    ) -> None:
+        """Predictions of the champion: they are judged at once, and may get labels."""
+        name = performance.settings.prediction
+        if name not in names:
+            return
+        width = len(names)
+        cells = answers[names.index(name) :: width]
+        performance.take(cells, [record.started] * len(cells))
+        if self.offer is not None:
+            columns = {n: answers[place::width] for place, n in enumerate(names)}
+            request_id = record.request_id.decode("latin-1")
+            self.offer(Prediction(request_id, arm, False, key[0], 0.0, record.started, columns))
+
     def take_label(self, joined: Joined) -> None:
         """A label or reward has come for a prediction."""
+        if joined.mirrored or joined.arm != self.champion:
+            return
+        for (model, _), performance in self.performance.items():
+            if model == joined.model:
+                performance.take_label(joined)
 
     def relearn(self, key: ModelKey) -> bool:
         """Take the next rows as the new normal. False where nothing is learned from live rows."""
@@ -180,19 +221,26 @@ class Watches:
         """Evaluate the rows that wait for others."""
         for watch in self.watches.values():
             watch.flush()
+        for performance in self.performance.values():
+            performance.flush()
 
     def signals(self, now: float) -> list[Signal]:
         """What is wrong at ``now``, unix seconds."""
         found: list[Signal] = []
         for (model, version), watch in self.watches.items():
             found += signals_of(watch, model, version, now)
+        for (model, version), performance in self.performance.items():
+            found += performance_signals(performance, model, version)
         return found
 
     def summary(self) -> list[dict[str, Any]]:
         """Every model that should be watched, and what is known of it, as JSON."""
         found: list[dict[str, Any]] = []
         for (model, version), watch in self.watches.items():
-            found.append({"model": model, "version": version, **summary_of(watch)})
+            judged = self.performance.get((model, version))
+            performance = {"performance": judged.summary()} if judged is not None else {}
+            names = {"model": model, "version": version}
+            found.append({**names, **summary_of(watch), **performance})
         for (model, version), builder in self.learning.items():
             learned = {"rows": builder.rows, "wanted": self._learn}
             found.append({"model": model, "version": version, "learning": learned})
@@ -211,6 +259,9 @@ class Watches:
                     "version": version,
                     "source": self._sources[model, version],
                     "state": watch.to_dict(),
+                    "performance": self.performance[model, version].to_dict()
+                    if (model, version) in self.performance
+                    else None,
                 }
                 for (model, version), watch in self.watches.items()
             ]
@@ -225,11 +276,15 @@ class Watches:
                 continue
             try:
                 watch.restore(item["state"])
+                if key in self.performance and item["performance"] is not None:
+                    self.performance[key].restore(item["performance"])
             except (KeyError, TypeError, ValueError, IndexError) as error:
                 log.error("model %r: what was known of it cannot be used: %r", key[0], error)
-                self.watches[key] = ModelWatch(watch.baseline, self.options)
+                self._sources.pop(key)
+                self._begin(key, watch.baseline)
 
 
-def _fingerprint(baseline: Baseline, options: Options) -> str:
-    data = json.dumps([baseline.to_dict(), repr(options)], sort_keys=True, default=str)
+def _fingerprint(baseline: Baseline, options: Options, judged: Performance | None) -> str:
+    parts = [baseline.to_dict(), repr(options), repr(judged)]
+    data = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(data.encode()).hexdigest()[:16]

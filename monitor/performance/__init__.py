@@ -1,0 +1,1 @@
+"""How good the predictions are: by late labels, and without any."""

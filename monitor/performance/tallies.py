@@ -1,0 +1,224 @@
+"""Metrics of labelled predictions, as sums that add up over batches, windows and replicas."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+BINS = 100
+"""Bins of the score, of equal width; the area under the curve is exact to within a bin."""
+_ECE_BINS = 10
+_CLIP = 1e-6
+
+
+class BinaryTally:
+    """Scores in [0, 1] of a yes-or-no label; yes is said above ``threshold``."""
+
+    kind = "binary"
+
+    def __init__(self, threshold: float = 0.5) -> None:
+        self.threshold = threshold
+        self._counts: Floats = np.zeros((2, BINS))
+        """Negatives, then positives, by bin."""
+        self._scores: Floats = np.zeros(BINS)
+        self._table: Floats = np.zeros((2, 2))
+        """[label][said]"""
+        self._losses: Floats = np.zeros(2)
+        """Log loss and Brier score, summed."""
+
+    @property
+    def count(self) -> int:
+        """Labelled predictions."""
+        return int(self._table.sum())
+
+    def add(self, scores: Floats, labels: Floats) -> None:
+        """Scores and labels (n,), labels 0 or 1; what is not finite is left out."""
+        here = np.isfinite(scores) & np.isfinite(labels)
+        p, y = np.clip(scores[here], 0.0, 1.0), (labels[here] > 0.5).astype(np.float64)
+        place = np.minimum((p * BINS).astype(np.int64), BINS - 1)
+        for label in (0, 1):
+            self._counts[label] += np.bincount(place[y == label], minlength=BINS)
+        self._scores += np.bincount(place, weights=p, minlength=BINS)
+        said = (p > self.threshold).astype(np.int64)
+        self._table += np.bincount(y.astype(np.int64) * 2 + said, minlength=4).reshape(2, 2)
+        sure = np.clip(p, _CLIP, 1.0 - _CLIP)
+        self._losses[0] -= float((y * np.log(sure) + (1.0 - y) * np.log1p(-sure)).sum())
+        self._losses[1] += float(((p - y) ** 2).sum())
+
+    def metrics(self) -> dict[str, float]:
+        """Those that can be said; a precision without a yes is left out."""
+        total = self._table.sum()
+        if not total:
+            return {}
+        (tn, fp), (fn, tp) = self._table.tolist()
+        found = {
+            "accuracy": (tp + tn) / total,
+            "error_rate": (fp + fn) / total,
+            "log_loss": float(self._losses[0]) / total,
+            "brier": float(self._losses[1]) / total,
+            "ece": self._ece(),
+            "positive_rate": (tp + fn) / total,
+        }
+        if tp + fp:
+            found["precision"] = tp / (tp + fp)
+        if tp + fn:
+            found["recall"] = tp / (tp + fn)
+        if tp + fp + fn:
+            found["f1"] = 2.0 * tp / (2.0 * tp + fp + fn)
+        negatives, positives = self._counts
+        pairs = positives.sum() * negatives.sum()
+        if pairs:
+            below = np.cumsum(negatives) - negatives
+            found["auc"] = float((positives * (below + negatives / 2.0)).sum() / pairs)
+        return found
+
+    def _ece(self) -> float:
+        """Expected calibration error over ten bins of equal width (Naeini et al. 2015)."""
+        grouped = (self._counts.sum(0), self._counts[1], self._scores)
+        counts, positives, scores = (a.reshape(_ECE_BINS, -1).sum(1) for a in grouped)
+        return float(np.abs(positives - scores).sum() / counts.sum())
+
+    def merge(self, other: BinaryTally) -> None:
+        """Add what another one has counted."""
+        for name in ("_counts", "_scores", "_table", "_losses"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "counts": self._counts.astype(int).tolist(),
+            "scores": self._scores.round(9).tolist(),
+            "table": self._table.astype(int).tolist(),
+            "losses": self._losses.tolist(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Undo :meth:`to_dict`. Raises KeyError, TypeError or ValueError."""
+        self._counts = np.array(state["counts"], np.float64).reshape(2, BINS)
+        self._scores = np.array(state["scores"], np.float64).reshape(BINS)
+        self._table = np.array(state["table"], np.float64).reshape(2, 2)
+        self._losses = np.array(state["losses"], np.float64).reshape(2)
+
+
+class ClassTally:
+    """Predicted classes against true ones; at most ``most`` classes are told apart."""
+
+    kind = "classes"
+
+    def __init__(self, most: int = 50) -> None:
+        self.most = most
+        self._table: dict[str, dict[str, int]] = {}
+        """[label][said]"""
+
+    @property
+    def count(self) -> int:
+        """Labelled predictions."""
+        return sum(sum(row.values()) for row in self._table.values())
+
+    def add(self, said: list[str], labels: list[str]) -> None:
+        """Classes as texts, one said and one true for each row."""
+        for answer, label in zip(said, labels, strict=True):
+            row = self._table.setdefault(self._name(label), {})
+            name = self._name(answer)
+            row[name] = row.get(name, 0) + 1
+
+    def _name(self, name: str) -> str:
+        return name if name in self._table or len(self._table) < self.most else "other"
+
+    def metrics(self) -> dict[str, float]:
+        """Accuracy, and precision, recall and F1 as plain means over the classes."""
+        total = self.count
+        if not total:
+            return {}
+        names = dict.fromkeys([*self._table, *(n for row in self._table.values() for n in row)])
+        right = sum(self._table.get(name, {}).get(name, 0) for name in names)
+        precisions, recalls, scores = [], [], []
+        for name in names:
+            hits = self._table.get(name, {}).get(name, 0)
+            true = sum(self._table.get(name, {}).values())
+            said = sum(row.get(name, 0) for row in self._table.values())
+            precisions += [hits / said] if said else []
+            recalls += [hits / true] if true else []
+            scores.append(2.0 * hits / (true + said))
+        found = {"accuracy": right / total, "error_rate": 1.0 - right / total}
+        for metric, values in (("precision", precisions), ("recall", recalls), ("f1", scores)):
+            if values:
+                found[metric] = sum(values) / len(values)
+        return found
+
+    def merge(self, other: ClassTally) -> None:
+        """Add what another one has counted."""
+        for label, row in other._table.items():
+            for said, count in row.items():
+                mine = self._table.setdefault(self._name(label), {})
+                mine[said] = mine.get(said, 0) + count
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return {"table": self._table}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Undo :meth:`to_dict`. Raises KeyError, TypeError or ValueError."""
+        self._table = {
+            str(label): {str(said): int(count) for said, count in row.items()}
+            for label, row in state["table"].items()
+        }
+
+
+class NumberTally:
+    """Predicted numbers against true ones."""
+
+    kind = "numbers"
+
+    def __init__(self, tolerance: float | None = None) -> None:
+        self.tolerance = tolerance
+        self._sums: Floats = np.zeros(7)
+        """Count, |error|, error, error squared, label, label squared, within the tolerance."""
+
+    @property
+    def count(self) -> int:
+        """Labelled predictions."""
+        return int(self._sums[0])
+
+    def add(self, values: Floats, labels: Floats) -> None:
+        """Predictions and labels (n,); what is not finite is left out."""
+        here = np.isfinite(values) & np.isfinite(labels)
+        y = labels[here]
+        error = values[here] - y
+        near = np.abs(error) <= (self.tolerance or 0.0)
+        columns = (np.ones_like(y), np.abs(error), error, error**2, y, y**2, near)
+        self._sums += np.array([float(np.sum(column)) for column in columns])
+
+    def metrics(self) -> dict[str, float]:
+        """MAE, RMSE, bias, R2 where the labels vary, and the accuracy within the tolerance."""
+        count = float(self._sums[0])
+        if not count:
+            return {}
+        _, absolute, error, squares, label, label_squares, near = (self._sums / count).tolist()
+        found = {"mae": absolute, "rmse": math.sqrt(max(squares, 0.0)), "bias": error}
+        variance = label_squares - label**2
+        if variance > 0.0:
+            found["r2"] = 1.0 - squares / variance
+        if self.tolerance is not None:
+            found |= {"accuracy": near, "error_rate": 1.0 - near}
+        return found
+
+    def merge(self, other: NumberTally) -> None:
+        """Add what another one has counted."""
+        self._sums = self._sums + other._sums
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return {"sums": self._sums.tolist()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Undo :meth:`to_dict`. Raises KeyError, TypeError or ValueError."""
+        self._sums = np.array(state["sums"], np.float64).reshape(7)
+
+
+Tally = BinaryTally | ClassTally | NumberTally

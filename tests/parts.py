@@ -1,4 +1,4 @@
-"""Real parts for the tests: Prometheus, nginx, wrk, from Debian's packages, without root.
+"""Real parts for the tests: Prometheus, Alertmanager, nginx, wrk, from Debian's packages, without root.
 
 ``python -m tests.parts`` downloads the packages with apt and unpacks them below ``.parts/``; nothing
 is installed and no service starts. Where apt is missing, or offline, the parts are missing and the
@@ -42,6 +42,23 @@ def environment() -> dict[str, str]:
     """Environment in which unpacked programs find their unpacked libraries."""
     libraries = sorted({str(path.parent) for path in ROOT.glob("*/usr/lib/**/*.so*")})
     return {**os.environ, "LD_LIBRARY_PATH": ":".join(libraries)} if libraries else dict(os.environ)
+
+
+def alertmanager() -> list[str]:
+    """How the command line of Alertmanager begins, or a skip.
+
+    Debian's build reads its default template from /usr/share. Where the package is only unpacked, a
+    mount namespace of the process's own has the unpacked files there.
+    """
+    program = str(need("prometheus-alertmanager"))
+    if Path("/usr/share/prometheus/alertmanager/default.tmpl").exists():
+        return [program]
+    shares = ROOT / "prometheus-alertmanager" / "usr" / "share"
+    script = 'mount --bind "$0" /usr/share && exec "$@"'
+    command = ["unshare", "--map-root-user", "--mount", "sh", "-c", script, str(shares)]
+    if shutil.which("unshare") is None or subprocess.run([*command, "true"]).returncode != 0:
+        pytest.skip("NOT TESTED: Alertmanager's template cannot be shown to it: no user namespaces")
+    return [*command, program]
 
 
 def need(part: str) -> Path:

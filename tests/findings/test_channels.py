@@ -1,0 +1,495 @@
+"""Webhook and Slack against a real receiver: what is said, when, once, and again after failures."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import ssl
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from monitor.config.notify import Notification
+from monitor.findings.backoff import Backoff
+from monitor.findings.channels import base
+from monitor.findings.channels.base import Channel
+from monitor.findings.channels.slack import Slack
+from monitor.findings.channels.webhook import Webhook, signature
+from monitor.findings.finding import Contribution
+from monitor.findings.ledger import Findings
+from monitor.findings.limits import Limits
+from monitor.findings.notify import Notifier
+from tests.findings.receiver import Receiver, eventually, receiver
+from tests.findings.signals import signal
+
+START = 1_790_000_000.0
+
+
+@pytest.fixture
+def there() -> Iterator[Receiver]:
+    with receiver() as made:
+        yield made
+
+
+def config(there: Receiver | None = None, kind: str = "webhook", **more: Any) -> Notification:
+    url = {"url": there.url + "/hook"} if there is not None else {}
+    return Notification.model_validate({"kind": kind, **url, **more})
+
+
+def drive(channel: Channel, findings: Findings, now: float) -> int:
+    """Send all that is due; how many steps did something."""
+
+    async def run() -> int:
+        steps = 0
+        while await channel.step(findings, now):
+            steps += 1
+        return steps
+
+    return asyncio.run(run())
+
+
+def events(there: Receiver) -> list[str]:
+    return [request.json["event"] for request in there.requests]
+
+
+def test_a_life_is_told_once_each(there: Receiver) -> None:
+    findings = Findings(Limits(hold=10))
+    channel = Webhook(config(there))
+    findings.report("watch", [signal()], START)
+    for second in range(5):
+        drive(channel, findings, START + second)
+        findings.report("watch", [signal()], START + second)
+    assert events(there) == ["opened"]
+    findings.report("watch", [signal(severity="critical")], START + 6)
+    drive(channel, findings, START + 6)
+    findings.acknowledge(findings.open()[0].id, "ada", "known", START + 7)
+    drive(channel, findings, START + 7)
+    findings.report("watch", [], START + 8)
+    findings.report("watch", [], START + 18)
+    drive(channel, findings, START + 18)
+    drive(channel, findings, START + 19)
+    findings.report("watch", [signal()], START + 20)
+    drive(channel, findings, START + 20)
+    assert events(there) == ["opened", "updated", "acknowledged", "closed", "reopened"]
+    told = [request.json for request in there.requests]
+    assert len({one["delivery"] for one in told}) == 5
+    assert {one["finding"]["id"] for one in told} == {findings.open()[0].id}
+    assert told[1]["change"] == "critical instead of warning"
+    assert told[0]["finding"]["features"][0]["detail"] == "median 12, was 54"
+    assert told[3]["finding"]["state"] == "closed"
+    assert channel.outcomes == {"delivered": 5}
+    assert channel.told.keys() == {findings.open()[0].id}
+
+
+def test_only_findings_that_are_bad_enough_and_not_silenced_are_told(there: Receiver) -> None:
+    findings = Findings()
+    channel = Webhook(config(there))
+    findings.silence("quality/*", START + 100, "ada", "", START)
+    mild = signal("drift/delays/1/x=1/", severity="info")
+    quiet = signal("quality/delays/1//", kind="quality")
+    findings.report("watch", [mild, quiet], START)
+    drive(channel, findings, START)
+    assert there.requests == []
+    assert channel.pending(findings, START) == 0
+    findings.report("watch", [replace(mild, severity="warning"), quiet], START + 1)
+    drive(channel, findings, START + 1)
+    assert [r.json["finding"]["key"] for r in there.requests] == [mild.key]
+    assert events(there) == ["opened"]
+    drive(channel, findings, START + 101)
+    assert [r.json["finding"]["key"] for r in there.requests] == [mild.key, quiet.key]
+
+
+def test_reminds_of_what_nobody_has_acknowledged(there: Receiver) -> None:
+    findings = Findings()
+    channel = Webhook(config(there, repeat="1h"))
+    findings.report("watch", [signal()], START)
+    for minute in range(0, 130, 10):
+        drive(channel, findings, START + 60 * minute)
+    assert events(there) == ["opened", "reminder", "reminder"]
+    findings.acknowledge(findings.open()[0].id, "ada", "", START + 7800)
+    for minute in range(130, 400, 10):
+        drive(channel, findings, START + 60 * minute)
+    assert events(there)[3:] == ["acknowledged"]
+
+
+def test_many_changes_while_the_receiver_is_away_become_one_message(there: Receiver) -> None:
+    findings = Findings(Limits(settle=0))
+    channel = Webhook(config(there))
+    there.answers = [(503, {}, b"back soon")]
+    now = START
+    for step in range(50):
+        value = Contribution(f"f{step}", 1.0)
+        findings.report("watch", [signal(features=(value,))], now)
+        drive(channel, findings, now)
+        now += 10
+    tries = len(there.requests)
+    assert 3 <= tries <= 12  # of 50: it waits longer and longer
+    assert channel.outcomes == {"failed": tries}
+    assert channel.error == "answered 503: back soon"
+    there.answers = [(200, {}, b"")]
+    drive(channel, findings, now + 600)
+    assert len(there.requests) == tries + 1
+    assert there.requests[-1].json["finding"]["features"][0]["name"] == "f49"
+    assert there.requests[-1].json["event"] == "opened"
+    assert channel.error is None
+    # What opened and closed while nobody could hear of it is not told at all.
+    channel.backoff.failed(now + 600, 600.0)
+    other = signal("quality/delays/1//", kind="quality")
+    findings.report("watch", [signal(), other], now + 700)
+    findings.report("watch", [signal()], now + 701)
+    findings.report("watch", [signal()], now + 1001)
+    drive(channel, findings, now + 2000)
+    assert other.key not in [r.json["finding"]["key"] for r in there.requests]
+
+
+def test_waits_as_long_as_it_is_asked_to(there: Receiver) -> None:
+    findings = Findings()
+    channel = Webhook(config(there))
+    findings.report("watch", [signal()], START)
+    there.answers = [(429, {"Retry-After": "120"}, b""), (200, {}, b"")]
+    for second in range(0, 119):
+        drive(channel, findings, START + second)
+    assert len(there.requests) == 1
+    drive(channel, findings, START + 121)
+    assert channel.outcomes == {"failed": 1, "delivered": 1}
+
+
+def test_a_message_that_is_refused_is_not_sent_again(there: Receiver) -> None:
+    findings = Findings()
+    channel = Webhook(config(there))
+    findings.report("watch", [signal()], START)
+    there.answers = [(400, {}, b"no\nthanks"), (200, {}, b"")]
+    for second in range(10):
+        drive(channel, findings, START + second)
+    assert len(there.requests) == 1
+    assert channel.outcomes == {"refused": 1}
+    assert channel.error == "answered 400: no thanks"
+    findings.report("watch", [signal(severity="critical")], START + 20)
+    drive(channel, findings, START + 20)
+    assert channel.outcomes == {"refused": 1, "delivered": 1}
+
+
+def test_a_message_that_never_works_is_not_in_the_way_of_others(there: Receiver) -> None:
+    findings = Findings()
+    channel = Webhook(config(there))
+    both = [signal(severity="critical"), signal("quality/delays/1//", kind="quality")]
+    findings.report("watch", both, START)
+    there.answers = [(500, {}, b""), (200, {}, b""), (500, {}, b"")]
+    for second in range(0, 5000, 10):
+        drive(channel, findings, START + second)
+    keys = [request.json["finding"]["key"] for request in there.requests]
+    assert keys[:2] == [both[0].key, both[1].key]
+    assert channel.outcomes["delivered"] == 1
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:1/", "http://nobody.invalid/"])
+def test_nobody_there(address: str) -> None:
+    findings = Findings()
+    channel = Webhook(Notification.model_validate({"kind": "webhook", "url": address}))
+    findings.report("watch", [signal()], START)
+    drive(channel, findings, START)
+    assert channel.outcomes == {"failed": 1}
+    assert channel.error
+    assert channel.pending(findings, START) == 1
+
+
+def test_a_receiver_that_hangs_costs_its_timeout_and_nobody_else_anything() -> None:
+    with receiver() as slow, receiver() as quick:
+        slow.hang.set()
+        channels = [
+            config(slow, name="slow", timeout="300ms"),
+            config(quick, name="quick"),
+        ]
+        findings = Findings()
+        notifier = Notifier(channels, findings)
+
+        async def run() -> None:
+            task = asyncio.create_task(notifier.run())
+            findings.report("watch", [signal()], START)
+            notifier.wake()
+            ticks = 0
+            while "failed" not in notifier.channels["slow"].outcomes:
+                await asyncio.sleep(0.005)
+                ticks += 1
+            # The loop was never held up.
+            assert ticks > 10
+            assert notifier.channels["quick"].outcomes == {"delivered": 1}
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+        asyncio.run(run())
+        assert notifier.channels["slow"].error == f"127.0.0.1:{slow.port}: no answer within 0.3 s"
+        assert [one["pending"] for one in notifier.summary()] == [1, 0]
+
+
+def test_signed_with_a_key_of_the_environment(
+    there: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    findings = Findings()
+    channel = Webhook(
+        config(there, secret_env="HOOK_KEY", token_env="HOOK_TOKEN", labels={"team": "pricing"})
+    )
+    findings.report("watch", [signal()], START)
+    monkeypatch.delenv("HOOK_KEY", raising=False)
+    drive(channel, findings, START)
+    assert there.requests == []
+    assert channel.error == "the environment variable HOOK_KEY is not set"
+    monkeypatch.setenv("HOOK_KEY", "a key")
+    monkeypatch.setenv("HOOK_TOKEN", "a token")
+    drive(channel, findings, START + 5)
+    (request,) = there.requests
+    stamp = request.headers["x-understudy-timestamp"]
+    assert request.headers["x-understudy-signature"] == signature(b"a key", stamp, request.body)
+    assert request.headers["authorization"] == "Bearer a token"
+    assert request.headers["x-understudy-event"] == "opened"
+    assert request.headers["x-understudy-delivery"] == request.json["delivery"]
+    assert request.json["labels"] == {"team": "pricing"}
+    assert signature(b"another", stamp, request.body) != request.headers["x-understudy-signature"]
+    # As `printf '1790000000.{}' | openssl dgst -sha256 -hmac k` has it.
+    assert signature(b"k", "1790000000", b"{}") == (
+        "sha256=d60b033fc3709a5047203b501bd57fde2e3a2b8c29c7f98f9361b9fbc125835f"
+    )
+
+
+def test_slack_blocks_are_bounded_and_escaped(
+    there: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLACK_URL", there.url + "/services/T/B/secret?x=1")
+    channel = Slack(config(kind="slack", url_env="SLACK_URL", link="https://u.example/base/"))
+    findings = Findings()
+    nasty = "<!channel> & <https://evil.example|here> " * 60
+    bad = signal(
+        title=nasty,
+        advice=nasty,
+        segment="a<b",
+        features=tuple(Contribution(f"{n}<&>", 0.05, nasty) for n in range(20)),
+    )
+    findings.report("watch", [bad], START)
+    drive(channel, findings, START)
+    (request,) = there.requests
+    assert request.path == "/services/T/B/secret?x=1"
+    document = request.json
+    text = json.dumps(document)
+    # Only the header is plain text, in which Slack looks for no signs.
+    marked = json.dumps([document["text"], *document["blocks"][1:]])
+    assert "<!channel" not in marked
+    assert "<https://evil" not in marked
+    header = document["blocks"][0]["text"]
+    assert header["type"] == "plain_text"
+    assert len(header["text"]) <= 150
+    for block in document["blocks"][1:]:
+        for part in [*block.get("fields", []), *block.get("elements", []), block.get("text")]:
+            assert part is None or len(part["text"]) <= 3000
+            assert part is None or not part["text"].rstrip("…").endswith(("&", "&a", "&am", "&l"))
+    assert len(document["blocks"]) <= 50
+    id_ = findings.open()[0].id
+    assert f"<https://u.example/base/v1/findings/{id_}|{id_}>" in text
+
+
+def test_slack_gets_one_message_a_second(there: Receiver) -> None:
+    channel = Slack(config(there, "slack"))
+    findings = Findings()
+    findings.report("watch", [signal(f"drift/delays/1/{n}/") for n in range(5)], START)
+    for tenth in range(35):
+        drive(channel, findings, START + tenth / 10)
+    assert len(there.requests) == 4
+
+
+def test_the_address_is_never_shown(there: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    there.answers = [(404, {}, b"no_service")]
+    monkeypatch.setenv("SLACK_URL", there.url + "/services/secret")
+    notifier = Notifier([config(kind="slack", url_env="SLACK_URL")], findings := Findings())
+    findings.report("watch", [signal()], START)
+    asyncio.run(notifier.flush())
+    shown = json.dumps([notifier.summary(), notifier.to_dict()])
+    assert "no_service" in shown
+    assert "secret" not in shown
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["ftp://a.example/", "http://", "http://a b/", "http://u:p@a.example/", "http://a:x/", "ä"],
+)
+def test_an_address_of_the_environment_may_be_wrong(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOOK_URL", address)
+    channel = Webhook(config(url_env="HOOK_URL"))
+    findings = Findings()
+    findings.report("watch", [signal()], START)
+    drive(channel, findings, START)
+    assert channel.outcomes == {"failed": 1}
+    assert "url" in str(channel.error)
+
+
+def test_certificates_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority, tls = certificate(tmp_path)
+    findings = Findings()
+    findings.report("watch", [signal()], START)
+    with receiver(tls) as there:
+        wrong = Webhook(config(there))
+        drive(wrong, findings, START)
+        assert wrong.outcomes == {"failed": 1}
+        assert "certificate" in str(wrong.error)
+        right = Webhook(config(there, tls={"ca": str(authority)}))
+        drive(right, findings, START)
+        assert right.outcomes == {"delivered": 1}
+        any_ = Webhook(config(there, tls={"verify": False}))
+        drive(any_, findings, START)
+        assert any_.outcomes == {"delivered": 1}
+        none = Webhook(config(there, tls={"ca": str(tmp_path / "nothing.pem")}))
+        drive(none, findings, START)
+        assert "cannot be used" in str(none.error)
+
+
+def certificate(folder: Path) -> tuple[Path, ssl.SSLContext]:
+    """A certificate for 127.0.0.1 that is its own authority."""
+    import datetime
+    import ipaddress
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False
+        )
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
+        .sign(key, hashes.SHA256())
+    )
+    both = folder / "both.pem"
+    public = made.public_bytes(serialization.Encoding.PEM)
+    secret = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    both.write_bytes(secret + public)
+    (folder / "ca.pem").write_bytes(public)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(both)
+    return folder / "ca.pem", context
+
+
+def test_a_restart_neither_repeats_nor_forgets(there: Receiver) -> None:
+    findings = Findings(Limits(hold=0))
+    both = [signal(), signal("quality/delays/1//", kind="quality")]
+    configs = [config(there)]
+    notifier = Notifier(configs, findings, clock=lambda: START)
+    findings.report("watch", both[:1], START)
+    asyncio.run(notifier.flush())
+    findings.report("watch", both, START + 1)
+    saved = json.loads(json.dumps({"f": findings.to_dict(), "n": notifier.to_dict()}))
+    findings = Findings.from_dict(saved["f"], findings.limits)
+    notifier = Notifier(configs, findings, clock=lambda: START + 10)
+    notifier.restore(saved["n"])
+    assert notifier.pending() == {"webhook": 1}
+    asyncio.run(notifier.flush())
+    assert events(there) == ["opened", "opened"]
+    assert [r.json["finding"]["key"] for r in there.requests] == [s.key for s in both]
+    # Another configuration of the same channel knows what was told; another kind does not.
+    notifier.configure([config(there, severity="info")])
+    assert notifier.pending() == {"webhook": 0}
+    notifier.restore({"webhook": {"kind": "slack", "told": {}}})
+    notifier.restore({"webhook": {"kind": "webhook", "told": {"x": 3, "y": {}}, "outcomes": 1}})
+    notifier.restore({"webhook": "nothing"})
+
+
+def test_what_has_ended_long_ago_is_given_up(there: Receiver) -> None:
+    findings = Findings(Limits(hold=0, grace=0, history=2))
+    channel = Webhook(config(there))
+    three = [signal(f"drift/delays/1/{n}/") for n in range(3)]
+    findings.report("watch", three, START)
+    drive(channel, findings, START)
+    findings.report("watch", [], START + 1)
+    # One has left the history, two closed more than a day ago.
+    drive(channel, findings, START + 100_000)
+    assert channel.outcomes == {"delivered": 3, "dropped": 3}
+    assert channel.told == {}
+
+
+def test_a_receiver_is_told_of_so_many_at_a_time(
+    there: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base, "MAX_TOLD", 3)
+    findings = Findings(Limits(hold=0))
+    channel = Webhook(config(there))
+    signals = [signal(f"drift/delays/1/{n}/") for n in range(5)]
+    findings.report("watch", signals, START)
+    for second in range(5):
+        drive(channel, findings, START + second)
+    assert len(there.requests) == 3
+    told = {r.json["finding"]["key"] for r in there.requests}
+    findings.report("watch", [s for s in signals if s.key not in told], START + 10)
+    drive(channel, findings, START + 10)
+    drive(channel, findings, START + 11)
+    assert sorted(events(there)[3:]) == ["closed"] * 3 + ["opened"] * 2
+
+
+def test_a_fault_of_a_channel_is_logged_and_kept_apart(
+    there: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(Findings):
+        def open(self) -> Any:
+            raise RuntimeError("broken")
+
+    notifier = Notifier([config(there)], Broken(), clock=lambda: START)
+    asyncio.run(notifier.flush())
+    asyncio.run(notifier.flush())
+    assert caplog.text.count("could not be made") == 1
+
+
+def test_backs_off_and_returns() -> None:
+    backoff = Backoff(1.0, 300.0, random.Random(1))
+    now = 0.0
+    waits = []
+    for _ in range(14):
+        assert backoff.ready(now)
+        wait = backoff.failed(now)
+        assert not backoff.ready(now + 0.99 * wait)
+        now += wait
+        waits.append(wait)
+    for number, wait in enumerate(waits):
+        full = min(300.0, 2.0**number)
+        assert full / 2 <= wait <= full
+    assert len({round(wait, 6) for wait in waits[9:]}) == 5
+    # A clock that was set back by a day does not keep it waiting for a day.
+    assert backoff.ready(now - 86_400)
+    backoff.worked()
+    assert backoff.ready(now - 86_400)
+    assert backoff.failed(now) <= 1.0
+    assert backoff.failed(now, 5000.0) == 600.0
+
+
+def test_the_loop_runs_until_it_is_cancelled(there: Receiver) -> None:
+    findings = Findings()
+    notifier = Notifier([config(there)], findings)
+
+    async def run() -> None:
+        task = asyncio.create_task(notifier.run())
+        for n in range(3):
+            findings.report("watch", [signal(f"drift/delays/1/{m}/") for m in range(n + 1)], START)
+            notifier.wake()
+            await asyncio.to_thread(eventually, lambda n=n: len(there.requests) == n + 1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(run())
+    assert events(there) == ["opened"] * 3

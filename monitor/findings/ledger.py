@@ -291,14 +291,14 @@ class Findings:
         now = _time(now)
         silence = self.silences.add(pattern, until, who, why, now)
         self.revision += 1
-        self._hush(now)
+        self.hush(now)
         return silence
 
     def end_silence(self, id_: str, now: float) -> Silence:
         """Raises UnknownFindingError."""
         silence = self.silences.end(id_)
         self.revision += 1
-        self._hush(_time(now))
+        self.hush(_time(now))
         return silence
 
     def retire(self, room: str, now: float) -> list[Change]:
@@ -321,7 +321,8 @@ class Findings:
             raise FindingStateError(f"finding {id_} is closed already ({finding.reason})")
         return finding
 
-    def _hush(self, now: float) -> None:
+    def hush(self, now: float) -> None:
+        """Let findings know which silences there are: after these were restored."""
         for finding in self._shelf:
             until = self.silences.until(finding.key, now)
             self._shelf.set(replace(finding, silenced_until=until))

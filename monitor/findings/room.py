@@ -40,6 +40,8 @@ class FindingsRoom:
         self.findings = Findings(limits, self._take, accept)
         self.notifier = Notifier(channels, self.findings, clock)
         self.history = History(folder) if folder is not None else None
+        self.restored = False
+        """Whether it has gone on where it ended."""
         self._clock = clock
 
     def configure(self, limits: Limits, channels: Sequence[Notification]) -> None:
@@ -109,6 +111,7 @@ class FindingsRoom:
         """Go on where ``state`` and the history on disk end. Never raises: what cannot be used is
         logged, and the history alone is enough."""
         saved = 0
+        self.restored = True
         if state:
             try:
                 self.findings.restore(state["findings"])
@@ -118,3 +121,4 @@ class FindingsRoom:
                 log.error("findings: the saved state cannot be used: %s", error)
         if self.history is not None:
             self.history.catch_up(self.findings, saved)
+        self.findings.hush(self._clock())

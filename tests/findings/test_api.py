@@ -1,0 +1,376 @@
+"""Findings over a real control address: the API, the command, the metrics and the page."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from click.testing import CliRunner, Result
+from fastapi import FastAPI
+from prometheus_client.parser import text_string_to_metric_families
+
+from monitor.api.app import _handle_errors
+from monitor.api.findings import add_findings
+from monitor.config.notify import Notification
+from monitor.errors import ApiError
+from monitor.evaluation.plane import Plane
+from monitor.evaluation.process import make_plane
+from monitor.evaluation.settings import Settings
+from monitor.findings.cli import findings as command
+from monitor.findings.page import SCRIPT, in_short
+from monitor.findings.room import FindingsRoom
+from monitor.metrics.exposition import encode
+from monitor.metrics.findings import finding_families
+from monitor.transport.server import Names
+from tests.findings.receiver import eventually, receiver
+from tests.findings.signals import signal
+from tests.parts import environment, need
+from tests.plane_process import MODEL, encoded, free_port
+
+TOKEN = "UNDERSTUDY_TEST_TOKEN"
+
+
+class Service:
+    """A room with the API in front of it, on a port of its own."""
+
+    def __init__(self, folder: Path, host: str = "127.0.0.1") -> None:
+        self.room = FindingsRoom(folder)
+        self.room.restore(None)
+        run_dir = folder / "run"
+        run_dir.mkdir()
+        data = {
+            "control": {"listen": f"{host}:9090", "token_env": TOKEN},
+            "state_dir": str(folder / "state"),
+            "models": [MODEL],
+        }
+        self.plane: Plane = make_plane(Settings.from_json(data), run_dir, "run-1")
+        app = FastAPI()
+        _handle_errors(app)
+        add_findings(app, self.plane, self.room)
+        self.url = f"http://127.0.0.1:{free_port()}"
+        port = int(self.url.rpartition(":")[2])
+        self._server = uvicorn.Server(
+            uvicorn.Config(app, "127.0.0.1", port, log_level="error", lifespan="off")
+        )
+        self._thread = threading.Thread(target=self._server.run)
+
+    def report(self, *signals: Any, now: float | None = None) -> str:
+        """Id of the first one."""
+        self.room.findings.report("watch", signals, time.time() if now is None else now)
+        open_ = {finding.key: finding.id for finding in self.room.findings.open()}
+        return open_[signals[0].key] if signals else ""
+
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        return httpx.get(self.url + path, timeout=20, **options)
+
+    def post(self, path: str, data: Any, **options: Any) -> httpx.Response:
+        return httpx.post(self.url + path, json=data, timeout=20, **options)
+
+    def __enter__(self) -> Service:
+        self._thread.start()
+        eventually(lambda: self._server.started)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.should_exit = True
+        self._thread.join()
+
+
+@pytest.fixture
+def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
+    monkeypatch.delenv(TOKEN, raising=False)
+    with Service(tmp_path) as made:
+        yield made
+
+
+def run(service: Service, *arguments: str) -> Result:
+    result = CliRunner().invoke(command, [*arguments, "--url", service.url])
+    assert result.exception is None or isinstance(result.exception, (SystemExit, ApiError))
+    return result
+
+
+def test_lists_and_shows(service: Service) -> None:
+    nothing = service.get("/v1/findings").json()
+    assert nothing["findings"] == []
+    assert nothing["open"] == {"critical": 0, "warning": 0, "info": 0}
+    bad = signal("quality/fares/1//", kind="quality", model="fares", severity="critical")
+    id_ = service.report(signal(), bad, signal("drift/delays/1/x=1/", severity="info"))
+    found = service.get("/v1/findings").json()
+    assert [one["severity"] for one in found["findings"]] == ["critical", "warning", "info"]
+    assert found["open"] == {"critical": 1, "warning": 1, "info": 1}
+    for query, count in (
+        ("model=fares", 1),
+        ("model=nobody", 0),
+        ("severity=warning", 2),
+        ("severity=critical&model=delays", 0),
+        ("state=closed", 0),
+        ("state=all", 3),
+    ):
+        assert service.get(f"/v1/findings?{query}").json()["matching"] == count, query
+    short = service.get("/v1/findings?limit=1").json()
+    assert (len(short["findings"]), short["matching"]) == (1, 3)
+    one = service.get(f"/v1/findings/{id_}").json()
+    assert one["features"][0] == {"name": "temp", "share": 0.8, "detail": "median 12, was 54"}
+    assert one["size"]["low"] == 1.5
+    assert one["examples"] == ["a-1", "a-2"]
+    assert one["since_at"] == "1970-01-01T00:15:00Z"
+    assert one["links"]["records"] == f"/v1/findings/{id_}/records"
+    for path, code in (
+        ("/v1/findings/nothing", 404),
+        ("/v1/findings/nothing/records", 404),
+        ("/v1/findings?limit=0", 422),
+        ("/v1/findings?state=odd", 422),
+        ("/v1/findings?severity=bad", 422),
+    ):
+        answer = service.get(path)
+        assert answer.status_code == code
+        assert answer.json()["error"]["message"]
+
+
+def test_the_example_requests_can_be_looked_at(service: Service) -> None:
+    plane = service.plane
+    bodies = [encoded({"a": [n]}, {"p": [0.5]}, request_id=f"a-{n}") for n in (1, 3)]
+    plane.pipeline.take(
+        Names(1, (("delays", "1", MODEL["protocol"]),), ("champion",)), 2, b"".join(bodies)
+    )
+    id_ = service.report(signal())
+    found = service.get(f"/v1/findings/{id_}/records").json()
+    assert [record["request_id"] for record in found["records"]] == ["a-1"]
+    assert found["records"][0]["features"]["values"] == [[1]]
+    assert found["gone"] == ["a-2"]
+
+
+def test_people_acknowledge_and_close(service: Service) -> None:
+    accepted: list[str] = []
+    service.room.findings.accept = lambda finding: accepted.append(finding.id)
+    id_ = service.report(signal())
+    seen = service.post(f"/v1/findings/{id_}/acknowledge", {"who": "ada", "why": "known"})
+    assert seen.json()["acknowledged"] is True
+    order = {"who": "ada", "why": "a new sensor", "new_normal": True}
+    closed = service.post(f"/v1/findings/{id_}/close", order).json()
+    assert closed["state"] == "closed"
+    assert [note["what"] for note in closed["notes"]] == ["acknowledge", "close"]
+    assert accepted == [id_]
+    again = service.post(f"/v1/findings/{id_}/close", order)
+    assert again.status_code == 409
+    assert "closed already" in again.json()["error"]["message"]
+    assert service.post("/v1/findings/nothing/close", order).status_code == 404
+    assert service.post(f"/v1/findings/{id_}/close", {"why": "nobody"}).status_code == 422
+    assert service.post(f"/v1/findings/{id_}/open", order).status_code == 404
+
+
+def test_silences(service: Service) -> None:
+    service.report(signal())
+    made = service.post("/v1/silences", {"pattern": "drift/*", "seconds": 60, "who": "ada"})
+    assert made.status_code == 201
+    assert service.get("/v1/findings").json()["findings"][0]["silent"] is True
+    assert [one["id"] for one in service.get("/v1/silences").json()["silences"]] == ["s1"]
+    assert httpx.delete(service.url + "/v1/silences/s1").status_code == 200
+    assert service.get("/v1/findings").json()["findings"][0]["silent"] is False
+    assert httpx.delete(service.url + "/v1/silences/s1").status_code == 404
+    for wrong in ({"seconds": -1}, {"seconds": 1e9}, {"pattern": ""}, {"who": ""}):
+        order = {"pattern": "*", "seconds": 60, "who": "ada", **wrong}
+        assert service.post("/v1/silences", order).status_code == 422
+
+
+def test_what_changes_something_needs_the_token(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id_ = service.report(signal())
+    evil = {"origin": "http://evil.example"}
+    note = {"who": "mallory"}
+    silence = {**note, "pattern": "*", "seconds": 60}
+    assert service.post(f"/v1/findings/{id_}/close", note, headers=evil).status_code == 403
+    monkeypatch.setenv(TOKEN, "correct horse")
+    for path, data in (
+        (f"/v1/findings/{id_}/close", note),
+        (f"/v1/findings/{id_}/acknowledge", note),
+        ("/v1/silences", silence),
+    ):
+        assert service.post(path, data).status_code == 401
+        bearer = {"authorization": "Bearer wrong"}
+        assert service.post(path, data, headers=bearer).status_code == 403
+    assert httpx.delete(service.url + "/v1/silences/s1").status_code == 401
+    bearer = {"authorization": "Bearer correct horse"}
+    assert service.post(f"/v1/findings/{id_}/close", note, headers=bearer).status_code == 200
+
+
+def test_single_records_need_the_token_when_others_can_ask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(TOKEN, "correct horse")
+    with Service(tmp_path, "0.0.0.0") as service:
+        id_ = service.report(signal())
+        assert service.get(f"/v1/findings/{id_}").status_code == 200
+        assert service.get(f"/v1/findings/{id_}/records").status_code == 401
+
+
+def test_every_call_is_described(service: Service) -> None:
+    paths = service.get("/openapi.json").json()["paths"]
+    assert {path for path in paths if "/v1/" in path} == {
+        "/v1/findings",
+        "/v1/findings/{id}",
+        "/v1/findings/{id}/records",
+        "/v1/findings/{id}/acknowledge",
+        "/v1/findings/{id}/close",
+        "/v1/silences",
+        "/v1/silences/{id}",
+    }
+    assert all(call["description"] for methods in paths.values() for call in methods.values())
+
+
+# The command ------------------------------------------------------------------------------------
+
+
+def test_a_day_at_the_command_line(service: Service) -> None:
+    assert run(service, "list", "--exit-code").output == "nothing is open\n"
+    id_ = service.report(signal(title="Inputs have changed: [bold]temp"))
+    listed = run(service, "list", "--exit-code")
+    assert listed.exit_code == 1
+    assert id_ in listed.output
+    assert "[bold]temp" in "".join(listed.output.split("\n")).replace("  ", "")
+    assert run(service, "list", "--severity", "critical", "--exit-code").exit_code == 0
+    assert run(service, "list", "--state", "closed", "--exit-code").exit_code == 1
+    assert json.loads(run(service, "list", "--json").output)["matching"] == 1
+    page = run(service, "show", id_, "--exit-code")
+    assert page.exit_code == 1
+    for words in (
+        "[bold]temp",
+        "temp: 2 standard deviations (1.5 to 2.5), was 0",
+        "median 12, was 54",
+        "80 %",
+        "Compare the features that are named with their source.",
+        "at most one false alarm in 1,000,000 rows",
+        "a-1, a-2",
+        "1970-01-01T00:15:00Z",
+    ):
+        assert words in page.output, page.output
+    watched = run(service, "watch", "--once", "--exit-code")
+    assert (watched.exit_code, id_ in watched.output) == (1, True)
+    assert run(service, "ack", id_).exit_code == 2, "--why is needed"
+    seen = run(service, "ack", id_, "--why", "known", "--who", "ada")
+    assert seen.output.startswith(f"{id_} acknowledged")
+    assert "ada: acknowledge, known" in run(service, "show", id_).output
+    closed = run(service, "close", id_, "--why", "a new sensor", "--new-normal", "--json")
+    assert json.loads(closed.output)["reason"].endswith("as the new normal")
+    assert run(service, "show", id_, "--exit-code").exit_code == 0
+    twice = run(service, "close", id_, "--why", "again")
+    assert isinstance(twice.exception, ApiError)
+    assert (twice.exception.exit_code, twice.exception.status) == (2, 409)
+    assert run(service, "list", "--state", "all", "--exit-code").exit_code == 0
+    assert "closed" in run(service, "list", "--state", "all").output
+
+
+def test_silences_from_the_command_line(service: Service) -> None:
+    assert run(service, "silence").output == "there are no silences\n"
+    made = run(service, "silence", "drift/*", "--for", "2h", "--why", "maintenance", "--who", "ada")
+    assert made.output.startswith("s1: drift/* until ")
+    assert "ada: maintenance" in run(service, "silence").output
+    assert json.loads(run(service, "silence", "--json").output)["silences"][0]["id"] == "s1"
+    assert run(service, "silence", "--end", "s1").output == "s1 has ended\n"
+    assert run(service, "silence", "x", "--end", "s1").exit_code == 2
+    assert run(service, "silence", "x", "--for", "long").exit_code == 2
+    assert run(service, "silence", "x", "--for", "90").output.startswith("s2: x until ")
+
+
+@pytest.mark.parametrize("name", ["", "list", "show", "watch", "ack", "close", "silence"])
+def test_help_has_examples(name: str) -> None:
+    result = CliRunner().invoke(command, [*([name] if name else []), "--help"])
+    assert result.exit_code == 0
+    assert "understudy findings" in result.output.partition("Example")[2]
+
+
+# Metrics and page -------------------------------------------------------------------------------
+
+
+def exposition(room: FindingsRoom) -> str:
+    return encode(list(finding_families(room)), "text/plain")[1].decode()
+
+
+def samples(room: FindingsRoom) -> dict[tuple[str, ...], float]:
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(exposition(room))
+        for sample in family.samples
+    }
+
+
+def test_metrics(tmp_path: Path) -> None:
+    with receiver() as there:
+        channel = Notification.model_validate({"kind": "webhook", "url": there.url})
+        room = FindingsRoom(tmp_path, channels=[channel])
+        room.restore(None)
+        now = time.time()
+        room.findings.report("watch", [signal(), signal("quality/delays/1//", kind="quality")], now)
+        assert samples(room)["understudy_notifications_pending", "webhook"] == 2
+        asyncio.run(room.notifier.flush())
+        room.findings.report("watch", [signal()], now)
+        room.findings.report("watch", [signal()], now + 300)
+        found = samples(room)
+    assert found["understudy_findings_open", "drift", "delays", "warning"] == 1
+    assert found["understudy_findings_open", "quality", "delays", "warning"] == 0
+    assert found["understudy_findings_total", "quality", "delays"] == 1
+    assert found["understudy_notifications_total", "webhook", "delivered"] == 2
+    assert found["understudy_notifications_total", "webhook", "failed"] == 0
+    assert found["understudy_notifications_pending", "webhook"] == 1
+
+
+def test_promtool_has_nothing_to_say(tmp_path: Path) -> None:
+    channel = Notification.model_validate({"kind": "webhook", "url": "http://127.0.0.1:1"})
+    room = FindingsRoom(tmp_path, channels=[channel])
+    room.findings.report("watch", [signal()], time.time())
+    checked = subprocess.run(
+        [need("promtool"), "check", "metrics"],
+        input=exposition(room).encode(),
+        capture_output=True,
+        env=environment(),
+        timeout=60,
+    )
+    assert (checked.stdout, checked.stderr, checked.returncode) == (b"", b"", 0)
+
+
+def test_the_page_uses_what_the_status_page_has(service: Service) -> None:
+    from monitor.api import page
+
+    used = set(re.findall(r"\b(node|put|number|section|age|table|counts)\(", SCRIPT))
+    for helper in used:
+        assert f"function {helper}(" in page._SCRIPT
+    assert "innerHTML" not in SCRIPT
+
+
+def test_the_page_draws_what_is_open(tmp_path: Path) -> None:
+    import shutil
+
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("NOT TESTED: the script is not run, node is not here")
+    room = FindingsRoom(None)
+    nasty = "<script>alert(1)</script>"
+    room.findings.report("watch", [signal(title=nasty)], 1000.0)
+    room.findings.acknowledge(room.findings.open()[0].id, "ada", "", 1001.0)
+    data = in_short(room.findings.open(), 1600.0)
+    harness = (
+        "function node(tag, text, kind) { return {tag, text, kind, children: []}; }\n"
+        "function put(parent, ...children) { parent.children.push(...children); return parent; }\n"
+        "function number(value) { return String(value); }\n"
+        "function age(s) { return s + ' s'; }\n"
+        "function section(title, ...c) { return put(node('section', title), ...c); }\n"
+        f"{SCRIPT}\nconst one = findings({json.dumps(data)});\n"
+        "console.log(JSON.stringify([one, findings(undefined), findings({open: 0})]));"
+    )
+    done = subprocess.run([node, "-e", harness], capture_output=True, text=True, check=True)
+    drawn, missing, none = json.loads(done.stdout)
+    assert missing == none == []
+    text = json.dumps(drawn)
+    for words in (nasty, "Open findings: 1", "median 12, was 54", "open for 600 s, acknowledged"):
+        assert words in text

@@ -20,6 +20,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 _LATER = {
     "baseline": "monitor.baseline.cli:baseline",
     "experiment": "monitor.experiments.cli:experiment",
+    "findings": "monitor.findings.cli:findings",
     "replay": "monitor.replay.cli:replay",
 }
 """Commands that are imported when they are used: what they need takes time to import."""

@@ -15,6 +15,7 @@ from monitor.api.answers import CODES, Refused, answer, changing, refusal
 from monitor.api.baseline import add_baseline
 from monitor.api.experiments import add_experiments
 from monitor.api.feedback import add_feedback
+from monitor.api.findings import add_findings
 from monitor.api.page import HEADERS as PAGE_HEADERS
 from monitor.api.page import PAGE
 from monitor.api.records import recent
@@ -57,6 +58,8 @@ def build(plane: Plane, line: ControlLine) -> FastAPI:
     add_experiments(app, plane, line)
     add_feedback(app, plane)
     add_baseline(app, plane)
+    if plane.pipeline.judge is not None:
+        add_findings(app, plane, plane.pipeline.judge.room)
     return app
 
 

@@ -94,6 +94,10 @@ class Status(BaseModel):
     predictions: list[dict[str, Any]]
     undecodable: list[dict[str, Any]]
     experiments: list[dict[str, Any]] = Field(description="Each in short; /v1/experiments has all.")
+    findings: dict[str, Any] = Field(description="Open ones in short; /v1/findings has all.")
+    watched: list[dict[str, Any]] = Field(
+        description="Models with a baseline, in short; /v1/drift has all."
+    )
 
 
 class Model(BaseModel):

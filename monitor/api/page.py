@@ -5,6 +5,8 @@ from __future__ import annotations
 from base64 import b64encode
 from hashlib import sha256
 
+from monitor.findings.page import SCRIPT as FINDINGS_SCRIPT
+
 _STYLE = """
 :root { color-scheme: light dark; --line: #d5d9de; --soft: #667079; --good: #14743c;
   --bad: #b3261e; --warn: #8a5a00; --card: #ffffff; --back: #f4f5f7; --text: #1b1f23; }
@@ -106,6 +108,22 @@ function classes(values) {
   return entries.slice(0, 5).map(([k, v]) => k + ' ' + (100 * v / total).toFixed(1) + ' %')
     .join(', ') || '\\u2013';
 }
+function watched(w) {
+  const made = node('div'), name = (w.model + ' ' + w.version).trim() + ': ';
+  if (w.error) return put(made, node('p', name + 'not watched: ' + w.error, 'bad'));
+  if (w.learning) return put(made, node('p', name + 'learning its baseline, '
+    + number(w.learning.rows) + ' of ' + number(w.learning.wanted) + ' rows'));
+  let line = name + number(w.rows) + ' rows';
+  if (w.estimated_accuracy !== null) line += '; accuracy without labels '
+    + share(w.estimated_accuracy);
+  if (w.accuracy !== null && w.accuracy !== undefined) line += '; by labels ' + share(w.accuracy)
+    + ' (' + number(w.labels) + ')';
+  put(made, node('p', line));
+  return put(made, table(['furthest off', 'statistic (alarm at 1)', 'PSI of the last rows'],
+    w.furthest.map(f => [f.series, [number(f.statistic), f.drifted ? 'bad' : ''],
+      number(f.psi)])));
+}
+%FINDINGS%
 function draw(s) {
   document.getElementById('state').replaceChildren(
     s.ready ? node('span', 'ready', 'good') : node('span', 'not ready', 'bad'));
@@ -119,7 +137,9 @@ function draw(s) {
     parts.push(section('Needs attention', put(node('ul', undefined, 'bad'),
       ...troubles.map(text => node('li', text)))));
   }
+  parts.push(...findings(s.findings));
   parts.push(...s.arms.map(arm));
+  if (s.watched.length) parts.push(section('Against the baseline', ...s.watched.map(watched)));
   if (s.experiments.length) {
     const made = section('Experiments', table(
       ['experiment', 'challenger', 'decision', 'rollout', 'share'],
@@ -173,7 +193,7 @@ async function refresh() {
   setTimeout(refresh, 2000);
 }
 refresh();
-"""
+""".replace("%FINDINGS%", FINDINGS_SCRIPT.strip())
 
 PAGE = f"""<!doctype html>
 <html lang="en">

@@ -9,6 +9,7 @@ from typing import Any
 from monitor import __version__
 from monitor.evaluation.plane import BREAKER_STATES, NOT_ERRORS, NOT_SENT, Plane
 from monitor.experiments.summary import summary as summary_of
+from monitor.findings.page import in_short
 from monitor.metrics.processes import uses
 from monitor.sketch.distribution import Distribution, summary
 from monitor.sketch.reader import Labels, Snapshot
@@ -156,6 +157,7 @@ def status(plane: Plane) -> dict[str, Any]:
     dropped = _by("reason", snapshot.counters_named("records_dropped"))
     eligible = snapshot.counter("records_eligible")
     sent = snapshot.counter("records_sent")
+    judge = plane.pipeline.judge
     return {
         "time": time.time(),
         "version": __version__,
@@ -199,6 +201,8 @@ def status(plane: Plane) -> dict[str, Any]:
         },
         "predictions": predictions(plane),
         "undecodable": undecodable(plane),
+        "findings": in_short(judge.room.findings.open(), time.time()) if judge else {"open": 0},
+        "watched": judge.watches.in_short() if judge else [],
         "experiments": [
             summary_of(live, time.time())
             for live in (plane.experiments.live.values() if plane.experiments else ())

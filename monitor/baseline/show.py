@@ -69,9 +69,7 @@ def notes(baseline: Baseline) -> list[str]:
     """What a person should know before this is used."""
     found = []
     if baseline.rows < 1000:
-        found.append(
-            f"only {baseline.rows:,} rows: small changes are within its own error"
-        )
+        found.append(f"only {baseline.rows:,} rows: small changes are within its own error")
     correlated = [
         name
         for column in baseline.columns.values()

@@ -23,6 +23,7 @@ from monitor.config.fields import (
     is_loopback,
 )
 from monitor.config.monitoring import Monitoring
+from monitor.config.notify import MAX_CHANNELS, Notification
 from monitor.config.performance import Performance
 from monitor.config.section import Section
 from monitor.config.units import Bytes, Seconds
@@ -340,6 +341,8 @@ class Config(Section):
     """How records are evaluated."""
     feedback: Feedback = Feedback()
     """Labels that come later."""
+    notify: list[Notification] = Field(default=[], max_length=MAX_CHANNELS)
+    """Who is told of findings."""
     monitoring: Monitoring = Monitoring()
     """How silent failure is looked for."""
     handoff: HandOff = HandOff()

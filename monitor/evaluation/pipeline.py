@@ -162,9 +162,9 @@ class Pipeline:
         return known
 
     @property
-    def grown(self) -> tuple[int, int]:
-        """Records and changes of findings so far: a state that was saved before is old."""
-        return self.records, self.judge.changes if self.judge is not None else 0
+    def version(self) -> tuple[int, ...]:
+        """Another one as soon as something has happened that the saved state should know of."""
+        return self.records, *(self.judge.room.version if self.judge is not None else ())
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for the state file. Payloads are not part of it."""

@@ -53,6 +53,8 @@ def make_plane(settings: Settings, run_dir: Path, run: str) -> Plane:
         log.error("%s; starting anew, the file is kept as %s", error, aside)
         pipeline = _pipeline(settings)
         slots = Slots()
+    if pipeline.judge is not None and not pipeline.judge.room.restored:
+        pipeline.judge.restore({})
     server = HandOffServer(run_dir / "records.sock", slots, pipeline.take)
     feedback = None
     if pipeline.experiments is not None:
@@ -86,7 +88,7 @@ def _pipeline(settings: Settings) -> Pipeline:
     if settings.document.get("champion"):
         config = settings.config()
         pipeline.experiments = Experiments(config)
-        pipeline.judge = Judge(config)
+        pipeline.judge = Judge(config, settings.state_dir)
         pipeline.recorder = recorder_of(config)
     return pipeline
 
@@ -183,7 +185,9 @@ async def run(plane: Plane, control: socket.socket) -> None:
     line = ControlLine(control, plane.supervisor, plane.reconfigure)
     api = ApiServer(build(plane, line), plane.settings.control_host, plane.settings.control_port)
     serving = loop.create_task(api.serve())
-    parts = (_tick(plane), _save(plane), _judge(plane, line), _watch(plane))
+    parts = [_tick(plane), _save(plane), _judge(plane, line), _watch(plane)]
+    if plane.pipeline.judge is not None:
+        parts.append(plane.pipeline.judge.room.run())
     tasks = [loop.create_task(part) for part in parts]
     # What exists now stays: the collector need not look at it again.
     gc.collect()

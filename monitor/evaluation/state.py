@@ -113,7 +113,7 @@ class Saver:
         """Last batch in the saved file, by (run, slot)."""
         self.saved_labels = 0
         """The last joined label in the saved file."""
-        self._saved_grown: tuple[int, int] | None = None
+        self._saved_version: tuple[int, ...] | None = None
         self._lock = asyncio.Lock()
 
     async def save(self) -> bool:
@@ -121,8 +121,8 @@ class Saver:
         async with self._lock:
             last = {key: slot.last_seq for key, slot in self.slots}
             labels = self.pipeline.labels
-            grown = self.pipeline.grown
-            if (last, labels, grown) == (self.saved, self.saved_labels, self._saved_grown):
+            version = self.pipeline.version
+            if (last, labels, version) == (self.saved, self.saved_labels, self._saved_version):
                 return True
             state = capture(self.slots, self.pipeline)
             if self._before_write is not None:
@@ -140,7 +140,7 @@ class Saver:
                 self.error = None
             self.saved = last
             self.saved_labels = state["pipeline"]["labels"]
-            self._saved_grown = grown
+            self._saved_version = version
             return True
 
     def _write(self, state: dict[str, Any]) -> None:

@@ -25,6 +25,7 @@ from monitor.metrics.families import (
     pick,
     sketches,
 )
+from monitor.metrics.findings import finding_families
 from monitor.metrics.processes import uses
 from monitor.sketch.distribution import QUANTILES, Distribution
 from monitor.sketch.reader import Snapshot
@@ -72,6 +73,7 @@ class PlaneCollector(Collector):
         yield from experiment_families(self._plane, snapshot)
         if self._plane.pipeline.judge is not None:
             yield from drift_families(self._plane.pipeline.judge)
+            yield from finding_families(self._plane.pipeline.judge.room)
         if self._plane.feedback is not None:
             yield from feedback_families(self._plane.feedback)
 

@@ -1,10 +1,10 @@
 """Accuracy without labels, from scores whose meaning the baseline knows.
 
 Confidence-based estimation: a score that the baseline found to be right in a share p of the cases
-is counted as right with that share. It holds as long as scores keep their meaning, whatever happens to
-the inputs; when the meaning itself changes (concept drift), no method without labels can see it. So
-every estimate says what it rests on, and its interval holds the error of the baseline as well as
-that of the sample.
+is counted as right with that share. It holds as long as scores keep their meaning, whatever
+happens to the inputs; when the meaning itself changes (concept drift), no method without labels can
+see it. So every estimate says what it rests on, and its interval holds the error of the baseline as
+well as that of the sample.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ def performance_signals(watch: PerformanceWatch, model: str, version: str) -> li
                 title=f"Scores have changed their meaning: {watch.calibration.words()}",
                 rule="calibration e-detector on labelled scores",
                 guarantee=_guarantee(watch),
-                advice="The relation of inputs and outcomes has changed, or another build is served. "
+                advice="Inputs and outcomes relate in another way, or another build is served. "
                 "Recalibrate on recent labels, or retrain; do not trust estimates without labels.",
             )
         )
@@ -61,8 +61,8 @@ def _expected(watch: PerformanceWatch, model: str, version: str) -> Signal:
         size=size,
         rule="Shiryaev-Roberts e-detector on the errors to be expected from the scores",
         guarantee=_guarantee(watch),
-        advice="See which inputs have changed: the drift and quality findings name them. Labels will "
-        "tell whether it is so.",
+        advice="See which inputs have changed: the drift and quality findings name them. Labels "
+        "will tell whether it is so.",
         assumptions=(
             "scores mean what they meant in the baseline; a change of that itself shows only in "
             "labels",

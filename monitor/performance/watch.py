@@ -35,8 +35,8 @@ class PerformanceWatch:
 
     Three things are tested: the share of wrong predictions that is to be expected from the scores
     (without labels), the share that was wrong (with labels), and whether scores still mean what
-    they did (with labels). All three are bounded risks with a null from the baseline; without a labelled
-    baseline only the figures are shown.
+    they did (with labels). All three are bounded risks with a null from the baseline; without a
+    labelled baseline only the figures are shown.
     """
 
     def __init__(self, settings: Performance, baseline: Baseline, run_length: float) -> None:

@@ -77,7 +77,7 @@ def _document(run: Replay) -> dict[str, Any]:
         "broken_lines": run.broken,
         "from": _time(run.first or run.now),
         "to": _time(run.now),
-        "findings": [finding.to_dict() for finding in run.judge.findings.all()],
+        "findings": [finding.to_dict() for finding in run.judge.room.findings.all()],
         "experiments": {
             name: {
                 challenger: {

@@ -1,8 +1,8 @@
 """Runs the evaluation over a recorded log, in the time of the log.
 
 The same rooms as in the live service, with the clock of the records: a second of the log is a
-second for the experiments and the findings, however fast it is read. State goes to a folder of its own,
-which is thrown away.
+second for the experiments and the findings, however fast it is read. State goes to a folder of its
+own, which is thrown away.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Replay:
         self.pipeline = Pipeline(Settings.from_json(config.model_dump(mode="json", by_alias=True)))
         self.experiments = Experiments(config, clock=lambda: self.now)
         self.pipeline.experiments = self.experiments
-        self.judge = self.pipeline.judge = Judge(config)
+        self.judge = self.pipeline.judge = Judge(config, None, lambda: self.now)
         bounds = config.feedback
         self._store = FeedbackStore(
             Path(self._folder.name), bounds.horizon, bounds.max_size, bounds.max_rows

@@ -2,44 +2,42 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from monitor.config.model import Config
-from monitor.errors import FindingError
 from monitor.findings.changes import Change
 from monitor.findings.finding import Finding
-from monitor.findings.ledger import Findings
 from monitor.findings.limits import Limits
+from monitor.findings.room import FindingsRoom
 from monitor.watch.watches import Watches
-
-log = logging.getLogger(__name__)
 
 ROOM = "watch"
 
 
 class Judge:
-    """``watches`` say what is wrong, ``findings`` keep the story of it. The time is passed in, so
-    that a replay judges as the live service does."""
+    """``watches`` say what is wrong, ``room`` keeps the story of it and tells people. The time is
+    passed in, so that a replay judges as the live service does; without a ``folder`` the story is
+    in memory only, and nobody is told."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(
+        self, config: Config, folder: Path | None, clock: Callable[[], float] = time.time
+    ) -> None:
         self.watches = Watches(config)
-        self.findings = Findings(_limits(config), accept=self._accept)
-        self.changes = 0
-        """How many changes there have been; what is saved is old when this has grown."""
+        channels = config.notify if folder is not None else []
+        self.room = FindingsRoom(folder, _limits(config), channels, self._accept, clock)
 
     def configure(self, config: Config) -> None:
         """Go on under another configuration."""
         self.watches.configure(config)
-        self.findings.configure(_limits(config))
+        self.room.configure(_limits(config), config.notify)
 
     def tick(self, now: float) -> list[Change]:
         """Look at ``now``, unix seconds; what has changed."""
         self.watches.flush()
-        changes = self.findings.report(ROOM, self.watches.signals(now), now)
-        self.changes += len(changes)
-        return changes
+        return self.room.findings.report(ROOM, self.watches.signals(now), now)
 
     def _accept(self, finding: Finding) -> None:
         """Somebody has said that this is the new normal."""
@@ -48,17 +46,12 @@ class Judge:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
-        return {"watches": self.watches.to_dict(), "findings": self.findings.to_dict()}
+        return {"watches": self.watches.to_dict(), "room": self.room.to_dict()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over a saved state; what cannot be used is left out, and said."""
+        """Take over a saved state, also an empty one; what cannot be used is left out, and said."""
         self.watches.restore(state.get("watches", {}))
-        saved = state.get("findings")
-        if saved is not None:
-            try:
-                self.findings.restore(saved)
-            except (FindingError, KeyError, TypeError, ValueError) as error:
-                log.error("saved findings cannot be used: %r", error)
+        self.room.restore(state.get("room"))
 
 
 def _limits(config: Config) -> Limits:

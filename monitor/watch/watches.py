@@ -248,6 +248,36 @@ class Watches:
             found.append({"model": model, "version": version, "error": error})
         return found
 
+    def in_short(self) -> list[dict[str, Any]]:
+        """For the status: models, rows, what is furthest off, and how good they are."""
+        found: list[dict[str, Any]] = []
+        for one in self.summary():
+            series = sorted(one.get("series", ()), key=lambda s: -max(s["statistic"], s["spread"]))
+            judged = one.get("performance") or {}
+            estimate = judged.get("estimate")
+            found.append(
+                {
+                    "model": one["model"],
+                    "version": one["version"],
+                    "rows": one.get("rows"),
+                    "learning": one.get("learning"),
+                    "error": one.get("error"),
+                    "furthest": [
+                        {
+                            "series": s["name"],
+                            "statistic": max(s["statistic"], s["spread"]),
+                            "psi": s["psi"],
+                            "drifted": s["drifted"],
+                        }
+                        for s in series[:5]
+                    ],
+                    "estimated_accuracy": estimate["value"] if estimate else None,
+                    "accuracy": judged.get("window", {}).get("accuracy"),
+                    "labels": judged.get("labels"),
+                }
+            )
+        return found
+
     # State --------------------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, Any]:

@@ -50,6 +50,14 @@ def watched(plane: PlaneProcess) -> dict[str, Any]:
     return found
 
 
+def findings(plane: PlaneProcess, state: str, count: int) -> list[dict[str, Any]]:
+    """Findings in a state, once there are so many; else none."""
+    found: list[dict[str, Any]] = plane.get("/v1/findings", params={"state": state}).json()[
+        "findings"
+    ]
+    return found if len(found) == count else []
+
+
 def test_a_fault_is_found_named_and_over_when_it_is_over(plane: PlaneProcess) -> None:
     rows = Rows(plane)
     rows.send(1500)
@@ -62,10 +70,22 @@ def test_a_fault_is_found_named_and_over_when_it_is_over(plane: PlaneProcess) ->
 
     rows.send(300, in_cents)
     eventually(lambda: plane.metric("understudy_drift_detected", feature="amount") == 1.0)
+    found = eventually(lambda: findings(plane, "open", 2))
+    assert {f["kind"] for f in found} == {"quality", "drift"}
+    for one in found:
+        assert one["features"][0]["name"] == "amount"
+        assert one["advice"]
+        assert "false alarm" in one["guarantee"]
+    drift = next(f for f in found if f["kind"] == "drift")
+    assert "was" in drift["features"][0]["detail"]
+    assert drift["size"]["low"] > 1.0, "the ranks have moved by more than a standard deviation"
+    assert plane.status()["findings"]["open"] == 2
     assert plane.metric("understudy_drift_detected", feature="age") == 0.0
     assert plane.metric("understudy_feature_violations_total", feature="amount", rule="range") > 0
     rows.send(2000)
     eventually(lambda: plane.metric("understudy_drift_detected", feature="amount") == 0.0)
+    assert len(eventually(lambda: findings(plane, "closed", 2))) == 2
+    assert plane.metric("understudy_findings_total", kind="drift") == 1.0
 
 
 def test_what_is_known_survives_a_kill(plane: PlaneProcess) -> None:

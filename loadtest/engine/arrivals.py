@@ -1,0 +1,130 @@
+"""When requests are due: Poisson or even arrivals whose rate may change, or a recorded trace."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+CHUNK_SECONDS = 0.5
+"""Arrivals are drawn for that long at a time."""
+
+Times = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A stretch of ``seconds`` in which the rate goes from ``start`` to ``end``, per second, along
+    a straight line."""
+
+    seconds: float
+    start: float
+    end: float
+
+    @property
+    def count(self) -> float:
+        """Requests to be expected."""
+        return self.seconds * (self.start + self.end) / 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """The rate over time: pieces one after another. Raises ValueError for what is no profile."""
+
+    pieces: tuple[Piece, ...]
+
+    def __post_init__(self) -> None:
+        if not self.pieces:
+            raise ValueError("a profile needs at least one piece")
+        for piece in self.pieces:
+            numbers = (piece.seconds, piece.start, piece.end)
+            if not all(math.isfinite(n) and n >= 0.0 for n in numbers) or piece.seconds <= 0.0:
+                raise ValueError(f"{piece}: seconds must be positive, rates must not be negative")
+
+    @property
+    def seconds(self) -> float:
+        """How long it lasts."""
+        return sum(piece.seconds for piece in self.pieces)
+
+    @property
+    def count(self) -> float:
+        """Requests to be expected in all."""
+        return sum(piece.count for piece in self.pieces)
+
+    @property
+    def highest(self) -> float:
+        """The highest rate."""
+        return max(max(piece.start, piece.end) for piece in self.pieces)
+
+    def rate(self, at: float) -> float:
+        """The rate at a moment, in seconds from the start; 0 before and after."""
+        begun = 0.0
+        for piece in self.pieces:
+            if begun <= at < begun + piece.seconds:
+                return piece.start + (piece.end - piece.start) * (at - begun) / piece.seconds
+            begun += piece.seconds
+        return 0.0
+
+    def passed(self, at: Times) -> Times:
+        """Requests to be expected up to each moment: the integral of the rate."""
+        total = np.zeros_like(at)
+        begun = 0.0
+        for piece in self.pieces:
+            inside = np.clip(at - begun, 0.0, piece.seconds)
+            slope = (piece.end - piece.start) / piece.seconds
+            total += piece.start * inside + slope * inside**2 / 2.0
+            begun += piece.seconds
+        return total
+
+    def moments(self, counts: Times) -> Times:
+        """The moments at which that many requests are to be expected: undoes :meth:`passed`."""
+        found = np.full_like(counts, np.inf)
+        begun, before = 0.0, 0.0
+        for piece in self.pieces:
+            here = (counts >= before) & (counts < before + piece.count)
+            rest = counts[here] - before
+            slope = (piece.end - piece.start) / piece.seconds
+            if abs(slope) < 1e-12:
+                found[here] = begun + rest / max(piece.start, 1e-300)
+            else:
+                # The positive root, in the form that keeps its digits for a small slope.
+                root = np.sqrt(np.maximum(piece.start**2 + 2.0 * slope * rest, 0.0))
+                found[here] = begun + 2.0 * rest / (piece.start + root)
+            begun += piece.seconds
+            before += piece.count
+        return found
+
+
+def arrivals(
+    profile: Profile, kind: Literal["poisson", "even"], seed: Sequence[int], share: float = 1.0
+) -> Iterator[Times]:
+    """Moments in seconds from the start, rising, in chunks.
+
+    ``share`` is the part of the profile's rate that this process has. Poisson arrivals of several
+    processes with different seeds add up to a Poisson process of the whole rate; even ones are set
+    off against each other by the last number of the seed. The method is that of time change: unit
+    arrivals, mapped through the inverse of the expected count (Cinlar 1975).
+    """
+    scale = profile.count * share
+    if kind == "even":
+        offset = (seed[-1] if seed else 0) % max(1, round(1.0 / share)) if share > 0.0 else 0
+        position = 0.5 + float(offset)
+        step = max(1, round(1.0 / share)) if share > 0.0 else 1
+        while position < profile.count:
+            block = np.arange(position, min(profile.count, position + 4096 * step), step)
+            yield profile.moments(block)
+            position = float(block[-1]) + step
+        return
+    generator = np.random.default_rng(list(seed))
+    at = 0.0
+    while at < scale:
+        gaps = generator.exponential(size=4096)
+        block = at + np.cumsum(gaps)
+        at = float(block[-1])
+        inside = block[block < scale]
+        if len(inside):
+            yield profile.moments(inside / share)

@@ -1,0 +1,127 @@
+"""A recorded log gives the findings that there were live."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from monitor.cli import main
+from monitor.errors import ReplayError
+from monitor.feedback.labels import Label
+from monitor.record import decode_batch
+from monitor.replay.lines import label_line, read_label, read_record, record_line
+from monitor.replay.recorder import Recorder
+from monitor.transport import frames
+from monitor.transport.server import Names
+from tests.plane_process import MODEL, PlaneProcess, WorkerEnd, encoded, eventually
+from tests.watch.world import NAMES, Source, saved
+
+
+def run(*arguments: object) -> Result:
+    result = CliRunner().invoke(main, ["replay", *map(str, arguments)])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.output
+    return result
+
+
+def record(plane: PlaneProcess, rows: int, source: Source, seq: int, cents: bool) -> None:
+    records = []
+    for number in range(rows):
+        row = source.row()
+        if cents:
+            row[0] *= 100.0
+        features = {name: [cell] for name, cell in zip(NAMES, row, strict=True)}
+        answer = {"p": [source.score()]}
+        records.append(encoded(features, answer, request_id=f"r-{seq}-{number}"))
+    worker = WorkerEnd(plane, incarnation=seq)
+    worker.batch(seq, records)
+    worker.wait_for(frames.ACK, seq)
+    worker.close()
+
+
+def test_the_findings_of_a_replay_are_those_of_the_service(tmp_path: Path) -> None:
+    log = tmp_path / "records.jsonl"
+    model = {**MODEL, "baseline": saved(tmp_path)}
+    more: dict[str, Any] = {
+        "models": [model],
+        "records": {"keep": 50, "redact": [], "log": {"path": str(log)}},
+    }
+    source = Source(3)
+    with PlaneProcess(tmp_path, **more) as plane:
+        record(plane, 1000, source, 1, cents=False)
+        time.sleep(1.2)  # so that the log has a stretch of time
+        record(plane, 300, source, 2, cents=True)
+        live = eventually(
+            lambda: len(found := plane.get("/v1/findings").json()["findings"]) == 2 and found
+        )
+        assert plane.drain() == 0
+    config = tmp_path / "understudy.yaml"
+    plain = {**plane.config, "version": 1, "listen": "127.0.0.1:8080"}
+    config.write_text(yaml.safe_dump(plain))
+    code = run(log, "--config", config, "--json", "--exit-code")
+    assert code.exit_code == 1, code.output
+    again = json.loads(code.output)
+    assert again["records"] == 1300
+
+    def key(found: dict[str, Any]) -> tuple[Any, ...]:
+        size = found["size"] and round(found["size"]["value"], 6)
+        return found["key"], found["title"], found["since"], size
+
+    assert sorted(map(key, again["findings"])) == sorted(map(key, live))
+    shown = run(log, "--config", config)
+    assert shown.exit_code == 0
+    assert "1,300 records" in shown.output
+    assert "Inputs have changed: amount" in shown.output
+
+
+def test_broken_lines_are_named_or_left_out(tmp_path: Path) -> None:
+    log = tmp_path / "records.jsonl"
+    config = tmp_path / "understudy.yaml"
+    config.write_text(
+        "version: 1\nlisten: 127.0.0.1:0\nmodels: [{name: m}]\n"
+        "champion: {url: 'http://127.0.0.1:1'}\n"
+    )
+    recorder = Recorder(log, 10**6, 2)
+    names = Names(1, (("m", "", "auto"),), ("champion",))
+    recorder.add(names, decode_batch(encoded({"a": [1.0]}, {"p": [0.5]}))[0])
+    recorder.flush()
+    log.write_text(log.read_text() + "{broken\n")
+    said = run(log, "--config", config)
+    assert said.exit_code == 2
+    assert f"{log}: line 3: is no JSON" in said.output
+    assert "1 lines could not be read" in run(log, "--config", config, "--skip-broken").output
+    assert run(tmp_path / "none.jsonl", "--config", config).exit_code == 2
+
+
+def test_a_record_and_a_label_survive_the_way_to_the_file_and_back() -> None:
+    data = encoded({"a": [1.0]}, b"\xff\x00 no text", trace_id="t", outcome=2)
+    original = decode_batch(data)[0]
+    line = json.loads(record_line(original))["record"]
+    again = decode_batch(read_record(line))[0]
+    for name in original.__slots__:
+        assert getattr(again, name) == getattr(original, name), name
+    label = Label("r-1", 2, True, 0.5, 12.0, "k")
+    assert read_label(json.loads(label_line(label, 20.0))["label"]) == (20.0, label)
+    for wrong in ({**line, "outcome": "odd"}, {**line, "duration": -1}, {"time": 1}):
+        with pytest.raises(ReplayError):
+            read_record(wrong)
+
+
+def test_files_are_rotated_and_each_knows_its_names(tmp_path: Path) -> None:
+    log = tmp_path / "records.jsonl"
+    recorder = Recorder(log, 5000, 3)
+    names = Names(1, (("m", "", "auto"),), ("champion",))
+    one = decode_batch(encoded({"a": [1.0]}, {"p": [0.5]}))[0]
+    for _ in range(40):
+        recorder.add(names, one)
+        recorder.flush()
+    files = sorted(path.name for path in tmp_path.iterdir())
+    assert files == ["records.jsonl", "records.jsonl.1", "records.jsonl.2"]
+    for path in tmp_path.iterdir():
+        assert "names" in json.loads(path.read_text().splitlines()[0])
+    assert recorder.written >= 40

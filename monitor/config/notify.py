@@ -19,6 +19,8 @@ OWN_LABELS = frozenset(("alertname", "model", "version", "segment", "kind", "sev
 """Labels of alerts that are set here and not by the configuration."""
 MAX_CHANNELS = 20
 RESEND_SECONDS = 60.0
+LEAST_RESEND_SECONDS = 0.5
+LEAST_REPEAT_SECONDS = 60.0
 
 
 class NotifyTls(Section):
@@ -78,6 +80,10 @@ class Notification(Section):
         for name, kinds in _ONLY_FOR.items():
             if getattr(self, name) and self.kind not in kinds:
                 raise ValueError(f"{name} is for {' and '.join(kinds)}, not for {self.kind}")
+        for name, least in (("repeat", LEAST_REPEAT_SECONDS), ("resend", LEAST_RESEND_SECONDS)):
+            given = getattr(self, name)
+            if given is not None and given < least:
+                raise ValueError(f"{name} must be at least {least:g} s (found {given:g} s)")
         own = OWN_LABELS & set(self.labels)
         if own:
             raise ValueError(f"labels: {sorted(own)[0]} is set by Understudy itself")

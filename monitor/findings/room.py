@@ -42,6 +42,8 @@ class FindingsRoom:
         self.history = History(folder) if folder is not None else None
         self.restored = False
         """Whether it has gone on where it ended."""
+        self.restored = False
+        """Whether :meth:`restore` has been called."""
         self._clock = clock
 
     def configure(self, limits: Limits, channels: Sequence[Notification]) -> None:
@@ -110,6 +112,7 @@ class FindingsRoom:
     def restore(self, state: Mapping[str, Any] | None) -> None:
         """Go on where ``state`` and the history on disk end. Never raises: what cannot be used is
         logged, and the history alone is enough."""
+        self.restored = True
         saved = 0
         self.restored = True
         if state:

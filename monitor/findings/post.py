@@ -15,6 +15,7 @@ from monitor.errors import DeliveryError
 
 _MAX_HEAD = 64 * 1024
 _MAX_TEXT = 500
+_TEXT_SECONDS = 0.5
 _STATUS = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])(?: |\r\n)")
 
 
@@ -95,13 +96,21 @@ async def _exchange(
             status = int(match[1])
             if status >= 200:
                 break
-        text = await reader.read(4096) if status >= 300 else b""
-        return Reply(status, _line(text), _retry_after(head))
+        return Reply(status, await _text(reader) if status >= 300 else "", _retry_after(head))
     finally:
         writer.close()
         # With TLS the other side may never say goodbye: nobody waits for it.
         with contextlib.suppress(Exception):
             writer.transport.abort()
+
+
+async def _text(reader: asyncio.StreamReader) -> str:
+    """The beginning of the body, if it comes: the status is known and is what counts."""
+    try:
+        async with asyncio.timeout(_TEXT_SECONDS):
+            return _line(await reader.read(4096))
+    except OSError:  # TimeoutError is one
+        return ""
 
 
 def _split(url: str) -> tuple[str, int, bool, str, str]:

@@ -41,8 +41,6 @@ class FindingsRoom:
         self.notifier = Notifier(channels, self.findings, clock)
         self.history = History(folder) if folder is not None else None
         self.restored = False
-        """Whether it has gone on where it ended."""
-        self.restored = False
         """Whether :meth:`restore` has been called."""
         self._clock = clock
 
@@ -114,7 +112,6 @@ class FindingsRoom:
         logged, and the history alone is enough."""
         self.restored = True
         saved = 0
-        self.restored = True
         if state:
             try:
                 self.findings.restore(state["findings"])

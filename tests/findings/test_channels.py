@@ -291,6 +291,29 @@ def test_slack_blocks_are_bounded_and_escaped(
     assert f"<https://u.example/base/v1/findings/{id_}|{id_}>" in text
 
 
+def test_a_life_in_slack(there: Receiver) -> None:
+    channel = Slack(config(there, "slack"))
+    findings = Findings(Limits(hold=0))
+    findings.report("watch", [signal()], START)
+    drive(channel, findings, START)
+    findings.report("watch", [signal(severity="critical", size=None, since=None)], START + 60)
+    drive(channel, findings, START + 60)
+    findings.report("watch", [], START + 3700)
+    drive(channel, findings, START + 3700)
+    titles = [r.json["blocks"][0]["text"]["text"] for r in there.requests]
+    assert titles == [
+        "⚠️ Warning: Inputs have changed: temp",
+        "🔴 Changed, critical: Inputs have changed: temp",
+        "✅ Closed: Inputs have changed: temp",
+    ]
+    texts = [json.dumps(r.json, ensure_ascii=False) for r in there.requests]
+    assert "• temp (80 %): median 12, was 54" in texts[0]
+    assert "temp: 2 standard deviations (1.5 to 2.5), was 0" in texts[0]
+    assert "critical instead of warning" in texts[1]
+    assert "*Open for*\\n1 h 1 min" in texts[2]
+    assert "it is over" in texts[2]
+
+
 def test_slack_gets_one_message_a_second(there: Receiver) -> None:
     channel = Slack(config(there, "slack"))
     findings = Findings()

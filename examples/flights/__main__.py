@@ -19,12 +19,23 @@ from examples.flights.acts import FAULTY, GOOD, Act, Labels, post
 from examples.flights.environment import HERE, HOME, StepFailed, prepare, run_step
 from examples.flights.replay import Traffic, read_flights
 from examples.flights.serving import MODEL, ModelServer, Process, free_port
+from examples.flights.silent import (
+    FAULT_SECONDS,
+    LANDS_LATE,
+    MONITORING,
+    PERFORMANCE,
+    QUIET_SECONDS,
+    SilentFailure,
+    build_baseline,
+    spoil,
+)
 from examples.flights.story import line, summary
 
 SHOWN = (
     "understudy_requests_total",
     "understudy_mirror_total",
     "understudy_experiment_decision",
+    "understudy_findings_open",
 )
 
 
@@ -41,10 +52,12 @@ class Demo:
         self.logs = HOME / "logs"
         self.models = HOME / "models"
         self.servers: list[ModelServer] = []
+        self.features: list[str] = []
         self.sidecar: Process | None = None
         self.port = free_port()
         self.control = free_port()
         self.address = f"http://127.0.0.1:{self.control}"
+        self.silent = SilentFailure(self.address, say)
         self.acts = [Act(declared, self.address, say) for declared in (GOOD, FAULTY)]
 
     def train(self, python: Path) -> dict[str, Any]:
@@ -64,6 +77,7 @@ class Demo:
 
     def serve(self, python: Path, features: list[str]) -> None:
         """Start the model servers and the sidecar; wait until all are ready."""
+        self.features = features
         self.servers = [
             ModelServer(name, python, self.models / name, self.logs)
             for name in ("champion", "challenger", "faulty")
@@ -151,9 +165,39 @@ class Demo:
         for task in others:
             task.cancel()
         await story
+        await self._fail_silently(traffic, labels)
         # The windows and the record queue are read once a second or less.
         await asyncio.sleep(2.5)
         return traffic
+
+    async def _fail_silently(self, traffic: Traffic, labels: Labels) -> None:
+        """A quiet stretch, then inputs that are wrong; the model answers as before."""
+        say("  >>> the champion is compared with what it saw and said before:")
+        path, summary_ = await asyncio.to_thread(build_baseline, self.models, MODEL)
+        say("      " + summary_.strip().splitlines()[-1])
+        config = HOME / "understudy.yaml"
+        wanted = yaml.safe_load(config.read_text())
+        wanted["models"][0] |= {"baseline": str(path), "performance": PERFORMANCE}
+        wanted["monitoring"] = MONITORING
+        config.write_text(yaml.safe_dump(wanted, sort_keys=False))
+        await asyncio.to_thread(post, self.address + "/v1/config/reload", {})
+        flights = read_flights(self.models / "mixed.jsonl")
+        scale = min(1.0, self.seconds / 60.0)
+        quiet, fault = QUIET_SECONDS * scale, FAULT_SECONDS * scale
+        labels.lands_after = LANDS_LATE * scale
+        watching = asyncio.create_task(self.silent.watch())
+        posting = asyncio.create_task(labels.run())
+        count = int(self.rate * quiet)
+        say(f"  >>> a quiet stretch: {count:,} flights in mixed order")
+        await traffic.run(flights[:count], self.rate, quiet)
+        self.silent.began = time.time()
+        say("  >>> an upstream job now sends Celsius, and loses the delay at the gate now and then")
+        later = spoil(flights[count : count + int(self.rate * fault)], self.features)
+        await traffic.run(later, self.rate, fault)
+        await asyncio.sleep(labels.lands_after + 3.0)
+        await asyncio.to_thread(self.silent.look)
+        for task in (watching, posting):
+            task.cancel()
 
     async def _watch(self, traffic: Traffic, started: float) -> None:
         while True:
@@ -223,7 +267,8 @@ def main(seconds: float, rate: float, keep: bool, as_json: bool) -> None:
 
     Sets up what it needs below .demo/ (once), trains a champion and a challenger, replays the
     months that follow, and shows what Understudy sees while the challenger dies and the champion
-    stalls; then lets a better challenger go on stage, and takes a faulty one off. Exits 0, or 1 when a client saw an error or a step failed.
+    stalls; then lets a better challenger go on stage, and takes a faulty one off; then lets the
+    champion fail silently. Exits 0, or 1 when a client saw an error or a step failed.
 
     \b
     Examples:
@@ -240,7 +285,7 @@ def main(seconds: float, rate: float, keep: bool, as_json: bool) -> None:
         demo.serve(python, training["features"])
         traffic = asyncio.run(demo.replay())
         status = demo.status()
-        say(summary(traffic.tally, status, training, demo.acts))
+        say(summary(traffic.tally, status, training, demo.acts, demo.silent))
         metrics = [m for m in demo.get("/metrics").splitlines() if m.startswith(SHOWN)]
         say("\nA few lines of /metrics\n  " + "\n  ".join(metrics[:8]))
         failed = bool(traffic.tally.errors)
@@ -257,6 +302,8 @@ def main(seconds: float, rate: float, keep: bool, as_json: bool) -> None:
                         "training": training,
                         "status": status,
                         "experiments": {act.name: act.found for act in demo.acts},
+                        "findings": list(demo.silent.found.values()),
+                        "false_alarms": demo.silent.before,
                     }
                 )
             )

@@ -50,12 +50,13 @@ class Labels:
 
     def __init__(self, post: Callable[[str, Any], Any]) -> None:
         self._post = post
+        self.lands_after = LANDS_AFTER
         self._flying: deque[tuple[float, Flight]] = deque()
         self.posted = 0
 
     def departed(self, flight: Flight) -> None:
         """Its label will be known some seconds from now."""
-        self._flying.append((time.monotonic() + LANDS_AFTER, flight))
+        self._flying.append((time.monotonic() + self.lands_after, flight))
 
     async def run(self) -> None:
         """Post labels once a second."""

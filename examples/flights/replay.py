@@ -100,8 +100,8 @@ class Traffic:
             task.add_done_callback(self._tasks.discard)
         if self._tasks:
             await asyncio.wait(self._tasks)
-        for _, writer in self._idle:
-            writer.close()
+        while self._idle:
+            self._idle.pop()[1].close()
 
     async def _send(self, message: bytes, due: float) -> None:
         try:

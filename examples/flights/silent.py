@@ -21,7 +21,7 @@ from examples.flights.replay import Flight
 
 QUIET_SECONDS = 20.0
 FAULT_SECONDS = 28.0
-LANDS_AFTER = 14.0
+LANDS_LATE = 14.0
 """Seconds after which the labels of this act come: long enough to see what is known without."""
 LOST = 0.4
 """Share of the flights whose delay at the gate is missing."""
@@ -45,7 +45,7 @@ def spoil(flights: list[Flight], features: list[str]) -> list[Flight]:
     return spoiled
 
 
-def build_baseline(models: Path, features: list[str], name: str) -> tuple[Path, str]:
+def build_baseline(models: Path, name: str) -> tuple[Path, str]:
     """``understudy baseline build`` on what the champion saw and said before; its summary."""
     path = models / "baseline.json"
     command = [sys.executable, "-m", "monitor", "baseline", "build", str(models / "reference.csv")]
@@ -81,9 +81,11 @@ class SilentFailure:
             self.found[one["id"]] = one
             if not self.began and one["title"] not in self.before:
                 self.before.append(one["title"])
-            if self._told.get(one["id"]) == one["title"]:
+            # Figures move with every row; what is worth telling is what it is about.
+            about = ", ".join(sorted(feature["name"] for feature in one["features"]))
+            if self._told.get(one["id"]) == about:
                 continue
-            self._told[one["id"]] = one["title"]
+            self._told[one["id"]] = about
             after = (
                 f"{time.time() - self.began:.0f} s after the fault" if self.began else "before it"
             )

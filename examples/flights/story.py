@@ -6,6 +6,7 @@ from typing import Any
 
 from examples.flights.acts import Act
 from examples.flights.replay import Tally
+from examples.flights.silent import SilentFailure
 
 
 def milliseconds(seconds: float | None) -> str:
@@ -59,7 +60,13 @@ def percent(value: float | None) -> str:
     return "–" if value is None else f"{value:.1%}".replace("%", " %")
 
 
-def summary(tally: Tally, status: dict[str, Any], training: dict[str, Any], acts: list[Act]) -> str:
+def summary(
+    tally: Tally,
+    status: dict[str, Any],
+    training: dict[str, Any],
+    acts: list[Act],
+    silent: SilentFailure,
+) -> str:
     """What happened, for a person."""
     champion, challenger = status["arms"][:2]
     records = status["records"]
@@ -89,6 +96,9 @@ def summary(tally: Tally, status: dict[str, Any], training: dict[str, Any], acts
         "",
         "What was decided",
         *(text for act in acts for text in act.summary()),
+        "",
+        "What failed silently",
+        *silent.summary(),
         "",
         "What it means",
         "  The challenger was killed and came back: the breaker opened and closed, and no client",

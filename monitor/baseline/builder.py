@@ -188,7 +188,7 @@ class Builder:
                 for name, values in list(sampled.items())[:MOST_CORRELATED]
             }
         )
-        self._labelled = Labelled.of(self._columns, cells)
+        self._labelled = Labelled.of(self._columns, cells, self.roles)
 
     def _edges(self, series: str) -> Floats:
         counter = self._series[series]

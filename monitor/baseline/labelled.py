@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitor.baseline.kinds import category, number
-from monitor.baseline.model import Column
+from monitor.baseline.model import Column, Role
 
 Floats = NDArray[np.float64]
 BINS = 100
@@ -34,11 +34,16 @@ class Labelled:
 
     @classmethod
     def of(
-        cls, columns: Mapping[str, Column], cells: Mapping[str, Sequence[Any]]
+        cls,
+        columns: Mapping[str, Column],
+        cells: Mapping[str, Sequence[Any]],
+        roles: Mapping[str, Role],
     ) -> Labelled | None:
-        """By the first target and the first prediction that fits it; None where there are none."""
-        targets = [c for c in columns.values() if c.role == "target"]
-        predictions = [c for c in columns.values() if c.role == "prediction"]
+        """By the target and the prediction that were named first; None where there are none."""
+        targets = [columns[n] for n, role in roles.items() if role == "target" and n in columns]
+        predictions = [
+            columns[n] for n, role in roles.items() if role == "prediction" and n in columns
+        ]
         if not targets or not predictions:
             return None
         target, prediction = targets[0], predictions[0]

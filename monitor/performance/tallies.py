@@ -52,7 +52,7 @@ class BinaryTally:
 
     def metrics(self) -> dict[str, float]:
         """Those that can be said; a precision without a yes is left out."""
-        total = self._table.sum()
+        total = float(self._table.sum())
         if not total:
             return {}
         (tn, fp), (fn, tp) = self._table.tolist()

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, logit, logsumexp
+from scipy.special import expit, logit
 
-from monitor.drift.edetector import shiryaev_roberts
+from monitor.drift.edetector import log_sum, shiryaev_roberts
 
 Floats = NDArray[np.float64]
 SHIFTS = (-2.0, -1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0, 2.0)
@@ -100,7 +100,7 @@ class CalibrationDetector:
         log_m = shiryaev_roberts(self._log_m, log_e)
         self._log_m = log_m[-1]
         self.labels += int(here.sum())
-        mixed = logsumexp(log_m, axis=1) - math.log(len(self.grid))
+        mixed = log_sum(log_m) - math.log(len(self.grid))
         over = mixed >= self.log_threshold
         if not over.any():
             return -1
@@ -109,7 +109,7 @@ class CalibrationDetector:
     @property
     def statistic(self) -> float:
         """Log of the mixture over the log of its threshold: an alarm at 1."""
-        mixed = float(logsumexp(self._log_m)) - math.log(len(self.grid))
+        mixed = float(log_sum(self._log_m)) - math.log(len(self.grid))
         return max(0.0, mixed / self.log_threshold) if math.isfinite(mixed) else 0.0
 
     @property

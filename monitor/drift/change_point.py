@@ -15,12 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from monitor.drift.packed import pack, unpack
+
 Floats = NDArray[np.float64]
-SLOTS = 48
-"""Blocks that are remembered; older ones are merged in pairs, so that they get longer with age."""
-_FINE = 16
-_SHORTEST = 16
-"""Rows of a block at least."""
+ROWS = 32
+"""Rows of a fresh block."""
+_SAME = 4
+"""Blocks of one size; of a fifth one the two oldest are merged, so that sizes double with age, and
+every moment is known to about a quarter of its age (Datar, Gionis, Indyk & Motwani 2002)."""
+_MOST = 40
 _TWO_SIDED_95 = 1.959963984540054
 
 
@@ -43,58 +46,68 @@ class ChangePoint:
 
     def __init__(self, series: int) -> None:
         self.series = series
-        self._counts: Floats = np.zeros((0, series))
-        self._sums: Floats = np.zeros((0, series))
-        self._squares: Floats = np.zeros((0, series))
         self._times: list[float] = []
-        """When each block began."""
-        self._open = 0
+        """When each block began, the oldest first."""
+        self._sizes: list[int] = []
+        """Rows of each, also of those without a value."""
+        self._counts: list[Floats] = []
+        self._sums: list[Floats] = []
 
     def update(self, x: Floats, times: Floats) -> None:
-        """Rows (n, S) with their unix times (n,); NaN says nothing. In blocks of sixteen rows."""
+        """Rows (n, S) with their unix times (n,); NaN says nothing."""
         rows = len(x)
         if not rows:
             return
-        cuts = [0, *range(min(self._open, rows), rows, _SHORTEST)] if self._open > 0 else []
-        if not cuts:
-            cuts = list(range(0, rows, _SHORTEST))
-        cuts = sorted(set(cuts))
+        left = ROWS - self._sizes[-1] if self._sizes and self._sizes[-1] < ROWS else 0
+        cuts = ([0] if left > 0 else []) + list(range(left, rows, ROWS))
         gone = np.isnan(x)
-        values = np.where(gone, 0.0, x)
-        counts = np.add.reduceat(~gone, cuts, axis=0, dtype=np.float64)
-        sums = np.add.reduceat(values, cuts, axis=0)
-        np.multiply(values, values, out=values)
-        squares = np.add.reduceat(values, cuts, axis=0)
+        if gone.any():
+            counts = np.add.reduceat(~gone, cuts, axis=0, dtype=np.float64)
+            sums = np.add.reduceat(np.where(gone, 0.0, x), cuts, axis=0)
+        else:
+            lengths = np.diff([*cuts, rows]).astype(np.float64)[:, None]
+            counts = np.broadcast_to(lengths, (len(cuts), self.series))
+            sums = np.add.reduceat(x, cuts, axis=0)
         for number, (start, end) in enumerate(zip(cuts, [*cuts[1:], rows], strict=True)):
-            if self._open <= 0:
-                self._begin(float(times[start]))
-            self._counts[-1] += counts[number]
-            self._sums[-1] += sums[number]
-            self._squares[-1] += squares[number]
-            self._open -= end - start
+            if number == 0 and left:
+                self._sizes[-1] += end - start
+                self._counts[-1] = self._counts[-1] + counts[0]
+                self._sums[-1] = self._sums[-1] + sums[0]
+                continue
+            self._tidy()
+            self._times.append(float(times[start]))
+            self._sizes.append(end - start)
+            self._counts.append(counts[number])
+            self._sums.append(sums[number])
 
-    def _begin(self, time: float) -> None:
-        if len(self._times) >= SLOTS:
-            self._merge()
-        empty = np.zeros((1, self.series))
-        self._counts = np.concatenate([self._counts, empty])
-        self._sums = np.concatenate([self._sums, empty])
-        self._squares = np.concatenate([self._squares, empty])
-        self._times.append(time)
-        self._open = _SHORTEST
+    def _tidy(self) -> None:
+        """Make room for a fresh block."""
+        sizes = self._sizes
+        last = len(sizes)
+        while last:
+            size = sizes[last - 1]
+            first = last
+            while first and sizes[first - 1] == size:
+                first -= 1
+            if last - first <= _SAME:
+                break
+            self._merge(first)
+            last = first + 1
+        if len(sizes) >= _MOST:
+            for held in (self._times, sizes, self._counts, self._sums):
+                del held[0]
 
-    def _merge(self) -> None:
-        """Add up pairs of the older blocks; the newest stay as fine as they are."""
-        old = (len(self._times) - _FINE) // 2 * 2
-        for name in ("_counts", "_sums", "_squares"):
-            array = getattr(self, name)
-            paired = array[0:old:2] + array[1:old:2]
-            setattr(self, name, np.concatenate([paired, array[old:]]))
-        self._times = self._times[0:old:2] + self._times[old:]
+    def _merge(self, place: int) -> None:
+        """Add the block after ``place`` to the one there."""
+        self._sizes[place] += self._sizes.pop(place + 1)
+        self._counts[place] = self._counts[place] + self._counts.pop(place + 1)
+        self._sums[place] = self._sums[place] + self._sums.pop(place + 1)
+        del self._times[place + 1]
 
     def estimate(self, series: int) -> Estimate:
         """When one of the series has changed, and by how much."""
-        counts, sums = self._counts[:, series], self._sums[:, series]
+        counts = np.array([block[series] for block in self._counts])
+        sums = np.array([block[series] for block in self._sums])
         if not counts.sum():
             return Estimate(None, 0.0, 0.0, 0.0, 0.0, 0.0)
         since = np.cumsum(counts[::-1])[::-1]
@@ -103,40 +116,33 @@ class ChangePoint:
         place = int(np.argmax(ratio))
         rows = float(since[place])
         size = float(total[place]) / max(rows, 1.0)
-        squares = float(self._squares[place:, series].sum())
-        variance = max(squares / max(rows, 1.0) - size**2, 0.0)
-        half = _TWO_SIDED_95 * math.sqrt(variance / max(rows, 1.0))
+        # The values were standard before; a spread that has changed as well is not in this.
+        half = _TWO_SIDED_95 / math.sqrt(max(rows, 1.0))
         weight = float(ratio[place])
         return Estimate(self._times[place], rows, size, size - half, size + half, weight)
 
     def reset(self, series: NDArray[np.bool_]) -> None:
         """Forget some of the series, a mask (S,)."""
-        for array in (self._counts, self._sums, self._squares):
-            array[:, series] = 0.0
+        for held in (self._counts, self._sums):
+            for place, block in enumerate(held):
+                held[place] = np.where(series, 0.0, block)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON; to six digits, which is more than the estimate is worth."""
+        """As JSON."""
         return {
-            "counts": self._counts.astype(int).tolist(),
-            "sums": _short(self._sums),
-            "squares": _short(self._squares),
+            "counts": pack(np.array(self._counts)),
+            "sums": pack(np.array(self._sums)),
             "times": [round(t, 3) for t in self._times],
-            "open": self._open,
-            "series": self.series,
+            "sizes": self._sizes,
         }
 
-    @classmethod
-    def from_dict(cls, state: Mapping[str, Any]) -> ChangePoint:
-        """Undo :meth:`to_dict`. Raises KeyError, TypeError or ValueError."""
-        history = cls(int(state["series"]))
-        history._times = [float(t) for t in state["times"]]
-        shape = (len(history._times), history.series)
-        history._counts = np.array(state["counts"], np.float64).reshape(shape)
-        history._sums = np.array(state["sums"], np.float64).reshape(shape)
-        history._squares = np.array(state["squares"], np.float64).reshape(shape)
-        history._open = int(state["open"])
-        return history
-
-
-def _short(array: Floats) -> list[list[float]]:
-    return [[float(f"{value:.5g}") for value in row] for row in array.tolist()]
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Undo :meth:`to_dict`, of as many series. Raises KeyError, TypeError or ValueError."""
+        times = [float(t) for t in state["times"]]
+        sizes = [int(size) for size in state["sizes"]]
+        if len(sizes) != len(times) or len(times) > _MOST:
+            raise ValueError(f"a history has at most {_MOST} blocks, each with a time and a size")
+        shape = (len(times), self.series)
+        counts, sums = unpack(state["counts"], shape), unpack(state["sums"], shape)
+        self._times, self._sizes = times, sizes
+        self._counts, self._sums = list(counts), list(sums)

@@ -8,19 +8,20 @@ increments, S_t = C_t - min(-S_0, min over j <= t of C_j).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from monitor.drift.evidence import Evidence
+from monitor.drift.packed import pack, unpack
 from monitor.drift.run_length import chart
 
 Floats = NDArray[np.float64]
 SLACKS = (0.125, 0.25, 0.5)
 """Each is best for a shift of twice its size, in standard deviations."""
-_STRETCH = 64
+_STRETCH = 32
 """Rows for which one bound is computed."""
 _FEW = 4
 
@@ -193,25 +194,12 @@ class CusumUnion:
         self._sums[:, series] = 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
-        return {
-            "slack": self.slack.round(6).tolist(),
-            "threshold": self.threshold.round(6).tolist(),
-            "sums": self._sums.tolist(),
-        }
+        """As JSON, without what the constructor makes."""
+        return {"sums": pack(self._sums)}
 
-    @classmethod
-    def from_dict(cls, state: dict[str, Any]) -> CusumUnion:
-        """Undo :meth:`to_dict`. Raises KeyError, TypeError or ValueError."""
-        union = cls.__new__(cls)
-        union.slack = np.array(state["slack"], np.float64)
-        union.threshold = np.array(state["threshold"], np.float64)
-        union._sums = np.array(state["sums"], np.float64)
-        union.series = len(union.slack)
-        if union._sums.shape != (2, *union.slack.shape) or union.slack.ndim != 2:
-            raise ValueError("charts and their sums differ in number")
-        union._prepare()
-        return union
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Undo :meth:`to_dict`, of the same charts. Raises KeyError, TypeError or ValueError."""
+        self._sums = unpack(state["sums"], self._sums.shape)
 
 
 def _rounded(rows: float) -> float:

@@ -9,13 +9,14 @@ the average run length under the null is at least A, whatever the distribution a
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import logsumexp
 
 from monitor.drift.evidence import Evidence
+from monitor.drift.packed import pack, unpack
 
 Floats = NDArray[np.float64]
 RATIOS = (1.1, 1.2, 1.4, 1.7, 2.2, 3.0, 4.5)
@@ -123,16 +124,14 @@ class SrDetector:
         steps = np.log1p(bets * (x[:, None] - null))
         log_m = shiryaev_roberts(self._log_m[number], steps)
         self._log_m[number] = log_m[-1]
-        mixed = logsumexp(log_m, axis=1) + self._log_weight
+        mixed = log_sum(log_m) + self._log_weight
         over = mixed >= self.log_threshold[number]
         if not over.any():
             return -1
         return int(np.flatnonzero(here)[int(np.argmax(over))])
 
     def _evidence(self, crossed: NDArray[np.intp]) -> Evidence:
-        statistic = (
-            logsumexp(self._log_m, axis=1) + self._log_weight if self.series else np.zeros(0)
-        )
+        statistic = log_sum(self._log_m) + self._log_weight if self.series else np.zeros(0)
         direction = np.where(crossed >= 0, 1, 0).astype(np.int8)
         return Evidence(statistic, self.log_threshold, crossed, direction)
 
@@ -141,29 +140,12 @@ class SrDetector:
         self._log_m[series] = -np.inf
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
-        return {
-            "null": self.null.tolist(),
-            "bets": self.bets.round(9).tolist(),
-            "log_threshold": self.log_threshold.tolist(),
-            "log_m": [[None if v == -np.inf else v for v in row] for row in self._log_m.tolist()],
-        }
+        """As JSON, without what the constructor makes."""
+        return {"log_m": pack(self._log_m)}
 
-    @classmethod
-    def from_dict(cls, state: dict[str, Any]) -> SrDetector:
-        """Undo :meth:`to_dict`. Raises KeyError, TypeError or ValueError."""
-        null = np.array(state["null"], np.float64)
-        bets = np.array(state["bets"], np.float64).reshape(len(null), -1)
-        log_threshold = np.array(state["log_threshold"], np.float64)
-        detector = cls(null, np.exp(np.minimum(log_threshold, 700.0)), bets)
-        detector.log_threshold = log_threshold
-        log_m = np.array(
-            [[-np.inf if v is None else v for v in row] for row in state["log_m"]], np.float64
-        ).reshape(len(null), -1)
-        if log_m.shape != bets.shape:
-            raise ValueError("bets and their state differ in number")
-        detector._log_m = log_m
-        return detector
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Undo :meth:`to_dict`, of the same nulls. Raises KeyError, TypeError or ValueError."""
+        self._log_m = unpack(state["log_m"], self._log_m.shape)
 
 
 class SrBlocks:
@@ -184,17 +166,24 @@ class SrBlocks:
         inner = self._inner
         log_e = ones[:, None] * inner._log_one + (counts - ones)[:, None] * inner._log_zero
         inner._log_m = log_e + np.logaddexp(0.0, inner._log_m)
-        mixed = logsumexp(inner._log_m, axis=1) + inner._log_weight
+        mixed = log_sum(inner._log_m) + inner._log_weight
         crossed = np.where(mixed >= inner.log_threshold, 0, -1).astype(np.intp)
         return inner._evidence(crossed)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
+        """As JSON, without what the constructor makes."""
         return self._inner.to_dict()
 
-    @classmethod
-    def from_dict(cls, state: dict[str, Any]) -> SrBlocks:
-        """Undo :meth:`to_dict`."""
-        blocks = cls.__new__(cls)
-        blocks._inner = SrDetector.from_dict(state)
-        return blocks
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Undo :meth:`to_dict`, of the same nulls. Raises KeyError, TypeError or ValueError."""
+        self._inner.restore(state)
+
+
+def log_sum(logs: Floats) -> Floats:
+    """Logs of the sums of exp(logs) over the last axis; scipy's does the same, ten times slower for
+    small arrays."""
+    top = logs.max(axis=-1, keepdims=True)
+    top = np.where(np.isfinite(top), top, 0.0)
+    with np.errstate(divide="ignore"):
+        found: Floats = np.log(np.exp(logs - top).sum(axis=-1)) + top[..., 0]
+    return found

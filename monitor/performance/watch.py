@@ -287,11 +287,11 @@ class PerformanceWatch:
             if (getattr(self, name) is None) != (state[name] is None):
                 raise ValueError(f"{name} is there in one and not in the other")
             if state[name] is not None:
-                setattr(self, name, SrDetector.from_dict(state[name]))
+                getattr(self, name).restore(state[name])
         if self.calibration is not None and state["calibration"] is not None:
             self.calibration.restore(state["calibration"])
         self.latches.restore(state["latches"])
-        self.history = ChangePoint.from_dict(state["history"])
+        self.history.restore(state["history"])
         self.whole.restore(state["whole"])
         self.window.restore(state["window"])
         if state["last"] is not None:

@@ -72,28 +72,26 @@ def longest_by_chance(repeat: float, rows: float) -> int:
 
 
 class Repeats:
-    """Whether a row was there among the last :data:`REMEMBERED` ones, by a hash of its cells."""
+    """Whether a row was there among about :data:`REMEMBERED` ones before it, by a hash of its
+    cells. Batches are remembered as a whole, so that one without a repeated row costs little."""
 
     def __init__(self) -> None:
-        self._known: dict[int, int] = {}
-        self._order: deque[int] = deque()
+        self._batches: deque[set[int]] = deque()
+        self._count = 0
 
     def update(self, rows: Sequence[int]) -> NDArray[np.float64]:
         """1 for each row whose hash is known, else 0, of shape (n,)."""
-        known, order = self._known, self._order
         found = np.zeros(len(rows))
-        for place, key in enumerate(rows):
-            if key in known:
-                found[place] = 1.0
-                known[key] += 1
-            else:
-                known[key] = 1
-            order.append(key)
-            if len(order) > REMEMBERED:
-                oldest = order.popleft()
-                left = known[oldest] - 1
-                if left:
-                    known[oldest] = left
-                else:
-                    del known[oldest]
+        fresh = set(rows)
+        repeated = len(fresh) < len(rows)
+        if repeated or any(not fresh.isdisjoint(batch) for batch in self._batches):
+            seen: set[int] = set()
+            for place, key in enumerate(rows):
+                if key in seen or any(key in batch for batch in self._batches):
+                    found[place] = 1.0
+                seen.add(key)
+        self._batches.append(fresh)
+        self._count += len(fresh)
+        while self._count - len(self._batches[0]) >= REMEMBERED:
+            self._count -= len(self._batches.popleft())
         return found

@@ -25,6 +25,8 @@ _MOST_MEMORY = 4096
 _MOST_LAYOUTS = 64
 _PLAIN = ("numeric", "boolean", "categorical")
 
+_NO_EDGES: NDArray[np.float64] = np.zeros(0)
+
 Mask = NDArray[np.bool_]
 
 
@@ -69,6 +71,20 @@ class Encoded:
         have[:, column] |= mask
 
 
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """``numeric`` and ``others`` are pairs of our column and its place in the batch; ``places``,
+    ``low`` and ``high`` are those of the numeric ones; ``absent`` are ours that are not there."""
+
+    numeric: list[tuple[int, int]]
+    others: list[tuple[int, int]]
+    absent: list[int]
+    added: tuple[str, ...]
+    places: NDArray[np.intp]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+
 class Encoder:
     """Everything that is needed of a baseline to read live rows. Targets are left out."""
 
@@ -100,7 +116,8 @@ class Encoder:
             self._add(number, profile)
         self._offsets = np.arange(len(profiles), dtype=np.int64) * WIDTH
         self._index = {name: number for number, name in enumerate(self.names)}
-        self._layouts: dict[tuple[str, ...], dict[int, int]] = {}
+        self._layouts: dict[tuple[str, ...], _Layout] = {}
+        self._edges = [p.edges if isinstance(p, NumericProfile) else _NO_EDGES for p in profiles]
         self._memory: list[dict[Any, int]] = [{} for _ in profiles]
 
     def _add(self, number: int, profile: NumericProfile | CategoryProfile) -> None:
@@ -151,49 +168,43 @@ class Encoder:
         rows, columns = batch.rows, len(self.columns)
         codes = np.full((rows, len(self.series)), MISSING, np.int64)
         raw = np.full((rows, columns), np.nan)
-        added = tuple(n for n in batch.names if n not in self._index) if -1 in layout else ()
-        found = Encoded(rows, codes, raw, added=added)
+        found = Encoded(rows, codes, raw, added=layout.added)
         missing = np.isnan(matrix)
         any_missing = bool(missing.any())
-        for number, column in enumerate(self.columns):
-            place = layout.get(number)
-            if place is None:
-                if batch.answered or column.role == "feature":
-                    found.mark(Rule.MISSING, number, True, columns)
-                continue
-            first = self.first[number]
-            if column.kind == "numeric":
-                x = matrix[:, place]
-                raw[:, number] = x
-                self._numeric(found, first, number, x)
-                if any_missing or other is not None:
-                    wrong = other[:, place] if other is not None else False
-                    found.mark(Rule.TYPE, number, wrong, columns)
-                    found.mark(
-                        Rule.MISSING, number, missing[:, place] & ~np.asarray(wrong), columns
-                    )
-            elif column.kind in _PLAIN:
-                self._category(found, first, number, batch.values[place::width])
+        places, low, high = layout.places, layout.low, layout.high
+        # Comparisons with NaN are false, and most batches stay inside.
+        outside = (matrix[:, places] < low) | (matrix[:, places] > high)
+        any_outside = bool(outside.any())
+        for number in layout.absent:
+            if batch.answered or self.columns[number].role == "feature":
+                found.mark(Rule.MISSING, number, True, columns)
+        for turn, (number, place) in enumerate(layout.numeric):
+            x = matrix[:, place]
+            raw[:, number] = x
+            self._numeric(found, self.first[number], x, missing[:, place] if any_missing else None)
+            if any_outside:
+                infinite = np.isinf(x)
+                found.mark(Rule.INFINITE, number, infinite, columns)
+                found.mark(Rule.RANGE, number, outside[:, turn] & ~infinite, columns)
+            if any_missing:
+                wrong = other[:, place] if other is not None else False
+                found.mark(Rule.TYPE, number, wrong, columns)
+                found.mark(Rule.MISSING, number, missing[:, place] & ~np.asarray(wrong), columns)
+        for number, place in layout.others:
+            cells = batch.values[place::width]
+            if self.columns[number].kind in _PLAIN:
+                self._category(found, self.first[number], number, cells)
             else:
-                self._expanded(found, number, batch.values[place::width], batch.times)
+                self._expanded(found, number, cells, batch.times)
         return found
 
-    def _numeric(self, found: Encoded, series: int, column: int, x: NDArray[np.float64]) -> None:
-        profile = self.profiles[series]
-        assert isinstance(profile, NumericProfile)
-        code = profile.edges.searchsorted(x)
-        nan = np.isnan(x)
-        if nan.any():
+    def _numeric(
+        self, found: Encoded, series: int, x: NDArray[np.float64], nan: Mask | None
+    ) -> None:
+        code = self._edges[series].searchsorted(x)
+        if nan is not None:
             code[nan] = MISSING
         found.codes[:, series] = code
-        # Most batches stay inside; comparisons with NaN are false.
-        low, high = self._low[series], self._high[series]
-        outside = (x < low) | (x > high)
-        if outside.any():
-            columns = len(self.columns)
-            infinite = np.isinf(x)
-            found.mark(Rule.INFINITE, column, infinite, columns)
-            found.mark(Rule.RANGE, column, outside & ~infinite, columns)
 
     def _category(self, found: Encoded, series: int, column: int, cells: Sequence[Any]) -> None:
         memory = self._memory[series]
@@ -264,19 +275,41 @@ class Encoder:
                 found.codes[:, number] = codes
                 wrong &= codes == MISSING
             else:
-                self._numeric(found, number, column, values)
-                wrong &= np.isnan(values)
+                nan = np.isnan(values)
+                self._numeric(found, number, values, nan)
+                beyond = (values < self._low[number]) | (values > self._high[number])
+                found.mark(Rule.RANGE, column, beyond, columns)
+                wrong &= nan
         found.mark(Rule.TYPE, column, wrong & ~empty, columns)
         found.raw[:, column] = [
             math.nan if e else float(hash(str(c)) & 0xFFFFFFFFFFFF)
             for c, e in zip(cells, empty, strict=True)
         ]
 
-    def _layout(self, names: tuple[str, ...]) -> dict[int, int]:
-        """Where each of our columns is in a batch; -1 stands for columns that are none of ours."""
+    def _layout(self, names: tuple[str, ...]) -> _Layout:
+        """Where our columns are in a batch of these columns."""
         layout = self._layouts.get(names)
         if layout is None:
-            layout = {self._index.get(name, -1): place for place, name in enumerate(names)}
+            where = {name: place for place, name in enumerate(names)}
+            numeric: list[tuple[int, int]] = []
+            others: list[tuple[int, int]] = []
+            absent: list[int] = []
+            for number, column in enumerate(self.columns):
+                place = where.get(column.name)
+                if place is None:
+                    absent.append(number)
+                else:
+                    (numeric if column.kind == "numeric" else others).append((number, place))
+            firsts = [self.first[number] for number, _ in numeric]
+            layout = _Layout(
+                numeric,
+                others,
+                absent,
+                tuple(name for name in names if name not in self._index),
+                np.array([place for _, place in numeric], np.intp),
+                np.array([self._low[first] for first in firsts], np.float64),
+                np.array([self._high[first] for first in firsts], np.float64),
+            )
             if len(self._layouts) >= _MOST_LAYOUTS:
                 self._layouts.clear()
             self._layouts[names] = layout

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitor.drift.evidence import Evidence
+from monitor.drift.packed import pack, unpack
 
 SPAN = 256.0
 """Rows over which the newest values are averaged, with exponentially falling weights."""
@@ -30,9 +31,13 @@ class Latches:
 
     def update(self, evidence: Evidence, x: NDArray[np.float64], rows: int) -> None:
         """``x`` (n, S) are the values that the evidence is of; ``rows`` came before them."""
-        here = ~np.isnan(x)
-        count = here.sum(0)
-        total = np.where(here, x, 0.0).sum(0)
+        gone = np.isnan(x)
+        if gone.any():
+            count = (~gone).sum(0)
+            total = np.where(gone, 0.0, x).sum(0)
+        else:
+            count = np.full(x.shape[1], len(x))
+            total = x.sum(0)
         keep = (1.0 - 1.0 / SPAN) ** count
         self._weight = self._weight * keep + (1.0 - keep)
         mean = total / np.maximum(count, 1)
@@ -68,8 +73,8 @@ class Latches:
             "alarmed": self.alarmed.tolist(),
             "at": self.at.tolist(),
             "direction": self.direction.tolist(),
-            "recent": [round(v, 9) for v in self.recent.tolist()],
-            "weight": [round(v, 9) for v in self._weight.tolist()],
+            "recent": pack(self.recent),
+            "weight": pack(self._weight),
             "since": self._since.tolist(),
         }
 
@@ -80,8 +85,8 @@ class Latches:
             "alarmed": np.array(state["alarmed"], np.bool_),
             "at": np.array(state["at"], np.int64),
             "direction": np.array(state["direction"], np.int8),
-            "recent": np.array(state["recent"], np.float64),
-            "_weight": np.array(state["weight"], np.float64),
+            "recent": unpack(state["recent"], shape),
+            "_weight": unpack(state["weight"], shape),
             "_since": np.array(state["since"], np.int64),
         }
         if any(array.shape != shape for array in read.values()):

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitor.drift.cusum import CusumUnion
+from monitor.drift.packed import pack, unpack
 from monitor.watch.encoder import Encoder
 
 if TYPE_CHECKING:
@@ -91,8 +92,8 @@ class Segments:
             return {}
         return {
             "names": [list(name) for name in self.names],
-            "counts": self._counts.tolist(),
-            "sums": np.round(self._sums, 6).tolist(),
+            "counts": pack(self._counts),
+            "sums": pack(self._sums),
             "rows": self.rows.tolist(),
             "alarmed": self.alarmed.tolist(),
             "cusum": self.cusum.to_dict(),
@@ -105,8 +106,8 @@ class Segments:
         """
         if self.cusum is None or [tuple(n) for n in state.get("names", ())] != self.names:
             return
-        self._counts = np.array(state["counts"], np.float64).reshape(self._shape)
-        self._sums = np.array(state["sums"], np.float64).reshape(self._shape)
+        self._counts = unpack(state["counts"], self._shape)
+        self._sums = unpack(state["sums"], self._shape)
         self.rows = np.array(state["rows"], np.int64)
         self.alarmed = np.array(state["alarmed"], np.bool_).reshape(self._shape)
-        self.cusum = CusumUnion.from_dict(state["cusum"])
+        self.cusum.restore(state["cusum"])

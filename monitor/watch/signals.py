@@ -72,7 +72,7 @@ def _drift(watch: ModelWatch, model: str, version: str) -> Signal | None:
     for place in np.flatnonzero(watch.shifts.alarmed):
         number = int(place) % series
         column = encoder.column_of[number]
-        estimate = watch.history.estimate(int(place))
+        estimate = watch.change(int(place))
         moved = _moved(watch, number, int(place) >= series, estimate.size)
         size = Size(
             f"{encoder.series[number]} ({'spread' if place >= series else 'location'})",
@@ -130,11 +130,10 @@ def _moved(watch: ModelWatch, series: int, spread: bool, size: float) -> str:
 def _quality(watch: ModelWatch, model: str, version: str) -> Signal | None:
     found: list[_Found] = []
     rules: list[Rule] = []
-    offset = watch.shifts.alarmed.size
     for place in np.flatnonzero(watch.broken.alarmed):
         rule = watch.rules[int(place)]
         rate = min(1.0, float(watch.broken.recent[place]))
-        estimate = watch.history.estimate(offset + int(place))
+        began = float(watch.rising[place])
         size = Size(f"share of rows: {rule.feature} {rule.rule}", "", rule.null, rate, None, None)
         words = f"{WORDS[rule.rule]} in {rate * 100:.3g} % of the rows"
         if rule.rule is Rule.ADDED:
@@ -143,7 +142,8 @@ def _quality(watch: ModelWatch, model: str, version: str) -> Signal | None:
             words = f"{WORDS[rule.rule]}: {rate * 100:.3g} %"
         name = rule.feature or str(rule.rule)
         weight = SPAN * _divergence(rate, rule.null)
-        found.append(_Found(name, weight, words, estimate.time, size))
+        since = began if math.isfinite(began) else None
+        found.append(_Found(name, weight, words, since, size))
         rules.append(rule.rule)
     for column in np.flatnonzero(watch.stuck()):
         name = watch.encoder.names[int(column)]

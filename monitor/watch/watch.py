@@ -7,7 +7,7 @@ bring their times, and the caller says what time it is.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from monitor.baseline.model import Baseline
 from monitor.baseline.scores import tail_factor
-from monitor.drift.change_point import ChangePoint
+from monitor.drift.change_point import ChangePoint, Estimate
 from monitor.drift.cusum import CusumUnion
 from monitor.drift.edetector import SrDetector, null_rate
 from monitor.quality.repeats import Repeats, Runs, longest_by_chance
@@ -79,7 +79,11 @@ class ModelWatch:
         nulls = np.array([rule.null for rule in self.rules])
         quality = options.run_length / _SHARES["quality"] * max(1, len(self.rules))
         self.rates = SrDetector(nulls, np.full(len(nulls), quality))
-        self.history = ChangePoint(2 * series + len(self.rules))
+        self.history = ChangePoint(2 * series)
+        self.began: dict[int, float] = {}
+        """Since when (unix time) a series has drifted, as soon as that is known well."""
+        self.rising: NDArray[np.float64] = np.full(len(self.rules), np.nan)
+        """Since when (unix time) each rule is broken more often than usual; NaN: it is not."""
         self.shifts = Latches(2 * series)
         self.broken = Latches(len(self.rules))
         self.assumptions = _assumptions(encoder)
@@ -173,10 +177,10 @@ class ModelWatch:
         broken = self._broken(found, batch)
         failing = self.rates.update(broken)
         self.violations += np.nansum(broken, axis=0).astype(np.int64)
-        standard = (broken - self.rates.null) / np.sqrt(self.rates.null * (1.0 - self.rates.null))
-        self.history.update(np.concatenate([scores, standard], axis=1), times)
+        self.history.update(scores, times)
         self.shifts.update(shifted, scores, self.rows)
         self.broken.update(failing, broken, self.rows)
+        self._rise(broken, times)
         self._keep_examples(found, batch)
         self.window.add(encoder.counted(found.codes), found.rows)
         self.segments.update(found.codes, scores)
@@ -226,18 +230,38 @@ class ModelWatch:
                     ids.append(newest)
                     del ids[:-5]
 
+    def _rise(self, broken: NDArray[np.float64], times: NDArray[np.float64]) -> None:
+        """Remember when the rates that are above usual began to be."""
+        above = self.broken.recent > self.rates.null
+        self.rising[~above] = np.nan
+        for place in np.flatnonzero(above & np.isnan(self.rising)):
+            self.rising[place] = times[int(np.argmax(np.nan_to_num(broken[:, place]) > 0.0))]
+
     def _recover(self) -> None:
         """Let go of what is as it used to be."""
         half = self.options.smallest_shift / 2.0
         recovered = self.shifts.recovered(np.zeros(1), half)
         if recovered.any():
             self.cusum.reset(recovered)
+            self.history.reset(recovered)
+            self.began = {place: at for place, at in self.began.items() if not recovered[place]}
         nulls = self.rates.null
         again = self.broken.recovered(nulls, np.zeros(len(nulls)))
         if again.any():
             self.rates.reset(again)
-        if recovered.any() or again.any():
-            self.history.reset(np.concatenate([recovered, again]))
+
+    def change(self, place: int) -> Estimate:
+        """Since when, and by how much, a location or spread has changed.
+
+        The moment is that of the first look after some rows: a history gets coarser with age.
+        """
+        found = self.history.estimate(place)
+        began = self.began.get(place)
+        if began is not None:
+            return replace(found, time=began)
+        if self.rows - self.shifts.at[place] >= FULL and found.time is not None:
+            self.began[place] = found.time
+        return found
 
     def stuck(self) -> NDArray[np.bool_]:
         """Columns that have had the same value for too long: (C,)."""
@@ -271,8 +295,10 @@ class ModelWatch:
             "runs": self.runs.to_dict(),
             "window": self.window.to_dict(),
             "segments": self.segments.to_dict(),
+            "began": [[place, at] for place, at in self.began.items()],
             "added": self.added,
             "violations": self.violations.tolist(),
+            "rising": [None if np.isnan(t) else round(t, 3) for t in self.rising.tolist()],
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -280,15 +306,18 @@ class ModelWatch:
 
         Raises KeyError, TypeError or ValueError for another shape.
         """
-        self.cusum = CusumUnion.from_dict(state["cusum"])
-        self.rates = SrDetector.from_dict(state["rates"])
-        self.history = ChangePoint.from_dict(state["history"])
+        self.cusum.restore(state["cusum"])
+        self.rates.restore(state["rates"])
+        self.history.restore(state["history"])
+        rising = [np.nan if t is None else t for t in state["rising"]]
+        self.rising = np.array(rising, np.float64).reshape(len(self.rules))
         self.shifts.restore(state["shifts"])
         self.broken.restore(state["broken"])
         self.runs.restore(state["runs"])
         self.window.restore(state["window"])
         self.segments.restore(state["segments"])
         self.violations = np.array(state["violations"], np.int64).reshape(len(self.rules))
+        self.began = {int(place): float(at) for place, at in state["began"]}
         self.rows = int(state["rows"])
         self.newest = float(state["newest"])
         self.longest_gap = float(state["longest_gap"])

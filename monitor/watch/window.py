@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitor.baseline.model import CategoryProfile, NumericProfile
+from monitor.drift.packed import pack, unpack
 from monitor.watch.encoder import MISSING, WIDTH, Encoder
 
 GROUPS = 32
@@ -99,18 +100,16 @@ class Window:
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
         return {
-            "now": self._now.tolist(),
-            "before": self._before.tolist(),
+            "now": pack(self._now.astype(np.float64)),
+            "before": pack(self._before.astype(np.float64)),
             "rows": self._rows,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Undo :meth:`to_dict`. Raises KeyError, TypeError or ValueError for another shape."""
-        now = np.array(state["now"], np.int64)
-        before = np.array(state["before"], np.int64)
-        if now.shape != self._now.shape or before.shape != self._now.shape:
-            raise ValueError("windows of other series")
-        self._now, self._before, self._rows = now, before, int(state["rows"])
+        now, before = (unpack(state[name], self._now.shape) for name in ("now", "before"))
+        self._now, self._before = now.astype(np.int64), before.astype(np.int64)
+        self._rows = int(state["rows"])
 
 
 def _grouped(counts: NDArray[np.float64]) -> NDArray[np.int64]:

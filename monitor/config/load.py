@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from monitor.config.checks import problems_of
 from monitor.config.messages import problem
 from monitor.config.model import Config
+from monitor.config.notify import resolved
 from monitor.errors import ConfigError
 
 _MERGE = "tag:yaml.org,2002:merge"
@@ -102,6 +103,8 @@ def _resolved(config: Config, base: Path) -> Config:
     if log is not None:
         moved = log.model_copy(update={"path": absolute(log.path)})
         changes["records"] = config.records.model_copy(update={"log": moved})
+
+    changes["notify"] = resolved(config.notify, absolute)
 
     def with_baseline(model: Any) -> Any:
         if model.baseline is None:

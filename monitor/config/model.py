@@ -23,7 +23,7 @@ from monitor.config.fields import (
     is_loopback,
 )
 from monitor.config.monitoring import Monitoring
-from monitor.config.notify import MAX_CHANNELS, Notification
+from monitor.config.notify import Notify
 from monitor.config.performance import Performance
 from monitor.config.section import Section
 from monitor.config.units import Bytes, Seconds
@@ -341,7 +341,7 @@ class Config(Section):
     """How records are evaluated."""
     feedback: Feedback = Feedback()
     """Labels that come later."""
-    notify: list[Notification] = Field(default=[], max_length=MAX_CHANNELS)
+    notify: Notify = []
     """Who is told of findings."""
     monitoring: Monitoring = Monitoring()
     """How silent failure is looked for."""

@@ -115,9 +115,11 @@ class ChangePoint:
         ratio = total**2 / (2.0 * np.maximum(since, 1.0))
         place = int(np.argmax(ratio))
         rows = float(since[place])
-        size = float(total[place]) / max(rows, 1.0)
+        # The block in which it began also holds rows from before; the size is that of the others.
+        sure = place + 1 if place + 1 < len(since) and since[place + 1] >= ROWS else place
+        size = float(total[sure]) / max(float(since[sure]), 1.0)
         # The values were standard before; a spread that has changed as well is not in this.
-        half = _TWO_SIDED_95 / math.sqrt(max(rows, 1.0))
+        half = _TWO_SIDED_95 / math.sqrt(max(float(since[sure]), 1.0))
         weight = float(ratio[place])
         return Estimate(self._times[place], rows, size, size - half, size + half, weight)
 

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 REMEMBERED = 1024
 """Rows among which a repeated one is looked for."""
+_TOGETHER = 256
+"""Rows of small batches that are remembered together."""
 
 
 class Runs:
@@ -90,8 +92,12 @@ class Repeats:
                 if key in seen or any(key in batch for batch in self._batches):
                     found[place] = 1.0
                 seen.add(key)
-        self._batches.append(fresh)
-        self._count += len(fresh)
+        if self._batches and len(self._batches[-1]) + len(fresh) <= _TOGETHER:
+            self._count -= len(self._batches[-1])
+            self._batches[-1] |= fresh
+        else:
+            self._batches.append(fresh)
+        self._count += len(self._batches[-1])
         while self._count - len(self._batches[0]) >= REMEMBERED:
             self._count -= len(self._batches.popleft())
         return found

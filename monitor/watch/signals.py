@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,14 +35,27 @@ class _Found:
     size: Size | None = None
 
 
-def signals_of(watch: ModelWatch, model: str, version: str, now: float) -> list[Signal]:
-    """Everything that is wrong at ``now``, unix seconds; empty when all is as usual."""
+Hides = Callable[[str], bool]
+"""Whether values of a feature may not be shown."""
+
+
+def nothing_hidden(_: str) -> bool:
+    """Values of every feature may be shown."""
+    return False
+
+
+def signals_of(
+    watch: ModelWatch, model: str, version: str, now: float, hides: Hides = nothing_hidden
+) -> list[Signal]:
+    """Everything that is wrong at ``now``, unix seconds; empty when all is as usual. Of features
+    that ``hides`` names, no value is said."""
     found = [
         _stale(watch, model, version, now),
         _quality(watch, model, version),
-        _drift(watch, model, version),
+        _drift(watch, model, version, hides),
     ]
-    return [signal for signal in found if signal is not None] + _segments(watch, model, version)
+    found += _segments(watch, model, version, hides)
+    return [signal for signal in found if signal is not None]
 
 
 def _stale(watch: ModelWatch, model: str, version: str, now: float) -> Signal | None:
@@ -65,7 +79,7 @@ def _stale(watch: ModelWatch, model: str, version: str, now: float) -> Signal | 
     )
 
 
-def _drift(watch: ModelWatch, model: str, version: str) -> Signal | None:
+def _drift(watch: ModelWatch, model: str, version: str, hides: Hides) -> Signal | None:
     encoder = watch.encoder
     series = len(encoder.series)
     columns: dict[int, _Found] = {}
@@ -73,7 +87,9 @@ def _drift(watch: ModelWatch, model: str, version: str) -> Signal | None:
         number = int(place) % series
         column = encoder.column_of[number]
         estimate = watch.change(int(place))
-        moved = _moved(watch, number, int(place) >= series, estimate.size)
+        moved = "has moved"
+        if not hides(encoder.names[column]):
+            moved = _moved(watch, number, int(place) >= series, estimate.size)
         size = Size(
             f"{encoder.series[number]} ({'spread' if place >= series else 'location'})",
             "standard deviations of its ranks",
@@ -178,7 +194,7 @@ def _quality(watch: ModelWatch, model: str, version: str) -> Signal | None:
     )
 
 
-def _segments(watch: ModelWatch, model: str, version: str) -> list[Signal]:
+def _segments(watch: ModelWatch, model: str, version: str, hides: Hides) -> list[Signal]:
     """Only where the whole looks well: what is wrong everywhere is said once."""
     if watch.shifts.alarmed.any():
         return []
@@ -187,7 +203,7 @@ def _segments(watch: ModelWatch, model: str, version: str) -> list[Signal]:
     found = []
     for number, (feature, value) in enumerate(watch.segments.names):
         alarmed = watch.segments.alarmed[number]
-        if not alarmed.any():
+        if not alarmed.any() or hides(feature):
             continue
         names = dict.fromkeys(
             encoder.names[encoder.column_of[int(p) % series]] for p in np.flatnonzero(alarmed)

@@ -15,6 +15,7 @@ from monitor.codecs import Table
 from monitor.config.model import Config
 from monitor.config.performance import Performance
 from monitor.errors import UnderstudyError
+from monitor.evaluation.redaction import Redaction
 from monitor.feedback.store import Joined, Prediction
 from monitor.findings.finding import Signal
 from monitor.performance.signals import performance_signals
@@ -46,6 +47,7 @@ class Watches:
         """Why a model that should be watched is not."""
         self.performance: dict[ModelKey, PerformanceWatch] = {}
         self._judged: dict[ModelKey, Performance] = {}
+        self._redaction = Redaction(())
         self._learn = 0
         self._folder = Path()
         self._sources: dict[ModelKey, str] = {}
@@ -56,6 +58,7 @@ class Watches:
         """Go on under another configuration; a watch whose baseline and options stay as they are
         keeps what it knows."""
         monitoring = config.monitoring
+        self._redaction = Redaction(config.records.redact)
         self.champion = config.champion.name
         self.options = Options(
             monitoring.run_length,
@@ -228,7 +231,7 @@ class Watches:
         """What is wrong at ``now``, unix seconds."""
         found: list[Signal] = []
         for (model, version), watch in self.watches.items():
-            found += signals_of(watch, model, version, now)
+            found += signals_of(watch, model, version, now, self._redaction.hides)
         for (model, version), performance in self.performance.items():
             found += performance_signals(performance, model, version)
         return found

@@ -1,0 +1,66 @@
+"""The calibration e-detector: finds what an error rate does not show, and keeps its run length."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from scipy.special import expit, logit
+
+from monitor.drift.calibration import CalibrationDetector, Recalibration
+
+
+def scores(rng: np.random.Generator, count: int) -> np.ndarray:
+    return expit(rng.normal(-0.5, 1.8, count))
+
+
+def test_a_prior_shift_is_found_and_named() -> None:
+    rng = np.random.default_rng(3)
+    taken = []
+    for _ in range(20):
+        detector = CalibrationDetector(100_000.0)
+        p = scores(rng, 4000)
+        y = (rng.random(4000) < expit(logit(p) - 0.5)).astype(float)
+        taken.append(detector.update(p, y))
+        assert detector.words() == "scores are too high"
+    assert min(taken) >= 0
+    # The median is about 420; that of twenty has a standard deviation of about 50.
+    assert np.median(taken) < 750
+
+
+def test_no_alarm_while_scores_mean_what_they_say() -> None:
+    rng = np.random.default_rng(4)
+    alarms = 0
+    for _ in range(60):
+        detector = CalibrationDetector(5000.0)
+        p = scores(rng, 2000)
+        alarms += detector.update(p, (rng.random(2000) < p).astype(float)) >= 0
+    # At most 2,000 / 5,000 of sixty on average, which is 24; 50 is six sd away.
+    assert alarms < 50
+
+
+def test_a_baseline_that_is_off_is_taken_as_it_is() -> None:
+    rng = np.random.default_rng(5)
+    p = scores(rng, 20_000)
+    truth = expit(0.8 * logit(p) + 0.4)
+    y = rng.random(20_000) < truth
+    edges = np.quantile(p, np.linspace(0, 1, 101)[1:-1])
+    place = edges.searchsorted(p)
+    table = {
+        "counts": np.bincount(place, minlength=100),
+        "positives": np.bincount(place, weights=y, minlength=100),
+        "scores": np.bincount(place, weights=p, minlength=100),
+    }
+    fitted = Recalibration.fit(table)
+    assert fitted.shift == pytest.approx(0.4, abs=0.1)
+    assert fitted.slope == pytest.approx(0.8, abs=0.1)
+    detector = CalibrationDetector(100_000.0, fitted)
+    q = scores(rng, 5000)
+    labels = (rng.random(5000) < expit(0.8 * logit(q) + 0.4)).astype(float)
+    assert detector.update(q, labels) == -1
+    again = CalibrationDetector(100_000.0, fitted)
+    again.restore(json.loads(json.dumps(detector.to_dict())))
+    assert again.statistic == pytest.approx(detector.statistic)
+    with pytest.raises(ValueError, match="one class"):
+        Recalibration.fit({"counts": [5], "positives": [0], "scores": [2.0]})

@@ -1,0 +1,93 @@
+"""The union of CUSUMs: exact, in batches of any size, in blocks from any number of replicas."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from monitor.drift.cusum import CusumUnion
+
+VALUES = st.one_of(st.floats(-6.0, 6.0), st.just(float("nan")))
+BATCHES = arrays.arrays(np.float64, st.tuples(st.integers(1, 150), st.just(3)), elements=VALUES)
+
+
+def by_hand(union: CusumUnion, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The recursion as the textbooks have it: sums (2, S, charts), first crossing (S,)."""
+    sums = np.zeros((2, *union.slack.shape))
+    crossed = np.full(union.series, -1)
+    for number, row in enumerate(z):
+        for side, sign in enumerate((1.0, -1.0)):
+            step = np.where(np.isnan(row)[:, None], 0.0, sign * row[:, None] - union.slack)
+            sums[side] = np.maximum(0.0, sums[side] + step)
+        over = (sums >= union.threshold).any(axis=(0, 2))
+        crossed[over & (crossed < 0)] = number
+    return sums, crossed
+
+
+@settings(max_examples=60, deadline=None)
+@given(BATCHES, st.integers(1, 60))
+def test_batches_are_the_recursion_row_by_row(z: np.ndarray, cut: int) -> None:
+    union = CusumUnion(3, 2000.0)
+    wanted, crossed = by_hand(union, z)
+    found = union.update(z)
+    assert found.crossed.tolist() == crossed.tolist()
+    height = (wanted / union.threshold).max(axis=(0, 2))
+    np.testing.assert_allclose(found.statistic, height, atol=1e-9)
+    parts = CusumUnion(3, 2000.0)
+    for start in range(0, len(z), cut):
+        last = parts.update(z[start : start + cut])
+    np.testing.assert_allclose(last.statistic, height, atol=1e-9)
+    again = CusumUnion(3, 2000.0)
+    again.restore(json.loads(json.dumps(parts.to_dict())))
+    np.testing.assert_allclose(again.evidence().statistic, height, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 4, 8])
+def test_replicas_that_add_up_their_blocks_alarm_in_the_same_block(replicas: int) -> None:
+    rng = np.random.default_rng(9)
+    z = np.round(rng.normal(size=(6400, 2)) * 64) / 64  # sums of these are exact in any order
+    z[3200:, 1] += 0.5
+    union = CusumUnion(2, 100_000.0)
+    first = [-1, -1]
+    for block, start in enumerate(range(0, len(z), 64)):
+        parts = [z[start : start + 64][replica::replicas] for replica in range(replicas)]
+        counts = np.sum([np.full(2, float(len(part))) for part in parts], axis=0)
+        found = union.update_blocks(counts, np.sum([part.sum(0) for part in parts], axis=0))
+        for series in np.flatnonzero(found.crossed >= 0):
+            if first[series] < 0:
+                first[series] = block
+    assert first == [-1, 51]
+
+
+def test_direction_reset_and_factors() -> None:
+    union = CusumUnion(2, 10_000.0, factors=np.array([[1.0] * 3, [2.0] * 3]))
+    np.testing.assert_allclose(union.threshold[1], 2.0 * union.threshold[0])
+    found = union.update(np.tile([2.0, -2.0], (60, 1)))
+    assert found.direction.tolist() == [1, -1]
+    assert 0 <= found.crossed[0] < found.crossed[1]
+    assert found.alarms.all()
+    union.reset(np.array([True, False]))
+    assert union.evidence().statistic[0] == 0.0
+    assert union.evidence().alarms.tolist() == [False, True]
+    with pytest.raises(ValueError, match="shape"):
+        union.update(np.zeros((3, 5)))
+
+
+def test_false_alarms_come_as_seldom_as_stated_also_with_an_estimated_baseline() -> None:
+    # 600 streams of 2,000 rows at a run length of 2,000: about 600 alarms at most are to be
+    # expected; 800 are more than eight standard deviations away.
+    rng = np.random.default_rng(12)
+    for rows in (np.inf, 1000.0):
+        union = CusumUnion(600, 2000.0, baseline_rows=rows)
+        off = rng.normal(size=600) / np.sqrt(rows) if np.isfinite(rows) else np.zeros(600)
+        alarms = 0
+        for _ in range(50):
+            found = union.update(rng.normal(size=(40, 600)) + off)
+            alarms += int(found.alarms.sum())
+            union.reset(found.alarms)
+        assert 100 < alarms < 800

@@ -8,6 +8,7 @@ import sys
 import click
 
 NAMES = {
+    "drift-faults": "benchmarks.drift.faults",
     "proxy": "benchmarks.proxy",
     "proxy-evaluation": "benchmarks.proxy.evaluation",
     "sequential-acceptance": "benchmarks.sequential.acceptance",

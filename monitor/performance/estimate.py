@@ -100,13 +100,14 @@ class ConfidenceEstimator:
         found: Floats = np.where(scores > self.threshold, 1.0 - p, p)
         return found
 
-    def expected_error(self) -> float:
-        """Share of wrong predictions in the baseline itself: an upper bound at 95 %."""
+    def expected_error(self) -> tuple[float, float]:
+        """Share of wrong predictions in the baseline itself, as an upper bound at 95 %, and the
+        variance of a prediction's own."""
         wrong = np.where(self._means > self.threshold, 1.0 - self._rates, self._rates)
         total = float(self._counts.sum())
         mean = float(wrong @ self._counts) / total
         variance = float((wrong - mean) ** 2 @ self._counts) / total
-        return mean + 1.64 * math.sqrt(variance / total)
+        return mean + 1.64 * math.sqrt(variance / total), variance
 
     def accuracy(self, scores: Floats) -> Estimate:
         """Share of right predictions among ``scores`` (n,). Raises ValueError without any."""

@@ -50,8 +50,10 @@ class PerformanceWatch:
         self.expected: SrDetector | None = None
         self.expected_null = 0.0
         if self.estimator is not None:
-            self.expected_null = min(self.estimator.expected_error() + loss, 1.0 - 1e-6)
-            self.expected = SrDetector(np.array([self.expected_null]), each)
+            error, variance = self.estimator.expected_error()
+            self.expected_null = min(error + loss, 1.0 - 1e-6)
+            spread = np.array([max(variance, 1e-4)])
+            self.expected = SrDetector(np.array([self.expected_null]), each, spread)
         self.realised: SrDetector | None = None
         self.realised_null = 0.0
         if self.reference is not None:

@@ -98,3 +98,9 @@ class BaselineError(UnderstudyError):
 
 class DeliveryError(UnderstudyError):
     """A notification that could not be delivered; the message says to where and why, no secrets."""
+
+
+class IngestError(UnderstudyError):
+    """A posted record or event that cannot be taken; the message names the field."""
+
+    exit_code = 2

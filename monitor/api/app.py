@@ -16,6 +16,7 @@ from monitor.api.baseline import add_baseline
 from monitor.api.experiments import add_experiments
 from monitor.api.feedback import add_feedback
 from monitor.api.findings import add_findings
+from monitor.api.ingest import add_ingest
 from monitor.api.page import HEADERS as PAGE_HEADERS
 from monitor.api.page import PAGE
 from monitor.api.records import recent
@@ -58,6 +59,7 @@ def build(plane: Plane, line: ControlLine) -> FastAPI:
     add_experiments(app, plane, line)
     add_feedback(app, plane)
     add_baseline(app, plane)
+    add_ingest(app, plane, plane.ingest)
     if plane.pipeline.judge is not None:
         add_findings(app, plane, plane.pipeline.judge.room)
     return app

@@ -21,7 +21,7 @@ from monitor.drift.run_length import chart
 Floats = NDArray[np.float64]
 SLACKS = (0.125, 0.25, 0.5)
 """Each is best for a shift of twice its size, in standard deviations."""
-_STRETCH = 32
+_STRETCH = 16
 """Rows for which one bound is computed."""
 _FEW = 4
 
@@ -65,12 +65,14 @@ class CusumUnion:
         """Up, then down."""
 
     def _prepare(self) -> None:
-        # Laid out as (2, S, slacks), flat: z, or its negative, minus the slack.
+        # Sums are kept as (2, S, slacks), up and then down; for batches as (2, slacks, S), flat.
         self._k = np.stack([self.slack, self.slack])
         self._h = np.stack([self.threshold, self.threshold])
         self._sign = np.array([1.0, -1.0])[:, None]
-        self._charts = self.slack.shape[1]
-        self._prepared: tuple[int, list[Floats]] = (0, [])
+        self._flat = (2, self.slack.shape[1], self.series)
+        self._across: Floats = self._k.transpose(0, 2, 1).reshape(-1)
+        self._high: Floats = self._h.transpose(0, 2, 1).reshape(-1)
+        self._prepared: tuple[int, Floats] = (0, np.zeros((0, self._across.size)))
 
     def update(self, z: Floats) -> Evidence:
         """Take the rows of a batch, shape (n, S), in their order."""
@@ -81,39 +83,34 @@ class CusumUnion:
             return self.evidence()
         if rows <= _FEW:
             return self._one_by_one(z)
-        across = np.ascontiguousarray(z.T)
-        gone = np.isnan(across)
-        if gone.any():
-            totals = np.cumsum(np.where(gone, 0.0, across), axis=1)
-            passed = np.cumsum(~gone, axis=1).astype(np.float64)
-            slacks = [self.slack[:, place, None] * passed for place in range(self._charts)]
+        sides, charts, _ = self._flat
+        totals = np.cumsum(z, axis=0)
+        if np.isnan(totals[-1]).any():
+            gone = np.isnan(z)
+            totals = np.cumsum(np.where(gone, 0.0, z), axis=0)
+            passed = np.cumsum(~gone, axis=0).astype(np.float64)
+            slacks = np.tile(passed, (1, sides * charts)) * self._across
         else:
-            totals = np.cumsum(across, axis=1)
             slacks = self._slacks_of(rows)
-        cuts = range(0, rows, _STRETCH)
+        # Up: sums of z - k; down: of -z - k.
+        moved = np.concatenate([totals] * charts + [-totals] * charts, axis=1)
+        moved -= slacks
+        low, high = _extremes(moved)
+        before = -self._sums.transpose(0, 2, 1).reshape(-1)
+        # The lowest before each stretch, and at the end.
+        floor = np.minimum.accumulate(np.concatenate([before[None], low]), axis=0)
+        # No S of a stretch is above this: from a low before it, or from one within it, and then the
+        # rise is no more than the range of the sums of z. So most batches need no second look.
+        least, most = _extremes(totals)
+        near = np.any(high - floor[:-1] >= self._high, axis=0)
+        near |= np.tile((most - least).max(axis=0), sides * charts) >= self._high
         crossed = np.full(self.series, -1, np.intp)
-        height = np.zeros((2, self.series))
-        for place, slack in enumerate(slacks):
-            h = self.threshold[:, place]
-            # Up: sums of z - k; down: sums of -z - k, which are the negatives of these.
-            for side, moved in enumerate((totals - slack, totals + slack)):
-                low = np.minimum.reduceat(moved, cuts, axis=1)
-                high = np.maximum.reduceat(moved, cuts, axis=1)
-                last = moved[:, -1]
-                if side:
-                    low, high, last = -high, -low, -last
-                before = -self._sums[side, :, place]
-                np.minimum(low[:, 0], before, out=low[:, 0])
-                floor = np.minimum.accumulate(low, axis=1)
-                # No S of a stretch is above this; so most batches need no second look.
-                near = np.any(high - floor >= h[:, None], axis=1)
-                if near.any():
-                    sums = -moved[near] if side else moved[near]
-                    self._look(side, place, near, sums, before[near], crossed, height)
-                self._sums[side, :, place] = last - floor[:, -1]
-        # Where both sides have crossed, the one that is further above its threshold.
-        direction = np.where(crossed < 0, 0, np.where(height[0] >= height[1], 1, -1))
-        return self._evidence(crossed, direction.astype(np.int8))
+        direction = np.zeros(self.series, np.int8)
+        if near.any():
+            self._look(np.flatnonzero(near), moved[:, near], before[near], crossed, direction)
+        last = (moved[-1] - floor[-1]).reshape(self._flat)
+        self._sums = np.ascontiguousarray(last.transpose(0, 2, 1))
+        return self._evidence(crossed, direction)
 
     def _one_by_one(self, z: Floats) -> Evidence:
         """The recursion as it is written, which is quicker for a few rows."""
@@ -136,36 +133,35 @@ class CusumUnion:
                 direction[hit] = np.where(height[0, hit] >= height[1, hit], 1, -1)
         return self._evidence(crossed, direction)
 
-    def _slacks_of(self, rows: int) -> list[Floats]:
-        """k, 2k, 3k … for each chart: (S, rows)."""
+    def _slacks_of(self, rows: int) -> Floats:
+        """k, 2k, 3k … for each chart: (rows, charts)."""
         if rows != self._prepared[0]:
-            counted = np.arange(1.0, rows + 1.0)
-            found = [self.slack[:, place, None] * counted for place in range(self._charts)]
-            self._prepared = (rows, found)
+            self._prepared = (rows, np.arange(1.0, rows + 1.0)[:, None] * self._across)
         return self._prepared[1]
 
     def _look(
         self,
-        side: int,
-        place: int,
-        near: NDArray[np.bool_],
-        sums: Floats,
+        near: NDArray[np.intp],
+        moved: Floats,
         before: Floats,
         crossed: NDArray[np.intp],
-        height: Floats,
+        direction: NDArray[np.int8],
     ) -> None:
-        """Row by row, for the series that may have crossed; ``sums`` are (those series, n)."""
-        exact = sums - np.minimum(np.minimum.accumulate(sums, axis=1), before[:, None])
-        relative = exact / self.threshold[near, place, None]
+        """Row by row, for the charts that may have crossed; ``moved`` is (n, those charts)."""
+        exact = moved - np.minimum(np.minimum.accumulate(moved, axis=0), before)
+        relative = exact / self._high[near]
         over = relative >= 1.0
-        for number, row, value in zip(
-            np.flatnonzero(near), np.argmax(over, axis=1), relative.max(axis=1), strict=True
-        ):
-            if value < 1.0:
-                continue
-            if crossed[number] < 0 or row < crossed[number]:
-                crossed[number] = row
-            height[side, number] = max(height[side, number], value)
+        rows = np.argmax(over, axis=0)
+        sides, _, series = np.unravel_index(near, self._flat)
+        height = np.zeros(self.series)
+        for place in np.flatnonzero(over.any(axis=0)):
+            row, which = int(rows[place]), int(series[place])
+            value = float(relative[row, place])
+            sooner = crossed[which] < 0 or row < crossed[which]
+            # Where both sides cross in the same row, the one that is further above.
+            if sooner or (row == crossed[which] and value > height[which]):
+                crossed[which], height[which] = row, value
+                direction[which] = -1 if sides[place] else 1
 
     def update_blocks(self, counts: Floats, sums: Floats) -> Evidence:
         """Take a block by its sums: ``counts`` (S,) values that add up to ``sums`` (S,).
@@ -200,6 +196,18 @@ class CusumUnion:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Undo :meth:`to_dict`, of the same charts. Raises KeyError, TypeError or ValueError."""
         self._sums = unpack(state["sums"], self._sums.shape)
+
+
+def _extremes(moved: Floats) -> tuple[Floats, Floats]:
+    """Smallest and largest of each stretch of rows (n, C), the last of which may be shorter."""
+    whole = len(moved) // _STRETCH
+    tail = moved[whole * _STRETCH :]
+    parts = moved[: whole * _STRETCH].reshape(whole, _STRETCH, -1)
+    low, high = parts.min(axis=1), parts.max(axis=1)
+    if len(tail):
+        low = np.concatenate([low, tail.min(axis=0)[None]])
+        high = np.concatenate([high, tail.max(axis=0)[None]])
+    return low, high
 
 
 def _rounded(rows: float) -> float:

@@ -76,7 +76,8 @@ class SrDetector:
     """One detector for each of S risks; ``run_length`` in rows, one number or (S,).
 
     Batches are (n, S) of values in [0, 1]; NaN says nothing. ``variance`` (S,) is that of the
-    values under the null, where they are not 0 and 1; a wrong one costs time, not the guarantee. Raises ValueError for nulls outside of (0, 1).
+    values under the null, where they are not 0 and 1; a wrong one costs time, not the guarantee.
+    Raises ValueError for nulls outside of (0, 1).
     """
 
     def __init__(

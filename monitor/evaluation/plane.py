@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from monitor.errors import StateError
@@ -15,6 +15,8 @@ from monitor.evaluation.settings import Settings
 from monitor.evaluation.state import Saver
 from monitor.experiments.runner import Experiments
 from monitor.feedback.service import Feedback
+from monitor.ingest.records import Declared
+from monitor.ingest.room import Ingest
 from monitor.replay.recorder import recorder_of
 from monitor.sketch.reader import Snapshot, StatsReader
 from monitor.sketch.windows import Windows
@@ -46,6 +48,10 @@ class Plane:
     redaction: Redaction
     started: float
     feedback: Feedback | None = None
+    ingest: Ingest = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.ingest = Ingest(_declared(self.settings), self.pipeline.take)
 
     @property
     def experiments(self) -> Experiments | None:
@@ -95,6 +101,7 @@ class Plane:
         settings = Settings.load(path)
         self.settings = settings
         self.pipeline.configure(settings)
+        self.ingest.declared = _declared(settings)
         self.redaction = Redaction(settings.redact)
         if self.experiments is not None:
             config = settings.config()
@@ -137,3 +144,8 @@ class Plane:
             for labels, grown in self.windows.counters("requests", _RECENT_SECONDS).items()
             if dict(labels).get("arm") == arm and dict(labels).get("outcome") in answered
         )
+
+
+def _declared(settings: Settings) -> Declared:
+    models = [(m.name, m.version, m.protocol) for m in settings.models]
+    return Declared(models, settings.arms)

@@ -74,6 +74,13 @@ class PlaneCollector(Collector):
         if self._plane.pipeline.judge is not None:
             yield from drift_families(self._plane.pipeline.judge)
             yield from finding_families(self._plane.pipeline.judge.room)
+        outcomes = self._plane.ingest.outcomes
+        yield counter(
+            "ingested",
+            "Records and events that were posted, by what became of them.",
+            ("source", "outcome"),
+            [((source, outcome), count) for (source, outcome), count in outcomes.items()],
+        )
         if self._plane.feedback is not None:
             yield from feedback_families(self._plane.feedback)
 

@@ -1,0 +1,1 @@
+"""Records without the proxy: posted, as CloudEvents, or from a Python model server."""

@@ -1,0 +1,139 @@
+"""An ASGI middleware for Python model servers: what they are asked and answer goes to Understudy.
+
+Only the standard library is used, so that it can be taken into any server. Requests never wait:
+records go into a bounded queue, which a thread empties; what finds no room is dropped and counted::
+
+    app.add_middleware(UnderstudyMiddleware, url="http://127.0.0.1:9090", model="delays")
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+import time
+import urllib.request
+import uuid
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+MOST_WAITING = 10_000
+AT_ONCE = 500
+SECONDS = 1.0
+"""Between two posts."""
+
+
+class UnderstudyMiddleware:
+    """``url`` is the control address of Understudy, ``model`` the name declared there. Requests are
+    taken whose path is in ``paths``, or all POST requests; bodies beyond ``max_body`` bytes are
+    left out. ``token`` is sent as bearer token."""
+
+    def __init__(
+        self,
+        app: Application,
+        url: str,
+        model: str,
+        paths: tuple[str, ...] = (),
+        max_body: int = 256 * 1024,
+        token: str | None = None,
+    ) -> None:
+        self.app = app
+        self.dropped = 0
+        """Records that found no room, or that Understudy did not take."""
+        self.sent = 0
+        self._url = url.rstrip("/") + "/v1/records"
+        self._model = model
+        self._paths = paths
+        self._max_body = max_body
+        self._headers = {"Content-Type": "application/json"}
+        if token:
+            self._headers["Authorization"] = f"Bearer {token}"
+        self._queue: queue.Queue[dict[str, Any]] = queue.Queue(MOST_WAITING)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._post_all, name="understudy", daemon=True)
+        self._thread.start()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on as it is, and note it."""
+        wanted = scope["type"] == "http" and scope["method"] == "POST"
+        if not wanted or (self._paths and scope["path"] not in self._paths):
+            await self.app(scope, receive, send)
+            return
+        began, clock = time.time(), time.monotonic()
+        asked, answered = bytearray(), bytearray()
+        status = 500
+
+        async def hear() -> Message:
+            message = await receive()
+            if message["type"] == "http.request" and len(asked) <= self._max_body:
+                asked.extend(message.get("body", b""))
+            return message
+
+        async def say(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = int(message["status"])
+            elif message["type"] == "http.response.body" and len(answered) <= self._max_body:
+                answered.extend(message.get("body", b""))
+            await send(message)
+
+        try:
+            await self.app(scope, hear, say)
+        finally:
+            if len(asked) <= self._max_body and len(answered) <= self._max_body:
+                seconds = time.monotonic() - clock
+                self._note(scope, began, seconds, status, bytes(asked), bytes(answered))
+
+    def _note(
+        self, scope: Scope, began: float, seconds: float, status: int, asked: bytes, said: bytes
+    ) -> None:
+        names = dict(scope.get("headers") or ())
+        request_id = names.get(b"x-request-id", b"").decode("latin-1") or uuid.uuid4().hex
+        try:
+            record = {
+                "model": self._model,
+                "request_id": request_id[:256],
+                "time": began,
+                "duration_seconds": seconds,
+                "status": status,
+                "path": scope["path"],
+                "request": asked.decode(),
+                "response": said.decode(),
+            }
+            self._queue.put_nowait(record)
+        except (queue.Full, UnicodeDecodeError):
+            self.dropped += 1
+
+    def close(self) -> None:
+        """Send what waits, and end."""
+        self._stopped.set()
+        self._thread.join(10.0)
+
+    def _post_all(self) -> None:
+        while True:
+            ended = self._stopped.wait(SECONDS)
+            while not self._queue.empty():
+                batch: list[dict[str, Any]] = []
+                while len(batch) < AT_ONCE and not self._queue.empty():
+                    batch.append(self._queue.get_nowait())
+                if not self._post(batch):
+                    self.dropped += len(batch)
+                    break
+                self.sent += len(batch)
+            if ended:
+                return
+
+    def _post(self, batch: list[dict[str, Any]]) -> bool:
+        body = json.dumps(batch).encode()
+        request = urllib.request.Request(self._url, body, self._headers)
+        try:
+            with urllib.request.urlopen(request, timeout=5.0):
+                return True
+        except OSError:
+            return False

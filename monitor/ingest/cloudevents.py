@@ -1,0 +1,148 @@
+"""CloudEvents as KServe's payload logger sends them: a request and a response with one id.
+
+Whichever comes first waits for the other, for a while and within bounds. The payloads are those of
+the V1 or V2 protocol; which, follows from the payload.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections import Counter, OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from monitor.baseline.kinds import instant
+from monitor.errors import IngestError
+from monitor.ingest.records import Declared, Item
+from monitor.record import CLIENT_ERROR, OK
+
+REQUEST = "org.kubeflow.serving.inference.request"
+RESPONSE = "org.kubeflow.serving.inference.response"
+MOST_WAITING = 10_000
+HORIZON = 300.0
+"""Seconds that a half waits for the other one."""
+STRUCTURED = "application/cloudevents+json"
+BATCH = "application/cloudevents-batch+json"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """``kind`` is REQUEST or RESPONSE; ``at`` unix seconds, None where the event does not say."""
+
+    id: str
+    kind: str
+    service: str
+    at: float | None
+    data: bytes
+
+
+def events_of(headers: Mapping[str, str], body: bytes) -> list[Event]:
+    """Events of one post: in binary mode by its headers (in lower case), or structured, or a batch.
+
+    Raises IngestError.
+    """
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind not in (STRUCTURED, BATCH):
+        attributes = {name[3:]: text for name, text in headers.items() if name.startswith("ce-")}
+        return [_event(attributes, body)]
+    try:
+        parsed: Any = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise IngestError(f"is no JSON: {error}") from error
+    found = []
+    for one in parsed if isinstance(parsed, list) else [parsed]:
+        if not isinstance(one, dict):
+            raise IngestError("an event must be an object")
+        if "data_base64" in one:
+            try:
+                data = base64.b64decode(str(one["data_base64"]), validate=True)
+            except binascii.Error as error:
+                raise IngestError(f"data_base64: {error}") from error
+        else:
+            data = orjson.dumps(one.get("data"))
+        found.append(_event({str(k): v for k, v in one.items()}, data))
+    return found
+
+
+def _event(attributes: Mapping[str, Any], data: bytes) -> Event:
+    if str(attributes.get("specversion", "")) not in ("1.0", "0.3"):
+        raise IngestError("ce-specversion: must be 1.0; is this a CloudEvent?")
+    kind, id_ = str(attributes.get("type", "")), str(attributes.get("id", ""))
+    if kind not in (REQUEST, RESPONSE):
+        raise IngestError(f"ce-type: {kind!r} is neither {REQUEST} nor {RESPONSE}")
+    if not id_ or len(id_) > 256:
+        raise IngestError("ce-id: is needed, at most 256 characters")
+    at = instant(str(attributes.get("recordedtime") or attributes.get("time") or ""))
+    return Event(id_, kind, str(attributes.get("inferenceservicename", "")), at, data)
+
+
+class Pairs:
+    """Joins requests with their responses. ``outcomes`` counts joined, duplicate, expired (the
+    other half never came) and overflow (there was no room to wait)."""
+
+    def __init__(self) -> None:
+        self.outcomes: Counter[str] = Counter()
+        self._waiting: OrderedDict[tuple[str, str], tuple[float, Event]] = OrderedDict()
+
+    @property
+    def waiting(self) -> int:
+        """Halves that wait."""
+        return len(self._waiting)
+
+    def add(self, event: Event, now: float) -> tuple[Event, Event] | None:
+        """A half that came at ``now``; request and response when both are there."""
+        self.expire(now)
+        other = RESPONSE if event.kind == REQUEST else REQUEST
+        found = self._waiting.pop((event.id, other), None)
+        if found is not None:
+            self.outcomes["joined"] += 1
+            halves = (event, found[1]) if event.kind == REQUEST else (found[1], event)
+            return halves
+        if (event.id, event.kind) in self._waiting:
+            self.outcomes["duplicate"] += 1
+            return None
+        if len(self._waiting) >= MOST_WAITING:
+            self._waiting.popitem(last=False)
+            self.outcomes["overflow"] += 1
+        self._waiting[event.id, event.kind] = (now, event)
+        return None
+
+    def expire(self, now: float) -> None:
+        """Let go of halves that have waited for too long."""
+        while self._waiting:
+            key = next(iter(self._waiting))
+            if now - self._waiting[key][0] <= HORIZON:
+                return
+            del self._waiting[key]
+            self.outcomes["expired"] += 1
+
+
+def item_of_pair(request: Event, response: Event, declared: Declared, now: float) -> Item:
+    """The exchange of a request and its response. Raises IngestError for an unknown model."""
+    named = any(request.service == name for name, _, _ in declared.models)
+    model = declared.model(request.service if named or len(declared.models) > 1 else None, None)
+    name = model[0]
+    asked: Any = _parsed(request.data)
+    v2 = isinstance(asked, dict) and isinstance(asked.get("inputs"), list)
+    path = f"/v2/models/{name}/infer" if v2 else f"/v1/models/{name}:predict"
+    said: Any = _parsed(response.data)
+    failed = isinstance(said, dict) and "error" in said
+    started = request.at if request.at is not None else now
+    duration = 0.0
+    if request.at is not None and response.at is not None:
+        duration = min(max(response.at - request.at, 0.0), 86400.0)
+    return Item(
+        model, declared.arms[0], request.id, 400 if failed else 200,
+        CLIENT_ERROR if failed else OK, started, duration, "", path, request.data, response.data,
+    )  # fmt: skip
+
+
+def _parsed(data: bytes) -> object:
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return None

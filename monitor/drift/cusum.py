@@ -202,7 +202,7 @@ def _extremes(moved: Floats) -> tuple[Floats, Floats]:
     """Smallest and largest of each stretch of rows (n, C), the last of which may be shorter."""
     whole = len(moved) // _STRETCH
     tail = moved[whole * _STRETCH :]
-    parts = moved[: whole * _STRETCH].reshape(whole, _STRETCH, -1)
+    parts = moved[: whole * _STRETCH].reshape(whole, _STRETCH, moved.shape[1])
     low, high = parts.min(axis=1), parts.max(axis=1)
     if len(tail):
         low = np.concatenate([low, tail.min(axis=0)[None]])

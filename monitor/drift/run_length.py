@@ -11,13 +11,19 @@ import math
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import ndtr
 
-_NODES = 400
+Floats = NDArray[np.float64]
+_NODES = 32
+_NODES_PER_UNIT = 3.0
+_MOST_NODES = 600
 _ROOT_2PI = math.sqrt(2.0 * math.pi)
 _HIGHEST = 1e6
 _HERMITE = 41
+_HERMITE_SCALE = 7
+_LARGEST_EXPONENT = 700.0
 _WIDEST_SLACK = 4.0
 
 
@@ -30,30 +36,43 @@ def average_run_length(threshold: float, slack: float, mean: float = 0.0) -> flo
     """
     if threshold <= 0.0:
         raise ValueError(f"the threshold must be positive, not {threshold}")
-    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+    count = min(int(_NODES + _NODES_PER_UNIT * threshold), _MOST_NODES)
+    nodes, weights = _legendre(count)
     at = (nodes + 1.0) * threshold / 2.0
     weights = weights * threshold / 2.0
     k = slack - mean
     starts = np.concatenate([[0.0], at])
     step = at[None, :] + k - starts[:, None]
     density = np.exp(-0.5 * step**2) / _ROOT_2PI * weights[None, :]
-    system = np.eye(_NODES + 1)
+    system = np.eye(count + 1)
     system[:, 0] -= ndtr(k - starts)
     system[:, 1:] -= density
-    return float(np.linalg.solve(system, np.ones(_NODES + 1))[0])
+    return float(np.linalg.solve(system, np.ones(count + 1))[0])
+
+
+@lru_cache(maxsize=64)
+def _legendre(count: int) -> tuple[Floats, Floats]:
+    nodes, weights = np.polynomial.legendre.leggauss(count)
+    return nodes, weights
 
 
 def siegmund(threshold: float, slack: float, mean: float = 0.0) -> float:
     """Siegmund's approximation of the same (Sequential Analysis, 1985, 2.6): a closed form that is
     within some percent, in which the mean overshoot, 0.583, moves the threshold at each end."""
+    found = _siegmund(np.array([threshold]), np.array([slack]), np.array([mean]))
+    return float(found[0])
+
+
+def _siegmund(threshold: Floats, slack: Floats, mean: Floats) -> Floats:
     drift = mean - slack
     b = threshold + 1.166
-    if abs(drift) < 1e-9:
-        return b * b
     exponent = -2.0 * drift * b
-    if exponent > 700.0:
-        return math.inf
-    return (math.exp(exponent) - 1.0 - exponent) / (2.0 * drift * drift)
+    flat = np.abs(exponent) < 1e-4
+    safe = np.where(flat, 1.0, drift)
+    with np.errstate(over="ignore"):
+        found: Floats = (np.expm1(exponent) - exponent) / (2.0 * safe * safe)
+    found[exponent > _LARGEST_EXPONENT] = np.inf
+    return np.where(flat, b * b, found)
 
 
 @lru_cache(maxsize=4096)
@@ -77,12 +96,19 @@ def threshold_known(slack: float, run_length: float) -> float:
 
 
 def false_alarm_rate(threshold: float, slack: float, baseline_rows: float) -> float:
-    """False alarms per row, averaged over the error of a baseline's mean, which is off by
-    N(0, 1 / baseline_rows) standard deviations."""
-    spread = 1.0 / math.sqrt(baseline_rows)
-    nodes, weights = np.polynomial.hermite_e.hermegauss(_HERMITE)
-    rates = [1.0 / siegmund(threshold, slack, float(node) * spread) for node in nodes]
-    return float(np.dot(weights, rates) / weights.sum())
+    """False alarms per row, averaged over the error of a baseline.
+
+    With n rows, its mean is off by N(0, 1/n) standard deviations and its standard deviation by
+    N(0, 1/(2n)) of itself, as they are for normal values, and independently.
+    """
+    off, weights = np.polynomial.hermite_e.hermegauss(_HERMITE)
+    wide, more = np.polynomial.hermite_e.hermegauss(_HERMITE_SCALE)
+    mean = (off / math.sqrt(baseline_rows))[:, None]
+    # Values that are wider than the baseline says, by s, are as a chart of h / s and k / s.
+    scale = np.maximum(1.0 + wide / math.sqrt(2.0 * baseline_rows), 0.1)[None, :]
+    mean, scale = np.broadcast_arrays(mean, scale)
+    rates = 1.0 / _siegmund(threshold / scale, slack / scale, mean / scale)
+    return float(weights @ rates @ more / (weights.sum() * more.sum()))
 
 
 @lru_cache(maxsize=4096)

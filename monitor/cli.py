@@ -19,6 +19,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 
 _LATER = {
     "baseline": "monitor.baseline.cli:baseline",
+    "drift": "monitor.driftreport.cli:drift",
     "experiment": "monitor.experiments.cli:experiment",
     "findings": "monitor.findings.cli:findings",
     "replay": "monitor.replay.cli:replay",

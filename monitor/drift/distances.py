@@ -1,0 +1,149 @@
+"""Distances between two samples, column by column, for people to read.
+
+Exact on the samples themselves: one sort of each column, then everything from the merged order.
+From bucket counts: :func:`from_counts`. Alarms do not come from here: a distance has no memory, and
+its noise depends on the size of the sample; :func:`thresholds` says how large it gets by chance.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import kolmogorov
+from scipy.stats import chi2
+
+Floats = NDArray[np.float64]
+GROUPS = 10
+"""Groups of equal size in the reference, for PSI and Jensen-Shannon, as is the custom."""
+_FLOOR = 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class Distances:
+    """One number for each of d columns: ``psi`` (population stability index, nats), ``js``
+    (Jensen-Shannon distance, base 2, 0 to 1), ``ks`` (Kolmogorov-Smirnov, 0 to 1), ``wasserstein``
+    (first order, in the unit of the column), ``hellinger`` (0 to 1)."""
+
+    psi: Floats
+    js: Floats
+    ks: Floats
+    wasserstein: Floats
+    hellinger: Floats
+
+
+def between(reference: Floats, current: Floats, groups: int = GROUPS) -> Distances:
+    """Of samples (n, d) and (m, d), all finite; the edges of the groups are quantiles of the
+    reference. Raises ValueError for other shapes, or without rows."""
+    if reference.ndim != 2 or current.ndim != 2 or reference.shape[1] != current.shape[1]:
+        raise ValueError(f"samples of shapes {reference.shape} and {current.shape}")
+    if not len(reference) or not len(current):
+        raise ValueError("both samples need rows")
+    a = np.sort(np.ascontiguousarray(reference.T), axis=1)
+    b = np.sort(np.ascontiguousarray(current.T), axis=1)
+    columns = len(a)
+    ks, wasserstein = np.empty(columns), np.empty(columns)
+    p, q = np.zeros((columns, groups)), np.zeros((columns, groups))
+    n = a.shape[1]
+    places = np.arange(1, groups) * n // groups
+    for column in range(columns):
+        x, y = a[column], b[column]
+        ks[column], wasserstein[column] = _merged(x, y)
+        edges = np.unique(x[places])
+        for sample, shares in ((x, p), (y, q)):
+            upto = np.searchsorted(sample, edges, side="right")
+            shares[column, : len(edges) + 1] = np.diff(upto, prepend=0, append=len(sample))
+    psi, js, hellinger = from_counts(p, q)
+    return Distances(psi, js, ks, wasserstein, hellinger)
+
+
+def _merged(x: Floats, y: Floats) -> tuple[float, float]:
+    """Kolmogorov-Smirnov and first Wasserstein distance of two sorted samples.
+
+    Both are read off the empirical distribution functions at the values of either sample: the
+    largest difference, and the area between them.
+    """
+    n, m = len(x), len(y)
+    both = np.concatenate([x, y])
+    # Two runs that are sorted already: a stable sort merges them in one pass.
+    order = np.argsort(both, kind="stable")
+    merged = both[order]
+    passed = np.cumsum(order < n)
+    apart = np.abs(passed * (1.0 / n) - (np.arange(1, n + m + 1) - passed) * (1.0 / m))
+    steps = np.diff(merged)
+    wasserstein = float(apart[:-1] @ steps)
+    # Among equal values only the last one has passed them all.
+    last = np.append(steps > 0.0, True)
+    largest = int(np.argmax(np.where(last, apart, -1.0)))
+    mine = int(passed[largest])
+    return abs(mine / n - (largest + 1 - mine) / m), wasserstein
+
+
+def from_counts(p: Floats, q: Floats) -> tuple[Floats, Floats, Floats]:
+    """PSI, Jensen-Shannon and Hellinger distances of counts (d, groups) of the same groups."""
+    p = p / np.maximum(p.sum(axis=1, keepdims=True), 1.0)
+    q = q / np.maximum(q.sum(axis=1, keepdims=True), 1.0)
+    # An empty group would make the index infinite; one that is empty in both says nothing.
+    held = (p > 0.0) | (q > 0.0)
+    lifted_p = np.where(held, np.maximum(p, _FLOOR), 1.0)
+    lifted_q = np.where(held, np.maximum(q, _FLOOR), 1.0)
+    psi = ((lifted_q - lifted_p) * np.log(lifted_q / lifted_p)).sum(axis=1)
+    middle = (p + q) / 2.0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        part = np.where(p > 0.0, p * np.log2(p / middle), 0.0)
+        part += np.where(q > 0.0, q * np.log2(q / middle), 0.0)
+    js = np.sqrt(np.maximum(part.sum(axis=1) / 2.0, 0.0))
+    hellinger = np.sqrt(((np.sqrt(p) - np.sqrt(q)) ** 2).sum(axis=1) / 2.0)
+    return psi, js, hellinger
+
+
+def chi_squared(p: Floats, q: Floats) -> tuple[Floats, Floats, Floats]:
+    """Statistic, p-value and Cramer's V of counts (d, groups) in two samples (Pearson 1900)."""
+    total = p + q
+    rows = np.stack([p.sum(axis=1), q.sum(axis=1)])
+    whole = np.maximum(rows.sum(axis=0), 1.0)
+    held = total > 0.0
+    statistic = np.zeros(len(p))
+    for counts, size in ((p, rows[0]), (q, rows[1])):
+        expected = total * (size / whole)[:, None]
+        term = np.where(expected > 0.0, (counts - expected) ** 2 / np.maximum(expected, 1e-300), 0)
+        statistic += term.sum(axis=1)
+    freedom = np.maximum(held.sum(axis=1) - 1, 1)
+    return statistic, chi2.sf(statistic, freedom), np.sqrt(statistic / whole)
+
+
+def ks_p_value(statistic: Floats, n: int, m: int) -> Floats:
+    """Asymptotic p-values of two-sample Kolmogorov-Smirnov distances (Smirnov 1948)."""
+    size = np.sqrt(n * m / (n + m))
+    found: Floats = kolmogorov(statistic * (size + 0.12 + 0.11 / size))
+    return found
+
+
+def thresholds(groups: int, n: float, m: float, level: float = 0.001) -> dict[str, float]:
+    """How large distances get by chance with probability ``level``, for samples of n and m rows.
+
+    PSI and squared distances are, for samples of one distribution, chi-squared with one degree of
+    freedom less than groups, times (1/n + 1/m) (Yurdakul & Naranjo 2020); Jensen-Shannon and
+    Hellinger follow from their second-order expansions.
+    """
+    quantile = float(chi2.isf(level, max(groups - 1, 1)))
+    scale = 1.0 / n + 1.0 / m
+    size = np.sqrt(n * m / (n + m))
+    return {
+        "psi": quantile * scale,
+        "js": float(np.sqrt(quantile * scale / (8.0 * np.log(2.0)))),
+        "hellinger": float(np.sqrt(quantile * scale / 8.0)),
+        "ks": float(np.sqrt(-np.log(level / 2.0) / 2.0) / size),
+    }
+
+
+def benjamini_hochberg(p_values: Floats) -> Floats:
+    """Adjusted p-values (Benjamini & Hochberg 1995): below q, at most a share q is false."""
+    count = len(p_values)
+    order = np.argsort(p_values)
+    raised = p_values[order] * count / np.arange(1, count + 1)
+    lowest = np.minimum.accumulate(raised[::-1])[::-1]
+    adjusted = np.empty(count)
+    adjusted[order] = np.minimum(lowest, 1.0)
+    return adjusted

@@ -1,0 +1,1 @@
+"""The drift report: one set of rows against another, on files."""

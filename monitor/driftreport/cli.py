@@ -1,0 +1,140 @@
+"""``understudy drift``: compare files."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from monitor.baseline.build import Wanted as BaselineWanted
+from monitor.baseline.build import build
+from monitor.baseline.files import Reader
+from monitor.baseline.model import Baseline
+from monitor.driftreport.analysis import SMALLEST, Analysis, Wanted
+from monitor.driftreport.html import page
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.group("drift")
+def drift() -> None:
+    """Changes of inputs and predictions, on files.
+
+    \b
+    Example:
+      understudy drift report january.parquet february.parquet --html drift.html
+    """
+
+
+@drift.command("report")
+@click.argument("reference", type=_FILE)
+@click.argument("current", type=_FILE)
+@click.option("--target", help="The column of the truth, in a reference of rows.")
+@click.option("--prediction", "predictions", multiple=True, help="A column of the model's answer.")
+@click.option("--time", help="The column of the row's time.")
+@click.option("--ignore", multiple=True, help="A column to leave out, as an id.")
+@click.option("--categorical", multiple=True, help="A column whose numbers are codes.")
+@click.option("--segment", "segments", multiple=True, help="A feature to look at value by value.")
+@click.option("--window", type=click.IntRange(0), default=0, help="Rows of a step of the timeline.")
+@click.option(
+    "--smallest", type=float, default=SMALLEST, show_default=True, help="PSI that matters."
+)
+@click.option("--html", "html_path", type=_FILE, help="Write the report as a page.")
+@click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
+@click.option("--skip-broken", is_flag=True, help="Leave out lines that cannot be read.")
+@click.option("--exit-code", is_flag=True, help="Exit 1 when something has drifted.")
+def report_command(
+    reference: Path,
+    current: Path,
+    target: str | None,
+    predictions: tuple[str, ...],
+    time: str | None,
+    ignore: tuple[str, ...],
+    categorical: tuple[str, ...],
+    segments: tuple[str, ...],
+    window: int,
+    smallest: float,
+    html_path: Path | None,
+    as_json: bool,
+    skip_broken: bool,
+    exit_code: bool,
+) -> None:
+    """Compare the rows of CURRENT with REFERENCE, which is a file of rows or a baseline (.json).
+
+    Says which series have changed by more than chance and enough to matter, what is wrong with the
+    data, and what the live watch would have found, and when.
+
+    \b
+    Examples:
+      understudy drift report baseline.json february.csv --html drift.html
+      understudy drift report jan.parquet feb.parquet --ignore id --json --exit-code
+    """
+    ignored = frozenset(ignore)
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    ) as bar:
+        if reference.suffix.lower() == ".json":
+            baseline = Baseline.load(reference)
+        else:
+            task = bar.add_task("reading the reference", total=None)
+            wanted = BaselineWanted(
+                "", "", target, predictions, time, ignored, frozenset(categorical)
+            )
+            baseline, _ = build(
+                [reference],
+                wanted,
+                skip_broken,
+                lambda read, total: bar.update(task, completed=read, total=total),
+            )
+        reader = Reader(current, skip_broken)
+        second = bar.add_task("reading the current rows", total=reader.size)
+        reader.progress = lambda read: bar.advance(second, read)
+        analysis = Analysis(baseline, Wanted(time, ignored, window, smallest, segments))
+        for table in reader.tables():
+            analysis.take(table)
+    found = analysis.report()
+    if html_path is not None:
+        try:
+            html_path.write_text(page(found, reference.name, current.name), encoding="utf-8")
+        except OSError as error:
+            raise click.ClickException(f"{html_path}: {error.strerror}") from error
+    if as_json:
+        click.echo(json.dumps(found))
+    else:
+        _print(found, html_path)
+        if reader.skipped:
+            click.echo(f"{reader.skipped:,} lines could not be read and were left out")
+    if exit_code and (found["drifted"] or found["findings"]):
+        sys.exit(1)
+
+
+def _print(found: dict[str, Any], html_path: Path | None) -> None:
+    table = Table(box=None, pad_edge=False)
+    for header in ("series", "verdict", "PSI", "by chance up to", "Jensen-Shannon", "adjusted p"):
+        table.add_column(header)
+    for one in found["series"]:
+        cells = [one[key] for key in ("psi", "psi_by_chance", "js", "adjusted_p_value")]
+        shown = ["–" if cell is None else f"{cell:.3g}" for cell in cells]
+        table.add_row(one["series"], one["verdict"], *shown, style="bold" if one["drifted"] else "")
+    width: dict[str, Any] = {} if sys.stdout.isatty() else {"width": 120}
+    Console(**width).print(table)
+    for one in found["findings"]:
+        click.echo(f"the watch would have said, after {one['after_rows']:,} rows: {one['title']}")
+    click.echo(
+        f"{len(found['drifted'])} of {len(found['series'])} series have drifted in "
+        f"{found['rows']:,} rows"
+    )
+    if html_path is not None:
+        click.echo(f"{html_path} written")

@@ -29,7 +29,10 @@ _FEW = 4
 class CusumUnion:
     """``run_length`` is that of a whole series with all its charts, in rows; ``baseline_rows`` is
     what its mean was estimated from, one number or one for each series. ``factors`` (S, slacks)
-    raise the thresholds of scores that are not normal.
+    raise the thresholds of scores that are not normal. ``inflation``, one number or one for each
+    series, is the variance of long sums over that of independent rows
+    (:func:`monitor.drift.autocorrelation.inflation`): a chart of dependent rows behaves as one of
+    independent rows whose standard deviation is its square root.
 
     Batches are (n, S); NaN adds nothing. Raises ValueError for another number of series.
     """
@@ -41,23 +44,23 @@ class CusumUnion:
         baseline_rows: float | Floats = math.inf,
         slacks: Sequence[float] = SLACKS,
         factors: Floats | None = None,
+        inflation: float | Floats = 1.0,
     ) -> None:
         self.series = series
         rows = np.broadcast_to(np.asarray(baseline_rows, np.float64), (series,))
+        inflated = np.broadcast_to(np.asarray(inflation, np.float64), (series,))
         charts = 2 * len(slacks)
-        # Rounded, so that series of about the same baseline share a computation.
-        found = {
-            (k, n): chart(k, run_length * charts, n)
-            for k in slacks
-            for n in {_rounded(value) for value in rows}
-        }
         shape = (series, len(slacks))
         self.slack: Floats = np.empty(shape)
         self.threshold: Floats = np.empty(shape)
         for number in range(series):
+            # Rounded, so that series of about the same baseline share a computation.
+            wide = math.sqrt(_raised(inflated[number]))
+            known = _rounded(rows[number] / wide**2)
             for place, k in enumerate(slacks):
-                pair = found[k, _rounded(rows[number])]
-                self.slack[number, place], self.threshold[number, place] = pair
+                slack, threshold = chart(k / wide, run_length * charts, known)
+                self.slack[number, place] = slack * wide
+                self.threshold[number, place] = threshold * wide
         if factors is not None:
             self.threshold *= factors
         self._prepare()
@@ -215,3 +218,8 @@ def _rounded(rows: float) -> float:
     if math.isinf(rows):
         return rows
     return float(10.0 ** (math.floor(8.0 * math.log10(max(rows, 1.0))) / 8.0))
+
+
+def _raised(inflation: float) -> float:
+    """Upwards, to a sixteenth of a power of two."""
+    return float(2.0 ** (math.ceil(16.0 * math.log2(max(inflation, 1.0)) - 1e-9) / 16.0))

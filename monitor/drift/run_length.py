@@ -20,7 +20,10 @@ _NODES = 32
 _NODES_PER_UNIT = 3.0
 _MOST_NODES = 600
 _ROOT_2PI = math.sqrt(2.0 * math.pi)
+_LOWEST = 1e-3
 _HIGHEST = 1e6
+_MOST_RAISED = 1.5
+_GRID = 41
 _HERMITE = 41
 _HERMITE_SCALE = 7
 _LARGEST_EXPONENT = 700.0
@@ -56,14 +59,21 @@ def _legendre(count: int) -> tuple[Floats, Floats]:
     return nodes, weights
 
 
+@lru_cache(maxsize=8)
+def _hermite(count: int) -> tuple[Floats, Floats]:
+    """Nodes of a standard normal, and weights that add up to 1."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(count)
+    return nodes, weights / weights.sum()
+
+
 def siegmund(threshold: float, slack: float, mean: float = 0.0) -> float:
     """Siegmund's approximation of the same (Sequential Analysis, 1985, 2.6): a closed form that is
     within some percent, in which the mean overshoot, 0.583, moves the threshold at each end."""
-    found = _siegmund(np.array([threshold]), np.array([slack]), np.array([mean]))
+    found = _siegmund(np.array([threshold]), slack, np.array([mean]))
     return float(found[0])
 
 
-def _siegmund(threshold: Floats, slack: Floats, mean: Floats) -> Floats:
+def _siegmund(threshold: Floats, slack: Floats | float, mean: Floats | float) -> Floats:
     drift = mean - slack
     b = threshold + 1.166
     exponent = -2.0 * drift * b
@@ -76,20 +86,28 @@ def _siegmund(threshold: Floats, slack: Floats, mean: Floats) -> Floats:
 
 
 @lru_cache(maxsize=4096)
+def _closed_threshold(slack: float, run_length: float) -> float:
+    """The threshold by the closed form alone."""
+
+    def excess(h: float) -> float:
+        return math.log(siegmund(h, slack)) - math.log(run_length)
+
+    if excess(_LOWEST) >= 0.0:
+        return _LOWEST
+    return float(brentq(excess, _LOWEST, _HIGHEST, xtol=1e-6))
+
+
+@lru_cache(maxsize=4096)
 def threshold_known(slack: float, run_length: float) -> float:
     """The one-sided threshold for a baseline that is known. Raises ValueError below 2 rows."""
     if run_length < 2.0:
         raise ValueError(f"a run length is at least 2 rows, not {run_length}")
 
-    def excess(h: float) -> float:
-        return math.log(siegmund(h, slack)) - math.log(run_length)
-
-    rough = float(brentq(excess, 1e-3, _HIGHEST)) if excess(1e-3) < 0.0 else 1e-3
     # The integral equation mends the approximation: log L is nearly straight in h, with slope 2k.
-    h = rough
+    h = _closed_threshold(slack, run_length)
     for _ in range(4):
         off = math.log(average_run_length(h, slack)) - math.log(run_length)
-        h = max(h - off / max(2.0 * slack, 0.05), 1e-3)
+        h = max(h - off / max(2.0 * slack, 0.05), _LOWEST)
         if abs(off) < 1e-6:
             break
     return h
@@ -101,14 +119,17 @@ def false_alarm_rate(threshold: float, slack: float, baseline_rows: float) -> fl
     With n rows, its mean is off by N(0, 1/n) standard deviations and its standard deviation by
     N(0, 1/(2n)) of itself, as they are for normal values, and independently.
     """
-    off, weights = np.polynomial.hermite_e.hermegauss(_HERMITE)
-    wide, more = np.polynomial.hermite_e.hermegauss(_HERMITE_SCALE)
-    mean = (off / math.sqrt(baseline_rows))[:, None]
+    return float(_rates(np.array([threshold]), slack, baseline_rows)[0])
+
+
+def _rates(thresholds: Floats, slack: float, baseline_rows: float) -> Floats:
+    (off, weights), (wide, more) = _hermite(_HERMITE), _hermite(_HERMITE_SCALE)
     # Values that are wider than the baseline says, by s, are as a chart of h / s and k / s.
-    scale = np.maximum(1.0 + wide / math.sqrt(2.0 * baseline_rows), 0.1)[None, :]
-    mean, scale = np.broadcast_arrays(mean, scale)
-    rates = 1.0 / _siegmund(threshold / scale, slack / scale, mean / scale)
-    return float(weights @ rates @ more / (weights.sum() * more.sum()))
+    scale = np.maximum(1.0 + wide / math.sqrt(2.0 * baseline_rows), 0.1)
+    mean = (off / math.sqrt(baseline_rows))[:, None] / scale
+    rates = 1.0 / _siegmund(thresholds[:, None, None] / scale, slack / scale, mean)
+    found: Floats = np.einsum("tms,m,s->t", rates, weights, more)
+    return found
 
 
 @lru_cache(maxsize=4096)
@@ -119,27 +140,21 @@ def chart(slack: float, run_length: float, baseline_rows: float = math.inf) -> t
     A baseline that is off looks like a small shift for ever. The threshold is raised to make up
     for it; where no threshold can, because the slack is of the size of the error, the slack grows.
     """
-    known = threshold_known(slack, run_length)
     if math.isinf(baseline_rows):
-        return slack, known
-    spread = 1.0 / math.sqrt(baseline_rows)
+        return slack, threshold_known(slack, run_length)
     wider = slack
     while wider < _WIDEST_SLACK:
-        h = threshold_known(wider, run_length)
+        closed = _closed_threshold(wider, run_length)
         # Beyond this the error of the baseline weighs more than the threshold can make up for.
-        limit = h + 0.5 * wider / spread**2
-        if false_alarm_rate(h, wider, baseline_rows) * run_length <= 1.0:
-            return wider, h
-        highest = min(limit, 4.0 * h)
-        if false_alarm_rate(highest, wider, baseline_rows) * run_length <= 1.0:
-            # Rising in h up to there: bisection by the logarithm of the rate.
-            found = brentq(
-                lambda at, k=wider: math.log(false_alarm_rate(at, k, baseline_rows) * run_length),
-                h,
-                highest,
-                xtol=1e-3,
-            )
-            if found <= 1.5 * h:
-                return wider, float(found)
-        wider += spread / 2.0
+        raised = closed * np.linspace(1.0, _MOST_RAISED, _GRID)
+        excess = np.log(_rates(raised, wider, baseline_rows) * run_length)
+        enough = np.flatnonzero(excess <= 0.0)
+        if len(enough):
+            place = int(enough[0])
+            found = float(raised[place])
+            if place:
+                part = excess[place - 1] / (excess[place - 1] - excess[place])
+                found = float(raised[place - 1] + part * (raised[place] - raised[place - 1]))
+            return wider, found + max(threshold_known(wider, run_length) - closed, 0.0)
+        wider += 0.5 / math.sqrt(baseline_rows)
     return wider, threshold_known(wider, run_length)

@@ -104,3 +104,9 @@ class IngestError(UnderstudyError):
     """A posted record or event that cannot be taken; the message names the field."""
 
     exit_code = 2
+
+
+class MissingExtraError(UnderstudyError):
+    """Something needs a package that is not installed; the message says which."""
+
+    exit_code = 2

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 _FEWEST = 8
 _LEVEL = 0.95
@@ -75,7 +75,7 @@ def outlook(points: Sequence[Point], floor: float) -> Outlook:
     covariance = bread @ _meat(design * (weights * residuals)[:, None]) @ bread
     # The spread of the windows themselves is a lower bound of what can be known.
     variance = np.maximum(np.diag(covariance), np.diag(bread))
-    quantile = float(student.ppf(0.5 + _LEVEL / 2.0, len(points) - 2))
+    quantile = float(stdtrit(len(points) - 2, 0.5 + _LEVEL / 2.0))
     level, slope = float(fitted[0]), float(fitted[1])
     half = quantile * math.sqrt(float(variance[1]))
     low, high = slope - half, slope + half

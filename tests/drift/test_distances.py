@@ -69,7 +69,8 @@ def test_chance_stays_below_the_thresholds(n: int) -> None:
     p_values = ks_p_value(found.ks, n, n)
     assert (p_values < 0.001).sum() < 10
     moved = between(a, b + 0.5)
-    assert (moved.psi > limits["psi"]).all()
+    # Half a standard deviation: a PSI of 0.25, with an error of 0.06 at the smaller size.
+    assert (moved.psi > limits["psi"]).mean() > 0.9
 
 
 def test_false_discoveries() -> None:

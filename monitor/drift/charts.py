@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.special import ndtr
+from scipy.special import betainc, ndtr, ndtri
 
 from monitor.drift.evidence import Evidence
 from monitor.drift.runs_rules import FOUR, MEMORY, broken
@@ -35,6 +35,8 @@ _HERMITE = 21
 _WIDEST = 8.0
 _LONGEST = 1e12
 _BLOCK = 64
+_FARTHEST = 38.0
+"""Standard deviations, beyond which a probability is none in double precision."""
 
 
 def mean_points(counts: Floats, sums: Floats, mean: Floats, deviation: Floats) -> Floats:
@@ -47,16 +49,22 @@ def mean_points(counts: Floats, sums: Floats, mean: Floats, deviation: Floats) -
 
 def rate_points(counts: Floats, events: Floats, rate: Floats) -> Floats:
     """Groups of rows as points of a chart for rates: ``events`` of ``counts`` (n, S), the
-    baseline's ``rate`` (S,).
+    baseline's ``rate`` (S,), which lies between 0 and 1.
 
-    By the arcsine transform with Anscombe's (1948) correction, which makes the variance of small
-    counts about right, so that rare events do not alarm three times too often.
+    The normal score of the middle of the binomial probability of as many events (mid-p, Lancaster
+    1961), so that limits mean the same for rare and for common events.
     """
-    with np.errstate(invalid="ignore", divide="ignore"):
-        shares = (events + 0.375) / (counts + 0.75)
-        usual = (counts * rate + 0.375) / (counts + 0.75)
-        points = (np.arcsin(np.sqrt(shares)) - np.arcsin(np.sqrt(usual))) * np.sqrt(4 * counts + 2)
-    return np.where(counts > 0.0, points, np.nan)
+    n, x = np.broadcast_arrays(np.asarray(counts, np.float64), np.asarray(events, np.float64))
+    p = np.broadcast_to(np.clip(rate, 1e-12, 1.0 - 1e-12), n.shape)
+    # P(X < x) + P(X = x) / 2, and the same from above, each precise in its own tail.
+    below = np.where(x > 0.0, betainc(n - x + 1.0, np.maximum(x, 0.5), 1.0 - p), 0.0)
+    at_most = np.where(x < n, betainc(np.maximum(n - x, 0.5), x + 1.0, 1.0 - p), 1.0)
+    above = np.where(x < n, betainc(x + 1.0, np.maximum(n - x, 0.5), p), 0.0)
+    at_least = np.where(x > 0.0, betainc(np.maximum(x, 0.5), n - x + 1.0, p), 1.0)
+    low, high = (below + at_most) / 2.0, (above + at_least) / 2.0
+    points = np.where(low < high, ndtri(low), -ndtri(high))
+    found: Floats = np.where(n > 0.0, np.clip(points, -_FARTHEST, _FARTHEST), np.nan)
+    return found
 
 
 class Shewhart:

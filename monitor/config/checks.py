@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import ssl
 from collections.abc import Iterator, Mapping
 
@@ -22,6 +23,7 @@ def problems_of(config: Config) -> list[Problem]:
         *_experiments(config),
         *_addresses(config),
         *_certificates(config),
+        *_baselines(config),
     ]
 
 
@@ -163,6 +165,31 @@ def _certificates(config: Config) -> Iterator[Problem]:
             ssl.create_default_context(cafile=upstream.tls.ca)
         except (OSError, ssl.SSLError):
             yield f"{path}.tls.ca", f"{upstream.tls.ca!r} holds no certificate in PEM form"
+
+
+def _baselines(config: Config) -> Iterator[Problem]:
+    """What shows without reading a baseline in full, which is the evaluation plane's work."""
+    for index, model in enumerate(config.models):
+        if model.baseline is None:
+            continue
+        path = f"models[{index}].baseline"
+        missing = list(_unreadable(f"models[{index}]", {"baseline": model.baseline}))
+        if missing:
+            yield from missing
+            continue
+        try:
+            with open(model.baseline, "rb") as file:
+                found = json.load(file)
+            kind = found.get("format")
+        except (ValueError, AttributeError):
+            kind = None
+        if kind != "understudy-baseline":
+            yield path, f"{model.baseline!r} is no baseline; make one: understudy baseline build"
+            continue
+        for name, wanted in (("model", model.name), ("model_version", model.version)):
+            have = found.get(name)
+            if have and wanted and have != wanted:
+                yield path, f"is for {name.replace('_', ' ')} {have!r}, not for {wanted!r}"
 
 
 def _unreadable(path: str, files: Mapping[str, str]) -> Iterator[Problem]:

@@ -348,3 +348,27 @@ def test_authorities_must_be_certificates(tmp_path: Path) -> None:
     (arm,) = parse(text, "f.yaml", tmp_path).challengers
     assert arm.tls is not None
     assert arm.tls.ca == str(tmp_path / "ca.pem")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot be read"),
+        ("{", "is no baseline"),
+        ("[]", "is no baseline"),
+        ('{"format": "understudy-baseline", "model": "other"}', "for model 'other', not for 'm'"),
+        ('{"format": "understudy-baseline", "model_version": "2"}', "version '2', not for '1'"),
+    ],
+)
+def test_a_baseline_that_cannot_be_used(tmp_path: Path, content: str | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / "b.json").write_text(content)
+    path = tmp_path / "understudy.yaml"
+    path.write_text(
+        "version: 1\nlisten: 127.0.0.1:0\nchampion: {url: 'http://127.0.0.1:1'}\n"
+        "models: [{name: m, version: '1', baseline: b.json}]\n"
+    )
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    assert [p for p, _ in caught.value.problems] == ["models[0].baseline"]
+    assert message in caught.value.problems[0][1]

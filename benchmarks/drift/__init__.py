@@ -1,0 +1,1 @@
+"""Benchmarks of silent failure: drift, faults in real data, decay."""

@@ -22,6 +22,7 @@ _LATER = {
     "drift": "monitor.driftreport.cli:drift",
     "experiment": "monitor.experiments.cli:experiment",
     "findings": "monitor.findings.cli:findings",
+    "objectives": "monitor.objectives.cli:objectives",
     "replay": "monitor.replay.cli:replay",
 }
 """Commands that are imported when they are used: what they need takes time to import."""

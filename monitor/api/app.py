@@ -17,6 +17,7 @@ from monitor.api.experiments import add_experiments
 from monitor.api.feedback import add_feedback
 from monitor.api.findings import add_findings
 from monitor.api.ingest import add_ingest
+from monitor.api.objectives import add_objectives
 from monitor.api.page import HEADERS as PAGE_HEADERS
 from monitor.api.page import PAGE
 from monitor.api.records import recent
@@ -59,6 +60,7 @@ def build(plane: Plane, line: ControlLine) -> FastAPI:
     add_experiments(app, plane, line)
     add_feedback(app, plane)
     add_baseline(app, plane)
+    add_objectives(app, plane)
     add_ingest(app, plane, plane.ingest)
     if plane.pipeline.judge is not None:
         add_findings(app, plane, plane.pipeline.judge.room)

@@ -24,6 +24,7 @@ from monitor.config.fields import (
 )
 from monitor.config.monitoring import Monitoring
 from monitor.config.notify import Notify
+from monitor.config.objectives import Objectives
 from monitor.config.performance import Performance
 from monitor.config.section import Section
 from monitor.config.units import Bytes, Seconds
@@ -341,6 +342,9 @@ class Config(Section):
     """How records are evaluated."""
     feedback: Feedback = Feedback()
     """Labels that come later."""
+    objectives: Objectives = {}
+    """What is acceptable: accuracy, error_rate, throughput, latency_mean, latency_p50 …
+    latency_p99.9, cost_per_prediction, energy_per_prediction, each as <= or >= and a number."""
     notify: Notify = []
     """Who is told of findings."""
     monitoring: Monitoring = Monitoring()

@@ -26,6 +26,7 @@ from monitor.metrics.families import (
     sketches,
 )
 from monitor.metrics.findings import finding_families
+from monitor.metrics.objectives import objective_families
 from monitor.metrics.processes import uses
 from monitor.sketch.distribution import QUANTILES, Distribution
 from monitor.sketch.reader import Snapshot
@@ -74,6 +75,7 @@ class PlaneCollector(Collector):
         if self._plane.pipeline.judge is not None:
             yield from drift_families(self._plane.pipeline.judge)
             yield from finding_families(self._plane.pipeline.judge.room)
+        yield from objective_families(self._plane)
         outcomes = self._plane.ingest.outcomes
         yield counter(
             "ingested",

@@ -1,0 +1,20 @@
+"""Objectives of all arms, over the API."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI, Response
+
+from monitor.api.answers import answer
+from monitor.evaluation.plane import Plane
+from monitor.objectives.live import declared, side_by_side
+
+
+def add_objectives(app: FastAPI, plane: Plane) -> None:
+    """GET /v1/objectives."""
+
+    @app.get("/v1/objectives", tags=["objectives"])
+    async def objectives() -> Response:
+        """Each arm with accuracy, errors, latencies, throughput, cost and energy of the last five
+        minutes, each with its source (measured, estimated, absent), the objectives it meets, and
+        the arms that are surely better in something and worse in nothing."""
+        return answer(side_by_side(plane, declared(plane)))

@@ -1,0 +1,30 @@
+"""Objectives as metric families."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client.core import Metric
+
+from monitor.evaluation.plane import Plane
+from monitor.metrics.families import gauge
+from monitor.objectives.live import declared, side_by_side
+
+
+def objective_families(plane: Plane) -> Iterator[Metric]:
+    """What is not known has no sample."""
+    wanted = declared(plane)
+    found = side_by_side(plane, wanted)["arms"]
+    met = [
+        ([arm["arm"], one["metric"]], float(one["met"]))
+        for arm in found
+        for one in arm["objectives"]
+        if one["met"] is not None
+    ]
+    yield gauge("objective_met", "1 while an objective is met.", ("arm", "objective"), met)
+    costs = [
+        ([arm["arm"]], arm["figures"]["cost_per_prediction"]["value"])
+        for arm in found
+        if arm["figures"]["cost_per_prediction"]["value"] is not None
+    ]
+    yield gauge("cost_per_prediction", "As the configuration prices it.", ("arm",), costs)

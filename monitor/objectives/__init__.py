@@ -1,0 +1,1 @@
+"""Several objectives side by side: accuracy, latency, errors, throughput, cost, energy."""

@@ -1,0 +1,80 @@
+"""``understudy objectives``: all arms side by side."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from monitor.experiments.client import DEFAULT_URL, Client
+from monitor.objectives.objective import KNOWN
+
+
+@click.command("objectives")
+@click.option("--url", default=DEFAULT_URL, show_default=True, help="The control address.")
+@click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
+@click.option("--exit-code", is_flag=True, help="Exit 1 when the champion misses an objective.")
+def objectives(url: str, as_json: bool, exit_code: bool) -> None:
+    """Accuracy, errors, latency, cost and energy of champion and challengers, side by side.
+
+    Figures are of the last five minutes; (e) is estimated. An arm is dominated when another one is
+    surely better in something and worse in nothing.
+
+    \b
+    Examples:
+      understudy objectives
+      understudy objectives --json --exit-code
+    """
+    found = Client(url).get("/v1/objectives")
+    if as_json:
+        click.echo(json.dumps(found))
+    else:
+        _print(found)
+    if exit_code and any(one["met"] is False for one in found["arms"][0]["objectives"]):
+        sys.exit(1)
+
+
+def _print(found: dict[str, Any]) -> None:
+    arms = found["arms"]
+    limits = {one["metric"]: one for one in arms[0]["objectives"]}
+    table = Table(box=None, pad_edge=False)
+    table.add_column("metric")
+    table.add_column("objective")
+    for arm in arms:
+        table.add_column(arm["arm"])
+    for metric in KNOWN:
+        figures = [arm["figures"].get(metric, {"value": None, "source": "absent"}) for arm in arms]
+        if metric not in limits and all(figure["value"] is None for figure in figures):
+            continue
+        cells = []
+        for arm, figure in zip(arms, figures, strict=True):
+            met = next((o["met"] for o in arm["objectives"] if o["metric"] == metric), None)
+            style = {True: "green", False: "red"}.get(met) if met is not None else None
+            text = _shown(metric, figure["value"]) + (
+                " (e)" if figure["source"] == "estimated" else ""
+            )
+            cells.append(f"[{style}]{text}[/]" if style else text)
+        limit = limits.get(metric)
+        wanted = ""
+        if limit is not None:
+            wanted = ("<= " if limit["at_most"] else ">= ") + _shown(metric, limit["limit"])
+        table.add_row(metric, wanted, *cells)
+    width: dict[str, Any] = {} if sys.stdout.isatty() else {"width": 120}
+    Console(**width).print(table)
+    for arm in arms:
+        if arm["dominated_by"]:
+            click.echo(f"{arm['arm']} is dominated by {', '.join(arm['dominated_by'])}")
+
+
+def _shown(metric: str, value: float | None) -> str:
+    if value is None:
+        return "\u2013"
+    if metric.startswith("latency"):
+        return f"{value * 1e3:.3g} ms"
+    if metric in ("accuracy", "error_rate"):
+        return f"{value * 100:.3g} %"
+    return f"{value:.4g}"

@@ -1,10 +1,11 @@
-"""Accuracy without labels, from scores whose meaning the baseline knows.
+"""Performance without labels, from scores whose meaning the baseline knows.
 
 Confidence-based estimation: a score that the baseline found to be right in a share p of the cases
 is counted as right with that share. It holds as long as scores keep their meaning, whatever
-happens to the inputs; when the meaning itself changes (concept drift), no method without labels can
-see it. So every estimate says what it rests on, and its interval holds the error of the baseline as
-well as that of the sample.
+happens to the inputs; with a calibration by regions also where the meaning differs from one part of
+the data to the other and the mix of the parts changes. When the meaning itself changes (concept
+drift), no method without labels can see it. So every estimate says what it rests on, and its
+interval holds the error of the baseline as well as that of the sample.
 """
 
 from __future__ import annotations
@@ -17,38 +18,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from monitor.performance.curve import BINS, Curve, isotonic
+from monitor.performance.expected import expected
+from monitor.performance.regions import RegionalCalibration
+
+__all__ = ["BINS", "ConfidenceEstimator", "Estimate", "isotonic"]
+
 Floats = NDArray[np.float64]
+Codes = NDArray[np.uint8]
 _TWO_SIDED_95 = 1.959963984540054
 _FEW_LABELS = 500
 _MOST_OUTSIDE = 0.05
-BINS = 100
-
-
-def isotonic(values: Floats, weights: Floats) -> Floats:
-    """The rising values that are nearest to the given ones by weighted squares: pool adjacent
-    violators (Ayer et al. 1955). Shapes (n,)."""
-    levels: list[float] = []
-    masses: list[float] = []
-    sizes: list[int] = []
-    for value, weight in zip(values.tolist(), weights.tolist(), strict=True):
-        levels.append(value)
-        masses.append(weight)
-        sizes.append(1)
-        while len(levels) > 1 and levels[-2] >= levels[-1]:
-            mass = masses[-2] + masses[-1]
-            level = levels[-2]
-            if mass > 0.0:
-                level = (levels[-2] * masses[-2] + levels[-1] * masses[-1]) / mass
-            size = sizes[-2] + sizes[-1]
-            del levels[-1], masses[-1], sizes[-1]
-            levels[-1], masses[-1], sizes[-1] = level, mass, size
-    return np.repeat(np.array(levels), sizes)
+_MOVED = 0.25
+_ENOUGH_TO_SEE = 200
+_UNBOUNDED = frozenset(("log_loss",))
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """``value`` with a 95 % interval [``low``, ``high``] from ``rows`` predictions; ``doubts`` say
-    why it might not be trusted."""
+    why it might not be trusted. ``usual`` is the standard error that the value has by the mix of
+    the rows alone while nothing has changed: how far it may stray from the baseline's."""
 
     metric: str
     value: float
@@ -56,6 +46,7 @@ class Estimate:
     high: float
     rows: int
     doubts: tuple[str, ...] = ()
+    usual: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -66,79 +57,117 @@ class Estimate:
             "high": self.high,
             "rows": self.rows,
             "doubts": list(self.doubts),
+            "usual": self.usual,
         }
 
 
 class ConfidenceEstimator:
     """Of a yes-or-no prediction: ``calibration`` is a baseline's table, a positive is predicted
-    above ``threshold``. Raises ValueError for a table that holds nothing."""
+    above ``threshold``. Raises ValueError for a table that holds nothing.
 
-    def __init__(self, calibration: Mapping[str, Any], threshold: float = 0.5) -> None:
+    ``regions`` is used where it is given and adds something, and the rows' codes are known. Codes
+    are those of ``regions.codes.encode``.
+    """
+
+    def __init__(
+        self,
+        calibration: Mapping[str, Any],
+        threshold: float = 0.5,
+        regions: RegionalCalibration | None = None,
+    ) -> None:
         self.edges: Floats = np.array(calibration["edges"], np.float64)
-        counts = np.array(calibration["counts"], np.float64)
-        positives = np.array(calibration["positives"], np.float64)
-        scores = np.array(calibration["scores"], np.float64)
-        if counts.shape != (len(self.edges) + 1,) or counts.sum() < 1.0:
+        if len(calibration["counts"]) != len(self.edges) + 1:
             raise ValueError("the calibration table is empty or has another shape")
+        self.curve = Curve.of_table(calibration)
+        self.regions = regions if regions is not None and regions.worthwhile else None
         self.threshold = threshold
-        self.reference_rows = int(counts.sum())
-        held = counts > 0.0
-        rates = isotonic(positives[held] / counts[held], counts[held])
-        self._means = scores[held] / counts[held]
-        self._rates: Floats = rates
-        self._counts: Floats = counts[held]
-        self.low = float(self._means[0])
-        self.high = float(self._means[-1])
+        self.reference_rows = self.curve.rows
 
-    def probability(self, scores: Floats) -> Floats:
-        """How often the baseline found a score to be a positive: (n,), between the bins' means."""
-        return np.interp(scores, self._means, self._rates)
+    def probability(self, scores: Floats, codes: Codes | None = None) -> Floats:
+        """How often the baseline found such scores (n,) to be a positive: (n,)."""
+        if self.regions is None or codes is None:
+            return self.curve.probability(scores)
+        return self.regions.probability(scores, codes)
 
-    def wrong(self, scores: Floats) -> Floats:
+    def wrong(self, scores: Floats, codes: Codes | None = None) -> Floats:
         """Probability of each score's prediction to be wrong: (n,)."""
-        p = self.probability(scores)
+        p = self.probability(scores, codes)
         found: Floats = np.where(scores > self.threshold, 1.0 - p, p)
         return found
 
     def expected_error(self) -> tuple[float, float]:
         """Share of wrong predictions in the baseline itself, as an upper bound at 95 %, and the
         variance of a prediction's own."""
-        wrong = np.where(self._means > self.threshold, 1.0 - self._rates, self._rates)
-        total = float(self._counts.sum())
-        mean = float(wrong @ self._counts) / total
-        variance = float((wrong - mean) ** 2 @ self._counts) / total
+        rates, counts = self.curve.rates, self.curve.counts
+        wrong = np.where(self.curve.means > self.threshold, 1.0 - rates, rates)
+        total = float(counts.sum())
+        mean = float(wrong @ counts) / total
+        variance = float((wrong - mean) ** 2 @ counts) / total
         return mean + 1.64 * math.sqrt(variance / total), variance
 
-    def accuracy(self, scores: Floats) -> Estimate:
+    def accuracy(self, scores: Floats, codes: Codes | None = None) -> Estimate:
         """Share of right predictions among ``scores`` (n,). Raises ValueError without any."""
-        scores = scores[np.isfinite(scores)]
+        return self.estimate(scores, codes)["accuracy"]
+
+    def estimate(self, scores: Floats, codes: Codes | None = None) -> dict[str, Estimate]:
+        """All metrics that can be said of ``scores`` (n,), by name (:mod:`.expected`): accuracy,
+        error rate, precision, recall, F1, AUC, Brier, log loss, positive rate.
+
+        The interval is for what the labels of these very rows will show: it holds the draw of the
+        labels, the error of the calibration's own rates, and with regions the error of the trees,
+        by the jackknife over their parts. What is not finite is left out. Raises ValueError
+        without any score.
+        """
+        here = np.isfinite(scores)
+        scores = scores[here]
         if not len(scores):
             raise ValueError("there is no score to estimate from")
-        p = self.probability(scores)
-        says_yes = scores > self.threshold
-        right = np.where(says_yes, p, 1.0 - p)
-        value = float(right.mean())
-        # Which labels come is a draw each; how often a bin is right is known from its own draws.
-        sampling = float((p * (1.0 - p)).mean()) / len(scores)
-        place = np.clip(np.searchsorted(self._means, scores), 0, len(self._means) - 1)
-        sign = np.where(says_yes, 1.0, -1.0)
-        weight = np.bincount(place, weights=sign, minlength=len(self._means)) / len(scores)
-        own = (self._rates * (1.0 - self._rates) + 0.25 / self._counts) / self._counts
-        half = _TWO_SIDED_95 * math.sqrt(sampling + float(weight**2 @ own))
-        outside = float(np.mean((scores < self.low - 0.01) | (scores > self.high + 0.01)))
-        return Estimate(
-            "accuracy",
-            value,
-            max(0.0, value - half),
-            min(1.0, value + half),
-            len(scores),
-            self._doubts(outside),
-        )
+        curve, x = self.curve, scores
+        models = None
+        if self.regions is not None and codes is not None:
+            curve = self.regions.curve
+            models = self.regions.log_odds(scores, codes[here])
+            x = models.mean(axis=0)
+        p = curve.probability(x)
+        found = expected(scores, p, self.threshold)
+        places, own = curve.places(x), curve.variances()
+        several = None
+        if models is not None:
+            rates = [curve.probability(model) for model in models]
+            several = [expected(scores, rate, self.threshold) for rate in rates]
+        doubts = self._doubts(scores, curve, x)
+        estimates = {}
+        for metric, (value, gradient) in found.items():
+            variance = float(gradient**2 @ (p * (1.0 - p)))
+            variance += float(np.bincount(places, gradient, len(own)) ** 2 @ own)
+            if several is not None:
+                # Each part's trees lack a part of the rows: a jackknife of as many groups.
+                parts = np.array([one[metric][0] for one in several if metric in one])
+                variance += (len(parts) - 1.0) * float(parts.var())
+            half = _TWO_SIDED_95 * math.sqrt(variance)
+            high = math.inf if metric in _UNBOUNDED else 1.0
+            spread = gradient * len(scores) * p
+            usual = math.sqrt(float(spread.var()) / len(scores)) if metric in _MEANS else 0.0
+            low, high = max(0.0, value - half), min(high, value + half)
+            estimates[metric] = Estimate(metric, value, low, high, len(scores), doubts, usual)
+        return estimates
 
-    def _doubts(self, outside: float) -> tuple[str, ...]:
+    def _doubts(self, scores: Floats, curve: Curve, x: Floats) -> tuple[str, ...]:
         doubts = []
         if self.reference_rows < _FEW_LABELS:
             doubts.append(f"the calibration rests on {self.reference_rows} labels only")
+        outside = self.curve.outside(scores)
         if outside > _MOST_OUTSIDE:
             doubts.append(f"{outside:.0%} of the scores lie outside of what the baseline has seen")
+        behind = curve.labels_behind(x)
+        if behind < _FEW_LABELS <= self.reference_rows:
+            doubts.append(
+                f"the scores gather where the baseline has few labels: it rests on {behind:.0f}"
+            )
+        if len(scores) >= _ENOUGH_TO_SEE and self.curve.moved(scores) > _MOVED:
+            doubts.append("the scores are spread quite unlike those of the baseline")
         return tuple(doubts)
+
+
+_MEANS = frozenset(("accuracy", "error_rate", "positive_rate", "brier"))
+"""Metrics that are a mean over rows."""

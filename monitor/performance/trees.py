@@ -1,8 +1,8 @@
 """Small boosted trees over bucketed features: how a probability depends on where in the data it is.
 
 Every level of a tree asks one question of all rows (is the bucket of this feature one of these?),
-so a tree is a table that is looked up with the answers as bits (the symmetric trees of Prokhorenkova
-et al. 2018). They are grown on the gradient of the log loss, with Newton steps at the leaves
+so a tree is a table that is looked up with the answers as bits (the symmetric trees of
+Prokhorenkova et al. 2018). They are grown on the gradient of the log loss, with Newton steps at the leaves
 (Friedman 2001; Chen & Guestrin 2016). Buckets of a categorical feature are put in the order of
 their gradient first, which makes the best division into two sets one cut (Fisher 1958).
 """
@@ -72,7 +72,7 @@ class Trees:
         KeyError, TypeError or ValueError."""
         features = np.array(data["features"], np.intp)
         width = int(data["width"])
-        if features.ndim != 2 and features.size or width < int(sizes.max(initial=0)):
+        if (features.ndim != 2 and features.size) or width < int(sizes.max(initial=0)):
             raise ValueError("the trees are of another shape")
         count, depth = features.shape if features.size else (0, 0)
         if features.size and (features.min() < 0 or features.max() >= len(sizes)):
@@ -139,17 +139,17 @@ def grow(
         for level in range(how.depth):
             found = _Level()
             for feature, buckets in part.items():
-                size, leaves = int(sizes[feature]), 1 << level
-                place = leaf * size + buckets
-                g = np.bincount(place, gradient, leaves * size).reshape(leaves, size)
-                h = np.bincount(place, curvature, leaves * size).reshape(leaves, size)
+                shape = (1 << level, int(sizes[feature]))
+                place, cells = leaf * shape[1] + buckets, shape[0] * shape[1]
+                g: Floats = np.bincount(place, gradient, cells).reshape(shape)
+                h: Floats = np.bincount(place, curvature, cells).reshape(shape)
                 _cut(found, feature, g, h, bool(ordered[feature]), how.ridge)
             questions[level] = found.feature
             masks[level, : len(found.mask)] = found.mask
             leaf = leaf * 2 + found.mask[part[found.feature]]
-        g = np.bincount(leaf, gradient, 1 << how.depth)
-        h = np.bincount(leaf, curvature, 1 << how.depth)
-        values = how.rate * g / (h + how.ridge)
+        leaves = 1 << how.depth
+        slope = np.bincount(leaf, gradient, leaves)
+        values = how.rate * slope / (np.bincount(leaf, curvature, leaves) + how.ridge)
         fitted += values[_leaf(columns, questions, masks)]
         grown.append((questions, masks, values))
         loss = _loss(fitted[held_out], labels[held_out])

@@ -21,6 +21,9 @@ from monitor.drift.run_length import chart
 Floats = NDArray[np.float64]
 SLACKS = (0.125, 0.25, 0.5)
 """Each is best for a shift of twice its size, in standard deviations."""
+_FIRST = 1.2
+"""Of its equal share of the false alarms, what the chart of the smallest slack has: it is the
+slowest, and gains more by that than the others lose."""
 _STRETCH = 16
 """Rows for which one bound is computed."""
 _FEW = 4
@@ -49,7 +52,7 @@ class CusumUnion:
         self.series = series
         rows = np.broadcast_to(np.asarray(baseline_rows, np.float64), (series,))
         inflated = np.broadcast_to(np.asarray(inflation, np.float64), (series,))
-        charts = 2 * len(slacks)
+        lengths = run_length * 2.0 / _shares(slacks)
         shape = (series, len(slacks))
         self.slack: Floats = np.empty(shape)
         self.threshold: Floats = np.empty(shape)
@@ -58,7 +61,7 @@ class CusumUnion:
             wide = math.sqrt(_raised(inflated[number]))
             known = _rounded(rows[number] / wide**2)
             for place, k in enumerate(slacks):
-                slack, threshold = chart(k / wide, run_length * charts, known)
+                slack, threshold = chart(k / wide, float(lengths[place]), known)
                 self.slack[number, place] = slack * wide
                 self.threshold[number, place] = threshold * wide
         if factors is not None:
@@ -218,6 +221,16 @@ def _rounded(rows: float) -> float:
     if math.isinf(rows):
         return rows
     return float(10.0 ** (math.floor(8.0 * math.log10(max(rows, 1.0))) / 8.0))
+
+
+def _shares(slacks: Sequence[float]) -> Floats:
+    """Of the false alarms of a series, what each pair of charts has."""
+    charts = len(slacks)
+    if charts < 2:
+        return np.ones(charts)
+    shares = np.full(charts, (1.0 - _FIRST / charts) / (charts - 1))
+    shares[int(np.argmin(slacks))] = _FIRST / charts
+    return shares
 
 
 def _raised(inflation: float) -> float:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from monitor.drift.cusum import CusumUnion
+from monitor.drift.run_length import average_run_length
 
 VALUES = st.one_of(st.floats(-6.0, 6.0), st.just(float("nan")))
 BATCHES = arrays.arrays(np.float64, st.tuples(st.integers(1, 150), st.just(3)), elements=VALUES)
@@ -91,3 +92,18 @@ def test_false_alarms_come_as_seldom_as_stated_also_with_an_estimated_baseline()
             alarms += int(found.alarms.sum())
             union.reset(found.alarms)
         assert 100 < alarms < 800
+
+
+def test_the_charts_of_a_series_share_its_false_alarms() -> None:
+    for slacks in ((0.5,), (0.25, 0.5), (0.125, 0.25, 0.5)):
+        union = CusumUnion(1, 50_000.0, slacks=slacks)
+        rates = [
+            2.0 / average_run_length(float(h), k)
+            for h, k in zip(union.threshold[0], slacks, strict=True)
+        ]
+        assert sum(rates) == pytest.approx(1.0 / 50_000.0, rel=1e-3)
+    # Rows that depend on each other: a standard deviation of the root of the inflation.
+    wide = CusumUnion(1, 50_000.0, slacks=(0.5,), inflation=4.0)
+    same = CusumUnion(1, 50_000.0, slacks=(0.25,))
+    assert wide.slack[0, 0] == pytest.approx(0.5)
+    assert wide.threshold[0, 0] == pytest.approx(2.0 * same.threshold[0, 0])

@@ -110,3 +110,9 @@ class MissingExtraError(UnderstudyError):
     """Something needs a package that is not installed; the message says which."""
 
     exit_code = 2
+
+
+class ValidationCaseError(UnderstudyError):
+    """A file of validation cases that cannot be used; the message names file and line."""
+
+    exit_code = 2

@@ -35,6 +35,13 @@ def add_baseline(app: FastAPI, plane: Plane) -> None:
             raise Refused(code, f"{len(found)} models fit; with a baseline there are: {there}")
         return answer(found[0].to_dict())
 
+    @app.get("/v1/validation", tags=["silent failure"])
+    async def validation() -> Response:
+        """What came of the validation cases: the last round and all, by arm and kind."""
+        judge = plane.pipeline.judge
+        room = judge.validation if judge is not None else None
+        return answer(room.summary() if room is not None else {"enabled": False})
+
     @app.get("/v1/drift", tags=["silent failure"])
     async def drift() -> Response:
         """What is watched: each series with its statistic (an alarm at 1), and each rule with its

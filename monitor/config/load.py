@@ -104,6 +104,9 @@ def _resolved(config: Config, base: Path) -> Config:
         moved = log.model_copy(update={"path": absolute(log.path)})
         changes["records"] = config.records.model_copy(update={"log": moved})
 
+    if config.validation is not None:
+        cases = {"cases": absolute(config.validation.cases)}
+        changes["validation"] = config.validation.model_copy(update=cases)
     changes["notify"] = resolved(config.notify, absolute)
 
     def with_baseline(model: Any) -> Any:

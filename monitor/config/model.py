@@ -28,6 +28,7 @@ from monitor.config.objectives import Objectives
 from monitor.config.performance import Performance
 from monitor.config.section import Section
 from monitor.config.units import Bytes, Seconds
+from monitor.config.validation import Validation
 
 Protocol = Literal["auto", "open-inference-v2", "kserve-v1", "mlflow", "json"]
 
@@ -342,6 +343,8 @@ class Config(Section):
     """How records are evaluated."""
     feedback: Feedback = Feedback()
     """Labels that come later."""
+    validation: Validation | None = None
+    """Cases that the models have to pass, again and again."""
     objectives: Objectives = {}
     """What is acceptable: accuracy, error_rate, throughput, latency_mean, latency_p50 …
     latency_p99.9, cost_per_prediction, energy_per_prediction, each as <= or >= and a number."""

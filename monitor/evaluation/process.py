@@ -188,6 +188,8 @@ async def run(plane: Plane, control: socket.socket) -> None:
     parts = [_tick(plane), _save(plane), _judge(plane, line), _watch(plane)]
     if plane.pipeline.judge is not None:
         parts.append(plane.pipeline.judge.room.run())
+        if plane.pipeline.judge.validation is not None:
+            parts.append(plane.pipeline.judge.validation.run())
     tasks = [loop.create_task(part) for part in parts]
     # What exists now stays: the collector need not look at it again.
     gc.collect()

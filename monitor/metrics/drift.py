@@ -79,4 +79,25 @@ def drift_families(judge: Judge) -> Iterator[Metric]:
         (*_OF_MODEL, "feature", "rule"),
         violations,
     )
+    groups = judge.validation.groups if judge.validation is not None else {}
+    yield counter(
+        "validation_cases",
+        "Validation cases sent, by result.",
+        ("arm", "kind", "result"),
+        [
+            ([arm, kind, result], float(group.totals[result]))
+            for (arm, kind), group in groups.items()
+            for result in ("passed", "failed")
+        ],
+    )
+    yield gauge(
+        "validation_pass_ratio",
+        "Share of the validation cases that passed in the last round.",
+        ("arm", "kind"),
+        [
+            ([arm, kind], group.ratio)
+            for (arm, kind), group in groups.items()
+            if group.ratio is not None
+        ],
+    )
     yield counter("watched_rows", "Rows compared with the baseline.", _OF_MODEL, rows)

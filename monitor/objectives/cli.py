@@ -54,9 +54,8 @@ def _print(found: dict[str, Any]) -> None:
         for arm, figure in zip(arms, figures, strict=True):
             met = next((o["met"] for o in arm["objectives"] if o["metric"] == metric), None)
             style = {True: "green", False: "red"}.get(met) if met is not None else None
-            text = _shown(metric, figure["value"]) + (
-                " (e)" if figure["source"] == "estimated" else ""
-            )
+            text = _shown(metric, figure["value"])
+            text += " (e)" if figure["source"] == "estimated" else ""
             cells.append(f"[{style}]{text}[/]" if style else text)
         limit = limits.get(metric)
         wanted = ""

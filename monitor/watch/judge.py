@@ -12,6 +12,8 @@ from monitor.findings.changes import Change
 from monitor.findings.finding import Finding
 from monitor.findings.limits import Limits
 from monitor.findings.room import FindingsRoom
+from monitor.validation.room import ROOM as VALIDATION
+from monitor.validation.room import Validation
 from monitor.watch.watches import Watches
 
 ROOM = "watch"
@@ -26,18 +28,27 @@ class Judge:
         self, config: Config, folder: Path | None, clock: Callable[[], float] = time.time
     ) -> None:
         self.watches = Watches(config)
+        self.validation = Validation(config) if folder is not None else None
         channels = config.notify if folder is not None else []
         self.room = FindingsRoom(folder, _limits(config), channels, self._accept, clock)
 
     def configure(self, config: Config) -> None:
         """Go on under another configuration."""
         self.watches.configure(config)
+        if self.validation is not None:
+            self.validation.configure(config)
         self.room.configure(_limits(config), config.notify)
 
     def tick(self, now: float) -> list[Change]:
         """Look at ``now``, unix seconds; what has changed."""
         self.watches.flush()
-        return self.room.findings.report(ROOM, self.watches.signals(now), now)
+        changes = self.room.findings.report(ROOM, self.watches.signals(now), now)
+        if self.validation is not None and self.validation.rounds:
+            # A round may be long ago: what it found holds until the next one.
+            hold = 0.0
+            found = self.validation.signals()
+            changes += self.room.findings.report(VALIDATION, found, now, hold)
+        return changes
 
     def _accept(self, finding: Finding) -> None:
         """Somebody has said that this is the new normal."""

@@ -77,6 +77,7 @@ def test_openapi_describes_every_path(plane: PlaneProcess) -> None:
         "/v1/flagger/{name}/{hook}",
         "/v1/baseline",
         "/v1/drift",
+        "/v1/validation",
         "/v1/objectives",
         "/v1/cloudevents",
         "/v1/findings",

@@ -1,0 +1,52 @@
+"""``understudy validate``: a round, now."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from monitor.config.load import load
+from monitor.errors import ValidationCaseError
+from monitor.validation.room import Validation
+
+
+@click.command("validate")
+@click.option(
+    "--config",
+    "-c",
+    "config_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("understudy.yaml"),
+    show_default=True,
+    help="The configuration, with its section `validation`.",
+)
+@click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
+def validate(config_path: Path, as_json: bool) -> None:
+    """Send the validation cases to the champion and every challenger, once.
+
+    Exits 0 when all pass, 1 when one fails, 2 when the cases cannot be read.
+
+    \b
+    Example:
+      understudy validate --config understudy.yaml
+    """
+    config = load(config_path)
+    if config.validation is None:
+        raise ValidationCaseError(f"{config_path}: has no section validation")
+    room = Validation(config)
+    passed = room.round()
+    if room.error is not None:
+        raise ValidationCaseError(room.error)
+    found = room.summary()
+    if as_json:
+        click.echo(json.dumps(found))
+    else:
+        for group in found["groups"]:
+            total = group["passed"] + group["failed"]
+            click.echo(f"{group['arm']}: {group['passed']} of {total} {group['kind']} cases pass")
+            for failure in group["failures"]:
+                click.echo(f"  {failure['case']}: {failure['wrong']}")
+    sys.exit(0 if passed else 1)

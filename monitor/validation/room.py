@@ -1,0 +1,255 @@
+"""Sends the cases now and then, directly to each model server, and keeps what came of them.
+
+They do not go through the proxy, so that they are no traffic: nothing counts them, mirrors them or
+takes them for drift. They are marked by a header all the same, for whoever reads the server's log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import logging
+import random
+import ssl
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from monitor.codecs import ModelSpec, Table, decode_exchange
+from monitor.config.model import Config, Upstream
+from monitor.config.model import Model as ModelConfig
+from monitor.errors import ValidationCaseError
+from monitor.findings.finding import Contribution, Signal
+from monitor.validation.cases import Answer, Case, judge, load_cases
+
+log = logging.getLogger(__name__)
+
+ROOM = "validation"
+MARK = "x-understudy-validation"
+_MOST_FAILURES = 20
+_JITTER = 0.1
+
+
+@dataclass
+class Group:
+    """Results of one kind of case on one arm, of the last round and of all."""
+
+    passed: int = 0
+    failed: int = 0
+    totals: Counter[str] = field(default_factory=Counter)
+    once_passed: bool = False
+    """Whether all of the group have passed at some time."""
+    failures: list[tuple[str, str]] = field(default_factory=list)
+    """(case, what was wrong) of the last round."""
+    seconds: float = 0.0
+
+    @property
+    def ratio(self) -> float | None:
+        """Share that passed in the last round."""
+        total = self.passed + self.failed
+        return self.passed / total if total else None
+
+
+class Validation:
+    """Rounds over all cases, for the champion and each challenger. Call :meth:`run` as a task."""
+
+    def __init__(self, config: Config) -> None:
+        self.groups: dict[tuple[str, str], Group] = {}
+        """By (arm, kind)."""
+        self.rounds = 0
+        self.last: float | None = None
+        self.error: str | None = None
+        self.configure(config)
+
+    def configure(self, config: Config) -> None:
+        """Go on under another configuration; what arms are no longer there is forgotten."""
+        self.config = config
+        arms = [config.champion.name, *(c.name for c in config.challengers)]
+        self.groups = {key: group for key, group in self.groups.items() if key[0] in arms}
+
+    async def run(self) -> None:
+        """A round every so often, never two at once, until it is cancelled."""
+        while True:
+            settings = self.config.validation
+            if settings is None:
+                await asyncio.sleep(1.0)
+                continue
+            try:
+                await asyncio.to_thread(self.round)
+            except Exception as error:  # a fault of ours must not end the rounds
+                log.exception("validation failed")
+                self.error = repr(error)
+            pause = settings.every * random.uniform(1.0 - _JITTER, 1.0 + _JITTER)
+            until = time.monotonic() + pause
+            while time.monotonic() < until and self.config.validation == settings:
+                await asyncio.sleep(min(1.0, settings.every))
+
+    def round(self) -> bool:
+        """Send every case to every arm, now; whether all passed. Blocks."""
+        settings = self.config.validation
+        if settings is None:
+            return True
+        try:
+            cases = load_cases(Path(settings.cases))
+            model = self._model(settings.model)
+        except ValidationCaseError as error:
+            if self.error != str(error):
+                log.error("validation: %s", error)
+            self.error = str(error)
+            return False
+        self.error = None
+        upstreams: list[Upstream] = [self.config.champion, *self.config.challengers]
+        for upstream in upstreams:
+            self._round_of(upstream, model, cases, 1.0 / settings.max_rate, settings.timeout)
+        self.rounds += 1
+        self.last = time.time()
+        return all(group.failed == 0 for group in self.groups.values())
+
+    def _model(self, name: str | None) -> ModelConfig:
+        for model in self.config.models:
+            if name in (None, model.name):
+                return model
+        raise ValidationCaseError(f"validation.model: there is no model {name!r}")
+
+    def _round_of(
+        self,
+        upstream: Upstream,
+        model: ModelConfig,
+        cases: Sequence[Case],
+        gap: float,
+        timeout: float,
+    ) -> None:
+        fresh: dict[str, Group] = {}
+        for case in cases:
+            answers = []
+            for body in case.bodies:
+                began = time.monotonic()
+                answers.append(_send(upstream, model, body, timeout))
+                time.sleep(max(0.0, gap - (time.monotonic() - began)))
+            wrong = judge(case, tuple(answers))
+            group = fresh.setdefault(case.kind, Group())
+            group.passed += not wrong
+            group.failed += bool(wrong)
+            group.seconds += sum(answer.seconds for answer in answers)
+            if wrong and len(group.failures) < _MOST_FAILURES:
+                group.failures.append((case.name, wrong[:500]))
+        for kind, group in fresh.items():
+            before = self.groups.get((upstream.name, kind))
+            if before is not None:
+                group.totals, group.once_passed = before.totals, before.once_passed
+            group.totals["passed"] += group.passed
+            group.totals["failed"] += group.failed
+            group.once_passed |= not group.failed
+            self.groups[upstream.name, kind] = group
+
+    def signals(self) -> list[Signal]:
+        """Groups that used to pass and do not."""
+        found = []
+        for (arm, kind), group in self.groups.items():
+            if not group.failed or not group.once_passed:
+                continue
+            champion = arm == self.config.champion.name
+            found.append(
+                Signal(
+                    key=f"validation/{arm}/{kind}",
+                    kind="validation",
+                    model=self._model(None).name,
+                    version="",
+                    segment=arm,
+                    severity="critical" if champion else "warning",
+                    title=f"{group.failed} of {group.passed + group.failed} {kind} cases fail on "
+                    f"{arm}: {group.failures[0][0]}: {group.failures[0][1]}"[:500],
+                    since=self.last,
+                    features=tuple(
+                        Contribution(name[:200], 1.0 / group.failed, why[:500])
+                        for name, why in group.failures[:10]
+                    ),
+                    rule="every case of the file has to pass, as it did before",
+                    guarantee="none is needed: the answers are known",
+                    advice="See which build is served, and whether its preprocessing has changed.",
+                )
+            )
+        return found
+
+    def summary(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "enabled": self.config.validation is not None,
+            "rounds": self.rounds,
+            "last": self.last,
+            "error": self.error,
+            "groups": [
+                {
+                    "arm": arm,
+                    "kind": kind,
+                    "passed": group.passed,
+                    "failed": group.failed,
+                    "pass_ratio": group.ratio,
+                    "seconds": round(group.seconds, 6),
+                    "totals": dict(group.totals),
+                    "failures": [{"case": n, "wrong": why} for n, why in group.failures],
+                }
+                for (arm, kind), group in self.groups.items()
+            ],
+        }
+
+
+def _send(upstream: Upstream, model: ModelConfig, body: bytes, timeout: float) -> Answer:
+    """One request, over a connection of its own."""
+    url = urlsplit(upstream.url)
+    path = url.path.rstrip("/") + _path(model)
+    headers = {"Content-Type": "application/json", MARK: "1", **upstream.headers}
+    if upstream.host:
+        headers["Host"] = upstream.host
+    began = time.monotonic()
+    connection: http.client.HTTPConnection
+    if url.scheme == "https":
+        context = ssl.create_default_context(cafile=upstream.tls.ca if upstream.tls else None)
+        if upstream.tls is not None and not upstream.tls.verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        connection = http.client.HTTPSConnection(
+            url.hostname or "", url.port, timeout=timeout, context=context
+        )
+    else:
+        connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=timeout)
+    try:
+        connection.request("POST", path, body, headers)
+        response = connection.getresponse()
+        said = response.read(16 * 1024 * 1024)
+    except (OSError, http.client.HTTPException) as error:
+        return Answer(0, None, time.monotonic() - began, f"no answer: {error!r}")
+    finally:
+        connection.close()
+    lines = "\r\n".join(f"{name}: {value}" for name, value in response.getheaders())
+    decoded = decode_exchange(
+        _spec(model), path.encode(), b"content-type: application/json", body, response.status,
+        lines.encode("latin-1", "replace"), said,
+    )  # fmt: skip
+    table = decoded.predictions if isinstance(decoded.predictions, Table) else None
+    return Answer(response.status, table, time.monotonic() - began)
+
+
+def _path(model: ModelConfig) -> str:
+    if model.paths:
+        return next((p for p in model.paths if "*" not in p), model.paths[0])
+    if model.protocol in ("auto", "open-inference-v2"):
+        return f"/v2/models/{model.name}/infer"
+    return "/invocations" if model.protocol == "mlflow" else f"/v1/models/{model.name}:predict"
+
+
+def _spec(model: ModelConfig) -> ModelSpec:
+    mapping = model.json_
+    return ModelSpec(
+        model.name,
+        model.version,
+        model.protocol,
+        tuple(model.features),
+        tuple(model.predictions),
+        tuple(mapping.features.items()) if mapping else (),
+        tuple(mapping.predictions.items()) if mapping else (),
+    )

@@ -2,9 +2,9 @@
 
 Every level of a tree asks one question of all rows (is the bucket of this feature one of these?),
 so a tree is a table that is looked up with the answers as bits (the symmetric trees of
-Prokhorenkova et al. 2018). They are grown on the gradient of the log loss, with Newton steps at the leaves
-(Friedman 2001; Chen & Guestrin 2016). Buckets of a categorical feature are put in the order of
-their gradient first, which makes the best division into two sets one cut (Fisher 1958).
+Prokhorenkova et al. 2018). They are grown on the gradient of the log loss, with Newton steps at
+the leaves (Friedman 2001; Chen & Guestrin 2016). Buckets of a categorical feature are put in the
+order of their gradient first, which makes the best division into two sets one cut (Fisher 1958).
 """
 
 from __future__ import annotations
@@ -129,8 +129,9 @@ def grow(
     best, enough = _loss(fitted[held_out], labels[held_out]), 0
     for _ in range(how.most):
         rows = learned[rng.random(len(learned)) < how.rows]
-        p = expit(fitted[rows])
-        gradient, curvature = labels[rows] - p, p * (1.0 - p)
+        p: Floats = expit(fitted[rows])
+        gradient: Floats = labels[rows] - p
+        curvature: Floats = p * (1.0 - p)
         drawn = rng.permutation(len(sizes))[:asked]
         part = {int(f): columns[f][rows].astype(np.intp) for f in drawn}
         leaf = np.zeros(len(rows), np.intp)
@@ -141,8 +142,8 @@ def grow(
             for feature, buckets in part.items():
                 shape = (1 << level, int(sizes[feature]))
                 place, cells = leaf * shape[1] + buckets, shape[0] * shape[1]
-                g: Floats = np.bincount(place, gradient, cells).reshape(shape)
-                h: Floats = np.bincount(place, curvature, cells).reshape(shape)
+                g = np.bincount(place, gradient, cells).astype(np.float64).reshape(shape)
+                h = np.bincount(place, curvature, cells).astype(np.float64).reshape(shape)
                 _cut(found, feature, g, h, bool(ordered[feature]), how.ridge)
             questions[level] = found.feature
             masks[level, : len(found.mask)] = found.mask
@@ -157,11 +158,14 @@ def grow(
             best, enough = loss, len(grown)
         elif len(grown) - enough >= how.patience:
             break
-    kept = grown[:enough]
+    kept = grown[:enough]  # rounded, so that they pack well and are the same when unpacked
     return Trees(
         np.array([q for q, _, _ in kept], np.intp).reshape(enough, how.depth),
         np.array([m for _, m, _ in kept], np.bool_).reshape(enough, how.depth, width),
-        np.array([v for _, _, v in kept], np.float64).reshape(enough, 1 << how.depth),
+        np.round(np.array([v for _, _, v in kept], np.float64) * 4096.0).reshape(
+            enough, 1 << how.depth
+        )
+        / 4096.0,
     )
 
 

@@ -1,0 +1,96 @@
+"""What silent failure costs: CPU per row, state, distances; beside river and its ADWIN."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import orjson
+
+from benchmarks.harness import Claim, Result, environment
+from monitor.baseline.builder import Builder
+from monitor.drift.distances import between
+from monitor.watch.watch import ModelWatch, Options
+
+FEATURES = 20
+ROUNDS = 7
+_ADWIN = """
+import random, sys, time
+from river.drift import ADWIN
+rows, features = int(sys.argv[1]), int(sys.argv[2])
+chance = random.Random(1)
+values = [[chance.gauss(0, 1) for _ in range(features)] for _ in range(rows)]
+detectors = [ADWIN() for _ in range(features)]
+began = time.process_time()
+for row in values:
+    for detector, value in zip(detectors, row):
+        detector.update(value)
+print((time.process_time() - began) / rows * 1e6)
+"""
+
+
+def _cpu(work: Callable[[], Any]) -> float:
+    """Seconds of CPU, the median of some rounds."""
+    found = []
+    for _ in range(ROUNDS):
+        began = time.process_time()
+        work()
+        found.append(time.process_time() - began)
+    return statistics.median(found)
+
+
+def _adwin(rows: int) -> float | None:
+    """River's ADWIN on each feature of a row, in microseconds; None where river is missing."""
+    command = [sys.executable, "-c", _ADWIN, str(rows), str(FEATURES)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    return float(done.stdout) if done.returncode == 0 else None
+
+
+def run(quick: bool = False) -> Result:
+    result = Result("drift-cost", environment())
+    rows = 5_120 if quick else 25_600
+    rng = np.random.default_rng(1)
+    names = tuple(f"x{n}" for n in range(FEATURES))
+    table = rng.lognormal(size=(10_000 + rows, FEATURES)).round(4)
+    builder = Builder(model="m")
+    builder.add(names, table[:10_000].T.tolist())
+    baseline = builder.finish()
+    live = table[10_000:].tolist()
+    watch = ModelWatch(baseline, Options())
+
+    def batches() -> None:
+        for number, row in enumerate(live):
+            watch.take(names, row, (), (), b"r", float(number), 1)
+        watch.flush()
+
+    def singles() -> None:
+        for number, row in enumerate(live[:1000]):
+            watch.take(names, row, (), (), b"r", float(number), 1)
+            watch.flush()
+
+    per_row = _cpu(batches) / rows * 1e6
+    single = _cpu(singles) / 1000 * 1e6
+    state = len(orjson.dumps(watch.to_dict()))
+    a, b = rng.lognormal(size=(2, 10_000, FEATURES))
+    distances = _cpu(lambda: between(a, b)) * 1e3
+    adwin = _adwin(2_000 if quick else 20_000)
+    result.measurements = {
+        "us_per_row_in_batches_of_256": per_row,
+        "us_per_row_alone": single,
+        "state_bytes": state,
+        "distances_10k_x_20_ms": distances,
+        "river_adwin_us_per_row": adwin,
+    }
+    result.claims = [
+        Claim("CPU per row, 20 features, batches of 256 (us)", per_row, 5.0, "<="),
+        Claim("CPU of a row that is evaluated alone (us)", single, 60.0, "<="),
+        Claim("state at 20 features (bytes)", float(state), 20_000.0, "<="),
+        Claim("PSI, JS, KS, Wasserstein, 10k x 20 against 10k x 20 (ms)", distances, 12.0, "<="),
+        Claim("the watch / ADWIN on each feature", per_row / adwin if adwin else None, 1.5, "<="),
+    ]
+    return result

@@ -38,7 +38,8 @@ _UNBOUNDED = frozenset(("log_loss",))
 class Estimate:
     """``value`` with a 95 % interval [``low``, ``high``] from ``rows`` predictions; ``doubts`` say
     why it might not be trusted. ``usual`` is the standard error that the value has by the mix of
-    the rows alone while nothing has changed: how far it may stray from the baseline's."""
+    the rows alone: how far it strays from the baseline's while nothing has changed. ``own`` is the
+    standard error that the calibration gives it."""
 
     metric: str
     value: float
@@ -47,6 +48,7 @@ class Estimate:
     rows: int
     doubts: tuple[str, ...] = ()
     usual: float = 0.0
+    own: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -58,6 +60,7 @@ class Estimate:
             "rows": self.rows,
             "doubts": list(self.doubts),
             "usual": self.usual,
+            "own": self.own,
         }
 
 
@@ -138,18 +141,20 @@ class ConfidenceEstimator:
         doubts = self._doubts(scores, curve, x)
         estimates = {}
         for metric, (value, gradient) in found.items():
-            variance = float(gradient**2 @ (p * (1.0 - p)))
-            variance += float(np.bincount(places, gradient, len(own)) ** 2 @ own)
+            drawn = float(gradient**2 @ (p * (1.0 - p)))
+            known = float(np.bincount(places, gradient, len(own)) ** 2 @ own)
             if several is not None:
                 # Each part's trees lack a part of the rows: a jackknife of as many groups.
                 parts = np.array([one[metric][0] for one in several if metric in one])
-                variance += (len(parts) - 1.0) * float(parts.var())
-            half = _TWO_SIDED_95 * math.sqrt(variance)
-            high = math.inf if metric in _UNBOUNDED else 1.0
-            spread = gradient * len(scores) * p
-            usual = math.sqrt(float(spread.var()) / len(scores)) if metric in _MEANS else 0.0
-            low, high = max(0.0, value - half), min(high, value + half)
-            estimates[metric] = Estimate(metric, value, low, high, len(scores), doubts, usual)
+                known += (len(parts) - 1.0) * float(parts.var())
+            half = _TWO_SIDED_95 * math.sqrt(drawn + known)
+            most = math.inf if metric in _UNBOUNDED else 1.0
+            # What each row contributes to a mean; the sign of accuracy's gradient is that of yes.
+            usual = _spread(metric, scores, p, gradient) / math.sqrt(len(scores))
+            estimates[metric] = Estimate(
+                metric, value, max(0.0, value - half), min(most, value + half), len(scores),
+                doubts, usual, math.sqrt(known),
+            )  # fmt: skip
         return estimates
 
     def _doubts(self, scores: Floats, curve: Curve, x: Floats) -> tuple[str, ...]:
@@ -169,5 +174,12 @@ class ConfidenceEstimator:
         return tuple(doubts)
 
 
-_MEANS = frozenset(("accuracy", "error_rate", "positive_rate", "brier"))
-"""Metrics that are a mean over rows."""
+def _spread(metric: str, scores: Floats, p: Floats, gradient: Floats) -> float:
+    """Standard deviation of what a row contributes to a metric that is a mean; 0 of others."""
+    n = len(scores)
+    if metric in ("accuracy", "error_rate"):
+        return float(np.where(gradient > 0.0, p, 1.0 - p).std())
+    if metric in ("positive_rate", "brier"):
+        own = scores**2 if metric == "brier" else 0.0
+        return float((gradient * n * p + own).std())
+    return 0.0

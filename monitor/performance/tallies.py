@@ -28,13 +28,33 @@ class BinaryTally:
         self._scores: Floats = np.zeros(BINS)
         self._table: Floats = np.zeros((2, 2))
         """[label][said]"""
-        self._losses: Floats = np.zeros(2)
-        """Log loss and Brier score, summed."""
+        self._losses: Floats = np.zeros(4)
+        """Log loss and Brier score, summed; their squares, summed."""
 
     @property
     def count(self) -> int:
         """Labelled predictions."""
         return int(self._table.sum())
+
+    @property
+    def table(self) -> Floats:
+        """Counts (2, 2) by [label][said]."""
+        return self._table
+
+    @property
+    def histogram(self) -> Floats:
+        """Counts (2, BINS) by [label][bin of the score]."""
+        return self._counts
+
+    @property
+    def scores(self) -> Floats:
+        """Scores summed by bin, (BINS,)."""
+        return self._scores
+
+    @property
+    def losses(self) -> Floats:
+        """Log loss and Brier score summed, and their squares summed: (4,)."""
+        return self._losses
 
     def add(self, scores: Floats, labels: Floats) -> None:
         """Scores and labels (n,), labels 0 or 1; what is not finite is left out."""
@@ -47,8 +67,10 @@ class BinaryTally:
         said = (p > self.threshold).astype(np.int64)
         self._table += np.bincount(y.astype(np.int64) * 2 + said, minlength=4).reshape(2, 2)
         sure = np.clip(p, _CLIP, 1.0 - _CLIP)
-        self._losses[0] -= float((y * np.log(sure) + (1.0 - y) * np.log1p(-sure)).sum())
-        self._losses[1] += float(((p - y) ** 2).sum())
+        log_loss = -(y * np.log(sure) + (1.0 - y) * np.log1p(-sure))
+        brier = (p - y) ** 2
+        columns = (log_loss, brier, log_loss**2, brier**2)
+        self._losses = self._losses + np.array([float(c.sum()) for c in columns])
 
     def metrics(self) -> dict[str, float]:
         """Those that can be said; a precision without a yes is left out."""
@@ -102,7 +124,7 @@ class BinaryTally:
         self._counts = np.array(state["counts"], np.float64).reshape(2, BINS)
         self._scores = np.array(state["scores"], np.float64).reshape(BINS)
         self._table = np.array(state["table"], np.float64).reshape(2, 2)
-        self._losses = np.array(state["losses"], np.float64).reshape(2)
+        self._losses = np.array(state["losses"], np.float64).reshape(4)
 
 
 class ClassTally:
@@ -120,6 +142,24 @@ class ClassTally:
         """Labelled predictions."""
         return sum(sum(row.values()) for row in self._table.values())
 
+    @property
+    def table(self) -> Mapping[str, Mapping[str, int]]:
+        """Counts by [label][said]."""
+        return self._table
+
+    def classes(self) -> dict[str, dict[str, float]]:
+        """Precision, recall, F1 and number of labels of each class, as far as they can be said."""
+        found: dict[str, dict[str, float]] = {}
+        names = dict.fromkeys([*self._table, *(n for row in self._table.values() for n in row)])
+        for name in names:
+            hits = self._table.get(name, {}).get(name, 0)
+            true = sum(self._table.get(name, {}).values())
+            said = sum(row.get(name, 0) for row in self._table.values())
+            one = {"labels": float(true), "f1": 2.0 * hits / (true + said)}
+            one |= {"precision": hits / said} if said else {}
+            found[name] = one | ({"recall": hits / true} if true else {})
+        return found
+
     def add(self, said: list[str], labels: list[str]) -> None:
         """Classes as texts, one said and one true for each row."""
         for answer, label in zip(said, labels, strict=True):
@@ -135,18 +175,11 @@ class ClassTally:
         total = self.count
         if not total:
             return {}
-        names = dict.fromkeys([*self._table, *(n for row in self._table.values() for n in row)])
-        right = sum(self._table.get(name, {}).get(name, 0) for name in names)
-        precisions, recalls, scores = [], [], []
-        for name in names:
-            hits = self._table.get(name, {}).get(name, 0)
-            true = sum(self._table.get(name, {}).values())
-            said = sum(row.get(name, 0) for row in self._table.values())
-            precisions += [hits / said] if said else []
-            recalls += [hits / true] if true else []
-            scores.append(2.0 * hits / (true + said))
+        right = sum(row.get(name, 0) for name, row in self._table.items())
+        classes = self.classes().values()
         found = {"accuracy": right / total, "error_rate": 1.0 - right / total}
-        for metric, values in (("precision", precisions), ("recall", recalls), ("f1", scores)):
+        for metric in ("precision", "recall", "f1"):
+            values = [one[metric] for one in classes if metric in one]
             if values:
                 found[metric] = sum(values) / len(values)
         return found
@@ -177,13 +210,20 @@ class NumberTally:
 
     def __init__(self, tolerance: float | None = None) -> None:
         self.tolerance = tolerance
-        self._sums: Floats = np.zeros(7)
-        """Count, |error|, error, error squared, label, label squared, within the tolerance."""
+        self._sums: Floats = np.zeros(8)
+        """Count, |error|, error, error squared, label, label squared, within the tolerance, error
+        to the fourth."""
 
     @property
     def count(self) -> int:
         """Labelled predictions."""
         return int(self._sums[0])
+
+    @property
+    def sums(self) -> Floats:
+        """Over the rows: 1, |error|, error, error^2, label, label^2, within the tolerance,
+        error^4: (8,)."""
+        return self._sums
 
     def add(self, values: Floats, labels: Floats) -> None:
         """Predictions and labels (n,); what is not finite is left out."""
@@ -191,7 +231,7 @@ class NumberTally:
         y = labels[here]
         error = values[here] - y
         near = np.abs(error) <= (self.tolerance or 0.0)
-        columns = (np.ones_like(y), np.abs(error), error, error**2, y, y**2, near)
+        columns = (np.ones_like(y), np.abs(error), error, error**2, y, y**2, near, error**4)
         self._sums += np.array([float(np.sum(column)) for column in columns])
 
     def metrics(self) -> dict[str, float]:
@@ -199,7 +239,7 @@ class NumberTally:
         count = float(self._sums[0])
         if not count:
             return {}
-        _, absolute, error, squares, label, label_squares, near = (self._sums / count).tolist()
+        _, absolute, error, squares, label, label_squares, near, _ = (self._sums / count).tolist()
         found = {"mae": absolute, "rmse": math.sqrt(max(squares, 0.0)), "bias": error}
         variance = label_squares - label**2
         if variance > 0.0:
@@ -218,7 +258,7 @@ class NumberTally:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Undo :meth:`to_dict`. Raises KeyError, TypeError or ValueError."""
-        self._sums = np.array(state["sums"], np.float64).reshape(7)
+        self._sums = np.array(state["sums"], np.float64).reshape(8)
 
 
 Tally = BinaryTally | ClassTally | NumberTally

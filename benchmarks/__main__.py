@@ -8,7 +8,9 @@ import sys
 import click
 
 NAMES = {
+    "drift-cost": "benchmarks.drift.cost",
     "drift-faults": "benchmarks.drift.faults",
+    "drift-means": "benchmarks.drift.means",
     "proxy": "benchmarks.proxy",
     "proxy-evaluation": "benchmarks.proxy.evaluation",
     "sequential-acceptance": "benchmarks.sequential.acceptance",

@@ -253,12 +253,12 @@ def rate(found: Array, rows: int) -> dict[str, Any]:
     By streams: the alarms of one come together, since they share a baseline.
     """
     each = found * (100_000.0 / rows)
-    error = float(each.std(ddof=1)) / math.sqrt(len(each)) if len(each) > 1 else math.nan
     mean = float(each.mean())
+    half = 2.326 * float(each.std(ddof=1)) / math.sqrt(len(each)) if len(each) > 1 else None
     return {
         "streams": len(each),
         "alarms": int(found.sum()),
         "per 100,000": mean,
-        "lower": mean - 2.326 * error,
-        "upper": mean + 2.326 * error,
+        "lower": None if half is None else max(mean - half, 0.0),
+        "upper": None if half is None else mean + half,
     }

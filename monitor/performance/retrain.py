@@ -8,12 +8,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.special import stdtrit
+from numpy.typing import NDArray
+from scipy.stats import t as student
 
+Floats = NDArray[np.float64]
 _FEWEST = 8
 _LEVEL = 0.95
 _FURTHEST = 3.0
 """Times the length of the history that a date may lie ahead."""
+SEASONS = (("daily", 1.0), ("weekly", 7.0))
+"""Names and lengths in days of the patterns that are looked for."""
+_CYCLES = 2.0
+"""Cycles of a pattern that have to be seen before it can be told from a trend."""
+_PER_CYCLE = 4.0
+"""Windows in each, or there is nothing to see it by."""
+_STRONGER = 10.0
+"""By how much a pattern must lower the information criterion to be taken out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +38,8 @@ class Point:
 @dataclass(frozen=True, slots=True)
 class Outlook:
     """``earliest`` and ``latest`` are unix times between which the metric reaches the floor, None
-    where that cannot be said; ``slope`` is per day with a 95 % interval; ``words`` say it."""
+    where that cannot be said; ``slope`` is per day with a 95 % interval; ``words`` say it;
+    ``assumptions`` say what it rests on."""
 
     words: str
     slope: float | None = None
@@ -36,6 +47,7 @@ class Outlook:
     high: float | None = None
     earliest: float | None = None
     latest: float | None = None
+    assumptions: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -46,6 +58,7 @@ class Outlook:
             "slope_high": self.high,
             "earliest": self.earliest,
             "latest": self.latest,
+            "assumptions": list(self.assumptions),
         }
 
 
@@ -53,55 +66,101 @@ def outlook(points: Sequence[Point], floor: float) -> Outlook:
     """Carry a straight line on to ``floor``, below which the metric should not fall.
 
     Weighted least squares, with standard errors that are robust to what the line does not explain
-    and to windows that hang together (Newey & West 1987). No date where the slope is not surely
-    negative, or where it would lie further ahead than three times what was seen: a line says
-    nothing of the season after next.
+    and to windows that hang together (Newey & West 1987), widened for their small number. A daily
+    or weekly pattern is taken out where enough of it was seen to tell it from a trend, and where
+    not, that is said. No date where the slope is not surely negative, or where it would lie further
+    ahead than three times what was seen: a line says nothing of the season after next.
     """
+    points = sorted(
+        (p for p in points if math.isfinite(p.at) and math.isfinite(p.value)), key=lambda p: p.at
+    )
     if len(points) < _FEWEST:
         return Outlook(f"not enough evidence: {len(points)} windows, {_FEWEST} are needed")
     at = np.array([p.at for p in points])
     value = np.array([p.value for p in points])
-    error = np.array([max(p.error, 1e-6) for p in points])
+    error = np.array([max(p.error, 1e-6) if math.isfinite(p.error) else 1.0 for p in points])
     now = float(at[-1])
     span = now - float(at[0])
     if span <= 0.0:
         return Outlook("not enough evidence: all windows have the same time")
     days = (at - now) / 86400.0
-    design = np.column_stack([np.ones_like(days), days])
-    weights = 1.0 / error**2
-    bread = np.linalg.inv(design.T @ (design * weights[:, None]))
-    fitted = bread @ (design.T @ (weights * value))
-    residuals = value - design @ fitted
-    covariance = bread @ _meat(design * (weights * residuals)[:, None]) @ bread
-    # The spread of the windows themselves is a lower bound of what can be known.
-    variance = np.maximum(np.diag(covariance), np.diag(bread))
-    quantile = float(stdtrit(len(points) - 2, 0.5 + _LEVEL / 2.0))
-    level, slope = float(fitted[0]), float(fitted[1])
-    half = quantile * math.sqrt(float(variance[1]))
+    design, said = _design(days, value, 1.0 / error**2)
+    level, slope, variances, freedom = _fit(design, value, 1.0 / error**2)
+    quantile = float(student.ppf(0.5 + _LEVEL / 2.0, freedom))
+    half = quantile * math.sqrt(variances[1])
     low, high = slope - half, slope + half
-    level_half = quantile * math.sqrt(float(variance[0]))
+    level_half = quantile * math.sqrt(variances[0])
+
+    def found(words: str, earliest: float | None = None, latest: float | None = None) -> Outlook:
+        return Outlook(words, slope, low, high, earliest, latest, said)
+
     if level + level_half < floor:
-        return Outlook("retrain now: it is below the floor already", slope, low, high, now, now)
+        return found("retrain now: it is below the floor already", now, now)
     if high >= 0.0:
-        return Outlook("not enough evidence of a decline", slope, low, high)
-    ahead = max(level - level_half - floor, 0.0) / -low, (level + level_half - floor) / -high
-    earliest, latest = (now + days * 86400.0 for days in ahead)
+        return found("not enough evidence of a decline")
+    # The level at present and the slope are both uncertain: the two corners of their intervals.
+    nearest = max(level - level_half - floor, 0.0) / -low
+    farthest = (level + level_half - floor) / -high
+    earliest, latest = now + nearest * 86400.0, now + farthest * 86400.0
     furthest = now + _FURTHEST * span
     if earliest > furthest:
-        return Outlook(
-            "it declines, but reaches the floor later than can be foreseen", slope, low, high
-        )
+        return found("it declines, but reaches the floor later than can be foreseen")
     if latest > furthest:
-        return Outlook("retrain soon: when it falls below the floor is uncertain", slope, low, high,
-                       earliest)  # fmt: skip
-    return Outlook("it will fall below the floor", slope, low, high, earliest, latest)
+        return found("retrain soon: when it falls below the floor is uncertain", earliest)
+    return found("it will fall below the floor", earliest, latest)
 
 
-def _meat(scores: Any) -> Any:
-    """Bartlett-weighted sums of products of the scores over up to n^(1/4) lags."""
+def _design(days: Floats, value: Floats, weights: Floats) -> tuple[Floats, tuple[str, ...]]:
+    """Level, slope, and a sine and cosine of each pattern that is there; and what to say of it."""
+    design = np.column_stack([np.ones_like(days), days])
+    span = float(days[-1] - days[0])
+    said = ["the metric goes on as it went: in a straight line, with no change of the world ahead"]
+    for name, length in SEASONS:
+        if span < _CYCLES * length:
+            said.append(f"too little was seen to tell a {name} pattern from a trend")
+            continue
+        if len(days) < _PER_CYCLE * span / length or len(days) < design.shape[1] + 8:
+            continue  # windows longer than that average it out
+        angle = 2.0 * np.pi * days / length
+        more = np.column_stack([design, np.sin(angle), np.cos(angle)])
+        if _criterion(more, value, weights) < _criterion(design, value, weights) - _STRONGER:
+            design = more
+            said.append(f"a {name} pattern was taken out")
+    said.append("patterns longer than a week cannot be told from a trend")
+    return design, tuple(said)
+
+
+def _criterion(design: Floats, value: Floats, weights: Floats) -> float:
+    """Bayes information criterion of the weighted fit (Schwarz 1978), its noise estimated."""
+    root = np.sqrt(weights)
+    fitted, *_ = np.linalg.lstsq(design * root[:, None], value * root, rcond=None)
+    left = float((weights * (value - design @ fitted) ** 2).sum())
+    count = len(value)
+    return count * math.log(max(left, 1e-12) / count) + design.shape[1] * math.log(count)
+
+
+def _fit(
+    design: Floats, value: Floats, weights: Floats
+) -> tuple[float, float, tuple[float, float], int]:
+    """Level and slope at present, their variances, and the degrees of freedom."""
+    bread = np.linalg.pinv(design.T @ (design * weights[:, None]))
+    fitted = bread @ (design.T @ (weights * value))
+    residuals = value - design @ fitted
+    freedom = len(value) - design.shape[1]
+    widened = len(value) / freedom
+    covariance = widened * bread @ _meat(design * (weights * residuals)[:, None]) @ bread
+    # The spread of the windows themselves is a lower bound of what can be known.
+    variances = np.maximum(np.diag(covariance), np.diag(bread))
+    return float(fitted[0]), float(fitted[1]), (float(variances[0]), float(variances[1])), freedom
+
+
+def _meat(scores: Floats) -> Floats:
+    """Bartlett-weighted sums of products of the scores, over as many lags as Newey & West (1994)
+    advise for white noise, 4 (n/100)^(2/9), and at least one."""
     total = scores.T @ scores
-    lags = max(1, int(len(scores) ** 0.25))
+    lags = max(1, int(4.0 * (len(scores) / 100.0) ** (2.0 / 9.0)))
     for lag in range(1, lags + 1):
         product = scores[lag:].T @ scores[:-lag]
         total = total + (1.0 - lag / (lags + 1.0)) * (product + product.T)
-    return total
+    found: Floats = total
+    return found

@@ -1,0 +1,288 @@
+"""Labelled predictions as they come, and their metrics over all time and over a window.
+
+Beside every number stand its interval, how many of the predictions have a label at all, and how
+late the labels are: a metric of the few that are labelled early is not that of all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monitor.performance.intervals import intervals
+from monitor.performance.tallies import BinaryTally, ClassTally, NumberTally, Tally
+
+Floats = NDArray[np.float64]
+SLOTS = 12
+"""Parts of a rolling window: it forgets by parts, so it holds between 11 and 12 twelfths."""
+_DELAY_BASE = 2.0 ** (1.0 / 4.0)
+_DELAY_LEAST = 1e-3
+_DELAY_BUCKETS = 160
+"""From a millisecond to some thirty years."""
+DELAY_QUANTILES = (0.5, 0.9, 0.99)
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledBatch:
+    """Predictions of one model with their labels, n rows in the order in which labels came.
+
+    ``said`` and ``labels`` are numbers (n,) for scores and predicted numbers, lists of texts for
+    classes; ``started`` (n,) and ``delays`` (n,) are in seconds, unix time and from prediction to
+    label; ``ids`` are request ids; ``segments`` (n,) are codes of whoever cuts the rows up.
+    """
+
+    said: Floats | list[str]
+    labels: Floats | list[str]
+    started: Floats
+    delays: Floats
+    ids: tuple[str, ...] = ()
+    segments: NDArray[np.intp] | None = None
+
+    def __post_init__(self) -> None:
+        sizes = {len(self.said), len(self.labels), len(self.started), len(self.delays)}
+        sizes |= {len(self.segments)} if self.segments is not None else set()
+        if len(sizes) != 1 or (self.ids and len(self.ids) != len(self.said)):
+            raise ValueError("the columns of a labelled batch are of different lengths")
+
+    def __len__(self) -> int:
+        return len(self.said)
+
+    def put_into(self, tally: Tally) -> None:
+        """Count the rows. Raises TypeError for a tally of another kind."""
+        if isinstance(tally, ClassTally):
+            if not isinstance(self.said, list) or not isinstance(self.labels, list):
+                raise TypeError("classes are lists of texts")
+            tally.add(self.said, self.labels)
+            return
+        if isinstance(self.said, list) or isinstance(self.labels, list):
+            raise TypeError("scores and numbers are arrays")
+        tally.add(self.said, self.labels)
+
+
+class Delays:
+    """How late labels are: a histogram on a logarithmic scale, quantiles within 10 %."""
+
+    def __init__(self) -> None:
+        self._counts: NDArray[np.int64] = np.zeros(_DELAY_BUCKETS, np.int64)
+
+    @property
+    def count(self) -> int:
+        """Labels."""
+        return int(self._counts.sum())
+
+    def add(self, seconds: Floats) -> None:
+        """Delays (n,) in seconds; what is negative (a clock that jumped) counts as none."""
+        x = seconds[np.isfinite(seconds)]
+        place = np.log(np.maximum(x, _DELAY_LEAST) / _DELAY_LEAST) / math.log(_DELAY_BASE)
+        clipped = np.clip(place.astype(np.int64), 0, _DELAY_BUCKETS - 1)
+        self._counts += np.bincount(clipped, minlength=_DELAY_BUCKETS)
+
+    def quantile(self, level: float) -> float | None:
+        """In seconds; None of nothing."""
+        total = self.count
+        if not total:
+            return None
+        place = int(np.searchsorted(np.cumsum(self._counts), max(1, math.ceil(level * total))))
+        return float(_DELAY_LEAST * _DELAY_BASE ** (place + 0.5))
+
+    def merge(self, other: Delays) -> None:
+        """Add what another one has counted."""
+        self._counts = self._counts + other._counts
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON: the buckets that hold something."""
+        return {str(place): int(self._counts[place]) for place in np.flatnonzero(self._counts)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Undo :meth:`to_dict`. Raises TypeError, ValueError or IndexError."""
+        self._counts = np.zeros(_DELAY_BUCKETS, np.int64)
+        for place, count in state.items():
+            self._counts[int(place)] = int(count)
+
+
+class Rolling:
+    """A tally of the last ``rows`` labels, or of the labels of the last ``seconds``; one of them.
+
+    It is made of :data:`SLOTS` tallies, the oldest of which is given up as a whole, so it takes the
+    memory of twelve tallies whatever the traffic. A time that lies before the window counts as its
+    beginning: labels come late, and clocks jump.
+    """
+
+    def __init__(
+        self, make: Callable[[], Tally], rows: int | None = None, seconds: float | None = None
+    ) -> None:
+        if (rows is None) == (seconds is None):
+            raise ValueError("a window is of rows or of seconds: give one of them")
+        if (rows is not None and rows < SLOTS) or (seconds is not None and not seconds > 0.0):
+            raise ValueError(f"a window needs at least {SLOTS} rows, or some seconds")
+        self._make = make
+        self._rows = rows
+        self._seconds = seconds
+        self._slots: list[tuple[int, Tally]] = []
+        """(Number of the slot in time or in rows, its tally), rising."""
+        self._count = 0
+
+    def add(self, batch: LabelledBatch, now: float) -> None:
+        """Take labels; a window of seconds goes by ``now``, when they came, unix seconds."""
+        if not len(batch):
+            return
+        if self._seconds is not None:
+            batch.put_into(self._slot(int(now // (self._seconds / SLOTS))))
+            return
+        assert self._rows is not None
+        size = self._rows // SLOTS
+        start = 0
+        while start < len(batch):
+            stop = min(len(batch), start + size - self._count % size)
+            part = _part(batch, slice(start, stop))
+            part.put_into(self._slot(self._count // size))
+            self._count += stop - start
+            start = stop
+
+    def _slot(self, number: int) -> Tally:
+        if self._slots and number <= self._slots[-1][0]:
+            return self._slots[-1][1]
+        tally = self._make()
+        self._slots.append((number, tally))
+        self._forget(number)
+        return tally
+
+    def _forget(self, number: int) -> None:
+        self._slots = [slot for slot in self._slots if slot[0] > number - SLOTS]
+
+    def tally(self, now: float | None = None) -> Tally:
+        """All of the window in one, as of ``now`` for one of seconds."""
+        if now is not None and self._seconds is not None:
+            self._forget(int(now // (self._seconds / SLOTS)))
+        whole = self._make()
+        for _, slot in self._slots:
+            # Of one make, so of one kind.
+            whole.merge(slot)  # type: ignore[arg-type]
+        return whole
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        slots = [[number, tally.to_dict()] for number, tally in self._slots]
+        return {"slots": slots, "count": self._count}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Undo :meth:`to_dict`. Raises KeyError, TypeError or ValueError."""
+        slots = []
+        for number, data in state["slots"][-SLOTS:]:
+            tally = self._make()
+            tally.restore(data)
+            slots.append((int(number), tally))
+        self._slots, self._count = slots, int(state["count"])
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A metric's ``value`` with its interval at every moment [``low``, ``high``] (None where there
+    is none), from ``rows`` labels."""
+
+    metric: str
+    value: float
+    low: float | None
+    high: float | None
+    rows: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON; an end that is infinite is None."""
+        ends = [e if e is not None and math.isfinite(e) else None for e in (self.low, self.high)]
+        return {"value": self.value, "low": ends[0], "high": ends[1], "rows": self.rows}
+
+
+def figures(tally: Tally, alpha: float = 0.05) -> dict[str, Figure]:
+    """All metrics of a tally, each with its interval at level ``alpha``."""
+    ends = intervals(tally, alpha)
+    found = {}
+    for metric, value in tally.metrics().items():
+        low, high = ends.get(metric, (None, None))
+        found[metric] = Figure(metric, value, low, high, tally.count)
+    return found
+
+
+class Metrics:
+    """Everything of one model: since the beginning, over a window, coverage and delay.
+
+    ``make`` makes a tally; the window is of ``rows`` labels or of ``seconds``.
+    """
+
+    def __init__(
+        self, make: Callable[[], Tally], rows: int | None = None, seconds: float | None = None
+    ) -> None:
+        self.whole: Tally = make()
+        self.window = Rolling(make, rows, seconds)
+        self.delays = Delays()
+        self.predictions = 0
+
+    def predicted(self, count: int) -> None:
+        """So many predictions were made, labelled or not."""
+        self.predictions += count
+
+    def take(self, batch: LabelledBatch, now: float) -> None:
+        """Labels have come, at ``now``, unix seconds."""
+        batch.put_into(self.whole)
+        self.window.add(batch, now)
+        self.delays.add(batch.delays)
+
+    @property
+    def coverage(self) -> float | None:
+        """Share of the predictions that have a label by now; None before there are any."""
+        if not self.predictions:
+            return None
+        return min(1.0, self.delays.count / self.predictions)
+
+    def summary(self, now: float | None = None, alpha: float = 0.05) -> dict[str, Any]:
+        """As JSON: ``whole`` and ``window`` with figures by metric, ``coverage``, ``delay``."""
+        window = self.window.tally(now)
+        return {
+            "whole": {m: f.to_dict() for m, f in figures(self.whole, alpha).items()},
+            "window": {m: f.to_dict() for m, f in figures(window, alpha).items()},
+            "coverage": self.coverage,
+            "delay": {f"p{100 * q:g}": self.delays.quantile(q) for q in DELAY_QUANTILES},
+        }
+
+    def merge(self, other: Metrics) -> None:
+        """Add what another replica has counted. Windows of two replicas have no common order of
+        rows and stay with whom they belong to."""
+        self.whole.merge(other.whole)  # type: ignore[arg-type]  # of one make
+        self.delays.merge(other.delays)
+        self.predictions += other.predictions
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "whole": self.whole.to_dict(),
+            "window": self.window.to_dict(),
+            "delays": self.delays.to_dict(),
+            "predictions": self.predictions,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Undo :meth:`to_dict`. Raises KeyError, TypeError, ValueError or IndexError."""
+        self.whole.restore(state["whole"])
+        self.window.restore(state["window"])
+        self.delays.restore(state["delays"])
+        self.predictions = int(state["predictions"])
+
+
+def tally_for(threshold: float | None, tolerance: float | None) -> Tally:
+    """Of scores where there is a threshold, of numbers where there is a tolerance, else of
+    classes."""
+    if threshold is not None:
+        return BinaryTally(threshold)
+    return NumberTally(tolerance) if tolerance is not None else ClassTally()
+
+
+def _part(batch: LabelledBatch, rows: slice) -> LabelledBatch:
+    segments = batch.segments[rows] if batch.segments is not None else None
+    return LabelledBatch(
+        batch.said[rows], batch.labels[rows], batch.started[rows], batch.delays[rows],
+        batch.ids[rows], segments,
+    )  # fmt: skip

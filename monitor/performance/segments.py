@@ -1,0 +1,290 @@
+"""Performance by segment: rows that share the value of a declared feature, and the gaps between.
+
+Two questions, two tests. **Has a segment become worse than it was?** A segment may be harder than
+the whole from the start, so its first labels are its reference, with the error of that in the null;
+a Shiryaev-Roberts e-detector runs for each, and all of them together keep the run length that was
+asked for. **Are groups treated unlike each other?** The gap between the best and the worst group in
+accuracy, error rate, positive rate or true positive rate, with an interval that holds at every
+moment and for all groups at once; 0 outside of it means that there is a gap.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import beta
+
+from monitor.drift.edetector import SrDetector
+from monitor.performance.codes import OTHER
+from monitor.performance.intervals import share
+
+Floats = NDArray[np.float64]
+Places = NDArray[np.intp]
+REFERENCE = 500
+"""Labels of a segment that are its reference."""
+MOST = 20
+"""Values of a feature that are told apart; all others are "other"."""
+_REFERENCE_ALPHA = 0.05
+"""Probability that the reference of any segment is further off than allowed for."""
+GAPS = ("accuracy", "error_rate", "positive_rate", "true_positive_rate")
+_HITS = {"accuracy": 1, "error_rate": 2, "positive_rate": 3, "true_positive_rate": 5}
+_ROWS = {"accuracy": 0, "error_rate": 0, "positive_rate": 0, "true_positive_rate": 4}
+_COLUMNS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRate:
+    """A rate of one group: ``value`` (None without rows) in [``low``, ``high``], of ``rows``."""
+
+    name: str
+    value: float | None
+    low: float
+    high: float
+    rows: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "name": self.name,
+            "value": self.value,
+            "low": self.low,
+            "high": self.high,
+            "rows": self.rows,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Between the groups with the highest and the lowest rate: ``value`` in [``low``, ``high``]."""
+
+    metric: str
+    value: float
+    low: float
+    high: float
+    highest: str
+    lowest: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "metric": self.metric,
+            "value": self.value,
+            "low": self.low,
+            "high": self.high,
+            "highest": self.highest,
+            "lowest": self.lowest,
+        }
+
+
+class Groups:
+    """The values of one feature and what became of their rows. ``most`` values get a group of their
+    own, in the order in which they come; the others share the last."""
+
+    def __init__(self, feature: str, most: int = MOST) -> None:
+        if most < 2:
+            raise ValueError(f"at least two groups must be told apart, not {most}")
+        self.feature = feature
+        self.most = most
+        self._places: dict[str, int] = {}
+        self._sums: Floats = np.zeros((most + 1, _COLUMNS))
+        """Labels, right, wrong, yes said, labels yes, yes said to these."""
+
+    @property
+    def names(self) -> list[str]:
+        """Of the groups that have come, in their order; "other" last where there is one."""
+        named = list(self._places)
+        return [*named, OTHER] if self._sums[self.most, 0] else named
+
+    def places(self, values: Sequence[str | None]) -> Places:
+        """The group (n,) of each value; -1 for what is missing."""
+        found = np.full(len(values), -1, np.intp)
+        for row, value in enumerate(values):
+            if value is None:
+                continue
+            place = self._places.get(value)
+            if place is None:
+                if len(self._places) < self.most:
+                    place = self._places[value] = len(self._places)
+                else:
+                    place = self.most
+            found[row] = place
+        return found
+
+    def name(self, place: int) -> str:
+        """Of a group."""
+        return list(self._places)[place] if place < len(self._places) else OTHER
+
+    def add(self, places: Places, wrong: Floats, said: Floats, labels: Floats) -> None:
+        """Labelled rows, all (n,): groups of :meth:`places`, ``wrong`` 0 or 1, and whether yes was
+        ``said`` and is the ``label`` (NaN where that means nothing)."""
+        here = (places >= 0) & np.isfinite(wrong)
+        place, bad = places[here], wrong[here]
+        yes = np.nan_to_num(said[here]) > 0.5
+        true = np.nan_to_num(labels[here]) > 0.5
+        columns = (np.ones_like(bad), 1.0 - bad, bad, yes, true, yes & true)
+        for column, values in enumerate(columns):
+            weights = np.asarray(values, np.float64)
+            self._sums[:, column] += np.bincount(place, weights, self.most + 1)
+
+    def rates(self, metric: str, alpha: float = 0.05) -> list[GroupRate]:
+        """Of every group that has rows; the intervals hold all at once at level ``alpha``: the k-th
+        group to come has alpha / (k (k + 1)). Raises KeyError for a metric not in :data:`GAPS`."""
+        hits, rows = self._sums[:, _HITS[metric]], self._sums[:, _ROWS[metric]]
+        found = []
+        for place in np.flatnonzero(rows):
+            # "other" may come at any time, and has the first place kept for it.
+            order = 1 if place == self.most else int(place) + 2
+            low, high = share(hits[place], rows[place], alpha / (order * (order + 1.0)))
+            value = float(hits[place] / rows[place])
+            found.append(GroupRate(self.name(int(place)), value, low, high, int(rows[place])))
+        return found
+
+    def gap(self, metric: str, alpha: float = 0.05, fewest: int = 1) -> Gap | None:
+        """Between the groups of at least ``fewest`` rows; None with fewer than two of them.
+
+        The interval is for the largest difference between any two of these groups, whichever they
+        are, so a gap that was looked for is not a gap that was found. While all groups are alike,
+        ``low`` is ever above 0 with a probability of at most ``alpha``.
+        """
+        rates = [r for r in self.rates(metric, alpha) if r.rows >= fewest and r.value is not None]
+        if len(rates) < 2:
+            return None
+        rates.sort(key=lambda r: r.value or 0.0)
+        lowest, highest = rates[0], rates[-1]
+        low = max(0.0, max(r.low for r in rates) - min(r.high for r in rates))
+        high = max(a.high - b.low for a in rates for b in rates if a is not b)
+        value = (highest.value or 0.0) - (lowest.value or 0.0)
+        return Gap(metric, value, low, min(1.0, high), highest.name, lowest.name)
+
+    def merge(self, other: Groups) -> None:
+        """Add what another one of the same feature has counted. Raises ValueError otherwise."""
+        if (self.feature, self.most) != (other.feature, other.most):
+            raise ValueError(f"groups of {self.feature!r} and of {other.feature!r} do not add up")
+        places = self.places(list(other._places))
+        for place, row in zip(places, other._sums, strict=False):
+            self._sums[place] += row
+        self._sums[self.most] += other._sums[self.most]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        count = len(self._places)
+        rows = [*self._sums[:count], self._sums[self.most]]
+        return {"names": list(self._places), "sums": [r.astype(int).tolist() for r in rows]}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Undo :meth:`to_dict`. Raises KeyError, TypeError or ValueError."""
+        names = [str(name) for name in state["names"]]
+        sums = np.array(state["sums"], np.float64)
+        if len(names) > self.most or sums.shape != (len(names) + 1, _COLUMNS):
+            raise ValueError("groups of another shape")
+        self._places = {name: place for place, name in enumerate(names)}
+        self._sums = np.zeros((self.most + 1, _COLUMNS))
+        self._sums[: len(names)], self._sums[self.most] = sums[:-1], sums[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Worse:
+    """A segment whose error rate has risen: ``value`` lately, ``reference`` before."""
+
+    name: str
+    value: float
+    reference: float
+    rows: int
+
+
+class SegmentAlarms:
+    """Whether the error rate of any of at most ``most`` segments has risen.
+
+    ``run_length`` is that of all together, in labels of the model: of d segments each one's own
+    detector has d times as much (Shin, Ramdas & Rinaldo, arXiv:2203.03532, section 5), and since a
+    segment sees its own labels only, this is more than enough. ``smallest`` is the smallest rise
+    that matters. A segment of less than :data:`REFERENCE` labels is not judged.
+    """
+
+    def __init__(self, run_length: float, smallest: float, most: int = MOST + 1) -> None:
+        self.run_length = run_length
+        self.smallest = smallest
+        self.most = most
+        self._counts: Floats = np.zeros((most, 2))
+        """Labels and errors of the reference."""
+        self._recent: Floats = np.full(most, np.nan)
+        self._since: NDArray[np.int64] = np.zeros(most, np.int64)
+        self._detectors: dict[int, SrDetector] = {}
+        self.alarmed: NDArray[np.bool_] = np.zeros(most, np.bool_)
+
+    def add(self, places: Places, wrong: Floats) -> None:
+        """Labels in their order: segments (n,) from 0 to ``most`` - 1 (-1: none), errors (n,)."""
+        for place in np.unique(places[(places >= 0) & np.isfinite(wrong)]).tolist():
+            values = wrong[(places == place) & np.isfinite(wrong)]
+            room = int(REFERENCE - self._counts[place, 0])
+            if room > 0:
+                part = values[:room]
+                self._counts[place] += (len(part), part.sum())
+                values = values[room:]
+            if len(values):
+                self._judge(place, values)
+
+    def _judge(self, place: int, values: Floats) -> None:
+        detector = self._detectors.get(place)
+        if detector is None:
+            detector = self._detectors[place] = self._detector(place)
+        if detector.update(values[:, None]).crossed[0] >= 0:
+            self.alarmed[place] = True
+        # What it is lately, by an average that forgets over some two hundred labels.
+        keep = 0.995
+        level = self._recent[place] if self._since[place] else values[0]
+        weights = (1.0 - keep) * keep ** np.arange(len(values) - 1, -1, -1.0)
+        self._recent[place] = level * keep ** len(values) + float(weights @ values)
+        self._since[place] += len(values)
+        rows, errors = self._counts[place]
+        if self.alarmed[place] and self._recent[place] <= errors / rows:
+            self.alarmed[place] = False
+            detector.reset(np.array([True]))
+
+    def _detector(self, place: int) -> SrDetector:
+        # Clopper & Pearson's bound, at a level that holds for all segments at once.
+        rows, errors = self._counts[place].tolist()
+        level = 1.0 - _REFERENCE_ALPHA / self.most
+        bound = float(beta.ppf(level, errors + 1.0, rows - errors)) if errors < rows else 1.0
+        null = min(bound + self.smallest, 1.0 - 1e-6)
+        return SrDetector(np.array([null]), self.run_length * self.most)
+
+    def worse(self, names: Groups) -> list[Worse]:
+        """The segments that are in alarm, the largest rise first."""
+        found = []
+        for place in np.flatnonzero(self.alarmed).tolist():
+            rows, errors = self._counts[place]
+            value = float(self._recent[place])
+            found.append(
+                Worse(names.name(place), value, float(errors / rows), int(self._since[place]))
+            )
+        return sorted(found, key=lambda w: w.reference - w.value)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON; settings are the caller's."""
+        return {
+            "counts": self._counts.astype(int).tolist(),
+            "recent": [None if math.isnan(v) else v for v in self._recent.tolist()],
+            "since": self._since.tolist(),
+            "alarmed": np.flatnonzero(self.alarmed).tolist(),
+            "detectors": {str(place): d.to_dict() for place, d in self._detectors.items()},
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Undo :meth:`to_dict`. Raises KeyError, TypeError, ValueError or IndexError."""
+        self._counts = np.array(state["counts"], np.float64).reshape(self.most, 2)
+        recent = [math.nan if v is None else float(v) for v in state["recent"]]
+        self._recent = np.array(recent).reshape(self.most)
+        self._since = np.array(state["since"], np.int64).reshape(self.most)
+        self.alarmed = np.zeros(self.most, np.bool_)
+        self.alarmed[[int(place) for place in state["alarmed"]]] = True
+        self._detectors = {}
+        for place, data in state["detectors"].items():
+            detector = self._detector(int(place))
+            detector.restore(data)
+            self._detectors[int(place)] = detector

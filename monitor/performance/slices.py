@@ -1,0 +1,227 @@
+"""The slices in which a model does worst, when nobody has said where to look.
+
+A search over thousands of slices always finds a bad one. So one half of the rows is searched, top
+down: single conditions first, then pairs of the worst; and the other half, which the search has not
+seen, tests the few that it has come up with, corrected for their number (Holm 1979). What is
+reported are the figures of the second half.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import hypergeom, norm
+
+from monitor.performance.codes import FeatureCodes
+
+Floats = NDArray[np.float64]
+Codes = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
+SUPPORT = 0.02
+"""Smallest share of the rows that a slice may hold."""
+FEWEST = 50
+"""Smallest number of rows of a slice, in either half."""
+KEPT = 40
+"""Single conditions that are put into pairs."""
+TESTED = 20
+"""Slices that reach the test."""
+_ALIKE = 0.7
+_TWO_SIDED_95 = 1.959963984540054
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """``feature`` has one of the codes from ``first`` to ``last``; ``words`` say it."""
+
+    feature: int
+    first: int
+    last: int
+    words: str
+
+    def holds(self, codes: Codes) -> Mask:
+        """For each row of ``codes`` (n, F)."""
+        column = codes[:, self.feature]
+        found: Mask = (column >= self.first) & (column <= self.last)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Rows for which all ``conditions`` hold. ``loss`` and ``rest`` are the mean losses in the
+    slice and outside of it, ``gap`` their difference in [``low``, ``high``] (95 %), ``p`` its
+    probability if there were none, corrected for all that were tested. ``rows`` of the half that
+    tested."""
+
+    conditions: tuple[Condition, ...]
+    rows: int
+    loss: float
+    rest: float
+    gap: float
+    low: float
+    high: float
+    p: float
+
+    @property
+    def words(self) -> str:
+        """The conditions."""
+        return " and ".join(c.words for c in self.conditions)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "slice": self.words,
+            "rows": self.rows,
+            "loss": self.loss,
+            "rest": self.rest,
+            "gap": self.gap,
+            "low": self.low,
+            "high": self.high,
+            "p": self.p,
+        }
+
+
+def worst_slices(
+    codes: Codes,
+    losses: Floats,
+    features: FeatureCodes,
+    rng: np.random.Generator,
+    alpha: float = 0.05,
+    smallest: float = 0.0,
+) -> list[Slice]:
+    """Slices in which the mean loss is higher than outside of them by more than ``smallest``.
+
+    ``codes`` (n, F) by ``features``, ``losses`` (n,): 0 or 1, or any number. At most
+    :data:`TESTED`, the largest gap first; with no slice that is worse, any is reported with a
+    probability of at most ``alpha`` (for other losses than 0 and 1, asymptotically). Work: some
+    twenty passes over the rows for each feature, and at most 780 pairs. Raises ValueError for codes
+    of another shape.
+    """
+    if codes.shape != (len(losses), len(features.features)):
+        raise ValueError(f"codes have shape {codes.shape}, not those of {len(losses)} losses")
+    here = np.isfinite(losses)
+    codes, losses = codes[here], losses[here]
+    fewest = max(FEWEST, math.ceil(SUPPORT * len(losses) / 2.0))
+    if len(losses) < 4 * fewest:
+        return []
+    searching = rng.permutation(len(losses)) < len(losses) // 2
+    candidates = _search(codes[searching], losses[searching], features, fewest, smallest)
+    return _tested(candidates, codes[~searching], losses[~searching], alpha, smallest, fewest)
+
+
+def _search(
+    codes: Codes, losses: Floats, features: FeatureCodes, fewest: int, smallest: float
+) -> list[tuple[Condition, ...]]:
+    """At most :data:`TESTED` slices that look worst, unlike each other."""
+    deviation = max(float(losses.std()), 1e-12)
+    scored: list[tuple[float, tuple[Condition, ...], Mask]] = []
+
+    def score(held: Mask) -> float:
+        count = int(held.sum())
+        if count < fewest or len(losses) - count < fewest:
+            return -math.inf
+        inside = float(losses[held].mean())
+        outside = float(losses[~held].mean())
+        error = deviation * math.sqrt(1.0 / count + 1.0 / (len(losses) - count))
+        return (inside - outside - smallest) / error
+
+    for condition in _conditions(features):
+        held = condition.holds(codes)
+        found = score(held)
+        if found > 0.0:
+            scored.append((found, (condition,), held))
+    scored.sort(key=lambda item: -item[0])
+    singles = scored[:KEPT]
+    for place, (one, (a,), held_a) in enumerate(singles):
+        for other, (b,), held_b in singles[place + 1 :]:
+            if a.feature == b.feature:
+                continue
+            held = held_a & held_b
+            found = score(held)
+            if found > max(one, other):
+                scored.append((found, (a, b), held))
+    scored.sort(key=lambda item: -item[0])
+    kept: list[tuple[tuple[Condition, ...], Mask]] = []
+    for _, conditions, held in scored:
+        if all(_overlap(held, other) < _ALIKE for _, other in kept):
+            kept.append((conditions, held))
+            if len(kept) == TESTED:
+                break
+    return [conditions for conditions, _ in kept]
+
+
+def _conditions(features: FeatureCodes) -> list[Condition]:
+    """Every value of a category; every bucket of a number, and everything up to or from it."""
+    found = []
+    for place, feature in enumerate(features.features):
+        last = feature.size - 1
+        for code in range(feature.size):
+            words = f"{feature.name} = {feature.name_of(code)}"
+            if feature.edges is not None and code < last:
+                words = f"{feature.name} {feature.name_of(code)}"
+            found.append(Condition(place, code, code, words))
+        for cut, edge in enumerate(feature.edges or ()):
+            if cut > 0:
+                found.append(Condition(place, 0, cut, f"{feature.name} <= {edge:g}"))
+            if cut < len(feature.edges or ()) - 1:
+                found.append(Condition(place, cut + 1, last - 1, f"{feature.name} > {edge:g}"))
+    return found
+
+
+def _overlap(a: Mask, b: Mask) -> float:
+    both = int((a | b).sum())
+    return int((a & b).sum()) / both if both else 1.0
+
+
+def _tested(
+    candidates: Sequence[tuple[Condition, ...]],
+    codes: Codes,
+    losses: Floats,
+    alpha: float,
+    smallest: float,
+    fewest: int,
+) -> list[Slice]:
+    found: list[Slice] = []
+    for conditions in candidates:
+        held = np.logical_and.reduce([c.holds(codes) for c in conditions])
+        count = int(held.sum())
+        if count < fewest // 2 or len(losses) - count < 2:
+            continue
+        inside, outside = losses[held], losses[~held]
+        gap = float(inside.mean() - outside.mean())
+        variance = float(inside.var()) / count + float(outside.var()) / len(outside)
+        error = math.sqrt(variance + 1.0 / len(losses) ** 2)
+        if smallest == 0.0 and np.isin(losses, (0.0, 1.0)).all():
+            # Fisher's exact test: errors in the slice, given how many there are in all.
+            hits = int(inside.sum())
+            p = float(hypergeom.sf(hits - 1, len(losses), int(losses.sum()), count))
+        else:
+            p = float(norm.sf((gap - smallest) / error))
+        half = _TWO_SIDED_95 * error
+        found.append(
+            Slice(
+                conditions, count, float(inside.mean()), float(outside.mean()), gap,
+                gap - half, gap + half, p,
+            )
+        )  # fmt: skip
+    return sorted(_holm(found, len(candidates), alpha), key=lambda s: -s.gap)
+
+
+def _holm(slices: Sequence[Slice], tests: int, alpha: float) -> list[Slice]:
+    """Those whose p, times the number of those that are not smaller, stays below ``alpha``."""
+    kept = []
+    adjusted = 0.0
+    for place, one in enumerate(sorted(slices, key=lambda s: s.p)):
+        adjusted = max(adjusted, min(1.0, one.p * (tests - place)))
+        if adjusted > alpha:
+            break
+        kept.append(
+            Slice(
+                one.conditions, one.rows, one.loss, one.rest, one.gap, one.low, one.high, adjusted
+            )
+        )
+    return kept

@@ -27,11 +27,11 @@ _NOTABLE = 0.05
 
 
 def lag1(x: Floats) -> Floats:
-    """Correlation of each row with the one before, (S,), of rows (n, S); pairs with NaN are left
-    out. 0 where there are fewer than three pairs, or no variance."""
+    """Correlation of each row with the one before, (S,), of rows (n, S); pairs without two finite
+    values are left out. 0 where there are fewer than three pairs, or no variance."""
     found = np.zeros(x.shape[1])
     first, second = x[:-1], x[1:]
-    both = ~(np.isnan(first) | np.isnan(second))
+    both = np.isfinite(first) & np.isfinite(second)
     for number in range(x.shape[1]):
         a, b = first[both[:, number], number], second[both[:, number], number]
         if len(a) < 3:
@@ -88,7 +88,7 @@ class BatchMeans:
 
     A mean of m values is scaled by the square root of m / inflation, so that long sums of what
     comes out have variance 1 each; a shift of d standard deviations per row is one of
-    d sqrt(m / inflation) per mean. NaN counts as a row and not as a value.
+    d sqrt(m / inflation) per mean. NaN and infinities count as rows, not as values.
     """
 
     def __init__(self, lengths: Sequence[int], inflations: Sequence[float]) -> None:
@@ -110,7 +110,7 @@ class BatchMeans:
         found = np.full((int(complete.max(initial=0)), self.series), np.nan)
         if not len(x):
             return found
-        gone = np.isnan(x)
+        gone = ~np.isfinite(x)
         values = np.where(gone, 0.0, x)
         for length in np.unique(self.lengths):
             for start in np.unique(self._rows[self.lengths == length]):

@@ -54,13 +54,13 @@ class ChangePoint:
         self._sums: list[Floats] = []
 
     def update(self, x: Floats, times: Floats) -> None:
-        """Rows (n, S) with their unix times (n,); NaN says nothing."""
+        """Rows (n, S) with their unix times (n,); NaN and infinities say nothing."""
         rows = len(x)
         if not rows:
             return
         left = ROWS - self._sizes[-1] if self._sizes and self._sizes[-1] < ROWS else 0
         cuts = ([0] if left > 0 else []) + list(range(left, rows, ROWS))
-        gone = np.isnan(x)
+        gone = ~np.isfinite(x)
         if gone.any():
             counts = np.add.reduceat(~gone, cuts, axis=0, dtype=np.float64)
             sums = np.add.reduceat(np.where(gone, 0.0, x), cuts, axis=0)

@@ -70,8 +70,9 @@ def rate_points(counts: Floats, events: Floats, rate: Floats) -> Floats:
 class Shewhart:
     """Points (n, S) against limits at ``limit`` standard deviations and against runs ``rules``.
 
-    NaN is no point. The statistic is the size of the last point over the limit, or 1 where another
-    rule is broken by it; ``rule`` (S,) says which was broken first in the last batch, 0 for none.
+    NaN and infinities are no points. The statistic is the size of the last point over the limit, or
+    1 where another rule is broken by it; ``rule`` (S,) says which was broken first in the last
+    batch, 0 for none.
     """
 
     def __init__(self, series: int, rules: Sequence[int] = FOUR, limit: float = 3.0) -> None:
@@ -93,7 +94,7 @@ class Shewhart:
         direction = np.zeros(self.series, np.int8)
         statistic = np.zeros(self.series)
         self.rule = np.zeros(self.series, np.int8)
-        here = ~np.isnan(points)
+        here = np.isfinite(points)
         for number in range(self.series):
             places = np.flatnonzero(here[:, number])
             recent = self._recent[number]
@@ -144,8 +145,8 @@ class Ewma:
     """E = (1 - weight) E + weight * point, two-sided, for points (n, S).
 
     It alarms at ``limit`` standard deviations of E in the long run; :func:`ewma_limit` finds that
-    for a run length. Small weights find small shifts: 0.05 to 0.25 are usual. NaN is no point.
-    (Roberts, Technometrics 1, 1959; Lucas & Saccucci, Technometrics 32, 1990.)
+    for a run length. Small weights find small shifts: 0.05 to 0.25 are usual. NaN and infinities
+    are no points. (Roberts, Technometrics 1, 1959; Lucas & Saccucci, Technometrics 32, 1990.)
     """
 
     def __init__(self, series: int, weight: float, limit: float | Floats) -> None:
@@ -168,7 +169,7 @@ class Ewma:
             raise ValueError(f"points have shape (n, {self.series}), not {points.shape}")
         crossed = np.full(self.series, -1, np.intp)
         direction = np.zeros(self.series, np.int8)
-        gone = np.isnan(points)
+        gone = ~np.isfinite(points)
         partial = gone.any(axis=0)
         whole = np.flatnonzero(~partial)
         if len(whole) and len(points):

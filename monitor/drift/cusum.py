@@ -37,7 +37,8 @@ class CusumUnion:
     (:func:`monitor.drift.autocorrelation.inflation`): a chart of dependent rows behaves as one of
     independent rows whose standard deviation is its square root.
 
-    Batches are (n, S); NaN adds nothing. Raises ValueError for another number of series.
+    Batches are (n, S); NaN and infinities add nothing. Raises ValueError for another number of
+    series.
     """
 
     def __init__(
@@ -90,9 +91,10 @@ class CusumUnion:
         if rows <= _FEW:
             return self._one_by_one(z)
         sides, charts, _ = self._flat
-        totals = np.cumsum(z, axis=0)
-        if np.isnan(totals[-1]).any():
-            gone = np.isnan(z)
+        with np.errstate(invalid="ignore"):
+            totals = np.cumsum(z, axis=0)
+        if not np.isfinite(totals[-1]).all():
+            gone = ~np.isfinite(z)
             totals = np.cumsum(np.where(gone, 0.0, z), axis=0)
             passed = np.cumsum(~gone, axis=0).astype(np.float64)
             slacks = np.tile(passed, (1, sides * charts)) * self._across
@@ -125,7 +127,7 @@ class CusumUnion:
         sums = self._sums
         for number, row in enumerate(z):
             steps = self._sign * row
-            gone = np.isnan(row)
+            gone = ~np.isfinite(row)
             moved = steps[:, :, None] - self._k
             if gone.any():
                 moved[:, gone] = 0.0

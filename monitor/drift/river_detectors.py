@@ -46,7 +46,7 @@ class RiverDetector:
 
     ``options`` are river's own, such as ``delta`` of ADWIN; ``seed`` is 0 where there is one. The
     statistic is 1 while there has been drift in the last batch, else 0: river's detectors answer
-    yes or no, and begin anew after a yes. NaN says nothing.
+    yes or no, and begin anew after a yes. NaN and infinities say nothing.
 
     Raises ValueError for an unknown kind or option and for values other than 0 and 1 where errors
     are wanted, and MissingExtraError where river is not installed.
@@ -78,7 +78,7 @@ class RiverDetector:
         """Take the rows of a batch, in their order."""
         if x.ndim != 2 or x.shape[1] != self.series:
             raise ValueError(f"a batch has shape (rows, {self.series}), not {x.shape}")
-        here = ~np.isnan(x)
+        here = np.isfinite(x)
         if self.kind in OF_ERRORS and not np.isin(x[here], (0.0, 1.0)).all():
             raise ValueError(f"{self.kind} takes errors, 0 or 1")
         crossed = np.full(self.series, -1, np.intp)

@@ -92,10 +92,11 @@ class ProfileBuilder:
         self._last_hour = -1
 
     def add(self, x: Floats, times: Floats) -> None:
-        """Rows (n, S) at unix times (n,); NaN says nothing."""
+        """Rows (n, S) at unix times (n,); NaN and infinities say nothing."""
         if not len(x):
             return
         cells = hour_of_week(times)
+        x = np.where(np.isfinite(x), x, np.nan)
         gone = np.isnan(x)
         values = np.where(gone, 0.0, x)
         np.add.at(self._counts, cells, ~gone)

@@ -122,6 +122,7 @@ def test_any_batches_give_the_same_alarms(seed: int, cut: int, rules: tuple[int,
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(130, 2)) + np.array([0.0, 0.3])
     x[rng.random(x.shape) < 0.2] = np.nan
+    x[rng.random(x.shape) < 0.05] = np.inf
     for make in (lambda: Shewhart(2, rules), lambda: Ewma(2, 0.1, 2.0)):
         whole, parts = make(), make()
         evidence = whole.update(x)

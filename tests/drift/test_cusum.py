@@ -13,7 +13,8 @@ from hypothesis.extra import numpy as arrays
 from monitor.drift.cusum import CusumUnion
 from monitor.drift.run_length import average_run_length
 
-VALUES = st.one_of(st.floats(-6.0, 6.0), st.just(float("nan")))
+NOTHING = [float("nan"), float("inf"), float("-inf")]
+VALUES = st.one_of(st.floats(-6.0, 6.0), st.sampled_from(NOTHING))
 BATCHES = arrays.arrays(np.float64, st.tuples(st.integers(1, 150), st.just(3)), elements=VALUES)
 
 
@@ -23,7 +24,7 @@ def by_hand(union: CusumUnion, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     crossed = np.full(union.series, -1)
     for number, row in enumerate(z):
         for side, sign in enumerate((1.0, -1.0)):
-            step = np.where(np.isnan(row)[:, None], 0.0, sign * row[:, None] - union.slack)
+            step = np.where(np.isfinite(row)[:, None], sign * row[:, None] - union.slack, 0.0)
             sums[side] = np.maximum(0.0, sums[side] + step)
         over = (sums >= union.threshold).any(axis=(0, 2))
         crossed[over & (crossed < 0)] = number

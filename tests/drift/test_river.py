@@ -63,7 +63,7 @@ def test_the_same_as_river_itself() -> None:
         if theirs.drift_detected:
             wanted = row
             break
-    x[::7, 0] = np.nan
+    x[::7, 0] = np.inf
     found = RiverDetector("adwin", 2, delta=0.01).update(x)
     assert found.crossed.tolist() == [-1, wanted]
     assert found.alarms.tolist() == [False, True]

@@ -9,6 +9,7 @@ import click
 
 NAMES = {
     "drift-cost": "benchmarks.drift.cost",
+    "drift-employment": "benchmarks.drift.employment",
     "drift-faults": "benchmarks.drift.faults",
     "drift-means": "benchmarks.drift.means",
     "proxy": "benchmarks.proxy",

@@ -136,7 +136,8 @@ def _criterion(design: Floats, value: Floats, weights: Floats) -> float:
     fitted, *_ = np.linalg.lstsq(design * root[:, None], value * root, rcond=None)
     left = float((weights * (value - design @ fitted) ** 2).sum())
     count = len(value)
-    return count * math.log(max(left, 1e-12) / count) + design.shape[1] * math.log(count)
+    free = float(design.shape[1])
+    return count * math.log(max(left, 1e-12) / count) + free * math.log(count)
 
 
 def _fit(

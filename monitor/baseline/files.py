@@ -88,9 +88,22 @@ class Reader:
             self.progress(amount)
 
     def _from_parquet(self) -> Iterator[Table]:
-        for batch in _parquet(self.path).iter_batches(BATCH):
-            names = batch.schema.names
-            yield Table({n: batch.column(i).to_pylist() for i, n in enumerate(names)})
+        file = _parquet(self.path)
+        from pyarrow import ArrowException
+
+        names = file.schema_arrow.names
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise BaselineError(f"{self.path}: the column {twice!r} is there twice")
+        batches = file.iter_batches(BATCH)
+        while True:
+            try:
+                batch = next(batches, None)
+            except ArrowException as error:
+                raise BaselineError(f"{self.path}: is damaged: {error}") from error
+            if batch is None:
+                return
+            yield Table({n: _as_sent(batch.column(i)) for i, n in enumerate(names)})
             self._read(batch.num_rows)
 
     def _from_csv(self) -> Iterator[Table]:
@@ -167,6 +180,23 @@ def _parquet(path: Path) -> Any:
         return parquet.ParquetFile(path)
     except ArrowException as error:
         raise BaselineError(f"{path}: is no Parquet file: {error}") from error
+
+
+def _as_sent(column: Any) -> list[Any]:
+    """A column's cells as a client sends them in JSON: times as ISO 8601, decimals as numbers."""
+    from pyarrow import types
+
+    kind = column.type.value_type if types.is_dictionary(column.type) else column.type
+    cells: list[Any] = column.to_pylist()
+    if types.is_timestamp(kind) or types.is_date(kind) or types.is_time(kind):
+        return [None if cell is None else cell.isoformat() for cell in cells]
+    if types.is_decimal(kind):
+        return [None if cell is None else float(cell) for cell in cells]
+    if types.is_duration(kind):
+        return [None if cell is None else cell.total_seconds() for cell in cells]
+    if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
+        return [None if cell is None else cell.decode("utf-8", "replace") for cell in cells]
+    return cells
 
 
 def _numeric(rows: list[list[str]]) -> list[bool]:

@@ -83,7 +83,9 @@ def instant(cell: Any) -> float | None:
 def category(cell: Any) -> str | None:
     """A cell's category as text; None for what is missing or no scalar."""
     if isinstance(cell, str):
-        return cell[:128]
+        text = cell[:128]
+        # JSON can spell half a surrogate pair, which no file can hold.
+        return text if text.isascii() else text.encode("utf-8", "replace").decode()
     if cell is None:
         return None
     if isinstance(cell, bool):
@@ -185,7 +187,7 @@ def _known(tokens: str) -> bytes:
 
 
 def _place(token: str) -> int:
-    return zlib.crc32(token.lower().encode()) % TOKEN_BITS
+    return zlib.crc32(token.lower().encode("utf-8", "replace")) % TOKEN_BITS
 
 
 def _vectors(name: str, cells: Sequence[Any], length: int) -> Series:

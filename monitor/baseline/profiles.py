@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -46,8 +47,11 @@ class NumericProfile:
         if not self.count or not other.count:
             return self if self.count else other
         step = other.mean - self.mean
-        mean = self.mean + step * other.count / count
-        squares = self.squares + other.squares + step**2 * self.count * other.count / count
+        mean = self.mean + step * (other.count / count)
+        squares = self.squares + other.squares + step * step * (self.count * other.count / count)
+        # As in the builder: what is too large for a float cannot be told.
+        mean = mean if math.isfinite(mean) else 0.0
+        squares = squares if math.isfinite(squares) else 0.0
         minimum, maximum = min(self.minimum, other.minimum), max(self.maximum, other.maximum)
         if np.array_equal(self.edges, other.edges):
             edges, counts = self.edges, self.counts + other.counts
@@ -77,11 +81,13 @@ class NumericProfile:
         """Undo :meth:`to_dict`. Raises KeyError, TypeError or ValueError."""
         edges = np.array(data["edges"], np.float64)
         counts = np.array(data["counts"], np.int64)
-        if edges.ndim != 1 or len(edges) > MOST_EDGES or (np.diff(edges) <= 0.0).any():
+        if edges.ndim != 1 or len(edges) > MOST_EDGES or not (edges[1:] > edges[:-1]).all():
             raise ValueError(f"edges must rise, and be at most {MOST_EDGES}")
         if counts.shape != (len(edges) + 1,) or (counts < 0).any():
             raise ValueError("counts must be one more than edges, and not negative")
         low, high = data["minimum"], data["maximum"]
+        if not np.isfinite(edges).all() or int(data["count"]) != int(counts.sum()):
+            raise ValueError("edges must be finite, and counts add up to count")
         return cls(
             edges,
             counts,
@@ -165,6 +171,7 @@ class CategoryCounter:
 
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
+        self._lightest: list[tuple[int, str]] = []
         self.total = 0
         self.replaced = 0
         """How many categories had to make room."""
@@ -175,8 +182,16 @@ class CategoryCounter:
         if name in self.counts or len(self.counts) < _CAPACITY:
             self.counts[name] = self.counts.get(name, 0) + count
             return
-        lightest = min(self.counts, key=self.counts.__getitem__)
+        # Counts only grow, so one in the heap that is out of date is too small: it is put back.
+        heap = self._lightest
+        if not heap:
+            heap.extend((held, key) for key, held in self.counts.items())
+            heapq.heapify(heap)
+        while self.counts[heap[0][1]] != heap[0][0]:
+            heapq.heapreplace(heap, (self.counts[heap[0][1]], heap[0][1]))
+        lightest = heap[0][1]
         self.counts[name] = self.counts.pop(lightest) + count
+        heapq.heapreplace(heap, (self.counts[name], name))
         self.replaced += 1
 
     def profile(self, lag1: float | None) -> CategoryProfile:

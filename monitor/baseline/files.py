@@ -103,7 +103,13 @@ class Reader:
                 raise BaselineError(f"{self.path}: is damaged: {error}") from error
             if batch is None:
                 return
-            yield Table({n: _as_sent(batch.column(i)) for i, n in enumerate(names)})
+            table = Table()
+            for place, name in enumerate(names):
+                try:
+                    table.columns[name] = _as_sent(batch.column(place))
+                except (ArrowException, ValueError, OverflowError) as error:
+                    raise BaselineError(f"{self.path}: column {name!r}: {error}") from error
+            yield table
             self._read(batch.num_rows)
 
     def _from_csv(self) -> Iterator[Table]:
@@ -187,6 +193,8 @@ def _as_sent(column: Any) -> list[Any]:
     from pyarrow import types
 
     kind = column.type.value_type if types.is_dictionary(column.type) else column.type
+    if "[ns" in str(kind) and not types.is_dictionary(column.type):
+        column = column.cast(_microseconds(kind), safe=False)
     cells: list[Any] = column.to_pylist()
     if types.is_timestamp(kind) or types.is_date(kind) or types.is_time(kind):
         return [None if cell is None else cell.isoformat() for cell in cells]
@@ -197,6 +205,15 @@ def _as_sent(column: Any) -> list[Any]:
     if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
         return [None if cell is None else cell.decode("utf-8", "replace") for cell in cells]
     return cells
+
+
+def _microseconds(kind: Any) -> Any:
+    """The type without nanoseconds, which Python's own times do not have."""
+    import pyarrow
+
+    if pyarrow.types.is_timestamp(kind):
+        return pyarrow.timestamp("us", kind.tz)
+    return pyarrow.time64("us") if pyarrow.types.is_time(kind) else pyarrow.duration("us")
 
 
 def _numeric(rows: list[list[str]]) -> list[bool]:

@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.baseline.model import Column, Kind
+from monitor.baseline.model import TOKEN_BYTES, Column, Kind
 
 Floats = NDArray[np.float64]
 Series = dict[str, "Floats | list[str | None]"]
 
 PROJECTIONS = 8
-TOKEN_BITS = 1 << 15
+TOKEN_BITS = 8 * TOKEN_BYTES
 """Size of the sketch of known tokens: 4 KiB, and at most one token in fifty is taken for another's
 when it holds five thousand."""
 _SAMPLE = 500

@@ -76,7 +76,7 @@ class Labelled:
             error = p - y
             self._take({"mae": np.abs(error), "bias": error, "mse": error**2})
             return
-        here = (p >= 0.0) & (p <= 1.0)
+        here = (p >= 0.0) & (p <= 1.0) & ((y == 0.0) | (y == 1.0))
         p, y = p[here], y[here]
         places = self._edges.searchsorted(p)
         size = len(self._counts)
@@ -119,6 +119,8 @@ class Labelled:
         for name, (total, squares) in self._sums.items():
             mean = total / self._rows
             variance = max(squares / self._rows - mean**2, 0.0)
+            if not (math.isfinite(mean) and math.isfinite(variance)):
+                continue  # errors beyond the largest float
             found[name] = {"value": mean, "deviation": math.sqrt(variance), "rows": self._rows}
         return found
 

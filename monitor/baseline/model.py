@@ -12,6 +12,12 @@ from typing import Any, Literal
 
 import orjson
 
+from monitor.baseline.parts import (
+    check_parts,
+    merged_calibration,
+    merged_correlation,
+    merged_performance,
+)
 from monitor.baseline.profiles import CategoryProfile, NumericProfile, Profile
 from monitor.errors import BaselineError
 
@@ -22,6 +28,8 @@ VERSION = 1
 
 Role = Literal["feature", "prediction", "target"]
 Kind = Literal["numeric", "boolean", "categorical", "datetime", "text", "vector"]
+TOKEN_BYTES = 1 << 12
+"""Of the sketch of a text's tokens."""
 ROLES = ("feature", "prediction", "target")
 KINDS = ("numeric", "boolean", "categorical", "datetime", "text", "vector")
 
@@ -64,6 +72,8 @@ class Column:
         if role not in ROLES or kind not in KINDS:
             raise ValueError(f"role {role!r} or kind {kind!r} is not known")
         counts = {k: int(data[k]) for k in ("rows", "missing", "nan", "infinite", "mistyped")}
+        extra = dict(data.get("extra") or {})
+        _check_extra(extra)
         series: dict[str, Profile] = {}
         for key, profile in data["series"].items():
             of_numbers = "edges" in profile
@@ -72,7 +82,7 @@ class Column:
                 series[str(key)] = reader(profile)
             except (KeyError, TypeError, ValueError) as error:
                 raise ValueError(f"{key}: {error}") from error
-        return cls(name, role, kind, **counts, series=series, extra=dict(data.get("extra", {})))
+        return cls(name, role, kind, **counts, series=series, extra=extra)
 
     def merge(self, other: Column) -> Column:
         """Of the rows of both. Raises BaselineError for another kind of column."""
@@ -80,6 +90,11 @@ class Column:
             raise BaselineError(
                 f"column {self.name!r} is {self.role}, {self.kind} in one baseline and "
                 f"{other.role}, {other.kind} in the other"
+            )
+        if self.extra.get("length") != other.extra.get("length"):
+            raise BaselineError(
+                f"column {self.name!r} has vectors of {self.extra.get('length')} numbers in one "
+                f"baseline and of {other.extra.get('length')} in the other"
             )
         series: dict[str, Profile] = {}
         for name in dict.fromkeys((*self.series, *other.series)):
@@ -169,6 +184,7 @@ class Baseline:
                     raise BaselineError(
                         f"{source}: column {name!r} is damaged: {_said(error)}"
                     ) from error
+            check_parts(data)
             return cls(
                 str(data["model"]),
                 str(data["model_version"]),
@@ -245,47 +261,19 @@ class Baseline:
             rows,
             columns,
             duplicates,
-            _merged_correlation(self.correlation, other.correlation),
-            _merged_calibration(self.calibration, other.calibration),
-            _merged_performance(self.performance, other.performance),
+            merged_correlation(self.correlation, other.correlation),
+            merged_calibration(self.calibration, other.calibration),
+            merged_performance(self.performance, other.performance),
         )
 
 
-def _merged_correlation(a: dict[str, Any] | None, b: dict[str, Any] | None) -> Any:
-    if a is None or b is None or a["series"] != b["series"]:
-        return None
-    rows = a["rows"] + b["rows"]
-    matrix = [
-        [round((x * a["rows"] + y * b["rows"]) / rows, 6) for x, y in zip(p, q, strict=True)]
-        for p, q in zip(a["matrix"], b["matrix"], strict=True)
-    ]
-    return {"series": a["series"], "matrix": matrix, "rows": rows}
-
-
-def _merged_calibration(a: dict[str, Any] | None, b: dict[str, Any] | None) -> Any:
-    if a is None or b is None or a["prediction"] != b["prediction"] or a["edges"] != b["edges"]:
-        return None
-    sums = {
-        key: [x + y for x, y in zip(a[key], b[key], strict=True)]
-        for key in ("counts", "positives", "scores")
-    }
-    return {"prediction": a["prediction"], "edges": a["edges"], **sums}
-
-
-def _merged_performance(a: dict[str, Any] | None, b: dict[str, Any] | None) -> Any:
-    if a is None or b is None:
-        return None
-    merged = {}
-    for name in a.keys() & b.keys():
-        n, m = a[name]["rows"], b[name]["rows"]
-        both = n + m
-        mean = (a[name]["value"] * n + b[name]["value"] * m) / both
-        squares = sum(
-            count * (one[name]["deviation"] ** 2 + (one[name]["value"] - mean) ** 2)
-            for one, count in ((a, n), (b, m))
-        )
-        merged[name] = {"value": mean, "deviation": (squares / both) ** 0.5, "rows": both}
-    return merged
+def _check_extra(extra: Mapping[str, Any]) -> None:
+    """Raise ValueError for what :func:`~monitor.baseline.kinds.expand` could not use."""
+    if "tokens" in extra and len(base64.b64decode(extra["tokens"], validate=True)) != TOKEN_BYTES:
+        raise ValueError(f"the sketch of its tokens must have {TOKEN_BYTES} bytes")
+    length = extra.get("length", 0)
+    if not isinstance(length, int) or length < 0:
+        raise ValueError("length must be a whole number, at least 0")
 
 
 def _said(error: Exception) -> str:

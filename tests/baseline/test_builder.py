@@ -206,3 +206,72 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     good.model_version = "2"
     with pytest.raises(BaselineError, match="version '2'"):
         good.check("m", "3")
+
+
+def test_a_part_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    score = rng.random(2000)
+    columns = {
+        "a": rng.normal(size=2000).tolist(),
+        "b": rng.normal(size=2000).tolist(),
+        "note": [f"a parcel with the number {n}" for n in range(2000)],
+        "score": score.tolist(),
+        "label": (rng.random(2000) < score).astype(int).tolist(),
+    }
+    builder = Builder(roles={"score": "prediction", "label": "target"})
+    builder.add(list(columns), list(columns.values()))
+    path = tmp_path / "b.json"
+    builder.finish().save(path)
+    good = path.read_text()
+    assert plain(Baseline.load(path)) == plain(Baseline.from_dict(json.loads(good)))
+
+    def damage(*keys: Any, to: Any) -> None:
+        data = json.loads(good)
+        place = data
+        for key in keys[:-1]:
+            place = place[key]
+        place[keys[-1]] = to
+        path.write_text(json.dumps(data))
+
+    for keys, to, said in (
+        (("correlation", "matrix"), [[1.0]], "must be a square"),
+        (("correlation", "matrix", 0, 1), None, "numbers from -1 to 1"),
+        (("calibration", "counts"), [1, 2], "one bucket more"),
+        (("calibration", "positives", 0), 10**6, "more positives"),
+        (("calibration", "edges", 3), -1.0, "must rise"),
+        (("performance", "accuracy", "value"), None, "'accuracy' must hold numbers"),
+        (("columns", "note", "extra", "tokens"), "AAAA", "4096 bytes"),
+        (("columns", "a", "series", "a", "count"), 1, "add up"),
+    ):
+        damage(*keys, to=to)
+        with pytest.raises(BaselineError, match=said) as caught:
+            Baseline.load(path)
+        assert caught.value.exit_code == 2
+        assert str(path) in str(caught.value)
+
+
+def test_numbers_near_the_largest_and_half_surrogates_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "b.json"
+    builder = Builder()
+    note = [f"half a pair \ud800 of {n}" for n in range(300)]
+    cells = [[1.7e308, -1.7e308, 5e-324] * 100, ["a\ud800", "ü", "b"] * 100, note]
+    builder.add(("x", "c", "note"), cells)
+    found = builder.finish()
+    found.merge(found).save(path)
+    again = Baseline.load(path)
+    assert again.rows == 600
+    x, c = again.columns["x"].series["x"], again.columns["c"].series["c"]
+    assert isinstance(x, NumericProfile)
+    assert isinstance(c, CategoryProfile)
+    assert (x.count, x.minimum, x.maximum) == (600, -1.7e308, 1.7e308)
+    assert c.counts == {"a?": 200, "ü": 200, "b": 200}
+
+
+def test_vectors_of_other_lengths_do_not_add_up() -> None:
+    parts = []
+    for length in (2, 3):
+        builder = Builder()
+        builder.add(("v",), [[[float(n)] * length for n in range(9)]])
+        parts.append(builder.finish())
+    with pytest.raises(BaselineError, match="vectors of 2 numbers in one baseline and of 3"):
+        parts[0].merge(parts[1])

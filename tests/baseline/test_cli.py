@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import random
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +86,36 @@ def test_other_files_give_the_same(tmp_path: Path, kind: str) -> None:
     assert found["rows"] == 500
     assert found["columns"]["c"]["series"]["c"]["counts"] == {"a": 250, "b": 250}
     assert found["columns"]["x"]["series"]["x"]["maximum"] == pytest.approx(499 / 7.0)
+
+
+def test_parquet_cells_are_what_a_client_would_send(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow", reason="NOT TESTED: pyarrow is missing")
+    from pyarrow import parquet
+
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    hours = [start + timedelta(hours=n) for n in range(99)]
+    columns = {
+        "sent": pyarrow.array([*hours, None], pyarrow.timestamp("ns", "UTC")),
+        "day": pyarrow.array([*(hour.date() for hour in hours), None]),
+        "price": pyarrow.array([*(Decimal(n) / 4 for n in range(99)), None]),
+        "code": pyarrow.array([b"a", b"\xff"] * 50),
+        "town": pyarrow.array(["Ulm", "Bonn"] * 50).dictionary_encode(),
+    }
+    path, out = tmp_path / "typed.parquet", tmp_path / "out.json"
+    parquet.write_table(pyarrow.table(columns), path)
+    assert run("build", path, "-o", out).exit_code == 0
+    found = json.loads(out.read_text())["columns"]
+    assert [c["kind"] for c in found.values()] == [
+        "datetime", "datetime", "numeric", "categorical", "categorical",
+    ]  # fmt: skip
+    assert [c["missing"] for c in found.values()] == [1, 1, 1, 0, 0]
+    assert found["price"]["series"]["price"]["maximum"] == 24.5
+    assert sum(found["sent"]["series"]["sent.hour"]["counts"].values()) == 99
+    whole = path.read_bytes()
+    path.write_bytes(whole[:4] + b"\xff" * 60 + whole[64:])
+    assert run("build", path, "-o", out).exit_code == 2
+    path.write_bytes(whole[:-200])
+    assert "is no Parquet file" in run("build", path, "-o", out).output
 
 
 def test_what_is_wrong_is_named(tmp_path: Path) -> None:

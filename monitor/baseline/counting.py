@@ -1,0 +1,177 @@
+"""Series while they are counted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monitor.baseline.profiles import CategoryCounter, NumericProfile, Profile
+from monitor.baseline.scores import normal_scores
+
+Floats = NDArray[np.float64]
+
+
+class Numbers:
+    """A numeric series while it is counted."""
+
+    def __init__(self, edges: Floats) -> None:
+        self.edges = edges
+        self.counts: NDArray[np.int64] = np.zeros(len(edges) + 1, np.int64)
+        self.count = 0
+        self.mean = 0.0
+        self.squares = 0.0
+        self.low = math.inf
+        self.high = -math.inf
+        self.whole = True
+        self._last = math.nan
+        self._products = 0.0
+        self._pairs = 0
+        self._centre: float | None = None
+        self._firsts = 0.0
+        self._seconds = 0.0
+
+    def add(self, values: Floats) -> None:
+        """Count values; what is not finite counts for nothing."""
+        here = np.isfinite(values)
+        x = values[here]
+        if not len(x):
+            return
+        places = self.edges.searchsorted(x)
+        self.counts += np.bincount(places, minlength=len(self.counts))
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = float(x.mean())
+            squares = float(((x - mean) ** 2).sum())
+        total = self.count + len(x)
+        step = mean - self.mean
+        self.squares += squares + step * step * self.count * len(x) / total
+        self.mean += step * len(x) / total
+        self.count = total
+        self.low, self.high = min(self.low, float(x.min())), max(self.high, float(x.max()))
+        self.whole = self.whole and bool((x == np.floor(x)).all())
+        if self._centre is None:
+            self._centre = mean
+        line = np.concatenate([[self._last], x]) - self._centre
+        if math.isnan(self._last):
+            line = line[1:]
+        if len(line) > 1:
+            with np.errstate(over="ignore", invalid="ignore"):
+                self._products += float(line[1:] @ line[:-1])
+                self._firsts += float(line[:-1].sum())
+                self._seconds += float(line[1:].sum())
+            self._pairs += len(line) - 1
+        self._last = float(x[-1])
+
+    def profile(self) -> Profile:
+        """What was counted so far."""
+        lag1 = None
+        variance = self.squares / self.count if self.count else 0.0
+        if self._pairs > 2 and variance > 0.0 and math.isfinite(variance):
+            means = self._firsts * self._seconds / self._pairs**2
+            found = (self._products / self._pairs - means) / variance
+            lag1 = min(1.0, max(-1.0, found)) if math.isfinite(found) else None
+        squares = self.squares if math.isfinite(self.squares) else 0.0
+        mean = self.mean if math.isfinite(self.mean) else 0.0
+        whole = self.whole and self.count > 0
+        return NumericProfile(
+            self.edges, self.counts.copy(), self.count, mean, squares, self.low, self.high, lag1,
+            whole,
+        )  # fmt: skip
+
+
+class Categories:
+    """A categorical series while it is counted."""
+
+    def __init__(self) -> None:
+        self._counter = CategoryCounter()
+        self._last: str | None = None
+        self._both: dict[str, int] = {}
+        self._pairs = 0
+
+    def add(self, values: Sequence[str | None]) -> None:
+        """Count categories; None counts for nothing."""
+        last, both = self._last, self._both
+        tallied: dict[str, int] = {}
+        for value in values:
+            if value is None:
+                continue
+            tallied[value] = tallied.get(value, 0) + 1
+            if last is not None:
+                self._pairs += 1
+                if value == last and (value in both or len(both) < 256):
+                    both[value] = both.get(value, 0) + 1
+            last = value
+        for value, count in tallied.items():
+            self._counter.add(value, count)
+        self._last = last
+
+    def profile(self) -> Profile:
+        """What was counted so far."""
+        counts = self._counter.counts
+        lag1 = None
+        if counts and self._pairs > 2:
+            commonest = max(counts, key=counts.__getitem__)
+            p = counts[commonest] / max(self._counter.total, 1)
+            if 0.0 < p < 1.0:
+                found = (self._both.get(commonest, 0) / self._pairs - p * p) / (p * (1.0 - p))
+                lag1 = min(1.0, max(-1.0, found))
+        return self._counter.profile(lag1)
+
+
+class Correlation:
+    """Sums of products of normal scores; missing values count as the middle."""
+
+    def __init__(self) -> None:
+        self._names: list[str] = []
+        self._edges: list[Floats] = []
+        self._scores: list[Floats] = []
+        self._products: Floats = np.zeros((0, 0))
+        self._rows = 0
+
+    @classmethod
+    def of(cls, sampled: Mapping[str, tuple[Floats, Floats]]) -> Correlation:
+        """Of series by name, each with its edges and a sample of its values."""
+        found = cls()
+        for name, (edges, values) in sampled.items():
+            finite = values[np.isfinite(values)]
+            if not len(finite):
+                continue
+            counts = np.bincount(edges.searchsorted(finite), minlength=len(edges) + 1)
+            scores = normal_scores(counts / counts.sum())
+            if scores.any():
+                found._names.append(name)
+                found._edges.append(edges)
+                found._scores.append(scores)
+        size = len(found._names)
+        found._products = np.zeros((size, size))
+        return found
+
+    def add(self, numbers: Mapping[str, Floats]) -> None:
+        """Add rows of all series."""
+        if not self._names:
+            return
+        rows = len(next(iter(numbers.values()))) if numbers else 0
+        scores = np.zeros((rows, len(self._names)))
+        for place, name in enumerate(self._names):
+            values = numbers.get(name)
+            if values is not None:
+                here = np.isfinite(values)
+                found = self._edges[place].searchsorted(values[here])
+                scores[here, place] = self._scores[place][found]
+        self._products += scores.T @ scores
+        self._rows += rows
+
+    def to_dict(self) -> dict[str, Any] | None:
+        """As JSON; None for fewer than two series."""
+        if len(self._names) < 2 or not self._rows:
+            return None
+        scale = np.sqrt(np.maximum(np.diag(self._products), 1e-12))
+        matrix = np.clip(self._products / np.outer(scale, scale), -1.0, 1.0)
+        return {
+            "series": self._names,
+            "matrix": matrix.round(5).tolist(),
+            "rows": self._rows,
+        }

@@ -42,7 +42,7 @@ def baseline() -> None:
 @click.option("--target", help="The column of the truth.")
 @click.option("--prediction", "predictions", multiple=True, help="A column of the model's answer.")
 @click.option("--time", help="The column of the row's time: ISO 8601, or unix seconds.")
-@click.option("--ignore", multiple=True, help="A column to leave out, as an id.")
+@click.option("--ignore", "--id", "ignore", multiple=True, help="A column to leave out, as an id.")
 @click.option("--categorical", multiple=True, help="A column whose numbers are codes.")
 @click.option("--model", default="", help="The model that it is for; by default any.")
 @click.option("--model-version", default="", help="The version; by default any.")

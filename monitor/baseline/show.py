@@ -21,7 +21,7 @@ _FLOOR = 1e-4
 
 def sparkline(profile: Profile) -> str:
     """A histogram of twenty-four bars: of equal width between the 1st and 99th percentile of a
-    number, or the shares of the commonest categories."""
+    number, or the shares of its values where they are few, or of the commonest categories."""
     if isinstance(profile, CategoryProfile):
         ranked = sorted(profile.counts.values(), reverse=True)[:_WIDTH]
         return _bars(np.array(ranked, np.float64))
@@ -29,6 +29,8 @@ def sparkline(profile: Profile) -> str:
         return ""
     if profile.minimum == profile.maximum:
         return _BARS[-1]
+    if len(profile.edges) < _WIDTH:
+        return _bars(profile.counts.astype(np.float64))
     points = np.linspace(*_range(profile), _WIDTH + 1)
     return _bars(np.diff(below(profile, points)))
 
@@ -99,8 +101,8 @@ def notes(baseline: Baseline) -> list[str]:
 @dataclass(frozen=True, slots=True)
 class Difference:
     """How far a series is from another one. ``psi`` and ``js`` (Jensen-Shannon, base 2, 0 to 1) by
-    about twenty groups; ``shift`` of the mean in standard deviations of the first, None for
-    categories; ``missing`` is by how much the share of missing values has grown."""
+    about twenty groups and what is missing; ``shift`` of the mean in standard deviations of the
+    first, None for categories; ``missing`` is by how much the share of missing values has grown."""
 
     series: str
     psi: float
@@ -128,6 +130,10 @@ def diff(a: Baseline, b: Baseline) -> tuple[list[Difference], list[str]]:
         grown = _missing(theirs) - _missing(mine)
         for series in mine.series.keys() & theirs.series.keys():
             p, q = _groups(mine.series[series], theirs.series[series])
+            p, q = (
+                np.append(shares * (1.0 - gone), gone)
+                for shares, gone in ((p, _missing(mine)), (q, _missing(theirs)))
+            )
             shift = _shift(mine.series[series], theirs.series[series])
             found.append(Difference(series, _psi(p, q), _js(p, q), shift, grown))
     return sorted(found, key=lambda d: (-d.psi, d.series)), apart
@@ -138,7 +144,7 @@ def _missing(column: Column) -> float:
 
 
 def _percent(share: float) -> str:
-    return f"{share * 100:.2g} %" if share else "0 %"
+    return f"{share * 100:.3g} %" if share else "0 %"
 
 
 def _range(profile: NumericProfile) -> tuple[float, float]:

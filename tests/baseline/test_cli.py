@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import random
+import re
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -35,7 +36,7 @@ def write(path: Path, rows: int, seed: int, shift: float = 0.0) -> Path:
     return path
 
 
-ROLES = ("--target", "label", "--prediction", "score", "--ignore", "id")
+ROLES = ("--target", "label", "--prediction", "score", "--id", "id")
 
 
 def test_build_show_diff_and_merge(tmp_path: Path) -> None:
@@ -61,6 +62,16 @@ def test_build_show_diff_and_merge(tmp_path: Path) -> None:
     first = json.loads(far.output)["series"][0]
     assert first["series"] == "amount"
     assert first["shift"] == pytest.approx(1.0, abs=0.15)
+    holes = tmp_path / "holes.csv"
+    lines = data.read_text().splitlines()
+    cut = [re.sub(r"^(\d*0),[^,]*,", r"\1,,", line) for line in lines]
+    holes.write_text("\n".join(cut) + "\n")
+    assert run("build", holes, *ROLES, "-o", other).exit_code == 0
+    lost = run("diff", out, other, "--exit-code", "--json")
+    assert lost.exit_code == 1, "a tenth of the values is missing, the others are as they were"
+    worst = json.loads(lost.output)["series"][0]
+    assert (worst["series"], worst["missing"]) == ("amount", pytest.approx(0.08))
+    assert run("build", moved, *ROLES, "-o", other).exit_code == 0
     both = tmp_path / "both.json"
     assert run("merge", out, other, "-o", both).exit_code == 0
     assert json.loads(both.read_text())["rows"] == 4000

@@ -77,17 +77,24 @@ class SrDetector:
 
     Batches are (n, S) of values in [0, 1]; NaN says nothing. ``variance`` (S,) is that of the
     values under the null, where they are not 0 and 1; a wrong one costs time, not the guarantee.
-    Raises ValueError for nulls outside of (0, 1).
+    ``bets`` (S, bets) replace those of :func:`bets_for`. Raises ValueError for nulls outside of
+    (0, 1) and for bets that could lose everything.
     """
 
     def __init__(
-        self, null: Floats, run_length: float | Floats, variance: Floats | None = None
+        self,
+        null: Floats,
+        run_length: float | Floats,
+        variance: Floats | None = None,
+        bets: Floats | None = None,
     ) -> None:
         self.null: Floats = np.asarray(null, np.float64)
         if self.null.ndim != 1 or ((self.null <= 0.0) | (self.null >= 1.0)).any():
             raise ValueError("null means must lie between 0 and 1")
         self.series = len(self.null)
-        self.bets: Floats = bets_for(self.null, variance)
+        self.bets: Floats = bets_for(self.null, variance) if bets is None else bets
+        if ((self.bets <= 0.0) | (self.bets * self.null[:, None] >= 1.0)).any():
+            raise ValueError("bets must lie between 0 and 1 / null")
         lengths = np.broadcast_to(np.asarray(run_length, np.float64), (self.series,))
         self.log_threshold: Floats = np.log(lengths)
         self._prepare()

@@ -166,12 +166,21 @@ class Demo:
             task.cancel()
         await story
         await self._fail_silently(traffic, labels)
-        # The windows and the record queue are read once a second or less.
+        # The windows and the record queue are read once a second or less; copies may take longer.
         await asyncio.sleep(2.5)
+        until = time.monotonic() + 15.0
+        while time.monotonic() < until:
+            arms = (await asyncio.to_thread(self.status))["arms"]
+            if not any(arm["in_flight"] or (arm["mirror"] or {}).get("queue") for arm in arms):
+                break
+            await asyncio.sleep(0.5)
         return traffic
 
     async def _fail_silently(self, traffic: Traffic, labels: Labels) -> None:
         """A quiet stretch, then inputs that are wrong; the model answers as before."""
+        for act in self.acts:
+            if act.lasts:
+                await asyncio.to_thread(act.end)  # the champion has all flights from now on
         say("  >>> the champion is compared with what it saw and said before:")
         path, summary_ = await asyncio.to_thread(build_baseline, self.models, MODEL)
         say("      " + summary_.strip().splitlines()[-1])

@@ -77,6 +77,7 @@ class Act:
     def __init__(self, declared: dict[str, Any], control: str, say: Callable[[str], None]) -> None:
         self.declared = declared
         self.name = str(declared["name"])
+        self.begun = False
         self.found: dict[str, Any] = {}
         self.seconds = 0.0
         self._control = control
@@ -87,7 +88,10 @@ class Act:
         """Begin it and stay until it has ended, or until that monotonic time; the last phase."""
         started = time.monotonic()
         await asyncio.to_thread(post, self._control + "/v1/experiments?who=demo", self.declared)
+        self.begun = True
         phase = "running"
+        # A slow machine may be late; a little time it has in any case.
+        until = max(until, started + 3.0)
         while time.monotonic() < until:
             await asyncio.sleep(0.5)
             one = await asyncio.to_thread(self._look)
@@ -114,6 +118,12 @@ class Act:
         )
         for reason in one["reasons"] if one["phase"] != "running" or self._version > 1 else ():
             self._say(f"        {reason}")
+
+    @property
+    def lasts(self) -> bool:
+        """Whether it has begun and is not decided."""
+        ended = ("promoted", "rolled_back", "aborted")
+        return self.begun and self.found.get("phase") not in ended
 
     def end(self) -> None:
         """Take it away again; the champion has all flights."""

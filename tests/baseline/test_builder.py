@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -275,3 +276,26 @@ def test_vectors_of_other_lengths_do_not_add_up() -> None:
         parts.append(builder.finish())
     with pytest.raises(BaselineError, match="vectors of 2 numbers in one baseline and of 3"):
         parts[0].merge(parts[1])
+
+
+def test_memory_and_file_do_not_grow_with_the_rows() -> None:
+    def feed(batches: range) -> None:
+        for number in batches:
+            numbers = [float(number * 4096 + n) for n in range(4096)]
+            unique = [f"u{number}-{n}" for n in range(4096)]
+            builder.add(("x", "u"), [numbers, unique])
+
+    builder = Builder(sample=4096)
+    tracemalloc.start()
+    try:
+        feed(range(10))
+        before = tracemalloc.get_traced_memory()[0]
+        feed(range(10, 40))
+        after = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    # Kept, the 122,880 numbers and texts of the second part would be some ten megabytes.
+    assert after - before < 300_000
+    found = builder.finish()
+    assert found.rows == 40 * 4096
+    assert len(json.dumps(found.to_dict())) < 40_000

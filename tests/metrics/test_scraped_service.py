@@ -56,8 +56,8 @@ def test_every_metric_is_found_by_query(prometheus: tuple[World, str]) -> None:
     assert len(names) > 40
     eventually(lambda: query(url, 'understudy_mirror_total{outcome="upstream_reset"} > 0'))
     eventually(lambda: query(url, "rate(understudy_requests_total[10s]) > 0"))
-    missing = [name for name in sorted(names) if not query(url, name)]
-    assert missing == []
+    # A slow machine misses a scrape now and then, and what began last is there with the next one.
+    eventually(lambda: not [name for name in sorted(names) if not query(url, name)])
     expression = (
         "histogram_quantile(0.99, sum by (le, arm)"
         " (rate(understudy_request_duration_seconds_bucket[1m])))"

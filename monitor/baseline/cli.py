@@ -10,12 +10,12 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from monitor.baseline import show as showing
 from monitor.baseline.build import Wanted, build
 from monitor.baseline.model import Baseline
+from monitor.progress import progress_bar
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _json = click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
@@ -188,15 +188,7 @@ def _from_live(url: str, model: str, version: str) -> Baseline:
 def _with_progress(
     work: Callable[[Callable[[int, int], None]], tuple[Baseline, int]],
 ) -> tuple[Baseline, int]:
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        disable=not sys.stderr.isatty(),
-    ) as bar:
+    with progress_bar() as bar:
         task = bar.add_task("reading", total=None)
         return work(lambda read, total: bar.update(task, completed=read, total=total))
 

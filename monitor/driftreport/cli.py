@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from monitor.baseline.build import Wanted as BaselineWanted
@@ -18,6 +17,7 @@ from monitor.baseline.files import Reader
 from monitor.baseline.model import Baseline
 from monitor.driftreport.analysis import SMALLEST, Analysis, Wanted
 from monitor.driftreport.html import page
+from monitor.progress import progress_bar
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -76,15 +76,7 @@ def report_command(
       understudy drift report jan.parquet feb.parquet --ignore id --json --exit-code
     """
     ignored = frozenset(ignore)
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        disable=not sys.stderr.isatty(),
-    ) as bar:
+    with progress_bar() as bar:
         if reference.suffix.lower() == ".json":
             baseline = Baseline.load(reference)
         else:

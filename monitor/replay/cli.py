@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from monitor.config.load import load
+from monitor.progress import progress_bar
 from monitor.replay.run import Replay, files_of
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -48,15 +47,7 @@ def replay(log: Path, config_path: Path, skip_broken: bool, as_json: bool, exit_
     run = Replay(load(config_path), skip_broken)
     try:
         total = sum(path.stat().st_size for path in files)
-        with Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.percentage:>3.0f} %"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            transient=True,
-            disable=not sys.stderr.isatty(),
-        ) as bar:
+        with progress_bar() as bar:
             task = bar.add_task("replaying", total=total)
             run.run(files, lambda read, _: bar.update(task, completed=read))
         document = _document(run)

@@ -53,14 +53,8 @@ class Ingest:
             except IngestError as error:
                 taken.refused.append((place, str(error)))
                 continue
-            if self._is_known(item):
-                taken.duplicates += 1
-            else:
-                items.append(item)
-        taken.taken = len(items)
-        self._count("records", taken)
-        self._pass(items)
-        return taken
+            items.append(item)
+        return self._take("records", items, taken)
 
     def events(self, events: Sequence[Event]) -> Taken:
         """CloudEvents; a half waits for the other one."""
@@ -77,13 +71,16 @@ class Ingest:
             except IngestError as error:
                 taken.refused.append((place, str(error)))
                 continue
-            if self._is_known(item):
-                taken.duplicates += 1
-            else:
-                items.append(item)
-        taken.taken = len(items)
-        self._count("cloudevents", taken)
-        self._pass(items)
+            items.append(item)
+        return self._take("cloudevents", items, taken)
+
+    def _take(self, source: str, items: Sequence[Item], taken: Taken) -> Taken:
+        """Pass on what is not known yet, and count."""
+        fresh = [item for item in items if not self._is_known(item)]
+        taken.taken = len(fresh)
+        taken.duplicates = len(items) - len(fresh)
+        self._count(source, taken)
+        self._pass(fresh)
         return taken
 
     def _is_known(self, item: Item) -> bool:

@@ -38,13 +38,13 @@ from benchmarks.drift.census import Part, load, peer
 from benchmarks.drift.data import MissingError
 from benchmarks.harness import Claim, Result, environment
 from monitor.baseline.builder import Builder
+from monitor.calibration.codes import FeatureCodes
+from monitor.calibration.curve import tabulate
+from monitor.calibration.regions import RegionalCalibration
 from monitor.config.performance import Performance
 from monitor.feedback.store import Joined
-from monitor.performance.codes import FeatureCodes
-from monitor.performance.curve import tabulate
 from monitor.performance.estimate import ConfidenceEstimator, Estimate
 from monitor.performance.partial import Follower, augmented, departs
-from monitor.performance.regions import RegionalCalibration
 from monitor.performance.signals import performance_signals
 from monitor.performance.slices import worst_slices
 from monitor.performance.watch import PerformanceWatch

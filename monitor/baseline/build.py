@@ -1,4 +1,5 @@
-"""From files to a baseline: a first look at all of them decides, a second one counts."""
+"""From files to a baseline: a first look at all of them decides, a second one counts, and where
+rows have a time a third one finds their cycles."""
 
 from __future__ import annotations
 
@@ -9,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from monitor.baseline.builder import SAMPLE, Builder
+from monitor.baseline.cycles import Cycles
 from monitor.baseline.files import Reader, Table
 from monitor.baseline.kinds import instant
 from monitor.baseline.model import Baseline, Role
+from monitor.calibration.regions import MOST_ROWS
 from monitor.errors import BaselineError
 
 _SEED = 20090101
@@ -28,6 +31,8 @@ class Wanted:
     time: str | None = None
     ignore: frozenset[str] = frozenset()
     categorical: frozenset[str] = frozenset()
+    regions: bool = False
+    """Whether the features are asked what a score means where; takes minutes."""
 
     def roles(self) -> dict[str, Role]:
         """Of the columns that are no features."""
@@ -45,11 +50,12 @@ def build(
 ) -> tuple[Baseline, int]:
     """The baseline, and how many lines were left out.
 
-    ``progress`` is called with what was read and what there is in all, both looks counted. Raises
+    ``progress`` is called with what was read and what there is in all, every look counted. Raises
     BaselineError for files that cannot be used, naming file and line.
     """
     readers = [Reader(path, skip_broken) for path in paths]
-    total = 2 * sum(reader.size for reader in readers)
+    looks = 2 if wanted.time is None else 3
+    total = looks * sum(reader.size for reader in readers)
     read = 0
 
     def seen(amount: int) -> None:
@@ -60,7 +66,7 @@ def build(
 
     for reader in readers:
         reader.progress = seen
-    sample = _sample(readers)
+    sample = _sample(readers, MOST_ROWS if wanted.regions else SAMPLE)
     _check(wanted, sample.columns, paths)
     builder = Builder(
         wanted.model,
@@ -68,6 +74,7 @@ def build(
         ", ".join(path.name for path in paths),
         wanted.roles(),
         wanted.categorical,
+        regions=wanted.regions,
     )
     features = _kept(wanted, sample)
     builder.begin(list(features), list(features.values()), _times(wanted, sample))
@@ -75,7 +82,17 @@ def build(
         for table in reader.tables():
             columns = _kept(wanted, table)
             builder.add(list(columns), list(columns.values()), _times(wanted, table))
-    return builder.finish(), sum(reader.skipped for reader in readers)
+    baseline = builder.finish()
+    skipped = sum(reader.skipped for reader in readers)
+    if wanted.time is not None:
+        cycles = Cycles(baseline)
+        for reader in readers:
+            for table in reader.tables():
+                columns = _kept(wanted, table)
+                times = _times(wanted, table) or []
+                cycles.add(list(columns), list(columns.values()), times)
+        baseline.seasons = cycles.finish()
+    return baseline, skipped
 
 
 def _kept(wanted: Wanted, table: Table) -> dict[str, list[Any]]:
@@ -91,7 +108,7 @@ def _times(wanted: Wanted, table: Table) -> list[float] | None:
     return [float("nan") if moment is None else moment for moment in moments]
 
 
-def _sample(readers: Sequence[Reader]) -> Table:
+def _sample(readers: Sequence[Reader], most: int) -> Table:
     """Rows drawn evenly from all files (Vitter's algorithm R), so that a file in order of time does
     not decide by its first days."""
     chance = random.Random(_SEED)
@@ -103,9 +120,9 @@ def _sample(readers: Sequence[Reader]) -> Table:
             names.update(dict.fromkeys(table.columns))
             for place in range(table.rows):
                 count += 1
-                if len(rows) < SAMPLE:
+                if len(rows) < most:
                     rows.append({n: cells[place] for n, cells in table.columns.items()})
-                elif (drawn := chance.randrange(count)) < SAMPLE:
+                elif (drawn := chance.randrange(count)) < most:
                     rows[drawn] = {n: cells[place] for n, cells in table.columns.items()}
     if not rows:
         raise BaselineError(f"{readers[-1].path}: there is no row in it")

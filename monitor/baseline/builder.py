@@ -7,6 +7,7 @@ on rows only count. Who has all rows in files hands in a sample of the whole fir
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
@@ -19,9 +20,14 @@ from monitor.baseline.counting import Categories, Correlation, Numbers
 from monitor.baseline.kinds import expand, infer, prepare
 from monitor.baseline.labelled import Labelled
 from monitor.baseline.model import Baseline, Column, Kind, Role
-from monitor.baseline.profiles import edges_of
+from monitor.baseline.profiles import NumericProfile, edges_of
+from monitor.baseline.scores import normal_scores, spread_scores
+from monitor.baseline.together import Together
+from monitor.calibration.regions import RegionalCalibration
 from monitor.evaluation.columns import to_matrix
 from monitor.quality.repeats import Repeats, Runs
+
+log = logging.getLogger(__name__)
 
 Floats = NDArray[np.float64]
 SAMPLE = 20_000
@@ -32,7 +38,9 @@ MOST_CORRELATED = 64
 
 class Builder:
     """``roles`` say which columns are predictions or targets, the others are features;
-    ``categorical`` names columns whose numbers are codes. Rows come in any number of batches."""
+    ``categorical`` names columns whose numbers are codes. Rows come in any number of batches.
+    With ``regions`` the rows that decide are also asked what a score means in which part of the
+    data, which takes minutes for a hundred thousand of them."""
 
     def __init__(
         self,
@@ -42,6 +50,7 @@ class Builder:
         roles: Mapping[str, Role] | None = None,
         categorical: Collection[str] = (),
         sample: int = SAMPLE,
+        regions: bool = False,
     ) -> None:
         self.model = model
         self.model_version = model_version
@@ -50,6 +59,8 @@ class Builder:
         self.categorical = frozenset(categorical)
         self.rows = 0
         self._sample = sample
+        self._regions = regions
+        self._asked: dict[str, list[Any]] = {}
         self._held: list[tuple[dict[str, list[Any]], list[float] | None]] = []
         self._columns: dict[str, Column] | None = None
         self._series: dict[str, Numbers | Categories] = {}
@@ -58,6 +69,8 @@ class Builder:
         self._repeats = Repeats()
         self._repeated = 0
         self._correlation = Correlation()
+        self._sampled: dict[str, Floats] = {}
+        """Numeric series of the features, of the rows that decided."""
         self._labelled: Labelled | None = None
 
     # Rows ---------------------------------------------------------------------------------------
@@ -130,6 +143,17 @@ class Builder:
             if name in self._longest:
                 column.extra["longest_run"] = self._longest[name]
         labelled = self._labelled
+        correlation = self._correlation.to_dict()
+        together = Together.learn(
+            {
+                name: profile
+                for column in columns.values()
+                for name, profile in column.series.items()
+                if isinstance(profile, NumericProfile)
+            },
+            self._sampled,
+            correlation,
+        )
         return Baseline(
             self.model,
             self.model_version,
@@ -138,10 +162,29 @@ class Builder:
             self.rows,
             columns,
             self._repeated / self.rows if self.rows else None,
-            self._correlation.to_dict(),
-            labelled.calibration() if labelled is not None else None,
+            correlation,
+            self._calibration(),
             labelled.performance() if labelled is not None else None,
+            together.to_dict() if together is not None else None,
         )
+
+    def _calibration(self) -> dict[str, Any] | None:
+        labelled = self._labelled
+        table = labelled.calibration() if labelled is not None else None
+        if labelled is None or table is None or not self._asked or self._columns is None:
+            return table
+        features = {
+            name: self._asked[name]
+            for name, column in self._columns.items()
+            if column.role == "feature" and column.kind in ("numeric", "boolean", "categorical")
+        }
+        codes = frozenset(n for n in features if self._columns[n].kind != "numeric")
+        try:
+            found = RegionalCalibration.fit(*labelled.pairs(self._asked), features, codes)
+        except ValueError as error:
+            log.warning("scores are not looked at by region: %s", error)
+            return table
+        return {**table, "regions": found.to_dict()} if found.worthwhile else table
 
     # From the sample ----------------------------------------------------------------------------
 
@@ -172,9 +215,8 @@ class Builder:
                 if isinstance(values, list):
                     counter = Categories()
                 else:
-                    finite = values[np.isfinite(values)]
-                    counter = Numbers(edges_of(finite))
-                    if described.role == "feature" and kind == "numeric":
+                    counter = _numbers(values[np.isfinite(values)])
+                    if described.role == "feature" and kind in ("numeric", "vector"):
                         sampled[series] = values
                 self._series[series] = counter
                 described.series[series] = counter.profile()
@@ -182,13 +224,13 @@ class Builder:
             if kind in ("numeric", "boolean", "categorical"):
                 self._runs[name] = Runs(1)
                 self._longest[name] = 0
+        self._sampled = dict(list(sampled.items())[:MOST_CORRELATED])
         self._correlation = Correlation.of(
-            {
-                name: (self._edges(name), values)
-                for name, values in list(sampled.items())[:MOST_CORRELATED]
-            }
+            {name: (self._edges(name), values) for name, values in self._sampled.items()}
         )
         self._labelled = Labelled.of(self._columns, cells, self.roles)
+        if self._regions:
+            self._asked = cells
 
     def _edges(self, series: str) -> Floats:
         counter = self._series[series]
@@ -234,6 +276,18 @@ class Builder:
         self._correlation.add(numbers)
         if self._labelled is not None:
             self._labelled.add(cells)
+
+
+def _numbers(finite: Floats) -> Numbers:
+    """A counter whose edges and scores are those of a sample's finite values."""
+    edges = edges_of(finite)
+    counts = np.bincount(edges.searchsorted(finite), minlength=len(edges) + 1)
+    scores = np.zeros((2, len(counts)))
+    if len(finite):
+        shares = counts / len(finite)
+        scores[0] = normal_scores(shares)
+        scores[1] = spread_scores(scores[0], shares)
+    return Numbers(edges, scores)
 
 
 def _key(cell: Any) -> float:

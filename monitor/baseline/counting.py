@@ -16,10 +16,12 @@ Floats = NDArray[np.float64]
 
 
 class Numbers:
-    """A numeric series while it is counted."""
+    """A numeric series while it is counted. ``scores`` (2, buckets) are those of location and
+    spread by which the memory of the series is measured."""
 
-    def __init__(self, edges: Floats) -> None:
+    def __init__(self, edges: Floats, scores: Floats) -> None:
         self.edges = edges
+        self._scores = scores
         self.counts: NDArray[np.int64] = np.zeros(len(edges) + 1, np.int64)
         self.count = 0
         self.mean = 0.0
@@ -27,12 +29,11 @@ class Numbers:
         self.low = math.inf
         self.high = -math.inf
         self.whole = True
-        self._last = math.nan
-        self._products = 0.0
+        self._last: Floats = np.zeros((2, 0))
         self._pairs = 0
-        self._centre: float | None = None
-        self._firsts = 0.0
-        self._seconds = 0.0
+        self._products: Floats = np.zeros(2)
+        self._sums: Floats = np.zeros((2, 2))
+        """Of the scores and their squares."""
 
     def add(self, values: Floats) -> None:
         """Count values; what is not finite counts for nothing."""
@@ -52,34 +53,37 @@ class Numbers:
         self.count = total
         self.low, self.high = min(self.low, float(x.min())), max(self.high, float(x.max()))
         self.whole = self.whole and bool((x == np.floor(x)).all())
-        if self._centre is None:
-            self._centre = mean
-        line = np.concatenate([[self._last], x]) - self._centre
-        if math.isnan(self._last):
-            line = line[1:]
-        if len(line) > 1:
-            with np.errstate(over="ignore", invalid="ignore"):
-                self._products += float(line[1:] @ line[:-1])
-                self._firsts += float(line[:-1].sum())
-                self._seconds += float(line[1:].sum())
-            self._pairs += len(line) - 1
-        self._last = float(x[-1])
+        line = np.concatenate([self._last, self._scores[:, places]], axis=1)
+        self._products += np.einsum("kn,kn->k", line[:, 1:], line[:, :-1])
+        self._pairs += line.shape[1] - 1
+        new = line[:, self._last.shape[1] :]
+        self._sums += np.stack([new.sum(axis=1), (new**2).sum(axis=1)])
+        self._last = line[:, -1:]
 
     def profile(self) -> Profile:
         """What was counted so far."""
-        lag1 = None
-        variance = self.squares / self.count if self.count else 0.0
-        if self._pairs > 2 and variance > 0.0 and math.isfinite(variance):
-            means = self._firsts * self._seconds / self._pairs**2
-            found = (self._products / self._pairs - means) / variance
-            lag1 = min(1.0, max(-1.0, found)) if math.isfinite(found) else None
+        lag1, spread = self._lags()
         squares = self.squares if math.isfinite(self.squares) else 0.0
         mean = self.mean if math.isfinite(self.mean) else 0.0
         whole = self.whole and self.count > 0
         return NumericProfile(
             self.edges, self.counts.copy(), self.count, mean, squares, self.low, self.high, lag1,
-            whole,
+            whole, spread,
         )  # fmt: skip
+
+    def _lags(self) -> tuple[float | None, float | None]:
+        """Correlation of each row's score with that of the one before, of location and spread."""
+        if self._pairs < 3:
+            return None, None
+        mean, square = self._sums / self.count
+        variance = square - mean**2
+        found = [
+            min(1.0, max(-1.0, (p / self._pairs - m * m) / v)) if v > 1e-9 else None
+            for p, m, v in zip(
+                self._products.tolist(), mean.tolist(), variance.tolist(), strict=True
+            )
+        ]
+        return found[0], found[1]
 
 
 class Categories:

@@ -68,8 +68,11 @@ class Labelled:
             hits = np.array([float(a == b) for a, b in pairs if a is not None and b is not None])
             self._take({"accuracy": hits})
             return
-        p = np.array([number(c) for c in said], np.float64)
-        y = np.array([_yes(c) if self.task == "binary" else number(c) for c in true], np.float64)
+        if self.task == "binary":
+            p, y = self.pairs(cells)
+        else:
+            p = np.array([number(c) for c in said], np.float64)
+            y = np.array([number(c) for c in true], np.float64)
         here = np.isfinite(p) & np.isfinite(y)
         p, y = p[here], y[here]
         if self.task == "regression":
@@ -92,6 +95,11 @@ class Labelled:
                 "positive_rate": y,
             }
         )
+
+    def pairs(self, cells: Mapping[str, Sequence[Any]]) -> tuple[Floats, Floats]:
+        """Scores and labels, 0 or 1, of rows (n,); NaN for what is none."""
+        p = np.array([number(c) for c in cells[self.prediction]], np.float64)
+        return p, np.array([_yes(c) for c in cells[self.target]], np.float64)
 
     def _take(self, values: Mapping[str, Floats]) -> None:
         for name, found in values.items():

@@ -135,7 +135,9 @@ class Baseline:
     is the share of rows that were there shortly before. The optional parts: ``correlation``
     (``{"series": [...], "matrix": [[...]], "rows": n}``, of normal scores), ``calibration``
     (``{"prediction", "edges", "counts", "positives", "scores"}``, scores summed by bucket) and
-    ``performance`` (``{metric: {"value", "deviation", "rows"}}``)."""
+    ``performance`` (``{metric: {"value", "deviation", "rows"}}``), ``together``
+    (:class:`~monitor.baseline.together.Together`), ``seasons``
+    (:class:`~monitor.drift.seasons.Profile`, with its series)."""
 
     model: str
     model_version: str
@@ -147,6 +149,8 @@ class Baseline:
     correlation: dict[str, Any] | None = None
     calibration: dict[str, Any] | None = None
     performance: dict[str, Any] | None = None
+    together: dict[str, Any] | None = None
+    seasons: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -162,6 +166,8 @@ class Baseline:
             "performance": self.performance,
             "calibration": self.calibration,
             "correlation": self.correlation,
+            "together": self.together,
+            "seasons": self.seasons,
             "columns": {name: column.to_dict() for name, column in self.columns.items()},
         }
 
@@ -196,6 +202,8 @@ class Baseline:
                 data.get("correlation"),
                 data.get("calibration"),
                 data.get("performance"),
+                data.get("together"),
+                data.get("seasons"),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BaselineError(f"{source}: is damaged: {_said(error)}") from error

@@ -1,4 +1,4 @@
-"""The optional parts of a baseline: correlation, calibration and reference performance."""
+"""The optional parts of a baseline: how they are checked, and how those of two are merged."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import math
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
+
+from monitor.baseline.together import Together
+from monitor.drift.seasons import Profile
 
 MOST = 256
 """Series of a correlation, and buckets of a calibration table, that a file may have."""
@@ -36,6 +39,12 @@ def check_parts(data: Mapping[str, Any]) -> None:
             raise ValueError("the edges of the calibration must rise")
         if any(not 0 <= p <= n for p, n in zip(others[1], counts, strict=True)):
             raise ValueError("calibration has more positives than rows")
+    if data.get("together") is not None:
+        Together.from_dict(data["together"])
+    if (seasons := data.get("seasons")) is not None:
+        found = Profile.from_dict(seasons)
+        if found.means.shape[1] != 2 * len(seasons["series"]):
+            raise ValueError("seasons must have location and spread of each of their series")
     for name, one in (data.get("performance") or {}).items():
         if not all(_number(one[key]) for key in ("value", "deviation", "rows")):
             raise ValueError(f"performance {name!r} must hold numbers")

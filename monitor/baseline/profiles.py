@@ -22,8 +22,9 @@ _CAPACITY = 4 * MOST_CATEGORIES
 class NumericProfile:
     """``edges`` rise strictly; bucket i holds edges[i-1] < x <= edges[i], so there is one bucket
     more than edges. ``count``, ``mean``, ``squares`` (the sum of squared deviations), ``minimum``
-    and ``maximum`` are of finite values. ``lag1`` is the correlation of a value with the one before
-    it, in the order of the rows, None where it is not known. ``whole``: only whole numbers."""
+    and ``maximum`` are of finite values. ``lag1`` is the correlation of a value's score (by rank)
+    with that of the one before it, in the order of the rows, ``lag1_spread`` the same of how far
+    out they lie; None where it is not known. ``whole``: only whole numbers."""
 
     edges: Floats
     counts: NDArray[np.int64]
@@ -34,6 +35,7 @@ class NumericProfile:
     maximum: float = -math.inf
     lag1: float | None = None
     whole: bool = False
+    lag1_spread: float | None = None
 
     @property
     def deviation(self) -> float:
@@ -57,10 +59,12 @@ class NumericProfile:
             edges, counts = self.edges, self.counts + other.counts
         else:
             edges, counts = _rebinned(self, other, maximum)
-        lags = [(p.lag1, p.count) for p in (self, other) if p.lag1 is not None]
-        lag1 = sum(v * n for v, n in lags) / sum(n for _, n in lags) if lags else None
+        lag1 = _weighted((self.lag1, self.count), (other.lag1, other.count))
+        spread = _weighted((self.lag1_spread, self.count), (other.lag1_spread, other.count))
         whole = self.whole and other.whole
-        return NumericProfile(edges, counts, count, mean, squares, minimum, maximum, lag1, whole)
+        return NumericProfile(
+            edges, counts, count, mean, squares, minimum, maximum, lag1, whole, spread
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON; what is infinite, in an empty profile, is None."""
@@ -73,6 +77,7 @@ class NumericProfile:
             "minimum": _finite(self.minimum),
             "maximum": _finite(self.maximum),
             "lag1": None if self.lag1 is None else round(self.lag1, 6),
+            "lag1_spread": None if self.lag1_spread is None else round(self.lag1_spread, 6),
             "whole": self.whole,
         }
 
@@ -98,6 +103,7 @@ class NumericProfile:
             -math.inf if high is None else float(high),
             None if data.get("lag1") is None else float(data["lag1"]),
             bool(data.get("whole", False)),
+            None if data.get("lag1_spread") is None else float(data["lag1_spread"]),
         )
 
 
@@ -123,8 +129,7 @@ class CategoryProfile:
         for name, count in other.counts.items():
             counts[name] = counts.get(name, 0) + count
         distinct = max(len(counts), self.distinct, other.distinct)
-        lags = [(p.lag1, p.count) for p in (self, other) if p.lag1 is not None and p.count]
-        lag1 = sum(v * n for v, n in lags) / sum(n for _, n in lags) if lags else None
+        lag1 = _weighted((self.lag1, self.count), (other.lag1, other.count))
         return CategoryProfile(counts, self.other + other.other, distinct, lag1).kept()
 
     def kept(self) -> CategoryProfile:
@@ -247,6 +252,12 @@ def below(profile: NumericProfile, at: Floats) -> Floats:
     last = np.append(places[1:] - 1, len(sums) - 1)
     below: Floats = np.interp(at, points, sums[last], left=0.0, right=float(profile.count))
     return below
+
+
+def _weighted(*lags: tuple[float | None, int]) -> float | None:
+    """Mean of the values that are known, each by its number of rows."""
+    known = [(value, rows) for value, rows in lags if value is not None and rows]
+    return sum(v * n for v, n in known) / sum(n for _, n in known) if known else None
 
 
 def _plain(value: float) -> float | int:

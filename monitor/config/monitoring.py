@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from monitor.config.detectors import Detector
 from monitor.config.fields import Columns
 from monitor.config.section import Section
 from monitor.config.units import Seconds
@@ -32,6 +33,13 @@ class Monitoring(Section):
     """Features by whose values the rows are also looked at apart."""
     max_segments: int = Field(default=20, ge=1, le=200)
     """Segments that are told apart; the rest is one."""
+    kernel: bool = False
+    """Whether all numeric features together are compared by maximum mean discrepancy, which sees
+    any change of how they go together, and costs about two microseconds per row."""
+    detectors: list[Detector] = Field(
+        default=[], max_length=50, examples=[[{"series": "temp", "kind": "kswin"}]]
+    )
+    """Further detectors, of single series; they corroborate, without the run length above."""
     stale: Seconds | None = None
     """Traffic that stays away for that long is a finding; by default that is judged by the usual
     gaps."""

@@ -24,6 +24,7 @@ _EPOCH_WEEKDAY = 3
 """1 January 1970 was a Thursday; Monday is 0."""
 _LEAST_VARIANCE = 1e-9
 _STRONGEST = 0.98
+_MOST_HOURS = 20
 
 
 def hour_of_week(times: Floats) -> NDArray[np.int64]:
@@ -118,6 +119,12 @@ class ProfileBuilder:
         np.add.at(self._both, of, np.where(held, x[same] + x[same + 1], 0.0))
         np.add.at(self._products, of, np.where(held, products, 0.0))
         self._last, self._last_hour = x[-1:].copy(), int(hours[-1])
+
+    def enough(self) -> bool:
+        """Whether most hours of the day have come at least twice, without which a cycle cannot be
+        told from a drift."""
+        visits = self._visits.reshape(7, HOURS).sum(axis=0)
+        return int(np.count_nonzero(visits >= 2.0)) >= _MOST_HOURS
 
     def finish(self) -> Profile:
         """The profile. Series without a value have means of 0 and a scale of 1."""

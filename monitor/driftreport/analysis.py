@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from monitor.baseline.encoder import WIDTH, Batch
 from monitor.baseline.files import Table
 from monitor.baseline.kinds import instant
 from monitor.baseline.model import Baseline
 from monitor.drift.distances import benjamini_hochberg, chi_squared, from_counts, thresholds
 from monitor.errors import BaselineError
 from monitor.quality.rules import WORDS
-from monitor.watch.encoder import WIDTH, Batch
 from monitor.watch.signals import signals_of
 from monitor.watch.watch import ModelWatch, Options
 from monitor.watch.window import GROUPS

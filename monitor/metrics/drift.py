@@ -32,6 +32,12 @@ def drift_families(judge: Judge) -> Iterator[Metric]:
                 scores.append(([model, version, name, "psi"], psi))
             if alarmed[number] or alarmed[series + number]:
                 columns[encoder.names[encoder.column_of[number]]] = 1.0
+        if watch.together is not None:
+            together = watch.together
+            scores.append(([model, version, "", "reconstruction"], together.statistic))
+            if together.kernel is not None:
+                value = float(together.kernel.statistics.max())
+                scores.append(([model, version, "", "discrepancy"], value))
         detected += [([model, version, name], value) for name, value in columns.items()]
         violations += [
             ([model, version, rule.feature, str(rule.rule)], float(count))
@@ -39,6 +45,8 @@ def drift_families(judge: Judge) -> Iterator[Metric]:
         ]
         rows.append(([model, version], float(watch.rows)))
     estimates: list[tuple[list[str], float]] = []
+    of_segments: list[tuple[list[str], float]] = []
+    gaps: list[tuple[list[str], float]] = []
     for (model, version), performance in judge.watches.performance.items():
         who = [model, version]
         estimate = performance.estimate()
@@ -51,6 +59,17 @@ def drift_families(judge: Judge) -> Iterator[Metric]:
             estimates += [([*who, "estimated_accuracy", bound], v) for bound, v in bounds]
         for metric, value in performance.whole.metrics().items():
             estimates.append(([*who, metric, "estimate"], value))
+        for feature in performance.declared.features:
+            for rate in performance.declared.groups[feature].rates("error_rate"):
+                bounds_of = (("estimate", rate.value), ("lower", rate.low), ("upper", rate.high))
+                of_segments += [
+                    ([*who, feature, rate.name, bound], v)
+                    for bound, v in bounds_of
+                    if v is not None
+                ]
+            for gap in performance.declared.gaps(feature):
+                ends = (("estimate", gap.value), ("lower", gap.low), ("upper", gap.high))
+                gaps += [([*who, feature, gap.metric, bound], v) for bound, v in ends]
         if performance.labels:
             interval = performance.interval.interval()
             estimates.append(([*who, "accuracy", "lower"], interval.lower))
@@ -62,8 +81,20 @@ def drift_families(judge: Judge) -> Iterator[Metric]:
         estimates,
     )
     yield gauge(
+        "segment_error_rate",
+        "Share of wrong predictions by the value of a declared feature, with bounds.",
+        (*_OF_MODEL, "feature", "segment", "bound"),
+        of_segments,
+    )
+    yield gauge(
+        "performance_gap",
+        "Largest difference between the segments of a feature in a metric, with bounds.",
+        (*_OF_MODEL, "feature", "metric", "bound"),
+        gaps,
+    )
+    yield gauge(
         "drift_score",
-        "Distance from the baseline: location and spread alarm at 1, psi is for people.",
+        "Distance from the baseline: psi is for people, all others alarm at 1.",
         (*_OF_MODEL, "feature", "method"),
         scores,
     )

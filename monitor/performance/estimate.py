@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.performance.curve import BINS, Curve, isotonic
+from monitor.calibration.curve import BINS, Curve, isotonic
+from monitor.calibration.regions import RegionalCalibration
 from monitor.performance.expected import expected
-from monitor.performance.regions import RegionalCalibration
 
 __all__ = ["BINS", "ConfidenceEstimator", "Estimate", "isotonic"]
 
@@ -107,6 +107,16 @@ class ConfidenceEstimator:
         mean = float(wrong @ counts) / total
         variance = float((wrong - mean) ** 2 @ counts) / total
         return mean + 1.64 * math.sqrt(variance / total), variance
+
+    def expected_residual(self) -> float:
+        """Mean squared difference of an error from its expectation, in the baseline."""
+        rates, counts = self.curve.rates, self.curve.counts
+        return max(float((rates * (1.0 - rates)) @ counts) / float(counts.sum()), 1e-6)
+
+    def reference_error(self) -> float:
+        """Standard error of the baseline's accuracy by the draws of its labels."""
+        share = self.curve.counts / self.curve.rows
+        return math.sqrt(float(share**2 @ self.curve.variances()))
 
     def accuracy(self, scores: Floats, codes: Codes | None = None) -> Estimate:
         """Share of right predictions among ``scores`` (n,). Raises ValueError without any."""

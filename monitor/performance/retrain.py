@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 
 Floats = NDArray[np.float64]
-_FEWEST = 8
+FEWEST = 8
+"""Windows without which there is no trend."""
 _LEVEL = 0.95
 _FURTHEST = 3.0
 """Times the length of the history that a date may lie ahead."""
@@ -74,8 +75,8 @@ def outlook(points: Sequence[Point], floor: float) -> Outlook:
     points = sorted(
         (p for p in points if math.isfinite(p.at) and math.isfinite(p.value)), key=lambda p: p.at
     )
-    if len(points) < _FEWEST:
-        return Outlook(f"not enough evidence: {len(points)} windows, {_FEWEST} are needed")
+    if len(points) < FEWEST:
+        return Outlook(f"not enough evidence: {len(points)} windows, {FEWEST} are needed")
     at = np.array([p.at for p in points])
     value = np.array([p.value for p in points])
     error = np.array([max(p.error, 1e-6) if math.isfinite(p.error) else 1.0 for p in points])

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import beta
 
+from monitor.calibration.codes import OTHER
 from monitor.drift.edetector import SrDetector
-from monitor.performance.codes import OTHER
 from monitor.performance.intervals import share
 
 Floats = NDArray[np.float64]
@@ -93,6 +93,11 @@ class Groups:
         self._places: dict[str, int] = {}
         self._sums: Floats = np.zeros((most + 1, _COLUMNS))
         """Labels, right, wrong, yes said, labels yes, yes said to these."""
+
+    @property
+    def has_yes(self) -> bool:
+        """Whether there has been a yes, said or true: else only right and wrong mean something."""
+        return bool(self._sums[:, 3:5].any())
 
     @property
     def names(self) -> list[str]:

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from monitor.findings.finding import Signal, Size
+import math
+
+from monitor.findings.finding import Contribution, Signal, Size
+from monitor.performance.declared import Apart
+from monitor.performance.segments import Worse
 from monitor.performance.watch import PerformanceWatch
+from monitor.watch.corroborate import corroborations
 
 _EXPECTED, _REALISED, _CALIBRATION = range(3)
+
+
+_GAP_WORDS = {
+    "error_rate": "wrong predictions",
+    "positive_rate": "positive answers",
+    "true_positive_rate": "positives found",
+}
 
 
 def performance_signals(watch: PerformanceWatch, model: str, version: str) -> list[Signal]:
@@ -31,7 +43,57 @@ def performance_signals(watch: PerformanceWatch, model: str, version: str) -> li
                 "Recalibrate on recent labels, or retrain; do not trust estimates without labels.",
             )
         )
+    if not watch.latches.alarmed[_REALISED]:  # what is wrong everywhere is said once
+        found += [
+            _worse(watch, model, version, feature, one) for feature, one in watch.declared.worse()
+        ]
+    found += [_apart(model, version, one) for one in watch.declared.apart()]
+    found += corroborations(watch.realised.corroborators, "performance", model, version)
     return found
+
+
+def _worse(watch: PerformanceWatch, model: str, version: str, feature: str, one: Worse) -> Signal:
+    where = f"{feature} = {one.name}"
+    return Signal(
+        key=f"performance/{model}/{version}/{where}/realised",
+        kind="performance",
+        model=model,
+        version=version,
+        segment=where,
+        severity="warning",
+        title=f"Where {where}, {one.value * 100:.1f} % of predictions are wrong, "
+        f"{one.reference * 100:.1f} % before: labels say so",
+        features=(Contribution(feature, 1.0, "the segment that has become worse"),),
+        size=Size("error rate", "", one.reference, one.value, None, None),
+        rule="Shiryaev-Roberts e-detectors on the share of wrong predictions of each segment",
+        guarantee=_guarantee(watch),
+        advice="Look at this segment's inputs and at who uses it. It is compared with its own "
+        "first labels, so it has become worse, not only been harder from the start.",
+        assumptions=("the first 500 labels of a segment are what is usual for it",),
+    )
+
+
+def _apart(model: str, version: str, one: Apart) -> Signal:
+    gap = one.gap
+    what = _GAP_WORDS.get(gap.metric, gap.metric)
+    return Signal(
+        key=f"performance/{model}/{version}/{one.feature}/gap-{gap.metric}",
+        kind="performance",
+        model=model,
+        version=version,
+        segment=one.feature,
+        severity="warning",
+        title=f"Share of {what} differs by {gap.value * 100:.1f} points between "
+        f"{gap.highest} and {gap.lowest} of {one.feature}",
+        features=(Contribution(one.feature, 1.0, what),),
+        size=Size(f"gap in {gap.metric}", "", None, gap.value, gap.low, gap.high),
+        rule="confidence sequences of each group, at one level for all groups and metrics",
+        guarantee="with a probability of 95 % no gap is ever reported where there is none as "
+        "large as is allowed",
+        advice="A gap can come from the groups themselves, from labels that are measured in "
+        "different ways, or from the model. Compare the groups' inputs and how they get labels.",
+        assumptions=("which predictions get a label does not depend on the outcome",),
+    )
 
 
 def _expected(watch: PerformanceWatch, model: str, version: str) -> Signal:
@@ -75,9 +137,16 @@ def _realised(watch: PerformanceWatch, model: str, version: str) -> Signal:
     now = 1.0 - float(watch.latches.recent[_REALISED])
     known = watch.reference[0] if watch.reference is not None else None
     change = watch.history.estimate(1)
+    if watch.realised.sampled is not None:
+        # Losses that stand for those without a label stray far: the mean since the change is meant.
+        null = watch.realised.null
+        now = min(1.0, max(0.0, 1.0 - null - change.size * math.sqrt(null * (1.0 - null))))
     was = f", was {known * 100:.1f} %" if known is not None else ""
     outlook = watch.outlook()
     advice = "Look at the examples, and at the segments with the largest loss. "
+    if watch.slices is not None and watch.slices.found:
+        worst = watch.slices.found[0]
+        advice += f"Worst where {worst['slice']}: {worst['loss'] * 100:.1f} % are wrong. "
     if outlook is not None:
         advice += f"Retraining: {outlook.words}."
     return Signal(
@@ -90,8 +159,8 @@ def _realised(watch: PerformanceWatch, model: str, version: str) -> Signal:
         title=f"Accuracy has fallen to {now * 100:.1f} %{was}: labels say so",
         since=change.time,
         size=Size("accuracy", "", known, now, None, None),
-        rule="Shiryaev-Roberts e-detector on the share of wrong predictions",
-        guarantee=_guarantee(watch),
+        rule=watch.realised.rule,
+        guarantee=watch.realised.guarantee or _guarantee(watch),
         examples=tuple(reversed(watch.examples)),
         advice=advice,
     )

@@ -60,7 +60,8 @@ class BinaryTally:
         """Scores and labels (n,), labels 0 or 1; what is not finite is left out."""
         here = np.isfinite(scores) & np.isfinite(labels)
         p, y = np.clip(scores[here], 0.0, 1.0), (labels[here] > 0.5).astype(np.float64)
-        place = np.minimum((p * BINS).astype(np.int64), BINS - 1)
+        # A score on an edge belongs above it, also where 100 x 0.29 is 28.999….
+        place = np.minimum((p * BINS + 1e-9).astype(np.int64), BINS - 1)
         for label in (0, 1):
             self._counts[label] += np.bincount(place[y == label], minlength=BINS)
         self._scores += np.bincount(place, weights=p, minlength=BINS)

@@ -4,22 +4,37 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.baseline.kinds import category, number
+from monitor.baseline.kinds import number
 from monitor.baseline.model import Baseline
+from monitor.calibration.regions import RegionalCalibration
 from monitor.config.performance import Performance
 from monitor.drift.calibration import CalibrationDetector, Recalibration
 from monitor.drift.change_point import ChangePoint
-from monitor.drift.edetector import SrDetector, null_rate
+from monitor.drift.edetector import SrDetector
 from monitor.drift.evidence import Evidence
 from monitor.feedback.store import Joined
+from monitor.performance.declared import Declared
 from monitor.performance.estimate import ConfidenceEstimator, Estimate
-from monitor.performance.retrain import Outlook, Point, outlook
-from monitor.performance.tallies import BinaryTally, ClassTally, NumberTally, Tally
+from monitor.performance.joined import batch_of, known, wrong
+from monitor.performance.metrics import (
+    DELAY_QUANTILES,
+    Delays,
+    LabelledBatch,
+    figures,
+    tally_for,
+)
+from monitor.performance.realised import Realised
+from monitor.performance.retrain import FEWEST, Outlook, Point, outlook
+from monitor.performance.sampled import Settled
+from monitor.performance.tallies import BinaryTally, Tally
+from monitor.performance.unlabelled import Unlabelled
+from monitor.performance.worst import WorstSlices
 from monitor.watch.latches import Latches
 from shadow.sequential import BernoulliInterval
 
@@ -31,7 +46,8 @@ _RECOVERED = 0.5
 
 
 class PerformanceWatch:
-    """``run_length`` in predictions, or labels, of all that is tested here together.
+    """``run_length`` in predictions, or labels, of all that is tested here together; ``segments``
+    are features whose values are looked at one by one.
 
     Three things are tested: the share of wrong predictions that is to be expected from the scores
     (without labels), the share that was wrong (with labels), and whether scores still mean what
@@ -39,13 +55,19 @@ class PerformanceWatch:
     labelled baseline only the figures are shown.
     """
 
-    def __init__(self, settings: Performance, baseline: Baseline, run_length: float) -> None:
+    def __init__(
+        self,
+        settings: Performance,
+        baseline: Baseline,
+        run_length: float,
+        segments: Sequence[str] = (),
+    ) -> None:
         self.settings = settings
         self.run_length = run_length
         self.estimator = _estimator(settings, baseline)
         self.reference = _reference(baseline)
         """Accuracy in the baseline and the rows it rests on."""
-        each = 3.0 * run_length
+        each = (4.0 if segments else 3.0) * run_length
         loss = settings.smallest_loss
         self.expected: SrDetector | None = None
         self.expected_null = 0.0
@@ -54,12 +76,8 @@ class PerformanceWatch:
             self.expected_null = min(error + loss, 1.0 - 1e-6)
             spread = np.array([max(variance, 1e-4)])
             self.expected = SrDetector(np.array([self.expected_null]), each, spread)
-        self.realised: SrDetector | None = None
-        self.realised_null = 0.0
-        if self.reference is not None:
-            accuracy, rows = self.reference
-            self.realised_null = null_rate((1.0 - accuracy) * rows, rows, loss)
-            self.realised = SrDetector(np.array([self.realised_null]), each)
+        self.realised = Realised(settings, self.reference, self.estimator, each)
+        self.slices = WorstSlices() if settings.slices else None
         self.calibration: CalibrationDetector | None = None
         if self.estimator is not None and baseline.calibration is not None:
             try:
@@ -68,6 +86,11 @@ class PerformanceWatch:
                 )
             except ValueError:
                 self.calibration = None  # one class only: the scores cannot be checked
+        self.declared = Declared(segments, each, loss, settings.largest_gap)
+        self.delays = Delays()
+        self.unlabelled: Unlabelled | None = None
+        if self.estimator is not None:
+            self.unlabelled = Unlabelled(self.estimator, settings.window)
         self.latches = Latches(3)
         """Expected errors, realised errors, calibration."""
         self.history = ChangePoint(2)
@@ -79,61 +102,63 @@ class PerformanceWatch:
         """The last full window."""
         self.interval = BernoulliInterval(planned=float(settings.window))
         self.windows: list[Point] = []
-        self._recent: list[float] = []
-        self._scores: list[tuple[float, float]] = []
-        self._labelled: list[tuple[Any, Any, float, str]] = []
+        """Accuracy by labels, window by window."""
+        self._labelled: list[Joined] = []
         self._began = 0.0
         self.examples: list[str] = []
 
+    @property
+    def uses_features(self) -> bool:
+        """Whether predictions should come with their features."""
+        return self.estimator is not None and self.estimator.regions is not None
+
     def _tally(self) -> Tally:
-        if self.settings.threshold is not None:
-            return BinaryTally(self.settings.threshold)
-        return NumberTally(self.settings.tolerance) if self.settings.tolerance else ClassTally()
+        return tally_for(self.settings.threshold, self.settings.tolerance)
 
     # Without labels -----------------------------------------------------------------------------
 
-    def take(self, cells: Sequence[Any], times: Sequence[float]) -> None:
-        """Predictions as they were given, with their unix times."""
+    def take(
+        self,
+        cells: Sequence[Any],
+        times: Sequence[float],
+        features: Mapping[str, Sequence[Any]] | None = None,
+        request_id: str = "",
+    ) -> None:
+        """Predictions of a request as they were given, with their unix times, and where they are
+        known the features of the rows, by name."""
         self.predictions += len(cells)
-        if self.estimator is None:
-            return
-        for cell, at in zip(cells, times, strict=True):
-            score = number(cell)
-            if math.isfinite(score):
-                self._scores.append((score, at))
-        if len(self._scores) >= _BATCH:
+        if self.realised.sampled is not None:
+            self.realised.sampled.take(request_id, [number(cell) for cell in cells], times[0])
+        if self.unlabelled is not None and self.unlabelled.take(cells, times, features):
             self._expect()
 
     def _expect(self) -> None:
         """Hand the waiting scores to the detector of expected errors."""
-        if self.estimator is None or self.expected is None or not self._scores:
+        drawn = self.unlabelled.draw() if self.unlabelled is not None else None
+        if drawn is None or self.expected is None:
             return
-        scores = np.array([s for s, _ in self._scores])
-        times = np.array([t for _, t in self._scores])
-        self._scores.clear()
-        self._recent = (self._recent + scores.tolist())[-self.settings.window :]
-        wrong = self.estimator.wrong(scores)[:, None]
-        evidence = self.expected.update(wrong)
-        three = np.full((len(scores), 3), np.nan)
-        three[:, 0] = wrong[:, 0]
-        self.latches.update(_only(evidence, 0), three, self.predictions - len(scores))
+        evidence = self.expected.update(drawn.wrong[:, None])
+        rows = len(drawn.wrong)
+        three = np.full((rows, 3), np.nan)
+        three[:, 0] = drawn.wrong
+        self.latches.update(_only(evidence, 0), three, self.predictions - rows)
         spread = math.sqrt(self.expected_null * (1.0 - self.expected_null))
-        both = np.full((len(scores), 2), np.nan)
-        both[:, 0] = (wrong[:, 0] - self.expected_null) / spread
-        self.history.update(both, times)
+        both = np.full((rows, 2), np.nan)
+        both[:, 0] = (drawn.wrong - self.expected_null) / spread
+        self.history.update(both, drawn.times)
+
+    def estimates(self) -> dict[str, Estimate]:
+        """Every metric of the last predictions, without their labels, by name; empty before there
+        are any."""
+        if self.unlabelled is None:
+            return {}
+        bent = self.latches.alarmed[2] and self.calibration is not None
+        doubt = f"labels say that the scores have changed their meaning: {self._bend()}"
+        return self.unlabelled.estimates(doubt if bent else None)
 
     def estimate(self) -> Estimate | None:
         """Accuracy of the last predictions, without their labels; None before there are any."""
-        if self.estimator is None or len(self._recent) < 50:
-            return None
-        found = self.estimator.accuracy(np.array(self._recent))
-        if self.latches.alarmed[2] and self.calibration is not None:
-            doubt = f"labels say that the scores have changed their meaning: {self._bend()}"
-            return Estimate(
-                found.metric, found.value, found.low, found.high, found.rows,
-                (*found.doubts, doubt),
-            )  # fmt: skip
-        return found
+        return self.estimates().get("accuracy")
 
     def _bend(self) -> str:
         return self.calibration.words() if self.calibration is not None else ""
@@ -142,10 +167,9 @@ class PerformanceWatch:
 
     def take_label(self, joined: Joined) -> None:
         """A label has come for a prediction of the champion."""
-        cell = joined.outputs.get(self.settings.prediction)
-        if cell is None or joined.label is None:
+        if joined.outputs.get(self.settings.prediction) is None or joined.label is None:
             return
-        self._labelled.append((cell, joined.label, joined.started, joined.request_id))
+        self._labelled.append(joined)
         if len(self._labelled) >= _BATCH:
             self._compare()
 
@@ -154,54 +178,60 @@ class PerformanceWatch:
         waiting, self._labelled = self._labelled, []
         if not waiting:
             return
-        times = np.array([at for _, _, at, _ in waiting])
-        wrong = self._count(waiting)
-        here = np.isfinite(wrong)
+        batch = batch_of(waiting, self.settings.prediction, self.whole)
+        missed = wrong(batch, self.whole)
+        here = np.isfinite(missed)
         if not here.any():
             return
-        self.labels += int(here.sum())
-        self.interval.update(1.0 - wrong[here])
-        failed = [one[3] for one, bad in zip(waiting, wrong, strict=True) if bad == 1.0]
+        self.realised.label(waiting, missed)
+        rows = [pair.outputs for pair, known_ in zip(waiting, here, strict=True) if known_]
+        self.take_batch(known(batch, here), rows)
+
+    def take_batch(self, batch: LabelledBatch, rows: Sequence[Mapping[str, object]] = ()) -> None:
+        """Labelled predictions, all of which can be judged; ``rows`` hold what was kept with them,
+        for the declared segments."""
+        missed = wrong(batch, self.whole)
+        times = batch.started
+        batch.put_into(self.whole)
+        batch.put_into(self.window)
+        self.delays.add(batch.delays)
+        self.labels += len(batch)
+        self.interval.update(1.0 - missed)
+        failed = [one for one, bad in zip(batch.ids, missed, strict=False) if bad == 1.0]
         self.examples = (self.examples + failed)[-5:]
-        three = np.full((len(wrong), 3), np.nan)
-        three[:, 1] = wrong
-        if self.realised is not None:
-            evidence = self.realised.update(wrong[:, None])
-            self.latches.update(_only(evidence, 1), three, self.labels)
-            null = self.realised_null
-            both = np.full((len(wrong), 2), np.nan)
-            both[:, 1] = (wrong - null) / math.sqrt(null * (1.0 - null))
-            self.history.update(both, times)
-        if self.calibration is not None:
-            scores = np.array([number(cell) for cell, _, _, _ in waiting])
-            labels = np.array([_yes(label) for _, label, _, _ in waiting])
-            if self.calibration.update(scores, labels) >= 0:
-                self.latches.alarmed[2] = True
+        self._realise(self.realised.update(missed, times))
+        if self.slices is not None and rows:
+            self.slices.add(rows, missed)
+        yes_said, yes_true = np.full((2, len(missed)), np.nan)
+        if isinstance(batch.said, np.ndarray) and isinstance(batch.labels, np.ndarray):
+            if isinstance(self.whole, BinaryTally):
+                yes_said = (batch.said > self.whole.threshold).astype(np.float64)
+                yes_true = (batch.labels > 0.5).astype(np.float64)
+            self._check(batch.said, batch.labels, missed)
+        if self.declared.features and rows:
+            self.declared.add(rows, missed, yes_said, yes_true)
         if not self._began:
             self._began = float(times[0])
         if self.window.count >= self.settings.window:
             self._close_window(float(times[-1]))
 
-    def _count(self, waiting: Sequence[tuple[Any, Any, float, str]]) -> Floats:
-        """Which predictions were wrong: 1 or 0, NaN where that cannot be said."""
-        for tally in (self.whole, self.window):
-            if isinstance(tally, ClassTally):
-                pairs = [(category(cell), category(label)) for cell, label, _, _ in waiting]
-                known = [(a, b) for a, b in pairs if a is not None and b is not None]
-                tally.add([a for a, _ in known], [b for _, b in known])
-                wrong = [math.nan if None in pair else float(pair[0] != pair[1]) for pair in pairs]
-                found = np.array(wrong)
-            else:
-                values = np.array([number(cell) for cell, _, _, _ in waiting])
-                if isinstance(tally, BinaryTally):
-                    labels = np.array([_yes(label) for _, label, _, _ in waiting])
-                    found = ((values > tally.threshold) != (labels > 0.5)).astype(np.float64)
-                else:
-                    labels = np.array([number(label) for _, label, _, _ in waiting])
-                    found = (np.abs(values - labels) > (tally.tolerance or 0.0)).astype(np.float64)
-                found[~(np.isfinite(values) & np.isfinite(labels))] = np.nan
-                tally.add(values, labels)
-        return found
+    def _realise(self, found: Settled | None) -> None:
+        """What the alarm makes of realised losses, and when it will have begun."""
+        if found is None:
+            return
+        three = np.full((len(found.losses), 3), np.nan)
+        three[:, 1] = found.losses
+        self.latches.update(_only(found.evidence, 1), three, self.labels)
+        both = np.full((len(found.losses), 2), np.nan)
+        both[:, 1] = self.realised.standard(found.losses)
+        self.history.update(both, found.times)
+
+    def _check(self, scores: Floats, labels: Floats, missed: Floats) -> None:
+        """What labels say of the scores' meaning."""
+        if self.calibration is not None and self.calibration.update(scores, labels) >= 0:
+            self.latches.alarmed[2] = True
+        if self.unlabelled is not None:
+            self.unlabelled.labelled(scores, 1.0 - missed)
 
     def _close_window(self, now: float) -> None:
         metrics = self.window.metrics()
@@ -215,10 +245,16 @@ class PerformanceWatch:
         self._began = 0.0
 
     def outlook(self) -> Outlook | None:
-        """When it should be retrained; None where no floor is set."""
+        """When it should be retrained; None where no floor is set. By the labels, where these make
+        enough windows, else by the estimates."""
         if self.settings.floor is None:
             return None
-        return outlook(self.windows, self.settings.floor)
+        points = self.unlabelled.points if self.unlabelled is not None else []
+        if len(self.windows) >= FEWEST or len(points) < FEWEST:
+            return outlook(self.windows, self.settings.floor)
+        found = outlook(points, self.settings.floor)
+        said = "it is estimated from the scores, since there are few labels"
+        return replace(found, assumptions=(said, *found.assumptions))
 
     # Both ---------------------------------------------------------------------------------------
 
@@ -226,14 +262,15 @@ class PerformanceWatch:
         """Evaluate what waits, and let go of what has recovered."""
         self._expect()
         self._compare()
-        nulls = np.array([self.expected_null, self.realised_null, 1.0])
+        self._realise(self.realised.settle())
+        nulls = np.array([self.expected_null, self.realised.null, 1.0])
         alarmed = self.latches.alarmed[2]
         again = self.latches.recovered(nulls - _RECOVERED * self.settings.smallest_loss, 0.0)
         self.latches.alarmed[2] = alarmed  # it has no values of its own, and stays
         if again[0] and self.expected is not None:
             self.expected.reset(np.array([True]))
-        if again[1] and self.realised is not None:
-            self.realised.reset(np.array([True]))
+        if again[1]:
+            self.realised.reset()
             if self.calibration is not None:
                 self.calibration.reset()
                 self.latches.alarmed[2] = False
@@ -242,20 +279,30 @@ class PerformanceWatch:
 
     def summary(self) -> dict[str, Any]:
         """Figures for machines and for the page."""
-        estimate = self.estimate()
+        estimates = self.estimates()
+        estimate = estimates.get("accuracy")
+        followed = self.unlabelled.followed() if self.unlabelled is not None else None
         ahead = self.outlook()
         bounds = self.interval.interval() if self.labels else None
         window = self.last or self.window
         return {
             "predictions": self.predictions,
             "labels": self.labels,
-            "coverage": self.labels / self.predictions if self.predictions else None,
+            "coverage": min(1.0, self.labels / self.predictions) if self.predictions else None,
+            "delay": {f"p{100 * q:g}": self.delays.quantile(q) for q in DELAY_QUANTILES},
             "reference_accuracy": self.reference[0] if self.reference is not None else None,
             "estimate": estimate.to_dict() if estimate is not None else None,
+            "estimates": {name: one.to_dict() for name, one in estimates.items()},
+            "followed": followed.to_dict() if followed is not None else None,
             "realised": self.whole.metrics(),
+            "intervals": {m: f.to_dict() for m, f in figures(self.whole).items()},
+            "window_intervals": {m: f.to_dict() for m, f in figures(window).items()},
+            "segments": self.declared.summary(),
             "window": {"labels": window.count, **window.metrics()},
             "accuracy_interval": [bounds.lower, bounds.upper] if bounds is not None else None,
             "calibration_statistic": self.calibration.statistic if self.calibration else None,
+            **self.realised.summary(),
+            "worst_slices": self.slices.found if self.slices is not None else [],
             "retrain": ahead.to_dict() if ahead is not None else None,
             "windows": [{"at": p.at, "accuracy": p.value} for p in self.windows[-60:]],
         }
@@ -267,8 +314,9 @@ class PerformanceWatch:
             "predictions": self.predictions,
             "labels": self.labels,
             "expected": self.expected.to_dict() if self.expected is not None else None,
-            "realised": self.realised.to_dict() if self.realised is not None else None,
+            "realised": self.realised.to_dict(),
             "calibration": self.calibration.to_dict() if self.calibration is not None else None,
+            "slices": self.slices.to_dict() if self.slices is not None else None,
             "latches": self.latches.to_dict(),
             "history": self.history.to_dict(),
             "whole": self.whole.to_dict(),
@@ -276,8 +324,10 @@ class PerformanceWatch:
             "last": self.last.to_dict() if self.last is not None else None,
             "interval": self.interval.to_dict(),
             "windows": [[p.at, p.value, p.error] for p in self.windows],
-            "recent": [round(s, 6) for s in self._recent],
+            "unlabelled": self.unlabelled.to_dict() if self.unlabelled is not None else None,
             "began": self._began,
+            "delays": self.delays.to_dict(),
+            "segments": self.declared.to_dict(),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -285,13 +335,15 @@ class PerformanceWatch:
 
         Raises KeyError, TypeError or ValueError for another shape.
         """
-        for name in ("expected", "realised"):
-            if (getattr(self, name) is None) != (state[name] is None):
-                raise ValueError(f"{name} is there in one and not in the other")
-            if state[name] is not None:
-                getattr(self, name).restore(state[name])
+        if (self.expected is None) != (state["expected"] is None):
+            raise ValueError("scores are judged in one and not in the other")
+        if self.expected is not None:
+            self.expected.restore(state["expected"])
+        self.realised.restore(state["realised"])
         if self.calibration is not None and state["calibration"] is not None:
             self.calibration.restore(state["calibration"])
+        if self.slices is not None:
+            self.slices.restore(state["slices"])
         self.latches.restore(state["latches"])
         self.history.restore(state["history"])
         self.whole.restore(state["whole"])
@@ -301,8 +353,11 @@ class PerformanceWatch:
             self.last.restore(state["last"])
         self.interval = BernoulliInterval.from_dict(state["interval"])
         self.windows = [Point(*map(float, point)) for point in state["windows"]]
-        self._recent = [float(s) for s in state["recent"]]
+        if self.unlabelled is not None:
+            self.unlabelled.restore(state["unlabelled"])
         self._began = float(state["began"])
+        self.delays.restore(state["delays"])
+        self.declared.restore(state["segments"])
         self.predictions = int(state["predictions"])
         self.labels = int(state["labels"])
 
@@ -323,15 +378,14 @@ def _estimator(settings: Performance, baseline: Baseline) -> ConfidenceEstimator
     table = baseline.calibration
     if table is None or settings.threshold is None or table["prediction"] != settings.prediction:
         return None
-    return ConfidenceEstimator(table, settings.threshold)
+    regions = table.get("regions")
+    return ConfidenceEstimator(
+        table,
+        settings.threshold,
+        RegionalCalibration.from_dict(regions) if regions is not None else None,
+    )
 
 
 def _reference(baseline: Baseline) -> tuple[float, float] | None:
     found = (baseline.performance or {}).get("accuracy")
     return (float(found["value"]), float(found["rows"])) if found else None
-
-
-def _yes(label: Any) -> float:
-    if isinstance(label, str):
-        return {"1": 1.0, "true": 1.0, "0": 0.0, "false": 0.0}.get(label.lower(), math.nan)
-    return number(label)

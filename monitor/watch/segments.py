@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from monitor.baseline.encoder import Encoder
 from monitor.drift.cusum import CusumUnion
 from monitor.drift.packed import pack, unpack
-from monitor.watch.encoder import Encoder
 
 if TYPE_CHECKING:
     from monitor.watch.watch import Options
@@ -25,9 +25,16 @@ REFERENCE = 1000
 
 
 class Segments:
-    """``run_length`` is that of all segments and series together, in rows of the model."""
+    """``run_length`` is that of all segments and series together, in rows of the model;
+    ``inflated`` (2 S,) is the variance of long sums of each location and spread."""
 
-    def __init__(self, encoder: Encoder, options: Options, run_length: float) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        options: Options,
+        run_length: float,
+        inflated: NDArray[np.float64],
+    ) -> None:
         self.names: list[tuple[str, str]] = []
         """(feature, value) of each segment."""
         self._series: list[int] = []
@@ -55,7 +62,8 @@ class Segments:
                 count * width,
                 run_length * count * width,
                 baseline_rows=np.full(count * width, float(REFERENCE)),
-                slacks=tuple(options.smallest_shift * f for f in (0.5, 1.0, 2.0)),
+                slacks=options.slacks,
+                inflation=np.tile(inflated, count),
             )
             if count
             else None

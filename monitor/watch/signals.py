@@ -10,6 +10,7 @@ import numpy as np
 
 from monitor.findings.finding import Contribution, Signal, Size
 from monitor.quality.rules import ADVICE, WORDS, Rule
+from monitor.watch.corroborate import corroborations
 from monitor.watch.latches import SPAN
 from monitor.watch.watch import ModelWatch
 
@@ -33,6 +34,7 @@ class _Found:
     detail: str
     since: float | None
     size: Size | None = None
+    examples: tuple[str, ...] = ()
 
 
 Hides = Callable[[str], bool]
@@ -54,7 +56,9 @@ def signals_of(
         _quality(watch, model, version),
         _drift(watch, model, version, hides),
     ]
+    found += _together(watch, model, version)
     found += _segments(watch, model, version, hides)
+    found += corroborations([d for _, d in watch.corroborators], "drift", model, version)
     return [signal for signal in found if signal is not None]
 
 
@@ -98,7 +102,9 @@ def _drift(watch: ModelWatch, model: str, version: str, hides: Hides) -> Signal 
             estimate.low,
             estimate.high,
         )
-        item = _Found(encoder.names[column], estimate.weight, moved, estimate.time, size)
+        name = encoder.names[column]
+        furthest = tuple(reversed(watch.furthest.get(int(place), ())))
+        item = _Found(name, estimate.weight, moved, estimate.time, size, furthest)
         if column not in columns or columns[column].weight < item.weight:
             columns[column] = item
     if not columns:
@@ -121,7 +127,7 @@ def _drift(watch: ModelWatch, model: str, version: str, hides: Hides) -> Signal 
         size=ranked[0].size,
         rule="two-sided CUSUMs of normal scores, of location and spread",
         guarantee=_guarantee(watch),
-        examples=(),
+        examples=ranked[0].examples,
         advice=_DRIFT_ADVICE if features else _PREDICTION_ADVICE,
         assumptions=watch.assumptions,
     )
@@ -192,6 +198,44 @@ def _quality(watch: ModelWatch, model: str, version: str) -> Signal | None:
         advice=ADVICE[leading],
         assumptions=(),
     )
+
+
+def _together(watch: ModelWatch, model: str, version: str) -> list[Signal]:
+    """Only where single features look well: their change is one of the whole as well."""
+    if watch.together is None or watch.shifts.alarmed.any():
+        return []
+    rules = {
+        "reconstruction": "CUSUMs of the error of a reconstruction by principal components",
+        "discrepancy": "maximum mean discrepancy of blocks of rows, by random Fourier features",
+    }
+    found = []
+    for one in watch.together.apart():
+        weights = sorted(one.weights.items(), key=lambda item: -item[1])[:_MOST]
+        named = ", ".join(name for name, weight in weights[:3] if weight > 0.1)
+        found.append(
+            Signal(
+                key=f"drift/{model}/{version}//{one.rule}",
+                kind="drift",
+                model=model,
+                version=version,
+                segment="",
+                severity="warning",
+                title="Inputs go together in another way than before"
+                + (f": {named}" if named else "")
+                + "; each feature by itself looks as usual",
+                features=tuple(
+                    Contribution(name, weight, "does not go with the others as it did")
+                    for name, weight in weights
+                    if weight > 0.0
+                ),
+                rule=rules[one.rule],
+                guarantee=_guarantee(watch),
+                advice="Look for a join by another key, columns that are swapped, or a source that "
+                "fills features independently of each other.",
+                assumptions=watch.assumptions,
+            )
+        )
+    return found
 
 
 def _segments(watch: ModelWatch, model: str, version: str, hides: Hides) -> list[Signal]:

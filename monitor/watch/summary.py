@@ -51,11 +51,27 @@ def summary_of(watch: ModelWatch) -> dict[str, Any]:
             for number, rule in enumerate(watch.rules)
             if rates[number] > 1e-6 or watch.broken.alarmed[number]
         ],
+        "together": _together(watch),
+        "detectors": [detector.summary() for _, detector in watch.corroborators],
+        "errors": list(watch.errors),
         "stuck": [encoder.names[int(number)] for number in np.flatnonzero(watch.stuck())],
         "segments": [
             {"feature": feature, "value": value, "rows": int(watch.segments.rows[number])}
             for number, (feature, value) in enumerate(watch.segments.names)
         ],
+    }
+
+
+def _together(watch: ModelWatch) -> dict[str, Any] | None:
+    together = watch.together
+    if together is None:
+        return None
+    kernel = together.kernel
+    return {
+        "series": list(together.known.series),
+        "reconstruction": round(together.statistic, 4),
+        "discrepancy": round(float(kernel.statistics.max()), 4) if kernel is not None else None,
+        "alarmed": [one.rule for one in together.apart()],
     }
 
 

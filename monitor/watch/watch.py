@@ -13,16 +13,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from monitor.baseline.encoder import Batch, Encoded, Encoder
 from monitor.baseline.model import Baseline
-from monitor.baseline.scores import tail_factor
+from monitor.baseline.together import Together
+from monitor.config.detectors import Detector
 from monitor.drift.change_point import ChangePoint, Estimate
 from monitor.drift.cusum import CusumUnion
-from monitor.drift.edetector import SrDetector, null_rate
-from monitor.quality.repeats import Repeats, Runs, longest_by_chance
-from monitor.quality.rules import BY_FEATURE, BY_ROW, RateRule, Rule
-from monitor.watch.encoder import MISSING, Batch, Encoded, Encoder
+from monitor.drift.edetector import SrDetector
+from monitor.drift.seasons import Profile
+from monitor.errors import MissingExtraError
+from monitor.quality.repeats import Repeats, Runs
+from monitor.quality.rules import Rule
+from monitor.watch import limits
+from monitor.watch.corroborate import Corroborator
 from monitor.watch.latches import Latches
 from monitor.watch.segments import Segments
+from monitor.watch.together import ManyAtOnce
 from monitor.watch.window import Window
 
 FULL = 256
@@ -32,7 +38,7 @@ _LONGEST_GAP = 86400.0
 _GAPS = 5.0
 _AT_LEAST = 300.0
 _KNOWN = 1000
-_SHARES = {"drift": 0.4, "quality": 0.3, "repeats": 0.1, "segments": 0.2}
+_SHARES = {"drift": 0.4, "quality": 0.3, "repeats": 0.1, "together": 0.05, "segments": 0.15}
 """Of the false alarms that a model may have."""
 
 
@@ -48,6 +54,13 @@ class Options:
     segments: tuple[str, ...] = ()
     max_segments: int = 20
     stale: float | None = None
+    kernel: bool = False
+    detectors: tuple[Detector, ...] = ()
+
+    @property
+    def slacks(self) -> tuple[float, ...]:
+        """Of the CUSUMs: half, all and twice of the smallest shift."""
+        return tuple(self.smallest_shift * factor for factor in (0.5, 1.0, 2.0))
 
 
 class ModelWatch:
@@ -59,23 +72,28 @@ class ModelWatch:
         encoder = self.encoder = Encoder(baseline)
         series, columns = len(encoder.series), len(encoder.columns)
         drift = options.run_length / _SHARES["drift"] * max(1, 2 * series)
-        slacks = tuple(options.smallest_shift * f for f in (0.5, 1.0, 2.0))
-        rows = np.array([_count(encoder, s) for s in range(series)] * 2, np.float64)
-        factors = np.array(
-            [
-                [
-                    max(tail_factor(table[s], shares, k), tail_factor(-table[s], shares, k))
-                    for k in slacks
-                ]
-                for table in (encoder.location[:, :MISSING], encoder.spread[:, :MISSING])
-                for s in range(series)
-                for shares in (_shares(encoder.counts[s]),)
-            ]
-        ).reshape(2 * series, len(slacks))
+        slacks = options.slacks
+        self.cycle: Profile | None = None
+        """Of the series' hours, where the baseline has them."""
+        self._cyclic: list[int] = []
+        if baseline.seasons is not None:
+            self._follow(baseline.seasons)
+        inflated = limits.inflations(encoder, self.cycle, self._cyclic)
         self.cusum = CusumUnion(
-            2 * series, drift, baseline_rows=rows, slacks=slacks, factors=factors
+            2 * series,
+            drift,
+            limits.baseline_rows(encoder),
+            slacks,
+            limits.tail_factors(encoder, slacks),
+            inflated,
         )
-        self.rules = _rate_rules(baseline, encoder, options.smallest_rate)
+        self.together = self._many_at_once(inflated)
+        self.corroborators: list[tuple[int, Corroborator]] = []
+        self.errors: list[str] = []
+        """Why a declared detector does not run."""
+        for declared in options.detectors:
+            self._corroborate(declared)
+        self.rules = limits.rate_rules(baseline, encoder, options.smallest_rate)
         nulls = np.array([rule.null for rule in self.rules])
         quality = options.run_length / _SHARES["quality"] * max(1, len(self.rules))
         self.rates = SrDetector(nulls, np.full(len(nulls), quality))
@@ -86,17 +104,19 @@ class ModelWatch:
         """Since when (unix time) each rule is broken more often than usual; NaN: it is not."""
         self.shifts = Latches(2 * series)
         self.broken = Latches(len(self.rules))
-        self.assumptions = _assumptions(encoder)
+        self.assumptions = limits.assumptions_of(encoder, self.cycle)
         self.runs = Runs(columns)
         repeats = options.run_length / _SHARES["repeats"] * max(1, columns)
         self.longest = np.array(
-            [_longest(encoder, number, repeats) for number in range(columns)], np.int64
+            [limits.longest_run(encoder, number, repeats) for number in range(columns)], np.int64
         )
         self.violations: NDArray[np.int64] = np.zeros(len(self.rules), np.int64)
         """How many rows have broken each rule."""
         self.repeats = Repeats()
         self.window = Window(encoder, options.window)
-        self.segments = Segments(encoder, options, options.run_length / _SHARES["segments"])
+        self.segments = Segments(
+            encoder, options, options.run_length / _SHARES["segments"], inflated
+        )
         self.rows = 0
         self.newest = 0.0
         """Time of the newest row."""
@@ -105,6 +125,8 @@ class ModelWatch:
         self.added: dict[str, int] = {}
         """Columns that the baseline does not know, and how many rows had them."""
         self.examples: dict[Rule, dict[str, list[str]]] = {}
+        self.furthest: dict[int, list[str]] = {}
+        """Of a location or spread that has drifted: rows that are far out the way it went."""
         self._places = {(rule.rule, rule.feature): n for n, rule in enumerate(self.rules)}
         self._of_answers = [
             n
@@ -113,6 +135,41 @@ class ModelWatch:
         ]
         self._pending: dict[tuple[str, ...], Batch] = {}
         self._undecodable: list[float] = []
+
+    def _follow(self, seasons: Mapping[str, Any]) -> None:
+        """Subtract what the hour explains, of the series that are there."""
+        places = {name: place for place, name in enumerate(self.encoder.series)}
+        names: list[str] = seasons["series"]
+        known = [number for number, name in enumerate(names) if name in places]
+        if not known:
+            return
+        whole = Profile.from_dict(seasons)
+        kept = [*known, *(number + len(names) for number in known)]
+        self.cycle = Profile(whole.means[:, kept], whole.scale[kept], whole.inflation[kept])
+        located = [places[names[number]] for number in known]
+        self._cyclic = [*located, *(place + len(places) for place in located)]
+
+    def _many_at_once(self, inflated: NDArray[np.float64]) -> ManyAtOnce | None:
+        if self.baseline.together is None:
+            return None
+        known = Together.from_dict(self.baseline.together)
+        if not set(known.series) <= set(self.encoder.series):
+            return None
+        places = [self.encoder.series.index(name) for name in known.series]
+        length = self.options.run_length / _SHARES["together"]
+        wide = float(inflated[places].max(initial=1.0))
+        return ManyAtOnce(known, places, length, self.options.slacks, self.options.kernel, wide)
+
+    def _corroborate(self, declared: Detector) -> None:
+        if declared.series not in self.encoder.series:
+            self.errors.append(f"{declared.kind}: the baseline has no series {declared.series!r}")
+            return
+        place = self.encoder.series.index(declared.series)
+        rows = float(limits.baseline_rows(self.encoder)[place])
+        try:
+            self.corroborators.append((place, Corroborator(declared, declared.series, rows)))
+        except (ValueError, MissingExtraError) as error:
+            self.errors.append(str(error))
 
     # Rows ---------------------------------------------------------------------------------------
 
@@ -173,6 +230,13 @@ class ModelWatch:
         if self.newest:
             self.longest_gap = min(max(self.longest_gap, latest - self.newest), _LONGEST_GAP)
         self.newest = max(self.newest, latest)
+        if self.together is not None:
+            self.together.update(scores)
+        if self.cycle is not None:
+            scores = scores.copy()
+            scores[:, self._cyclic] = self.cycle.subtract(scores[:, self._cyclic], times)
+        for place, detector in self.corroborators:
+            detector.update(scores[:, place], times)
         shifted = self.cusum.update(scores)
         broken = self._broken(found, batch)
         failing = self.rates.update(broken)
@@ -182,6 +246,8 @@ class ModelWatch:
         self.broken.update(failing, broken, self.rows)
         self._rise(broken, times)
         self._keep_examples(found, batch)
+        if self.shifts.alarmed.any():
+            self._keep_furthest(scores, batch)
         self.window.add(encoder.counted(found.codes), found.rows)
         self.segments.update(found.codes, scores)
         self.runs.update(found.raw)
@@ -230,6 +296,16 @@ class ModelWatch:
                     ids.append(newest)
                     del ids[:-5]
 
+    def _keep_furthest(self, scores: NDArray[np.float64], batch: Batch) -> None:
+        for place in np.flatnonzero(self.shifts.alarmed).tolist():
+            column = scores[:, place] * (1.0 if self.shifts.direction[place] >= 0 else -1.0)
+            if np.isfinite(column).any():
+                ids = self.furthest.setdefault(place, [])
+                newest = batch.ids[int(np.nanargmax(column))].decode("latin-1")
+                if newest not in ids:
+                    ids.append(newest)
+                    del ids[:-5]
+
     def _rise(self, broken: NDArray[np.float64], times: NDArray[np.float64]) -> None:
         """Remember when the rates that are above usual began to be."""
         above = self.broken.recent > self.rates.null
@@ -244,7 +320,11 @@ class ModelWatch:
         if recovered.any():
             self.cusum.reset(recovered)
             self.history.reset(recovered)
-            self.began = {place: at for place, at in self.began.items() if not recovered[place]}
+            for kept in (self.began, self.furthest):
+                for place in [p for p in kept if recovered[p]]:
+                    del kept[place]
+        if self.together is not None:
+            self.together.recover(half)
         nulls = self.rates.null
         again = self.broken.recovered(nulls, np.zeros(len(nulls)))
         if again.any():
@@ -294,6 +374,8 @@ class ModelWatch:
             "broken": self.broken.to_dict(),
             "runs": self.runs.to_dict(),
             "window": self.window.to_dict(),
+            "together": self.together.to_dict() if self.together is not None else None,
+            "detectors": [detector.to_dict() for _, detector in self.corroborators],
             "segments": self.segments.to_dict(),
             "began": [[place, at] for place, at in self.began.items()],
             "added": self.added,
@@ -316,77 +398,13 @@ class ModelWatch:
         self.runs.restore(state["runs"])
         self.window.restore(state["window"])
         self.segments.restore(state["segments"])
+        if self.together is not None:
+            self.together.restore(state["together"])
+        for (_, detector), data in zip(self.corroborators, state["detectors"], strict=True):
+            detector.restore(data)
         self.violations = np.array(state["violations"], np.int64).reshape(len(self.rules))
         self.began = {int(place): float(at) for place, at in state["began"]}
         self.rows = int(state["rows"])
         self.newest = float(state["newest"])
         self.longest_gap = float(state["longest_gap"])
         self.added = {str(name): int(count) for name, count in state["added"].items()}
-
-
-def _assumptions(encoder: Encoder) -> tuple[str, ...]:
-    """What the guarantee rests on, where the baseline does not bear it out."""
-    correlated = [
-        f"{name} ({profile.lag1:.2g})"
-        for name, profile in zip(encoder.series, encoder.profiles, strict=True)
-        if profile.lag1 is not None and abs(profile.lag1) > 0.2
-    ]
-    if not correlated:
-        return ()
-    more = f" and {len(correlated) - 5} more" if len(correlated) > 5 else ""
-    return (
-        "rows follow each other without a memory; in the baseline these depend on the row before: "
-        f"{', '.join(correlated[:5])}{more}, so that false alarms may be more frequent",
-    )
-
-
-def _shares(counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    total = counts.sum()
-    if total <= 0.0:
-        uniform = np.zeros_like(counts)
-        uniform[0] = 1.0
-        return uniform
-    shares: NDArray[np.float64] = counts / total
-    return shares
-
-
-def _count(encoder: Encoder, series: int) -> float:
-    return max(float(encoder.counts[series].sum()), 1.0)
-
-
-def _rate_rules(baseline: Baseline, encoder: Encoder, smallest: float) -> list[RateRule]:
-    rules: list[RateRule] = []
-    for column in encoder.columns:
-        seen = {
-            Rule.MISSING: column.missing + column.nan,
-            Rule.TYPE: column.mistyped,
-            Rule.INFINITE: column.infinite,
-            Rule.RANGE: 0,
-            Rule.UNSEEN: 0,
-        }
-        for rule in BY_FEATURE:
-            if (rule is Rule.UNSEEN) == (column.kind in ("boolean", "categorical")) or rule in (
-                Rule.MISSING,
-                Rule.TYPE,
-            ):
-                rules.append(
-                    RateRule(rule, column.name, null_rate(seen[rule], column.rows, smallest))
-                )
-    duplicates = baseline.duplicates
-    for rule in BY_ROW:
-        if rule is Rule.DUPLICATE and duplicates is None:
-            continue
-        count = round((duplicates or 0.0) * baseline.rows) if rule is Rule.DUPLICATE else 0
-        rules.append(RateRule(rule, "", null_rate(count, baseline.rows, smallest)))
-    return rules
-
-
-def _longest(encoder: Encoder, number: int, rows: float) -> int:
-    """Longest run of a column that is no news."""
-    column = encoder.columns[number]
-    first = encoder.first[number]
-    shares = _shares(encoder.counts[first])
-    if np.count_nonzero(shares) <= 1:
-        return 2**62  # it never changed
-    chance = longest_by_chance(float(shares @ shares), rows)
-    return max(chance, 3 * int(column.extra.get("longest_run", 0)))

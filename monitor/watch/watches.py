@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from monitor.errors import UnderstudyError
 from monitor.evaluation.redaction import Redaction
 from monitor.feedback.store import Joined, Prediction
 from monitor.findings.finding import Signal
+from monitor.performance.declared import kept_with
 from monitor.performance.signals import performance_signals
 from monitor.performance.watch import PerformanceWatch
 from monitor.record import OK, ROLE_PRIMARY, Record
@@ -68,6 +69,8 @@ class Watches:
             tuple(monitoring.segments),
             monitoring.max_segments,
             monitoring.stale,
+            monitoring.kernel,
+            tuple(monitoring.detectors),
         )
         self._learn = monitoring.learn
         self._folder = Path(config.state_dir) / FOLDER
@@ -108,7 +111,9 @@ class Watches:
             self.performance.pop(key, None)
             if judged is not None:
                 length = self.options.run_length
-                self.performance[key] = PerformanceWatch(judged, baseline, length)
+                self.performance[key] = PerformanceWatch(
+                    judged, baseline, length, self._shown(self.options.segments)
+                )
 
     def _drop(self, key: ModelKey) -> None:
         self.watches.pop(key, None)
@@ -149,7 +154,7 @@ class Watches:
             watch.undecodable(False)
             performance = self.performance.get(key)
             if performance is not None and names:
-                self._predicted(key, performance, record, arm, names, answers)
+                self._predicted(key, performance, record, arm, of_request, names, answers)
             watch.take(
                 of_request.names,
                 of_request.values,
@@ -181,6 +186,7 @@ class Watches:
         performance: PerformanceWatch,
         record: Record,
         arm: str,
+        of_request: Table,
         names: tuple[str, ...],
         answers: list[object],
     ) -> None:
@@ -190,11 +196,21 @@ class Watches:
             return
         width = len(names)
         cells = answers[names.index(name) :: width]
-        performance.take(cells, [record.started] * len(cells))
+        request_id = record.request_id.decode("latin-1")
+        features = None
+        if performance.uses_features:
+            wide = len(of_request.names)
+            features = {n: of_request.values[k::wide] for k, n in enumerate(of_request.names)}
+        performance.take(cells, [record.started] * len(cells), features, request_id)
         if self.offer is not None:
             columns = {n: answers[place::width] for place, n in enumerate(names)}
-            request_id = record.request_id.decode("latin-1")
+            every = of_request.names if performance.slices is not None else self.options.segments
+            columns |= kept_with(self._shown(every), of_request.names, of_request.values)
             self.offer(Prediction(request_id, arm, False, key[0], 0.0, record.started, columns))
+
+    def _shown(self, features: Sequence[str]) -> tuple[str, ...]:
+        """Without those of which no value may be kept."""
+        return tuple(name for name in features if not self._redaction.hides(name))
 
     def take_label(self, joined: Joined) -> None:
         """A label or reward has come for a prediction."""

@@ -72,7 +72,7 @@ class Trees:
         KeyError, TypeError or ValueError."""
         features = np.array(data["features"], np.intp)
         width = int(data["width"])
-        if (features.ndim != 2 and features.size) or width < int(sizes.max(initial=0)):
+        if (features.ndim != 2 and features.size) or width != int(sizes.max(initial=0)):
             raise ValueError("the trees are of another shape")
         count, depth = features.shape if features.size else (0, 0)
         if features.size and (features.min() < 0 or features.max() >= len(sizes)):
@@ -103,38 +103,49 @@ class _Level:
     mask: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
 
 
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """``codes`` (n, F) are buckets of F features; the log odds ``offset`` (n,) of ``labels`` (n,)
+    of 0 and 1 are to be corrected."""
+
+    codes: Codes
+    labels: Floats
+    offset: Floats
+
+
 def grow(
-    codes: Codes,
+    rows: Rows,
     sizes: NDArray[np.intp],
     ordered: NDArray[np.bool_],
-    labels: Floats,
-    offset: Floats,
-    held_out: NDArray[np.bool_],
+    learned_from: NDArray[np.bool_],
+    stopped_by: NDArray[np.bool_],
     rng: np.random.Generator,
     how: Growth | None = None,
 ) -> Trees:
-    """Trees that correct the log odds ``offset`` (n,) of ``labels`` (n,) of 0 and 1.
+    """Trees that correct the log odds of ``rows``.
 
-    ``codes`` (n, F) are buckets of F features with ``sizes`` (F,) buckets each; ``ordered`` (F,)
-    says whose buckets have an order. Rows of the mask ``held_out`` are not learned from: they say
-    how many trees are enough, and there may be none.
+    Features have ``sizes`` (F,) buckets; ``ordered`` (F,) says whose buckets have an order. Of the
+    masks (n,), the first says which rows are learned from, the second which say how many trees are
+    enough; there may be none.
     """
     how = how or Growth()
-    columns = np.ascontiguousarray(codes.T)
-    fitted = offset.copy()
-    learned = np.flatnonzero(~held_out)
-    asked = max(2, round(how.features * len(sizes)))
+    labels = rows.labels
+    columns = np.ascontiguousarray(rows.codes.T)
+    fitted = rows.offset.copy()
+    learned = np.flatnonzero(learned_from)
+    held_out = stopped_by
+    asked = min(len(sizes), max(2, round(how.features * len(sizes))))
     width = int(sizes.max())
     grown: list[tuple[NDArray[np.intp], NDArray[np.bool_], Floats]] = []
     best, enough = _loss(fitted[held_out], labels[held_out]), 0
     for _ in range(how.most):
-        rows = learned[rng.random(len(learned)) < how.rows]
-        p: Floats = expit(fitted[rows])
-        gradient: Floats = labels[rows] - p
+        drawn_rows = learned[rng.random(len(learned)) < how.rows]
+        p: Floats = expit(fitted[drawn_rows])
+        gradient: Floats = labels[drawn_rows] - p
         curvature: Floats = p * (1.0 - p)
         drawn = rng.permutation(len(sizes))[:asked]
-        part = {int(f): columns[f][rows].astype(np.intp) for f in drawn}
-        leaf = np.zeros(len(rows), np.intp)
+        part = {int(f): columns[f][drawn_rows].astype(np.intp) for f in drawn}
+        leaf = np.zeros(len(drawn_rows), np.intp)
         questions = np.zeros(how.depth, np.intp)
         masks = np.zeros((how.depth, width), np.bool_)
         for level in range(how.depth):

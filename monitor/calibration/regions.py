@@ -3,9 +3,9 @@
 A calibration curve says what a score meant in the reference as a whole. When the mix of the inputs
 changes, so does what a score means, unless the model's scores are calibrated within every part of
 the data, and few are. So trees correct the log odds of the score by the features, learned from the
-labels of the reference. They are grown in parts, each without one part of the rows: what they say
-of the rows they have not seen gives the curve that the result is read off, the test of whether the
-features add anything, and the error of it all.
+labels of the reference. They are grown in parts, each without two parts of the rows: one says how
+many trees are enough; what they say of the other, which nothing of them has seen, gives the curve
+that the result is read off, the test of whether the features add anything, and the error of it all.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, logit
+from scipy.special import logit
 
-from monitor.performance.codes import FeatureCodes
-from monitor.performance.curve import Curve, tabulate
-from monitor.performance.trees import Growth, Trees, grow
+from monitor.calibration.codes import FeatureCodes
+from monitor.calibration.curve import Curve, tabulate
+from monitor.calibration.trees import Growth, Rows, Trees, grow
 
 Floats = NDArray[np.float64]
 PARTS = 8
@@ -30,13 +30,14 @@ FEWEST_ROWS = 2_000
 """Of the reference: fewer say nothing of regions."""
 _CLIP = 1e-4
 _SCORE_BUCKETS = 32
-_ENOUGH = 2.0
-"""Standard errors by which the log loss must be better for the features to be used."""
+_ENOUGH = 4.0
+"""Standard errors by which the log loss must be better for the features to be used. Parts share
+most of what they were learned from, so that gains by chance stray by more than one."""
 
 
 class RegionalCalibration:
     """Probabilities of a label by score and features. Use :meth:`fit`; ``gain`` is by how much the
-    log loss per row is lower than that of the curve of the scores alone, on rows not seen, with its
+    log loss per row is lower than that of trees of the score alone, on rows not seen, with its
     standard error ``gain_error``."""
 
     def __init__(
@@ -97,16 +98,21 @@ class RegionalCalibration:
         ordered = np.append(features.ordered, True)
         offset = logit(np.clip(p, _CLIP, 1.0 - _CLIP))
         part = rng.permutation(len(rows)) % PARTS
-        unseen = offset.copy()
+        unseen, by_score = offset.copy(), offset.copy()
         models = []
         for number in range(PARTS):
-            out = part == number
+            out, enough = part == number, part == (number + 1) % PARTS
             own = np.random.default_rng((seed, number))
-            trees = grow(codes, sizes, ordered, y, offset, out, own, how)
+            learned = ~(out | enough)
+            trees = grow(Rows(codes, y, offset), sizes, ordered, learned, enough, own, how)
             unseen[out] += trees.log_odds(codes[out])
             models.append(trees)
+            # The same of the score alone, so that what is gained is the features' own.
+            score = Rows(codes[:, -1:], y, offset)
+            alone = grow(score, sizes[-1:], ordered[-1:], learned, enough, own, how)
+            by_score[out] += alone.log_odds(codes[out, -1:])
         table = tabulate(unseen, y)
-        gain, error = _gain(unseen, p, y, part)
+        gain, error = _gain(unseen, by_score, y)
         return cls(features, edges, models, table, gain, error)
 
     def log_odds(self, scores: Floats, codes: NDArray[np.uint8]) -> Floats:
@@ -150,14 +156,8 @@ def _with_score(codes: NDArray[np.uint8], scores: Floats, edges: Floats) -> NDAr
     return np.column_stack([codes, np.searchsorted(edges, scores).astype(np.uint8)])
 
 
-def _gain(unseen: Floats, p: Floats, y: Floats, part: NDArray[np.intp]) -> tuple[float, float]:
+def _gain(with_features: Floats, by_score: Floats, y: Floats) -> tuple[float, float]:
     """Mean difference of the log losses, and its standard error, on rows that neither has seen."""
-    plain = np.empty_like(p)
-    for number in range(PARTS):
-        out = part == number
-        curve = Curve.of_rows(p[~out], y[~out])
-        rate = np.clip(curve.probability(p[out]), _CLIP, 1.0 - _CLIP)
-        plain[out] = -(y[out] * np.log(rate) + (1.0 - y[out]) * np.log1p(-rate))
-    ours = np.clip(expit(unseen), _CLIP, 1.0 - _CLIP)
-    better = plain + (y * np.log(ours) + (1.0 - y) * np.log1p(-ours))
+    better = np.logaddexp(0.0, by_score) - np.logaddexp(0.0, with_features)
+    better += y * (with_features - by_score)
     return float(better.mean()), float(better.std()) / math.sqrt(len(better))

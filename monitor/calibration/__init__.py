@@ -1,0 +1,1 @@
+"""What a score means: how often it was right, as a whole and in parts of the data."""

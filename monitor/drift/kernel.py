@@ -1,0 +1,187 @@
+"""Maximum mean discrepancy: any difference between the distributions of two samples of rows.
+
+The kernel is a Gaussian one, of which random Fourier features are an estimate (Rahimi & Recht,
+NeurIPS 2007), so that a sample is the mean of its features and the discrepancy the squared distance
+of two means (Gretton et al., JMLR 13, 2012). The stream is cut into blocks of several sizes, each
+of which is compared with the baseline: small ones for large differences, large ones for small.
+
+It costs two functions per row and frequency, so it runs where it is asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import brentq
+from scipy.special import log_ndtr
+
+from monitor.drift.evidence import Evidence
+from monitor.drift.packed import pack, unpack
+
+Floats = NDArray[np.float64]
+FREQUENCIES = 64
+BLOCKS = (256, 1024, 4096)
+"""Rows in a block; each a multiple of the one before."""
+_SEED = 20071203
+
+
+class FourierFeatures:
+    """``frequencies`` (D, S): rows (n, S) become cosines and sines, (n, 2 D), of which the products
+    estimate the kernel."""
+
+    def __init__(self, frequencies: Floats) -> None:
+        if frequencies.ndim != 2 or not frequencies.size:
+            raise ValueError(f"frequencies have shape (D, S), not {frequencies.shape}")
+        self.frequencies = frequencies
+        self._scale = 1.0 / math.sqrt(len(frequencies))
+
+    @classmethod
+    def draw(cls, series: int, count: int = FREQUENCIES) -> FourierFeatures:
+        """Always the same ones. The width is the usual distance of two rows of S independent
+        standard normal series, the square root of 2 S (the median rule)."""
+        # This generator's stream is frozen, so that a baseline can be built again to the digit.
+        drawn = np.random.RandomState(_SEED).standard_normal((count, series))
+        return cls(np.asarray(drawn / math.sqrt(2.0 * series), np.float32).astype(np.float64))
+
+    def __call__(self, x: Floats) -> Floats:
+        """Features (n, 2 D) of rows (n, S)."""
+        angle = x @ self.frequencies.T
+        found = np.empty((len(x), 2 * angle.shape[1]))
+        np.cos(angle, out=found[:, : angle.shape[1]])
+        np.sin(angle, out=found[:, angle.shape[1] :])
+        found *= self._scale
+        return found
+
+
+def weighted_chi2_sf(value: float, weights: Floats) -> float:
+    """P(sum of w_i X_i > value) for independent chi-squared X_i of one degree of freedom.
+
+    The saddlepoint approximation of Lugannani & Rice for this sum (Kuonen, Biometrika 86, 1999):
+    a few per cent off in the far tail, closer elsewhere.
+    """
+    mean = float(weights.sum())
+    if value <= 0.0:
+        return 1.0
+    if abs(value / mean - 1.0) < 1e-6:
+        value = mean * (1.0 + 1e-6)
+    largest = float(weights.max())
+
+    def slope(s: float) -> float:
+        return float((weights / (1.0 - 2.0 * s * weights)).sum()) - value
+
+    high = (1.0 - 1e-12) / (2.0 * largest)
+    low = 0.0 if value > mean else -(len(weights) + 1.0) / (2.0 * value)
+    s = float(brentq(slope, low, high, xtol=1e-14 / largest))
+    generating = -0.5 * float(np.log1p(-2.0 * s * weights).sum())
+    curvature = 2.0 * float((weights**2 / (1.0 - 2.0 * s * weights) ** 2).sum())
+    w = math.copysign(math.sqrt(max(2.0 * (s * value - generating), 0.0)), s)
+    v = s * math.sqrt(curvature)
+    return math.exp(float(log_ndtr(-(w + math.log(v / w) / w))))
+
+
+def weighted_chi2_isf(level: float, weights: Floats) -> float:
+    """The value that is exceeded with probability ``level``, which lies between 0 and 1."""
+    mean = float(weights.sum())
+    high = 2.0 * mean
+    while weighted_chi2_sf(high, weights) > level:
+        high *= 2.0
+    return float(
+        brentq(lambda x: math.log(weighted_chi2_sf(x, weights)) - math.log(level), 1e-9, high)
+    )
+
+
+class KernelBlocks:
+    """The rows' features against their ``mean`` (2 D,) in the baseline.
+
+    ``spectrum`` are the eigenvalues of the features' covariance there, and ``rows`` what both were
+    estimated from. ``run_length`` is in rows, of all sizes of blocks together. ``inflation`` is the
+    variance of long sums over that of independent rows.
+    """
+
+    def __init__(
+        self,
+        features: FourierFeatures,
+        mean: Floats,
+        spectrum: Floats,
+        rows: float,
+        run_length: float,
+        inflation: float = 1.0,
+    ) -> None:
+        if mean.shape != (2 * len(features.frequencies),) or not (spectrum > 0.0).any():
+            raise ValueError("the mean of the features has another shape, or nothing varies")
+        self.features = features
+        self.mean = mean
+        weights = spectrum[spectrum > 1e-9 * spectrum.max()]
+        self.thresholds: Floats = np.array(
+            [
+                weighted_chi2_isf(
+                    min(0.5, size / run_length / len(BLOCKS)),
+                    weights * inflation * (1.0 + size / rows),
+                )
+                for size in BLOCKS
+            ]
+        )
+        self.statistics: Floats = np.zeros(len(BLOCKS))
+        """Of the last full block of each size, over its threshold."""
+        self._sums: Floats = np.zeros((len(BLOCKS), len(mean)))
+        self._rows = np.zeros(len(BLOCKS), np.int64)
+
+    @staticmethod
+    def reference(features: FourierFeatures, x: Floats) -> tuple[Floats, Floats]:
+        """``mean`` and ``spectrum`` of a baseline's rows (n, S)."""
+        found = features(x)
+        spectrum = np.linalg.eigvalsh(np.cov(found, rowvar=False))[::-1]
+        return found.mean(axis=0), np.maximum(spectrum, 0.0)
+
+    def update(self, x: Floats) -> Evidence:
+        """Take rows (n, S), NaN-free; the evidence is of one series."""
+        crossed = -1
+        start = 0
+        while start < len(x):
+            stop = min(len(x), start + int(BLOCKS[0] - self._rows[0]))
+            self._sums[0] += self.features(x[start:stop]).sum(axis=0)
+            self._rows[0] += stop - start
+            if self._rows[0] == BLOCKS[0] and self._close() and crossed < 0:
+                crossed = stop - 1
+            start = stop
+        statistic = np.array([self.statistics.max()])
+        one = np.ones(1)
+        return Evidence(statistic, one, np.array([crossed], np.intp), np.zeros(1, np.int8))
+
+    def _close(self) -> bool:
+        """A smallest block is full; so may be larger ones. Whether any of them alarms."""
+        alarmed = False
+        for place, size in enumerate(BLOCKS):
+            if self._rows[place] < size:
+                break
+            if place + 1 < len(BLOCKS):
+                self._sums[place + 1] += self._sums[place]
+                self._rows[place + 1] += self._rows[place]
+            off = self._sums[place] / size - self.mean
+            self.statistics[place] = size * float(off @ off) / self.thresholds[place]
+            alarmed |= bool(self.statistics[place] >= 1.0)
+            self._sums[place], self._rows[place] = 0.0, 0
+        return alarmed
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON, without what the constructor makes."""
+        return {
+            "sums": pack(self._sums),
+            "rows": self._rows.tolist(),
+            "statistics": self.statistics.tolist(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Undo :meth:`to_dict`. Raises KeyError, TypeError or ValueError."""
+        rows: Sequence[int] = state["rows"]
+        if len(rows) != len(BLOCKS) or not all(
+            0 <= r < b for r, b in zip(rows, BLOCKS, strict=True)
+        ):
+            raise ValueError("blocks of other sizes")
+        self._sums = unpack(state["sums"], self._sums.shape)
+        self._rows = np.array(rows, np.int64)
+        self.statistics = np.array(state["statistics"], np.float64).reshape(len(BLOCKS))

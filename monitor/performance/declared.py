@@ -1,0 +1,140 @@
+"""Declared segments: for each feature that was named, who gets worse and how far the groups are
+apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monitor.baseline.kinds import category
+from monitor.performance.segments import GAPS, Gap, Groups, SegmentAlarms, Worse
+
+Floats = NDArray[np.float64]
+PREFIX = "@"
+"""Before the name of a feature among the outputs of a prediction that waits for its label: the
+feedback store keeps outputs only, and a label has to find its segment."""
+_FEWEST = 30
+"""Labels of a group below which it is no part of a gap."""
+_ALPHA = 0.05
+
+
+def kept_with(
+    features: Sequence[str], names: Sequence[str], values: Sequence[Any]
+) -> dict[str, list[object]]:
+    """What has to be kept with predictions so that their labels find their segments: the cells of
+    the declared ``features``, by name with a prefix. ``values`` are the rows of a request, row by
+    row, in the order of ``names``."""
+    width = len(names)
+    return {
+        f"{PREFIX}{feature}": list(values[list(names).index(feature) :: width])
+        for feature in features
+        if feature in names
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Apart:
+    """A gap of a feature's groups that is surely larger than is allowed."""
+
+    feature: str
+    gap: Gap
+
+
+class Declared:
+    """``features`` are declared. ``run_length`` in labels is that of all segments of all of them,
+    ``smallest`` the smallest rise of an error rate that matters, ``allowed`` the largest gap that
+    is allowed (None: gaps are shown and not judged)."""
+
+    def __init__(
+        self,
+        features: Sequence[str],
+        run_length: float,
+        smallest: float,
+        allowed: float | None = None,
+    ) -> None:
+        self.features = tuple(dict.fromkeys(features))
+        self.allowed = allowed
+        each = run_length * max(1, len(self.features))
+        self.groups = {name: Groups(name) for name in self.features}
+        self.alarms = {name: SegmentAlarms(each, smallest) for name in self.features}
+        self._apart: dict[tuple[str, str], Gap] = {}
+
+    def add(
+        self, rows: Sequence[Mapping[str, object]], wrong: Floats, said: Floats, labels: Floats
+    ) -> None:
+        """Labelled rows in their order: the ``rows``' outputs as they were kept, ``wrong`` (n,) 0
+        or 1 (NaN: unknown), whether yes was ``said`` and is the ``label`` (NaN: means nothing)."""
+        for name in self.features:
+            key = PREFIX + name
+            values = [category(row.get(key)) for row in rows]
+            places = self.groups[name].places(values)
+            self.groups[name].add(places, wrong, said, labels)
+            self.alarms[name].add(places, wrong)
+            if self.allowed is not None:
+                self._look(name, self.allowed)
+
+    def metrics(self, feature: str) -> tuple[str, ...]:
+        """Those that mean something: without yes and no the error rate alone."""
+        return GAPS if self.groups[feature].has_yes else ("accuracy", "error_rate")
+
+    def gaps(self, feature: str) -> list[Gap]:
+        """Of a feature's groups, every metric for itself; alpha is shared between them."""
+        names = self.metrics(feature)
+        alpha = _ALPHA / len(names) / max(1, len(self.features))
+        found = [self.groups[feature].gap(name, alpha, _FEWEST) for name in names]
+        return [gap for gap in found if gap is not None]
+
+    def _look(self, feature: str, allowed: float) -> None:
+        """Once a gap is surely too large it stays, until its estimate is allowed again."""
+        for gap in self.gaps(feature):
+            if gap.metric == "accuracy":
+                continue  # the error rate says the same
+            key = (feature, gap.metric)
+            if gap.low > allowed or (key in self._apart and gap.value > allowed):
+                self._apart[key] = gap
+            else:
+                self._apart.pop(key, None)
+
+    def worse(self) -> list[tuple[str, Worse]]:
+        """Segments whose error rate has risen, with their feature."""
+        return [
+            (name, one)
+            for name in self.features
+            for one in self.alarms[name].worse(self.groups[name])
+        ]
+
+    def apart(self) -> list[Apart]:
+        """Gaps that are surely larger than is allowed."""
+        return [Apart(feature, gap) for (feature, _), gap in self._apart.items()]
+
+    def summary(self) -> dict[str, Any]:
+        """As JSON, by feature: rates of each group, and the gaps."""
+        return {
+            name: {
+                "groups": {
+                    metric: [rate.to_dict() for rate in self.groups[name].rates(metric, _ALPHA)]
+                    for metric in self.metrics(name)
+                },
+                "gaps": [gap.to_dict() for gap in self.gaps(name)],
+            }
+            for name in self.features
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON; settings are the caller's."""
+        return {
+            name: {"groups": self.groups[name].to_dict(), "alarms": self.alarms[name].to_dict()}
+            for name in self.features
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Undo :meth:`to_dict`. Raises KeyError, TypeError, ValueError or IndexError."""
+        for name in self.features:
+            self.groups[name].restore(state[name]["groups"])
+            self.alarms[name].restore(state[name]["alarms"])
+            if self.allowed is not None:
+                self._look(name, self.allowed)

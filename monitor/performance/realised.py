@@ -1,0 +1,135 @@
+"""Wrong predictions, once their labels say so: the alarm, and the detectors that corroborate it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monitor.config.detectors import CHARTS
+from monitor.config.performance import Performance
+from monitor.drift.edetector import SrDetector, null_rate
+from monitor.drift.risk_sequence import RiskSequence
+from monitor.drift.river_detectors import OF_ERRORS
+from monitor.errors import MissingExtraError
+from monitor.feedback.store import Joined
+from monitor.performance.estimate import ConfidenceEstimator
+from monitor.performance.sampled import SampledLabels, Settled
+from monitor.watch.corroborate import Corroborator
+
+Floats = NDArray[np.float64]
+
+
+class Realised:
+    """``reference`` is the accuracy in the baseline and the rows it rests on; without one nothing
+    is tested, and ``null``, the usual error rate, is 0. ``run_length`` in labels, or with
+    ``label_share`` in predictions."""
+
+    def __init__(
+        self,
+        settings: Performance,
+        reference: tuple[float, float] | None,
+        estimator: ConfidenceEstimator | None,
+        run_length: float,
+    ) -> None:
+        self.null = 0.0
+        self.sampled: SampledLabels | None = None
+        self._detector: SrDetector | RiskSequence | None = None
+        self.rule = "Shiryaev-Roberts e-detector on the share of wrong predictions"
+        self.guarantee: str | None = None
+        """Where it is not that of all detectors of the performance."""
+        self.corroborators: list[Corroborator] = []
+        self.errors: list[str] = []
+        """Why a declared detector does not run."""
+        if reference is not None:
+            accuracy, rows = reference
+            errors, loss = (1.0 - accuracy) * rows, settings.smallest_loss
+            self.null = null_rate(errors, rows, loss)
+            if settings.label_share is not None and estimator is not None:
+                share, wait = settings.label_share, settings.label_wait
+                self.sampled = SampledLabels(estimator, self.null, run_length, share, wait)
+                self.rule += f", known for {share:.3g} of them and expected of the others"
+            elif settings.guarantee == "ever":
+                totals, count = np.array([errors]), np.array([float(rows)])
+                self._detector = RiskSequence(totals, count, loss, settings.alpha)
+                self.rule = "confidence sequence of the share of wrong predictions"
+                self.guarantee = (
+                    f"the probability of ever a false alarm is at most {settings.alpha:g}, if the "
+                    "baseline is right"
+                )
+            else:
+                self._detector = SrDetector(np.array([self.null]), run_length)
+        for one in settings.detectors:
+            if reference is None and one.kind in CHARTS:
+                self.errors.append(f"{one.kind}: the baseline has no labels to compare with")
+                continue
+            try:
+                rows = reference[1] if reference is not None else 1.0
+                self.corroborators.append(Corroborator(one, "wrong predictions", rows))
+            except (ValueError, MissingExtraError) as error:
+                self.errors.append(str(error))
+
+    @property
+    def tested(self) -> bool:
+        """Whether there is anything to compare with."""
+        return self._detector is not None or self.sampled is not None
+
+    def label(self, pairs: Sequence[Joined], missed: Floats) -> None:
+        """Labels, before :meth:`update`, with their predictions."""
+        if self.sampled is not None:
+            for pair, bad in zip(pairs, missed.tolist(), strict=True):
+                if math.isfinite(bad):
+                    self.sampled.label(pair.request_id, pair.row, bad)
+
+    def update(self, missed: Floats, times: Floats) -> Settled | None:
+        """Which labelled predictions (n,) were wrong, 1 or 0; what the alarm makes of them."""
+        for one in self.corroborators:
+            one.update(missed if one.kind in OF_ERRORS else self.standard(missed), times)
+        if self._detector is None:
+            return None
+        return Settled(missed, times, self._detector.update(missed[:, None]))
+
+    def settle(self) -> Settled | None:
+        """Where labels are asked for at random: what has waited long enough."""
+        return self.sampled.settle() if self.sampled is not None else None
+
+    def standard(self, losses: Floats) -> Floats:
+        """In standard deviations from the usual error rate."""
+        null = self.null or 0.5
+        found: Floats = (losses - null) / math.sqrt(null * (1.0 - null))
+        return found
+
+    def reset(self) -> None:
+        """Begin anew."""
+        for one in (self._detector, self.sampled):
+            if one is not None:
+                one.reset(np.ones(1, np.bool_))
+
+    def summary(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "sampled": self.sampled.summary() if self.sampled is not None else None,
+            "detectors": [one.summary() for one in self.corroborators],
+            "errors": list(self.errors),
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "detector": self._detector.to_dict() if self._detector is not None else None,
+            "sampled": self.sampled.to_dict() if self.sampled is not None else None,
+            "corroborators": [one.to_dict() for one in self.corroborators],
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Undo :meth:`to_dict`. Raises KeyError, TypeError or ValueError for another shape."""
+        for name, one in (("detector", self._detector), ("sampled", self.sampled)):
+            if (one is None) != (state[name] is None):
+                raise ValueError(f"{name} is there in one and not in the other")
+            if one is not None:
+                one.restore(state[name])
+        for mine, data in zip(self.corroborators, state["corroborators"], strict=True):
+            mine.restore(data)

@@ -1,0 +1,156 @@
+"""Predictions that have no label yet: what is to be expected of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monitor.baseline.kinds import number
+from monitor.performance.estimate import ConfidenceEstimator, Estimate
+from monitor.performance.partial import Follower
+from monitor.performance.retrain import Point
+
+Floats = NDArray[np.float64]
+_BATCH = 64
+_FEWEST = 50
+_MOST_FORESEEN = 20_000
+_MOST_WINDOWS = 240
+_TWO_SIDED_95 = 1.959963984540054
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """Scores (n,) with their unix times, and the probability of each prediction to be wrong."""
+
+    scores: Floats
+    times: Floats
+    wrong: Floats
+
+
+class Unlabelled:
+    """The last ``window`` predictions, and what an estimator says of them."""
+
+    def __init__(self, estimator: ConfidenceEstimator, window: int) -> None:
+        self.estimator = estimator
+        self.window = window
+        self.follower = Follower(estimator.reference_error())
+        self.points: list[Point] = []
+        """Accuracy as it was estimated, window by window."""
+        self._waiting: list[tuple[float, float]] = []
+        self._waiting_codes: list[NDArray[np.uint8]] = []
+        self._recent: list[float] = []
+        self._codes: list[NDArray[np.uint8]] = []
+        self._foreseen: list[tuple[float, float]] = []
+        """Of labels since the last step: what was expected to be right, and what was."""
+        self._since = 0
+
+    def take(
+        self,
+        cells: Sequence[Any],
+        times: Sequence[float],
+        features: Mapping[str, Sequence[Any]] | None,
+    ) -> bool:
+        """Predictions as they were given; whether there are enough to :meth:`draw`."""
+        regions = self.estimator.regions
+        codes = None
+        if regions is not None and features is not None:
+            codes = regions.codes.encode(features, len(cells))
+        for row, (cell, at) in enumerate(zip(cells, times, strict=True)):
+            score = number(cell)
+            if math.isfinite(score):
+                self._waiting.append((score, at))
+                if codes is not None:
+                    self._waiting_codes.append(codes[row])
+        return len(self._waiting) >= _BATCH
+
+    def draw(self) -> Expected | None:
+        """What waits, with what is expected of it; None where nothing waits."""
+        if not self._waiting:
+            return None
+        scores = np.array([s for s, _ in self._waiting])
+        times = np.array([t for _, t in self._waiting])
+        codes = None
+        if len(self._waiting_codes) == len(scores):
+            codes = np.array(self._waiting_codes, np.uint8)
+        self._waiting.clear()
+        self._waiting_codes.clear()
+        # Codes are used where every row of the window has some.
+        complete = len(self._codes) == len(self._recent)
+        self._codes = [*self._codes, *codes] if complete and codes is not None else []
+        self._codes = self._codes[-self.window :]
+        self._recent = (self._recent + scores.tolist())[-self.window :]
+        if not self._codes and codes is not None and len(codes) >= len(self._recent):
+            self._codes = list(codes[-self.window :])
+        wrong = self.estimator.wrong(scores, codes)
+        self._since += len(scores)
+        if self._since >= self.window:
+            self._step(float(times[-1]))
+        return Expected(scores, times, wrong)
+
+    def _step(self, now: float) -> None:
+        """A window is full: the follower sees what labels have come meanwhile."""
+        self._since = 0
+        pairs = np.array(self._foreseen, np.float64).reshape(-1, 2)
+        self._foreseen.clear()
+        moved = self.follower.update(pairs[:, 0], pairs[:, 1])
+        found = self.estimates().get("accuracy")
+        if found is not None:
+            error = math.hypot(found.usual, moved.deviation)
+            self.points.append(Point(now, found.value + moved.error, error))
+            del self.points[:-_MOST_WINDOWS]
+
+    def labelled(self, scores: Floats, right: Floats) -> None:
+        """Labels have come: scores (n,), and whether the predictions were right, 1 or 0."""
+        expected = 1.0 - self.estimator.wrong(scores)
+        pairs = zip(expected.tolist(), right.tolist(), strict=True)
+        self._foreseen = [*self._foreseen, *pairs][-_MOST_FORESEEN:]
+
+    def estimates(self, doubt: str | None = None) -> dict[str, Estimate]:
+        """Every metric of the last predictions, by name, with one more ``doubt``; empty before
+        there are enough."""
+        if len(self._recent) < _FEWEST:
+            return {}
+        codes = None
+        if self._codes and len(self._codes) == len(self._recent):
+            codes = np.array(self._codes, np.uint8)
+        found = self.estimator.estimate(np.array(self._recent), codes)
+        if doubt is None:
+            return found
+        return {n: replace(one, doubts=(*one.doubts, doubt)) for n, one in found.items()}
+
+    def followed(self) -> Estimate | None:
+        """The accuracy, corrected by what the labels so far say of such estimates; None without
+        labels."""
+        found = self.estimates().get("accuracy")
+        if found is None or not self.follower.labels:
+            return None
+        now = self.follower.now()
+        value = min(1.0, max(0.0, found.value + now.error))
+        drawn = ((found.high - found.low) / 2.0) ** 2 - (_TWO_SIDED_95 * found.own) ** 2
+        half = math.sqrt(max(drawn, 0.0) + (_TWO_SIDED_95 * now.deviation) ** 2)
+        low, high = max(0.0, value - half), min(1.0, value + half)
+        return replace(found, value=value, low=low, high=high, own=now.deviation, doubts=())
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON; what waits must have been drawn. Features are not kept: after a restart they
+        count again once a window is full."""
+        return {
+            "recent": [round(s, 6) for s in self._recent],
+            "follower": self.follower.to_dict(),
+            "foreseen": [[round(a, 4), b] for a, b in self._foreseen],
+            "points": [[p.at, p.value, p.error] for p in self.points],
+            "since": self._since,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Undo :meth:`to_dict`. Raises KeyError, TypeError or ValueError."""
+        self._recent = [float(s) for s in state["recent"]]
+        self.follower.restore(state["follower"])
+        self._foreseen = [(float(a), float(b)) for a, b in state["foreseen"]]
+        self.points = [Point(*map(float, point)) for point in state["points"]]
+        self._since = int(state["since"])

@@ -1,0 +1,79 @@
+"""The worst slices among the labelled predictions of late, looked for once in a while.
+
+A thousand labels teach the features' buckets; from then on rows are kept as small codes, and the
+search (:mod:`monitor.performance.slices`) runs again after every thousand. What it finds is shown,
+and raises no alarm: its error rate holds for one look, not for all looks ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monitor.calibration.codes import FeatureCodes
+from monitor.performance.declared import PREFIX
+from monitor.performance.slices import Slice, worst_slices
+
+Floats = NDArray[np.float64]
+ROWS = 10_000
+"""Labelled rows among which slices are looked for, at the most."""
+STEP = 1_000
+
+
+class WorstSlices:
+    """Takes labelled rows whose features were kept with them. Rows are not part of a saved state,
+    the slices that were found are."""
+
+    def __init__(self) -> None:
+        self.found: list[dict[str, Any]] = []
+        self.labels = 0
+        self._features: FeatureCodes | None = None
+        self._first: list[tuple[Mapping[str, object], float]] = []
+        self._codes: NDArray[np.uint8] = np.zeros((0, 0), np.uint8)
+        self._wrong: Floats = np.zeros(0)
+        self._since = 0
+
+    def add(self, rows: Sequence[Mapping[str, object]], wrong: Floats) -> None:
+        """The outputs of labelled predictions as they were kept, and whether each was wrong."""
+        self.labels += len(rows)
+        if self._features is None:
+            self._first += list(zip(rows, wrong.tolist(), strict=True))
+            if len(self._first) < STEP:
+                return
+            rows = [row for row, _ in self._first]
+            wrong = np.array([bad for _, bad in self._first])
+            self._first = []
+            names = [n[len(PREFIX) :] for n in rows[0] if n.startswith(PREFIX)]
+            self._features = FeatureCodes.learn(_columns(rows, names))
+            self._codes = np.zeros((0, len(names)), np.uint8)
+        names = [feature.name for feature in self._features.features]
+        codes = self._features.encode(_columns(rows, names), len(rows))
+        self._codes = np.concatenate([self._codes, codes])[-ROWS:]
+        self._wrong = np.concatenate([self._wrong, wrong])[-ROWS:]
+        self._since += len(rows)
+        if self._since >= STEP:
+            self._since = 0
+            # By the number of labels, so that a replay looks at the same halves.
+            rng = np.random.default_rng(self.labels)
+            found = worst_slices(self._codes, self._wrong, self._features, rng)
+            self.found = [_shown(one) for one in found[:10]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return {"found": self.found, "labels": self.labels}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Undo :meth:`to_dict`. Raises KeyError, TypeError or ValueError."""
+        self.found = [dict(one) for one in state["found"]]
+        self.labels = int(state["labels"])
+
+
+def _columns(rows: Sequence[Mapping[str, object]], names: Sequence[str]) -> dict[str, list[object]]:
+    return {name: [row.get(PREFIX + name) for row in rows] for name in names}
+
+
+def _shown(one: Slice) -> dict[str, Any]:
+    return {k: round(v, 6) if isinstance(v, float) else v for k, v in one.to_dict().items()}

@@ -1,0 +1,148 @@
+"""Detectors that people know, on series that they name: they corroborate.
+
+Control charts take means of rows; river's detectors take rows one by one, some of them slowly. The
+alarm with the stated run length stays that of the CUSUMs and e-detectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monitor.config.detectors import CHARTS, ErrorDetector
+from monitor.drift.autocorrelation import BatchMeans
+from monitor.drift.charts import Ewma, Shewhart, ewma_limit
+from monitor.drift.evidence import Evidence
+from monitor.drift.river_detectors import RiverDetector
+from monitor.findings.finding import Signal
+
+Floats = NDArray[np.float64]
+POINT = 50
+"""Rows of a point of a control chart."""
+SHOWN = 5_000
+"""Rows for which an alarm is shown."""
+_WEIGHT, _RUN_LENGTH = 0.1, 10_000.0
+
+
+class _Detects(Protocol):
+    def update(self, x: Floats, /) -> Evidence: ...
+    def reset(self, series: NDArray[np.bool_], /) -> None: ...
+    def to_dict(self) -> dict[str, Any]: ...
+    def restore(self, state: Mapping[str, Any], /) -> None: ...
+
+
+class Corroborator:
+    """One declared detector of a ``series`` of values that are standard in the baseline, whose mean
+    rests on ``baseline_rows``. Raises ValueError for options that cannot be, and MissingExtraError
+    where river is not installed."""
+
+    def __init__(self, declared: ErrorDetector, series: str, baseline_rows: float) -> None:
+        self.kind = declared.kind
+        self.series = series
+        self.alarms = 0
+        self.at = -1
+        """Number of the row with which it last alarmed; -1: never."""
+        self.time = 0.0
+        self.direction = 0
+        self._rows = 0
+        self._points = BatchMeans([POINT], [1.0]) if self.kind in CHARTS else None
+        self._detector = _detector(declared, baseline_rows)
+
+    @property
+    def name(self) -> str:
+        """For people and machines."""
+        return f"{self.kind} of {self.series}"
+
+    @property
+    def alarmed(self) -> bool:
+        """Whether it has alarmed within the last rows."""
+        return self.at >= 0 and self._rows - self.at < SHOWN
+
+    def update(self, values: Floats, times: Floats) -> None:
+        """Values (n,) with their unix times (n,); NaN says nothing."""
+        rows = len(values)
+        column = values[:, None]
+        if self._points is not None:
+            column = self._points.update(column)
+        if len(column):
+            evidence = self._detector.update(column)
+            place = int(evidence.crossed[0])
+            if place >= 0:
+                row = rows - 1 if self._points is not None else place
+                self.alarms += 1
+                self.at, self.time = self._rows + row, float(times[row])
+                self.direction = int(evidence.direction[0])
+                self._detector.reset(np.ones(1, np.bool_))
+        self._rows += rows
+
+    def summary(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "series": self.series,
+            "kind": self.kind,
+            "alarms": self.alarms,
+            "alarmed": self.alarmed,
+            "last": self.time or None,
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "alarms": self.alarms,
+            "at": self.at,
+            "time": self.time,
+            "direction": self.direction,
+            "rows": self._rows,
+            "points": self._points.to_dict() if self._points is not None else None,
+            "detector": self._detector.to_dict(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Undo :meth:`to_dict`. Raises KeyError, TypeError or ValueError."""
+        if self._points is not None:
+            self._points.restore(state["points"])
+        self._detector.restore(state["detector"])
+        self.alarms, self.at = int(state["alarms"]), int(state["at"])
+        self.time, self.direction = float(state["time"]), int(state["direction"])
+        self._rows = int(state["rows"])
+
+
+def corroborations(
+    detectors: Sequence[Corroborator], kind: str, model: str, version: str
+) -> list[Signal]:
+    """What those that have alarmed of late have to say."""
+    return [
+        Signal(
+            key=f"{kind}/{model}/{version}//{one.name}",
+            kind=kind,
+            model=model,
+            version=version,
+            segment="",
+            severity="info",
+            title=f"{one.series}: {one.kind} says that there is a change"
+            + {1: " upwards", -1: " downwards"}.get(one.direction, ""),
+            since=one.time,
+            rule=one.kind,
+            guarantee="none is stated: it goes by its own settings, and corroborates",
+            advice="See what the other findings of this model say of the same time.",
+        )
+        for one in detectors
+        if one.alarmed
+    ]
+
+
+def _detector(declared: ErrorDetector, baseline_rows: float) -> _Detects:
+    options: dict[str, Any] = dict(declared.options)
+    try:
+        if declared.kind == "shewhart":
+            return Shewhart(1, **options)
+        if declared.kind == "ewma":
+            weight = float(options.get("weight", _WEIGHT))
+            run_length = float(options.get("run_length", _RUN_LENGTH))
+            return Ewma(1, weight, ewma_limit(weight, run_length, baseline_rows / POINT))
+        return RiverDetector(declared.kind, 1, **options)
+    except TypeError as error:
+        raise ValueError(f"{declared.kind}: {error}") from error

@@ -8,6 +8,7 @@ from typing import Any
 
 from monitor import record as records
 from monitor.config.experiment import Experiment as Declared
+from monitor.experiments.assignments import Assignments
 from monitor.experiments.contestant import Arms, Contestant, Division
 from monitor.experiments.copies import Copies, Redact
 from monitor.experiments.observe import Observer, correct, counts
@@ -50,7 +51,9 @@ class LiveExperiment:
         self._observer = Observer(fields, declared.cost)
         self._copies = Copies(declared.compare, arms, self.contestants, self._observer, redact)
         self._units = OpenUnits()
-        self._assigned = [0] * len(self.order)
+        self._assigned = Assignments(len(self.order))
+        self._closed = [0] * len(self.order)
+        """Units of each arm that have ended since the last look."""
         self._weights: tuple[float, ...] = ()
         """Of :attr:`order`, under which the records of this epoch were assigned."""
         self._epoch = 0.0
@@ -91,7 +94,7 @@ class LiveExperiment:
             return
         side = order.index(assigned)
         if not self.by_unit:
-            self._assigned[side] += 1
+            self._assigned.add(side, record.started, record.duration_ns * 1e-9)
         if arm != assigned:
             if side:
                 self.contestants[assigned].diverted += 1
@@ -118,6 +121,7 @@ class LiveExperiment:
         self.flush()
         if self._weights:
             self._close(self._units.all())
+            self._assigned.clear()
             self.experiment.begin_epoch()
         self._weights = division.weights
         self._epoch = division.epoch
@@ -140,7 +144,7 @@ class LiveExperiment:
 
     def _close(self, closed: list[OpenUnit]) -> None:
         for item in closed:
-            self._assigned[item.arm] += 1
+            self._closed[item.arm] += 1
         for number, name in enumerate(self.contestants, start=1):
             share = self._share(number)
             mine = [item for item in closed if item.arm in (0, number)]
@@ -197,19 +201,20 @@ class LiveExperiment:
 
     # Evidence and rollout -----------------------------------------------------------------------
 
-    def flush(self) -> None:
-        """Hand what was gathered to the statistics, in batches."""
+    def flush(self, now: float = 0.0) -> None:
+        """Hand what was gathered to the statistics, in batches, at unix time ``now``."""
         for name, contestant in self.contestants.items():
             contestant.flush(self.experiment.contests[name], self._columns)
-        if any(self._assigned) and self._weights:
+        closed, self._closed = self._closed, [0] * len(self.order)
+        given = [a + b for a, b in zip(self._assigned.settled(now), closed, strict=True)]
+        if any(given) and self._weights:
             total = sum(self._weights)
-            self.experiment.assigned(self._assigned, [w / total for w in self._weights])
-        self._assigned = [0] * len(self.order)
+            self.experiment.assigned(given, [w / total for w in self._weights])
 
     def tick(self, now: float) -> list[rollout.Event]:
         """Judge, and move the rollout on. What happened, for the audit log."""
         self._close(self._units.expired(now))
-        self.flush()
+        self.flush(now)
         events: list[rollout.Event] = []
         for mode in {c.mode for c in self.contestants.values()}:
             decisions = self.experiment.decide(mode, now - self.started)

@@ -167,6 +167,7 @@ def test_testers_and_diverted_requests_are_no_evidence() -> None:
     one.take(record(1, assigned=0), "candidate", division(), None, answer(1))
     diverted = record(2, assigned=2)
     one.take(diverted, "champion", division(), None, answer(1))
+    one.tick(NOW + 100.0)
     assert served(one) == [0, 0]
     assert one.contestants["candidate"].diverted == 1
     split = one.experiment.split
@@ -179,6 +180,7 @@ def test_a_split_that_is_not_honoured_is_noticed() -> None:
     for i in range(2000):
         one.take(*assigned(i, 0), division(), None, answer(1))
     assert status(one, "split")
+    one.tick(NOW + 100.0)
     assert one.experiment.decide("split", 1.0)["candidate"].verdict == "invalid"
 
 

@@ -74,13 +74,15 @@ class Encoded:
 @dataclass(frozen=True, slots=True)
 class _Layout:
     """``numeric`` and ``others`` are pairs of our column and its place in the batch; ``places``,
-    ``low`` and ``high`` are those of the numeric ones; ``absent`` are ours that are not there."""
+    ``numbers``, ``low`` and ``high`` are those of the numeric ones; ``absent`` are ours that are
+    not there."""
 
     numeric: list[tuple[int, int]]
     others: list[tuple[int, int]]
     absent: list[int]
     added: tuple[str, ...]
     places: NDArray[np.intp]
+    numbers: NDArray[np.intp]
     low: NDArray[np.float64]
     high: NDArray[np.float64]
 
@@ -153,7 +155,10 @@ class Encoder:
     def scores(self, codes: NDArray[np.int64]) -> NDArray[np.float64]:
         """Locations, then spreads, of codes (n, S): an array (n, 2 S); NaN for missing values."""
         flat = codes + self._offsets
-        return np.concatenate([self.location.ravel()[flat], self.spread.ravel()[flat]], axis=1)
+        found = np.empty((len(codes), 2 * len(self.series)))
+        found[:, : len(self.series)] = self.location.ravel()[flat]
+        found[:, len(self.series) :] = self.spread.ravel()[flat]
+        return found
 
     def counted(self, codes: NDArray[np.int64]) -> NDArray[np.int64]:
         """How often each code occurs: (S, WIDTH)."""
@@ -166,24 +171,24 @@ class Encoder:
         width = len(batch.names)
         matrix, other = to_matrix(batch.values, width)
         rows, columns = batch.rows, len(self.columns)
-        codes = np.full((rows, len(self.series)), MISSING, np.int64)
+        codes = np.full((len(self.series), rows), MISSING, np.int64).T
         raw = np.full((rows, columns), np.nan)
         found = Encoded(rows, codes, raw, added=layout.added)
         missing = np.isnan(matrix)
         any_missing = bool(missing.any())
-        places, low, high = layout.places, layout.low, layout.high
+        x = np.ascontiguousarray(matrix.T[layout.places])
+        raw[:, layout.numbers] = x.T
         # Comparisons with NaN are false, and most batches stay inside.
-        outside = (matrix[:, places] < low) | (matrix[:, places] > high)
+        outside = ((x < layout.low[:, None]) | (x > layout.high[:, None])).T
         any_outside = bool(outside.any())
         for number in layout.absent:
             if batch.answered or self.columns[number].role == "feature":
                 found.mark(Rule.MISSING, number, True, columns)
         for turn, (number, place) in enumerate(layout.numeric):
-            x = matrix[:, place]
-            raw[:, number] = x
-            self._numeric(found, self.first[number], x, missing[:, place] if any_missing else None)
+            nan = missing[:, place] if any_missing else None
+            self._numeric(found, self.first[number], x[turn], nan)
             if any_outside:
-                infinite = np.isinf(x)
+                infinite = np.isinf(x[turn])
                 found.mark(Rule.INFINITE, number, infinite, columns)
                 found.mark(Rule.RANGE, number, outside[:, turn] & ~infinite, columns)
             if any_missing:
@@ -307,6 +312,7 @@ class Encoder:
                 absent,
                 tuple(name for name in names if name not in self._index),
                 np.array([place for _, place in numeric], np.intp),
+                np.array([number for number, _ in numeric], np.intp),
                 np.array([self._low[first] for first in firsts], np.float64),
                 np.array([self._high[first] for first in firsts], np.float64),
             )

@@ -1,6 +1,6 @@
 """Distances between two samples, column by column, for people to read.
 
-Exact on the samples themselves: one sort of each column, then everything from the merged order.
+Exact on the samples themselves: one sort of each column, then everything from the order.
 From bucket counts: :func:`from_counts`. Alarms do not come from here: a distance has no memory, and
 its noise depends on the size of the sample; :func:`thresholds` says how large it gets by chance.
 """
@@ -48,7 +48,7 @@ def between(reference: Floats, current: Floats, groups: int = GROUPS) -> Distanc
     places = np.arange(1, groups) * n // groups
     for column in range(columns):
         x, y = a[column], b[column]
-        ks[column], wasserstein[column] = _merged(x, y)
+        ks[column], wasserstein[column] = _kolmogorov_smirnov(x, y), _wasserstein(x, y)
         edges = np.unique(x[places])
         for sample, shares in ((x, p), (y, q)):
             upto = np.searchsorted(sample, edges, side="right")
@@ -57,26 +57,31 @@ def between(reference: Floats, current: Floats, groups: int = GROUPS) -> Distanc
     return Distances(psi, js, ks, wasserstein, hellinger)
 
 
-def _merged(x: Floats, y: Floats) -> tuple[float, float]:
-    """Kolmogorov-Smirnov and first Wasserstein distance of two sorted samples.
-
-    Both are read off the empirical distribution functions at the values of either sample: the
-    largest difference, and the area between them.
-    """
+def _kolmogorov_smirnov(x: Floats, y: Floats) -> float:
+    """Largest difference of the distribution functions of two sorted samples."""
     n, m = len(x), len(y)
+    below = np.searchsorted(x, y, side="left")
+    upto = below
+    if (x[np.minimum(below, n - 1)] == y).any():
+        upto = np.searchsorted(x, y, side="right")
+    # At each value of y the other function is compared with both ends of the step; where values of
+    # y are equal, the largest difference picks the right one of their steps.
+    steps = np.arange(m + 1) / m
+    rises = float((steps[1:] - upto / n).max())
+    falls = float((below / n - steps[:-1]).max())
+    return max(rises, falls, 0.0)
+
+
+def _wasserstein(x: Floats, y: Floats) -> float:
+    """Area between the distribution functions of two sorted samples."""
+    n, m = len(x), len(y)
+    if n == m:
+        return float(np.abs(x - y).mean())  # the k-th value goes to the k-th
     both = np.concatenate([x, y])
     # Two runs that are sorted already: a stable sort merges them in one pass.
     order = np.argsort(both, kind="stable")
-    merged = both[order]
-    passed = np.cumsum(order < n)
-    apart = np.abs(passed * (1.0 / n) - (np.arange(1, n + m + 1) - passed) * (1.0 / m))
-    steps = np.diff(merged)
-    wasserstein = float(apart[:-1] @ steps)
-    # Among equal values only the last one has passed them all.
-    last = np.append(steps > 0.0, True)
-    largest = int(np.argmax(np.where(last, apart, -1.0)))
-    mine = int(passed[largest])
-    return abs(mine / n - (largest + 1 - mine) / m), wasserstein
+    apart = np.cumsum(np.array([-1.0 / m, 1.0 / n])[(order < n).view(np.int8)])
+    return float(np.abs(apart[:-1]) @ np.diff(both[order]))
 
 
 def from_counts(p: Floats, q: Floats) -> tuple[Floats, Floats, Floats]:

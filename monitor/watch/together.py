@@ -22,6 +22,8 @@ from monitor.drift.packed import pack, unpack
 from monitor.watch.latches import SPAN, Latches
 
 Floats = NDArray[np.float64]
+_AT_ONCE = 1024
+"""Rows that are looked at together, unless the clock says that it is time."""
 _QUIET = 2 * BLOCKS[-1]
 """Rows without an alarm after which the discrepancy counts as gone."""
 
@@ -77,10 +79,23 @@ class ManyAtOnce:
         self._shares: Floats = known.shares.copy()
         """Squared error of each series, lately."""
         self._rows = 0
+        self._waiting: list[Floats] = []
+        self._held = 0
 
     def update(self, scores: Floats) -> None:
         """Location scores (n, S) of all series; NaN where a value is missing."""
-        x = scores[:, self._places]
+        self._waiting.append(scores[:, self._places])
+        self._held += len(scores)
+        if self._held >= _AT_ONCE:
+            self.flush()
+
+    def flush(self) -> None:
+        """Look at the rows that wait."""
+        if not self._held:
+            return
+        x = np.concatenate(self._waiting)
+        self._waiting.clear()
+        self._held = 0
         missing = np.isnan(x)
         if missing.any():
             x = np.where(missing, 0.0, x)
@@ -121,7 +136,7 @@ class ManyAtOnce:
         return found
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
+        """As JSON; nothing may wait."""
         return {
             "cusum": self.cusum.to_dict(),
             "latch": self.latch.to_dict(),

@@ -219,6 +219,9 @@ class ModelWatch:
         pending, self._pending = self._pending, {}
         for batch in pending.values():
             self.evaluate(batch)
+        if self.together is not None:
+            self.together.flush()
+            self.together.recover(self.options.smallest_shift / 2.0)
 
     def evaluate(self, batch: Batch) -> None:
         """Evaluate a batch, in the order of its rows."""
@@ -323,8 +326,6 @@ class ModelWatch:
             for kept in (self.began, self.furthest):
                 for place in [p for p in kept if recovered[p]]:
                     del kept[place]
-        if self.together is not None:
-            self.together.recover(half)
         nulls = self.rates.null
         again = self.broken.recovered(nulls, np.zeros(len(nulls)))
         if again.any():

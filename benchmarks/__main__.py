@@ -9,9 +9,14 @@ import click
 
 NAMES = {
     "drift-cost": "benchmarks.drift.cost",
+    "drift-distances": "benchmarks.drift.distances",
     "drift-employment": "benchmarks.drift.employment",
     "drift-faults": "benchmarks.drift.faults",
     "drift-means": "benchmarks.drift.means",
+    "drift-memory": "benchmarks.drift.memory",
+    "drift-rates": "benchmarks.drift.rates",
+    "drift-real": "benchmarks.drift.real",
+    "drift-segments": "benchmarks.drift.segments",
     "proxy": "benchmarks.proxy",
     "proxy-evaluation": "benchmarks.proxy.evaluation",
     "sequential-acceptance": "benchmarks.sequential.acceptance",

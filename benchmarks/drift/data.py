@@ -98,13 +98,14 @@ def flights() -> Data:
     none = [None] * len(of_weather)
     numbers = ("month", "hour", "minute", "dep_delay", "air_time", "distance", "sched_dep_time")
     texts = ("carrier", "origin", "dest")
-    rows = []
+    found = []
     for row in csv.DictReader(io.StringIO(flights_text)):
         cells: list[Any] = [_number(row[name]) for name in numbers]
         cells += [row[name] or None for name in texts]
         cells += weather.get((row["origin"], row["time_hour"]), none)
-        rows.append(cells)
-    rows.sort(key=lambda cells: (cells[0] or 0, cells[1] or 0))
+        found.append((row["time_hour"], int(row["minute"]), cells))
+    found.sort(key=lambda one: one[:2])
+    rows = [cells for _, _, cells in found]
     return Data((*numbers, *texts, *of_weather), rows, frozenset(texts))
 
 

@@ -27,8 +27,8 @@ FEWEST = 200
 
 @dataclass(frozen=True, slots=True)
 class Together:
-    """Of the numeric ``series``: a ``subspace``, the ``errors`` of ``rows`` rows outside of it, by
-    series also their ``shares`` (S,) on average; ``features`` of the rows with their ``mean`` and
+    """Of the numeric ``series``: a ``subspace``, the ``errors`` of rows outside of it, by series
+    also their ``shares`` (S,) on average; ``features`` of the ``rows`` rows with their ``mean`` and
     ``spectrum``."""
 
     series: tuple[str, ...]
@@ -60,15 +60,19 @@ class Together:
             x[:, place] = scored(profiles[name], sampled[name])
         if not x.any(axis=0).all():
             return None
-        components = Subspace.of(np.array(correlation["matrix"])).components
+        # Directions that were chosen for these very rows leave less of them than of others, by up
+        # to two per cent at ten thousand rows: every second row chooses, and the others measure.
+        chosen = x[::2]
+        scale = np.sqrt(np.maximum((chosen**2).sum(axis=0), 1e-12))
+        components = Subspace.of(chosen.T @ chosen / np.outer(scale, scale)).components
         # As they will be when they are read again.
         subspace = Subspace(components.astype(np.float32).astype(np.float64))
-        outside = subspace.outside(x) ** 2
+        outside = subspace.outside(x[1::2]) ** 2
         found = outside.sum(axis=1)
         edges = edges_of(found)
         counts = np.bincount(edges.searchsorted(found), minlength=len(edges) + 1)
         errors = NumericProfile(
-            edges, counts.astype(np.int64), rows, float(found.mean()),
+            edges, counts.astype(np.int64), len(found), float(found.mean()),
             float(((found - found.mean()) ** 2).sum()), float(found.min()), float(found.max()),
         )  # fmt: skip
         features = FourierFeatures.draw(len(names))

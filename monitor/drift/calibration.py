@@ -29,13 +29,27 @@ _BAND = 1.6448536269514722
 class Recalibration:
     """What a score meant in the baseline: sigma(shift + slope logit score), with standard errors.
 
-    ``errors`` are the covariances [[ss, sb], [sb, bb]] of shift and slope.
+    ``errors`` are the covariances [[ss, sb], [sb, bb]] of shift and slope. Where the baseline's own
+    labels do not bear this form out, as at the ends of scores that were rounded, the band reaches
+    to what they do: ``edges`` (B - 1,) of bins of the score, ``lowest`` and ``highest`` (B,) the
+    log odds that are plausible in each.
     """
 
-    def __init__(self, shift: float = 0.0, slope: float = 1.0, errors: Any = None) -> None:
+    def __init__(
+        self,
+        shift: float = 0.0,
+        slope: float = 1.0,
+        errors: Any = None,
+        edges: Floats | None = None,
+        lowest: Floats | None = None,
+        highest: Floats | None = None,
+    ) -> None:
         self.shift = shift
         self.slope = slope
         self.errors: Floats = np.zeros((2, 2)) if errors is None else np.asarray(errors, np.float64)
+        self._edges = np.zeros(0) if edges is None else edges
+        self._lowest = np.full(len(self._edges) + 1, -np.inf) if lowest is None else lowest
+        self._highest = np.full(len(self._edges) + 1, np.inf) if highest is None else highest
 
     @classmethod
     def fit(cls, calibration: Mapping[str, Any]) -> Recalibration:
@@ -44,6 +58,7 @@ class Recalibration:
         counts = np.array(calibration["counts"], np.float64)
         positives = np.array(calibration["positives"], np.float64)
         held = counts > 0.0
+        edges = (np.array(calibration["edges"], np.float64), counts, positives)
         counts, positives = counts[held], positives[held]
         if positives.sum() < 1.0 or (counts - positives).sum() < 1.0:
             raise ValueError("the calibration table holds one class only")
@@ -60,7 +75,14 @@ class Recalibration:
             shift, slope = shift + float(step[0]), slope + float(step[1])
             if float(np.abs(step).max()) < 1e-10:
                 break
-        return cls(shift, slope, np.linalg.inv(information))
+        return cls(shift, slope, np.linalg.inv(information), edges[0], *_plausible(*edges[1:]))
+
+    def band(self, scores: Floats) -> tuple[Floats, Floats]:
+        """Lowest and highest log odds of the scores (n,) that the baseline allows."""
+        x, error = self.logits(scores)
+        place = self._edges.searchsorted(scores)
+        low = np.minimum(x - _BAND * error, self._highest[place])
+        return low, np.maximum(x + _BAND * error, self._lowest[place])
 
     def logits(self, scores: Floats) -> tuple[Floats, Floats]:
         """Log odds of the scores as the baseline means them, and their standard errors."""
@@ -88,11 +110,11 @@ class CalibrationDetector:
         here = np.isfinite(scores) & np.isfinite(labels)
         if not here.any():
             return -1
-        x, error = self.baseline.logits(scores[here])
+        x, _ = self.baseline.logits(scores[here])
+        low, high = self.baseline.band(scores[here])
         y = labels[here] > 0.5
         # The probability of what came, at its largest within the band: nothing in it is rejected.
-        wide = _BAND * error
-        log_null = np.where(y, _log_sigma(x + wide), _log_sigma(-(x - wide)))
+        log_null = np.where(y, _log_sigma(high), _log_sigma(-low))
         a = np.array([one for one, _ in self.grid])
         b = np.array([one for _, one in self.grid])
         bent = a + b * x[:, None]
@@ -143,6 +165,19 @@ class CalibrationDetector:
             raise ValueError("another grid of alternatives")
         self._log_m = log_m
         self.labels = int(state["labels"])
+
+
+def _plausible(counts: Floats, positives: Floats) -> tuple[Floats, Floats]:
+    """Log odds (B,) between which each bin's rate lies, by Agresti & Coull (1998); anything in an
+    empty one."""
+    rate = (positives + 1.0) / (counts + 2.0)
+    half = _BAND * np.sqrt(rate * (1.0 - rate) / (counts + 2.0))
+    low, high = np.clip(rate - half, _CLIP, None), np.clip(rate + half, None, 1.0 - _CLIP)
+    empty = counts <= 0.0
+    return (
+        np.where(empty, -np.inf, logit(np.minimum(low, 1.0 - _CLIP))),
+        np.where(empty, np.inf, logit(np.maximum(high, _CLIP))),
+    )
 
 
 def _log_sigma(x: Floats) -> Floats:

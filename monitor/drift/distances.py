@@ -80,8 +80,9 @@ def _wasserstein(x: Floats, y: Floats) -> float:
     both = np.concatenate([x, y])
     # Two runs that are sorted already: a stable sort merges them in one pass.
     order = np.argsort(both, kind="stable")
-    apart = np.cumsum(np.array([-1.0 / m, 1.0 / n])[(order < n).view(np.int8)])
-    return float(np.abs(apart[:-1]) @ np.diff(both[order]))
+    passed = np.cumsum(order < n)
+    apart = np.abs(passed / n - (np.arange(1, n + m + 1) - passed) / m)
+    return float(apart[:-1] @ np.diff(both[order]))
 
 
 def from_counts(p: Floats, q: Floats) -> tuple[Floats, Floats, Floats]:

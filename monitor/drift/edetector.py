@@ -19,7 +19,7 @@ from monitor.drift.evidence import Evidence
 from monitor.drift.packed import pack, unpack
 
 Floats = NDArray[np.float64]
-RATIOS = (1.1, 1.2, 1.4, 1.7, 2.2, 3.0, 4.5)
+RATIOS = (1.15, 1.3, 1.6, 2.2, 3.5, 7.0)
 """Each bet is best for a risk that has grown by such a factor."""
 _LARGEST_BET = 0.95
 """Of 1 / mu0, at which a single good value would end everything."""
@@ -41,7 +41,7 @@ def null_rate(count: float, rows: float, smallest: float = 0.0) -> float:
 
 
 def bets_for(null: Floats, variance: Floats | None = None) -> Floats:
-    """Bets (S, 7) for null means (S,).
+    """Bets (S, 6) for null means (S,).
 
     The bet that grows fastest for 0/1 values of mean mu1 is (mu1 - mu0) / (mu0 (1 - mu0)); for
     other values of known ``variance`` (S,) about (mu1 - mu0) / (variance + (mu1 - mu0)^2). The

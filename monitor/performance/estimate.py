@@ -98,15 +98,15 @@ class ConfidenceEstimator:
         found: Floats = np.where(scores > self.threshold, 1.0 - p, p)
         return found
 
-    def expected_error(self) -> tuple[float, float]:
-        """Share of wrong predictions in the baseline itself, as an upper bound at 95 %, and the
+    def expected_error(self) -> tuple[float, float, float]:
+        """Share of wrong predictions in the baseline itself, its upper bound at 95 %, and the
         variance of a prediction's own."""
         rates, counts = self.curve.rates, self.curve.counts
         wrong = np.where(self.curve.means > self.threshold, 1.0 - rates, rates)
         total = float(counts.sum())
         mean = float(wrong @ counts) / total
         variance = float((wrong - mean) ** 2 @ counts) / total
-        return mean + 1.64 * math.sqrt(variance / total), variance
+        return mean, mean + 1.64 * math.sqrt(variance / total), variance
 
     def expected_residual(self) -> float:
         """Mean squared difference of an error from its expectation, in the baseline."""

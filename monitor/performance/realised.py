@@ -36,6 +36,8 @@ class Realised:
         run_length: float,
     ) -> None:
         self.null = 0.0
+        self.usual = 0.5 if reference is None else min(max(1.0 - reference[0], 1e-3), 1.0 - 1e-3)
+        """Error rate of the baseline, for people and for charts."""
         self.sampled: SampledLabels | None = None
         self._detector: SrDetector | RiskSequence | None = None
         self.rule = "Shiryaev-Roberts e-detector on the share of wrong predictions"
@@ -98,9 +100,13 @@ class Realised:
 
     def standard(self, losses: Floats) -> Floats:
         """In standard deviations from the usual error rate."""
-        null = self.null or 0.5
-        found: Floats = (losses - null) / math.sqrt(null * (1.0 - null))
+        found: Floats = (losses - self.usual) / self.deviation
         return found
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of a single error, usually."""
+        return math.sqrt(self.usual * (1.0 - self.usual))
 
     def reset(self) -> None:
         """Begin anew."""

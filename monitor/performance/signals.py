@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from monitor.findings.finding import Contribution, Signal, Size
 from monitor.performance.declared import Apart
 from monitor.performance.segments import Worse
@@ -139,8 +137,8 @@ def _realised(watch: PerformanceWatch, model: str, version: str) -> Signal:
     change = watch.history.estimate(1)
     if watch.realised.sampled is not None:
         # Losses that stand for those without a label stray far: the mean since the change is meant.
-        null = watch.realised.null
-        now = min(1.0, max(0.0, 1.0 - null - change.size * math.sqrt(null * (1.0 - null))))
+        usual = watch.realised
+        now = min(1.0, max(0.0, 1.0 - usual.usual - change.size * usual.deviation))
     was = f", was {known * 100:.1f} %" if known is not None else ""
     outlook = watch.outlook()
     advice = "Look at the examples, and at the segments with the largest loss. "

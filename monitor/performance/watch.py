@@ -70,12 +70,13 @@ class PerformanceWatch:
         each = (4.0 if segments else 3.0) * run_length
         loss = settings.smallest_loss
         self.expected: SrDetector | None = None
-        self.expected_null = 0.0
+        self.expected_null = self.expected_error = self.expected_spread = 0.0
         if self.estimator is not None:
-            error, variance = self.estimator.expected_error()
-            self.expected_null = min(error + loss, 1.0 - 1e-6)
-            spread = np.array([max(variance, 1e-4)])
-            self.expected = SrDetector(np.array([self.expected_null]), each, spread)
+            self.expected_error, bound, variance = self.estimator.expected_error()
+            self.expected_null = min(bound + loss, 1.0 - 1e-6)
+            variance = max(variance, 1e-4)
+            self.expected_spread = math.sqrt(variance)
+            self.expected = SrDetector(np.array([self.expected_null]), each, np.array([variance]))
         self.realised = Realised(settings, self.reference, self.estimator, each)
         self.slices = WorstSlices() if settings.slices else None
         self.calibration: CalibrationDetector | None = None
@@ -142,9 +143,8 @@ class PerformanceWatch:
         three = np.full((rows, 3), np.nan)
         three[:, 0] = drawn.wrong
         self.latches.update(_only(evidence, 0), three, self.predictions - rows)
-        spread = math.sqrt(self.expected_null * (1.0 - self.expected_null))
         both = np.full((rows, 2), np.nan)
-        both[:, 0] = (drawn.wrong - self.expected_null) / spread
+        both[:, 0] = (drawn.wrong - self.expected_error) / self.expected_spread
         self.history.update(both, drawn.times)
 
     def estimates(self) -> dict[str, Estimate]:

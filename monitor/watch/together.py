@@ -65,7 +65,7 @@ class ManyAtOnce:
                 for t in self._tables
             ]
         )
-        self.cusum = CusumUnion(2, 2.0 * each, float(known.rows), slacks, factors, inflation)
+        self.cusum = CusumUnion(2, 2.0 * each, float(profile.count), slacks, factors, inflation)
         self.latch = Latches(2)
         self.kernel = (
             KernelBlocks(

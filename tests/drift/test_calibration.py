@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.special import expit, logit
 
+from monitor.calibration.curve import tabulate
 from monitor.drift.calibration import CalibrationDetector, Recalibration
 
 
@@ -48,6 +49,7 @@ def test_a_baseline_that_is_off_is_taken_as_it_is() -> None:
     edges = np.quantile(p, np.linspace(0, 1, 101)[1:-1])
     place = edges.searchsorted(p)
     table = {
+        "edges": edges,
         "counts": np.bincount(place, minlength=100),
         "positives": np.bincount(place, weights=y, minlength=100),
         "scores": np.bincount(place, weights=p, minlength=100),
@@ -63,4 +65,22 @@ def test_a_baseline_that_is_off_is_taken_as_it_is() -> None:
     again.restore(json.loads(json.dumps(detector.to_dict())))
     assert again.statistic == pytest.approx(detector.statistic)
     with pytest.raises(ValueError, match="one class"):
-        Recalibration.fit({"counts": [5], "positives": [0], "scores": [2.0]})
+        Recalibration.fit({"edges": [], "counts": [5], "positives": [0], "scores": [2.0]})
+
+
+def test_scores_that_were_rounded_to_certainty_raise_no_alarm() -> None:
+    """A score of 0.00 or 1.00 is wrong once in a while, and the baseline's labels say how often."""
+    rng = np.random.default_rng(8)
+
+    def drawn(count: int) -> tuple[np.ndarray, np.ndarray]:
+        p = expit(rng.normal(0.0, 4.0, count))
+        y = (rng.random(count) < 0.004 + 0.992 * p).astype(float)
+        return p.round(2), y
+
+    p, y = drawn(50_000)
+    recalibrated = Recalibration.fit(tabulate(p, y))
+    alarms = 0
+    for _ in range(20):
+        alarms += CalibrationDetector(100_000.0, recalibrated).update(*drawn(5000)) >= 0
+    # One in 20 at the stated run length; 9 of 20 or more has a probability below 1e-6.
+    assert alarms < 9

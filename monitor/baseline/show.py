@@ -82,7 +82,7 @@ def notes(baseline: Baseline) -> list[str]:
         found.append(
             f"rows follow the ones before them in {', '.join(correlated[:6])}"
             + (f" and {len(correlated) - 6} more" if len(correlated) > 6 else "")
-            + ": there false alarms can be more frequent than stated"
+            + ": thresholds are raised there"
         )
     constant = [
         name
@@ -93,6 +93,12 @@ def notes(baseline: Baseline) -> list[str]:
     ]
     if constant:
         found.append(f"never changes: {', '.join(constant[:6])}")
+    if baseline.seasons is not None:
+        names = baseline.seasons["series"]
+        more = f" and {len(names) - 6} more" if len(names) > 6 else ""
+        found.append(f"the hour of the week matters for {', '.join(names[:6])}{more}")
+    if baseline.calibration is not None and "regions" in baseline.calibration:
+        found.append("what a score means is known by region of the features")
     if baseline.duplicates is not None and baseline.duplicates > 0.01:
         found.append(f"{_percent(baseline.duplicates)} of the rows come again within 1,024 rows")
     return found

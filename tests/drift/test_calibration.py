@@ -73,14 +73,17 @@ def test_scores_that_were_rounded_to_certainty_raise_no_alarm() -> None:
     rng = np.random.default_rng(8)
 
     def drawn(count: int) -> tuple[np.ndarray, np.ndarray]:
-        p = expit(rng.normal(0.0, 4.0, count))
-        y = (rng.random(count) < 0.004 + 0.992 * p).astype(float)
+        p = expit(rng.normal(0.0, 8.0, count))
+        y = (rng.random(count) < 0.02 + 0.96 * p).astype(float)
         return p.round(2), y
 
-    p, y = drawn(50_000)
-    recalibrated = Recalibration.fit(tabulate(p, y))
-    alarms = 0
+    fitted = Recalibration.fit(tabulate(*drawn(50_000)))
+    alarms, plain = 0, 0
     for _ in range(20):
-        alarms += CalibrationDetector(100_000.0, recalibrated).update(*drawn(5000)) >= 0
-    # One in 20 at the stated run length; 9 of 20 or more has a probability below 1e-6.
-    assert alarms < 9
+        p, y = drawn(15_000)
+        alarms += CalibrationDetector(1_000_000.0, fitted).update(p, y) >= 0
+        curve = Recalibration(fitted.shift, fitted.slope, fitted.errors)
+        plain += CalibrationDetector(1_000_000.0, curve).update(p, y) >= 0
+    # 0.3 on average at the stated run length; 6 or more has a probability below 1e-6.
+    assert alarms < 6
+    assert plain > alarms, "a logistic curve alone does not fit such scores"

@@ -17,6 +17,7 @@ from monitor.experiments.runner import Experiments
 from monitor.feedback.service import Feedback
 from monitor.ingest.records import Declared
 from monitor.ingest.room import Ingest
+from monitor.objectives.energy import Rapl
 from monitor.replay.recorder import recorder_of
 from monitor.sketch.reader import Snapshot, StatsReader
 from monitor.sketch.windows import Windows
@@ -49,6 +50,7 @@ class Plane:
     started: float
     feedback: Feedback | None = None
     ingest: Ingest = field(init=False)
+    energy: Rapl = field(default_factory=Rapl)
 
     def __post_init__(self) -> None:
         self.ingest = Ingest(_declared(self.settings), self.pipeline.take)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -12,13 +13,21 @@ from rich.table import Table
 
 from monitor.experiments.client import DEFAULT_URL, Client
 from monitor.objectives.objective import KNOWN
+from monitor.objectives.plot import page, shown
 
 
 @click.command("objectives")
 @click.option("--url", default=DEFAULT_URL, show_default=True, help="The control address.")
 @click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE.html",
+    help="Draw the arms in the plane of two metrics, as an HTML page.",
+)
 @click.option("--exit-code", is_flag=True, help="Exit 1 when the champion misses an objective.")
-def objectives(url: str, as_json: bool, exit_code: bool) -> None:
+def objectives(url: str, as_json: bool, output: Path | None, exit_code: bool) -> None:
     """Accuracy, errors, latency, cost and energy of champion and challengers, side by side.
 
     Figures are of the last five minutes; (e) is estimated. An arm is dominated when another one is
@@ -28,8 +37,15 @@ def objectives(url: str, as_json: bool, exit_code: bool) -> None:
     Examples:
       understudy objectives
       understudy objectives --json --exit-code
+      understudy objectives -o pareto.html
     """
     found = Client(url).get("/v1/objectives")
+    if output is not None:
+        try:
+            output.write_text(page(found))
+        except OSError as error:
+            raise click.ClickException(f"{output}: cannot be written: {error.strerror}") from error
+        click.echo(f"{output} written", err=True)
     if as_json:
         click.echo(json.dumps(found))
     else:
@@ -54,26 +70,16 @@ def _print(found: dict[str, Any]) -> None:
         for arm, figure in zip(arms, figures, strict=True):
             met = next((o["met"] for o in arm["objectives"] if o["metric"] == metric), None)
             style = {True: "green", False: "red"}.get(met) if met is not None else None
-            text = _shown(metric, figure["value"])
+            text = shown(metric, figure["value"])
             text += " (e)" if figure["source"] == "estimated" else ""
             cells.append(f"[{style}]{text}[/]" if style else text)
         limit = limits.get(metric)
         wanted = ""
         if limit is not None:
-            wanted = ("<= " if limit["at_most"] else ">= ") + _shown(metric, limit["limit"])
+            wanted = ("<= " if limit["at_most"] else ">= ") + shown(metric, limit["limit"])
         table.add_row(metric, wanted, *cells)
     width: dict[str, Any] = {} if sys.stdout.isatty() else {"width": 120}
     Console(**width).print(table)
     for arm in arms:
         if arm["dominated_by"]:
             click.echo(f"{arm['arm']} is dominated by {', '.join(arm['dominated_by'])}")
-
-
-def _shown(metric: str, value: float | None) -> str:
-    if value is None:
-        return "\u2013"
-    if metric.startswith("latency"):
-        return f"{value * 1e3:.3g} ms"
-    if metric in ("accuracy", "error_rate"):
-        return f"{value * 100:.3g} %"
-    return f"{value:.4g}"

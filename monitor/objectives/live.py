@@ -32,6 +32,12 @@ def declared(plane: Plane) -> list[Objective]:
 def side_by_side(plane: Plane, objectives: Sequence[Objective]) -> dict[str, Any]:
     """Every arm with its figures, which objectives it meets, and by whom it is dominated."""
     figures = {arm: _figures(plane, arm) for arm in plane.settings.arms}
+    watts = plane.energy.watts()
+    rate = sum(f["throughput"].value or 0.0 for f in figures.values() if "throughput" in f)
+    if watts is not None and rate:
+        # The counters do not know whose work it is: every arm's predictions cost the same.
+        for one in figures.values():
+            one["energy_per_prediction"] = Figure(watts / rate, "estimated")
     better = dominated(figures)
     return {
         "window_seconds": WINDOW,

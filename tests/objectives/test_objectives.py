@@ -9,7 +9,9 @@ import pytest
 from click.testing import CliRunner
 
 from monitor.cli import main
+from monitor.objectives.energy import Rapl
 from monitor.objectives.objective import Figure, Objective, dominated, verdicts
+from monitor.objectives.plot import page
 from tests.metrics.test_metrics import count_traffic
 from tests.plane_process import PlaneProcess, eventually
 
@@ -91,3 +93,58 @@ def test_the_running_service(tmp_path: Path) -> None:
         assert shown.exit_code == 1, shown.output
         assert "error_rate" in shown.output
         assert json.loads(CliRunner().invoke(main, ["objectives", *url, "--json"]).output)["arms"]
+
+
+def test_energy_is_that_of_the_packages_over_time(tmp_path: Path) -> None:
+    # The kernel's own layout: two packages, and a domain that is part of the first.
+    def counter(name: str, microjoules: int) -> None:
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        (folder / "energy_uj").write_text(f"{microjoules}\n")
+        (folder / "max_energy_range_uj").write_text("1000000000\n")
+
+    now = [100.0]
+    assert Rapl(tmp_path / "none", lambda: now[0]).watts() is None
+    for name, start in (("intel-rapl:0", 0), ("intel-rapl:1", 999_000_000), ("intel-rapl:0:0", 5)):
+        counter(name, start)
+    rapl = Rapl(tmp_path, lambda: now[0])
+    assert rapl.watts() is None, "one look says nothing"
+    now[0] += 10.0
+    counter("intel-rapl:0", 300_000_000)
+    counter("intel-rapl:1", 199_000_000)  # it has begun anew
+    counter("intel-rapl:0:0", 900_000_000)
+    assert rapl.watts() == pytest.approx((300.0 + 200.0) / 10.0)
+    (tmp_path / "intel-rapl:0" / "energy_uj").unlink()
+    now[0] += 10.0
+    assert rapl.watts() is None
+
+
+def test_the_page_shows_who_is_on_the_front() -> None:
+    def figure(value: float, half: float = 0.0) -> dict[str, object]:
+        low, high = (value - half, value + half) if half else (None, None)
+        return {"value": value, "low": low, "high": high, "source": "measured"}
+
+    def arm(name: str, accuracy: float, latency: float, by: list[str]) -> dict[str, object]:
+        limits = [("accuracy", 0.9, False, accuracy >= 0.9), ("latency_p95", 0.05, True, True)]
+        return {
+            "arm": name,
+            "figures": {"accuracy": figure(accuracy, 0.01), "latency_p95": figure(latency)},
+            "objectives": [
+                {"metric": m, "limit": limit, "at_most": less, "met": met}
+                for m, limit, less, met in limits
+            ],
+            "dominated_by": by,
+            "pareto": not by,
+        }
+
+    found = {
+        "window_seconds": 300.0,
+        "arms": [arm("now", 0.91, 0.02, []), arm("<b>", 0.8, 0.03, ["now"])],
+    }
+    text = page(found)
+    assert text.count("<svg") == 1
+    assert (text.count('class="on"'), text.count('class="off"')) == (1, 1)
+    assert "&lt;b&gt;</b> is dominated by now" in text
+    assert "<b><b>" not in text
+    assert "http" not in text
+    assert 'class="bad">80 %' in text

@@ -6,6 +6,7 @@ become float64, missing ones NaN; texts and nested ones become NaN too and are c
 
 from __future__ import annotations
 
+import array as arrays
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,11 @@ def to_matrix(values: Sequence[Any], width: int) -> tuple[Matrix, Mask | None]:
 
     The mask is None when everything is a number or missing, which is the quick path.
     """
+    try:
+        # Numbers and truth values only, which is most of what there is.
+        return np.frombuffer(arrays.array("d", values), np.float64).reshape(-1, width), None
+    except (TypeError, OverflowError):
+        pass
     if _PLAIN.issuperset(map(type, values)):
         try:
             return np.array(values, np.float64).reshape(-1, width), None

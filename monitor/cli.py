@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import json
 import sys
 from pathlib import Path
@@ -29,14 +30,24 @@ _LATER = {
 """Commands that are imported when they are used: what they need takes time to import."""
 
 
+def _others() -> dict[str, importlib.metadata.EntryPoint]:
+    """Commands of other packages, which this one does not import: the load tests are a client
+    program of their own."""
+    found = importlib.metadata.entry_points(group="understudy.commands")
+    return {point.name: point for point in found}
+
+
 class _Main(click.Group):
     """Turns our own errors into a line and an exit code."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), *_LATER])
+        return sorted([*super().list_commands(ctx), *_LATER, *_others()])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         place = _LATER.get(cmd_name)
+        if place is None and cmd_name in (others := _others()):
+            other: click.Command = others[cmd_name].load()
+            return other
         if place is None:
             return super().get_command(ctx, cmd_name)
         module, _, name = place.partition(":")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Protocol
 
 import httptools
@@ -15,7 +14,9 @@ class Exchange:
     """A request on its way. Times are nanoseconds of the monotonic clock, 0 for what has not been.
 
     ``number`` counts the requests of the process, ``payload`` is which of the payloads it has.
-    ``status`` is HTTP's, or 0; ``error`` says what went wrong with the connection.
+    ``picked`` is when the engine came to it: what lies between ``due`` and that is the engine's own
+    lag, what follows is the target's. ``status`` is HTTP's, or 0; ``error`` says what went wrong
+    with the connection.
     """
 
     __slots__ = (
@@ -26,6 +27,7 @@ class Exchange:
         "first_byte",
         "number",
         "payload",
+        "picked",
         "sent",
         "status",
     )
@@ -34,6 +36,7 @@ class Exchange:
         self.number = number
         self.payload = payload
         self.due = due
+        self.picked = 0
         self.sent = 0
         self.first_byte = 0
         self.ended = 0
@@ -140,6 +143,3 @@ class Connection(asyncio.Protocol):
         """Close at once."""
         if self.transport is not None:
             self.transport.abort()
-
-
-Factory = Callable[[], Connection]

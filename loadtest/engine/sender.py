@@ -33,15 +33,41 @@ class Where:
 @dataclass(slots=True)
 class Taken:
     """What became of some requests, in the order of their ends. Times in seconds from the start of
-    the run; ``status`` 0 and an error where there was no answer."""
+    the run; ``status`` 0 and an error where there was no answer, or a wrong one. ``picked`` is when
+    the engine came to it."""
 
     due: NDArray[np.float64]
+    picked: NDArray[np.float64]
     sent: NDArray[np.float64]
     first_byte: NDArray[np.float64]
     ended: NDArray[np.float64]
     status: NDArray[np.int64]
     payload: NDArray[np.int64]
     errors: dict[str, int]
+
+
+def taken_of(done: Sequence[Exchange], origin_ns: int) -> Taken:
+    """Exchanges that have ended, as columns."""
+    count = len(done)
+    times = np.array(
+        [(e.due, e.picked, e.sent or e.ended, e.first_byte, e.ended) for e in done], np.float64
+    ).reshape(count, 5)
+    seconds = (times - origin_ns) / 1e9
+    seconds[:, 3][times[:, 3] == 0] = np.nan
+    errors: dict[str, int] = {}
+    for exchange in done:
+        if exchange.error:
+            errors[exchange.error] = errors.get(exchange.error, 0) + 1
+    return Taken(
+        seconds[:, 0],
+        seconds[:, 1],
+        seconds[:, 2],
+        seconds[:, 3],
+        seconds[:, 4],
+        np.array([0 if e.error else e.status for e in done], np.int64),
+        np.array([e.payload for e in done], np.int64),
+        errors,
+    )
 
 
 Check = Callable[[int, int, bytes], str]
@@ -87,9 +113,13 @@ class Sender:
         return len(self._busy) + len(self._waiting)
 
     @property
-    def sent(self) -> int:
-        """Requests that have become due."""
-        return self._number
+    def earliest(self) -> float | None:
+        """When the oldest request without an answer was due, in seconds from the start; None while
+        there is none."""
+        oldest = [e.due for e in self._busy.values()]
+        if self._waiting:
+            oldest.append(self._waiting[0].due)
+        return (min(oldest) - self._origin) / 1e9 if oldest else None
 
     async def run(self, chunks: Iterator[NDArray[np.float64]], origin_ns: int) -> None:
         """Send at the moments of ``chunks``, seconds from ``origin_ns``; return when all is over.
@@ -122,26 +152,7 @@ class Sender:
     def take(self) -> Taken:
         """What has ended since the last call."""
         done, self._done = self._done, []
-        origin = self._origin
-        count = len(done)
-        times = np.array(
-            [(e.due, e.sent or e.ended, e.first_byte, e.ended) for e in done], np.float64
-        ).reshape(count, 4)
-        seconds = (times - origin) / 1e9
-        seconds[:, 2][times[:, 2] == 0] = np.nan
-        errors: dict[str, int] = {}
-        for exchange in done:
-            if exchange.error:
-                errors[exchange.error] = errors.get(exchange.error, 0) + 1
-        return Taken(
-            seconds[:, 0],
-            seconds[:, 1],
-            seconds[:, 2],
-            seconds[:, 3],
-            np.array([0 if e.error else e.status for e in done], np.int64),
-            np.array([e.payload for e in done], np.int64),
-            errors,
-        )
+        return taken_of(done, self._origin)
 
     # Sending ------------------------------------------------------------------------------------
 
@@ -156,13 +167,15 @@ class Sender:
             self._over.set()
 
     def _fire(self) -> None:
-        limit = now_ns() + EARLY_NS
+        now = now_ns()
+        limit = now + EARLY_NS
         count = len(self._payloads)
         while not self._exhausted:
             due = self._at(self._next)
             if due > limit:
                 break
             exchange = Exchange(self._number, self._number % count, due)
+            exchange.picked = max(now, due)
             self._number += 1
             if self._idle:
                 self._begin(self._idle.pop(), exchange)

@@ -53,7 +53,8 @@ def test_a_whole_life_from_the_command_line(world: World, tmp_path: Path) -> Non
     assert in_short.startswith("ramp  canary  other0: ")
     assert "waiting at 0 %" in in_short
     code = run("status", "ramp", "--json", "--exit-code", *url)
-    assert (code.exit_code, json.loads(code.output)["name"]) == (0, "ramp")
+    assert json.loads(code.output)["name"] == "ramp"
+    assert code.exit_code in (0, 10), "promote, or more evidence is wanted again meanwhile"
     looked = run("watch", "ramp", "--once", *url)
     assert looked.exit_code == 0
     assert "●" in looked.output

@@ -1,0 +1,106 @@
+"""Latencies at a load that was not measured, from service times that were.
+
+Requests arrive as a Poisson process and wait for the first free of c servers; each takes a service
+time that is drawn from the measured ones. The recursion of Kiefer & Wolfowitz (1955) follows the
+workloads of the servers from arrival to arrival; with one server it is Lindley's (1952). Service
+times must be those *within* the server, at a middling load: what a client sees at low load contains
+the network and the wake-ups of an idle machine, and inflates the prediction badly.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loadtest.statistics.intervals import Interval
+
+Floats = NDArray[np.float64]
+FEWEST = 200
+HIGHEST_LOAD = 0.95
+"""Of what the servers can do; beyond, the answer depends on how long one waits for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """``value`` is the quantile ``p`` of the latency in seconds at ``rate``; ``load`` is the share
+    of the servers' time that is used."""
+
+    rate: float
+    p: float
+    load: float
+    value: Interval | None
+    why_not: str = ""
+
+
+def sojourns(gaps: Floats, service: Floats, servers: int) -> Floats:
+    """Time in the system of each request, (n,): ``gaps`` between arrivals, ``service`` times."""
+    if servers == 1:
+        # W_n = max(0, W_{n-1} + S_{n-1} - A_n): a running sum over its running minimum.
+        steps = np.concatenate([[0.0], service[:-1] - gaps[1:]])
+        total = np.cumsum(steps)
+        found: Floats = total - np.minimum.accumulate(np.minimum(total, 0.0)) + service
+        return found
+    free = [0.0] * servers
+    now = 0.0
+    out = np.empty(len(service))
+    for number, (gap, time) in enumerate(zip(gaps.tolist(), service.tolist(), strict=True)):
+        now += gap
+        begins = max(now, free[0])
+        heapq.heapreplace(free, begins + time)
+        out[number] = begins + time - now
+    return out
+
+
+def predict(
+    service: Floats, rate: float, p: float = 0.99, servers: int = 1, seed: int = 0, runs: int = 10
+) -> Prediction:
+    """A latency quantile at a Poisson ``rate``, with the interval over ``runs`` of the simulation,
+    each with service times drawn anew from the measured ones (a bootstrap).
+
+    Nothing is said above :data:`HIGHEST_LOAD` of the capacity, or from too few service times.
+    """
+    x = service[np.isfinite(service) & (service > 0.0)]
+    if len(x) < FEWEST:
+        return Prediction(rate, p, 0.0, None, f"{len(x)} service times, {FEWEST} are needed")
+    load = rate * float(x.mean()) / servers
+    if load >= HIGHEST_LOAD:
+        return Prediction(
+            rate,
+            p,
+            load,
+            None,
+            f"{load:.0%} of the capacity: above {HIGHEST_LOAD:.0%} nothing is said",
+        )
+    rng = np.random.default_rng(seed)
+    count = int(min(200_000, max(20_000, 200.0 / (1.0 - p) / (1.0 - load) ** 2)))
+    if servers > 1:
+        count = min(count, 60_000)
+    found = []
+    for _ in range(runs):
+        sample = rng.choice(rng.choice(x, len(x)), count)
+        times = sojourns(rng.exponential(1.0 / rate, count), sample, servers)
+        found.append(float(np.quantile(times[count // 10 :], p)))
+    value, low, high = (float(np.quantile(found, q)) for q in (0.5, 0.025, 0.975))
+    return Prediction(rate, p, load, Interval(value, low, high))
+
+
+def highest_rate(
+    service: Floats, limit: float, p: float = 0.99, servers: int = 1, seed: int = 0
+) -> float | None:
+    """The highest Poisson rate at which the quantile stays within ``limit`` seconds, by bisection;
+    None where even an idle server misses it, or there are too few service times."""
+    x = service[np.isfinite(service) & (service > 0.0)]
+    if len(x) < FEWEST or float(np.quantile(x, p)) > limit:
+        return None
+    low, high = 0.0, HIGHEST_LOAD * servers / float(x.mean())
+    for _ in range(12):
+        middle = (low + high) / 2.0
+        found = predict(x, middle, p, servers, seed, runs=3).value
+        if found is not None and found.value <= limit:
+            low = middle
+        else:
+            high = middle
+    return low

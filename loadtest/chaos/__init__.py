@@ -1,0 +1,1 @@
+"""Faults on purpose, on the format and the run loop of the Chaos Toolkit."""

@@ -1,0 +1,202 @@
+"""Runs an experiment of the Chaos Toolkit while load runs, and brings both together.
+
+The format and the run loop are the toolkit's. What it lacks is ours: load before, during and after;
+the steady-state hypothesis asked again and again while the method runs; the moments of the faults
+on the clock of the load; and a guard that undoes faults when this process is killed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from loadtest.chaos import actions
+from loadtest.chaos.guard import Guard
+from loadtest.errors import LoadTestError, PlanError
+
+_UNDOING = ("resume_process", "undo", "wait", "delete_toxic", "reset")
+"""Functions of actions that are no faults."""
+_EVERY = 0.5
+"""Seconds between two looks at the hypothesis while the method runs."""
+
+
+@dataclass(slots=True)
+class Ran:
+    """What became of an experiment; times are unix seconds. ``faults`` are (begin, end, name) of
+    its actions, each until the rollbacks are over or it was undone; ``deviations`` are the moments
+    at which the hypothesis did not hold while the method ran."""
+
+    begun: float
+    ended: float
+    status: str
+    deviated: bool
+    faults: list[tuple[float, float, str]] = field(default_factory=list)
+    deviations: list[float] = field(default_factory=list)
+    looks: int = 0
+    probes: list[dict[str, Any]] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    guard: Mapping[str, Any] = field(default_factory=dict)
+
+
+def load_experiment(path: Path) -> dict[str, Any]:
+    """An experiment from a JSON or YAML file, validated by the toolkit. Raises PlanError."""
+    try:
+        from chaoslib.exceptions import ChaosException
+        from chaoslib.experiment import ensure_experiment_is_valid
+    except ImportError as error:
+        raise PlanError(
+            "chaos stages need the Chaos Toolkit: pip install 'understudy[load]'"
+        ) from error
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise PlanError(f"{path}: cannot be read: {error.strerror}") from error
+    try:
+        if path.suffix in (".yaml", ".yml"):
+            import yaml
+
+            found = yaml.safe_load(text)
+        else:
+            found = json.loads(text)
+    except ValueError as error:
+        raise PlanError(f"{path}: cannot be parsed: {error}") from error
+    if not isinstance(found, dict):
+        raise PlanError(f"{path}: an experiment is an object")
+    try:
+        ensure_experiment_is_valid(found)
+    except ChaosException as error:
+        raise PlanError(f"{path}: {error}") from error
+    return found
+
+
+def run_experiment(experiment: Mapping[str, Any], say: Callable[[str], None] = print) -> Ran:
+    """Run it to its end, rollbacks included. Raises LoadTestError when it cannot begin."""
+    from chaoslib.experiment import run_experiment as run
+    from chaoslib.types import Strategy
+
+    for name in ("logzero_default", "chaostoolkit"):
+        # It logs what is no fault of ours as critical; what matters is in its journal.
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    with tempfile.TemporaryDirectory(prefix="understudy-chaos-") as folder:
+        guard = Guard(Path(folder) / "guard.json")
+        actions.guard = guard
+        stop = threading.Event()
+        asked = _Asked()
+        thread = threading.Thread(
+            target=asked.run, args=(dict(experiment), stop), daemon=True, name="hypothesis"
+        )
+        begun = time.time()
+        try:
+            say("the method begins")
+            if experiment.get("steady-state-hypothesis"):
+                thread.start()
+            journal = run(
+                json.loads(json.dumps(experiment)),
+                settings={"runtime": {"rollbacks": {"strategy": "always"}}},
+                strategy=Strategy.DEFAULT,
+            )
+        except Exception as error:  # the toolkit's own exceptions are many
+            raise LoadTestError(f"the experiment could not run: {error}") from error
+        finally:
+            stop.set()
+            if thread.is_alive():
+                thread.join(10.0)
+            left = list(actions._open)
+            if left:
+                say(f"undoing {len(left)} faults that no rollback has undone")
+            try:
+                actions.undo()
+            except LoadTestError as error:
+                say(str(error))
+            actions.guard = None
+            report = guard.end()
+        ended = time.time()
+    ran = Ran(begun, ended, str(journal.get("status")), bool(journal.get("deviated")))
+    ran.guard = report
+    ran.deviations, ran.looks = asked.deviations, asked.looks
+    if report["failed"]:
+        ran.errors += [str(why) for why in report["failed"]]
+    rollbacks = [_moment(one["end"]) for one in journal.get("rollbacks", ()) if one.get("end")]
+    over = max(rollbacks, default=ended)
+    for one in journal.get("run", ()):
+        activity = one["activity"]
+        if one.get("status") == "failed":
+            ran.errors.append(
+                f"{activity['name']}: {(one.get('exception') or ['failed'])[-1]}".strip()
+            )
+        if activity["type"] == "action" and not _undoes(activity):
+            ran.faults.append((_moment(one["start"]), over, str(activity["name"])))
+        elif activity["type"] == "probe":
+            ran.probes.append(
+                {
+                    "name": activity["name"],
+                    "at": _moment(one["end"]),
+                    "output": one.get("output"),
+                    "ok": one.get("status") == "succeeded" and one.get("tolerance_met", True),
+                }
+            )
+    _shorten(ran, journal)
+    for one in journal.get("rollbacks", ()):
+        if one.get("status") == "failed":
+            ran.errors.append(f"rollback {one['activity']['name']} has failed")
+    return ran
+
+
+def _undoes(activity: Mapping[str, Any]) -> bool:
+    provider = activity.get("provider") or {}
+    return str(provider.get("func", "")) in (
+        "resume_process",
+        "undo",
+        "wait",
+        "delete_toxic",
+        "reset",
+    )
+
+
+def _shorten(ran: Ran, journal: Mapping[str, Any]) -> None:
+    """A fault ends with the action of the method that undoes it, if there is one."""
+    ends = [
+        _moment(one["end"]) for one in journal.get("run", ())
+        if one["activity"]["type"] == "action" and _undoes(one["activity"])
+        and one["activity"].get("provider", {}).get("func") != "wait" and one.get("end")
+    ]  # fmt: skip
+    ran.faults = [
+        (begin, min([at for at in ends if at >= begin], default=end), name)
+        for begin, end, name in ran.faults
+    ]
+
+
+def _moment(text: str) -> float:
+    when = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    return (when if when.tzinfo is not None else when.replace(tzinfo=UTC)).timestamp()
+
+
+class _Asked:
+    """Asks the hypothesis while the method runs, since the toolkit only looks before and after."""
+
+    def __init__(self) -> None:
+        self.deviations: list[float] = []
+        self.looks = 0
+
+    def run(self, experiment: dict[str, Any], stop: threading.Event) -> None:
+        from chaoslib.hypothesis import run_steady_state_hypothesis
+
+        while not stop.wait(_EVERY):
+            try:
+                found = run_steady_state_hypothesis(
+                    json.loads(json.dumps(experiment)), experiment.get("configuration") or {}, {}
+                )
+            except Exception:
+                self.deviations.append(time.time())
+                continue
+            self.looks += 1
+            if not found.get("steady_state_met"):
+                self.deviations.append(time.time())

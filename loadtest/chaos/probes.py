@@ -1,0 +1,48 @@
+"""Probes for experiments of the Chaos Toolkit: questions with a plain answer."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.parse
+import urllib.request
+
+
+def answers(url: str, status: int = 200, timeout: float = 2.0, body: str | None = None) -> bool:
+    """Whether a URL answers with the status in time; a ``body`` is posted as JSON."""
+    data = body.encode() if body is not None else None
+    headers = {"content-type": "application/json"} if data is not None else {}
+    try:
+        with urllib.request.urlopen(
+            urllib.request.Request(url, data, headers), timeout=timeout
+        ) as found:
+            return bool(found.status == status)
+    except urllib.error.HTTPError as error:
+        return error.code == status
+    except OSError:
+        return False
+
+
+def alert_firing(url: str, alert: str, timeout: float = 5.0) -> bool:
+    """Whether an alert is firing, by Prometheus or Alertmanager at ``url``."""
+    for path in ("/api/v1/alerts", "/api/v2/alerts"):
+        try:
+            with urllib.request.urlopen(url.rstrip("/") + path, timeout=timeout) as found:
+                data = json.load(found)
+        except (OSError, ValueError):
+            continue
+        alerts = data["data"]["alerts"] if isinstance(data, dict) else data
+        for one in alerts:
+            state = one.get("state") or (one.get("status") or {}).get("state")
+            if one["labels"].get("alertname") == alert and state in ("firing", "active"):
+                return True
+    return False
+
+
+def query(url: str, expression: str, timeout: float = 5.0) -> float | None:
+    """The single value of a PromQL expression; None where there is none."""
+    asked = urllib.parse.urlencode({"query": expression})
+    address = f"{url.rstrip('/')}/api/v1/query?{asked}"
+    with urllib.request.urlopen(address, timeout=timeout) as found:
+        result = json.load(found)["data"]["result"]
+    return float(result[0]["value"][1]) if result else None

@@ -1,0 +1,299 @@
+"""Several processes that send: each has its share of the arrivals, and what they report adds up."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import multiprocessing.context
+import os
+import signal
+import ssl
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection as Pipe
+from multiprocessing.connection import wait
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loadtest.engine.arrivals import Profile, arrivals
+from loadtest.engine.closed import Closed
+from loadtest.engine.outcome import Outcome
+from loadtest.engine.sender import Check, Sender, Taken, Where
+from loadtest.engine.timer import now_ns
+from loadtest.errors import LoadTestError, TargetError
+
+_EVERY = 0.2
+"""Seconds between two reports of a process."""
+_BEFORE = 0.4
+"""Seconds that processes have to be ready."""
+_GRACE = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """``timeout`` of a whole exchange from its due time, in seconds; ``ca_file`` for TLS by an
+    authority of one's own."""
+
+    host: str
+    port: int
+    tls: bool = False
+    verify: bool = True
+    ca_file: str | None = None
+    connections: int = 512
+    timeout: float = 30.0
+
+    def where(self) -> Where:
+        """For a sender; made in its process, since a TLS context cannot be handed over."""
+        context = None
+        if self.tls:
+            context = ssl.create_default_context(cafile=self.ca_file)
+            if not self.verify:
+                context.check_hostname = False
+                context.verify_mode = ssl.CERT_NONE
+        return Where(self.host, self.port, context, self.host, self.connections, self.timeout)
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Requests are due at their own times, whatever becomes of those before: by a ``profile``, or
+    at the ``moments`` of a trace, in seconds."""
+
+    profile: Profile | None = None
+    moments: NDArray[np.float64] | None = None
+    kind: Literal["poisson", "even"] = "poisson"
+    seed: int = 0
+
+    @property
+    def seconds(self) -> float:
+        """How long it lasts."""
+        if self.profile is not None:
+            return self.profile.seconds
+        return float(self.moments[-1]) if self.moments is not None and len(self.moments) else 0.0
+
+    @property
+    def count(self) -> float:
+        """Requests to be expected."""
+        if self.profile is not None:
+            return self.profile.count
+        return float(len(self.moments)) if self.moments is not None else 0.0
+
+    def share(self, index: int, processes: int) -> Iterator[NDArray[np.float64]]:
+        """Those of one process, in chunks."""
+        if self.profile is not None:
+            yield from arrivals(self.profile, self.kind, (self.seed, index), 1.0 / processes)
+        elif self.moments is not None:
+            yield self.moments[index::processes]
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """``users`` that each send as soon as they have an answer to all ``at_once`` requests of
+    theirs; over after ``queries`` of all together, or ``seconds``."""
+
+    users: int
+    at_once: int = 1
+    queries: int | None = None
+    seconds: float = 60.0
+
+    @property
+    def count(self) -> float:
+        """Requests to be expected; infinite where only the time says when it is over."""
+        return float(self.queries * self.at_once) if self.queries is not None else float("inf")
+
+
+Arrivals = Open | Loop
+Running = dict[Pipe, multiprocessing.context.SpawnProcess]
+Watch = Callable[[Outcome], bool]
+"""Looks at what there is so far; True ends the load."""
+
+
+class Progress(Protocol):
+    """Told what there is so far, a few times a second."""
+
+    def __call__(self, outcome: Outcome, elapsed: float) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Everything that a process needs to know."""
+
+    target: Target
+    payloads: tuple[bytes, ...]
+    load: Arrivals
+    check: Check | None
+    index: int
+    processes: int
+    origin_ns: int
+
+
+def cores() -> int:
+    """How many processes make sense here: one for each core but one, and at least one."""
+    return max(1, len(os.sched_getaffinity(0)) - 1)
+
+
+def drive(
+    target: Target,
+    payloads: Sequence[bytes],
+    load: Arrivals,
+    check: Check | None = None,
+    processes: int = 1,
+    watch: Watch | None = None,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Load the target, and wait for the last answer.
+
+    Raises TargetError when nothing at all could be sent, and LoadTestError when a process ends
+    before it should. A target that dies in the middle is no error: its requests have failed.
+    """
+    if not payloads:
+        raise LoadTestError("there is nothing to send: no payloads")
+    context = multiprocessing.get_context("spawn")
+    outcome = Outcome()
+    running: Running = {}
+    # The time at which all begin is told once all are ready, since starting takes its time.
+    for index in range(processes):
+        ours, theirs = context.Pipe()
+        job = Job(target, tuple(payloads), load, check, index, processes, 0)
+        process = context.Process(target=_work, args=(theirs, job), daemon=True)
+        process.start()
+        theirs.close()
+        running[ours] = process
+    try:
+        for pipe in running:
+            if not pipe.poll(30.0) or pipe.recv() != "ready":
+                raise LoadTestError("a sending process did not start")
+        origin = time.monotonic_ns() + int(_BEFORE * 1e9)
+        outcome.begun = time.time() + _BEFORE
+        for pipe in running:
+            pipe.send(origin)
+        _gather(running, outcome, origin, load, watch, progress)
+    except KeyboardInterrupt:
+        _tell(running, "stop")
+        _gather(running, outcome, origin, load, None, None)
+        raise
+    finally:
+        for pipe, process in running.items():
+            process.join(1.0)
+            if process.is_alive():
+                process.kill()
+                process.join()
+            pipe.close()
+    if outcome.count and outcome.failed == outcome.count and set(outcome.errors) <= {"refused"}:
+        raise TargetError(
+            f"{target.host}:{target.port}: nobody listens there: {outcome.count:,} connections "
+            "were refused"
+        )
+    return outcome
+
+
+def _tell(running: Running, what: str) -> None:
+    for pipe in running:
+        try:
+            pipe.send(what)
+        except (BrokenPipeError, OSError):
+            continue
+
+
+def _gather(
+    running: Running,
+    outcome: Outcome,
+    origin: int,
+    load: Arrivals,
+    watch: Watch | None,
+    progress: Progress | None,
+) -> None:
+    open_pipes = list(running)
+    frontiers: dict[object, int] = {}
+    stopped = False
+    while open_pipes:
+        parts: list[Taken] = []
+        for ready in wait(open_pipes, _EVERY):
+            assert isinstance(ready, Pipe)
+            try:
+                message = ready.recv()
+            except (EOFError, ConnectionResetError):
+                process = running[ready]
+                process.join(1.0)
+                raise LoadTestError(
+                    f"a sending process has ended with exit code {process.exitcode}"
+                ) from None
+            if isinstance(message, float):
+                outcome.cpu_seconds += message
+                open_pipes.remove(ready)
+            elif isinstance(message, str):
+                raise LoadTestError(message)
+            else:
+                part, complete = message
+                parts.append(part)
+                frontiers[ready] = complete
+        if parts:
+            outcome.add(parts)
+            if len(frontiers) == len(running):
+                outcome.complete = (min(frontiers.values()) - origin) / 1e9
+        elapsed = max(0.0, (time.monotonic_ns() - origin) / 1e9)
+        limit = load.seconds
+        outcome.seconds = min(elapsed, limit) if limit else elapsed
+        if progress is not None:
+            progress(outcome, elapsed)
+        over = isinstance(load, Loop) and elapsed > load.seconds
+        if not stopped and (over or (watch is not None and watch(outcome))):
+            stopped = True
+            outcome.seconds = elapsed
+            _tell(running, "stop")
+        if stopped:
+            outcome.seconds = min(outcome.seconds, elapsed)
+    if isinstance(load, Loop):
+        outcome.seconds = max(0.0, (time.monotonic_ns() - origin) / 1e9)
+        if len(outcome.due):
+            outcome.seconds = float((outcome.due + outcome.latency).max())
+
+
+def _work(pipe: Pipe, job: Job) -> None:
+    """A process: wait for the start, send, and report."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started it says when to stop
+    try:
+        import uvloop
+
+        runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+    except ImportError:
+        runner = asyncio.Runner()
+    with runner:
+        try:
+            runner.run(_report(pipe, job))
+        except (OSError, ValueError) as error:
+            pipe.send(f"a sending process failed: {error}")
+
+
+async def _report(pipe: Pipe, job: Job) -> None:
+    pipe.send("ready")
+    loop = asyncio.get_running_loop()
+    origin = await loop.run_in_executor(None, pipe.recv)
+    begun = time.process_time()
+    where = job.target.where()
+    sender: Sender | Closed
+    if isinstance(job.load, Open):
+        sender = Sender(where, job.payloads, job.check)
+        work = loop.create_task(sender.run(job.load.share(job.index, job.processes), origin))
+    else:
+        own = job.load.users // job.processes
+        own += int(job.index < job.load.users % job.processes)
+        queries = job.load.queries
+        if queries is not None:
+            queries = queries // job.processes + int(job.index < queries % job.processes)
+        sender = Closed(where, job.payloads, job.check)
+        work = loop.create_task(sender.run(own, job.load.at_once, queries, origin))
+    stopped = False
+    while not work.done():
+        await asyncio.wait([work], timeout=_EVERY)
+        earliest = sender.earliest
+        pipe.send((sender.take(), now_ns() if earliest is None else origin + int(earliest * 1e9)))
+        if not stopped and pipe.poll():
+            pipe.recv()
+            stopped = True
+            sender.stop()
+    work.result()
+    pipe.send((sender.take(), now_ns()))
+    pipe.send(float(time.process_time() - begun))

@@ -1,0 +1,1 @@
+"""A TCP proxy with faults on purpose, driven by the HTTP API of Toxiproxy."""

@@ -1,0 +1,1 @@
+"""One command that says whether a model server may go live."""

@@ -1,0 +1,154 @@
+"""``understudy gate``: may this model server go live?"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from loadtest.errors import LoadTestError
+from loadtest.gate.junit import to_xml
+from loadtest.gate.plan import load_plan
+from loadtest.gate.regression import changes, read
+from loadtest.gate.report import page
+from loadtest.gate.result import Result
+from loadtest.gate.run import Gate
+from loadtest.gate.show import Quiet, Terminal
+
+_OUT = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.group("gate", invoke_without_command=True)
+@click.option("--target", metavar="URL", help="The server to load; by default what the plan names.")
+@click.option("--plan", "plan_file", type=_OUT, help="The stages, and what each has to meet.")
+@click.option("--html", type=_OUT, help="Write a report with plots.")
+@click.option("--json-file", type=_OUT, help="Write everything as JSON, for gate compare.")
+@click.option("--junit", type=_OUT, help="Write JUnit XML, for CI.")
+@click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
+@click.option(
+    "--i-own-this-target", "own", is_flag=True, help="Load a public address: it must be yours."
+)
+@click.option("--check", "only_check", is_flag=True, help="Check the plan, and load nothing.")
+@click.pass_context
+def gate(
+    context: click.Context,
+    target: str | None,
+    plan_file: Path | None,
+    html: Path | None,
+    json_file: Path | None,
+    junit: Path | None,
+    as_json: bool,
+    own: bool,
+    only_check: bool,
+) -> None:
+    """Drive stress and fault scenarios against a model server, and say whether it may go live.
+
+    Exit code 0: everything passed. 1: something failed. 2: it could not be measured, as with too
+    few requests, a generator that was late itself, or a target that is away.
+
+    \b
+    Examples:
+      understudy gate --target http://127.0.0.1:8080 --plan gate.yaml --html report.html
+      understudy gate --target http://127.0.0.1:8080 --plan gate.yaml --check
+      understudy gate compare last.json now.json
+    """
+    if context.invoked_subcommand is not None:
+        return
+    if plan_file is None:
+        raise click.UsageError("name a plan: --plan gate.yaml")
+    try:
+        plan = load_plan(plan_file)
+        url = target or plan.target
+        if url is None:
+            raise click.UsageError("name the target: --target http://host:port")
+        run = Gate(plan, url, str(plan_file), Quiet() if as_json else Terminal(), own)
+    except LoadTestError as error:
+        click.echo(f"understudy: {error}", err=True)
+        sys.exit(2)
+    if only_check:
+        click.echo(f"{plan_file}: {len(plan.stages)} stages, {len(run.requests):,} payloads: well")
+        return
+    result = run.run()
+    problems = [
+        problem
+        for path, text in ((html, page), (json_file, _json), (junit, to_xml))
+        if path is not None and (problem := _write(path, text(result)))
+    ]
+    if as_json:
+        click.echo(_json(result))
+    else:
+        _print(result)
+    for problem in problems:
+        click.echo(f"understudy: {problem}", err=True)
+    sys.exit(max(result.exit_code, 2 if problems else 0))
+
+
+@gate.command("compare")
+@click.argument("old", type=_OUT)
+@click.argument("new", type=_OUT)
+@click.option("--margin", default=0.1, show_default=True, help="Smallest relative change.")
+@click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
+def compare(old: Path, new: Path, margin: float, as_json: bool) -> None:
+    """Say whether anything has got worse between two results of the same plan.
+
+    Exit code 0: nothing has. 1: something has. 2: they cannot be compared.
+
+    \b
+    Example:
+      understudy gate compare last.json now.json --margin 0.2
+    """
+    try:
+        found = changes(read(old), read(new), margin)
+    except (LoadTestError, KeyError, TypeError) as error:
+        click.echo(f"understudy: {error}", err=True)
+        sys.exit(2)
+    if as_json:
+        click.echo(json.dumps([one.to_dict() for one in found]))
+    else:
+        table = Table(box=None, pad_edge=False)
+        for name in ("stage", "figure", "before", "after", "ratio", "verdict"):
+            table.add_column(name)
+        styles = {"worse": "red", "better": "green"}
+        for one in found:
+            ratio = f"{one.low:.2f} to {one.high:.2f}" if one.low is not None else ""
+            style = styles.get(one.said, "")
+            said = f"{one.said}{': ' + one.why if one.why else ''}"
+            cells = [f"{v:.4g}" if v is not None else "\u2013" for v in (one.before, one.after)]
+            table.add_row(
+                one.stage, one.figure, *cells, ratio, f"[{style}]{said}[/]" if style else said
+            )
+        Console(width=None if sys.stdout.isatty() else 140).print(table)
+    said_all = {one.said for one in found}
+    sys.exit(1 if "worse" in said_all else 2 if not found else 0)
+
+
+def _json(result: Result) -> str:
+    return json.dumps(result.to_dict(), default=float)
+
+
+def _write(path: Path, text: str) -> str:
+    """What went wrong, or an empty text. Written whole or not at all."""
+    fresh = path.with_name(f".{path.name}.fresh")
+    try:
+        fresh.write_text(text)
+        fresh.replace(path)
+    except OSError as error:
+        return f"{path}: cannot be written: {error.strerror}"
+    return ""
+
+
+def _print(result: Result) -> None:
+    for note in result.notes:
+        click.echo(f"note: {note}")
+    if result.broken:
+        click.echo(f"ended early: {result.broken}")
+    words = {
+        "passed": "PASSED: it may go live",
+        "failed": "FAILED: it may not go live",
+        "invalid": "COULD NOT MEASURE: nothing is said of it",
+    }
+    click.echo(words[result.verdict])

@@ -1,0 +1,59 @@
+"""The result as JUnit XML, which every CI knows: a test case for each stage and criterion."""
+
+from __future__ import annotations
+
+from xml.etree import ElementTree
+
+from loadtest.gate.result import Result, StageResult
+
+
+def to_xml(result: Result) -> str:
+    """The document."""
+    root = ElementTree.Element("testsuites", {"name": "understudy gate"})
+    suite = ElementTree.SubElement(root, "testsuite", {"name": result.plan})
+    failures = errors = tests = 0
+    for stage in result.stages:
+        cases = [(stage.name, stage.verdict, "; ".join(stage.why))]
+        cases += [
+            (f"{stage.name}: {one.name}", one.said, one.why or _numbers(one.value, one.limit))
+            for one in stage.criteria
+        ]
+        for name, said, why in cases:
+            tests += 1
+            case = ElementTree.SubElement(
+                suite,
+                "testcase",
+                {"name": name, "classname": f"gate.{stage.kind}", "time": f"{stage.seconds:.3f}"},
+            )
+            if said == "failed":
+                failures += 1
+                ElementTree.SubElement(case, "failure", {"message": why})
+            elif said == "invalid":
+                errors += 1
+                ElementTree.SubElement(case, "error", {"message": why})
+        _output(suite, stage)
+    if result.broken:
+        tests += 1
+        errors += 1
+        case = ElementTree.SubElement(suite, "testcase", {"name": "the gate", "classname": "gate"})
+        ElementTree.SubElement(case, "error", {"message": result.broken})
+    for element in (root, suite):
+        element.set("tests", str(tests))
+        element.set("failures", str(failures))
+        element.set("errors", str(errors))
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _numbers(value: float | None, limit: float) -> str:
+    return f"{value:.6g} against a limit of {limit:.6g}" if value is not None else ""
+
+
+def _output(suite: ElementTree.Element, stage: StageResult) -> None:
+    if stage.outcome is None:
+        return
+    summary = stage.outcome.summary()
+    latency = {k: v for k, v in summary["latency"].items() if v is not None}
+    text = ", ".join(f"{name} {value * 1e3:.3f} ms" for name, value in latency.items())
+    out = ElementTree.SubElement(suite, "system-out")
+    out.text = f"{stage.name}: {summary['requests']} requests, {summary['failed']} failed; {text}"

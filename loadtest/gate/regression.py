@@ -1,0 +1,135 @@
+"""Two results of the same plan: has anything got worse?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from loadtest.engine.histogram import Histogram
+from loadtest.errors import PlanError
+from loadtest.gate.result import FORMAT
+
+Said = Literal["better", "worse", "same", "cannot be told"]
+_BOOTSTRAPS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A figure of a stage, before and after; ``low`` and ``high`` of the ratio by a bootstrap of
+    the latencies (95 %). More is worse."""
+
+    stage: str
+    figure: str
+    before: float | None
+    after: float | None
+    low: float | None
+    high: float | None
+    said: Said
+    why: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A result of a gate. Raises PlanError."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise PlanError(f"{path}: cannot be read: {error}") from error
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise PlanError(f"{path}: is no result of a gate: understudy gate … --json-file {path}")
+    return found
+
+
+def changes(
+    before: Mapping[str, Any], after: Mapping[str, Any], margin: float, seed: int = 0
+) -> list[Change]:
+    """Of all stages that both have: p50, p99, failures, capacity. One run each says nothing of what
+    differs from run to run, so what is smaller than ``margin`` counts as the same."""
+    old = {stage["name"]: stage for stage in before["stages"]}
+    rng = np.random.default_rng(seed)
+    found: list[Change] = []
+    for stage in after["stages"]:
+        name = stage["name"]
+        other = old.pop(name, None)
+        if other is None:
+            found.append(
+                Change(name, "stage", None, None, None, None, "cannot be told", "it is new")
+            )
+            continue
+        if "histogram" in stage and "histogram" in other:
+            a, b = (Histogram.from_dict(one["histogram"]) for one in (other, stage))
+            found += [_quantile(name, p, a, b, margin, rng) for p in (0.5, 0.99)]
+            found.append(_failures(name, other["load"], stage["load"]))
+        if "capacity" in stage and "capacity" in other:
+            found.append(_capacity(name, other["capacity"], stage["capacity"], margin))
+        if other["verdict"] == "passed" and stage["verdict"] in ("failed", "invalid"):
+            why = "; ".join(stage["why"])
+            found.append(Change(name, "verdict", None, None, None, None, "worse", why))
+    found += [
+        Change(name, "stage", None, None, None, None, "cannot be told", "it is gone")
+        for name in old
+    ]
+    return found
+
+
+def _unknown(name: str, why: str) -> Change:
+    return Change(name, "stage", None, None, None, None, "cannot be told", why)
+
+
+def _quantile(
+    name: str, p: float, a: Histogram, b: Histogram, margin: float, rng: np.random.Generator
+) -> Change:
+    figure = f"p{100 * p:g}"
+    if min(a.count, b.count) * (1.0 - p) < 10.0:
+        why = "not enough requests"
+        return Change(name, figure, a.quantile(p), b.quantile(p), None, None, "cannot be told", why)
+    ratios = np.sort(_drawn(b, p, rng) / _drawn(a, p, rng))
+    low, high = (float(np.quantile(ratios, q)) for q in (0.025, 0.975))
+    said: Said = "same"
+    if low > 1.0 + margin:
+        said = "worse"
+    elif high < 1.0 / (1.0 + margin):
+        said = "better"
+    elif high > 1.0 + margin:
+        said = "cannot be told"
+    return Change(name, figure, a.quantile(p), b.quantile(p), low, high, said)
+
+
+def _drawn(
+    histogram: Histogram, p: float, rng: np.random.Generator
+) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Quantiles of bootstrap samples: of n values the rank of the quantile is binomial."""
+    n = histogram.count
+    ranks = np.clip(rng.binomial(n, p, _BOOTSTRAPS), 1, n) / n
+    return np.array([histogram.quantile(float(rank)) or 0.0 for rank in ranks])
+
+
+def _failures(name: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> Change:
+    before, after = a["error_rate"] or 0.0, b["error_rate"] or 0.0
+    # Two proportions by their standard errors, with one failure more in each.
+    na, nb = max(a["requests"], 1), max(b["requests"], 1)
+    pa, pb = (a["failed"] + 1) / (na + 2), (b["failed"] + 1) / (nb + 2)
+    error = float(np.sqrt(pa * (1.0 - pa) / na + pb * (1.0 - pb) / nb))
+    said: Said = "worse" if pb - pa > 2.6 * error else "better" if pa - pb > 2.6 * error else "same"
+    return Change(name, "error rate", before, after, None, None, said)
+
+
+def _capacity(name: str, a: Mapping[str, Any], b: Mapping[str, Any], margin: float) -> Change:
+    before, after = a["low"], b["low"]
+    if before is None or after is None:
+        why = "one of them has none"
+        return Change(name, "capacity", before, after, None, None, "cannot be told", why)
+    said: Said = "same"
+    if after < before / (1.0 + margin) and (b["high"] or np.inf) < before:
+        said = "worse"
+    elif before < after / (1.0 + margin):
+        said = "better"
+    return Change(name, "capacity", before, after, None, None, said)

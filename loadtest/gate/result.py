@@ -1,0 +1,92 @@
+"""What a gate has found, stage by stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from loadtest.engine.outcome import Outcome
+from loadtest.gate.verdict import Criterion
+
+Verdict = Literal["passed", "failed", "invalid", "shown"]
+EXIT_CODES = {"passed": 0, "shown": 0, "failed": 1, "invalid": 2}
+FORMAT = "understudy-gate"
+
+
+@dataclass(slots=True)
+class StageResult:
+    """``why`` are the reasons for a verdict that is not "passed"; ``data`` is what the stage's kind
+    adds; ``windows`` are stretches of faults, (start, end, name) in seconds of the stage."""
+
+    name: str
+    kind: str
+    verdict: Verdict
+    why: list[str] = field(default_factory=list)
+    criteria: list[Criterion] = field(default_factory=list)
+    outcome: Outcome | None = None
+    data: dict[str, Any] = field(default_factory=dict)
+    windows: list[tuple[float, float, str]] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        outcome = self.outcome
+        found: dict[str, Any] = {
+            "name": self.name,
+            "kind": self.kind,
+            "verdict": self.verdict,
+            "why": self.why,
+            "seconds": self.seconds,
+            "criteria": [one.to_dict() for one in self.criteria],
+            **self.data,
+        }
+        if self.windows:
+            found["windows"] = [list(window) for window in self.windows]
+        if outcome is not None:
+            width = max(0.25, outcome.seconds / 240.0)
+            found["load"] = outcome.summary()
+            found["series"] = {"width": width, "points": outcome.series(width)}
+            found["histogram"] = outcome.latencies.to_dict()
+        return found
+
+
+@dataclass(slots=True)
+class Result:
+    """The whole gate. ``notes`` say what was left out, and why."""
+
+    target: str
+    plan: str
+    begun: float
+    environment: dict[str, Any]
+    stages: list[StageResult] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    broken: str = ""
+    """Why it ended before its time."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """Failed if a stage failed, else invalid if anything could not be measured."""
+        said = {stage.verdict for stage in self.stages}
+        if "failed" in said:
+            return "failed"
+        return "invalid" if "invalid" in said or self.broken or not said else "passed"
+
+    @property
+    def exit_code(self) -> int:
+        """0 passed, 1 failed, 2 could not measure."""
+        return EXIT_CODES[self.verdict]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "format": FORMAT,
+            "version": 1,
+            "target": self.target,
+            "plan": self.plan,
+            "begun": self.begun,
+            "verdict": self.verdict,
+            "broken": self.broken,
+            "notes": self.notes,
+            "environment": self.environment,
+            "stages": [stage.to_dict() for stage in self.stages],
+        }

@@ -1,0 +1,130 @@
+"""From the plan's parts to what the engine takes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from loadtest.engine.pool import Open
+from loadtest.errors import PlanError
+from loadtest.gate.plan import Checks as Declared
+from loadtest.gate.plan import Engine, Limits, Load, Payloads
+from loadtest.gate.target import Address
+from loadtest.payloads.checks import Checks
+from loadtest.payloads.files import access_log, of_bodies, of_rows, recorded
+from loadtest.payloads.request import Payload, as_body
+from loadtest.payloads.template import Drawer
+from loadtest.scenarios import shapes
+
+_MOST_TRACED = 2_000_000
+
+
+def payloads_of(declared: Payloads, seed: int) -> list[Payload]:
+    """What is sent, in turns. Raises PlanError."""
+    headers, path, count = declared.headers, declared.path, declared.count
+    if declared.bodies is not None:
+        found = of_bodies(declared.bodies, path, count, headers)
+    elif declared.rows is not None:
+        found = of_rows(
+            declared.rows, declared.format, declared.rows_per_request, path, count, headers
+        )
+    elif declared.records is not None:
+        found = recorded(declared.records, count, headers)
+    elif declared.template is not None:
+        drawer = Drawer(seed)
+        found = [
+            Payload(as_body(drawer.fill(declared.template)), path=path, headers=headers)
+            for _ in range(count)
+        ]
+    else:
+        found = [Payload(b"", path=path, headers=headers)]
+    if declared.method != "POST":
+        found = [replace(one, method=declared.method) for one in found]
+    return found
+
+
+def bytes_of(payloads: Sequence[Payload], address: Address) -> list[bytes]:
+    """Whole requests to an address."""
+    return [
+        replace(one, path=address.path + one.path).to_bytes(address.authority) for one in payloads
+    ]
+
+
+def checks_of(declared: Declared, payloads: Sequence[Payload]) -> Checks | None:
+    """What answers are held against; None where HTTP's own success is enough."""
+    schema = declared.schema_
+    if isinstance(schema, Path):
+        try:
+            schema = json.loads(schema.read_text())
+        except (OSError, ValueError) as error:
+            raise PlanError(f"{declared.schema_}: checks.schema cannot be read: {error}") from error
+    found = Checks(
+        tuple(declared.statuses), schema, [one.expect for one in payloads], declared.tolerance
+    )
+    return found if found.needed else None
+
+
+def load_of(load: Load, engine: Engine, limits: Limits) -> Open:
+    """Arrivals within the limits. Raises PlanError for what is beyond them."""
+    rate, to = load.rate or 0.0, load.to or 0.0
+    if load.shape == "trace":
+        assert load.trace is not None
+        return Open(moments=_trace(load, limits), seed=engine.seed)
+    if load.shape == "ramp":
+        profile = shapes.ramp(rate, to, load.seconds)
+    elif load.shape == "spike":
+        profile = shapes.spike(rate, to, load.seconds, load.peak_seconds)
+    elif load.shape == "bursts":
+        profile = shapes.bursts(rate, to, load.seconds, load.every, load.peak_seconds)
+    elif load.shape == "diurnal":
+        profile = shapes.diurnal(rate, to, load.seconds)
+    elif load.shape == "growth":
+        profile = shapes.growth(rate, to, load.seconds)
+    elif load.shape == "steps":
+        step = (to - rate) / max(1, load.steps - 1)
+        profile = shapes.steps(rate, step, load.steps, load.step_seconds)
+    else:
+        profile = shapes.steady(rate, load.seconds)
+    if profile.highest > limits.rate:
+        raise PlanError(
+            f"load: {profile.highest:g}/s is above the limit of {limits.rate:g}/s (limits.rate)"
+        )
+    if profile.seconds > limits.seconds:
+        raise PlanError(
+            f"load: {profile.seconds:g} s are above the limit of {limits.seconds:g} s "
+            "(limits.seconds)"
+        )
+    return Open(profile, kind=engine.arrivals, seed=engine.seed)
+
+
+def _trace(load: Load, limits: Limits) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    assert load.trace is not None
+    with open(load.trace, "rb") as file:
+        first = file.read(1)
+    if first == b"{":
+        times = [one.at or 0.0 for one in recorded(load.trace, _MOST_TRACED, {})]
+    else:
+        times = access_log(load.trace, _MOST_TRACED)
+    moments = np.sort(np.array(times, np.float64))
+    if np.array_equal(moments, np.floor(moments)):
+        # Whole seconds, as in access logs: spread evenly within each.
+        _, counts = np.unique(moments, return_counts=True)
+        moments += np.concatenate([np.arange(n) / n for n in counts])
+    moments = (moments - moments[0]) / load.speed
+    if moments[-1] > limits.seconds:
+        raise PlanError(
+            f"{load.trace}: lasts {moments[-1]:,.0f} s at speed {load.speed:g}, the limit is "
+            f"{limits.seconds:g} s (limits.seconds)"
+        )
+    busiest = int(np.bincount(moments.astype(np.int64)).max())
+    if busiest > limits.rate:
+        raise PlanError(
+            f"{load.trace}: {busiest:,} requests in one second, the limit is {limits.rate:g}/s "
+            "(limits.rate)"
+        )
+    found: np.ndarray[tuple[int], np.dtype[np.float64]] = moments
+    return found

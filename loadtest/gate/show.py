@@ -1,0 +1,84 @@
+"""Progress for people: a line that lives while a stage runs, and one that stays."""
+
+from __future__ import annotations
+
+import sys
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from loadtest.engine.outcome import Outcome
+from loadtest.gate.plan import Stage
+from loadtest.gate.result import StageResult
+
+_STYLES = {"passed": "green", "failed": "red", "invalid": "yellow", "shown": "cyan"}
+
+
+class Quiet:
+    """Says nothing."""
+
+    def stage(self, stage: Stage, number: int, count: int) -> None:
+        """A stage begins."""
+
+    def update(self, outcome: Outcome, elapsed: float, seconds: float) -> None:
+        """Some more requests have ended."""
+
+    def say(self, text: str) -> None:
+        """Something that people should know."""
+
+    def done(self, result: StageResult) -> None:
+        """A stage is over."""
+
+
+class Terminal(Quiet):
+    """On standard error; without a terminal only what stays."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False)
+        self._live: Live | None = None
+        self._name = ""
+
+    def stage(self, stage: Stage, number: int, count: int) -> None:
+        """A stage begins."""
+        self._name = f"[{number}/{count}] {stage.name}"
+        if sys.stderr.isatty():
+            self._live = Live(Text(f"{self._name} …"), console=self._console, transient=True)
+            self._live.start()
+
+    def update(self, outcome: Outcome, elapsed: float, seconds: float) -> None:
+        """Some more requests have ended."""
+        if self._live is None:
+            return
+        of = f" of {seconds:.0f}" if seconds else ""
+        median, tail = outcome.latencies.quantile(0.5), outcome.latencies.quantile(0.99)
+        latency = ""
+        if median is not None and tail is not None:
+            latency = f", p50 {median * 1e3:.1f} ms, p99 {tail * 1e3:.1f} ms"
+        failed = f", {outcome.failed:,} failed" if outcome.failed else ""
+        self._live.update(
+            Text(f"{self._name}  {elapsed:.0f}{of} s, {outcome.count:,} answers{latency}{failed}")
+        )
+
+    def say(self, text: str) -> None:
+        """Something that people should know."""
+        self._console.print(f"    {text}", markup=False)
+
+    def done(self, result: StageResult) -> None:
+        """A stage is over."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+        line = Text(f"{self._name}  ")
+        line.append(result.verdict, _STYLES[result.verdict])
+        outcome = result.outcome
+        if outcome is not None and outcome.count:
+            tail = outcome.quantile(0.99)
+            line.append(f"  {outcome.count:,} requests, {outcome.rate:,.0f}/s")
+            if tail is not None and outcome.count >= 100:
+                line.append(f", p99 {tail * 1e3:.1f} ms")
+            if outcome.failed:
+                line.append(f", {outcome.failed:,} failed")
+        self._console.print(line)
+        for why in result.why:
+            self._console.print(f"    {why}", markup=False)

@@ -1,0 +1,122 @@
+"""The highest rate at which the objectives hold, and what follows from it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from loadtest.capacity.breakpoint import Judged, search
+from loadtest.capacity.sizing import per_prediction, replicas
+from loadtest.capacity.usl import fit
+from loadtest.chaos.processes import cpu_seconds
+from loadtest.engine.outcome import Outcome
+from loadtest.engine.pool import Loop, Open
+from loadtest.gate.plan import Objectives, Stage
+from loadtest.gate.result import StageResult
+from loadtest.gate.verdict import Criterion, Looks, held, judge, reasons, together
+from loadtest.scenarios.shapes import steady
+from loadtest.statistics.percentile import Percentile
+
+if TYPE_CHECKING:
+    from loadtest.gate.run import Gate
+
+_SURE = 1.5
+"""Times the fewest requests that a probe sends, so that a percentile can be told."""
+
+
+def run_capacity(gate: Gate, stage: Stage) -> StageResult:
+    """Search for the highest rate that passes; replicas, cost and scalability from it."""
+    wanted = stage.capacity
+    assert wanted is not None
+    objectives = gate.objectives(stage)
+    fewest = max(Percentile(p, objectives.alpha).fewest for p in objectives.percentiles())
+    most = objectives.most_errors()
+    if most:
+        fewest = max(fewest, Percentile(1.0 - most, objectives.alpha).fewest)
+    tightest = objectives.tightest or 1.0
+    before = cpu_seconds(wanted.pid) if wanted.pid is not None else None
+    begun = time.monotonic()
+    answered = 0
+    seed = [gate.plan.engine.seed * 1000]
+
+    def probe(rate: float) -> Judged:
+        nonlocal answered
+        seconds = max(wanted.seconds, _SURE * 2.0 * fewest / rate)
+        seed[0] += 1
+        load = Open(steady(rate, seconds), kind=gate.plan.engine.arrivals, seed=seed[0])
+        looks = Looks(objectives)
+        outcome = gate.drive(
+            load, looks, stop=lambda _: looks.missed, timeout=max(2.0, 20.0 * tightest)
+        )
+        answered += outcome.count - outcome.failed
+        criteria = judge(objectives, outcome, looks)
+        lag = next((one for one in criteria if one.name == "send lag p99"), None)
+        rest = [one for one in criteria if one is not lag]
+        passed: bool | None = together(rest) == "passed"
+        why = "; ".join(reasons(rest))
+        # A lag makes latencies longer, never shorter: a pass stays one. It explains a failure
+        # unless that is larger than the lag.
+        if lag is not None and not passed and not _beyond(objectives, outcome, lag.value or 0.0):
+            passed, why = None, f"send lag p99: {lag.why}"
+        gate.show.say(f"{rate:,.0f}/s: {'passed' if passed else why or 'failed'}")
+        return Judged(rate, passed, why, outcome)
+
+    found = search(probe, wanted.start, wanted.most, precision=wanted.precision)
+    result = StageResult(stage.name, stage.kind, "passed")
+    data: dict[str, Any] = {"capacity": found.to_dict()}
+    used = (
+        cpu_seconds(wanted.pid) - before if wanted.pid is not None and before is not None else None
+    )
+    declared = {
+        name: value
+        for name, value in (("price_per_hour", wanted.price_per_hour), ("watts", wanted.watts))
+        if value is not None
+    }
+    figures = per_prediction(found.low, used, time.monotonic() - begun, float(answered), declared)
+    data["per_prediction"] = {name: figure.to_dict() for name, figure in figures.items()}
+    if found.low is not None and wanted.traffic is not None:
+        count = replicas(wanted.traffic, found.low, wanted.headroom, wanted.spare)
+        data["replicas"] = {"traffic": wanted.traffic, "count": count,
+                            "headroom": wanted.headroom, "spare": wanted.spare}  # fmt: skip
+    if wanted.concurrencies:
+        data["scalability"] = _scalability(gate, wanted.concurrencies, wanted.seconds)
+    result.data = data
+    if found.low is None and found.high is not None and found.why.startswith("even"):
+        result.verdict, result.why = "failed", [found.why]
+    elif found.probes and found.probes[-1].passed is None:
+        result.verdict, result.why = "invalid", [found.why]
+    if wanted.at_least is not None and result.verdict == "passed":
+        low = found.low or 0.0
+        said = held(low >= wanted.at_least)
+        result.criteria = [
+            Criterion("capacity per second", wanted.at_least, low, said, "", low, found.high)
+        ]
+        if said == "failed":
+            result.verdict = "failed"
+            result.why = [f"capacity: {low:,.0f}/s passed, {wanted.at_least:,.0f}/s are wanted"]
+    elif wanted.at_least is None and result.verdict == "passed":
+        result.verdict = "shown"
+    return result
+
+
+def _beyond(objectives: Objectives, outcome: Outcome, lag: float) -> bool:
+    """Whether a percentile is missed by more than the generator's own lag."""
+    return any(
+        (outcome.quantile(p) or 0.0) > limit + 2.0 * lag
+        for p, limit in objectives.percentiles().items()
+    )
+
+
+def _scalability(gate: Gate, concurrencies: list[int], seconds: float) -> dict[str, Any]:
+    n, x = [], []
+    for _ in range(3):
+        for users in concurrencies:
+            outcome = gate.drive(Loop(users, 1, None, seconds / 3.0), seconds=seconds / 3.0)
+            if outcome.rate > 0.0:
+                n.append(float(users))
+                x.append(outcome.rate)
+    points = [[a, b] for a, b in zip(n, x, strict=True)]
+    try:
+        return {"points": points, **fit(n, x).to_dict()}
+    except ValueError as error:
+        return {"points": points, "why_not": str(error)}

@@ -1,0 +1,125 @@
+"""An experiment of the Chaos Toolkit under load, and what it did to the requests."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from loadtest.chaos.experiment import Ran, load_experiment, run_experiment
+from loadtest.chaos.recovery import Recovery, recovery
+from loadtest.engine.arrivals import Piece, Profile
+from loadtest.engine.outcome import Outcome
+from loadtest.engine.pool import Open
+from loadtest.errors import LoadTestError
+from loadtest.gate.plan import Stage
+from loadtest.gate.result import StageResult
+from loadtest.gate.verdict import Criterion, held, reasons, together
+
+if TYPE_CHECKING:
+    from loadtest.gate.run import Gate
+
+
+def run_chaos(gate: Gate, stage: Stage) -> StageResult:
+    """Load before, during and after an experiment, and what the requests say of it."""
+    wanted = stage.chaos
+    assert wanted is not None
+    experiment = load_experiment(wanted.experiment)
+    objectives = gate.objectives(stage)
+    limit = objectives.tightest
+    rate = wanted.load.rate or 0.0
+    longest = gate.plan.limits.seconds
+    over = threading.Event()
+    begun = threading.Event()
+    found: list[Outcome] = []
+    failed: list[LoadTestError] = []
+
+    def send() -> None:
+        def stop(outcome: Outcome) -> bool:
+            if outcome.seconds > 0.0:
+                begun.set()
+            return over.is_set()
+
+        try:
+            profile = Profile((Piece(longest, rate, rate),))
+            load = Open(profile, kind=gate.plan.engine.arrivals, seed=gate.plan.engine.seed)
+            found.append(gate.drive(load, stop=stop, seconds=0.0))
+        except LoadTestError as error:
+            failed.append(error)
+        finally:
+            begun.set()
+
+    thread = threading.Thread(target=send, daemon=True, name="load")
+    thread.start()
+    try:
+        begun.wait(60.0)
+        if failed:
+            raise failed[0]
+        time.sleep(wanted.before)
+        ran = run_experiment(experiment, gate.show.say)
+        time.sleep(wanted.after)
+    finally:
+        over.set()
+        thread.join(gate.target.timeout + 30.0)
+    if failed:
+        raise failed[0]
+    if not found:
+        raise LoadTestError("the load did not end")
+    outcome = found[0]
+    result = StageResult(stage.name, stage.kind, "passed", outcome=outcome)
+    result.windows = [
+        (begin - outcome.begun, end - outcome.begun, name) for begin, end, name in ran.faults
+    ]
+    if not result.windows:
+        result.verdict = "invalid"
+        result.why = ["the experiment's method has no action, so that there was no fault"]
+        return result
+    start = min(begin for begin, _, _ in result.windows)
+    end = max(stop for _, stop, _ in result.windows)
+    normal = outcome.part(0.0, start)
+    usual = normal.quantile(0.99)
+    if limit is None:
+        limit = max(0.05, 3.0 * usual) if usual is not None else 0.05
+    one = recovery(outcome, start, end, limit)
+    result.data["chaos"] = {
+        "status": ran.status, "deviated": ran.deviated, "limit": limit,
+        "hypothesis_looks": ran.looks,
+        "hypothesis_broken_at": [at - outcome.begun for at in ran.deviations],
+        "probes": [{**probe, "at": probe["at"] - outcome.begun} for probe in ran.probes],
+        "guard": dict(ran.guard), **one.to_dict(),
+    }  # fmt: skip
+    result.criteria = _criteria(stage, one, ran, start + outcome.begun)
+    result.verdict = together(result.criteria)
+    result.why = reasons(result.criteria)
+    if ran.errors:
+        result.verdict = "invalid" if result.verdict == "passed" else result.verdict
+        result.why += ran.errors
+    if ran.status not in ("completed", "deviated") or (not one.requests and not ran.deviated):
+        result.verdict = "invalid"
+        result.why.append(f"the experiment ended as {ran.status!r}")
+    elif ran.deviated:
+        result.verdict = "failed"
+        result.why.append("the steady state did not hold after the method, or before it")
+    return result
+
+
+def _criteria(stage: Stage, one: Recovery, ran: Ran, start: float) -> list[Criterion]:
+    wanted = stage.chaos
+    assert wanted is not None
+    criteria = []
+    if wanted.recovers_within is not None:
+        value = one.recovered_after
+        said = held(value is not None and value <= wanted.recovers_within)
+        why = "" if value is not None else "it had not recovered when the load ended"
+        criteria.append(Criterion("recovers within", wanted.recovers_within, value, said, why))
+    if wanted.lost_at_most is not None:
+        share = one.lost / one.requests if one.requests else 0.0
+        said = held(share <= wanted.lost_at_most)
+        criteria.append(Criterion("lost requests", wanted.lost_at_most, share, said))
+    if wanted.detected_within is not None:
+        seen = [probe["at"] - start for probe in ran.probes if probe["output"] is True]
+        value = min(seen) if seen else None
+        said = held(value is not None and value <= wanted.detected_within)
+        why = "" if value is not None else "no probe of the method has seen an alert"
+        criteria.append(Criterion("alert within", wanted.detected_within, value, said, why))
+    return criteria

@@ -1,0 +1,76 @@
+"""From the start of a server's process to its first good answer."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from loadtest.engine.pool import Loop
+from loadtest.errors import LoadTestError
+from loadtest.gate.plan import Stage
+from loadtest.gate.result import StageResult
+from loadtest.gate.verdict import Criterion, held, reasons
+from loadtest.statistics.intervals import mean
+
+if TYPE_CHECKING:
+    from loadtest.gate.run import Gate
+
+
+def run_cold_start(gate: Gate, stage: Stage) -> StageResult:
+    """Start the server some times, and wait for its first good answer."""
+    wanted = stage.cold_start
+    assert wanted is not None
+    times = []
+    for _ in range(wanted.repeats):
+        begun = time.monotonic()
+        try:
+            process = subprocess.Popen(
+                wanted.command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+        except OSError as error:
+            raise LoadTestError(f"cold_start: {wanted.command[0]}: {error.strerror}") from error
+        try:
+            times.append(_first_answer(gate, process, begun, wanted.timeout))
+        finally:
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(10.0)
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+    interval = mean(times)
+    result = StageResult(stage.name, stage.kind, "shown")
+    result.data["cold_start"] = {
+        "seconds": times,
+        "mean": float(np.mean(times)),
+        "low": interval.low if interval else None,
+        "high": interval.high if interval else None,
+    }
+    if wanted.within is not None:
+        worst = max(times)
+        said = held(worst <= wanted.within)
+        result.criteria = [Criterion("first answer within", wanted.within, worst, said)]
+        result.verdict = said
+        result.why = reasons(result.criteria)
+    return result
+
+
+def _first_answer(
+    gate: Gate, process: subprocess.Popen[bytes], begun: float, timeout: float
+) -> float:
+    while time.monotonic() - begun < timeout:
+        if process.poll() is not None:
+            raise LoadTestError(f"cold_start: the server ended with exit code {process.returncode}")
+        with contextlib.suppress(LoadTestError):
+            found = gate.drive(Loop(1, 1, 1, 2.0), seconds=0.0, timeout=2.0)
+            if found.count and not found.failed:
+                # When the request ended, on the clock of the load.
+                ended = found.begun + float((found.due + found.latency)[-1])
+                return ended - (time.time() - (time.monotonic() - begun))
+        time.sleep(0.02)
+    raise LoadTestError(f"cold_start: no good answer within {timeout:g} s")

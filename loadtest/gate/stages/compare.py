@@ -1,0 +1,54 @@
+"""Another target beside this one, in turns."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from loadtest.engine.outcome import Outcome
+from loadtest.errors import LoadTestError
+from loadtest.gate.plan import Stage
+from loadtest.gate.result import StageResult
+from loadtest.gate.sending import load_of
+from loadtest.gate.target import address_of
+from loadtest.statistics.compare import compare as compared
+
+if TYPE_CHECKING:
+    from loadtest.gate.run import Gate
+
+
+def run_compare(gate: Gate, stage: Stage) -> StageResult:
+    """Repeats of both targets in turns."""
+    wanted = stage.compare
+    assert wanted is not None
+    other = address_of(wanted.other)
+    load = load_of(wanted.load, gate.plan.engine, gate.plan.limits)
+    p = float(wanted.percentile[1:]) / 100.0
+    mine: list[float] = []
+    theirs: list[float] = []
+    outcome: Outcome | None = None
+    for number in range(wanted.repeats):
+        pair = [(mine, None), (theirs, other)]
+        for values, address in pair if number % 2 == 0 else reversed(pair):
+            one = gate.drive(load, address=address)
+            if one.failed:
+                what = wanted.other if address is not None else gate.url
+                raise LoadTestError(
+                    f"{what}: {one.failed:,} of {one.count:,} requests failed: nothing to compare"
+                )
+            values.append(one.quantile(p) or 0.0)
+            outcome = one if address is None else outcome
+    # The other one is what is known; this one is judged.
+    found = compared(wanted.percentile, theirs, mine, wanted.margin)
+    result = StageResult(stage.name, stage.kind, "passed", outcome=outcome)
+    result.data = {"comparison": {**found.to_dict(), "this": mine, "other": theirs,
+                                  "other_target": wanted.other}}  # fmt: skip
+    if found.said == "worse":
+        assert found.ratio is not None
+        result.verdict = "failed"
+        result.why = [
+            f"{wanted.percentile} is {found.ratio.value:.2f} times that of {wanted.other}"
+        ]
+    elif found.said == "not enough repeats":
+        result.verdict = "invalid"
+        result.why = ["not enough repeats to tell: more of them, or longer ones"]
+    return result

@@ -1,0 +1,58 @@
+"""Which kinds of stages there are, and whether those of a plan can be run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from loadtest.chaos.experiment import load_experiment
+from loadtest.errors import PlanError
+from loadtest.gate.plan import Stage
+from loadtest.gate.result import StageResult
+from loadtest.gate.sending import load_of
+from loadtest.gate.stages.capacity import run_capacity
+from loadtest.gate.stages.chaos import run_chaos
+from loadtest.gate.stages.cold_start import run_cold_start
+from loadtest.gate.stages.compare import run_compare
+from loadtest.gate.stages.load import run_load, run_loadgen
+from loadtest.gate.target import address_of, allowed
+
+if TYPE_CHECKING:
+    from loadtest.gate.run import Gate
+
+RUN: dict[str, Callable[[Gate, Stage], StageResult]] = {
+    "load": run_load,
+    "loadgen": run_loadgen,
+    "capacity": run_capacity,
+    "chaos": run_chaos,
+    "compare": run_compare,
+    "cold_start": run_cold_start,
+}
+
+
+def check(gate: Gate) -> None:
+    """Raise PlanError for stages that cannot be run, before any is."""
+    plan = gate.plan
+    for stage in plan.stages:
+        where = f"stages.{stage.name}"
+        try:
+            if stage.load is not None:
+                load_of(stage.load, plan.engine, plan.limits)
+            if stage.chaos is not None:
+                load_experiment(stage.chaos.experiment)
+                if stage.chaos.load.shape not in ("steady", "soak"):
+                    raise PlanError("chaos: load must be steady, since it lasts as long as needed")
+                load_of(stage.chaos.load, plan.engine, plan.limits)
+            if stage.compare is not None:
+                allowed(address_of(stage.compare.other), gate.own)
+                load_of(stage.compare.load, plan.engine, plan.limits)
+            if stage.capacity is not None:
+                if stage.capacity.most > plan.limits.rate:
+                    raise PlanError(
+                        f"capacity: most is above the limit of {plan.limits.rate:g}/s (limits.rate)"
+                    )
+                objectives = gate.objectives(stage)
+                if not objectives.percentiles():
+                    raise PlanError("capacity: an objective for a percentile is needed, as p99")
+        except PlanError as error:
+            raise PlanError(f"{where}: {error}") from error

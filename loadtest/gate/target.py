@@ -1,0 +1,79 @@
+"""What may be loaded: a target that was named, on this machine, a private network, or one's own."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from loadtest.engine.pool import Target
+from loadtest.errors import TargetError
+from loadtest.gate.plan import Engine
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """``path`` is put before the paths of payloads."""
+
+    host: str
+    port: int
+    tls: bool
+    path: str
+
+    @property
+    def authority(self) -> str:
+        """As in a Host header."""
+        usual = 443 if self.tls else 80
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == usual else f"{host}:{self.port}"
+
+
+def address_of(url: str) -> Address:
+    """Of a URL. Raises TargetError for what is none."""
+    parts = urlsplit(url if "//" in url else f"http://{url}")
+    try:
+        port = parts.port
+    except ValueError:
+        port = -1
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == -1:
+        raise TargetError(f"target: {url!r} is no URL of a server: write http://host:port")
+    if parts.username or parts.query or parts.fragment:
+        raise TargetError(f"target: {url!r}: a target has no user, query or fragment")
+    tls = parts.scheme == "https"
+    return Address(parts.hostname, port or (443 if tls else 80), tls, parts.path.rstrip("/"))
+
+
+def allowed(address: Address, own: bool) -> None:
+    """Raise TargetError for an address that is open to the world, unless it is said to be one's
+    own, and for a name that is not known."""
+    try:
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise TargetError(f"target: {address.host}: {error.strerror or error}") from error
+    for *_, place in found:
+        ip = ipaddress.ip_address(str(place[0]).split("%")[0])
+        if not own and not (ip.is_loopback or ip.is_private or ip.is_link_local):
+            raise TargetError(
+                f"target: {address.host} is {ip}, a public address; loading other people's servers "
+                "is an attack. If it is yours, say so: --i-own-this-target"
+            )
+
+
+def target_of(address: Address, engine: Engine) -> Target:
+    """For the engine."""
+    ca_file = str(engine.ca_file) if engine.ca_file is not None else None
+    return Target(
+        address.host, address.port, address.tls, engine.verify, ca_file, engine.connections,
+        engine.timeout,
+    )  # fmt: skip
+
+
+def reachable(address: Address, timeout: float = 5.0) -> None:
+    """Raise TargetError when nobody answers a connection."""
+    try:
+        socket.create_connection((address.host, address.port), timeout).close()
+    except OSError as error:
+        raise TargetError(
+            f"target: {address.authority} cannot be reached: {error.strerror or error}"
+        ) from error

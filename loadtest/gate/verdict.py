@@ -1,0 +1,185 @@
+"""Objectives against what a stretch of load has shown."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from loadtest.engine.outcome import Outcome
+from loadtest.gate.plan import Objectives
+from loadtest.statistics.intervals import quantile, rate
+from loadtest.statistics.percentile import Percentile, Verdict, queries_needed
+
+LAG_SHARE = 0.05
+"""Of a latency limit, what the engine's own lag may be at its 99th percentile."""
+Said = Literal["passed", "failed", "invalid"]
+
+
+@dataclass(frozen=True, slots=True)
+class Criterion:
+    """One objective: ``value`` in [``low``, ``high``] against its ``limit``; ``said`` invalid: it
+    cannot be told, ``why`` says so."""
+
+    name: str
+    limit: float
+    value: float | None
+    said: Said
+    why: str = ""
+    low: float | None = None
+    high: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "name": self.name, "limit": self.limit, "value": self.value, "low": self.low,
+            "high": self.high, "said": self.said, "why": self.why,
+        }  # fmt: skip
+
+
+@dataclass(slots=True)
+class Looks:
+    """Looks at a running stretch as often as it is called, and keeps the first verdict of each
+    percentile that is not open: whatever is said then holds, by the test's own guarantee, for
+    requests that do not hang together."""
+
+    objectives: Objectives
+    verdicts: dict[float, Verdict] = field(default_factory=dict)
+
+    def __call__(self, outcome: Outcome) -> None:
+        """Look at the requests that were due before all of them had ended."""
+        if outcome.single:
+            self._look(outcome, int(np.searchsorted(outcome.due, outcome.complete)))
+
+    def last(self, outcome: Outcome) -> None:
+        """Look at all requests, at the end."""
+        self._look(outcome, len(outcome.due))
+
+    @property
+    def decided(self) -> bool:
+        """Whether nothing is open any more."""
+        wanted = self.objectives.percentiles()
+        return bool(wanted) and all(self.verdicts.get(p, "open") != "open" for p in wanted)
+
+    @property
+    def missed(self) -> bool:
+        """Whether any percentile is surely missed."""
+        return "missed" in self.verdicts.values()
+
+    def _look(self, outcome: Outcome, count: int) -> None:
+        for p, limit in self.objectives.percentiles().items():
+            if self.verdicts.get(p, "open") != "open":
+                continue
+            if outcome.single:
+                slow = outcome.latency[:count] > limit
+                n, over = count, int((slow | ~outcome.ok[:count]).sum())
+            else:
+                n, over = outcome.count, outcome.over(limit)
+            self.verdicts[p] = Percentile(p, self.objectives.alpha).verdict(n, over)
+
+
+def judge(objectives: Objectives, outcome: Outcome, looks: Looks | None = None) -> list[Criterion]:
+    """Every objective of a stretch that is over. Without requests nothing can be told."""
+    if looks is None:
+        looks = Looks(objectives)
+    looks.last(outcome)
+    found: list[Criterion] = []
+    tightest = objectives.tightest
+    lag = outcome.lag_p99
+    if tightest is not None and lag is not None and lag > LAG_SHARE * tightest:
+        found.append(
+            Criterion(
+                "send lag p99", LAG_SHARE * tightest, lag, "invalid",
+                "the generator itself was late: fewer requests per process, or more processes, or "
+                "a machine that has time for it",
+            )
+        )  # fmt: skip
+    for p, limit in sorted(objectives.percentiles().items()):
+        found.append(_percentile(objectives, outcome, looks, p, limit))
+    most = objectives.most_errors()
+    if most is not None:
+        found.append(_errors(outcome, most, objectives.alpha))
+    if objectives.rate is not None:
+        good = (outcome.count - outcome.failed) / outcome.seconds if outcome.seconds else 0.0
+        said: Said = "passed" if good >= objectives.rate else "failed"
+        found.append(Criterion("good answers per second", objectives.rate, good, said))
+    return found
+
+
+def _percentile(
+    objectives: Objectives, outcome: Outcome, looks: Looks, p: float, limit: float
+) -> Criterion:
+    name = f"p{100 * p:g}"
+    n, over = outcome.count, outcome.over(limit)
+    interval = quantile(outcome.latency, p) if outcome.single else None
+    value = outcome.quantile(p) if n * (1.0 - p) >= 1.0 else None
+    ends = (interval.low, interval.high) if interval is not None else (None, None)
+    if objectives.rule == "loadgen":
+        needed = queries_needed(p, over)
+        said: Said = "passed" if n >= needed else "invalid" if over <= n * (1.0 - p) else "failed"
+        why = "" if said == "passed" else f"{n:,} queries with {over:,} over: {needed:,} are needed"
+        return Criterion(name, limit, value, said, why, *ends)
+    verdict = looks.verdicts.get(p, "open")
+    if verdict == "met":
+        return Criterion(name, limit, value, "passed", "", *ends)
+    if verdict == "missed":
+        why = f"{over:,} of {n:,} requests took longer, {math.floor(n * (1.0 - p)):,} may"
+        return Criterion(name, limit, value, "failed", why, *ends)
+    fewest = Percentile(p, objectives.alpha).fewest
+    if n < fewest:
+        why = f"not enough requests: {n:,}, and {fewest:,} are needed even if none is slow"
+    else:
+        why = (
+            f"not enough requests to tell: {over:,} of {n:,} took longer, and "
+            f"{n * (1.0 - p):,.0f} may: run longer"
+        )
+    return Criterion(name, limit, value, "invalid", why, *ends)
+
+
+def _errors(outcome: Outcome, most: float, alpha: float) -> Criterion:
+    n, failed = outcome.count, outcome.failed
+    interval = rate(failed, n)
+    ends = (interval.low, interval.high) if interval is not None else (None, None)
+    value = failed / n if n else None
+    if not n:
+        return Criterion("errors", most, None, "invalid", "there were no requests")
+    worst = ", ".join(f"{name}: {count:,}" for name, count in _worst(outcome))
+    if most <= 0.0:
+        said: Said = "failed" if failed else "passed"
+        return Criterion("errors", most, value, said, worst, *ends)
+    verdict = Percentile(1.0 - most, alpha).verdict(n, failed)
+    if verdict == "open":
+        fewest = Percentile(1.0 - most, alpha).fewest
+        why = f"not enough requests to tell: {failed:,} of {n:,} failed"
+        if n < fewest:
+            why = f"not enough requests: {n:,}, and {fewest:,} are needed even if none fails"
+        return Criterion("errors", most, value, "invalid", why, *ends)
+    said = "passed" if verdict == "met" else "failed"
+    return Criterion("errors", most, value, said, worst if said == "failed" else "", *ends)
+
+
+def _worst(outcome: Outcome) -> list[tuple[str, int]]:
+    bad = {f"status {s}": c for s, c in outcome.statuses.items() if not 200 <= int(s) < 400}
+    return sorted({**bad, **outcome.errors}.items(), key=lambda item: -item[1])[:3]
+
+
+def together(criteria: list[Criterion]) -> Said:
+    """Failed if anything failed; else invalid if anything could not be told."""
+    said = {one.said for one in criteria}
+    return "failed" if "failed" in said else "invalid" if "invalid" in said else "passed"
+
+
+def held(met: bool) -> Said:
+    """Of a plain comparison."""
+    return "passed" if met else "failed"
+
+
+def reasons(criteria: list[Criterion]) -> list[str]:
+    """What did not pass, in words."""
+    return [
+        f"{one.name}: {one.why or f'{one.value:.4g} against a limit of {one.limit:.4g}'}"
+        for one in criteria
+        if one.said != "passed"
+    ]

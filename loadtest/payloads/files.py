@@ -1,0 +1,169 @@
+"""Payloads from files: bodies, rows, and what was recorded."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import json
+import re
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from loadtest.errors import PlanError
+from loadtest.payloads.formats import in_format
+from loadtest.payloads.request import Payload, as_body
+
+_ACCESS = re.compile(
+    r'^\S+ \S+ \S+ \[(?P<time>[^\]]+)\] "(?P<method>\S+) (?P<path>\S+)[^"]*" (?P<status>\d{3})'
+)
+
+
+def of_rows(
+    path: Path, form: str, rows: int, request_path: str, most: int, headers: Mapping[str, str]
+) -> list[Payload]:
+    """Rows of features from a CSV or JSONL file, ``rows`` of them in each payload of the format."""
+    read = list(_limited(_csv(path) if path.suffix == ".csv" else _lines(path), most * rows))
+    features = []
+    for number, row in read:
+        if not isinstance(row, dict):
+            raise PlanError(f"{path}:{number}: a row is an object of features by name")
+        features.append(row)
+    if not features:
+        raise PlanError(f"{path}: there is no row in it")
+    return [
+        Payload(
+            as_body(in_format(form, features[n : n + rows])), path=request_path, headers=headers
+        )
+        for n in range(0, len(features) - rows + 1, rows)
+    ] or [Payload(as_body(in_format(form, features)), path=request_path, headers=headers)]
+
+
+def of_bodies(
+    path: Path, request_path: str, most: int, headers: Mapping[str, str]
+) -> list[Payload]:
+    """A JSONL file: each line a body, or an object with ``body`` and maybe ``path``, ``method``,
+    ``headers`` and ``expect``."""
+    found = []
+    for number, value in _limited(_lines(path), most):
+        if isinstance(value, dict) and "body" in value and set(value) <= {
+            "body", "path", "method", "headers", "expect", "name"
+        }:  # fmt: skip
+            own = value.get("headers") or {}
+            expect = value.get("expect") or {}
+            if not isinstance(own, dict) or not isinstance(expect, dict):
+                raise PlanError(f"{path}:{number}: headers and expect are objects")
+            found.append(
+                Payload(
+                    as_body(value["body"]),
+                    str(value.get("method", "POST")),
+                    str(value.get("path", request_path)),
+                    {**headers, **{str(k): str(v) for k, v in own.items()}},
+                    expect,
+                )
+            )
+        else:
+            found.append(Payload(as_body(value), path=request_path, headers=headers))
+    if not found:
+        raise PlanError(f"{path}: there is no line in it")
+    return found
+
+
+def recorded(path: Path, most: int, headers: Mapping[str, str]) -> list[Payload]:
+    """What a log of Understudy's records (``records.log``) says was asked, in its order; copies to
+    challengers are left out, and what was too large to be kept."""
+    found = []
+    for number, line in _limited(_lines(path), 100 * most):
+        if not isinstance(line, dict):
+            raise PlanError(f"{path}:{number}: a line of a log of records is an object")
+        record = line.get("record")
+        if record is None or record.get("role") != "primary" or record.get("request") is None:
+            continue
+        try:
+            body = record["request"]
+            target = str(record["target"]).split(" ")
+            asked = base64.b64decode(body["base64"]) if isinstance(body, dict) else body.encode()
+            kind = re.search(r"(?im)^content-type:\s*(\S+)", str(record["request_headers"]))
+            own = {"content-type": kind[1]} if kind else {}
+            method, place = (target[0], target[1]) if len(target) > 1 else ("POST", target[0])
+            found.append(
+                Payload(asked, method, place, {**own, **headers}, at=float(record["time"]))
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise PlanError(f"{path}:{number}: is no record: {error!r}") from error
+        if len(found) >= most:
+            break
+    if not found:
+        raise PlanError(f"{path}: there is no request with its payload in it")
+    return found
+
+
+def access_log(path: Path, most: int) -> list[float]:
+    """Times in unix seconds of the requests of an access log in the common or combined format."""
+    times = []
+    try:
+        with open(path, errors="replace") as file:
+            for number, line in enumerate(file, 1):
+                if not line.strip():
+                    continue
+                match = _ACCESS.match(line)
+                if match is None:
+                    raise PlanError(f"{path}:{number}: is no line of an access log")
+                try:
+                    when = datetime.strptime(match["time"], "%d/%b/%Y:%H:%M:%S %z")
+                except ValueError as error:
+                    raise PlanError(f"{path}:{number}: {error}") from error
+                times.append(when.timestamp())
+                if len(times) >= most:
+                    break
+    except OSError as error:
+        raise PlanError(f"{path}: cannot be read: {error.strerror}") from error
+    if not times:
+        raise PlanError(f"{path}: there is no request in it")
+    return sorted(times)
+
+
+def _limited(lines: Iterator[tuple[int, Any]], most: int) -> Iterator[tuple[int, Any]]:
+    for count, line in enumerate(lines):
+        if count >= most:
+            return
+        yield line
+
+
+def _lines(path: Path) -> Iterator[tuple[int, Any]]:
+    try:
+        with open(path) as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    try:
+                        yield number, json.loads(line)
+                    except ValueError as error:
+                        raise PlanError(f"{path}:{number}: is no JSON: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise PlanError(f"{path}: cannot be read: {error}") from error
+
+
+def _csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    try:
+        with open(path, newline="") as file:
+            reader = csv.DictReader(file)
+            for number, row in enumerate(reader, 2):
+                if None in row or None in row.values():
+                    raise PlanError(f"{path}:{number}: has another number of cells than the header")
+                yield number, {name: _cell(value) for name, value in row.items()}
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise PlanError(f"{path}: cannot be read: {error}") from error
+
+
+def _cell(text: str) -> Any:
+    if text in ("", "NA", "N/A", "null", "None"):
+        return None
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

@@ -1,0 +1,85 @@
+"""Rows of features in the wire formats of model servers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from loadtest.errors import PlanError
+
+Row = Mapping[str, Any]
+
+
+def open_inference(rows: Sequence[Row]) -> dict[str, Any]:
+    """Open Inference Protocol V2: a tensor for each feature."""
+    tensors = []
+    for name in _names(rows):
+        data = [row.get(name) for row in rows]
+        tensors.append(
+            {"name": name, "shape": [len(rows)], "datatype": _datatype(name, data), "data": data}
+        )
+    return {"inputs": tensors}
+
+
+def open_inference_matrix(rows: Sequence[Row]) -> dict[str, Any]:
+    """The same with one tensor of all numeric features, as scikit-learn runtimes take it."""
+    names = _names(rows)
+    data = [_number(name, row.get(name)) for row in rows for name in names]
+    tensor = {"name": "input-0", "shape": [len(rows), len(names)], "datatype": "FP64", "data": data}
+    return {"inputs": [tensor]}
+
+
+def kserve_v1(rows: Sequence[Row]) -> dict[str, Any]:
+    """KServe V1 and TF Serving: instances by name."""
+    return {"instances": [dict(row) for row in rows]}
+
+
+def mlflow(rows: Sequence[Row]) -> dict[str, Any]:
+    """MLflow's /invocations: dataframe_split."""
+    names = _names(rows)
+    data = [[row.get(name) for name in names] for row in rows]
+    return {"dataframe_split": {"columns": names, "data": data}}
+
+
+def plain(rows: Sequence[Row]) -> Any:
+    """Plain JSON: the object, or a list of them."""
+    return dict(rows[0]) if len(rows) == 1 else [dict(row) for row in rows]
+
+
+FORMATS: dict[str, Callable[[Sequence[Row]], Any]] = {
+    "open-inference-v2": open_inference,
+    "open-inference-v2-matrix": open_inference_matrix,
+    "kserve-v1": kserve_v1,
+    "mlflow": mlflow,
+    "json": plain,
+}
+
+
+def in_format(name: str, rows: Sequence[Row]) -> Any:
+    """Rows in a format by its name. Raises PlanError for another one."""
+    if name not in FORMATS:
+        raise PlanError(f"format {name!r} is none of {', '.join(FORMATS)}")
+    return FORMATS[name](rows)
+
+
+def _names(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def _datatype(name: str, data: Sequence[Any]) -> str:
+    held = [value for value in data if value is not None]
+    if all(isinstance(value, bool) for value in held):
+        return "BOOL"
+    if all(isinstance(value, (int, float)) for value in held):
+        return (
+            "INT64" if all(isinstance(v, int) for v in held) and len(held) == len(data) else "FP64"
+        )
+    if all(isinstance(value, str) for value in held):
+        return "BYTES"
+    raise PlanError(f"feature {name!r} has values of different kinds, which a tensor cannot hold")
+
+
+def _number(name: str, value: Any) -> float | None:
+    if value is None or isinstance(value, (int, float)):
+        return value
+    raise PlanError(f"feature {name!r} is no number: {value!r}")

@@ -1,0 +1,1 @@
+"""When requests are due: shapes of traffic, traces, and the scenarios of LoadGen."""

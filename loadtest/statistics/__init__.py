@@ -1,0 +1,1 @@
+"""What may be said of latencies and failures, and with what certainty."""

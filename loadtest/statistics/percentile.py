@@ -1,0 +1,126 @@
+"""Does a percentile meet its limit? Looks at any time, and an answer that holds at all of them.
+
+Whether the p-th percentile lies within a limit is whether the share of requests over the limit is
+at most 1 - p. So all there is to know are two counts, n requests and k over the limit. Against
+"exactly the share q over it" a mixture over all other shares bets,
+
+    E = B(a + k, b + n - k) / (B(a, b) q^k (1 - q)^(n - k)),
+
+which is a martingale under the null (Robbins 1970; Ville 1939): it reaches 1 / alpha with
+probability at most alpha, however often somebody looks. One-sided mixtures restrict the bets to
+shares below q (to show that the limit is met) or above it (to show that it is not).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+from scipy.special import betainc, betaincc, betaln, xlog1py, xlogy
+
+Verdict = Literal["met", "missed", "open"]
+
+
+@dataclass(frozen=True, slots=True)
+class Percentile:
+    """Share ``p`` of the requests shall take at most a limit. ``alpha`` is the probability of ever
+    saying that it does when it does not, and as much the other way round. ``easy`` is the share
+    over the limit, as a part of 1 - p, for which a pass should come soonest; the mixture is
+    centred there."""
+
+    p: float
+    alpha: float = 0.01
+    easy: float = 0.25
+
+    def __post_init__(self) -> None:
+        if not (0.0 < self.p < 1.0 and 0.0 < self.alpha < 1.0 and 0.0 < self.easy < 1.0):
+            raise ValueError(f"{self}: p, alpha and easy lie between 0 and 1")
+
+    @property
+    def share(self) -> float:
+        """Of the requests that may take longer."""
+        return 1.0 - self.p
+
+    def log_met(self, n: int, over: int) -> float:
+        """Log of the evidence that fewer than the share take longer; ``over`` of ``n`` did."""
+        return _log_evidence(n, over, self.share, self.easy * self.share, below=True)
+
+    def log_missed(self, n: int, over: int) -> float:
+        """Log of the evidence that more than the share take longer."""
+        high = min((1.0 + self.share) / 2.0, 3.0 * self.share)
+        return _log_evidence(n, over, self.share, high, below=False)
+
+    def verdict(self, n: int, over: int) -> Verdict:
+        """What can be said now; what has been said once stays true with the same certainty, so the
+        first verdict that is not open is the one that counts."""
+        limit = -math.log(self.alpha)
+        if self.log_met(n, over) >= limit:
+            return "met"
+        return "missed" if self.log_missed(n, over) >= limit else "open"
+
+    @property
+    def fewest(self) -> int:
+        """Requests without which it cannot be met: none of them over the limit."""
+        return _fewest(self)
+
+
+def _log_evidence(n: int, over: int, q: float, centre: float, below: bool) -> float:
+    """A beta mixture around ``centre``, cut off at ``q``; its weight is one share in two."""
+    if not 0 <= over <= n:
+        raise ValueError(f"{over} of {n} requests cannot be over the limit")
+    if not n:
+        return 0.0
+    a = 0.5
+    b = a * (1.0 - centre) / centre
+    part = betainc if below else betaincc
+    before = float(part(a, b, q))
+    after = float(part(a + over, b + n - over, q))
+    if after <= 0.0:
+        return -math.inf
+    null = float(xlogy(over, q) + xlog1py(n - over, -q))
+    mixed = float(betaln(a + over, b + n - over) - betaln(a, b))
+    return mixed + math.log(after) - math.log(before) - null
+
+
+@lru_cache(maxsize=256)
+def _fewest(objective: Percentile) -> int:
+    high = 1
+    while objective.log_met(high, 0) < -math.log(objective.alpha):
+        high *= 2
+    low = high // 2
+    while low + 1 < high:
+        middle = (low + high) // 2
+        if objective.log_met(middle, 0) < -math.log(objective.alpha):
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def queries_needed(p: float, over: int, confidence: float = 0.99, tolerance: float = 0.0) -> int:
+    """LoadGen's early stopping: how many queries there must be when ``over`` were over the limit.
+
+    The smallest h + over with I(p - tolerance; h, over + 1) <= 1 - confidence (MLPerf LoadGen,
+    early stopping; the binomial test of a share of p). It holds for one look that was planned:
+    whoever runs on and tests again passes falsely more often than 1 - confidence.
+    """
+    if not (0.0 < p < 1.0 and 0.0 < confidence < 1.0) or over < 0 or not 0.0 <= tolerance < p:
+        raise ValueError("p and confidence lie between 0 and 1, and over is not negative")
+    high = 1
+    while betainc(high, over + 1, p - tolerance) > 1.0 - confidence:
+        high *= 2
+    low = high // 2
+    while low + 1 < high:
+        middle = (low + high) // 2
+        if betainc(middle, over + 1, p - tolerance) > 1.0 - confidence:
+            low = middle
+        else:
+            high = middle
+    return high + over
+
+
+def loadgen_verdict(p: float, n: int, over: int, confidence: float = 0.99) -> Verdict:
+    """Whether so many queries are enough by LoadGen's rule."""
+    return "met" if n >= queries_needed(p, over, confidence) else "open"

@@ -25,6 +25,7 @@ FEWEST = 5
 FURTHEST = 1.5
 """Times the highest measured concurrency that an interval may reach."""
 _RESAMPLED = 400
+_NO_END = 1e12
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,16 +89,16 @@ def fit(concurrency: Sequence[float], throughput: Sequence[float], seed: int = 0
         knee = math.sqrt(max(1.0 - a, 0.0) / b) if b > 0.0 else math.inf
         knees.append(knee)
         peaks.append(_at(g, knee) if math.isfinite(knee) else math.inf)
-    low, high = np.quantile(knees, [0.025, 0.975])
+    low, high = np.quantile(np.minimum(knees, _NO_END), [0.025, 0.975])
     furthest = FURTHEST * float(n.max())
-    if not math.isfinite(float(high)) or high > furthest:
-        shown = "has no upper end" if not math.isfinite(float(high)) else f"reaches to {high:,.0f}"
+    if high > furthest:
+        shown = "has no upper end" if high >= _NO_END / 2.0 else f"reaches to {high:,.0f}"
         return Scalability(
             gamma, alpha, beta, None, None,
             f"the knee's interval {shown}, measured was up to {n.max():g}: measure further",
         )  # fmt: skip
     knee = math.sqrt(max(1.0 - alpha, 0.0) / beta) if beta > 0.0 else float(np.median(knees))
-    most = np.quantile(peaks, [0.025, 0.975])
+    most = np.quantile(np.minimum(peaks, _NO_END), [0.025, 0.975])
     return Scalability(
         gamma, alpha, beta,
         Interval(knee, float(low), float(high)),

@@ -187,16 +187,18 @@ class _Asked:
         self.looks = 0
 
     def run(self, experiment: dict[str, Any], stop: threading.Event) -> None:
+        from chaoslib.configuration import load_configuration
         from chaoslib.hypothesis import run_steady_state_hypothesis
+        from chaoslib.run import EventHandlerRegistry
+        from chaoslib.secret import load_secrets
 
+        configuration = load_configuration(experiment.get("configuration") or {})
+        secrets = load_secrets(experiment.get("secrets") or {}, configuration)
         while not stop.wait(_EVERY):
-            try:
-                found = run_steady_state_hypothesis(
-                    json.loads(json.dumps(experiment)), experiment.get("configuration") or {}, {}
-                )
-            except Exception:
-                self.deviations.append(time.time())
-                continue
+            found = run_steady_state_hypothesis(
+                json.loads(json.dumps(experiment)), configuration, secrets, None,
+                EventHandlerRegistry(),
+            )  # fmt: skip
             self.looks += 1
             if not found.get("steady_state_met"):
                 self.deviations.append(time.time())

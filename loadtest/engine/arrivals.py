@@ -93,7 +93,7 @@ class Profile:
             else:
                 # The positive root, in the form that keeps its digits for a small slope.
                 root = np.sqrt(np.maximum(piece.start**2 + 2.0 * slope * rest, 0.0))
-                found[here] = begun + 2.0 * rest / (piece.start + root)
+                found[here] = begun + 2.0 * rest / np.maximum(piece.start + root, 1e-300)
             begun += piece.seconds
             before += piece.count
         return found

@@ -80,6 +80,9 @@ class Closed:
                 connection.send(self._payloads[exchange.payload], exchange)
                 await future
         except TimeoutError:
+            hanging = connections[place]
+            if hanging is not None:
+                hanging.give_up("timeout")
             exchange.error = exchange.error or "timeout"
         except OSError:
             exchange.error = "refused"

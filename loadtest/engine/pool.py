@@ -181,7 +181,7 @@ def drive(
                 process.kill()
                 process.join()
             pipe.close()
-    if outcome.count and outcome.failed == outcome.count and set(outcome.errors) <= {"refused"}:
+    if outcome.count and outcome.errors == {"refused": outcome.count}:
         raise TargetError(
             f"{target.host}:{target.port}: nobody listens there: {outcome.count:,} connections "
             "were refused"

@@ -15,7 +15,6 @@ from loadtest.gate.result import Result, StageResult
 from loadtest.gate.sending import bytes_of, checks_of, payloads_of
 from loadtest.gate.stages.kinds import RUN, check
 from loadtest.gate.target import Address, address_of, allowed, reachable, target_of
-from loadtest.gate.verdict import Looks
 from loadtest.payloads.request import Payload
 
 
@@ -104,7 +103,6 @@ class Gate:
     def drive(
         self,
         load: Arrivals,
-        looks: Looks | None = None,
         stop: Watch | None = None,
         seconds: float | None = None,
         timeout: float | None = None,
@@ -122,8 +120,6 @@ class Gate:
             target = replace(target, timeout=min(timeout, target.timeout))
 
         def progress(outcome: Outcome, elapsed: float) -> None:
-            if looks is not None:
-                looks(outcome)
             self.show.update(outcome, elapsed, length)
 
         return drive(target, requests, load, self.checks, self.processes, stop, progress)

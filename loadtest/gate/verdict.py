@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -39,52 +39,29 @@ class Criterion:
         }  # fmt: skip
 
 
-@dataclass(slots=True)
-class Looks:
-    """Looks at a running stretch as often as it is called, and keeps the first verdict of each
-    percentile that is not open: whatever is said then holds, by the test's own guarantee, for
-    requests that do not hang together."""
-
-    objectives: Objectives
-    verdicts: dict[float, Verdict] = field(default_factory=dict)
-
-    def __call__(self, outcome: Outcome) -> None:
-        """Look at the requests that were due before all of them had ended."""
-        if outcome.single:
-            self._look(outcome, int(np.searchsorted(outcome.due, outcome.complete)))
-
-    def last(self, outcome: Outcome) -> None:
-        """Look at all requests, at the end."""
-        self._look(outcome, len(outcome.due))
-
-    @property
-    def decided(self) -> bool:
-        """Whether nothing is open any more."""
-        wanted = self.objectives.percentiles()
-        return bool(wanted) and all(self.verdicts.get(p, "open") != "open" for p in wanted)
-
-    @property
-    def missed(self) -> bool:
-        """Whether any percentile is surely missed."""
-        return "missed" in self.verdicts.values()
-
-    def _look(self, outcome: Outcome, count: int) -> None:
-        for p, limit in self.objectives.percentiles().items():
-            if self.verdicts.get(p, "open") != "open":
-                continue
-            if outcome.single:
-                slow = outcome.latency[:count] > limit
-                n, over = count, int((slow | ~outcome.ok[:count]).sum())
-            else:
-                n, over = outcome.count, outcome.over(limit)
-            self.verdicts[p] = Percentile(p, self.objectives.alpha).verdict(n, over)
+def missed_already(objectives: Objectives, outcome: Outcome) -> bool:
+    """Whether a running stretch has missed a percentile for sure, by the requests that were due
+    before all of them had ended; however often it is asked, by the test's own guarantee."""
+    count = int(np.searchsorted(outcome.due, outcome.complete)) if outcome.single else 0
+    return any(
+        _verdict(objectives, outcome, p, limit, slice(0, count)) == "missed"
+        for p, limit in objectives.percentiles().items()
+    )
 
 
-def judge(objectives: Objectives, outcome: Outcome, looks: Looks | None = None) -> list[Criterion]:
+def _verdict(
+    objectives: Objectives, outcome: Outcome, p: float, limit: float, part: slice
+) -> Verdict:
+    if not outcome.single:
+        n, over = outcome.count, outcome.over(limit)
+    else:
+        slow = (outcome.latency[part] > limit) | ~outcome.ok[part]
+        n, over = len(slow), int(slow.sum())
+    return Percentile(p, objectives.alpha).verdict(n, over)
+
+
+def judge(objectives: Objectives, outcome: Outcome) -> list[Criterion]:
     """Every objective of a stretch that is over. Without requests nothing can be told."""
-    if looks is None:
-        looks = Looks(objectives)
-    looks.last(outcome)
     found: list[Criterion] = []
     tightest = objectives.tightest
     lag = outcome.lag_p99
@@ -97,7 +74,7 @@ def judge(objectives: Objectives, outcome: Outcome, looks: Looks | None = None) 
             )
         )  # fmt: skip
     for p, limit in sorted(objectives.percentiles().items()):
-        found.append(_percentile(objectives, outcome, looks, p, limit))
+        found.append(_percentile(objectives, outcome, p, limit))
     most = objectives.most_errors()
     if most is not None:
         found.append(_errors(outcome, most, objectives.alpha))
@@ -108,9 +85,7 @@ def judge(objectives: Objectives, outcome: Outcome, looks: Looks | None = None) 
     return found
 
 
-def _percentile(
-    objectives: Objectives, outcome: Outcome, looks: Looks, p: float, limit: float
-) -> Criterion:
+def _percentile(objectives: Objectives, outcome: Outcome, p: float, limit: float) -> Criterion:
     name = f"p{100 * p:g}"
     n, over = outcome.count, outcome.over(limit)
     interval = quantile(outcome.latency, p) if outcome.single else None
@@ -121,7 +96,13 @@ def _percentile(
         said: Said = "passed" if n >= needed else "invalid" if over <= n * (1.0 - p) else "failed"
         why = "" if said == "passed" else f"{n:,} queries with {over:,} over: {needed:,} are needed"
         return Criterion(name, limit, value, said, why, *ends)
-    verdict = looks.verdicts.get(p, "open")
+    verdict = _verdict(objectives, outcome, p, limit, slice(0, n))
+    if verdict == "met" and outcome.single:
+        # A queue that grows is quick at first: the later half must not miss it by itself.
+        half = int(np.searchsorted(outcome.due, outcome.seconds / 2.0))
+        if _verdict(objectives, outcome, p, limit, slice(half, n)) == "missed":
+            why = "it gets slower: the later half of the requests misses the limit"
+            return Criterion(name, limit, value, "failed", why, *ends)
     if verdict == "met":
         return Criterion(name, limit, value, "passed", "", *ends)
     if verdict == "missed":

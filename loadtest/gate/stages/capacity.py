@@ -13,7 +13,7 @@ from loadtest.engine.outcome import Outcome
 from loadtest.engine.pool import Loop, Open
 from loadtest.gate.plan import Objectives, Stage
 from loadtest.gate.result import StageResult
-from loadtest.gate.verdict import Criterion, Looks, held, judge, reasons, together
+from loadtest.gate.verdict import Criterion, held, judge, missed_already, reasons, together
 from loadtest.scenarios.shapes import steady
 from loadtest.statistics.percentile import Percentile
 
@@ -44,12 +44,13 @@ def run_capacity(gate: Gate, stage: Stage) -> StageResult:
         seconds = max(wanted.seconds, _SURE * 2.0 * fewest / rate)
         seed[0] += 1
         load = Open(steady(rate, seconds), kind=gate.plan.engine.arrivals, seed=seed[0])
-        looks = Looks(objectives)
         outcome = gate.drive(
-            load, looks, stop=lambda _: looks.missed, timeout=max(2.0, 20.0 * tightest)
+            load,
+            stop=lambda so_far: missed_already(objectives, so_far),
+            timeout=max(2.0, 20.0 * tightest),
         )
         answered += outcome.count - outcome.failed
-        criteria = judge(objectives, outcome, looks)
+        criteria = judge(objectives, outcome)
         lag = next((one for one in criteria if one.name == "send lag p99"), None)
         rest = [one for one in criteria if one is not lag]
         passed: bool | None = together(rest) == "passed"

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from loadtest.engine.outcome import Outcome
 from loadtest.engine.pool import Arrivals, Loop
-from loadtest.gate.plan import Objectives, Stage
+from loadtest.gate.plan import Stage
 from loadtest.gate.result import StageResult
 from loadtest.gate.sending import load_of
-from loadtest.gate.verdict import Looks, judge, reasons, together
+from loadtest.gate.verdict import judge, reasons, together
 from loadtest.scenarios.loadgen import Settings
 from loadtest.scenarios.loadgen import judge as judge_loadgen
 
@@ -21,15 +21,8 @@ def run_load(gate: Gate, stage: Stage) -> StageResult:
     """A stretch of open-loop load against the objectives."""
     assert stage.load is not None
     objectives = gate.objectives(stage)
-    looks = Looks(objectives)
-    outcome = gate.drive(load_of(stage.load, gate.plan.engine, gate.plan.limits), looks)
-    return _judged(stage, objectives, outcome, looks)
-
-
-def _judged(
-    stage: Stage, objectives: Objectives, outcome: Outcome, looks: Looks | None
-) -> StageResult:
-    criteria = judge(objectives, outcome, looks)
+    outcome = gate.drive(load_of(stage.load, gate.plan.engine, gate.plan.limits))
+    criteria = judge(objectives, outcome)
     verdict = together(criteria)
     if not outcome.count:
         return StageResult(stage.name, stage.kind, "invalid", ["no request was sent"], criteria)

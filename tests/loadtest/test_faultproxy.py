@@ -1,0 +1,166 @@
+"""The fault proxy: bytes suffer as asked, and Toxiproxy's own clients can drive it."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from loadtest.faultproxy.server import FaultProxy
+from tests.loadtest.world import Server
+
+
+@pytest.fixture(scope="module")
+def faults() -> Iterator[FaultProxy]:
+    with FaultProxy() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with Server() as running:
+        yield running
+
+
+@pytest.fixture
+def proxied(faults: FaultProxy, server: Server) -> Iterator[str]:
+    data = {"name": "model", "listen": "127.0.0.1:0", "upstream": f"127.0.0.1:{server.port}"}
+    made = httpx.post(f"{faults.url}/proxies", json=data)
+    assert made.status_code == 201, made.text
+    yield f"http://{made.json()['listen']}"
+    assert httpx.delete(f"{faults.url}/proxies/model").status_code == 204
+
+
+def toxic(faults: FaultProxy, kind: str, stream: str = "downstream", **attributes: float) -> None:
+    data = {"name": kind, "type": kind, "stream": stream, "attributes": attributes}
+    answer = httpx.post(f"{faults.url}/proxies/model/toxics", json=data)
+    assert answer.status_code == 200, answer.text
+
+
+def test_bytes_go_through(faults: FaultProxy, proxied: str) -> None:
+    body = bytes(range(256)) * 4000
+    assert httpx.post(f"{proxied}/echo", content=body).content == body
+    shown = httpx.get(f"{faults.url}/proxies").json()["model"]
+    assert (shown["enabled"], shown["toxics"]) == (True, [])
+    assert httpx.get(f"{faults.url}/version").json()["version"]
+
+
+def test_latency_slows_and_is_gone_when_it_is_removed(faults: FaultProxy, proxied: str) -> None:
+    with httpx.Client(base_url=proxied) as client:
+        client.post("/")
+        toxic(faults, "latency", latency=300)
+        begun = time.monotonic()
+        client.post("/")  # a connection that was there before
+        assert time.monotonic() - begun >= 0.3
+        changed = {"attributes": {"latency": 600}}
+        url = f"{faults.url}/proxies/model/toxics/latency"
+        assert httpx.post(url, json=changed).json()["attributes"]["latency"] == 600
+        begun = time.monotonic()
+        client.post("/")
+        assert time.monotonic() - begun >= 0.6
+        assert httpx.delete(url).status_code == 204
+        assert httpx.delete(url).status_code == 404
+
+
+def test_bandwidth_is_what_was_asked_for(faults: FaultProxy, proxied: str) -> None:
+    toxic(faults, "bandwidth", rate=100)
+    begun = time.monotonic()
+    assert len(httpx.post(f"{proxied}/echo", content=b"x" * 50_000, timeout=10.0).content) == 50_000
+    assert time.monotonic() - begun >= 0.45
+
+
+@pytest.mark.parametrize(
+    ("kind", "attributes", "errors"),
+    [
+        ("reset_peer", {}, (httpx.ReadError, httpx.RemoteProtocolError)),
+        ("timeout", {"timeout": 100}, (httpx.RemoteProtocolError, httpx.ReadError)),
+        ("timeout", {}, (httpx.ReadTimeout,)),
+        ("limit_data", {"bytes": 20}, (httpx.RemoteProtocolError, httpx.ReadError)),
+    ],
+)
+def test_answers_that_never_come_whole(
+    faults: FaultProxy,
+    proxied: str,
+    kind: str,
+    attributes: dict[str, float],
+    errors: tuple[type[Exception], ...],
+) -> None:
+    toxic(faults, kind, **attributes)
+    with pytest.raises(errors):
+        httpx.post(proxied, timeout=1.0)
+
+
+def test_pieces_and_wrong_bytes(faults: FaultProxy, proxied: str) -> None:
+    toxic(faults, "slicer", average_size=100, size_variation=20, delay=100)
+    assert httpx.post(f"{proxied}/echo", content=b"x" * 5000).content == b"x" * 5000
+    toxic(faults, "corrupt", "upstream", probability=0.01)
+    body = b"\0" * 20_000
+    host, port = proxied.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), 5.0) as sock:
+        sock.sendall(b"POST /echo HTTP/1.1\r\ncontent-length: 20000\r\n\r\n")
+        time.sleep(0.2)
+        sock.sendall(body)
+        sock.settimeout(2.0)
+        data = b""
+        try:
+            while len(data) < 20_000:
+                data += sock.recv(65_536) or b""
+        except OSError:
+            pass
+    assert data
+    assert data.strip(b"\0") != b""
+
+
+def test_down_refuses_and_reset_brings_everything_back(faults: FaultProxy, proxied: str) -> None:
+    toxic(faults, "latency", latency=10)
+    shown = httpx.post(f"{faults.url}/proxies/model", json={"enabled": False}).json()
+    assert shown["enabled"] is False
+    with pytest.raises(httpx.ConnectError):
+        httpx.post(proxied)
+    assert httpx.post(f"{faults.url}/reset").status_code == 204
+    assert httpx.post(proxied).status_code == 200
+    assert httpx.get(f"{faults.url}/proxies/model").json()["toxics"] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "data", "status"),
+    [
+        ("/proxies", {"name": "x"}, 400),
+        ("/proxies", [], 400),
+        ("/proxies", {"name": "model", "upstream": "127.0.0.1:1"}, 409),
+        ("/proxies/none/toxics", {"type": "latency"}, 404),
+        ("/proxies/model/toxics", {"type": "plague"}, 400),
+        ("/proxies/model/toxics", {"type": "latency", "attributes": {"speed": 1}}, 400),
+        ("/proxies/model/toxics", {"type": "latency", "attributes": {"latency": -1}}, 400),
+        ("/proxies/model/toxics", {"type": "latency", "stream": "sideways"}, 400),
+    ],
+)
+def test_what_cannot_be_is_refused(
+    faults: FaultProxy, proxied: str, path: str, data: Any, status: int
+) -> None:
+    answer = httpx.post(faults.url + path, json=data)
+    assert (answer.status_code, "error" in answer.json()) == (status, True)
+
+
+def test_the_toolkit_s_own_extension_drives_it(faults: FaultProxy, server: Server) -> None:
+    toxi = pytest.importorskip("chaostoxi", reason="chaostoolkit-toxiproxy is not installed")
+    assert toxi
+    from chaostoxi.proxy.actions import create_proxy, delete_proxy
+    from chaostoxi.proxy.probes import proxy_exist
+    from chaostoxi.toxic.actions import create_latency_toxic, delete_toxic
+
+    where = {"toxiproxy_host": "127.0.0.1", "toxiproxy_port": faults.port}
+    create_proxy("by-toolkit", "127.0.0.1", server.port, "127.0.0.1", 0, configuration=where)
+    assert proxy_exist("by-toolkit", configuration=where)
+    listen = httpx.get(f"{faults.url}/proxies/by-toolkit").json()["listen"]
+    create_latency_toxic("by-toolkit", "slow", 300, 0, configuration=where)
+    begun = time.monotonic()
+    assert httpx.post(f"http://{listen}").status_code == 200
+    assert time.monotonic() - begun >= 0.3
+    delete_toxic("by-toolkit", "slow", configuration=where)
+    delete_proxy("by-toolkit", configuration=where)
+    assert httpx.get(f"{faults.url}/proxies/by-toolkit").status_code == 404

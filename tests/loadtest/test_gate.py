@@ -1,0 +1,421 @@
+"""The gate from the command line: plans, verdicts, exit codes, reports, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+import threading
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from loadtest.engine.outcome import Outcome
+from loadtest.errors import PlanError, TargetError
+from loadtest.gate.plan import Objectives, load_plan
+from loadtest.gate.sending import load_of, payloads_of
+from loadtest.gate.target import address_of, allowed
+from loadtest.gate.units import seconds_of, share_of
+from loadtest.gate.verdict import judge, together
+from loadtest.payloads.checks import alike, at
+from loadtest.scenarios import shapes
+from loadtest.scenarios.loadgen import Settings
+from loadtest.scenarios.loadgen import judge as judge_loadgen
+from monitor.cli import main
+from tests.loadtest.test_statistics import outcome_of
+from tests.loadtest.world import Server, written
+
+
+def gate(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["gate", *map(str, arguments)])
+
+
+def plan(folder: Path, text: str) -> Path:
+    return written(folder, "gate.yaml", textwrap.dedent(text))
+
+
+def test_a_gate_that_passes_leaves_its_reports(tmp_path: Path) -> None:
+    file = plan(
+        tmp_path,
+        """
+        objectives: {p95: 500ms, errors: 5 %}
+        payloads: {template: {instances: [{a: {$uniform: [0, 1]}}]}, count: 20, path: /v1/models/m:predict}
+        checks: {schema: {type: object, required: [predictions]}}
+        stages:
+          - {name: warm up, load: {rate: 20, seconds: 1}, judged: false}
+          - {name: steady, load: {rate: 150, seconds: 3}}
+          - {name: single, loadgen: {scenario: SingleStream, seconds: 20, queries: 120}}
+        """,
+    )
+    html, data, junit = (tmp_path / name for name in ("r.html", "r.json", "r.xml"))
+    with Server(seconds=0.002) as server:
+        found = gate("--target", server.url, "--plan", file, "--html", html, "--json-file", data,
+                     "--junit", junit)  # fmt: skip
+    assert found.exit_code == 0, found.output
+    assert "PASSED" in found.output
+    result = json.loads(data.read_text())
+    assert [s["verdict"] for s in result["stages"]] == ["shown", "passed", "passed"]
+    steady = result["stages"][1]
+    assert steady["load"]["send_lag"]["p99"] < 1.0
+    assert steady["load"]["statuses"] == {"200": steady["load"]["requests"]}
+    assert result["environment"]["cores"] >= 1
+    fields = result["stages"][2]["loadgen"]
+    assert fields["effective_scenario"] == "SingleStream"
+    assert fields["result_query_count"] == 120
+    assert fields["early_stopping_latency_ss"] > 2_000_000
+    assert ":::MLLOG" in result["stages"][2]["log"]
+    suite = ElementTree.fromstring(junit.read_text())
+    assert (suite.get("failures"), suite.get("errors")) == ("0", "0")
+    page = html.read_text()
+    assert page.count("<svg") >= 3
+    assert "http" not in page.replace("http-equiv", "").replace(server.url, "").replace(
+        "httptools", ""
+    )
+    same = gate("compare", data, data)
+    assert same.exit_code == 0, same.output
+
+
+def test_a_gate_that_fails_says_why(tmp_path: Path) -> None:
+    file = plan(
+        tmp_path,
+        """
+        objectives: {p95: 50ms, errors: 1 %}
+        stages:
+          - {name: slow, load: {rate: 100, seconds: 2}, objectives: {p95: 10ms}, stop_on_fail: true}
+          - {name: never, load: {rate: 100, seconds: 2}}
+        """,
+    )
+    junit = tmp_path / "r.xml"
+    with Server(seconds=0.05) as server:
+        found = gate("--target", server.url, "--plan", file, "--junit", junit)
+    assert found.exit_code == 1, found.output
+    assert "took longer" in found.output
+    assert "left out after slow: never" in found.output
+    assert int(ElementTree.fromstring(junit.read_text()).get("failures") or 0) >= 1
+
+
+def test_too_few_requests_are_no_pass(tmp_path: Path) -> None:
+    file = plan(
+        tmp_path, "stages: [{name: short, load: {rate: 50, seconds: 1}, objectives: {p99: 1s}}]"
+    )
+    with Server() as server:
+        found = gate("--target", server.url, "--plan", file)
+    assert found.exit_code == 2
+    assert "not enough requests" in found.output
+
+
+def test_a_target_that_dies_leaves_what_was_measured(tmp_path: Path) -> None:
+    file = plan(
+        tmp_path,
+        """
+        objectives: {errors: 1 %}
+        stages:
+          - {name: first, load: {rate: 100, seconds: 3}}
+          - {name: second, load: {rate: 100, seconds: 1}}
+        """,
+    )
+    data = tmp_path / "r.json"
+    with Server() as server:
+        assert server.process is not None
+        threading.Timer(3.0, server.process.kill).start()
+        found = gate("--target", server.url, "--plan", file, "--json-file", data)
+    assert found.exit_code in (1, 2), found.output
+    result = json.loads(data.read_text())
+    assert result["stages"][0]["load"]["requests"] > 100
+    assert "nobody listens" in json.dumps(result)
+
+
+def test_chaos_under_load_is_measured(tmp_path: Path) -> None:
+    pytest.importorskip("chaoslib", reason="the Chaos Toolkit is not installed")
+    from tests.loadtest.test_chaos import experiment
+
+    with Server(slots=256) as server:
+        written(tmp_path, "pause.json", json.dumps(experiment(server, 1.5)))
+        file = plan(
+            tmp_path,
+            """
+            objectives: {p99: 100ms}
+            stages:
+              - name: pause
+                chaos: {experiment: pause.json, load: {rate: 100}, before: 2s, after: 3s,
+                        recovers_within: 2s, lost_at_most: 1 %}
+            """,
+        )
+        data, html = tmp_path / "r.json", tmp_path / "r.html"
+        found = gate("--target", server.url, "--plan", file, "--json-file", data, "--html", html)
+    assert found.exit_code == 0, found.output
+    chaos = json.loads(data.read_text())["stages"][0]["chaos"]
+    assert chaos["lost"] == 0
+    assert chaos["slow"] > 50
+    assert chaos["detected_after"] < 0.5
+    assert chaos["recovered_after"] < 1.5
+    assert chaos["hypothesis_broken_at"]
+    assert 'class="fault"' in html.read_text()
+
+
+def test_capacity_is_searched_and_other_targets_are_compared(tmp_path: Path) -> None:
+    """Two slots of 20 ms: a hundred per second and no more."""
+    with Server(slots=2, seconds=0.02) as server, Server(slots=2, seconds=0.02) as other:
+        assert server.process is not None
+        file = plan(
+            tmp_path,
+            f"""
+            objectives: {{p90: 150ms}}
+            stages:
+              - name: capacity
+                capacity: {{start: 40, most: 400, seconds: 2, precision: 0.3, at_least: 30,
+                           traffic: 500, price_per_hour: 1, pid: {server.process.pid}}}
+              - name: other
+                compare: {{other: "{other.url}", load: {{rate: 30, seconds: 2}}, repeats: 3,
+                          margin: 60 %, percentile: p50}}
+            """,
+        )
+        data, html = tmp_path / "r.json", tmp_path / "r.html"
+        found = gate("--target", server.url, "--plan", file, "--json-file", data, "--html", html)
+    assert found.exit_code == 0, found.output
+    capacity, comparison = json.loads(data.read_text())["stages"]
+    assert 30 <= capacity["capacity"]["low"] < 100 < capacity["capacity"]["high"] * 1.5
+    assert capacity["replicas"]["count"] >= 7
+    assert capacity["per_prediction"]["cpu_seconds"]["source"] == "measured"
+    assert comparison["comparison"]["said"] == "no difference that matters"
+    assert "replicas for 500 per second" in html.read_text()
+
+
+def test_a_cold_start_is_timed(tmp_path: Path) -> None:
+    server = Server()
+    command = json.dumps(server.command)
+    file = plan(
+        tmp_path,
+        f"stages: [{{name: cold, cold_start: {{command: {command}, within: 20s, repeats: 2}}}}]",
+    )
+    data = tmp_path / "r.json"
+    found = gate("--target", server.url, "--plan", file, "--json-file", data)
+    assert found.exit_code == 0, found.output
+    cold = json.loads(data.read_text())["stages"][0]["cold_start"]
+    assert len(cold["seconds"]) == 2
+    assert all(0.01 < s < 20.0 for s in cold["seconds"])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[1]", "a mapping"),
+        ("stages: []", "stages"),
+        ("stages: [{name: a}]", "give one of load"),
+        ("stages: [{name: a, load: {rate: 1}}, {name: a, load: {rate: 1}}]", "name of two"),
+        ("stages: [{name: a, load: {shape: ramp, rate: 1}}]", "needs a second rate"),
+        ("stages: [{name: a, load: {rate: 1, seconds: 5 parsecs}}]", "no duration"),
+        ("stages: [{name: a, load: {rate: 1}, frobnicate: 1}]", "frobnicate"),
+        ("stages: [{name: a, load: {rate: 999999}}]", "above the limit"),
+        ("stages: [{name: a, load: {rate: 1, seconds: 2h}}]", "above the limit"),
+        ("stages: [{name: a, capacity: {start: 1, most: 10}}]", "percentile is needed"),
+        ("stages: [{name: a, chaos: {experiment: none.json, load: {rate: 1}}}]", "cannot be read"),
+        ("objectives: {preset: fast}\nstages: [{name: a, load: {rate: 1}}]", "is none of"),
+        ("payloads: {bodies: none.jsonl}\nstages: [{name: a, load: {rate: 1}}]", "cannot be read"),
+        ("payloads: {template: {$dice: 6}}\nstages: [{name: a, load: {rate: 1}}]", "is none of"),
+        ("stages: [{name: a, load: {shape: trace}}]", "needs a file"),
+        ("a: [", "no YAML"),
+    ],
+)
+def test_bad_plans_are_refused_with_the_place(tmp_path: Path, text: str, said: str) -> None:
+    found = gate("--target", "http://127.0.0.1:9", "--plan", plan(tmp_path, text))
+    assert (found.exit_code, said in found.output) == (2, True), found.output
+
+
+def test_only_targets_that_may_be_loaded_are(tmp_path: Path) -> None:
+    file = plan(tmp_path, "stages: [{name: a, load: {rate: 1, seconds: 1}}]")
+    public = gate("--target", "http://93.184.216.34", "--plan", file)
+    assert (public.exit_code, "--i-own-this-target" in public.output) == (2, True)
+    away = gate("--target", "http://127.0.0.1:1", "--plan", file)
+    assert (away.exit_code, "cannot be reached" in away.output) == (2, True)
+    assert gate("--plan", file).exit_code == 2
+    assert gate("--target", "http://127.0.0.1:1").exit_code == 2
+    checked = gate("--target", "http://127.0.0.1:1", "--plan", file, "--check")
+    assert (checked.exit_code, "1 stages" in checked.output) == (0, True)
+    allowed(address_of("http://10.1.2.3:80"), False)
+    for wrong in ("ftp://127.0.0.1", "http://127.0.0.1:99999", "http://a@127.0.0.1", "http://"):
+        with pytest.raises(TargetError):
+            address_of(wrong)
+    with pytest.raises(TargetError):
+        allowed(address_of("http://no-such-host.invalid"), True)
+
+
+def test_a_disk_that_is_full_costs_the_report_and_says_so(tmp_path: Path) -> None:
+    file = plan(tmp_path, "stages: [{name: a, load: {rate: 50, seconds: 1}, judged: false}]")
+    with Server() as server:
+        found = gate("--target", server.url, "--plan", file, "--html", "/dev/full/r.html")
+    assert (found.exit_code, "cannot be written" in found.output) == (2, True)
+
+
+def test_regressions_are_found(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+
+    def result(scale: float, failed: int) -> dict[str, Any]:
+        due = np.arange(0.0, 20.0, 0.01)
+        ok = np.ones(len(due), np.bool_)
+        ok[:failed] = False
+        outcome = outcome_of(due, scale * rng.lognormal(-4.0, 0.3, len(due)), ok)
+        stage = {"name": "s", "verdict": "passed", "why": [], "load": outcome.summary(),
+                 "histogram": outcome.latencies.to_dict()}  # fmt: skip
+        return {"format": "understudy-gate", "stages": [stage]}
+
+    old, new, broken = (tmp_path / f"{n}.json" for n in ("old", "new", "broken"))
+    old.write_text(json.dumps(result(1.0, 2)))
+    new.write_text(json.dumps(result(1.5, 60)))
+    broken.write_text("{}")
+    worse = gate("compare", old, new, "--json")
+    assert worse.exit_code == 1
+    said = {one["figure"]: one["said"] for one in json.loads(worse.output)}
+    assert said == {"p50": "worse", "p99": "worse", "error rate": "worse"}
+    assert "better" in gate("compare", new, old).output
+    assert gate("compare", old, broken).exit_code == 2
+    new.write_text(json.dumps({**result(1.0, 2), "stages": []}))
+    assert "it is gone" in gate("compare", old, new).output
+
+
+def test_units() -> None:
+    assert seconds_of("50ms") == pytest.approx(0.05)
+    assert (seconds_of("2 min"), seconds_of(3), seconds_of("1h")) == (120.0, 3.0, 3600.0)
+    assert share_of("0.1 %") == pytest.approx(0.001)
+    for wrong in ("fast", "5 x", True):
+        with pytest.raises(ValueError, match="duration"):
+            seconds_of(wrong)
+
+
+def test_verdicts_of_known_outcomes() -> None:
+    due = np.arange(0.0, 20.0, 0.01)
+    ok = np.ones(len(due), np.bool_)
+    fast = outcome_of(due, np.full(len(due), 0.01), ok)
+    found = judge(Objectives(p99="50ms", errors="1 %", rate=90.0), fast)
+    assert together(found) == "passed"
+    assert judge(Objectives(p99="50ms", rule="loadgen"), fast)[0].said == "passed"
+    long = np.arange(0.0, 600.0, 0.01)
+    slow = np.where(long > 595.8, 0.2, 0.01)  # 0.7 % of all, 1.4 % of the later half
+    growing = outcome_of(long, slow, np.ones(len(long), np.bool_))
+    assert "it gets slower" in judge(Objectives(p99="50ms"), growing)[0].why
+    late = outcome_of(due, np.full(len(due), 0.01), ok)
+    late.lags.add(np.full(len(due), 0.02))
+    assert together(judge(Objectives(p99="50ms"), late)) == "invalid"
+    ok[:300] = False
+    failing = outcome_of(due, np.full(len(due), 0.01), ok)
+    failing.errors["reset"] = 300
+    found = judge(Objectives(errors="1 %"), failing)
+    assert (found[0].said, "reset: 300" in found[0].why) == ("failed", True)
+    assert together(judge(Objectives(p99="50ms", errors=0.0), Outcome())) == "invalid"
+    assert Objectives(preset="real-time").percentiles() == {0.99: 0.01}
+
+
+def test_loadgen_s_rules() -> None:
+    due = np.arange(0.0, 20.0, 0.01)
+    ok = np.ones(len(due), np.bool_)
+    latency = np.full(len(due), 0.01)
+    latency[:5] = 0.2
+    outcome = outcome_of(due, latency, ok)
+    outcome.seconds = 20.0
+    server = Settings("Server", 20.0, 100.0, 0.1)
+    assert judge_loadgen(server, outcome).valid, "2,000 queries with 5 over are enough"
+    tight = outcome_of(due[:400], latency[:400], ok[:400])
+    assert not judge_loadgen(server, tight).valid
+    pairs = np.repeat(np.arange(0.0, 7.0, 0.01), 8)
+    many = outcome_of(pairs, np.tile(np.linspace(0.01, 0.08, 8), 700), np.ones(5600, np.bool_))
+    found = judge_loadgen(Settings("MultiStream", 7.0), many)
+    assert found.fields["result_query_count"] == 700
+    assert found.fields["result_min_latency_ns"] == pytest.approx(8e7, abs=2)
+    assert found.valid
+    offline = judge_loadgen(Settings("Offline", 7.0), many)
+    assert "24,576 are needed" in offline.why[0]
+
+
+def test_shapes_have_the_requests_that_they_should() -> None:
+    assert shapes.spike(10, 100, 20, 4).count == pytest.approx(16 * 10 + 400)
+    assert shapes.bursts(10, 50, 30, 10, 2).count == pytest.approx(24 * 10 + 6 * 50)
+    assert shapes.diurnal(10, 30, 48).count == pytest.approx(48 * 20, rel=0.01)
+    growing = shapes.growth(10, 80, 30)
+    assert growing.rate(15.0) == pytest.approx(80 / 8**0.5, rel=0.01)
+    assert shapes.steps(10, 5, 3, 2).rate(4.5) == 20
+    assert shapes.ramp(0, 100, 10).moments(np.array([0.0, 125.0])) == pytest.approx([0.0, 5.0])
+    for wrong in ((1, 2, 3, 4), (1, 2, 4, 4)):
+        with pytest.raises(PlanError):
+            shapes.spike(*wrong)
+    with pytest.raises(PlanError):
+        shapes.growth(0, 1, 1)
+
+
+def test_payloads_from_everywhere(tmp_path: Path) -> None:
+    written(tmp_path, "rows.csv", "a,b,c\n1,x,true\n2.5,,false\n3,y,true\n")
+    written(
+        tmp_path, "bodies.jsonl", '{"body": {"a": 1}, "path": "/p", "expect": {"/x": 1}}\n[1]\n'
+    )
+    record = {
+        "time": 5.0, "role": "primary", "target": "POST /v2/models/m/infer HTTP/1.1",
+        "request": '{"inputs": []}', "request_headers": "Content-Type: application/json",
+    }  # fmt: skip
+    lines = [{"names": {}}, {"record": record}, {"record": {**record, "role": "mirror"}}]
+    written(tmp_path, "records.jsonl", "\n".join(map(json.dumps, lines)))
+    written(
+        tmp_path,
+        "access.log",
+        '1.2.3.4 - - [10/Oct/2000:13:55:36 -0700] "GET /a HTTP/1.0" 200 2326\n' * 3
+        + '1.2.3.4 - - [10/Oct/2000:13:55:38 -0700] "GET /a HTTP/1.0" 200 2326 "-" "x"\n',
+    )
+
+    def made(text: str) -> list[Any]:
+        loaded = load_plan(
+            plan(tmp_path, f"payloads: {text}\nstages: [{{name: a, load: {{rate: 1}}}}]")
+        )
+        return payloads_of(loaded.payloads, 7)
+
+    for form, part in (
+        ("open-inference-v2", b'"datatype": "BYTES"'),
+        ("kserve-v1", b'"instances": [{"a": 1, "b": "x", "c": true}, {"a": 2.5, "b": null'),
+        ("mlflow", b'"dataframe_split": {"columns": ["a", "b", "c"]'),
+        ("json", b'[{"a": 1'),
+    ):
+        found = made(f"{{rows: rows.csv, format: {form}, rows_per_request: 2}}")
+        assert len(found) == 1
+        assert part in found[0].body, form
+    first, second = made("{bodies: bodies.jsonl, path: /q}")
+    assert (first.path, second.path, first.expect) == ("/p", "/q", {"/x": 1})
+    (recorded,) = made("{records: records.jsonl}")
+    assert (recorded.path, recorded.method, recorded.at) == ("/v2/models/m/infer", "POST", 5.0)
+    drawn = made("{template: {a: {$int: [1, 9]}, n: {$number: 1}}, count: 3}")
+    assert [json.loads(p.body)["n"] for p in drawn] == [1, 2, 3]
+    assert [p.body for p in drawn] == [
+        p.body for p in made("{template: {a: {$int: [1, 9]}, n: {$number: 1}}, count: 3}")
+    ]
+    traced = load_plan(
+        plan(tmp_path, "stages: [{name: a, load: {shape: trace, trace: access.log, speed: 2}}]")
+    )
+    stage = traced.stages[0]
+    assert stage.load is not None
+    moments = load_of(stage.load, traced.engine, traced.limits).moments
+    assert moments == pytest.approx([0.0, 1 / 6, 1 / 3, 1.0])
+    assert b"host: h\r\n" in first.to_bytes("h")
+    with pytest.raises(PlanError, match="header"):
+        payloads_of(
+            load_plan(
+                plan(
+                    tmp_path,
+                    'payloads: {path: /, headers: {"a": "x\\r\\nb: y"}}\nstages: [{name: a, load: {rate: 1}}]',
+                )
+            ).payloads,
+            1,
+        )[0].to_bytes("h")
+    for name, text in (("rows.csv", "a,b\n1\n"), ("rows.csv", ""), ("bodies.jsonl", "{\n")):
+        written(tmp_path, name, text)
+        kind = "rows" if name.endswith("csv") else "bodies"
+        with pytest.raises(PlanError, match=name):
+            made(f"{{{kind}: {name}}}")
+
+
+def test_pointers_and_tolerances() -> None:
+    document = {"a": [{"b/c": 1.0}, 2]}
+    assert at(document, "/a/0/b~1c") == 1.0
+    assert at(document, "") is document
+    assert alike(at(document, "/a/9"), 1, 0.1) is False
+    assert alike([1.0, {"x": 2}], [1.05, {"x": 2}], 0.1)
+    assert not alike(True, 1, 0.1)
+    assert not alike({"x": 1}, {"y": 1}, 0.1)

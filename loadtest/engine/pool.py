@@ -142,8 +142,10 @@ def drive(
     processes: int = 1,
     watch: Watch | None = None,
     progress: Progress | None = None,
+    keep: Callable[[list[Taken]], None] | None = None,
 ) -> Outcome:
-    """Load the target, and wait for the last answer.
+    """Load the target, and wait for the last answer. With ``keep`` whatever comes is handed to it
+    as it comes, and not kept here.
 
     Raises TargetError when nothing at all could be sent, and LoadTestError when a process ends
     before it should. A target that dies in the middle is no error: its requests have failed.
@@ -169,10 +171,10 @@ def drive(
         outcome.begun = time.time() + _BEFORE
         for pipe in running:
             pipe.send(origin)
-        _gather(running, outcome, origin, load, watch, progress)
+        _gather(running, outcome, origin, load, watch, progress, keep)
     except KeyboardInterrupt:
         _tell(running, "stop")
-        _gather(running, outcome, origin, load, None, None)
+        _gather(running, outcome, origin, load, None, None, keep)
         raise
     finally:
         for pipe, process in running.items():
@@ -204,6 +206,7 @@ def _gather(
     load: Arrivals,
     watch: Watch | None,
     progress: Progress | None,
+    keep: Callable[[list[Taken]], None] | None,
 ) -> None:
     open_pipes = list(running)
     frontiers: dict[object, int] = {}
@@ -229,7 +232,9 @@ def _gather(
                 part, complete = message
                 parts.append(part)
                 frontiers[ready] = complete
-        if parts:
+        if parts and keep is not None:
+            keep(parts)
+        elif parts:
             outcome.add(parts)
             if len(frontiers) == len(running):
                 outcome.complete = (min(frontiers.values()) - origin) / 1e9

@@ -12,8 +12,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 OURS = {"monitor", "shadow", "loadtest"}
-DISTRIBUTIONS = {"yaml": "pyyaml", "prometheus_client": "prometheus-client"}
-BROUGHT = {"starlette": "fastapi", "pydantic_core": "pydantic"}
+DISTRIBUTIONS = {
+    "yaml": "pyyaml",
+    "prometheus_client": "prometheus-client",
+    "chaoslib": "chaostoolkit-lib",
+}
+BROUGHT = {"starlette": "fastapi", "pydantic_core": "pydantic", "gevent": "locust"}
 """Modules that come with a distribution that we depend on, and belong to its interface."""
 
 

@@ -158,6 +158,9 @@ def drive(
     # The time at which all begin is told once all are ready, since starting takes its time.
     for index in range(processes):
         ours, theirs = context.Pipe()
+        for end in (ours, theirs):
+            # Under gevent, as within Locust, sockets are made so that they do not block.
+            os.set_blocking(end.fileno(), True)
         job = Job(target, tuple(payloads), load, check, index, processes, 0)
         process = context.Process(target=_work, args=(theirs, job), daemon=True)
         process.start()

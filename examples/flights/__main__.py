@@ -15,6 +15,7 @@ from typing import Any
 import click
 import yaml
 
+from examples.flights import gate
 from examples.flights.acts import FAULTY, GOOD, Act, Labels, post
 from examples.flights.environment import HERE, HOME, StepFailed, prepare, run_step
 from examples.flights.replay import Traffic, read_flights
@@ -245,6 +246,14 @@ class Demo:
         champion.send(signal.SIGCONT)
         await asyncio.sleep(3)
 
+    def gate(self) -> bool:
+        """May it go live? Load and a fault, and a report."""
+        say("  >>> a gate: load on the sidecar, and the champion stops for a second")
+        champion = self.servers[0]
+        flights = read_flights(self.models / "mixed.jsonl")
+        plan = gate.prepare(HOME, flights, champion.port, min(1.0, self.seconds / 60.0))
+        return gate.run(f"http://127.0.0.1:{self.port}", plan, say)
+
     def stop(self) -> int:
         """Stop everything; return the sidecar's exit code."""
         code = self.sidecar.stop() if self.sidecar is not None else 0
@@ -277,7 +286,7 @@ def main(seconds: float, rate: float, keep: bool, as_json: bool) -> None:
     Sets up what it needs below .demo/ (once), trains a champion and a challenger, replays the
     months that follow, and shows what Understudy sees while the challenger dies and the champion
     stalls; then lets a better challenger go on stage, and takes a faulty one off; then lets the
-    champion fail silently. Exits 0, or 1 when a client saw an error or a step failed.
+    champion fail silently, and ends with a gate. Exits 0, or 1 when a client saw an error or a step failed.
 
     \b
     Examples:
@@ -297,8 +306,11 @@ def main(seconds: float, rate: float, keep: bool, as_json: bool) -> None:
         say(summary(traffic.tally, status, training, demo.acts, demo.silent))
         metrics = [m for m in demo.get("/metrics").splitlines() if m.startswith(SHOWN)]
         say("\nA few lines of /metrics\n  " + "\n  ".join(metrics[:8]))
-        failed = bool(traffic.tally.errors)
-        if failed:
+        passed = demo.gate()
+        failed = bool(traffic.tally.errors) or not passed
+        if not passed:
+            say("\nFAILED: the gate did not pass")
+        if traffic.tally.errors:
             say(f"\nFAILED: a client saw {traffic.tally.errors[0]}")
         if as_json:
             tally = traffic.tally

@@ -31,6 +31,8 @@ class Objectives(Part):
     p95: Seconds | None = None
     p99: Seconds | None = None
     p999: Seconds | None = None
+    first_byte_p95: Seconds | None = None
+    """Of the time to the first byte of the answer, as of a stream of tokens."""
     errors: Share | None = None
     """Largest share of requests that may fail."""
     rate: Rate | None = None

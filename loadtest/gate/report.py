@@ -36,6 +36,8 @@ _WORDS = {
     "invalid": "Could not measure: nothing is said of it",
     "shown": "Shown",
 }
+_TIMES = ("p", "send lag", "recovers", "first", "alert")
+"""How the names of criteria begin whose values are durations."""
 _KEY = (
     '<p class="key soft"><span><i style="background:var(--a)"></i>p50</span><span>'
     '<i style="background:var(--b)"></i>p95</span><span><i style="background:var(--c)"></i>p99'
@@ -95,7 +97,11 @@ def _stage(stage: StageResult) -> str:
     if stage.criteria:
         rows = ["<tr><th>objective</th><th>limit</th><th>value</th><th>interval</th><th></th></tr>"]
         for one in stage.criteria:
-            show = seconds if one.name.startswith(("p", "send lag", "recovers")) else number
+            show = (
+                seconds
+                if one.name.startswith(("p", "send lag", "recovers", "first", "alert"))
+                else number
+            )
             ends = ""
             if one.low is not None and one.high is not None:
                 ends = f"{show(one.low)} to {show(one.high)}"

@@ -75,6 +75,8 @@ def judge(objectives: Objectives, outcome: Outcome) -> list[Criterion]:
         )  # fmt: skip
     for p, limit in sorted(objectives.percentiles().items()):
         found.append(_percentile(objectives, outcome, p, limit))
+    if objectives.first_byte_p95 is not None:
+        found.append(_first_byte(outcome, objectives.first_byte_p95, objectives.alpha))
     most = objectives.most_errors()
     if most is not None:
         found.append(_errors(outcome, most, objectives.alpha))
@@ -117,6 +119,18 @@ def _percentile(objectives: Objectives, outcome: Outcome, p: float, limit: float
             f"{n * (1.0 - p):,.0f} may: run longer"
         )
     return Criterion(name, limit, value, "invalid", why, *ends)
+
+
+def _first_byte(outcome: Outcome, limit: float, alpha: float) -> Criterion:
+    name, p = "first byte p95", 0.95
+    late = ~(outcome.first_byte <= limit) | ~outcome.ok  # NaN, for an answer that never began
+    n, over = len(late), int(late.sum())
+    begun = outcome.first_byte[np.isfinite(outcome.first_byte)]
+    value = float(np.quantile(begun, p)) if len(begun) >= 20 else None
+    verdict = Percentile(p, alpha).verdict(n, over)
+    why = "" if verdict == "met" else f"{over:,} of {n:,} answers began later"
+    said: Said = "invalid" if verdict == "open" else held(verdict == "met")
+    return Criterion(name, limit, value, said, why)
 
 
 def _errors(outcome: Outcome, most: float, alpha: float) -> Criterion:

@@ -4,7 +4,11 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
+from loadtest.chaos.experiment import load_experiment
+from loadtest.gate.plan import load_plan, plan_of
+from loadtest.gate.sending import payloads_of
 from monitor.config.load import load
 from tests.docs import DOCS, EXAMPLE, PAGES
 
@@ -35,7 +39,21 @@ def test_configurations_in_the_readme_are_valid(tmp_path: Path) -> None:
     for number, block in enumerate(blocks):
         file = tmp_path / f"{number}.yaml"
         file.write_text(block, encoding="utf-8")
-        load(file)
+        (load_plan if block.startswith("# gate.yaml") else load)(file)
+
+
+def test_plans_of_the_gate_are_valid() -> None:
+    plans = sorted((ROOT / "examples" / "gate").glob("*.yaml"))
+    assert len(plans) >= 3
+    for file in plans:
+        plan = load_plan(file)
+        assert payloads_of(plan.payloads, 1)
+        for stage in plan.stages:
+            if stage.chaos is not None:
+                load_experiment(stage.chaos.experiment)
+    whole = (DOCS / "gate.md").read_text("utf-8")
+    for block in re.findall(r"```yaml\n(version: 1\n.*?)```", whole, re.DOTALL):
+        plan_of(yaml.safe_load(block), ROOT, "docs/gate.md")
 
 
 def test_commands_in_the_pages_exist() -> None:

@@ -1,0 +1,179 @@
+"""What a request costs the load engine, and how late it is; beside Locust and wrk.
+
+One sending process on a core of its own, the server on the other. wrk and Locust's users are closed
+loops: they send when they have an answer, so they have no lag, and their cost is that of a request
+as fast as they can. Then the same stall for us and for Locust: the server stops for a second every
+ten, and the p99 of open-loop arrivals is known: a share of one tenth of the requests waits for a
+time that falls evenly from one second to nothing, so p99 is 0.9 s.
+
+    python -m benchmarks load-engine [--quick]
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import Claim, Result, environment, median
+from benchmarks.load.server import Serving
+from loadtest.engine.pool import Open, Target, drive
+from loadtest.payloads.request import Payload
+from loadtest.scenarios.shapes import steady
+from tests.parts import find
+
+RATE = 10_000.0
+CORE = "1"
+BODY = b'{"inputs":[{"name":"x","shape":[1,20],"datatype":"FP64","data":[%s]}]}' % (
+    b",".join([b"0.1234"] * 20)
+)
+_LOCUST = """
+from locust import FastHttpUser, HttpUser, constant, task
+class Fast({base}):
+    wait_time = constant(0)
+    @task
+    def one(self):
+        self.client.post("/v2/models/m/infer", data={body!r})
+"""
+_OPEN = """
+from locust import FastHttpUser, constant_throughput, task
+class Fast(FastHttpUser):
+    wait_time = constant_throughput({each})
+    @task
+    def one(self):
+        self.client.post("/v2/models/m/infer", data={body!r})
+"""
+
+
+def requests() -> list[bytes]:
+    return [Payload(BODY, path="/v2/models/m/infer").to_bytes("bench")]
+
+
+def ours(port: int, rate: float, seconds: float, seed: int) -> dict[str, float]:
+    load = Open(steady(rate, seconds), seed=seed)
+    found = drive(Target("127.0.0.1", port, connections=256), requests(), load)
+    return {
+        "requests": float(found.count),
+        "failed": float(found.failed),
+        "cpu_us": found.cpu_seconds / found.count * 1e6,
+        "lag_p50_us": (found.lags.quantile(0.5) or 0.0) * 1e6,
+        "lag_p99_us": (found.lags.quantile(0.99) or 0.0) * 1e6,
+        "p50_ms": (found.quantile(0.5) or 0.0) * 1e3,
+        "p99_ms": (found.quantile(0.99) or 0.0) * 1e3,
+    }
+
+
+def locust(port: int, file: str, users: int, seconds: int) -> dict[str, float] | None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "locustfile.py"
+        path.write_text(file)
+        command = [
+            "taskset", "-c", CORE, sys.executable, "-m", "locust", "-f", str(path), "--headless",
+            "-u", str(users), "-r", str(users), "-t", f"{seconds}s", "--host",
+            f"http://127.0.0.1:{port}", "--csv", f"{folder}/r", "--only-summary",
+        ]  # fmt: skip
+        before = os.times().children_user + os.times().children_system
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        used = os.times().children_user + os.times().children_system - before
+        if not (Path(folder) / "r_stats.csv").exists():
+            print(f"  locust: {done.stderr[-300:]}", file=sys.stderr, flush=True)
+            return None
+        with open(Path(folder) / "r_stats.csv") as rows:
+            total = next(row for row in csv.DictReader(rows) if row["Name"] == "Aggregated")
+    count = float(total["Request Count"])
+    return {
+        "requests": count,
+        "cpu_us": used / max(count, 1.0) * 1e6,
+        "p99_ms": float(total["99%"]),
+    }
+
+
+def wrk(port: int, seconds: int) -> dict[str, float] | None:
+    program = find("wrk")
+    if program is None:
+        return None
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
+        script.write(
+            f"wrk.method = 'POST'\nwrk.path = '/v2/models/m/infer'\nwrk.body = '{BODY.decode()}'\n"
+        )
+        script.flush()
+        before = os.times().children_user + os.times().children_system
+        done = subprocess.run(
+            ["taskset", "-c", CORE, str(program), "-t1", "-c64", f"-d{seconds}s", "-s", script.name,
+             f"http://127.0.0.1:{port}"],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    used = os.times().children_user + os.times().children_system - before
+    match = re.search(r"(\d+) requests in", done.stdout)
+    if match is None:
+        return None
+    return {"requests": float(match[1]), "cpu_us": used / float(match[1]) * 1e6}
+
+
+def run(quick: bool = False) -> Result:
+    result = Result("load-engine", environment(quick=quick, rate=RATE, body_bytes=len(BODY)))
+    os.sched_setaffinity(0, {int(CORE)})
+    rounds, seconds = (1, 4) if quick else (5, 10)
+    found: dict[str, list[dict[str, float]]] = {
+        "understudy": [], "Locust FastHttpUser": [], "Locust HttpUser": [], "wrk": []
+    }  # fmt: skip
+    with Serving("plain") as port:
+        for number in range(rounds):
+            found["understudy"].append(ours(port, RATE, seconds, number))
+            for name, base in (
+                ("Locust FastHttpUser", "FastHttpUser"),
+                ("Locust HttpUser", "HttpUser"),
+            ):
+                one = locust(port, _LOCUST.format(base=base, body=BODY), 32, seconds)
+                if one is not None:
+                    found[name].append(one)
+            other = wrk(port, seconds)
+            if other is not None:
+                found["wrk"].append(other)
+            print(f"  round {number + 1}", file=sys.stderr, flush=True)
+            time.sleep(0.5)
+    keys = ("requests", "cpu_us", "lag_p50_us", "lag_p99_us", "p50_ms", "p99_ms")
+    rows: list[list[Any]] = [
+        [name, *(median([one[k] for one in several if k in one]) for k in keys)]
+        for name, several in found.items()
+        if several
+    ]
+    result.tables.append(
+        ("On one core",
+         ["who", "requests", "CPU us", "lag p50 us", "lag p99 us", "p50 ms", "p99 ms"],
+         rows)
+    )  # fmt: skip
+    mine = {key: median([one[key] for one in found["understudy"]]) for key in keys}
+    stall_seconds = 20 if quick else 60
+    with Serving("stall", 10, 1) as port:
+        stalled = ours(port, 1000.0, stall_seconds, 99)
+        each = 1000.0 / 100
+        theirs = locust(port, _OPEN.format(each=each, body=BODY), 100, stall_seconds)
+    exact = 900.0
+    result.tables.append(
+        ("The server stops for 1 s every 10 s, 1,000 requests per second",
+         ["who", "p99 ms", "known answer ms"],
+         [["understudy", stalled["p99_ms"], exact],
+          ["Locust, constant_throughput", theirs["p99_ms"] if theirs else None, exact]])
+    )  # fmt: skip
+    result.measurements = {"rounds": found, "stall": {"understudy": stalled, "locust": theirs}}
+    fast = median([one["cpu_us"] for one in found["Locust FastHttpUser"]])
+    ratio = (mine["cpu_us"] or 0.0) / fast if fast else None
+    off = stalled["p99_ms"] / exact
+    achieved = (mine["requests"] or 0.0) / seconds
+    result.claims = [
+        Claim("requests per second and core, Poisson", achieved, 9_900.0, ">="),
+        Claim("CPU per request (us)", mine["cpu_us"], 75.0, "<="),
+        Claim("send lag p50 (us)", mine["lag_p50_us"], 100.0, "<="),
+        Claim("send lag p99 (us)", mine["lag_p99_us"], 2_000.0, "<="),
+        Claim("CPU per request / Locust FastHttpUser's", ratio, 0.25, "<="),
+        Claim("p99 with a stalling server / known answer", off, 1.1, "<="),
+        Claim("p99 with a stalling server / known answer, from below", off, 0.9, ">="),
+    ]
+    return result

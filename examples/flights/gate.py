@@ -1,0 +1,79 @@
+"""The last act: may this go live? A short gate against the sidecar, with a fault in it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from examples.flights.replay import PATH, Flight
+
+_PAYLOADS = 200
+
+
+def prepare(folder: Path, flights: Sequence[Flight], champion_port: int, scale: float) -> Path:
+    """Write the plan with its payloads and its experiment; the plan's file."""
+    lines = []
+    for flight in flights[:_PAYLOADS]:
+        tensor = {"name": "flight", "shape": [1, len(flight.values)], "datatype": "FP64",
+                  "data": flight.values}  # fmt: skip
+        lines.append(json.dumps({"body": {"inputs": [tensor]}, "path": PATH}))
+    (folder / "gate-bodies.jsonl").write_text("\n".join(lines) + "\n")
+    resume = {
+        "type": "action", "name": "let it go on",
+        "provider": {"type": "python", "module": "loadtest.chaos.actions", "func": "resume_process"},
+    }  # fmt: skip
+    pause = {
+        "type": "action",
+        "name": "stop the champion",
+        "provider": {
+            "type": "python", "module": "loadtest.chaos.actions", "func": "pause_process",
+            "arguments": {"port": champion_port},
+        },
+        "pauses": {"after": 1},
+    }  # fmt: skip
+    experiment = {
+        "title": "The champion stops for a second",
+        "description": "Requests wait, and none may be lost.",
+        "method": [pause, resume],
+        "rollbacks": [resume],
+    }
+    (folder / "gate-pause.json").write_text(json.dumps(experiment))
+    plan: dict[str, Any] = {
+        "version": 1,
+        "objectives": {"p95": "1s", "errors": "2 %"},
+        "payloads": {"bodies": "gate-bodies.jsonl"},
+        "checks": {"schema": {"type": "object", "required": ["outputs"]}},
+        "stages": [
+            {"name": "steady", "load": {"rate": 60, "seconds": max(4.0, 8.0 * scale)}},
+            {
+                "name": "the champion stops for a second",
+                "chaos": {
+                    "experiment": "gate-pause.json", "load": {"rate": 60}, "before": "2s",
+                    "after": "3s", "recovers_within": "5s", "lost_at_most": "1 %",
+                },
+            },
+        ],
+    }  # fmt: skip
+    file = folder / "gate.yaml"
+    file.write_text(yaml.safe_dump(plan, sort_keys=False))
+    return file
+
+
+def run(url: str, plan: Path, say: Callable[[str], None]) -> bool:
+    """Whether the gate has passed; its report is beside the plan."""
+    report = plan.with_name("gate-report.html")
+    command = [
+        sys.executable, "-m", "monitor", "gate", "--target", url, "--plan", str(plan), "--html",
+        str(report),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    for line in (done.stderr + done.stdout).strip().splitlines():
+        say(f"      {line}")
+    say(f"      the report: file://{report.resolve()}")
+    return done.returncode == 0

@@ -97,11 +97,7 @@ def _stage(stage: StageResult) -> str:
     if stage.criteria:
         rows = ["<tr><th>objective</th><th>limit</th><th>value</th><th>interval</th><th></th></tr>"]
         for one in stage.criteria:
-            show = (
-                seconds
-                if one.name.startswith(("p", "send lag", "recovers", "first", "alert"))
-                else number
-            )
+            show = seconds if one.name.startswith(_TIMES) else number
             ends = ""
             if one.low is not None and one.high is not None:
                 ends = f"{show(one.low)} to {show(one.high)}"

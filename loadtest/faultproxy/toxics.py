@@ -1,4 +1,5 @@
-"""What can be done to a stream of bytes. Names and attributes are Toxiproxy's; ``corrupt`` is ours.
+"""What can be done to a stream of bytes. Names and attributes are Toxiproxy's; ``corrupt`` and
+``http_error`` are ours.
 
 Times of attributes are in milliseconds, as there; that of the slicer in microseconds.
 """
@@ -20,11 +21,13 @@ DEFAULTS: Mapping[str, Mapping[str, float]] = {
     "slicer": {"average_size": 0, "size_variation": 0, "delay": 0},
     "limit_data": {"bytes": 0},
     "corrupt": {"probability": 0.001},
+    "http_error": {"status": 503, "probability": 1.0},
 }
 """By type: attributes and what they are by default. A latency delays every piece; a bandwidth of
 KB/s; slow_close keeps a closed end open; timeout swallows everything, and closes after a while (0:
 never); reset_peer ends with a RST; a slicer cuts into pieces; limit_data closes after so many
-bytes, which truncates; corrupt changes single bytes."""
+bytes, which truncates; corrupt changes single bytes; http_error answers in the server's place, and
+closes."""
 
 
 class ToxicError(ValueError):
@@ -121,6 +124,9 @@ async def suffer(
             left = int(at["bytes"]) - passed
             if sum(map(len, pieces)) >= left:
                 raise _Truncated(b"".join(pieces)[: max(0, left)])
+        elif toxic.type == "http_error":
+            if chance.random() < at["probability"]:
+                raise _Truncated(_error(int(at["status"])))
         elif toxic.type == "corrupt":
             pieces = [_corrupted(piece, at["probability"], chance) for piece in pieces]
     return pieces
@@ -135,6 +141,15 @@ class _Truncated(Closed):
 def rest_of(closed: Closed) -> bytes:
     """What still goes through before the end."""
     return closed.rest if isinstance(closed, _Truncated) else b""
+
+
+def _error(status: int) -> bytes:
+    body = b'{"error": "injected"}'
+    head = (
+        f"HTTP/1.1 {status} Injected\r\ncontent-type: application/json\r\n"
+        f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+    )
+    return head.encode() + body
 
 
 def _sliced(pieces: list[bytes], size: int, variation: int, chance: random.Random) -> list[bytes]:

@@ -106,7 +106,6 @@ def judge(settings: Settings, outcome: Outcome) -> Result:
     if outcome.failed:
         why.append(f"{outcome.failed:,} of {outcome.count:,} requests failed")
     duration = outcome.seconds
-    fields["result_duration_ms"] = duration * 1e3
     met_duration = duration >= RULE_SECONDS
     fields["result_min_duration_met"] = met_duration
     if settings.scenario == "Offline":
@@ -123,7 +122,7 @@ def judge(settings: Settings, outcome: Outcome) -> Result:
         if not met:
             why.append(
                 f"{count:,} queries are not enough for the {100 * p:g}th percentile: "
-                f"{queries_needed(p, 0):,} at least"
+                f"{queries_needed(p, int(settings.scenario != 'Server')):,} at least"
                 + ("" if settings.limit is None else ", more where some are over the limit")
             )
     if settings.scenario == "Server":
@@ -147,13 +146,24 @@ def _early_stopping(
         over = int((ns > (settings.limit or 0.0) * 1e9).sum())
         needed = queries_needed(p, over)
         return {"early_stopping_queries_needed": needed}, count >= needed
-    # The smallest estimate: as many over it as the number of queries allows.
-    allowed = -1
-    while allowed + 1 < count and queries_needed(p, allowed + 1) <= count:
-        allowed += 1
-    if allowed < 0:
+    # As LoadGen has it: of the most queries that may be over the limit, all but one are discarded.
+    allowed = discards(p, count)
+    if allowed < 1:
         return {}, False
     name = "early_stopping_latency_ss" if settings.scenario == "SingleStream" else (
         "early_stopping_latency_ms"
     )  # fmt: skip
-    return {name: int(ns[count - 1 - allowed])}, True
+    return {name: int(ns[count - allowed])}, True
+
+
+def discards(p: float, count: int) -> int:
+    """How many of ``count`` queries may be over a limit that surely holds for the percentile; -1
+    where there are too few for any."""
+    low, high = -1, count
+    while low + 1 < high:
+        middle = (low + high) // 2
+        if queries_needed(p, middle) <= count:
+            low = middle
+        else:
+            high = middle
+    return low

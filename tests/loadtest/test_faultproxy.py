@@ -115,6 +115,14 @@ def test_pieces_and_wrong_bytes(faults: FaultProxy, proxied: str) -> None:
     assert data.strip(b"\0") != b""
 
 
+def test_errors_are_injected(faults: FaultProxy, proxied: str) -> None:
+    toxic(faults, "http_error", status=500, probability=0.5)
+    statuses = [httpx.post(proxied).status_code for _ in range(60)]
+    # Half of sixty; fewer than ten of either has a probability below 1e-7.
+    assert 10 <= statuses.count(500) <= 50
+    assert set(statuses) == {200, 500}
+
+
 def test_down_refuses_and_reset_brings_everything_back(faults: FaultProxy, proxied: str) -> None:
     toxic(faults, "latency", latency=10)
     shown = httpx.post(f"{faults.url}/proxies/model", json={"enabled": False}).json()

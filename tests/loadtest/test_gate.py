@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import textwrap
 import threading
 from pathlib import Path
@@ -22,8 +24,9 @@ from loadtest.gate.units import seconds_of, share_of
 from loadtest.gate.verdict import judge, together
 from loadtest.payloads.checks import alike, at
 from loadtest.scenarios import shapes
-from loadtest.scenarios.loadgen import Settings
+from loadtest.scenarios.loadgen import Settings, discards
 from loadtest.scenarios.loadgen import judge as judge_loadgen
+from loadtest.statistics.percentile import queries_needed
 from monitor.cli import main
 from tests.loadtest.test_statistics import outcome_of
 from tests.loadtest.world import Server, written
@@ -327,6 +330,45 @@ def test_loadgen_s_rules() -> None:
     assert found.valid
     offline = judge_loadgen(Settings("Offline", 7.0), many)
     assert "24,576 are needed" in offline.why[0]
+
+
+_LOADGEN = """
+import sys, mlperf_loadgen as lg
+s = lg.TestSettings()
+s.scenario, s.mode = lg.TestScenario.SingleStream, lg.TestMode.PerformanceOnly
+s.min_duration_ms = s.max_duration_ms = 0
+s.min_query_count = s.max_query_count = int(sys.argv[1])
+def issue(q): lg.QuerySamplesComplete([lg.QuerySampleResponse(x.id, 0, 0) for x in q])
+sut = lg.ConstructSUT(issue, lambda: None)
+qsl = lg.ConstructQSL(100, 100, lambda x: None, lambda x: None)
+out = lg.LogOutputSettings()
+out.outdir, out.copy_summary_to_stdout = ".", False
+log = lg.LogSettings()
+log.log_output, log.enable_trace = out, False
+lg.StartTestWithLogSettings(sut, qsl, s, log)
+lg.DestroyQSL(qsl)
+lg.DestroySUT(sut)
+"""
+
+
+@pytest.mark.parametrize("count", [40, 64, 200, 700, 2500])
+def test_loadgen_itself_discards_as_many(tmp_path: Path, count: int) -> None:
+    pytest.importorskip("mlperf_loadgen", reason="mlcommons-loadgen has no wheel for this machine")
+    command = [sys.executable, "-c", _LOADGEN, str(count)]
+    subprocess.run(command, cwd=tmp_path, check=True, timeout=60)
+    summary = (tmp_path / "mlperf_log_summary.txt").read_text()
+    allowed = discards(0.9, count)
+    if allowed < 1:
+        assert f"at least {queries_needed(0.9, 1)} queries for early stopping" in summary
+        return
+    assert f"Would discard {allowed - 1} highest latency queries" in summary
+    # The fields of our log are LoadGen's own.
+    detail = (tmp_path / "mlperf_log_detail.txt").read_text()
+    outcome = outcome_of(np.arange(float(count)), np.full(count, 0.001), np.ones(count, np.bool_))
+    for field in judge_loadgen(Settings("SingleStream", 1.0), outcome).fields:
+        if field == "result_invalid_reason":
+            continue  # LoadGen has it for what is not valid
+        assert f'"key": "{field}"' in detail, field
 
 
 def test_shapes_have_the_requests_that_they_should() -> None:

@@ -7,10 +7,13 @@ import sys
 from pathlib import Path
 
 import click
+import yaml
 from rich.console import Console
 from rich.table import Table
 
-from loadtest.errors import LoadTestError
+from loadtest.chaos.experiment import load_experiment
+from loadtest.chaos.mesh import resources
+from loadtest.errors import LoadTestError, PlanError
 from loadtest.gate.junit import to_xml
 from loadtest.gate.plan import load_plan
 from loadtest.gate.regression import changes, read
@@ -55,6 +58,7 @@ def gate(
       understudy gate --target http://127.0.0.1:8080 --plan gate.yaml --html report.html
       understudy gate --target http://127.0.0.1:8080 --plan gate.yaml --check
       understudy gate compare last.json now.json
+      understudy gate mesh pause-model.json -n serving -l app=model
     """
     if context.invoked_subcommand is not None:
         return
@@ -124,6 +128,29 @@ def compare(old: Path, new: Path, margin: float, as_json: bool) -> None:
         Console(width=None if sys.stdout.isatty() else 140).print(table)
     said_all = {one.said for one in found}
     sys.exit(1 if "worse" in said_all else 2 if not found else 0)
+
+
+@gate.command("mesh")
+@click.argument("experiment", type=_OUT)
+@click.option("--namespace", "-n", default="default", show_default=True, help="Of the pods.")
+@click.option("--selector", "-l", required=True, help="Labels of the pods, as app=model,tier=web.")
+def mesh(experiment: Path, namespace: str, selector: str) -> None:
+    """Print the faults of a Chaos Toolkit EXPERIMENT as Chaos Mesh resources.
+
+    \b
+    Example:
+      understudy gate mesh pause-model.json -n serving -l app=model | kubectl apply -f -
+    """
+    pairs = [part.partition("=") for part in selector.split(",")]
+    try:
+        if any(not key or not value for key, _, value in pairs):
+            raise PlanError(f"--selector {selector!r}: write app=model")
+        labels = {key: value for key, _, value in pairs}
+        found = resources(load_experiment(experiment), namespace, labels)
+    except LoadTestError as error:
+        click.echo(f"understudy: {error}", err=True)
+        sys.exit(2)
+    click.echo(yaml.safe_dump_all(found, sort_keys=False), nl=False)
 
 
 def _json(result: Result) -> str:

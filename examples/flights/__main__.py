@@ -251,7 +251,7 @@ class Demo:
         say("  >>> a gate: load on the sidecar, and the champion stops for a second")
         champion = self.servers[0]
         flights = read_flights(self.models / "mixed.jsonl")
-        plan = gate.prepare(HOME, flights, champion.port, min(1.0, self.seconds / 60.0))
+        plan = gate.prepare(HOME, flights, champion.port)
         return gate.run(f"http://127.0.0.1:{self.port}", plan, say)
 
     def stop(self) -> int:

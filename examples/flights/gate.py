@@ -16,7 +16,7 @@ from examples.flights.replay import PATH, Flight
 _PAYLOADS = 200
 
 
-def prepare(folder: Path, flights: Sequence[Flight], champion_port: int, scale: float) -> Path:
+def prepare(folder: Path, flights: Sequence[Flight], champion_port: int) -> Path:
     """Write the plan with its payloads and its experiment; the plan's file."""
     lines = []
     for flight in flights[:_PAYLOADS]:
@@ -50,7 +50,7 @@ def prepare(folder: Path, flights: Sequence[Flight], champion_port: int, scale: 
         "payloads": {"bodies": "gate-bodies.jsonl"},
         "checks": {"schema": {"type": "object", "required": ["outputs"]}},
         "stages": [
-            {"name": "steady", "load": {"rate": 60, "seconds": max(4.0, 8.0 * scale)}},
+            {"name": "steady", "load": {"rate": 60, "seconds": 10}},
             {
                 "name": "the champion stops for a second",
                 "chaos": {

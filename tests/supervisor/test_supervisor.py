@@ -165,7 +165,7 @@ def test_a_bad_file_changes_nothing_and_says_why(service: Service) -> None:
     assert "champion.url: 'nonsense' is no URL" in told["config_error"]
     assert told["generation"] == 1
     assert not any(entry.get("do") == "reload" for entry in service.heard("worker-0"))
-    assert "the running one stays" in service.log
+    assert eventually(lambda: "the running one stays" in service.log)
     # The next good one clears it.
     service.write(champion={"url": "http://127.0.0.1:10"})
     service.signal(signal.SIGHUP)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from struct import Struct
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -35,9 +34,7 @@ NUMBERS: Mapping[str, type[np.generic]] = {
     "request_size": np.uint64,
     "response_size": np.uint64,
 }
-"""Columns of numbers, by the attribute of a record, in the order of :data:`PACKED`."""
-PACKED = Struct("<HHBBBdQQQQQ")
-"""One record's numbers, as the builder gathers them."""
+"""Columns of numbers, by the attribute of a record."""
 TEXTS = ("request_id", "trace_id", "unit", "target")
 """Columns of bytes."""
 

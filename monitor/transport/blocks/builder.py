@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
+from typing import Any
 from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.codecs import Table, Undecodable
+from monitor.codecs import Table
 from monitor.feedback.labels import Label
 from monitor.record import Record
 from monitor.transport.blocks.block import (
     NUMBERS,
-    PACKED,
     TEXTS,
     Decoded,
     Head,
@@ -36,9 +37,9 @@ MOST_WAITING = 16_384
 _MOST_GRIDS = 64
 _MOST_REASONS = 256
 
-_numbers = attrgetter(*NUMBERS)
-_pack = PACKED.pack
-_DTYPE = np.dtype([(name, np.dtype(kind).newbyteorder("<")) for name, kind in NUMBERS.items()])
+_fields = attrgetter(*NUMBERS, *TEXTS)
+_CODES = "HHBBBdQQQQQ"
+"""Types of :data:`NUMBERS`, as the module array calls them."""
 
 
 def partition_of(request_id: bytes | str, partitions: int) -> int:
@@ -53,102 +54,100 @@ def partition_of(request_id: bytes | str, partitions: int) -> int:
 
 
 class _Side:
-    """Features or predictions of an open block."""
+    """Features or predictions of an open block.
 
-    __slots__ = ("cells", "grids", "index", "last", "places", "rows", "several")
+    Most records have one row under the names of the first; only the others are put down by their
+    place: ``others`` are (record, grid, rows), with the number of a reason below zero for a grid.
+    """
+
+    __slots__ = ("cells", "first", "grids", "names", "others")
 
     def __init__(self) -> None:
-        self.index: dict[tuple[str, ...], int] = {}
-        self.grids: list[list[object]] = []
-        self.places: list[int] = []
-        self.rows: list[int] = []
-        self.several = False
+        self.names: tuple[str, ...] | None = None
+        self.first: list[object] = []
+        self.grids: dict[tuple[str, ...], list[object]] = {}
+        self.others: list[tuple[int, int, int]] = []
         self.cells = 0
-        self.last: tuple[str, ...] | None = None
 
-    def add(self, table: Table) -> None:
-        names, values = table.names, table.values
-        # Tables of one model share their names, mostly even the tuple.
-        place = 0 if names is self.last else self.index.get(names, -1)
-        if place < 0:
-            place = self.index[names] = len(self.grids)
-            self.grids.append([])
-            if place == 0:
-                self.last = names
-        self.grids[place] += values
-        self.places.append(place)
-        rows = table.rows
-        self.rows.append(rows)
-        if rows != 1:
-            self.several = True
-        self.cells += len(values)
+    def add(self, record: int, table: Table) -> None:
+        """Any table."""
+        names = table.names
+        if self.names is None:
+            self.names = names
+            self.grids[names] = self.first
+        grid = self.grids.setdefault(names, [])
+        if table.rows != 1 or grid is not self.first:
+            self.others.append((record, list(self.grids).index(names), table.rows))
+        grid += table.values
+        self.cells += len(table.values)
 
     def finish(
-        self,
+        self, count: int
     ) -> tuple[tuple[Grid, ...], NDArray[np.int16] | None, NDArray[np.uint32] | None]:
         """Grids, and per record the number of its grid and of its rows there."""
-        grids = tuple(grid_of(n, c) for n, c in zip(self.index, self.grids, strict=True))
-        places = rows = None
-        if len(grids) != 1 or min(self.places) < 0:
-            places = np.array(self.places, np.int16)
-        if self.several:
-            rows = np.array(self.rows, np.uint32)
-        return grids, places, rows
+        grids = tuple(grid_of(names, cells) for names, cells in self.grids.items())
+        if not self.others:
+            return grids, None, None
+        places, rows = np.zeros(count, np.int16), np.ones(count, np.uint32)
+        records, found, many = np.array(self.others).T
+        places[records] = found
+        rows[records] = many
+        several = bool((many[found >= 0] != 1).any())
+        return grids, places if found.any() else None, rows if several else None
 
 
 class _Open:
     """A block that is being filled."""
 
-    __slots__ = (
-        *("began", "ids", "names", "numbers", "reasons", "request", "response"),
-        *("targets", "traces", "units"),
-    )
+    __slots__ = ("began", "limit", "names", "reasons", "records", "request", "response")
 
-    def __init__(self, names: Names, began: float) -> None:
+    def __init__(self, names: Names, began: float, limit: int) -> None:
         self.names = names
         self.began = began
-        self.numbers: list[bytes] = []
-        self.ids: list[bytes] = []
-        self.traces: list[bytes] = []
-        self.units: list[bytes] = []
-        self.targets: list[bytes] = []
+        self.limit = limit
+        """Records at which it is full."""
+        self.records: list[tuple[Any, ...]] = []
         self.request = _Side()
         self.response = _Side()
         self.reasons: dict[tuple[str, str], int] = {}
 
-    def unread(self, side: _Side, why: Undecodable) -> None:
-        """Take note that a payload could not be read."""
-        key = (why.reason, why.detail)
+    def add(self, side: _Side, decoded: Decoded) -> None:
+        """What was decoded of the last record, whatever it is."""
+        record = len(self.records) - 1
+        if isinstance(decoded, Table):
+            side.add(record, decoded)
+            width = len(decoded.names)
+            if side.cells > MOST_CELLS or len(side.grids) > _MOST_GRIDS:
+                self.limit = 0
+            elif width * self.limit > MOST_CELLS:
+                self.limit = MOST_CELLS // width
+            return
+        key = (decoded.reason, decoded.detail)
         number = self.reasons.get(key)
         if number is None:
             number = self.reasons[key] = len(self.reasons)
-        side.places.append(-1 - number)
-        side.rows.append(0)
-
-    @property
-    def crowded(self) -> bool:
-        """Whether a bound other than the number of records is reached."""
-        asked, said = self.request, self.response
-        return (
-            asked.cells + said.cells > MOST_CELLS
-            or len(asked.grids) > _MOST_GRIDS
-            or len(said.grids) > _MOST_GRIDS
-            or len(self.reasons) > _MOST_REASONS
-        )
+            if number > _MOST_REASONS:
+                self.limit = 0
+        side.others.append((record, -1 - number, 1))
 
     def finish(self, head: Head, model: int) -> RecordBlock:
         """The block."""
-        packed = np.frombuffer(b"".join(self.numbers), _DTYPE)
-        features, request, request_rows = self.request.finish()
-        predictions, response, response_rows = self.response.finish()
-        gathered = (self.ids, self.traces, self.units, self.targets)
+        count = len(self.records)
+        columns = list(zip(*self.records, strict=True))
+        numbers = {
+            name: np.frombuffer(array(code, column), kind)
+            for (name, kind), code, column in zip(NUMBERS.items(), _CODES, columns, strict=False)
+        }
+        texts = columns[len(NUMBERS) :]
+        features, request, request_rows = self.request.finish(count)
+        predictions, response, response_rows = self.response.finish(count)
         return RecordBlock(
             head,
             self.names,
             model,
-            len(packed),
-            {name: np.ascontiguousarray(packed[name]) for name in NUMBERS},
-            {name: Texts.of(texts) for name, texts in zip(TEXTS, gathered, strict=True)},
+            count,
+            numbers,
+            {name: Texts.of(column) for name, column in zip(TEXTS, texts, strict=True)},
             features,
             predictions,
             tuple(reason_of(*key) for key in self.reasons),
@@ -200,28 +199,26 @@ class Builder:
         if names is not self._given:
             self._given = names
             self._number = self._names.setdefault(names, len(self._names))
-        request_id = record.request_id
         # Nothing needs to meet a record without an id.
-        partition = crc32(request_id or record.trace_id) % self.partitions
+        partition = crc32(record.request_id or record.trace_id) % self.partitions
         key = (self._number, record.model, partition)
         block = self._open.get(key)
         if block is None:
-            block = self._open[key] = _Open(names, now)
-        block.numbers.append(_pack(*_numbers(record)))
-        block.ids.append(request_id)
-        block.traces.append(record.trace_id)
-        block.units.append(record.unit)
-        block.targets.append(record.target)
-        if isinstance(of_request, Table):
-            block.request.add(of_request)
+            block = self._open[key] = _Open(names, now, self.most_records)
+        records = block.records
+        records.append(_fields(record))
+        side = block.request
+        if type(of_request) is Table and of_request.names is side.names and of_request.rows == 1:
+            side.first += of_request.values
         else:
-            block.unread(block.request, of_request)
-        if isinstance(of_response, Table):
-            block.response.add(of_response)
+            block.add(side, of_request)
+        side = block.response
+        if type(of_response) is Table and of_response.names is side.names and of_response.rows == 1:
+            side.first += of_response.values
         else:
-            block.unread(block.response, of_response)
+            block.add(side, of_response)
         self.waiting += 1
-        if len(block.ids) >= self.most_records or block.crowded:
+        if len(records) >= block.limit:
             return (self._close(key, now),)
         if self.waiting >= MOST_WAITING:
             return self.flush(now, everything=True)
@@ -263,7 +260,7 @@ class Builder:
     def _close(self, key: tuple[int, int, int], now: float) -> RecordBlock:
         block = self._open.pop(key)
         _, model, partition = key
-        self.waiting -= len(block.ids)
+        self.waiting -= len(block.records)
         return block.finish(self._head(partition, now), model)
 
     def _head(self, partition: int, now: float) -> Head:

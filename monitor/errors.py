@@ -54,6 +54,12 @@ class BlockError(ProtocolError):
         super().__init__(f"{reason}: {detail}")
 
 
+class LogError(UnderstudyError):
+    """A log of segments that cannot be used; the message names the folder or file."""
+
+    exit_code = 2
+
+
 class HttpError(UnderstudyError):
     """A request or response that breaks HTTP/1.1 in a way that must not be forwarded.
 

@@ -208,12 +208,20 @@ class Builder:
         records = block.records
         records.append(_fields(record))
         side = block.request
-        if type(of_request) is Table and of_request.names is side.names and of_request.rows == 1:
+        if (
+            type(of_request) is Table
+            and of_request.rows == 1
+            and ((names_ := of_request.names) is side.names or names_ == side.names)
+        ):
             side.first += of_request.values
         else:
             block.add(side, of_request)
         side = block.response
-        if type(of_response) is Table and of_response.names is side.names and of_response.rows == 1:
+        if (
+            type(of_response) is Table
+            and of_response.rows == 1
+            and ((names_ := of_response.names) is side.names or names_ == side.names)
+        ):
             side.first += of_response.values
         else:
             block.add(side, of_response)

@@ -117,12 +117,7 @@ class Blocks(Contender):
         self.builder = Builder("sidecar", "run", self.partitions, size)
 
     def built(self, rows: list[Row]) -> list[RecordBlock]:
-        add = self.builder.add
-        closed: list[RecordBlock] = []
-        for names, record, of_request, of_response in rows:
-            if found := add(names, record, of_request, of_response, 1.0):
-                closed += found
-        return closed
+        return self.builder.extend(NAMES, [row[1:] for row in rows], 1.0)
 
     def write(self, rows: list[Row]) -> list[bytes]:
         return [encode(block) for block in self.built(rows)]

@@ -121,7 +121,7 @@ def _float(digits: str) -> float:
 
 
 def column_of(cells: Sequence[Any]) -> Column:
-    """The column of cells of any kind. Raises TypeError for a cell that is nothing of JSON."""
+    """The column of cells of any kind."""
     rows = len(cells)
     floats = _floats(cells)
     if floats is not None:
@@ -190,7 +190,8 @@ def _mixed_of(cells: Sequence[Any]) -> Column:
 
 
 def _json(cell: object) -> str:
-    return json.dumps(cell, separators=(",", ":"))
+    # What is nothing of JSON, which no codec makes, becomes its text: records are not lost for it.
+    return json.dumps(cell, separators=(",", ":"), default=str)
 
 
 def _coded(texts: Iterable[str]) -> tuple[Codes, tuple[str, ...]]:
@@ -251,7 +252,7 @@ class Grid:
 
 
 def grid_of(names: tuple[str, ...], values: Sequence[Any]) -> Grid:
-    """The grid of flat cells, ``len(names)`` to the row. Raises TypeError as :func:`column_of`."""
+    """The grid of flat cells, ``len(names)`` to the row."""
     width = len(names)
     rows = len(values) // width
     if {float}.issuperset(map(type, values[:width])):
@@ -264,14 +265,21 @@ def grid_of(names: tuple[str, ...], values: Sequence[Any]) -> Grid:
 def decimals(matrix: Matrix) -> tuple[int, NDArray[np.int32], Mask] | None:
     """Scale k, whole numbers n, and for which rows of a matrix n / 10^k is exactly every cell.
 
-    None where that holds for less than half of the rows, as far as their first cells show.
+    The smallest scale that fits all rows, or else the most, as far as their first cells show; None
+    where it is less than half of them.
     """
     probe = matrix[:, :_PROBE]
+    best, most = 0, 0
     for scale in _SCALES:
-        if 2 * int(_over(probe, scale)[1].sum()) >= len(matrix):
-            whole, fits = _over(matrix, scale)
-            return (scale, whole, fits) if fits.any() else None
-    return None
+        fitting = int(_over(probe, scale)[1].sum())
+        if fitting > most:
+            best, most = scale, fitting
+        if most == len(matrix):
+            break
+    if 2 * most < len(matrix) or not most:
+        return None
+    whole, fits = _over(matrix, best)
+    return (best, whole, fits) if fits.any() else None
 
 
 def _over(matrix: Matrix, scale: int) -> tuple[NDArray[np.int32], Mask]:

@@ -6,7 +6,7 @@ from zlib import crc32
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from monitor.codecs import Reason, Table, Undecodable
@@ -137,7 +137,7 @@ def all_of(rows, partitions=3, most=5):
     return blocks
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(exchanges())
 def test_everything_that_went_in_comes_out(rows):
     given_ = [row_of(NAMES, *row) for row in rows]
@@ -159,7 +159,7 @@ def test_everything_that_went_in_comes_out(rows):
         assert seqs == list(range(1, len(seqs) + 1))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(exchanges())
 def test_numbers_are_those_of_the_embedded_evaluation(rows):
     for block in all_of(rows, partitions=1, most=100):
@@ -236,7 +236,7 @@ LABELS = st.builds(
 )
 
 
-@settings(deadline=None)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(st.floats(0, 1e11), LABELS), min_size=1, max_size=9))
 def test_labels_come_out_as_they_went_in(labels):
     blocks = Builder("pod", "run", 4).labels(labels, 5.0)
@@ -346,7 +346,7 @@ def test_reasons_of_what_cannot_be_read():
     assert reason_for(rewritten(lambda h: h["undecodable"].clear())) == "wrong_shape"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_damaged_bytes_are_refused_and_nothing_else(data):
     good = rewritten(

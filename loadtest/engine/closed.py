@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from loadtest.engine.connection import Connection, Exchange
-from loadtest.engine.sender import Check, Taken, Where, taken_of
+from loadtest.engine.sender import Book, Check, Taken, Where
 from loadtest.engine.timer import now_ns
 
 
@@ -20,7 +20,7 @@ class Closed:
         self._where = where
         self._payloads = payloads
         self._check = check
-        self._done: list[Exchange] = []
+        self._book = Book()
         self._number = 0
         self._left: int | None = None
         self._stopped = False
@@ -31,15 +31,9 @@ class Closed:
         """Begin no more queries."""
         self._stopped = True
 
-    @property
-    def earliest(self) -> float | None:
-        """None: who waits for answers has none that is long overdue."""
-        return None
-
     def take(self) -> Taken:
         """What has ended since the last call."""
-        done, self._done = self._done, []
-        return taken_of(done, self._origin)
+        return self._book.take(self._origin)
 
     async def run(self, users: int, at_once: int, queries: int | None, origin_ns: int) -> None:
         """``users`` at the same time, each with ``at_once`` requests a query, until there were
@@ -96,7 +90,10 @@ class Closed:
         if self._check is not None and not exchange.error and exchange.body is not None:
             exchange.error = self._check(exchange.payload, exchange.status, b"".join(exchange.body))
         exchange.body = None
-        self._done.append(exchange)
+        self._book.note(
+            exchange.due, exchange.picked, exchange.sent, exchange.first_byte, exchange.ended,
+            exchange.status, exchange.payload, exchange.error,
+        )  # fmt: skip
         return exchange
 
     async def _connect(self) -> Connection:

@@ -20,8 +20,8 @@ _SPEC = struct.Struct("qqqq")
 
 
 class Timer:
-    """Its ``fd`` can be read at a moment of the monotonic clock. Watch it by its edges: whoever sets
-    it again need not read it. Raises OSError where the kernel has no timerfd."""
+    """Its ``fd`` can be read at a moment of the monotonic clock. Watch it by its edges: who sets it
+    again need not read it. Raises OSError where the kernel has no timerfd."""
 
     def __init__(self) -> None:
         libc = ctypes.CDLL(None, use_errno=True)

@@ -1,8 +1,8 @@
 """One keep-alive connection of the open loop: bytes out, one answer in, and nothing in between.
 
-A head that was seen before is known by its bytes: servers send the same one again and again, but for
-a date that changes once a second. Others are parsed by llhttp, and so is every body that has no
-length of its own.
+A head that was seen before is known by its bytes: servers send the same one again and again, but
+for a date that changes once a second. Others are parsed by llhttp, and so is every body that has
+no length of its own.
 """
 
 from __future__ import annotations

@@ -203,6 +203,9 @@ class CapacityStage(Part):
     """A process of the server on this machine, whose time is counted, with its children."""
     concurrencies: list[Annotated[int, Field(ge=1, le=10_000)]] = []
     """Closed loops of so many users for the Universal Scalability Law."""
+    servers: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """Requests that the target works on at once, first come first served: from the times in service
+    the latencies at other loads are predicted."""
 
 
 class ChaosStage(Part):

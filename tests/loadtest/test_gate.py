@@ -44,7 +44,7 @@ def test_a_gate_that_passes_leaves_its_reports(tmp_path: Path) -> None:
     file = plan(
         tmp_path,
         """
-        objectives: {p95: 500ms, errors: 5 %}
+        objectives: {p95: 5s, errors: 5 %}
         payloads: {template: {instances: [{a: {$uniform: [0, 1]}}]}, count: 20, path: /v1/models/m:predict}
         checks: {schema: {type: object, required: [predictions]}}
         stages:
@@ -160,17 +160,17 @@ def test_chaos_under_load_is_measured(tmp_path: Path) -> None:
 
 
 def test_capacity_is_searched_and_other_targets_are_compared(tmp_path: Path) -> None:
-    """Two slots of 20 ms: a hundred per second and no more."""
+    """Two slots of 20 ms: a hundred per second and no more, at least for long."""
     with Server(slots=2, seconds=0.02) as server, Server(slots=2, seconds=0.02) as other:
         assert server.process is not None
         file = plan(
             tmp_path,
             f"""
-            objectives: {{p90: 150ms}}
+            objectives: {{p90: 400ms}}
             stages:
               - name: capacity
-                capacity: {{start: 40, most: 400, seconds: 2, precision: 0.3, at_least: 30,
-                           traffic: 500, price_per_hour: 1, pid: {server.process.pid}}}
+                capacity: {{start: 40, most: 400, seconds: 3, precision: 0.3, at_least: 30,
+                           traffic: 500, price_per_hour: 1, pid: {server.process.pid}, servers: 2}}
               - name: other
                 compare: {{other: "{other.url}", load: {{rate: 30, seconds: 2}}, repeats: 3,
                           margin: 60 %, percentile: p50}}
@@ -180,9 +180,13 @@ def test_capacity_is_searched_and_other_targets_are_compared(tmp_path: Path) -> 
         found = gate("--target", server.url, "--plan", file, "--json-file", data, "--html", html)
     assert found.exit_code == 0, found.output
     capacity, comparison = json.loads(data.read_text())["stages"]
-    assert 30 <= capacity["capacity"]["low"] < 100 < capacity["capacity"]["high"] * 1.5
+    assert 30 <= capacity["capacity"]["low"] < 130 < capacity["capacity"]["high"] * 1.7
     assert capacity["replicas"]["count"] >= 7
     assert capacity["per_prediction"]["cpu_seconds"]["source"] == "measured"
+    predicted = capacity["prediction"]
+    # 20 ms each, two at once; the event loop's own time is on top.
+    assert 0.019 < predicted["service_mean"] < 0.04
+    assert predicted["points"][0][1] > 0.019
     assert comparison["comparison"]["said"] == "no difference that matters"
     assert "replicas for 500 per second" in html.read_text()
 

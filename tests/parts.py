@@ -1,4 +1,4 @@
-"""Real parts for the tests: Prometheus, Alertmanager, nginx, wrk, Chromium, from Debian's packages.
+"""Real parts for the tests, as Prometheus, Alertmanager, nginx and Chromium, from Debian's packages.
 
 ``python -m tests.parts`` downloads the packages with apt and unpacks them below ``.parts/``, large
 ones below ``~/.cache/understudy`` where other clones find them too; nothing is installed, root is not
@@ -9,6 +9,7 @@ that need them are skipped, saying so. Tests call :func:`need` and never downloa
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -28,9 +29,17 @@ PACKAGES = {
     "prometheus-alertmanager": ("prometheus-alertmanager",),
     "wrk": ("wrk", "libluajit-5.1-2", "libluajit-5.1-common"),
     "chromium": ("chromium",),
+    "libfaketime.so.1": ("libfaketime",),
 }
 CACHED = ("chromium",)
-_PLACES = ("usr/lib/chromium", "usr/bin", "usr/sbin", "bin", "sbin")
+_PLACES = (
+    "usr/lib/chromium",
+    f"usr/lib/{platform.machine()}-linux-gnu/faketime",
+    "usr/bin",
+    "usr/sbin",
+    "bin",
+    "sbin",
+)
 _APT = ("apt-get", "-o", "Acquire::http::Timeout=20", "-o", "Acquire::Retries=1")
 
 
@@ -42,6 +51,9 @@ def folder(part: str) -> Path:
 def find(part: str) -> Path | None:
     """The program ``part``: unpacked by us, or installed; None when there is neither."""
     for path in (folder(part) / place / part for place in _PLACES):
+        if path.exists():
+            return path
+    for path in (Path("/") / place / part for place in _PLACES if place.endswith("faketime")):
         if path.exists():
             return path
     installed = shutil.which(part, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")

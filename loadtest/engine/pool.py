@@ -187,7 +187,8 @@ def drive(
                 process.kill()
                 process.join()
             pipe.close()
-    if outcome.count and outcome.errors == {"refused": outcome.count}:
+    away = sum(outcome.errors.get(name, 0) for name in ("refused", "unreachable"))
+    if outcome.count and away == outcome.count:
         raise TargetError(
             f"{target.host}:{target.port}: nobody listens there: {outcome.count:,} connections "
             "were refused"

@@ -338,10 +338,7 @@ class Sender:
     def _refused(self, error: OSError) -> None:
         if self._waiting:
             payload, due, picked = self._waiting.popleft()
-            name = "connect timeout" if isinstance(error, TimeoutError) else "refused"
-            if isinstance(error, ssl.SSLError):
-                name = "TLS"
-            self._book.note(due, picked, 0, 0, now_ns(), 0, payload, name)
+            self._book.note(due, picked, 0, 0, now_ns(), 0, payload, _unconnected(error))
 
     def _use(self, wire: Wire) -> None:
         if self._waiting:
@@ -424,6 +421,14 @@ class Sender:
             self._lose(wire, "timeout")
         for wire in [w for w in self._wires.values() if not w.ready and w.opened < oldest]:
             self._no_connection(wire, TimeoutError())
+
+
+def _unconnected(error: OSError) -> str:
+    if isinstance(error, ssl.SSLError):
+        return "TLS"
+    if isinstance(error, TimeoutError) or error.errno == errno.ETIMEDOUT:
+        return "connect timeout"
+    return "refused" if error.errno == errno.ECONNREFUSED else "unreachable"
 
 
 def _named(error: OSError) -> str:

@@ -169,6 +169,10 @@ def _chaos(data: Mapping[str, Any]) -> str:
         ("steady state while the method ran",
          f"broken at {len(data['hypothesis_broken_at'])} of {data['hypothesis_looks']} looks"),
     ]  # fmt: skip
+    if "alert_after" in data:
+        rows.append(("alert after", shown(data["alert_after"], "it has not fired")))
+    if "budget_burned" in data:
+        rows.append(("error budget burned", f"{data['budget_burned']:.2%} of that of the period"))
     cells = "".join(f"<tr><td>{a}</td><td>{escape(b)}</td></tr>" for a, b in rows)
     return f"<table>{cells}</table>"
 

@@ -92,12 +92,14 @@ class Open:
 @dataclass(frozen=True, slots=True)
 class Loop:
     """``users`` that each send as soon as they have an answer to all ``at_once`` requests of
-    theirs; over after ``queries`` of all together, or ``seconds``."""
+    theirs; over after ``queries`` of all together, or ``seconds``. ``most`` requests per second are
+    never exceeded, however quick the answers are."""
 
     users: int
     at_once: int = 1
     queries: int | None = None
     seconds: float = 60.0
+    most: float = float("inf")
 
     @property
     def count(self) -> float:
@@ -313,7 +315,8 @@ async def _closed(pipe: Pipe, job: Job, load: Loop, origin: int) -> None:
     queries = load.queries
     if queries is not None:
         queries = queries // job.processes + int(job.index < queries % job.processes)
-    closed = Closed(job.target.where(), job.payloads, job.check)
+    pace = load.at_once * job.processes / load.most
+    closed = Closed(job.target.where(), job.payloads, job.check, pace)
     work = asyncio.ensure_future(closed.run(own, load.at_once, queries, origin))
     stopped = False
     while not work.done():

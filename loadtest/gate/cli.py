@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -78,16 +79,23 @@ def gate(
     if only_check:
         click.echo(f"{plan_file}: {len(plan.stages)} stages, {len(run.requests):,} payloads: well")
         return
-    result = run.run()
+
+    def keep(so_far: Result) -> None:
+        # So that a gate that is killed leaves what it has measured.
+        if json_file is not None:
+            _write(json_file, _json(so_far))
+
+    result = run.run(keep)
     problems = [
         problem
         for path, text in ((html, page), (json_file, _json), (junit, to_xml))
         if path is not None and (problem := _write(path, text(result)))
     ]
-    if as_json:
-        click.echo(_json(result))
-    else:
-        _print(result)
+    unwritten = any(problem.startswith(f"{json_file}:") for problem in problems)
+    if as_json or unwritten:
+        click.echo(_json(result))  # what cannot be written is not lost
+    if not as_json:
+        _print(result, err=unwritten)
     for problem in problems:
         click.echo(f"understudy: {problem}", err=True)
     sys.exit(max(result.exit_code, 2 if problems else 0))
@@ -196,18 +204,20 @@ def _write(path: Path, text: str) -> str:
         fresh.write_text(text)
         fresh.replace(path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            fresh.unlink()
         return f"{path}: cannot be written: {error.strerror}"
     return ""
 
 
-def _print(result: Result) -> None:
+def _print(result: Result, err: bool) -> None:
     for note in result.notes:
-        click.echo(f"note: {note}")
+        click.echo(f"note: {note}", err=err)
     if result.broken:
-        click.echo(f"ended early: {result.broken}")
+        click.echo(f"ended early: {result.broken}", err=err)
     words = {
         "passed": "PASSED: it may go live",
         "failed": "FAILED: it may not go live",
         "invalid": "COULD NOT MEASURE: nothing is said of it",
     }
-    click.echo(words[result.verdict])
+    click.echo(words[result.verdict], err=err)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -30,6 +31,7 @@ from loadtest.statistics.percentile import queries_needed
 from monitor.cli import main
 from tests.loadtest.test_statistics import outcome_of
 from tests.loadtest.world import Server, written
+from tests.plane_process import eventually
 
 
 def gate(*arguments: object) -> Result:
@@ -116,19 +118,31 @@ def test_a_target_that_dies_leaves_what_was_measured(tmp_path: Path) -> None:
         """
         objectives: {errors: 1 %}
         stages:
-          - {name: first, load: {rate: 100, seconds: 3}}
-          - {name: second, load: {rate: 100, seconds: 1}}
+          - {name: first, load: {rate: 100, seconds: 1}, judged: false}
+          - {name: second, load: {rate: 100, seconds: 6}}
+          - {name: third, load: {rate: 100, seconds: 1}}
         """,
     )
     data = tmp_path / "r.json"
     with Server() as server:
-        assert server.process is not None
-        threading.Timer(3.0, server.process.kill).start()
+        process = server.process
+        assert process is not None
+
+        def kill() -> None:
+            # The first stage is in the file as soon as it is over.
+            eventually(data.exists)
+            time.sleep(2.0)
+            process.kill()
+
+        thread = threading.Thread(target=kill)
+        thread.start()
         found = gate("--target", server.url, "--plan", file, "--json-file", data)
-    assert found.exit_code in (1, 2), found.output
+        thread.join()
+    assert found.exit_code == 2, found.output
+    assert "ended early: the target went away after" in found.output
     result = json.loads(data.read_text())
-    assert result["stages"][0]["load"]["requests"] > 100
-    assert "nobody listens" in json.dumps(result)
+    assert [stage["name"] for stage in result["stages"]] == ["first", "second"]
+    assert result["stages"][1]["load"]["requests"] > 20
 
 
 def test_chaos_under_load_is_measured(tmp_path: Path) -> None:
@@ -255,6 +269,66 @@ def test_a_disk_that_is_full_costs_the_report_and_says_so(tmp_path: Path) -> Non
     with Server() as server:
         found = gate("--target", server.url, "--plan", file, "--html", "/dev/full/r.html")
     assert (found.exit_code, "cannot be written" in found.output) == (2, True)
+
+
+def test_a_real_full_disk_leaves_the_result_on_standard_output(tmp_path: Path) -> None:
+    file = plan(tmp_path, "stages: [{name: a, load: {rate: 50, seconds: 1}, judged: false}]")
+    full = tmp_path / "full"
+    full.mkdir()
+    with Server() as server:
+        words = [sys.executable, "-m", "monitor", "gate", "--target", server.url, "--plan", str(file),
+                 "--json-file", str(full / "r.json"), "--html", str(full / "r.html")]  # fmt: skip
+        script = 'mount -t tmpfs -o size=64k none "$0" && dd if=/dev/zero of="$0"/x 2>/dev/null; exec "$@"'
+        command = ["unshare", "--map-root-user", "--mount", "sh", "-c", script, str(full), *words]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[2]
+        )
+    if "unshare" in done.stderr or "mount:" in done.stderr:
+        pytest.skip(f"NOT TESTED: no file system of our own here: {done.stderr[-200:]}")
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("cannot be written: No space left on device") == 2
+    assert json.loads(done.stdout)["stages"][0]["load"]["requests"] > 20
+
+
+def test_a_gate_that_is_killed_leaves_what_was_measured(tmp_path: Path) -> None:
+    file = plan(
+        tmp_path,
+        """
+        stages:
+          - {name: first, load: {rate: 50, seconds: 1}, judged: false}
+          - {name: second, load: {rate: 50, seconds: 60}}
+        """,
+    )
+    data = tmp_path / "r.json"
+    with Server() as server:
+        words = ["gate", "--target", server.url, "--plan", str(file), "--json-file", str(data)]
+        with subprocess.Popen(
+            [sys.executable, "-m", "monitor", *words], stderr=subprocess.DEVNULL,
+            cwd=Path(__file__).parents[2],
+        ) as running:  # fmt: skip
+            eventually(data.exists)
+            running.kill()
+    assert json.loads(data.read_text())["stages"][0]["load"]["requests"] > 20
+
+
+def test_limits_hold_for_closed_loops_and_for_the_whole_gate(tmp_path: Path) -> None:
+    file = plan(
+        tmp_path,
+        """
+        objectives: {errors: 5 %}
+        limits: {rate: 40, seconds: 4s}
+        stages:
+          - {name: loop, loadgen: {scenario: SingleStream, seconds: 2, queries: 60}}
+          - {name: long, load: {rate: 40, seconds: 3}}
+          - {name: never, load: {rate: 40, seconds: 3}}
+        """,
+    )
+    data = tmp_path / "r.json"
+    with Server() as server:
+        found = gate("--target", server.url, "--plan", file, "--json-file", data)
+    assert (found.exit_code, "limits.seconds" in found.output) == (2, True), found.output
+    loop, *_ = json.loads(data.read_text())["stages"]
+    assert loop["load"]["rate"] < 60.0, "an idle server would answer thousands"
 
 
 def test_regressions_are_found(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ _LATER = {
     "findings": "monitor.findings.cli:findings",
     "objectives": "monitor.objectives.cli:objectives",
     "replay": "monitor.replay.cli:replay",
+    "slo": "monitor.slo.cli:slo",
     "validate": "monitor.validation.cli:validate",
 }
 """Commands that are imported when they are used: what they need takes time to import."""

@@ -141,26 +141,26 @@ def _variable(choice: Choice) -> build.QueryVariable:
     )
 
 
+_WHERE = '{job=~"$job", instance=~"$instance"}'
+_FOUND = f"sum by (model, kind) (understudy_findings_total{_WHERE}"
 MARKS = (
     (
         "Configuration changed",
         "blue",
-        'changes(understudy_config_generation{job=~"$job", instance=~"$instance"}'
-        "[$__rate_interval]) > 0",
+        f"changes(understudy_config_generation{_WHERE}[$__rate_interval]) > 0",
     ),
     (
+        # The first finding of a kind is where its series begins: increase() would not see it.
         "Finding opened",
         "orange",
-        'sum by (model, kind) (increase(understudy_findings_total{job=~"$job", '
-        'instance=~"$instance"}[$__rate_interval])) > 0',
+        f"{_FOUND}) - ({_FOUND} offset $__rate_interval) or {_FOUND}) * 0) > 0",
     ),
     (
         "Process restarted",
         "red",
-        'sum by (instance) (increase(understudy_worker_restarts_total{job=~"$job", '
-        'instance=~"$instance"}[$__rate_interval])) > 0 or sum by (instance) '
-        '(increase(understudy_evaluation_restarts_total{job=~"$job", instance=~"$instance"}'
-        "[$__rate_interval])) > 0",
+        f"sum by (instance) (increase(understudy_worker_restarts_total{_WHERE}[$__rate_interval]))"
+        " > 0 or sum by (instance) "
+        f"(increase(understudy_evaluation_restarts_total{_WHERE}[$__rate_interval])) > 0",
     ),
 )
 """Marks that come from Prometheus: name, colour, query."""

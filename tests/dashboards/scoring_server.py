@@ -10,11 +10,12 @@ import asyncio
 import json
 import math
 import sys
+from typing import Any
 
 HEAD = b"HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
 
 
-def answer(body: bytes, bias: float) -> dict[str, object]:
+def answer(body: bytes, bias: float) -> dict[str, Any]:
     payload = json.loads(body)
     values = {tensor["name"]: tensor["data"][0] for tensor in payload["inputs"]}
     score = bias + 0.04 * (values["delay"] or 0.0) - 0.0004 * values["distance"]
@@ -42,12 +43,13 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, bias
             length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0] or 0)
             body = await reader.readexactly(length)
             served += 1
+            try:
+                data, status = json.dumps(answer(body, bias)).encode(), (200, b"OK")
+            except (TypeError, KeyError):
+                data, status = b'{"error": "no inputs"}', (400, b"Bad Request")
             if served % 100 == 0:
-                data = b'{"error": "out of luck"}'
-                writer.write(HEAD % (500, b"Internal Server Error", len(data)) + data)
-            else:
-                data = json.dumps(answer(body, bias)).encode()
-                writer.write(HEAD % (200, b"OK", len(data)) + data)
+                data, status = b'{"error": "out of luck"}', (500, b"Internal Server Error")
+            writer.write(HEAD % (*status, len(data)) + data)
             await writer.drain()
     except (asyncio.IncompleteReadError, ConnectionError):
         pass

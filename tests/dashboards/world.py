@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 import random
 import subprocess
 import sys
@@ -20,12 +21,14 @@ from typing import Any
 
 import httpx
 
+from tests.dashboards.scoring_server import answer
 from tests.parts import environment, need
 from tests.supervisor.service import REAL, ROOT, Service, eventually, free_port
 
 MODEL = "delays"
 PATH = f"/v2/models/{MODEL}/infer"
-LEARN = 600
+QUIET = 600
+"""Flights before something drifts."""
 CONFIG: dict[str, Any] = {
     "workers": 1,
     "models": [
@@ -38,7 +41,6 @@ CONFIG: dict[str, Any] = {
         }
     ],
     "monitoring": {
-        "learn": LEARN,
         "segments": ["carrier"],
         "run_length": 100_000,
         "window": 200,
@@ -50,37 +52,74 @@ CONFIG: dict[str, Any] = {
             "name": "candidate-canary",
             "challengers": ["candidate"],
             "mode": "canary",
+            "unit": {"by": "header", "name": "x-user-id"},
             "metrics": [
                 {"metric": "error_rate", "margin": "10 pp"},
                 {"metric": "latency_p95", "margin": "50 %"},
-                {"metric": "accuracy", "role": "success", "effect": "20 pp", "base_rate": 0.7},
             ],
-            "label": {"prediction": "p_late", "threshold": 0.5},
             "cost": {"champion": {"per_request": 0.0002}, "candidate": {"per_request": 0.0001}},
             "stages": [
-                {"weight": 0.0, "requests": 100},
-                {"weight": 0.3, "requests": 10_000_000},
+                {"weight": 0.0, "requests": 400},
+                {"weight": 0.4, "requests": 10_000_000},
                 {"weight": 1.0},
             ],
         }
     ],
+    "feedback": {"horizon": "5s"},
     "objectives": {
         "error_rate": "<= 5 %",
         "latency_p99": "<= 500ms",
         "cost_per_prediction": "<= 0.001",
     },
 }
+TENSORS = [
+    {"name": "distance", "shape": [1], "datatype": "FP64", "data": [700.0]},
+    {"name": "delay", "shape": [1], "datatype": "FP64", "data": [120.0]},
+    {"name": "carrier", "shape": [1], "datatype": "BYTES", "data": ["AA"]},
+]
 CASES = [
     {
-        "name": "a usual flight",
-        "kind": "malformed",
-        "request": "{",
+        "name": "two hours are late",
+        "kind": "labelled",
+        "request": {"inputs": TENSORS},
+        "label": 1,
+        "prediction": "p_late",
+        "threshold": 0.5,
     }
 ]
 
 
+def flight(draw: random.Random, scale: float = 1.0) -> tuple[dict[str, Any], int]:
+    """What is known of a flight before, and whether it was late."""
+    distance = draw.uniform(100, 2500) * scale
+    delay = None if draw.random() < 0.03 else draw.gauss(10, 30)
+    odds = math.exp(0.04 * (delay or 0.0) - 0.0004 * distance)
+    values = {"distance": distance, "delay": delay, "carrier": draw.choice(("AA", "UA", "B6"))}
+    return values, int(draw.random() < odds / (1 + odds))
+
+
+def build_baseline(folder: Path) -> Path:
+    """`understudy baseline build` on flights that have landed."""
+    draw = random.Random(3)
+    lines = ["distance,delay,carrier,p_late,label,late"]
+    for _ in range(3000):
+        values, late = flight(draw)
+        tensors = [{"name": name, "data": [value]} for name, value in values.items()]
+        outputs = answer(json.dumps({"inputs": tensors}).encode(), 0.0)["outputs"]
+        said = [output["data"][0] for output in outputs]
+        row = [*("" if value is None else value for value in values.values()), *said, late]
+        lines.append(",".join(str(value) for value in row))
+    (folder / "flights.csv").write_text("\n".join(lines) + "\n")
+    path = folder / "baseline.json"
+    command = [sys.executable, "-m", "monitor", "baseline", "build", str(folder / "flights.csv")]
+    command += ["--target", "late", "--prediction", "p_late", "--prediction", "label"]
+    command += ["--model", MODEL, "--model-version", "1", "-o", str(path)]
+    subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
+    return path
+
+
 class Clients:
-    """Open connections that send flights, and report some hundred flights later how they went."""
+    """A client that sends flights, and reports some hundred flights later how they went."""
 
     def __init__(self, url: str, control: str, rate: float) -> None:
         self._address = url.removeprefix("http://")
@@ -95,12 +134,7 @@ class Clients:
         self._thread.start()
 
     def _flight(self) -> tuple[dict[str, Any], int]:
-        draw = self._random
-        distance = draw.uniform(100, 2500) / (10 if self.drifted else 1)
-        delay = None if draw.random() < 0.03 else draw.gauss(10, 30)
-        carrier = draw.choice(("AA", "UA", "B6"))
-        late = int(draw.random() < 1 / (1 + 2.7 ** -(0.04 * (delay or 0) - 0.0004 * distance)))
-        values = {"distance": distance, "delay": delay, "carrier": carrier}
+        values, late = flight(self._random, 0.1 if self.drifted else 1.0)
         tensors = [
             {
                 "name": name,
@@ -119,8 +153,10 @@ class Clients:
             self.sent += 1
             number = f"flight-{self.sent}"
             body, late = self._flight()
-            connection.request("POST", PATH, json.dumps({"id": number, **body}),
-                               {"x-request-id": number})  # fmt: skip
+            headers = {"x-request-id": number}
+            if self.sent % 20:
+                headers["x-user-id"] = number
+            connection.request("POST", PATH, json.dumps({"id": number, **body}), headers)
             connection.getresponse().read()
             self._late.append((number, late))
             if len(self._late) >= 200:
@@ -131,6 +167,8 @@ class Clients:
                 )
             if self.sent % 50 == 0:
                 self._be_refused()
+                connection.request("POST", PATH, json.dumps({"inputs": "none"}))
+                connection.getresponse().read()
             self._stop.wait(self._pause)
         connection.close()
 
@@ -150,8 +188,6 @@ class Clients:
 
 class Prometheus:
     """Scrapes as the compose stack does, only more often."""
-
-    interval = 0.5
 
     def __init__(self, folder: Path, control: str, rules: list[Path]) -> None:
         folder.mkdir()
@@ -186,6 +222,9 @@ class Prometheus:
 class World:
     """All of it; ``world.prometheus.url`` has the series once :meth:`drift` has returned."""
 
+    scrape = 0.5
+    """Seconds between two scrapes."""
+
     def __init__(self, folder: Path, rules: list[Path], rate: float = 250.0) -> None:
         need("prometheus")
         self.folder = folder
@@ -202,14 +241,17 @@ class World:
         return f"http://127.0.0.1:{port}"
 
     def __enter__(self) -> World:
+        self.began = time.time()
         cases = self.folder / "cases.jsonl"
         cases.write_text("".join(json.dumps(case) + "\n" for case in CASES))
-        champion, candidate = self._model(0.0), self._model(0.3)
+        models = [{**CONFIG["models"][0], "baseline": str(build_baseline(self.folder))}]
+        champion, candidate = self._model(0.0), self._model(0.1)
         self.service = Service(
             self.folder,
             REAL,
-            **CONFIG,
+            **(CONFIG | {"models": models}),
             validation={"cases": str(cases), "every": "2s"},
+            notify=[{"kind": "webhook", "url": "http://127.0.0.1:9/nobody", "severity": "info"}],
             champion={"url": champion},
             challengers=[{"name": "candidate", "url": candidate, "mirror": {"rate": 1.0}}],
         ).start()
@@ -218,11 +260,16 @@ class World:
         return self
 
     def drift(self) -> None:
-        """Go on until the baseline is learned, then let an input drift until that is found."""
-        eventually(lambda: self.clients.sent > LEARN + 500)
+        """A quiet stretch; then an input drifts until that is found, and the candidate dies."""
+        eventually(lambda: self.clients.sent > QUIET)
         self.clients.drifted = True
         eventually(lambda: self.findings())
-        time.sleep(0)
+        eventually(lambda: 'bound="lower"' in self.effects() and 'bound="upper"' in self.effects())
+        self.models[1].kill()
+
+    def effects(self) -> str:
+        text = httpx.get(self.service.control + "/metrics", timeout=10).text
+        return "".join(line for line in text.splitlines() if "_experiment_effect{" in line)
 
     def findings(self) -> list[dict[str, Any]]:
         answer = httpx.get(self.service.control + "/v1/findings", timeout=10)

@@ -123,6 +123,7 @@ _BURN = Row(
                 "{{sloth_slo}}: {{sloth_severity}}",
             ),
             empty="none has fired",
+            height=8,
         ),
     ),
 )

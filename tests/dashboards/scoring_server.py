@@ -1,7 +1,7 @@
 """A model server with two answers that depend on the inputs: ``scoring_server.py PORT BIAS``.
 
 It speaks the Open Inference Protocol: ``p_late``, a probability, and ``label``, a class. Every
-hundredth request is answered with 500, so that there are errors to see.
+hundredth request of a connection is answered with 500, and the connection closed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 import sys
 from typing import Any
 
-HEAD = b"HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+HEAD = b"HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%s\r\n"
 
 
 def answer(body: bytes, bias: float) -> dict[str, Any]:
@@ -47,10 +47,14 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, bias
                 data, status = json.dumps(answer(body, bias)).encode(), (200, b"OK")
             except (TypeError, KeyError):
                 data, status = b'{"error": "no inputs"}', (400, b"Bad Request")
-            if served % 100 == 0:
+            tired = served % 100 == 0
+            if tired:
                 data, status = b'{"error": "out of luck"}', (500, b"Internal Server Error")
-            writer.write(HEAD % (*status, len(data)) + data)
+            more = b"Connection: close\r\n" if tired else b""
+            writer.write(HEAD % (*status, len(data), more) + data)
             await writer.drain()
+            if tired:
+                break
     except (asyncio.IncompleteReadError, ConnectionError):
         pass
     finally:

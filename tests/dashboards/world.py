@@ -27,7 +27,7 @@ from tests.supervisor.service import REAL, ROOT, Service, eventually, free_port
 
 MODEL = "delays"
 PATH = f"/v2/models/{MODEL}/infer"
-QUIET = 600
+QUIET = 900
 """Flights before something drifts."""
 CONFIG: dict[str, Any] = {
     "workers": 1,
@@ -59,7 +59,7 @@ CONFIG: dict[str, Any] = {
             ],
             "cost": {"champion": {"per_request": 0.0002}, "candidate": {"per_request": 0.0001}},
             "stages": [
-                {"weight": 0.0, "requests": 400},
+                {"weight": 0.0, "requests": 500},
                 {"weight": 0.4, "requests": 10_000_000},
                 {"weight": 1.0},
             ],
@@ -214,6 +214,11 @@ class Prometheus:
             env=environment(),
         )
 
+    def asked(self, expr: str) -> list[Any]:
+        answer = httpx.get(self.url + "/api/v1/query", params={"query": expr}, timeout=10)
+        found: list[Any] = answer.raise_for_status().json()["data"]["result"]
+        return found
+
     def stop(self) -> None:
         self.process.kill()
         self.process.wait()
@@ -256,15 +261,17 @@ class World:
             challengers=[{"name": "candidate", "url": candidate, "mirror": {"rate": 1.0}}],
         ).start()
         self.prometheus = Prometheus(self.folder / "prometheus", self.service.control, self.rules)
+        # Prometheus takes some seconds before it looks for the first time.
+        eventually(lambda: self.prometheus.asked("up == 1"))
         self.clients = Clients(self.service.url, self.service.control, self.rate)
         return self
 
     def drift(self) -> None:
         """A quiet stretch; then an input drifts until that is found, and the candidate dies."""
+        eventually(lambda: 'bound="lower"' in self.effects() and 'bound="upper"' in self.effects())
         eventually(lambda: self.clients.sent > QUIET)
         self.clients.drifted = True
         eventually(lambda: self.findings())
-        eventually(lambda: 'bound="lower"' in self.effects() and 'bound="upper"' in self.effects())
         self.models[1].kill()
 
     def effects(self) -> str:

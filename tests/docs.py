@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from monitor.config.schema import json_schema
+from tests.chart import reference
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 EXAMPLE = DOCS / "understudy.yaml"
@@ -142,7 +143,7 @@ def configuration() -> str:
     return f"{INTRODUCTION}\n## A complete file\n\n```yaml\n{example}```\n\n## The file\n{lines}\n"
 
 
-PAGES = {DOCS / "configuration.md": configuration}
+PAGES = {DOCS / "configuration.md": configuration, **reference.PAGES}
 
 
 def main() -> int:

@@ -1,6 +1,8 @@
-"""What Locust's workers send when the chart is given no locustfile: bodies of one template, each user
-at a rate of its own, whatever the answers do. The chart puts path, rate and template into the
-environment as JSON."""
+"""What Locust's workers send when the chart is given no locustfile.
+
+Bodies of one template, each user at a rate of its own, whatever the answers do. The chart puts path,
+rate and template into the environment as JSON.
+"""
 
 import json
 import os

@@ -23,6 +23,7 @@ _LATER = {
     "drift": "monitor.driftreport.cli:drift",
     "experiment": "monitor.experiments.cli:experiment",
     "findings": "monitor.findings.cli:findings",
+    "inject": "monitor.inject.cli:inject",
     "objectives": "monitor.objectives.cli:objectives",
     "records": "monitor.recordlog.cli:records",
     "replay": "monitor.replay.cli:replay",

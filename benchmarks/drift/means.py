@@ -83,7 +83,7 @@ class Run:
         for n in ESTIMATED:
             baselines.append((f"estimated from {n:,} rows", Estimated(STREAMS, n, SEED + n)))
         for name, baseline in baselines:
-            union = CusumUnion(STREAMS, RUN_LENGTH, baseline.rows)
+            union = CusumUnion(STREAMS, RUN_LENGTH, baseline.rows, refine=True)
             chunks = (baseline.scores(x) for x in stationary(STREAMS, rows, SEED))
             self._false(f"CUSUM union, baseline {name}", alarms(union, chunks, STREAMS), rows)
         for n in ESTIMATED:
@@ -128,7 +128,7 @@ class Run:
             self._delay(change, "CUSUM union, baseline known", *known, oracle)
             self.ours[change.name] = known[0]
             for n, baseline in baselines.items():
-                union = CusumUnion(streams, RUN_LENGTH, baseline.rows)
+                union = CusumUnion(streams, RUN_LENGTH, baseline.rows, refine=True)
                 found = delays(union, baseline.scores(x))
                 self._delay(change, f"CUSUM union, baseline of {n:,} rows", *found, oracle)
             pair = delays(Paired(streams, RUN_LENGTH, ranked), ranked.scores(x))

@@ -14,6 +14,7 @@ from monitor.baseline.scores import normal_scores, spread_scores, tail_factor
 from monitor.drift.cusum import SLACKS, CusumUnion
 from monitor.drift.evidence import Evidence
 from monitor.drift.run_length import threshold_known
+from monitor.watch.limits import run_lengths
 
 Array = npt.NDArray[np.float64]
 BUCKETS = 255
@@ -144,8 +145,10 @@ class Paired:
 
     def __init__(self, streams: int, run_length: float, baseline: Ranked) -> None:
         self.streams = streams
+        # Each stream has a run length of its own here: that of all together is so much shorter.
+        lengths = run_lengths(streams, run_length / streams)
         self.union = CusumUnion(
-            2 * streams, 2.0 * run_length, baseline.rows, factors=baseline.factors
+            2 * streams, lengths, baseline.rows, factors=baseline.factors, refine=True
         )
 
     def update(self, scores: Array) -> Evidence:

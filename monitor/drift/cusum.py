@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from monitor.drift.evidence import Evidence
 from monitor.drift.packed import pack, unpack
-from monitor.drift.run_length import chart
+from monitor.drift.refinement import ENOUGH, Refinement
+from monitor.drift.run_length import chart, counted_once
 
 Floats = NDArray[np.float64]
 SLACKS = (0.125, 0.25, 0.5)
@@ -31,7 +32,8 @@ _FEW = 4
 
 class CusumUnion:
     """``run_length`` is that of a whole series with all its charts, in rows; ``baseline_rows`` is
-    what its mean was estimated from, one number or one for each series. ``factors`` (S, slacks)
+    what its mean was estimated from; each is one number or one for each series. ``refine``: live
+    rows make up for a small baseline (:mod:`monitor.drift.refinement`). ``factors`` (S, slacks)
     raise the thresholds of scores that are not normal. ``inflation``, one number or one for each
     series, is the variance of long sums over that of independent rows
     (:func:`monitor.drift.autocorrelation.inflation`): a chart of dependent rows behaves as one of
@@ -44,16 +46,19 @@ class CusumUnion:
     def __init__(
         self,
         series: int,
-        run_length: float,
+        run_length: float | Floats,
         baseline_rows: float | Floats = math.inf,
         slacks: Sequence[float] = SLACKS,
         factors: Floats | None = None,
         inflation: float | Floats = 1.0,
+        *,
+        refine: bool = False,
     ) -> None:
         self.series = series
         rows = np.broadcast_to(np.asarray(baseline_rows, np.float64), (series,))
         inflated = np.broadcast_to(np.asarray(inflation, np.float64), (series,))
-        lengths = run_length * 2.0 / _shares(slacks)
+        stated = np.broadcast_to(np.asarray(run_length, np.float64), (series,))
+        shares = _shares(slacks)
         shape = (series, len(slacks))
         self.slack: Floats = np.empty(shape)
         self.threshold: Floats = np.empty(shape)
@@ -61,8 +66,12 @@ class CusumUnion:
             # Rounded, so that series of about the same baseline share a computation.
             wide = math.sqrt(_raised(inflated[number]))
             known = _rounded(rows[number] / wide**2)
+            of_mean = max(known, _rounded(ENOUGH / wide**2)) if refine else known
+            length = float(stated[number])
+            length *= counted_once([k / wide for k in slacks], length)
             for place, k in enumerate(slacks):
-                slack, threshold = chart(k / wide, float(lengths[place]), known)
+                each = 2.0 * length / float(shares[place])
+                slack, threshold = chart(k / wide, each, known, of_mean)
                 self.slack[number, place] = slack * wide
                 self.threshold[number, place] = threshold * wide
         if factors is not None:
@@ -70,6 +79,11 @@ class CusumUnion:
         self._prepare()
         self._sums: Floats = np.zeros((2, *shape))
         """Up, then down."""
+        self._refinement = (
+            Refinement(rows, np.maximum(inflated, 1.0))
+            if refine and (rows < ENOUGH).any()
+            else None
+        )
 
     def _prepare(self) -> None:
         # Sums are kept as (2, S, slacks), up and then down; for batches as (2, slacks, S), flat.
@@ -88,6 +102,9 @@ class CusumUnion:
         rows = len(z)
         if not rows:
             return self.evidence()
+        if self._refinement is not None:
+            quiet: NDArray[np.bool_] = np.all(self._sums < self._h, axis=(0, 2))
+            z = self._refinement.update(z, quiet)
         if rows <= _FEW:
             return self._one_by_one(z)
         sides, charts, _ = self._flat
@@ -199,11 +216,16 @@ class CusumUnion:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON, without what the constructor makes."""
-        return {"sums": pack(self._sums)}
+        found: dict[str, Any] = {"sums": pack(self._sums)}
+        if self._refinement is not None:
+            found["refinement"] = self._refinement.to_dict()
+        return found
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Undo :meth:`to_dict`, of the same charts. Raises KeyError, TypeError or ValueError."""
         self._sums = unpack(state["sums"], self._sums.shape)
+        if self._refinement is not None and "refinement" in state:
+            self._refinement.restore(state["refinement"])
 
 
 def _extremes(moved: Floats) -> tuple[Floats, Floats]:

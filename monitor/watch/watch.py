@@ -71,7 +71,7 @@ class ModelWatch:
         self.options = options
         encoder = self.encoder = Encoder(baseline)
         series, columns = len(encoder.series), len(encoder.columns)
-        drift = options.run_length / _SHARES["drift"] * max(1, 2 * series)
+        drift = limits.run_lengths(series, options.run_length / _SHARES["drift"])
         slacks = options.slacks
         self.cycle: Profile | None = None
         """Of the series' hours, where the baseline has them."""
@@ -86,6 +86,7 @@ class ModelWatch:
             slacks,
             limits.tail_factors(encoder, slacks),
             inflated,
+            refine=True,
         )
         self.together = self._many_at_once(inflated)
         self.corroborators: list[tuple[int, Corroborator]] = []

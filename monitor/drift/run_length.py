@@ -187,4 +187,4 @@ def counted_once(slacks: Sequence[float], run_length: float) -> float:
     if len(ordered) != 3 or any(abs(b / a - 2.0) > 1e-9 for a, b in pairwise(ordered)):
         return 1.0
     scaled = run_length * ordered[0] ** 2 / _OVERLAP_AT
-    return 1.0 - _OVERLAP * min(max(scaled, 1.0) ** -_OVERLAP_FALLS, 1.0)
+    return 1.0 - _OVERLAP * math.pow(max(scaled, 1.0), -_OVERLAP_FALLS)

@@ -137,6 +137,14 @@ class SrDetector:
         np.minimum(self._m, _MOST, out=self._m)
         return self._evidence(crossed)
 
+    def skip(self, rows: int) -> None:
+        """So many rows of zeros for all of them."""
+        self._stay_quiet(rows)
+
+    def evidence(self) -> Evidence:
+        """As of now."""
+        return self._evidence(np.full(self.series, -1, np.intp))
+
     def _row_by_row(self, x: Floats, busy: NDArray[np.intp], crossed: NDArray[np.intp]) -> None:
         """Rows with something in them one after the other, with the zeros between in one step."""
         done = 0

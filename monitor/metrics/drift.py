@@ -20,6 +20,7 @@ def drift_families(judge: Judge) -> Iterator[Metric]:
     violations: list[tuple[list[str], float]] = []
     rows: list[tuple[list[str], float]] = []
     for (model, version), watch in judge.watches.watches.items():
+        watch.settle()
         encoder = watch.encoder
         series = len(encoder.series)
         statistic = watch.cusum.evidence().statistic

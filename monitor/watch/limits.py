@@ -57,6 +57,20 @@ def inflations(encoder: Encoder, cycle: Profile | None, places: Sequence[int]) -
     return found
 
 
+def cycle_of(encoder: Encoder, baseline: Baseline) -> tuple[Profile | None, list[int]]:
+    """What the hour explains, and the places (among 2 S) of the series that are there of it."""
+    places = {name: place for place, name in enumerate(encoder.series)}
+    names: list[str] = baseline.seasons["series"] if baseline.seasons is not None else []
+    known = [number for number, name in enumerate(names) if name in places]
+    if baseline.seasons is None or not known:
+        return None, []
+    whole = Profile.from_dict(baseline.seasons)
+    kept = [*known, *(number + len(names) for number in known)]
+    profile = Profile(whole.means[:, kept], whole.scale[kept], whole.inflation[kept])
+    located = [places[names[number]] for number in known]
+    return profile, [*located, *(place + len(places) for place in located)]
+
+
 def baseline_rows(encoder: Encoder) -> Floats:
     """Rows that the location and spread of each series rest on, (2 S,)."""
     found: Floats = np.maximum(np.tile(encoder.counts.sum(axis=1), 2), 1.0)

@@ -51,6 +51,7 @@ def signals_of(
 ) -> list[Signal]:
     """Everything that is wrong at ``now``, unix seconds; empty when all is as usual. Of features
     that ``hides`` names, no value is said."""
+    watch.settle()
     found = [
         _stale(watch, model, version, now),
         _quality(watch, model, version),
@@ -103,7 +104,7 @@ def _drift(watch: ModelWatch, model: str, version: str, hides: Hides) -> Signal 
             estimate.high,
         )
         name = encoder.names[column]
-        furthest = tuple(reversed(watch.furthest.get(int(place), ())))
+        furthest = tuple(reversed(watch.examples.furthest.get(int(place), ())))
         item = _Found(name, estimate.weight, moved, estimate.time, size, furthest)
         if column not in columns or columns[column].weight < item.weight:
             columns[column] = item
@@ -178,7 +179,7 @@ def _quality(watch: ModelWatch, model: str, version: str) -> Signal | None:
     order = sorted(range(len(found)), key=lambda n: -found[n].weight)
     ranked = [found[n] for n in order]
     leading = rules[order[0]]
-    examples = watch.examples.get(leading, {}).get(ranked[0].name, [])
+    examples = watch.examples.broken.get(leading, {}).get(ranked[0].name, [])
     worst = max((item.size.value for item in ranked if item.size is not None), default=0.0)
     return Signal(
         key=f"quality/{model}/{version}//",

@@ -12,6 +12,7 @@ from monitor.watch.watch import ModelWatch
 def summary_of(watch: ModelWatch) -> dict[str, Any]:
     """``statistic`` and ``spread`` alarm at 1; ``psi`` is of the last rows; rates of rules are the
     newest."""
+    watch.settle()
     encoder = watch.encoder
     series = len(encoder.series)
     statistic = watch.cusum.evidence().statistic

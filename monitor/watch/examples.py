@@ -28,7 +28,7 @@ class Examples:
             of_rule = self.broken.setdefault(rule, {})
             for column in np.flatnonzero(mask.any(0)).tolist():
                 kept = of_rule.setdefault(names[column], [])
-                _add(kept, ids[int(np.flatnonzero(mask[:, column])[-1])])
+                add(kept, ids[int(np.flatnonzero(mask[:, column])[-1])])
 
     def keep_furthest(
         self,
@@ -41,7 +41,7 @@ class Examples:
         for place in np.flatnonzero(alarmed).tolist():
             column = scores[:, place] * (1.0 if direction[place] >= 0 else -1.0)
             if np.isfinite(column).any():
-                _add(self.furthest.setdefault(place, []), ids[int(np.nanargmax(column))])
+                add(self.furthest.setdefault(place, []), ids[int(np.nanargmax(column))])
 
     def forget(self, recovered: NDArray[np.bool_]) -> None:
         """Of series that are as they used to be."""
@@ -49,7 +49,8 @@ class Examples:
             del self.furthest[place]
 
 
-def _add(kept: list[str], request_id: bytes) -> None:
+def add(kept: list[str], request_id: bytes) -> None:
+    """Keep the newest few."""
     newest = request_id.decode("latin-1")
     if newest not in kept:
         kept.append(newest)

@@ -17,17 +17,23 @@ from monitor.quality.repeats import longest_by_chance
 from monitor.quality.rules import BY_FEATURE, BY_ROW, RateRule, Rule
 
 Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
 
 LOCATION = 0.85
 """Of the false alarms of a series, what its location has; its spread has the rest. A move of the
 location is the commoner change and the smaller one: charts of small slacks pay the most, in rows,
 for a share that is halved."""
+COMPOSITION = 0.6
+"""Of the false alarms of a categorical series, what its shares have; its charts share the rest."""
 
 
-def run_lengths(series: int, run_length: float) -> Floats:
-    """Of each location, then of each spread, (2 S,); ``run_length`` is that of all together."""
+def run_lengths(series: int, run_length: float, categorical: Mask | None = None) -> Floats:
+    """Of each location, then of each spread, (2 S,); ``run_length`` is that of all together, and
+    ``categorical`` (S,) says which series have a share for their composition."""
     shares = np.repeat([LOCATION, 1.0 - LOCATION], series)
+    if categorical is not None:
+        shares *= np.where(np.tile(categorical, 2), 1.0 - COMPOSITION, 1.0)
     found: Floats = run_length * max(series, 1) / shares
     return found
 

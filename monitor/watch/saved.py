@@ -24,6 +24,7 @@ def saved(watch: ModelWatch) -> dict[str, Any]:
         "broken": watch.broken.to_dict(),
         "runs": watch.runs.to_dict(),
         "window": watch.window.to_dict(),
+        "categories": watch.categories.to_dict(),
         "together": watch.together.to_dict() if watch.together is not None else None,
         "detectors": [detector.to_dict() for _, detector in watch.corroborators],
         "segments": watch.segments.to_dict(),
@@ -45,6 +46,7 @@ def go_on(watch: ModelWatch, state: Mapping[str, Any]) -> None:
     watch.broken.restore(state["broken"])
     watch.runs.restore(state["runs"])
     watch.window.restore(state["window"])
+    watch.categories.restore(state.get("categories", {}))
     watch.segments.restore(state["segments"])
     if watch.together is not None:
         watch.together.restore(state["together"])

@@ -17,7 +17,8 @@ def summary_of(watch: ModelWatch) -> dict[str, Any]:
     series = len(encoder.series)
     statistic = watch.cusum.evidence().statistic
     psi = psi_of(watch)
-    alarmed = watch.shifts.alarmed
+    alarmed = watch.drifted()
+    shares = dict(zip(watch.categories.places.tolist(), watch.categories.statistic, strict=True))
     rates = watch.broken.recent
     return {
         "rows": watch.rows,
@@ -37,7 +38,8 @@ def summary_of(watch: ModelWatch) -> dict[str, Any]:
                 "spread": round(float(statistic[series + number]), 4),
                 "location": round(float(watch.shifts.recent[number]), 4),
                 "psi": psi[number],
-                "drifted": bool(alarmed[number] or alarmed[series + number]),
+                "composition": round(float(shares[number]), 4) if number in shares else None,
+                "drifted": bool(alarmed[number]),
             }
             for number, name in enumerate(encoder.series)
         ],

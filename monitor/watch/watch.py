@@ -23,6 +23,7 @@ from monitor.drift.evidence import Evidence
 from monitor.quality.repeats import Repeats, Runs
 from monitor.quality.rules import Rule
 from monitor.watch import limits
+from monitor.watch.categories import Categories, of_categories
 from monitor.watch.corroborate import corroborators_of
 from monitor.watch.examples import Examples
 from monitor.watch.latches import Latches
@@ -51,7 +52,8 @@ class ModelWatch:
         self.options = options
         encoder = self.encoder = Encoder(baseline)
         series, columns = len(encoder.series), len(encoder.columns)
-        drift = limits.run_lengths(series, options.run_length / _SHARES["drift"])
+        length = options.run_length / _SHARES["drift"]
+        drift = limits.run_lengths(series, length, of_categories(encoder))
         slacks = options.slacks
         self.cycle, self._cyclic = limits.cycle_of(encoder, baseline)
         """Of the series' hours, where the baseline has them; and the places of these series."""
@@ -90,6 +92,8 @@ class ModelWatch:
         """How many rows have broken each rule."""
         self.repeats = Repeats()
         self.window = Window(encoder, options.window)
+        each = np.full(series, length * max(series, 1) / limits.COMPOSITION)
+        self.categories = Categories(encoder, self.window, each, inflated[:series])
         self.segments = Segments(
             encoder, options, options.run_length / _SHARES["segments"], inflated
         )
@@ -268,6 +272,7 @@ class ModelWatch:
         if self.shifts.alarmed.any():
             alarmed, direction = self.shifts.alarmed, self.shifts.direction
             self.examples.keep_furthest(rows.scores, alarmed, direction, rows.ids)
+        self.categories.update(rows.codes, rows.times, rows.ids)
         self.window.add(self.encoder.counted(rows.codes), len(rows.ids))
         self.segments.update(rows.codes, rows.scores)
         self.runs.update(rows.raw)
@@ -352,6 +357,12 @@ class ModelWatch:
             return replace(found, time=began)
         if self.rows - self.shifts.at[place] >= FULL and found.time is not None:
             self.began[place] = found.time
+        return found
+
+    def drifted(self) -> NDArray[np.bool_]:
+        """Which series have changed in location, spread or composition: (S,)."""
+        found: NDArray[np.bool_] = np.any(self.shifts.alarmed.reshape(2, -1), axis=0)
+        found[self.categories.places] |= self.categories.alarmed
         return found
 
     def stuck(self) -> NDArray[np.bool_]:

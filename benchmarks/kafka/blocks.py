@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import gc
 import random
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,7 @@ from monitor.record import Record, decode_batch
 from monitor.record import encode as encode_record
 from monitor.transport.blocks import Builder, RecordBlock, Row, decode, encode
 from monitor.transport.blocks.block import NUMBERS, TEXTS
+from monitor.transport.log import Spool
 from monitor.transport.server import Names
 
 FEATURES = tuple(f"feature_{number:02d}" for number in range(20))
@@ -297,6 +300,24 @@ def columns_us(messages: list[bytes], count: int) -> float:
     return (time.process_time_ns() - before) / count / 1e3
 
 
+def spool_us(messages: list[bytes], count: int) -> tuple[float, float]:
+    """CPU µs per record of putting blocks into the spool, and of getting them out again."""
+    with tempfile.TemporaryDirectory() as folder:
+        spool = Spool(Path(folder), 10**9, sync_seconds=None)
+        before = time.process_time_ns()
+        for at in range(0, len(messages), 4):
+            spool.append(messages[at : at + 4], mark=b"m" * 500)
+        middle = time.process_time_ns()
+        got = 0
+        while entries := spool.read():
+            got += len(entries)
+            spool.acknowledge(entries[-1].index + 1)
+        after = time.process_time_ns()
+        spool.close()
+    assert got == len(messages)
+    return (middle - before) / count / 1e3, (after - middle) / count / 1e3
+
+
 def run(quick: bool) -> Result:
     """Measure everything."""
     rounds, per_round = (3, 4096) if quick else (9, 16384)
@@ -307,6 +328,7 @@ def run(quick: bool) -> Result:
             data = batches(per_round // size, size, make)
             found: dict[str, list[tuple[float, float, float]]] = {c.name: [] for c in CONTENDERS}
             columns: list[float] = []
+            spooled: list[tuple[float, float]] = []
             messages = messages_of(data, size)
             for kind in CONTENDERS:
                 measure(kind(size), data[:2])
@@ -315,12 +337,18 @@ def run(quick: bool) -> Result:
                 for kind in CONTENDERS:
                     found[kind.name].append(measure(kind(size), data))
                 columns.append(columns_us(messages, per_round))
+                spooled.append(spool_us(messages, per_round))
             names = ("write_us", "read_us", "bytes")
             summary = {
                 name: dict(zip(names, map(median, zip(*seen, strict=True)), strict=True))
                 for name, seen in found.items()
             }
-            result.measurements[f"{label}_{size}"] = {**summary, "columns_us": median(columns)}
+            result.measurements[f"{label}_{size}"] = {
+                **summary,
+                "columns_us": median(columns),
+                "spool_in_us": median([i for i, _ in spooled]),
+                "spool_out_us": median([o for _, o in spooled]),
+            }
             rows = [[name, *one.values()] for name, one in summary.items()]
             result.tables.append((f"Per record, {label}, blocks of {size}", header, rows))
     result.claims = claims(result.measurements)
@@ -331,6 +359,7 @@ def claims(measured: dict[str, Any]) -> list[Claim]:
     at = measured["numbers_256"]
     blocks, arrow, lines = at["blocks"], at["Arrow IPC, zstd by us"], at["JSON lines, zstd"]
     mixture = measured["mixed_256"]["blocks"]["write_us"]
+    spool = at["spool_in_us"] + at["spool_out_us"]
     to_lines, to_arrow = "ratio to JSON lines + zstd", "ratio to Arrow IPC in one zstd frame"
     writing = "writing, from record to compressed bytes"
     return [
@@ -338,6 +367,7 @@ def claims(measured: dict[str, Any]) -> list[Claim]:
         Claim(f"{writing}, CPU µs, features of mixed types", mixture, TARGET_US, "<="),
         Claim("reading to records and tables, CPU µs", blocks["read_us"], 4.0, "<="),
         Claim("reading to columns of floats, CPU µs", at["columns_us"], 1.0, "<="),
+        Claim("through the spool and out of it, CPU µs", spool, 1.0, "<="),
         Claim(f"writing, {to_arrow}", blocks["write_us"] / arrow["write_us"], 1.0, "<="),
         Claim(f"writing, {to_lines}", blocks["write_us"] / lines["write_us"], 0.6, "<="),
         Claim(f"reading, {to_lines}", blocks["read_us"] / lines["read_us"], 0.6, "<="),

@@ -18,7 +18,9 @@ def write(folder: Path, files: dict[str, Any]) -> None:
 
 def check(folder: Path, *names: str) -> None:
     """The rule files are valid."""
-    good, said = promtool.run(str(need("promtool")), ["check", "rules", *names], folder, environment())
+    good, said = promtool.run(
+        str(need("promtool")), ["check", "rules", *names], folder, environment()
+    )
     assert good, said
 
 

@@ -23,6 +23,7 @@ PACKAGES = {
     "promtool": ("prometheus",),
     "nginx": ("nginx", "nginx-common"),
     "prometheus-alertmanager": ("prometheus-alertmanager",),
+    "etcd": ("etcd-server",),
     "wrk": ("wrk", "libluajit-5.1-2", "libluajit-5.1-common"),
 }
 _PLACES = ("usr/bin", "usr/sbin", "bin", "sbin")

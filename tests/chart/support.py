@@ -115,6 +115,14 @@ sidecar:
   extraVolumes: [{name: tls, secret: {secretName: server-tls}}]
   extraVolumeMounts: [{name: tls, mountPath: /tls, readOnly: true}]
 """,
+    "in front of another's": """
+model: {external: "http://delays-stable.serving.svc:8080", replicas: 1}
+networkPolicy: {egress: [{to: [{podSelector: {matchLabels: {app: delays}}}]}]}
+config:
+  models: [{name: delays}]
+  challengers: [{name: candidate, url: "http://delays-canary.serving.svc:8080"}]
+  experiments: [{name: delays-rollout, challengers: [candidate]}]
+""",
     "another name": MODEL + "nameOverride: watch\nfullnameOverride: a-name-that-is-rather-long-for-a-release-of-this-chart",
     "everything": MODEL
     + "podMonitor: {enabled: true}\nprometheusRule: {enabled: true}\ndashboards: {enabled: true}\n"

@@ -16,7 +16,7 @@ import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from tests import goparts, parts
+from tests import kubeparts, parts
 from tests.plane_process import free_port
 
 TOKEN = "admin-of-the-tests"
@@ -27,7 +27,7 @@ class ApiServer:
     """Started by the constructor; :meth:`stop` ends both processes."""
 
     def __init__(self, folder: Path) -> None:
-        program, etcd = goparts.need("kube-apiserver"), parts.need("etcd")
+        program, etcd = kubeparts.need("kube-apiserver"), parts.need("etcd")
         self.folder = folder
         self.port = free_port()
         client, peer = (f"http://127.0.0.1:{free_port()}" for _ in range(2))

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from tests import goparts
+from tests import kubeparts
 from tests.chart.reference import CHART
 
 ROOT = CHART.parent.parent
@@ -129,12 +129,12 @@ config:
     "autoscaling: {enabled: true}\nevaluator: {enabled: true}\nlocust: {enabled: true}\n"
     "injector: {enabled: true}\ngate:\n  enabled: true" + PLAN,
 }  # fmt: skip
-OLDEST, NEWEST = goparts.KUBERNETES[0], goparts.KUBERNETES[-1]
+OLDEST, NEWEST = kubeparts.KUBERNETES[0], kubeparts.KUBERNETES[-1]
 
 
 def helm(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run Helm, or skip."""
-    program = str(goparts.need("helm"))
+    program = str(kubeparts.need("helm"))
     return subprocess.run(
         [program, *arguments], capture_output=True, text=True, timeout=120, **options
     )

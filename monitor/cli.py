@@ -25,7 +25,9 @@ _LATER = {
     "findings": "monitor.findings.cli:findings",
     "inject": "monitor.inject.cli:inject",
     "objectives": "monitor.objectives.cli:objectives",
+    "records": "monitor.recordlog.cli:records",
     "replay": "monitor.replay.cli:replay",
+    "slo": "monitor.slo.cli:slo",
     "validate": "monitor.validation.cli:validate",
 }
 """Commands that are imported when they are used: what they need takes time to import."""

@@ -27,6 +27,7 @@ PACKAGES = {
     "promtool": ("prometheus",),
     "nginx": ("nginx", "nginx-common"),
     "prometheus-alertmanager": ("prometheus-alertmanager",),
+    "etcd": ("etcd-server",),
     "wrk": ("wrk", "libluajit-5.1-2", "libluajit-5.1-common"),
     "chromium": ("chromium",),
     "libfaketime.so.1": ("libfaketime",),

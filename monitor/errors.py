@@ -133,6 +133,19 @@ class IngestError(UnderstudyError):
     exit_code = 2
 
 
+class SourceError(IngestError):
+    """A message of a topic of others that cannot be used; ``reason`` is a bounded label.
+
+    Reasons: ``empty``, ``not_json``, ``not_cloudevent``, ``wrong_shape``, ``wrong_type``,
+    ``missing_field``, ``unknown_model``, ``unknown_arm``, ``too_large``.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        self.reason = reason
+        self.detail = detail
+        super().__init__(f"{reason}: {detail}")
+
+
 class MissingExtraError(UnderstudyError):
     """Something needs a package that is not installed; the message says which."""
 

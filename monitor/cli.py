@@ -24,6 +24,7 @@ _LATER = {
     "experiment": "monitor.experiments.cli:experiment",
     "findings": "monitor.findings.cli:findings",
     "inject": "monitor.inject.cli:inject",
+    "kafka": "monitor.transport.kafka.cli:kafka",
     "objectives": "monitor.objectives.cli:objectives",
     "records": "monitor.recordlog.cli:records",
     "replay": "monitor.replay.cli:replay",

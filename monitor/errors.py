@@ -60,6 +60,14 @@ class LogError(UnderstudyError):
     exit_code = 2
 
 
+class KafkaTroubleError(UnderstudyError):
+    """Kafka cannot be used as it was meant to; the message says how, and for which topic."""
+
+
+class FencedError(KafkaTroubleError):
+    """Another controller steers now; what this one decided is void."""
+
+
 class HttpError(UnderstudyError):
     """A request or response that breaks HTTP/1.1 in a way that must not be forwarded.
 

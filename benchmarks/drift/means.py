@@ -119,7 +119,7 @@ class Run:
                 self.false.append([f"{name}: not installed", 0, 0, *[None] * 4])
                 continue
             few = name.endswith("KSWIN")
-            part = x[:, : (1 if self.quick else 8) if few else STREAMS]
+            part = x[:, : (1 if self.quick else 4) if few else STREAMS]
             found, us = rivals.river_alarms(name, part)
             self._false(name, found, rows, us)
 
@@ -188,7 +188,7 @@ class Run:
             if rivals.river_class(rivals.RIVER[name][0]) is None:
                 continue
             few = name.endswith("KSWIN")
-            count = (2 if self.quick else 20) if few else (50 if self.quick else 200)
+            count = (2 if self.quick else 8) if few else (50 if self.quick else 200)
             self._delay(change, name, *rivals.river_delays(name, x[:, :count]), None)
 
     def _alibi(self) -> None:
@@ -196,7 +196,7 @@ class Run:
         if self.python is None:
             self.false.append([f"alibi-detect: {self.missing}", 0, 0, *[None] * 4])
             return
-        count, ert, bootstraps = (4, 500, 1_000) if self.quick else (40, 5_000, 10_000)
+        count, ert, bootstraps = (4, 500, 1_000) if self.quick else (20, 5_000, 10_000)
         # CVM compares continuous values; what it does not find takes it the longest.
         tried = [c for c in CHANGES if not c.shares]
         reference = np.random.default_rng(SEED).standard_normal(1_000)

@@ -1,10 +1,13 @@
 """A pod with the sidecar in it. Pure: what is put in comes from a file that the chart renders.
 
-A pod asks by annotations: ``understudy/inject: "true"``, and ``understudy/config`` names the ConfigMap
-with its ``understudy.yaml``. ``understudy/container`` names the model server's container where it is not
-the first; ``understudy/token-secret`` a Secret with the token of the control API; ``understudy/port``
-the name of a port of the model server that the sidecar takes over, so that Services which name it lead
-through the sidecar (from Kubernetes 1.33 on).
+A pod asks by annotations:
+
+* ``understudy/inject: "true"``;
+* ``understudy/config``: the ConfigMap that holds its ``understudy.yaml``;
+* ``understudy/container``: the model server's container, where it is not the first;
+* ``understudy/token-secret``: a Secret with the token of the control API, under ``token``;
+* ``understudy/port``: the name of a port of the model server that the sidecar takes over, so that
+  Services which name it lead through the sidecar (Kubernetes 1.33 and later).
 """
 
 from __future__ import annotations
@@ -47,6 +50,7 @@ class Sidecar:
 
     @property
     def ports(self) -> set[int]:
+        """Those that it listens on, which no other container of the pod may have."""
         return {port["containerPort"] for one in self.containers for port in one.get("ports", [])}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from tests import goparts
+from tests import kubeparts
 from tests.chart.reference import CHART
 
 ROOT = CHART.parent.parent
@@ -115,18 +115,26 @@ sidecar:
   extraVolumes: [{name: tls, secret: {secretName: server-tls}}]
   extraVolumeMounts: [{name: tls, mountPath: /tls, readOnly: true}]
 """,
+    "in front of another's": """
+model: {external: "http://delays-stable.serving.svc:8080", replicas: 1}
+networkPolicy: {egress: [{to: [{podSelector: {matchLabels: {app: delays}}}]}]}
+config:
+  models: [{name: delays}]
+  challengers: [{name: candidate, url: "http://delays-canary.serving.svc:8080"}]
+  experiments: [{name: delays-rollout, challengers: [candidate]}]
+""",
     "another name": MODEL + "nameOverride: watch\nfullnameOverride: a-name-that-is-rather-long-for-a-release-of-this-chart",
     "everything": MODEL
     + "podMonitor: {enabled: true}\nprometheusRule: {enabled: true}\ndashboards: {enabled: true}\n"
     "autoscaling: {enabled: true}\nevaluator: {enabled: true}\nlocust: {enabled: true}\n"
     "injector: {enabled: true}\ngate:\n  enabled: true" + PLAN,
 }  # fmt: skip
-OLDEST, NEWEST = goparts.KUBERNETES[0], goparts.KUBERNETES[-1]
+OLDEST, NEWEST = kubeparts.KUBERNETES[0], kubeparts.KUBERNETES[-1]
 
 
 def helm(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run Helm, or skip."""
-    program = str(goparts.need("helm"))
+    program = str(kubeparts.need("helm"))
     return subprocess.run(
         [program, *arguments], capture_output=True, text=True, timeout=120, **options
     )

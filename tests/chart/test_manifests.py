@@ -219,6 +219,16 @@ def test_the_sidecar_is_native_and_starts_before_the_model_server() -> None:
         assert spec["terminationGracePeriodSeconds"] == 3 + 40 + 5 + 20
 
 
+def test_in_front_of_a_model_server_elsewhere() -> None:
+    manifests = render("in front of another's")
+    spec = named(manifests, "Deployment", "demo-understudy")["spec"]["template"]["spec"]
+    assert "initContainers" not in spec
+    (alone,) = spec["containers"]
+    assert "restartPolicy" not in alone
+    config = named(manifests, "ConfigMap", "demo-understudy")["data"]["understudy.yaml"]
+    assert yaml.safe_load(config)["champion"]["url"] == "http://delays-stable.serving.svc:8080"
+
+
 def test_another_configuration_rolls_the_pods() -> None:
     def checksum(values: str) -> str:
         pod = named(render(MODEL + values), "Deployment", "demo-understudy")["spec"]["template"]
@@ -299,6 +309,7 @@ def test_the_secret_is_not_part_of_a_checksum() -> None:
         (MODEL + "image: {pullPolicy: Sometimes}", "pullPolicy"),
         (MODEL + "gate: {enabled: true}", "gate.plan is needed"),
         ("model: {enabled: false}\ngate:\n  enabled: true" + PLAN, "gate.target is needed"),
+        ("model: {external: 'http://m'}\ngate:\n  enabled: true" + PLAN, "gate.target is needed"),
         ("model: {enabled: false}\ninjector: {enabled: true, certificate: {from: secret}}", "secretName is needed"),
         (MODEL + "replicas: 3", "replicas"),
     ],

@@ -1,7 +1,7 @@
 """What Locust's workers send when the chart is given no locustfile.
 
-Bodies of one template, each user at a rate of its own, whatever the answers do. The chart puts path,
-rate and template into the environment as JSON.
+Bodies of one template, each user at a rate of its own, whatever the answers do. The chart puts
+path, rate and template into the environment as JSON.
 """
 
 import json

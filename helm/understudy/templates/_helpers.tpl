@@ -117,10 +117,21 @@ volumeMounts:
 {{- end }}
 {{- end }}
 
-{{/* A container of ours that is no sidecar: (dict "root" $ "name" … "command" … "args" … "resources" …). */}}
+{{- define "understudy.loadImage" -}}
+{{- $image := .Values.loadImage -}}
+{{- $repository := default .Values.image.repository $image.repository -}}
+{{- if $image.digest -}}
+{{- printf "%s@%s" $repository $image.digest -}}
+{{- else -}}
+{{- $tag := default (include "understudy-lib.version" .) .Values.image.tag -}}
+{{- printf "%s:%s" $repository (default (printf "%s-load" $tag) $image.tag) -}}
+{{- end -}}
+{{- end }}
+
+{{/* A container of ours that is no sidecar: (dict "root" $ "name" … "image" … "command" … "args" … "resources" …). */}}
 {{- define "understudy.tool" -}}
 name: {{ .name }}
-image: {{ include "understudy-lib.image" .root }}
+image: {{ .image }}
 imagePullPolicy: {{ .root.Values.image.pullPolicy }}
 command: {{ toJson .command }}
 args: {{ toJson .args }}

@@ -54,7 +54,9 @@ its own. Its start does not wait for the model server, which waits for it.
   resources:
     {{- toYaml $own.sidecar.resources | nindent 4 }}
   securityContext:
-    {{- toYaml $own.containerSecurityContext | nindent 4 }}
+    {{- /* Its own user, whatever the pod says. */}}
+    {{- $user := pick $own.podSecurityContext "runAsNonRoot" "runAsUser" "runAsGroup" }}
+    {{- toYaml (merge (dict) $own.containerSecurityContext $user) | nindent 4 }}
   volumeMounts:
     {{- include "understudy-lib.volumeMounts" . | nindent 4 }}
 {{- end }}

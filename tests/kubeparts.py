@@ -1,13 +1,15 @@
-"""Parts that are built with Go: Helm, Kubernetes' API server, and the schemas of Kubernetes and others.
+"""Parts of Kubernetes: Helm, the API server, and the schemas of Kubernetes and of custom resources.
 
-Everything comes from Go modules by name and version, and is kept below ``~/.cache/understudy``
-(``$XDG_CACHE_HOME``), so that a fresh clone has it already. ``python -m tests.goparts`` makes Helm and
-the schemas (``make parts`` does); ``python -m tests.goparts kube-apiserver`` the API server, which takes
-minutes of two processors (``make kubernetes``). Tests call :func:`need` and never build anything.
+Programs are built with Go, by module and version; schemas come from Go modules and from wheels of
+SDKs. All is kept below ``~/.cache/understudy`` (``$XDG_CACHE_HOME``), so that a fresh clone has it
+already. ``python -m tests.kubeparts`` makes Helm and the schemas (``make parts`` does);
+``python -m tests.kubeparts kube-apiserver`` the API server, which takes minutes of two processors
+(``make kubernetes``). Tests call :func:`need` and never build anything.
 """
 
 from __future__ import annotations
 
+import ast
 import gzip
 import json
 import os
@@ -16,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +26,8 @@ from typing import Any
 import pytest
 import yaml
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "understudy" / "go"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+CACHE = CACHE / "understudy" / "kubernetes"
 HELM = "v3.22.0"
 APISERVER = "v1.37.2"
 KUBERNETES = (
@@ -47,8 +51,17 @@ KINDS = (
 """What our manifests have of them."""
 
 
+SDKS = {
+    "kserve": ("kserve==0.21.0", "kserve/models/", "V1beta1InferenceService"),
+    "seldon": ("seldon-deploy-sdk==2.4.0", "seldon_deploy_sdk/models/", "SeldonDeployment"),
+}
+"""Of projects whose own definitions no registry has: wheels with a class for each of their types."""
+
+
 def place(part: str) -> Path:
     """Where a part is, or will be."""
+    if part in SDKS:
+        return CACHE / f"{part}-{SDKS[part][0].rpartition('=')[2]}.json.gz"
     version = {"helm": HELM, "kube-apiserver": APISERVER}.get(part)
     if version is not None:
         return CACHE / f"{part}-{version}"
@@ -194,6 +207,40 @@ def _fetch_crds(part: str) -> None:
         _go("clean", "-modcache", timeout=120, GOMODCACHE=folder)
 
 
+def _literals(source: str) -> dict[str, dict[str, str]]:
+    """The class attributes of generated code that are dictionaries of texts, by name."""
+    found = {}
+    for one in ast.walk(ast.parse(source)):
+        if isinstance(one, ast.Assign) and isinstance(one.value, ast.Dict):
+            target = one.targets[0]
+            if isinstance(target, ast.Name):
+                found[target.id] = ast.literal_eval(one.value)
+    return found
+
+
+def _fetch_sdk(part: str) -> None:
+    """For each type of an SDK, the names of its fields as they stand in YAML, and their types."""
+    requirement, prefix, _ = SDKS[part]
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", requirement]
+        done = subprocess.run([*command, "--dest", folder], capture_output=True, text=True)
+        wheels = list(Path(folder).glob("*.whl"))
+        if not wheels:
+            raise Unavailable((done.stderr.strip() or "pip failed").splitlines()[-1])
+        types: dict[str, dict[str, str]] = {}
+        with zipfile.ZipFile(wheels[0]) as wheel:
+            for name in wheel.namelist():
+                if name.startswith(prefix) and name.endswith(".py"):
+                    source = wheel.read(name).decode()
+                    match = re.search(r"^class (\w+)\(", source, re.MULTILINE)
+                    found = _literals(source)
+                    kinds = found.get("openapi_types", found.get("swagger_types", {}))
+                    if match is not None and "attribute_map" in found:
+                        names = found["attribute_map"]
+                        types[match[1]] = {names[key]: kinds[key] for key in kinds}
+    _write(part, types)
+
+
 def make(part: str) -> None:
     """Make a part. Raises Unavailable."""
     if part == "helm":
@@ -202,15 +249,17 @@ def make(part: str) -> None:
         _build_apiserver()
     elif part in CRDS:
         _fetch_crds(part)
+    elif part in SDKS:
+        _fetch_sdk(part)
     else:
         _fetch_kubernetes(part)
 
 
 def main(wanted: list[str]) -> int:
     """Make what is missing; what cannot be had is a notice, not an error."""
-    parts = wanted or ["helm", *CRDS, *KUBERNETES]
+    parts = wanted or ["helm", *CRDS, *KUBERNETES, *SDKS]
     missing = [part for part in parts if not place(part).exists()]
-    if missing and shutil.which("go") is None:
+    if set(missing) - set(SDKS) and shutil.which("go") is None:
         print(f"NOTICE: no Go here; tests that need {', '.join(missing)} are skipped")
         return 0
     for part in missing:

@@ -41,6 +41,10 @@ class RecordError(ProtocolError):
     """Bytes that are not an encoded :class:`monitor.record.Record`."""
 
 
+class EvidenceError(ProtocolError):
+    """Bytes that are no evidence of the first stage of the evaluation."""
+
+
 class HttpError(UnderstudyError):
     """A request or response that breaks HTTP/1.1 in a way that must not be forwarded.
 

@@ -45,6 +45,25 @@ class EvidenceError(ProtocolError):
     """Bytes that are no evidence of the first stage of the evaluation."""
 
 
+class BlockError(ProtocolError):
+    """Bytes that are no block of records that can be read here; ``reason`` is a bounded label.
+
+    Reasons: ``not_a_block``, ``newer_schema``, ``unknown_kind``, ``unknown_codec``, ``damaged``,
+    ``too_large``, ``wrong_shape``.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        self.reason = reason
+        self.detail = detail
+        super().__init__(f"{reason}: {detail}")
+
+
+class LogError(UnderstudyError):
+    """A log of segments that cannot be used; the message names the folder or file."""
+
+    exit_code = 2
+
+
 class HttpError(UnderstudyError):
     """A request or response that breaks HTTP/1.1 in a way that must not be forwarded.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 from monitor.codecs import Table
@@ -18,6 +18,7 @@ from shadow.assignment import point, threshold
 _CHAMPION, _CHALLENGER, _AGAIN = 0, 1, 2
 _MOST_INPUTS = 2048
 _MOST_WAITING = 20_000
+_WAITED = 300.0
 Redact = Callable[[Mapping[str, list[object]]], dict[str, object]]
 
 
@@ -40,6 +41,10 @@ class Copies:
         }
         self.pairs: dict[str, list[tuple[Any, ...]]] = {name: [] for name in challengers}
         """(at, id, values of the champion, of the challenger)"""
+        self.origin = (0, 0)
+        """Of the next record; see :class:`Observation`."""
+        self.restoring: Mapping[str, Set[tuple[int, int]]] | None = None
+        """While what waited is read again: the origins of what did, by challenger."""
         self.notes: dict[str, list[tuple[float, bytes, dict[str, Any]]]] = {
             name: [] for name in challengers
         }
@@ -51,6 +56,7 @@ class Copies:
             name: [] for name in challengers
         }
         self._inputs: dict[bytes, Table] = {}
+        self._newest = 0.0
         self._agree = comparison.Rules(
             compare.absolute,
             compare.relative,
@@ -85,10 +91,38 @@ class Copies:
             self._half(arm, record.request_id, _CHALLENGER, observed, at)
 
     def _half(self, challenger: str, key: bytes, side: int, observed: Observation, at: int) -> None:
+        if self.restoring is not None and self.origin not in self.restoring.get(challenger, ()):
+            return
+        observed.origin = self.origin
+        self._newest = max(self._newest, observed.ended)
         twice = bool(self._arms.again) and at < self._noise_below
         halves = self.waiting[challenger].add(key, side, observed, 3 if twice else 2)
         if halves is not None and {_CHAMPION, _CHALLENGER} <= halves.keys():
             self._pair(challenger, halves[_CHAMPION], halves[_CHALLENGER], halves.get(_AGAIN))
+
+    def expire(self, before: float) -> None:
+        """Give up answers that ended before that unix time and have waited since."""
+        for name, pairing in self.waiting.items():
+            for key, halves in pairing.oldest():
+                ended = max(half.ended for half in halves.values())
+                if ended >= before:
+                    break
+                pairing.give_up(key)
+                self.notes[name].append((ended + _WAITED, key, {"lost": 1}))
+
+    def drain_lost(self) -> None:
+        """Say how many were given up for want of room."""
+        for name, pairing in self.waiting.items():
+            if pairing.lost:
+                self.notes[name].append((self._newest, b"", {"lost": pairing.lost}))
+                pairing.lost = 0
+
+    def waiting_for(self) -> dict[str, list[tuple[int, int]]]:
+        """By challenger, where the records are that wait for their counterpart."""
+        return {
+            name: [half.origin for _, halves in pairing.oldest() for half in halves.values()]
+            for name, pairing in self.waiting.items()
+        }
 
     def _pair(
         self,

@@ -168,6 +168,7 @@ class Gathering:
         for challenger, rows in self._split_labels.items():
             found.append(self._labels_sheet(name, challenger, rows))
         self._split_labels = {}
+        self.copies.drain_lost()
         for challenger, notes in self.copies.notes.items():
             if notes:
                 at, ids, cells = zip(*notes, strict=True)

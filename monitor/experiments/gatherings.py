@@ -25,6 +25,8 @@ class Gatherings:
         self.first_model = first_model
         self.offer: Callable[[Prediction], None] | None = None
         """Where predictions go that may get a label."""
+        self.origin = (0, 0)
+        """Where the next record comes from: offset of its block, place in it."""
 
     def model_of(self, gathering: Gathering) -> str:
         """The model that an experiment is about."""
@@ -49,6 +51,7 @@ class Gatherings:
         """Take a record of ``model``."""
         offered = False
         for gathering, division in view.get(model, ()):
+            gathering.copies.origin = self.origin
             gathering.take(record, arm, division, of_request, answer)
             if gathering.wants_labels and not offered and isinstance(answer, Table):
                 offered = gathering.concerns(arm) and record.outcome == OK

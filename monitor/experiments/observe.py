@@ -48,6 +48,8 @@ class Observation:
     ended: float
     values: dict[str, Any]
     answer: Mapping[str, list[object]] | None
+    origin: tuple[int, int] = (0, 0)
+    """Where its record is to be found again: offset of its block, place in it."""
 
 
 class Observer:

@@ -18,6 +18,7 @@ from monitor.evaluation.redaction import Redaction
 from monitor.evaluation.sheets import Sheet
 from monitor.experiments.audit import AuditLog
 from monitor.experiments.contestant import Arms, Contestant
+from monitor.experiments.copies import Redact
 from monitor.experiments.declared import declare, with_declared
 from monitor.experiments.gatherings import Gatherings, View
 from monitor.experiments.live import LiveExperiment
@@ -113,11 +114,7 @@ class Experiments:
         self.gatherings.offer = offer
 
     def _shown(self, columns: Mapping[str, list[object]]) -> dict[str, object]:
-        """Columns as people may see them; of a single row its cells."""
-        return {
-            name: self._redaction.value(name, cells[0] if len(cells) == 1 else cells)
-            for name, cells in columns.items()
-        }
+        return shown_by(self._redaction)(columns)
 
     def declare(self, data: dict[str, Any], who: str) -> LiveExperiment:
         """Begin an experiment over the API. Raises ConfigError that names the path of a fault."""
@@ -255,6 +252,18 @@ class Experiments:
                     live.restore(state[name])
                 except (ValueError, KeyError, TypeError, IndexError) as error:
                     log.error("experiment %r: its evidence cannot be used: %r", name, error)
+
+
+def shown_by(redaction: Redaction) -> Redact:
+    """Columns as people may see them; of a single row its cells."""
+
+    def shown(columns: Mapping[str, list[object]]) -> dict[str, object]:
+        return {
+            name: redaction.value(name, cells[0] if len(cells) == 1 else cells)
+            for name, cells in columns.items()
+        }
+
+    return shown
 
 
 def arms_of(config: Config, declared: Experiment) -> Arms:

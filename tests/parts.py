@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.kafka import jars
+
 ROOT = Path(__file__).resolve().parent.parent / ".parts"
 PACKAGES = {
     "prometheus": ("prometheus",),
@@ -135,6 +137,7 @@ def _fetch(part: str) -> str | None:
 
 def main() -> int:
     """Fetch what is missing; a part that cannot be had is a notice, not an error."""
+    jars.main()
     missing = [part for part in PACKAGES if find(part) is None]
     if not missing:
         return 0

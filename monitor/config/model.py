@@ -263,14 +263,16 @@ class Limits(Section):
 
 
 class RecordLog(Section):
-    """A log of whole exchanges, for `understudy replay`."""
+    """A log of whole exchanges, for `understudy replay` and `understudy records`."""
 
     path: File
-    """Where it is written, as JSON lines. It holds payloads: protect it like these."""
-    max_size: Bytes = Field(default=256 * 1024 * 1024, ge=64 * 1024)
-    """Of one file; then the next is begun."""
-    keep: int = Field(default=4, ge=1, le=1000)
-    """Files that are kept, the present one included."""
+    """The folder in which it is written. It holds payloads: protect it like these."""
+    max_size: Bytes = Field(default=64 * 1024 * 1024, ge=64 * 1024)
+    """Of one file, compressed; then the next is begun."""
+    keep: int = Field(default=16, ge=1, le=1000)
+    """Files that are kept, the present one included; the oldest go first."""
+    max_age: Seconds | None = None
+    """Files in which everything is older are deleted; by default only the number counts."""
 
 
 class Records(Section):

@@ -23,6 +23,7 @@ from monitor.evaluation.rows import ANSWERS, REQUESTS, ROWS, UNDECODABLE, parts_
 from monitor.evaluation.settings import Settings
 from monitor.evaluation.sheets import Sheet, together
 from monitor.experiments.runner import Experiments
+from monitor.feedback.labels import Label
 from monitor.feedback.store import Joined
 from monitor.record import FIXED, Record, decode_batch
 from monitor.replay.recorder import Recorder
@@ -190,6 +191,12 @@ class Pipeline:
         of_arm = self._predictions_of(key)
         if of_arm is not None:
             of_arm.add(names, cells)
+
+    def record_labels(self, labels: Sequence[Label], received: float) -> None:
+        """Write labels into the log of records, if there is one; ``received`` is unix seconds."""
+        if self.recorder is not None:
+            for label in labels:
+                self.recorder.add_label(label, received)
 
     def _fault(self, model: str, version: str, arm: str, room: str) -> None:
         """A fault of ours costs a room this record, and nobody else anything."""

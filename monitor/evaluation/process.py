@@ -62,6 +62,7 @@ def make_plane(settings: Settings, run_dir: Path, run: str) -> Plane:
         if limits.enabled:
             bounds = limits.horizon, limits.max_size, limits.max_rows
             feedback = Feedback(settings.state_dir, *bounds, after=pipeline.labels)
+            feedback.listeners.append(pipeline.record_labels)
             pipeline.experiments.offer = feedback.offer
             if pipeline.judge is not None:
                 pipeline.judge.watches.offer = feedback.offer
@@ -146,6 +147,7 @@ async def _watch(plane: Plane) -> None:
                 judge.tick(time.time())
             if recorder is not None:
                 await asyncio.to_thread(recorder.flush)
+                await asyncio.to_thread(recorder.tidy, time.time())
             trouble = ""
         except Exception as error:
             # Once, not every second.
@@ -204,7 +206,7 @@ async def run(plane: Plane, control: socket.socket) -> None:
         if plane.owns_run():
             await plane.saver.save()
         if plane.pipeline.recorder is not None:
-            plane.pipeline.recorder.flush()
+            plane.pipeline.recorder.close()
         if plane.feedback is not None:
             await plane.feedback.close()
         api.stop()

@@ -41,6 +41,8 @@ class Partition:
         self.name = name
         self.config = config
         self.sources = Sources()
+        self.label_sources = Sources()
+        """Of the topic of labels, which is another log than that of the records."""
         self.records = 0
         self.labels = 0
         self.faults: Counter[str] = Counter()
@@ -81,13 +83,14 @@ class Partition:
 
     # In -----------------------------------------------------------------------------------------
 
-    def take(self, block: Block, offset: int) -> int:
-        """Take a block that lies at ``offset`` of its partition; how many records or labels of it
-        are new."""
+    def take(self, block: Block, offset: int, of_labels: bool = False) -> int:
+        """Take a block that lies at ``offset`` of its partition, of the topic of labels or of that
+        of records; how many records or labels of it are new."""
+        sources = self.label_sources if of_labels else self.sources
         if isinstance(block, Heartbeat):
-            self.sources.heartbeat(block)
+            sources.heartbeat(block)
             return 0
-        if not self.sources.is_new(block.head):
+        if not sources.is_new(block.head):
             return 0
         if isinstance(block, LabelBlock):
             self.labels += len(block.labels)
@@ -172,6 +175,7 @@ class Partition:
         return {
             "version": VERSION,
             "sources": self.sources.to_dict(),
+            "label_sources": self.label_sources.to_dict(),
             "records": self.records,
             "labels": self.labels,
             "faults": dict(self.faults),
@@ -187,6 +191,7 @@ class Partition:
         if state["version"] != VERSION:
             raise ValueError(f"version {state['version']!r} is not known")
         self.sources.restore(state["sources"])
+        self.label_sources.restore(state["label_sources"])
         self.records, self.labels = int(state["records"]), int(state["labels"])
         self.faults = Counter(state["faults"])
         waiting = {

@@ -24,6 +24,7 @@ _LATER = {
     "experiment": "monitor.experiments.cli:experiment",
     "findings": "monitor.findings.cli:findings",
     "objectives": "monitor.objectives.cli:objectives",
+    "records": "monitor.recordlog.cli:records",
     "replay": "monitor.replay.cli:replay",
     "validate": "monitor.validation.cli:validate",
 }

@@ -86,12 +86,6 @@ class HttpError(UnderstudyError):
         super().__init__(detail)
 
 
-class KafkaUnusableError(UnderstudyError):
-    """A Kafka cluster that cannot be reached, or that lacks what we need; says what to do."""
-
-    exit_code = 2
-
-
 class UnknownExperimentError(UnderstudyError):
     """An experiment or a challenger that does not exist."""
 

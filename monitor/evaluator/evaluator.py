@@ -11,10 +11,9 @@ from kafka import KafkaConsumer
 from kafka.errors import KafkaError
 
 from monitor.config.model import Config
-from monitor.errors import KafkaUnusableError, UnderstudyError
+from monitor.errors import KafkaTroubleError, UnderstudyError
 from monitor.evaluator.member import Lost, Member
 from monitor.evaluator.topics import Options
-from monitor.transport.kafka.client import Client
 
 log = logging.getLogger(__name__)
 
@@ -24,37 +23,33 @@ _LONGEST_PAUSE = 5.0
 def partitions_there(options: Options, patience: float = 15.0) -> dict[str, int]:
     """Number of partitions of each topic that an evaluator needs.
 
-    Raises KafkaUnusableError when no broker answers within ``patience`` seconds, or when topics are
+    Raises KafkaTroubleError when no broker answers within ``patience`` seconds, or when topics are
     missing.
     """
-    addresses = options.client.get("bootstrap_servers", "")
+    addresses = ", ".join(options.kafka.bootstrap)
     try:
-        consumer = KafkaConsumer(
-            **options.client,
-            kafka_client=Client,
-            bootstrap_timeout_ms=int(patience * 1000),
-            enable_auto_commit=False,
-        )
+        client = {**options.client(), "bootstrap_timeout_ms": int(patience * 1000)}
+        consumer = KafkaConsumer(**client, enable_auto_commit=False)
     except (KafkaError, OSError, ValueError) as error:
-        raise KafkaUnusableError(
+        raise KafkaTroubleError(
             f"Kafka cannot be reached at {addresses}: {error}; see kafka.bootstrap"
         ) from error
     topics = options.topics
-    needed = (*topics.inputs, topics.evidence, topics.state, topics.dead)
+    needed = (topics.records, topics.labels, topics.evidence, topics.state, topics.dead)
     try:
         there = consumer.topics()
         found = {t: len(consumer.partitions_for_topic(t) or ()) for t in needed if t in there}
     except (KafkaError, OSError) as error:
-        raise KafkaUnusableError(f"Kafka at {addresses} does not answer: {error}") from error
+        raise KafkaTroubleError(f"Kafka at {addresses} does not answer: {error}") from error
     finally:
         consumer.close(timeout_ms=1000)
     missing = [topic for topic in needed if not found.get(topic)]
     if missing:
-        raise KafkaUnusableError(
+        raise KafkaTroubleError(
             f"topics are missing: {', '.join(missing)}; `understudy kafka init` creates them"
         )
     if found[topics.records] != found[topics.labels]:
-        raise KafkaUnusableError(
+        raise KafkaTroubleError(
             f"{topics.records} and {topics.labels} must have the same number of partitions, not "
             f"{found[topics.records]} and {found[topics.labels]}"
         )
@@ -78,7 +73,7 @@ class Evaluator:
         self._partitions: dict[str, int] = {}
 
     def check(self, patience: float = 15.0) -> None:
-        """Raises KafkaUnusableError for a cluster that cannot be used."""
+        """Raises KafkaTroubleError for a cluster that cannot be used."""
         self._partitions = partitions_there(self.options, patience)
 
     def stop(self) -> None:

@@ -25,6 +25,7 @@ from monitor.evaluation.pipeline import Pipeline
 from monitor.evaluation.settings import Settings
 from monitor.evaluation.sheets import Sheet, together
 from monitor.evaluator.messages import SLOT_SECONDS, Message
+from monitor.experiments.routes import Assignment
 from monitor.experiments.runner import Experiments
 from monitor.transport.blocks import partition_of
 from monitor.watch.judge import Judge as Watcher
@@ -141,9 +142,11 @@ class Judge:
         complete = min(self.complete[name] for name in self.inputs)
         last = math.floor(complete / SLOT_SECONDS) - 1
         if self.judged is None:
-            # Time begins with the first row, or now.
-            first = min(self._waiting, default=last)
-            self.judged = min(first, last) - 1
+            # Time begins with the first row.
+            first = min(self._waiting, default=last + 1)
+            if first > last:
+                return 0
+            self.judged = first - 1
         if last <= self.judged:
             return 0
         rows = 0
@@ -179,6 +182,10 @@ class Judge:
             self.pipeline.feed(together(sheets))
         self.moved |= self.experiments.tick()
         self.watcher.tick(self.now)
+
+    def assignments(self) -> dict[str, Assignment]:
+        """What is in force, by experiment."""
+        return {name: live.assignment() for name, live in self.experiments.live.items()}
 
     # State --------------------------------------------------------------------------------------
 

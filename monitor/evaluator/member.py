@@ -16,7 +16,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from kafka import (
@@ -34,9 +34,10 @@ from monitor.evaluator.judge import Judge, owned
 from monitor.evaluator.messages import decode_message, messages_of
 from monitor.evaluator.partition import Partition, Restoring
 from monitor.evaluator.snapshots import Pointer, chunks_of, read_state
-from monitor.evaluator.topics import Options, Topics
+from monitor.evaluator.topics import Options
 from monitor.transport.blocks import decode, partition_of
-from monitor.transport.kafka.client import Client
+from monitor.transport.kafka.connect import Topics
+from monitor.transport.kafka.routes import RouteWriter
 
 log = logging.getLogger(__name__)
 
@@ -66,8 +67,7 @@ class Member:
         self.records = 0
         self.commits = 0
         self.dead: Counter[str] = Counter()
-        self.moved: Callable[[int, Judge], list[tuple[str, bytes, bytes]]] | None = None
-        """Called when routes have changed: topic, key and value of what has to be said."""
+        self._writer: RouteWriter | None = None
         self._positions: dict[TopicPartition, int] = {}
         self._dirty: set[TopicPartition] = set()
         """Where something was read since the last commit."""
@@ -83,12 +83,7 @@ class Member:
             self.topics.evidence,
             frozenset(busy) or frozenset((0,)),
         )
-        common = {
-            **options.client,
-            "kafka_client": Client,
-            "request_timeout_ms": int(options.request_seconds * 1000),
-        }
-        self._common = common
+        self._common = common = options.client()
         self.producer = KafkaProducer(
             **common,
             transactional_id=f"{options.group}.{options.instance}",
@@ -111,12 +106,13 @@ class Member:
             partition_assignment_strategy=[assignor],
             session_timeout_ms=session,
             heartbeat_interval_ms=session // 5,
-            max_poll_records=options.most_records,
+            max_poll_records=options.most_messages,
             fetch_max_bytes=_FETCH_BYTES * 4,
             max_partition_fetch_bytes=_FETCH_BYTES,
         )
         self.consumer.subscribe(
-            [*self.topics.inputs, self.topics.evidence], listener=_Listener(self)
+            [self.topics.records, self.topics.labels, self.topics.evidence],
+            listener=_Listener(self),
         )
 
     # The loop -----------------------------------------------------------------------------------
@@ -221,7 +217,6 @@ class Member:
                 offsets[place] = OffsetAndMetadata(self._positions[place], "")
         for place in [place for place in self._dirty if place.topic == judged]:
             judge = self.judges[place.partition]
-            self._announce(place.partition, judge)
             pending.append((place, judge.needed, *self._save(place, judge.to_dict())))
         for place, position, future, chunks, checksum in pending:
             producer.flush()
@@ -236,12 +231,23 @@ class Member:
         producer.commit_transaction()
         self._dirty.clear()
         self.commits += 1
+        self._steer()
         self._due = time.monotonic() + self.options.commit_seconds
 
-    def _announce(self, number: int, judge: Judge) -> None:
-        if judge.moved and self.moved is not None:
-            for topic, key, value in self.moved(number, judge):
-                self.producer.send(topic, value=value, key=key)
+    def _steer(self) -> None:
+        """Tell the sidecars what has changed, now that it is committed. Who takes the judge over
+        tells all of it again, so nothing is lost if we die here."""
+        for judge in self.judges.values():
+            if judge.moved and self._writer is not None:
+                self._writer.publish(judge.assignments())
+            judge.moved = False
+
+    def _claim(self, judge: Judge) -> None:
+        """Become the controller of the routes, and fence off who was it before."""
+        self._writer = RouteWriter(self.options.kafka, self.options.instance)
+        self._writer.claim()
+        if judge.experiments.live:
+            self._writer.publish(judge.assignments())
         judge.moved = False
 
     def _save(self, place: TopicPartition, state: dict[str, Any]) -> tuple[Any, int, int]:
@@ -306,6 +312,9 @@ class Member:
             partition.close()
         for judge in self.judges.values():
             judge.close()
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
         self.inputs.clear()
         self.judges.clear()
         self._positions.clear()
@@ -329,7 +338,9 @@ class Member:
             for place in sorted(places):
                 begin, state = self._committed(place, reader)
                 if place.topic == self.topics.evidence:
-                    self.judges[place.partition] = self._judge(place, state)
+                    judge = self.judges[place.partition] = self._judge(place, state)
+                    if place.partition == 0:
+                        self._claim(judge)
                 elif place.topic == self.topics.records:
                     self.inputs[place.partition] = self._partition(place, begin, state, reader)
                 self._positions[place] = begin
@@ -393,14 +404,14 @@ class Member:
         with self.lock:
             self._lost = self._lost or "it was abandoned"
             self._drop()
-        for close in (
-            lambda: self.consumer.close(autocommit=False, timeout_ms=3000),
-            lambda: self.producer.close(timeout=0),
-        ):
-            try:
-                close()
-            except Exception as error:
-                log.debug("while closing: %r", error)
+        try:
+            self.consumer.close(autocommit=False, timeout_ms=3000)
+        except Exception as error:
+            log.debug("while closing: %r", error)
+        try:
+            self.producer.close(timeout=0)
+        except Exception as error:
+            log.debug("while closing: %r", error)
 
     def lag(self) -> dict[str, int]:
         """Messages that wait, by topic and partition."""

@@ -32,10 +32,10 @@ class Offline:
         for judge in self.judges:
             judge.close()
 
-    def take(self, input_: int, blocks: Iterable[Block]) -> None:
+    def take(self, input_: int, blocks: Iterable[Block], of_labels: bool = False) -> None:
         """Blocks of one partition, in their order."""
         for block in blocks:
-            self.partitions[input_].take(block, self._offsets[input_])
+            self.partitions[input_].take(block, self._offsets[input_], of_labels)
             self._offsets[input_] += 1
 
     def pass_on(self, input_: int) -> None:

@@ -87,7 +87,9 @@ class Evaluator:
             try:
                 self._serve()
                 pause = 0.25
-            except (KafkaError, Lost, UnderstudyError, OSError, AssertionError) as error:
+            except Exception as error:
+                if not isinstance(error, (KafkaError, Lost, UnderstudyError, OSError)):
+                    log.exception("a fault of ours")
                 self._trouble(error)
                 self._stop.wait(pause)
                 pause = min(2.0 * pause, _LONGEST_PAUSE)

@@ -91,7 +91,6 @@ class Member:
             max_request_size=16 * 1024 * 1024,
             linger_ms=5,
             batch_size=512 * 1024,
-            buffer_memory=128 * 1024 * 1024,
             max_block_ms=int(options.transaction_seconds * 1000),
             delivery_timeout_ms=int(options.transaction_seconds * 1000) + 30_000,
         )

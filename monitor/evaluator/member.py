@@ -412,6 +412,11 @@ class Member:
         except Exception as error:
             log.debug("while closing: %r", error)
 
+    def touch(self) -> None:
+        """Somebody has changed what is judged: it has to be committed."""
+        for number in self.judges:
+            self._dirty.add(TopicPartition(self.topics.evidence, number))
+
     def lag(self) -> dict[str, int]:
         """Messages that wait, by topic and partition."""
         found = {}

@@ -246,6 +246,7 @@ async def run(plane: Plane, control: socket.socket) -> None:
     if plane.pipeline.judge is not None:
         parts.append(plane.pipeline.judge.room.run())
         if plane.pipeline.judge.validation is not None:
+            plane.pipeline.judge.validation.run_dir = plane.run_dir
             parts.append(plane.pipeline.judge.validation.run())
     tasks = [loop.create_task(part) for part in parts]
     # What exists now stays: the collector need not look at it again.

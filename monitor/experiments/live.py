@@ -118,9 +118,10 @@ class LiveExperiment:
             return True
         if division.epoch < self._epoch:
             return False
-        self.flush()
         if self._weights:
             self._close(self._units.all())
+        self.flush()  # units that were open count by the weights that they were assigned by
+        if self._weights:
             self._assigned.clear()
             self.experiment.begin_epoch()
         self._weights = division.weights

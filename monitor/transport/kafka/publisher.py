@@ -75,7 +75,6 @@ class _Batch:
         self.parcels.append(data)
         self.weights.append(weight)
         self.size += len(data)
-        self.records += weight
 
 
 class Publisher:
@@ -204,6 +203,9 @@ class Publisher:
 
     async def add_labels(self, labels: Sequence[Label]) -> None:
         """Have labels in the spool, on disk. Raises StateError, and none has been taken then."""
+        await asyncio.shield(asyncio.ensure_future(self._add_labels(labels)))
+
+    async def _add_labels(self, labels: Sequence[Label]) -> None:
         now = time.time()
         async with self._writing:
             before = dict(self._labels.last)
@@ -221,6 +223,10 @@ class Publisher:
 
     async def flush(self) -> bool:
         """Write all that was taken in; False when the disk refuses it, and it is kept."""
+        # Who waits may be cancelled; the writing may not.
+        return await asyncio.shield(asyncio.ensure_future(self._flush()))
+
+    async def _flush(self) -> bool:
         async with self._writing:
             self.early.clear()
             now = time.time()
@@ -238,8 +244,10 @@ class Publisher:
                 batch = _Batch(committed, now - HANDOFF_SECONDS)
                 batch.last = dict(self._builder.last)
                 batch.mark = orjson.dumps(state, option=orjson.OPT_NON_STR_KEYS)
+                batch.records = sum(block.count for block in blocks)
                 for parcel, weight in events:
                     batch.add(parcel, weight)
+                    batch.records += weight
                 self._unsaved.append(batch)
             if not await asyncio.to_thread(self._write, blocks, batch, False):
                 self._refused()

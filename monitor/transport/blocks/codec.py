@@ -47,6 +47,7 @@ SCHEMA = 1
 _NEEDED = ("started",)
 _WIDTHS: Mapping[int, type[np.generic]] = {1: np.uint8, 2: np.uint16, 4: np.uint32}
 _WHERE = ("request", "response")
+_MOST_CELLS = 50_000_000
 
 
 def encode(block: Block) -> bytes:
@@ -195,8 +196,9 @@ def _put_column(writer: Writer, column: Column) -> dict[str, Any]:
 def _records(head: Head, reader: Reader) -> RecordBlock:
     header = reader.header
     count = int(header["count"])
-    check(count > 0, "a block of records without records")
     columns = header["columns"]
+    # Counts are what memory is asked for: they have to be those of something that is there.
+    check(0 < count <= reader.size // 8, f"{count:,} records are not there")
     where = header["names"]
     names = _names(reader.data(int(where["at"]), int(where["size"])))
     numbers = {name: _number(reader, columns, name, kind, count) for name, kind in NUMBERS.items()}
@@ -275,7 +277,7 @@ def _places(
 
 def _grid(reader: Reader, data: Mapping[str, Any]) -> Grid:
     names, rows = _interned(tuple(map(str, data["names"]))), int(data["rows"])
-    check(bool(names) and rows >= 0, "a table without names")
+    check(bool(names) and 0 <= rows * len(names) <= _MOST_CELLS, "a table of impossible size")
     if "columns" not in data:
         return Grid(names, rows, _floats(reader, data, len(names), rows))
     columns = tuple(_column(reader, rows, column) for column in data["columns"])

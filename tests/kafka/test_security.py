@@ -55,7 +55,7 @@ def publish(kafka: Kafka, folder: Path) -> Publisher:
         publisher.start()
         names = Names(1, (("delays", "1", "auto"),), ("champion",))
         table = Table(("x",), 1, [1.0])
-        publisher.add(names, one_record(), table, table, time.time())
+        publisher.extend(names, [(one_record(), table, table)], time.time())
         await publisher.flush()
         await asyncio.to_thread(
             eventually, lambda: publisher.spool.pending == 0 or publisher.sender.figures.error

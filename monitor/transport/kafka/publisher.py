@@ -22,7 +22,6 @@ from typing import Any
 
 import orjson
 
-from monitor.codecs import Table, Undecodable
 from monitor.config.kafka import Kafka
 from monitor.errors import StateError
 from monitor.feedback.labels import Label
@@ -35,6 +34,7 @@ from monitor.transport.blocks import (
     encode,
     partition_of,
 )
+from monitor.transport.blocks.block import Decoded
 from monitor.transport.cloudevents import Origin, events_of_record
 from monitor.transport.kafka.parcel import LABELS, RECORDS, Parcel
 from monitor.transport.kafka.sender import Sender
@@ -167,20 +167,15 @@ class Publisher:
 
     @property
     def decodes(self) -> bool:
-        """Whether records have to be decoded for :meth:`add`."""
+        """Whether records are decoded for :meth:`extend`; else :meth:`add_raw` takes them."""
         return self.kafka.format == "blocks"
 
-    def add(
-        self,
-        names: Names,
-        record: Record,
-        of_request: Table | Undecodable,
-        of_response: Table | Undecodable,
-        now: float,
+    def extend(
+        self, names: Names, rows: Sequence[tuple[Record, Decoded, Decoded]], now: float
     ) -> None:
-        """Take in a decoded record, for a block; ``now`` is unix seconds."""
-        self.taken += 1
-        for block in self._builder.add(names, record, of_request, of_response, now):
+        """Take in decoded records, for blocks; ``now`` is unix seconds."""
+        self.taken += len(rows)
+        for block in self._builder.extend(names, rows, now):
             self._closed.append(block)
             self._closed_records += block.count
             if self._closed_records >= EARLY_RECORDS:

@@ -18,6 +18,7 @@ NAMES = {
     "drift-real": "benchmarks.drift.real",
     "drift-segments": "benchmarks.drift.segments",
     "kafka-blocks": "benchmarks.kafka.blocks",
+    "kafka-publish": "benchmarks.kafka.publish",
     "load-capacity": "benchmarks.load.capacity",
     "load-engine": "benchmarks.load.engine",
     "load-faults": "benchmarks.load.faults",

@@ -78,6 +78,7 @@ def world(tmp_path: Path) -> Iterator[World]:
         monitoring={"learn": 200},
         validation={"cases": str(tmp_path / "cases.jsonl"), "every": "300ms"},
         notify=[{"kind": "webhook", "url": "http://127.0.0.1:9"}],
+        objectives={"latency_p99": "<= 62ms"},
     )
     with world:
         yield world
@@ -133,4 +134,6 @@ def test_every_metric_and_label_is_exported(world: World) -> None:
         eventually(lambda: not missing())
     except AssertionError:
         raise AssertionError(missing()) from None
+    text = httpx.get(world.service.control + "/metrics").text
+    assert re.search(r'^understudy_request_duration_seconds_bucket\{.*le="0.062"', text, re.MULTILINE)
     load.stop()

@@ -135,5 +135,7 @@ def test_every_metric_and_label_is_exported(world: World) -> None:
     except AssertionError:
         raise AssertionError(missing()) from None
     text = httpx.get(world.service.control + "/metrics").text
-    assert re.search(r'^understudy_request_duration_seconds_bucket\{.*le="0.062"', text, re.MULTILINE)
+    assert re.search(
+        r'^understudy_request_duration_seconds_bucket\{.*le="0.062"', text, re.MULTILINE
+    )
     load.stop()

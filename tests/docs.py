@@ -18,6 +18,7 @@ from monitor.config.schema import json_schema
 from monitor.slo.cli import files_of
 from monitor.slo.load import load
 from monitor.slo.text import dumped
+from tests.chart import reference
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 EXAMPLE = DOCS / "understudy.yaml"
@@ -154,7 +155,11 @@ def _rules() -> dict[Path, Callable[[], str]]:
     return {folder / name: partial(dumped, data) for name, data in found.items()}
 
 
-PAGES: dict[Path, Callable[[], str]] = {DOCS / "configuration.md": configuration, **_rules()}
+PAGES: dict[Path, Callable[[], str]] = {
+    DOCS / "configuration.md": configuration,
+    **_rules(),
+    **reference.PAGES,
+}
 
 
 def main() -> int:

@@ -29,6 +29,7 @@ NAMES = {
     "sequential-costs": "benchmarks.sequential.costs",
     "sequential-decisions": "benchmarks.sequential.decisions",
     "sequential-experiment": "benchmarks.sequential.experiment",
+    "slo-alerts": "benchmarks.slo.alerts",
 }
 
 

@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 NAME ?=
 QUICK ?=
+SERVERS ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -43,8 +44,9 @@ lint: $(READY) ## Style, types and the import contracts
 docs: $(READY) ## Regenerate the reference pages in docs/
 	$(BIN)/python -m tests.docs
 
-parts: $(READY) ## Fetch the real parts that tests talk to (Prometheus, nginx), without root
+parts: $(READY) ## Fetch the real parts that tests talk to, without root (SERVERS=1: model servers too)
 	$(BIN)/python -m tests.parts
+	$(if $(SERVERS),$(BIN)/python -m tests.servers)
 
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) .demo .parts .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -64,7 +64,7 @@ def run_capacity(gate: Gate, stage: Stage) -> StageResult:
         if lag is not None and not passed and not _beyond(objectives, outcome, lag.value or 0.0):
             passed, why = None, f"send lag p99: {lag.why}"
         gate.show.say(f"{rate:,.0f}/s: {'passed' if passed else why or 'failed'}")
-        return Judged(rate, passed, why, outcome)
+        return Judged(rate, passed, why, outcome, outcome.seconds > 0.98 * seconds)
 
     found = search(probe, wanted.start, wanted.most, precision=wanted.precision)
     result = StageResult(stage.name, stage.kind, "passed")

@@ -1,10 +1,10 @@
 """The capacity of a queue that is known, and its tail at loads that were not measured.
 
-Four servers with exponential service times of 10 ms each, first come first served. The rate at which
-p99 is 100 ms follows from theory (M/M/4); the search must find it within 5 %. What is measured at
-half of the capacity tells the times in service, and from these the p99 of other loads must be
-predicted within 10 % up to a load of 0.8. Nothing of the server but the number of its servers is
-told to either.
+Four servers with exponential service times of 10 ms each, first come first served. The rate at
+which p99 is 100 ms follows from theory (M/M/4); the search must find it within 5 %. What is
+measured at half of the capacity tells the times in service, and from these the p99 of other loads
+must be predicted within 10 % up to a load of 0.8. Nothing of the server but the number of its
+servers is told to either.
 
     python -m benchmarks load-capacity [--quick]
 """

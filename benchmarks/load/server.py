@@ -7,6 +7,7 @@ SECONDS`` or ``queue SERVERS SECONDS SEED`` (exponential service times, first co
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import os
 import random
@@ -45,16 +46,19 @@ class _Queue:
         self.free = [0] * servers
         self.seconds = seconds
         self.chance = random.Random(seed)
-        # An event loop's own timers are late by up to a millisecond, which the queue would not know.
+        # An event loop's own timers are late by up to a millisecond; the queue would not know.
         self.timer = Timer()
         self.ends: list[tuple[int, int, asyncio.Transport]] = []
         self.number = 0
         asyncio.get_running_loop().add_reader(self.timer.fd, self.due)
 
     def due(self) -> None:
-        os.read(self.timer.fd, 8)
+        with contextlib.suppress(BlockingIOError):
+            os.read(self.timer.fd, 8)
         while self.ends and self.ends[0][0] <= now_ns():
-            heapq.heappop(self.ends)[2].write(ANSWER)
+            transport = heapq.heappop(self.ends)[2]
+            if not transport.is_closing():
+                transport.write(ANSWER)
         if self.ends:
             self.timer.set(self.ends[0][0])
 

@@ -84,7 +84,7 @@ def load_of(load: Load, engine: Engine, limits: Limits) -> Open:
         profile = shapes.diurnal(rate, to, load.seconds)
     elif load.shape == "growth":
         profile = shapes.growth(rate, to, load.seconds)
-    elif load.shape == "steps":
+    elif load.shape in ("steps", "until-break"):
         step = (to - rate) / max(1, load.steps - 1)
         profile = shapes.steps(rate, step, load.steps, load.step_seconds)
     else:

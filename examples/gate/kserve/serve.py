@@ -27,7 +27,7 @@ class Delays(Model):
             rows = payload.inputs[0].as_numpy()
             found = [late(row) for row in rows]
             output = InferOutput("p_late", [len(found), 1], "FP64", found)
-            return InferResponse(payload.id, "delays", [output])
+            return InferResponse(payload.id or "1", "delays", [output])
         return {"predictions": [late(row) for row in payload["instances"]]}
 
 

@@ -124,13 +124,18 @@ def test_mlserver_and_the_plan_that_is_for_it(tmp_path: Path) -> None:
         plan = yaml.safe_load((EXAMPLES / "mlserver.yaml").read_text())
         pause = (EXAMPLES / "pause-model.json").read_text().replace("8081", url.rpartition(":")[2])
         (tmp_path / "pause-model.json").write_text(pause)
-        plan["objectives"] = {"p95": "2s", "errors": "2 %"}
+        plan["objectives"] = {"p95": "20s", "errors": "5 %"}
         for stage in plan["stages"]:
             kind = next(iter(stage.keys() - {"name", "judged", "stop_on_fail"}))
             short = {
-                "load": {"seconds": 4, "rate": 40, "to": 80, "peak_seconds": 1},
+                "load": {"seconds": 4, "rate": 50, "to": 80, "peak_seconds": 1},
                 "capacity": {"start": 40, "most": 80, "seconds": 2, "at_least": 30},
-                "chaos": {"load": {"rate": 30}, "before": "1s", "after": "3s"},
+                "chaos": {
+                    "load": {"rate": 30},
+                    "before": "1s",
+                    "after": "3s",
+                    "recovers_within": "30s",
+                },
             }[kind]
             stage[kind] |= {k: v for k, v in short.items() if k in stage[kind]}
         (tmp_path / "gate.yaml").write_text(yaml.safe_dump(plan, sort_keys=False))

@@ -555,6 +555,7 @@ def test_stairs_end_where_they_break(tmp_path: Path) -> None:
         tmp_path,
         """
         objectives: {p50: 1s}
+        engine: {timeout: 3s}
         stages:
           - name: stairs
             load: {shape: until-break, rate: 5, to: 200, steps: 4, step_seconds: 4, at_least: 5}

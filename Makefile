@@ -9,7 +9,7 @@ SERVERS ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench lint docs parts clean
+.PHONY: help demo test check bench lint docs pictures lock sbom image parts clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,8 +41,21 @@ lint: $(READY) ## Style, types and the import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-docs: $(READY) ## Regenerate the reference pages in docs/
+docs: $(READY) ## Regenerate the reference pages in docs/ and the dashboards
 	$(BIN)/python -m tests.docs
+	$(BIN)/python -m deploy.dashboards
+
+pictures: $(READY) ## Run the demo and take the pictures of the dashboards for docs/
+	$(BIN)/python -m deploy.dashboards.pictures $(ARGS)
+
+lock: $(READY) ## Pin and hash what the container image holds (deploy/*.lock)
+	$(BIN)/python -m deploy.image.lock $(ARGS)
+
+sbom: $(READY) ## What the container image holds, as CycloneDX (build/sbom.json)
+	$(BIN)/python -m deploy.image.sbom $(ARGS)
+
+image: ## Build the container image (needs docker or podman)
+	deploy/image/build.sh $(ARGS)
 
 parts: $(READY) ## Fetch the real parts that tests talk to, without root (SERVERS=1: model servers too)
 	$(BIN)/python -m tests.parts

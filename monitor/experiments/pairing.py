@@ -35,3 +35,11 @@ class Pairing(Generic[T]):
             return None
         del self._waiting[key]
         return halves
+
+    def oldest(self) -> list[tuple[bytes, dict[int, T]]]:
+        """What waits, the oldest first."""
+        return list(self._waiting.items())
+
+    def give_up(self, key: bytes) -> None:
+        """Let go of one that waits."""
+        del self._waiting[key]

@@ -1,0 +1,127 @@
+"""The dashboards as files: current, well formed, and free of what the linters find."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.dashboards.board import TAG
+from deploy.dashboards.generate import FOLDER, documents, texts
+from deploy.dashboards.prometheus import filled, panels
+from tests.dashboards.linting import excused, lint, nodes, parsed
+
+DASHBOARDS = documents()
+Dashboard = dict[str, Any]
+each = pytest.mark.parametrize("dashboard", DASHBOARDS.values(), ids=DASHBOARDS)
+
+
+def test_the_files_are_current() -> None:
+    wanted = texts()
+    assert set(wanted) == set(FOLDER.glob("*.json")), "run `make docs`"
+    for path, text in wanted.items():
+        assert path.read_text(encoding="utf-8") == text, f"{path.name}: run `make docs`"
+
+
+def test_they_know_each_other() -> None:
+    assert len(DASHBOARDS) == 7
+    uids = Counter(dashboard["uid"] for dashboard in DASHBOARDS.values())
+    assert max(uids.values()) == 1
+    for dashboard in DASHBOARDS.values():
+        assert dashboard["tags"] == [TAG]
+        (link,) = dashboard["links"]
+        assert (link["tags"], link["keepTime"], link["includeVars"]) == ([TAG], True, True)
+
+
+@each
+def test_panels_say_what_they_are_and_what_nothing_means(dashboard: Dashboard) -> None:
+    for panel in panels(dashboard):
+        assert panel["description"].endswith("."), panel["title"]
+        assert len(panel["description"]) > 15, panel["title"]
+        assert panel["fieldConfig"]["defaults"]["noValue"], panel["title"]
+
+
+@each
+def test_panels_have_places_of_their_own(dashboard: Dashboard) -> None:
+    ids = [panel["id"] for panel in dashboard["panels"]]
+    assert len(set(ids)) == len(ids)
+    taken: set[tuple[int, int]] = set()
+    for panel in dashboard["panels"]:
+        place = panel["gridPos"]
+        assert place["x"] + place["w"] <= 24
+        cells = {
+            (place["x"] + right, place["y"] + down)
+            for right in range(place["w"])
+            for down in range(place["h"])
+        }
+        assert not cells & taken, panel["title"]
+        taken |= cells
+    width = max(x for x, _ in taken) + 1
+    for row in {y for _, y in taken}:
+        filled_cells = sum(1 for _, y in taken if y == row)
+        assert filled_cells == width == 24, f"a hole in line {row}"
+
+
+@each
+def test_every_variable_is_used_and_known(dashboard: Dashboard) -> None:
+    known = {variable["name"] for variable in dashboard["templating"]["list"]}
+    text = json.dumps({**dashboard, "title": "", "description": ""})
+    for name in known:
+        assert f"${name}" in text or f"${{{name}}}" in text, name
+    values = dict.fromkeys((*known, "__rate_interval"), "")
+    assert not re.search(r"\$\{?\w", filled(json.dumps(dashboard["panels"]), values))
+
+
+@each
+def test_the_rules_of_the_linter(dashboard: Dashboard) -> None:
+    excuses = excused(FOLDER)
+    left = [
+        found
+        for found in lint(dashboard)
+        if not excuses.get(found[0], set())
+        & {(dashboard["title"], found[1]), (dashboard["title"], ""), ("", "")}
+    ]
+    assert left == []
+
+
+def test_the_linter_finds_what_is_wrong() -> None:
+    def found(expr: str) -> set[str]:
+        panel = {**next(panels(DASHBOARDS["overview.json"])), "targets": [{"expr": expr}]}
+        dashboard = {**DASHBOARDS["overview.json"], "panels": [panel], "editable": True}
+        return {rule for rule, _, _ in lint(dashboard)} - {"uneditable-dashboard"}
+
+    where = '{job=~"$job", instance=~"$instance"}'
+    assert found(f"rate(a_total{where}[$__rate_interval])") == set()
+    assert found("rate(a_total{") == {"target-promql-rule"}
+    assert found("rate(a_total[5m])") == {
+        "target-job-rule", "target-instance-rule", "target-rate-interval-rule",
+    }  # fmt: skip
+    assert found(f"sum(a_total{where})") == {"target-counter-agg-rule"}
+    assert found('a{job="$job", instance=~"$instance"}') == {"target-job-rule"}
+
+
+@each
+def test_annotations_can_be_asked_for(dashboard: Dashboard) -> None:
+    marks = dashboard["annotations"]["list"]
+    assert marks[0]["name"] == "Load tests"
+    for mark in marks[1:]:
+        assert list(nodes(parsed(mark["expr"])))
+
+
+def test_nothing_is_excused_in_vain() -> None:
+    found = {
+        (rule, dashboard["title"], panel)
+        for dashboard in DASHBOARDS.values()
+        for rule, panel, _ in lint(dashboard)
+    }
+    for rule, entries in excused(Path(FOLDER)).items():
+        for title, panel in entries:
+            assert any((r, t) == (rule, title) and panel in ("", p) for r, t, p in found), (
+                rule,
+                title,
+                panel,
+            )

@@ -1,0 +1,87 @@
+"""Every query of every dashboard, asked of a real Prometheus that scrapes a real service."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from deploy.dashboards.generate import documents
+from deploy.dashboards.prometheus import (
+    Prometheus,
+    Span,
+    answers,
+    choices,
+    filled,
+    panels,
+    values_of,
+)
+from tests.dashboards.rules import rules
+from tests.dashboards.world import World
+
+pytestmark = pytest.mark.integration
+DASHBOARDS = documents()
+EMPTY: dict[tuple[str, str, str], str] = {}
+"""Queries without an answer here, by dashboard, panel and query, and why that is right."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A Prometheus, and since when there is something to see."""
+
+    prometheus: Prometheus
+    began: float
+
+    def span(self) -> Span:
+        return Span(self.began, time.time(), 1.0, World.scrape)
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
+    folder = tmp_path_factory.mktemp("world")
+    (folder / "rules.json").write_text(json.dumps(rules("delays", "availability", 0.999)))
+    with World(folder, [folder / "rules.json"]) as world:
+        world.drift()
+        yield Seen(Prometheus(world.prometheus.url), world.began)
+
+
+def test_every_query_has_an_answer(seen: Seen) -> None:
+    answered = set()
+    every = set()
+
+    def ask() -> bool:
+        for dashboard in DASHBOARDS.values():
+            values = choices(dashboard, seen.span())
+            for panel in panels(dashboard):
+                for target, series in answers(seen.prometheus, panel, values, seen.span()):
+                    key = (dashboard["uid"], panel["title"], target["refId"])
+                    every.add(key)
+                    if series:
+                        answered.add(key)
+        return every - answered <= set(EMPTY)
+
+    until = time.monotonic() + 30
+    while not ask() and time.monotonic() < until:
+        time.sleep(1)
+    assert sorted(every - answered) == sorted(EMPTY)
+
+
+@pytest.mark.parametrize("name", DASHBOARDS)
+def test_every_variable_offers_something(seen: Seen, name: str) -> None:
+    dashboard = DASHBOARDS[name]
+    for variable in dashboard["templating"]["list"]:
+        if variable["type"] == "query":
+            offered = values_of(seen.prometheus, dashboard, variable["name"], seen.span())
+            assert offered, variable["name"]
+
+
+def test_every_mark_can_be_asked_for(seen: Seen) -> None:
+    found = {}
+    for mark in DASHBOARDS["overview.json"]["annotations"]["list"][1:]:
+        values = choices(DASHBOARDS["overview.json"], seen.span())
+        found[mark["name"]] = seen.prometheus.over(filled(mark["expr"], values), seen.span())
+    assert found["Finding opened"]
+    assert not found["Process restarted"]

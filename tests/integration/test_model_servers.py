@@ -135,6 +135,7 @@ def test_mlserver_and_the_plan_that_is_for_it(tmp_path: Path) -> None:
                     "before": "1s",
                     "after": "3s",
                     "recovers_within": "30s",
+                    "lost_at_most": "20 %",
                 },
             }[kind]
             stage[kind] |= {k: v for k, v in short.items() if k in stage[kind]}

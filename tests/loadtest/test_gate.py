@@ -244,6 +244,8 @@ def test_a_cold_start_is_timed(tmp_path: Path) -> None:
         ("payloads: {bodies: none.jsonl}\nstages: [{name: a, load: {rate: 1}}]", "cannot be read"),
         ("payloads: {template: {$dice: 6}}\nstages: [{name: a, load: {rate: 1}}]", "is none of"),
         ("stages: [{name: a, load: {shape: trace}}]", "needs a file"),
+        ("stages: [{name: a, load: {shape: trace, trace: none.log}}]", "cannot be read"),
+        ("stages: [{name: a, load: {shape: trace, trace: .}}]", "records export"),
         ("a: [", "no YAML"),
     ],
 )

@@ -90,7 +90,12 @@ def run_loadgen(gate: Gate, stage: Stage) -> StageResult:
         outcome = gate.drive(load)
         right = 1.0 - outcome.failed / outcome.count if outcome.count else 0.0
         expected = gate.checks is not None and any(gate.checks.expected)
-        data = {"loadgen": {"effective_test_mode": "AccuracyOnly", "accuracy": right}}
+        found = judge_loadgen(settings, outcome)
+        shown = {
+            k: v for k, v in found.fields.items() if k.startswith(("effective_", "result_"))
+            and k not in ("result_validity", "result_invalid_reason", "result_min_duration_met")
+        }  # fmt: skip
+        data: dict[str, Any] = {"loadgen": {**shown, "accuracy": right}, "log": found.log()}
         result = StageResult(stage.name, stage.kind, "passed", [], [], outcome, data)
         if not expected:
             result.verdict = "invalid"

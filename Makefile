@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 NAME ?=
 QUICK ?=
+SERVERS ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -56,8 +57,9 @@ sbom: $(READY) ## What the container image holds, as CycloneDX (build/sbom.json)
 image: ## Build the container image (needs docker or podman)
 	deploy/image/build.sh $(ARGS)
 
-parts: $(READY) ## Fetch the real parts that tests talk to (Prometheus, nginx), without root
+parts: $(READY) ## Fetch the real parts that tests talk to, without root (SERVERS=1: model servers too)
 	$(BIN)/python -m tests.parts
+	$(if $(SERVERS),$(BIN)/python -m tests.servers)
 
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) .demo .parts .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -8,10 +8,10 @@ QUICK ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench lint docs parts clean
+.PHONY: help demo test check bench lint docs parts kubernetes clean
 
 help: ## Show this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
@@ -43,8 +43,13 @@ lint: $(READY) ## Style, types and the import contracts
 docs: $(READY) ## Regenerate the reference pages in docs/
 	$(BIN)/python -m tests.docs
 
-parts: $(READY) ## Fetch the real parts that tests talk to (Prometheus, nginx), without root
+parts: $(READY) ## Fetch the real parts that tests talk to (Prometheus, nginx, Helm), without root
 	$(BIN)/python -m tests.parts
+	$(BIN)/python -m tests.kubeparts
+
+kubernetes: $(READY) parts ## The chart in a real API server (built once: about ten minutes), and checkov
+	$(BIN)/python -m tests.kubeparts kube-apiserver checkov
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/chart tests/inject $(ARGS)
 
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) .demo .parts .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -23,7 +23,8 @@ from tests import kubeparts
 from tests.chart.apiserver import ApiServer
 from tests.chart.reference import CHART
 from tests.chart.support import CASES, MODEL, PLAN, ROOT, helm, of_kind, pods, render
-from tests.inject.world import Webhook, pod
+from tests.inject.world import Webhook
+from tests.inject.world import pod as pod_that
 
 EXAMPLES = ROOT / "examples" / "kubernetes"
 
@@ -367,7 +368,7 @@ def webhook(cluster: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Ite
 def test_the_injector_in_the_api_server(cluster: ApiServer, webhook: Webhook) -> None:
     space = cluster.namespace("injected", **{"understudy-injection": "enabled"})
     path = f"/api/v1/namespaces/{space}/pods"
-    asked = pod(inject="true", config="delays-understudy", token_secret="delays-token")
+    asked = pod_that(inject="true", config="delays-understudy", token_secret="delays-token")
     probe = {**asked, "metadata": {**asked["metadata"], "name": "probe"}}
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:  # the API server takes up a new webhook in its own time
@@ -380,10 +381,10 @@ def test_the_injector_in_the_api_server(cluster: ApiServer, webhook: Webhook) ->
     assert sidecar["name"] == "understudy"
     assert sidecar["restartPolicy"] == "Always"
     assert made["metadata"]["labels"]["understudy/sidecar"] == "injected"
-    plain = pod()
+    plain = pod_that()
     plain["metadata"]["name"] = "plain"
     assert "initContainers" not in cluster.create(path, plain)["spec"]
-    wrong = pod(inject="true")
+    wrong = pod_that(inject="true")
     wrong["metadata"]["name"] = "wrong"
     status, said = cluster.call("POST", path, wrong)
     assert status == 422
@@ -398,7 +399,7 @@ def test_an_injector_that_is_away(cluster: ApiServer, webhook: Webhook) -> None:
     space = cluster.namespace("away", **{"understudy-injection": "enabled"})
     path = f"/api/v1/namespaces/{space}/pods"
     webhook.stop()
-    asked = pod(inject="true", config="delays-understudy")
+    asked = pod_that(inject="true", config="delays-understudy")
     assert "initContainers" not in cluster.create(path, asked)["spec"]
     hooks = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
     (hook,) = [
@@ -417,6 +418,6 @@ def test_an_injector_that_is_away(cluster: ApiServer, webhook: Webhook) -> None:
         time.sleep(0.1)
     assert status == 500
     assert "failed calling webhook" in said["message"]
-    plain = pod()
+    plain = pod_that()
     plain["metadata"]["name"] = "plain"
     cluster.create(path, plain)

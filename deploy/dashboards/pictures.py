@@ -42,7 +42,7 @@ class Grafana:
         owner = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
-            def do_POST(self) -> None:  # noqa: N802
+            def do_POST(self) -> None:
                 length = int(self.headers["Content-Length"])
                 owner.posted.append(json.loads(self.rfile.read(length)))
                 answer = b'{"id":1,"message":"Annotation added"}'

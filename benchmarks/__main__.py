@@ -17,6 +17,7 @@ NAMES = {
     "drift-rates": "benchmarks.drift.rates",
     "drift-real": "benchmarks.drift.real",
     "drift-segments": "benchmarks.drift.segments",
+    "kafka-blocks": "benchmarks.kafka.blocks",
     "load-capacity": "benchmarks.load.capacity",
     "load-engine": "benchmarks.load.engine",
     "load-faults": "benchmarks.load.faults",

@@ -1,4 +1,4 @@
-"""Real parts for the tests: Prometheus, Alertmanager, nginx, wrk, Chromium, from Debian's packages.
+"""Real parts for the tests, as Prometheus, Alertmanager, nginx and Chromium, from Debian's packages.
 
 ``python -m tests.parts`` downloads the packages with apt and unpacks them below ``.parts/``, large
 ones below ``~/.cache/understudy`` where other clones find them too; nothing is installed, root is not
@@ -9,6 +9,7 @@ that need them are skipped, saying so. Tests call :func:`need` and never downloa
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+
+from tests.kafka import jars
 
 ROOT = Path(__file__).resolve().parent.parent / ".parts"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "understudy"
@@ -27,11 +30,20 @@ PACKAGES = {
     "nginx": ("nginx", "nginx-common"),
     "prometheus-alertmanager": ("prometheus-alertmanager",),
     "amtool": ("prometheus-alertmanager",),
+    "etcd": ("etcd-server",),
     "wrk": ("wrk", "libluajit-5.1-2", "libluajit-5.1-common"),
     "chromium": ("chromium",),
+    "libfaketime.so.1": ("libfaketime",),
 }
 CACHED = ("chromium",)
-_PLACES = ("usr/lib/chromium", "usr/bin", "usr/sbin", "bin", "sbin")
+_PLACES = (
+    "usr/lib/chromium",
+    f"usr/lib/{platform.machine()}-linux-gnu/faketime",
+    "usr/bin",
+    "usr/sbin",
+    "bin",
+    "sbin",
+)
 _APT = ("apt-get", "-o", "Acquire::http::Timeout=20", "-o", "Acquire::Retries=1")
 
 
@@ -43,6 +55,9 @@ def folder(part: str) -> Path:
 def find(part: str) -> Path | None:
     """The program ``part``: unpacked by us, or installed; None when there is neither."""
     for path in (folder(part) / place / part for place in _PLACES):
+        if path.exists():
+            return path
+    for path in (Path("/") / place / part for place in _PLACES if place.endswith("faketime")):
         if path.exists():
             return path
     installed = shutil.which(part, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
@@ -188,6 +203,7 @@ def _fetch(part: str) -> str | None:
 
 def main() -> int:
     """Fetch what is missing; a part that cannot be had is a notice, not an error."""
+    jars.main()
     missing = [part for part in PACKAGES if find(part) is None or _incomplete(part)]
     if not missing:
         return 0

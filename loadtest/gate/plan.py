@@ -203,6 +203,25 @@ class CapacityStage(Part):
     """A process of the server on this machine, whose time is counted, with its children."""
     concurrencies: list[Annotated[int, Field(ge=1, le=10_000)]] = []
     """Closed loops of so many users for the Universal Scalability Law."""
+    servers: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """Requests that the target works on at once, first come first served: from the times in service
+    the latencies at other loads are predicted."""
+
+
+class Alert(Part):
+    """An alert that has to fire, by Prometheus or Alertmanager at `url`."""
+
+    url: str
+    name: str
+
+
+class Budget(Part):
+    """The error budget that a fault takes from: of good requests, over a period."""
+
+    objective: Annotated[Share, Field(gt=0.0, lt=1.0)]
+    period: Annotated[Seconds, Field(gt=0.0, le=366 * 86400.0)] = 30 * 86400.0
+    burned_at_most: Annotated[Share, Field(ge=0.0)] | None = None
+    """Part of the budget of the whole period that one fault may take."""
 
 
 class ChaosStage(Part):
@@ -217,7 +236,11 @@ class ChaosStage(Part):
     lost_at_most: Share | None = None
     """Share of the requests of the fault that may fail."""
     detected_within: Seconds | None = None
-    """By the alert that the experiment's probes look for."""
+    """Until `alert` fires, or a probe of the method has seen one."""
+    alert: Alert | None = None
+    budget: Budget | None = None
+    hypothesis_holds: bool = False
+    """Whether the steady state has to hold while the method runs as well."""
 
 
 class CompareStage(Part):

@@ -169,6 +169,10 @@ def _chaos(data: Mapping[str, Any]) -> str:
         ("steady state while the method ran",
          f"broken at {len(data['hypothesis_broken_at'])} of {data['hypothesis_looks']} looks"),
     ]  # fmt: skip
+    if "alert_after" in data:
+        rows.append(("alert after", shown(data["alert_after"], "it has not fired")))
+    if "budget_burned" in data:
+        rows.append(("error budget burned", f"{data['budget_burned']:.2%} of that of the period"))
     cells = "".join(f"<tr><td>{a}</td><td>{escape(b)}</td></tr>" for a, b in rows)
     return f"<table>{cells}</table>"
 
@@ -180,6 +184,11 @@ def _capacity(data: Mapping[str, Any]) -> str:
     low, high = found["low"], found["high"]
     said = f"{low:,.0f} per second passed" if low is not None else "nothing passed"
     said += f", {high:,.0f} failed" if high is not None else ""
+    guess = found.get("estimate")
+    if guess:
+        said += (
+            f"; of all probes {guess['value']:,.0f} ({guess['low']:,.0f} to {guess['high']:,.0f})"
+        )
     parts.append(f"<p><b>{said}.</b> {escape(found['why'])}</p>")
     if "replicas" in data:
         one = data["replicas"]
@@ -188,14 +197,24 @@ def _capacity(data: Mapping[str, Any]) -> str:
             f"{one['headroom']:.0%} headroom and {one['spare']} to spare.</p>"
         )
     if len(probes) > 1:
-        plot = Plot([p["rate"] for p in probes], [p["p99"] for p in probes], "requests per second",
+        predicted = data.get("prediction") or {}
+        known = [(one[0], one[1]) for one in predicted.get("points", ())]
+        if not known or predicted["percentile"] != 0.99:
+            known = []
+        rates = [p["rate"] for p in probes]
+        known = [one for one in known if one[0] <= 1.5 * max(rates)]
+        plot = Plot([*rates, *(a for a, _ in known)],
+                    [*(p["p99"] for p in probes), *(b for _, b in known)], "requests per second",
                     "p99 by rate", True, show_y=seconds)  # fmt: skip
+        if known:
+            plot.line(known, "p50")
         if low is not None and high is not None:
             plot.band(low, high, "ok")
         for passed, style in ((True, "good"), (False, "bad")):
             plot.dots([(p["rate"], p["p99"]) for p in probes if p["passed"] is passed], style)
         parts.append(
-            f'<p class="soft">p99 by rate; the capacity lies in the shaded part</p>{plot.svg()}'
+            f'<p class="soft">p99 by rate; the capacity lies in the shaded part'
+            f"{_predicted(predicted)}</p>{plot.svg()}"
         )
     usl = data.get("scalability") or {}
     if usl.get("points"):
@@ -228,6 +247,19 @@ def _capacity(data: Mapping[str, Any]) -> str:
         if name != "seconds_observed"
     )
     return "".join(parts) + f"<table>{rows}</table>"
+
+
+def _predicted(found: Mapping[str, Any]) -> str:
+    if not found:
+        return ""
+    if found["why_not"]:
+        return f"; nothing is predicted: {escape(found['why_not'])}"
+    best = found["highest_rate"]
+    return (
+        f"; the line is predicted from the times in service at {found['from_rate']:,.0f}/s "
+        f"({found['servers']} at once, {seconds(found['service_mean'])} each)"
+        + (f", which gives a capacity of {best:,.0f}" if best else "")
+    )
 
 
 def _plain(data: Mapping[str, Any]) -> str:

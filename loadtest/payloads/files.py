@@ -73,6 +73,11 @@ def of_bodies(
 def recorded(path: Path, most: int, headers: Mapping[str, str]) -> list[Payload]:
     """What a log of Understudy's records (``records.log``) says was asked, in its order; copies to
     challengers are left out, and what was too large to be kept."""
+    if path.is_dir():
+        raise PlanError(
+            f"{path}: is the folder of a log; make a file of it: "
+            f"understudy records export {path} -o recorded.jsonl"
+        )
     found = []
     for number, line in _limited(_lines(path), 100 * most):
         if not isinstance(line, dict):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from monitor.baseline.buckets import Buckets
 from monitor.baseline.kinds import expand
 from monitor.baseline.model import Baseline, CategoryProfile, Column, NumericProfile
 from monitor.baseline.scores import normal_scores, spread_scores
@@ -23,7 +24,8 @@ _WIDENED = 0.1
 """By this part of its range a feature may go beyond what the baseline has seen."""
 _MOST_MEMORY = 4096
 _MOST_LAYOUTS = 64
-_PLAIN = ("numeric", "boolean", "categorical")
+PLAIN = ("numeric", "boolean", "categorical")
+"""Kinds of columns with a single series, of the values themselves."""
 
 _NO_EDGES: NDArray[np.float64] = np.zeros(0)
 
@@ -74,8 +76,8 @@ class Encoded:
 @dataclass(frozen=True, slots=True)
 class _Layout:
     """``numeric`` and ``others`` are pairs of our column and its place in the batch; ``places``,
-    ``numbers``, ``low`` and ``high`` are those of the numeric ones; ``absent`` are ours that are
-    not there."""
+    ``numbers``, ``firsts`` (series), ``low``, ``high`` and ``buckets`` are those of the numeric
+    ones; ``absent`` are ours that are not there."""
 
     numeric: list[tuple[int, int]]
     others: list[tuple[int, int]]
@@ -83,8 +85,10 @@ class _Layout:
     added: tuple[str, ...]
     places: NDArray[np.intp]
     numbers: NDArray[np.intp]
+    firsts: NDArray[np.intp]
     low: NDArray[np.float64]
     high: NDArray[np.float64]
+    buckets: Buckets
 
 
 class Encoder:
@@ -119,8 +123,13 @@ class Encoder:
         self._offsets = np.arange(len(profiles), dtype=np.int64) * WIDTH
         self._index = {name: number for number, name in enumerate(self.names)}
         self._layouts: dict[tuple[str, ...], _Layout] = {}
-        self._edges = [p.edges if isinstance(p, NumericProfile) else _NO_EDGES for p in profiles]
-        self._memory: list[dict[Any, int]] = [{} for _ in profiles]
+        self.edges = [p.edges if isinstance(p, NumericProfile) else _NO_EDGES for p in profiles]
+        self.memory: list[dict[Any, int]] = [{} for _ in profiles]
+        """Codes of the cells that were met lately, by series."""
+        self._both: NDArray[np.float64] = np.concatenate(
+            [self.location.ravel(), self.spread.ravel()]
+        )
+        self._of_both = np.arange(2 * len(profiles), dtype=np.int64) * WIDTH
 
     def _add(self, number: int, profile: NumericProfile | CategoryProfile) -> None:
         """Tables of one series."""
@@ -151,6 +160,15 @@ class Encoder:
     def labels(self, series: int) -> list[str]:
         """Categories of a series in the order of their codes; empty for numbers."""
         return list(self._codes[series] or ())
+
+    def bounds(self, series: int) -> tuple[float, float]:
+        """Lowest and highest value of a series that is no news."""
+        return self._low[series], self._high[series]
+
+    def scores_of_row(self, codes: list[int]) -> NDArray[np.float64]:
+        """As :meth:`scores` of one row, (2 S,)."""
+        found: NDArray[np.float64] = self._both.take(np.array(codes + codes) + self._of_both)
+        return found
 
     def scores(self, codes: NDArray[np.int64]) -> NDArray[np.float64]:
         """Locations, then spreads, of codes (n, S): an array (n, 2 S); NaN for missing values."""
@@ -184,9 +202,14 @@ class Encoder:
         for number in layout.absent:
             if batch.answered or self.columns[number].role == "feature":
                 found.mark(Rule.MISSING, number, True, columns)
-        for turn, (number, place) in enumerate(layout.numeric):
-            nan = missing[:, place] if any_missing else None
-            self._numeric(found, self.first[number], x[turn], nan)
+        if layout.numeric:
+            code = layout.buckets.find(x)
+            if any_missing:
+                code[missing.T[layout.places]] = MISSING
+            found.codes[:, layout.firsts] = code.T
+        for turn, (number, place) in enumerate(
+            layout.numeric if any_outside or any_missing else ()
+        ):
             if any_outside:
                 infinite = np.isinf(x[turn])
                 found.mark(Rule.INFINITE, number, infinite, columns)
@@ -197,7 +220,7 @@ class Encoder:
                 found.mark(Rule.MISSING, number, missing[:, place] & ~np.asarray(wrong), columns)
         for number, place in layout.others:
             cells = batch.values[place::width]
-            if self.columns[number].kind in _PLAIN:
+            if self.columns[number].kind in PLAIN:
                 self._category(found, self.first[number], number, cells)
             else:
                 self._expanded(found, number, cells, batch.times)
@@ -206,13 +229,13 @@ class Encoder:
     def _numeric(
         self, found: Encoded, series: int, x: NDArray[np.float64], nan: Mask | None
     ) -> None:
-        code = self._edges[series].searchsorted(x)
+        code = self.edges[series].searchsorted(x)
         if nan is not None:
             code[nan] = MISSING
         found.codes[:, series] = code
 
     def _category(self, found: Encoded, series: int, column: int, cells: Sequence[Any]) -> None:
-        memory = self._memory[series]
+        memory = self.memory[series]
         codes = [-1] * len(cells)
         for row, cell in enumerate(cells):
             # True, 1 and 1.0 are equal keys, and different categories.
@@ -313,8 +336,10 @@ class Encoder:
                 tuple(name for name in names if name not in self._index),
                 np.array([place for _, place in numeric], np.intp),
                 np.array([number for number, _ in numeric], np.intp),
+                np.array(firsts, np.intp),
                 np.array([self._low[first] for first in firsts], np.float64),
                 np.array([self._high[first] for first in firsts], np.float64),
+                Buckets([self.edges[first] for first in firsts]),
             )
             if len(self._layouts) >= _MOST_LAYOUTS:
                 self._layouts.clear()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from monitor.errors import RecordError, StateError
@@ -19,6 +19,7 @@ from monitor.evaluation.predictions import Predictions
 from monitor.evaluation.recent import Recent
 from monitor.evaluation.settings import Settings
 from monitor.experiments.runner import Experiments
+from monitor.feedback.labels import Label
 from monitor.record import FIXED, OK, ROLE_PRIMARY, Record, decode_batch
 from monitor.replay.recorder import Recorder
 from monitor.transport.server import Names
@@ -139,6 +140,12 @@ class Pipeline:
             of_arm = self._predictions_of(arm_key)
             if of_arm is not None:
                 of_arm.add(columns, values)
+
+    def record_labels(self, labels: Sequence[Label], received: float) -> None:
+        """Write labels into the log of records, if there is one; ``received`` is unix seconds."""
+        if self.recorder is not None:
+            for label in labels:
+                self.recorder.add_label(label, received)
 
     def _fault(self, model: str, version: str, arm: str, room: str) -> None:
         """A fault of ours costs a room this record, and nobody else anything."""

@@ -92,6 +92,17 @@ class Repeats:
                 if key in seen or any(key in batch for batch in self._batches):
                     found[place] = 1.0
                 seen.add(key)
+        self._remember(fresh)
+        return found
+
+    def lone(self, row: int) -> bool:
+        """The same for a single row."""
+        found = any(row in batch for batch in self._batches)
+        if not found:
+            self._remember({row})
+        return found
+
+    def _remember(self, fresh: set[int]) -> None:
         if self._batches and len(self._batches[-1]) + len(fresh) <= _TOGETHER:
             self._count -= len(self._batches[-1])
             self._batches[-1] |= fresh
@@ -100,4 +111,3 @@ class Repeats:
         self._count += len(self._batches[-1])
         while self._count - len(self._batches[0]) >= REMEMBERED:
             self._count -= len(self._batches.popleft())
-        return found

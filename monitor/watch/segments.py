@@ -8,7 +8,7 @@ union, on sums by segment, so that the number of segments costs next to nothing 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +16,7 @@ from numpy.typing import NDArray
 from monitor.baseline.encoder import Encoder
 from monitor.drift.cusum import CusumUnion
 from monitor.drift.packed import pack, unpack
-
-if TYPE_CHECKING:
-    from monitor.watch.watch import Options
+from monitor.watch.options import Options
 
 REFERENCE = 1000
 """Rows of a segment that are its reference."""

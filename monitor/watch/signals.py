@@ -10,6 +10,7 @@ import numpy as np
 
 from monitor.findings.finding import Contribution, Signal, Size
 from monitor.quality.rules import ADVICE, WORDS, Rule
+from monitor.watch.categories import Shifted
 from monitor.watch.corroborate import corroborations
 from monitor.watch.latches import SPAN
 from monitor.watch.watch import ModelWatch
@@ -51,6 +52,7 @@ def signals_of(
 ) -> list[Signal]:
     """Everything that is wrong at ``now``, unix seconds; empty when all is as usual. Of features
     that ``hides`` names, no value is said."""
+    watch.settle()
     found = [
         _stale(watch, model, version, now),
         _quality(watch, model, version),
@@ -103,8 +105,13 @@ def _drift(watch: ModelWatch, model: str, version: str, hides: Hides) -> Signal 
             estimate.high,
         )
         name = encoder.names[column]
-        furthest = tuple(reversed(watch.furthest.get(int(place), ())))
+        furthest = tuple(reversed(watch.examples.furthest.get(int(place), ())))
         item = _Found(name, estimate.weight, moved, estimate.time, size, furthest)
+        if column not in columns or columns[column].weight < item.weight:
+            columns[column] = item
+    for one in watch.categories.shifted():
+        column = encoder.column_of[one.series]
+        item = _composed(one, encoder.names[column], encoder.series[one.series], hides)
         if column not in columns or columns[column].weight < item.weight:
             columns[column] = item
     if not columns:
@@ -125,12 +132,23 @@ def _drift(watch: ModelWatch, model: str, version: str, hides: Hides) -> Signal 
         since=_earliest(ranked),
         features=_contributions(ranked),
         size=ranked[0].size,
-        rule="two-sided CUSUMs of normal scores, of location and spread",
+        rule="two-sided CUSUMs of normal scores, of location and spread, "
+        "and an e-detector of the shares of categories",
         guarantee=_guarantee(watch),
         examples=ranked[0].examples,
         advice=_DRIFT_ADVICE if features else _PREDICTION_ADVICE,
         assumptions=watch.assumptions,
     )
+
+
+def _composed(one: Shifted, name: str, series: str, hides: Hides) -> _Found:
+    """A categorical column whose categories come in other shares."""
+    hidden = hides(name)
+    label = "a category" if hidden else repr(one.label)
+    low, high = one.interval
+    size = Size(f"{series}: share of {label}", "", one.before, one.now, low, high)
+    words = f"share of {label} is {one.now * 100:.3g} %, was {one.before * 100:.3g} %"
+    return _Found(name, one.weight, words, one.since, size, one.examples)
 
 
 def _moved(watch: ModelWatch, series: int, spread: bool, size: float) -> str:
@@ -178,7 +196,7 @@ def _quality(watch: ModelWatch, model: str, version: str) -> Signal | None:
     order = sorted(range(len(found)), key=lambda n: -found[n].weight)
     ranked = [found[n] for n in order]
     leading = rules[order[0]]
-    examples = watch.examples.get(leading, {}).get(ranked[0].name, [])
+    examples = watch.examples.broken.get(leading, {}).get(ranked[0].name, [])
     worst = max((item.size.value for item in ranked if item.size is not None), default=0.0)
     return Signal(
         key=f"quality/{model}/{version}//",
@@ -202,7 +220,7 @@ def _quality(watch: ModelWatch, model: str, version: str) -> Signal | None:
 
 def _together(watch: ModelWatch, model: str, version: str) -> list[Signal]:
     """Only where single features look well: their change is one of the whole as well."""
-    if watch.together is None or watch.shifts.alarmed.any():
+    if watch.together is None or watch.drifted().any():
         return []
     rules = {
         "reconstruction": "CUSUMs of the error of a reconstruction by principal components",
@@ -240,7 +258,7 @@ def _together(watch: ModelWatch, model: str, version: str) -> list[Signal]:
 
 def _segments(watch: ModelWatch, model: str, version: str, hides: Hides) -> list[Signal]:
     """Only where the whole looks well: what is wrong everywhere is said once."""
-    if watch.shifts.alarmed.any():
+    if watch.drifted().any():
         return []
     encoder = watch.encoder
     series = len(encoder.series)

@@ -22,9 +22,10 @@ from monitor.performance.declared import kept_with
 from monitor.performance.signals import performance_signals
 from monitor.performance.watch import PerformanceWatch
 from monitor.record import OK, ROLE_PRIMARY, Record
+from monitor.watch.options import Options
 from monitor.watch.signals import signals_of
 from monitor.watch.summary import summary_of
-from monitor.watch.watch import ModelWatch, Options
+from monitor.watch.watch import ModelWatch
 
 log = logging.getLogger(__name__)
 

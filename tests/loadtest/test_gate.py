@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -30,6 +31,7 @@ from loadtest.statistics.percentile import queries_needed
 from monitor.cli import main
 from tests.loadtest.test_statistics import outcome_of
 from tests.loadtest.world import Server, written
+from tests.plane_process import eventually
 
 
 def gate(*arguments: object) -> Result:
@@ -44,7 +46,7 @@ def test_a_gate_that_passes_leaves_its_reports(tmp_path: Path) -> None:
     file = plan(
         tmp_path,
         """
-        objectives: {p95: 500ms, errors: 5 %}
+        objectives: {p95: 5s, errors: 5 %}
         payloads: {template: {instances: [{a: {$uniform: [0, 1]}}]}, count: 20, path: /v1/models/m:predict}
         checks: {schema: {type: object, required: [predictions]}}
         stages:
@@ -116,19 +118,31 @@ def test_a_target_that_dies_leaves_what_was_measured(tmp_path: Path) -> None:
         """
         objectives: {errors: 1 %}
         stages:
-          - {name: first, load: {rate: 100, seconds: 3}}
-          - {name: second, load: {rate: 100, seconds: 1}}
+          - {name: first, load: {rate: 100, seconds: 1}, judged: false}
+          - {name: second, load: {rate: 100, seconds: 6}}
+          - {name: third, load: {rate: 100, seconds: 1}}
         """,
     )
     data = tmp_path / "r.json"
     with Server() as server:
-        assert server.process is not None
-        threading.Timer(3.0, server.process.kill).start()
+        process = server.process
+        assert process is not None
+
+        def kill() -> None:
+            # The first stage is in the file as soon as it is over.
+            eventually(data.exists)
+            time.sleep(2.0)
+            process.kill()
+
+        thread = threading.Thread(target=kill)
+        thread.start()
         found = gate("--target", server.url, "--plan", file, "--json-file", data)
-    assert found.exit_code in (1, 2), found.output
+        thread.join()
+    assert found.exit_code == 2, found.output
+    assert "ended early: the target went away after" in found.output
     result = json.loads(data.read_text())
-    assert result["stages"][0]["load"]["requests"] > 100
-    assert "nobody listens" in json.dumps(result)
+    assert [stage["name"] for stage in result["stages"]] == ["first", "second"]
+    assert result["stages"][1]["load"]["requests"] > 20
 
 
 def test_chaos_under_load_is_measured(tmp_path: Path) -> None:
@@ -160,17 +174,17 @@ def test_chaos_under_load_is_measured(tmp_path: Path) -> None:
 
 
 def test_capacity_is_searched_and_other_targets_are_compared(tmp_path: Path) -> None:
-    """Two slots of 20 ms: a hundred per second and no more."""
+    """Two slots of 20 ms: a hundred per second and no more, at least for long."""
     with Server(slots=2, seconds=0.02) as server, Server(slots=2, seconds=0.02) as other:
         assert server.process is not None
         file = plan(
             tmp_path,
             f"""
-            objectives: {{p90: 150ms}}
+            objectives: {{p90: 400ms}}
             stages:
               - name: capacity
-                capacity: {{start: 40, most: 400, seconds: 2, precision: 0.3, at_least: 30,
-                           traffic: 500, price_per_hour: 1, pid: {server.process.pid}}}
+                capacity: {{start: 40, most: 400, seconds: 3, precision: 0.3, at_least: 30,
+                           traffic: 500, price_per_hour: 1, pid: {server.process.pid}, servers: 2}}
               - name: other
                 compare: {{other: "{other.url}", load: {{rate: 30, seconds: 2}}, repeats: 3,
                           margin: 60 %, percentile: p50}}
@@ -180,9 +194,13 @@ def test_capacity_is_searched_and_other_targets_are_compared(tmp_path: Path) -> 
         found = gate("--target", server.url, "--plan", file, "--json-file", data, "--html", html)
     assert found.exit_code == 0, found.output
     capacity, comparison = json.loads(data.read_text())["stages"]
-    assert 30 <= capacity["capacity"]["low"] < 100 < capacity["capacity"]["high"] * 1.5
+    assert 30 <= capacity["capacity"]["low"] < 130 < capacity["capacity"]["high"] * 1.7
     assert capacity["replicas"]["count"] >= 7
     assert capacity["per_prediction"]["cpu_seconds"]["source"] == "measured"
+    predicted = capacity["prediction"]
+    # 20 ms each, two at once; the event loop's own time is on top.
+    assert 0.019 < predicted["service_mean"] < 0.04
+    assert predicted["points"][0][1] > 0.019
     assert comparison["comparison"]["said"] == "no difference that matters"
     assert "replicas for 500 per second" in html.read_text()
 
@@ -251,6 +269,66 @@ def test_a_disk_that_is_full_costs_the_report_and_says_so(tmp_path: Path) -> Non
     with Server() as server:
         found = gate("--target", server.url, "--plan", file, "--html", "/dev/full/r.html")
     assert (found.exit_code, "cannot be written" in found.output) == (2, True)
+
+
+def test_a_real_full_disk_leaves_the_result_on_standard_output(tmp_path: Path) -> None:
+    file = plan(tmp_path, "stages: [{name: a, load: {rate: 50, seconds: 1}, judged: false}]")
+    full = tmp_path / "full"
+    full.mkdir()
+    with Server() as server:
+        words = [sys.executable, "-m", "monitor", "gate", "--target", server.url, "--plan", str(file),
+                 "--json-file", str(full / "r.json"), "--html", str(full / "r.html")]  # fmt: skip
+        script = 'mount -t tmpfs -o size=64k none "$0" && dd if=/dev/zero of="$0"/x 2>/dev/null; exec "$@"'
+        command = ["unshare", "--map-root-user", "--mount", "sh", "-c", script, str(full), *words]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[2]
+        )
+    if "unshare" in done.stderr or "mount:" in done.stderr:
+        pytest.skip(f"NOT TESTED: no file system of our own here: {done.stderr[-200:]}")
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("cannot be written: No space left on device") == 2
+    assert json.loads(done.stdout)["stages"][0]["load"]["requests"] > 20
+
+
+def test_a_gate_that_is_killed_leaves_what_was_measured(tmp_path: Path) -> None:
+    file = plan(
+        tmp_path,
+        """
+        stages:
+          - {name: first, load: {rate: 50, seconds: 1}, judged: false}
+          - {name: second, load: {rate: 50, seconds: 60}}
+        """,
+    )
+    data = tmp_path / "r.json"
+    with Server() as server:
+        words = ["gate", "--target", server.url, "--plan", str(file), "--json-file", str(data)]
+        with subprocess.Popen(
+            [sys.executable, "-m", "monitor", *words], stderr=subprocess.DEVNULL,
+            cwd=Path(__file__).parents[2],
+        ) as running:  # fmt: skip
+            eventually(data.exists)
+            running.kill()
+    assert json.loads(data.read_text())["stages"][0]["load"]["requests"] > 20
+
+
+def test_limits_hold_for_closed_loops_and_for_the_whole_gate(tmp_path: Path) -> None:
+    file = plan(
+        tmp_path,
+        """
+        objectives: {errors: 5 %}
+        limits: {rate: 40, seconds: 4s}
+        stages:
+          - {name: loop, loadgen: {scenario: SingleStream, seconds: 2, queries: 60}}
+          - {name: long, load: {rate: 40, seconds: 3}}
+          - {name: never, load: {rate: 40, seconds: 3}}
+        """,
+    )
+    data = tmp_path / "r.json"
+    with Server() as server:
+        found = gate("--target", server.url, "--plan", file, "--json-file", data)
+    assert (found.exit_code, "limits.seconds" in found.output) == (2, True), found.output
+    loop, *_ = json.loads(data.read_text())["stages"]
+    assert loop["load"]["rate"] < 60.0, "an idle server would answer thousands"
 
 
 def test_regressions_are_found(tmp_path: Path) -> None:

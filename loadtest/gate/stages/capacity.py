@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from loadtest.capacity.breakpoint import Judged, search
+from loadtest.capacity.breakpoint import Capacity, Judged, estimate, search
+from loadtest.capacity.queue import HIGHEST_LOAD, highest_rate, in_service, predict
 from loadtest.capacity.sizing import per_prediction, replicas
 from loadtest.capacity.usl import fit
 from loadtest.chaos.processes import cpu_seconds
@@ -20,6 +22,8 @@ from loadtest.statistics.percentile import Percentile
 if TYPE_CHECKING:
     from loadtest.gate.run import Gate
 
+_MIDDLING = 0.75
+"""Of the capacity: the load whose times in service are used; at a lower one the machine idles."""
 _SURE = 1.5
 """Times the fewest requests that a probe sends, so that a percentile can be told."""
 
@@ -65,6 +69,14 @@ def run_capacity(gate: Gate, stage: Stage) -> StageResult:
     found = search(probe, wanted.start, wanted.most, precision=wanted.precision)
     result = StageResult(stage.name, stage.kind, "passed")
     data: dict[str, Any] = {"capacity": found.to_dict()}
+    guesses = [
+        guess for p, limit in objectives.percentiles().items()
+        if (guess := estimate(found, p, limit)) is not None
+    ]  # fmt: skip
+    if guesses:
+        data["capacity"]["estimate"] = asdict(min(guesses, key=lambda one: one.value))
+    if wanted.servers is not None:
+        data["prediction"] = _prediction(objectives, found, wanted.servers)
     used = (
         cpu_seconds(wanted.pid) - before if wanted.pid is not None and before is not None else None
     )
@@ -106,6 +118,33 @@ def _beyond(objectives: Objectives, outcome: Outcome, lag: float) -> bool:
         (outcome.quantile(p) or 0.0) > limit + 2.0 * lag
         for p, limit in objectives.percentiles().items()
     )
+
+
+def _prediction(objectives: Objectives, found: Capacity, servers: int) -> dict[str, Any]:
+    """Latencies at rates that were not measured, from the times in service at a middling one."""
+    passed = [probe for probe in found.probes if probe.passed]
+    if not passed or found.low is None:
+        return {"servers": servers, "why_not": "no rate has passed"}
+    middling = [probe for probe in passed if probe.rate <= _MIDDLING * found.low] or passed[:1]
+    base = max(middling, key=lambda probe: probe.rate)
+    due, latency = base.outcome.due, base.outcome.latency
+    service = in_service(due, due + latency, servers)
+    p, limit = max(objectives.percentiles().items())
+    usable = service[service > 0.0]
+    points = []
+    full = servers / float(usable.mean()) if len(usable) else 0.0
+    for part in (0.3, 0.5, 0.6, 0.7, 0.8, 0.9):
+        one = predict(service, part * full, p, servers) if full else None
+        if one is not None and one.value is not None:
+            points.append([one.rate, one.value.value, one.value.low, one.value.high])
+    best = highest_rate(service, limit, p, servers) if full else None
+    return {
+        "servers": servers, "percentile": p, "from_rate": base.rate, "points": points,
+        "service_mean": float(usable.mean()) if len(usable) else None,
+        "highest_rate": best,
+        "why_not": "" if points else predict(service, 1.0, p, servers).why_not
+        or f"nothing is said above {HIGHEST_LOAD:.0%} of what {servers} can do",
+    }  # fmt: skip
 
 
 def _scalability(gate: Gate, concurrencies: list[int], seconds: float) -> dict[str, Any]:

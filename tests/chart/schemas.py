@@ -26,7 +26,9 @@ def _strict(schema: Any) -> Any:
         return [_strict(one) for one in schema]
     if not isinstance(schema, dict):
         return schema
-    made = {key: _strict(value) for key, value in schema.items() if key not in ("default", "format")}
+    made = {
+        key: _strict(value) for key, value in schema.items() if key not in ("default", "format")
+    }
     if isinstance(schema.get("properties"), dict):
         if not schema.get("x-kubernetes-preserve-unknown-fields"):
             made.setdefault("additionalProperties", False)

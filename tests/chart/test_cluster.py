@@ -51,7 +51,9 @@ def _established(server: ApiServer, name: str) -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         found = server.get(f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}")
-        conditions = {c["type"]: c["status"] for c in found.get("status", {}).get("conditions") or []}
+        conditions = {
+            c["type"]: c["status"] for c in found.get("status", {}).get("conditions") or []
+        }
         if conditions.get("Established") == "True":
             return
         time.sleep(0.1)

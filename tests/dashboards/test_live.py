@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
 
-from deploy.dashboards.generate import documents
+from deploy.dashboards.generate import FOLDER, documents
 from deploy.dashboards.prometheus import (
     Prometheus,
     Span,
@@ -19,11 +18,11 @@ from deploy.dashboards.prometheus import (
     panels,
     values_of,
 )
-from tests.dashboards.rules import rules
 from tests.dashboards.world import World
 
 pytestmark = pytest.mark.integration
 DASHBOARDS = documents()
+RULES = sorted((FOLDER.parents[1] / "prometheus").glob("*.rules.yml"))
 EMPTY: dict[tuple[str, str, str], str] = {}
 """Queries without an answer here, by dashboard, panel and query, and why that is right."""
 
@@ -42,8 +41,7 @@ class Seen:
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
     folder = tmp_path_factory.mktemp("world")
-    (folder / "rules.json").write_text(json.dumps(rules("delays", "availability", 0.999)))
-    with World(folder, [folder / "rules.json"]) as world:
+    with World(folder, RULES) as world:
         world.drift()
         yield Seen(Prometheus(world.prometheus.url), world.began)
 

@@ -76,13 +76,21 @@ def program(name: str) -> str:
 
 
 @contextmanager
-def demo(grafana: Grafana, seconds: float) -> Iterator[str]:
+def demo(grafana: Grafana, seconds: float, rate: float) -> Iterator[str]:
     """The demo while it runs; yields the control address, and goes on until the demo is over."""
     home = ROOT / ".demo"
     config = home / "understudy.yaml"
     config.unlink(missing_ok=True)
     process = subprocess.Popen(
-        [sys.executable, "-m", "examples.flights", "--seconds", f"{seconds:g}"],
+        [
+            sys.executable,
+            "-m",
+            "examples.flights",
+            "--seconds",
+            f"{seconds:g}",
+            "--rate",
+            f"{rate:g}",
+        ],
         cwd=ROOT,
         env={**os.environ, "UNDERSTUDY_GRAFANA": grafana.url},
     )
@@ -161,8 +169,9 @@ def photograph(pages: dict[str, Path]) -> None:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--seconds", default=125.0, show_default=True, help="Length of the demo's replay.")
+@click.option("--rate", default=150.0, show_default=True, help="Its flights per second.")
 @click.option("--pages-only", is_flag=True, help="Take no pictures of the pages.")
-def main(seconds: float, pages_only: bool) -> None:
+def main(seconds: float, rate: float, pages_only: bool) -> None:
     """Run the demo, and draw the dashboards of it.
 
     \b
@@ -173,7 +182,7 @@ def main(seconds: float, pages_only: bool) -> None:
     PAGES.mkdir(parents=True, exist_ok=True)
     grafana = Grafana()
     pages: dict[str, Path] = {}
-    with tempfile.TemporaryDirectory() as scratch, demo(grafana, seconds) as target:
+    with tempfile.TemporaryDirectory() as scratch, demo(grafana, seconds, rate) as target:
         began = time.time()
         with prometheus(Path(scratch), target, RULES) as asked:
             while not ended(target):

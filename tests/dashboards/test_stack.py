@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import yaml
 from compose_spec import ComposeSpecification, PyCompose
-from pydantic import ValidationError
 
 from monitor.config.load import load
 from tests.image.dockerfile import stages
@@ -30,8 +29,8 @@ def test_it_is_what_the_compose_specification_allows() -> None:
     ComposeSpecification.model_validate(STACK)
     PyCompose.from_json(json.dumps(STACK)).validate()
     for service in ({"image": "a", "comand": "x"}, {"image": "a", "ports": 80}):
-        with pytest.raises(ValidationError):
-            ComposeSpecification.model_validate({"services": {"a": service}})
+        with pytest.raises(ValueError, match=r"comand|integer"):
+            PyCompose.from_json(json.dumps({"services": {"a": service}}))
 
 
 def test_what_it_mounts_and_waits_for_is_there() -> None:

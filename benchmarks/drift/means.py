@@ -3,8 +3,8 @@
 On stationary streams the union of CUSUMs must alarm as seldom as is stated, also with a baseline
 that was estimated. After a change its median delay is compared with a one-sided CUSUM that knows
 baseline, direction and size of the change and has the same run length, and with river on the same
-streams (``drift-rivals``: with KSWIN and alibi-detect). Then rows that depend on each other, a daily
-cycle, and the cost.
+streams (``drift-rivals``: with KSWIN and alibi-detect). Then rows that depend on each other, a
+daily cycle, and the cost.
 
     python -m benchmarks drift-means [--quick]
 """

@@ -59,16 +59,13 @@ image: ## Build the container image (needs docker or podman)
 
 parts: $(READY) ## Fetch the real parts that tests talk to, without root (SERVERS=1: model servers too)
 	$(BIN)/python -m tests.parts
-<<<<<<< HEAD
 	$(BIN)/python -m tests.kubeparts
+	$(BIN)/python -m tests.npmparts
 	$(if $(SERVERS),$(BIN)/python -m tests.servers)
 
 kubernetes: $(READY) parts ## The chart in a real API server (built once: about ten minutes), and checkov
 	$(BIN)/python -m tests.kubeparts kube-apiserver checkov
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/chart tests/inject $(ARGS)
-=======
-	$(BIN)/python -m tests.npmparts
->>>>>>> s2
 
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) .demo .parts .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

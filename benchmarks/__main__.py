@@ -16,6 +16,7 @@ NAMES = {
     "drift-memory": "benchmarks.drift.memory",
     "drift-rates": "benchmarks.drift.rates",
     "drift-real": "benchmarks.drift.real",
+    "drift-rivals": "benchmarks.drift.slow_rivals",
     "drift-segments": "benchmarks.drift.segments",
     "kafka-blocks": "benchmarks.kafka.blocks",
     "kafka-publish": "benchmarks.kafka.publish",

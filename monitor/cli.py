@@ -24,6 +24,7 @@ _LATER = {
     "drift": "monitor.driftreport.cli:drift",
     "experiment": "monitor.experiments.cli:experiment",
     "findings": "monitor.findings.cli:findings",
+    "kafka": "monitor.transport.kafka.cli:kafka",
     "objectives": "monitor.objectives.cli:objectives",
     "records": "monitor.recordlog.cli:records",
     "replay": "monitor.replay.cli:replay",

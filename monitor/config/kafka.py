@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from monitor.config.fields import File, Variable, split_address
+from monitor.config.fields import File, Url, Variable, split_address
 from monitor.config.section import Section
 from monitor.config.units import Bytes, Seconds
 
@@ -108,6 +108,9 @@ class Kafka(Section):
     """How long records may wait for their block to fill."""
     compression: Literal["none", "gzip", "zstd"] = "zstd"
     """Of batches of CloudEvents; blocks are compressed by themselves."""
+    evaluators: Url | None = None
+    """Where the control API of evaluators can be reached: told to who asks a sidecar about
+    experiments or findings."""
     timeout: Seconds = 10.0
     """For a broker to answer, before another is asked."""
 

@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 
 from monitor import __version__
 from monitor.evaluation.plane import BREAKER_STATES, NOT_SENT, Plane
+from monitor.feedback.service import Feedback
 from monitor.metrics.drift import drift_families
 from monitor.metrics.experiments import experiment_families, feedback_families
 from monitor.metrics.families import (
@@ -83,8 +84,12 @@ class PlaneCollector(Collector):
             ("source", "outcome"),
             [((source, outcome), count) for (source, outcome), count in outcomes.items()],
         )
-        if self._plane.feedback is not None:
+        if isinstance(self._plane.feedback, Feedback):
             yield from feedback_families(self._plane.feedback)
+        if self._plane.publisher is not None:
+            from monitor.metrics.kafka import kafka_families
+
+            yield from kafka_families(self._plane.publisher, self._plane.steering)
 
     def _workers(self, snapshot: Snapshot) -> Iterator[Metric]:
         for source, name, text, labels in _COUNTED:

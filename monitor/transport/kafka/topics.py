@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from kafka import KafkaAdminClient
+from kafka import KafkaAdminClient, TopicPartition
+from kafka.admin import ConfigResource, ConfigResourceType, OffsetSpec
 from kafka.errors import KafkaError, TopicAlreadyExistsError
 
 from monitor.config.kafka import Kafka
@@ -73,6 +74,7 @@ class Admin:
     """A connection for looking after topics. Raises KafkaTroubleError where there is none."""
 
     def __init__(self, kafka: Kafka) -> None:
+        self._kafka = kafka
         try:
             self._client = KafkaAdminClient(**connection(kafka))
         except KafkaError as error:
@@ -131,8 +133,6 @@ class Admin:
 
     def alter(self, differences: list[Difference]) -> None:
         """Change settings to what is wanted, as far as that can be done."""
-        from kafka.admin import ConfigResource, ConfigResourceType
-
         by_topic: dict[str, dict[str, str]] = {}
         for one in differences:
             if one.fixable:
@@ -149,15 +149,82 @@ class Admin:
             except KafkaError as error:
                 raise KafkaTroubleError(f"settings cannot be changed: {error}") from error
 
-    def _settings(self, names: list[str]) -> dict[str, dict[str, str]]:
-        from kafka.admin import ConfigResource, ConfigResourceType
+    def status(self) -> dict[str, Any]:
+        """Topics, partitions, and the lag of the group of evaluators, as plain data."""
+        names = Topics(self._kafka.prefix)
+        everything = [topic.name for topic in wanted(self._kafka, 0.0)]
+        there = self.partitions(everything)
+        places = [
+            TopicPartition(name, one["partition_index"])
+            for name, partitions in there.items()
+            for one in partitions
+            if one["leader_id"] >= 0
+        ]
+        first = self._client.list_partition_offsets(dict.fromkeys(places, OffsetSpec.EARLIEST))
+        last = self._client.list_partition_offsets(dict.fromkeys(places, OffsetSpec.LATEST))
+        group = self._kafka.prefix
+        committed, members = self._group(group)
+        topics: list[dict[str, Any]] = []
+        for name in everything:
+            mine = [place for place in places if place.topic == name]
+            read = name in (names.records, names.labels)
+            lags = {
+                place.partition: last[place].offset - committed.get(place, first[place].offset)
+                for place in mine
+            }
+            topics.append(
+                {
+                    "topic": name,
+                    "partitions": len(there[name]) if name in there else None,
+                    "messages": sum(last[p].offset - first[p].offset for p in mine),
+                    "lag": sum(lags.values()) if read and name in there else None,
+                    "lags": lags if read else None,
+                }
+            )
+        return {
+            "prefix": group,
+            "group": group,
+            "brokers": self.brokers(),
+            "members": members,
+            "topics": topics,
+            "lag": sum(topic["lag"] or 0 for topic in topics),
+            "problems": list(self._problems(everything, there)),
+        }
 
+    def _group(self, group: str) -> tuple[dict[TopicPartition, int], int]:
+        try:
+            offsets = self._client.list_group_offsets(group)[group]
+            described = self._client.describe_groups([group])
+        except KafkaError:  # nobody has ever joined
+            return {}, 0
+        members = described[group]["members"] if group in described else []
+        return {place: found.offset for place, found in offsets.items()}, len(members or ())
+
+    def _problems(
+        self, wanted_names: list[str], there: Mapping[str, list[dict[str, Any]]]
+    ) -> Iterator[str]:
+        for name in wanted_names:
+            if name not in there:
+                yield f"{name}: there is no such topic; `understudy kafka init` creates it"
+                continue
+            for one in there[name]:
+                copies, in_sync = len(one["replica_nodes"]), len(one["isr_nodes"])
+                if one["leader_id"] < 0:
+                    yield f"{name}: partition {one['partition_index']} has no leader"
+                elif in_sync < copies:
+                    where = f"{name}: partition {one['partition_index']}"
+                    yield f"{where} has {in_sync} of {copies} copies in sync"
+
+    def _settings(self, names: list[str]) -> dict[str, dict[str, str]]:
         if not names:
             return {}
         told = self._client.describe_configs(
-            [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
+            [ConfigResource(ConfigResourceType.TOPIC, name) for name in names], config_filter="all"
         )
-        return told  # type: ignore[no-any-return]
+        return {
+            name: {key: str(found["value"]) for key, found in settings.items()}
+            for name, settings in told.get("topic", {}).items()
+        }
 
 
 def _differences(

@@ -41,7 +41,14 @@ PATIENCE = 240.0
 _ORDERED = frozenset(("notes",))
 
 
-def document(folder: Path, bootstrap: str, prefix: str, partitions: int) -> dict[str, Any]:
+def document(
+    folder: Path, bootstrap: str, prefix: str, partitions: int, labels: bool
+) -> dict[str, Any]:
+    """With ``labels`` records are evaluated one by one, without by columns."""
+    experiments: list[dict[str, Any]] = [dict(one) for one in traffic.EXPERIMENTS]
+    if not labels:
+        experiments[0].pop("label")
+        experiments[0]["metrics"] = experiments[0]["metrics"][:3]
     return {
         "version": 1,
         "listen": "127.0.0.1:0",
@@ -51,7 +58,7 @@ def document(folder: Path, bootstrap: str, prefix: str, partitions: int) -> dict
                 "name": "delays",
                 "version": "1",
                 "baseline": saved(folder, 4000),
-                "performance": {"prediction": "p", "threshold": 0.5},
+                "performance": {"prediction": "p", "threshold": 0.5} if labels else None,
             }
         ],
         "champion": {"url": "http://127.0.0.1:1"},
@@ -59,7 +66,7 @@ def document(folder: Path, bootstrap: str, prefix: str, partitions: int) -> dict
             {"name": "candidate", "url": "http://127.0.0.1:2", "mirror": {"rate": 1.0}},
             {"name": "other", "url": "http://127.0.0.1:3", "mirror": {"rate": 0.0}},
         ],
-        "experiments": traffic.EXPERIMENTS,
+        "experiments": experiments,
         "feedback": {"horizon": "1h"},
         "kafka": {
             "bootstrap": bootstrap.split(","),
@@ -268,7 +275,7 @@ def counted(state: dict[str, Any]) -> dict[str, Any]:
             },
         }
     (watch,) = state["judge"]["watches"]["watches"]
-    performance = watch["performance"]
+    performance = watch["performance"] or {}
     return {
         "records": state["records"],
         "features": state["features"],
@@ -276,9 +283,9 @@ def counted(state: dict[str, Any]) -> dict[str, Any]:
         "undecodable": sorted(state["undecodable"]),
         "experiments": experiments,
         "watched": watch["state"]["rows"],
-        "labels": performance["labels"],
-        "predicted": performance["predictions"],
-        "tally": performance["whole"],
+        "labels": performance.get("labels"),
+        "predicted": performance.get("predictions"),
+        "tally": performance.get("whole"),
     }
 
 
@@ -301,7 +308,9 @@ def one_run(
     with Cluster(folder / "kafka") as kafka:
         path = folder / "understudy.yaml"
         path.write_text(
-            yaml.safe_dump(document(folder, kafka.bootstrap, kafka.prefix(), partitions))
+            yaml.safe_dump(
+                document(folder, kafka.bootstrap, kafka.prefix(), partitions, bool(seed % 2))
+            )
         )
         config = load(path)
         create(config)

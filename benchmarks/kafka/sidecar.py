@@ -1,4 +1,4 @@
-"""A sidecar's publisher under made-up traffic, to be killed: ``python -m benchmarks.kafka.sidecar``.
+"""A sidecar's publisher under made-up traffic, to be killed: python -m benchmarks.kafka.sidecar.
 
 Batches are counted as taken in exactly when the spool holds them; after a ``kill -9`` it goes on
 with the first one that it does not.

@@ -251,7 +251,10 @@ class Kubelet:
                 one.process.wait()
             return {"codes": pod.stop(), "log": pod.mains[0].log.read_text(errors="replace")}
         codes = {pod.name: pod.stop() for pod in self.pods}
-        return {"codes": codes, "said": [one.communicate(timeout=120)[0] for one in self.background]}
+        return {
+            "codes": codes,
+            "said": [one.communicate(timeout=120)[0] for one in self.background],
+        }
 
     def clean(self) -> None:
         for one in (*self.background, *(c.process for p in self.pods for c in p.everyone())):

@@ -64,7 +64,11 @@ def test_every_example_is_valid(path: Any) -> None:
 def test_values_of_the_examples_render() -> None:
     folder = ROOT / "examples" / "kubernetes"
     monitored = (folder / "values-monitored.yaml").read_text()
-    for name, more in (("values-monitored", ""), ("values-gateway", ""), ("values-gated", monitored)):
+    for name, more in (
+        ("values-monitored", ""),
+        ("values-gateway", ""),
+        ("values-gated", monitored),
+    ):
         manifests = render(more + (folder / f"{name}.yaml").read_text())
         assert all(not problems(one) for one in manifests)
     kinds = [one["kind"] for one in render(monitored)]
@@ -74,9 +78,7 @@ def test_values_of_the_examples_render() -> None:
 def test_an_old_cluster_gets_no_field_that_it_does_not_know() -> None:
     """The sleep of preStop is of 1.30; the schemas of 1.29 and 1.30 tell them apart or agree."""
     (model,) = [
-        one
-        for one in render("least", kubeparts.KUBERNETES[0])
-        if one["kind"] == "Deployment"
+        one for one in render("least", kubeparts.KUBERNETES[0]) if one["kind"] == "Deployment"
     ]
     hook = model["spec"]["template"]["spec"]["containers"][0]["lifecycle"]["preStop"]
     assert set(hook) == {"exec"}

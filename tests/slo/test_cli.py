@@ -90,5 +90,7 @@ def test_faults_end_with_two(file: str, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     Path(file).write_text(SLO)
     assert "is a file" in said("generate", file, "-o", str(tmp_path / "taken"), code=2)
-    assert "cannot be written" in said("generate", file, "-o", str(tmp_path / "taken" / "x"), code=2)
+    assert "cannot be written" in said(
+        "generate", file, "-o", str(tmp_path / "taken" / "x"), code=2
+    )
     assert "NAME=VALUE" in said("generate", file, "--label", "x", code=2)

@@ -237,7 +237,7 @@ def _path(
     frame: Frame,
     stepped: bool,
 ) -> str:
-    found = []
+    found: list[str] = []
     last = ""
     for at, value in piece:
         x, y = f"{frame.x(at):.1f}", f"{frame.y(min(max(share(value), -0.02), 1.02)):.1f}"

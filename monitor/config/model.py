@@ -28,6 +28,7 @@ from monitor.config.notify import Notify
 from monitor.config.objectives import Objectives
 from monitor.config.performance import Performance
 from monitor.config.section import Section
+from monitor.config.sources import SourceTopic
 from monitor.config.units import Bytes, Seconds
 from monitor.config.validation import Validation
 
@@ -362,6 +363,8 @@ class Config(Section):
     """The queue between the planes."""
     kafka: Kafka | None = None
     """The cluster that records go through with `evaluation: kafka`."""
+    sources: list[SourceTopic] = []
+    """Topics of others that `understudy kafka import` brings in."""
 
     @model_validator(mode="before")
     @classmethod

@@ -103,6 +103,14 @@ class Importer:
             heartbeat_interval_ms=session // 5,
             max_poll_records=options.most_messages,
         )
+        # The group's callbacks wait for our lock in the client's own thread, so whatever is asked
+        # under the lock is asked of another client, which is no member.
+        self._asking = KafkaConsumer(
+            **self._common,
+            group_id=self._group,
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+        )
         self._consumer.subscribe(sorted(self._sources), listener=_Listener(self))
 
     # The loop -----------------------------------------------------------------------------------
@@ -247,7 +255,7 @@ class Importer:
         for place in places:
             source: SourceTopic = self._sources[place.topic]
             reader = TopicReader(source, self._declared, self._decoder)
-            found = self._consumer.committed(place, metadata=True)
+            found = self._asking.committed(place, metadata=True)
             if found is not None and found.offset >= 0:
                 pointer = Pointer.parse(found.metadata or "")
                 if pointer is not None:
@@ -255,34 +263,34 @@ class Importer:
                 self._consumer.seek(place, found.offset)
                 self._positions[place] = found.offset
             else:
-                self._consumer.seek_to_beginning(place)
+                self._positions[place] = self._asking.beginning_offsets([place])[place]
+                self._consumer.seek(place, self._positions[place])
             self._readers[place] = reader
 
     def _state(self, partition: int, begin: int) -> Iterator[tuple[bytes, bytes]]:
-        reader = KafkaConsumer(**self._common, group_id=None, isolation_level="read_committed")
-        place = TopicPartition(self.topics.state, partition)
-        try:
-            reader.assign([place])
-            reader.seek(place, begin)
-            end = reader.end_offsets([place])[place]
-            while reader.position(place) < end:
-                for messages in reader.poll(timeout_ms=500).values():
-                    for message in messages:
-                        yield message.key or b"", message.value or b""
-        finally:
-            reader.close()
+        asking, place = self._asking, TopicPartition(self.topics.state, partition)
+        asking.assign([place])
+        asking.seek(place, begin)
+        end = asking.end_offsets([place])[place]
+        silent = 0
+        while asking.position(place) < end and silent < 50:
+            found = asking.poll(timeout_ms=200)
+            silent = 0 if found else silent + 1
+            for messages in found.values():
+                for message in messages:
+                    yield message.key or b"", message.value or b""
 
     def lag(self) -> int | None:
         """Messages that wait in the partitions that are ours; None while that is not known."""
         with self._lock:
             if self._fresh is not None or not self._readers:
                 return None
-            ends = self._consumer.end_offsets(list(self._readers))
-            starts = self._consumer.beginning_offsets(list(self._readers))
-            left = 0
-            for place in self._readers:
-                left += max(0, int(ends[place]) - self._positions.get(place, int(starts[place])))
-            return left
+            positions = dict(self._positions)
+        ends = self._asking.end_offsets(list(positions))
+        left = 0
+        for place, at in positions.items():
+            left += max(0, int(ends[place]) - at)
+        return left
 
     def leave(self) -> None:
         """Finish, commit and leave the group. Raises LostError or KafkaError."""
@@ -300,6 +308,10 @@ class Importer:
             self._lost = self._lost or "it was abandoned"
         try:
             self._consumer.close(autocommit=False, timeout_ms=3000)
+        except Exception as error:
+            log.debug("while closing: %r", error)
+        try:
+            self._asking.close(autocommit=False, timeout_ms=1000)
         except Exception as error:
             log.debug("while closing: %r", error)
         try:

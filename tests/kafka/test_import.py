@@ -98,7 +98,11 @@ def test_every_message_counts_once_whoever_is_killed(
     child.communicate(timeout=60)
     send(200, 300)
     child = importer(config, "--once")
-    said, errors = child.communicate(timeout=170)
+    try:
+        said, errors = child.communicate(timeout=100)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        pytest.fail(f"the importer did not come to an end: {child.communicate()[1][-4000:]}")
     assert child.returncode == 0, errors
     assert json.loads(said)["records"] > 0
     producer.close()

@@ -20,6 +20,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 
 _LATER = {
     "baseline": "monitor.baseline.cli:baseline",
+    "evaluate": "monitor.evaluator.cli:evaluate",
     "drift": "monitor.driftreport.cli:drift",
     "experiment": "monitor.experiments.cli:experiment",
     "findings": "monitor.findings.cli:findings",

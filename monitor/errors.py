@@ -41,6 +41,10 @@ class RecordError(ProtocolError):
     """Bytes that are not an encoded :class:`monitor.record.Record`."""
 
 
+class EvidenceError(ProtocolError):
+    """Bytes that are no evidence of the first stage of the evaluation."""
+
+
 class BlockError(ProtocolError):
     """Bytes that are no block of records that can be read here; ``reason`` is a bounded label.
 

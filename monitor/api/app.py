@@ -53,7 +53,7 @@ def build(plane: Plane, line: ControlLine) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    _handle_errors(app)
+    handle_errors(app)
     _health(app, plane)
     _show(app, plane)
     _change(app, plane, line)
@@ -77,7 +77,9 @@ def _elsewhere(app: FastAPI, plane: Plane) -> None:
         return refusal(404, plane.elsewhere())
 
 
-def _handle_errors(app: FastAPI) -> None:
+def handle_errors(app: FastAPI) -> None:
+    """Answer refusals, and what went wrong, in one form."""
+
     @app.exception_handler(Refused)
     async def refused(_: Request, error: Refused) -> Response:
         headers = {"WWW-Authenticate": "Bearer"} if error.code == 401 else None

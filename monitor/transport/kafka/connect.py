@@ -18,6 +18,8 @@ class Topics:
         """Blocks of records, or CloudEvents; partition by request id."""
         self.labels = f"{prefix}.labels"
         """Blocks of labels; partition by request id."""
+        self.evidence = f"{prefix}.evidence"
+        """From the first stage of the evaluation to the second; one partition: one judge."""
         self.state = f"{prefix}.state"
         """Compacted: what evaluators keep, partition by partition."""
         self.routes = f"{prefix}.routes"

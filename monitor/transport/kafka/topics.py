@@ -12,6 +12,7 @@ from kafka.errors import KafkaError, TopicAlreadyExistsError
 
 from monitor.config.kafka import Kafka
 from monitor.errors import KafkaTroubleError
+from monitor.transport.kafka.client import told
 from monitor.transport.kafka.connect import Topics, connection
 
 MOST_MESSAGE_BYTES = 8 * 1024 * 1024
@@ -58,6 +59,8 @@ def wanted(kafka: Kafka, horizon: float) -> list[Topic]:
     return [
         Topic(names.records, kafka.partitions, copies, events),
         Topic(names.labels, kafka.partitions, copies, events),
+        # Of one partition: whoever owns it judges, and steers.
+        Topic(names.evidence, 1, copies, {**events, "retention.ms": str(round(_DAY * 1000))}),
         Topic(names.state, kafka.partitions, copies, table),
         # Who was away for a week must still learn that an experiment has ended.
         Topic(
@@ -77,7 +80,9 @@ class Admin:
             self._client = KafkaAdminClient(**connection(kafka))
         except KafkaError as error:
             brokers = ", ".join(kafka.bootstrap)
-            raise KafkaTroubleError(f"Kafka cannot be reached at {brokers}: {error}") from error
+            raise KafkaTroubleError(
+                f"Kafka cannot be reached at {brokers}: {told(error)}"
+            ) from error
 
     def close(self) -> None:
         """Disconnect."""

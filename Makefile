@@ -42,8 +42,8 @@ lint: $(READY) ## Style, types and the import contracts
 	$(BIN)/lint-imports
 
 docs: $(READY) ## Regenerate the reference pages in docs/ and the dashboards
-	$(BIN)/python -m tests.docs
 	$(BIN)/python -m deploy.dashboards
+	$(BIN)/python -m tests.docs
 
 pictures: $(READY) ## Run the demo and take the pictures of the dashboards for docs/
 	$(BIN)/python -m deploy.dashboards.pictures $(ARGS)

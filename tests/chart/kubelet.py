@@ -167,7 +167,7 @@ class Pod:
     def stop(self) -> dict[str, Any]:
         """Hooks of all begin together; then SIGTERM, to the sidecars last and in reverse order; what
         is left when the grace is over is killed."""
-        end = time.monotonic() + self.grace + 60  # more than it says, on a busy machine
+        end = time.monotonic() + self.grace + 30  # more than it says, on a busy machine
 
         def ending(one: Container, before: list[threading.Thread]) -> None:
             one.run_hook()
@@ -251,7 +251,10 @@ class Kubelet:
                 one.process.wait()
             return {"codes": pod.stop(), "log": pod.mains[0].log.read_text(errors="replace")}
         codes = {pod.name: pod.stop() for pod in self.pods}
-        return {"codes": codes, "said": [one.communicate(timeout=120)[0] for one in self.background]}
+        return {
+            "codes": codes,
+            "said": [one.communicate(timeout=120)[0] for one in self.background],
+        }
 
     def clean(self) -> None:
         for one in (*self.background, *(c.process for p in self.pods for c in p.everyone())):

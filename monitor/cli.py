@@ -20,10 +20,12 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 
 _LATER = {
     "baseline": "monitor.baseline.cli:baseline",
+    "evaluate": "monitor.evaluator.cli:evaluate",
     "drift": "monitor.driftreport.cli:drift",
     "experiment": "monitor.experiments.cli:experiment",
     "findings": "monitor.findings.cli:findings",
     "inject": "monitor.inject.cli:inject",
+    "kafka": "monitor.transport.kafka.cli:kafka",
     "objectives": "monitor.objectives.cli:objectives",
     "records": "monitor.recordlog.cli:records",
     "replay": "monitor.replay.cli:replay",

@@ -41,6 +41,10 @@ class RecordError(ProtocolError):
     """Bytes that are not an encoded :class:`monitor.record.Record`."""
 
 
+class EvidenceError(ProtocolError):
+    """Bytes that are no evidence of the first stage of the evaluation."""
+
+
 class BlockError(ProtocolError):
     """Bytes that are no block of records that can be read here; ``reason`` is a bounded label.
 
@@ -58,6 +62,14 @@ class LogError(UnderstudyError):
     """A log of segments that cannot be used; the message names the folder or file."""
 
     exit_code = 2
+
+
+class KafkaTroubleError(UnderstudyError):
+    """Kafka cannot be used as it was meant to; the message says how, and for which topic."""
+
+
+class FencedError(KafkaTroubleError):
+    """Another controller steers now; what this one decided is void."""
 
 
 class HttpError(UnderstudyError):

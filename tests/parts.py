@@ -19,6 +19,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.kafka import jars
+
 ROOT = Path(__file__).resolve().parent.parent / ".parts"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "understudy"
 """What is too large to be fetched for every clone."""
@@ -27,6 +29,7 @@ PACKAGES = {
     "promtool": ("prometheus",),
     "nginx": ("nginx", "nginx-common"),
     "prometheus-alertmanager": ("prometheus-alertmanager",),
+    "amtool": ("prometheus-alertmanager",),
     "etcd": ("etcd-server",),
     "wrk": ("wrk", "libluajit-5.1-2", "libluajit-5.1-common"),
     "chromium": ("chromium",),
@@ -200,6 +203,7 @@ def _fetch(part: str) -> str | None:
 
 def main() -> int:
     """Fetch what is missing; a part that cannot be had is a notice, not an error."""
+    jars.main()
     missing = [part for part in PACKAGES if find(part) is None or _incomplete(part)]
     if not missing:
         return 0

@@ -16,6 +16,7 @@ from loadtest.chaos.experiment import load_experiment
 from loadtest.chaos.library import FAULTS, experiment
 from loadtest.chaos.mesh import resources
 from loadtest.errors import LoadTestError, PlanError
+from loadtest.gate.annotations import Annotating
 from loadtest.gate.junit import to_xml
 from loadtest.gate.plan import load_plan
 from loadtest.gate.regression import changes, read
@@ -37,6 +38,9 @@ _OUT = click.Path(dir_okay=False, path_type=Path)
 @click.option(
     "--i-own-this-target", "own", is_flag=True, help="Load a public address: it must be yours."
 )
+@click.option(
+    "--grafana", metavar="URL", envvar="UNDERSTUDY_GRAFANA", help="Annotate the stages there."
+)
 @click.option("--check", "only_check", is_flag=True, help="Check the plan, and load nothing.")
 @click.pass_context
 def gate(
@@ -48,6 +52,7 @@ def gate(
     junit: Path | None,
     as_json: bool,
     own: bool,
+    grafana: str | None,
     only_check: bool,
 ) -> None:
     """Drive stress and fault scenarios against a model server, and say whether it may go live.
@@ -72,7 +77,10 @@ def gate(
         url = target or plan.target
         if url is None:
             raise click.UsageError("name the target: --target http://host:port")
-        run = Gate(plan, url, str(plan_file), Quiet() if as_json else Terminal(), own)
+        show = Quiet() if as_json else Terminal()
+        if grafana:
+            show = Annotating(show, grafana)
+        run = Gate(plan, url, str(plan_file), show, own)
     except LoadTestError as error:
         click.echo(f"understudy: {error}", err=True)
         sys.exit(2)

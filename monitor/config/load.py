@@ -10,6 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from monitor.config.checks import problems_of
+from monitor.config.kafka import resolved as resolved_kafka
 from monitor.config.messages import problem
 from monitor.config.model import Config
 from monitor.config.notify import resolved
@@ -109,6 +110,8 @@ def _resolved(config: Config, base: Path) -> Config:
         cases = {"cases": absolute(config.validation.cases)}
         changes["validation"] = config.validation.model_copy(update=cases)
     changes["notify"] = resolved(config.notify, absolute)
+    if config.kafka is not None:
+        changes["kafka"] = resolved_kafka(config.kafka, absolute)
 
     def with_baseline(model: Any) -> Any:
         if model.baseline is None:

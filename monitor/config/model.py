@@ -22,6 +22,7 @@ from monitor.config.fields import (
     Workers,
     is_loopback,
 )
+from monitor.config.kafka import Kafka
 from monitor.config.monitoring import Monitoring
 from monitor.config.notify import Notify
 from monitor.config.objectives import Objectives
@@ -287,8 +288,11 @@ class Records(Section):
 
 
 class Evaluation(Section):
-    """How records are evaluated."""
+    """How records are evaluated. The mode alone may also stand directly after `evaluation:`."""
 
+    mode: Literal["embedded", "kafka"] = "embedded"
+    """Where: embedded, in this sidecar; kafka: by `understudy evaluate` elsewhere, which gets the
+    records of all sidecars over the cluster that `kafka:` names."""
     prediction_buckets: Edges = []
     """Upper edges of the histogram of predicted values; by default fit for probabilities and for
     wide ranges."""
@@ -356,10 +360,14 @@ class Config(Section):
     """How silent failure is looked for."""
     handoff: HandOff = HandOff()
     """The queue between the planes."""
+    kafka: Kafka | None = None
+    """The cluster that records go through with `evaluation: kafka`."""
 
     @model_validator(mode="before")
     @classmethod
     def _short_listen(cls, data: Any) -> Any:
         if isinstance(data, dict) and isinstance(data.get("listen"), str):
             data = {**data, "listen": {"address": data["listen"]}}
+        if isinstance(data, dict) and isinstance(data.get("evaluation"), str):
+            data = {**data, "evaluation": {"mode": data["evaluation"]}}
         return data

@@ -15,7 +15,10 @@ from monitor.slo.rules import ALERT
 
 PAGE, TICKET = "page", "ticket"
 DOWN, UNSEEN = "UnderstudyModelServerDown", "UnderstudyNotSeen"
-OF_CHANNEL = "UnderstudyDrift|UnderstudyQuality|UnderstudyPerformance|UnderstudyValidation"
+OF_CHANNEL = (
+    "UnderstudyDrift|UnderstudyQuality|UnderstudyPerformance|UnderstudyValidation|"
+    "UnderstudyObjective|UnderstudyOther"
+)
 """Alerts about a model that is wrong, by whichever way they come."""
 _OF_ARM = (
     "UnderstudyMirrorBreakerOpen|UnderstudyMirrorDrops|UnderstudyServingBreakerOpen|"
@@ -59,7 +62,11 @@ def inhibitions() -> list[dict[str, Any]]:
 
 
 def routes() -> dict[str, Any]:
-    """The tree of routes: pages at once, tickets once a day."""
+    """The tree of routes: pages at once, tickets once a day.
+
+    Pages about the model itself wait a minute: what a dead model server brings about may be found
+    before the outage is, and would not be hidden by it.
+    """
     return {
         "receiver": TICKET,
         "group_by": ["service", "alertname", "sloth_slo", "model"],
@@ -68,12 +75,19 @@ def routes() -> dict[str, Any]:
         "repeat_interval": "1d",
         "routes": [
             {
+                "matchers": ['severity=~"page|critical"', f'alertname=~"{OF_CHANNEL}"'],
+                "receiver": PAGE,
+                "group_wait": "1m",
+                "group_interval": "5m",
+                "repeat_interval": "4h",
+            },
+            {
                 "matchers": ['severity=~"page|critical"'],
                 "receiver": PAGE,
                 "group_wait": "0s",
                 "group_interval": "1m",
                 "repeat_interval": "4h",
-            }
+            },
         ],
     }
 

@@ -170,8 +170,8 @@ def explain_command(
         said = [explain.explained(one, faults, rate) for one in found.slos]
         click.echo(json.dumps({"slos": said, "notices": found.notices}))
         return
-    _notices(found)
     click.echo("\n\n".join(explain.text(one, faults, rate) for one in found.slos))
+    _notices(found, but=tuple(f"{one.name}: " for one in found.slos))
     if found.alerts:
         names = sorted({alert.name for alert in found.alerts})
         click.echo(f"\nBesides: {', '.join(names)} (docs/runbooks)")
@@ -230,8 +230,11 @@ def _told(result: dict[str, Any], as_json: bool) -> None:
         click.echo(result["output"])
 
 
-def _notices(found: Compiled) -> None:
+def _notices(found: Compiled, but: tuple[str, ...] = ()) -> None:
+    """``but`` are beginnings of what is said elsewhere."""
     for notice in found.notices:
+        if but and notice.startswith(but):
+            continue
         click.echo(f"notice: {notice}", err=True)
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from monitor.baseline.encoder import Batch, Encoder
 from monitor.baseline.lone import RowReader
+from monitor.evaluation.columns import Cells
 from monitor.quality.repeats import Repeats
 
 Floats = NDArray[np.float64]
@@ -24,13 +25,13 @@ FULL = 256
 @dataclass(frozen=True, slots=True)
 class Noted:
     """Rows that were judged: ``codes`` (n, S), ``raw`` (n, C), ``plain`` and ``scores`` (n, 2 S),
-    of which the second ones are without the cycle, ``broken`` (n, R)."""
+    of which the second ones are without the cycle, ``broken`` (n, R), None for all zeros."""
 
     codes: NDArray[np.int64]
     raw: Floats
     plain: Floats
     scores: Floats
-    broken: Floats
+    broken: Floats | None
     times: Floats
     ids: list[bytes]
 
@@ -56,7 +57,9 @@ class LoneRows:
 
     def read(self, batch: Batch) -> tuple[list[int], list[float]] | None:
         """Codes and numbers of a row; None where it must go the way of batches."""
-        return self._reader.read(batch.names, batch.values)
+        values = batch.values
+        cells = values.row(0) if isinstance(values, Cells) else values
+        return self._reader.read(batch.names, cells)
 
     def repeated(self, raw: list[float], repeats: Repeats) -> bool:
         """Whether a row like it was there a moment ago, by the features as they are in a batch."""
@@ -83,9 +86,11 @@ class LoneRows:
 
     def release(self) -> Noted:
         """What was held; there must be something."""
-        broken = np.zeros((len(self._ids), self._rules))
+        broken = None
         for place, row in enumerate(self._broken):
             if row is not None:
+                if broken is None:
+                    broken = np.zeros((len(self._ids), self._rules))
                 broken[place] = row
         found = Noted(
             np.array(self._codes, np.int64),

@@ -156,7 +156,7 @@ def test_what_began_before_a_change_of_weights_is_left_out() -> None:
     restarted = Division(ARMS, (0.5, 0.5), NOW + 104, NOW + 100)
     before = record(54, assigned=1, started=NOW + 103.9)
     one.take(before, "champion", restarted, None, answer(1))  # by its predecessor's weights
-    assert one.carried_over == 4
+    assert (served(one), one.carried_over) == ([10, 10], 4)
     fine = record(53, assigned=2, started=NOW + 106)
     one.take(fine, "candidate", new, None, answer(1))
     assert served(one) == [10, 11]

@@ -7,9 +7,11 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from click.testing import CliRunner
 
@@ -18,6 +20,7 @@ from loadtest.chaos.experiment import load_experiment
 from loadtest.chaos.library import FAULTS, experiment
 from loadtest.errors import LoadTestError, PlanError
 from loadtest.faultproxy.server import FaultProxy
+from loadtest.payloads.files import recorded
 from monitor.cli import main
 from tests.loadtest.world import Server, written
 from tests.parts import environment, need
@@ -232,3 +235,35 @@ def test_the_delay_until_the_alert_and_prometheus_away(tmp_path: Path) -> None:
             prometheus.kill()
             prometheus.wait()
             model.kill()
+
+
+def test_recorded_traffic_is_replayed_with_its_own_times_and_payloads(tmp_path: Path) -> None:
+    asked = [{"instances": [{"x": number}]} for number in range(12)]
+    with Server() as model:
+        service = Service(
+            tmp_path, REAL, champion={"url": model.url}, records={"log": {"path": "records"}}
+        )
+        with service.start():
+            for number, body in enumerate(asked):
+                httpx.post(f"{service.url}/v1/models/m:predict", json=body).raise_for_status()
+                if number == 5:
+                    time.sleep(0.8)  # a pause that the replay has to have as well
+            assert service.stop() == 0
+        folder, lines = tmp_path / "records", tmp_path / "recorded.jsonl"
+        exported = CliRunner().invoke(main, ["records", "export", str(folder), "-o", str(lines)])
+        assert exported.exit_code == 0, exported.output
+        seen = [one.body for one in recorded(lines, 100, {})]
+        assert [json.loads(body) for body in seen] == asked
+        code, found, said = gate(
+            tmp_path,
+            model.url,
+            """
+            payloads: {records: recorded.jsonl}
+            stages: [{name: again, load: {shape: trace, trace: recorded.jsonl}, judged: false}]
+            """,
+        )
+        assert code == 0, said
+        assert found["again"]["load"]["statuses"] == {"200": 12}
+        assert 0.8 <= found["again"]["load"]["seconds"] < 8.0
+    with pytest.raises(PlanError, match="records export"):
+        recorded(folder, 1, {})

@@ -152,7 +152,11 @@ def test_a_pod_serves_and_ends_without_a_lost_request(tmp_path: Path) -> None:
             said = pod.python(ASK, "http://127.0.0.1:8080/v2/models/delays/infer", BODY, "")
             assert said.startswith("200 "), said
         metrics = "http://demo-understudy.serving.svc:9090/metrics"
-        eventually(lambda: 'requests_total{arm="champion",model="delays"' in pod.python(ASK, metrics, "", ""))
+        eventually(
+            lambda: (
+                'requests_total{arm="champion",model="delays"' in pod.python(ASK, metrics, "", "")
+            )
+        )
         assert pod.python(ASK, "http://127.0.0.1:9090/v1/config/reload", "", "").startswith("401 ")
         assert pod.python(ASK, "http://127.0.0.1:9090/v1/config/reload", "", "x").startswith("403 ")
         said = pod.python(ASK, "http://127.0.0.1:9090/v1/config/reload", "", pod.token)

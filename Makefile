@@ -58,6 +58,7 @@ image: ## Build the container image (needs docker or podman)
 
 parts: $(READY) ## Fetch the real parts that tests talk to (Prometheus, nginx), without root
 	$(BIN)/python -m tests.parts
+	$(BIN)/python -m tests.slo.sloth
 
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) .demo .parts .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

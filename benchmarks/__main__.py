@@ -17,6 +17,8 @@ NAMES = {
     "drift-rates": "benchmarks.drift.rates",
     "drift-real": "benchmarks.drift.real",
     "drift-segments": "benchmarks.drift.segments",
+    "kafka-chaos": "benchmarks.kafka.chaos",
+    "kafka-evaluate": "benchmarks.kafka.evaluate",
     "load-capacity": "benchmarks.load.capacity",
     "load-engine": "benchmarks.load.engine",
     "load-faults": "benchmarks.load.faults",

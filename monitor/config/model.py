@@ -27,6 +27,7 @@ from monitor.config.monitoring import Monitoring
 from monitor.config.notify import Notify
 from monitor.config.objectives import Objectives
 from monitor.config.performance import Performance
+from monitor.config.rehearsal import Fault
 from monitor.config.section import Section
 from monitor.config.sources import SourceTopic
 from monitor.config.units import Bytes, Seconds
@@ -365,6 +366,8 @@ class Config(Section):
     """The cluster that records go through with `evaluation: kafka`."""
     sources: list[SourceTopic] = []
     """Topics of others that `understudy kafka import` brings in."""
+    faults: list[Fault] = []
+    """Errors on purpose, for rehearsals. Leave it empty where it counts."""
 
     @model_validator(mode="before")
     @classmethod

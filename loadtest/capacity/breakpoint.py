@@ -29,6 +29,8 @@ class Judged:
     passed: bool | None
     why: str
     outcome: Outcome
+    whole: bool = True
+    """Not ended before its time: whoever stops because it looks bad has seen what is too bad."""
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -78,7 +80,8 @@ def estimate(found: Capacity, p: float, limit: float, seed: int = 0) -> Interval
     middle = math.sqrt(found.low * found.high)
     near = [
         probe.outcome for probe in found.probes
-        if abs(math.log(probe.rate / middle)) < NEAR and probe.outcome.count * (1.0 - p) >= 5.0
+        if probe.whole and abs(math.log(probe.rate / middle)) < NEAR
+        and probe.outcome.count * (1.0 - p) >= 5.0
     ]  # fmt: skip
     if len({round(one.rate, 3) for one in near}) < 3:
         return None

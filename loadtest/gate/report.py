@@ -112,6 +112,8 @@ def _stage(stage: StageResult) -> str:
         parts.append(_chaos(stage.data["chaos"]))
     if "capacity" in stage.data:
         parts.append(_capacity(stage.data))
+    if "until_break" in stage.data:
+        parts.append(_steps(stage.data["until_break"]))
     for name in ("loadgen", "comparison", "cold_start"):
         if name in stage.data:
             parts.append(_plain(stage.data[name]))
@@ -246,7 +248,22 @@ def _capacity(data: Mapping[str, Any]) -> str:
         for name, one in data["per_prediction"].items()
         if name != "seconds_observed"
     )
+    memory = data["peak_memory"]
+    if memory["value"] is not None:
+        rows += (
+            f"<tr><td>peak memory</td><td>{memory['value'] / 2**20:,.0f} MiB</td>"
+            f"<td class='soft'>{escape(memory['source'])} {escape(memory['note'])}</td></tr>"
+        )
     return "".join(parts) + f"<table>{rows}</table>"
+
+
+def _steps(data: Mapping[str, Any]) -> str:
+    rows = "".join(
+        f"<tr><td>{number(one['rate'])}/s</td><td>{seconds(one['p99'])}</td>"
+        f'<td class="{one["said"]}">{one["said"]}</td><td>{escape(one["why"])}</td></tr>'
+        for one in data["steps"]
+    )
+    return f"<table><tr><th>step</th><th>p99</th><th></th><th></th></tr>{rows}</table>"
 
 
 def _predicted(found: Mapping[str, Any]) -> str:

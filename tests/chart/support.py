@@ -29,7 +29,7 @@ CASES = {
 commonLabels: {release: kube-prometheus-stack}
 podMonitor: {enabled: true, labels: {a: b}, scrapeProtocols: [PrometheusProto, PrometheusText0.0.4],
   relabelings: [{sourceLabels: [__meta_kubernetes_pod_node_name], targetLabel: node}], metricRelabelings: [{regex: le, action: labeldrop}]}
-prometheusRule: {enabled: true, labels: {c: d}, alertLabels: {team: pricing},
+prometheusRule: {enabled: true, labels: {c: d}, alertLabels: {team: pricing}, runbooks: "https://wiki.example/",
   extraGroups: [{name: slo, rules: [{alert: Mine, expr: "up == 0", labels: {severity: page}}]}]}
 dashboards: {enabled: true}
 """,
@@ -129,6 +129,10 @@ config:
     "autoscaling: {enabled: true}\nevaluator: {enabled: true}\nlocust: {enabled: true}\n"
     "injector: {enabled: true}\ngate:\n  enabled: true" + PLAN,
 }  # fmt: skip
+_KAFKA = "config: {kafka: {bootstrap: [kafka.kafka.svc:9092]}, models: [{name: delays}]}\n"
+CASES |= {
+    name: CASES[name] + "\n" + _KAFKA for name in ("evaluator", "evaluator alone", "everything")
+}
 OLDEST, NEWEST = kubeparts.KUBERNETES[0], kubeparts.KUBERNETES[-1]
 
 

@@ -17,7 +17,7 @@ from loadtest.gate.plan import load_plan
 from loadtest.gate.sending import payloads_of
 from monitor import __version__
 from monitor.config.load import load
-from tests.chart.reference import CHART, LIBRARY, read
+from tests.chart.reference import CHART, COPIES, LIBRARY, read
 from tests.chart.support import (
     CASES,
     MODEL,
@@ -261,11 +261,33 @@ def test_the_gate_runs_the_candidate_before_anything_is_touched() -> None:
         assert all("valueFrom" not in env for env in container.get("env", []))
 
 
+def test_the_evaluator_has_the_configuration_of_the_sidecars() -> None:
+    manifests = render("evaluator")
+    read = {
+        name: yaml.safe_load(named(manifests, "ConfigMap", name)["data"]["understudy.yaml"])
+        for name in ("demo-understudy", "demo-understudy-evaluator", "demo-understudy-topics")
+    }
+    for config in read.values():
+        assert config["evaluation"] == {"mode": "kafka"}
+        assert config["kafka"]["bootstrap"] == ["kafka.kafka.svc:9092"]
+        assert config["kafka"]["evaluators"] == "http://demo-understudy-evaluator:9090"
+    assert read["demo-understudy-evaluator"]["records"] == {"keep": 10}
+    for name in ("demo-understudy", "demo-understudy-evaluator"):
+        service = named(manifests, "Service", name)["spec"]["ports"]
+        assert ("control" in [port["name"] for port in service]) == name.endswith("evaluator")
+    job = named(manifests, "Job", "demo-understudy-topics")["metadata"]["annotations"]
+    config = named(manifests, "ConfigMap", "demo-understudy-topics")["metadata"]["annotations"]
+    assert job["helm.sh/hook"] == config["helm.sh/hook"] == "pre-install,pre-upgrade"
+    assert int(config["helm.sh/hook-weight"]) < int(job["helm.sh/hook-weight"])
+
+
 def test_a_gate_is_heard_of_by_nobody_else() -> None:
     values = CASES["all of the configuration"] + "gate:\n  enabled: true" + PLAN
     config = named(render(values), "ConfigMap", "demo-understudy-gate-sidecar")["data"]
     parsed = yaml.safe_load(config["understudy.yaml"])
-    assert not {"challengers", "experiments", "notify"} & set(parsed)
+    assert not {"challengers", "experiments", "notify", "kafka"} & set(parsed)
+    with_kafka = named(render("everything"), "ConfigMap", "demo-understudy-gate-sidecar")["data"]
+    assert "kafka" not in with_kafka["understudy.yaml"]
     assert parsed["monitoring"]["learn"] == 10_000_000
 
 
@@ -308,6 +330,7 @@ def test_the_secret_is_not_part_of_a_checksum() -> None:
         (MODEL + "ports: {traffic: 70000}", "traffic"),
         (MODEL + "image: {pullPolicy: Sometimes}", "pullPolicy"),
         (MODEL + "gate: {enabled: true}", "gate.plan is needed"),
+        (MODEL + "evaluator: {enabled: true}", "config.kafka.bootstrap is needed"),
         ("model: {enabled: false}\ngate:\n  enabled: true" + PLAN, "gate.target is needed"),
         ("model: {external: 'http://m'}\ngate:\n  enabled: true" + PLAN, "gate.target is needed"),
         ("model: {enabled: false}\ninjector: {enabled: true, certificate: {from: secret}}", "secretName is needed"),
@@ -329,18 +352,20 @@ def test_rules_and_dashboards_are_in_the_manifests() -> None:
     (rule,) = of_kind(manifests, "PrometheusRule")
     assert rule["metadata"]["labels"] | {"release": "kube-prometheus-stack", "c": "d"} == rule[
         "metadata"]["labels"]  # fmt: skip
-    files = sorted((CHART / "files" / "rules").glob("*.yaml"))
+    files = sorted((CHART / "files" / "rules").glob("*.yml"))
     groups = [group for file in files for group in yaml.safe_load(file.read_text())["groups"]]
     rendered = {group["name"]: group for group in rule["spec"]["groups"]}
     assert "slo" in rendered
+    assert len(groups) >= 5
     for group in groups:
         mine = rendered[group["name"]]
         assert len(mine["rules"]) == len(group["rules"])
         for one, there in zip(group["rules"], mine["rules"], strict=True):
-            assert (one["expr"], one.get("annotations")) == (
-                there["expr"],
-                there.get("annotations"),
-            )
+            assert one["expr"] == there["expr"]
+            page = one.get("annotations", {}).get("runbook_url")
+            if page:
+                link = there["annotations"]["runbook_url"]
+                assert link == "https://wiki.example/" + Path(page).name
             if "alert" in one:
                 assert there["labels"] == {**one.get("labels", {}), "team": "pricing"}
     boards = [
@@ -349,7 +374,7 @@ def test_rules_and_dashboards_are_in_the_manifests() -> None:
         if one["metadata"]["labels"].get("grafana_dashboard") == "1"
     ]
     sources = sorted((CHART / "files" / "dashboards").glob("*.json"))
-    assert len(boards) == len(sources)
+    assert len(boards) == len(sources) >= 6
     for board in boards:
         ((name, text),) = board["data"].items()
         assert json.loads(text) == json.loads((CHART / "files" / "dashboards" / name).read_text())
@@ -357,7 +382,7 @@ def test_rules_and_dashboards_are_in_the_manifests() -> None:
 
 
 def test_alerts_can_be_left_out() -> None:
-    files = sorted((CHART / "files" / "rules").glob("*.yaml"))
+    files = sorted((CHART / "files" / "rules").glob("*.yml"))
     alerts = [
         rule["alert"]
         for file in files
@@ -365,13 +390,30 @@ def test_alerts_can_be_left_out() -> None:
         for rule in group["rules"]
         if "alert" in rule
     ]
-    if not alerts:
-        pytest.skip("NOT TESTED: there are no rules yet")
     values = MODEL + f"prometheusRule: {{enabled: true, disabled: [{alerts[0]}]}}"
     (rule,) = of_kind(render(values), "PrometheusRule")
     left = [one.get("alert") for group in rule["spec"]["groups"] for one in group["rules"]]
     assert alerts[0] not in left
     assert set(alerts[1:]) <= {*left, alerts[0]}
+
+
+def test_the_objectives_can_be_ones_own() -> None:
+    def groups(values: str) -> set[str]:
+        (rule,) = of_kind(render(MODEL + values), "PrometheusRule")
+        return {group["name"] for group in rule["spec"]["groups"] or []}
+
+    every = groups("prometheusRule: {enabled: true}")
+    own = groups("prometheusRule: {enabled: true, objectives: false}")
+    assert own
+    assert any("slo" in name for name in every - own)
+    assert not any("slo" in name for name in own)
+
+
+def test_rules_and_dashboards_are_the_projects_own() -> None:
+    for folder in ("rules", "dashboards"):
+        assert set((CHART / "files" / folder).iterdir()) == {
+            target for target in COPIES if target.parent.name == folder
+        }, "run `make docs`, and remove what is no longer there"
 
 
 def test_the_package_is_complete(tmp_path: Path) -> None:

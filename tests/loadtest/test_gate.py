@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from loadtest.capacity.meters import Meter, energy, memory
 from loadtest.engine.outcome import Outcome
 from loadtest.errors import PlanError, TargetError
 from loadtest.gate.plan import Objectives, load_plan
@@ -24,11 +26,14 @@ from loadtest.gate.target import address_of, allowed
 from loadtest.gate.units import seconds_of, share_of
 from loadtest.gate.verdict import judge, together
 from loadtest.payloads.checks import alike, at
+from loadtest.payloads.formats import in_format
+from loadtest.payloads.request import as_body
 from loadtest.scenarios import shapes
 from loadtest.scenarios.loadgen import Settings, discards
 from loadtest.scenarios.loadgen import judge as judge_loadgen
 from loadtest.statistics.percentile import queries_needed
 from monitor.cli import main
+from monitor.codecs import ModelSpec, Undecodable, decode_exchange
 from tests.loadtest.test_statistics import outcome_of
 from tests.loadtest.world import Server, written
 from tests.plane_process import eventually
@@ -234,10 +239,13 @@ def test_a_cold_start_is_timed(tmp_path: Path) -> None:
         ("stages: [{name: a, load: {rate: 1, seconds: 2h}}]", "above the limit"),
         ("stages: [{name: a, capacity: {start: 1, most: 10}}]", "percentile is needed"),
         ("stages: [{name: a, chaos: {experiment: none.json, load: {rate: 1}}}]", "cannot be read"),
+        ("objectives: {preset: edge}\nstages: [{name: a, load: {rate: 1}}]", "needs joules"),
         ("objectives: {preset: fast}\nstages: [{name: a, load: {rate: 1}}]", "is none of"),
         ("payloads: {bodies: none.jsonl}\nstages: [{name: a, load: {rate: 1}}]", "cannot be read"),
         ("payloads: {template: {$dice: 6}}\nstages: [{name: a, load: {rate: 1}}]", "is none of"),
         ("stages: [{name: a, load: {shape: trace}}]", "needs a file"),
+        ("stages: [{name: a, load: {shape: trace, trace: none.log}}]", "cannot be read"),
+        ("stages: [{name: a, load: {shape: trace, trace: .}}]", "records export"),
         ("a: [", "no YAML"),
     ],
 )
@@ -386,7 +394,9 @@ def test_verdicts_of_known_outcomes() -> None:
     found = judge(Objectives(errors="1 %"), failing)
     assert (found[0].said, "reset: 300" in found[0].why) == ("failed", True)
     assert together(judge(Objectives(p99="50ms", errors=0.0), Outcome())) == "invalid"
-    assert Objectives(preset="real-time").percentiles() == {0.99: 0.01}
+    assert Objectives(preset="real-time").percentiles() == {0.95: 0.05}
+    assert Objectives(preset="real-time").most_errors() == 0.001
+    assert Objectives(preset="interactive").percentiles() == {0.95: 0.1, 0.99: 0.5}
 
 
 def test_loadgen_s_rules() -> None:
@@ -539,3 +549,79 @@ def test_pointers_and_tolerances() -> None:
     assert alike([1.0, {"x": 2}], [1.05, {"x": 2}], 0.1)
     assert not alike(True, 1, 0.1)
     assert not alike({"x": 1}, {"y": 1}, 0.1)
+
+
+def test_stairs_end_where_they_break(tmp_path: Path) -> None:
+    """One slot of 20 ms: fifty per second."""
+    file = plan(
+        tmp_path,
+        """
+        objectives: {p50: 1s}
+        engine: {timeout: 3s}
+        stages:
+          - name: stairs
+            load: {shape: until-break, rate: 5, to: 200, steps: 4, step_seconds: 4, at_least: 5}
+        """,
+    )
+    data = tmp_path / "r.json"
+    with Server(slots=1, seconds=0.02) as server:
+        found = gate("--target", server.url, "--plan", file, "--json-file", data)
+    assert found.exit_code == 0, found.output
+    (stage,) = json.loads(data.read_text())["stages"]
+    said = stage["until_break"]
+    assert said["holds"] == 5.0
+    assert said["breaks"] in (70.0, 135.0)
+    assert len(said["steps"]) < 4, "the last step is not needed"
+
+
+def test_energy_and_memory_say_where_they_come_from(tmp_path: Path) -> None:
+    def counter(name: str, value: int) -> None:
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        (folder / "energy_uj").write_text(f"{value}\n")
+        (folder / "max_energy_range_uj").write_text("1000000000\n")
+
+    assert Meter(tmp_path / "none").joules() is None or Meter(tmp_path / "none").names == "NVML"
+    counter("intel-rapl:0", 999_000_000)
+    counter("intel-rapl:0:0", 5)  # a part of the package
+    meter = Meter(tmp_path)
+    counter("intel-rapl:0", 4_000_000)  # it has begun anew
+    assert meter.joules() == pytest.approx(5.0)
+    counter("intel-rapl:0", 6_000_000)
+    assert meter.joules() == pytest.approx(7.0)
+    measured = energy(7.0, "RAPL", 70.0, None, None)
+    assert (measured.value, measured.source) == (pytest.approx(0.1), "measured")
+    assert energy(None, "", 0.0, 100.0, 5.0).source == "computed"
+    assert energy(None, "", 0.0, None, None).source == "absent"
+    held = memory(os.getpid(), tmp_path)
+    assert held.source == "measured"
+    assert held.value > 10 * 2**20
+    place = Path("/proc/self/cgroup").read_text().rpartition("::")[2].strip().lstrip("/")
+    if place:
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "memory.peak").write_text("12345\n")
+        assert memory(os.getpid(), tmp_path).value == 12345.0
+    assert memory(None).source == "absent"
+
+
+@pytest.mark.parametrize(
+    ("form", "protocol"),
+    [
+        ("open-inference-v2", "open-inference-v2"),
+        ("open-inference-v2-matrix", "open-inference-v2"),
+        ("kserve-v1", "kserve-v1"),
+        ("kserve-v1-columns", "kserve-v1"),
+        ("mlflow", "mlflow"),
+        ("mlflow-records", "mlflow"),
+        ("mlflow-instances", "mlflow"),
+        ("mlflow-inputs", "mlflow"),
+    ],
+)
+def test_every_format_is_read_by_the_service_s_own_codecs(form: str, protocol: str) -> None:
+    rows = [{"a": 1.5, "b": 2.0}, {"a": -1.0, "b": 0.25}]
+    body = as_body(in_format(form, rows))
+    spec = ModelSpec("m", protocol=protocol, features=("a", "b"))
+    kind = b"content-type: application/json"
+    found = decode_exchange(spec, "/x", kind, body, 200, kind, b"{}").features
+    assert not isinstance(found, Undecodable), found
+    assert (found.rows, found.column("a"), found.column("b")) == (2, [1.5, -1.0], [2.0, 0.25])

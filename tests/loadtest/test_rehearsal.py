@@ -7,9 +7,11 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from click.testing import CliRunner
 
@@ -18,6 +20,7 @@ from loadtest.chaos.experiment import load_experiment
 from loadtest.chaos.library import FAULTS, experiment
 from loadtest.errors import LoadTestError, PlanError
 from loadtest.faultproxy.server import FaultProxy
+from loadtest.payloads.files import recorded
 from monitor.cli import main
 from tests.loadtest.world import Server, written
 from tests.parts import environment, need
@@ -71,12 +74,20 @@ def test_the_sidecar_s_own_processes_die_and_its_clock_jumps(tmp_path: Path) -> 
             ready(tmp_path, "kill-evaluation", 0.5, port=port)
             ready(tmp_path, "kill-worker", 0.5, port=port)
             ready(tmp_path, "clock", 0.5, file=str(clock), seconds=-7200)
+            config = {"config": str(service.file), "port": port, "share": 0.5}
+            ready(tmp_path, "sidecar-errors", 1.5, **config)
+            before_file = service.file.read_text()
             stages = "".join(
                 f"""
               - name: {name}
                 chaos: {{experiment: {name}.json, load: {{rate: 60}}, before: 500ms, after: 1200ms,
                         lost_at_most: {lost}}}"""
-                for name, lost in (("kill-evaluation", 0), ("clock", 0), ("kill-worker", "50 %"))
+                for name, lost in (
+                    ("kill-evaluation", 0),
+                    ("clock", 0),
+                    ("sidecar-errors", "90 %"),
+                    ("kill-worker", "50 %"),
+                )
             )
             code, found, said = gate(
                 tmp_path, service.url, f"objectives: {{p99: 2s}}\nstages:{stages}"
@@ -84,6 +95,17 @@ def test_the_sidecar_s_own_processes_die_and_its_clock_jumps(tmp_path: Path) -> 
             assert code == 0, said
             before = service.children()
             assert len(before) >= 3, "what was killed is there again"
+            assert service.file.read_text() == before_file
+            assert "on purpose" in service.log
+            eventually(
+                lambda: (
+                    {httpx.post(f"{service.url}/x", json={}).status_code for _ in range(30)}
+                    == {200}
+                )
+            )
+    injected = found["sidecar-errors"]["load"]
+    assert set(injected["statuses"]) == {"200", "503"}
+    assert injected["statuses"]["503"] > 10
     assert clock.read_text() == "+0"
     for name in ("kill-evaluation", "clock"):
         load = found[name]["load"]
@@ -232,3 +254,35 @@ def test_the_delay_until_the_alert_and_prometheus_away(tmp_path: Path) -> None:
             prometheus.kill()
             prometheus.wait()
             model.kill()
+
+
+def test_recorded_traffic_is_replayed_with_its_own_times_and_payloads(tmp_path: Path) -> None:
+    asked = [{"instances": [{"x": number}]} for number in range(12)]
+    with Server() as model:
+        service = Service(
+            tmp_path, REAL, champion={"url": model.url}, records={"log": {"path": "records"}}
+        )
+        with service.start():
+            for number, body in enumerate(asked):
+                httpx.post(f"{service.url}/v1/models/m:predict", json=body).raise_for_status()
+                if number == 5:
+                    time.sleep(0.8)  # a pause that the replay has to have as well
+            assert service.stop() == 0
+        folder, lines = tmp_path / "records", tmp_path / "recorded.jsonl"
+        exported = CliRunner().invoke(main, ["records", "export", str(folder), "-o", str(lines)])
+        assert exported.exit_code == 0, exported.output
+        seen = [one.body for one in recorded(lines, 100, {})]
+        assert [json.loads(body) for body in seen] == asked
+        code, found, said = gate(
+            tmp_path,
+            model.url,
+            """
+            payloads: {records: recorded.jsonl}
+            stages: [{name: again, load: {shape: trace, trace: recorded.jsonl}, judged: false}]
+            """,
+        )
+        assert code == 0, said
+        assert found["again"]["load"]["statuses"] == {"200": 12}
+        assert 0.8 <= found["again"]["load"]["seconds"] < 8.0
+    with pytest.raises(PlanError, match="records export"):
+        recorded(folder, 1, {})

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from loadtest.capacity.breakpoint import Capacity, Judged, estimate, search
+from loadtest.capacity.meters import Meter, energy, memory
 from loadtest.capacity.queue import HIGHEST_LOAD, highest_rate, in_service, predict
 from loadtest.capacity.sizing import per_prediction, replicas
 from loadtest.capacity.usl import fit
@@ -39,6 +40,7 @@ def run_capacity(gate: Gate, stage: Stage) -> StageResult:
         fewest = max(fewest, Percentile(1.0 - most, objectives.alpha).fewest)
     tightest = objectives.tightest or 1.0
     before = cpu_seconds(wanted.pid) if wanted.pid is not None else None
+    meter = Meter()
     begun = time.monotonic()
     answered = 0
     seed = [gate.plan.engine.seed * 1000]
@@ -54,6 +56,7 @@ def run_capacity(gate: Gate, stage: Stage) -> StageResult:
             timeout=max(2.0, 20.0 * tightest),
         )
         answered += outcome.count - outcome.failed
+        meter.joules()
         criteria = judge(objectives, outcome)
         lag = next((one for one in criteria if one.name == "send lag p99"), None)
         rest = [one for one in criteria if one is not lag]
@@ -64,7 +67,7 @@ def run_capacity(gate: Gate, stage: Stage) -> StageResult:
         if lag is not None and not passed and not _beyond(objectives, outcome, lag.value or 0.0):
             passed, why = None, f"send lag p99: {lag.why}"
         gate.show.say(f"{rate:,.0f}/s: {'passed' if passed else why or 'failed'}")
-        return Judged(rate, passed, why, outcome)
+        return Judged(rate, passed, why, outcome, outcome.seconds > 0.98 * seconds)
 
     found = search(probe, wanted.start, wanted.most, precision=wanted.precision)
     result = StageResult(stage.name, stage.kind, "passed")
@@ -82,10 +85,12 @@ def run_capacity(gate: Gate, stage: Stage) -> StageResult:
     )
     declared = {
         name: value
-        for name, value in (("price_per_hour", wanted.price_per_hour), ("watts", wanted.watts))
+        for name, value in (("price_per_hour", wanted.price_per_hour),)
         if value is not None
     }
     figures = per_prediction(found.low, used, time.monotonic() - begun, float(answered), declared)
+    figures["joules"] = energy(meter.joules(), meter.names, answered, found.low, wanted.watts)
+    data["peak_memory"] = memory(wanted.pid).to_dict()
     data["per_prediction"] = {name: figure.to_dict() for name, figure in figures.items()}
     if found.low is not None and wanted.traffic is not None:
         count = replicas(wanted.traffic, found.low, wanted.headroom, wanted.spare)
@@ -109,6 +114,16 @@ def run_capacity(gate: Gate, stage: Stage) -> StageResult:
             result.why = [f"capacity: {low:,.0f}/s passed, {wanted.at_least:,.0f}/s are wanted"]
     elif wanted.at_least is None and result.verdict == "passed":
         result.verdict = "shown"
+    most_joules = objectives.joules
+    if most_joules is not None:
+        one = figures["joules"]
+        judged = "invalid" if one.value is None else held(one.value <= most_joules)
+        result.criteria.append(
+            Criterion("joules per prediction", most_joules, one.value, judged, one.note)
+        )
+        if judged != "passed" and result.verdict != "failed":
+            result.verdict = judged
+            result.why = reasons(result.criteria)
     return result
 
 

@@ -105,7 +105,9 @@ def run_chaos(gate: Gate, stage: Stage) -> StageResult:
         "probes": [{**probe, "at": probe["at"] - outcome.begun} for probe in ran.probes],
         "guard": dict(ran.guard), **one.to_dict(), **extra,
     }  # fmt: skip
-    result.criteria = _criteria(stage, one, ran, start + outcome.begun, extra)
+    # Of all that were due while it lasted, or while it was felt, whichever are more.
+    during = max(one.requests, outcome.part(start, end).count)
+    result.criteria = _criteria(stage, one, ran, start + outcome.begun, during, extra)
     result.verdict = together(result.criteria)
     result.why = reasons(result.criteria)
     if ran.errors:
@@ -148,7 +150,7 @@ class _Watched:
 
 
 def _criteria(
-    stage: Stage, one: Recovery, ran: Ran, start: float, extra: dict[str, Any]
+    stage: Stage, one: Recovery, ran: Ran, start: float, during: int, extra: dict[str, Any]
 ) -> list[Criterion]:
     wanted = stage.chaos
     assert wanted is not None
@@ -159,7 +161,7 @@ def _criteria(
         why = "" if value is not None else "it had not recovered when the load ended"
         criteria.append(Criterion("recovers within", wanted.recovers_within, value, said, why))
     if wanted.lost_at_most is not None:
-        share = one.lost / one.requests if one.requests else 0.0
+        share = one.lost / during if during else 0.0
         said = held(share <= wanted.lost_at_most)
         criteria.append(Criterion("lost requests", wanted.lost_at_most, share, said))
     if wanted.detected_within is not None:

@@ -20,11 +20,16 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 
 _LATER = {
     "baseline": "monitor.baseline.cli:baseline",
+    "evaluate": "monitor.evaluator.cli:evaluate",
     "drift": "monitor.driftreport.cli:drift",
     "experiment": "monitor.experiments.cli:experiment",
     "findings": "monitor.findings.cli:findings",
+    "inject": "monitor.inject.cli:inject",
+    "kafka": "monitor.transport.kafka.cli:kafka",
     "objectives": "monitor.objectives.cli:objectives",
+    "records": "monitor.recordlog.cli:records",
     "replay": "monitor.replay.cli:replay",
+    "slo": "monitor.slo.cli:slo",
     "validate": "monitor.validation.cli:validate",
 }
 """Commands that are imported when they are used: what they need takes time to import."""

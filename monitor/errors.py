@@ -41,6 +41,37 @@ class RecordError(ProtocolError):
     """Bytes that are not an encoded :class:`monitor.record.Record`."""
 
 
+class EvidenceError(ProtocolError):
+    """Bytes that are no evidence of the first stage of the evaluation."""
+
+
+class BlockError(ProtocolError):
+    """Bytes that are no block of records that can be read here; ``reason`` is a bounded label.
+
+    Reasons: ``not_a_block``, ``newer_schema``, ``unknown_kind``, ``unknown_codec``, ``damaged``,
+    ``too_large``, ``wrong_shape``.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        self.reason = reason
+        self.detail = detail
+        super().__init__(f"{reason}: {detail}")
+
+
+class LogError(UnderstudyError):
+    """A log of segments that cannot be used; the message names the folder or file."""
+
+    exit_code = 2
+
+
+class KafkaTroubleError(UnderstudyError):
+    """Kafka cannot be used as it was meant to; the message says how, and for which topic."""
+
+
+class FencedError(KafkaTroubleError):
+    """Another controller steers now; what this one decided is void."""
+
+
 class HttpError(UnderstudyError):
     """A request or response that breaks HTTP/1.1 in a way that must not be forwarded.
 
@@ -104,6 +135,19 @@ class IngestError(UnderstudyError):
     """A posted record or event that cannot be taken; the message names the field."""
 
     exit_code = 2
+
+
+class SourceError(IngestError):
+    """A message of a topic of others that cannot be used; ``reason`` is a bounded label.
+
+    Reasons: ``empty``, ``not_json``, ``not_cloudevent``, ``wrong_shape``, ``wrong_type``,
+    ``missing_field``, ``unknown_model``, ``unknown_arm``, ``too_large``.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        self.reason = reason
+        self.detail = detail
+        super().__init__(f"{reason}: {detail}")
 
 
 class MissingExtraError(UnderstudyError):

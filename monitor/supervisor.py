@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 FLUSH_PATIENCE = 6.0
 """How long a drained worker may take to hand over its last records."""
 EVALUATION_PATIENCE = 10.0
-FIXED = ("listen", "control", "workers", "state_dir")
+FIXED = ("listen", "control", "workers", "state_dir", "kafka")
 """Settings that only a restart can change."""
 
 
@@ -135,6 +135,9 @@ class Supervisor:
         for name, value in kept.items():
             if getattr(new, name) != value:
                 log.warning("%s has changed: that needs a restart; the old value stays", name)
+        if new.evaluation.mode != old.evaluation.mode:
+            log.warning("evaluation.mode has changed: that needs a restart; the old value stays")
+            kept["evaluation"] = new.evaluation.model_copy(update={"mode": old.evaluation.mode})
         return new.model_copy(update=kept)
 
     # Starting -----------------------------------------------------------------------------------
@@ -155,6 +158,13 @@ class Supervisor:
             )
 
     def _write_files(self, config: Config, generation: int) -> None:
+        for fault in config.faults:
+            log.warning(
+                "faults: %g %% of the requests of %s are answered with %d, on purpose",
+                100.0 * fault.share,
+                fault.arm,
+                fault.status,
+            )
         dumped = config.model_dump(mode="json", by_alias=True)
         # The port that was taken, so that it stays the same when the process is restarted.
         dumped["control"]["listen"] = self.control_address

@@ -78,11 +78,13 @@ class PlaneProcess:
         self.url = f"http://127.0.0.1:{self.port}"
         self.heard: list[dict[str, Any]] = []
         self.process: subprocess.Popen[bytes] | None = None
+        self.token = ""
         self._line: socket.socket | None = None
         self._buffer = b""
 
     def start(self, wait: bool = True, **environment: str) -> PlaneProcess:
         self.config_path.write_text(json.dumps(self.config))
+        self.token = environment.get("UNDERSTUDY_TEST_TOKEN", "")
         ours, theirs = socket.socketpair()
         with theirs:
             self.process = subprocess.Popen(
@@ -145,6 +147,10 @@ class PlaneProcess:
 
     def get(self, path: str, **options: Any) -> httpx.Response:
         return httpx.get(self.url + path, timeout=PATIENCE, **options)
+
+    def post_labels(self, labels: list[dict[str, Any]]) -> httpx.Response:
+        headers = {"authorization": f"Bearer {self.token}"} if self.token else {}
+        return httpx.post(self.url + "/v1/feedback", json=labels, headers=headers, timeout=PATIENCE)
 
     def status(self) -> dict[str, Any]:
         document: dict[str, Any] = self.get("/v1/status").raise_for_status().json()

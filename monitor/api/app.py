@@ -53,7 +53,7 @@ def build(plane: Plane, line: ControlLine) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    _handle_errors(app)
+    handle_errors(app)
     _health(app, plane)
     _show(app, plane)
     _change(app, plane, line)
@@ -64,10 +64,22 @@ def build(plane: Plane, line: ControlLine) -> FastAPI:
     add_ingest(app, plane, plane.ingest)
     if plane.pipeline.judge is not None:
         add_findings(app, plane, plane.pipeline.judge.room)
+    elif plane.publisher is not None:
+        _elsewhere(app, plane)
     return app
 
 
-def _handle_errors(app: FastAPI) -> None:
+def _elsewhere(app: FastAPI, plane: Plane) -> None:
+    @app.get("/v1/findings", tags=["findings"])
+    @app.get("/v1/findings/{rest:path}", include_in_schema=False)
+    async def findings() -> Response:
+        """Findings are with the evaluators; the message says where."""
+        return refusal(404, plane.elsewhere())
+
+
+def handle_errors(app: FastAPI) -> None:
+    """Answer refusals, and what went wrong, in one form."""
+
     @app.exception_handler(Refused)
     async def refused(_: Request, error: Refused) -> Response:
         headers = {"WWW-Authenticate": "Bearer"} if error.code == 401 else None

@@ -98,6 +98,11 @@ class Status(BaseModel):
     watched: list[dict[str, Any]] = Field(
         description="Models with a baseline, in short; /v1/drift has all."
     )
+    kafka: dict[str, Any] | None = Field(
+        None,
+        description="With `evaluation: kafka`: what is published, which routes are in force, and"
+        " where evaluators can be asked.",
+    )
 
 
 class Model(BaseModel):

@@ -15,7 +15,7 @@ from monitor.baseline.kinds import expand
 from monitor.baseline.model import Baseline, CategoryProfile, Column, NumericProfile
 from monitor.baseline.profiles import discount
 from monitor.baseline.scores import normal_scores, spread_scores
-from monitor.evaluation.columns import to_matrix
+from monitor.evaluation.columns import cells_of, to_matrix
 from monitor.quality.rules import Rule
 
 MISSING = 256
@@ -35,15 +35,16 @@ Mask = NDArray[np.bool_]
 
 @dataclass(slots=True)
 class Batch:
-    """``values`` are row-major cells of the columns ``names``; ids and times one for each row.
+    """``values`` are row-major cells of the columns ``names``, or :class:`Cells`; ids and times one
+    for each row.
 
     ``answered`` is False for rows of which no prediction is known, as when the request failed.
     """
 
     names: tuple[str, ...]
-    values: list[Any]
+    values: Any
     ids: list[bytes]
-    times: list[float]
+    times: Any
     answered: bool = True
 
     @property
@@ -226,7 +227,7 @@ class Encoder:
                 found.mark(Rule.TYPE, number, wrong, columns)
                 found.mark(Rule.MISSING, number, missing[:, place] & ~np.asarray(wrong), columns)
         for number, place in layout.others:
-            cells = batch.values[place::width]
+            cells = cells_of(batch.values, place, width)
             if self.columns[number].kind in PLAIN:
                 self._category(found, self.first[number], number, cells)
             else:
@@ -294,7 +295,11 @@ class Encoder:
         found.raw[:, column] = np.where(codes == MISSING, np.nan, codes)
 
     def _expanded(
-        self, found: Encoded, column: int, cells: Sequence[Any], times: Sequence[float]
+        self,
+        found: Encoded,
+        column: int,
+        cells: Sequence[Any],
+        times: Sequence[float] | NDArray[np.float64],
     ) -> None:
         described = self.columns[column]
         columns = len(self.columns)

@@ -23,7 +23,7 @@ class Reason(StrEnum):
     INTERNAL = "internal"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that would double the time to make one, of two per record
 class Table:
     """``rows`` × ``len(names)`` cells, row after row in ``values``.
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
 import ssl
 from collections.abc import Iterator, Mapping
 
-from monitor.config.compile import default_paths
+from monitor.config.compile import arm_names, default_paths
 from monitor.config.experiment import Experiment
 from monitor.config.fields import split_address
 from monitor.config.model import Config, ListenTls
@@ -24,19 +26,60 @@ def problems_of(config: Config) -> list[Problem]:
         *_addresses(config),
         *_certificates(config),
         *_baselines(config),
+        *_kafka(config),
+        *_faults(config),
     ]
 
 
 def problems_at_start(config: Config, environment: Mapping[str, str]) -> list[Problem]:
     """Faults that depend on where the service starts, and not on the file alone."""
+    return [*_token(config, environment), *_kafka_at_start(config, environment)]
+
+
+def _token(config: Config, environment: Mapping[str, str]) -> Iterator[Problem]:
     name = config.control.token_env
     if name is None or environment.get(name) or config.control.loopback:
-        return []
+        return
     message = (
         f"the environment variable {name} is not set, and {config.control.listen} is open to other "
         "machines"
     )
-    return [("control.token_env", message)]
+    yield "control.token_env", message
+
+
+def _faults(config: Config) -> Iterator[Problem]:
+    arms = arm_names(config)
+    seen: set[str] = set()
+    for number, fault in enumerate(config.faults):
+        if fault.arm not in arms:
+            yield f"faults[{number}].arm", f"{fault.arm!r} is none of {', '.join(arms)}"
+        elif fault.arm in seen:
+            yield f"faults[{number}].arm", f"{fault.arm} has two faults: give one"
+        seen.add(fault.arm)
+
+
+def _kafka(config: Config) -> Iterator[Problem]:
+    kafka = config.kafka
+    if kafka is None:
+        if config.evaluation.mode == "kafka":
+            yield "kafka", "is required with `evaluation: kafka`: say where the brokers are"
+        return
+    tls = kafka.security.tls
+    for name in ("ca", "certificate", "key"):
+        path = getattr(tls, name)
+        if path is not None and not os.access(path, os.R_OK):
+            yield f"kafka.security.tls.{name}", f"{path} cannot be read"
+
+
+def _kafka_at_start(config: Config, environment: Mapping[str, str]) -> Iterator[Problem]:
+    if config.evaluation.mode != "kafka" or config.kafka is None:
+        return
+    name = config.kafka.security.password_env
+    if name is not None and not environment.get(name):
+        yield "kafka.security.password_env", f"the environment variable {name} is not set"
+    if importlib.util.find_spec("kafka") is None:
+        message = "`kafka` needs kafka-python: pip install 'understudy[kafka]'"
+        yield "evaluation.mode", message
 
 
 def _arms(config: Config) -> Iterator[Problem]:

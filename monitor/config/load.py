@@ -10,6 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from monitor.config.checks import problems_of
+from monitor.config.kafka import resolved as resolved_kafka
 from monitor.config.messages import problem
 from monitor.config.model import Config
 from monitor.config.notify import resolved
@@ -60,7 +61,7 @@ def load(path: Path) -> Config:
 
 def parse(text: str, source: str, base: Path) -> Config:
     """The same for a text; ``source`` names it in messages, ``base`` is the folder for files."""
-    data = _yaml(text, source)
+    data = document(text, source)
     if not isinstance(data, dict):
         raise ConfigError(source, [("", "must hold a mapping with version, listen, models …")])
     try:
@@ -74,7 +75,8 @@ def parse(text: str, source: str, base: Path) -> Config:
     return config
 
 
-def _yaml(text: str, source: str) -> object:
+def document(text: str, source: str) -> object:
+    """What a YAML text holds. Raises ConfigError with the line of the fault."""
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
@@ -108,6 +110,8 @@ def _resolved(config: Config, base: Path) -> Config:
         cases = {"cases": absolute(config.validation.cases)}
         changes["validation"] = config.validation.model_copy(update=cases)
     changes["notify"] = resolved(config.notify, absolute)
+    if config.kafka is not None:
+        changes["kafka"] = resolved_kafka(config.kafka, absolute)
 
     def with_baseline(model: Any) -> Any:
         if model.baseline is None:

@@ -22,10 +22,12 @@ from monitor.config.fields import (
     Workers,
     is_loopback,
 )
+from monitor.config.kafka import Kafka
 from monitor.config.monitoring import Monitoring
 from monitor.config.notify import Notify
 from monitor.config.objectives import Objectives
 from monitor.config.performance import Performance
+from monitor.config.rehearsal import Fault
 from monitor.config.section import Section
 from monitor.config.units import Bytes, Seconds
 from monitor.config.validation import Validation
@@ -263,14 +265,16 @@ class Limits(Section):
 
 
 class RecordLog(Section):
-    """A log of whole exchanges, for `understudy replay`."""
+    """A log of whole exchanges, for `understudy replay` and `understudy records`."""
 
     path: File
-    """Where it is written, as JSON lines. It holds payloads: protect it like these."""
-    max_size: Bytes = Field(default=256 * 1024 * 1024, ge=64 * 1024)
-    """Of one file; then the next is begun."""
-    keep: int = Field(default=4, ge=1, le=1000)
-    """Files that are kept, the present one included."""
+    """The folder in which it is written. It holds payloads: protect it like these."""
+    max_size: Bytes = Field(default=64 * 1024 * 1024, ge=64 * 1024)
+    """Of one file, compressed; then the next is begun."""
+    keep: int = Field(default=16, ge=1, le=1000)
+    """Files that are kept, the present one included; the oldest go first."""
+    max_age: Seconds | None = None
+    """Files in which everything is older are deleted; by default only the number counts."""
 
 
 class Records(Section):
@@ -285,8 +289,11 @@ class Records(Section):
 
 
 class Evaluation(Section):
-    """How records are evaluated."""
+    """How records are evaluated. The mode alone may also stand directly after `evaluation:`."""
 
+    mode: Literal["embedded", "kafka"] = "embedded"
+    """Where: embedded, in this sidecar; kafka: by `understudy evaluate` elsewhere, which gets the
+    records of all sidecars over the cluster that `kafka:` names."""
     prediction_buckets: Edges = []
     """Upper edges of the histogram of predicted values; by default fit for probabilities and for
     wide ranges."""
@@ -354,10 +361,16 @@ class Config(Section):
     """How silent failure is looked for."""
     handoff: HandOff = HandOff()
     """The queue between the planes."""
+    kafka: Kafka | None = None
+    """The cluster that records go through with `evaluation: kafka`."""
+    faults: list[Fault] = []
+    """Errors on purpose, for rehearsals. Leave it empty where it counts."""
 
     @model_validator(mode="before")
     @classmethod
     def _short_listen(cls, data: Any) -> Any:
         if isinstance(data, dict) and isinstance(data.get("listen"), str):
             data = {**data, "listen": {"address": data["listen"]}}
+        if isinstance(data, dict) and isinstance(data.get("evaluation"), str):
+            data = {**data, "evaluation": {"mode": data["evaluation"]}}
         return data

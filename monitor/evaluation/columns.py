@@ -16,14 +16,65 @@ from numpy.typing import NDArray
 Matrix = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
+Column = NDArray[np.float64] | NDArray[np.int64] | list[Any]
 _PLAIN = frozenset((float, int, bool, type(None)))
 
 
-def to_matrix(values: Sequence[Any], width: int) -> tuple[Matrix, Mask | None]:
+class Cells:
+    """Cells of a table by column, where others have them row after row in one list."""
+
+    __slots__ = ("columns", "rows")
+
+    def __init__(self, columns: Sequence[Column], rows: int) -> None:
+        self.columns = columns
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return self.rows * len(self.columns)
+
+    def matrix(self) -> tuple[Matrix, Mask | None]:
+        """As :func:`to_matrix`."""
+        found = np.empty((self.rows, len(self.columns)))
+        others: Mask | None = None
+        for place, column in enumerate(self.columns):
+            if isinstance(column, np.ndarray):
+                found[:, place] = column
+                continue
+            numbers, other = to_matrix(column, 1)
+            found[:, place] = numbers[:, 0]
+            if other is not None:
+                if others is None:
+                    others = np.zeros(found.shape, np.bool_)
+                others[:, place] = other[:, 0]
+        return found, others
+
+    def column(self, place: int) -> Column:
+        """One column."""
+        return self.columns[place]
+
+    def row(self, number: int) -> list[Any]:
+        """One row of plain cells."""
+        return [
+            column[number].item() if isinstance(column, np.ndarray) else column[number]
+            for column in self.columns
+        ]
+
+
+def cells_of(values: Sequence[Any] | Cells, place: int, width: int) -> list[Any]:
+    """One column of cells, ``width`` to the row."""
+    if isinstance(values, Cells):
+        column = values.columns[place]
+        return column.tolist() if isinstance(column, np.ndarray) else column
+    return list(values[place::width])
+
+
+def to_matrix(values: Sequence[Any] | Cells, width: int) -> tuple[Matrix, Mask | None]:
     """Array of shape ``(len(values) // width, width)`` and the mask of what is no number.
 
     The mask is None when everything is a number or missing, which is the quick path.
     """
+    if isinstance(values, Cells):
+        return values.matrix()
     try:
         # Numbers and truth values only, which is most of what there is.
         return np.frombuffer(arrays.array("d", values), np.float64).reshape(-1, width), None

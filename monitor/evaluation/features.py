@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.evaluation.columns import Moments, to_matrix
+from monitor.evaluation.columns import Cells, Moments, to_matrix
 
 MAX_FEATURES = 1000
 """Names beyond this many are counted as ``overflow`` and not kept apart."""
@@ -72,7 +72,7 @@ class FeatureStats:
             self._layouts[names] = layout
         return layout
 
-    def add(self, names: tuple[str, ...], values: Sequence[Any]) -> None:
+    def add(self, names: tuple[str, ...], values: Sequence[Any] | Cells) -> None:
         """Add rows: ``values`` is row-major, ``len(names)`` to the row."""
         if not names or not values:
             return

@@ -8,18 +8,24 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from monitor.errors import RecordError, StateError
-from monitor.evaluation.decoding import Decoder, Table
+from monitor.evaluation.columns import Cells
+from monitor.evaluation.decoding import Decoder
 from monitor.evaluation.exemplars import Exemplars
 from monitor.evaluation.features import FeatureStats
 from monitor.evaluation.predictions import Predictions
+from monitor.evaluation.preparation import JOINED, Preparation, joined_of
 from monitor.evaluation.recent import Recent
+from monitor.evaluation.rows import ANSWERS, REQUESTS, ROWS, UNDECODABLE, parts_of
 from monitor.evaluation.settings import Settings
+from monitor.evaluation.sheets import Sheet, together
 from monitor.experiments.runner import Experiments
-from monitor.record import FIXED, OK, ROLE_PRIMARY, Record, decode_batch
+from monitor.feedback.labels import Label
+from monitor.feedback.store import Joined
+from monitor.record import FIXED, Record, decode_batch
 from monitor.replay.recorder import Recorder
 from monitor.transport.server import Names
 from monitor.watch.judge import Judge
@@ -48,16 +54,38 @@ class Pipeline:
         """(model, version, arm, part of the exchange, reason)"""
         self.exemplars = Exemplars()
         self.recent = Recent(settings.keep)
-        self.experiments: Experiments | None = None
-        self.judge: Judge | None = None
+        self.preparation = Preparation(settings.arms[0], self._fault)
+        self._experiments: Experiments | None = None
+        self._judge: Judge | None = None
         self.recorder: Recorder | None = None
         self.labels = 0
         """Number of the last joined label that was taken in."""
         self._failed = False
 
+    @property
+    def experiments(self) -> Experiments | None:
+        """None where the configuration is not a whole one."""
+        return self._experiments
+
+    @experiments.setter
+    def experiments(self, experiments: Experiments) -> None:
+        self._experiments = experiments
+        self.preparation.gatherings = experiments.gatherings
+
+    @property
+    def judge(self) -> Judge | None:
+        """None where the configuration is not a whole one."""
+        return self._judge
+
+    @judge.setter
+    def judge(self, judge: Judge) -> None:
+        self._judge = judge
+        self.preparation.offers = judge.watches.offers
+
     def configure(self, settings: Settings) -> None:
         """Go on under another configuration; what was gathered stays."""
         self.settings = settings
+        self.preparation.rows.champion = settings.arms[0]
         self.decoder = Decoder(settings)
         self.recent.resize(settings.keep)
         for model in settings.models:
@@ -88,13 +116,10 @@ class Pipeline:
         if self.recorder is not None:
             for record in records:
                 self.recorder.add(names, record)
-        features: dict[tuple[ModelKey, tuple[str, ...]], list[Any]] = {}
-        predictions: dict[tuple[ArmKey, tuple[str, ...]], list[Any]] = {}
         models, arms = names.models, names.arms
         decode = self.decoder.decode
-        undecodable = self.undecodable
+        prepare = self.preparation.take
         experiments = self.experiments
-        watches = self.judge.watches if self.judge is not None else None
         view = experiments.view(names) if experiments is not None and experiments.live else None
         for record in records:
             named = models[record.model] if record.model < len(models) else _OTHER
@@ -103,42 +128,75 @@ class Pipeline:
             if record.trace_id:
                 self.exemplars.add(model, version, arm, record)
             of_request, of_response = decode(named, record)
-            if view is not None and experiments is not None:
-                try:
-                    experiments.take(view, model, record, arm, of_request, of_response)
-                except Exception:
-                    self._fault(model, version, arm, "experiment")
-            if watches is not None:
-                try:
-                    watches.take((model, version), record, arm, of_request, of_response)
-                except Exception:
-                    self._fault(model, version, arm, "watch")
-            if record.role == ROLE_PRIMARY:
-                if isinstance(of_request, Table):
-                    values = of_request.values
-                    have = features.setdefault(((model, version), of_request.names), values)
-                    if have is not values:
-                        have += values
-                else:
-                    undecodable[model, version, arm, "request", of_request.reason] += 1
-            if record.outcome == OK:
-                if isinstance(of_response, Table):
-                    values = of_response.values
-                    have = predictions.setdefault(
-                        ((model, version, arm), of_response.names), values
-                    )
-                    if have is not values:
-                        have += values
-                else:
-                    undecodable[model, version, arm, "response", of_response.reason] += 1
-        for (model_key, columns), values in features.items():
-            of_model = self._features_of(model_key)
+            prepare(view, (model, version), record, arm, of_request, of_response)
+        # Rows are looked at now; experiments take theirs when they are judged.
+        self.feed(together(self.preparation.rows.drain()))
+
+    def take_label(self, joined: Joined) -> None:
+        """Take a label that was joined to a prediction."""
+        if self.experiments is not None:
+            self.experiments.take_label(joined)
+        if self.judge is not None:
+            self.judge.watches.take_label(joined)
+
+    # The second stage ---------------------------------------------------------------------------
+
+    def feed(self, sheets: Sequence[Sheet]) -> None:
+        """Take rows of evidence in their order: each sheet is in order, and there is one of each
+        key. Never raises."""
+        of_experiments: list[Sheet] = []
+        for sheet in sheets:
+            try:
+                if not self._feed(sheet):
+                    of_experiments.append(sheet)
+            except Exception:
+                self._fault(
+                    sheet.kind[1], sheet.kind[2] if len(sheet.kind) > 2 else "", "", "watch"
+                )
+        if of_experiments and self.experiments is not None:
+            try:
+                self.experiments.feed(of_experiments)
+            except Exception:
+                self._fault("", "", "", "experiment")
+
+    def _feed(self, sheet: Sheet) -> bool:
+        sort, *where = sheet.kind
+        watches = self.judge.watches if self.judge is not None else None
+        if sort == ROWS:
+            model, version, arm, _ = where
+            features, asked, names, said = parts_of(sheet)
+            of_model = self._features_of((model, version))
             if of_model is not None:
-                of_model.add(columns, values)
-        for (arm_key, columns), values in predictions.items():
-            of_arm = self._predictions_of(arm_key)
-            if of_arm is not None:
-                of_arm.add(columns, values)
+                of_model.add(features, asked)
+            if names:
+                self._predicted((model, version, arm), names, said)
+        elif sort == ANSWERS:
+            model, version, arm = where
+            said = Cells(sheet.columns[1:], len(sheet))
+            self._predicted((model, version, arm), sheet.names[1:], said)
+        elif sort == UNDECODABLE:
+            model, version, arm, part, reason = where
+            self.undecodable[model, version, arm, part, reason] += len(sheet)
+        elif sort == JOINED:
+            for joined in joined_of(sheet):
+                if watches is not None:
+                    watches.take_label(joined)
+        elif sort != REQUESTS:
+            return False
+        if watches is not None and sort in (ROWS, REQUESTS):
+            watches.feed((sheet,))
+        return True
+
+    def _predicted(self, key: ArmKey, names: tuple[str, ...], cells: Cells) -> None:
+        of_arm = self._predictions_of(key)
+        if of_arm is not None:
+            of_arm.add(names, cells)
+
+    def record_labels(self, labels: Sequence[Label], received: float) -> None:
+        """Write labels into the log of records, if there is one; ``received`` is unix seconds."""
+        if self.recorder is not None:
+            for label in labels:
+                self.recorder.add_label(label, received)
 
     def _fault(self, model: str, version: str, arm: str, room: str) -> None:
         """A fault of ours costs a room this record, and nobody else anything."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from monitor.errors import StateError
-from monitor.evaluation.control import Supervisor
+from monitor.evaluation.control import ControlLine, Supervisor
 from monitor.evaluation.pipeline import Pipeline
 from monitor.evaluation.redaction import Redaction
 from monitor.evaluation.settings import Settings
@@ -22,6 +24,10 @@ from monitor.replay.recorder import recorder_of
 from monitor.sketch.reader import Snapshot, StatsReader
 from monitor.sketch.windows import Windows
 from monitor.transport.server import HandOffServer
+
+if TYPE_CHECKING:  # these need kafka-python
+    from monitor.evaluation.publishing import PublishingFeedback, PublishingSaver, Steering
+    from monitor.transport.kafka.publisher import Publisher
 
 NOT_ERRORS = frozenset(("ok", "client_error", "cancelled", "rejected"))
 """Outcomes that are not the model server's fault; the others are errors."""
@@ -42,13 +48,16 @@ class Plane:
     run: str
     pipeline: Pipeline
     server: HandOffServer
-    saver: Saver
+    saver: Saver | PublishingSaver
     supervisor: Supervisor
     reader: StatsReader
     windows: Windows
     redaction: Redaction
     started: float
-    feedback: Feedback | None = None
+    feedback: Feedback | PublishingFeedback | None = None
+    publisher: Publisher | None = None
+    """Where records are evaluated elsewhere: what hands them on to Kafka."""
+    steering: Steering | None = None
     ingest: Ingest = field(init=False)
     energy: Rapl = field(default_factory=Rapl)
 
@@ -59,6 +68,46 @@ class Plane:
     def experiments(self) -> Experiments | None:
         """None where the configuration is not a whole one, as in tools that use parts of it."""
         return self.pipeline.experiments
+
+    def steer(self, line: ControlLine) -> None:
+        """Begin to take over the routes that evaluators decide on."""
+        from monitor.evaluation.publishing import Steering
+
+        if self.publisher is not None:
+            self.steering = Steering(self.publisher.kafka, self.settings, line)
+            self.steering.reader.start()
+
+    def publishing(self) -> dict[str, Any] | None:
+        """What is published, which routes are in force, and who evaluates; None if this does."""
+        if self.publisher is None:
+            return None
+        board = self.steering.reader.board if self.steering is not None else None
+        return {
+            **self.publisher.summary(),
+            "evaluators": self.publisher.kafka.evaluators,
+            "routes": {
+                "epoch": board.epoch if board is not None else -1,
+                "controller": board.who if board is not None else "",
+                "caught_up": self.steering is not None and self.steering.reader.caught_up,
+                "error": self.steering.reader.error if self.steering is not None else None,
+            },
+        }
+
+    def elsewhere(self) -> str:
+        """Who to ask for what is evaluated, where it is not here; else empty."""
+        if self.publisher is None:
+            return ""
+        where = self.publisher.kafka.evaluators or "(kafka.evaluators would say where)"
+        return f"records are evaluated by `understudy evaluate`: ask the evaluators {where}"
+
+    async def stop_publishing(self) -> None:
+        """Hand on what is left, as far as Kafka takes it."""
+        from monitor.evaluation.publishing import STOP_SECONDS
+
+        if self.steering is not None:
+            await asyncio.to_thread(self.steering.reader.stop)
+        if self.publisher is not None:
+            await self.publisher.stop(STOP_SECONDS)
 
     def tick(self) -> None:
         """Take the next look at the workers' statistics."""

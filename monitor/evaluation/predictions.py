@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.evaluation.columns import Moments, to_matrix
+from monitor.evaluation.columns import Cells, Column, Moments, to_matrix
 
 DEFAULT_BUCKETS = (
     *(-1e6, -1e5, -1e4, -1e3, -100.0, -50.0, -20.0, -10.0, -5.0, -2.0, -1.0, -0.1, 0.0),
@@ -42,15 +42,24 @@ class PredictionStats:
         self.classes: dict[str, int] = {}
         self._moments = Moments(1)
 
-    def add(self, values: Sequence[Any]) -> None:
+    def add(self, values: Sequence[Any] | Column) -> None:
         """Add a column of values."""
+        if isinstance(values, np.ndarray):
+            if values.dtype == np.float64:
+                self.continuous = True
+            elif not self.continuous:
+                self._classify(values.tolist())
+            self._add(values.astype(np.float64, copy=False), None)
+            return
         kinds = set(map(type, values))
         if float in kinds:
             self.continuous = True
         if not (self.continuous and kinds <= {float, int, _NONE}):
             self._classify(values)
         matrix, other = to_matrix(values, 1)
-        column = matrix[:, 0]
+        self._add(matrix[:, 0], other)
+
+    def _add(self, column: NDArray[np.float64], other: NDArray[np.bool_] | None) -> None:
         finite = np.isfinite(column)
         if not finite.all():
             nan = np.isnan(column)
@@ -142,7 +151,7 @@ class Predictions:
         self.overflow = 0
         self.by_name: dict[str, PredictionStats] = {}
 
-    def add(self, names: tuple[str, ...], values: Sequence[Any]) -> None:
+    def add(self, names: tuple[str, ...], values: Sequence[Any] | Cells) -> None:
         """Add rows: ``values`` is row-major, ``len(names)`` to the row."""
         width = len(names)
         if not width or not values:
@@ -154,7 +163,11 @@ class Predictions:
             if stats is None:
                 self.overflow += rows
             else:
-                stats.add(values[position::width])
+                stats.add(
+                    values.column(position)
+                    if isinstance(values, Cells)
+                    else values[position::width]
+                )
 
     def _named(self, name: str) -> PredictionStats | None:
         stats = self.by_name.get(name)

@@ -11,12 +11,13 @@ import signal
 import socket
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import uvloop
 
 from monitor.api.app import build
 from monitor.api.server import ApiServer
-from monitor.errors import StateError, UnderstudyError
+from monitor.errors import ConfigError, StateError, UnderstudyError
 from monitor.evaluation import state
 from monitor.evaluation.control import ControlLine, Supervisor
 from monitor.evaluation.pipeline import Pipeline
@@ -33,6 +34,9 @@ from monitor.transport.server import HandOffServer
 from monitor.transport.slots import Slots
 from monitor.watch.judge import Judge
 
+if TYPE_CHECKING:
+    from monitor.transport.kafka.publisher import Publisher
+
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
@@ -44,6 +48,9 @@ ORPHAN_SECONDS = 30.0
 
 def make_plane(settings: Settings, run_dir: Path, run: str) -> Plane:
     """All parts, with the saved state restored; nothing runs yet."""
+    mode = settings.document.get("evaluation")
+    if isinstance(mode, dict) and mode.get("mode") == "kafka":
+        return _make_publisher(settings, run_dir, run)
     path = settings.state_dir / state.FILE_NAME
     pipeline = _pipeline(settings)
     try:
@@ -62,6 +69,7 @@ def make_plane(settings: Settings, run_dir: Path, run: str) -> Plane:
         if limits.enabled:
             bounds = limits.horizon, limits.max_size, limits.max_rows
             feedback = Feedback(settings.state_dir, *bounds, after=pipeline.labels)
+            feedback.listeners.append(pipeline.record_labels)
             pipeline.experiments.offer = feedback.offer
             if pipeline.judge is not None:
                 pipeline.judge.watches.offer = feedback.offer
@@ -83,6 +91,42 @@ def make_plane(settings: Settings, run_dir: Path, run: str) -> Plane:
     return plane
 
 
+def _make_publisher(settings: Settings, run_dir: Path, run: str) -> Plane:
+    """The same where records are evaluated elsewhere."""
+    from monitor.evaluation import publishing
+    from monitor.transport.kafka.client import quiet
+    from monitor.transport.kafka.publisher import Publisher
+
+    quiet()
+    config = settings.config()
+    if config.kafka is None:
+        raise ConfigError("configuration", [("kafka", "is required with `evaluation: kafka`")])
+    publisher = Publisher(config.kafka, settings.state_dir, run)
+    pipeline = publishing.PublishingPipeline(settings, publisher)
+    pipeline.recorder = recorder_of(config)
+    feedback = None
+    if config.feedback.enabled:
+        feedback = publishing.PublishingFeedback(publisher)
+        feedback.listeners.append(pipeline.record_labels)
+    plane = Plane(
+        settings=settings,
+        run_dir=run_dir,
+        run=run,
+        pipeline=pipeline,
+        server=HandOffServer(run_dir / "records.sock", publisher.slots, pipeline.take),
+        saver=publishing.PublishingSaver(publisher),
+        supervisor=Supervisor(),
+        reader=StatsReader(run_dir),
+        windows=Windows(),
+        redaction=Redaction(settings.redact),
+        started=time.time(),
+        feedback=feedback,
+        publisher=publisher,
+    )
+    plane.mark_run()
+    return plane
+
+
 def _pipeline(settings: Settings) -> Pipeline:
     pipeline = Pipeline(settings)
     if settings.document.get("champion"):
@@ -95,7 +139,7 @@ def _pipeline(settings: Settings) -> Pipeline:
 
 async def _take_labels(plane: Plane, experiments: Experiments) -> None:
     """Hand joined labels to the experiments; their number goes into the same saved state."""
-    if plane.feedback is None:
+    if not isinstance(plane.feedback, Feedback):
         return
     await plane.feedback.flush()
     try:
@@ -146,6 +190,7 @@ async def _watch(plane: Plane) -> None:
                 judge.tick(time.time())
             if recorder is not None:
                 await asyncio.to_thread(recorder.flush)
+                await asyncio.to_thread(recorder.tidy, time.time())
             trouble = ""
         except Exception as error:
             # Once, not every second.
@@ -171,8 +216,15 @@ async def _save(plane: Plane) -> None:
         await asyncio.sleep(plane.settings.save_seconds)
         if plane.owns_run() and await plane.saver.save():
             plane.server.commit(plane.saver.saved)
-            if plane.feedback is not None:
+            if isinstance(plane.feedback, Feedback):
                 await plane.feedback.tidy(plane.saver.saved_labels)
+
+
+async def _publish(plane: Plane, publisher: Publisher) -> None:
+    from monitor.evaluation.publishing import publish
+
+    publisher.start()
+    await publish(publisher, lambda: plane.server.commit(publisher.committed), plane.owns_run)
 
 
 async def run(plane: Plane, control: socket.socket) -> None:
@@ -185,7 +237,12 @@ async def run(plane: Plane, control: socket.socket) -> None:
     line = ControlLine(control, plane.supervisor, plane.reconfigure)
     api = ApiServer(build(plane, line), plane.settings.control_host, plane.settings.control_port)
     serving = loop.create_task(api.serve())
-    parts = [_tick(plane), _save(plane), _judge(plane, line), _watch(plane)]
+    parts = [_tick(plane), _judge(plane, line), _watch(plane)]
+    if plane.publisher is None:
+        parts.append(_save(plane))
+    else:
+        parts.append(_publish(plane, plane.publisher))
+        plane.steer(line)
     if plane.pipeline.judge is not None:
         parts.append(plane.pipeline.judge.room.run())
         if plane.pipeline.judge.validation is not None:
@@ -205,9 +262,11 @@ async def run(plane: Plane, control: socket.socket) -> None:
         if plane.owns_run():
             await plane.saver.save()
         if plane.pipeline.recorder is not None:
-            plane.pipeline.recorder.flush()
+            plane.pipeline.recorder.close()
         if plane.feedback is not None:
             await plane.feedback.close()
+        if plane.publisher is not None:
+            await plane.stop_publishing()
         api.stop()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(serving, 3)

@@ -7,6 +7,14 @@ it have surely ended: when half as long again as the longest so far has passed s
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int16]
 _SLOT = 0.1
 _FACTOR = 1.5
 _LEAST = 0.2
@@ -29,6 +37,18 @@ class Assignments:
         self._longest = max(self._longest, seconds)
         self._newest = max(self._newest, started + seconds)
 
+    def add_all(self, arms: Ints, started: Floats, seconds: Floats) -> None:
+        """The same for many requests."""
+        if not len(arms):
+            return
+        slots = (started / _SLOT).astype(np.int64)
+        places, counts = np.unique(slots * self.arms + arms, return_counts=True)
+        for place, count in zip(places.tolist(), counts.tolist(), strict=True):
+            slot, arm = divmod(place, self.arms)
+            self._slots.setdefault(slot, [0] * self.arms)[arm] += count
+        self._longest = max(self._longest, float(seconds.max()))
+        self._newest = max(self._newest, float((started + seconds).max()))
+
     def settled(self, now: float = 0.0) -> list[int]:
         """Of those that count by unix time ``now``, or by the last end if that was later, and have
         not been asked for before, how many each arm had."""
@@ -42,3 +62,15 @@ class Assignments:
         """Begin a new epoch; what has not been asked for is left out, of all arms alike."""
         self._slots.clear()
         self._longest = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        slots = [[slot, *counts] for slot, counts in self._slots.items()]
+        return {"slots": slots, "longest": self._longest, "newest": self._newest}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Undo :meth:`to_dict`. Raises ValueError, KeyError or TypeError for another shape."""
+        self._slots = {int(slot): [int(n) for n in counts] for slot, *counts in state["slots"]}
+        if any(len(counts) != self.arms for counts in self._slots.values()):
+            raise ValueError("counts of other arms")
+        self._longest, self._newest = float(state["longest"]), float(state["newest"])

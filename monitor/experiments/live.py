@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
-from monitor import record as records
+import numpy as np
+from numpy.typing import NDArray
+
 from monitor.config.experiment import Experiment as Declared
+from monitor.evaluation.sheets import Floats, Sheet, together
 from monitor.experiments.assignments import Assignments
 from monitor.experiments.contestant import Arms, Contestant, Division
-from monitor.experiments.copies import Copies, Redact
-from monitor.experiments.observe import Observer, correct, counts
+from monitor.experiments.copies import Redact
+from monitor.experiments.gathering import (
+    ASSIGNED,
+    FACTS,
+    LABELS,
+    NOTES,
+    PAIRS,
+    Gathering,
+    numbered,
+)
+from monitor.experiments.observe import Codes
 from monitor.experiments.routes import Assignment
 from monitor.experiments.rules import rules_of
 from monitor.experiments.timeline import point_of
@@ -20,36 +33,36 @@ from monitor.feedback.store import Joined
 from monitor.record import Record
 from shadow import comparison, rollout
 from shadow.assignment import Allocation
-from shadow.experiment import Decision, Experiment
+from shadow.experiment import Decision, Experiment, Pairs, Split
 
 
 class LiveExperiment:
     """``arms`` tells whose records they are; ``redact`` takes out what nobody may read.
 
-    The clock is passed in, as unix time in seconds.
+    Records go to :attr:`gathering`; what it gathers is evidence as soon as it is fed. The clock is
+    passed in, as unix time in seconds.
     """
 
     def __init__(self, declared: Declared, arms: Arms, redact: Redact, now: float) -> None:
         self.declared = declared
         self.arms = arms
         self.started = now
-        self.by_unit = declared.unit.by != "request"
+        self.gathering = Gathering(declared, arms, redact)
+        self.by_unit = self.gathering.by_unit
+        self.order = self.gathering.order
+        self.wants_labels = self.gathering.wants_labels
         rules = rules_of(declared)
         self.experiment = Experiment(
             declared.name, declared.challengers, rules, by_unit=self.by_unit
         )
         self.contestants = {name: Contestant(name, declared, now) for name in declared.challengers}
-        self.order = (arms.champion, *declared.challengers)
         self.allocation = Allocation()
         self.divided_at = now
         """When the present allocation was decided."""
         self.carried_over = 0
         """Records left out because they began before the weights changed, or while they settled."""
-        fields = frozenset(h.field for h in rules.hypotheses if h.field)
-        self._columns = sorted({h.column for h in rules.hypotheses})
-        self.wants_labels = any(h.metric.needs == "labels" for h in rules.hypotheses)
-        self._observer = Observer(fields, declared.cost)
-        self._copies = Copies(declared.compare, arms, self.contestants, self._observer, redact)
+        self._columns = self.gathering.columns
+        self._codes = Codes()
         self._units = OpenUnits()
         self._assigned = Assignments(len(self.order))
         self._closed = [0] * len(self.order)
@@ -68,73 +81,137 @@ class LiveExperiment:
         of_request: object,
         answer: object,
     ) -> None:
-        """Take one record of the experiment's model.
+        """Take one record of the experiment's model; see :meth:`Gathering.take`."""
+        self.gathering.take(record, arm, division, of_request, answer)
 
-        ``division`` is how its requests were divided where it was served, or None.
+    def take_label(self, joined: Joined) -> None:
+        """A label or reward has come for a prediction."""
+        self.gathering.take_label(joined)
+
+    # Evidence -----------------------------------------------------------------------------------
+
+    def feed(self, sheets: Sequence[Sheet]) -> None:
+        """Hand rows to the statistics, in their order."""
+        for sheet in together(sheets):
+            sort = sheet.kind[0]
+            if sort == ASSIGNED:
+                self._feed_assigned(sheet)
+            elif sort == PAIRS:
+                self._feed_pairs(sheet)
+            elif sort == LABELS:
+                self._feed_labels(sheet)
+            elif sort == NOTES:
+                self._feed_notes(sheet)
+
+    def _feed_assigned(self, sheet: Sheet) -> None:
+        """Requests of a split, epoch by epoch.
+
+        Workers change over to new weights one after another, so for a moment records of both come
+        in turns: those of the older weights are left out.
         """
-        if record.role == records.ROLE_PRIMARY and record.assigned and division is not None:
-            self._take_assigned(record, arm, division, answer)
-        if not counts(record):
+        width = len(sheet.names) - len(FACTS) - 1 - len(self._columns)
+        if width != len(self.order):
             return
-        if record.role == records.ROLE_MIRROR:
-            self._copies.take_copy(record, arm, answer)
-        elif arm == self.arms.champion:
-            self._copies.take_champion(record, of_request, answer)
+        epochs = sheet.floats("epoch")
+        present = np.maximum.accumulate(np.maximum(epochs, self._epoch))
+        begins = np.flatnonzero(np.diff(present, prepend=self._epoch if self._weights else -np.inf))
+        for begin, end in pairwise([0, *(b for b in begins.tolist() if b), len(sheet)]):
+            part = sheet.rows(slice(begin, end))
+            epoch = float(present[begin])
+            if (epoch != self._epoch or not self._weights) and epochs[begin] == epoch:
+                self._begin_epoch(
+                    epoch, tuple(float(part.floats(f"w{n}")[0]) for n in range(width))
+                )
+            of_epoch = epochs[begin:end] == epoch
+            settled = of_epoch & (part.floats("started") >= part.floats("settled"))
+            self.carried_over += int((~settled).sum())
+            if settled.any():
+                self._take_assigned(part.rows(np.flatnonzero(settled)))
 
-    def _take_assigned(self, record: Record, arm: str, division: Division, answer: object) -> None:
-        order = self.order
-        assigned = (
-            division.arms[record.assigned - 1] if record.assigned <= len(division.arms) else ""
-        )
-        if assigned not in order:
-            return
-        settled = max(division.since, division.epoch + self.declared.settle)
-        if not self._in_epoch(division) or record.started < settled:
-            self.carried_over += 1
-            return
-        side = order.index(assigned)
-        if not self.by_unit:
-            self._assigned.add(side, record.started, record.duration_ns * 1e-9)
-        if arm != assigned:
-            if side:
-                self.contestants[assigned].diverted += 1
-            return
-        if not counts(record):
-            return
-        values = self._observer.observe(record, arm, answer).values
-        if self.by_unit:
-            unit = record.unit.decode("latin-1")
-            self._close(self._units.add(unit, side, record.started, values))
-            return
-        self._gather(side, values)
-
-    def _in_epoch(self, division: Division) -> bool:
-        """Whether a record belongs to the present weights; new weights begin a new epoch.
-
-        Workers change over one after another, so for a moment records of both come in turns: those
-        of the older weights are left out.
-        """
-        if division.epoch == self._epoch and self._weights:
-            return True
-        if division.epoch < self._epoch:
-            return False
-        self.flush()
+    def _begin_epoch(self, epoch: float, weights: tuple[float, ...]) -> None:
+        self._check_split(0.0)
         if self._weights:
             self._close(self._units.all())
+            self._check_split(0.0)
             self._assigned.clear()
             self.experiment.begin_epoch()
-        self._weights = division.weights
-        self._epoch = division.epoch
-        return True
+        self._weights, self._epoch = weights, epoch
 
-    def _gather(self, side: int, values: dict[str, float]) -> None:
-        """Put values of the champion (0) or a challenger on the contests that they are about."""
+    def _take_assigned(self, sheet: Sheet) -> None:
+        """Requests under the present weights."""
+        sides = sheet.side
+        if not self.by_unit:
+            self._assigned.add_all(sides, sheet.floats("started"), sheet.floats("seconds"))
+        diverted = (sheet.floats("served") == 0.0) & (sides > 0)
+        counted = sheet.floats("counted") > 0.0
         for number, contestant in enumerate(self.contestants.values(), start=1):
+            contestant.diverted += int((diverted & (sides == number)).sum())
+        values = {c: self._numbers(sheet, "v.", c) for c in self._columns}
+        if self.by_unit:
+            self._take_units(sheet, np.flatnonzero(counted), values)
+            return
+        for number, name in enumerate(self.contestants, start=1):
             share = self._share(number)
-            if side in (0, number) and share is not None:
-                contestant.gathered.arms.append(float(side > 0))
-                contestant.gathered.shares.append(share)
-                contestant.gathered.split.append(values)
+            mine = counted & ((sides == 0) | (sides == number))
+            if share is not None and mine.any():
+                arms = (sides[mine] > 0).astype(np.float64)
+                columns = {column: cells[mine] for column, cells in values.items()}
+                self.experiment.contests[name].update_split(
+                    Split(arms, np.full(arms.size, share), columns)
+                )
+
+    def _take_units(
+        self, sheet: Sheet, rows: NDArray[np.intp], values: Mapping[str, Floats]
+    ) -> None:
+        units, started = sheet.column("unit"), sheet.floats("started")
+        for row in rows.tolist():
+            of_row = {column: float(cells[row]) for column, cells in values.items()}
+            closed = self._units.add(units[row], int(sheet.side[row]), float(started[row]), of_row)
+            self._close(closed)
+
+    def _numbers(self, sheet: Sheet, prefix: str, column: str) -> Floats:
+        return numbered(sheet.column(prefix + column), lambda cells: self._codes.of(column, cells))
+
+    def _feed_pairs(self, sheet: Sheet) -> None:
+        contest = self.experiment.contests.get(sheet.kind[2])
+        if contest is not None and sheet.names == self.gathering.pairs_names():
+            columns = {
+                column: (self._numbers(sheet, "a.", column), self._numbers(sheet, "b.", column))
+                for column in self._columns
+            }
+            contest.update_pairs(Pairs(columns, int(sheet.floats("fresh").sum())))
+
+    def _feed_labels(self, sheet: Sheet) -> None:
+        """Labels of split traffic; those of a champion with several challengers are shared as
+        requests are now."""
+        name = sheet.kind[2]
+        if name not in self.contestants:
+            return
+        share = sheet.floats("share").copy()
+        several = np.isnan(share)
+        if several.any():
+            number = self.order.index(name)
+            share[several] = self._share(number) or np.nan
+        here = np.flatnonzero(~np.isnan(share))
+        if here.size:
+            columns = {
+                name_[2:]: sheet.floats(name_)[here] for name_ in sheet.names if name_ != "share"
+            }
+            arms = (sheet.side[here] > 0).astype(np.float64)
+            fresh = np.zeros(here.size, np.bool_)
+            self.experiment.contests[name].update_split(Split(arms, share[here], columns, fresh))
+
+    def _feed_notes(self, sheet: Sheet) -> None:
+        contestant = self.contestants.get(sheet.kind[2])
+        if contestant is None:
+            return
+        for note in sheet.column("note"):
+            contestant.lost += note.get("lost", 0)
+            if "noise" in note:
+                differs, own = note["noise"]
+                contestant.noise.update(_differing(differs), _differing(own))
+            if "worst" in note:
+                contestant.worst.offer(*note["worst"])
 
     def _share(self, number: int) -> float | None:
         """The challenger's part of what it and the champion get, in this epoch."""
@@ -154,57 +231,23 @@ class LiveExperiment:
                 contest.served[0] += sum(item.arm == 0 for item in mine)
                 contest.update_units(batch(mine, share))
 
-    # Labels -------------------------------------------------------------------------------------
-
     def concerns(self, arm: str) -> bool:
         """Whether an arm is one of those that are compared."""
         return arm in self.order
 
     def share_of(self, record: Record, arm: str, division: Division | None) -> float:
-        """The challenger's part of what it and the champion got when a request was assigned; 0 for
-        what is no part of a split. With several challengers the champion's requests have no single
-        one: that of the present epoch is used then, when the label comes."""
-        if division is None or not record.assigned or record.role != records.ROLE_PRIMARY:
-            return 0.0
-        if record.assigned > len(division.arms) or division.arms[record.assigned - 1] != arm:
-            return 0.0
-        number = self.order.index(arm) or 1
-        both = division.weights[0] + division.weights[number]
-        share = division.weights[number] / both if both else 0.0
-        return share if 0.0 < share < 1.0 else 0.0
+        """As :meth:`Gathering.share_of`."""
+        return self.gathering.share_of(record, arm, division)
 
-    def take_label(self, joined: Joined) -> None:
-        """A label or reward has come for a prediction."""
-        how = self.declared.label
-        values: dict[str, float] = {}
-        if how is not None and joined.label is not None:
-            values["correct"] = correct(joined.outputs, joined.label, how)
-        if joined.reward is not None:
-            values["reward"] = joined.reward
-        key = f"{joined.request_id}/{joined.row}".encode()
-        for name, value in values.items():
-            for number, contestant in enumerate(self.contestants.values(), start=1):
-                side = int(joined.arm == contestant.name)
-                if value != value or (not side and joined.arm != self.arms.champion):
-                    continue
-                if joined.mirrored or not side:
-                    halves = contestant.labels.add(key + name.encode(), side, value, 2)
-                    if halves is not None:
-                        contestant.gathered.pairs.append(({name: halves[0]}, {name: halves[1]}))
-                if joined.share > 0.0:
-                    several = len(self.contestants) > 1 and not side
-                    share = self._share(number) if several else joined.share
-                    if share is not None:
-                        contestant.gathered.arms.append(float(side))
-                        contestant.gathered.shares.append(share)
-                        contestant.gathered.split.append({name: value})
-
-    # Evidence and rollout -----------------------------------------------------------------------
+    # Rollout ------------------------------------------------------------------------------------
 
     def flush(self, now: float = 0.0) -> None:
-        """Hand what was gathered to the statistics, in batches, at unix time ``now``."""
-        for name, contestant in self.contestants.items():
-            contestant.flush(self.experiment.contests[name], self._columns)
+        """Hand what was gathered to the statistics, at unix time ``now``."""
+        self.feed(self.gathering.drain())
+        self._check_split(now)
+
+    def _check_split(self, now: float) -> None:
+        """Let what the arms were given by ``now`` speak of whether the split is honoured."""
         closed, self._closed = self._closed, [0] * len(self.order)
         given = [a + b for a, b in zip(self._assigned.settled(now), closed, strict=True)]
         if any(given) and self._weights:
@@ -213,8 +256,9 @@ class LiveExperiment:
 
     def tick(self, now: float) -> list[rollout.Event]:
         """Judge, and move the rollout on. What happened, for the audit log."""
+        self.feed(self.gathering.drain())
         self._close(self._units.expired(now))
-        self.flush(now)
+        self._check_split(now)
         events: list[rollout.Event] = []
         for mode in {c.mode for c in self.contestants.values()}:
             decisions = self.experiment.decide(mode, now - self.started)
@@ -302,13 +346,15 @@ class LiveExperiment:
             "epoch": self._epoch,
             "evidence": self.experiment.to_dict(),
             "units": self._units.to_dict(),
+            "codes": self._codes.to_dict(),
+            "assigned": self._assigned.to_dict(),
             "contestants": {
                 name: {
                     "noise": c.noise.to_dict(),
                     "worst": c.worst.to_dict(),
                     "timeline": c.timeline.to_dict(),
                     "diverted": c.diverted,
-                    "lost": c.pairing.lost,
+                    "lost": c.lost,
                 }
                 for name, c in self.contestants.items()
             },
@@ -324,6 +370,9 @@ class LiveExperiment:
         self._epoch = float(state["epoch"])
         self.experiment.restore(state["evidence"])
         self._units.restore(state["units"])
+        self._codes.restore(state.get("codes", {}))
+        if "assigned" in state:
+            self._assigned.restore(state["assigned"])
         for name, contestant in self.contestants.items():
             saved = state["contestants"].get(name)
             if saved is None:
@@ -332,4 +381,9 @@ class LiveExperiment:
             contestant.worst = comparison.Worst.from_dict(saved["worst"])
             contestant.timeline.restore(saved["timeline"])
             contestant.diverted = int(saved["diverted"])
-            contestant.pairing.lost = int(saved["lost"])
+            contestant.lost = int(saved["lost"])
+
+
+def _differing(names: Sequence[str]) -> comparison.Comparison:
+    """A comparison of which only is known which outputs differ."""
+    return comparison.Comparison(0, {name: comparison.FieldDifference(name) for name in names})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from monitor import record as records
 from monitor.codecs import Table
@@ -12,9 +13,10 @@ from monitor.config.experiment import Cost, Label
 from monitor.record import Record
 
 NAN = math.nan
-_NOT_COUNTED = frozenset((records.CANCELLED, records.REJECTED))
+_MOST_CODES = 64
+NOT_COUNTED = frozenset((records.CANCELLED, records.REJECTED))
 """Not the doing of the model server."""
-_ERRORS = frozenset(
+ERRORS = frozenset(
     (
         records.SERVER_ERROR,
         records.TIMEOUT,
@@ -25,25 +27,29 @@ _ERRORS = frozenset(
         records.TOO_LARGE,
     )
 )
-_NO_COPY = frozenset((records.CANCELLED, records.OVERLOAD))
+NO_COPY = frozenset((records.CANCELLED, records.OVERLOAD))
 """Copies that say nothing about the challenger: they were given up, or found no connection."""
 
 
 def counts(record: Record) -> bool:
     """Whether a record says anything about the arm that served it."""
     if record.role == records.ROLE_MIRROR:
-        return record.outcome not in _NO_COPY
-    return record.outcome not in _NOT_COUNTED
+        return record.outcome not in NO_COPY
+    return record.outcome not in NOT_COUNTED
 
 
 @dataclass(slots=True)
 class Observation:
-    """One exchange. ``answer`` holds the columns of a decoded answer, by name."""
+    """One exchange. ``answer`` holds the columns of a decoded answer, by name. Values are numbers;
+    of an output with texts they are its cells, which :class:`Codes` turns into a number."""
 
     request_id: bytes
     started: float
-    values: dict[str, float]
+    ended: float
+    values: dict[str, Any]
     answer: Mapping[str, list[object]] | None
+    origin: tuple[int, int] = (0, 0)
+    """Where its record is to be found again: offset of its block, place in it."""
 
 
 class Observer:
@@ -52,14 +58,13 @@ class Observer:
     def __init__(self, fields: frozenset[str], cost: Mapping[str, Cost]) -> None:
         self._fields = tuple(sorted(fields))
         self._cost = cost
-        self._codes: dict[str, dict[str, float]] = {}
 
     def observe(self, record: Record, arm: str, answer: object) -> Observation:
         """``answer`` is the decoded table of the response, or whatever stands in for it."""
         outcome = record.outcome
         seconds = record.duration_ns * 1e-9
-        values = {
-            "error": 1.0 if outcome in _ERRORS else 0.0,
+        values: dict[str, Any] = {
+            "error": 1.0 if outcome in ERRORS else 0.0,
             "timeout": 1.0 if outcome == records.TIMEOUT else 0.0,
             "latency": seconds,
         }
@@ -71,25 +76,56 @@ class Observer:
             width = len(answer.names)
             columns = {name: answer.values[i::width] for i, name in enumerate(answer.names)}
             for name in self._fields:
-                values[f"field:{name}"] = self._value(name, columns.get(name))
-        return Observation(record.request_id, record.started, values, columns)
+                values[f"field:{name}"] = _value(columns.get(name))
+        ended = record.started + seconds
+        return Observation(record.request_id, record.started, ended, values, columns)
 
-    def _value(self, name: str, cells: list[object] | None) -> float:
-        """A request's value of a field: the mean over its rows; texts are numbered as they come."""
-        if not cells:
+
+def _value(cells: list[object] | None) -> float | list[object]:
+    """A request's value of a field: the mean over its rows, or its cells if there are texts."""
+    if not cells:
+        return NAN
+    total = 0.0
+    for cell in cells:
+        if isinstance(cell, str):
+            return cells
+        if isinstance(cell, (int, float)) and math.isfinite(cell):
+            total += cell
+        else:
+            return NAN
+    return total / len(cells)
+
+
+class Codes:
+    """Numbers for texts, by output, as they come."""
+
+    def __init__(self) -> None:
+        self._codes: dict[str, dict[str, float]] = {}
+
+    def of(self, name: str, cells: object) -> float:
+        """The mean over the cells of a request, of an output with texts."""
+        if not isinstance(cells, list) or not cells:
             return NAN
         total = 0.0
+        known = self._codes.setdefault(name, {})
         for cell in cells:
             if isinstance(cell, str):
-                known = self._codes.setdefault(name, {})
-                if cell not in known and len(known) < 64:
+                if cell not in known and len(known) < _MOST_CODES:
                     known[cell] = float(len(known))
-                total += known.get(cell, 64.0)
+                total += known.get(cell, float(_MOST_CODES))
             elif isinstance(cell, (int, float)) and math.isfinite(cell):
                 total += cell
             else:
                 return NAN
         return total / len(cells)
+
+    def to_dict(self) -> dict[str, dict[str, float]]:
+        """As JSON."""
+        return self._codes
+
+    def restore(self, state: Mapping[str, Mapping[str, float]]) -> None:
+        """Undo :meth:`to_dict`."""
+        self._codes = {name: dict(codes) for name, codes in state.items()}
 
 
 def correct(prediction: Mapping[str, object], label: object, how: Label) -> float:

@@ -19,6 +19,9 @@ class Pairing(Generic[T]):
     def __len__(self) -> int:
         return len(self._waiting)
 
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._waiting
+
     def add(self, key: bytes, side: int, item: T, complete: int) -> dict[int, T] | None:
         """Add one half; all of them once ``complete`` sides are there.
 
@@ -35,3 +38,11 @@ class Pairing(Generic[T]):
             return None
         del self._waiting[key]
         return halves
+
+    def oldest(self) -> list[tuple[bytes, dict[int, T]]]:
+        """What waits, the oldest first."""
+        return list(self._waiting.items())
+
+    def give_up(self, key: bytes) -> None:
+        """Let go of one that waits."""
+        del self._waiting[key]

@@ -37,6 +37,27 @@ class Assignment:
     divided_at: float = 0.0
     rollouts: Mapping[str, dict[str, Any]] = field(default_factory=dict)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "names": list(self.names),
+            "allocation": self.allocation.to_dict(),
+            "started": self.started,
+            "divided_at": self.divided_at,
+            "rollouts": dict(self.rollouts),
+        }
+
+    @classmethod
+    def from_dict(cls, item: Mapping[str, Any]) -> Assignment:
+        """Raises ValueError, KeyError or TypeError for data of another shape."""
+        return cls(
+            tuple(map(str, item["names"])),
+            Allocation.from_dict(item["allocation"]),
+            float(item["started"]),
+            float(item["divided_at"]),
+            dict(item["rollouts"]),
+        )
+
     def over(self, arms: tuple[str, ...]) -> Allocation | None:
         """The same over the indices of a plan's arms; None when one of the arms is gone."""
         if any(name not in arms for name in self.names):
@@ -65,16 +86,7 @@ class Routes:
             if data["version"] != _VERSION:
                 raise StateError(f"{path}: version {data['version']!r} is not known")
             return cls(
-                {
-                    name: Assignment(
-                        tuple(map(str, item["names"])),
-                        Allocation.from_dict(item["allocation"]),
-                        float(item["started"]),
-                        float(item["divided_at"]),
-                        dict(item["rollouts"]),
-                    )
-                    for name, item in data["assignments"].items()
-                },
+                {name: Assignment.from_dict(item) for name, item in data["assignments"].items()},
                 tuple(dict(item) for item in data["declared"]),
                 tuple(dict(item) for item in data["events"]),
             )
@@ -87,16 +99,7 @@ class Routes:
         """Replace the file: temporary name, sync, rename. Raises OSError."""
         data = {
             "version": _VERSION,
-            "assignments": {
-                name: {
-                    "names": list(item.names),
-                    "allocation": item.allocation.to_dict(),
-                    "started": item.started,
-                    "divided_at": item.divided_at,
-                    "rollouts": dict(item.rollouts),
-                }
-                for name, item in self.assignments.items()
-            },
+            "assignments": {name: item.to_dict() for name, item in self.assignments.items()},
             "declared": list(self.declared),
             "events": list(self.events),
         }

@@ -5,32 +5,31 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from monitor.codecs import Table
 from monitor.config.compile import AGAIN
+from monitor.config.experiment import Experiment
 from monitor.config.model import Config
 from monitor.errors import ExperimentStateError, UnknownExperimentError
 from monitor.evaluation.redaction import Redaction
+from monitor.evaluation.sheets import Sheet
 from monitor.experiments.audit import AuditLog
-from monitor.experiments.contestant import Arms, Contestant, Division
-from monitor.experiments.copies import columns_of
+from monitor.experiments.contestant import Arms, Contestant
+from monitor.experiments.copies import Redact
 from monitor.experiments.declared import declare, with_declared
+from monitor.experiments.gatherings import Gatherings, View
 from monitor.experiments.live import LiveExperiment
 from monitor.experiments.routes import Routes, load_or_set_aside
 from monitor.feedback.store import Joined, Prediction
-from monitor.record import OK, ROLE_PRIMARY, Record
+from monitor.record import Record
 from monitor.transport.server import Names
 from shadow import rollout
 from shadow.rollout import Event, RolloutError, Step
 
 log = logging.getLogger(__name__)
-
-View = dict[str, list[tuple[LiveExperiment, Division | None]]]
-"""By model: the experiments that its records belong to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +58,7 @@ class Experiments:
         self.state_dir = Path(config.state_dir)
         self.live: dict[str, LiveExperiment] = {}
         self.audit = AuditLog(self.state_dir / "audit.jsonl")
-        self.offer: Callable[[Prediction], None] | None = None
-        """Where predictions go that may get a label."""
+        self.gatherings = Gatherings({}, "")
         self.error: str | None = None
         """Why the assignment could not be saved; None when all is well."""
         self._routes = load_or_set_aside(self.state_dir)
@@ -82,7 +80,7 @@ class Experiments:
         self.config = config
         found: dict[str, LiveExperiment] = {}
         for declared in config.experiments:
-            arms = self._arms(config, declared.model, declared.compare.noise)
+            arms = arms_of(config, declared)
             known = self.live.get(declared.name)
             if known is not None and known.declared == declared and known.arms == arms:
                 found[declared.name] = known
@@ -103,20 +101,20 @@ class Experiments:
         if set(found) != set(self._routes.assignments):
             self._dirty = True
         self.live = found
+        self.gatherings.by_name = {name: one.gathering for name, one in found.items()}
+        self.gatherings.first_model = config.models[0].name if config.models else ""
+
+    @property
+    def offer(self) -> Callable[[Prediction], None] | None:
+        """Where predictions go that may get a label."""
+        return self.gatherings.offer
+
+    @offer.setter
+    def offer(self, offer: Callable[[Prediction], None]) -> None:
+        self.gatherings.offer = offer
 
     def _shown(self, columns: Mapping[str, list[object]]) -> dict[str, object]:
-        """Columns as people may see them; of a single row its cells."""
-        return {
-            name: self._redaction.value(name, cells[0] if len(cells) == 1 else cells)
-            for name, cells in columns.items()
-        }
-
-    @staticmethod
-    def _arms(config: Config, model: str | None, noise: float) -> Arms:
-        rates = {c.name: c.mirror.rate for c in config.challengers}
-        champion = config.champion.name
-        # The salt by which workers choose copies is that of every plan.
-        return Arms(champion, champion + AGAIN if noise else "", rates, b"understudy")
+        return shown_by(self._redaction)(columns)
 
     def declare(self, data: dict[str, Any], who: str) -> LiveExperiment:
         """Begin an experiment over the API. Raises ConfigError that names the path of a fault."""
@@ -155,59 +153,27 @@ class Experiments:
 
     def view(self, names: Names) -> View:
         """Which experiments the records of a batch belong to."""
-        found: View = {}
-        models = [model.name for model in self.config.models]
-        divided = {split.experiment: split for split in names.splits}
-        for name, live in self.live.items():
-            split = divided.get(name)
-            division = None
-            if split is not None and all(arm in names.arms for arm in live.order):
-                weights = tuple(split.weights[names.arms.index(arm)] for arm in live.order)
-                division = Division(names.arms, weights, split.since, split.epoch)
-            model = live.declared.model or (models[0] if models else "")
-            found.setdefault(model, []).append((live, division))
-        return found
+        return self.gatherings.view(names)
 
     def take(
         self, view: View, model: str, record: Record, arm: str, of_request: object, answer: object
     ) -> None:
         """Take a record of ``model``."""
-        offered = False
-        for live, division in view.get(model, ()):
-            live.take(record, arm, division, of_request, answer)
-            if live.wants_labels and not offered and isinstance(answer, Table):
-                offered = live.concerns(arm) and record.outcome == OK
-                if offered:
-                    self._offer(live, division, model, record, arm, answer)
-
-    def _offer(
-        self,
-        live: LiveExperiment,
-        division: Division | None,
-        model: str,
-        record: Record,
-        arm: str,
-        answer: Table,
-    ) -> None:
-        if self.offer is not None:
-            self.offer(
-                Prediction(
-                    record.request_id.decode("latin-1"),
-                    arm,
-                    record.role != ROLE_PRIMARY,
-                    model,
-                    live.share_of(record, arm, division),
-                    record.started,
-                    columns_of(answer),
-                )
-            )
+        self.gatherings.take(view, model, record, arm, of_request, answer)
 
     def take_label(self, joined: Joined) -> None:
         """Take a label that was joined to a prediction."""
-        models = [model.name for model in self.config.models]
-        for live in self.live.values():
-            if joined.model == (live.declared.model or models[0]):
-                live.take_label(joined)
+        self.gatherings.take_label(joined)
+
+    def feed(self, sheets: Iterable[Sheet]) -> None:
+        """Hand over rows that were gathered elsewhere."""
+        by_name: dict[str, list[Sheet]] = {}
+        for sheet in sheets:
+            by_name.setdefault(sheet.kind[1], []).append(sheet)
+        for name, of_experiment in by_name.items():
+            live = self.live.get(name)
+            if live is not None:
+                live.feed(of_experiment)
 
     # Time and people ----------------------------------------------------------------------------
 
@@ -286,6 +252,27 @@ class Experiments:
                     live.restore(state[name])
                 except (ValueError, KeyError, TypeError, IndexError) as error:
                     log.error("experiment %r: its evidence cannot be used: %r", name, error)
+
+
+def shown_by(redaction: Redaction) -> Redact:
+    """Columns as people may see them; of a single row its cells."""
+
+    def shown(columns: Mapping[str, list[object]]) -> dict[str, object]:
+        return {
+            name: redaction.value(name, cells[0] if len(cells) == 1 else cells)
+            for name, cells in columns.items()
+        }
+
+    return shown
+
+
+def arms_of(config: Config, declared: Experiment) -> Arms:
+    """Whose records an experiment's are."""
+    rates = {c.name: c.mirror.rate for c in config.challengers}
+    champion = config.champion.name
+    again = champion + AGAIN if declared.compare.noise else ""
+    # The salt by which workers choose copies is that of every plan.
+    return Arms(champion, again, rates, b"understudy")
 
 
 def _obey(state: rollout.Rollout, now: float, command: Command, requests: int) -> Step:

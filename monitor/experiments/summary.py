@@ -76,7 +76,7 @@ def contestant(live: LiveExperiment, c: Contestant) -> dict[str, Any]:
             "served": contest.served[1],
             "champion_served": contest.served[0],
             "diverted": c.diverted,
-            "unpaired": c.pairing.lost,
+            "unpaired": c.lost,
         },
         **c.decision.to_dict(),
         "noise": {"compared": c.noise.compared, "outputs": c.noise.fields()[:20]},

@@ -29,12 +29,13 @@ class Timeline:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
-        return {"points": self.points, "every": self._every}
+        return {"points": self.points, "every": self._every, "skipped": self._skipped}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Undo :meth:`to_dict`."""
         self.points = list(state["points"])
         self._every = int(state["every"])
+        self._skipped = int(state.get("skipped", 0))
 
 
 def point_of(

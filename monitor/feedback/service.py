@@ -41,6 +41,8 @@ class Feedback:
         self.dropped = 0
         self.error: str | None = None
         """Why the file cannot be used at present."""
+        self.listeners: list[Callable[[Sequence[Label], float], None]] = []
+        """Told of labels that were taken, and when."""
         self._pending: deque[Prediction] = deque()
         self._thread = ThreadPoolExecutor(1, "feedback")
         self._closed = False
@@ -81,7 +83,11 @@ class Feedback:
         """Keep labels; what became of each. Raises StateError, and none has been taken then."""
         # A label may be as quick as the prediction's way to the disk.
         await self.flush()
-        return await self._call(lambda: self.store.add_labels(labels, time.time()))
+        now = time.time()
+        outcomes = await self._call(lambda: self.store.add_labels(labels, now))
+        for listener in self.listeners:
+            listener(labels, now)
+        return outcomes
 
     async def take(self, after: int) -> list[Joined]:
         """Joined pairs with a number above ``after``. Raises StateError."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections import Counter, OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,6 +110,26 @@ class Pairs:
             self.outcomes["overflow"] += 1
         self._waiting[event.id, event.kind] = (now, event)
         return None
+
+    def to_dict(self) -> list[list[Any]]:
+        """The halves that wait, as JSON."""
+        return [
+            [since, e.id, e.kind, e.service, e.at, base64.b64encode(e.data).decode()]
+            for since, e in self._waiting.values()
+        ]
+
+    def restore(self, state: Sequence[Sequence[Any]]) -> None:
+        """Undo :meth:`to_dict`. Raises ValueError or TypeError for another shape."""
+        self._waiting.clear()
+        for since, id_, kind, service, at, data in state:
+            event = Event(
+                str(id_),
+                str(kind),
+                str(service),
+                None if at is None else float(at),
+                base64.b64decode(data, validate=True),
+            )
+            self._waiting[event.id, event.kind] = (float(since), event)
 
     def expire(self, now: float) -> None:
         """Let go of halves that have waited for too long."""

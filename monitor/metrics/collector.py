@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 
 from monitor import __version__
 from monitor.evaluation.plane import BREAKER_STATES, NOT_SENT, Plane
+from monitor.feedback.service import Feedback
 from monitor.metrics.drift import drift_families
 from monitor.metrics.experiments import experiment_families, feedback_families
 from monitor.metrics.families import (
@@ -28,6 +29,7 @@ from monitor.metrics.families import (
 from monitor.metrics.findings import finding_families
 from monitor.metrics.objectives import objective_families
 from monitor.metrics.processes import uses
+from monitor.objectives.objective import latency_limits
 from monitor.sketch.distribution import QUANTILES, Distribution
 from monitor.sketch.reader import Snapshot
 from monitor.sketch.windows import WINDOW_NAMES, WINDOWS, group, since_start
@@ -83,8 +85,12 @@ class PlaneCollector(Collector):
             ("source", "outcome"),
             [((source, outcome), count) for (source, outcome), count in outcomes.items()],
         )
-        if self._plane.feedback is not None:
+        if isinstance(self._plane.feedback, Feedback):
             yield from feedback_families(self._plane.feedback)
+        if self._plane.publisher is not None:
+            from monitor.metrics.kafka import kafka_families
+
+            yield from kafka_families(self._plane.publisher, self._plane.steering)
 
     def _workers(self, snapshot: Snapshot) -> Iterator[Metric]:
         for source, name, text, labels in _COUNTED:
@@ -115,6 +121,7 @@ class PlaneCollector(Collector):
             "Time from the request's arrival to the end of its response.",
             snapshot.sketches_named("duration"),
             self._plane.pipeline.exemplars.by_series(),
+            latency_limits(self._plane.settings.document.get("objectives") or {}),
         )
         yield sketches(
             "time_to_first_byte_seconds",

@@ -133,6 +133,29 @@ class PerformanceWatch:
         if self.unlabelled is not None and self.unlabelled.take(cells, times, features):
             self._expect()
 
+    def take_rows(
+        self,
+        cells: Sequence[Any],
+        times: Sequence[float],
+        features: Mapping[str, Sequence[Any]] | None,
+        ids: Sequence[bytes],
+    ) -> None:
+        """Predictions of many requests, whose rows follow each other."""
+        begin = 0
+        while begin < len(cells):
+            end = begin + 1
+            if self.realised.sampled is None:
+                end = min(begin + _BATCH, len(cells))
+            else:
+                while end < len(cells) and ids[end] == ids[begin]:
+                    end += 1
+            of_rows = None
+            if features is not None:
+                of_rows = {name: column[begin:end] for name, column in features.items()}
+            request_id = ids[begin].decode("latin-1")
+            self.take(cells[begin:end], times[begin:end], of_rows, request_id)
+            begin = end
+
     def _expect(self) -> None:
         """Hand the waiting scores to the detector of expected errors."""
         drawn = self.unlabelled.draw() if self.unlabelled is not None else None

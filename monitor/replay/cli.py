@@ -12,13 +12,16 @@ import click
 
 from monitor.config.load import load
 from monitor.progress import progress_bar
-from monitor.replay.run import Replay, files_of
+from monitor.recordlog.reading import open_log
+from monitor.replay.run import Replay
+from monitor.transport.log import Damage
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
+_LOG = click.Path(path_type=Path)
 
 
 @click.command("replay")
-@click.argument("log", type=_FILE)
+@click.argument("log", type=_LOG)
 @click.option(
     "--config",
     "-c",
@@ -35,22 +38,22 @@ def replay(log: Path, config_path: Path, skip_broken: bool, as_json: bool, exit_
     """Run the whole evaluation over LOG, written by `records.log`, in the time of the log.
 
     Findings and experiments come out as they do live, so another baseline, threshold or margin can
-    be tried on what has been. Parts LOG.1, LOG.2 … are read first. Nothing of the running service
-    is touched.
+    be tried on what has been. LOG is a folder, or a file of JSON lines as earlier versions wrote
+    them, with its parts LOG.1, LOG.2 … before it. Damaged stretches of a folder are left out and
+    said. Nothing of the running service is touched.
 
     \b
     Examples:
-      understudy replay records.jsonl
-      understudy replay records.jsonl --config stricter.yaml --json
+      understudy replay records
+      understudy replay records --config stricter.yaml --json
     """
-    files = files_of(log)
+    found = open_log(log)
     run = Replay(load(config_path), skip_broken)
     try:
-        total = sum(path.stat().st_size for path in files)
         with progress_bar() as bar:
-            task = bar.add_task("replaying", total=total)
-            run.run(files, lambda read, _: bar.update(task, completed=read))
-        document = _document(run)
+            task = bar.add_task("replaying", total=found.size)
+            run.run(found, lambda read, _: bar.update(task, completed=read))
+        document = _document(run, found.damage)
     finally:
         run.close()
     if as_json:
@@ -61,11 +64,12 @@ def replay(log: Path, config_path: Path, skip_broken: bool, as_json: bool, exit_
         sys.exit(1)
 
 
-def _document(run: Replay) -> dict[str, Any]:
+def _document(run: Replay, damage: Damage) -> dict[str, Any]:
     return {
         "records": run.records,
         "labels": run.labels,
         "broken_lines": run.broken,
+        "damaged": {"places": damage.frames, "bytes": damage.bytes + damage.torn},
         "from": _time(run.first or run.now),
         "to": _time(run.now),
         "findings": [finding.to_dict() for finding in run.judge.room.findings.all()],
@@ -90,6 +94,12 @@ def _print(document: dict[str, Any]) -> None:
     )
     if document["broken_lines"]:
         click.echo(f"{document['broken_lines']:,} lines could not be read")
+    damaged = document["damaged"]
+    if damaged["bytes"]:
+        click.echo(
+            f"{damaged['bytes']:,} bytes in {damaged['places']:,} places of the log are damaged "
+            "and were left out"
+        )
     findings = document["findings"]
     click.echo(f"{len(findings)} findings" if findings else "no findings")
     for found in findings:

@@ -25,28 +25,7 @@ _BODIES = ("request", "response")
 
 def names_line(names: Names) -> bytes:
     """The names of a batch."""
-    return orjson.dumps(
-        {
-            "names": {
-                "generation": names.generation,
-                "models": [
-                    {"name": name, "version": version, "protocol": protocol}
-                    for name, version, protocol in names.models
-                ],
-                "arms": list(names.arms),
-                "splits": [
-                    {
-                        "experiment": split.experiment,
-                        "model": split.model,
-                        "weights": list(split.weights),
-                        "since": split.since,
-                        "epoch": split.epoch,
-                    }
-                    for split in names.splits
-                ],
-            }
-        }
-    )
+    return orjson.dumps({"names": names.to_dict()})
 
 
 def record_line(record: Record) -> bytes:

@@ -3,110 +3,143 @@
 from __future__ import annotations
 
 import logging
-import os
+import threading
 from collections import deque
 from pathlib import Path
 
-from monitor.config.model import Config
+from monitor.config.model import Config, RecordLog
+from monitor.errors import LogError
 from monitor.feedback.labels import Label
 from monitor.record import Record
 from monitor.replay.lines import label_line, names_line, record_line
+from monitor.transport.log import SegmentLog
 from monitor.transport.server import Names
 
 log = logging.getLogger(__name__)
 
 MOST_WAITING = 16 * 1024 * 1024
 """Bytes that may wait for the disk; what finds no room is dropped and counted."""
+FRAME_BYTES = 1024 * 1024
+"""Bytes of lines that are written, and have to be read, at once."""
 
 
 def recorder_of(config: Config, before: Recorder | None = None) -> Recorder | None:
-    """The recorder that a configuration asks for: the one ``before``, if it writes to that file."""
+    """The recorder that a configuration asks for: the one ``before``, if it stays as it is."""
     wanted = config.records.log
-    if wanted is None:
-        if before is not None:
-            before.flush()
-        return None
-    path = Path(wanted.path)
-    if before is not None and before.path == path:
-        before.max_bytes, before.keep = wanted.max_size, wanted.keep
-        return before
-    return Recorder(path, wanted.max_size, wanted.keep)
+    if before is not None:
+        if wanted is not None and before.declared == wanted:
+            return before
+        before.close()
+    return Recorder(wanted) if wanted is not None else None
 
 
 class Recorder:
-    """Appends to ``path``; at ``max_bytes`` the file becomes ``path.1`` and so on, ``keep`` files
-    in all. Adding never waits: :meth:`flush` writes, in whatever thread."""
+    """Appends to a log of segments. Adding never waits: :meth:`flush` writes, in any thread.
 
-    def __init__(self, path: Path, max_bytes: int, keep: int) -> None:
-        self.path = path
-        self.max_bytes = max_bytes
-        self.keep = keep
+    An entry is a line of :mod:`monitor.replay.lines`. Each frame begins with the names that its
+    records go by, so that it can be read whatever is damaged before it.
+    """
+
+    def __init__(self, declared: RecordLog) -> None:
+        self.declared = declared
+        self.path = Path(declared.path)
         self.dropped = 0
+        """Records and labels that are not in the log, for want of room or of a disk."""
         self.written = 0
         self.error: str | None = None
-        """Why the file cannot be written at present."""
+        """Why nothing can be written at present."""
         self._names: Names | None = None
-        self._waiting: deque[bytes] = deque()
-        self._bytes = 0
+        self._waiting: deque[tuple[bytes, int, float]] = deque()
+        """Lines, with the records that they count as (-1 for names) and the time that they tell."""
+        self._put_bytes = self._taken_bytes = 0
+        """Two counts, since two threads count."""
+        self._log: SegmentLog | None = None
+        self._head = b""
+        """The names that hold at the first line that waits."""
+        self._lock = threading.Lock()
 
     def add(self, names: Names, record: Record) -> None:
         """One exchange."""
         if names is not self._names and names != self._names:
-            self._put(names_line(names))
+            self._put(names_line(names), -1, 0.0)
         self._names = names
-        self._put(record_line(record))
+        self._put(record_line(record), 1, record.started)
 
     def add_label(self, label: Label, received: float) -> None:
         """Feedback that was taken at unix time ``received``."""
-        self._put(label_line(label, received))
+        self._put(label_line(label, received), 0, received)
 
-    def _put(self, line: bytes) -> None:
-        if self._bytes + len(line) > MOST_WAITING:
+    def _put(self, line: bytes, counted: int, at: float) -> None:
+        # Names are few, and without them nothing that follows could be read.
+        if counted >= 0 and self._put_bytes - self._taken_bytes + len(line) > MOST_WAITING:
             self.dropped += 1
             return
-        self._waiting.append(line)
-        self._bytes += len(line) + 1
+        self._waiting.append((line, counted, at))
+        self._put_bytes += len(line)
 
     def flush(self) -> None:
-        """Write what waits. Trouble is logged once, shown, and tried again."""
-        lines: list[bytes] = []
-        while self._waiting:
-            lines.append(self._waiting.popleft())
-        if not lines:
-            return
-        data = b"\n".join(lines) + b"\n"
-        self._bytes = max(0, self._bytes - len(data))
+        """Write what waits. Trouble is logged once, shown, and tried again with the next."""
+        with self._lock:
+            waiting = self._waiting
+            while waiting:
+                lines = [self._head] if self._head else []
+                weights = [0] * len(lines)
+                times: list[float] = []
+                size = 0
+                while waiting and size < FRAME_BYTES:
+                    line, counted, at = waiting.popleft()
+                    size += len(line)
+                    if counted < 0:
+                        self._head = line
+                        if lines and not times:
+                            lines.clear()
+                            weights.clear()
+                    else:
+                        times.append(at)
+                    lines.append(line)
+                    weights.append(max(counted, 0))
+                self._taken_bytes += size
+                if times:
+                    self._write(lines, weights, times)
+            if self._log is not None and self._log.synced < self._log.end:
+                self._log.sync()
+
+    def _write(self, lines: list[bytes], weights: list[int], times: list[float]) -> None:
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            if self.path.exists() and self.path.stat().st_size + len(data) > self.max_bytes:
-                self._rotate()
-                if self._names is not None:
-                    data = names_line(self._names) + b"\n" + data
-            with self.path.open("ab") as file:
-                file.write(data)
-        except OSError as error:
+            log_ = self._open()
+        except LogError as error:
             if self.error is None:
-                log.error("%s: cannot be written: %s", self.path, error)
-            self.error = f"{self.path}: {error.strerror or error}"
-            self.dropped += len(lines)
-            # What follows would not know its names.
-            self._names = None
+                log.error("the log of records cannot be written: %s", error)
+            self.error = str(error)
+            self.dropped += len(times)
             return
-        self.error = None
-        self.written += len(lines)
-
-    def _rotate(self) -> None:
-        for number in range(self.keep - 1, 0, -1):
-            older = self._numbered(number)
-            if older.exists():
-                if number == self.keep - 1:
-                    older.unlink()
-                else:
-                    os.replace(older, self._numbered(number + 1))
-        if self.keep > 1:
-            os.replace(self.path, self._numbered(1))
+        if log_.append(lines, weights, min(times), max(times)):
+            self.written += len(times)
         else:
-            self.path.unlink()
+            self.dropped += len(times)
+        self.error = log_.error
 
-    def _numbered(self, number: int) -> Path:
-        return self.path.with_name(f"{self.path.name}.{number}")
+    def _open(self) -> SegmentLog:
+        if self._log is None:
+            if self.path.is_file():
+                raise LogError(
+                    f"{self.path} is a file, as earlier versions wrote them: give a folder as "
+                    "records.log.path; `understudy replay` reads both"
+                )
+            size, keep = self.declared.max_size, self.declared.keep
+            self._log = SegmentLog(self.path, size * keep, self.declared.max_age, size)
+        return self._log
+
+    def tidy(self, now: float) -> None:
+        """Delete what is too old, also while nothing is written; ``now`` is unix seconds."""
+        with self._lock:
+            if self._log is not None:
+                self._log.prune(now)
+
+    def close(self) -> None:
+        """Write what waits, and let go of the folder."""
+        self.flush()
+        with self._lock:
+            if self._log is not None:
+                self._log.close()
+                self._log = None

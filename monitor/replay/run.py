@@ -8,7 +8,7 @@ own, which is thrown away.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from monitor.experiments.runner import Experiments
 from monitor.feedback.labels import Label
 from monitor.feedback.store import FeedbackStore, Prediction
 from monitor.findings.changes import Change
+from monitor.recordlog.reading import RecordLogFiles
 from monitor.replay.lines import read_label, read_names, read_record
 from monitor.transport.server import Names
 from monitor.watch.judge import Judge
@@ -34,7 +35,7 @@ Progress = Callable[[int, int], None]
 
 
 class Replay:
-    """One run over the files of a log, oldest first."""
+    """One run over a log, oldest first."""
 
     def __init__(self, config: Config, skip_broken: bool = False) -> None:
         self.skip_broken = skip_broken
@@ -69,22 +70,23 @@ class Replay:
         self._store.close()
         self._folder.cleanup()
 
-    def run(self, files: Sequence[Path], progress: Progress | None = None) -> None:
-        """Read all files. Raises ReplayError that names file and line."""
+    def run(self, log: RecordLogFiles, progress: Progress | None = None) -> None:
+        """Read the whole log. Raises ReplayError that names the place."""
         read = 0
-        for path in files:
-            for number, size, line in _lines(path):
-                read += size
-                try:
-                    self._take(line)
-                except ReplayError as error:
-                    if not self.skip_broken:
-                        raise ReplayError(f"{path}: line {number}: {error}") from error
-                    self.broken += 1
-                if progress is not None and number % 1000 == 0:
-                    progress(read, number)
+        for number, line in enumerate(log.lines(), start=1):
+            read += line.size
+            try:
+                self._take(line.data)
+            except ReplayError as error:
+                if not self.skip_broken:
+                    raise ReplayError(f"{line.where}: {error}") from error
+                self.broken += 1
+            if progress is not None and number % 1000 == 0:
+                progress(read, number)
         if not self.records:
-            raise ReplayError(f"{files[-1]}: there is no record in it")
+            raise ReplayError(f"{log.path}: there is no record in it")
+        # Labels may have come when there were no requests any more.
+        self.now = max([self.now, *(received for received, _ in self._labels)])
         self._tick(self.now)
 
     def _take(self, line: bytes) -> None:
@@ -151,25 +153,3 @@ class Replay:
         self.experiments.tick()
         self.now = clock
         self.changes += self.judge.tick(now)
-
-
-def files_of(path: Path) -> list[Path]:
-    """The parts of a log, oldest first: ``log.2``, ``log.1``, ``log``."""
-    if not path.exists():
-        raise ReplayError(f"{path}: there is no such file")
-    parts = []
-    for part in path.parent.glob(f"{path.name}.*"):
-        suffix = part.name[len(path.name) + 1 :]
-        if suffix.isdecimal():
-            parts.append((int(suffix), part))
-    return [part for _, part in sorted(parts, reverse=True)] + [path]
-
-
-def _lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield number, len(line), line
-    except OSError as error:
-        raise ReplayError(f"{path}: cannot be read: {error.strerror or error}") from error

@@ -23,6 +23,7 @@ import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from monitor.errors import ProtocolError
 from monitor.transport import frames
@@ -83,6 +84,27 @@ class Names:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ProtocolError(f"NAMES frame: {error!r}") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """Undo :meth:`from_json`, before it becomes JSON."""
+        return {
+            "generation": self.generation,
+            "models": [
+                {"name": name, "version": version, "protocol": protocol}
+                for name, version, protocol in self.models
+            ],
+            "arms": list(self.arms),
+            "splits": [
+                {
+                    "experiment": split.experiment,
+                    "model": split.model,
+                    "weights": list(split.weights),
+                    "since": split.since,
+                    "epoch": split.epoch,
+                }
+                for split in self.splits
+            ],
+        }
 
 
 Sink = Callable[[Names, int, bytes], None]

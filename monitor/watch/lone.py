@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from monitor.baseline.encoder import Batch, Encoder
 from monitor.baseline.lone import RowReader
+from monitor.evaluation.columns import Cells
 from monitor.quality.repeats import Repeats
 
 Floats = NDArray[np.float64]
@@ -56,7 +57,9 @@ class LoneRows:
 
     def read(self, batch: Batch) -> tuple[list[int], list[float]] | None:
         """Codes and numbers of a row; None where it must go the way of batches."""
-        return self._reader.read(batch.names, batch.values)
+        values = batch.values
+        cells = values.row(0) if isinstance(values, Cells) else values
+        return self._reader.read(batch.names, cells)
 
     def repeated(self, raw: list[float], repeats: Repeats) -> bool:
         """Whether a row like it was there a moment ago, by the features as they are in a batch."""

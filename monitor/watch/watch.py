@@ -20,6 +20,8 @@ from monitor.drift.change_point import ChangePoint, Estimate
 from monitor.drift.cusum import CusumUnion
 from monitor.drift.edetector import SrDetector
 from monitor.drift.evidence import Evidence
+from monitor.evaluation.columns import Cells
+from monitor.evaluation.sheets import Sheet, concatenated
 from monitor.quality.repeats import Runs
 from monitor.watch import limits
 from monitor.watch.broken import BrokenRows
@@ -108,6 +110,7 @@ class ModelWatch:
         self._pending: dict[tuple[str, ...], Batch] = {}
         self._given = _NOBODY
         """Columns of the row before, and where it went."""
+        self._rows: dict[tuple[tuple[str, ...], bool], list[Sheet]] = {}
         self.quality = BrokenRows(encoder, self.rules)
 
     def _many_at_once(self, inflated: NDArray[np.float64]) -> ManyAtOnce | None:
@@ -170,12 +173,45 @@ class ModelWatch:
             batch = self._pending[names] = Batch(names, [], [], [], answered)
         return batch
 
+    def take_rows(self, sheet: Sheet, names: tuple[str, ...], answered: bool) -> None:
+        """Take rows of the columns ``names``, which are those of the sheet from the second one on;
+        the first one is the time at which a request began."""
+        if (names, answered) not in self._rows and len(self._rows) >= _MOST_LAYOUTS:
+            self.flush()
+        waiting = self._rows.setdefault((names, answered), [])
+        waiting.append(sheet)
+        if sum(map(len, waiting)) >= FULL:
+            self._evaluate_rows(names, answered, least=FULL)
+
+    def _evaluate_rows(self, names: tuple[str, ...], answered: bool, least: int) -> None:
+        """Evaluate the waiting rows in batches, as long as there are ``least`` of them."""
+        waiting = self._rows.pop((names, answered))
+        whole = concatenated(waiting)
+        done = 0
+        while len(whole) - done >= least:
+            part = whole.rows(slice(done, done + FULL))
+            done += len(part)
+            cells = Cells(part.columns[1 : 1 + len(names)], len(part))
+            started = part.columns[0]
+            assert isinstance(started, np.ndarray)
+            self.evaluate(Batch(names, cells, part.ids, started.astype(np.float64), answered))
+            if not len(part):
+                break
+        if done < len(whole):
+            self._rows[names, answered] = [whole.rows(slice(done, None))]
+
     def undecodable(self, broken: bool) -> None:
         """Say of a request whether it could be read."""
         self.quality.unread.append(float(broken))
 
+    def requests(self, broken: Sequence[float]) -> None:
+        """The same of many requests: 1 for one that could not be read."""
+        self.quality.unread += broken
+
     def flush(self) -> None:
         """Evaluate what has come so far."""
+        for names, answered in sorted(self._rows):
+            self._evaluate_rows(names, answered, least=1)
         pending, self._pending = self._pending, {}
         self._given = _NOBODY
         for batch in pending.values():

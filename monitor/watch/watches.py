@@ -5,23 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from monitor.baseline.builder import Builder
 from monitor.baseline.model import Baseline
-from monitor.codecs import Table
 from monitor.config.model import Config
 from monitor.config.performance import Performance
 from monitor.errors import UnderstudyError
+from monitor.evaluation.columns import Cells, cells_of
 from monitor.evaluation.redaction import Redaction
+from monitor.evaluation.rows import REQUESTS, ROWS, STARTED, parts_of
+from monitor.evaluation.sheets import Sheet
 from monitor.feedback.store import Joined, Prediction
 from monitor.findings.finding import Signal
-from monitor.performance.declared import kept_with
 from monitor.performance.signals import performance_signals
 from monitor.performance.watch import PerformanceWatch
-from monitor.record import OK, ROLE_PRIMARY, Record
+from monitor.watch.offers import Offers
 from monitor.watch.options import Options
 from monitor.watch.signals import signals_of
 from monitor.watch.summary import summary_of
@@ -40,8 +41,8 @@ class Watches:
 
     def __init__(self, config: Config) -> None:
         self.champion = ""
-        self.offer: Callable[[Prediction], None] | None = None
-        """Where predictions go that may get a label."""
+        self.offers = Offers(config)
+        """Of predictions that may get a label."""
         self.options = Options()
         self.watches: dict[ModelKey, ModelWatch] = {}
         self.learning: dict[ModelKey, Builder] = {}
@@ -60,6 +61,7 @@ class Watches:
         """Go on under another configuration; a watch whose baseline and options stay as they are
         keeps what it knows."""
         monitoring = config.monitoring
+        self.offers.configure(config)
         self._redaction = Redaction(config.records.redact)
         self.champion = config.champion.name
         self.options = Options(
@@ -126,49 +128,87 @@ class Watches:
         digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:8]
         return self._folder / f"{name}-{digest}.json"
 
+    @property
+    def offer(self) -> Callable[[Prediction], None] | None:
+        """Where predictions go that may get a label."""
+        return self.offers.offer
+
+    @offer.setter
+    def offer(self, offer: Callable[[Prediction], None]) -> None:
+        self.offers.offer = offer
+
     # Rows ---------------------------------------------------------------------------------------
 
-    def take(
-        self, key: ModelKey, record: Record, arm: str, of_request: object, answer: object
-    ) -> None:
-        """Take a record of a model that is watched or learned from; others are left alone."""
-        if record.role != ROLE_PRIMARY:
-            return
-        watch = self.watches.get(key)
-        learning = None if watch is not None else self.learning.get(key)
-        if watch is None and learning is None:
-            return
-        if not isinstance(of_request, Table):
-            if watch is not None:
-                watch.undecodable(True)
-            return
-        names: tuple[str, ...] = ()
-        answers: list[object] = []
-        if (
-            arm == self.champion
-            and record.outcome == OK
-            and isinstance(answer, Table)
-            and answer.rows == of_request.rows
-        ):
-            names, answers = answer.names, answer.values
-        if watch is not None:
-            watch.undecodable(False)
-            performance = self.performance.get(key)
-            if performance is not None and names:
-                self._predicted(key, performance, record, arm, of_request, names, answers)
-            watch.take(
-                of_request.names,
-                of_request.values,
+    def feed(self, sheets: Iterable[Sheet]) -> None:
+        """Rows of models that are watched or learned from, in their order; others are left."""
+        for sheet in sheets:
+            key = (sheet.kind[1], sheet.kind[2])
+            if key not in self.watches and key not in self.learning:
+                continue
+            if sheet.kind[0] == REQUESTS:
+                if key in self.watches:
+                    self.watches[key].requests(sheet.floats("broken").tolist())
+            elif sheet.kind[0] == ROWS:
+                done = self._learn_rows(key, sheet)
+                if done < len(sheet):
+                    self._watch_rows(key, sheet.rows(slice(done, None)) if done else sheet)
+
+    def _watch_rows(self, key: ModelKey, sheet: Sheet) -> None:
+        features, cells, names, answers = parts_of(sheet)
+        performance = self.performance.get(key)
+        if performance is not None and performance.settings.prediction in names:
+            self._judge_rows(performance, sheet, features, cells, names, answers)
+        answered = bool(names)
+        self.watches[key].take_rows(sheet, (*features, *names), answered)
+
+    def _learn_rows(self, key: ModelKey, sheet: Sheet) -> int:
+        """Learn from rows as long as that is needed; how many of them need no watch any more."""
+        learning = None if key in self.watches else self.learning.get(key)
+        if learning is None:
+            return 0
+        features, cells, names, answers = parts_of(sheet)
+        if not names:
+            return len(sheet)
+        asked = [cells_of(cells, place, 1) for place in range(len(features))]
+        said = [cells_of(answers, place, 1) for place in range(len(names))]
+        started = sheet.floats(STARTED).tolist()
+        ids = sheet.ids
+        begin = 0
+        while begin < len(sheet):
+            end = begin + 1
+            while end < len(sheet) and (ids[end], started[end]) == (ids[begin], started[begin]):
+                end += 1
+            # The rows of one request.
+            rows = range(begin, end)
+            learning.add_rows(
+                features,
+                [column[row] for row in rows for column in asked],
                 names,
-                answers,
-                record.request_id,
-                record.started,
-                of_request.rows,
+                [column[row] for row in rows for column in said],
+                started[begin],
             )
-        elif learning is not None and names:
-            learning.add_rows(of_request.names, of_request.values, names, answers, record.started)
+            begin = end
             if learning.rows >= self._learn:
                 self._learn_from(key, learning)
+                break
+        return begin
+
+    def _judge_rows(
+        self,
+        performance: PerformanceWatch,
+        sheet: Sheet,
+        features: tuple[str, ...],
+        asked: Cells,
+        names: tuple[str, ...],
+        answers: Cells,
+    ) -> None:
+        """Predictions of the champion are judged at once."""
+        cells = cells_of(answers, names.index(performance.settings.prediction), len(names))
+        started = sheet.floats(STARTED).tolist()
+        known = None
+        if performance.uses_features:
+            known = {name: cells_of(asked, n, 0) for n, name in enumerate(features)}
+        performance.take_rows(cells, started, known, sheet.ids)
 
     def _learn_from(self, key: ModelKey, builder: Builder) -> None:
         baseline = builder.finish()
@@ -180,34 +220,6 @@ class Watches:
             log.error("the baseline of %r could not be saved: %s", key[0], error)
         log.info("the baseline of %r was learned from %d rows", key[0], baseline.rows)
         self._begin(key, baseline)
-
-    def _predicted(
-        self,
-        key: ModelKey,
-        performance: PerformanceWatch,
-        record: Record,
-        arm: str,
-        of_request: Table,
-        names: tuple[str, ...],
-        answers: list[object],
-    ) -> None:
-        """Predictions of the champion: they are judged at once, and may get labels."""
-        name = performance.settings.prediction
-        if name not in names:
-            return
-        width = len(names)
-        cells = answers[names.index(name) :: width]
-        request_id = record.request_id.decode("latin-1")
-        features = None
-        if performance.uses_features:
-            wide = len(of_request.names)
-            features = {n: of_request.values[k::wide] for k, n in enumerate(of_request.names)}
-        performance.take(cells, [record.started] * len(cells), features, request_id)
-        if self.offer is not None:
-            columns = {n: answers[place::width] for place, n in enumerate(names)}
-            every = of_request.names if performance.slices is not None else self.options.segments
-            columns |= kept_with(self._shown(every), of_request.names, of_request.values)
-            self.offer(Prediction(request_id, arm, False, key[0], 0.0, record.started, columns))
 
     def _shown(self, features: Sequence[str]) -> tuple[str, ...]:
         """Without those of which no value may be kept."""

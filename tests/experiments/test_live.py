@@ -156,7 +156,7 @@ def test_what_began_before_a_change_of_weights_is_left_out() -> None:
     restarted = Division(ARMS, (0.5, 0.5), NOW + 104, NOW + 100)
     before = record(54, assigned=1, started=NOW + 103.9)
     one.take(before, "champion", restarted, None, answer(1))  # by its predecessor's weights
-    assert one.carried_over == 4
+    assert (served(one), one.carried_over) == ([10, 10], 4)
     fine = record(53, assigned=2, started=NOW + 106)
     one.take(fine, "candidate", new, None, answer(1))
     assert served(one) == [10, 11]
@@ -203,6 +203,23 @@ def test_units_are_one_observation_each() -> None:
     one.tick(NOW + 10_000)
     assert served(one) == [15, 15]
     assert status(one, "split")["error_rate"].records == (15, 15)
+
+
+def test_units_of_the_shadow_stage_are_not_judged_by_the_next_weights() -> None:
+    one = live(**SPLIT, unit={"by": "header", "name": "x-user"})
+    alone = Division(ARMS, (1.0, 0.0), NOW, NOW)
+    for user in range(500):
+        one.take(*assigned(user, 0, unit=b"u%d" % user), alone, None, answer(1))
+    later = Division(ARMS, (0.5, 0.5), NOW + 100, NOW + 100)
+    for user in range(500):
+        one.take(
+            *assigned(1000 + user, user % 2, unit=b"v%d" % user, started=NOW + 200),
+            later,
+            None,
+            answer(1),
+        )
+    one.tick(NOW + 10_000)
+    assert one.experiment.decide("split", 1.0)["candidate"].verdict != "invalid"
 
 
 def joined(number: int, arm: str, p: float, label: object, share: float = 0.0) -> Joined:

@@ -7,17 +7,20 @@ import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 from click.testing import CliRunner, Result
 
 from monitor.cli import main
+from monitor.config.model import RecordLog
 from monitor.errors import ReplayError
 from monitor.feedback.labels import Label
 from monitor.record import decode_batch
-from monitor.replay.lines import label_line, read_label, read_record, record_line
+from monitor.replay.lines import label_line, names_line, read_label, read_record, record_line
 from monitor.replay.recorder import Recorder
 from monitor.transport import frames
+from monitor.transport.log import read
 from monitor.transport.server import Names
 from tests.plane_process import MODEL, PlaneProcess, WorkerEnd, encoded, eventually
 from tests.watch.world import NAMES, Source, saved
@@ -45,7 +48,7 @@ def record(plane: PlaneProcess, rows: int, source: Source, seq: int, cents: bool
 
 
 def test_the_findings_of_a_replay_are_those_of_the_service(tmp_path: Path) -> None:
-    log = tmp_path / "records.jsonl"
+    log = tmp_path / "records"
     model = {**MODEL, "baseline": saved(tmp_path)}
     more: dict[str, Any] = {
         "models": [model],
@@ -59,6 +62,9 @@ def test_the_findings_of_a_replay_are_those_of_the_service(tmp_path: Path) -> No
         live = eventually(
             lambda: len(found := plane.get("/v1/findings").json()["findings"]) == 2 and found
         )
+        label = {"request_id": "r-1-1", "label": 1}
+        said = httpx.post(plane.url + "/v1/feedback", json=label)
+        assert said.status_code in (200, 202), said.text
         assert plane.drain() == 0
     config = tmp_path / "understudy.yaml"
     plain = {**plane.config, "version": 1, "listen": "127.0.0.1:8080"}
@@ -66,7 +72,7 @@ def test_the_findings_of_a_replay_are_those_of_the_service(tmp_path: Path) -> No
     code = run(log, "--config", config, "--json", "--exit-code")
     assert code.exit_code == 1, code.output
     again = json.loads(code.output)
-    assert again["records"] == 1300
+    assert (again["records"], again["labels"]) == (1300, 1)
 
     def key(found: dict[str, Any]) -> tuple[Any, ...]:
         size = found["size"] and round(found["size"]["value"], 6)
@@ -86,15 +92,17 @@ def test_broken_lines_are_named_or_left_out(tmp_path: Path) -> None:
         "version: 1\nlisten: 127.0.0.1:0\nmodels: [{name: m}]\n"
         "champion: {url: 'http://127.0.0.1:1'}\n"
     )
-    recorder = Recorder(log, 10**6, 2)
     names = Names(1, (("m", "", "auto"),), ("champion",))
-    recorder.add(names, decode_batch(encoded({"a": [1.0]}, {"p": [0.5]}))[0])
-    recorder.flush()
-    log.write_text(log.read_text() + "{broken\n")
+    one = decode_batch(encoded({"a": [1.0]}, {"p": [0.5]}))[0]
+    # As earlier versions wrote them.
+    log.write_bytes(names_line(names) + b"\n" + record_line(one) + b"\n{broken\n")
+    log.with_name("records.jsonl.1").write_bytes(names_line(names) + b"\n" + record_line(one))
     said = run(log, "--config", config)
     assert said.exit_code == 2
     assert f"{log}: line 3: is no JSON" in said.output
-    assert "1 lines could not be read" in run(log, "--config", config, "--skip-broken").output
+    shown = run(log, "--config", config, "--skip-broken").output
+    assert "1 lines could not be read" in shown
+    assert "2 records" in shown
     assert run(tmp_path / "none.jsonl", "--config", config).exit_code == 2
 
 
@@ -112,16 +120,67 @@ def test_a_record_and_a_label_survive_the_way_to_the_file_and_back() -> None:
             read_record(wrong)
 
 
-def test_files_are_rotated_and_each_knows_its_names(tmp_path: Path) -> None:
-    log = tmp_path / "records.jsonl"
-    recorder = Recorder(log, 5000, 3)
+def test_files_are_rotated_and_each_frame_knows_its_names(tmp_path: Path) -> None:
+    declared = RecordLog.model_validate({"path": str(tmp_path / "log"), "max_size": 65536})
+    declared = declared.model_copy(update={"max_size": 8192, "keep": 4})
+    recorder = Recorder(declared)
     names = Names(1, (("m", "", "auto"),), ("champion",))
     one = decode_batch(encoded({"a": [1.0]}, {"p": [0.5]}))[0]
-    for _ in range(40):
+    for number in range(300):
+        recorder.add(names, one)
+        if number % 3 == 2:
+            recorder.add_label(Label(f"r-{number}", 0, 1.0), 12.0)
+        recorder.flush()
+    recorder.close()
+    assert (recorder.written, recorder.dropped, recorder.error) == (400, 0, None)
+    assert 1 < len(list((tmp_path / "log").glob("*.useg"))) <= 5
+    frames = list(read(tmp_path / "log"))
+    assert len(frames) < 300
+    assert all(b"names" in frame.content.entries[0] for frame in frames)
+    assert all(frame.frame.records == 1 for frame in frames)
+
+
+def test_a_log_that_cannot_be_written_costs_the_log_and_nothing_else(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "log").write_text("of an earlier version")
+    recorder = Recorder(RecordLog.model_validate({"path": str(tmp_path / "log")}))
+    names = Names(1, (("m", "", "auto"),), ("champion",))
+    one = decode_batch(encoded({"a": [1.0]}, {"p": [0.5]}))[0]
+    for _ in range(2):
         recorder.add(names, one)
         recorder.flush()
-    files = sorted(path.name for path in tmp_path.iterdir())
-    assert files == ["records.jsonl", "records.jsonl.1", "records.jsonl.2"]
-    for path in tmp_path.iterdir():
-        assert "names" in json.loads(path.read_text().splitlines()[0])
-    assert recorder.written >= 40
+    assert recorder.dropped == 2
+    assert recorder.error is not None
+    assert "give a folder" in recorder.error
+    assert caplog.text.count("cannot be written") == 1
+    (tmp_path / "log").unlink()
+    recorder.add(names, one)
+    recorder.flush()
+    assert (recorder.written, recorder.error) == (1, None)
+    recorder.close()
+
+
+def test_damaged_stretches_are_left_out_and_said(tmp_path: Path) -> None:
+    recorder = Recorder(RecordLog.model_validate({"path": str(tmp_path / "log")}))
+    names = Names(1, (("m", "", "auto"),), ("champion",))
+    one = decode_batch(encoded({"a": [1.0]}, {"p": [0.5]}))[0]
+    for _ in range(3):
+        recorder.add(names, one)
+        recorder.flush()
+    recorder.close()
+    (path,) = (tmp_path / "log").glob("*.useg")
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        file.write(b"\xff" * 9)
+    config = tmp_path / "understudy.yaml"
+    config.write_text(
+        "version: 1\nlisten: 127.0.0.1:0\nmodels: [{name: m}]\n"
+        "champion: {url: 'http://127.0.0.1:1'}\n"
+    )
+    said = run(tmp_path / "log", "--config", config, "--json")
+    assert said.exit_code == 0
+    found = json.loads(said.output)
+    assert found["records"] == 2
+    assert found["damaged"]["places"] == 1
+    assert "1 places of the log are damaged" in run(tmp_path / "log", "--config", config).output

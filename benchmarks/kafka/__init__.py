@@ -1,0 +1,1 @@
+"""What the road through Kafka costs, and whether anything gets lost on it."""

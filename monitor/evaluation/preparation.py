@@ -1,0 +1,97 @@
+"""The first stage of the evaluation: from decoded records and labels to rows of evidence.
+
+It needs of a request only what has the same request id. Many of them may therefore run beside each
+other, each with a part of the requests, and one second stage takes the rows of all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from monitor.evaluation.rows import RowGathering
+from monitor.evaluation.sheets import Sheet
+from monitor.experiments.gatherings import Gatherings, View
+from monitor.feedback.store import Joined
+from monitor.record import Record
+from monitor.watch.offers import Offers
+
+JOINED = "told"
+"""The sort of rows that are labels with their predictions; by its name it follows other rows."""
+Fault = Callable[[str, str, str, str], None]
+"""Called within an exception with model, version, arm and the room that failed."""
+
+
+class Preparation:
+    """``champion`` is the arm whose answers are judged; ``fault`` hears of faults of ours."""
+
+    def __init__(self, champion: str, fault: Fault) -> None:
+        self.rows = RowGathering(champion)
+        self.gatherings: Gatherings | None = None
+        self.offers: Offers | None = None
+        self._fault = fault
+        self._joined: list[Joined] = []
+
+    def take(
+        self,
+        view: View | None,
+        key: tuple[str, str],
+        record: Record,
+        arm: str,
+        of_request: object,
+        of_response: object,
+    ) -> None:
+        """Take one record of the model ``key``, (name, version)."""
+        if view and self.gatherings is not None:
+            try:
+                self.gatherings.take(view, key[0], record, arm, of_request, of_response)
+            except Exception:
+                # It costs a room this record, and nobody else anything.
+                self._fault(*key, arm, "experiment")
+        if self.offers is not None:
+            try:
+                self.offers.take(key, record, arm, of_request, of_response)
+            except Exception:
+                self._fault(*key, arm, "watch")
+        self.rows.take(key, record, arm, of_request, of_response)
+
+    def take_label(self, joined: Joined) -> None:
+        """A label that was joined to a prediction."""
+        if self.gatherings is not None:
+            self.gatherings.take_label(joined)
+        if self.offers is not None and not joined.mirrored and joined.arm == self.offers.champion:
+            self._joined.append(joined)
+
+    def drain(self) -> list[Sheet]:
+        """Everything that was gathered since the last time."""
+        found = self.rows.drain()
+        if self.gatherings is not None:
+            for gathering in self.gatherings.by_name.values():
+                found += gathering.drain()
+        joined, self._joined = self._joined, []
+        by_model: dict[str, list[Joined]] = {}
+        for one in joined:
+            by_model.setdefault(one.model, []).append(one)
+        for model, of_model in by_model.items():
+            found.append(_joined_sheet(model, of_model))
+        return found
+
+
+def _joined_sheet(model: str, joined: list[Joined]) -> Sheet:
+    cells: list[Any] = [{**asdict(one), "seq": 0} for one in joined]
+    return Sheet(
+        (JOINED, model),
+        ("joined",),
+        np.array([max(one.received, one.started) for one in joined], np.float64),
+        [f"{one.request_id}/{one.row}".encode() for one in joined],
+        np.zeros(len(joined), np.int16),
+        [cells],
+    )
+
+
+def joined_of(sheet: Sheet) -> list[Joined]:
+    """The labels of a sheet."""
+    return [Joined(**cell) for cell in sheet.columns[0]]

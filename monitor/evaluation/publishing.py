@@ -1,0 +1,170 @@
+"""The evaluation plane where records are evaluated elsewhere: it decodes, and hands on to Kafka."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from monitor.config.kafka import Kafka
+from monitor.errors import StateError
+from monitor.evaluation.control import ControlLine
+from monitor.evaluation.decoding import Table, Undecodable
+from monitor.evaluation.pipeline import Pipeline
+from monitor.evaluation.settings import Settings
+from monitor.experiments.routes import Routes
+from monitor.feedback.labels import Label
+from monitor.record import OK, ROLE_PRIMARY, Record
+from monitor.transport.kafka.publisher import Publisher
+from monitor.transport.kafka.routes import RouteReader
+from monitor.transport.server import Names
+
+log = logging.getLogger(__name__)
+
+STOP_SECONDS = 8.0
+"""How long Kafka may take for what is left when the service stops."""
+_OTHER = ("other", "", "auto")
+
+
+class PublishingPipeline(Pipeline):
+    """Takes records in for the publisher. Findings and experiments are matters of evaluators."""
+
+    def __init__(self, settings: Settings, publisher: Publisher) -> None:
+        super().__init__(settings)
+        self.publisher = publisher
+
+    def _take(self, names: Names, records: list[Record]) -> None:
+        self.recent.add(names, records)
+        if self.recorder is not None:
+            for record in records:
+                self.recorder.add(names, record)
+        publisher = self.publisher
+        if not publisher.decodes:
+            for record in records:
+                publisher.add_raw(names, record)
+            return
+        models, arms = names.models, names.arms
+        decode = self.decoder.decode
+        rows: list[tuple[Record, Table | Undecodable, Table | Undecodable]] = []
+        for record in records:
+            named = models[record.model] if record.model < len(models) else _OTHER
+            of_request, of_response = decode(named, record)
+            if type(of_request) is Undecodable and record.role == ROLE_PRIMARY:
+                self._count(named, arms, record, "request", of_request)
+            if type(of_response) is Undecodable and record.outcome == OK:
+                self._count(named, arms, record, "response", of_response)
+            rows.append((record, of_request, of_response))
+        publisher.extend(names, rows, time.time())
+
+    def _count(
+        self,
+        named: tuple[str, str, str],
+        arms: tuple[str, ...],
+        record: Record,
+        part: str,
+        why: Undecodable,
+    ) -> None:
+        arm = arms[record.arm] if record.arm < len(arms) else "other"
+        self.undecodable[named[0], named[1], arm, part, why.reason] += 1
+
+
+class PublishingSaver:
+    """What is saved is the spool. In the place of :class:`monitor.evaluation.state.Saver`."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
+        self.failures = 0
+        self.saved_labels = 0
+
+    @property
+    def error(self) -> str | None:
+        """Why the spool cannot be written."""
+        return self._publisher.error
+
+    @property
+    def saved(self) -> dict[tuple[str, int], int]:
+        """Last batch on disk, by (run, slot)."""
+        return self._publisher.committed
+
+    async def save(self) -> bool:
+        """Have on disk what was taken in. False when that failed."""
+        done = await self._publisher.flush()
+        self.failures += not done
+        return done
+
+
+class PublishingFeedback:
+    """Labels, handed on. In the place of :class:`monitor.feedback.service.Feedback`."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        self.listeners: list[Callable[[Sequence[Label], float], None]] = []
+        self._publisher = publisher
+
+    def configure(self, horizon: float, max_bytes: int, max_rows: int) -> None:
+        """Bounds are those of evaluators."""
+
+    async def add(self, labels: Sequence[Label]) -> list[str]:
+        """Keep labels. All of them wait: whether their predictions are there, evaluators know.
+
+        Raises StateError, and none has been taken then.
+        """
+        await self._publisher.add_labels(labels)
+        now = time.time()
+        for listener in self.listeners:
+            listener(labels, now)
+        return ["orphan"] * len(labels)
+
+    def summary(self) -> dict[str, Any]:
+        """How many were handed on."""
+        return {"labels": {"orphan": self._publisher.labels}, "error": self._publisher.error}
+
+    async def flush(self) -> bool:
+        """Nothing waits in memory."""
+        return True
+
+    async def close(self) -> None:
+        """The publisher is closed by who made it."""
+
+
+class Steering:
+    """Takes over the routes that evaluators decide on: to disk first, then to the workers."""
+
+    def __init__(self, kafka: Kafka, settings: Settings, line: ControlLine) -> None:
+        self._settings = settings
+        self._line = line
+        self._loop = asyncio.get_running_loop()
+        self.reader = RouteReader(kafka, self._apply)
+
+    def _apply(self, routes: Routes) -> bool:
+        """On the reader's thread."""
+        try:
+            routes.save(self._settings.state_dir)
+        except OSError as error:
+            raise StateError(f"{self._settings.state_dir}: {error}") from error
+        told = asyncio.run_coroutine_threadsafe(self._line.routes(), self._loop).result()
+        if not told.ok:
+            raise StateError(f"the workers did not get the new routes: {told.error}")
+        log.info("routes of epoch %d are in force", self.reader.board.epoch)
+        return True
+
+
+async def publish(
+    publisher: Publisher, commit: Callable[[], None], owns: Callable[[], bool]
+) -> None:
+    """Flush again and again, and commit what is on disk."""
+    trouble = ""
+    while True:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(publisher.early.wait(), publisher.kafka.linger)
+        try:
+            if owns() and await publisher.flush():
+                commit()
+            trouble = ""
+        except Exception as error:
+            # Once, not at each flush.
+            if repr(error) != trouble:
+                log.exception("records could not be handed on")
+            trouble = repr(error)

@@ -1,0 +1,207 @@
+"""Evidence between the two stages of the evaluation: rows in columns, in an order of their own.
+
+The first stage (decode, recognise copies of records, bring together what meets by request id) puts
+rows on *sheets*; the second (statistics, findings, rollouts) takes sheets. Every row has a time, a
+request id and a side, and the second stage sees rows in the order of these three, never in that of
+their arrival. So it does not matter over how many places the first stage was spread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from monitor.errors import EvidenceError
+
+Floats = NDArray[np.float64]
+Column = NDArray[np.float64] | NDArray[np.int64] | list[Any]
+"""Numbers of one type, or cells of any kind that JSON holds."""
+Key = tuple[tuple[str, ...], tuple[str, ...]]
+"""Kind and names."""
+
+
+_FRACTIONS = frozenset((float, type(None)))
+
+
+@dataclass(slots=True)
+class Sheet:
+    """Rows of one ``kind``, which says who wants them: the first word is the sort of rows.
+
+    ``at`` is the unix time at which what a row is about had ended, ``side`` tells rows of one
+    request apart.
+    """
+
+    kind: tuple[str, ...]
+    names: tuple[str, ...]
+    at: Floats
+    ids: list[bytes]
+    side: NDArray[np.int16]
+    columns: list[Column] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def key(self) -> Key:
+        """Sheets with one key can be put together."""
+        return self.kind, self.names
+
+    def column(self, name: str) -> Column:
+        """One column. Raises ValueError for a name that is not there."""
+        return self.columns[self.names.index(name)]
+
+    def floats(self, name: str) -> Floats:
+        """One column of numbers; cells that are none are NaN."""
+        column = self.column(name)
+        if isinstance(column, np.ndarray):
+            return column.astype(np.float64, copy=False)
+        return np.array(
+            [cell if isinstance(cell, (int, float)) else np.nan for cell in column], np.float64
+        )
+
+    def rows(self, which: NDArray[np.intp] | slice) -> Sheet:
+        """Some of the rows."""
+        if isinstance(which, slice):
+            ids = self.ids[which]
+            columns: list[Column] = [column[which] for column in self.columns]
+        else:
+            places = which.tolist()
+            ids = [self.ids[place] for place in places]
+            columns = [
+                column[which]
+                if isinstance(column, np.ndarray)
+                else [column[place] for place in places]
+                for column in self.columns
+            ]
+        return Sheet(self.kind, self.names, self.at[which], ids, self.side[which], columns)
+
+    def in_order(self) -> Sheet:
+        """The rows by time, request id and side; rows that are alike stay as they are."""
+        at = self.at
+        if len(at) < 2:
+            return self
+        steps = np.diff(at)
+        if (steps > 0.0).all():
+            return self
+        order = np.lexsort((self.side, np.array(self.ids, np.bytes_), at))
+        return self.rows(order)
+
+
+def together(sheets: Sequence[Sheet]) -> list[Sheet]:
+    """Sheets of one key as one, each in order; by key."""
+    grouped: dict[Key, list[Sheet]] = {}
+    for sheet in sheets:
+        if len(sheet):
+            grouped.setdefault(sheet.key, []).append(sheet)
+    return [concatenated(grouped[key]).in_order() for key in sorted(grouped)]
+
+
+def concatenated(sheets: Sequence[Sheet]) -> Sheet:
+    """Sheets of one key as one, as they are."""
+    first = sheets[0]
+    if len(sheets) == 1:
+        return first
+    return Sheet(
+        first.kind,
+        first.names,
+        np.concatenate([sheet.at for sheet in sheets]),
+        [one for sheet in sheets for one in sheet.ids],
+        np.concatenate([sheet.side for sheet in sheets]),
+        [
+            _column([sheet.columns[place] for sheet in sheets])
+            for place in range(len(first.columns))
+        ],
+    )
+
+
+def _column(parts: list[Column]) -> Column:
+    arrays: list[Any] = [part for part in parts if isinstance(part, np.ndarray)]
+    if len(arrays) == len(parts) and len({part.dtype for part in arrays}) == 1:
+        joined: Column = np.concatenate(arrays)
+        return joined
+    return [
+        cell for part in parts for cell in (part.tolist() if isinstance(part, np.ndarray) else part)
+    ]
+
+
+def column_of(cells: Sequence[Any]) -> Column:
+    """Cells as one array where they are all fractions (NaN: missing), or all whole numbers."""
+    kinds = set(map(type, cells))
+    if float in kinds and kinds <= _FRACTIONS:
+        return np.array(cells, np.float64)
+    if kinds == {int}:
+        try:
+            return np.array(cells, np.int64)
+        except OverflowError:
+            pass
+    return list(cells)
+
+
+# Bytes --------------------------------------------------------------------------------------------
+
+_MAGIC = b"USE1"
+
+
+def encode(sheets: Iterable[tuple[int, Sheet]]) -> bytes:
+    """Pack sheets, each with a number (its slot)."""
+    heads: list[Any] = []
+    parts: list[bytes] = []
+    for slot, sheet in sheets:
+        kinds = []
+        lengths = np.fromiter(map(len, sheet.ids), np.uint16, len(sheet))
+        parts += [sheet.at.tobytes(), sheet.side.tobytes(), lengths.tobytes(), *sheet.ids]
+        sizes = [int(lengths.sum())]
+        for column in sheet.columns:
+            if isinstance(column, np.ndarray):
+                kinds.append("d" if column.dtype == np.float64 else "q")
+                data = np.ascontiguousarray(column).tobytes()
+            else:
+                kinds.append("j")
+                data = orjson.dumps(column, default=str)
+            sizes.append(len(data))
+            parts.append(data)
+        heads.append([slot, sheet.kind, sheet.names, len(sheet), kinds, sizes])
+    head = orjson.dumps(heads)
+    return b"".join((_MAGIC, len(head).to_bytes(4, "little"), head, *parts))
+
+
+def decode(data: bytes) -> list[tuple[int, Sheet]]:
+    """Undo :func:`encode`. Raises EvidenceError."""
+    try:
+        if data[:4] != _MAGIC:
+            raise EvidenceError("is no evidence: it begins otherwise")
+        end = 8 + int.from_bytes(data[4:8], "little")
+        found = []
+        place = end
+        for slot, kind, names, rows, kinds, sizes in orjson.loads(data[8:end]):
+            at = np.frombuffer(data, np.float64, rows, place)
+            place += 8 * rows
+            side = np.frombuffer(data, np.int16, rows, place)
+            place += 2 * rows
+            ends = np.cumsum(np.frombuffer(data, np.uint16, rows, place), dtype=np.int64)
+            place += 2 * rows
+            begin = place
+            stops = (ends + begin).tolist()
+            ids = [data[a:b] for a, b in zip([begin, *stops], stops, strict=False)]
+            place += sizes[0]
+            columns: list[Column] = []
+            for which, size in zip(kinds, sizes[1:], strict=True):
+                if which == "j":
+                    columns.append(orjson.loads(data[place : place + size]))
+                else:
+                    kind_of: Any = np.float64 if which == "d" else np.int64
+                    columns.append(np.frombuffer(data, kind_of, rows, place))
+                place += size
+            if any(len(column) != rows for column in columns):
+                raise EvidenceError("columns of different lengths")
+            found.append((int(slot), Sheet(tuple(kind), tuple(names), at, ids, side, columns)))
+        if place != len(data):
+            raise EvidenceError("does not add up")
+    except (ValueError, TypeError, IndexError) as error:
+        raise EvidenceError(f"cannot be read: {error!r}") from error
+    return found

@@ -1,0 +1,226 @@
+"""The control API of an evaluator: itself, and what it judges at present.
+
+Findings, experiments and drift are those of the judge; who does not own it says so with 503. What a
+person changes is answered when it is committed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from prometheus_client.core import Metric
+from starlette.types import Message, Receive, Scope, Send
+
+from monitor import __version__
+from monitor.api.answers import answer, refusal
+from monitor.api.app import handle_errors
+from monitor.api.baseline import add_baseline
+from monitor.api.experiments import add_experiments
+from monitor.api.findings import add_findings
+from monitor.evaluation.control import Reloaded
+from monitor.evaluation.pipeline import Pipeline
+from monitor.evaluation.redaction import Redaction
+from monitor.evaluation.settings import Settings
+from monitor.evaluator.evaluator import Evaluator, status
+from monitor.evaluator.judge import Judge
+from monitor.experiments.runner import Experiments
+from monitor.metrics.drift import drift_families
+from monitor.metrics.experiments import experiment_families
+from monitor.metrics.exposition import encode
+from monitor.metrics.families import counter, gauge
+from monitor.metrics.findings import finding_families
+from monitor.sketch.reader import Snapshot
+
+COMMIT_SECONDS = 15.0
+_PARTS = ("experiments", "findings", "silences", "drift", "baseline", "argo", "flagger")
+_JUDGED = tuple(f"/v1/{part}" for part in _PARTS)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What the parts of the API need of a plane, of one judge."""
+
+    judge: Judge
+    settings: Settings
+    redaction: Redaction
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """Everything that is judged."""
+        return self.judge.pipeline
+
+    @property
+    def experiments(self) -> Experiments:
+        """Those of the judge's models."""
+        return self.judge.experiments
+
+
+class CommitLine:
+    """Takes the place of the line to a supervisor: what has changed is in force when committed."""
+
+    def __init__(self, evaluator: Evaluator) -> None:
+        self._evaluator = evaluator
+
+    async def routes(self) -> Reloaded:
+        """Wait for the next commit."""
+        member = self._evaluator.member
+        if member is None:
+            return Reloaded(False, None, "this evaluator is between two memberships; try again")
+        before = member.commits
+        for judge in member.judges.values():
+            judge.moved = True
+        member.touch()
+        # Whoever asks holds the lock, which the commit needs.
+        member.lock.release()
+        try:
+            end = time.monotonic() + COMMIT_SECONDS
+            while time.monotonic() < end and self._evaluator.member is member:
+                if member.commits > before:
+                    return Reloaded(True, None, None)
+                await asyncio.sleep(0.05)
+        finally:
+            member.lock.acquire()
+        return Reloaded(False, None, "it could not be committed; look again whether it is in force")
+
+
+class Api:
+    """The application, as ASGI. ``settings`` are those of the configuration file."""
+
+    def __init__(self, evaluator: Evaluator, settings: Settings) -> None:
+        self._evaluator = evaluator
+        self._settings = settings
+        self._own = self._build()
+        self._judged: tuple[Judge, FastAPI] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http" or not scope["path"].startswith(_JUDGED):
+            await self._own(scope, receive, send)
+            return
+        member = self._evaluator.member
+        if member is None:
+            await _elsewhere()(scope, receive, send)
+            return
+        if scope["method"] == "POST" and scope["path"].rstrip("/") == "/v1/experiments":
+            text = (
+                "with Kafka, experiments are declared in the configuration file of all evaluators"
+            )
+            await refusal(409, text)(scope, receive, send)
+            return
+        # A slow client must not hold the lock: what it sends is here before, what it gets later.
+        body = [await receive()]
+        while body[-1].get("more_body"):
+            body.append(await receive())
+        answered: list[Message] = []
+
+        async def asked() -> Message:
+            return body.pop(0) if body else await receive()
+
+        async def said(message: Message) -> None:
+            answered.append(message)
+
+        with member.lock:
+            judge = next(iter(member.judges.values()), None)
+            app = _elsewhere() if judge is None else self._of(judge)
+            await app(scope, asked, said)
+            if scope["method"] != "GET" and judge is not None:
+                member.touch()
+        for message in answered:
+            await send(message)
+
+    def _of(self, judge: Judge) -> FastAPI:
+        if self._judged is None or self._judged[0] is not judge:
+            view: Any = View(judge, self._settings, Redaction(self._settings.redact))
+            app = FastAPI(title="Understudy evaluator", docs_url=None, redoc_url=None)
+            handle_errors(app)
+            line: Any = CommitLine(self._evaluator)
+            add_experiments(app, view, line)
+            add_baseline(app, view)
+            add_findings(app, view, judge.watcher.room)
+            self._judged = judge, app
+        return self._judged[1]
+
+    def _build(self) -> FastAPI:
+        app = FastAPI(
+            title="Understudy evaluator", version=__version__, docs_url=None, redoc_url=None
+        )
+        handle_errors(app)
+        evaluator = self._evaluator
+
+        @app.get("/healthz")
+        async def healthz() -> Response:
+            """Is the process alive?"""
+            return answer({"status": "ok"})
+
+        @app.get("/readyz")
+        async def readyz() -> Response:
+            """Is it a member of the group, without trouble?"""
+            problems = [evaluator.error] if evaluator.error else []
+            if evaluator.member is None:
+                problems.append("not a member of the group yet")
+            return answer({"ready": not problems, "problems": problems}, 503 if problems else 200)
+
+        @app.get("/v1/evaluator")
+        async def show() -> Response:
+            """What this evaluator owns, how far it is, and its lag in messages by partition."""
+            return answer(await asyncio.to_thread(status, evaluator))
+
+        @app.get("/metrics")
+        async def metrics(request: Request) -> Response:
+            """All metrics, for a Prometheus scrape."""
+            families = await asyncio.to_thread(lambda: list(self._families()))
+            kind, body = encode(families, ",".join(request.headers.getlist("accept")))
+            return Response(body, headers={"content-type": kind})
+
+        return app
+
+    def _families(self) -> Iterator[Metric]:
+        now = status(self._evaluator)
+        yield counter(
+            "evaluator_records", "Records and labels taken in.", (), [((), now["records"])]
+        )
+        yield counter(
+            "evaluator_failures",
+            "Times that it began anew from what is committed.",
+            (),
+            [((), now["failures"])],
+        )
+        yield counter(
+            "evaluator_commits", "Transactions committed.", (), [((), now.get("commits", 0))]
+        )
+        yield gauge(
+            "evaluator_lag",
+            "Messages that wait, by topic and partition.",
+            ("partition",),
+            [((name,), lag) for name, lag in now.get("lag", {}).items()],
+        )
+        yield counter(
+            "evaluator_dead",
+            "Messages that could not be read, by reason.",
+            ("reason",),
+            [((reason,), count) for reason, count in now.get("dead", {}).items()],
+        )
+        for name, text in (("duplicates", "Blocks that came again."), ("missing", "Blocks lost.")):
+            of_partitions = [((str(p["partition"]),), p[name]) for p in now["partitions"]]
+            yield counter(f"evaluator_blocks_{name}", text, ("partition",), of_partitions)
+        for name, text in (("late", "Rows judged after their slot."), ("rows", "Rows judged.")):
+            of_judges = [((str(j["partition"]),), j[name]) for j in now["judges"]]
+            yield counter(f"evaluator_{name}_rows", text, ("judge",), of_judges)
+        member = self._evaluator.member
+        if member is None:
+            return
+        with member.lock:
+            for judge in member.judges.values():
+                view: Any = View(judge, self._settings, Redaction(()))
+                yield from list(experiment_families(view, Snapshot(0.0)))
+                yield from list(drift_families(judge.watcher))
+                yield from list(finding_families(judge.watcher.room))
+
+
+def _elsewhere() -> Any:
+    return refusal(503, "this evaluator does not own the judge: ask another one of the group")

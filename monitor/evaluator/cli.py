@@ -1,0 +1,130 @@
+"""``understudy evaluate``."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+
+import click
+
+from monitor.errors import UnderstudyError
+
+log = logging.getLogger(__name__)
+
+
+@click.command()
+@click.option(
+    "--config",
+    "-c",
+    "config_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("understudy.yaml"),
+    show_default=True,
+    help="The configuration file, the same as that of the sidecars.",
+)
+@click.option(
+    "--instance",
+    help="Name among the evaluators; the same again after a restart, as that of a pod of a"
+    " StatefulSet. By default host and process.",
+)
+@click.option("--listen", help="Address of the control API, instead of control.listen.")
+@click.option(
+    "--commit",
+    type=click.FloatRange(0.05, 60),
+    default=1.0,
+    show_default=True,
+    help="Seconds between two commits.",
+)
+@click.option(
+    "--session",
+    type=click.FloatRange(1, 300),
+    default=15.0,
+    show_default=True,
+    help="Seconds of silence after which the group goes on without this evaluator.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+    envvar="UNDERSTUDY_LOG_LEVEL",
+    help="What is logged to standard error.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Log lines for machines.")
+def evaluate(
+    config_path: Path,
+    instance: str | None,
+    listen: str | None,
+    commit: float,
+    session: float,
+    log_level: str,
+    as_json: bool,
+) -> None:
+    """Judge what sidecars with `evaluation: kafka` publish; start as many as are needed.
+
+    All evaluators of a prefix form a group that divides the partitions. One of them judges: it
+    alone has findings, experiments and rollouts on its control API. What it does is committed in
+    transactions, so that every record counts once whatever is killed. SIGTERM and Ctrl-C finish,
+    commit and leave.
+
+    Exits 0 after an orderly stop, 2 when it cannot start: the configuration is invalid, Kafka
+    cannot be reached, or topics are missing (`understudy kafka init` creates them).
+
+    \b
+    Examples:
+      understudy evaluate --config understudy.yaml
+      understudy evaluate --instance evaluator-0 --listen 127.0.0.1:9091
+    """
+    from monitor.config.load import load
+    from monitor.evaluation.settings import Settings
+    from monitor.evaluator.api import Api
+    from monitor.evaluator.evaluator import Evaluator
+    from monitor.evaluator.topics import Options, kafka_of
+    from monitor.logs import set_up
+
+    set_up(log_level, "json" if as_json else "text")
+    logging.getLogger("kafka").setLevel(logging.ERROR)
+    try:
+        config = load(config_path)
+        name = instance or f"{socket.gethostname()}-{os.getpid()}"
+        options = Options(kafka_of(config), name, commit, session, max(10.0, session))
+        document = config.model_dump(mode="json", by_alias=True)
+        if listen is not None:
+            document["control"]["listen"] = listen
+        settings = Settings.from_json(document)
+        evaluator = Evaluator(config, options)
+        evaluator.check()
+    except UnderstudyError as error:
+        click.echo(f"understudy: {error}", err=True)
+        sys.exit(2)
+    click.echo(
+        f"evaluator {name} of the group {options.group} is starting; "
+        f"http://{settings.control_host}:{settings.control_port}/v1/evaluator"
+    )
+    asyncio.run(_run(evaluator, Api(evaluator, settings), settings.control_host,
+                     settings.control_port))  # fmt: skip
+
+
+async def _run(evaluator, api, host: str, port: int) -> None:  # type: ignore[no-untyped-def]
+    from monitor.api.server import ApiServer
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, evaluator.stop)
+    server = ApiServer(api, host, port)
+    serving = loop.create_task(server.serve())
+    thread = threading.Thread(target=evaluator.run, name="evaluator")
+    thread.start()
+    while thread.is_alive():
+        await asyncio.sleep(0.1)
+    server.stop()
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(serving, 3)
+    log.info("left the group")

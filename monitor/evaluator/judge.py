@@ -1,0 +1,224 @@
+"""The second stage: the evidence of all partitions, slot by slot, before the rooms that judge it.
+
+One place judges a model: who owns the partition of the evidence that the model's name leads to.
+Rows are taken when their slot of event time is complete in all inputs, in the order of
+:mod:`monitor.evaluation.sheets`, so that neither the number of partitions nor that of evaluators
+matters. What comes after its slot was judged is taken with the next one, and counted.
+
+Evidence of slots that are not complete yet is not part of the state: it is read again. The state
+says which slot was judged last and how far had been read then (``judged_at``) and now.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from monitor.config.model import Config
+from monitor.drift import packed
+from monitor.evaluation.pipeline import Pipeline
+from monitor.evaluation.settings import Settings
+from monitor.evaluation.sheets import Sheet, together
+from monitor.evaluator.messages import SLOT_SECONDS, Message
+from monitor.experiments.routes import Assignment
+from monitor.experiments.runner import Experiments
+from monitor.transport.blocks import partition_of
+from monitor.watch.judge import Judge as Watcher
+
+VERSION = 1
+_MOST_EMPTY = 60
+"""Empty slots that are judged one by one; of a longer pause only the last ones."""
+_MOST_AHEAD = 3600
+"""Slots that rows may be ahead of the last one judged; a clock beyond that is wrong."""
+
+
+def owned(config: Config, partition: int, partitions: int) -> Config:
+    """The configuration of the models, and their experiments, that a partition of the evidence
+    holds."""
+    models = [m for m in config.models if partition_of(m.name, partitions) == partition]
+    names = {model.name for model in models}
+    first = config.models[0].name if config.models else ""
+    experiments = [
+        declared.model_copy(update={"model": declared.model or first})
+        for declared in config.experiments
+        if (declared.model or first) in names
+    ]
+    return config.model_copy(update={"models": models, "experiments": experiments})
+
+
+class Judge:
+    """``inputs`` are the names of all partitions that have to be complete before a slot is judged;
+    ``files`` is the content of the state folder, by path, of who judged before."""
+
+    def __init__(
+        self, config: Config, inputs: Iterable[str], state: Mapping[str, Any] | None = None
+    ) -> None:
+        self.inputs = frozenset(inputs)
+        self.complete: dict[str, float] = {}
+        """By input."""
+        self.judged: int | None = None
+        """The last slot that was judged."""
+        self.judged_at = 0
+        """Offset of the first message that was read after that."""
+        self.read = 0
+        """Offset of the next message."""
+        self.late = 0
+        self.rows = 0
+        self.moved = False
+        """Whether a route or a stage has changed since somebody asked."""
+        self.now = 0.0
+        """End of the last slot judged, as unix time."""
+        self._waiting: dict[int, list[tuple[int, Sheet]]] = {}
+        self.folder = Path(tempfile.mkdtemp(prefix="understudy-judge-"))
+        files = state["files"] if state is not None else {}
+        for name, content in files.items():
+            path = self.folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(base64.b64decode(content))
+        if state is not None:
+            if state["version"] != VERSION:
+                raise ValueError(f"version {state['version']!r} is not known")
+            self.now = float(state["now"])
+        self.config = config.model_copy(update={"state_dir": str(self.folder)})
+        document = self.config.model_dump(mode="json", by_alias=True)
+        self.pipeline = Pipeline(Settings.from_json(document))
+        self.experiments = Experiments(self.config, lambda: self.now)
+        self.pipeline.experiments = self.experiments
+        self.watcher = self.pipeline.judge = Watcher(self.config, self.folder, lambda: self.now)
+        if state is None:
+            self.watcher.restore({})
+        else:
+            self._restore(state)
+
+    def close(self) -> None:
+        """Throw the folder away."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    # In -----------------------------------------------------------------------------------------
+
+    def take(self, message: Message, offset: int) -> None:
+        """Take a message that lies at ``offset`` of the evidence's partition."""
+        if message.complete is not None:
+            before = self.complete.get(message.input, -math.inf)
+            self.complete[message.input] = max(before, message.complete)
+        for slot, sheet in message.sheets:
+            if self.judged is not None and slot <= self.judged:
+                self.late += len(sheet)
+                slot = self.judged + 1
+            self._waiting.setdefault(slot, []).append((offset, sheet))
+        self.read = offset + 1
+
+    def take_again(self, message: Message, offset: int) -> None:
+        """The same of a message that was read before the state was saved."""
+        for slot, sheet in message.sheets:
+            if self.judged is not None and slot <= self.judged:
+                if offset < self.judged_at:
+                    continue  # judged with its slot, or with a later one
+                slot = self.judged + 1
+            self._waiting.setdefault(slot, []).append((offset, sheet))
+
+    @property
+    def needed(self) -> int:
+        """Offset of the first message that has to be read again by who goes on."""
+        offsets = (offset for sheets in self._waiting.values() for offset, _ in sheets)
+        return min(offsets, default=self.read)
+
+    @property
+    def waiting(self) -> int:
+        """Rows whose slot is not complete yet."""
+        return sum(len(sheet) for sheets in self._waiting.values() for _, sheet in sheets)
+
+    # Judging ------------------------------------------------------------------------------------
+
+    def advance(self) -> int:
+        """Judge all slots that are complete; how many rows that were."""
+        if not self.inputs <= self.complete.keys():
+            return 0
+        complete = min(self.complete[name] for name in self.inputs)
+        last = math.floor(complete / SLOT_SECONDS) - 1
+        if self.judged is None:
+            # Time begins with the first row.
+            first = min(self._waiting, default=last + 1)
+            if first > last:
+                return 0
+            self.judged = first - 1
+        if last <= self.judged:
+            return 0
+        rows = 0
+        due = sorted(slot for slot in self._waiting if slot <= last)
+        for slot in due:
+            self._pass(slot - 1)
+            sheets = [sheet for _, sheet in self._waiting.pop(slot)]
+            rows += sum(map(len, sheets))
+            self._judge(slot, sheets)
+        self._pass(last)
+        self.judged_at = self.read
+        self.rows += rows
+        return rows
+
+    def finish(self) -> None:
+        """Judge whatever has come, complete or not: nothing more will come."""
+        if self._waiting:
+            end = (max(self._waiting) + 1) * SLOT_SECONDS
+            self.complete = dict.fromkeys(self.inputs | self.complete.keys(), end)
+            self.advance()
+
+    def _pass(self, last: int) -> None:
+        """Let empty slots pass, up to ``last``."""
+        assert self.judged is not None
+        for slot in range(max(self.judged + 1, last - _MOST_EMPTY + 1), last + 1):
+            self._judge(slot, [])
+
+    def _judge(self, slot: int, sheets: list[Sheet]) -> None:
+        self.judged = slot
+        self.now = (slot + 1) * SLOT_SECONDS
+        if sheets:
+            self.pipeline.records += sum(len(s) for s in sheets if s.kind[0] == "requests")
+            self.pipeline.feed(together(sheets))
+        self.moved |= self.experiments.tick()
+        self.watcher.tick(self.now)
+
+    def assignments(self) -> dict[str, Assignment]:
+        """What is in force, by experiment."""
+        return {name: live.assignment() for name, live in self.experiments.live.items()}
+
+    # State --------------------------------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON, with all digits."""
+        with packed.exactly():
+            pipeline = self.pipeline.to_dict()
+        return {
+            "version": VERSION,
+            "judged": self.judged,
+            "judged_at": self.judged_at,
+            "read": self.read,
+            "now": self.now,
+            "late": self.late,
+            "rows": self.rows,
+            "complete": self.complete,
+            "moved": self.moved,
+            "files": self._files(),
+            "pipeline": pipeline,
+        }
+
+    def _files(self) -> dict[str, str]:
+        return {
+            str(path.relative_to(self.folder)): base64.b64encode(path.read_bytes()).decode()
+            for path in sorted(self.folder.rglob("*"))
+            if path.is_file() and path.suffix != ".tmp"
+        }
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        judged = state["judged"]
+        self.judged = None if judged is None else int(judged)
+        self.judged_at, self.read = int(state["judged_at"]), int(state["read"])
+        self.late, self.rows = int(state["late"]), int(state["rows"])
+        self.complete = {str(name): float(at) for name, at in state["complete"].items()}
+        self.moved = bool(state["moved"])
+        self.pipeline.restore(state["pipeline"])

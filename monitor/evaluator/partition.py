@@ -1,0 +1,243 @@
+"""The first stage for one partition of the input: blocks in, evidence out.
+
+What waits here for its counterpart is not written down with the state. The state names the records
+that wait, by the offset of their block and their place in it; whoever takes the partition over
+reads them again, from the input itself. Predictions that wait for labels are all predictions of the
+label horizon, so these are read again as a whole (see docs/kafka-evaluation.md for why).
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from monitor.config.model import Config
+from monitor.evaluation.preparation import Preparation
+from monitor.evaluation.redaction import Redaction
+from monitor.evaluation.sheets import Sheet
+from monitor.evaluator import columns
+from monitor.evaluator.sources import Sources
+from monitor.experiments.gathering import Gathering
+from monitor.experiments.gatherings import Gatherings, View
+from monitor.experiments.runner import arms_of, shown_by
+from monitor.feedback.labels import Label
+from monitor.feedback.store import FeedbackStore, Prediction
+from monitor.transport.blocks import Block, Heartbeat, LabelBlock, RecordBlock
+from monitor.transport.server import Names
+from monitor.watch.offers import Offers
+
+VERSION = 1
+WAITS_SECONDS = 300.0
+"""How long an answer waits for its counterpart, by the time of the records."""
+
+
+class Partition:
+    """``name`` is that of the input, for messages. Call :meth:`close` in the end."""
+
+    def __init__(self, config: Config, name: str) -> None:
+        self.name = name
+        self.config = config
+        self.sources = Sources()
+        self.label_sources = Sources()
+        """Of the topic of labels, which is another log than that of the records."""
+        self.by_columns = True
+        """Whether blocks are taken as columns where that is possible; the evidence is the same."""
+        self.records = 0
+        self.labels = 0
+        self.faults: Counter[str] = Counter()
+        redaction = Redaction(config.records.redact)
+        gatherings = {
+            declared.name: Gathering(declared, arms_of(config, declared), shown_by(redaction))
+            for declared in config.experiments
+        }
+        first = config.models[0].name if config.models else ""
+        self.preparation = Preparation(config.champion.name, self._fault)
+        self.preparation.gatherings = self.gatherings = Gatherings(gatherings, first)
+        self.preparation.offers = offers = Offers(config)
+        self.wants_labels = config.feedback.enabled and (
+            any(one.wants_labels for one in gatherings.values())
+            or any(model.performance is not None for model in config.models)
+        )
+        self._names: Names | None = None
+        self._view: View = {}
+        self._predictions: list[Prediction] = []
+        self._labels: list[tuple[float, Label]] = []
+        self._folder: Path | None = None
+        self._store: FeedbackStore | None = None
+        self._last = 0
+        if self.wants_labels:
+            self.gatherings.offer = offers.offer = self._predictions.append
+
+    def close(self) -> None:
+        """Throw away what lies on disk."""
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+    def _fault(self, model: str, version: str, arm: str, room: str) -> None:
+        self.faults[room] += 1
+
+    # In -----------------------------------------------------------------------------------------
+
+    def take(self, block: Block, offset: int, of_labels: bool = False) -> int:
+        """Take a block that lies at ``offset`` of its partition, of the topic of labels or of that
+        of records; how many records or labels of it are new."""
+        sources = self.label_sources if of_labels else self.sources
+        if isinstance(block, Heartbeat):
+            sources.heartbeat(block)
+            return 0
+        if not sources.is_new(block.head):
+            return 0
+        if isinstance(block, LabelBlock):
+            self.labels += len(block.labels)
+            if self.wants_labels:
+                self._labels += block.labels
+            return len(block.labels)
+        self._take_records(block, offset)
+        self.records += block.count
+        return block.count
+
+    def _take_records(self, block: RecordBlock, offset: int) -> None:
+        model, version, _ = (
+            block.names.models[block.model] if block.model < len(block.names.models) else _OTHER
+        )
+        if block.names is not self._names:
+            self._names, self._view = block.names, self.gatherings.view(block.names)
+        view = self._view if model in self._view else None
+        if self.by_columns and columns.applies(block, self.preparation, self._view, model):
+            columns.take(self.preparation, self._view, (model, version), block, offset)
+            return
+        arms, take, key = block.names.arms, self.preparation.take, (model, version)
+        for place, (_, record, of_request, of_response) in enumerate(block.rows()):
+            self.gatherings.origin = (offset, place)
+            arm = arms[record.arm] if record.arm < len(arms) else "other"
+            take(view, key, record, arm, of_request, of_response)
+
+    # Out ----------------------------------------------------------------------------------------
+
+    def drain(self) -> list[Sheet]:
+        """The evidence since the last time. Raises StateError when the disk refuses."""
+        self._join()
+        for gathering in self.gatherings.by_name.values():
+            gathering.copies.expire(self.sources.complete - WAITS_SECONDS)
+        return self.preparation.drain()
+
+    def _join(self) -> None:
+        if not (self._predictions or self._labels):
+            return
+        store = self._opened()
+        if self._predictions:
+            store.add_predictions(self._predictions)
+            self._predictions.clear()
+        labels, self._labels = self._labels, []
+        begin = 0
+        while begin < len(labels):
+            received = labels[begin][0]
+            end = begin
+            while end < len(labels) and labels[end][0] == received:
+                end += 1
+            store.add_labels([label for _, label in labels[begin:end]], received)
+            begin = end
+        while joined := store.take(self._last):
+            for one in joined:
+                self.preparation.take_label(one)
+            self._last = joined[-1].seq
+        store.release(self._last)
+        if self.sources.complete > 0.0:
+            store.purge(self.sources.complete)
+
+    def _opened(self) -> FeedbackStore:
+        if self._store is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="understudy-labels-"))
+            limits = self.config.feedback
+            self._store = FeedbackStore(
+                self._folder, limits.horizon, limits.max_size, limits.max_rows
+            )
+        return self._store
+
+    def model_of(self, sheet: Sheet) -> str:
+        """Whose evidence a sheet is."""
+        gathering = self.gatherings.by_name.get(sheet.kind[1])
+        if sheet.kind[0] in _OF_EXPERIMENTS and gathering is not None:
+            return self.gatherings.model_of(gathering)
+        return sheet.kind[1]
+
+    @property
+    def complete(self) -> float | None:
+        """How far the input has come, as unix time; None as long as nobody knows."""
+        return self.sources.complete if self.sources.complete > float("-inf") else None
+
+    # State --------------------------------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON, between two takes."""
+        return {
+            "version": VERSION,
+            "sources": self.sources.to_dict(),
+            "label_sources": self.label_sources.to_dict(),
+            "records": self.records,
+            "labels": self.labels,
+            "faults": dict(self.faults),
+            "waiting": {
+                name: gathering.copies.waiting_for()
+                for name, gathering in self.gatherings.by_name.items()
+            },
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> Restoring:
+        """Take over a state; what is to be read again then. Raises KeyError, TypeError or
+        ValueError for another shape."""
+        if state["version"] != VERSION:
+            raise ValueError(f"version {state['version']!r} is not known")
+        self.sources.restore(state["sources"])
+        self.label_sources.restore(state["label_sources"])
+        self.records, self.labels = int(state["records"]), int(state["labels"])
+        self.faults = Counter(state["faults"])
+        waiting = {
+            name: {challenger: {(int(a), int(b)) for a, b in places} for challenger, places in one}
+            for name, one in ((n, of.items()) for n, of in state["waiting"].items())
+        }
+        return Restoring(self, waiting)
+
+
+class Restoring:
+    """Reads again what waited. ``offsets`` are those of the blocks that hold it."""
+
+    def __init__(
+        self, partition: Partition, waiting: Mapping[str, Mapping[str, set[tuple[int, int]]]]
+    ) -> None:
+        self._partition = partition
+        self.offsets = sorted(
+            {offset for one in waiting.values() for places in one.values() for offset, _ in places}
+        )
+        for name, gathering in partition.gatherings.by_name.items():
+            gathering.copies.restoring = waiting.get(name, {})
+
+    def take(self, block: Block, offset: int) -> None:
+        """A block that had been taken before."""
+        partition = self._partition
+        if isinstance(block, RecordBlock):
+            partition._take_records(block, offset)
+        elif isinstance(block, LabelBlock) and partition.wants_labels:
+            partition._labels += block.labels
+        if len(partition._predictions) + len(partition._labels) > 10_000:
+            partition._join()
+            partition.preparation.drain()
+
+    def done(self) -> None:
+        """Everything was read; from here on it goes on."""
+        self._partition._join()
+        self._partition.preparation.drain()
+        for gathering in self._partition.gatherings.by_name.values():
+            gathering.copies.restoring = None
+
+
+_OTHER = ("other", "", "auto")
+_OF_EXPERIMENTS = frozenset(("assigned", "pairs", "labels", "notes"))

@@ -1,0 +1,87 @@
+"""The first stage of all experiments: which of them a record belongs to, and who gets its label."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from monitor.codecs import Table
+from monitor.experiments.contestant import Division
+from monitor.experiments.copies import columns_of
+from monitor.experiments.gathering import Gathering
+from monitor.feedback.store import Joined, Prediction
+from monitor.record import OK, ROLE_PRIMARY, Record
+from monitor.transport.server import Names
+
+View = dict[str, list[tuple[Gathering, Division | None]]]
+"""By model: the experiments that its records belong to."""
+
+
+class Gatherings:
+    """``by_name`` are those of the experiments; ``first_model`` is that of experiments which name
+    none."""
+
+    def __init__(self, by_name: Mapping[str, Gathering], first_model: str) -> None:
+        self.by_name = dict(by_name)
+        self.first_model = first_model
+        self.offer: Callable[[Prediction], None] | None = None
+        """Where predictions go that may get a label."""
+        self.origin = (0, 0)
+        """Where the next record comes from: offset of its block, place in it."""
+
+    def model_of(self, gathering: Gathering) -> str:
+        """The model that an experiment is about."""
+        return gathering.declared.model or self.first_model
+
+    def view(self, names: Names) -> View:
+        """Which experiments the records of a batch belong to."""
+        found: View = {}
+        divided = {split.experiment: split for split in names.splits}
+        for name, gathering in self.by_name.items():
+            split = divided.get(name)
+            division = None
+            if split is not None and all(arm in names.arms for arm in gathering.order):
+                weights = tuple(split.weights[names.arms.index(arm)] for arm in gathering.order)
+                division = Division(names.arms, weights, split.since, split.epoch)
+            found.setdefault(self.model_of(gathering), []).append((gathering, division))
+        return found
+
+    def take(
+        self, view: View, model: str, record: Record, arm: str, of_request: object, answer: object
+    ) -> None:
+        """Take a record of ``model``."""
+        offered = False
+        for gathering, division in view.get(model, ()):
+            gathering.copies.origin = self.origin
+            gathering.take(record, arm, division, of_request, answer)
+            if gathering.wants_labels and not offered and isinstance(answer, Table):
+                offered = gathering.concerns(arm) and record.outcome == OK
+                if offered:
+                    self._offer(gathering, division, model, record, arm, answer)
+
+    def _offer(
+        self,
+        gathering: Gathering,
+        division: Division | None,
+        model: str,
+        record: Record,
+        arm: str,
+        answer: Table,
+    ) -> None:
+        if self.offer is not None:
+            self.offer(
+                Prediction(
+                    record.request_id.decode("latin-1"),
+                    arm,
+                    record.role != ROLE_PRIMARY,
+                    model,
+                    gathering.share_of(record, arm, division),
+                    record.started,
+                    columns_of(answer),
+                )
+            )
+
+    def take_label(self, joined: Joined) -> None:
+        """Take a label that was joined to a prediction."""
+        for gathering in self.by_name.values():
+            if joined.model == self.model_of(gathering):
+                gathering.take_label(joined)

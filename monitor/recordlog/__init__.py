@@ -1,0 +1,1 @@
+"""The log of records on disk: read, shown, checked and exported."""

@@ -1,0 +1,276 @@
+"""``understudy records``: the log of records on disk, exported, shown and checked."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import deque
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from monitor.baseline.kinds import instant
+from monitor.config.load import load
+from monitor.errors import LogError
+from monitor.progress import progress_bar
+from monitor.record import OUTCOMES, ROLES
+from monitor.recordlog.export import LINES, PARQUET, labels_to_parquet, to_lines, to_parquet
+from monitor.recordlog.reading import open_log
+from monitor.recordlog.records import Log, OfLabel, OfRecord, Wanted
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+class _Time(click.ParamType):  # type: ignore[type-arg]  # older clicks have none
+    name = "time"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        try:
+            return float(value)
+        except ValueError:
+            found = instant(value)
+        if found is None:
+            self.fail(f"{value!r} is no time: write 2026-01-31T12:00:00Z, or unix seconds", param)
+        return found
+
+
+_log = click.argument("log", type=click.Path(path_type=Path))
+_since = click.option("--from", "since", type=_Time(), help="Only from this time on.")
+_until = click.option("--to", "until", type=_Time(), help="Only before this time.")
+_model = click.option("--model", help="Only records of this model.")
+_version = click.option("--version", help="Only records of this version of a model.")
+_json = click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
+_skip = click.option(
+    "--skip-broken", is_flag=True, help="Count lines that cannot be read, and go on."
+)
+
+
+@click.group("records")
+def records() -> None:
+    """Read the log of records that `records.log` writes.
+
+    LOG is its folder, or a file of JSON lines as earlier versions wrote them. It may be read while
+    the service writes it; damaged stretches are left out and said.
+
+    \b
+    Examples:
+      understudy records show records -n 5
+      understudy records verify records
+      understudy records export records -o records.parquet --labels labels.parquet
+    """
+
+
+@records.command("export")
+@_log
+@click.option("--out", "-o", type=_FILE, required=True, help="A .parquet or .jsonl file.")
+@click.option("--labels", type=_FILE, help="With Parquet: write the labels to this file.")
+@click.option(
+    "--config",
+    "-c",
+    "config_path",
+    type=_FILE,
+    help="How payloads are read that are not plain, and what is redacted.",
+)
+@_since
+@_until
+@_model
+@_version
+@_skip
+@_json
+def export(
+    log: Path,
+    out: Path,
+    labels: Path | None,
+    config_path: Path | None,
+    since: float | None,
+    until: float | None,
+    model: str | None,
+    version: str | None,
+    skip_broken: bool,
+    as_json: bool,
+) -> None:
+    """Write the records of LOG to a file for pandas, DuckDB, Spark, or a load test.
+
+    A Parquet file has a row for each row of a request, with typed columns: what is known of the
+    exchange, `feature.NAME` and `prediction.NAME`; payloads are not in it, nor what the
+    configuration redacts. JSON lines hold everything, payloads included.
+
+    \b
+    Examples:
+      understudy records export records -o records.parquet
+      understudy records export records -o may.parquet --from 2026-05-01T00:00:00Z --model delays
+      understudy records export records -o recorded.jsonl --json
+    """
+    kind = out.suffix.lower()
+    if kind not in PARQUET + LINES:
+        raise click.UsageError(f"--out: {out.name} must end in .parquet or .jsonl")
+    if labels is not None and kind in LINES:
+        raise click.UsageError("--labels: JSON lines hold the labels anyway")
+    found = Log(open_log(log), Wanted(since, until, model, version), skip_broken)
+    config = load(config_path) if config_path is not None else None
+    with progress_bar() as bar:
+        passes = 1 if kind in LINES else 2 + (labels is not None)
+        task = bar.add_task("exporting", total=passes * found.files.size)
+
+        def progress(size: int) -> None:
+            bar.advance(task, size)
+
+        if kind in LINES:
+            document = to_lines(found, out, progress)
+        else:
+            document = to_parquet(found, config, out, progress)
+            if labels is not None:
+                found.again()
+                document["labels"] = labels_to_parquet(found, labels, progress)
+    document = {"file": str(out), **document, **_faults(found)}
+    if as_json:
+        click.echo(json.dumps(document))
+        return
+    rows = f" in {document['rows']:,} rows" if "rows" in document else ""
+    click.echo(f"{out}: {document['records']:,} records{rows}")
+    if "labels" in document:
+        click.echo(f"{labels or out}: {document['labels']:,} labels")
+    if document.get("undecoded"):
+        hint = "" if config is not None else "; --config says how payloads are read"
+        click.echo(f"{document['undecoded']:,} records have no features that can be read{hint}")
+    _say_faults(document)
+
+
+@records.command("show")
+@_log
+@click.option("-n", "count", type=click.IntRange(1, 100_000), default=20, help="How many, newest.")
+@_since
+@_until
+@_model
+@_version
+@_skip
+@_json
+def show(
+    log: Path,
+    count: int,
+    since: float | None,
+    until: float | None,
+    model: str | None,
+    version: str | None,
+    skip_broken: bool,
+    as_json: bool,
+) -> None:
+    """Show the newest records and labels of LOG; with --json as they are, payloads included.
+
+    \b
+    Examples:
+      understudy records show records -n 5
+      understudy records show records --from 2026-05-01T12:00:00Z --json | jq .record.outcome
+    """
+    found = Log(open_log(log), Wanted(since, until, model, version), skip_broken)
+    with progress_bar() as bar:
+        task = bar.add_task("reading", total=found.files.size)
+        items = found.items(lambda size: bar.advance(task, size))
+        newest = deque((i for i in items if isinstance(i, (OfRecord, OfLabel))), maxlen=count)
+    for item in newest:
+        if as_json:
+            click.echo(item.line.decode("utf-8", "replace").rstrip("\n"))
+        else:
+            click.echo(_shown(item))
+    if not as_json:
+        _say_faults(_faults(found))
+
+
+@records.command("verify")
+@_log
+@_json
+def verify(log: Path, as_json: bool) -> None:
+    """Read all of LOG and say whether it is whole. Exits 1 when something is damaged.
+
+    A torn tail of the newest file is no damage of the log when the service is writing it, or was
+    killed: it is cut off when the service starts again.
+
+    \b
+    Example:
+      understudy records verify records --json
+    """
+    found = Log(open_log(log), skip_broken=True)
+    times: list[float] = []
+    counts = {"records": 0, "labels": 0}
+    with progress_bar() as bar:
+        task = bar.add_task("verifying", total=found.files.size)
+        for item in found.items(lambda size: bar.advance(task, size)):
+            if isinstance(item, OfRecord):
+                counts["records"] += 1
+                at = item.record.started
+                times = [min([at, *times]), max([at, *times])]
+            elif isinstance(item, OfLabel):
+                counts["labels"] += 1
+    document: dict[str, Any] = {
+        "log": str(log),
+        "files": len(found.files.files),
+        "bytes": found.files.size,
+        **counts,
+        "from": _time(times[0]) if times else None,
+        "to": _time(times[1]) if times else None,
+        **_faults(found),
+    }
+    whole = not document["broken_lines"] and not document["damaged"]["places"]
+    if as_json:
+        click.echo(json.dumps({**document, "whole": whole}))
+    else:
+        span = f", {document['from']} to {document['to']}" if times else ""
+        click.echo(
+            f"{log}: {document['files']:,} files, {document['bytes']:,} bytes, "
+            f"{counts['records']:,} records and {counts['labels']:,} labels{span}"
+        )
+        _say_faults(document)
+        click.echo("whole" if whole else "damaged")
+    sys.exit(0 if whole else 1)
+
+
+def _faults(log: Log) -> dict[str, Any]:
+    damage = log.files.damage
+    return {
+        "broken_lines": log.broken,
+        "damaged": {
+            "places": damage.frames,
+            "bytes": damage.bytes,
+            "where": damage.places,
+            "torn_bytes": damage.torn,
+        },
+    }
+
+
+def _say_faults(document: dict[str, Any]) -> None:
+    damaged = document["damaged"]
+    if document["broken_lines"]:
+        click.echo(f"{document['broken_lines']:,} lines could not be read", err=True)
+    if damaged["places"]:
+        where = ", ".join(damaged["where"])
+        click.echo(
+            f"{damaged['bytes']:,} damaged bytes were left out: {where}",
+            err=True,
+        )
+    if damaged["torn_bytes"]:
+        click.echo(f"a torn tail of {damaged['torn_bytes']:,} bytes was left out", err=True)
+
+
+def _shown(item: OfRecord | OfLabel) -> str:
+    if isinstance(item, OfLabel):
+        label = item.label
+        said = label.label if label.label is not None else f"reward {label.reward}"
+        return f"{_time(item.received)}  label   {label.request_id}[{label.row}] = {said}"
+    record, (name, version, _) = item.record, item.model
+    arms = item.names.arms
+    arm = arms[record.arm] if record.arm < len(arms) else "other"
+    request_id = record.request_id.decode("latin-1")
+    return (
+        f"{_time(record.started)}  {ROLES[record.role]:<7} {name} {version} {arm}  "
+        f"{record.status} {OUTCOMES[record.outcome]}  {record.duration_ns / 1e6:,.1f} ms  "
+        f"{request_id}"
+    )
+
+
+def _time(at: float) -> str:
+    try:
+        return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+    except (ValueError, OverflowError, OSError) as error:
+        raise LogError(f"{at!r} is no time that a record can have") from error

@@ -1,0 +1,142 @@
+"""A record log as Parquet, with typed columns, or as JSON lines."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from monitor.config.model import Config
+from monitor.errors import LogError, MissingExtraError
+from monitor.evaluation.decoding import Decoder
+from monitor.evaluation.redaction import Redaction
+from monitor.evaluation.settings import Settings
+from monitor.recordlog.records import Log, OfLabel, OfRecord, Progress
+
+PARQUET = (".parquet", ".pq")
+LINES = (".jsonl", ".ndjson")
+_ROW_GROUP = 65_536
+
+
+def to_parquet(
+    log: Log, config: Config | None, target: Path, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Write the records; what was written, for people. The log is read twice, first to learn of
+    the columns. Columns that the configuration redacts are left out. Raises LogError, ReplayError
+    or MissingExtraError."""
+    try:
+        from pyarrow import parquet
+    except ImportError as error:
+        raise MissingExtraError(
+            "writing Parquet needs pyarrow: pip install 'understudy[parquet]'"
+        ) from error
+    from monitor.transport.blocks.arrow import Layout, to_arrow
+
+    layout = Layout(_hidden(config))
+    for block in log.blocks(config, progress):
+        layout.add(block)
+    schema = layout.schema()
+    records = rows = undecoded = 0
+    log.again()
+    with _whole(target) as path, parquet.ParquetWriter(path, schema, compression="zstd") as writer:
+        for block in log.blocks(config, progress):
+            batch = to_arrow(block, schema)
+            writer.write_batch(batch, row_group_size=_ROW_GROUP)
+            records += block.count
+            rows += batch.num_rows
+            if block.request is not None:
+                undecoded += int((block.request < 0).sum())
+    columns = [name for name in schema.names if name.partition(".")[1]]
+    return {"records": records, "rows": rows, "undecoded": undecoded, "columns": columns}
+
+
+def labels_to_parquet(log: Log, target: Path, progress: Progress | None = None) -> int:
+    """Write the labels; how many there are. A label is JSON text, since it may be of any type."""
+    import pyarrow
+    from pyarrow import parquet
+
+    stamp = pyarrow.timestamp("us", "UTC")
+    schema = pyarrow.schema(
+        [
+            ("received", stamp),
+            ("at", stamp),
+            ("request_id", pyarrow.string()),
+            ("row", pyarrow.uint32()),
+            ("label", pyarrow.string()),
+            ("label_number", pyarrow.float64()),
+            ("reward", pyarrow.float64()),
+        ]
+    )
+    count = 0
+    rows: list[dict[str, Any]] = []
+    with _whole(target) as path, parquet.ParquetWriter(path, schema, compression="zstd") as writer:
+
+        def write() -> None:
+            writer.write_batch(pyarrow.RecordBatch.from_pylist(rows, schema))
+            rows.clear()
+
+        for item in log.items(progress):
+            if not isinstance(item, OfLabel):
+                continue
+            label, at = item.label, item.label.at
+            plain = isinstance(label.label, (int, float))
+            rows.append(
+                {
+                    "received": round(item.received * 1e6),
+                    "at": None if at is None else round(at * 1e6),
+                    "request_id": label.request_id,
+                    "row": label.row,
+                    "label": None if label.label is None else orjson.dumps(label.label).decode(),
+                    "label_number": float(label.label) if plain else None,  # type: ignore[arg-type]
+                    "reward": label.reward,
+                }
+            )
+            count += 1
+            if len(rows) >= _ROW_GROUP:
+                write()
+        write()
+    return count
+
+
+def to_lines(log: Log, target: Path, progress: Progress | None = None) -> dict[str, Any]:
+    """Write the wanted records and labels as lines, payloads and all, as ``understudy replay`` and
+    load tests read them."""
+    records = labels = 0
+    with _whole(target) as path, path.open("wb") as file:
+        for item in log.items(progress):
+            file.write(item.line.rstrip(b"\n") + b"\n")
+            records += isinstance(item, OfRecord)
+            labels += isinstance(item, OfLabel)
+    return {"records": records, "labels": labels}
+
+
+def _hidden(config: Config | None) -> Any:
+    if config is None:
+        return lambda name: False
+    redaction = Redaction(config.records.redact)
+    decoder = Decoder(Settings.from_json(config.model_dump(mode="json", by_alias=True)))
+    paths: dict[str, set[str]] = {}
+    for model in config.models:
+        for pointers in decoder.pointers((model.name, model.version)):
+            for name, path in pointers.items():
+                paths.setdefault(name, set()).add(path)
+    return lambda name: any(redaction.hides(one) for one in (name, *paths.get(name, ())))
+
+
+@contextmanager
+def _whole(target: Path) -> Iterator[Path]:
+    """A file beside ``target`` that takes its name when all went well. Raises LogError."""
+    path = target.with_name(f".{target.name}.part")
+    try:
+        yield path
+        os.replace(path, target)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise LogError(f"{target}: cannot be written: {error.strerror or error}") from error
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise

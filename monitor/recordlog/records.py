@@ -1,0 +1,157 @@
+"""What is in a record log: names, records and labels, filtered, and records as columnar blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import orjson
+
+from monitor.config.model import Config
+from monitor.errors import ReplayError
+from monitor.evaluation.decoding import Decoder
+from monitor.evaluation.settings import Settings
+from monitor.feedback.labels import Label
+from monitor.record import Record, decode_batch
+from monitor.recordlog.reading import Line, RecordLogFiles
+from monitor.replay.lines import read_label, read_names, read_record
+from monitor.transport.blocks import Builder, RecordBlock
+from monitor.transport.log import Damage
+from monitor.transport.server import Names
+
+Progress: TypeAlias = Callable[[int], None]
+"""Called with the bytes that were read since the last call."""
+_OTHER = ("other", "", "auto")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which records: times are unix seconds of their beginning, None is any."""
+
+    since: float | None = None
+    until: float | None = None
+    model: str | None = None
+    version: str | None = None
+
+    def time(self, at: float) -> bool:
+        """Whether this moment is within the times."""
+        return (self.since is None or at >= self.since) and (self.until is None or at < self.until)
+
+    def named(self, name: str, version: str) -> bool:
+        """Whether it is one of these models."""
+        return self.model in (None, name) and self.version in (None, version)
+
+
+@dataclass(frozen=True, slots=True)
+class OfRecord:
+    """``line`` is as it stands in the log."""
+
+    line: bytes
+    names: Names
+    record: Record
+
+    @property
+    def model(self) -> tuple[str, str, str]:
+        """(name, version, protocol)"""
+        models = self.names.models
+        return models[self.record.model] if self.record.model < len(models) else _OTHER
+
+
+@dataclass(frozen=True, slots=True)
+class OfLabel:
+    """Feedback, and when it came."""
+
+    line: bytes
+    received: float
+    label: Label
+
+
+@dataclass(frozen=True, slots=True)
+class OfNames:
+    """What the records that follow go by."""
+
+    line: bytes
+    names: Names
+
+
+@dataclass(slots=True)
+class Log:
+    """Goes through a log any number of times. ``broken`` counts lines that cannot be read, which
+    are left out with ``skip_broken`` and otherwise end it with a ReplayError."""
+
+    files: RecordLogFiles
+    wanted: Wanted = field(default_factory=Wanted)
+    skip_broken: bool = False
+    broken: int = 0
+
+    def again(self) -> None:
+        """Forget what was counted, before it is read once more."""
+        self.broken = 0
+        self.files.damage = Damage()
+
+    def items(self, progress: Progress | None = None) -> Iterator[OfRecord | OfLabel | OfNames]:
+        """What is in the log, as far as it is wanted; labels are of any model."""
+        names = Names()
+        wanted = self.wanted
+        since = float("-inf") if wanted.since is None else wanted.since
+        until = float("inf") if wanted.until is None else wanted.until
+        read = 0
+        for number, line in enumerate(self.files.lines(since, until), start=1):
+            read += line.size
+            if progress is not None and number % 512 == 0:
+                progress(read)
+                read = 0
+            try:
+                item = _item(line, names)
+            except ReplayError as error:
+                if not self.skip_broken:
+                    raise ReplayError(f"{line.where}: {error}") from error
+                self.broken += 1
+                continue
+            if isinstance(item, OfNames):
+                if item.names == names:
+                    continue
+                names = item.names
+            elif isinstance(item, OfLabel):
+                if not wanted.time(item.received):
+                    continue
+            elif not (wanted.time(item.record.started) and wanted.named(*item.model[:2])):
+                continue
+            yield item
+        if progress is not None:
+            progress(read)
+
+    def blocks(
+        self, config: Config | None = None, progress: Progress | None = None
+    ) -> Iterator[RecordBlock]:
+        """Records with what the codecs make of them; ``config`` says how where it is not plain."""
+        document: dict[str, Any] = {}
+        if config is not None:
+            document = config.model_dump(mode="json", by_alias=True)
+        decoder = Decoder(Settings.from_json(document))
+        builder = Builder("log", "log", 1, most_records=2048)
+        for item in self.items(progress):
+            if isinstance(item, OfRecord):
+                decoded = decoder.decode(item.model, item.record)
+                yield from builder.add(item.names, item.record, *decoded, 0.0)
+        yield from builder.flush(0.0, everything=True)
+
+
+def _item(line: Line, names: Names) -> OfRecord | OfLabel | OfNames:
+    try:
+        data: Any = orjson.loads(line.data)
+    except orjson.JSONDecodeError as error:
+        raise ReplayError(f"is no JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise ReplayError("must be an object")
+    if "names" in data:
+        return OfNames(line.data, read_names(data["names"]))
+    if "label" in data:
+        return OfLabel(line.data, *read_label(data["label"]))
+    if "record" not in data:
+        raise ReplayError("must hold names, a record or a label")
+    if not isinstance(data["record"], dict):
+        raise ReplayError("record: must be an object")
+    (record,) = decode_batch(read_record(data["record"]))
+    return OfRecord(line.data, names, record)

@@ -1,0 +1,31 @@
+"""Columnar blocks of records: the schema of docs/records.md, to bytes and back."""
+
+from monitor.transport.blocks.block import (
+    Block,
+    Head,
+    Heartbeat,
+    LabelBlock,
+    RecordBlock,
+    Row,
+    Texts,
+)
+from monitor.transport.blocks.builder import Builder, partition_of
+from monitor.transport.blocks.cells import Column, Grid
+from monitor.transport.blocks.codec import SCHEMA, decode, encode
+
+__all__ = [
+    "SCHEMA",
+    "Block",
+    "Builder",
+    "Column",
+    "Grid",
+    "Head",
+    "Heartbeat",
+    "LabelBlock",
+    "RecordBlock",
+    "Row",
+    "Texts",
+    "decode",
+    "encode",
+    "partition_of",
+]

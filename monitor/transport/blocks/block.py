@@ -1,0 +1,206 @@
+"""Blocks: many records of one source as columns, labels, or a sign of life.
+
+A block is what one message of the topic ``….records`` holds. Its *source* is a sidecar, a *run* one
+start of its evaluation plane; blocks of a (source, run) count up by one in each partition, so that
+a reader knows what it has seen before and what is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monitor.codecs import Reason, Table, Undecodable
+from monitor.errors import BlockError
+from monitor.feedback.labels import Label
+from monitor.record import Record
+from monitor.transport.blocks.cells import Grid
+from monitor.transport.server import Names
+
+NUMBERS: Mapping[str, type[np.generic]] = {
+    "arm": np.uint16,
+    "status": np.uint16,
+    "role": np.uint8,
+    "outcome": np.uint8,
+    "assigned": np.uint8,
+    "started": np.float64,
+    "duration_ns": np.uint64,
+    "first_byte_ns": np.uint64,
+    "queue_ns": np.uint64,
+    "request_size": np.uint64,
+    "response_size": np.uint64,
+}
+"""Columns of numbers, by the attribute of a record."""
+TEXTS = ("request_id", "trace_id", "unit", "target")
+"""Columns of bytes."""
+
+Decoded: TypeAlias = Table | Undecodable
+Row: TypeAlias = tuple[Names, Record, Decoded, Decoded]
+"""What the evaluation takes: names, record (without payloads and headers), request, response."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Where a block comes from. ``seq`` counts from 1 within (source, run, partition), over records
+    and labels; ``created`` is the unix time at which the source closed the block."""
+
+    source: str
+    run: str
+    partition: int
+    seq: int
+    created: float
+
+
+@dataclass(slots=True)
+class Texts:
+    """``count`` byte strings: all the same, or one after another in ``data``."""
+
+    count: int
+    same: bytes | None
+    lengths: NDArray[np.uint16] = field(default_factory=lambda: np.zeros(0, np.uint16))
+    data: bytes = b""
+
+    @classmethod
+    def of(cls, values: Sequence[bytes]) -> Texts:
+        """Pack byte strings of at most 65,535 bytes each."""
+        first = values[0]
+        if first == values[-1] and len(set(values)) == 1:
+            return cls(len(values), first)
+        lengths = np.fromiter(map(len, values), np.uint16, len(values))
+        return cls(len(values), None, lengths, b"".join(values))
+
+    def values(self) -> list[bytes]:
+        """Unpack."""
+        if self.same is not None:
+            return [self.same] * self.count
+        data, ends = self.data, np.cumsum(self.lengths, dtype=np.int64).tolist()
+        return [data[a:b] for a, b in zip([0, *ends], ends, strict=False)]
+
+
+@dataclass(slots=True)
+class RecordBlock:
+    """``count`` records of one model: ``names.models[model]``, or an unknown one.
+
+    ``numbers`` and ``texts`` hold the columns by name. ``request`` says for each record where its
+    features are: k ≥ 0 in ``features[k]``, k < 0 that they could not be read, for the reason
+    ``undecodable[-1 - k]``; ``response`` and ``predictions`` likewise. A record has ``*_rows`` rows
+    there, after those of the records before it. None stands for zeros, and for one row each.
+    """
+
+    head: Head
+    names: Names
+    model: int
+    count: int
+    numbers: dict[str, NDArray[Any]]
+    texts: dict[str, Texts]
+    features: tuple[Grid, ...] = ()
+    predictions: tuple[Grid, ...] = ()
+    undecodable: tuple[Undecodable, ...] = ()
+    request: NDArray[np.int16] | None = None
+    response: NDArray[np.int16] | None = None
+    request_rows: NDArray[np.uint32] | None = None
+    response_rows: NDArray[np.uint32] | None = None
+
+    def rows(self) -> Iterator[Row]:
+        """The records one by one, with what was decoded; they carry no headers and no payloads."""
+        names, model = self.names, self.model
+        numbers = [self.numbers[name].tolist() for name in NUMBERS]
+        texts = [self.texts[name].values() for name in TEXTS]
+        requests = tables(self.count, self.request, self.request_rows, self.features, self)
+        responses = tables(self.count, self.response, self.response_rows, self.predictions, self)
+        for (
+            arm, status, role, outcome, assigned, started, duration, first_byte, queue, asked, said,
+            request_id, trace_id, unit, target, of_request, of_response,
+        ) in zip(*numbers, *texts, requests, responses, strict=True):  # fmt: skip
+            record = Record()
+            record.model = model
+            record.arm = arm
+            record.status = status
+            record.role = role
+            record.outcome = outcome
+            record.assigned = assigned
+            record.started = started
+            record.duration_ns = duration
+            record.first_byte_ns = first_byte
+            record.queue_ns = queue
+            record.request_size = asked
+            record.response_size = said
+            record.request_id = request_id
+            record.trace_id = trace_id
+            record.unit = unit
+            record.target = target
+            record.request_headers = record.response_headers = b""
+            record.request_body = record.response_body = None
+            yield names, record, of_request, of_response
+
+
+def tables(
+    count: int,
+    places: NDArray[np.int16] | None,
+    rows: NDArray[np.uint32] | None,
+    grids: Sequence[Grid],
+    block: RecordBlock,
+) -> list[Decoded]:
+    """For each record its own table, or why there is none."""
+    if places is None and rows is None and len(grids) == 1 and grids[0].rows == count:
+        names, values = grids[0].names, grids[0].values()
+        width = len(names)
+        return [Table(names, 1, values[at : at + width]) for at in range(0, count * width, width)]
+    cells = [grid.values() for grid in grids]
+    used = [0] * len(grids)
+    found: list[Decoded] = []
+    for place, n in zip(
+        [0] * count if places is None else places.tolist(),
+        [1] * count if rows is None else rows.tolist(),
+        strict=True,
+    ):
+        if place < 0:
+            found.append(block.undecodable[-1 - place])
+            continue
+        names = grids[place].names
+        start = used[place]
+        used[place] = end = start + n * len(names)
+        found.append(Table(names, n, cells[place][start:end]))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class LabelBlock:
+    """Feedback, each with the unix time at which the source received it."""
+
+    head: Head
+    labels: tuple[tuple[float, Label], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """A source lives. ``head.seq`` is the number of its last block in this partition (0: none yet),
+    which a heartbeat does not count up; ``clock`` is its unix time. ``complete`` is the unix time
+    of which all records that ended earlier are in blocks up to that number; ``dropped`` counts
+    records of this run that the source had to give up."""
+
+    head: Head
+    clock: float
+    complete: float
+    dropped: int = 0
+
+
+Block: TypeAlias = RecordBlock | LabelBlock | Heartbeat
+
+
+def reason_of(text: str, detail: str) -> Undecodable:
+    """A reason that a later version has added is an internal one here, and said in the detail."""
+    try:
+        return Undecodable(Reason(text), detail)
+    except ValueError:
+        return Undecodable(Reason.INTERNAL, f"{text}: {detail}" if detail else text)
+
+
+def check(condition: bool, message: str) -> None:
+    """Raise BlockError for a block that does not add up."""
+    if not condition:
+        raise BlockError("wrong_shape", message)

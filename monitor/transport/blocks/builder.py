@@ -1,0 +1,288 @@
+"""From records, one by one, to blocks by partition."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monitor.codecs import Table
+from monitor.feedback.labels import Label
+from monitor.record import Record
+from monitor.transport.blocks.block import (
+    NUMBERS,
+    TEXTS,
+    Decoded,
+    Head,
+    Heartbeat,
+    LabelBlock,
+    RecordBlock,
+    Texts,
+    reason_of,
+)
+from monitor.transport.blocks.cells import Grid, grid_of
+from monitor.transport.server import Names
+
+MOST_RECORDS = 256
+"""In one block."""
+MOST_CELLS = 250_000
+"""Cells of features or predictions in one block: rows of a batch request count."""
+MOST_WAITING = 16_384
+"""Records in open blocks of all partitions; beyond it all are closed."""
+_MOST_GRIDS = 64
+_MOST_REASONS = 256
+
+_fields = attrgetter(*NUMBERS, *TEXTS)
+_CODES = "HHBBBdQQQQQ"
+"""Types of :data:`NUMBERS`, as the module array calls them."""
+
+
+def partition_of(request_id: bytes | str, partitions: int) -> int:
+    """Where a request, its copies and its labels go: CRC-32 of the id, modulo the partitions.
+
+    That is what librdkafka's partitioner ``consistent`` makes of the same id as a key.
+    """
+    if isinstance(request_id, str):
+        # A record's id is bytes, which labels are compared with as Latin-1.
+        request_id = request_id.encode("latin-1", "replace")
+    return crc32(request_id) % partitions
+
+
+class _Side:
+    """Features or predictions of an open block.
+
+    Most records have one row under the names of the first; only the others are put down by their
+    place: ``others`` are (record, grid, rows), with the number of a reason below zero for a grid.
+    """
+
+    __slots__ = ("cells", "first", "grids", "names", "others")
+
+    def __init__(self) -> None:
+        self.names: tuple[str, ...] | None = None
+        self.first: list[object] = []
+        self.grids: dict[tuple[str, ...], list[object]] = {}
+        self.others: list[tuple[int, int, int]] = []
+        self.cells = 0
+
+    def add(self, record: int, table: Table) -> None:
+        """Any table."""
+        names = table.names
+        if self.names is None:
+            self.names = names
+            self.grids[names] = self.first
+        grid = self.grids.setdefault(names, [])
+        if table.rows != 1 or grid is not self.first:
+            self.others.append((record, list(self.grids).index(names), table.rows))
+        grid += table.values
+        self.cells += len(table.values)
+
+    def finish(
+        self, count: int
+    ) -> tuple[tuple[Grid, ...], NDArray[np.int16] | None, NDArray[np.uint32] | None]:
+        """Grids, and per record the number of its grid and of its rows there."""
+        grids = tuple(grid_of(names, cells) for names, cells in self.grids.items())
+        if not self.others:
+            return grids, None, None
+        places, rows = np.zeros(count, np.int16), np.ones(count, np.uint32)
+        records, found, many = np.array(self.others).T
+        places[records] = found
+        rows[records] = many
+        several = bool((many[found >= 0] != 1).any())
+        return grids, places if found.any() else None, rows if several else None
+
+
+class _Open:
+    """A block that is being filled."""
+
+    __slots__ = ("began", "limit", "names", "reasons", "records", "request", "response")
+
+    def __init__(self, names: Names, began: float, limit: int) -> None:
+        self.names = names
+        self.began = began
+        self.limit = limit
+        """Records at which it is full."""
+        self.records: list[tuple[Any, ...]] = []
+        self.request = _Side()
+        self.response = _Side()
+        self.reasons: dict[tuple[str, str], int] = {}
+
+    def add(self, side: _Side, decoded: Decoded) -> None:
+        """What was decoded of the last record, whatever it is."""
+        record = len(self.records) - 1
+        if isinstance(decoded, Table):
+            side.add(record, decoded)
+            width = len(decoded.names)
+            if side.cells > MOST_CELLS or len(side.grids) > _MOST_GRIDS:
+                self.limit = 0
+            elif width * self.limit > MOST_CELLS:
+                self.limit = MOST_CELLS // width
+            return
+        key = (decoded.reason, decoded.detail)
+        number = self.reasons.get(key)
+        if number is None:
+            number = self.reasons[key] = len(self.reasons)
+            if number > _MOST_REASONS:
+                self.limit = 0
+        side.others.append((record, -1 - number, 1))
+
+    def finish(self, head: Head, model: int) -> RecordBlock:
+        """The block."""
+        count = len(self.records)
+        columns = list(zip(*self.records, strict=True))
+        numbers = {
+            name: np.frombuffer(array(code, column), kind)
+            for (name, kind), code, column in zip(NUMBERS.items(), _CODES, columns, strict=False)
+        }
+        texts = columns[len(NUMBERS) :]
+        features, request, request_rows = self.request.finish(count)
+        predictions, response, response_rows = self.response.finish(count)
+        return RecordBlock(
+            head,
+            self.names,
+            model,
+            count,
+            numbers,
+            {name: Texts.of(column) for name, column in zip(TEXTS, texts, strict=True)},
+            features,
+            predictions,
+            tuple(reason_of(*key) for key in self.reasons),
+            request,
+            response,
+            request_rows,
+            response_rows,
+        )
+
+
+class Builder:
+    """Fills a block for each partition, model and set of names, and gives it out when it is full.
+
+    ``last`` are the numbers of the last blocks by partition where a run goes on. Blocks of one
+    partition are numbered in the order in which they are given out, and have to be sent in it.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        run: str,
+        partitions: int,
+        most_records: int = MOST_RECORDS,
+        linger: float = 1.0,
+        last: Mapping[int, int] | None = None,
+    ) -> None:
+        self.source = source
+        self.run = run
+        self.partitions = partitions
+        self.most_records = most_records
+        self.linger = linger
+        self.last = dict(last or {})
+        """Number of the last block that was given out, by partition."""
+        self.waiting = 0
+        """Records in blocks that are not full."""
+        self._open: dict[tuple[int, int, int], _Open] = {}
+        self._names: dict[Names, int] = {}
+        self._given: Names | None = None
+        self._number = 0
+
+    def add(
+        self, names: Names, record: Record, of_request: Decoded, of_response: Decoded, now: float
+    ) -> list[RecordBlock]:
+        """Take in one record; see :meth:`extend`, which costs less per record of a batch."""
+        return self.extend(names, ((record, of_request, of_response),), now)
+
+    def extend(
+        self, names: Names, rows: Iterable[tuple[Record, Decoded, Decoded]], now: float
+    ) -> list[RecordBlock]:
+        """Take in records with what was decoded of request and response; the blocks that are full
+        with them. ``now`` is unix seconds.
+
+        The cells are copied; headers and payloads are not kept.
+        """
+        if names is not self._given:
+            self._given = names
+            self._number = self._names.setdefault(names, len(self._names))
+        number, partitions, opened = self._number, self.partitions, self._open
+        closed: list[RecordBlock] = []
+        for record, of_request, of_response in rows:
+            # Nothing needs to meet a record without an id.
+            partition = crc32(record.request_id or record.trace_id) % partitions
+            key = (number, record.model, partition)
+            block = opened.get(key)
+            if block is None:
+                block = opened[key] = _Open(names, now, self.most_records)
+            records = block.records
+            records.append(_fields(record))
+            side = block.request
+            if (
+                type(of_request) is Table
+                and of_request.rows == 1
+                and ((known := of_request.names) is side.names or known == side.names)
+            ):
+                side.first += of_request.values
+            else:
+                block.add(side, of_request)
+            side = block.response
+            if (
+                type(of_response) is Table
+                and of_response.rows == 1
+                and ((known := of_response.names) is side.names or known == side.names)
+            ):
+                side.first += of_response.values
+            else:
+                block.add(side, of_response)
+            self.waiting += 1
+            if len(records) >= block.limit:
+                closed.append(self._close(key, now))
+            elif self.waiting >= MOST_WAITING:
+                closed += self._close_all(now)
+        return closed
+
+    def _close_all(self, now: float) -> list[RecordBlock]:
+        return [self._close(key, now) for key in list(self._open)]
+
+    def flush(self, now: float, everything: bool = False) -> list[RecordBlock]:
+        """The blocks that have been open for ``linger`` seconds, or all."""
+        due = [
+            key
+            for key, block in self._open.items()
+            if everything or not 0.0 <= now - block.began < self.linger
+        ]
+        closed = [self._close(key, now) for key in due]
+        if not self._open:  # numbers of names that are no more may begin anew
+            self._names.clear()
+            self._given = None
+        return closed
+
+    def labels(self, labels: Sequence[tuple[float, Label]], now: float) -> list[LabelBlock]:
+        """Feedback, with the unix time at which it was received, as a block for each partition."""
+        by: dict[int, list[tuple[float, Label]]] = {}
+        for received, label in labels:
+            partition = partition_of(label.request_id, self.partitions)
+            by.setdefault(partition, []).append((received, label))
+        return [LabelBlock(self._head(p, now), tuple(mine)) for p, mine in by.items()]
+
+    def heartbeats(self, now: float, complete: float, dropped: int = 0) -> list[Heartbeat]:
+        """A sign of life for each partition; see :class:`Heartbeat`."""
+        return [
+            Heartbeat(
+                Head(self.source, self.run, partition, self.last.get(partition, 0), now),
+                now,
+                complete,
+                dropped,
+            )
+            for partition in range(self.partitions)
+        ]
+
+    def _close(self, key: tuple[int, int, int], now: float) -> RecordBlock:
+        block = self._open.pop(key)
+        _, model, partition = key
+        self.waiting -= len(block.records)
+        return block.finish(self._head(partition, now), model)
+
+    def _head(self, partition: int, now: float) -> Head:
+        seq = self.last[partition] = self.last.get(partition, 0) + 1
+        return Head(self.source, self.run, partition, seq, now)

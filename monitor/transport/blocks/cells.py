@@ -1,0 +1,295 @@
+"""Cells of decoded payloads as typed columns, and back again without loss.
+
+A cell is what JSON holds. A column in which all cells are of one kind, as most are, is one array.
+In others each cell has a kind of its own. Texts, nested values and large whole numbers beside other
+kinds are kept once each, with an index per cell.
+"""
+
+from __future__ import annotations
+
+import array as arrays
+import json
+import marshal
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+NULL, FLOAT, INT, BOOL, TEXT, JSON, BIG = range(7)
+"""Kinds of a cell. JSON is a list or an object as JSON text, BIG a whole number as decimal text."""
+KINDS = ("null", "float", "int", "bool", "text", "json", "big")
+_KIND = {type(None): NULL, float: FLOAT, int: INT, bool: BOOL, str: TEXT, list: JSON, dict: JSON}
+_MARSHALLED = np.dtype([("kind", "u1"), ("value", "<f8")])
+_MARSHAL_HEAD = 5
+"""Bytes before the cells: the mark of a list and its length."""
+_SCALES = (0, 2, 4, 6)
+_PROBE = 8
+_EXACT = 2**53
+"""Whole numbers up to here are exact as float64."""
+
+Numbers = NDArray[np.float64] | NDArray[np.int64] | NDArray[np.uint8]
+Codes = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.uint32]
+Kinds = NDArray[np.uint8]
+Matrix = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(slots=True)
+class Column:
+    """``rows`` cells. ``kinds`` is None where all are of the kind ``kind``.
+
+    ``numbers`` are int64 where all cells are INT, uint8 where all are BOOL, else float64; ``codes``
+    are places in ``texts`` of the cells that are TEXT, JSON or BIG. Either is None where no cell
+    needs it, and holds zeros for the cells that do not.
+    """
+
+    rows: int
+    kind: int
+    numbers: Numbers | None = None
+    codes: Codes | None = None
+    texts: tuple[str, ...] = ()
+    kinds: Kinds | None = None
+
+    def values(self) -> list[Any]:
+        """The cells as they were."""
+        if self.kinds is not None:
+            return self._mixed(self.kinds)
+        if self.kind == NULL:
+            return [None] * self.rows
+        if self.numbers is not None:
+            numbers: list[Any] = self.numbers.tolist()
+            return list(map(bool, numbers)) if self.kind == BOOL else numbers
+        return self._texts(self.kind)
+
+    def _texts(self, kind: int) -> list[Any]:
+        assert self.codes is not None
+        texts = list(map(self.texts.__getitem__, self.codes.tolist()))
+        if kind == TEXT:
+            return texts
+        # Each cell has a list or object of its own: whoever gets it may change it.
+        return list(map(json.loads if kind == JSON else int, texts))
+
+    def _mixed(self, kinds: Kinds) -> list[Any]:
+        cells: list[Any] = [None] * self.rows if self.numbers is None else self.numbers.tolist()
+        texts = self.texts
+        for kind in np.unique(kinds).tolist():
+            if kind == FLOAT:
+                continue
+            places = np.flatnonzero(kinds == kind).tolist()
+            if kind in (TEXT, JSON, BIG) and self.codes is not None:
+                codes = self.codes.tolist()
+                for place in places:
+                    text = texts[codes[place]]
+                    cells[place] = (
+                        text if kind == TEXT else json.loads(text) if kind == JSON else int(text)
+                    )
+            else:
+                for place in places:
+                    cell = cells[place]
+                    cells[place] = (
+                        int(cell) if kind == INT else bool(cell) if kind == BOOL else None
+                    )
+        return cells
+
+    def floats(self) -> tuple[Matrix, Mask | None]:
+        """Numbers and truth values as float64, all else NaN; and the mask of what is neither a
+        number nor missing, or None."""
+        if self.kinds is None and self.numbers is not None:
+            return self.numbers.astype(np.float64, copy=False), None
+        if self.kinds is None and self.kind == NULL:
+            return np.full(self.rows, np.nan), None
+        kinds = np.full(self.rows, self.kind, np.uint8) if self.kinds is None else self.kinds
+        if self.numbers is None:
+            numbers = np.full(self.rows, np.nan)
+        else:
+            numbers = np.where((kinds >= FLOAT) & (kinds <= BOOL), self.numbers, np.nan)
+        if self.codes is not None:
+            for place in np.flatnonzero(kinds == BIG).tolist():
+                numbers[place] = _float(self.texts[int(self.codes[place])])
+        other = (kinds == TEXT) | (kinds == JSON)
+        return numbers, other if other.any() else None
+
+
+def _float(digits: str) -> float:
+    try:
+        return float(int(digits))
+    except OverflowError:
+        return float("-inf") if digits.startswith("-") else float("inf")
+
+
+def column_of(cells: Sequence[Any]) -> Column:
+    """The column of cells of any kind."""
+    rows = len(cells)
+    floats = _floats(cells)
+    if floats is not None:
+        return Column(rows, FLOAT, np.ascontiguousarray(floats))
+    types = set(map(type, cells))
+    if len(types) == 1:
+        kind = _KIND.get(next(iter(types)), JSON)
+        if kind == INT:
+            try:
+                return Column(rows, INT, np.frombuffer(arrays.array("q", cells), np.int64))
+            except OverflowError:
+                return _mixed_of(cells)
+        if kind == BOOL:
+            return Column(rows, BOOL, np.frombuffer(bytes(cells), np.uint8))
+        if kind == NULL:
+            return Column(rows, NULL)
+        codes, texts = _coded(cells if kind == TEXT else map(_json, cells))
+        return Column(rows, kind, None, codes, texts)
+    if types <= {float, type(None)}:
+        # What is missing now and then, the most frequent of the mixed ones.
+        kinds = np.fromiter(map(_KIND.__getitem__, map(type, cells)), np.uint8, rows)
+        return Column(rows, NULL, _zeroed(cells), None, (), kinds)
+    return _mixed_of(cells)
+
+
+def _floats(cells: Sequence[Any]) -> NDArray[np.float64] | None:
+    """The numbers where all cells are floats, else None.
+
+    The module marshal writes each as a "g" and its eight bytes, so one pass over the cells tells
+    their types and copies them, in a third of the time of doing these one after the other. Anything
+    else would not be a multiple of nine bytes, each beginning with a "g".
+    """
+    if not cells or type(cells[0]) is not float:
+        return None
+    data = marshal.dumps(cells if type(cells) is list else list(cells), 2)
+    if len(data) != _MARSHAL_HEAD + 9 * len(cells):
+        return None
+    found = np.frombuffer(data, _MARSHALLED, len(cells), _MARSHAL_HEAD)
+    return found["value"] if (found["kind"] == ord("g")).all() else None
+
+
+def _zeroed(cells: Iterable[Any]) -> Matrix:
+    # None and False alike become a zero, and a negative zero stays one.
+    return np.array([0.0 if cell is None else cell for cell in cells], np.float64)
+
+
+def _mixed_of(cells: Sequence[Any]) -> Column:
+    rows = len(cells)
+    kinds = np.zeros(rows, np.uint8)
+    numbers = np.zeros(rows)
+    texts = [""] * rows
+    numeric = textual = False
+    for place, cell in enumerate(cells):
+        kind = _KIND.get(type(cell), JSON)
+        if kind == INT and not -_EXACT <= cell <= _EXACT:
+            kind = BIG
+        kinds[place] = kind
+        if kind in (FLOAT, INT, BOOL):
+            numbers[place] = cell
+            numeric = True
+        elif kind != NULL:
+            texts[place] = cell if kind == TEXT else _json(cell) if kind == JSON else str(cell)
+            textual = True
+    codes, known = _coded(texts) if textual else (None, ())
+    return Column(rows, NULL, numbers if numeric else None, codes, known, kinds)
+
+
+def _json(cell: object) -> str:
+    # What is nothing of JSON, which no codec makes, becomes its text: records are not lost for it.
+    return json.dumps(cell, separators=(",", ":"), default=str)
+
+
+def _coded(texts: Iterable[str]) -> tuple[Codes, tuple[str, ...]]:
+    index: dict[str, int] = {}
+    codes = [index.setdefault(text, len(index)) for text in texts]
+    known = tuple(index)
+    if len(known) <= 256:
+        return np.array(codes, np.uint8), known
+    if len(known) <= 65536:
+        return np.array(codes, np.uint16), known
+    return np.array(codes, np.uint32), known
+
+
+@dataclass(slots=True)
+class Grid:
+    """Rows under one set of names: the cells of the tables of many records, one after another.
+
+    ``matrix`` has shape (names, rows) where every cell is a float; else there are ``columns``.
+    """
+
+    names: tuple[str, ...]
+    rows: int
+    matrix: Matrix | None = None
+    columns: tuple[Column, ...] = ()
+
+    def values(self) -> list[Any]:
+        """All cells, row after row."""
+        if self.matrix is not None:
+            cells: list[Any] = self.matrix.T.ravel().tolist()
+            return cells
+        if len(self.columns) == 1:
+            return self.columns[0].values()
+        return list(chain.from_iterable(zip(*(c.values() for c in self.columns), strict=True)))
+
+    def floats(self) -> tuple[Matrix, Mask | None]:
+        """As :func:`monitor.evaluation.columns.to_matrix` has them: array of shape (rows, names) of
+        numbers with NaN for all else, and the mask of what is neither number nor missing."""
+        if self.matrix is not None:
+            return self.matrix.T, None
+        found = np.empty((self.rows, len(self.names)))
+        others: Mask | None = None
+        for place, column in enumerate(self.columns):
+            found[:, place], other = column.floats()
+            if other is not None:
+                if others is None:
+                    others = np.zeros(found.shape, np.bool_)
+                others[:, place] = other
+        return found, others
+
+    def column(self, name: str) -> Column:
+        """One column. Raises KeyError."""
+        if name not in self.names:
+            raise KeyError(name)
+        place = self.names.index(name)
+        if self.matrix is not None:
+            return Column(self.rows, FLOAT, self.matrix[place])
+        return self.columns[place]
+
+
+def grid_of(names: tuple[str, ...], values: Sequence[Any]) -> Grid:
+    """The grid of flat cells, ``len(names)`` to the row."""
+    width = len(names)
+    rows = len(values) // width
+    if {float}.issuperset(map(type, values[:width])):
+        floats = _floats(values)
+        if floats is not None:
+            return Grid(names, rows, np.ascontiguousarray(floats.reshape(rows, width).T))
+    return Grid(names, rows, None, tuple(column_of(values[k::width]) for k in range(width)))
+
+
+def decimals(matrix: Matrix, hint: int | None = None) -> tuple[int, NDArray[np.int32], Mask] | None:
+    """Scale k, whole numbers n, and for which rows of a matrix n / 10^k is exactly every cell.
+
+    The scale ``hint`` if it fits half of the rows; else the smallest one that fits all, or the
+    most, as far as their first cells show. None where that is less than half of them.
+    """
+    with np.errstate(invalid="ignore", over="ignore"):
+        if hint is not None:
+            whole, fits = _over(matrix, hint)
+            if 2 * int(np.count_nonzero(fits)) >= len(matrix):
+                return hint, whole, fits
+        probe = matrix[:, :_PROBE]
+        best, most = 0, 0
+        for scale in _SCALES:
+            fitting = int(np.count_nonzero(_over(probe, scale)[1]))
+            if fitting > most:
+                best, most = scale, fitting
+            if most == len(matrix):
+                break
+        if 2 * most < len(matrix) or not most:
+            return None
+        whole, fits = _over(matrix, best)
+    return (best, whole, fits) if fits.any() else None
+
+
+def _over(matrix: Matrix, scale: int) -> tuple[NDArray[np.int32], Mask]:
+    power = 10.0**scale
+    whole = np.rint(matrix * power).astype(np.int32)
+    # By their bits: a negative zero, a NaN and what is too large are no such number.
+    same = (whole / power).view(np.int64) == matrix.view(np.int64)
+    return whole, np.logical_and.reduce(same, axis=1)

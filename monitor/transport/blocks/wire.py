@@ -1,0 +1,144 @@
+"""The bytes of a block: a head that names and places columns, then the columns, compressed as one.
+
+Little-endian throughout::
+
+    magic "UNBL" · codec (1 byte) · three zero bytes · length of the header (u32) · of all (u32)
+    and then, compressed by the codec: header (JSON, padded with spaces to 8 bytes) · columns
+
+A column is an array at an offset, from the end of the header, that is a multiple of 8. All columns
+are compressed together, since those of a block of 256 records are too short to be compressed one by
+one: that costs several times the CPU and half as many bytes again.
+"""
+
+from __future__ import annotations
+
+import threading
+import zlib
+from collections.abc import Mapping
+from struct import Struct, error
+from typing import Any
+
+import numpy as np
+import orjson
+import zstandard
+from numpy.typing import NDArray
+
+from monitor.errors import BlockError
+
+MAGIC = b"UNBL"
+_HEAD = Struct("<4sB3xII")
+PLAIN, ZSTD, ZLIB = 0, 1, 2
+"""Codecs. This writer uses zstd; readers know all three."""
+MOST_BYTES = 256 * 1024 * 1024
+"""Of a block when it is not compressed; a small bomb must not fill the memory."""
+LEVEL = 1
+
+_PAD = (b"", b"\0" * 7, b"\0" * 6, b"\0" * 5, b"\0" * 4, b"\0" * 3, b"\0" * 2, b"\0")
+_local = threading.local()  # neither compressor may be used by two threads at once
+
+
+class Writer:
+    """Gathers columns and says where they are."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._at = 0
+
+    def put(self, data: bytes) -> int:
+        """The offset of ``data``, which begins at a multiple of 8."""
+        at = self._at
+        size = len(data)
+        pad = size % 8
+        self._parts.append(data)
+        if pad:
+            self._parts.append(_PAD[pad])
+            size += 8 - pad
+        self._at = at + size
+        return at
+
+    def finish(self, header: Mapping[str, Any]) -> bytes:
+        """The whole message."""
+        text = orjson.dumps(header)
+        text += b" " * (-len(text) % 8)
+        body = b"".join([text, *self._parts])
+        if len(body) > MOST_BYTES:
+            raise BlockError("too_large", f"{len(body):,} bytes: put fewer records into a block")
+        return _HEAD.pack(MAGIC, ZSTD, len(text), len(body)) + _compressor().compress(body)
+
+
+def _compressor() -> zstandard.ZstdCompressor:
+    found: zstandard.ZstdCompressor | None = getattr(_local, "compressor", None)
+    if found is None:
+        # The checksum costs a tenth of what the compression does, and finds what was damaged.
+        found = _local.compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True)
+    return found
+
+
+def _decompressor() -> zstandard.ZstdDecompressor:
+    found: zstandard.ZstdDecompressor | None = getattr(_local, "decompressor", None)
+    if found is None:
+        found = _local.decompressor = zstandard.ZstdDecompressor()
+    return found
+
+
+class Reader:
+    """The header, and columns by their place. Raises BlockError for what does not add up."""
+
+    def __init__(self, data: bytes) -> None:
+        if len(data) < _HEAD.size or data[:4] != MAGIC:
+            raise BlockError("not_a_block", f"{len(data):,} bytes that do not begin with UNBL")
+        try:
+            _, codec, header, size = _HEAD.unpack_from(data)
+        except error as fault:  # pragma: no cover - the length was checked
+            raise BlockError("not_a_block", str(fault)) from fault
+        if size > MOST_BYTES or header > size:
+            raise BlockError("too_large", f"announces {size:,} bytes with a header of {header:,}")
+        body = _decompressed(codec, data, size)
+        if len(body) != size:
+            raise BlockError("damaged", f"holds {len(body):,} bytes instead of {size:,}")
+        try:
+            found = orjson.loads(body[:header])
+        except orjson.JSONDecodeError as fault:
+            raise BlockError("damaged", f"its header is no JSON: {fault}") from fault
+        if not isinstance(found, dict):
+            raise BlockError("wrong_shape", "its header is no object")
+        self.header: dict[str, Any] = found
+        self._body = body
+        self._start = int(header)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all columns."""
+        return len(self._body) - self._start
+
+    def array(self, at: int, count: int, kind: type[np.generic] | np.dtype[Any]) -> NDArray[Any]:
+        """``count`` numbers; not to be written to."""
+        dtype = np.dtype(kind)
+        self._check(at, count * dtype.itemsize)
+        return np.frombuffer(self._body, dtype, count, self._start + at)
+
+    def data(self, at: int, size: int) -> bytes:
+        """Bytes."""
+        self._check(at, size)
+        start = self._start + at
+        return self._body[start : start + size]
+
+    def _check(self, at: int, size: int) -> None:
+        if at < 0 or size < 0 or self._start + at + size > len(self._body):
+            raise BlockError("wrong_shape", f"a column of {size:,} bytes at {at:,} is not there")
+
+
+def _decompressed(codec: int, data: bytes, size: int) -> bytes:
+    view = memoryview(data)[_HEAD.size :]
+    try:
+        if codec == ZSTD:
+            if zstandard.frame_content_size(view) not in (size, -1):
+                raise BlockError("damaged", "the compressed part has another length")
+            return _decompressor().decompress(view, max_output_size=size)
+        if codec == ZLIB:
+            return zlib.decompressobj().decompress(view, size + 1)
+    except (zstandard.ZstdError, zlib.error) as fault:
+        raise BlockError("damaged", f"cannot be decompressed: {fault}") from fault
+    if codec == PLAIN:
+        return bytes(view)
+    raise BlockError("unknown_codec", f"is compressed by codec {codec}, which is not known here")

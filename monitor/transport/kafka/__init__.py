@@ -1,0 +1,1 @@
+"""The road through Kafka: what sidecars publish, and what comes back to them."""

@@ -1,0 +1,180 @@
+"""``understudy kafka``: create the topics, and see how they are."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from monitor.config.kafka import Kafka
+from monitor.config.load import load
+from monitor.config.model import Config
+from monitor.errors import ConfigError, KafkaTroubleError, MissingExtraError
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+_OK, _WRONG = 0, 1
+_SETTLE_SECONDS = 10.0
+
+
+@click.group()
+def kafka() -> None:
+    """Topics for `evaluation: kafka`."""
+
+
+@kafka.command(
+    epilog="Examples: understudy kafka init understudy.yaml --dry-run ·"
+    " understudy kafka init understudy.yaml"
+)
+@click.argument("config", type=_FILE)
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option(
+    "--alter", is_flag=True, help="Change settings of topics that are there to what is needed."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def init(config: Path, dry_run: bool, alter: bool, as_json: bool) -> None:
+    """Create the topics that CONFIG needs.
+
+    It can be called again at any time: topics that are there stay as they are. Where one has other
+    settings than are needed, that is said, and the exit code is 1. --alter changes settings;
+    partitions and replication are never changed, since records would no longer meet their labels.
+    """
+    whole, of_kafka = _config(config)
+    with _admin(of_kafka) as admin:
+        from monitor.transport.kafka.topics import wanted
+
+        topics = wanted(of_kafka, whole.feedback.horizon)
+        missing = admin.missing(topics)
+        brokers = admin.brokers()
+        if missing and of_kafka.replication > brokers:
+            raise KafkaTroubleError(
+                f"kafka.replication is {of_kafka.replication}, but there are {brokers} brokers: set"
+                f" it to {brokers} at most"
+            )
+        differences = admin.differences(topics)
+        if not dry_run:
+            admin.create(missing)
+            if alter:
+                admin.alter(differences)
+            until = time.monotonic() + _SETTLE_SECONDS
+            while admin.missing(topics) and time.monotonic() < until:
+                time.sleep(0.1)  # brokers learn of topics one after another
+    left = [one for one in differences if dry_run or not (alter and one.fixable)]
+    if as_json:
+        _print(
+            {
+                "dry_run": dry_run,
+                "created": [_topic(topic) for topic in missing],
+                "unchanged": [t.name for t in topics if t not in missing],
+                "altered": [_difference(one) for one in differences if one not in left],
+                "differences": [_difference(one) for one in left],
+            }
+        )
+    else:
+        would = "would be created" if dry_run else "created"
+        for topic in topics:
+            shape = f"{topic.partitions} partitions, {topic.replication} copies each"
+            text = f"{would}: {shape}, {topic.config['cleanup.policy']}"
+            click.echo(f"{topic.name}: {text if topic in missing else 'is there'}")
+        for one in differences:
+            if one not in left:
+                click.echo(f"{one.topic}: {one.what} was {one.is_}, is {one.wanted} now")
+        for one in left:
+            how = "--alter changes it" if one.fixable else _cure(one.what)
+            text = f"{one.topic}: {one.what} is {one.is_}, and should be {one.wanted}: {how}"
+            click.echo(text, err=True)
+    raise SystemExit(_WRONG if left else _OK)
+
+
+@kafka.command(
+    epilog="Examples: understudy kafka status understudy.yaml ·"
+    " understudy kafka status understudy.yaml --json | jq .lag"
+)
+@click.argument("config", type=_FILE)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def status(config: Path, as_json: bool) -> None:
+    """Topics, partitions, and how far evaluators have come.
+
+    The exit code is 1 when a topic is missing, or a partition has no leader or too few copies.
+    """
+    _, of_kafka = _config(config)
+    with _admin(of_kafka) as admin:
+        found = admin.status()
+    if as_json:
+        _print(found)
+    else:
+        _show(found)
+    raise SystemExit(_WRONG if found["problems"] else _OK)
+
+
+def _config(path: Path) -> tuple[Config, Kafka]:
+    config = load(path)
+    if config.kafka is None:
+        message = "is not there: say where the brokers are, as in `kafka: {bootstrap: host:9092}`"
+        raise ConfigError(str(path), [("kafka", message)])
+    return config, config.kafka
+
+
+@contextmanager
+def _admin(of_kafka: Kafka) -> Iterator[Any]:
+    try:
+        from monitor.transport.kafka.client import quiet
+        from monitor.transport.kafka.topics import Admin
+    except ImportError as error:
+        raise MissingExtraError(
+            "Kafka needs kafka-python: pip install 'understudy[kafka]'"
+        ) from error
+    quiet()  # we say it ourselves, once
+    admin = Admin(of_kafka)
+    try:
+        yield admin
+    finally:
+        admin.close()
+
+
+def _cure(what: str) -> str:
+    if what == "partitions":
+        return "say so in kafka.partitions, or take another kafka.prefix"
+    return "say so in kafka.replication, or move partitions with Kafka's own tools"
+
+
+def _topic(topic: Any) -> dict[str, Any]:
+    return {
+        "topic": topic.name,
+        "partitions": topic.partitions,
+        "replication": topic.replication,
+        "config": dict(topic.config),
+    }
+
+
+def _difference(one: Any) -> dict[str, Any]:
+    return {
+        "topic": one.topic,
+        "what": one.what,
+        "is": one.is_,
+        "wanted": one.wanted,
+        "fixable": one.fixable,
+    }
+
+
+def _show(found: dict[str, Any]) -> None:
+    click.echo(f"{found['brokers']} brokers; group {found['group']}: {found['members']} members")
+    for topic in found["topics"]:
+        if topic["partitions"] is None:
+            click.echo(f"{topic['topic']}: missing")
+            continue
+        lag = "" if topic["lag"] is None else f", lag {topic['lag']:,}"
+        click.echo(
+            f"{topic['topic']}: {topic['partitions']} partitions, {topic['messages']:,} messages"
+            f"{lag}"
+        )
+    for problem in found["problems"]:
+        click.echo(problem, err=True)
+
+
+def _print(document: dict[str, Any]) -> None:
+    click.echo(json.dumps(document, indent=2))

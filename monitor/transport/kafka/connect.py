@@ -1,0 +1,70 @@
+"""From the configuration to clients: addresses, security, names of topics."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from monitor.config.kafka import Kafka
+from monitor.errors import ConfigError, MissingExtraError
+
+
+class Topics:
+    """Names of the topics of a prefix."""
+
+    def __init__(self, prefix: str) -> None:
+        self.records = f"{prefix}.records"
+        """Blocks of records, or CloudEvents; partition by request id."""
+        self.labels = f"{prefix}.labels"
+        """Blocks of labels; partition by request id."""
+        self.evidence = f"{prefix}.evidence"
+        """From the first stage of the evaluation to the second; one partition: one judge."""
+        self.state = f"{prefix}.state"
+        """Compacted: what evaluators keep, partition by partition."""
+        self.routes = f"{prefix}.routes"
+        """Compacted, one partition: the assignments in force."""
+        self.findings = f"{prefix}.findings"
+        """What evaluators found."""
+        self.dead = f"{prefix}.dead"
+        """Messages that could not be read, with the reason."""
+
+
+def connection(kafka: Kafka, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Arguments for each of kafka-python's clients.
+
+    Raises ConfigError where the password is not there, and MissingExtraError without kafka-python.
+    """
+    try:
+        from monitor.transport.kafka.client import Client
+    except ImportError as error:
+        raise MissingExtraError(
+            "Kafka needs kafka-python: pip install 'understudy[kafka]'"
+        ) from error
+    security = kafka.security
+    milliseconds = round(kafka.timeout * 1000)
+    said: dict[str, Any] = {
+        "bootstrap_servers": list(kafka.bootstrap),
+        "client_id": f"understudy-{kafka.source or 'client'}",
+        "kafka_client": Client,
+        "security_protocol": security.protocol,
+        "request_timeout_ms": milliseconds,
+        "bootstrap_timeout_ms": milliseconds,
+        "reconnect_backoff_max_ms": 2000,
+    }
+    if security.protocol.startswith("SASL"):
+        name = security.password_env or ""
+        password = (os.environ if environment is None else environment).get(name)
+        if not password:
+            message = f"the environment variable {name} is not set"
+            raise ConfigError("configuration", [("kafka.security.password_env", message)])
+        said["sasl_mechanism"] = security.mechanism
+        said["sasl_plain_username"] = security.username
+        said["sasl_plain_password"] = password
+    if security.protocol.endswith("SSL"):
+        tls = security.tls
+        said["ssl_cafile"] = tls.ca
+        said["ssl_certfile"] = tls.certificate
+        said["ssl_keyfile"] = tls.key
+        said["ssl_check_hostname"] = tls.check_hostname
+    return said

@@ -1,0 +1,37 @@
+"""Fixtures that tests of several rooms use. Everything heavy starts only when a test asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.browser import chromium
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+    from tests.kafka.cluster import Cluster
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A real browser without a window; see :mod:`tests.browser`."""
+    yield from chromium()
+
+
+@pytest.fixture(scope="session")
+def _kafka() -> Iterator[Cluster]:
+    from tests.kafka.cluster import Cluster
+
+    with Cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def kafka_cluster(_kafka: Cluster) -> Iterator[Cluster]:
+    """Three real Kafka nodes, shared by the session; whatever a test does to them is put right."""
+    _kafka.heal()
+    yield _kafka
+    _kafka.heal()

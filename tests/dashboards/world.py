@@ -157,7 +157,7 @@ class Clients:
 
     def _run(self) -> None:
         connection = http.client.HTTPConnection(self._address, timeout=30)
-        labels = httpx.Client()
+        labels = httpx.Client(timeout=60)
         while not self._stop.is_set():
             self.sent += 1
             number = f"flight-{self.sent}"
@@ -182,7 +182,7 @@ class Clients:
         connection.close()
 
     def _be_refused(self) -> None:
-        refused = http.client.HTTPConnection(self._address, timeout=10)
+        refused = http.client.HTTPConnection(self._address, timeout=60)
         refused.putrequest("POST", PATH)
         refused.putheader("Transfer-Encoding", "chunked")
         refused.putheader("Content-Length", "5")
@@ -225,7 +225,7 @@ class Prometheus:
 
     def asked(self, expr: str) -> list[Any]:
         try:
-            answer = httpx.get(self.url + "/api/v1/query", params={"query": expr}, timeout=10)
+            answer = httpx.get(self.url + "/api/v1/query", params={"query": expr}, timeout=60)
         except httpx.TransportError:
             return []
         found: list[Any] = answer.raise_for_status().json()["data"]["result"]
@@ -287,11 +287,11 @@ class World:
         self.models[1].kill()
 
     def effects(self) -> str:
-        text = httpx.get(self.service.control + "/metrics", timeout=10).text
+        text = httpx.get(self.service.control + "/metrics", timeout=60).text
         return "".join(line for line in text.splitlines() if "_experiment_effect{" in line)
 
     def findings(self) -> list[dict[str, Any]]:
-        answer = httpx.get(self.service.control + "/v1/findings", timeout=10)
+        answer = httpx.get(self.service.control + "/v1/findings", timeout=60)
         found: list[dict[str, Any]] = answer.json()["findings"]
         return found
 

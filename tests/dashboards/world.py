@@ -16,6 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -248,6 +249,7 @@ class World:
         self.rules = rules
         self.rate = rate
         self.models: list[subprocess.Popen[bytes]] = []
+        self._running = ExitStack()
 
     def _model(self, bias: float) -> str:
         port = free_port()
@@ -255,15 +257,25 @@ class World:
         self.models.append(
             subprocess.Popen([sys.executable, script, str(port), str(bias)], cwd=ROOT)
         )
+        self._running.callback(self.models[-1].wait)
+        self._running.callback(self.models[-1].kill)
         return f"http://127.0.0.1:{port}"
 
     def __enter__(self) -> World:
+        try:
+            self._start()
+        except BaseException:
+            self._running.close()
+            raise
+        return self
+
+    def _start(self) -> None:
         self.began = time.time()
         cases = self.folder / "cases.jsonl"
         cases.write_text("".join(json.dumps(case) + "\n" for case in CASES))
         models = [{**CONFIG["models"][0], "baseline": str(build_baseline(self.folder))}]
         champion, candidate = self._model(0.0), self._model(0.1)
-        self.service = Service(
+        service = Service(
             self.folder,
             REAL,
             **(CONFIG | {"models": models}),
@@ -271,12 +283,14 @@ class World:
             notify=[{"kind": "webhook", "url": "http://127.0.0.1:9/nobody", "severity": "info"}],
             champion={"url": champion},
             challengers=[{"name": "candidate", "url": candidate, "mirror": {"rate": 1.0}}],
-        ).start()
+        )
+        self.service = self._running.enter_context(service)
         self.prometheus = Prometheus(self.folder / "prometheus", self.service.control, self.rules)
+        self._running.callback(self.prometheus.stop)
         # Prometheus takes some seconds before it looks for the first time.
         until(lambda: self.prometheus.asked('up{job="understudy"} == 1'))
         self.clients = Clients(self.service.url, self.service.control, self.rate)
-        return self
+        self._running.callback(self.clients.stop)
 
     def drift(self) -> None:
         """A quiet stretch; then an input drifts until that is found, and the candidate dies."""
@@ -301,10 +315,4 @@ class World:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if hasattr(self, "clients"):
-            self.clients.stop()
-            self.prometheus.stop()
-            self.service.__exit__(kind, error, trace)
-        for model in self.models:
-            model.kill()
-            model.wait()
+        self._running.close()

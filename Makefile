@@ -61,6 +61,7 @@ parts: $(READY) ## Fetch the real parts that tests talk to, without root (SERVER
 	$(BIN)/python -m tests.parts
 	$(BIN)/python -m tests.kubeparts
 	$(BIN)/python -m tests.npmparts
+	$(BIN)/python -m tests.slo.sloth
 	$(if $(SERVERS),$(BIN)/python -m tests.servers)
 
 kubernetes: $(READY) parts ## The chart in a real API server (built once: about ten minutes), and checkov

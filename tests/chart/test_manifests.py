@@ -261,11 +261,33 @@ def test_the_gate_runs_the_candidate_before_anything_is_touched() -> None:
         assert all("valueFrom" not in env for env in container.get("env", []))
 
 
+def test_the_evaluator_has_the_configuration_of_the_sidecars() -> None:
+    manifests = render("evaluator")
+    read = {
+        name: yaml.safe_load(named(manifests, "ConfigMap", name)["data"]["understudy.yaml"])
+        for name in ("demo-understudy", "demo-understudy-evaluator", "demo-understudy-topics")
+    }
+    for config in read.values():
+        assert config["evaluation"] == {"mode": "kafka"}
+        assert config["kafka"]["bootstrap"] == ["kafka.kafka.svc:9092"]
+        assert config["kafka"]["evaluators"] == "http://demo-understudy-evaluator:9090"
+    assert read["demo-understudy-evaluator"]["records"] == {"keep": 10}
+    for name in ("demo-understudy", "demo-understudy-evaluator"):
+        service = named(manifests, "Service", name)["spec"]["ports"]
+        assert ("control" in [port["name"] for port in service]) == name.endswith("evaluator")
+    job = named(manifests, "Job", "demo-understudy-topics")["metadata"]["annotations"]
+    config = named(manifests, "ConfigMap", "demo-understudy-topics")["metadata"]["annotations"]
+    assert job["helm.sh/hook"] == config["helm.sh/hook"] == "pre-install,pre-upgrade"
+    assert int(config["helm.sh/hook-weight"]) < int(job["helm.sh/hook-weight"])
+
+
 def test_a_gate_is_heard_of_by_nobody_else() -> None:
     values = CASES["all of the configuration"] + "gate:\n  enabled: true" + PLAN
     config = named(render(values), "ConfigMap", "demo-understudy-gate-sidecar")["data"]
     parsed = yaml.safe_load(config["understudy.yaml"])
-    assert not {"challengers", "experiments", "notify"} & set(parsed)
+    assert not {"challengers", "experiments", "notify", "kafka"} & set(parsed)
+    with_kafka = named(render("everything"), "ConfigMap", "demo-understudy-gate-sidecar")["data"]
+    assert "kafka" not in with_kafka["understudy.yaml"]
     assert parsed["monitoring"]["learn"] == 10_000_000
 
 
@@ -308,6 +330,7 @@ def test_the_secret_is_not_part_of_a_checksum() -> None:
         (MODEL + "ports: {traffic: 70000}", "traffic"),
         (MODEL + "image: {pullPolicy: Sometimes}", "pullPolicy"),
         (MODEL + "gate: {enabled: true}", "gate.plan is needed"),
+        (MODEL + "evaluator: {enabled: true}", "config.kafka.bootstrap is needed"),
         ("model: {enabled: false}\ngate:\n  enabled: true" + PLAN, "gate.target is needed"),
         ("model: {external: 'http://m'}\ngate:\n  enabled: true" + PLAN, "gate.target is needed"),
         ("model: {enabled: false}\ninjector: {enabled: true, certificate: {from: secret}}", "secretName is needed"),

@@ -284,7 +284,10 @@ class World:
             champion={"url": champion},
             challengers=[{"name": "candidate", "url": candidate, "mirror": {"rate": 1.0}}],
         )
-        self.service = self._running.enter_context(service)
+        self.service = service.start(wait=False)
+        self._running.push(service)
+        until(lambda: service.output or service.process_ended())
+        assert service.output, service.log
         self.prometheus = Prometheus(self.folder / "prometheus", self.service.control, self.rules)
         self._running.callback(self.prometheus.stop)
         # Prometheus takes some seconds before it looks for the first time.

@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = ROOT / "build" / "dashboards"
 PICTURES = ROOT / "docs" / "images" / "dashboards"
 RULES = sorted((ROOT / "deploy" / "prometheus").glob("*.rules.yml"))
-SCRAPE = 1.0
+SCRAPE = 2.0
 POINTS = 300.0
 
 
@@ -162,12 +162,15 @@ def watch(seconds: float, rate: float) -> dict[str, Any]:
 
 def draw(seen: dict[str, Any]) -> dict[str, Path]:
     """A page for each dashboard, by name."""
-    began, now = seen["began"], seen["ended"]
-    span = Span(began, now, max(SCRAPE, (now - began) / POINTS), SCRAPE)
     pages = {}
     with prometheus(PAGES, None, []) as asked:
         while not asked.ready():
             time.sleep(0.2)
+        began, now = seen["began"], seen["ended"]
+        # After the last scrape that went well, gauges have no value any more.
+        there = asked.over("up == 1", Span(began, now, SCRAPE, SCRAPE))
+        now = max((one.points[-1][0] for one in there), default=now)
+        span = Span(began, now, max(SCRAPE, (now - began) / POINTS), SCRAPE)
         for file, dashboard in documents().items():
             name = file.removesuffix(".json")
             text, empty = page(dashboard, asked, span, Annotations(seen["posted"]))

@@ -140,6 +140,8 @@ def test_every_name_that_is_used_exists(case: str) -> None:
                 for n, p in all_pods.items()
                 if selects(selector["matchLabels"], p["metadata"]["labels"])
             ]
+            if selector["matchLabels"] == {"understudy/sidecar": "injected"}:
+                continue  # pods of others
             wanted = 2 if kind == "PodMonitor" and len(of_kind(manifests, "Deployment")) > 1 else 1
             assert len(mine) >= 1 if wanted > 1 else len(mine) == 1, (kind, mine)
         elif kind == "HorizontalPodAutoscaler":
@@ -187,6 +189,20 @@ def _certificate(folder: Path) -> None:
     if not folder.exists():
         folder.mkdir()
         issue(folder, "localhost")
+
+
+def test_injected_pods_are_scraped_in_every_namespace() -> None:
+    values = CASES["injector"] + "\npodMonitor: {enabled: true}"
+    own, injected = (
+        named(render(values), "PodMonitor", f"demo-understudy{suffix}")["spec"]
+        for suffix in ("", "-injector-injected")
+    )
+    assert own["selector"]["matchLabels"] == {"understudy/sidecar": "demo-understudy"}
+    assert injected["selector"]["matchLabels"] == {"understudy/sidecar": "injected"}
+    assert injected["namespaceSelector"] == {"any": True}
+    for one in (own, injected):
+        (endpoint,) = one["podMetricsEndpoints"]
+        assert endpoint["relabelings"] == [{"targetLabel": "job", "replacement": "understudy"}]
 
 
 def test_large_numbers_stay_numbers() -> None:

@@ -20,6 +20,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from loadtest.chaos import processes
 from loadtest.chaos.guard import Guard
 from loadtest.chaos.undo import Undo, began, perform, replace, run
@@ -151,6 +153,35 @@ def jump_clock(file: str, seconds: float, name: str = "clock") -> str:
     _begin(name, {"write": str(path), "text": before})
     replace(path, f"{seconds:+g}")
     return before
+
+
+def sidecar_errors(
+    config: str,
+    port: int,
+    share: float = 0.1,
+    status: int = 503,
+    arm: str = "champion",
+    name: str = "errors",
+) -> int:
+    """Errors in a model's place, by the sidecar itself: its configuration file gets ``faults``, and
+    the process that listens on ``port`` is told to read it again. What was in the file is put back
+    when this is undone."""
+    path = Path(config)
+    try:
+        before = path.read_text()
+        document = yaml.safe_load(before)
+    except (OSError, yaml.YAMLError) as error:
+        raise PlanError(f"sidecar_errors: {config}: cannot be read: {error}") from error
+    if not isinstance(document, dict):
+        raise PlanError(f"sidecar_errors: {config}: is no configuration")
+    pid = processes.find(port=port)
+    # Undone from the last to the first: the file, then the signal.
+    _begin(name, {"signal": pid, "number": int(signal.SIGHUP), "began": began(pid)})
+    _begin(name, {"write": str(path), "text": before})
+    faults = [{"arm": arm, "share": share, "status": status}]
+    replace(path, yaml.safe_dump({**document, "faults": faults}, sort_keys=False))
+    os.kill(pid, signal.SIGHUP)
+    return pid
 
 
 def _available_mib() -> float:

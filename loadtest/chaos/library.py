@@ -60,6 +60,10 @@ FAULTS: Mapping[str, Fault] = {
     "truncated": _proxied("Answers are cut off", "limit_data", bytes=20),
     "corrupt": _proxied("Bytes arrive changed", "corrupt", probability=0.01),
     "errors": _proxied("Errors in the model's place", "http_error", status=503, probability=0.2),
+    "sidecar-errors": Fault(
+        "The sidecar injects errors", "sidecar_errors",
+        {"config": "understudy.yaml", "port": _SIDECAR, "share": 0.2, "status": 503}, "errors",
+    ),
     "down": _proxied("Nobody listens", "down"),
     "kafka-away": _proxied("Kafka is away", "down", "kafka"),
     "prometheus-away": _proxied("Prometheus is away", "down", "prometheus"),

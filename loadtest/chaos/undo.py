@@ -15,9 +15,10 @@ from typing import Any
 
 Undo = Mapping[str, Any]
 """One of ``{"resume": pid, "began": …}``, ``{"end": pid, "began": …}``, ``{"unlink": path}``,
-``{"http": {"method", "url", "json"}}``, ``{"start": [command, …]}``, ``{"write": path, "text": …}``
-and ``{"run": [command, …]}``. ``began`` is when the process started, by the kernel: another process
-that has got the same number is left alone."""
+``{"http": {"method", "url", "json"}}``, ``{"start": [command, …]}``,
+``{"write": path, "text": …}``, ``{"signal": pid, "number": …, "began": …}`` and ``{"run": [command,
+…]}``. ``began`` is when the process started, by the kernel: another process that has got the same
+number is left alone."""
 
 
 def began(pid: int) -> int | None:
@@ -56,6 +57,9 @@ def perform(undo: Undo) -> str:
             )  # fmt: skip
         elif "write" in undo:
             replace(Path(undo["write"]), str(undo["text"]))
+        elif "signal" in undo:
+            if same(undo, "signal"):
+                os.kill(int(undo["signal"]), int(undo["number"]))
         elif "run" in undo:
             run(list(undo["run"]))
         else:

@@ -46,7 +46,7 @@ class Runs:
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
         return {
-            "last": [None if math.isnan(v) else v for v in self.last.tolist()],
+            "last": [v if math.isfinite(v) else None for v in self.last.tolist()],
             "length": self.length.tolist(),
         }
 

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,7 +24,7 @@ import httpx
 
 from tests.dashboards.scoring_server import answer
 from tests.parts import environment, need
-from tests.supervisor.service import REAL, ROOT, Service, eventually, free_port
+from tests.supervisor.service import REAL, ROOT, Service, free_port
 
 MODEL = "delays"
 PATH = f"/v2/models/{MODEL}/infer"
@@ -87,6 +88,14 @@ CASES = [
         "threshold": 0.5,
     }
 ]
+
+
+def until(check: Callable[[], Any]) -> None:
+    """Wait for it, also on a machine that is busy with other things."""
+    end = time.monotonic() + 150.0
+    while not check():
+        assert time.monotonic() < end, "did not come true"
+        time.sleep(0.05)
 
 
 def flight(draw: random.Random, scale: float = 1.0) -> tuple[dict[str, Any], int]:
@@ -215,7 +224,10 @@ class Prometheus:
         )
 
     def asked(self, expr: str) -> list[Any]:
-        answer = httpx.get(self.url + "/api/v1/query", params={"query": expr}, timeout=10)
+        try:
+            answer = httpx.get(self.url + "/api/v1/query", params={"query": expr}, timeout=10)
+        except httpx.TransportError:
+            return []
         found: list[Any] = answer.raise_for_status().json()["data"]["result"]
         return found
 
@@ -262,16 +274,16 @@ class World:
         ).start()
         self.prometheus = Prometheus(self.folder / "prometheus", self.service.control, self.rules)
         # Prometheus takes some seconds before it looks for the first time.
-        eventually(lambda: self.prometheus.asked("up == 1"))
+        until(lambda: self.prometheus.asked('up{job="understudy"} == 1'))
         self.clients = Clients(self.service.url, self.service.control, self.rate)
         return self
 
     def drift(self) -> None:
         """A quiet stretch; then an input drifts until that is found, and the candidate dies."""
-        eventually(lambda: 'bound="lower"' in self.effects() and 'bound="upper"' in self.effects())
-        eventually(lambda: self.clients.sent > QUIET)
+        until(lambda: 'bound="lower"' in self.effects() and 'bound="upper"' in self.effects())
+        until(lambda: self.clients.sent > QUIET)
         self.clients.drifted = True
-        eventually(lambda: self.findings())
+        until(lambda: self.findings())
         self.models[1].kill()
 
     def effects(self) -> str:

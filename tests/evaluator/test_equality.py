@@ -25,12 +25,19 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     return config_of(folder, saved(folder, 4000))
 
 
-def evaluated(config: Config, partitions: int, most: int, turns: int | None, of: int = 3) -> Any:
+def evaluated(
+    config: Config,
+    partitions: int,
+    most: int,
+    turns: int | None,
+    of: int = 3,
+    requests: int = REQUESTS,
+) -> Any:
     """The state after everything; with ``turns`` partitions are read in turns of any length."""
     offline = Offline(config, partitions)
     try:
         queues: list[list[tuple[bool, Any]]] = [[] for _ in range(partitions)]
-        for _, partition, of_labels, block in published(items(of, REQUESTS), partitions, most):
+        for _, partition, of_labels, block in published(items(of, requests), partitions, most):
             queues[partition].append((of_labels, block))
         chance = random.Random(turns)
         while any(queues):

@@ -74,12 +74,20 @@ def test_the_sidecar_s_own_processes_die_and_its_clock_jumps(tmp_path: Path) -> 
             ready(tmp_path, "kill-evaluation", 0.5, port=port)
             ready(tmp_path, "kill-worker", 0.5, port=port)
             ready(tmp_path, "clock", 0.5, file=str(clock), seconds=-7200)
+            config = {"config": str(service.file), "port": port, "share": 0.5}
+            ready(tmp_path, "sidecar-errors", 1.5, **config)
+            before_file = service.file.read_text()
             stages = "".join(
                 f"""
               - name: {name}
                 chaos: {{experiment: {name}.json, load: {{rate: 60}}, before: 500ms, after: 1200ms,
                         lost_at_most: {lost}}}"""
-                for name, lost in (("kill-evaluation", 0), ("clock", 0), ("kill-worker", "50 %"))
+                for name, lost in (
+                    ("kill-evaluation", 0),
+                    ("clock", 0),
+                    ("sidecar-errors", "90 %"),
+                    ("kill-worker", "50 %"),
+                )
             )
             code, found, said = gate(
                 tmp_path, service.url, f"objectives: {{p99: 2s}}\nstages:{stages}"
@@ -87,6 +95,17 @@ def test_the_sidecar_s_own_processes_die_and_its_clock_jumps(tmp_path: Path) -> 
             assert code == 0, said
             before = service.children()
             assert len(before) >= 3, "what was killed is there again"
+            assert service.file.read_text() == before_file
+            assert "on purpose" in service.log
+            eventually(
+                lambda: (
+                    {httpx.post(f"{service.url}/x", json={}).status_code for _ in range(30)}
+                    == {200}
+                )
+            )
+    injected = found["sidecar-errors"]["load"]
+    assert set(injected["statuses"]) == {"200", "503"}
+    assert injected["statuses"]["503"] > 10
     assert clock.read_text() == "+0"
     for name in ("kill-evaluation", "clock"):
         load = found[name]["load"]

@@ -65,7 +65,7 @@ parts: $(READY) ## Fetch the real parts that tests talk to, without root (SERVER
 	$(if $(SERVERS),$(BIN)/python -m tests.servers)
 
 kubernetes: $(READY) parts ## The chart in a real API server (built once: about ten minutes), and checkov
-	$(BIN)/python -m tests.kubeparts kube-apiserver checkov
+	$(BIN)/python -m tests.kubeparts all
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/chart tests/inject $(ARGS)
 
 clean: ## Remove what the other targets made

@@ -9,10 +9,10 @@ SERVERS ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench lint docs pictures lock sbom image parts clean
+.PHONY: help demo test check bench lint docs pictures lock sbom image parts kubernetes clean
 
 help: ## Show this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
@@ -59,7 +59,13 @@ image: ## Build the container image (needs docker or podman)
 
 parts: $(READY) ## Fetch the real parts that tests talk to, without root (SERVERS=1: model servers too)
 	$(BIN)/python -m tests.parts
+	$(BIN)/python -m tests.kubeparts
+	$(BIN)/python -m tests.npmparts
 	$(if $(SERVERS),$(BIN)/python -m tests.servers)
+
+kubernetes: $(READY) parts ## The chart in a real API server (built once: about ten minutes), and checkov
+	$(BIN)/python -m tests.kubeparts kube-apiserver checkov
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/chart tests/inject $(ARGS)
 
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) .demo .parts .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -30,6 +30,7 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 CACHE = CACHE / "understudy" / "kubernetes"
 HELM = "v3.22.0"
 APISERVER = "v1.37.2"
+CHECKOV = "3.3.30"
 KUBERNETES = (
     "v1.29.15", "v1.30.14", "v1.31.14", "v1.32.13", "v1.33.9", "v1.34.4", "v1.35.4", "v1.36.3",
     "v1.37.2",
@@ -62,7 +63,7 @@ def place(part: str) -> Path:
     """Where a part is, or will be."""
     if part in SDKS:
         return CACHE / f"{part}-{SDKS[part][0].rpartition('=')[2]}.json.gz"
-    version = {"helm": HELM, "kube-apiserver": APISERVER}.get(part)
+    version = {"helm": HELM, "kube-apiserver": APISERVER, "checkov": CHECKOV}.get(part)
     if version is not None:
         return CACHE / f"{part}-{version}"
     if part in CRDS:
@@ -74,7 +75,7 @@ def need(part: str) -> Path:
     """The part, or a skip that says how to get it."""
     path = place(part)
     if not path.exists():
-        target = "kubernetes" if part == "kube-apiserver" else "parts"
+        target = "kubernetes" if part in ("kube-apiserver", "checkov") else "parts"
         pytest.skip(f"NOT TESTED: {part} is not here; `make {target}` makes it where Go works")
     return path
 
@@ -172,6 +173,21 @@ def _write(part: str, data: Any) -> None:
     fresh.replace(place(part))
 
 
+def _install_checkov() -> None:
+    """Into an environment of its own: it pins what it needs, and much of it."""
+    fresh = place("checkov").with_suffix(".fresh")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.parent.mkdir(parents=True, exist_ok=True)
+    for command in (
+        [sys.executable, "-m", "venv", str(fresh)],
+        [str(fresh / "bin" / "pip"), "install", "--quiet", f"checkov=={CHECKOV}"],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise Unavailable((done.stderr.strip() or "pip failed").splitlines()[-1])
+    fresh.rename(place("checkov"))
+
+
 def _fetch_kubernetes(version: str) -> None:
     """The OpenAPI definitions of a version. The module is large, and not kept."""
     with tempfile.TemporaryDirectory() as folder:
@@ -247,6 +263,8 @@ def make(part: str) -> None:
         _build_helm()
     elif part == "kube-apiserver":
         _build_apiserver()
+    elif part == "checkov":
+        _install_checkov()
     elif part in CRDS:
         _fetch_crds(part)
     elif part in SDKS:
@@ -259,11 +277,15 @@ def main(wanted: list[str]) -> int:
     """Make what is missing; what cannot be had is a notice, not an error."""
     parts = wanted or ["helm", *CRDS, *KUBERNETES, *SDKS]
     missing = [part for part in parts if not place(part).exists()]
-    if set(missing) - set(SDKS) and shutil.which("go") is None:
+    if set(missing) - {*SDKS, "checkov"} and shutil.which("go") is None:
         print(f"NOTICE: no Go here; tests that need {', '.join(missing)} are skipped")
         return 0
     for part in missing:
-        slow = {"helm": " (a minute or three)", "kube-apiserver": " (about ten minutes)"}
+        slow = {
+            "helm": " (a minute or three)",
+            "kube-apiserver": " (about ten minutes)",
+            "checkov": " (a minute)",
+        }
         print(f"making {part}{slow.get(part, '')} …", flush=True)
         try:
             make(part)

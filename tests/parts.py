@@ -29,6 +29,7 @@ PACKAGES = {
     "promtool": ("prometheus",),
     "nginx": ("nginx", "nginx-common"),
     "prometheus-alertmanager": ("prometheus-alertmanager",),
+    "amtool": ("prometheus-alertmanager",),
     "etcd": ("etcd-server",),
     "wrk": ("wrk", "libluajit-5.1-2", "libluajit-5.1-common"),
     "chromium": ("chromium",),

@@ -2,8 +2,9 @@
 
 On stationary streams the union of CUSUMs must alarm as seldom as is stated, also with a baseline
 that was estimated. After a change its median delay is compared with a one-sided CUSUM that knows
-baseline, direction and size of the change and has the same run length, and with river and
-alibi-detect on the same streams. Then rows that depend on each other, a daily cycle, and the cost.
+baseline, direction and size of the change and has the same run length, and with river on the same
+streams (``drift-rivals``: with KSWIN and alibi-detect). Then rows that depend on each other, a
+daily cycle, and the cost.
 
     python -m benchmarks drift-means [--quick]
 """
@@ -52,6 +53,8 @@ STREAMS = 200
 CHANGED = 1_000
 ROWS = 100_000
 ESTIMATED = (10_000, 1_000)
+QUICK = ("river ADWIN", "river PageHinkley")
+"""Those that see all streams; the slow ones have a benchmark of their own, ``drift-rivals``."""
 OURS = ("CUSUM union", "location and spread")
 
 
@@ -65,9 +68,6 @@ class Run:
             environment(quick=quick, seed=SEED, **{"run length stated, rows": RUN_LENGTH}),
         )
         self.begin = time.perf_counter()
-        self.python, self.missing = rivals.prepare()
-        if self.missing:
-            self.result.measurements["alibi-detect is missing"] = self.missing
         self.false: list[list[Any]] = []
         self.delays: list[list[Any]] = []
         self.ours: dict[str, Array] = {}
@@ -114,13 +114,11 @@ class Run:
 
     def _rivals_false(self, rows: int) -> None:
         x = np.concatenate(list(stationary(STREAMS, rows, SEED)))
-        for name in rivals.RIVER:
+        for name in QUICK:
             if rivals.river_class(rivals.RIVER[name][0]) is None:
                 self.false.append([f"{name}: not installed", 0, 0, *[None] * 4])
                 continue
-            few = name.endswith("KSWIN")
-            part = x[:, : (1 if self.quick else 4) if few else STREAMS]
-            found, us = rivals.river_alarms(name, part)
+            found, us = rivals.river_alarms(name, x)
             self._false(name, found, rows, us)
 
     # Delays -------------------------------------------------------------------------------------
@@ -153,7 +151,6 @@ class Run:
                 self._delay(change, name, *pair, oracle)
             self._river_delays(change, x)
             self.note(change.name)
-        self._alibi()
 
     def _oracle(self, change: Change, x: Array) -> float | None:
         if change.ramp:
@@ -184,47 +181,11 @@ class Run:
         self.claim(f"median delay / oracle's: {change.name}, {name}", ratio, RATIO)
 
     def _river_delays(self, change: Change, x: Array) -> None:
-        for name in rivals.RIVER:
+        for name in QUICK:
             if rivals.river_class(rivals.RIVER[name][0]) is None:
                 continue
-            few = name.endswith("KSWIN")
-            count = (2 if self.quick else 8) if few else (50 if self.quick else 200)
+            count = 50 if self.quick else 200
             self._delay(change, name, *rivals.river_delays(name, x[:, :count]), None)
-
-    def _alibi(self) -> None:
-        """Their run length is as long as they can be asked for in minutes, not ours."""
-        if self.python is None:
-            self.false.append([f"alibi-detect: {self.missing}", 0, 0, *[None] * 4])
-            return
-        count, ert, bootstraps = (4, 500, 1_000) if self.quick else (20, 5_000, 10_000)
-        # CVM compares continuous values; what it does not find takes it the longest.
-        tried = [c for c in CHANGES if not c.shares]
-        reference = np.random.default_rng(SEED).standard_normal(1_000)
-        streams = {
-            f"change {number}": changed(change, CHANGED, SEED + 100 + CHANGES.index(change))
-            for number, change in enumerate(tried)
-        }
-        few = {f"change {k}": count if c.mean and not c.ramp else count // 4
-               for k, c in enumerate(tried)}  # fmt: skip
-        streams = {name: x[:, : few[name]] for name, x in streams.items()}
-        quiet = np.concatenate(list(stationary(count, 2_000 if self.quick else 20_000, SEED)))
-        ends = {**dict.fromkeys(streams, BEFORE), "quiet": len(quiet)}
-        for method, windows in (("cvm", [20, 100]), ("mmd", [100])):
-            settings = {"ert": ert, "windows": windows, "bootstraps": bootstraps}
-            name = f"alibi-detect online {method.upper()}, run length {ert:,}"
-            answer = rivals.alibi(
-                self.python, method, reference, {**streams, "quiet": quiet}, ends=ends, **settings
-            )
-            if "failed" in answer:
-                self.false.append([f"{name}: {answer['failed']}", 0, 0, *[None] * 4])
-                continue
-            each = np.array([float(len(stops)) for stops in answer["stops"]["quiet"]])
-            self._false(name, each, len(quiet), answer["us"])
-            self.result.measurements[f"{name}: seconds to fit"] = answer["fit_seconds"]
-            for number, change in enumerate(tried):
-                stops = answer["stops"][f"change {number}"]
-                self._delay(change, name, *rivals.from_stops(stops), None)
-            self.note(name)
 
     # Dependence, cost ---------------------------------------------------------------------------
 

@@ -1,1 +1,1 @@
-"""Benchmarks of evaluation over Kafka."""
+"""What the road through Kafka costs, and whether anything gets lost on it."""

@@ -15,12 +15,17 @@ FOLDER = Path(__file__).resolve().parent.parent / "grafana" / "dashboards"
 
 def documents() -> dict[str, dict[str, Any]]:
     """Every dashboard as JSON, by the name of its file."""
-    return {
+    found = {
         f"{board.uid.removeprefix('understudy-')}.json": json.loads(
             JSONEncoder(sort_keys=True).encode(board.build())
         )
         for board in BOARDS
     }
+    for dashboard in found.values():
+        for variable in dashboard["templating"]["list"]:
+            for key in ("auto", "auto_count", "auto_min"):
+                variable.pop(key, None)  # of intervals, says Grafana's schema
+    return found
 
 
 def texts() -> dict[Path, str]:

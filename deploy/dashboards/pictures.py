@@ -30,6 +30,7 @@ from deploy.dashboards.prometheus import Prometheus, Span
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ROOT / "build" / "dashboards"
 PICTURES = ROOT / "docs" / "images" / "dashboards"
+RULES = sorted((ROOT / "deploy" / "prometheus").glob("*.rules.yml"))
 SCRAPE = 1.0
 POINTS = 300.0
 
@@ -75,13 +76,21 @@ def program(name: str) -> str:
 
 
 @contextmanager
-def demo(grafana: Grafana, seconds: float) -> Iterator[str]:
+def demo(grafana: Grafana, seconds: float, rate: float) -> Iterator[str]:
     """The demo while it runs; yields the control address, and goes on until the demo is over."""
     home = ROOT / ".demo"
     config = home / "understudy.yaml"
     config.unlink(missing_ok=True)
     process = subprocess.Popen(
-        [sys.executable, "-m", "examples.flights", "--seconds", f"{seconds:g}"],
+        [
+            sys.executable,
+            "-m",
+            "examples.flights",
+            "--seconds",
+            f"{seconds:g}",
+            "--rate",
+            f"{rate:g}",
+        ],
         cwd=ROOT,
         env={**os.environ, "UNDERSTUDY_GRAFANA": grafana.url},
     )
@@ -91,7 +100,12 @@ def demo(grafana: Grafana, seconds: float) -> Iterator[str]:
                 raise click.ClickException("the demo has ended before it began")
             time.sleep(0.2)
         time.sleep(0.5)
-        yield str(yaml.safe_load(config.read_text())["control"]["listen"])
+        target = str(yaml.safe_load(config.read_text())["control"]["listen"])
+        while ended(target):
+            if process.poll() is not None:
+                raise click.ClickException("the demo has ended before it was ready")
+            time.sleep(0.2)
+        yield target
     finally:
         process.terminate()
         process.wait(60)
@@ -124,7 +138,7 @@ def prometheus(folder: Path, target: str, rules: list[Path]) -> Iterator[Prometh
 
 
 def ended(target: str) -> bool:
-    """Whether nobody answers there any more."""
+    """Whether nobody answers there, not yet or not any more."""
     try:
         urllib.request.urlopen(f"http://{target}/healthz", timeout=5).close()
     except OSError:
@@ -155,27 +169,22 @@ def photograph(pages: dict[str, Path]) -> None:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--seconds", default=125.0, show_default=True, help="Length of the demo's replay.")
-@click.option(
-    "--rules",
-    multiple=True,
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Files with recording rules, for the objectives.",
-)
+@click.option("--rate", default=150.0, show_default=True, help="Its flights per second.")
 @click.option("--pages-only", is_flag=True, help="Take no pictures of the pages.")
-def main(seconds: float, rules: tuple[Path, ...], pages_only: bool) -> None:
+def main(seconds: float, rate: float, pages_only: bool) -> None:
     """Run the demo, and draw the dashboards of it.
 
     \b
     Examples:
       python -m deploy.dashboards.pictures
-      python -m deploy.dashboards.pictures --rules deploy/prometheus/rules/understudy.yml
+      python -m deploy.dashboards.pictures --seconds 30 --pages-only
     """
     PAGES.mkdir(parents=True, exist_ok=True)
     grafana = Grafana()
     pages: dict[str, Path] = {}
-    with tempfile.TemporaryDirectory() as scratch, demo(grafana, seconds) as target:
+    with tempfile.TemporaryDirectory() as scratch, demo(grafana, seconds, rate) as target:
         began = time.time()
-        with prometheus(Path(scratch), target, [path.resolve() for path in rules]) as asked:
+        with prometheus(Path(scratch), target, RULES) as asked:
             while not ended(target):
                 time.sleep(1)
             now = time.time()

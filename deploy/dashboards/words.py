@@ -14,7 +14,12 @@ DRIFTED = {0.0: ("as usual", GREEN), 1.0: ("drifted", ORANGE)}
 MET = {0.0: ("missed", RED), 1.0: ("met", GREEN)}
 RELOADED = {0.0: ("refused", RED), 1.0: ("accepted", GREEN)}
 CLOSED = {0.0: ("closed", GREEN), 1.0: ("probing", YELLOW), 2.0: ("open", RED)}
-OPEN = {0.0: ("none", GREEN), 1.0: ("open", ORANGE)}
+STATES = ("connecting", "sending", "stalled", "error")
+"""Of the connection to Kafka, as ``understudy_kafka_state`` names them."""
+CONNECTED = {
+    float(number): (word, color)
+    for number, (word, color) in enumerate(zip(STATES, (BLUE, GREEN, ORANGE, RED), strict=True))
+}
 FIRING = {1.0: ("firing", RED)}
 QUANTILES = {
     "p50": "green", "p90": "light-green", "p95": "yellow", "p99": "orange", "p99.9": "red",

@@ -94,8 +94,10 @@ def make_plane(settings: Settings, run_dir: Path, run: str) -> Plane:
 def _make_publisher(settings: Settings, run_dir: Path, run: str) -> Plane:
     """The same where records are evaluated elsewhere."""
     from monitor.evaluation import publishing
+    from monitor.transport.kafka.client import quiet
     from monitor.transport.kafka.publisher import Publisher
 
+    quiet()
     config = settings.config()
     if config.kafka is None:
         raise ConfigError("configuration", [("kafka", "is required with `evaluation: kafka`")])

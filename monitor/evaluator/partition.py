@@ -19,6 +19,7 @@ from monitor.config.model import Config
 from monitor.evaluation.preparation import Preparation
 from monitor.evaluation.redaction import Redaction
 from monitor.evaluation.sheets import Sheet
+from monitor.evaluator import columns
 from monitor.evaluator.sources import Sources
 from monitor.experiments.gathering import Gathering
 from monitor.experiments.gatherings import Gatherings, View
@@ -43,6 +44,8 @@ class Partition:
         self.sources = Sources()
         self.label_sources = Sources()
         """Of the topic of labels, which is another log than that of the records."""
+        self.by_columns = True
+        """Whether blocks are taken as columns where that is possible; the evidence is the same."""
         self.records = 0
         self.labels = 0
         self.faults: Counter[str] = Counter()
@@ -108,6 +111,9 @@ class Partition:
         if block.names is not self._names:
             self._names, self._view = block.names, self.gatherings.view(block.names)
         view = self._view if model in self._view else None
+        if self.by_columns and columns.applies(block, self.preparation, self._view, model):
+            columns.take(self.preparation, self._view, (model, version), block, offset)
+            return
         arms, take, key = block.names.arms, self.preparation.take, (model, version)
         for place, (_, record, of_request, of_response) in enumerate(block.rows()):
             self.gatherings.origin = (offset, place)

@@ -11,9 +11,9 @@ from monitor.config.experiment import Compare
 from monitor.experiments.contestant import Arms
 from monitor.experiments.observe import NAN, Observation, Observer
 from monitor.experiments.pairing import Pairing
-from monitor.record import Record
+from monitor.record import ROLE_MIRROR, Record
 from shadow import comparison
-from shadow.assignment import point, threshold
+from shadow.assignment import POINTS, point, threshold
 
 _CHAMPION, _CHALLENGER, _AGAIN = 0, 1, 2
 _MOST_INPUTS = 2048
@@ -89,6 +89,20 @@ class Copies:
         if arm in self.waiting:
             observed = self._observer.observe(record, arm, answer)
             self._half(arm, record.request_id, _CHALLENGER, observed, at)
+
+    def take_one(
+        self, challenger: str, record: Record, arm: str, of_request: object, answer: object
+    ) -> None:
+        """One half of a pair with a challenger, of which is known that it is one."""
+        observed = self._observer.observe(record, arm, answer)
+        side = _CHALLENGER if record.role == ROLE_MIRROR else _CHAMPION
+        if side == _CHAMPION and isinstance(of_request, Table) and self._keep:
+            self._remember(record.request_id, of_request)
+        self._half(challenger, record.request_id, side, observed, POINTS)
+
+    def newest(self, ended: float) -> None:
+        """Pairs were put together elsewhere; the last of them ended at that unix time."""
+        self._newest = max(self._newest, ended)
 
     def _half(self, challenger: str, key: bytes, side: int, observed: Observation, at: int) -> None:
         if self.restoring is not None and self.origin not in self.restoring.get(challenger, ()):

@@ -14,9 +14,9 @@ from monitor.record import Record
 
 NAN = math.nan
 _MOST_CODES = 64
-_NOT_COUNTED = frozenset((records.CANCELLED, records.REJECTED))
+NOT_COUNTED = frozenset((records.CANCELLED, records.REJECTED))
 """Not the doing of the model server."""
-_ERRORS = frozenset(
+ERRORS = frozenset(
     (
         records.SERVER_ERROR,
         records.TIMEOUT,
@@ -27,15 +27,15 @@ _ERRORS = frozenset(
         records.TOO_LARGE,
     )
 )
-_NO_COPY = frozenset((records.CANCELLED, records.OVERLOAD))
+NO_COPY = frozenset((records.CANCELLED, records.OVERLOAD))
 """Copies that say nothing about the challenger: they were given up, or found no connection."""
 
 
 def counts(record: Record) -> bool:
     """Whether a record says anything about the arm that served it."""
     if record.role == records.ROLE_MIRROR:
-        return record.outcome not in _NO_COPY
-    return record.outcome not in _NOT_COUNTED
+        return record.outcome not in NO_COPY
+    return record.outcome not in NOT_COUNTED
 
 
 @dataclass(slots=True)
@@ -64,7 +64,7 @@ class Observer:
         outcome = record.outcome
         seconds = record.duration_ns * 1e-9
         values: dict[str, Any] = {
-            "error": 1.0 if outcome in _ERRORS else 0.0,
+            "error": 1.0 if outcome in ERRORS else 0.0,
             "timeout": 1.0 if outcome == records.TIMEOUT else 0.0,
             "latency": seconds,
         }

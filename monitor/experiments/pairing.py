@@ -19,6 +19,9 @@ class Pairing(Generic[T]):
     def __len__(self) -> int:
         return len(self._waiting)
 
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._waiting
+
     def add(self, key: bytes, side: int, item: T, complete: int) -> dict[int, T] | None:
         """Add one half; all of them once ``complete`` sides are there.
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
+import signal
 import ssl
+from collections.abc import Iterator
 from pathlib import Path
 
 import uvicorn
@@ -51,6 +54,19 @@ def application(sidecar: Sidecar) -> Starlette:
     )
 
 
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """SIGTERM and SIGINT are an orderly end, and not a death by a signal."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._end)
+        yield
+
+    def _end(self) -> None:
+        self.should_exit = True
+
+
 class Server:
     """Serves until SIGTERM. Raises ConfigError when the certificate cannot be used."""
 
@@ -75,7 +91,7 @@ class Server:
             self._config.load()
         except (OSError, ssl.SSLError) as error:
             raise ConfigError(str(certificate), [("", f"cannot be used: {error}")]) from error
-        self._server = uvicorn.Server(self._config)
+        self._server = _Server(self._config)
 
     async def run(self) -> None:
         """Serve, and look after the certificate."""

@@ -11,18 +11,10 @@ from typing import Any
 
 from monitor.config.model import Config
 from monitor.config.slo import SloFile
-from monitor.objectives.objective import Objective
+from monitor.objectives.objective import Objective, latency_limits
 
 OF_TIME = 0.99
 """The share of the time for what is no share of requests."""
-
-
-def latency_edges(objectives: dict[str, str]) -> tuple[float, ...]:
-    """The limits in seconds of quantiles of the latency."""
-    found = (Objective.parse(metric, text) for metric, text in objectives.items())
-    return tuple(
-        sorted({one.limit for one in found if one.metric.startswith("latency_p") and one.less})
-    )
 
 
 def derived(config: Config, service: str) -> tuple[SloFile, list[str]]:
@@ -32,7 +24,7 @@ def derived(config: Config, service: str) -> tuple[SloFile, list[str]]:
     """
     slos: list[dict[str, Any]] = []
     notices: list[str] = []
-    edges = list(latency_edges(config.objectives))
+    edges = list(latency_limits(config.objectives))
     for metric, text in config.objectives.items():
         one = Objective.parse(metric, text)
         said = f"objectives.{metric}"

@@ -25,13 +25,13 @@ FULL = 256
 @dataclass(frozen=True, slots=True)
 class Noted:
     """Rows that were judged: ``codes`` (n, S), ``raw`` (n, C), ``plain`` and ``scores`` (n, 2 S),
-    of which the second ones are without the cycle, ``broken`` (n, R)."""
+    of which the second ones are without the cycle, ``broken`` (n, R), None for all zeros."""
 
     codes: NDArray[np.int64]
     raw: Floats
     plain: Floats
     scores: Floats
-    broken: Floats
+    broken: Floats | None
     times: Floats
     ids: list[bytes]
 
@@ -86,9 +86,11 @@ class LoneRows:
 
     def release(self) -> Noted:
         """What was held; there must be something."""
-        broken = np.zeros((len(self._ids), self._rules))
+        broken = None
         for place, row in enumerate(self._broken):
             if row is not None:
+                if broken is None:
+                    broken = np.zeros((len(self._ids), self._rules))
                 broken[place] = row
         found = Noted(
             np.array(self._codes, np.int64),

@@ -32,6 +32,10 @@ class Offers:
         judged = {(m.name, m.version): m.performance for m in config.models if m.performance}
         self._judged = judged if config.monitoring.enabled else {}
 
+    def wants(self, model: str) -> bool:
+        """Whether predictions of a model may get labels."""
+        return any(name == model for name, _ in self._judged)
+
     def take(
         self, key: tuple[str, str], record: Record, arm: str, of_request: object, answer: object
     ) -> None:

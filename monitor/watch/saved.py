@@ -29,7 +29,7 @@ def saved(watch: ModelWatch) -> dict[str, Any]:
         "detectors": [detector.to_dict() for _, detector in watch.corroborators],
         "segments": watch.segments.to_dict(),
         "began": [[place, at] for place, at in watch.began.items()],
-        "added": watch.added,
+        "added": watch.quality.added,
         "violations": watch.violations.tolist(),
         "rising": [None if np.isnan(t) else round(t, 3) for t in watch.rising.tolist()],
     }
@@ -57,4 +57,4 @@ def go_on(watch: ModelWatch, state: Mapping[str, Any]) -> None:
     watch.rows = int(state["rows"])
     watch.newest = float(state["newest"])
     watch.longest_gap = float(state["longest_gap"])
-    watch.added = {str(name): int(count) for name, count in state["added"].items()}
+    watch.quality.added = {str(name): int(count) for name, count in state["added"].items()}

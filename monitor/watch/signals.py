@@ -177,7 +177,7 @@ def _quality(watch: ModelWatch, model: str, version: str) -> Signal | None:
         size = Size(f"share of rows: {rule.feature} {rule.rule}", "", rule.null, rate, None, None)
         words = f"{WORDS[rule.rule]} in {rate * 100:.3g} % of the rows"
         if rule.rule is Rule.ADDED:
-            words = f"{WORDS[rule.rule]}: {', '.join(list(watch.added)[:5])}"
+            words = f"{WORDS[rule.rule]}: {', '.join(list(watch.quality.added)[:5])}"
         elif not rule.feature:
             words = f"{WORDS[rule.rule]}: {rate * 100:.3g} %"
         name = rule.feature or str(rule.rule)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.baseline.encoder import Batch, Encoded, Encoder
+from monitor.baseline.encoder import Batch, Encoder
 from monitor.baseline.model import Baseline
 from monitor.baseline.together import Together
 from monitor.drift.change_point import ChangePoint, Estimate
@@ -22,9 +22,9 @@ from monitor.drift.edetector import SrDetector
 from monitor.drift.evidence import Evidence
 from monitor.evaluation.columns import Cells
 from monitor.evaluation.sheets import Sheet, concatenated
-from monitor.quality.repeats import Repeats, Runs
-from monitor.quality.rules import Rule
+from monitor.quality.repeats import Runs
 from monitor.watch import limits
+from monitor.watch.broken import BrokenRows
 from monitor.watch.categories import Categories, of_categories
 from monitor.watch.corroborate import corroborators_of
 from monitor.watch.examples import Examples
@@ -92,7 +92,6 @@ class ModelWatch:
         )
         self.violations: NDArray[np.int64] = np.zeros(len(self.rules), np.int64)
         """How many rows have broken each rule."""
-        self.repeats = Repeats()
         self.window = Window(encoder, options.window)
         each = np.full(series, length * max(series, 1) / limits.COMPOSITION)
         self.categories = Categories(encoder, self.window, each, inflated[:series])
@@ -104,24 +103,15 @@ class ModelWatch:
         """Time of the newest row."""
         self.longest_gap = 0.0
         """Longest stretch without rows so far, in seconds."""
-        self.added: dict[str, int] = {}
-        """Columns that the baseline does not know, and how many rows had them."""
         self.examples = Examples()
         self._lone = LoneRows(encoder, len(self.rules))
         self._quiet = 0
         """Lone rows without a broken rule that the rates were not told of yet."""
-        self._places = {(rule.rule, rule.feature): n for n, rule in enumerate(self.rules)}
-        self._duplicate = self._places.get((Rule.DUPLICATE, ""))
-        self._of_answers = [
-            n
-            for n, rule in enumerate(self.rules)
-            if rule.feature and not encoder.is_feature[encoder.names.index(rule.feature)]
-        ]
         self._pending: dict[tuple[str, ...], Batch] = {}
         self._given = _NOBODY
         """Columns of the row before, and where it went."""
         self._rows: dict[tuple[tuple[str, ...], bool], list[Sheet]] = {}
-        self._undecodable: list[float] = []
+        self.quality = BrokenRows(encoder, self.rules)
 
     def _many_at_once(self, inflated: NDArray[np.float64]) -> ManyAtOnce | None:
         if self.baseline.together is None:
@@ -212,11 +202,11 @@ class ModelWatch:
 
     def undecodable(self, broken: bool) -> None:
         """Say of a request whether it could be read."""
-        self._undecodable.append(float(broken))
+        self.quality.unread.append(float(broken))
 
     def requests(self, broken: Sequence[float]) -> None:
         """The same of many requests: 1 for one that could not be read."""
-        self._undecodable += broken
+        self.quality.unread += broken
 
     def flush(self) -> None:
         """Evaluate what has come so far."""
@@ -238,10 +228,13 @@ class ModelWatch:
         times = np.array(batch.times, np.float64)
         self._arrived(float(times.max()))
         scores = self._without_cycle(plain, times)
-        broken = self._broken(found, batch)
+        broken = self.quality.find(found, batch)
         self.examples.keep_broken(found.broken, encoder.names, batch.ids)
         noted = Noted(found.codes, found.raw, plain, scores, broken, times, batch.ids)
-        self._note(noted, self.cusum.update(scores), self.rates.update(broken))
+        if broken is None:
+            self.rates.skip(found.rows)
+        failing = self.rates.evidence() if broken is None else self.rates.update(broken)
+        self._note(noted, self.cusum.update(scores), failing)
 
     def settle(self) -> None:
         """Make everything as if no row had been evaluated alone."""
@@ -252,24 +245,24 @@ class ModelWatch:
 
     def _alone(self, batch: Batch) -> bool:
         """Judge a row by itself; False where it is not one of the usual ones."""
-        if self._of_answers and not batch.answered:
+        if self.quality.of_answers and not batch.answered:
             return False
-        if self._undecodable and self._undecodable[0]:
+        if self.quality.unread and self.quality.unread[0]:
             return False
         read = self._lone.read(batch)
         if read is None:
             return False
         codes, raw = read
-        del self._undecodable[:1]
+        del self.quality.unread[:1]
         self._arrived(batch.times[0])
         plain = scores = self.encoder.scores_of_row(codes)
         if self.cycle is not None:
             scores = self._without_cycle(plain[None], np.array(batch.times))[0]
         over = self.cusum.advance(scores)
         broken = None
-        if self._duplicate is not None and self._lone.repeated(raw, self.repeats):
+        if self.quality.duplicate is not None and self._lone.repeated(raw, self.quality.repeats):
             broken = np.zeros(len(self.rules))
-            broken[self._duplicate] = 1.0
+            broken[self.quality.duplicate] = 1.0
         alarmed = over is not None and bool((over & ~self.shifts.alarmed).any())
         if broken is None:
             self._quiet += 1
@@ -300,10 +293,14 @@ class ModelWatch:
             self.together.update(rows.plain)
         for place, detector in self.corroborators:
             detector.update(rows.scores[:, place], rows.times)
-        self.violations += np.nansum(rows.broken, axis=0).astype(np.int64)
+        if rows.broken is not None:
+            self.violations += np.nansum(rows.broken, axis=0).astype(np.int64)
         self.history.update(rows.scores, rows.times)
         self.shifts.update(shifted, rows.scores, self.rows)
-        self.broken.update(failing, rows.broken, self.rows)
+        if rows.broken is None:
+            self.broken.fade(failing, len(rows.ids), self.rows)
+        else:
+            self.broken.update(failing, rows.broken, self.rows)
         self._rise(rows.broken, rows.times)
         if self.shifts.alarmed.any():
             alarmed, direction = self.shifts.alarmed, self.shifts.direction
@@ -329,41 +326,12 @@ class ModelWatch:
         scores[:, self._cyclic] = self.cycle.subtract(plain[:, self._cyclic], times)
         return scores
 
-    def _broken(self, found: Encoded, batch: Batch) -> NDArray[np.float64]:
-        """Which rules each row breaks: (n, R); NaN where a rule says nothing."""
-        broken = np.zeros((found.rows, len(self.rules)))
-        for rule, mask in found.broken.items():
-            for column in np.flatnonzero(mask.any(0)):
-                of_column = self._places.get((rule, self.encoder.names[column]))
-                if of_column is not None:
-                    broken[:, of_column] = mask[:, column]
-        if not batch.answered:
-            broken[:, self._of_answers] = np.nan
-        if self._duplicate is not None:
-            width = len(batch.names)
-            cells = np.ascontiguousarray(found.raw[:, self.encoder.is_feature])
-            data, size = cells.tobytes(), cells.shape[1] * 8
-            if size and width:
-                keys = [hash(data[n : n + size]) for n in range(0, len(data), size)]
-                broken[:, self._duplicate] = self.repeats.update(keys)
-        if found.added:
-            broken[:, self._places[Rule.ADDED, ""]] = 1.0
-            for name in found.added[:20]:
-                if name in self.added or len(self.added) < 100:
-                    self.added[name] = self.added.get(name, 0) + found.rows
-        if self._undecodable:
-            place = self._places[Rule.UNDECODABLE, ""]
-            broken[:, place] = np.nan
-            # Requests, not rows: they take the places of rows while there are any.
-            some = self._undecodable[: found.rows]
-            broken[: len(some), place] = some
-            del self._undecodable[: len(some)]
-        return broken
-
-    def _rise(self, broken: NDArray[np.float64], times: NDArray[np.float64]) -> None:
+    def _rise(self, broken: NDArray[np.float64] | None, times: NDArray[np.float64]) -> None:
         """Remember when the rates that are above usual began to be."""
         above = self.broken.recent > self.rates.null
         self.rising[~above] = np.nan
+        if broken is None:
+            return
         for place in np.flatnonzero(above & np.isnan(self.rising)):
             self.rising[place] = times[int(np.argmax(np.nan_to_num(broken[:, place]) > 0.0))]
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -211,8 +211,25 @@ def readme() -> str:
     return "\n".join(parts) + "\n"
 
 
-PAGES = {
+DEPLOY = CHART.parents[1] / "deploy"
+COPIES = {
+    CHART / "files" / folder / source.name: source
+    for folder, pattern in (
+        ("rules", "prometheus/*.rules.yml"),
+        ("dashboards", "grafana/dashboards/*.json"),
+    )
+    for source in sorted(DEPLOY.glob(pattern))
+}
+"""What a chart has to hold itself, since Helm reads nothing outside of it: rules and dashboards."""
+
+
+def _copied(source: Path) -> Callable[[], str]:
+    return lambda: source.read_text(encoding="utf-8")
+
+
+PAGES: dict[Path, Callable[[], str]] = {
     CHART / "values.schema.json": lambda: schema_of(CHART),
     LIBRARY / "values.schema.json": lambda: schema_of(LIBRARY),
     CHART / "README.md": readme,
+    **{target: _copied(source) for target, source in COPIES.items()},
 }

@@ -17,7 +17,7 @@ from loadtest.gate.plan import load_plan
 from loadtest.gate.sending import payloads_of
 from monitor import __version__
 from monitor.config.load import load
-from tests.chart.reference import CHART, LIBRARY, read
+from tests.chart.reference import CHART, COPIES, LIBRARY, read
 from tests.chart.support import (
     CASES,
     MODEL,
@@ -329,18 +329,20 @@ def test_rules_and_dashboards_are_in_the_manifests() -> None:
     (rule,) = of_kind(manifests, "PrometheusRule")
     assert rule["metadata"]["labels"] | {"release": "kube-prometheus-stack", "c": "d"} == rule[
         "metadata"]["labels"]  # fmt: skip
-    files = sorted((CHART / "files" / "rules").glob("*.yaml"))
+    files = sorted((CHART / "files" / "rules").glob("*.yml"))
     groups = [group for file in files for group in yaml.safe_load(file.read_text())["groups"]]
     rendered = {group["name"]: group for group in rule["spec"]["groups"]}
     assert "slo" in rendered
+    assert len(groups) >= 5
     for group in groups:
         mine = rendered[group["name"]]
         assert len(mine["rules"]) == len(group["rules"])
         for one, there in zip(group["rules"], mine["rules"], strict=True):
-            assert (one["expr"], one.get("annotations")) == (
-                there["expr"],
-                there.get("annotations"),
-            )
+            assert one["expr"] == there["expr"]
+            page = one.get("annotations", {}).get("runbook_url")
+            if page:
+                link = there["annotations"]["runbook_url"]
+                assert link == "https://wiki.example/" + Path(page).name
             if "alert" in one:
                 assert there["labels"] == {**one.get("labels", {}), "team": "pricing"}
     boards = [
@@ -349,7 +351,7 @@ def test_rules_and_dashboards_are_in_the_manifests() -> None:
         if one["metadata"]["labels"].get("grafana_dashboard") == "1"
     ]
     sources = sorted((CHART / "files" / "dashboards").glob("*.json"))
-    assert len(boards) == len(sources)
+    assert len(boards) == len(sources) >= 6
     for board in boards:
         ((name, text),) = board["data"].items()
         assert json.loads(text) == json.loads((CHART / "files" / "dashboards" / name).read_text())
@@ -357,7 +359,7 @@ def test_rules_and_dashboards_are_in_the_manifests() -> None:
 
 
 def test_alerts_can_be_left_out() -> None:
-    files = sorted((CHART / "files" / "rules").glob("*.yaml"))
+    files = sorted((CHART / "files" / "rules").glob("*.yml"))
     alerts = [
         rule["alert"]
         for file in files
@@ -365,13 +367,30 @@ def test_alerts_can_be_left_out() -> None:
         for rule in group["rules"]
         if "alert" in rule
     ]
-    if not alerts:
-        pytest.skip("NOT TESTED: there are no rules yet")
     values = MODEL + f"prometheusRule: {{enabled: true, disabled: [{alerts[0]}]}}"
     (rule,) = of_kind(render(values), "PrometheusRule")
     left = [one.get("alert") for group in rule["spec"]["groups"] for one in group["rules"]]
     assert alerts[0] not in left
     assert set(alerts[1:]) <= {*left, alerts[0]}
+
+
+def test_the_objectives_can_be_ones_own() -> None:
+    def groups(values: str) -> set[str]:
+        (rule,) = of_kind(render(MODEL + values), "PrometheusRule")
+        return {group["name"] for group in rule["spec"]["groups"] or []}
+
+    every = groups("prometheusRule: {enabled: true}")
+    own = groups("prometheusRule: {enabled: true, objectives: false}")
+    assert own
+    assert any("slo" in name for name in every - own)
+    assert not any("slo" in name for name in own)
+
+
+def test_rules_and_dashboards_are_the_projects_own() -> None:
+    for folder in ("rules", "dashboards"):
+        assert set((CHART / "files" / folder).iterdir()) == {
+            target for target in COPIES if target.parent.name == folder
+        }, "run `make docs`, and remove what is no longer there"
 
 
 def test_the_package_is_complete(tmp_path: Path) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from deploy.dashboards.board import TAG
 from deploy.dashboards.generate import FOLDER, documents, texts
 from deploy.dashboards.prometheus import filled, panels
 from tests.dashboards.linting import excused, lint, nodes, parsed
+from tests.npmparts import schema
 
 DASHBOARDS = documents()
 Dashboard = dict[str, Any]
@@ -25,6 +28,36 @@ def test_the_files_are_current() -> None:
     assert set(wanted) == set(FOLDER.glob("*.json")), "run `make docs`"
     for path, text in wanted.items():
         assert path.read_text(encoding="utf-8") == text, f"{path.name}: run `make docs`"
+
+
+def problems(name: str, document: object) -> list[str]:
+    """What the schema ``name``, made of Grafana's own types, has against a document."""
+    found = jsonschema.Draft7Validator(schema(name)).iter_errors(document)
+    return [f"{error.json_path}: {error.message}" for error in found]
+
+
+@each
+def test_grafanas_own_types_have_nothing_against_them(dashboard: Dashboard) -> None:
+    whole = copy.deepcopy(dashboard)
+    for mark in whole["annotations"]["list"]:
+        mark.pop("expr", None)  # the Prometheus data source's own
+    assert problems("dashboard", whole) == []
+    for panel in panels(dashboard):
+        kind = panel["type"].replace("-", "")
+        assert problems(f"{kind}-Options", panel["options"]) == [], panel["title"]
+        if kind in ("timeseries", "heatmap", "statetimeline"):
+            custom = panel["fieldConfig"]["defaults"].get("custom", {})
+            assert problems(f"{kind}-FieldConfig", custom) == [], panel["title"]
+
+
+def test_the_schemas_find_what_is_wrong() -> None:
+    whole = copy.deepcopy(DASHBOARDS["slo.json"])
+    whole["panels"][1]["gridPos"]["w"] = "wide"
+    whole["templating"]["list"][0]["hide"] = 7
+    assert problems("dashboard", whole)
+    panel = next(one for one in panels(DASHBOARDS["slo.json"]) if one["type"] == "stat")
+    assert problems("stat-Options", {**panel["options"], "graphMode": "wild"})
+    assert problems("stat-Options", {**panel["options"], "colour": "red"})
 
 
 def test_they_know_each_other() -> None:

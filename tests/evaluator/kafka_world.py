@@ -31,7 +31,7 @@ def with_kafka(config: Config, bootstrap: str, prefix: str, partitions: int = 4)
 
 def create(config: Config) -> None:
     assert config.kafka is not None
-    admin = Admin(config.kafka)
+    admin = Admin(config.kafka.model_copy(update={"timeout": 60.0}))  # the machine may be busy
     try:
         admin.create(wanted(config.kafka, config.feedback.horizon))
     finally:

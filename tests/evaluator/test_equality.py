@@ -10,8 +10,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from monitor.config.model import Config
+from monitor.evaluation.sheets import together
 from monitor.evaluator.offline import Offline
-from tests.evaluator.world import config_of, differences, items, published, state_of
+from monitor.evaluator.partition import Partition
+from tests.evaluator.world import SHADOW, SPLIT, config_of, differences, items, published, state_of
 from tests.watch.world import saved
 
 REQUESTS = 400
@@ -82,3 +84,70 @@ def test_there_is_something_to_compare(whole: Any) -> None:
     assert watch["state"]["rows"] > 300
     assert watch["performance"]["labels"] > 50
     assert any(part == "request" for *_, part, _, _ in whole["undecodable"])
+
+
+def _comparable(config: Config, by_columns: bool, most: int, of: int) -> Any:
+    """The evidence of a partition, in order, as plain data."""
+    partition = Partition(config, "records/0")
+    partition.by_columns = by_columns
+    sheets = []
+    for offset, (_, _, of_labels, block) in enumerate(published(items(of, REQUESTS), 1, most)):
+        partition.take(block, offset, of_labels)
+        if offset % 7 == 0:
+            sheets += partition.drain()
+    waiting = partition.to_dict()["waiting"]
+    partition.close()
+    found = {
+        repr(sheet.key): [
+            (
+                sheet.ids[n],
+                float(sheet.at[n]),
+                int(sheet.side[n]),
+                *(_plain(column[n]) for column in sheet.columns),
+            )
+            for n in range(len(sheet))
+        ]
+        for sheet in together(sheets + partition.drain())
+    }
+    return found, waiting
+
+
+def _plain(cell: Any) -> Any:
+    if isinstance(cell, float) and cell != cell:
+        return None
+    return cell.item() if hasattr(cell, "item") else cell
+
+
+@pytest.mark.parametrize(("most", "of"), [(256, 1), (16, 2), (3, 3), (1, 4)])
+def test_columns_say_what_records_say_one_by_one(config: Config, most: int, of: int) -> None:
+    field = {"metric": "prediction", "field": "p", "margin": "0.2 units", "better": "higher"}
+    kind = {"metric": "prediction", "field": "kind", "margin": "0.2 units", "better": "higher"}
+    cost = {"candidate": {"per_request": 0.1, "per_second": 2.0}, "champion": {"per_request": 0.2}}
+    plain = [
+        {**SHADOW, "compare": {}, "cost": cost, "metrics": [*SHADOW["metrics"][:3], field, kind]},
+        {**SPLIT, "metrics": [*SPLIT["metrics"][:2], field, kind]},
+    ]
+    for one in plain:
+        one.pop("label")
+    document = config.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    document["models"][0].pop("performance")
+    changed = Config.model_validate({**document, "experiments": plain})
+    slow, slow_waits = _comparable(changed, False, most, of)
+    fast, fast_waits = _comparable(changed, True, most, of)
+    assert slow.keys() == fast.keys()
+    for key in slow:
+        assert _same_rows(slow[key], fast[key]), key
+    for name, challengers in slow_waits.items():
+        for challenger, places in challengers.items():
+            assert sorted(places) == sorted(fast_waits[name][challenger])
+
+
+def _same_rows(a: Any, b: Any) -> bool:
+    return len(a) == len(b) and all(
+        len(x) == len(y)
+        and all(
+            v == w or (isinstance(v, float) and isinstance(w, float) and abs(v - w) < 1e-12)
+            for v, w in zip(x, y, strict=True)
+        )
+        for x, y in zip(a, b, strict=True)
+    )

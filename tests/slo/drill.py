@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import subprocess
 import time
@@ -12,16 +13,50 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import yaml
 
+from monitor.config.slo import SloFile
 from monitor.slo import alertmanager as routing
+from monitor.slo.compile import compiled
 from monitor.slo.compiled import Compiled
+from tests.failures.world import World
 from tests.findings.receiver import Receiver
 from tests.parts import alertmanager, environment, need
 from tests.slo.promtool import write
 from tests.supervisor.service import free_port
 
 DAY = 86_400
+OBJECTIVES: dict[str, Any] = {
+    "version": 1,
+    "service": "delays",
+    "scrape": {"job": "understudy"},
+    "scrape_interval": "1s",
+    "interval": "1s",
+    "alerting": {
+        "windows": [
+            {"severity": "page", "budget": "2 %", "long": "1h", "short": "5s"},
+            {"severity": "ticket", "budget": "10 %", "long": "1d", "short": "10s"},
+        ]
+    },
+    "slos": [{"name": "availability", "objective": "99.99 %", "availability": {}}],
+}
+"""The short windows are such that the end of a fault can be waited for."""
+LABELS = (
+    'instance="one",job="understudy",model="m",version="1",arm="champion",role="primary",'
+    'protocol="open-inference"'
+)
+DOWN = "UnderstudyModelServerDown page"
+BURN = "UnderstudyErrorBudgetBurn page"
+TICKET = "UnderstudyErrorBudgetBurn ticket"
+FINDING = "UnderstudyValidation page"
+
+
+def served(folder: Path) -> World:
+    """A service whose model server passes a case, so that there is a finding when it does not."""
+    tensor = {"name": "x", "shape": [1, 2], "datatype": "FP64", "data": [1.0, 2.0]}
+    case = {"name": "one", "request": {"inputs": [tensor]}, "expect": {"p": 0.5}}
+    (folder / "cases.jsonl").write_text(json.dumps(case) + "\n")
+    cases = {"cases": str(folder / "cases.jsonl"), "every": "300ms"}
+    return World(folder, validation=cases, monitoring={"hold": 1.0})
 
 
 def past(labels: str, until: float, seconds: int = DAY, step: int = 15, rate: float = 100.0) -> str:
@@ -104,6 +139,13 @@ class Stack:
         result = answer.raise_for_status().json()["data"]["result"]
         return float(result[0]["value"][1]) if result else None
 
+    def is_well(self) -> bool:
+        """The past counts, the present is scraped, the case passes, the budget is nearly whole."""
+        ratio = self.value("slo:sli_error:ratio_rate1d")
+        live = self.value('sum(rate(understudy_requests_total{outcome="ok"}[5s]))')
+        passed = self.value("understudy_validation_pass_ratio")
+        return ratio is not None and 0.0 < ratio < 1e-4 and (live or 0) > 10 and passed == 1.0
+
     def alerts(self) -> dict[str, dict[str, Any]]:
         """What Alertmanager holds, by name and severity."""
         found = httpx.get(self.alertmanager + "/api/v2/alerts").raise_for_status().json()
@@ -111,10 +153,12 @@ class Stack:
 
 
 @contextmanager
-def stack(folder: Path, told: Receiver, target: str, found: Compiled, text: str) -> Iterator[Stack]:
+def stack(folder: Path, told: Receiver, world: World) -> Iterator[Stack]:
     """Started, with a past."""
-    made = Stack(folder, told, target, found)
-    made.backfill(text)
+    found = compiled(SloFile.model_validate(OBJECTIVES), "drill")
+    folder.mkdir()
+    made = Stack(folder, told, world.service.control.removeprefix("http://"), found)
+    made.backfill(past(LABELS, time.time() - 30))
     made.start()
     try:
         yield made
@@ -153,11 +197,3 @@ def stories(found: Iterable[Message]) -> dict[str, list[str]]:
         if not story or story[-1] != one.status:
             story.append(one.status)
     return stories
-
-
-def loaded(path: Path) -> Any:
-    return yaml.safe_load(path.read_text())
-
-
-def now() -> float:
-    return time.time()

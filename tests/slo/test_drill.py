@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,34 +9,13 @@ from typing import Any
 
 import pytest
 
-from monitor.config.slo import SloFile
-from monitor.slo.compile import compiled
 from tests.failures.world import Load, World
 from tests.findings.receiver import Receiver, receiver
 from tests.parts import need
-from tests.slo.drill import messages, now, past, stack, stories
+from tests.slo.drill import BURN, DOWN, FINDING, TICKET, messages, served, stack, stories
 from tests.supervisor.service import eventually
 
 pytestmark = pytest.mark.integration
-
-OBJECTIVES = {
-    "version": 1,
-    "service": "delays",
-    "scrape": {"job": "understudy"},
-    "scrape_interval": "1s",
-    "interval": "1s",
-    "alerting": {
-        "windows": [
-            {"severity": "page", "budget": "2 %", "long": "1h", "short": "5s"},
-            {"severity": "ticket", "budget": "10 %", "long": "1d", "short": "10s"},
-        ]
-    },
-    "slos": [{"name": "availability", "objective": "99.99 %", "availability": {}}],
-}
-DOWN = "UnderstudyModelServerDown page"
-BURN = "UnderstudyErrorBudgetBurn page"
-TICKET = "UnderstudyErrorBudgetBurn ticket"
-FINDING = "UnderstudyValidation page"
 
 
 @pytest.fixture
@@ -49,34 +27,16 @@ def told() -> Iterator[Receiver]:
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
     need("prometheus")
-    tensor = {"name": "x", "shape": [1, 2], "datatype": "FP64", "data": [1.0, 2.0]}
-    case = {"name": "one", "request": {"inputs": [tensor]}, "expect": {"p": 0.5}}
-    (tmp_path / "cases.jsonl").write_text(json.dumps(case) + "\n")
-    cases = {"cases": str(tmp_path / "cases.jsonl"), "every": "300ms"}
-    with World(tmp_path, validation=cases, monitoring={"hold": 1.0}) as made:
+    with served(tmp_path) as made:
         yield made
 
 
 def test_a_dead_model_server_pages_once_and_is_over_once(
     tmp_path: Path, world: World, told: Receiver
 ) -> None:
-    found = compiled(SloFile.model_validate(OBJECTIVES), "test")
-    labels = ('instance="one",job="understudy",model="m",version="1",arm="champion",'
-              'role="primary",protocol="open-inference"')  # fmt: skip
-    target = world.service.control.removeprefix("http://")
-    folder = tmp_path / "servers"
-    folder.mkdir()
     load = Load(world.service.url, clients=3, pause=0.01)
-    with stack(folder, told, target, found, past(labels, now() - 30)) as running:
-
-        def all_is_well() -> bool:
-            # The past counts, the present is scraped, and the budget is whole but for a little.
-            ratio = running.value("slo:sli_error:ratio_rate1d")
-            live = running.value('sum(rate(understudy_requests_total{outcome="ok"}[5s]))')
-            passed = running.value("understudy_validation_pass_ratio")
-            return ratio is not None and 0.0 < ratio < 1e-4 and (live or 0) > 10 and passed == 1.0
-
-        eventually(all_is_well)
+    with stack(tmp_path / "servers", told, world) as running:
+        eventually(running.is_well)
         assert running.value("slo:sli_events:rate1h * 3600") > 100_000  # type: ignore[operator]
         assert messages(told) == []
         assert running.alerts() == {}

@@ -15,9 +15,11 @@ import pytest
 from monitor.config.slo import SloFile
 from monitor.slo.compile import compiled
 from monitor.slo.model import WINDOW, Events
+from monitor.slo.of_kafka import kafka_alerts
 from tests.failures.world import PATH, Load, Model, World
+from tests.plane_process import PlaneProcess
 from tests.slo.promql import metrics
-from tests.supervisor.service import eventually
+from tests.supervisor.service import ROOT, eventually
 
 ALL = {
     "version": 1,
@@ -78,6 +80,7 @@ def world(tmp_path: Path) -> Iterator[World]:
         monitoring={"learn": 200},
         validation={"cases": str(tmp_path / "cases.jsonl"), "every": "300ms"},
         notify=[{"kind": "webhook", "url": "http://127.0.0.1:9"}],
+        objectives={"latency_p99": "<= 62ms"},
     )
     with world:
         yield world
@@ -106,14 +109,16 @@ def test_every_metric_and_label_is_exported(world: World) -> None:
     world.challengers[0].kill()
     file = compiled(SloFile.model_validate(ALL), "test")
     wanted: dict[str, set[str]] = defaultdict(set)
-    expressions = [alert.expr for alert in file.alerts]
+    # What needs a cluster is looked for below.
+    alerts = [alert for alert in file.alerts if alert.kind != "kafka"]
+    expressions = [alert.expr for alert in alerts]
     for slo in file.slos:
         sli = slo.sli
         found = [sli.bad, sli.total] if isinstance(sli, Events) else [sli.bad]
         expressions += [one.replace(WINDOW, "5m") for one in found]
         # What the unit tests send looks like what is exported.
         expressions += [one.series for one in sli.trial]
-    expressions += [one.series for alert in file.alerts for one in alert.trial.series]
+    expressions += [one.series for alert in alerts for one in alert.trial.series]
     for expression in expressions:
         for name, named in metrics(expression).items():
             wanted[name] |= named
@@ -133,4 +138,32 @@ def test_every_metric_and_label_is_exported(world: World) -> None:
         eventually(lambda: not missing())
     except AssertionError:
         raise AssertionError(missing()) from None
+    text = httpx.get(world.service.control + "/metrics").text
+    assert re.search(
+        r'^understudy_request_duration_seconds_bucket\{.*le="0.062"', text, re.MULTILINE
+    )
     load.stop()
+
+
+def test_what_a_sidecar_says_of_kafka(tmp_path: Path) -> None:
+    kafka = {"bootstrap": ["127.0.0.1:9"], "spool": {"path": str(tmp_path / "spool")}}
+    with PlaneProcess(tmp_path, evaluation={"mode": "kafka"}, kafka=kafka) as plane:
+        there = exported(plane.get("/metrics").text)
+        for alert in kafka_alerts({}):
+            for name, named in metrics(alert.expr).items():
+                if name.startswith("understudy_kafka_") and "routes" not in name:
+                    assert named - TARGET <= there[name], name
+
+
+def test_what_an_evaluator_says() -> None:
+    """Read from its source: a real one needs a cluster, which its own tests have."""
+    source = (ROOT / "monitor" / "evaluator" / "api.py").read_text("utf-8")
+    for alert in kafka_alerts({}):
+        for name, named in metrics(alert.expr).items():
+            if not name.startswith("understudy_evaluator_"):
+                continue
+            stem = name.removeprefix("understudy_").removesuffix("_total")
+            known = (f'"{stem}"', f'"{stem.removeprefix("evaluator_blocks_")}"')
+            assert any(one in source for one in known), name
+            for label in named - TARGET:
+                assert f'"{label}"' in source, (name, label)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -243,3 +244,13 @@ def test_methods_of_openslo(tmp_path: Path) -> None:
 def test_what_is_written_is_what_is_read() -> None:
     data = {"a": "x\ny\n", "b": ["1", 2, {"c": "{{ $labels.x }}: 5 %"}], "d": "on", "e": ""}
     assert yaml.safe_load(dumped(data)) == data
+
+
+def test_the_file_in_the_documentation_is_valid(tmp_path: Path) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "slo.md").read_text("utf-8")
+    (block,) = re.findall(r"```yaml\n(# slo.yaml\n.*?)```", page, re.DOTALL)
+    found = loaded(tmp_path, block)
+    assert [slo.kind for slo in found.slos] == [
+        "availability", "latency", "quantile", "predictions", "features", "performance",
+        "freshness", "cost",
+    ]  # fmt: skip

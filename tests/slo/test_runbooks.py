@@ -52,15 +52,17 @@ def test_the_rules_in_deploy_link_to_pages_that_exist() -> None:
 
 def test_metrics_in_the_pages_are_those_of_rules_or_known() -> None:
     """A metric that a page names is one that a rule uses or that the collector has."""
-    source = "".join(p.read_text() for p in (ROOT / "monitor" / "metrics").glob("*.py"))
+    rooms = ("metrics", "evaluator")
+    source = "".join(p.read_text() for r in rooms for p in (ROOT / "monitor" / r).glob("*.py"))
     used = {name for alert in ALERTS for name in metrics(alert.expr)}
     for page in PAGES:
         for name in re.findall(r"understudy_\w+", page.read_text("utf-8")):
             if name in ("understudy_sli", "understudy_kind") or name in used:
                 continue
-            stem = re.sub(r"_total$", "", name.removeprefix("understudy_"))
-            names = (stem, stem.removeprefix("experiment_"))
-            assert any(f'"{one}"' in source for one in names), f"{page.name}: {name}"
+            words = re.sub(r"_total$", "", name.removeprefix("understudy_")).split("_")
+            # Some names are put together of a common beginning and a list.
+            ends = ["_".join(words[n:]) for n in range(len(words))]
+            assert any(f'"{end}"' in source for end in ends), f"{page.name}: {name}"
 
 
 def test_alerts_are_one_for_each_name_and_severity() -> None:

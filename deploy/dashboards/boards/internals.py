@@ -5,7 +5,7 @@ from __future__ import annotations
 from deploy.dashboards.board import Board, Row
 from deploy.dashboards.panels import GREEN, ORANGE, RED, Query, figure, lines, states
 from deploy.dashboards.queries import WHERE, increase, named, rate
-from deploy.dashboards.words import CLOSED, RELOADED
+from deploy.dashboards.words import CLOSED, CONNECTED, RELOADED, STATES
 
 _PROCESSES = Row(
     "Processes",
@@ -246,9 +246,83 @@ _CONNECTIONS = Row(
     ),
 )
 
+_KAFKA = Row(
+    "Kafka",
+    (
+        states(
+            "Connection",
+            "What the connection is doing: stalled is connected, but without answers.",
+            CONNECTED,
+            Query(
+                "max by (instance) ("
+                + " or ".join(
+                    f"({named('kafka_state', state=word)} == 1) * {number}"
+                    for number, word in enumerate(STATES)
+                )
+                + ")",
+                "{{instance}}",
+            ),
+            empty="the evaluation is embedded: no Kafka",
+            width=8,
+            height=8,
+        ),
+        lines(
+            "Published",
+            "Records and labels per second: handed over, and taken by Kafka. The lines are one as long as "
+            "Kafka keeps up.",
+            "ops",
+            Query(rate("kafka_taken_total"), "handed over"),
+            Query(rate("kafka_published_records_total"), "records"),
+            Query(rate("kafka_published_labels_total"), "labels"),
+            empty="the evaluation is embedded: no Kafka",
+            low=0,
+            width=8,
+        ),
+        lines(
+            "Waiting",
+            "Records and labels that Kafka does not have yet. While it is away they wait on disk.",
+            "short",
+            Query(f"sum by (instance) ({named('kafka_waiting_records')})", "{{instance}}"),
+            empty="the evaluation is embedded: no Kafka",
+            low=0,
+            width=8,
+        ),
+        lines(
+            "Spool",
+            "Bytes on disk, and how many there may be before the oldest are let go of.",
+            "bytes",
+            Query(f"max by (instance) ({named('kafka_spool_bytes')})", "{{instance}}"),
+            Query(f"min({named('kafka_spool_limit_bytes')})", "limit"),
+            empty="the evaluation is embedded: no Kafka",
+            low=0,
+            width=8,
+        ),
+        lines(
+            "Let go of, and errors",
+            "Per second: records and labels that will not reach Kafka, by reason, and errors, by kind.",
+            "ops",
+            Query(rate("kafka_dropped_total", by="reason"), "dropped: {{reason}}"),
+            Query(rate("kafka_errors_total", by="error"), "error: {{error}}"),
+            empty="none",
+            low=0,
+            width=8,
+        ),
+        lines(
+            "Since the last answer",
+            "Time since Kafka has last taken a message: the longest of the replicas.",
+            "s",
+            Query(f"max({named('kafka_last_answer_seconds')})", "longest"),
+            empty="the evaluation is embedded: no Kafka",
+            low=0,
+            width=8,
+        ),
+    ),
+    folded=True,
+)
+
 BOARD = Board(
     uid="understudy-internals",
     title="Understudy / Sidecar internals",
     text="Processes, queues, drops, connections and Kafka of the sidecars themselves.",
-    rows=(_PROCESSES, _RECORDS, _CONNECTIONS),
+    rows=(_PROCESSES, _RECORDS, _CONNECTIONS, _KAFKA),
 )

@@ -118,9 +118,8 @@ _BURN = Row(
             "When a page or a ticket fired.",
             FIRING,
             Query(
-                "max by (alertname, sloth_slo, sloth_severity) "
-                f'(ALERTS{{{_OF}, alertstate="firing"}})',
-                "{{sloth_slo}}: {{sloth_severity}}",
+                f'max by (alertname, sloth_slo, severity) (ALERTS{{{_OF}, alertstate="firing"}})',
+                "{{sloth_slo}}: {{severity}}",
             ),
             empty="none has fired",
             height=8,

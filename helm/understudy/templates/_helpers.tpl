@@ -119,12 +119,11 @@ volumeMounts:
 
 {{- define "understudy.loadImage" -}}
 {{- $image := .Values.loadImage -}}
-{{- $repository := default .Values.image.repository $image.repository -}}
+{{- $repository := default (print .Values.image.repository "-load") $image.repository -}}
 {{- if $image.digest -}}
 {{- printf "%s@%s" $repository $image.digest -}}
 {{- else -}}
-{{- $tag := default (include "understudy-lib.version" .) .Values.image.tag -}}
-{{- printf "%s:%s" $repository (default (printf "%s-load" $tag) $image.tag) -}}
+{{- printf "%s:%s" $repository (coalesce $image.tag .Values.image.tag (include "understudy-lib.version" .)) -}}
 {{- end -}}
 {{- end }}
 

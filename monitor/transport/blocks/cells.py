@@ -262,30 +262,34 @@ def grid_of(names: tuple[str, ...], values: Sequence[Any]) -> Grid:
     return Grid(names, rows, None, tuple(column_of(values[k::width]) for k in range(width)))
 
 
-def decimals(matrix: Matrix) -> tuple[int, NDArray[np.int32], Mask] | None:
+def decimals(matrix: Matrix, hint: int | None = None) -> tuple[int, NDArray[np.int32], Mask] | None:
     """Scale k, whole numbers n, and for which rows of a matrix n / 10^k is exactly every cell.
 
-    The smallest scale that fits all rows, or else the most, as far as their first cells show; None
-    where it is less than half of them.
+    The scale ``hint`` if it fits half of the rows; else the smallest one that fits all, or the
+    most, as far as their first cells show. None where that is less than half of them.
     """
-    probe = matrix[:, :_PROBE]
-    best, most = 0, 0
-    for scale in _SCALES:
-        fitting = int(_over(probe, scale)[1].sum())
-        if fitting > most:
-            best, most = scale, fitting
-        if most == len(matrix):
-            break
-    if 2 * most < len(matrix) or not most:
-        return None
-    whole, fits = _over(matrix, best)
+    with np.errstate(invalid="ignore", over="ignore"):
+        if hint is not None:
+            whole, fits = _over(matrix, hint)
+            if 2 * int(np.count_nonzero(fits)) >= len(matrix):
+                return hint, whole, fits
+        probe = matrix[:, :_PROBE]
+        best, most = 0, 0
+        for scale in _SCALES:
+            fitting = int(np.count_nonzero(_over(probe, scale)[1]))
+            if fitting > most:
+                best, most = scale, fitting
+            if most == len(matrix):
+                break
+        if 2 * most < len(matrix) or not most:
+            return None
+        whole, fits = _over(matrix, best)
     return (best, whole, fits) if fits.any() else None
 
 
 def _over(matrix: Matrix, scale: int) -> tuple[NDArray[np.int32], Mask]:
     power = 10.0**scale
-    with np.errstate(invalid="ignore", over="ignore"):
-        whole = np.rint(matrix * power).astype(np.int32)
+    whole = np.rint(matrix * power).astype(np.int32)
     # By their bits: a negative zero, a NaN and what is too large are no such number.
     same = (whole / power).view(np.int64) == matrix.view(np.int64)
-    return whole, same.all(axis=1)
+    return whole, np.logical_and.reduce(same, axis=1)

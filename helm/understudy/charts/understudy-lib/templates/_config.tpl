@@ -78,10 +78,12 @@ spec:
       path: /metrics
       interval: {{ $own.podMonitor.interval }}
       scrapeTimeout: {{ $own.podMonitor.scrapeTimeout }}
-      {{- with $own.podMonitor.relabelings }}
       relabelings:
+        # What alerts and dashboards call it.
+        - {targetLabel: job, replacement: understudy}
+        {{- with $own.podMonitor.relabelings }}
         {{- toYaml . | nindent 8 }}
-      {{- end }}
+        {{- end }}
       {{- with $own.podMonitor.metricRelabelings }}
       metricRelabelings:
         {{- toYaml . | nindent 8 }}

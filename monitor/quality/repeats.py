@@ -101,3 +101,12 @@ class Repeats:
         while self._count - len(self._batches[0]) >= REMEMBERED:
             self._count -= len(self._batches.popleft())
         return found
+
+    def to_dict(self) -> list[list[int]]:
+        """As JSON: the hashes that are remembered."""
+        return [sorted(batch) for batch in self._batches]
+
+    def restore(self, state: Sequence[Sequence[int]]) -> None:
+        """Undo :meth:`to_dict`, for hashes that are the same in every process."""
+        self._batches = deque({int(key) for key in batch} for batch in state)
+        self._count = sum(map(len, self._batches))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+from zlib import adler32, crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from monitor.baseline.encoder import Batch, Encoded, Encoder
 from monitor.baseline.model import Baseline
 from monitor.baseline.together import Together
 from monitor.config.detectors import Detector
+from monitor.drift import packed
 from monitor.drift.change_point import ChangePoint, Estimate
 from monitor.drift.cusum import CusumUnion
 from monitor.drift.edetector import SrDetector
@@ -309,7 +311,11 @@ class ModelWatch:
             cells = np.ascontiguousarray(found.raw[:, self.encoder.is_feature])
             data, size = cells.tobytes(), cells.shape[1] * 8
             if size and width:
-                keys = [hash(data[n : n + size]) for n in range(0, len(data), size)]
+                # The same in every process, since it is part of the state.
+                keys = [
+                    crc32(data[n : n + size]) << 32 | adler32(data[n : n + size])
+                    for n in range(0, len(data), size)
+                ]
                 broken[:, duplicate] = self.repeats.update(keys)
         if found.added:
             broken[:, self._places[Rule.ADDED, ""]] = 1.0
@@ -414,6 +420,15 @@ class ModelWatch:
             "together": self.together.to_dict() if self.together is not None else None,
             "detectors": [detector.to_dict() for _, detector in self.corroborators],
             "segments": self.segments.to_dict(),
+            "repeats": self.repeats.to_dict() if packed.exact() else None,
+            "undecodable": self._undecodable,
+            "examples": {
+                str(rule): {name: list(ids) for name, ids in of.items()}
+                for rule, of in self.examples.items()
+            }
+            if packed.exact()
+            else None,
+            "furthest": [[place, ids] for place, ids in self.furthest.items()],
             "began": [[place, at] for place, at in self.began.items()],
             "added": self.added,
             "violations": self.violations.tolist(),
@@ -439,6 +454,12 @@ class ModelWatch:
             self.together.restore(state["together"])
         for (_, detector), data in zip(self.corroborators, state["detectors"], strict=True):
             detector.restore(data)
+        if state.get("repeats") is not None:
+            self.repeats.restore(state["repeats"])
+        self._undecodable = [float(one) for one in state.get("undecodable", ())]
+        for rule, of in (state.get("examples") or {}).items():
+            self.examples[Rule(rule)] = {str(name): list(ids) for name, ids in of.items()}
+        self.furthest = {int(place): list(ids) for place, ids in state.get("furthest", ())}
         self.violations = np.array(state["violations"], np.int64).reshape(len(self.rules))
         self.began = {int(place): float(at) for place, at in state["began"]}
         self.rows = int(state["rows"])

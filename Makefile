@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 NAME ?=
 QUICK ?=
+SERVERS ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench lint docs parts clean
+.PHONY: help demo test check bench lint docs pictures lock sbom image parts kubernetes clean
 
 help: ## Show this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
@@ -40,11 +41,32 @@ lint: $(READY) ## Style, types and the import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-docs: $(READY) ## Regenerate the reference pages in docs/
+docs: $(READY) ## Regenerate the reference pages in docs/ and the dashboards
+	$(BIN)/python -m deploy.dashboards
 	$(BIN)/python -m tests.docs
 
-parts: $(READY) ## Fetch the real parts that tests talk to (Prometheus, nginx), without root
+pictures: $(READY) ## Run the demo and take the pictures of the dashboards for docs/
+	$(BIN)/python -m deploy.dashboards.pictures $(ARGS)
+
+lock: $(READY) ## Pin and hash what the container image holds (deploy/*.lock)
+	$(BIN)/python -m deploy.image.lock $(ARGS)
+
+sbom: $(READY) ## What the container image holds, as CycloneDX (build/sbom.json)
+	$(BIN)/python -m deploy.image.sbom $(ARGS)
+
+image: ## Build the container image (needs docker or podman)
+	deploy/image/build.sh $(ARGS)
+
+parts: $(READY) ## Fetch the real parts that tests talk to, without root (SERVERS=1: model servers too)
 	$(BIN)/python -m tests.parts
+	$(BIN)/python -m tests.kubeparts
+	$(BIN)/python -m tests.npmparts
+	$(BIN)/python -m tests.slo.sloth
+	$(if $(SERVERS),$(BIN)/python -m tests.servers)
+
+kubernetes: $(READY) parts ## The chart in a real API server (built once: about ten minutes), and checkov
+	$(BIN)/python -m tests.kubeparts kube-apiserver checkov
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/chart tests/inject $(ARGS)
 
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) .demo .parts .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

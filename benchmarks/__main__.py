@@ -16,9 +16,12 @@ NAMES = {
     "drift-memory": "benchmarks.drift.memory",
     "drift-rates": "benchmarks.drift.rates",
     "drift-real": "benchmarks.drift.real",
+    "drift-rivals": "benchmarks.drift.slow_rivals",
     "drift-segments": "benchmarks.drift.segments",
+    "kafka-blocks": "benchmarks.kafka.blocks",
     "kafka-chaos": "benchmarks.kafka.chaos",
     "kafka-evaluate": "benchmarks.kafka.evaluate",
+    "kafka-publish": "benchmarks.kafka.publish",
     "load-capacity": "benchmarks.load.capacity",
     "load-engine": "benchmarks.load.engine",
     "load-faults": "benchmarks.load.faults",
@@ -29,6 +32,7 @@ NAMES = {
     "sequential-costs": "benchmarks.sequential.costs",
     "sequential-decisions": "benchmarks.sequential.decisions",
     "sequential-experiment": "benchmarks.sequential.experiment",
+    "slo-alerts": "benchmarks.slo.alerts",
 }
 
 

@@ -24,10 +24,12 @@ _LATER = {
     "drift": "monitor.driftreport.cli:drift",
     "experiment": "monitor.experiments.cli:experiment",
     "findings": "monitor.findings.cli:findings",
+    "inject": "monitor.inject.cli:inject",
     "kafka": "monitor.transport.kafka.cli:kafka",
     "objectives": "monitor.objectives.cli:objectives",
     "records": "monitor.recordlog.cli:records",
     "replay": "monitor.replay.cli:replay",
+    "slo": "monitor.slo.cli:slo",
     "validate": "monitor.validation.cli:validate",
 }
 """Commands that are imported when they are used: what they need takes time to import."""

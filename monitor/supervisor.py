@@ -158,6 +158,13 @@ class Supervisor:
             )
 
     def _write_files(self, config: Config, generation: int) -> None:
+        for fault in config.faults:
+            log.warning(
+                "faults: %g %% of the requests of %s are answered with %d, on purpose",
+                100.0 * fault.share,
+                fault.arm,
+                fault.status,
+            )
         dumped = config.model_dump(mode="json", by_alias=True)
         # The port that was taken, so that it stays the same when the process is restarted.
         dumped["control"]["listen"] = self.control_address

@@ -1,4 +1,4 @@
-"""Fixtures that several rooms share. Everything heavy is started only when a test asks for it."""
+"""Fixtures that tests of several rooms use. Everything heavy starts only when a test asks for it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.browser import chromium
+
 if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
     from tests.kafka.cluster import Cluster
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A real browser without a window; see :mod:`tests.browser`."""
+    yield from chromium()
 
 
 @pytest.fixture(scope="session")

@@ -1,18 +1,24 @@
 """Writes the reference pages: ``python -m tests.docs`` (or ``make docs``).
 
 ``docs/configuration.md`` comes from the JSON Schema of the configuration file, so that it says what
-the program does. A test checks that the page in the repository is the current one.
+the program does, and the rules in ``deploy/prometheus`` from the objectives there. A test checks that
+what is in the repository is current.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from monitor.config.schema import json_schema
+from monitor.slo.cli import files_of
+from monitor.slo.load import load
+from monitor.slo.text import dumped
+from tests.chart import reference
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 EXAMPLE = DOCS / "understudy.yaml"
@@ -142,7 +148,18 @@ def configuration() -> str:
     return f"{INTRODUCTION}\n## A complete file\n\n```yaml\n{example}```\n\n## The file\n{lines}\n"
 
 
-PAGES = {DOCS / "configuration.md": configuration}
+def _rules() -> dict[Path, Callable[[], str]]:
+    """The files that ``understudy slo generate`` makes of the objectives in ``deploy/prometheus``."""
+    folder = DOCS.parent / "deploy" / "prometheus"
+    found = files_of(load(folder / "slo.yaml"))
+    return {folder / name: partial(dumped, data) for name, data in found.items()}
+
+
+PAGES: dict[Path, Callable[[], str]] = {
+    DOCS / "configuration.md": configuration,
+    **_rules(),
+    **reference.PAGES,
+}
 
 
 def main() -> int:

@@ -1,13 +1,15 @@
-"""Real parts for the tests: Prometheus, Alertmanager, nginx, wrk, from Debian's packages, without root.
+"""Real parts for the tests, as Prometheus, Alertmanager, nginx and Chromium, from Debian's packages.
 
-``python -m tests.parts`` downloads the packages with apt and unpacks them below ``.parts/``; nothing
-is installed and no service starts. Where apt is missing, or offline, the parts are missing and the
-tests that need them are skipped, saying so. Tests call :func:`need` and never download anything.
+``python -m tests.parts`` downloads the packages with apt and unpacks them below ``.parts/``, large
+ones below ``~/.cache/understudy`` where other clones find them too; nothing is installed, root is not
+needed and no service starts. Where apt is missing, or offline, the parts are missing and the tests
+that need them are skipped, saying so. Tests call :func:`need` and never download anything.
 """
 
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -20,29 +22,52 @@ import pytest
 from tests.kafka import jars
 
 ROOT = Path(__file__).resolve().parent.parent / ".parts"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "understudy"
+"""What is too large to be fetched for every clone."""
 PACKAGES = {
     "prometheus": ("prometheus",),
     "promtool": ("prometheus",),
     "nginx": ("nginx", "nginx-common"),
     "prometheus-alertmanager": ("prometheus-alertmanager",),
+    "amtool": ("prometheus-alertmanager",),
+    "etcd": ("etcd-server",),
     "wrk": ("wrk", "libluajit-5.1-2", "libluajit-5.1-common"),
+    "chromium": ("chromium",),
+    "libfaketime.so.1": ("libfaketime",),
 }
-_PLACES = ("usr/bin", "usr/sbin", "bin", "sbin")
+CACHED = ("chromium",)
+_PLACES = (
+    "usr/lib/chromium",
+    f"usr/lib/{platform.machine()}-linux-gnu/faketime",
+    "usr/bin",
+    "usr/sbin",
+    "bin",
+    "sbin",
+)
 _APT = ("apt-get", "-o", "Acquire::http::Timeout=20", "-o", "Acquire::Retries=1")
+
+
+def folder(part: str) -> Path:
+    """Where the packages of ``part`` are unpacked."""
+    return (CACHE / "parts" if part in CACHED else ROOT) / PACKAGES[part][0]
 
 
 def find(part: str) -> Path | None:
     """The program ``part``: unpacked by us, or installed; None when there is neither."""
-    for path in (ROOT / PACKAGES[part][0] / place / part for place in _PLACES):
+    for path in (folder(part) / place / part for place in _PLACES):
+        if path.exists():
+            return path
+    for path in (Path("/") / place / part for place in _PLACES if place.endswith("faketime")):
         if path.exists():
             return path
     installed = shutil.which(part, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
     return Path(installed) if installed else None
 
 
-def environment() -> dict[str, str]:
-    """Environment in which unpacked programs find their unpacked libraries."""
-    libraries = sorted({str(path.parent) for path in ROOT.glob("*/usr/lib/**/*.so*")})
+def environment(part: str | None = None) -> dict[str, str]:
+    """Environment in which unpacked programs, or the cached ``part``, find their libraries."""
+    found = folder(part).glob("usr/lib/**/*.so*") if part else ROOT.glob("*/usr/lib/**/*.so*")
+    libraries = sorted({str(path.parent) for path in found})
     return {**os.environ, "LD_LIBRARY_PATH": ":".join(libraries)} if libraries else dict(os.environ)
 
 
@@ -71,11 +96,11 @@ def need(part: str) -> Path:
     return path
 
 
-def _missing_libraries(program: Path) -> list[str]:
+def _missing_libraries(program: Path, part: str | None = None) -> list[str]:
     if shutil.which("ldd") is None:
         return []
     listed = subprocess.run(
-        ["ldd", str(program)], env=environment(), capture_output=True, text=True
+        ["ldd", str(program)], env=environment(part), capture_output=True, text=True
     ).stdout
     return [line.split()[0] for line in listed.splitlines() if "not found" in line]
 
@@ -116,9 +141,50 @@ def _unpack(packages: Sequence[str], target: Path) -> str | None:
     return None
 
 
+def _incomplete(part: str) -> bool:
+    """Whether a part in the cache was unpacked where more was installed than is here."""
+    program = find(part) if part in CACHED else None
+    return program is not None and bool(_missing_libraries(program, part))
+
+
+def _not_installed(packages: tuple[str, ...]) -> list[str]:
+    """These packages and all that they need and this machine has not, as far as apt knows."""
+    simulated = subprocess.run(
+        ["apt-get", "-s", "install", "--no-install-recommends", *packages],
+        capture_output=True,
+        text=True,
+    ).stdout
+    return [line.split()[1] for line in simulated.splitlines() if line.startswith("Inst ")]
+
+
+def _fetch_cached(part: str) -> str | None:
+    """Make ``part`` usable for all clones at once; the reason if that fails."""
+    target = folder(part)
+    packages = _not_installed(PACKAGES[part])
+    if not packages:
+        return "apt knows no such package"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as fresh:
+        reason = _unpack(packages, Path(fresh) / "root")
+        if reason is not None:
+            return reason
+        shutil.rmtree(target, ignore_errors=True)  # an earlier one that is not whole
+        try:
+            (Path(fresh) / "root").rename(target)
+        except OSError:
+            pass  # another clone was faster
+    program = find(part)
+    if program is None:
+        return "the package does not hold the program"
+    missing = _missing_libraries(program, part)
+    return f"it needs {', '.join(missing)}" if missing else None
+
+
 def _fetch(part: str) -> str | None:
     """Make ``part`` usable; the reason if that fails."""
-    target = ROOT / PACKAGES[part][0]
+    if part in CACHED:
+        return _fetch_cached(part)
+    target = folder(part)
     reason = _unpack(PACKAGES[part], target)
     if reason is not None:
         return reason
@@ -138,7 +204,7 @@ def _fetch(part: str) -> str | None:
 def main() -> int:
     """Fetch what is missing; a part that cannot be had is a notice, not an error."""
     jars.main()
-    missing = [part for part in PACKAGES if find(part) is None]
+    missing = [part for part in PACKAGES if find(part) is None or _incomplete(part)]
     if not missing:
         return 0
     if shutil.which("apt-get") is None or shutil.which("dpkg") is None:
@@ -148,7 +214,7 @@ def main() -> int:
         print("asking apt what there is …", flush=True)
         subprocess.run([*_APT, "update", "-qq"], capture_output=True)
     for part in missing:
-        if find(part) is not None:
+        if part not in CACHED and find(part) is not None:
             continue  # came with another's package
         print(f"fetching {part} …", flush=True)
         reason = _fetch(part)

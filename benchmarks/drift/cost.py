@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import subprocess
 import sys
@@ -15,7 +16,8 @@ import orjson
 from benchmarks.harness import Claim, Result, environment
 from monitor.baseline.builder import Builder
 from monitor.drift.distances import between
-from monitor.watch.watch import ModelWatch, Options
+from monitor.watch.options import Options
+from monitor.watch.watch import ModelWatch
 
 FEATURES = 20
 ROUNDS = 7
@@ -68,8 +70,10 @@ def run(quick: bool = False) -> Result:
             watch.take(names, row, (), (), b"r", float(number), 1)
         watch.flush()
 
+    fresh = itertools.cycle(live[start : start + 1000] for start in range(0, len(live), 1000))
+
     def singles() -> None:
-        for number, row in enumerate(live[:1000]):
+        for number, row in enumerate(next(fresh)):
             watch.take(names, row, (), (), b"r", float(number), 1)
             watch.flush()
 

@@ -21,8 +21,9 @@ from benchmarks.drift.data import Data, MissingError, employment, flights, shutt
 from benchmarks.harness import Claim, Result, environment
 from monitor.baseline.builder import Builder
 from monitor.baseline.model import Baseline
+from monitor.watch.options import Options
 from monitor.watch.signals import signals_of
-from monitor.watch.watch import ModelWatch, Options
+from monitor.watch.watch import ModelWatch
 
 CLEAN = 2_000
 WITHIN = 200

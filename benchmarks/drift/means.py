@@ -2,8 +2,9 @@
 
 On stationary streams the union of CUSUMs must alarm as seldom as is stated, also with a baseline
 that was estimated. After a change its median delay is compared with a one-sided CUSUM that knows
-baseline, direction and size of the change and has the same run length, and with river and
-alibi-detect on the same streams. Then rows that depend on each other, a daily cycle, and the cost.
+baseline, direction and size of the change and has the same run length, and with river on the same
+streams (``drift-rivals``: with KSWIN and alibi-detect). Then rows that depend on each other, a
+daily cycle, and the cost.
 
     python -m benchmarks drift-means [--quick]
 """
@@ -24,15 +25,18 @@ from benchmarks.drift.streams import (
     AFTER,
     BEFORE,
     CHANGES,
+    SHARES,
     Array,
+    Categorical,
     Change,
     Estimated,
     Known,
     OneSided,
     Paired,
     Ranked,
-    SpreadOracle,
+    SimulatedOracle,
     alarms,
+    categories,
     changed,
     delays,
     rate,
@@ -49,6 +53,8 @@ STREAMS = 200
 CHANGED = 1_000
 ROWS = 100_000
 ESTIMATED = (10_000, 1_000)
+QUICK = ("river ADWIN", "river PageHinkley")
+"""Those that see all streams; the slow ones have a benchmark of their own, ``drift-rivals``."""
 OURS = ("CUSUM union", "location and spread")
 
 
@@ -62,9 +68,6 @@ class Run:
             environment(quick=quick, seed=SEED, **{"run length stated, rows": RUN_LENGTH}),
         )
         self.begin = time.perf_counter()
-        self.python, self.missing = rivals.prepare()
-        if self.missing:
-            self.result.measurements["alibi-detect is missing"] = self.missing
         self.false: list[list[Any]] = []
         self.delays: list[list[Any]] = []
         self.ours: dict[str, Array] = {}
@@ -83,7 +86,7 @@ class Run:
         for n in ESTIMATED:
             baselines.append((f"estimated from {n:,} rows", Estimated(STREAMS, n, SEED + n)))
         for name, baseline in baselines:
-            union = CusumUnion(STREAMS, RUN_LENGTH, baseline.rows)
+            union = CusumUnion(STREAMS, RUN_LENGTH, baseline.rows, refine=True)
             chunks = (baseline.scores(x) for x in stationary(STREAMS, rows, SEED))
             self._false(f"CUSUM union, baseline {name}", alarms(union, chunks, STREAMS), rows)
         for n in ESTIMATED:
@@ -91,6 +94,11 @@ class Run:
             chunks = (ranked.scores(x) for x in stationary(STREAMS, rows, SEED))
             found = alarms(Paired(STREAMS, RUN_LENGTH, ranked), chunks, STREAMS)
             self._false(f"location and spread of ranks, baseline of {n:,} rows", found, rows)
+        for n in ESTIMATED:
+            rng = np.random.default_rng(SEED + 1)
+            codes = (categories(rng, SHARES, (1_000, STREAMS)) for _ in range(rows // 1_000))
+            found = alarms(Categorical(STREAMS, RUN_LENGTH, n, SEED + n), codes, STREAMS)
+            self._false(f"watch of categories, baseline of {n:,} rows", found, rows)
         self._rivals_false(rows)
 
     def _false(self, name: str, found: Array, rows: int, us: float | None = None) -> None:
@@ -106,13 +114,11 @@ class Run:
 
     def _rivals_false(self, rows: int) -> None:
         x = np.concatenate(list(stationary(STREAMS, rows, SEED)))
-        for name in rivals.RIVER:
+        for name in QUICK:
             if rivals.river_class(rivals.RIVER[name][0]) is None:
                 self.false.append([f"{name}: not installed", 0, 0, *[None] * 4])
                 continue
-            few = name.endswith("KSWIN")
-            part = x[:, : (1 if self.quick else 8) if few else STREAMS]
-            found, us = rivals.river_alarms(name, part)
+            found, us = rivals.river_alarms(name, x)
             self._false(name, found, rows, us)
 
     # Delays -------------------------------------------------------------------------------------
@@ -121,31 +127,39 @@ class Run:
         streams = CHANGED
         baselines = {n: Estimated(streams, n, SEED + n + 1) for n in ESTIMATED}
         ranked = Ranked(streams, ESTIMATED[0], SEED + 7)
+        small = Ranked(streams, ESTIMATED[1], SEED + 8)
         for number, change in enumerate(CHANGES):
             x = changed(change, streams, SEED + 100 + number)
             oracle = self._oracle(change, x)
+            if change.shares:
+                for n in ESTIMATED:
+                    found = delays(Categorical(streams, RUN_LENGTH, n, SEED + n), x)
+                    self._delay(change, f"watch of categories, baseline of {n:,}", *found, oracle)
+                self._river_delays(change, x)
+                self.note(change.name)
+                continue
             known = delays(CusumUnion(streams, RUN_LENGTH), x)
             self._delay(change, "CUSUM union, baseline known", *known, oracle)
             self.ours[change.name] = known[0]
             for n, baseline in baselines.items():
-                union = CusumUnion(streams, RUN_LENGTH, baseline.rows)
+                union = CusumUnion(streams, RUN_LENGTH, baseline.rows, refine=True)
                 found = delays(union, baseline.scores(x))
                 self._delay(change, f"CUSUM union, baseline of {n:,} rows", *found, oracle)
-            pair = delays(Paired(streams, RUN_LENGTH, ranked), ranked.scores(x))
-            name = f"location and spread of ranks, baseline of {ESTIMATED[0]:,} rows"
-            self._delay(change, name, *pair, oracle)
+            for n, one in zip(ESTIMATED, (ranked, small), strict=True):
+                pair = delays(Paired(streams, RUN_LENGTH, one), one.scores(x))
+                name = f"location and spread of ranks, baseline of {n:,} rows"
+                self._delay(change, name, *pair, oracle)
             self._river_delays(change, x)
             self.note(change.name)
-        self._alibi()
 
     def _oracle(self, change: Change, x: Array) -> float | None:
-        if change.ramp or change.degrees:
+        if change.ramp:
             return None
         streams = x.shape[1]
         oracle = (
             OneSided(streams, RUN_LENGTH, change.mean)
             if change.mean
-            else SpreadOracle(streams, RUN_LENGTH, change.spread)
+            else SimulatedOracle(streams, RUN_LENGTH, change)
         )
         found, early = delays(oracle, x)
         median = float(np.median(found))
@@ -167,44 +181,11 @@ class Run:
         self.claim(f"median delay / oracle's: {change.name}, {name}", ratio, RATIO)
 
     def _river_delays(self, change: Change, x: Array) -> None:
-        for name in rivals.RIVER:
+        for name in QUICK:
             if rivals.river_class(rivals.RIVER[name][0]) is None:
                 continue
-            few = name.endswith("KSWIN")
-            count = (2 if self.quick else 20) if few else (50 if self.quick else 200)
+            count = 50 if self.quick else 200
             self._delay(change, name, *rivals.river_delays(name, x[:, :count]), None)
-
-    def _alibi(self) -> None:
-        """Their run length is as long as they can be asked for in minutes, not ours."""
-        if self.python is None:
-            self.false.append([f"alibi-detect: {self.missing}", 0, 0, *[None] * 4])
-            return
-        count, ert, bootstraps = (4, 500, 1_000) if self.quick else (40, 5_000, 10_000)
-        means = [c for c in CHANGES if c.mean and not c.ramp]
-        reference = np.random.default_rng(SEED).standard_normal(1_000)
-        streams = {
-            f"change {number}": changed(change, CHANGED, SEED + 100 + CHANGES.index(change))
-            for number, change in enumerate(means)
-        }
-        streams = {name: x[:, :count] for name, x in streams.items()}
-        quiet = np.concatenate(list(stationary(count, 2_000 if self.quick else 20_000, SEED)))
-        ends = {**dict.fromkeys(streams, BEFORE), "quiet": len(quiet)}
-        for method, windows in (("cvm", [20, 100]), ("mmd", [100])):
-            settings = {"ert": ert, "windows": windows, "bootstraps": bootstraps}
-            name = f"alibi-detect online {method.upper()}, run length {ert:,}"
-            answer = rivals.alibi(
-                self.python, method, reference, {**streams, "quiet": quiet}, ends=ends, **settings
-            )
-            if "failed" in answer:
-                self.false.append([f"{name}: {answer['failed']}", 0, 0, *[None] * 4])
-                continue
-            each = np.array([float(len(stops)) for stops in answer["stops"]["quiet"]])
-            self._false(name, each, len(quiet), answer["us"])
-            self.result.measurements[f"{name}: seconds to fit"] = answer["fit_seconds"]
-            for number, change in enumerate(means):
-                stops = answer["stops"][f"change {number}"]
-                self._delay(change, name, *rivals.from_stops(stops), None)
-            self.note(name)
 
     # Dependence, cost ---------------------------------------------------------------------------
 

@@ -32,8 +32,9 @@ from monitor.feedback.store import Joined
 from monitor.findings.finding import Signal
 from monitor.performance.signals import performance_signals
 from monitor.performance.watch import PerformanceWatch
+from monitor.watch.options import Options
 from monitor.watch.signals import signals_of
-from monitor.watch.watch import ModelWatch, Options
+from monitor.watch.watch import ModelWatch
 
 STEP = 250
 """Rows between two looks."""

@@ -17,8 +17,9 @@ import numpy as np
 from benchmarks.harness import Claim, Result, environment
 from monitor.baseline.builder import Builder
 from monitor.baseline.encoder import Batch
+from monitor.watch.options import Options
 from monitor.watch.signals import signals_of
-from monitor.watch.watch import ModelWatch, Options
+from monitor.watch.watch import ModelWatch
 
 FEATURES = 20
 SEGMENTS = 10

@@ -9,11 +9,14 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import t as student
 
 from monitor.baseline.scores import normal_scores, spread_scores, tail_factor
+from monitor.drift.composition import Composition
 from monitor.drift.cusum import SLACKS, CusumUnion
 from monitor.drift.evidence import Evidence
 from monitor.drift.run_length import threshold_known
+from monitor.watch.limits import COMPOSITION, run_lengths
 
 Array = npt.NDArray[np.float64]
 BUCKETS = 255
@@ -22,6 +25,14 @@ BEFORE = 2_000
 AFTER = 10_000
 """Rows after it; a change that is not found in them is missed."""
 CHUNK = 2_000
+SHARES = (0.3, 0.2, 0.15, 0.1, 0.1, 0.07, 0.05, 0.03)
+"""Of categories, which are codes in the order of their shares, as in the service."""
+
+
+def categories(rng: np.random.Generator, shares: tuple[float, ...], shape: Any) -> Array:
+    """Codes of categories with these shares."""
+    found: Array = np.searchsorted(np.cumsum(shares)[:-1], rng.random(shape)).astype(np.float64)
+    return found
 
 
 class Detector(Protocol):
@@ -33,16 +44,20 @@ class Detector(Protocol):
 @dataclass(frozen=True)
 class Change:
     """``mean`` and ``spread`` (a factor) after the change; ``ramp`` rows to get there; ``degrees``
-    of freedom of a t distribution of variance 1 instead of the normal one; 0: normal."""
+    of freedom of a t distribution of variance 1 instead of the normal one; 0: normal. ``shares``:
+    codes of categories instead, which have these shares afterwards and :data:`SHARES` before."""
 
     name: str
     mean: float = 0.0
     spread: float = 1.0
     ramp: int = 0
     degrees: int = 0
+    shares: tuple[float, ...] = ()
 
     def apply(self, rng: np.random.Generator, x: Array, first: int) -> Array:
         """Rows of normal noise (n, S), the first of which is the ``first`` after the change."""
+        if self.shares:
+            return categories(rng, self.shares, x.shape)
         at = np.arange(first, first + len(x), dtype=np.float64)[:, None]
         part = np.clip((at + 1.0) / self.ramp, 0.0, 1.0) if self.ramp else np.ones_like(at)
         if self.degrees:
@@ -60,13 +75,18 @@ CHANGES = (
     Change("σ × 1.5", spread=1.5),
     Change("tail: t with 3 degrees, the same variance", degrees=3),
     Change("mean to +0.5 σ within 2,000 rows", 0.5, ramp=2_000),
+    Change("category: 10 % to 15 %", shares=(0.28, 0.19, 0.14, 0.15, 0.09, 0.07, 0.05, 0.03)),
+    Change("category: 10 % to 20 %", shares=(0.26, 0.18, 0.13, 0.2, 0.08, 0.07, 0.05, 0.03)),
 )
 
 
 def changed(change: Change, streams: int, seed: int) -> Array:
     """Streams (BEFORE + AFTER, streams), standard normal until the change."""
     rng = np.random.default_rng(seed)
-    x = rng.standard_normal((BEFORE + AFTER, streams))
+    if change.shares:
+        x = categories(rng, SHARES, (BEFORE + AFTER, streams))
+    else:
+        x = rng.standard_normal((BEFORE + AFTER, streams))
     x[BEFORE:] = change.apply(rng, x[BEFORE:], 0)
     return x
 
@@ -142,10 +162,15 @@ class Ranked:
 class Paired:
     """Location and spread of S streams watched together: an alarm of either is one."""
 
-    def __init__(self, streams: int, run_length: float, baseline: Ranked) -> None:
+    def __init__(
+        self, streams: int, run_length: float, baseline: Ranked, lengths: Array | None = None
+    ) -> None:
         self.streams = streams
+        if lengths is None:
+            # Each stream has a run length of its own here: that of all is so much shorter.
+            lengths = run_lengths(streams, run_length / streams)
         self.union = CusumUnion(
-            2 * streams, 2.0 * run_length, baseline.rows, factors=baseline.factors
+            2 * streams, lengths, baseline.rows, factors=baseline.factors, refine=True
         )
 
     def update(self, scores: Array) -> Evidence:
@@ -159,6 +184,31 @@ class Paired:
 
     def reset(self, series: npt.NDArray[np.bool_]) -> None:
         self.union.reset(np.tile(series, 2))
+
+
+class Categorical:
+    """S streams of categories as the service watches them: location and spread of the codes, and
+    their composition, each with its share; a baseline of ``rows`` of each stream's own."""
+
+    def __init__(self, streams: int, run_length: float, rows: int, seed: int) -> None:
+        sample = categories(np.random.default_rng(seed), SHARES, (rows, streams))
+        self.ranked = Ranked(streams, rows, seed, sample)
+        lengths = run_lengths(streams, run_length / streams, np.ones(streams, np.bool_))
+        self.pair = Paired(streams, run_length, self.ranked, lengths)
+        counts = [np.bincount(c, minlength=len(SHARES) + 1) for c in sample.astype(np.intp).T]
+        self.composition = Composition(np.array(counts, np.float64), run_length / COMPOSITION)
+
+    def update(self, codes: Array) -> Evidence:
+        moved = self.pair.update(self.ranked.scores(codes))
+        mixed = self.composition.update(codes.astype(np.int64), np.zeros(len(codes)))
+        both = np.stack([moved.crossed, mixed.crossed])
+        first = np.where(both < 0, np.iinfo(np.int64).max, both).min(axis=0)
+        crossed = np.where((both >= 0).any(axis=0), first, -1)
+        return Evidence(moved.statistic, moved.threshold, crossed, moved.direction)
+
+    def reset(self, series: npt.NDArray[np.bool_]) -> None:
+        self.pair.reset(series)
+        self.composition.reset(series)
 
 
 class OneSided:
@@ -188,18 +238,20 @@ class OneSided:
         self.sums[series] = 0.0
 
 
-class SpreadOracle(OneSided):
-    """The same for a standard deviation that has grown by a factor; its threshold by simulation:
-    run lengths grow as exp(threshold), and are measured where that is quick."""
+class SimulatedOracle(OneSided):
+    """The same for another change, with log-likelihood ratios as increments; its threshold by
+    simulation: run lengths grow as exp(threshold), and are measured where that is quick."""
 
-    def __init__(self, streams: int, run_length: float, factor: float) -> None:
-        self.factor = factor
+    def __init__(self, streams: int, run_length: float, change: Change) -> None:
+        self.change = change
         self.threshold = 5.0
         self.sums = np.zeros(1000)
         rng = np.random.default_rng(1)
         rows, alarms = 0, 0
         for _ in range(400):
-            found = self.update(rng.standard_normal((50, 1000)))
+            shape = (50, 1000)
+            quiet = categories(rng, SHARES, shape) if change.shares else rng.standard_normal(shape)
+            found = self.update(quiet)
             hit = found.crossed >= 0
             # Until its alarm for those that had one, then anew.
             rows += int(np.where(hit, found.crossed + 1, 50).sum())
@@ -209,7 +261,17 @@ class SpreadOracle(OneSided):
         self.sums = np.zeros(streams)
 
     def increments(self, x: Array) -> Array:
-        found: Array = x**2 / 2.0 * (1.0 - self.factor**-2.0) - math.log(self.factor)
+        change = self.change
+        if change.shares:
+            ratios = np.log(np.array(change.shares) / np.array(SHARES))
+            found: Array = ratios[x.astype(np.intp)]
+            return found
+        if change.degrees:
+            scale = math.sqrt(change.degrees / (change.degrees - 2.0))
+            tails = student.logpdf(x * scale, change.degrees) + math.log(scale)
+            found = tails + x**2 / 2.0 + 0.5 * math.log(2.0 * math.pi)
+            return found
+        found = x**2 / 2.0 * (1.0 - change.spread**-2.0) - math.log(change.spread)
         return found
 
 

@@ -94,6 +94,31 @@ class Process:
         return "\n".join(f"    {line}" for line in text)
 
 
+def write_settings(folder: Path, host: str, http_port: int, grpc_port: int) -> None:
+    """What MLServer reads in the folder of a model."""
+    settings = {
+        "debug": False,
+        "host": host,
+        "http_port": http_port,
+        "grpc_port": grpc_port,
+        "metrics_endpoint": None,
+        # Its worker processes crash with newer uvloops, and one process is enough here.
+        "parallel_workers": 0,
+        "logging_settings": None,
+    }
+    model = {
+        "name": MODEL,
+        "implementation": "mlserver_sklearn.SKLearnModel",
+        "parameters": {
+            "uri": "./model.joblib",
+            "version": "1",
+            "extra": {"predict_fn": "predict_proba"},
+        },
+    }
+    (folder / "settings.json").write_text(json.dumps(settings, indent=2))
+    (folder / "model-settings.json").write_text(json.dumps(model, indent=2))
+
+
 class ModelServer:
     """MLServer with one model in ``folder``; it can be killed and started again on its port."""
 
@@ -105,27 +130,7 @@ class ModelServer:
         self._log = logs / f"{name}.log"
         self._log.unlink(missing_ok=True)
         self.process: Process | None = None
-        settings = {
-            "debug": False,
-            "host": "127.0.0.1",
-            "http_port": self.port,
-            "grpc_port": free_port(),
-            "metrics_endpoint": None,
-            # Its worker processes crash with newer uvloops, and one process is enough here.
-            "parallel_workers": 0,
-            "logging_settings": None,
-        }
-        model = {
-            "name": MODEL,
-            "implementation": "mlserver_sklearn.SKLearnModel",
-            "parameters": {
-                "uri": "./model.joblib",
-                "version": "1",
-                "extra": {"predict_fn": "predict_proba"},
-            },
-        }
-        (folder / "settings.json").write_text(json.dumps(settings, indent=2))
-        (folder / "model-settings.json").write_text(json.dumps(model, indent=2))
+        write_settings(folder, "127.0.0.1", self.port, free_port())
 
     def start(self) -> None:
         """Start the process; :meth:`wait` waits until it serves."""

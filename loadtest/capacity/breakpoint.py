@@ -8,11 +8,15 @@ the capacity.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from loadtest.engine.outcome import Outcome
+from loadtest.statistics.intervals import Interval
 
 Probe = Callable[[float], "Judged"]
 
@@ -25,6 +29,8 @@ class Judged:
     passed: bool | None
     why: str
     outcome: Outcome
+    whole: bool = True
+    """Not ended before its time: whoever stops because it looks bad has seen what is too bad."""
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -60,6 +66,53 @@ class Capacity:
         }
 
 
+NEAR = 0.25
+"""Relative distance from the search's end within which probes are part of the estimate."""
+
+
+def estimate(found: Capacity, p: float, limit: float, seed: int = 0) -> Interval | None:
+    """The rate at which the quantile ``p`` reaches ``limit`` in seconds, of all probes near the end
+    of the search: one probe alone decides too much, and the retry of those that failed favours
+    higher rates. A line through the logarithms, weighted by the requests; the interval (95 %) from
+    stretches of the probes that are drawn anew. None where fewer than three rates are near."""
+    if found.low is None or found.high is None:
+        return None
+    middle = math.sqrt(found.low * found.high)
+    near = [
+        probe.outcome for probe in found.probes
+        if probe.whole and abs(math.log(probe.rate / middle)) < NEAR
+        and probe.outcome.count * (1.0 - p) >= 5.0
+    ]  # fmt: skip
+    if len({round(one.rate, 3) for one in near}) < 3:
+        return None
+    rates = np.array([one.count / max(float(one.due[-1]), 1e-9) for one in near])
+    counts = np.array([one.count for one in near], np.float64)
+    rng = np.random.default_rng(seed)
+
+    def crossing(quantiles: np.ndarray[Any, np.dtype[np.float64]]) -> float:
+        slope, base = np.polyfit(rates, np.log(quantiles), 1, w=np.sqrt(counts))
+        if slope <= 0.0:
+            return math.nan
+        at = (math.log(limit) - base) / slope
+        return float(np.clip(at, middle * math.exp(-NEAR), middle * math.exp(NEAR)))
+
+    value = crossing(np.array([one.quantile(p) for one in near]))
+    drawn = [crossing(np.array([_redrawn(one, p, rng) for one in near])) for _ in range(200)]
+    if not math.isfinite(value) or np.isnan(drawn).mean() > 0.1:
+        return None
+    low, high = np.nanquantile(drawn, [0.025, 0.975])
+    return Interval(value, float(low), float(high))
+
+
+def _redrawn(outcome: Outcome, p: float, rng: np.random.Generator) -> float:
+    """A quantile of stretches of a second that are drawn anew: neighbours wait together."""
+    stretches = max(5, int(outcome.due[-1]))
+    parts = np.array_split(outcome.latency, stretches)
+    return float(
+        np.quantile(np.concatenate([parts[k] for k in rng.integers(0, stretches, stretches)]), p)
+    )
+
+
 def search(
     probe: Probe, start: float, most: float, factor: float = 2.0, precision: float = 0.05
 ) -> Capacity:
@@ -67,19 +120,23 @@ def search(
     ``precision`` of each other. A rate that failed is tried once more before it counts: a single
     hiccup of the machine is not the capacity. ``most`` is never exceeded.
 
-    The search ends where something could not be measured, and says so.
+    The search ends where a rate could not be measured in four tries, and says so.
     """
     probes: list[Judged] = []
     low: float | None = None
     high: float | None = None
 
     def holds(rate: float) -> bool | None:
-        for _ in range(2):
+        failed = 0
+        for _ in range(4):
             found = probe(rate)
             probes.append(found)
-            if found.passed is not False:
-                return found.passed
-        return False
+            if found.passed:
+                return True
+            failed += found.passed is False
+            if failed == 2:
+                return False
+        return None
 
     rate = min(start, most)
     while high is None:

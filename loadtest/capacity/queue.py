@@ -4,7 +4,8 @@ Requests arrive as a Poisson process and wait for the first free of c servers; e
 time that is drawn from the measured ones. The recursion of Kiefer & Wolfowitz (1955) follows the
 workloads of the servers from arrival to arrival; with one server it is Lindley's (1952). Service
 times must be those *within* the server, at a middling load: what a client sees at low load contains
-the network and the wake-ups of an idle machine, and inflates the prediction badly.
+the network and the wake-ups of an idle machine, and inflates the prediction badly. They follow from
+when requests came and went, where it is known how many are worked on at once: :func:`in_service`.
 """
 
 from __future__ import annotations
@@ -52,6 +53,26 @@ def sojourns(gaps: Floats, service: Floats, servers: int) -> Floats:
         heapq.heapreplace(free, begins + time)
         out[number] = begins + time - now
     return out
+
+
+def in_service(arrived: Floats, departed: Floats, servers: int) -> Floats:
+    """The time that each request was worked on, (n,), without its wait, in order of ``arrived``.
+
+    First come, first served by ``servers``: a request begins when it has come and fewer than that
+    many of those before it are still there, which is at the ``servers``-th largest of their
+    departures. Undoes :func:`sojourns`. Times in seconds; where they contradict the order, as
+    clocks that are not exact let them, the time is not positive.
+    """
+    held: list[float] = []
+    found = np.empty(len(arrived))
+    for number, (begins, ends) in enumerate(zip(arrived.tolist(), departed.tolist(), strict=True)):
+        if len(held) < servers:
+            found[number] = ends - begins
+            heapq.heappush(held, ends)
+        else:
+            found[number] = ends - max(begins, held[0])
+            heapq.heappushpop(held, ends)
+    return found
 
 
 def predict(

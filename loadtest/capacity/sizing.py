@@ -38,37 +38,32 @@ def per_prediction(
     predictions: float,
     declared: Mapping[str, float],
 ) -> dict[str, Figure]:
-    """Cost and energy of a prediction at a ``rate`` per second and server.
+    """Processor time and cost of a prediction at a ``rate`` per second and server.
 
     ``cpu_seconds`` is what the server's processes used over ``seconds`` in which they gave
-    ``predictions``. ``declared`` may hold ``price_per_hour`` of a server and its ``watts``.
+    ``predictions``. ``declared`` may hold ``price_per_hour`` of a server.
     """
     found: dict[str, Figure] = {}
     if cpu_seconds is not None and predictions > 0.0:
         found["cpu_seconds"] = Figure(cpu_seconds / predictions, "measured")
     else:
         found["cpu_seconds"] = Figure(None, "absent", "the server's processes are not known")
-    price, watts = declared.get("price_per_hour"), declared.get("watts")
+    price = declared.get("price_per_hour")
     if price is not None and rate:
         found["cost"] = Figure(
             price / 3600.0 / rate, "computed", f"declared price, measured capacity of {rate:.4g}/s"
         )
     else:
         found["cost"] = Figure(None, "absent", "no price_per_hour is declared")
-    if watts is not None and rate:
-        found["joules"] = Figure(
-            watts / rate, "computed", f"declared power, measured capacity of {rate:.4g}/s"
-        )
-    else:
-        found["joules"] = Figure(None, "absent", "no watts are declared")
     found["seconds_observed"] = Figure(seconds, "measured")
     return found
 
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
-    "real-time": {"p": 0.99, "limit": 0.01, "errors": 0.0001, "headroom": 0.5},
-    "interactive": {"p": 0.99, "limit": 0.1, "errors": 0.001, "headroom": 0.3},
-    "cloud-scale": {"p": 0.999, "limit": 0.25, "errors": 0.001, "headroom": 0.4},
-    "edge": {"p": 0.95, "limit": 0.05, "errors": 0.01, "headroom": 0.2},
+    "real-time": {"percentiles": {0.95: 0.05}, "errors": 0.001},
+    "interactive": {"percentiles": {0.95: 0.1, 0.99: 0.5}, "errors": 0.001},
+    "cloud-scale": {"percentiles": {0.99: 0.5}, "errors": 0.001, "needs": "rate"},
+    "edge": {"percentiles": {0.9: 0.1}, "errors": 0.01, "needs": "joules"},
 }
-"""Objectives to start from: a percentile with its limit in seconds, failures, room to keep free."""
+"""Objectives to start from: percentiles with their limits in seconds, and failures. What counts of
+a cloud is the rate, and of the edge the energy of a prediction: these have to be said as well."""

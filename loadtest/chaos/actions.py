@@ -20,9 +20,11 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from loadtest.chaos import processes
 from loadtest.chaos.guard import Guard
-from loadtest.chaos.undo import Undo, began, perform
+from loadtest.chaos.undo import Undo, began, perform, replace, run
 from loadtest.errors import LoadTestError, PlanError
 
 guard: Guard | None = None
@@ -63,10 +65,11 @@ def pause_process(
     pid: int | None = None,
     pid_file: str | None = None,
     port: int | None = None,
+    command: str | None = None,
     name: str = "pause",
 ) -> int:
     """SIGSTOP: it is there and does nothing. Its number."""
-    found = processes.find(pid, pid_file, port)
+    found = processes.find(pid, pid_file, port, command)
     _begin(name, {"resume": found, "began": began(found)})
     os.kill(found, signal.SIGSTOP)
     return found
@@ -81,12 +84,13 @@ def kill_process(
     pid: int | None = None,
     pid_file: str | None = None,
     port: int | None = None,
+    command: str | None = None,
     restart: list[str] | None = None,
     name: str = "kill",
 ) -> int:
     """SIGKILL. ``restart`` is the command that starts it again when this is undone; without one,
     somebody else does."""
-    found = processes.find(pid, pid_file, port)
+    found = processes.find(pid, pid_file, port, command)
     if restart:
         _begin(name, {"start": restart})
     os.kill(found, signal.SIGKILL)
@@ -132,6 +136,52 @@ def fill_disk(path: str, leave_mib: int = 1, most_mib: int = 1024, name: str = "
     with open(filler, "wb") as file:
         os.posix_fallocate(file.fileno(), 0, size * 2**20)
     return str(filler)
+
+
+def jump_clock(file: str, seconds: float, name: str = "clock") -> str:
+    """Move the wall clock of processes that run under libfaketime, forth or back: they were started
+    with ``LD_PRELOAD=libfaketime.so.1``, ``FAKETIME_TIMESTAMP_FILE`` (this file),
+    ``FAKETIME_NO_CACHE=1`` and ``FAKETIME_DONT_FAKE_MONOTONIC=1``. The machine's own clock, and
+    everybody else's, stays as it is."""
+    path = Path(file)
+    try:
+        before = path.read_text()
+    except OSError as error:
+        raise PlanError(
+            f"jump_clock: {file}: {error.strerror}: name the file of FAKETIME_TIMESTAMP_FILE"
+        ) from error
+    _begin(name, {"write": str(path), "text": before})
+    replace(path, f"{seconds:+g}")
+    return before
+
+
+def sidecar_errors(
+    config: str,
+    port: int,
+    share: float = 0.1,
+    status: int = 503,
+    arm: str = "champion",
+    name: str = "errors",
+) -> int:
+    """Errors in a model's place, by the sidecar itself: its configuration file gets ``faults``, and
+    the process that listens on ``port`` is told to read it again. What was in the file is put back
+    when this is undone."""
+    path = Path(config)
+    try:
+        before = path.read_text()
+        document = yaml.safe_load(before)
+    except (OSError, yaml.YAMLError) as error:
+        raise PlanError(f"sidecar_errors: {config}: cannot be read: {error}") from error
+    if not isinstance(document, dict):
+        raise PlanError(f"sidecar_errors: {config}: is no configuration")
+    pid = processes.find(port=port)
+    # Undone from the last to the first: the file, then the signal.
+    _begin(name, {"signal": pid, "number": int(signal.SIGHUP), "began": began(pid)})
+    _begin(name, {"write": str(path), "text": before})
+    faults = [{"arm": arm, "share": share, "status": status}]
+    replace(path, yaml.safe_dump({**document, "faults": faults}, sort_keys=False))
+    os.kill(pid, signal.SIGHUP)
+    return pid
 
 
 def _available_mib() -> float:
@@ -182,6 +232,24 @@ def add_fault(
         "attributes": attributes or {},
     }  # fmt: skip
     return _api("POST", f"{url}/proxies/{proxy}/toxics", data)
+
+
+def cut_link(device: str, namespace: str | None = None, name: str = "link") -> str:
+    """Take a network device down, of a network namespace or of this one: a partition, in which
+    packets are lost and nobody is told. It needs the right to do so (CAP_NET_ADMIN); without it,
+    ``timeout`` faults of the fault proxy swallow bytes as well."""
+    ip = shutil.which("ip", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    if ip is None:
+        raise PlanError("cut_link: there is no ip command: install iproute2")
+    where = ["-n", namespace] if namespace is not None else []
+    begin, end = ([ip, *where, "link", "set", "dev", device, way] for way in ("down", "up"))
+    try:
+        run([ip, *where, "link", "show", "dev", device])
+        _begin(name, {"run": end})
+        run(begin)
+    except OSError as error:
+        raise LoadTestError(f"cut_link: {device}: {error}") from error
+    return device
 
 
 def _api(method: str, url: str, data: dict[str, Any]) -> dict[str, Any]:

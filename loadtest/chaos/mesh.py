@@ -69,6 +69,10 @@ def _spec(func: str, arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]]
         path = str(arguments.get("path", "/"))
         fault = {"action": "fault", "errno": 28, "volumePath": path, "percent": 100}
         return "IOChaos", {**fault, "methods": ["WRITE"]}
+    if func == "jump_clock":
+        return "TimeChaos", {"timeOffset": f"{float(arguments.get('seconds', 0)):g}s"}
+    if func == "cut_link":
+        return "NetworkChaos", {"action": "partition", "direction": "both"}
     if func == "add_fault":
         return _network(str(arguments.get("type")), arguments.get("attributes") or {})
     raise PlanError(f"{func}: Chaos Mesh has no counterpart of it")

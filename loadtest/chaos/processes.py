@@ -9,9 +9,29 @@ from loadtest.errors import PlanError
 _LISTENING = "0A"
 
 
-def find(pid: int | None = None, pid_file: str | None = None, port: int | None = None) -> int:
-    """The one process that was named. Raises PlanError where there is none, or more than one way to
-    name it was used."""
+def find(
+    pid: int | None = None,
+    pid_file: str | None = None,
+    port: int | None = None,
+    command: str | None = None,
+) -> int:
+    """The one process that was named; with ``command`` that one or what came from it, the first
+    whose command line holds the text, as ``monitor.proxy`` for a worker of the sidecar. Raises
+    PlanError where there is none, or more than one way to name it was used."""
+    found = _named(pid, pid_file, port)
+    if command is None:
+        return found
+    for one in sorted(family(found)):
+        try:
+            words = Path(f"/proc/{one}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except (OSError, UnicodeDecodeError):
+            continue
+        if command in words:
+            return one
+    raise PlanError(f"process {found} has nothing with {command!r} in its command line under it")
+
+
+def _named(pid: int | None, pid_file: str | None, port: int | None) -> int:
     if sum(one is not None for one in (pid, pid_file, port)) != 1:
         raise PlanError("name the process by one of pid, pid_file and port")
     if pid_file is not None:

@@ -15,8 +15,10 @@ from typing import Any
 
 Undo = Mapping[str, Any]
 """One of ``{"resume": pid, "began": …}``, ``{"end": pid, "began": …}``, ``{"unlink": path}``,
-``{"http": {"method", "url", "json"}}``, ``{"start": [command, …]}``. ``began`` is when the process
-started, by the kernel: another process that has got the same number is left alone."""
+``{"http": {"method", "url", "json"}}``, ``{"start": [command, …]}``,
+``{"write": path, "text": …}``, ``{"signal": pid, "number": …, "began": …}`` and ``{"run": [command,
+…]}``. ``began`` is when the process started, by the kernel: another process that has got the same
+number is left alone."""
 
 
 def began(pid: int) -> int | None:
@@ -53,11 +55,35 @@ def perform(undo: Undo) -> str:
                 list(undo["start"]), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
+        elif "write" in undo:
+            replace(Path(undo["write"]), str(undo["text"]))
+        elif "signal" in undo:
+            if same(undo, "signal"):
+                os.kill(int(undo["signal"]), int(undo["number"]))
+        elif "run" in undo:
+            run(list(undo["run"]))
         else:
             return f"nobody knows how to undo {dict(undo)}"
     except (OSError, ValueError, KeyError) as error:
         return f"{dict(undo)}: {error}"
     return ""
+
+
+def replace(path: Path, text: str) -> None:
+    """Write a file as a whole: who reads it meanwhile sees the old or the new one."""
+    fresh = path.with_name(f".{path.name}.fresh")
+    fresh.write_text(text)
+    fresh.replace(path)
+
+
+def run(command: list[str]) -> None:
+    """Run a command to its end. Raises OSError with what it said when it fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20.0)
+    except subprocess.TimeoutExpired as error:
+        raise OSError(f"{command[0]} takes too long") from error
+    if done.returncode:
+        raise OSError(done.stderr.strip() or f"{command[0]} ended with {done.returncode}")
 
 
 def _call(wanted: Mapping[str, Any]) -> None:

@@ -6,45 +6,48 @@ import asyncio
 from collections.abc import Sequence
 
 from loadtest.engine.connection import Connection, Exchange
-from loadtest.engine.sender import Check, Taken, Where, taken_of
+from loadtest.engine.sender import Book, Check, Taken, Where
 from loadtest.engine.timer import now_ns
 
 
 class Closed:
-    """``payloads`` are whole HTTP requests, taken in turns."""
+    """``payloads`` are whole HTTP requests, taken in turns. Between the begins of two queries, of
+    all users, lie at least ``pace`` seconds."""
 
-    def __init__(self, where: Where, payloads: Sequence[bytes], check: Check | None = None) -> None:
+    def __init__(
+        self,
+        where: Where,
+        payloads: Sequence[bytes],
+        check: Check | None = None,
+        pace: float = 0.0,
+    ) -> None:
         if not payloads:
             raise ValueError("there is nothing to send")
         self.keep_bodies = check is not None
         self._where = where
         self._payloads = payloads
         self._check = check
-        self._done: list[Exchange] = []
+        self._book = Book()
         self._number = 0
         self._left: int | None = None
         self._stopped = False
         self._origin = 0
+        self._pace_ns = int(pace * 1e9)
+        self._soonest = 0
         self._waiting: dict[Connection, asyncio.Future[Exchange]] = {}
 
     def stop(self) -> None:
         """Begin no more queries."""
         self._stopped = True
 
-    @property
-    def earliest(self) -> float | None:
-        """None: who waits for answers has none that is long overdue."""
-        return None
-
     def take(self) -> Taken:
         """What has ended since the last call."""
-        done, self._done = self._done, []
-        return taken_of(done, self._origin)
+        return self._book.take(self._origin)
 
     async def run(self, users: int, at_once: int, queries: int | None, origin_ns: int) -> None:
         """``users`` at the same time, each with ``at_once`` requests a query, until there were
         ``queries`` of all, or :meth:`stop`."""
-        self._origin = origin_ns
+        self._origin = self._soonest = origin_ns
         self._left = queries
         await asyncio.sleep(max(0.0, (origin_ns - now_ns()) / 1e9))
         await asyncio.gather(*(self._user(at_once) for _ in range(users)))
@@ -56,6 +59,12 @@ class Closed:
                 if self._left is not None:
                     self._left -= 1
                 due = now_ns()
+                if self._pace_ns:
+                    # A little may be made up for, since a loop's timers are coarse.
+                    self._soonest = max(self._soonest + self._pace_ns, due - 20_000_000)
+                    if self._soonest > due:
+                        await asyncio.sleep((self._soonest - due) / 1e9)
+                        due = now_ns()
                 found = await asyncio.gather(
                     *(self._one(connections, place, due) for place in range(at_once))
                 )
@@ -96,7 +105,10 @@ class Closed:
         if self._check is not None and not exchange.error and exchange.body is not None:
             exchange.error = self._check(exchange.payload, exchange.status, b"".join(exchange.body))
         exchange.body = None
-        self._done.append(exchange)
+        self._book.note(
+            exchange.due, exchange.picked, exchange.sent, exchange.first_byte, exchange.ended,
+            exchange.status, exchange.payload, exchange.error,
+        )  # fmt: skip
         return exchange
 
     async def _connect(self) -> Connection:

@@ -13,6 +13,7 @@ from loadtest.engine.histogram import Histogram
 from loadtest.engine.sender import Taken
 
 Floats = NDArray[np.float64]
+_COLUMNS = ("due", "latency", "first_byte", "ok", "payload")
 MOST_KEPT = 5_000_000
 """Requests of which every single one is kept; of more only the histograms grow."""
 
@@ -42,6 +43,8 @@ class Outcome:
     look at these alone, since the quick ones end first."""
     cpu_seconds: float = 0.0
     """Of the processes that sent."""
+    _rooms: dict[str, NDArray[Any]] = field(default_factory=dict)
+    """What the columns are the beginning of: room for more, so that adding copies little."""
 
     def add(self, parts: Iterable[Taken]) -> None:
         """Take what processes have sent in; in any order."""
@@ -67,10 +70,21 @@ class Outcome:
                 self.single = False
         if kept:
             columns = [np.concatenate(column) for column in zip(*kept, strict=True)]
-            order = np.argsort(np.concatenate([self.due, columns[0]]), kind="stable")
-            names = ("due", "latency", "first_byte", "ok", "payload")
-            for name, fresh in zip(names, columns, strict=True):
-                setattr(self, name, np.concatenate([getattr(self, name), fresh])[order])
+            # What comes is mostly due after what there is: only the end has to be put in order.
+            place = int(np.searchsorted(self.due, columns[0].min()))
+            order = np.argsort(np.concatenate([self.due[place:], columns[0]]), kind="stable")
+            for name, fresh in zip(_COLUMNS, columns, strict=True):
+                self._append(name, place, fresh, order)
+
+    def _append(self, name: str, place: int, fresh: NDArray[Any], order: NDArray[np.int64]) -> None:
+        held: NDArray[Any] = getattr(self, name)
+        end = np.concatenate([held[place:], fresh])[order]
+        room, count = self._rooms.get(name), place + len(end)
+        if room is None or held.base is not room or count > len(room):
+            room = self._rooms[name] = np.empty(2 * count, fresh.dtype)
+            room[:place] = held[:place]
+        room[place:count] = end
+        setattr(self, name, room[:count])
 
     @property
     def rate(self) -> float:
@@ -110,8 +124,9 @@ class Outcome:
         found = Outcome(end - start, self.begun + start)
         cut = slice(int(first), int(last))
         found.due = self.due[cut] - start
-        found.latency, found.ok = self.latency[cut], self.ok[cut]
-        found.first_byte, found.payload = self.first_byte[cut], self.payload[cut]
+        # Copies, since what there is is put into order as more comes.
+        found.latency, found.ok = self.latency[cut].copy(), self.ok[cut].copy()
+        found.first_byte, found.payload = self.first_byte[cut].copy(), self.payload[cut].copy()
         found.count, found.failed = len(found.due), int((~found.ok).sum())
         found.latencies.add(found.latency)
         found.lags = self.lags

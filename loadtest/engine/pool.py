@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import multiprocessing
 import multiprocessing.context
 import os
@@ -91,12 +92,14 @@ class Open:
 @dataclass(frozen=True, slots=True)
 class Loop:
     """``users`` that each send as soon as they have an answer to all ``at_once`` requests of
-    theirs; over after ``queries`` of all together, or ``seconds``."""
+    theirs; over after ``queries`` of all together, or ``seconds``. ``most`` requests per second are
+    never exceeded, however quick the answers are."""
 
     users: int
     at_once: int = 1
     queries: int | None = None
     seconds: float = 60.0
+    most: float = float("inf")
 
     @property
     def count(self) -> float:
@@ -186,7 +189,8 @@ def drive(
                 process.kill()
                 process.join()
             pipe.close()
-    if outcome.count and outcome.errors == {"refused": outcome.count}:
+    away = sum(outcome.errors.get(name, 0) for name in ("refused", "unreachable"))
+    if outcome.count and away == outcome.count:
         raise TargetError(
             f"{target.host}:{target.port}: nobody listens there: {outcome.count:,} connections "
             "were refused"
@@ -262,6 +266,40 @@ def _gather(
 def _work(pipe: Pipe, job: Job) -> None:
     """A process: wait for the start, send, and report."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started it says when to stop
+    # Nothing here goes round in circles, and a collection would be a pause of its own.
+    gc.freeze()
+    gc.disable()
+    try:
+        pipe.send("ready")
+        origin = pipe.recv()
+        begun = time.process_time()
+        if isinstance(job.load, Open):
+            _send(pipe, job, job.load, origin)
+        else:
+            _loop(pipe, job, job.load, origin)
+        pipe.send(float(time.process_time() - begun))
+    except (OSError, ValueError) as error:
+        pipe.send(f"a sending process failed: {error}")
+
+
+def _send(pipe: Pipe, job: Job, load: Open, origin: int) -> None:
+    sender = Sender(job.target.where(), job.payloads, job.check, job.index, job.processes)
+    stopped = False
+
+    def report() -> None:
+        nonlocal stopped
+        earliest = sender.earliest
+        pipe.send((sender.take(), now_ns() if earliest is None else origin + int(earliest * 1e9)))
+        if not stopped and pipe.poll():
+            pipe.recv()
+            stopped = True
+            sender.stop()
+
+    sender.run(load.share(job.index, job.processes), origin, report, _EVERY)
+    pipe.send((sender.take(), now_ns()))
+
+
+def _loop(pipe: Pipe, job: Job, load: Loop, origin: int) -> None:
     try:
         import uvloop
 
@@ -269,39 +307,24 @@ def _work(pipe: Pipe, job: Job) -> None:
     except ImportError:
         runner = asyncio.Runner()
     with runner:
-        try:
-            runner.run(_report(pipe, job))
-        except (OSError, ValueError) as error:
-            pipe.send(f"a sending process failed: {error}")
+        runner.run(_closed(pipe, job, load, origin))
 
 
-async def _report(pipe: Pipe, job: Job) -> None:
-    pipe.send("ready")
-    loop = asyncio.get_running_loop()
-    origin = await loop.run_in_executor(None, pipe.recv)
-    begun = time.process_time()
-    where = job.target.where()
-    sender: Sender | Closed
-    if isinstance(job.load, Open):
-        sender = Sender(where, job.payloads, job.check)
-        work = loop.create_task(sender.run(job.load.share(job.index, job.processes), origin))
-    else:
-        own = job.load.users // job.processes
-        own += int(job.index < job.load.users % job.processes)
-        queries = job.load.queries
-        if queries is not None:
-            queries = queries // job.processes + int(job.index < queries % job.processes)
-        sender = Closed(where, job.payloads, job.check)
-        work = loop.create_task(sender.run(own, job.load.at_once, queries, origin))
+async def _closed(pipe: Pipe, job: Job, load: Loop, origin: int) -> None:
+    own = load.users // job.processes + int(job.index < load.users % job.processes)
+    queries = load.queries
+    if queries is not None:
+        queries = queries // job.processes + int(job.index < queries % job.processes)
+    pace = load.at_once * job.processes / load.most
+    closed = Closed(job.target.where(), job.payloads, job.check, pace)
+    work = asyncio.ensure_future(closed.run(own, load.at_once, queries, origin))
     stopped = False
     while not work.done():
         await asyncio.wait([work], timeout=_EVERY)
-        earliest = sender.earliest
-        pipe.send((sender.take(), now_ns() if earliest is None else origin + int(earliest * 1e9)))
+        pipe.send((closed.take(), now_ns()))
         if not stopped and pipe.poll():
             pipe.recv()
             stopped = True
-            sender.stop()
+            closed.stop()
     work.result()
-    pipe.send((sender.take(), now_ns()))
-    pipe.send(float(time.process_time() - begun))
+    pipe.send((closed.take(), now_ns()))

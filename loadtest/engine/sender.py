@@ -1,9 +1,17 @@
-"""One process of the engine: sends requests when they are due, and notes what became of them."""
+"""One process of the engine: sends requests when they are due, and notes what became of them.
+
+A loop of its own over epoll, in place of an event loop's protocols and callbacks, which cost more
+than the request: a timerfd says when the next one is due, sockets say when an answer has come.
+"""
 
 from __future__ import annotations
 
-import asyncio
+import errno
+import os
+import select
+import socket
 import ssl
+from array import array
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,11 +19,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from loadtest.engine.connection import Connection, Exchange
 from loadtest.engine.timer import Timer, now_ns
+from loadtest.engine.wire import Garbage, Head, Wire
 
 EARLY_NS = 20_000
 """A request may leave that much before its time rather than wait for another wake-up."""
+_SWEEP_NS = 50_000_000
+_IN, _OUT = select.EPOLLIN | select.EPOLLRDHUP, select.EPOLLOUT
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,66 +56,86 @@ class Taken:
     errors: dict[str, int]
 
 
-def taken_of(done: Sequence[Exchange], origin_ns: int) -> Taken:
-    """Exchanges that have ended, as columns."""
-    count = len(done)
-    times = np.array(
-        [(e.due, e.picked, e.sent or e.ended, e.first_byte, e.ended) for e in done], np.float64
-    ).reshape(count, 5)
-    seconds = (times - origin_ns) / 1e9
-    seconds[:, 3][times[:, 3] == 0] = np.nan
-    errors: dict[str, int] = {}
-    for exchange in done:
-        if exchange.error:
-            errors[exchange.error] = errors.get(exchange.error, 0) + 1
-    return Taken(
-        seconds[:, 0],
-        seconds[:, 1],
-        seconds[:, 2],
-        seconds[:, 3],
-        seconds[:, 4],
-        np.array([0 if e.error else e.status for e in done], np.int64),
-        np.array([e.payload for e in done], np.int64),
-        errors,
-    )
+class Book:
+    """What has ended since the last look, as columns; times in nanoseconds, 0 for what was not."""
+
+    def __init__(self) -> None:
+        self._rows = array("q")
+        self._errors: dict[str, int] = {}
+
+    def note(
+        self,
+        due: int,
+        picked: int,
+        sent: int,
+        first_byte: int,
+        ended: int,
+        status: int,
+        payload: int,
+        error: str = "",
+    ) -> None:
+        """One request has ended."""
+        if error:
+            self._errors[error] = self._errors.get(error, 0) + 1
+            status = 0
+        self._rows.extend((due, picked, sent or ended, first_byte, ended, status, payload))
+
+    def take(self, origin_ns: int) -> Taken:
+        """Everything, as seconds from ``origin_ns``; the book is empty again."""
+        rows, self._rows = self._rows, array("q")
+        errors, self._errors = self._errors, {}
+        whole = (np.frombuffer(rows, np.int64) if rows else np.zeros(0, np.int64)).reshape(-1, 7)
+        due, picked, sent, first_byte, ended = ((whole[:, :5] - origin_ns) / 1e9).T.copy()
+        first_byte[whole[:, 3] == 0] = np.nan
+        status, payload = whole[:, 5:].T.copy()
+        return Taken(due, picked, sent, first_byte, ended, status, payload, errors)
 
 
 Check = Callable[[int, int, bytes], str]
 """Payload, status and body of an answer → what is wrong with it, or an empty text."""
+Due = tuple[int, int, int]
+"""Which payload, when it is due, and when the engine came to it."""
 
 
 class Sender:
-    """``payloads`` are whole HTTP requests, taken in turns. ``check`` is asked of each
-    ``check_every``-th answer; bodies are kept only for these."""
+    """``payloads`` are whole HTTP requests, taken in turns: the first one is ``first``, and every
+    ``stride``-th follows, so that several processes share them. ``check`` is asked of each answer;
+    bodies are kept only for it. Raises OSError for a name that is not known."""
 
     def __init__(
         self,
         where: Where,
         payloads: Sequence[bytes],
         check: Check | None = None,
-        check_every: int = 1,
+        first: int = 0,
+        stride: int = 1,
     ) -> None:
         if not payloads:
             raise ValueError("there is nothing to send")
-        self.keep_bodies = check is not None
         self._where = where
         self._payloads = payloads
+        self._bodiless = frozenset(
+            number for number, one in enumerate(payloads) if one.startswith(b"HEAD ")
+        )
         self._check = check
-        self._check_every = check_every
-        self._idle: deque[Connection] = deque()
-        self._waiting: deque[Exchange] = deque()
-        self._busy: dict[Connection, Exchange] = {}
+        self._turn, self._stride = first % len(payloads), stride
+        found = socket.getaddrinfo(where.host, where.port, type=socket.SOCK_STREAM)
+        self._addresses = [(family, place) for family, *_, place in found]
+        self._address = 0
+        self._epoll = select.epoll()
+        self._timer = Timer()
+        self._epoll.register(self._timer.fd, select.EPOLLIN | select.EPOLLET)
+        self._wires: dict[int, Wire] = {}
+        self._idle: list[Wire] = []
+        self._busy: dict[int, Wire] = {}
+        self._waiting: deque[Due] = deque()
         self._opening = 0
-        self._done: list[Exchange] = []
+        self._heads: dict[bytes, Head] = {}
+        self._book = Book()
         self._due: Iterator[float] = iter(())
-        self._next = 0.0
-        self._number = 0
+        self._next = 0
         self._origin = 0
-        self._timer: Timer | None = None
-        self._over = asyncio.Event()
         self._exhausted = False
-        self._loop = asyncio.get_running_loop()
-        self._opens: set[asyncio.Task[None]] = set()
 
     @property
     def in_flight(self) -> int:
@@ -116,161 +146,290 @@ class Sender:
     def earliest(self) -> float | None:
         """When the oldest request without an answer was due, in seconds from the start; None while
         there is none."""
-        oldest = [e.due for e in self._busy.values()]
+        oldest = [wire.due for wire in self._busy.values()]
         if self._waiting:
-            oldest.append(self._waiting[0].due)
+            oldest.append(self._waiting[0][1])
         return (min(oldest) - self._origin) / 1e9 if oldest else None
 
-    async def run(self, chunks: Iterator[NDArray[np.float64]], origin_ns: int) -> None:
+    def run(
+        self,
+        chunks: Iterator[NDArray[np.float64]],
+        origin_ns: int,
+        report: Callable[[], None],
+        every: float = 0.2,
+    ) -> None:
         """Send at the moments of ``chunks``, seconds from ``origin_ns``; return when all is over.
+        ``report`` is called ``every`` so many seconds, and may call :meth:`take` and :meth:`stop`.
 
         An exchange that takes longer than the timeout is given up, so this ends.
         """
         self._origin = origin_ns
-        self._due = (float(at) for chunk in chunks for at in chunk)
-        self._timer = Timer(self._loop, self._fire)
-        sweep = self._loop.create_task(self._sweep())
+        self._due = (float(at) for chunk in chunks for at in chunk.tolist())
+        poll, wires, timer_fd = self._epoll.poll, self._wires, self._timer.fd
+        each_ns = int(every * 1e9)
+        next_report = next_sweep = now_ns()
         try:
             self._advance()
             if not self._exhausted:
-                self._timer.set(self._at(self._next))
-            while not self._exhausted or self.in_flight or self._opening:
-                self._over.clear()
-                await self._over.wait()
+                self._timer.set(self._next)
+            while not self._exhausted or self._busy or self._waiting or self._opening:
+                events = poll(0.05)
+                now = now_ns()
+                if not self._exhausted and self._next <= now + EARLY_NS:
+                    self._fire(now)
+                for fd, mask in events:
+                    if fd == timer_fd:
+                        continue
+                    wire = wires.get(fd)
+                    if wire is None:
+                        continue
+                    if wire.ready and not wire.out:
+                        self._read(wire)
+                    else:
+                        self._go_on(wire, mask)
+                if now >= next_sweep:
+                    next_sweep = now + _SWEEP_NS
+                    self._sweep(now)
+                if now >= next_report:
+                    next_report = now + each_ns
+                    report()
         finally:
-            sweep.cancel()
+            for wire in list(wires.values()):
+                wire.sock.close()
             self._timer.close()
-            for connection in [*self._idle, *self._busy]:
-                connection.close()
+            self._epoll.close()
 
     def stop(self) -> None:
         """Send no more; what is on its way is waited for."""
         self._due = iter(())
         self._exhausted = True
-        self._over.set()
 
     def take(self) -> Taken:
         """What has ended since the last call."""
-        done, self._done = self._done, []
-        return taken_of(done, self._origin)
+        return self._book.take(self._origin)
 
     # Sending ------------------------------------------------------------------------------------
 
-    def _at(self, seconds: float) -> int:
-        return self._origin + int(seconds * 1e9)
-
     def _advance(self) -> None:
         try:
-            self._next = next(self._due)
+            self._next = self._origin + int(next(self._due) * 1e9)
         except StopIteration:
             self._exhausted = True
-            self._over.set()
 
-    def _fire(self) -> None:
-        now = now_ns()
+    def _fire(self, now: int) -> None:
         limit = now + EARLY_NS
         count = len(self._payloads)
-        while not self._exhausted:
-            due = self._at(self._next)
-            if due > limit:
-                break
-            exchange = Exchange(self._number, self._number % count, due)
-            exchange.picked = max(now, due)
-            self._number += 1
-            if self._idle:
-                self._begin(self._idle.pop(), exchange)
+        idle = self._idle
+        while not self._exhausted and (due := self._next) <= limit:
+            payload = self._turn
+            self._turn = (payload + self._stride) % count
+            picked = due if due > now else now
+            if idle:
+                self._begin(idle.pop(), payload, due, picked)
             else:
-                self._waiting.append(exchange)
+                self._waiting.append((payload, due, picked))
                 self._open()
             self._advance()
-        if not self._exhausted and self._timer is not None:
-            self._timer.set(self._at(self._next))
+        if not self._exhausted:
+            self._timer.set(self._next)
 
-    def _begin(self, connection: Connection, exchange: Exchange) -> None:
-        self._busy[connection] = exchange
-        connection.send(self._payloads[exchange.payload], exchange)
+    def _begin(self, wire: Wire, payload: int, due: int, picked: int) -> None:
+        wire.begin()
+        wire.busy = True
+        wire.payload, wire.due, wire.picked = payload, due, picked
+        if self._bodiless:
+            wire.bodiless = payload in self._bodiless
+        self._busy[wire.fd] = wire
+        wire.sent = now_ns()
+        try:
+            wire.write(self._payloads[payload])
+        except OSError as error:
+            self._lose(wire, _named(error))
+            return
+        if wire.out:
+            self._watch(wire, _IN | _OUT)
+
+    def _watch(self, wire: Wire, mask: int) -> None:
+        if wire.mask != mask:
+            self._epoll.modify(wire.fd, mask)
+            wire.mask = mask
+
+    # Connections --------------------------------------------------------------------------------
 
     def _open(self) -> None:
-        have = len(self._busy) + len(self._idle) + self._opening
-        if self._opening >= len(self._waiting) or have >= self._where.connections:
+        """Another connection, where somebody waits for one and there may be more."""
+        if self._opening >= len(self._waiting) or len(self._wires) >= self._where.connections:
             return
-        self._opening += 1
-        task = self._loop.create_task(self._connect())
-        self._opens.add(task)
-        task.add_done_callback(self._opens.discard)
+        self._connect(self._address)
 
-    async def _connect(self) -> None:
-        where = self._where
+    def _connect(self, address: int) -> None:
+        family, place = self._addresses[address]
         try:
-            _, connection = await asyncio.wait_for(
-                self._loop.create_connection(
-                    lambda: Connection(self),
-                    where.host,
-                    where.port,
-                    ssl=where.tls,
-                    server_hostname=where.server_name if where.tls else None,
-                ),
-                where.timeout,
-            )
-        except (OSError, TimeoutError) as error:
-            self._opening -= 1
-            if self._waiting:
-                exchange = self._waiting.popleft()
-                exchange.ended = now_ns()
-                timed_out = isinstance(error, TimeoutError)
-                exchange.error = "connect timeout" if timed_out else "refused"
-                self._finish(exchange)
+            sock = socket.socket(family, socket.SOCK_STREAM)
+        except OSError as error:
+            self._refused(error)
             return
-        self._opening -= 1
-        self._use(connection)
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        wire = Wire(sock, address, now_ns(), self._check is not None)
+        self._opening += 1
+        wire.mask = _OUT
+        self._wires[wire.fd] = wire
+        self._epoll.register(wire.fd, _OUT)
+        code = sock.connect_ex(place)
+        if code not in (0, errno.EINPROGRESS):
+            self._no_connection(wire, OSError(code, os.strerror(code)))
 
-    def _use(self, connection: Connection) -> None:
+    def _go_on(self, wire: Wire, mask: int) -> None:
+        """A connection that is being opened, or has more to send."""
+        try:
+            if wire.ready:
+                if mask & _OUT:
+                    wire.write(wire.out)
+                if mask & ~_OUT:
+                    self._read(wire)
+                if wire.fd in self._wires and not wire.out:
+                    self._watch(wire, _IN)
+                return
+            code = wire.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if code:
+                raise OSError(code, os.strerror(code))
+            wire.sock.getpeername()  # an event of a socket that had this number before says nothing
+            if self._where.tls is not None and not self._shaken(wire):
+                return
+        except OSError as error:
+            if wire.ready:
+                self._lose(wire, _named(error))
+            elif error.errno != errno.ENOTCONN:
+                self._no_connection(wire, error)
+            return
+        wire.ready = True
+        self._opening -= 1
+        self._address = wire.address
+        self._watch(wire, _IN)
+        self._use(wire)
+
+    def _shaken(self, wire: Wire) -> bool:
+        """Whether the TLS handshake is over. Raises OSError."""
+        context = self._where.tls
+        assert context is not None
+        if not isinstance(wire.sock, ssl.SSLSocket):
+            wire.sock = context.wrap_socket(
+                wire.sock, server_hostname=self._where.server_name, do_handshake_on_connect=False
+            )
+        try:
+            wire.sock.do_handshake()
+        except ssl.SSLWantReadError:
+            self._watch(wire, _IN)
+            return False
+        except ssl.SSLWantWriteError:
+            self._watch(wire, _OUT)
+            return False
+        return True
+
+    def _no_connection(self, wire: Wire, error: OSError) -> None:
+        self._close(wire)
+        self._opening -= 1
+        if wire.address + 1 < len(self._addresses) and wire.address >= self._address:
+            self._connect(wire.address + 1)  # the name has another address
+            return
+        self._refused(error)
+
+    def _refused(self, error: OSError) -> None:
         if self._waiting:
-            self._begin(connection, self._waiting.popleft())
+            payload, due, picked = self._waiting.popleft()
+            self._book.note(due, picked, 0, 0, now_ns(), 0, payload, _unconnected(error))
+
+    def _use(self, wire: Wire) -> None:
+        if self._waiting:
+            self._begin(wire, *self._waiting.popleft())
         else:
-            self._idle.append(connection)
-            self._over.set()
+            self._idle.append(wire)
+
+    def _close(self, wire: Wire) -> None:
+        if self._wires.pop(wire.fd, None) is None:
+            return
+        self._busy.pop(wire.fd, None)
+        try:
+            self._epoll.unregister(wire.fd)
+        except OSError:
+            pass
+        wire.sock.close()
 
     # What comes back ----------------------------------------------------------------------------
 
-    def finished(self, connection: Connection, exchange: Exchange, reusable: bool) -> None:
-        self._busy.pop(connection, None)
-        check = self._check
-        if check is not None and not exchange.error and exchange.body is not None:
-            if exchange.number % self._check_every == 0:
-                exchange.error = check(exchange.payload, exchange.status, b"".join(exchange.body))
-            exchange.body = None
-        self._finish(exchange)
-        if reusable:
-            self._use(connection)
-        else:
-            connection.close()
-            if self._waiting:
-                self._open()
-
-    def _finish(self, exchange: Exchange) -> None:
-        self._done.append(exchange)
-        if self._exhausted and not self.in_flight:
-            self._over.set()
-
-    def lost(self, connection: Connection) -> None:
+    def _read(self, wire: Wire) -> None:
         try:
-            self._idle.remove(connection)
-        except ValueError:
-            pass
+            data = wire.read()
+        except OSError as error:
+            self._lose(wire, _named(error))
+            return
+        if data is None:
+            return
+        if not wire.busy or not data:
+            # The end, or an answer that nobody has asked for.
+            whole = wire.busy and not data and wire.ended()
+            self._done(wire) if whole else self._lose(wire, "closed early")
+            return
+        if not wire.first_byte:
+            wire.first_byte = now_ns()
+        try:
+            whole = wire.take(data, self._heads)
+        except Garbage as error:
+            self._lose(wire, f"garbage: {error}")
+            return
+        if whole:
+            self._done(wire)
+        elif self._where.tls is not None and wire.sock.pending():  # type: ignore[attr-defined]
+            self._read(wire)
 
-    async def _sweep(self) -> None:
+    def _done(self, wire: Wire) -> None:
+        del self._busy[wire.fd]
+        wire.busy = False
+        error = ""
+        if self._check is not None:
+            error = self._check(wire.payload, wire.status, b"".join(wire.body))
+        self._book.note(
+            wire.due, wire.picked, wire.sent, wire.first_byte, now_ns(), wire.status, wire.payload,
+            error,
+        )  # fmt: skip
+        if wire.reusable:
+            self._use(wire)
+        else:
+            self._close(wire)
+            self._open()
+
+    def _lose(self, wire: Wire, why: str) -> None:
+        """The connection has gone, and with it the request that was on it."""
+        if wire.busy:
+            wire.busy = False
+            self._book.note(
+                wire.due, wire.picked, wire.sent, wire.first_byte, now_ns(), 0, wire.payload, why
+            )
+        elif wire.ready:
+            self._idle.remove(wire)
+        self._close(wire)
+        self._open()
+
+    def _sweep(self, now: int) -> None:
         """Give up what has taken too long."""
-        limit = int(self._where.timeout * 1e9)
-        while True:
-            await asyncio.sleep(min(0.05, self._where.timeout / 4.0))
-            oldest = now_ns() - limit
-            while self._waiting and self._waiting[0].due < oldest:
-                exchange = self._waiting.popleft()
-                exchange.ended = now_ns()
-                exchange.error = "no connection"
-                self._finish(exchange)
-            for connection, exchange in [*self._busy.items()]:
-                if exchange.due < oldest:
-                    connection.give_up("timeout")
-            self._over.set()
+        oldest = now - int(self._where.timeout * 1e9)
+        while self._waiting and self._waiting[0][1] < oldest:
+            payload, due, picked = self._waiting.popleft()
+            self._book.note(due, picked, 0, 0, now, 0, payload, "no connection")
+        for wire in [wire for wire in self._wires.values() if wire.busy and wire.due < oldest]:
+            self._lose(wire, "timeout")
+        for wire in [w for w in self._wires.values() if not w.ready and w.opened < oldest]:
+            self._no_connection(wire, TimeoutError())
+
+
+def _unconnected(error: OSError) -> str:
+    if isinstance(error, ssl.SSLError):
+        return "TLS"
+    if isinstance(error, TimeoutError) or error.errno == errno.ETIMEDOUT:
+        return "connect timeout"
+    return "refused" if error.errno == errno.ECONNREFUSED else "unreachable"
+
+
+def _named(error: OSError) -> str:
+    return "TLS" if isinstance(error, ssl.SSLError) else "reset"

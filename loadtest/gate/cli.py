@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -12,8 +13,10 @@ from rich.console import Console
 from rich.table import Table
 
 from loadtest.chaos.experiment import load_experiment
+from loadtest.chaos.library import FAULTS, experiment
 from loadtest.chaos.mesh import resources
 from loadtest.errors import LoadTestError, PlanError
+from loadtest.gate.annotations import Annotating
 from loadtest.gate.junit import to_xml
 from loadtest.gate.plan import load_plan
 from loadtest.gate.regression import changes, read
@@ -35,6 +38,9 @@ _OUT = click.Path(dir_okay=False, path_type=Path)
 @click.option(
     "--i-own-this-target", "own", is_flag=True, help="Load a public address: it must be yours."
 )
+@click.option(
+    "--grafana", metavar="URL", envvar="UNDERSTUDY_GRAFANA", help="Annotate the stages there."
+)
 @click.option("--check", "only_check", is_flag=True, help="Check the plan, and load nothing.")
 @click.pass_context
 def gate(
@@ -46,6 +52,7 @@ def gate(
     junit: Path | None,
     as_json: bool,
     own: bool,
+    grafana: str | None,
     only_check: bool,
 ) -> None:
     """Drive stress and fault scenarios against a model server, and say whether it may go live.
@@ -58,6 +65,7 @@ def gate(
       understudy gate --target http://127.0.0.1:8080 --plan gate.yaml --html report.html
       understudy gate --target http://127.0.0.1:8080 --plan gate.yaml --check
       understudy gate compare last.json now.json
+      understudy gate fault pause-champion > pause.json
       understudy gate mesh pause-model.json -n serving -l app=model
     """
     if context.invoked_subcommand is not None:
@@ -69,23 +77,33 @@ def gate(
         url = target or plan.target
         if url is None:
             raise click.UsageError("name the target: --target http://host:port")
-        run = Gate(plan, url, str(plan_file), Quiet() if as_json else Terminal(), own)
+        show = Quiet() if as_json else Terminal()
+        if grafana:
+            show = Annotating(show, grafana)
+        run = Gate(plan, url, str(plan_file), show, own)
     except LoadTestError as error:
         click.echo(f"understudy: {error}", err=True)
         sys.exit(2)
     if only_check:
         click.echo(f"{plan_file}: {len(plan.stages)} stages, {len(run.requests):,} payloads: well")
         return
-    result = run.run()
+
+    def keep(so_far: Result) -> None:
+        # So that a gate that is killed leaves what it has measured.
+        if json_file is not None:
+            _write(json_file, _json(so_far))
+
+    result = run.run(keep)
     problems = [
         problem
         for path, text in ((html, page), (json_file, _json), (junit, to_xml))
         if path is not None and (problem := _write(path, text(result)))
     ]
-    if as_json:
-        click.echo(_json(result))
-    else:
-        _print(result)
+    unwritten = any(problem.startswith(f"{json_file}:") for problem in problems)
+    if as_json or unwritten:
+        click.echo(_json(result))  # what cannot be written is not lost
+    if not as_json:
+        _print(result, err=unwritten)
     for problem in problems:
         click.echo(f"understudy: {problem}", err=True)
     sys.exit(max(result.exit_code, 2 if problems else 0))
@@ -130,11 +148,41 @@ def compare(old: Path, new: Path, margin: float, as_json: bool) -> None:
     sys.exit(1 if "worse" in said_all else 2 if not found else 0)
 
 
+@gate.command("fault")
+@click.argument("name", required=False)
+@click.option("--seconds", default=5.0, show_default=True, help="How long it lasts.")
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change an argument.")
+@click.option("--answers", metavar="URL", help="What has to answer, as the steady state.")
+def fault(name: str | None, seconds: float, changes: tuple[str, ...], answers: str | None) -> None:
+    """Print a ready experiment with the fault NAME; without a name, say which there are.
+
+    \b
+    Examples:
+      understudy gate fault
+      understudy gate fault pause-champion --set port=9001 --seconds 2 > pause.json
+      understudy gate fault latency --set latency=300 --answers http://127.0.0.1:8080/ready
+    """
+    if name is None:
+        for key, one in FAULTS.items():
+            click.echo(f"{key:<18} {one.title}: {one.func} {json.dumps(dict(one.arguments))}")
+        return
+    try:
+        pairs = [part.partition("=") for part in changes]
+        if any(not key or not middle for key, middle, _ in pairs):
+            raise PlanError("--set: write KEY=VALUE")
+        given = {key: yaml.safe_load(value) for key, _, value in pairs}
+        found = experiment(name, given, seconds, answers)
+    except (LoadTestError, yaml.YAMLError) as error:
+        click.echo(f"understudy: {error}", err=True)
+        sys.exit(2)
+    click.echo(json.dumps(found, indent=2))
+
+
 @gate.command("mesh")
-@click.argument("experiment", type=_OUT)
+@click.argument("file", metavar="EXPERIMENT", type=_OUT)
 @click.option("--namespace", "-n", default="default", show_default=True, help="Of the pods.")
 @click.option("--selector", "-l", required=True, help="Labels of the pods, as app=model,tier=web.")
-def mesh(experiment: Path, namespace: str, selector: str) -> None:
+def mesh(file: Path, namespace: str, selector: str) -> None:
     """Print the faults of a Chaos Toolkit EXPERIMENT as Chaos Mesh resources.
 
     \b
@@ -146,7 +194,7 @@ def mesh(experiment: Path, namespace: str, selector: str) -> None:
         if any(not key or not value for key, _, value in pairs):
             raise PlanError(f"--selector {selector!r}: write app=model")
         labels = {key: value for key, _, value in pairs}
-        found = resources(load_experiment(experiment), namespace, labels)
+        found = resources(load_experiment(file), namespace, labels)
     except LoadTestError as error:
         click.echo(f"understudy: {error}", err=True)
         sys.exit(2)
@@ -164,18 +212,20 @@ def _write(path: Path, text: str) -> str:
         fresh.write_text(text)
         fresh.replace(path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            fresh.unlink()
         return f"{path}: cannot be written: {error.strerror}"
     return ""
 
 
-def _print(result: Result) -> None:
+def _print(result: Result, err: bool) -> None:
     for note in result.notes:
-        click.echo(f"note: {note}")
+        click.echo(f"note: {note}", err=err)
     if result.broken:
-        click.echo(f"ended early: {result.broken}")
+        click.echo(f"ended early: {result.broken}", err=err)
     words = {
         "passed": "PASSED: it may go live",
         "failed": "FAILED: it may not go live",
         "invalid": "COULD NOT MEASURE: nothing is said of it",
     }
-    click.echo(words[result.verdict])
+    click.echo(words[result.verdict], err=err)

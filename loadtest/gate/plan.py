@@ -40,13 +40,19 @@ class Objectives(Part):
     alpha: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.01
     rule: Literal["anytime", "loadgen"] = "anytime"
     """`loadgen`: the binomial rule of MLPerf LoadGen, for one look at the end."""
+    joules: Annotated[float, Field(gt=0.0)] | None = None
+    """Largest energy of a prediction, of a capacity stage."""
     preset: str | None = None
-    """Objectives to start from: real-time, interactive, cloud-scale, edge."""
+    """Objectives to start from: real-time (p95 of 50 ms, 99.9 % good), interactive (p95 of 100 ms,
+    p99 of 500 ms), cloud-scale (p99 of 500 ms at a rate), edge (p90 of 100 ms at an energy)."""
 
     @model_validator(mode="after")
     def _known(self) -> Objectives:
         if self.preset is not None and self.preset not in PRESETS:
             raise ValueError(f"preset {self.preset!r} is none of {', '.join(PRESETS)}")
+        needs = PRESETS[self.preset].get("needs") if self.preset is not None else None
+        if needs is not None and getattr(self, needs) is None:
+            raise ValueError(f"preset {self.preset} needs {needs}")
         return self
 
     def percentiles(self) -> dict[float, float]:
@@ -55,8 +61,7 @@ class Objectives(Part):
         found = {p: getattr(self, name) for name, p in names.items()}
         held = {p: float(limit) for p, limit in found.items() if limit is not None}
         if not held and self.preset is not None:
-            preset = PRESETS[self.preset]
-            held[float(preset["p"])] = float(preset["limit"])
+            held = dict(PRESETS[self.preset]["percentiles"])
         return held
 
     def most_errors(self) -> float | None:
@@ -137,7 +142,16 @@ class Load(Part):
     """A stretch of open-loop load."""
 
     shape: Literal[
-        "steady", "ramp", "spike", "bursts", "diurnal", "growth", "steps", "soak", "trace"
+        "steady",
+        "ramp",
+        "spike",
+        "bursts",
+        "diurnal",
+        "growth",
+        "steps",
+        "until-break",
+        "soak",
+        "trace",
     ] = "steady"
     rate: Rate | None = None
     """Of `steady` and `soak`; the quiet rate of `spike` and `bursts`; where others begin."""
@@ -148,6 +162,8 @@ class Load(Part):
     every: Long = 15.0
     step_seconds: Long = 10.0
     steps: Annotated[int, Field(ge=1, le=1000)] = 5
+    at_least: Rate | None = None
+    """Of `until-break`: the step that must surely hold; without it the last one is shown."""
     trace: Path | None = None
     """An access log, or a log of Understudy's records: its own times."""
     speed: Annotated[float, Field(gt=0.0, le=1000.0)] = 1.0
@@ -203,6 +219,25 @@ class CapacityStage(Part):
     """A process of the server on this machine, whose time is counted, with its children."""
     concurrencies: list[Annotated[int, Field(ge=1, le=10_000)]] = []
     """Closed loops of so many users for the Universal Scalability Law."""
+    servers: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """Requests that the target works on at once, first come first served: from the times in service
+    the latencies at other loads are predicted."""
+
+
+class Alert(Part):
+    """An alert that has to fire, by Prometheus or Alertmanager at `url`."""
+
+    url: str
+    name: str
+
+
+class Budget(Part):
+    """The error budget that a fault takes from: of good requests, over a period."""
+
+    objective: Annotated[Share, Field(gt=0.0, lt=1.0)]
+    period: Annotated[Seconds, Field(gt=0.0, le=366 * 86400.0)] = 30 * 86400.0
+    burned_at_most: Annotated[Share, Field(ge=0.0)] | None = None
+    """Part of the budget of the whole period that one fault may take."""
 
 
 class ChaosStage(Part):
@@ -217,7 +252,11 @@ class ChaosStage(Part):
     lost_at_most: Share | None = None
     """Share of the requests of the fault that may fail."""
     detected_within: Seconds | None = None
-    """By the alert that the experiment's probes look for."""
+    """Until `alert` fires, or a probe of the method has seen one."""
+    alert: Alert | None = None
+    budget: Budget | None = None
+    hypothesis_holds: bool = False
+    """Whether the steady state has to hold while the method runs as well."""
 
 
 class CompareStage(Part):

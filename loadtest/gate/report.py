@@ -112,6 +112,8 @@ def _stage(stage: StageResult) -> str:
         parts.append(_chaos(stage.data["chaos"]))
     if "capacity" in stage.data:
         parts.append(_capacity(stage.data))
+    if "until_break" in stage.data:
+        parts.append(_steps(stage.data["until_break"]))
     for name in ("loadgen", "comparison", "cold_start"):
         if name in stage.data:
             parts.append(_plain(stage.data[name]))
@@ -169,6 +171,10 @@ def _chaos(data: Mapping[str, Any]) -> str:
         ("steady state while the method ran",
          f"broken at {len(data['hypothesis_broken_at'])} of {data['hypothesis_looks']} looks"),
     ]  # fmt: skip
+    if "alert_after" in data:
+        rows.append(("alert after", shown(data["alert_after"], "it has not fired")))
+    if "budget_burned" in data:
+        rows.append(("error budget burned", f"{data['budget_burned']:.2%} of that of the period"))
     cells = "".join(f"<tr><td>{a}</td><td>{escape(b)}</td></tr>" for a, b in rows)
     return f"<table>{cells}</table>"
 
@@ -180,6 +186,11 @@ def _capacity(data: Mapping[str, Any]) -> str:
     low, high = found["low"], found["high"]
     said = f"{low:,.0f} per second passed" if low is not None else "nothing passed"
     said += f", {high:,.0f} failed" if high is not None else ""
+    guess = found.get("estimate")
+    if guess:
+        said += (
+            f"; of all probes {guess['value']:,.0f} ({guess['low']:,.0f} to {guess['high']:,.0f})"
+        )
     parts.append(f"<p><b>{said}.</b> {escape(found['why'])}</p>")
     if "replicas" in data:
         one = data["replicas"]
@@ -188,14 +199,24 @@ def _capacity(data: Mapping[str, Any]) -> str:
             f"{one['headroom']:.0%} headroom and {one['spare']} to spare.</p>"
         )
     if len(probes) > 1:
-        plot = Plot([p["rate"] for p in probes], [p["p99"] for p in probes], "requests per second",
+        predicted = data.get("prediction") or {}
+        known = [(one[0], one[1]) for one in predicted.get("points", ())]
+        if not known or predicted["percentile"] != 0.99:
+            known = []
+        rates = [p["rate"] for p in probes]
+        known = [one for one in known if one[0] <= 1.5 * max(rates)]
+        plot = Plot([*rates, *(a for a, _ in known)],
+                    [*(p["p99"] for p in probes), *(b for _, b in known)], "requests per second",
                     "p99 by rate", True, show_y=seconds)  # fmt: skip
+        if known:
+            plot.line(known, "p50")
         if low is not None and high is not None:
             plot.band(low, high, "ok")
         for passed, style in ((True, "good"), (False, "bad")):
             plot.dots([(p["rate"], p["p99"]) for p in probes if p["passed"] is passed], style)
         parts.append(
-            f'<p class="soft">p99 by rate; the capacity lies in the shaded part</p>{plot.svg()}'
+            f'<p class="soft">p99 by rate; the capacity lies in the shaded part'
+            f"{_predicted(predicted)}</p>{plot.svg()}"
         )
     usl = data.get("scalability") or {}
     if usl.get("points"):
@@ -227,7 +248,35 @@ def _capacity(data: Mapping[str, Any]) -> str:
         for name, one in data["per_prediction"].items()
         if name != "seconds_observed"
     )
+    memory = data["peak_memory"]
+    if memory["value"] is not None:
+        rows += (
+            f"<tr><td>peak memory</td><td>{memory['value'] / 2**20:,.0f} MiB</td>"
+            f"<td class='soft'>{escape(memory['source'])} {escape(memory['note'])}</td></tr>"
+        )
     return "".join(parts) + f"<table>{rows}</table>"
+
+
+def _steps(data: Mapping[str, Any]) -> str:
+    rows = "".join(
+        f"<tr><td>{number(one['rate'])}/s</td><td>{seconds(one['p99'])}</td>"
+        f'<td class="{one["said"]}">{one["said"]}</td><td>{escape(one["why"])}</td></tr>'
+        for one in data["steps"]
+    )
+    return f"<table><tr><th>step</th><th>p99</th><th></th><th></th></tr>{rows}</table>"
+
+
+def _predicted(found: Mapping[str, Any]) -> str:
+    if not found:
+        return ""
+    if found["why_not"]:
+        return f"; nothing is predicted: {escape(found['why_not'])}"
+    best = found["highest_rate"]
+    return (
+        f"; the line is predicted from the times in service at {found['from_rate']:,.0f}/s "
+        f"({found['servers']} at once, {seconds(found['service_mean'])} each)"
+        + (f", which gives a capacity of {best:,.0f}" if best else "")
+    )
 
 
 def _plain(data: Mapping[str, Any]) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
+import numpy as np
+
 from loadtest.engine.outcome import Outcome
-from loadtest.engine.pool import Arrivals, Target, Watch, cores, drive
-from loadtest.errors import LoadTestError
+from loadtest.engine.pool import Arrivals, Loop, Target, Watch, cores, drive
+from loadtest.errors import LoadTestError, TargetError
 from loadtest.gate.environment import environment
 from loadtest.gate.plan import Objectives, Plan, Stage
 from loadtest.gate.result import Result, StageResult
@@ -51,16 +54,19 @@ class Gate:
         self.checks = checks_of(plan.checks, self.payloads)
         self.target: Target = target_of(self.address, plan.engine)
         self.processes = plan.engine.processes or cores()
+        self._until = time.monotonic() + plan.limits.seconds
+        self._gone = ""
         check(self)
 
-    def run(self) -> Result:
-        """Everything; what goes wrong in the middle is part of the result."""
+    def run(self, keep: Callable[[Result], None] | None = None) -> Result:
+        """Everything; what goes wrong in the middle is part of the result. ``keep`` is handed what
+        there is after every stage."""
         result = Result(
             self.url, self.source, time.time(), environment(self.plan.engine.seed, self.url)
         )
         if self.processes == 1 and cores() == 1:
             result.notes.append("one sending process, since there are few cores to spare")
-        until = time.monotonic() + self.plan.limits.seconds
+        until = self._until = time.monotonic() + self.plan.limits.seconds
         try:
             if not any(stage.kind == "cold_start" for stage in self.plan.stages):
                 reachable(self.address)
@@ -72,6 +78,11 @@ class Gate:
                 found = self._stage(stage)
                 result.stages.append(found)
                 self.show.done(found)
+                if keep is not None:
+                    keep(result)
+                if self._gone:
+                    result.broken = self._gone
+                    break
                 if stage.stop_on_fail and found.verdict in ("failed", "invalid"):
                     left = [one.name for one in self.plan.stages[number + 1 :]]
                     if left:
@@ -90,9 +101,28 @@ class Gate:
         except LoadTestError as error:
             found = StageResult(stage.name, stage.kind, "invalid", [str(error)])
         found.seconds = time.monotonic() - begun
+        self._look_after(stage, found)
         if not stage.judged and found.outcome is not None and found.outcome.count:
             found.verdict, found.why = "shown", []
         return found
+
+    def _look_after(self, stage: Stage, found: StageResult) -> None:
+        """Whether the target is still there: where it is not, what it took last is no verdict."""
+        outcome = found.outcome
+        if stage.kind == "cold_start" or (outcome is not None and outcome.count and outcome.ok[-1]):
+            return
+        try:
+            reachable(self.address)
+        except TargetError as error:
+            good = np.flatnonzero(outcome.ok) if outcome is not None else np.zeros(0)
+            when = "before it had answered anything"
+            if outcome is not None and len(good):
+                when = f"after {float(outcome.due[good[-1]]):.1f} s of this stage"
+            self._gone = f"the target went away {when}: {error}"
+            if stage.kind != "chaos" or found.verdict == "passed":
+                # Whether it comes back is what chaos is about; there a failure stays one.
+                found.verdict = "invalid"
+            found.why = [self._gone, *found.why]
 
     # For stages ---------------------------------------------------------------------------------
 
@@ -118,8 +148,20 @@ class Gate:
             )
         if timeout is not None:
             target = replace(target, timeout=min(timeout, target.timeout))
+        if isinstance(load, Loop):
+            load = replace(load, most=self.plan.limits.rate)
+        late = False
+
+        def look(outcome: Outcome) -> bool:
+            nonlocal late
+            late = time.monotonic() > self._until
+            return late or (stop is not None and stop(outcome))
 
         def progress(outcome: Outcome, elapsed: float) -> None:
             self.show.update(outcome, elapsed, length)
 
-        return drive(target, requests, load, self.checks, self.processes, stop, progress)
+        found = drive(target, requests, load, self.checks, self.processes, look, progress)
+        if late:
+            limit = self.plan.limits.seconds
+            raise LoadTestError(f"the gate takes longer than {limit:g} s (limits.seconds)")
+        return found

@@ -84,7 +84,7 @@ def load_of(load: Load, engine: Engine, limits: Limits) -> Open:
         profile = shapes.diurnal(rate, to, load.seconds)
     elif load.shape == "growth":
         profile = shapes.growth(rate, to, load.seconds)
-    elif load.shape == "steps":
+    elif load.shape in ("steps", "until-break"):
         step = (to - rate) / max(1, load.steps - 1)
         profile = shapes.steps(rate, step, load.steps, load.step_seconds)
     else:
@@ -103,8 +103,13 @@ def load_of(load: Load, engine: Engine, limits: Limits) -> Open:
 
 def _trace(load: Load, limits: Limits) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     assert load.trace is not None
-    with open(load.trace, "rb") as file:
-        first = file.read(1)
+    try:
+        with open(load.trace, "rb") as file:
+            first = file.read(1)
+    except IsADirectoryError:
+        first = b"{"  # a folder of records; that it has to be exported is said there
+    except OSError as error:
+        raise PlanError(f"{load.trace}: cannot be read: {error.strerror}") from error
     if first == b"{":
         times = [one.at or 0.0 for one in recorded(load.trace, _MOST_TRACED, {})]
     else:

@@ -12,6 +12,7 @@ each of them sends ``rate`` requests per second, and Poisson processes add up to
         host = "http://127.0.0.1:8080"
         path = "/v2/models/m/infer"
         rate = 200.0
+        limit = 0.05
         template = {"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP64",
                                 "data": {"$vector": 2}}]}
 """
@@ -34,6 +35,7 @@ from loadtest.engine.sender import Taken
 from loadtest.errors import LoadTestError
 from loadtest.gate.plan import Engine
 from loadtest.gate.target import address_of, allowed, target_of
+from loadtest.locust import lag
 from loadtest.payloads.request import Payload, as_body
 from loadtest.payloads.template import Drawer
 from loadtest.scenarios.shapes import steady
@@ -45,7 +47,8 @@ _numbers = itertools.count()
 class OpenLoopUser(User):
     """``rate`` per second and user. ``template`` is a body in which objects like ``{"$uniform": [0,
     1]}`` stand for values that are drawn; ``payloads`` are given instead where they are ready.
-    ``seed`` with the worker's and the user's number makes it repeatable."""
+    ``seed`` with the worker's and the user's number makes it repeatable. With a ``limit``, the
+    latency in seconds that is to be shown, a run whose senders were late is INVALID."""
 
     abstract = True
     rate: ClassVar[float] = 100.0
@@ -57,6 +60,7 @@ class OpenLoopUser(User):
     count: ClassVar[int] = 500
     seed: ClassVar[int] = 1
     timeout: ClassVar[float] = 30.0
+    limit: ClassVar[float | None] = None
     connections: ClassVar[int] = 256
     own_this_target: ClassVar[bool] = False
 
@@ -114,6 +118,7 @@ class OpenLoopUser(User):
         for part in parts:
             if not len(part.due):
                 continue
+            lag.book.add(self.path, part, self.limit)
             ok = (part.status >= 200) & (part.status < 400)
             seconds = (now + self._origin + part.ended).astype(np.int64)
             milliseconds = np.maximum(part.ended - part.due, 0.0) * 1e3

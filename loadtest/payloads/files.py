@@ -71,8 +71,18 @@ def of_bodies(
 
 
 def recorded(path: Path, most: int, headers: Mapping[str, str]) -> list[Payload]:
-    """What a log of Understudy's records (``records.log``) says was asked, in its order; copies to
-    challengers are left out, and what was too large to be kept."""
+    """What a log of Understudy's records says was asked, in the order of its times, as JSON lines
+    (``understudy records export LOG -o recorded.jsonl``); copies to challengers are left out, and
+    what was too large to be kept."""
+    if path.is_dir():
+        raise PlanError(
+            f"{path}: is a folder of records: understudy records export {path} -o recorded.jsonl"
+        )
+    if path.is_dir():
+        raise PlanError(
+            f"{path}: is the folder of a log; make a file of it: "
+            f"understudy records export {path} -o recorded.jsonl"
+        )
     found = []
     for number, line in _limited(_lines(path), 100 * most):
         if not isinstance(line, dict):
@@ -96,7 +106,7 @@ def recorded(path: Path, most: int, headers: Mapping[str, str]) -> list[Payload]
             break
     if not found:
         raise PlanError(f"{path}: there is no request with its payload in it")
-    return found
+    return sorted(found, key=lambda one: one.at or 0.0)
 
 
 def access_log(path: Path, most: int) -> list[float]:

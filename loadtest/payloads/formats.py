@@ -41,6 +41,22 @@ def mlflow(rows: Sequence[Row]) -> dict[str, Any]:
     return {"dataframe_split": {"columns": names, "data": data}}
 
 
+def columns(rows: Sequence[Row]) -> dict[str, Any]:
+    """KServe V1, TF Serving and MLflow by column: inputs."""
+    return {"inputs": {name: [row.get(name) for row in rows] for name in _names(rows)}}
+
+
+def mlflow_records(rows: Sequence[Row]) -> dict[str, Any]:
+    """MLflow's /invocations: dataframe_records."""
+    return {"dataframe_records": [dict(row) for row in rows]}
+
+
+def mlflow_instances(rows: Sequence[Row]) -> dict[str, Any]:
+    """MLflow's and TF Serving's instances without names, as tensors are taken."""
+    names = _names(rows)
+    return {"instances": [[row.get(name) for name in names] for row in rows]}
+
+
 def plain(rows: Sequence[Row]) -> Any:
     """Plain JSON: the object, or a list of them."""
     return dict(rows[0]) if len(rows) == 1 else [dict(row) for row in rows]
@@ -50,7 +66,11 @@ FORMATS: dict[str, Callable[[Sequence[Row]], Any]] = {
     "open-inference-v2": open_inference,
     "open-inference-v2-matrix": open_inference_matrix,
     "kserve-v1": kserve_v1,
+    "kserve-v1-columns": columns,
     "mlflow": mlflow,
+    "mlflow-records": mlflow_records,
+    "mlflow-instances": mlflow_instances,
+    "mlflow-inputs": columns,
     "json": plain,
 }
 

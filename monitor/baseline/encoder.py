@@ -11,8 +11,10 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
+from monitor.baseline.buckets import Buckets
 from monitor.baseline.kinds import expand
 from monitor.baseline.model import Baseline, CategoryProfile, Column, NumericProfile
+from monitor.baseline.profiles import discount
 from monitor.baseline.scores import normal_scores, spread_scores
 from monitor.evaluation.columns import cells_of, to_matrix
 from monitor.quality.rules import Rule
@@ -24,7 +26,8 @@ _WIDENED = 0.1
 """By this part of its range a feature may go beyond what the baseline has seen."""
 _MOST_MEMORY = 4096
 _MOST_LAYOUTS = 64
-_PLAIN = ("numeric", "boolean", "categorical")
+PLAIN = ("numeric", "boolean", "categorical")
+"""Kinds of columns with a single series, of the values themselves."""
 
 _NO_EDGES: NDArray[np.float64] = np.zeros(0)
 
@@ -75,18 +78,22 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """``numeric`` and ``others`` are pairs of our column and its place in the batch; ``places``,
-    ``numbers``, ``low`` and ``high`` are those of the numeric ones; ``absent`` are ours that are
-    not there."""
+    """``numeric`` and ``others`` are pairs of our column and its place in the batch; ``gathered``
+    are vectors whose elements have a column each there, with the places of these; ``places``,
+    ``numbers``, ``firsts`` (series), ``low``, ``high`` and ``buckets`` are those of the numeric
+    ones; ``absent`` are ours that are not there."""
 
     numeric: list[tuple[int, int]]
     others: list[tuple[int, int]]
+    gathered: list[tuple[int, list[int]]]
     absent: list[int]
     added: tuple[str, ...]
     places: NDArray[np.intp]
     numbers: NDArray[np.intp]
+    firsts: NDArray[np.intp]
     low: NDArray[np.float64]
     high: NDArray[np.float64]
+    buckets: Buckets
 
 
 class Encoder:
@@ -121,8 +128,13 @@ class Encoder:
         self._offsets = np.arange(len(profiles), dtype=np.int64) * WIDTH
         self._index = {name: number for number, name in enumerate(self.names)}
         self._layouts: dict[tuple[str, ...], _Layout] = {}
-        self._edges = [p.edges if isinstance(p, NumericProfile) else _NO_EDGES for p in profiles]
-        self._memory: list[dict[Any, int]] = [{} for _ in profiles]
+        self.edges = [p.edges if isinstance(p, NumericProfile) else _NO_EDGES for p in profiles]
+        self.memory: list[dict[Any, int]] = [{} for _ in profiles]
+        """Codes of the cells that were met lately, by series."""
+        self._both: NDArray[np.float64] = np.concatenate(
+            [self.location.ravel(), self.spread.ravel()]
+        )
+        self._of_both = np.arange(2 * len(profiles), dtype=np.int64) * WIDTH
 
     def _add(self, number: int, profile: NumericProfile | CategoryProfile) -> None:
         """Tables of one series."""
@@ -138,6 +150,10 @@ class Encoder:
             held = sum(count for _, count in ranked)
             rest = sum(profile.counts.values()) - held + profile.other
             counts = np.array([count for _, count in ranked] + [rest], np.float64)
+            # What was seen so seldom will come less often, and others instead, not seen before.
+            less = np.minimum(discount(profile), counts[:-1])
+            counts[:-1] -= less
+            counts[-1] += less.sum()
             self._codes.append({name: code for code, (name, _) in enumerate(ranked)})
             self._low.append(-math.inf)
             self._high.append(math.inf)
@@ -153,6 +169,15 @@ class Encoder:
     def labels(self, series: int) -> list[str]:
         """Categories of a series in the order of their codes; empty for numbers."""
         return list(self._codes[series] or ())
+
+    def bounds(self, series: int) -> tuple[float, float]:
+        """Lowest and highest value of a series that is no news."""
+        return self._low[series], self._high[series]
+
+    def scores_of_row(self, codes: list[int]) -> NDArray[np.float64]:
+        """As :meth:`scores` of one row, (2 S,)."""
+        found: NDArray[np.float64] = self._both.take(np.array(codes + codes) + self._of_both)
+        return found
 
     def scores(self, codes: NDArray[np.int64]) -> NDArray[np.float64]:
         """Locations, then spreads, of codes (n, S): an array (n, 2 S); NaN for missing values."""
@@ -186,9 +211,14 @@ class Encoder:
         for number in layout.absent:
             if batch.answered or self.columns[number].role == "feature":
                 found.mark(Rule.MISSING, number, True, columns)
-        for turn, (number, place) in enumerate(layout.numeric):
-            nan = missing[:, place] if any_missing else None
-            self._numeric(found, self.first[number], x[turn], nan)
+        if layout.numeric:
+            code = layout.buckets.find(x)
+            if any_missing:
+                code[missing.T[layout.places]] = MISSING
+            found.codes[:, layout.firsts] = code.T
+        for turn, (number, place) in enumerate(
+            layout.numeric if any_outside or any_missing else ()
+        ):
             if any_outside:
                 infinite = np.isinf(x[turn])
                 found.mark(Rule.INFINITE, number, infinite, columns)
@@ -199,22 +229,26 @@ class Encoder:
                 found.mark(Rule.MISSING, number, missing[:, place] & ~np.asarray(wrong), columns)
         for number, place in layout.others:
             cells = cells_of(batch.values, place, width)
-            if self.columns[number].kind in _PLAIN:
+            if self.columns[number].kind in PLAIN:
                 self._category(found, self.first[number], number, cells)
             else:
                 self._expanded(found, number, cells, batch.times)
+        for number, elements in layout.gathered:
+            starts = range(0, rows * width, width)
+            vectors = [[batch.values[start + place] for place in elements] for start in starts]
+            self._expanded(found, number, vectors, batch.times)
         return found
 
     def _numeric(
         self, found: Encoded, series: int, x: NDArray[np.float64], nan: Mask | None
     ) -> None:
-        code = self._edges[series].searchsorted(x)
+        code = self.edges[series].searchsorted(x)
         if nan is not None:
             code[nan] = MISSING
         found.codes[:, series] = code
 
     def _category(self, found: Encoded, series: int, column: int, cells: Sequence[Any]) -> None:
-        memory = self._memory[series]
+        memory = self.memory[series]
         codes = [-1] * len(cells)
         for row, cell in enumerate(cells):
             # True, 1 and 1.0 are equal keys, and different categories.
@@ -304,10 +338,16 @@ class Encoder:
             where = {name: place for place, name in enumerate(names)}
             numeric: list[tuple[int, int]] = []
             others: list[tuple[int, int]] = []
+            gathered: list[tuple[int, list[int]]] = []
             absent: list[int] = []
+            known = set(self._index)
             for number, column in enumerate(self.columns):
                 place = where.get(column.name)
-                if place is None:
+                elements = _elements(column.name, where) if column.kind == "vector" else []
+                if place is None and elements:
+                    gathered.append((number, elements))
+                    known.update(names[element] for element in elements)
+                elif place is None:
                     absent.append(number)
                 else:
                     (numeric if column.kind == "numeric" else others).append((number, place))
@@ -315,14 +355,25 @@ class Encoder:
             layout = _Layout(
                 numeric,
                 others,
+                gathered,
                 absent,
-                tuple(name for name in names if name not in self._index),
+                tuple(name for name in names if name not in known),
                 np.array([place for _, place in numeric], np.intp),
                 np.array([number for number, _ in numeric], np.intp),
+                np.array(firsts, np.intp),
                 np.array([self._low[first] for first in firsts], np.float64),
                 np.array([self._high[first] for first in firsts], np.float64),
+                Buckets([self.edges[first] for first in firsts]),
             )
             if len(self._layouts) >= _MOST_LAYOUTS:
                 self._layouts.clear()
             self._layouts[names] = layout
         return layout
+
+
+def _elements(name: str, where: dict[str, int]) -> list[int]:
+    """Places of ``name[0]``, ``name[1]`` and so on, as short vectors come out of a payload."""
+    found: list[int] = []
+    while (place := where.get(f"{name}[{len(found)}]")) is not None:
+        found.append(place)
+    return found

@@ -8,7 +8,7 @@ import os
 import ssl
 from collections.abc import Iterator, Mapping
 
-from monitor.config.compile import default_paths
+from monitor.config.compile import arm_names, default_paths
 from monitor.config.experiment import Experiment
 from monitor.config.fields import split_address
 from monitor.config.model import Config, ListenTls
@@ -27,6 +27,7 @@ def problems_of(config: Config) -> list[Problem]:
         *_certificates(config),
         *_baselines(config),
         *_kafka(config),
+        *_faults(config),
     ]
 
 
@@ -44,6 +45,17 @@ def _token(config: Config, environment: Mapping[str, str]) -> Iterator[Problem]:
         "machines"
     )
     yield "control.token_env", message
+
+
+def _faults(config: Config) -> Iterator[Problem]:
+    arms = arm_names(config)
+    seen: set[str] = set()
+    for number, fault in enumerate(config.faults):
+        if fault.arm not in arms:
+            yield f"faults[{number}].arm", f"{fault.arm!r} is none of {', '.join(arms)}"
+        elif fault.arm in seen:
+            yield f"faults[{number}].arm", f"{fault.arm} has two faults: give one"
+        seen.add(fault.arm)
 
 
 def _kafka(config: Config) -> Iterator[Problem]:

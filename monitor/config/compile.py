@@ -59,6 +59,7 @@ def compile_plan(config: model.Config, generation: int, routes: Routes | None = 
         capture=plan.Capture(config.capture.max_body, tuple(config.capture.headers)),
         handoff=plan.HandOff(max_bytes=config.handoff.max_bytes),
         tls=plan.ListenTls(tls.certificate, tls.key) if tls is not None else None,
+        faults=tuple(plan.Fault(arms.index(f.arm), f.share, f.status) for f in config.faults),
     )
 
 

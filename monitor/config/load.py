@@ -61,7 +61,7 @@ def load(path: Path) -> Config:
 
 def parse(text: str, source: str, base: Path) -> Config:
     """The same for a text; ``source`` names it in messages, ``base`` is the folder for files."""
-    data = _yaml(text, source)
+    data = document(text, source)
     if not isinstance(data, dict):
         raise ConfigError(source, [("", "must hold a mapping with version, listen, models …")])
     try:
@@ -75,7 +75,8 @@ def parse(text: str, source: str, base: Path) -> Config:
     return config
 
 
-def _yaml(text: str, source: str) -> object:
+def document(text: str, source: str) -> object:
+    """What a YAML text holds. Raises ConfigError with the line of the fault."""
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:

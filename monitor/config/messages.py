@@ -18,13 +18,16 @@ _SECRETS = ("token", "password", "secret", "api_key")
 _LONGEST_VALUE = 80
 
 
-def problem(item: Any, data: object) -> Problem:
-    """One entry of ``ValidationError.errors()``, for the mapping ``data`` read from the file."""
+def problem(item: Any, data: object, root: type[BaseModel] = Config) -> Problem:
+    """One entry of ``ValidationError.errors()``, for the mapping ``data`` read from the file.
+
+    ``root`` is what the file as a whole should be.
+    """
     location: tuple[int | str, ...] = item["loc"]
     path = dotted(location, data)
     kind = item["type"]
     if kind == "extra_forbidden":
-        return path, _unknown(str(location[-1]), known_keys(location[:-1]))
+        return path, _unknown(str(location[-1]), known_keys(location[:-1], root))
     if kind == "missing":
         return path, "is required"
     value = item.get("input")
@@ -35,7 +38,7 @@ def problem(item: Any, data: object) -> Problem:
     if kind == "value_error":
         # Our own messages name the value themselves, those about a whole section need none.
         return path, item["msg"].removeprefix("Value error, ")
-    return path, f"{_expected(item, location)} (found {_short(value)})"
+    return path, f"{_expected(item, location, root)} (found {_short(value)})"
 
 
 def dotted(location: Iterable[int | str], data: object) -> str:
@@ -58,9 +61,9 @@ def dotted(location: Iterable[int | str], data: object) -> str:
     return path
 
 
-def known_keys(location: Iterable[int | str]) -> list[str]:
+def known_keys(location: Iterable[int | str], root: type[BaseModel] = Config) -> list[str]:
     """The keys that the configuration knows at this place, sorted."""
-    section: type[BaseModel] = Config
+    section = root
     for step in location:
         for name, field in section.model_fields.items():
             if (field.alias or name) == step:
@@ -92,10 +95,10 @@ def _unknown(key: str, known: list[str]) -> str:
     return f"unknown key; known: {', '.join(known)}"
 
 
-def _expected(item: Any, location: tuple[int | str, ...]) -> str:
+def _expected(item: Any, location: tuple[int | str, ...], root: type[BaseModel]) -> str:
     kind = item["type"]
     if kind in ("model_type", "model_attributes_type", "dict_type"):
-        keys = known_keys(location) if kind != "dict_type" else []
+        keys = known_keys(location, root) if kind != "dict_type" else []
         also = "host:port, or " if location == ("listen",) else ""
         return f"must be {also}a mapping" + (f" with {', '.join(keys)}" if keys else "")
     if kind == "list_type":

@@ -27,6 +27,7 @@ from monitor.config.monitoring import Monitoring
 from monitor.config.notify import Notify
 from monitor.config.objectives import Objectives
 from monitor.config.performance import Performance
+from monitor.config.rehearsal import Fault
 from monitor.config.section import Section
 from monitor.config.units import Bytes, Seconds
 from monitor.config.validation import Validation
@@ -362,6 +363,8 @@ class Config(Section):
     """The queue between the planes."""
     kafka: Kafka | None = None
     """The cluster that records go through with `evaluation: kafka`."""
+    faults: list[Fault] = []
+    """Errors on purpose, for rehearsals. Leave it empty where it counts."""
 
     @model_validator(mode="before")
     @classmethod

@@ -12,7 +12,7 @@ from monitor.config.units import Seconds
 
 
 class Validation(Section):
-    """Known cases, sent directly to each model server now and then."""
+    """Known cases, sent to each model server now and then."""
 
     cases: File
     """JSON lines: golden, invariance, directional, malformed and labelled cases."""
@@ -20,6 +20,9 @@ class Validation(Section):
     """Between two rounds."""
     model: str | None = None
     """The model that they are for; by default the first one."""
+    direct: bool = False
+    """Send them straight to the model servers. Otherwise they take the way of the requests, through
+    a worker of this service, where there is one; they count as traffic neither way."""
     timeout: Seconds = 10.0
     """For each answer."""
     max_rate: Annotated[float, Field(gt=0.0, le=1000.0, allow_inf_nan=False)] = 5.0

@@ -22,6 +22,9 @@ from monitor.drift.edetector import log_sum, shiryaev_roberts
 Floats = NDArray[np.float64]
 SHIFTS = (-2.0, -1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0, 2.0)
 SLOPES = (0.5, 0.75, 1.0, 1.5)
+_SIMPLE = 0.5
+"""Of the prior, what the bends have that are a shift or a slope alone: another share of positives,
+or a model that is too sure, are what happens most. The others share the rest."""
 _CLIP = 1e-4
 _BAND = 1.6448536269514722
 
@@ -102,6 +105,9 @@ class CalibrationDetector:
         self.grid: list[tuple[float, float]] = [
             (a, b) for a in SHIFTS for b in SLOPES if (a, b) != (0.0, 1.0)
         ]
+        simple = np.array([a == 0.0 or b == 1.0 for a, b in self.grid])
+        shares = np.where(simple, _SIMPLE / simple.sum(), (1.0 - _SIMPLE) / (~simple).sum())
+        self._log_prior: Floats = np.log(shares)
         self._log_m: Floats = np.full(len(self.grid), -np.inf)
         self.labels = 0
 
@@ -122,7 +128,7 @@ class CalibrationDetector:
         log_m = shiryaev_roberts(self._log_m, log_e)
         self._log_m = log_m[-1]
         self.labels += int(here.sum())
-        mixed = log_sum(log_m) - math.log(len(self.grid))
+        mixed = log_sum(log_m + self._log_prior)
         over = mixed >= self.log_threshold
         if not over.any():
             return -1
@@ -131,7 +137,7 @@ class CalibrationDetector:
     @property
     def statistic(self) -> float:
         """Log of the mixture over the log of its threshold: an alarm at 1."""
-        mixed = float(log_sum(self._log_m)) - math.log(len(self.grid))
+        mixed = float(log_sum(self._log_m + self._log_prior))
         return max(0.0, mixed / self.log_threshold) if math.isfinite(mixed) else 0.0
 
     @property

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from monitor.drift.evidence import Evidence
 from monitor.drift.packed import pack, unpack
-from monitor.drift.run_length import chart
+from monitor.drift.refinement import ENOUGH, Refinement
+from monitor.drift.run_length import chart, counted_once
 
 Floats = NDArray[np.float64]
 SLACKS = (0.125, 0.25, 0.5)
@@ -31,7 +32,8 @@ _FEW = 4
 
 class CusumUnion:
     """``run_length`` is that of a whole series with all its charts, in rows; ``baseline_rows`` is
-    what its mean was estimated from, one number or one for each series. ``factors`` (S, slacks)
+    what its mean was estimated from; each is one number or one for each series. ``refine``: live
+    rows make up for a small baseline (:mod:`monitor.drift.refinement`). ``factors`` (S, slacks)
     raise the thresholds of scores that are not normal. ``inflation``, one number or one for each
     series, is the variance of long sums over that of independent rows
     (:func:`monitor.drift.autocorrelation.inflation`): a chart of dependent rows behaves as one of
@@ -44,16 +46,19 @@ class CusumUnion:
     def __init__(
         self,
         series: int,
-        run_length: float,
+        run_length: float | Floats,
         baseline_rows: float | Floats = math.inf,
         slacks: Sequence[float] = SLACKS,
         factors: Floats | None = None,
         inflation: float | Floats = 1.0,
+        *,
+        refine: bool = False,
     ) -> None:
         self.series = series
         rows = np.broadcast_to(np.asarray(baseline_rows, np.float64), (series,))
         inflated = np.broadcast_to(np.asarray(inflation, np.float64), (series,))
-        lengths = run_length * 2.0 / _shares(slacks)
+        stated = np.broadcast_to(np.asarray(run_length, np.float64), (series,))
+        shares = _shares(slacks)
         shape = (series, len(slacks))
         self.slack: Floats = np.empty(shape)
         self.threshold: Floats = np.empty(shape)
@@ -61,8 +66,12 @@ class CusumUnion:
             # Rounded, so that series of about the same baseline share a computation.
             wide = math.sqrt(_raised(inflated[number]))
             known = _rounded(rows[number] / wide**2)
+            of_mean = max(known, _rounded(ENOUGH / wide**2)) if refine else known
+            length = float(stated[number])
+            length *= counted_once([k / wide for k in slacks], length)
             for place, k in enumerate(slacks):
-                slack, threshold = chart(k / wide, float(lengths[place]), known)
+                each = 2.0 * length / float(shares[place])
+                slack, threshold = chart(k / wide, each, known, of_mean)
                 self.slack[number, place] = slack * wide
                 self.threshold[number, place] = threshold * wide
         if factors is not None:
@@ -70,12 +79,18 @@ class CusumUnion:
         self._prepare()
         self._sums: Floats = np.zeros((2, *shape))
         """Up, then down."""
+        self._refinement = (
+            Refinement(rows, np.maximum(inflated, 1.0))
+            if refine and (rows < ENOUGH).any()
+            else None
+        )
 
     def _prepare(self) -> None:
         # Sums are kept as (2, S, slacks), up and then down; for batches as (2, slacks, S), flat.
         self._k = np.stack([self.slack, self.slack])
         self._h = np.stack([self.threshold, self.threshold])
         self._sign = np.array([1.0, -1.0])[:, None]
+        self._turned = self._sign[:, :, None]
         self._flat = (2, self.slack.shape[1], self.series)
         self._across: Floats = self._k.transpose(0, 2, 1).reshape(-1)
         self._high: Floats = self._h.transpose(0, 2, 1).reshape(-1)
@@ -88,6 +103,8 @@ class CusumUnion:
         rows = len(z)
         if not rows:
             return self.evidence()
+        if self._refinement is not None:
+            z = self._refinement.update(z, self._below())
         if rows <= _FEW:
             return self._one_by_one(z)
         sides, charts, _ = self._flat
@@ -119,6 +136,37 @@ class CusumUnion:
         last = (moved[-1] - floor[-1]).reshape(self._flat)
         self._sums = np.ascontiguousarray(last.transpose(0, 2, 1))
         return self._evidence(crossed, direction)
+
+    def advance(self, row: Floats) -> NDArray[np.bool_] | None:
+        """Take a lone row (S,), which is quicker than a batch of one: which series are at or above
+        their threshold, (S,), or None where none is."""
+        refinement = self._refinement
+        if refinement is not None:
+            row, time_to_learn = refinement.lone(row)
+            if time_to_learn:
+                refinement.learn_held(self._below())
+        moved = self._turned * row[:, None] - self._k
+        if not math.isfinite(float(row.sum())):
+            moved[:, ~np.isfinite(row)] = 0.0
+        sums = self._sums
+        sums += moved
+        np.maximum(sums, 0.0, out=sums)
+        over = sums >= self._h
+        if not over.any():
+            return None
+        found: NDArray[np.bool_] = np.any(over, axis=(0, 2))
+        return found
+
+    def _below(self) -> NDArray[np.bool_]:
+        """Which series have not alarmed."""
+        found: NDArray[np.bool_] = np.all(self._sums < self._h, axis=(0, 2))
+        return found
+
+    def directions(self) -> NDArray[np.int8]:
+        """Which way each series is further off: +1 or -1, (S,)."""
+        height = (self._sums / self._h).max(axis=2)
+        found: NDArray[np.int8] = np.where(height[0] >= height[1], 1, -1).astype(np.int8)
+        return found
 
     def _one_by_one(self, z: Floats) -> Evidence:
         """The recursion as it is written, which is quicker for a few rows."""
@@ -199,11 +247,16 @@ class CusumUnion:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON, without what the constructor makes."""
-        return {"sums": pack(self._sums)}
+        found: dict[str, Any] = {"sums": pack(self._sums)}
+        if self._refinement is not None:
+            found["refinement"] = self._refinement.to_dict()
+        return found
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Undo :meth:`to_dict`, of the same charts. Raises KeyError, TypeError or ValueError."""
         self._sums = unpack(state["sums"], self._sums.shape)
+        if self._refinement is not None and "refinement" in state:
+            self._refinement.restore(state["refinement"])
 
 
 def _extremes(moved: Floats) -> tuple[Floats, Floats]:

@@ -25,6 +25,11 @@ _LARGEST_BET = 0.95
 """Of 1 / mu0, at which a single good value would end everything."""
 _ONE_SIDED_95 = 1.6448536269514722
 _SMALLEST_NULL = 1e-9
+_LOG_MOST = 600.0
+_MOST = math.exp(_LOG_MOST)
+"""More evidence than that is not told apart, so that nothing overflows."""
+_FEW = 12
+"""Rows with something in them that are taken one by one."""
 
 
 def null_rate(count: float, rows: float, smallest: float = 0.0) -> float:
@@ -98,34 +103,86 @@ class SrDetector:
         lengths = np.broadcast_to(np.asarray(run_length, np.float64), (self.series,))
         self.log_threshold: Floats = np.log(lengths)
         self._prepare()
-        self._log_m: Floats = np.full(self.bets.shape, -np.inf)
+        self._m: Floats = np.zeros(self.bets.shape)
+        """Not in logs: rows of zeros, which most of them are, then cost two operations."""
 
     def _prepare(self) -> None:
         self._log_weight = -math.log(self.bets.shape[1])
-        self._log_zero: Floats = np.log1p(-self.bets * self.null[:, None])
+        self._threshold: Floats = np.exp(np.minimum(self.log_threshold, _LOG_MOST))
+        losing = self.bets * self.null[:, None]
+        self._zero: Floats = 1.0 - losing
+        self._log_zero: Floats = np.log1p(-losing)
+        self._fixed: Floats = self._zero / losing
+        """M after zeros for ever: r / (1 - r)."""
         self._log_one: Floats = np.log1p(self.bets * (1.0 - self.null[:, None]))
+        self._after = (0, np.zeros(0))
 
     def update(self, x: Floats) -> Evidence:
         """Take the rows of a batch, in their order. Raises ValueError for another width."""
         if x.ndim != 2 or x.shape[1] != self.series:
             raise ValueError(f"a batch has shape (rows, {self.series}), not {x.shape}")
         crossed = np.full(self.series, -1, np.intp)
-        if not len(x):
-            return self._evidence(crossed)
-        quiet = np.logical_not(np.any(x, axis=0))  # NaN counts as something
-        if quiet.any():
-            self._stay_quiet(quiet, len(x))
-        for number in np.flatnonzero(~quiet):
-            crossed[number] = self._take(int(number), x[:, number])
+        if len(x) == 1:
+            if x.any():
+                self._step(0, x[0], crossed)
+            else:
+                self._m += 1.0
+                self._m *= self._zero
+        elif len(x):
+            busy = np.flatnonzero(x.any(axis=1))  # NaN counts as something
+            if len(busy) <= _FEW:
+                self._row_by_row(x, busy, crossed)
+            else:
+                self._by_series(x, crossed)
+        np.minimum(self._m, _MOST, out=self._m)
         return self._evidence(crossed)
 
-    def _stay_quiet(self, quiet: NDArray[np.bool_], rows: int) -> None:
-        """Rows of zeros: M becomes r^n M + r + r^2 + … + r^n, with r < 1 the e-value of a zero."""
-        step = self._log_zero[quiet]
-        growth = rows * step
-        # r (1 - r^n) / (1 - r), in logs; r < 1 always.
-        series = step + np.log(-np.expm1(growth)) - np.log(-np.expm1(step))
-        self._log_m[quiet] = np.logaddexp(growth + self._log_m[quiet], series)
+    def skip(self, rows: int) -> None:
+        """So many rows of zeros for all of them."""
+        self._stay_quiet(rows)
+
+    def evidence(self) -> Evidence:
+        """As of now."""
+        return self._evidence(np.full(self.series, -1, np.intp))
+
+    def _row_by_row(self, x: Floats, busy: NDArray[np.intp], crossed: NDArray[np.intp]) -> None:
+        """Rows with something in them one after the other, with the zeros between in one step."""
+        done = 0
+        for row in busy.tolist():
+            self._stay_quiet(row - done)
+            self._step(row, x[row], crossed)
+            done = row + 1
+        self._stay_quiet(len(x) - done)
+
+    def _step(self, row: int, x: Floats, crossed: NDArray[np.intp]) -> None:
+        grown = (1.0 + self.bets * (x - self.null)[:, None]) * (1.0 + self._m)
+        gone = np.isnan(x)
+        if gone.any():
+            grown[gone] = self._m[gone]
+        self._m = grown
+        over = grown.sum(axis=1) >= self._threshold * grown.shape[1]
+        if over.any():
+            crossed[over & (crossed < 0) & ~gone] = row
+
+    def _stay_quiet(self, rows: int) -> None:
+        """Rows of zeros: M becomes r^n M + r + r^2 + … + r^n = f + r^n (M - f) with f = r / (1 - r)
+        and r < 1 the e-value of a zero."""
+        if not rows:
+            return
+        if rows != self._after[0]:
+            self._after = (rows, np.exp(rows * self._log_zero))
+        self._m -= self._fixed
+        self._m *= self._after[1]
+        self._m += self._fixed
+
+    def _by_series(self, x: Floats, crossed: NDArray[np.intp]) -> None:
+        busy = x.any(axis=0)
+        if not busy.all():
+            kept = self._m[busy].copy()
+            self._stay_quiet(len(x))
+            self._m[busy] = kept
+        for number in np.flatnonzero(busy):
+            crossed[number] = self._take(int(number), x[:, number])
 
     def _take(self, number: int, values: Floats) -> int:
         """One series: the first row at which it crosses, or -1."""
@@ -135,8 +192,9 @@ class SrDetector:
             return -1
         bets, null = self.bets[number], self.null[number]
         steps = np.log1p(bets * (x[:, None] - null))
-        log_m = shiryaev_roberts(self._log_m[number], steps)
-        self._log_m[number] = log_m[-1]
+        with np.errstate(divide="ignore"):
+            log_m = shiryaev_roberts(np.log(self._m[number]), steps)
+        self._m[number] = np.exp(np.minimum(log_m[-1], _LOG_MOST))
         mixed = log_sum(log_m) + self._log_weight
         over = mixed >= self.log_threshold[number]
         if not over.any():
@@ -144,21 +202,23 @@ class SrDetector:
         return int(np.flatnonzero(here)[int(np.argmax(over))])
 
     def _evidence(self, crossed: NDArray[np.intp]) -> Evidence:
-        statistic = log_sum(self._log_m) + self._log_weight if self.series else np.zeros(0)
+        with np.errstate(divide="ignore"):
+            statistic = np.log(self._m.sum(axis=1)) + self._log_weight
         direction = np.where(crossed >= 0, 1, 0).astype(np.int8)
         return Evidence(statistic, self.log_threshold, crossed, direction)
 
     def reset(self, series: NDArray[np.bool_]) -> None:
         """Begin anew with some of the series, a mask (S,)."""
-        self._log_m[series] = -np.inf
+        self._m[series] = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON, without what the constructor makes."""
-        return {"log_m": pack(self._log_m)}
+        with np.errstate(divide="ignore"):
+            return {"log_m": pack(np.log(self._m))}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Undo :meth:`to_dict`, of the same nulls. Raises KeyError, TypeError or ValueError."""
-        self._log_m = unpack(state["log_m"], self._log_m.shape)
+        self._m = np.exp(np.minimum(unpack(state["log_m"], self._m.shape), _LOG_MOST))
 
 
 class SrBlocks:
@@ -178,8 +238,9 @@ class SrBlocks:
         """A block: ``counts`` (S,) of values, ``ones`` (S,) of them 1, added up over replicas."""
         inner = self._inner
         log_e = ones[:, None] * inner._log_one + (counts - ones)[:, None] * inner._log_zero
-        inner._log_m = log_e + np.logaddexp(0.0, inner._log_m)
-        mixed = log_sum(inner._log_m) + inner._log_weight
+        log_m = log_e + np.log1p(inner._m)
+        inner._m = np.exp(np.minimum(log_m, _LOG_MOST))
+        mixed = log_sum(log_m) + inner._log_weight
         crossed = np.where(mixed >= inner.log_threshold, 0, -1).astype(np.intp)
         return inner._evidence(crossed)
 

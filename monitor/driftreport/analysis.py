@@ -20,8 +20,9 @@ from monitor.baseline.model import Baseline
 from monitor.drift.distances import benjamini_hochberg, chi_squared, from_counts, thresholds
 from monitor.errors import BaselineError
 from monitor.quality.rules import WORDS
+from monitor.watch.options import Options
 from monitor.watch.signals import signals_of
-from monitor.watch.watch import ModelWatch, Options
+from monitor.watch.watch import ModelWatch
 from monitor.watch.window import GROUPS
 
 Floats = NDArray[np.float64]

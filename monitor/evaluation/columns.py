@@ -52,6 +52,13 @@ class Cells:
         """One column."""
         return self.columns[place]
 
+    def row(self, number: int) -> list[Any]:
+        """One row of plain cells."""
+        return [
+            column[number].item() if isinstance(column, np.ndarray) else column[number]
+            for column in self.columns
+        ]
+
 
 def cells_of(values: Sequence[Any] | Cells, place: int, width: int) -> list[Any]:
     """One column of cells, ``width`` to the row."""

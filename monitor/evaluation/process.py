@@ -94,8 +94,10 @@ def make_plane(settings: Settings, run_dir: Path, run: str) -> Plane:
 def _make_publisher(settings: Settings, run_dir: Path, run: str) -> Plane:
     """The same where records are evaluated elsewhere."""
     from monitor.evaluation import publishing
+    from monitor.transport.kafka.client import quiet
     from monitor.transport.kafka.publisher import Publisher
 
+    quiet()
     config = settings.config()
     if config.kafka is None:
         raise ConfigError("configuration", [("kafka", "is required with `evaluation: kafka`")])
@@ -244,6 +246,7 @@ async def run(plane: Plane, control: socket.socket) -> None:
     if plane.pipeline.judge is not None:
         parts.append(plane.pipeline.judge.room.run())
         if plane.pipeline.judge.validation is not None:
+            plane.pipeline.judge.validation.run_dir = plane.run_dir
             parts.append(plane.pipeline.judge.validation.run())
     tasks = [loop.create_task(part) for part in parts]
     # What exists now stays: the collector need not look at it again.

@@ -12,7 +12,7 @@ from typing import Any
 from monitor.config.kafka import Kafka
 from monitor.errors import StateError
 from monitor.evaluation.control import ControlLine
-from monitor.evaluation.decoding import Undecodable
+from monitor.evaluation.decoding import Table, Undecodable
 from monitor.evaluation.pipeline import Pipeline
 from monitor.evaluation.settings import Settings
 from monitor.experiments.routes import Routes
@@ -47,7 +47,8 @@ class PublishingPipeline(Pipeline):
                 publisher.add_raw(names, record)
             return
         models, arms = names.models, names.arms
-        decode, add, now = self.decoder.decode, publisher.add, time.time()
+        decode = self.decoder.decode
+        rows: list[tuple[Record, Table | Undecodable, Table | Undecodable]] = []
         for record in records:
             named = models[record.model] if record.model < len(models) else _OTHER
             of_request, of_response = decode(named, record)
@@ -55,7 +56,8 @@ class PublishingPipeline(Pipeline):
                 self._count(named, arms, record, "request", of_request)
             if type(of_response) is Undecodable and record.outcome == OK:
                 self._count(named, arms, record, "response", of_response)
-            add(names, record, of_request, of_response, now)
+            rows.append((record, of_request, of_response))
+        publisher.extend(names, rows, time.time())
 
     def _count(
         self,

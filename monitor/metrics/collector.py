@@ -29,6 +29,7 @@ from monitor.metrics.families import (
 from monitor.metrics.findings import finding_families
 from monitor.metrics.objectives import objective_families
 from monitor.metrics.processes import uses
+from monitor.objectives.objective import latency_limits
 from monitor.sketch.distribution import QUANTILES, Distribution
 from monitor.sketch.reader import Snapshot
 from monitor.sketch.windows import WINDOW_NAMES, WINDOWS, group, since_start
@@ -120,6 +121,7 @@ class PlaneCollector(Collector):
             "Time from the request's arrival to the end of its response.",
             snapshot.sketches_named("duration"),
             self._plane.pipeline.exemplars.by_series(),
+            latency_limits(self._plane.settings.document.get("objectives") or {}),
         )
         yield sketches(
             "time_to_first_byte_seconds",

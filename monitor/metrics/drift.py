@@ -20,18 +20,22 @@ def drift_families(judge: Judge) -> Iterator[Metric]:
     violations: list[tuple[list[str], float]] = []
     rows: list[tuple[list[str], float]] = []
     for (model, version), watch in judge.watches.watches.items():
+        watch.settle()
         encoder = watch.encoder
         series = len(encoder.series)
         statistic = watch.cusum.evidence().statistic
-        alarmed = watch.shifts.alarmed
+        alarmed = watch.drifted()
         columns = dict.fromkeys(encoder.names, 0.0)
         for number, (name, psi) in enumerate(zip(encoder.series, psi_of(watch), strict=True)):
             scores.append(([model, version, name, "location"], float(statistic[number])))
             scores.append(([model, version, name, "spread"], float(statistic[series + number])))
             if psi is not None:
                 scores.append(([model, version, name, "psi"], psi))
-            if alarmed[number] or alarmed[series + number]:
+            if alarmed[number]:
                 columns[encoder.names[encoder.column_of[number]]] = 1.0
+        shares = watch.categories
+        for place, value in zip(shares.places.tolist(), shares.statistic.tolist(), strict=True):
+            scores.append(([model, version, encoder.series[place], "composition"], value))
         if watch.together is not None:
             together = watch.together
             scores.append(([model, version, "", "reconstruction"], together.statistic))

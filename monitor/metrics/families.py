@@ -15,8 +15,8 @@ from prometheus_client.samples import Exemplar as SampleExemplar
 from prometheus_client.utils import floatToGoString
 
 from monitor.evaluation.exemplars import Exemplar, ExemplarKey
-from monitor.sketch.buckets import CLASSIC_EDGES
-from monitor.sketch.distribution import Words, classic_counts
+from monitor.metrics.edges import buckets
+from monitor.sketch.distribution import Words
 from monitor.sketch.reader import Labels
 from monitor.sketch.shared import SKETCH_SUM_NS
 
@@ -31,9 +31,6 @@ def number_text(value: float) -> str:
     """
     text: str = floatToGoString(value)  # type: ignore[no-untyped-call]
     return text
-
-
-EDGE_TEXTS = (*(number_text(edge) for edge in CLASSIC_EDGES), "+Inf")
 
 
 def counter(
@@ -126,26 +123,35 @@ def sketches(
     text: str,
     series: Mapping[Labels, Words],
     exemplars: Mapping[ExemplarKey, Mapping[int, Exemplar]] | None = None,
+    more: Sequence[float] = (),
 ) -> SketchFamily:
-    """A histogram with the classic buckets of each sketch that has values.
+    """A histogram with the classic buckets of each sketch that has values, and edges at ``more``.
 
-    ``exemplars`` are by (model, version, arm, role, outcome) and number of the bucket.
+    ``exemplars`` are by (model, version, arm, role, outcome) and number of the classic bucket.
     """
     family = SketchFamily(name, text, SERIES_LABELS)
     for labels, words in series.items():
-        counts = classic_counts(words)
-        if not counts[-1]:
+        found = buckets(words, more)
+        if not found[-1].count:
             continue
         values = pick(labels, SERIES_LABELS)
         model, version, arm, role, _, outcome = values
         known = (exemplars or {}).get((model, version, arm, role, outcome), {})
         before = 0
-        buckets: list[tuple[str, float] | tuple[str, float, SampleExemplar]] = []
-        for number, (edge, count) in enumerate(zip(EDGE_TEXTS, counts, strict=True)):
-            example = known.get(number) if count > before else None
-            before = count
-            buckets.append((edge, count, _sample(example)) if example else (edge, count))
-        family.add_metric(values, buckets, int(words[SKETCH_SUM_NS]) / 1e9)
+        told: list[tuple[str, float] | tuple[str, float, SampleExemplar]] = []
+        for bucket in found:
+            edge = number_text(bucket.edge)
+            example = known.get(bucket.classic) if bucket.count > before else None
+            inside = example is not None and (
+                not more or bucket.low < example.seconds <= bucket.edge
+            )
+            before = bucket.count
+            told.append(
+                (edge, bucket.count, _sample(example))
+                if example is not None and inside
+                else (edge, bucket.count)
+            )
+        family.add_metric(values, told, int(words[SKETCH_SUM_NS]) / 1e9)
         family.native.append(NativeSeries(tuple(values), words))
     return family
 

@@ -62,6 +62,13 @@ class Objective:
         return value <= self.limit if self.less else value >= self.limit
 
 
+def latency_limits(objectives: Mapping[str, str]) -> tuple[float, ...]:
+    """The limits in seconds that quantiles of the latency have: the histogram gets edges there."""
+    found = (Objective.parse(metric, text) for metric, text in objectives.items())
+    limits = {one.limit for one in found if one.metric.startswith("latency_p") and one.less}
+    return tuple(sorted(limit for limit in limits if limit > 0.0))
+
+
 @dataclass(frozen=True, slots=True)
 class Figure:
     """A value with where it came from; ``low`` and ``high`` where there is an interval."""

@@ -47,6 +47,8 @@ class ClientConnection(asyncio.Protocol):
         "transport",
         "worker",
     )
+    kind: type[Exchange] = Exchange
+    """What becomes of a request."""
 
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
@@ -271,7 +273,7 @@ class ClientConnection(asyncio.Protocol):
         self._head_ns = 0
         head = parse_request(data[:end], runtime.plan.limits.target_bytes)
         self.keep_alive = head.keep_alive
-        exchange = Exchange(self, runtime, head, started)
+        exchange = self.kind(self, runtime, head, started)
         self.exchange = exchange
         rest = exchange.begin(data[end + 4 :])
         if rest:

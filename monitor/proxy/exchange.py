@@ -13,6 +13,7 @@ from monitor import record
 from monitor.errors import HttpError
 from monitor.proxy.framing import Chunked
 from monitor.proxy.head import CHUNKED, NO_BODY, UNTIL_CLOSE, RequestHead, ResponseHead
+from monitor.proxy.plan import Fault
 from monitor.proxy.routes import Route
 from monitor.proxy.split import BODY_NOT_AWAITED, BODY_TOO_LARGE, Choice, Router
 from monitor.proxy.upstream import UpstreamConnection
@@ -175,6 +176,9 @@ class Exchange:
 
     def _start(self, body: bytes) -> None:
         arm = self.arm
+        faults = self.runtime.faults
+        if faults and self._injected(faults.get(arm.index)):
+            return
         message = arm.request(self.head, self.extra) + body
         connection = arm.pool.take()
         if connection is not None:
@@ -182,6 +186,16 @@ class Exchange:
         else:
             self._unsent = [message]
             arm.pool.enqueue(self)
+
+    def _injected(self, fault: Fault | None) -> bool:
+        """Whether an error on purpose stands in for the model; a rehearsal, see ``faults``."""
+        if fault is None or self.runtime.random_bits(32) >= fault.share * 2**32:
+            return False
+        line = b"%d Injected" % fault.status
+        name = record.OUTCOMES[record.SERVER_ERROR]
+        self.client.answer(fault.status, line, "an injected error", name, self.request_id)
+        self._finish(record.SERVER_ERROR, fault.status)
+        return True
 
     def feed(self, data: bytes) -> bytes:
         """More of the body; return what belongs to the next request. Raises HttpError."""

@@ -146,6 +146,16 @@ class HandOff:
 
 
 @dataclass(frozen=True, slots=True)
+class Fault:
+    """Errors on purpose: a ``share`` of the requests of the arm with this index is answered with
+    ``status`` and never reaches the model."""
+
+    arm: int
+    share: float
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
 class ListenTls:
     """PEM files of the listener."""
 
@@ -166,6 +176,7 @@ class Plan:
     capture: Capture = field(default_factory=Capture)
     handoff: HandOff = field(default_factory=HandOff)
     tls: ListenTls | None = None
+    faults: tuple[Fault, ...] = ()
     sample_salt: str = "understudy"
 
     @property
@@ -194,7 +205,12 @@ _NESTED: dict[str, type] = {
     "HandOff": HandOff,
     "ListenTls": ListenTls,
 }
-_LISTS: dict[str, type] = {"models": Model, "challengers": Challenger, "splits": Split}
+_LISTS: dict[str, type] = {
+    "models": Model,
+    "challengers": Challenger,
+    "splits": Split,
+    "faults": Fault,
+}
 
 
 def _build(cls: type, data: dict[str, Any]) -> Any:

@@ -79,6 +79,7 @@ class Runtime:
             since = {router.division: router.since for router in before.routers.values()}
             for router in self.routers.values():
                 router.since = since.get(router.division, router.since)
+        self.faults = {fault.arm: fault for fault in plan.faults}
         handoff.limits = plan.handoff
         handoff.name(
             plan.generation,

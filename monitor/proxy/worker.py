@@ -27,6 +27,7 @@ from monitor.proxy.client import ClientConnection
 from monitor.proxy.handoff import HandOff
 from monitor.proxy.head import keep_headers
 from monitor.proxy.plan import Plan
+from monitor.proxy.probe import Door, socket_path
 from monitor.proxy.runtime import Runtime, Timed
 from monitor.sketch.shared import SharedStats
 
@@ -59,6 +60,7 @@ class Worker:
         self._swept = 0.0
         self._tls: ssl.SSLContext | None = None
         self._server: asyncio.Server | None = None
+        self._door = Door(self, socket_path(run_dir, slot))
 
     async def start(self, listener: socket.socket) -> None:
         """Listen, connect to the evaluation plane, begin to look after limits."""
@@ -75,6 +77,7 @@ class Worker:
             ssl=self._tls,
             ssl_handshake_timeout=plan.limits.header_timeout if self._tls is not None else None,
         )
+        await self._door.open()
         self._tick()
 
     def reload(self, plan: Plan) -> None:
@@ -92,6 +95,7 @@ class Worker:
         self.draining = True
         if self._server is not None:
             self._server.close()
+        self._door.close()
         until = monotonic() + self.runtime.plan.limits.drain_timeout
         while (self.active or self.clients) and monotonic() < until:
             for client in tuple(self.clients):

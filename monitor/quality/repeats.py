@@ -6,6 +6,7 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
+from zlib import adler32, crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +47,7 @@ class Runs:
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
         return {
-            "last": [None if math.isnan(v) else v for v in self.last.tolist()],
+            "last": [v if math.isfinite(v) else None for v in self.last.tolist()],
             "length": self.length.tolist(),
         }
 
@@ -92,6 +93,17 @@ class Repeats:
                 if key in seen or any(key in batch for batch in self._batches):
                     found[place] = 1.0
                 seen.add(key)
+        self._remember(fresh)
+        return found
+
+    def lone(self, row: int) -> bool:
+        """The same for a single row."""
+        found = any(row in batch for batch in self._batches)
+        if not found:
+            self._remember({row})
+        return found
+
+    def _remember(self, fresh: set[int]) -> None:
         if self._batches and len(self._batches[-1]) + len(fresh) <= _TOGETHER:
             self._count -= len(self._batches[-1])
             self._batches[-1] |= fresh
@@ -100,13 +112,17 @@ class Repeats:
         self._count += len(self._batches[-1])
         while self._count - len(self._batches[0]) >= REMEMBERED:
             self._count -= len(self._batches.popleft())
-        return found
 
     def to_dict(self) -> list[list[int]]:
         """As JSON: the hashes that are remembered."""
         return [sorted(batch) for batch in self._batches]
 
     def restore(self, state: Sequence[Sequence[int]]) -> None:
-        """Undo :meth:`to_dict`, for hashes that are the same in every process."""
+        """Undo :meth:`to_dict`."""
         self._batches = deque({int(key) for key in batch} for batch in state)
         self._count = sum(map(len, self._batches))
+
+
+def key_of(cells: bytes) -> int:
+    """The hash of a row, which is the same in every process, since it is part of the state."""
+    return crc32(cells) << 32 | adler32(cells)

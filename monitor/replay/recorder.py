@@ -101,6 +101,8 @@ class Recorder:
                 self._taken_bytes += size
                 if times:
                     self._write(lines, weights, times)
+            if self._log is not None and self._log.synced < self._log.end:
+                self._log.sync()
 
     def _write(self, lines: list[bytes], weights: list[int], times: list[float]) -> None:
         try:

@@ -1,7 +1,9 @@
-"""Sends the cases now and then, directly to each model server, and keeps what came of them.
+"""Sends the cases now and then, and keeps what came of them.
 
-They do not go through the proxy, so that they are no traffic: nothing counts them, mirrors them or
-takes them for drift. They are marked by a header all the same, for whoever reads the server's log.
+They take the way of the requests, through a worker, but by its side door (``monitor.proxy.probe``):
+nothing counts them, mirrors them or takes them for drift. Without a worker, as from the command
+line, they go straight to each model server. They are marked by a header, for whoever reads the
+server's log.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import asyncio
 import http.client
 import logging
 import random
+import socket
 import ssl
 import time
 from collections import Counter
@@ -24,6 +27,7 @@ from monitor.config.model import Config, Upstream
 from monitor.config.model import Model as ModelConfig
 from monitor.errors import ValidationCaseError
 from monitor.findings.finding import Contribution, Signal
+from monitor.proxy.probe import ARM, sockets
 from monitor.validation.cases import Answer, Case, judge, load_cases
 
 log = logging.getLogger(__name__)
@@ -55,9 +59,13 @@ class Group:
 
 
 class Validation:
-    """Rounds over all cases, for the champion and each challenger. Call :meth:`run` as a task."""
+    """Rounds over all cases, for the champion and each challenger. Call :meth:`run` as a task.
 
-    def __init__(self, config: Config) -> None:
+    ``run_dir`` is where the workers' doors are; None: there are none."""
+
+    def __init__(self, config: Config, run_dir: Path | None = None) -> None:
+        self.run_dir = run_dir
+        self._turn = 0
         self.groups: dict[tuple[str, str], Group] = {}
         """By (arm, kind)."""
         self.rounds = 0
@@ -128,7 +136,7 @@ class Validation:
             answers = []
             for body in case.bodies:
                 began = time.monotonic()
-                answers.append(_send(upstream, model, body, timeout))
+                answers.append(self._send(upstream, model, body, timeout))
                 time.sleep(max(0.0, gap - (time.monotonic() - began)))
             wrong = judge(case, tuple(answers))
             group = fresh.setdefault(case.kind, Group())
@@ -145,6 +153,34 @@ class Validation:
             group.totals["failed"] += group.failed
             group.once_passed |= not group.failed
             self.groups[upstream.name, kind] = group
+
+    def _doors(self) -> list[Path]:
+        settings = self.config.validation
+        if self.run_dir is None or settings is None or settings.direct:
+            return []
+        return sockets(self.run_dir)
+
+    def _send(self, upstream: Upstream, model: ModelConfig, body: bytes, timeout: float) -> Answer:
+        """By the workers in turn; one that has just died has left its door behind."""
+        doors = self._doors()
+        self._turn += 1
+        for place in range(len(doors)):
+            door = doors[(self._turn + place) % len(doors)]
+            connection = _Through(door, timeout)
+            try:
+                connection.connect()
+            except OSError:
+                continue
+            headers = {
+                ARM.decode(): upstream.name,
+                "Host": upstream.host or urlsplit(upstream.url).netloc,
+            }
+            return _ask(connection, _path(model), headers, model, body)
+        headers = dict(upstream.headers)
+        if upstream.host:
+            headers["Host"] = upstream.host
+        path = urlsplit(upstream.url).path.rstrip("/") + _path(model)
+        return _ask(_straight(upstream, timeout), path, headers, model, body)
 
     def signals(self) -> list[Signal]:
         """Groups that used to pass and do not."""
@@ -180,6 +216,7 @@ class Validation:
         return {
             "enabled": self.config.validation is not None,
             "rounds": self.rounds,
+            "way": "workers" if self._doors() else "direct",
             "last": self.last,
             "error": self.error,
             "groups": [
@@ -198,27 +235,50 @@ class Validation:
         }
 
 
-def _send(upstream: Upstream, model: ModelConfig, body: bytes, timeout: float) -> Answer:
-    """One request, over a connection of its own."""
+class _Through(http.client.HTTPConnection):
+    """To a worker's side door."""
+
+    def __init__(self, door: Path, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._door = door
+
+    def connect(self) -> None:
+        """Over the Unix socket. Raises OSError."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        try:
+            self.sock.connect(str(self._door))
+        except OSError:
+            self.sock.close()
+            raise
+
+
+def _straight(upstream: Upstream, timeout: float) -> http.client.HTTPConnection:
+    """To the model server itself."""
     url = urlsplit(upstream.url)
-    path = url.path.rstrip("/") + _path(model)
-    headers = {"Content-Type": "application/json", MARK: "1", **upstream.headers}
-    if upstream.host:
-        headers["Host"] = upstream.host
+    if url.scheme != "https":
+        return http.client.HTTPConnection(url.hostname or "", url.port, timeout=timeout)
+    context = ssl.create_default_context(cafile=upstream.tls.ca if upstream.tls else None)
+    if upstream.tls is not None and not upstream.tls.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return http.client.HTTPSConnection(
+        url.hostname or "", url.port, timeout=timeout, context=context
+    )
+
+
+def _ask(
+    connection: http.client.HTTPConnection,
+    path: str,
+    headers: dict[str, str],
+    model: ModelConfig,
+    body: bytes,
+) -> Answer:
+    """One request, over a connection of its own."""
     began = time.monotonic()
-    connection: http.client.HTTPConnection
-    if url.scheme == "https":
-        context = ssl.create_default_context(cafile=upstream.tls.ca if upstream.tls else None)
-        if upstream.tls is not None and not upstream.tls.verify:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        connection = http.client.HTTPSConnection(
-            url.hostname or "", url.port, timeout=timeout, context=context
-        )
-    else:
-        connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=timeout)
     try:
-        connection.request("POST", path, body, headers)
+        sent = {"Content-Type": "application/json", MARK: "1", **headers}
+        connection.request("POST", path, body, sent)
         response = connection.getresponse()
         said = response.read(16 * 1024 * 1024)
     except (OSError, http.client.HTTPException) as error:

@@ -12,11 +12,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.config.detectors import CHARTS, ErrorDetector
+from monitor.config.detectors import CHARTS, Detector, ErrorDetector
 from monitor.drift.autocorrelation import BatchMeans
 from monitor.drift.charts import Ewma, Shewhart, ewma_limit
 from monitor.drift.evidence import Evidence
 from monitor.drift.river_detectors import RiverDetector
+from monitor.errors import MissingExtraError
 from monitor.findings.finding import Signal
 
 Floats = NDArray[np.float64]
@@ -108,6 +109,25 @@ class Corroborator:
         self.alarms, self.at = int(state["alarms"]), int(state["at"])
         self.time, self.direction = float(state["time"]), int(state["direction"])
         self._rows = int(state["rows"])
+
+
+def corroborators_of(
+    declared: Sequence[Detector], series: Sequence[str], rows: Floats
+) -> tuple[list[tuple[int, Corroborator]], list[str]]:
+    """Of the ``series`` that are named, with the place of each; and why others do not run. ``rows``
+    (S, or more) is what their baseline rests on."""
+    found: list[tuple[int, Corroborator]] = []
+    errors: list[str] = []
+    for one in declared:
+        if one.series not in series:
+            errors.append(f"{one.kind}: the baseline has no series {one.series!r}")
+            continue
+        place = series.index(one.series)
+        try:
+            found.append((place, Corroborator(one, one.series, float(rows[place]))))
+        except (ValueError, MissingExtraError) as error:
+            errors.append(str(error))
+    return found, errors
 
 
 def corroborations(

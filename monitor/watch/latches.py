@@ -43,7 +43,17 @@ class Latches:
         mean = total / np.maximum(count, 1)
         step = np.where(count > 0, (1.0 - keep) / np.maximum(self._weight, 1e-12), 0.0)
         self.recent += step * (mean - self.recent)
-        self._since[self.alarmed] += len(x)
+        self._close(evidence, len(x), rows)
+
+    def fade(self, evidence: Evidence, count: int, rows: int) -> None:
+        """As :meth:`update` of ``count`` rows of zeros."""
+        keep = (1.0 - 1.0 / SPAN) ** count
+        self._weight = self._weight * keep + (1.0 - keep)
+        self.recent -= self.recent * ((1.0 - keep) / np.maximum(self._weight, 1e-12))
+        self._close(evidence, count, rows)
+
+    def _close(self, evidence: Evidence, count: int, rows: int) -> None:
+        self._since[self.alarmed] += count
         fresh = (evidence.statistic >= evidence.threshold) & ~self.alarmed
         fresh |= (evidence.crossed >= 0) & ~self.alarmed
         if fresh.any():

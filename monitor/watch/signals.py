@@ -10,6 +10,7 @@ import numpy as np
 
 from monitor.findings.finding import Contribution, Signal, Size
 from monitor.quality.rules import ADVICE, WORDS, Rule
+from monitor.watch.categories import Shifted
 from monitor.watch.corroborate import corroborations
 from monitor.watch.latches import SPAN
 from monitor.watch.watch import ModelWatch
@@ -51,6 +52,7 @@ def signals_of(
 ) -> list[Signal]:
     """Everything that is wrong at ``now``, unix seconds; empty when all is as usual. Of features
     that ``hides`` names, no value is said."""
+    watch.settle()
     found = [
         _stale(watch, model, version, now),
         _quality(watch, model, version),
@@ -103,8 +105,13 @@ def _drift(watch: ModelWatch, model: str, version: str, hides: Hides) -> Signal 
             estimate.high,
         )
         name = encoder.names[column]
-        furthest = tuple(reversed(watch.furthest.get(int(place), ())))
+        furthest = tuple(reversed(watch.examples.furthest.get(int(place), ())))
         item = _Found(name, estimate.weight, moved, estimate.time, size, furthest)
+        if column not in columns or columns[column].weight < item.weight:
+            columns[column] = item
+    for one in watch.categories.shifted():
+        column = encoder.column_of[one.series]
+        item = _composed(one, encoder.names[column], encoder.series[one.series], hides)
         if column not in columns or columns[column].weight < item.weight:
             columns[column] = item
     if not columns:
@@ -125,12 +132,23 @@ def _drift(watch: ModelWatch, model: str, version: str, hides: Hides) -> Signal 
         since=_earliest(ranked),
         features=_contributions(ranked),
         size=ranked[0].size,
-        rule="two-sided CUSUMs of normal scores, of location and spread",
+        rule="two-sided CUSUMs of normal scores, of location and spread, "
+        "and an e-detector of the shares of categories",
         guarantee=_guarantee(watch),
         examples=ranked[0].examples,
         advice=_DRIFT_ADVICE if features else _PREDICTION_ADVICE,
         assumptions=watch.assumptions,
     )
+
+
+def _composed(one: Shifted, name: str, series: str, hides: Hides) -> _Found:
+    """A categorical column whose categories come in other shares."""
+    hidden = hides(name)
+    label = "a category" if hidden else repr(one.label)
+    low, high = one.interval
+    size = Size(f"{series}: share of {label}", "", one.before, one.now, low, high)
+    words = f"share of {label} is {one.now * 100:.3g} %, was {one.before * 100:.3g} %"
+    return _Found(name, one.weight, words, one.since, size, one.examples)
 
 
 def _moved(watch: ModelWatch, series: int, spread: bool, size: float) -> str:
@@ -159,7 +177,7 @@ def _quality(watch: ModelWatch, model: str, version: str) -> Signal | None:
         size = Size(f"share of rows: {rule.feature} {rule.rule}", "", rule.null, rate, None, None)
         words = f"{WORDS[rule.rule]} in {rate * 100:.3g} % of the rows"
         if rule.rule is Rule.ADDED:
-            words = f"{WORDS[rule.rule]}: {', '.join(list(watch.added)[:5])}"
+            words = f"{WORDS[rule.rule]}: {', '.join(list(watch.quality.added)[:5])}"
         elif not rule.feature:
             words = f"{WORDS[rule.rule]}: {rate * 100:.3g} %"
         name = rule.feature or str(rule.rule)
@@ -178,7 +196,7 @@ def _quality(watch: ModelWatch, model: str, version: str) -> Signal | None:
     order = sorted(range(len(found)), key=lambda n: -found[n].weight)
     ranked = [found[n] for n in order]
     leading = rules[order[0]]
-    examples = watch.examples.get(leading, {}).get(ranked[0].name, [])
+    examples = watch.examples.broken.get(leading, {}).get(ranked[0].name, [])
     worst = max((item.size.value for item in ranked if item.size is not None), default=0.0)
     return Signal(
         key=f"quality/{model}/{version}//",
@@ -202,7 +220,7 @@ def _quality(watch: ModelWatch, model: str, version: str) -> Signal | None:
 
 def _together(watch: ModelWatch, model: str, version: str) -> list[Signal]:
     """Only where single features look well: their change is one of the whole as well."""
-    if watch.together is None or watch.shifts.alarmed.any():
+    if watch.together is None or watch.drifted().any():
         return []
     rules = {
         "reconstruction": "CUSUMs of the error of a reconstruction by principal components",
@@ -240,18 +258,15 @@ def _together(watch: ModelWatch, model: str, version: str) -> list[Signal]:
 
 def _segments(watch: ModelWatch, model: str, version: str, hides: Hides) -> list[Signal]:
     """Only where the whole looks well: what is wrong everywhere is said once."""
-    if watch.shifts.alarmed.any():
+    if watch.drifted().any():
         return []
-    encoder = watch.encoder
-    series = len(encoder.series)
     found = []
     for number, (feature, value) in enumerate(watch.segments.names):
         alarmed = watch.segments.alarmed[number]
         if not alarmed.any() or hides(feature):
             continue
-        names = dict.fromkeys(
-            encoder.names[encoder.column_of[int(p) % series]] for p in np.flatnonzero(alarmed)
-        )
+        ranked = _in_segment(watch, number, np.flatnonzero(alarmed).tolist())
+        names = dict.fromkeys(item.name for item in ranked)
         segment = f"{feature}={value}"
         found.append(
             Signal(
@@ -262,17 +277,39 @@ def _segments(watch: ModelWatch, model: str, version: str, hides: Hides) -> list
                 segment=segment,
                 severity="info",
                 title=f"Inputs have changed where {feature} is {value}: {', '.join(names)}",
-                since=None,
-                features=tuple(Contribution(n, 1.0 / len(names), "has moved") for n in names),
-                size=None,
+                since=_earliest(ranked),
+                features=_contributions(ranked),
+                size=ranked[0].size,
                 rule="block CUSUMs of normal scores against the segment's first rows",
                 guarantee=_guarantee(watch),
-                examples=(),
+                examples=tuple(reversed(watch.segments.examples.get(number, ()))),
                 advice=_DRIFT_ADVICE,
                 assumptions=watch.assumptions,
             )
         )
     return found
+
+
+def _in_segment(watch: ModelWatch, number: int, places: list[int]) -> list[_Found]:
+    """What has moved in a segment, the surest first."""
+    encoder = watch.encoder
+    series = len(encoder.series)
+    found = []
+    for place in places:
+        moved = watch.segments.moved(number, place)
+        kind = "spread" if place >= series else "location"
+        size = Size(
+            f"{encoder.series[place % series]} ({kind})",
+            "standard deviations of its ranks",
+            0.0,
+            moved.size,
+            moved.low,
+            moved.high,
+        )
+        weight = (moved.size / max(moved.high - moved.low, 1e-9)) ** 2
+        name = encoder.names[encoder.column_of[place % series]]
+        found.append(_Found(name, weight, "has moved", moved.since, size))
+    return sorted(found, key=lambda item: -item.weight)
 
 
 def _contributions(ranked: list[_Found]) -> tuple[Contribution, ...]:

@@ -12,11 +12,13 @@ from monitor.watch.watch import ModelWatch
 def summary_of(watch: ModelWatch) -> dict[str, Any]:
     """``statistic`` and ``spread`` alarm at 1; ``psi`` is of the last rows; rates of rules are the
     newest."""
+    watch.settle()
     encoder = watch.encoder
     series = len(encoder.series)
     statistic = watch.cusum.evidence().statistic
     psi = psi_of(watch)
-    alarmed = watch.shifts.alarmed
+    alarmed = watch.drifted()
+    shares = dict(zip(watch.categories.places.tolist(), watch.categories.statistic, strict=True))
     rates = watch.broken.recent
     return {
         "rows": watch.rows,
@@ -36,7 +38,8 @@ def summary_of(watch: ModelWatch) -> dict[str, Any]:
                 "spread": round(float(statistic[series + number]), 4),
                 "location": round(float(watch.shifts.recent[number]), 4),
                 "psi": psi[number],
-                "drifted": bool(alarmed[number] or alarmed[series + number]),
+                "composition": round(float(shares[number]), 4) if number in shares else None,
+                "drifted": bool(alarmed[number]),
             }
             for number, name in enumerate(encoder.series)
         ],

@@ -20,6 +20,7 @@ from monitor.drift.cusum import CusumUnion
 from monitor.drift.kernel import BLOCKS, KernelBlocks
 from monitor.drift.packed import pack, unpack
 from monitor.watch.latches import SPAN, Latches
+from monitor.watch.limits import run_lengths
 
 Floats = NDArray[np.float64]
 _AT_ONCE = 1024
@@ -65,7 +66,9 @@ class ManyAtOnce:
                 for t in self._tables
             ]
         )
-        self.cusum = CusumUnion(2, 2.0 * each, float(profile.count), slacks, factors, inflation)
+        lengths = run_lengths(1, each)
+        rows = float(profile.count)
+        self.cusum = CusumUnion(2, lengths, rows, slacks, factors, inflation, refine=True)
         self.latch = Latches(2)
         self.kernel = (
             KernelBlocks(

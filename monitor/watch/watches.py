@@ -23,9 +23,10 @@ from monitor.findings.finding import Signal
 from monitor.performance.signals import performance_signals
 from monitor.performance.watch import PerformanceWatch
 from monitor.watch.offers import Offers
+from monitor.watch.options import Options
 from monitor.watch.signals import signals_of
 from monitor.watch.summary import summary_of
-from monitor.watch.watch import ModelWatch, Options
+from monitor.watch.watch import ModelWatch
 
 log = logging.getLogger(__name__)
 

@@ -205,6 +205,23 @@ def test_units_are_one_observation_each() -> None:
     assert status(one, "split")["error_rate"].records == (15, 15)
 
 
+def test_units_of_the_shadow_stage_are_not_judged_by_the_next_weights() -> None:
+    one = live(**SPLIT, unit={"by": "header", "name": "x-user"})
+    alone = Division(ARMS, (1.0, 0.0), NOW, NOW)
+    for user in range(500):
+        one.take(*assigned(user, 0, unit=b"u%d" % user), alone, None, answer(1))
+    later = Division(ARMS, (0.5, 0.5), NOW + 100, NOW + 100)
+    for user in range(500):
+        one.take(
+            *assigned(1000 + user, user % 2, unit=b"v%d" % user, started=NOW + 200),
+            later,
+            None,
+            answer(1),
+        )
+    one.tick(NOW + 10_000)
+    assert one.experiment.decide("split", 1.0)["candidate"].verdict != "invalid"
+
+
 def joined(number: int, arm: str, p: float, label: object, share: float = 0.0) -> Joined:
     mirrored = arm != "champion" and not share
     return Joined(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -15,6 +17,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from loadtest.capacity.meters import Meter, energy, memory
 from loadtest.engine.outcome import Outcome
 from loadtest.errors import PlanError, TargetError
 from loadtest.gate.plan import Objectives, load_plan
@@ -23,13 +26,17 @@ from loadtest.gate.target import address_of, allowed
 from loadtest.gate.units import seconds_of, share_of
 from loadtest.gate.verdict import judge, together
 from loadtest.payloads.checks import alike, at
+from loadtest.payloads.formats import in_format
+from loadtest.payloads.request import as_body
 from loadtest.scenarios import shapes
 from loadtest.scenarios.loadgen import Settings, discards
 from loadtest.scenarios.loadgen import judge as judge_loadgen
 from loadtest.statistics.percentile import queries_needed
 from monitor.cli import main
+from monitor.codecs import ModelSpec, Undecodable, decode_exchange
 from tests.loadtest.test_statistics import outcome_of
 from tests.loadtest.world import Server, written
+from tests.plane_process import eventually
 
 
 def gate(*arguments: object) -> Result:
@@ -44,7 +51,7 @@ def test_a_gate_that_passes_leaves_its_reports(tmp_path: Path) -> None:
     file = plan(
         tmp_path,
         """
-        objectives: {p95: 500ms, errors: 5 %}
+        objectives: {p95: 5s, errors: 5 %}
         payloads: {template: {instances: [{a: {$uniform: [0, 1]}}]}, count: 20, path: /v1/models/m:predict}
         checks: {schema: {type: object, required: [predictions]}}
         stages:
@@ -116,19 +123,31 @@ def test_a_target_that_dies_leaves_what_was_measured(tmp_path: Path) -> None:
         """
         objectives: {errors: 1 %}
         stages:
-          - {name: first, load: {rate: 100, seconds: 3}}
-          - {name: second, load: {rate: 100, seconds: 1}}
+          - {name: first, load: {rate: 100, seconds: 1}, judged: false}
+          - {name: second, load: {rate: 100, seconds: 6}}
+          - {name: third, load: {rate: 100, seconds: 1}}
         """,
     )
     data = tmp_path / "r.json"
     with Server() as server:
-        assert server.process is not None
-        threading.Timer(3.0, server.process.kill).start()
+        process = server.process
+        assert process is not None
+
+        def kill() -> None:
+            # The first stage is in the file as soon as it is over.
+            eventually(data.exists)
+            time.sleep(2.0)
+            process.kill()
+
+        thread = threading.Thread(target=kill)
+        thread.start()
         found = gate("--target", server.url, "--plan", file, "--json-file", data)
-    assert found.exit_code in (1, 2), found.output
+        thread.join()
+    assert found.exit_code == 2, found.output
+    assert "ended early: the target went away after" in found.output
     result = json.loads(data.read_text())
-    assert result["stages"][0]["load"]["requests"] > 100
-    assert "nobody listens" in json.dumps(result)
+    assert [stage["name"] for stage in result["stages"]] == ["first", "second"]
+    assert result["stages"][1]["load"]["requests"] > 20
 
 
 def test_chaos_under_load_is_measured(tmp_path: Path) -> None:
@@ -160,17 +179,17 @@ def test_chaos_under_load_is_measured(tmp_path: Path) -> None:
 
 
 def test_capacity_is_searched_and_other_targets_are_compared(tmp_path: Path) -> None:
-    """Two slots of 20 ms: a hundred per second and no more."""
+    """Two slots of 20 ms: a hundred per second and no more, at least for long."""
     with Server(slots=2, seconds=0.02) as server, Server(slots=2, seconds=0.02) as other:
         assert server.process is not None
         file = plan(
             tmp_path,
             f"""
-            objectives: {{p90: 150ms}}
+            objectives: {{p90: 400ms}}
             stages:
               - name: capacity
-                capacity: {{start: 40, most: 400, seconds: 2, precision: 0.3, at_least: 30,
-                           traffic: 500, price_per_hour: 1, pid: {server.process.pid}}}
+                capacity: {{start: 40, most: 400, seconds: 3, precision: 0.3, at_least: 30,
+                           traffic: 500, price_per_hour: 1, pid: {server.process.pid}, servers: 2}}
               - name: other
                 compare: {{other: "{other.url}", load: {{rate: 30, seconds: 2}}, repeats: 3,
                           margin: 60 %, percentile: p50}}
@@ -180,9 +199,13 @@ def test_capacity_is_searched_and_other_targets_are_compared(tmp_path: Path) -> 
         found = gate("--target", server.url, "--plan", file, "--json-file", data, "--html", html)
     assert found.exit_code == 0, found.output
     capacity, comparison = json.loads(data.read_text())["stages"]
-    assert 30 <= capacity["capacity"]["low"] < 100 < capacity["capacity"]["high"] * 1.5
+    assert 30 <= capacity["capacity"]["low"] < 130 < capacity["capacity"]["high"] * 1.7
     assert capacity["replicas"]["count"] >= 7
     assert capacity["per_prediction"]["cpu_seconds"]["source"] == "measured"
+    predicted = capacity["prediction"]
+    # 20 ms each, two at once; the event loop's own time is on top.
+    assert 0.019 < predicted["service_mean"] < 0.04
+    assert predicted["points"][0][1] > 0.019
     assert comparison["comparison"]["said"] == "no difference that matters"
     assert "replicas for 500 per second" in html.read_text()
 
@@ -216,10 +239,13 @@ def test_a_cold_start_is_timed(tmp_path: Path) -> None:
         ("stages: [{name: a, load: {rate: 1, seconds: 2h}}]", "above the limit"),
         ("stages: [{name: a, capacity: {start: 1, most: 10}}]", "percentile is needed"),
         ("stages: [{name: a, chaos: {experiment: none.json, load: {rate: 1}}}]", "cannot be read"),
+        ("objectives: {preset: edge}\nstages: [{name: a, load: {rate: 1}}]", "needs joules"),
         ("objectives: {preset: fast}\nstages: [{name: a, load: {rate: 1}}]", "is none of"),
         ("payloads: {bodies: none.jsonl}\nstages: [{name: a, load: {rate: 1}}]", "cannot be read"),
         ("payloads: {template: {$dice: 6}}\nstages: [{name: a, load: {rate: 1}}]", "is none of"),
         ("stages: [{name: a, load: {shape: trace}}]", "needs a file"),
+        ("stages: [{name: a, load: {shape: trace, trace: none.log}}]", "cannot be read"),
+        ("stages: [{name: a, load: {shape: trace, trace: .}}]", "records export"),
         ("a: [", "no YAML"),
     ],
 )
@@ -251,6 +277,66 @@ def test_a_disk_that_is_full_costs_the_report_and_says_so(tmp_path: Path) -> Non
     with Server() as server:
         found = gate("--target", server.url, "--plan", file, "--html", "/dev/full/r.html")
     assert (found.exit_code, "cannot be written" in found.output) == (2, True)
+
+
+def test_a_real_full_disk_leaves_the_result_on_standard_output(tmp_path: Path) -> None:
+    file = plan(tmp_path, "stages: [{name: a, load: {rate: 50, seconds: 1}, judged: false}]")
+    full = tmp_path / "full"
+    full.mkdir()
+    with Server() as server:
+        words = [sys.executable, "-m", "monitor", "gate", "--target", server.url, "--plan", str(file),
+                 "--json-file", str(full / "r.json"), "--html", str(full / "r.html")]  # fmt: skip
+        script = 'mount -t tmpfs -o size=64k none "$0" && dd if=/dev/zero of="$0"/x 2>/dev/null; exec "$@"'
+        command = ["unshare", "--map-root-user", "--mount", "sh", "-c", script, str(full), *words]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[2]
+        )
+    if "unshare" in done.stderr or "mount:" in done.stderr:
+        pytest.skip(f"NOT TESTED: no file system of our own here: {done.stderr[-200:]}")
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("cannot be written: No space left on device") == 2
+    assert json.loads(done.stdout)["stages"][0]["load"]["requests"] > 20
+
+
+def test_a_gate_that_is_killed_leaves_what_was_measured(tmp_path: Path) -> None:
+    file = plan(
+        tmp_path,
+        """
+        stages:
+          - {name: first, load: {rate: 50, seconds: 1}, judged: false}
+          - {name: second, load: {rate: 50, seconds: 60}}
+        """,
+    )
+    data = tmp_path / "r.json"
+    with Server() as server:
+        words = ["gate", "--target", server.url, "--plan", str(file), "--json-file", str(data)]
+        with subprocess.Popen(
+            [sys.executable, "-m", "monitor", *words], stderr=subprocess.DEVNULL,
+            cwd=Path(__file__).parents[2],
+        ) as running:  # fmt: skip
+            eventually(data.exists)
+            running.kill()
+    assert json.loads(data.read_text())["stages"][0]["load"]["requests"] > 20
+
+
+def test_limits_hold_for_closed_loops_and_for_the_whole_gate(tmp_path: Path) -> None:
+    file = plan(
+        tmp_path,
+        """
+        objectives: {errors: 5 %}
+        limits: {rate: 40, seconds: 4s}
+        stages:
+          - {name: loop, loadgen: {scenario: SingleStream, seconds: 2, queries: 60}}
+          - {name: long, load: {rate: 40, seconds: 3}}
+          - {name: never, load: {rate: 40, seconds: 3}}
+        """,
+    )
+    data = tmp_path / "r.json"
+    with Server() as server:
+        found = gate("--target", server.url, "--plan", file, "--json-file", data)
+    assert (found.exit_code, "limits.seconds" in found.output) == (2, True), found.output
+    loop, *_ = json.loads(data.read_text())["stages"]
+    assert loop["load"]["rate"] < 60.0, "an idle server would answer thousands"
 
 
 def test_regressions_are_found(tmp_path: Path) -> None:
@@ -308,7 +394,9 @@ def test_verdicts_of_known_outcomes() -> None:
     found = judge(Objectives(errors="1 %"), failing)
     assert (found[0].said, "reset: 300" in found[0].why) == ("failed", True)
     assert together(judge(Objectives(p99="50ms", errors=0.0), Outcome())) == "invalid"
-    assert Objectives(preset="real-time").percentiles() == {0.99: 0.01}
+    assert Objectives(preset="real-time").percentiles() == {0.95: 0.05}
+    assert Objectives(preset="real-time").most_errors() == 0.001
+    assert Objectives(preset="interactive").percentiles() == {0.95: 0.1, 0.99: 0.5}
 
 
 def test_loadgen_s_rules() -> None:
@@ -461,3 +549,79 @@ def test_pointers_and_tolerances() -> None:
     assert alike([1.0, {"x": 2}], [1.05, {"x": 2}], 0.1)
     assert not alike(True, 1, 0.1)
     assert not alike({"x": 1}, {"y": 1}, 0.1)
+
+
+def test_stairs_end_where_they_break(tmp_path: Path) -> None:
+    """One slot of 20 ms: fifty per second."""
+    file = plan(
+        tmp_path,
+        """
+        objectives: {p50: 1s}
+        engine: {timeout: 3s}
+        stages:
+          - name: stairs
+            load: {shape: until-break, rate: 5, to: 200, steps: 4, step_seconds: 4, at_least: 5}
+        """,
+    )
+    data = tmp_path / "r.json"
+    with Server(slots=1, seconds=0.02) as server:
+        found = gate("--target", server.url, "--plan", file, "--json-file", data)
+    assert found.exit_code == 0, found.output
+    (stage,) = json.loads(data.read_text())["stages"]
+    said = stage["until_break"]
+    assert said["holds"] == 5.0
+    assert said["breaks"] in (70.0, 135.0)
+    assert len(said["steps"]) < 4, "the last step is not needed"
+
+
+def test_energy_and_memory_say_where_they_come_from(tmp_path: Path) -> None:
+    def counter(name: str, value: int) -> None:
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        (folder / "energy_uj").write_text(f"{value}\n")
+        (folder / "max_energy_range_uj").write_text("1000000000\n")
+
+    assert Meter(tmp_path / "none").joules() is None or Meter(tmp_path / "none").names == "NVML"
+    counter("intel-rapl:0", 999_000_000)
+    counter("intel-rapl:0:0", 5)  # a part of the package
+    meter = Meter(tmp_path)
+    counter("intel-rapl:0", 4_000_000)  # it has begun anew
+    assert meter.joules() == pytest.approx(5.0)
+    counter("intel-rapl:0", 6_000_000)
+    assert meter.joules() == pytest.approx(7.0)
+    measured = energy(7.0, "RAPL", 70.0, None, None)
+    assert (measured.value, measured.source) == (pytest.approx(0.1), "measured")
+    assert energy(None, "", 0.0, 100.0, 5.0).source == "computed"
+    assert energy(None, "", 0.0, None, None).source == "absent"
+    held = memory(os.getpid(), tmp_path)
+    assert held.source == "measured"
+    assert held.value > 10 * 2**20
+    place = Path("/proc/self/cgroup").read_text().rpartition("::")[2].strip().lstrip("/")
+    if place:
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "memory.peak").write_text("12345\n")
+        assert memory(os.getpid(), tmp_path).value == 12345.0
+    assert memory(None).source == "absent"
+
+
+@pytest.mark.parametrize(
+    ("form", "protocol"),
+    [
+        ("open-inference-v2", "open-inference-v2"),
+        ("open-inference-v2-matrix", "open-inference-v2"),
+        ("kserve-v1", "kserve-v1"),
+        ("kserve-v1-columns", "kserve-v1"),
+        ("mlflow", "mlflow"),
+        ("mlflow-records", "mlflow"),
+        ("mlflow-instances", "mlflow"),
+        ("mlflow-inputs", "mlflow"),
+    ],
+)
+def test_every_format_is_read_by_the_service_s_own_codecs(form: str, protocol: str) -> None:
+    rows = [{"a": 1.5, "b": 2.0}, {"a": -1.0, "b": 0.25}]
+    body = as_body(in_format(form, rows))
+    spec = ModelSpec("m", protocol=protocol, features=("a", "b"))
+    kind = b"content-type: application/json"
+    found = decode_exchange(spec, "/x", kind, body, 200, kind, b"{}").features
+    assert not isinstance(found, Undecodable), found
+    assert (found.rows, found.column("a"), found.column("b")) == (2, [1.5, -1.0], [2.0, 0.25])

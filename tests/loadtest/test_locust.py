@@ -9,10 +9,11 @@ import sys
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.loadtest.world import Server, written
-from tests.plane_process import free_port
+from tests.plane_process import eventually, free_port
 
 # Found, not imported: it would replace the sockets and threads of these tests by gevent's.
 pytestmark = pytest.mark.skipif(
@@ -27,6 +28,7 @@ from loadtest.locust.user import OpenLoopUser
 class Predictions(OpenLoopUser):
     path = "/open"
     rate = 60.0
+    limit = 10.0
     fixed_count = 2
     template = {"a": {"$uniform": [0, 1]}}
 
@@ -53,32 +55,51 @@ def figures(folder: Path) -> dict[str, dict[str, str]]:
 
 def test_users_of_both_kinds_run_on_workers_and_are_counted(tmp_path: Path) -> None:
     written(tmp_path, "locustfile.py", FILE)
-    port = str(free_port())
+    port, web = str(free_port()), free_port()
+    page = f"http://127.0.0.1:{web}"
     with Server(seconds=0.01) as server:
         host = ("--host", server.url)
         master = locust(
-            tmp_path, "--headless", "--master", "--master-bind-port", port, "--expect-workers",
-            "2", "-u", "4", "-r", "4", "-t", "8s", "--csv", str(tmp_path / "r"), *host,
+            tmp_path, "--autostart", "--autoquit", "1", "--web-host", "127.0.0.1", "--web-port",
+            str(web), "--master", "--master-bind-port", port, "--expect-workers",
+            "2", "-u", "4", "-r", "4", "-t", "12s", "--csv", str(tmp_path / "r"), *host,
         )  # fmt: skip
         time.sleep(0.5)
         workers = [locust(tmp_path, "--worker", "--master-port", port) for _ in range(2)]
+        eventually(lambda: "Locust" in httpx.get(page).text)
+        # What the workers have measured adds up in the master while it runs.
+        (lag,) = eventually(lambda: httpx.get(f"{page}/send-lag").json())
+        assert (lag["name"], lag["limit"], lag["valid"]) == ("/open", 10.0, True)
+        assert lag["p99"] >= 0.009
         said = master.communicate(timeout=90)[0]
         for worker in workers:
             worker.communicate(timeout=30)
     assert master.returncode == 0, said
+    assert "send lag p50" in said
     found = figures(tmp_path)
     assert int(found["/plain"]["Request Count"]) >= 5
-    # Two dispatchers of 60 per second, for the eight seconds less what it takes to begin.
-    assert 300 <= int(found["/open"]["Request Count"]) <= 1200
+    # Two dispatchers of 60 per second, for the twelve seconds less what it takes to begin.
+    assert 100 <= int(found["/open"]["Request Count"]) <= 1800
     assert found["/open"]["Failure Count"] == "0"
-    assert 9.0 <= float(found["/open"]["50%"]) <= 100.0
+    assert 9.0 <= float(found["/open"]["50%"]) <= 500.0
+
+
+def test_a_run_whose_senders_were_late_is_invalid(tmp_path: Path) -> None:
+    """A limit of a microsecond makes every sender late."""
+    late = FILE.replace("limit = 10.0", "limit = 1e-6").split("class Plain")[0]
+    written(tmp_path, "locustfile.py", late)
+    with Server() as server:
+        one = locust(tmp_path, "--headless", "-u", "2", "-r", "2", "-t", "8s", "--host", server.url)
+        said = one.communicate(timeout=60)[0]
+    assert one.returncode == 2, said
+    assert "INVALID /open: " in said
 
 
 def test_failures_are_locust_s_failures(tmp_path: Path) -> None:
     written(tmp_path, "locustfile.py", FILE.replace("/open", "/broken").split("class Plain")[0])
     with Server() as server:
         one = locust(
-            tmp_path, "--headless", "-u", "2", "-r", "2", "-t", "4s", "--host", server.url, "--csv",
+            tmp_path, "--headless", "-u", "2", "-r", "2", "-t", "8s", "--host", server.url, "--csv",
             str(tmp_path / "r"),
         )  # fmt: skip
         said = one.communicate(timeout=60)[0]

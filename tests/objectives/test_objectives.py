@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -119,7 +120,9 @@ def test_energy_is_that_of_the_packages_over_time(tmp_path: Path) -> None:
     assert rapl.watts() is None
 
 
-def test_the_page_shows_who_is_on_the_front() -> None:
+def two_arms() -> dict[str, Any]:
+    """What GET /v1/objectives says of a champion, and of a challenger that is worse in all."""
+
     def figure(value: float, half: float = 0.0) -> dict[str, object]:
         low, high = (value - half, value + half) if half else (None, None)
         return {"value": value, "low": low, "high": high, "source": "measured"}
@@ -137,11 +140,14 @@ def test_the_page_shows_who_is_on_the_front() -> None:
             "pareto": not by,
         }
 
-    found = {
+    return {
         "window_seconds": 300.0,
         "arms": [arm("now", 0.91, 0.02, []), arm("<b>", 0.8, 0.03, ["now"])],
     }
-    text = page(found)
+
+
+def test_the_page_shows_who_is_on_the_front() -> None:
+    text = page(two_arms())
     assert text.count("<svg") == 1
     assert (text.count('class="on"'), text.count('class="off"')) == (1, 1)
     assert "&lt;b&gt;</b> is dominated by now" in text

@@ -10,6 +10,7 @@ from loadtest.chaos.experiment import load_experiment
 from loadtest.gate.plan import load_plan, plan_of
 from loadtest.gate.sending import payloads_of
 from monitor.config.load import load
+from monitor.slo.load import load as load_slos
 from tests.docs import DOCS, EXAMPLE, PAGES
 
 ROOT = DOCS.parent
@@ -39,7 +40,8 @@ def test_configurations_in_the_readme_are_valid(tmp_path: Path) -> None:
     for number, block in enumerate(blocks):
         file = tmp_path / f"{number}.yaml"
         file.write_text(block, encoding="utf-8")
-        (load_plan if block.startswith("# gate.yaml") else load)(file)
+        kinds = {"# gate.yaml": load_plan, "# slo.yaml": load_slos}
+        kinds.get(block.partition("\n")[0], load)(file)
 
 
 def test_plans_of_the_gate_are_valid() -> None:

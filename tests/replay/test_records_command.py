@@ -11,6 +11,8 @@ import pytest
 from click.testing import CliRunner, Result
 from pyarrow import parquet
 
+from loadtest.errors import PlanError
+from loadtest.payloads.files import recorded
 from monitor.cli import main
 from monitor.config.model import RecordLog
 from monitor.feedback.labels import Label
@@ -133,6 +135,16 @@ def test_filters_by_time_and_model(log: Path, tmp_path: Path) -> None:
     # What was exported is a log again.
     assert "3 records and 1 labels" in run("verify", out).output
     assert json.loads(run("show", out, "-n", "1", "--json").output)["label"]["request_id"] == "r-1"
+
+
+def test_what_was_exported_can_be_sent_again(log: Path, tmp_path: Path) -> None:
+    out = tmp_path / "recorded.jsonl"
+    assert run("export", log, "-o", out).exit_code == 0
+    sent = recorded(out, 100, {})
+    assert [payload.path for payload in sent] == ["/invocations"] * 4
+    assert json.loads(sent[-1].body) == {"deep": {"x": 7}}
+    with pytest.raises(PlanError, match="understudy records export"):
+        recorded(log, 100, {})
 
 
 def test_the_newest_are_shown(log: Path) -> None:

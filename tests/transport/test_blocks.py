@@ -6,7 +6,7 @@ from zlib import crc32
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from monitor.codecs import Reason, Table, Undecodable
@@ -23,6 +23,7 @@ from monitor.transport.blocks import (
     encode,
     partition_of,
 )
+from monitor.transport.blocks.cells import decimals
 from monitor.transport.server import Names, SplitNames
 
 BYTES = st.binary(max_size=40)
@@ -136,7 +137,7 @@ def all_of(rows, partitions=3, most=5):
     return blocks
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(exchanges())
 def test_everything_that_went_in_comes_out(rows):
     given_ = [row_of(NAMES, *row) for row in rows]
@@ -158,7 +159,7 @@ def test_everything_that_went_in_comes_out(rows):
         assert seqs == list(range(1, len(seqs) + 1))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(exchanges())
 def test_numbers_are_those_of_the_embedded_evaluation(rows):
     for block in all_of(rows, partitions=1, most=100):
@@ -184,6 +185,38 @@ def test_cells_keep_their_types():
     assert plain([r[2].values[0] for r in decode(encode(block)).rows()]) == plain(cells)
 
 
+def test_what_is_nothing_of_json_becomes_text():
+    cells = [np.float64(0.5), {1, 2}, complex(1)]
+    rows = [(record(), Table(("x",), 1, [cell]), Table(("y",), 1, [0.5])) for cell in cells]
+    (block,) = all_of(rows, 1, 100)
+    assert [r[2].values[0] for r in decode(encode(block)).rows()] == [0.5, "{1, 2}", "(1+0j)"]
+
+
+@pytest.mark.parametrize(
+    ("cells", "stored"),
+    [
+        ([0.1, -2.25, 100.0], True),
+        ([31.0, 45.0], True),
+        ([0.1, 1 / 3], False),
+        ([0.5, -0.0], False),
+        ([0.5, math.nan], False),
+        ([0.5, math.inf], False),
+        ([0.25, 3e9], False),
+        ([0.5, 1e-7], False),
+    ],
+)
+def test_decimals_are_whole_numbers_where_they_are_exact(cells, stored):
+    matrix = np.array([cells, [0.5] * len(cells)])
+    scale, whole, fits = decimals(matrix)
+    assert fits.tolist() == [stored, True]
+    assert whole[1].tolist() == [round(0.5 * 10**scale)] * len(cells)
+    rows = [
+        (record(), Table(("x", "y"), 1, [cell, 0.5]), Table(("p",), 1, [0.5])) for cell in cells
+    ]
+    (block,) = all_of(rows, 1, 100)
+    assert plain([r[2].values[0] for r in decode(encode(block)).rows()]) == plain(cells)
+
+
 def test_nested_cells_are_not_shared():
     rows = [(record(), Table(("x",), 1, [[1, 2]]), Table(("y",), 1, [0.5])) for _ in range(2)]
     (block,) = all_of(rows, 1, 100)
@@ -203,7 +236,7 @@ LABELS = st.builds(
 )
 
 
-@settings(deadline=None)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(st.floats(0, 1e11), LABELS), min_size=1, max_size=9))
 def test_labels_come_out_as_they_went_in(labels):
     blocks = Builder("pod", "run", 4).labels(labels, 5.0)
@@ -252,13 +285,13 @@ def test_blocks_are_closed_after_a_while_and_within_bounds(monkeypatch):
     builder.add(NAMES, record(), read, read, 10.0)
     assert len(builder.flush(9.0)) == 1
     wide = Table(("x",), 200_000, [1.0] * 200_000)
-    assert builder.add(NAMES, record(), wide, read, 1.0) == ()
+    assert builder.add(NAMES, record(), wide, read, 1.0) == []
     (block,) = builder.add(NAMES, record(), wide, read, 1.0)
     assert block.count == 2
     monkeypatch.setattr("monitor.transport.blocks.builder.MOST_WAITING", 3)
     builder = Builder("pod", "run", 64)
     for text in (b"a", b"b"):
-        assert builder.add(NAMES, record(request_id=text), read, read, 1.0) == ()
+        assert builder.add(NAMES, record(request_id=text), read, read, 1.0) == []
     assert sum(b.count for b in builder.add(NAMES, record(request_id=b"c"), read, read, 1.0)) == 3
 
 
@@ -311,9 +344,15 @@ def test_reasons_of_what_cannot_be_read():
         reason_for(rewritten(lambda h: h["columns"]["started"].update(at=10**9))) == "wrong_shape"
     )
     assert reason_for(rewritten(lambda h: h["undecodable"].clear())) == "wrong_shape"
+    # What asks for more memory than there is.
+    assert (
+        reason_for(rewritten(lambda h: (h["columns"].pop("arm"), h.update(count=10**12))))
+        == "wrong_shape"
+    )
+    assert reason_for(rewritten(lambda h: h["features"][0].update(rows=10**12))) == "wrong_shape"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_damaged_bytes_are_refused_and_nothing_else(data):
     good = rewritten(

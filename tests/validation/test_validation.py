@@ -40,12 +40,14 @@ class Model:
         self.factor = 0.1
         self.careless = False
         self.marked = 0
+        self.added = 0
         model = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 model.marked += self.headers.get(MARK) == "1"
+                model.added += self.headers.get("x-added") is not None
                 try:
                     rows = json.loads(body)["instances"]
                     code = 200

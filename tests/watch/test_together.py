@@ -19,8 +19,9 @@ from monitor.drift.kernel import (
     weighted_chi2_sf,
 )
 from monitor.drift.subspace import Subspace
+from monitor.watch.options import Options
 from monitor.watch.signals import signals_of
-from monitor.watch.watch import ModelWatch, Options
+from monitor.watch.watch import ModelWatch
 
 HOUR = 3600.0
 NAMES = ("a", "b", "c", "d")

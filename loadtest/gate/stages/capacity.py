@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from loadtest.capacity.breakpoint import Judged, search
+from loadtest.capacity.breakpoint import Capacity, Judged, estimate, search
+from loadtest.capacity.meters import Meter, energy, memory
+from loadtest.capacity.queue import HIGHEST_LOAD, highest_rate, in_service, predict
 from loadtest.capacity.sizing import per_prediction, replicas
 from loadtest.capacity.usl import fit
 from loadtest.chaos.processes import cpu_seconds
@@ -20,6 +23,8 @@ from loadtest.statistics.percentile import Percentile
 if TYPE_CHECKING:
     from loadtest.gate.run import Gate
 
+_MIDDLING = 0.75
+"""Of the capacity: the load whose times in service are used; at a lower one the machine idles."""
 _SURE = 1.5
 """Times the fewest requests that a probe sends, so that a percentile can be told."""
 
@@ -35,6 +40,7 @@ def run_capacity(gate: Gate, stage: Stage) -> StageResult:
         fewest = max(fewest, Percentile(1.0 - most, objectives.alpha).fewest)
     tightest = objectives.tightest or 1.0
     before = cpu_seconds(wanted.pid) if wanted.pid is not None else None
+    meter = Meter()
     begun = time.monotonic()
     answered = 0
     seed = [gate.plan.engine.seed * 1000]
@@ -50,6 +56,7 @@ def run_capacity(gate: Gate, stage: Stage) -> StageResult:
             timeout=max(2.0, 20.0 * tightest),
         )
         answered += outcome.count - outcome.failed
+        meter.joules()
         criteria = judge(objectives, outcome)
         lag = next((one for one in criteria if one.name == "send lag p99"), None)
         rest = [one for one in criteria if one is not lag]
@@ -60,20 +67,30 @@ def run_capacity(gate: Gate, stage: Stage) -> StageResult:
         if lag is not None and not passed and not _beyond(objectives, outcome, lag.value or 0.0):
             passed, why = None, f"send lag p99: {lag.why}"
         gate.show.say(f"{rate:,.0f}/s: {'passed' if passed else why or 'failed'}")
-        return Judged(rate, passed, why, outcome)
+        return Judged(rate, passed, why, outcome, outcome.seconds > 0.98 * seconds)
 
     found = search(probe, wanted.start, wanted.most, precision=wanted.precision)
     result = StageResult(stage.name, stage.kind, "passed")
     data: dict[str, Any] = {"capacity": found.to_dict()}
+    guesses = [
+        guess for p, limit in objectives.percentiles().items()
+        if (guess := estimate(found, p, limit)) is not None
+    ]  # fmt: skip
+    if guesses:
+        data["capacity"]["estimate"] = asdict(min(guesses, key=lambda one: one.value))
+    if wanted.servers is not None:
+        data["prediction"] = _prediction(objectives, found, wanted.servers)
     used = (
         cpu_seconds(wanted.pid) - before if wanted.pid is not None and before is not None else None
     )
     declared = {
         name: value
-        for name, value in (("price_per_hour", wanted.price_per_hour), ("watts", wanted.watts))
+        for name, value in (("price_per_hour", wanted.price_per_hour),)
         if value is not None
     }
     figures = per_prediction(found.low, used, time.monotonic() - begun, float(answered), declared)
+    figures["joules"] = energy(meter.joules(), meter.names, answered, found.low, wanted.watts)
+    data["peak_memory"] = memory(wanted.pid).to_dict()
     data["per_prediction"] = {name: figure.to_dict() for name, figure in figures.items()}
     if found.low is not None and wanted.traffic is not None:
         count = replicas(wanted.traffic, found.low, wanted.headroom, wanted.spare)
@@ -97,6 +114,16 @@ def run_capacity(gate: Gate, stage: Stage) -> StageResult:
             result.why = [f"capacity: {low:,.0f}/s passed, {wanted.at_least:,.0f}/s are wanted"]
     elif wanted.at_least is None and result.verdict == "passed":
         result.verdict = "shown"
+    most_joules = objectives.joules
+    if most_joules is not None:
+        one = figures["joules"]
+        judged = "invalid" if one.value is None else held(one.value <= most_joules)
+        result.criteria.append(
+            Criterion("joules per prediction", most_joules, one.value, judged, one.note)
+        )
+        if judged != "passed" and result.verdict != "failed":
+            result.verdict = judged
+            result.why = reasons(result.criteria)
     return result
 
 
@@ -106,6 +133,33 @@ def _beyond(objectives: Objectives, outcome: Outcome, lag: float) -> bool:
         (outcome.quantile(p) or 0.0) > limit + 2.0 * lag
         for p, limit in objectives.percentiles().items()
     )
+
+
+def _prediction(objectives: Objectives, found: Capacity, servers: int) -> dict[str, Any]:
+    """Latencies at rates that were not measured, from the times in service at a middling one."""
+    passed = [probe for probe in found.probes if probe.passed]
+    if not passed or found.low is None:
+        return {"servers": servers, "why_not": "no rate has passed"}
+    middling = [probe for probe in passed if probe.rate <= _MIDDLING * found.low] or passed[:1]
+    base = max(middling, key=lambda probe: probe.rate)
+    due, latency = base.outcome.due, base.outcome.latency
+    service = in_service(due, due + latency, servers)
+    p, limit = max(objectives.percentiles().items())
+    usable = service[service > 0.0]
+    points = []
+    full = servers / float(usable.mean()) if len(usable) else 0.0
+    for part in (0.3, 0.5, 0.6, 0.7, 0.8, 0.9):
+        one = predict(service, part * full, p, servers) if full else None
+        if one is not None and one.value is not None:
+            points.append([one.rate, one.value.value, one.value.low, one.value.high])
+    best = highest_rate(service, limit, p, servers) if full else None
+    return {
+        "servers": servers, "percentile": p, "from_rate": base.rate, "points": points,
+        "service_mean": float(usable.mean()) if len(usable) else None,
+        "highest_rate": best,
+        "why_not": "" if points else predict(service, 1.0, p, servers).why_not
+        or f"nothing is said above {HIGHEST_LOAD:.0%} of what {servers} can do",
+    }  # fmt: skip
 
 
 def _scalability(gate: Gate, concurrencies: list[int], seconds: float) -> dict[str, Any]:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from loadtest.chaos.experiment import Ran, load_experiment, run_experiment
-from loadtest.chaos.recovery import Recovery, recovery
+from loadtest.chaos.probes import alert_firing
+from loadtest.chaos.recovery import Recovery, budget_burned, recovery
 from loadtest.engine.arrivals import Piece, Profile
 from loadtest.engine.outcome import Outcome
 from loadtest.engine.pool import Open
 from loadtest.errors import LoadTestError
-from loadtest.gate.plan import Stage
+from loadtest.gate.plan import Alert, Stage
 from loadtest.gate.result import StageResult
 from loadtest.gate.verdict import Criterion, held, reasons, together
 
@@ -51,15 +52,20 @@ def run_chaos(gate: Gate, stage: Stage) -> StageResult:
 
     thread = threading.Thread(target=send, daemon=True, name="load")
     thread.start()
+    watched = _Watched(wanted.alert) if wanted.alert is not None else None
     try:
         begun.wait(60.0)
         if failed:
             raise failed[0]
         time.sleep(wanted.before)
+        if watched is not None:
+            watched.start()
         ran = run_experiment(experiment, gate.show.say)
         time.sleep(wanted.after)
     finally:
         over.set()
+        if watched is not None:
+            watched.stop()
         thread.join(gate.target.timeout + 30.0)
     if failed:
         raise failed[0]
@@ -81,14 +87,27 @@ def run_chaos(gate: Gate, stage: Stage) -> StageResult:
     if limit is None:
         limit = max(0.05, 3.0 * usual) if usual is not None else 0.05
     one = recovery(outcome, start, end, limit)
+    extra: dict[str, Any] = {}
+    if watched is not None:
+        fired = [at - outcome.begun - start for at in watched.firing]
+        after = [at for at in fired if at >= 0.0]
+        extra["alert_after"] = after[0] if after else None
+        if watched.before:
+            extra["alert_note"] = "it was firing before the fault began"
+    if wanted.budget is not None:
+        usual_rate = normal.count / start if start > 0.0 else rate
+        burned = budget_burned(one, wanted.budget.objective, usual_rate, wanted.budget.period)
+        extra["budget_burned"] = burned
     result.data["chaos"] = {
         "status": ran.status, "deviated": ran.deviated, "limit": limit,
         "hypothesis_looks": ran.looks,
         "hypothesis_broken_at": [at - outcome.begun for at in ran.deviations],
         "probes": [{**probe, "at": probe["at"] - outcome.begun} for probe in ran.probes],
-        "guard": dict(ran.guard), **one.to_dict(),
+        "guard": dict(ran.guard), **one.to_dict(), **extra,
     }  # fmt: skip
-    result.criteria = _criteria(stage, one, ran, start + outcome.begun)
+    # Of all that were due while it lasted, or while it was felt, whichever are more.
+    during = max(one.requests, outcome.part(start, end).count)
+    result.criteria = _criteria(stage, one, ran, start + outcome.begun, during, extra)
     result.verdict = together(result.criteria)
     result.why = reasons(result.criteria)
     if ran.errors:
@@ -103,7 +122,36 @@ def run_chaos(gate: Gate, stage: Stage) -> StageResult:
     return result
 
 
-def _criteria(stage: Stage, one: Recovery, ran: Ran, start: float) -> list[Criterion]:
+class _Watched:
+    """Asks for an alert, four times a second; ``firing`` are the moments at which it fired."""
+
+    def __init__(self, alert: Alert) -> None:
+        self._alert = alert
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True, name="alert")
+        self.before = False
+        self.firing: list[float] = []
+
+    def start(self) -> None:
+        """Begin; whether it fires already is asked first."""
+        self.before = alert_firing(self._alert.url, self._alert.name)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask no more."""
+        self._over.set()
+        if self._thread.is_alive():
+            self._thread.join(15.0)
+
+    def _run(self) -> None:
+        while not self._over.wait(0.25):
+            if alert_firing(self._alert.url, self._alert.name):
+                self.firing.append(time.time())
+
+
+def _criteria(
+    stage: Stage, one: Recovery, ran: Ran, start: float, during: int, extra: dict[str, Any]
+) -> list[Criterion]:
     wanted = stage.chaos
     assert wanted is not None
     criteria = []
@@ -113,13 +161,26 @@ def _criteria(stage: Stage, one: Recovery, ran: Ran, start: float) -> list[Crite
         why = "" if value is not None else "it had not recovered when the load ended"
         criteria.append(Criterion("recovers within", wanted.recovers_within, value, said, why))
     if wanted.lost_at_most is not None:
-        share = one.lost / one.requests if one.requests else 0.0
+        share = one.lost / during if during else 0.0
         said = held(share <= wanted.lost_at_most)
         criteria.append(Criterion("lost requests", wanted.lost_at_most, share, said))
     if wanted.detected_within is not None:
         seen = [probe["at"] - start for probe in ran.probes if probe["output"] is True]
         value = min(seen) if seen else None
-        said = held(value is not None and value <= wanted.detected_within)
         why = "" if value is not None else "no probe of the method has seen an alert"
+        if wanted.alert is not None:
+            value = extra["alert_after"]
+            why = "" if value is not None else f"{wanted.alert.name} has not fired"
+        said = held(value is not None and value <= wanted.detected_within)
+        if "alert_note" in extra:
+            said, why = "invalid", str(extra["alert_note"])
         criteria.append(Criterion("alert within", wanted.detected_within, value, said, why))
+    if wanted.budget is not None and wanted.budget.burned_at_most is not None:
+        most, burned = wanted.budget.burned_at_most, extra["budget_burned"]
+        criteria.append(Criterion("budget burned", most, burned, held(burned <= most)))
+    if wanted.hypothesis_holds:
+        broken = len(ran.deviations)
+        why = "" if ran.looks else "nobody has asked for it while the method ran"
+        said = held(not broken) if ran.looks else "invalid"
+        criteria.append(Criterion("steady state broken", 0.0, float(broken), said, why))
     return criteria

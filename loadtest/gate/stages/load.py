@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from loadtest.engine.outcome import Outcome
 from loadtest.engine.pool import Arrivals, Loop
-from loadtest.gate.plan import Stage
+from loadtest.gate.plan import Load, Stage
 from loadtest.gate.result import StageResult
 from loadtest.gate.sending import load_of
-from loadtest.gate.verdict import judge, reasons, together
+from loadtest.gate.verdict import Criterion, held, judge, missed_already, reasons, together
 from loadtest.scenarios.loadgen import Settings
 from loadtest.scenarios.loadgen import judge as judge_loadgen
 
@@ -21,12 +21,58 @@ def run_load(gate: Gate, stage: Stage) -> StageResult:
     """A stretch of open-loop load against the objectives."""
     assert stage.load is not None
     objectives = gate.objectives(stage)
+    if stage.load.shape == "until-break":
+        return _until_break(gate, stage, stage.load)
     outcome = gate.drive(load_of(stage.load, gate.plan.engine, gate.plan.limits))
     criteria = judge(objectives, outcome)
     verdict = together(criteria)
     if not outcome.count:
         return StageResult(stage.name, stage.kind, "invalid", ["no request was sent"], criteria)
     return StageResult(stage.name, stage.kind, verdict, reasons(criteria), criteria, outcome)
+
+
+def _until_break(gate: Gate, stage: Stage, load: Load) -> StageResult:
+    """Stairs, until the objectives of a step are surely missed."""
+    objectives = gate.objectives(stage)
+    length = load.step_seconds
+
+    def broken(outcome: Outcome) -> bool:
+        step = int(outcome.complete // length)
+        return missed_already(objectives, outcome.part(step * length, outcome.complete)) or (
+            step > 0
+            and missed_already(objectives, outcome.part((step - 1) * length, step * length))
+        )
+
+    outcome = gate.drive(load_of(load, gate.plan.engine, gate.plan.limits), stop=broken)
+    if not outcome.count:
+        return StageResult(stage.name, stage.kind, "invalid", ["no request was sent"])
+    first, last = load.rate or 0.0, load.to or 0.0
+    rise = (last - first) / max(1, load.steps - 1)
+    rows: list[dict[str, Any]] = []
+    for number in range(load.steps):
+        part = outcome.part(number * length, (number + 1) * length)
+        if not part.count:
+            break
+        criteria = judge(objectives, part)
+        said = together(criteria)
+        why = "; ".join(reasons(criteria))
+        rows.append({"rate": first + rise * number, "said": said, "why": why,
+                     "p99": part.quantile(0.99), "failed": part.failed})  # fmt: skip
+        if said == "failed":
+            break
+    good = [row["rate"] for row in rows if row["said"] == "passed"]
+    bad = [row["rate"] for row in rows if row["said"] == "failed"]
+    data = {"steps": rows, "holds": max(good, default=None), "breaks": bad[0] if bad else None}
+    result = StageResult(stage.name, stage.kind, "shown", [], [], outcome, {"until_break": data})
+    if load.at_least is not None:
+        top = max(good, default=0.0)
+        verdict = held(top >= load.at_least)
+        if verdict == "failed" and not bad:
+            verdict = "invalid"
+        why = f"the last step that surely held was {top:,.0f}/s" if verdict != "passed" else ""
+        result.criteria = [Criterion("holds per second", load.at_least, top, verdict, why)]
+        result.verdict, result.why = verdict, reasons(result.criteria)
+    return result
 
 
 def run_loadgen(gate: Gate, stage: Stage) -> StageResult:
@@ -44,7 +90,12 @@ def run_loadgen(gate: Gate, stage: Stage) -> StageResult:
         outcome = gate.drive(load)
         right = 1.0 - outcome.failed / outcome.count if outcome.count else 0.0
         expected = gate.checks is not None and any(gate.checks.expected)
-        data = {"loadgen": {"effective_test_mode": "AccuracyOnly", "accuracy": right}}
+        found = judge_loadgen(settings, outcome)
+        shown = {
+            k: v for k, v in found.fields.items() if k.startswith(("effective_", "result_"))
+            and k not in ("result_validity", "result_invalid_reason", "result_min_duration_met")
+        }  # fmt: skip
+        data: dict[str, Any] = {"loadgen": {**shown, "accuracy": right}, "log": found.log()}
         result = StageResult(stage.name, stage.kind, "passed", [], [], outcome, data)
         if not expected:
             result.verdict = "invalid"

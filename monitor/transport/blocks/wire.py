@@ -104,7 +104,12 @@ class Reader:
             raise BlockError("wrong_shape", "its header is no object")
         self.header: dict[str, Any] = found
         self._body = body
-        self._start = header
+        self._start = int(header)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all columns."""
+        return len(self._body) - self._start
 
     def array(self, at: int, count: int, kind: type[np.generic] | np.dtype[Any]) -> NDArray[Any]:
         """``count`` numbers; not to be written to."""

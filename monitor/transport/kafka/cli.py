@@ -77,9 +77,9 @@ def init(config: Path, dry_run: bool, alter: bool, as_json: bool) -> None:
     else:
         would = "would be created" if dry_run else "created"
         for topic in topics:
-            shape = f"{topic.partitions} partitions, {topic.replication} copies"
-            what = would if topic in missing else "is there"
-            click.echo(f"{topic.name}: {what} ({shape}, {topic.config['cleanup.policy']})")
+            shape = f"{topic.partitions} partitions, {topic.replication} copies each"
+            text = f"{would}: {shape}, {topic.config['cleanup.policy']}"
+            click.echo(f"{topic.name}: {text if topic in missing else 'is there'}")
         for one in differences:
             if one not in left:
                 click.echo(f"{one.topic}: {one.what} was {one.is_}, is {one.wanted} now")
@@ -122,14 +122,13 @@ def _config(path: Path) -> tuple[Config, Kafka]:
 @contextmanager
 def _admin(of_kafka: Kafka) -> Iterator[Any]:
     try:
+        from monitor.transport.kafka.client import quiet
         from monitor.transport.kafka.topics import Admin
     except ImportError as error:
         raise MissingExtraError(
             "Kafka needs kafka-python: pip install 'understudy[kafka]'"
         ) from error
-    import logging
-
-    logging.getLogger("kafka").setLevel(logging.CRITICAL)  # we say it ourselves, once
+    quiet()  # we say it ourselves, once
     admin = Admin(of_kafka)
     try:
         yield admin

@@ -2,11 +2,57 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from typing import Any
 
-from kafka.errors import KafkaConnectionError, RequestTimedOutError
+from kafka.errors import KafkaConnectionError, KafkaTimeoutError, RequestTimedOutError
 from kafka.future import Future
 from kafka.net.compat import KafkaNetClient
+
+_RECENT_SECONDS = 60.0
+
+
+class _Reasons(logging.Filter):
+    """kafka-python tells its log, and nobody else, why it could not connect to a broker at all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.quiet = False
+        self._last: tuple[float, str] = (0.0, "")
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        for argument in record.args if isinstance(record.args, tuple) else ():
+            if not isinstance(argument, Exception) or isinstance(argument, KafkaTimeoutError):
+                continue
+            # A broker that refuses us says why only now and then; mostly it hangs up.
+            if not (str(argument).endswith("socket disconnected") and self.recent()):
+                self._last = time.monotonic(), str(argument)
+        return not self.quiet
+
+    def recent(self) -> str:
+        at, text = self._last
+        return text if time.monotonic() - at < _RECENT_SECONDS else ""
+
+
+_reasons = _Reasons()
+_TALKERS = "kafka.net.manager"
+logging.getLogger(_TALKERS).addFilter(_reasons)
+
+
+def quiet() -> None:
+    """Keep kafka-python's own log still: it has a line for each try to connect."""
+    _reasons.quiet = True
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    logging.getLogger(_TALKERS).setLevel(logging.WARNING)
+
+
+def told(error: BaseException) -> str:
+    """An error in words, with why no connection came about where that is all that it says."""
+    text = str(error) or type(error).__name__
+    if isinstance(error, KafkaTimeoutError) and (reason := _reasons.recent()):
+        return f"{text}: {reason}"
+    return text
 
 
 class Client(KafkaNetClient):  # type: ignore[misc]  # kafka-python has no types
@@ -32,12 +78,12 @@ class Client(KafkaNetClient):  # type: ignore[misc]  # kafka-python has no types
 
     def send(self, node_id: Any, request: Any, **options: Any) -> Any:
         """Future of the answer."""
-        told = Future()
+        answer = Future()
 
         def fail(error: BaseException) -> None:
             if isinstance(error, RequestTimedOutError):
                 error = KafkaConnectionError(str(error))
-            told.failure(error)
+            answer.failure(error)
 
-        super().send(node_id, request, **options).add_callback(told.success).add_errback(fail)
-        return told
+        super().send(node_id, request, **options).add_callback(answer.success).add_errback(fail)
+        return answer

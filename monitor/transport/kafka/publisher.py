@@ -22,7 +22,6 @@ from typing import Any
 
 import orjson
 
-from monitor.codecs import Table, Undecodable
 from monitor.config.kafka import Kafka
 from monitor.errors import StateError
 from monitor.feedback.labels import Label
@@ -35,6 +34,7 @@ from monitor.transport.blocks import (
     encode,
     partition_of,
 )
+from monitor.transport.blocks.block import Decoded
 from monitor.transport.cloudevents import Origin, events_of_record
 from monitor.transport.kafka.parcel import LABELS, RECORDS, Parcel
 from monitor.transport.kafka.sender import Sender
@@ -75,7 +75,6 @@ class _Batch:
         self.parcels.append(data)
         self.weights.append(weight)
         self.size += len(data)
-        self.records += weight
 
 
 class Publisher:
@@ -168,20 +167,15 @@ class Publisher:
 
     @property
     def decodes(self) -> bool:
-        """Whether records have to be decoded for :meth:`add`."""
+        """Whether records are decoded for :meth:`extend`; else :meth:`add_raw` takes them."""
         return self.kafka.format == "blocks"
 
-    def add(
-        self,
-        names: Names,
-        record: Record,
-        of_request: Table | Undecodable,
-        of_response: Table | Undecodable,
-        now: float,
+    def extend(
+        self, names: Names, rows: Sequence[tuple[Record, Decoded, Decoded]], now: float
     ) -> None:
-        """Take in a decoded record, for a block; ``now`` is unix seconds."""
-        self.taken += 1
-        for block in self._builder.add(names, record, of_request, of_response, now):
+        """Take in decoded records, for blocks; ``now`` is unix seconds."""
+        self.taken += len(rows)
+        for block in self._builder.extend(names, rows, now):
             self._closed.append(block)
             self._closed_records += block.count
             if self._closed_records >= EARLY_RECORDS:
@@ -204,6 +198,9 @@ class Publisher:
 
     async def add_labels(self, labels: Sequence[Label]) -> None:
         """Have labels in the spool, on disk. Raises StateError, and none has been taken then."""
+        await asyncio.shield(asyncio.ensure_future(self._add_labels(labels)))
+
+    async def _add_labels(self, labels: Sequence[Label]) -> None:
         now = time.time()
         async with self._writing:
             before = dict(self._labels.last)
@@ -221,6 +218,10 @@ class Publisher:
 
     async def flush(self) -> bool:
         """Write all that was taken in; False when the disk refuses it, and it is kept."""
+        # Who waits may be cancelled; the writing may not.
+        return await asyncio.shield(asyncio.ensure_future(self._flush()))
+
+    async def _flush(self) -> bool:
         async with self._writing:
             self.early.clear()
             now = time.time()
@@ -238,8 +239,10 @@ class Publisher:
                 batch = _Batch(committed, now - HANDOFF_SECONDS)
                 batch.last = dict(self._builder.last)
                 batch.mark = orjson.dumps(state, option=orjson.OPT_NON_STR_KEYS)
+                batch.records = sum(block.count for block in blocks)
                 for parcel, weight in events:
                     batch.add(parcel, weight)
+                    batch.records += weight
                 self._unsaved.append(batch)
             if not await asyncio.to_thread(self._write, blocks, batch, False):
                 self._refused()

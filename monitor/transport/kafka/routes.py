@@ -1,7 +1,8 @@
 """Assignments on their way back: the compacted topic ``<prefix>.routes``, of one partition.
 
 The key of a message is an experiment, its value the assignment that is in force for it; a message
-without a value ends the experiment. One controller writes at a time, which two things make sure of:
+without a value ends the experiment, and one more says which experiments there are. One controller
+writes at a time, which two things make sure of:
 
 * Controllers share a transactional id. When one begins, the broker refuses whatever an earlier one
   still wants to write.
@@ -26,12 +27,14 @@ from kafka.errors import InvalidProducerEpochError, KafkaError, ProducerFencedEr
 from monitor.config.kafka import Kafka
 from monitor.errors import FencedError, KafkaTroubleError
 from monitor.experiments.routes import Assignment, Routes
+from monitor.transport.kafka.client import told
 from monitor.transport.kafka.connect import Topics, connection
 
 log = logging.getLogger(__name__)
 
 _VERSION = 1
 _CLAIM = b"\x00controller"
+_INDEX = b"\x00experiments"
 _POLL_SECONDS = 0.5
 _FENCED = (ProducerFencedError, InvalidProducerEpochError)
 
@@ -48,6 +51,7 @@ class RouteWriter:
         self.who = who
         self.epoch: int | None = None
         """Offset of our claim."""
+        self._names: set[str] = set()
         self._topic = Topics(kafka.prefix).routes
         milliseconds = round(kafka.timeout * 1000)
         try:
@@ -61,7 +65,7 @@ class RouteWriter:
                 metrics_enabled=False,
             )
         except KafkaError as error:
-            raise KafkaTroubleError(f"{self._topic}: {error}") from error
+            raise KafkaTroubleError(f"{self._topic}: {told(error)}") from error
 
     def claim(self) -> int:
         """Become the controller, and fence off the one before; the new epoch."""
@@ -79,30 +83,32 @@ class RouteWriter:
         ended: Iterable[str] = (),
         declared: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
-        """Put assignments into force, by experiment, all at once. ``declared`` are those of them
-        that no configuration file holds, as plain data; ``ended`` are experiments no more."""
+        """Put assignments into force, by experiment, all at once; those that were published since
+        the claim stay. So the first call must hold all. ``declared`` are those of them that no
+        configuration file holds, as plain data; ``ended`` are experiments no more."""
         if self.epoch is None:
             raise FencedError(f"{self._topic}: {self.who} has not claimed it")
+        said = {"version": _VERSION, "epoch": self.epoch, "who": self.who, "at": time.time()}
         messages: list[tuple[bytes, dict[str, Any] | None]] = [
             (
                 name.encode(),
                 {
-                    "version": _VERSION,
-                    "epoch": self.epoch,
-                    "who": self.who,
-                    "at": time.time(),
+                    **said,
                     "assignment": assignment.to_dict(),
                     "declared": (declared or {}).get(name),
                 },
             )
             for name, assignment in assignments.items()
         ]
-        messages += [(name.encode(), None) for name in ended]
-        if messages:
-            try:
-                self._write(messages)
-            except KafkaError as error:
-                raise self._trouble(error) from error
+        gone = set(ended)
+        names = (self._names | set(assignments)) - gone
+        messages += [(name.encode(), None) for name in sorted(gone)]
+        messages.append((_INDEX, {**said, "experiments": sorted(names)}))
+        try:
+            self._write(messages)
+        except KafkaError as error:
+            raise self._trouble(error) from error
+        self._names = names
 
     def close(self) -> None:
         """Let go of it; whoever claims next is the controller."""
@@ -136,7 +142,7 @@ class RouteWriter:
         if isinstance(error, _FENCED) or _mentions_fence(error):
             self.epoch = None
             return FencedError(f"{self._topic}: {self.who} is not the controller any more")
-        return KafkaTroubleError(f"{self._topic}: {error}")
+        return KafkaTroubleError(f"{self._topic}: {told(error)}")
 
 
 def _mentions_fence(error: KafkaError) -> bool:
@@ -150,14 +156,15 @@ def _mentions_fence(error: KafkaError) -> bool:
 class Board:
     """What the messages of the topic add up to: assignments by experiment, under the newest epoch.
 
-    ``refused`` counts messages of controllers that had been replaced, ``faulty`` those that could
-    not be read.
+    ``names`` are the experiments that there are; None while no controller has said so. ``refused``
+    counts messages of controllers that had been replaced, ``faulty`` those that could not be read.
     """
 
     epoch: int = -1
     who: str = ""
     assignments: dict[str, Assignment] = field(default_factory=dict)
     declared: dict[str, dict[str, Any]] = field(default_factory=dict)
+    names: frozenset[str] | None = None
     refused: int = 0
     faulty: int = 0
 
@@ -183,6 +190,10 @@ class Board:
             if data is None:
                 known = self.assignments.pop(name, None) is not None
                 return (self.declared.pop(name, None) is not None) or known
+            if key == _INDEX:
+                before = self.names
+                self.names, self.epoch = frozenset(map(str, data["experiments"])), epoch
+                return self.names != before
             assignment = Assignment.from_dict(data["assignment"])
             declared = data.get("declared")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -191,13 +202,13 @@ class Board:
             return False
         self.epoch = epoch
         self.who = str(data.get("who", ""))
-        before = self.assignments.get(name), self.declared.get(name)
+        known_as = self.assignments.get(name), self.declared.get(name)
         self.assignments[name] = assignment
         if declared is not None:
             self.declared[name] = dict(declared)
         else:
             self.declared.pop(name, None)
-        return before != (assignment, self.declared.get(name))
+        return known_as != (assignment, self.declared.get(name))
 
     def _claimed(self, offset: int, data: Mapping[str, Any] | None) -> None:
         if data is not None and offset > self.epoch:
@@ -205,8 +216,12 @@ class Board:
             self.who = str(data.get("who", ""))
 
     def routes(self) -> Routes:
-        """As the supervisor reads them."""
-        return Routes(dict(self.assignments), tuple(self.declared.values()))
+        """As the supervisor reads them; what is left of experiments no more is left out."""
+        names = self.names or frozenset()
+        return Routes(
+            {name: one for name, one in self.assignments.items() if name in names},
+            tuple(data for name, data in self.declared.items() if name in names),
+        )
 
 
 class RouteReader:
@@ -248,7 +263,7 @@ class RouteReader:
                 self._read()
                 pause = 0.5
             except Exception as error:  # another try; the assignment in force stays
-                text = f"{self._topic}: {str(error) or type(error).__name__}"
+                text = f"{self._topic}: {told(error)}"
                 if text != self.error:
                     log.error("%s; the present routes stay in force", text)
                 self.error = text
@@ -287,7 +302,8 @@ class RouteReader:
                 if not self.caught_up and consumer.position(place) >= end:
                     self.caught_up = True
                 # Where nobody ever steered there is nothing to put into force.
-                if self.caught_up and untold and board.epoch >= 0 and self._apply(board.routes()):
+                steered = self.caught_up and board.names is not None
+                if steered and untold and self._apply(board.routes()):
                     self.applied += 1
                     untold = False
         finally:

@@ -23,6 +23,7 @@ from kafka.errors import KafkaError, MessageSizeTooLargeError
 from monitor.config.kafka import Kafka
 from monitor.errors import ConfigError, KafkaTroubleError, LogError
 from monitor.transport.blocks import Heartbeat, encode
+from monitor.transport.kafka.client import told
 from monitor.transport.kafka.connect import Topics, connection
 from monitor.transport.kafka.parcel import LABELS, RECORDS, Parcel
 from monitor.transport.kafka.topics import MOST_MESSAGE_BYTES
@@ -157,7 +158,7 @@ class Sender:
 
     def _trouble(self, error: Exception) -> None:
         name = type(error).__name__
-        text = f"{str(error) or name}"
+        text = told(error)
         self.figures.failures[name] += 1
         if text != self.figures.error:
             log.error("Kafka: %s; blocks wait in the spool", text)
@@ -247,9 +248,9 @@ class Sender:
         if not waiting:
             del self._queues[place]
 
-    def _answered(self, place: Place, one: _Waiting, this: object, told: Any) -> None:
+    def _answered(self, place: Place, one: _Waiting, this: object, said: Any) -> None:
         """On the producer's thread."""
-        self._events.put((place, one, (this, told)))
+        self._events.put((place, one, (this, said)))
 
     def _wait(self, producer: KafkaProducer, patience: float) -> None:
         """Take what comes, and send on; returns when there may be more in the spool."""
@@ -257,8 +258,8 @@ class Sender:
             event = self._events.get(timeout=patience)
             while True:
                 if event is not None and event[2][0] is self._round:
-                    place, one, (_, told) = event
-                    self._finish(place, one, told)
+                    place, one, (_, said) = event
+                    self._finish(place, one, said)
                     if place in self._queues:
                         self._send(producer, place)
                 event = self._events.get_nowait()
@@ -266,18 +267,18 @@ class Sender:
             pass
         self._acknowledge()
 
-    def _finish(self, place: Place, one: _Waiting, told: Any) -> None:
+    def _finish(self, place: Place, one: _Waiting, said: Any) -> None:
         figures = self.figures
         self._out[place] -= 1
         self._under_way -= 1
-        if isinstance(told, MessageSizeTooLargeError):
-            figures.failures[type(told).__name__] += 1
+        if isinstance(said, MessageSizeTooLargeError):
+            figures.failures[type(said).__name__] += 1
             figures.too_large += one.records
             log.error(
                 "a message of %d bytes is too large for Kafka: dropped", len(one.parcel.value)
             )
-        elif isinstance(told, BaseException):
-            raise told
+        elif isinstance(said, BaseException):
+            raise said
         else:
             figures.last_answer = time.monotonic()
             if one.index >= self._spool.cursor:  # what the spool had dropped is counted there

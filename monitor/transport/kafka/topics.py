@@ -12,6 +12,7 @@ from kafka.errors import KafkaError, TopicAlreadyExistsError
 
 from monitor.config.kafka import Kafka
 from monitor.errors import KafkaTroubleError
+from monitor.transport.kafka.client import told
 from monitor.transport.kafka.connect import Topics, connection
 
 MOST_MESSAGE_BYTES = 8 * 1024 * 1024
@@ -79,7 +80,9 @@ class Admin:
             self._client = KafkaAdminClient(**connection(kafka))
         except KafkaError as error:
             brokers = ", ".join(kafka.bootstrap)
-            raise KafkaTroubleError(f"Kafka cannot be reached at {brokers}: {error}") from error
+            raise KafkaTroubleError(
+                f"Kafka cannot be reached at {brokers}: {told(error)}"
+            ) from error
 
     def close(self) -> None:
         """Disconnect."""

@@ -119,13 +119,14 @@ class SegmentLog:
                 self.damage.bytes,
                 ", ".join(self.damage.places),
             )
+        self.mark = self._last_mark()
         if not self.segments or self.end < first:
             self._begin(max(first, self.end if self.segments else 0))
         if self.sync_seconds is not None:
             self.sync()
 
     def _survey(self, base: int, path: Path, last: bool) -> Segment:
-        """Read through a file; cut off the torn tail of the last one, and find the last mark."""
+        """Read through a file, and cut off the torn tail of the last one."""
         segment = Segment(path, base, base, len(SEGMENT))
         before = self.damage.torn
         file = os.open(path, os.O_RDWR if last else os.O_RDONLY)
@@ -133,8 +134,6 @@ class SegmentLog:
             size = os.fstat(file).st_size
             for frame in scan(file, size, path.name, self.damage, check=last):
                 segment.take(frame)
-                if frame.marked and (found := content(file, frame)) is not None:
-                    self.mark = found.mark
             torn = self.damage.torn - before
             if torn and last:
                 log.warning("%s: a torn tail of %d bytes is cut off", path, torn)
@@ -150,6 +149,20 @@ class SegmentLog:
         else:
             os.close(file)
         return segment
+
+    def _last_mark(self) -> bytes | None:
+        """The newest mark that can be read; every segment begins with the one in force then."""
+        for segment in reversed(self.segments):
+            file = os.open(segment.path, os.O_RDONLY)
+            try:
+                frames = scan(file, segment.size, segment.path.name, Damage(), check=False)
+                for frame in reversed([frame for frame in frames if frame.marked]):
+                    found = content(file, frame)
+                    if found is not None:
+                        return found.mark
+            finally:
+                os.close(file)
+        return None
 
     def _begin(self, base: int) -> None:
         """A new segment. Raises LogError."""

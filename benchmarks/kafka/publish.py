@@ -1,0 +1,196 @@
+"""What publishing costs a sidecar: CPU per record from the decoded record until Kafka has it.
+
+A real cluster of three nodes on this machine takes what is published; its own time is not counted,
+being in other processes. The publisher is the service's own: blocks, spool with a sync at each
+flush, one idempotent producer. Beside it kafka-python sends one JSON message per record, well
+batched. Records are decoded before the clock starts: that is paid in any mode.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import orjson
+from kafka import KafkaProducer
+
+from benchmarks.harness import Claim, Result, environment, median, median_ratio
+from benchmarks.kafka.blocks import NAMES, batches, numeric, rows_of
+from monitor.config.kafka import Kafka
+from monitor.transport.blocks import Row
+from monitor.transport.kafka.client import quiet
+from monitor.transport.kafka.connect import Topics, connection
+from monitor.transport.kafka.publisher import Publisher
+from monitor.transport.kafka.topics import Admin, wanted
+from tests.kafka.cluster import Cluster
+
+CHUNK = 200
+"""Records in a batch of a worker."""
+PARTITIONS = 12
+TARGET_US = 3.0
+RATES = (1000, 5000)
+"""Records per second, for what it costs where blocks are not full."""
+
+
+class Account:
+    """CPU seconds of this process (all threads) and what Kafka got."""
+
+    def __init__(self) -> None:
+        self.cpu = 0.0
+        self.parts: dict[str, float] = {}
+        self.records = 0
+        self.messages = 0
+        self.bytes = 0
+
+    @property
+    def us(self) -> float:
+        """CPU microseconds per record."""
+        return self.cpu / self.records * 1e6
+
+
+async def ours(kafka: Kafka, rows: list[Row], folder: Path, rate: float | None) -> Account:
+    """Hand over all rows, as fast as can be or ``rate`` a second; until Kafka has them."""
+    publisher = Publisher(kafka, folder, "run")
+    publisher.start()
+    while publisher.sender.state != "sending":
+        await asyncio.sleep(0.01)
+    gc.collect()
+    account = Account()
+    begun, due = time.process_time(), time.monotonic()
+
+    async def flushing() -> None:
+        while True:
+            try:
+                await asyncio.wait_for(publisher.early.wait(), kafka.linger)
+            except TimeoutError:
+                pass
+            await publisher.flush()
+
+    flusher = asyncio.get_running_loop().create_task(flushing())
+    for start in range(0, len(rows), CHUNK):
+        now = time.time()
+        publisher.extend(NAMES, [row[1:] for row in rows[start : start + CHUNK]], now)
+        if rate is not None:
+            due += CHUNK / rate
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+        elif publisher.early.is_set():
+            while publisher.early.is_set():  # as fast as the disk takes it, and no faster
+                await asyncio.sleep(0.005)
+        else:
+            await asyncio.sleep(0)
+    flusher.cancel()
+    await publisher.flush()
+    while publisher.waiting:
+        await asyncio.sleep(0.02)
+    account.cpu = time.process_time() - begun
+    figures = publisher.sender.figures
+    account.records, account.messages = figures.records, figures.messages
+    account.bytes = figures.bytes
+    assert account.records == len(rows)
+    await publisher.stop(0.0)
+    return account
+
+
+def theirs(kafka: Kafka, rows: list[Row]) -> Account:
+    """One JSON message per record, by kafka-python's own means."""
+    producer = KafkaProducer(
+        **connection(kafka),
+        acks="all",
+        linger_ms=100,
+        batch_size=256 * 1024,
+        max_request_size=8 * 1024 * 1024,
+        compression_type="zstd",
+        metrics_enabled=False,
+    )
+    topic = Topics(kafka.prefix).findings
+    producer.partitions_for(topic)
+    gc.collect()
+    account = Account()
+    begun = time.process_time()
+    for _, record, of_request, of_response in rows:
+        document: dict[str, Any] = {
+            "request_id": record.request_id.decode(),
+            "trace_id": record.trace_id.decode(),
+            "started": record.started,
+            "duration_ns": record.duration_ns,
+            "status": record.status,
+            "features": dict(zip(of_request.names, of_request.values, strict=True)),  # type: ignore[union-attr]
+            "predictions": dict(zip(of_response.names, of_response.values, strict=True)),  # type: ignore[union-attr]
+        }
+        value = orjson.dumps(document)
+        account.bytes += len(value)
+        producer.send(topic, value, key=record.request_id)
+    producer.flush()
+    account.cpu = time.process_time() - begun
+    account.records = account.messages = len(rows)
+    producer.close()
+    return account
+
+
+def run(quick: bool) -> Result:
+    """Rounds of both, then ours at rates at which blocks are not full."""
+    quiet()
+    rounds, count = (2, 60) if quick else (5, 300)
+    rows = [row for batch in batches(count, CHUNK, numeric) for row in rows_of(batch)]
+    fast: list[Account] = []
+    json_: list[Account] = []
+    paced: dict[int, Account] = {}
+    with Cluster(quick=False, heap="512m") as cluster, tempfile.TemporaryDirectory() as folder:
+        kafka = Kafka.model_validate(
+            {"bootstrap": cluster.bootstrap, "prefix": "bench", "partitions": PARTITIONS}
+        )
+        admin = Admin(kafka)
+        admin.create(wanted(kafka, 3600.0))
+        admin.close()
+
+        def mine(some: list[Row], rate: float | None = None) -> Account:
+            place = Path(tempfile.mkdtemp(dir=folder))
+            return asyncio.run(ours(kafka, some, place, rate))
+
+        mine(rows[: 10 * CHUNK])  # everything is loaded and connected once
+        theirs(kafka, rows[: 5 * CHUNK])
+        for _ in range(rounds):
+            fast.append(mine(rows))
+            json_.append(theirs(kafka, rows[: max(4000, len(rows) // 4)]))
+        for rate in RATES:
+            paced[rate] = mine(rows[: rate * (3 if quick else 8)], float(rate))
+    cost = min(one.us for one in fast)  # a busy machine only adds
+    result = Result(
+        "kafka-publish",
+        environment(features=20, partitions=PARTITIONS, records=len(rows), rounds=rounds),
+    )
+    ratio = median_ratio([one.us for one in fast], [one.us for one in json_])
+    result.claims = [
+        Claim("publishing, from decoded record to Kafka, CPU µs", cost, TARGET_US, "<="),
+        Claim("ratio to one JSON message per record by kafka-python", ratio, 0.2, "<="),
+    ]
+    table: list[list[Any]] = [
+        _row("blocks, as fast as can be", fast),
+        *(_row(f"blocks, {rate:,} records a second", [one]) for rate, one in paced.items()),
+        _row("kafka-python, a JSON message each", json_),
+    ]
+    head = ["way", "CPU µs per record", "records per message", "bytes per record"]
+    result.tables = [("Per record", head, table)]
+    result.measurements = {
+        "cpu_us": {
+            "blocks": [one.us for one in fast],
+            "json": [one.us for one in json_],
+            "paced": {str(rate): one.us for rate, one in paced.items()},
+        },
+        "records_per_message": [one.records / one.messages for one in fast],
+        "bytes_per_record": [one.bytes / one.records for one in fast],
+    }
+    return result
+
+
+def _row(name: str, accounts: list[Account]) -> list[Any]:
+    return [
+        name,
+        median([one.us for one in accounts]),
+        median([one.records / one.messages for one in accounts]),
+        median([one.bytes / one.records for one in accounts]),
+    ]

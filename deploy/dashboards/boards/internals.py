@@ -1,0 +1,328 @@
+"""The sidecar itself: processes, queues, drops, connections, Kafka."""
+
+from __future__ import annotations
+
+from deploy.dashboards.board import Board, Row
+from deploy.dashboards.panels import GREEN, ORANGE, RED, Query, figure, lines, states
+from deploy.dashboards.queries import WHERE, increase, named, rate
+from deploy.dashboards.words import CLOSED, CONNECTED, RELOADED, STATES
+
+_PROCESSES = Row(
+    "Processes",
+    (
+        figure(
+            "Replicas",
+            "Sidecars that are scraped.",
+            "none",
+            Query(f"count({named('build_info')})"),
+            empty="none",
+            width=4,
+        ),
+        figure(
+            "Workers",
+            "Processes of the data plane, over all replicas.",
+            "none",
+            Query(f"sum({named('workers')})"),
+            empty="none",
+            width=4,
+        ),
+        figure(
+            "Version",
+            "What is running.",
+            "none",
+            Query(f"count by (version) ({named('build_info')})", "{{version}}"),
+            empty="none",
+            names=True,
+            width=4,
+        ),
+        figure(
+            "Restarts in this hour",
+            "Times that a worker or the evaluation plane was started again.",
+            "none",
+            Query(
+                f"sum(increase({named('worker_restarts_total')}[1h])) + "
+                f"sum(increase({named('evaluation_restarts_total')}[1h]))"
+            ),
+            empty="none",
+            steps=((None, GREEN), (1, ORANGE), (5, RED)),
+            decimals=0,
+            width=4,
+        ),
+        figure(
+            "Last configuration",
+            "Whether the last one was accepted; a refused one leaves the one before in force.",
+            "none",
+            Query(f"min({named('config_last_reload_successful')})"),
+            empty="none",
+            words=RELOADED,
+            width=4,
+        ),
+        figure(
+            "Generation",
+            "Number of the configuration in force; the lowest and the highest of the replicas.",
+            "none",
+            Query(f"min({named('config_generation')})", "lowest"),
+            Query(f"max({named('config_generation')})", "highest"),
+            empty="none",
+            width=4,
+        ),
+        lines(
+            "Processor time",
+            "Cores in use, by process.",
+            "none",
+            Query(rate("process_cpu_seconds_total", by="process"), "{{process}}"),
+            empty="not running",
+            stacked=True,
+            low=0,
+            width=8,
+        ),
+        lines(
+            "Memory",
+            "Resident memory, by process. It should be flat.",
+            "bytes",
+            Query(f"sum by (process) ({named('process_resident_memory_bytes')})", "{{process}}"),
+            empty="not running",
+            low=0,
+            width=8,
+        ),
+        lines(
+            "Open files",
+            "File descriptors in use, by process.",
+            "none",
+            Query(f"max by (process) ({named('process_open_fds')})", "{{process}}"),
+            empty="not running",
+            low=0,
+            width=8,
+        ),
+    ),
+)
+
+_RECORDS = Row(
+    "From the data plane to the evaluation",
+    (
+        lines(
+            "Records",
+            "Exchanges that should be evaluated, and those that are. The lines are one as long as "
+            "nothing is dropped.",
+            "ops",
+            Query(rate("records_eligible_total"), "eligible"),
+            Query(rate("records_sent_total"), "sent"),
+            Query(rate("records_evaluated_total"), "evaluated"),
+            empty="no traffic",
+            low=0,
+            width=8,
+        ),
+        lines(
+            "Dropped",
+            "Records and copies per second that were let go of, by stage and reason.",
+            "ops",
+            Query(rate("dropped_total", by="stage, reason"), "{{stage}}: {{reason}}"),
+            empty="none",
+            low=0,
+            width=8,
+        ),
+        lines(
+            "Trouble",
+            "Per point of the picture: records lost in a crash, connections of workers closed for a "
+            "protocol error, state that could not be saved, findings that could not be written.",
+            "none",
+            Query(increase("records_lost_total"), "records lost"),
+            Query(increase("handoff_errors_total"), "protocol errors"),
+            Query(increase("state_write_failures_total"), "state not saved"),
+            Query(increase("findings_write_failures_total"), "findings not written"),
+            Query(increase("feedback_failures_total"), "label store failed"),
+            empty="none",
+            low=0,
+            width=8,
+        ),
+        lines(
+            "Workers connected",
+            "Workers, and those of them that are connected to the evaluation plane.",
+            "none",
+            Query(f"sum({named('workers')})", "workers"),
+            Query(f"sum({named('handoff_connections')})", "connected"),
+            empty="not running",
+            stepped=True,
+            low=0,
+            width=8,
+        ),
+        lines(
+            "Waiting for labels",
+            "Predictions that are kept for their labels, by arm, and labels whose prediction is not "
+            "there (yet).",
+            "short",
+            Query(f"sum by (arm) ({named('feedback_predictions')})", "{{arm}}"),
+            Query(f"sum({named('feedback_orphans')})", "orphans"),
+            empty="feedback is off",
+            low=0,
+            width=8,
+        ),
+        lines(
+            "Notifications",
+            "Messages to channels per second, by what became of them, and findings that a channel is "
+            "still to be told of.",
+            "none",
+            Query(rate("notifications_total", by="channel, outcome"), "{{channel}}: {{outcome}}"),
+            Query(f"sum by (channel) ({named('notifications_pending')})", "{{channel}}: pending"),
+            empty="no channels",
+            low=0,
+            width=8,
+        ),
+    ),
+)
+
+_CONNECTIONS = Row(
+    "Connections",
+    (
+        lines(
+            "Client connections",
+            "Open now, and accepted per second.",
+            "none",
+            Query(f"sum({named('connections_open')})", "open"),
+            Query(rate("connections_accepted_total"), "accepted per second"),
+            empty="no clients",
+            low=0,
+            width=8,
+        ),
+        lines(
+            "Refused requests",
+            "Requests per second that never reached a model server, by reason: framing, size, time.",
+            "reqps",
+            Query(rate("rejected_requests_total", by="reason"), "{{reason}}"),
+            empty="none refused",
+            low=0,
+            width=8,
+        ),
+        lines(
+            "Pools",
+            "Connections to model servers, and requests that wait for one.",
+            "none",
+            Query(f"sum by (arm, state) ({named('pool_connections')})", "{{arm}}: {{state}}"),
+            empty="no connections",
+            low=0,
+            width=8,
+        ),
+        lines(
+            "Connecting to model servers",
+            "Connections made, attempts that failed, and requests tried again on a fresh one, per "
+            "second.",
+            "ops",
+            Query(rate("upstream_connects_total", by="arm"), "{{arm}}: made"),
+            Query(rate("upstream_connect_failures_total", by="arm"), "{{arm}}: failed"),
+            Query(rate("retries_total", by="arm"), "{{arm}}: again"),
+            empty="no connections",
+            low=0,
+            width=8,
+        ),
+        states(
+            "Breakers",
+            "The worst state of a challenger's circuit breaker over all workers: for copies, and for "
+            "requests of clients.",
+            CLOSED,
+            *(
+                Query(
+                    f"max by (arm) ((({named(metric, WHERE, state='open')} > bool 0) * 2) or "
+                    f"({named(metric, WHERE, state='half_open')} > bool 0))",
+                    f"{{{{arm}}}}: {what}",
+                )
+                for metric, what in (
+                    ("breaker_workers", "copies"),
+                    ("serving_breaker_workers", "clients"),
+                )
+            ),
+            empty="no challengers",
+            width=8,
+            height=8,
+        ),
+        lines(
+            "Copies held",
+            "Copies that wait for a challenger, or are under way.",
+            "none",
+            Query(f"sum by (arm) ({named('mirror_queue_requests')})", "{{arm}}"),
+            empty="no challengers",
+            low=0,
+            width=8,
+        ),
+    ),
+)
+
+_KAFKA = Row(
+    "Kafka",
+    (
+        states(
+            "Connection",
+            "What the connection is doing: stalled is connected, but without answers.",
+            CONNECTED,
+            Query(
+                "max by (instance) ("
+                + " or ".join(
+                    f"({named('kafka_state', state=word)} == 1) * {number}"
+                    for number, word in enumerate(STATES)
+                )
+                + ")",
+                "{{instance}}",
+            ),
+            empty="the evaluation is embedded: no Kafka",
+            width=8,
+            height=8,
+        ),
+        lines(
+            "Published",
+            "Records and labels per second: handed over, and taken by Kafka. The lines are one as long as "
+            "Kafka keeps up.",
+            "ops",
+            Query(rate("kafka_taken_total"), "handed over"),
+            Query(rate("kafka_published_records_total"), "records"),
+            Query(rate("kafka_published_labels_total"), "labels"),
+            empty="the evaluation is embedded: no Kafka",
+            low=0,
+            width=8,
+        ),
+        lines(
+            "Waiting",
+            "Records and labels that Kafka does not have yet. While it is away they wait on disk.",
+            "short",
+            Query(f"sum by (instance) ({named('kafka_waiting_records')})", "{{instance}}"),
+            empty="the evaluation is embedded: no Kafka",
+            low=0,
+            width=8,
+        ),
+        lines(
+            "Spool",
+            "Bytes on disk, and how many there may be before the oldest are let go of.",
+            "bytes",
+            Query(f"max by (instance) ({named('kafka_spool_bytes')})", "{{instance}}"),
+            Query(f"min({named('kafka_spool_limit_bytes')})", "limit"),
+            empty="the evaluation is embedded: no Kafka",
+            low=0,
+            width=8,
+        ),
+        lines(
+            "Let go of, and errors",
+            "Per second: records and labels that will not reach Kafka, by reason, and errors, by kind.",
+            "ops",
+            Query(rate("kafka_dropped_total", by="reason"), "dropped: {{reason}}"),
+            Query(rate("kafka_errors_total", by="error"), "error: {{error}}"),
+            empty="none",
+            low=0,
+            width=8,
+        ),
+        lines(
+            "Since the last answer",
+            "Time since Kafka has last taken a message: the longest of the replicas.",
+            "s",
+            Query(f"max({named('kafka_last_answer_seconds')})", "longest"),
+            empty="the evaluation is embedded: no Kafka",
+            low=0,
+            width=8,
+        ),
+    ),
+    folded=True,
+)
+
+BOARD = Board(
+    uid="understudy-internals",
+    title="Understudy / Sidecar internals",
+    text="Processes, queues, drops, connections and Kafka of the sidecars themselves.",
+    rows=(_PROCESSES, _RECORDS, _CONNECTIONS, _KAFKA),
+)

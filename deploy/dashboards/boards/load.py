@@ -1,0 +1,145 @@
+"""A load test laid over what the service measured in it."""
+
+from __future__ import annotations
+
+from deploy.dashboards.board import ARM, MODEL, VERSION, Board, Row
+from deploy.dashboards.panels import Query, heat, lines
+from deploy.dashboards.queries import (
+    LIVE,
+    WHERE,
+    dropped_share,
+    failed_share,
+    named,
+    quantile,
+    rate,
+)
+from deploy.dashboards.words import OUTCOMES, QUANTILES
+
+_SEEN = Row(
+    "What clients saw",
+    (
+        lines(
+            "Requests",
+            "Requests of clients per second, by outcome. Purple regions are stages of `understudy gate`.",
+            "reqps",
+            Query(rate("requests_total", LIVE, by="outcome"), "{{outcome}}"),
+            empty="no traffic",
+            colors={f"^{name}$": color for name, color in OUTCOMES.items()},
+            stacked=True,
+            low=0,
+        ),
+        lines(
+            "Latency of the last ten seconds",
+            "Quantiles of all arms together, the slowest replica's.",
+            "s",
+            *(
+                Query(f"max({quantile(at, window='10s')})", name)
+                for at, name in (
+                    ("0.5", "p50"),
+                    ("0.99", "p99"),
+                    ("0.999", "p99.9"),
+                    ("1.0", "max"),
+                )
+            ),
+            empty="no traffic",
+            colors={f"^{name}$": color for name, color in QUANTILES.items()},
+            log=True,
+        ),
+        heat(
+            "Durations",
+            "Where the bands part the service is saturated: some requests wait, others do not.",
+            "s",
+            Query(
+                f"sum by (le) (increase({named('request_duration_seconds_bucket', LIVE)}"
+                "[$__rate_interval]))",
+                "{{le}}",
+                heat=True,
+            ),
+            empty="no traffic",
+        ),
+    ),
+)
+
+_INSIDE = Row(
+    "What it cost",
+    (
+        lines(
+            "In flight, and waiting for a connection",
+            "When requests wait for a connection the model server is the bottleneck.",
+            "none",
+            Query(f"sum by (arm) ({named('in_flight_requests')})", "{{arm}}"),
+            Query(
+                f"sum by (arm) ({named('pool_connections', WHERE, state='waiting')})",
+                "{{arm}}, waiting",
+            ),
+            empty="no traffic",
+            low=0,
+            width=8,
+        ),
+        lines(
+            "Processor time of the sidecar",
+            "Cores in use, by process: workers forward, the evaluation measures.",
+            "none",
+            Query(rate("process_cpu_seconds_total", by="process"), "{{process}}"),
+            empty="not running",
+            stacked=True,
+            low=0,
+            width=8,
+        ),
+        lines(
+            "Processor time per request",
+            "Of the workers, for each request of a client, copies included.",
+            "s",
+            Query(
+                f"{rate('process_cpu_seconds_total', process='~worker-.*')} / "
+                f"({rate('requests_total', role='primary')} > 0)",
+                "per request",
+            ),
+            empty="no traffic",
+            low=0,
+            width=8,
+        ),
+        lines(
+            "Failed",
+            "Share of clients' requests that failed, by arm.",
+            "percentunit",
+            Query(failed_share("arm"), "{{arm}}"),
+            empty="no traffic",
+            low=0,
+            width=8,
+        ),
+        lines(
+            "Not evaluated, and copies not sent",
+            "What the sidecar lets go of first, so that clients need not wait.",
+            "percentunit",
+            Query(dropped_share(), "not evaluated"),
+            Query(
+                f"{rate('dropped_total', WHERE, stage='mirror')} / ({rate('mirror_total')} > 0)",
+                "copies not sent",
+            ),
+            empty="no traffic",
+            low=0,
+            width=8,
+        ),
+        lines(
+            "Memory of the sidecar",
+            "Resident memory, by process.",
+            "bytes",
+            Query(f"sum by (process) ({named('process_resident_memory_bytes')})", "{{process}}"),
+            empty="not running",
+            stacked=True,
+            low=0,
+            width=8,
+        ),
+    ),
+)
+
+BOARD = Board(
+    uid="understudy-load",
+    title="Understudy / Load tests",
+    text="Stages of `understudy gate` as annotations over what the sidecar measured meanwhile.",
+    choices=(MODEL, VERSION, ARM),
+    rows=(_SEEN, _INSIDE),
+    since="now-30m",
+    refresh="10s",
+)

@@ -1,0 +1,271 @@
+"""What goes in, what comes out, and how far both are from what was usual."""
+
+from __future__ import annotations
+
+from deploy.dashboards.board import ARM, MODEL, VERSION, Board, Choice, Row
+from deploy.dashboards.panels import GREEN, ORANGE, RED, Query, bars, heat, lines, states
+from deploy.dashboards.queries import OF_ARM, OF_MODEL, missing_share, named, rate
+from deploy.dashboards.words import DRIFTED
+
+PREDICTION = Choice(
+    "prediction", "understudy_prediction_values_total", "prediction", "A numeric prediction.",
+    within='job=~"$job", instance=~"$instance", model=~"$model"',
+)  # fmt: skip
+_OUTPUT = f'{OF_ARM}, prediction=~"$prediction"'
+
+
+def _bounded(metric: str, label: str) -> tuple[Query, ...]:
+    """An estimate and its bounds."""
+    return tuple(
+        Query(
+            "avg by (model) "
+            f"({named('performance_estimate', OF_MODEL, metric=metric, bound=bound)})",
+            f"{{{{model}}}}, {label}{name}",
+        )
+        for bound, name in (("estimate", ""), ("lower", ", lower"), ("upper", ", upper"))
+    )
+
+
+_OUT = Row(
+    "Predictions",
+    (
+        heat(
+            "Predicted values",
+            "How many predictions of the champion and the challengers had which value, over time. A "
+            "model that answers the same to everything is a single line.",
+            "none",
+            Query(
+                f"sum by (le) (increase({named('prediction_value_bucket', _OUTPUT)}"
+                "[$__rate_interval]))",
+                "{{le}}",
+                heat=True,
+            ),
+            empty="no numeric predictions",
+            width=12,
+            scheme="Blues",
+        ),
+        lines(
+            "Predicted classes",
+            "Share of each class among the predictions.",
+            "percentunit",
+            Query(
+                f"{rate('prediction_class_total', OF_ARM, by='arm, prediction, class')} / on (arm, "
+                f"prediction) group_left () ({rate('prediction_class_total', OF_ARM, by='arm, prediction')}"
+                " > 0)",
+                "{{arm}}: {{class}}",
+            ),
+            empty="no predicted classes",
+            low=0,
+            high=1,
+            width=12,
+            height=9,
+        ),
+        lines(
+            "Mean of predictions",
+            "Since the state began, by arm: a difference that stays is a difference between the models.",
+            "none",
+            Query(
+                f"avg by (arm, prediction) ({named('prediction_mean', _OUTPUT)})",
+                "{{arm}}: {{prediction}}",
+            ),
+            empty="no numeric predictions",
+            width=8,
+        ),
+        lines(
+            "Predictions per second",
+            "Values that were decoded from answers.",
+            "ops",
+            Query(rate("prediction_values_total", _OUTPUT, by="arm"), "{{arm}}"),
+            empty="no numeric predictions",
+            low=0,
+            width=8,
+        ),
+        lines(
+            "Undecodable payloads",
+            "Payloads in which no features or predictions were found, by reason. They are forwarded "
+            "untouched.",
+            "ops",
+            Query(rate("undecodable_total", OF_ARM, by="part, reason"), "{{part}}: {{reason}}"),
+            empty="all were decoded",
+            low=0,
+            width=8,
+        ),
+    ),
+)
+
+_IN = Row(
+    "Features against the baseline",
+    (
+        states(
+            "Drifted",
+            "When a feature or a prediction was found to have drifted.",
+            DRIFTED,
+            Query(f"max by (feature) ({named('drift_detected', OF_MODEL)})", "{{feature}}"),
+            empty="no baseline",
+            height=10,
+        ),
+        bars(
+            "Population stability index",
+            "How different the last rows are from the baseline. For people: as a rule of thumb 0.1 is a "
+            "little and 0.25 a lot. It alarms nobody.",
+            "none",
+            Query(
+                f"sort_desc(max by (feature) ({named('drift_score', OF_MODEL, method='psi')}))",
+                "{{feature}}",
+                instant=True,
+            ),
+            empty="no baseline",
+            steps=((None, GREEN), (0.1, ORANGE), (0.25, RED)),
+            width=12,
+            height=10,
+        ),
+        lines(
+            "Shift of location",
+            "Evidence that a feature is higher or lower than it was; it alarms at 1.",
+            "none",
+            Query(
+                f"topk(10, max by (feature) ({named('drift_score', OF_MODEL, method='location')}))",
+                "{{feature}}",
+            ),
+            empty="no baseline",
+            steps=((1.0, RED),),
+            low=0,
+            width=8,
+        ),
+        lines(
+            "Shift of spread",
+            "Evidence that a feature is spread wider or narrower than it was; it alarms at 1.",
+            "none",
+            Query(
+                f"topk(10, max by (feature) ({named('drift_score', OF_MODEL, method='spread')}))",
+                "{{feature}}",
+            ),
+            empty="no baseline",
+            steps=((1.0, RED),),
+            low=0,
+            width=8,
+        ),
+        lines(
+            "Features together",
+            "Evidence that features go together in another way: reconstruction, and with "
+            "`monitoring.kernel` the discrepancy of whole rows; both alarm at 1.",
+            "none",
+            Query(
+                "max by (method) "
+                f"({named('drift_score', OF_MODEL, method='~reconstruction|discrepancy')})",
+                "{{method}}",
+            ),
+            empty="no baseline with several numeric features",
+            steps=((1.0, RED),),
+            low=0,
+            width=8,
+        ),
+        lines(
+            "Missing values",
+            "Share of the values of each feature that were null, NaN or not there; the ten features "
+            "with most of them.",
+            "percentunit",
+            Query(f"topk(10, {missing_share()})", "{{feature}}"),
+            empty="no features decoded",
+            low=0,
+            width=12,
+        ),
+        lines(
+            "Violated rules",
+            "Rows per second that break a rule of the baseline: range, type, unknown value, missing.",
+            "ops",
+            Query(
+                f"topk(10, {rate('feature_violations_total', OF_MODEL, by='feature, rule')} > 0)",
+                "{{feature}}: {{rule}}",
+            ),
+            empty="no rule is broken",
+            low=0,
+            width=12,
+        ),
+    ),
+)
+
+_RIGHT = Row(
+    "Is it right?",
+    (
+        lines(
+            "Accuracy by labels",
+            "With bounds that hold at all times: what is outside of them can be ruled out.",
+            "percentunit",
+            *_bounded("accuracy", "labels"),
+            empty="no labels",
+            colors={"(lower|upper)$": "super-light-blue"},
+            width=8,
+        ),
+        lines(
+            "Accuracy without labels",
+            "Estimated from the scores of the last predictions, with bounds, while labels are on "
+            "their way. It rests on scores that are as calibrated as they were.",
+            "percentunit",
+            *_bounded("estimated_accuracy", "estimated"),
+            empty="no baseline with labels",
+            colors={"(lower|upper)$": "super-light-blue"},
+            width=8,
+        ),
+        lines(
+            "Other measures",
+            "By labels: precision, recall, F1, area under the curve, calibration error and Brier score.",
+            "none",
+            Query(
+                "avg by (metric) ("
+                + named(
+                    "performance_estimate",
+                    OF_MODEL,
+                    metric="~precision|recall|f1|auc|ece|brier",
+                    bound="estimate",
+                )
+                + ")",
+                "{{metric}}",
+            ),
+            empty="no labels",
+            width=8,
+        ),
+        lines(
+            "Labels",
+            "Labels per second by what became of them: joined with their prediction, too late, or of "
+            "nobody known.",
+            "ops",
+            Query(rate("feedback_total", by="outcome"), "{{outcome}}"),
+            empty="no labels",
+            low=0,
+            width=8,
+        ),
+        lines(
+            "Error rate by segment",
+            "Share of wrong predictions by the value of a declared feature.",
+            "percentunit",
+            Query(
+                "avg by (feature, segment) "
+                f"({named('segment_error_rate', OF_MODEL, bound='estimate')})",
+                "{{feature}} = {{segment}}",
+            ),
+            empty="no `monitoring.segments`, or no labels",
+            low=0,
+            width=8,
+        ),
+        lines(
+            "Known cases passed",
+            "Share of the validation cases that passed in the last round, by kind of case.",
+            "percentunit",
+            Query(f"min by (arm, kind) ({named('validation_pass_ratio')})", "{{arm}}: {{kind}}"),
+            empty="no `validation.cases`",
+            low=0,
+            high=1,
+            width=8,
+        ),
+    ),
+)
+
+BOARD = Board(
+    uid="understudy-predictions",
+    title="Understudy / Predictions and features",
+    text="Distributions of predictions and features, drift from the baseline, and performance with and "
+    "without labels.",
+    choices=(MODEL, VERSION, ARM, PREDICTION),
+    rows=(_OUT, _IN, _RIGHT),
+)

@@ -1,0 +1,69 @@
+"""Selectors and expressions that several dashboards use, so that they mean the same everywhere."""
+
+from __future__ import annotations
+
+WHERE = 'job=~"$job", instance=~"$instance"'
+OF_MODEL = f'{WHERE}, model=~"$model", version=~"$version"'
+OF_ARM = f'{OF_MODEL}, arm=~"$arm"'
+LIVE = f'{OF_ARM}, role="primary"'
+"""Requests of clients; copies for challengers have the role ``mirror``."""
+FAILED = 'outcome!~"ok|client_error|cancelled"'
+"""What a client would call a failure of ours: neither its own fault, nor its own hanging up."""
+
+
+def named(family: str, /, where: str = WHERE, **more: str) -> str:
+    """A selector of ``understudy_`` + ``family``.
+
+    ``more`` are further labels: a value that begins with ``~`` is a regular expression, one that
+    begins with ``!`` is what the label is not.
+    """
+    found = [where]
+    for label, value in more.items():
+        operator = {"~": "=~", "!": "!="}.get(value[0], "=")
+        found.append(f'{label}{operator}"{value.lstrip("~!")}"')
+    return f"understudy_{family}{{{', '.join(found)}}}"
+
+
+def rate(family: str, /, where: str = WHERE, by: str = "", **more: str) -> str:
+    """Per second, summed over replicas and over whatever is not in ``by``."""
+    grouped = f"sum by ({by})" if by else "sum"
+    return f"{grouped} (rate({named(family, where, **more)}[$__rate_interval]))"
+
+
+def increase(family: str, where: str = WHERE, by: str = "") -> str:
+    """Per point of the picture, summed likewise."""
+    grouped = f"sum by ({by})" if by else "sum"
+    return f"{grouped} (increase({named(family, where)}[$__rate_interval]))"
+
+
+def share(part: str, whole: str) -> str:
+    """``part / whole``, and nothing instead of NaN while the whole is nothing."""
+    return f"({part}) / ({whole} > 0)"
+
+
+def quantile(at: str, where: str = LIVE, window: str = "$window", by: str = "arm") -> str:
+    """A quantile of the sidecars' own sketches, within 1 %; the worst replica's."""
+    found = named(
+        "request_duration_quantile_seconds", where, outcome="all", window=window, quantile=at
+    )
+    return f"max by ({by}) ({found})"
+
+
+def failed_share(by: str = "") -> str:
+    """Share of clients' requests that failed."""
+    every = rate("requests_total", LIVE, by=by)
+    # Without a single failure there is no series of one: that is 0, not "no data".
+    return share(f"{rate('requests_total', f'{LIVE}, {FAILED}', by=by)} or 0 * {every}", every)
+
+
+def dropped_share() -> str:
+    """Share of the exchanges that the evaluation never got to see."""
+    lost = rate("dropped_total", stage="handoff")
+    every = rate("records_eligible_total")
+    return share(f"{lost} or 0 * {every}", every)
+
+
+def missing_share() -> str:
+    """Share of missing values, by feature."""
+    rows = rate("feature_rows_total", OF_MODEL)
+    return f"{rate('feature_missing_total', OF_MODEL, by='feature')} / scalar({rows} > 0)"

@@ -1,0 +1,157 @@
+{{/* Names, labels, image and sidecar come from the library, charts/understudy-lib. */}}
+
+{{- define "understudy.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "understudy-lib.fullname" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- default "default" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end }}
+
+{{/* Labels of a component: (dict "root" $ "component" "evaluator"). */}}
+{{- define "understudy.labels" -}}
+{{ include "understudy-lib.labels" .root }}
+app.kubernetes.io/component: {{ .component }}
+{{- end }}
+
+{{- define "understudy.selectorLabels" -}}
+{{ include "understudy-lib.selectorLabels" .root }}
+app.kubernetes.io/component: {{ .component }}
+{{- end }}
+
+{{/* Metadata: (dict "root" $ "component" "evaluator" "suffix" "-evaluator"). */}}
+{{- define "understudy.metadata" -}}
+name: {{ include "understudy-lib.fullname" .root }}{{ .suffix }}
+namespace: {{ .root.Release.Namespace }}
+labels:
+  {{- include "understudy.labels" . | nindent 2 }}
+{{- end }}
+
+{{- define "understudy.topologySpread" -}}
+{{- $root := .root -}}
+{{- $component := .component -}}
+{{- with $root.Values.topologySpread }}
+{{- $spread := . }}
+{{- range .keys }}
+- topologyKey: {{ . }}
+  maxSkew: {{ $spread.maxSkew }}
+  whenUnsatisfiable: {{ $spread.whenUnsatisfiable }}
+  labelSelector:
+    matchLabels:
+      {{- include "understudy.selectorLabels" (dict "root" $root "component" $component) | nindent 6 }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "understudy.modelImage" -}}
+{{- $image := .Values.model.image -}}
+{{- if not $image.repository -}}
+{{- fail "model.image.repository is needed: the image of your model server, which has to listen on ports.model. Without a model server of this chart's: model.enabled=false" -}}
+{{- end -}}
+{{- if $image.digest -}}
+{{- printf "%s@%s" $image.repository $image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" $image.repository $image.tag -}}
+{{- end -}}
+{{- end }}
+
+{{/* The container of the model server, without its lifecycle, which differs. */}}
+{{- define "understudy.modelContainer" -}}
+{{- $model := .Values.model -}}
+name: model
+image: {{ include "understudy.modelImage" . }}
+imagePullPolicy: {{ $model.image.pullPolicy }}
+{{- with $model.command }}
+command:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $model.args }}
+args:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $model.env }}
+env:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $model.envFrom }}
+envFrom:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+ports:
+  - {name: model, containerPort: {{ int .Values.ports.model }}, protocol: TCP}
+startupProbe:
+  {{- if $model.startupProbe }}
+  {{- toYaml $model.startupProbe | nindent 2 }}
+  {{- else }}
+  tcpSocket: {port: {{ int .Values.ports.model }}}
+  periodSeconds: 2
+  failureThreshold: 150
+  {{- end }}
+readinessProbe:
+  {{- if $model.readinessProbe }}
+  {{- toYaml $model.readinessProbe | nindent 2 }}
+  {{- else }}
+  tcpSocket: {port: {{ int .Values.ports.model }}}
+  periodSeconds: 5
+  {{- end }}
+{{- with $model.livenessProbe }}
+livenessProbe:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+resources:
+  {{- toYaml $model.resources | nindent 2 }}
+securityContext:
+  {{- toYaml (default .Values.containerSecurityContext $model.securityContext) | nindent 2 }}
+volumeMounts:
+  - {name: model-tmp, mountPath: /tmp}
+  {{- with $model.volumeMounts }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end }}
+
+{{- define "understudy.modelVolumes" -}}
+- name: model-tmp
+  emptyDir: {sizeLimit: {{ .Values.model.tmpSizeLimit }}}
+{{- with .Values.model.volumes }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "understudy.loadImage" -}}
+{{- $image := .Values.loadImage -}}
+{{- $repository := default (print .Values.image.repository "-load") $image.repository -}}
+{{- if $image.digest -}}
+{{- printf "%s@%s" $repository $image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" $repository (coalesce $image.tag .Values.image.tag (include "understudy-lib.version" .)) -}}
+{{- end -}}
+{{- end }}
+
+{{/* A container of ours that is no sidecar: (dict "root" $ "name" … "image" … "command" … "args" … "resources" …). */}}
+{{- define "understudy.tool" -}}
+name: {{ .name }}
+image: {{ .image }}
+imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+command: {{ toJson .command }}
+args: {{ toJson .args }}
+resources:
+  {{- toYaml .resources | nindent 2 }}
+securityContext:
+  {{- toYaml .root.Values.containerSecurityContext | nindent 2 }}
+{{- end }}
+
+{{/* Where pods run: nodeSelector, tolerations and affinity of a component's values. */}}
+{{- define "understudy.placement" -}}
+{{- with .nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}

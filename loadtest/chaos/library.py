@@ -1,0 +1,134 @@
+"""Ready experiments: each fault by its name, to be printed, changed and run.
+
+A fault of processes names them by the port on which they listen; one of the network goes through a
+fault proxy (``understudy fault-proxy``) that stands in front of what it is to happen to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from loadtest.errors import PlanError
+
+_API = "http://127.0.0.1:8474"
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """``func`` of :mod:`loadtest.chaos.actions` with its usual ``arguments``; ``undo`` is the name
+    by which it is undone."""
+
+    title: str
+    func: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    undo: str = ""
+
+
+def _proxied(title: str, kind: str, proxy: str = "model", **attributes: float) -> Fault:
+    at = {"url": _API, "proxy": proxy, "type": kind, "attributes": attributes}
+    return Fault(title, "add_fault", at, kind)
+
+
+_SIDECAR, _WORKER, _PLANE = 8080, "monitor.proxy", "monitor.evaluation"
+FAULTS: Mapping[str, Fault] = {
+    "pause-champion": Fault("The champion stops", "pause_process", {"port": 8081}, "pause"),
+    "kill-champion": Fault("The champion is killed", "kill_process", {"port": 8081}, "kill"),
+    "pause-challenger": Fault("The challenger stops", "pause_process", {"port": 8082}, "pause"),
+    "kill-challenger": Fault("The challenger is killed", "kill_process", {"port": 8082}, "kill"),
+    "pause-worker": Fault(
+        "A worker stops", "pause_process", {"port": _SIDECAR, "command": _WORKER}, "pause"
+    ),
+    "kill-worker": Fault(
+        "A worker is killed", "kill_process", {"port": _SIDECAR, "command": _WORKER}, "kill"
+    ),
+    "pause-evaluation": Fault(
+        "The evaluation plane stops", "pause_process", {"port": _SIDECAR, "command": _PLANE},
+        "pause",
+    ),
+    "kill-evaluation": Fault(
+        "The evaluation plane is killed", "kill_process", {"port": _SIDECAR, "command": _PLANE},
+        "kill",
+    ),
+    "latency": _proxied("Answers take longer", "latency", latency=200),
+    "jitter": _proxied("Answers take longer, some more", "latency", latency=50, jitter=50),
+    "bandwidth": _proxied("The line is thin", "bandwidth", rate=50),
+    "reset": _proxied("Connections are reset", "reset_peer", timeout=0),
+    "blackhole": _proxied("Answers never come", "timeout", timeout=0),
+    "slow-close": _proxied("Connections stay half open", "slow_close", delay=2000),
+    "truncated": _proxied("Answers are cut off", "limit_data", bytes=20),
+    "corrupt": _proxied("Bytes arrive changed", "corrupt", probability=0.01),
+    "errors": _proxied("Errors in the model's place", "http_error", status=503, probability=0.2),
+    "sidecar-errors": Fault(
+        "The sidecar injects errors", "sidecar_errors",
+        {"config": "understudy.yaml", "port": _SIDECAR, "share": 0.2, "status": 503}, "errors",
+    ),
+    "down": _proxied("Nobody listens", "down"),
+    "kafka-away": _proxied("Kafka is away", "down", "kafka"),
+    "prometheus-away": _proxied("Prometheus is away", "down", "prometheus"),
+    "cpu": Fault("The processor is busy", "cpu_pressure", {"cores": 1, "seconds": 60}, "cpu"),
+    "memory": Fault("Memory is short", "memory_pressure", {"mib": 256, "seconds": 60}, "memory"),
+    "full-disk": Fault(
+        "The disk is full", "fill_disk", {"path": "/var/lib/understudy", "leave_mib": 0}, "disk"
+    ),
+    "clock": Fault(
+        "The clock jumps", "jump_clock", {"file": "/run/faketime", "seconds": 3600}, "clock"
+    ),
+    "partition": Fault("The network is cut", "cut_link", {"device": "veth0"}, "link"),
+}  # fmt: skip
+
+
+def experiment(
+    name: str, changes: Mapping[str, Any], seconds: float, answers: str | None = None
+) -> dict[str, Any]:
+    """An experiment of the Chaos Toolkit with one fault for ``seconds``. ``changes`` replace its
+    arguments, or the attributes of a fault of the proxy; ``answers`` is a URL that has to answer
+    before and after. Raises PlanError for what there is not."""
+    if name not in FAULTS:
+        raise PlanError(f"fault {name!r} is none of {', '.join(FAULTS)}")
+    fault = FAULTS[name]
+    arguments = dict(fault.arguments)
+    inner = dict(arguments.get("attributes") or {})
+    for key, value in changes.items():
+        if key in inner:
+            inner[key] = value
+        else:
+            arguments[key] = value
+    if "attributes" in arguments:
+        arguments["attributes"] = inner
+    end = {
+        "type": "action",
+        "name": "undo it",
+        "provider": _python("actions", "undo", {"name": fault.undo}),
+    }
+    found: dict[str, Any] = {
+        "title": fault.title,
+        "description": f"{fault.title}, for {seconds:g} s, under load.",
+        "method": [
+            {
+                "type": "action",
+                "name": name,
+                "provider": _python("actions", fault.func, arguments),
+                "pauses": {"after": seconds},
+            },
+            end,
+        ],
+        "rollbacks": [end],
+    }
+    if answers is not None:
+        probe = {
+            "type": "probe",
+            "name": "it answers",
+            "tolerance": True,
+            "provider": _python("probes", "answers", {"url": answers, "timeout": 2.0}),
+        }
+        found["steady-state-hypothesis"] = {"title": "It answers", "probes": [probe]}
+    return found
+
+
+def _python(module: str, func: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "python", "module": f"loadtest.chaos.{module}", "func": func,
+        "arguments": dict(arguments),
+    }  # fmt: skip

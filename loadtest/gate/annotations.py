@@ -1,0 +1,79 @@
+"""Stages of a gate as annotations in Grafana: regions over whatever a dashboard shows."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+
+from loadtest.engine.outcome import Outcome
+from loadtest.gate.plan import Stage
+from loadtest.gate.result import StageResult
+from loadtest.gate.show import Quiet
+
+TAG = "understudy-gate"
+"""The dashboards look for it."""
+TOKEN = "GRAFANA_TOKEN"
+"""Name of the variable that holds the token of a service account, where one is needed."""
+_TIMEOUT = 5.0
+
+
+class Annotating(Quiet):
+    """Shows a gate as ``inner`` does, and posts each stage that has ended to Grafana at ``url``.
+
+    A Grafana that is away or refuses is said once, and changes nothing about the gate.
+    """
+
+    def __init__(self, inner: Quiet, url: str, clock: Callable[[], float] = time.time) -> None:
+        self._inner = inner
+        self._url = url.rstrip("/") + "/api/annotations"
+        self._clock = clock
+        self._begun = 0.0
+        self._failed = False
+
+    def stage(self, stage: Stage, number: int, count: int) -> None:
+        """A stage begins."""
+        self._begun = self._clock()
+        self._inner.stage(stage, number, count)
+
+    def update(self, outcome: Outcome, elapsed: float, seconds: float) -> None:
+        """Some more requests have ended."""
+        self._inner.update(outcome, elapsed, seconds)
+
+    def say(self, text: str) -> None:
+        """Something that people should know."""
+        self._inner.say(text)
+
+    def done(self, result: StageResult) -> None:
+        """A stage is over."""
+        self._inner.done(result)
+        problem = self._post(
+            {
+                "time": int(self._begun * 1000),
+                "timeEnd": int(self._clock() * 1000),
+                "tags": [TAG, result.kind, result.verdict],
+                "text": f"{result.name}: {result.verdict}"
+                + "".join(f"\n{reason}" for reason in result.why),
+            }
+        )
+        if problem and not self._failed:
+            self._failed = True
+            self._inner.say(f"Grafana got no annotation: {problem}")
+
+    def _post(self, annotation: dict[str, object]) -> str:
+        """What went wrong, or an empty text."""
+        headers = {"Content-Type": "application/json"}
+        if token := os.environ.get(TOKEN):
+            headers["Authorization"] = f"Bearer {token}"
+        body = json.dumps(annotation).encode()
+        try:
+            request = urllib.request.Request(self._url, body, headers)
+            with urllib.request.urlopen(request, timeout=_TIMEOUT):
+                return ""
+        except urllib.error.HTTPError as error:
+            return f"{self._url}: {error.code} {error.reason}; see {TOKEN}"
+        except (OSError, ValueError) as error:
+            return f"{self._url}: {error}"

@@ -1,0 +1,106 @@
+"""``understudy inject``: the sidecar in manifests, or in pods as they are created."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+from monitor.config.fields import split_address
+from monitor.errors import ConfigError
+from monitor.inject.pod import InjectionRefused, asks, load_sidecar
+from monitor.inject.pod import inject as into
+from monitor.logs import set_up
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+_SIDECAR = click.option(
+    "--sidecar",
+    "sidecar_path",
+    type=_FILE,
+    required=True,
+    help="What is put in: sidecar.yaml of the ConfigMap <release>-understudy-injector.",
+)
+
+
+@click.group()
+def inject() -> None:
+    """Put the sidecar into pods that ask for it by the annotation understudy/inject.
+
+    \b
+    Examples:
+      understudy inject file deployment.yaml --sidecar sidecar.yaml | kubectl apply -f -
+      understudy inject serve --sidecar sidecar.yaml --certificate tls.crt --key tls.key
+    """
+
+
+@inject.command("file")
+@click.argument("manifest", type=_FILE)
+@_SIDECAR
+@click.option("--json", "as_json", is_flag=True, help="A list of objects, for machines.")
+def file(manifest: Path, sidecar_path: Path, as_json: bool) -> None:
+    """Print MANIFEST with the sidecar in its pods and templates of pods.
+
+    Exits 2 when one asks for it and cannot have it.
+
+    \b
+    Example:
+      understudy inject file deployment.yaml --sidecar sidecar.yaml | kubectl apply -f -
+    """
+    sidecar = load_sidecar(sidecar_path)
+    try:
+        objects = [one for one in yaml.safe_load_all(manifest.read_text("utf-8")) if one]
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(str(manifest), [("", f"cannot be read: {error}")]) from error
+    for index, one in enumerate(objects):
+        try:
+            holder, key = _place(objects, index)
+            if isinstance(holder[key], dict) and asks(holder[key]):
+                holder[key] = into(holder[key], sidecar)
+        except InjectionRefused as error:
+            name = one.get("metadata", {}).get("name", "")
+            raise ConfigError(str(manifest), [(f"{one.get('kind')} {name}", str(error))]) from error
+    if as_json:
+        click.echo(json.dumps(objects))
+    else:
+        click.echo(yaml.safe_dump_all(objects, sort_keys=False), nl=False)
+
+
+def _place(objects: list[Any], index: int) -> tuple[Any, Any]:
+    """Where the pod, or its template, of an object is: what holds it, and under which key."""
+    one = objects[index]
+    spec = one.get("spec") if isinstance(one, dict) else None
+    if isinstance(spec, dict) and one.get("kind") == "CronJob":
+        spec = (spec.get("jobTemplate") or {}).get("spec") or {}
+    if isinstance(spec, dict) and "template" in spec:
+        return spec, "template"
+    return (objects, index) if isinstance(one, dict) and one.get("kind") == "Pod" else ([None], 0)
+
+
+@inject.command("serve")
+@_SIDECAR
+@click.option("--listen", default="0.0.0.0:8443", show_default=True, help="Host and port.")
+@click.option("--certificate", type=_FILE, required=True, help="PEM; read again when it changes.")
+@click.option("--key", type=_FILE, required=True, help="PEM.")
+def serve(sidecar_path: Path, listen: str, certificate: Path, key: Path) -> None:
+    """Answer the API server's admission reviews, over HTTPS, until SIGTERM.
+
+    \b
+    Example:
+      understudy inject serve --sidecar sidecar.yaml --certificate tls.crt --key tls.key
+    """
+    from monitor.inject.server import Server
+
+    set_up("info", "json")
+    try:
+        host, port = split_address(listen)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--listen") from error
+    server = Server(load_sidecar(sidecar_path), host, port, certificate, key)
+    click.echo(f"understudy injector is ready: https://{listen}/inject", err=True)
+    asyncio.run(server.run())
+    sys.exit(0)

@@ -1,0 +1,22 @@
+"""The alerts that belong to no objective, with what tries them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from monitor.slo.alerts import Alert
+from monitor.slo.of_findings import experiment_alerts, finding_alerts
+from monitor.slo.of_kafka import kafka_alerts
+from monitor.slo.of_outages import outage_alerts
+from monitor.slo.of_sidecar import sidecar_alerts
+
+
+def alerts_of(scrape: Mapping[str, str], scrape_interval: float = 15.0) -> tuple[Alert, ...]:
+    """All of them, for series with the labels ``scrape``; the interval is in seconds."""
+    return (
+        *outage_alerts(scrape, scrape_interval),
+        *finding_alerts(scrape),
+        *experiment_alerts(scrape),
+        *sidecar_alerts(scrape),
+        *kafka_alerts(scrape),
+    )

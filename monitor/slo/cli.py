@@ -1,0 +1,245 @@
+"""``understudy slo``: rules and alerts from objectives, what they do, and whether they do it."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from monitor.config.slo import share
+from monitor.errors import ConfigError
+from monitor.slo import alertmanager, explain, promtool
+from monitor.slo.compiled import Compiled
+from monitor.slo.load import load
+from monitor.slo.text import dumped
+from monitor.slo.trials import FAULTS
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+PARTS = ("rules", "tests", "prometheusrule", "alertmanager")
+
+
+class _Share(click.ParamType[float]):
+    """0.1 or 10%."""
+
+    name = "share"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        try:
+            found = share(float(value) if str(value).replace(".", "", 1).isdigit() else value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        if not 0.0 < found <= 1.0:
+            self.fail(f"{value} is no share between 0 and 1", param, ctx)
+        return found
+
+
+def _reads(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What every command reads."""
+    for option in (
+        click.option("--service", metavar="NAME", help="Instead of the file's own name."),
+        click.argument("file", type=_FILE),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group("slo")
+def slo() -> None:
+    """Turn objectives into rules and alerts, explain them, and test them.
+
+    FILE holds objectives in our own format or in OpenSLO v1; or it is a sidecar's configuration,
+    whose `objectives` are taken. See docs/slo.md.
+
+    \b
+    Examples:
+      understudy slo explain slo.yaml
+      understudy slo generate slo.yaml -o rules/
+      understudy slo test slo.yaml
+    """
+
+
+@slo.command("generate")
+@_reads
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The folder for the files; without, everything goes to standard output.",
+)
+@click.option(
+    "--only",
+    type=click.Choice(PARTS),
+    multiple=True,
+    help="Only this part; may be given again.",
+)
+@click.option("--runbooks", metavar="URL", help="Where the runbooks are; may hold {alert}.")
+@click.option("--label", metavar="NAME=VALUE", multiple=True, help="A label of the manifest.")
+@click.option("--namespace", default="", help="The namespace of the manifest.")
+@click.option("--page-webhook", metavar="URL", default="", help="Where pages are sent.")
+@click.option("--ticket-webhook", metavar="URL", default="", help="Where tickets are sent.")
+@click.option("--json", "as_json", is_flag=True, help="For machines: everything as one document.")
+def generate(
+    file: Path,
+    service: str | None,
+    output: Path | None,
+    only: tuple[str, ...],
+    runbooks: str | None,
+    label: tuple[str, ...],
+    namespace: str,
+    page_webhook: str,
+    ticket_webhook: str,
+    as_json: bool,
+) -> None:
+    """Write rules, their unit tests, a PrometheusRule and Alertmanager's routes.
+
+    \b
+    Examples:
+      understudy slo generate slo.yaml -o rules/
+      understudy slo generate understudy.yaml --only prometheusrule --label release=prometheus
+      understudy slo generate slo.yaml -o . --page-webhook http://127.0.0.1:8090/page
+    """
+    found = load(file, service=service, runbooks=runbooks)
+    _notices(found)
+    labels = dict(_pair(one) for one in label)
+    webhooks = {"page": page_webhook, "ticket": ticket_webhook}
+    files = files_of(found, only or PARTS, labels, namespace, webhooks)
+    if as_json:
+        click.echo(json.dumps(files))
+        return
+    if output is None:
+        click.echo("---\n".join(f"# {name}\n{dumped(data, '')}" for name, data in files.items()))
+        return
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        for name, data in files.items():
+            (output / name).write_text(dumped(data), encoding="utf-8")
+            click.echo(str(output / name))
+    except OSError as error:
+        raise ConfigError(str(output), [("", f"cannot be written: {error.strerror}")]) from error
+
+
+def files_of(
+    found: Compiled,
+    parts: tuple[str, ...] = PARTS,
+    labels: dict[str, str] | None = None,
+    namespace: str = "",
+    webhooks: dict[str, str] | None = None,
+) -> dict[str, Any]:
+    """The content of every file by its name."""
+    files: dict[str, Any] = {}
+    if "rules" in parts:
+        files |= found.rule_files()
+    if "tests" in parts:
+        files |= found.test_files()
+    if "prometheusrule" in parts:
+        manifest = found.prometheus_rule(labels or {}, namespace)
+        files[f"{found.service}.prometheusrule.yaml"] = manifest
+    if "alertmanager" in parts:
+        files["alertmanager.yml"] = alertmanager.document(webhooks or {})
+    return files
+
+
+@slo.command("explain")
+@_reads
+@click.option("--bad", type=_Share(), multiple=True, help="A share of bad events, as 5%.")
+@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Events per second.")
+@click.option("--json", "as_json", is_flag=True, help="For machines; times are in seconds.")
+def explain_command(
+    file: Path, service: str | None, bad: tuple[float, ...], rate: float | None, as_json: bool
+) -> None:
+    """Say in words and minutes what each objective's alerts do.
+
+    Times are those from the beginning of a fault, after traffic that was clean for as long as the
+    longest window; an evaluation and a scrape come on top.
+
+    \b
+    Examples:
+      understudy slo explain slo.yaml
+      understudy slo explain slo.yaml --bad 5% --rate 0.2
+    """
+    found = load(file, service=service)
+    faults = bad or FAULTS
+    if as_json:
+        said = [explain.explained(one, faults, rate) for one in found.slos]
+        click.echo(json.dumps({"slos": said, "notices": found.notices}))
+        return
+    click.echo("\n\n".join(explain.text(one, faults, rate) for one in found.slos))
+    _notices(found, but=tuple(f"{one.name}: " for one in found.slos))
+    if found.alerts:
+        names = sorted({alert.name for alert in found.alerts})
+        click.echo(f"\nBesides: {', '.join(names)} (docs/runbooks)")
+
+
+@slo.command("test")
+@_reads
+@click.option("--promtool", "tool", metavar="PROGRAM", help="Where promtool is.")
+@click.option("--only", metavar="TEXT", default="", help="Files whose name holds this text.")
+@click.option("--quick", is_flag=True, help="Only a total fault.")
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+def test(
+    file: Path, service: str | None, tool: str | None, only: str, quick: bool, as_json: bool
+) -> None:
+    """Check the rules with promtool, and that each alert fires when it is said to.
+
+    Exits 0 when everything is as predicted, 1 when not.
+
+    \b
+    Examples:
+      understudy slo test slo.yaml
+      understudy slo test slo.yaml --only availability --quick
+    """
+    found = load(file, service=service)
+    program = promtool.program(tool)
+    _notices(found)
+    rules, tests = found.rule_files(), found.test_files((1.0,) if quick else FAULTS)
+    tests = {name: data for name, data in tests.items() if only in name}
+    results: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for name_, data in {**rules, **tests}.items():
+            (folder / name_).write_text(dumped(data), encoding="utf-8")
+        good, said = promtool.run(program, ["check", "rules", *rules], folder)
+        results.append({"file": "rules", "passed": good, "tests": 0, "output": said})
+        _told(results[-1], as_json)
+        for name_, data in tests.items():
+            good, said = promtool.run(program, ["test", "rules", name_], folder)
+            count = len(data["tests"])
+            results.append({"file": name_, "passed": good, "tests": count, "output": said})
+            _told(results[-1], as_json)
+    passed = all(result["passed"] for result in results)
+    if as_json:
+        click.echo(json.dumps({"passed": passed, "results": results}))
+    else:
+        number = sum(result["tests"] for result in results)
+        click.echo(f"{number} tests of {len(rules)} rule files: {'passed' if passed else 'FAILED'}")
+    sys.exit(0 if passed else 1)
+
+
+def _told(result: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        return
+    click.echo(f"{'ok' if result['passed'] else 'FAILED':<7} {result['file']}")
+    if not result["passed"]:
+        click.echo(result["output"])
+
+
+def _notices(found: Compiled, but: tuple[str, ...] = ()) -> None:
+    """``but`` are beginnings of what is said elsewhere."""
+    for notice in found.notices:
+        if but and notice.startswith(but):
+            continue
+        click.echo(f"notice: {notice}", err=True)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise click.BadParameter(f"{text!r}: write NAME=VALUE", param_hint="--label")
+    return name, value

@@ -1,0 +1,166 @@
+"""From our file of objectives to what the compiler works on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from monitor.config.slo import Alerting, Objective, SloFile
+from monitor.errors import ConfigError
+from monitor.slo import sli
+from monitor.slo.burn import WORKBOOK, Burn, UnreachableError, Window, burns
+from monitor.slo.catalogue import alerts_of
+from monitor.slo.compiled import Compiled
+from monitor.slo.model import Events, Slices, Slo, Stream
+
+
+def compiled(file: SloFile, source: str) -> Compiled:
+    """Raises ConfigError with every objective that cannot be compiled."""
+    problems: list[tuple[str, str]] = []
+    found: list[Slo] = []
+    notices: list[str] = []
+    for number, one in enumerate(file.slos):
+        where = f"slos[{number}]"
+        try:
+            slo = _slo(file, one)
+        except UnreachableError as error:
+            problems.append((f"{where}.objective", str(error)))
+            continue
+        except ValueError as error:
+            problems.append((f"{where}.{one.kind}", str(error)))
+            continue
+        found.append(slo)
+        notices += notices_of(slo)
+    alerts = alerts_of(dict(file.scrape), file.scrape_interval) if file.alerts == "all" else ()
+    names = {alert.name for alert in alerts}
+    problems += [
+        (f"without[{n}]", f"{name!r} is none of {', '.join(sorted(names))}")
+        for n, name in enumerate(file.without)
+        if name not in names
+    ]
+    if problems:
+        raise ConfigError(source, problems)
+    return Compiled(
+        service=file.service,
+        slos=tuple(found),
+        alerts=tuple(alert for alert in alerts if alert.name not in file.without),
+        notices=tuple(notices),
+        runbooks=file.runbooks,
+        interval=file.interval,
+        labels=dict(file.labels),
+    )
+
+
+def notices_of(slo: Slo) -> list[str]:
+    """What a reader should know about the alerts of an objective."""
+    found = [
+        f"{slo.name}: {burn.window.severity}: {burn.reason}" for burn in slo.burns if burn.reason
+    ]
+    if not slo.sli.trial:
+        found.append(f"{slo.name}: no unit tests: there are no series to try its expressions with")
+    return found
+
+
+def alerting_of(said: Alerting, objective: float, period: float) -> tuple[Burn, ...]:
+    """The alerts of an objective. Raises UnreachableError."""
+    windows = (
+        WORKBOOK
+        if said.windows is None
+        else tuple(Window(one.severity, one.budget, one.long, one.short) for one in said.windows)
+    )
+    return burns(
+        objective,
+        period,
+        windows,
+        highest=said.highest_threshold,
+        refuse=said.unreachable == "refuse",
+    )
+
+
+def _slo(file: SloFile, one: Objective) -> Slo:
+    period = one.period or file.period
+    alerting = one.alerting or file.alerting
+    scope = sli.Scope(
+        scrape=dict(file.scrape),
+        model=file.model if one.model is None else one.model,
+        version=file.version_of_model if one.version is None else one.version,
+        arm=file.arm if one.arm is None else one.arm,
+    )
+    all_burns = alerting_of(alerting, one.target, period) if one.severities else ()
+    return Slo(
+        service=file.service,
+        name=one.name,
+        kind=one.kind,
+        objective=one.target,
+        period=period,
+        sli=_INDICATORS[one.kind](scope, one),
+        burns=tuple(burn for burn in all_burns if burn.window.severity in one.severities),
+        description=" ".join(one.description.split()),
+        least_bad=alerting.least_bad,
+        labels={**file.labels, **one.labels},
+        rate=one.rate,
+    )
+
+
+def _availability(scope: sli.Scope, one: Objective) -> Events:
+    assert one.availability is not None
+    outcomes = one.availability.outcomes
+    return sli.availability(scope, tuple(outcomes) if outcomes else sli.ERRORS)
+
+
+def _latency(scope: sli.Scope, one: Objective) -> Events:
+    said = one.latency
+    assert said is not None
+    return sli.latency(scope, said.within, said.by, tuple(said.edges))
+
+
+def _quantile(scope: sli.Scope, one: Objective) -> Slices:
+    said = one.quantile
+    assert said is not None
+    return sli.latency_quantile(scope, said.quantile, said.at_most, said.window)
+
+
+def _features(scope: sli.Scope, one: Objective) -> Events:
+    assert one.features is not None
+    return sli.complete_features(scope, one.features.feature)
+
+
+def _rules(scope: sli.Scope, one: Objective) -> Events:
+    assert one.rules is not None
+    return sli.kept_rules(scope, one.rules.feature, one.rules.rule)
+
+
+def _performance(scope: sli.Scope, one: Objective) -> Slices:
+    said = one.performance
+    assert said is not None
+    return sli.performance(scope, said.metric, said.bound, said.at_least, said.at_most)
+
+
+def _freshness(scope: sli.Scope, one: Objective) -> Slices:
+    assert one.freshness is not None
+    return sli.freshness(scope, one.freshness.within)
+
+
+def _cost(scope: sli.Scope, one: Objective) -> Slices:
+    assert one.cost is not None
+    return sli.cost(scope, one.cost.at_most)
+
+
+def _events(_: sli.Scope, one: Objective) -> Events:
+    said = one.events
+    assert said is not None
+    trial = tuple(Stream(item.series, item.good, item.bad) for item in said.example)
+    return Events(said.bad.strip(), said.total.strip(), said.unit, "as the expressions are", trial)
+
+
+_INDICATORS: dict[str, Callable[[sli.Scope, Objective], Events | Slices]] = {
+    "availability": _availability,
+    "latency": _latency,
+    "quantile": _quantile,
+    "predictions": lambda scope, _: sli.valid_predictions(scope),
+    "features": _features,
+    "rules": _rules,
+    "performance": _performance,
+    "freshness": _freshness,
+    "cost": _cost,
+    "events": _events,
+}

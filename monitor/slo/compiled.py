@@ -1,0 +1,81 @@
+"""What a file of objectives comes to: the objectives, and what is said about all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from monitor.slo import trials
+from monitor.slo.alerts import Alert, runbook_url
+from monitor.slo.model import Slo
+from monitor.slo.rules import ALERT, Group, document, group, manifest
+from monitor.slo.units import duration
+
+RUNBOOKS = "docs/runbooks"
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """``alerts`` are those that belong to no objective; ``notices`` say what was left out or
+    changed; ``interval`` is that of the evaluation in seconds, where it is set."""
+
+    service: str
+    slos: tuple[Slo, ...]
+    alerts: tuple[Alert, ...] = ()
+    notices: tuple[str, ...] = ()
+    runbooks: str = RUNBOOKS
+    interval: float | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def groups(self) -> list[Group]:
+        """All rule groups."""
+        found = [self.of_slo(slo) for slo in self.slos]
+        return [*found, *self.of_alerts()]
+
+    def of_slo(self, slo: Slo) -> Group:
+        """The group of one objective."""
+        return group(slo, runbook_url(self.runbooks, ALERT), self.interval)
+
+    def of_alerts(self) -> list[Group]:
+        """The groups of the alerts that belong to no objective, one for each kind."""
+        kinds = dict.fromkeys(alert.kind for alert in self.alerts)
+        timed = {} if self.interval is None else {"interval": duration(self.interval)}
+        return [
+            {
+                "name": f"understudy-{kind}-{self.service}",
+                **timed,
+                "rules": [
+                    alert.rule(self.service, runbook_url(self.runbooks, alert.name))
+                    for alert in self.alerts
+                    if alert.kind == kind
+                ],
+            }
+            for kind in kinds
+        ]
+
+    def rule_files(self) -> dict[str, dict[str, Any]]:
+        """Rule files by name: one for each objective, so that its tests evaluate no others, and one
+        for the alerts."""
+        found = {f"{slo.id}.rules.yml": document([self.of_slo(slo)]) for slo in self.slos}
+        if self.alerts:
+            found[f"{self.service}-alerts.rules.yml"] = document(self.of_alerts())
+        return found
+
+    def test_files(self, faults: Sequence[float] = trials.FAULTS) -> dict[str, dict[str, Any]]:
+        """Files for ``promtool test rules`` by name, which lie beside the rule files."""
+        found = {}
+        for slo in self.slos:
+            tests = trials.by_interval(trials.of_objective(slo, faults))
+            for interval, some in tests.items():
+                name = f"{slo.id}-{interval}.tests.yml"
+                found[name] = trials.document([f"{slo.id}.rules.yml"], some)
+        of_alerts = trials.by_interval([trials.of_alert(alert) for alert in self.alerts])
+        for interval, some in of_alerts.items():
+            name = f"{self.service}-alerts-{interval}.tests.yml"
+            found[name] = trials.document([f"{self.service}-alerts.rules.yml"], some)
+        return found
+
+    def prometheus_rule(self, labels: Mapping[str, str], namespace: str = "") -> dict[str, Any]:
+        """Everything as one manifest for the Prometheus operator."""
+        return manifest(f"understudy-{self.service}", self.groups(), labels, namespace)

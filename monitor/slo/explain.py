@@ -1,0 +1,138 @@
+"""What the rules of an objective do, in words and minutes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from monitor.slo.burn import SEVERITIES, Firing, false_pages, first
+from monitor.slo.model import Events, Slices, Slo
+from monitor.slo.trials import FAULTS
+from monitor.slo.units import duration, percent, spoken, times
+
+
+def firing(slo: Slo, severity: Any, bad: float, rate: float | None) -> Firing | None:
+    """The first alert of a severity at a share of bad events."""
+    burns = [burn for burn in slo.burns if burn.window.severity == severity]
+    return first(burns, severity, bad, slo.period, rate=rate, least=slo.least_bad)
+
+
+def explained(
+    slo: Slo, faults: Sequence[float] = FAULTS, rate: float | None = None
+) -> dict[str, Any]:
+    """As plain data; times are in seconds, shares between 0 and 1, None for never.
+
+    ``rate`` is in events per second; without, there are enough of them.
+    """
+    rate = slo.rate if rate is None else rate
+    if isinstance(slo.sli, Slices):
+        rate = None
+    table: list[dict[str, Any]] = []
+    for bad in faults:
+        row: dict[str, Any] = {"bad": bad}
+        for severity in SEVERITIES:
+            found = firing(slo, severity, bad, rate)
+            row[severity] = (
+                None
+                if found is None
+                else {
+                    "after_seconds": found.seconds,
+                    "budget_spent": found.spent,
+                    "window": duration(found.burn.window.long),
+                    "waits_for_events": found.guarded,
+                    "ends_after_seconds": found.burn.to_end(bad),
+                }
+            )
+        lasts = slo.budget * slo.period / bad
+        row["budget_gone_after_seconds"] = lasts if lasts <= slo.period else None
+        table.append(row)
+    return {
+        "service": slo.service,
+        "name": slo.name,
+        "kind": slo.kind,
+        "objective": slo.objective,
+        "budget": slo.budget,
+        "period_seconds": slo.period,
+        "unit": slo.sli.unit,
+        "read": slo.sli.exactness,
+        "rate": rate,
+        "least_bad": slo.least_bad,
+        "alerts": [
+            {
+                "severity": burn.window.severity,
+                "factor": burn.factor,
+                "threshold": burn.threshold,
+                "long_seconds": burn.window.long,
+                "short_seconds": burn.window.short,
+                "budget_share": burn.window.share,
+                "reason": burn.reason,
+                "chance_of_false_alarm": false_pages(burn.factor, slo.least_bad),
+            }
+            for burn in slo.burns
+        ],
+        "faults": table,
+    }
+
+
+def text(slo: Slo, faults: Sequence[float] = FAULTS, rate: float | None = None) -> str:
+    """The same for people."""
+    found = explained(slo, faults, rate)
+    unit = slo.sli.unit
+    counted = unit if isinstance(slo.sli, Events) else "the time"
+    lines = [
+        f"{slo.service}/{slo.name}: {percent(slo.objective)} of {counted} good over "
+        f"{spoken(slo.period)}",
+        *([f"  {slo.description}"] if slo.description else []),
+        f"  budget  {_budget(slo, found['rate'])}",
+        f"  read    {slo.sli.exactness}",
+    ]
+    for burn in slo.burns:
+        lines.append(
+            f"  {burn.window.severity:<7} when more than {percent(burn.threshold)} of the last "
+            f"{duration(burn.window.long)} and of the last {duration(burn.window.short)} are bad "
+            f"({times(burn.factor)})"
+        )
+        if burn.reason:
+            lines.append(f"          {burn.reason}")
+        if burn.threshold > 0.5:
+            lines.append("          notice: only when most are bad; a tighter objective sees more")
+    if slo.burns and slo.least_bad:
+        lines.append(
+            f"          and at least {slo.least_bad:g} bad {unit} in the long window, so that few "
+            f"{unit} wake nobody"
+        )
+    return "\n".join([*lines, *_table(found)])
+
+
+def _budget(slo: Slo, rate: float | None) -> str:
+    if isinstance(slo.sli, Slices):
+        return f"{percent(slo.budget)} of the time: {spoken(slo.budget * slo.period)}"
+    amount = f"{percent(slo.budget)} of {slo.sli.unit}"
+    if rate is not None:
+        whole = rate * slo.period
+        amount += f": {slo.budget * whole:,.0f} of {whole:,.0f} at {rate:g}/s"
+    return f"{amount}; all bad for {spoken(slo.budget * slo.period)} spends it"
+
+
+def _table(found: dict[str, Any]) -> list[str]:
+    rows = [("bad", "page after", "budget spent", "ticket after", "budget spent", "budget gone")]
+    for row in found["faults"]:
+        cells = [percent(row["bad"])]
+        for severity in SEVERITIES:
+            one = row[severity]
+            if one is None:
+                cells += ["never", ""]
+                continue
+            waits = " *" if one["waits_for_events"] else ""
+            cells += [spoken(one["after_seconds"]) + waits, percent(one["budget_spent"])]
+        gone = row["budget_gone_after_seconds"]
+        rows.append((*cells, "never" if gone is None else spoken(gone)))  # type: ignore[arg-type]
+    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
+    lines = [
+        "  "
+        + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    if any("*" in line for line in lines):
+        lines.append("  * it waits for the smallest number of bad events")
+    return lines

@@ -1,0 +1,75 @@
+"""From a file to objectives, whichever of three formats it is in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from monitor.config.load import document, parse
+from monitor.config.messages import problem
+from monitor.config.slo import SloFile
+from monitor.errors import ConfigError
+from monitor.slo import openslo
+from monitor.slo.compile import compiled
+from monitor.slo.compiled import Compiled
+from monitor.slo.derive import derived
+
+
+def load(path: Path, *, service: str | None = None, runbooks: str | None = None) -> Compiled:
+    """Read objectives from our own file, from OpenSLO, or from a sidecar's configuration.
+
+    ``service`` names what the objectives are about where the file does not; ``runbooks`` takes the
+    place of what the file says. Raises ConfigError with every problem that was found.
+    """
+    source = str(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(source, [("", f"cannot be read: {error.strerror}")]) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(source, [("", "cannot be read: it is not UTF-8")]) from error
+    if openslo.recognised(text):
+        return openslo.compiled(_documents(text, source), source, runbooks)
+    data = document(text, source)
+    if not isinstance(data, dict):
+        raise ConfigError(source, [("", "must hold a mapping with version, service and slos")])
+    notices: list[str] = []
+    if "champion" in data and "slos" not in data:
+        config = parse(text, source, path.resolve().parent)
+        file, notices = derived(config, service or config.models[0].name)
+    else:
+        file = checked(data, source)
+    changes: dict[str, Any] = {}
+    if service:
+        changes["service"] = service
+    if runbooks:
+        changes["runbooks"] = runbooks
+    found = compiled(file.model_copy(update=changes), source)
+    return Compiled(
+        found.service,
+        found.slos,
+        found.alerts,
+        (*notices, *found.notices),
+        found.runbooks,
+        found.interval,
+        found.labels,
+    )
+
+
+def checked(data: dict[str, Any], source: str) -> SloFile:
+    """Our own file. Raises ConfigError."""
+    try:
+        return SloFile.model_validate(data)
+    except ValidationError as error:
+        problems = [problem(item, data, SloFile) for item in error.errors()]
+        raise ConfigError(source, problems) from error
+
+
+def _documents(text: str, source: str) -> list[Any]:
+    try:
+        return [one for one in yaml.safe_load_all(text) if one is not None]
+    except yaml.YAMLError as error:
+        raise ConfigError(source, [("", f"is no YAML: {' '.join(str(error).split())}")]) from error

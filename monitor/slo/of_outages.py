@@ -1,0 +1,90 @@
+"""Alerts for what is over at once: the model server does not answer, nothing is seen any more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from monitor.slo.alerts import Alert, Trial
+from monitor.slo.promql import selector
+from monitor.slo.trying import counter, level
+from monitor.slo.units import HOUR, MINUTE, duration
+
+UNANSWERED = "upstream_connect|upstream_reset|timeout|overload"
+"""Outcomes of a model server that does not answer."""
+_REQUESTS = "understudy_requests_total"
+_ANSWERED = {"model": "m", "version": "1", "arm": "champion", "role": "primary", "protocol": "oip"}
+
+
+def outage_alerts(scrape: Mapping[str, str], interval: float) -> tuple[Alert, ...]:
+    """``interval`` is how often is scraped, in seconds."""
+    window = duration(max(4.0 * interval, 4.0))
+    primary = {**scrape, "role": "primary"}
+    bad = selector(_REQUESTS, {**primary, "outcome=~": UNANSWERED})
+    every = selector(_REQUESTS, primary)
+    up = selector("up", scrape) if scrape else 'up{job="understudy"}'
+    here = scrape or {"job": "understudy"}
+    down = Alert(
+        name="UnderstudyModelServerDown",
+        kind="outage",
+        severity="page",
+        expr=(
+            f"sum by (model, arm) (rate({bad}[{window}]))\n/\n"
+            f"sum by (model, arm) (rate({every}[{window}])) > 0.5\nand\n"
+            f"sum by (model, arm) (increase({bad}[{window}])) >= 5"
+        ),
+        lasts=0.0,
+        summary="{{ $labels.arm }} does not answer for {{ $labels.model }}",
+        description=(
+            "{{ $value | humanizePercentage }} of the requests to it get no answer: refused, "
+            "reset, timed out or overloaded."
+        ),
+        trial=Trial(
+            series=(
+                counter(_REQUESTS, scrape, {**_ANSWERED, "outcome": "ok"}, 600, 0),
+                counter(_REQUESTS, scrape, {**_ANSWERED, "outcome": "upstream_connect"}, 0, 600),
+            ),
+            fires=4 * interval,
+            ends=6 * interval,
+            labels={"model": "m", "arm": "champion", "severity": "page"},
+            calm=40 * interval,
+            step=interval,
+        ),
+    )
+    unseen = Alert(
+        name="UnderstudyNotSeen",
+        kind="outage",
+        severity="page",
+        expr=f"{up} == 0",
+        lasts=5 * MINUTE,
+        summary="{{ $labels.instance }} cannot be scraped",
+        description=(
+            "Its evaluation plane or the whole sidecar is down: no objective and no finding of it "
+            "is known. Clients may or may not be served."
+        ),
+        trial=Trial(
+            series=(level("up", here, {"instance": "a:9090"}, 1, 0),),
+            fires=7 * MINUTE,
+            ends=2 * MINUTE,
+            labels={"instance": "a:9090"},
+        ),
+    )
+    silent = Alert(
+        name="UnderstudyNoTraffic",
+        kind="outage",
+        severity="ticket",
+        expr=(
+            f"sum by (model) (rate({every}[15m])) == 0\nand\n"
+            f"sum by (model) (rate({every}[15m] offset 1h)) > 0"
+        ),
+        lasts=15 * MINUTE,
+        summary="{{ $labels.model }} is asked nothing any more",
+        description="No request for half an hour, and there were some an hour ago.",
+        trial=Trial(
+            series=(counter(_REQUESTS, scrape, {**_ANSWERED, "outcome": "ok"}, 60, 0),),
+            fires=33 * MINUTE,
+            ends=3 * MINUTE,
+            labels={"model": "m"},
+            calm=2 * HOUR,
+        ),
+    )
+    return (down, unseen, silent)

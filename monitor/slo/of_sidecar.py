@@ -1,0 +1,240 @@
+"""Alerts for the sidecar itself: what it loses, what it cannot do, what dies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from monitor.slo.alerts import Alert, Trial
+from monitor.slo.burn import Severity
+from monitor.slo.model import Level, Stream
+from monitor.slo.promql import selector
+from monitor.slo.trying import counter, level
+from monitor.slo.units import MINUTE
+
+_WAITS = 20 * MINUTE
+
+
+def sidecar_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
+    """For series with the labels ``scrape``."""
+
+    def metric(name: str, **labels: str) -> str:
+        return selector(f"understudy_{name}", {**scrape, **labels})
+
+    def grew(name: str, window: str, by: str, **labels: str) -> str:
+        return f"sum by ({by}) (increase({metric(name, **labels)}[{window}]))"
+
+    def ticket(
+        name: str,
+        expr: str,
+        lasts: float,
+        summary: str,
+        description: str,
+        series: tuple[Stream | Level, ...],
+        labels: Mapping[str, str],
+        fires: float,
+        ends: float = _WAITS,
+        severity: Severity = "ticket",
+    ) -> Alert:
+        trial = Trial(series, fires, ends, labels)
+        return Alert(name, "sidecar", severity, expr, lasts, summary, description, trial)
+
+    at = {"instance": "a:9090"}
+
+    def count(name: str, calm: float, fault: float, **labels: str) -> Stream:
+        return counter(f"understudy_{name}", scrape, {**at, **labels}, calm, fault)
+
+    def value(name: str, calm: float, fault: float, **labels: str) -> Level:
+        return level(f"understudy_{name}", scrape, {**at, **labels}, calm, fault)
+
+    eligible = f"sum by (instance) (rate({metric('records_eligible_total')}[5m]))"
+    handoff = metric("dropped_total", stage="handoff")
+    copies = f"sum by (instance, arm) (rate({metric('mirror_total')}[15m]))"
+    not_sent = "queue_full|breaker_open|body_too_large|draining"
+    # Keys with an operator are no names of arguments.
+    unsent = selector("understudy_mirror_total", {**scrape, "outcome=~": not_sent})
+    opened = selector("understudy_breaker_workers", {**scrape, "state=~": "open|half_open"})
+    serving = selector(
+        "understudy_serving_breaker_workers", {**scrape, "state=~": "open|half_open"}
+    )
+    failed = selector("understudy_notifications_total", {**scrape, "outcome=~": "failed|refused"})
+    unread = selector(
+        "understudy_undecodable_total", {**scrape, "part": "request", "reason!=": "not_inference"}
+    )
+    rows = metric("records_evaluated_total")
+    return (
+        ticket(
+            "UnderstudyRecordsDropped",
+            f"sum by (instance) (rate({handoff}[5m]))\n/\n({eligible} > 0) > 0.01",
+            5 * MINUTE,
+            "{{ $labels.instance }} evaluates only a part of its traffic",
+            "{{ $value | humanizePercentage }} of the records are dropped before the evaluation "
+            "plane: what it finds rests on the others.",
+            (
+                count("records_eligible_total", 600, 600),
+                count("dropped_total", 0, 300, stage="handoff", reason="queue_full"),
+            ),
+            at,
+            9 * MINUTE,
+        ),
+        ticket(
+            "UnderstudyRecordsLost",
+            f"{grew('records_lost_total', '15m', 'instance')} > 0",
+            0.0,
+            "{{ $labels.instance }} has lost records in a crash",
+            "{{ $value | humanize }} records were taken over and then lost.",
+            (count("records_lost_total", 0, 10),),
+            at,
+            3 * MINUTE,
+        ),
+        ticket(
+            "UnderstudyWorkerRestarts",
+            f"{grew('worker_restarts_total', '15m', 'instance')} >= 3",
+            0.0,
+            "{{ $labels.instance }}: workers die again and again",
+            "{{ $value | humanize }} restarts of workers in 15 minutes; requests under way are "
+            "lost each time.",
+            (count("worker_restarts_total", 0, 1, slot="0"),),
+            at,
+            6 * MINUTE,
+            severity="page",
+        ),
+        ticket(
+            "UnderstudyEvaluationRestarts",
+            f"{grew('evaluation_restarts_total', '15m', 'instance')} >= 3",
+            0.0,
+            "{{ $labels.instance }}: the evaluation plane dies again and again",
+            "{{ $value | humanize }} restarts in 15 minutes. Clients notice nothing; findings and "
+            "experiments stand still.",
+            (count("evaluation_restarts_total", 0, 1),),
+            at,
+            6 * MINUTE,
+        ),
+        ticket(
+            "UnderstudyHandoffBroken",
+            f"sum by (instance) ({metric('handoff_connections')})\n<\n"
+            f"sum by (instance) ({metric('workers')})",
+            2 * MINUTE,
+            "{{ $labels.instance }}: workers do not reach the evaluation plane",
+            "Only {{ $value }} of them are connected; the others drop their records in time.",
+            (value("workers", 2, 2), value("handoff_connections", 2, 1)),
+            at,
+            4 * MINUTE,
+            2 * MINUTE,
+        ),
+        ticket(
+            "UnderstudyMirrorBreakerOpen",
+            f"max by (instance, arm) ({opened}) > 0",
+            5 * MINUTE,
+            "{{ $labels.arm }} gets no copies from {{ $labels.instance }}",
+            "Its circuit breaker is open: it failed again and again. Clients notice nothing; its "
+            "evidence is incomplete.",
+            (
+                value("breaker_workers", 0, 1, arm="candidate", state="open"),
+                value("breaker_workers", 2, 1, arm="candidate", state="closed"),
+            ),
+            {**at, "arm": "candidate"},
+            7 * MINUTE,
+            2 * MINUTE,
+        ),
+        ticket(
+            "UnderstudyServingBreakerOpen",
+            f"max by (instance, arm) ({serving}) > 0",
+            MINUTE,
+            "{{ $labels.arm }} serves nobody any more on {{ $labels.instance }}",
+            "A challenger that serves clients failed again and again; the champion answers in its "
+            "place.",
+            (
+                value("serving_breaker_workers", 0, 1, arm="candidate", state="open"),
+                value("serving_breaker_workers", 2, 1, arm="candidate", state="closed"),
+            ),
+            {**at, "arm": "candidate"},
+            3 * MINUTE,
+            2 * MINUTE,
+        ),
+        ticket(
+            "UnderstudyMirrorDrops",
+            f"sum by (instance, arm) (rate({unsent}[15m]))\n/\n({copies} > 0) > 0.05",
+            15 * MINUTE,
+            "{{ $labels.arm }} misses copies",
+            "{{ $value | humanizePercentage }} of its copies were not sent; which ones is no "
+            "matter of chance, so comparisons may be biased.",
+            (
+                count("mirror_total", 600, 600, arm="candidate", outcome="ok"),
+                count("mirror_total", 0, 300, arm="candidate", outcome="queue_full"),
+            ),
+            {**at, "arm": "candidate"},
+            20 * MINUTE,
+        ),
+        ticket(
+            "UnderstudyPoolExhausted",
+            f"max by (instance, arm) ({metric('pool_connections', state='waiting')}) > 0",
+            5 * MINUTE,
+            "Requests wait for a connection to {{ $labels.arm }}",
+            "{{ $value }} requests wait: the model server is saturated, or `max_connections` is "
+            "too small.",
+            (value("pool_connections", 0, 12, arm="champion", state="waiting"),),
+            {**at, "arm": "champion"},
+            7 * MINUTE,
+            2 * MINUTE,
+        ),
+        ticket(
+            "UnderstudyConfigRefused",
+            f"min by (instance) ({metric('config_last_reload_successful')}) == 0",
+            5 * MINUTE,
+            "{{ $labels.instance }} runs an old configuration",
+            "The file was read again and refused; the last good one is in force.",
+            (value("config_last_reload_successful", 1, 0),),
+            at,
+            7 * MINUTE,
+            2 * MINUTE,
+        ),
+        ticket(
+            "UnderstudyStateNotSaved",
+            f"{grew('state_write_failures_total', '15m', 'instance')} > 0",
+            5 * MINUTE,
+            "{{ $labels.instance }} cannot save its state",
+            "What it has learned is lost at the next restart: the disk is full, or `state_dir` "
+            "cannot be written.",
+            (count("state_write_failures_total", 0, 30),),
+            at,
+            8 * MINUTE,
+        ),
+        ticket(
+            "UnderstudyNotificationsFailing",
+            f"sum by (instance, channel) (increase({failed}[15m])) >= 3",
+            5 * MINUTE,
+            "{{ $labels.channel }} is not told of findings",
+            "{{ $value | humanize }} messages failed or were refused in 15 minutes.",
+            (count("notifications_total", 0, 2, channel="webhook", outcome="failed"),),
+            {**at, "channel": "webhook"},
+            10 * MINUTE,
+        ),
+        ticket(
+            "UnderstudyFeedbackFailing",
+            f"{grew('feedback_failures_total', '15m', 'instance')} > 0",
+            5 * MINUTE,
+            "{{ $labels.instance }} cannot keep predictions and labels",
+            "The file of feedback could not be used: labels are refused meanwhile.",
+            (count("feedback_failures_total", 0, 10),),
+            at,
+            8 * MINUTE,
+        ),
+        ticket(
+            "UnderstudyPayloadsUnread",
+            f"sum by (instance) (rate({unread}[15m]))\n/\n"
+            f"(sum by (instance) (rate({rows}[15m])) > 0) > 0.1",
+            15 * MINUTE,
+            "{{ $labels.instance }} cannot read what is asked",
+            "{{ $value | humanizePercentage }} of the requests hold no features that could be "
+            "read: they are forwarded, and not watched.",
+            (
+                count("records_evaluated_total", 600, 600),
+                count(
+                    "undecodable_total", 0, 300,
+                    model="m", version="1", arm="champion", part="request", reason="not_json",
+                ),
+            ),
+            at,
+            21 * MINUTE,
+        ),
+    )  # fmt: skip

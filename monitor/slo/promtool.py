@@ -1,0 +1,39 @@
+"""Runs promtool, which comes with Prometheus."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from monitor.errors import MissingExtraError
+
+PATIENCE = 3600.0
+
+
+def program(given: str | None = None) -> str:
+    """Where promtool is: ``given``, or on the path. Raises MissingExtraError."""
+    found = shutil.which(given or os.environ.get("PROMTOOL", "promtool"))
+    if found is None:
+        raise MissingExtraError(
+            "promtool is not here: it comes with Prometheus (Debian: apt install prometheus); name "
+            "it with --promtool or in PROMTOOL"
+        )
+    return found
+
+
+def run(
+    tool: str, arguments: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None
+) -> tuple[bool, str]:
+    """Whether it was content, and what it said."""
+    done = subprocess.run(
+        [tool, *arguments],
+        cwd=folder,
+        env=None if environment is None else dict(environment),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    return done.returncode == 0, (done.stdout + done.stderr).strip()

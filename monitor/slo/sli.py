@@ -1,0 +1,315 @@
+"""Indicators of our own metrics: which events are bad, and which there are.
+
+Each comes with a trial: the series that a service would export, from which the unit tests for
+promtool are made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from monitor.sketch.buckets import CLASSIC_EDGES
+from monitor.slo.model import WINDOW, Events, Level, Slices, Stream
+from monitor.slo.promql import selector
+from monitor.slo.units import duration, number, percent, spoken
+
+ERRORS = ("server_error", "timeout", "upstream_connect", "upstream_reset", "overload")
+"""Outcomes that are the service's fault."""
+NOT_ASKED = ("cancelled", "rejected")
+"""Outcomes of which nobody can say whether they would have been good."""
+INVALID = ("empty", "error_response", "not_json", "truncated", "wrong_shape")
+"""Reasons for which an answer holds no prediction that a client could use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Of what: matchers of the scrape (``job`` …), and model, version and arm where only one is
+    meant. All are optional."""
+
+    scrape: Mapping[str, str] = field(default_factory=dict)
+    model: str = ""
+    version: str = ""
+    arm: str = ""
+
+    def labels(self, *names: str) -> dict[str, str]:
+        """Matchers for a metric that has the label names given, besides those of the scrape."""
+        own = {"model": self.model, "version": self.version, "arm": self.arm}
+        return {**self.scrape, **{name: own[name] for name in names if own[name]}}
+
+    def example(self, *names: str) -> dict[str, str]:
+        """Labels of a series in a trial that the matchers match; a pattern is taken as it is."""
+        plain = {"model": "m", "version": "1", "arm": "champion"}
+        found = {
+            key.rstrip("=!~"): value for key, value in self.labels(*names).items() if "!" not in key
+        }
+        return {**{name: plain[name] for name in names}, **found}
+
+
+_OF_REQUEST = ("model", "version", "arm")
+
+
+def _rate(metric: str, labels: Mapping[str, str]) -> str:
+    return f"sum(rate({selector(metric, labels)}[{WINDOW}]))"
+
+
+def availability(scope: Scope, errors: tuple[str, ...] = ERRORS) -> Events:
+    """Answers to clients that are no errors."""
+    metric = "understudy_requests_total"
+    of_clients = {**scope.labels(*_OF_REQUEST), "role": "primary"}
+    example = {**scope.example(*_OF_REQUEST), "role": "primary", "protocol": "oip"}
+    return Events(
+        bad=_rate(metric, {**of_clients, "outcome=~": "|".join(errors)}),
+        total=_rate(metric, {**of_clients, "outcome!~": "|".join(NOT_ASKED)}),
+        unit="requests",
+        exactness="exact: every request of every worker is counted",
+        trial=(
+            Stream(selector(metric, {**example, "outcome": "ok"}), 1.0, 0.0),
+            Stream(selector(metric, {**example, "outcome": errors[0]}), 0.0, 1.0),
+        ),
+    )
+
+
+def latency(scope: Scope, within: float, by: str = "auto", more: tuple[float, ...] = ()) -> Events:
+    """Successful answers within so many seconds.
+
+    ``by``: ``edge`` reads the bucket that ends there, ``interpolate`` shares out the requests of
+    the bucket around the limit evenly, ``strict`` takes all of them for too slow, ``native`` leaves
+    it to native histograms; ``auto`` is ``edge`` where the histogram has that edge, otherwise
+    ``interpolate``. ``more`` are edges that the sidecar has beyond the usual ones: the latencies of
+    its ``objectives``. Raises ValueError for an edge that is not there.
+    """
+    metric = "understudy_request_duration_seconds"
+    served = {**scope.labels(*_OF_REQUEST), "role": "primary", "outcome": "ok"}
+    example = {**scope.example(*_OF_REQUEST), "role": "primary", "protocol": "oip", "outcome": "ok"}
+    edges = sorted({*CLASSIC_EDGES, *more})
+    if by == "auto":
+        by = "edge" if within in edges else "interpolate"
+
+    def bucket(edge: float | None) -> str:
+        return _rate(f"{metric}_bucket", {**served, "le": "+Inf" if edge is None else _le(edge)})
+
+    def stream(edge: float | None) -> Stream:
+        le = "+Inf" if edge is None else _le(edge)
+        slow = edge is None or edge > within
+        name = f"{metric}_bucket"
+        # Good requests end in the fastest bucket, bad ones in the slowest.
+        known = {**example, "le": le}
+        return Stream(selector(name, known), 1.0, 1.0 if slow and edge is None else 0.0)
+
+    total = _rate(f"{metric}_count", served)
+    counted = Stream(selector(f"{metric}_count", example), 1.0, 1.0)
+    if by == "native":
+        whole = _rate(metric, served)
+        good = f"histogram_fraction(0, {number(within)}, {whole})"
+        return Events(
+            bad=f"(1 - {good}) * histogram_count({whole})",
+            total=f"histogram_count({whole})",
+            unit="requests",
+            exactness="interpolated within native buckets that are 9 % wide",
+        )
+    if by == "edge":
+        if within not in edges:
+            raise ValueError(
+                f"{spoken(within)} is no edge of the histogram ({_list(edges)}); name it in the "
+                "sidecar's `objectives`, or take `by: interpolate`"
+            )
+        return Events(
+            bad=f"{total} - {bucket(within)}",
+            total=total,
+            unit="requests",
+            exactness=_exact(within),
+            trial=(stream(within), stream(None), counted),
+        )
+    if by not in ("interpolate", "strict"):
+        raise ValueError(f"{by!r} is none of auto, edge, interpolate, strict, native")
+    low = max((edge for edge in edges if edge <= within), default=None)
+    high = min((edge for edge in edges if edge > within), default=None)
+    if low is None and by == "strict":
+        raise ValueError(f"{spoken(within)} is below the first edge, {spoken(edges[0])}")
+    if high is None:
+        raise ValueError(
+            f"{spoken(within)} is beyond the last edge, {spoken(edges[-1])}: name it in the "
+            "sidecar's `objectives`, which makes it an edge"
+        )
+    begin = low or 0.0
+    name = f"the {spoken(begin)} to {spoken(high)} bucket"
+    if by == "strict":
+        return Events(
+            bad=f"{total} - {bucket(low)}",
+            total=total,
+            unit="requests",
+            exactness=f"an upper bound: everything in {name} counts as too slow",
+            trial=(stream(low), stream(high), stream(None), counted),
+        )
+    part = (within - begin) / (high - begin)
+    upper = f"{number(part)} * {bucket(high)}"
+    good = f"{number(1 - part)} * {bucket(low)} + {upper}" if low is not None else upper
+    trial = (stream(high), stream(None), counted)
+    return Events(
+        bad=f"{total} - ({good})",
+        total=total,
+        unit="requests",
+        exactness=(
+            f"interpolated: {percent(part)} of the requests in {name} count as good; wrong by at "
+            "most what is in that bucket"
+        ),
+        # In a trial nothing may lie in the bucket around the limit.
+        trial=(stream(low), *trial) if low is not None else (),
+    )
+
+
+def _exact(within: float) -> str:
+    if within in CLASSIC_EDGES:
+        return "exact: the limit is an edge of the histogram"
+    return "the limit is an edge of the histogram that comes from the sketch, within 1.1 % of it"
+
+
+def _le(edge: float) -> str:
+    text = number(edge)
+    return text if "." in text or "e" in text else f"{text}.0"
+
+
+def _list(edges: list[float]) -> str:
+    return ", ".join(number(edge) for edge in edges)
+
+
+def latency_quantile(scope: Scope, quantile: float, at_most: float, window: str = "1m") -> Slices:
+    """Time during which a quantile over a rolling window is at most so many seconds, by the
+    sketch's own gauge, which is right to within 1 % at any value; the worst replica counts."""
+    metric = "understudy_request_duration_quantile_seconds"
+    more = {"role": "primary", "outcome": "ok", "window": window, "quantile": _le(quantile)}
+    labels = {**scope.labels(*_OF_REQUEST), **more}
+    example = {**scope.example(*_OF_REQUEST), **more}
+    return Slices(
+        bad=f"max({selector(metric, labels)} > bool {number(at_most)})",
+        exactness="the quantile is within 1 %, at any limit; time counts, not requests",
+        trial=(Level(selector(metric, example), at_most / 2, at_most * 2),),
+    )
+
+
+def valid_predictions(scope: Scope) -> Events:
+    """Successful answers that hold a prediction that can be read."""
+    arm = {"arm": scope.arm or "champion"}
+    bad = {**scope.labels(*_OF_REQUEST), **arm}
+    example = {**scope.example(*_OF_REQUEST), **arm}
+    invalid = "understudy_undecodable_total"
+    requests = "understudy_requests_total"
+    served = {"role": "primary", "protocol": "oip", "outcome": "ok"}
+    return Events(
+        bad=_rate(invalid, {**bad, "part": "response", "reason=~": "|".join(INVALID)}),
+        total=_rate(requests, {**bad, "outcome": "ok"}),
+        unit="answers",
+        exactness="a lower bound where records are dropped or too large: what is not looked at "
+        "counts as valid",
+        trial=(
+            Stream(selector(requests, {**example, **served}), 1.0, 1.0),
+            Stream(
+                selector(invalid, {**example, "part": "response", "reason": INVALID[2]}), 0.0, 1.0
+            ),
+        ),
+    )
+
+
+def complete_features(scope: Scope, feature: str = "") -> Events:
+    """Feature values that are there: of one feature, or of all together."""
+    of_model = ("model", "version")
+    one = {"feature": feature} if feature else {}
+    missing, rows = "understudy_feature_missing_total", "understudy_feature_rows_total"
+    labels, example = scope.labels(*of_model), scope.example(*of_model)
+    total = _rate(rows, labels)
+    if not feature:
+        total += f" * count(count by (feature) ({selector(missing, labels)}))"
+    return Events(
+        bad=_rate(missing, {**labels, **one}),
+        total=total,
+        unit="values",
+        exactness="exact for the rows that were decoded",
+        trial=(
+            Stream(selector(rows, example), 1.0, 1.0),
+            Stream(selector(missing, {**example, "feature": feature or "x"}), 0.0, 1.0),
+        ),
+    )
+
+
+def kept_rules(scope: Scope, feature: str = "", rule: str = "") -> Events:
+    """Rows that keep the rules of the baseline: all of them, or those of a feature or kind."""
+    of_model = ("model", "version")
+    chosen = {key: value for key, value in (("feature", feature), ("rule", rule)) if value}
+    broken, rows = "understudy_feature_violations_total", "understudy_watched_rows_total"
+    labels, example = scope.labels(*of_model), scope.example(*of_model)
+    whole = bool(feature and rule)
+    bad, total = _rate(broken, {**labels, **chosen}), _rate(rows, labels)
+    known = {**example, "feature": feature or "x", "rule": rule or "range"}
+    return Events(
+        # A row that breaks two rules counts twice; it cannot be worse than bad.
+        bad=bad if whole else f"({bad} <= {total}) or ({total} < {bad})",
+        total=total,
+        unit="rows",
+        exactness="exact" if whole else "an upper bound: a row that breaks two rules counts twice",
+        trial=(
+            Stream(selector(rows, example), 1.0, 1.0),
+            Stream(selector(broken, known), 0.0, 1.0),
+        ),
+    )
+
+
+def performance(
+    scope: Scope, metric: str, bound: str, at_least: float | None, at_most: float | None = None
+) -> Slices:
+    """Time during which a bound of the model's performance is within its limit; the worst replica
+    counts."""
+    name = "understudy_performance_estimate"
+    more = {"metric": metric, "bound": bound}
+    labels = {**scope.labels("model", "version"), **more}
+    example = selector(name, {**scope.example("model", "version"), **more})
+    if (at_least is None) == (at_most is None):
+        raise ValueError("say one of at_least and at_most")
+    if at_least is not None:
+        test, level = f"< bool {number(at_least)}", Level(example, at_least + 0.01, at_least - 0.05)
+    else:
+        limit = at_most or 0.0
+        test, level = f"> bool {number(limit)}", Level(example, limit * 0.9, limit * 1.5 + 0.01)
+    return Slices(
+        bad=f"max({selector(name, labels)} {test})",
+        exactness="the bound holds at all times, so looking often costs nothing",
+        trial=(level,),
+    )
+
+
+def freshness(scope: Scope, within: float) -> Slices:
+    """Time during which labels came within so many seconds: on average over the last ``within``,
+    and at all, as long as predictions wait for them."""
+    arm = scope.labels("arm")
+    example = scope.example("arm")
+    delays, waiting = "understudy_feedback_delay_seconds", "understudy_feedback_predictions"
+    window = duration(max(60.0, round(within)))
+    came = f"sum(increase({selector(delays + '_count', arm)}[{window}]))"
+    late = f"sum(increase({selector(delays + '_sum', arm)}[{window}])) / ({came} > 0)"
+    return Slices(
+        # None came although there were predictions that could have got one by now.
+        bad=(
+            f"({late} > bool {number(within)})\nor\n"
+            f"(sum({selector(waiting, arm)} offset {window}) > bool 0)"
+        ),
+        exactness=f"the mean delay of the labels of the last {spoken(within)}",
+        lag=within,
+        trial=(
+            Level(selector(waiting, example), 100.0, 100.0),
+            Stream(selector(delays + "_count", example), 1.0, 0.0),
+            Stream(selector(delays + "_sum", example), within / 4, 0.0),
+        ),
+    )
+
+
+def cost(scope: Scope, at_most: float) -> Slices:
+    """Time during which a prediction costs at most so much, as the sidecar's configuration prices
+    it; the dearest replica counts."""
+    name = "understudy_cost_per_prediction"
+    arm = {**scope.labels("arm"), "arm": scope.arm or "champion"}
+    example = {**scope.example("arm"), **arm}
+    return Slices(
+        bad=f"max({selector(name, arm)} > bool {number(at_most)})",
+        exactness="an estimate from the mean latency of five minutes and the prices",
+        trial=(Level(selector(name, example), at_most / 2, at_most * 2),),
+    )

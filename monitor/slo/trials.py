@@ -1,0 +1,203 @@
+"""Unit tests for promtool, made from what the rules are said to do.
+
+A trial is: all is well for as long as the longest window, then a fault, then all is well again.
+The predicted moment of each alert is checked from both sides, within two evaluations, and that the
+alert ends, and that it came only once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from monitor.slo.alerts import Alert
+from monitor.slo.burn import Severity, first
+from monitor.slo.model import Level, Slices, Slo, Stream
+from monitor.slo.rules import ALERT
+from monitor.slo.trying import RATE
+from monitor.slo.units import duration, number, percent, spoken
+
+FAULTS = (1.0, 0.5, 0.1, 0.01)
+"""Shares of bad events that are tried."""
+_STEPS = (60.0, 300.0, 600.0, 1800.0, 3600.0)
+_FINEST = 450
+"""Evaluations that a trial may need before its fault begins."""
+_LASTS = 5
+TOLERANCE = 2
+"""Evaluations by which an alert may be early or late."""
+
+
+@dataclass(frozen=True, slots=True)
+class Phases:
+    """Lengths in steps of ``step`` seconds: calm, faulty, calm again."""
+
+    step: float
+    calm: int
+    fault: int
+    after: int
+
+    @property
+    def end(self) -> int:
+        """The number of the last step."""
+        return self.calm + self.fault + self.after
+
+    def at(self, steps: int) -> str:
+        """A moment as promtool wants it."""
+        seconds = round(steps * self.step)
+        return f"{seconds}s" if seconds % 60 else f"{seconds // 60}m"
+
+
+def values(one: Stream | Level, phases: Phases, bad: float) -> str:
+    """The samples of a series in promtool's notation, with a share of ``bad`` during the fault."""
+    if isinstance(one, Level):
+        calm = f"{number(one.good)}+0x"
+        if bad >= 1.0 or one.good == one.bad:
+            during = f"{number(one.bad)}+0x{phases.fault - 1}"
+        else:
+            every = round(1.0 / bad)
+            during = " ".join(
+                number(one.good if step % every else one.bad) for step in range(phases.fault)
+            )
+        return f"{calm}{phases.calm} {during} {calm}{phases.after - 1}"
+    scale = phases.step * RATE
+    well, ill = one.good * scale, ((1.0 - bad) * one.good + bad * one.bad) * scale
+    reached = well * phases.calm
+    worse = reached + ill * phases.fault
+    return (
+        f"0+{number(well)}x{phases.calm} "
+        f"{number(reached + ill)}+{number(ill)}x{phases.fault - 1} "
+        f"{number(worse + well)}+{number(well)}x{phases.after - 1}"
+    )
+
+
+def _firing(matchers: str) -> str:
+    return f'(count(ALERTS{{alertstate="firing",{matchers}}}) or vector(0))'
+
+
+def _expect(expression: str, at: str, value: float) -> dict[str, Any]:
+    return {
+        "expr": expression,
+        "eval_time": at,
+        "exp_samples": [{"labels": "{}", "value": value}],
+    }
+
+
+def _story(
+    name: str,
+    matchers: str,
+    phases: Phases,
+    checks: Sequence[tuple[int, int]],
+    series: Sequence[Stream | Level],
+    bad: float,
+    fires: bool,
+) -> dict[str, Any]:
+    """``checks`` are (step, alerts that fire)."""
+    firing = _firing(matchers)
+    whole = f"{round(phases.end * phases.step)}s:{round(phases.step)}s"
+    changes = f"changes({firing}[{whole}])"
+    return {
+        "name": name,
+        "interval": f"{round(phases.step)}s",
+        "input_series": [
+            {"series": one.series, "values": values(one, phases, bad)} for one in series
+        ],
+        "promql_expr_test": [
+            *(_expect(firing, phases.at(step), count) for step, count in checks),
+            _expect(changes, phases.at(phases.end), 2 if fires else 0),
+        ],
+    }
+
+
+def _step(longest: float, lag: float) -> float:
+    fitting = (step for step in _STEPS if (longest + lag) / step <= _FINEST)
+    return next(fitting, _STEPS[-1])
+
+
+def of_objective(slo: Slo, faults: Sequence[float] = FAULTS) -> list[dict[str, Any]]:
+    """The tests of one objective, by the interval of their evaluations; none without a trial."""
+    if not slo.sli.trial:
+        return []
+    slices = isinstance(slo.sli, Slices)
+    if slices:
+        # Time is either bad or not: what lies between is every second evaluation.
+        faults = [bad for bad in faults if bad in (1.0, 0.5)]
+        if any(isinstance(one, Stream) for one in slo.sli.trial):
+            faults = [bad for bad in faults if bad == 1.0]
+    severities: list[Severity] = []
+    for burn in slo.burns:
+        if burn.window.severity not in severities:
+            severities.append(burn.window.severity)
+    return [_tried(slo, severity, bad) for severity in severities for bad in faults]
+
+
+def _tried(slo: Slo, severity: Severity, bad: float) -> dict[str, Any]:
+    burns = [burn for burn in slo.burns if burn.window.severity == severity]
+    longest = max(burn.window.long for burn in burns)
+    lag = slo.sli.lag if isinstance(slo.sli, Slices) else 0.0
+    step = _step(longest, lag)
+    # Slices are counted by the evaluation, events come at RATE.
+    rate = 1.0 / step if isinstance(slo.sli, Slices) else RATE
+    found = first(burns, severity, bad, slo.period, rate=rate, least=slo.least_bad)
+    calm = math.ceil((longest + lag) / step) + 1
+    short = math.ceil(max(burn.window.short for burn in burns) / step)
+    matchers = (
+        f'alertname="{ALERT}",severity="{severity}",sloth_service="{slo.service}",'
+        f'sloth_slo="{slo.name}"'
+    )
+    title = f"{slo.name}: {percent(bad)} bad"
+    if found is None:
+        phases = Phases(step, calm, calm, 2)
+        checks = [(calm, 0), (2 * calm, 0)]
+        name = f"{title} is no {severity}"
+    else:
+        predicted = lag + found.seconds
+        whole = math.floor(predicted / step + 1e-9)
+        fault = whole + TOLERANCE + _LASTS
+        ends = short + math.ceil(lag / step) + TOLERANCE
+        phases = Phases(step, calm, fault, ends + 1)
+        early = whole - TOLERANCE + 1
+        checks = [(calm, 0)]
+        if early > 0:
+            checks.append((calm + early, 0))
+        checks += [(calm + whole + TOLERANCE, 1), (calm + fault + ends, 0)]
+        name = f"{title} is a {severity} after {spoken(predicted)}"
+    test = _story(name, matchers, phases, checks, slo.sli.trial, bad, found is not None)
+    return test
+
+
+def of_alert(alert: Alert) -> dict[str, Any]:
+    """The test of an alert that is no objective: it comes, is one, and goes."""
+    trial = alert.trial
+    step = trial.step
+    late = math.ceil(trial.fires / step)
+    ends = math.ceil(trial.ends / step)
+    phases = Phases(step, math.ceil(trial.calm / step), late + _LASTS, ends + 1)
+    matchers = ",".join(
+        f'{name}="{value}"' for name, value in (("alertname", alert.name), *trial.labels.items())
+    )
+    checks = [(phases.calm, 0), (phases.calm + late, 1), (phases.calm + phases.fault + ends, 0)]
+    name = f"{alert.name} within {duration(trial.fires)}, and once"
+    return _story(name, matchers, phases, checks, trial.series, 1.0, True)
+
+
+def document(rule_files: Sequence[str], tests: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """A file for ``promtool test rules``. All tests of a file are evaluated at one interval, so
+    there is a file for each; see :func:`by_interval`."""
+    intervals = {test["interval"] for test in tests}
+    if len(intervals) > 1:
+        raise ValueError(f"tests with different intervals: {sorted(intervals)}")
+    return {
+        "rule_files": list(rule_files),
+        "evaluation_interval": next(iter(intervals), "1m"),
+        "tests": list(tests),
+    }
+
+
+def by_interval(tests: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Tests that can stand in one file."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for test in tests:
+        found.setdefault(test["interval"], []).append(test)
+    return found

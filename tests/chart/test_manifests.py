@@ -1,0 +1,426 @@
+"""What the chart renders, over a matrix of values: `support.CASES`, each on the oldest and the newest
+Kubernetes."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from loadtest.gate.plan import load_plan
+from loadtest.gate.sending import payloads_of
+from monitor import __version__
+from monitor.config.load import load
+from tests.chart.reference import CHART, COPIES, LIBRARY, read
+from tests.chart.support import (
+    CASES,
+    MODEL,
+    NEWEST,
+    OLDEST,
+    PLAN,
+    containers,
+    helm,
+    named,
+    of_kind,
+    pods,
+    refusal,
+    render,
+)
+
+Manifests = list[dict[str, Any]]
+each_case = pytest.mark.parametrize("case", CASES)
+
+
+def selects(selector: dict[str, str], labels: dict[str, str]) -> bool:
+    return all(labels.get(key) == value for key, value in selector.items())
+
+
+def test_lint() -> None:
+    for case in ("least", "everything"):
+        done = helm(
+            "lint", "--strict", str(CHART), "--kube-version", NEWEST, "--values", "-",
+            input=CASES[case],
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_versions_agree() -> None:
+    for folder in (CHART, LIBRARY):
+        chart = yaml.safe_load((folder / "Chart.yaml").read_text())
+        assert chart["appVersion"] == __version__
+        assert chart["kubeVersion"] == ">=" + re.sub(r"^v(\d+\.\d+).*", r"\1.0-0", OLDEST)
+    main, library = (yaml.safe_load((f / "Chart.yaml").read_text()) for f in (CHART, LIBRARY))
+    assert main["dependencies"][0]["version"] == library["version"]
+    names = (LIBRARY / "templates" / "_names.tpl").read_text()
+    assert f'define "understudy-lib.version" -}}}}{__version__}{{{{-' in names
+
+
+def test_the_values_of_the_library_are_those_of_the_chart() -> None:
+    ours = {value.path: value for value in read(CHART / "values.yaml")}
+    shared = read(LIBRARY / "values.yaml")
+    assert len(shared) > 10
+    for value in shared:
+        assert value == ours[value.path]
+
+
+@each_case
+@pytest.mark.parametrize("version", [OLDEST, NEWEST])
+def test_every_pod_meets_the_restricted_standard(case: str, version: str) -> None:
+    """The rules of the Pod Security Standards, and a root file system that is read only."""
+    found = list(pods(render(case, version)))
+    assert found
+    for name, pod in found:
+        spec = pod["spec"]
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec), name
+        assert spec["securityContext"]["runAsNonRoot"] is True, name
+        assert spec["securityContext"]["runAsUser"] >= 10000, name
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        assert spec["automountServiceAccountToken"] is False, name
+        assert spec["enableServiceLinks"] is False, name
+        allowed = {"configMap", "emptyDir", "secret", "persistentVolumeClaim"}
+        assert all(set(volume) - {"name"} <= allowed for volume in spec["volumes"]), name
+        for container in containers(pod):
+            context = container["securityContext"]
+            assert context["allowPrivilegeEscalation"] is False, name
+            assert context["readOnlyRootFilesystem"] is True, name
+            assert context["privileged"] is False, name
+            assert context["capabilities"] == {"drop": ["ALL"]}, name
+            assert context.get("runAsNonRoot", True) is True, name
+            assert not any("hostPort" in port for port in container.get("ports", [])), name
+            assert container["resources"]["requests"]["cpu"], name
+            assert container["resources"]["requests"]["memory"], name
+            assert container["resources"]["limits"]["memory"], name
+            assert not container["image"].endswith(":"), name
+
+
+@each_case
+def test_every_name_that_is_used_exists(case: str) -> None:
+    """ConfigMaps, Secrets of ours, volumes, service accounts, and the pods of every selector."""
+    manifests = render(case)
+    there = {(one["kind"], one["metadata"]["name"]) for one in manifests}
+    outside = {"mine", "hook", "more", "s3", "server-tls", "tls"}
+    all_pods = dict(pods(manifests))
+    for name, pod in all_pods.items():
+        volumes = {volume["name"]: volume for volume in pod["spec"]["volumes"]}
+        assert len(volumes) == len(pod["spec"]["volumes"]), name
+        for volume in volumes.values():
+            if "configMap" in volume:
+                assert ("ConfigMap", volume["configMap"]["name"]) in there, name
+            if "secret" in volume:
+                secret = volume["secret"]["secretName"]
+                issued = "cert-manager" in case and ("Certificate", secret) in there
+                assert ("Secret", secret) in there or secret in outside or issued, name
+        account = pod["spec"].get("serviceAccountName", "default")
+        assert account in ("default", "there") or ("ServiceAccount", account) in there, name
+        for container in containers(pod):
+            for mount in container["volumeMounts"]:
+                assert mount["name"] in volumes, (name, mount)
+            for env in container.get("env", []):
+                secret = env.get("valueFrom", {}).get("secretKeyRef", {}).get("name")
+                assert secret is None or secret in outside or ("Secret", secret) in there, name
+        names = [env["name"] for c in containers(pod) for env in c.get("env", [])]
+        assert all(len(set(map(str, c.get("env", [])))) == len(c.get("env", [])) for c in containers(pod)), names  # fmt: skip
+    for one in manifests:
+        kind, spec = one["kind"], one.get("spec", {})
+        selector = spec.get("selector", {})
+        if kind == "Service":
+            mine = [p for p in all_pods.values() if selects(selector, p["metadata"]["labels"])]
+            assert len(mine) == 1, one["metadata"]["name"]
+            ports = {p["containerPort"] for c in containers(mine[0]) for p in c.get("ports", [])}
+            assert {port["targetPort"] for port in spec["ports"]} <= ports
+        elif kind in ("Deployment", "PodDisruptionBudget", "PodMonitor"):
+            mine = [
+                n
+                for n, p in all_pods.items()
+                if selects(selector["matchLabels"], p["metadata"]["labels"])
+            ]
+            wanted = 2 if kind == "PodMonitor" and len(of_kind(manifests, "Deployment")) > 1 else 1
+            assert len(mine) >= 1 if wanted > 1 else len(mine) == 1, (kind, mine)
+        elif kind == "HorizontalPodAutoscaler":
+            assert ("Deployment", spec["scaleTargetRef"]["name"]) in there
+
+
+@each_case
+def test_labels_and_namespaces(case: str) -> None:
+    for one in render(case):
+        labels = one["metadata"]["labels"]
+        assert labels["app.kubernetes.io/instance"] == "demo"
+        assert labels["app.kubernetes.io/managed-by"] == "Helm"
+        assert all(len(value) <= 63 for value in labels.values())
+        assert len(one["metadata"]["name"]) <= 63
+        if one["kind"] != "MutatingWebhookConfiguration":
+            assert one["metadata"]["namespace"] == "serving"
+
+
+@each_case
+def test_configurations_and_plans_are_valid(case: str, tmp_path: Path) -> None:
+    """Every understudy.yaml by the program itself, with the files beside it; every plan of a gate."""
+    tls = tmp_path / "tls"
+    checked = 0
+    for one in of_kind(render(case), "ConfigMap"):
+        folder = tmp_path / one["metadata"]["name"]
+        folder.mkdir()
+        for name, text in one["data"].items():
+            (folder / name).write_text(text, encoding="utf-8")
+        if (file := folder / "understudy.yaml").exists():
+            checked += 1
+            if case == "tls":
+                _certificate(tls)
+                file.write_text(file.read_text().replace("/tls/", f"{tls}/"))
+            config = load(file)
+            assert config.control.token_env == "UNDERSTUDY_TOKEN" or config.control.loopback
+        if (file := folder / "gate.yaml").exists():
+            checked += 1
+            assert payloads_of(load_plan(file).payloads, 1)
+    assert checked or case.startswith("injector,")
+
+
+def _certificate(folder: Path) -> None:
+    from tests.chart.certificates import issue
+
+    if not folder.exists():
+        folder.mkdir()
+        issue(folder, "localhost")
+
+
+def test_large_numbers_stay_numbers() -> None:
+    """Helm reads numbers as floats, and must not write 1e+08, which YAML takes for a text."""
+    config = named(render("all of the configuration"), "ConfigMap", "demo-understudy")
+    parsed = yaml.safe_load(config["data"]["understudy.yaml"])
+    assert parsed["monitoring"] == {"run_length": 100_000_000, "learn": 10_000_000}
+    assert parsed["feedback"]["max_rows"] == 20_000_000
+
+
+def test_the_sidecar_is_native_and_starts_before_the_model_server() -> None:
+    for version in (OLDEST, NEWEST):
+        pod = named(render("all of the configuration", version), "Deployment", "demo-understudy")
+        spec = pod["spec"]["template"]["spec"]
+        (sidecar,) = spec["initContainers"]
+        assert sidecar["restartPolicy"] == "Always"
+        # The model server starts only after this: it must not ask for the model server.
+        assert sidecar["startupProbe"]["httpGet"] == {"path": "/healthz", "port": 9001}
+        assert sidecar["readinessProbe"]["httpGet"] == {"path": "/v2/health/ready", "port": 9000}
+        assert sidecar["livenessProbe"] == {"tcpSocket": {"port": 8080}, "periodSeconds": 30}
+        (model,) = spec["containers"]
+        assert model["ports"][0]["containerPort"] == 9002
+        # In front of it, so it stops first: the order of Kubernetes is the other way round.
+        assert "time.sleep(3)" in sidecar["lifecycle"]["preStop"]["exec"]["command"][-1]
+        wait = model["lifecycle"]["preStop"]
+        if version == NEWEST:
+            assert wait == {"sleep": {"seconds": 43}}
+        else:
+            assert wait == {"exec": {"command": ["sleep", "43"]}}
+        assert spec["terminationGracePeriodSeconds"] == 3 + 40 + 5 + 20
+
+
+def test_in_front_of_a_model_server_elsewhere() -> None:
+    manifests = render("in front of another's")
+    spec = named(manifests, "Deployment", "demo-understudy")["spec"]["template"]["spec"]
+    assert "initContainers" not in spec
+    (alone,) = spec["containers"]
+    assert "restartPolicy" not in alone
+    config = named(manifests, "ConfigMap", "demo-understudy")["data"]["understudy.yaml"]
+    assert yaml.safe_load(config)["champion"]["url"] == "http://delays-stable.serving.svc:8080"
+
+
+def test_another_configuration_rolls_the_pods() -> None:
+    def checksum(values: str) -> str:
+        pod = named(render(MODEL + values), "Deployment", "demo-understudy")["spec"]["template"]
+        return str(pod["metadata"]["annotations"]["checksum/understudy"])
+
+    first = checksum("")
+    assert checksum("service: {port: 81}") == first
+    assert checksum("config: {workers: 3}") != first
+    assert checksum("sidecar: {files: {a: b}}") != first
+
+
+def test_the_gate_runs_the_candidate_before_anything_is_touched() -> None:
+    manifests = render("gate")
+    job = named(manifests, "Job", "demo-understudy-gate")
+    assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-upgrade"
+    spec = job["spec"]["template"]["spec"]
+    assert [(c["name"], c.get("restartPolicy")) for c in spec["initContainers"]] == [
+        ("model", "Always"),
+        ("understudy", "Always"),
+    ]
+    assert spec["restartPolicy"] == "Never"
+    assert job["spec"]["backoffLimit"] == 0
+    assert spec["containers"][0]["args"][:2] == ["--target", "http://127.0.0.1:8080"]
+    # Hooks come before the resources of the release: what they need has to be a hook as well.
+    for name in ("demo-understudy-gate", "demo-understudy-gate-sidecar"):
+        config = named(manifests, "ConfigMap", name)["metadata"]["annotations"]
+        assert config["helm.sh/hook"] == "pre-upgrade"
+        assert int(config["helm.sh/hook-weight"]) < 0
+    for container in spec["initContainers"]:
+        assert all("valueFrom" not in env for env in container.get("env", []))
+
+
+def test_the_evaluator_has_the_configuration_of_the_sidecars() -> None:
+    manifests = render("evaluator")
+    read = {
+        name: yaml.safe_load(named(manifests, "ConfigMap", name)["data"]["understudy.yaml"])
+        for name in ("demo-understudy", "demo-understudy-evaluator", "demo-understudy-topics")
+    }
+    for config in read.values():
+        assert config["evaluation"] == {"mode": "kafka"}
+        assert config["kafka"]["bootstrap"] == ["kafka.kafka.svc:9092"]
+        assert config["kafka"]["evaluators"] == "http://demo-understudy-evaluator:9090"
+    assert read["demo-understudy-evaluator"]["records"] == {"keep": 10}
+    for name in ("demo-understudy", "demo-understudy-evaluator"):
+        service = named(manifests, "Service", name)["spec"]["ports"]
+        assert ("control" in [port["name"] for port in service]) == name.endswith("evaluator")
+    job = named(manifests, "Job", "demo-understudy-topics")["metadata"]["annotations"]
+    config = named(manifests, "ConfigMap", "demo-understudy-topics")["metadata"]["annotations"]
+    assert job["helm.sh/hook"] == config["helm.sh/hook"] == "pre-install,pre-upgrade"
+    assert int(config["helm.sh/hook-weight"]) < int(job["helm.sh/hook-weight"])
+
+
+def test_a_gate_is_heard_of_by_nobody_else() -> None:
+    values = CASES["all of the configuration"] + "gate:\n  enabled: true" + PLAN
+    config = named(render(values), "ConfigMap", "demo-understudy-gate-sidecar")["data"]
+    parsed = yaml.safe_load(config["understudy.yaml"])
+    assert not {"challengers", "experiments", "notify", "kafka"} & set(parsed)
+    with_kafka = named(render("everything"), "ConfigMap", "demo-understudy-gate-sidecar")["data"]
+    assert "kafka" not in with_kafka["understudy.yaml"]
+    assert parsed["monitoring"]["learn"] == 10_000_000
+
+
+def test_no_secret_stands_in_a_manifest() -> None:
+    """Secrets are random, or given by name; a plain one is refused before anything is rendered."""
+    first = named(render("least", name="a"), "Secret", "a-understudy-token")
+    second = named(render("least", name="b"), "Secret", "b-understudy-token")
+    tokens = [base64.b64decode(one["data"]["token"]) for one in (first, second)]
+    assert tokens[0] != tokens[1]
+    assert all(re.fullmatch(rb"[A-Za-z0-9]{48}", token) for token in tokens)
+    assert not of_kind(render("a model server with everything"), "Secret")
+    for name in ("HF_TOKEN", "DB_PASSWORD", "API_KEY", "AWS_SECRET_ACCESS_KEY", "TOKEN"):
+        for where in ("model", "sidecar", "evaluator"):
+            said = refusal(f"{where}: {{env: [{{name: {name}, value: x}}]}}")
+            assert "valueFrom" in said, name
+    render(MODEL + "sidecar: {env: [{name: TOKENIZERS_PARALLELISM, value: 'false'}]}")
+
+
+def test_the_secret_is_not_part_of_a_checksum() -> None:
+    """Or every rendering without a cluster would roll the pods."""
+
+    def one(name: str) -> Any:
+        return named(render("least", name=name), "Deployment", f"{name}-understudy")["spec"][
+            "template"]["metadata"]["annotations"]  # fmt: skip
+
+    assert one("a") == one("b")
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ("", "model.image.repository is needed"),
+        ("model: {image: {repositry: m}}", "repositry"),
+        (MODEL + "config: {chalengers: []}", "chalengers"),
+        (MODEL + "config: {models: [{name: m, protcol: json}]}", "protcol"),
+        (MODEL + "config: {control: {listen: '0.0.0.0:1'}}", "control"),
+        (MODEL + "config: {state_dir: /x}", "state_dir"),
+        (MODEL + "config: {limits: {drain: 5s}}", "drain"),
+        (MODEL + "config: {champion: {timeouts: {total: soon}}}", "total"),
+        (MODEL + "ports: {traffic: 70000}", "traffic"),
+        (MODEL + "image: {pullPolicy: Sometimes}", "pullPolicy"),
+        (MODEL + "gate: {enabled: true}", "gate.plan is needed"),
+        (MODEL + "evaluator: {enabled: true}", "config.kafka.bootstrap is needed"),
+        ("model: {enabled: false}\ngate:\n  enabled: true" + PLAN, "gate.target is needed"),
+        ("model: {external: 'http://m'}\ngate:\n  enabled: true" + PLAN, "gate.target is needed"),
+        ("model: {enabled: false}\ninjector: {enabled: true, certificate: {from: secret}}", "secretName is needed"),
+        (MODEL + "replicas: 3", "replicas"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_right_is_refused(values: str, said: str) -> None:
+    assert said in refusal(values)
+
+
+def test_old_clusters_are_refused() -> None:
+    done = helm("template", "x", str(CHART), "--kube-version", "1.28.9", "-f", "-", input=MODEL)
+    assert done.returncode != 0
+    assert "1.29" in done.stderr
+
+
+def test_rules_and_dashboards_are_in_the_manifests() -> None:
+    manifests = render("monitored")
+    (rule,) = of_kind(manifests, "PrometheusRule")
+    assert rule["metadata"]["labels"] | {"release": "kube-prometheus-stack", "c": "d"} == rule[
+        "metadata"]["labels"]  # fmt: skip
+    files = sorted((CHART / "files" / "rules").glob("*.yml"))
+    groups = [group for file in files for group in yaml.safe_load(file.read_text())["groups"]]
+    rendered = {group["name"]: group for group in rule["spec"]["groups"]}
+    assert "slo" in rendered
+    assert len(groups) >= 5
+    for group in groups:
+        mine = rendered[group["name"]]
+        assert len(mine["rules"]) == len(group["rules"])
+        for one, there in zip(group["rules"], mine["rules"], strict=True):
+            assert one["expr"] == there["expr"]
+            page = one.get("annotations", {}).get("runbook_url")
+            if page:
+                link = there["annotations"]["runbook_url"]
+                assert link == "https://wiki.example/" + Path(page).name
+            if "alert" in one:
+                assert there["labels"] == {**one.get("labels", {}), "team": "pricing"}
+    boards = [
+        one
+        for one in of_kind(manifests, "ConfigMap")
+        if one["metadata"]["labels"].get("grafana_dashboard") == "1"
+    ]
+    sources = sorted((CHART / "files" / "dashboards").glob("*.json"))
+    assert len(boards) == len(sources) >= 6
+    for board in boards:
+        ((name, text),) = board["data"].items()
+        assert json.loads(text) == json.loads((CHART / "files" / "dashboards" / name).read_text())
+        assert len(text) < 1_000_000, "a ConfigMap holds a mebibyte"
+
+
+def test_alerts_can_be_left_out() -> None:
+    files = sorted((CHART / "files" / "rules").glob("*.yml"))
+    alerts = [
+        rule["alert"]
+        for file in files
+        for group in yaml.safe_load(file.read_text())["groups"]
+        for rule in group["rules"]
+        if "alert" in rule
+    ]
+    values = MODEL + f"prometheusRule: {{enabled: true, disabled: [{alerts[0]}]}}"
+    (rule,) = of_kind(render(values), "PrometheusRule")
+    left = [one.get("alert") for group in rule["spec"]["groups"] for one in group["rules"]]
+    assert alerts[0] not in left
+    assert set(alerts[1:]) <= {*left, alerts[0]}
+
+
+def test_the_objectives_can_be_ones_own() -> None:
+    def groups(values: str) -> set[str]:
+        (rule,) = of_kind(render(MODEL + values), "PrometheusRule")
+        return {group["name"] for group in rule["spec"]["groups"] or []}
+
+    every = groups("prometheusRule: {enabled: true}")
+    own = groups("prometheusRule: {enabled: true, objectives: false}")
+    assert own
+    assert any("slo" in name for name in every - own)
+    assert not any("slo" in name for name in own)
+
+
+def test_rules_and_dashboards_are_the_projects_own() -> None:
+    for folder in ("rules", "dashboards"):
+        assert set((CHART / "files" / folder).iterdir()) == {
+            target for target in COPIES if target.parent.name == folder
+        }, "run `make docs`, and remove what is no longer there"
+
+
+def test_the_package_is_complete(tmp_path: Path) -> None:
+    done = helm("package", str(CHART), "--destination", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    (package,) = tmp_path.glob("*.tgz")
+    shutil.unpack_archive(package, tmp_path)
+    there = {p.relative_to(tmp_path / "understudy") for p in (tmp_path / "understudy").rglob("*")}
+    assert {Path("values.schema.json"), Path("charts/understudy-lib/templates/_pod.tpl")} <= there
+    assert render("everything", chart=package) is not None

@@ -1,0 +1,129 @@
+"""When alerts fire, and which can fire at all."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from monitor.slo.burn import WORKBOOK, UnreachableError, burns, false_pages, first
+from monitor.slo.units import DAY, HOUR, duration, percent, spoken
+
+MONTH = 30 * DAY
+
+
+def simulated(bad: float, threshold: float, long: float, short: float, step: float) -> float:
+    """Seconds until both windows exceed the threshold, step by step."""
+    elapsed = 0.0
+    while elapsed < long:
+        elapsed += step
+        if all(min(elapsed, w) / w * bad > threshold for w in (long, short)):
+            return elapsed
+    return math.inf
+
+
+def test_factors_are_those_of_the_workbook() -> None:
+    found = burns(0.999, MONTH)
+    assert [burn.factor for burn in found] == pytest.approx([14.4, 6, 3, 1])
+    assert not any(burn.reason for burn in found)
+
+
+@pytest.mark.parametrize(
+    ("bad", "minutes"), [(1.0, 0.864), (0.5, 1.728), (0.1, 8.64), (0.0216, 40), (0.01, 216)]
+)
+def test_minutes_to_page_of_three_nines(bad: float, minutes: float) -> None:
+    found = first(burns(0.999, MONTH), "page", bad, MONTH)
+    assert found is not None
+    assert found.seconds / 60 == pytest.approx(minutes)
+
+
+@given(st.floats(0.002, 1.0), st.sampled_from([0.99, 0.995, 0.999, 0.9999]))
+def test_the_closed_form_is_what_a_simulation_finds(bad: float, objective: float) -> None:
+    for burn in burns(objective, MONTH):
+        step = burn.window.long / 5000
+        window = burn.window
+        found = simulated(bad, burn.threshold, window.long, window.short, step)
+        predicted = burn.to_fire(bad)
+        if bad > burn.threshold * 1.001:
+            assert predicted <= found <= predicted + 2 * step
+        elif bad < burn.threshold * 0.999:
+            assert math.isinf(found)
+            assert math.isinf(predicted)
+
+
+def test_budget_that_is_spent_is_the_share_that_was_meant() -> None:
+    for objective in (0.99, 0.999, 0.9999):
+        found = burns(objective, MONTH)
+        for burn in found:
+            one = first([burn], burn.window.severity, 1.0, MONTH)
+            assert one is not None
+            assert one.spent == pytest.approx(burn.window.share)
+
+
+def test_an_alert_that_cannot_fire_is_lowered_with_its_reason() -> None:
+    fast, slow, *_ = burns(0.9, MONTH)
+    assert fast.factor == pytest.approx(8)
+    assert fast.threshold == pytest.approx(0.8)
+    assert "144 % bad events: it can never fire; lowered to 8 x" in fast.reason
+    assert slow.factor == pytest.approx(6)
+    assert not slow.reason
+    assert burns(0.95, MONTH)[0].factor == pytest.approx(14.4), "72 % can be reached"
+
+
+def test_or_it_is_refused() -> None:
+    with pytest.raises(UnreachableError, match=r"144 % bad events.*long window of 108 min"):
+        burns(0.9, MONTH, refuse=True)
+    with pytest.raises(UnreachableError, match=r"an objective above|long window of"):
+        burns(0.1, MONTH)
+
+
+def test_a_factor_below_one_is_raised() -> None:
+    found = burns(0.99, 7 * DAY)
+    assert [burn.factor for burn in found] == pytest.approx([3.36, 1.4, 1, 1])
+    assert "raised to 1" in found[3].reason
+
+
+def test_few_events_wait_for_the_smallest_number() -> None:
+    found = burns(0.999, MONTH)
+    many = first(found, "page", 1.0, MONTH, rate=10.0)
+    few = first(found, "page", 1.0, MONTH, rate=5 / 3600)
+    assert many is not None
+    assert not many.guarded
+    assert few is not None
+    assert few.guarded
+    assert few.seconds == pytest.approx(HOUR)
+    rare = first(found, "page", 1.0, MONTH, rate=5 / (7 * HOUR))
+    assert rare is None, "in six hours there are never five"
+    assert first(found, "ticket", 1.0, MONTH, rate=5 / (7 * HOUR)) is not None
+
+
+def test_the_smallest_number_bounds_false_pages() -> None:
+    assert false_pages(14.4, 1) > 0.05
+    assert false_pages(14.4, 5) < 1e-4
+    assert false_pages(6.0, 5) < 5e-3
+
+
+def test_alerts_end_when_the_short_window_has_forgotten() -> None:
+    burn = burns(0.999, MONTH)[0]
+    assert burn.to_end(1.0) == pytest.approx(300 * (1 - 0.0144))
+    assert burn.to_end(0.01) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(300, "5m"), (3600, "1h"), (5400, "1h30m"), (30 * DAY, "30d"), (28 * DAY, "4w"), (15, "15s")],
+)
+def test_durations_are_written_as_prometheus_does(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_numbers_for_people() -> None:
+    assert percent(0.0144) == "1.44 %"
+    assert [spoken(s) for s in (51.84, 518.4, 12960, 6 * DAY)] == [
+        "51.8 s", "8.64 min", "3.6 h", "6 d"]  # fmt: skip
+    for bad in (0, -1, 0.5):
+        with pytest.raises(ValueError, match="whole number"):
+            duration(bad)
+    assert len(WORKBOOK) == 4

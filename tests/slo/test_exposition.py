@@ -1,0 +1,169 @@
+"""Every metric and label that the rules name is there when a real service is scraped."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from monitor.config.slo import SloFile
+from monitor.slo.compile import compiled
+from monitor.slo.model import WINDOW, Events
+from monitor.slo.of_kafka import kafka_alerts
+from tests.failures.world import PATH, Load, Model, World
+from tests.plane_process import PlaneProcess
+from tests.slo.promql import metrics
+from tests.supervisor.service import ROOT, eventually
+
+ALL = {
+    "version": 1,
+    "service": "everything",
+    "slos": [
+        {"name": "availability", "objective": "99.9 %", "availability": {}},
+        {"name": "latency", "latency": {"within": "50ms", "quantile": "99 %"}},
+        {"name": "between", "latency": {"within": "60ms", "quantile": "99 %"}},
+        {"name": "strict", "latency": {"within": "60ms", "quantile": "99 %", "by": "strict"}},
+        {"name": "tail", "objective": 0.9, "quantile": {"quantile": 0.999, "at_most": "80ms"}},
+        {"name": "predictions", "objective": 0.99, "predictions": {}},
+        {"name": "features", "objective": 0.99, "features": {}},
+        {"name": "rules", "objective": 0.99, "rules": {}},
+        {"name": "accuracy", "objective": 0.99, "performance": {"at_least": 0.9}},
+        {"name": "labels", "objective": 0.9, "freshness": {"within": "6h"}},
+        {"name": "cost", "objective": 0.9, "cost": {"at_most": 0.01}},
+    ],
+}
+OF_PROMETHEUS = {"up": {"instance", "job"}}
+TARGET = {"instance", "job"}
+"""Labels that Prometheus adds itself."""
+
+
+def test_what_is_read_of_an_expression() -> None:
+    found = metrics(
+        'sum by (arm) (rate(a_total{b="x{",c=~"d|e"}[5m])) / on() group_left sum(f:g) > bool 1e-3'
+        " and max by (i, j) (h offset 1h)"
+    )
+    assert found == {"a_total": {"arm", "b", "c"}, "f:g": set(), "h": {"i", "j"}}
+
+
+def exported(text: str) -> dict[str, set[str]]:
+    """By metric: the labels that its samples have."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for name, labels in re.findall(r"^(\w+)(\{.*\})? \S+$", text, re.MULTILINE):
+        found[name] |= set(re.findall(r'(\w+)="', labels))
+    return found
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """Everything is switched on, and something is wrong everywhere."""
+    tensor = {"name": "x", "shape": [1, 2], "datatype": "FP64", "data": [1.0, 2.0]}
+    case = {"name": "one", "request": {"inputs": [tensor]}, "expect": {"p": 0.5}}
+    (tmp_path / "cases.jsonl").write_text(json.dumps(case) + "\n")
+    experiment = {
+        "name": "e", "challengers": ["other0"], "mode": "split", "weights": {"other0": 0.3},
+        "unit": {"by": "header", "name": "x-user"}, "label": {"prediction": "p", "threshold": 0.4},
+        "cost": {"champion": {"per_request": 0.001}, "other0": {"per_request": 0.001}},
+        "metrics": [{"metric": "error_rate", "margin": "5 pp"}],
+    }  # fmt: skip
+    performance = {"prediction": "p", "threshold": 0.4}
+    world = World(
+        tmp_path,
+        Model(),
+        models=[{"name": "m", "performance": performance}],
+        experiments=[experiment],
+        monitoring={"learn": 200},
+        validation={"cases": str(tmp_path / "cases.jsonl"), "every": "300ms"},
+        notify=[{"kind": "webhook", "url": "http://127.0.0.1:9"}],
+        objectives={"latency_p99": "<= 62ms"},
+    )
+    with world:
+        yield world
+
+
+@pytest.mark.integration
+def test_every_metric_and_label_is_exported(world: World) -> None:
+    load = Load(world.service.url)
+    load.answered(300)
+    url = world.service.url + PATH
+    tensor = {"name": "x", "shape": [1, 2], "datatype": "FP64", "data": [1.0, None]}
+    for number in range(20):
+        ours = {"x-request-id": f"mine-{number}", "x-user": f"u{number}"}
+        httpx.post(url, json={"inputs": [tensor]}, headers=ours)
+    httpx.post(url, content=b"no json")
+    labels = [{"request_id": f"mine-{number}", "label": 1} for number in range(20)]
+
+    def joined() -> bool:
+        answer = httpx.post(world.service.control + "/v1/feedback", json=labels)
+        return bool(answer.status_code == 200)
+
+    eventually(joined)
+    # What passed fails: a finding.
+    control = world.service.control
+    eventually(lambda: httpx.get(control + "/v1/validation").json()["rounds"] >= 1)
+    world.challengers[0].kill()
+    file = compiled(SloFile.model_validate(ALL), "test")
+    wanted: dict[str, set[str]] = defaultdict(set)
+    # What needs a cluster is looked for below.
+    alerts = [alert for alert in file.alerts if alert.kind != "kafka"]
+    expressions = [alert.expr for alert in alerts]
+    for slo in file.slos:
+        sli = slo.sli
+        found = [sli.bad, sli.total] if isinstance(sli, Events) else [sli.bad]
+        expressions += [one.replace(WINDOW, "5m") for one in found]
+        # What the unit tests send looks like what is exported.
+        expressions += [one.series for one in sli.trial]
+    expressions += [one.series for alert in alerts for one in alert.trial.series]
+    for expression in expressions:
+        for name, named in metrics(expression).items():
+            wanted[name] |= named
+
+    def missing() -> dict[str, Any]:
+        there = {
+            **exported(httpx.get(world.service.control + "/metrics").text),
+            **OF_PROMETHEUS,
+        }
+        return {
+            name: named - there.get(name, set()) if name in there else "not exported"
+            for name, named in wanted.items()
+            if name not in there or named - there[name] - TARGET
+        }
+
+    try:
+        eventually(lambda: not missing())
+    except AssertionError:
+        raise AssertionError(missing()) from None
+    text = httpx.get(world.service.control + "/metrics").text
+    assert re.search(
+        r'^understudy_request_duration_seconds_bucket\{.*le="0.062"', text, re.MULTILINE
+    )
+    load.stop()
+
+
+def test_what_a_sidecar_says_of_kafka(tmp_path: Path) -> None:
+    kafka = {"bootstrap": ["127.0.0.1:9"], "spool": {"path": str(tmp_path / "spool")}}
+    with PlaneProcess(tmp_path, evaluation={"mode": "kafka"}, kafka=kafka) as plane:
+        there = exported(plane.get("/metrics").text)
+        for alert in kafka_alerts({}):
+            for name, named in metrics(alert.expr).items():
+                if name.startswith("understudy_kafka_") and "routes" not in name:
+                    assert named - TARGET <= there[name], name
+
+
+def test_what_an_evaluator_says() -> None:
+    """Read from its source: a real one needs a cluster, which its own tests have."""
+    source = (ROOT / "monitor" / "evaluator" / "api.py").read_text("utf-8")
+    for alert in kafka_alerts({}):
+        for name, named in metrics(alert.expr).items():
+            if not name.startswith("understudy_evaluator_"):
+                continue
+            stem = name.removeprefix("understudy_").removesuffix("_total")
+            known = (f'"{stem}"', f'"{stem.removeprefix("evaluator_blocks_")}"')
+            assert any(one in source for one in known), name
+            for label in named - TARGET:
+                assert f'"{label}"' in source, (name, label)

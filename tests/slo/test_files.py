@@ -1,0 +1,256 @@
+"""Files of objectives: what they come to, and what is wrong with them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from monitor.errors import ConfigError
+from monitor.slo.compiled import Compiled
+from monitor.slo.load import load
+from monitor.slo.model import WINDOW, Events, Slices
+from monitor.slo.text import dumped
+
+
+def loaded(folder: Path, data: Any, **more: Any) -> Compiled:
+    path = folder / "slo.yaml"
+    path.write_text(data if isinstance(data, str) else yaml.safe_dump(data))
+    return load(path, **more)
+
+
+def ours(*slos: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"version": 1, "service": "delays", "slos": list(slos), **more}
+
+
+AVAILABLE = {"name": "a", "objective": "99.9 %", "availability": {}}
+
+
+def problems(folder: Path, data: Any) -> dict[str, str]:
+    with pytest.raises(ConfigError) as caught:
+        loaded(folder, data)
+    assert caught.value.exit_code == 2
+    return dict(caught.value.problems)
+
+
+def test_shares_and_scopes(tmp_path: Path) -> None:
+    found = loaded(
+        tmp_path,
+        ours(AVAILABLE, scrape={"job": "x", "namespace=~": "prod-.*"}, model="m", arm="new"),
+    )
+    (slo,) = found.slos
+    assert slo.budget == pytest.approx(0.001)
+    assert isinstance(slo.sli, Events)
+    assert slo.sli.total == (
+        'sum(rate(understudy_requests_total{job="x",namespace=~"prod-.*",model="m",arm="new",'
+        'role="primary",outcome!~"cancelled|rejected"}[{{.window}}]))'
+    )
+    assert 'job="x"' in found.alerts[0].expr
+    assert found.of_slo(slo)["rules"][-1]["labels"]["service"] == "delays"
+
+
+def test_latencies_at_edges_between_them_and_at_edges_of_ones_own(tmp_path: Path) -> None:
+    def sli(**latency: Any) -> Events:
+        found = loaded(tmp_path, ours({"name": "l", "latency": {"quantile": 0.99, **latency}}))
+        assert isinstance(found.slos[0].sli, Events)
+        assert found.slos[0].objective == 0.99
+        return found.slos[0].sli
+
+    exact, between = sli(within="50ms"), sli(within="60ms")
+    assert exact.exactness.startswith("exact")
+    assert 'le="0.05"' in exact.bad
+    assert "0.4 * sum" in between.bad, "60 lies 40 % of the way from 50 to 75"
+    assert between.exactness.startswith("interpolated")
+    assert 'le="0.05"' in sli(within="60ms", by="strict").bad
+    assert "histogram_fraction(0, 0.06," in sli(within="60ms", by="native").bad
+    own = sli(within="60ms", edges=["60ms"])
+    assert 'le="0.06"' in own.bad
+    assert "within 1.1 %" in own.exactness
+    said = problems(tmp_path, ours({"name": "l", "objective": 0.9, "latency": {
+        "within": "60ms", "by": "edge"}}))  # fmt: skip
+    assert "no edge of the histogram" in said["slos[0].latency"]
+    said = problems(tmp_path, ours({"name": "l", "objective": 0.9, "latency": {"within": "20s"}}))
+    assert "beyond the last edge" in said["slos[0].latency"]
+
+
+@pytest.mark.parametrize(
+    ("data", "path", "message"),
+    [
+        ({"version": 1, "service": "x"}, "slos", "is required"),
+        (ours({"name": "a", "objective": 0.99}), "slos[0]", "has no indicator"),
+        (ours({**AVAILABLE, "cost": {"at_most": 1.0}}), "slos[0]", "availability and cost"),
+        (ours({"name": "a", "availability": {}}), "slos[0]", "objective is required"),
+        (ours({**AVAILABLE, "objective": "99.9"}), "slos[0].objective", "99.9 %"),
+        (ours({**AVAILABLE, "objective": 1.0}), "slos[0].objective", "less than 1"),
+        (ours({**AVAILABLE, "objektive": 1}), "slos[0].objektive", "did you mean 'objective'"),
+        (ours(AVAILABLE, AVAILABLE), "", "'a' stands twice"),
+        (ours(AVAILABLE, without=["UnderstudyNo"]), "without[0]", "is none of"),
+        (ours(AVAILABLE, alerting={"windows": [
+            {"severity": "page", "budget": 0.02, "long": "1h", "short": "2h"}]}),
+         "alerting.windows[0]", "short must be shorter"),
+        (ours({"name": "a", "objective": 0.9, "availability": {}},
+              alerting={"unreachable": "refuse"}), "slos[0].objective", "it can never fire"),
+        (ours({"name": "a", "objective": 0.9, "quantile": {"quantile": 0.98, "at_most": 1}}),
+         "slos[0].quantile.quantile", "none of 0.5"),
+        (ours({"name": "e", "objective": 0.9, "events": {"bad": "a", "total": "b"}}),
+         "slos[0].events", "{{.window}}"),
+        ("a: [", "", "line"),
+        ("- a", "", "must hold a mapping"),
+    ],
+)  # fmt: skip
+def test_faults_name_their_place(tmp_path: Path, data: Any, path: str, message: str) -> None:
+    found = problems(tmp_path, data)
+    assert message in found[path], found
+
+
+def test_objectives_of_a_sidecars_configuration(tmp_path: Path) -> None:
+    found = loaded(
+        tmp_path,
+        {
+            "version": 1, "listen": "127.0.0.1:0", "models": [{"name": "delays"}],
+            "champion": {"url": "http://127.0.0.1:1", "name": "old"},
+            "objectives": {"latency_p99": "<= 60ms", "error_rate": "<= 1 %", "accuracy": ">= 0.9",
+                           "cost_per_prediction": "<= 0.01", "throughput": ">= 5"},
+        },
+    )  # fmt: skip
+    assert found.service == "delays"
+    by = {slo.name: slo for slo in found.slos}
+    assert by["latency-p99"].objective == 0.99
+    assert 'le="0.06"' in str(by["latency-p99"].sli.bad)
+    assert by["availability"].objective == 0.99
+    assert isinstance(by["accuracy"].sli, Slices)
+    assert 'arm="old"' in by["cost"].sli.bad
+    assert any("throughput" in notice for notice in found.notices)
+
+
+NONE = """
+version: 1
+listen: 127.0.0.1:0
+models: [{name: delays}]
+champion: {url: "http://127.0.0.1:1"}
+"""
+
+
+def test_a_sidecar_without_objectives_gets_one(tmp_path: Path) -> None:
+    found = loaded(tmp_path, NONE, service="other", runbooks="https://wiki/{alert}")
+    assert [slo.id for slo in found.slos] == ["other-availability"]
+    rule = found.of_slo(found.slos[0])["rules"][-1]
+    assert rule["annotations"]["runbook_url"] == "https://wiki/UnderstudyErrorBudgetBurn"
+
+
+OPENSLO = """
+apiVersion: openslo/v1
+kind: SLI
+metadata: {name: good}
+spec:
+  ratioMetric:
+    counter: true
+    good: {metricSource: {type: Prometheus, spec: {query: 'sum(http_total{code!~"5.."})'}}}
+    total: {metricSource: {type: Prometheus, spec: {query: 'http_total{}'}}}
+---
+apiVersion: openslo/v1
+kind: SLO
+metadata: {name: web}
+spec:
+  service: shop
+  indicatorRef: good
+  timeWindow: [{duration: 4w, isRolling: true}]
+  budgetingMethod: Occurrences
+  objectives: [{targetPercent: 99.5}]
+  alertPolicies: [{alertPolicyRef: x}]
+---
+apiVersion: openslo/v1
+kind: SLO
+metadata: {name: tail}
+spec:
+  service: shop
+  indicator:
+    metadata: {name: p99}
+    spec:
+      thresholdMetric:
+        metricSource: {type: prometheus, spec: {query: latency_p99_seconds}}
+  budgetingMethod: Timeslices
+  objectives: [{op: gte, value: 0.5, target: 0.99}]
+---
+apiVersion: openslo/v1
+kind: AlertPolicy
+metadata: {name: x}
+spec: {}
+"""
+
+
+def test_openslo(tmp_path: Path) -> None:
+    found = loaded(tmp_path, OPENSLO)
+    web, tail = found.slos
+    assert web.objective == 0.995
+    assert web.period == 28 * 86400
+    total = f"sum(rate(http_total{{}}[{WINDOW}]))"
+    good = f'sum(rate(http_total{{code!~"5.."}}[{WINDOW}]))'
+    assert web.sli == Events(f"{total} - ({good} or 0 * {total})", total, "events",
+                             "as the queries are")  # fmt: skip
+    assert tail.sli.bad == "max((latency_p99_seconds) < bool 0.5)"
+    said = "\n".join(found.notices)
+    assert "alertPolicies are not used" in said
+    assert "the wrong way round" in said
+    assert "no timeWindow; 30 days" in said
+    assert "AlertPolicy x: not used" in said
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "path", "message"),
+    [
+        ("openslo/v1\nkind: SLO\nmetadata: {name: web}", "openslo/v1alpha\nkind: SLO\nmetadata: {}",
+         "[1].apiVersion", "write openslo/v1"),
+        ("indicatorRef: good", "indicatorRef: bad", "[1].spec.indicatorRef", "no SLI 'bad'"),
+        ("targetPercent: 99.5", "targetPercent: 100", "[1].spec.objectives[0].targetPercent",
+         "leaves no error budget"),
+        ("type: Prometheus, spec: {query: 'http_total{}'}", "type: Datadog, spec: {query: x}",
+         "[1].spec.indicator.spec.total.metricSource.type", "only Prometheus"),
+        ("'http_total{}'", "'sum(rate(http_total[5m]))'",
+         "[1].spec.indicator.spec.ratioMetric.total.metricSource.spec.query", "{{.window}}"),
+        ("op: gte", "op: above", "[2].spec.objectives[0].op", "none of"),
+        ("duration: 4w", "duration: soon", "[1].spec.timeWindow[0].duration", "no duration"),
+    ],
+)  # fmt: skip
+def test_faults_in_openslo(tmp_path: Path, old: str, new: str, path: str, message: str) -> None:
+    assert old in OPENSLO
+    found = problems(tmp_path, OPENSLO.replace(old, new))
+    assert message in found.get(path, ""), found
+
+
+def test_methods_of_openslo(tmp_path: Path) -> None:
+    """Slices of a ratio, a ratio that is ready, and gauges."""
+
+    def bad(old: str, new: str) -> Any:
+        assert old in OPENSLO
+        return loaded(tmp_path, OPENSLO.replace(old, new)).slos[0].sli
+
+    one = "Occurrences\n  objectives: [{targetPercent: 99.5}]"
+    sliced = bad(one, "Timeslices\n  objectives: [{target: 0.9, timeSliceTarget: 0.95, "
+                 "timeSliceWindow: 5m}]")  # fmt: skip
+    assert isinstance(sliced, Slices)
+    assert sliced.bad.endswith("> bool 0.05")
+    assert "[5m]" in sliced.bad
+    mean = bad(one, "RatioTimeslices\n  objectives: [{target: 0.9, timeSliceWindow: 1m}]")
+    assert isinstance(mean, Slices)
+    assert "bool" not in mean.bad
+    gauges = bad("counter: true", "counter: false")
+    assert f"avg_over_time(http_total{{}}[{WINDOW}])" in gauges.total
+
+
+def test_what_is_written_is_what_is_read() -> None:
+    data = {"a": "x\ny\n", "b": ["1", 2, {"c": "{{ $labels.x }}: 5 %"}], "d": "on", "e": ""}
+    assert yaml.safe_load(dumped(data)) == data
+
+
+def test_the_file_in_the_documentation_is_valid(tmp_path: Path) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "slo.md").read_text("utf-8")
+    (block,) = re.findall(r"```yaml\n(# slo.yaml\n.*?)```", page, re.DOTALL)
+    found = loaded(tmp_path, block)
+    assert [slo.kind for slo in found.slos] == [
+        "availability", "latency", "quantile", "predictions", "features", "performance",
+        "freshness", "cost",
+    ]  # fmt: skip

@@ -1,0 +1,84 @@
+"""Every alert has its page, every page its alert, and what pages name exists."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from monitor.slo.catalogue import alerts_of
+from monitor.slo.load import load
+from monitor.slo.rules import ALERT
+from tests.slo.promql import metrics
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted((ROOT / "docs" / "runbooks").glob("*.md"))
+ALERTS = alerts_of({})
+SECTIONS = ["What it means", "What to check", "What to do", "How to silence it"]
+
+
+def test_each_alert_has_its_page_and_each_page_its_alert() -> None:
+    assert {page.stem for page in PAGES} == {ALERT, *(alert.name for alert in ALERTS)}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_page_says_four_things_and_names_its_severities(page: Path) -> None:
+    text = page.read_text("utf-8")
+    assert re.findall(r"^## (.*)$", text, re.MULTILINE) == SECTIONS
+    assert text.startswith(f"# {page.stem}\n")
+    severities = {alert.severity for alert in ALERTS if alert.name == page.stem}
+    said = re.search(r"^\*\*(.*?)\*\* when ", text, re.MULTILINE)
+    assert said is not None
+    wanted = severities or {"page", "ticket"}
+    assert set(re.findall("page|ticket", said[1].lower())) == wanted
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        assert (page.parent / target).exists(), target
+    assert f"alertname={page.stem}" in text
+
+
+def test_the_rules_in_deploy_link_to_pages_that_exist() -> None:
+    manifest = yaml.safe_load(
+        (ROOT / "deploy" / "prometheus" / "understudy.prometheusrule.yaml").read_text()
+    )
+    alerts = [r for g in manifest["spec"]["groups"] for r in g["rules"] if "alert" in r]
+    assert {rule["alert"] for rule in alerts} == {page.stem for page in PAGES}
+    for rule in alerts:
+        assert (ROOT / rule["annotations"]["runbook_url"]).exists()
+        assert rule["labels"]["severity"] in ("page", "ticket")
+        assert rule["labels"]["service"] == "understudy"
+
+
+def test_metrics_in_the_pages_are_those_of_rules_or_known() -> None:
+    """A metric that a page names is one that a rule uses or that the collector has."""
+    rooms = ("metrics", "evaluator")
+    source = "".join(p.read_text() for r in rooms for p in (ROOT / "monitor" / r).glob("*.py"))
+    used = {name for alert in ALERTS for name in metrics(alert.expr)}
+    for page in PAGES:
+        for name in re.findall(r"understudy_\w+", page.read_text("utf-8")):
+            if name in ("understudy_sli", "understudy_kind") or name in used:
+                continue
+            words = re.sub(r"_total$", "", name.removeprefix("understudy_")).split("_")
+            # Some names are put together of a common beginning and a list.
+            ends = ["_".join(words[n:]) for n in range(len(words))]
+            assert any(f'"{end}"' in source for end in ends), f"{page.name}: {name}"
+
+
+def test_alerts_are_one_for_each_name_and_severity() -> None:
+    named = [(alert.name, alert.severity) for alert in ALERTS]
+    assert len(set(named)) == len(named)
+    for alert in ALERTS:
+        assert alert.summary
+        assert alert.description
+        # Of what is summed away nothing can be said.
+        grouped = re.findall(r"by \(([^)]*)\)", alert.expr)
+        known = {name.strip() for names in grouped[:1] for name in names.split(",")}
+        said = set(re.findall(r"\$labels\.(\w+)", alert.summary + alert.description))
+        assert said <= (known or {"instance"}), alert.name
+
+
+def test_the_default_objectives_are_compiled() -> None:
+    found = load(ROOT / "deploy" / "prometheus" / "slo.yaml")
+    assert len(found.slos) == 6
+    assert found.notices == ()

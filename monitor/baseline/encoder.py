@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -326,7 +327,7 @@ class Encoder:
                 wrong &= nan
         found.mark(Rule.TYPE, column, wrong & ~empty, columns)
         found.raw[:, column] = [
-            math.nan if e else float(hash(str(c)) & 0xFFFFFFFFFFFF)
+            math.nan if e else float(crc32(str(c).encode()))
             for c, e in zip(cells, empty, strict=True)
         ]
 

@@ -82,7 +82,7 @@ def test_states_do_not_depend_on_partitions_and_batches(
 def test_there_is_something_to_compare(whole: Any) -> None:
     shadowed = whole["experiments"]["shadowed"]
     divided = whole["experiments"]["divided"]
-    assert shadowed["evidence"]["contests"]["candidate"]["pairs"] > 200
+    assert shadowed["evidence"]["contests"]["candidate"]["pairs"] > 150
     assert min(divided["evidence"]["contests"]["other"]["served"]) > 20
     assert divided["carried_over"] > 0
     assert shadowed["contestants"]["candidate"]["noise"][""][2] > 20

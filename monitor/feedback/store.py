@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +127,7 @@ class FeedbackStore:
         Raises StateError; nothing has been taken then.
         """
         with self._file.transaction() as db:
-            for one in predictions:
+            for one in _of_one_record(predictions):
                 text = orjson.dumps(one.outputs, default=str).decode()
                 if len(text) > _LONGEST_OUTPUTS:
                     self.tallies.add("purged", "too_large")
@@ -397,3 +397,19 @@ def _joined(row: tuple[Any, ...]) -> Joined:
         reward,
         *row[11:],
     )
+
+
+def _of_one_record(predictions: Sequence[Prediction]) -> list[Prediction]:
+    """Experiments and the watch may both offer the prediction of a record: what each needs of it is
+    kept, as one."""
+    found: dict[tuple[str, str, bool, float], Prediction] = {}
+    for one in predictions:
+        key = (one.request_id, one.arm, one.mirrored, one.started)
+        known = found.get(key)
+        if known is not None and known is not one:
+            both = {**known.outputs, **one.outputs}
+            if len(orjson.dumps(both, default=str)) > _LONGEST_OUTPUTS:
+                both = known.outputs
+            one = replace(one, share=max(known.share, one.share), outputs=both)
+        found[key] = one
+    return list(found.values())

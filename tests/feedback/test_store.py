@@ -193,6 +193,20 @@ def test_large_outputs_are_not_kept(store: FeedbackStore) -> None:
     assert store.figures()["purged"] == {"too_large": 1}
 
 
+def test_what_several_keep_of_a_prediction_is_one(store: FeedbackStore) -> None:
+    split = prediction(outputs={"p": [0.9]}, share=0.5)
+    watched = prediction(outputs={"p": [0.9], "region": ["north"]}, share=0.0)
+    store.add_predictions([split, watched])
+    store.add_labels([Label("r", label=1)], NOW + 10)
+    (joined,) = all_of(store)
+    assert (joined.share, joined.outputs) == (0.5, {"p": 0.9, "region": "north"})
+    # Too large together: what an experiment needs is kept.
+    wide = prediction("w", outputs={"p": [0.9], "text": ["x" * 5000]}, share=0.0)
+    store.add_predictions([prediction("w", outputs={"p": [0.9]}, share=0.5), wide])
+    store.add_labels([Label("w", label=1)], NOW + 10)
+    assert [j.outputs for j in all_of(store) if j.request_id == "w"] == [{"p": 0.9}]
+
+
 def test_a_row_that_the_prediction_does_not_have(store: FeedbackStore) -> None:
     store.add_predictions([prediction()])
     assert store.add_labels([Label("r", 7, 1)], NOW) == ["joined"]

@@ -42,8 +42,8 @@ lint: $(READY) ## Style, types and the import contracts
 	$(BIN)/lint-imports
 
 docs: $(READY) ## Regenerate the reference pages in docs/ and the dashboards
-	$(BIN)/python -m tests.docs
 	$(BIN)/python -m deploy.dashboards
+	$(BIN)/python -m tests.docs
 
 pictures: $(READY) ## Run the demo and take the pictures of the dashboards for docs/
 	$(BIN)/python -m deploy.dashboards.pictures $(ARGS)
@@ -61,10 +61,11 @@ parts: $(READY) ## Fetch the real parts that tests talk to, without root (SERVER
 	$(BIN)/python -m tests.parts
 	$(BIN)/python -m tests.kubeparts
 	$(BIN)/python -m tests.npmparts
+	$(BIN)/python -m tests.slo.sloth
 	$(if $(SERVERS),$(BIN)/python -m tests.servers)
 
 kubernetes: $(READY) parts ## The chart in a real API server (built once: about ten minutes), and checkov
-	$(BIN)/python -m tests.kubeparts kube-apiserver checkov
+	$(BIN)/python -m tests.kubeparts all
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/chart tests/inject $(ARGS)
 
 clean: ## Remove what the other targets made

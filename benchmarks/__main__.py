@@ -19,6 +19,8 @@ NAMES = {
     "drift-rivals": "benchmarks.drift.slow_rivals",
     "drift-segments": "benchmarks.drift.segments",
     "kafka-blocks": "benchmarks.kafka.blocks",
+    "kafka-chaos": "benchmarks.kafka.chaos",
+    "kafka-evaluate": "benchmarks.kafka.evaluate",
     "kafka-publish": "benchmarks.kafka.publish",
     "load-capacity": "benchmarks.load.capacity",
     "load-engine": "benchmarks.load.engine",

@@ -2,9 +2,10 @@
 
 Programs are built with Go, by module and version; schemas come from Go modules and from wheels of
 SDKs. All is kept below ``~/.cache/understudy`` (``$XDG_CACHE_HOME``), so that a fresh clone has it
-already. ``python -m tests.kubeparts`` makes Helm and the schemas (``make parts`` does);
-``python -m tests.kubeparts kube-apiserver`` the API server, which takes minutes of two processors
-(``make kubernetes``). Tests call :func:`need` and never build anything.
+already. ``python -m tests.kubeparts`` makes Helm and the schemas of the oldest and the newest
+Kubernetes (``make parts`` does); ``python -m tests.kubeparts all`` the rest: those in between, checkov,
+and the API server, which takes minutes of two processors (``make kubernetes``). Tests call
+:func:`need` and never build anything.
 """
 
 from __future__ import annotations
@@ -75,7 +76,8 @@ def need(part: str) -> Path:
     """The part, or a skip that says how to get it."""
     path = place(part)
     if not path.exists():
-        target = "kubernetes" if part in ("kube-apiserver", "checkov") else "parts"
+        often = ("helm", *CRDS, *SDKS, KUBERNETES[0], KUBERNETES[-1])
+        target = "parts" if part in often else "kubernetes"
         pytest.skip(f"NOT TESTED: {part} is not here; `make {target}` makes it where Go works")
     return path
 
@@ -275,7 +277,9 @@ def make(part: str) -> None:
 
 def main(wanted: list[str]) -> int:
     """Make what is missing; what cannot be had is a notice, not an error."""
-    parts = wanted or ["helm", *CRDS, *KUBERNETES, *SDKS]
+    parts = wanted or ["helm", *CRDS, KUBERNETES[0], KUBERNETES[-1], *SDKS]
+    if wanted == ["all"]:
+        parts = ["helm", "kube-apiserver", "checkov", *CRDS, *KUBERNETES, *SDKS]
     missing = [part for part in parts if not place(part).exists()]
     if set(missing) - {*SDKS, "checkov"} and shutil.which("go") is None:
         print(f"NOTICE: no Go here; tests that need {', '.join(missing)} are skipped")

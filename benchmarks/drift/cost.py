@@ -36,14 +36,14 @@ print((time.process_time() - began) / rows * 1e6)
 """
 
 
-def _cpu(work: Callable[[], Any]) -> float:
-    """Seconds of CPU, the median of some rounds."""
+def _cpu(work: Callable[[], Any], rounds: int = ROUNDS) -> float:
+    """Seconds of CPU, the least of some rounds: what others do to the caches only adds to it."""
     found = []
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         began = time.process_time()
         work()
         found.append(time.process_time() - began)
-    return statistics.median(found)
+    return min(found)
 
 
 def _adwin(rows: int) -> float | None:
@@ -77,12 +77,18 @@ def run(quick: bool = False) -> Result:
             watch.take(names, row, (), (), b"r", float(number), 1)
             watch.flush()
 
-    per_row = _cpu(batches) / rows * 1e6
+    # In turns with the peer, so that both have the machine as it is.
+    turns = []
+    for _ in range(ROUNDS):
+        ours = _cpu(batches, 1) / rows * 1e6
+        turns.append((ours, _adwin(2_000 if quick else 5_000)))
+    per_row = min(ours for ours, _ in turns)
     single = _cpu(singles) / 1000 * 1e6
     state = len(orjson.dumps(watch.to_dict()))
     a, b = rng.lognormal(size=(2, 10_000, FEATURES))
     distances = _cpu(lambda: between(a, b)) * 1e3
-    adwin = _adwin(2_000 if quick else 20_000)
+    ratios = [ours / theirs for ours, theirs in turns if theirs]
+    adwin = min((theirs for _, theirs in turns if theirs), default=None)
     result.measurements = {
         "us_per_row_in_batches_of_256": per_row,
         "us_per_row_alone": single,
@@ -95,6 +101,11 @@ def run(quick: bool = False) -> Result:
         Claim("CPU of a row that is evaluated alone (us)", single, 60.0, "<="),
         Claim("state at 20 features (bytes)", float(state), 20_000.0, "<="),
         Claim("PSI, JS, KS, Wasserstein, 10k x 20 against 10k x 20 (ms)", distances, 12.0, "<="),
-        Claim("the watch / ADWIN on each feature", per_row / adwin if adwin else None, 1.5, "<="),
+        Claim(
+            "the watch / ADWIN on each feature",
+            statistics.median(ratios) if ratios else None,
+            1.5,
+            "<=",
+        ),
     ]
     return result

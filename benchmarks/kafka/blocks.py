@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gc
 import random
+import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -95,6 +96,7 @@ class Contender:
     ``read`` turns a message into as many rows again."""
 
     name: str
+    spread = False
 
     def __init__(self, size: int) -> None:
         """Messages of ``size`` records."""
@@ -140,6 +142,7 @@ class Spread(Blocks):
     """Twelve partitions: each of their blocks fills twelve times as slowly."""
 
     name = "blocks, 12 partitions"
+    spread = True
     partitions = 12
 
 
@@ -267,8 +270,12 @@ CONTENDERS: tuple[type[Contender], ...] = (Blocks, Arrow, ArrowZstd, ArrowLz4, L
 
 
 def measure(contender: Contender, batches_in: list[bytes]) -> tuple[float, float, float]:
-    """CPU µs per record of writing and of reading, and bytes per record."""
-    writing = reading = 0
+    """CPU µs per record of writing and of reading, and bytes per record.
+
+    Times are those of the median batch: one that was interrupted does not count.
+    """
+    writing: list[float] = []
+    reading: list[float] = []
     size = count = got = 0
     for number, batch in enumerate(batches_in, start=1):
         rows = rows_of(batch)
@@ -277,13 +284,17 @@ def measure(contender: Contender, batches_in: list[bytes]) -> tuple[float, float
         messages = contender.write(rows)
         if number == len(batches_in):
             messages += contender.finish()
-        writing += time.process_time_ns() - before
-        before = time.process_time_ns()
-        got += sum(map(contender.read, messages))
-        reading += time.process_time_ns() - before
+        middle = time.process_time_ns()
+        here = sum(map(contender.read, messages))
+        after = time.process_time_ns()
+        got += here
         size += sum(map(len, messages))
+        writing.append((middle - before) / len(rows))
+        reading.append((after - middle) / max(1, here))
     assert got == count, contender.name
-    return writing / count / 1e3, reading / count / 1e3, size / count
+    whole = contender.spread  # whose blocks fill over several batches
+    write = sum(writing) / len(writing) if whole else statistics.median(writing)
+    return write / 1e3, statistics.median(reading) / 1e3, size / count
 
 
 def messages_of(batches_in: list[bytes], size: int) -> list[bytes]:

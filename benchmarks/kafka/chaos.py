@@ -34,6 +34,7 @@ from monitor.evaluator.topics import Options
 from monitor.transport.blocks import Builder
 from tests.evaluator.kafka_world import committed_state, create
 from tests.evaluator.world import differences
+from tests.kafka import cluster
 from tests.kafka.cluster import Cluster
 from tests.watch.world import saved
 
@@ -305,6 +306,7 @@ def one_run(
 ) -> dict[str, Any]:
     """One run; ``differences`` is empty when all is as it should be."""
     folder = Path(tempfile.mkdtemp(prefix="understudy-chaos-"))
+    cluster.PATIENCE = PATIENCE  # the machine may have other things to do
     with Cluster(folder / "kafka") as kafka:
         path = folder / "understudy.yaml"
         path.write_text(

@@ -6,12 +6,12 @@ Writes the pages below ``build/dashboards`` and pictures of them to ``docs/image
 from __future__ import annotations
 
 import http.server
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import urllib.request
@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = ROOT / "build" / "dashboards"
 PICTURES = ROOT / "docs" / "images" / "dashboards"
 RULES = sorted((ROOT / "deploy" / "prometheus").glob("*.rules.yml"))
-SCRAPE = 1.0
+SCRAPE = 2.0
 POINTS = 300.0
 
 
@@ -112,12 +112,14 @@ def demo(grafana: Grafana, seconds: float, rate: float) -> Iterator[str]:
 
 
 @contextmanager
-def prometheus(folder: Path, target: str, rules: list[Path]) -> Iterator[Prometheus]:
-    """A Prometheus that scrapes ``target``."""
+def prometheus(folder: Path, target: str | None, rules: list[Path]) -> Iterator[Prometheus]:
+    """A Prometheus that scrapes ``target``, or only says what it has in ``folder``."""
     config = {
         "global": {"scrape_interval": f"{SCRAPE:g}s", "evaluation_interval": f"{SCRAPE:g}s"},
         "rule_files": [str(path) for path in rules],
-        "scrape_configs": [{"job_name": "understudy", "static_configs": [{"targets": [target]}]}],
+        "scrape_configs": [
+            {"job_name": "understudy", "static_configs": [{"targets": [target] if target else []}]}
+        ],
     }
     (folder / "prometheus.yml").write_text(json.dumps(config))
     address = "127.0.0.1:19091"
@@ -146,8 +148,41 @@ def ended(target: str) -> bool:
     return False
 
 
+def watch(seconds: float, rate: float) -> dict[str, Any]:
+    """Run the demo under Prometheus' eyes: when it was, and what was posted to Grafana."""
+    grafana = Grafana()
+    with demo(grafana, seconds, rate) as target, prometheus(PAGES, target, RULES):
+        began = time.time()
+        while not ended(target):
+            time.sleep(1)
+        now = time.time()
+    grafana.close()
+    return {"began": began, "ended": now, "posted": grafana.posted}
+
+
+def draw(seen: dict[str, Any]) -> dict[str, Path]:
+    """A page for each dashboard, by name."""
+    pages = {}
+    with prometheus(PAGES, None, []) as asked:
+        while not asked.ready():
+            time.sleep(0.2)
+        began, now = seen["began"], seen["ended"]
+        # After the last scrape that went well, gauges have no value any more.
+        there = asked.over("up == 1", Span(began, now, SCRAPE, SCRAPE))
+        now = max((one.points[-1][0] for one in there), default=now)
+        span = Span(began, now, max(SCRAPE, (now - began) / POINTS), SCRAPE)
+        for file, dashboard in documents().items():
+            name = file.removesuffix(".json")
+            text, empty = page(dashboard, asked, span, Annotations(seen["posted"]))
+            pages[name] = PAGES / f"{name}.html"
+            pages[name].write_text(text, encoding="utf-8")
+            click.echo(f"{name}: {', '.join(empty) if empty else 'nothing'} is empty")
+    return pages
+
+
 def photograph(pages: dict[str, Path]) -> None:
     """A picture of each page, as high as the page is."""
+    from PIL import Image
     from playwright.sync_api import sync_playwright
 
     PICTURES.mkdir(parents=True, exist_ok=True)
@@ -163,15 +198,20 @@ def photograph(pages: dict[str, Path]) -> None:
         for name, path in pages.items():
             tab = browser.new_page(viewport={"width": WIDTH, "height": 900})
             tab.goto(path.as_uri())
-            tab.locator("main").screenshot(path=PICTURES / f"{name}.png")
+            picture = tab.locator("main").screenshot()
+            # Few colours are enough, and a third of the bytes.
+            Image.open(io.BytesIO(picture)).convert("RGB").quantize(128).save(
+                PICTURES / f"{name}.png", optimize=True
+            )
         browser.close()
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--seconds", default=125.0, show_default=True, help="Length of the demo's replay.")
 @click.option("--rate", default=150.0, show_default=True, help="Its flights per second.")
+@click.option("--again", is_flag=True, help="Draw the last demo again.")
 @click.option("--pages-only", is_flag=True, help="Take no pictures of the pages.")
-def main(seconds: float, rate: float, pages_only: bool) -> None:
+def main(seconds: float, rate: float, again: bool, pages_only: bool) -> None:
     """Run the demo, and draw the dashboards of it.
 
     \b
@@ -180,22 +220,11 @@ def main(seconds: float, rate: float, pages_only: bool) -> None:
       python -m deploy.dashboards.pictures --seconds 30 --pages-only
     """
     PAGES.mkdir(parents=True, exist_ok=True)
-    grafana = Grafana()
-    pages: dict[str, Path] = {}
-    with tempfile.TemporaryDirectory() as scratch, demo(grafana, seconds, rate) as target:
-        began = time.time()
-        with prometheus(Path(scratch), target, RULES) as asked:
-            while not ended(target):
-                time.sleep(1)
-            now = time.time()
-            span = Span(began, now, max(SCRAPE, (now - began) / POINTS), SCRAPE)
-            for file, dashboard in documents().items():
-                name = file.removesuffix(".json")
-                text, empty = page(dashboard, asked, span, Annotations(grafana.posted))
-                pages[name] = PAGES / f"{name}.html"
-                pages[name].write_text(text, encoding="utf-8")
-                click.echo(f"{name}: {', '.join(empty) if empty else 'nothing'} is empty")
-    grafana.close()
+    seen = PAGES / "seen.json"
+    if not again:
+        shutil.rmtree(PAGES / "data", ignore_errors=True)
+        seen.write_text(json.dumps(watch(seconds, rate)), encoding="utf-8")
+    pages = draw(json.loads(seen.read_text(encoding="utf-8")))
     if not pages_only:
         photograph(pages)
 

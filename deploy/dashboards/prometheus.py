@@ -51,6 +51,14 @@ class Prometheus:
 
     url: str
 
+    def ready(self) -> bool:
+        """Whether it answers."""
+        try:
+            with urllib.request.urlopen(self.url + "/-/ready", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
     def over(self, expr: str, span: Span) -> list[Series]:
         """The series of a query over a span."""
         found = self._get(

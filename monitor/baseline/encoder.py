@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from monitor.baseline.buckets import Buckets
 from monitor.baseline.kinds import expand
 from monitor.baseline.model import Baseline, CategoryProfile, Column, NumericProfile
+from monitor.baseline.profiles import discount
 from monitor.baseline.scores import normal_scores, spread_scores
 from monitor.evaluation.columns import cells_of, to_matrix
 from monitor.quality.rules import Rule
@@ -76,12 +78,14 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """``numeric`` and ``others`` are pairs of our column and its place in the batch; ``places``,
+    """``numeric`` and ``others`` are pairs of our column and its place in the batch; ``gathered``
+    are vectors whose elements have a column each there, with the places of these; ``places``,
     ``numbers``, ``firsts`` (series), ``low``, ``high`` and ``buckets`` are those of the numeric
     ones; ``absent`` are ours that are not there."""
 
     numeric: list[tuple[int, int]]
     others: list[tuple[int, int]]
+    gathered: list[tuple[int, list[int]]]
     absent: list[int]
     added: tuple[str, ...]
     places: NDArray[np.intp]
@@ -146,6 +150,10 @@ class Encoder:
             held = sum(count for _, count in ranked)
             rest = sum(profile.counts.values()) - held + profile.other
             counts = np.array([count for _, count in ranked] + [rest], np.float64)
+            # What was seen so seldom will come less often, and others instead, not seen before.
+            less = np.minimum(discount(profile), counts[:-1])
+            counts[:-1] -= less
+            counts[-1] += less.sum()
             self._codes.append({name: code for code, (name, _) in enumerate(ranked)})
             self._low.append(-math.inf)
             self._high.append(math.inf)
@@ -225,6 +233,10 @@ class Encoder:
                 self._category(found, self.first[number], number, cells)
             else:
                 self._expanded(found, number, cells, batch.times)
+        for number, elements in layout.gathered:
+            starts = range(0, rows * width, width)
+            vectors = [[batch.values[start + place] for place in elements] for start in starts]
+            self._expanded(found, number, vectors, batch.times)
         return found
 
     def _numeric(
@@ -315,7 +327,7 @@ class Encoder:
                 wrong &= nan
         found.mark(Rule.TYPE, column, wrong & ~empty, columns)
         found.raw[:, column] = [
-            math.nan if e else float(hash(str(c)) & 0xFFFFFFFFFFFF)
+            math.nan if e else float(crc32(str(c).encode()))
             for c, e in zip(cells, empty, strict=True)
         ]
 
@@ -326,10 +338,16 @@ class Encoder:
             where = {name: place for place, name in enumerate(names)}
             numeric: list[tuple[int, int]] = []
             others: list[tuple[int, int]] = []
+            gathered: list[tuple[int, list[int]]] = []
             absent: list[int] = []
+            known = set(self._index)
             for number, column in enumerate(self.columns):
                 place = where.get(column.name)
-                if place is None:
+                elements = _elements(column.name, where) if column.kind == "vector" else []
+                if place is None and elements:
+                    gathered.append((number, elements))
+                    known.update(names[element] for element in elements)
+                elif place is None:
                     absent.append(number)
                 else:
                     (numeric if column.kind == "numeric" else others).append((number, place))
@@ -337,8 +355,9 @@ class Encoder:
             layout = _Layout(
                 numeric,
                 others,
+                gathered,
                 absent,
-                tuple(name for name in names if name not in self._index),
+                tuple(name for name in names if name not in known),
                 np.array([place for _, place in numeric], np.intp),
                 np.array([number for number, _ in numeric], np.intp),
                 np.array(firsts, np.intp),
@@ -350,3 +369,11 @@ class Encoder:
                 self._layouts.clear()
             self._layouts[names] = layout
         return layout
+
+
+def _elements(name: str, where: dict[str, int]) -> list[int]:
+    """Places of ``name[0]``, ``name[1]`` and so on, as short vectors come out of a payload."""
+    found: list[int] = []
+    while (place := where.get(f"{name}[{len(found)}]")) is not None:
+        found.append(place)
+    return found

@@ -170,6 +170,23 @@ class CategoryProfile:
 Profile = NumericProfile | CategoryProfile
 
 
+def singles(profile: CategoryProfile) -> int:
+    """Categories that were seen once: about as many of as many rows to come will have one that was
+    not seen (Good 1953)."""
+    return sum(count == 1 for count in profile.counts.values())
+
+
+def discount(profile: CategoryProfile) -> float:
+    """By how much the count of each category is too high an estimate, for the sake of those that
+    were not seen: absolute discounting (Ney, Essen & Kneser 1994), in all at most what is said by
+    the categories that were seen once. 1 where the seldom ones were counted together."""
+    if profile.other:
+        return 1.0
+    once = singles(profile)
+    twice = sum(count == 2 for count in profile.counts.values())
+    return min(once / max(once + 2 * twice, 1), once / max(len(profile.counts), 1))
+
+
 class CategoryCounter:
     """Counts categories in bounded memory: exact for up to a thousand different ones, and then by
     SpaceSaving (Metwally, Agrawal & El Abbadi 2005), which never misses a heavy one."""

@@ -27,6 +27,7 @@ def problems_of(config: Config) -> list[Problem]:
         *_certificates(config),
         *_baselines(config),
         *_kafka(config),
+        *_sources(config),
         *_faults(config),
     ]
 
@@ -69,6 +70,25 @@ def _kafka(config: Config) -> Iterator[Problem]:
         path = getattr(tls, name)
         if path is not None and not os.access(path, os.R_OK):
             yield f"kafka.security.tls.{name}", f"{path} cannot be read"
+
+
+def _sources(config: Config) -> Iterator[Problem]:
+    if config.sources and config.kafka is None:
+        yield "sources", "are in Kafka: say in `kafka:` where the brokers are"
+    known = {(model.name, model.version) for model in config.models}
+    topics = [source.topic for source in config.sources]
+    for number, source in enumerate(config.sources):
+        if source.topic in topics[:number]:
+            yield f"sources[{number}].topic", f"{source.topic!r} stands there twice"
+        if source.model is None:
+            continue
+        several = [version for name, version in known if name == source.model]
+        if not several:
+            yield f"sources[{number}].model", f"{source.model!r} is not declared in models"
+        elif source.version not in several and (source.version or len(several) > 1):
+            versions = ", ".join(sorted(several))
+            message = f"{source.version!r} is none of the declared versions: {versions}"
+            yield f"sources[{number}].version", message
 
 
 def _kafka_at_start(config: Config, environment: Mapping[str, str]) -> Iterator[Problem]:

@@ -104,7 +104,7 @@ class Kafka(Section):
     """What this sidecar is called in blocks; by default the name of the host (the pod)."""
     spool: KafkaSpool = KafkaSpool()
     """Where blocks wait until Kafka has them."""
-    linger: Seconds = 0.5
+    linger: Seconds = 1.0
     """How long records may wait for their block to fill."""
     compression: Literal["none", "gzip", "zstd"] = "zstd"
     """Of batches of CloudEvents; blocks are compressed by themselves."""

@@ -29,6 +29,7 @@ from monitor.config.objectives import Objectives
 from monitor.config.performance import Performance
 from monitor.config.rehearsal import Fault
 from monitor.config.section import Section
+from monitor.config.sources import SourceTopic
 from monitor.config.units import Bytes, Seconds
 from monitor.config.validation import Validation
 
@@ -363,6 +364,8 @@ class Config(Section):
     """The queue between the planes."""
     kafka: Kafka | None = None
     """The cluster that records go through with `evaluation: kafka`."""
+    sources: list[SourceTopic] = []
+    """Topics of others that `understudy kafka import` brings in."""
     faults: list[Fault] = []
     """Errors on purpose, for rehearsals. Leave it empty where it counts."""
 

@@ -27,6 +27,11 @@ def exactly() -> Iterator[None]:
         _exact.pop()
 
 
+def exact() -> bool:
+    """Whether all digits are kept at present."""
+    return bool(_exact)
+
+
 def pack(array: NDArray[np.float64]) -> str:
     """Seven digits of each number are kept, or all of them; infinities and NaN too."""
     kind = np.float64 if _exact else np.float32

@@ -19,8 +19,8 @@ from monitor.feedback.store import Joined
 from monitor.record import Record
 from monitor.watch.offers import Offers
 
-JOINED = "joined"
-"""The sort of rows that are labels with their predictions."""
+JOINED = "told"
+"""The sort of rows that are labels with their predictions; by its name it follows other rows."""
 Fault = Callable[[str, str, str, str], None]
 """Called within an exception with model, version, arm and the room that failed."""
 

@@ -24,7 +24,7 @@ from monitor.transport.server import Names
 
 log = logging.getLogger(__name__)
 
-STOP_SECONDS = 8.0
+STOP_SECONDS = 4.0
 """How long Kafka may take for what is left when the service stops."""
 _OTHER = ("other", "", "auto")
 

@@ -222,3 +222,6 @@ class Judge:
         self.complete = {str(name): float(at) for name, at in state["complete"].items()}
         self.moved = bool(state["moved"])
         self.pipeline.restore(state["pipeline"])
+        if self.judged is not None:
+            for live in self.experiments.live.values():
+                live.recall(self.now)

@@ -293,6 +293,14 @@ class LiveExperiment:
                     events += happened
         return events
 
+    def recall(self, now: float) -> None:
+        """Show again what was decided last, after a state was restored; nothing moves."""
+        for mode in {c.mode for c in self.contestants.values()}:
+            decisions = self.experiment.decide(mode, now - self.started)
+            for name, contestant in self.contestants.items():
+                if contestant.mode == mode and contestant.rollout.live:
+                    contestant.decision = decisions[name]
+
     def weights(self) -> tuple[float, ...]:
         """Shares of the champion and of each challenger that the rollouts want."""
         challengers = [c.rollout.weight for c in self.contestants.values()]

@@ -6,6 +6,7 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
+from zlib import adler32, crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +47,7 @@ class Runs:
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
         return {
-            "last": [None if math.isnan(v) else v for v in self.last.tolist()],
+            "last": [v if math.isfinite(v) else None for v in self.last.tolist()],
             "length": self.length.tolist(),
         }
 
@@ -111,3 +112,17 @@ class Repeats:
         self._count += len(self._batches[-1])
         while self._count - len(self._batches[0]) >= REMEMBERED:
             self._count -= len(self._batches.popleft())
+
+    def to_dict(self) -> list[list[int]]:
+        """As JSON: the hashes that are remembered."""
+        return [sorted(batch) for batch in self._batches]
+
+    def restore(self, state: Sequence[Sequence[int]]) -> None:
+        """Undo :meth:`to_dict`."""
+        self._batches = deque({int(key) for key in batch} for batch in state)
+        self._count = sum(map(len, self._batches))
+
+
+def key_of(cells: bytes) -> int:
+    """The hash of a row, which is the same in every process, since it is part of the state."""
+    return crc32(cells) << 32 | adler32(cells)

@@ -120,9 +120,10 @@ def generate(
         output.mkdir(parents=True, exist_ok=True)
         for name, data in files.items():
             (output / name).write_text(dumped(data), encoding="utf-8")
-            click.echo(str(output / name))
     except OSError as error:
         raise ConfigError(str(output), [("", f"cannot be written: {error.strerror}")]) from error
+    for name in files:
+        click.echo(str(output / name))
 
 
 def files_of(

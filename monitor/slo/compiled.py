@@ -10,6 +10,7 @@ from monitor.slo import trials
 from monitor.slo.alerts import Alert, runbook_url
 from monitor.slo.model import Slo
 from monitor.slo.rules import ALERT, Group, document, group, manifest
+from monitor.slo.units import duration
 
 RUNBOOKS = "docs/runbooks"
 
@@ -39,9 +40,11 @@ class Compiled:
     def of_alerts(self) -> list[Group]:
         """The groups of the alerts that belong to no objective, one for each kind."""
         kinds = dict.fromkeys(alert.kind for alert in self.alerts)
+        timed = {} if self.interval is None else {"interval": duration(self.interval)}
         return [
             {
                 "name": f"understudy-{kind}-{self.service}",
+                **timed,
                 "rules": [
                     alert.rule(self.service, runbook_url(self.runbooks, alert.name))
                     for alert in self.alerts

@@ -207,7 +207,7 @@ def _indicator(
 ) -> Mapping[str, Any]:
     if "indicatorRef" in of:
         name = of["indicatorRef"]
-        if name not in indicators:
+        if not isinstance(name, str) or name not in indicators:
             raise _Fault(f"{path}.indicatorRef", f"there is no SLI {name!r} in this file")
         return indicators[name]
     return _mapping(_mapping(of, "indicator", f"{path}."), "spec", f"{path}.indicator.")
@@ -284,7 +284,7 @@ def _sli(
 def _threshold(indicator: Mapping[str, Any], objective: Mapping[str, Any], path: str) -> Slices:
     query = _query(indicator, "thresholdMetric")
     operator, value = objective.get("op"), objective.get("value")
-    if operator not in _BAD_WHEN:
+    if not isinstance(operator, str) or operator not in _BAD_WHEN:
         raise _Fault(f"{path}.op", f"{operator!r} is none of {', '.join(_BAD_WHEN)}")
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise _Fault(f"{path}.value", f"{value!r} is no number")

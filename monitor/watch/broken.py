@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitor.baseline.encoder import Batch, Encoded, Encoder
-from monitor.quality.repeats import Repeats
+from monitor.quality.repeats import Repeats, key_of
 from monitor.quality.rules import RateRule, Rule
 
 
@@ -72,4 +72,5 @@ class BrokenRows:
         data, size = np.ascontiguousarray(cells).tobytes(), cells.shape[1] * 8
         if not size:
             return None
-        return self.repeats.update([hash(data[n : n + size]) for n in range(0, len(data), size)])
+        keys = [key_of(data[n : n + size]) for n in range(0, len(data), size)]
+        return self.repeats.update(keys)

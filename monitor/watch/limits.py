@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitor.baseline.encoder import MISSING, Encoder
-from monitor.baseline.model import Baseline, NumericProfile
+from monitor.baseline.model import Baseline, CategoryProfile, NumericProfile
+from monitor.baseline.profiles import singles
 from monitor.baseline.scores import tail_factor
 from monitor.drift.autocorrelation import assumptions, inflation
 from monitor.drift.edetector import null_rate
@@ -109,7 +110,11 @@ def rate_rules(baseline: Baseline, encoder: Encoder, smallest: float) -> list[Ra
             Rule.TYPE: column.mistyped,
             Rule.INFINITE: column.infinite,
             Rule.RANGE: 0,
-            Rule.UNSEEN: 0,
+            Rule.UNSEEN: sum(
+                singles(profile)
+                for profile in column.series.values()
+                if isinstance(profile, CategoryProfile)
+            ),
         }
         for rule in BY_FEATURE:
             if (rule is Rule.UNSEEN) == (column.kind in ("boolean", "categorical")) or rule in (

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from monitor.baseline.encoder import Batch, Encoder
 from monitor.baseline.lone import RowReader
 from monitor.evaluation.columns import Cells
-from monitor.quality.repeats import Repeats
+from monitor.quality.repeats import Repeats, key_of
 
 Floats = NDArray[np.float64]
 FULL = 256
@@ -64,7 +64,7 @@ class LoneRows:
     def repeated(self, raw: list[float], repeats: Repeats) -> bool:
         """Whether a row like it was there a moment ago, by the features as they are in a batch."""
         cells = np.array(raw)[self._features]
-        return bool(len(cells)) and repeats.lone(hash(cells.tobytes()))
+        return bool(len(cells)) and repeats.lone(key_of(cells.tobytes()))
 
     def hold(
         self,

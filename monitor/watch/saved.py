@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from monitor.drift import packed
+
 if TYPE_CHECKING:
     from monitor.watch.watch import ModelWatch
 
@@ -28,6 +30,9 @@ def saved(watch: ModelWatch) -> dict[str, Any]:
         "together": watch.together.to_dict() if watch.together is not None else None,
         "detectors": [detector.to_dict() for _, detector in watch.corroborators],
         "segments": watch.segments.to_dict(),
+        # Where all digits are kept, who goes on elsewhere goes on as if nothing had happened.
+        "repeats": watch.quality.repeats.to_dict() if packed.exact() else None,
+        "unread": list(watch.quality.unread),
         "began": [[place, at] for place, at in watch.began.items()],
         "added": watch.quality.added,
         "violations": watch.violations.tolist(),
@@ -52,6 +57,9 @@ def go_on(watch: ModelWatch, state: Mapping[str, Any]) -> None:
         watch.together.restore(state["together"])
     for (_, detector), data in zip(watch.corroborators, state["detectors"], strict=True):
         detector.restore(data)
+    if state.get("repeats") is not None:
+        watch.quality.repeats.restore(state["repeats"])
+    watch.quality.unread = [float(one) for one in state.get("unread", ())]
     watch.violations = np.array(state["violations"], np.int64).reshape(len(watch.rules))
     watch.began = {int(place): float(at) for place, at in state["began"]}
     watch.rows = int(state["rows"])

@@ -7,7 +7,9 @@ union, on sums by segment, so that the number of segments costs next to nothing 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,10 +18,25 @@ from numpy.typing import NDArray
 from monitor.baseline.encoder import Encoder
 from monitor.drift.cusum import CusumUnion
 from monitor.drift.packed import pack, unpack
+from monitor.watch.examples import add
 from monitor.watch.options import Options
 
 REFERENCE = 1000
 """Rows of a segment that are its reference."""
+_LOW = 0.1
+"""Of a threshold: a statistic below it says that nothing has begun yet."""
+_TWO_SIDED_95 = 1.959963984540054
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """How a series of a segment has changed: ``since`` (unix time), by ``size`` standard deviations
+    of its ranks against the segment's first rows, with a 95 % interval."""
+
+    since: float | None
+    size: float
+    low: float
+    high: float
 
 
 class Segments:
@@ -68,9 +85,20 @@ class Segments:
         )
         self.alarmed: NDArray[np.bool_] = np.zeros(self._shape, np.bool_)
         self.rows: NDArray[np.int64] = np.zeros(count, np.int64)
+        self.examples: dict[int, list[str]] = {}
+        """Newest request ids of segments that have alarmed, by number."""
+        self._since: NDArray[np.float64] = np.full(self._shape, np.nan)
+        self._seen: NDArray[np.float64] = np.zeros((2, *self._shape))
+        """Since then: how many values, and what they add up to."""
 
-    def update(self, codes: NDArray[np.int64], scores: NDArray[np.float64]) -> None:
-        """``codes`` (n, S) and ``scores`` (n, 2 S) of a batch."""
+    def update(
+        self,
+        codes: NDArray[np.int64],
+        scores: NDArray[np.float64],
+        times: NDArray[np.float64],
+        ids: Sequence[bytes],
+    ) -> None:
+        """``codes`` (n, S) and ``scores`` (n, 2 S) of a batch, with unix times and request ids."""
         if self.cusum is None:
             return
         here = ~np.isnan(scores)
@@ -83,6 +111,10 @@ class Segments:
             counts[first : first + size] = weights @ here
             sums[first : first + size] = weights @ values
             self.rows[first : first + size] += member.sum(0)
+            for number in np.flatnonzero(self.alarmed[first : first + size].any(axis=1)).tolist():
+                here_too = np.flatnonzero(member[:, number])
+                if len(here_too):
+                    add(self.examples.setdefault(first + number, []), ids[int(here_too[-1])])
         learning = self._counts < REFERENCE
         self._counts += np.where(learning, counts, 0.0)
         self._sums += np.where(learning, sums, 0.0)
@@ -91,6 +123,18 @@ class Segments:
         against = np.where(learning, 0.0, sums - counts * usual)
         evidence = self.cusum.update_blocks(counts.ravel(), against.ravel())
         self.alarmed |= (evidence.statistic >= evidence.threshold).reshape(self._shape)
+        begun = (evidence.statistic >= _LOW).reshape(self._shape)
+        self._since = np.where(begun, self._since, times[0])
+        self._seen = np.where(begun, self._seen, 0.0) + np.stack([counts, against])
+
+    def moved(self, number: int, place: int) -> Moved:
+        """Of a segment and a location or spread (among 2 S)."""
+        count, total = self._seen[:, number, place].tolist()
+        since = float(self._since[number, place])
+        size = total / max(count, 1.0)
+        # The first rows are an estimate as well.
+        half = _TWO_SIDED_95 * math.sqrt(1.0 / max(count, 1.0) + 1.0 / REFERENCE)
+        return Moved(None if math.isnan(since) else since, size, size - half, size + half)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -103,6 +147,8 @@ class Segments:
             "rows": self.rows.tolist(),
             "alarmed": self.alarmed.tolist(),
             "cusum": self.cusum.to_dict(),
+            "since": [None if math.isnan(t) else round(t, 3) for t in self._since.ravel().tolist()],
+            "seen": pack(self._seen),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -117,3 +163,6 @@ class Segments:
         self.rows = np.array(state["rows"], np.int64)
         self.alarmed = np.array(state["alarmed"], np.bool_).reshape(self._shape)
         self.cusum.restore(state["cusum"])
+        since = [math.nan if t is None else float(t) for t in state["since"]]
+        self._since = np.array(since, np.float64).reshape(self._shape)
+        self._seen = unpack(state["seen"], (2, *self._shape))

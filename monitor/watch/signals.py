@@ -260,16 +260,13 @@ def _segments(watch: ModelWatch, model: str, version: str, hides: Hides) -> list
     """Only where the whole looks well: what is wrong everywhere is said once."""
     if watch.drifted().any():
         return []
-    encoder = watch.encoder
-    series = len(encoder.series)
     found = []
     for number, (feature, value) in enumerate(watch.segments.names):
         alarmed = watch.segments.alarmed[number]
         if not alarmed.any() or hides(feature):
             continue
-        names = dict.fromkeys(
-            encoder.names[encoder.column_of[int(p) % series]] for p in np.flatnonzero(alarmed)
-        )
+        ranked = _in_segment(watch, number, np.flatnonzero(alarmed).tolist())
+        names = dict.fromkeys(item.name for item in ranked)
         segment = f"{feature}={value}"
         found.append(
             Signal(
@@ -280,17 +277,39 @@ def _segments(watch: ModelWatch, model: str, version: str, hides: Hides) -> list
                 segment=segment,
                 severity="info",
                 title=f"Inputs have changed where {feature} is {value}: {', '.join(names)}",
-                since=None,
-                features=tuple(Contribution(n, 1.0 / len(names), "has moved") for n in names),
-                size=None,
+                since=_earliest(ranked),
+                features=_contributions(ranked),
+                size=ranked[0].size,
                 rule="block CUSUMs of normal scores against the segment's first rows",
                 guarantee=_guarantee(watch),
-                examples=(),
+                examples=tuple(reversed(watch.segments.examples.get(number, ()))),
                 advice=_DRIFT_ADVICE,
                 assumptions=watch.assumptions,
             )
         )
     return found
+
+
+def _in_segment(watch: ModelWatch, number: int, places: list[int]) -> list[_Found]:
+    """What has moved in a segment, the surest first."""
+    encoder = watch.encoder
+    series = len(encoder.series)
+    found = []
+    for place in places:
+        moved = watch.segments.moved(number, place)
+        kind = "spread" if place >= series else "location"
+        size = Size(
+            f"{encoder.series[place % series]} ({kind})",
+            "standard deviations of its ranks",
+            0.0,
+            moved.size,
+            moved.low,
+            moved.high,
+        )
+        weight = (moved.size / max(moved.high - moved.low, 1e-9)) ** 2
+        name = encoder.names[encoder.column_of[place % series]]
+        found.append(_Found(name, weight, "has moved", moved.since, size))
+    return sorted(found, key=lambda item: -item.weight)
 
 
 def _contributions(ranked: list[_Found]) -> tuple[Contribution, ...]:

@@ -307,7 +307,7 @@ class ModelWatch:
             self.examples.keep_furthest(rows.scores, alarmed, direction, rows.ids)
         self.categories.update(rows.codes, rows.times, rows.ids)
         self.window.add(self.encoder.counted(rows.codes), len(rows.ids))
-        self.segments.update(rows.codes, rows.scores)
+        self.segments.update(rows.codes, rows.scores, rows.times, rows.ids)
         self.runs.update(rows.raw)
         self.rows += len(rows.ids)
         self._recover()

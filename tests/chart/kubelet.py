@@ -167,7 +167,7 @@ class Pod:
     def stop(self) -> dict[str, Any]:
         """Hooks of all begin together; then SIGTERM, to the sidecars last and in reverse order; what
         is left when the grace is over is killed."""
-        end = time.monotonic() + self.grace + 60  # more than it says, on a busy machine
+        end = time.monotonic() + self.grace + 30  # more than it says, on a busy machine
 
         def ending(one: Container, before: list[threading.Thread]) -> None:
             one.run_hook()

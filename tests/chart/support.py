@@ -129,6 +129,10 @@ config:
     "autoscaling: {enabled: true}\nevaluator: {enabled: true}\nlocust: {enabled: true}\n"
     "injector: {enabled: true}\ngate:\n  enabled: true" + PLAN,
 }  # fmt: skip
+_KAFKA = "config: {kafka: {bootstrap: [kafka.kafka.svc:9092]}, models: [{name: delays}]}\n"
+CASES |= {
+    name: CASES[name] + "\n" + _KAFKA for name in ("evaluator", "evaluator alone", "everything")
+}
 OLDEST, NEWEST = kubeparts.KUBERNETES[0], kubeparts.KUBERNETES[-1]
 
 

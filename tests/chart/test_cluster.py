@@ -114,7 +114,7 @@ def test_everything_is_created_in_a_restricted_namespace(cluster: ApiServer) -> 
         made = server.create(f"/api/v1/namespaces/{space}/pods", template)
         assert made["spec"]["containers"], name
         seen += 1
-    assert seen == 7
+    assert seen == 8
     sidecars = [
         container
         for pod in server.get(f"/api/v1/namespaces/{space}/pods")["items"]
@@ -273,7 +273,7 @@ def test_notes_warn_of_replicas_that_decide_for_themselves(cluster: ApiServer) -
 
     assert "there are 2 replicas" in notes(MODEL + experiment)
     assert "several replicas" in notes(MODEL + experiment + "autoscaling: {enabled: true}")
-    assert "WARNING" not in notes(MODEL + experiment + "evaluator: {enabled: true}")
+    assert "decides for itself" not in notes(MODEL + "evaluator: {enabled: true, createTopics: false}\n" + experiment.replace("config: {", "config: {kafka: {bootstrap: [k:1]}, "))  # fmt: skip
     assert "WARNING" not in notes(CASES["one replica"] + "\n" + experiment)
     assert "http://demo-understudy.notes.svc:80" in notes(MODEL)
 

@@ -10,12 +10,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
 
 from loadtest.gate.plan import load_plan
 from loadtest.gate.sending import payloads_of
 from monitor import __version__
+from monitor.cli import main as cli
 from monitor.config.load import load
 from tests.chart.reference import CHART, COPIES, LIBRARY, read
 from tests.chart.support import (
@@ -140,6 +142,8 @@ def test_every_name_that_is_used_exists(case: str) -> None:
                 for n, p in all_pods.items()
                 if selects(selector["matchLabels"], p["metadata"]["labels"])
             ]
+            if selector["matchLabels"] == {"understudy/sidecar": "injected"}:
+                continue  # pods of others
             wanted = 2 if kind == "PodMonitor" and len(of_kind(manifests, "Deployment")) > 1 else 1
             assert len(mine) >= 1 if wanted > 1 else len(mine) == 1, (kind, mine)
         elif kind == "HorizontalPodAutoscaler":
@@ -187,6 +191,42 @@ def _certificate(folder: Path) -> None:
     if not folder.exists():
         folder.mkdir()
         issue(folder, "localhost")
+
+
+def test_injected_pods_are_scraped_in_every_namespace() -> None:
+    values = CASES["injector"] + "\npodMonitor: {enabled: true}"
+    own, injected = (
+        named(render(values), "PodMonitor", f"demo-understudy{suffix}")["spec"]
+        for suffix in ("", "-injector-injected")
+    )
+    assert own["selector"]["matchLabels"] == {"understudy/sidecar": "demo-understudy"}
+    assert injected["selector"]["matchLabels"] == {"understudy/sidecar": "injected"}
+    assert injected["namespaceSelector"] == {"any": True}
+    for one in (own, injected):
+        (endpoint,) = one["podMetricsEndpoints"]
+        assert endpoint["relabelings"] == [{"targetLabel": "job", "replacement": "understudy"}]
+
+
+@each_case
+def test_commands_of_ours_take_their_arguments(case: str) -> None:
+    seen = 0
+    for _, pod in pods(render(case)):
+        for container in containers(pod):
+            if container.get("command", [""])[0] != "understudy":
+                continue
+            seen += 1
+            command: click.Command = cli
+            context = click.Context(cli)
+            rest = [*container["command"][1:], *container.get("args", [])]
+            while isinstance(command, click.Group) and not rest[0].startswith("-"):
+                name = rest.pop(0)
+                found = command.get_command(context, name)
+                assert found is not None, (name, container)
+                command = found
+            with pytest.raises(click.UsageError):
+                command.make_context("understudy", ["--no-such-option"])
+            command.make_context("understudy", rest)
+    assert seen
 
 
 def test_large_numbers_stay_numbers() -> None:
@@ -261,11 +301,33 @@ def test_the_gate_runs_the_candidate_before_anything_is_touched() -> None:
         assert all("valueFrom" not in env for env in container.get("env", []))
 
 
+def test_the_evaluator_has_the_configuration_of_the_sidecars() -> None:
+    manifests = render("evaluator")
+    read = {
+        name: yaml.safe_load(named(manifests, "ConfigMap", name)["data"]["understudy.yaml"])
+        for name in ("demo-understudy", "demo-understudy-evaluator", "demo-understudy-topics")
+    }
+    for config in read.values():
+        assert config["evaluation"] == {"mode": "kafka"}
+        assert config["kafka"]["bootstrap"] == ["kafka.kafka.svc:9092"]
+        assert config["kafka"]["evaluators"] == "http://demo-understudy-evaluator:9090"
+    assert read["demo-understudy-evaluator"]["records"] == {"keep": 10}
+    for name in ("demo-understudy", "demo-understudy-evaluator"):
+        service = named(manifests, "Service", name)["spec"]["ports"]
+        assert ("control" in [port["name"] for port in service]) == name.endswith("evaluator")
+    job = named(manifests, "Job", "demo-understudy-topics")["metadata"]["annotations"]
+    config = named(manifests, "ConfigMap", "demo-understudy-topics")["metadata"]["annotations"]
+    assert job["helm.sh/hook"] == config["helm.sh/hook"] == "pre-install,pre-upgrade"
+    assert int(config["helm.sh/hook-weight"]) < int(job["helm.sh/hook-weight"])
+
+
 def test_a_gate_is_heard_of_by_nobody_else() -> None:
     values = CASES["all of the configuration"] + "gate:\n  enabled: true" + PLAN
     config = named(render(values), "ConfigMap", "demo-understudy-gate-sidecar")["data"]
     parsed = yaml.safe_load(config["understudy.yaml"])
-    assert not {"challengers", "experiments", "notify"} & set(parsed)
+    assert not {"challengers", "experiments", "notify", "kafka"} & set(parsed)
+    with_kafka = named(render("everything"), "ConfigMap", "demo-understudy-gate-sidecar")["data"]
+    assert "kafka" not in with_kafka["understudy.yaml"]
     assert parsed["monitoring"]["learn"] == 10_000_000
 
 
@@ -308,6 +370,7 @@ def test_the_secret_is_not_part_of_a_checksum() -> None:
         (MODEL + "ports: {traffic: 70000}", "traffic"),
         (MODEL + "image: {pullPolicy: Sometimes}", "pullPolicy"),
         (MODEL + "gate: {enabled: true}", "gate.plan is needed"),
+        (MODEL + "evaluator: {enabled: true}", "config.kafka.bootstrap is needed"),
         ("model: {enabled: false}\ngate:\n  enabled: true" + PLAN, "gate.target is needed"),
         ("model: {external: 'http://m'}\ngate:\n  enabled: true" + PLAN, "gate.target is needed"),
         ("model: {enabled: false}\ninjector: {enabled: true, certificate: {from: secret}}", "secretName is needed"),

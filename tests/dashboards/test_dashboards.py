@@ -145,6 +145,15 @@ def test_annotations_can_be_asked_for(dashboard: Dashboard) -> None:
         assert list(nodes(parsed(mark["expr"])))
 
 
+def test_each_has_a_picture_that_is_no_burden() -> None:
+    folder = FOLDER.parents[2] / "docs" / "images" / "dashboards"
+    assert {path.stem for path in folder.glob("*.png")} == {
+        name.removesuffix(".json") for name in DASHBOARDS
+    }
+    for path in folder.glob("*.png"):
+        assert path.stat().st_size < 200_000, path.name
+
+
 def test_nothing_is_excused_in_vain() -> None:
     found = {
         (rule, dashboard["title"], panel)

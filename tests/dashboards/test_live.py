@@ -6,10 +6,14 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+from deploy.dashboards.board import GATE_TAG
 from deploy.dashboards.generate import FOLDER, documents
+from deploy.dashboards.preview.page import WIDTH, Annotations, page
 from deploy.dashboards.prometheus import (
     Prometheus,
     Span,
@@ -20,9 +24,13 @@ from deploy.dashboards.prometheus import (
     values_of,
 )
 from deploy.dashboards.words import STATES
+from tests.browser import visit
 from tests.dashboards.world import World
 
-pytestmark = pytest.mark.integration
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 DASHBOARDS = documents()
 RULES = sorted((FOLDER.parents[1] / "prometheus").glob("*.rules.yml"))
 _EMBEDDED = "the evaluation is embedded, so there are no families of Kafka"
@@ -75,7 +83,7 @@ def test_every_query_has_an_answer(seen: Seen) -> None:
                         answered.add(key)
         return every - answered <= set(EMPTY)
 
-    until = time.monotonic() + 30
+    until = time.monotonic() + 120
     while not ask() and time.monotonic() < until:
         time.sleep(1)
     assert sorted(every - answered) == sorted(EMPTY)
@@ -88,6 +96,20 @@ def test_every_variable_offers_something(seen: Seen, name: str) -> None:
         if variable["type"] == "query":
             offered = values_of(seen.prometheus, dashboard, variable["name"], seen.span())
             assert offered, variable["name"]
+
+
+def test_previews_show_what_there_is(seen: Seen, tmp_path: Path, browser: Browser) -> None:
+    now = time.time()
+    posted = {"time": (now - 8) * 1000, "timeEnd": (now - 4) * 1000, "tags": [GATE_TAG, "load"]}
+    annotations = Annotations(({**posted, "text": "steady: passed"},))
+    for name, dashboard in DASHBOARDS.items():
+        text, empty = page(dashboard, seen.prometheus, seen.span(), annotations)
+        assert set(empty) <= {panel for _, panel, _ in EMPTY}, name
+        assert "steady: passed" in text
+        file = tmp_path / f"{name}.html"
+        file.write_text(text)
+        with visit(browser, file.as_uri(), width=WIDTH) as opened:
+            opened.fine(svgs=8)
 
 
 def test_families_of_kafka_are_those_that_there_are() -> None:

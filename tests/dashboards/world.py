@@ -15,6 +15,8 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,7 +25,7 @@ import httpx
 
 from tests.dashboards.scoring_server import answer
 from tests.parts import environment, need
-from tests.supervisor.service import REAL, ROOT, Service, eventually, free_port
+from tests.supervisor.service import REAL, ROOT, Service, free_port
 
 MODEL = "delays"
 PATH = f"/v2/models/{MODEL}/infer"
@@ -89,6 +91,14 @@ CASES = [
 ]
 
 
+def until(check: Callable[[], Any]) -> None:
+    """Wait for it, also on a machine that is busy with other things."""
+    end = time.monotonic() + 150.0
+    while not check():
+        assert time.monotonic() < end, "did not come true"
+        time.sleep(0.05)
+
+
 def flight(draw: random.Random, scale: float = 1.0) -> tuple[dict[str, Any], int]:
     """What is known of a flight before, and whether it was late."""
     distance = draw.uniform(100, 2500) * scale
@@ -148,7 +158,7 @@ class Clients:
 
     def _run(self) -> None:
         connection = http.client.HTTPConnection(self._address, timeout=30)
-        labels = httpx.Client()
+        labels = httpx.Client(timeout=60)
         while not self._stop.is_set():
             self.sent += 1
             number = f"flight-{self.sent}"
@@ -173,7 +183,7 @@ class Clients:
         connection.close()
 
     def _be_refused(self) -> None:
-        refused = http.client.HTTPConnection(self._address, timeout=10)
+        refused = http.client.HTTPConnection(self._address, timeout=60)
         refused.putrequest("POST", PATH)
         refused.putheader("Transfer-Encoding", "chunked")
         refused.putheader("Content-Length", "5")
@@ -215,7 +225,10 @@ class Prometheus:
         )
 
     def asked(self, expr: str) -> list[Any]:
-        answer = httpx.get(self.url + "/api/v1/query", params={"query": expr}, timeout=10)
+        try:
+            answer = httpx.get(self.url + "/api/v1/query", params={"query": expr}, timeout=60)
+        except httpx.TransportError:
+            return []
         found: list[Any] = answer.raise_for_status().json()["data"]["result"]
         return found
 
@@ -236,6 +249,7 @@ class World:
         self.rules = rules
         self.rate = rate
         self.models: list[subprocess.Popen[bytes]] = []
+        self._running = ExitStack()
 
     def _model(self, bias: float) -> str:
         port = free_port()
@@ -243,15 +257,25 @@ class World:
         self.models.append(
             subprocess.Popen([sys.executable, script, str(port), str(bias)], cwd=ROOT)
         )
+        self._running.callback(self.models[-1].wait)
+        self._running.callback(self.models[-1].kill)
         return f"http://127.0.0.1:{port}"
 
     def __enter__(self) -> World:
+        try:
+            self._start()
+        except BaseException:
+            self._running.close()
+            raise
+        return self
+
+    def _start(self) -> None:
         self.began = time.time()
         cases = self.folder / "cases.jsonl"
         cases.write_text("".join(json.dumps(case) + "\n" for case in CASES))
         models = [{**CONFIG["models"][0], "baseline": str(build_baseline(self.folder))}]
         champion, candidate = self._model(0.0), self._model(0.1)
-        self.service = Service(
+        service = Service(
             self.folder,
             REAL,
             **(CONFIG | {"models": models}),
@@ -259,27 +283,32 @@ class World:
             notify=[{"kind": "webhook", "url": "http://127.0.0.1:9/nobody", "severity": "info"}],
             champion={"url": champion},
             challengers=[{"name": "candidate", "url": candidate, "mirror": {"rate": 1.0}}],
-        ).start()
+        )
+        self.service = service.start(wait=False)
+        self._running.push(service)
+        until(lambda: service.output or service.process_ended())
+        assert service.output, service.log
         self.prometheus = Prometheus(self.folder / "prometheus", self.service.control, self.rules)
+        self._running.callback(self.prometheus.stop)
         # Prometheus takes some seconds before it looks for the first time.
-        eventually(lambda: self.prometheus.asked("up == 1"))
+        until(lambda: self.prometheus.asked('up{job="understudy"} == 1'))
         self.clients = Clients(self.service.url, self.service.control, self.rate)
-        return self
+        self._running.callback(self.clients.stop)
 
     def drift(self) -> None:
         """A quiet stretch; then an input drifts until that is found, and the candidate dies."""
-        eventually(lambda: 'bound="lower"' in self.effects() and 'bound="upper"' in self.effects())
-        eventually(lambda: self.clients.sent > QUIET)
+        until(lambda: 'bound="lower"' in self.effects() and 'bound="upper"' in self.effects())
+        until(lambda: self.clients.sent > QUIET)
         self.clients.drifted = True
-        eventually(lambda: self.findings())
+        until(lambda: self.findings())
         self.models[1].kill()
 
     def effects(self) -> str:
-        text = httpx.get(self.service.control + "/metrics", timeout=10).text
+        text = httpx.get(self.service.control + "/metrics", timeout=60).text
         return "".join(line for line in text.splitlines() if "_experiment_effect{" in line)
 
     def findings(self) -> list[dict[str, Any]]:
-        answer = httpx.get(self.service.control + "/v1/findings", timeout=10)
+        answer = httpx.get(self.service.control + "/v1/findings", timeout=60)
         found: list[dict[str, Any]] = answer.json()["findings"]
         return found
 
@@ -289,10 +318,4 @@ class World:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if hasattr(self, "clients"):
-            self.clients.stop()
-            self.prometheus.stop()
-            self.service.__exit__(kind, error, trace)
-        for model in self.models:
-            model.kill()
-            model.wait()
+        self._running.close()

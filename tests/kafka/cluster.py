@@ -14,6 +14,7 @@ Nodes listen on loopback only. With ``secure=True`` each also has listeners for 
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import random
 import shutil
@@ -23,17 +24,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
 from tests.kafka import certificates, jars
 
-PATIENCE = 60.0  # seconds
+PATIENCE = 120.0  # seconds; a busy machine has other things to do
 _PROTOCOLS = ("SASL_PLAINTEXT", "SASL_SSL", "SSL")
+_LISTENERS = ("PLAINTEXT", "CONTROLLER", *_PROTOCOLS)
+_PORTS = 50
+"""Ports in a block; a cluster takes its ports from one."""
 # What makes a cluster small and quick to notice: defaults are for machines of their own.
 _SETTINGS = {
     "auto.create.topics.enable": "false",
@@ -54,33 +58,41 @@ _SETTINGS = {
     "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
     "transaction.state.log.num.partitions": "4",
 }
-_ports = random.Random()
 
 
-def free_port() -> int:
-    """A port that is free, below those that the system gives to outgoing connections.
-
-    So nobody takes it while a node is down.
-    """
-    while True:
-        port = _ports.randrange(20000, 32000)
-        with socket.socket() as sock:
-            try:
-                sock.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
+def _reserve(count: int) -> tuple[list[int], IO[str]]:
+    """Ports below those that the system gives to outgoing connections, so that nobody takes them
+    while a node is down, and the lock that keeps other clusters away from them."""
+    folder = Path(tempfile.gettempdir()) / "understudy-kafka-ports"
+    folder.mkdir(exist_ok=True)
+    starts = list(range(20_000, 32_000, _PORTS))
+    random.shuffle(starts)
+    for start in starts:
+        lock = (folder / str(start)).open("w")
+        ports = list(range(start, start + count))
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for port in ports:
+                with socket.socket() as sock:
+                    sock.bind(("127.0.0.1", port))
+        except OSError:
+            lock.close()
+            continue
+        return ports, lock
+    raise AssertionError("no free ports from 20,000 to 32,000")
 
 
 class Node:
     """One broker, which is a controller as well."""
 
-    def __init__(self, number: int, folder: Path, command: list[str], reaper: Any) -> None:
+    def __init__(
+        self, number: int, folder: Path, command: list[str], reaper: Any, ports: Sequence[int]
+    ) -> None:
         self.number = number
         self.folder = folder
         self._command = command
         self._reaper = reaper
-        self.ports = {name: free_port() for name in ("PLAINTEXT", "CONTROLLER", *_PROTOCOLS)}
+        self.ports = dict(zip(_LISTENERS, ports, strict=True))
         self.process: subprocess.Popen[bytes] | None = None
         self._paused = False
 
@@ -181,12 +193,15 @@ class Cluster:
         java += ["-XX:+UseSerialGC", f"-Xmx{heap}", *(["-XX:TieredStopAtLevel=1"] if quick else [])]
         java += ["-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", jars.classes(self._here)]
         java += ["kafka.Kafka"]
+        each = len(_LISTENERS)
+        ports, self._lock = _reserve(nodes * each)
         self.nodes = [
             Node(
                 number,
                 self.folder / f"node-{number}",
                 [*java, str(self.folder / f"node-{number}" / "server.properties")],
                 self._reaper,
+                ports[(number - 1) * each : number * each],
             )
             for number in range(1, nodes + 1)
         ]
@@ -297,12 +312,12 @@ class Cluster:
         """Wait until every node is part of the cluster and every partition is in sync."""
         until = time.monotonic() + patience
         while not self._whole():
-            dead = [node for node in self.nodes if not node.alive]
-            if dead or time.monotonic() > until:
-                node = (dead or self.nodes)[0]
-                raise AssertionError(
-                    f"the cluster does not come up; node {node.number}:\n{node.log}"
+            if any(not node.alive for node in self.nodes) or time.monotonic() > until:
+                told = (
+                    f"node {node.number}: alive {node.alive}\n{node.log[-2000:]}"
+                    for node in self.nodes
                 )
+                raise AssertionError("the cluster does not come up\n" + "\n".join(told))
             time.sleep(0.1)
 
     def _whole(self) -> bool:
@@ -347,6 +362,7 @@ class Cluster:
         assert self._reaper.stdin is not None
         self._reaper.stdin.close()
         self._reaper.wait()
+        self._lock.close()
         for node in self.nodes:
             shutil.rmtree(node.folder / "data", ignore_errors=True)
         if self._own:

@@ -15,7 +15,7 @@ from monitor.transport.kafka.topics import Admin, wanted
 
 def kafka_of(bootstrap: str, prefix: str, **more: object) -> Kafka:
     """A configuration that is quick to notice."""
-    told = {"bootstrap": bootstrap, "prefix": prefix, "partitions": 3, "timeout": 3.0, **more}
+    told = {"bootstrap": bootstrap, "prefix": prefix, "partitions": 3, "timeout": 5.0, **more}
     return Kafka.model_validate({"linger": 0.1, **told})
 
 

@@ -39,8 +39,8 @@ border-radius:3px;overflow:hidden;padding:7px 9px}
 overflow:hidden;text-overflow:ellipsis}
 svg{display:block}svg text{font-size:11px;fill:#5a6069}svg text.on{fill:#fff;font-weight:600}
 .grid line.grid,svg line.grid{stroke:#e9ebee;stroke-width:1}
-.legend{display:flex;flex-wrap:wrap;gap:0 12px;height:19px;overflow:hidden;margin-top:2px;
-color:#464c54;font-size:11.5px}
+.legend{display:flex;flex-wrap:wrap;gap:0 12px;height:16px;line-height:16px;overflow:hidden;
+margin-top:2px;color:#464c54;font-size:11.5px}
 .legend i{display:inline-block;width:12px;height:4px;border-radius:2px;
 margin:0 5px 2.5px 0}
 .none{position:absolute;inset:26px 0 0;display:flex;align-items:center;justify-content:center;

@@ -15,6 +15,7 @@ from monitor.config.kafka import Kafka
 from monitor.config.load import load
 from monitor.config.model import Config
 from monitor.errors import ConfigError, KafkaTroubleError, MissingExtraError
+from monitor.evaluator.import_cli import import_
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _OK, _WRONG = 0, 1
@@ -109,6 +110,9 @@ def status(config: Path, as_json: bool) -> None:
     else:
         _show(found)
     raise SystemExit(_WRONG if found["problems"] else _OK)
+
+
+kafka.add_command(import_)
 
 
 def _config(path: Path) -> tuple[Config, Kafka]:

@@ -36,6 +36,7 @@ _VERSION = 1
 _CLAIM = b"\x00controller"
 _INDEX = b"\x00experiments"
 _POLL_SECONDS = 0.5
+_STOP_SECONDS = 1.0
 _FENCED = (ProducerFencedError, InvalidProducerEpochError)
 
 
@@ -251,10 +252,10 @@ class RouteReader:
         self._thread.start()
 
     def stop(self) -> None:
-        """End; waits for it at most for as long as a broker may take."""
+        """End; waits for it only shortly, since it may wait for a broker."""
         self._stopping.set()
         if self._thread.is_alive():
-            self._thread.join(self._kafka.timeout)
+            self._thread.join(_STOP_SECONDS)
 
     def _run(self) -> None:
         pause = 0.5

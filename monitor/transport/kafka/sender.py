@@ -37,6 +37,7 @@ AHEAD_BYTES = 16 * 1024 * 1024
 AHEAD_ENTRIES = 8192
 MOST_EVENTS = 256
 """CloudEvents of one partition that may be under way: they carry no numbers."""
+_STOP_SECONDS = 1.0
 _PAUSES = (0.25, 5.0)
 _NEVER_MS = 2**31 - 1
 
@@ -105,7 +106,7 @@ class Sender:
         self._stopping.set()
         self.wake()
         if self._thread.is_alive():
-            self._thread.join(self._kafka.timeout + 2)
+            self._thread.join(_STOP_SECONDS)  # it may wait for a broker, and has nothing to lose
 
     @property
     def state(self) -> str:
@@ -176,7 +177,7 @@ class Sender:
             max_block_ms=round(kafka.timeout * 1000),
             max_request_size=MOST_MESSAGE_BYTES,
             batch_size=256 * 1024,
-            linger_ms=20 if events else 0,
+            linger_ms=20 if events else 5,
             compression_type=None
             if not events or kafka.compression == "none"
             else kafka.compression,

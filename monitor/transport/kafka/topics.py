@@ -19,6 +19,7 @@ MOST_MESSAGE_BYTES = 8 * 1024 * 1024
 """Of one message. Blocks are much smaller, except for rows with thousands of columns."""
 _DAY = 86_400.0
 _LEAST_SECONDS = 3600.0
+_PATIENCE_MS = 30_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,9 @@ class Admin:
     def __init__(self, kafka: Kafka) -> None:
         self._kafka = kafka
         try:
-            self._client = KafkaAdminClient(**connection(kafka))
+            # A controller that creates topics may be busy; whether one is there shows sooner.
+            patience = {"request_timeout_ms": max(_PATIENCE_MS, round(kafka.timeout * 1000))}
+            self._client = KafkaAdminClient(**{**connection(kafka), **patience})
         except KafkaError as error:
             brokers = ", ".join(kafka.bootstrap)
             raise KafkaTroubleError(

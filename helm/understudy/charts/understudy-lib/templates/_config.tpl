@@ -12,6 +12,10 @@ certificate; the ports are those of `ports`.
     "champion" (dict "url" (default (printf "http://127.0.0.1:%d" (int $own.ports.model)) (default dict $own.model).external))
     "limits" (dict "drain" (printf "%ds" (int $own.sidecar.drain.seconds)))
 -}}
+{{- if (default dict $own.evaluator).enabled -}}
+{{- $_ := set $base "evaluation" (dict "mode" "kafka") -}}
+{{- $_ := set $base "kafka" (dict "evaluators" (printf "http://%s-evaluator:%d" (include "understudy-lib.fullname" .) (int $own.service.controlPort))) -}}
+{{- end -}}
 {{- toYaml (mergeOverwrite $base (deepCopy $own.config)) -}}
 {{- end }}
 

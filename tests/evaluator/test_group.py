@@ -1,0 +1,206 @@
+"""Evaluators as processes over a real broker: away, paused, fenced, stopped; every record once."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+
+from monitor.config.model import Config
+from tests.evaluator.kafka_world import committed_state, create, options, publish, with_kafka
+from tests.evaluator.world import BEGAN, config_of, differences, items, published
+from tests.kafka.cluster import Cluster
+from tests.watch.world import saved
+
+PATIENCE = 90.0
+PARTITIONS = 4
+REQUESTS = 300
+
+
+class Process:
+    """``understudy evaluate`` with a control API of its own."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            port = sock.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        self.log = path.parent / f"{name}.log"
+        command = [sys.executable, "-m", "monitor", "evaluate", "-c", str(path)]
+        command += ["--instance", name, "--listen", f"127.0.0.1:{port}"]
+        command += ["--session", "3", "--commit", "0.3"]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+
+    def get(self, path: str) -> Any:
+        with urllib.request.urlopen(self.url + path, timeout=3) as reply:
+            return json.load(reply)
+
+    def judge(self) -> dict[str, Any] | None:
+        try:
+            judges = self.get("/v1/evaluator")["judges"]
+        except OSError:
+            return None
+        return judges[0] if judges else None
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(PATIENCE)
+
+
+def eventually(check: Callable[[], Any], what: str) -> Any:
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        found = check()
+        if found:
+            return found
+        time.sleep(0.1)
+    raise AssertionError(f"did not come true: {what}")
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Callable[[str], Process]]:
+    found: list[Process] = []
+
+    def start(name: str) -> Process:
+        found.append(Process(tmp_path / "understudy.yaml", name))
+        return found[-1]
+
+    yield start
+    for one in found:
+        one.process.send_signal(signal.SIGCONT)
+        one.process.kill()
+        one.process.wait()
+
+
+@pytest.fixture
+def config(tmp_path: Path, kafka_cluster: Cluster) -> Config:
+    plain = config_of(tmp_path / "state", saved(tmp_path, 4000))
+    prefix = f"{kafka_cluster.prefix()}-evaluator"
+    made = with_kafka(plain, kafka_cluster.bootstrap, prefix, PARTITIONS)
+    document = made.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    (tmp_path / "understudy.yaml").write_text(yaml.safe_dump(document))
+    create(made)
+    return made
+
+
+def test_every_record_counts_once_whoever_is_away_paused_or_stopped(
+    config: Config, running: Callable[[str], Process]
+) -> None:
+    from tests.evaluator.test_equality import evaluated
+
+    blocks = list(published(items(3, REQUESTS), PARTITIONS, 32))
+    half = len(blocks) // 2
+    # Evaluators are away: records stay in Kafka.
+    publish(config, blocks[:half])
+    made = options(config)
+    producer = KafkaProducer(**made.client())
+    producer.send(made.topics.records, value=b"no block at all", key=b"k", partition=1)
+    producer.flush(30)
+    first = running("first")
+    eventually(lambda: (first.judge() or {}).get("rows"), "the first one judges")
+    # It falls silent for longer than the group waits, and comes back as if nothing had happened.
+    second = running("second")
+    eventually(lambda: second.get("/readyz") if _answers(second) else None, "the second is there")
+    owner = eventually(lambda: _judging(first, second), "one of them judges")
+    other = second if owner is first else first
+    owner.process.send_signal(signal.SIGSTOP)
+    eventually(other.judge, "the other one has taken over")
+    publish(config, blocks[half:])
+    owner.process.send_signal(signal.SIGCONT)
+
+    def judged() -> bool:
+        found = [one.judge() for one in (first, second)]
+        return any(
+            j and j["judged"] and j["judged"] > BEGAN + 15 and not j["waiting"] for j in found
+        )
+
+    eventually(judged, "all is judged")
+    shown = eventually(lambda: _from_judge((first, second), "/v1/experiments/shadowed"), "shown")
+    assert json.loads(shown)["challengers"][0]["requests"]["pairs"] > 100
+    metrics = eventually(lambda: _from_judge((first, second), "/metrics"), "metrics")
+    assert "understudy_evaluator_records_total" in metrics
+    assert "understudy_experiment_effect{" in metrics
+    assert [first.stop(), second.stop()] == [0, 0], first.log.read_text() + second.log.read_text()
+    state = committed_state(config)
+    assert state is not None
+    wanted = evaluated(config, 1, 256, None, 3, REQUESTS)
+    wanted.pop("decisions")
+    assert state["late"] == 0
+    assert differences(wanted, state["pipeline"]) == []
+    reason, headers = _dead(config)
+    assert (reason, headers["topic"], headers["partition"]) == (
+        "not_a_block",
+        made.topics.records,
+        "1",
+    )
+
+
+def _judging(*processes: Process) -> Process | None:
+    return next((one for one in processes if one.judge()), None)
+
+
+def _from_judge(processes: tuple[Process, ...], path: str) -> str | None:
+    """The answer of whoever judges; None while that is being settled."""
+    judging = _judging(*processes)
+    if judging is None:
+        return None
+    try:
+        with urllib.request.urlopen(judging.url + path, timeout=5) as reply:
+            return str(reply.read().decode())
+    except OSError:
+        return None
+
+
+def _answers(process: Process) -> bool:
+    try:
+        return bool(process.get("/readyz")["ready"])
+    except OSError:
+        return False
+
+
+def _dead(config: Config) -> tuple[str, dict[str, str]]:
+    made = options(config)
+    consumer = KafkaConsumer(**made.client(), isolation_level="read_committed")
+    place = TopicPartition(made.topics.dead, 0)
+    consumer.assign([place])
+    consumer.seek_to_beginning(place)
+    found: list[Any] = []
+    eventually(lambda: [found.extend(m) for m in consumer.poll(500).values()], "a dead letter")
+    consumer.close()
+    assert [message.value for message in found] == [b"no block at all"]
+    headers = {name: value.decode() for name, value in found[0].headers}
+    return headers["reason"], headers
+
+
+def test_a_cluster_that_cannot_be_used_is_named(tmp_path: Path, kafka_cluster: Cluster) -> None:
+    def said(bootstrap: str) -> tuple[int, str]:
+        made = with_kafka(config_of(tmp_path), bootstrap, "nothing-here")
+        document = made.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        document["kafka"]["timeout"] = 1.0
+        path = tmp_path / "understudy.yaml"
+        path.write_text(yaml.safe_dump(document))
+        command = [sys.executable, "-m", "monitor", "evaluate", "-c", str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+        return done.returncode, done.stderr
+
+    code, text = said(kafka_cluster.bootstrap)
+    assert code == 2
+    assert "nothing-here.records" in text
+    assert "understudy kafka init" in text
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))  # bound, and nobody listens
+        code, text = said(f"127.0.0.1:{sock.getsockname()[1]}")
+    assert code == 2
+    assert "cannot be reached" in text

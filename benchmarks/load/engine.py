@@ -124,7 +124,7 @@ def go_tools(port: int, seconds: int, folder: Path) -> dict[str, dict[str, float
     def vegeta(seconds: int) -> dict[str, float]:
         attack = [*pin, program, "attack", f"-rate={RATE:.0f}", f"-duration={seconds}s",
                   f"-targets={folder}/plan.txt", f"-output={folder}/vegeta.bin"]  # fmt: skip
-        _, used = measured(attack, "$^")
+        _, used = measured(attack, r"(?!)")
         done = subprocess.run([program, "report", "-type=json", f"{folder}/vegeta.bin"],
                               capture_output=True, text=True, check=False)  # fmt: skip
         said = json.loads(done.stdout)
@@ -202,9 +202,14 @@ def wrk(port: int, seconds: int) -> dict[str, float] | None:
 
 
 def run(quick: bool = False) -> Result:
-    result = Result("load-engine", environment(quick=quick, rate=RATE, body_bytes=len(BODY)))
+    result = Result(
+        "load-engine",
+        environment(
+            quick=quick, rate=RATE, body_bytes=len(BODY), load_average_before=os.getloadavg()[0]
+        ),
+    )
     os.sched_setaffinity(0, {int(CORE)})
-    rounds, seconds = (1, 4) if quick else (3, 10)
+    rounds, seconds = (1, 4) if quick else (3, 8)
     found: dict[str, list[dict[str, float]]] = {
         "understudy": [], "Locust FastHttpUser": [], "Locust HttpUser": [], "wrk": [], "vegeta": [],
         "hey": [], "k6": [],

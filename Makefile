@@ -6,6 +6,7 @@ READY := $(VENV)/.ready
 NAME ?=
 QUICK ?=
 SERVERS ?=
+COVER ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -27,10 +28,10 @@ $(READY): pyproject.toml
 demo: $(READY) ## Real flights, real model servers, the sidecar in between (KEEP=1 stays up)
 	$(BIN)/python -m examples.flights $(if $(KEEP),--keep) $(ARGS)
 
-test: lint parts check ## Everything: lint, types, contracts, tests with real parts, coverage
+test: lint parts check ## Everything: lint, types, contracts, tests with real parts
 
-check: $(READY) ## The tests alone (ARGS='-k name' to choose)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term $(ARGS)
+check: $(READY) ## The tests alone (ARGS='-k name' to choose, COVER=1 for coverage)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(if $(COVER),--cov --cov-report=term) $(ARGS)
 
 bench: $(READY) ## Benchmarks against peers (NAME=proxy for one, QUICK=1 for a short form)
 	$(BIN)/python -m benchmarks $(NAME) $(if $(QUICK),--quick) $(ARGS)

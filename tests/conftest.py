@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tests.kafka.cluster import Cluster
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it is there, its loop runs, and no other one can
 def browser() -> Iterator[Browser]:
     """A real browser without a window; see :mod:`tests.browser`."""
     yield from chromium()

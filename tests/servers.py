@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -32,6 +33,8 @@ def home(name: str) -> Path:
 
 def need_server(name: str) -> Path:
     """The folder with the programs of its environment, or a skip that says how to get it."""
+    if not os.environ.get("SERVERS"):
+        pytest.skip(f"NOT TESTED: {name} takes a while; `make test SERVERS=1` tests it too")
     if not (home(name) / _READY).exists():
         pytest.skip(f"NOT TESTED: {name} is not here; `make parts SERVERS=1` sets it up (minutes)")
     return home(name) / "bin"

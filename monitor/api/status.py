@@ -123,11 +123,13 @@ def _brief(found: dict[Labels, Distribution], arm: str) -> dict[str, Any]:
 
 
 def predictions(plane: Plane) -> list[dict[str, Any]]:
-    """Summaries of what each arm predicts."""
+    """Summaries of what each arm predicts, the champion first."""
+    order = {arm: place for place, arm in enumerate(plane.settings.arms)}
+    known = plane.pipeline.predictions
     return [
         {"model": model, "version": version, "arm": arm, "prediction": name, **stats.summary()}
-        for (model, version, arm), found in plane.pipeline.predictions.items()
-        for name, stats in found.by_name.items()
+        for model, version, arm in sorted(known, key=lambda key: order.get(key[2], len(order)))
+        for name, stats in known[model, version, arm].by_name.items()
     ]
 
 

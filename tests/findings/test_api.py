@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 
-from monitor.api.app import _handle_errors
+from monitor.api.app import handle_errors
 from monitor.api.findings import add_findings
 from monitor.config.notify import Notification
 from monitor.errors import ApiError
@@ -55,7 +55,7 @@ class Service:
         }
         self.plane: Plane = make_plane(Settings.from_json(data), run_dir, "run-1")
         app = FastAPI()
-        _handle_errors(app)
+        handle_errors(app)
         add_findings(app, self.plane, self.room)
         self.url = f"http://127.0.0.1:{free_port()}"
         port = int(self.url.rpartition(":")[2])

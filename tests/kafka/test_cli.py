@@ -13,7 +13,7 @@ from kafka import KafkaAdminClient
 from monitor.cli import main
 from tests.kafka.cluster import Cluster
 
-TOPICS = ["records", "labels", "state", "routes", "findings", "dead"]
+TOPICS = {"records", "labels", "evidence", "state", "routes", "findings", "dead"}
 
 
 def config(folder: Path, cluster: Cluster, prefix: str, **more: Any) -> str:
@@ -42,9 +42,9 @@ def test_init_creates_what_is_missing_and_says_what_differs(
     path = config(tmp_path, kafka_cluster, prefix)
     dry = run("init", path, "--dry-run", "--json")
     assert dry.exit_code == 0
-    assert [one["topic"] for one in json.loads(dry.stdout)["created"]] == [
+    assert {one["topic"] for one in json.loads(dry.stdout)["created"]} == {
         f"{prefix}.{name}" for name in TOPICS
-    ]
+    }
     missing = run("status", path)
     assert missing.exit_code == 1
     assert f"{prefix}.routes: there is no such topic" in missing.stderr

@@ -130,7 +130,7 @@ def test_faults_are_undone_when_the_runner_is_killed(tmp_path: Path) -> None:
             )
             assert runner.stdout is not None
             assert runner.stdout.readline() == b"ready\n"
-            assert state(victim.pid) == "T"
+            eventually(lambda: state(victim.pid) == "T")
             runner.send_signal(signal.SIGKILL)
             runner.wait()
             eventually(journal.exists)

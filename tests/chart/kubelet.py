@@ -61,8 +61,12 @@ class Container:
         mounts = sorted(self.spec["volumeMounts"], key=lambda one: one["mountPath"] == "/tmp")
         steps = []
         for one in mounts:
-            place = one["mountPath"]
-            steps.append(f"mount --bind '{self.pod.volumes[one['name']]}' '{place}'")
+            place, volume = one["mountPath"], self.pod.volumes[one["name"]]
+            if place == "/tmp" and ROOT.is_relative_to(place):
+                # The programs are in there, and must not disappear behind the volume.
+                kept = f"{volume}/{ROOT.relative_to(place)}"
+                steps.append(f"mkdir -p '{kept}' && mount --bind '{ROOT}' '{kept}'")
+            steps.append(f"mount --rbind '{volume}' '{place}'")
             if one.get("readOnly"):
                 steps.append(f"mount -o remount,bind,ro '{place}'")
         steps += ["mount -t proc proc /proc"]

@@ -124,15 +124,14 @@ while True:
     connection = http.client.HTTPConnection("127.0.0.1", 8080, timeout=60)
     try:
         connection.connect()
+        connection.request("POST", "/v2/models/delays/infer", sys.argv[1])
+        status = connection.getresponse().status
     except ConnectionRefusedError:
         # What was in the queue of a port that is closed was never accepted: the last one at most.
         if last == "reset":
             bad.pop()
         break
-    try:
-        connection.request("POST", "/v2/models/delays/infer", sys.argv[1])
-        status = connection.getresponse().status
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         status = repr(error)
     last = "reset" if "ConnectionReset" in str(status) else ""
     connection.close()

@@ -65,15 +65,18 @@ class Seen:
         """No error, nothing from elsewhere, and at least so many drawings that can be seen."""
         assert self.errors == []
         assert self.outside == []
-        large = 0
+        assert self.page.locator("svg").count() >= svgs
         for one in self.page.locator("svg").all():
+            shape = one.evaluate("one => one.outerHTML.slice(0, 200)")
             box = one.bounding_box()
-            assert box is not None, "a drawing that nobody sees"
-            large += box["width"] >= 100 and box["height"] >= 50
-            assert one.locator("rect, path, circle, polyline, line").count() > 0
-        assert large >= svgs
-        wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-        assert self.page.evaluate(wide) <= 0, "the page is wider than its window"
+            assert box is not None, f"a drawing that nobody sees: {shape}"
+            spark = "spark" in (one.get_attribute("class") or "").split()
+            wide, high = (50, 10) if spark else (100, 50)
+            assert box["width"] >= wide, shape
+            assert box["height"] >= high, shape
+            assert one.locator("rect, path, circle, polyline, line").count() > 0, shape
+        wider = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        assert self.page.evaluate(wider) <= 0, "the page is wider than its window"
 
 
 @contextmanager

@@ -229,6 +229,8 @@ class Prometheus:
             answer = httpx.get(self.url + "/api/v1/query", params={"query": expr}, timeout=60)
         except httpx.TransportError:
             return []
+        if answer.status_code == 503:  # still starting
+            return []
         found: list[Any] = answer.raise_for_status().json()["data"]["result"]
         return found
 

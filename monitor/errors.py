@@ -45,6 +45,10 @@ class EvidenceError(ProtocolError):
     """Bytes that are no evidence of the first stage of the evaluation."""
 
 
+class LostError(UnderstudyError):
+    """A membership in a group is over: what it did since its last commit is void."""
+
+
 class BlockError(ProtocolError):
     """Bytes that are no block of records that can be read here; ``reason`` is a bounded label.
 

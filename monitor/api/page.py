@@ -7,7 +7,7 @@ from hashlib import sha256
 
 from monitor.findings.page import SCRIPT as FINDINGS_SCRIPT
 
-_STYLE = """
+STYLE = """
 :root { color-scheme: light dark; --line: #d5d9de; --soft: #667079; --good: #14743c;
   --bad: #b3261e; --warn: #8a5a00; --card: #ffffff; --back: #f4f5f7; --text: #1b1f23; }
 @media (prefers-color-scheme: dark) { :root { --line: #33393f; --soft: #9aa4ad; --good: #57c785;
@@ -28,10 +28,8 @@ p { margin: .4rem 0; } .soft { color: var(--soft); } .good { color: var(--good);
 ul { margin: .3rem 0; padding-left: 1.2rem; }
 """
 
-_SCRIPT = """
+HELPERS = """
 'use strict';
-const WINDOWS = [['10s', '10 s', 10], ['1m', '1 min', 60], ['5m', '5 min', 300],
-  ['start', 'since start', 0]];
 function node(tag, text, kind) {
   const made = document.createElement(tag);
   if (text !== undefined) made.textContent = text;
@@ -77,6 +75,14 @@ function table(head, rows, kind) {
 function section(title, ...children) {
   return put(node('section'), node('h2', title), ...children);
 }
+"""
+"""JavaScript that every page draws with; all texts are put in as text."""
+
+_SCRIPT = (
+    HELPERS
+    + """
+const WINDOWS = [['10s', '10 s', 10], ['1m', '1 min', 60], ['5m', '5 min', 300],
+  ['start', 'since start', 0]];
 function arm(a) {
   const known = WINDOWS.filter(([key]) => a.windows[key]);
   const rows = known.map(([key, text, full]) => {
@@ -193,39 +199,52 @@ async function refresh() {
   setTimeout(refresh, 2000);
 }
 refresh();
-""".replace("%FINDINGS%", FINDINGS_SCRIPT.strip())
+"""
+).replace("%FINDINGS%", FINDINGS_SCRIPT.strip())
 
-PAGE = f"""<!doctype html>
+_LINKS = """Machines read <a href="v1/status">v1/status</a>, <a href="metrics">metrics</a> and
+<a href="openapi.json">openapi.json</a>."""
+
+
+def document(script: str, links: str, fallback: str) -> str:
+    """A page that ``script`` draws into ``content``; ``links`` are HTML for its end, ``fallback``
+    is where the same figures are."""
+    return f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Understudy</title>
-<style>{_STYLE}</style>
+<style>{STYLE}</style>
 </head>
 <body>
 <header><h1>Understudy</h1><span id="state" role="status">loading</span>
 <span id="about" class="soft"></span></header>
 <main id="content"></main>
-<p class="soft">Refreshes every two seconds. Machines read <a href="v1/status">v1/status</a>,
-<a href="metrics">metrics</a> and <a href="openapi.json">openapi.json</a>.</p>
-<noscript>This page needs JavaScript; the same figures are at /v1/status.</noscript>
-<script>{_SCRIPT}</script>
+<p class="soft">Refreshes every two seconds. {links}</p>
+<noscript>This page needs JavaScript; the same figures are at {fallback}.</noscript>
+<script>{script}</script>
 </body>
 </html>
 """
+
+
+def headers(script: str) -> dict[str, str]:
+    """What goes with such a page: nothing but its own script and style may run or load."""
+    return {
+        "Content-Security-Policy": (
+            f"default-src 'none'; connect-src 'self'; style-src 'sha256-{_hash(STYLE)}';"
+            f" script-src 'sha256-{_hash(script)}'; base-uri 'none'; frame-ancestors 'none'"
+        ),
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "Cache-Control": "no-store",
+    }
 
 
 def _hash(text: str) -> str:
     return b64encode(sha256(text.encode()).digest()).decode()
 
 
-HEADERS = {
-    "Content-Security-Policy": (
-        f"default-src 'none'; connect-src 'self'; style-src 'sha256-{_hash(_STYLE)}';"
-        f" script-src 'sha256-{_hash(_SCRIPT)}'; base-uri 'none'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
+PAGE = document(_SCRIPT, _LINKS, "/v1/status")
+HEADERS = headers(_SCRIPT)

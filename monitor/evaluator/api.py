@@ -1,7 +1,7 @@
 """The control API of an evaluator: itself, and what it judges at present.
 
-Findings, experiments and drift are those of the judge; who does not own it says so with 503. What a
-person changes is answered when it is committed.
+Findings and drift are with one judge, experiments with another; who does not own that judge asks
+who does. What a person changes is answered when it is committed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ from monitor.evaluation.pipeline import Pipeline
 from monitor.evaluation.redaction import Redaction
 from monitor.evaluation.settings import Settings
 from monitor.evaluator.evaluator import Evaluator, status
+from monitor.evaluator.forwarding import forward, was_forwarded
 from monitor.evaluator.judge import Judge
+from monitor.evaluator.page import HEADERS, PAGE
+from monitor.evaluator.places import place_of
 from monitor.experiments.runner import Experiments
 from monitor.metrics.drift import drift_families
 from monitor.metrics.experiments import experiment_families
@@ -37,8 +40,8 @@ from monitor.metrics.findings import finding_families
 from monitor.sketch.reader import Snapshot
 
 COMMIT_SECONDS = 15.0
-_PARTS = ("experiments", "findings", "silences", "drift", "baseline", "argo", "flagger")
-_JUDGED = tuple(f"/v1/{part}" for part in _PARTS)
+_OF_EXPERIMENTS = ("/v1/experiments", "/v1/argo", "/v1/flagger")
+_OF_WATCHES = ("/v1/findings", "/v1/silences", "/v1/drift", "/v1/baseline", "/v1/validation")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +59,16 @@ class View:
 
     @property
     def experiments(self) -> Experiments:
-        """Those of the judge's models."""
+        """Those that are judged here."""
         return self.judge.experiments
 
 
 class CommitLine:
     """Takes the place of the line to a supervisor: what has changed is in force when committed."""
 
-    def __init__(self, evaluator: Evaluator) -> None:
+    def __init__(self, evaluator: Evaluator, place: int) -> None:
         self._evaluator = evaluator
+        self._place = place
 
     async def routes(self) -> Reloaded:
         """Wait for the next commit."""
@@ -72,9 +76,10 @@ class CommitLine:
         if member is None:
             return Reloaded(False, None, "this evaluator is between two memberships; try again")
         before = member.commits
-        for judge in member.judges.values():
+        judge = member.judges.get(self._place)
+        if judge is not None:
             judge.moved = True
-        member.touch()
+        member.touch(self._place)
         # Whoever asks holds the lock, which the commit needs.
         member.lock.release()
         try:
@@ -95,18 +100,19 @@ class Api:
         self._evaluator = evaluator
         self._settings = settings
         self._own = self._build()
-        self._judged: tuple[Judge, FastAPI] | None = None
+        self._judged: dict[int, tuple[Judge, FastAPI]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        if scope["type"] != "http" or not scope["path"].startswith(_JUDGED):
+        path = scope.get("path", "")
+        if scope["type"] != "http" or not path.startswith((*_OF_EXPERIMENTS, *_OF_WATCHES)):
             await self._own(scope, receive, send)
             return
         member = self._evaluator.member
         if member is None:
             await _elsewhere()(scope, receive, send)
             return
-        if scope["method"] == "POST" and scope["path"].rstrip("/") == "/v1/experiments":
+        if scope["method"] == "POST" and path.rstrip("/") == "/v1/experiments":
             text = (
                 "with Kafka, experiments are declared in the configuration file of all evaluators"
             )
@@ -116,6 +122,15 @@ class Api:
         body = [await receive()]
         while body[-1].get("more_body"):
             body.append(await receive())
+        place = place_of(path.startswith(_OF_EXPERIMENTS), member.evidence)
+        if place not in member.judges:
+            url = member.owner(place)
+            if url is None or was_forwarded(scope):
+                await _elsewhere()(scope, receive, send)
+            else:
+                whole = b"".join(part.get("body", b"") for part in body)
+                await (await forward(url, scope, whole))(scope, receive, send)
+            return
         answered: list[Message] = []
 
         async def asked() -> Message:
@@ -125,25 +140,27 @@ class Api:
             answered.append(message)
 
         with member.lock:
-            judge = next(iter(member.judges.values()), None)
-            app = _elsewhere() if judge is None else self._of(judge)
+            judge = member.judges.get(place)
+            app = _elsewhere() if judge is None else self._of(place, judge)
             await app(scope, asked, said)
             if scope["method"] != "GET" and judge is not None:
-                member.touch()
+                member.touch(place)
         for message in answered:
             await send(message)
 
-    def _of(self, judge: Judge) -> FastAPI:
-        if self._judged is None or self._judged[0] is not judge:
-            view: Any = View(judge, self._settings, Redaction(self._settings.redact))
-            app = FastAPI(title="Understudy evaluator", docs_url=None, redoc_url=None)
-            handle_errors(app)
-            line: Any = CommitLine(self._evaluator)
-            add_experiments(app, view, line)
-            add_baseline(app, view)
-            add_findings(app, view, judge.watcher.room)
-            self._judged = judge, app
-        return self._judged[1]
+    def _of(self, place: int, judge: Judge) -> FastAPI:
+        known = self._judged.get(place)
+        if known is not None and known[0] is judge:
+            return known[1]
+        view: Any = View(judge, self._settings, Redaction(self._settings.redact))
+        app = FastAPI(title="Understudy evaluator", docs_url=None, redoc_url=None)
+        handle_errors(app)
+        line: Any = CommitLine(self._evaluator, place)
+        add_experiments(app, view, line)
+        add_baseline(app, view)
+        add_findings(app, view, judge.watcher.room)
+        self._judged[place] = judge, app
+        return app
 
     def _build(self) -> FastAPI:
         app = FastAPI(
@@ -151,6 +168,10 @@ class Api:
         )
         handle_errors(app)
         evaluator = self._evaluator
+
+        @app.get("/", include_in_schema=False)
+        async def page() -> Response:
+            return Response(PAGE, headers=HEADERS, media_type="text/html")
 
         @app.get("/healthz")
         async def healthz() -> Response:
@@ -209,18 +230,21 @@ class Api:
             of_partitions = [((str(p["partition"]),), p[name]) for p in now["partitions"]]
             yield counter(f"evaluator_blocks_{name}", text, ("partition",), of_partitions)
         for name, text in (("late", "Rows judged after their slot."), ("rows", "Rows judged.")):
-            of_judges = [((str(j["partition"]),), j[name]) for j in now["judges"]]
+            of_judges = [((str(j["place"]),), j[name]) for j in now["judges"]]
             yield counter(f"evaluator_{name}_rows", text, ("judge",), of_judges)
         member = self._evaluator.member
         if member is None:
             return
         with member.lock:
-            for judge in member.judges.values():
-                view: Any = View(judge, self._settings, Redaction(()))
+            steering = member.judges.get(place_of(True, member.evidence))
+            if steering is not None:
+                view: Any = View(steering, self._settings, Redaction(()))
                 yield from list(experiment_families(view, Snapshot(0.0)))
-                yield from list(drift_families(judge.watcher))
-                yield from list(finding_families(judge.watcher.room))
+            watching = member.judges.get(place_of(False, member.evidence))
+            if watching is not None:
+                yield from list(drift_families(watching.watcher))
+                yield from list(finding_families(watching.watcher.room))
 
 
 def _elsewhere() -> Any:
-    return refusal(503, "this evaluator does not own the judge: ask another one of the group")
+    return refusal(503, "the group is being divided anew: nobody is known who judges; try again")

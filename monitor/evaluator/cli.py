@@ -36,6 +36,12 @@ log = logging.getLogger(__name__)
 )
 @click.option("--listen", help="Address of the control API, instead of control.listen.")
 @click.option(
+    "--advertise",
+    envvar="UNDERSTUDY_ADVERTISE",
+    help="Host or address at which the other evaluators reach the control API. By default that"
+    " which it listens on, or the name of this host.",
+)
+@click.option(
     "--commit",
     type=click.FloatRange(0.05, 60),
     default=1.0,
@@ -62,6 +68,7 @@ def evaluate(
     config_path: Path,
     instance: str | None,
     listen: str | None,
+    advertise: str | None,
     commit: float,
     session: float,
     log_level: str,
@@ -69,10 +76,10 @@ def evaluate(
 ) -> None:
     """Judge what sidecars with `evaluation: kafka` publish; start as many as are needed.
 
-    All evaluators of a prefix form a group that divides the partitions. One of them judges: it
-    alone has findings, experiments and rollouts on its control API. What it does is committed in
-    transactions, so that every record counts once whatever is killed. SIGTERM and Ctrl-C finish,
-    commit and leave.
+    All evaluators of a prefix form a group that divides the partitions. One of them judges the
+    experiments and steers, one finds out what is wrong with the models; each answers for all on
+    its control API. What they do is committed in transactions, so that every record counts once
+    whatever is killed. SIGTERM and Ctrl-C finish, commit and leave.
 
     Exits 0 after an orderly stop, 2 when it cannot start: the configuration is invalid, Kafka
     cannot be reached, or topics are missing (`understudy kafka init` creates them).
@@ -94,11 +101,12 @@ def evaluate(
     try:
         config = load(config_path)
         name = instance or f"{socket.gethostname()}-{os.getpid()}"
-        options = Options(kafka_of(config), name, commit, session, max(10.0, session))
         document = config.model_dump(mode="json", by_alias=True)
         if listen is not None:
             document["control"]["listen"] = listen
         settings = Settings.from_json(document)
+        url = url_of(advertise or settings.control_host, settings.control_port)
+        options = Options(kafka_of(config), name, commit, session, max(10.0, session), url=url)
         evaluator = Evaluator(config, options)
         evaluator.check()
     except UnderstudyError as error:
@@ -110,6 +118,14 @@ def evaluate(
     )
     asyncio.run(_run(evaluator, Api(evaluator, settings), settings.control_host,
                      settings.control_port))  # fmt: skip
+
+
+def url_of(host: str, port: int) -> str:
+    """Where the others can ask; an address that stands for all addresses tells them nothing."""
+    if host in ("", "0.0.0.0", "::"):
+        host = socket.gethostname()
+    bare = host.strip("[]")
+    return f"http://[{bare}]:{port}" if ":" in bare else f"http://{bare}:{port}"
 
 
 async def _run(evaluator, api, host: str, port: int) -> None:  # type: ignore[no-untyped-def]

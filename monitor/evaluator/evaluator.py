@@ -12,7 +12,8 @@ from kafka.errors import KafkaError
 
 from monitor.config.model import Config
 from monitor.errors import KafkaTroubleError, UnderstudyError
-from monitor.evaluator.member import Lost, Member
+from monitor.evaluator.member import Member
+from monitor.evaluator.places import places
 from monitor.evaluator.topics import Options
 
 log = logging.getLogger(__name__)
@@ -88,7 +89,7 @@ class Evaluator:
                 self._serve()
                 pause = 0.25
             except Exception as error:
-                if not isinstance(error, (KafkaError, Lost, UnderstudyError, OSError)):
+                if not isinstance(error, (KafkaError, UnderstudyError, OSError)):
                     log.exception("a fault of ours")
                 self._trouble(error)
                 self._stop.wait(pause)
@@ -145,6 +146,7 @@ def status(evaluator: Evaluator) -> dict[str, Any]:
         found["commits"] = member.commits
         found["dead"] = dict(member.dead)
         found["lag"] = member.lag()
+        found["judged_at"] = {str(place): member.owner(place) for place in places(member.evidence)}
         found["partitions"] = [
             {
                 "partition": number,
@@ -159,8 +161,9 @@ def status(evaluator: Evaluator) -> dict[str, Any]:
         ]
         found["judges"] = [
             {
-                "partition": number,
+                "place": number,
                 "models": [model.name for model in one.config.models],
+                "experiments": [declared.name for declared in one.config.experiments],
                 "judged": one.now or None,
                 "rows": one.rows,
                 "late": one.late,

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from monitor.config.load import load
-from monitor.errors import ConfigError, KafkaTroubleError
+from monitor.errors import ConfigError, KafkaTroubleError, LostError
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def import_(config: Path, instance: str | None, once: bool, as_json: bool, sessi
     """
     from kafka.errors import KafkaError
 
-    from monitor.evaluator.importing import Importer, LostError
+    from monitor.evaluator.importing import Importer
     from monitor.evaluator.topics import Options, kafka_of
     from monitor.logs import set_up
     from monitor.transport.kafka.client import told

@@ -1,6 +1,6 @@
 """The second stage: the evidence of all partitions, slot by slot, before the rooms that judge it.
 
-One place judges a model: who owns the partition of the evidence that the model's name leads to.
+Who owns a partition of the evidence judges what belongs there (:mod:`monitor.evaluator.places`).
 Rows are taken when their slot of event time is complete in all inputs, in the order of
 :mod:`monitor.evaluation.sheets`, so that neither the number of partitions nor that of evaluators
 matters. What comes after its slot was judged is taken with the next one, and counted.
@@ -27,7 +27,6 @@ from monitor.evaluation.sheets import Sheet, together
 from monitor.evaluator.messages import SLOT_SECONDS, Message
 from monitor.experiments.routes import Assignment
 from monitor.experiments.runner import Experiments
-from monitor.transport.blocks import partition_of
 from monitor.watch.judge import Judge as Watcher
 
 VERSION = 1
@@ -35,20 +34,6 @@ _MOST_EMPTY = 60
 """Empty slots that are judged one by one; of a longer pause only the last ones."""
 _MOST_AHEAD = 3600
 """Slots that rows may be ahead of the last one judged; a clock beyond that is wrong."""
-
-
-def owned(config: Config, partition: int, partitions: int) -> Config:
-    """The configuration of the models, and their experiments, that a partition of the evidence
-    holds."""
-    models = [m for m in config.models if partition_of(m.name, partitions) == partition]
-    names = {model.name for model in models}
-    first = config.models[0].name if config.models else ""
-    experiments = [
-        declared.model_copy(update={"model": declared.model or first})
-        for declared in config.experiments
-        if (declared.model or first) in names
-    ]
-    return config.model_copy(update={"models": models, "experiments": experiments})
 
 
 class Judge:

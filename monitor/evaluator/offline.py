@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from monitor.config.model import Config
-from monitor.evaluator.judge import Judge, owned
+from monitor.evaluator.judge import Judge
 from monitor.evaluator.messages import messages_of
 from monitor.evaluator.partition import Partition
-from monitor.transport.blocks import Block, partition_of
+from monitor.evaluator.places import owned, place_of
+from monitor.transport.blocks import Block
 
 
 class Offline:
@@ -46,7 +47,7 @@ class Offline:
             mine = [
                 sheet
                 for sheet in sheets
-                if partition_of(partition.model_of(sheet), len(self.judges)) == number
+                if place_of(partition.of_experiment(sheet), len(self.judges)) == number
             ]
             for message in messages_of(partition.name, partition.complete, mine):
                 judge.take(message, self._read[number])

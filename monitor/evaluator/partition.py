@@ -162,12 +162,9 @@ class Partition:
             )
         return self._store
 
-    def model_of(self, sheet: Sheet) -> str:
-        """Whose evidence a sheet is."""
-        gathering = self.gatherings.by_name.get(sheet.kind[1])
-        if sheet.kind[0] in _OF_EXPERIMENTS and gathering is not None:
-            return self.gatherings.model_of(gathering)
-        return sheet.kind[1]
+    def of_experiment(self, sheet: Sheet) -> bool:
+        """Whether a sheet is evidence of an experiment, and else of a model."""
+        return sheet.kind[0] in _OF_EXPERIMENTS
 
     @property
     def complete(self) -> float | None:

@@ -24,6 +24,8 @@ class Options:
     transaction_seconds: float = 20.0
     most_messages: int = 500
     """That are read at once."""
+    url: str = ""
+    """Where the others reach this one's control API; empty: they cannot."""
 
     @property
     def topics(self) -> Topics:

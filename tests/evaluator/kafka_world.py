@@ -9,6 +9,7 @@ from typing import Any
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from monitor.config.model import Config
+from monitor.evaluator.places import PLACES
 from monitor.evaluator.snapshots import Pointer, read_state
 from monitor.evaluator.topics import Options
 from monitor.transport.blocks import Block, encode
@@ -61,8 +62,12 @@ def publish(
     return count
 
 
-def committed_state(config: Config) -> dict[str, Any] | None:
-    """The state of the judge as it is committed."""
+def committed_states(config: Config) -> list[dict[str, Any] | None]:
+    """The states of the judges as they are committed, by place."""
+    return [_committed_state(config, place) for place in range(PLACES)]
+
+
+def _committed_state(config: Config, number: int) -> dict[str, Any] | None:
     made = options(config)
     consumer = KafkaConsumer(
         **made.client(),
@@ -71,7 +76,7 @@ def committed_state(config: Config) -> dict[str, Any] | None:
         enable_auto_commit=False,
     )
     try:
-        found = consumer.committed(TopicPartition(made.topics.evidence, 0), metadata=True)
+        found = consumer.committed(TopicPartition(made.topics.evidence, number), metadata=True)
         pointer = Pointer.parse(found.metadata or "") if found is not None else None
         if pointer is None:
             return None
@@ -86,6 +91,6 @@ def committed_state(config: Config) -> dict[str, Any] | None:
                     for message in messages:
                         yield message.key, message.value
 
-        return read_state(f"{made.topics.evidence}/0", pointer, pairs)
+        return read_state(f"{made.topics.evidence}/{number}", pointer, pairs)
     finally:
         consumer.close()

@@ -32,9 +32,10 @@ def evaluated(
     turns: int | None,
     of: int = 3,
     requests: int = REQUESTS,
+    judges: int = 1,
 ) -> Any:
     """The state after everything; with ``turns`` partitions are read in turns of any length."""
-    offline = Offline(config, partitions)
+    offline = Offline(config, partitions, judges)
     try:
         queues: list[list[tuple[bool, Any]]] = [[] for _ in range(partitions)]
         for _, partition, of_labels, block in published(items(of, requests), partitions, most):
@@ -49,9 +50,8 @@ def evaluated(
             offline.pass_on(number)
             offline.advance()
         offline.finish()
-        (judge,) = offline.judges
-        assert judge.late == 0
-        return state_of(judge)
+        assert not any(judge.late for judge in offline.judges)
+        return state_of(offline.judges)
     finally:
         offline.close()
 
@@ -71,11 +71,12 @@ def whole(config: Config) -> Any:
     partitions=st.integers(1, 7),
     most=st.sampled_from((1, 7, 256)),
     seed=st.integers(0, 2**31),
+    judges=st.integers(1, 3),
 )
-def test_states_do_not_depend_on_partitions_and_batches(
-    config: Config, whole: Any, partitions: int, most: int, seed: int
+def test_states_do_not_depend_on_partitions_batches_and_places(
+    config: Config, whole: Any, partitions: int, most: int, seed: int, judges: int
 ) -> None:
-    found = evaluated(config, partitions, most, seed)
+    found = evaluated(config, partitions, most, seed, judges=judges)
     assert differences(whole, found) == []
 
 

@@ -11,17 +11,22 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from monitor.config.model import Config
-from tests.evaluator.kafka_world import committed_state, create, options, publish, with_kafka
-from tests.evaluator.world import BEGAN, config_of, differences, items, published
+from monitor.evaluator.places import EXPERIMENTS, WATCHES
+from tests.browser import visit
+from tests.evaluator.kafka_world import committed_states, create, options, publish, with_kafka
+from tests.evaluator.world import BEGAN, config_of, differences, items, joined, published
 from tests.kafka.cluster import Cluster
 from tests.watch.world import saved
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 PATIENCE = 90.0
 PARTITIONS = 4
@@ -47,12 +52,12 @@ class Process:
         with urllib.request.urlopen(self.url + path, timeout=3) as reply:
             return json.load(reply)
 
-    def judge(self) -> dict[str, Any] | None:
+    def judge(self, place: int = EXPERIMENTS) -> dict[str, Any] | None:
         try:
             judges = self.get("/v1/evaluator")["judges"]
         except OSError:
             return None
-        return judges[0] if judges else None
+        return next((judge for judge in judges if judge["place"] == place), None)
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
@@ -96,7 +101,7 @@ def config(tmp_path: Path, kafka_cluster: Cluster) -> Config:
 
 
 def test_every_record_counts_once_whoever_is_away_paused_or_stopped(
-    config: Config, running: Callable[[str], Process]
+    config: Config, running: Callable[[str], Process], browser: Browser
 ) -> None:
     from tests.evaluator.test_equality import evaluated
 
@@ -121,24 +126,36 @@ def test_every_record_counts_once_whoever_is_away_paused_or_stopped(
     owner.process.send_signal(signal.SIGCONT)
 
     def judged() -> bool:
-        found = [one.judge() for one in (first, second)]
-        return any(
-            j and j["judged"] and j["judged"] > BEGAN + 15 and not j["waiting"] for j in found
-        )
+        found = [one.judge(place) for one in (first, second) for place in (EXPERIMENTS, WATCHES)]
+        done = [j for j in found if j and j["judged"] and j["judged"] > BEGAN + 15]
+        return len(done) == 2 and not any(j["waiting"] for j in done)
 
     eventually(judged, "all is judged")
-    shown = eventually(lambda: _from_judge((first, second), "/v1/experiments/shadowed"), "shown")
-    assert json.loads(shown)["challengers"][0]["requests"]["pairs"] > 100
-    metrics = eventually(lambda: _from_judge((first, second), "/metrics"), "metrics")
-    assert "understudy_evaluator_records_total" in metrics
-    assert "understudy_experiment_effect{" in metrics
+    # Whoever is asked answers for the group.
+    for one in (first, second):
+        shown = eventually(lambda one=one: _told(one, "/v1/experiments/shadowed"), "experiments")
+        assert json.loads(shown)["challengers"][0]["requests"]["pairs"] > 100
+        drift = eventually(lambda one=one: _told(one, "/v1/drift"), "drift")
+        assert json.loads(drift)["models"][0]["rows"] > 100
+        metrics = eventually(lambda one=one: _told(one, "/metrics"), "metrics")
+        assert "understudy_evaluator_records_total" in metrics
+        steers = one.judge(EXPERIMENTS) is not None
+        assert ("understudy_experiment_effect{" in metrics) == steers
+        assert ("understudy_drift_score{" in metrics) == (one.judge(WATCHES) is not None)
+        with visit(browser, one.url) as seen:
+            for text in ("shadowed", "Open findings", "messages that wait"):
+                seen.page.get_by_text(text).first.wait_for()
+            seen.fine()
+    paused = _changed(second, "/v1/experiments/shadowed/pause", {"who": "ada", "why": "a test"})
+    assert paused["challengers"][0]["phase"] == "paused"
+    resumed = _changed(first, "/v1/experiments/shadowed/resume", {"who": "ada", "why": "a test"})
+    assert resumed["challengers"][0]["phase"] != "paused"
     assert [first.stop(), second.stop()] == [0, 0], first.log.read_text() + second.log.read_text()
-    state = committed_state(config)
-    assert state is not None
+    states = [state for state in committed_states(config) if state is not None]
     wanted = evaluated(config, 1, 256, None, 3, REQUESTS)
     wanted.pop("decisions")
-    assert state["late"] == 0
-    assert differences(wanted, state["pipeline"]) == []
+    assert [state["late"] for state in states] == [0, 0]
+    assert differences(wanted, joined([state["pipeline"] for state in states])) == []
     reason, headers = _dead(config)
     assert (reason, headers["topic"], headers["partition"]) == (
         "not_a_block",
@@ -151,16 +168,24 @@ def _judging(*processes: Process) -> Process | None:
     return next((one for one in processes if one.judge()), None)
 
 
-def _from_judge(processes: tuple[Process, ...], path: str) -> str | None:
-    """The answer of whoever judges; None while that is being settled."""
-    judging = _judging(*processes)
-    if judging is None:
-        return None
+def _told(process: Process, path: str) -> str | None:
+    """An answer; None while the group is being divided."""
     try:
-        with urllib.request.urlopen(judging.url + path, timeout=5) as reply:
+        with urllib.request.urlopen(process.url + path, timeout=30) as reply:
             return str(reply.read().decode())
     except OSError:
         return None
+
+
+def _changed(process: Process, path: str, order: dict[str, str]) -> Any:
+    request = urllib.request.Request(  # our own process
+        process.url + path,
+        json.dumps(order).encode(),
+        {"content-type": "application/json"},
+        method="POST",
+    )
+    with urllib.request.urlopen(request, timeout=60) as reply:
+        return json.load(reply)
 
 
 def _answers(process: Process) -> bool:

@@ -17,6 +17,7 @@ from monitor import record as records
 from monitor.codecs import Reason, Table, Undecodable
 from monitor.config.model import Config
 from monitor.evaluator.judge import Judge
+from monitor.evaluator.places import EXPERIMENTS, WATCHES
 from monitor.feedback.labels import Label
 from monitor.record import Record
 from monitor.transport.blocks import Block, Builder, RecordBlock
@@ -194,16 +195,24 @@ def _beat(builders: list[Builder], now: float) -> Iterator[tuple[float, int, boo
             yield now, block.head.partition, False, block
 
 
-def state_of(judge: Judge) -> dict[str, Any]:
-    """What a judge has come to, without what is about the way there."""
-    state = judge.to_dict()["pipeline"]
+def state_of(judges: list[Judge]) -> dict[str, Any]:
+    """What the judges have come to, without what is about the way there."""
+    state = joined([judge.to_dict()["pipeline"] for judge in judges])
     state["decisions"] = {
         name: {
             c: (one.decision.verdict, one.rollout.to_dict()) for c, one in live.contestants.items()
         }
-        for name, live in judge.experiments.live.items()
+        for name, live in judges[EXPERIMENTS].experiments.live.items()
     }
     return state
+
+
+def joined(pipelines: list[dict[str, Any]]) -> dict[str, Any]:
+    """The state of one judge, or of both places: experiments from the first one."""
+    return {
+        **pipelines[min(WATCHES, len(pipelines) - 1)],
+        "experiments": pipelines[EXPERIMENTS]["experiments"],
+    }
 
 
 def differences(a: Any, b: Any, tolerance: float = 1e-9, path: str = "") -> list[str]:

@@ -60,8 +60,8 @@ def wanted(kafka: Kafka, horizon: float) -> list[Topic]:
     return [
         Topic(names.records, kafka.partitions, copies, events),
         Topic(names.labels, kafka.partitions, copies, events),
-        # Of one partition: whoever owns it judges, and steers.
-        Topic(names.evidence, 1, copies, {**events, "retention.ms": str(round(_DAY * 1000))}),
+        # One for experiments, whose owner steers, and one for what watches the models.
+        Topic(names.evidence, 2, copies, {**events, "retention.ms": str(round(_DAY * 1000))}),
         Topic(names.state, kafka.partitions, copies, table),
         # Who was away for a week must still learn that an experiment has ended.
         Topic(

@@ -1,0 +1,83 @@
+"""What a group has committed, read by a client that is no member of it.
+
+The group's callbacks come from the member's own client and wait for the member's lock, so whatever
+is asked under that lock has to be asked of another client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
+
+from monitor.evaluator.snapshots import Pointer, read_state
+
+FETCH_BYTES = 8 * 1024 * 1024
+"""Of one partition at once."""
+_PATIENCE = 50
+"""Polls without an answer, of 0.2 s each, until a message is taken for compacted away."""
+
+
+class Committed:
+    """``group`` is whose offsets they are, ``states`` the topic of the states."""
+
+    def __init__(self, common: dict[str, Any], group: str, states: str) -> None:
+        self._states = states
+        self._consumer = KafkaConsumer(
+            **common,
+            group_id=group,  # to ask what is committed; it does not join
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+            fetch_max_bytes=FETCH_BYTES * 4,
+            max_partition_fetch_bytes=FETCH_BYTES,
+        )
+
+    def __enter__(self) -> Committed:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._consumer.close(autocommit=False, timeout_ms=1000)
+
+    def offset(self, place: TopicPartition) -> OffsetAndMetadata | None:
+        """What is committed, once no transaction is open that may still change it."""
+        found = self._consumer.committed(place, metadata=True)
+        return found if found is not None and found.offset >= 0 else None
+
+    def begin(self, place: TopicPartition, name: str) -> tuple[int, dict[str, Any] | None]:
+        """The offset to go on from, and the state ``name`` there. Raises StateError."""
+        found = self.offset(place)
+        if found is None:
+            first: int = self._consumer.beginning_offsets([place])[place]
+            return first, None
+        pointer = Pointer.parse(found.metadata or "")
+        if pointer is None:
+            return found.offset, None
+        return found.offset, read_state(name, pointer, self._pairs)
+
+    def _pairs(self, partition: int, begin: int) -> Iterator[tuple[bytes, bytes]]:
+        for message in self.messages(TopicPartition(self._states, partition), begin):
+            yield message.key or b"", message.value or b""
+
+    def ends(self, places: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """One more than the offset of the last message."""
+        found: dict[TopicPartition, int] = self._consumer.end_offsets(list(places))
+        return found
+
+    def at(self, place: TopicPartition, moment: float) -> int | None:
+        """Offset of the first message since a unix time; None where there is none."""
+        found = self._consumer.offsets_for_times({place: int(moment * 1000)}).get(place)
+        return found.offset if found is not None else None
+
+    def messages(self, place: TopicPartition, begin: int) -> Iterator[Any]:
+        """All from an offset to what is the end now."""
+        consumer = self._consumer
+        consumer.assign([place])
+        consumer.seek(place, begin)
+        end = consumer.end_offsets([place])[place]
+        silent = 0
+        while consumer.position(place) < end and silent < _PATIENCE:
+            found = consumer.poll(timeout_ms=200)
+            silent = 0 if found else silent + 1
+            for messages in found.values():
+                yield from messages

@@ -1,0 +1,101 @@
+"""The page of an evaluator: what it does, and what the group has found out."""
+
+from __future__ import annotations
+
+from monitor.api.page import HELPERS, document, headers
+
+_SCRIPT = (
+    HELPERS
+    + """
+async function get(path) {
+  const answer = await fetch(path, {cache: 'no-store'});
+  const data = await answer.json();
+  return answer.ok ? data : {trouble: data.error ? data.error.message : String(answer.status)};
+}
+function moment(seconds) {
+  return seconds === null || seconds === undefined ? '\\u2013'
+    : new Date(1000 * seconds).toISOString().slice(0, 19).replace('T', ' ');
+}
+function own(s) {
+  const made = section('This evaluator', node('p', s.instance + ', of the group ' + s.group + ': '
+    + number(s.records) + ' records and labels, ' + number(s.commits || 0) + ' commits'));
+  if (s.partitions.length) put(made, table(
+    ['partition', 'records', 'labels', 'messages that wait', 'complete up to', 'sources',
+      'blocks that came again', 'blocks lost'],
+    s.partitions.map(p => [String(p.partition), number(p.records), number(p.labels),
+      number(Object.entries(s.lag).filter(([name]) => name.endsWith('/' + p.partition)
+        && !name.includes('.evidence/')).reduce((sum, entry) => sum + entry[1], 0)),
+      moment(p.complete), String(p.sources), number(p.duplicates),
+      [number(p.missing), p.missing ? 'bad' : '']])));
+  if (s.dead && Object.keys(s.dead).length) put(made, node('p', 'could not be read: '
+    + counts(s.dead), 'warn'));
+  return made;
+}
+function judges(s) {
+  const names = {0: 'experiments', 1: 'watches of the models'};
+  const made = section('Who judges');
+  for (const [place, url] of Object.entries(s.judged_at || {})) {
+    const mine = s.judges.find(j => String(j.place) === place);
+    const line = put(node('p'), node('span', names[place] + ': '));
+    if (mine) put(line, node('span', 'this one, up to ' + moment(mine.judged) + ' UTC, '
+      + number(mine.rows) + ' rows, ' + number(mine.waiting) + ' wait'
+      + (mine.late ? ', ' + number(mine.late) + ' came late' : '')));
+    else if (url) {
+      const link = node('a', url);
+      link.href = url + '/';
+      put(line, link);
+    } else put(line, node('span', 'nobody is known', 'warn'));
+    put(made, line);
+  }
+  return made;
+}
+function findings(found) {
+  if (found.trouble) return section('Findings', node('p', found.trouble, 'warn'));
+  const made = section('Open findings: ' + number(found.matching));
+  for (const f of found.findings) {
+    const link = node('a', f.id);
+    link.href = 'v1/findings/' + encodeURIComponent(f.id);
+    const bad = {critical: 'bad', warning: 'warn'}[f.severity] || 'soft';
+    put(made, put(node('p'), node('span', f.severity + ' ', bad),
+      node('span', f.title + ' \\u00b7 '), link));
+  }
+  return made;
+}
+function experiments(found) {
+  if (found.trouble) return section('Experiments', node('p', found.trouble, 'warn'));
+  const made = section('Experiments', table(
+    ['experiment', 'challenger', 'decision', 'rollout', 'share'],
+    found.experiments.flatMap(e => e.challengers.map(c => [e.name, c.name,
+      [c.decision, {promote: 'good', rollback: 'bad', invalid: 'bad'}[c.decision] || ''],
+      c.phase.replace('_', ' ') + ', ' + c.stage, (100 * c.weight).toFixed(1) + ' %']))));
+  for (const e of found.experiments) {
+    const link = node('a', 'report of ' + e.name);
+    link.href = 'v1/experiments/' + encodeURIComponent(e.name) + '/report';
+    put(made, put(node('p', undefined, 'soft'), link));
+  }
+  return made;
+}
+async function refresh() {
+  try {
+    const [s, found, running] = await Promise.all([get('v1/evaluator'),
+      get('v1/findings?limit=10'), get('v1/experiments')]);
+    const well = !s.error && s.judged_at;
+    document.getElementById('state').replaceChildren(node('span',
+      s.error || (s.judged_at ? 'ready' : 'not a member of the group yet'), well ? 'good' : 'bad'));
+    document.getElementById('about').textContent = 'evaluator';
+    document.getElementById('content').replaceChildren(findings(found), experiments(running),
+      judges(s), own(s));
+  } catch (error) {
+    document.getElementById('state').replaceChildren(
+      node('span', 'no answer from the evaluator: ' + error.message, 'bad'));
+  }
+  setTimeout(refresh, 2000);
+}
+refresh();
+"""
+)
+_LINKS = """Machines read <a href="v1/evaluator">v1/evaluator</a> and
+<a href="metrics">metrics</a>."""
+
+PAGE = document(_SCRIPT, _LINKS, "/v1/evaluator")
+HEADERS = headers(_SCRIPT)

@@ -1,4 +1,8 @@
-"""What silent failure costs: CPU per row, state, distances; beside river and its ADWIN."""
+"""What silent failure costs: CPU per row, state, distances; beside river and its ADWIN.
+
+Rows come as in the service, as sheets of columns: what it costs to make these of payloads is part
+of the benchmark ``proxy-evaluation``. A row that is evaluated alone has a sheet of its own.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +20,14 @@ import orjson
 from benchmarks.harness import Claim, Result, environment
 from monitor.baseline.builder import Builder
 from monitor.drift.distances import between
+from monitor.watch.lone import FULL
 from monitor.watch.options import Options
 from monitor.watch.watch import ModelWatch
+from tests.watch.sheets import sheet_of
 
 FEATURES = 20
 ROUNDS = 7
+LONE = 1000
 _ADWIN = """
 import random, sys, time
 from river.drift import ADWIN
@@ -63,18 +70,24 @@ def run(quick: bool = False) -> Result:
     builder.add(names, table[:10_000].T.tolist())
     baseline = builder.finish()
     live = table[10_000:].tolist()
+    sheets = [
+        sheet_of(names, live[start : start + FULL], range(start, min(start + FULL, rows)))
+        for start in range(0, rows, FULL)
+    ]
     watch = ModelWatch(baseline, Options())
 
     def batches() -> None:
-        for number, row in enumerate(live):
-            watch.take(names, row, (), (), b"r", float(number), 1)
+        for sheet in sheets:
+            watch.take_rows(sheet, names, False)
         watch.flush()
 
-    fresh = itertools.cycle(live[start : start + 1000] for start in range(0, len(live), 1000))
+    # Never the same rows again soon, which would be a fault that the watch looks for.
+    lone = [sheet_of(names, [row], [number]) for number, row in enumerate(live)]
+    fresh = itertools.cycle(lone)
 
     def singles() -> None:
-        for number, row in enumerate(next(fresh)):
-            watch.take(names, row, (), (), b"r", float(number), 1)
+        for sheet in itertools.islice(fresh, LONE):
+            watch.take_rows(sheet, names, False)
             watch.flush()
 
     # In turns with the peer, so that both have the machine as it is.
@@ -83,7 +96,7 @@ def run(quick: bool = False) -> Result:
         ours = _cpu(batches, 1) / rows * 1e6
         turns.append((ours, _adwin(2_000 if quick else 5_000)))
     per_row = min(ours for ours, _ in turns)
-    single = _cpu(singles) / 1000 * 1e6
+    single = _cpu(singles) / LONE * 1e6
     state = len(orjson.dumps(watch.to_dict()))
     a, b = rng.lognormal(size=(2, 10_000, FEATURES))
     distances = _cpu(lambda: between(a, b)) * 1e3

@@ -24,6 +24,7 @@ from monitor.baseline.model import Baseline
 from monitor.watch.options import Options
 from monitor.watch.signals import signals_of
 from monitor.watch.watch import ModelWatch
+from tests.watch.sheets import take
 
 CLEAN = 2_000
 WITHIN = 200
@@ -144,10 +145,8 @@ def baseline_of(data: Data, rows: Rows) -> Baseline:
 
 
 def _feed(watch: ModelWatch, names: tuple[str, ...], rows: Rows, start: int) -> None:
-    for number, row in enumerate(rows):
-        time = float(start + number)
-        watch.take(names, row, (), (), b"%d" % (start + number), time, 1)
-    watch.flush()
+    times = range(start, start + len(rows))
+    take(watch, names, rows, times, [b"%d" % time for time in times])
 
 
 def _usable(data: Data, fault: str) -> list[int]:

@@ -35,6 +35,7 @@ from monitor.performance.watch import PerformanceWatch
 from monitor.watch.options import Options
 from monitor.watch.signals import signals_of
 from monitor.watch.watch import ModelWatch
+from tests.watch.sheets import take
 
 STEP = 250
 """Rows between two looks."""
@@ -79,27 +80,25 @@ def watched(
         performance = PerformanceWatch(settings, baseline, options.run_length)
     total = len(stream.rows)
     known: set[str] = set()
-    answers = tuple(n for n in stream.names if n == stream.score)
-    features = tuple(n for n in stream.names if n != stream.score)
-    order = [stream.names.index(n) for n in features]
-    place = stream.names.index(stream.score) if stream.score else -1
+    # Features first, as they come on a sheet.
+    names = tuple(sorted(stream.names, key=lambda name: name == stream.score))
+    order = [stream.names.index(name) for name in names]
     moments = stream.times if baseline.seasons is not None else list(range(total))
-    for number, row in enumerate(stream.rows):
-        given = [row[p] for p in order]
-        answer = [row[place]] if answers else []
-        at = float(moments[number])
-        watch.take(features, given, answers, answer, b"%d" % number, at, 1)
+    for start in range(0, total, step):
+        numbers = range(start, min(start + step, total))
+        rows = [[stream.rows[number][p] for p in order] for number in numbers]
+        times = [float(moments[number]) for number in numbers]
+        ids = [b"%d" % number for number in numbers]
+        take(watch, names, rows, times, ids, answered=bool(stream.score))
         if performance is not None:
-            performance.take([row[place]], [at])
-            if stream.labels is not None:
-                performance.take_label(
-                    Joined(number, str(number), "a", False, "m", 0.0, at,
-                           {stream.score: row[place]}, 0, stream.labels[number], None,
-                           float(number), 1.0)
-                )  # fmt: skip
-        if (number + 1) % step and number + 1 < total:
-            continue
-        watch.flush()
+            for number, row, at in zip(numbers, rows, times, strict=True):
+                performance.take([row[-1]], [at])
+                if stream.labels is not None:
+                    performance.take_label(
+                        Joined(number, str(number), "a", False, "m", 0.0, at,
+                               {stream.score: row[-1]}, 0, stream.labels[number], None,
+                               float(number), 1.0)
+                    )  # fmt: skip
         signals = signals_of(watch, "m", "", watch.newest)
         if performance is not None:
             performance.flush()
@@ -112,7 +111,7 @@ def watched(
                 since = (
                     None if signal.since is None else int(np.searchsorted(moments, signal.since))
                 )
-                yield Seen(data, number + 1, total, since, signal)
+                yield Seen(data, numbers.stop, total, since, signal)
 
 
 def _csv(member: str, folder: Path) -> Path:

@@ -176,7 +176,9 @@ class Encoder:
 
     def scores_of_row(self, codes: list[int]) -> NDArray[np.float64]:
         """As :meth:`scores` of one row, (2 S,)."""
-        found: NDArray[np.float64] = self._both.take(np.array(codes + codes) + self._of_both)
+        found: NDArray[np.float64] = self._both.take(
+            np.array(codes + codes, np.int64) + self._of_both
+        )
         return found
 
     def scores(self, codes: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -234,8 +236,8 @@ class Encoder:
             else:
                 self._expanded(found, number, cells, batch.times)
         for number, elements in layout.gathered:
-            starts = range(0, rows * width, width)
-            vectors = [[batch.values[start + place] for place in elements] for start in starts]
+            parts = [cells_of(batch.values, place, width) for place in elements]
+            vectors = [list(vector) for vector in zip(*parts, strict=True)]
             self._expanded(found, number, vectors, batch.times)
         return found
 

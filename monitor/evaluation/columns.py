@@ -55,7 +55,7 @@ class Cells:
     def row(self, number: int) -> list[Any]:
         """One row of plain cells."""
         return [
-            column[number].item() if isinstance(column, np.ndarray) else column[number]
+            column.item(number) if isinstance(column, np.ndarray) else column[number]
             for column in self.columns
         ]
 

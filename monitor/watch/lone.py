@@ -7,6 +7,7 @@ hundreds of rows together, or when somebody asks.
 
 from __future__ import annotations
 
+import array as arrays
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,7 +44,7 @@ class LoneRows:
         self._reader = RowReader(encoder)
         self._encoder = encoder
         self._rules = rules
-        self._features = np.flatnonzero(encoder.is_feature)
+        self._features: list[int] = np.flatnonzero(encoder.is_feature).tolist()
         self._codes: list[list[int]] = []
         self._raw: list[list[float]] = []
         self._plain: list[Floats] = []
@@ -63,8 +64,9 @@ class LoneRows:
 
     def repeated(self, raw: list[float], repeats: Repeats) -> bool:
         """Whether a row like it was there a moment ago, by the features as they are in a batch."""
-        cells = np.array(raw)[self._features]
-        return bool(len(cells)) and repeats.lone(key_of(cells.tobytes()))
+        features = self._features
+        cells = raw if len(features) == len(raw) else [raw[place] for place in features]
+        return bool(cells) and repeats.lone(key_of(arrays.array("d", cells).tobytes()))
 
     def hold(
         self,
@@ -73,7 +75,8 @@ class LoneRows:
         plain: Floats,
         scores: Floats,
         broken: Floats | None,
-        batch: Batch,
+        at: float,
+        request_id: bytes,
     ) -> None:
         """Keep a row that was judged."""
         self._codes.append(codes)
@@ -81,8 +84,8 @@ class LoneRows:
         self._plain.append(plain)
         self._scores.append(scores)
         self._broken.append(broken)
-        self._times += batch.times
-        self._ids += batch.ids
+        self._times.append(at)
+        self._ids.append(request_id)
 
     def release(self) -> Noted:
         """What was held; there must be something."""

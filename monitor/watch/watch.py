@@ -43,7 +43,6 @@ _AT_LEAST = 300.0
 _KNOWN = 1000
 _SHARES = {"drift": 0.4, "quality": 0.3, "repeats": 0.1, "together": 0.05, "segments": 0.15}
 """Of the false alarms that a model may have."""
-_NOBODY: tuple[object, object, Batch] = (None, None, Batch((), [], [], []))
 
 
 class ModelWatch:
@@ -107,9 +106,6 @@ class ModelWatch:
         self._lone = LoneRows(encoder, len(self.rules))
         self._quiet = 0
         """Lone rows without a broken rule that the rates were not told of yet."""
-        self._pending: dict[tuple[str, ...], Batch] = {}
-        self._given = _NOBODY
-        """Columns of the row before, and where it went."""
         self._rows: dict[tuple[tuple[str, ...], bool], list[Sheet]] = {}
         self.quality = BrokenRows(encoder, self.rules)
 
@@ -126,53 +122,6 @@ class ModelWatch:
 
     # Rows ---------------------------------------------------------------------------------------
 
-    def take(
-        self,
-        features: tuple[str, ...],
-        values: Sequence[Any],
-        predictions: tuple[str, ...],
-        answers: Sequence[Any],
-        request_id: bytes,
-        started: float,
-        rows: int,
-    ) -> None:
-        """Take the rows of a request: row-major cells of its features and of its answer."""
-        answered = bool(predictions) and len(answers) == rows * len(predictions)
-        # Most rows have the columns of the one before, as the same tuples.
-        given = self._given
-        if features is given[0] and predictions is given[1] and answered == given[2].answered:
-            batch = given[2]
-        else:
-            batch = self._batch_of((*features, *predictions) if answered else features, answered)
-            self._given = (features, predictions, batch)
-        if rows == 1 or not answered:
-            batch.values += values
-            if answered:
-                batch.values += answers
-        else:
-            wide, more = len(features), len(predictions)
-            for row in range(rows):
-                batch.values += values[row * wide : (row + 1) * wide]
-                batch.values += answers[row * more : (row + 1) * more]
-        if rows == 1:
-            batch.ids.append(request_id)
-            batch.times.append(started)
-        else:
-            batch.ids += [request_id] * rows
-            batch.times += [started] * rows
-        if len(batch.ids) >= FULL:
-            del self._pending[batch.names]
-            self._given = _NOBODY
-            self.evaluate(batch)
-
-    def _batch_of(self, names: tuple[str, ...], answered: bool) -> Batch:
-        batch = self._pending.get(names)
-        if batch is None:
-            if len(self._pending) >= _MOST_LAYOUTS:
-                self.flush()
-            batch = self._pending[names] = Batch(names, [], [], [], answered)
-        return batch
-
     def take_rows(self, sheet: Sheet, names: tuple[str, ...], answered: bool) -> None:
         """Take rows of the columns ``names``, which are those of the sheet from the second one on;
         the first one is the time at which a request began."""
@@ -185,37 +134,27 @@ class ModelWatch:
 
     def _evaluate_rows(self, names: tuple[str, ...], answered: bool, least: int) -> None:
         """Evaluate the waiting rows in batches, as long as there are ``least`` of them."""
-        waiting = self._rows.pop((names, answered))
-        whole = concatenated(waiting)
-        done = 0
-        while len(whole) - done >= least:
-            part = whole.rows(slice(done, done + FULL))
-            done += len(part)
-            cells = Cells(part.columns[1 : 1 + len(names)], len(part))
+        whole = concatenated(self._rows.pop((names, answered)))
+        rows, done = len(whole), 0
+        while done < rows and rows - done >= least:
+            part = whole if rows <= FULL else whole.rows(slice(done, done + FULL))
             started = part.columns[0]
             assert isinstance(started, np.ndarray)
-            self.evaluate(Batch(names, cells, part.ids, started.astype(np.float64), answered))
-            if not len(part):
-                break
-        if done < len(whole):
+            times = started.astype(np.float64, copy=False)
+            cells = Cells(part.columns[1 : 1 + len(names)], len(part.ids))
+            self.evaluate(Batch(names, cells, part.ids, times, answered))
+            done += FULL
+        if done < rows:
             self._rows[names, answered] = [whole.rows(slice(done, None))]
 
-    def undecodable(self, broken: bool) -> None:
-        """Say of a request whether it could be read."""
-        self.quality.unread.append(float(broken))
-
     def requests(self, broken: Sequence[float]) -> None:
-        """The same of many requests: 1 for one that could not be read."""
+        """Say of requests whether they could be read: 1 for one that could not."""
         self.quality.unread += broken
 
     def flush(self) -> None:
         """Evaluate what has come so far."""
         for names, answered in sorted(self._rows):
             self._evaluate_rows(names, answered, least=1)
-        pending, self._pending = self._pending, {}
-        self._given = _NOBODY
-        for batch in pending.values():
-            self.evaluate(batch)
 
     def evaluate(self, batch: Batch) -> None:
         """Evaluate a batch, in the order of its rows."""
@@ -254,10 +193,11 @@ class ModelWatch:
             return False
         codes, raw = read
         del self.quality.unread[:1]
-        self._arrived(batch.times[0])
+        at = float(batch.times[0])
+        self._arrived(at)
         plain = scores = self.encoder.scores_of_row(codes)
         if self.cycle is not None:
-            scores = self._without_cycle(plain[None], np.array(batch.times))[0]
+            scores = self._without_cycle(plain[None], np.array([at]))[0]
         over = self.cusum.advance(scores)
         broken = None
         if self.quality.duplicate is not None and self._lone.repeated(raw, self.quality.repeats):
@@ -269,7 +209,7 @@ class ModelWatch:
         else:
             self._tell_quiet()
             alarmed |= bool(self.rates.update(broken[None]).alarms.any())
-        self._lone.hold(codes, raw, plain, scores, broken, batch)
+        self._lone.hold(codes, raw, plain, scores, broken, at, batch.ids[0])
         if alarmed or len(self._lone) >= FULL:
             evidence = self.cusum.evidence()
             if alarmed and over is not None:

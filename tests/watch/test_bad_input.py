@@ -16,6 +16,7 @@ from monitor.watch.options import Options
 from monitor.watch.signals import signals_of
 from monitor.watch.summary import summary_of
 from monitor.watch.watch import ModelWatch
+from tests.watch.sheets import sheet_of, take
 
 NAMES = ("x", "city", "note", "face", "at")
 CITIES = ("Rome", "Oslo", "Lima", "Bern")
@@ -43,11 +44,7 @@ def baseline() -> Baseline:
 
 
 def feed(watch: ModelWatch, rows: list[list[Any]], times: list[float], alone: bool) -> None:
-    for number, (row, time) in enumerate(zip(rows, times, strict=True)):
-        watch.take(NAMES, row, (), (), b"r-%d" % number, time, 1)
-        if alone:
-            watch.flush()
-    watch.flush()
+    take(watch, NAMES, rows, times, alone=alone)
 
 
 def settled(watch: ModelWatch, baseline: Baseline) -> list[Any]:
@@ -108,7 +105,7 @@ def test_columns_that_come_and_go(baseline: Baseline) -> None:
     chance = random.Random(5)
     for number in range(400):
         names = tuple(chance.sample([*NAMES, "new", "other"], chance.randint(1, 7)))
-        watch.take(names, [1.0] * len(names), (), (), b"r", START + number, 1)
+        watch.take_rows(sheet_of(names, [[1.0] * len(names)], [START + number]), names, False)
     watch.flush()
     (quality,) = [s for s in settled(watch, baseline) if s.kind == "quality"]
     assert quality.features

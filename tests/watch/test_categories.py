@@ -12,6 +12,7 @@ from monitor.watch.options import Options
 from monitor.watch.signals import signals_of
 from monitor.watch.summary import summary_of
 from monitor.watch.watch import ModelWatch
+from tests.watch.sheets import take
 
 NAMES = ("x", "airline")
 BEFORE = {"AA": 0.4, "UA": 0.3, "DL": 0.2, "B6": 0.1}
@@ -24,9 +25,8 @@ def rows(chance: random.Random, shares: dict[str, float], count: int) -> list[li
 
 
 def feed(watch: ModelWatch, many: list[list[object]], start: float) -> None:
-    for number, row in enumerate(many):
-        watch.take(NAMES, row, (), (), b"r-%d" % (start + number), start + number, 1)
-    watch.flush()
+    times = [start + number for number in range(len(many))]
+    take(watch, NAMES, many, times, [b"r-%d" % time for time in times])
 
 
 def test_another_mixture_is_a_finding_with_category_moment_and_examples() -> None:
@@ -70,7 +70,6 @@ def test_the_state_of_twenty_categorical_features_stays_small() -> None:
     builder = Builder(model="m")
     builder.add(names, columns)
     watch = ModelWatch(builder.finish(), Options())
-    for number, row in enumerate(zip(*columns, strict=True)):
-        watch.take(names, row, (), (), b"r", float(number), 1)
+    take(watch, names, list(zip(*columns, strict=True)), range(2000))
     assert len(json.dumps(watch.to_dict())) <= 20_000
     assert np.isfinite(watch.categories.statistic).all()

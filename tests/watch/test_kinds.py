@@ -16,6 +16,7 @@ from monitor.codecs import ModelSpec, Table, decode_exchange
 from monitor.watch.options import Options
 from monitor.watch.signals import signals_of
 from monitor.watch.watch import ModelWatch
+from tests.watch.sheets import take
 
 WORDS = ("late", "bag", "gate", "crew", "food", "seat", "thanks", "good", "bad", "delay")
 FEATURES = ("amount", "member", "sku", "at", "note", "face")
@@ -76,11 +77,17 @@ def watched(baseline: Baseline, many: list[Row]) -> list[Any]:
         assert isinstance(found.predictions, Table)
         inputs, answers = found.features, found.predictions
         assert inputs.rows == answers.rows == len(part)
-        watch.take(
-            inputs.names, inputs.values, answers.names, answers.values,
-            b"r-%d" % start, MONDAY + start, inputs.rows,
-        )  # fmt: skip
-    watch.flush()
+        take(
+            watch,
+            (*inputs.names, *answers.names),
+            [
+                [*inputs.row(place).values(), *answers.row(place).values()]
+                for place in range(inputs.rows)
+            ],
+            [MONDAY + start] * inputs.rows,
+            [b"r-%d" % start] * inputs.rows,
+            answered=True,
+        )
     return signals_of(watch, "m", "1", watch.newest)
 
 

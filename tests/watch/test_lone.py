@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import random
 from typing import Any
 
 import numpy as np
+import orjson
 
 from monitor.baseline.buckets import Buckets
 from monitor.baseline.builder import Builder
@@ -15,6 +15,7 @@ from monitor.watch.options import Options
 from monitor.watch.signals import signals_of
 from monitor.watch.summary import summary_of
 from monitor.watch.watch import ModelWatch
+from tests.watch.sheets import take
 
 NAMES = ("x", "count", "city", "member")
 Row = list[Any]
@@ -57,12 +58,11 @@ def unusual(rows: list[Row]) -> list[Row]:
 
 def watched(rows: list[Row], together: int) -> ModelWatch:
     watch = ModelWatch(baseline(), Options())
-    for number, row in enumerate(rows):
-        watch.undecodable(number % 211 == 17)
-        watch.take(NAMES, row, (), (), b"r-%d" % number, float(number), 1)
-        if number % together == together - 1:
-            watch.flush()
-    watch.flush()
+    for start in range(0, len(rows), together):
+        numbers = range(start, min(start + together, len(rows)))
+        watch.requests([float(number % 211 == 17) for number in numbers])
+        ids = [b"r-%d" % number for number in numbers]
+        take(watch, NAMES, [rows[number] for number in numbers], numbers, ids)
     return watch
 
 
@@ -91,8 +91,7 @@ def test_an_alarm_does_not_wait_for_other_rows() -> None:
     watch = ModelWatch(baseline(), Options())
     for number, row in enumerate(rows_of(3, 700)):
         shift = 3.0 if number >= 600 else 0.0
-        watch.take(NAMES, [row[0] + shift, *row[1:]], (), (), b"r", float(number), 1)
-        watch.flush()
+        take(watch, NAMES, [[row[0] + shift, *row[1:]]], [number])
         if watch.shifts.alarmed.any():
             break
     assert 600 < number < 625
@@ -104,10 +103,9 @@ def test_an_alarm_does_not_wait_for_other_rows() -> None:
 def test_rows_alone_are_part_of_the_state() -> None:
     rows = rows_of(4, 300)
     watch, again = (ModelWatch(baseline(), Options()) for _ in range(2))
-    for number, row in enumerate(rows):
-        watch.take(NAMES, row, (), (), b"r", float(number), 1)
-        watch.flush()
-    again.restore(json.loads(json.dumps(watch.to_dict())))
+    take(watch, NAMES, rows, range(300), alone=True)
+    # By the same means as in the file of the state, which knows no types of numpy.
+    again.restore(orjson.loads(orjson.dumps(watch.to_dict())))
     assert again.rows == 300
     assert summary_of(again)["series"][0] == summary_of(watch)["series"][0]
 

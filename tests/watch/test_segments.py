@@ -9,6 +9,7 @@ from monitor.baseline.builder import Builder
 from monitor.watch.options import Options
 from monitor.watch.signals import signals_of
 from monitor.watch.watch import ModelWatch
+from tests.watch.sheets import take
 
 NAMES = ("x", "y", "city")
 CITIES, SHARES = ("Oslo", "Lima", "Rome"), (0.5, 0.38, 0.12)
@@ -27,15 +28,12 @@ def test_what_has_moved_in_a_segment_is_named_with_moment_size_and_examples() ->
     baseline = builder.finish()
     options = Options(segments=("city",))
     watch = ModelWatch(baseline, options)
-    cities = {}
-    for number in range(16_000):
-        cells = row(chance, 0.7 if number >= 12_000 else 0.0)
-        cities[f"r-{number}"] = cells[2]
-        watch.take(NAMES, cells, (), (), b"r-%d" % number, float(number), 1)
-        if number == 11_999:
-            watch.flush()
-            assert signals_of(watch, "m", "", watch.newest) == []
-    watch.flush()
+    rows = [row(chance, 0.7 if number >= 12_000 else 0.0) for number in range(16_000)]
+    cities = {f"r-{number}": cells[2] for number, cells in enumerate(rows)}
+    ids = [b"r-%d" % number for number in range(16_000)]
+    take(watch, NAMES, rows[:12_000], range(12_000), ids[:12_000])
+    assert signals_of(watch, "m", "", watch.newest) == []
+    take(watch, NAMES, rows[12_000:], range(12_000, 16_000), ids[12_000:])
     (signal,) = signals_of(watch, "m", "", watch.newest)
     assert signal.segment == "city=Rome"
     assert signal.title == "Inputs have changed where city is Rome: x"

@@ -22,6 +22,7 @@ from monitor.drift.subspace import Subspace
 from monitor.watch.options import Options
 from monitor.watch.signals import signals_of
 from monitor.watch.watch import ModelWatch
+from tests.watch.sheets import take
 
 HOUR = 3600.0
 NAMES = ("a", "b", "c", "d")
@@ -43,11 +44,8 @@ def of(x: Floats, **fields: object) -> Baseline:
 
 
 def feed(watch: ModelWatch, x: Floats, start: float = 0.0, step: float = 1.0) -> None:
-    names = NAMES[: x.shape[1]]
-    for number, row in enumerate(x.tolist()):
-        at = start + number * step
-        watch.take(names, row, (), (), b"r-%d" % number, at, 1)
-    watch.flush()
+    times = [start + number * step for number in range(len(x))]
+    take(watch, NAMES[: x.shape[1]], x.tolist(), times)
 
 
 def titles(watch: ModelWatch) -> list[str]:
@@ -144,16 +142,12 @@ def test_a_morning_is_no_drift_once_the_baseline_knows_the_day() -> None:
     baseline = Baseline.from_dict(json.loads(json.dumps(baseline.to_dict())))
     watch = ModelWatch(baseline, Options(run_length=100_000.0))
     later, moments = seasonal(rng, 14, 21 * 86400.0)
-    for row, at in zip(later.tolist(), moments.tolist(), strict=True):
-        watch.take(NAMES[:2], row, (), (), b"r", at, 1)
-    watch.flush()
+    take(watch, NAMES[:2], later.tolist(), moments.tolist())
     assert titles(watch) == []
     assert any("hours of the week" in said for said in watch.assumptions)
     gone, moments = seasonal(rng, 2, 35 * 86400.0)
     gone[:, 0] += 1.0  # less than between noon and midnight
-    for row, at in zip(gone.tolist(), moments.tolist(), strict=True):
-        watch.take(NAMES[:2], row, (), (), b"r", at, 1)
-    watch.flush()
+    take(watch, NAMES[:2], gone.tolist(), moments.tolist())
     assert titles(watch)[0].startswith("Inputs have changed: a")
 
 

@@ -30,6 +30,7 @@ from monitor.config.load import load
 from monitor.config.model import Config
 from monitor.evaluator.messages import decode_message
 from monitor.evaluator.offline import Offline
+from monitor.evaluator.places import PLACES
 from monitor.evaluator.topics import Options
 from monitor.transport.blocks import Builder
 from tests.evaluator.kafka_world import committed_state, create
@@ -233,12 +234,12 @@ def evidence_rows(config: Config) -> Counter[Any]:
     consumer = KafkaConsumer(
         **options.client(), isolation_level="read_committed", enable_auto_commit=False
     )
-    place = TopicPartition(options.topics.evidence, 0)
-    consumer.assign([place])
-    consumer.seek_to_beginning(place)
-    end = consumer.end_offsets([place])[place]
+    places = [TopicPartition(options.topics.evidence, place) for place in range(PLACES)]
+    consumer.assign(places)
+    consumer.seek_to_beginning(*places)
+    ends = consumer.end_offsets(places)
     rows: Counter[Any] = Counter()
-    while consumer.position(place) < end:
+    while any(consumer.position(place) < ends[place] for place in places):
         for messages in consumer.poll(timeout_ms=500).values():
             for message in messages:
                 for _, sheet in decode_message(message.value).sheets:
@@ -398,8 +399,9 @@ def _port() -> int:
 
 
 def _wait(ports: list[int], until: float, deadline: float) -> bool:
-    """Until somebody has judged up to that unix time and nothing waits."""
+    """Until everything is judged up to that unix time and nothing waits."""
     while time.monotonic() < deadline:
+        done: set[int] = set()
         for port in ports:
             try:
                 with urllib.request.urlopen(
@@ -410,7 +412,9 @@ def _wait(ports: list[int], until: float, deadline: float) -> bool:
                 continue
             for judge in found.get("judges", ()):
                 if (judge["judged"] or 0.0) >= until and not judge["waiting"]:
-                    return True
+                    done.add(judge["place"])
+        if len(done) == PLACES:
+            return True
         time.sleep(0.5)
     return False
 

@@ -30,6 +30,7 @@ from monitor.config.model import Config
 from monitor.evaluator.judge import Judge
 from monitor.evaluator.messages import decode_message, messages_of
 from monitor.evaluator.partition import Partition
+from monitor.evaluator.places import EXPERIMENTS, PLACES, WATCHES, owned, place_of
 from monitor.evaluator.topics import Options
 from monitor.record import Record
 from monitor.transport.blocks import Builder, decode, encode
@@ -111,31 +112,40 @@ def stages(config: Config, requests: int) -> dict[str, float]:
     records = 2 * requests
     partition = Partition(config, "records/0")
     began = time.process_time()
-    evidence: list[bytes] = []
+    evidence: list[list[bytes]] = [[] for _ in range(PLACES)]
     for offset, block in enumerate(data):
         partition.take(decode(block), offset)
         if offset % 20 == 19 or offset == len(data) - 1:
             sheets = partition.drain()
-            messages = messages_of("records/0", partition.complete, sheets)
-            evidence += [message.encode() for message in messages]
+            for place in range(PLACES):
+                mine = [s for s in sheets if place_of(partition.of_experiment(s), PLACES) == place]
+                messages = messages_of("records/0", partition.complete, mine)
+                evidence[place] += [message.encode() for message in messages]
     first = time.process_time() - began
-    judge = Judge(config, ["records/0"])
-    began = time.process_time()
-    for offset, message in enumerate(evidence):
-        judge.take(decode_message(message), offset)
-        judge.advance()
-    judge.finish()
-    second = time.process_time() - began
-    contest = judge.experiments.live["shadowed"].experiment.contests["candidate"]
-    assert contest.pairs == requests
-    size = len(json.dumps(judge.to_dict()))
     partition.close()
-    judge.close()
+    judges = [Judge(owned(config, place, PLACES), ["records/0"]) for place in range(PLACES)]
+    spent = []
+    for judge, of_judge in zip(judges, evidence, strict=True):
+        began = time.process_time()
+        for offset, message in enumerate(of_judge):
+            judge.take(decode_message(message), offset)
+            judge.advance()
+        judge.finish()
+        spent.append((time.process_time() - began) / records)
+    steering, watching = judges
+    contest = steering.experiments.live["shadowed"].experiment.contests["candidate"]
+    assert contest.pairs == requests
+    (watch,) = watching.watcher.watches.watches.values()
+    assert watch.rows == requests
+    size = sum(len(json.dumps(judge.to_dict())) for judge in judges)
+    for judge in judges:
+        judge.close()
     return {
         "prepare": first / records,
-        "judge": second / records,
+        "experiments": spent[EXPERIMENTS],
+        "watches": spent[WATCHES],
         "bytes_of_blocks": sum(map(len, data)) / records,
-        "bytes_of_evidence": sum(map(len, evidence)) / records,
+        "bytes_of_evidence": sum(len(m) for of_judge in evidence for m in of_judge) / records,
         "bytes_of_the_judges_state": float(size),
     }
 
@@ -170,7 +180,7 @@ def group(folder: Path, kafka: Any, requests: int, evaluators: int) -> dict[str,
         for n, port in enumerate(ports)
     ]
     try:
-        _until(lambda: _owned(ports) == (PARTITIONS, 1, evaluators), "all are members")
+        _until(lambda: _owned(ports) == (PARTITIONS, PLACES, evaluators), "all are members")
         options = Options(config.kafka, "publisher")  # type: ignore[arg-type]
         data = blocks_of(requests, PARTITIONS)
         before = [_cpu(one) for one in running]
@@ -215,11 +225,13 @@ def _owned(ports: list[int]) -> tuple[int, int, int]:
 
 
 def _judged(ports: list[int]) -> int:
-    for port in ports:
-        found = _get(port, "/v1/experiments/shadowed")
-        if found:
-            return int(found["challengers"][0]["requests"]["pairs"])
-    return 0
+    """Requests that both have judged: whoever is asked answers for the group."""
+    compared = _get(ports[0], "/v1/experiments/shadowed")
+    watched = _get(ports[0], "/v1/drift")
+    if not (compared and watched and watched["models"]):
+        return 0
+    pairs = compared["challengers"][0]["requests"]["pairs"]
+    return min(int(pairs), int(watched["models"][0]["rows"]))
 
 
 def _until(check: Any, what: str) -> None:
@@ -249,7 +261,7 @@ def run(quick: bool = False) -> Result:
     result = Result("kafka-evaluate", environment())
     one, two = groups
     result.measurements = {"stages": alone, "groups": groups}
-    per_core = 1.0 / (alone["prepare"] + alone["judge"])
+    per_core = 1.0 / (alone["prepare"] + alone["experiments"] + alone["watches"])
     result.claims = [
         Claim(
             "records per second of an evaluator's CPU, everything included",
@@ -279,7 +291,11 @@ def run(quick: bool = False) -> Result:
             ["part", "µs"],
             [
                 ["prepare: decode, pair, to sheets", alone["prepare"] * 1e6],
-                ["judge: order, statistics, drift of 21 columns", alone["judge"] * 1e6],
+                ["judge of experiments: order, statistics", alone["experiments"] * 1e6],
+                [
+                    "judge of the model: order, quality and drift of 21 columns",
+                    alone["watches"] * 1e6,
+                ],
                 ["evaluator, all of it, alone", 1e6 / one["records_per_cpu_second"]],
                 ["evaluators, all of it, two", 1e6 / two["records_per_cpu_second"]],
             ],
@@ -304,7 +320,7 @@ def run(quick: bool = False) -> Result:
             [
                 ["blocks", alone["bytes_of_blocks"]],
                 ["evidence", alone["bytes_of_evidence"]],
-                ["state of the judge, once a second", alone["bytes_of_the_judges_state"]],
+                ["states of the judges, once a second", alone["bytes_of_the_judges_state"]],
             ],
         ),
     ]

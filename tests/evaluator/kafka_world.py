@@ -14,6 +14,7 @@ from monitor.evaluator.snapshots import Pointer, read_state
 from monitor.evaluator.topics import Options
 from monitor.transport.blocks import Block, encode
 from monitor.transport.kafka.topics import Admin, wanted
+from tests.evaluator.world import joined
 
 QUICK = {"commit_seconds": 0.5, "session_seconds": 3.0, "transaction_seconds": 8.0}
 
@@ -62,9 +63,16 @@ def publish(
     return count
 
 
-def committed_states(config: Config) -> list[dict[str, Any] | None]:
-    """The states of the judges as they are committed, by place."""
-    return [_committed_state(config, place) for place in range(PLACES)]
+def committed_state(config: Config) -> dict[str, Any] | None:
+    """What is committed of both judges, as of one: ``pipeline`` and how many rows were ``late``."""
+    states = [_committed_state(config, place) for place in range(PLACES)]
+    whole = [state for state in states if state is not None]
+    if len(whole) < PLACES:
+        return None
+    return {
+        "pipeline": joined([state["pipeline"] for state in whole]),
+        "late": sum(state["late"] for state in whole),
+    }
 
 
 def _committed_state(config: Config, number: int) -> dict[str, Any] | None:

@@ -101,9 +101,12 @@ class Contest:
         self.pairs = 0
         self.served = [0, 0]
         """Records of split traffic of champion and challenger."""
+        self._shown: dict[tuple[str, float], list[Evidence]] = {}
+        """What :meth:`evidence` found, until something new has come."""
 
     def update_pairs(self, batch: Pairs) -> None:
         """Take pairs."""
+        self._shown.clear()
         self.pairs += batch.fresh
         for measure in self.measures["shadow"]:
             assert measure is not None
@@ -113,6 +116,7 @@ class Contest:
 
     def update_split(self, batch: Split) -> None:
         """Take records of split traffic."""
+        self._shown.clear()
         arms = batch.arms if batch.fresh is None else batch.arms[batch.fresh]
         challenger = int(arms.sum())
         self.served[0] += arms.size - challenger
@@ -126,6 +130,7 @@ class Contest:
 
     def update_units(self, batch: Units) -> None:
         """Take complete units."""
+        self._shown.clear()
         for measure in self.measures["split"]:
             pair = batch.columns.get(measure.hypothesis.column) if measure is not None else None
             if measure is None or pair is None:
@@ -138,6 +143,7 @@ class Contest:
 
     def begin_epoch(self) -> None:
         """The weights have changed."""
+        self._shown.clear()
         for measure in self.measures["split"]:
             if measure is not None:
                 measure.begin_epoch()
@@ -153,6 +159,9 @@ class Contest:
         their accuracy, counts for split traffic as well: the e-values of a shadow stage and of the
         requests that came after it multiply.
         """
+        known = self._shown.get((mode, alpha))
+        if known is not None:
+            return known
         found: list[Evidence] = []
         for of_pairs, of_split in zip(*(self.measures[m] for m in MODES), strict=True):
             assert of_pairs is not None
@@ -161,6 +170,7 @@ class Contest:
                 measures.append(of_pairs)
             if measures:
                 found.append(_evidence(measures, mode, alpha))
+        self._shown[mode, alpha] = found
         return found
 
     def merge(self, other: Self) -> Self:
@@ -196,6 +206,7 @@ class Contest:
 
         Raises ValueError, KeyError or TypeError for another shape.
         """
+        self._shown.clear()
         self.pairs = int(state["pairs"])
         self.served = [int(x) for x in state["served"]]
         for mode in MODES:

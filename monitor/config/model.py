@@ -365,7 +365,7 @@ class Config(Section):
     kafka: Kafka | None = None
     """The cluster that records go through with `evaluation: kafka`."""
     sources: list[SourceTopic] = []
-    """Topics of others that `understudy kafka import` brings in."""
+    """Topics of others that evaluators bring in; `understudy kafka import` does so alone."""
     faults: list[Fault] = []
     """Errors on purpose, for rehearsals. Leave it empty where it counts."""
 

@@ -181,7 +181,8 @@ class Api:
         @app.get("/readyz")
         async def readyz() -> Response:
             """Is it a member of the group, without trouble?"""
-            problems = [evaluator.error] if evaluator.error else []
+            keepers = (evaluator, evaluator.importing)
+            problems = [keeper.error for keeper in keepers if keeper and keeper.error]
             if evaluator.member is None:
                 problems.append("not a member of the group yet")
             return answer({"ready": not problems, "problems": problems}, 503 if problems else 200)
@@ -202,14 +203,21 @@ class Api:
 
     def _families(self) -> Iterator[Metric]:
         now = status(self._evaluator)
+        imported = now["imported"] or {"failures": 0, "lag": {}}
         yield counter(
             "evaluator_records", "Records and labels taken in.", (), [((), now["records"])]
+        )
+        yield counter(
+            "evaluator_imported",
+            "What was brought in from the topics of others.",
+            ("what",),
+            [((what,), imported[what]) for what in ("records", "labels") if what in imported],
         )
         yield counter(
             "evaluator_failures",
             "Times that it began anew from what is committed.",
             (),
-            [((), now["failures"])],
+            [((), now["failures"] + imported["failures"])],
         )
         yield counter(
             "evaluator_commits", "Transactions committed.", (), [((), now.get("commits", 0))]
@@ -218,13 +226,16 @@ class Api:
             "evaluator_lag",
             "Messages that wait, by topic and partition.",
             ("partition",),
-            [((name,), lag) for name, lag in now.get("lag", {}).items()],
+            [((name,), lag) for name, lag in {**now.get("lag", {}), **imported["lag"]}.items()],
         )
         yield counter(
             "evaluator_dead",
             "Messages that could not be read, by reason.",
             ("reason",),
-            [((reason,), count) for reason, count in now.get("dead", {}).items()],
+            [
+                *(((reason,), count) for reason, count in now.get("dead", {}).items()),
+                *([(("source",), imported["dead"])] if "dead" in imported else []),
+            ],
         )
         for name, text in (("duplicates", "Blocks that came again."), ("missing", "Blocks lost.")):
             of_partitions = [((str(p["partition"]),), p[name]) for p in now["partitions"]]

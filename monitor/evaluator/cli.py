@@ -78,8 +78,9 @@ def evaluate(
 
     All evaluators of a prefix form a group that divides the partitions. One of them judges the
     experiments and steers, one finds out what is wrong with the models; each answers for all on
-    its control API. What they do is committed in transactions, so that every record counts once
-    whatever is killed. SIGTERM and Ctrl-C finish, commit and leave.
+    its control API. Topics of others that stand under `sources` are brought in. What they do is
+    committed in transactions, so that every record counts once whatever is killed. SIGTERM and
+    Ctrl-C finish, commit and leave.
 
     Exits 0 after an orderly stop, 2 when it cannot start: the configuration is invalid, Kafka
     cannot be reached, or topics are missing (`understudy kafka init` creates them).
@@ -136,9 +137,12 @@ async def _run(evaluator, api, host: str, port: int) -> None:  # type: ignore[no
         loop.add_signal_handler(number, evaluator.stop)
     server = ApiServer(api, host, port)
     serving = loop.create_task(server.serve())
-    thread = threading.Thread(target=evaluator.run, name="evaluator")
-    thread.start()
-    while thread.is_alive():
+    threads = [threading.Thread(target=evaluator.run, name="evaluator")]
+    if evaluator.importing is not None:
+        threads.append(threading.Thread(target=evaluator.importing.run, name="importer"))
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
         await asyncio.sleep(0.1)
     server.stop()
     with contextlib.suppress(TimeoutError):

@@ -1,24 +1,19 @@
-"""Keeps an evaluator in its group, whatever happens to brokers, to others and to itself."""
+"""An evaluator, what it needs of a cluster, and what it says of itself."""
 
 from __future__ import annotations
 
-import logging
-import threading
-import time
 from typing import Any
 
 from kafka import KafkaConsumer
 from kafka.errors import KafkaError
 
 from monitor.config.model import Config
-from monitor.errors import KafkaTroubleError, UnderstudyError
+from monitor.errors import KafkaTroubleError
+from monitor.evaluator.importing import Importer
+from monitor.evaluator.keeper import Keeper
 from monitor.evaluator.member import Member
 from monitor.evaluator.places import places
 from monitor.evaluator.topics import Options
-
-log = logging.getLogger(__name__)
-
-_LONGEST_PAUSE = 5.0
 
 
 def partitions_there(options: Options, patience: float = 15.0) -> dict[str, int]:
@@ -57,74 +52,32 @@ def partitions_there(options: Options, patience: float = 15.0) -> dict[str, int]
     return found
 
 
-class Evaluator:
-    """Runs in one thread; :attr:`member` is who it is at present, for those who show it. They hold
-    ``member.lock`` while they look."""
+class Evaluator(Keeper[Member]):
+    """Evaluates; where the configuration has sources, it brings these in as well."""
 
     def __init__(self, config: Config, options: Options) -> None:
-        self.config = config
         self.options = options
-        self.member: Member | None = None
-        self.failures = 0
-        self.error: str | None = None
-        """Present trouble."""
-        self.records = 0
-        """Taken by members that are no more."""
-        self._stop = threading.Event()
+        self._config = config
         self._partitions: dict[str, int] = {}
+        super().__init__(self._member)
+        self.importing: Keeper[Importer] | None = None
+        if config.sources:
+            self.importing = Keeper(lambda: Importer(config, options))
 
     def check(self, patience: float = 15.0) -> None:
         """Raises KafkaTroubleError for a cluster that cannot be used."""
         self._partitions = partitions_there(self.options, patience)
 
-    def stop(self) -> None:
-        """Finish, commit and leave; from any thread."""
-        self._stop.set()
-
-    def run(self) -> None:
-        """Evaluate until :meth:`stop`."""
-        pause = 0.25
-        while not self._stop.is_set():
-            try:
-                self._serve()
-                pause = 0.25
-            except Exception as error:
-                if not isinstance(error, (KafkaError, UnderstudyError, OSError)):
-                    log.exception("a fault of ours")
-                self._trouble(error)
-                self._stop.wait(pause)
-                pause = min(2.0 * pause, _LONGEST_PAUSE)
-
-    def _serve(self) -> None:
+    def _member(self) -> Member:
         if not self._partitions:
             self.check()
-        member: Member | None = None
-        try:
-            member = self.member = Member(self.config, self.options, self._partitions)
-            while not self._stop.is_set():
-                commits = member.commits
-                member.step()
-                if member.commits > commits and self.error is not None:
-                    log.warning("goes on")
-                    self.error = None
-            member.leave()
-        finally:
-            self.member = None
-            if member is not None:
-                self.records += member.records
-                member.abandon()
+        return Member(self._config, self.options, self._partitions)
 
-    def _trouble(self, error: BaseException) -> None:
-        self.failures += 1
-        text = str(error) or repr(error)
-        log.warning("begins anew from what is committed: %s", text)
-        self.error = text
-
-    def wait(self, seconds: float) -> None:
-        """Until it is over or ``seconds`` have passed."""
-        end = time.monotonic() + seconds
-        while self.member is not None and time.monotonic() < end:
-            time.sleep(0.05)
+    def stop(self) -> None:
+        """Finish, commit and leave; from any thread."""
+        super().stop()
+        if self.importing is not None:
+            self.importing.stop()
 
 
 def status(evaluator: Evaluator) -> dict[str, Any]:
@@ -135,14 +88,14 @@ def status(evaluator: Evaluator) -> dict[str, Any]:
         "group": evaluator.options.group,
         "failures": evaluator.failures,
         "error": evaluator.error,
-        "records": evaluator.records,
+        "records": evaluator.taken()["records"],
+        "imported": _imported(evaluator.importing),
         "partitions": [],
         "judges": [],
     }
     if member is None:
         return found
     with member.lock:
-        found["records"] += member.records
         found["commits"] = member.commits
         found["dead"] = dict(member.dead)
         found["lag"] = member.lag()
@@ -172,3 +125,17 @@ def status(evaluator: Evaluator) -> dict[str, Any]:
             for number, one in sorted(member.judges.items())
         ]
     return found
+
+
+def _imported(importing: Keeper[Importer] | None) -> dict[str, Any] | None:
+    if importing is None:
+        return None
+    taken, member = importing.taken(), importing.member
+    return {
+        "records": taken["records"],
+        "labels": taken["labels"],
+        "dead": taken["dead"],
+        "failures": importing.failures,
+        "error": importing.error,
+        "lag": member.lag() if member is not None else {},
+    }

@@ -7,18 +7,12 @@ import logging
 import os
 import signal
 import socket
-import time
 from pathlib import Path
-from typing import Any
 
 import click
 
 from monitor.config.load import load
-from monitor.errors import ConfigError, KafkaTroubleError, LostError
-
-log = logging.getLogger(__name__)
-
-_PAUSE_SECONDS = 2.0
+from monitor.errors import ConfigError
 
 
 @click.command("import")
@@ -43,19 +37,19 @@ def import_(config: Path, instance: str | None, once: bool, as_json: bool, sessi
 
     Messages that others have logged become records and labels as if a sidecar had published them,
     each exactly once; what cannot be used goes to the topic of dead letters with a reason. Several
-    importers divide the partitions. SIGTERM and Ctrl-C finish, commit and leave.
+    importers divide the partitions. Evaluators do this by themselves, so this is for a process of
+    its own, or for once. SIGTERM and Ctrl-C finish, commit and leave.
 
     \b
     Examples:
       understudy kafka import understudy.yaml
       understudy kafka import understudy.yaml --once --json
     """
-    from kafka.errors import KafkaError
-
+    from monitor.evaluator.evaluator import partitions_there
     from monitor.evaluator.importing import Importer
+    from monitor.evaluator.keeper import Keeper
     from monitor.evaluator.topics import Options, kafka_of
     from monitor.logs import set_up
-    from monitor.transport.kafka.client import told
 
     set_up("info", "text")
     logging.getLogger("kafka").setLevel(logging.ERROR)
@@ -65,40 +59,16 @@ def import_(config: Path, instance: str | None, once: bool, as_json: bool, sessi
         raise ConfigError(str(config), [("sources", message)])
     name = instance or f"{socket.gethostname()}-{os.getpid()}"
     options = Options(kafka_of(whole), name, 1.0, session, max(10.0, session))
-    stopping: list[int] = []
+    partitions_there(options)
+    keeper = Keeper(lambda: Importer(whole, options))
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda which, _: stopping.append(which))
-    done = [0, 0, 0]
-    while True:
-        importer: Importer | None = None
-        try:
-            importer = Importer(whole, options)
-            _run(importer, stopping, once)
-            break
-        except (KafkaError, LostError) as error:
-            if importer is None and once:
-                raise KafkaTroubleError(f"Kafka cannot be used: {told(error)}") from error
-            log.warning("begins anew at what is committed: %s", told(error))
-            if importer is not None:
-                importer.abandon()
-            if stopping:
-                break
-            time.sleep(_PAUSE_SECONDS)
-        finally:
-            if importer is not None:
-                done = [a + b for a, b in zip(done, importer.committed, strict=True)]
-    records, labels, dead = done
+        signal.signal(number, lambda *_: keeper.stop())
+    keeper.run((lambda member, count: count == 0 and member.left() == 0) if once else None)
+    taken = keeper.taken()
     if as_json:
-        click.echo(json.dumps({"records": records, "labels": labels, "dead": dead}))
+        click.echo(json.dumps({sort: taken[sort] for sort in ("records", "labels", "dead")}))
     else:
         click.echo(
-            f"{records:,} records and {labels:,} labels were brought in, {dead:,} messages could "
-            "not be used"
+            f"{taken['records']:,} records and {taken['labels']:,} labels were brought in, "
+            f"{taken['dead']:,} messages could not be used"
         )
-
-
-def _run(importer: Any, stopping: list[int], once: bool) -> None:
-    while not stopping:
-        if importer.step() == 0 and once and importer.lag() == 0:
-            break
-    importer.leave()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections import Counter
 from typing import Any
 
 from kafka import TopicPartition
@@ -35,8 +36,7 @@ class Importer(Membership):
     def __init__(self, config: Config, options: Options) -> None:
         self.records = 0
         self.labels = 0
-        self.committed = (0, 0, 0)
-        """Records, labels and messages that could not be used, as far as they are committed."""
+        self._committed: Counter[str] = Counter()
         self._sources = {source.topic: source for source in config.sources}
         settings = Settings.from_json(config.model_dump(mode="json", by_alias=True))
         self._decoder = Decoder(settings)
@@ -123,7 +123,12 @@ class Importer(Membership):
         return {"pairs": pairs.to_dict()} if pairs.waiting else None
 
     def _written(self) -> None:
-        self.committed = (self.records, self.labels, sum(self.dead.values()))
+        dead = sum(self.dead.values())
+        self._committed = Counter(records=self.records, labels=self.labels, dead=dead)
+
+    def taken(self) -> Counter[str]:
+        """Records, labels and messages that could not be used, as far as they are committed."""
+        return self._committed
 
     # Coming and going -----------------------------------------------------------------------------
 
@@ -140,8 +145,9 @@ class Importer(Membership):
         self._seen.clear()
         super()._drop()
 
-    def lag(self) -> int | None:
-        """Messages that wait in the partitions that are ours; None while that is not known."""
+    def left(self) -> int | None:
+        """Messages that wait in the partitions that are ours, as the brokers say; None while that
+        is not known."""
         with self.lock:
             if self._fresh is not None or not self._readers:
                 return None

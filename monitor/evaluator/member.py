@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from kafka import TopicPartition
@@ -210,6 +211,10 @@ class Member(Membership):
         self.judges.clear()
         super()._drop()
 
+    def taken(self) -> Counter[str]:
+        """Records and labels."""
+        return Counter(records=self.records)
+
     # For those who look ---------------------------------------------------------------------------
 
     def touch(self, place: int) -> None:
@@ -220,16 +225,6 @@ class Member(Membership):
     def owner(self, place: int) -> str | None:
         """Where who judges a place can be asked (a URL); None while that is not known."""
         return self._together.owners.get(place)
-
-    def lag(self) -> dict[str, int]:
-        """Messages that wait, by topic and partition."""
-        found = {}
-        for place in self.consumer.assignment():
-            high = self.consumer.highwater(place)
-            position = self.positions.get(place)
-            if high is not None and position is not None:
-                found[f"{place.topic}/{place.partition}"] = max(0, high - position)
-        return found
 
 
 def _again(

@@ -124,6 +124,10 @@ class Membership(ABC):
     def _written(self) -> None:
         """It is committed."""
 
+    @abstractmethod
+    def taken(self) -> Counter[str]:
+        """How much was taken, by sort."""
+
     def _drop(self) -> None:
         """Forget everything that belongs to this sharing-out."""
         self.positions.clear()
@@ -281,6 +285,16 @@ class Membership(ABC):
             self.producer.close(timeout=0)
         except Exception as error:
             log.debug("while closing: %r", error)
+
+    def lag(self) -> dict[str, int]:
+        """Messages that wait, by topic and partition."""
+        found = {}
+        for place in self.consumer.assignment():
+            high = self.consumer.highwater(place)
+            position = self.positions.get(place)
+            if high is not None and position is not None:
+                found[f"{place.topic}/{place.partition}"] = max(0, high - position)
+        return found
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python has no types

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,33 @@ def event(kind: str, id_: str) -> list[tuple[str, bytes]]:
         "ce_time": "2026-01-31T12:00:00Z", "ce_inferenceservicename": "delays",
     }  # fmt: skip
     return [(name, text.encode()) for name, text in attributes.items()]
+
+
+def _evaluator_brings_in(config: Path, records: int) -> None:
+    """An evaluator does the same, and says so."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        listen = f"127.0.0.1:{sock.getsockname()[1]}"
+    command = [sys.executable, "-m", "monitor", "evaluate", "-c", str(config), "--listen", listen]
+    child = subprocess.Popen([*command, "--session", "4"], cwd=ROOT)
+    try:
+        until = time.monotonic() + 120.0
+        taken: dict[str, Any] = {}
+        while taken.get("records") != records:
+            assert time.monotonic() < until, taken
+            time.sleep(0.2)
+            try:
+                with urllib.request.urlopen(f"http://{listen}/v1/evaluator", timeout=10) as reply:
+                    taken = json.load(reply)["imported"]
+            except OSError:
+                continue
+        with urllib.request.urlopen(f"http://{listen}/metrics", timeout=30) as reply:
+            assert (
+                f'evaluator_imported_total{{what="records"}} {records}.0' in reply.read().decode()
+            )
+    finally:
+        child.terminate()
+        assert child.wait(60) == 0
 
 
 @pytest.mark.timeout(400)
@@ -105,11 +134,13 @@ def test_every_message_counts_once_whoever_is_killed(
         pytest.fail(f"the importer did not come to an end: {child.communicate()[1][-4000:]}")
     assert child.returncode == 0, errors
     assert json.loads(said)["records"] > 0
+    send(300, 350)
+    _evaluator_brings_in(config, 100)
     producer.close()
     found = read(kafka)
-    wanted = [f"p-{n}" for n in range(300)] + [f"e-{n}" for n in range(250)]
+    wanted = [f"p-{n}" for n in range(350)] + [f"e-{n}" for n in range(300)]
     assert found.ids == sorted(wanted)
-    assert sorted(label.request_id for label in found.labels) == sorted(wanted[:300])
+    assert sorted(label.request_id for label in found.labels) == sorted(wanted[:350])
     assert (found.lost, found.copies) == (0, 0)
     assert found.places == {one: {partition_of(one, 3)} for one in wanted}
     assert found.heartbeats

@@ -7,6 +7,7 @@ who does. What a person changes is answered when it is committed.
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -89,7 +90,7 @@ class CommitLine:
                     return Reloaded(True, None, None)
                 await asyncio.sleep(0.05)
         finally:
-            member.lock.acquire()
+            await _acquire(member.lock)
         return Reloaded(False, None, "it could not be committed; look again whether it is in force")
 
 
@@ -101,6 +102,8 @@ class Api:
         self._settings = settings
         self._own = self._build()
         self._judged: dict[int, tuple[Judge, FastAPI]] = {}
+        self._turn = asyncio.Lock()
+        """One request at a time: the member's lock does not tell those of one thread apart."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -139,12 +142,16 @@ class Api:
         async def said(message: Message) -> None:
             answered.append(message)
 
-        with member.lock:
-            judge = member.judges.get(place)
-            app = _elsewhere() if judge is None else self._of(place, judge)
-            await app(scope, asked, said)
-            if scope["method"] != "GET" and judge is not None:
-                member.touch(place)
+        async with self._turn:
+            await _acquire(member.lock)
+            try:
+                judge = member.judges.get(place)
+                app = _elsewhere() if judge is None else self._of(place, judge)
+                await app(scope, asked, said)
+                if scope["method"] != "GET" and judge is not None:
+                    member.touch(place)
+            finally:
+                member.lock.release()
         for message in answered:
             await send(message)
 
@@ -255,6 +262,13 @@ class Api:
             if watching is not None:
                 yield from list(drift_families(watching.watcher))
                 yield from list(finding_families(watching.watcher.room))
+
+
+async def _acquire(lock: threading.RLock) -> None:
+    """Wait for the member without keeping others from an answer: it may take partitions over for
+    minutes, and whoever asks whether the process is alive must hear so."""
+    while not lock.acquire(blocking=False):
+        await asyncio.sleep(0.005)
 
 
 def _elsewhere() -> Any:

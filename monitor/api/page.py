@@ -75,6 +75,19 @@ function table(head, rows, kind) {
 function section(title, ...children) {
   return put(node('section'), node('h2', title), ...children);
 }
+function experiments(found) {
+  const made = section('Experiments', table(
+    ['experiment', 'challenger', 'decision', 'rollout', 'share'],
+    found.flatMap(e => e.challengers.map(c => [e.name, c.name,
+      [c.decision, {promote: 'good', rollback: 'bad', invalid: 'bad'}[c.decision] || ''],
+      c.phase.replace('_', ' ') + ', ' + c.stage, (100 * c.weight).toFixed(1) + ' %']))));
+  for (const e of found) {
+    const link = node('a', 'report of ' + e.name);
+    link.href = 'v1/experiments/' + encodeURIComponent(e.name) + '/report';
+    put(made, put(node('p', undefined, 'soft'), link));
+  }
+  return made;
+}
 """
 """JavaScript that every page draws with; all texts are put in as text."""
 
@@ -146,19 +159,7 @@ function draw(s) {
   parts.push(...findings(s.findings));
   parts.push(...s.arms.map(arm));
   if (s.watched.length) parts.push(section('Against the baseline', ...s.watched.map(watched)));
-  if (s.experiments.length) {
-    const made = section('Experiments', table(
-      ['experiment', 'challenger', 'decision', 'rollout', 'share'],
-      s.experiments.flatMap(e => e.challengers.map(c => [e.name, c.name,
-        [c.decision, {promote: 'good', rollback: 'bad', invalid: 'bad'}[c.decision] || ''],
-        c.phase.replace('_', ' ') + ', ' + c.stage, (100 * c.weight).toFixed(1) + ' %']))));
-    for (const e of s.experiments) {
-      const link = node('a', 'report of ' + e.name);
-      link.href = 'v1/experiments/' + encodeURIComponent(e.name) + '/report';
-      put(made, put(node('p', undefined, 'soft'), link));
-    }
-    parts.push(made);
-  }
+  if (s.experiments.length) parts.push(experiments(s.experiments));
   if (s.predictions.length) {
     parts.push(section('Predictions', table(
       ['model', 'version', 'arm', 'output', 'values', 'mean', 'std', 'min', 'max', 'classes'],

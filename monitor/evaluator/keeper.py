@@ -59,7 +59,7 @@ class Keeper(Generic[M]):
             while not self._stop.is_set():
                 commits = member.commits
                 count = member.step()
-                if member.commits > commits and self.error is not None:
+                if self.error is not None and (member.commits > commits or member.idle):
                     log.warning("goes on")
                     self.error = None
                 if done is not None and done(member, count):

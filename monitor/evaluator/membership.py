@@ -103,6 +103,11 @@ class Membership(ABC):
         """Whether there is something that is lost with the membership."""
 
     @property
+    def idle(self) -> bool:
+        """Whether something was taken over, and there is nothing to commit."""
+        return self.holds and not self._dirty
+
+    @property
     def _due_to_write(self) -> bool:
         return bool(self._dirty)
 

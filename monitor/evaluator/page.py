@@ -61,29 +61,19 @@ function findings(found) {
   }
   return made;
 }
-function experiments(found) {
-  if (found.trouble) return section('Experiments', node('p', found.trouble, 'warn'));
-  const made = section('Experiments', table(
-    ['experiment', 'challenger', 'decision', 'rollout', 'share'],
-    found.experiments.flatMap(e => e.challengers.map(c => [e.name, c.name,
-      [c.decision, {promote: 'good', rollback: 'bad', invalid: 'bad'}[c.decision] || ''],
-      c.phase.replace('_', ' ') + ', ' + c.stage, (100 * c.weight).toFixed(1) + ' %']))));
-  for (const e of found.experiments) {
-    const link = node('a', 'report of ' + e.name);
-    link.href = 'v1/experiments/' + encodeURIComponent(e.name) + '/report';
-    put(made, put(node('p', undefined, 'soft'), link));
-  }
-  return made;
+function running(found) {
+  return found.trouble ? section('Experiments', node('p', found.trouble, 'warn'))
+    : experiments(found.experiments);
 }
 async function refresh() {
   try {
-    const [s, found, running] = await Promise.all([get('v1/evaluator'),
+    const [s, found, live] = await Promise.all([get('v1/evaluator'),
       get('v1/findings?limit=10'), get('v1/experiments')]);
     const well = !s.error && s.judged_at;
     document.getElementById('state').replaceChildren(node('span',
       s.error || (s.judged_at ? 'ready' : 'not a member of the group yet'), well ? 'good' : 'bad'));
     document.getElementById('about').textContent = 'evaluator';
-    document.getElementById('content').replaceChildren(findings(found), experiments(running),
+    document.getElementById('content').replaceChildren(findings(found), running(live),
       judges(s), own(s));
   } catch (error) {
     document.getElementById('state').replaceChildren(

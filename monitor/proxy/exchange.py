@@ -7,20 +7,14 @@ both ways, and the slower side holds the faster one back.
 from __future__ import annotations
 
 from time import monotonic, monotonic_ns, time
-from typing import TYPE_CHECKING
 
 from monitor import record
 from monitor.errors import HttpError
-from monitor.proxy.framing import Chunked
-from monitor.proxy.head import CHUNKED, NO_BODY, UNTIL_CLOSE, RequestHead, ResponseHead
+from monitor.proxy.head import CHUNKED, NO_BODY, UNTIL_CLOSE, ResponseHead
+from monitor.proxy.incoming import Incoming
 from monitor.proxy.plan import Fault
-from monitor.proxy.routes import Route
-from monitor.proxy.split import BODY_NOT_AWAITED, BODY_TOO_LARGE, Choice, Router
+from monitor.proxy.split import BODY_NOT_AWAITED, BODY_TOO_LARGE, Router
 from monitor.proxy.upstream import UpstreamConnection
-
-if TYPE_CHECKING:
-    from monitor.proxy.client import ClientConnection
-    from monitor.proxy.runtime import Runtime
 
 FAILURES = {
     record.TIMEOUT: (504, b"504 Gateway Timeout", "the model server did not answer in time"),
@@ -34,89 +28,11 @@ FAILURES = {
     record.REJECTED: (408, b"408 Request Timeout", "the request did not arrive in time"),
 }
 
-_FRAMED = 8
-"""How often the capture limit a body that is awaited may take with its chunks' framing, which is
-held, too. Six are enough for a chunk for each byte."""
 
+class Exchange(Incoming):
+    """The request's way to an arm, and the answer's way back."""
 
-class Exchange:
-    """``started_ns`` is when the first byte of the request's head arrived, monotonic."""
-
-    __slots__ = (
-        "_answered",
-        "_body_chunked",
-        "_body_left",
-        "_breaker_epoch",
-        "_captured",
-        "_choice",
-        "_connection",
-        "_first_byte_ns",
-        "_framed_size",
-        "_unrouted",
-        "_unsent",
-        "_until_close",
-        "arm",
-        "client",
-        "extra",
-        "finished",
-        "head",
-        "queue_ns",
-        "ready_ns",
-        "request_complete",
-        "request_id",
-        "request_size",
-        "route",
-        "runtime",
-        "started_ns",
-        "trace_id",
-        "tunnel",
-    )
-
-    def __init__(
-        self, client: ClientConnection, runtime: Runtime, head: RequestHead, started_ns: int
-    ) -> None:
-        self.client = client
-        self.runtime = runtime
-        self.head = head
-        self.started_ns = started_ns
-        self.ready_ns = 0
-        self.queue_ns = 0
-        self.route: Route = runtime.routes.find(head.target)
-        self.request_complete = False
-        self.request_size = 0
-        self.finished = False
-        self.tunnel = False
-        self._answered: ResponseHead | None = None
-        self._connection: UpstreamConnection | None = None
-        self._first_byte_ns = 0
-        self._until_close = False
-        self.arm = runtime.champion
-        self._breaker_epoch = 0
-        self._choice: Choice | None = None
-        self._unrouted: Router | None = None
-        length = head.length
-        self._body_chunked = Chunked() if length == CHUNKED else None
-        self._body_left = max(0, length)
-        self._framed_size = 0
-        capture = self.route.model >= 0 and length <= runtime.capture_limit
-        self._captured: list[bytes] | None = [] if capture else None
-        self._unsent: list[bytes] | None = None
-        extra: list[bytes] = []
-        self.extra = extra
-        trace_id = head.trace_id
-        if not trace_id:
-            # No one upstream samples the trace, so the flags say that nobody has recorded it yet.
-            number = runtime.random_bits(192)
-            trace_id = b"%032x" % (number >> 64 or 1)
-            extra.append(
-                b"traceparent: 00-%b-%016x-00" % (trace_id, number & 0xFFFFFFFFFFFFFFFF or 1)
-            )
-        request_id = head.request_id
-        if not request_id:
-            request_id = b"%032x" % runtime.random_bits(128) if head.trace_id else trace_id
-            extra.append(b"x-request-id: " + request_id)
-        self.trace_id = trace_id
-        self.request_id = request_id
+    __slots__ = ()
 
     # The client's side --------------------------------------------------------------------------
 
@@ -140,16 +56,6 @@ class Exchange:
                 self._route(router)
         self._start(body)
         return rest
-
-    def _waits_for_body(self) -> bool:
-        """Whether the body is to come, and may be looked at. Who expects a 100 sends none before
-        the model server has asked for it."""
-        return not self.request_complete and self._readable() and self.head.expect is None
-
-    def _readable(self) -> bool:
-        """Whether the body may be looked at, as far as its size goes: however it is cut."""
-        framing = self._framed_size > _FRAMED * self.runtime.capture_limit
-        return self._captured is not None and not framing
 
     def _route(self, router: Router) -> None:
         """Choose the arm that serves this request."""
@@ -213,28 +119,6 @@ class Exchange:
         elif self._connection is not None:
             self._connection.write(body)
         return rest
-
-    def _take(self, data: bytes) -> bytes:
-        """Account for body bytes; return the bytes behind the body's end."""
-        chunked = self._body_chunked
-        if chunked is not None:
-            consumed = chunked.feed(data, self._captured)
-            self._framed_size += consumed
-            self.request_size = chunked.size
-            done = chunked.done
-        else:
-            consumed = min(len(data), self._body_left)
-            self._body_left -= consumed
-            self.request_size += consumed
-            done = self._body_left == 0
-            if self._captured is not None and consumed:
-                self._captured.append(data if consumed == len(data) else data[:consumed])
-        if self.request_size > self.runtime.capture_limit:
-            self._captured = None
-        if done:
-            self.request_complete = True
-            self.ready_ns = monotonic_ns()
-        return data[consumed:] if consumed < len(data) else b""
 
     def feed_tunnel(self, data: bytes) -> None:
         """Bytes of the client after a 101."""

@@ -15,59 +15,39 @@ from __future__ import annotations
 import re
 
 from monitor.errors import HttpError
-from monitor.proxy.target import HOST_VALUE, origin_form
+from monitor.proxy.fields import (
+    CACHE_LINE_BYTES,
+    CACHE_LINES,
+    CONNECTION,
+    CONTENT_LENGTH,
+    EXPECT,
+    FORWARD,
+    HOST,
+    KEEP,
+    KEEP_ALIVE,
+    LINES,
+    REQUEST_ID,
+    TOKEN,
+    TRACEPARENT,
+    TRACESTATE,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    judge,
+    strip_listed,
+    tokens_of,
+)
+from monitor.proxy.target import origin_form
 
-FORWARD = 0
-DROP = 1
-HOST = 2
-CONTENT_LENGTH = 3
-TRANSFER_ENCODING = 4
-CONNECTION = 5
-EXPECT = 6
-UPGRADE = 7
-REQUEST_ID = 8
-TRACEPARENT = 9
-TRACESTATE = 10
-KEEP = 11
-KEEP_ALIVE = 12
-
-_KINDS = {
-    b"host": HOST,
-    b"content-length": CONTENT_LENGTH,
-    b"transfer-encoding": TRANSFER_ENCODING,
-    b"connection": CONNECTION,
-    b"expect": EXPECT,
-    b"upgrade": UPGRADE,
-    b"x-request-id": REQUEST_ID,
-    b"traceparent": TRACEPARENT,
-    b"tracestate": TRACESTATE,
-    b"keep-alive": KEEP_ALIVE,
-    b"proxy-connection": DROP,
-    b"te": DROP,
-    b"http2-settings": DROP,
-    b"content-type": KEEP,
-    b"content-encoding": KEEP,
-    b"inference-header-content-length": KEEP,
-}
-
-_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-# White space around the value is stripped afterwards: a pattern that tells it from the value tries
-# every way to divide a long run of it, which takes seconds for a line of 32 KiB.
-_FIELD = re.compile(rb"(" + _TOKEN + rb"):([^\x00-\x08\x0a-\x1f\x7f]*)")
-_REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]+) HTTP/1\.([01])")
+_REQUEST_LINE = re.compile(rb"(" + TOKEN + rb") ([\x21-\x7e]+) HTTP/1\.([01])")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([^\x00-\x08\x0a-\x1f\x7f]*))?")
-_DIGITS = re.compile(rb"[0-9]{1,18}")
 # Version ff is none, and only versions after 00 may have more than these 55 characters.
 _TRACEPARENT = re.compile(
     rb"(?!ff|00.{54})[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?"
 )
 _VISIBLE = re.compile(rb"[\x21-\x7e]{1,128}")
 
-_CACHE_LINES = 4096
-_CACHE_LINE_BYTES = 256
-_Known = tuple[int, bytes, bytes, int]
-"""Kind, lower-case name, value, and the number in it where the kind has one."""
-_lines: dict[bytes, _Known] = {}
+# Bound once: of a name that was imported, methods are looked up the slow way.
+_judged = LINES.get
 _request_lines: dict[bytes, tuple[bytes, bytes, int]] = {}
 _status_lines: dict[bytes, tuple[int, bytes, bool]] = {}
 
@@ -145,67 +125,13 @@ class ResponseHead:
         self.idle_seconds: float | None = None
 
 
-def _judge(line: bytes) -> _Known:
-    """What a field line says; HttpError when it is none, or none that may be passed on."""
-    match = _FIELD.fullmatch(line)
-    if match is None:
-        if line[:1] in (b" ", b"\t"):
-            raise HttpError(400, "obs_fold", "a header line is folded")
-        raise HttpError(400, "bad_header", "a header line is malformed")
-    name = match[1].lower()
-    kind = _KINDS.get(name, FORWARD)
-    value = match[2].strip(b" \t")
-    number = 0
-    if kind == CONTENT_LENGTH:
-        number = _content_length(value)
-    elif kind == HOST and HOST_VALUE.fullmatch(value) is None:
-        raise HttpError(400, "bad_host", "Host is malformed")
-    known = (kind, name, value, number)
-    if len(line) <= _CACHE_LINE_BYTES:
-        if len(_lines) >= _CACHE_LINES:
-            _lines.clear()
-        _lines[line] = known
-    return known
-
-
-def keep_headers(names: tuple[str, ...]) -> None:
-    """Have ``names`` (lower case) kept for the record as well, beside those the codecs need."""
-    for name in names:
-        _KINDS.setdefault(name.encode("ascii"), KEEP)
-    _lines.clear()
-
-
-def _content_length(value: bytes) -> int:
-    if _DIGITS.fullmatch(value) is None:
-        raise HttpError(400, "bad_content_length", "Content-Length is not a plain number")
-    return int(value)
-
-
-_NEVER_LISTED = {
-    b"host", b"content-length", b"transfer-encoding", b"upgrade", b"connection", b"x-request-id",
-    b"traceparent", b"tracestate",
-}  # fmt: skip
-
-
-def _strip_listed(lines: list[bytes], listed: set[bytes]) -> list[bytes]:
-    """Drop the fields that ``Connection`` lists, but never those that frame or name the message."""
-    listed -= _NEVER_LISTED
-    if not listed:
-        return lines
-    return [line for line in lines if line.partition(b":")[0].lower() not in listed]
-
-
-def _tokens(value: bytes) -> set[bytes]:
-    return {token for part in value.lower().split(b",") if (token := part.strip(b" \t"))}
-
-
 def _request_line(line: bytes) -> tuple[bytes, bytes, int]:
     match = _REQUEST_LINE.fullmatch(line)
     if match is None:
         raise HttpError(400, "bad_request_line", "the request line is malformed")
     parsed = (match[1], match[2], int(match[3]))
-    if len(line) <= _CACHE_LINE_BYTES:
-        if len(_request_lines) >= _CACHE_LINES:
+    if len(line) <= CACHE_LINE_BYTES:
+        if len(_request_lines) >= CACHE_LINES:
             _request_lines.clear()
         _request_lines[line] = parsed
     return parsed
@@ -233,9 +159,9 @@ def parse_request(block: bytes, target_limit: int) -> RequestHead:
     length_seen = chunked = False
     for index in range(1, len(lines)):
         line = lines[index]
-        known = _lines.get(line)
+        known = _judged(line)
         if known is None:
-            known = _judge(line)
+            known = judge(line)
         kind = known[0]
         if kind == FORWARD:
             out.append(line)
@@ -264,7 +190,7 @@ def parse_request(block: bytes, target_limit: int) -> RequestHead:
             head.framing_line = b"Transfer-Encoding: chunked"
             out.append(head.framing_line)
         elif kind == CONNECTION:
-            connection = (connection or set()) | _tokens(known[2])
+            connection = (connection or set()) | tokens_of(known[2])
         elif kind == EXPECT:
             if known[2].lower() != b"100-continue":
                 raise HttpError(417, "bad_expect", "only Expect: 100-continue is known")
@@ -289,7 +215,7 @@ def parse_request(block: bytes, target_limit: int) -> RequestHead:
     if head.host_line is None and head.minor == 1:
         raise HttpError(400, "bad_host", "Host is missing")
     if trace:
-        match = _TRACEPARENT.fullmatch(_lines[trace][2] if trace in _lines else _judge(trace)[2])
+        match = _TRACEPARENT.fullmatch(LINES[trace][2] if trace in LINES else judge(trace)[2])
         if match is not None:
             head.trace_id = match[1]
             out.append(trace)
@@ -318,10 +244,10 @@ def _connection(head: RequestHead, options: set[bytes] | None) -> None:
     upgradable = head.minor == 1 and head.length in (NO_BODY, 0)
     if upgrade is not None and b"upgrade" in options and upgradable:
         value = upgrade.partition(b":")[2].strip().lower()
-        if not any(token.startswith(b"h2") for token in _tokens(value)):
+        if not any(token.startswith(b"h2") for token in tokens_of(value)):
             head.upgrade = value
             head.lines += (b"Connection: upgrade", upgrade)
-    head.lines = _strip_listed(head.lines, options - {b"close", b"keep-alive"})
+    head.lines = strip_listed(head.lines, options - {b"close", b"keep-alive"})
 
 
 def _status_line(line: bytes) -> tuple[int, bytes, bool]:
@@ -331,8 +257,8 @@ def _status_line(line: bytes) -> tuple[int, bytes, bool]:
         raise HttpError(502, "garbage", "the upstream's status line is malformed")
     modern = match[1] == b"1"
     parsed = (int(match[2]), line if modern else b"HTTP/1.1" + line[8:], modern)
-    if len(line) <= _CACHE_LINE_BYTES:
-        if len(_status_lines) >= _CACHE_LINES:
+    if len(line) <= CACHE_LINE_BYTES:
+        if len(_status_lines) >= CACHE_LINES:
             _status_lines.clear()
         _status_lines[line] = parsed
     return parsed
@@ -356,9 +282,9 @@ def parse_response(block: bytes, to_head: bool) -> ResponseHead:
     try:
         for index in range(1, len(lines)):
             line = lines[index]
-            known = _lines.get(line)
+            known = _judged(line)
             if known is None:
-                known = _judge(line)
+                known = judge(line)
             kind = known[0]
             if kind == FORWARD or kind in (HOST, EXPECT, TRACEPARENT, TRACESTATE):
                 out.append(line)
@@ -379,7 +305,7 @@ def parse_response(block: bytes, to_head: bool) -> ResponseHead:
                 chunked = True
                 out.append(b"Transfer-Encoding: " + b", ".join(codings))
             elif kind == CONNECTION:
-                connection = (connection or set()) | _tokens(known[2])
+                connection = (connection or set()) | tokens_of(known[2])
             elif kind == REQUEST_ID:
                 head.has_request_id = True
                 out.append(line)
@@ -394,7 +320,7 @@ def parse_response(block: bytes, to_head: bool) -> ResponseHead:
             head.keep_alive = False
         elif b"keep-alive" in connection:
             head.keep_alive = True
-        head.lines = _strip_listed(out, connection - {b"close", b"keep-alive"})
+        head.lines = strip_listed(out, connection - {b"close", b"keep-alive"})
     if chunked and (length is not None or not modern):
         raise HttpError(502, "garbage", "the upstream's message has no clear end")
     if to_head or status < 200 or status in (204, 304):

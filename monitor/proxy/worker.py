@@ -24,8 +24,8 @@ import uvloop
 
 from monitor.errors import StateError
 from monitor.proxy.client import ClientConnection
+from monitor.proxy.fields import keep_headers
 from monitor.proxy.handoff import HandOff
-from monitor.proxy.head import keep_headers
 from monitor.proxy.plan import Plan
 from monitor.proxy.probe import Door, socket_path
 from monitor.proxy.runtime import Runtime, Timed

@@ -1,0 +1,113 @@
+"""Lines of heads, each judged once.
+
+Every line is held against the grammar of RFC 9112 when it is met first, and remembered with what it
+says: clients that keep a connection repeat most of theirs.
+"""
+
+from __future__ import annotations
+
+import re
+
+from monitor.errors import HttpError
+from monitor.proxy.target import HOST_VALUE
+
+FORWARD = 0
+DROP = 1
+HOST = 2
+CONTENT_LENGTH = 3
+TRANSFER_ENCODING = 4
+CONNECTION = 5
+EXPECT = 6
+UPGRADE = 7
+REQUEST_ID = 8
+TRACEPARENT = 9
+TRACESTATE = 10
+KEEP = 11
+KEEP_ALIVE = 12
+
+_KINDS = {
+    b"host": HOST,
+    b"content-length": CONTENT_LENGTH,
+    b"transfer-encoding": TRANSFER_ENCODING,
+    b"connection": CONNECTION,
+    b"expect": EXPECT,
+    b"upgrade": UPGRADE,
+    b"x-request-id": REQUEST_ID,
+    b"traceparent": TRACEPARENT,
+    b"tracestate": TRACESTATE,
+    b"keep-alive": KEEP_ALIVE,
+    b"proxy-connection": DROP,
+    b"te": DROP,
+    b"http2-settings": DROP,
+    b"content-type": KEEP,
+    b"content-encoding": KEEP,
+    b"inference-header-content-length": KEEP,
+}
+
+TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+# White space around the value is stripped afterwards: a pattern that tells it from the value tries
+# every way to divide a long run of it, which takes seconds for a line of 32 KiB.
+_FIELD = re.compile(rb"(" + TOKEN + rb"):([^\x00-\x08\x0a-\x1f\x7f]*)")
+_DIGITS = re.compile(rb"[0-9]{1,18}")
+
+CACHE_LINES = 4096
+CACHE_LINE_BYTES = 256
+Known = tuple[int, bytes, bytes, int]
+"""Kind, lower-case name, value, and the number in it where the kind has one."""
+LINES: dict[bytes, Known] = {}
+"""Those that were judged; who looks here first saves a call for nearly every line."""
+
+
+def judge(line: bytes) -> Known:
+    """What a field line says; HttpError when it is none, or none that may be passed on."""
+    match = _FIELD.fullmatch(line)
+    if match is None:
+        if line[:1] in (b" ", b"\t"):
+            raise HttpError(400, "obs_fold", "a header line is folded")
+        raise HttpError(400, "bad_header", "a header line is malformed")
+    name = match[1].lower()
+    kind = _KINDS.get(name, FORWARD)
+    value = match[2].strip(b" \t")
+    number = 0
+    if kind == CONTENT_LENGTH:
+        number = _content_length(value)
+    elif kind == HOST and HOST_VALUE.fullmatch(value) is None:
+        raise HttpError(400, "bad_host", "Host is malformed")
+    known = (kind, name, value, number)
+    if len(line) <= CACHE_LINE_BYTES:
+        if len(LINES) >= CACHE_LINES:
+            LINES.clear()
+        LINES[line] = known
+    return known
+
+
+def keep_headers(names: tuple[str, ...]) -> None:
+    """Have ``names`` (lower case) kept for the record as well, beside those the codecs need."""
+    for name in names:
+        _KINDS.setdefault(name.encode("ascii"), KEEP)
+    LINES.clear()
+
+
+def _content_length(value: bytes) -> int:
+    if _DIGITS.fullmatch(value) is None:
+        raise HttpError(400, "bad_content_length", "Content-Length is not a plain number")
+    return int(value)
+
+
+_NEVER_LISTED = {
+    b"host", b"content-length", b"transfer-encoding", b"upgrade", b"connection", b"x-request-id",
+    b"traceparent", b"tracestate",
+}  # fmt: skip
+
+
+def strip_listed(lines: list[bytes], listed: set[bytes]) -> list[bytes]:
+    """Drop the fields that ``Connection`` lists, but never those that frame or name the message."""
+    listed -= _NEVER_LISTED
+    if not listed:
+        return lines
+    return [line for line in lines if line.partition(b":")[0].lower() not in listed]
+
+
+def tokens_of(value: bytes) -> set[bytes]:
+    """The words of a list with commas, in lower case."""
+    return {token for part in value.lower().split(b",") if (token := part.strip(b" \t"))}

@@ -8,7 +8,6 @@ asynchronous: one thread calls it.
 
 from __future__ import annotations
 
-import math
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,15 +18,12 @@ import orjson
 
 from monitor.feedback.file import FeedbackFile
 from monitor.feedback.labels import Label
+from monitor.feedback.purge import Purge
 
 FILE_NAME = "feedback.sqlite"
 OUTCOMES = ("joined", "duplicate", "conflict", "orphan", "late")
 MOST_ROWS = 2_000_000
 _LONGEST_OUTPUTS = 4096
-_AT_ONCE = 5_000
-_MOST_BATCHES = 20
-_REMEMBERED = 1.25
-"""Predictions are remembered for that many horizons, to tell a late label from an unknown id."""
 
 _ADD_PREDICTION = "INSERT OR IGNORE INTO predictions VALUES (?,?,?,?,?,?,?,0)"
 _LABELS_OF = (
@@ -42,7 +38,6 @@ _JOIN = (
     "INSERT INTO joined (request_id, arm, mirrored, model, share, started, outputs, row, label,"
     " reward, received, delay) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)"
 )
-_OLDEST = "SELECT request_id, arm, mirrored, labelled FROM predictions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,83 +248,7 @@ class FeedbackStore:
     def purge(self, now: float) -> None:
         """Let go of what has waited for longer than the horizon, and of the oldest beyond the
         bounds, in small batches. Raises StateError; what was done stays done then."""
-        db = self._file.open()
-        with self._file.guarded():
-            self.tallies.load(db)  # another process may be handing in the last of an older run
-        for _ in range(_MOST_BATCHES):
-            if not (self._purge_old(now) or self._purge_excess()):
-                break
-        self._file.shrink()
-
-    def _purge_old(self, now: float) -> bool:
-        """One batch of what is too old; True when there may be more."""
-        with self._file.transaction() as db:
-            limit = now - self.horizon * _REMEMBERED
-            old = db.execute(
-                f"{_OLDEST} WHERE started < ? ORDER BY started LIMIT ?", (limit, _AT_ONCE)
-            ).fetchall()
-            self._drop(db, old, "horizon")
-            orphans = self._drop_orphans(db, now - self.horizon, "orphan_horizon")
-        return len(old) == _AT_ONCE or orphans == _AT_ONCE
-
-    def _purge_excess(self) -> bool:
-        """One batch of the oldest when there is too much; True when there may be more.
-
-        Of predictions and orphans those have to go of which there are more: labels for unknown ids
-        must not drive out what others are going to be joined to.
-        """
-        kept = self.tallies.of("kept")
-        predictions = sum(self.tallies.of("predictions").values())
-        rows = predictions + kept.get("labels", 0)
-        size = self._file.size()
-        excess = max(rows - self.max_rows, math.ceil(rows * (1.0 - self.max_bytes / size)))
-        if excess <= 0:
-            return False
-        orphans = kept.get("orphans", 0)
-        with self._file.transaction() as db:
-            if orphans > predictions:
-                most = min(excess, orphans, _AT_ONCE)
-                gone = self._drop_orphans(db, None, "orphan_size", most)
-            else:
-                # Each takes its labels along.
-                most = min(math.ceil(excess * predictions / max(1, rows)), _AT_ONCE)
-                old = db.execute(f"{_OLDEST} ORDER BY started LIMIT ?", (most,)).fetchall()
-                self._drop(db, old, "size")
-                gone = len(old)
-        return gone > 0
-
-    def _drop(self, db: sqlite3.Connection, predictions: list[Any], reason: str) -> None:
-        """Delete predictions, and the labels that have been joined to nothing else."""
-        db.executemany(
-            "DELETE FROM predictions WHERE request_id = ? AND arm = ? AND mirrored = ?",
-            [row[:3] for row in predictions],
-        )
-        for _, arm, _, labelled in predictions:
-            self.tallies.add("predictions", arm, -1)
-            self.tallies.add("labelled", arm, -labelled)
-            if reason == "horizon":
-                self.tallies.add("settled", arm)
-                self.tallies.add("settled_labelled", arm, labelled)
-        self.tallies.add("purged", reason, len(predictions))
-        labels = db.executemany(
-            "DELETE FROM labels WHERE request_id = ?1 AND joined = 1"
-            " AND NOT EXISTS (SELECT 1 FROM predictions WHERE request_id = ?1)",
-            [(request_id,) for request_id in {row[0] for row in predictions}],
-        ).rowcount
-        self.tallies.add("kept", "labels", -max(0, labels))
-
-    def _drop_orphans(
-        self, db: sqlite3.Connection, before: float | None, reason: str, most: int = _AT_ONCE
-    ) -> int:
-        gone = db.execute(
-            "DELETE FROM labels WHERE (request_id, row) IN (SELECT request_id, row FROM labels"
-            " WHERE joined = 0 AND received < ? ORDER BY received LIMIT ?)",
-            (float("inf") if before is None else before, most),
-        ).rowcount
-        self.tallies.add("kept", "labels", -gone)
-        self.tallies.add("kept", "orphans", -gone)
-        self.tallies.add("purged", reason, gone)
-        return gone
+        Purge(self._file, self.horizon, self.max_bytes, self.max_rows).run(now)
 
     def figures(self) -> dict[str, Any]:
         """Counts since the file began, by outcome, reason and arm, and what waits at present.

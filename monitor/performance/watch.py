@@ -32,6 +32,7 @@ from monitor.performance.metrics import (
 from monitor.performance.realised import Realised
 from monitor.performance.retrain import FEWEST, Outlook, Point, outlook
 from monitor.performance.sampled import Settled
+from monitor.performance.saved import go_on, saved
 from monitor.performance.tallies import BinaryTally, Tally
 from monitor.performance.unlabelled import Unlabelled
 from monitor.performance.worst import WorstSlices
@@ -97,15 +98,16 @@ class PerformanceWatch:
         self.history = ChangePoint(2)
         self.predictions = 0
         self.labels = 0
-        self.whole: Tally = self._tally()
-        self.window: Tally = self._tally()
+        self.whole: Tally = self.tally()
+        self.window: Tally = self.tally()
         self.last: Tally | None = None
         """The last full window."""
         self.interval = BernoulliInterval(planned=float(settings.window))
         self.windows: list[Point] = []
         """Accuracy by labels, window by window."""
         self._labelled: list[Joined] = []
-        self._began = 0.0
+        self.began = 0.0
+        """Unix time of the first label of the present window; 0: there is none."""
         self.examples: list[str] = []
 
     @property
@@ -113,7 +115,8 @@ class PerformanceWatch:
         """Whether predictions should come with their features."""
         return self.estimator is not None and self.estimator.regions is not None
 
-    def _tally(self) -> Tally:
+    def tally(self) -> Tally:
+        """An empty one, of the kind that suits the predictions."""
         return tally_for(self.settings.threshold, self.settings.tolerance)
 
     # Without labels -----------------------------------------------------------------------------
@@ -233,8 +236,8 @@ class PerformanceWatch:
             self._check(batch.said, batch.labels, missed)
         if self.declared.features and rows:
             self.declared.add(rows, missed, yes_said, yes_true)
-        if not self._began:
-            self._began = float(times[0])
+        if not self.began:
+            self.began = float(times[0])
         if self.window.count >= self.settings.window:
             self._close_window(float(times[-1]))
 
@@ -262,10 +265,10 @@ class PerformanceWatch:
         if accuracy is not None:
             count = self.window.count
             error = math.sqrt(max(accuracy * (1.0 - accuracy), 1.0 / count) / count)
-            self.windows.append(Point((self._began + now) / 2.0, accuracy, error))
+            self.windows.append(Point((self.began + now) / 2.0, accuracy, error))
             del self.windows[:-_MOST_WINDOWS]
-        self.last, self.window = self.window, self._tally()
-        self._began = 0.0
+        self.last, self.window = self.window, self.tally()
+        self.began = 0.0
 
     def outlook(self) -> Outlook | None:
         """When it should be retrained; None where no floor is set. By the labels, where these make
@@ -333,56 +336,14 @@ class PerformanceWatch:
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
         self.flush()
-        return {
-            "predictions": self.predictions,
-            "labels": self.labels,
-            "expected": self.expected.to_dict() if self.expected is not None else None,
-            "realised": self.realised.to_dict(),
-            "calibration": self.calibration.to_dict() if self.calibration is not None else None,
-            "slices": self.slices.to_dict() if self.slices is not None else None,
-            "latches": self.latches.to_dict(),
-            "history": self.history.to_dict(),
-            "whole": self.whole.to_dict(),
-            "window": self.window.to_dict(),
-            "last": self.last.to_dict() if self.last is not None else None,
-            "interval": self.interval.to_dict(),
-            "windows": [[p.at, p.value, p.error] for p in self.windows],
-            "unlabelled": self.unlabelled.to_dict() if self.unlabelled is not None else None,
-            "began": self._began,
-            "delays": self.delays.to_dict(),
-            "segments": self.declared.to_dict(),
-        }
+        return saved(self)
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Undo :meth:`to_dict`, of the same settings and baseline.
 
         Raises KeyError, TypeError or ValueError for another shape.
         """
-        if (self.expected is None) != (state["expected"] is None):
-            raise ValueError("scores are judged in one and not in the other")
-        if self.expected is not None:
-            self.expected.restore(state["expected"])
-        self.realised.restore(state["realised"])
-        if self.calibration is not None and state["calibration"] is not None:
-            self.calibration.restore(state["calibration"])
-        if self.slices is not None:
-            self.slices.restore(state["slices"])
-        self.latches.restore(state["latches"])
-        self.history.restore(state["history"])
-        self.whole.restore(state["whole"])
-        self.window.restore(state["window"])
-        if state["last"] is not None:
-            self.last = self._tally()
-            self.last.restore(state["last"])
-        self.interval = BernoulliInterval.from_dict(state["interval"])
-        self.windows = [Point(*map(float, point)) for point in state["windows"]]
-        if self.unlabelled is not None:
-            self.unlabelled.restore(state["unlabelled"])
-        self._began = float(state["began"])
-        self.delays.restore(state["delays"])
-        self.declared.restore(state["segments"])
-        self.predictions = int(state["predictions"])
-        self.labels = int(state["labels"])
+        go_on(self, state)
 
 
 def _only(evidence: Evidence, place: int) -> Evidence:

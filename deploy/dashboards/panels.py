@@ -86,6 +86,23 @@ def _mapped(words: Mapping[float, tuple[str, str]]) -> list[model.ValueMapping]:
     return [model.ValueMap(options=found)]
 
 
+def _legend() -> common.VizLegendOptions:
+    return (
+        common.VizLegendOptions()
+        .display_mode(options.LegendDisplayMode.LIST)
+        .placement(options.LegendPlacement.BOTTOM)
+        .show_legend(True)
+    )
+
+
+def _last() -> common.ReduceDataOptions:
+    return common.ReduceDataOptions().calcs(["lastNotNull"]).fields("").values(False)
+
+
+def _by_steps() -> build.FieldColor:
+    return build.FieldColor().mode(model.FieldColorModeId.THRESHOLDS)
+
+
 def lines(
     title: str,
     text: str,
@@ -112,12 +129,7 @@ def lines(
     _common(panel, title, text, empty, queries, (width, height))
     panel.unit(unit).line_width(1.5).fill_opacity(35 if stacked else 6)
     panel.show_points(options.VisibilityMode.NEVER)
-    panel.legend(
-        common.VizLegendOptions()
-        .display_mode(options.LegendDisplayMode.LIST)
-        .placement(options.LegendPlacement.BOTTOM)
-        .show_legend(True)
-    )
+    panel.legend(_legend())
     panel.tooltip(
         common.VizTooltipOptions()
         .mode(options.TooltipDisplayMode.MULTI)
@@ -157,6 +169,25 @@ def lines(
     return panel
 
 
+def third(
+    title: str,
+    text: str,
+    unit: str,
+    *queries: Query,
+    empty: str,
+    stacked: bool = False,
+    steps: Steps = (),
+    high: float | None = None,
+    stepped: bool = False,
+    colors: Mapping[str, str] | None = None,
+) -> Panel:
+    """Curves of what cannot be negative, from zero on; three of them are as wide as the board."""
+    return lines(
+        title, text, unit, *queries, empty=empty, width=8, stacked=stacked, steps=steps, low=0,
+        high=high, stepped=stepped, colors=colors,
+    )  # fmt: skip
+
+
 def _colored(color: str) -> model.DynamicConfigValue:
     return model.DynamicConfigValue(id_val="color", value={"mode": "fixed", "fixedColor": color})
 
@@ -178,7 +209,7 @@ def figure(
     panel = stat.Panel()
     _common(panel, title, text, empty, queries, (width, height))
     panel.unit(unit).thresholds(_steps(steps))
-    panel.color_scheme(build.FieldColor().mode(model.FieldColorModeId.THRESHOLDS))
+    panel.color_scheme(_by_steps())
     panel.graph_mode(
         options.BigValueGraphMode.AREA if not words else options.BigValueGraphMode.NONE
     )
@@ -186,7 +217,7 @@ def figure(
     panel.text_mode(
         options.BigValueTextMode.VALUE_AND_NAME if names else options.BigValueTextMode.VALUE
     )
-    panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).fields("").values(False))
+    panel.reduce_options(_last())
     if words:
         panel.mappings(_mapped(words))
     if decimals is not None:
@@ -212,10 +243,10 @@ def bars(
     panel.unit(unit).thresholds(_steps(steps)).min(low)
     if high is not None:
         panel.max(high)
-    panel.color_scheme(build.FieldColor().mode(model.FieldColorModeId.THRESHOLDS))
+    panel.color_scheme(_by_steps())
     panel.orientation(options.VizOrientation.HORIZONTAL)
     panel.display_mode(options.BarGaugeDisplayMode.BASIC)
-    panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).fields("").values(False))
+    panel.reduce_options(_last())
     return panel
 
 
@@ -232,14 +263,9 @@ def states(
     panel = statetimeline.Panel()
     _common(panel, title, text, empty, queries, (width, height))
     panel.unit("none").mappings(_mapped(words)).thresholds(_steps(((None, GREY),)))
-    panel.color_scheme(build.FieldColor().mode(model.FieldColorModeId.THRESHOLDS))
+    panel.color_scheme(_by_steps())
     panel.merge_values(True).row_height(0.85).show_value(options.VisibilityMode.AUTO)
-    panel.legend(
-        common.VizLegendOptions()
-        .display_mode(options.LegendDisplayMode.LIST)
-        .placement(options.LegendPlacement.BOTTOM)
-        .show_legend(True)
-    )
+    panel.legend(_legend())
     panel.tooltip(common.VizTooltipOptions().mode(options.TooltipDisplayMode.SINGLE))
     return panel
 
@@ -248,15 +274,16 @@ def heat(
     title: str,
     text: str,
     unit: str,
-    query: Query,
+    buckets: str,
     *,
     empty: str = "no data",
     width: int = 24,
     height: int = 9,
     scheme: str = "Spectral",
 ) -> Panel:
-    """Buckets of a histogram over time; ``unit`` is that of the buckets' edges."""
+    """Buckets of a histogram over time, by their edges ``le``, whose unit is ``unit``."""
     panel = heatmap.Panel()
+    query = Query(buckets, "{{le}}", heat=True)
     _common(panel, title, text, empty, (query,), (width, height))
     panel.calculate(False)
     panel.color(

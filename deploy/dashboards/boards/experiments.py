@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from deploy.dashboards.board import EXPERIMENT, Board, Choice, Row
-from deploy.dashboards.panels import ORANGE, Query, bars, figure, lines, states
+from deploy.dashboards.panels import ORANGE, Query, bars, figure, lines, states, third
 from deploy.dashboards.queries import WHERE, named, rate
 from deploy.dashboards.words import DECISIONS, MET, decided
 
@@ -139,17 +139,15 @@ _EFFECTS = Row(
 _FAIR = Row(
     "Is the comparison fair?",
     (
-        lines(
+        third(
             "Copies by outcome",
             "Copies to challengers per second, also those that were not sent, by what became of them.",
             "reqps",
             Query(f"{rate('mirror_total', by='arm, outcome')} > 0", "{{arm}}: {{outcome}}"),
             empty="no copies",
             stacked=True,
-            low=0,
-            width=8,
         ),
-        lines(
+        third(
             "Left out",
             "Requests per second that had no unit to assign, or that the champion served since the "
             "challenger's breaker was open.",
@@ -162,10 +160,8 @@ _FAIR = Row(
                 rate("experiment_diverted_total", _OF, by="experiment"), "{{experiment}}: diverted"
             ),
             empty="none left out",
-            low=0,
-            width=8,
         ),
-        lines(
+        third(
             "Delay of labels",
             "Time from prediction to label, by arm. Where arms differ the comparison by labels is not "
             "fair yet.",
@@ -176,8 +172,6 @@ _FAIR = Row(
                 "{{arm}}, quantile {{quantile}}",
             ),
             empty="no labels",
-            low=0,
-            width=8,
         ),
         states(
             "Objectives by arm",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from deploy.dashboards.board import Board, Row
-from deploy.dashboards.panels import GREEN, ORANGE, RED, Query, figure, lines, states
+from deploy.dashboards.panels import GREEN, ORANGE, RED, Query, figure, states, third
 from deploy.dashboards.queries import WHERE, increase, named, rate
 from deploy.dashboards.words import CLOSED, CONNECTED, RELOADED, STATES
 
@@ -66,33 +66,27 @@ _PROCESSES = Row(
             empty="none",
             width=4,
         ),
-        lines(
+        third(
             "Processor time",
             "Cores in use, by process.",
             "none",
             Query(rate("process_cpu_seconds_total", by="process"), "{{process}}"),
             empty="not running",
             stacked=True,
-            low=0,
-            width=8,
         ),
-        lines(
+        third(
             "Memory",
             "Resident memory, by process. It should be flat.",
             "bytes",
             Query(f"sum by (process) ({named('process_resident_memory_bytes')})", "{{process}}"),
             empty="not running",
-            low=0,
-            width=8,
         ),
-        lines(
+        third(
             "Open files",
             "File descriptors in use, by process.",
             "none",
             Query(f"max by (process) ({named('process_open_fds')})", "{{process}}"),
             empty="not running",
-            low=0,
-            width=8,
         ),
     ),
 )
@@ -100,7 +94,7 @@ _PROCESSES = Row(
 _RECORDS = Row(
     "From the data plane to the evaluation",
     (
-        lines(
+        third(
             "Records",
             "Exchanges that should be evaluated, and those that are. The lines are one as long as "
             "nothing is dropped.",
@@ -109,19 +103,15 @@ _RECORDS = Row(
             Query(rate("records_sent_total"), "sent"),
             Query(rate("records_evaluated_total"), "evaluated"),
             empty="no traffic",
-            low=0,
-            width=8,
         ),
-        lines(
+        third(
             "Dropped",
             "Records and copies per second that were let go of, by stage and reason.",
             "ops",
             Query(rate("dropped_total", by="stage, reason"), "{{stage}}: {{reason}}"),
             empty="none",
-            low=0,
-            width=8,
         ),
-        lines(
+        third(
             "Trouble",
             "Per point of the picture: records lost in a crash, connections of workers closed for a "
             "protocol error, state that could not be saved, findings that could not be written.",
@@ -132,10 +122,8 @@ _RECORDS = Row(
             Query(increase("findings_write_failures_total"), "findings not written"),
             Query(increase("feedback_failures_total"), "label store failed"),
             empty="none",
-            low=0,
-            width=8,
         ),
-        lines(
+        third(
             "Workers connected",
             "Workers, and those of them that are connected to the evaluation plane.",
             "none",
@@ -143,10 +131,8 @@ _RECORDS = Row(
             Query(f"sum({named('handoff_connections')})", "connected"),
             empty="not running",
             stepped=True,
-            low=0,
-            width=8,
         ),
-        lines(
+        third(
             "Waiting for labels",
             "Predictions that are kept for their labels, by arm, and labels whose prediction is not "
             "there (yet).",
@@ -154,10 +140,8 @@ _RECORDS = Row(
             Query(f"sum by (arm) ({named('feedback_predictions')})", "{{arm}}"),
             Query(f"sum({named('feedback_orphans')})", "orphans"),
             empty="feedback is off",
-            low=0,
-            width=8,
         ),
-        lines(
+        third(
             "Notifications",
             "Messages to channels per second, by what became of them, and findings that a channel is "
             "still to be told of.",
@@ -165,8 +149,6 @@ _RECORDS = Row(
             Query(rate("notifications_total", by="channel, outcome"), "{{channel}}: {{outcome}}"),
             Query(f"sum by (channel) ({named('notifications_pending')})", "{{channel}}: pending"),
             empty="no channels",
-            low=0,
-            width=8,
         ),
     ),
 )
@@ -174,35 +156,29 @@ _RECORDS = Row(
 _CONNECTIONS = Row(
     "Connections",
     (
-        lines(
+        third(
             "Client connections",
             "Open now, and accepted per second.",
             "none",
             Query(f"sum({named('connections_open')})", "open"),
             Query(rate("connections_accepted_total"), "accepted per second"),
             empty="no clients",
-            low=0,
-            width=8,
         ),
-        lines(
+        third(
             "Refused requests",
             "Requests per second that never reached a model server, by reason: framing, size, time.",
             "reqps",
             Query(rate("rejected_requests_total", by="reason"), "{{reason}}"),
             empty="none refused",
-            low=0,
-            width=8,
         ),
-        lines(
+        third(
             "Pools",
             "Connections to model servers, and requests that wait for one.",
             "none",
             Query(f"sum by (arm, state) ({named('pool_connections')})", "{{arm}}: {{state}}"),
             empty="no connections",
-            low=0,
-            width=8,
         ),
-        lines(
+        third(
             "Connecting to model servers",
             "Connections made, attempts that failed, and requests tried again on a fresh one, per "
             "second.",
@@ -211,8 +187,6 @@ _CONNECTIONS = Row(
             Query(rate("upstream_connect_failures_total", by="arm"), "{{arm}}: failed"),
             Query(rate("retries_total", by="arm"), "{{arm}}: again"),
             empty="no connections",
-            low=0,
-            width=8,
         ),
         states(
             "Breakers",
@@ -234,14 +208,12 @@ _CONNECTIONS = Row(
             width=8,
             height=8,
         ),
-        lines(
+        third(
             "Copies held",
             "Copies that wait for a challenger, or are under way.",
             "none",
             Query(f"sum by (arm) ({named('mirror_queue_requests')})", "{{arm}}"),
             empty="no challengers",
-            low=0,
-            width=8,
         ),
     ),
 )
@@ -266,7 +238,7 @@ _KAFKA = Row(
             width=8,
             height=8,
         ),
-        lines(
+        third(
             "Published",
             "Records and labels per second: handed over, and taken by Kafka. The lines are one as long as "
             "Kafka keeps up.",
@@ -275,46 +247,36 @@ _KAFKA = Row(
             Query(rate("kafka_published_records_total"), "records"),
             Query(rate("kafka_published_labels_total"), "labels"),
             empty="the evaluation is embedded: no Kafka",
-            low=0,
-            width=8,
         ),
-        lines(
+        third(
             "Waiting",
             "Records and labels that Kafka does not have yet. While it is away they wait on disk.",
             "short",
             Query(f"sum by (instance) ({named('kafka_waiting_records')})", "{{instance}}"),
             empty="the evaluation is embedded: no Kafka",
-            low=0,
-            width=8,
         ),
-        lines(
+        third(
             "Spool",
             "Bytes on disk, and how many there may be before the oldest are let go of.",
             "bytes",
             Query(f"max by (instance) ({named('kafka_spool_bytes')})", "{{instance}}"),
             Query(f"min({named('kafka_spool_limit_bytes')})", "limit"),
             empty="the evaluation is embedded: no Kafka",
-            low=0,
-            width=8,
         ),
-        lines(
+        third(
             "Let go of, and errors",
             "Per second: records and labels that will not reach Kafka, by reason, and errors, by kind.",
             "ops",
             Query(rate("kafka_dropped_total", by="reason"), "dropped: {{reason}}"),
             Query(rate("kafka_errors_total", by="error"), "error: {{error}}"),
             empty="none",
-            low=0,
-            width=8,
         ),
-        lines(
+        third(
             "Since the last answer",
             "Time since Kafka has last taken a message: the longest of the replicas.",
             "s",
             Query(f"max({named('kafka_last_answer_seconds')})", "longest"),
             empty="the evaluation is embedded: no Kafka",
-            low=0,
-            width=8,
         ),
     ),
     folded=True,

@@ -6,8 +6,8 @@ from grafana_foundation_sdk.builders.dashboard import CustomVariable
 from grafana_foundation_sdk.models.dashboard import VariableOption
 
 from deploy.dashboards.board import ARM, MODEL, VERSION, Board, Row
-from deploy.dashboards.panels import Query, figure, heat, lines
-from deploy.dashboards.queries import LIVE, OF_ARM, WHERE, named, quantile, rate, share
+from deploy.dashboards.panels import Query, figure, heat, lines, third
+from deploy.dashboards.queries import LIVE, OF_ARM, WHERE, increase, named, quantile, rate, share
 from deploy.dashboards.words import QUANTILES
 
 _AT = (
@@ -49,12 +49,7 @@ _TAILS = Row(
             "population of requests, which no quantile shows. With exemplars switched on in Prometheus "
             "a point leads to the trace of one request.",
             "s",
-            Query(
-                f"sum by (le) (increase({named('request_duration_seconds_bucket', LIVE)}"
-                "[$__rate_interval]))",
-                "{{le}}",
-                heat=True,
-            ),
+            increase("request_duration_seconds_bucket", LIVE, by="le"),
             empty="no traffic",
         ),
         lines(
@@ -92,35 +87,27 @@ _TAILS = Row(
 _ARMS = Row(
     "By arm",
     (
-        lines(
-            "p50 by arm",
-            "The usual request: of clients, and of copies.",
-            "s",
-            Query(quantile("0.5"), "{{arm}}"),
-            Query(quantile("0.5", _MIRRORED), "{{arm}}, copies"),
-            empty="no traffic",
-            low=0,
-            width=8,
+        *(
+            third(
+                f"{name} by arm",
+                f"The {which}: of clients, and of copies.",
+                "s",
+                Query(quantile(at), "{{arm}}"),
+                Query(quantile(at, _MIRRORED), "{{arm}}, copies"),
+                empty="no traffic",
+            )
+            for name, at, which in (
+                ("p50", "0.5", "usual request"),
+                ("p99", "0.99", "slowest hundredth"),
+            )
         ),
-        lines(
-            "p99 by arm",
-            "The slowest hundredth: of clients, and of copies.",
-            "s",
-            Query(quantile("0.99"), "{{arm}}"),
-            Query(quantile("0.99", _MIRRORED), "{{arm}}, copies"),
-            empty="no traffic",
-            low=0,
-            width=8,
-        ),
-        lines(
+        third(
             "Mean by arm",
             "Mean durations hide the tail; they are here for capacity, not for users.",
             "s",
             Query(_mean("request_duration_seconds", LIVE, "arm"), "{{arm}}"),
             Query(_mean("request_duration_seconds", _MIRRORED, "arm"), "{{arm}}, copies"),
             empty="no traffic",
-            low=0,
-            width=8,
         ),
     ),
 )
@@ -128,7 +115,7 @@ _ARMS = Row(
 _WHERE_TIME_GOES = Row(
     "Where the time goes",
     (
-        lines(
+        third(
             "p99 of the first byte",
             "Until the first byte of the answer, from the buckets.",
             "s",
@@ -137,20 +124,16 @@ _WHERE_TIME_GOES = Row(
                 "{{arm}}, {{role}}",
             ),
             empty="no traffic",
-            low=0,
-            width=8,
         ),
-        lines(
+        third(
             "Mean wait for a connection",
             "Before a request could go to the model server: the pool was exhausted, or a connection had "
             "to be made.",
             "s",
             Query(_mean("queue_seconds", OF_ARM, "arm, role"), "{{arm}}, {{role}}"),
             empty="nothing has waited",
-            low=0,
-            width=8,
         ),
-        lines(
+        third(
             "In flight, and waiting",
             "Requests under way at a model server, and those that wait for a connection to it.",
             "none",
@@ -160,10 +143,8 @@ _WHERE_TIME_GOES = Row(
                 "{{arm}}, waiting",
             ),
             empty="no traffic",
-            low=0,
-            width=8,
         ),
-        lines(
+        third(
             "Size of requests",
             "Mean size of their payload.",
             "bytes",
@@ -175,10 +156,8 @@ _WHERE_TIME_GOES = Row(
                 "{{arm}}",
             ),
             empty="no traffic",
-            low=0,
-            width=8,
         ),
-        lines(
+        third(
             "Size of answers",
             "Mean size of their payload. A challenger whose answers are of another size says something "
             "else.",
@@ -191,10 +170,8 @@ _WHERE_TIME_GOES = Row(
                 "{{arm}}, {{role}}",
             ),
             empty="no traffic",
-            low=0,
-            width=8,
         ),
-        lines(
+        third(
             "Cold starts",
             "Times that a model server came (back) to life.",
             "none",
@@ -204,8 +181,6 @@ _WHERE_TIME_GOES = Row(
             ),
             empty="none",
             stepped=True,
-            low=0,
-            width=8,
         ),
     ),
 )

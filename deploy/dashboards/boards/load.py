@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from deploy.dashboards.board import ARM, MODEL, VERSION, Board, Row
-from deploy.dashboards.panels import Query, heat, lines
+from deploy.dashboards.panels import Query, heat, lines, third
 from deploy.dashboards.queries import (
     LIVE,
     WHERE,
     dropped_share,
     failed_share,
+    increase,
     named,
     quantile,
     rate,
@@ -49,12 +50,7 @@ _SEEN = Row(
             "Durations",
             "Where the bands part the service is saturated: some requests wait, others do not.",
             "s",
-            Query(
-                f"sum by (le) (increase({named('request_duration_seconds_bucket', LIVE)}"
-                "[$__rate_interval]))",
-                "{{le}}",
-                heat=True,
-            ),
+            increase("request_duration_seconds_bucket", LIVE, by="le"),
             empty="no traffic",
         ),
     ),
@@ -63,7 +59,7 @@ _SEEN = Row(
 _INSIDE = Row(
     "What it cost",
     (
-        lines(
+        third(
             "In flight, and waiting for a connection",
             "When requests wait for a connection the model server is the bottleneck.",
             "none",
@@ -73,20 +69,16 @@ _INSIDE = Row(
                 "{{arm}}, waiting",
             ),
             empty="no traffic",
-            low=0,
-            width=8,
         ),
-        lines(
+        third(
             "Processor time of the sidecar",
             "Cores in use, by process: workers forward, the evaluation measures.",
             "none",
             Query(rate("process_cpu_seconds_total", by="process"), "{{process}}"),
             empty="not running",
             stacked=True,
-            low=0,
-            width=8,
         ),
-        lines(
+        third(
             "Processor time per request",
             "Of the workers, for each request of a client, copies included.",
             "s",
@@ -96,19 +88,15 @@ _INSIDE = Row(
                 "per request",
             ),
             empty="no traffic",
-            low=0,
-            width=8,
         ),
-        lines(
+        third(
             "Failed",
             "Share of clients' requests that failed, by arm.",
             "percentunit",
             Query(failed_share("arm"), "{{arm}}"),
             empty="no traffic",
-            low=0,
-            width=8,
         ),
-        lines(
+        third(
             "Not evaluated, and copies not sent",
             "What the sidecar lets go of first, so that clients need not wait.",
             "percentunit",
@@ -118,18 +106,14 @@ _INSIDE = Row(
                 "copies not sent",
             ),
             empty="no traffic",
-            low=0,
-            width=8,
         ),
-        lines(
+        third(
             "Memory of the sidecar",
             "Resident memory, by process.",
             "bytes",
             Query(f"sum by (process) ({named('process_resident_memory_bytes')})", "{{process}}"),
             empty="not running",
             stacked=True,
-            low=0,
-            width=8,
         ),
     ),
 )

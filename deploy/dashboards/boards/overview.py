@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from deploy.dashboards.board import ARM, MODEL, VERSION, Board, Row
-from deploy.dashboards.panels import GREEN, ORANGE, RED, Query, figure, lines, states
+from deploy.dashboards.panels import GREEN, ORANGE, RED, Query, figure, lines, states, third
 from deploy.dashboards.queries import (
     LIVE,
     OF_MODEL,
@@ -78,17 +78,15 @@ _NOW = Row(
 _TRAFFIC = Row(
     "Traffic and tails",
     (
-        lines(
+        third(
             "Requests by arm",
             "Requests of clients per second, by the arm that answered them.",
             "reqps",
             Query(rate("requests_total", LIVE, by="arm"), "{{arm}}"),
             empty="no traffic",
             stacked=True,
-            low=0,
-            width=8,
         ),
-        lines(
+        third(
             "Latency",
             "Quantiles of the last minute over all arms: the slowest replica's. The distance "
             "between them is what the slowest users feel.",
@@ -104,10 +102,8 @@ _TRAFFIC = Row(
             ),
             empty="no traffic",
             colors={f"^{name}$": color for name, color in QUANTILES.items()},
-            low=0,
-            width=8,
         ),
-        lines(
+        third(
             "Failures by outcome",
             "Requests of clients that did not end with an answer of the model, per second. None: "
             "nothing has failed yet.",
@@ -116,8 +112,6 @@ _TRAFFIC = Row(
             empty="nothing has failed",
             colors={f"^{name}$": color for name, color in OUTCOMES.items()},
             stacked=True,
-            low=0,
-            width=8,
         ),
     ),
 )
@@ -125,7 +119,7 @@ _TRAFFIC = Row(
 _SILENT = Row(
     "Is it silently wrong?",
     (
-        lines(
+        third(
             "Open findings",
             "Findings by kind and severity. A finding names the features, the moment and what to "
             "look at; `understudy findings` and the status page have the words.",
@@ -138,8 +132,6 @@ _SILENT = Row(
             colors={f"{name}$": color for name, color in SEVERITIES.items()},
             stacked=True,
             stepped=True,
-            low=0,
-            width=8,
         ),
         lines(
             "Accuracy",
@@ -161,7 +153,7 @@ _SILENT = Row(
             empty="no labels, and no baseline with labels",
             width=8,
         ),
-        lines(
+        third(
             "Missing values",
             "Share of the values of each feature that were null, NaN or not there; the ten features "
             "with most of them.",
@@ -171,8 +163,6 @@ _SILENT = Row(
                 "{{feature}}",
             ),
             empty="no features decoded",
-            low=0,
-            width=8,
         ),
     ),
 )

@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 from deploy.dashboards.board import ARM, MODEL, VERSION, Board, Choice, Row
-from deploy.dashboards.panels import GREEN, ORANGE, RED, Query, bars, heat, lines, states
-from deploy.dashboards.queries import OF_ARM, OF_MODEL, missing_share, named, rate
+from deploy.dashboards.panels import (
+    GREEN,
+    ORANGE,
+    RED,
+    Panel,
+    Query,
+    bars,
+    heat,
+    lines,
+    states,
+    third,
+)
+from deploy.dashboards.queries import OF_ARM, OF_MODEL, increase, missing_share, named, rate
 from deploy.dashboards.words import DRIFTED
 
 PREDICTION = Choice(
@@ -26,6 +37,20 @@ def _bounded(metric: str, label: str) -> tuple[Query, ...]:
     )
 
 
+def _shift(method: str, what: str) -> Panel:
+    return third(
+        f"Shift of {method}",
+        f"Evidence that {what}; it alarms at 1.",
+        "none",
+        Query(
+            f"topk(10, max by (feature) ({named('drift_score', OF_MODEL, method=method)}))",
+            "{{feature}}",
+        ),
+        empty="no baseline",
+        steps=((1.0, RED),),
+    )
+
+
 _OUT = Row(
     "Predictions",
     (
@@ -34,12 +59,7 @@ _OUT = Row(
             "How many predictions of the champion and the challengers had which value, over time. A "
             "model that answers the same to everything is a single line.",
             "none",
-            Query(
-                f"sum by (le) (increase({named('prediction_value_bucket', _OUTPUT)}"
-                "[$__rate_interval]))",
-                "{{le}}",
-                heat=True,
-            ),
+            increase("prediction_value_bucket", _OUTPUT, by="le"),
             empty="no numeric predictions",
             width=12,
             scheme="Blues",
@@ -71,24 +91,20 @@ _OUT = Row(
             empty="no numeric predictions",
             width=8,
         ),
-        lines(
+        third(
             "Predictions per second",
             "Values that were decoded from answers.",
             "ops",
             Query(rate("prediction_values_total", _OUTPUT, by="arm"), "{{arm}}"),
             empty="no numeric predictions",
-            low=0,
-            width=8,
         ),
-        lines(
+        third(
             "Undecodable payloads",
             "Payloads in which no features or predictions were found, by reason. They are forwarded "
             "untouched.",
             "ops",
             Query(rate("undecodable_total", OF_ARM, by="part, reason"), "{{part}}: {{reason}}"),
             empty="all were decoded",
-            low=0,
-            width=8,
         ),
     ),
 )
@@ -119,33 +135,9 @@ _IN = Row(
             width=12,
             height=10,
         ),
-        lines(
-            "Shift of location",
-            "Evidence that a feature is higher or lower than it was; it alarms at 1.",
-            "none",
-            Query(
-                f"topk(10, max by (feature) ({named('drift_score', OF_MODEL, method='location')}))",
-                "{{feature}}",
-            ),
-            empty="no baseline",
-            steps=((1.0, RED),),
-            low=0,
-            width=8,
-        ),
-        lines(
-            "Shift of spread",
-            "Evidence that a feature is spread wider or narrower than it was; it alarms at 1.",
-            "none",
-            Query(
-                f"topk(10, max by (feature) ({named('drift_score', OF_MODEL, method='spread')}))",
-                "{{feature}}",
-            ),
-            empty="no baseline",
-            steps=((1.0, RED),),
-            low=0,
-            width=8,
-        ),
-        lines(
+        _shift("location", "a feature is higher or lower than it was"),
+        _shift("spread", "a feature is spread wider or narrower than it was"),
+        third(
             "Features together",
             "Evidence that features go together in another way: reconstruction, and with "
             "`monitoring.kernel` the discrepancy of whole rows; both alarm at 1.",
@@ -157,8 +149,6 @@ _IN = Row(
             ),
             empty="no baseline with several numeric features",
             steps=((1.0, RED),),
-            low=0,
-            width=8,
         ),
         lines(
             "Missing values",
@@ -225,17 +215,15 @@ _RIGHT = Row(
             empty="no labels",
             width=8,
         ),
-        lines(
+        third(
             "Labels",
             "Labels per second by what became of them: joined with their prediction, too late, or of "
             "nobody known.",
             "ops",
             Query(rate("feedback_total", by="outcome"), "{{outcome}}"),
             empty="no labels",
-            low=0,
-            width=8,
         ),
-        lines(
+        third(
             "Error rate by segment",
             "Share of wrong predictions by the value of a declared feature.",
             "percentunit",
@@ -245,18 +233,14 @@ _RIGHT = Row(
                 "{{feature}} = {{segment}}",
             ),
             empty="no `monitoring.segments`, or no labels",
-            low=0,
-            width=8,
         ),
-        lines(
+        third(
             "Known cases passed",
             "Share of the validation cases that passed in the last round, by kind of case.",
             "percentunit",
             Query(f"min by (arm, kind) ({named('validation_pass_ratio')})", "{{arm}}: {{kind}}"),
             empty="no `validation.cases`",
-            low=0,
             high=1,
-            width=8,
         ),
     ),
 )

@@ -211,27 +211,49 @@ def add_proxy(url: str, proxy: str, listen: str, upstream: str) -> dict[str, Any
 
 def add_fault(
     url: str,
-    proxy: str,
+    proxy: str | list[str],
     type: str,
     attributes: dict[str, float] | None = None,
     stream: str = "downstream",
     toxicity: float = 1.0,
     name: str = "",
-) -> dict[str, Any]:
+    used: bool = False,
+) -> list[dict[str, Any]]:
     """latency, bandwidth, slow_close, timeout (blackhole), reset_peer, slicer, limit_data
-    (truncated), corrupt, or down, which refuses and cuts connections."""
+    (truncated), corrupt, or down, which refuses and cuts connections; of one proxy, or of several
+    at once, as of one for each broker of Kafka. With ``used`` it is refused where no connection
+    runs through any of them: then whoever it is meant for goes past them, and would not notice."""
     name = name or type
-    if type == "down":
-        change = {"method": "POST", "url": f"{url}/proxies/{proxy}", "json": {"enabled": True}}
-        _begin(name, {"http": change})
-        return _api("POST", f"{url}/proxies/{proxy}", {"enabled": False})
-    remove = {"method": "DELETE", "url": f"{url}/proxies/{proxy}/toxics/{name}", "json": None}
-    _begin(name, {"http": remove})
-    data = {
-        "name": name, "type": type, "stream": stream, "toxicity": toxicity,
-        "attributes": attributes or {},
-    }  # fmt: skip
-    return _api("POST", f"{url}/proxies/{proxy}/toxics", data)
+    proxies = [proxy] if isinstance(proxy, str) else list(proxy)
+    if used:
+        _in_use(url, proxies)
+    found = []
+    for one in proxies:
+        if type == "down":
+            change = {"method": "POST", "url": f"{url}/proxies/{one}", "json": {"enabled": True}}
+            _begin(name, {"http": change})
+            found.append(_api("POST", f"{url}/proxies/{one}", {"enabled": False}))
+            continue
+        remove = {"method": "DELETE", "url": f"{url}/proxies/{one}/toxics/{name}", "json": None}
+        _begin(name, {"http": remove})
+        data = {
+            "name": name, "type": type, "stream": stream, "toxicity": toxicity,
+            "attributes": attributes or {},
+        }  # fmt: skip
+        found.append(_api("POST", f"{url}/proxies/{one}/toxics", data))
+    return found
+
+
+def _in_use(url: str, proxies: list[str]) -> None:
+    """Clients of Kafka ask any broker where all are, and go there: with brokers that say their own
+    address only that question comes through a proxy, and a fault of it would change nothing."""
+    counts = [_api("GET", f"{url}/proxies/{one}").get("connections") for one in proxies]
+    # Toxiproxy itself does not count them.
+    if None not in counts and not any(counts):
+        raise LoadTestError(
+            f"no connection runs through {', '.join(proxies)}: whoever this is meant for goes past "
+            "it. Brokers of Kafka must advertise the address of their proxy (advertised.listeners)"
+        )
 
 
 def cut_link(device: str, namespace: str | None = None, name: str = "link") -> str:
@@ -252,17 +274,17 @@ def cut_link(device: str, namespace: str | None = None, name: str = "link") -> s
     return device
 
 
-def _api(method: str, url: str, data: dict[str, Any]) -> dict[str, Any]:
-    request = urllib.request.Request(
-        url, json.dumps(data).encode(), {"content-type": "application/json"}, method=method
-    )
+def _api(method: str, url: str, data: dict[str, Any] | None = None) -> dict[str, Any]:
+    body = json.dumps(data).encode() if data is not None else None
+    request = urllib.request.Request(url, body, {"content-type": "application/json"}, method=method)
     try:
         with urllib.request.urlopen(request, timeout=5.0) as answer:
             found: dict[str, Any] = json.load(answer)
             return found
     except urllib.error.HTTPError as error:
+        hint = " (add_proxy, or POST /proxies, makes one)" if error.code == 404 else ""
         raise LoadTestError(
-            f"{url}: {error.code} {error.read().decode(errors='replace')}"
+            f"{url}: {error.code} {error.read().decode(errors='replace')}{hint}"
         ) from error
     except OSError as error:
         raise LoadTestError(f"{url}: the fault proxy cannot be reached: {error}") from error

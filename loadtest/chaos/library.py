@@ -1,7 +1,8 @@
 """Ready experiments: each fault by its name, to be printed, changed and run.
 
 A fault of processes names them by the port on which they listen; one of the network goes through a
-fault proxy (``understudy fault-proxy``) that stands in front of what it is to happen to.
+fault proxy (``understudy fault-proxy``) that stands in front of what it is to happen to. Those of
+Kafka are refused where nobody is connected through it, since clients may go past it.
 """
 
 from __future__ import annotations
@@ -26,9 +27,11 @@ class Fault:
     undo: str = ""
 
 
-def _proxied(title: str, kind: str, proxy: str = "model", **attributes: float) -> Fault:
-    at = {"url": _API, "proxy": proxy, "type": kind, "attributes": attributes}
-    return Fault(title, "add_fault", at, kind)
+def _proxied(
+    title: str, kind: str, proxy: str = "model", used: bool = False, **attributes: float
+) -> Fault:
+    at: dict[str, Any] = {"url": _API, "proxy": proxy, "type": kind, "attributes": attributes}
+    return Fault(title, "add_fault", {**at, "used": True} if used else at, kind)
 
 
 _SIDECAR, _WORKER, _PLANE = 8080, "monitor.proxy", "monitor.evaluation"
@@ -65,7 +68,8 @@ FAULTS: Mapping[str, Fault] = {
         {"config": "understudy.yaml", "port": _SIDECAR, "share": 0.2, "status": 503}, "errors",
     ),
     "down": _proxied("Nobody listens", "down"),
-    "kafka-away": _proxied("Kafka is away", "down", "kafka"),
+    "kafka-away": _proxied("Kafka is away", "down", "kafka", used=True),
+    "kafka-silent": _proxied("Kafka does not answer", "timeout", "kafka", used=True, timeout=0),
     "prometheus-away": _proxied("Prometheus is away", "down", "prometheus"),
     "cpu": Fault("The processor is busy", "cpu_pressure", {"cores": 1, "seconds": 60}, "cpu"),
     "memory": Fault("Memory is short", "memory_pressure", {"mib": 256, "seconds": 60}, "memory"),

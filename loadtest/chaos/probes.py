@@ -46,3 +46,21 @@ def query(url: str, expression: str, timeout: float = 5.0) -> float | None:
     with urllib.request.urlopen(address, timeout=timeout) as found:
         result = json.load(found)["data"]["result"]
     return float(result[0]["value"][1]) if result else None
+
+
+def metric(
+    url: str, name: str, labels: dict[str, str] | None = None, otherwise: float | None = None
+) -> float | None:
+    """The sum of a metric's samples that have the ``labels``, as the page at ``url`` shows them,
+    with no Prometheus between; ``otherwise`` where there is none of them."""
+    from prometheus_client.parser import text_string_to_metric_families
+
+    with urllib.request.urlopen(url, timeout=5.0) as found:
+        text = found.read().decode()
+    values = [
+        sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == name and (labels or {}).items() <= sample.labels.items()
+    ]
+    return float(sum(values)) if values else otherwise

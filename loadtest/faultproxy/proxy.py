@@ -39,6 +39,7 @@ class Proxy:
             "listen": self.listen,
             "upstream": self.upstream,
             "enabled": self.enabled,
+            "connections": len(self._running),  # ours; Toxiproxy does not tell
             "toxics": [toxic.to_dict() for toxic in self.toxics],
         }
 

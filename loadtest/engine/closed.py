@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from loadtest.engine.book import Book, Taken
 from loadtest.engine.connection import Connection, Exchange
-from loadtest.engine.sender import Book, Check, Taken, Where
+from loadtest.engine.sender import Check, Where
 from loadtest.engine.timer import now_ns
 
 

@@ -20,9 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadtest.engine.arrivals import Profile, arrivals
+from loadtest.engine.book import Taken
 from loadtest.engine.closed import Closed
 from loadtest.engine.outcome import Outcome
-from loadtest.engine.sender import Check, Sender, Taken, Where
+from loadtest.engine.sender import Check, Sender, Where
 from loadtest.engine.timer import now_ns
 from loadtest.errors import LoadTestError, TargetError
 

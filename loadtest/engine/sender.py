@@ -11,7 +11,6 @@ import os
 import select
 import socket
 import ssl
-from array import array
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from loadtest.engine.book import Book, Taken
 from loadtest.engine.timer import Timer, now_ns
 from loadtest.engine.wire import Garbage, Head, Wire
 
@@ -38,57 +38,6 @@ class Where:
     server_name: str | None = None
     connections: int = 512
     timeout: float = 30.0
-
-
-@dataclass(slots=True)
-class Taken:
-    """What became of some requests, in the order of their ends. Times in seconds from the start of
-    the run; ``status`` 0 and an error where there was no answer, or a wrong one. ``picked`` is when
-    the engine came to it."""
-
-    due: NDArray[np.float64]
-    picked: NDArray[np.float64]
-    sent: NDArray[np.float64]
-    first_byte: NDArray[np.float64]
-    ended: NDArray[np.float64]
-    status: NDArray[np.int64]
-    payload: NDArray[np.int64]
-    errors: dict[str, int]
-
-
-class Book:
-    """What has ended since the last look, as columns; times in nanoseconds, 0 for what was not."""
-
-    def __init__(self) -> None:
-        self._rows = array("q")
-        self._errors: dict[str, int] = {}
-
-    def note(
-        self,
-        due: int,
-        picked: int,
-        sent: int,
-        first_byte: int,
-        ended: int,
-        status: int,
-        payload: int,
-        error: str = "",
-    ) -> None:
-        """One request has ended."""
-        if error:
-            self._errors[error] = self._errors.get(error, 0) + 1
-            status = 0
-        self._rows.extend((due, picked, sent or ended, first_byte, ended, status, payload))
-
-    def take(self, origin_ns: int) -> Taken:
-        """Everything, as seconds from ``origin_ns``; the book is empty again."""
-        rows, self._rows = self._rows, array("q")
-        errors, self._errors = self._errors, {}
-        whole = (np.frombuffer(rows, np.int64) if rows else np.zeros(0, np.int64)).reshape(-1, 7)
-        due, picked, sent, first_byte, ended = ((whole[:, :5] - origin_ns) / 1e9).T.copy()
-        first_byte[whole[:, 3] == 0] = np.nan
-        status, payload = whole[:, 5:].T.copy()
-        return Taken(due, picked, sent, first_byte, ended, status, payload, errors)
 
 
 Check = Callable[[int, int, bytes], str]

@@ -30,8 +30,8 @@ from gevent import threadpool
 from locust import User, task
 from locust.stats import StatsEntry, StatsError
 
+from loadtest.engine.book import Taken
 from loadtest.engine.pool import Open, drive
-from loadtest.engine.sender import Taken
 from loadtest.errors import LoadTestError
 from loadtest.gate.plan import Engine
 from loadtest.gate.target import address_of, allowed, target_of

@@ -20,10 +20,11 @@ from hypothesis import strategies as st
 from scipy.stats import kstest
 
 from loadtest.engine.arrivals import Piece, Profile, arrivals
+from loadtest.engine.book import Taken
 from loadtest.engine.histogram import Histogram
 from loadtest.engine.outcome import Outcome, percentiles
 from loadtest.engine.pool import Loop, Open, Target, drive
-from loadtest.engine.sender import Sender, Taken, Where
+from loadtest.engine.sender import Sender, Where
 from loadtest.errors import LoadTestError, TargetError
 from loadtest.payloads.checks import Checks
 from loadtest.payloads.request import Payload

@@ -214,7 +214,9 @@ def run(quick: bool = False) -> Result:
         "understudy": [], "Locust FastHttpUser": [], "Locust HttpUser": [], "wrk": [], "vegeta": [],
         "hey": [], "k6": [],
     }  # fmt: skip
-    with Serving("plain") as port, tempfile.TemporaryDirectory() as folder:
+    serving = Serving("plain")
+    with serving as port, tempfile.TemporaryDirectory() as folder:
+        result.environment |= serving.scheduled
         for number in range(rounds):
             found["understudy"].append(ours(port, RATE, seconds, number))
             for name, base in (

@@ -96,6 +96,7 @@ def run(quick: bool = False) -> Result:
     rows = []
     with serving as port:
         assert serving.process is not None
+        result.environment |= serving.scheduled
         for number in range(2 if quick else 10):
             rows.append(timed(port, serving.process.pid, (0.5, 1.0, 2.0)[number % 3], number))
             print(f"  {rows[-1]}", file=sys.stderr, flush=True)

@@ -21,6 +21,7 @@ import httptools
 import uvloop
 
 from loadtest.engine.timer import Timer, now_ns
+from loadtest.gate.environment import scheduling
 from tests.plane_process import free_port
 
 _BODY = b'{"predictions": [0.25]}'
@@ -105,6 +106,13 @@ class Serving:
             kind, *map(str, arguments),
         ]  # fmt: skip
         self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def scheduled(self) -> dict[str, str]:
+        """For the environment of results: how this process, and so the generator that it starts,
+        and the server are scheduled. Latencies of microseconds depend on it."""
+        assert self.process is not None
+        return {"generator": scheduling(), "server": scheduling(self.process.pid)}
 
     def __enter__(self) -> int:
         import socket

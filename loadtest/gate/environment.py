@@ -11,6 +11,26 @@ from typing import Any
 _PACKAGES = ("understudy", "uvloop", "httptools", "numpy", "scipy", "chaostoolkit-lib", "locust")
 
 
+_POLICIES = {"SCHED_OTHER": "other", "SCHED_FIFO": "fifo", "SCHED_RR": "rr",
+             "SCHED_BATCH": "batch", "SCHED_IDLE": "idle"}  # fmt: skip
+
+
+def scheduling(pid: int = 0) -> str:
+    """How the kernel schedules a process (0: this one): policy, real-time priority where it has
+    one, nice value, and the cores it may use. What it starts has the same."""
+    numbers = {getattr(os, name): text for name, text in _POLICIES.items() if hasattr(os, name)}
+    try:
+        policy = os.sched_getscheduler(pid) & ~os.SCHED_RESET_ON_FORK
+        priority = os.sched_getparam(pid).sched_priority
+        cores = ",".join(map(str, sorted(os.sched_getaffinity(pid))))
+        nice = os.getpriority(os.PRIO_PROCESS, pid)
+    except OSError as error:
+        return f"not known: {error.strerror}"
+    name = numbers.get(policy, str(policy))
+    real = f" {priority} (real-time)" if priority else ""
+    return f"{name}{real}, nice {nice}, cores {cores}"
+
+
 def environment(seed: int, target: str) -> dict[str, Any]:
     """As JSON: ``missing`` names what could not be found out."""
     missing: list[str] = []
@@ -42,6 +62,7 @@ def environment(seed: int, target: str) -> dict[str, Any]:
         "cpu": first_line("/proc/cpuinfo", "cpu model", "model name"),
         "cores": os.cpu_count(),
         "cores_usable": len(os.sched_getaffinity(0)),
+        "scheduling": scheduling(),
         "governor": first_line(governor, "cpu governor"),
         "memory": first_line("/proc/meminfo", "memory", "MemTotal"),
         "kernel": platform.release(),

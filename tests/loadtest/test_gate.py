@@ -20,6 +20,7 @@ from click.testing import CliRunner, Result
 from loadtest.capacity.meters import Meter, energy, memory
 from loadtest.engine.outcome import Outcome
 from loadtest.errors import PlanError, TargetError
+from loadtest.gate.environment import scheduling
 from loadtest.gate.plan import Objectives, load_plan
 from loadtest.gate.sending import load_of, payloads_of
 from loadtest.gate.target import address_of, allowed
@@ -72,6 +73,7 @@ def test_a_gate_that_passes_leaves_its_reports(tmp_path: Path) -> None:
     assert steady["load"]["send_lag"]["p99"] < 1.0
     assert steady["load"]["statuses"] == {"200": steady["load"]["requests"]}
     assert result["environment"]["cores"] >= 1
+    assert "nice" in result["environment"]["scheduling"]
     fields = result["stages"][2]["loadgen"]
     assert fields["effective_scenario"] == "SingleStream"
     assert fields["result_query_count"] == 120
@@ -363,6 +365,18 @@ def test_regressions_are_found(tmp_path: Path) -> None:
     assert gate("compare", old, broken).exit_code == 2
     new.write_text(json.dumps({**result(1.0, 2), "stages": []}))
     assert "it is gone" in gate("compare", old, new).output
+
+
+def test_how_a_process_is_scheduled_is_told() -> None:
+    core = min(os.sched_getaffinity(0))
+    command = ["nice", "-n", "3", "taskset", "-c", str(core), "sleep", "60"]
+    with subprocess.Popen(command) as process:
+        nice = os.getpriority(os.PRIO_PROCESS, 0) + 3
+        policy = scheduling().partition(",")[0]
+        wanted = f"{policy}, nice {min(nice, 19)}, cores {core}"
+        eventually(lambda: scheduling(process.pid) == wanted)
+        process.kill()
+    assert "not known" in scheduling(process.pid)
 
 
 def test_units() -> None:

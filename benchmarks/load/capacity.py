@@ -6,6 +6,12 @@ measured at half of the capacity tells the times in service, and from these the 
 must be predicted within 10 % up to a load of 0.8. Nothing of the server but the number of its
 servers is told to either.
 
+A p99 is uncertain itself: neighbours wait together, so that at a load of 0.8 that of 24,000
+requests strays from theory by 8 % (one standard deviation, by simulation), and says little about a
+prediction. So four such queues are measured at once, each with its own arrivals and times, and
+longer at higher loads, until what remains is 2 to 3 %; the intervals (95 %) are from pieces of
+15 s, drawn anew.
+
     python -m benchmarks load-capacity [--quick]
 """
 
@@ -13,14 +19,19 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
+import numpy as np
 from scipy.optimize import brentq
 
 from benchmarks.harness import Claim, Result, environment
 from benchmarks.load.server import Serving
 from loadtest.capacity.breakpoint import Judged, estimate, search
-from loadtest.capacity.queue import highest_rate, in_service, predict
+from loadtest.capacity.queue import Service, highest_rate, observed, predict
+from loadtest.engine.outcome import Outcome
 from loadtest.engine.pool import Open, Target, drive
 from loadtest.gate.plan import Objectives
 from loadtest.gate.verdict import judge, together
@@ -28,6 +39,12 @@ from loadtest.payloads.request import Payload
 from loadtest.scenarios.shapes import steady
 
 SERVERS, SECONDS, LIMIT = 4, 0.02, 0.2
+QUEUES = 4
+"""Servers that are measured at once."""
+PIECE = 15.0
+"""Seconds of a piece for the intervals: far longer than a queue at a load of 0.8 remembers."""
+LOADS = ((0.3, 1.0), (0.6, 2.0), (0.7, 4.0), (0.8, 12.0))
+"""Where the p99 is measured, and for how many stretches of the usual length."""
 
 
 def exact_quantile(rate: float, p: float = 0.99) -> float:
@@ -51,25 +68,47 @@ def exact_quantile(rate: float, p: float = 0.99) -> float:
     return float(brentq(tail, 1e-6, 1e4))
 
 
+def quantile(outcomes: Iterable[Outcome], p: float = 0.99) -> tuple[float, float, float]:
+    """Of all their requests, with the ends of its interval."""
+    pieces = [
+        one.part(at, at + PIECE).latency
+        for one in outcomes for at in np.arange(0.0, one.due[-1] - PIECE / 2, PIECE)
+    ]  # fmt: skip
+    rng = np.random.default_rng(0)
+    some = (rng.integers(0, len(pieces), len(pieces)) for _ in range(400))
+    drawn = [np.quantile(np.concatenate([pieces[k] for k in one]), p) for one in some]
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return float(np.quantile(np.concatenate(pieces), p)), float(low), float(high)
+
+
 def run(quick: bool = False) -> Result:
     result = Result(
-        "load-capacity", environment(quick=quick, servers=SERVERS, limit_ms=LIMIT * 1e3)
+        "load-capacity",
+        environment(quick=quick, servers=SERVERS, queues=QUEUES, limit_ms=LIMIT * 1e3),
     )
     exact = float(brentq(lambda r: exact_quantile(r) - LIMIT, 1.0, SERVERS / SECONDS - 1e-3))
     objectives = Objectives(p99=LIMIT)
     requests = [Payload(b"{}", path="/m").to_bytes("bench")]
     seconds = 15.0 if quick else 30.0
     seeds = iter(range(1, 10_000))
-    found = []
-    with Serving("queue", SERVERS, SECONDS, 5) as port:
-        target = Target("127.0.0.1", port, connections=512, timeout=10.0)
+    with ExitStack() as stack:
+        servers = [Serving("queue", SERVERS, SECONDS, 5 + k) for k in range(QUEUES)]
+        ports = [stack.enter_context(one) for one in servers]
+        result.environment |= servers[0].scheduled
 
-        def measured(rate: float, length: float) -> Any:
-            load = Open(steady(rate, length), seed=next(seeds))
-            return drive(target, requests, load)
+        def measured(rate: float, length: float, port: int, seed: int) -> Outcome:
+            target = Target("127.0.0.1", port, connections=512, timeout=10.0)
+            return drive(target, requests, Open(steady(rate, length), seed=seed))
+
+        def everywhere(rate: float, length: float) -> list[Outcome]:
+            with ThreadPoolExecutor(QUEUES) as threads:
+                begun = [
+                    threads.submit(measured, rate, length, port, next(seeds)) for port in ports
+                ]
+                return [one.result() for one in begun]
 
         def probe(rate: float) -> Judged:
-            outcome = measured(rate, seconds)
+            outcome = measured(rate, seconds, ports[0], next(seeds))
             passed = together(judge(objectives, outcome)) == "passed"
             p99 = outcome.quantile(0.99) or 0.0
             # At the very limit no test can tell; the estimate decides then.
@@ -80,26 +119,30 @@ def run(quick: bool = False) -> Result:
 
         capacity = search(probe, 85.0, 400.0, precision=0.04)
         middle = estimate(capacity, 0.99, LIMIT)
-        rows: list[list[Any]] = []
-        half = drive(
-            target, requests, Open(steady(0.5 * SERVERS / SECONDS, 4.0 * seconds), seed=next(seeds))
+        halves = [
+            observed(one.due, one.due + one.latency, SERVERS)
+            for one in everywhere(0.5 * SERVERS / SECONDS, 8.0 * seconds)
+        ]
+        service = Service(
+            np.concatenate([one.times for one in halves]),
+            float(np.mean([one.way for one in halves])),
         )
-        service = in_service(half.due, half.due + half.latency, SERVERS)
-        # A tail at a high load needs a long look: neighbours wait together.
-        for load, times in ((0.3, 1.0), (0.6, 2.0), (0.7, 3.0), (0.8, 5.0)):
+        rows: list[list[Any]] = []
+        for load, times in LOADS:
             rate = load * SERVERS / SECONDS
-            outcome = drive(target, requests, Open(steady(rate, times * seconds), seed=next(seeds)))
-            predicted = predict(service, rate, 0.99, SERVERS).value
-            p99 = outcome.quantile(0.99) or 0.0
-            value = predicted.value if predicted is not None else math.nan
-            rows.append([load, p99 * 1e3, value * 1e3, exact_quantile(rate) * 1e3, value / p99])
-            found.append(abs(value / p99 - 1.0))
-            print(f"  load {load}: {p99 * 1e3:.0f} ms, predicted {value * 1e3:.0f} ms",
+            p99, low, high = quantile(everywhere(rate, times * seconds))
+            told = predict(service, rate, 0.99, SERVERS).value
+            value = [math.nan] * 3 if told is None else [told.value, told.low, told.high]
+            theory = exact_quantile(rate)
+            rows.append([load, *(1e3 * x for x in (p99, low, high, *value, theory)),
+                         value[0] / p99, value[0] / theory, p99 / theory])  # fmt: skip
+            print(f"  load {load}: {p99 * 1e3:.0f} ms, predicted {value[0] * 1e3:.0f} ms",
                   file=sys.stderr, flush=True)  # fmt: skip
     best = highest_rate(service, LIMIT, 0.99, SERVERS)
     result.tables.append(
         ("p99 by load",
-         ["load", "measured ms", "predicted ms", "theory ms", "predicted / measured"], rows)
+         ["load", "measured ms", "from", "to", "predicted ms", "from", "to", "theory ms",
+          "predicted / measured", "predicted / theory", "measured / theory"], rows)
     )  # fmt: skip
     result.measurements = {
         "exact": exact,
@@ -107,7 +150,8 @@ def run(quick: bool = False) -> Result:
         "high": capacity.high,
         "estimate": [middle.value, middle.low, middle.high] if middle else None,
         "predicted": best,
-        "service_mean_ms": float(service.mean()) * 1e3,
+        "service_mean_ms": float(service.times.mean()) * 1e3,
+        "way_ms": service.way * 1e3,
         "probes": [[p.rate, p.passed, p.outcome.quantile(0.99)] for p in capacity.probes],
         "loads": rows,
     }
@@ -128,6 +172,17 @@ def run(quick: bool = False) -> Result:
             0.05,
             "<=",
         ),
-        Claim("predicted p99 off by, up to a load of 0.8 (largest)", max(found), 0.10, "<="),
+        Claim(
+            "predicted p99 off by, up to a load of 0.8 (largest)",
+            max(abs(row[8] - 1.0) for row in rows),
+            0.10,
+            "<=",
+        ),
+        Claim(
+            "predicted p99 / theory, off by, up to a load of 0.8 (largest)",
+            max(abs(row[9] - 1.0) for row in rows),
+            0.10,
+            "<=",
+        ),
     ]
     return result

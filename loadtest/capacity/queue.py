@@ -6,6 +6,10 @@ workloads of the servers from arrival to arrival; with one server it is Lindley'
 times must be those *within* the server, at a middling load: what a client sees at low load contains
 the network and the wake-ups of an idle machine, and inflates the prediction badly. They follow from
 when requests came and went, where it is known how many are worked on at once: :func:`in_service`.
+Of a request that had to wait this is the time between two departures, in which the way to the
+server and back cancels; one that found a server free has it in its time. :func:`observed` tells it
+from the difference, since two per cent more in service are seven per cent more in the p99 at a load
+of 0.8.
 """
 
 from __future__ import annotations
@@ -20,6 +24,8 @@ from loadtest.statistics.intervals import Interval
 
 Floats = NDArray[np.float64]
 FEWEST = 200
+_LONGEST = 200_000
+"""Requests of a simulation. Its own noise must stay below that of what was measured."""
 HIGHEST_LOAD = 0.95
 """Of what the servers can do; beyond, the answer depends on how long one waits for it."""
 
@@ -63,27 +69,63 @@ def in_service(arrived: Floats, departed: Floats, servers: int) -> Floats:
     departures. Undoes :func:`sojourns`. Times in seconds; where they contradict the order, as
     clocks that are not exact let them, the time is not positive.
     """
+    return departed - _begun(arrived, departed, servers)
+
+
+def _begun(arrived: Floats, departed: Floats, servers: int) -> Floats:
     held: list[float] = []
-    found = np.empty(len(arrived))
+    found = arrived.copy()
     for number, (begins, ends) in enumerate(zip(arrived.tolist(), departed.tolist(), strict=True)):
         if len(held) < servers:
-            found[number] = ends - begins
             heapq.heappush(held, ends)
         else:
-            found[number] = ends - max(begins, held[0])
+            if held[0] > begins:
+                found[number] = held[0]
             heapq.heappushpop(held, ends)
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Service:
+    """``times`` within the server, of the requests of which they are known; ``way`` is what a
+    request needs besides, there and back. All in seconds."""
+
+    times: Floats
+    way: float = 0.0
+
+
+def observed(arrived: Floats, departed: Floats, servers: int) -> Service:
+    """Times in service from when requests came and went, as :func:`in_service`, with the way to the
+    server and back taken out of those that found a server free.
+
+    The way is what these took longer on average than those that waited. That difference is
+    uncertain, and counts the less the more it is (James and Stein 1961).
+    """
+    begun = _begun(arrived, departed, servers)
+    times = departed - begun
+    waited = begun > arrived
+    way = _difference(times[~waited], times[waited])
+    times = np.where(waited, times, times - way)
+    return Service(times[np.isfinite(times) & (times > 0.0)], way)
+
+
+def _difference(free: Floats, waited: Floats) -> float:
+    if min(len(free), len(waited)) < FEWEST:
+        return 0.0
+    found = float(free.mean() - waited.mean())
+    uncertain = float(free.var() / len(free) + waited.var() / len(waited))
+    return found * max(0.0, 1.0 - uncertain / found**2) if found > 0.0 else 0.0
+
+
 def predict(
-    service: Floats, rate: float, p: float = 0.99, servers: int = 1, seed: int = 0, runs: int = 10
+    service: Service, rate: float, p: float = 0.99, servers: int = 1, seed: int = 0, runs: int = 10
 ) -> Prediction:
     """A latency quantile at a Poisson ``rate``, with the interval over ``runs`` of the simulation,
     each with service times drawn anew from the measured ones (a bootstrap).
 
     Nothing is said above :data:`HIGHEST_LOAD` of the capacity, or from too few service times.
     """
-    x = service[np.isfinite(service) & (service > 0.0)]
+    x = service.times
     if len(x) < FEWEST:
         return Prediction(rate, p, 0.0, None, f"{len(x)} service times, {FEWEST} are needed")
     load = rate * float(x.mean()) / servers
@@ -96,30 +138,28 @@ def predict(
             f"{load:.0%} of the capacity: above {HIGHEST_LOAD:.0%} nothing is said",
         )
     rng = np.random.default_rng(seed)
-    count = int(min(200_000, max(20_000, 200.0 / (1.0 - p) / (1.0 - load) ** 2)))
-    if servers > 1:
-        count = min(count, 60_000)
+    count = int(min(_LONGEST, max(20_000, 200.0 / (1.0 - p) / (1.0 - load) ** 2)))
     found = []
     for _ in range(runs):
         sample = rng.choice(rng.choice(x, len(x)), count)
         times = sojourns(rng.exponential(1.0 / rate, count), sample, servers)
-        found.append(float(np.quantile(times[count // 10 :], p)))
-    value, low, high = (float(np.quantile(found, q)) for q in (0.5, 0.025, 0.975))
-    return Prediction(rate, p, load, Interval(value, low, high))
+        found.append(float(np.quantile(times[count // 10 :], p)) + service.way)
+    low, high = (float(np.quantile(found, q)) for q in (0.025, 0.975))
+    return Prediction(rate, p, load, Interval(float(np.mean(found)), low, high))
 
 
 def highest_rate(
-    service: Floats, limit: float, p: float = 0.99, servers: int = 1, seed: int = 0
+    service: Service, limit: float, p: float = 0.99, servers: int = 1, seed: int = 0
 ) -> float | None:
     """The highest Poisson rate at which the quantile stays within ``limit`` seconds, by bisection;
     None where even an idle server misses it, or there are too few service times."""
-    x = service[np.isfinite(service) & (service > 0.0)]
-    if len(x) < FEWEST or float(np.quantile(x, p)) > limit:
+    x = service.times
+    if len(x) < FEWEST or float(np.quantile(x, p)) + service.way > limit:
         return None
     low, high = 0.0, HIGHEST_LOAD * servers / float(x.mean())
     for _ in range(12):
         middle = (low + high) / 2.0
-        found = predict(x, middle, p, servers, seed, runs=3).value
+        found = predict(service, middle, p, servers, seed, runs=3).value
         if found is not None and found.value <= limit:
             low = middle
         else:

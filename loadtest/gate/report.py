@@ -274,7 +274,8 @@ def _predicted(found: Mapping[str, Any]) -> str:
     best = found["highest_rate"]
     return (
         f"; the line is predicted from the times in service at {found['from_rate']:,.0f}/s "
-        f"({found['servers']} at once, {seconds(found['service_mean'])} each)"
+        f"({found['servers']} at once, {seconds(found['service_mean'])} each, "
+        f"{seconds(found['way'])} for the way)"
         + (f", which gives a capacity of {best:,.0f}" if best else "")
     )
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from loadtest.capacity.breakpoint import Capacity, Judged, estimate, search
-from loadtest.capacity.queue import highest_rate, in_service, predict, sojourns
+from loadtest.capacity.queue import Service, highest_rate, in_service, observed, predict, sojourns
 from loadtest.capacity.sizing import per_prediction, replicas
 from loadtest.capacity.usl import fit
 from loadtest.chaos.recovery import budget_burned, recovery
+from loadtest.engine.book import Taken
 from loadtest.engine.outcome import Outcome
-from loadtest.engine.sender import Taken
 from loadtest.errors import PlanError
 from loadtest.statistics.compare import compare
 from loadtest.statistics.intervals import mean, needed, quantile, rate
@@ -117,7 +117,8 @@ def test_queues_are_those_of_theory(servers: int) -> None:
     rng = np.random.default_rng(4)
     service = rng.exponential(0.01, 5000)
     load = 0.7
-    found = predict(service, load * servers / float(service.mean()), 0.99, servers, runs=6)
+    measured = Service(service)
+    found = predict(measured, load * servers / float(service.mean()), 0.99, servers, runs=6)
     assert found.value is not None
     assert found.load == pytest.approx(load)
     if servers == 1:
@@ -125,7 +126,7 @@ def test_queues_are_those_of_theory(servers: int) -> None:
         assert found.value.value == pytest.approx(exact, rel=0.12)
     else:
         assert -math.log(0.01) * 0.01 < found.value.value < -math.log(0.01) * 0.01 / (1.0 - load)
-    best = highest_rate(service, 0.2, 0.99, servers)
+    best = highest_rate(measured, 0.2, 0.99, servers)
     assert best is not None
     assert 0.5 < best * float(service.mean()) / servers < 0.95
 
@@ -154,6 +155,27 @@ def test_times_in_service_follow_from_when_requests_came_and_went(servers: int) 
     assert np.median(late) == pytest.approx(np.median(service), rel=0.01)
 
 
+def test_the_way_to_the_server_is_no_time_in_service() -> None:
+    rng = np.random.default_rng(12)
+    way, count = 0.1, 60_000
+    gaps, service = rng.exponential(1.0, count), rng.lognormal(-0.6, 0.3, count)
+    arrived = np.cumsum(gaps)
+    departed = arrived + sojourns(gaps, service, 1) + way
+    plain, found = in_service(arrived, departed, 1), observed(arrived, departed, 1)
+    assert plain.mean() > 1.05 * service.mean(), "as seen by a client"
+    assert found.way == pytest.approx(way, rel=0.2)
+    assert found.times.mean() == pytest.approx(service.mean(), rel=0.01)
+    for faster in (0.5, 1.2):
+        exact = np.quantile(sojourns(gaps / faster, service, 1), 0.99) + way
+        told = predict(found, faster).value
+        assert told is not None
+        assert told.value == pytest.approx(exact, rel=0.06)
+    # Nothing is taken out where nothing is known of it, or where those that waited took longer.
+    assert observed(arrived[:300], departed[:300], 1).way == 0.0
+    slower = np.where(rng.random(count) < 0.5, 2.0, 1.0)
+    assert observed(arrived, arrived + slower, count).way == 0.0
+
+
 def test_all_probes_tell_where_the_limit_is_reached() -> None:
     """p99 of M/M/1 is ln 100 / (mu - rate): 0.5 s at mu - 9.21 per second."""
     rng = np.random.default_rng(10)
@@ -173,9 +195,10 @@ def test_all_probes_tell_where_the_limit_is_reached() -> None:
 
 
 def test_what_cannot_be_predicted_is_refused() -> None:
-    assert predict(np.ones(10), 1.0).value is None
-    assert "nothing is said" in predict(np.full(500, 0.01), 99.0).why_not
-    assert highest_rate(np.full(500, 1.0), 0.5) is None
+    assert predict(Service(np.ones(10)), 1.0).value is None
+    assert "nothing is said" in predict(Service(np.full(500, 0.01)), 99.0).why_not
+    assert highest_rate(Service(np.full(500, 1.0)), 0.5) is None
+    assert highest_rate(Service(np.full(500, 0.4), way=0.2), 0.5) is None
 
 
 def usl(n: np.ndarray, alpha: float, beta: float) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from loadtest.capacity.breakpoint import Capacity, Judged, estimate, search
 from loadtest.capacity.meters import Meter, energy, memory
-from loadtest.capacity.queue import HIGHEST_LOAD, highest_rate, in_service, predict
+from loadtest.capacity.queue import HIGHEST_LOAD, highest_rate, observed, predict
 from loadtest.capacity.sizing import per_prediction, replicas
 from loadtest.capacity.usl import fit
 from loadtest.chaos.processes import cpu_seconds
@@ -143,9 +143,9 @@ def _prediction(objectives: Objectives, found: Capacity, servers: int) -> dict[s
     middling = [probe for probe in passed if probe.rate <= _MIDDLING * found.low] or passed[:1]
     base = max(middling, key=lambda probe: probe.rate)
     due, latency = base.outcome.due, base.outcome.latency
-    service = in_service(due, due + latency, servers)
+    service = observed(due, due + latency, servers)
     p, limit = max(objectives.percentiles().items())
-    usable = service[service > 0.0]
+    usable = service.times
     points = []
     full = servers / float(usable.mean()) if len(usable) else 0.0
     for part in (0.3, 0.5, 0.6, 0.7, 0.8, 0.9):
@@ -155,7 +155,7 @@ def _prediction(objectives: Objectives, found: Capacity, servers: int) -> dict[s
     best = highest_rate(service, limit, p, servers) if full else None
     return {
         "servers": servers, "percentile": p, "from_rate": base.rate, "points": points,
-        "service_mean": float(usable.mean()) if len(usable) else None,
+        "service_mean": float(usable.mean()) if len(usable) else None, "way": service.way,
         "highest_rate": best,
         "why_not": "" if points else predict(service, 1.0, p, servers).why_not
         or f"nothing is said above {HIGHEST_LOAD:.0%} of what {servers} can do",

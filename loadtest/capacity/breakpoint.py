@@ -14,10 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from loadtest.engine.outcome import Outcome
 from loadtest.statistics.intervals import Interval
 
+Floats = NDArray[np.float64]
+Chosen = NDArray[np.int64]
 Probe = Callable[[float], "Judged"]
 
 
@@ -74,7 +77,14 @@ def estimate(found: Capacity, p: float, limit: float, seed: int = 0) -> Interval
     """The rate at which the quantile ``p`` reaches ``limit`` in seconds, of all probes near the end
     of the search: one probe alone decides too much, and the retry of those that failed favours
     higher rates. A line through the logarithms, weighted by the requests; the interval (95 %) from
-    stretches of the probes that are drawn anew. None where fewer than three rates are near."""
+    probes, and stretches of them, that are drawn anew. None where fewer than three rates are near.
+
+    The interval is that of probes of this length. Near the capacity a queue remembers for seconds,
+    and most short probes do not see its worst moments: four servers of 20 ms each, probed for 30 s,
+    were estimated 2.4 % too high (standard deviation 1.5 %), by simulation, and a third of the
+    intervals held the true rate. Longer probes are the remedy; another curve through short ones
+    was not.
+    """
     if found.low is None or found.high is None:
         return None
     middle = math.sqrt(found.low * found.high)
@@ -89,15 +99,22 @@ def estimate(found: Capacity, p: float, limit: float, seed: int = 0) -> Interval
     counts = np.array([one.count for one in near], np.float64)
     rng = np.random.default_rng(seed)
 
-    def crossing(quantiles: np.ndarray[Any, np.dtype[np.float64]]) -> float:
-        slope, base = np.polyfit(rates, np.log(quantiles), 1, w=np.sqrt(counts))
+    def crossing(chosen: Chosen, quantiles: Floats) -> float:
+        if len(np.unique(rates[chosen])) < 2:
+            return math.nan
+        weights = np.sqrt(counts[chosen])
+        slope, base = np.polyfit(rates[chosen], np.log(quantiles), 1, w=weights)
         if slope <= 0.0:
             return math.nan
         at = (math.log(limit) - base) / slope
         return float(np.clip(at, middle * math.exp(-NEAR), middle * math.exp(NEAR)))
 
-    value = crossing(np.array([one.quantile(p) for one in near]))
-    drawn = [crossing(np.array([_redrawn(one, p, rng) for one in near])) for _ in range(200)]
+    def redrawn() -> float:
+        chosen = rng.integers(0, len(near), len(near))
+        return crossing(chosen, np.array([_redrawn(near[k], p, rng) for k in chosen]))
+
+    value = crossing(np.arange(len(near)), np.array([one.quantile(p) for one in near]))
+    drawn = [redrawn() for _ in range(200)]
     if not math.isfinite(value) or np.isnan(drawn).mean() > 0.1:
         return None
     low, high = np.nanquantile(drawn, [0.025, 0.975])

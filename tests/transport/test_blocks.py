@@ -23,7 +23,7 @@ from monitor.transport.blocks import (
     encode,
     partition_of,
 )
-from monitor.transport.blocks.cells import decimals
+from monitor.transport.blocks.cells import column_of, decimals
 from monitor.transport.server import Names, SplitNames
 
 BYTES = st.binary(max_size=40)
@@ -400,3 +400,33 @@ def test_a_wider_type_is_read_while_its_values_fit():
         header["columns"]["status"] = {"type": "u8", "at": header["columns"]["duration_ns"]["at"]}
 
     assert [r.status for _, r, _, _ in decode(rewritten(widen)).rows()] == [10, 10]
+
+
+CELLS = {
+    "float": st.floats(),
+    "whole": st.integers(-(2**31), 2**31 - 1),
+    "long": st.integers(-(2**63), 2**63 - 1),
+    "huge": st.sampled_from((2**53 - 1, 2**53, 2**53 + 1, -(2**53) - 1, 10**400)),
+    "truth": st.booleans(),
+    "text": st.sampled_from(("", "north", "ü", "\ud800")) | st.text(max_size=3),
+    "nothing": st.none(),
+    "list": st.lists(st.integers(0, 3), max_size=2),
+}
+
+
+@given(
+    st.lists(st.sampled_from(sorted(CELLS)), min_size=1, max_size=3, unique=True).flatmap(
+        lambda kinds: st.lists(st.one_of(*map(CELLS.__getitem__, kinds)), min_size=1, max_size=40)
+    )
+)
+def test_a_column_keeps_each_cell_and_its_type(cells):
+    assert repr(column_of(cells).values()) == repr(cells)
+
+
+def test_a_column_of_many_texts_and_of_what_no_codec_makes():
+    texts = [f"text {number}" for number in range(70_000)]
+    for many in (300, 70_000):
+        assert column_of(texts[:many]).values() == texts[:many]
+    thing = complex(1, 2)
+    for first in (1.0, 1, True, "text", None):
+        assert column_of([first, thing, object]).values() == [first, str(thing), str(object)]

@@ -68,7 +68,7 @@ class Texts:
     def of(cls, values: Sequence[bytes]) -> Texts:
         """Pack byte strings of at most 65,535 bytes each."""
         first = values[0]
-        if first == values[-1] and len(set(values)) == 1:
+        if first == values[-1] and values.count(first) == len(values):
             return cls(len(values), first)
         lengths = np.fromiter(map(len, values), np.uint16, len(values))
         return cls(len(values), None, lengths, b"".join(values))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
-from operator import attrgetter
 from typing import Any
 from zlib import crc32
 
@@ -36,10 +35,12 @@ MOST_WAITING = 16_384
 """Records in open blocks of all partitions; beyond it all are closed."""
 _MOST_GRIDS = 64
 _MOST_REASONS = 256
+_MODELS = 65_536
+"""A record's index of its model is smaller."""
 
-_fields = attrgetter(*NUMBERS, *TEXTS)
 _CODES = "HHBBBdQQQQQ"
 """Types of :data:`NUMBERS`, as the module array calls them."""
+_FIELDS = len(NUMBERS) + len(TEXTS)
 
 
 def partition_of(request_id: bytes | str, partitions: int) -> int:
@@ -99,41 +100,44 @@ class _Side:
 class _Open:
     """A block that is being filled."""
 
-    __slots__ = ("began", "limit", "names", "reasons", "records", "request", "response")
+    __slots__ = ("began", "fields", "full", "names", "reasons", "request", "response")
 
     def __init__(self, names: Names, began: float, limit: int) -> None:
         self.names = names
         self.began = began
-        self.limit = limit
-        """Records at which it is full."""
-        self.records: list[tuple[Any, ...]] = []
+        self.full = limit * _FIELDS
+        """How many fields it has when it is full."""
+        self.fields: list[Any] = []
+        """NUMBERS and TEXTS of one record after another: a tuple for each would be one more thing
+        for the garbage collector to visit."""
         self.request = _Side()
         self.response = _Side()
         self.reasons: dict[tuple[str, str], int] = {}
 
     def add(self, side: _Side, decoded: Decoded) -> None:
         """What was decoded of the last record, whatever it is."""
-        record = len(self.records) - 1
+        record = len(self.fields) // _FIELDS - 1
         if isinstance(decoded, Table):
             side.add(record, decoded)
             width = len(decoded.names)
             if side.cells > MOST_CELLS or len(side.grids) > _MOST_GRIDS:
-                self.limit = 0
-            elif width * self.limit > MOST_CELLS:
-                self.limit = MOST_CELLS // width
+                self.full = 0
+            elif width * self.full > MOST_CELLS * _FIELDS:
+                self.full = MOST_CELLS // width * _FIELDS
             return
         key = (decoded.reason, decoded.detail)
         number = self.reasons.get(key)
         if number is None:
             number = self.reasons[key] = len(self.reasons)
             if number > _MOST_REASONS:
-                self.limit = 0
+                self.full = 0
         side.others.append((record, -1 - number, 1))
 
     def finish(self, head: Head, model: int) -> RecordBlock:
         """The block."""
-        count = len(self.records)
-        columns = list(zip(*self.records, strict=True))
+        fields = self.fields
+        count = len(fields) // _FIELDS
+        columns = [fields[place::_FIELDS] for place in range(_FIELDS)]
         numbers = {
             name: np.frombuffer(array(code, column), kind)
             for (name, kind), code, column in zip(NUMBERS.items(), _CODES, columns, strict=False)
@@ -181,12 +185,16 @@ class Builder:
         self.linger = linger
         self.last = dict(last or {})
         """Number of the last block that was given out, by partition."""
-        self.waiting = 0
-        """Records in blocks that are not full."""
-        self._open: dict[tuple[int, int, int], _Open] = {}
+        self._open: dict[int, _Open] = {}
+        """By names, model and partition in one number, which is quicker to find than three."""
         self._names: dict[Names, int] = {}
         self._given: Names | None = None
         self._number = 0
+
+    @property
+    def waiting(self) -> int:
+        """Records in blocks that are not full."""
+        return sum(len(block.fields) for block in self._open.values()) // _FIELDS
 
     def add(
         self, names: Names, record: Record, of_request: Decoded, of_response: Decoded, now: float
@@ -205,17 +213,38 @@ class Builder:
         if names is not self._given:
             self._given = names
             self._number = self._names.setdefault(names, len(self._names))
-        number, partitions, opened = self._number, self.partitions, self._open
+        partitions, opened = self.partitions, self._open
+        first = self._number * _MODELS * partitions
+        waiting = self.waiting
         closed: list[RecordBlock] = []
         for record, of_request, of_response in rows:
             # Nothing needs to meet a record without an id.
-            partition = crc32(record.request_id or record.trace_id) % partitions
-            key = (number, record.model, partition)
-            block = opened.get(key)
-            if block is None:
+            request_id = record.request_id
+            partition = crc32(request_id or record.trace_id) % partitions
+            key = first + record.model * partitions + partition
+            try:
+                block = opened[key]
+            except KeyError:
                 block = opened[key] = _Open(names, now, self.most_records)
-            records = block.records
-            records.append(_fields(record))
+            fields = block.fields
+            # NUMBERS and TEXTS, spelt out: an attrgetter takes three times as long.
+            fields += (
+                record.arm,
+                record.status,
+                record.role,
+                record.outcome,
+                record.assigned,
+                record.started,
+                record.duration_ns,
+                record.first_byte_ns,
+                record.queue_ns,
+                record.request_size,
+                record.response_size,
+                request_id,
+                record.trace_id,
+                record.unit,
+                record.target,
+            )
             side = block.request
             if (
                 type(of_request) is Table
@@ -234,11 +263,13 @@ class Builder:
                 side.first += of_response.values
             else:
                 block.add(side, of_response)
-            self.waiting += 1
-            if len(records) >= block.limit:
+            waiting += 1
+            if len(fields) >= block.full:
                 closed.append(self._close(key, now))
-            elif self.waiting >= MOST_WAITING:
+                waiting = self.waiting
+            elif waiting >= MOST_WAITING:
                 closed += self._close_all(now)
+                waiting = 0
         return closed
 
     def _close_all(self, now: float) -> list[RecordBlock]:
@@ -277,10 +308,10 @@ class Builder:
             for partition in range(self.partitions)
         ]
 
-    def _close(self, key: tuple[int, int, int], now: float) -> RecordBlock:
+    def _close(self, key: int, now: float) -> RecordBlock:
         block = self._open.pop(key)
-        _, model, partition = key
-        self.waiting -= len(block.records)
+        model, partition = divmod(key, self.partitions)
+        model %= _MODELS
         return block.finish(self._head(partition, now), model)
 
     def _head(self, partition: int, now: float) -> Head:

@@ -88,13 +88,11 @@ def test_each_way_in(
 
 
 def test_a_wrong_password_and_a_stranger_are_said(
-    secure: Cluster, tmp_path: Path, monkeypatch: Any, caplog: pytest.LogCaptureFixture
+    secure: Cluster, tmp_path: Path, monkeypatch: Any
 ) -> None:
     monkeypatch.setenv("KAFKA_PASSWORD", "wrong")
     publisher = publish(secured(secure, "SASL_PLAINTEXT", "PLAIN"), tmp_path / "one")
-    # The last of several tries is told; the broker may have been too slow for that one.
-    assert publisher.sender.figures.error
-    assert "uthentication" in caplog.text
+    assert "uthentication" in str(publisher.sender.figures.error)
     assert publisher.waiting == 1
     # Who has no certificate is no client; who trusts other authorities has no broker.
     kafka = secured(secure, "SSL")
@@ -102,4 +100,5 @@ def test_a_wrong_password_and_a_stranger_are_said(
     nobody = kafka.model_copy(update={"security": kafka.security.model_copy(update={"tls": tls})})
     publisher = publish(nobody, tmp_path / "two")
     assert publisher.sender.figures.error
+    assert "uthentication" not in publisher.sender.figures.error
     assert publisher.waiting == 1

@@ -6,7 +6,13 @@ import logging
 import time
 from typing import Any
 
-from kafka.errors import KafkaConnectionError, KafkaTimeoutError, RequestTimedOutError
+from kafka.errors import (
+    KafkaConnectionError,
+    KafkaError,
+    KafkaTimeoutError,
+    RequestTimedOutError,
+    SaslAuthenticationFailedError,
+)
 from kafka.future import Future
 from kafka.net.compat import KafkaNetClient
 
@@ -20,19 +26,31 @@ class _Reasons(logging.Filter):
         super().__init__()
         self.quiet = False
         self._last: tuple[float, str] = (0.0, "")
+        self._refused: tuple[float, str] = (0.0, "")
 
     def filter(self, record: logging.LogRecord) -> bool:
         for argument in record.args if isinstance(record.args, tuple) else ():
             if not isinstance(argument, Exception) or isinstance(argument, KafkaTimeoutError):
                 continue
+            if isinstance(argument, SaslAuthenticationFailedError):
+                self._refused = time.monotonic(), str(argument)
             # A broker that refuses us says why only now and then; mostly it hangs up.
             if not (str(argument).endswith("socket disconnected") and self.recent()):
                 self._last = time.monotonic(), str(argument)
         return not self.quiet
 
+    def refused(self) -> str:
+        """That a broker has refused our credentials of late."""
+        at, text = self._refused
+        return text if at and time.monotonic() - at < _RECENT_SECONDS else ""
+
     def recent(self) -> str:
         at, text = self._last
-        return text if time.monotonic() - at < _RECENT_SECONDS else ""
+        # After it has refused us, a broker keeps us waiting, and tries that time out say nothing.
+        return self.refused() or (text if time.monotonic() - at < _RECENT_SECONDS else "")
+
+    def forget(self) -> None:
+        self._last = self._refused = (0.0, "")
 
 
 _reasons = _Reasons()
@@ -53,6 +71,27 @@ def told(error: BaseException) -> str:
     if isinstance(error, KafkaTimeoutError) and (reason := _reasons.recent()):
         return f"{text}: {reason}"
     return text
+
+
+def refused(error: BaseException) -> bool:
+    """Whether brokers do not accept who we say that we are."""
+    if isinstance(error, SaslAuthenticationFailedError):
+        return True
+    return isinstance(error, KafkaTimeoutError) and bool(_reasons.refused())
+
+
+def forget() -> None:
+    """Why no connection came about until now is of no interest any more."""
+    _reasons.forget()
+
+
+def leave(producer: Any) -> None:
+    """Close a producer at once; nothing that it was about to send is sent any more."""
+    try:
+        producer.close(timeout=0)
+    except KafkaError:
+        # It does not wait for what is under way, but then it does not close either.
+        producer._sender.force_close()
 
 
 class Client(KafkaNetClient):  # type: ignore[misc]  # kafka-python has no types

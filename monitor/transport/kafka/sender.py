@@ -23,7 +23,7 @@ from kafka.errors import KafkaError, MessageSizeTooLargeError
 from monitor.config.kafka import Kafka
 from monitor.errors import ConfigError, KafkaTroubleError, LogError
 from monitor.transport.blocks import Heartbeat, encode
-from monitor.transport.kafka.client import told
+from monitor.transport.kafka.client import forget, leave, refused, told
 from monitor.transport.kafka.connect import Topics, connection
 from monitor.transport.kafka.parcel import LABELS, RECORDS, Parcel
 from monitor.transport.kafka.topics import MOST_MESSAGE_BYTES
@@ -90,6 +90,7 @@ class Sender:
         self._at_once = 1 if kafka.format == "blocks" else MOST_EVENTS
         self._events: queue.SimpleQueue[tuple[Place, _Waiting, Any] | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
+        self._refused: str | None = None
         self._thread = threading.Thread(target=self._run, name="kafka-sender", daemon=True)
         self._reset()
 
@@ -134,6 +135,7 @@ class Sender:
         """Answers of an earlier producer are none of ours."""
 
     def _run(self) -> None:
+        forget()  # what others were told is not about this connection
         pause = _PAUSES[0]
         while not self._stopping.is_set():
             producer = None
@@ -141,7 +143,8 @@ class Sender:
                 self._spool.rewind()
                 self._reset()
                 producer = self._connect()
-                self.figures.connected, self.figures.error = True, None
+                forget()
+                self.figures.connected, self.figures.error, self._refused = True, None, None
                 pause = _PAUSES[0]
                 self._serve(producer)
             except (KafkaError, KafkaTroubleError, ConfigError, LogError, OSError) as error:
@@ -153,7 +156,7 @@ class Sender:
                 self.figures.connected = False
                 if producer is not None:
                     # Nothing of it may arrive after what the next one sends.
-                    producer.close(timeout=0)
+                    leave(producer)
             self._stopping.wait(pause)
             pause = min(pause * 2, _PAUSES[1])
 
@@ -161,6 +164,10 @@ class Sender:
         name = type(error).__name__
         text = told(error)
         self.figures.failures[name] += 1
+        if self._refused is None and refused(error):
+            self._refused = text
+        # Wrong credentials are what there is to mend, whatever later tries end in.
+        text = self._refused or text
         if text != self.figures.error:
             log.error("Kafka: %s; blocks wait in the spool", text)
         self.figures.error = text
@@ -194,7 +201,7 @@ class Sender:
                         " `understudy kafka init`"
                     )
         except BaseException:
-            producer.close(timeout=0)
+            leave(producer)
             raise
         return producer
 

@@ -33,6 +33,8 @@ MARKED = 1
 MOST_STORED = 256 * 1024 * 1024
 """Bytes of one frame, raw or stored; a larger one is taken for damage."""
 _WINDOW = 64 * 1024
+_SMALL = 4096
+"""Bytes of a part up to which it is quicker to copy it than to write it apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,39 +82,45 @@ def pack(
     newest: float,
     compress: bool,
     mark: bytes | None = None,
-) -> bytes:
-    """The bytes of a frame; ``weights`` are the records of each entry, one each if None.
+) -> list[bytes]:
+    """The bytes of a frame, in parts: large entries that are not compressed are not copied.
 
-    Raises ValueError when they are too many.
+    ``weights`` are the records of each entry, one each if None. Raises ValueError when they are too
+    many.
     """
     weights = [1] * len(entries) if weights is None else weights
     marks = () if mark is None else (mark,)
     table = array("I", (0,) * len(marks))
     table.extend(weights)
     sizes = array("I", map(len, (*marks, *entries)))
-    parts = [part.tobytes() for part in (sizes, table)] + [*marks, *entries]
-    raw = b"".join(parts)
-    if len(raw) > MOST_STORED:
-        raise ValueError(f"a frame of {len(raw):,} bytes is too large")
-    stored, codec = raw, PLAIN
+    parts = [sizes.tobytes() + table.tobytes(), *marks, *entries]
+    raw = sum(map(len, parts))
+    if raw > MOST_STORED:
+        raise ValueError(f"a frame of {raw:,} bytes is too large")
+    codec = PLAIN
+    if raw < _SMALL * len(parts):
+        parts = [b"".join(parts)]
     if compress:
-        stored, codec = zstandard.ZstdCompressor(level=1).compress(raw), ZSTD
+        parts, codec = [zstandard.ZstdCompressor(level=1).compress(b"".join(parts))], ZSTD
+    crc = 0
+    for part in parts:
+        crc = zlib.crc32(part, crc)
     flags = 0 if mark is None else MARKED
     header = HEADER.pack(
         MAGIC,
         codec,
         flags,
         0,
-        len(stored),
-        len(raw),
+        sum(map(len, parts)),
+        raw,
         len(entries),
         sum(weights),
         index,
         oldest,
         newest,
-        zlib.crc32(stored),
+        crc,
     )
-    return b"".join((header, _CRC.pack(zlib.crc32(header)), stored))
+    return [header + _CRC.pack(zlib.crc32(header)), *parts]
 
 
 def _frame(data: bytes, start: int) -> Frame | None:

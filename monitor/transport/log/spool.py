@@ -7,6 +7,7 @@ import threading
 import time
 import zlib
 from array import array
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from monitor.transport.log.writer import SEGMENT_BYTES, SYNC_SECONDS, SegmentLog
 
 MOST_BYTES = 4 * 1024 * 1024
 """That are read at once."""
+TAIL_BYTES = 4 * 1024 * 1024
+"""Bytes of what was just written that are kept in memory, for a reader that has all before it."""
 _CURSOR = Struct("<QI")
 _NAME = "cursor"
 _MOST_DONE = 65_536
@@ -31,6 +34,15 @@ class Entry:
     index: int
     data: bytes
     records: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """Entries of one append, and where the frame after it begins."""
+
+    entries: list[Entry]
+    size: int
+    place: tuple[Path, int]
 
 
 class Spool:
@@ -48,7 +60,9 @@ class Spool:
         max_bytes: int,
         segment_bytes: int = SEGMENT_BYTES,
         sync_seconds: float | None = SYNC_SECONDS,
+        tail_bytes: int = TAIL_BYTES,
     ) -> None:
+        self._most_tail = tail_bytes
         self._lock = threading.Lock()
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -71,6 +85,9 @@ class Spool:
         self._next = self.cursor
         self._place: tuple[Path, int] | None = None
         """File and byte of the frame that is read next, where that is known."""
+        self._tail: deque[_Written] = deque()
+        """All that is to be read next, when it was just written; it is on disk as well."""
+        self._tail_bytes = 0
         self._first = self._log.segments[0].base
         """Index of what the first of the weights belongs to."""
         self._weights = array("I")
@@ -138,11 +155,19 @@ class Spool:
         """
         with self._lock:
             records = [1] * len(entries) if records is None else records
+            size = sum(map(len, entries))
             if not self._log.append(entries, records, mark=mark):
                 return False
+            end = self._log.end
+            first = end - len(entries)
             # Only now: what was dropped to make room for these counted from their beginning.
             self._weights.extend(records)
             self._pending += sum(records)
+            if entries and self._kept() == first and self._tail_bytes + size <= self._most_tail:
+                active = self._log.segments[-1]
+                added = list(map(Entry, range(first, end), entries, records))
+                self._tail.append(_Written(added, size, (active.path, active.size)))
+                self._tail_bytes += size
             return True
 
     def sync(self) -> None:
@@ -157,6 +182,13 @@ class Spool:
         with self._lock:
             found: list[Entry] = []
             size = 0
+            while self._tail and size < most_bytes:
+                written = self._tail.popleft()
+                self._tail_bytes -= written.size
+                size += written.size
+                found += written.entries
+                self._next = written.entries[-1].index + 1
+                self._place = written.place
             while size < most_bytes and self._next < self._log.end:
                 segment = self._segment()
                 try:
@@ -168,8 +200,7 @@ class Spool:
     def rewind(self) -> None:
         """Begin again with the first entry that is not acknowledged."""
         with self._lock:
-            self._next = self.cursor
-            self._place = None
+            self._go_to(self.cursor)
 
     def acknowledge(self, index: int) -> None:
         """All entries before ``index`` are done with."""
@@ -180,8 +211,7 @@ class Spool:
             self._pending -= self._sum(self.cursor, index)
             self.cursor = index
             if self._next < index:
-                self._next = index
-                self._place = None
+                self._go_to(index)
             os.pwrite(self._file, _packed(index), 0)
             self._forget()
 
@@ -192,6 +222,17 @@ class Spool:
             os.close(self._file)
 
     # ---------------------------------------------------------------------------------------------
+
+    def _kept(self) -> int:
+        """Index of the first entry that is only to be had from disk, or not written yet."""
+        return self._tail[-1].entries[-1].index + 1 if self._tail else self._next
+
+    def _go_to(self, index: int) -> None:
+        """Read on at another place."""
+        self._next = index
+        self._place = None
+        self._tail.clear()
+        self._tail_bytes = 0
 
     def _segment(self) -> Segment:
         """The one in which the next entry stands."""
@@ -243,8 +284,7 @@ class Spool:
         if self.cursor < segment.end:
             self.cursor = segment.end
         if self._next < self.cursor:
-            self._next = self.cursor
-            self._place = None
+            self._go_to(self.cursor)
         return records
 
     def _load(self, segment: Segment) -> None:

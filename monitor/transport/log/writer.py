@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 SEGMENT_BYTES = 16 * 1024 * 1024
 SYNC_SECONDS = 1.0
 _LOCK = "lock"
+_MOST_PARTS = 512
+"""That are written at once; a system may take 1,024."""
 
 
 class SegmentLog:
@@ -171,11 +173,11 @@ class SegmentLog:
         now = self._clock()
         data = SEGMENT
         if self.mark is not None:
-            data += pack([], None, base, now, now, self._compress, self.mark)
+            data += b"".join(pack([], None, base, now, now, self._compress, self.mark))
         try:
             file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
             try:
-                _write_all(file, data, 0)
+                _write_all(file, [data], 0)
                 self._sync_folder()
             except BaseException:
                 os.close(file)
@@ -222,14 +224,14 @@ class SegmentLog:
         try:
             active = self._writable(now)
             frame = pack(entries, weights, active.end, oldest, newest, self._compress, mark)
-            self._write(frame)
+            size = self._write(frame)
         except (OSError, ValueError, LogError) as error:
             self.refused += records
             self._failed("written", error)
             return False
         if mark is not None:
             self.mark = mark
-        active.size += len(frame)
+        active.size += size
         active.end += len(entries)
         active.records += records
         active.newest = max(active.newest, newest)
@@ -260,11 +262,12 @@ class SegmentLog:
             self.prune(now)
         return self.segments[-1]
 
-    def _write(self, frame: bytes) -> None:
+    def _write(self, frame: Sequence[bytes]) -> int:
+        """How many bytes that were."""
         assert self._file is not None
         size = self.segments[-1].size
         try:
-            _write_all(self._file, frame, size)
+            return _write_all(self._file, frame, size)
         except OSError:
             try:
                 os.ftruncate(self._file, size)
@@ -338,9 +341,16 @@ class SegmentLog:
             self._file = None
 
 
-def _write_all(file: int, data: bytes, at: int) -> None:
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(file, view, at)
-        view = view[written:]
-        at += written
+def _write_all(file: int, parts: Sequence[bytes], at: int) -> int:
+    """How many bytes were written, which are all of them."""
+    start = at
+    for first in range(0, len(parts), _MOST_PARTS):
+        views = [memoryview(part) for part in parts[first : first + _MOST_PARTS]]
+        while views:
+            written = os.pwritev(file, views, at)
+            at += written
+            while views and written >= len(views[0]):
+                written -= len(views.pop(0))
+            if written:
+                views[0] = views[0][written:]
+    return at - start

@@ -12,10 +12,10 @@ from monitor.config.model import Config
 EXPERIMENTS = 0
 WATCHES = 1
 PLACES = 2
-EXPERIMENTS_COST = 1.0
-WATCHES_COST = 1.5
-"""Of judging everything there, where 1 is what preparing everything costs. Measured without labels,
-which make preparing dearer, and rounded towards that."""
+COSTS = (1.4, 2.3)
+"""Of judging everything at a place, where 1 is what preparing everything costs, as measured."""
+COSTS_WITH_LABELS = (0.15, 0.25)
+"""The same where records are prepared one by one: labels may come, or the champion is asked twice."""
 
 
 def place_of(of_experiment: bool, partitions: int) -> int:
@@ -30,10 +30,14 @@ def places(partitions: int) -> range:
 
 def costs(config: Config, partitions: int) -> dict[int, float]:
     """What judging costs, by place."""
+    one_by_one = any(model.performance is not None for model in config.models) or any(
+        declared.label is not None or declared.compare.noise for declared in config.experiments
+    )
+    of_experiments, of_watches = COSTS_WITH_LABELS if one_by_one else COSTS
     found = dict.fromkeys(places(partitions), 0.0)
     if config.experiments:
-        found[place_of(True, partitions)] += EXPERIMENTS_COST
-    found[place_of(False, partitions)] += WATCHES_COST
+        found[place_of(True, partitions)] += of_experiments
+    found[place_of(False, partitions)] += of_watches
     return found
 
 

@@ -2,7 +2,13 @@
 
 In the end the evidence of every experiment, and everything else that is counted, has to equal that
 of an offline replay of what the sidecars took in; and every row of evidence has to be in the log
-exactly once. ``python -m benchmarks.kafka.chaos --seconds 60 --seed 1`` is one run.
+exactly once. What happens is decided by the seed; a paused broker is one behind a network that
+swallows everything.
+
+    python -m benchmarks.kafka.chaos --runs 3 --seconds 600 --first-seed 7 --out part-2.json
+    python -m benchmarks.kafka.combine part-1.json part-2.json
+
+Several of the first may run side by side, with other seeds each: every one has its own cluster.
 """
 
 from __future__ import annotations
@@ -10,13 +16,11 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -26,98 +30,13 @@ import yaml
 
 from benchmarks.harness import Claim, Result, environment
 from benchmarks.kafka import traffic
+from benchmarks.kafka.comparison import compare, equal
+from benchmarks.kafka.world import Process, document, free_port, judged
 from monitor.config.load import load
-from monitor.config.model import Config
-from monitor.evaluator.messages import decode_message
-from monitor.evaluator.offline import Offline
-from monitor.evaluator.places import PLACES
-from monitor.evaluator.topics import Options
-from monitor.transport.blocks import Builder
-from tests.evaluator.kafka_world import committed_state, create
-from tests.evaluator.world import differences
-from tests.kafka import cluster
+from tests.evaluator.kafka_world import create
 from tests.kafka.cluster import Cluster
-from tests.watch.world import saved
 
 PATIENCE = 240.0
-_ORDERED = frozenset(("notes",))
-
-
-def document(
-    folder: Path, bootstrap: str, prefix: str, partitions: int, labels: bool
-) -> dict[str, Any]:
-    """With ``labels`` records are evaluated one by one, without by columns."""
-    experiments: list[dict[str, Any]] = [dict(one) for one in traffic.EXPERIMENTS]
-    if not labels:
-        experiments[0].pop("label")
-        experiments[0]["metrics"] = experiments[0]["metrics"][:3]
-    return {
-        "version": 1,
-        "listen": "127.0.0.1:0",
-        "state_dir": str(folder / "state"),
-        "models": [
-            {
-                "name": "delays",
-                "version": "1",
-                "baseline": saved(folder, 4000),
-                "performance": {"prediction": "p", "threshold": 0.5} if labels else None,
-            }
-        ],
-        "champion": {"url": "http://127.0.0.1:1"},
-        "challengers": [
-            {"name": "candidate", "url": "http://127.0.0.1:2", "mirror": {"rate": 1.0}},
-            {"name": "other", "url": "http://127.0.0.1:3", "mirror": {"rate": 0.0}},
-        ],
-        "experiments": experiments,
-        "feedback": {"horizon": "1h"},
-        "kafka": {
-            "bootstrap": bootstrap.split(","),
-            "prefix": prefix,
-            "partitions": partitions,
-            "timeout": 4.0,
-        },
-    }
-
-
-class Process:
-    """One of those that are killed."""
-
-    def __init__(self, name: str, command: list[str], log: Path) -> None:
-        self.name = name
-        self._command = command
-        self._log = log
-        self.process: subprocess.Popen[bytes] | None = None
-        self.start()
-
-    def start(self) -> None:
-        with self._log.open("ab") as log:
-            self.process = subprocess.Popen(
-                self._command, stdout=log, stderr=log, cwd=Path(__file__).parents[2]
-            )
-
-    def send(self, number: signal.Signals) -> None:
-        if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(number)
-
-    def kill(self) -> None:
-        self.send(signal.SIGKILL)
-        if self.process is not None:
-            self.process.wait()
-
-    @property
-    def alive(self) -> bool:
-        return self.process is not None and self.process.poll() is None
-
-    def stop(self, patience: float = 60.0) -> int:
-        """SIGTERM; the exit code, or -9 when it had to be killed."""
-        self.send(signal.SIGCONT)
-        self.send(signal.SIGTERM)
-        assert self.process is not None
-        try:
-            return self.process.wait(patience)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            return -9
 
 
 class Chaos:
@@ -136,6 +55,9 @@ class Chaos:
 
     def step(self, now: float) -> None:
         """Undo what is due, and do the next thing."""
+        for process in (*self.sidecars, *self.evaluators):
+            if process.fallen:
+                process.start()  # as Kubernetes does
         for due in [item for item in self._later if item[0] <= now]:
             self._later.remove(due)
             due[1]()
@@ -175,127 +97,6 @@ class Chaos:
                 process.start()
 
 
-def expected(config: Config, order: dict[str, Any]) -> tuple[dict[str, Any], Counter[Any], int]:
-    """The state, the rows of evidence and the number of records of an offline replay."""
-    offline = Offline(config)
-    rows: Counter[Any] = Counter()
-    records = 0
-    partition = offline.partitions[0]
-    drained = partition.drain
-
-    def noted() -> Any:
-        sheets = drained()
-        for sheet in sheets:
-            rows.update(_rows(sheet))
-        return sheets
-
-    partition.drain = noted  # type: ignore[method-assign]
-    began, ticks = order["began"], order["ticks"]
-    sidecars, requests, seed = order["sidecars"], order["requests"], order["seed"]
-    builders = [Builder(f"pod-{n}", "replay", 1) for n in range(sidecars)]
-    labels = [Builder(f"pod-{n}", "replay-labels", 1) for n in range(sidecars)]
-    try:
-        for number in range(ticks):
-            now = began + (number + 1) * traffic.TICK_SECONDS
-            for sidecar, builder in enumerate(builders):
-                made = traffic.batch(seed, sidecar, number, began, requests)
-                records += len(made.exchanges)
-                blocks: list[Any] = []
-                for record, of_request, of_response in made.exchanges:
-                    blocks += builder.add(traffic.NAMES, record, of_request, of_response, now)
-                blocks += builder.flush(now, everything=True)
-                offline.take(0, blocks)
-                if made.labels:
-                    pairs = [(now, label) for label in made.labels]
-                    offline.take(0, labels[sidecar].labels(pairs, now), of_labels=True)
-                offline.take(0, builder.heartbeats(now, now - 2.0))
-            if number % 10 == 9:
-                offline.pass_on(0)
-                offline.advance()
-        offline.finish()
-        state = offline.judges[0].to_dict()["pipeline"]
-        return state, rows, records
-    finally:
-        offline.close()
-
-
-def _rows(sheet: Any) -> list[Any]:
-    if sheet.kind[0] in _ORDERED:
-        return []
-    sides = sheet.side.tolist()
-    return [(sheet.kind, one, side) for one, side in zip(sheet.ids, sides, strict=True)]
-
-
-def evidence_rows(config: Config) -> Counter[Any]:
-    """Every row of evidence that is committed."""
-    from kafka import KafkaConsumer, TopicPartition
-
-    options = Options(config.kafka, "reader")  # type: ignore[arg-type]
-    consumer = KafkaConsumer(
-        **options.client(), isolation_level="read_committed", enable_auto_commit=False
-    )
-    places = [TopicPartition(options.topics.evidence, place) for place in range(PLACES)]
-    consumer.assign(places)
-    consumer.seek_to_beginning(*places)
-    ends = consumer.end_offsets(places)
-    rows: Counter[Any] = Counter()
-    while any(consumer.position(place) < ends[place] for place in places):
-        for messages in consumer.poll(timeout_ms=500).values():
-            for message in messages:
-                for _, sheet in decode_message(message.value).sheets:
-                    rows.update(_rows(sheet))
-    consumer.close()
-    return rows
-
-
-def counted(state: dict[str, Any]) -> dict[str, Any]:
-    """What does not depend on the order of rows."""
-    experiments = {}
-    for name, one in state["experiments"].items():
-        split = one["evidence"]["split"]
-        experiments[name] = {
-            "split": split["counts"] if split and "counts" in split else None,
-            "carried_over": one["carried_over"],
-            "contests": {
-                challenger: {
-                    "pairs": contest["pairs"],
-                    "served": contest["served"],
-                    "measures": {
-                        mode: {
-                            metric: {
-                                key: value
-                                for key, value in measure.items()
-                                if key in ("n", "outside", "carried", "histograms")
-                            }
-                            | {"tests": [_sums(test) for test in measure.get("tests", ())]}
-                            for metric, measure in measures.items()
-                        }
-                        for mode, measures in contest["measures"].items()
-                    },
-                }
-                for challenger, contest in one["evidence"]["contests"].items()
-            },
-        }
-    (watch,) = state["judge"]["watches"]["watches"]
-    performance = watch["performance"] or {}
-    return {
-        "records": state["records"],
-        "features": state["features"],
-        "predictions": state["predictions"],
-        "undecodable": sorted(state["undecodable"]),
-        "experiments": experiments,
-        "watched": watch["state"]["rows"],
-        "labels": performance.get("labels"),
-        "predicted": performance.get("predictions"),
-        "tally": performance.get("whole"),
-    }
-
-
-def _sums(test: dict[str, Any]) -> dict[str, Any]:
-    kept = ("kind", "counts", "records", "successes", "moments")
-    return {key: test[key] for key in kept if key in test}
-
-
 def one_run(
     seconds: float,
     seed: int,
@@ -305,10 +106,11 @@ def one_run(
     partitions: int = 4,
     calm: bool = False,
 ) -> dict[str, Any]:
-    """One run; ``differences`` is empty when all is as it should be."""
+    """One run; ``differences`` is empty when all is as it should be. The folder with the logs and
+    the state stays where it is not."""
     folder = Path(tempfile.mkdtemp(prefix="understudy-chaos-"))
-    cluster.PATIENCE = PATIENCE  # the machine may have other things to do
-    with Cluster(folder / "kafka") as kafka:
+    # The machine may have other things to do.
+    with Cluster(folder / "kafka", patience=PATIENCE) as kafka:
         path = folder / "understudy.yaml"
         path.write_text(
             yaml.safe_dump(
@@ -324,7 +126,7 @@ def one_run(
             "began": float(int(time.time()) + 2),
             "ticks": int(seconds / traffic.TICK_SECONDS),
         }
-        ports = [_port() for _ in range(evaluators)]
+        ports = [free_port() for _ in range(evaluators)]
         judges = [
             Process(
                 f"evaluator-{n}",
@@ -358,65 +160,28 @@ def one_run(
                 time.sleep(chaos.chance.uniform(0.5, 2.0))
             chaos.heal()
             quiet = time.monotonic()
-            caught_up = _wait(ports, end + 3.0, quiet + PATIENCE)
+            caught_up = judged(ports, end + 3.0, quiet + PATIENCE)
             healed = time.monotonic() - quiet
             exits = [pod.stop() for pod in pods] + [judge.stop() for judge in judges]
             kafka.heal()
-            state = committed_state(config)
-            rows = evidence_rows(config)
+            compared = compare(config, order)
         finally:
             for process in (*pods, *judges):
                 process.send(signal.SIGCONT)
                 process.kill()
-    wanted, wanted_rows, records = expected(config, order)
-    found = (
-        differences(counted(wanted), counted(state["pipeline"]), 1e-6) if state else ["no state"]
-    )
-    twice = [row for row, count in (rows - wanted_rows).items() if count]
-    lost = [row for row, count in (wanted_rows - rows).items() if count]
+    if equal(compared):
+        shutil.rmtree(folder, ignore_errors=True)
     return {
         "seed": seed,
         "seconds": seconds,
-        "records": records,
-        "rows": sum(wanted_rows.values()),
-        "rows_twice_or_strange": len(twice),
-        "rows_lost": len(lost),
-        "differences": found[:20],
-        "late_rows": state["late"] if state else None,
+        **compared,
         "caught_up": caught_up,
         "seconds_to_catch_up": round(healed, 1),
         "exits": exits,
         "happened": dict(chaos.happened),
+        "fell": {one.name: one.fell for one in (*pods, *judges) if one.fell},
         "folder": str(folder),
-        "examples": [repr(row) for row in (*twice[:5], *lost[:5])],
     }
-
-
-def _port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
-def _wait(ports: list[int], until: float, deadline: float) -> bool:
-    """Until everything is judged up to that unix time and nothing waits."""
-    while time.monotonic() < deadline:
-        done: set[int] = set()
-        for port in ports:
-            try:
-                with urllib.request.urlopen(
-                    f"http://127.0.0.1:{port}/v1/evaluator", timeout=2
-                ) as reply:
-                    found = json.load(reply)
-            except (OSError, ValueError):
-                continue
-            for judge in found.get("judges", ()):
-                if (judge["judged"] or 0.0) >= until and not judge["waiting"]:
-                    done.add(judge["place"])
-        if len(done) == PLACES:
-            return True
-        time.sleep(0.5)
-    return False
 
 
 def run(quick: bool = False) -> Result:
@@ -426,12 +191,9 @@ def run(quick: bool = False) -> Result:
 
 
 def of_runs(runs: list[dict[str, Any]]) -> Result:
+    """The result of runs, wherever they were."""
     result = Result("kafka-chaos", environment())
-    right = [
-        r
-        for r in runs
-        if not r["differences"] and not r["rows_lost"] and not r["rows_twice_or_strange"]
-    ]
+    right = [r for r in runs if equal(r)]
     result.measurements = {"runs": [{k: v for k, v in r.items() if k != "folder"} for r in runs]}
     result.claims = [
         Claim(
@@ -444,7 +206,7 @@ def of_runs(runs: list[dict[str, Any]]) -> Result:
         Claim("rows of evidence twice", sum(r["rows_twice_or_strange"] for r in runs), 0, "<="),
         Claim(
             "runs of ten minutes with different seeds",
-            sum(r["seconds"] >= 600 for r in runs),
+            len({r["seed"] for r in runs if r["seconds"] >= 600}),
             20,
             ">=",
         ),
@@ -474,24 +236,36 @@ def of_runs(runs: list[dict[str, Any]]) -> Result:
 
 
 @click.command()
-@click.option("--seconds", default=60.0, show_default=True)
-@click.option("--seed", "seeds", multiple=True, type=int, default=(1,), show_default=True)
+@click.option("--seconds", default=60.0, show_default=True, help="Of load, each run.")
+@click.option("--runs", "count", default=1, show_default=True, help="One after the other.")
+@click.option("--first-seed", default=1, show_default=True, help="The others follow it.")
 @click.option("--sidecars", default=2, show_default=True)
 @click.option("--evaluators", default=2, show_default=True)
 @click.option("--calm", is_flag=True, help="Without any fault.")
-@click.option("--write", is_flag=True, help="Add the runs to benchmarks/results.")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Keep the runs here, for benchmarks.kafka.combine.",
+)
 def main(
-    seconds: float, seeds: tuple[int, ...], sidecars: int, evaluators: int, calm: bool, write: bool
+    seconds: float,
+    count: int,
+    first_seed: int,
+    sidecars: int,
+    evaluators: int,
+    calm: bool,
+    out: Path | None,
 ) -> None:
     """Run with each seed, and say what came of it."""
-    runs = []
-    for seed in seeds:
+    runs: list[dict[str, Any]] = []
+    for seed in range(first_seed, first_seed + count):
         runs.append(one_run(seconds, seed, sidecars, evaluators, calm=calm))
         click.echo(json.dumps(runs[-1]))
-    if write:
-        of_runs(runs).write()
-    bad = any(r["differences"] or r["rows_lost"] or r["rows_twice_or_strange"] for r in runs)
-    sys.exit(1 if bad else 0)
+        if out is not None:
+            # After each run: what is broken off later has not been for nothing.
+            whole = json.dumps({"environment": environment(), "runs": runs}, indent=2)
+            out.write_text(whole + "\n")
+    sys.exit(0 if all(map(equal, runs)) else 1)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import numpy as np
 import yaml
 
 from benchmarks.harness import Claim, Result, environment
-from benchmarks.kafka.chaos import Process, _port
+from benchmarks.kafka.world import Process, free_port
 from monitor.baseline.builder import Builder as Baselines
 from monitor.codecs import Reason, Table, Undecodable
 from monitor.config.load import load
@@ -166,7 +166,7 @@ def group(folder: Path, kafka: Any, requests: int, evaluators: int) -> dict[str,
     path.write_text(yaml.safe_dump(document(folder, kafka.bootstrap, kafka.prefix())))
     config = load(path)
     create(config)
-    ports = [_port() for _ in range(evaluators)]
+    ports = [free_port() for _ in range(evaluators)]
     running = [
         Process(
             f"evaluator-{n}",

@@ -47,8 +47,7 @@ async def main(path: Path, order: dict[str, float]) -> None:
         now = time.time()
         while number < ticks and began + (number + 1) * TICK_SECONDS <= now:
             made = batch(seed, sidecar, number, began, requests)
-            for record, of_request, of_response in made.exchanges:
-                publisher.add(NAMES, record, of_request, of_response, now)
+            publisher.extend(NAMES, made.exchanges, now)
             number += 1
             slot.last_seq = number
             slot.received += len(made.exchanges)

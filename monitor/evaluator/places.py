@@ -15,7 +15,7 @@ PLACES = 2
 COSTS = (1.4, 2.3)
 """Of judging everything at a place, where 1 is what preparing everything costs, as measured."""
 COSTS_WITH_LABELS = (0.15, 0.25)
-"""The same where records are prepared one by one: labels may come, or the champion is asked twice."""
+"""The same where records are prepared one by one: for labels, or a champion that is asked twice."""
 
 
 def place_of(of_experiment: bool, partitions: int) -> int:

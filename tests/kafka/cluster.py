@@ -165,7 +165,7 @@ class Cluster:
     """Nodes with their storage below ``folder`` (one of its own, removed at the end, if None).
 
     ``settings`` are lines of ``server.properties``; ``quick`` is for tests (a virtual machine that
-    starts quickly), False for measurements.
+    starts quickly), False for measurements. ``patience`` in seconds is with nodes that come up.
     """
 
     def __init__(
@@ -176,8 +176,10 @@ class Cluster:
         settings: Mapping[str, str] | None = None,
         heap: str = "256m",
         quick: bool = True,
+        patience: float = PATIENCE,
     ) -> None:
         self._here = jars.need()
+        self._patience = patience
         self._own = folder is None
         self.folder = folder or Path(tempfile.mkdtemp(prefix="understudy-kafka-"))
         self.secure = secure
@@ -308,9 +310,9 @@ class Cluster:
             node.start()
         self.wait()
 
-    def wait(self, patience: float = PATIENCE) -> None:
+    def wait(self) -> None:
         """Wait until every node is part of the cluster and every partition is in sync."""
-        until = time.monotonic() + patience
+        until = time.monotonic() + self._patience
         while not self._whole():
             if any(not node.alive for node in self.nodes) or time.monotonic() > until:
                 told = (

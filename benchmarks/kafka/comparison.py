@@ -1,0 +1,166 @@
+"""What evaluators have found, beside an offline replay of what the sidecars took in."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from benchmarks.kafka import traffic
+from monitor.config.model import Config
+from monitor.evaluator.messages import decode_message
+from monitor.evaluator.offline import Offline
+from monitor.evaluator.places import PLACES
+from monitor.evaluator.topics import Options
+from monitor.transport.blocks import Builder
+from tests.evaluator.kafka_world import committed_state
+from tests.evaluator.world import differences
+
+_ORDERED = frozenset(("notes",))
+"""Sorts of rows that an order of their own has to hold, not their number."""
+
+
+def compare(config: Config, order: dict[str, Any]) -> dict[str, Any]:
+    """Records that were taken in, rows of evidence, and everything in which the two differ."""
+    state = committed_state(config)
+    rows = evidence_rows(config)
+    wanted, wanted_rows, records = expected(config, order)
+    found = (
+        differences(counted(wanted), counted(state["pipeline"]), 1e-6) if state else ["no state"]
+    )
+    twice = [row for row, count in (rows - wanted_rows).items() if count]
+    lost = [row for row, count in (wanted_rows - rows).items() if count]
+    return {
+        "records": records,
+        "rows": sum(wanted_rows.values()),
+        "rows_twice_or_strange": len(twice),
+        "rows_lost": len(lost),
+        "differences": found[:20],
+        "late_rows": state["late"] if state else None,
+        "examples": [repr(row) for row in (*twice[:5], *lost[:5])],
+    }
+
+
+def equal(run: dict[str, Any]) -> bool:
+    """Whether there is no difference."""
+    return not (run["differences"] or run["rows_lost"] or run["rows_twice_or_strange"])
+
+
+def expected(config: Config, order: dict[str, Any]) -> tuple[dict[str, Any], Counter[Any], int]:
+    """The state, the rows of evidence and the number of records of an offline replay."""
+    offline = Offline(config)
+    rows: Counter[Any] = Counter()
+    records = 0
+    partition = offline.partitions[0]
+    drained = partition.drain
+
+    def noted() -> Any:
+        sheets = drained()
+        for sheet in sheets:
+            rows.update(_rows(sheet))
+        return sheets
+
+    partition.drain = noted  # type: ignore[method-assign]
+    began, ticks = order["began"], order["ticks"]
+    sidecars, requests, seed = order["sidecars"], order["requests"], order["seed"]
+    builders = [Builder(f"pod-{n}", "replay", 1) for n in range(sidecars)]
+    labels = [Builder(f"pod-{n}", "replay-labels", 1) for n in range(sidecars)]
+    try:
+        for number in range(ticks):
+            now = began + (number + 1) * traffic.TICK_SECONDS
+            for sidecar, builder in enumerate(builders):
+                made = traffic.batch(seed, sidecar, number, began, requests)
+                records += len(made.exchanges)
+                blocks: list[Any] = []
+                for record, of_request, of_response in made.exchanges:
+                    blocks += builder.add(traffic.NAMES, record, of_request, of_response, now)
+                blocks += builder.flush(now, everything=True)
+                offline.take(0, blocks)
+                if made.labels:
+                    pairs = [(now, label) for label in made.labels]
+                    offline.take(0, labels[sidecar].labels(pairs, now), of_labels=True)
+                offline.take(0, builder.heartbeats(now, now - 2.0))
+            if number % 10 == 9:
+                offline.pass_on(0)
+                offline.advance()
+        offline.finish()
+        state = offline.judges[0].to_dict()["pipeline"]
+        return state, rows, records
+    finally:
+        offline.close()
+
+
+def _rows(sheet: Any) -> list[Any]:
+    if sheet.kind[0] in _ORDERED:
+        return []
+    sides = sheet.side.tolist()
+    return [(sheet.kind, one, side) for one, side in zip(sheet.ids, sides, strict=True)]
+
+
+def evidence_rows(config: Config) -> Counter[Any]:
+    """Every row of evidence that is committed."""
+    from kafka import KafkaConsumer, TopicPartition
+
+    options = Options(config.kafka, "reader")  # type: ignore[arg-type]
+    consumer = KafkaConsumer(
+        **options.client(), isolation_level="read_committed", enable_auto_commit=False
+    )
+    places = [TopicPartition(options.topics.evidence, place) for place in range(PLACES)]
+    consumer.assign(places)
+    consumer.seek_to_beginning(*places)
+    ends = consumer.end_offsets(places)
+    rows: Counter[Any] = Counter()
+    while any(consumer.position(place) < ends[place] for place in places):
+        for messages in consumer.poll(timeout_ms=500).values():
+            for message in messages:
+                for _, sheet in decode_message(message.value).sheets:
+                    rows.update(_rows(sheet))
+    consumer.close()
+    return rows
+
+
+def counted(state: dict[str, Any]) -> dict[str, Any]:
+    """What does not depend on the order of rows."""
+    experiments = {}
+    for name, one in state["experiments"].items():
+        split = one["evidence"]["split"]
+        experiments[name] = {
+            "split": split["counts"] if split and "counts" in split else None,
+            "carried_over": one["carried_over"],
+            "contests": {
+                challenger: {
+                    "pairs": contest["pairs"],
+                    "served": contest["served"],
+                    "measures": {
+                        mode: {
+                            metric: {
+                                key: value
+                                for key, value in measure.items()
+                                if key in ("n", "outside", "carried", "histograms")
+                            }
+                            | {"tests": [_sums(test) for test in measure.get("tests", ())]}
+                            for metric, measure in measures.items()
+                        }
+                        for mode, measures in contest["measures"].items()
+                    },
+                }
+                for challenger, contest in one["evidence"]["contests"].items()
+            },
+        }
+    (watch,) = state["judge"]["watches"]["watches"]
+    performance = watch["performance"] or {}
+    return {
+        "records": state["records"],
+        "features": state["features"],
+        "predictions": state["predictions"],
+        "undecodable": sorted(state["undecodable"]),
+        "experiments": experiments,
+        "watched": watch["state"]["rows"],
+        "labels": performance.get("labels"),
+        "predicted": performance.get("predictions"),
+        "tally": performance.get("whole"),
+    }
+
+
+def _sums(test: dict[str, Any]) -> dict[str, Any]:
+    kept = ("kind", "counts", "records", "successes", "moments")
+    return {key: test[key] for key in kept if key in test}

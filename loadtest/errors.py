@@ -13,3 +13,8 @@ class PlanError(LoadTestError):
 
 class TargetError(LoadTestError):
     """A target that must not be loaded, or that cannot be reached."""
+
+
+def reason(error: Exception) -> str:
+    """What the system says of a file, without its number and the name once more."""
+    return str(getattr(error, "strerror", None) or error)

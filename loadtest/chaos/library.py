@@ -7,11 +7,14 @@ Kafka are refused where nobody is connected through it, since clients may go pas
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from loadtest.chaos import actions
 from loadtest.errors import PlanError
+from loadtest.faultproxy.toxics import DEFAULTS
 
 _API = "http://127.0.0.1:8474"
 
@@ -83,6 +86,10 @@ FAULTS: Mapping[str, Fault] = {
 }  # fmt: skip
 
 
+_ENDING = ("cpu_pressure", "memory_pressure")
+"""They end by themselves after a time of their own, which must not be before the fault's."""
+
+
 def experiment(
     name: str, changes: Mapping[str, Any], seconds: float, answers: str | None = None
 ) -> dict[str, Any]:
@@ -91,16 +98,24 @@ def experiment(
     before and after. Raises PlanError for what there is not."""
     if name not in FAULTS:
         raise PlanError(f"fault {name!r} is none of {', '.join(FAULTS)}")
+    if not seconds > 0.0:
+        raise PlanError(f"fault {name!r} for {seconds:g} s: it has to last")
     fault = FAULTS[name]
     arguments = dict(fault.arguments)
     inner = dict(arguments.get("attributes") or {})
+    attributes = DEFAULTS.get(str(arguments.get("type")), {})
+    known = [*inspect.signature(getattr(actions, fault.func)).parameters, *attributes]
     for key, value in changes.items():
-        if key in inner:
+        if key not in known:
+            raise PlanError(f"fault {name!r} has no argument {key!r}: {', '.join(known)}")
+        if key in attributes:
             inner[key] = value
         else:
             arguments[key] = value
     if "attributes" in arguments:
         arguments["attributes"] = inner
+    if fault.func in _ENDING and "seconds" not in changes:
+        arguments["seconds"] = max(arguments["seconds"], seconds)
     end = {
         "type": "action",
         "name": "undo it",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 
 import click
 
+from loadtest.errors import LoadTestError
 from loadtest.faultproxy.server import PORT, FaultProxy
 
 
@@ -17,6 +19,7 @@ def fault_proxy(host: str, port: int) -> None:
     """Run a TCP proxy whose connections can be slowed, cut, truncated or corrupted.
 
     It speaks the HTTP API of Toxiproxy, so that its clients and chaostoolkit-toxiproxy drive it.
+    It runs until it is interrupted. Exit code 2: the port cannot be used.
 
     \b
     Examples:
@@ -26,6 +29,13 @@ def fault_proxy(host: str, port: int) -> None:
       curl -d '{"type": "latency", "attributes": {"latency": 200, "jitter": 50}}' \\
           http://127.0.0.1:8474/proxies/model/toxics
     """
-    click.echo(f"fault proxy: API on http://{host}:{port}", err=True)
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(FaultProxy(host, port).serve())
+
+    def ready(url: str) -> None:
+        click.echo(f"fault proxy: API on {url}", err=True)
+
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            asyncio.run(FaultProxy(host, port).serve(ready))
+    except LoadTestError as error:
+        click.echo(f"understudy: {error}", err=True)
+        sys.exit(2)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import threading
+from collections.abc import Callable
 from types import TracebackType
 
 import uvicorn
@@ -36,7 +38,7 @@ class FaultProxy:
     def __enter__(self) -> FaultProxy:
         self._thread.start()
         if not self._ready.wait(10.0) or self._error:
-            raise LoadTestError(f"the fault proxy cannot listen on {self.url}: {self._error}")
+            raise LoadTestError(self._error or "the fault proxy does not start")
         return self
 
     def __exit__(
@@ -50,22 +52,34 @@ class FaultProxy:
         self._thread.join(10.0)
 
     def _run(self) -> None:
-        asyncio.run(self.serve())
+        try:
+            asyncio.run(self.serve(lambda _: self._ready.set()))
+        except LoadTestError as error:
+            self._error = str(error)
+            self._ready.set()
 
-    async def serve(self) -> None:
-        """Serve until it is told to end."""
-        config = uvicorn.Config(
-            app_of(self.room), host=self.host, port=self.port, log_level="warning", lifespan="off"
-        )
+    async def serve(self, ready: Callable[[str], None]) -> None:
+        """Serve until it is told to end; ``ready`` is told where, once it does. Raises
+        LoadTestError where it cannot listen."""
+        # Bound here, since uvicorn ends the process where it cannot.
+        listening = self._listen()
+        self.port = listening.getsockname()[1]
+        config = uvicorn.Config(app_of(self.room), log_level="warning", lifespan="off")
         server = self._server = uvicorn.Server(config)
-        task = asyncio.ensure_future(server.serve())
+        task = asyncio.ensure_future(server.serve(sockets=[listening]))
         while not server.started and not task.done():
             await asyncio.sleep(0.01)
-        if task.done():
-            self._error = "the port is taken, or may not be used"
-        else:
-            self.port = server.servers[0].sockets[0].getsockname()[1]
-        self._ready.set()
+        ready(self.url)
         with contextlib.suppress(SystemExit):
             await task
         await self.room.close()
+
+    def _listen(self) -> socket.socket:
+        try:
+            family, _, _, _, place = socket.getaddrinfo(
+                self.host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )[0]
+            return socket.create_server(place, family=family, backlog=128)
+        except (OSError, OverflowError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise LoadTestError(f"the fault proxy cannot listen on {self.url}: {why}") from error

@@ -6,6 +6,7 @@ import contextlib
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import yaml
@@ -85,7 +86,13 @@ def gate(
         click.echo(f"understudy: {error}", err=True)
         sys.exit(2)
     if only_check:
-        click.echo(f"{plan_file}: {len(plan.stages)} stages, {len(run.requests):,} payloads: well")
+        stages, payloads = len(plan.stages), len(run.requests)
+        click.echo(
+            f"{plan_file}: {stages} stage{'s'[: stages != 1]}, {payloads:,} "
+            f"payload{'s'[: payloads != 1]}: well"
+        )
+        for note in run.notes:
+            click.echo(f"note: {note}")
         return
 
     def keep(so_far: Result) -> None:
@@ -112,7 +119,13 @@ def gate(
 @gate.command("compare")
 @click.argument("old", type=_OUT)
 @click.argument("new", type=_OUT)
-@click.option("--margin", default=0.1, show_default=True, help="Smallest relative change.")
+@click.option(
+    "--margin",
+    default=0.1,
+    show_default=True,
+    type=click.FloatRange(min=0.0),
+    help="Smallest relative change that matters.",
+)
 @click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
 def compare(old: Path, new: Path, margin: float, as_json: bool) -> None:
     """Say whether anything has got worse between two results of the same plan.
@@ -150,11 +163,13 @@ def compare(old: Path, new: Path, margin: float, as_json: bool) -> None:
 
 @gate.command("fault")
 @click.argument("name", required=False)
-@click.option("--seconds", default=5.0, show_default=True, help="How long it lasts.")
+@click.option("--seconds", default=5.0, show_default=True, help="How long the fault lasts.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change an argument.")
 @click.option("--answers", metavar="URL", help="What has to answer, as the steady state.")
 def fault(name: str | None, seconds: float, changes: tuple[str, ...], answers: str | None) -> None:
     """Print a ready experiment with the fault NAME; without a name, say which there are.
+
+    Exit code 2: there is no such fault, or it has no such argument.
 
     \b
     Examples:
@@ -170,9 +185,9 @@ def fault(name: str | None, seconds: float, changes: tuple[str, ...], answers: s
         pairs = [part.partition("=") for part in changes]
         if any(not key or not middle for key, middle, _ in pairs):
             raise PlanError("--set: write KEY=VALUE")
-        given = {key: yaml.safe_load(value) for key, _, value in pairs}
+        given = {key: _value(key, value) for key, _, value in pairs}
         found = experiment(name, given, seconds, answers)
-    except (LoadTestError, yaml.YAMLError) as error:
+    except LoadTestError as error:
         click.echo(f"understudy: {error}", err=True)
         sys.exit(2)
     click.echo(json.dumps(found, indent=2))
@@ -184,6 +199,8 @@ def fault(name: str | None, seconds: float, changes: tuple[str, ...], answers: s
 @click.option("--selector", "-l", required=True, help="Labels of the pods, as app=model,tier=web.")
 def mesh(file: Path, namespace: str, selector: str) -> None:
     """Print the faults of a Chaos Toolkit EXPERIMENT as Chaos Mesh resources.
+
+    Exit code 2: one of them has no counterpart there, or it is no experiment.
 
     \b
     Example:
@@ -199,6 +216,13 @@ def mesh(file: Path, namespace: str, selector: str) -> None:
         click.echo(f"understudy: {error}", err=True)
         sys.exit(2)
     click.echo(yaml.safe_dump_all(found, sort_keys=False), nl=False)
+
+
+def _value(key: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise PlanError(f"--set {key}={text}: the value is no YAML") from error
 
 
 def _json(result: Result) -> str:

@@ -8,6 +8,8 @@ import platform
 from pathlib import Path
 from typing import Any
 
+from loadtest.capacity.meters import Meter
+
 _PACKAGES = ("understudy", "uvloop", "httptools", "numpy", "scipy", "chaostoolkit-lib", "locust")
 
 
@@ -54,6 +56,8 @@ def environment(seed: int, target: str) -> dict[str, Any]:
     digest = os.environ.get("UNDERSTUDY_IMAGE_DIGEST")
     if digest is None:
         missing.append("image digest (UNDERSTUDY_IMAGE_DIGEST)")
+    if not Meter().names:
+        missing.append("energy counters (RAPL, NVML)")
     load = os.getloadavg()
     governor = "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"
     return {

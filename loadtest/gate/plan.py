@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from loadtest.capacity.sizing import PRESETS
-from loadtest.errors import PlanError
+from loadtest.errors import PlanError, reason
 from loadtest.gate.units import Seconds, Share
 
 Rate = Annotated[float, Field(gt=0.0, le=1e7)]
@@ -337,7 +337,7 @@ def load_plan(path: Path) -> Plan:
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise PlanError(f"{path}: cannot be read: {error}") from error
+        raise PlanError(f"{path}: cannot be read: {reason(error)}") from error
     try:
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:

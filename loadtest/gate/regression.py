@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from loadtest.engine.histogram import Histogram
-from loadtest.errors import PlanError
+from loadtest.errors import PlanError, reason
 from loadtest.gate.result import FORMAT
 
 Said = Literal["better", "worse", "same", "cannot be told"]
@@ -42,7 +42,7 @@ def read(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise PlanError(f"{path}: cannot be read: {error}") from error
+        raise PlanError(f"{path}: cannot be read: {reason(error)}") from error
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise PlanError(f"{path}: is no result of a gate: understudy gate … --json-file {path}")
     return found

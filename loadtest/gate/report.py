@@ -249,11 +249,11 @@ def _capacity(data: Mapping[str, Any]) -> str:
         if name != "seconds_observed"
     )
     memory = data["peak_memory"]
-    if memory["value"] is not None:
-        rows += (
-            f"<tr><td>peak memory</td><td>{memory['value'] / 2**20:,.0f} MiB</td>"
-            f"<td class='soft'>{escape(memory['source'])} {escape(memory['note'])}</td></tr>"
-        )
+    mib = "–" if memory["value"] is None else f"{memory['value'] / 2**20:,.0f} MiB"
+    rows += (
+        f"<tr><td>peak memory</td><td>{mib}</td>"
+        f"<td class='soft'>{escape(memory['source'])} {escape(memory['note'])}</td></tr>"
+    )
     return "".join(parts) + f"<table>{rows}</table>"
 
 

@@ -56,7 +56,7 @@ class Gate:
         self.processes = plan.engine.processes or cores()
         self._until = time.monotonic() + plan.limits.seconds
         self._gone = ""
-        check(self)
+        self.notes = check(self)
 
     def run(self, keep: Callable[[Result], None] | None = None) -> Result:
         """Everything; what goes wrong in the middle is part of the result. ``keep`` is handed what
@@ -66,6 +66,7 @@ class Gate:
         )
         if self.processes == 1 and cores() == 1:
             result.notes.append("one sending process, since there are few cores to spare")
+        result.notes += self.notes
         until = self._until = time.monotonic() + self.plan.limits.seconds
         try:
             if not any(stage.kind == "cold_start" for stage in self.plan.stages):

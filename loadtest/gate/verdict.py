@@ -39,6 +39,17 @@ class Criterion:
         }  # fmt: skip
 
 
+def needed(objectives: Objectives) -> int:
+    """Requests without which not every objective can be met, however good they are."""
+    shares = [*objectives.percentiles()]
+    most = objectives.most_errors()
+    if objectives.rule == "loadgen":
+        fewest = max((queries_needed(p, 0) for p in shares), default=0)
+    else:
+        fewest = max((Percentile(p, objectives.alpha).fewest for p in shares), default=0)
+    return max(fewest, Percentile(1.0 - most, objectives.alpha).fewest if most else 0)
+
+
 def missed_already(objectives: Objectives, outcome: Outcome) -> bool:
     """Whether a running stretch has missed a percentile for sure, by the requests that were due
     before all of them had ended; however often it is asked, by the test's own guarantee."""

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from loadtest.errors import PlanError
+from loadtest.errors import PlanError, reason
 from loadtest.payloads.formats import in_format
 from loadtest.payloads.request import Payload, as_body
 
@@ -151,7 +151,7 @@ def _lines(path: Path) -> Iterator[tuple[int, Any]]:
                     except ValueError as error:
                         raise PlanError(f"{path}:{number}: is no JSON: {error}") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise PlanError(f"{path}: cannot be read: {error}") from error
+        raise PlanError(f"{path}: cannot be read: {reason(error)}") from error
 
 
 def _csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -163,7 +163,7 @@ def _csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     raise PlanError(f"{path}:{number}: has another number of cells than the header")
                 yield number, {name: _cell(value) for name, value in row.items()}
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise PlanError(f"{path}: cannot be read: {error}") from error
+        raise PlanError(f"{path}: cannot be read: {reason(error)}") from error
 
 
 def _cell(text: str) -> Any:

@@ -9,8 +9,11 @@ from typing import Any
 
 import httpx
 import pytest
+from click.testing import CliRunner
 
+from loadtest.errors import LoadTestError
 from loadtest.faultproxy.server import FaultProxy
+from monitor.cli import main
 from tests.loadtest.world import Server
 
 
@@ -152,6 +155,16 @@ def test_what_cannot_be_is_refused(
 ) -> None:
     answer = httpx.post(faults.url + path, json=data)
     assert (answer.status_code, "error" in answer.json()) == (status, True)
+
+
+def test_a_port_that_is_taken_is_said(faults: FaultProxy) -> None:
+    port = faults.url.rpartition(":")[2]
+    found = CliRunner().invoke(main, ["fault-proxy", "--port", port])
+    assert found.exit_code == 2
+    assert f"cannot listen on {faults.url}" in found.output
+    assert "Traceback" not in found.output
+    with pytest.raises(LoadTestError, match="cannot listen"), FaultProxy(port=int(port)):
+        pass
 
 
 def test_the_toolkit_s_own_extension_drives_it(faults: FaultProxy, server: Server) -> None:

@@ -109,6 +109,21 @@ def test_a_gate_that_fails_says_why(tmp_path: Path) -> None:
     assert int(ElementTree.fromstring(junit.read_text()).get("failures") or 0) >= 1
 
 
+def test_a_stage_that_cannot_show_anything_is_said_before_it_runs(tmp_path: Path) -> None:
+    text = """
+        objectives: {p99: 1s}
+        stages:
+          - {name: short, load: {rate: 10, seconds: 2}}
+          - {name: warm up, load: {rate: 10, seconds: 2}, judged: false}
+          - {name: long, load: {rate: 100, seconds: 60}}
+        """
+    found = gate("--target", "http://127.0.0.1:1", "--plan", plan(tmp_path, text), "--check")
+    assert found.exit_code == 0, found.output
+    notes = [line for line in found.output.splitlines() if line.startswith("note:")]
+    assert len(notes) == 1
+    assert "short: about 20 requests" in notes[0]
+
+
 def test_too_few_requests_are_no_pass(tmp_path: Path) -> None:
     file = plan(
         tmp_path, "stages: [{name: short, load: {rate: 50, seconds: 1}, objectives: {p99: 1s}}]"

@@ -56,8 +56,21 @@ def test_every_ready_experiment_is_one(tmp_path: Path) -> None:
     arguments = changed["method"][0]["provider"]["arguments"]
     assert (arguments["proxy"], arguments["attributes"]) == ("other", {"latency": 5})
     assert "kill-worker" in CliRunner().invoke(main, ["gate", "fault"]).output
-    for wrong in (["plague"], ["latency", "--set", "latency"]):
-        assert CliRunner().invoke(main, ["gate", "fault", *wrong]).exit_code == 2
+    # An attribute that the fault has and does not use by default is one all the same.
+    jitter = experiment("latency", {"jitter": 9}, 1.0)["method"][0]["provider"]["arguments"]
+    assert jitter["attributes"] == {"latency": 200, "jitter": 9}
+    # What ends by itself does not end before the fault.
+    pressed = experiment("cpu", {}, 300.0)["method"][0]["provider"]["arguments"]
+    assert pressed["seconds"] == 300.0
+    for wrong, said in (
+        (["plague"], "is none of pause-champion"),
+        (["latency", "--set", "latency"], "KEY=VALUE"),
+        (["latency", "--set", "latncy=5"], "no argument 'latncy'"),
+        (["latency", "--set", "latency=["], "is no YAML"),
+        (["latency", "--seconds", "-1"], "it has to last"),
+    ):
+        found = CliRunner().invoke(main, ["gate", "fault", *wrong])
+        assert (found.exit_code, said in found.output) == (2, True), found.output
 
 
 def test_the_sidecar_s_own_processes_die_and_its_clock_jumps(tmp_path: Path) -> None:

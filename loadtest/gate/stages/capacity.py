@@ -16,9 +16,16 @@ from loadtest.engine.outcome import Outcome
 from loadtest.engine.pool import Loop, Open
 from loadtest.gate.plan import Objectives, Stage
 from loadtest.gate.result import StageResult
-from loadtest.gate.verdict import Criterion, held, judge, missed_already, reasons, together
+from loadtest.gate.verdict import (
+    Criterion,
+    held,
+    judge,
+    missed_already,
+    needed,
+    reasons,
+    together,
+)
 from loadtest.scenarios.shapes import steady
-from loadtest.statistics.percentile import Percentile
 
 if TYPE_CHECKING:
     from loadtest.gate.run import Gate
@@ -34,10 +41,7 @@ def run_capacity(gate: Gate, stage: Stage) -> StageResult:
     wanted = stage.capacity
     assert wanted is not None
     objectives = gate.objectives(stage)
-    fewest = max(Percentile(p, objectives.alpha).fewest for p in objectives.percentiles())
-    most = objectives.most_errors()
-    if most:
-        fewest = max(fewest, Percentile(1.0 - most, objectives.alpha).fewest)
+    fewest = needed(objectives)
     tightest = objectives.tightest or 1.0
     before = cpu_seconds(wanted.pid) if wanted.pid is not None else None
     meter = Meter()

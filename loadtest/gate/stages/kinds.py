@@ -16,6 +16,7 @@ from loadtest.gate.stages.cold_start import run_cold_start
 from loadtest.gate.stages.compare import run_compare
 from loadtest.gate.stages.load import run_load, run_loadgen
 from loadtest.gate.target import address_of, allowed
+from loadtest.gate.verdict import needed
 
 if TYPE_CHECKING:
     from loadtest.gate.run import Gate
@@ -30,14 +31,22 @@ RUN: dict[str, Callable[[Gate, Stage], StageResult]] = {
 }
 
 
-def check(gate: Gate) -> None:
-    """Raise PlanError for stages that cannot be run, before any is."""
+def check(gate: Gate) -> list[str]:
+    """Raise PlanError for stages that cannot be run, before any is; what is to be known of others,
+    as that they are too short for a verdict."""
     plan = gate.plan
+    notes = []
     for stage in plan.stages:
         where = f"stages.{stage.name}"
         try:
             if stage.load is not None:
-                load_of(stage.load, plan.engine, plan.limits)
+                load = load_of(stage.load, plan.engine, plan.limits)
+                fewest = needed(gate.objectives(stage))
+                if stage.judged and load.count < fewest and stage.load.shape != "until-break":
+                    notes.append(
+                        f"{stage.name}: about {load.count:,.0f} requests cannot show its "
+                        f"objectives, {fewest:,} are needed at least"
+                    )
             if stage.chaos is not None:
                 load_experiment(stage.chaos.experiment)
                 if stage.chaos.load.shape not in ("steady", "soak"):
@@ -56,3 +65,4 @@ def check(gate: Gate) -> None:
                     raise PlanError("capacity: an objective for a percentile is needed, as p99")
         except PlanError as error:
             raise PlanError(f"{where}: {error}") from error
+    return notes

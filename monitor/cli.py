@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from monitor import __version__
-from monitor.errors import ConfigError, UnderstudyError
+from monitor.errors import ConfigError, MissingExtraError, UnderstudyError
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -42,6 +42,25 @@ def _others() -> dict[str, importlib.metadata.EntryPoint]:
     return {point.name: point for point in found}
 
 
+def _other(point: importlib.metadata.EntryPoint) -> click.Command:
+    try:
+        found: click.Command = point.load()
+        return found
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == point.module.partition(".")[0]:
+            raise
+        needs = f"{point.name} needs {error.name}: pip install 'understudy[load]'"
+
+    # Without the extra the list of commands is shown all the same, and says what is missing.
+    @click.command(point.name, short_help=needs, add_help_option=False,
+                   context_settings={"ignore_unknown_options": True})  # fmt: skip
+    @click.argument("_", nargs=-1)
+    def missing(_: tuple[str, ...]) -> None:
+        raise MissingExtraError(needs)
+
+    return missing
+
+
 class _Main(click.Group):
     """Turns our own errors into a line and an exit code."""
 
@@ -51,8 +70,7 @@ class _Main(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         place = _LATER.get(cmd_name)
         if place is None and cmd_name in (others := _others()):
-            other: click.Command = others[cmd_name].load()
-            return other
+            return _other(others[cmd_name])
         if place is None:
             return super().get_command(ctx, cmd_name)
         module, _, name = place.partition(":")

@@ -30,6 +30,23 @@ def understudy(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_what_load_tests_need_is_said_where_it_is_not_installed() -> None:
+    """Exit code 1 of a gate is a verdict: a package that is missing must not look like one."""
+    code = "import sys; sys.modules['httptools'] = None; from monitor.cli import main; main()"
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", code, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
+
+    for arguments in (("gate", "--plan", "gate.yaml"), ("gate", "--help"), ("gate", "compare")):
+        done = run(*arguments)
+        said = "understudy: gate needs httptools: pip install 'understudy[load]'\n"
+        assert (done.returncode, done.stderr) == (2, said)
+    shown = run("--help")
+    assert shown.returncode == 0
+    assert "gate needs httptools" in shown.stdout
+
+
 @pytest.mark.parametrize(
     "command", [(), ("serve",), ("config",), ("config", "check"), ("config", "schema"), ("top",)]
 )

@@ -24,6 +24,7 @@ from monitor.transport.blocks import (
     partition_of,
 )
 from monitor.transport.blocks.cells import column_of, decimals
+from monitor.transport.blocks.gathering import MOST_LOOSE, Gathered
 from monitor.transport.server import Names, SplitNames
 
 BYTES = st.binary(max_size=40)
@@ -430,3 +431,28 @@ def test_a_column_of_many_texts_and_of_what_no_codec_makes():
     thing = complex(1, 2)
     for first in (1.0, 1, True, "text", None):
         assert column_of([first, thing, object]).values() == [first, str(thing), str(object)]
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(), st.floats()).map(list)
+        # As long as two floats, as marshal writes them, and none.
+        | st.just([1, "8 chars."])
+        | st.tuples(st.floats(), st.none() | st.integers()).map(list),
+        min_size=1,
+        max_size=60,
+    ),
+    st.sets(st.integers(0, 59)),
+)
+def test_gathered_rows_come_out_as_they_went_in(rows, several):
+    gathered = Gathered(("a", "b"))
+    for number, row in enumerate(rows):
+        if number in several:
+            gathered.add(row)
+        else:
+            gathered.rows.append(row)
+            if len(gathered.rows) >= MOST_LOOSE:
+                gathered.pack()
+    grid = gathered.finish()
+    assert grid.rows == len(rows)
+    assert repr(grid.values()) == repr([cell for row in rows for cell in row])

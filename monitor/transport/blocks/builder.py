@@ -24,7 +24,8 @@ from monitor.transport.blocks.block import (
     Texts,
     reason_of,
 )
-from monitor.transport.blocks.cells import Grid, grid_of
+from monitor.transport.blocks.cells import Grid
+from monitor.transport.blocks.gathering import MOST_LOOSE, Gathered
 from monitor.transport.server import Names
 
 MOST_RECORDS = 256
@@ -62,32 +63,45 @@ class _Side:
     place: ``others`` are (record, grid, rows), with the number of a reason below zero for a grid.
     """
 
-    __slots__ = ("cells", "first", "grids", "names", "others")
+    __slots__ = ("cells", "first", "grids", "names", "others", "rows")
 
     def __init__(self) -> None:
         self.names: tuple[str, ...] | None = None
-        self.first: list[object] = []
-        self.grids: dict[tuple[str, ...], list[object]] = {}
+        self.rows: list[list[Any]] = []
+        """Of ``first``."""
+        self.first: Gathered | None = None
+        self.grids: dict[tuple[str, ...], Gathered] = {}
         self.others: list[tuple[int, int, int]] = []
         self.cells = 0
+
+    def pack(self) -> None:
+        """Put away the rows under the first names."""
+        if self.first is not None:
+            self.first.pack()
 
     def add(self, record: int, table: Table) -> None:
         """Any table."""
         names = table.names
-        if self.names is None:
-            self.names = names
-            self.grids[names] = self.first
-        grid = self.grids.setdefault(names, [])
+        grid = self.grids.get(names)
+        if grid is None:
+            grid = self.grids[names] = Gathered(names)
+        if self.first is None:
+            self.names, self.rows, self.first = names, grid.rows, grid
         if table.rows != 1 or grid is not self.first:
             self.others.append((record, list(self.grids).index(names), table.rows))
-        grid += table.values
+        if table.rows == 1:
+            grid.rows.append(table.values)
+            if len(grid.rows) >= MOST_LOOSE:
+                grid.pack()
+        else:
+            grid.add(table.values)
         self.cells += len(table.values)
 
     def finish(
         self, count: int
     ) -> tuple[tuple[Grid, ...], NDArray[np.int16] | None, NDArray[np.uint32] | None]:
         """Grids, and per record the number of its grid and of its rows there."""
-        grids = tuple(grid_of(names, cells) for names, cells in self.grids.items())
+        grids = tuple(gathered.finish() for gathered in self.grids.values())
         if not self.others:
             return grids, None, None
         places, rows = np.zeros(count, np.int16), np.ones(count, np.uint32)
@@ -208,7 +222,8 @@ class Builder:
         """Take in records with what was decoded of request and response; the blocks that are full
         with them. ``now`` is unix seconds.
 
-        The cells are copied; headers and payloads are not kept.
+        Lists of cells are kept until some have come together, and not to be changed meanwhile;
+        headers and payloads are not kept.
         """
         if names is not self._given:
             self._given = names
@@ -253,7 +268,10 @@ class Builder:
                 and of_request.rows == 1
                 and ((known := of_request.names) is side.names or known == side.names)
             ):
-                side.first += of_request.values
+                loose = side.rows
+                loose.append(of_request.values)
+                if len(loose) >= MOST_LOOSE:
+                    side.pack()
             else:
                 block.add(side, of_request)
             side = block.response
@@ -262,7 +280,10 @@ class Builder:
                 and of_response.rows == 1
                 and ((known := of_response.names) is side.names or known == side.names)
             ):
-                side.first += of_response.values
+                loose = side.rows
+                loose.append(of_response.values)
+                if len(loose) >= MOST_LOOSE:
+                    side.pack()
             else:
                 block.add(side, of_response)
             waiting += 1

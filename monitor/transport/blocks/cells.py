@@ -32,7 +32,7 @@ _LAYOUTS: dict[type, tuple[int, bytes, int, np.dtype[Any]]] = {
 }
 """How marshal writes cells: letters, bytes, and what stands behind the letter."""
 _STORED = {FLOAT: np.float64, INT: np.int64, BOOL: np.uint8}
-_MARSHAL_HEAD = 5
+MARSHAL_HEAD = 5
 """Bytes before the cells: the mark of a list and its length."""
 _SCALES = (0, 2, 4, 6)
 _PROBE = 8
@@ -173,19 +173,24 @@ def _scalars(cells: Sequence[Any]) -> tuple[int, NDArray[Any]] | None:
     if not cells or (layout := _LAYOUTS.get(type(cells[0]))) is None:
         return None
     kind, letters, size, numbers = layout
-    try:
-        data = marshal.dumps(cells if type(cells) is list else list(cells), 2)
-    except ValueError:  # something that no codec makes
+    data = dumped(cells if type(cells) is list else list(cells))
+    if data is None or len(data) != MARSHAL_HEAD + size * len(cells):
         return None
-    if len(data) != _MARSHAL_HEAD + size * len(cells):
-        return None
-    marks = np.frombuffer(data, np.uint8, offset=_MARSHAL_HEAD)[::size]
+    marks = np.frombuffer(data, np.uint8, offset=MARSHAL_HEAD)[::size]
     if kind == BOOL:
         true = marks == letters[0]
         return (kind, true.view(np.uint8)) if (true | (marks == letters[1])).all() else None
     if not (marks == letters[0]).all():
         return None
-    return kind, np.ndarray(len(cells), numbers, data, _MARSHAL_HEAD + 1, size)
+    return kind, np.ndarray(len(cells), numbers, data, MARSHAL_HEAD + 1, size)
+
+
+def dumped(cells: list[Any]) -> bytes | None:
+    """What marshal makes of cells, or of rows of cells; None when it does not know one."""
+    try:
+        return marshal.dumps(cells, 2)
+    except ValueError:  # something that no codec makes
+        return None
 
 
 def _mixed_numbers(cells: Sequence[Any], types: set[type]) -> Column | None:

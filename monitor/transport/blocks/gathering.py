@@ -1,0 +1,82 @@
+"""Cells of an open block, from their lists to the grid that they become."""
+
+from __future__ import annotations
+
+import marshal
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from monitor.transport.blocks.cells import MARSHAL_HEAD, Grid, dumped, grid_of
+
+MOST_LOOSE = 16
+"""Rows that are packed at once."""
+
+
+class Gathered:
+    """Rows under one set of names, as they come in: lists of cells, to be left as they are.
+
+    While all are floats they are packed every few rows, when they are likely to be near still: the
+    floats as objects take three times the memory, and to visit them again, and to give them back,
+    would cost more later. As in :func:`monitor.transport.blocks.cells.column_of`, what marshal
+    writes tells whether all are; a cell is what JSON holds, which it gives back as it was.
+    """
+
+    __slots__ = ("_cells", "_packed", "names", "rows")
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self.names = names
+        self.rows: list[list[Any]] = []
+        """To be packed: whoever appends calls :meth:`pack` for :data:`MOST_LOOSE` of them."""
+        self._packed: list[bytes] | None = []
+        self._cells: list[Any] = []
+
+    def pack(self) -> None:
+        """Put away the rows that have come in."""
+        rows = self.rows
+        if self._packed is not None:
+            data = dumped(rows)
+            if data is not None and len(data) == MARSHAL_HEAD + len(rows) * self._row_bytes:
+                self._packed.append(data[MARSHAL_HEAD:])
+                rows.clear()
+                return
+            self._unpack()
+        cells = self._cells
+        for row in rows:
+            cells += row
+        rows.clear()
+
+    @property
+    def _row_bytes(self) -> int:
+        return MARSHAL_HEAD + 9 * len(self.names)
+
+    def _unpack(self) -> None:
+        for data in self._packed or ():
+            many = len(data) // self._row_bytes
+            for row in marshal.loads(b"[" + many.to_bytes(4, "little") + data):
+                self._cells += row
+        self._packed = None
+
+    def add(self, cells: Sequence[Any]) -> None:
+        """Any number of rows, one after another."""
+        if self.rows:
+            self.pack()
+        if self._packed is not None:
+            self._unpack()
+        self._cells += cells
+
+    def finish(self) -> Grid:
+        """All that came in."""
+        if self.rows:
+            self.pack()
+        if self._packed is not None:
+            width, size = len(self.names), self._row_bytes
+            data = b"".join(self._packed)
+            count = len(data) // size
+            marks = np.ndarray((count, width), np.uint8, data, MARSHAL_HEAD, (size, 9))
+            if count and (marks == ord("g")).all():
+                cells = np.ndarray((count, width), "<f8", data, MARSHAL_HEAD + 1, (size, 9))
+                return Grid(self.names, count, np.ascontiguousarray(cells.T, np.float64))
+            self._unpack()
+        return grid_of(self.names, self._cells)

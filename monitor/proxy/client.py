@@ -27,6 +27,10 @@ _REASONS = {
     503: b"503 Service Unavailable",
 }
 _EMPTY_LINES = re.compile(rb"(?:\r\n)+")
+QUIET_SECONDS = 0.5
+"""How long a client has to be quiet before its connection is closed by a worker that drains: one
+that has just come, or that sends one request after the other, is about to send; its answer will
+tell it that the connection ends."""
 LINGER_SECONDS = 2.0
 """How long a client that still sends may read its answer before the connection is closed."""
 
@@ -216,7 +220,9 @@ class ClientConnection(asyncio.Protocol):
                 self._reject(
                     HttpError(408, "slow_header", "the request's head did not arrive in time")
                 )
-        elif waited > runtime.plan.limits.keepalive_timeout or self.worker.draining:
+        elif waited > runtime.plan.limits.keepalive_timeout or (
+            self.worker.draining and waited > QUIET_SECONDS
+        ):
             self.transport.close()
 
     # Inside -------------------------------------------------------------------------------------

@@ -23,15 +23,17 @@ from typing import Any
 import uvloop
 
 from monitor.errors import StateError
-from monitor.proxy.client import ClientConnection
+from monitor.proxy.client import QUIET_SECONDS, ClientConnection
 from monitor.proxy.fields import keep_headers
 from monitor.proxy.handoff import HandOff
+from monitor.proxy.listening import let_nobody_in, somebody_waits
 from monitor.proxy.plan import Plan
 from monitor.proxy.probe import Door, socket_path
 from monitor.proxy.runtime import Runtime, Timed
 from monitor.sketch.shared import SharedStats
 
 _FLUSH_PATIENCE = 5.0
+_HANDSHAKE_SECONDS = 0.05
 
 
 class Worker:
@@ -60,6 +62,7 @@ class Worker:
         self._swept = 0.0
         self._tls: ssl.SSLContext | None = None
         self._server: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
         self._door = Door(self, socket_path(run_dir, slot))
 
     async def start(self, listener: socket.socket) -> None:
@@ -71,6 +74,7 @@ class Worker:
             self._tls.set_alpn_protocols(["http/1.1"])
             self._tls.load_cert_chain(plan.tls.certificate, plan.tls.key)
         self._handoff.start()
+        self._listener = listener
         self._server = await self.loop.create_server(
             lambda: ClientConnection(self),
             sock=listener,
@@ -91,13 +95,17 @@ class Worker:
         )
 
     async def drain(self) -> None:
-        """Accept nothing more, let what is under way finish within the limit, hand over records."""
+        """Let nobody in any more, let what is under way finish within the limit, hand over records.
+
+        Who has been let in already is served, too, though nobody has accepted it yet.
+        """
         self.draining = True
-        if self._server is not None:
-            self._server.close()
-        self._door.close()
         until = monotonic() + self.runtime.plan.limits.drain_timeout
-        while (self.active or self.clients) and monotonic() < until:
+        await self._stop_listening(until)
+        self._door.close()
+        # A client is none before its handshake is over.
+        quiet = monotonic() + QUIET_SECONDS if self._tls is not None else 0.0
+        while (self.active or self.clients or monotonic() < quiet) and monotonic() < until:
             for client in tuple(self.clients):
                 client.expire(monotonic(), self.runtime)
             await asyncio.sleep(0.01)
@@ -108,6 +116,16 @@ class Worker:
         for client in tuple(self.clients):
             client.abort()
         await self._handoff.close(_FLUSH_PATIENCE)
+
+    async def _stop_listening(self, until: float) -> None:
+        if self._server is None or self._listener is None:
+            return
+        if let_nobody_in(self._listener):
+            # Handshakes that have begun end meanwhile.
+            await asyncio.sleep(min(_HANDSHAKE_SECONDS, self.runtime.plan.limits.drain_timeout))
+        while somebody_waits(self._listener) and monotonic() < until:
+            await asyncio.sleep(0.01)  # the loop accepts them
+        self._server.close()
 
     # Called by the connections ------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,18 @@ import pytest
 
 from monitor.proxy.plan import Tls
 from monitor.record import OUTCOMES, ROLES
-from tests.proxy.support import OK, Server, get, plan_for, post, read_message, run, sidecar, silent
+from tests.proxy.support import (
+    OK,
+    Server,
+    Sidecar,
+    get,
+    plan_for,
+    post,
+    read_message,
+    run,
+    sidecar,
+    silent,
+)
 from tests.proxy.test_handoff import Peer
 from tests.proxy.test_mirror import challenger, outcomes
 
@@ -110,6 +122,63 @@ def test_a_draining_worker_accepts_nobody() -> None:
             writer.close()
             await draining
             assert side.counter("requests", outcome="cancelled") == 1
+
+    run(main())
+
+
+def test_who_waits_in_the_queue_of_a_draining_worker_is_answered() -> None:
+    """Connections that the kernel has made and the worker has not accepted yet, with their requests
+    and without."""
+
+    async def main() -> None:
+        upstream = await Server(OK).start()
+        async with sidecar(plan_for(upstream.port)) as side:
+            clients = []
+            for number in range(80):  # as many as fit into the queue
+                # Without the loop, which would accept it.
+                client = socket.create_connection(("127.0.0.1", side.port))
+                if number % 2:
+                    client.sendall(get())
+                clients.append(client)
+            assert side.counter("connections_accepted") == 0
+            draining = asyncio.create_task(side.worker.drain())
+            await asyncio.sleep(0.1)
+            for number, client in enumerate(clients):
+                reader, writer = await asyncio.open_connection(sock=client)
+                if not number % 2:
+                    writer.write(get())
+                message = await read_message(reader)
+                assert (message.status, message.header("connection")) == (200, b"close")
+                assert await reader.read() == b""
+            await draining
+            with pytest.raises(ConnectionRefusedError):
+                await side.connect()
+            assert side.counter("requests", outcome="ok") == 80
+
+    run(main())
+
+
+def test_clients_that_go_on_while_a_worker_drains_are_answered_or_refused() -> None:
+    async def client(side: Sidecar) -> int:
+        answered = 0
+        while True:
+            try:
+                reader, writer = await side.connect()
+            except ConnectionRefusedError:
+                return answered
+            writer.write(get())
+            assert (await read_message(reader)).status == 200
+            answered += 1
+            writer.close()
+
+    async def main() -> None:
+        upstream = await Server(OK).start()
+        async with sidecar(plan_for(upstream.port)) as side:
+            clients = [asyncio.create_task(client(side)) for _ in range(20)]
+            await side.until(lambda: side.counter("requests", outcome="ok") > 200)
+            await side.worker.drain()
+            answered = sum(await asyncio.gather(*clients))
+            assert answered == side.counter("requests", outcome="ok")
 
     run(main())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import ipaddress
+import socket
 import ssl
 from dataclasses import replace
 from pathlib import Path
@@ -108,5 +109,29 @@ def test_tls_on_the_listener_and_a_new_certificate_without_a_restart(tmp_path: P
             assert b"HTTP" not in await reader.read()
             assert await ask(second[0]) == 200
             assert side.counter("requests", outcome="ok") == 6
+
+    run(main())
+
+
+def test_who_waits_in_the_queue_of_a_draining_worker_has_its_handshake(tmp_path: Path) -> None:
+    chain, key = certificate(tmp_path, "only", "localhost")
+
+    async def main() -> None:
+        upstream = await Server(OK).start()
+        plan = replace(plan_for(upstream.port), tls=ListenTls(str(chain), str(key)))
+        async with sidecar(plan) as side:
+            client = socket.create_connection(("127.0.0.1", side.port))  # without the loop
+            assert side.counter("connections_accepted") == 0
+            draining = asyncio.create_task(side.worker.drain())
+            await asyncio.sleep(0.1)
+            trust = ssl.create_default_context(cafile=str(chain))
+            reader, writer = await asyncio.open_connection(
+                sock=client, ssl=trust, server_hostname="localhost"
+            )
+            writer.write(post())
+            message = await read_message(reader)
+            assert (message.status, message.header("connection")) == (200, b"close")
+            writer.close()
+            await draining
 
     run(main())

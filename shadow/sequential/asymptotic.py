@@ -29,6 +29,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
+from shadow.sequential.arms import of_arms, read_arms
 from shadow.sequential.central_moments import CentralMoments
 from shadow.sequential.common import (
     Array,
@@ -37,7 +38,6 @@ from shadow.sequential.common import (
     Process,
     SequentialError,
     State,
-    binary,
     choice,
     field,
     non_negative,
@@ -45,7 +45,6 @@ from shadow.sequential.common import (
     probability,
     real,
     reals,
-    same_length,
 )
 from shadow.sequential.normal_mixture import log_normal_mixture
 
@@ -294,8 +293,7 @@ class MeanDifference(AsymptoticProcess):
 
     def update(self, arms: npt.ArrayLike, values: npt.ArrayLike) -> None:
         """Take records in their order of arrival; ``arms`` is 1 for the challenger, else 0."""
-        arm, x = binary("arms", arms), reals("values", values)
-        same_length(("arms", "values"), arm, x)
+        arm, x = of_arms(arms, values)
         if arm.size == 1:
             self.arms[int(arm[0])].add(x)
             return
@@ -329,13 +327,6 @@ class MeanDifference(AsymptoticProcess):
         new = cls(**cls.read_settings(state))
         new.arms = read_arms(field(state, "arms"))
         return new
-
-
-def read_arms(values: Any) -> tuple[CentralMoments, CentralMoments]:
-    """The moments of champion and challenger from their JSON form."""
-    if not isinstance(values, list) or len(values) != 2:
-        raise SequentialError("arms", "must be the moments of two arms")
-    return CentralMoments.from_list("arms", values[0]), CentralMoments.from_list("arms", values[1])
 
 
 class PairedMean(AsymptoticProcess):

@@ -21,18 +21,16 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
+from shadow.sequential.arms import of_arms
 from shadow.sequential.asymptotic import AsymptoticProcess, Gate, Readiness, Status
 from shadow.sequential.central_moments import CentralMoments
 from shadow.sequential.common import (
     Array,
     SequentialError,
     State,
-    binary,
     count,
     field,
     pack,
-    reals,
-    same_length,
     unpack,
 )
 
@@ -90,8 +88,7 @@ class AdjustedDifference(AsymptoticProcess):
         or (n,) when there is one; ``share``: the challenger's probability at assignment, one number
         or one per record.
         """
-        arm, y = binary("arms", arms), reals("values", values)
-        same_length(("arms", "values"), arm, y)
+        arm, y = of_arms(arms, values)
         try:
             x = np.asarray(covariates, dtype=np.float64)
             rho = np.broadcast_to(np.asarray(share, dtype=np.float64), arm.shape)

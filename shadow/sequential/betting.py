@@ -42,7 +42,7 @@ from shadow.sequential.common import (
     real,
     unpack,
 )
-from shadow.sequential.moments import Bounds, Moments
+from shadow.sequential.moments import BoundedMean, Bounds, Moments
 
 _CAP = 0.5
 _BLOCK = 4  # the running interval is taken every so many records, whatever the batches
@@ -50,7 +50,7 @@ _CHUNK = 64 * _BLOCK
 _LOG_2 = math.log(2.0)
 
 
-class BettingInterval(Process):
+class BettingInterval(BoundedMean, Process):
     """Confidence sequence for the mean of values in [lower, upper], whatever their law.
 
     Assumption: every value has the same mean given the past (for drifting means it covers the mean
@@ -88,21 +88,6 @@ class BettingInterval(Process):
         # Per cell: ln K+ at its left and right end and S+, ln K- at its right and left end and S-.
         self._logs: Array = np.zeros((6, self.cells))
         self._running = Interval(0.0, 1.0)
-
-    @property
-    def n(self) -> int:
-        """Values within the bounds so far."""
-        return self.moments.n
-
-    @property
-    def out_of_bounds(self) -> int:
-        """Values left out because they lay outside the declared bounds."""
-        return self.bounds.outside
-
-    @property
-    def mean(self) -> float | None:
-        """The plain average of the values in their own unit; None before any."""
-        return self.bounds.unscale(self.moments.sum / self.n) if self.n else None
 
     def update(self, values: npt.ArrayLike) -> None:
         """Take values in their order of arrival, in their own unit."""

@@ -21,11 +21,11 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
+from shadow.sequential.arms import of_arms, read_arms
 from shadow.sequential.asymptotic import (
     AsymptoticProcess,
     Gate,
     Readiness,
-    read_arms,
     summarise,
 )
 from shadow.sequential.betting import BettingInterval
@@ -37,12 +37,9 @@ from shadow.sequential.common import (
     Process,
     SequentialError,
     State,
-    binary,
     count,
     field,
     real,
-    reals,
-    same_length,
 )
 from shadow.sequential.moments import Bounds
 
@@ -162,8 +159,7 @@ class SpreadDifference(AsymptoticProcess):
 
     def update(self, arms: npt.ArrayLike, values: npt.ArrayLike) -> None:
         """Take records in their order of arrival; ``arms`` is 1 for the challenger, else 0."""
-        arm, x = binary("arms", arms), reals("values", values)
-        same_length(("arms", "values"), arm, x)
+        arm, x = of_arms(arms, values)
         for side in (0, 1):
             mine = x[arm == side]
             if mine.size:

@@ -25,12 +25,12 @@ from shadow.sequential.common import (
     probability,
     unpack,
 )
-from shadow.sequential.moments import Bounds, Moments
+from shadow.sequential.moments import BoundedMean, Bounds, Moments
 
 _CAP = 0.5
 
 
-class EmpiricalBernstein(Process):
+class EmpiricalBernstein(BoundedMean, Process):
     """Confidence sequence for the mean of values in [lower, upper], whatever their law.
 
     With x scaled to [0, 1]: centre sum(l_i x_i)/sum(l_i), half-width
@@ -52,21 +52,6 @@ class EmpiricalBernstein(Process):
         self.moments = Moments()
         self._sums: Array = np.zeros(3)  # of l, l x, v psi(l)
         self._running = Interval(0.0, 1.0)
-
-    @property
-    def n(self) -> int:
-        """Values within the bounds so far."""
-        return self.moments.n
-
-    @property
-    def out_of_bounds(self) -> int:
-        """Values left out because they lay outside the declared bounds."""
-        return self.bounds.outside
-
-    @property
-    def mean(self) -> float | None:
-        """The plain average of the values in their own unit; None before any."""
-        return self.bounds.unscale(self.moments.sum / self.n) if self.n else None
 
     def update(self, values: npt.ArrayLike) -> None:
         """Take values in their order of arrival, in their own unit."""

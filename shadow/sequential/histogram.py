@@ -21,16 +21,15 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from shadow.sequential.arms import of_arms
 from shadow.sequential.common import (
     Array,
     SequentialError,
     State,
-    binary,
     field,
     pack,
     positive,
     reals,
-    same_length,
     unpack,
 )
 
@@ -184,8 +183,7 @@ class TwoHistograms:
 
     def update(self, arms: npt.ArrayLike, values: npt.ArrayLike) -> None:
         """Count records; ``arms`` is 1 for the challenger and 0 for the champion."""
-        arm, x = binary("arms", arms), reals("values", values)
-        same_length(("arms", "values"), arm, x)
+        arm, x = of_arms(arms, values)
         width = self.edges.size + 1
         cell = np.searchsorted(self.edges, x) + width * arm.astype(np.int64)
         if cell.size < 64:

@@ -131,3 +131,25 @@ class Moments:
             real("moments", state[2]),
         )
         return new
+
+
+class BoundedMean:
+    """What is known of the mean of bounded values besides its confidence sequence."""
+
+    bounds: Bounds
+    moments: Moments
+
+    @property
+    def n(self) -> int:
+        """Values within the bounds so far."""
+        return self.moments.n
+
+    @property
+    def out_of_bounds(self) -> int:
+        """Values left out because they lay outside the declared bounds."""
+        return self.bounds.outside
+
+    @property
+    def mean(self) -> float | None:
+        """The plain average of the values in their own unit; None before any."""
+        return self.bounds.unscale(self.moments.sum / self.n) if self.n else None

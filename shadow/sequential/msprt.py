@@ -24,20 +24,18 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
+from shadow.sequential.arms import of_arms
 from shadow.sequential.common import (
     EProcess,
     Interval,
     MergeRule,
     SequentialError,
     State,
-    binary,
     count,
     field,
     positive,
     probability,
     real,
-    reals,
-    same_length,
 )
 from shadow.sequential.normal_mixture import best_rho
 
@@ -97,8 +95,7 @@ class MixtureSPRT(EProcess):
 
     def update(self, arms: npt.ArrayLike, values: npt.ArrayLike) -> None:
         """Take records: ``arms`` is 1 for the challenger and 0 for the champion."""
-        arm, x = binary("arms", arms), reals("values", values)
-        same_length(("arms", "values"), arm, x)
+        arm, x = of_arms(arms, values)
         served = int(arm.sum())
         second = float(np.dot(arm, x))
         self.counts = [self.counts[0] + arm.size - served, self.counts[1] + served]

@@ -31,13 +31,13 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
+from shadow.sequential.arms import of_arms
 from shadow.sequential.common import (
     Array,
     EProcess,
     MergeRule,
     SequentialError,
     State,
-    binary,
     choice,
     count,
     field,
@@ -206,8 +206,7 @@ class TailDetector(EProcess):
         the thresholds; ``share``: the challenger's probability when each record was assigned, one
         number or one per record, strictly between 0 and 1.
         """
-        arm, x = binary("arms", arms), reals("values", values)
-        same_length(("arms", "values"), arm, x)
+        arm, x = of_arms(arms, values)
         rho = _check_share(share, arm)
         above = np.searchsorted(self.thresholds, x)  # thresholds below x: how many it exceeds
         side = arm.astype(np.int64)

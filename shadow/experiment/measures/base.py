@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -209,6 +209,11 @@ class FirstValues:
         values = np.array([*self.arms[0], *self.arms[1]])
         self.arms = [[], []]
         return np.repeat(np.array((0.0, 1.0)), sizes), values
+
+    def by_arm(self) -> Iterator[tuple[int, Array, Array]]:
+        """Side, arms and values of each arm; they stay."""
+        for side, waiting in enumerate(self.arms):
+            yield side, np.full(len(waiting), float(side)), np.array(waiting)
 
     def to_list(self) -> list[str]:
         """As JSON."""

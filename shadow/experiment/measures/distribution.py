@@ -87,9 +87,9 @@ class Distribution(Measure):
         else:
             both._test = self._test or other._test
         for part in (self, other):
-            for side, waiting in enumerate(part._first.arms):
-                both.n[side] -= len(waiting)
-                both._take(np.full(len(waiting), float(side)), np.array(waiting))
+            for side, arms, values in part._first.by_arm():
+                both.n[side] -= values.size  # they are counted once more
+                both._take(arms, values)
 
     def _state(self) -> State:
         return {

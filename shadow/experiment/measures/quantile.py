@@ -122,9 +122,9 @@ class Quantile(Measure):
             both._edges = parts[0]._edges
             both._build(parts[0]._histograms.merge(TwoHistograms(both._edges)))  # type: ignore[union-attr, arg-type]
         for part in (self, other):
-            for side, waiting in enumerate(part._first.arms):
-                both.n[side] -= len(waiting)
-                both._take(np.full(len(waiting), float(side)), np.array(waiting))
+            for side, arms, values in part._first.by_arm():
+                both.n[side] -= values.size  # they are counted once more
+                both._take(arms, values)
 
     def _state(self) -> State:
         return {

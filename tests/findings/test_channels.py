@@ -1,14 +1,11 @@
-"""Webhook and Slack against a real receiver: what is said, when, once, and again after failures."""
+"""Webhooks against a real receiver: what is said, when, once, and again after failures."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import random
-import ssl
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,44 +13,14 @@ import pytest
 from monitor.config.notify import Notification
 from monitor.findings.backoff import Backoff
 from monitor.findings.channels import base
-from monitor.findings.channels.base import Channel
-from monitor.findings.channels.slack import Slack
-from monitor.findings.channels.webhook import Webhook, signature
+from monitor.findings.channels.webhook import Webhook
 from monitor.findings.finding import Contribution
 from monitor.findings.ledger import Findings
 from monitor.findings.limits import Limits
 from monitor.findings.notify import Notifier
+from tests.findings.driving import START, config, drive, events
 from tests.findings.receiver import Receiver, eventually, receiver
 from tests.findings.signals import signal
-
-START = 1_790_000_000.0
-
-
-@pytest.fixture
-def there() -> Iterator[Receiver]:
-    with receiver() as made:
-        yield made
-
-
-def config(there: Receiver | None = None, kind: str = "webhook", **more: Any) -> Notification:
-    url = {"url": there.url + "/hook"} if there is not None else {}
-    return Notification.model_validate({"kind": kind, **url, **more})
-
-
-def drive(channel: Channel, findings: Findings, now: float) -> int:
-    """Send all that is due; how many steps did something."""
-
-    async def run() -> int:
-        steps = 0
-        while await channel.step(findings, now):
-            steps += 1
-        return steps
-
-    return asyncio.run(run())
-
-
-def events(there: Receiver) -> list[str]:
-    return [request.json["event"] for request in there.requests]
 
 
 def test_a_life_is_told_once_each(there: Receiver) -> None:
@@ -225,189 +192,6 @@ def test_a_receiver_that_hangs_costs_its_timeout_and_nobody_else_anything() -> N
         asyncio.run(run())
         assert notifier.channels["slow"].error == f"127.0.0.1:{slow.port}: no answer within 0.3 s"
         assert [one["pending"] for one in notifier.summary()] == [1, 0]
-
-
-def test_signed_with_a_key_of_the_environment(
-    there: Receiver, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    findings = Findings()
-    channel = Webhook(
-        config(there, secret_env="HOOK_KEY", token_env="HOOK_TOKEN", labels={"team": "pricing"})
-    )
-    findings.report("watch", [signal()], START)
-    monkeypatch.delenv("HOOK_KEY", raising=False)
-    drive(channel, findings, START)
-    assert there.requests == []
-    assert channel.error == "the environment variable HOOK_KEY is not set"
-    monkeypatch.setenv("HOOK_KEY", "a key")
-    monkeypatch.setenv("HOOK_TOKEN", "a token")
-    drive(channel, findings, START + 5)
-    (request,) = there.requests
-    stamp = request.headers["x-understudy-timestamp"]
-    assert request.headers["x-understudy-signature"] == signature(b"a key", stamp, request.body)
-    assert request.headers["authorization"] == "Bearer a token"
-    assert request.headers["x-understudy-event"] == "opened"
-    assert request.headers["x-understudy-delivery"] == request.json["delivery"]
-    assert request.json["labels"] == {"team": "pricing"}
-    assert signature(b"another", stamp, request.body) != request.headers["x-understudy-signature"]
-    # As `printf '1790000000.{}' | openssl dgst -sha256 -hmac k` has it.
-    assert signature(b"k", "1790000000", b"{}") == (
-        "sha256=d60b033fc3709a5047203b501bd57fde2e3a2b8c29c7f98f9361b9fbc125835f"
-    )
-
-
-def test_slack_blocks_are_bounded_and_escaped(
-    there: Receiver, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SLACK_URL", there.url + "/services/T/B/secret?x=1")
-    channel = Slack(config(kind="slack", url_env="SLACK_URL", link="https://u.example/base/"))
-    findings = Findings()
-    nasty = "<!channel> & <https://evil.example|here> " * 60
-    bad = signal(
-        title=nasty,
-        advice=nasty,
-        segment="a<b",
-        features=tuple(Contribution(f"{n}<&>", 0.05, nasty) for n in range(20)),
-    )
-    findings.report("watch", [bad], START)
-    drive(channel, findings, START)
-    (request,) = there.requests
-    assert request.path == "/services/T/B/secret?x=1"
-    document = request.json
-    text = json.dumps(document)
-    # Only the header is plain text, in which Slack looks for no signs.
-    marked = json.dumps([document["text"], *document["blocks"][1:]])
-    assert "<!channel" not in marked
-    assert "<https://evil" not in marked
-    header = document["blocks"][0]["text"]
-    assert header["type"] == "plain_text"
-    assert len(header["text"]) <= 150
-    for block in document["blocks"][1:]:
-        for part in [*block.get("fields", []), *block.get("elements", []), block.get("text")]:
-            assert part is None or len(part["text"]) <= 3000
-            assert part is None or not part["text"].rstrip("…").endswith(("&", "&a", "&am", "&l"))
-    assert len(document["blocks"]) <= 50
-    id_ = findings.open()[0].id
-    assert f"<https://u.example/base/v1/findings/{id_}|{id_}>" in text
-
-
-def test_a_life_in_slack(there: Receiver) -> None:
-    channel = Slack(config(there, "slack"))
-    findings = Findings(Limits(hold=0))
-    findings.report("watch", [signal()], START)
-    drive(channel, findings, START)
-    findings.report("watch", [signal(severity="critical", size=None, since=None)], START + 60)
-    drive(channel, findings, START + 60)
-    findings.report("watch", [], START + 3700)
-    drive(channel, findings, START + 3700)
-    titles = [r.json["blocks"][0]["text"]["text"] for r in there.requests]
-    assert titles == [
-        "⚠️ Warning: Inputs have changed: temp",
-        "🔴 Changed, critical: Inputs have changed: temp",
-        "✅ Closed: Inputs have changed: temp",
-    ]
-    texts = [json.dumps(r.json, ensure_ascii=False) for r in there.requests]
-    assert "• temp (80 %): median 12, was 54" in texts[0]
-    assert "temp: 2 standard deviations (1.5 to 2.5), was 0" in texts[0]
-    assert "critical instead of warning" in texts[1]
-    assert "*Open for*\\n1 h 1 min" in texts[2]
-    assert "it is over" in texts[2]
-
-
-def test_slack_gets_one_message_a_second(there: Receiver) -> None:
-    channel = Slack(config(there, "slack"))
-    findings = Findings()
-    findings.report("watch", [signal(f"drift/delays/1/{n}/") for n in range(5)], START)
-    for tenth in range(35):
-        drive(channel, findings, START + tenth / 10)
-    assert len(there.requests) == 4
-
-
-def test_the_address_is_never_shown(there: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
-    there.answers = [(404, {}, b"no_service")]
-    monkeypatch.setenv("SLACK_URL", there.url + "/services/secret")
-    notifier = Notifier([config(kind="slack", url_env="SLACK_URL")], findings := Findings())
-    findings.report("watch", [signal()], START)
-    asyncio.run(notifier.flush())
-    shown = json.dumps([notifier.summary(), notifier.to_dict()])
-    assert "no_service" in shown
-    assert "secret" not in shown
-
-
-@pytest.mark.parametrize(
-    "address",
-    ["ftp://a.example/", "http://", "http://a b/", "http://u:p@a.example/", "http://a:x/", "ä"],
-)
-def test_an_address_of_the_environment_may_be_wrong(
-    address: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HOOK_URL", address)
-    channel = Webhook(config(url_env="HOOK_URL"))
-    findings = Findings()
-    findings.report("watch", [signal()], START)
-    drive(channel, findings, START)
-    assert channel.outcomes == {"failed": 1}
-    assert "url" in str(channel.error)
-
-
-def test_certificates_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    authority, tls = certificate(tmp_path)
-    findings = Findings()
-    findings.report("watch", [signal()], START)
-    with receiver(tls) as there:
-        wrong = Webhook(config(there))
-        drive(wrong, findings, START)
-        assert wrong.outcomes == {"failed": 1}
-        assert "certificate" in str(wrong.error)
-        right = Webhook(config(there, tls={"ca": str(authority)}))
-        drive(right, findings, START)
-        assert right.outcomes == {"delivered": 1}
-        any_ = Webhook(config(there, tls={"verify": False}))
-        drive(any_, findings, START)
-        assert any_.outcomes == {"delivered": 1}
-        none = Webhook(config(there, tls={"ca": str(tmp_path / "nothing.pem")}))
-        drive(none, findings, START)
-        assert "cannot be used" in str(none.error)
-
-
-def certificate(folder: Path) -> tuple[Path, ssl.SSLContext]:
-    """A certificate for 127.0.0.1 that is its own authority."""
-    import datetime
-    import ipaddress
-
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
-    now = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False
-        )
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
-        .sign(key, hashes.SHA256())
-    )
-    both = folder / "both.pem"
-    public = made.public_bytes(serialization.Encoding.PEM)
-    secret = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    both.write_bytes(secret + public)
-    (folder / "ca.pem").write_bytes(public)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(both)
-    return folder / "ca.pem", context
 
 
 def test_a_restart_neither_repeats_nor_forgets(there: Receiver) -> None:

@@ -49,19 +49,21 @@ class Plane:
     pipeline: Pipeline
     server: HandOffServer
     saver: Saver | PublishingSaver
-    supervisor: Supervisor
-    reader: StatsReader
-    windows: Windows
-    redaction: Redaction
-    started: float
     feedback: Feedback | PublishingFeedback | None = None
     publisher: Publisher | None = None
     """Where records are evaluated elsewhere: what hands them on to Kafka."""
     steering: Steering | None = None
-    ingest: Ingest = field(init=False)
+    supervisor: Supervisor = field(default_factory=Supervisor)
+    windows: Windows = field(default_factory=Windows)
     energy: Rapl = field(default_factory=Rapl)
+    started: float = field(default_factory=time.time)
+    reader: StatsReader = field(init=False)
+    redaction: Redaction = field(init=False)
+    ingest: Ingest = field(init=False)
 
     def __post_init__(self) -> None:
+        self.reader = StatsReader(self.run_dir)
+        self.redaction = Redaction(self.settings.redact)
         self.ingest = Ingest(_declared(self.settings), self.pipeline.take)
 
     @property

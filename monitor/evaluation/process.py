@@ -19,17 +19,14 @@ from monitor.api.app import build
 from monitor.api.server import ApiServer
 from monitor.errors import ConfigError, StateError, UnderstudyError
 from monitor.evaluation import state
-from monitor.evaluation.control import ControlLine, Supervisor
+from monitor.evaluation.control import ControlLine
 from monitor.evaluation.pipeline import Pipeline
 from monitor.evaluation.plane import Plane
-from monitor.evaluation.redaction import Redaction
 from monitor.evaluation.settings import Settings
 from monitor.experiments.runner import Experiments
 from monitor.feedback.service import Feedback
 from monitor.logs import set_up
 from monitor.replay.recorder import recorder_of
-from monitor.sketch.reader import StatsReader
-from monitor.sketch.windows import Windows
 from monitor.transport.server import HandOffServer
 from monitor.transport.slots import Slots
 from monitor.watch.judge import Judge
@@ -80,11 +77,6 @@ def make_plane(settings: Settings, run_dir: Path, run: str) -> Plane:
         pipeline=pipeline,
         server=server,
         saver=state.Saver(path, slots, pipeline, feedback.flush if feedback is not None else None),
-        supervisor=Supervisor(),
-        reader=StatsReader(run_dir),
-        windows=Windows(),
-        redaction=Redaction(settings.redact),
-        started=time.time(),
         feedback=feedback,
     )
     plane.mark_run()
@@ -115,11 +107,6 @@ def _make_publisher(settings: Settings, run_dir: Path, run: str) -> Plane:
         pipeline=pipeline,
         server=HandOffServer(run_dir / "records.sock", publisher.slots, pipeline.take),
         saver=publishing.PublishingSaver(publisher),
-        supervisor=Supervisor(),
-        reader=StatsReader(run_dir),
-        windows=Windows(),
-        redaction=Redaction(settings.redact),
-        started=time.time(),
         feedback=feedback,
         publisher=publisher,
     )

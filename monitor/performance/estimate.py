@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -52,16 +52,7 @@ class Estimate:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
-        return {
-            "metric": self.metric,
-            "value": self.value,
-            "low": self.low,
-            "high": self.high,
-            "rows": self.rows,
-            "doubts": list(self.doubts),
-            "usual": self.usual,
-            "own": self.own,
-        }
+        return {**asdict(self), "doubts": list(self.doubts)}
 
 
 class ConfidenceEstimator:

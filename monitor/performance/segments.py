@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -49,13 +49,7 @@ class GroupRate:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
-        return {
-            "name": self.name,
-            "value": self.value,
-            "low": self.low,
-            "high": self.high,
-            "rows": self.rows,
-        }
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +65,7 @@ class Gap:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
-        return {
-            "metric": self.metric,
-            "value": self.value,
-            "low": self.low,
-            "high": self.high,
-            "highest": self.highest,
-            "lowest": self.lowest,
-        }
+        return asdict(self)
 
 
 class Groups:

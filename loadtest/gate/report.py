@@ -175,7 +175,11 @@ def _chaos(data: Mapping[str, Any]) -> str:
         rows.append(("alert after", shown(data["alert_after"], "it has not fired")))
     if "budget_burned" in data:
         rows.append(("error budget burned", f"{data['budget_burned']:.2%} of that of the period"))
-    cells = "".join(f"<tr><td>{a}</td><td>{escape(b)}</td></tr>" for a, b in rows)
+    rows += [
+        (f"probe: {one['name']}", f"{_short(one['output'])}, {seconds(one['at'])} after the start")
+        for one in data["probes"]
+    ]
+    cells = "".join(f"<tr><td>{escape(a)}</td><td>{escape(b)}</td></tr>" for a, b in rows)
     return f"<table>{cells}</table>"
 
 

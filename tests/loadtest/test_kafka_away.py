@@ -114,8 +114,12 @@ def test_records_wait_while_kafka_is_away_and_clients_notice_nothing(
     with Server(slots=256, seconds=0.002) as model, publishing(tmp_path, model, kafka) as service:
         eventually(lambda: behind.proxy["connections"])
         fault(tmp_path, service, name, f"url={behind.faults.url}")
-        code, found, said = gate(tmp_path, service.url, PLAN.format(after="2s"))
+        page = tmp_path / "r.html"
+        code, found, said = gate(
+            tmp_path, service.url, PLAN.format(after="2s"), "--html", str(page)
+        )
         assert code == 0, said
+        assert "probe: waiting" in page.read_text()
         load, chaos = found["kafka"]["load"], found["kafka"]["chaos"]
         assert (load["failed"], set(load["statuses"])) == (0, {"200"})
         assert chaos["hypothesis_looks"] > 0

@@ -31,11 +31,11 @@ pytest.importorskip("chaoslib", reason="NOT TESTED: the Chaos Toolkit is not ins
 pytestmark = pytest.mark.integration
 
 
-def gate(folder: Path, url: str, text: str) -> tuple[int, dict[str, Any], str]:
+def gate(folder: Path, url: str, text: str, *more: str) -> tuple[int, dict[str, Any], str]:
     plan = written(folder, "gate.yaml", textwrap.dedent(text))
     data = folder / "r.json"
     arguments = ["gate", "--target", url, "--plan", str(plan), "--json-file", str(data)]
-    said = CliRunner().invoke(main, arguments)
+    said = CliRunner().invoke(main, [*arguments, *more])
     result = {s["name"]: s for s in json.loads(data.read_text())["stages"]} if data.exists() else {}
     return said.exit_code, result, said.output
 

@@ -67,9 +67,12 @@ def _until_break(gate: Gate, stage: Stage, load: Load) -> StageResult:
     if load.at_least is not None:
         top = max(good, default=0.0)
         verdict = held(top >= load.at_least)
-        if verdict == "failed" and not bad:
-            verdict = "invalid"
         why = f"the last step that surely held was {top:,.0f}/s" if verdict != "passed" else ""
+        # A step that could not be told may have held, and only one that failed below it denies it.
+        unsure = [row for row in rows if row["said"] == "invalid" and row["rate"] >= load.at_least]
+        if verdict == "failed" and (not bad or (unsure and bad[0] > load.at_least)):
+            verdict = "invalid"
+            why += f"; {unsure[0]['rate']:,.0f}/s: {unsure[0]['why']}" if unsure else ""
         result.criteria = [Criterion("holds per second", load.at_least, top, verdict, why)]
         result.verdict, result.why = verdict, reasons(result.criteria)
     return result

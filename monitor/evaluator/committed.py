@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
+from kafka.errors import LeaderNotAvailableError
 
 from monitor.evaluator.snapshots import Pointer, read_state
 
@@ -60,8 +61,11 @@ class Committed:
             yield message.key or b"", message.value or b""
 
     def ends(self, places: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        """One more than the offset of the last message."""
-        found: dict[TopicPartition, int] = self._consumer.end_offsets(list(places))
+        """One more than the offset of the last message. Raises KafkaError."""
+        try:
+            found: dict[TopicPartition, int] = self._consumer.end_offsets(list(places))
+        except KeyError as error:  # what kafka-python makes of a partition without a leader
+            raise LeaderNotAvailableError(f"{error}") from error
         return found
 
     def at(self, place: TopicPartition, moment: float) -> int | None:

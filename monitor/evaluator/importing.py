@@ -26,6 +26,7 @@ from monitor.feedback.labels import Label
 from monitor.ingest.records import Declared
 from monitor.ingest.topics import Message, TopicReader
 from monitor.transport.blocks import Block, Builder, RecordBlock, encode
+from monitor.transport.blocks.builder import MOST_BYTES
 
 
 class Importer(Membership):
@@ -50,6 +51,8 @@ class Importer(Membership):
         self._seen: dict[TopicPartition, float] = {}
         """Unix time of the last message that was read."""
         self._closed: list[RecordBlock] = []
+        self._bytes = 0
+        """Of messages that are in blocks which are still open."""
         self._labels: list[tuple[float, Label]] = []
         super().__init__(options, f"{options.group}.import", sorted(self._sources), partitions)
 
@@ -86,6 +89,10 @@ class Importer(Membership):
             return
         for names, record, of_request, of_response in taken.rows:
             self._closed += self._builder.add(names, record, of_request, of_response, now)
+        self._bytes += len(one.value or b"")
+        if self._bytes > MOST_BYTES:  # its records say nothing of the size of what they hold
+            self._closed += self._builder.flush(now, everything=True)
+            self._bytes = 0
         self._labels += taken.labels
         self.records += len(taken.rows)
         self.labels += len(taken.labels)
@@ -96,7 +103,7 @@ class Importer(Membership):
     def _write(self) -> dict[TopicPartition, tuple[int, State | None]]:
         now = time.time()
         blocks: list[Block] = [*self._closed, *self._builder.flush(now, everything=True)]
-        self._closed = []
+        self._closed, self._bytes = [], 0
         for block in (*blocks, *self._builder.heartbeats(now, self._complete(now))):
             self._send(self.topics.records, block)
         for of_labels in self._label_builder.labels(self._labels, now):

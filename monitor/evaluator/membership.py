@@ -31,6 +31,7 @@ from monitor.errors import LostError
 from monitor.evaluator.committed import Committed
 from monitor.evaluator.snapshots import Pointer, chunks_of
 from monitor.evaluator.topics import Options
+from monitor.transport.kafka.client import leave
 from monitor.transport.kafka.connect import Topics
 
 log = logging.getLogger(__name__)
@@ -287,7 +288,7 @@ class Membership(ABC):
         except Exception as error:
             log.debug("while closing: %r", error)
         try:
-            self.producer.close(timeout=0)
+            leave(self.producer)
         except Exception as error:
             log.debug("while closing: %r", error)
 

@@ -25,6 +25,7 @@ from monitor.transport.blocks import (
 )
 from monitor.transport.blocks.cells import column_of, decimals
 from monitor.transport.blocks.gathering import MOST_LOOSE, Gathered
+from monitor.transport.kafka.topics import MOST_MESSAGE_BYTES
 from monitor.transport.server import Names, SplitNames
 
 BYTES = st.binary(max_size=40)
@@ -274,6 +275,19 @@ def test_a_run_that_goes_on_goes_on_counting():
     builder = Builder("pod", "run", 1, most_records=1, last={0: 41})
     (block,) = builder.add(NAMES, record(), read, read, 1.0)
     assert block.head.seq == 42
+
+
+def test_long_texts_do_not_make_a_block_that_no_broker_takes():
+    builder = Builder("pod", "run", 1, most_records=1024)
+    rng = np.random.default_rng(5)
+    closed = []
+    for number in range(1000):
+        text = rng.bytes(8000).hex()
+        long = record(request_id=b"%d" % number, request_size=len(text) + 20)
+        closed += builder.add(NAMES, long, Table(("x",), 1, [text]), Table(("p",), 1, [0.5]), 1.0)
+    closed += builder.flush(1.0, everything=True)
+    assert sum(block.count for block in closed) == 1000
+    assert max(len(encode(block)) for block in closed) < MOST_MESSAGE_BYTES / 2
 
 
 def test_blocks_are_closed_after_a_while_and_within_bounds(monkeypatch):

@@ -32,6 +32,8 @@ MOST_RECORDS = 256
 """In one block."""
 MOST_CELLS = 250_000
 """Cells of features or predictions in one block: rows of a batch request count."""
+MOST_BYTES = 4 * 1024 * 1024
+"""Of the bodies whose cells are in one block: far less than what a broker takes as one message."""
 MOST_WAITING = 16_384
 """Records in open blocks of all partitions; beyond it all are closed."""
 _MOST_GRIDS = 64
@@ -115,13 +117,15 @@ class _Side:
 class _Open:
     """A block that is being filled."""
 
-    __slots__ = ("began", "fields", "full", "names", "reasons", "request", "response")
+    __slots__ = ("began", "fields", "full", "names", "reasons", "request", "response", "room")
 
     def __init__(self, names: Names, began: float, limit: int) -> None:
         self.names = names
         self.began = began
         self.full = limit * _FIELDS
         """How many fields it has when it is full."""
+        self.room = MOST_BYTES
+        """Bytes of bodies that it still takes."""
         self.fields: list[Any] = []
         """Packed NUMBERS, and TEXTS, of one record after another: a tuple for each would be one
         more thing for the garbage collector to visit."""
@@ -287,7 +291,8 @@ class Builder:
             else:
                 block.add(side, of_response)
             waiting += 1
-            if len(fields) >= block.full:
+            block.room -= record.request_size + record.response_size
+            if len(fields) >= block.full or block.room <= 0:
                 closed.append(self._close(key, now))
                 waiting = self.waiting
             elif waiting >= MOST_WAITING:

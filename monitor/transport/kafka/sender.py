@@ -35,6 +35,9 @@ HEARTBEAT_SECONDS = 1.0
 AHEAD_BYTES = 16 * 1024 * 1024
 """Of entries that were read and are not acknowledged."""
 AHEAD_ENTRIES = 8192
+MOST_BLOCKS = 64
+"""Of a partition that the client may have at once: it sends them as one batch, so that what has
+waited in the spool is sent much faster than one by one."""
 MOST_EVENTS = 256
 """CloudEvents of one partition that may be under way: they carry no numbers."""
 _STOP_SECONDS = 1.0
@@ -87,7 +90,7 @@ class Sender:
         self._acknowledged = acknowledged
         topics = Topics(kafka.prefix)
         self._topics = {RECORDS: topics.records, LABELS: topics.labels}
-        self._at_once = 1 if kafka.format == "blocks" else MOST_EVENTS
+        self._at_once = MOST_BLOCKS if kafka.format == "blocks" else MOST_EVENTS
         self._events: queue.SimpleQueue[tuple[Place, _Waiting, Any] | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._refused: str | None = None
@@ -185,6 +188,8 @@ class Sender:
             max_request_size=MOST_MESSAGE_BYTES,
             batch_size=256 * 1024,
             linger_ms=20 if events else 5,
+            # One batch after another: blocks are numbered, and must not overtake each other.
+            max_in_flight_requests_per_connection=5 if events else 1,
             compression_type=None
             if not events or kafka.compression == "none"
             else kafka.compression,

@@ -247,9 +247,12 @@ class Api:
         for name, text in (("duplicates", "Blocks that came again."), ("missing", "Blocks lost.")):
             of_partitions = [((str(p["partition"]),), p[name]) for p in now["partitions"]]
             yield counter(f"evaluator_blocks_{name}", text, ("partition",), of_partitions)
-        for name, text in (("late", "Rows judged after their slot."), ("rows", "Rows judged.")):
-            of_judges = [((str(j["place"]),), j[name]) for j in now["judges"]]
-            yield counter(f"evaluator_{name}_rows", text, ("judge",), of_judges)
+        for name, key, text in (
+            ("judged", "rows", "Rows of evidence judged, by what they are about."),
+            ("late", "late", "Of these, rows that came after their slot had been judged."),
+        ):
+            of_judges = [((j["of"],), j[key]) for j in now["judges"]]
+            yield counter(f"evaluator_{name}_rows", text, ("of",), of_judges)
         member = self._evaluator.member
         if member is None:
             return

@@ -12,7 +12,7 @@ from monitor.errors import KafkaTroubleError
 from monitor.evaluator.importing import Importer
 from monitor.evaluator.keeper import Keeper
 from monitor.evaluator.member import Member
-from monitor.evaluator.places import places
+from monitor.evaluator.places import name_of, places
 from monitor.evaluator.topics import Options
 
 
@@ -99,7 +99,10 @@ def status(evaluator: Evaluator) -> dict[str, Any]:
         found["commits"] = member.commits
         found["dead"] = dict(member.dead)
         found["lag"] = member.lag()
-        found["judged_at"] = {str(place): member.owner(place) for place in places(member.evidence)}
+        found["judged_at"] = {
+            name_of(place, member.evidence): member.owner(place)
+            for place in places(member.evidence)
+        }
         found["partitions"] = [
             {
                 "partition": number,
@@ -115,6 +118,7 @@ def status(evaluator: Evaluator) -> dict[str, Any]:
         found["judges"] = [
             {
                 "place": number,
+                "of": name_of(number, member.evidence),
                 "models": [model.name for model in one.config.models],
                 "experiments": [declared.name for declared in one.config.experiments],
                 "judged": one.now or None,

@@ -32,11 +32,10 @@ function own(s) {
   return made;
 }
 function judges(s) {
-  const names = {0: 'experiments', 1: 'watches of the models'};
   const made = section('Who judges');
   for (const [place, url] of Object.entries(s.judged_at || {})) {
-    const mine = s.judges.find(j => String(j.place) === place);
-    const line = put(node('p'), node('span', names[place] + ': '));
+    const mine = s.judges.find(j => j.of === place);
+    const line = put(node('p'), node('span', place + ': '));
     if (mine) put(line, node('span', 'this one, up to ' + moment(mine.judged) + ' UTC, '
       + number(mine.rows) + ' rows, ' + number(mine.waiting) + ' wait'
       + (mine.late ? ', ' + number(mine.late) + ' came late' : '')));

@@ -28,6 +28,11 @@ def places(partitions: int) -> range:
     return range(min(partitions, PLACES))
 
 
+def name_of(place: int, partitions: int) -> str:
+    """What is judged at a place, in a word."""
+    return "all" if partitions < PLACES else ("experiments", "models")[place]
+
+
 def costs(config: Config, partitions: int) -> dict[int, float]:
     """What judging costs, by place."""
     one_by_one = any(model.performance is not None for model in config.models) or any(

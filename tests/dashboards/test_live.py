@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 DASHBOARDS = documents()
 RULES = sorted((FOLDER.parents[1] / "prometheus").glob("*.rules.yml"))
-_EMBEDDED = "the evaluation is embedded, so there are no families of Kafka"
+_EMBEDDED = "the evaluation is embedded, so there are no families of Kafka, nor of evaluators"
 EMPTY: dict[tuple[str, str, str], str] = {
     ("understudy-internals", panel, query): _EMBEDDED
     for panel, queries in (
@@ -43,6 +43,9 @@ EMPTY: dict[tuple[str, str, str], str] = {
         ("Spool", "AB"),
         ("Let go of, and errors", "AB"),
         ("Since the last answer", "A"),
+        ("Evaluated", "ABCD"),
+        ("Messages that wait", "A"),
+        ("Begun anew, and not read", "ABC"),
     )
     for query in queries
 }
@@ -135,6 +138,19 @@ def test_families_of_kafka_are_those_that_there_are() -> None:
     assert len(asked) >= 8
     assert {name for name in asked if name not in known and f"kafka_{name}" not in known} == set()
     assert f"_STATES = {STATES!r}".replace("'", '"') in source
+
+
+def test_families_of_evaluators_are_those_that_there_are() -> None:
+    source = (FOLDER.parents[2] / "monitor" / "evaluator" / "api.py").read_text()
+    known = set(re.findall(r'"evaluator_(\w+)"', source))
+    known |= {f"{name}_rows" for name in ("judged", "late") if f'"{name}"' in source}
+    known |= {f"blocks_{name}" for name in ("missing",) if f'"{name}"' in source}
+    asked = set()
+    for panel in panels(DASHBOARDS["internals.json"]):
+        for target in panel["targets"]:
+            asked |= set(re.findall(r"understudy_evaluator_(\w+?)(?:_total)?\{", target["expr"]))
+    assert len(asked) >= 7
+    assert asked <= known
 
 
 def test_every_mark_can_be_asked_for(seen: Seen) -> None:

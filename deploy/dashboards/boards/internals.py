@@ -1,4 +1,4 @@
-"""The sidecar itself: processes, queues, drops, connections, Kafka."""
+"""The sidecar itself: processes, queues, drops, connections, Kafka; and the evaluators."""
 
 from __future__ import annotations
 
@@ -282,9 +282,47 @@ _KAFKA = Row(
     folded=True,
 )
 
+_EVALUATORS = Row(
+    "Evaluators",
+    (
+        third(
+            "Evaluated",
+            "Per second: records and labels that were read, from the topics of others too, and rows of "
+            "evidence that were judged.",
+            "ops",
+            Query(rate("evaluator_records_total"), "read"),
+            Query(rate("evaluator_imported_total", by="what"), "brought in: {{what}}"),
+            Query(rate("evaluator_judged_rows_total", by="of"), "judged: {{of}}"),
+            Query(rate("evaluator_late_rows_total", by="of"), "came late: {{of}}"),
+            empty="the evaluation is embedded: no evaluators",
+        ),
+        third(
+            "Messages that wait",
+            "The ten partitions with most. A line that does not come down: more evaluators are needed.",
+            "short",
+            Query(
+                f"topk(10, max by (partition) ({named('evaluator_lag')}))",
+                "{{partition}}",
+            ),
+            empty="the evaluation is embedded: no evaluators",
+        ),
+        third(
+            "Begun anew, and not read",
+            "Times that an evaluator went back to what is committed, messages that "
+            "could not be read, and blocks that never came.",
+            "none",
+            Query(increase("evaluator_failures_total", by="instance"), "anew: {{instance}}"),
+            Query(increase("evaluator_dead_total", by="reason"), "not read: {{reason}}"),
+            Query(increase("evaluator_blocks_missing_total"), "never came"),
+            empty="the evaluation is embedded: no evaluators",
+        ),
+    ),
+    folded=True,
+)
+
 BOARD = Board(
     uid="understudy-internals",
     title="Understudy / Sidecar internals",
     text="Processes, queues, drops, connections and Kafka of the sidecars themselves.",
-    rows=(_PROCESSES, _RECORDS, _CONNECTIONS, _KAFKA),
+    rows=(_PROCESSES, _RECORDS, _CONNECTIONS, _KAFKA, _EVALUATORS),
 )

@@ -1,4 +1,4 @@
-"""Forty seconds of chaos over three real nodes: what is found is what an offline replay finds."""
+"""Twenty seconds of chaos over three real nodes: what is found is what an offline replay finds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SEED = 7
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_nothing_is_lost_and_nothing_twice_whatever_is_killed() -> None:
-    run = one_run(40.0, SEED)
+    run = one_run(20.0, SEED)
     assert equal(run), run
     assert run["caught_up"], run
     assert run["records"] > 0

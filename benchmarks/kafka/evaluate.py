@@ -219,9 +219,10 @@ def _get(port: int, path: str) -> dict[str, Any]:
 
 def _owned(ports: list[int]) -> tuple[int, int, int]:
     found = [_get(port, "/v1/evaluator") for port in ports]
-    owners = [len(one.get("partitions", ())) for one in found]
-    judges = sum(len(one.get("judges", ())) for one in found)
-    return sum(owners), judges, sum(count > 0 for count in owners)
+    inputs = [len(one.get("partitions", ())) for one in found]
+    judges = [len(one.get("judges", ())) for one in found]
+    members = sum(a + b > 0 for a, b in zip(inputs, judges, strict=True))
+    return sum(inputs), sum(judges), members
 
 
 def _judged(ports: list[int]) -> int:

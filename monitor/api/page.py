@@ -7,7 +7,7 @@ from hashlib import sha256
 
 from monitor.findings.page import SCRIPT as FINDINGS_SCRIPT
 
-STYLE = """
+_STYLE = """
 :root { color-scheme: light dark; --line: #d5d9de; --soft: #667079; --good: #14743c;
   --bad: #b3261e; --warn: #8a5a00; --card: #ffffff; --back: #f4f5f7; --text: #1b1f23; }
 @media (prefers-color-scheme: dark) { :root { --line: #33393f; --soft: #9aa4ad; --good: #57c785;
@@ -216,7 +216,7 @@ def document(script: str, links: str, fallback: str) -> str:
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Understudy</title>
-<style>{STYLE}</style>
+<style>{_STYLE}</style>
 </head>
 <body>
 <header><h1>Understudy</h1><span id="state" role="status">loading</span>
@@ -234,7 +234,7 @@ def headers(script: str) -> dict[str, str]:
     """What goes with such a page: nothing but its own script and style may run or load."""
     return {
         "Content-Security-Policy": (
-            f"default-src 'none'; connect-src 'self'; style-src 'sha256-{_hash(STYLE)}';"
+            f"default-src 'none'; connect-src 'self'; style-src 'sha256-{_hash(_STYLE)}';"
             f" script-src 'sha256-{_hash(script)}'; base-uri 'none'; frame-ancestors 'none'"
         ),
         "X-Content-Type-Options": "nosniff",

@@ -132,7 +132,7 @@ def theirs(kafka: Kafka, rows: list[Row]) -> Account:
         compression_type="zstd",
         metrics_enabled=False,
     )
-    topic = Topics(kafka.prefix).findings
+    topic = Topics(kafka.prefix).dead
     producer.partitions_for(topic)
     gc.collect()
     account = Account()

@@ -13,7 +13,7 @@ from kafka import KafkaAdminClient
 from monitor.cli import main
 from tests.kafka.cluster import Cluster
 
-TOPICS = {"records", "labels", "evidence", "state", "routes", "findings", "dead"}
+TOPICS = {"records", "labels", "evidence", "state", "routes", "dead"}
 
 
 def config(folder: Path, cluster: Cluster, prefix: str, **more: Any) -> str:

@@ -67,7 +67,6 @@ def wanted(kafka: Kafka, horizon: float) -> list[Topic]:
         Topic(
             names.routes, 1, copies, {**table, "delete.retention.ms": str(round(7 * _DAY * 1000))}
         ),
-        Topic(names.findings, 1, copies, events),
         Topic(names.dead, 1, copies, events),
     ]
 

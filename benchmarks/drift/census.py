@@ -46,7 +46,7 @@ class Part:
 
     @property
     def right(self) -> Array:
-        return ((self.scores > 0.5) == (self.labels > 0.5)).astype(np.float64)
+        return np.asarray((self.scores > 0.5) == (self.labels > 0.5), np.float64)
 
     def __len__(self) -> int:
         return len(self.scores)

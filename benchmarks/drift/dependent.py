@@ -39,7 +39,7 @@ class Source:
         times = self.time + SECONDS * np.arange(rows)
         self.time += SECONDS * rows
         cycle = self.height * np.sin(2.0 * np.pi * times / 86_400.0)
-        return np.asarray(x) + cycle[:, None], times
+        return np.asarray(x) + cycle[:, None], np.asarray(times, np.float64)
 
 
 def batched(found: Array, means: BatchMeans) -> Scores:

@@ -198,11 +198,12 @@ def _trial(
 def run(quick: bool = False) -> Result:
     result = Result("drift-faults", environment())
     sets: dict[str, tuple[Data, Data]] = {}
-    for name, load in (
-        ("employment_MA", lambda: employment()[0]),
-        ("Shuttle", shuttle),
-        ("flights", flights),
-    ):
+    sources: dict[str, Callable[[], Data]] = {
+        "employment_MA": lambda: employment()[0],
+        "Shuttle": shuttle,
+        "flights": flights,
+    }
+    for name, load in sources.items():
         try:
             data = load()
         except MissingError as error:

@@ -30,6 +30,7 @@ from benchmarks.drift.streams import (
     Categorical,
     Change,
     Estimated,
+    Flags,
     Known,
     OneSided,
     Paired,
@@ -167,7 +168,7 @@ class Run:
         return median
 
     def _delay(
-        self, change: Change, name: str, found: Array, early: Array, oracle: float | None
+        self, change: Change, name: str, found: Array, early: Flags, oracle: float | None
     ) -> None:
         median = float(np.median(found))
         shown = median if math.isfinite(median) else None

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.drift.streams import BEFORE, Array
+from benchmarks.drift.streams import BEFORE, Array, Flags
 
 PARTS = Path(__file__).resolve().parents[2] / ".parts"
 WORKER = Path(__file__).with_name("alibi_worker.py")
@@ -59,7 +59,7 @@ def river_alarms(name: str, streams: Array) -> tuple[Array, float]:
     return found, (time.process_time() - begin) / streams.size * 1e6
 
 
-def river_delays(name: str, streams: Array) -> tuple[Array, Array]:
+def river_delays(name: str, streams: Array) -> tuple[Array, Flags]:
     """As :func:`benchmarks.drift.streams.delays`; river begins anew by itself after an alarm."""
     kind, options = RIVER[name]
     make = river_class(kind)
@@ -129,7 +129,7 @@ def alibi(
     return answer
 
 
-def from_stops(stops: list[list[int]]) -> tuple[Array, Array]:
+def from_stops(stops: list[list[int]]) -> tuple[Array, Flags]:
     """Delays and early alarms of :func:`alibi`'s rows."""
     found = [min((s - BEFORE + 1 for s in each if s >= BEFORE), default=math.inf) for each in stops]
     early = [any(s < BEFORE for s in each) for each in stops]

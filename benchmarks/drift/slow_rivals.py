@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.drift import rivals
-from benchmarks.drift.streams import AFTER, BEFORE, CHANGES, Array, changed, rate, stationary
+from benchmarks.drift.streams import AFTER, BEFORE, CHANGES, Array, Flags, changed, rate, stationary
 from benchmarks.harness import Result, environment
 
 SEED = 41
@@ -43,7 +43,7 @@ class Run:
         ends = figures["per 100,000"], figures["lower"], figures["upper"]
         self.false.append([name, len(found), rows, *ends, us])
 
-    def _delay(self, change: str, name: str, found: Array, early: Array) -> None:
+    def _delay(self, change: str, name: str, found: Array, early: Flags) -> None:
         median = float(np.median(found))
         shown = median if math.isfinite(median) else None
         missed = float(np.isinf(found).mean())

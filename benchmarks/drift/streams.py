@@ -19,6 +19,7 @@ from monitor.drift.run_length import threshold_known
 from monitor.watch.limits import COMPOSITION, run_lengths
 
 Array = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
 BUCKETS = 255
 BEFORE = 2_000
 """Rows before a change."""
@@ -275,7 +276,7 @@ class SimulatedOracle(OneSided):
         return found
 
 
-def delays(detector: Detector, scores: Array, batch: int = 40) -> tuple[Array, Array]:
+def delays(detector: Detector, scores: Array, batch: int = 40) -> tuple[Array, Flags]:
     """Rows from the change to the first alarm of each stream, infinity for a change that is missed,
     and whether it had an alarm before; after which it was begun anew."""
     early = np.zeros(0, np.bool_)

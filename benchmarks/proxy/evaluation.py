@@ -65,7 +65,7 @@ def batches(protocol: str, mirrored: bool, count: int) -> list[bytes]:
     rng = np.random.default_rng(1)
     made = []
     for _ in range(count):
-        parts = []
+        parts: list[bytes] = []
         for number in range(BATCH):
             target, request, response = bodies(protocol, rng.random(FEATURES).round(6).tolist())
             copy = mirrored and number % 2 == 1

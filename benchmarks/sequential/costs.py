@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -168,7 +168,7 @@ def read(process: Any, name: str) -> None:
         value(*((0.05,) if name == "band" else ()))
 
 
-def timed(work: Callable[[], None]) -> float:
+def timed(work: Callable[[], object]) -> float:
     """Processor seconds of a piece of work."""
     begin = time.process_time()
     work()
@@ -180,6 +180,11 @@ def measure(
 ) -> dict[str, float]:
     """Microseconds per record in batches, per single update, per reading; bytes of state."""
     process = make()
+
+    def feed_each(places: Iterable[slice | int]) -> None:
+        for place in places:
+            feed(process, traffic, place)
+
     whole = traffic.n - singles
     half = whole // 2 // BATCH * BATCH
     for a in range(0, half, BATCH):
@@ -188,13 +193,12 @@ def measure(
     size = max(BATCH, half // 8 // BATCH * BATCH)
     for start in range(half, 2 * half - size + 1, size):
         spent = timed(
-            lambda start=start: [
-                feed(process, traffic, slice(a, a + BATCH))
-                for a in range(start, start + size, BATCH)
-            ]
+            lambda start=start: feed_each(
+                slice(a, a + BATCH) for a in range(start, start + size, BATCH)
+            )
         )
         rounds.append(spent / size * 1e6)
-    one = timed(lambda: [feed(process, traffic, i) for i in range(whole, traffic.n)])
+    one = timed(lambda: feed_each(range(whole, traffic.n)))
     reading = max(
         min(timed(lambda name=name: read(process, name)) for _ in range(9)) for name in READERS
     )

@@ -132,7 +132,9 @@ def two_quantiles(report: Report) -> None:
     """The same quantile in two arms, one of which is 5 % slower throughout."""
     for p in (0.5, 0.95):
         name = f"p{100 * p:g} +5 %, lognormal, 50% split"
-        ours, fine, ys, arms = [], [], [], []
+        ours: list[Any] = []
+        fine: list[Any] = []
+        ys, arms = [], []
         for i in report.streams(10, 100):
             rng = np.random.default_rng([SEED, 6, i])
             arm = streams.arms(rng, 60_000, 0.5)

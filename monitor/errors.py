@@ -72,6 +72,10 @@ class KafkaTroubleError(UnderstudyError):
     """Kafka cannot be used as it was meant to; the message says how, and for which topic."""
 
 
+class KafkaAwayError(KafkaTroubleError):
+    """No broker answers, or there are no topics yet: worth another try later."""
+
+
 class FencedError(KafkaTroubleError):
     """Another controller steers now; what this one decided is void."""
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import click
 
-from monitor.errors import UnderstudyError
+from monitor.errors import KafkaAwayError, UnderstudyError
 
 log = logging.getLogger(__name__)
 
@@ -82,8 +82,9 @@ def evaluate(
     committed in transactions, so that every record counts once whatever is killed. SIGTERM and
     Ctrl-C finish, commit and leave.
 
-    Exits 0 after an orderly stop, 2 when it cannot start: the configuration is invalid, Kafka
-    cannot be reached, or topics are missing (`understudy kafka init` creates them).
+    While no broker answers, or topics are missing (`understudy kafka init` creates them), it is
+    not ready and tries again. Exits 0 after an orderly stop, 2 when trying again is no use: the
+    configuration is invalid, Kafka refuses the credentials, or topics do not fit together.
 
     \b
     Examples:
@@ -96,9 +97,10 @@ def evaluate(
     from monitor.evaluator.evaluator import Evaluator
     from monitor.evaluator.topics import Options, kafka_of
     from monitor.logs import set_up
+    from monitor.transport.kafka.client import quiet
 
     set_up(log_level, "json" if as_json else "text")
-    logging.getLogger("kafka").setLevel(logging.ERROR)
+    quiet()
     try:
         config = load(config_path)
         name = instance or f"{socket.gethostname()}-{os.getpid()}"
@@ -109,7 +111,10 @@ def evaluate(
         url = url_of(advertise or settings.control_host, settings.control_port)
         options = Options(kafka_of(config), name, commit, session, max(10.0, session), url=url)
         evaluator = Evaluator(config, options)
-        evaluator.check()
+        try:
+            evaluator.check()
+        except KafkaAwayError as error:
+            log.warning("%s; waits for it", error)
     except UnderstudyError as error:
         click.echo(f"understudy: {error}", err=True)
         sys.exit(2)

@@ -8,27 +8,29 @@ from kafka import KafkaConsumer
 from kafka.errors import KafkaError
 
 from monitor.config.model import Config
-from monitor.errors import KafkaTroubleError
+from monitor.errors import KafkaAwayError, KafkaTroubleError
 from monitor.evaluator.importing import Importer
 from monitor.evaluator.keeper import Keeper
 from monitor.evaluator.member import Member
 from monitor.evaluator.places import name_of, places
 from monitor.evaluator.topics import Options
+from monitor.transport.kafka.client import refused, told
 
 
 def partitions_there(options: Options, patience: float = 15.0) -> dict[str, int]:
     """Number of partitions of each topic that an evaluator needs.
 
-    Raises KafkaTroubleError when no broker answers within ``patience`` seconds, or when topics are
-    missing.
+    Raises KafkaAwayError when no broker answers within ``patience`` seconds, or when topics are
+    missing; KafkaTroubleError when they do not fit together.
     """
     addresses = ", ".join(options.kafka.bootstrap)
     try:
         client = {**options.client(), "bootstrap_timeout_ms": int(patience * 1000)}
         consumer = KafkaConsumer(**client, enable_auto_commit=False)
     except (KafkaError, OSError, ValueError) as error:
-        raise KafkaTroubleError(
-            f"Kafka cannot be reached at {addresses}: {error}; see kafka.bootstrap"
+        kind = KafkaTroubleError if refused(error) else KafkaAwayError
+        raise kind(
+            f"Kafka cannot be reached at {addresses}: {told(error)}; see kafka.bootstrap"
         ) from error
     topics = options.topics
     needed = (topics.records, topics.labels, topics.evidence, topics.state, topics.dead)
@@ -36,12 +38,12 @@ def partitions_there(options: Options, patience: float = 15.0) -> dict[str, int]
         there = consumer.topics()
         found = {t: len(consumer.partitions_for_topic(t) or ()) for t in needed if t in there}
     except (KafkaError, OSError) as error:
-        raise KafkaTroubleError(f"Kafka at {addresses} does not answer: {error}") from error
+        raise KafkaAwayError(f"Kafka at {addresses} does not answer: {error}") from error
     finally:
         consumer.close(timeout_ms=1000)
     missing = [topic for topic in needed if not found.get(topic)]
     if missing:
-        raise KafkaTroubleError(
+        raise KafkaAwayError(
             f"topics are missing: {', '.join(missing)}; `understudy kafka init` creates them"
         )
     if found[topics.records] != found[topics.labels]:
@@ -65,7 +67,8 @@ class Evaluator(Keeper[Member]):
             self.importing = Keeper(lambda: Importer(config, options))
 
     def check(self, patience: float = 15.0) -> None:
-        """Raises KafkaTroubleError for a cluster that cannot be used."""
+        """Raises KafkaTroubleError for a cluster that cannot be used, and KafkaAwayError for one
+        that may be usable later, as :meth:`run` finds out."""
         self._partitions = partitions_there(self.options, patience)
 
     def _member(self) -> Member:

@@ -31,6 +31,7 @@ class Keeper(Generic[M]):
         self.read: Counter[str] = Counter()
         """What members that are no more had taken, by sort."""
         self._make = make
+        self._joined = False
         self._stop = threading.Event()
 
     def stop(self) -> None:
@@ -56,6 +57,7 @@ class Keeper(Generic[M]):
         member: M | None = None
         try:
             member = self.member = self._make()
+            self._joined = True
             while not self._stop.is_set():
                 commits = member.commits
                 count = member.step()
@@ -74,7 +76,8 @@ class Keeper(Generic[M]):
     def _trouble(self, error: BaseException) -> None:
         self.failures += 1
         text = str(error) or repr(error)
-        log.warning("begins anew from what is committed: %s", text)
+        what = "begins anew from what is committed" if self._joined else "waits until it can join"
+        log.warning("%s: %s", what, text)
         self.error = text
 
     def taken(self) -> Counter[str]:

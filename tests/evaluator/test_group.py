@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from monitor.config.model import Config
 from monitor.evaluator.places import EXPERIMENTS, WATCHES
+from monitor.transport.kafka.connect import Topics
+from monitor.transport.kafka.topics import Admin, wanted
 from tests.browser import visit
 from tests.evaluator.kafka_world import committed_state, create, options, publish, with_kafka
 from tests.evaluator.world import BEGAN, config_of, differences, items, published
@@ -210,23 +213,52 @@ def _dead(config: Config) -> tuple[str, dict[str, str]]:
     return headers["reason"], headers
 
 
-def test_a_cluster_that_cannot_be_used_is_named(tmp_path: Path, kafka_cluster: Cluster) -> None:
-    def said(bootstrap: str) -> tuple[int, str]:
-        made = with_kafka(config_of(tmp_path), bootstrap, "nothing-here")
-        document = made.model_dump(mode="json", by_alias=True, exclude_unset=True)
-        document["kafka"]["timeout"] = 1.0
-        path = tmp_path / "understudy.yaml"
-        path.write_text(yaml.safe_dump(document))
-        command = [sys.executable, "-m", "monitor", "evaluate", "-c", str(path)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
-        return done.returncode, done.stderr
-
-    code, text = said(kafka_cluster.bootstrap)
-    assert code == 2
-    assert "nothing-here.records" in text
-    assert "understudy kafka init" in text
+def test_it_waits_for_brokers_and_topics(tmp_path: Path, kafka_cluster: Cluster) -> None:
+    config = with_kafka(config_of(tmp_path), kafka_cluster.bootstrap, kafka_cluster.prefix())
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))  # bound, and nobody listens
-        code, text = said(f"127.0.0.1:{sock.getsockname()[1]}")
-    assert code == 2
-    assert "cannot be reached" in text
+        nowhere = f"127.0.0.1:{sock.getsockname()[1]}"
+        early = Process(_written(config, tmp_path / "early.yaml"), "early")
+        away = Process(_written(config, tmp_path / "away.yaml", bootstrap=[nowhere]), "away")
+        try:
+            said = eventually(lambda: _trouble(early), "word of the topics")
+            assert "records" in said
+            assert "understudy kafka init" in said
+            assert "cannot be reached" in eventually(lambda: _trouble(away), "word of the brokers")
+            create(config)
+            eventually(early.judge, "a judge, now that there are topics")
+            assert _trouble(early) is None
+        finally:
+            assert (away.stop(), early.stop()) == (0, 0)
+
+
+def test_topics_that_do_not_fit_together_are_named(tmp_path: Path, kafka_cluster: Cluster) -> None:
+    config = with_kafka(config_of(tmp_path), kafka_cluster.bootstrap, kafka_cluster.prefix())
+    assert config.kafka is not None
+    labels = Topics(config.kafka.prefix).labels
+    admin = Admin(config.kafka)
+    admin.create(
+        [
+            replace(topic, partitions=3) if topic.name == labels else topic
+            for topic in wanted(config.kafka, 3600.0)
+        ]
+    )
+    admin.close()
+    odd = Process(_written(config, tmp_path / "odd.yaml"), "odd")
+    assert odd.process.wait(PATIENCE) == 2
+    assert "same number of partitions, not 4 and 3" in odd.log.read_text()
+
+
+def _written(config: Config, path: Path, **kafka: Any) -> Path:
+    document = config.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    document["kafka"] |= {"timeout": 1.0, **kafka}
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+def _trouble(evaluator: Process) -> str | None:
+    try:
+        found: str | None = evaluator.get("/v1/evaluator")["error"]
+    except OSError:
+        return None
+    return found

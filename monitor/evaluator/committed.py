@@ -6,25 +6,33 @@ is asked under that lock has to be asked of another client.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
-from kafka.errors import LeaderNotAvailableError
+from kafka.errors import KafkaTimeoutError, LeaderNotAvailableError
 
 from monitor.evaluator.snapshots import Pointer, read_state
 
 FETCH_BYTES = 8 * 1024 * 1024
 """Of one partition at once."""
-_PATIENCE = 50
-"""Polls without an answer, of 0.2 s each, until a message is taken for compacted away."""
+PATIENCE_SECONDS = 30.0
+"""How long brokers may say nothing while there is more to read."""
 
 
 class Committed:
     """``group`` is whose offsets they are, ``states`` the topic of the states."""
 
-    def __init__(self, common: dict[str, Any], group: str, states: str) -> None:
+    def __init__(
+        self,
+        common: dict[str, Any],
+        group: str,
+        states: str,
+        patience: float = PATIENCE_SECONDS,
+    ) -> None:
         self._states = states
+        self._patience = patience
         self._consumer = KafkaConsumer(
             **common,
             group_id=group,  # to ask what is committed; it does not join
@@ -74,14 +82,23 @@ class Committed:
         return found.offset if found is not None else None
 
     def messages(self, place: TopicPartition, begin: int) -> Iterator[Any]:
-        """All from an offset to what is the end now."""
+        """All from an offset to what is the end now.
+
+        Raises KafkaTimeoutError when brokers fall silent before: who took that for the end would go
+        on without what is missing.
+        """
         consumer = self._consumer
         consumer.assign([place])
         consumer.seek(place, begin)
         end = consumer.end_offsets([place])[place]
-        silent = 0
-        while consumer.position(place) < end and silent < _PATIENCE:
-            found = consumer.poll(timeout_ms=200)
-            silent = 0 if found else silent + 1
-            for messages in found.values():
+        heard = time.monotonic()
+        while (position := consumer.position(place)) < end:
+            for messages in consumer.poll(timeout_ms=200).values():
                 yield from messages
+            if consumer.position(place) > position:  # also by what was compacted away or aborted
+                heard = time.monotonic()
+            elif time.monotonic() - heard > self._patience:
+                raise KafkaTimeoutError(
+                    f"{place.topic}/{place.partition}: brokers are silent at offset {position}"
+                    f" of {end}"
+                )

@@ -26,6 +26,7 @@ from kafka import (
     OffsetAndMetadata,
     TopicPartition,
 )
+from kafka.coordinator.base import MemberState
 
 from monitor.errors import LostError
 from monitor.evaluator.committed import Committed
@@ -37,6 +38,8 @@ from monitor.transport.kafka.connect import Topics
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.2
+_SILENT_SESSIONS = 3.0
+"""After so many sessions without a word from the coordinator a member begins anew."""
 Found = Mapping[TopicPartition, Sequence[Any]]
 State = dict[str, Any]
 
@@ -160,6 +163,13 @@ class Membership(ABC):
     def _check(self) -> None:
         if self._lost:
             raise LostError(self._lost)
+        # kafka-python has been seen to stop its heartbeats and to take the group for stable: then
+        # it owns nothing that counts, never asks again, and polls without a pause.
+        heartbeat = self.consumer._coordinator.heartbeat
+        silent = time.monotonic() - max(heartbeat.last_receive, heartbeat.last_reset)
+        stable = self.consumer.group_metadata().state is MemberState.STABLE
+        if stable and silent > _SILENT_SESSIONS * self.options.session_seconds:
+            raise LostError(f"the group's coordinator has not answered for {silent:.0f} s")
 
     def _begin(self, places: list[TopicPartition]) -> None:
         metadata = self.consumer.group_metadata()

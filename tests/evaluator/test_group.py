@@ -228,7 +228,13 @@ def test_it_waits_for_brokers_and_topics(tmp_path: Path, kafka_cluster: Cluster)
             create(config)
             eventually(early.judge, "a judge, now that there are topics")
             assert _trouble(early) is None
+            for node in kafka_cluster.nodes:
+                node.pause()
+            eventually(lambda: "not answered" in (_trouble(early) or ""), "word of the silence")
+            kafka_cluster.heal()
+            eventually(lambda: early.judge() and not _trouble(early), "a judge again")
         finally:
+            kafka_cluster.heal()
             assert (away.stop(), early.stop()) == (0, 0)
 
 

@@ -1,0 +1,76 @@
+"""What was committed is read as a whole, or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kafka import KafkaProducer, TopicPartition
+from kafka.errors import KafkaTimeoutError
+
+from monitor.evaluator.committed import Committed
+from monitor.evaluator.topics import Options
+from tests.evaluator.kafka_world import create, options, with_kafka
+from tests.evaluator.world import config_of
+from tests.kafka.cluster import Cluster
+
+MESSAGES = 400
+
+
+@pytest.fixture
+def made(tmp_path: Path, kafka_cluster: Cluster) -> Iterator[Options]:
+    config = with_kafka(config_of(tmp_path), kafka_cluster.bootstrap, kafka_cluster.prefix())
+    create(config)
+    yield options(config)
+    kafka_cluster.heal()
+
+
+def written(made: Options) -> TopicPartition:
+    """Messages in transactions, of which the last one is aborted."""
+    place = TopicPartition(made.topics.records, 0)
+    producer = KafkaProducer(**made.client(), transactional_id=f"{made.group}.writer")
+    producer.init_transactions()
+    for aborted in (False, True):
+        producer.begin_transaction()
+        for number in range(MESSAGES):
+            producer.send(place.topic, value=f"{number}".encode(), partition=0)
+        producer.flush()
+        if aborted:
+            producer.abort_transaction()
+        else:
+            producer.commit_transaction()
+    producer.close()
+    return place
+
+
+def committed(made: Options, **more: Any) -> Committed:
+    return Committed(made.client(), made.group, made.topics.state, **more)
+
+
+def test_reading_ends_behind_what_was_aborted(made: Options) -> None:
+    place = written(made)
+    with committed(made) as reader:
+        values = [message.value for message in reader.messages(place, 0)]
+    assert values == [f"{number}".encode() for number in range(MESSAGES)]
+
+
+def test_silence_is_not_taken_for_the_end(made: Options, kafka_cluster: Cluster) -> None:
+    place = written(made)
+    with committed(made, patience=1.5) as reader:
+        asked = reader._consumer.end_offsets
+
+        def asked_last(places: list[TopicPartition]) -> Any:
+            found = asked(places)
+            for node in kafka_cluster.nodes:
+                node.pause()
+            return found
+
+        reader._consumer.end_offsets = asked_last
+        with pytest.raises(KafkaTimeoutError, match="silent at offset 0"):
+            list(reader.messages(place, 0))
+    for node in kafka_cluster.nodes:
+        node.resume()
+    with committed(made) as reader:
+        assert len(list(reader.messages(place, 0))) == MESSAGES

@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 0.2
 _SILENT_SESSIONS = 3.0
 """After so many sessions without a word from the coordinator a member begins anew."""
+_UNASSIGNED_SECONDS = 60.0
+"""And after so long without a share of the partitions, even an empty one; or that many sessions."""
 Found = Mapping[TopicPartition, Sequence[Any]]
 State = dict[str, Any]
 
@@ -71,6 +73,8 @@ class Membership(ABC):
         self._metadata: Any = None
         self._lost = ""
         self._fresh: list[TopicPartition] | None = None
+        self._waits: float | None = time.monotonic()
+        """Since when for a share of the partitions."""
         self._due = time.monotonic() + options.commit_seconds
         self._common = common = options.client()
         milliseconds = int(options.transaction_seconds * 1000)
@@ -151,6 +155,7 @@ class Membership(ABC):
         found = self.consumer.poll(timeout_ms=int(seconds * 1000))
         with self.lock:
             self._check()
+            self._check_heard()
             if self._fresh is not None:
                 places, self._fresh = self._fresh, None
                 self._begin(places)
@@ -163,12 +168,20 @@ class Membership(ABC):
     def _check(self) -> None:
         if self._lost:
             raise LostError(self._lost)
+
+    def _check_heard(self) -> None:
+        now = time.monotonic()
+        session = self.options.session_seconds
+        if self._waits is not None and self._fresh is None:
+            waited = now - self._waits
+            if waited > max(_UNASSIGNED_SECONDS, _SILENT_SESSIONS * session):
+                raise LostError(f"the group has not shared out for {waited:.0f} s")
         # kafka-python has been seen to stop its heartbeats and to take the group for stable: then
         # it owns nothing that counts, never asks again, and polls without a pause.
         heartbeat = self.consumer._coordinator.heartbeat
-        silent = time.monotonic() - max(heartbeat.last_receive, heartbeat.last_reset)
+        silent = now - max(heartbeat.last_receive, heartbeat.last_reset)
         stable = self.consumer.group_metadata().state is MemberState.STABLE
-        if stable and silent > _SILENT_SESSIONS * self.options.session_seconds:
+        if stable and silent > _SILENT_SESSIONS * session:
             raise LostError(f"the group's coordinator has not answered for {silent:.0f} s")
 
     def _begin(self, places: list[TopicPartition]) -> None:
@@ -184,6 +197,7 @@ class Membership(ABC):
                 self._take_over(place, begin, state, committed)
                 self.positions[place] = begin
                 self.consumer.seek(place, begin)
+        self._waits = None
         names = ", ".join(f"{place.topic}/{place.partition}" for place in sorted(places))
         log.info("took over %s in %.1f s", names or "nothing", time.monotonic() - began)
 
@@ -264,6 +278,7 @@ class Membership(ABC):
         """The group is about to share out anew, or has done so without us."""
         with self.lock:
             self._fresh = None
+            self._waits = time.monotonic()
             if not lost and not self._lost:
                 try:
                     self.commit()

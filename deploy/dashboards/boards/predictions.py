@@ -286,6 +286,7 @@ _RIGHT = Row(
                 "{{model}}",
             ),
             empty="no baseline",
+            high=1,
         ),
     ),
 )

@@ -35,7 +35,7 @@ class Choice:
 
 JOB = Choice("job", "understudy_build_info", "job", "The scrape job.", within="", all_value=".+")
 INSTANCE = Choice(
-    "instance", "understudy_build_info", "instance", "The replica of the sidecar.",
+    "instance", "understudy_build_info", "instance", "The sidecar or evaluator.",
     within='job=~"$job"', all_value=".+",
 )  # fmt: skip
 MODEL = Choice("model", "understudy_requests_total", "model", "The model, as the requests name it.")
@@ -48,12 +48,14 @@ ARM = Choice(
     within='job=~"$job", instance=~"$instance", model=~"$model"',
 )  # fmt: skip
 EXPERIMENT = Choice("experiment", "understudy_experiment_decision", "experiment", "The experiment.")
+# Alerts that are not about objectives lack these labels, and must not be found by "All".
 SERVICE = Choice(
-    "service", "slo:objective:ratio", "sloth_service", "The service of the objectives.", within=""
-)
+    "service", "slo:objective:ratio", "sloth_service", "The service of the objectives.", within="",
+    all_value=".+",
+)  # fmt: skip
 SLO = Choice(
     "slo", "slo:objective:ratio", "sloth_slo", "The objective.",
-    within='sloth_service=~"$service"', title="SLO",
+    within='sloth_service=~"$service"', title="SLO", all_value=".+",
 )  # fmt: skip
 
 
@@ -145,25 +147,35 @@ _WHERE = '{job=~"$job", instance=~"$instance"}'
 _FOUND = f"sum by (model, kind) (understudy_findings_total{_WHERE}"
 MARKS = (
     (
+        "Rollout moved",
+        "green",
+        "{{experiment}}: {{challenger}} has another share",
+        "max by (experiment, challenger) "
+        f"(changes(understudy_experiment_weight{_WHERE}[$__rate_interval])) > 0",
+    ),
+    (
         "Configuration changed",
         "blue",
+        "{{instance}}",
         f"changes(understudy_config_generation{_WHERE}[$__rate_interval]) > 0",
     ),
     (
         # The first finding of a kind is where its series begins: increase() would not see it.
         "Finding opened",
         "orange",
+        "{{model}}: {{kind}}",
         f"{_FOUND}) - ({_FOUND} offset $__rate_interval) or {_FOUND}) * 0) > 0",
     ),
     (
         "Process restarted",
         "red",
+        "{{instance}}",
         f"sum by (instance) (increase(understudy_worker_restarts_total{_WHERE}[$__rate_interval]))"
         " > 0 or sum by (instance) "
         f"(increase(understudy_evaluation_restarts_total{_WHERE}[$__rate_interval])) > 0",
     ),
 )
-"""Marks that come from Prometheus: name, colour, query."""
+"""Marks that come from Prometheus: name, colour, text, query."""
 
 
 def _marks() -> list[build.AnnotationQuery]:
@@ -184,7 +196,7 @@ def _marks() -> list[build.AnnotationQuery]:
         .enable(True)
         .icon_color(color)
         .expr(expr)
-        for name, color, expr in MARKS
+        for name, color, _, expr in MARKS
     ]
     return marks
 

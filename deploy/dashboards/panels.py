@@ -118,12 +118,10 @@ def lines(
     log: bool = False,
     stepped: bool = False,
     colors: Mapping[str, str] | None = None,
-    band: tuple[str, str] | None = None,
 ) -> Panel:
     """Curves over time.
 
-    ``steps`` are drawn as dashed lines; ``colors`` are by regular expression of the name; ``band``
-    names the curves, upper and lower, between which the area is filled.
+    ``steps`` are drawn as dashed lines; ``colors`` are by regular expression of the name.
     """
     panel = timeseries.Panel()
     _common(panel, title, text, empty, queries, (width, height))
@@ -154,19 +152,15 @@ def lines(
         )
     for pattern, color in (colors or {}).items():
         panel.override_by_regexp(pattern, [_colored(color)])
-    if band is not None:
-        upper, lower = band
-        quiet = [
-            model.DynamicConfigValue(id_val="custom.lineWidth", value=0.5),
-            _colored("super-light-blue"),
-        ]
-        filled = [
-            model.DynamicConfigValue(id_val="custom.fillBelowTo", value=lower),
-            model.DynamicConfigValue(id_val="custom.fillOpacity", value=18),
-        ]
-        panel.override_by_name(upper, [*filled, *quiet])
-        panel.override_by_name(lower, quiet)
     return panel
+
+
+def leading(to: str, title: str, *panels: Any) -> tuple[Panel, ...]:
+    """Panels with a link to the dashboard ``to``, for the same time and choices."""
+    for panel in panels:
+        link = build.DashboardLink(title).type(model.DashboardLinkType.LINK)
+        panel.links([link.url(f"/d/{to}?${{__url_time_range}}&${{__all_variables}}")])
+    return panels
 
 
 def third(
@@ -280,8 +274,10 @@ def heat(
     width: int = 24,
     height: int = 9,
     scheme: str = "Spectral",
+    counts: str = "ops",
 ) -> Panel:
-    """Buckets of a histogram over time, by their edges ``le``, whose unit is ``unit``."""
+    """Buckets of a histogram over time, by their edges, whose unit is ``unit``; what is in them has
+    the unit ``counts``."""
     panel = heatmap.Panel()
     query = Query(buckets, "{{le}}", heat=True)
     _common(panel, title, text, empty, (query,), (width, height))
@@ -298,7 +294,7 @@ def heat(
     )
     panel.y_axis(heatmap.YAxisConfig().unit(unit).axis_placement(options.AxisPlacement.LEFT))
     panel.cell_gap(1).filter_values(heatmap.FilterValueRange().le(1e-9))
-    panel.cell_values(heatmap.CellValues().unit("short"))
+    panel.cell_values(heatmap.CellValues().unit(counts))
     panel.rows_frame(heatmap.RowsHeatmapOptions().layout(options.HeatmapCellLayout.AUTO))
     panel.mode(options.TooltipDisplayMode.SINGLE).show_y_histogram().show_color_scale(True)
     panel.exemplars_color("rgba(255,0,255,0.7)").show_legend()

@@ -64,6 +64,31 @@ def dropped_share() -> str:
 
 
 def missing_share() -> str:
-    """Share of missing values, by feature."""
-    rows = rate("feature_rows_total", OF_MODEL)
-    return f"{rate('feature_missing_total', OF_MODEL, by='feature')} / scalar({rows} > 0)"
+    """Share of missing values, by model and feature."""
+    rows = rate("feature_rows_total", OF_MODEL, by="model")
+    missing = rate("feature_missing_total", OF_MODEL, by="model, feature")
+    return f"{missing} / on (model) group_left () ({rows} > 0)"
+
+
+# Latencies come as classic histograms, and as native ones if asked for. Prometheus keeps either or
+# both; what is asked here is right for all three.
+
+
+def cells(family: str, where: str) -> str:
+    """Per second, by bucket: for a heat map."""
+    classic = rate(family + "_bucket", where, by="le")
+    return f"{classic} or ({rate(family, where)} unless on () {classic})"
+
+
+def of_buckets(at: str, family: str, where: str, by: str = "") -> str:
+    """A quantile over all replicas. Native buckets are narrower, so they come first."""
+    classic = rate(family + "_bucket", where, by=f"le, {by}" if by else "le")
+    native = rate(family, where, by=by)
+    return f"histogram_quantile({at}, {native}) or histogram_quantile({at}, {classic})"
+
+
+def mean(family: str, where: str, by: str) -> str:
+    """Over all replicas."""
+    classic = share(rate(family + "_sum", where, by=by), rate(family + "_count", where, by=by))
+    native = rate(family, where, by=by)
+    return f"({classic}) or {share(f'histogram_sum({native})', f'histogram_count({native})')}"

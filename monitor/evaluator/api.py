@@ -7,6 +7,7 @@ who does. What a person changes is answered when it is committed.
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -38,6 +39,8 @@ from monitor.metrics.experiments import experiment_families
 from monitor.metrics.exposition import encode
 from monitor.metrics.families import counter, gauge
 from monitor.metrics.findings import finding_families
+from monitor.metrics.predictions import decoded_families
+from monitor.metrics.processes import process_families, use_of
 from monitor.sketch.reader import Snapshot
 
 COMMIT_SECONDS = 15.0
@@ -253,6 +256,8 @@ class Api:
         ):
             of_judges = [((j["of"],), j[key]) for j in now["judges"]]
             yield counter(f"evaluator_{name}_rows", text, ("of",), of_judges)
+        use = use_of(os.getpid())
+        yield from process_families([("evaluator", os.getpid(), use)] if use is not None else [])
         member = self._evaluator.member
         if member is None:
             return
@@ -263,6 +268,7 @@ class Api:
                 yield from list(experiment_families(view, Snapshot(0.0)))
             watching = member.judges.get(place_of(False, member.evidence))
             if watching is not None:
+                yield from list(decoded_families(watching.pipeline))
                 yield from list(drift_families(watching.watcher))
                 yield from list(finding_families(watching.watcher.room))
 

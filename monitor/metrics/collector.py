@@ -6,13 +6,11 @@ configuration or from closed lists.
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterator
 
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from monitor import __version__
 from monitor.evaluation.plane import BREAKER_STATES, NOT_SENT, Plane
 from monitor.feedback.service import Feedback
 from monitor.metrics.drift import drift_families
@@ -20,7 +18,6 @@ from monitor.metrics.experiments import experiment_families, feedback_families
 from monitor.metrics.families import (
     SERIES_LABELS,
     QuantileFamily,
-    ValueFamily,
     counter,
     gauge,
     pick,
@@ -28,7 +25,8 @@ from monitor.metrics.families import (
 )
 from monitor.metrics.findings import finding_families
 from monitor.metrics.objectives import objective_families
-from monitor.metrics.processes import uses
+from monitor.metrics.predictions import decoded_families, undecoded_families
+from monitor.metrics.processes import process_families, uses
 from monitor.objectives.objective import latency_limits
 from monitor.sketch.distribution import QUANTILES, Distribution
 from monitor.sketch.reader import Snapshot
@@ -71,7 +69,8 @@ class PlaneCollector(Collector):
         yield from self._workers(snapshot)
         yield from self._latencies(snapshot)
         yield from self._gauges(snapshot)
-        yield from self._evaluation()
+        yield from decoded_families(self._plane.pipeline)
+        yield from undecoded_families(self._plane.pipeline)
         yield from self._service(snapshot)
         yield from experiment_families(self._plane, snapshot)
         if self._plane.pipeline.judge is not None:
@@ -211,64 +210,6 @@ class PlaneCollector(Collector):
             ],
         )
 
-    def _evaluation(self) -> Iterator[Metric]:
-        plane = self._plane
-        pipeline = plane.pipeline
-        output = ("model", "version", "arm", "prediction")
-        values = ValueFamily("prediction_value", "Numeric predictions.", output)
-        counts: list[tuple[list[str], float]] = []
-        classes: list[tuple[list[str], float]] = []
-        means: list[tuple[list[str], float]] = []
-        for (model, version, arm), predictions in pipeline.predictions.items():
-            for name, stats in predictions.by_name.items():
-                labels = [model, version, arm, name]
-                if stats.count:
-                    values.add(labels, stats.cumulative(), stats.total)
-                    counts.append((labels, stats.count))
-                    mean = stats.summary()["mean"]
-                    if mean is not None:
-                        means.append((labels, mean))
-                classes += [([*labels, label], n) for label, n in stats.classes.items()]
-        yield values
-        yield counter("prediction_values", "Numeric predictions, in number.", output, counts)
-        yield gauge(
-            "prediction_mean", "Mean of numeric predictions since the state began.", output, means
-        )
-        yield counter(
-            "prediction_class",
-            "Predicted classes; rare ones beyond a limit are 'other'.",
-            (*output, "class"),
-            classes,
-        )
-        yield counter(
-            "feature_missing",
-            "Feature values that were null, NaN or not there.",
-            ("model", "version", "feature"),
-            [
-                ([model, version, feature], missing)
-                for (model, version), features in pipeline.features.items()
-                for feature, missing in features.missing().items()
-            ],
-        )
-        yield counter(
-            "feature_rows",
-            "Rows of features that were decoded.",
-            ("model", "version"),
-            [(list(key), features.rows) for key, features in pipeline.features.items()],
-        )
-        yield counter(
-            "undecodable",
-            "Payloads without features or predictions, by reason.",
-            ("model", "version", "arm", "part", "reason"),
-            [(list(key), count) for key, count in pipeline.undecodable.items()],
-        )
-        yield counter(
-            "records_evaluated",
-            "Records in the evaluation plane's state.",
-            (),
-            [([], pipeline.records)],
-        )
-
     def _service(self, snapshot: Snapshot) -> Iterator[Metric]:
         plane = self._plane
         supervisor = plane.supervisor
@@ -318,13 +259,7 @@ class PlaneCollector(Collector):
             (),
             [([], plane.saver.failures)],
         )
-        yield from _processes(snapshot)
-        yield gauge(
-            "build_info",
-            "Always 1; what is running.",
-            ("version", "python"),
-            [([__version__, platform.python_version()], 1)],
-        )
+        yield from process_families(uses(snapshot.slots))
 
 
 def _add_quantiles(
@@ -341,25 +276,3 @@ def _add_quantiles(
             continue
         quantiles = [*zip(QUANTILES, values, strict=True), (1.0, distribution.maximum)]
         family.add((*key, window), quantiles, distribution.count, distribution.sum_ns / 1e9)
-
-
-def _processes(snapshot: Snapshot) -> Iterator[Metric]:
-    found = list(uses(snapshot.slots))
-    yield gauge(
-        "process_resident_memory_bytes",
-        "Resident memory of our processes.",
-        ("process",),
-        [([name], use.memory_bytes) for name, _, use in found],
-    )
-    yield counter(
-        "process_cpu_seconds",
-        "User and system time of our processes.",
-        ("process",),
-        [([name], use.cpu_seconds) for name, _, use in found],
-    )
-    yield gauge(
-        "process_open_fds",
-        "Open file descriptors of our processes.",
-        ("process",),
-        [([name], use.open_files) for name, _, use in found],
-    )

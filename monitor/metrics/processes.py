@@ -1,10 +1,16 @@
-"""Memory, processor time and open files of our own processes, from /proc."""
+"""Memory, processor time and open files of our own processes, from /proc; and what they run."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+import platform
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+
+from prometheus_client.core import Metric
+
+from monitor import __version__
+from monitor.metrics.families import counter, gauge
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -40,3 +46,32 @@ def uses(slots: Mapping[int, int]) -> Iterator[tuple[str, int, ProcessUse]]:
         use = use_of(pid) if pid > 1 else None
         if use is not None:
             yield name, pid, use
+
+
+def process_families(found: Iterable[tuple[str, int, ProcessUse]]) -> Iterator[Metric]:
+    """``found`` as of :func:`uses`; and the version."""
+    used = list(found)
+    yield gauge(
+        "process_resident_memory_bytes",
+        "Resident memory of our processes.",
+        ("process",),
+        [([name], use.memory_bytes) for name, _, use in used],
+    )
+    yield counter(
+        "process_cpu_seconds",
+        "User and system time of our processes.",
+        ("process",),
+        [([name], use.cpu_seconds) for name, _, use in used],
+    )
+    yield gauge(
+        "process_open_fds",
+        "Open file descriptors of our processes.",
+        ("process",),
+        [([name], use.open_files) for name, _, use in used],
+    )
+    yield gauge(
+        "build_info",
+        "Always 1; what is running.",
+        ("version", "python"),
+        [([__version__, platform.python_version()], 1)],
+    )

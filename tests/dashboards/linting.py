@@ -29,7 +29,7 @@ from promql_parser import (
 from deploy.dashboards.prometheus import filled, panels
 
 CHECKED = ("stat", "gauge", "timeseries", "state-timeline", "bargauge", "heatmap")
-UNITS = {"none", "short", "percentunit", "s", "bytes", "reqps", "ops"}
+UNITS = {"none", "short", "percentunit", "s", "bytes", "Bps", "reqps", "ops"}
 """Those of Grafana's that this project uses; the linter knows them all."""
 RATE_INTERVAL = "29580s"
 

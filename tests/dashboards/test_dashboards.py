@@ -11,6 +11,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+from promql_parser import AggregateExpr, BinaryExpr, Call, ParenExpr
 
 from deploy.dashboards.board import TAG
 from deploy.dashboards.generate import FOLDER, documents, texts
@@ -40,7 +41,8 @@ def problems(name: str, document: object) -> list[str]:
 def test_grafanas_own_types_have_nothing_against_them(dashboard: Dashboard) -> None:
     whole = copy.deepcopy(dashboard)
     for mark in whole["annotations"]["list"]:
-        mark.pop("expr", None)  # the Prometheus data source's own
+        for key in ("expr", "titleFormat", "textFormat"):
+            mark.pop(key, None)  # the Prometheus data source's own
     assert problems("dashboard", whole) == []
     for panel in panels(dashboard):
         kind = panel["type"].replace("-", "")
@@ -68,6 +70,13 @@ def test_they_know_each_other() -> None:
         assert dashboard["tags"] == [TAG]
         (link,) = dashboard["links"]
         assert (link["tags"], link["keepTime"], link["includeVars"]) == ([TAG], True, True)
+    leading = {
+        panel["links"][0]["url"].removeprefix("/d/").partition("?")[0]
+        for panel in panels(DASHBOARDS["overview.json"])
+        if panel.get("links")
+    }
+    assert len(leading) == 4
+    assert leading < set(uids)
 
 
 @each
@@ -105,7 +114,8 @@ def test_every_variable_is_used_and_known(dashboard: Dashboard) -> None:
     text = json.dumps({**dashboard, "title": "", "description": ""})
     for name in known:
         assert f"${name}" in text or f"${{{name}}}" in text, name
-    values = dict.fromkeys((*known, "__rate_interval"), "")
+    of_grafana = ("__rate_interval", "__url_time_range", "__all_variables")
+    values = dict.fromkeys((*known, *of_grafana), "")
     assert not re.search(r"\$\{?\w", filled(json.dumps(dashboard["panels"]), values))
 
 
@@ -143,6 +153,37 @@ def test_annotations_can_be_asked_for(dashboard: Dashboard) -> None:
     assert marks[0]["name"] == "Load tests"
     for mark in marks[1:]:
         assert list(nodes(parsed(mark["expr"])))
+        assert mark["titleFormat"] == mark["name"]
+        labels = kept(parsed(mark["expr"]))
+        named = set(re.findall(r"{{(\w+)}}", mark["textFormat"]))
+        assert named
+        assert labels is None or named <= labels, mark["name"]
+
+
+def kept(tree: Any) -> set[str] | None:
+    """Labels that the outermost sum leaves; None where there is no sum."""
+    match tree:
+        case AggregateExpr() if tree.modifier is None and tree.param is not None:  # topk
+            return kept(tree.expr)
+        case AggregateExpr():
+            return set(tree.modifier.labels) if tree.modifier is not None else set()
+        case BinaryExpr():
+            return kept(tree.lhs)
+        case ParenExpr():
+            return kept(tree.expr)
+        case Call() if tree.args:
+            return kept(tree.args[-1])
+    return None
+
+
+def test_legends_name_what_the_queries_keep() -> None:
+    """A label in a legend that is summed away is a curve without a name."""
+    for dashboard in DASHBOARDS.values():
+        for panel in panels(dashboard):
+            for target in panel["targets"]:
+                labels = kept(parsed(target["expr"]))
+                named = set(re.findall(r"{{(\w+)}}", target["legendFormat"]))
+                assert labels is None or named <= labels, (panel["title"], target["expr"])
 
 
 def test_each_has_a_picture_that_is_no_burden() -> None:

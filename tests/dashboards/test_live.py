@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 
 from deploy.dashboards.board import GATE_TAG
@@ -25,7 +26,8 @@ from deploy.dashboards.prometheus import (
 )
 from deploy.dashboards.words import STATES
 from tests.browser import visit
-from tests.dashboards.world import World
+from tests.dashboards.world import Prometheus as Scraping
+from tests.dashboards.world import World, until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -37,27 +39,53 @@ _EMBEDDED = "the evaluation is embedded, so there are no families of Kafka, nor 
 EMPTY: dict[tuple[str, str, str], str] = {
     ("understudy-internals", panel, query): _EMBEDDED
     for panel, queries in (
+        ("Replicas", "B"),
         ("Connection", "A"),
         ("Published", "ABC"),
         ("Waiting", "A"),
         ("Spool", "AB"),
         ("Let go of, and errors", "AB"),
         ("Since the last answer", "A"),
+        ("Volume", "A"),
+        ("Routes", "A"),
+        ("Taken over, and refused", "AB"),
         ("Evaluated", "ABCD"),
         ("Messages that wait", "A"),
-        ("Begun anew, and not read", "ABC"),
+        ("Begun anew, and not read", "ABCD"),
+        ("Commits", "A"),
+        ("Processor time of evaluators", "A"),
+        ("Memory of evaluators", "A"),
     )
     for query in queries
 }
+EMPTY["understudy-latency", "Length of the last cold start", "A"] = "no model server comes back"
 """Queries without an answer here, by dashboard, panel and query, and why that is right."""
+UNSHOWN = {
+    "kafka_heartbeats": "one a second and partition, as long as the sender lives",
+    "kafka_published_messages": "the bytes and the records say as much",
+    "kafka_routes_epoch": "a number for who reads the logs of a take-over",
+}
+"""Families on no dashboard, and why."""
+
+
+def shown(text: str) -> bool:
+    """Whether a dashboard asks for a family, by its name without ``understudy_``."""
+    name = rf"understudy_{text}(_total|_bucket|_sum|_count)?\{{"
+    return any(
+        re.search(name, target["expr"])
+        for dashboard in DASHBOARDS.values()
+        for panel in panels(dashboard)
+        for target in panel["targets"]
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A Prometheus, and since when there is something to see."""
+    """A Prometheus, and since when there is something to see; ``control`` is the service's."""
 
     prometheus: Prometheus
     began: float
+    control: str
 
     def span(self) -> Span:
         return Span(self.began, time.time(), 1.0, World.scrape)
@@ -68,7 +96,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
     folder = tmp_path_factory.mktemp("world")
     with World(folder, RULES) as world:
         world.drift()
-        yield Seen(Prometheus(world.prometheus.url), world.began)
+        yield Seen(Prometheus(world.prometheus.url), world.began, world.service.control)
 
 
 def test_every_query_has_an_answer(seen: Seen) -> None:
@@ -130,13 +158,15 @@ def test_previews_show_what_there_is(seen: Seen, tmp_path: Path, browser: Browse
 def test_families_of_kafka_are_those_that_there_are() -> None:
     """Those queries have no answer here; what they name has to exist all the same."""
     source = (FOLDER.parents[2] / "monitor" / "metrics" / "kafka.py").read_text()
-    known = set(re.findall(r'"(kafka_\w+|published_\w+|taken)"', source))
+    known = set(re.findall(r'"(kafka_\w+|published_\w+|taken|recovered|heartbeats)"', source))
     asked = set()
     for panel in panels(DASHBOARDS["internals.json"]):
         for target in panel["targets"]:
             asked |= set(re.findall(r"understudy_kafka_(\w+?)(?:_total)?\{", target["expr"]))
     assert len(asked) >= 8
     assert {name for name in asked if name not in known and f"kafka_{name}" not in known} == set()
+    every = {f"kafka_{name.removeprefix('kafka_')}" for name in known - {"kafka_families"}}
+    assert {name for name in every if not shown(name)} == set(UNSHOWN)
     assert f"_STATES = {STATES!r}".replace("'", '"') in source
 
 
@@ -144,13 +174,50 @@ def test_families_of_evaluators_are_those_that_there_are() -> None:
     source = (FOLDER.parents[2] / "monitor" / "evaluator" / "api.py").read_text()
     known = set(re.findall(r'"evaluator_(\w+)"', source))
     known |= {f"{name}_rows" for name in ("judged", "late") if f'"{name}"' in source}
-    known |= {f"blocks_{name}" for name in ("missing",) if f'"{name}"' in source}
+    known |= {f"blocks_{name}" for name in ("missing", "duplicates") if f'"{name}"' in source}
     asked = set()
     for panel in panels(DASHBOARDS["internals.json"]):
         for target in panel["targets"]:
             asked |= set(re.findall(r"understudy_evaluator_(\w+?)(?:_total)?\{", target["expr"]))
-    assert len(asked) >= 7
-    assert asked <= known
+    assert len(asked) >= 9
+    assert asked == known
+
+
+def test_every_family_is_on_a_dashboard(seen: Seen) -> None:
+    text = httpx.get(seen.control + "/metrics", timeout=60).text
+    told = re.findall(r"^# TYPE understudy_(\w+) (\w+)$", text, re.MULTILINE)
+    assert len(told) > 60
+    for name, kind in told:
+        assert shown(name.removesuffix("_total") if kind == "counter" else name), name
+
+
+def test_native_histograms_do_as_well(seen: Seen, tmp_path: Path) -> None:
+    """Who switches them on has no classic ones any more."""
+    native = Scraping(tmp_path / "native", seen.control, [], "--enable-feature=native-histograms")
+    asked = {
+        (panel["title"], target["refId"]): target["expr"]
+        for panel in panels(DASHBOARDS["latency.json"])
+        for target in panel["targets"]
+        if re.search(r"understudy_\w+_bucket|histogram_count", target["expr"])
+        and 'role="mirror"' not in target["expr"]  # who gets the copies has died
+    }
+    assert len(asked) > 8
+    try:
+        until(lambda: native.asked("understudy_request_duration_seconds"))
+        assert native.asked("understudy_request_duration_seconds_bucket") == []
+        values = {**choices(DASHBOARDS["latency.json"], seen.span()), "__rate_interval": "1m"}
+
+        def answered() -> bool:
+            found = [native.asked(filled(expr, values)) for expr in asked.values()]
+            return all(found)
+
+        until(answered)
+        heat = asked["Requests of clients by duration", "A"]
+        (one,) = native.asked(filled(heat, values))
+        assert one["metric"] == {}
+        assert len(one["histogram"][1]["buckets"]) > 3
+    finally:
+        native.stop()
 
 
 def test_every_mark_can_be_asked_for(seen: Seen) -> None:

@@ -176,6 +176,7 @@ class Clients:
                     json=[{"request_id": key, "label": value} for key, value in known],
                 )
             if self.sent % 50 == 0:
+                labels.post(self._control + "/v1/records", json=[{}])  # refused
                 self._be_refused()
                 connection.request("POST", PATH, json.dumps({"inputs": "none"}))
                 connection.getresponse().read()
@@ -199,7 +200,7 @@ class Clients:
 class Prometheus:
     """Scrapes as the compose stack does, only more often."""
 
-    def __init__(self, folder: Path, control: str, rules: list[Path]) -> None:
+    def __init__(self, folder: Path, control: str, rules: list[Path], *options: str) -> None:
         folder.mkdir()
         self.url = f"http://127.0.0.1:{free_port()}"
         config = {
@@ -220,6 +221,7 @@ class Prometheus:
                 f"--storage.tsdb.path={folder / 'tsdb'}",
                 f"--web.listen-address={self.url.removeprefix('http://')}",
                 "--log.level=error",
+                *options,
             ],
             env=environment(),
         )

@@ -144,7 +144,13 @@ def test_every_record_counts_once_whoever_is_away_paused_or_stopped(
         assert "understudy_evaluator_records_total" in metrics
         steers = one.judge(EXPERIMENTS) is not None
         assert ("understudy_experiment_effect{" in metrics) == steers
-        assert ("understudy_drift_score{" in metrics) == (one.judge(WATCHES) is not None)
+        watches = one.judge(WATCHES) is not None
+        for family in ("drift_score", "prediction_value_bucket", "feature_rows_total"):
+            assert (f"understudy_{family}{{" in metrics) == watches, family
+        assert 'understudy_process_cpu_seconds_total{process="evaluator"}' in metrics
+        assert "understudy_build_info{" in metrics
+        # Sidecars count these; of both together a sum would be twice as much.
+        assert "understudy_undecodable_total" not in metrics
         with visit(browser, one.url) as seen:
             for text in ("shadowed", "Open findings", "messages that wait"):
                 seen.page.get_by_text(text).first.wait_for()

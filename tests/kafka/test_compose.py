@@ -45,6 +45,24 @@ def test_sidecar_and_evaluators_have_a_valid_configuration(tmp_path: Path) -> No
     assert {address.partition(":")[0] for address in config.kafka.bootstrap} <= set(brokers)
 
 
+def test_prometheus_asks_the_evaluators() -> None:
+    """What is judged is told by who judges it: without them half of the dashboards are empty."""
+    over = load("compose.kafka.yaml")["services"]
+    (own,) = over["prometheus"]["volumes"]
+    source, target, _ = own.split(":")
+    named = [one for job in load("prometheus/prometheus.yml")["scrape_configs"]
+             for found in job.get("file_sd_configs", ()) for one in found["files"]]  # fmt: skip
+    assert named == [target]
+    # A mount over a file of a folder that is mounted read-only: the file has to be there.
+    assert load(target.replace("/etc/", "")) == []
+    asked = [target for one in load(source) for target in one["targets"]]
+    evaluators = {name: one for name, one in over.items() if name.startswith("evaluator-")}
+    assert asked == [f"{name}:9090" for name in evaluators]
+    for name, one in evaluators.items():
+        assert one["hostname"] == name
+        assert "--listen=0.0.0.0:9090" in one["command"]
+
+
 def test_brokers_know_their_settings(kafka_cluster: Cluster) -> None:
     from kafka import KafkaAdminClient
     from kafka.admin import ConfigResource, ConfigResourceType

@@ -11,7 +11,7 @@ _OF = f'{WHERE}, experiment=~"$experiment"'
 METRIC = Choice(
     "metric", "understudy_experiment_e_value", "metric", "A metric that is compared.", within=_OF
 )
-_WHO = "{{challenger}}"
+_WHO = "{{experiment}}: {{challenger}}"
 
 
 def _effect(bound: str) -> str:
@@ -27,7 +27,7 @@ _VERDICT = Row(
             "What the evidence says now. The tests are valid at every moment, so it may be looked at, "
             "and acted on, at any time.",
             "none",
-            Query(decided(_OF), f"{{{{experiment}}}}: {_WHO}"),
+            Query(decided(_OF), _WHO),
             empty="no experiment",
             words=DECISIONS,
             names=True,
@@ -40,7 +40,7 @@ _VERDICT = Row(
             "percentunit",
             Query(
                 f"max by (experiment, challenger) ({named('experiment_weight', _OF)})",
-                f"{{{{experiment}}}}: {_WHO}",
+                _WHO,
             ),
             empty="no experiment",
             names=True,
@@ -53,7 +53,7 @@ _VERDICT = Row(
             "short",
             Query(
                 f"sum by (experiment, challenger) ({named('experiment_requests', _OF)})",
-                f"{{{{experiment}}}}: {_WHO}",
+                _WHO,
             ),
             empty="no experiment",
             names=True,
@@ -75,7 +75,7 @@ _VERDICT = Row(
             "Promote, roll back, go on, or invalid: the split is not what it should be, or evidence is "
             "missing.",
             DECISIONS,
-            Query(decided(_OF), f"{{{{experiment}}}}: {_WHO}"),
+            Query(decided(_OF), _WHO),
             empty="no experiment",
             height=7,
         ),
@@ -85,7 +85,7 @@ _VERDICT = Row(
             "percentunit",
             Query(
                 f"max by (experiment, challenger) ({named('experiment_weight', _OF)})",
-                f"{{{{experiment}}}}: {_WHO}",
+                _WHO,
             ),
             empty="no experiment",
             stepped=True,
@@ -104,11 +104,11 @@ _EFFECTS = Row(
             "The difference between the challenger and the champion, in the metric's own unit (rates as "
             "shares, latencies in seconds). The interval holds at all times at once: with the "
             "experiment's confidence the true difference was never outside of it. A bound that is not "
-            "drawn is not known yet.",
+            "drawn is not known yet. Of several sidecars that each judge alone, the mean.",
             "none",
-            Query(_effect("upper"), f"{_WHO}: upper"),
-            Query(_effect("lower"), f"{_WHO}: lower"),
-            Query(_effect("estimate"), f"{_WHO}: estimate"),
+            Query(_effect("upper"), f"{_WHO}, upper"),
+            Query(_effect("lower"), f"{_WHO}, lower"),
+            Query(_effect("estimate"), f"{_WHO}, estimate"),
             empty="no evidence yet",
             colors={"(lower|upper)$": "light-blue", "estimate$": "blue"},
             steps=((0.0, ORANGE),),
@@ -123,7 +123,7 @@ _EFFECTS = Row(
             Query(
                 "max by (experiment, challenger, about) "
                 f"(clamp({named('experiment_e_value', _OF, metric='~$metric')}, 1e-6, 1e12))",
-                f"{_WHO}: {{{{about}}}}",
+                f"{_WHO}, {{{{about}}}}",
             ),
             empty="no evidence yet",
             colors={"pass$": "green", "harm$": "red"},

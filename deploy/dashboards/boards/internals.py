@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from deploy.dashboards.board import Board, Row
+from deploy.dashboards.boards.kafka import EVALUATORS, KAFKA
 from deploy.dashboards.panels import GREEN, ORANGE, RED, Query, figure, states, third
 from deploy.dashboards.queries import WHERE, increase, named, rate
-from deploy.dashboards.words import CLOSED, CONNECTED, RELOADED, STATES
+from deploy.dashboards.words import CLOSED, RELOADED
 
 _PROCESSES = Row(
     "Processes",
     (
         figure(
             "Replicas",
-            "Sidecars that are scraped.",
+            "Sidecars, and evaluators, that are scraped.",
             "none",
-            Query(f"count({named('build_info')})"),
+            Query(f"count({named('workers')})", "sidecars"),
+            Query(f"count({named('process_open_fds', process='evaluator')})", "evaluators"),
             empty="none",
+            names=True,
             width=4,
         ),
         figure(
@@ -150,6 +153,31 @@ _RECORDS = Row(
             Query(f"sum by (channel) ({named('notifications_pending')})", "{{channel}}: pending"),
             empty="no channels",
         ),
+        third(
+            "Findings",
+            "Per point of the picture: findings that were opened, that came back within their time of "
+            "grace, and closed ones that the history has no room for any more.",
+            "none",
+            Query(increase("findings_total", by="kind"), "opened: {{kind}}"),
+            Query(increase("findings_reopened_total"), "came back"),
+            Query(increase("findings_forgotten_total"), "forgotten"),
+            empty="none",
+        ),
+        third(
+            "Brought in from outside",
+            "Records and events that were posted to the control API, by what became of them.",
+            "ops",
+            Query(rate("ingested_total", by="source, outcome"), "{{source}}: {{outcome}}"),
+            empty="none was posted",
+        ),
+        third(
+            "Labels let go of",
+            "Predictions and labels per second that are not kept any more, by reason: their time is "
+            "over, or there is no room.",
+            "ops",
+            Query(rate("feedback_purged_total", by="reason"), "{{reason}}"),
+            empty="feedback is off",
+        ),
     ),
 )
 
@@ -218,111 +246,9 @@ _CONNECTIONS = Row(
     ),
 )
 
-_KAFKA = Row(
-    "Kafka",
-    (
-        states(
-            "Connection",
-            "What the connection is doing: stalled is connected, but without answers.",
-            CONNECTED,
-            Query(
-                "max by (instance) ("
-                + " or ".join(
-                    f"({named('kafka_state', state=word)} == 1) * {number}"
-                    for number, word in enumerate(STATES)
-                )
-                + ")",
-                "{{instance}}",
-            ),
-            empty="the evaluation is embedded: no Kafka",
-            width=8,
-            height=8,
-        ),
-        third(
-            "Published",
-            "Records and labels per second: handed over, and taken by Kafka. The lines are one as long as "
-            "Kafka keeps up.",
-            "ops",
-            Query(rate("kafka_taken_total"), "handed over"),
-            Query(rate("kafka_published_records_total"), "records"),
-            Query(rate("kafka_published_labels_total"), "labels"),
-            empty="the evaluation is embedded: no Kafka",
-        ),
-        third(
-            "Waiting",
-            "Records and labels that Kafka does not have yet. While it is away they wait on disk.",
-            "short",
-            Query(f"sum by (instance) ({named('kafka_waiting_records')})", "{{instance}}"),
-            empty="the evaluation is embedded: no Kafka",
-        ),
-        third(
-            "Spool",
-            "Bytes on disk, and how many there may be before the oldest are let go of.",
-            "bytes",
-            Query(f"max by (instance) ({named('kafka_spool_bytes')})", "{{instance}}"),
-            Query(f"min({named('kafka_spool_limit_bytes')})", "limit"),
-            empty="the evaluation is embedded: no Kafka",
-        ),
-        third(
-            "Let go of, and errors",
-            "Per second: records and labels that will not reach Kafka, by reason, and errors, by kind.",
-            "ops",
-            Query(rate("kafka_dropped_total", by="reason"), "dropped: {{reason}}"),
-            Query(rate("kafka_errors_total", by="error"), "error: {{error}}"),
-            empty="none",
-        ),
-        third(
-            "Since the last answer",
-            "Time since Kafka has last taken a message: the longest of the replicas.",
-            "s",
-            Query(f"max({named('kafka_last_answer_seconds')})", "longest"),
-            empty="the evaluation is embedded: no Kafka",
-        ),
-    ),
-    folded=True,
-)
-
-_EVALUATORS = Row(
-    "Evaluators",
-    (
-        third(
-            "Evaluated",
-            "Per second: records and labels that were read, from the topics of others too, and rows of "
-            "evidence that were judged.",
-            "ops",
-            Query(rate("evaluator_records_total"), "read"),
-            Query(rate("evaluator_imported_total", by="what"), "brought in: {{what}}"),
-            Query(rate("evaluator_judged_rows_total", by="of"), "judged: {{of}}"),
-            Query(rate("evaluator_late_rows_total", by="of"), "came late: {{of}}"),
-            empty="the evaluation is embedded: no evaluators",
-        ),
-        third(
-            "Messages that wait",
-            "The ten partitions with most. A line that does not come down: more evaluators are needed.",
-            "short",
-            Query(
-                f"topk(10, max by (partition) ({named('evaluator_lag')}))",
-                "{{partition}}",
-            ),
-            empty="the evaluation is embedded: no evaluators",
-        ),
-        third(
-            "Begun anew, and not read",
-            "Times that an evaluator went back to what is committed, messages that "
-            "could not be read, and blocks that never came.",
-            "none",
-            Query(increase("evaluator_failures_total", by="instance"), "anew: {{instance}}"),
-            Query(increase("evaluator_dead_total", by="reason"), "not read: {{reason}}"),
-            Query(increase("evaluator_blocks_missing_total"), "never came"),
-            empty="the evaluation is embedded: no evaluators",
-        ),
-    ),
-    folded=True,
-)
-
 BOARD = Board(
     uid="understudy-internals",
     title="Understudy / Sidecar internals",
     text="Processes, queues, drops, connections and Kafka of the sidecars themselves.",
-    rows=(_PROCESSES, _RECORDS, _CONNECTIONS, _KAFKA, _EVALUATORS),
+    rows=(_PROCESSES, _RECORDS, _CONNECTIONS, KAFKA, EVALUATORS),
 )

@@ -7,7 +7,18 @@ from grafana_foundation_sdk.models.dashboard import VariableOption
 
 from deploy.dashboards.board import ARM, MODEL, VERSION, Board, Row
 from deploy.dashboards.panels import Query, figure, heat, lines, third
-from deploy.dashboards.queries import LIVE, OF_ARM, WHERE, increase, named, quantile, rate, share
+from deploy.dashboards.queries import (
+    LIVE,
+    OF_ARM,
+    WHERE,
+    cells,
+    mean,
+    named,
+    of_buckets,
+    quantile,
+    rate,
+    share,
+)
 from deploy.dashboards.words import QUANTILES
 
 _AT = (
@@ -18,20 +29,12 @@ _COLORS = {f"{name}$": color for name, color in QUANTILES.items()}
 _MIRRORED = f'{OF_ARM}, role="mirror"'
 
 
-def _bucket_quantile(metric: str, at: float, where: str, by: str) -> str:
-    return f"histogram_quantile({at}, {rate(metric + '_bucket', where, by=f'le, {by}')})"
-
-
-def _mean(metric: str, where: str, by: str) -> str:
-    return share(rate(metric + "_sum", where, by=by), rate(metric + "_count", where, by=by))
-
-
 _TAILS = Row(
     "The whole distribution",
     (
         *(
             figure(
-                name if name == "max" else f"{name}",
+                name,
                 (
                     "The slowest request of a client in the chosen window."
                     if name == "max"
@@ -45,12 +48,13 @@ _TAILS = Row(
         ),
         heat(
             "Requests of clients by duration",
-            "How many requests took how long. A second band above the first one is a second "
+            "How many requests per second took how long. A second band above the first one is a second "
             "population of requests, which no quantile shows. With exemplars switched on in Prometheus "
             "a point leads to the trace of one request.",
             "s",
-            increase("request_duration_seconds_bucket", LIVE, by="le"),
+            cells("request_duration_seconds", LIVE),
             empty="no traffic",
+            counts="reqps",
         ),
         lines(
             "Quantiles over the window",
@@ -66,14 +70,11 @@ _TAILS = Row(
         lines(
             "Quantiles over all replicas",
             "From the buckets of the histograms, which add up exactly over replicas; between two edges "
-            "of buckets (5, 10, 25, 50, 75, 100, 250, 500, 750 ms, 1, 2.5, 5, 7.5, 10 s) it is a guess.",
+            "of buckets (5, 10, 25, 50, 75, 100, 250, 500, 750 ms, 1, 2.5, 5, 7.5, 10 s) it is a guess. "
+            "Where Prometheus keeps native histograms, whose buckets are 9 % wide, these are used.",
             "s",
             *(
-                Query(
-                    f"histogram_quantile({at}, "
-                    f"{rate('request_duration_seconds_bucket', LIVE, by='le')})",
-                    name,
-                )
+                Query(of_buckets(at, "request_duration_seconds", LIVE), name)
                 for at, name in _AT[:-1]
             ),
             empty="no traffic",
@@ -105,8 +106,8 @@ _ARMS = Row(
             "Mean by arm",
             "Mean durations hide the tail; they are here for capacity, not for users.",
             "s",
-            Query(_mean("request_duration_seconds", LIVE, "arm"), "{{arm}}"),
-            Query(_mean("request_duration_seconds", _MIRRORED, "arm"), "{{arm}}, copies"),
+            Query(mean("request_duration_seconds", LIVE, "arm"), "{{arm}}"),
+            Query(mean("request_duration_seconds", _MIRRORED, "arm"), "{{arm}}, copies"),
             empty="no traffic",
         ),
     ),
@@ -120,7 +121,7 @@ _WHERE_TIME_GOES = Row(
             "Until the first byte of the answer, from the buckets.",
             "s",
             Query(
-                _bucket_quantile("time_to_first_byte_seconds", 0.99, OF_ARM, "arm, role"),
+                of_buckets("0.99", "time_to_first_byte_seconds", OF_ARM, "arm, role"),
                 "{{arm}}, {{role}}",
             ),
             empty="no traffic",
@@ -130,7 +131,7 @@ _WHERE_TIME_GOES = Row(
             "Before a request could go to the model server: the pool was exhausted, or a connection had "
             "to be made.",
             "s",
-            Query(_mean("queue_seconds", OF_ARM, "arm, role"), "{{arm}}, {{role}}"),
+            Query(mean("queue_seconds", OF_ARM, "arm, role"), "{{arm}}, {{role}}"),
             empty="nothing has waited",
         ),
         third(
@@ -145,29 +146,23 @@ _WHERE_TIME_GOES = Row(
             empty="no traffic",
         ),
         third(
-            "Size of requests",
-            "Mean size of their payload.",
+            "Size of requests and answers",
+            "Mean size of the payload. A challenger whose answers are of another size says something "
+            "else.",
             "bytes",
             Query(
                 share(
                     rate("request_bytes_total", LIVE, by="arm"),
                     rate("requests_total", LIVE, by="arm"),
                 ),
-                "{{arm}}",
+                "{{arm}}, requests",
             ),
-            empty="no traffic",
-        ),
-        third(
-            "Size of answers",
-            "Mean size of their payload. A challenger whose answers are of another size says something "
-            "else.",
-            "bytes",
             Query(
                 share(
                     rate("response_bytes_total", OF_ARM, by="arm, role"),
                     rate("requests_total", OF_ARM, by="arm, role"),
                 ),
-                "{{arm}}, {{role}}",
+                "{{arm}}, answers ({{role}})",
             ),
             empty="no traffic",
         ),
@@ -179,6 +174,14 @@ _WHERE_TIME_GOES = Row(
                 f"sum by (arm) (increase({named('cold_starts_total')}[$__rate_interval]))",
                 "{{arm}}",
             ),
+            empty="none",
+            stepped=True,
+        ),
+        third(
+            "Length of the last cold start",
+            "From unreachable to the first successful answer, by arm: the slowest replica's.",
+            "s",
+            Query(f"max by (arm) ({named('cold_start_seconds')})", "{{arm}}"),
             empty="none",
             stepped=True,
         ),

@@ -7,12 +7,13 @@ from deploy.dashboards.panels import Query, heat, lines, third
 from deploy.dashboards.queries import (
     LIVE,
     WHERE,
+    cells,
     dropped_share,
     failed_share,
-    increase,
     named,
     quantile,
     rate,
+    share,
 )
 from deploy.dashboards.words import OUTCOMES, QUANTILES
 
@@ -50,8 +51,9 @@ _SEEN = Row(
             "Durations",
             "Where the bands part the service is saturated: some requests wait, others do not.",
             "s",
-            increase("request_duration_seconds_bucket", LIVE, by="le"),
+            cells("request_duration_seconds", LIVE),
             empty="no traffic",
+            counts="reqps",
         ),
     ),
 )
@@ -102,7 +104,7 @@ _INSIDE = Row(
             "percentunit",
             Query(dropped_share(), "not evaluated"),
             Query(
-                f"{rate('dropped_total', WHERE, stage='mirror')} / ({rate('mirror_total')} > 0)",
+                share(rate("dropped_total", stage="mirror"), rate("mirror_total")),
                 "copies not sent",
             ),
             empty="no traffic",

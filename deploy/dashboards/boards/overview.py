@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from deploy.dashboards.board import ARM, MODEL, VERSION, Board, Row
-from deploy.dashboards.panels import GREEN, ORANGE, RED, Query, figure, lines, states, third
+from deploy.dashboards.panels import (
+    GREEN,
+    ORANGE,
+    RED,
+    Query,
+    figure,
+    leading,
+    lines,
+    states,
+    third,
+)
 from deploy.dashboards.queries import (
     LIVE,
     OF_MODEL,
@@ -15,7 +25,10 @@ from deploy.dashboards.queries import (
     quantile,
     rate,
 )
-from deploy.dashboards.words import DECISIONS, OUTCOMES, QUANTILES, SEVERITIES, decided
+from deploy.dashboards.words import DECISIONS, FIRING, OUTCOMES, QUANTILES, SEVERITIES, decided
+
+_FIRING = 'ALERTS{alertname=~"Understudy.+", alertstate="firing"}'
+_WIDE = 3
 
 _NOW = Row(
     "Now",
@@ -26,6 +39,7 @@ _NOW = Row(
             "reqps",
             Query(rate("requests_total", LIVE)),
             empty="no traffic",
+            width=_WIDE,
         ),
         figure(
             "Failed",
@@ -36,6 +50,7 @@ _NOW = Row(
             empty="no traffic",
             steps=((None, GREEN), (0.001, ORANGE), (0.01, RED)),
             decimals=2,
+            width=_WIDE,
         ),
         figure(
             "p99 of the last minute",
@@ -44,6 +59,7 @@ _NOW = Row(
             "s",
             Query(f"max({quantile('0.99', window='1m')})"),
             empty="no traffic",
+            width=_WIDE,
         ),
         figure(
             "Open findings",
@@ -52,6 +68,16 @@ _NOW = Row(
             Query(f"sum({named('findings_open', WHERE, model='~$model')})"),
             empty="none so far",
             steps=((None, GREEN), (1, ORANGE)),
+            width=_WIDE,
+        ),
+        figure(
+            "Alerts firing",
+            "Pages and tickets of Understudy's rules that are firing, whatever is chosen above.",
+            "none",
+            Query(f"count({_FIRING}) or vector(0)"),
+            empty="none",
+            steps=((None, GREEN), (1, RED)),
+            width=_WIDE,
         ),
         figure(
             "Error budget left",
@@ -61,6 +87,7 @@ _NOW = Row(
             empty="no objectives",
             steps=((None, RED), (0.1, ORANGE), (0.5, GREEN)),
             decimals=1,
+            width=_WIDE,
         ),
         figure(
             "Not evaluated",
@@ -71,13 +98,24 @@ _NOW = Row(
             empty="no traffic",
             steps=((None, GREEN), (0.001, ORANGE), (0.05, RED)),
             decimals=2,
+            width=_WIDE,
+        ),
+        figure(
+            "Sidecars",
+            "Replicas that are scraped; compare with how many there should be.",
+            "none",
+            Query(f"count({named('workers')})"),
+            empty="none",
+            width=_WIDE,
         ),
     ),
 )
 
 _TRAFFIC = Row(
     "Traffic and tails",
-    (
+    leading(
+        "understudy-latency",
+        "Latency and tails",
         third(
             "Requests by arm",
             "Requests of clients per second, by the arm that answered them.",
@@ -118,7 +156,9 @@ _TRAFFIC = Row(
 
 _SILENT = Row(
     "Is it silently wrong?",
-    (
+    leading(
+        "understudy-predictions",
+        "Predictions and features",
         third(
             "Open findings",
             "Findings by kind and severity. A finding names the features, the moment and what to "
@@ -138,17 +178,17 @@ _SILENT = Row(
             "By labels, as they arrive, and estimated from the scores while they have not.",
             "percentunit",
             Query(
-                "avg by (model) "
+                "avg by (model, version) "
                 f"({named('performance_estimate', OF_MODEL, metric='accuracy', bound='estimate')})",
-                "{{model}}, labels",
+                "{{model}} {{version}}, labels",
             ),
             Query(
-                "avg by (model) ("
+                "avg by (model, version) ("
                 + named(
                     "performance_estimate", OF_MODEL, metric="estimated_accuracy", bound="estimate"
                 )
                 + ")",
-                "{{model}}, without labels",
+                "{{model}} {{version}}, without labels",
             ),
             empty="no labels, and no baseline with labels",
             width=8,
@@ -160,7 +200,7 @@ _SILENT = Row(
             "percentunit",
             Query(
                 f"topk(10, {missing_share()})",
-                "{{feature}}",
+                "{{model}}: {{feature}}",
             ),
             empty="no features decoded",
         ),
@@ -170,43 +210,63 @@ _SILENT = Row(
 _NEXT = Row(
     "Is the new one better, and are the objectives met?",
     (
+        *leading(
+            "understudy-experiments",
+            "Experiments",
+            states(
+                "Decision",
+                "What the evidence says of each challenger, at every moment. It may be looked at as often "
+                "as one likes.",
+                DECISIONS,
+                Query(decided(WHERE), "{{experiment}}: {{challenger}}"),
+                empty="no experiments",
+                width=8,
+                height=7,
+            ),
+            lines(
+                "Share of the challengers",
+                "Part of the units that a challenger is to serve, as its rollout goes.",
+                "percentunit",
+                Query(
+                    f"max by (experiment, challenger) ({named('experiment_weight')})",
+                    "{{experiment}}: {{challenger}}",
+                ),
+                empty="no experiments",
+                stepped=True,
+                low=0,
+                high=1,
+                width=8,
+                height=7,
+            ),
+        ),
+        *leading(
+            "understudy-slo",
+            "Objectives and error budgets",
+            lines(
+                "Burn rate",
+                "How fast each objective uses up its error budget: at 1 it lasts exactly for the period.",
+                "none",
+                Query(
+                    "max by (sloth_service, sloth_slo) (slo:current_burn_rate:ratio)",
+                    "{{sloth_service}}: {{sloth_slo}}",
+                ),
+                empty="no objectives",
+                steps=((1.0, ORANGE),),
+                low=0,
+                width=8,
+                height=7,
+            ),
+        ),
         states(
-            "Decision",
-            "What the evidence says of each challenger, at every moment. It may be looked at as often "
-            "as one likes.",
-            DECISIONS,
-            Query(decided(WHERE), "{{experiment}}: {{challenger}}"),
-            empty="no experiments",
-            width=8,
-            height=7,
-        ),
-        lines(
-            "Share of the challengers",
-            "Part of the units that a challenger is to serve, as its rollout goes.",
-            "percentunit",
+            "Alerts",
+            "When which alert of Understudy's rules fired; its annotation leads to the runbook.",
+            FIRING,
             Query(
-                f"max by (experiment, challenger) ({named('experiment_weight')})",
-                "{{experiment}}: {{challenger}}",
+                f"max by (alertname, severity, sloth_slo, model, arm, instance) ({_FIRING})",
+                "{{alertname}} {{sloth_slo}}{{model}} {{arm}}{{instance}}: {{severity}}",
             ),
-            empty="no experiments",
-            stepped=True,
-            low=0,
-            high=1,
-            width=8,
-            height=7,
-        ),
-        lines(
-            "Burn rate",
-            "How fast each objective uses up its error budget: at 1 it lasts exactly for the period.",
-            "none",
-            Query(
-                "max by (sloth_service, sloth_slo) (slo:current_burn_rate:ratio)",
-                "{{sloth_service}}: {{sloth_slo}}",
-            ),
-            empty="no objectives",
-            steps=((1.0, ORANGE),),
-            low=0,
-            width=8,
+            empty="none has fired",
+            width=24,
             height=7,
         ),
     ),

@@ -15,7 +15,7 @@ from deploy.dashboards.panels import (
     states,
     third,
 )
-from deploy.dashboards.queries import OF_ARM, OF_MODEL, increase, missing_share, named, rate
+from deploy.dashboards.queries import OF_ARM, OF_MODEL, missing_share, named, rate, share
 from deploy.dashboards.words import DRIFTED
 
 PREDICTION = Choice(
@@ -29,24 +29,24 @@ def _bounded(metric: str, label: str) -> tuple[Query, ...]:
     """An estimate and its bounds."""
     return tuple(
         Query(
-            "avg by (model) "
+            "avg by (model, version) "
             f"({named('performance_estimate', OF_MODEL, metric=metric, bound=bound)})",
-            f"{{{{model}}}}, {label}{name}",
+            f"{{{{model}}}} {{{{version}}}}, {label}{name}",
         )
         for bound, name in (("estimate", ""), ("lower", ", lower"), ("upper", ", upper"))
     )
 
 
-def _shift(method: str, what: str) -> Panel:
+def _shift(method: str, what: str, empty: str = "no baseline") -> Panel:
     return third(
         f"Shift of {method}",
         f"Evidence that {what}; it alarms at 1.",
         "none",
         Query(
-            f"topk(10, max by (feature) ({named('drift_score', OF_MODEL, method=method)}))",
-            "{{feature}}",
+            f"topk(10, max by (model, feature) ({named('drift_score', OF_MODEL, method=method)}))",
+            "{{model}}: {{feature}}",
         ),
-        empty="no baseline",
+        empty=empty,
         steps=((1.0, RED),),
     )
 
@@ -56,10 +56,10 @@ _OUT = Row(
     (
         heat(
             "Predicted values",
-            "How many predictions of the champion and the challengers had which value, over time. A "
+            "How many predictions per second of the champion and the challengers had which value. A "
             "model that answers the same to everything is a single line.",
             "none",
-            increase("prediction_value_bucket", _OUTPUT, by="le"),
+            rate("prediction_value_bucket", _OUTPUT, by="le"),
             empty="no numeric predictions",
             width=12,
             scheme="Blues",
@@ -69,10 +69,10 @@ _OUT = Row(
             "Share of each class among the predictions.",
             "percentunit",
             Query(
-                f"{rate('prediction_class_total', OF_ARM, by='arm, prediction, class')} / on (arm, "
-                f"prediction) group_left () ({rate('prediction_class_total', OF_ARM, by='arm, prediction')}"
-                " > 0)",
-                "{{arm}}: {{class}}",
+                f"{rate('prediction_class_total', OF_ARM, by='model, arm, prediction, class')} / "
+                "on (model, arm, prediction) group_left () "
+                f"({rate('prediction_class_total', OF_ARM, by='model, arm, prediction')} > 0)",
+                "{{model}}, {{arm}}: {{class}}",
             ),
             empty="no predicted classes",
             low=0,
@@ -82,11 +82,12 @@ _OUT = Row(
         ),
         lines(
             "Mean of predictions",
-            "Since the state began, by arm: a difference that stays is a difference between the models.",
+            "Since the state began, by arm: a difference that stays is a difference between the models. "
+            "Of several replicas, their mean.",
             "none",
             Query(
-                f"avg by (arm, prediction) ({named('prediction_mean', _OUTPUT)})",
-                "{{arm}}: {{prediction}}",
+                f"avg by (model, arm, prediction) ({named('prediction_mean', _OUTPUT)})",
+                "{{model}}, {{arm}}: {{prediction}}",
             ),
             empty="no numeric predictions",
             width=8,
@@ -116,7 +117,10 @@ _IN = Row(
             "Drifted",
             "When a feature or a prediction was found to have drifted.",
             DRIFTED,
-            Query(f"max by (feature) ({named('drift_detected', OF_MODEL)})", "{{feature}}"),
+            Query(
+                f"max by (model, feature) ({named('drift_detected', OF_MODEL)})",
+                "{{model}}: {{feature}}",
+            ),
             empty="no baseline",
             height=10,
         ),
@@ -126,8 +130,9 @@ _IN = Row(
             "little and 0.25 a lot. It alarms nobody.",
             "none",
             Query(
-                f"sort_desc(max by (feature) ({named('drift_score', OF_MODEL, method='psi')}))",
-                "{{feature}}",
+                "sort_desc(max by (model, feature) "
+                f"({named('drift_score', OF_MODEL, method='psi')}))",
+                "{{model}}: {{feature}}",
                 instant=True,
             ),
             empty="no baseline",
@@ -137,40 +142,41 @@ _IN = Row(
         ),
         _shift("location", "a feature is higher or lower than it was"),
         _shift("spread", "a feature is spread wider or narrower than it was"),
+        _shift(
+            "composition",
+            "the values of a categorical feature have other shares than they had",
+            "no baseline with categorical features",
+        ),
         third(
             "Features together",
             "Evidence that features go together in another way: reconstruction, and with "
             "`monitoring.kernel` the discrepancy of whole rows; both alarm at 1.",
             "none",
             Query(
-                "max by (method) "
+                "max by (model, method) "
                 f"({named('drift_score', OF_MODEL, method='~reconstruction|discrepancy')})",
-                "{{method}}",
+                "{{model}}: {{method}}",
             ),
             empty="no baseline with several numeric features",
             steps=((1.0, RED),),
         ),
-        lines(
+        third(
             "Missing values",
             "Share of the values of each feature that were null, NaN or not there; the ten features "
             "with most of them.",
             "percentunit",
-            Query(f"topk(10, {missing_share()})", "{{feature}}"),
+            Query(f"topk(10, {missing_share()})", "{{model}}: {{feature}}"),
             empty="no features decoded",
-            low=0,
-            width=12,
         ),
-        lines(
+        third(
             "Violated rules",
             "Rows per second that break a rule of the baseline: range, type, unknown value, missing.",
             "ops",
             Query(
-                f"topk(10, {rate('feature_violations_total', OF_MODEL, by='feature, rule')} > 0)",
-                "{{feature}}: {{rule}}",
+                f"topk(10, {rate('feature_violations_total', OF_MODEL, by='model, feature, rule')} > 0)",
+                "{{model}}: {{feature}} {{rule}}",
             ),
             empty="no rule is broken",
-            low=0,
-            width=12,
         ),
     ),
 )
@@ -202,7 +208,7 @@ _RIGHT = Row(
             "By labels: precision, recall, F1, area under the curve, calibration error and Brier score.",
             "none",
             Query(
-                "avg by (metric) ("
+                "avg by (model, metric) ("
                 + named(
                     "performance_estimate",
                     OF_MODEL,
@@ -210,7 +216,7 @@ _RIGHT = Row(
                     bound="estimate",
                 )
                 + ")",
-                "{{metric}}",
+                "{{model}}: {{metric}}",
             ),
             empty="no labels",
             width=8,
@@ -228,9 +234,9 @@ _RIGHT = Row(
             "Share of wrong predictions by the value of a declared feature.",
             "percentunit",
             Query(
-                "avg by (feature, segment) "
+                "avg by (model, feature, segment) "
                 f"({named('segment_error_rate', OF_MODEL, bound='estimate')})",
-                "{{feature}} = {{segment}}",
+                "{{model}}: {{feature}} = {{segment}}",
             ),
             empty="no `monitoring.segments`, or no labels",
         ),
@@ -240,6 +246,46 @@ _RIGHT = Row(
             "percentunit",
             Query(f"min by (arm, kind) ({named('validation_pass_ratio')})", "{{arm}}: {{kind}}"),
             empty="no `validation.cases`",
+            high=1,
+        ),
+        third(
+            "Gap between segments",
+            "Largest difference between the values of a declared feature, by measure. Findings are made "
+            "of the lower bound: what is above 0 there is no accident.",
+            "none",
+            *(
+                Query(
+                    "max by (model, feature, metric) "
+                    f"({named('performance_gap', OF_MODEL, bound=bound)})",
+                    f"{{{{model}}}}: {{{{feature}}}}, {{{{metric}}}}{name}",
+                )
+                for bound, name in (("estimate", ""), ("lower", ", lower"))
+            ),
+            empty="no `monitoring.segments`, or no labels",
+        ),
+        third(
+            "Known cases sent",
+            "Validation cases per second, by arm and result.",
+            "ops",
+            Query(
+                rate("validation_cases_total", by="arm, kind, result"),
+                "{{arm}}: {{kind}} {{result}}",
+            ),
+            empty="no `validation.cases`",
+        ),
+        third(
+            "Watched",
+            "Share of the rows that are compared with the baseline, by model: none is, as long as "
+            "there is no baseline.",
+            "percentunit",
+            Query(
+                share(
+                    rate("watched_rows_total", OF_MODEL, by="model"),
+                    rate("feature_rows_total", OF_MODEL, by="model"),
+                ),
+                "{{model}}",
+            ),
+            empty="no baseline",
             high=1,
         ),
     ),

@@ -190,7 +190,7 @@ def _panel(
             tall = Frame(wide - 18, high - 38, span, marks)
             body = heat(panel, [one for _, one in named], tall)
         elif kind == "stat":
-            body = _stats(panel, named, high)
+            body = _stats(panel, named, wide, high)
         else:
             order = sorted(named, key=lambda pair: -pair[1].points[-1][1])
             body = _bars(panel, order, high)
@@ -205,7 +205,7 @@ def _panel(
     return f'<div class="panel" style="{style}"><h3>{title}</h3>{body}</div>', nothing
 
 
-def _stats(panel: Json, named: Sequence[tuple[str, Series]], high: float) -> str:
+def _stats(panel: Json, named: Sequence[tuple[str, Series]], wide: float, high: float) -> str:
     found = []
     names = panel["options"]["textMode"] == "value_and_name"
     area = panel["options"]["graphMode"] == "area"
@@ -214,10 +214,11 @@ def _stats(panel: Json, named: Sequence[tuple[str, Series]], high: float) -> str
         value = one.points[-1][1]
         text, tone = shown(panel, value)
         tone = tone or by_thresholds(panel, value)
+        fits = min(size, 1.6 * (wide - 24) / len(named) / max(len(text), 1))
         label = f"<small>{escape(name)}</small>" if names else ""
         curve = spark(one.points, tone, 200, 40) if area else ""
         found.append(
-            f'<div class="stat">{label}<b style="color:{tone};font-size:{size:.0f}px">'
+            f'<div class="stat">{label}<b style="color:{tone};font-size:{fits:.0f}px">'
             f"{escape(text)}</b>{curve}</div>"
         )
     return f'<div class="stats">{"".join(found)}</div>'

@@ -62,8 +62,8 @@ def text_of(value: float, unit: str, digits: int | None = None) -> str:
         return f"{_plain(value * 100, digits)} %"
     if unit == "s":
         return "0 s" if value == 0 else _scaled(value, _SECONDS, digits)
-    if unit == "bytes":
-        return _scaled(value, _BYTES, digits)
+    if unit in ("bytes", "Bps"):
+        return _scaled(value, _BYTES, digits) + ("/s" if unit == "Bps" else "")
     if unit in ("reqps", "ops"):
         small = abs(value) < 1
         number = _plain(value, digits) if small else _scaled(value, _SHORT, digits)

@@ -1,0 +1,73 @@
+"""What was asked and predicted, as metric families."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client.core import Metric
+
+from monitor.evaluation.pipeline import Pipeline
+from monitor.metrics.families import ValueFamily, counter, gauge
+
+_OUTPUT = ("model", "version", "arm", "prediction")
+
+
+def decoded_families(pipeline: Pipeline) -> Iterator[Metric]:
+    """Predictions and missing features: of a sidecar, or of the evaluator that watches models."""
+    values = ValueFamily("prediction_value", "Numeric predictions.", _OUTPUT)
+    counts: list[tuple[list[str], float]] = []
+    classes: list[tuple[list[str], float]] = []
+    means: list[tuple[list[str], float]] = []
+    for (model, version, arm), predictions in pipeline.predictions.items():
+        for name, stats in predictions.by_name.items():
+            labels = [model, version, arm, name]
+            if stats.count:
+                values.add(labels, stats.cumulative(), stats.total)
+                counts.append((labels, stats.count))
+                mean = stats.summary()["mean"]
+                if mean is not None:
+                    means.append((labels, mean))
+            classes += [([*labels, label], n) for label, n in stats.classes.items()]
+    yield values
+    yield counter("prediction_values", "Numeric predictions, in number.", _OUTPUT, counts)
+    yield gauge(
+        "prediction_mean", "Mean of numeric predictions since the state began.", _OUTPUT, means
+    )
+    yield counter(
+        "prediction_class",
+        "Predicted classes; rare ones beyond a limit are 'other'.",
+        (*_OUTPUT, "class"),
+        classes,
+    )
+    yield counter(
+        "feature_missing",
+        "Feature values that were null, NaN or not there.",
+        ("model", "version", "feature"),
+        [
+            ([model, version, feature], missing)
+            for (model, version), features in pipeline.features.items()
+            for feature, missing in features.missing().items()
+        ],
+    )
+    yield counter(
+        "feature_rows",
+        "Rows of features that were decoded.",
+        ("model", "version"),
+        [(list(key), features.rows) for key, features in pipeline.features.items()],
+    )
+
+
+def undecoded_families(pipeline: Pipeline) -> Iterator[Metric]:
+    """What the records of a sidecar were good for. Evaluators must not count these once more."""
+    yield counter(
+        "undecodable",
+        "Payloads without features or predictions, by reason.",
+        ("model", "version", "arm", "part", "reason"),
+        [(list(key), count) for key, count in pipeline.undecodable.items()],
+    )
+    yield counter(
+        "records_evaluated",
+        "Records in the evaluation plane's state.",
+        (),
+        [([], pipeline.records)],
+    )

@@ -78,8 +78,13 @@ def load_sidecar(path: Path) -> Sidecar:
         problems = [("initContainers", f"has to hold one container, called {NAME!r}")]
     if problems:
         raise ConfigError(str(path), problems)
-    given = [found[key] for key in wanted]
-    return Sidecar(*given, pull_secrets=found.get("imagePullSecrets") or [])
+    return Sidecar(
+        found["initContainers"],
+        found["volumes"],
+        found["lifecycle"],
+        found["terminationGracePeriodSeconds"],
+        found.get("imagePullSecrets") or [],
+    )
 
 
 def asks(pod: Mapping[str, Any]) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
+import subprocess
 from pathlib import Path
 
 import yaml
@@ -11,9 +13,24 @@ import yaml
 from monitor import __version__
 from monitor.config.kafka import KafkaSpool
 from monitor.config.model import Feedback
+from tests import parts
 from tests.chart.reference import CHART
-from tests.chart.support import CASES, MODEL, PLAN, named, of_kind, pods, render
+from tests.chart.support import (
+    CASES,
+    MODEL,
+    NEWEST,
+    PLAN,
+    ROOT,
+    containers,
+    helm,
+    named,
+    of_kind,
+    pods,
+    render,
+)
 from tests.chart.test_manifests import each_case, selects
+
+EXAMPLES = ROOT / "examples" / "kubernetes"
 
 
 def test_what_the_model_server_needs_first_comes_before_the_sidecar() -> None:
@@ -112,6 +129,37 @@ def test_a_gate_before_an_installation_has_no_account_yet() -> None:
     assert account("gate:\n  enabled: true\n  hooks: [pre-install]") is None
     there = "serviceAccount: {create: false, name: mine}\n"
     assert account(there + "gate:\n  enabled: true\n  hooks: [pre-install]") == "mine"
+
+
+def test_alertmanager_takes_the_values_for_its_stack(tmp_path: Path) -> None:
+    text = (EXAMPLES / "values-prometheus.yaml").read_text()
+    (tmp_path / "config.yml").write_text(
+        yaml.safe_dump(yaml.safe_load(text)["alertmanager"]["config"])
+    )
+    done = subprocess.run(
+        [parts.need("amtool"), "check-config", tmp_path / "config.yml"],
+        env=parts.environment(), capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_documented_commands_render() -> None:
+    """What a newcomer types, as it stands in the page."""
+    page = (ROOT / "docs" / "kubernetes.md").read_text()
+    (block,) = [one for one in re.findall(r"```sh\n(.*?)```", page, re.DOTALL) if "--repo" in one]
+    commands = block.replace("\\\n", " ").splitlines()
+    assert [command.split()[0] for command in commands] == ["helm", "helm", "kubectl"]
+    words = shlex.split(commands[1])
+    assert words[:2] == ["helm", "install"]
+    done = helm("template", "--kube-version", NEWEST, *words[2:], cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    made = [one for one in yaml.safe_load_all(done.stdout) if one]
+    kinds = {one["kind"] for one in made}
+    assert {"Deployment", "PodMonitor", "PrometheusRule", "NetworkPolicy"} <= kinds
+    images = {one["image"] for _, pod in pods(made) for one in containers(pod)}
+    assert images == {f"REGISTRY/understudy:{__version__}", "REGISTRY/delays:7"}
+    for name in re.findall(r"-f (\S+)", block):
+        assert (ROOT / name).is_file(), name
 
 
 def test_a_chart_may_depend_on_it_by_a_condition(tmp_path: Path) -> None:

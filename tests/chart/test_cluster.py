@@ -314,7 +314,11 @@ def test_notes_warn_of_replicas_that_decide_for_themselves(cluster: ApiServer) -
     assert "there are 2 replicas" in notes(MODEL + experiment)
     assert "several replicas" in notes(MODEL + experiment + "autoscaling: {enabled: true}")
     assert "decides for itself" not in notes(MODEL + "evaluator: {enabled: true, createTopics: false}\n" + experiment.replace("config: {", "config: {kafka: {bootstrap: [k:1]}, "))  # fmt: skip
-    assert "WARNING" not in notes(CASES["one replica"] + "\n" + experiment)
+    alone = CASES["one replica"] + "\n" + experiment
+    assert "to what is named in\nconfig.challengers. List it" in notes(alone)
+    assert "WARNING" not in notes(alone + "networkPolicy: {egress: [{to: [{podSelector: {}}]}]}")
+    assert "WARNING" not in notes(alone + "networkPolicy: {restrictEgress: false}")
+    assert "model.external" in notes("model: {external: 'http://m'}")
     assert "http://demo-understudy.notes.svc:80" in notes(MODEL)
 
 

@@ -104,6 +104,11 @@ def inject(pod: Mapping[str, Any], sidecar: Sidecar) -> dict[str, Any]:
         raise InjectionRefused(
             f"the annotation {CONFIG} is needed: the ConfigMap that holds understudy.yaml"
         )
+    if spec.get("shareProcessNamespace"):
+        raise InjectionRefused(
+            "the pod has shareProcessNamespace, and the sidecar is told to stop as process 1 of its"
+            " own container: its requests would end with the model server's"
+        )
     model = _model(spec, annotations.get(CONTAINER))
     _free(spec, sidecar)
     containers = copy.deepcopy(sidecar.containers)

@@ -102,6 +102,7 @@ def test_a_named_port_leads_through_the_sidecar(sidecar: Sidecar) -> None:
         ({"inject": "true"}, {}, "understudy/config is needed"),
         ({**GOOD, "container": "x"}, {}, "no container 'x'"),
         ({**GOOD, "port": "grpc"}, {}, "no port named 'grpc'"),
+        (GOOD, {"shareProcessNamespace": True}, "shareProcessNamespace"),
         (GOOD, {"volumes": [{"name": "understudy-tmp", "emptyDir": {}}]}, "understudy-tmp"),
         (
             GOOD,

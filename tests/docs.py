@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from monitor.config.schema import json_schema
+from monitor.slo import alertmanager
 from monitor.slo.cli import files_of
 from monitor.slo.load import load
 from monitor.slo.text import dumped
@@ -155,8 +156,57 @@ def _rules() -> dict[Path, Callable[[], str]]:
     return {folder / name: partial(dumped, data) for name, data in found.items()}
 
 
+STACK = DOCS.parent / "examples" / "kubernetes" / "values-prometheus.yaml"
+STACK_HEAD = """\
+# Written by `make docs`. For kube-prometheus-stack: Alertmanager's routes and inhibitions, by which a page
+# hides its ticket and a model server that is down hides what it brings about, and a folder for dashboards.
+#   helm install kube-prometheus-stack kube-prometheus-stack -n monitoring --create-namespace \\
+#     --repo https://prometheus-community.github.io/helm-charts -f examples/kubernetes/values-prometheus.yaml
+# Pages and tickets are shown, and sent to nobody: the receivers are yours to fill in.
+"""
+
+
+def prometheus_stack() -> str:
+    """Values for kube-prometheus-stack. Helm replaces lists as a whole, so what that chart has in them
+    by itself is in ours again: nobody hears of its Watchdog, and what is critical hides its warning."""
+    config = alertmanager.document({})
+    quiet = {"receiver": "null", "matchers": ['alertname=~"Watchdog|InfoInhibitor"']}
+    config["route"]["routes"].insert(0, quiet)
+    config["receivers"].insert(0, {"name": "null"})
+    for hiding, hidden in (
+        ('severity="critical"', 'severity=~"warning|info"'),
+        ('severity="warning"', 'severity="info"'),
+    ):
+        equal = ["namespace", "alertname"]
+        config["inhibit_rules"].append(
+            # Where there is a namespace: without, alerts of ours about one model would hide another's.
+            {
+                "source_matchers": [hiding, 'namespace!=""'],
+                "target_matchers": [hidden],
+                "equal": equal,
+            }
+        )
+    config["inhibit_rules"].append(
+        {
+            "source_matchers": ['alertname="InfoInhibitor"'],
+            "target_matchers": ['severity="info"'],
+            "equal": ["namespace"],
+        }
+    )
+    folders = {
+        "folderAnnotation": "grafana_folder",
+        "provider": {"foldersFromFilesStructure": True},
+    }
+    values = {
+        "alertmanager": {"config": config},
+        "grafana": {"sidecar": {"dashboards": folders}},
+    }
+    return dumped(values, STACK_HEAD)
+
+
 PAGES: dict[Path, Callable[[], str]] = {
     DOCS / "configuration.md": configuration,
+    STACK: prometheus_stack,
     **_rules(),
     **reference.PAGES,
 }

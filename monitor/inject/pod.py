@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,8 @@ class Sidecar:
     volumes: list[dict[str, Any]]
     lifecycle: dict[str, Any]
     grace: int
+    pull_secrets: list[dict[str, str]] = field(default_factory=list)
+    """With which its image is pulled; they are the namespace's own, by these names."""
 
     @property
     def ports(self) -> set[int]:
@@ -76,7 +78,13 @@ def load_sidecar(path: Path) -> Sidecar:
         problems = [("initContainers", f"has to hold one container, called {NAME!r}")]
     if problems:
         raise ConfigError(str(path), problems)
-    return Sidecar(*(found[key] for key in wanted))
+    return Sidecar(
+        found["initContainers"],
+        found["volumes"],
+        found["lifecycle"],
+        found["terminationGracePeriodSeconds"],
+        found.get("imagePullSecrets") or [],
+    )
 
 
 def asks(pod: Mapping[str, Any]) -> bool:
@@ -96,6 +104,11 @@ def inject(pod: Mapping[str, Any], sidecar: Sidecar) -> dict[str, Any]:
         raise InjectionRefused(
             f"the annotation {CONFIG} is needed: the ConfigMap that holds understudy.yaml"
         )
+    if spec.get("shareProcessNamespace"):
+        raise InjectionRefused(
+            "the pod has shareProcessNamespace, and the sidecar is told to stop as process 1 of its"
+            " own container: its requests would end with the model server's"
+        )
     model = _model(spec, annotations.get(CONTAINER))
     _free(spec, sidecar)
     containers = copy.deepcopy(sidecar.containers)
@@ -105,6 +118,9 @@ def inject(pod: Mapping[str, Any], sidecar: Sidecar) -> dict[str, Any]:
     # After the init containers that are there: these need no sidecar, and may prepare the model.
     spec["initContainers"] = [*(spec.get("initContainers") or []), *containers]
     spec["volumes"] = [*(spec.get("volumes") or []), *_volumes(sidecar, config)]
+    secrets = spec.get("imagePullSecrets") or []
+    if more := [one for one in sidecar.pull_secrets if one not in secrets]:
+        spec["imagePullSecrets"] = [*secrets, *more]
     if not (model.get("lifecycle") or {}).get("preStop"):
         model["lifecycle"] = {**(model.get("lifecycle") or {}), **copy.deepcopy(sidecar.lifecycle)}
     grace = spec.get("terminationGracePeriodSeconds")

@@ -155,7 +155,8 @@ def schema_of(folder: Path) -> str:
         "type": "object",
         "additionalProperties": False,
         "properties": {value.name: _schema(value) for value in values}
-        # What Helm itself puts there.
+        # What Helm itself puts there, or reads there in a chart that depends on this one.
+        | {"enabled": {"description": "For conditions of dependencies.", "type": "boolean"}}
         | {"global": {"description": "Shared by charts; not used.", "type": "object"}}
         | {"understudy-lib": {"description": "Of the library; not used.", "type": "object"}},
         "$defs": used,

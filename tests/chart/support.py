@@ -64,6 +64,14 @@ model:
   args: [start, /models]
   env: [{name: MLSERVER_HTTP_PORT, value: "8081"}, {name: S3_SECRET_KEY, valueFrom: {secretKeyRef: {name: s3, key: k}}}]
   envFrom: [{configMapRef: {name: more}}]
+  initContainers:
+    - name: fetch
+      image: registry.example/fetch:1
+      command: [fetch]
+      resources: {requests: {cpu: 10m, memory: 32Mi}, limits: {memory: 64Mi}}
+      securityContext: {allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, privileged: false, capabilities: {drop: [ALL]}}
+      volumeMounts: [{name: model-tmp, mountPath: /tmp}]
+  rollingUpdate: {maxSurge: 0, maxUnavailable: 50%%}
   startupProbe: {httpGet: {path: /v2/health/live, port: 8081}, failureThreshold: 600}
   readinessProbe: {httpGet: {path: /v2/health/ready, port: 8081}}
   livenessProbe: {httpGet: {path: /v2/health/live, port: 8081}}
@@ -96,8 +104,9 @@ topologySpread: {keys: []}
 serviceAccount: {create: false, name: there}
 test: {enabled: false}
 """,
+    "addresses of IPv6": MODEL + "ports: {address: '[::]'}\ninjector: {enabled: true}\ngate:\n  enabled: true" + PLAN,
     "open egress": MODEL + "networkPolicy: {restrictEgress: false}",
-    "evaluator": MODEL + "evaluator: {enabled: true, env: [{name: A, value: b}], config: {records: {keep: 10}}}\npodMonitor: {enabled: true}",
+    "evaluator": MODEL + "evaluator: {enabled: true, env: [{name: A, value: b}], config: {records: {keep: 10}}, podLabels: {c: d}, podAnnotations: {a: b}}\npodMonitor: {enabled: true}",
     "evaluator alone": "model: {enabled: false}\nevaluator: {enabled: true, replicas: 1}",
     "gate": MODEL + "gate:\n  enabled: true" + PLAN,
     "gate of a url": MODEL + "gate:\n  enabled: true\n  target: http://other.svc:80\n  reportClaim: reports\n  hooks: [pre-install, pre-upgrade]\n  files: {bodies.jsonl: '{}'}" + PLAN,

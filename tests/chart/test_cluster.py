@@ -264,6 +264,46 @@ def test_the_gate_decides_whether_an_upgrade_happens(cluster: ApiServer, conditi
         assert image == "registry.example/delays:7"
 
 
+def test_autoscaling_takes_over_the_pods_that_are_there(cluster: ApiServer) -> None:
+    """An upgrade that only left the number out would go down to one pod."""
+    space = cluster.namespace("scaled")
+    path = f"/apis/apps/v1/namespaces/{space}/deployments/demo-understudy"
+    values = "test: {enabled: false}\nmodel: {image: {repository: m}, replicas: 5}\n"
+    install(cluster, space, values)
+    scaled = values + "autoscaling: {enabled: true}\n"
+    install(cluster, space, scaled)
+    assert cluster.get(path)["spec"]["replicas"] == 5
+    scale = cluster.get(f"{path}/scale")  # what the autoscaler does
+    scale["spec"]["replicas"] = 8
+    assert cluster.call("PUT", f"{path}/scale", scale)[0] == 200
+    install(cluster, space, scaled + "service: {port: 81}\n")
+    assert cluster.get(path)["spec"]["replicas"] == 8
+    install(cluster, space, values)
+    assert cluster.get(path)["spec"]["replicas"] == 5
+
+
+def test_hooks_leave_only_the_log_of_the_gate(cluster: ApiServer) -> None:
+    space = cluster.namespace("hooks")
+    values = MODEL + "test: {enabled: false}\ngate:\n  enabled: true" + PLAN
+    install(cluster, space, values)
+    stop = threading.Event()
+    judge = threading.Thread(target=_finish, args=(cluster, space, "Complete", stop))
+    judge.start()
+    try:
+        install(cluster, space, values, "--timeout", "60s")
+    finally:
+        stop.set()
+        judge.join()
+    left = {
+        one["metadata"]["name"]
+        for path in ("/api/v1/namespaces/{}/configmaps", "/apis/batch/v1/namespaces/{}/jobs",
+                     "/apis/networking.k8s.io/v1/namespaces/{}/networkpolicies")
+        for one in cluster.get(path.format(space))["items"]
+        if "helm.sh/hook" in one["metadata"].get("annotations", {})
+    }  # fmt: skip
+    assert left == {"demo-understudy-gate"}
+
+
 def test_notes_warn_of_replicas_that_decide_for_themselves(cluster: ApiServer) -> None:
     space = cluster.namespace("notes")
     experiment = "config: {challengers: [{name: c, url: 'http://c'}], experiments: [{name: e, challengers: [c]}]}\n"  # fmt: skip
@@ -274,7 +314,11 @@ def test_notes_warn_of_replicas_that_decide_for_themselves(cluster: ApiServer) -
     assert "there are 2 replicas" in notes(MODEL + experiment)
     assert "several replicas" in notes(MODEL + experiment + "autoscaling: {enabled: true}")
     assert "decides for itself" not in notes(MODEL + "evaluator: {enabled: true, createTopics: false}\n" + experiment.replace("config: {", "config: {kafka: {bootstrap: [k:1]}, "))  # fmt: skip
-    assert "WARNING" not in notes(CASES["one replica"] + "\n" + experiment)
+    alone = CASES["one replica"] + "\n" + experiment
+    assert "to what is named in\nconfig.challengers. List it" in notes(alone)
+    assert "WARNING" not in notes(alone + "networkPolicy: {egress: [{to: [{podSelector: {}}]}]}")
+    assert "WARNING" not in notes(alone + "networkPolicy: {restrictEgress: false}")
+    assert "model.external" in notes("model: {external: 'http://m'}")
     assert "http://demo-understudy.notes.svc:80" in notes(MODEL)
 
 

@@ -19,6 +19,7 @@ from loadtest.gate.sending import payloads_of
 from monitor import __version__
 from monitor.cli import main as cli
 from monitor.config.load import load
+from monitor.transport.kafka.topics import wanted
 from tests.chart.reference import CHART, COPIES, LIBRARY, read
 from tests.chart.support import (
     CASES,
@@ -319,6 +320,28 @@ def test_the_evaluator_has_the_configuration_of_the_sidecars() -> None:
     config = named(manifests, "ConfigMap", "demo-understudy-topics")["metadata"]["annotations"]
     assert job["helm.sh/hook"] == config["helm.sh/hook"] == "pre-install,pre-upgrade"
     assert int(config["helm.sh/hook-weight"]) < int(job["helm.sh/hook-weight"])
+
+
+def test_topics_follow_from_the_configuration_without_its_files(tmp_path: Path) -> None:
+    values = CASES["all of the configuration"].replace("max_rows", "horizon: 30d, max_rows")
+    values = values.replace(
+        "  workers: 2", "  workers: 2\n  kafka: {bootstrap: [k:1], partitions: 6}"
+    )
+    manifests = render(values + "evaluator: {enabled: true}")
+    found = []
+    for name in ("evaluator", "topics"):
+        folder = tmp_path / name
+        folder.mkdir()
+        data = named(manifests, "ConfigMap", f"demo-understudy-{name}")["data"]
+        assert ("baseline.json" in data) == (name == "evaluator")
+        for file, text in data.items():
+            (folder / file).write_text(text)
+        config = load(folder / "understudy.yaml")
+        assert config.kafka is not None
+        found.append(wanted(config.kafka, config.feedback.horizon))
+    assert found[0] == found[1]
+    assert found[0][0].partitions == 6
+    assert found[0] != wanted(config.kafka, 0.0)
 
 
 def test_a_gate_is_heard_of_by_nobody_else() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from typing import Any
 
 import pytest
@@ -59,6 +60,17 @@ def test_every_example_is_valid(path: Any) -> None:
             spoilt = copy.deepcopy(one)
             spoilt["spec"]["replicaz"] = 1
             assert problems(spoilt), one["kind"]
+
+
+@pytest.mark.parametrize("name", ["argo-rollouts", "flagger"])
+def test_controllers_can_find_the_names_that_they_ask(name: str) -> None:
+    """They ask from a namespace of their own, where a bare name leads nowhere."""
+    text = yaml.safe_dump_all(
+        yaml.safe_load_all((ROOT / "examples" / "kubernetes" / f"{name}.yaml").read_text())
+    )
+    hosts = re.findall(r"http://([^:/\s]+)", text)
+    assert hosts
+    assert all(re.fullmatch(r"[a-z-]+\.[a-z-]+\.svc", host) for host in hosts), hosts
 
 
 def test_values_of_the_examples_render() -> None:

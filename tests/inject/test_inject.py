@@ -76,6 +76,17 @@ def test_what_the_pod_says_of_itself_stays(sidecar: Sidecar) -> None:
     assert not [env for env in without["env"] if env["name"] == "UNDERSTUDY_TOKEN"]
 
 
+def test_the_image_can_be_pulled_in_every_namespace(tmp_path: Path) -> None:
+    values = "imagePullSecrets: [{name: registry}, {name: mirror}]"
+    sidecar = load_sidecar(sidecar_file(tmp_path, values))
+    after = inject(pod(**GOOD), sidecar)["spec"]
+    assert after["imagePullSecrets"] == [{"name": "registry"}, {"name": "mirror"}]
+    one = pod(**GOOD)
+    one["spec"]["imagePullSecrets"] = [{"name": "mine"}, {"name": "mirror"}]
+    names = [secret["name"] for secret in inject(one, sidecar)["spec"]["imagePullSecrets"]]
+    assert names == ["mine", "mirror", "registry"]
+
+
 def test_a_named_port_leads_through_the_sidecar(sidecar: Sidecar) -> None:
     after = inject(pod(**GOOD, port="http"), sidecar)["spec"]
     assert after["containers"][0]["ports"] == [{"containerPort": 8081}]
@@ -91,6 +102,7 @@ def test_a_named_port_leads_through_the_sidecar(sidecar: Sidecar) -> None:
         ({"inject": "true"}, {}, "understudy/config is needed"),
         ({**GOOD, "container": "x"}, {}, "no container 'x'"),
         ({**GOOD, "port": "grpc"}, {}, "no port named 'grpc'"),
+        (GOOD, {"shareProcessNamespace": True}, "shareProcessNamespace"),
         (GOOD, {"volumes": [{"name": "understudy-tmp", "emptyDir": {}}]}, "understudy-tmp"),
         (
             GOOD,

@@ -13,15 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from tests.chart.certificates import issue
-from tests.chart.support import named, render
+from tests.chart.support import CASES, named, render
 from tests.plane_process import free_port
 
 COMMAND = [sys.executable, "-m", "monitor", "inject"]
 
 
-def sidecar_file(folder: Path) -> Path:
+def sidecar_file(folder: Path, values: str = "") -> Path:
     """``sidecar.yaml`` as the chart renders it, or a skip without Helm."""
-    config = named(render("injector"), "ConfigMap", "demo-understudy-injector")
+    config = named(
+        render(CASES["injector"] + "\n" + values), "ConfigMap", "demo-understudy-injector"
+    )
     file = folder / "sidecar.yaml"
     file.write_text(config["data"]["sidecar.yaml"])
     return file

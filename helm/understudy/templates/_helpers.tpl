@@ -8,6 +8,19 @@
 {{- end -}}
 {{- end }}
 
+{{/*
+The Service that has the control API: the evaluator's, which answers for all pods; else that of the
+clients, unless it leads out of the cluster, where the control API has no business.
+*/}}
+{{- define "understudy.controlService" -}}
+{{- include "understudy-lib.fullname" . -}}
+{{- if .Values.evaluator.enabled -}}
+-evaluator
+{{- else if ne .Values.service.type "ClusterIP" -}}
+-control
+{{- end -}}
+{{- end }}
+
 {{/* Labels of a component: (dict "root" $ "component" "evaluator"). */}}
 {{- define "understudy.labels" -}}
 {{ include "understudy-lib.labels" .root }}
@@ -140,8 +153,28 @@ securityContext:
   {{- toYaml .root.Values.containerSecurityContext | nindent 2 }}
 {{- end }}
 
-{{/* Where pods run: nodeSelector, tolerations and affinity of a component's values. */}}
+{{/* Where pods may connect: items of `egress`. */}}
+{{- define "understudy.egress" -}}
+- ports:
+    - {port: 53, protocol: UDP}
+    - {port: 53, protocol: TCP}
+- to:
+    - podSelector:
+        matchLabels:
+          {{- include "understudy-lib.selectorLabels" . | nindent 10 }}
+{{- with .Values.networkPolicy.egress }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* Where and how pods run: what a component's values say of nodes, priority and runtime. */}}
 {{- define "understudy.placement" -}}
+{{- with .priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .runtimeClassName }}
+runtimeClassName: {{ . }}
+{{- end }}
 {{- with .nodeSelector }}
 nodeSelector:
   {{- toYaml . | nindent 2 }}

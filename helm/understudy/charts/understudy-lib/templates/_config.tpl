@@ -6,8 +6,8 @@ certificate; the ports are those of `ports`.
 {{- $own := default .Values .Values.understudy -}}
 {{- $base := dict
     "version" 1
-    "listen" (dict "address" (printf "0.0.0.0:%d" (int $own.ports.traffic)))
-    "control" (dict "listen" (printf "0.0.0.0:%d" (int $own.ports.control)) "token_env" "UNDERSTUDY_TOKEN")
+    "listen" (dict "address" (printf "%s:%d" $own.ports.address (int $own.ports.traffic)))
+    "control" (dict "listen" (printf "%s:%d" $own.ports.address (int $own.ports.control)) "token_env" "UNDERSTUDY_TOKEN")
     "state_dir" "/var/lib/understudy"
     "champion" (dict "url" (default (printf "http://127.0.0.1:%d" (int $own.ports.model)) (default dict $own.model).external))
     "limits" (dict "drain" (printf "%ds" (int $own.sidecar.drain.seconds)))

@@ -106,11 +106,16 @@ its own. Its start does not wait for the model server, which waits for it.
 {{- define "understudy-lib.modelLifecycle" -}}
 {{- $drain := (default .Values .Values.understudy).sidecar.drain -}}
 {{- $seconds := add $drain.delaySeconds $drain.seconds -}}
+{{- include "understudy-lib.wait" (dict "root" . "seconds" $seconds) }}
+{{- end }}
+
+{{/* `lifecycle` that waits before SIGTERM: (dict "root" $ "seconds" 5). */}}
+{{- define "understudy-lib.wait" -}}
 preStop:
-  {{- if semverCompare ">=1.30.0-0" .Capabilities.KubeVersion.Version }}
-  sleep: {seconds: {{ $seconds }}}
+  {{- if semverCompare ">=1.30.0-0" .root.Capabilities.KubeVersion.Version }}
+  sleep: {seconds: {{ .seconds }}}
   {{- else }}
-  exec: {command: [sleep, {{ $seconds | quote }}]}
+  exec: {command: [sleep, {{ .seconds | quote }}]}
   {{- end }}
 {{- end }}
 

@@ -129,9 +129,10 @@ def _rising(value: list[float]) -> list[float]:
     return value
 
 
+NAME = "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 Name = Annotated[
     str,
-    Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$", examples=["delays"]),
+    Field(pattern=NAME, examples=["delays"]),
 ]
 """A label: letters, digits, dot, dash and underscore, at most 63."""
 Address = Annotated[str, AfterValidator(_address), Field(examples=["127.0.0.1:8080"])]

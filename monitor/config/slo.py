@@ -21,6 +21,8 @@ _PERCENT = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*%")
 def share(value: object) -> float:
     """A share as 0.999 or ``99.9 %``. Raises ValueError for anything else."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if 1.0 < value <= 100.0:
+            raise ValueError(f"{value:g} is no share: write {value:g} %, or {value / 100:g}")
         return float(value)
     if isinstance(value, str) and (match := _PERCENT.fullmatch(value.strip())):
         # Written so that 99.9 % is the same number as 0.999.
@@ -39,14 +41,30 @@ _LONG = {
     "examples": ["30d"],
     "x-unit": "seconds",
 }
+
+
+def _whole(value: float) -> float:
+    if value != round(value):
+        raise ValueError("must be whole seconds: windows of rules have no finer ones")
+    return value
+
+
 Period = Annotated[
-    float, BeforeValidator(seconds), Field(ge=3600, le=366 * 86400), WithJsonSchema(_LONG)
+    float,
+    BeforeValidator(seconds),
+    AfterValidator(_whole),
+    Field(ge=3600, le=366 * 86400),
+    WithJsonSchema(_LONG),
 ]
+WholeSeconds = Annotated[Seconds, AfterValidator(_whole)]
+"""Seconds of what stands as a window or an interval in rules."""
 LabelName = Annotated[str, Field(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]{0,62}(=|!=|=~|!~)?$")]
 LabelValue = Annotated[str, Field(max_length=256)]
 EXPORTED = (0.5, 0.9, 0.95, 0.99, 0.999)
 """Quantiles that the sidecar exports."""
 PLAIN = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+RESERVED = re.compile(r"__.*|sloth_.*|understudy_(kind|sli)|alertname|service|severity")
+"""Labels that rules, routes and inhibitions give a meaning."""
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -59,7 +77,7 @@ class WindowOf(Section):
     """The share of the error budget that may be gone within the long window."""
     long: Period
     """The long window."""
-    short: Seconds
+    short: WholeSeconds
     """The short window; a twelfth of the long one is usual."""
 
     @model_validator(mode="after")
@@ -283,8 +301,10 @@ class Objective(Section):
     def _without_settings(cls, data: Any) -> Any:
         # `availability:` alone means that there is nothing to say about it.
         if isinstance(data, dict):
-            bare = [key for key in _BARE if key in data and data[key] is None]
-            return {**data, **{key: {} for key in bare}}
+            empty = [key for key in KINDS if key in data and data[key] is None]
+            if more := [key for key in empty if key not in _BARE]:
+                raise ValueError(f"{more[0]}: needs its settings; see docs/slo.md")
+            return {**data, **{key: {} for key in empty}}
         return data
 
     @model_validator(mode="after")
@@ -329,9 +349,9 @@ class SloFile(Section):
     scrape: dict[LabelName, LabelValue] = {}
     """Labels of the scraped series, as `{job: understudy}` or `{"namespace=~": "prod-.*"}`; a rule
     file for everything that a Prometheus scrapes needs none."""
-    scrape_interval: Seconds = 15.0
+    scrape_interval: WholeSeconds = 15.0
     """How often Prometheus scrapes; alerts of outages look back four times as far."""
-    interval: Seconds | None = None
+    interval: WholeSeconds | None = None
     """How often the rules are evaluated; by default as Prometheus does."""
     period: Period = 30 * 86400.0
     """Over which the shares count."""
@@ -362,4 +382,6 @@ class SloFile(Section):
             for name in labels:
                 if not PLAIN.fullmatch(name):
                     raise ValueError(f"labels: {name!r} is no label name")
+                if RESERVED.fullmatch(name):
+                    raise ValueError(f"labels: {name!r} is set by the rules themselves")
         return self

@@ -20,6 +20,7 @@ OF_CHANNEL = (
     "UnderstudyObjective|UnderstudyOther"
 )
 """Alerts about a model that is wrong, by whichever way they come."""
+_OF_MODEL = "predictions|features|rules|performance|freshness"
 _OF_ARM = (
     "UnderstudyMirrorBreakerOpen|UnderstudyMirrorDrops|UnderstudyServingBreakerOpen|"
     "UnderstudyPoolExhausted"
@@ -47,7 +48,8 @@ def inhibitions() -> list[dict[str, Any]]:
         # A model server that does not answer hides that its model is wrong, slow or without labels.
         hides(outage, ['understudy_kind="finding"'], "service", "model"),
         hides(outage, [f'alertname=~"{OF_CHANNEL}"', 'understudy_kind=""'], "model"),
-        hides(outage, [burn, 'understudy_sli!="availability"'], "service"),
+        # Not those that clients notice: it may be a challenger that does not answer.
+        hides(outage, [burn, f'understudy_sli=~"{_OF_MODEL}"'], "service"),
         hides(outage, [burn, 'severity="ticket"'], "service"),
         hides(outage, [f'alertname=~"{_OF_ARM}"'], "service", "arm"),
         hides(outage, ['alertname="UnderstudyNoTraffic"'], "service", "model"),

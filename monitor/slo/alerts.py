@@ -40,14 +40,18 @@ class Alert:
     description: str
     trial: Trial
 
-    def rule(self, service: str, runbook: str) -> dict[str, Any]:
-        """As a rule of Prometheus. Labels that the expression yields stay."""
+    def rule(
+        self, service: str, runbook: str, labels: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
+        """As a rule of Prometheus. Labels that the expression yields stay, unless one of ``labels``
+        has the name."""
         timed = {"for": duration(self.lasts)} if self.lasts else {}
         return {
             "alert": self.name,
             "expr": self.expr,
             **timed,
             "labels": {
+                **(labels or {}),
                 "service": service,
                 "severity": self.severity,
                 "understudy_kind": self.kind,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import tempfile
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from monitor.errors import ConfigError
 from monitor.slo import alertmanager, explain, promtool
 from monitor.slo.compiled import Compiled
 from monitor.slo.load import load
-from monitor.slo.text import dumped
+from monitor.slo.text import HEADER, dumped
 from monitor.slo.trials import FAULTS
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -124,6 +125,25 @@ def generate(
         raise ConfigError(str(output), [("", f"cannot be written: {error.strerror}")]) from error
     for name in files:
         click.echo(str(output / name))
+    if "alertmanager.yml" in files and not page_webhook:
+        _notice("alertmanager.yml: nobody is paged yet; give --page-webhook, or add a receiver")
+    if "rules" in (only or PARTS):
+        for name in _left_over(output, found, files):
+            _notice(f"{output / name}: of an objective that is gone; remove it and its tests")
+
+
+def _left_over(output: Path, found: Compiled, files: dict[str, Any]) -> list[str]:
+    """Rule files that an earlier run made for the same services, and this one did not."""
+    ours = {found.service, *(slo.service for slo in found.slos)}
+    old = []
+    for path in sorted(output.glob("*.rules.yml")):
+        if path.name in files:
+            continue
+        text = path.read_text(encoding="utf-8", errors="replace")
+        services = set(re.findall(r"^ +service: (\S+)$", text, re.MULTILINE))
+        if text.startswith(HEADER) and services and services <= ours:
+            old.append(path.name)
+    return old
 
 
 def files_of(
@@ -236,7 +256,11 @@ def _notices(found: Compiled, but: tuple[str, ...] = ()) -> None:
     for notice in found.notices:
         if but and notice.startswith(but):
             continue
-        click.echo(f"notice: {notice}", err=True)
+        _notice(notice)
+
+
+def _notice(text: str) -> None:
+    click.echo(f"notice: {text}", err=True)
 
 
 def _pair(text: str) -> tuple[str, str]:

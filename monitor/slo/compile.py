@@ -11,11 +11,15 @@ from monitor.slo.burn import WORKBOOK, Burn, UnreachableError, Window, burns
 from monitor.slo.catalogue import alerts_of
 from monitor.slo.compiled import Compiled
 from monitor.slo.model import Events, Slices, Slo, Stream
+from monitor.slo.promql import matching, plain_sum
+from monitor.slo.trials import severities_of, step_of
 
 
 def compiled(file: SloFile, source: str) -> Compiled:
     """Raises ConfigError with every objective that cannot be compiled."""
-    problems: list[tuple[str, str]] = []
+    reasons, problems = _tried(file)
+    if problems:
+        raise ConfigError(source, problems)
     found: list[Slo] = []
     notices: list[str] = []
     for number, one in enumerate(file.slos):
@@ -43,11 +47,28 @@ def compiled(file: SloFile, source: str) -> Compiled:
         service=file.service,
         slos=tuple(found),
         alerts=tuple(alert for alert in alerts if alert.name not in file.without),
-        notices=tuple(notices),
+        notices=(*notices, *(f"no unit tests: {one}" for one in reasons)),
+        tried=not reasons,
         runbooks=file.runbooks,
         interval=file.interval,
         labels=dict(file.labels),
     )
+
+
+def _tried(file: SloFile) -> tuple[list[str], list[tuple[str, str]]]:
+    """Why no series can be made up that the matchers of the scrape let through, and which of them
+    are wrong."""
+    reasons: list[str] = []
+    problems: list[tuple[str, str]] = []
+    for key, value in file.scrape.items():
+        try:
+            found = matching(key, value)
+        except ValueError as error:
+            problems.append(("scrape", str(error)))
+            continue
+        if found is None:
+            reasons.append(f"no value was found that scrape.{key} {value!r} lets through")
+    return reasons, problems
 
 
 def notices_of(slo: Slo) -> list[str]:
@@ -57,6 +78,13 @@ def notices_of(slo: Slo) -> list[str]:
     ]
     if not slo.sli.trial:
         found.append(f"{slo.name}: no unit tests: there are no series to try its expressions with")
+        return found
+    found += [
+        f"{slo.name}: no unit tests of its {severity}: its shortest window is too short beside its "
+        "longest"
+        for severity in severities_of(slo)
+        if step_of(slo, severity) is None
+    ]
     return found
 
 
@@ -149,7 +177,8 @@ def _events(_: sli.Scope, one: Objective) -> Events:
     said = one.events
     assert said is not None
     trial = tuple(Stream(item.series, item.good, item.bad) for item in said.example)
-    return Events(said.bad.strip(), said.total.strip(), said.unit, "as the expressions are", trial)
+    bad, total = plain_sum(said.bad), plain_sum(said.total)
+    return Events(bad, total, said.unit, "as the expressions are", trial)
 
 
 _INDICATORS: dict[str, Callable[[sli.Scope, Objective], Events | Slices]] = {

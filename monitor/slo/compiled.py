@@ -18,7 +18,8 @@ RUNBOOKS = "docs/runbooks"
 @dataclass(frozen=True, slots=True)
 class Compiled:
     """``alerts`` are those that belong to no objective; ``notices`` say what was left out or
-    changed; ``interval`` is that of the evaluation in seconds, where it is set."""
+    changed; ``interval`` is that of the evaluation in seconds, where it is set; ``tried`` is False
+    where no unit tests can be made."""
 
     service: str
     slos: tuple[Slo, ...]
@@ -27,6 +28,7 @@ class Compiled:
     runbooks: str = RUNBOOKS
     interval: float | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    tried: bool = True
 
     def groups(self) -> list[Group]:
         """All rule groups."""
@@ -46,7 +48,7 @@ class Compiled:
                 "name": f"understudy-{kind}-{self.service}",
                 **timed,
                 "rules": [
-                    alert.rule(self.service, runbook_url(self.runbooks, alert.name))
+                    alert.rule(self.service, runbook_url(self.runbooks, alert.name), self.labels)
                     for alert in self.alerts
                     if alert.kind == kind
                 ],
@@ -64,7 +66,9 @@ class Compiled:
 
     def test_files(self, faults: Sequence[float] = trials.FAULTS) -> dict[str, dict[str, Any]]:
         """Files for ``promtool test rules`` by name, which lie beside the rule files."""
-        found = {}
+        found: dict[str, dict[str, Any]] = {}
+        if not self.tried:
+            return found
         for slo in self.slos:
             tests = trials.by_interval(trials.of_objective(slo, faults))
             for interval, some in tests.items():

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import ValidationError
+
 from monitor.config.model import Config
+from monitor.config.slo import Objective as SloObjective
 from monitor.config.slo import SloFile
 from monitor.objectives.objective import Objective, latency_limits
 
@@ -22,30 +25,39 @@ def derived(config: Config, service: str) -> tuple[SloFile, list[str]]:
 
     Without objectives it has one of 99.9 % availability.
     """
-    slos: list[dict[str, Any]] = []
+    slos: list[SloObjective] = []
     notices: list[str] = []
     edges = list(latency_limits(config.objectives))
     for metric, text in config.objectives.items():
-        one = Objective.parse(metric, text)
-        said = f"objectives.{metric}"
-        limit = one.limit
-        if metric == "error_rate" and one.less:
-            slos.append({"name": "availability", "objective": 1.0 - limit, "availability": {}})
-        elif metric.startswith("latency_p") and one.less:
-            share = float(f"{float(metric.removeprefix('latency_p')) / 100:.12g}")
-            latency = {"within": limit, "quantile": share, "edges": edges}
-            slos.append({"name": metric.replace("_", "-"), "latency": latency})
-        elif metric == "accuracy" and not one.less:
-            of = {"metric": "accuracy", "bound": "lower", "at_least": limit}
-            slos.append({"name": "accuracy", "objective": OF_TIME, "performance": of})
-        elif metric == "cost_per_prediction" and one.less:
-            slos.append({"name": "cost", "objective": OF_TIME, "cost": {"at_most": limit}})
-        else:
-            notices.append(f"{said}: {text!r} has no indicator over time; it is left out")
+        said = _said(Objective.parse(metric, text), edges, config.champion.name)
+        if said is None:
+            notices.append(f"objectives.{metric}: {text!r} has no indicator over time; left out")
+            continue
+        try:
+            slos.append(SloObjective.model_validate(said))
+        except ValidationError as error:
+            why = error.errors()[0]["msg"]
+            notices.append(f"objectives.{metric}: {text!r} is none over time ({why}); left out")
     if not slos:
-        slos.append({"name": "availability", "objective": 0.999, "availability": {}})
+        said = {"name": "availability", "objective": 0.999, "availability": {}}
+        slos.append(SloObjective.model_validate(said))
         notices.append("no objectives: 99.9 % availability is taken")
-    for slo in slos:
-        if slo["name"] == "cost":
-            slo["arm"] = config.champion.name
-    return SloFile.model_validate({"version": 1, "service": service, "slos": slos}), notices
+    return SloFile(version=1, service=service, slos=slos), notices
+
+
+def _said(one: Objective, edges: list[float], champion: str) -> dict[str, Any] | None:
+    """What a file of objectives says of it; None where there is nothing to say."""
+    metric, limit = one.metric, one.limit
+    if metric == "error_rate" and one.less:
+        return {"name": "availability", "objective": 1.0 - limit, "availability": {}}
+    if metric.startswith("latency_p") and one.less:
+        share = float(f"{float(metric.removeprefix('latency_p')) / 100:.12g}")
+        latency = {"within": limit, "quantile": share, "edges": edges}
+        return {"name": metric.replace("_", "-"), "latency": latency}
+    if metric == "accuracy" and not one.less:
+        of = {"metric": "accuracy", "bound": "lower", "at_least": limit}
+        return {"name": "accuracy", "objective": OF_TIME, "performance": of}
+    if metric == "cost_per_prediction" and one.less:
+        cost = {"at_most": limit}
+        return {"name": "cost", "objective": OF_TIME, "cost": cost, "arm": champion}
+    return None

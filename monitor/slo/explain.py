@@ -54,6 +54,8 @@ def explained(
         "budget": slo.budget,
         "period_seconds": slo.period,
         "unit": slo.sli.unit,
+        "good": slo.sli.good,
+        "lag_seconds": slo.sli.lag if isinstance(slo.sli, Slices) else 0.0,
         "read": slo.sli.exactness,
         "rate": rate,
         "least_bad": slo.least_bad,
@@ -83,6 +85,7 @@ def text(slo: Slo, faults: Sequence[float] = FAULTS, rate: float | None = None) 
         f"{slo.service}/{slo.name}: {percent(slo.objective)} of {counted} good over "
         f"{spoken(slo.period)}",
         *([f"  {slo.description}"] if slo.description else []),
+        *([f"  good    {slo.sli.good}"] if slo.sli.good else []),
         f"  budget  {_budget(slo, found['rate'])}",
         f"  read    {slo.sli.exactness}",
     ]
@@ -97,9 +100,15 @@ def text(slo: Slo, faults: Sequence[float] = FAULTS, rate: float | None = None) 
         if burn.threshold > 0.5:
             lines.append("          notice: only when most are bad; a tighter objective sees more")
     if slo.burns and slo.least_bad:
+        few = f"few {unit}" if isinstance(slo.sli, Events) else "a single look"
         lines.append(
-            f"          and at least {slo.least_bad:g} bad {unit} in the long window, so that few "
-            f"{unit} wake nobody"
+            f"          and at least {slo.least_bad:g} bad {unit} in the long window, so that "
+            f"{few} cannot wake anybody"
+        )
+    if lag := found["lag_seconds"]:
+        lines.append(
+            f"  late    the fault itself is seen after {spoken(lag)}, which comes on top of the "
+            "times below"
         )
     return "\n".join([*lines, *_table(found)])
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
+from monitor.config.fields import NAME
 from monitor.config.load import document, parse
 from monitor.config.messages import problem
 from monitor.config.slo import SloFile
@@ -25,6 +28,8 @@ def load(path: Path, *, service: str | None = None, runbooks: str | None = None)
     place of what the file says. Raises ConfigError with every problem that was found.
     """
     source = str(path)
+    if service and not re.fullmatch(NAME, service):
+        raise ConfigError("--service", [("", f"{service!r} is no name: {NAME}")])
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -32,6 +37,8 @@ def load(path: Path, *, service: str | None = None, runbooks: str | None = None)
     except UnicodeDecodeError as error:
         raise ConfigError(source, [("", "cannot be read: it is not UTF-8")]) from error
     if openslo.recognised(text):
+        if service:
+            raise ConfigError(source, [("", "OpenSLO names the service itself, in spec.service")])
         return openslo.compiled(_documents(text, source), source, runbooks)
     data = document(text, source)
     if not isinstance(data, dict):
@@ -48,15 +55,7 @@ def load(path: Path, *, service: str | None = None, runbooks: str | None = None)
     if runbooks:
         changes["runbooks"] = runbooks
     found = compiled(file.model_copy(update=changes), source)
-    return Compiled(
-        found.service,
-        found.slos,
-        found.alerts,
-        (*notices, *found.notices),
-        found.runbooks,
-        found.interval,
-        found.labels,
-    )
+    return replace(found, notices=(*notices, *found.notices))
 
 
 def checked(data: dict[str, Any], source: str) -> SloFile:

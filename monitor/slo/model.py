@@ -41,6 +41,11 @@ class Events:
     unit: str
     exactness: str = "exact"
     trial: tuple[Stream, ...] = ()
+    good: str = ""
+    """In words, what a good event is."""
+    sparse: bool = True
+    """Whether there may be no series of bad events while there is none. Where it is False, a series
+    that is missing makes the ratio unknown, and not 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +58,9 @@ class Slices:
     trial: tuple[Level | Stream, ...] = ()
     unit: str = "evaluations"
     lag: float = 0.0
-    """Seconds by which the indicator itself is late in a trial."""
+    """Seconds by which the indicator itself is late."""
+    good: str = ""
+    """In words, which time is good."""
 
 
 @dataclass(frozen=True, slots=True)

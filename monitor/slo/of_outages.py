@@ -54,9 +54,13 @@ def outage_alerts(scrape: Mapping[str, str], interval: float) -> tuple[Alert, ..
         name="UnderstudyNotSeen",
         kind="outage",
         severity="page",
-        expr=f"{up} == 0",
+        # A target that is gone altogether has no `up` that could be 0.
+        expr=f"{up} == 0\nor\nabsent({up})",
         lasts=5 * MINUTE,
-        summary="{{ $labels.instance }} cannot be scraped",
+        summary=(
+            "{{ if $labels.instance }}{{ $labels.instance }} cannot be scraped{{ else }}"
+            "No sidecar is scraped{{ end }}"
+        ),
         description=(
             "Its evaluation plane or the whole sidecar is down: no objective and no finding of it "
             "is known. Clients may or may not be served."
@@ -73,8 +77,8 @@ def outage_alerts(scrape: Mapping[str, str], interval: float) -> tuple[Alert, ..
         kind="outage",
         severity="ticket",
         expr=(
-            f"sum by (model) (rate({every}[15m])) == 0\nand\n"
-            f"sum by (model) (rate({every}[15m] offset 1h)) > 0"
+            f"sum by (model) (rate({every}[15m] offset 1h)) > 0\nunless\n"
+            f"sum by (model) (rate({every}[15m])) > 0"
         ),
         lasts=15 * MINUTE,
         summary="{{ $labels.model }} is asked nothing any more",

@@ -18,6 +18,7 @@ from monitor.slo.burn import UnreachableError, burns
 from monitor.slo.compile import notices_of
 from monitor.slo.compiled import RUNBOOKS, Compiled
 from monitor.slo.model import WINDOW, Events, Slices, Slo
+from monitor.slo.promql import plain_sum
 from monitor.slo.units import DAY, HOUR, MINUTE, duration, number
 
 VERSION = "openslo/v1"
@@ -229,7 +230,7 @@ def _query(of: Mapping[str, Any], key: str) -> str:
 def _over_windows(query: str, counter: bool, key: str) -> str:
     """The query as a rate over each window."""
     if WINDOW in query:
-        return query
+        return plain_sum(query)
     path = f"spec.indicator.spec.ratioMetric.{key}.metricSource.spec.query"
     match = _SELECTOR.fullmatch(query)
     if match is None:

@@ -6,17 +6,17 @@ import re
 from collections.abc import Mapping
 
 _NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+_TEXT = re.compile(r"\"(?:[^\"\\\\]|\\\\.)*\"|'(?:[^'\\\\]|\\\\.)*'")
+_GROUP = re.compile(r"\((?:\?:)?([^()|]*)(?:\|[^()]*)?\)[*+?]?")
+_ANY = re.compile(r"(?:(?<!\\)\.|\\[wdWDsS]|\[[^\]]*\])(?:[*+?])?")
+_SIGNS = re.compile(r"\\(.)|[*+?^$]")
+_LETTERS = "a1A-"
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n"}
 
 
 def quoted(value: str) -> str:
     """A label value between quotes."""
     return '"' + "".join(_ESCAPES.get(letter, letter) for letter in value) + '"'
-
-
-def literal(value: str) -> str:
-    """A value as a part of a regular expression that matches nothing else."""
-    return re.sub(r"([\\.+*?()|\[\]{}^$])", r"\\\1", value)
 
 
 def matchers(labels: Mapping[str, str]) -> str:
@@ -32,6 +32,56 @@ def matchers(labels: Mapping[str, str]) -> str:
             raise ValueError(f"{key!r} is no label name, with =, !=, =~ or !~ after it or nothing")
         parts.append(f"{name}{operator}{quoted(value)}")
     return ",".join(parts)
+
+
+def plain_sum(expression: str) -> str:
+    """The expression as one series without labels: summed, unless it is a plain sum already."""
+    text = expression.strip()
+    match = re.match(r"sum\s*\(", text)
+    if match:
+        depth = 0
+        for place, letter in enumerate(_TEXT.sub(lambda found: "x" * len(found[0]), text)):
+            depth += (letter == "(") - (letter == ")")
+            if letter == ")" and depth == 0:
+                if place == len(text) - 1:
+                    return text
+                break
+    return f"sum({text})"
+
+
+def matching(key: str, value: str) -> str | None:
+    """A value of a label that such a matcher lets through.
+
+    Empty for a series without the label, None where none is found. Raises ValueError for a pattern
+    that is none.
+    """
+    try:
+        if key.endswith("~"):
+            re.compile(value)
+    except re.error as error:
+        raise ValueError(f"{key}: {value!r} is no pattern: {error}") from error
+    if key.endswith("!~"):
+        return next((one for one in ("", *_LETTERS) if not re.fullmatch(value, one)), None)
+    if key.endswith("!="):
+        return "" if value else _LETTERS[0]
+    if not key.endswith("=~"):
+        return value
+    simple = value
+    for _ in range(value.count("(")):  # the innermost groups first, and of each what comes first
+        simple = _GROUP.sub(r"\1", simple)
+    simple = simple.partition("|")[0]
+    tried = (_SIGNS.sub(r"\1", _ANY.sub(letter, simple)) for letter in _LETTERS)
+    return next((one for one in tried if re.fullmatch(value, one)), None)
+
+
+def example(labels: Mapping[str, str]) -> dict[str, str]:
+    """Labels of a series that the matchers let through, as far as they can be found."""
+    found: dict[str, str] = {}
+    for key, value in labels.items():
+        one = matching(key, value)
+        if one != "":
+            found[key.rstrip("=!~")] = value if one is None else one
+    return found
 
 
 def selector(metric: str, labels: Mapping[str, str]) -> str:

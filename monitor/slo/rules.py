@@ -59,10 +59,10 @@ def _events(slo: Slo, sli: Events, length: float) -> list[Rule]:
     bad, total = sli.bad.replace(WINDOW, window), sli.total.replace(WINDOW, window)
     events, errors = f"slo:sli_events:rate{window}", f"slo:sli_errors:rate{window}"
     # Without a single error there may be no series of errors; that is a rate of 0.
-    none = f"0 * sum({events}{{{slo.selector}}})"
+    none = f"\nor\n0 * sum({events}{{{slo.selector}}})" if sli.sparse else ""
     return [
         _record(events, total, labels),
-        _record(errors, f"({bad})\nor\n{none}", labels),
+        _record(errors, f"({bad}){none}" if none else bad, labels),
         _record(
             f"slo:sli_error:ratio_rate{window}",
             f"{errors}{{{slo.selector}}}\n/\n({events}{{{slo.selector}}} > 0)",

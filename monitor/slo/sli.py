@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from monitor.sketch.buckets import CLASSIC_EDGES
+from monitor.slo import promql
 from monitor.slo.model import WINDOW, Events, Level, Slices, Stream
 from monitor.slo.promql import selector
 from monitor.slo.units import duration, number, percent, spoken
@@ -38,12 +39,9 @@ class Scope:
         return {**self.scrape, **{name: own[name] for name in names if own[name]}}
 
     def example(self, *names: str) -> dict[str, str]:
-        """Labels of a series in a trial that the matchers match; a pattern is taken as it is."""
+        """Labels of a series in a trial that the matchers let through."""
         plain = {"model": "m", "version": "1", "arm": "champion"}
-        found = {
-            key.rstrip("=!~"): value for key, value in self.labels(*names).items() if "!" not in key
-        }
-        return {**{name: plain[name] for name in names}, **found}
+        return {**{name: plain[name] for name in names}, **promql.example(self.labels(*names))}
 
 
 _OF_REQUEST = ("model", "version", "arm")
@@ -62,6 +60,7 @@ def availability(scope: Scope, errors: tuple[str, ...] = ERRORS) -> Events:
         bad=_rate(metric, {**of_clients, "outcome=~": "|".join(errors)}),
         total=_rate(metric, {**of_clients, "outcome!~": "|".join(NOT_ASKED)}),
         unit="requests",
+        good=f"an answer whose outcome is none of {', '.join(errors)}",
         exactness="exact: every request of every worker is counted",
         trial=(
             Stream(selector(metric, {**example, "outcome": "ok"}), 1.0, 0.0),
@@ -97,6 +96,7 @@ def latency(scope: Scope, within: float, by: str = "auto", more: tuple[float, ..
         known = {**example, "le": le}
         return Stream(selector(name, known), 1.0, 1.0 if slow and edge is None else 0.0)
 
+    good_is = f"a successful answer within {spoken(within)}"
     total = _rate(f"{metric}_count", served)
     counted = Stream(selector(f"{metric}_count", example), 1.0, 1.0)
     if by == "native":
@@ -106,6 +106,8 @@ def latency(scope: Scope, within: float, by: str = "auto", more: tuple[float, ..
             bad=f"(1 - {good}) * histogram_count({whole})",
             total=f"histogram_count({whole})",
             unit="requests",
+            good=good_is,
+            sparse=False,
             exactness="interpolated within native buckets that are 9 % wide",
         )
     if by == "edge":
@@ -118,6 +120,8 @@ def latency(scope: Scope, within: float, by: str = "auto", more: tuple[float, ..
             bad=f"{total} - {bucket(within)}",
             total=total,
             unit="requests",
+            good=good_is,
+            sparse=False,
             exactness=_exact(within),
             trial=(stream(within), stream(None), counted),
         )
@@ -139,6 +143,8 @@ def latency(scope: Scope, within: float, by: str = "auto", more: tuple[float, ..
             bad=f"{total} - {bucket(low)}",
             total=total,
             unit="requests",
+            good=good_is,
+            sparse=False,
             exactness=f"an upper bound: everything in {name} counts as too slow",
             trial=(stream(low), stream(high), stream(None), counted),
         )
@@ -150,6 +156,8 @@ def latency(scope: Scope, within: float, by: str = "auto", more: tuple[float, ..
         bad=f"{total} - ({good})",
         total=total,
         unit="requests",
+        good=good_is,
+        sparse=False,
         exactness=(
             f"interpolated: {percent(part)} of the requests in {name} count as good; wrong by at "
             "most what is in that bucket"
@@ -162,7 +170,7 @@ def latency(scope: Scope, within: float, by: str = "auto", more: tuple[float, ..
 def _exact(within: float) -> str:
     if within in CLASSIC_EDGES:
         return "exact: the limit is an edge of the histogram"
-    return "the limit is an edge of the histogram that comes from the sketch, within 1.1 % of it"
+    return "the limit is an edge of the histogram, counted from the sketch: within 0.55 % of it"
 
 
 def _le(edge: float) -> str:
@@ -183,6 +191,7 @@ def latency_quantile(scope: Scope, quantile: float, at_most: float, window: str 
     example = {**scope.example(*_OF_REQUEST), **more}
     return Slices(
         bad=f"max({selector(metric, labels)} > bool {number(at_most)})",
+        good=f"the p{number(100 * quantile)} of the last {window} is at most {spoken(at_most)}",
         exactness="the quantile is within 1 %, at any limit; time counts, not requests",
         trial=(Level(selector(metric, example), at_most / 2, at_most * 2),),
     )
@@ -200,6 +209,7 @@ def valid_predictions(scope: Scope) -> Events:
         bad=_rate(invalid, {**bad, "part": "response", "reason=~": "|".join(INVALID)}),
         total=_rate(requests, {**bad, "outcome": "ok"}),
         unit="answers",
+        good="a successful answer that holds a prediction",
         exactness="a lower bound where records are dropped or too large: what is not looked at "
         "counts as valid",
         trial=(
@@ -211,19 +221,32 @@ def valid_predictions(scope: Scope) -> Events:
     )
 
 
+def _rows(metric: str, labels: Mapping[str, str]) -> str:
+    return f"sum by (model, version) (rate({selector(metric, labels)}[{WINDOW}]))"
+
+
+def _seen(metric: str, labels: Mapping[str, str]) -> str:
+    """Series that were there at any time of the window, as those are that a rate counts."""
+    return f"present_over_time({selector(metric, labels)}[{WINDOW}])"
+
+
+def _by_model(series: str) -> str:
+    return f"count by (model, version) ({series})"
+
+
 def complete_features(scope: Scope, feature: str = "") -> Events:
     """Feature values that are there: of one feature, or of all together."""
     of_model = ("model", "version")
     one = {"feature": feature} if feature else {}
     missing, rows = "understudy_feature_missing_total", "understudy_feature_rows_total"
     labels, example = scope.labels(*of_model), scope.example(*of_model)
-    total = _rate(rows, labels)
-    if not feature:
-        total += f" * count(count by (feature) ({selector(missing, labels)}))"
+    known = _by_model(f"count by (model, version, feature) ({_seen(missing, {**labels, **one})})")
     return Events(
         bad=_rate(missing, {**labels, **one}),
-        total=total,
+        # Each model has features of its own, and of one that is gone only those it had.
+        total=f"sum({_rows(rows, labels)} * {known})",
         unit="values",
+        good=f"a value of {feature} that is there" if feature else "a value that is there",
         exactness="exact for the rows that were decoded",
         trial=(
             Stream(selector(rows, example), 1.0, 1.0),
@@ -240,12 +263,17 @@ def kept_rules(scope: Scope, feature: str = "", rule: str = "") -> Events:
     labels, example = scope.labels(*of_model), scope.example(*of_model)
     whole = bool(feature and rule)
     bad, total = _rate(broken, {**labels, **chosen}), _rate(rows, labels)
+    if chosen:  # only of models that have such a rule
+        has = _by_model(_seen(broken, {**labels, **chosen}))
+        total = f"sum({_rows(rows, labels)} and {has})"
+    what = "".join(f" of {value}" for value in (feature, rule) if value)
     known = {**example, "feature": feature or "x", "rule": rule or "range"}
     return Events(
         # A row that breaks two rules counts twice; it cannot be worse than bad.
         bad=bad if whole else f"({bad} <= {total}) or ({total} < {bad})",
         total=total,
         unit="rows",
+        good=f"a row that keeps the rules{what}",
         exactness="exact" if whole else "an upper bound: a row that breaks two rules counts twice",
         trial=(
             Stream(selector(rows, example), 1.0, 1.0),
@@ -265,14 +293,19 @@ def performance(
     example = selector(name, {**scope.example("model", "version"), **more})
     if (at_least is None) == (at_most is None):
         raise ValueError("say one of at_least and at_most")
+    limit = at_most or 0.0
     if at_least is not None:
         test, level = f"< bool {number(at_least)}", Level(example, at_least + 0.01, at_least - 0.05)
     else:
-        limit = at_most or 0.0
         test, level = f"> bool {number(limit)}", Level(example, limit * 0.9, limit * 1.5 + 0.01)
+    limited = f"at least {number(at_least)}" if at_least is not None else f"at most {number(limit)}"
+    exact = "the bound holds at all times, so looking often costs nothing"
+    if bound == "lower" and at_least is not None:
+        exact += "; with few labels it is low, so that a model that is new counts as bad"
     return Slices(
         bad=f"max({selector(name, labels)} {test})",
-        exactness="the bound holds at all times, so looking often costs nothing",
+        good=f"{f'the {bound} bound of ' if bound != 'estimate' else ''}{metric} is {limited}",
+        exactness=exact,
         trial=(level,),
     )
 
@@ -283,7 +316,8 @@ def freshness(scope: Scope, within: float) -> Slices:
     arm = scope.labels("arm")
     example = scope.example("arm")
     delays, waiting = "understudy_feedback_delay_seconds", "understudy_feedback_predictions"
-    window = duration(max(60.0, round(within)))
+    looks_back = max(60.0, round(within))
+    window = duration(looks_back)
     came = f"sum(increase({selector(delays + '_count', arm)}[{window}]))"
     late = f"sum(increase({selector(delays + '_sum', arm)}[{window}])) / ({came} > 0)"
     return Slices(
@@ -292,8 +326,9 @@ def freshness(scope: Scope, within: float) -> Slices:
             f"({late} > bool {number(within)})\nor\n"
             f"(sum({selector(waiting, arm)} offset {window}) > bool 0)"
         ),
+        good=f"labels come, {spoken(within)} after their prediction or sooner",
         exactness=f"the mean delay of the labels of the last {spoken(within)}",
-        lag=within,
+        lag=looks_back,
         trial=(
             Level(selector(waiting, example), 100.0, 100.0),
             Stream(selector(delays + "_count", example), 1.0, 0.0),
@@ -310,6 +345,7 @@ def cost(scope: Scope, at_most: float) -> Slices:
     example = {**scope.example("arm"), **arm}
     return Slices(
         bad=f"max({selector(name, arm)} > bool {number(at_most)})",
+        good=f"a prediction costs at most {number(at_most)}",
         exactness="an estimate from the mean latency of five minutes and the prices",
         trial=(Level(selector(name, example), at_most / 2, at_most * 2),),
     )

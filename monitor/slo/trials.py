@@ -22,8 +22,11 @@ from monitor.slo.units import duration, number, percent, spoken
 FAULTS = (1.0, 0.5, 0.1, 0.01)
 """Shares of bad events that are tried."""
 _STEPS = (60.0, 300.0, 600.0, 1800.0, 3600.0)
+_FINER = (1.0, 5.0, 15.0, 30.0, *_STEPS)
 _FINEST = 450
 """Evaluations that a trial may need before its fault begins."""
+_MOST = 3000
+"""Evaluations beyond which promtool finds that a test has too many samples."""
 _LASTS = 5
 TOLERANCE = 2
 """Evaluations by which an alert may be early or late."""
@@ -110,11 +113,6 @@ def _story(
     }
 
 
-def _step(longest: float, lag: float) -> float:
-    fitting = (step for step in _STEPS if (longest + lag) / step <= _FINEST)
-    return next(fitting, _STEPS[-1])
-
-
 def of_objective(slo: Slo, faults: Sequence[float] = FAULTS) -> list[dict[str, Any]]:
     """The tests of one objective, by the interval of their evaluations; none without a trial."""
     if not slo.sli.trial:
@@ -125,18 +123,36 @@ def of_objective(slo: Slo, faults: Sequence[float] = FAULTS) -> list[dict[str, A
         faults = [bad for bad in faults if bad in (1.0, 0.5)]
         if any(isinstance(one, Stream) for one in slo.sli.trial):
             faults = [bad for bad in faults if bad == 1.0]
-    severities: list[Severity] = []
-    for burn in slo.burns:
-        if burn.window.severity not in severities:
-            severities.append(burn.window.severity)
+    severities = [one for one in severities_of(slo) if step_of(slo, one) is not None]
     return [_tried(slo, severity, bad) for severity in severities for bad in faults]
+
+
+def severities_of(slo: Slo) -> list[Severity]:
+    """Those that it has alerts of."""
+    return list(dict.fromkeys(burn.window.severity for burn in slo.burns))
+
+
+def step_of(slo: Slo, severity: Severity) -> float | None:
+    """Seconds between the evaluations of a test; None where the shortest and the longest window are
+    so far apart that promtool cannot hold what lies between them."""
+    burns = [burn for burn in slo.burns if burn.window.severity == severity]
+    lag = slo.sli.lag if isinstance(slo.sli, Slices) else 0.0
+    whole = max(burn.window.long for burn in burns) + lag
+    step = next((one for one in _STEPS if whole / one <= _FINEST), _STEPS[-1])
+    # A rate needs two samples inside its window, at whichever end that is open.
+    shortest = min(burn.window.short for burn in burns)
+    if isinstance(slo.sli, Slices):
+        shortest = lag or 2 * step
+    step = min(step, max((one for one in _FINER if one <= shortest / 2), default=1.0))
+    return step if whole / step <= _MOST else None
 
 
 def _tried(slo: Slo, severity: Severity, bad: float) -> dict[str, Any]:
     burns = [burn for burn in slo.burns if burn.window.severity == severity]
     longest = max(burn.window.long for burn in burns)
     lag = slo.sli.lag if isinstance(slo.sli, Slices) else 0.0
-    step = _step(longest, lag)
+    step = step_of(slo, severity)
+    assert step is not None
     # Slices are counted by the evaluation, events come at RATE.
     rate = 1.0 / step if isinstance(slo.sli, Slices) else RATE
     found = first(burns, severity, bad, slo.period, rate=rate, least=slo.least_bad)

@@ -5,15 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from monitor.slo.model import Level, Stream
-from monitor.slo.promql import selector
+from monitor.slo.promql import example, selector
 
 RATE = 20.0
 """Events per second of a trial."""
-
-
-def example(scrape: Mapping[str, str]) -> dict[str, str]:
-    """Labels that the matchers of a scrape match; a pattern is taken as it is."""
-    return {key.rstrip("=!~"): value for key, value in scrape.items() if "!" not in key}
 
 
 def counter(

@@ -37,7 +37,9 @@ def percent(share: float) -> str:
 
 
 def spoken(seconds: float) -> str:
-    """A time for people: seconds below two minutes, then minutes, hours, days."""
+    """A time for people: milliseconds, seconds below two minutes, then minutes, hours, days."""
+    if seconds < 1.0:
+        return f"{seconds * 1000:.4g} ms"
     if seconds < 2 * MINUTE:
         return f"{seconds:.3g} s"
     if seconds < 2 * HOUR:

@@ -6,7 +6,7 @@ import json
 import random
 import subprocess
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,6 @@ import httpx
 from monitor.config.slo import SloFile
 from monitor.slo import alertmanager as routing
 from monitor.slo.compile import compiled
-from monitor.slo.compiled import Compiled
 from tests.failures.world import World
 from tests.findings.receiver import Receiver
 from tests.parts import alertmanager, environment, need
@@ -81,7 +80,14 @@ def past(labels: str, until: float, seconds: int = DAY, step: int = 15, rate: fl
 class Stack:
     """Both servers; the webhooks of Alertmanager go to ``told``."""
 
-    def __init__(self, folder: Path, told: Receiver, target: str, found: Compiled) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        told: Receiver,
+        rules: dict[str, Any],
+        jobs: list[dict[str, Any]],
+        findings_wait: str = "15s",
+    ) -> None:
         self.folder = folder
         self.prometheus = f"http://127.0.0.1:{free_port()}"
         self.alertmanager = f"http://127.0.0.1:{free_port()}"
@@ -89,16 +95,14 @@ class Stack:
         # As it is made, but nobody waits for minutes here.
         about_models, pages = config["route"]["routes"]
         config["route"] |= {"group_wait": "3s", "group_interval": "1s"}
-        about_models["group_wait"] = "15s"
+        about_models |= {"group_wait": findings_wait, "group_interval": "1s"}
         pages["group_interval"] = "1s"
-        rules = found.rule_files()
         write(folder, {**rules, "alertmanager.yml": config, "prometheus.yml": {
             "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
             "rule_files": list(rules),
             "alerting": {"alertmanagers": [{"static_configs": [
                 {"targets": [self.alertmanager.removeprefix("http://")]}]}]},
-            "scrape_configs": [{"job_name": "understudy", "static_configs": [
-                {"targets": [target], "labels": {"instance": "one"}}]}],
+            "scrape_configs": jobs,
         }})  # fmt: skip
         self.processes: list[subprocess.Popen[bytes]] = []
 
@@ -157,13 +161,25 @@ def stack(folder: Path, told: Receiver, world: World) -> Iterator[Stack]:
     """Started, with a past."""
     found = compiled(SloFile.model_validate(OBJECTIVES), "drill")
     folder.mkdir()
-    made = Stack(folder, told, world.service.control.removeprefix("http://"), found)
+    made = Stack(folder, told, found.rule_files(), [job(one=world.service.control)])
     made.backfill(past(LABELS, time.time() - 30))
     made.start()
     try:
         yield made
     finally:
         made.stop()
+
+
+def job(**targets: str) -> dict[str, Any]:
+    """What is scraped, by the name of the instance."""
+    return {
+        "job_name": "understudy",
+        "honor_labels": True,
+        "static_configs": [
+            {"targets": [url.removeprefix("http://")], "labels": {"instance": name}}
+            for name, url in targets.items()
+        ],
+    }
 
 
 def key(labels: dict[str, str]) -> str:
@@ -180,10 +196,10 @@ class Message:
     status: str
 
 
-def messages(told: Receiver) -> list[Message]:
-    """In the order in which they came."""
+def messages(told: Receiver, named: Callable[[dict[str, str]], str] = key) -> list[Message]:
+    """In the order in which they came; ``named`` says what an alert is called by its labels."""
     return [
-        Message(request.path.strip("/"), key(alert["labels"]), alert["status"])
+        Message(request.path.strip("/"), named(alert["labels"]), alert["status"])
         for request in list(told.requests)
         for alert in request.json["alerts"]
     ]

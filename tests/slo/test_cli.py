@@ -36,6 +36,8 @@ def said(*arguments: str, code: int = 0) -> str:
 def test_explain_says_minutes_and_budget(file: str) -> None:
     text = said("explain", file)
     assert "99.9 % of requests good over 30 d" in text
+    assert "good    an answer whose outcome is none of server_error" in text
+    assert "good    a prediction costs at most 0.001" in text
     assert "51,840 of 51,840,000 at 20/s" in text
     lines = [line.split() for line in text.splitlines()]
     assert ["100", "%", "51.8", "s", "2", "%", "4.32", "min", "10", "%", "43.2", "min"] in lines
@@ -72,6 +74,21 @@ def test_generate_writes_files(file: str, tmp_path: Path) -> None:
     }
     routes = yaml.safe_load((out / "alertmanager.yml").read_text())
     assert routes["receivers"][0]["webhook_configs"][0]["url"] == "http://127.0.0.1:1/p"
+
+
+def test_what_an_earlier_run_has_left_is_named(file: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    text = said("generate", file, "-o", str(out))
+    assert "nobody is paged yet" in text
+    assert "that is gone" not in text
+    other = tmp_path / "other.yaml"
+    other.write_text(SLO.replace("delays", "delays-eu"))
+    assert "that is gone" not in said("generate", str(other), "-o", str(out))
+    Path(file).write_text(SLO.replace("cheap", "dear"))
+    text = said("generate", file, "-o", str(out), "--page-webhook", "http://127.0.0.1:1/p")
+    assert "delays-cheap.rules.yml: of an objective that is gone" in text
+    assert text.count("that is gone") == 1
+    assert "nobody is paged" not in text
 
 
 def test_parts_to_standard_output(file: str) -> None:

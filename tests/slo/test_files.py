@@ -13,6 +13,7 @@ from monitor.errors import ConfigError
 from monitor.slo.compiled import Compiled
 from monitor.slo.load import load
 from monitor.slo.model import WINDOW, Events, Slices
+from monitor.slo.promql import example, plain_sum
 from monitor.slo.text import dumped
 
 
@@ -68,7 +69,7 @@ def test_latencies_at_edges_between_them_and_at_edges_of_ones_own(tmp_path: Path
     assert "histogram_fraction(0, 0.06," in sli(within="60ms", by="native").bad
     own = sli(within="60ms", edges=["60ms"])
     assert 'le="0.06"' in own.bad
-    assert "within 1.1 %" in own.exactness
+    assert "within 0.55 %" in own.exactness
     said = problems(tmp_path, ours({"name": "l", "objective": 0.9, "latency": {
         "within": "60ms", "by": "edge"}}))  # fmt: skip
     assert "no edge of the histogram" in said["slos[0].latency"]
@@ -84,6 +85,12 @@ def test_latencies_at_edges_between_them_and_at_edges_of_ones_own(tmp_path: Path
         (ours({**AVAILABLE, "cost": {"at_most": 1.0}}), "slos[0]", "availability and cost"),
         (ours({"name": "a", "availability": {}}), "slos[0]", "objective is required"),
         (ours({**AVAILABLE, "objective": "99.9"}), "slos[0].objective", "99.9 %"),
+        (ours({**AVAILABLE, "objective": 99.9}), "slos[0].objective", "write 99.9 %, or 0.999"),
+        (ours({"name": "a", "objective": 0.9, "latency": None}), "slos[0]", "needs its settings"),
+        (ours(AVAILABLE, interval="500ms"), "interval", "must be whole seconds"),
+        (ours(AVAILABLE, scrape_interval=1.5), "scrape_interval", "must be whole seconds"),
+        (ours(AVAILABLE, labels={"severity": "x"}), "", "'severity' is set by the rules"),
+        (ours({**AVAILABLE, "labels": {"__name__": "x"}}), "", "is set by the rules"),
         (ours({**AVAILABLE, "objective": 1.0}), "slos[0].objective", "less than 1"),
         (ours({**AVAILABLE, "objektive": 1}), "slos[0].objektive", "did you mean 'objective'"),
         (ours(AVAILABLE, AVAILABLE), "", "'a' stands twice"),
@@ -254,3 +261,72 @@ def test_the_file_in_the_documentation_is_valid(tmp_path: Path) -> None:
         "availability", "latency", "quantile", "predictions", "features", "performance",
         "freshness", "cost",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("scrape", "labels"),
+    [
+        ({"job": "x"}, {"job": "x"}),
+        ({"job=~": "prod|stage"}, {"job": "prod"}),
+        ({"job=~": "under(study|dog)-.+"}, {"job": "understudy-a"}),
+        ({"job=~": r"a\.b[0-9]+"}, {"job": "a.b1"}),
+        ({"job!=": ""}, {"job": "a"}),
+        ({"job!~": "x.*", "pod!=": "y"}, {}),
+        ({"job=~": ".*"}, {"job": "a"}),
+    ],
+)
+def test_series_of_trials_are_those_that_the_scrape_lets_through(
+    scrape: dict[str, str], labels: dict[str, str]
+) -> None:
+    assert example(scrape) == labels
+
+
+def test_a_scrape_that_cannot_be_tried_says_so(tmp_path: Path) -> None:
+    found = loaded(tmp_path, ours(AVAILABLE, scrape={"job=~": "x{5}y{7}"}))
+    assert found.test_files() == {}
+    assert any("no unit tests" in notice for notice in found.notices)
+    said = problems(tmp_path, ours(AVAILABLE, scrape={"job=~": "a("}))
+    assert "is no pattern" in said["scrape"]
+
+
+def test_windows_too_far_apart_for_promtool(tmp_path: Path) -> None:
+    window = {"severity": "page", "budget": 0.02, "long": "1d", "short": "5s"}
+    found = loaded(tmp_path, ours(AVAILABLE, alerting={"windows": [window]}, alerts="none"))
+    assert found.test_files() == {}
+    assert any("too short beside its longest" in notice for notice in found.notices)
+
+
+@pytest.mark.parametrize(
+    ("expression", "summed"),
+    [
+        ("sum(rate(a[{{.window}}]))", "sum(rate(a[{{.window}}]))"),
+        ("sum by (b) (rate(a[1m]))", "sum(sum by (b) (rate(a[1m])))"),
+        ("sum(a) by (b)", "sum(sum(a) by (b))"),
+        ("sum(a) / sum(b)", "sum(sum(a) / sum(b))"),
+        ('sum(a{b=")"})', 'sum(a{b=")"})'),
+    ],
+)
+def test_expressions_of_ones_own_come_to_one_series(expression: str, summed: str) -> None:
+    assert plain_sum(expression) == summed
+
+
+def test_labels_of_the_file_are_on_all_alerts(tmp_path: Path) -> None:
+    found = loaded(tmp_path, ours(AVAILABLE, labels={"team": "ml"}))
+    alerts = [rule for group in found.groups() for rule in group["rules"] if "alert" in rule]
+    assert len(alerts) > 30
+    assert {rule["labels"].get("team") for rule in alerts} == {"ml"}
+
+
+def test_a_limit_without_a_budget_is_left_out(tmp_path: Path) -> None:
+    config = yaml.safe_load(NONE)
+    limits = {"error_rate": "<= 0 %", "cost_per_prediction": "<= 0"}
+    found = loaded(tmp_path, {**config, "objectives": limits})
+    assert [slo.name for slo in found.slos] == ["availability"]
+    assert sum("none over time" in notice for notice in found.notices) == 2
+
+
+def test_names_for_a_service(tmp_path: Path) -> None:
+    for data, service, message in ((ours(AVAILABLE), 'a "b"', "is no name"),
+                                   (OPENSLO, "other", "names the service itself")):  # fmt: skip
+        with pytest.raises(ConfigError, match=message):
+            loaded(tmp_path, data, service=service)

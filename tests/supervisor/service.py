@@ -28,9 +28,9 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-def eventually(check: Callable[[], Any]) -> Any:
+def eventually(check: Callable[[], Any], patience: float = PATIENCE) -> Any:
     """The first true result of ``check``; fails when there is none for a long time."""
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + patience
     while True:
         try:
             result = check()

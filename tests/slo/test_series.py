@@ -1,0 +1,105 @@
+"""Series that are missing, go away, begin anew or belong to another model, in Prometheus' engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from monitor.config.slo import SloFile
+from monitor.slo.compile import compiled
+from monitor.slo.of_outages import outage_alerts
+from monitor.slo.rules import document
+from tests.slo.promtool import is_true, passes, write
+
+pytestmark = pytest.mark.integration
+
+COUNT = 'understudy_request_duration_seconds_count{role="primary",outcome="ok"}'
+BUCKET = 'understudy_request_duration_seconds_bucket{role="primary",outcome="ok",le="%s"}'
+ROWS = 'understudy_feature_rows_total{model="%s",version="1"}'
+MISSING = 'understudy_feature_missing_total{model="%s",version="1",feature="%s"}'
+RATIO = "slo:sli_error:ratio_rate1h"
+
+
+def tried(
+    folder: Path, rules: dict[str, Any], series: dict[str, str], checks: list[dict[str, Any]]
+) -> None:
+    """Sixty-second steps."""
+    given = [{"series": name, "values": values} for name, values in series.items()]
+    tests = [{"interval": "60s", "input_series": given, "promql_expr_test": checks}]
+    write(folder, {"it.rules.yml": rules, "it.tests.yml": {
+        "rule_files": ["it.rules.yml"], "evaluation_interval": "60s", "tests": tests}})  # fmt: skip
+    passes(folder, "it.tests.yml")
+
+
+def of(**slo: Any) -> dict[str, Any]:
+    file = {"version": 1, "service": "s", "slos": [{"name": "a", "objective": 0.99, **slo}]}
+    found = compiled(SloFile.model_validate(file), "test")
+    return document([found.of_slo(found.slos[0])])
+
+
+def is_absent(expression: str, at: str) -> dict[str, Any]:
+    return is_true(f"absent({expression})", at)
+
+
+def test_an_edge_that_the_sidecar_does_not_have_is_not_taken_for_good(tmp_path: Path) -> None:
+    series = {COUNT: "0+60x60", BUCKET % "+Inf": "0+60x60", BUCKET % "0.05": "0+60x60"}
+    slow = of(latency={"within": "60ms", "edges": ["60ms"]})
+    tried(tmp_path, slow, series, [is_absent(f"sum({RATIO})", "60m")])
+    series[BUCKET % "0.06"] = "0+30x60"
+    tried(tmp_path, slow, series, [is_true(f"sum({RATIO}) == bool 0.5", "60m")])
+
+
+def test_no_errors_yet_is_a_ratio_of_nothing_and_a_restart_is_no_error(tmp_path: Path) -> None:
+    ok = 'understudy_requests_total{role="primary",outcome="ok"}'
+    bad = 'understudy_requests_total{role="primary",outcome="timeout"}'
+    available = of(availability={})
+    tried(tmp_path, available, {ok: "0+60x60"}, [is_true(f"sum({RATIO}) == bool 0", "60m")])
+    anew = {ok: "0+60x30 0+60x30", bad: "0+6x30 0+6x30"}
+    close = f"sum(abs({RATIO} - {6 / 66})) < bool 0.002"
+    tried(tmp_path, available, anew, [is_true(close, "60m")])
+
+
+def test_each_model_has_the_features_that_it_has(tmp_path: Path) -> None:
+    """A large model without a fault does not thin out what another one lacks, nor does one that is
+    gone."""
+    series = {
+        ROWS % "small": "0+60x60", MISSING % ("small", "x"): "0+60x60",
+        ROWS % "large": "0+6000x60", MISSING % ("large", "y"): "0+0x60",
+        MISSING % ("large", "z"): "0+0x60",
+    }  # fmt: skip
+    one = of(features={"feature": "x"})
+    tried(tmp_path, one, series, [is_true(f"sum(abs({RATIO} - 1)) < bool 1e-9", "60m")])
+    every = f"sum(abs({RATIO} - 60 / (60 + 2 * 6000))) < bool 1e-9"
+    tried(tmp_path, of(features={}), series, [is_true(every, "60m")])
+    # The version before is gone and was no better or worse than this one.
+    replaced = {
+        ROWS % "old": "0+60x40 stale", MISSING % ("old", "x"): "0+6x40 stale",
+        ROWS % "new": "_x40 0+60x20", MISSING % ("new", "x"): "_x40 0+6x20",
+    }  # fmt: skip
+    same = f"sum(abs({RATIO} - 0.1)) < bool 1e-3"
+    tried(tmp_path, of(features={}), replaced, [is_true(same, at) for at in ("45m", "60m")])
+
+
+def firing(name: str) -> str:
+    return f'(count(ALERTS{{alertstate="firing",alertname="{name}"}}) or vector(0))'
+
+
+def test_what_is_gone_altogether_is_noticed(tmp_path: Path) -> None:
+    rules = [alert.rule("s", "page") for alert in outage_alerts({}, 15.0)]
+    requests = 'understudy_requests_total{model="m",arm="champion",role="primary",outcome="ok"}'
+    series = {
+        'up{job="understudy",instance="a"}': "1+0x120 stale",
+        requests: "0+60x120 stale",
+    }
+    checks = [
+        is_true(f"{firing(name)} == bool {value}", at)
+        for name, at, value in (
+            ("UnderstudyNotSeen", "120m", 0),
+            ("UnderstudyNotSeen", "130m", 1),
+            ("UnderstudyNoTraffic", "120m", 0),
+            ("UnderstudyNoTraffic", "153m", 1),
+        )
+    ]
+    tried(tmp_path, {"groups": [{"name": "outages", "rules": rules}]}, series, checks)

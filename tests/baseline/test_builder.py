@@ -40,7 +40,7 @@ def plain(baseline: Baseline) -> dict[str, Any]:
     return json.loads(json.dumps(data))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(ROWS, st.integers(1, 20))
 def test_batches_of_any_size_give_the_same(rows: list[tuple[Any, Any]], cut: int) -> None:
     whole, parts = build(rows, len(rows)), build(rows, cut)
@@ -69,7 +69,7 @@ def test_batches_of_any_size_give_the_same(rows: list[tuple[Any, Any]], cut: int
     assert plain(again) == plain(whole)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(ROWS, ROWS)
 def test_a_merge_counts_the_rows_of_both(
     first: list[tuple[Any, Any]], second: list[tuple[Any, Any]]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from monitor.drift.change_point import ChangePoint
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 700), st.integers(1, 90))
 def test_any_batches_give_the_same_history(rows: int, cut: int) -> None:
     x = np.random.default_rng(rows).normal(size=(rows, 2))

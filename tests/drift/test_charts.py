@@ -116,7 +116,7 @@ def test_the_rules_are_those_of_the_handbook() -> None:
     assert seen == set(EIGHT)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10_000), st.integers(1, 40), st.sampled_from([FOUR, EIGHT]))
 def test_any_batches_give_the_same_alarms(seed: int, cut: int, rules: tuple[int, ...]) -> None:
     rng = np.random.default_rng(seed)

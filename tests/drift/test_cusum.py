@@ -31,7 +31,7 @@ def by_hand(union: CusumUnion, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return sums, crossed
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(BATCHES, st.integers(1, 60))
 def test_batches_are_the_recursion_row_by_row(z: np.ndarray, cut: int) -> None:
     union = CusumUnion(3, 2000.0)

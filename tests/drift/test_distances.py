@@ -19,7 +19,7 @@ from monitor.drift.distances import (
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 10**6), st.integers(1, 200), st.integers(1, 200), st.booleans())
 def test_samples_as_in_scipy(seed: int, n: int, m: int, ties: bool) -> None:
     rng = np.random.default_rng(seed)
@@ -37,7 +37,7 @@ def test_samples_as_in_scipy(seed: int, n: int, m: int, ties: bool) -> None:
     assert ((found.hellinger >= 0.0) & (found.hellinger <= 1.0 + 1e-12)).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.integers(0, 90), st.integers(0, 90)), min_size=2, max_size=12))
 def test_counts_as_in_scipy(pairs: list[tuple[int, int]]) -> None:
     p, q = (np.array([column], float) for column in zip(*pairs, strict=True))

@@ -29,7 +29,7 @@ def by_hand(detector: SrDetector, x: np.ndarray) -> np.ndarray:
     return m.mean(axis=1)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(BATCHES, st.integers(1, 30))
 def test_batches_are_the_recursion_row_by_row(x: np.ndarray, cut: int) -> None:
     detector = SrDetector(NULL, 1000.0)

@@ -56,7 +56,7 @@ def test_means_of_such_batches_are_nearly_independent_and_standard() -> None:
     assert sums.var() == pytest.approx(1.0, abs=0.5)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 99), st.integers(1, 25), st.lists(st.integers(1, 9), min_size=1, max_size=4))
 def test_batch_means_do_not_depend_on_batches(seed: int, cut: int, lengths: list[int]) -> None:
     rng = np.random.default_rng(seed)

@@ -63,7 +63,6 @@ def whole(config: Config) -> Any:
 
 @settings(
     max_examples=6,
-    deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=(Phase.explicit, Phase.reuse, Phase.generate),  # a smaller case says no more
 )

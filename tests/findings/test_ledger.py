@@ -348,7 +348,7 @@ reports = st.tuples(
 orders = st.tuples(st.sampled_from(["close", "acknowledge", "restart", "retire"]), st.integers(0))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.one_of(reports, orders), max_size=40))
 def test_whatever_happens_the_promises_hold(
     steps: list[tuple[str, list[Signal], float] | tuple[str, int]],

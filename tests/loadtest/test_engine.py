@@ -51,7 +51,7 @@ def test_arrivals_are_poisson_whatever_the_number_of_processes(processes: int) -
     assert kstest(np.diff(found) * 500.0, "expon").pvalue > 1e-7
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(
         st.tuples(st.floats(0.5, 20), st.floats(0, 200), st.floats(0, 200)), min_size=1, max_size=5

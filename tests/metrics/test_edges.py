@@ -7,7 +7,7 @@ from math import inf
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -29,7 +29,6 @@ def words_of(seconds: list[float]) -> Words:
     return words
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.floats(1e-5, 100.0), min_size=1, max_size=200),
     st.lists(st.floats(1e-4, 60.0), max_size=5),

@@ -57,7 +57,7 @@ def test_isotonic_rises_and_keeps_the_mean(pairs: list[tuple[float, float]]) -> 
     assert isotonic(np.sort(values), weights) == pytest.approx(np.sort(values))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10**6), st.integers(1, 200))
 def test_binary_metrics_are_their_definitions(seed: int, count: int) -> None:
     rng = np.random.default_rng(seed)

@@ -45,7 +45,7 @@ def ar1(rng: np.random.Generator, n: int, phi: float) -> np.ndarray:
 # --- moments ------------------------------------------------------------------------------------
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**32), shift=st.sampled_from([0.0, 1e6]), n=st.integers(2, 300))
 def test_moments_match_their_definitions(seed: int, shift: float, n: int) -> None:
     rng = np.random.default_rng(seed)

@@ -169,7 +169,7 @@ def _cut(records: Records, rows: Any) -> Records:
 
 
 @each
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 2**32), cuts=st.lists(st.integers(0, 300), max_size=6))
 def test_batches_and_single_updates_give_the_same_state(
     case: Case, seed: int, cuts: list[int]
@@ -187,7 +187,7 @@ def test_batches_and_single_updates_give_the_same_state(
 
 
 @each_additive
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(seed=st.integers(0, 2**32), data=st.data())
 def test_sixteen_replicas_merge_in_any_order(case: Case, seed: int, data: st.DataObject) -> None:
     rng = np.random.default_rng(seed)

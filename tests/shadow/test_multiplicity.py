@@ -19,7 +19,7 @@ def _subsets(k: int) -> list[list[int]]:
     return [list(s) for r in range(1, k + 1) for s in itertools.combinations(range(k), r)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(log_es, st.data())
 def test_familywise_is_the_worst_mean_over_sets(values: list[float], data: st.DataObject) -> None:
     k = len(values)
@@ -31,7 +31,7 @@ def test_familywise_is_the_worst_mean_over_sets(values: list[float], data: st.Da
     assert np.exp(familywise(values, weights)) == pytest.approx(worst, rel=1e-9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(log_es, st.sampled_from([0.05, 0.2, 0.5]))
 def test_closed_e_bh_rejects_the_largest_admissible_set(values: list[float], alpha: float) -> None:
     e, k = np.exp(values), len(values)

@@ -41,7 +41,7 @@ def lognormal(rng: np.random.Generator, n: int, shift: float = 0.0) -> np.ndarra
 # --- histograms ---------------------------------------------------------------------------------
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.integers(0, 2**50), min_size=1, max_size=40))
 def test_counts_survive_packing(values: list[int]) -> None:
     counts = np.array(values, dtype=np.int64)
@@ -182,7 +182,7 @@ def test_published_p_values_of_quantile_ab_tests(p: float, offset: int, printed:
     assert quantile_ab_p_value(a + offset, a, p) == pytest.approx(got, rel=1e-12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**32),
     side=st.sampled_from(["two-sided", "greater", "less"]),

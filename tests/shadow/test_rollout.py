@@ -448,5 +448,5 @@ class Ramp(RuleBasedStateMachine):
                 rollout.abort(self.state, self.now, "ada", "now")
 
 
-Ramp.TestCase.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+Ramp.TestCase.settings = settings(max_examples=150, stateful_step_count=30)
 TestAnyOrder = Ramp.TestCase

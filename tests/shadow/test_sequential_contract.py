@@ -131,7 +131,7 @@ def _numbers(process: Process, *, peak: bool) -> list[float]:
 
 
 @each
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(seed=st.integers(0, 2**32), cuts=st.lists(st.integers(0, 150), max_size=6))
 def test_batches_and_single_updates_give_the_same_state(
     case: Case, seed: int, cuts: list[int]
@@ -193,7 +193,7 @@ def test_state_size_does_not_grow_with_n(case: Case) -> None:
 
 
 @each
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(seed=st.integers(0, 2**32))
 def test_merging_sixteen_replicas_in_any_order(case: Case, seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -60,7 +60,7 @@ def test_published_values(value: float, printed: float, digits: int) -> None:
     assert float(value) == pytest.approx(printed, abs=0.51 * 10.0**-digits)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     v=st.floats(1e-3, 1e7),
     alpha=st.floats(1e-9, 0.3),

@@ -53,9 +53,7 @@ def changed(documents: list[Any], path: tuple[Any, ...], value: Any, remove: boo
     return found
 
 
-@settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_no_file_does_more_than_to_be_refused(tmp_path: Path, data: st.DataObject) -> None:
     documents = data.draw(st.sampled_from(DOCUMENTS))

@@ -139,7 +139,7 @@ def all_of(rows, partitions=3, most=5):
     return blocks
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(exchanges())
 def test_everything_that_went_in_comes_out(rows):
     given_ = [row_of(NAMES, *row) for row in rows]
@@ -161,7 +161,7 @@ def test_everything_that_went_in_comes_out(rows):
         assert seqs == list(range(1, len(seqs) + 1))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(exchanges())
 def test_numbers_are_those_of_the_embedded_evaluation(rows):
     for block in all_of(rows, partitions=1, most=100):
@@ -238,7 +238,7 @@ LABELS = st.builds(
 )
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(st.floats(0, 1e11), LABELS), min_size=1, max_size=9))
 def test_labels_come_out_as_they_went_in(labels):
     blocks = Builder("pod", "run", 4).labels(labels, 5.0)
@@ -367,7 +367,7 @@ def test_reasons_of_what_cannot_be_read():
     assert reason_for(rewritten(lambda h: h["features"][0].update(rows=10**12))) == "wrong_shape"
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_damaged_bytes_are_refused_and_nothing_else(data):
     good = rewritten(

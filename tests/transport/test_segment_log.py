@@ -101,7 +101,7 @@ def test_any_torn_tail_is_repaired(tmp_path):
         assert damage == Damage()
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(0, 2**32), st.integers(1, 40))
 def test_damage_in_the_middle_costs_only_what_it_hits(tmp_path_factory, seed, size):
     folder = tmp_path_factory.mktemp("log")

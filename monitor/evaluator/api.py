@@ -38,6 +38,7 @@ from monitor.metrics.drift import drift_families
 from monitor.metrics.experiments import experiment_families
 from monitor.metrics.exposition import encode
 from monitor.metrics.families import counter, gauge
+from monitor.metrics.feedback import feedback_families
 from monitor.metrics.findings import finding_families
 from monitor.metrics.predictions import decoded_families
 from monitor.metrics.processes import process_families, use_of
@@ -262,6 +263,12 @@ class Api:
         if member is None:
             return
         with member.lock:
+            stores = {
+                (str(number),): figures
+                for number, partition in member.inputs.items()
+                if (figures := partition.feedback()) is not None
+            }
+            yield from list(feedback_families(stores, ("partition",)))
             steering = member.judges.get(place_of(True, member.evidence))
             if steering is not None:
                 view: Any = View(steering, self._settings, Redaction(()))

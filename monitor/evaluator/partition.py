@@ -11,7 +11,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +162,12 @@ class Partition:
             )
         return self._store
 
+    def feedback(self) -> dict[str, Any] | None:
+        """What has become of labels, as :meth:`FeedbackStore.figures` has it; None without any."""
+        if self._store is None:
+            return None
+        return {**self._store.figures(), "failures": self._store.failures}
+
     def of_experiment(self, sheet: Sheet) -> bool:
         """Whether a sheet is evidence of an experiment, and else of a model."""
         return sheet.kind[0] in _OF_EXPERIMENTS
@@ -182,6 +188,7 @@ class Partition:
             "records": self.records,
             "labels": self.labels,
             "faults": dict(self.faults),
+            "feedback": self._store.counts() if self._store is not None else [],
             "waiting": {
                 name: gathering.copies.waiting_for()
                 for name, gathering in self.gatherings.by_name.items()
@@ -201,16 +208,21 @@ class Partition:
             name: {challenger: {(int(a), int(b)) for a, b in places} for challenger, places in one}
             for name, one in ((n, of.items()) for n, of in state["waiting"].items())
         }
-        return Restoring(self, waiting)
+        counts = [(str(what), str(of), float(n)) for what, of, n in state.get("feedback", ())]
+        return Restoring(self, waiting, counts)
 
 
 class Restoring:
     """Reads again what waited. ``offsets`` are those of the blocks that hold it."""
 
     def __init__(
-        self, partition: Partition, waiting: Mapping[str, Mapping[str, set[tuple[int, int]]]]
+        self,
+        partition: Partition,
+        waiting: Mapping[str, Mapping[str, set[tuple[int, int]]]],
+        counts: Sequence[tuple[str, str, float]],
     ) -> None:
         self._partition = partition
+        self._counts = counts
         self.offsets = sorted(
             {offset for one in waiting.values() for places in one.values() for offset, _ in places}
         )
@@ -230,9 +242,13 @@ class Restoring:
 
     def done(self) -> None:
         """Everything was read; from here on it goes on."""
-        self._partition._join()
-        self._partition.preparation.drain()
-        for gathering in self._partition.gatherings.by_name.values():
+        partition = self._partition
+        partition._join()
+        partition.preparation.drain()
+        if self._counts or partition._store is not None:
+            # Labels that were read again have been counted before.
+            partition._opened().go_on(self._counts)
+        for gathering in partition.gatherings.by_name.values():
             gathering.copies.restoring = None
 
 

@@ -9,7 +9,7 @@ asynchronous: one thread calls it.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -228,6 +228,16 @@ class FeedbackStore:
                 (request_id, arm, mirrored),
             )
             self.tallies.add("labelled", arm)
+
+    def counts(self) -> list[tuple[str, str, float]]:
+        """What has become of labels, how late they were and what was let go of, as plain data."""
+        return self.tallies.counts()
+
+    def go_on(self, counts: Iterable[tuple[str, str, float]]) -> None:
+        """Count on from where another store was; what was counted here is forgotten. Raises
+        StateError."""
+        with self._file.transaction():
+            self.tallies.go_on(counts)
 
     # Out ----------------------------------------------------------------------------------------
 

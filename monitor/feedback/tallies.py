@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import sqlite3
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 SCHEMA = """
@@ -19,6 +19,7 @@ QUANTILES = (0.5, 0.9, 0.99)
 _PER_OCTAVE = 16
 _SMALLEST = 1e-3
 _DELAY = "delay "
+_PRESENT = frozenset(("predictions", "labelled", "kept"))
 
 Key = tuple[str, str]
 """What is counted, and of what: an outcome, a reason or an arm."""
@@ -75,12 +76,22 @@ class Tallies:
         """The sums of a kind."""
         return {of: int(n) for (name, of), n in self._sums.items() if name == what}
 
+    def counts(self) -> list[tuple[str, str, float]]:
+        """What only grows, for a store elsewhere that goes on with it."""
+        return [(*key, n) for key, n in self._sums.items() if _grows(key) and n]
+
+    def go_on(self, counts: Iterable[tuple[str, str, float]]) -> None:
+        """Take over such counts in place of one's own, in the present transaction."""
+        wanted = {(what, of): n for what, of, n in counts}
+        for key in {*filter(_grows, self._sums), *wanted}:
+            self.add(*key, wanted.get(key, 0.0) - self._sums.get(key, 0.0))
+
     def delays(self) -> dict[str, dict[str, Any]]:
         """By arm: ``count``, ``sum_seconds``, ``mean_seconds``, and ``quantiles`` in seconds by
         quantile."""
         by_arm: dict[str, dict[int, int]] = {}
         for (what, arm), n in self._sums.items():
-            if what.startswith(_DELAY):
+            if what.startswith(_DELAY) and n:
                 by_arm.setdefault(arm, {})[int(what[len(_DELAY) :])] = int(n)
         found = {}
         for arm, buckets in sorted(by_arm.items()):
@@ -92,6 +103,11 @@ class Tallies:
                 "quantiles": {str(q): _quantile(buckets, q * count) for q in QUANTILES},
             }
         return found
+
+
+def _grows(key: Key) -> bool:
+    """Whether it counts what has happened, and not what is there at present."""
+    return key[0] not in _PRESENT
 
 
 def _quantile(buckets: Mapping[int, int], rank: float) -> float:

@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 from monitor.evaluation.plane import BREAKER_STATES, NOT_SENT, Plane
 from monitor.feedback.service import Feedback
 from monitor.metrics.drift import drift_families
-from monitor.metrics.experiments import experiment_families, feedback_families
+from monitor.metrics.experiments import experiment_families
 from monitor.metrics.families import (
     SERIES_LABELS,
     QuantileFamily,
@@ -23,6 +23,7 @@ from monitor.metrics.families import (
     pick,
     sketches,
 )
+from monitor.metrics.feedback import feedback_families
 from monitor.metrics.findings import finding_families
 from monitor.metrics.objectives import objective_families
 from monitor.metrics.predictions import decoded_families, undecoded_families
@@ -85,7 +86,7 @@ class PlaneCollector(Collector):
             [((source, outcome), count) for (source, outcome), count in outcomes.items()],
         )
         if isinstance(self._plane.feedback, Feedback):
-            yield from feedback_families(self._plane.feedback)
+            yield from feedback_families({(): self._plane.feedback.summary()})
         if self._plane.publisher is not None:
             from monitor.metrics.kafka import kafka_families
 

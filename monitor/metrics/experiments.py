@@ -1,4 +1,4 @@
-"""Experiments and feedback as metric families."""
+"""Experiments as metric families."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from prometheus_client.core import Metric
 
 from monitor.evaluation.plane import Plane
 from monitor.experiments.summary import DECISIONS
-from monitor.feedback.service import Feedback
-from monitor.feedback.store import OUTCOMES
-from monitor.metrics.families import QuantileFamily, counter, gauge, pick
+from monitor.metrics.families import counter, gauge, pick
 from monitor.sketch.reader import Snapshot
 
 _WHO = ("experiment", "challenger")
@@ -84,57 +82,3 @@ def experiment_families(plane: Plane, snapshot: Snapshot) -> Iterator[Metric]:
         found = snapshot.counters_named(source).items()
         values = [(pick(have, names), value) for have, value in found]
         yield counter(f"experiment_{source}", text, names, values)
-
-
-def feedback_families(feedback: Feedback) -> Iterator[Metric]:
-    """Labels by what became of them, and how late they come."""
-    summary = feedback.summary()
-    yield counter(
-        "feedback",
-        "Labels and rewards by what became of them.",
-        ("outcome",),
-        [([outcome], summary["labels"].get(outcome, 0)) for outcome in OUTCOMES],
-    )
-    yield gauge(
-        "feedback_predictions",
-        "Predictions that wait for their labels, or are kept to know late ones.",
-        ("arm",),
-        [([arm], item["predictions"]) for arm, item in summary["coverage"].items()],
-    )
-    yield gauge(
-        "feedback_orphans",
-        "Labels whose prediction is not there (yet).",
-        (),
-        [([], summary["waiting"]["orphans"])],
-    )
-    yield gauge(
-        "feedback_coverage",
-        "Part of the predictions older than the horizon that got a label, by arm.",
-        ("arm",),
-        [
-            ([arm], item["share"])
-            for arm, item in summary["coverage"].items()
-            if item["share"] is not None
-        ],
-    )
-    yield counter(
-        "feedback_purged",
-        "Predictions and labels let go of, by reason.",
-        ("reason",),
-        [([reason], n) for reason, n in (*summary["purged"].items(), ("queue", feedback.dropped))],
-    )
-    yield counter(
-        "feedback_failures",
-        "Times that the file could not be used.",
-        (),
-        [([], summary["failures"])],
-    )
-    delays = QuantileFamily(
-        "feedback_delay_seconds",
-        "Time from prediction to label, by arm, within 2.2 %: it should not differ.",
-        ("arm",),
-    )
-    for arm, item in summary["delays"].items():
-        quantiles = [(float(q), value) for q, value in item["quantiles"].items()]
-        delays.add([arm], quantiles, item["count"], item["sum_seconds"])
-    yield delays

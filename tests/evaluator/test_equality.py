@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from typing import Any
 
@@ -77,6 +78,26 @@ def test_states_do_not_depend_on_partitions_batches_and_places(
 ) -> None:
     found = evaluated(config, partitions, most, seed, judges=judges)
     assert differences(whole, found) == []
+
+
+def test_who_takes_a_partition_over_counts_labels_on(config: Config) -> None:
+    blocks = [(of_labels, block) for _, _, of_labels, block in published(items(3, 40), 1, 16)]
+    first, second = Partition(config, "records/0"), Partition(config, "records/0")
+    for offset, (of_labels, block) in enumerate(blocks):
+        first.take(block, offset, of_labels)
+    first.drain()
+    restoring = second.restore(json.loads(json.dumps(first.to_dict())))
+    for labels_too in (False, True):  # one topic after the other
+        for offset, (of_labels, block) in enumerate(blocks):
+            if of_labels == labels_too:
+                restoring.take(block, offset)
+    restoring.done()
+    told = first.feedback()
+    assert told is not None
+    assert told["labels"]["joined"] > 5
+    assert second.feedback() == told
+    first.close()
+    second.close()
 
 
 def test_there_is_something_to_compare(whole: Any) -> None:

@@ -148,6 +148,7 @@ def test_every_record_counts_once_whoever_is_away_paused_or_stopped(
         for family in ("drift_score", "prediction_value_bucket", "feature_rows_total"):
             assert (f"understudy_{family}{{" in metrics) == watches, family
         assert 'understudy_process_cpu_seconds_total{process="evaluator"}' in metrics
+        assert 'understudy_feedback_delay_seconds_count{arm="' in metrics
         assert "understudy_build_info{" in metrics
         # Sidecars count these; of both together a sum would be twice as much.
         assert "understudy_undecodable_total" not in metrics

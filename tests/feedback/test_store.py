@@ -264,6 +264,27 @@ def test_delays_and_coverage_are_by_arm_and_survive(store: FeedbackStore) -> Non
     store.close()
 
 
+def test_counts_go_on_elsewhere_and_what_is_there_is_counted_anew(
+    store: FeedbackStore, tmp_path: Path
+) -> None:
+    store.add_predictions([prediction(str(i), started=NOW) for i in range(4)])
+    store.add_labels([Label(str(i), 0, 1) for i in range(3)], NOW + 5.0)
+    (tmp_path / "other").mkdir()
+    other = FeedbackStore(tmp_path / "other", HORIZON, 2**28)
+    # It reads again a part of what the first one had, and has counted something of its own.
+    other.add_predictions([prediction(str(i), started=NOW) for i in range(2, 4)])
+    other.add_labels([Label("2", 0, 1), Label("nobody's", 0, 1)], NOW + 60.0)
+    other.go_on(store.counts())
+    other = reopened(other)
+    other.open()
+    before, after = store.figures(), other.figures()
+    assert after["labels"] == before["labels"]
+    assert after["delays"] == before["delays"]
+    assert after["waiting"] == {"predictions": 2, "labels": 2, "orphans": 1}
+    assert after["coverage"]["champion"]["labelled"] == 1
+    other.close()
+
+
 def test_a_time_ahead_of_ours_does_not_make_a_label_later(store: FeedbackStore) -> None:
     store.add_predictions([prediction()])
     store.add_labels([Label("r", 0, 1, at=NOW + 5000.0), Label("r", 1, 1, at=0.0)], NOW)

@@ -50,11 +50,17 @@ class LostError(UnderstudyError):
 
 
 class BlockError(ProtocolError):
-    """Bytes that are no block of records that can be read here; ``reason`` is a bounded label.
+    """Bytes that are no block of records that can be read here, and why, of :attr:`REASONS`."""
 
-    Reasons: ``not_a_block``, ``newer_schema``, ``unknown_kind``, ``unknown_codec``, ``damaged``,
-    ``too_large``, ``wrong_shape``.
-    """
+    REASONS = (
+        "not_a_block",
+        "newer_schema",
+        "unknown_kind",
+        "unknown_codec",
+        "damaged",
+        "too_large",
+        "wrong_shape",
+    )
 
     def __init__(self, reason: str, detail: str) -> None:
         self.reason = reason

@@ -24,6 +24,7 @@ from monitor.api.app import handle_errors
 from monitor.api.baseline import add_baseline
 from monitor.api.experiments import add_experiments
 from monitor.api.findings import add_findings
+from monitor.errors import BlockError
 from monitor.evaluation.control import Reloaded
 from monitor.evaluation.pipeline import Pipeline
 from monitor.evaluation.redaction import Redaction
@@ -243,9 +244,14 @@ class Api:
             "evaluator_dead",
             "Messages that could not be read, by reason.",
             ("reason",),
+            # All of them: an alert sees a count grow only if it was there before.
             [
-                *(((reason,), count) for reason, count in now.get("dead", {}).items()),
-                *([(("source",), imported["dead"])] if "dead" in imported else []),
+                ((reason,), count)
+                for reason, count in {
+                    **dict.fromkeys((*BlockError.REASONS, "evidence"), 0),
+                    **now.get("dead", {}),
+                    "source": imported.get("dead", 0),
+                }.items()
             ],
         )
         for name, text in (("duplicates", "Blocks that came again."), ("missing", "Blocks lost.")):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
@@ -38,6 +39,7 @@ class Committed:
             group_id=group,  # to ask what is committed; it does not join
             isolation_level="read_committed",
             enable_auto_commit=False,
+            auto_offset_reset="earliest",  # where retention was quicker than we are
             fetch_max_bytes=FETCH_BYTES * 4,
             max_partition_fetch_bytes=FETCH_BYTES,
         )
@@ -57,8 +59,7 @@ class Committed:
         """The offset to go on from, and the state ``name`` there. Raises StateError."""
         found = self.offset(place)
         if found is None:
-            first: int = self._consumer.beginning_offsets([place])[place]
-            return first, None
+            return self._first(place), None
         pointer = Pointer.parse(found.metadata or "")
         if pointer is None:
             return found.offset, None
@@ -70,16 +71,23 @@ class Committed:
 
     def ends(self, places: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """One more than the offset of the last message. Raises KafkaError."""
-        try:
+        with _led():
             found: dict[TopicPartition, int] = self._consumer.end_offsets(list(places))
-        except KeyError as error:  # what kafka-python makes of a partition without a leader
-            raise LeaderNotAvailableError(f"{error}") from error
-        return found
+            return found
 
-    def at(self, place: TopicPartition, moment: float) -> int | None:
-        """Offset of the first message since a unix time; None where there is none."""
+    def _first(self, place: TopicPartition) -> int:
+        with _led():
+            found: int = self._consumer.beginning_offsets([place])[place]
+            return found
+
+    def at(self, place: TopicPartition, moment: float) -> int:
+        """Where to read from for all messages since a unix time: at the first of them, or, where it
+        is not known which that is, at the first of all."""
+        if moment <= 0.0:
+            return self._first(place)
         found = self._consumer.offsets_for_times({place: int(moment * 1000)}).get(place)
-        return found.offset if found is not None else None
+        # kafka-python says None where there is none, and also of a partition without a leader.
+        return found.offset if found is not None else self._first(place)
 
     def messages(self, place: TopicPartition, begin: int) -> Iterator[Any]:
         """All from an offset to what is the end now.
@@ -90,7 +98,7 @@ class Committed:
         consumer = self._consumer
         consumer.assign([place])
         consumer.seek(place, begin)
-        end = consumer.end_offsets([place])[place]
+        end = self.ends([place])[place]
         heard = time.monotonic()
         while (position := consumer.position(place)) < end:
             for messages in consumer.poll(timeout_ms=200).values():
@@ -102,3 +110,11 @@ class Committed:
                     f"{place.topic}/{place.partition}: brokers are silent at offset {position}"
                     f" of {end}"
                 )
+
+
+@contextmanager
+def _led() -> Iterator[None]:
+    try:
+        yield
+    except KeyError as error:  # what kafka-python makes of a partition without a leader
+        raise LeaderNotAvailableError(f"{error}") from error

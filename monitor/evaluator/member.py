@@ -231,10 +231,8 @@ def _again(
     committed: Committed, place: TopicPartition, since: float, end: int, restoring: Restoring
 ) -> None:
     """Read again what was read before, from unix time ``since`` up to the offset ``end``."""
-    begin: int | None = 0
-    if since > 0.0:
-        begin = committed.at(place, since)
-    if begin is None or begin >= end:
+    begin = committed.at(place, since)
+    if begin >= end:
         return
     for message in committed.messages(place, begin):
         if message.offset >= end:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,16 @@ def test_reading_ends_behind_what_was_aborted(made: Options) -> None:
     with committed(made) as reader:
         values = [message.value for message in reader.messages(place, 0)]
     assert values == [f"{number}".encode() for number in range(MESSAGES)]
+
+
+def test_reading_begins_where_nothing_is_missed(made: Options) -> None:
+    begun = time.time()
+    place = written(made)
+    with committed(made) as reader:
+        assert reader.at(place, begun - 1.0) == 0
+        # Nobody says whether there is nothing so late, or nobody to say it: all is read then.
+        assert reader.at(place, time.time() + 3600.0) == 0
+        assert reader.at(place, float("-inf")) == 0
 
 
 def test_silence_is_not_taken_for_the_end(made: Options, kafka_cluster: Cluster) -> None:

@@ -184,7 +184,7 @@ def test_the_gate_gives_its_verdict_by_its_exit_code(tmp_path: Path, mode: str, 
 
 def test_locust_runs_distributed(tmp_path: Path) -> None:
     values = SERVES + (
-        "locust: {enabled: true, mode: run, workers: 1, users: 1, rate: 20, runTime: 3s,"
+        "locust: {enabled: true, mode: run, workers: 1, users: 1, rate: 20, runTime: 6s,"
         " path: /v2/models/delays/infer}"
     )
     manifests = render(values)

@@ -162,7 +162,10 @@ def one_run(
             quiet = time.monotonic()
             caught_up = judged(ports, end + 3.0, quiet + PATIENCE)
             healed = time.monotonic() - quiet
-            exits = [pod.stop() for pod in pods] + [judge.stop() for judge in judges]
+            exits = [pod.stop() for pod in pods]
+            # What they handed over last has to be judged too.
+            caught_up = caught_up and judged(ports, end + 3.0, time.monotonic() + PATIENCE)
+            exits += [judge.stop() for judge in judges]
             kafka.heal()
             compared = compare(config, order)
         finally:

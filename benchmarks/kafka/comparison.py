@@ -22,7 +22,7 @@ _ORDERED = frozenset(("notes",))
 def compare(config: Config, order: dict[str, Any]) -> dict[str, Any]:
     """Records that were taken in, rows of evidence, and everything in which the two differ."""
     state = committed_state(config)
-    rows = evidence_rows(config)
+    rows, unread = evidence_rows(config, state["read"] if state else [0] * PLACES)
     wanted, wanted_rows, records = expected(config, order)
     found = (
         differences(counted(wanted), counted(state["pipeline"]), 1e-6) if state else ["no state"]
@@ -34,6 +34,7 @@ def compare(config: Config, order: dict[str, Any]) -> dict[str, Any]:
         "rows": sum(wanted_rows.values()),
         "rows_twice_or_strange": len(twice),
         "rows_lost": len(lost),
+        "rows_not_judged_yet": unread,
         "differences": found[:20],
         "late_rows": state["late"] if state else None,
         "examples": [repr(row) for row in (*twice[:5], *lost[:5])],
@@ -96,8 +97,8 @@ def _rows(sheet: Any) -> list[Any]:
     return [(sheet.kind, one, side) for one, side in zip(sheet.ids, sides, strict=True)]
 
 
-def evidence_rows(config: Config) -> Counter[Any]:
-    """Every row of evidence that is committed."""
+def evidence_rows(config: Config, read: list[int]) -> tuple[Counter[Any], int]:
+    """Every row of evidence that is committed, and how many are beyond what judges have read."""
     from kafka import KafkaConsumer, TopicPartition
 
     options = Options(config.kafka, "reader")  # type: ignore[arg-type]
@@ -109,13 +110,16 @@ def evidence_rows(config: Config) -> Counter[Any]:
     consumer.seek_to_beginning(*places)
     ends = consumer.end_offsets(places)
     rows: Counter[Any] = Counter()
+    unread = 0
     while any(consumer.position(place) < ends[place] for place in places):
         for messages in consumer.poll(timeout_ms=500).values():
             for message in messages:
                 for _, sheet in decode_message(message.value).sheets:
-                    rows.update(_rows(sheet))
+                    found = _rows(sheet)
+                    rows.update(found)
+                    unread += len(found) if message.offset >= read[message.partition] else 0
     consumer.close()
-    return rows
+    return rows, unread
 
 
 def counted(state: dict[str, Any]) -> dict[str, Any]:

@@ -113,22 +113,40 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
+SETTLED_SECONDS = 10.0
+"""How long nothing has to move until everything is taken for judged."""
+
+
 def judged(ports: list[int], until: float, deadline: float) -> bool:
-    """Until everything is judged up to that unix time and nothing waits."""
-    while time.monotonic() < deadline:
-        done: set[int] = set()
-        for port in ports:
-            try:
-                with urllib.request.urlopen(
-                    f"http://127.0.0.1:{port}/v1/evaluator", timeout=2
-                ) as reply:
-                    found = json.load(reply)
-            except (OSError, ValueError):
-                continue
-            for judge in found.get("judges", ()):
-                if (judge["judged"] or 0.0) >= until and not judge["waiting"]:
-                    done.add(judge["place"])
-        if len(done) == PLACES:
+    """Until everything is judged up to that unix time, nothing waits, and nothing more comes:
+    labels may be on their way when the records of their time have been judged."""
+    before, since = None, time.monotonic()
+    while (now := time.monotonic()) < deadline:
+        found = _states(ports)
+        judges = [judge for one in found for judge in one.get("judges", ())]
+        done = {j["place"] for j in judges if (j["judged"] or 0.0) >= until and not j["waiting"]}
+        moving = [
+            *(one["records"] for one in found),
+            *([part["labels"], part["records"]] for one in found for part in one["partitions"]),
+            *([judge["place"], judge["rows"]] for judge in judges),
+        ]
+        if moving != before or len(done) < PLACES or len(found) < len(ports):
+            before, since = moving, now
+        elif now - since >= SETTLED_SECONDS:
             return True
         time.sleep(0.5)
     return False
+
+
+def _states(ports: list[int]) -> list[dict[str, Any]]:
+    """What the evaluators that answer say of themselves."""
+    found = []
+    for port in ports:
+        try:
+            with urllib.request.urlopen(
+                f"http://127.0.0.1:{port}/v1/evaluator", timeout=5
+            ) as reply:
+                found.append(json.load(reply))
+        except (OSError, ValueError):
+            continue
+    return found

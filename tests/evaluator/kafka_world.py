@@ -64,7 +64,8 @@ def publish(
 
 
 def committed_state(config: Config) -> dict[str, Any] | None:
-    """What is committed of both judges, as of one: ``pipeline`` and how many rows were ``late``."""
+    """What is committed of both judges, as of one: ``pipeline``, how many rows were ``late``, and
+    how far each has ``read`` the evidence."""
     states = [_committed_state(config, place) for place in range(PLACES)]
     whole = [state for state in states if state is not None]
     if len(whole) < PLACES:
@@ -72,6 +73,7 @@ def committed_state(config: Config) -> dict[str, Any] | None:
     return {
         "pipeline": joined([state["pipeline"] for state in whole]),
         "late": sum(state["late"] for state in whole),
+        "read": [state["read"] for state in whole],
     }
 
 

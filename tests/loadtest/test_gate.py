@@ -593,8 +593,11 @@ def test_stairs_end_where_they_break(tmp_path: Path) -> None:
         """,
     )
     data = tmp_path / "r.json"
-    with Server(slots=1, seconds=0.02) as server:
-        found = gate("--target", server.url, "--plan", file, "--json-file", data)
+    for _ in range(3):  # a generator that the machine kept from its work says so, and nothing else
+        with Server(slots=1, seconds=0.02) as server:
+            found = gate("--target", server.url, "--plan", file, "--json-file", data)
+        if found.exit_code != 2 or "the generator itself was late" not in found.output:
+            break
     assert found.exit_code == 0, found.output
     (stage,) = json.loads(data.read_text())["stages"]
     said = stage["until_break"]

@@ -24,21 +24,22 @@ from tests.slo.promtool import write
 from tests.supervisor.service import free_port
 
 DAY = 86_400
+ALERTING = {
+    "windows": [
+        {"severity": "page", "budget": "2 %", "long": "1h", "short": "5s"},
+        {"severity": "ticket", "budget": "10 %", "long": "1d", "short": "10s"},
+    ]
+}
+"""The short windows are such that the end of a fault can be waited for."""
 OBJECTIVES: dict[str, Any] = {
     "version": 1,
     "service": "delays",
     "scrape": {"job": "understudy"},
     "scrape_interval": "1s",
     "interval": "1s",
-    "alerting": {
-        "windows": [
-            {"severity": "page", "budget": "2 %", "long": "1h", "short": "5s"},
-            {"severity": "ticket", "budget": "10 %", "long": "1d", "short": "10s"},
-        ]
-    },
+    "alerting": ALERTING,
     "slos": [{"name": "availability", "objective": "99.99 %", "availability": {}}],
 }
-"""The short windows are such that the end of a fault can be waited for."""
 LABELS = (
     'instance="one",job="understudy",model="m",version="1",arm="champion",role="primary",'
     'protocol="open-inference"'

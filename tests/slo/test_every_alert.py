@@ -16,7 +16,7 @@ from monitor.slo.of_kafka import kafka_alerts
 from monitor.slo.rules import ALERT
 from tests.findings.receiver import Receiver, receiver
 from tests.parts import need
-from tests.slo.drill import DAY, DOWN, Stack, job, key, messages, stories
+from tests.slo.drill import ALERTING, DAY, DOWN, Stack, job, key, messages, stories
 from tests.slo.every import SLOS, everything, serving, shortened
 from tests.slo.test_exposition import ALL
 from tests.supervisor.service import eventually, free_port
@@ -30,12 +30,7 @@ OBJECTIVES: dict[str, Any] = {
     "model": "m",
     "scrape_interval": "1s",
     "interval": "1s",
-    "alerting": {
-        "windows": [
-            {"severity": "page", "budget": "2 %", "long": "1h", "short": "5s"},
-            {"severity": "ticket", "budget": "10 %", "long": "1d", "short": "10s"},
-        ]
-    },
+    "alerting": ALERTING,
     # A page would hide the ticket of the same objective.
     "slos": [
         {**one, **_WITHIN.get(one["name"], {}), "objective": "99.99 %", "severities": [severity],

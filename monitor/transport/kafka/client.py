@@ -15,6 +15,8 @@ from kafka.errors import (
 )
 from kafka.future import Future
 from kafka.net.compat import KafkaNetClient
+from kafka.net.manager import KafkaConnectionManager
+from kafka.net.selector import NetworkSelector
 
 _RECENT_SECONDS = 60.0
 
@@ -34,9 +36,7 @@ class _Reasons(logging.Filter):
                 continue
             if isinstance(argument, SaslAuthenticationFailedError):
                 self._refused = time.monotonic(), str(argument)
-            # A broker that refuses us says why only now and then; mostly it hangs up.
-            if not (str(argument).endswith("socket disconnected") and self.recent()):
-                self._last = time.monotonic(), str(argument)
+            self._last = time.monotonic(), str(argument)
         return not self.quiet
 
     def refused(self) -> str:
@@ -94,10 +94,30 @@ def leave(producer: Any) -> None:
         producer._sender.force_close()
 
 
+class _Connections(KafkaConnectionManager):  # type: ignore[misc]  # kafka-python has no types
+    """Reads what a broker says before it hangs up.
+
+    kafka-python throws away what it has read together with the end of a connection, and that is how
+    a broker refuses credentials: it answers, and closes.
+    """
+
+    async def _build_transport(self, *arguments: Any, **options: Any) -> Any:
+        transport = await super()._build_transport(*arguments, **options)
+        receive = transport._sock_recv
+
+        def answer_first() -> tuple[bytes, Exception | None]:
+            data, error = receive()
+            # The end is still there for who reads again.
+            return data, None if data else error
+
+        transport._sock_recv = answer_first
+        return transport
+
+
 class Client(KafkaNetClient):  # type: ignore[misc]  # kafka-python has no types
     """Pass it as ``kafka_client=Client`` to each producer, consumer and admin client.
 
-    It mends two things of kafka-python 3.0:
+    It mends three things of kafka-python 3.0:
 
     * The sender of a transactional producer asks whether the coordinator is ready and expects False
       where it is gone, but gets an exception, and then forgets the request that it was about to
@@ -106,7 +126,12 @@ class Client(KafkaNetClient):  # type: ignore[misc]  # kafka-python has no types
       requests fail as if the broker had answered: no new metadata is asked for, and a transactional
       producer gives up for good. Here they fail as what they are, requests on a lost connection,
       and are tried again where the partition or the coordinator is then.
+    * Half of the time it did not hear that a broker refuses its credentials.
     """
+
+    def __init__(self, **configs: Any) -> None:
+        net = NetworkSelector(**configs)
+        super().__init__(net=net, manager=_Connections(net, **configs), **configs)
 
     def await_ready(self, node_id: Any, timeout_ms: float = 30000) -> bool:
         """Whether the node can be sent to, after waiting up to ``timeout_ms`` for it."""

@@ -6,6 +6,7 @@ is asked under that lock has to be asked of another client.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from typing import Any
 from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
 from kafka.errors import KafkaTimeoutError, LeaderNotAvailableError
 
+from monitor.errors import LostError
 from monitor.evaluator.snapshots import Pointer, read_state
 
 FETCH_BYTES = 8 * 1024 * 1024
@@ -23,16 +25,19 @@ PATIENCE_SECONDS = 30.0
 
 
 class Committed:
-    """``group`` is whose offsets they are, ``states`` the topic of the states."""
+    """``group`` is whose offsets they are, ``states`` the topic of the states; who reads gives up
+    when ``ending`` is set."""
 
     def __init__(
         self,
         common: dict[str, Any],
         group: str,
         states: str,
+        ending: threading.Event,
         patience: float = PATIENCE_SECONDS,
     ) -> None:
         self._states = states
+        self._ending = ending
         self._patience = patience
         self._consumer = KafkaConsumer(
             **common,
@@ -93,7 +98,7 @@ class Committed:
         """All from an offset to what is the end now.
 
         Raises KafkaTimeoutError when brokers fall silent before: who took that for the end would go
-        on without what is missing.
+        on without what is missing. Raises LostError when we are to end.
         """
         consumer = self._consumer
         consumer.assign([place])
@@ -102,7 +107,10 @@ class Committed:
         heard = time.monotonic()
         while (position := consumer.position(place)) < end:
             for messages in consumer.poll(timeout_ms=200).values():
-                yield from messages
+                for message in messages:
+                    self._check()
+                    yield message
+            self._check()
             if consumer.position(place) > position:  # also by what was compacted away or aborted
                 heard = time.monotonic()
             elif time.monotonic() - heard > self._patience:
@@ -110,6 +118,10 @@ class Committed:
                     f"{place.topic}/{place.partition}: brokers are silent at offset {position}"
                     f" of {end}"
                 )
+
+    def _check(self) -> None:
+        if self._ending.is_set():
+            raise LostError("it is to end, and had not taken all over yet")
 
 
 @contextmanager

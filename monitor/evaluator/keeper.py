@@ -47,6 +47,11 @@ class Keeper(Generic[M]):
                 self._serve(done)
                 pause = 0.25
             except Exception as error:
+                if self._stop.is_set():
+                    log.warning(
+                        "ends without a commit, and who goes on begins where it did: %s", error
+                    )
+                    return
                 if not isinstance(error, (KafkaError, UnderstudyError, OSError)):
                     log.exception("a fault of ours")
                 self._trouble(error)
@@ -57,6 +62,7 @@ class Keeper(Generic[M]):
         member: M | None = None
         try:
             member = self.member = self._make()
+            member.ending = self._stop
             self._joined = True
             while not self._stop.is_set():
                 commits = member.commits

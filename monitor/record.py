@@ -9,7 +9,7 @@ variable parts one after another. A batch is a run of encoded records.
 
 from __future__ import annotations
 
-from struct import Struct, error
+from struct import Struct, calcsize, error
 
 from monitor.errors import RecordError
 
@@ -57,6 +57,14 @@ of request id, trace id, unit, target, request headers, response headers, reques
 payload."""
 
 
+_NUMBERS = (
+    *("size", "model", "arm", "status", "role", "outcome", "flags", "assigned", "started"),
+    *("duration_ns", "first_byte_ns", "queue_ns", "request_size", "response_size"),
+)
+FIXED_PLACES = {n: calcsize(FIXED.format[: 1 + place]) for place, n in enumerate(_NUMBERS)}
+"""Byte at which each number begins in the fixed part."""
+
+
 class Record:
     """One exchange of a request and its response, or the lack of one.
 
@@ -64,7 +72,8 @@ class Record:
     its unit belongs to, plus one. ``started`` is unix time in seconds, ``*_ns`` are durations in
     nanoseconds, ``*_size`` are bytes of payload on the wire. ``request_headers`` and
     ``response_headers`` hold the kept lines, joined by CRLF, without the empty line. Payloads are
-    None when they were not captured.
+    None when they were not captured. ``fixed`` is the fixed part as it came: only records that were
+    unpacked by :func:`decode_batch` have it, and nobody changes their numbers.
     """
 
     __slots__ = (
@@ -72,6 +81,7 @@ class Record:
         "assigned",
         "duration_ns",
         "first_byte_ns",
+        "fixed",
         "model",
         "outcome",
         "queue_ns",
@@ -110,6 +120,7 @@ class Record:
     response_headers: bytes
     request_body: bytes | None
     response_body: bytes | None
+    fixed: bytes
 
 
 Encoded = tuple[int, tuple[bytes, ...]]
@@ -118,6 +129,7 @@ Encoded = tuple[int, tuple[bytes, ...]]
 _pack = FIXED.pack
 _unpack = FIXED.unpack_from
 _FIXED_SIZE = FIXED.size
+_NO_LENGTHS = (0,) * 8
 
 
 def encode(
@@ -203,6 +215,27 @@ def encode(
     )
 
 
+def fixed_of(record: Record) -> bytes:
+    """The fixed part of a record that did not come packed, without any lengths."""
+    return _pack(
+        0,
+        record.model,
+        record.arm,
+        record.status,
+        record.role,
+        record.outcome,
+        0,
+        record.assigned,
+        record.started,
+        record.duration_ns,
+        record.first_byte_ns,
+        record.queue_ns,
+        record.request_size,
+        record.response_size,
+        *_NO_LENGTHS,
+    )
+
+
 def decode_batch(data: bytes) -> list[Record]:
     """Unpack a run of encoded records. Raises RecordError when the bytes do not add up."""
     records: list[Record] = []
@@ -238,6 +271,7 @@ def decode_batch(data: bytes) -> list[Record]:
         except error as fault:
             raise RecordError(f"record at byte {position} of {end} is cut off") from fault
         a = position + _FIXED_SIZE
+        record.fixed = data[position:a]
         b = a + id_length
         record.request_id = data[a:b]
         a = b + trace_length

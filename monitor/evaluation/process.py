@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import gc
 import logging
 import signal
 import socket
@@ -25,6 +24,7 @@ from monitor.evaluation.plane import Plane
 from monitor.evaluation.settings import Settings
 from monitor.experiments.runner import Experiments
 from monitor.feedback.service import Feedback
+from monitor.garbage import settle
 from monitor.logs import set_up
 from monitor.replay.recorder import recorder_of
 from monitor.transport.server import HandOffServer
@@ -236,9 +236,7 @@ async def run(plane: Plane, control: socket.socket) -> None:
             plane.pipeline.judge.validation.run_dir = plane.run_dir
             parts.append(plane.pipeline.judge.validation.run())
     tasks = [loop.create_task(part) for part in parts]
-    # What exists now stays: the collector need not look at it again.
-    gc.collect()
-    gc.freeze()
+    settle()
     try:
         drained = await line.serve()
         await plane.server.stop(DRAIN_SECONDS if drained else ORPHAN_SECONDS)

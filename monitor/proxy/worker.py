@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import json
 import os
 import signal
@@ -23,6 +22,7 @@ from typing import Any
 import uvloop
 
 from monitor.errors import StateError
+from monitor.garbage import settle
 from monitor.proxy.client import QUIET_SECONDS, ClientConnection
 from monitor.proxy.fields import keep_headers
 from monitor.proxy.handoff import HandOff
@@ -211,10 +211,7 @@ async def _run(options: argparse.Namespace) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, lambda: None)
     await worker.start(socket.socket(fileno=options.listen_fd))
-    # What exists now stays: the collector need not look at it again.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 20)
+    settle()
     await Control(worker, socket.socket(fileno=options.control_fd)).serve()
 
 

@@ -17,16 +17,15 @@ from monitor.evaluator.topics import Options
 from monitor.transport.kafka.client import refused, told
 
 
-def partitions_there(options: Options, patience: float = 15.0) -> dict[str, int]:
+def partitions_there(options: Options) -> dict[str, int]:
     """Number of partitions of each topic that an evaluator needs.
 
-    Raises KafkaAwayError when no broker answers within ``patience`` seconds, or when topics are
-    missing; KafkaTroubleError when they do not fit together.
+    Raises KafkaAwayError when no broker answers in time, or when topics are missing;
+    KafkaTroubleError when they do not fit together.
     """
     addresses = ", ".join(options.kafka.bootstrap)
     try:
-        client = {**options.client(), "bootstrap_timeout_ms": int(patience * 1000)}
-        consumer = KafkaConsumer(**client, enable_auto_commit=False)
+        consumer = KafkaConsumer(**options.client(), enable_auto_commit=False)
     except (KafkaError, OSError, ValueError) as error:
         kind = KafkaTroubleError if refused(error) else KafkaAwayError
         raise kind(
@@ -66,10 +65,14 @@ class Evaluator(Keeper[Member]):
         if config.sources:
             self.importing = Keeper(lambda: Importer(config, options))
 
-    def check(self, patience: float = 15.0) -> None:
+    def check(self) -> None:
         """Raises KafkaTroubleError for a cluster that cannot be used, and KafkaAwayError for one
         that may be usable later, as :meth:`run` finds out."""
-        self._partitions = partitions_there(self.options, patience)
+        try:
+            self._partitions = partitions_there(self.options)
+        except KafkaAwayError as error:
+            self.error = str(error)
+            raise
 
     def _member(self) -> Member:
         if not self._partitions:

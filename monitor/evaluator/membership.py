@@ -26,6 +26,7 @@ from kafka import (
     OffsetAndMetadata,
     TopicPartition,
 )
+from kafka.coordinator.base import MemberState
 
 from monitor.errors import LostError
 from monitor.evaluator.committed import Committed
@@ -37,9 +38,10 @@ from monitor.transport.kafka.connect import Topics
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.2
+_SILENT_SESSIONS = 3.0
+"""After so many sessions without a word from the coordinator a member begins anew."""
 _UNASSIGNED_SECONDS = 60.0
-_UNASSIGNED_SESSIONS = 3.0
-"""After so long without a share of the partitions, even an empty one, a member begins anew."""
+"""And after so long without a share of the partitions, even an empty one; or that many sessions."""
 Found = Mapping[TopicPartition, Sequence[Any]]
 State = dict[str, Any]
 
@@ -155,7 +157,7 @@ class Membership(ABC):
         found = self.consumer.poll(timeout_ms=int(seconds * 1000))
         with self.lock:
             self._check()
-            self._check_shared()
+            self._check_heard()
             if self._fresh is not None:
                 places, self._fresh = self._fresh, None
                 self._begin(places)
@@ -169,12 +171,19 @@ class Membership(ABC):
         if self._lost:
             raise LostError(self._lost)
 
-    def _check_shared(self) -> None:
-        if self._waits is None or self._fresh is not None:
-            return
-        waited = time.monotonic() - self._waits
-        if waited > max(_UNASSIGNED_SECONDS, _UNASSIGNED_SESSIONS * self.options.session_seconds):
-            raise LostError(f"the group has not shared out for {waited:.0f} s")
+    def _check_heard(self) -> None:
+        now = time.monotonic()
+        session = self.options.session_seconds
+        if self._waits is not None and self._fresh is None:
+            waited = now - self._waits
+            if waited > max(_UNASSIGNED_SECONDS, _SILENT_SESSIONS * session):
+                raise LostError(f"the group has not shared out for {waited:.0f} s")
+        # Who has nothing to commit would not notice, and nobody would see it.
+        heartbeat = self.consumer._coordinator.heartbeat
+        silent = now - max(heartbeat.last_receive, heartbeat.last_reset)
+        stable = self.consumer.group_metadata().state is MemberState.STABLE
+        if stable and silent > _SILENT_SESSIONS * session:
+            raise LostError(f"the group's coordinator has not answered for {silent:.0f} s")
 
     def _begin(self, places: list[TopicPartition]) -> None:
         metadata = self.consumer.group_metadata()

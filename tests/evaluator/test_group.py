@@ -257,7 +257,7 @@ def test_topics_that_do_not_fit_together_are_named(tmp_path: Path, kafka_cluster
         ]
     )
     admin.close()
-    odd = Process(_written(config, tmp_path / "odd.yaml"), "odd")
+    odd = Process(_written(config, tmp_path / "odd.yaml", timeout=30.0), "odd")
     assert odd.process.wait(PATIENCE) == 2
     assert "same number of partitions, not 4 and 3" in odd.log.read_text()
 

@@ -31,7 +31,7 @@ demo: $(READY) ## Real flights, real model servers, the sidecar in between (KEEP
 test: lint parts check ## Everything: lint, types, contracts, tests with real parts
 
 check: $(READY) ## The tests alone (ARGS='-k name' to choose, COVER=1 for coverage)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(if $(COVER),--cov --cov-report=term) $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(if $(COVER),--cov --cov-report=term) $(ARGS)
 
 bench: $(READY) ## Benchmarks against peers (NAME=proxy for one, QUICK=1 for a short form)
 	$(BIN)/python -m benchmarks $(NAME) $(if $(QUICK),--quick) $(ARGS)

@@ -14,6 +14,8 @@ import yaml
 from examples.flights.replay import PATH, Flight
 
 _PAYLOADS = 200
+_NOT_MEASURED = 2
+"""Exit code of a gate that says nothing of its target."""
 
 
 def prepare(folder: Path, flights: Sequence[Flight], champion_port: int) -> Path:
@@ -66,7 +68,16 @@ def prepare(folder: Path, flights: Sequence[Flight], champion_port: int) -> Path
 
 
 def run(url: str, plan: Path, say: Callable[[str], None]) -> bool:
-    """Whether the gate has passed; its report is beside the plan."""
+    """Whether the gate has passed; its report is beside the plan. What could not be measured, since
+    the machine was busy with other things, is measured once more."""
+    found = _run(url, plan, say)
+    if found == _NOT_MEASURED:
+        say("      once more:")
+        found = _run(url, plan, say)
+    return found == 0
+
+
+def _run(url: str, plan: Path, say: Callable[[str], None]) -> int:
     report = plan.with_name("gate-report.html")
     command = [
         sys.executable, "-m", "monitor", "gate", "--target", url, "--plan", str(plan), "--html",
@@ -76,4 +87,4 @@ def run(url: str, plan: Path, say: Callable[[str], None]) -> bool:
     for line in (done.stderr + done.stdout).strip().splitlines():
         say(f"      {line}")
     say(f"      the report: file://{report.resolve()}")
-    return done.returncode == 0
+    return done.returncode

@@ -6,16 +6,14 @@ is asked under that lock has to be asked of another client.
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
 from kafka.errors import KafkaTimeoutError, LeaderNotAvailableError
 
-from monitor.errors import LostError
 from monitor.evaluator.snapshots import Pointer, read_state
 
 FETCH_BYTES = 8 * 1024 * 1024
@@ -25,19 +23,19 @@ PATIENCE_SECONDS = 30.0
 
 
 class Committed:
-    """``group`` is whose offsets they are, ``states`` the topic of the states; who reads gives up
-    when ``ending`` is set."""
+    """``group`` is whose offsets they are, ``states`` the topic of the states; ``pulse`` is called
+    again and again while much is read, and raises what it is to end with."""
 
     def __init__(
         self,
         common: dict[str, Any],
         group: str,
         states: str,
-        ending: threading.Event,
+        pulse: Callable[[], None],
         patience: float = PATIENCE_SECONDS,
     ) -> None:
         self._states = states
-        self._ending = ending
+        self._pulse = pulse
         self._patience = patience
         self._consumer = KafkaConsumer(
             **common,
@@ -98,7 +96,7 @@ class Committed:
         """All from an offset to what is the end now.
 
         Raises KafkaTimeoutError when brokers fall silent before: who took that for the end would go
-        on without what is missing. Raises LostError when we are to end.
+        on without what is missing.
         """
         consumer = self._consumer
         consumer.assign([place])
@@ -108,9 +106,9 @@ class Committed:
         while (position := consumer.position(place)) < end:
             for messages in consumer.poll(timeout_ms=200).values():
                 for message in messages:
-                    self._check()
+                    self._pulse()
                     yield message
-            self._check()
+            self._pulse()
             if consumer.position(place) > position:  # also by what was compacted away or aborted
                 heard = time.monotonic()
             elif time.monotonic() - heard > self._patience:
@@ -118,10 +116,6 @@ class Committed:
                     f"{place.topic}/{place.partition}: brokers are silent at offset {position}"
                     f" of {end}"
                 )
-
-    def _check(self) -> None:
-        if self._ending.is_set():
-            raise LostError("it is to end, and had not taken all over yet")
 
 
 @contextmanager

@@ -159,7 +159,7 @@ class Importer(Membership):
             if self._fresh is not None or not self._readers:
                 return None
             positions = dict(self.positions)
-        with self._other() as committed:
+        with self._onlooker() as committed:
             ends = committed.ends(positions)
         left = 0
         for place, at in positions.items():

@@ -185,11 +185,13 @@ class Member(Membership):
             return partition
         restoring = partition.restore(state)
         if partition.wants_labels:
-            since = partition.sources.complete - self.config.feedback.horizon
             labels = TopicPartition(self.topics.labels, place.partition)
             told = committed.offset(labels)
-            _again(committed, place, since, offset, restoring)
-            _again(committed, labels, since, told.offset if told is not None else 0, restoring)
+            since = restoring.since
+            begin = min([*restoring.offsets[:1], committed.at(place, since)])
+            _again(committed, place, begin, offset, restoring)
+            begin = committed.at(labels, since)
+            _again(committed, labels, begin, told.offset if told is not None else 0, restoring)
         else:
             for at in restoring.offsets:
                 if at < offset:
@@ -228,10 +230,9 @@ class Member(Membership):
 
 
 def _again(
-    committed: Committed, place: TopicPartition, since: float, end: int, restoring: Restoring
+    committed: Committed, place: TopicPartition, begin: int, end: int, restoring: Restoring
 ) -> None:
-    """Read again what was read before, from unix time ``since`` up to the offset ``end``."""
-    begin = committed.at(place, since)
+    """Read again what was read before, from one offset up to another."""
     if begin >= end:
         return
     for message in committed.messages(place, begin):

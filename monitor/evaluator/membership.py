@@ -42,8 +42,14 @@ _SILENT_SESSIONS = 3.0
 """After so many sessions without a word from the coordinator a member begins anew."""
 _UNASSIGNED_SECONDS = 60.0
 """And after so long without a share of the partitions, even an empty one; or that many sessions."""
+_PULSE_SECONDS = 1.0
+"""So often who takes over for long says that it is alive, and hears whether that is in vain."""
 Found = Mapping[TopicPartition, Sequence[Any]]
 State = dict[str, Any]
+
+
+class _SharedAnewError(Exception):
+    """What is being taken over is somebody else's by now."""
 
 
 class Membership(ABC):
@@ -67,7 +73,7 @@ class Membership(ABC):
         self.positions: dict[TopicPartition, int] = {}
         self.lock = threading.RLock()
         self.ending = threading.Event()
-        """Set when what takes long is not worth finishing."""
+        """Set when what is taken over is not needed any more."""
         self._kept_in = kept_in
         self._dirty: set[TopicPartition] = set()
         """Where something was read since the last commit."""
@@ -75,6 +81,9 @@ class Membership(ABC):
         self._metadata: Any = None
         self._lost = ""
         self._fresh: list[TopicPartition] | None = None
+        self._turn = 0
+        """How often the group has begun to share out."""
+        self._pulse_due = 0.0
         self._waits: float | None = time.monotonic()
         """Since when for a share of the partitions."""
         self._due = time.monotonic() + options.commit_seconds
@@ -160,7 +169,10 @@ class Membership(ABC):
             self._check_heard()
             if self._fresh is not None:
                 places, self._fresh = self._fresh, None
-                self._begin(places)
+                try:
+                    self._begin(places)
+                except _SharedAnewError:
+                    log.info("the group shares out anew, before all was taken over")
                 return 0  # what was read is read again, from where we took over
             count = self._process(found)
             if time.monotonic() >= self._due:
@@ -192,18 +204,39 @@ class Membership(ABC):
         self._drop()
         self._metadata = metadata
         began = time.monotonic()
-        with self._other() as committed:
+        self._pulse_due = began + _PULSE_SECONDS
+        self.consumer.pause(*places)
+        with self._onlooker() as committed:
             for place in sorted(places):
                 begin, state = committed.begin(place, self._name(place))
                 self._take_over(place, begin, state, committed)
                 self.positions[place] = begin
                 self.consumer.seek(place, begin)
+        self.consumer.resume(*places)
         self._waits = None
         names = ", ".join(f"{place.topic}/{place.partition}" for place in sorted(places))
         log.info("took over %s in %.1f s", names or "nothing", time.monotonic() - began)
 
-    def _other(self) -> Committed:
-        return Committed(self._common, self.group, self.topics.state, self.ending)
+    def _onlooker(self) -> Committed:
+        return Committed(self._common, self.group, self.topics.state, self._pulse)
+
+    def _pulse(self) -> None:
+        """While something is taken over: poll, since whoever does not for five minutes is put out
+        of the group, and nobody else gets a share meanwhile. All partitions are paused."""
+        if self.ending.is_set():
+            raise LostError("it is to end, and had not taken all over yet")
+        if time.monotonic() < self._pulse_due:
+            return
+        turn = self._turn
+        self.lock.release()  # the group's callbacks need it
+        try:
+            self.consumer.poll(timeout_ms=0)
+        finally:
+            self.lock.acquire()
+        self._check()
+        if self._turn != turn:
+            raise _SharedAnewError
+        self._pulse_due = time.monotonic() + _PULSE_SECONDS
 
     def _name(self, place: TopicPartition) -> str:
         return f"{self.prefix}{place.topic}/{place.partition}"
@@ -285,6 +318,7 @@ class Membership(ABC):
         # heartbeats and polls without a pause. It does not while it wants to join for this reason.
         self.consumer._coordinator.request_rejoin()
         with self.lock:
+            self._turn += 1
             self._fresh = None
             self._waits = time.monotonic()
             if not lost and not self._lost:

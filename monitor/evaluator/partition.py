@@ -189,6 +189,7 @@ class Partition:
             "labels": self.labels,
             "faults": dict(self.faults),
             "feedback": self._store.counts() if self._store is not None else [],
+            "oldest": self._store.oldest() if self._store is not None else None,
             "waiting": {
                 name: gathering.copies.waiting_for()
                 for name, gathering in self.gatherings.by_name.items()
@@ -209,18 +210,26 @@ class Partition:
             for name, one in ((n, of.items()) for n, of in state["waiting"].items())
         }
         counts = [(str(what), str(of), float(n)) for what, of, n in state.get("feedback", ())]
-        return Restoring(self, waiting, counts)
+        since = self.sources.complete - self.config.feedback.horizon
+        if (oldest := state.get("oldest")) is not None:
+            # Of a long horizon only as much was kept as there is room for. Clocks differ, so that a
+            # label may seem to be older than its prediction.
+            since = max(since, oldest - WAITS_SECONDS)
+        return Restoring(self, waiting, counts, since)
 
 
 class Restoring:
-    """Reads again what waited. ``offsets`` are those of the blocks that hold it."""
+    """Reads again what waited. ``offsets`` are those of the blocks that hold it; no prediction that
+    waits for a label is older than ``since`` (unix time)."""
 
     def __init__(
         self,
         partition: Partition,
         waiting: Mapping[str, Mapping[str, set[tuple[int, int]]]],
         counts: Sequence[tuple[str, str, float]],
+        since: float,
     ) -> None:
+        self.since = since
         self._partition = partition
         self._counts = counts
         self.offsets = sorted(

@@ -241,6 +241,14 @@ class FeedbackStore:
 
     # Out ----------------------------------------------------------------------------------------
 
+    def oldest(self) -> float | None:
+        """When the oldest prediction was made that is kept (unix time); None where there is none.
+        Raises StateError."""
+        db = self._file.open()
+        with self._file.guarded():
+            (found,) = db.execute("SELECT min(started) FROM predictions").fetchone()
+        return None if found is None else float(found)
+
     def take(self, after: int, limit: int = 10_000) -> list[Joined]:
         """Joined pairs with a number above ``after``, in their order. Raises StateError."""
         db = self._file.open()

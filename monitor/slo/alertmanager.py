@@ -3,7 +3,7 @@
 Three things are hidden: a ticket by the page about the same, what follows from an outage by the
 outage, and what a sidecar that is not seen would say about itself. Both our rules and the sidecar's
 own channel (``notify: alertmanager``) are meant; the latter's alerts have no label
-``understudy_kind``.
+``understudy_kind``, and no ``namespace``, nor have those of objectives.
 """
 
 from __future__ import annotations
@@ -42,22 +42,24 @@ def inhibitions() -> list[dict[str, Any]]:
             ['understudy_kind="finding"', 'severity="page"'],
             ['understudy_kind="finding"', 'severity="ticket"'],
             "service",
+            "namespace",
             "model",
             "kind",
         ),
         # A model server that does not answer hides that its model is wrong, slow or without labels.
-        hides(outage, ['understudy_kind="finding"'], "service", "model"),
+        hides(outage, ['understudy_kind="finding"'], "service", "namespace", "model"),
         hides(outage, [f'alertname=~"{OF_CHANNEL}"', 'understudy_kind=""'], "model"),
         # Not those that clients notice: it may be a challenger that does not answer.
         hides(outage, [burn, f'understudy_sli=~"{_OF_MODEL}"'], "service"),
         hides(outage, [burn, 'severity="ticket"'], "service"),
-        hides(outage, [f'alertname=~"{_OF_ARM}"'], "service", "arm"),
-        hides(outage, ['alertname="UnderstudyNoTraffic"'], "service", "model"),
+        hides(outage, [f'alertname=~"{_OF_ARM}"'], "service", "namespace", "arm"),
+        hides(outage, ['alertname="UnderstudyNoTraffic"'], "service", "namespace", "model"),
         # What cannot be seen says nothing.
         hides(
             [f'alertname="{UNSEEN}"'],
             [f'alertname!="{UNSEEN}"', 'understudy_kind=~"sidecar|kafka"'],
             "service",
+            "namespace",
             "instance",
         ),
     ]
@@ -71,7 +73,7 @@ def routes() -> dict[str, Any]:
     """
     return {
         "receiver": TICKET,
-        "group_by": ["service", "alertname", "sloth_slo", "model"],
+        "group_by": ["service", "namespace", "alertname", "sloth_slo", "model"],
         "group_wait": "30s",
         "group_interval": "5m",
         "repeat_interval": "1d",

@@ -37,7 +37,10 @@ def finding_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
                     name=f"Understudy{kind.capitalize()}",
                     kind="finding",
                     severity=severity,
-                    expr=(f"max by (model, kind) ({selector(metric, {**scrape, **open_})}) > 0"),
+                    expr=(
+                        "max by (namespace, model, kind) "
+                        f"({selector(metric, {**scrape, **open_})}) > 0"
+                    ),
                     lasts=0.0,
                     summary=f"{{{{ $labels.model }}}}: {what}",
                     description=(
@@ -69,7 +72,8 @@ def experiment_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
             kind="experiment",
             severity=severity,
             expr=(
-                f"max by (experiment, challenger) ({selector(metric, {**scrape, **labels})}) == 1"
+                "max by (namespace, experiment, challenger) "
+                f"({selector(metric, {**scrape, **labels})}) == 1"
             ),
             lasts=0.0,
             summary=summary,
@@ -118,8 +122,8 @@ def experiment_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
             kind="experiment",
             severity="ticket",
             expr=(
-                f"(max by (experiment, challenger) ({deciding}) == 1)\nand\n"
-                f"(max by (experiment, challenger) (changes({own}[1h])) == 0)"
+                f"(max by (namespace, experiment, challenger) ({deciding}) == 1)\nand\n"
+                f"(max by (namespace, experiment, challenger) (changes({own}[1h])) == 0)"
             ),
             lasts=HOUR,
             summary="{{ $labels.experiment }}: nothing is learned about {{ $labels.challenger }}",
@@ -141,9 +145,10 @@ def experiment_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
             kind="experiment",
             severity="ticket",
             expr=(
-                "sum by (experiment) (rate("
-                f"{selector(unassigned, scrape)}[15m]))\n/ on() group_left\n"
-                f"sum(rate({every}[15m])) > 0.1"
+                "sum by (namespace, experiment) (rate("
+                f"{selector(unassigned, scrape)}[15m]))\n"
+                "/ on(namespace) group_left\n"
+                f"sum by (namespace) (rate({every}[15m])) > 0.1"
             ),
             lasts=15 * MINUTE,
             summary="{{ $labels.experiment }}: requests have no unit",

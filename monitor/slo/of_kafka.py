@@ -20,7 +20,7 @@ def kafka_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
         return selector(f"understudy_{name}", {**scrape, **labels})
 
     def grew(name: str) -> str:
-        return f"sum by (instance) (increase({metric(name)}[15m]))"
+        return f"sum by (namespace, instance) (increase({metric(name)}[15m]))"
 
     def ticket(
         name: str,
@@ -46,7 +46,7 @@ def kafka_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
     return (
         ticket(
             "UnderstudyKafkaAway",
-            f"max by (instance) ({metric('kafka_state', state='sending')}) == 0",
+            f"max by (namespace, instance) ({metric('kafka_state', state='sending')}) == 0",
             5 * MINUTE,
             "{{ $labels.instance }} cannot publish to Kafka",
             "Records wait on disk and are sent in order when it is back; clients notice nothing.",
@@ -59,7 +59,7 @@ def kafka_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
         ),
         ticket(
             "UnderstudyKafkaSpool",
-            f"max by (instance) ({metric('kafka_spool_bytes')}\n/\n"
+            f"max by (namespace, instance) ({metric('kafka_spool_bytes')}\n/\n"
             f"{metric('kafka_spool_limit_bytes')}) > 0.5",
             5 * MINUTE,
             "{{ $labels.instance }}: half of the spool is full",
@@ -83,7 +83,7 @@ def kafka_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
         ),
         ticket(
             "UnderstudyKafkaRoutesStale",
-            f"min by (instance) ({metric('kafka_routes_caught_up')}) == 0",
+            f"min by (namespace, instance) ({metric('kafka_routes_caught_up')}) == 0",
             5 * MINUTE,
             "{{ $labels.instance }} routes by old shares",
             "It cannot read the topic of routes; a rollout may go on without it.",
@@ -93,7 +93,8 @@ def kafka_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
         ),
         ticket(
             "UnderstudyEvaluatorBehind",
-            f"max by (instance, partition) (min_over_time({metric('evaluator_lag')}[10m])) > 100",
+            "max by (namespace, instance, partition) "
+            f"(min_over_time({metric('evaluator_lag')}[10m])) > 100",
             0.0,
             "Evaluators do not keep up with {{ $labels.partition }}",
             "{{ $value | humanize }} messages have waited for ten minutes and more: findings and "

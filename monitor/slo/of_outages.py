@@ -28,9 +28,9 @@ def outage_alerts(scrape: Mapping[str, str], interval: float) -> tuple[Alert, ..
         kind="outage",
         severity="page",
         expr=(
-            f"sum by (model, arm) (rate({bad}[{window}]))\n/\n"
-            f"sum by (model, arm) (rate({every}[{window}])) > 0.5\nand\n"
-            f"sum by (model, arm) (increase({bad}[{window}])) >= 5"
+            f"sum by (namespace, model, arm) (rate({bad}[{window}]))\n/\n"
+            f"sum by (namespace, model, arm) (rate({every}[{window}])) > 0.5\nand\n"
+            f"sum by (namespace, model, arm) (increase({bad}[{window}])) >= 5"
         ),
         lasts=0.0,
         summary="{{ $labels.arm }} does not answer for {{ $labels.model }}",
@@ -77,8 +77,8 @@ def outage_alerts(scrape: Mapping[str, str], interval: float) -> tuple[Alert, ..
         kind="outage",
         severity="ticket",
         expr=(
-            f"sum by (model) (rate({every}[15m] offset 1h)) > 0\nunless\n"
-            f"sum by (model) (rate({every}[15m])) > 0"
+            f"sum by (namespace, model) (rate({every}[15m] offset 1h)) > 0\nunless\n"
+            f"sum by (namespace, model) (rate({every}[15m])) > 0"
         ),
         lasts=15 * MINUTE,
         summary="{{ $labels.model }} is asked nothing any more",

@@ -21,7 +21,7 @@ def sidecar_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
         return selector(f"understudy_{name}", {**scrape, **labels})
 
     def grew(name: str, window: str, by: str, **labels: str) -> str:
-        return f"sum by ({by}) (increase({metric(name, **labels)}[{window}]))"
+        return f"sum by (namespace, {by}) (increase({metric(name, **labels)}[{window}]))"
 
     def ticket(
         name: str,
@@ -46,9 +46,9 @@ def sidecar_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
     def value(name: str, calm: float, fault: float, **labels: str) -> Level:
         return level(f"understudy_{name}", scrape, {**at, **labels}, calm, fault)
 
-    eligible = f"sum by (instance) (rate({metric('records_eligible_total')}[5m]))"
+    eligible = f"sum by (namespace, instance) (rate({metric('records_eligible_total')}[5m]))"
     handoff = metric("dropped_total", stage="handoff")
-    copies = f"sum by (instance, arm) (rate({metric('mirror_total')}[15m]))"
+    copies = f"sum by (namespace, instance, arm) (rate({metric('mirror_total')}[15m]))"
     not_sent = "queue_full|breaker_open|body_too_large|draining"
     # Keys with an operator are no names of arguments.
     unsent = selector("understudy_mirror_total", {**scrape, "outcome=~": not_sent})
@@ -64,7 +64,7 @@ def sidecar_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
     return (
         ticket(
             "UnderstudyRecordsDropped",
-            f"sum by (instance) (rate({handoff}[5m]))\n/\n({eligible} > 0) > 0.01",
+            f"sum by (namespace, instance) (rate({handoff}[5m]))\n/\n({eligible} > 0) > 0.01",
             5 * MINUTE,
             "{{ $labels.instance }} evaluates only a part of its traffic",
             "{{ $value | humanizePercentage }} of the records are dropped before the evaluation "
@@ -111,8 +111,8 @@ def sidecar_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
         ),
         ticket(
             "UnderstudyHandoffBroken",
-            f"sum by (instance) ({metric('handoff_connections')})\n<\n"
-            f"sum by (instance) ({metric('workers')})",
+            f"sum by (namespace, instance) ({metric('handoff_connections')})\n<\n"
+            f"sum by (namespace, instance) ({metric('workers')})",
             2 * MINUTE,
             "{{ $labels.instance }}: workers do not reach the evaluation plane",
             "Only {{ $value }} of them are connected; the others drop their records in time.",
@@ -123,7 +123,7 @@ def sidecar_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
         ),
         ticket(
             "UnderstudyMirrorBreakerOpen",
-            f"max by (instance, arm) ({opened}) > 0",
+            f"max by (namespace, instance, arm) ({opened}) > 0",
             5 * MINUTE,
             "{{ $labels.arm }} gets no copies from {{ $labels.instance }}",
             "Its circuit breaker is open: it failed again and again. Clients notice nothing; its "
@@ -138,7 +138,7 @@ def sidecar_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
         ),
         ticket(
             "UnderstudyServingBreakerOpen",
-            f"max by (instance, arm) ({serving}) > 0",
+            f"max by (namespace, instance, arm) ({serving}) > 0",
             MINUTE,
             "{{ $labels.arm }} serves nobody any more on {{ $labels.instance }}",
             "A challenger that serves clients failed again and again; the champion answers in its "
@@ -153,7 +153,7 @@ def sidecar_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
         ),
         ticket(
             "UnderstudyMirrorDrops",
-            f"sum by (instance, arm) (rate({unsent}[15m]))\n/\n({copies} > 0) > 0.05",
+            f"sum by (namespace, instance, arm) (rate({unsent}[15m]))\n/\n({copies} > 0) > 0.05",
             15 * MINUTE,
             "{{ $labels.arm }} misses copies",
             "{{ $value | humanizePercentage }} of its copies were not sent; which ones is no "
@@ -167,7 +167,8 @@ def sidecar_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
         ),
         ticket(
             "UnderstudyPoolExhausted",
-            f"max by (instance, arm) ({metric('pool_connections', state='waiting')}) > 0",
+            "max by (namespace, instance, arm) "
+            f"({metric('pool_connections', state='waiting')}) > 0",
             5 * MINUTE,
             "Requests wait for a connection to {{ $labels.arm }}",
             "{{ $value }} requests wait: the model server is saturated, or `max_connections` is "
@@ -179,7 +180,7 @@ def sidecar_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
         ),
         ticket(
             "UnderstudyConfigRefused",
-            f"min by (instance) ({metric('config_last_reload_successful')}) == 0",
+            f"min by (namespace, instance) ({metric('config_last_reload_successful')}) == 0",
             5 * MINUTE,
             "{{ $labels.instance }} runs an old configuration",
             "The file was read again and refused; the last good one is in force.",
@@ -201,7 +202,7 @@ def sidecar_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
         ),
         ticket(
             "UnderstudyNotificationsFailing",
-            f"sum by (instance, channel) (increase({failed}[15m])) >= 3",
+            f"sum by (namespace, instance, channel) (increase({failed}[15m])) >= 3",
             5 * MINUTE,
             "{{ $labels.channel }} is not told of findings",
             "{{ $value | humanize }} messages failed or were refused in 15 minutes.",
@@ -221,8 +222,8 @@ def sidecar_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
         ),
         ticket(
             "UnderstudyPayloadsUnread",
-            f"sum by (instance) (rate({unread}[15m]))\n/\n"
-            f"(sum by (instance) (rate({rows}[15m])) > 0) > 0.1",
+            f"sum by (namespace, instance) (rate({unread}[15m]))\n/\n"
+            f"(sum by (namespace, instance) (rate({rows}[15m])) > 0) > 0.1",
             15 * MINUTE,
             "{{ $labels.instance }} cannot read what is asked",
             "{{ $value | humanizePercentage }} of the requests hold no features that could be "

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +11,11 @@ import pytest
 from kafka import KafkaProducer, TopicPartition
 from kafka.errors import KafkaTimeoutError
 
-from monitor.errors import LostError
 from monitor.evaluator.committed import Committed
-from monitor.evaluator.evaluator import partitions_there
-from monitor.evaluator.keeper import Keeper
-from monitor.evaluator.member import Member
 from monitor.evaluator.topics import Options
 from tests.evaluator.kafka_world import create, options, with_kafka
 from tests.evaluator.world import config_of
 from tests.kafka.cluster import Cluster
-from tests.plane_process import eventually
 
 MESSAGES = 400
 
@@ -54,11 +47,9 @@ def written(made: Options) -> TopicPartition:
 
 
 def committed(
-    made: Options, ending: threading.Event | None = None, patience: float = 30.0
+    made: Options, pulse: Callable[[], None] = lambda: None, patience: float = 30.0
 ) -> Committed:
-    return Committed(
-        made.client(), made.group, made.topics.state, ending or threading.Event(), patience
-    )
+    return Committed(made.client(), made.group, made.topics.state, pulse, patience)
 
 
 def test_reading_ends_behind_what_was_aborted(made: Options) -> None:
@@ -98,55 +89,18 @@ def test_silence_is_not_taken_for_the_end(made: Options, kafka_cluster: Cluster)
         assert len(list(reader.messages(place, 0))) == MESSAGES
 
 
-def test_who_is_to_end_does_not_read_to_the_end(made: Options) -> None:
+def test_who_reads_much_can_be_interrupted(made: Options) -> None:
     place = written(made)
-    ending = threading.Event()
-    with committed(made, ending) as reader:
-        messages = reader.messages(place, 0)
-        assert next(messages).value == b"0"
-        ending.set()
-        with pytest.raises(LostError, match="is to end"):
-            list(messages)
 
+    class Enough(Exception):
+        pass
 
-def test_an_evaluator_that_is_told_to_end_leaves_what_it_takes_over(
-    made: Options, tmp_path: Path
-) -> None:
-    written(made)
-    taking = threading.Event()
+    read: list[Any] = []
 
-    class Slow(Member):
-        """Takes a partition over that never comes to an end."""
+    def pulse() -> None:
+        if len(read) == 3:
+            raise Enough
 
-        def _take_over(
-            self, place: TopicPartition, begin: int, state: Any, committed: Committed
-        ) -> None:
-            taking.set()
-            while True:
-                list(committed.messages(TopicPartition(made.topics.records, 0), 0))
-
-    keeper = Keeper(lambda: Slow(config_of(tmp_path), made, partitions_there(made)))
-    thread = threading.Thread(target=keeper.run)
-    thread.start()
-    try:
-        eventually(taking.is_set)
-    finally:
-        keeper.stop()
-        thread.join()  # which is what is tested: else it goes on until the time-out
-    assert keeper.failures == 0
-
-
-def test_a_share_is_taken_however_short_polls_are(made: Options, tmp_path: Path) -> None:
-    """A poll that ends while the group shares out is no reason to own nothing for ever."""
-    for instance in range(3):
-        options_ = dataclasses.replace(made, instance=f"short-{instance}")
-        member = Member(config_of(tmp_path), options_, partitions_there(options_))
-        try:
-
-            def shared(member: Member = member) -> bool:
-                member.step(0.002)
-                return bool(member.inputs)
-
-            eventually(shared)
-        finally:
-            member.abandon()
+    with committed(made, pulse) as reader, pytest.raises(Enough):
+        read += reader.messages(place, 0)
+    assert len(read) == 3

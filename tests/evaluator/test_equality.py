@@ -100,6 +100,36 @@ def test_who_takes_a_partition_over_counts_labels_on(config: Config) -> None:
     second.close()
 
 
+def test_no_more_is_read_again_than_is_kept(config: Config) -> None:
+    """Of a horizon of days only as many predictions wait as there is room for."""
+    feedback = config.feedback.model_copy(update={"max_rows": 150})
+    config = config.model_copy(update={"feedback": feedback})
+    blocks = list(published(items(3, 500, seconds=3600.0), 1, 16, beat=20.0))
+    first, second = Partition(config, "records/0"), Partition(config, "records/0")
+    for offset, (_, _, of_labels, block) in enumerate(blocks):
+        first.take(block, offset, of_labels)
+        if offset % 20 == 0:
+            first.drain()
+    first.drain()
+    restoring = second.restore(json.loads(json.dumps(first.to_dict())))
+    again = [one for one in enumerate(blocks) if one[1][3].head.created >= restoring.since]
+    assert len(again) < 0.7 * len(blocks)
+    for labels_too in (False, True):
+        for offset, (_, _, of_labels, block) in again:
+            if of_labels == labels_too:
+                restoring.take(block, offset)
+    restoring.done()
+    told, after = first.feedback(), second.feedback()
+    assert told is not None
+    assert after is not None
+    assert told["purged"]["size"] > 100
+    # Labels of nobody that are older than all predictions are forgotten.
+    assert after["waiting"]["predictions"] == told["waiting"]["predictions"]
+    assert after["labels"] == told["labels"]
+    first.close()
+    second.close()
+
+
 def test_there_is_something_to_compare(whole: Any) -> None:
     shadowed = whole["experiments"]["shadowed"]
     divided = whole["experiments"]["divided"]

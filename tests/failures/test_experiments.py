@@ -150,7 +150,7 @@ def test_killed_again_and_again_it_goes_on_where_it_was(tmp_path: Path) -> None:
         eventually(lambda: 0.7 in arms())
         before = arms()
         assert 5 < before.count(0.7) < 35
-        for _ in range(3):
+        for _ in range(2):
             world.kill("monitor.evaluation")
             assert arms() == before
             eventually(lambda: challenger(world)["weight"] == 0.3)

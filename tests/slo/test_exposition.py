@@ -39,7 +39,7 @@ ALL = {
     ],
 }
 OF_PROMETHEUS = {"up": {"instance", "job"}}
-TARGET = {"instance", "job"}
+TARGET = {"instance", "job", "namespace"}
 """Labels that Prometheus adds itself."""
 
 

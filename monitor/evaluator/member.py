@@ -183,6 +183,22 @@ class Member(Membership):
         partition = Partition(self.config, f"{place.topic}/{place.partition}")
         if state is None:
             return partition
+        try:
+            self._restore(partition, place, offset, state, committed)
+        except BaseException:
+            partition.close()
+            raise
+        return partition
+
+    def _restore(
+        self,
+        partition: Partition,
+        place: TopicPartition,
+        offset: int,
+        state: State,
+        committed: Committed,
+    ) -> None:
+        """Read again what waits there."""
         restoring = partition.restore(state)
         if partition.wants_labels:
             labels = TopicPartition(self.topics.labels, place.partition)
@@ -199,7 +215,6 @@ class Member(Membership):
                     if message is not None and message.offset == at:
                         _give(message, restoring)
         restoring.done()
-        return partition
 
     def _drop(self) -> None:
         for partition in self.inputs.values():

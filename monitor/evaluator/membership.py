@@ -42,6 +42,8 @@ _SILENT_SESSIONS = 3.0
 """After so many sessions without a word from the coordinator a member begins anew."""
 _UNASSIGNED_SECONDS = 60.0
 """And after so long without a share of the partitions, even an empty one; or that many sessions."""
+_LONG_SECONDS = 2.0
+"""A partition that takes longer to take over is worth a line in the log."""
 _PULSE_SECONDS = 1.0
 """So often who takes over for long says that it is alive, and hears whether that is in vain."""
 Found = Mapping[TopicPartition, Sequence[Any]]
@@ -207,11 +209,15 @@ class Membership(ABC):
         self._pulse_due = began + _PULSE_SECONDS
         self.consumer.pause(*places)
         with self._onlooker() as committed:
-            for place in sorted(places):
+            for number, place in enumerate(sorted(places), start=1):
+                begun = time.monotonic()
                 begin, state = committed.begin(place, self._name(place))
                 self._take_over(place, begin, state, committed)
                 self.positions[place] = begin
                 self.consumer.seek(place, begin)
+                if (took := time.monotonic() - begun) > _LONG_SECONDS:
+                    done = f"{number} of {len(places)} partitions"
+                    log.info("%s: %s/%d took %.1f s", done, place.topic, place.partition, took)
         self.consumer.resume(*places)
         self._waits = None
         names = ", ".join(f"{place.topic}/{place.partition}" for place in sorted(places))

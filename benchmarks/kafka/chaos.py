@@ -214,7 +214,8 @@ def of_runs(runs: list[dict[str, Any]]) -> Result:
             ">=",
         ),
     ]
-    header = ["seed", "seconds", "records", "rows", "lost", "twice", "late", "different", "faults"]
+    header = ["seed", "seconds", "records", "rows", "lost", "twice", "late", "different",
+              "histograms with other edges", "faults"]  # fmt: skip
     result.tables = [
         (
             "Runs",
@@ -229,6 +230,7 @@ def of_runs(runs: list[dict[str, Any]]) -> Result:
                     r["rows_twice_or_strange"],
                     r["late_rows"],
                     len(r["differences"]),
+                    r.get("other_edges", 0),
                     ", ".join(f"{n} × {what}" for what, n in sorted(r["happened"].items())),
                 ]
                 for r in runs

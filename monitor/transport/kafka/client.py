@@ -1,4 +1,8 @@
-"""kafka-python's network client, with what we need of it to survive a broker that dies."""
+"""kafka-python's network client, with what we need of it to survive a broker that dies.
+
+This and :mod:`monitor.evaluator.membership` use what is private there, so its minor version is
+fixed.
+"""
 
 from __future__ import annotations
 

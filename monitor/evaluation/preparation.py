@@ -7,7 +7,7 @@ other, each with a part of the requests, and one second stage takes the rows of 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -80,8 +80,12 @@ class Preparation:
         return found
 
 
+_JOINED = tuple(field.name for field in fields(Joined))
+
+
 def _joined_sheet(model: str, joined: list[Joined]) -> Sheet:
-    cells: list[Any] = [{**asdict(one), "seq": 0} for one in joined]
+    # Not asdict(), which copies the outputs, and takes ten times as long.
+    cells: list[Any] = [{n: getattr(one, n) for n in _JOINED} | {"seq": 0} for one in joined]
     return Sheet(
         (JOINED, model),
         ("joined",),

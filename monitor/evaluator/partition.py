@@ -136,15 +136,9 @@ class Partition:
         if self._predictions:
             store.add_predictions(self._predictions)
             self._predictions.clear()
-        labels, self._labels = self._labels, []
-        begin = 0
-        while begin < len(labels):
-            received = labels[begin][0]
-            end = begin
-            while end < len(labels) and labels[end][0] == received:
-                end += 1
-            store.add_labels([label for _, label in labels[begin:end]], received)
-            begin = end
+        if self._labels:
+            store.add_received(self._labels)
+            self._labels.clear()
         while joined := store.take(self._last):
             for one in joined:
                 self.preparation.take_label(one)

@@ -161,10 +161,14 @@ class FeedbackStore:
         one stays. A reward may follow a label of the same row, and the other way round. Raises
         StateError; nothing has been taken then.
         """
+        return self.add_received([(now, label) for label in labels])
+
+    def add_received(self, labels: Iterable[tuple[float, Label]]) -> list[str]:
+        """The same of labels with the unix time at which each was received."""
         outcomes: list[str] = []
         with self._file.transaction() as db:
-            for one in labels:
-                outcome = self._add_label(db, one, now)
+            for received, one in labels:
+                outcome = self._add_label(db, one, received)
                 outcomes.append(outcome)
                 self.tallies.add("label", outcome)
         return outcomes

@@ -216,24 +216,9 @@ def encode(
 
 
 def fixed_of(record: Record) -> bytes:
-    """The fixed part of a record that did not come packed, without any lengths."""
-    return _pack(
-        0,
-        record.model,
-        record.arm,
-        record.status,
-        record.role,
-        record.outcome,
-        0,
-        record.assigned,
-        record.started,
-        record.duration_ns,
-        record.first_byte_ns,
-        record.queue_ns,
-        record.request_size,
-        record.response_size,
-        *_NO_LENGTHS,
-    )
+    """The fixed part of a record that did not come packed, without size, flags and lengths."""
+    numbers = (0 if name in ("size", "flags") else getattr(record, name) for name in _NUMBERS)
+    return _pack(*numbers, *_NO_LENGTHS)
 
 
 def decode_batch(data: bytes) -> list[Record]:

@@ -11,26 +11,26 @@ from typing import Any, NoReturn
 
 import click
 
-from monitor import __version__
-from monitor.errors import ConfigError, MissingExtraError, UnderstudyError
+from understudy import __version__
+from understudy.monitor.errors import ConfigError, MissingExtraError, UnderstudyError
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 _LATER = {
-    "baseline": "monitor.baseline.cli:baseline",
-    "evaluate": "monitor.evaluator.cli:evaluate",
-    "drift": "monitor.driftreport.cli:drift",
-    "experiment": "monitor.experiments.cli:experiment",
-    "findings": "monitor.findings.cli:findings",
-    "inject": "monitor.inject.cli:inject",
-    "kafka": "monitor.transport.kafka.cli:kafka",
-    "objectives": "monitor.objectives.cli:objectives",
-    "records": "monitor.recordlog.cli:records",
-    "replay": "monitor.replay.cli:replay",
-    "slo": "monitor.slo.cli:slo",
-    "validate": "monitor.validation.cli:validate",
+    "baseline": "understudy.monitor.baseline.cli:baseline",
+    "evaluate": "understudy.monitor.evaluator.cli:evaluate",
+    "drift": "understudy.monitor.driftreport.cli:drift",
+    "experiment": "understudy.monitor.experiments.cli:experiment",
+    "findings": "understudy.monitor.findings.cli:findings",
+    "inject": "understudy.monitor.inject.cli:inject",
+    "kafka": "understudy.monitor.transport.kafka.cli:kafka",
+    "objectives": "understudy.monitor.objectives.cli:objectives",
+    "records": "understudy.monitor.recordlog.cli:records",
+    "replay": "understudy.monitor.replay.cli:replay",
+    "slo": "understudy.monitor.slo.cli:slo",
+    "validate": "understudy.monitor.validation.cli:validate",
 }
 """Commands that are imported when they are used: what they need takes time to import."""
 
@@ -141,8 +141,8 @@ def serve(config_path: Path, log_level: str, log_format: str) -> None:
     """
     import asyncio
 
-    from monitor.logs import set_up
-    from monitor.supervisor import Supervisor
+    from understudy.monitor.logs import set_up
+    from understudy.monitor.supervisor import Supervisor
 
     set_up(log_level, log_format)
 
@@ -181,7 +181,7 @@ def check(file: Path, as_json: bool) -> None:
     Example:
       understudy config check understudy.yaml --json
     """
-    from monitor.config.load import load
+    from understudy.monitor.config.load import load
 
     problems: list[tuple[str, str]] = []
     try:
@@ -207,7 +207,7 @@ def schema() -> None:
     Example:
       understudy config schema > understudy.schema.json
     """
-    from monitor.config.schema import json_schema
+    from understudy.monitor.config.schema import json_schema
 
     click.echo(json.dumps(json_schema(), indent=2))
 
@@ -233,7 +233,7 @@ def top(url: str, interval: float, once: bool, as_json: bool) -> None:
       understudy top
       understudy top --url http://127.0.0.1:9090 --once
     """
-    from monitor.top import run
+    from understudy.monitor.top import run
 
     sys.exit(run(url, once=once, as_json=as_json, interval=interval))
 

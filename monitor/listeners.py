@@ -5,8 +5,8 @@ from __future__ import annotations
 import socket
 from typing import Any
 
-from monitor.config.fields import split_address
-from monitor.errors import UnderstudyError
+from understudy.monitor.config.fields import split_address
+from understudy.monitor.errors import UnderstudyError
 
 BACKLOG = 4096
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from struct import Struct, calcsize, error
 
-from monitor.errors import RecordError
+from understudy.monitor.errors import RecordError
 
 OUTCOMES = (
     "ok",

@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from monitor.errors import StateError
+from understudy.monitor.errors import StateError
 
 LONGEST_SOCKET_PATH = 107
 """Bytes of a path that a Unix socket can be bound to on Linux."""

@@ -19,16 +19,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from monitor import listeners
-from monitor.config.checks import problems_at_start
-from monitor.config.compile import compile_plan, plan_json, worker_count
-from monitor.config.load import load
-from monitor.config.model import Config
-from monitor.errors import ConfigError, StateError
-from monitor.experiments.declared import with_declared
-from monitor.experiments.routes import load_or_set_aside
-from monitor.processes import BACK_OFF, BackOff, Child
-from monitor.run_directory import RunDirectory
+from understudy.monitor import listeners
+from understudy.monitor.config.checks import problems_at_start
+from understudy.monitor.config.compile import compile_plan, plan_json, worker_count
+from understudy.monitor.config.load import load
+from understudy.monitor.config.model import Config
+from understudy.monitor.errors import ConfigError, StateError
+from understudy.monitor.experiments.declared import with_declared
+from understudy.monitor.experiments.routes import load_or_set_aside
+from understudy.monitor.processes import BACK_OFF, BackOff, Child
+from understudy.monitor.run_directory import RunDirectory
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +50,8 @@ class Supervisor:
         self,
         config_path: Path,
         on_ready: Callable[[Supervisor], None],
-        worker: Sequence[str] = (sys.executable, "-m", "monitor.proxy.worker"),
-        evaluation: Sequence[str] = (sys.executable, "-m", "monitor.evaluation"),
+        worker: Sequence[str] = (sys.executable, "-m", "understudy.monitor.proxy.worker"),
+        evaluation: Sequence[str] = (sys.executable, "-m", "understudy.monitor.evaluation"),
         back_off: BackOff = BACK_OFF,
     ) -> None:
         self._config_path = config_path

@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from monitor.errors import UnderstudyError
+from understudy.monitor.errors import UnderstudyError
 
 DEFAULT_URL = "http://127.0.0.1:9090"
 TIMEOUT_SECONDS = 3.0

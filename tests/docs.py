@@ -14,12 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from monitor.config.schema import json_schema
-from monitor.slo import alertmanager
-from monitor.slo.cli import files_of
-from monitor.slo.load import load
-from monitor.slo.text import dumped
 from tests.chart import reference
+from understudy.monitor.config.schema import json_schema
+from understudy.monitor.slo import alertmanager
+from understudy.monitor.slo.cli import files_of
+from understudy.monitor.slo.load import load
+from understudy.monitor.slo.text import dumped
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 EXAMPLE = DOCS / "understudy.yaml"

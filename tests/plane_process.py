@@ -15,9 +15,9 @@ from typing import Any
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from monitor import record
-from monitor.sketch.shared import SharedStats
-from monitor.transport import frames
+from understudy.monitor import record
+from understudy.monitor.sketch.shared import SharedStats
+from understudy.monitor.transport import frames
 
 PATIENCE = 20.0
 ARMS = ["champion", "candidate"]
@@ -54,7 +54,7 @@ def eventually(check: Callable[[], Any]) -> Any:
 
 
 class PlaneProcess:
-    """``python -m monitor.evaluation`` with this test as its supervisor."""
+    """``python -m understudy.monitor.evaluation`` with this test as its supervisor."""
 
     def __init__(self, folder: Path, run: str = "run-1", **config: Any) -> None:
         self.folder = folder
@@ -89,7 +89,7 @@ class PlaneProcess:
         with theirs:
             self.process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "monitor.evaluation"),
+                    *(sys.executable, "-m", "understudy.monitor.evaluation"),
                     *("--config-json", str(self.config_path), "--run-dir", str(self.run_dir)),
                     *("--run-id", self.run, "--control-fd", str(theirs.fileno())),
                 ],

@@ -18,12 +18,12 @@ import numpy as np
 import orjson
 
 from benchmarks.harness import Claim, Result, environment
-from monitor.baseline.builder import Builder
-from monitor.drift.distances import between
-from monitor.watch.lone import FULL
-from monitor.watch.options import Options
-from monitor.watch.watch import ModelWatch
 from tests.watch.sheets import sheet_of
+from understudy.monitor.baseline.builder import Builder
+from understudy.monitor.drift.distances import between
+from understudy.monitor.watch.lone import FULL
+from understudy.monitor.watch.options import Options
+from understudy.monitor.watch.watch import ModelWatch
 
 FEATURES = 20
 ROUNDS = 7

@@ -38,17 +38,17 @@ from scipy.special import ndtr
 from benchmarks.drift.census import Part, load, peer
 from benchmarks.drift.data import MissingError
 from benchmarks.harness import Claim, Result, environment
-from monitor.baseline.builder import Builder
-from monitor.calibration.codes import FeatureCodes
-from monitor.calibration.curve import tabulate
-from monitor.calibration.regions import RegionalCalibration
-from monitor.config.performance import Performance
-from monitor.feedback.store import Joined
-from monitor.performance.estimate import ConfidenceEstimator, Estimate
-from monitor.performance.partial import Follower, augmented, departs
-from monitor.performance.signals import performance_signals
-from monitor.performance.slices import worst_slices
-from monitor.performance.watch import PerformanceWatch
+from understudy.monitor.baseline.builder import Builder
+from understudy.monitor.calibration.codes import FeatureCodes
+from understudy.monitor.calibration.curve import tabulate
+from understudy.monitor.calibration.regions import RegionalCalibration
+from understudy.monitor.config.performance import Performance
+from understudy.monitor.feedback.store import Joined
+from understudy.monitor.performance.estimate import ConfidenceEstimator, Estimate
+from understudy.monitor.performance.partial import Follower, augmented, departs
+from understudy.monitor.performance.signals import performance_signals
+from understudy.monitor.performance.slices import worst_slices
+from understudy.monitor.performance.watch import PerformanceWatch
 
 Array = npt.NDArray[np.float64]
 CHUNK = 5_000

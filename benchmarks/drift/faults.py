@@ -19,12 +19,12 @@ import numpy as np
 
 from benchmarks.drift.data import Data, MissingError, employment, flights, shuttle
 from benchmarks.harness import Claim, Result, environment
-from monitor.baseline.builder import Builder
-from monitor.baseline.model import Baseline
-from monitor.watch.options import Options
-from monitor.watch.signals import signals_of
-from monitor.watch.watch import ModelWatch
 from tests.watch.sheets import take
+from understudy.monitor.baseline.builder import Builder
+from understudy.monitor.baseline.model import Baseline
+from understudy.monitor.watch.options import Options
+from understudy.monitor.watch.signals import signals_of
+from understudy.monitor.watch.watch import ModelWatch
 
 CLEAN = 2_000
 WITHIN = 200

@@ -22,20 +22,20 @@ import numpy as np
 
 from benchmarks.drift.data import MissingError, archive, flights, shuttle
 from benchmarks.harness import Result, environment
-from monitor.baseline.build import Wanted, build
-from monitor.baseline.builder import Builder
-from monitor.baseline.files import Reader
-from monitor.baseline.kinds import instant
-from monitor.baseline.model import Baseline
-from monitor.config.performance import Performance
-from monitor.feedback.store import Joined
-from monitor.findings.finding import Signal
-from monitor.performance.signals import performance_signals
-from monitor.performance.watch import PerformanceWatch
-from monitor.watch.options import Options
-from monitor.watch.signals import signals_of
-from monitor.watch.watch import ModelWatch
 from tests.watch.sheets import take
+from understudy.monitor.baseline.build import Wanted, build
+from understudy.monitor.baseline.builder import Builder
+from understudy.monitor.baseline.files import Reader
+from understudy.monitor.baseline.kinds import instant
+from understudy.monitor.baseline.model import Baseline
+from understudy.monitor.config.performance import Performance
+from understudy.monitor.feedback.store import Joined
+from understudy.monitor.findings.finding import Signal
+from understudy.monitor.performance.signals import performance_signals
+from understudy.monitor.performance.watch import PerformanceWatch
+from understudy.monitor.watch.options import Options
+from understudy.monitor.watch.signals import signals_of
+from understudy.monitor.watch.watch import ModelWatch
 
 STEP = 250
 """Rows between two looks."""

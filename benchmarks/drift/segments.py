@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.harness import Claim, Result, environment
-from monitor.baseline.builder import Builder
-from monitor.baseline.encoder import Batch
-from monitor.watch.options import Options
-from monitor.watch.signals import signals_of
-from monitor.watch.watch import ModelWatch
+from understudy.monitor.baseline.builder import Builder
+from understudy.monitor.baseline.encoder import Batch
+from understudy.monitor.watch.options import Options
+from understudy.monitor.watch.signals import signals_of
+from understudy.monitor.watch.watch import ModelWatch
 
 FEATURES = 20
 SEGMENTS = 10

@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import t as student
 
-from monitor.baseline.scores import normal_scores, spread_scores, tail_factor
-from monitor.drift.composition import Composition
-from monitor.drift.cusum import SLACKS, CusumUnion
-from monitor.drift.evidence import Evidence
-from monitor.drift.run_length import threshold_known
-from monitor.watch.limits import COMPOSITION, run_lengths
+from understudy.monitor.baseline.scores import normal_scores, spread_scores, tail_factor
+from understudy.monitor.drift.composition import Composition
+from understudy.monitor.drift.cusum import SLACKS, CusumUnion
+from understudy.monitor.drift.evidence import Evidence
+from understudy.monitor.drift.run_length import threshold_known
+from understudy.monitor.watch.limits import COMPOSITION, run_lengths
 
 Array = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]

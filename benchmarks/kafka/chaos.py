@@ -32,9 +32,9 @@ from benchmarks.harness import Claim, Result, environment
 from benchmarks.kafka import traffic
 from benchmarks.kafka.comparison import compare, equal
 from benchmarks.kafka.world import Process, document, free_port, judged
-from monitor.config.load import load
 from tests.evaluator.kafka_world import create
 from tests.kafka.cluster import Cluster
+from understudy.monitor.config.load import load
 
 PATIENCE = 600.0
 """Several runs may share the machine, and then catching up takes its time."""
@@ -131,7 +131,7 @@ def one_run(
             Process(
                 f"evaluator-{n}",
                 [
-                    *(sys.executable, "-m", "monitor", "evaluate", "-c", str(path)),
+                    *(sys.executable, "-m", "understudy.monitor", "evaluate", "-c", str(path)),
                     *("--instance", f"evaluator-{n}", "--listen", f"127.0.0.1:{port}"),
                     *("--session", "4", "--commit", "0.5"),
                 ],

@@ -6,15 +6,15 @@ from collections import Counter
 from typing import Any
 
 from benchmarks.kafka import traffic
-from monitor.config.model import Config
-from monitor.evaluator.messages import decode_message
-from monitor.evaluator.offline import Offline
-from monitor.evaluator.places import PLACES
-from monitor.evaluator.topics import Options
-from monitor.transport.blocks import Builder
-from shadow.sequential.histogram import TwoHistograms
 from tests.evaluator.kafka_world import committed_state
 from tests.evaluator.world import differences
+from understudy.monitor.config.model import Config
+from understudy.monitor.evaluator.messages import decode_message
+from understudy.monitor.evaluator.offline import Offline
+from understudy.monitor.evaluator.places import PLACES
+from understudy.monitor.evaluator.topics import Options
+from understudy.monitor.transport.blocks import Builder
+from understudy.shadow.sequential.histogram import TwoHistograms
 
 _ORDERED = frozenset(("notes",))
 """Sorts of rows that an order of their own has to hold, not their number."""

@@ -23,18 +23,18 @@ import yaml
 
 from benchmarks.harness import Claim, Result, environment
 from benchmarks.kafka.world import Process, free_port
-from monitor.baseline.builder import Builder as Baselines
-from monitor.codecs import Reason, Table, Undecodable
-from monitor.config.load import load
-from monitor.config.model import Config
-from monitor.evaluator.judge import Judge
-from monitor.evaluator.messages import decode_message, messages_of
-from monitor.evaluator.partition import Partition
-from monitor.evaluator.places import EXPERIMENTS, PLACES, WATCHES, owned, place_of
-from monitor.evaluator.topics import Options
-from monitor.record import Record
-from monitor.transport.blocks import Builder, decode, encode
-from monitor.transport.server import Names
+from understudy.monitor.baseline.builder import Builder as Baselines
+from understudy.monitor.codecs import Reason, Table, Undecodable
+from understudy.monitor.config.load import load
+from understudy.monitor.config.model import Config
+from understudy.monitor.evaluator.judge import Judge
+from understudy.monitor.evaluator.messages import decode_message, messages_of
+from understudy.monitor.evaluator.partition import Partition
+from understudy.monitor.evaluator.places import EXPERIMENTS, PLACES, WATCHES, owned, place_of
+from understudy.monitor.evaluator.topics import Options
+from understudy.monitor.record import Record
+from understudy.monitor.transport.blocks import Builder, decode, encode
+from understudy.monitor.transport.server import Names
 
 FEATURES = tuple(f"feature_{n}" for n in range(20))
 NAMES = Names(1, (("delays", "1", "auto"),), ("champion", "candidate"))
@@ -171,7 +171,7 @@ def group(folder: Path, kafka: Any, requests: int, evaluators: int) -> dict[str,
         Process(
             f"evaluator-{n}",
             [
-                *(sys.executable, "-m", "monitor", "evaluate", "-c", str(path)),
+                *(sys.executable, "-m", "understudy.monitor", "evaluate", "-c", str(path)),
                 *("--instance", f"evaluator-{n}", "--listen", f"127.0.0.1:{port}"),
                 *("--session", "30"),
             ],

@@ -25,16 +25,16 @@ from kafka import KafkaProducer
 
 from benchmarks.harness import Claim, Result, environment, median, median_ratio
 from benchmarks.kafka.blocks import NAMES, batches, numeric, rows_of
-from monitor.config.kafka import Kafka
-from monitor.garbage import settle
-from monitor.record import Record
-from monitor.transport.blocks import Builder, Row, encode
-from monitor.transport.blocks.block import Decoded
-from monitor.transport.kafka.client import quiet
-from monitor.transport.kafka.connect import Topics, connection
-from monitor.transport.kafka.publisher import MOST_RECORDS, Publisher
-from monitor.transport.kafka.topics import Admin, wanted
 from tests.kafka.cluster import Cluster
+from understudy.monitor.config.kafka import Kafka
+from understudy.monitor.garbage import settle
+from understudy.monitor.record import Record
+from understudy.monitor.transport.blocks import Builder, Row, encode
+from understudy.monitor.transport.blocks.block import Decoded
+from understudy.monitor.transport.kafka.client import quiet
+from understudy.monitor.transport.kafka.connect import Topics, connection
+from understudy.monitor.transport.kafka.publisher import MOST_RECORDS, Publisher
+from understudy.monitor.transport.kafka.topics import Admin, wanted
 
 CHUNK = 200
 """Records in a batch of a worker."""

@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 
 from benchmarks.kafka.traffic import NAMES, TICK_SECONDS, batch
-from monitor.config.load import load
-from monitor.transport.kafka.publisher import Publisher
+from understudy.monitor.config.load import load
+from understudy.monitor.transport.kafka.publisher import Publisher
 
 AGAIN = 30
 """Ticks whose labels are sent again after a restart; those that are known already are ignored."""

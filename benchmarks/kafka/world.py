@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.kafka import traffic
-from monitor.evaluator.places import PLACES
 from tests.watch.world import saved
+from understudy.monitor.evaluator.places import PLACES
 
 
 def document(

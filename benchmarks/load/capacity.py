@@ -29,14 +29,14 @@ from scipy.optimize import brentq
 
 from benchmarks.harness import Claim, Result, environment
 from benchmarks.load.server import Serving
-from loadtest.capacity.breakpoint import Judged, estimate, search
-from loadtest.capacity.queue import Service, highest_rate, observed, predict
-from loadtest.engine.outcome import Outcome
-from loadtest.engine.pool import Open, Target, drive
-from loadtest.gate.plan import Objectives
-from loadtest.gate.verdict import judge, together
-from loadtest.payloads.request import Payload
-from loadtest.scenarios.shapes import steady
+from understudy.loadtest.capacity.breakpoint import Judged, estimate, search
+from understudy.loadtest.capacity.queue import Service, highest_rate, observed, predict
+from understudy.loadtest.engine.outcome import Outcome
+from understudy.loadtest.engine.pool import Open, Target, drive
+from understudy.loadtest.gate.plan import Objectives
+from understudy.loadtest.gate.verdict import judge, together
+from understudy.loadtest.payloads.request import Payload
+from understudy.loadtest.scenarios.shapes import steady
 
 SERVERS, SECONDS, LIMIT = 4, 0.02, 0.2
 QUEUES = 4

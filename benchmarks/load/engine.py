@@ -35,10 +35,10 @@ from typing import Any
 
 from benchmarks.harness import Claim, Result, environment, median
 from benchmarks.load.server import Serving
-from loadtest.engine.pool import Open, Target, drive
-from loadtest.payloads.request import Payload
-from loadtest.scenarios.shapes import steady
 from tests.parts import CACHE, find
+from understudy.loadtest.engine.pool import Open, Target, drive
+from understudy.loadtest.payloads.request import Payload
+from understudy.loadtest.scenarios.shapes import steady
 
 RATE = 10_000.0
 K6_RATE = 2_000

@@ -22,17 +22,17 @@ from typing import Any
 
 from benchmarks.harness import Claim, Result, environment
 from benchmarks.load.server import Serving
-from loadtest.chaos.recovery import recovery
-from loadtest.engine.pool import Open, Target, drive
-from loadtest.payloads.request import Payload
-from loadtest.scenarios.shapes import steady
+from understudy.loadtest.chaos.recovery import recovery
+from understudy.loadtest.engine.pool import Open, Target, drive
+from understudy.loadtest.payloads.request import Payload
+from understudy.loadtest.scenarios.shapes import steady
 
 LIMIT = 0.05
 _RUNNER = """
 import sys, time
 from pathlib import Path
-from loadtest.chaos import actions
-from loadtest.chaos.guard import Guard
+from understudy.loadtest.chaos import actions
+from understudy.loadtest.chaos.guard import Guard
 actions.guard = Guard(Path(sys.argv[2]))
 actions.pause_process(pid=int(sys.argv[1]))
 actions.cpu_pressure(1, 60.0)

@@ -20,9 +20,9 @@ from typing import cast
 import httptools
 import uvloop
 
-from loadtest.engine.timer import Timer, now_ns
-from loadtest.gate.environment import scheduling
 from tests.plane_process import free_port
+from understudy.loadtest.engine.timer import Timer, now_ns
+from understudy.loadtest.gate.environment import scheduling
 
 _BODY = b'{"predictions": [0.25]}'
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(_BODY) + _BODY

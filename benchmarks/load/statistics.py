@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.harness import Claim, Result, environment
-from loadtest.statistics.percentile import Percentile, queries_needed
+from understudy.loadtest.statistics.percentile import Percentile, queries_needed
 
 SEED = 11
 PARTS = (0.0, 0.25, 0.5, 0.75)

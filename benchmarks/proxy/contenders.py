@@ -138,7 +138,7 @@ class Understudy(Contender):
             ]
         path = self.folder / "understudy.yaml"
         path.write_text(yaml.safe_dump(config))
-        return [sys.executable, "-m", "monitor", "serve", "--config", str(path)]
+        return [sys.executable, "-m", "understudy.monitor", "serve", "--config", str(path)]
 
     def _by_command(self, text: str) -> list[int]:
         found = []
@@ -148,10 +148,10 @@ class Understudy(Contender):
         return found
 
     def data_plane(self) -> list[int]:
-        return self._by_command("monitor.proxy.worker")
+        return self._by_command("understudy.monitor.proxy.worker")
 
     def evaluation(self) -> list[int]:
-        return self._by_command("monitor.evaluation")
+        return self._by_command("understudy.monitor.evaluation")
 
     def ready(self) -> bool:
         """The evaluation plane takes longer to start than the worker; its start is not the cost."""

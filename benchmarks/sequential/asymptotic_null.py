@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.sequential import streams
-from shadow import sequential as sq
+from understudy.shadow import sequential as sq
 
 ALPHA = 0.05
 SPLITS = (0.5, 0.05, 0.01)

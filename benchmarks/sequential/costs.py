@@ -21,8 +21,8 @@ from scipy import stats
 
 from benchmarks.harness import Claim, Result, environment
 from benchmarks.sequential import streams
-from shadow import sequential as sq
-from shadow.sequential.tail import LEVELS
+from understudy.shadow import sequential as sq
+from understudy.shadow.sequential.tail import LEVELS
 
 BATCH = 256
 SHARE = 0.1

@@ -18,7 +18,7 @@ from benchmarks.sequential.report import (
     Z,
     stop,
 )
-from shadow import sequential as sq
+from understudy.shadow import sequential as sq
 
 
 def binary(report: Report) -> None:

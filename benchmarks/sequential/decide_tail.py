@@ -16,9 +16,9 @@ from benchmarks.sequential.report import (
     feed_split,
     stop,
 )
-from shadow import sequential as sq
-from shadow.sequential.histogram import bucket_counts
-from shadow.sequential.tail import LEVELS
+from understudy.shadow import sequential as sq
+from understudy.shadow.sequential.histogram import bucket_counts
+from understudy.shadow.sequential.tail import LEVELS
 
 FAULTS = ((0.02, 0.040), (0.005, 0.100))
 SIGMAS = (0.5, 0.6, 0.7)

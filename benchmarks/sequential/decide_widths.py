@@ -14,7 +14,7 @@ from benchmarks.sequential.report import (
     Array,
     Report,
 )
-from shadow import sequential as sq
+from understudy.shadow import sequential as sq
 
 
 def widths(report: Report) -> None:

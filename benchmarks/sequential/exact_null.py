@@ -16,7 +16,7 @@ import numpy as np
 from scipy import stats
 
 from benchmarks.sequential import streams
-from shadow import sequential as sq
+from understudy.shadow import sequential as sq
 
 ALPHA = 0.05
 SPLITS = (0.5, 0.05, 0.01)

@@ -17,8 +17,8 @@ from scipy import stats
 
 from benchmarks.harness import Claim, Result, environment
 from benchmarks.sequential.streams import measured_latencies
-from shadow.experiment import Experiment, Hypothesis, Pairs, Rules, Split
-from shadow.experiment.planning import Traffic, plan
+from understudy.shadow.experiment import Experiment, Hypothesis, Pairs, Rules, Split
+from understudy.shadow.experiment.planning import Traffic, plan
 
 SEED = 20_261_123
 BATCH = 256

@@ -14,14 +14,6 @@ from typing import Any
 import yaml
 
 from benchmarks.harness import Claim, Result, environment, median, shown
-from monitor.config.slo import SloFile
-from monitor.slo import promtool
-from monitor.slo.burn import SEVERITIES, Severity, first
-from monitor.slo.compile import compiled
-from monitor.slo.model import Slo
-from monitor.slo.rules import document, group
-from monitor.slo.text import dumped
-from monitor.slo.trials import Phases, values
 from tests.failures.world import Load
 from tests.findings.receiver import receiver
 from tests.parts import environment as programs
@@ -30,6 +22,14 @@ from tests.slo.drill import BURN, DOWN, messages, served, stack, stories
 from tests.slo.sloth.__main__ import RULES
 from tests.slo.test_exposition import ALL
 from tests.supervisor.service import eventually
+from understudy.monitor.config.slo import SloFile
+from understudy.monitor.slo import promtool
+from understudy.monitor.slo.burn import SEVERITIES, Severity, first
+from understudy.monitor.slo.compile import compiled
+from understudy.monitor.slo.model import Slo
+from understudy.monitor.slo.rules import document, group
+from understudy.monitor.slo.text import dumped
+from understudy.monitor.slo.trials import Phases, values
 
 OBJECTIVES = (0.9999, 0.999, 0.99, 0.95)
 FAULTS = (1.0, 0.5, 0.1, 0.0216, 0.01)

@@ -150,9 +150,9 @@ class Act:
     def _fixed(self) -> str | None:
         """The size of a test that may look only once, for what was observed."""
         # Not at the top: where flights are only sent there is no Understudy.
-        from shadow.experiment import Hypothesis
-        from shadow.experiment.planning import Traffic as Assumed
-        from shadow.experiment.planning import fixed_horizon
+        from understudy.shadow.experiment import Hypothesis
+        from understudy.shadow.experiment.planning import Traffic as Assumed
+        from understudy.shadow.experiment.planning import fixed_horizon
 
         for item in self.found["metrics"]:
             if item["metric"] == "accuracy" and item["champion"] and item["challenger"]:

@@ -28,13 +28,13 @@ def prepare(folder: Path, flights: Sequence[Flight], champion_port: int) -> Path
     (folder / "gate-bodies.jsonl").write_text("\n".join(lines) + "\n")
     resume = {
         "type": "action", "name": "let it go on",
-        "provider": {"type": "python", "module": "loadtest.chaos.actions", "func": "resume_process"},
+        "provider": {"type": "python", "module": "understudy.loadtest.chaos.actions", "func": "resume_process"},
     }  # fmt: skip
     pause = {
         "type": "action",
         "name": "stop the champion",
         "provider": {
-            "type": "python", "module": "loadtest.chaos.actions", "func": "pause_process",
+            "type": "python", "module": "understudy.loadtest.chaos.actions", "func": "pause_process",
             "arguments": {"port": champion_port},
         },
         "pauses": {"after": 1},
@@ -80,7 +80,7 @@ def run(url: str, plan: Path, say: Callable[[str], None]) -> bool:
 def _run(url: str, plan: Path, say: Callable[[str], None]) -> int:
     report = plan.with_name("gate-report.html")
     command = [
-        sys.executable, "-m", "monitor", "gate", "--target", url, "--plan", str(plan), "--html",
+        sys.executable, "-m", "understudy.monitor", "gate", "--target", url, "--plan", str(plan), "--html",
         str(report),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)

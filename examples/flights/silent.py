@@ -48,7 +48,14 @@ def spoil(flights: list[Flight], features: list[str]) -> list[Flight]:
 def build_baseline(models: Path, name: str) -> tuple[Path, str]:
     """``understudy baseline build`` on what the champion saw and said before; its summary."""
     path = models / "baseline.json"
-    command = [sys.executable, "-m", "monitor", "baseline", "build", str(models / "reference.csv")]
+    command = [
+        sys.executable,
+        "-m",
+        "understudy.monitor",
+        "baseline",
+        "build",
+        str(models / "reference.csv"),
+    ]
     command += ["--target", "late", "--prediction", "p_late", "--prediction", "p_on_time"]
     command += ["--model", name, "--model-version", "1", "-o", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from loadtest.engine.outcome import Outcome
-from loadtest.statistics.intervals import Interval
+from understudy.loadtest.engine.outcome import Outcome
+from understudy.loadtest.statistics.intervals import Interval
 
 Floats = NDArray[np.float64]
 Chosen = NDArray[np.int64]

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from loadtest.capacity.sizing import Figure
-from loadtest.chaos.processes import family
+from understudy.loadtest.capacity.sizing import Figure
+from understudy.loadtest.chaos.processes import family
 
 POWERCAP = Path("/sys/class/powercap")
 CGROUP = Path("/sys/fs/cgroup")

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from loadtest.statistics.intervals import Interval
+from understudy.loadtest.statistics.intervals import Interval
 
 Floats = NDArray[np.float64]
 FEWEST = 200

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from loadtest.errors import PlanError
+from understudy.loadtest.errors import PlanError
 
 
 @dataclass(frozen=True, slots=True)

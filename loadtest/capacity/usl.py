@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-from loadtest.statistics.intervals import Interval
+from understudy.loadtest.statistics.intervals import Interval
 
 Floats = NDArray[np.float64]
 FEWEST = 5

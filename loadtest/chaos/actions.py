@@ -1,5 +1,5 @@
 """Actions for experiments of the Chaos Toolkit: ``{"type": "python", "module":
-"loadtest.chaos.actions", "func": "pause_process", "arguments": {"port": 8080}}``.
+"understudy.loadtest.chaos.actions", "func": "pause_process", "arguments": {"port": 8080}}``.
 
 Every fault that lasts is announced to the guard before it begins, so that it is undone whatever
 becomes of the runner. Nothing here needs privileges; what does is refused with the reason.
@@ -22,10 +22,10 @@ from typing import Any
 
 import yaml
 
-from loadtest.chaos import processes
-from loadtest.chaos.guard import Guard
-from loadtest.chaos.undo import Undo, began, perform, replace, run
-from loadtest.errors import LoadTestError, PlanError
+from understudy.loadtest.chaos import processes
+from understudy.loadtest.chaos.guard import Guard
+from understudy.loadtest.chaos.undo import Undo, began, perform, replace, run
+from understudy.loadtest.errors import LoadTestError, PlanError
 
 guard: Guard | None = None
 """Of the running experiment; without one, faults are undone by rollbacks alone."""

@@ -18,9 +18,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from loadtest.chaos import actions
-from loadtest.chaos.guard import Guard
-from loadtest.errors import LoadTestError, PlanError
+from understudy.loadtest.chaos import actions
+from understudy.loadtest.chaos.guard import Guard
+from understudy.loadtest.errors import LoadTestError, PlanError
 
 _UNDOING = ("resume_process", "undo", "wait", "delete_toxic", "reset")
 """Functions of actions that are no faults."""

@@ -4,7 +4,7 @@ It is told of every fault before it begins and after it was undone, over a pipe.
 without a word of goodbye, whoever held it is dead, kill -9 included, and what is left is undone,
 the last one first. Being in a session of its own, it does not die with the runner's.
 
-    python -m loadtest.chaos.guard journal.json
+    python -m understudy.loadtest.chaos.guard journal.json
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from loadtest.chaos.undo import Undo, perform
+from understudy.loadtest.chaos.undo import Undo, perform
 
 _TRIES = 5
 
@@ -28,7 +28,7 @@ class Guard:
         self.journal = journal
         self._number = 0
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "loadtest.chaos.guard", str(journal)],
+            [sys.executable, "-m", "understudy.loadtest.chaos.guard", str(journal)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
         # It must be there before the first fault.

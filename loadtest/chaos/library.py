@@ -12,16 +12,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from loadtest.chaos import actions
-from loadtest.errors import PlanError
-from loadtest.faultproxy.toxics import DEFAULTS
+from understudy.loadtest.chaos import actions
+from understudy.loadtest.errors import PlanError
+from understudy.loadtest.faultproxy.toxics import DEFAULTS
 
 _API = "http://127.0.0.1:8474"
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """``func`` of :mod:`loadtest.chaos.actions` with its usual ``arguments``; ``undo`` is the name
+    """``func`` of :mod:`understudy.loadtest.chaos.actions` with its usual ``arguments``; ``undo`` is the name
     by which it is undone."""
 
     title: str
@@ -37,7 +37,7 @@ def _proxied(
     return Fault(title, "add_fault", {**at, "used": True} if used else at, kind)
 
 
-_SIDECAR, _WORKER, _PLANE = 8080, "monitor.proxy", "monitor.evaluation"
+_SIDECAR, _WORKER, _PLANE = 8080, "understudy.monitor.proxy", "understudy.monitor.evaluation"
 FAULTS: Mapping[str, Fault] = {
     "pause-champion": Fault("The champion stops", "pause_process", {"port": 8081}, "pause"),
     "kill-champion": Fault("The champion is killed", "kill_process", {"port": 8081}, "kill"),
@@ -148,6 +148,6 @@ def experiment(
 
 def _python(module: str, func: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "type": "python", "module": f"loadtest.chaos.{module}", "func": func,
+        "type": "python", "module": f"understudy.loadtest.chaos.{module}", "func": func,
         "arguments": dict(arguments),
     }  # fmt: skip

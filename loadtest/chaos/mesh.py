@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from loadtest.errors import PlanError
+from understudy.loadtest.errors import PlanError
 
 API = "chaos-mesh.org/v1alpha1"
 _DEFAULT_SECONDS = 10.0
@@ -27,7 +27,10 @@ def resources(
     found = []
     for number, activity in enumerate(experiment.get("method", ())):
         provider = activity.get("provider") or {}
-        if activity.get("type") != "action" or provider.get("module") != "loadtest.chaos.actions":
+        if (
+            activity.get("type") != "action"
+            or provider.get("module") != "understudy.loadtest.chaos.actions"
+        ):
             continue
         func, arguments = str(provider.get("func")), provider.get("arguments") or {}
         if func in ("resume_process", "undo", "wait", "add_proxy"):

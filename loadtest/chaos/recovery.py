@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from loadtest.engine.outcome import Outcome
+from understudy.loadtest.engine.outcome import Outcome
 
 APART = 1.0
 """Seconds without a bad request, after which it is over."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from loadtest.engine.book import Book, Taken
-from loadtest.engine.connection import Connection, Exchange
-from loadtest.engine.sender import Check, Where
-from loadtest.engine.timer import now_ns
+from understudy.loadtest.engine.book import Book, Taken
+from understudy.loadtest.engine.connection import Connection, Exchange
+from understudy.loadtest.engine.sender import Check, Where
+from understudy.loadtest.engine.timer import now_ns
 
 
 class Closed:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import httptools
 
-from loadtest.engine.timer import now_ns
+from understudy.loadtest.engine.timer import now_ns
 
 
 class Exchange:

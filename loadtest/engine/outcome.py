@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from loadtest.engine.book import Taken
-from loadtest.engine.histogram import Histogram
+from understudy.loadtest.engine.book import Taken
+from understudy.loadtest.engine.histogram import Histogram
 
 Floats = NDArray[np.float64]
 _COLUMNS = ("due", "latency", "first_byte", "ok", "payload")

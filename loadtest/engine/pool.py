@@ -19,13 +19,13 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from loadtest.engine.arrivals import Profile, arrivals
-from loadtest.engine.book import Taken
-from loadtest.engine.closed import Closed
-from loadtest.engine.outcome import Outcome
-from loadtest.engine.sender import Check, Sender, Where
-from loadtest.engine.timer import now_ns
-from loadtest.errors import LoadTestError, TargetError
+from understudy.loadtest.engine.arrivals import Profile, arrivals
+from understudy.loadtest.engine.book import Taken
+from understudy.loadtest.engine.closed import Closed
+from understudy.loadtest.engine.outcome import Outcome
+from understudy.loadtest.engine.sender import Check, Sender, Where
+from understudy.loadtest.engine.timer import now_ns
+from understudy.loadtest.errors import LoadTestError, TargetError
 
 _EVERY = 0.2
 """Seconds between two reports of a process."""

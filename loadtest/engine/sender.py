@@ -18,9 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from loadtest.engine.book import Book, Taken
-from loadtest.engine.timer import Timer, now_ns
-from loadtest.engine.wire import Garbage, Head, Wire
+from understudy.loadtest.engine.book import Book, Taken
+from understudy.loadtest.engine.timer import Timer, now_ns
+from understudy.loadtest.engine.wire import Garbage, Head, Wire
 
 EARLY_NS = 20_000
 """A request may leave that much before its time rather than wait for another wake-up."""

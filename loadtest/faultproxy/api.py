@@ -10,8 +10,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from loadtest.faultproxy.proxy import Proxy
-from loadtest.faultproxy.toxics import Toxic, ToxicError
+from understudy.loadtest.faultproxy.proxy import Proxy
+from understudy.loadtest.faultproxy.toxics import Toxic, ToxicError
 
 VERSION = "2.9.0"
 """Of Toxiproxy, whose API this is."""

@@ -8,8 +8,8 @@ import sys
 
 import click
 
-from loadtest.errors import LoadTestError
-from loadtest.faultproxy.server import PORT, FaultProxy
+from understudy.loadtest.errors import LoadTestError
+from understudy.loadtest.faultproxy.server import PORT, FaultProxy
 
 
 @click.command("fault-proxy")

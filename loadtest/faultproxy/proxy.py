@@ -9,7 +9,7 @@ import socket
 import struct
 from typing import Any
 
-from loadtest.faultproxy.toxics import Closed, Toxic, rest_of, suffer
+from understudy.loadtest.faultproxy.toxics import Closed, Toxic, rest_of, suffer
 
 _PIECE = 65_536
 

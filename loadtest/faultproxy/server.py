@@ -11,8 +11,8 @@ from types import TracebackType
 
 import uvicorn
 
-from loadtest.errors import LoadTestError
-from loadtest.faultproxy.api import Room, app_of
+from understudy.loadtest.errors import LoadTestError
+from understudy.loadtest.faultproxy.api import Room, app_of
 
 PORT = 8474
 """Toxiproxy's own."""

@@ -9,10 +9,10 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 
-from loadtest.engine.outcome import Outcome
-from loadtest.gate.plan import Stage
-from loadtest.gate.result import StageResult
-from loadtest.gate.show import Quiet
+from understudy.loadtest.engine.outcome import Outcome
+from understudy.loadtest.gate.plan import Stage
+from understudy.loadtest.gate.result import StageResult
+from understudy.loadtest.gate.show import Quiet
 
 TAG = "understudy-gate"
 """The dashboards look for it."""

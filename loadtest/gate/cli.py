@@ -13,18 +13,18 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from loadtest.chaos.experiment import load_experiment
-from loadtest.chaos.library import FAULTS, experiment
-from loadtest.chaos.mesh import resources
-from loadtest.errors import LoadTestError, PlanError
-from loadtest.gate.annotations import Annotating
-from loadtest.gate.junit import to_xml
-from loadtest.gate.plan import load_plan
-from loadtest.gate.regression import changes, read
-from loadtest.gate.report import page
-from loadtest.gate.result import Result
-from loadtest.gate.run import Gate
-from loadtest.gate.show import Quiet, Terminal
+from understudy.loadtest.chaos.experiment import load_experiment
+from understudy.loadtest.chaos.library import FAULTS, experiment
+from understudy.loadtest.chaos.mesh import resources
+from understudy.loadtest.errors import LoadTestError, PlanError
+from understudy.loadtest.gate.annotations import Annotating
+from understudy.loadtest.gate.junit import to_xml
+from understudy.loadtest.gate.plan import load_plan
+from understudy.loadtest.gate.regression import changes, read
+from understudy.loadtest.gate.report import page
+from understudy.loadtest.gate.result import Result
+from understudy.loadtest.gate.run import Gate
+from understudy.loadtest.gate.show import Quiet, Terminal
 
 _OUT = click.Path(dir_okay=False, path_type=Path)
 

@@ -8,7 +8,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from loadtest.capacity.meters import Meter
+from understudy.loadtest.capacity.meters import Meter
 
 _PACKAGES = ("understudy", "uvloop", "httptools", "numpy", "scipy", "chaostoolkit-lib", "locust")
 

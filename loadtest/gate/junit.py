@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
-from loadtest.gate.result import Result, StageResult
+from understudy.loadtest.gate.result import Result, StageResult
 
 
 def to_xml(result: Result) -> str:

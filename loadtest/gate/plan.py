@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from loadtest.capacity.sizing import PRESETS
-from loadtest.errors import PlanError, reason
-from loadtest.gate.units import Seconds, Share
+from understudy.loadtest.capacity.sizing import PRESETS
+from understudy.loadtest.errors import PlanError, reason
+from understudy.loadtest.gate.units import Seconds, Share
 
 Rate = Annotated[float, Field(gt=0.0, le=1e7)]
 Long = Annotated[Seconds, Field(gt=0.0, le=7 * 86400.0)]

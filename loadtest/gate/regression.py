@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from loadtest.engine.histogram import Histogram
-from loadtest.errors import PlanError, reason
-from loadtest.gate.result import FORMAT
+from understudy.loadtest.engine.histogram import Histogram
+from understudy.loadtest.errors import PlanError, reason
+from understudy.loadtest.gate.result import FORMAT
 
 Said = Literal["better", "worse", "same", "cannot be told"]
 _BOOTSTRAPS = 500

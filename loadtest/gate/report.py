@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from loadtest.engine.outcome import percentiles
-from loadtest.gate.plots import Plot, number, percentile_plot, seconds
-from loadtest.gate.result import Result, StageResult
+from understudy.loadtest.engine.outcome import percentiles
+from understudy.loadtest.gate.plots import Plot, number, percentile_plot, seconds
+from understudy.loadtest.gate.result import Result, StageResult
 
 _STYLE = """
 :root{--ink:#1b1f24;--soft:#59636e;--line:#d1d9e0;--a:#0969da;--b:#8250df;--c:#bf8700;--bad:#cf222e;

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from loadtest.engine.outcome import Outcome
-from loadtest.gate.verdict import Criterion
+from understudy.loadtest.engine.outcome import Outcome
+from understudy.loadtest.gate.verdict import Criterion
 
 Verdict = Literal["passed", "failed", "invalid", "shown"]
 EXIT_CODES = {"passed": 0, "shown": 0, "failed": 1, "invalid": 2}

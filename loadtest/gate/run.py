@@ -9,16 +9,16 @@ from typing import Protocol
 
 import numpy as np
 
-from loadtest.engine.outcome import Outcome
-from loadtest.engine.pool import Arrivals, Loop, Target, Watch, cores, drive
-from loadtest.errors import LoadTestError, TargetError
-from loadtest.gate.environment import environment
-from loadtest.gate.plan import Objectives, Plan, Stage
-from loadtest.gate.result import Result, StageResult
-from loadtest.gate.sending import bytes_of, checks_of, payloads_of
-from loadtest.gate.stages.kinds import RUN, check
-from loadtest.gate.target import Address, address_of, allowed, reachable, target_of
-from loadtest.payloads.request import Payload
+from understudy.loadtest.engine.outcome import Outcome
+from understudy.loadtest.engine.pool import Arrivals, Loop, Target, Watch, cores, drive
+from understudy.loadtest.errors import LoadTestError, TargetError
+from understudy.loadtest.gate.environment import environment
+from understudy.loadtest.gate.plan import Objectives, Plan, Stage
+from understudy.loadtest.gate.result import Result, StageResult
+from understudy.loadtest.gate.sending import bytes_of, checks_of, payloads_of
+from understudy.loadtest.gate.stages.kinds import RUN, check
+from understudy.loadtest.gate.target import Address, address_of, allowed, reachable, target_of
+from understudy.loadtest.payloads.request import Payload
 
 
 class Show(Protocol):

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
-from loadtest.engine.pool import Open
-from loadtest.errors import PlanError
-from loadtest.gate.plan import Checks as Declared
-from loadtest.gate.plan import Engine, Limits, Load, Payloads
-from loadtest.gate.target import Address
-from loadtest.payloads.checks import Checks
-from loadtest.payloads.files import access_log, of_bodies, of_rows, recorded
-from loadtest.payloads.request import Payload, as_body
-from loadtest.payloads.template import Drawer
-from loadtest.scenarios import shapes
+from understudy.loadtest.engine.pool import Open
+from understudy.loadtest.errors import PlanError
+from understudy.loadtest.gate.plan import Checks as Declared
+from understudy.loadtest.gate.plan import Engine, Limits, Load, Payloads
+from understudy.loadtest.gate.target import Address
+from understudy.loadtest.payloads.checks import Checks
+from understudy.loadtest.payloads.files import access_log, of_bodies, of_rows, recorded
+from understudy.loadtest.payloads.request import Payload, as_body
+from understudy.loadtest.payloads.template import Drawer
+from understudy.loadtest.scenarios import shapes
 
 _MOST_TRACED = 2_000_000
 

@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from loadtest.engine.outcome import Outcome
-from loadtest.gate.plan import Stage
-from loadtest.gate.result import StageResult
+from understudy.loadtest.engine.outcome import Outcome
+from understudy.loadtest.gate.plan import Stage
+from understudy.loadtest.gate.result import StageResult
 
 _STYLES = {"passed": "green", "failed": "red", "invalid": "yellow", "shown": "cyan"}
 

@@ -7,9 +7,9 @@ import socket
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from loadtest.engine.pool import Target
-from loadtest.errors import TargetError
-from loadtest.gate.plan import Engine
+from understudy.loadtest.engine.pool import Target
+from understudy.loadtest.errors import TargetError
+from understudy.loadtest.gate.plan import Engine
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from loadtest.engine.outcome import Outcome
-from loadtest.gate.plan import Objectives
-from loadtest.statistics.intervals import quantile, rate
-from loadtest.statistics.percentile import Percentile, Verdict, queries_needed
+from understudy.loadtest.engine.outcome import Outcome
+from understudy.loadtest.gate.plan import Objectives
+from understudy.loadtest.statistics.intervals import quantile, rate
+from understudy.loadtest.statistics.percentile import Percentile, Verdict, queries_needed
 
 LAG_SHARE = 0.05
 """Of a latency limit, what the engine's own lag may be at its 99th percentile."""

@@ -15,8 +15,8 @@ from typing import Any
 from locust import events
 from locust.env import Environment
 
-from loadtest.engine.book import Taken
-from loadtest.engine.histogram import Histogram
+from understudy.loadtest.engine.book import Taken
+from understudy.loadtest.engine.histogram import Histogram
 
 SHARE = 0.05
 """Of a latency limit, what the lag may be at its 99th percentile."""

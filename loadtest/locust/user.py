@@ -6,7 +6,7 @@ a process of its own, and puts what comes back into Locust's statistics in bulk;
 workers, reports and exit codes are Locust's. The number of users that Locust is told sets the load:
 each of them sends ``rate`` requests per second, and Poisson processes add up to one.
 
-    from loadtest.locust.user import OpenLoopUser
+    from understudy.loadtest.locust.user import OpenLoopUser
 
     class Predictions(OpenLoopUser):
         host = "http://127.0.0.1:8080"
@@ -30,15 +30,15 @@ from gevent import threadpool
 from locust import User, task
 from locust.stats import StatsEntry, StatsError
 
-from loadtest.engine.book import Taken
-from loadtest.engine.pool import Open, drive
-from loadtest.errors import LoadTestError
-from loadtest.gate.plan import Engine
-from loadtest.gate.target import address_of, allowed, target_of
-from loadtest.locust import lag
-from loadtest.payloads.request import Payload, as_body
-from loadtest.payloads.template import Drawer
-from loadtest.scenarios.shapes import steady
+from understudy.loadtest.engine.book import Taken
+from understudy.loadtest.engine.pool import Open, drive
+from understudy.loadtest.errors import LoadTestError
+from understudy.loadtest.gate.plan import Engine
+from understudy.loadtest.gate.target import address_of, allowed, target_of
+from understudy.loadtest.locust import lag
+from understudy.loadtest.payloads.request import Payload, as_body
+from understudy.loadtest.payloads.template import Drawer
+from understudy.loadtest.scenarios.shapes import steady
 
 _LONGEST = 7 * 86400.0
 _numbers = itertools.count()

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from loadtest.errors import PlanError
+from understudy.loadtest.errors import PlanError
 
 
 @dataclass(slots=True)

@@ -11,9 +11,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from loadtest.errors import PlanError, reason
-from loadtest.payloads.formats import in_format
-from loadtest.payloads.request import Payload, as_body
+from understudy.loadtest.errors import PlanError, reason
+from understudy.loadtest.payloads.formats import in_format
+from understudy.loadtest.payloads.request import Payload, as_body
 
 _ACCESS = re.compile(
     r'^\S+ \S+ \S+ \[(?P<time>[^\]]+)\] "(?P<method>\S+) (?P<path>\S+)[^"]*" (?P<status>\d{3})'

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from loadtest.errors import PlanError
+from understudy.loadtest.errors import PlanError
 
 Row = Mapping[str, Any]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-from loadtest.errors import PlanError
+from understudy.loadtest.errors import PlanError
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _OURS = frozenset(("host", "content-length", "connection", "transfer-encoding"))

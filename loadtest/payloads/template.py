@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from loadtest.errors import PlanError
+from understudy.loadtest.errors import PlanError
 
 _SYLLABLES = ("la", "mo", "ri", "ten", "ka", "su", "vel", "no", "pi", "dor")
 

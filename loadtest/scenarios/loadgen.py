@@ -15,10 +15,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from loadtest.engine.outcome import Outcome
-from loadtest.engine.pool import Arrivals, Loop, Open
-from loadtest.scenarios.shapes import steady
-from loadtest.statistics.percentile import queries_needed
+from understudy.loadtest.engine.outcome import Outcome
+from understudy.loadtest.engine.pool import Arrivals, Loop, Open
+from understudy.loadtest.scenarios.shapes import steady
+from understudy.loadtest.statistics.percentile import queries_needed
 
 Scenario = Literal["SingleStream", "MultiStream", "Server", "Offline"]
 PERCENTILES: Mapping[str, float] = {"SingleStream": 0.90, "MultiStream": 0.99, "Server": 0.99}

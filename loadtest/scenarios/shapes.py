@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from loadtest.engine.arrivals import Piece, Profile
-from loadtest.errors import PlanError
+from understudy.loadtest.engine.arrivals import Piece, Profile
+from understudy.loadtest.errors import PlanError
 
 _DAY_PIECES = 48
 

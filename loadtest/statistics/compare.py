@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from loadtest.statistics.intervals import Interval, mean
+from understudy.loadtest.statistics.intervals import Interval, mean
 
 FEWEST = 3
 Said = Literal["better", "worse", "no difference that matters", "not enough repeats"]

@@ -9,8 +9,8 @@ import orjson
 from fastapi import Depends, Request, Response
 from fastapi.security import HTTPBearer
 
-from monitor.api.security import refuse_change
-from monitor.evaluation.plane import Plane
+from understudy.monitor.api.security import refuse_change
+from understudy.monitor.evaluation.plane import Plane
 
 CODES = {
     400: "bad_request",

@@ -9,23 +9,23 @@ from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from monitor import __version__
-from monitor.api import documents, status
-from monitor.api.answers import CODES, Refused, answer, changing, refusal
-from monitor.api.baseline import add_baseline
-from monitor.api.experiments import add_experiments
-from monitor.api.feedback import add_feedback
-from monitor.api.findings import add_findings
-from monitor.api.ingest import add_ingest
-from monitor.api.objectives import add_objectives
-from monitor.api.page import HEADERS as PAGE_HEADERS
-from monitor.api.page import PAGE
-from monitor.api.records import recent
-from monitor.api.security import refuse_records
-from monitor.evaluation.control import ControlLine
-from monitor.evaluation.plane import Plane
-from monitor.metrics.collector import PlaneCollector
-from monitor.metrics.exposition import encode
+from understudy import __version__
+from understudy.monitor.api import documents, status
+from understudy.monitor.api.answers import CODES, Refused, answer, changing, refusal
+from understudy.monitor.api.baseline import add_baseline
+from understudy.monitor.api.experiments import add_experiments
+from understudy.monitor.api.feedback import add_feedback
+from understudy.monitor.api.findings import add_findings
+from understudy.monitor.api.ingest import add_ingest
+from understudy.monitor.api.objectives import add_objectives
+from understudy.monitor.api.page import HEADERS as PAGE_HEADERS
+from understudy.monitor.api.page import PAGE
+from understudy.monitor.api.records import recent
+from understudy.monitor.api.security import refuse_records
+from understudy.monitor.evaluation.control import ControlLine
+from understudy.monitor.evaluation.plane import Plane
+from understudy.monitor.metrics.collector import PlaneCollector
+from understudy.monitor.metrics.exposition import encode
 
 _DESCRIPTION = """
 Health, status and metrics of an Understudy service. Reading is open to everybody who reaches the

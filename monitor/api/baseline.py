@@ -6,8 +6,8 @@ from typing import Annotated
 
 from fastapi import FastAPI, Query, Response
 
-from monitor.api.answers import Refused, answer
-from monitor.evaluation.plane import Plane
+from understudy.monitor.api.answers import Refused, answer
+from understudy.monitor.evaluation.plane import Plane
 
 
 def add_baseline(app: FastAPI, plane: Plane) -> None:

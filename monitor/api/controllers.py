@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 from fastapi import FastAPI, Query, Response
 from pydantic import BaseModel, ConfigDict
 
-from monitor.api.answers import answer
-from monitor.errors import UnknownExperimentError
-from monitor.evaluation.plane import Plane
-from monitor.experiments.contestant import Contestant
+from understudy.monitor.api.answers import answer
+from understudy.monitor.errors import UnknownExperimentError
+from understudy.monitor.evaluation.plane import Plane
+from understudy.monitor.experiments.contestant import Contestant
 
 
 class Hook(BaseModel):

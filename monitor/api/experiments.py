@@ -8,16 +8,16 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Body, FastAPI, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from monitor.api.answers import Refused, answer, changing, refusal
-from monitor.api.controllers import add_controllers
-from monitor.api.security import refuse_records
-from monitor.errors import ConfigError, ExperimentStateError, UnknownExperimentError
-from monitor.evaluation.control import ControlLine
-from monitor.evaluation.plane import Plane
-from monitor.experiments.live import LiveExperiment
-from monitor.experiments.report import html
-from monitor.experiments.runner import Command, Experiments
-from monitor.experiments.summary import document, summary
+from understudy.monitor.api.answers import Refused, answer, changing, refusal
+from understudy.monitor.api.controllers import add_controllers
+from understudy.monitor.api.security import refuse_records
+from understudy.monitor.errors import ConfigError, ExperimentStateError, UnknownExperimentError
+from understudy.monitor.evaluation.control import ControlLine
+from understudy.monitor.evaluation.plane import Plane
+from understudy.monitor.experiments.live import LiveExperiment
+from understudy.monitor.experiments.report import html
+from understudy.monitor.experiments.runner import Command, Experiments
+from understudy.monitor.experiments.summary import document, summary
 
 _EXAMPLE = {
     "name": "candidate-canary",

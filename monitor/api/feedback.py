@@ -9,12 +9,12 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, Field
 
-from monitor.api import documents
-from monitor.api.answers import answer, changing, refusal
-from monitor.errors import StateError
-from monitor.evaluation.plane import Plane
-from monitor.feedback.labels import Fault, FeedbackError, Label, TooManyError, parse
-from monitor.feedback.store import OUTCOMES
+from understudy.monitor.api import documents
+from understudy.monitor.api.answers import answer, changing, refusal
+from understudy.monitor.errors import StateError
+from understudy.monitor.evaluation.plane import Plane
+from understudy.monitor.feedback.labels import Fault, FeedbackError, Label, TooManyError, parse
+from understudy.monitor.feedback.store import OUTCOMES
 
 MOST_BYTES = 8 * 1024 * 1024
 _MOST_FAULTS = 20

@@ -8,15 +8,15 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, FastAPI, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from monitor.api.answers import Refused, answer, changing, refusal
-from monitor.api.records import recent
-from monitor.api.security import refuse_records
-from monitor.errors import FindingError, FindingStateError, UnknownFindingError
-from monitor.evaluation.plane import Plane
-from monitor.findings.finding import Finding, rank
-from monitor.findings.room import FindingsRoom
-from monitor.findings.silences import LONGEST_SECONDS, MAX_PATTERN, Silence
-from monitor.findings.words import moment
+from understudy.monitor.api.answers import Refused, answer, changing, refusal
+from understudy.monitor.api.records import recent
+from understudy.monitor.api.security import refuse_records
+from understudy.monitor.errors import FindingError, FindingStateError, UnknownFindingError
+from understudy.monitor.evaluation.plane import Plane
+from understudy.monitor.findings.finding import Finding, rank
+from understudy.monitor.findings.room import FindingsRoom
+from understudy.monitor.findings.silences import LONGEST_SECONDS, MAX_PATTERN, Silence
+from understudy.monitor.findings.words import moment
 
 _Id = Annotated[str, Path(max_length=64, examples=["20261123T221530-7"])]
 

@@ -7,12 +7,12 @@ from typing import Any
 import orjson
 from fastapi import FastAPI, Request, Response
 
-from monitor.api.answers import answer, changing, refusal
-from monitor.errors import IngestError
-from monitor.evaluation.plane import Plane
-from monitor.ingest.cloudevents import events_of
-from monitor.ingest.records import MOST_ITEMS
-from monitor.ingest.room import Ingest, Taken
+from understudy.monitor.api.answers import answer, changing, refusal
+from understudy.monitor.errors import IngestError
+from understudy.monitor.evaluation.plane import Plane
+from understudy.monitor.ingest.cloudevents import events_of
+from understudy.monitor.ingest.records import MOST_ITEMS
+from understudy.monitor.ingest.room import Ingest, Taken
 
 MOST_BYTES = 8 * 1024 * 1024
 _EXAMPLE = {

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from fastapi import FastAPI, Response
 
-from monitor.api.answers import answer
-from monitor.evaluation.plane import Plane
-from monitor.objectives.live import declared, side_by_side
+from understudy.monitor.api.answers import answer
+from understudy.monitor.evaluation.plane import Plane
+from understudy.monitor.objectives.live import declared, side_by_side
 
 
 def add_objectives(app: FastAPI, plane: Plane) -> None:

@@ -8,11 +8,11 @@ from typing import Any
 
 import orjson
 
-from monitor.evaluation.decoding import Table, Undecodable
-from monitor.evaluation.plane import Plane
-from monitor.evaluation.redaction import REDACTED, Redaction, Shown
-from monitor.record import OUTCOMES, ROLES, Record
-from monitor.transport.server import Names
+from understudy.monitor.evaluation.decoding import Table, Undecodable
+from understudy.monitor.evaluation.plane import Plane
+from understudy.monitor.evaluation.redaction import REDACTED, Redaction, Shown
+from understudy.monitor.record import OUTCOMES, ROLES, Record
+from understudy.monitor.transport.server import Names
 
 _MAX_ROWS = 20
 """Rows of a table that are shown of one record."""

@@ -6,14 +6,14 @@ import os
 import time
 from typing import Any
 
-from monitor import __version__
-from monitor.evaluation.plane import BREAKER_STATES, NOT_ERRORS, NOT_SENT, Plane
-from monitor.experiments.summary import summary as summary_of
-from monitor.findings.page import in_short
-from monitor.metrics.processes import uses
-from monitor.sketch.distribution import Distribution, summary
-from monitor.sketch.reader import Labels, Snapshot
-from monitor.sketch.windows import WINDOW_NAMES, WINDOWS, since_start
+from understudy import __version__
+from understudy.monitor.evaluation.plane import BREAKER_STATES, NOT_ERRORS, NOT_SENT, Plane
+from understudy.monitor.experiments.summary import summary as summary_of
+from understudy.monitor.findings.page import in_short
+from understudy.monitor.metrics.processes import uses
+from understudy.monitor.sketch.distribution import Distribution, summary
+from understudy.monitor.sketch.reader import Labels, Snapshot
+from understudy.monitor.sketch.windows import WINDOW_NAMES, WINDOWS, since_start
 
 START = "start"
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from monitor.baseline.builder import SAMPLE, Builder
-from monitor.baseline.cycles import Cycles
-from monitor.baseline.files import Reader, Table
-from monitor.baseline.kinds import instant
-from monitor.baseline.model import Baseline, Role
-from monitor.calibration.regions import MOST_ROWS
-from monitor.errors import BaselineError
+from understudy.monitor.baseline.builder import SAMPLE, Builder
+from understudy.monitor.baseline.cycles import Cycles
+from understudy.monitor.baseline.files import Reader, Table
+from understudy.monitor.baseline.kinds import instant
+from understudy.monitor.baseline.model import Baseline, Role
+from understudy.monitor.calibration.regions import MOST_ROWS
+from understudy.monitor.errors import BaselineError
 
 _SEED = 20090101
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.baseline.profiles import CategoryCounter, NumericProfile, Profile
-from monitor.baseline.scores import normal_scores
+from understudy.monitor.baseline.profiles import CategoryCounter, NumericProfile, Profile
+from understudy.monitor.baseline.scores import normal_scores
 
 Floats = NDArray[np.float64]
 

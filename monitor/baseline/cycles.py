@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from monitor.baseline.encoder import Batch, Encoder
-from monitor.baseline.model import Baseline
-from monitor.drift.seasons import Profile, ProfileBuilder
+from understudy.monitor.baseline.encoder import Batch, Encoder
+from understudy.monitor.baseline.model import Baseline
+from understudy.monitor.drift.seasons import Profile, ProfileBuilder
 
 _AT_ONCE = 4096
 

@@ -11,13 +11,13 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.baseline.buckets import Buckets
-from monitor.baseline.kinds import expand
-from monitor.baseline.model import Baseline, CategoryProfile, Column, NumericProfile
-from monitor.baseline.profiles import discount
-from monitor.baseline.scores import normal_scores, spread_scores
-from monitor.evaluation.columns import cells_of, to_matrix
-from monitor.quality.rules import Rule
+from understudy.monitor.baseline.buckets import Buckets
+from understudy.monitor.baseline.kinds import expand
+from understudy.monitor.baseline.model import Baseline, CategoryProfile, Column, NumericProfile
+from understudy.monitor.baseline.profiles import discount
+from understudy.monitor.baseline.scores import normal_scores, spread_scores
+from understudy.monitor.evaluation.columns import cells_of, to_matrix
+from understudy.monitor.quality.rules import Rule
 
 MISSING = 256
 """Code of a value that is not there; buckets are 0 … 255."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from monitor.errors import BaselineError
+from understudy.monitor.errors import BaselineError
 
 BATCH = 8192
 _PROBE = 2000

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.baseline.model import TOKEN_BYTES, Column, Kind
+from understudy.monitor.baseline.model import TOKEN_BYTES, Column, Kind
 
 Floats = NDArray[np.float64]
 Series = dict[str, "Floats | list[str | None]"]

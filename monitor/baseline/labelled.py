@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.baseline.kinds import category, number
-from monitor.baseline.model import Column, Role
+from understudy.monitor.baseline.kinds import category, number
+from understudy.monitor.baseline.model import Column, Role
 
 Floats = NDArray[np.float64]
 BINS = 100

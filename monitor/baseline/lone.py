@@ -7,7 +7,7 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from monitor.baseline.encoder import MISSING, PLAIN, Encoder
+from understudy.monitor.baseline.encoder import MISSING, PLAIN, Encoder
 
 _MOST_LAYOUTS = 64
 _Step = tuple[int, list[float] | None, float, float, Mapping[Any, int]]

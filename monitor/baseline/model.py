@@ -12,14 +12,14 @@ from typing import Any, Literal
 
 import orjson
 
-from monitor.baseline.parts import (
+from understudy.monitor.baseline.parts import (
     check_parts,
     merged_calibration,
     merged_correlation,
     merged_performance,
 )
-from monitor.baseline.profiles import CategoryProfile, NumericProfile, Profile
-from monitor.errors import BaselineError
+from understudy.monitor.baseline.profiles import CategoryProfile, NumericProfile, Profile
+from understudy.monitor.errors import BaselineError
 
 __all__ = ["Baseline", "CategoryProfile", "Column", "NumericProfile"]
 
@@ -136,8 +136,8 @@ class Baseline:
     (``{"series": [...], "matrix": [[...]], "rows": n}``, of normal scores), ``calibration``
     (``{"prediction", "edges", "counts", "positives", "scores"}``, scores summed by bucket) and
     ``performance`` (``{metric: {"value", "deviation", "rows"}}``), ``together``
-    (:class:`~monitor.baseline.together.Together`), ``seasons``
-    (:class:`~monitor.drift.seasons.Profile`, with its series)."""
+    (:class:`~understudy.monitor.baseline.together.Together`), ``seasons``
+    (:class:`~understudy.monitor.drift.seasons.Profile`, with its series)."""
 
     model: str
     model_version: str
@@ -276,7 +276,7 @@ class Baseline:
 
 
 def _check_extra(extra: Mapping[str, Any]) -> None:
-    """Raise ValueError for what :func:`~monitor.baseline.kinds.expand` could not use."""
+    """Raise ValueError for what :func:`~understudy.monitor.baseline.kinds.expand` could not use."""
     if "tokens" in extra and len(base64.b64decode(extra["tokens"], validate=True)) != TOKEN_BYTES:
         raise ValueError(f"the sketch of its tokens must have {TOKEN_BYTES} bytes")
     length = extra.get("length", 0)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.baseline.model import Baseline, CategoryProfile, Column, NumericProfile
-from monitor.baseline.profiles import Profile, below
+from understudy.monitor.baseline.model import Baseline, CategoryProfile, Column, NumericProfile
+from understudy.monitor.baseline.profiles import Profile, below
 
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDTH = 24

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.baseline.profiles import NumericProfile, edges_of
-from monitor.baseline.scores import normal_scores
-from monitor.drift.kernel import FREQUENCIES, FourierFeatures, KernelBlocks
-from monitor.drift.packed import pack, unpack
-from monitor.drift.subspace import Subspace
+from understudy.monitor.baseline.profiles import NumericProfile, edges_of
+from understudy.monitor.baseline.scores import normal_scores
+from understudy.monitor.drift.kernel import FREQUENCIES, FourierFeatures, KernelBlocks
+from understudy.monitor.drift.packed import pack, unpack
+from understudy.monitor.drift.subspace import Subspace
 
 Floats = NDArray[np.float64]
 FEWEST = 200

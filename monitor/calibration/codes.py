@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.baseline.kinds import category, number
+from understudy.monitor.baseline.kinds import category, number
 
 Floats = NDArray[np.float64]
 NUMBERS = 16

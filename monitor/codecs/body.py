@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from monitor.codecs.table import Reason, Undecodable
+from understudy.monitor.codecs.table import Reason, Undecodable
 
 MAX_DECOMPRESSED = 4 * 1024 * 1024
 """Bytes that a compressed payload may grow to; a small bomb must not fill the memory."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from monitor.codecs import detect, kserve_v1, mlflow, open_inference, pointer
-from monitor.codecs.body import parsed
-from monitor.codecs.spec import ModelSpec
-from monitor.codecs.table import Reason, Table, Undecodable
+from understudy.monitor.codecs import detect, kserve_v1, mlflow, open_inference, pointer
+from understudy.monitor.codecs.body import parsed
+from understudy.monitor.codecs.spec import ModelSpec
+from understudy.monitor.codecs.table import Reason, Table, Undecodable
 
 UNKNOWN = "unknown"
 

@@ -6,9 +6,9 @@ Request ``{"instances": [row …]}`` or ``{"inputs": {name: tensor}}``; response
 
 from __future__ import annotations
 
-from monitor.codecs.shape import from_columns, from_rows, is_bytes
-from monitor.codecs.spec import ModelSpec
-from monitor.codecs.table import Reason, Table, Undecodable
+from understudy.monitor.codecs.shape import from_columns, from_rows, is_bytes
+from understudy.monitor.codecs.spec import ModelSpec
+from understudy.monitor.codecs.table import Reason, Table, Undecodable
 
 
 def decode_request(payload: object, spec: ModelSpec) -> Table | Undecodable:

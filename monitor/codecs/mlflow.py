@@ -5,10 +5,10 @@ from __future__ import annotations
 from itertools import chain
 from typing import Any
 
-from monitor.codecs import kserve_v1
-from monitor.codecs.shape import from_records, from_rows, named
-from monitor.codecs.spec import ModelSpec
-from monitor.codecs.table import Reason, Table, Undecodable
+from understudy.monitor.codecs import kserve_v1
+from understudy.monitor.codecs.shape import from_records, from_rows, named
+from understudy.monitor.codecs.spec import ModelSpec
+from understudy.monitor.codecs.table import Reason, Table, Undecodable
 
 
 def decode_request(payload: object, spec: ModelSpec) -> Table | Undecodable:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from monitor.codecs.shape import joined
-from monitor.codecs.spec import ModelSpec
-from monitor.codecs.table import Reason, Table, Undecodable
+from understudy.monitor.codecs.shape import joined
+from understudy.monitor.codecs.spec import ModelSpec
+from understudy.monitor.codecs.table import Reason, Table, Undecodable
 
 
 def decode_request(payload: object, spec: ModelSpec) -> Table | Undecodable:

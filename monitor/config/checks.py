@@ -8,10 +8,10 @@ import os
 import ssl
 from collections.abc import Iterator, Mapping
 
-from monitor.config.compile import arm_names, default_paths
-from monitor.config.experiment import Experiment
-from monitor.config.fields import split_address
-from monitor.config.model import Config, ListenTls
+from understudy.monitor.config.compile import arm_names, default_paths
+from understudy.monitor.config.experiment import Experiment
+from understudy.monitor.config.fields import split_address
+from understudy.monitor.config.model import Config, ListenTls
 
 Problem = tuple[str, str]
 """Dotted path and message."""
@@ -176,9 +176,9 @@ def _experiments(config: Config) -> Iterator[Problem]:
 def _rules(experiment: Experiment) -> Iterator[Problem]:
     # Not at the top: the statistics bring numpy and scipy, which a service without experiments
     # does not need in its supervisor.
-    from monitor.experiments.rules import rules_of, stages_of
-    from shadow.experiment import ExperimentError
-    from shadow.rollout import RolloutError
+    from understudy.monitor.experiments.rules import rules_of, stages_of
+    from understudy.shadow.experiment import ExperimentError
+    from understudy.shadow.rollout import RolloutError
 
     try:
         rules = rules_of(experiment)

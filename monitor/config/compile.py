@@ -9,11 +9,11 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from monitor.config import model
-from monitor.config.experiment import Experiment
-from monitor.experiments.routes import Routes
-from monitor.proxy import plan
-from shadow.assignment import Allocation
+from understudy.monitor.config import model
+from understudy.monitor.config.experiment import Experiment
+from understudy.monitor.experiments.routes import Routes
+from understudy.monitor.proxy import plan
+from understudy.shadow.assignment import Allocation
 
 AGAIN = "-again"
 """Behind the champion's name: the arm that is the champion, asked a second time."""
@@ -69,7 +69,7 @@ def arm_names(config: model.Config) -> tuple[str, ...]:
 
 
 def plan_json(compiled: plan.Plan) -> dict[str, Any]:
-    """The plan as plain data; :meth:`monitor.proxy.plan.Plan.from_json` is the inverse."""
+    """The plan as plain data; :meth:`understudy.monitor.proxy.plan.Plan.from_json` is the inverse."""
     return dataclasses.asdict(compiled)
 
 

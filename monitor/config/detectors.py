@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from monitor.config.section import Section
+from understudy.monitor.config.section import Section
 
 CHARTS = ("shewhart", "ewma")
 """These take means of fifty rows; the others take rows."""

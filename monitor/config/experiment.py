@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from monitor.config.fields import HeaderName, HeaderValue, Name
-from monitor.config.section import Section
-from monitor.config.units import Seconds
+from understudy.monitor.config.fields import HeaderName, HeaderValue, Name
+from understudy.monitor.config.section import Section
+from understudy.monitor.config.units import Seconds
 
 Share = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 Text = Annotated[str, Field(min_length=1, max_length=256)]
@@ -60,7 +60,7 @@ class Metric(Section):
     """About how large a rate is; a guess, which costs a little time when it is wrong."""
 
     def plain(self) -> dict[str, Any]:
-        """As :class:`shadow.experiment.Rules` reads it."""
+        """As :class:`understudy.shadow.experiment.Rules` reads it."""
         return self.model_dump(exclude_none=True, exclude_unset=True)
 
 

@@ -9,12 +9,12 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from monitor.config.checks import problems_of
-from monitor.config.kafka import resolved as resolved_kafka
-from monitor.config.messages import problem
-from monitor.config.model import Config
-from monitor.config.notify import resolved
-from monitor.errors import ConfigError
+from understudy.monitor.config.checks import problems_of
+from understudy.monitor.config.kafka import resolved as resolved_kafka
+from understudy.monitor.config.messages import problem
+from understudy.monitor.config.model import Config
+from understudy.monitor.config.notify import resolved
+from understudy.monitor.errors import ConfigError
 
 _MERGE = "tag:yaml.org,2002:merge"
 

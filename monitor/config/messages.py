@@ -10,9 +10,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from monitor.config.checks import Problem
-from monitor.config.fields import NOT_SHOWN
-from monitor.config.model import Config
+from understudy.monitor.config.checks import Problem
+from understudy.monitor.config.fields import NOT_SHOWN
+from understudy.monitor.config.model import Config
 
 _SECRETS = ("token", "password", "secret", "api_key")
 _LONGEST_VALUE = 80

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from monitor.config.experiment import Experiment
-from monitor.config.fields import (
+from understudy.monitor.config.experiment import Experiment
+from understudy.monitor.config.fields import (
     Address,
     Columns,
     Edges,
@@ -22,16 +22,16 @@ from monitor.config.fields import (
     Workers,
     is_loopback,
 )
-from monitor.config.kafka import Kafka
-from monitor.config.monitoring import Monitoring
-from monitor.config.notify import Notify
-from monitor.config.objectives import Objectives
-from monitor.config.performance import Performance
-from monitor.config.rehearsal import Fault
-from monitor.config.section import Section
-from monitor.config.sources import SourceTopic
-from monitor.config.units import Bytes, Seconds
-from monitor.config.validation import Validation
+from understudy.monitor.config.kafka import Kafka
+from understudy.monitor.config.monitoring import Monitoring
+from understudy.monitor.config.notify import Notify
+from understudy.monitor.config.objectives import Objectives
+from understudy.monitor.config.performance import Performance
+from understudy.monitor.config.rehearsal import Fault
+from understudy.monitor.config.section import Section
+from understudy.monitor.config.sources import SourceTopic
+from understudy.monitor.config.units import Bytes, Seconds
+from understudy.monitor.config.validation import Validation
 
 Protocol = Literal["auto", "open-inference-v2", "kserve-v1", "mlflow", "json"]
 

@@ -6,10 +6,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from monitor.config.detectors import Detector
-from monitor.config.fields import Columns
-from monitor.config.section import Section
-from monitor.config.units import Seconds
+from understudy.monitor.config.detectors import Detector
+from understudy.monitor.config.fields import Columns
+from understudy.monitor.config.section import Section
+from understudy.monitor.config.units import Seconds
 
 
 class Monitoring(Section):

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from monitor.config.fields import File, Name, Url, Variable
-from monitor.config.section import Section
-from monitor.config.units import Seconds
+from understudy.monitor.config.fields import File, Name, Url, Variable
+from understudy.monitor.config.section import Section
+from understudy.monitor.config.units import Seconds
 
 LabelName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$", examples=["team"])]
 LabelValue = Annotated[str, Field(min_length=1, max_length=128, examples=["pricing"])]

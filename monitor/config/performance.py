@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from monitor.config.detectors import ErrorDetector
-from monitor.config.section import Section
-from monitor.config.units import Seconds
+from understudy.monitor.config.detectors import ErrorDetector
+from understudy.monitor.config.section import Section
+from understudy.monitor.config.units import Seconds
 
 
 class Performance(Section):

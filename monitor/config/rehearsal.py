@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from monitor.config.fields import Name
-from monitor.config.section import Section
+from understudy.monitor.config.fields import Name
+from understudy.monitor.config.section import Section
 
 
 class Fault(Section):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from monitor.config.model import Config
+from understudy.monitor.config.model import Config
 
 
 def json_schema() -> dict[str, Any]:

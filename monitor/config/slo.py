@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
-from monitor.config.fields import Name
-from monitor.config.section import Section
-from monitor.config.units import Seconds, seconds
+from understudy.monitor.config.fields import Name
+from understudy.monitor.config.section import Section
+from understudy.monitor.config.units import Seconds, seconds
 
 _PERCENT = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*%")
 

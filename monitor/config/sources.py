@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from monitor.config.fields import Name, Pointer
-from monitor.config.section import Section
+from understudy.monitor.config.fields import Name, Pointer
+from understudy.monitor.config.section import Section
 
 Topic = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$", examples=["predictions"])]
 Where = Annotated[dict[str, Pointer], Field(min_length=1)] | Pointer

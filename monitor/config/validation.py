@@ -6,9 +6,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from monitor.config.fields import File
-from monitor.config.section import Section
-from monitor.config.units import Seconds
+from understudy.monitor.config.fields import File
+from understudy.monitor.config.section import Section
+from understudy.monitor.config.units import Seconds
 
 
 class Validation(Section):

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import xlogy
 
-from monitor.drift.evidence import Evidence
-from shadow.sequential import BettingInterval, Interval
+from understudy.monitor.drift.evidence import Evidence
+from understudy.shadow.sequential import BettingInterval, Interval
 
 Floats = NDArray[np.float64]
 _STEP = 4

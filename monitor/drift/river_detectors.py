@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.drift.evidence import Evidence
-from monitor.errors import MissingExtraError
+from understudy.monitor.drift.evidence import Evidence
+from understudy.monitor.errors import MissingExtraError
 
 Floats = NDArray[np.float64]
 KINDS: dict[str, tuple[str, tuple[str, ...]]] = {

@@ -13,17 +13,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.baseline.encoder import WIDTH, Batch
-from monitor.baseline.files import Table
-from monitor.baseline.kinds import instant
-from monitor.baseline.model import Baseline
-from monitor.drift.distances import benjamini_hochberg, chi_squared, from_counts, thresholds
-from monitor.errors import BaselineError
-from monitor.quality.rules import WORDS
-from monitor.watch.options import Options
-from monitor.watch.signals import signals_of
-from monitor.watch.watch import ModelWatch
-from monitor.watch.window import GROUPS
+from understudy.monitor.baseline.encoder import WIDTH, Batch
+from understudy.monitor.baseline.files import Table
+from understudy.monitor.baseline.kinds import instant
+from understudy.monitor.baseline.model import Baseline
+from understudy.monitor.drift.distances import (
+    benjamini_hochberg,
+    chi_squared,
+    from_counts,
+    thresholds,
+)
+from understudy.monitor.errors import BaselineError
+from understudy.monitor.quality.rules import WORDS
+from understudy.monitor.watch.options import Options
+from understudy.monitor.watch.signals import signals_of
+from understudy.monitor.watch.watch import ModelWatch
+from understudy.monitor.watch.window import GROUPS
 
 Floats = NDArray[np.float64]
 LEVEL = 0.01

@@ -11,13 +11,13 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from monitor.baseline.build import Wanted as BaselineWanted
-from monitor.baseline.build import build
-from monitor.baseline.files import Reader
-from monitor.baseline.model import Baseline
-from monitor.driftreport.analysis import SMALLEST, Analysis, Wanted
-from monitor.driftreport.html import page
-from monitor.progress import progress_bar
+from understudy.monitor.baseline.build import Wanted as BaselineWanted
+from understudy.monitor.baseline.build import build
+from understudy.monitor.baseline.files import Reader
+from understudy.monitor.baseline.model import Baseline
+from understudy.monitor.driftreport.analysis import SMALLEST, Analysis, Wanted
+from understudy.monitor.driftreport.html import page
+from understudy.monitor.progress import progress_bar
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 

@@ -1,8 +1,8 @@
-"""``python -m monitor.evaluation`` is the process of the evaluation plane."""
+"""``python -m understudy.monitor.evaluation`` is the process of the evaluation plane."""
 
 import sys
 
-from monitor.evaluation.process import main
+from understudy.monitor.evaluation.process import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from monitor.errors import UnderstudyError
+from understudy.monitor.errors import UnderstudyError
 
 log = logging.getLogger(__name__)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from monitor.codecs import Decoded, ModelSpec, Table, Undecodable, decode_exchange
-from monitor.evaluation.settings import ModelSettings, Settings
-from monitor.record import Record
+from understudy.monitor.codecs import Decoded, ModelSpec, Table, Undecodable, decode_exchange
+from understudy.monitor.evaluation.settings import ModelSettings, Settings
+from understudy.monitor.record import Record
 
 __all__ = ["Decoder", "Table", "Undecodable"]
 

@@ -11,24 +11,24 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from monitor.errors import RecordError, StateError
-from monitor.evaluation.columns import Cells
-from monitor.evaluation.decoding import Decoder
-from monitor.evaluation.exemplars import Exemplars
-from monitor.evaluation.features import FeatureStats
-from monitor.evaluation.predictions import Predictions
-from monitor.evaluation.preparation import JOINED, Preparation, joined_of
-from monitor.evaluation.recent import Recent
-from monitor.evaluation.rows import ANSWERS, REQUESTS, ROWS, UNDECODABLE, parts_of
-from monitor.evaluation.settings import Settings
-from monitor.evaluation.sheets import Sheet, together
-from monitor.experiments.runner import Experiments
-from monitor.feedback.labels import Label
-from monitor.feedback.store import Joined
-from monitor.record import FIXED, Record, decode_batch
-from monitor.replay.recorder import Recorder
-from monitor.transport.server import Names
-from monitor.watch.judge import Judge
+from understudy.monitor.errors import RecordError, StateError
+from understudy.monitor.evaluation.columns import Cells
+from understudy.monitor.evaluation.decoding import Decoder
+from understudy.monitor.evaluation.exemplars import Exemplars
+from understudy.monitor.evaluation.features import FeatureStats
+from understudy.monitor.evaluation.predictions import Predictions
+from understudy.monitor.evaluation.preparation import JOINED, Preparation, joined_of
+from understudy.monitor.evaluation.recent import Recent
+from understudy.monitor.evaluation.rows import ANSWERS, REQUESTS, ROWS, UNDECODABLE, parts_of
+from understudy.monitor.evaluation.settings import Settings
+from understudy.monitor.evaluation.sheets import Sheet, together
+from understudy.monitor.experiments.runner import Experiments
+from understudy.monitor.feedback.labels import Label
+from understudy.monitor.feedback.store import Joined
+from understudy.monitor.record import FIXED, Record, decode_batch
+from understudy.monitor.replay.recorder import Recorder
+from understudy.monitor.transport.server import Names
+from understudy.monitor.watch.judge import Judge
 
 log = logging.getLogger(__name__)
 

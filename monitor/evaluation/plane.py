@@ -9,25 +9,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from monitor.errors import StateError
-from monitor.evaluation.control import ControlLine, Supervisor
-from monitor.evaluation.pipeline import Pipeline
-from monitor.evaluation.redaction import Redaction
-from monitor.evaluation.settings import Settings
-from monitor.evaluation.state import Saver
-from monitor.experiments.runner import Experiments
-from monitor.feedback.service import Feedback
-from monitor.ingest.records import Declared
-from monitor.ingest.room import Ingest
-from monitor.objectives.energy import Rapl
-from monitor.replay.recorder import recorder_of
-from monitor.sketch.reader import Snapshot, StatsReader
-from monitor.sketch.windows import Windows
-from monitor.transport.server import HandOffServer
+from understudy.monitor.errors import StateError
+from understudy.monitor.evaluation.control import ControlLine, Supervisor
+from understudy.monitor.evaluation.pipeline import Pipeline
+from understudy.monitor.evaluation.redaction import Redaction
+from understudy.monitor.evaluation.settings import Settings
+from understudy.monitor.evaluation.state import Saver
+from understudy.monitor.experiments.runner import Experiments
+from understudy.monitor.feedback.service import Feedback
+from understudy.monitor.ingest.records import Declared
+from understudy.monitor.ingest.room import Ingest
+from understudy.monitor.objectives.energy import Rapl
+from understudy.monitor.replay.recorder import recorder_of
+from understudy.monitor.sketch.reader import Snapshot, StatsReader
+from understudy.monitor.sketch.windows import Windows
+from understudy.monitor.transport.server import HandOffServer
 
 if TYPE_CHECKING:  # these need kafka-python
-    from monitor.evaluation.publishing import PublishingFeedback, PublishingSaver, Steering
-    from monitor.transport.kafka.publisher import Publisher
+    from understudy.monitor.evaluation.publishing import (
+        PublishingFeedback,
+        PublishingSaver,
+        Steering,
+    )
+    from understudy.monitor.transport.kafka.publisher import Publisher
 
 NOT_ERRORS = frozenset(("ok", "client_error", "cancelled", "rejected"))
 """Outcomes that are not the model server's fault; the others are errors."""
@@ -73,7 +77,7 @@ class Plane:
 
     def steer(self, line: ControlLine) -> None:
         """Begin to take over the routes that evaluators decide on."""
-        from monitor.evaluation.publishing import Steering
+        from understudy.monitor.evaluation.publishing import Steering
 
         if self.publisher is not None:
             self.steering = Steering(self.publisher.kafka, self.settings, line)
@@ -104,7 +108,7 @@ class Plane:
 
     async def stop_publishing(self) -> None:
         """Hand on what is left, as far as Kafka takes it."""
-        from monitor.evaluation.publishing import STOP_SECONDS
+        from understudy.monitor.evaluation.publishing import STOP_SECONDS
 
         if self.steering is not None:
             await asyncio.to_thread(self.steering.reader.stop)

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from monitor.evaluation.rows import RowGathering
-from monitor.evaluation.sheets import Sheet
-from monitor.experiments.gatherings import Gatherings, View
-from monitor.feedback.store import Joined
-from monitor.record import Record
-from monitor.watch.offers import Offers
+from understudy.monitor.evaluation.rows import RowGathering
+from understudy.monitor.evaluation.sheets import Sheet
+from understudy.monitor.experiments.gatherings import Gatherings, View
+from understudy.monitor.feedback.store import Joined
+from understudy.monitor.record import Record
+from understudy.monitor.watch.offers import Offers
 
 JOINED = "told"
 """The sort of rows that are labels with their predictions; by its name it follows other rows."""

@@ -14,25 +14,25 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
-from monitor.api.app import build
-from monitor.api.server import ApiServer
-from monitor.errors import ConfigError, StateError, UnderstudyError
-from monitor.evaluation import state
-from monitor.evaluation.control import ControlLine
-from monitor.evaluation.pipeline import Pipeline
-from monitor.evaluation.plane import Plane
-from monitor.evaluation.settings import Settings
-from monitor.experiments.runner import Experiments
-from monitor.feedback.service import Feedback
-from monitor.garbage import settle
-from monitor.logs import set_up
-from monitor.replay.recorder import recorder_of
-from monitor.transport.server import HandOffServer
-from monitor.transport.slots import Slots
-from monitor.watch.judge import Judge
+from understudy.monitor.api.app import build
+from understudy.monitor.api.server import ApiServer
+from understudy.monitor.errors import ConfigError, StateError, UnderstudyError
+from understudy.monitor.evaluation import state
+from understudy.monitor.evaluation.control import ControlLine
+from understudy.monitor.evaluation.pipeline import Pipeline
+from understudy.monitor.evaluation.plane import Plane
+from understudy.monitor.evaluation.settings import Settings
+from understudy.monitor.experiments.runner import Experiments
+from understudy.monitor.feedback.service import Feedback
+from understudy.monitor.garbage import settle
+from understudy.monitor.logs import set_up
+from understudy.monitor.replay.recorder import recorder_of
+from understudy.monitor.transport.server import HandOffServer
+from understudy.monitor.transport.slots import Slots
+from understudy.monitor.watch.judge import Judge
 
 if TYPE_CHECKING:
-    from monitor.transport.kafka.publisher import Publisher
+    from understudy.monitor.transport.kafka.publisher import Publisher
 
 log = logging.getLogger(__name__)
 
@@ -85,9 +85,9 @@ def make_plane(settings: Settings, run_dir: Path, run: str) -> Plane:
 
 def _make_publisher(settings: Settings, run_dir: Path, run: str) -> Plane:
     """The same where records are evaluated elsewhere."""
-    from monitor.evaluation import publishing
-    from monitor.transport.kafka.client import quiet
-    from monitor.transport.kafka.publisher import Publisher
+    from understudy.monitor.evaluation import publishing
+    from understudy.monitor.transport.kafka.client import quiet
+    from understudy.monitor.transport.kafka.publisher import Publisher
 
     quiet()
     config = settings.config()
@@ -208,7 +208,7 @@ async def _save(plane: Plane) -> None:
 
 
 async def _publish(plane: Plane, publisher: Publisher) -> None:
-    from monitor.evaluation.publishing import publish
+    from understudy.monitor.evaluation.publishing import publish
 
     publisher.start()
     await publish(publisher, lambda: plane.server.commit(publisher.committed), plane.owns_run)
@@ -259,7 +259,9 @@ async def run(plane: Plane, control: socket.socket) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the evaluation plane; started by the supervisor, not by hand."""
-    parser = argparse.ArgumentParser(prog="python -m monitor.evaluation", description=main.__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m understudy.monitor.evaluation", description=main.__doc__
+    )
     parser.add_argument("--config-json", type=Path, required=True, help="validated configuration")
     parser.add_argument("--run-dir", type=Path, required=True, help="shared files of this run")
     parser.add_argument("--run-id", required=True, help="names this run of the supervisor")

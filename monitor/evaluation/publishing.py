@@ -9,18 +9,18 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from monitor.config.kafka import Kafka
-from monitor.errors import StateError
-from monitor.evaluation.control import ControlLine
-from monitor.evaluation.decoding import Table, Undecodable
-from monitor.evaluation.pipeline import Pipeline
-from monitor.evaluation.settings import Settings
-from monitor.experiments.routes import Routes
-from monitor.feedback.labels import Label
-from monitor.record import OK, ROLE_PRIMARY, Record
-from monitor.transport.kafka.publisher import Publisher
-from monitor.transport.kafka.routes import RouteReader
-from monitor.transport.server import Names
+from understudy.monitor.config.kafka import Kafka
+from understudy.monitor.errors import StateError
+from understudy.monitor.evaluation.control import ControlLine
+from understudy.monitor.evaluation.decoding import Table, Undecodable
+from understudy.monitor.evaluation.pipeline import Pipeline
+from understudy.monitor.evaluation.settings import Settings
+from understudy.monitor.experiments.routes import Routes
+from understudy.monitor.feedback.labels import Label
+from understudy.monitor.record import OK, ROLE_PRIMARY, Record
+from understudy.monitor.transport.kafka.publisher import Publisher
+from understudy.monitor.transport.kafka.routes import RouteReader
+from understudy.monitor.transport.server import Names
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class PublishingPipeline(Pipeline):
 
 
 class PublishingSaver:
-    """What is saved is the spool. In the place of :class:`monitor.evaluation.state.Saver`."""
+    """What is saved is the spool. In the place of :class:`understudy.monitor.evaluation.state.Saver`."""
 
     def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher
@@ -97,7 +97,7 @@ class PublishingSaver:
 
 
 class PublishingFeedback:
-    """Labels, handed on. In the place of :class:`monitor.feedback.service.Feedback`."""
+    """Labels, handed on. In the place of :class:`understudy.monitor.feedback.service.Feedback`."""
 
     def __init__(self, publisher: Publisher) -> None:
         self.listeners: list[Callable[[Sequence[Label], float], None]] = []

@@ -10,9 +10,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from monitor.config.model import Config
-from monitor.errors import ConfigError
-from monitor.evaluation.predictions import DEFAULT_BUCKETS, MAX_CLASSES
+from understudy.monitor.config.model import Config
+from understudy.monitor.errors import ConfigError
+from understudy.monitor.evaluation.predictions import DEFAULT_BUCKETS, MAX_CLASSES
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from monitor.errors import EvidenceError
+from understudy.monitor.errors import EvidenceError
 
 Floats = NDArray[np.float64]
 Column = NDArray[np.float64] | NDArray[np.int64] | list[Any]

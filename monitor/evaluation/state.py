@@ -16,9 +16,9 @@ from typing import Any
 
 import orjson
 
-from monitor.errors import StateError
-from monitor.evaluation.pipeline import Pipeline
-from monitor.transport.slots import Slots
+from understudy.monitor.errors import StateError
+from understudy.monitor.evaluation.pipeline import Pipeline
+from understudy.monitor.transport.slots import Slots
 
 log = logging.getLogger(__name__)
 

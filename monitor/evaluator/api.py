@@ -18,32 +18,32 @@ from fastapi import FastAPI, Request, Response
 from prometheus_client.core import Metric
 from starlette.types import Message, Receive, Scope, Send
 
-from monitor import __version__
-from monitor.api.answers import answer, refusal
-from monitor.api.app import handle_errors
-from monitor.api.baseline import add_baseline
-from monitor.api.experiments import add_experiments
-from monitor.api.findings import add_findings
-from monitor.errors import BlockError
-from monitor.evaluation.control import Reloaded
-from monitor.evaluation.pipeline import Pipeline
-from monitor.evaluation.redaction import Redaction
-from monitor.evaluation.settings import Settings
-from monitor.evaluator.evaluator import Evaluator, status
-from monitor.evaluator.forwarding import forward, was_forwarded
-from monitor.evaluator.judge import Judge
-from monitor.evaluator.page import HEADERS, PAGE
-from monitor.evaluator.places import place_of
-from monitor.experiments.runner import Experiments
-from monitor.metrics.drift import drift_families
-from monitor.metrics.experiments import experiment_families
-from monitor.metrics.exposition import encode
-from monitor.metrics.families import counter, gauge
-from monitor.metrics.feedback import feedback_families
-from monitor.metrics.findings import finding_families
-from monitor.metrics.predictions import decoded_families
-from monitor.metrics.processes import process_families, use_of
-from monitor.sketch.reader import Snapshot
+from understudy import __version__
+from understudy.monitor.api.answers import answer, refusal
+from understudy.monitor.api.app import handle_errors
+from understudy.monitor.api.baseline import add_baseline
+from understudy.monitor.api.experiments import add_experiments
+from understudy.monitor.api.findings import add_findings
+from understudy.monitor.errors import BlockError
+from understudy.monitor.evaluation.control import Reloaded
+from understudy.monitor.evaluation.pipeline import Pipeline
+from understudy.monitor.evaluation.redaction import Redaction
+from understudy.monitor.evaluation.settings import Settings
+from understudy.monitor.evaluator.evaluator import Evaluator, status
+from understudy.monitor.evaluator.forwarding import forward, was_forwarded
+from understudy.monitor.evaluator.judge import Judge
+from understudy.monitor.evaluator.page import HEADERS, PAGE
+from understudy.monitor.evaluator.places import place_of
+from understudy.monitor.experiments.runner import Experiments
+from understudy.monitor.metrics.drift import drift_families
+from understudy.monitor.metrics.experiments import experiment_families
+from understudy.monitor.metrics.exposition import encode
+from understudy.monitor.metrics.families import counter, gauge
+from understudy.monitor.metrics.feedback import feedback_families
+from understudy.monitor.metrics.findings import finding_families
+from understudy.monitor.metrics.predictions import decoded_families
+from understudy.monitor.metrics.processes import process_families, use_of
+from understudy.monitor.sketch.reader import Snapshot
 
 COMMIT_SECONDS = 15.0
 _OF_EXPERIMENTS = ("/v1/experiments", "/v1/argo", "/v1/flagger")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import click
 
-from monitor.errors import KafkaAwayError, UnderstudyError
+from understudy.monitor.errors import KafkaAwayError, UnderstudyError
 
 log = logging.getLogger(__name__)
 
@@ -91,13 +91,13 @@ def evaluate(
       understudy evaluate --config understudy.yaml
       understudy evaluate --instance evaluator-0 --listen 127.0.0.1:9091
     """
-    from monitor.config.load import load
-    from monitor.evaluation.settings import Settings
-    from monitor.evaluator.api import Api
-    from monitor.evaluator.evaluator import Evaluator
-    from monitor.evaluator.topics import Options, kafka_of
-    from monitor.logs import set_up
-    from monitor.transport.kafka.client import quiet
+    from understudy.monitor.config.load import load
+    from understudy.monitor.evaluation.settings import Settings
+    from understudy.monitor.evaluator.api import Api
+    from understudy.monitor.evaluator.evaluator import Evaluator
+    from understudy.monitor.evaluator.topics import Options, kafka_of
+    from understudy.monitor.logs import set_up
+    from understudy.monitor.transport.kafka.client import quiet
 
     set_up(log_level, "json" if as_json else "text")
     quiet()
@@ -135,7 +135,7 @@ def url_of(host: str, port: int) -> str:
 
 
 async def _run(evaluator, api, host: str, port: int) -> None:  # type: ignore[no-untyped-def]
-    from monitor.api.server import ApiServer
+    from understudy.monitor.api.server import ApiServer
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -11,14 +11,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from monitor.evaluation.preparation import Preparation
-from monitor.evaluation.rows import ANSWERS, REQUESTS, ROWS, STARTED, UNDECODABLE
-from monitor.evaluation.sheets import Sheet
-from monitor.evaluator.compared import take_assigned, take_pairs
-from monitor.evaluator.taken import Mask, Part, Taken, arm_of, pairs_of
-from monitor.experiments.gatherings import View
-from monitor.record import OK, ROLE_PRIMARY
-from monitor.transport.blocks import RecordBlock
+from understudy.monitor.evaluation.preparation import Preparation
+from understudy.monitor.evaluation.rows import ANSWERS, REQUESTS, ROWS, STARTED, UNDECODABLE
+from understudy.monitor.evaluation.sheets import Sheet
+from understudy.monitor.evaluator.compared import take_assigned, take_pairs
+from understudy.monitor.evaluator.taken import Mask, Part, Taken, arm_of, pairs_of
+from understudy.monitor.experiments.gatherings import View
+from understudy.monitor.record import OK, ROLE_PRIMARY
+from understudy.monitor.transport.blocks import RecordBlock
 
 
 def applies(block: RecordBlock, preparation: Preparation, view: View, model: str) -> bool:

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.evaluation.sheets import Column, Floats, column_of
-from monitor.evaluator.taken import Mask, Part, Places, Taken, cells_at
-from monitor.experiments.contestant import Division
-from monitor.experiments.gathering import ASSIGNED, PAIRS, Gathering
-from monitor.experiments.observe import ERRORS
-from monitor.record import OK, OUTCOMES, ROLE_MIRROR, ROLE_PRIMARY, TIMEOUT
-from shadow.assignment import point, threshold
+from understudy.monitor.evaluation.sheets import Column, Floats, column_of
+from understudy.monitor.evaluator.taken import Mask, Part, Places, Taken, cells_at
+from understudy.monitor.experiments.contestant import Division
+from understudy.monitor.experiments.gathering import ASSIGNED, PAIRS, Gathering
+from understudy.monitor.experiments.observe import ERRORS
+from understudy.monitor.record import OK, OUTCOMES, ROLE_MIRROR, ROLE_PRIMARY, TIMEOUT
+from understudy.shadow.assignment import point, threshold
 
 _IS_ERROR = np.array([outcome in ERRORS for outcome in range(len(OUTCOMES))], np.float64)
 

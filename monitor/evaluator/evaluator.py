@@ -7,14 +7,14 @@ from typing import Any
 from kafka import KafkaConsumer
 from kafka.errors import KafkaError
 
-from monitor.config.model import Config
-from monitor.errors import KafkaAwayError, KafkaTroubleError
-from monitor.evaluator.importing import Importer
-from monitor.evaluator.keeper import Keeper
-from monitor.evaluator.member import Member
-from monitor.evaluator.places import name_of, places
-from monitor.evaluator.topics import Options
-from monitor.transport.kafka.client import refused, told
+from understudy.monitor.config.model import Config
+from understudy.monitor.errors import KafkaAwayError, KafkaTroubleError
+from understudy.monitor.evaluator.importing import Importer
+from understudy.monitor.evaluator.keeper import Keeper
+from understudy.monitor.evaluator.member import Member
+from understudy.monitor.evaluator.places import name_of, places
+from understudy.monitor.evaluator.topics import Options
+from understudy.monitor.transport.kafka.client import refused, told
 
 
 def partitions_there(options: Options) -> dict[str, int]:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from starlette.responses import Response
 from starlette.types import Scope
 
-from monitor.api.answers import refusal
+from understudy.monitor.api.answers import refusal
 
 FORWARDED = b"x-understudy-forwarded"
 _SECONDS = 20.0

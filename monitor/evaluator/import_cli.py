@@ -11,8 +11,8 @@ from pathlib import Path
 
 import click
 
-from monitor.config.load import load
-from monitor.errors import ConfigError
+from understudy.monitor.config.load import load
+from understudy.monitor.errors import ConfigError
 
 
 @click.command("import")
@@ -45,11 +45,11 @@ def import_(config: Path, instance: str | None, once: bool, as_json: bool, sessi
       understudy kafka import understudy.yaml
       understudy kafka import understudy.yaml --once --json
     """
-    from monitor.evaluator.evaluator import partitions_there
-    from monitor.evaluator.importing import Importer
-    from monitor.evaluator.keeper import Keeper
-    from monitor.evaluator.topics import Options, kafka_of
-    from monitor.logs import set_up
+    from understudy.monitor.evaluator.evaluator import partitions_there
+    from understudy.monitor.evaluator.importing import Importer
+    from understudy.monitor.evaluator.keeper import Keeper
+    from understudy.monitor.evaluator.topics import Options, kafka_of
+    from understudy.monitor.logs import set_up
 
     set_up("info", "text")
     logging.getLogger("kafka").setLevel(logging.ERROR)

@@ -15,18 +15,18 @@ from typing import Any
 
 from kafka import TopicPartition
 
-from monitor.config.model import Config
-from monitor.errors import SourceError
-from monitor.evaluation.decoding import Decoder
-from monitor.evaluation.settings import Settings
-from monitor.evaluator.committed import Committed
-from monitor.evaluator.membership import Found, Membership, State
-from monitor.evaluator.topics import Options
-from monitor.feedback.labels import Label
-from monitor.ingest.records import Declared
-from monitor.ingest.topics import Message, TopicReader
-from monitor.transport.blocks import Block, Builder, RecordBlock, encode
-from monitor.transport.blocks.builder import MOST_BYTES
+from understudy.monitor.config.model import Config
+from understudy.monitor.errors import SourceError
+from understudy.monitor.evaluation.decoding import Decoder
+from understudy.monitor.evaluation.settings import Settings
+from understudy.monitor.evaluator.committed import Committed
+from understudy.monitor.evaluator.membership import Found, Membership, State
+from understudy.monitor.evaluator.topics import Options
+from understudy.monitor.feedback.labels import Label
+from understudy.monitor.ingest.records import Declared
+from understudy.monitor.ingest.topics import Message, TopicReader
+from understudy.monitor.transport.blocks import Block, Builder, RecordBlock, encode
+from understudy.monitor.transport.blocks.builder import MOST_BYTES
 
 
 class Importer(Membership):

@@ -1,8 +1,8 @@
 """The second stage: the evidence of all partitions, slot by slot, before the rooms that judge it.
 
-Who owns a partition of the evidence judges what belongs there (:mod:`monitor.evaluator.places`).
+Who owns a partition of the evidence judges what belongs there (:mod:`understudy.monitor.evaluator.places`).
 Rows are taken when their slot of event time is complete in all inputs, in the order of
-:mod:`monitor.evaluation.sheets`, so that neither the number of partitions nor that of evaluators
+:mod:`understudy.monitor.evaluation.sheets`, so that neither the number of partitions nor that of evaluators
 matters. What comes after its slot was judged is taken with the next one, and counted.
 
 Evidence of slots that are not complete yet is not part of the state: it is read again. The state
@@ -19,15 +19,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from monitor.config.model import Config
-from monitor.drift import packed
-from monitor.evaluation.pipeline import Pipeline
-from monitor.evaluation.settings import Settings
-from monitor.evaluation.sheets import Sheet, together
-from monitor.evaluator.messages import SLOT_SECONDS, Message
-from monitor.experiments.routes import Assignment
-from monitor.experiments.runner import Experiments
-from monitor.watch.judge import Judge as Watcher
+from understudy.monitor.config.model import Config
+from understudy.monitor.drift import packed
+from understudy.monitor.evaluation.pipeline import Pipeline
+from understudy.monitor.evaluation.settings import Settings
+from understudy.monitor.evaluation.sheets import Sheet, together
+from understudy.monitor.evaluator.messages import SLOT_SECONDS, Message
+from understudy.monitor.experiments.routes import Assignment
+from understudy.monitor.experiments.runner import Experiments
+from understudy.monitor.watch.judge import Judge as Watcher
 
 VERSION = 1
 _MOST_EMPTY = 60

@@ -10,8 +10,8 @@ from typing import Generic, TypeVar
 
 from kafka.errors import KafkaError
 
-from monitor.errors import UnderstudyError
-from monitor.evaluator.membership import Membership
+from understudy.monitor.errors import UnderstudyError
+from understudy.monitor.evaluator.membership import Membership
 
 log = logging.getLogger(__name__)
 

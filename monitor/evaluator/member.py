@@ -7,18 +7,18 @@ from typing import Any
 
 from kafka import TopicPartition
 
-from monitor.config.model import Config
-from monitor.errors import BlockError, EvidenceError
-from monitor.evaluator.assignor import Together
-from monitor.evaluator.committed import FETCH_BYTES, Committed
-from monitor.evaluator.judge import Judge
-from monitor.evaluator.membership import Found, Membership, State
-from monitor.evaluator.messages import decode_message, messages_of
-from monitor.evaluator.partition import Partition, Restoring
-from monitor.evaluator.places import EXPERIMENTS, costs, owned, place_of, places
-from monitor.evaluator.topics import Options
-from monitor.transport.blocks import decode
-from monitor.transport.kafka.routes import RouteWriter
+from understudy.monitor.config.model import Config
+from understudy.monitor.errors import BlockError, EvidenceError
+from understudy.monitor.evaluator.assignor import Together
+from understudy.monitor.evaluator.committed import FETCH_BYTES, Committed
+from understudy.monitor.evaluator.judge import Judge
+from understudy.monitor.evaluator.membership import Found, Membership, State
+from understudy.monitor.evaluator.messages import decode_message, messages_of
+from understudy.monitor.evaluator.partition import Partition, Restoring
+from understudy.monitor.evaluator.places import EXPERIMENTS, costs, owned, place_of, places
+from understudy.monitor.evaluator.topics import Options
+from understudy.monitor.transport.blocks import decode
+from understudy.monitor.transport.kafka.routes import RouteWriter
 
 
 class Member(Membership):

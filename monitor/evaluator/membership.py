@@ -28,12 +28,12 @@ from kafka import (
 )
 from kafka.coordinator.base import MemberState
 
-from monitor.errors import LostError
-from monitor.evaluator.committed import Committed
-from monitor.evaluator.snapshots import Pointer, chunks_of
-from monitor.evaluator.topics import Options
-from monitor.transport.kafka.client import leave
-from monitor.transport.kafka.connect import Topics
+from understudy.monitor.errors import LostError
+from understudy.monitor.evaluator.committed import Committed
+from understudy.monitor.evaluator.snapshots import Pointer, chunks_of
+from understudy.monitor.evaluator.topics import Options
+from understudy.monitor.transport.kafka.client import leave
+from understudy.monitor.transport.kafka.connect import Topics
 
 log = logging.getLogger(__name__)
 

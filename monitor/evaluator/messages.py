@@ -9,8 +9,8 @@ import numpy as np
 import orjson
 import zstandard
 
-from monitor.errors import EvidenceError
-from monitor.evaluation.sheets import Sheet, decode, encode
+from understudy.monitor.errors import EvidenceError
+from understudy.monitor.evaluation.sheets import Sheet, decode, encode
 
 SLOT_SECONDS = 1.0
 """Length of a slot of event time, which is also how often experiments and findings are judged."""

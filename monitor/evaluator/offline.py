@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from monitor.config.model import Config
-from monitor.evaluator.judge import Judge
-from monitor.evaluator.messages import messages_of
-from monitor.evaluator.partition import Partition
-from monitor.evaluator.places import owned, place_of
-from monitor.transport.blocks import Block
+from understudy.monitor.config.model import Config
+from understudy.monitor.evaluator.judge import Judge
+from understudy.monitor.evaluator.messages import messages_of
+from understudy.monitor.evaluator.partition import Partition
+from understudy.monitor.evaluator.places import owned, place_of
+from understudy.monitor.transport.blocks import Block
 
 
 class Offline:

@@ -15,20 +15,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monitor.config.model import Config
-from monitor.evaluation.preparation import Preparation
-from monitor.evaluation.redaction import Redaction
-from monitor.evaluation.sheets import Sheet
-from monitor.evaluator import columns
-from monitor.evaluator.sources import Sources
-from monitor.experiments.gathering import Gathering
-from monitor.experiments.gatherings import Gatherings, View
-from monitor.experiments.runner import arms_of, shown_by
-from monitor.feedback.labels import Label
-from monitor.feedback.store import FeedbackStore, Prediction
-from monitor.transport.blocks import Block, Heartbeat, LabelBlock, RecordBlock
-from monitor.transport.server import Names
-from monitor.watch.offers import Offers
+from understudy.monitor.config.model import Config
+from understudy.monitor.evaluation.preparation import Preparation
+from understudy.monitor.evaluation.redaction import Redaction
+from understudy.monitor.evaluation.sheets import Sheet
+from understudy.monitor.evaluator import columns
+from understudy.monitor.evaluator.sources import Sources
+from understudy.monitor.experiments.gathering import Gathering
+from understudy.monitor.experiments.gatherings import Gatherings, View
+from understudy.monitor.experiments.runner import arms_of, shown_by
+from understudy.monitor.feedback.labels import Label
+from understudy.monitor.feedback.store import FeedbackStore, Prediction
+from understudy.monitor.transport.blocks import Block, Heartbeat, LabelBlock, RecordBlock
+from understudy.monitor.transport.server import Names
+from understudy.monitor.watch.offers import Offers
 
 VERSION = 1
 WAITS_SECONDS = 300.0

@@ -7,7 +7,7 @@ evaluators share the work. Where the topic has a single partition everything is 
 
 from __future__ import annotations
 
-from monitor.config.model import Config
+from understudy.monitor.config.model import Config
 
 EXPERIMENTS = 0
 WATCHES = 1

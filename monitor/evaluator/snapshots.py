@@ -16,7 +16,7 @@ from zlib import crc32
 import orjson
 import zstandard
 
-from monitor.errors import StateError
+from understudy.monitor.errors import StateError
 
 CHUNK_BYTES = 512 * 1024
 _MOST_BYTES = 1 << 30

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.codecs import Table
-from monitor.evaluation.sheets import Column, Floats, Sheet, column_of
-from monitor.experiments.observe import NO_COPY, NOT_COUNTED
-from monitor.record import OUTCOMES, Record
-from monitor.transport.blocks import Grid, RecordBlock
+from understudy.monitor.codecs import Table
+from understudy.monitor.evaluation.sheets import Column, Floats, Sheet, column_of
+from understudy.monitor.experiments.observe import NO_COPY, NOT_COUNTED
+from understudy.monitor.record import OUTCOMES, Record
+from understudy.monitor.transport.blocks import Grid, RecordBlock
 
 Places = NDArray[np.intp]
 Mask = NDArray[np.bool_]

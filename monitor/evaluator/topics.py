@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from monitor.config.kafka import Kafka
-from monitor.config.model import Config
-from monitor.errors import ConfigError
-from monitor.transport.kafka.connect import Topics, connection
+from understudy.monitor.config.kafka import Kafka
+from understudy.monitor.config.model import Config
+from understudy.monitor.errors import ConfigError
+from understudy.monitor.transport.kafka.connect import Topics, connection
 
 
 @dataclass(frozen=True, slots=True)

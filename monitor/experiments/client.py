@@ -9,7 +9,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import quote
 from urllib.request import Request, urlopen
 
-from monitor.errors import ApiError
+from understudy.monitor.errors import ApiError
 
 DEFAULT_URL = "http://127.0.0.1:9090"
 TOKEN = "UNDERSTUDY_TOKEN"

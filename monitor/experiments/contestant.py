@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from monitor.config.experiment import Experiment as Declared
-from monitor.experiments.rules import stages_of
-from monitor.experiments.timeline import Timeline
-from shadow import comparison, rollout
-from shadow.experiment import Decision
+from understudy.monitor.config.experiment import Experiment as Declared
+from understudy.monitor.experiments.rules import stages_of
+from understudy.monitor.experiments.timeline import Timeline
+from understudy.shadow import comparison, rollout
+from understudy.shadow.experiment import Decision
 
 
 @dataclass(frozen=True, slots=True)

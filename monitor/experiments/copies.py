@@ -6,14 +6,14 @@ from bisect import insort
 from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
-from monitor.codecs import Table
-from monitor.config.experiment import Compare
-from monitor.experiments.contestant import Arms
-from monitor.experiments.observe import NAN, Observation, Observer
-from monitor.experiments.pairing import Pairing
-from monitor.record import ROLE_MIRROR, Record
-from shadow import comparison
-from shadow.assignment import POINTS, point, threshold
+from understudy.monitor.codecs import Table
+from understudy.monitor.config.experiment import Compare
+from understudy.monitor.experiments.contestant import Arms
+from understudy.monitor.experiments.observe import NAN, Observation, Observer
+from understudy.monitor.experiments.pairing import Pairing
+from understudy.monitor.record import ROLE_MIRROR, Record
+from understudy.shadow import comparison
+from understudy.shadow.assignment import POINTS, point, threshold
 
 _CHAMPION, _CHALLENGER, _AGAIN = 0, 1, 2
 _MOST_INPUTS = 2048

@@ -8,12 +8,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from monitor.config.checks import problems_of
-from monitor.config.experiment import Experiment
-from monitor.config.messages import problem
-from monitor.config.model import Config
-from monitor.errors import ConfigError
-from monitor.experiments.routes import Routes
+from understudy.monitor.config.checks import problems_of
+from understudy.monitor.config.experiment import Experiment
+from understudy.monitor.config.messages import problem
+from understudy.monitor.config.model import Config
+from understudy.monitor.errors import ConfigError
+from understudy.monitor.experiments.routes import Routes
 
 log = logging.getLogger(__name__)
 

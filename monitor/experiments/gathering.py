@@ -12,16 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from monitor import record as records
-from monitor.config.experiment import Experiment as Declared
-from monitor.evaluation.sheets import Column, Floats, Sheet, column_of
-from monitor.experiments.contestant import Arms, Division
-from monitor.experiments.copies import Copies, Redact
-from monitor.experiments.observe import NAN, Observer, correct, counts
-from monitor.experiments.pairing import Pairing
-from monitor.experiments.rules import rules_of
-from monitor.feedback.store import Joined
-from monitor.record import Record
+from understudy.monitor import record as records
+from understudy.monitor.config.experiment import Experiment as Declared
+from understudy.monitor.evaluation.sheets import Column, Floats, Sheet, column_of
+from understudy.monitor.experiments.contestant import Arms, Division
+from understudy.monitor.experiments.copies import Copies, Redact
+from understudy.monitor.experiments.observe import NAN, Observer, correct, counts
+from understudy.monitor.experiments.pairing import Pairing
+from understudy.monitor.experiments.rules import rules_of
+from understudy.monitor.feedback.store import Joined
+from understudy.monitor.record import Record
 
 _MOST_WAITING = 20_000
 ASSIGNED, PAIRS, LABELS, NOTES = "assigned", "pairs", "labels", "notes"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from monitor.codecs import Table
-from monitor.experiments.contestant import Division
-from monitor.experiments.copies import columns_of
-from monitor.experiments.gathering import Gathering
-from monitor.feedback.store import Joined, Prediction
-from monitor.record import OK, ROLE_PRIMARY, Record
-from monitor.transport.server import Names
+from understudy.monitor.codecs import Table
+from understudy.monitor.experiments.contestant import Division
+from understudy.monitor.experiments.copies import columns_of
+from understudy.monitor.experiments.gathering import Gathering
+from understudy.monitor.feedback.store import Joined, Prediction
+from understudy.monitor.record import OK, ROLE_PRIMARY, Record
+from understudy.monitor.transport.server import Names
 
 View = dict[str, list[tuple[Gathering, Division | None]]]
 """By model: the experiments that its records belong to."""

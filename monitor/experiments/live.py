@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.config.experiment import Experiment as Declared
-from monitor.evaluation.sheets import Floats, Sheet, together
-from monitor.experiments.assignments import Assignments
-from monitor.experiments.contestant import Arms, Contestant, Division
-from monitor.experiments.copies import Redact
-from monitor.experiments.gathering import (
+from understudy.monitor.config.experiment import Experiment as Declared
+from understudy.monitor.evaluation.sheets import Floats, Sheet, together
+from understudy.monitor.experiments.assignments import Assignments
+from understudy.monitor.experiments.contestant import Arms, Contestant, Division
+from understudy.monitor.experiments.copies import Redact
+from understudy.monitor.experiments.gathering import (
     ASSIGNED,
     FACTS,
     LABELS,
@@ -24,16 +24,16 @@ from monitor.experiments.gathering import (
     Gathering,
     numbered,
 )
-from monitor.experiments.observe import Codes
-from monitor.experiments.routes import Assignment
-from monitor.experiments.rules import rules_of
-from monitor.experiments.timeline import point_of
-from monitor.experiments.units import OpenUnit, OpenUnits, batch
-from monitor.feedback.store import Joined
-from monitor.record import Record
-from shadow import comparison, rollout
-from shadow.assignment import Allocation
-from shadow.experiment import Decision, Experiment, Pairs, Split
+from understudy.monitor.experiments.observe import Codes
+from understudy.monitor.experiments.routes import Assignment
+from understudy.monitor.experiments.rules import rules_of
+from understudy.monitor.experiments.timeline import point_of
+from understudy.monitor.experiments.units import OpenUnit, OpenUnits, batch
+from understudy.monitor.feedback.store import Joined
+from understudy.monitor.record import Record
+from understudy.shadow import comparison, rollout
+from understudy.shadow.assignment import Allocation
+from understudy.shadow.experiment import Decision, Experiment, Pairs, Split
 
 
 class LiveExperiment:

@@ -17,13 +17,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from monitor.config.experiment import Experiment
-from monitor.config.messages import problem
-from monitor.errors import ConfigError
-from monitor.experiments.text import interval, scale_of, shown
+from understudy.monitor.config.experiment import Experiment
+from understudy.monitor.config.messages import problem
+from understudy.monitor.errors import ConfigError
+from understudy.monitor.experiments.text import interval, scale_of, shown
 
 if TYPE_CHECKING:
-    from shadow.experiment.planning import Plan
+    from understudy.shadow.experiment.planning import Plan
 
 _FILE = click.Path(exists=False, dir_okay=False, path_type=Path)
 
@@ -34,8 +34,8 @@ def load_experiment(path: Path) -> Experiment:
     Raises ConfigError that names the path of a fault.
     """
     # The statistics bring numpy and scipy, which --help need not wait for.
-    from monitor.experiments.rules import rules_of
-    from shadow.experiment import ExperimentError
+    from understudy.monitor.experiments.rules import rules_of
+    from understudy.shadow.experiment import ExperimentError
 
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -171,9 +171,9 @@ def plan_command(
       understudy experiment plan experiment.yaml --rate 50
       understudy experiment plan experiment.yaml --rate 50 --share 0.05 --json
     """
-    from monitor.experiments.rules import rules_of
-    from shadow.experiment import ExperimentError
-    from shadow.experiment.planning import Traffic, plan
+    from understudy.monitor.experiments.rules import rules_of
+    from understudy.shadow.experiment import ExperimentError
+    from understudy.shadow.experiment.planning import Traffic, plan
 
     declared = load_experiment(file)
     rules = rules_of(declared)
@@ -298,7 +298,7 @@ def replay_command(log: Path, file: Path, as_json: bool) -> None:
       understudy experiment replay pairs.csv --experiment experiment.yaml
       understudy experiment replay records.parquet --experiment experiment.yaml --json
     """
-    from monitor.experiments.replay import Replay
+    from understudy.monitor.experiments.replay import Replay
 
     replay = Replay(load_experiment(file))
     with _progress(f"reading {log.name}", None, as_json) as progress:

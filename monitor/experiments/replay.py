@@ -2,7 +2,7 @@
 
 Pairs have columns ``champion.NAME`` and ``challenger.NAME``; records of split traffic have ``arm``
 (champion or challenger, or 0 and 1), ``share`` (the challenger's at the time of assignment) and
-``NAME``. The names are those of :mod:`shadow.experiment.batches`: error, timeout, latency (in
+``NAME``. The names are those of :mod:`understudy.shadow.experiment.batches`: error, timeout, latency (in
 seconds), cost, disagreement, field:OUTPUT, correct, reward. An empty cell is a value that is not
 there.
 """
@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import orjson
 
-from monitor.config.experiment import Experiment as Declared
-from monitor.errors import ReplayError
-from monitor.experiments.rules import rules_of
-from shadow.experiment import Decision, Experiment, Pairs, Split
+from understudy.monitor.config.experiment import Experiment as Declared
+from understudy.monitor.errors import ReplayError
+from understudy.monitor.experiments.rules import rules_of
+from understudy.shadow.experiment import Decision, Experiment, Pairs, Split
 
 BATCH = 4096
 _ARMS = {"champion": 0.0, "challenger": 1.0, "0": 0.0, "1": 1.0}

@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from html import escape
 from typing import Any
 
-from monitor.experiments.live import LiveExperiment
-from monitor.experiments.plot import sequence
-from monitor.experiments.summary import document
-from monitor.experiments.text import interval, scale_of, shown
+from understudy.monitor.experiments.live import LiveExperiment
+from understudy.monitor.experiments.plot import sequence
+from understudy.monitor.experiments.summary import document
+from understudy.monitor.experiments.text import interval, scale_of, shown
 
 _STYLE = """
 :root{--ink:#1b1f24;--soft:#59636e;--line:#d1d9e0;--band:#cfe3ff;--good:#1a7f37;--bad:#cf222e;

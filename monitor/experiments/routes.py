@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from monitor.errors import StateError
-from shadow.assignment import OUT, Allocation
+from understudy.monitor.errors import StateError
+from understudy.shadow.assignment import OUT, Allocation
 
 log = logging.getLogger(__name__)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from monitor.config.experiment import Experiment, Stage
-from shadow.experiment import DEFAULT_METRICS, Rules
-from shadow.rollout import Stage as RolloutStage
+from understudy.monitor.config.experiment import Experiment, Stage
+from understudy.shadow.experiment import DEFAULT_METRICS, Rules
+from understudy.shadow.rollout import Stage as RolloutStage
 
 DEFAULT_WEIGHTS = (0.0, 0.01, 0.05, 0.25, 0.5, 1.0)
 

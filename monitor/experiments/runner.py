@@ -10,24 +10,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from monitor.config.compile import AGAIN
-from monitor.config.experiment import Experiment
-from monitor.config.model import Config
-from monitor.errors import ExperimentStateError, UnknownExperimentError
-from monitor.evaluation.redaction import Redaction
-from monitor.evaluation.sheets import Sheet
-from monitor.experiments.audit import AuditLog
-from monitor.experiments.contestant import Arms, Contestant
-from monitor.experiments.copies import Redact
-from monitor.experiments.declared import declare, with_declared
-from monitor.experiments.gatherings import Gatherings, View
-from monitor.experiments.live import LiveExperiment
-from monitor.experiments.routes import Routes, load_or_set_aside
-from monitor.feedback.store import Joined, Prediction
-from monitor.record import Record
-from monitor.transport.server import Names
-from shadow import rollout
-from shadow.rollout import Event, RolloutError, Step
+from understudy.monitor.config.compile import AGAIN
+from understudy.monitor.config.experiment import Experiment
+from understudy.monitor.config.model import Config
+from understudy.monitor.errors import ExperimentStateError, UnknownExperimentError
+from understudy.monitor.evaluation.redaction import Redaction
+from understudy.monitor.evaluation.sheets import Sheet
+from understudy.monitor.experiments.audit import AuditLog
+from understudy.monitor.experiments.contestant import Arms, Contestant
+from understudy.monitor.experiments.copies import Redact
+from understudy.monitor.experiments.declared import declare, with_declared
+from understudy.monitor.experiments.gatherings import Gatherings, View
+from understudy.monitor.experiments.live import LiveExperiment
+from understudy.monitor.experiments.routes import Routes, load_or_set_aside
+from understudy.monitor.feedback.store import Joined, Prediction
+from understudy.monitor.record import Record
+from understudy.monitor.transport.server import Names
+from understudy.shadow import rollout
+from understudy.shadow.rollout import Event, RolloutError, Step
 
 log = logging.getLogger(__name__)
 

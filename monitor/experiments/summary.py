@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from monitor.experiments.contestant import Contestant
-from monitor.experiments.live import LiveExperiment
+from understudy.monitor.experiments.contestant import Contestant
+from understudy.monitor.experiments.live import LiveExperiment
 
 DECISIONS = ("promote", "rollback", "continue", "invalid")
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from shadow.experiment import Units
+from understudy.shadow.experiment import Units
 
 IDLE_SECONDS = 1800.0
 MAX_OPEN = 5_000

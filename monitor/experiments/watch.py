@@ -12,8 +12,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from monitor.experiments.client import Client, path_of
-from monitor.experiments.text import scale_of, shown
+from understudy.monitor.experiments.client import Client, path_of
+from understudy.monitor.experiments.text import scale_of, shown
 
 _WIDTH = 44
 _STYLES = {

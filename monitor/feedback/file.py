@@ -9,8 +9,8 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from monitor.errors import StateError
-from monitor.feedback.tallies import SCHEMA, Tallies
+from understudy.monitor.errors import StateError
+from understudy.monitor.feedback.tallies import SCHEMA, Tallies
 
 log = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from monitor.errors import StateError
-from monitor.feedback.labels import Label
-from monitor.feedback.store import MOST_ROWS, FeedbackStore, Joined, Prediction
+from understudy.monitor.errors import StateError
+from understudy.monitor.feedback.labels import Label
+from understudy.monitor.feedback.store import MOST_ROWS, FeedbackStore, Joined, Prediction
 
 log = logging.getLogger(__name__)
 

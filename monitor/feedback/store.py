@@ -16,9 +16,9 @@ from typing import Any
 
 import orjson
 
-from monitor.feedback.file import FeedbackFile
-from monitor.feedback.labels import Label
-from monitor.feedback.purge import Purge
+from understudy.monitor.feedback.file import FeedbackFile
+from understudy.monitor.feedback.labels import Label
+from understudy.monitor.feedback.purge import Purge
 
 FILE_NAME = "feedback.sqlite"
 OUTCOMES = ("joined", "duplicate", "conflict", "orphan", "late")

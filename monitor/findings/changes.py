@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from monitor.findings.finding import Finding, Signal, Size, rank
+from understudy.monitor.findings.finding import Finding, Signal, Size, rank
 
 
 @dataclass(frozen=True, slots=True)

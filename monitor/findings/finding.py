@@ -17,7 +17,7 @@ from dataclasses import MISSING, dataclass, fields, replace
 from hashlib import sha256
 from typing import Any, TypeVar
 
-from monitor.errors import FindingError
+from understudy.monitor.errors import FindingError
 
 T = TypeVar("T")
 KINDS = ("quality", "drift", "performance", "validation", "objective", "other")

@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from monitor.errors import FindingError
-from monitor.experiments.audit import AuditLog
-from monitor.findings.changes import Change
-from monitor.findings.finding import EVENTS, Finding
-from monitor.findings.ledger import Findings
+from understudy.monitor.errors import FindingError
+from understudy.monitor.experiments.audit import AuditLog
+from understudy.monitor.findings.changes import Change
+from understudy.monitor.findings.finding import EVENTS, Finding
+from understudy.monitor.findings.ledger import Findings
 
 log = logging.getLogger(__name__)
 

@@ -18,12 +18,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from monitor.errors import FindingError, FindingStateError
-from monitor.findings.changes import Change, news, urgent
-from monitor.findings.finding import Finding, Note, Signal, rank
-from monitor.findings.limits import Hidden, Limits, Openings
-from monitor.findings.shelf import Shelf
-from monitor.findings.silences import Silence, Silences
+from understudy.monitor.errors import FindingError, FindingStateError
+from understudy.monitor.findings.changes import Change, news, urgent
+from understudy.monitor.findings.finding import Finding, Note, Signal, rank
+from understudy.monitor.findings.limits import Hidden, Limits, Openings
+from understudy.monitor.findings.shelf import Shelf
+from understudy.monitor.findings.silences import Silence, Silences
 
 MORE = "findings"
 """The room of findings that sum up others."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from monitor.findings.finding import SEVERITIES, Signal, Size, rank
+from understudy.monitor.findings.finding import SEVERITIES, Signal, Size, rank
 
 HOUR = 3600.0
 CRITICAL = rank("critical")

@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from monitor.config.notify import Notification
-from monitor.findings.channels.alertmanager import Alertmanager
-from monitor.findings.channels.base import Channel, Source
-from monitor.findings.channels.slack import Slack
-from monitor.findings.channels.webhook import Webhook
+from understudy.monitor.config.notify import Notification
+from understudy.monitor.findings.channels.alertmanager import Alertmanager
+from understudy.monitor.findings.channels.base import Channel, Source
+from understudy.monitor.findings.channels.slack import Slack
+from understudy.monitor.findings.channels.webhook import Webhook
 
 log = logging.getLogger(__name__)
 

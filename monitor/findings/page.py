@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from monitor.findings import words
-from monitor.findings.finding import Finding
+from understudy.monitor.findings import words
+from understudy.monitor.findings.finding import Finding
 
 MOST = 10
 

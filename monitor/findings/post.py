@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from monitor import __version__
-from monitor.errors import DeliveryError
+from understudy import __version__
+from understudy.monitor.errors import DeliveryError
 
 _MAX_HEAD = 64 * 1024
 _MAX_TEXT = 500

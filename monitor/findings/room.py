@@ -8,15 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monitor.config.notify import Notification
-from monitor.errors import FindingError
-from monitor.findings.changes import Change
-from monitor.findings.finding import Finding
-from monitor.findings.history import History
-from monitor.findings.ledger import Findings
-from monitor.findings.limits import Limits
-from monitor.findings.notify import Notifier
-from monitor.findings.silences import Silence
+from understudy.monitor.config.notify import Notification
+from understudy.monitor.errors import FindingError
+from understudy.monitor.findings.changes import Change
+from understudy.monitor.findings.finding import Finding
+from understudy.monitor.findings.history import History
+from understudy.monitor.findings.ledger import Findings
+from understudy.monitor.findings.limits import Limits
+from understudy.monitor.findings.notify import Notifier
+from understudy.monitor.findings.silences import Silence
 
 log = logging.getLogger(__name__)
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from monitor.errors import FindingError, UnknownFindingError
-from monitor.findings.changes import Change
-from monitor.findings.finding import Finding
+from understudy.monitor.errors import FindingError, UnknownFindingError
+from understudy.monitor.findings.changes import Change
+from understudy.monitor.findings.finding import Finding
 
 _SAVED_CLOSED = 50
 

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from math import isfinite
 from typing import Any
 
-from monitor.errors import FindingError, FindingStateError, UnknownFindingError
+from understudy.monitor.errors import FindingError, FindingStateError, UnknownFindingError
 
 MAX_SILENCES = 200
 LONGEST_SECONDS = 366 * 86400.0

@@ -10,8 +10,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from monitor.findings import words
-from monitor.findings.finding import Size
+from understudy.monitor.findings import words
+from understudy.monitor.findings.finding import Size
 
 _STYLES = {"critical": "bold red", "warning": "yellow", "info": "cyan"}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from monitor.findings.finding import Finding, Signal, Size
+from understudy.monitor.findings.finding import Finding, Signal, Size
 
 _LATEST = 253402300799.0
 

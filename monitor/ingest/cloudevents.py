@@ -15,10 +15,10 @@ from typing import Any
 
 import orjson
 
-from monitor.baseline.kinds import instant
-from monitor.errors import IngestError
-from monitor.ingest.records import Declared, Item
-from monitor.record import CLIENT_ERROR, OK
+from understudy.monitor.baseline.kinds import instant
+from understudy.monitor.errors import IngestError
+from understudy.monitor.ingest.records import Declared, Item
+from understudy.monitor.record import CLIENT_ERROR, OK
 
 REQUEST = "org.kubeflow.serving.inference.request"
 RESPONSE = "org.kubeflow.serving.inference.response"

@@ -14,19 +14,26 @@ from typing import Any, TypeAlias
 
 import orjson
 
-from monitor.baseline.kinds import instant
-from monitor.codecs import Reason, Table, Undecodable
-from monitor.codecs.pointer import follow, steps
-from monitor.codecs.shape import MAX_NAME, joined
-from monitor.config.sources import MessageMapping, SourceTopic
-from monitor.errors import IngestError, SourceError
-from monitor.evaluation.decoding import Decoder
-from monitor.feedback.labels import Label
-from monitor.ingest.cloudevents import Pairs, events_of, item_of_pair
-from monitor.ingest.records import MOST_ROWS, Declared
-from monitor.record import CLIENT_ERROR, OK, ROLE_PRIMARY, SERVER_ERROR, Record, decode_batch
-from monitor.transport.blocks import Row
-from monitor.transport.server import Names
+from understudy.monitor.baseline.kinds import instant
+from understudy.monitor.codecs import Reason, Table, Undecodable
+from understudy.monitor.codecs.pointer import follow, steps
+from understudy.monitor.codecs.shape import MAX_NAME, joined
+from understudy.monitor.config.sources import MessageMapping, SourceTopic
+from understudy.monitor.errors import IngestError, SourceError
+from understudy.monitor.evaluation.decoding import Decoder
+from understudy.monitor.feedback.labels import Label
+from understudy.monitor.ingest.cloudevents import Pairs, events_of, item_of_pair
+from understudy.monitor.ingest.records import MOST_ROWS, Declared
+from understudy.monitor.record import (
+    CLIENT_ERROR,
+    OK,
+    ROLE_PRIMARY,
+    SERVER_ERROR,
+    Record,
+    decode_batch,
+)
+from understudy.monitor.transport.blocks import Row
+from understudy.monitor.transport.server import Names
 
 _NANOSECONDS = {"s": 1e9, "ms": 1e6, "us": 1e3, "ns": 1.0}
 _LONGEST_ID = 256

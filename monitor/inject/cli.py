@@ -11,11 +11,11 @@ from typing import Any
 import click
 import yaml
 
-from monitor.config.fields import split_address
-from monitor.errors import ConfigError
-from monitor.inject.pod import InjectionRefused, asks, load_sidecar
-from monitor.inject.pod import inject as into
-from monitor.logs import set_up
+from understudy.monitor.config.fields import split_address
+from understudy.monitor.errors import ConfigError
+from understudy.monitor.inject.pod import InjectionRefused, asks, load_sidecar
+from understudy.monitor.inject.pod import inject as into
+from understudy.monitor.logs import set_up
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _SIDECAR = click.option(
@@ -93,7 +93,7 @@ def serve(sidecar_path: Path, listen: str, certificate: Path, key: Path) -> None
     Example:
       understudy inject serve --sidecar sidecar.yaml --certificate tls.crt --key tls.key
     """
-    from monitor.inject.server import Server
+    from understudy.monitor.inject.server import Server
 
     set_up("info", "json")
     try:

@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from monitor.errors import ConfigError, UnderstudyError
+from understudy.monitor.errors import ConfigError, UnderstudyError
 
 PREFIX = "understudy/"
 INJECT, CONFIG, CONTAINER = PREFIX + "inject", PREFIX + "config", PREFIX + "container"

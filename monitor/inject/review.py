@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from monitor.inject.pod import InjectionRefused, Sidecar, asks, inject
+from understudy.monitor.inject.pod import InjectionRefused, Sidecar, asks, inject
 
 
 class BadReview(ValueError):

@@ -17,9 +17,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from monitor.errors import ConfigError
-from monitor.inject.pod import Sidecar
-from monitor.inject.review import BadReview, answer
+from understudy.monitor.errors import ConfigError
+from understudy.monitor.inject.pod import Sidecar
+from understudy.monitor.inject.review import BadReview, answer
 
 log = logging.getLogger(__name__)
 

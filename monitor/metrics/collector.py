@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from monitor.evaluation.plane import BREAKER_STATES, NOT_SENT, Plane
-from monitor.feedback.service import Feedback
-from monitor.metrics.drift import drift_families
-from monitor.metrics.experiments import experiment_families
-from monitor.metrics.families import (
+from understudy.monitor.evaluation.plane import BREAKER_STATES, NOT_SENT, Plane
+from understudy.monitor.feedback.service import Feedback
+from understudy.monitor.metrics.drift import drift_families
+from understudy.monitor.metrics.experiments import experiment_families
+from understudy.monitor.metrics.families import (
     SERIES_LABELS,
     QuantileFamily,
     counter,
@@ -23,15 +23,15 @@ from monitor.metrics.families import (
     pick,
     sketches,
 )
-from monitor.metrics.feedback import feedback_families
-from monitor.metrics.findings import finding_families
-from monitor.metrics.objectives import objective_families
-from monitor.metrics.predictions import decoded_families, undecoded_families
-from monitor.metrics.processes import process_families, uses
-from monitor.objectives.objective import latency_limits
-from monitor.sketch.distribution import QUANTILES, Distribution
-from monitor.sketch.reader import Snapshot
-from monitor.sketch.windows import WINDOW_NAMES, WINDOWS, group, since_start
+from understudy.monitor.metrics.feedback import feedback_families
+from understudy.monitor.metrics.findings import finding_families
+from understudy.monitor.metrics.objectives import objective_families
+from understudy.monitor.metrics.predictions import decoded_families, undecoded_families
+from understudy.monitor.metrics.processes import process_families, uses
+from understudy.monitor.objectives.objective import latency_limits
+from understudy.monitor.sketch.distribution import QUANTILES, Distribution
+from understudy.monitor.sketch.reader import Snapshot
+from understudy.monitor.sketch.windows import WINDOW_NAMES, WINDOWS, group, since_start
 
 _QUANTILE_BY = ("model", "version", "arm", "role", "outcome")
 
@@ -88,7 +88,7 @@ class PlaneCollector(Collector):
         if isinstance(self._plane.feedback, Feedback):
             yield from feedback_families({(): self._plane.feedback.summary()})
         if self._plane.publisher is not None:
-            from monitor.metrics.kafka import kafka_families
+            from understudy.monitor.metrics.kafka import kafka_families
 
             yield from kafka_families(self._plane.publisher, self._plane.steering)
 

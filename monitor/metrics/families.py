@@ -14,11 +14,11 @@ from prometheus_client.core import (
 from prometheus_client.samples import Exemplar as SampleExemplar
 from prometheus_client.utils import floatToGoString
 
-from monitor.evaluation.exemplars import Exemplar, ExemplarKey
-from monitor.metrics.edges import buckets
-from monitor.sketch.distribution import Words
-from monitor.sketch.reader import Labels
-from monitor.sketch.shared import SKETCH_SUM_NS
+from understudy.monitor.evaluation.exemplars import Exemplar, ExemplarKey
+from understudy.monitor.metrics.edges import buckets
+from understudy.monitor.sketch.distribution import Words
+from understudy.monitor.sketch.reader import Labels
+from understudy.monitor.sketch.shared import SKETCH_SUM_NS
 
 PREFIX = "understudy_"
 SERIES_LABELS = ("model", "version", "arm", "role", "protocol", "outcome")

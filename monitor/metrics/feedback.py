@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 from prometheus_client.core import Metric
 
-from monitor.feedback.store import OUTCOMES
-from monitor.metrics.families import QuantileFamily, counter, gauge
+from understudy.monitor.feedback.store import OUTCOMES
+from understudy.monitor.metrics.families import QuantileFamily, counter, gauge
 
 K = TypeVar("K", bound=tuple[str, ...])
 

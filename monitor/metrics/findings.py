@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 from prometheus_client.core import Metric
 
-from monitor.findings.channels.base import OUTCOMES
-from monitor.findings.finding import SEVERITIES
-from monitor.findings.room import FindingsRoom
-from monitor.metrics.families import counter, gauge
+from understudy.monitor.findings.channels.base import OUTCOMES
+from understudy.monitor.findings.finding import SEVERITIES
+from understudy.monitor.findings.room import FindingsRoom
+from understudy.monitor.metrics.families import counter, gauge
 
 
 def finding_families(room: FindingsRoom) -> Iterator[Metric]:

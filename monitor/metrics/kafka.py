@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 from prometheus_client.core import Metric
 
-from monitor.evaluation.publishing import Steering
-from monitor.metrics.families import counter, gauge
-from monitor.transport.kafka.publisher import Publisher
+from understudy.monitor.evaluation.publishing import Steering
+from understudy.monitor.metrics.families import counter, gauge
+from understudy.monitor.transport.kafka.publisher import Publisher
 
 _STATES = ("connecting", "sending", "stalled", "error")
 

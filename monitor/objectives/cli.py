@@ -11,9 +11,9 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from monitor.experiments.client import DEFAULT_URL, Client
-from monitor.objectives.objective import KNOWN
-from monitor.objectives.plot import page, shown
+from understudy.monitor.experiments.client import DEFAULT_URL, Client
+from understudy.monitor.objectives.objective import KNOWN
+from understudy.monitor.objectives.plot import page, shown
 
 
 @click.command("objectives")

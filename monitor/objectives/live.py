@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from monitor.evaluation.plane import NOT_ERRORS, Plane
-from monitor.objectives.objective import Figure, Objective, dominated, verdicts
-from monitor.sketch.distribution import Distribution, summary
+from understudy.monitor.evaluation.plane import NOT_ERRORS, Plane
+from understudy.monitor.objectives.objective import Figure, Objective, dominated, verdicts
+from understudy.monitor.sketch.distribution import Distribution, summary
 
 WINDOW = 300.0
 _QUANTILES = {

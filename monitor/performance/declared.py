@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.baseline.kinds import category
-from monitor.performance.segments import GAPS, Gap, Groups, SegmentAlarms, Worse
+from understudy.monitor.baseline.kinds import category
+from understudy.monitor.performance.segments import GAPS, Gap, Groups, SegmentAlarms, Worse
 
 Floats = NDArray[np.float64]
 PREFIX = "@"

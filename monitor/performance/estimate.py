@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.calibration.curve import BINS, Curve, isotonic
-from monitor.calibration.regions import RegionalCalibration
-from monitor.performance.expected import expected
+from understudy.monitor.calibration.curve import BINS, Curve, isotonic
+from understudy.monitor.calibration.regions import RegionalCalibration
+from understudy.monitor.performance.expected import expected
 
 __all__ = ["BINS", "ConfidenceEstimator", "Estimate", "isotonic"]
 

@@ -16,8 +16,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.performance.tallies import BinaryTally, ClassTally, NumberTally, Tally
-from shadow.sequential import (
+from understudy.monitor.performance.tallies import BinaryTally, ClassTally, NumberTally, Tally
+from understudy.shadow.sequential import (
     asymptotic_precision,
     asymptotic_radius,
     bernoulli_interval,

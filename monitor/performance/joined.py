@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.baseline.kinds import category, number
-from monitor.feedback.store import Joined
-from monitor.performance.metrics import LabelledBatch
-from monitor.performance.tallies import BinaryTally, ClassTally, Tally
+from understudy.monitor.baseline.kinds import category, number
+from understudy.monitor.feedback.store import Joined
+from understudy.monitor.performance.metrics import LabelledBatch
+from understudy.monitor.performance.tallies import BinaryTally, ClassTally, Tally
 
 Floats = NDArray[np.float64]
 

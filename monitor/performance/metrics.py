@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.performance.intervals import intervals
-from monitor.performance.tallies import BinaryTally, ClassTally, NumberTally, Tally
+from understudy.monitor.performance.intervals import intervals
+from understudy.monitor.performance.tallies import BinaryTally, ClassTally, NumberTally, Tally
 
 Floats = NDArray[np.float64]
 SLOTS = 12

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.config.detectors import CHARTS
-from monitor.config.performance import Performance
-from monitor.drift.edetector import SrDetector, null_rate
-from monitor.drift.risk_sequence import RiskSequence
-from monitor.drift.river_detectors import OF_ERRORS
-from monitor.errors import MissingExtraError
-from monitor.feedback.store import Joined
-from monitor.performance.estimate import ConfidenceEstimator
-from monitor.performance.sampled import SampledLabels, Settled
-from monitor.watch.corroborate import Corroborator
+from understudy.monitor.config.detectors import CHARTS
+from understudy.monitor.config.performance import Performance
+from understudy.monitor.drift.edetector import SrDetector, null_rate
+from understudy.monitor.drift.risk_sequence import RiskSequence
+from understudy.monitor.drift.river_detectors import OF_ERRORS
+from understudy.monitor.errors import MissingExtraError
+from understudy.monitor.feedback.store import Joined
+from understudy.monitor.performance.estimate import ConfidenceEstimator
+from understudy.monitor.performance.sampled import SampledLabels, Settled
+from understudy.monitor.watch.corroborate import Corroborator
 
 Floats = NDArray[np.float64]
 

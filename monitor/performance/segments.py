@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import beta
 
-from monitor.calibration.codes import OTHER
-from monitor.drift.edetector import SrDetector
-from monitor.performance.intervals import share
+from understudy.monitor.calibration.codes import OTHER
+from understudy.monitor.drift.edetector import SrDetector
+from understudy.monitor.performance.intervals import share
 
 Floats = NDArray[np.float64]
 Places = NDArray[np.intp]

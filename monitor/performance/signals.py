@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from monitor.findings.finding import Contribution, Signal, Size
-from monitor.performance.declared import Apart
-from monitor.performance.segments import Worse
-from monitor.performance.watch import PerformanceWatch
-from monitor.watch.corroborate import corroborations
+from understudy.monitor.findings.finding import Contribution, Signal, Size
+from understudy.monitor.performance.declared import Apart
+from understudy.monitor.performance.segments import Worse
+from understudy.monitor.performance.watch import PerformanceWatch
+from understudy.monitor.watch.corroborate import corroborations
 
 _EXPECTED, _REALISED, _CALIBRATION = range(3)
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.baseline.kinds import number
-from monitor.performance.estimate import ConfidenceEstimator, Estimate
-from monitor.performance.partial import Follower
-from monitor.performance.retrain import Point
+from understudy.monitor.baseline.kinds import number
+from understudy.monitor.performance.estimate import ConfidenceEstimator, Estimate
+from understudy.monitor.performance.partial import Follower
+from understudy.monitor.performance.retrain import Point
 
 Floats = NDArray[np.float64]
 _BATCH = 64

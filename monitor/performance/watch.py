@@ -10,34 +10,34 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.baseline.kinds import number
-from monitor.baseline.model import Baseline
-from monitor.calibration.regions import RegionalCalibration
-from monitor.config.performance import Performance
-from monitor.drift.calibration import CalibrationDetector, Recalibration
-from monitor.drift.change_point import ChangePoint
-from monitor.drift.edetector import SrDetector
-from monitor.drift.evidence import Evidence
-from monitor.feedback.store import Joined
-from monitor.performance.declared import Declared
-from monitor.performance.estimate import ConfidenceEstimator, Estimate
-from monitor.performance.joined import batch_of, known, wrong
-from monitor.performance.metrics import (
+from understudy.monitor.baseline.kinds import number
+from understudy.monitor.baseline.model import Baseline
+from understudy.monitor.calibration.regions import RegionalCalibration
+from understudy.monitor.config.performance import Performance
+from understudy.monitor.drift.calibration import CalibrationDetector, Recalibration
+from understudy.monitor.drift.change_point import ChangePoint
+from understudy.monitor.drift.edetector import SrDetector
+from understudy.monitor.drift.evidence import Evidence
+from understudy.monitor.feedback.store import Joined
+from understudy.monitor.performance.declared import Declared
+from understudy.monitor.performance.estimate import ConfidenceEstimator, Estimate
+from understudy.monitor.performance.joined import batch_of, known, wrong
+from understudy.monitor.performance.metrics import (
     DELAY_QUANTILES,
     Delays,
     LabelledBatch,
     figures,
     tally_for,
 )
-from monitor.performance.realised import Realised
-from monitor.performance.retrain import FEWEST, Outlook, Point, outlook
-from monitor.performance.sampled import Settled
-from monitor.performance.saved import go_on, saved
-from monitor.performance.tallies import BinaryTally, Tally
-from monitor.performance.unlabelled import Unlabelled
-from monitor.performance.worst import WorstSlices
-from monitor.watch.latches import Latches
-from shadow.sequential import BernoulliInterval
+from understudy.monitor.performance.realised import Realised
+from understudy.monitor.performance.retrain import FEWEST, Outlook, Point, outlook
+from understudy.monitor.performance.sampled import Settled
+from understudy.monitor.performance.saved import go_on, saved
+from understudy.monitor.performance.tallies import BinaryTally, Tally
+from understudy.monitor.performance.unlabelled import Unlabelled
+from understudy.monitor.performance.worst import WorstSlices
+from understudy.monitor.watch.latches import Latches
+from understudy.shadow.sequential import BernoulliInterval
 
 Floats = NDArray[np.float64]
 _MOST_WINDOWS = 240

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from time import monotonic
 
-from monitor.proxy.head import RequestHead
-from monitor.proxy.plan import Upstream
-from monitor.proxy.pool import Pool
-from monitor.sketch.shared import SharedStats
+from understudy.monitor.proxy.head import RequestHead
+from understudy.monitor.proxy.plan import Upstream
+from understudy.monitor.proxy.pool import Pool
+from understudy.monitor.sketch.shared import SharedStats
 
 
 class Arm:

@@ -8,13 +8,13 @@ import re
 from time import monotonic, monotonic_ns
 from typing import TYPE_CHECKING, cast
 
-from monitor.errors import HttpError
-from monitor.proxy.exchange import Exchange
-from monitor.proxy.head import parse_request
+from understudy.monitor.errors import HttpError
+from understudy.monitor.proxy.exchange import Exchange
+from understudy.monitor.proxy.head import parse_request
 
 if TYPE_CHECKING:
-    from monitor.proxy.runtime import Runtime
-    from monitor.proxy.worker import Worker
+    from understudy.monitor.proxy.runtime import Runtime
+    from understudy.monitor.proxy.worker import Worker
 
 _REASONS = {
     400: b"400 Bad Request",

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 
-from monitor.errors import HttpError
-from monitor.proxy.target import HOST_VALUE
+from understudy.monitor.errors import HttpError
+from understudy.monitor.proxy.target import HOST_VALUE
 
 FORWARD = 0
 DROP = 1

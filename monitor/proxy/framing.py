@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from monitor.errors import HttpError
+from understudy.monitor.errors import HttpError
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e]|\\[\t \x21-\x7e])*"'

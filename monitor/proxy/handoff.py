@@ -20,11 +20,11 @@ from pathlib import Path
 from time import monotonic
 from typing import cast
 
-from monitor.errors import ProtocolError
-from monitor.proxy.plan import HandOff as Limits
-from monitor.record import Encoded
-from monitor.sketch.shared import SharedStats
-from monitor.transport.frames import (
+from understudy.monitor.errors import ProtocolError
+from understudy.monitor.proxy.plan import HandOff as Limits
+from understudy.monitor.record import Encoded
+from understudy.monitor.sketch.shared import SharedStats
+from understudy.monitor.transport.frames import (
     ACK,
     BATCH,
     BATCH_HEAD,

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import re
 
-from monitor.errors import HttpError
-from monitor.proxy.fields import (
+from understudy.monitor.errors import HttpError
+from understudy.monitor.proxy.fields import (
     CACHE_LINE_BYTES,
     CACHE_LINES,
     CONNECTION,
@@ -36,7 +36,7 @@ from monitor.proxy.fields import (
     strip_listed,
     tokens_of,
 )
-from monitor.proxy.target import origin_form
+from understudy.monitor.proxy.target import origin_form
 
 _REQUEST_LINE = re.compile(rb"(" + TOKEN + rb") ([\x21-\x7e]+) HTTP/1\.([01])")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([^\x00-\x08\x0a-\x1f\x7f]*))?")

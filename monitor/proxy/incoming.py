@@ -9,15 +9,15 @@ from __future__ import annotations
 from time import monotonic_ns
 from typing import TYPE_CHECKING
 
-from monitor.proxy.framing import Chunked
-from monitor.proxy.head import CHUNKED, RequestHead, ResponseHead
-from monitor.proxy.routes import Route
-from monitor.proxy.split import Choice, Router
-from monitor.proxy.upstream import UpstreamConnection
+from understudy.monitor.proxy.framing import Chunked
+from understudy.monitor.proxy.head import CHUNKED, RequestHead, ResponseHead
+from understudy.monitor.proxy.routes import Route
+from understudy.monitor.proxy.split import Choice, Router
+from understudy.monitor.proxy.upstream import UpstreamConnection
 
 if TYPE_CHECKING:
-    from monitor.proxy.client import ClientConnection
-    from monitor.proxy.runtime import Runtime
+    from understudy.monitor.proxy.client import ClientConnection
+    from understudy.monitor.proxy.runtime import Runtime
 
 _FRAMED = 8
 """How often the capture limit a body that is awaited may take with its chunks' framing, which is

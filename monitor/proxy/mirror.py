@@ -11,18 +11,18 @@ import asyncio
 from time import monotonic, monotonic_ns, time
 from typing import TYPE_CHECKING
 
-from monitor import record
-from monitor.proxy.arm import Arm
-from monitor.proxy.breaker import Breaker
-from monitor.proxy.head import ResponseHead
-from monitor.proxy.plan import Challenger
-from monitor.proxy.upstream import UpstreamConnection
-from monitor.sketch.shared import SharedStats
-from shadow.assignment import point, threshold
+from understudy.monitor import record
+from understudy.monitor.proxy.arm import Arm
+from understudy.monitor.proxy.breaker import Breaker
+from understudy.monitor.proxy.head import ResponseHead
+from understudy.monitor.proxy.plan import Challenger
+from understudy.monitor.proxy.upstream import UpstreamConnection
+from understudy.monitor.sketch.shared import SharedStats
+from understudy.shadow.assignment import point, threshold
 
 if TYPE_CHECKING:
-    from monitor.proxy.exchange import Exchange
-    from monitor.proxy.runtime import Runtime
+    from understudy.monitor.proxy.exchange import Exchange
+    from understudy.monitor.proxy.runtime import Runtime
 
 NOT_SENT = ("queue_full", "breaker_open", "body_too_large")
 _SAYS_NOTHING = frozenset((record.OVERLOAD, record.CANCELLED))

@@ -12,8 +12,8 @@ from collections import deque
 from collections.abc import Callable
 from time import monotonic
 
-from monitor.proxy.plan import Upstream
-from monitor.proxy.upstream import Sink, UpstreamConnection
+from understudy.monitor.proxy.plan import Upstream
+from understudy.monitor.proxy.upstream import Sink, UpstreamConnection
 
 
 class Pool:

@@ -14,16 +14,16 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from monitor import record
-from monitor.errors import HttpError
-from monitor.proxy.client import ClientConnection
-from monitor.proxy.exchange import Exchange
-from monitor.proxy.head import NO_BODY
+from understudy.monitor import record
+from understudy.monitor.errors import HttpError
+from understudy.monitor.proxy.client import ClientConnection
+from understudy.monitor.proxy.exchange import Exchange
+from understudy.monitor.proxy.head import NO_BODY
 
 if TYPE_CHECKING:
-    from monitor.proxy.arm import Arm
-    from monitor.proxy.runtime import Runtime
-    from monitor.proxy.worker import Worker
+    from understudy.monitor.proxy.arm import Arm
+    from understudy.monitor.proxy.runtime import Runtime
+    from understudy.monitor.proxy.worker import Worker
 
 ARM = b"x-understudy-arm"
 """Which arm a case is for; it does not reach the model server."""

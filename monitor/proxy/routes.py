@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-from monitor.proxy.plan import Model, Plan
-from monitor.proxy.series import SeriesRow
-from monitor.record import ROLES
-from monitor.sketch.shared import SharedStats
+from understudy.monitor.proxy.plan import Model, Plan
+from understudy.monitor.proxy.series import SeriesRow
+from understudy.monitor.record import ROLES
+from understudy.monitor.sketch.shared import SharedStats
 
 _CACHED = 2048
 _CACHED_BYTES = 256

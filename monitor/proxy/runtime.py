@@ -7,13 +7,13 @@ import asyncio
 from random import Random
 from typing import Protocol
 
-from monitor.proxy.arm import Arm
-from monitor.proxy.handoff import HandOff
-from monitor.proxy.mirror import Mirror
-from monitor.proxy.plan import Plan
-from monitor.proxy.routes import Routes
-from monitor.proxy.split import Router, Serving
-from monitor.sketch.shared import SharedStats
+from understudy.monitor.proxy.arm import Arm
+from understudy.monitor.proxy.handoff import HandOff
+from understudy.monitor.proxy.mirror import Mirror
+from understudy.monitor.proxy.plan import Plan
+from understudy.monitor.proxy.routes import Routes
+from understudy.monitor.proxy.split import Router, Serving
+from understudy.monitor.sketch.shared import SharedStats
 
 
 class Timed(Protocol):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from monitor.errors import StateError
-from monitor.record import OUTCOMES
-from monitor.sketch.shared import SharedStats, observe
+from understudy.monitor.errors import StateError
+from understudy.monitor.record import OUTCOMES
+from understudy.monitor.sketch.shared import SharedStats, observe
 
 
 class Series:
@@ -56,7 +56,7 @@ class SeriesRow:
         self._by_outcome: list[Series | None] = [None] * len(OUTCOMES)
 
     def of(self, outcome: int) -> Series:
-        """The series of ``outcome``, an index of :data:`monitor.record.OUTCOMES`."""
+        """The series of ``outcome``, an index of :data:`understudy.monitor.record.OUTCOMES`."""
         series = self._by_outcome[outcome]
         if series is None:
             labels = {**self._labels, "outcome": OUTCOMES[outcome]}

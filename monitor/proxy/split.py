@@ -8,16 +8,16 @@ from hashlib import blake2b
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
-from monitor import record
-from monitor.proxy.arm import Arm
-from monitor.proxy.breaker import Breaker
-from monitor.proxy.plan import Breaker as BreakerSettings
-from monitor.proxy.plan import Split
-from monitor.sketch.shared import SharedStats
-from shadow.assignment import OUT, POINTS, Allocation, point, threshold
+from understudy.monitor import record
+from understudy.monitor.proxy.arm import Arm
+from understudy.monitor.proxy.breaker import Breaker
+from understudy.monitor.proxy.plan import Breaker as BreakerSettings
+from understudy.monitor.proxy.plan import Split
+from understudy.monitor.sketch.shared import SharedStats
+from understudy.shadow.assignment import OUT, POINTS, Allocation, point, threshold
 
 if TYPE_CHECKING:
-    from monitor.proxy.head import RequestHead
+    from understudy.monitor.proxy.head import RequestHead
 
 _LONGEST_UNIT = 256
 """Bytes of a unit that are kept as they are; a longer one is known by its digest."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from urllib.parse import urlsplit
 
-from monitor.errors import HttpError
+from understudy.monitor.errors import HttpError
 
 HOST_VALUE = re.compile(rb"[A-Za-z0-9\-._~%!$&'()*+,;=:\[\]]*")
 """What a Host field or an authority may look like."""

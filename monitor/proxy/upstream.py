@@ -9,12 +9,18 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol, cast
 
-from monitor.errors import HttpError
-from monitor.proxy.framing import Chunked
-from monitor.proxy.head import CHUNKED, NO_BODY, UNTIL_CLOSE, ResponseHead, parse_response
+from understudy.monitor.errors import HttpError
+from understudy.monitor.proxy.framing import Chunked
+from understudy.monitor.proxy.head import (
+    CHUNKED,
+    NO_BODY,
+    UNTIL_CLOSE,
+    ResponseHead,
+    parse_response,
+)
 
 if TYPE_CHECKING:
-    from monitor.proxy.pool import Pool
+    from understudy.monitor.proxy.pool import Pool
 
 HEAD_LIMIT = 64 * 1024
 """Bytes of a response's head; model servers stay far below."""

@@ -21,16 +21,16 @@ from typing import Any
 
 import uvloop
 
-from monitor.errors import StateError
-from monitor.garbage import settle
-from monitor.proxy.client import QUIET_SECONDS, ClientConnection
-from monitor.proxy.fields import keep_headers
-from monitor.proxy.handoff import HandOff
-from monitor.proxy.listening import let_nobody_in, somebody_waits
-from monitor.proxy.plan import Plan
-from monitor.proxy.probe import Door, socket_path
-from monitor.proxy.runtime import Runtime, Timed
-from monitor.sketch.shared import SharedStats
+from understudy.monitor.errors import StateError
+from understudy.monitor.garbage import settle
+from understudy.monitor.proxy.client import QUIET_SECONDS, ClientConnection
+from understudy.monitor.proxy.fields import keep_headers
+from understudy.monitor.proxy.handoff import HandOff
+from understudy.monitor.proxy.listening import let_nobody_in, somebody_waits
+from understudy.monitor.proxy.plan import Plan
+from understudy.monitor.proxy.probe import Door, socket_path
+from understudy.monitor.proxy.runtime import Runtime, Timed
+from understudy.monitor.sketch.shared import SharedStats
 
 _FLUSH_PATIENCE = 5.0
 _HANDSHAKE_SECONDS = 0.05
@@ -218,7 +218,7 @@ async def _run(options: argparse.Namespace) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Run a worker; started by the supervisor, not by hand."""
     parser = argparse.ArgumentParser(
-        prog="python -m monitor.proxy.worker", description=main.__doc__
+        prog="python -m understudy.monitor.proxy.worker", description=main.__doc__
     )
     parser.add_argument("--plan", type=Path, required=True, help="JSON of the plan")
     parser.add_argument("--run-dir", type=Path, required=True, help="shared files of this run")

@@ -11,14 +11,20 @@ from typing import Any
 
 import click
 
-from monitor.baseline.kinds import instant
-from monitor.config.load import load
-from monitor.errors import LogError
-from monitor.progress import progress_bar
-from monitor.record import OUTCOMES, ROLES
-from monitor.recordlog.export import LINES, PARQUET, labels_to_parquet, to_lines, to_parquet
-from monitor.recordlog.reading import open_log
-from monitor.recordlog.records import Log, OfLabel, OfRecord, Wanted
+from understudy.monitor.baseline.kinds import instant
+from understudy.monitor.config.load import load
+from understudy.monitor.errors import LogError
+from understudy.monitor.progress import progress_bar
+from understudy.monitor.record import OUTCOMES, ROLES
+from understudy.monitor.recordlog.export import (
+    LINES,
+    PARQUET,
+    labels_to_parquet,
+    to_lines,
+    to_parquet,
+)
+from understudy.monitor.recordlog.reading import open_log
+from understudy.monitor.recordlog.records import Log, OfLabel, OfRecord, Wanted
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 

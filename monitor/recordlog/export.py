@@ -10,12 +10,12 @@ from typing import Any
 
 import orjson
 
-from monitor.config.model import Config
-from monitor.errors import LogError, MissingExtraError
-from monitor.evaluation.decoding import Decoder
-from monitor.evaluation.redaction import Redaction
-from monitor.evaluation.settings import Settings
-from monitor.recordlog.records import Log, OfLabel, OfRecord, Progress
+from understudy.monitor.config.model import Config
+from understudy.monitor.errors import LogError, MissingExtraError
+from understudy.monitor.evaluation.decoding import Decoder
+from understudy.monitor.evaluation.redaction import Redaction
+from understudy.monitor.evaluation.settings import Settings
+from understudy.monitor.recordlog.records import Log, OfLabel, OfRecord, Progress
 
 PARQUET = (".parquet", ".pq")
 LINES = (".jsonl", ".ndjson")
@@ -34,7 +34,7 @@ def to_parquet(
         raise MissingExtraError(
             "writing Parquet needs pyarrow: pip install 'understudy[parquet]'"
         ) from error
-    from monitor.transport.blocks.arrow import Layout, to_arrow
+    from understudy.monitor.transport.blocks.arrow import Layout, to_arrow
 
     layout = Layout(_hidden(config))
     for block in log.blocks(config, progress):

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from monitor.errors import ReplayError
-from monitor.transport.log import Damage, is_log, read
+from understudy.monitor.errors import ReplayError
+from understudy.monitor.transport.log import Damage, is_log, read
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,17 +8,17 @@ from typing import Any, TypeAlias
 
 import orjson
 
-from monitor.config.model import Config
-from monitor.errors import ReplayError
-from monitor.evaluation.decoding import Decoder
-from monitor.evaluation.settings import Settings
-from monitor.feedback.labels import Label
-from monitor.record import Record, decode_batch
-from monitor.recordlog.reading import Line, RecordLogFiles
-from monitor.replay.lines import read_label, read_names, read_record
-from monitor.transport.blocks import Builder, RecordBlock
-from monitor.transport.log import Damage
-from monitor.transport.server import Names
+from understudy.monitor.config.model import Config
+from understudy.monitor.errors import ReplayError
+from understudy.monitor.evaluation.decoding import Decoder
+from understudy.monitor.evaluation.settings import Settings
+from understudy.monitor.feedback.labels import Label
+from understudy.monitor.record import Record, decode_batch
+from understudy.monitor.recordlog.reading import Line, RecordLogFiles
+from understudy.monitor.replay.lines import read_label, read_names, read_record
+from understudy.monitor.transport.blocks import Builder, RecordBlock
+from understudy.monitor.transport.log import Damage
+from understudy.monitor.transport.server import Names
 
 Progress: TypeAlias = Callable[[int], None]
 """Called with the bytes that were read since the last call."""

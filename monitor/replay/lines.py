@@ -13,10 +13,10 @@ from typing import Any
 
 import orjson
 
-from monitor.errors import ProtocolError, ReplayError
-from monitor.feedback.labels import Label
-from monitor.record import OUTCOMES, ROLES, Record, encode
-from monitor.transport.server import Names
+from understudy.monitor.errors import ProtocolError, ReplayError
+from understudy.monitor.feedback.labels import Label
+from understudy.monitor.record import OUTCOMES, ROLES, Record, encode
+from understudy.monitor.transport.server import Names
 
 _TIMES = ("duration", "first_byte", "queue")
 _TEXTS = ("request_id", "trace_id", "unit", "target", "request_headers", "response_headers")

@@ -7,13 +7,13 @@ import threading
 from collections import deque
 from pathlib import Path
 
-from monitor.config.model import Config, RecordLog
-from monitor.errors import LogError
-from monitor.feedback.labels import Label
-from monitor.record import Record
-from monitor.replay.lines import label_line, names_line, record_line
-from monitor.transport.log import SegmentLog
-from monitor.transport.server import Names
+from understudy.monitor.config.model import Config, RecordLog
+from understudy.monitor.errors import LogError
+from understudy.monitor.feedback.labels import Label
+from understudy.monitor.record import Record
+from understudy.monitor.replay.lines import label_line, names_line, record_line
+from understudy.monitor.transport.log import SegmentLog
+from understudy.monitor.transport.server import Names
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def recorder_of(config: Config, before: Recorder | None = None) -> Recorder | No
 class Recorder:
     """Appends to a log of segments. Adding never waits: :meth:`flush` writes, in any thread.
 
-    An entry is a line of :mod:`monitor.replay.lines`. Each frame begins with the names that its
+    An entry is a line of :mod:`understudy.monitor.replay.lines`. Each frame begins with the names that its
     records go by, so that it can be read whatever is damaged before it.
     """
 

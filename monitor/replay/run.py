@@ -14,18 +14,18 @@ from typing import Any
 
 import orjson
 
-from monitor.config.model import Config
-from monitor.errors import ReplayError
-from monitor.evaluation.pipeline import Pipeline
-from monitor.evaluation.settings import Settings
-from monitor.experiments.runner import Experiments
-from monitor.feedback.labels import Label
-from monitor.feedback.store import FeedbackStore, Prediction
-from monitor.findings.changes import Change
-from monitor.recordlog.reading import RecordLogFiles
-from monitor.replay.lines import read_label, read_names, read_record
-from monitor.transport.server import Names
-from monitor.watch.judge import Judge
+from understudy.monitor.config.model import Config
+from understudy.monitor.errors import ReplayError
+from understudy.monitor.evaluation.pipeline import Pipeline
+from understudy.monitor.evaluation.settings import Settings
+from understudy.monitor.experiments.runner import Experiments
+from understudy.monitor.feedback.labels import Label
+from understudy.monitor.feedback.store import FeedbackStore, Prediction
+from understudy.monitor.findings.changes import Change
+from understudy.monitor.recordlog.reading import RecordLogFiles
+from understudy.monitor.replay.lines import read_label, read_names, read_record
+from understudy.monitor.transport.server import Names
+from understudy.monitor.watch.judge import Judge
 
 TICK_SECONDS = 1.0
 """As in the live service."""

@@ -20,9 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
-from monitor.errors import StateError
-from monitor.sketch.distribution import Words
-from monitor.sketch.shared import (
+from understudy.monitor.errors import StateError
+from understudy.monitor.sketch.distribution import Words
+from understudy.monitor.sketch.shared import (
     CAPACITY,
     COUNTER,
     GAUGE,

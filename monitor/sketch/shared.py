@@ -28,8 +28,15 @@ from dataclasses import dataclass
 from math import ceil, log2
 from pathlib import Path
 
-from monitor.errors import StateError
-from monitor.sketch.buckets import BUCKETS, CLASSIC, CLASSIC_EDGES, LOWEST_EXPONENT, OFFSET, SCALE
+from understudy.monitor.errors import StateError
+from understudy.monitor.sketch.buckets import (
+    BUCKETS,
+    CLASSIC,
+    CLASSIC_EDGES,
+    LOWEST_EXPONENT,
+    OFFSET,
+    SCALE,
+)
 
 MAGIC = int.from_bytes(b"USTATS01", "little")
 HEADER_WORDS = 8

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from monitor.slo.rules import ALERT
+from understudy.monitor.slo.rules import ALERT
 
 PAGE, TICKET = "page", "ticket"
 DOWN, UNSEEN = "UnderstudyModelServerDown", "UnderstudyNotSeen"

@@ -12,13 +12,13 @@ from typing import Any
 
 import click
 
-from monitor.config.slo import share
-from monitor.errors import ConfigError
-from monitor.slo import alertmanager, explain, promtool
-from monitor.slo.compiled import Compiled
-from monitor.slo.load import load
-from monitor.slo.text import HEADER, dumped
-from monitor.slo.trials import FAULTS
+from understudy.monitor.config.slo import share
+from understudy.monitor.errors import ConfigError
+from understudy.monitor.slo import alertmanager, explain, promtool
+from understudy.monitor.slo.compiled import Compiled
+from understudy.monitor.slo.load import load
+from understudy.monitor.slo.text import HEADER, dumped
+from understudy.monitor.slo.trials import FAULTS
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 PARTS = ("rules", "tests", "prometheusrule", "alertmanager")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from monitor.config.slo import Alerting, Objective, SloFile
-from monitor.errors import ConfigError
-from monitor.slo import sli
-from monitor.slo.burn import WORKBOOK, Burn, UnreachableError, Window, burns
-from monitor.slo.catalogue import alerts_of
-from monitor.slo.compiled import Compiled
-from monitor.slo.model import Events, Slices, Slo, Stream
-from monitor.slo.promql import matching, plain_sum
-from monitor.slo.trials import severities_of, step_of
+from understudy.monitor.config.slo import Alerting, Objective, SloFile
+from understudy.monitor.errors import ConfigError
+from understudy.monitor.slo import sli
+from understudy.monitor.slo.burn import WORKBOOK, Burn, UnreachableError, Window, burns
+from understudy.monitor.slo.catalogue import alerts_of
+from understudy.monitor.slo.compiled import Compiled
+from understudy.monitor.slo.model import Events, Slices, Slo, Stream
+from understudy.monitor.slo.promql import matching, plain_sum
+from understudy.monitor.slo.trials import severities_of, step_of
 
 
 def compiled(file: SloFile, source: str) -> Compiled:

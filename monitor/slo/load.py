@@ -10,15 +10,15 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from monitor.config.fields import NAME
-from monitor.config.load import document, parse
-from monitor.config.messages import problem
-from monitor.config.slo import SloFile
-from monitor.errors import ConfigError
-from monitor.slo import openslo
-from monitor.slo.compile import compiled
-from monitor.slo.compiled import Compiled
-from monitor.slo.derive import derived
+from understudy.monitor.config.fields import NAME
+from understudy.monitor.config.load import document, parse
+from understudy.monitor.config.messages import problem
+from understudy.monitor.config.slo import SloFile
+from understudy.monitor.errors import ConfigError
+from understudy.monitor.slo import openslo
+from understudy.monitor.slo.compile import compiled
+from understudy.monitor.slo.compiled import Compiled
+from understudy.monitor.slo.derive import derived
 
 
 def load(path: Path, *, service: str | None = None, runbooks: str | None = None) -> Compiled:

@@ -13,13 +13,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from monitor.errors import ConfigError
-from monitor.slo.burn import UnreachableError, burns
-from monitor.slo.compile import notices_of
-from monitor.slo.compiled import RUNBOOKS, Compiled
-from monitor.slo.model import WINDOW, Events, Slices, Slo
-from monitor.slo.promql import plain_sum
-from monitor.slo.units import DAY, HOUR, MINUTE, duration, number
+from understudy.monitor.errors import ConfigError
+from understudy.monitor.slo.burn import UnreachableError, burns
+from understudy.monitor.slo.compile import notices_of
+from understudy.monitor.slo.compiled import RUNBOOKS, Compiled
+from understudy.monitor.slo.model import WINDOW, Events, Slices, Slo
+from understudy.monitor.slo.promql import plain_sum
+from understudy.monitor.slo.units import DAY, HOUR, MINUTE, duration, number
 
 VERSION = "openslo/v1"
 _RECOGNISED = re.compile(r"^\s*[\"']?apiVersion[\"']?\s*:\s*[\"']?openslo/", re.MULTILINE)

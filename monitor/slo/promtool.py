@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from monitor.errors import MissingExtraError
+from understudy.monitor.errors import MissingExtraError
 
 PATIENCE = 3600.0
 

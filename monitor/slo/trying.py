@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from monitor.slo.model import Level, Stream
-from monitor.slo.promql import example, selector
+from understudy.monitor.slo.model import Level, Stream
+from understudy.monitor.slo.promql import example, selector
 
 RATE = 20.0
 """Events per second of a trial."""

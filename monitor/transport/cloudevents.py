@@ -12,9 +12,9 @@ import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from monitor.ingest.cloudevents import REQUEST, RESPONSE
-from monitor.record import ROLE_PRIMARY, Record
-from monitor.transport.server import Names
+from understudy.monitor.ingest.cloudevents import REQUEST, RESPONSE
+from understudy.monitor.record import ROLE_PRIMARY, Record
+from understudy.monitor.transport.server import Names
 
 Headers = list[tuple[str, bytes]]
 Event = tuple[Headers, bytes, bytes]

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from struct import Struct
 
-from monitor.errors import ProtocolError
+from understudy.monitor.errors import ProtocolError
 
 HELLO = 1
 """JSON ``{"run", "slot", "incarnation", "pid"}``."""

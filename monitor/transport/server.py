@@ -25,9 +25,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from monitor.errors import ProtocolError
-from monitor.transport import frames
-from monitor.transport.slots import Slot, Slots
+from understudy.monitor.errors import ProtocolError
+from understudy.monitor.transport import frames
+from understudy.monitor.transport.slots import Slot, Slots
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from monitor.errors import StateError
+from understudy.monitor.errors import StateError
 
 MAX_SLOTS = 1024
 """More slots than this are not remembered; the oldest is forgotten."""

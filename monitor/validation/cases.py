@@ -21,8 +21,8 @@ from typing import Any
 
 import orjson
 
-from monitor.codecs import Table
-from monitor.errors import ValidationCaseError
+from understudy.monitor.codecs import Table
+from understudy.monitor.errors import ValidationCaseError
 
 KINDS = ("golden", "invariance", "directional", "malformed", "labelled")
 MOST = 10_000

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import click
 
-from monitor.config.load import load
-from monitor.errors import ValidationCaseError
-from monitor.validation.room import Validation
+from understudy.monitor.config.load import load
+from understudy.monitor.errors import ValidationCaseError
+from understudy.monitor.validation.room import Validation
 
 
 @click.command("validate")

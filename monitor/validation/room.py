@@ -1,6 +1,6 @@
 """Sends the cases now and then, and keeps what came of them.
 
-They take the way of the requests, through a worker, but by its side door (``monitor.proxy.probe``):
+They take the way of the requests, through a worker, but by its side door (``understudy.monitor.proxy.probe``):
 nothing counts them, mirrors them or takes them for drift. Without a worker, as from the command
 line, they go straight to each model server. They are marked by a header, for whoever reads the
 server's log.
@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from monitor.codecs import ModelSpec, Table, decode_exchange
-from monitor.config.model import Config, Upstream
-from monitor.config.model import Model as ModelConfig
-from monitor.errors import ValidationCaseError
-from monitor.findings.finding import Contribution, Signal
-from monitor.proxy.probe import ARM, sockets
-from monitor.validation.cases import Answer, Case, judge, load_cases
+from understudy.monitor.codecs import ModelSpec, Table, decode_exchange
+from understudy.monitor.config.model import Config, Upstream
+from understudy.monitor.config.model import Model as ModelConfig
+from understudy.monitor.errors import ValidationCaseError
+from understudy.monitor.findings.finding import Contribution, Signal
+from understudy.monitor.proxy.probe import ARM, sockets
+from understudy.monitor.validation.cases import Answer, Case, judge, load_cases
 
 log = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.baseline.encoder import Batch, Encoded, Encoder
-from monitor.quality.repeats import Repeats, key_of
-from monitor.quality.rules import RateRule, Rule
+from understudy.monitor.baseline.encoder import Batch, Encoded, Encoder
+from understudy.monitor.quality.repeats import Repeats, key_of
+from understudy.monitor.quality.rules import RateRule, Rule
 
 
 class BrokenRows:

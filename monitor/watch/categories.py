@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.baseline.encoder import Encoder
-from monitor.baseline.model import CategoryProfile
-from monitor.drift.composition import Composition
-from monitor.drift.packed import pack, unpack
-from monitor.watch.examples import add
-from monitor.watch.window import GROUPS, Window
+from understudy.monitor.baseline.encoder import Encoder
+from understudy.monitor.baseline.model import CategoryProfile
+from understudy.monitor.drift.composition import Composition
+from understudy.monitor.drift.packed import pack, unpack
+from understudy.monitor.watch.examples import add
+from understudy.monitor.watch.window import GROUPS, Window
 
 Floats = NDArray[np.float64]
 _AT_LEAST = 3

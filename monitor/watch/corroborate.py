@@ -12,13 +12,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.config.detectors import CHARTS, Detector, ErrorDetector
-from monitor.drift.autocorrelation import BatchMeans
-from monitor.drift.charts import Ewma, Shewhart, ewma_limit
-from monitor.drift.evidence import Evidence
-from monitor.drift.river_detectors import RiverDetector
-from monitor.errors import MissingExtraError
-from monitor.findings.finding import Signal
+from understudy.monitor.config.detectors import CHARTS, Detector, ErrorDetector
+from understudy.monitor.drift.autocorrelation import BatchMeans
+from understudy.monitor.drift.charts import Ewma, Shewhart, ewma_limit
+from understudy.monitor.drift.evidence import Evidence
+from understudy.monitor.drift.river_detectors import RiverDetector
+from understudy.monitor.errors import MissingExtraError
+from understudy.monitor.findings.finding import Signal
 
 Floats = NDArray[np.float64]
 POINT = 50

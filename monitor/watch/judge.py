@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from monitor.config.model import Config
-from monitor.findings.changes import Change
-from monitor.findings.finding import Finding
-from monitor.findings.limits import Limits
-from monitor.findings.room import FindingsRoom
-from monitor.validation.room import ROOM as VALIDATION
-from monitor.validation.room import Validation
-from monitor.watch.watches import Watches
+from understudy.monitor.config.model import Config
+from understudy.monitor.findings.changes import Change
+from understudy.monitor.findings.finding import Finding
+from understudy.monitor.findings.limits import Limits
+from understudy.monitor.findings.room import FindingsRoom
+from understudy.monitor.validation.room import ROOM as VALIDATION
+from understudy.monitor.validation.room import Validation
+from understudy.monitor.watch.watches import Watches
 
 ROOM = "watch"
 

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.baseline.encoder import MISSING, Encoder
-from monitor.baseline.model import Baseline, CategoryProfile, NumericProfile
-from monitor.baseline.profiles import singles
-from monitor.baseline.scores import tail_factor
-from monitor.drift.autocorrelation import assumptions, inflation
-from monitor.drift.edetector import null_rate
-from monitor.drift.seasons import Profile
-from monitor.quality.repeats import longest_by_chance
-from monitor.quality.rules import BY_FEATURE, BY_ROW, RateRule, Rule
+from understudy.monitor.baseline.encoder import MISSING, Encoder
+from understudy.monitor.baseline.model import Baseline, CategoryProfile, NumericProfile
+from understudy.monitor.baseline.profiles import singles
+from understudy.monitor.baseline.scores import tail_factor
+from understudy.monitor.drift.autocorrelation import assumptions, inflation
+from understudy.monitor.drift.edetector import null_rate
+from understudy.monitor.drift.seasons import Profile
+from understudy.monitor.quality.repeats import longest_by_chance
+from understudy.monitor.quality.rules import BY_FEATURE, BY_ROW, RateRule, Rule
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.baseline.encoder import Batch, Encoder
-from monitor.baseline.lone import RowReader
-from monitor.evaluation.columns import Cells
-from monitor.quality.repeats import Repeats, key_of
+from understudy.monitor.baseline.encoder import Batch, Encoder
+from understudy.monitor.baseline.lone import RowReader
+from understudy.monitor.evaluation.columns import Cells
+from understudy.monitor.quality.repeats import Repeats, key_of
 
 Floats = NDArray[np.float64]
 FULL = 256

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from monitor.codecs import Table
-from monitor.config.model import Config
-from monitor.config.performance import Performance
-from monitor.evaluation.redaction import Redaction
-from monitor.feedback.store import Prediction
-from monitor.performance.declared import kept_with
-from monitor.record import OK, ROLE_PRIMARY, Record
+from understudy.monitor.codecs import Table
+from understudy.monitor.config.model import Config
+from understudy.monitor.config.performance import Performance
+from understudy.monitor.evaluation.redaction import Redaction
+from understudy.monitor.feedback.store import Prediction
+from understudy.monitor.performance.declared import kept_with
+from understudy.monitor.record import OK, ROLE_PRIMARY, Record
 
 
 class Offers:

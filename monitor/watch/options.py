@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from monitor.config.detectors import Detector
+from understudy.monitor.config.detectors import Detector
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from monitor.drift import packed
+from understudy.monitor.drift import packed
 
 if TYPE_CHECKING:
-    from monitor.watch.watch import ModelWatch
+    from understudy.monitor.watch.watch import ModelWatch
 
 
 def saved(watch: ModelWatch) -> dict[str, Any]:

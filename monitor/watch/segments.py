@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.baseline.encoder import Encoder
-from monitor.drift.cusum import CusumUnion
-from monitor.drift.packed import pack, unpack
-from monitor.watch.examples import add
-from monitor.watch.options import Options
+from understudy.monitor.baseline.encoder import Encoder
+from understudy.monitor.drift.cusum import CusumUnion
+from understudy.monitor.drift.packed import pack, unpack
+from understudy.monitor.watch.examples import add
+from understudy.monitor.watch.options import Options
 
 REFERENCE = 1000
 """Rows of a segment that are its reference."""

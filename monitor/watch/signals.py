@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from monitor.findings.finding import Contribution, Signal, Size
-from monitor.quality.rules import ADVICE, WORDS, Rule
-from monitor.watch.categories import Shifted
-from monitor.watch.corroborate import corroborations
-from monitor.watch.latches import SPAN
-from monitor.watch.watch import ModelWatch
+from understudy.monitor.findings.finding import Contribution, Signal, Size
+from understudy.monitor.quality.rules import ADVICE, WORDS, Rule
+from understudy.monitor.watch.categories import Shifted
+from understudy.monitor.watch.corroborate import corroborations
+from understudy.monitor.watch.latches import SPAN
+from understudy.monitor.watch.watch import ModelWatch
 
 _MOST = 10
 _DRIFT_ADVICE = (

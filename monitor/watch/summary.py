@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from monitor.watch.watch import ModelWatch
+from understudy.monitor.watch.watch import ModelWatch
 
 
 def summary_of(watch: ModelWatch) -> dict[str, Any]:

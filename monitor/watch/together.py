@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.baseline.scores import normal_scores, spread_scores, tail_factor
-from monitor.baseline.together import Together
-from monitor.drift.cusum import CusumUnion
-from monitor.drift.kernel import BLOCKS, KernelBlocks
-from monitor.drift.packed import pack, unpack
-from monitor.watch.latches import SPAN, Latches
-from monitor.watch.limits import run_lengths
+from understudy.monitor.baseline.scores import normal_scores, spread_scores, tail_factor
+from understudy.monitor.baseline.together import Together
+from understudy.monitor.drift.cusum import CusumUnion
+from understudy.monitor.drift.kernel import BLOCKS, KernelBlocks
+from understudy.monitor.drift.packed import pack, unpack
+from understudy.monitor.watch.latches import SPAN, Latches
+from understudy.monitor.watch.limits import run_lengths
 
 Floats = NDArray[np.float64]
 _AT_ONCE = 1024

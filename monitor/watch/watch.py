@@ -13,28 +13,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.baseline.encoder import Batch, Encoder
-from monitor.baseline.model import Baseline
-from monitor.baseline.together import Together
-from monitor.drift.change_point import ChangePoint, Estimate
-from monitor.drift.cusum import CusumUnion
-from monitor.drift.edetector import SrDetector
-from monitor.drift.evidence import Evidence
-from monitor.evaluation.columns import Cells
-from monitor.evaluation.sheets import Sheet, concatenated
-from monitor.quality.repeats import Runs
-from monitor.watch import limits
-from monitor.watch.broken import BrokenRows
-from monitor.watch.categories import Categories, of_categories
-from monitor.watch.corroborate import corroborators_of
-from monitor.watch.examples import Examples
-from monitor.watch.latches import Latches
-from monitor.watch.lone import FULL, LoneRows, Noted
-from monitor.watch.options import Options
-from monitor.watch.saved import go_on, saved
-from monitor.watch.segments import Segments
-from monitor.watch.together import ManyAtOnce
-from monitor.watch.window import Window
+from understudy.monitor.baseline.encoder import Batch, Encoder
+from understudy.monitor.baseline.model import Baseline
+from understudy.monitor.baseline.together import Together
+from understudy.monitor.drift.change_point import ChangePoint, Estimate
+from understudy.monitor.drift.cusum import CusumUnion
+from understudy.monitor.drift.edetector import SrDetector
+from understudy.monitor.drift.evidence import Evidence
+from understudy.monitor.evaluation.columns import Cells
+from understudy.monitor.evaluation.sheets import Sheet, concatenated
+from understudy.monitor.quality.repeats import Runs
+from understudy.monitor.watch import limits
+from understudy.monitor.watch.broken import BrokenRows
+from understudy.monitor.watch.categories import Categories, of_categories
+from understudy.monitor.watch.corroborate import corroborators_of
+from understudy.monitor.watch.examples import Examples
+from understudy.monitor.watch.latches import Latches
+from understudy.monitor.watch.lone import FULL, LoneRows, Noted
+from understudy.monitor.watch.options import Options
+from understudy.monitor.watch.saved import go_on, saved
+from understudy.monitor.watch.segments import Segments
+from understudy.monitor.watch.together import ManyAtOnce
+from understudy.monitor.watch.window import Window
 
 _MOST_LAYOUTS = 16
 _LONGEST_GAP = 86400.0

@@ -9,24 +9,24 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monitor.baseline.builder import Builder
-from monitor.baseline.model import Baseline
-from monitor.config.model import Config
-from monitor.config.performance import Performance
-from monitor.errors import UnderstudyError
-from monitor.evaluation.columns import Cells, cells_of
-from monitor.evaluation.redaction import Redaction
-from monitor.evaluation.rows import REQUESTS, ROWS, STARTED, parts_of
-from monitor.evaluation.sheets import Sheet
-from monitor.feedback.store import Joined, Prediction
-from monitor.findings.finding import Signal
-from monitor.performance.signals import performance_signals
-from monitor.performance.watch import PerformanceWatch
-from monitor.watch.offers import Offers
-from monitor.watch.options import Options
-from monitor.watch.signals import signals_of
-from monitor.watch.summary import summary_of
-from monitor.watch.watch import ModelWatch
+from understudy.monitor.baseline.builder import Builder
+from understudy.monitor.baseline.model import Baseline
+from understudy.monitor.config.model import Config
+from understudy.monitor.config.performance import Performance
+from understudy.monitor.errors import UnderstudyError
+from understudy.monitor.evaluation.columns import Cells, cells_of
+from understudy.monitor.evaluation.redaction import Redaction
+from understudy.monitor.evaluation.rows import REQUESTS, ROWS, STARTED, parts_of
+from understudy.monitor.evaluation.sheets import Sheet
+from understudy.monitor.feedback.store import Joined, Prediction
+from understudy.monitor.findings.finding import Signal
+from understudy.monitor.performance.signals import performance_signals
+from understudy.monitor.performance.watch import PerformanceWatch
+from understudy.monitor.watch.offers import Offers
+from understudy.monitor.watch.options import Options
+from understudy.monitor.watch.signals import signals_of
+from understudy.monitor.watch.summary import summary_of
+from understudy.monitor.watch.watch import ModelWatch
 
 log = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.baseline.encoder import MISSING, WIDTH, Encoder
-from monitor.baseline.model import CategoryProfile, NumericProfile
-from monitor.drift.packed import pack, unpack
+from understudy.monitor.baseline.encoder import MISSING, WIDTH, Encoder
+from understudy.monitor.baseline.model import CategoryProfile, NumericProfile
+from understudy.monitor.drift.packed import pack, unpack
 
 GROUPS = 32
 """Groups of neighbouring buckets that hold about the same share of the baseline each."""

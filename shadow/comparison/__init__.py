@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from shadow.comparison.answers import Comparison, FieldDifference, compare
-from shadow.comparison.noise import NoiseCancelling
-from shadow.comparison.rules import ComparisonError, Rules
-from shadow.comparison.worst import Worst
+from understudy.shadow.comparison.answers import Comparison, FieldDifference, compare
+from understudy.shadow.comparison.noise import NoiseCancelling
+from understudy.shadow.comparison.rules import ComparisonError, Rules
+from understudy.shadow.comparison.worst import Worst
 
 __all__ = [
     "Comparison",

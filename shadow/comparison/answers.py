@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shadow.comparison.rules import Rules
+from understudy.shadow.comparison.rules import Rules
 
 Cells = Sequence[object]
 _LONGEST = 60

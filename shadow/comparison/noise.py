@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Self
 
-from shadow.comparison.answers import Comparison
-from shadow.sequential import PairedTest
+from understudy.shadow.comparison.answers import Comparison
+from understudy.shadow.sequential import PairedTest
 
 MOST_FIELDS = 64
 _REST = "(other outputs)"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from shadow.experiment.batches import Pairs, Split, Units
-from shadow.experiment.contest import Contest, Evidence, e_value
-from shadow.experiment.decision import VERDICTS, Decision
-from shadow.experiment.errors import ExperimentError
-from shadow.experiment.experiment import Experiment
-from shadow.experiment.hypothesis import METRICS, Hypothesis, Metric
-from shadow.experiment.margin import Margin, Unit
-from shadow.experiment.rules import DEFAULT_METRICS, Rules
+from understudy.shadow.experiment.batches import Pairs, Split, Units
+from understudy.shadow.experiment.contest import Contest, Evidence, e_value
+from understudy.shadow.experiment.decision import VERDICTS, Decision
+from understudy.shadow.experiment.errors import ExperimentError
+from understudy.shadow.experiment.experiment import Experiment
+from understudy.shadow.experiment.hypothesis import METRICS, Hypothesis, Metric
+from understudy.shadow.experiment.margin import Margin, Unit
+from understudy.shadow.experiment.rules import DEFAULT_METRICS, Rules
 
 __all__ = [
     "DEFAULT_METRICS",

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from shadow.experiment.batches import Pairs, Split, Units
-from shadow.experiment.hypothesis import Hypothesis
-from shadow.experiment.measures import Measure, measure_for
-from shadow.sequential.common import Interval
+from understudy.shadow.experiment.batches import Pairs, Split, Units
+from understudy.shadow.experiment.hypothesis import Hypothesis
+from understudy.shadow.experiment.measures import Measure, measure_for
+from understudy.shadow.sequential.common import Interval
 
 MODES = ("shadow", "split")
 

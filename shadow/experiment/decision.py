@@ -18,11 +18,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from shadow.experiment.contest import Evidence, e_value
-from shadow.experiment.hypothesis import Statistic
-from shadow.experiment.margin import Unit
-from shadow.experiment.rules import Rules
-from shadow.sequential import familywise
+from understudy.shadow.experiment.contest import Evidence, e_value
+from understudy.shadow.experiment.hypothesis import Statistic
+from understudy.shadow.experiment.margin import Unit
+from understudy.shadow.experiment.rules import Rules
+from understudy.shadow.sequential import familywise
 
 VERDICTS = ("promote", "rollback", "continue", "invalid")
 

@@ -9,10 +9,10 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from shadow.experiment.contest import Contest
-from shadow.experiment.decision import Decision, across, judge
-from shadow.experiment.rules import Rules
-from shadow.sequential import SplitCheck
+from understudy.shadow.experiment.contest import Contest
+from understudy.shadow.experiment.decision import Decision, across, judge
+from understudy.shadow.experiment.rules import Rules
+from understudy.shadow.sequential import SplitCheck
 
 ALPHA_SPLIT = 0.001
 """A split that is honoured is called dishonoured with at most this probability."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from shadow.experiment.errors import ExperimentError
-from shadow.experiment.margin import Margin, Unit
+from understudy.shadow.experiment.errors import ExperimentError
+from understudy.shadow.experiment.margin import Margin, Unit
 
 
 class Statistic(Enum):
@@ -23,7 +23,7 @@ class Statistic(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A kind of metric. ``column`` is where its values are (see :mod:`shadow.experiment.batches`).
+    """A kind of metric. ``column`` is where its values are (see :mod:`understudy.shadow.experiment.batches`).
 
     ``of_field`` metrics need the name of a field of the answer. ``needs`` says what beside records
     must be there ("labels", "pairs", ""). ``watches`` metrics can break a promotion but are not

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 
-from shadow.experiment.errors import ExperimentError
+from understudy.shadow.experiment.errors import ExperimentError
 
 
 class Unit(Enum):

@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from shadow.experiment.errors import ExperimentError
-from shadow.experiment.hypothesis import Hypothesis, Statistic
-from shadow.experiment.measures import Measure, measure_for
+from understudy.shadow.experiment.errors import ExperimentError
+from understudy.shadow.experiment.hypothesis import Hypothesis, Statistic
+from understudy.shadow.experiment.measures import Measure, measure_for
 
 Array = npt.NDArray[np.float64]
 _GROWTH = 0.02

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from shadow.experiment.errors import ExperimentError
-from shadow.experiment.hypothesis import Hypothesis
+from understudy.shadow.experiment.errors import ExperimentError
+from understudy.shadow.experiment.hypothesis import Hypothesis
 
 DEFAULT_METRICS: tuple[dict[str, Any], ...] = (
     {"metric": "error_rate", "role": "guardrail", "margin": "1 pp"},

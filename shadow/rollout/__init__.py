@@ -5,12 +5,12 @@ that led to it. Traffic that stops neither promotes nor aborts: only verdicts, e
 move a rollout, and only a decision or a person's force takes it to all traffic.
 """
 
-from shadow.rollout.commands import abort, approve, pause, promote, resume
-from shadow.rollout.moves import DWELL_SECONDS
-from shadow.rollout.stages import RolloutError, Stage, check_stages, stages_from
-from shadow.rollout.state import PHASES, SELF, TERMINAL, Event, Rollout, Step, replayed
-from shadow.rollout.verdicts import VERDICTS, step
-from shadow.rollout.weights import allocation
+from understudy.shadow.rollout.commands import abort, approve, pause, promote, resume
+from understudy.shadow.rollout.moves import DWELL_SECONDS
+from understudy.shadow.rollout.stages import RolloutError, Stage, check_stages, stages_from
+from understudy.shadow.rollout.state import PHASES, SELF, TERMINAL, Event, Rollout, Step, replayed
+from understudy.shadow.rollout.verdicts import VERDICTS, step
+from understudy.shadow.rollout.weights import allocation
 
 __all__ = [
     "DWELL_SECONDS",

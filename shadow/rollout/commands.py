@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from shadow.rollout.moves import advance, change
-from shadow.rollout.stages import RolloutError
-from shadow.rollout.state import Rollout, Step
+from understudy.shadow.rollout.moves import advance, change
+from understudy.shadow.rollout.stages import RolloutError
+from understudy.shadow.rollout.state import Rollout, Step
 
 _POSSIBLE = {
     "running": "it can be paused, aborted, or promoted with force and a reason",

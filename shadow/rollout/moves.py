@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from shadow.rollout.state import SELF, Event, Rollout, Step
+from understudy.shadow.rollout.state import SELF, Event, Rollout, Step
 
 DWELL_SECONDS = 30.0
 """How long a gradual roll-back stays at each weight."""

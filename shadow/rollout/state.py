@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from shadow.rollout.stages import RolloutError, Stage, check_stages
+from understudy.shadow.rollout.stages import RolloutError, Stage, check_stages
 
 SELF = "understudy"
 """Who did what no person did."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from shadow.rollout.moves import advance, change, recount, step_down
-from shadow.rollout.stages import RolloutError
-from shadow.rollout.state import SELF, Rollout, Step
+from understudy.shadow.rollout.moves import advance, change, recount, step_down
+from understudy.shadow.rollout.stages import RolloutError
+from understudy.shadow.rollout.state import SELF, Rollout, Step
 
 VERDICTS = ("promote", "rollback", "continue", "invalid")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from shadow.assignment import OUT, Allocation
+from understudy.shadow.assignment import OUT, Allocation
 
 
 def allocation(before: Allocation, weights: Mapping[int, float], arms: int) -> Allocation:

@@ -4,7 +4,7 @@ Every method is a :class:`Process` with ``update``, ``merge``, ``to_dict`` and `
 ``docs/sequential.md`` for which question wants which.
 """
 
-from shadow.sequential.asymptotic import (
+from understudy.shadow.sequential.asymptotic import (
     Gate,
     MeanDifference,
     PairedMean,
@@ -13,10 +13,10 @@ from shadow.sequential.asymptotic import (
     asymptotic_precision,
     asymptotic_radius,
 )
-from shadow.sequential.asymptotic_adjusted import AdjustedDifference
-from shadow.sequential.asymptotic_blocks import BlockDifference, UnitDifference
-from shadow.sequential.betting import BettingInterval, BettingTest
-from shadow.sequential.common import (
+from understudy.shadow.sequential.asymptotic_adjusted import AdjustedDifference
+from understudy.shadow.sequential.asymptotic_blocks import BlockDifference, UnitDifference
+from understudy.shadow.sequential.betting import BettingInterval, BettingTest
+from understudy.shadow.sequential.common import (
     EProcess,
     Interval,
     MergeRule,
@@ -26,14 +26,19 @@ from shadow.sequential.common import (
     p_value,
     reject,
 )
-from shadow.sequential.dispersion import BoundedVariance, SpreadDifference
-from shadow.sequential.dkw import KolmogorovSmirnov, dkw_radius, double_stitching_bound, ks_p_value
-from shadow.sequential.empirical_bernstein import EmpiricalBernstein
-from shadow.sequential.histogram import edges_around, fold
-from shadow.sequential.label_betting import LabelBetting, log_odds_effect
-from shadow.sequential.msprt import MixtureSPRT, tune_tau
-from shadow.sequential.multiplicity import average, closed_e_bh, e_bh, familywise
-from shadow.sequential.normal_mixture import (
+from understudy.shadow.sequential.dispersion import BoundedVariance, SpreadDifference
+from understudy.shadow.sequential.dkw import (
+    KolmogorovSmirnov,
+    dkw_radius,
+    double_stitching_bound,
+    ks_p_value,
+)
+from understudy.shadow.sequential.empirical_bernstein import EmpiricalBernstein
+from understudy.shadow.sequential.histogram import edges_around, fold
+from understudy.shadow.sequential.label_betting import LabelBetting, log_odds_effect
+from understudy.shadow.sequential.msprt import MixtureSPRT, tune_tau
+from understudy.shadow.sequential.multiplicity import average, closed_e_bh, e_bh, familywise
+from understudy.shadow.sequential.normal_mixture import (
     best_rho,
     beta_binomial_bound,
     gamma_exponential_bound,
@@ -41,21 +46,21 @@ from shadow.sequential.normal_mixture import (
     normal_mixture_bound,
     poly_stitching_bound,
 )
-from shadow.sequential.paired import (
+from understudy.shadow.sequential.paired import (
     PairedMargin,
     PairedTest,
     pair_differences,
     tune_concentration,
 )
-from shadow.sequential.proportions import (
+from understudy.shadow.sequential.proportions import (
     BernoulliInterval,
     TwoProportions,
     bernoulli_interval,
     tuned_concentration,
 )
-from shadow.sequential.quantile import QuantileSequence, quantile_shapes
-from shadow.sequential.rates import RateTest
-from shadow.sequential.spending import (
+from understudy.shadow.sequential.quantile import QuantileSequence, quantile_shapes
+from understudy.shadow.sequential.rates import RateTest
+from understudy.shadow.sequential.spending import (
     Boundaries,
     boundaries,
     exit_probabilities,
@@ -63,10 +68,10 @@ from shadow.sequential.spending import (
     pocock,
     power_family,
 )
-from shadow.sequential.split_difference import SplitDifference
-from shadow.sequential.srm import SplitCheck
-from shadow.sequential.tail import TailDetector, TailFinding, tail_thresholds
-from shadow.sequential.two_quantiles import QuantileComparison, quantile_ab_p_value
+from understudy.shadow.sequential.split_difference import SplitDifference
+from understudy.shadow.sequential.srm import SplitCheck
+from understudy.shadow.sequential.tail import TailDetector, TailFinding, tail_thresholds
+from understudy.shadow.sequential.two_quantiles import QuantileComparison, quantile_ab_p_value
 
 __all__ = [
     "AdjustedDifference",

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy.typing as npt
 
-from shadow.sequential.central_moments import CentralMoments
-from shadow.sequential.common import Array, SequentialError, binary, reals, same_length
+from understudy.shadow.sequential.central_moments import CentralMoments
+from understudy.shadow.sequential.common import Array, SequentialError, binary, reals, same_length
 
 
 def of_arms(arms: npt.ArrayLike, values: npt.ArrayLike) -> tuple[Array, Array]:

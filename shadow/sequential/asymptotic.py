@@ -14,7 +14,7 @@ A/A tests. So nothing is decided before each arm's *effective* number of records
 the events, for a rare one) is large enough: the delayed start of Bibaut, Kallus & Lindon,
 arXiv:2212.14411, with the start read off the data. Nor is anything decided while successive records
 of an arm are correlated: then blocks or units have to be analysed instead
-(:mod:`shadow.sequential.asymptotic_blocks`).
+(:mod:`understudy.shadow.sequential.asymptotic_blocks`).
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from shadow.sequential.arms import of_arms, read_arms
-from shadow.sequential.central_moments import CentralMoments
-from shadow.sequential.common import (
+from understudy.shadow.sequential.arms import of_arms, read_arms
+from understudy.shadow.sequential.central_moments import CentralMoments
+from understudy.shadow.sequential.common import (
     Array,
     Interval,
     MergeRule,
@@ -46,7 +46,7 @@ from shadow.sequential.common import (
     real,
     reals,
 )
-from shadow.sequential.normal_mixture import log_normal_mixture
+from understudy.shadow.sequential.normal_mixture import log_normal_mixture
 
 ALTERNATIVES = ("two-sided", "greater", "less")
 

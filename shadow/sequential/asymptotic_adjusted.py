@@ -21,10 +21,10 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from shadow.sequential.arms import of_arms
-from shadow.sequential.asymptotic import AsymptoticProcess, Gate, Readiness, Status
-from shadow.sequential.central_moments import CentralMoments
-from shadow.sequential.common import (
+from understudy.shadow.sequential.arms import of_arms
+from understudy.shadow.sequential.asymptotic import AsymptoticProcess, Gate, Readiness, Status
+from understudy.shadow.sequential.central_moments import CentralMoments
+from understudy.shadow.sequential.common import (
     Array,
     SequentialError,
     State,

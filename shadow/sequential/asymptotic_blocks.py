@@ -2,7 +2,7 @@
 
 When the records within an arm are correlated (a server with slow minutes, users who come back), the
 variance of a mean is not that of a record over n, and the plain form rejects most A/A tests. Two
-remedies, both with the interval and gate of :mod:`shadow.sequential.asymptotic`:
+remedies, both with the interval and gate of :mod:`understudy.shadow.sequential.asymptotic`:
 
 * :class:`BlockDifference`: means of blocks of successive records of an arm (batch means). Blocks
   that are longer than the memory of the stream are nearly independent; what correlation is left
@@ -23,16 +23,16 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from shadow.sequential.arms import of_arms, read_arms
-from shadow.sequential.asymptotic import (
+from understudy.shadow.sequential.arms import of_arms, read_arms
+from understudy.shadow.sequential.asymptotic import (
     AsymptoticProcess,
     Gate,
     Readiness,
     Status,
     summarise,
 )
-from shadow.sequential.central_moments import CentralMoments
-from shadow.sequential.common import (
+from understudy.shadow.sequential.central_moments import CentralMoments
+from understudy.shadow.sequential.common import (
     Array,
     SequentialError,
     State,
@@ -51,7 +51,7 @@ _MOST_CORRELATED = 0.3
 class BlockDifference(AsymptoticProcess):
     """Difference of the means of two arms, by blocks of ``block`` successive records of an arm.
 
-    ``planned`` counts records. :func:`shadow.sequential.asymptotic.enough_per_block` says how long
+    ``planned`` counts records. :func:`understudy.shadow.sequential.asymptotic.enough_per_block` says how long
     a block has to be for a given lag-1 correlation. The last, incomplete block of each arm is not
     in the estimate. Neighbouring blocks may correlate up to 0.3, which is paid for; beyond that the
     status is "dependent".

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from shadow.sequential.common import Array, SequentialError, count, real
+from understudy.shadow.sequential.common import Array, SequentialError, count, real
 
 
 class CentralMoments:

@@ -33,7 +33,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from shadow.sequential.logspace import (
+from understudy.shadow.sequential.logspace import (
     HALF_LOG_2PI,
     Array,
     log_beta,

@@ -5,9 +5,9 @@
   confidence sequence for bounded means applies unchanged (Waudby-Smith & Ramdas, JRSS-B 2024,
   arXiv:2010.09686, Theorem 3). Exact at any n.
 * :class:`SpreadDifference`, for unbounded values: the asymptotic confidence sequence of
-  :mod:`shadow.sequential.asymptotic` on (x - past mean)^2, scaled to be unbiased.
+  :mod:`understudy.shadow.sequential.asymptotic` on (x - past mean)^2, scaled to be unbiased.
 
-A change that is only in the tail is found sooner by :mod:`shadow.sequential.tail`.
+A change that is only in the tail is found sooner by :mod:`understudy.shadow.sequential.tail`.
 
 Assumption: within an arm, values are independent with a variance that does not change.
 """
@@ -21,16 +21,16 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from shadow.sequential.arms import of_arms, read_arms
-from shadow.sequential.asymptotic import (
+from understudy.shadow.sequential.arms import of_arms, read_arms
+from understudy.shadow.sequential.asymptotic import (
     AsymptoticProcess,
     Gate,
     Readiness,
     summarise,
 )
-from shadow.sequential.betting import BettingInterval
-from shadow.sequential.central_moments import CentralMoments
-from shadow.sequential.common import (
+from understudy.shadow.sequential.betting import BettingInterval
+from understudy.shadow.sequential.central_moments import CentralMoments
+from understudy.shadow.sequential.common import (
     Array,
     Interval,
     MergeRule,
@@ -41,7 +41,7 @@ from shadow.sequential.common import (
     field,
     real,
 )
-from shadow.sequential.moments import Bounds
+from understudy.shadow.sequential.moments import Bounds
 
 
 class BoundedVariance(Process):

@@ -5,7 +5,7 @@ best-arm identification", Bernoulli 28 (2022), arXiv:1906.09712. Theorem 2 is th
 width, Theorem 3 ("double stitching") the one that narrows towards the ends.
 
 Assumption: within an arm, records are independent draws from one distribution that does not change
-while the test runs. Under drift the split-traffic detector of :mod:`shadow.sequential.tail` still
+while the test runs. Under drift the split-traffic detector of :mod:`understudy.shadow.sequential.tail` still
 holds; this does not.
 """
 
@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import optimize, special
 
-from shadow.sequential.common import (
+from understudy.shadow.sequential.common import (
     Array,
     MergeRule,
     Process,
@@ -32,7 +32,7 @@ from shadow.sequential.common import (
     probability,
     real,
 )
-from shadow.sequential.histogram import TwoHistograms
+from understudy.shadow.sequential.histogram import TwoHistograms
 
 SCALE = 0.85
 """The A of Theorem 2; any value above 1/sqrt(2) gives a valid band, this one a tight one."""

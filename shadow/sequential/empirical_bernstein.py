@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from shadow.sequential.common import (
+from understudy.shadow.sequential.common import (
     Array,
     Interval,
     MergeRule,
@@ -25,7 +25,7 @@ from shadow.sequential.common import (
     probability,
     unpack,
 )
-from shadow.sequential.moments import BoundedMean, Bounds, Moments
+from understudy.shadow.sequential.moments import BoundedMean, Bounds, Moments
 
 _CAP = 0.5
 

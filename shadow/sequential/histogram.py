@@ -21,8 +21,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from shadow.sequential.arms import of_arms
-from shadow.sequential.common import (
+from understudy.shadow.sequential.arms import of_arms
+from understudy.shadow.sequential.common import (
     Array,
     SequentialError,
     State,

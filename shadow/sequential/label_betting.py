@@ -29,7 +29,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from shadow.sequential.common import (
+from understudy.shadow.sequential.common import (
     Array,
     EProcess,
     MergeRule,

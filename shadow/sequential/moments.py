@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shadow.sequential.common import Array, Interval, SequentialError, count, real, reals
+from understudy.shadow.sequential.common import Array, Interval, SequentialError, count, real, reals
 
 
 class Bounds:

@@ -11,7 +11,7 @@ which for n per arm is 1/2 ln(2 sigma^2/(2 sigma^2 + n tau^2)) + n^2 tau^2 d^2 /
 (the canonical joint distribution of normal linear models).
 
 Assumption: independent normal records of *known* variance. It is here for continuity with tools
-that use it; :mod:`shadow.sequential.asymptotic` estimates the variance and refuses to decide
+that use it; :mod:`understudy.shadow.sequential.asymptotic` estimates the variance and refuses to decide
 too early.
 """
 
@@ -24,8 +24,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from shadow.sequential.arms import of_arms
-from shadow.sequential.common import (
+from understudy.shadow.sequential.arms import of_arms
+from understudy.shadow.sequential.common import (
     EProcess,
     Interval,
     MergeRule,
@@ -37,7 +37,7 @@ from shadow.sequential.common import (
     probability,
     real,
 )
-from shadow.sequential.normal_mixture import best_rho
+from understudy.shadow.sequential.normal_mixture import best_rho
 
 
 def log_msprt(

@@ -16,7 +16,7 @@ from bisect import bisect_left
 import numpy as np
 import numpy.typing as npt
 
-from shadow.sequential.common import Array, SequentialError, logmeanexp, probability
+from understudy.shadow.sequential.common import Array, SequentialError, logmeanexp, probability
 
 MAX_HYPOTHESES = 400
 

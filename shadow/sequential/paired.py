@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import optimize, special
 
-from shadow.sequential.common import (
+from understudy.shadow.sequential.common import (
     Array,
     EProcess,
     Interval,

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import optimize, special
 
-from shadow.sequential.common import (
+from understudy.shadow.sequential.common import (
     Interval,
     MergeRule,
     Process,

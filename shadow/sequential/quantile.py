@@ -23,7 +23,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from shadow.sequential.common import (
+from understudy.shadow.sequential.common import (
     Array,
     Interval,
     MergeRule,
@@ -37,7 +37,7 @@ from shadow.sequential.common import (
     real,
     reals,
 )
-from shadow.sequential.histogram import (
+from understudy.shadow.sequential.histogram import (
     bucket_counts,
     check_counts,
     check_edges,
@@ -46,7 +46,7 @@ from shadow.sequential.histogram import (
     unpack_counts,
     unpack_edges,
 )
-from shadow.sequential.normal_mixture import best_rho, beta_shapes
+from understudy.shadow.sequential.normal_mixture import best_rho, beta_shapes
 
 
 def quantile_shapes(p: float, planned: float = 10_000, alpha: float = 0.05) -> tuple[float, float]:

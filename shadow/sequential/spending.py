@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import optimize, special
 
-from shadow.sequential.common import (
+from understudy.shadow.sequential.common import (
     Array,
     SequentialError,
     choice,

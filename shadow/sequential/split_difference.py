@@ -18,8 +18,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from shadow.sequential.betting import BettingInterval
-from shadow.sequential.common import (
+from understudy.shadow.sequential.betting import BettingInterval
+from understudy.shadow.sequential.common import (
     Interval,
     MergeRule,
     Process,
@@ -32,7 +32,7 @@ from shadow.sequential.common import (
     reals,
     same_length,
 )
-from shadow.sequential.moments import Bounds, Moments
+from understudy.shadow.sequential.moments import Bounds, Moments
 
 
 class SplitDifference(Process):

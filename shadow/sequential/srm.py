@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from shadow.sequential.common import (
+from understudy.shadow.sequential.common import (
     HALF_LOG_2PI,
     Array,
     EProcess,

@@ -31,8 +31,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from shadow.sequential.arms import of_arms
-from shadow.sequential.common import (
+from understudy.shadow.sequential.arms import of_arms
+from understudy.shadow.sequential.common import (
     Array,
     EProcess,
     MergeRule,
@@ -49,7 +49,7 @@ from shadow.sequential.common import (
     same_length,
     unpack,
 )
-from shadow.sequential.histogram import check_counts, check_edges
+from understudy.shadow.sequential.histogram import check_counts, check_edges
 
 LEVELS = (0.5, 0.75, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.998, 0.999)
 """Default quantiles of the champion at which the thresholds are set."""
@@ -76,7 +76,7 @@ def tail_thresholds(
 ) -> tuple[Array, Array]:
     """Thresholds and their levels from a histogram of the champion's past, to be frozen.
 
-    ``edges`` and ``counts`` (one more than edges) as in :mod:`shadow.sequential.histogram`. Each
+    ``edges`` and ``counts`` (one more than edges) as in :mod:`understudy.shadow.sequential.histogram`. Each
     threshold is the first edge with at least that share at or below. Levels that fall on the same
     edge, beyond the last edge, or beyond what the records can tell (fewer than five above) are
     left out. The records used here must not be fed to the detector.

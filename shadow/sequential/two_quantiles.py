@@ -1,7 +1,7 @@
 """The same quantile in two arms: test, and interval for the difference and the ratio.
 
 If the quantiles are x and y, the counts at or below them are binomial in each arm, so the product
-E_0(x) E_1(y) of the arms' quantile e-processes (:mod:`shadow.sequential.quantile`) is an e-process.
+E_0(x) E_1(y) of the arms' quantile e-processes (:mod:`understudy.shadow.sequential.quantile`) is an e-process.
 A hypothesis that ties y to x, such as y = x, is rejected once the product reaches 1/alpha for
 *every* x: log E = min over x of ln E_0(x) + ln E_1(g(x)). The pairs (x, y) not rejected are a joint
 confidence set; its extreme differences and ratios are intervals that hold together. Howard &
@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from shadow.sequential.common import (
+from understudy.shadow.sequential.common import (
     Array,
     EProcess,
     Interval,
@@ -42,8 +42,8 @@ from shadow.sequential.common import (
     real,
     reals,
 )
-from shadow.sequential.histogram import TwoHistograms
-from shadow.sequential.quantile import lowest_count, quantile_shapes
+from understudy.shadow.sequential.histogram import TwoHistograms
+from understudy.shadow.sequential.quantile import lowest_count, quantile_shapes
 
 _LOG_2 = math.log(2.0)
 _SIDES = {"two-sided": 0, "greater": 1, "less": -1}
@@ -68,7 +68,7 @@ def _log_e_between(
 
 
 def _log_beta_above(p: float, a: Array, b: Array) -> Array:
-    """:func:`shadow.sequential.common.log_beta_upper` elementwise in a and b."""
+    """:func:`understudy.shadow.sequential.common.log_beta_upper` elementwise in a and b."""
     tail = special.betaincc(a, b, p)
     if np.all(tail > 1e-280):
         return np.asarray(np.log(tail))

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from monitor.sketch.shared import observe
-from monitor.transport import frames
 from tests.plane_process import LABELS, PlaneProcess, WorkerEnd, encoded, eventually
+from understudy.monitor.sketch.shared import observe
+from understudy.monitor.transport import frames
 
 TOKEN = "correct horse"
 

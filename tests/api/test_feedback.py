@@ -13,11 +13,11 @@ import httpx
 import pytest
 from prometheus_client.openmetrics.parser import text_fd_to_metric_families
 
-from monitor import record
-from monitor.api.feedback import MOST_BYTES
-from monitor.feedback.labels import MOST_ITEMS
-from monitor.transport import frames
 from tests.plane_process import ARMS, PlaneProcess, WorkerEnd, encoded, eventually
+from understudy.monitor import record
+from understudy.monitor.api.feedback import MOST_BYTES
+from understudy.monitor.feedback.labels import MOST_ITEMS
+from understudy.monitor.transport import frames
 
 TOKEN = "correct horse"
 EXPERIMENT = {

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monitor.baseline.builder import Builder
-from monitor.baseline.kinds import infer
-from monitor.baseline.model import Baseline, CategoryProfile, NumericProfile
-from monitor.errors import BaselineError
+from understudy.monitor.baseline.builder import Builder
+from understudy.monitor.baseline.kinds import infer
+from understudy.monitor.baseline.model import Baseline, CategoryProfile, NumericProfile
+from understudy.monitor.errors import BaselineError
 
 NUMBERS = st.one_of(
     st.none(),

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor.baseline.scores import normal_scores, spread_scores, tail_factor
+from understudy.monitor.baseline.scores import normal_scores, spread_scores, tail_factor
 
 COUNTS = st.lists(st.integers(0, 10_000), min_size=1, max_size=256).filter(lambda c: sum(c) > 0)
 

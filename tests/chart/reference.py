@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from monitor.config.schema import json_schema
+from understudy.monitor.config.schema import json_schema
 
 CHART = Path(__file__).resolve().parents[2] / "helm" / "understudy"
 LIBRARY = CHART / "charts" / "understudy-lib"

@@ -14,12 +14,6 @@ import click
 import pytest
 import yaml
 
-from loadtest.gate.plan import load_plan
-from loadtest.gate.sending import payloads_of
-from monitor import __version__
-from monitor.cli import main as cli
-from monitor.config.load import load
-from monitor.transport.kafka.topics import wanted
 from tests.chart.reference import CHART, COPIES, LIBRARY, read
 from tests.chart.support import (
     CASES,
@@ -35,6 +29,12 @@ from tests.chart.support import (
     refusal,
     render,
 )
+from understudy import __version__
+from understudy.loadtest.gate.plan import load_plan
+from understudy.loadtest.gate.sending import payloads_of
+from understudy.monitor.cli import main as cli
+from understudy.monitor.config.load import load
+from understudy.monitor.transport.kafka.topics import wanted
 
 Manifests = list[dict[str, Any]]
 each_case = pytest.mark.parametrize("case", CASES)

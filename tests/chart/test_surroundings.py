@@ -10,9 +10,6 @@ from pathlib import Path
 
 import yaml
 
-from monitor import __version__
-from monitor.config.kafka import KafkaSpool
-from monitor.config.model import Feedback
 from tests import parts
 from tests.chart.reference import CHART
 from tests.chart.support import (
@@ -29,6 +26,9 @@ from tests.chart.support import (
     render,
 )
 from tests.chart.test_manifests import each_case, selects
+from understudy import __version__
+from understudy.monitor.config.kafka import KafkaSpool
+from understudy.monitor.config.model import Feedback
 
 EXAMPLES = ROOT / "examples" / "kubernetes"
 

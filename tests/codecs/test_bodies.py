@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 import pytest
 
-from monitor.codecs import Decoded, Reason, Table, Undecodable, decode_exchange
-from monitor.codecs.body import MAX_DECOMPRESSED, parsed
 from tests.codecs.support import MLFLOW, SPEC, V1, V2, reason
+from understudy.monitor.codecs import Decoded, Reason, Table, Undecodable, decode_exchange
+from understudy.monitor.codecs.body import MAX_DECOMPRESSED, parsed
 
 DEEP = 100_000
 BODY = b'{"instances": [1, 2]}'

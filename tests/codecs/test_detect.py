@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from monitor.codecs import ModelSpec, Reason, Table, detect
 from tests.codecs.support import SPEC, V1, V2, decode, reason, v2
+from understudy.monitor.codecs import ModelSpec, Reason, Table, detect
 
 PATHS = [
     ("/v2/models/m/infer", "open-inference-v2"),

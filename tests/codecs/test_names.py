@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from monitor.codecs import ModelSpec, Reason, Table
 from tests.codecs.support import MLFLOW, NAMED, V1, V2, decode, reason, v2
+from understudy.monitor.codecs import ModelSpec, Reason, Table
 
 
 def test_configured_names_take_the_place_of_positions() -> None:

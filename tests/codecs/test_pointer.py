@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from monitor.codecs import ModelSpec, Reason, Table
-from monitor.codecs.pointer import follow, steps
 from tests.codecs.support import decode, reason
+from understudy.monitor.codecs import ModelSpec, Reason, Table
+from understudy.monitor.codecs.pointer import follow, steps
 
 # RFC 6901, section 5: the document and where its pointers lead.
 RFC = {

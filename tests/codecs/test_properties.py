@@ -12,17 +12,6 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from monitor.codecs import (
-    ModelSpec,
-    Reason,
-    Table,
-    Undecodable,
-    decode_exchange,
-    kserve_v1,
-    mlflow,
-    open_inference,
-    pointer,
-)
 from tests.codecs.support import (
     CELLS,
     JSON,
@@ -36,6 +25,17 @@ from tests.codecs.support import (
     decode,
     sound,
     v2,
+)
+from understudy.monitor.codecs import (
+    ModelSpec,
+    Reason,
+    Table,
+    Undecodable,
+    decode_exchange,
+    kserve_v1,
+    mlflow,
+    open_inference,
+    pointer,
 )
 
 MAPPED = ModelSpec(

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor.config.compile import compile_plan, default_paths, plan_json, worker_count
-from monitor.config.load import parse
-from monitor.config.model import Config
-from monitor.proxy.plan import Breaker, Plan
+from understudy.monitor.config.compile import compile_plan, default_paths, plan_json, worker_count
+from understudy.monitor.config.load import parse
+from understudy.monitor.config.model import Config
+from understudy.monitor.proxy.plan import Breaker, Plan
 
 SPECIMEN = """
 version: 1

@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from monitor.config.checks import problems_at_start
-from monitor.config.load import load, parse
-from monitor.errors import ConfigError
+from understudy.monitor.config.checks import problems_at_start
+from understudy.monitor.config.load import load, parse
+from understudy.monitor.errors import ConfigError
 
 HEAD = 'version: 1\nlisten: "127.0.0.1:8080"\n'
 MODELS = "models: [{name: m}]\n"

@@ -7,8 +7,8 @@ import jsonschema
 import pytest
 import yaml
 
-from monitor.config.schema import json_schema
 from tests.config.test_compile import SPECIMEN
+from understudy.monitor.config.schema import json_schema
 
 SCHEMA = json_schema()
 

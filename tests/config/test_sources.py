@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from monitor.config.checks import problems_of
-from monitor.config.model import Config
+from understudy.monitor.config.checks import problems_of
+from understudy.monitor.config.model import Config
 
 KAFKA = {"bootstrap": "127.0.0.1:9092"}
 MAPPING = {"request_id": "/id", "label": "/truth"}

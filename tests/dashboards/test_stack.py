@@ -12,9 +12,9 @@ import pytest
 import yaml
 from compose_spec import ComposeSpecification, PyCompose
 
-from monitor.config.load import load
 from tests.image.dockerfile import stages
 from tests.parts import environment, need
+from understudy.monitor.config.load import load
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 STACK = yaml.safe_load((DEPLOY / "compose.yaml").read_text())

@@ -121,7 +121,14 @@ def build_baseline(folder: Path) -> Path:
         lines.append(",".join(str(value) for value in row))
     (folder / "flights.csv").write_text("\n".join(lines) + "\n")
     path = folder / "baseline.json"
-    command = [sys.executable, "-m", "monitor", "baseline", "build", str(folder / "flights.csv")]
+    command = [
+        sys.executable,
+        "-m",
+        "understudy.monitor",
+        "baseline",
+        "build",
+        str(folder / "flights.csv"),
+    ]
     command += ["--target", "late", "--prediction", "p_late", "--prediction", "label"]
     command += ["--model", MODEL, "--model-version", "1", "-o", str(path)]
     subprocess.run(command, check=True, capture_output=True, cwd=ROOT)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.special import expit, logit
 
-from monitor.calibration.curve import tabulate
-from monitor.drift.calibration import CalibrationDetector, Recalibration
+from understudy.monitor.calibration.curve import tabulate
+from understudy.monitor.drift.calibration import CalibrationDetector, Recalibration
 
 
 def scores(rng: np.random.Generator, count: int) -> np.ndarray:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monitor.drift.charts import (
+from understudy.monitor.drift.charts import (
     Ewma,
     Shewhart,
     ewma_limit,
@@ -20,7 +20,7 @@ from monitor.drift.charts import (
     rate_points,
     shewhart_limit,
 )
-from monitor.drift.runs_rules import EIGHT, FOUR, SIMULATED, broken, runs_length
+from understudy.monitor.drift.runs_rules import EIGHT, FOUR, SIMULATED, broken, runs_length
 
 
 @pytest.mark.parametrize(

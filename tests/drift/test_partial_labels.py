@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from monitor.drift.edetector import SrDetector
-from monitor.drift.partial_labels import PartialLabelDetector, filled
+from understudy.monitor.drift.edetector import SrDetector
+from understudy.monitor.drift.partial_labels import PartialLabelDetector, filled
 
 
 def rows(

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from monitor.drift.river_detectors import KINDS, OF_ERRORS, RiverDetector
-from monitor.errors import MissingExtraError
+from understudy.monitor.drift.river_detectors import KINDS, OF_ERRORS, RiverDetector
+from understudy.monitor.errors import MissingExtraError
 
 drift = pytest.importorskip("river.drift", reason="river is an extra")
 

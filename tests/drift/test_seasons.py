@@ -10,9 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monitor.drift.autocorrelation import BatchMeans, assumptions, batch_length, inflation, lag1
-from monitor.drift.cusum import CusumUnion
-from monitor.drift.seasons import CELLS, Profile, ProfileBuilder, hour_of_week
+from understudy.monitor.drift.autocorrelation import (
+    BatchMeans,
+    assumptions,
+    batch_length,
+    inflation,
+    lag1,
+)
+from understudy.monitor.drift.cusum import CusumUnion
+from understudy.monitor.drift.seasons import CELLS, Profile, ProfileBuilder, hour_of_week
 
 BEGIN = datetime(2024, 3, 4, tzinfo=UTC).timestamp()  # a Monday
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from click.testing import CliRunner, Result
 
-from monitor.cli import main
 from tests.watch.world import NAMES, Source
+from understudy.monitor.cli import main
 
 
 def run(*arguments: object) -> Result:

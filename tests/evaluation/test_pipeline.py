@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from monitor import record
-from monitor.errors import StateError
-from monitor.evaluation import exemplars, state
-from monitor.evaluation.pipeline import Pipeline
-from monitor.evaluation.recent import Recent
-from monitor.evaluation.settings import Settings
-from monitor.transport.server import Names
-from monitor.transport.slots import Slots
 from tests.plane_process import ARMS, MODEL, encoded
+from understudy.monitor import record
+from understudy.monitor.errors import StateError
+from understudy.monitor.evaluation import exemplars, state
+from understudy.monitor.evaluation.pipeline import Pipeline
+from understudy.monitor.evaluation.recent import Recent
+from understudy.monitor.evaluation.settings import Settings
+from understudy.monitor.transport.server import Names
+from understudy.monitor.transport.slots import Slots
 
 
 def settings(**model: Any) -> Settings:

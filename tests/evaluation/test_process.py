@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from monitor.sketch.shared import observe
-from monitor.transport import frames
 from tests.plane_process import LABELS, PlaneProcess, WorkerEnd, encoded, eventually
+from understudy.monitor.sketch.shared import observe
+from understudy.monitor.transport import frames
 
 
 @pytest.fixture

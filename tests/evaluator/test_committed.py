@@ -11,11 +11,11 @@ import pytest
 from kafka import KafkaProducer, TopicPartition
 from kafka.errors import KafkaTimeoutError
 
-from monitor.evaluator.committed import Committed
-from monitor.evaluator.topics import Options
 from tests.evaluator.kafka_world import create, options, with_kafka
 from tests.evaluator.world import config_of
 from tests.kafka.cluster import Cluster
+from understudy.monitor.evaluator.committed import Committed
+from understudy.monitor.evaluator.topics import Options
 
 MESSAGES = 400
 

@@ -6,20 +6,20 @@ import math
 from pathlib import Path
 from typing import Any
 
-from monitor import record
-from monitor.codecs import Table
-from monitor.config.model import Config
-from monitor.drift import packed
-from monitor.evaluation.pipeline import Pipeline
-from monitor.evaluation.settings import Settings
-from monitor.experiments.runner import Experiments
-from monitor.feedback.store import FeedbackStore, Prediction
-from monitor.transport.server import Names
-from monitor.watch.judge import Judge
 from tests.evaluator.test_equality import evaluated
 from tests.evaluator.world import Item, config_of, differences, items
 from tests.plane_process import v2
 from tests.watch.world import saved
+from understudy.monitor import record
+from understudy.monitor.codecs import Table
+from understudy.monitor.config.model import Config
+from understudy.monitor.drift import packed
+from understudy.monitor.evaluation.pipeline import Pipeline
+from understudy.monitor.evaluation.settings import Settings
+from understudy.monitor.experiments.runner import Experiments
+from understudy.monitor.feedback.store import FeedbackStore, Prediction
+from understudy.monitor.transport.server import Names
+from understudy.monitor.watch.judge import Judge
 
 REQUESTS = 300
 

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from monitor.config.model import Config
-from monitor.evaluation.sheets import together
-from monitor.evaluator.offline import Offline
-from monitor.evaluator.partition import Partition
 from tests.evaluator.world import SHADOW, SPLIT, config_of, differences, items, published, state_of
 from tests.watch.world import saved
+from understudy.monitor.config.model import Config
+from understudy.monitor.evaluation.sheets import together
+from understudy.monitor.evaluator.offline import Offline
+from understudy.monitor.evaluator.partition import Partition
 
 REQUESTS = 400
 

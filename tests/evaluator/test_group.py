@@ -18,15 +18,15 @@ import pytest
 import yaml
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
-from monitor.config.model import Config
-from monitor.evaluator.places import EXPERIMENTS, WATCHES
-from monitor.transport.kafka.connect import Topics
-from monitor.transport.kafka.topics import Admin, wanted
 from tests.browser import visit
 from tests.evaluator.kafka_world import committed_state, create, options, publish, with_kafka
 from tests.evaluator.world import BEGAN, config_of, differences, items, published
 from tests.kafka.cluster import Cluster
 from tests.watch.world import saved
+from understudy.monitor.config.model import Config
+from understudy.monitor.evaluator.places import EXPERIMENTS, WATCHES
+from understudy.monitor.transport.kafka.connect import Topics
+from understudy.monitor.transport.kafka.topics import Admin, wanted
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -45,7 +45,7 @@ class Process:
             port = sock.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
         self.log = path.parent / f"{name}.log"
-        command = [sys.executable, "-m", "monitor", "evaluate", "-c", str(path)]
+        command = [sys.executable, "-m", "understudy.monitor", "evaluate", "-c", str(path)]
         command += ["--instance", name, "--listen", f"127.0.0.1:{port}"]
         command += ["--session", "3", "--commit", "0.3"]
         with self.log.open("wb") as log:

@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 from kafka import KafkaProducer, TopicPartition
 
-from monitor.config.model import Config
-from monitor.evaluator.committed import Committed
-from monitor.evaluator.evaluator import partitions_there
-from monitor.evaluator.keeper import Keeper
-from monitor.evaluator.member import Member
-from monitor.evaluator.topics import Options
 from tests.evaluator.kafka_world import create, options, with_kafka
 from tests.evaluator.world import config_of
 from tests.kafka.cluster import Cluster
 from tests.plane_process import eventually
+from understudy.monitor.config.model import Config
+from understudy.monitor.evaluator.committed import Committed
+from understudy.monitor.evaluator.evaluator import partitions_there
+from understudy.monitor.evaluator.keeper import Keeper
+from understudy.monitor.evaluator.member import Member
+from understudy.monitor.evaluator.topics import Options
 
 PARTITIONS = 4
 

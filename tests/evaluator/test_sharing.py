@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from monitor.evaluator.assignor import shared
-from monitor.evaluator.places import EXPERIMENTS, WATCHES, costs, owned
 from tests.evaluator.world import config_of
+from understudy.monitor.evaluator.assignor import shared
+from understudy.monitor.evaluator.places import EXPERIMENTS, WATCHES, costs, owned
 
 COUNTS = {"records": 12, "labels": 12, "evidence": 2}
 

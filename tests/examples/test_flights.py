@@ -11,8 +11,8 @@ import pytest
 
 from examples.flights.replay import Flight, request_bytes, schedule
 from examples.flights.story import milliseconds, percent, quantile
-from monitor.codecs import ModelSpec, Table, decode_exchange
-from monitor.proxy.head import parse_request
+from understudy.monitor.codecs import ModelSpec, Table, decode_exchange
+from understudy.monitor.proxy.head import parse_request
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FLIGHT = Flight("UA1-EWR", "2013-07-01", 1, [1.0, None, 3.5])

@@ -14,8 +14,8 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from monitor.cli import main
 from tests.plane_process import eventually, free_port
+from understudy.monitor.cli import main
 
 ROOT = Path(__file__).parents[2]
 

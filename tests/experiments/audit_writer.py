@@ -6,7 +6,7 @@ import resource
 import sys
 from pathlib import Path
 
-from monitor.experiments.audit import AuditLog
+from understudy.monitor.experiments.audit import AuditLog
 
 
 def event(version: int) -> dict[str, object]:

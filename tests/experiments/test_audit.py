@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from monitor.experiments.audit import AuditLog
 from tests.experiments.audit_writer import event
+from understudy.monitor.experiments.audit import AuditLog
 
 ROOT = Path(__file__).resolve().parents[2]
 

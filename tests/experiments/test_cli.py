@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from monitor.cli import main
 from tests.failures.test_experiments import GUARDRAILS, challenger
 from tests.failures.world import Load, Model, World
 from tests.supervisor.service import eventually
+from understudy.monitor.cli import main
 
 STAGES = [
     {"weight": 0.0, "requests": 50, "gate": "manual"},

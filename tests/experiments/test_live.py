@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from monitor import record as records
-from monitor.codecs import Table
-from monitor.config.experiment import Experiment as Declared
-from monitor.experiments.contestant import Arms, Division
-from monitor.experiments.live import LiveExperiment
-from monitor.experiments.observe import correct
-from monitor.experiments.pairing import Pairing
-from monitor.experiments.plot import sequence
-from monitor.experiments.timeline import MOST, Timeline
-from monitor.experiments.units import OpenUnits
-from monitor.feedback.store import Joined
-from monitor.record import Record
-from shadow import rollout
+from understudy.monitor import record as records
+from understudy.monitor.codecs import Table
+from understudy.monitor.config.experiment import Experiment as Declared
+from understudy.monitor.experiments.contestant import Arms, Division
+from understudy.monitor.experiments.live import LiveExperiment
+from understudy.monitor.experiments.observe import correct
+from understudy.monitor.experiments.pairing import Pairing
+from understudy.monitor.experiments.plot import sequence
+from understudy.monitor.experiments.timeline import MOST, Timeline
+from understudy.monitor.experiments.units import OpenUnits
+from understudy.monitor.feedback.store import Joined
+from understudy.monitor.record import Record
+from understudy.shadow import rollout
 
 ARMS = ("champion", "candidate")
 NOW = 1_000_000.0

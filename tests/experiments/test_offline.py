@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from monitor.cli import main
-from monitor.config.experiment import Experiment as Declared
-from monitor.experiments.rules import rules_of
-from shadow.experiment import Experiment, Hypothesis, Pairs, Split
-from shadow.experiment.planning import Traffic, plan
+from understudy.monitor.cli import main
+from understudy.monitor.config.experiment import Experiment as Declared
+from understudy.monitor.experiments.rules import rules_of
+from understudy.shadow.experiment import Experiment, Hypothesis, Pairs, Split
+from understudy.shadow.experiment.planning import Traffic, plan
 
 METRICS = [
     {"metric": "error_rate", "margin": "2 pp"},

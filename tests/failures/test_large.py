@@ -43,7 +43,7 @@ def test_a_gibibyte_passes_both_ways_with_flat_memory(tmp_path: Path) -> None:
     upstream.start()
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     with World(tmp_path, workers=1, champion={"url": url}) as world:
-        worker = world.pid("monitor.proxy.worker")
+        worker = world.pid("understudy.monitor.proxy.worker")
         before = memory_mib(worker)
         host, port = world.service.url.removeprefix("http://").split(":")
         client = socket.create_connection((host, int(port)))

@@ -9,9 +9,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from monitor.evaluation.state import FILE_NAME
 from tests.failures.world import PATH, Load, Model, Watch, World
 from tests.supervisor.service import eventually
+from understudy.monitor.evaluation.state import FILE_NAME
 
 
 def test_a_worker_is_killed(tmp_path: Path) -> None:
@@ -20,7 +20,7 @@ def test_a_worker_is_killed(tmp_path: Path) -> None:
         load = Load(world.service.url, clients=8)
         for _ in range(2):
             load.answered(200)
-            world.kill("monitor.proxy.worker")
+            world.kill("understudy.monitor.proxy.worker")
             load.answered(200)
         seen = load.stop()
         # A client of the killed worker loses its connection once, and finds the next one open.
@@ -39,7 +39,7 @@ def test_the_evaluation_plane_is_killed(tmp_path: Path) -> None:
         load = Load(world.service.url)
         load.answered(200)
         for restarts in (1, 2):
-            world.kill("monitor.evaluation")
+            world.kill("understudy.monitor.evaluation")
             load.answered(200)
             eventually(lambda n=restarts: world.total("understudy_evaluation_restarts_total") == n)
         seen = load.stop()

@@ -8,8 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from monitor.feedback.store import FeedbackStore
 from tests.feedback import stream
+from understudy.monitor.feedback.store import FeedbackStore
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from monitor.errors import StateError
-from monitor.feedback import service
-from monitor.feedback.labels import Label
-from monitor.feedback.service import Feedback
-from monitor.feedback.store import Prediction
+from understudy.monitor.errors import StateError
+from understudy.monitor.feedback import service
+from understudy.monitor.feedback.labels import Label
+from understudy.monitor.feedback.service import Feedback
+from understudy.monitor.feedback.store import Prediction
 
 ROOMY = 256 * 1024 * 1024
 

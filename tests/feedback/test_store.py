@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from monitor.errors import StateError
-from monitor.feedback.labels import Label
-from monitor.feedback.store import FILE_NAME, FeedbackStore, Joined, Prediction
+from understudy.monitor.errors import StateError
+from understudy.monitor.feedback.labels import Label
+from understudy.monitor.feedback.store import FILE_NAME, FeedbackStore, Joined, Prediction
 
 HORIZON = 1000.0
 NOW = 1_000_000.0
@@ -351,9 +351,9 @@ def test_a_folder_that_cannot_be_used_is_an_error_until_it_can(tmp_path: Path) -
 FULL = """
 import resource, sys
 from pathlib import Path
-from monitor.errors import StateError
-from monitor.feedback.labels import Label
-from monitor.feedback.store import FeedbackStore, Prediction
+from understudy.monitor.errors import StateError
+from understudy.monitor.feedback.labels import Label
+from understudy.monitor.feedback.store import FeedbackStore, Prediction
 
 store = FeedbackStore(Path(sys.argv[1]), 1000.0, 1 << 28)
 store.open()

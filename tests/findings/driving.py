@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from monitor.config.notify import Notification
-from monitor.findings.channels.base import Channel
-from monitor.findings.ledger import Findings
 from tests.findings.receiver import Receiver
+from understudy.monitor.config.notify import Notification
+from understudy.monitor.findings.channels.base import Channel
+from understudy.monitor.findings.ledger import Findings
 
 START = 1_790_000_000.0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from monitor.findings.finding import Contribution, Signal, Size
+from understudy.monitor.findings.finding import Contribution, Signal, Size
 
 
 def signal(key: str = "drift/delays/1//", **changes: Any) -> Signal:

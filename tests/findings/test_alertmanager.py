@@ -13,15 +13,15 @@ from urllib.request import urlopen
 
 import pytest
 
-from monitor.config.notify import Notification
-from monitor.findings.channels.alertmanager import Alertmanager
-from monitor.findings.ledger import Findings
-from monitor.findings.limits import Limits
-from monitor.findings.notify import Notifier
 from tests.findings.receiver import Receiver, eventually, receiver
 from tests.findings.signals import signal
 from tests.parts import alertmanager
 from tests.plane_process import free_port
+from understudy.monitor.config.notify import Notification
+from understudy.monitor.findings.channels.alertmanager import Alertmanager
+from understudy.monitor.findings.ledger import Findings
+from understudy.monitor.findings.limits import Limits
+from understudy.monitor.findings.notify import Notifier
 
 START = 1_790_000_000.0
 

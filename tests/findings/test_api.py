@@ -19,23 +19,23 @@ from click.testing import CliRunner, Result
 from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 
-from monitor.api.app import handle_errors
-from monitor.api.findings import add_findings
-from monitor.config.notify import Notification
-from monitor.errors import ApiError
-from monitor.evaluation.plane import Plane
-from monitor.evaluation.process import make_plane
-from monitor.evaluation.settings import Settings
-from monitor.findings.cli import findings as command
-from monitor.findings.page import SCRIPT, in_short
-from monitor.findings.room import FindingsRoom
-from monitor.metrics.exposition import encode
-from monitor.metrics.findings import finding_families
-from monitor.transport.server import Names
 from tests.findings.receiver import eventually, receiver
 from tests.findings.signals import signal
 from tests.parts import environment, need
 from tests.plane_process import MODEL, encoded, free_port
+from understudy.monitor.api.app import handle_errors
+from understudy.monitor.api.findings import add_findings
+from understudy.monitor.config.notify import Notification
+from understudy.monitor.errors import ApiError
+from understudy.monitor.evaluation.plane import Plane
+from understudy.monitor.evaluation.process import make_plane
+from understudy.monitor.evaluation.settings import Settings
+from understudy.monitor.findings.cli import findings as command
+from understudy.monitor.findings.page import SCRIPT, in_short
+from understudy.monitor.findings.room import FindingsRoom
+from understudy.monitor.metrics.exposition import encode
+from understudy.monitor.metrics.findings import finding_families
+from understudy.monitor.transport.server import Names
 
 TOKEN = "UNDERSTUDY_TEST_TOKEN"
 
@@ -340,7 +340,7 @@ def test_promtool_has_nothing_to_say(tmp_path: Path) -> None:
 
 
 def test_the_page_uses_what_the_status_page_has(service: Service) -> None:
-    from monitor.api import page
+    from understudy.monitor.api import page
 
     used = set(re.findall(r"\b(node|put|number|section|age|table|counts)\(", SCRIPT))
     for helper in used:

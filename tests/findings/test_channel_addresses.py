@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from monitor.findings.channels.webhook import Webhook, signature
-from monitor.findings.ledger import Findings
-from monitor.findings.notify import Notifier
 from tests.findings.driving import START, config, drive
 from tests.findings.receiver import Receiver, receiver
 from tests.findings.signals import signal
+from understudy.monitor.findings.channels.webhook import Webhook, signature
+from understudy.monitor.findings.ledger import Findings
+from understudy.monitor.findings.notify import Notifier
 
 
 def test_signed_with_a_key_of_the_environment(

@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 
-from monitor.config.notify import Notification
-from monitor.findings.backoff import Backoff
-from monitor.findings.channels import base
-from monitor.findings.channels.webhook import Webhook
-from monitor.findings.finding import Contribution
-from monitor.findings.ledger import Findings
-from monitor.findings.limits import Limits
-from monitor.findings.notify import Notifier
 from tests.findings.driving import START, config, drive, events
 from tests.findings.receiver import Receiver, eventually, receiver
 from tests.findings.signals import signal
+from understudy.monitor.config.notify import Notification
+from understudy.monitor.findings.backoff import Backoff
+from understudy.monitor.findings.channels import base
+from understudy.monitor.findings.channels.webhook import Webhook
+from understudy.monitor.findings.finding import Contribution
+from understudy.monitor.findings.ledger import Findings
+from understudy.monitor.findings.limits import Limits
+from understudy.monitor.findings.notify import Notifier
 
 
 def test_a_life_is_told_once_each(there: Receiver) -> None:

@@ -12,15 +12,15 @@ import pytest
 import yaml
 from pydantic import TypeAdapter
 
-from monitor.api.findings import document
-from monitor.config.notify import Notification, Notify
-from monitor.findings.channels.webhook import Webhook
-from monitor.findings.ledger import Findings
-from monitor.findings.limits import Limits
-from monitor.findings.room import FindingsRoom
-from monitor.metrics.findings import finding_families
 from tests.findings.receiver import receiver
 from tests.findings.signals import signal
+from understudy.monitor.api.findings import document
+from understudy.monitor.config.notify import Notification, Notify
+from understudy.monitor.findings.channels.webhook import Webhook
+from understudy.monitor.findings.ledger import Findings
+from understudy.monitor.findings.limits import Limits
+from understudy.monitor.findings.room import FindingsRoom
+from understudy.monitor.metrics.findings import finding_families
 
 PAGE = (Path(__file__).parents[2] / "docs" / "findings.md").read_text()
 START = 1_790_000_000.0

@@ -10,8 +10,9 @@ import numpy as np
 import orjson
 import pytest
 
-from monitor.errors import FindingError
-from monitor.findings.finding import (
+from tests.findings.signals import signal
+from understudy.monitor.errors import FindingError
+from understudy.monitor.findings.finding import (
     MAX_EXAMPLES,
     MAX_FEATURES,
     MAX_KEY,
@@ -22,7 +23,6 @@ from monitor.findings.finding import (
     Signal,
     Size,
 )
-from tests.findings.signals import signal
 
 
 def finding(**changes: Any) -> Finding:

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monitor.errors import FindingError, FindingStateError, UnknownFindingError
-from monitor.findings.changes import Change
-from monitor.findings.finding import Contribution, Finding, Signal, Size
-from monitor.findings.ledger import MORE, Findings
-from monitor.findings.limits import Limits
 from tests.findings.signals import signal
+from understudy.monitor.errors import FindingError, FindingStateError, UnknownFindingError
+from understudy.monitor.findings.changes import Change
+from understudy.monitor.findings.finding import Contribution, Finding, Signal, Size
+from understudy.monitor.findings.ledger import MORE, Findings
+from understudy.monitor.findings.limits import Limits
 
 START = 1_790_000_000.0
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from monitor.config.notify import Notification, Notify, missing_variables, resolved
+from understudy.monitor.config.notify import Notification, Notify, missing_variables, resolved
 
 CHANNELS: TypeAdapter[list[Notification]] = TypeAdapter(Notify)
 HOOK = {"kind": "webhook", "url": "https://hooks.example/understudy"}

@@ -7,11 +7,11 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from monitor.errors import DeliveryError
-from monitor.findings import words
-from monitor.findings.finding import Contribution, Size
-from monitor.findings.post import Reply, post
 from tests.findings.signals import signal
+from understudy.monitor.errors import DeliveryError
+from understudy.monitor.findings import words
+from understudy.monitor.findings.finding import Contribution, Size
+from understudy.monitor.findings.post import Reply, post
 
 Server = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

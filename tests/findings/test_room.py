@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from monitor.config.notify import Notification
-from monitor.findings.ledger import Findings
-from monitor.findings.limits import Limits
-from monitor.findings.room import FindingsRoom
 from tests.findings.receiver import receiver
 from tests.findings.signals import signal
+from understudy.monitor.config.notify import Notification
+from understudy.monitor.findings.ledger import Findings
+from understudy.monitor.findings.limits import Limits
+from understudy.monitor.findings.room import FindingsRoom
 
 START = 1_790_000_000.0
 LIMITS = Limits(hold=0, grace=0, max_openings=10_000)
@@ -174,8 +174,8 @@ def test_the_version_changes_with_everything_that_should_be_saved(tmp_path: Path
 _LIFE = """
 import json, sys
 from pathlib import Path
-from monitor.findings.limits import Limits
-from monitor.findings.room import FindingsRoom
+from understudy.monitor.findings.limits import Limits
+from understudy.monitor.findings.room import FindingsRoom
 from tests.findings.signals import signal
 
 folder = Path(sys.argv[1])

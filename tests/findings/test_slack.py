@@ -6,13 +6,13 @@ import json
 
 import pytest
 
-from monitor.findings.channels.slack import Slack
-from monitor.findings.finding import Contribution
-from monitor.findings.ledger import Findings
-from monitor.findings.limits import Limits
 from tests.findings.driving import START, config, drive
 from tests.findings.receiver import Receiver
 from tests.findings.signals import signal
+from understudy.monitor.findings.channels.slack import Slack
+from understudy.monitor.findings.finding import Contribution
+from understudy.monitor.findings.ledger import Findings
+from understudy.monitor.findings.limits import Limits
 
 
 def test_slack_blocks_are_bounded_and_escaped(

@@ -20,7 +20,14 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from monitor.codecs import Decoded, ModelSpec, Reason, Table, Undecodable, decode_exchange
+from understudy.monitor.codecs import (
+    Decoded,
+    ModelSpec,
+    Reason,
+    Table,
+    Undecodable,
+    decode_exchange,
+)
 
 Exchange = tuple[int, bytes, bytes, bytes, int, bytes, bytes]
 """Which spec, path, request headers and body, status, answer headers and body."""

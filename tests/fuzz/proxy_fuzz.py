@@ -33,19 +33,28 @@ from typing import Any
 import httptools
 import uvloop
 
-from monitor.errors import HttpError
-from monitor.proxy.client import ClientConnection
-from monitor.proxy.exchange import Exchange
-from monitor.proxy.head import CHUNKED, NO_BODY
-from monitor.proxy.mirror import Copy
-from monitor.proxy.plan import Breaker, Capture, Challenger, Limits, Model, Plan, Split, Upstream
-from monitor.proxy.pool import Pool
-from monitor.proxy.upstream import UpstreamConnection
-from monitor.proxy.worker import Worker
-from shadow.assignment import Allocation, point
 from tests.fuzz import inputs
 from tests.fuzz.judge import Client, Server, judge
 from tests.fuzz.oracles import Failure
+from understudy.monitor.errors import HttpError
+from understudy.monitor.proxy.client import ClientConnection
+from understudy.monitor.proxy.exchange import Exchange
+from understudy.monitor.proxy.head import CHUNKED, NO_BODY
+from understudy.monitor.proxy.mirror import Copy
+from understudy.monitor.proxy.plan import (
+    Breaker,
+    Capture,
+    Challenger,
+    Limits,
+    Model,
+    Plan,
+    Split,
+    Upstream,
+)
+from understudy.monitor.proxy.pool import Pool
+from understudy.monitor.proxy.upstream import UpstreamConnection
+from understudy.monitor.proxy.worker import Worker
+from understudy.shadow.assignment import Allocation, point
 
 _ROUNDS = 400
 _WILD_ROUNDS = 30

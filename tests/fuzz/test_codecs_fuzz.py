@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from monitor.codecs import Decoded, Reason, Table, Undecodable
 from tests.fuzz import codecs_fuzz
+from understudy.monitor.codecs import Decoded, Reason, Table, Undecodable
 
 NONE = Undecodable(Reason.EMPTY)
 

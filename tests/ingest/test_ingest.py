@@ -17,9 +17,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route
 
-from monitor.ingest.asgi import UnderstudyMiddleware
-from monitor.ingest.cloudevents import REQUEST, RESPONSE
 from tests.plane_process import MODEL, PlaneProcess, eventually, free_port
+from understudy.monitor.ingest.asgi import UnderstudyMiddleware
+from understudy.monitor.ingest.cloudevents import REQUEST, RESPONSE
 
 TOKEN = {"Authorization": "Bearer secret"}
 

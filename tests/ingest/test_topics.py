@@ -11,21 +11,28 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from monitor.codecs import Reason, Table, Undecodable
-from monitor.config.model import Config
-from monitor.config.sources import SourceTopic
-from monitor.errors import SourceError
-from monitor.evaluation.decoding import Decoder
-from monitor.evaluation.settings import Settings
-from monitor.feedback.labels import Label
-from monitor.ingest.cloudevents import REQUEST, RESPONSE, Pairs
-from monitor.ingest.records import Declared
-from monitor.ingest.topics import Message, TopicReader
-from monitor.record import CLIENT_ERROR, OK, ROLE_MIRROR, SERVER_ERROR, decode_batch, encode
-from monitor.transport.blocks import Builder, decode
-from monitor.transport.blocks import encode as packed
-from monitor.transport.cloudevents import Origin, events_of_record
-from monitor.transport.server import Names
+from understudy.monitor.codecs import Reason, Table, Undecodable
+from understudy.monitor.config.model import Config
+from understudy.monitor.config.sources import SourceTopic
+from understudy.monitor.errors import SourceError
+from understudy.monitor.evaluation.decoding import Decoder
+from understudy.monitor.evaluation.settings import Settings
+from understudy.monitor.feedback.labels import Label
+from understudy.monitor.ingest.cloudevents import REQUEST, RESPONSE, Pairs
+from understudy.monitor.ingest.records import Declared
+from understudy.monitor.ingest.topics import Message, TopicReader
+from understudy.monitor.record import (
+    CLIENT_ERROR,
+    OK,
+    ROLE_MIRROR,
+    SERVER_ERROR,
+    decode_batch,
+    encode,
+)
+from understudy.monitor.transport.blocks import Builder, decode
+from understudy.monitor.transport.blocks import encode as packed
+from understudy.monitor.transport.cloudevents import Origin, events_of_record
+from understudy.monitor.transport.server import Names
 
 CONFIG = Config.model_validate(
     {

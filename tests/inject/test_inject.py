@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 import yaml
 
-from monitor.errors import ConfigError
-from monitor.inject.pod import InjectionRefused, Sidecar, asks, inject, load_sidecar
-from monitor.inject.review import BadReview, answer
 from tests.chart.schemas import problems
 from tests.chart.support import ROOT
 from tests.inject.world import COMMAND, Webhook, pod, review, sidecar_file
+from understudy.monitor.errors import ConfigError
+from understudy.monitor.inject.pod import InjectionRefused, Sidecar, asks, inject, load_sidecar
+from understudy.monitor.inject.review import BadReview, answer
 
 GOOD = {"inject": "true", "config": "delays-understudy", "token_secret": "delays-token"}
 
@@ -168,8 +168,8 @@ def test_a_renewed_certificate_is_taken_up(tmp_path: Path) -> None:
     import os
     import ssl
 
-    from monitor.inject.server import Server
     from tests.chart.certificates import issue
+    from understudy.monitor.inject.server import Server
 
     sidecar = load_sidecar(sidecar_file(tmp_path))
     issue(tmp_path, "first.example")

@@ -16,11 +16,11 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from loadtest.payloads.formats import in_format
-from monitor.cli import main
 from tests.plane_process import free_port
 from tests.servers import need_server
 from tests.supervisor.service import REAL, Service, eventually
+from understudy.loadtest.payloads.formats import in_format
+from understudy.monitor.cli import main
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "gate"
 ROWS = [[0.1 * k, 1.0, -0.5 * k, 2.0] for k in range(20)]

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 from kafka import KafkaConsumer, TopicPartition
 
-from monitor.config.kafka import Kafka
-from monitor.feedback.labels import Label
-from monitor.transport.blocks import Heartbeat, LabelBlock, Row, decode
-from monitor.transport.kafka.connect import Topics, connection
-from monitor.transport.kafka.topics import Admin, wanted
+from understudy.monitor.config.kafka import Kafka
+from understudy.monitor.feedback.labels import Label
+from understudy.monitor.transport.blocks import Heartbeat, LabelBlock, Row, decode
+from understudy.monitor.transport.kafka.connect import Topics, connection
+from understudy.monitor.transport.kafka.topics import Admin, wanted
 
 
 def kafka_of(bootstrap: str, prefix: str, **more: object) -> Kafka:

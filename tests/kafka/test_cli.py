@@ -10,8 +10,8 @@ import yaml
 from click.testing import CliRunner, Result
 from kafka import KafkaAdminClient
 
-from monitor.cli import main
 from tests.kafka.cluster import Cluster
+from understudy.monitor.cli import main
 
 TOPICS = {"records", "labels", "evidence", "state", "routes", "dead"}
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from monitor.config.load import parse
 from tests.kafka.cluster import Cluster
+from understudy.monitor.config.load import parse
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 

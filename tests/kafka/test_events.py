@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from monitor import record
-from monitor.transport import frames
-from monitor.transport.blocks import partition_of
-from monitor.transport.kafka.connect import Topics
 from tests.kafka.cluster import Cluster
 from tests.kafka.reading import consumer_of
 from tests.kafka.test_publisher import batch, published, settled
 from tests.plane_process import WorkerEnd, encoded
+from understudy.monitor import record
+from understudy.monitor.transport import frames
+from understudy.monitor.transport.blocks import partition_of
+from understudy.monitor.transport.kafka.connect import Topics
 
 
 def test_a_request_and_its_answer_are_two_events(kafka_cluster: Cluster, tmp_path: Path) -> None:

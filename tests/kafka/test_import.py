@@ -16,18 +16,18 @@ import yaml
 from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import NewTopic
 
-from monitor.ingest.cloudevents import REQUEST, RESPONSE
-from monitor.transport.blocks import partition_of
-from monitor.transport.kafka.connect import Topics, connection
 from tests.kafka.cluster import Cluster
 from tests.kafka.reading import consumer_of, create_topics, kafka_of, read
+from understudy.monitor.ingest.cloudevents import REQUEST, RESPONSE
+from understudy.monitor.transport.blocks import partition_of
+from understudy.monitor.transport.kafka.connect import Topics, connection
 
 ROOT = Path(__file__).parents[2]
 MODEL = {"name": "delays", "version": "1", "protocol": "kserve-v1"}
 
 
 def importer(config: Path, *more: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "monitor", "kafka", "import", str(config), "--json"]
+    command = [sys.executable, "-m", "understudy.monitor", "kafka", "import", str(config), "--json"]
     return subprocess.Popen(
         [*command, "--instance", "one", "--session", "4", *more],
         stdout=subprocess.PIPE,
@@ -50,7 +50,16 @@ def _evaluator_brings_in(config: Path, records: int) -> None:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         listen = f"127.0.0.1:{sock.getsockname()[1]}"
-    command = [sys.executable, "-m", "monitor", "evaluate", "-c", str(config), "--listen", listen]
+    command = [
+        sys.executable,
+        "-m",
+        "understudy.monitor",
+        "evaluate",
+        "-c",
+        str(config),
+        "--listen",
+        listen,
+    ]
     child = subprocess.Popen([*command, "--session", "4"], cwd=ROOT)
     try:
         until = time.monotonic() + 120.0

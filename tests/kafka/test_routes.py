@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 from kafka import KafkaProducer
 
-from monitor.config.kafka import Kafka
-from monitor.errors import FencedError
-from monitor.experiments.routes import Assignment, Routes
-from monitor.transport.kafka.connect import Topics, connection
-from monitor.transport.kafka.routes import Board, RouteReader, RouteWriter
-from shadow.assignment import Allocation
 from tests.kafka.cluster import Cluster
 from tests.kafka.reading import create_topics, kafka_of
 from tests.kafka.test_publisher import TOKEN, sidecar
 from tests.plane_process import eventually
+from understudy.monitor.config.kafka import Kafka
+from understudy.monitor.errors import FencedError
+from understudy.monitor.experiments.routes import Assignment, Routes
+from understudy.monitor.transport.kafka.connect import Topics, connection
+from understudy.monitor.transport.kafka.routes import Board, RouteReader, RouteWriter
+from understudy.shadow.assignment import Allocation
 
 
 def assignment(at: float) -> Assignment:

@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from monitor.codecs import Table
-from monitor.config.kafka import Kafka
-from monitor.record import ROLE_PRIMARY, Record, decode_batch
-from monitor.transport.kafka.publisher import Publisher
-from monitor.transport.server import Names
 from tests.kafka import jars
 from tests.kafka.cluster import Cluster
 from tests.kafka.reading import create_topics, kafka_of, read
 from tests.plane_process import encoded, eventually
+from understudy.monitor.codecs import Table
+from understudy.monitor.config.kafka import Kafka
+from understudy.monitor.record import ROLE_PRIMARY, Record, decode_batch
+from understudy.monitor.transport.kafka.publisher import Publisher
+from understudy.monitor.transport.server import Names
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from deploy.dashboards.board import GATE_TAG
-from loadtest.gate.annotations import TAG
 from tests.loadtest.test_gate import gate, plan
 from tests.loadtest.world import Server
+from understudy.loadtest.gate.annotations import TAG
 
 PLAN = """
     objectives: {p95: 500ms, errors: 5 %}

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.chaos import actions, probes
-from loadtest.chaos.experiment import load_experiment, run_experiment
-from loadtest.chaos.guard import Guard
-from loadtest.chaos.processes import cpu_seconds, family, find, listening
-from loadtest.chaos.undo import began, perform
-from loadtest.errors import LoadTestError, PlanError
 from tests.loadtest.world import Server
+from understudy.loadtest.chaos import actions, probes
+from understudy.loadtest.chaos.experiment import load_experiment, run_experiment
+from understudy.loadtest.chaos.guard import Guard
+from understudy.loadtest.chaos.processes import cpu_seconds, family, find, listening
+from understudy.loadtest.chaos.undo import began, perform
+from understudy.loadtest.errors import LoadTestError, PlanError
 
 
 @pytest.fixture
@@ -110,8 +110,8 @@ def test_another_process_with_the_same_number_is_left_alone(
 RUNNER = """
 import os, sys, time
 from pathlib import Path
-from loadtest.chaos import actions
-from loadtest.chaos.guard import Guard
+from understudy.loadtest.chaos import actions
+from understudy.loadtest.chaos.guard import Guard
 actions.guard = Guard(Path(sys.argv[2]))
 actions.pause_process(pid=int(sys.argv[1]))
 actions.cpu_pressure(1, 60.0)
@@ -155,7 +155,7 @@ def test_a_guard_that_is_told_of_everything_has_nothing_to_do(tmp_path: Path) ->
 
 def experiment(server: Server, seconds: float, **parts: object) -> dict[str, object]:
     def python(module: str, func: str, **arguments: object) -> dict[str, object]:
-        return {"type": "python", "module": f"loadtest.chaos.{module}", "func": func,
+        return {"type": "python", "module": f"understudy.loadtest.chaos.{module}", "func": func,
                 "arguments": arguments}  # fmt: skip
 
     resume = {"type": "action", "name": "resume", "provider": python("actions", "resume_process")}

@@ -19,19 +19,19 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.stats import kstest
 
-from loadtest.engine.arrivals import Piece, Profile, arrivals
-from loadtest.engine.book import Taken
-from loadtest.engine.histogram import Histogram
-from loadtest.engine.outcome import Outcome, percentiles
-from loadtest.engine.pool import Loop, Open, Target, drive
-from loadtest.engine.sender import Sender, Where
-from loadtest.errors import LoadTestError, TargetError
-from loadtest.payloads.checks import Checks
-from loadtest.payloads.request import Payload
-from loadtest.scenarios.shapes import steady
 from tests.loadtest.test_statistics import outcome_of
 from tests.loadtest.world import Server
 from tests.proxy.test_tls import certificate
+from understudy.loadtest.engine.arrivals import Piece, Profile, arrivals
+from understudy.loadtest.engine.book import Taken
+from understudy.loadtest.engine.histogram import Histogram
+from understudy.loadtest.engine.outcome import Outcome, percentiles
+from understudy.loadtest.engine.pool import Loop, Open, Target, drive
+from understudy.loadtest.engine.sender import Sender, Where
+from understudy.loadtest.errors import LoadTestError, TargetError
+from understudy.loadtest.payloads.checks import Checks
+from understudy.loadtest.payloads.request import Payload
+from understudy.loadtest.scenarios.shapes import steady
 
 
 def moments(profile: Profile, processes: int = 1, kind: str = "poisson") -> np.ndarray:

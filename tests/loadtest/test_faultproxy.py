@@ -11,10 +11,10 @@ import httpx
 import pytest
 from click.testing import CliRunner
 
-from loadtest.errors import LoadTestError
-from loadtest.faultproxy.server import FaultProxy
-from monitor.cli import main
 from tests.loadtest.world import Server
+from understudy.loadtest.errors import LoadTestError
+from understudy.loadtest.faultproxy.server import FaultProxy
+from understudy.monitor.cli import main
 
 
 @pytest.fixture(scope="module")

@@ -17,27 +17,27 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from loadtest.capacity.meters import Meter, energy, memory
-from loadtest.engine.outcome import Outcome
-from loadtest.errors import PlanError, TargetError
-from loadtest.gate.environment import scheduling
-from loadtest.gate.plan import Objectives, load_plan
-from loadtest.gate.sending import load_of, payloads_of
-from loadtest.gate.target import address_of, allowed
-from loadtest.gate.units import seconds_of, share_of
-from loadtest.gate.verdict import judge, together
-from loadtest.payloads.checks import alike, at
-from loadtest.payloads.formats import in_format
-from loadtest.payloads.request import as_body
-from loadtest.scenarios import shapes
-from loadtest.scenarios.loadgen import Settings, discards
-from loadtest.scenarios.loadgen import judge as judge_loadgen
-from loadtest.statistics.percentile import queries_needed
-from monitor.cli import main
-from monitor.codecs import ModelSpec, Undecodable, decode_exchange
 from tests.loadtest.test_statistics import outcome_of
 from tests.loadtest.world import Server, written
 from tests.plane_process import eventually
+from understudy.loadtest.capacity.meters import Meter, energy, memory
+from understudy.loadtest.engine.outcome import Outcome
+from understudy.loadtest.errors import PlanError, TargetError
+from understudy.loadtest.gate.environment import scheduling
+from understudy.loadtest.gate.plan import Objectives, load_plan
+from understudy.loadtest.gate.sending import load_of, payloads_of
+from understudy.loadtest.gate.target import address_of, allowed
+from understudy.loadtest.gate.units import seconds_of, share_of
+from understudy.loadtest.gate.verdict import judge, together
+from understudy.loadtest.payloads.checks import alike, at
+from understudy.loadtest.payloads.formats import in_format
+from understudy.loadtest.payloads.request import as_body
+from understudy.loadtest.scenarios import shapes
+from understudy.loadtest.scenarios.loadgen import Settings, discards
+from understudy.loadtest.scenarios.loadgen import judge as judge_loadgen
+from understudy.loadtest.statistics.percentile import queries_needed
+from understudy.monitor.cli import main
+from understudy.monitor.codecs import ModelSpec, Undecodable, decode_exchange
 
 
 def gate(*arguments: object) -> Result:
@@ -301,7 +301,7 @@ def test_a_real_full_disk_leaves_the_result_on_standard_output(tmp_path: Path) -
     full = tmp_path / "full"
     full.mkdir()
     with Server() as server:
-        words = [sys.executable, "-m", "monitor", "gate", "--target", server.url, "--plan", str(file),
+        words = [sys.executable, "-m", "understudy.monitor", "gate", "--target", server.url, "--plan", str(file),
                  "--json-file", str(full / "r.json"), "--html", str(full / "r.html")]  # fmt: skip
         script = 'mount -t tmpfs -o size=64k none "$0" && dd if=/dev/zero of="$0"/x 2>/dev/null; exec "$@"'
         command = ["unshare", "--map-root-user", "--mount", "sh", "-c", script, str(full), *words]
@@ -328,7 +328,7 @@ def test_a_gate_that_is_killed_leaves_what_was_measured(tmp_path: Path) -> None:
     with Server() as server:
         words = ["gate", "--target", server.url, "--plan", str(file), "--json-file", str(data)]
         with subprocess.Popen(
-            [sys.executable, "-m", "monitor", *words], stderr=subprocess.DEVNULL,
+            [sys.executable, "-m", "understudy.monitor", *words], stderr=subprocess.DEVNULL,
             cwd=Path(__file__).parents[2],
         ) as running:  # fmt: skip
             eventually(data.exists)

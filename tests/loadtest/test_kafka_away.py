@@ -15,16 +15,16 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from loadtest.chaos import actions, probes
-from loadtest.faultproxy.server import FaultProxy
-from monitor.cli import main
-from monitor.config.kafka import Kafka
 from tests.kafka.cluster import Cluster
 from tests.kafka.reading import create_topics, kafka_of, read
 from tests.loadtest.test_rehearsal import gate
 from tests.loadtest.world import Server, written
 from tests.plane_process import eventually, free_port
 from tests.supervisor.service import REAL, Service
+from understudy.loadtest.chaos import actions, probes
+from understudy.loadtest.faultproxy.server import FaultProxy
+from understudy.monitor.cli import main
+from understudy.monitor.config.kafka import Kafka
 
 pytest.importorskip("chaoslib", reason="NOT TESTED: the Chaos Toolkit is not installed")
 pytestmark = pytest.mark.integration
@@ -89,7 +89,7 @@ def fault(folder: Path, service: Service, name: str, *changes: str, seconds: flo
     assert printed.exit_code == 0, printed.output
     experiment = json.loads(printed.output)
     arguments = {"url": f"{service.control}/metrics", "name": "understudy_kafka_waiting_records"}
-    look = {"type": "python", "module": "loadtest.chaos.probes", "func": "metric"}
+    look = {"type": "python", "module": "understudy.loadtest.chaos.probes", "func": "metric"}
     probe = {"type": "probe", "name": "waiting", "provider": {**look, "arguments": arguments}}
     experiment["method"].insert(-1, probe)
     written(folder, "kafka.json", json.dumps(experiment))
@@ -141,7 +141,14 @@ def test_kafka_comes_back_when_the_gate_is_killed_meanwhile(behind: Behind, tmp_
             tmp_path, "kafka-away.json", text.replace("http://127.0.0.1:8474", behind.faults.url)
         )
         written(tmp_path, "gate.yaml", (EXAMPLES / "kafka-away.yaml").read_text())
-        command = [sys.executable, "-m", "monitor", "gate", "--plan", str(tmp_path / "gate.yaml")]
+        command = [
+            sys.executable,
+            "-m",
+            "understudy.monitor",
+            "gate",
+            "--plan",
+            str(tmp_path / "gate.yaml"),
+        ]
         with subprocess.Popen(
             [*command, "--target", service.url], stdout=subprocess.DEVNULL
         ) as runner:
@@ -191,7 +198,7 @@ def test_brokers_behind_no_proxy_are_said_and_can_be_paused(
                     "type": "action",
                     "name": f"pause {port}",
                     "provider": {
-                        "type": "python", "module": "loadtest.chaos.actions",
+                        "type": "python", "module": "understudy.loadtest.chaos.actions",
                         "func": "pause_process", "arguments": {"port": port},
                     },
                 }

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(
 
 FILE = """
 from locust import HttpUser, constant, task
-from loadtest.locust.user import OpenLoopUser
+from understudy.loadtest.locust.user import OpenLoopUser
 
 class Predictions(OpenLoopUser):
     path = "/open"

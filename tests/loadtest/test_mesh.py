@@ -14,9 +14,9 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from loadtest.chaos.mesh import resources
-from loadtest.errors import PlanError
-from monitor.cli import main
+from understudy.loadtest.chaos.mesh import resources
+from understudy.loadtest.errors import PlanError
+from understudy.monitor.cli import main
 
 MODULE = "github.com/chaos-mesh/chaos-mesh@v0.9.1-0.20260902003049-47411975a8cb"
 FAULTS = (
@@ -40,7 +40,7 @@ FAULTS = (
 
 
 def experiment(func: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    provider = {"type": "python", "module": "loadtest.chaos.actions", "func": func,
+    provider = {"type": "python", "module": "understudy.loadtest.chaos.actions", "func": func,
                 "arguments": arguments}  # fmt: skip
     action = {
         "type": "action",

@@ -15,17 +15,17 @@ import httpx
 import pytest
 from click.testing import CliRunner
 
-from loadtest.chaos import actions, probes
-from loadtest.chaos.experiment import load_experiment
-from loadtest.chaos.library import FAULTS, experiment
-from loadtest.errors import LoadTestError, PlanError
-from loadtest.faultproxy.server import FaultProxy
-from loadtest.payloads.files import recorded
-from monitor.cli import main
 from tests.loadtest.world import Server, written
 from tests.parts import environment, need
 from tests.plane_process import eventually, free_port
 from tests.supervisor.service import REAL, Service
+from understudy.loadtest.chaos import actions, probes
+from understudy.loadtest.chaos.experiment import load_experiment
+from understudy.loadtest.chaos.library import FAULTS, experiment
+from understudy.loadtest.errors import LoadTestError, PlanError
+from understudy.loadtest.faultproxy.server import FaultProxy
+from understudy.loadtest.payloads.files import recorded
+from understudy.monitor.cli import main
 
 pytest.importorskip("chaoslib", reason="NOT TESTED: the Chaos Toolkit is not installed")
 pytestmark = pytest.mark.integration
@@ -147,7 +147,7 @@ try:
         "http.server", port, "--bind", "10.77.0.2", "--directory", folder], stderr=subprocess.DEVNULL)
     try:
         time.sleep(1.0)
-        done = subprocess.run([sys.executable, "-m", "monitor", "gate", "--target",
+        done = subprocess.run([sys.executable, "-m", "understudy.monitor", "gate", "--target",
             f"http://10.77.0.2:{port}", "--plan", f"{folder}/gate.yaml", "--json-file",
             f"{folder}/r.json"])
     finally:

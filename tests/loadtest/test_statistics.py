@@ -7,17 +7,24 @@ import math
 import numpy as np
 import pytest
 
-from loadtest.capacity.breakpoint import Capacity, Judged, estimate, search
-from loadtest.capacity.queue import Service, highest_rate, in_service, observed, predict, sojourns
-from loadtest.capacity.sizing import per_prediction, replicas
-from loadtest.capacity.usl import fit
-from loadtest.chaos.recovery import budget_burned, recovery
-from loadtest.engine.book import Taken
-from loadtest.engine.outcome import Outcome
-from loadtest.errors import PlanError
-from loadtest.statistics.compare import compare
-from loadtest.statistics.intervals import mean, needed, quantile, rate
-from loadtest.statistics.percentile import Percentile, queries_needed
+from understudy.loadtest.capacity.breakpoint import Capacity, Judged, estimate, search
+from understudy.loadtest.capacity.queue import (
+    Service,
+    highest_rate,
+    in_service,
+    observed,
+    predict,
+    sojourns,
+)
+from understudy.loadtest.capacity.sizing import per_prediction, replicas
+from understudy.loadtest.capacity.usl import fit
+from understudy.loadtest.chaos.recovery import budget_burned, recovery
+from understudy.loadtest.engine.book import Taken
+from understudy.loadtest.engine.outcome import Outcome
+from understudy.loadtest.errors import PlanError
+from understudy.loadtest.statistics.compare import compare
+from understudy.loadtest.statistics.intervals import mean, needed, quantile, rate
+from understudy.loadtest.statistics.percentile import Percentile, queries_needed
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from monitor.metrics.edges import buckets, nearest
-from monitor.metrics.exposition import encode
-from monitor.metrics.families import sketches
-from monitor.objectives.objective import latency_limits
-from monitor.sketch.buckets import CLASSIC_EDGES, bucket_of, upper_edge
-from monitor.sketch.distribution import Words
-from monitor.sketch.shared import SKETCH_BUCKETS, SKETCH_CLASSIC, SKETCH_SUM_NS, SKETCH_WORDS
+from understudy.monitor.metrics.edges import buckets, nearest
+from understudy.monitor.metrics.exposition import encode
+from understudy.monitor.metrics.families import sketches
+from understudy.monitor.objectives.objective import latency_limits
+from understudy.monitor.sketch.buckets import CLASSIC_EDGES, bucket_of, upper_edge
+from understudy.monitor.sketch.distribution import Words
+from understudy.monitor.sketch.shared import (
+    SKETCH_BUCKETS,
+    SKETCH_CLASSIC,
+    SKETCH_SUM_NS,
+    SKETCH_WORDS,
+)
 
 
 def words_of(seconds: list[float]) -> Words:

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor.metrics.native import NativeHistogram, native_histogram
-from monitor.metrics.protobuf import varint, zigzag
-from monitor.sketch.distribution import Words
-from monitor.sketch.shared import SKETCH_WORDS, observe
+from understudy.monitor.metrics.native import NativeHistogram, native_histogram
+from understudy.monitor.metrics.protobuf import varint, zigzag
+from understudy.monitor.sketch.distribution import Words
+from understudy.monitor.sketch.shared import SKETCH_WORDS, observe
 
 
 def sketch(values: list[float]) -> Words:

@@ -9,10 +9,10 @@ from typing import Any
 import httpx
 import pytest
 
-from monitor.transport import frames
 from tests.metrics.prometheus import Prometheus
 from tests.metrics.test_metrics import TRACE, count_traffic
 from tests.plane_process import PlaneProcess, WorkerEnd, encoded, eventually
+from understudy.monitor.transport import frames
 
 pytestmark = pytest.mark.integration
 

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 
-from monitor.cli import main
-from monitor.objectives.plot import page as objectives_page
 from tests.browser import Seen, visit
 from tests.driftreport.test_report import write
 from tests.loadtest.test_chaos import experiment
@@ -20,6 +18,8 @@ from tests.loadtest.world import Server, written
 from tests.metrics.test_metrics import count_traffic
 from tests.objectives.test_objectives import two_arms
 from tests.plane_process import PlaneProcess, eventually
+from understudy.monitor.cli import main
+from understudy.monitor.objectives.plot import page as objectives_page
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

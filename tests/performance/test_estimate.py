@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from scipy.special import expit, logit
 
-from monitor.calibration.codes import OTHER, FeatureCode, FeatureCodes
-from monitor.calibration.curve import Curve, tabulate
-from monitor.calibration.regions import RegionalCalibration
-from monitor.calibration.trees import Growth
-from monitor.performance.estimate import ConfidenceEstimator, Estimate
-from monitor.performance.expected import METRICS, expected
-from monitor.performance.partial import Follower, augmented, departs
-from monitor.performance.tallies import BinaryTally
+from understudy.monitor.calibration.codes import OTHER, FeatureCode, FeatureCodes
+from understudy.monitor.calibration.curve import Curve, tabulate
+from understudy.monitor.calibration.regions import RegionalCalibration
+from understudy.monitor.calibration.trees import Growth
+from understudy.monitor.performance.estimate import ConfidenceEstimator, Estimate
+from understudy.monitor.performance.expected import METRICS, expected
+from understudy.monitor.performance.partial import Follower, augmented, departs
+from understudy.monitor.performance.tallies import BinaryTally
 
 SMALL = Growth(depth=3, most=60, patience=10)
 

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from scipy.special import expit, logit
 
-from monitor.baseline.builder import Builder
-from monitor.baseline.model import Baseline
-from monitor.config.detectors import ErrorDetector
-from monitor.config.performance import Performance
-from monitor.feedback.store import Joined
-from monitor.performance.declared import PREFIX, kept_with
-from monitor.performance.signals import performance_signals
-from monitor.performance.watch import PerformanceWatch
 from tests.performance.test_performance import baseline, scores
+from understudy.monitor.baseline.builder import Builder
+from understudy.monitor.baseline.model import Baseline
+from understudy.monitor.config.detectors import ErrorDetector
+from understudy.monitor.config.performance import Performance
+from understudy.monitor.feedback.store import Joined
+from understudy.monitor.performance.declared import PREFIX, kept_with
+from understudy.monitor.performance.signals import performance_signals
+from understudy.monitor.performance.watch import PerformanceWatch
 
 Floats = np.ndarray
 

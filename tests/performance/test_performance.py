@@ -11,15 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit, logit
 
-from monitor.baseline.builder import Builder
-from monitor.baseline.model import Baseline
-from monitor.config.performance import Performance
-from monitor.feedback.store import Joined
-from monitor.performance.estimate import ConfidenceEstimator, isotonic
-from monitor.performance.retrain import Point, outlook
-from monitor.performance.signals import performance_signals
-from monitor.performance.tallies import BinaryTally, ClassTally, NumberTally
-from monitor.performance.watch import PerformanceWatch
+from understudy.monitor.baseline.builder import Builder
+from understudy.monitor.baseline.model import Baseline
+from understudy.monitor.config.performance import Performance
+from understudy.monitor.feedback.store import Joined
+from understudy.monitor.performance.estimate import ConfidenceEstimator, isotonic
+from understudy.monitor.performance.retrain import Point, outlook
+from understudy.monitor.performance.signals import performance_signals
+from understudy.monitor.performance.tallies import BinaryTally, ClassTally, NumberTally
+from understudy.monitor.performance.watch import PerformanceWatch
 
 DAY = 86400.0
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from loadtest.chaos.experiment import load_experiment
-from loadtest.gate.plan import load_plan, plan_of
-from loadtest.gate.sending import payloads_of
-from monitor.config.load import load
-from monitor.slo.load import load as load_slos
 from tests.docs import DOCS, EXAMPLE, PAGES
+from understudy.loadtest.chaos.experiment import load_experiment
+from understudy.loadtest.gate.plan import load_plan, plan_of
+from understudy.loadtest.gate.sending import payloads_of
+from understudy.monitor.config.load import load
+from understudy.monitor.slo.load import load as load_slos
 
 ROOT = DOCS.parent
 

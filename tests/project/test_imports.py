@@ -50,15 +50,17 @@ def test_the_data_plane_imports_uvloop_and_nothing_else() -> None:
     rooms = {
         module
         for _, module in imported("monitor/proxy")
-        if module.partition(".")[0] in OURS and not module.startswith("monitor.proxy")
+        if module.partition(".")[0] in OURS and not module.startswith("understudy.monitor.proxy")
     }
     allowed = {"record", "errors", "garbage", "transport.frames", "sketch.shared", "sketch.buckets"}
-    parents = {"monitor", "monitor.transport", "monitor.sketch"}
-    assert rooms <= {f"monitor.{name}" for name in allowed} | parents | {"shadow.assignment"}
+    parents = {"monitor", "understudy.monitor.transport", "understudy.monitor.sketch"}
+    assert rooms <= {f"monitor.{name}" for name in allowed} | parents | {
+        "understudy.shadow.assignment"
+    }
 
 
 def test_a_worker_loads_nothing_heavy() -> None:
-    code = "import sys, monitor.proxy.worker; print(*sorted(sys.modules))"
+    code = "import sys, understudy.monitor.proxy.worker; print(*sorted(sys.modules))"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
     )

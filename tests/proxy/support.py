@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 
 import uvloop
 
-from monitor.proxy.plan import Challenger, Limits, Model, Plan, Upstream
-from monitor.proxy.worker import Worker
+from understudy.monitor.proxy.plan import Challenger, Limits, Model, Plan, Upstream
+from understudy.monitor.proxy.worker import Worker
 
 T = TypeVar("T")
 INFER = "/v2/models/m/infer"
@@ -194,7 +194,7 @@ class Sidecar:
 
     def counter(self, name: str, **labels: str) -> int:
         """Sum of all counters and sketch counts of that name with those labels."""
-        from monitor.sketch.shared import walk
+        from understudy.monitor.sketch.shared import walk
 
         stats = self.worker._stats
         total = 0
@@ -302,7 +302,7 @@ async def worker_process(plan: Plan, folder: Path) -> AsyncIterator[tuple[int, i
         descriptors = (listener.fileno(), theirs.fileno())
         options = ("--plan", path, "--run-dir", folder, "--run-id", "test", "--slot", 0)
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "monitor.proxy.worker", *map(str, options)),
+            *(sys.executable, "-m", "understudy.monitor.proxy.worker", *map(str, options)),
             *("--listen-fd", str(descriptors[0]), "--control-fd", str(descriptors[1])),
             pass_fds=descriptors,
         )

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from monitor.proxy.upstream import UpstreamConnection
 from tests.proxy.support import (
     INFER,
     Server,
@@ -22,6 +21,7 @@ from tests.proxy.support import (
     sidecar,
     worker_process,
 )
+from understudy.monitor.proxy.upstream import UpstreamConnection
 
 
 def test_large_bodies_pass_both_ways_while_the_slow_side_holds_back_the_fast_one() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor.proxy.breaker import CLOSED, HALF_OPEN, OPEN, Breaker
-from monitor.proxy.plan import Breaker as Settings
+from understudy.monitor.proxy.breaker import CLOSED, HALF_OPEN, OPEN, Breaker
+from understudy.monitor.proxy.plan import Breaker as Settings
 
 
 def breaker(failures: int = 2) -> Breaker:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from monitor.proxy.plan import Fault
 from tests.proxy.support import OK, Server, plan_for, post, run, sidecar
+from understudy.monitor.proxy.plan import Fault
 
 
 def test_a_share_of_the_requests_is_answered_in_the_model_s_place() -> None:

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from monitor.proxy.plan import Tls
-from monitor.record import OUTCOMES, ROLES
 from tests.proxy.support import (
     OK,
     Server,
@@ -25,6 +23,8 @@ from tests.proxy.support import (
 )
 from tests.proxy.test_handoff import Peer
 from tests.proxy.test_mirror import challenger, outcomes
+from understudy.monitor.proxy.plan import Tls
+from understudy.monitor.record import OUTCOMES, ROLES
 
 
 def test_draining_finishes_what_is_under_way() -> None:

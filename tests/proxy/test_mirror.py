@@ -7,10 +7,6 @@ from dataclasses import replace
 
 import pytest
 
-from monitor.proxy.breaker import CLOSED, OPEN
-from monitor.proxy.plan import Breaker as BreakerSettings
-from monitor.proxy.plan import Challenger, Upstream
-from monitor.record import OUTCOMES
 from tests.proxy.support import (
     INFER,
     OK,
@@ -24,6 +20,10 @@ from tests.proxy.support import (
     run,
     sidecar,
 )
+from understudy.monitor.proxy.breaker import CLOSED, OPEN
+from understudy.monitor.proxy.plan import Breaker as BreakerSettings
+from understudy.monitor.proxy.plan import Challenger, Upstream
+from understudy.monitor.record import OUTCOMES
 
 
 def challenger(port: int, name: str = "candidate", **changes: object) -> Challenger:

@@ -10,12 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor.errors import HttpError
-from monitor.proxy.framing import Chunked
-from monitor.proxy.head import CHUNKED, NO_BODY, UNTIL_CLOSE, parse_request, parse_response
-from monitor.proxy.plan import Model, Plan, Upstream
-from monitor.proxy.routes import Routes
-from monitor.sketch.shared import SharedStats
+from understudy.monitor.errors import HttpError
+from understudy.monitor.proxy.framing import Chunked
+from understudy.monitor.proxy.head import (
+    CHUNKED,
+    NO_BODY,
+    UNTIL_CLOSE,
+    parse_request,
+    parse_response,
+)
+from understudy.monitor.proxy.plan import Model, Plan, Upstream
+from understudy.monitor.proxy.routes import Routes
+from understudy.monitor.sketch.shared import SharedStats
 
 TOKEN = st.text("!#$%&'*+-.^_`|~0123456789abcXYZ", min_size=1, max_size=12).map(str.encode)
 VALUE = st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=20).map(str.encode)

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from monitor.errors import HttpError
-from monitor.proxy.head import parse_request, parse_response
 from tests.proxy.support import OK, Server, get, plan_for, post, read_message, run, sidecar
+from understudy.monitor.errors import HttpError
+from understudy.monitor.proxy.head import parse_request, parse_response
 
 CL = b"Content-Length: 3"
 

@@ -10,9 +10,6 @@ from typing import Any
 
 import pytest
 
-from monitor.proxy.plan import Breaker, Challenger, Plan, Split, Upstream
-from monitor.record import Record
-from shadow.assignment import OUT, Allocation, point, threshold
 from tests.proxy.support import (
     INFER,
     Message,
@@ -26,6 +23,9 @@ from tests.proxy.support import (
     sidecar,
 )
 from tests.proxy.test_handoff import Peer
+from understudy.monitor.proxy.plan import Breaker, Challenger, Plan, Split, Upstream
+from understudy.monitor.record import Record
+from understudy.shadow.assignment import OUT, Allocation, point, threshold
 
 SALT = "salt"
 NAMES = (b"champion", b"candidate")
@@ -103,7 +103,7 @@ async def divided(
 
 
 def arm_of(unit: bytes, weights: tuple[float, ...] = (0.5, 0.5)) -> int:
-    """What shadow.assignment says, worked out without the proxy."""
+    """What understudy.shadow.assignment says, worked out without the proxy."""
     salt = blake2b(SALT.encode(), digest_size=32).digest()
     return Allocation().reweighed(weights).arm(point(salt, unit))
 

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from monitor.proxy.breaker import CLOSED, HALF_OPEN, OPEN
-from monitor.proxy.plan import Breaker, Plan
-from monitor.record import OUTCOMES, ROLES
-from shadow.assignment import Allocation
 from tests.proxy.support import Message, Server, post, read_message, run
 from tests.proxy.test_split import NAMES, arm_of, asks_by, divided, says, unit_of
+from understudy.monitor.proxy.breaker import CLOSED, HALF_OPEN, OPEN
+from understudy.monitor.proxy.plan import Breaker, Plan
+from understudy.monitor.record import OUTCOMES, ROLES
+from understudy.shadow.assignment import Allocation
 
 BREAKER = Breaker(failures=3, open_seconds=0.3, max_open_seconds=1.0, probes=2)
 EXPECTED = {"server_error": 500, "timeout": 504, "upstream_reset": 502, "upstream_connect": 502}

@@ -8,15 +8,15 @@ from hashlib import blake2b
 
 import pytest
 
-from monitor.codecs.pointer import follow, steps
-from monitor.proxy.breaker import CLOSED, OPEN
-from monitor.proxy.plan import Breaker, Plan
-from monitor.proxy.split import pointed
-from monitor.proxy.split import steps as split_steps
-from monitor.record import OUTCOMES
-from shadow.assignment import OUT
 from tests.proxy.support import INFER, Server, get, post, read_message, run
 from tests.proxy.test_split import NAMES, arm_of, divided, says, unit_of
+from understudy.monitor.codecs.pointer import follow, steps
+from understudy.monitor.proxy.breaker import CLOSED, OPEN
+from understudy.monitor.proxy.plan import Breaker, Plan
+from understudy.monitor.proxy.split import pointed
+from understudy.monitor.proxy.split import steps as split_steps
+from understudy.monitor.record import OUTCOMES
+from understudy.shadow.assignment import OUT
 
 EVERYONE = {"weights": (0.0, 1.0)}
 BY_POINTER = {"unit": "pointer", "unit_name": "/user"} | EVERYONE

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from monitor.proxy.plan import Plan
-from monitor.record import OUTCOMES
 from tests.proxy.support import Server, post, read_message, run, silent
 from tests.proxy.test_split import NAMES, arm_of, divided, unit_of
+from understudy.monitor.proxy.plan import Plan
+from understudy.monitor.record import OUTCOMES
 
 BY = {"unit": "pointer", "unit_name": "/user"}
 CHUNKED = b"Transfer-Encoding: chunked"

@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from monitor.proxy.plan import ListenTls, Tls
 from tests.proxy.support import OK, Server, plan_for, post, read_message, run, sidecar
+from understudy.monitor.proxy.plan import ListenTls, Tls
 
 
 def certificate(folder: Path, name: str, common_name: str) -> tuple[Path, Path]:

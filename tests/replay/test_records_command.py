@@ -11,14 +11,14 @@ import pytest
 from click.testing import CliRunner, Result
 from pyarrow import parquet
 
-from loadtest.errors import PlanError
-from loadtest.payloads.files import recorded
-from monitor.cli import main
-from monitor.config.model import RecordLog
-from monitor.feedback.labels import Label
-from monitor.record import decode_batch, encode
-from monitor.replay.recorder import Recorder
-from monitor.transport.server import Names
+from understudy.loadtest.errors import PlanError
+from understudy.loadtest.payloads.files import recorded
+from understudy.monitor.cli import main
+from understudy.monitor.config.model import RecordLog
+from understudy.monitor.feedback.labels import Label
+from understudy.monitor.record import decode_batch, encode
+from understudy.monitor.replay.recorder import Recorder
+from understudy.monitor.transport.server import Names
 
 NAMES = Names(1, (("m", "1", "mlflow"), ("mapped", "2", "json")), ("champion", "challenger"))
 START = 1_750_000_000.0

@@ -12,18 +12,24 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from monitor.cli import main
-from monitor.config.model import RecordLog
-from monitor.errors import ReplayError
-from monitor.feedback.labels import Label
-from monitor.record import decode_batch
-from monitor.replay.lines import label_line, names_line, read_label, read_record, record_line
-from monitor.replay.recorder import Recorder
-from monitor.transport import frames
-from monitor.transport.log import read
-from monitor.transport.server import Names
 from tests.plane_process import MODEL, PlaneProcess, WorkerEnd, encoded, eventually
 from tests.watch.world import NAMES, Source, saved
+from understudy.monitor.cli import main
+from understudy.monitor.config.model import RecordLog
+from understudy.monitor.errors import ReplayError
+from understudy.monitor.feedback.labels import Label
+from understudy.monitor.record import decode_batch
+from understudy.monitor.replay.lines import (
+    label_line,
+    names_line,
+    read_label,
+    read_record,
+    record_line,
+)
+from understudy.monitor.replay.recorder import Recorder
+from understudy.monitor.transport import frames
+from understudy.monitor.transport.log import read
+from understudy.monitor.transport.server import Names
 
 
 def run(*arguments: object) -> Result:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.spatial import distance
 
-from shadow.comparison import ComparisonError, NoiseCancelling, Rules, Worst, compare
-from shadow.comparison.worst import MOST_BYTES
+from understudy.shadow.comparison import ComparisonError, NoiseCancelling, Rules, Worst, compare
+from understudy.shadow.comparison.worst import MOST_BYTES
 
 EXACT = Rules()
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from shadow.sequential import (
+from understudy.shadow.sequential import (
     BettingInterval,
     BettingTest,
     EmpiricalBernstein,

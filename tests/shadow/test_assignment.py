@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shadow.assignment import OUT, POINTS, Allocation, point, threshold
+from understudy.shadow.assignment import OUT, POINTS, Allocation, point, threshold
 
 
 @st.composite

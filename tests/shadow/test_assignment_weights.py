@@ -7,7 +7,7 @@ from functools import cache
 
 import pytest
 
-from shadow.assignment import OUT, Allocation, point
+from understudy.shadow.assignment import OUT, Allocation, point
 
 UNITS = 1_000_000
 STEPS = ((0.9, 0.1), (0.7, 0.2, 0.1), (0.34, 0.33, 0.33), (0.5, 0.1, 0.3), (1.0,))

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from shadow.sequential import (
+from understudy.shadow.sequential import (
     AdjustedDifference,
     BlockDifference,
     BoundedVariance,
@@ -27,8 +27,8 @@ from shadow.sequential import (
     asymptotic_radius,
     tune_tau,
 )
-from shadow.sequential.asymptotic import enough_per_block
-from shadow.sequential.central_moments import CentralMoments
+from understudy.shadow.sequential.asymptotic import enough_per_block
+from understudy.shadow.sequential.central_moments import CentralMoments
 
 WIDE_OPEN = Gate(effective=1e-9, autocorrelation=0.99)
 

@@ -7,7 +7,12 @@ import math
 import numpy as np
 import pytest
 
-from shadow.sequential import BettingInterval, BettingTest, EmpiricalBernstein, SequentialError
+from understudy.shadow.sequential import (
+    BettingInterval,
+    BettingTest,
+    EmpiricalBernstein,
+    SequentialError,
+)
 
 
 def _bets(x: np.ndarray, log_term: float) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from shadow.experiment import (
+from understudy.shadow.experiment import (
     DEFAULT_METRICS,
     Experiment,
     ExperimentError,
@@ -20,8 +20,8 @@ from shadow.experiment import (
     Split,
     Unit,
 )
-from shadow.experiment.measures import measure_for
-from shadow.experiment.measures.base import log_calibrated
+from understudy.shadow.experiment.measures import measure_for
+from understudy.shadow.experiment.measures.base import log_calibrated
 
 BAD: list[tuple[list[dict[str, Any]], str, str]] = [
     ([{"metric": "error_rate", "margin": 0.01}], "metrics[0].margin", "has no unit"),

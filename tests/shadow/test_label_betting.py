@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import optimize
 
-from shadow.sequential import LabelBetting, SequentialError, log_odds_effect
-from shadow.sequential.label_betting import _BIN, _grid, _log_factors
+from understudy.shadow.sequential import LabelBetting, SequentialError, log_odds_effect
+from understudy.shadow.sequential.label_betting import _BIN, _grid, _log_factors
 
 
 def _settings(alternative: str, margin: float, effect: float = 0.4) -> tuple:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shadow.sequential import (
+from understudy.shadow.sequential import (
     AdjustedDifference,
     BlockDifference,
     BoundedVariance,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shadow.sequential import SequentialError, average, closed_e_bh, e_bh, familywise
+from understudy.shadow.sequential import SequentialError, average, closed_e_bh, e_bh, familywise
 
 log_es = st.lists(st.floats(-6.0, 9.0), min_size=1, max_size=7)
 

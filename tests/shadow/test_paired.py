@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import special
 
-from shadow.sequential import (
+from understudy.shadow.sequential import (
     PairedMargin,
     PairedTest,
     SequentialError,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import optimize
 
-from shadow.sequential import (
+from understudy.shadow.sequential import (
     BernoulliInterval,
     SequentialError,
     SplitDifference,
@@ -16,7 +16,7 @@ from shadow.sequential import (
     bernoulli_interval,
     tuned_concentration,
 )
-from shadow.sequential.common import log_beta_mixture_1, log_beta_mixture_upper
+from understudy.shadow.sequential.common import log_beta_mixture_1, log_beta_mixture_upper
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import special, stats
 
-from shadow.sequential import (
+from understudy.shadow.sequential import (
     KolmogorovSmirnov,
     QuantileComparison,
     QuantileSequence,
@@ -21,7 +21,7 @@ from shadow.sequential import (
     quantile_ab_p_value,
     quantile_shapes,
 )
-from shadow.sequential.histogram import (
+from understudy.shadow.sequential.histogram import (
     TwoHistograms,
     bucket_counts,
     pack_counts,
@@ -29,7 +29,7 @@ from shadow.sequential.histogram import (
     unpack_counts,
     unpack_edges,
 )
-from shadow.sequential.two_quantiles import _log_e_between
+from understudy.shadow.sequential.two_quantiles import _log_e_between
 
 SKETCH = 2.0 ** (np.arange(-20 * 64, 12 * 64 + 1) / 64)
 

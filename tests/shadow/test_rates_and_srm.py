@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import special
 
-from shadow.sequential import RateTest, SequentialError, SplitCheck
-from shadow.sequential.srm import log_dirichlet_mixture
+from understudy.shadow.sequential import RateTest, SequentialError, SplitCheck
+from understudy.shadow.sequential.srm import log_dirichlet_mixture
 
 
 def test_rate_formula() -> None:

@@ -12,9 +12,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from shadow import rollout
-from shadow.assignment import POINTS, Allocation
-from shadow.rollout import (
+from understudy.shadow import rollout
+from understudy.shadow.assignment import POINTS, Allocation
+from understudy.shadow.rollout import (
     DWELL_SECONDS,
     PHASES,
     SELF,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import integrate, special
 
-from shadow.sequential.common import (
+from understudy.shadow.sequential.common import (
     Interval,
     SequentialError,
     binary,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from shadow.sequential import (
+from understudy.shadow.sequential import (
     SequentialError,
     boundaries,
     exit_probabilities,

@@ -8,9 +8,14 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from shadow.sequential import SequentialError, TailDetector, edges_around, tail_thresholds
-from shadow.sequential.histogram import bucket_counts
-from shadow.sequential.tail import LEVELS, _effects
+from understudy.shadow.sequential import (
+    SequentialError,
+    TailDetector,
+    edges_around,
+    tail_thresholds,
+)
+from understudy.shadow.sequential.histogram import bucket_counts
+from understudy.shadow.sequential.tail import LEVELS, _effects
 
 EDGES = edges_around(0.02, doublings=4.0)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shadow.sequential import (
+from understudy.shadow.sequential import (
     SequentialError,
     best_rho,
     beta_binomial_bound,
@@ -19,8 +19,8 @@ from shadow.sequential import (
     normal_mixture_bound,
     poly_stitching_bound,
 )
-from shadow.sequential.dkw import dkw_constant, dkw_radius, ks_p_value
-from shadow.sequential.normal_mixture import (
+from understudy.shadow.sequential.dkw import dkw_constant, dkw_radius, ks_p_value
+from understudy.shadow.sequential.normal_mixture import (
     log_beta_binomial,
     log_gamma_exponential,
     log_gamma_poisson,

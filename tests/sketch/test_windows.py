@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor.sketch.distribution import Distribution, Words
-from monitor.sketch.reader import Series, Snapshot
-from monitor.sketch.shared import SKETCH_WORDS, observe
-from monitor.sketch.windows import Windows, group, since_start
+from understudy.monitor.sketch.distribution import Distribution, Words
+from understudy.monitor.sketch.reader import Series, Snapshot
+from understudy.monitor.sketch.shared import SKETCH_WORDS, observe
+from understudy.monitor.sketch.windows import Windows, group, since_start
 
 SERIES: Series = ("duration", (("arm", "a"), ("outcome", "ok")))
 OTHER: Series = ("duration", (("arm", "b"), ("outcome", "ok")))

@@ -14,14 +14,14 @@ from typing import Any
 
 import httpx
 
-from monitor.config.slo import SloFile
-from monitor.slo import alertmanager as routing
-from monitor.slo.compile import compiled
 from tests.failures.world import World
 from tests.findings.receiver import Receiver
 from tests.parts import alertmanager, environment, need
 from tests.slo.promtool import write
 from tests.supervisor.service import free_port
+from understudy.monitor.config.slo import SloFile
+from understudy.monitor.slo import alertmanager as routing
+from understudy.monitor.slo.compile import compiled
 
 DAY = 86_400
 ALERTING = {

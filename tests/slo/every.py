@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from monitor.slo.compiled import Compiled
-from monitor.slo.model import Level, Slices, Stream
-from monitor.slo.promql import selector
-from monitor.slo.trying import RATE
+from understudy.monitor.slo.compiled import Compiled
+from understudy.monitor.slo.model import Level, Slices, Stream
+from understudy.monitor.slo.promql import selector
+from understudy.monitor.slo.trying import RATE
 
 SHORTEST = 5.0
 SLOS = "objectives"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from monitor.slo import promtool
-from monitor.slo.text import dumped
 from tests.parts import environment, need
+from understudy.monitor.slo import promtool
+from understudy.monitor.slo.text import dumped
 
 
 def write(folder: Path, files: dict[str, Any]) -> None:

@@ -13,11 +13,11 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from monitor.errors import ConfigError
-from monitor.slo.explain import text
-from monitor.slo.load import load
 from tests.slo.test_exposition import ALL
 from tests.slo.test_files import NONE, OPENSLO
+from understudy.monitor.errors import ConfigError
+from understudy.monitor.slo.explain import text
+from understudy.monitor.slo.load import load
 
 JUNK = st.sampled_from(
     [None, True, 0, -1, 1.5, 1e308, float("nan"), float("inf"), "", "x", "99.9 %", "5m", "1 s",

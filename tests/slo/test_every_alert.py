@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from monitor.config.slo import SloFile
-from monitor.slo.compile import compiled
-from monitor.slo.of_kafka import kafka_alerts
-from monitor.slo.rules import ALERT
 from tests.findings.receiver import Receiver, receiver
 from tests.parts import need
 from tests.slo.drill import ALERTING, DAY, DOWN, Stack, job, key, messages, stories
 from tests.slo.every import SLOS, everything, serving, shortened
 from tests.slo.test_exposition import ALL
 from tests.supervisor.service import eventually, free_port
+from understudy.monitor.config.slo import SloFile
+from understudy.monitor.slo.compile import compiled
+from understudy.monitor.slo.of_kafka import kafka_alerts
+from understudy.monitor.slo.rules import ALERT
 
 pytestmark = pytest.mark.integration
 

@@ -12,14 +12,14 @@ from typing import Any
 import httpx
 import pytest
 
-from monitor.config.slo import SloFile
-from monitor.slo.compile import compiled
-from monitor.slo.model import WINDOW, Events
-from monitor.slo.of_kafka import kafka_alerts
 from tests.failures.world import PATH, Load, Model, World
 from tests.plane_process import PlaneProcess
 from tests.slo.promql import metrics
 from tests.supervisor.service import ROOT, eventually
+from understudy.monitor.config.slo import SloFile
+from understudy.monitor.slo.compile import compiled
+from understudy.monitor.slo.model import WINDOW, Events
+from understudy.monitor.slo.of_kafka import kafka_alerts
 
 ALL = {
     "version": 1,

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import yaml
 
-from monitor.errors import ConfigError
-from monitor.slo.compiled import Compiled
-from monitor.slo.load import load
-from monitor.slo.model import WINDOW, Events, Slices
-from monitor.slo.promql import example, plain_sum
-from monitor.slo.text import dumped
+from understudy.monitor.errors import ConfigError
+from understudy.monitor.slo.compiled import Compiled
+from understudy.monitor.slo.load import load
+from understudy.monitor.slo.model import WINDOW, Events, Slices
+from understudy.monitor.slo.promql import example, plain_sum
+from understudy.monitor.slo.text import dumped
 
 
 def loaded(folder: Path, data: Any, **more: Any) -> Compiled:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from monitor.slo.of_outages import outage_alerts
 from tests.slo.promtool import passes, write
+from understudy.monitor.slo.of_outages import outage_alerts
 
 REQUESTS = "understudy_requests_total"
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from monitor.slo.catalogue import alerts_of
-from monitor.slo.load import load
-from monitor.slo.rules import ALERT
 from tests.slo.promql import metrics
+from understudy.monitor.slo.catalogue import alerts_of
+from understudy.monitor.slo.load import load
+from understudy.monitor.slo.rules import ALERT
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((ROOT / "docs" / "runbooks").glob("*.md"))

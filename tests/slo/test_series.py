@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from monitor.config.slo import SloFile
-from monitor.slo.compile import compiled
-from monitor.slo.of_outages import outage_alerts
-from monitor.slo.rules import document
 from tests.slo.promtool import is_true, passes, write
+from understudy.monitor.config.slo import SloFile
+from understudy.monitor.slo.compile import compiled
+from understudy.monitor.slo.of_outages import outage_alerts
+from understudy.monitor.slo.rules import document
 
 pytestmark = pytest.mark.integration
 

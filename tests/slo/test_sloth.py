@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
-from monitor.config.slo import SloFile
-from monitor.slo.compile import compiled
-from monitor.slo.rules import document
 from tests.slo.promtool import is_true, passes, run, write
 from tests.slo.sloth.__main__ import PROGRAM, RULES, made
+from understudy.monitor.config.slo import SloFile
+from understudy.monitor.slo.compile import compiled
+from understudy.monitor.slo.rules import document
 
 pytestmark = pytest.mark.integration
 

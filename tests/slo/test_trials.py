@@ -10,14 +10,14 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from monitor.cli import main
-from monitor.config.slo import SloFile
-from monitor.slo import alertmanager
-from monitor.slo.compile import compiled
-from monitor.slo.compiled import Compiled
 from tests.parts import need
 from tests.slo.promtool import check, passes, run, write
 from tests.slo.test_exposition import ALL
+from understudy.monitor.cli import main
+from understudy.monitor.config.slo import SloFile
+from understudy.monitor.slo import alertmanager
+from understudy.monitor.slo.compile import compiled
+from understudy.monitor.slo.compiled import Compiled
 
 pytestmark = pytest.mark.integration
 

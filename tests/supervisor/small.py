@@ -6,10 +6,10 @@ import asyncio
 import sys
 from pathlib import Path
 
-from monitor.errors import UnderstudyError
-from monitor.logs import set_up
-from monitor.processes import BackOff
-from monitor.supervisor import Supervisor
+from understudy.monitor.errors import UnderstudyError
+from understudy.monitor.logs import set_up
+from understudy.monitor.processes import BackOff
+from understudy.monitor.supervisor import Supervisor
 
 CHILD = (sys.executable, str(Path(__file__).with_name("child.py")))
 

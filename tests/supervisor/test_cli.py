@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from monitor import __version__
 from tests.supervisor.service import ROOT
+from understudy import __version__
 
 GOOD = """
 version: 1
@@ -22,7 +22,7 @@ champion: {url: "http://127.0.0.1:9"}
 
 def understudy(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "monitor", *map(str, arguments)],
+        [sys.executable, "-m", "understudy.monitor", *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=60,
@@ -32,7 +32,7 @@ def understudy(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 def test_what_load_tests_need_is_said_where_it_is_not_installed() -> None:
     """Exit code 1 of a gate is a verdict: a package that is missing must not look like one."""
-    code = "import sys; sys.modules['httptools'] = None; from monitor.cli import main; main()"
+    code = "import sys; sys.modules['httptools'] = None; from understudy.monitor.cli import main; main()"
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-c", code, *arguments]
@@ -58,7 +58,7 @@ def test_help_has_examples(command: tuple[str, ...]) -> None:
 
 def test_help_imports_nothing_heavy() -> None:
     code = (
-        "import sys\nfrom monitor.cli import main\n"
+        "import sys\nfrom understudy.monitor.cli import main\n"
         "try: main(['serve', '--help'])\nexcept SystemExit: pass\n"
         "print([m for m in ('pydantic', 'yaml', 'numpy', 'fastapi', 'rich', 'asyncio')"
         " if m in sys.modules])"
@@ -69,7 +69,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 def test_the_supervisor_imports_nothing_of_the_evaluation_plane() -> None:
     code = (
-        "import sys, monitor.supervisor\n"
+        "import sys, understudy.monitor.supervisor\n"
         "print([m for m in ('numpy', 'scipy', 'fastapi', 'rich', 'orjson', 'uvloop')"
         " if m in sys.modules])"
     )

@@ -14,8 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
-from monitor.evaluation.state import FILE_NAME
 from tests.supervisor.service import REAL, Service, alive, eventually
+from understudy.monitor.evaluation.state import FILE_NAME
 
 TOKEN = "UNDERSTUDY_TEST_TOKEN"
 PREDICT = "/v2/models/m/infer"

@@ -109,9 +109,9 @@ def test_a_command_that_does_not_exist_is_retried(tmp_path: Path) -> None:
     script.write_text(
         "import asyncio, sys\n"
         "from pathlib import Path\n"
-        "from monitor.logs import set_up\n"
-        "from monitor.processes import BackOff\n"
-        "from monitor.supervisor import Supervisor\n"
+        "from understudy.monitor.logs import set_up\n"
+        "from understudy.monitor.processes import BackOff\n"
+        "from understudy.monitor.supervisor import Supervisor\n"
         "set_up()\n"
         "s = lambda: Supervisor(Path(sys.argv[1]), print, ['/no/such'], ['/no/such'],\n"
         "                       BackOff(0.01, 0.01))\n"

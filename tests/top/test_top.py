@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from monitor import top
-from monitor.transport import frames
 from tests.metrics.test_metrics import count_traffic
 from tests.plane_process import PATIENCE, PlaneProcess, WorkerEnd, encoded, eventually, free_port
+from understudy.monitor import top
+from understudy.monitor.transport import frames
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from monitor.codecs import Reason, Table, Undecodable
-from monitor.errors import BlockError
-from monitor.evaluation.columns import to_matrix
-from monitor.feedback.labels import Label
-from monitor.record import OUTCOMES, Record
-from monitor.transport.blocks import (
+from understudy.monitor.codecs import Reason, Table, Undecodable
+from understudy.monitor.errors import BlockError
+from understudy.monitor.evaluation.columns import to_matrix
+from understudy.monitor.feedback.labels import Label
+from understudy.monitor.record import OUTCOMES, Record
+from understudy.monitor.transport.blocks import (
     Builder,
     Heartbeat,
     LabelBlock,
@@ -23,10 +23,10 @@ from monitor.transport.blocks import (
     encode,
     partition_of,
 )
-from monitor.transport.blocks.cells import column_of, decimals
-from monitor.transport.blocks.gathering import MOST_LOOSE, Gathered
-from monitor.transport.kafka.topics import MOST_MESSAGE_BYTES
-from monitor.transport.server import Names, SplitNames
+from understudy.monitor.transport.blocks.cells import column_of, decimals
+from understudy.monitor.transport.blocks.gathering import MOST_LOOSE, Gathered
+from understudy.monitor.transport.kafka.topics import MOST_MESSAGE_BYTES
+from understudy.monitor.transport.server import Names, SplitNames
 
 BYTES = st.binary(max_size=40)
 UNSIGNED = st.integers(0, 2**64 - 1)
@@ -303,7 +303,7 @@ def test_blocks_are_closed_after_a_while_and_within_bounds(monkeypatch):
     assert builder.add(NAMES, record(), wide, read, 1.0) == []
     (block,) = builder.add(NAMES, record(), wide, read, 1.0)
     assert block.count == 2
-    monkeypatch.setattr("monitor.transport.blocks.builder.MOST_WAITING", 3)
+    monkeypatch.setattr("understudy.monitor.transport.blocks.builder.MOST_WAITING", 3)
     builder = Builder("pod", "run", 64)
     for text in (b"a", b"b"):
         assert builder.add(NAMES, record(request_id=text), read, read, 1.0) == []

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from monitor.codecs import Reason, Table, Undecodable
-from monitor.feedback.labels import Label
-from monitor.transport.blocks import Head, Heartbeat, LabelBlock, decode, encode
-from monitor.transport.server import Names, SplitNames
+from understudy.monitor.codecs import Reason, Table, Undecodable
+from understudy.monitor.feedback.labels import Label
+from understudy.monitor.transport.blocks import Head, Heartbeat, LabelBlock, decode, encode
+from understudy.monitor.transport.server import Names, SplitNames
 
 GOLDEN = Path(__file__).parent / "golden"
 START = 1.75e9

@@ -14,12 +14,12 @@ from kafka.errors import (
 )
 from kafka.future import Future
 
-from monitor.config.kafka import Kafka
-from monitor.transport.kafka import sender as sending
-from monitor.transport.kafka.parcel import RECORDS, Parcel
-from monitor.transport.kafka.sender import Sender
-from monitor.transport.log import Spool
 from tests.plane_process import eventually
+from understudy.monitor.config.kafka import Kafka
+from understudy.monitor.transport.kafka import sender as sending
+from understudy.monitor.transport.kafka.parcel import RECORDS, Parcel
+from understudy.monitor.transport.kafka.sender import Sender
+from understudy.monitor.transport.log import Spool
 
 KAFKA = Kafka.model_validate({"bootstrap": ["127.0.0.1:1"], "prefix": "p", "partitions": 2})
 

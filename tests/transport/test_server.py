@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from monitor.errors import StateError
-from monitor.transport import frames
-from monitor.transport.server import HandOffServer, Names
-from monitor.transport.slots import MAX_SLOTS, Slots
+from understudy.monitor.errors import StateError
+from understudy.monitor.transport import frames
+from understudy.monitor.transport.server import HandOffServer, Names
+from understudy.monitor.transport.slots import MAX_SLOTS, Slots
 
 NAMES = {
     "generation": 3,

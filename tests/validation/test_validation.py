@@ -13,11 +13,11 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from monitor.cli import main
-from monitor.errors import ValidationCaseError
-from monitor.validation.cases import load_cases
-from monitor.validation.room import MARK
 from tests.plane_process import PlaneProcess, eventually
+from understudy.monitor.cli import main
+from understudy.monitor.errors import ValidationCaseError
+from understudy.monitor.validation.cases import load_cases
+from understudy.monitor.validation.room import MARK
 
 CASES: list[dict[str, Any]] = [
     {"name": "one", "kind": "golden", "request": {"instances": [{"a": 1.0}]}, "expect": {"p": 0.1}},

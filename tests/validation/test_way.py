@@ -115,8 +115,8 @@ def test_an_arm_that_is_not_there_and_a_worker_that_has_died(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("direct", [True, False])
 def test_without_workers_or_when_asked_they_go_straight(tmp_path: Path, direct: bool) -> None:
-    from monitor.config.load import load
-    from monitor.validation.room import Validation
+    from understudy.monitor.config.load import load
+    from understudy.monitor.validation.room import Validation
 
     model = Model()
     cases = write(tmp_path / "cases.jsonl", CASES)

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from monitor.evaluation.rows import ROWS, STARTED
-from monitor.evaluation.sheets import Sheet, column_of
-from monitor.watch.watch import ModelWatch
+from understudy.monitor.evaluation.rows import ROWS, STARTED
+from understudy.monitor.evaluation.sheets import Sheet, column_of
+from understudy.monitor.watch.watch import ModelWatch
 
 
 def sheet_of(

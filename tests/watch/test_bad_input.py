@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from monitor.baseline.builder import Builder
-from monitor.baseline.model import Baseline
-from monitor.watch.options import Options
-from monitor.watch.signals import signals_of
-from monitor.watch.summary import summary_of
-from monitor.watch.watch import ModelWatch
 from tests.watch.sheets import sheet_of, take
+from understudy.monitor.baseline.builder import Builder
+from understudy.monitor.baseline.model import Baseline
+from understudy.monitor.watch.options import Options
+from understudy.monitor.watch.signals import signals_of
+from understudy.monitor.watch.summary import summary_of
+from understudy.monitor.watch.watch import ModelWatch
 
 NAMES = ("x", "city", "note", "face", "at")
 CITIES = ("Rome", "Oslo", "Lima", "Bern")

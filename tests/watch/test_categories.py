@@ -7,12 +7,12 @@ import random
 
 import numpy as np
 
-from monitor.baseline.builder import Builder
-from monitor.watch.options import Options
-from monitor.watch.signals import signals_of
-from monitor.watch.summary import summary_of
-from monitor.watch.watch import ModelWatch
 from tests.watch.sheets import take
+from understudy.monitor.baseline.builder import Builder
+from understudy.monitor.watch.options import Options
+from understudy.monitor.watch.signals import signals_of
+from understudy.monitor.watch.summary import summary_of
+from understudy.monitor.watch.watch import ModelWatch
 
 NAMES = ("x", "airline")
 BEFORE = {"AA": 0.4, "UA": 0.3, "DL": 0.2, "B6": 0.1}

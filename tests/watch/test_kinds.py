@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from monitor.baseline.builder import Builder
-from monitor.baseline.model import Baseline
-from monitor.codecs import ModelSpec, Table, decode_exchange
-from monitor.watch.options import Options
-from monitor.watch.signals import signals_of
-from monitor.watch.watch import ModelWatch
 from tests.watch.sheets import take
+from understudy.monitor.baseline.builder import Builder
+from understudy.monitor.baseline.model import Baseline
+from understudy.monitor.codecs import ModelSpec, Table, decode_exchange
+from understudy.monitor.watch.options import Options
+from understudy.monitor.watch.signals import signals_of
+from understudy.monitor.watch.watch import ModelWatch
 
 WORDS = ("late", "bag", "gate", "crew", "food", "seat", "thanks", "good", "bad", "delay")
 FEATURES = ("amount", "member", "sku", "at", "note", "face")

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from monitor.transport import frames
 from tests.plane_process import MODEL, PlaneProcess, WorkerEnd, encoded, eventually
 from tests.watch.world import NAMES, Source, saved
+from understudy.monitor.transport import frames
 
 ROWS = 50
 

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import orjson
 
-from monitor.baseline.buckets import Buckets
-from monitor.baseline.builder import Builder
-from monitor.baseline.model import Baseline
-from monitor.watch.options import Options
-from monitor.watch.signals import signals_of
-from monitor.watch.summary import summary_of
-from monitor.watch.watch import ModelWatch
 from tests.watch.sheets import take
+from understudy.monitor.baseline.buckets import Buckets
+from understudy.monitor.baseline.builder import Builder
+from understudy.monitor.baseline.model import Baseline
+from understudy.monitor.watch.options import Options
+from understudy.monitor.watch.signals import signals_of
+from understudy.monitor.watch.summary import summary_of
+from understudy.monitor.watch.watch import ModelWatch
 
 NAMES = ("x", "count", "city", "member")
 Row = list[Any]

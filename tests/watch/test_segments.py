@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import random
 
-from monitor.baseline.builder import Builder
-from monitor.watch.options import Options
-from monitor.watch.signals import signals_of
-from monitor.watch.watch import ModelWatch
 from tests.watch.sheets import take
+from understudy.monitor.baseline.builder import Builder
+from understudy.monitor.watch.options import Options
+from understudy.monitor.watch.signals import signals_of
+from understudy.monitor.watch.watch import ModelWatch
 
 NAMES = ("x", "y", "city")
 CITIES, SHARES = ("Oslo", "Lima", "Rome"), (0.5, 0.38, 0.12)

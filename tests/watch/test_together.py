@@ -8,21 +8,21 @@ import math
 import numpy as np
 import pytest
 
-from monitor.baseline.builder import Builder
-from monitor.baseline.cycles import Cycles
-from monitor.baseline.model import Baseline
-from monitor.config.detectors import Detector
-from monitor.drift.kernel import (
+from tests.watch.sheets import take
+from understudy.monitor.baseline.builder import Builder
+from understudy.monitor.baseline.cycles import Cycles
+from understudy.monitor.baseline.model import Baseline
+from understudy.monitor.config.detectors import Detector
+from understudy.monitor.drift.kernel import (
     FourierFeatures,
     KernelBlocks,
     weighted_chi2_isf,
     weighted_chi2_sf,
 )
-from monitor.drift.subspace import Subspace
-from monitor.watch.options import Options
-from monitor.watch.signals import signals_of
-from monitor.watch.watch import ModelWatch
-from tests.watch.sheets import take
+from understudy.monitor.drift.subspace import Subspace
+from understudy.monitor.watch.options import Options
+from understudy.monitor.watch.signals import signals_of
+from understudy.monitor.watch.watch import ModelWatch
 
 HOUR = 3600.0
 NAMES = ("a", "b", "c", "d")

@@ -6,8 +6,8 @@ import random
 from pathlib import Path
 from typing import Any
 
-from monitor.baseline.builder import Builder
-from monitor.baseline.model import Baseline
+from understudy.monitor.baseline.builder import Builder
+from understudy.monitor.baseline.model import Baseline
 
 NAMES = ("amount", "age", "country")
 PREDICTION = ("p",)

@@ -8,7 +8,7 @@ import json
 import os
 from typing import Any
 
-from loadtest.locust.user import OpenLoopUser
+from understudy.loadtest.locust.user import OpenLoopUser
 
 _LOAD: dict[str, Any] = json.loads(os.environ["UNDERSTUDY_LOAD"])
 

@@ -6,17 +6,17 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from loadtest.capacity.breakpoint import Capacity, Judged, estimate, search
-from loadtest.capacity.meters import Meter, energy, memory
-from loadtest.capacity.queue import HIGHEST_LOAD, highest_rate, observed, predict
-from loadtest.capacity.sizing import per_prediction, replicas
-from loadtest.capacity.usl import fit
-from loadtest.chaos.processes import cpu_seconds
-from loadtest.engine.outcome import Outcome
-from loadtest.engine.pool import Loop, Open
-from loadtest.gate.plan import Objectives, Stage
-from loadtest.gate.result import StageResult
-from loadtest.gate.verdict import (
+from understudy.loadtest.capacity.breakpoint import Capacity, Judged, estimate, search
+from understudy.loadtest.capacity.meters import Meter, energy, memory
+from understudy.loadtest.capacity.queue import HIGHEST_LOAD, highest_rate, observed, predict
+from understudy.loadtest.capacity.sizing import per_prediction, replicas
+from understudy.loadtest.capacity.usl import fit
+from understudy.loadtest.chaos.processes import cpu_seconds
+from understudy.loadtest.engine.outcome import Outcome
+from understudy.loadtest.engine.pool import Loop, Open
+from understudy.loadtest.gate.plan import Objectives, Stage
+from understudy.loadtest.gate.result import StageResult
+from understudy.loadtest.gate.verdict import (
     Criterion,
     held,
     judge,
@@ -25,10 +25,10 @@ from loadtest.gate.verdict import (
     reasons,
     together,
 )
-from loadtest.scenarios.shapes import steady
+from understudy.loadtest.scenarios.shapes import steady
 
 if TYPE_CHECKING:
-    from loadtest.gate.run import Gate
+    from understudy.loadtest.gate.run import Gate
 
 _MIDDLING = 0.75
 """Of the capacity: the load whose times in service are used; at a lower one the machine idles."""

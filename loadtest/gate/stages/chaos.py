@@ -6,19 +6,19 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from loadtest.chaos.experiment import Ran, load_experiment, run_experiment
-from loadtest.chaos.probes import alert_firing
-from loadtest.chaos.recovery import Recovery, budget_burned, recovery
-from loadtest.engine.arrivals import Piece, Profile
-from loadtest.engine.outcome import Outcome
-from loadtest.engine.pool import Open
-from loadtest.errors import LoadTestError
-from loadtest.gate.plan import Alert, Stage
-from loadtest.gate.result import StageResult
-from loadtest.gate.verdict import Criterion, held, reasons, together
+from understudy.loadtest.chaos.experiment import Ran, load_experiment, run_experiment
+from understudy.loadtest.chaos.probes import alert_firing
+from understudy.loadtest.chaos.recovery import Recovery, budget_burned, recovery
+from understudy.loadtest.engine.arrivals import Piece, Profile
+from understudy.loadtest.engine.outcome import Outcome
+from understudy.loadtest.engine.pool import Open
+from understudy.loadtest.errors import LoadTestError
+from understudy.loadtest.gate.plan import Alert, Stage
+from understudy.loadtest.gate.result import StageResult
+from understudy.loadtest.gate.verdict import Criterion, held, reasons, together
 
 if TYPE_CHECKING:
-    from loadtest.gate.run import Gate
+    from understudy.loadtest.gate.run import Gate
 
 
 def run_chaos(gate: Gate, stage: Stage) -> StageResult:

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from loadtest.engine.pool import Loop
-from loadtest.errors import LoadTestError
-from loadtest.gate.plan import Stage
-from loadtest.gate.result import StageResult
-from loadtest.gate.verdict import Criterion, held, reasons
-from loadtest.statistics.intervals import mean
+from understudy.loadtest.engine.pool import Loop
+from understudy.loadtest.errors import LoadTestError
+from understudy.loadtest.gate.plan import Stage
+from understudy.loadtest.gate.result import StageResult
+from understudy.loadtest.gate.verdict import Criterion, held, reasons
+from understudy.loadtest.statistics.intervals import mean
 
 if TYPE_CHECKING:
-    from loadtest.gate.run import Gate
+    from understudy.loadtest.gate.run import Gate
 
 
 def run_cold_start(gate: Gate, stage: Stage) -> StageResult:

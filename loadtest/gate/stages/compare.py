@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from loadtest.engine.outcome import Outcome
-from loadtest.errors import LoadTestError
-from loadtest.gate.plan import Stage
-from loadtest.gate.result import StageResult
-from loadtest.gate.sending import load_of
-from loadtest.gate.target import address_of
-from loadtest.statistics.compare import compare as compared
+from understudy.loadtest.engine.outcome import Outcome
+from understudy.loadtest.errors import LoadTestError
+from understudy.loadtest.gate.plan import Stage
+from understudy.loadtest.gate.result import StageResult
+from understudy.loadtest.gate.sending import load_of
+from understudy.loadtest.gate.target import address_of
+from understudy.loadtest.statistics.compare import compare as compared
 
 if TYPE_CHECKING:
-    from loadtest.gate.run import Gate
+    from understudy.loadtest.gate.run import Gate
 
 
 def run_compare(gate: Gate, stage: Stage) -> StageResult:

@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from loadtest.chaos.experiment import load_experiment
-from loadtest.errors import PlanError
-from loadtest.gate.plan import Stage
-from loadtest.gate.result import StageResult
-from loadtest.gate.sending import load_of
-from loadtest.gate.stages.capacity import run_capacity
-from loadtest.gate.stages.chaos import run_chaos
-from loadtest.gate.stages.cold_start import run_cold_start
-from loadtest.gate.stages.compare import run_compare
-from loadtest.gate.stages.load import run_load, run_loadgen
-from loadtest.gate.target import address_of, allowed
-from loadtest.gate.verdict import needed
+from understudy.loadtest.chaos.experiment import load_experiment
+from understudy.loadtest.errors import PlanError
+from understudy.loadtest.gate.plan import Stage
+from understudy.loadtest.gate.result import StageResult
+from understudy.loadtest.gate.sending import load_of
+from understudy.loadtest.gate.stages.capacity import run_capacity
+from understudy.loadtest.gate.stages.chaos import run_chaos
+from understudy.loadtest.gate.stages.cold_start import run_cold_start
+from understudy.loadtest.gate.stages.compare import run_compare
+from understudy.loadtest.gate.stages.load import run_load, run_loadgen
+from understudy.loadtest.gate.target import address_of, allowed
+from understudy.loadtest.gate.verdict import needed
 
 if TYPE_CHECKING:
-    from loadtest.gate.run import Gate
+    from understudy.loadtest.gate.run import Gate
 
 RUN: dict[str, Callable[[Gate, Stage], StageResult]] = {
     "load": run_load,

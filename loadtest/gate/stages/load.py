@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from loadtest.engine.outcome import Outcome
-from loadtest.engine.pool import Arrivals, Loop
-from loadtest.gate.plan import Load, Stage
-from loadtest.gate.result import StageResult
-from loadtest.gate.sending import load_of
-from loadtest.gate.verdict import Criterion, held, judge, missed_already, reasons, together
-from loadtest.scenarios.loadgen import Settings
-from loadtest.scenarios.loadgen import judge as judge_loadgen
+from understudy.loadtest.engine.outcome import Outcome
+from understudy.loadtest.engine.pool import Arrivals, Loop
+from understudy.loadtest.gate.plan import Load, Stage
+from understudy.loadtest.gate.result import StageResult
+from understudy.loadtest.gate.sending import load_of
+from understudy.loadtest.gate.verdict import (
+    Criterion,
+    held,
+    judge,
+    missed_already,
+    reasons,
+    together,
+)
+from understudy.loadtest.scenarios.loadgen import Settings
+from understudy.loadtest.scenarios.loadgen import judge as judge_loadgen
 
 if TYPE_CHECKING:
-    from loadtest.gate.run import Gate
+    from understudy.loadtest.gate.run import Gate
 
 
 def run_load(gate: Gate, stage: Stage) -> StageResult:

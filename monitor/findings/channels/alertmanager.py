@@ -12,10 +12,10 @@ from typing import Any
 
 import orjson
 
-from monitor.config.notify import RESEND_SECONDS
-from monitor.findings import words
-from monitor.findings.channels.base import Channel, Source
-from monitor.findings.finding import Finding
+from understudy.monitor.config.notify import RESEND_SECONDS
+from understudy.monitor.findings import words
+from understudy.monitor.findings.channels.base import Channel, Source
+from understudy.monitor.findings.finding import Finding
 
 PATH = "/api/v2/alerts"
 _MAX_LABEL = 200

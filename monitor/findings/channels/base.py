@@ -18,11 +18,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from monitor.config.notify import Notification
-from monitor.errors import DeliveryError, UnknownFindingError
-from monitor.findings.backoff import Backoff
-from monitor.findings.finding import Finding, rank
-from monitor.findings.post import Reply, context, post
+from understudy.monitor.config.notify import Notification
+from understudy.monitor.errors import DeliveryError, UnknownFindingError
+from understudy.monitor.findings.backoff import Backoff
+from understudy.monitor.findings.finding import Finding, rank
+from understudy.monitor.findings.post import Reply, context, post
 
 log = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from monitor.config.notify import Notification
-from monitor.findings.channels.base import Channel, Source
-from monitor.findings.finding import Finding
+from understudy.monitor.config.notify import Notification
+from understudy.monitor.findings.channels.base import Channel, Source
+from understudy.monitor.findings.finding import Finding
 
 
 @dataclass(frozen=True, slots=True)

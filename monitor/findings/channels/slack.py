@@ -6,8 +6,8 @@ from typing import Any
 
 import orjson
 
-from monitor.findings import words
-from monitor.findings.channels.messages import Message, MessageChannel
+from understudy.monitor.findings import words
+from understudy.monitor.findings.channels.messages import Message, MessageChannel
 
 _MAX_HEADER = 150
 _MAX_SECTION = 2900

@@ -11,8 +11,8 @@ from hashlib import sha256
 
 import orjson
 
-from monitor.findings.channels.messages import Message, MessageChannel
-from monitor.findings.words import headline, moment
+from understudy.monitor.findings.channels.messages import Message, MessageChannel
+from understudy.monitor.findings.words import headline, moment
 
 SIGNATURE = "X-Understudy-Signature"
 TIMESTAMP = "X-Understudy-Timestamp"

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.errors import MissingExtraError
-from monitor.record import OUTCOMES, ROLES
-from monitor.transport.blocks.block import RecordBlock
-from monitor.transport.blocks.cells import (
+from understudy.monitor.errors import MissingExtraError
+from understudy.monitor.record import OUTCOMES, ROLES
+from understudy.monitor.transport.blocks.block import RecordBlock
+from understudy.monitor.transport.blocks.cells import (
     BIG,
     BOOL,
     FLOAT,

@@ -14,12 +14,12 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.codecs import Reason, Table, Undecodable
-from monitor.errors import BlockError
-from monitor.feedback.labels import Label
-from monitor.record import Record
-from monitor.transport.blocks.cells import Grid
-from monitor.transport.server import Names
+from understudy.monitor.codecs import Reason, Table, Undecodable
+from understudy.monitor.errors import BlockError
+from understudy.monitor.feedback.labels import Label
+from understudy.monitor.record import Record
+from understudy.monitor.transport.blocks.cells import Grid
+from understudy.monitor.transport.server import Names
 
 NUMBERS: Mapping[str, type[np.generic]] = {
     "arm": np.uint16,

@@ -9,10 +9,10 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.codecs import Table
-from monitor.feedback.labels import Label
-from monitor.record import FIXED, FIXED_PLACES, Record, fixed_of
-from monitor.transport.blocks.block import (
+from understudy.monitor.codecs import Table
+from understudy.monitor.feedback.labels import Label
+from understudy.monitor.record import FIXED, FIXED_PLACES, Record, fixed_of
+from understudy.monitor.transport.blocks.block import (
     NUMBERS,
     TEXTS,
     Decoded,
@@ -23,9 +23,9 @@ from monitor.transport.blocks.block import (
     Texts,
     reason_of,
 )
-from monitor.transport.blocks.cells import Grid
-from monitor.transport.blocks.gathering import MOST_LOOSE, Gathered
-from monitor.transport.server import Names
+from understudy.monitor.transport.blocks.cells import Grid
+from understudy.monitor.transport.blocks.gathering import MOST_LOOSE, Gathered
+from understudy.monitor.transport.server import Names
 
 MOST_RECORDS = 256
 """In one block."""

@@ -11,10 +11,10 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from monitor.errors import BlockError, ProtocolError
-from monitor.feedback.labels import Label
-from monitor.record import OUTCOMES, ROLES
-from monitor.transport.blocks.block import (
+from understudy.monitor.errors import BlockError, ProtocolError
+from understudy.monitor.feedback.labels import Label
+from understudy.monitor.record import OUTCOMES, ROLES
+from understudy.monitor.transport.blocks.block import (
     NUMBERS,
     TEXTS,
     Block,
@@ -26,7 +26,7 @@ from monitor.transport.blocks.block import (
     check,
     reason_of,
 )
-from monitor.transport.blocks.cells import (
+from understudy.monitor.transport.blocks.cells import (
     BIG,
     BOOL,
     FLOAT,
@@ -39,8 +39,8 @@ from monitor.transport.blocks.cells import (
     Grid,
     decimals,
 )
-from monitor.transport.blocks.wire import Reader, Writer
-from monitor.transport.server import Names
+from understudy.monitor.transport.blocks.wire import Reader, Writer
+from understudy.monitor.transport.server import Names
 
 SCHEMA = 1
 """Counted up only for what an older reader must not read; what is merely added keeps it."""

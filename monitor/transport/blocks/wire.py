@@ -23,7 +23,7 @@ import orjson
 import zstandard
 from numpy.typing import NDArray
 
-from monitor.errors import BlockError
+from understudy.monitor.errors import BlockError
 
 MAGIC = b"UNBL"
 _HEAD = Struct("<4sB3xII")

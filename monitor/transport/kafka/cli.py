@@ -11,11 +11,11 @@ from typing import Any
 
 import click
 
-from monitor.config.kafka import Kafka
-from monitor.config.load import load
-from monitor.config.model import Config
-from monitor.errors import ConfigError, KafkaTroubleError, MissingExtraError
-from monitor.evaluator.import_cli import import_
+from understudy.monitor.config.kafka import Kafka
+from understudy.monitor.config.load import load
+from understudy.monitor.config.model import Config
+from understudy.monitor.errors import ConfigError, KafkaTroubleError, MissingExtraError
+from understudy.monitor.evaluator.import_cli import import_
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _OK, _WRONG = 0, 1
@@ -46,7 +46,7 @@ def init(config: Path, dry_run: bool, alter: bool, as_json: bool) -> None:
     """
     whole, of_kafka = _config(config)
     with _admin(of_kafka) as admin:
-        from monitor.transport.kafka.topics import wanted
+        from understudy.monitor.transport.kafka.topics import wanted
 
         topics = wanted(of_kafka, whole.feedback.horizon)
         missing = admin.missing(topics)
@@ -126,8 +126,8 @@ def _config(path: Path) -> tuple[Config, Kafka]:
 @contextmanager
 def _admin(of_kafka: Kafka) -> Iterator[Any]:
     try:
-        from monitor.transport.kafka.client import quiet
-        from monitor.transport.kafka.topics import Admin
+        from understudy.monitor.transport.kafka.client import quiet
+        from understudy.monitor.transport.kafka.topics import Admin
     except ImportError as error:
         raise MissingExtraError(
             "Kafka needs kafka-python: pip install 'understudy[kafka]'"

@@ -6,8 +6,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from monitor.config.kafka import Kafka
-from monitor.errors import ConfigError, MissingExtraError
+from understudy.monitor.config.kafka import Kafka
+from understudy.monitor.errors import ConfigError, MissingExtraError
 
 
 class Topics:
@@ -34,7 +34,7 @@ def connection(kafka: Kafka, environment: Mapping[str, str] | None = None) -> di
     Raises ConfigError where the password is not there, and MissingExtraError without kafka-python.
     """
     try:
-        from monitor.transport.kafka.client import Client
+        from understudy.monitor.transport.kafka.client import Client
     except ImportError as error:
         raise MissingExtraError(
             "Kafka needs kafka-python: pip install 'understudy[kafka]'"

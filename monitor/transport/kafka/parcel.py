@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from monitor.errors import LogError
+from understudy.monitor.errors import LogError
 
 RECORDS = 0
 """For the topic of records."""

@@ -22,11 +22,11 @@ from typing import Any
 
 import orjson
 
-from monitor.config.kafka import Kafka
-from monitor.errors import StateError
-from monitor.feedback.labels import Label
-from monitor.record import Record
-from monitor.transport.blocks import (
+from understudy.monitor.config.kafka import Kafka
+from understudy.monitor.errors import StateError
+from understudy.monitor.feedback.labels import Label
+from understudy.monitor.record import Record
+from understudy.monitor.transport.blocks import (
     Builder,
     Heartbeat,
     LabelBlock,
@@ -34,13 +34,13 @@ from monitor.transport.blocks import (
     encode,
     partition_of,
 )
-from monitor.transport.blocks.block import Decoded
-from monitor.transport.cloudevents import Origin, events_of_record
-from monitor.transport.kafka.parcel import LABELS, RECORDS, Parcel
-from monitor.transport.kafka.sender import Sender
-from monitor.transport.log import Spool
-from monitor.transport.server import Names
-from monitor.transport.slots import Slots
+from understudy.monitor.transport.blocks.block import Decoded
+from understudy.monitor.transport.cloudevents import Origin, events_of_record
+from understudy.monitor.transport.kafka.parcel import LABELS, RECORDS, Parcel
+from understudy.monitor.transport.kafka.sender import Sender
+from understudy.monitor.transport.log import Spool
+from understudy.monitor.transport.server import Names
+from understudy.monitor.transport.slots import Slots
 
 log = logging.getLogger(__name__)
 

@@ -24,11 +24,11 @@ from typing import Any
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import InvalidProducerEpochError, KafkaError, ProducerFencedError
 
-from monitor.config.kafka import Kafka
-from monitor.errors import FencedError, KafkaTroubleError
-from monitor.experiments.routes import Assignment, Routes
-from monitor.transport.kafka.client import told
-from monitor.transport.kafka.connect import Topics, connection
+from understudy.monitor.config.kafka import Kafka
+from understudy.monitor.errors import FencedError, KafkaTroubleError
+from understudy.monitor.experiments.routes import Assignment, Routes
+from understudy.monitor.transport.kafka.client import told
+from understudy.monitor.transport.kafka.connect import Topics, connection
 
 log = logging.getLogger(__name__)
 

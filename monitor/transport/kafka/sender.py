@@ -20,14 +20,14 @@ from typing import Any
 from kafka import KafkaProducer
 from kafka.errors import KafkaError, MessageSizeTooLargeError
 
-from monitor.config.kafka import Kafka
-from monitor.errors import ConfigError, KafkaTroubleError, LogError
-from monitor.transport.blocks import Heartbeat, encode
-from monitor.transport.kafka.client import forget, leave, refused, told
-from monitor.transport.kafka.connect import Topics, connection
-from monitor.transport.kafka.parcel import LABELS, RECORDS, Parcel
-from monitor.transport.kafka.topics import MOST_MESSAGE_BYTES
-from monitor.transport.log import Spool
+from understudy.monitor.config.kafka import Kafka
+from understudy.monitor.errors import ConfigError, KafkaTroubleError, LogError
+from understudy.monitor.transport.blocks import Heartbeat, encode
+from understudy.monitor.transport.kafka.client import forget, leave, refused, told
+from understudy.monitor.transport.kafka.connect import Topics, connection
+from understudy.monitor.transport.kafka.parcel import LABELS, RECORDS, Parcel
+from understudy.monitor.transport.kafka.topics import MOST_MESSAGE_BYTES
+from understudy.monitor.transport.log import Spool
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from monitor.errors import LogError
-from monitor.transport.log.frames import Content, Damage, Frame, content, scan
+from understudy.monitor.errors import LogError
+from understudy.monitor.transport.log.frames import Content, Damage, Frame, content, scan
 
 SUFFIX = ".useg"
 

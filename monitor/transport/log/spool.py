@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct
 
-from monitor.errors import LogError
-from monitor.transport.log.frames import Damage, content, scan, weights_of
-from monitor.transport.log.segments import Segment
-from monitor.transport.log.writer import SEGMENT_BYTES, SYNC_SECONDS, SegmentLog
+from understudy.monitor.errors import LogError
+from understudy.monitor.transport.log.frames import Damage, content, scan, weights_of
+from understudy.monitor.transport.log.segments import Segment
+from understudy.monitor.transport.log.writer import SEGMENT_BYTES, SYNC_SECONDS, SegmentLog
 
 MOST_BYTES = 4 * 1024 * 1024
 """That are read at once."""

@@ -16,9 +16,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from monitor.errors import LogError
-from monitor.transport.log.frames import SEGMENT, Damage, content, pack, scan
-from monitor.transport.log.segments import Segment, files_in, name_of
+from understudy.monitor.errors import LogError
+from understudy.monitor.transport.log.frames import SEGMENT, Damage, content, pack, scan
+from understudy.monitor.transport.log.segments import Segment, files_in, name_of
 
 log = logging.getLogger(__name__)
 

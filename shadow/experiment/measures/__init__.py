@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from shadow.experiment.hypothesis import Hypothesis, Statistic
-from shadow.experiment.measures.base import Measure
-from shadow.experiment.measures.distribution import Distribution
-from shadow.experiment.measures.mean import BoundedMeanPairs, Mean
-from shadow.experiment.measures.quantile import Quantile
-from shadow.experiment.measures.rate import RatePairs, RateSplit
-from shadow.experiment.measures.tail import Tail
+from understudy.shadow.experiment.hypothesis import Hypothesis, Statistic
+from understudy.shadow.experiment.measures.base import Measure
+from understudy.shadow.experiment.measures.distribution import Distribution
+from understudy.shadow.experiment.measures.mean import BoundedMeanPairs, Mean
+from understudy.shadow.experiment.measures.quantile import Quantile
+from understudy.shadow.experiment.measures.rate import RatePairs, RateSplit
+from understudy.shadow.experiment.measures.tail import Tail
 
 __all__ = ["Measure", "measure_for"]
 

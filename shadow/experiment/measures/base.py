@@ -12,8 +12,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from shadow.experiment.hypothesis import Hypothesis
-from shadow.sequential.common import Interval, State
+from understudy.shadow.experiment.hypothesis import Hypothesis
+from understudy.shadow.sequential.common import Interval, State
 
 Array = npt.NDArray[np.float64]
 MAX_LOG_E = 700.0

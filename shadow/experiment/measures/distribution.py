@@ -7,10 +7,10 @@ from typing import Any, Self
 
 import numpy as np
 
-from shadow.experiment.hypothesis import Hypothesis
-from shadow.experiment.measures.base import Array, FirstValues, Measure, log_calibrated
-from shadow.sequential import Interval, KolmogorovSmirnov, dkw_radius, ks_p_value
-from shadow.sequential.common import State
+from understudy.shadow.experiment.hypothesis import Hypothesis
+from understudy.shadow.experiment.measures.base import Array, FirstValues, Measure, log_calibrated
+from understudy.shadow.sequential import Interval, KolmogorovSmirnov, dkw_radius, ks_p_value
+from understudy.shadow.sequential.common import State
 
 _FIRST = 200
 """Values whose quantiles become the edges; the band holds at any edges, so they count as well."""

@@ -12,13 +12,19 @@ from typing import Any, Self
 
 import numpy as np
 
-from shadow.experiment.hypothesis import Hypothesis
-from shadow.experiment.measures.base import Array, Measure, Null
-from shadow.sequential import BettingInterval, BettingTest, Gate, Interval, asymptotic_precision
-from shadow.sequential.asymptotic import asymptotic_radius
-from shadow.sequential.central_moments import CentralMoments
-from shadow.sequential.common import State
-from shadow.sequential.normal_mixture import log_normal_mixture
+from understudy.shadow.experiment.hypothesis import Hypothesis
+from understudy.shadow.experiment.measures.base import Array, Measure, Null
+from understudy.shadow.sequential import (
+    BettingInterval,
+    BettingTest,
+    Gate,
+    Interval,
+    asymptotic_precision,
+)
+from understudy.shadow.sequential.asymptotic import asymptotic_radius
+from understudy.shadow.sequential.central_moments import CentralMoments
+from understudy.shadow.sequential.common import State
+from understudy.shadow.sequential.normal_mixture import log_normal_mixture
 
 _ARMS = ("champion", "challenger")
 
@@ -29,7 +35,7 @@ class Mean(Measure):
     With pairs the variance of x_1 - r x_0 takes the covariance into account. Units of assignment
     enter as their sums and counts (the ratio estimator and its linearised variance). Equations 9
     and 134 of arXiv:2103.06476; nothing is said before the gate of
-    :mod:`shadow.sequential.asymptotic` opens.
+    :mod:`understudy.shadow.sequential.asymptotic` opens.
     """
 
     kind = "mean"

@@ -8,11 +8,11 @@ from typing import Any, Self
 
 import numpy as np
 
-from shadow.experiment.hypothesis import Hypothesis
-from shadow.experiment.measures.base import Array, FirstValues, Measure, Null
-from shadow.sequential import Interval, QuantileComparison, edges_around
-from shadow.sequential.common import State
-from shadow.sequential.histogram import TwoHistograms
+from understudy.shadow.experiment.hypothesis import Hypothesis
+from understudy.shadow.experiment.measures.base import Array, FirstValues, Measure, Null
+from understudy.shadow.sequential import Interval, QuantileComparison, edges_around
+from understudy.shadow.sequential.common import State
+from understudy.shadow.sequential.histogram import TwoHistograms
 
 _FIRST = 200
 """Values from which the place of the buckets is chosen. They are counted all the same: the evidence

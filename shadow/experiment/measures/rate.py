@@ -8,9 +8,9 @@ from typing import Any, Self
 
 import numpy as np
 
-from shadow.experiment.hypothesis import Hypothesis
-from shadow.experiment.measures.base import Array, Measure, Null
-from shadow.sequential import (
+from understudy.shadow.experiment.hypothesis import Hypothesis
+from understudy.shadow.experiment.measures.base import Array, Measure, Null
+from understudy.shadow.sequential import (
     BettingTest,
     Interval,
     LabelBetting,
@@ -22,7 +22,7 @@ from shadow.sequential import (
     log_odds_effect,
     tuned_concentration,
 )
-from shadow.sequential.common import State, load
+from understudy.shadow.sequential.common import State, load
 
 _LARGE_EFFECT = 0.9
 """On the logit scale: an error rate that is 2.5 times as high. Bets on harm cover a twentieth of it

@@ -7,10 +7,10 @@ from typing import Any, Self
 
 import numpy as np
 
-from shadow.experiment.hypothesis import Hypothesis
-from shadow.experiment.measures.base import Array, FirstValues, Measure
-from shadow.sequential import Interval, TailDetector, tail_thresholds
-from shadow.sequential.common import State
+from understudy.shadow.experiment.hypothesis import Hypothesis
+from understudy.shadow.experiment.measures.base import Array, FirstValues, Measure
+from understudy.shadow.sequential import Interval, TailDetector, tail_thresholds
+from understudy.shadow.sequential.common import State
 
 _FIRST = 500
 """Values of the champion from which the thresholds are set. They are not evidence: thresholds have

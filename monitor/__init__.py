@@ -1,2 +1,1 @@
 """Understudy's running service: everything that sees live traffic."""
-

@@ -38,7 +38,7 @@ class ProtocolError(UnderstudyError):
 
 
 class RecordError(ProtocolError):
-    """Bytes that are not an encoded :class:`understudy.monitor.record.Record`."""
+    """Bytes that are not an encoded :class:`understudy.monitor.records.record.Record`."""
 
 
 class EvidenceError(ProtocolError):

@@ -15,9 +15,8 @@ from typing import Any
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from understudy.monitor import record
+from understudy.monitor.records import frames, record
 from understudy.monitor.sketch.shared import SharedStats
-from understudy.monitor.transport import frames
 
 PATIENCE = 20.0
 ARMS = ["champion", "candidate"]

@@ -32,9 +32,9 @@ from understudy.monitor.evaluator.messages import decode_message, messages_of
 from understudy.monitor.evaluator.partition import Partition
 from understudy.monitor.evaluator.places import EXPERIMENTS, PLACES, WATCHES, owned, place_of
 from understudy.monitor.evaluator.topics import Options
-from understudy.monitor.record import Record
+from understudy.monitor.records.handoff import Names
+from understudy.monitor.records.record import Record
 from understudy.monitor.transport.blocks import Builder, decode, encode
-from understudy.monitor.transport.server import Names
 
 FEATURES = tuple(f"feature_{n}" for n in range(20))
 NAMES = Names(1, (("delays", "1", "auto"),), ("champion", "candidate"))

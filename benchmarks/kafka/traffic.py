@@ -10,11 +10,11 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
-from understudy.monitor import record as records
 from understudy.monitor.codecs import Reason, Table, Undecodable
 from understudy.monitor.feedback.labels import Label
-from understudy.monitor.record import Record
-from understudy.monitor.transport.server import Names, SplitNames
+from understudy.monitor.records import record as records
+from understudy.monitor.records.handoff import Names, SplitNames
+from understudy.monitor.records.record import Record
 
 TICK_SECONDS = 0.1
 ARMS = ("champion", "candidate", "other")

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.harness import Claim, Result, environment, median
-from understudy.monitor import record
 from understudy.monitor.evaluation.pipeline import Pipeline
 from understudy.monitor.evaluation.settings import Settings
-from understudy.monitor.transport.server import Names
+from understudy.monitor.records import record
+from understudy.monitor.records.handoff import Names
 
 FEATURES = 20
 BATCH = 256

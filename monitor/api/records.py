@@ -10,9 +10,9 @@ import orjson
 
 from understudy.monitor.evaluation.decoding import Table, Undecodable
 from understudy.monitor.evaluation.plane import Plane
-from understudy.monitor.evaluation.redaction import REDACTED, Redaction, Shown
-from understudy.monitor.record import OUTCOMES, ROLES, Record
-from understudy.monitor.transport.server import Names
+from understudy.monitor.records.handoff import Names
+from understudy.monitor.records.record import OUTCOMES, ROLES, Record
+from understudy.monitor.records.redaction import REDACTED, Redaction, Shown
 
 _MAX_ROWS = 20
 """Rows of a table that are shown of one record."""

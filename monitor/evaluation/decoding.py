@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from understudy.monitor.codecs import Decoded, ModelSpec, Table, Undecodable, decode_exchange
 from understudy.monitor.evaluation.settings import ModelSettings, Settings
-from understudy.monitor.record import Record
+from understudy.monitor.records.record import Record
 
 __all__ = ["Decoder", "Table", "Undecodable"]
 

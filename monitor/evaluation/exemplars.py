@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from dataclasses import dataclass
 
-from understudy.monitor.record import OUTCOMES, ROLES, Record
+from understudy.monitor.records.record import OUTCOMES, ROLES, Record
 from understudy.monitor.sketch.buckets import CLASSIC_EDGES
 
 _EDGES_NS = tuple(int(edge * 1e9) for edge in CLASSIC_EDGES)

@@ -25,9 +25,9 @@ from understudy.monitor.evaluation.sheets import Sheet, together
 from understudy.monitor.experiments.runner import Experiments
 from understudy.monitor.feedback.labels import Label
 from understudy.monitor.feedback.store import Joined
-from understudy.monitor.record import FIXED, Record, decode_batch
+from understudy.monitor.records.handoff import Names
+from understudy.monitor.records.record import FIXED, Record, decode_batch
 from understudy.monitor.replay.recorder import Recorder
-from understudy.monitor.transport.server import Names
 from understudy.monitor.watch.judge import Judge
 
 log = logging.getLogger(__name__)

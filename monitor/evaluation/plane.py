@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from understudy.monitor.errors import StateError
 from understudy.monitor.evaluation.control import ControlLine, Supervisor
 from understudy.monitor.evaluation.pipeline import Pipeline
-from understudy.monitor.evaluation.redaction import Redaction
 from understudy.monitor.evaluation.settings import Settings
 from understudy.monitor.evaluation.state import Saver
 from understudy.monitor.experiments.runner import Experiments
@@ -20,10 +19,11 @@ from understudy.monitor.feedback.service import Feedback
 from understudy.monitor.ingest.records import Declared
 from understudy.monitor.ingest.room import Ingest
 from understudy.monitor.objectives.energy import Rapl
+from understudy.monitor.records.handoff import HandOffServer
+from understudy.monitor.records.redaction import Redaction
 from understudy.monitor.replay.recorder import recorder_of
 from understudy.monitor.sketch.reader import Snapshot, StatsReader
 from understudy.monitor.sketch.windows import Windows
-from understudy.monitor.transport.server import HandOffServer
 
 if TYPE_CHECKING:  # these need kafka-python
     from understudy.monitor.evaluation.publishing import (

@@ -24,11 +24,11 @@ from understudy.monitor.evaluation.plane import Plane
 from understudy.monitor.evaluation.settings import Settings
 from understudy.monitor.experiments.runner import Experiments
 from understudy.monitor.feedback.service import Feedback
-from understudy.monitor.garbage import settle
+from understudy.monitor.gc_tuning import settle
 from understudy.monitor.logs import set_up
+from understudy.monitor.records.handoff import HandOffServer
+from understudy.monitor.records.slots import Slots
 from understudy.monitor.replay.recorder import recorder_of
-from understudy.monitor.transport.server import HandOffServer
-from understudy.monitor.transport.slots import Slots
 from understudy.monitor.watch.judge import Judge
 
 if TYPE_CHECKING:

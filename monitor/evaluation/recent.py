@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 
-from understudy.monitor.record import Record
-from understudy.monitor.transport.server import Names
+from understudy.monitor.records.handoff import Names
+from understudy.monitor.records.record import Record
 
 MAX_BYTES = 4 * 1024 * 1024
 

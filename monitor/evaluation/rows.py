@@ -9,7 +9,7 @@ import numpy as np
 from understudy.monitor.codecs import Table
 from understudy.monitor.evaluation.columns import Cells
 from understudy.monitor.evaluation.sheets import Column, Sheet, column_of
-from understudy.monitor.record import OK, ROLE_PRIMARY, Record
+from understudy.monitor.records.record import OK, ROLE_PRIMARY, Record
 
 ROWS, ANSWERS, REQUESTS, UNDECODABLE = "rows", "answers", "requests", "undecodable"
 """Sorts of rows: features with the champion's answers where there are any; answers alone; whether a

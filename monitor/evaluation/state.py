@@ -18,7 +18,7 @@ import orjson
 
 from understudy.monitor.errors import StateError
 from understudy.monitor.evaluation.pipeline import Pipeline
-from understudy.monitor.transport.slots import Slots
+from understudy.monitor.records.slots import Slots
 
 log = logging.getLogger(__name__)
 

@@ -27,7 +27,6 @@ from understudy.monitor.api.findings import add_findings
 from understudy.monitor.errors import BlockError
 from understudy.monitor.evaluation.control import Reloaded
 from understudy.monitor.evaluation.pipeline import Pipeline
-from understudy.monitor.evaluation.redaction import Redaction
 from understudy.monitor.evaluation.settings import Settings
 from understudy.monitor.evaluator.evaluator import Evaluator, status
 from understudy.monitor.evaluator.forwarding import forward, was_forwarded
@@ -43,6 +42,7 @@ from understudy.monitor.metrics.feedback import feedback_families
 from understudy.monitor.metrics.findings import finding_families
 from understudy.monitor.metrics.predictions import decoded_families
 from understudy.monitor.metrics.processes import process_families, use_of
+from understudy.monitor.records.redaction import Redaction
 from understudy.monitor.sketch.reader import Snapshot
 
 COMMIT_SECONDS = 15.0

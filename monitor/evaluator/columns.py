@@ -17,7 +17,7 @@ from understudy.monitor.evaluation.sheets import Sheet
 from understudy.monitor.evaluator.compared import take_assigned, take_pairs
 from understudy.monitor.evaluator.taken import Mask, Part, Taken, arm_of, pairs_of
 from understudy.monitor.experiments.gatherings import View
-from understudy.monitor.record import OK, ROLE_PRIMARY
+from understudy.monitor.records.record import OK, ROLE_PRIMARY
 from understudy.monitor.transport.blocks import RecordBlock
 
 

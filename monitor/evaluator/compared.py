@@ -13,7 +13,7 @@ from understudy.monitor.evaluator.taken import Mask, Part, Places, Taken, cells_
 from understudy.monitor.experiments.contestant import Division
 from understudy.monitor.experiments.gathering import ASSIGNED, PAIRS, Gathering
 from understudy.monitor.experiments.observe import ERRORS
-from understudy.monitor.record import OK, OUTCOMES, ROLE_MIRROR, ROLE_PRIMARY, TIMEOUT
+from understudy.monitor.records.record import OK, OUTCOMES, ROLE_MIRROR, ROLE_PRIMARY, TIMEOUT
 from understudy.shadow.assignment import point, threshold
 
 _IS_ERROR = np.array([outcome in ERRORS for outcome in range(len(OUTCOMES))], np.float64)

@@ -17,7 +17,6 @@ from typing import Any
 
 from understudy.monitor.config.model import Config
 from understudy.monitor.evaluation.preparation import Preparation
-from understudy.monitor.evaluation.redaction import Redaction
 from understudy.monitor.evaluation.sheets import Sheet
 from understudy.monitor.evaluator import columns
 from understudy.monitor.evaluator.sources import Sources
@@ -26,8 +25,9 @@ from understudy.monitor.experiments.gatherings import Gatherings, View
 from understudy.monitor.experiments.runner import arms_of, shown_by
 from understudy.monitor.feedback.labels import Label
 from understudy.monitor.feedback.store import FeedbackStore, Prediction
+from understudy.monitor.records.handoff import Names
+from understudy.monitor.records.redaction import Redaction
 from understudy.monitor.transport.blocks import Block, Heartbeat, LabelBlock, RecordBlock
-from understudy.monitor.transport.server import Names
 from understudy.monitor.watch.offers import Offers
 
 VERSION = 1

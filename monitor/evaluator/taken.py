@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from understudy.monitor.codecs import Table
 from understudy.monitor.evaluation.sheets import Column, Floats, Sheet, column_of
 from understudy.monitor.experiments.observe import NO_COPY, NOT_COUNTED
-from understudy.monitor.record import OUTCOMES, Record
+from understudy.monitor.records.record import OUTCOMES, Record
 from understudy.monitor.transport.blocks import Grid, RecordBlock
 
 Places = NDArray[np.intp]

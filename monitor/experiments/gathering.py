@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from understudy.monitor import record as records
 from understudy.monitor.config.experiment import Experiment as Declared
 from understudy.monitor.evaluation.sheets import Column, Floats, Sheet, column_of
 from understudy.monitor.experiments.contestant import Arms, Division
@@ -21,7 +20,8 @@ from understudy.monitor.experiments.observe import NAN, Observer, correct, count
 from understudy.monitor.experiments.pairing import Pairing
 from understudy.monitor.experiments.rules import rules_of
 from understudy.monitor.feedback.store import Joined
-from understudy.monitor.record import Record
+from understudy.monitor.records import record as records
+from understudy.monitor.records.record import Record
 
 _MOST_WAITING = 20_000
 ASSIGNED, PAIRS, LABELS, NOTES = "assigned", "pairs", "labels", "notes"

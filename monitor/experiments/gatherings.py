@@ -9,8 +9,8 @@ from understudy.monitor.experiments.contestant import Division
 from understudy.monitor.experiments.copies import columns_of
 from understudy.monitor.experiments.gathering import Gathering
 from understudy.monitor.feedback.store import Joined, Prediction
-from understudy.monitor.record import OK, ROLE_PRIMARY, Record
-from understudy.monitor.transport.server import Names
+from understudy.monitor.records.handoff import Names
+from understudy.monitor.records.record import OK, ROLE_PRIMARY, Record
 
 View = dict[str, list[tuple[Gathering, Division | None]]]
 """By model: the experiments that its records belong to."""

@@ -30,7 +30,7 @@ from understudy.monitor.experiments.rules import rules_of
 from understudy.monitor.experiments.timeline import point_of
 from understudy.monitor.experiments.units import OpenUnit, OpenUnits, batch
 from understudy.monitor.feedback.store import Joined
-from understudy.monitor.record import Record
+from understudy.monitor.records.record import Record
 from understudy.shadow import comparison, rollout
 from understudy.shadow.assignment import Allocation
 from understudy.shadow.experiment import Decision, Experiment, Pairs, Split

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from understudy.monitor import record as records
 from understudy.monitor.codecs import Table
 from understudy.monitor.config.experiment import Cost, Label
-from understudy.monitor.record import Record
+from understudy.monitor.records import record as records
+from understudy.monitor.records.record import Record
 
 NAN = math.nan
 _MOST_CODES = 64

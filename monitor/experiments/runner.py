@@ -14,9 +14,7 @@ from understudy.monitor.config.compile import AGAIN
 from understudy.monitor.config.experiment import Experiment
 from understudy.monitor.config.model import Config
 from understudy.monitor.errors import ExperimentStateError, UnknownExperimentError
-from understudy.monitor.evaluation.redaction import Redaction
 from understudy.monitor.evaluation.sheets import Sheet
-from understudy.monitor.experiments.audit import AuditLog
 from understudy.monitor.experiments.contestant import Arms, Contestant
 from understudy.monitor.experiments.copies import Redact
 from understudy.monitor.experiments.declared import declare, with_declared
@@ -24,8 +22,10 @@ from understudy.monitor.experiments.gatherings import Gatherings, View
 from understudy.monitor.experiments.live import LiveExperiment
 from understudy.monitor.experiments.routes import Routes, load_or_set_aside
 from understudy.monitor.feedback.store import Joined, Prediction
-from understudy.monitor.record import Record
-from understudy.monitor.transport.server import Names
+from understudy.monitor.records.audit import AuditLog
+from understudy.monitor.records.handoff import Names
+from understudy.monitor.records.record import Record
+from understudy.monitor.records.redaction import Redaction
 from understudy.shadow import rollout
 from understudy.shadow.rollout import Event, RolloutError, Step
 

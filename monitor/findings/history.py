@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from understudy.monitor.errors import FindingError
-from understudy.monitor.experiments.audit import AuditLog
 from understudy.monitor.findings.changes import Change
 from understudy.monitor.findings.finding import EVENTS, Finding
 from understudy.monitor.findings.ledger import Findings
+from understudy.monitor.records.audit import AuditLog
 
 log = logging.getLogger(__name__)
 

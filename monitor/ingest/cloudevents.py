@@ -18,7 +18,7 @@ import orjson
 from understudy.monitor.baseline.kinds import instant
 from understudy.monitor.errors import IngestError
 from understudy.monitor.ingest.records import Declared, Item
-from understudy.monitor.record import CLIENT_ERROR, OK
+from understudy.monitor.records.record import CLIENT_ERROR, OK
 
 REQUEST = "org.kubeflow.serving.inference.request"
 RESPONSE = "org.kubeflow.serving.inference.response"

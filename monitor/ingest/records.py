@@ -15,7 +15,14 @@ import orjson
 
 from understudy.monitor.baseline.kinds import instant
 from understudy.monitor.errors import IngestError
-from understudy.monitor.record import CLIENT_ERROR, OK, OUTCOMES, ROLE_PRIMARY, SERVER_ERROR, encode
+from understudy.monitor.records.record import (
+    CLIENT_ERROR,
+    OK,
+    OUTCOMES,
+    ROLE_PRIMARY,
+    SERVER_ERROR,
+    encode,
+)
 
 MOST_ITEMS = 10_000
 MOST_ROWS = 10_000

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from understudy.monitor.errors import IngestError
 from understudy.monitor.ingest.cloudevents import Event, Pairs, item_of_pair
 from understudy.monitor.ingest.records import Declared, Item, item_of
-from understudy.monitor.transport.server import Names
+from understudy.monitor.records.handoff import Names
 
 REMEMBERED = 100_000
 """Request ids by which what comes again is known."""

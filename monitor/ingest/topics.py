@@ -24,7 +24,8 @@ from understudy.monitor.evaluation.decoding import Decoder
 from understudy.monitor.feedback.labels import Label
 from understudy.monitor.ingest.cloudevents import Pairs, events_of, item_of_pair
 from understudy.monitor.ingest.records import MOST_ROWS, Declared
-from understudy.monitor.record import (
+from understudy.monitor.records.handoff import Names
+from understudy.monitor.records.record import (
     CLIENT_ERROR,
     OK,
     ROLE_PRIMARY,
@@ -33,7 +34,6 @@ from understudy.monitor.record import (
     decode_batch,
 )
 from understudy.monitor.transport.blocks import Row
-from understudy.monitor.transport.server import Names
 
 _NANOSECONDS = {"s": 1e9, "ms": 1e6, "us": 1e3, "ns": 1.0}
 _LONGEST_ID = 256

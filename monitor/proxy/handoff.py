@@ -22,9 +22,7 @@ from typing import cast
 
 from understudy.monitor.errors import ProtocolError
 from understudy.monitor.proxy.plan import HandOff as Limits
-from understudy.monitor.record import Encoded
-from understudy.monitor.sketch.shared import SharedStats
-from understudy.monitor.transport.frames import (
+from understudy.monitor.records.frames import (
     ACK,
     BATCH,
     BATCH_HEAD,
@@ -37,6 +35,8 @@ from understudy.monitor.transport.frames import (
     FrameReader,
     frame,
 )
+from understudy.monitor.records.record import Encoded
+from understudy.monitor.sketch.shared import SharedStats
 
 _RETRY_SECONDS = (0.05, 1.0)
 _MAX_UNCOMMITTED = 10_000

@@ -11,12 +11,12 @@ import asyncio
 from time import monotonic, monotonic_ns, time
 from typing import TYPE_CHECKING
 
-from understudy.monitor import record
 from understudy.monitor.proxy.arm import Arm
 from understudy.monitor.proxy.breaker import Breaker
 from understudy.monitor.proxy.head import ResponseHead
 from understudy.monitor.proxy.plan import Challenger
 from understudy.monitor.proxy.upstream import UpstreamConnection
+from understudy.monitor.records import record
 from understudy.monitor.sketch.shared import SharedStats
 from understudy.shadow.assignment import point, threshold
 

@@ -14,11 +14,11 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from understudy.monitor import record
 from understudy.monitor.errors import HttpError
 from understudy.monitor.proxy.client import ClientConnection
 from understudy.monitor.proxy.exchange import Exchange
 from understudy.monitor.proxy.head import NO_BODY
+from understudy.monitor.records import record
 
 if TYPE_CHECKING:
     from understudy.monitor.proxy.arm import Arm

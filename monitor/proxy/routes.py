@@ -6,7 +6,7 @@ import re
 
 from understudy.monitor.proxy.plan import Model, Plan
 from understudy.monitor.proxy.series import SeriesRow
-from understudy.monitor.record import ROLES
+from understudy.monitor.records.record import ROLES
 from understudy.monitor.sketch.shared import SharedStats
 
 _CACHED = 2048

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from understudy.monitor.errors import StateError
-from understudy.monitor.record import OUTCOMES
+from understudy.monitor.records.record import OUTCOMES
 from understudy.monitor.sketch.shared import SharedStats, observe
 
 
@@ -56,7 +56,7 @@ class SeriesRow:
         self._by_outcome: list[Series | None] = [None] * len(OUTCOMES)
 
     def of(self, outcome: int) -> Series:
-        """The series of ``outcome``, an index of :data:`understudy.monitor.record.OUTCOMES`."""
+        """The series of ``outcome``, an index of :data:`understudy.monitor.records.record.OUTCOMES`."""
         series = self._by_outcome[outcome]
         if series is None:
             labels = {**self._labels, "outcome": OUTCOMES[outcome]}

@@ -8,11 +8,11 @@ from hashlib import blake2b
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
-from understudy.monitor import record
 from understudy.monitor.proxy.arm import Arm
 from understudy.monitor.proxy.breaker import Breaker
 from understudy.monitor.proxy.plan import Breaker as BreakerSettings
 from understudy.monitor.proxy.plan import Split
+from understudy.monitor.records import record
 from understudy.monitor.sketch.shared import SharedStats
 from understudy.shadow.assignment import OUT, POINTS, Allocation, point, threshold
 

@@ -22,7 +22,7 @@ from typing import Any
 import uvloop
 
 from understudy.monitor.errors import StateError
-from understudy.monitor.garbage import settle
+from understudy.monitor.gc_tuning import settle
 from understudy.monitor.proxy.client import QUIET_SECONDS, ClientConnection
 from understudy.monitor.proxy.fields import keep_headers
 from understudy.monitor.proxy.handoff import HandOff

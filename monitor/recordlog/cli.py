@@ -15,7 +15,6 @@ from understudy.monitor.baseline.kinds import instant
 from understudy.monitor.config.load import load
 from understudy.monitor.errors import LogError
 from understudy.monitor.progress import progress_bar
-from understudy.monitor.record import OUTCOMES, ROLES
 from understudy.monitor.recordlog.export import (
     LINES,
     PARQUET,
@@ -25,6 +24,7 @@ from understudy.monitor.recordlog.export import (
 )
 from understudy.monitor.recordlog.reading import open_log
 from understudy.monitor.recordlog.records import Log, OfLabel, OfRecord, Wanted
+from understudy.monitor.records.record import OUTCOMES, ROLES
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 

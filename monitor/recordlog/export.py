@@ -13,9 +13,9 @@ import orjson
 from understudy.monitor.config.model import Config
 from understudy.monitor.errors import LogError, MissingExtraError
 from understudy.monitor.evaluation.decoding import Decoder
-from understudy.monitor.evaluation.redaction import Redaction
 from understudy.monitor.evaluation.settings import Settings
 from understudy.monitor.recordlog.records import Log, OfLabel, OfRecord, Progress
+from understudy.monitor.records.redaction import Redaction
 
 PARQUET = (".parquet", ".pq")
 LINES = (".jsonl", ".ndjson")

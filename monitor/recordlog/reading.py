@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from understudy.monitor.errors import ReplayError
-from understudy.monitor.transport.log import Damage, is_log, read
+from understudy.monitor.records.log import Damage, is_log, read
 
 
 @dataclass(frozen=True, slots=True)

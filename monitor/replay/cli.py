@@ -13,8 +13,8 @@ import click
 from understudy.monitor.config.load import load
 from understudy.monitor.progress import progress_bar
 from understudy.monitor.recordlog.reading import open_log
+from understudy.monitor.records.log import Damage
 from understudy.monitor.replay.run import Replay
-from understudy.monitor.transport.log import Damage
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _LOG = click.Path(path_type=Path)

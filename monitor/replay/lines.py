@@ -15,8 +15,8 @@ import orjson
 
 from understudy.monitor.errors import ProtocolError, ReplayError
 from understudy.monitor.feedback.labels import Label
-from understudy.monitor.record import OUTCOMES, ROLES, Record, encode
-from understudy.monitor.transport.server import Names
+from understudy.monitor.records.handoff import Names
+from understudy.monitor.records.record import OUTCOMES, ROLES, Record, encode
 
 _TIMES = ("duration", "first_byte", "queue")
 _TEXTS = ("request_id", "trace_id", "unit", "target", "request_headers", "response_headers")

@@ -10,10 +10,10 @@ from pathlib import Path
 from understudy.monitor.config.model import Config, RecordLog
 from understudy.monitor.errors import LogError
 from understudy.monitor.feedback.labels import Label
-from understudy.monitor.record import Record
+from understudy.monitor.records.handoff import Names
+from understudy.monitor.records.log import SegmentLog
+from understudy.monitor.records.record import Record
 from understudy.monitor.replay.lines import label_line, names_line, record_line
-from understudy.monitor.transport.log import SegmentLog
-from understudy.monitor.transport.server import Names
 
 log = logging.getLogger(__name__)
 

@@ -23,8 +23,8 @@ from understudy.monitor.feedback.labels import Label
 from understudy.monitor.feedback.store import FeedbackStore, Prediction
 from understudy.monitor.findings.changes import Change
 from understudy.monitor.recordlog.reading import RecordLogFiles
+from understudy.monitor.records.handoff import Names
 from understudy.monitor.replay.lines import read_label, read_names, read_record
-from understudy.monitor.transport.server import Names
 from understudy.monitor.watch.judge import Judge
 
 TICK_SECONDS = 1.0

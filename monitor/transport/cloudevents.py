@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from understudy.monitor.ingest.cloudevents import REQUEST, RESPONSE
-from understudy.monitor.record import ROLE_PRIMARY, Record
-from understudy.monitor.transport.server import Names
+from understudy.monitor.records.handoff import Names
+from understudy.monitor.records.record import ROLE_PRIMARY, Record
 
 Headers = list[tuple[str, bytes]]
 Event = tuple[Headers, bytes, bytes]

@@ -15,13 +15,13 @@ from understudy.monitor.config.model import Config
 from understudy.monitor.config.performance import Performance
 from understudy.monitor.errors import UnderstudyError
 from understudy.monitor.evaluation.columns import Cells, cells_of
-from understudy.monitor.evaluation.redaction import Redaction
 from understudy.monitor.evaluation.rows import REQUESTS, ROWS, STARTED, parts_of
 from understudy.monitor.evaluation.sheets import Sheet
 from understudy.monitor.feedback.store import Joined, Prediction
 from understudy.monitor.findings.finding import Signal
 from understudy.monitor.performance.signals import performance_signals
 from understudy.monitor.performance.watch import PerformanceWatch
+from understudy.monitor.records.redaction import Redaction
 from understudy.monitor.watch.offers import Offers
 from understudy.monitor.watch.options import Options
 from understudy.monitor.watch.signals import signals_of

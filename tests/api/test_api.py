@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from tests.plane_process import LABELS, PlaneProcess, WorkerEnd, encoded, eventually
+from understudy.monitor.records import frames
 from understudy.monitor.sketch.shared import observe
-from understudy.monitor.transport import frames
 
 TOKEN = "correct horse"
 

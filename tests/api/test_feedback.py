@@ -14,10 +14,9 @@ import pytest
 from prometheus_client.openmetrics.parser import text_fd_to_metric_families
 
 from tests.plane_process import ARMS, PlaneProcess, WorkerEnd, encoded, eventually
-from understudy.monitor import record
 from understudy.monitor.api.feedback import MOST_BYTES
 from understudy.monitor.feedback.labels import MOST_ITEMS
-from understudy.monitor.transport import frames
+from understudy.monitor.records import frames, record
 
 TOKEN = "correct horse"
 EXPERIMENT = {

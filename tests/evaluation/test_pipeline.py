@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from tests.plane_process import ARMS, MODEL, encoded
-from understudy.monitor import record
 from understudy.monitor.errors import StateError
 from understudy.monitor.evaluation import exemplars, state
 from understudy.monitor.evaluation.pipeline import Pipeline
 from understudy.monitor.evaluation.recent import Recent
 from understudy.monitor.evaluation.settings import Settings
-from understudy.monitor.transport.server import Names
-from understudy.monitor.transport.slots import Slots
+from understudy.monitor.records import record
+from understudy.monitor.records.handoff import Names
+from understudy.monitor.records.slots import Slots
 
 
 def settings(**model: Any) -> Settings:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.plane_process import LABELS, PlaneProcess, WorkerEnd, encoded, eventually
+from understudy.monitor.records import frames
 from understudy.monitor.sketch.shared import observe
-from understudy.monitor.transport import frames
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from understudy.monitor.evaluation.redaction import REDACTED, Redaction, Shown
+from understudy.monitor.records.redaction import REDACTED, Redaction, Shown
 
 
 @pytest.mark.parametrize(

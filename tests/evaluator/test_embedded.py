@@ -10,7 +10,6 @@ from tests.evaluator.test_equality import evaluated
 from tests.evaluator.world import Item, config_of, differences, items
 from tests.plane_process import v2
 from tests.watch.world import saved
-from understudy.monitor import record
 from understudy.monitor.codecs import Table
 from understudy.monitor.config.model import Config
 from understudy.monitor.drift import packed
@@ -18,7 +17,8 @@ from understudy.monitor.evaluation.pipeline import Pipeline
 from understudy.monitor.evaluation.settings import Settings
 from understudy.monitor.experiments.runner import Experiments
 from understudy.monitor.feedback.store import FeedbackStore, Prediction
-from understudy.monitor.transport.server import Names
+from understudy.monitor.records import record
+from understudy.monitor.records.handoff import Names
 from understudy.monitor.watch.judge import Judge
 
 REQUESTS = 300

@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 
 from tests.watch.world import NAMES, Source
-from understudy.monitor import record as records
 from understudy.monitor.codecs import Reason, Table, Undecodable
 from understudy.monitor.config.model import Config
 from understudy.monitor.evaluator.judge import Judge
 from understudy.monitor.evaluator.places import EXPERIMENTS, WATCHES
 from understudy.monitor.feedback.labels import Label
-from understudy.monitor.record import Record
+from understudy.monitor.records import record as records
+from understudy.monitor.records.handoff import Names, SplitNames
+from understudy.monitor.records.record import Record
 from understudy.monitor.transport.blocks import Block, Builder, RecordBlock
-from understudy.monitor.transport.server import Names, SplitNames
 
 BEGAN = 1_700_000_000.0
 ARMS = ("champion", "candidate", "other", "champion-again")

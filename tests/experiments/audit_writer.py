@@ -6,7 +6,7 @@ import resource
 import sys
 from pathlib import Path
 
-from understudy.monitor.experiments.audit import AuditLog
+from understudy.monitor.records.audit import AuditLog
 
 
 def event(version: int) -> dict[str, object]:

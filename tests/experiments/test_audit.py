@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.experiments.audit_writer import event
-from understudy.monitor.experiments.audit import AuditLog
+from understudy.monitor.records.audit import AuditLog
 
 ROOT = Path(__file__).resolve().parents[2]
 

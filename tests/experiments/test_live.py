@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from understudy.monitor import record as records
 from understudy.monitor.codecs import Table
 from understudy.monitor.config.experiment import Experiment as Declared
 from understudy.monitor.experiments.contestant import Arms, Division
@@ -20,7 +19,8 @@ from understudy.monitor.experiments.plot import sequence
 from understudy.monitor.experiments.timeline import MOST, Timeline
 from understudy.monitor.experiments.units import OpenUnits
 from understudy.monitor.feedback.store import Joined
-from understudy.monitor.record import Record
+from understudy.monitor.records import record as records
+from understudy.monitor.records.record import Record
 from understudy.shadow import rollout
 
 ARMS = ("champion", "candidate")

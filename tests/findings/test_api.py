@@ -35,7 +35,7 @@ from understudy.monitor.findings.page import SCRIPT, in_short
 from understudy.monitor.findings.room import FindingsRoom
 from understudy.monitor.metrics.exposition import encode
 from understudy.monitor.metrics.findings import finding_families
-from understudy.monitor.transport.server import Names
+from understudy.monitor.records.handoff import Names
 
 TOKEN = "UNDERSTUDY_TEST_TOKEN"
 

@@ -9,13 +9,13 @@ from typing import Any
 import httptools
 
 from tests.fuzz.oracles import Answer, AnswerOracle, Failure, RequestOracle, Wire
-from understudy.monitor import record
 from understudy.monitor.proxy.client import ClientConnection
 from understudy.monitor.proxy.exchange import Exchange
 from understudy.monitor.proxy.head import NO_BODY, UNTIL_CLOSE
 from understudy.monitor.proxy.pool import Pool
 from understudy.monitor.proxy.upstream import UpstreamConnection
 from understudy.monitor.proxy.worker import Worker
+from understudy.monitor.records import record
 
 LENIENT = ("Duplicate Content-Length", "Data after `Connection: close`")
 """Why llhttp refuses answers that we take on purpose: a length that is said twice alike is sent on

@@ -21,7 +21,8 @@ from understudy.monitor.feedback.labels import Label
 from understudy.monitor.ingest.cloudevents import REQUEST, RESPONSE, Pairs
 from understudy.monitor.ingest.records import Declared
 from understudy.monitor.ingest.topics import Message, TopicReader
-from understudy.monitor.record import (
+from understudy.monitor.records.handoff import Names
+from understudy.monitor.records.record import (
     CLIENT_ERROR,
     OK,
     ROLE_MIRROR,
@@ -32,7 +33,6 @@ from understudy.monitor.record import (
 from understudy.monitor.transport.blocks import Builder, decode
 from understudy.monitor.transport.blocks import encode as packed
 from understudy.monitor.transport.cloudevents import Origin, events_of_record
-from understudy.monitor.transport.server import Names
 
 CONFIG = Config.model_validate(
     {

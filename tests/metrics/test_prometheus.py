@@ -12,7 +12,7 @@ import pytest
 from tests.metrics.prometheus import Prometheus
 from tests.metrics.test_metrics import TRACE, count_traffic
 from tests.plane_process import PlaneProcess, WorkerEnd, encoded, eventually
-from understudy.monitor.transport import frames
+from understudy.monitor.records import frames
 
 pytestmark = pytest.mark.integration
 

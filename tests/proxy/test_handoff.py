@@ -13,9 +13,9 @@ from tests.proxy.support import INFER, OK, Server, plan_for, post, run, sidecar
 from tests.proxy.test_mirror import challenger
 from understudy.monitor.proxy.handoff import HandOff
 from understudy.monitor.proxy.plan import HandOff as Limits
-from understudy.monitor.record import OUTCOMES, ROLES, Encoded, Record, decode_batch, encode
+from understudy.monitor.records import frames
+from understudy.monitor.records.record import OUTCOMES, ROLES, Encoded, Record, decode_batch, encode
 from understudy.monitor.sketch.shared import SharedStats, walk
-from understudy.monitor.transport import frames
 
 
 class Peer:

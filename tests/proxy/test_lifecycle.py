@@ -24,7 +24,7 @@ from tests.proxy.support import (
 from tests.proxy.test_handoff import Peer
 from tests.proxy.test_mirror import challenger, outcomes
 from understudy.monitor.proxy.plan import Tls
-from understudy.monitor.record import OUTCOMES, ROLES
+from understudy.monitor.records.record import OUTCOMES, ROLES
 
 
 def test_draining_finishes_what_is_under_way() -> None:

@@ -23,7 +23,7 @@ from tests.proxy.support import (
 from understudy.monitor.proxy.breaker import CLOSED, OPEN
 from understudy.monitor.proxy.plan import Breaker as BreakerSettings
 from understudy.monitor.proxy.plan import Challenger, Upstream
-from understudy.monitor.record import OUTCOMES
+from understudy.monitor.records.record import OUTCOMES
 
 
 def challenger(port: int, name: str = "candidate", **changes: object) -> Challenger:

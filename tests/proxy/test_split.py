@@ -24,7 +24,7 @@ from tests.proxy.support import (
 )
 from tests.proxy.test_handoff import Peer
 from understudy.monitor.proxy.plan import Breaker, Challenger, Plan, Split, Upstream
-from understudy.monitor.record import Record
+from understudy.monitor.records.record import Record
 from understudy.shadow.assignment import OUT, Allocation, point, threshold
 
 SALT = "salt"

@@ -15,7 +15,7 @@ from understudy.monitor.proxy.breaker import CLOSED, OPEN
 from understudy.monitor.proxy.plan import Breaker, Plan
 from understudy.monitor.proxy.split import pointed
 from understudy.monitor.proxy.split import steps as split_steps
-from understudy.monitor.record import OUTCOMES
+from understudy.monitor.records.record import OUTCOMES
 from understudy.shadow.assignment import OUT
 
 EVERYONE = {"weights": (0.0, 1.0)}

@@ -16,9 +16,9 @@ from understudy.loadtest.payloads.files import recorded
 from understudy.monitor.cli import main
 from understudy.monitor.config.model import RecordLog
 from understudy.monitor.feedback.labels import Label
-from understudy.monitor.record import decode_batch, encode
+from understudy.monitor.records.handoff import Names
+from understudy.monitor.records.record import decode_batch, encode
 from understudy.monitor.replay.recorder import Recorder
-from understudy.monitor.transport.server import Names
 
 NAMES = Names(1, (("m", "1", "mlflow"), ("mapped", "2", "json")), ("champion", "challenger"))
 START = 1_750_000_000.0

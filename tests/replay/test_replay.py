@@ -18,7 +18,10 @@ from understudy.monitor.cli import main
 from understudy.monitor.config.model import RecordLog
 from understudy.monitor.errors import ReplayError
 from understudy.monitor.feedback.labels import Label
-from understudy.monitor.record import decode_batch
+from understudy.monitor.records import frames
+from understudy.monitor.records.handoff import Names
+from understudy.monitor.records.log import read
+from understudy.monitor.records.record import decode_batch
 from understudy.monitor.replay.lines import (
     label_line,
     names_line,
@@ -27,9 +30,6 @@ from understudy.monitor.replay.lines import (
     record_line,
 )
 from understudy.monitor.replay.recorder import Recorder
-from understudy.monitor.transport import frames
-from understudy.monitor.transport.log import read
-from understudy.monitor.transport.server import Names
 
 
 def run(*arguments: object) -> Result:

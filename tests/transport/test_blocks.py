@@ -13,7 +13,8 @@ from understudy.monitor.codecs import Reason, Table, Undecodable
 from understudy.monitor.errors import BlockError
 from understudy.monitor.evaluation.columns import to_matrix
 from understudy.monitor.feedback.labels import Label
-from understudy.monitor.record import OUTCOMES, Record
+from understudy.monitor.records.handoff import Names, SplitNames
+from understudy.monitor.records.record import OUTCOMES, Record
 from understudy.monitor.transport.blocks import (
     Builder,
     Heartbeat,
@@ -26,7 +27,6 @@ from understudy.monitor.transport.blocks import (
 from understudy.monitor.transport.blocks.cells import column_of, decimals
 from understudy.monitor.transport.blocks.gathering import MOST_LOOSE, Gathered
 from understudy.monitor.transport.kafka.topics import MOST_MESSAGE_BYTES
-from understudy.monitor.transport.server import Names, SplitNames
 
 BYTES = st.binary(max_size=40)
 UNSIGNED = st.integers(0, 2**64 - 1)

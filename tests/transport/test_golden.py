@@ -6,8 +6,8 @@ import pytest
 
 from understudy.monitor.codecs import Reason, Table, Undecodable
 from understudy.monitor.feedback.labels import Label
+from understudy.monitor.records.handoff import Names, SplitNames
 from understudy.monitor.transport.blocks import Head, Heartbeat, LabelBlock, decode, encode
-from understudy.monitor.transport.server import Names, SplitNames
 
 GOLDEN = Path(__file__).parent / "golden"
 START = 1.75e9

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from understudy.monitor.errors import LogError
-from understudy.monitor.transport.log import Damage, SegmentLog, is_log, read
-from understudy.monitor.transport.log.frames import HEADER_SIZE
+from understudy.monitor.records.log import Damage, SegmentLog, is_log, read
+from understudy.monitor.records.log.frames import HEADER_SIZE
 
 ROOM = 10**9
 
@@ -196,7 +196,7 @@ def test_a_full_disk_costs_what_was_written_meanwhile(tmp_path):
     code = """
     import resource, signal, sys
     from pathlib import Path
-    from understudy.monitor.transport.log import SegmentLog
+    from understudy.monitor.records.log import SegmentLog
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     log = SegmentLog(Path(sys.argv[1]), 10**9, compress=False)
     assert log.append([b"a" * 1000])
@@ -222,7 +222,7 @@ def test_a_full_disk_costs_what_was_written_meanwhile(tmp_path):
 WRITER = """
 import sys
 from pathlib import Path
-from understudy.monitor.transport.log import SegmentLog
+from understudy.monitor.records.log import SegmentLog
 log = SegmentLog(Path(sys.argv[1]), 10**9, segment_bytes=64_000, sync_seconds=None)
 number = log.end
 while True:

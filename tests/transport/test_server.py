@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from understudy.monitor.errors import StateError
-from understudy.monitor.transport import frames
-from understudy.monitor.transport.server import HandOffServer, Names
-from understudy.monitor.transport.slots import MAX_SLOTS, Slots
+from understudy.monitor.records import frames
+from understudy.monitor.records.handoff import HandOffServer, Names
+from understudy.monitor.records.slots import MAX_SLOTS, Slots
 
 NAMES = {
     "generation": 3,

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from understudy.monitor.transport.log import Spool
+from understudy.monitor.records.log import Spool
 
 ROOM = 10**9
 
@@ -201,7 +201,7 @@ def test_one_thread_appends_while_another_reads(tmp_path):
 SENDER = """
 import sys
 from pathlib import Path
-from understudy.monitor.transport.log import Spool
+from understudy.monitor.records.log import Spool
 spool = Spool(Path(sys.argv[1]), 10**9, segment_bytes=50_000, sync_seconds=None)
 print(spool.cursor, (spool.mark or b"0").decode(), flush=True)
 number = spool.end

@@ -10,7 +10,7 @@ import pytest
 
 from tests.plane_process import MODEL, PlaneProcess, WorkerEnd, encoded, eventually
 from tests.watch.world import NAMES, Source, saved
-from understudy.monitor.transport import frames
+from understudy.monitor.records import frames
 
 ROWS = 50
 

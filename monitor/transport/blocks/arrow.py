@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from understudy.monitor.errors import MissingExtraError
-from understudy.monitor.record import OUTCOMES, ROLES
+from understudy.monitor.records.record import OUTCOMES, ROLES
 from understudy.monitor.transport.blocks.block import RecordBlock
 from understudy.monitor.transport.blocks.cells import (
     BIG,

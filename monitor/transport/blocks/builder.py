@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from understudy.monitor.codecs import Table
 from understudy.monitor.feedback.labels import Label
-from understudy.monitor.record import FIXED, FIXED_PLACES, Record, fixed_of
+from understudy.monitor.records.handoff import Names
+from understudy.monitor.records.record import FIXED, FIXED_PLACES, Record, fixed_of
 from understudy.monitor.transport.blocks.block import (
     NUMBERS,
     TEXTS,
@@ -25,7 +26,6 @@ from understudy.monitor.transport.blocks.block import (
 )
 from understudy.monitor.transport.blocks.cells import Grid
 from understudy.monitor.transport.blocks.gathering import MOST_LOOSE, Gathered
-from understudy.monitor.transport.server import Names
 
 MOST_RECORDS = 256
 """In one block."""

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from understudy.monitor.errors import BlockError, ProtocolError
 from understudy.monitor.feedback.labels import Label
-from understudy.monitor.record import OUTCOMES, ROLES
+from understudy.monitor.records.handoff import Names
+from understudy.monitor.records.record import OUTCOMES, ROLES
 from understudy.monitor.transport.blocks.block import (
     NUMBERS,
     TEXTS,
@@ -40,7 +41,6 @@ from understudy.monitor.transport.blocks.cells import (
     decimals,
 )
 from understudy.monitor.transport.blocks.wire import Reader, Writer
-from understudy.monitor.transport.server import Names
 
 SCHEMA = 1
 """Counted up only for what an older reader must not read; what is merely added keeps it."""

@@ -25,7 +25,10 @@ import orjson
 from understudy.monitor.config.kafka import Kafka
 from understudy.monitor.errors import StateError
 from understudy.monitor.feedback.labels import Label
-from understudy.monitor.record import Record
+from understudy.monitor.records.handoff import Names
+from understudy.monitor.records.log import Spool
+from understudy.monitor.records.record import Record
+from understudy.monitor.records.slots import Slots
 from understudy.monitor.transport.blocks import (
     Builder,
     Heartbeat,
@@ -38,9 +41,6 @@ from understudy.monitor.transport.blocks.block import Decoded
 from understudy.monitor.transport.cloudevents import Origin, events_of_record
 from understudy.monitor.transport.kafka.parcel import LABELS, RECORDS, Parcel
 from understudy.monitor.transport.kafka.sender import Sender
-from understudy.monitor.transport.log import Spool
-from understudy.monitor.transport.server import Names
-from understudy.monitor.transport.slots import Slots
 
 log = logging.getLogger(__name__)
 

@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from understudy.monitor.errors import ProtocolError
-from understudy.monitor.transport import frames
-from understudy.monitor.transport.slots import Slot, Slots
+from understudy.monitor.records import frames
+from understudy.monitor.records.slots import Slot, Slots
 
 log = logging.getLogger(__name__)
 

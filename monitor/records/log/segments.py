@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from understudy.monitor.errors import LogError
-from understudy.monitor.transport.log.frames import Content, Damage, Frame, content, scan
+from understudy.monitor.records.log.frames import Content, Damage, Frame, content, scan
 
 SUFFIX = ".useg"
 

@@ -17,8 +17,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from understudy.monitor.errors import LogError
-from understudy.monitor.transport.log.frames import SEGMENT, Damage, content, pack, scan
-from understudy.monitor.transport.log.segments import Segment, files_in, name_of
+from understudy.monitor.records.log.frames import SEGMENT, Damage, content, pack, scan
+from understudy.monitor.records.log.segments import Segment, files_in, name_of
 
 log = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from struct import Struct
 
 from understudy.monitor.errors import LogError
-from understudy.monitor.transport.log.frames import Damage, content, scan, weights_of
-from understudy.monitor.transport.log.segments import Segment
-from understudy.monitor.transport.log.writer import SEGMENT_BYTES, SYNC_SECONDS, SegmentLog
+from understudy.monitor.records.log.frames import Damage, content, scan, weights_of
+from understudy.monitor.records.log.segments import Segment
+from understudy.monitor.records.log.writer import SEGMENT_BYTES, SYNC_SECONDS, SegmentLog
 
 MOST_BYTES = 4 * 1024 * 1024
 """That are read at once."""

@@ -1,8 +1,0 @@
-"""A durable log on local disk: segments, their reader and writer, and a queue made of them."""
-
-from understudy.monitor.transport.log.frames import Damage
-from understudy.monitor.transport.log.segments import Read, is_log, read
-from understudy.monitor.transport.log.spool import Entry, Spool
-from understudy.monitor.transport.log.writer import SegmentLog
-
-__all__ = ["Damage", "Entry", "Read", "SegmentLog", "Spool", "is_log", "read"]

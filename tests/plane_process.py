@@ -16,7 +16,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from understudy.monitor.records import frames, record
-from understudy.monitor.sketch.shared import SharedStats
+from understudy.monitor.stats.shared import SharedStats
 
 PATIENCE = 20.0
 ARMS = ["champion", "candidate"]

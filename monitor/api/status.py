@@ -11,9 +11,9 @@ from understudy.monitor.evaluation.plane import BREAKER_STATES, NOT_ERRORS, NOT_
 from understudy.monitor.experiments.summary import summary as summary_of
 from understudy.monitor.findings.page import in_short
 from understudy.monitor.metrics.processes import uses
-from understudy.monitor.sketch.distribution import Distribution, summary
-from understudy.monitor.sketch.reader import Labels, Snapshot
-from understudy.monitor.sketch.windows import WINDOW_NAMES, WINDOWS, since_start
+from understudy.monitor.stats.distribution import Distribution, summary
+from understudy.monitor.stats.reader import Labels, Snapshot
+from understudy.monitor.stats.windows import WINDOW_NAMES, WINDOWS, since_start
 
 START = "start"
 

@@ -6,7 +6,7 @@ from bisect import bisect_left
 from dataclasses import dataclass
 
 from understudy.monitor.records.record import OUTCOMES, ROLES, Record
-from understudy.monitor.sketch.buckets import CLASSIC_EDGES
+from understudy.monitor.stats.buckets import CLASSIC_EDGES
 
 _EDGES_NS = tuple(int(edge * 1e9) for edge in CLASSIC_EDGES)
 _MAX_SERIES = 1024

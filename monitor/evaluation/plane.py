@@ -18,12 +18,12 @@ from understudy.monitor.experiments.runner import Experiments
 from understudy.monitor.feedback.service import Feedback
 from understudy.monitor.ingest.records import Declared
 from understudy.monitor.ingest.room import Ingest
-from understudy.monitor.objectives.energy import Rapl
 from understudy.monitor.records.handoff import HandOffServer
 from understudy.monitor.records.redaction import Redaction
 from understudy.monitor.replay.recorder import recorder_of
-from understudy.monitor.sketch.reader import Snapshot, StatsReader
-from understudy.monitor.sketch.windows import Windows
+from understudy.monitor.stats.energy import Rapl
+from understudy.monitor.stats.reader import Snapshot, StatsReader
+from understudy.monitor.stats.windows import Windows
 
 if TYPE_CHECKING:  # these need kafka-python
     from understudy.monitor.evaluation.publishing import (

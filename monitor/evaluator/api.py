@@ -43,7 +43,7 @@ from understudy.monitor.metrics.findings import finding_families
 from understudy.monitor.metrics.predictions import decoded_families
 from understudy.monitor.metrics.processes import process_families, use_of
 from understudy.monitor.records.redaction import Redaction
-from understudy.monitor.sketch.reader import Snapshot
+from understudy.monitor.stats.reader import Snapshot
 
 COMMIT_SECONDS = 15.0
 _OF_EXPERIMENTS = ("/v1/experiments", "/v1/argo", "/v1/flagger")

@@ -29,9 +29,9 @@ from understudy.monitor.metrics.objectives import objective_families
 from understudy.monitor.metrics.predictions import decoded_families, undecoded_families
 from understudy.monitor.metrics.processes import process_families, uses
 from understudy.monitor.objectives.objective import latency_limits
-from understudy.monitor.sketch.distribution import QUANTILES, Distribution
-from understudy.monitor.sketch.reader import Snapshot
-from understudy.monitor.sketch.windows import WINDOW_NAMES, WINDOWS, group, since_start
+from understudy.monitor.stats.distribution import QUANTILES, Distribution
+from understudy.monitor.stats.reader import Snapshot
+from understudy.monitor.stats.windows import WINDOW_NAMES, WINDOWS, group, since_start
 
 _QUANTILE_BY = ("model", "version", "arm", "role", "outcome")
 

@@ -13,9 +13,9 @@ from math import inf, log2
 
 import numpy as np
 
-from understudy.monitor.sketch.buckets import BUCKETS, CLASSIC_EDGES, OFFSET, SCALE
-from understudy.monitor.sketch.distribution import Words, classic_counts
-from understudy.monitor.sketch.shared import SKETCH_BUCKETS
+from understudy.monitor.stats.buckets import BUCKETS, CLASSIC_EDGES, OFFSET, SCALE
+from understudy.monitor.stats.distribution import Words, classic_counts
+from understudy.monitor.stats.shared import SKETCH_BUCKETS
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from prometheus_client.core import Metric
 from understudy.monitor.evaluation.plane import Plane
 from understudy.monitor.experiments.summary import DECISIONS
 from understudy.monitor.metrics.families import counter, gauge, pick
-from understudy.monitor.sketch.reader import Snapshot
+from understudy.monitor.stats.reader import Snapshot
 
 _WHO = ("experiment", "challenger")
 

@@ -16,9 +16,9 @@ from prometheus_client.utils import floatToGoString
 
 from understudy.monitor.evaluation.exemplars import Exemplar, ExemplarKey
 from understudy.monitor.metrics.edges import buckets
-from understudy.monitor.sketch.distribution import Words
-from understudy.monitor.sketch.reader import Labels
-from understudy.monitor.sketch.shared import SKETCH_SUM_NS
+from understudy.monitor.stats.distribution import Words
+from understudy.monitor.stats.reader import Labels
+from understudy.monitor.stats.shared import SKETCH_SUM_NS
 
 PREFIX = "understudy_"
 SERIES_LABELS = ("model", "version", "arm", "role", "protocol", "outcome")

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from understudy.monitor.sketch.buckets import LOWEST_EXPONENT, OFFSET, SCHEMA
-from understudy.monitor.sketch.distribution import Words
-from understudy.monitor.sketch.shared import SKETCH_BUCKETS
+from understudy.monitor.stats.buckets import LOWEST_EXPONENT, OFFSET, SCHEMA
+from understudy.monitor.stats.distribution import Words
+from understudy.monitor.stats.shared import SKETCH_BUCKETS
 
 EXPORTED_SCHEMA = 3
 """Eight buckets per doubling, each 9 % wide."""

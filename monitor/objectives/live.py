@@ -8,7 +8,7 @@ from typing import Any
 
 from understudy.monitor.evaluation.plane import NOT_ERRORS, Plane
 from understudy.monitor.objectives.objective import Figure, Objective, dominated, verdicts
-from understudy.monitor.sketch.distribution import Distribution, summary
+from understudy.monitor.stats.distribution import Distribution, summary
 
 WINDOW = 300.0
 _QUANTILES = {

@@ -8,7 +8,7 @@ from time import monotonic
 from understudy.monitor.proxy.head import RequestHead
 from understudy.monitor.proxy.plan import Upstream
 from understudy.monitor.proxy.pool import Pool
-from understudy.monitor.sketch.shared import SharedStats
+from understudy.monitor.stats.shared import SharedStats
 
 
 class Arm:

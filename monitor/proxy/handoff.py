@@ -36,7 +36,7 @@ from understudy.monitor.records.frames import (
     frame,
 )
 from understudy.monitor.records.record import Encoded
-from understudy.monitor.sketch.shared import SharedStats
+from understudy.monitor.stats.shared import SharedStats
 
 _RETRY_SECONDS = (0.05, 1.0)
 _MAX_UNCOMMITTED = 10_000

@@ -17,7 +17,7 @@ from understudy.monitor.proxy.head import ResponseHead
 from understudy.monitor.proxy.plan import Challenger
 from understudy.monitor.proxy.upstream import UpstreamConnection
 from understudy.monitor.records import record
-from understudy.monitor.sketch.shared import SharedStats
+from understudy.monitor.stats.shared import SharedStats
 from understudy.shadow.assignment import point, threshold
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import re
 from understudy.monitor.proxy.plan import Model, Plan
 from understudy.monitor.proxy.series import SeriesRow
 from understudy.monitor.records.record import ROLES
-from understudy.monitor.sketch.shared import SharedStats
+from understudy.monitor.stats.shared import SharedStats
 
 _CACHED = 2048
 _CACHED_BYTES = 256

@@ -13,7 +13,7 @@ from understudy.monitor.proxy.mirror import Mirror
 from understudy.monitor.proxy.plan import Plan
 from understudy.monitor.proxy.routes import Routes
 from understudy.monitor.proxy.split import Router, Serving
-from understudy.monitor.sketch.shared import SharedStats
+from understudy.monitor.stats.shared import SharedStats
 
 
 class Timed(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from understudy.monitor.errors import StateError
 from understudy.monitor.records.record import OUTCOMES
-from understudy.monitor.sketch.shared import SharedStats, observe
+from understudy.monitor.stats.shared import SharedStats, observe
 
 
 class Series:

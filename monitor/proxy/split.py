@@ -13,7 +13,7 @@ from understudy.monitor.proxy.breaker import Breaker
 from understudy.monitor.proxy.plan import Breaker as BreakerSettings
 from understudy.monitor.proxy.plan import Split
 from understudy.monitor.records import record
-from understudy.monitor.sketch.shared import SharedStats
+from understudy.monitor.stats.shared import SharedStats
 from understudy.shadow.assignment import OUT, POINTS, Allocation, point, threshold
 
 if TYPE_CHECKING:

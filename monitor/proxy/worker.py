@@ -30,7 +30,7 @@ from understudy.monitor.proxy.listening import let_nobody_in, somebody_waits
 from understudy.monitor.proxy.plan import Plan
 from understudy.monitor.proxy.probe import Door, socket_path
 from understudy.monitor.proxy.runtime import Runtime, Timed
-from understudy.monitor.sketch.shared import SharedStats
+from understudy.monitor.stats.shared import SharedStats
 
 _FLUSH_PATIENCE = 5.0
 _HANDSHAKE_SECONDS = 0.05

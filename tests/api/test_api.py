@@ -13,7 +13,7 @@ import pytest
 
 from tests.plane_process import LABELS, PlaneProcess, WorkerEnd, encoded, eventually
 from understudy.monitor.records import frames
-from understudy.monitor.sketch.shared import observe
+from understudy.monitor.stats.shared import observe
 
 TOKEN = "correct horse"
 

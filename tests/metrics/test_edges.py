@@ -15,9 +15,9 @@ from understudy.monitor.metrics.edges import buckets, nearest
 from understudy.monitor.metrics.exposition import encode
 from understudy.monitor.metrics.families import sketches
 from understudy.monitor.objectives.objective import latency_limits
-from understudy.monitor.sketch.buckets import CLASSIC_EDGES, bucket_of, upper_edge
-from understudy.monitor.sketch.distribution import Words
-from understudy.monitor.sketch.shared import (
+from understudy.monitor.stats.buckets import CLASSIC_EDGES, bucket_of, upper_edge
+from understudy.monitor.stats.distribution import Words
+from understudy.monitor.stats.shared import (
     SKETCH_BUCKETS,
     SKETCH_CLASSIC,
     SKETCH_SUM_NS,

@@ -18,7 +18,7 @@ from tests.parts import environment, need
 from tests.plane_process import LABELS, PlaneProcess, WorkerEnd, encoded, eventually
 from understudy.monitor.metrics.exposition import encode
 from understudy.monitor.records import frames
-from understudy.monitor.sketch.shared import SharedStats, observe
+from understudy.monitor.stats.shared import SharedStats, observe
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 TRACE = "0123456789abcdef" * 2

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from understudy.monitor.metrics.native import NativeHistogram, native_histogram
 from understudy.monitor.metrics.protobuf import varint, zigzag
-from understudy.monitor.sketch.distribution import Words
-from understudy.monitor.sketch.shared import SKETCH_WORDS, observe
+from understudy.monitor.stats.distribution import Words
+from understudy.monitor.stats.shared import SKETCH_WORDS, observe
 
 
 def sketch(values: list[float]) -> Words:

@@ -53,7 +53,7 @@ def test_the_data_plane_imports_uvloop_and_nothing_else() -> None:
         if module.partition(".")[0] in OURS and not module.startswith("understudy.monitor.proxy")
     }
     allowed = {"record", "errors", "garbage", "transport.frames", "sketch.shared", "sketch.buckets"}
-    parents = {"monitor", "understudy.monitor.transport", "understudy.monitor.sketch"}
+    parents = {"monitor", "understudy.monitor.transport", "understudy.monitor.stats"}
     assert rooms <= {f"monitor.{name}" for name in allowed} | parents | {
         "understudy.shadow.assignment"
     }

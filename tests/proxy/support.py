@@ -194,7 +194,7 @@ class Sidecar:
 
     def counter(self, name: str, **labels: str) -> int:
         """Sum of all counters and sketch counts of that name with those labels."""
-        from understudy.monitor.sketch.shared import walk
+        from understudy.monitor.stats.shared import walk
 
         stats = self.worker._stats
         total = 0

@@ -15,7 +15,7 @@ from understudy.monitor.proxy.handoff import HandOff
 from understudy.monitor.proxy.plan import HandOff as Limits
 from understudy.monitor.records import frames
 from understudy.monitor.records.record import OUTCOMES, ROLES, Encoded, Record, decode_batch, encode
-from understudy.monitor.sketch.shared import SharedStats, walk
+from understudy.monitor.stats.shared import SharedStats, walk
 
 
 class Peer:

@@ -21,7 +21,7 @@ from understudy.monitor.proxy.head import (
 )
 from understudy.monitor.proxy.plan import Model, Plan, Upstream
 from understudy.monitor.proxy.routes import Routes
-from understudy.monitor.sketch.shared import SharedStats
+from understudy.monitor.stats.shared import SharedStats
 
 TOKEN = st.text("!#$%&'*+-.^_`|~0123456789abcXYZ", min_size=1, max_size=12).map(str.encode)
 VALUE = st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=20).map(str.encode)

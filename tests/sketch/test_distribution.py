@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from understudy.monitor.sketch.buckets import middle, upper_edge
-from understudy.monitor.sketch.distribution import Distribution, summary
+from understudy.monitor.stats.buckets import middle, upper_edge
+from understudy.monitor.stats.distribution import Distribution, summary
 
 durations = st.floats(min_value=2e-6, max_value=4000.0, allow_nan=False)
 samples = st.lists(durations, min_size=1, max_size=300)

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from understudy.monitor.sketch.distribution import Distribution, classic_counts
-from understudy.monitor.sketch.reader import Snapshot, StatsReader
-from understudy.monitor.sketch.shared import SharedStats, observe
+from understudy.monitor.stats.distribution import Distribution, classic_counts
+from understudy.monitor.stats.reader import Snapshot, StatsReader
+from understudy.monitor.stats.shared import SharedStats, observe
 
 ARM = {"arm": "champion"}
 
@@ -122,7 +122,7 @@ def test_random_damage_never_raises(tmp_path: Path) -> None:
 
 def test_gauges_of_a_dead_worker_do_not_count(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from understudy.monitor.sketch.shared import SharedStats;"
+        "import sys; from pathlib import Path; from understudy.monitor.stats.shared import SharedStats;"
         "s = SharedStats(Path(sys.argv[1]), 1 << 20); s.words[s.gauge('in_flight')] = 4;"
         "s.words[s.counter('requests')] = 9"
     )
@@ -135,7 +135,7 @@ def test_gauges_of_a_dead_worker_do_not_count(tmp_path: Path) -> None:
 def test_a_live_writer_is_read_without_going_back(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path;"
-        "from understudy.monitor.sketch.shared import SharedStats, observe;"
+        "from understudy.monitor.stats.shared import SharedStats, observe;"
         "s = SharedStats(Path(sys.argv[1]), 1 << 20); r = s.counter('requests');"
         "d = s.sketch('duration');\n"
         "for i in range(60000):\n  s.words[r] += 1; observe(s.words, d, i * 1000)"

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from understudy.monitor.sketch.distribution import Distribution, Words
-from understudy.monitor.sketch.reader import Series, Snapshot
-from understudy.monitor.sketch.shared import SKETCH_WORDS, observe
-from understudy.monitor.sketch.windows import Windows, group, since_start
+from understudy.monitor.stats.distribution import Distribution, Words
+from understudy.monitor.stats.reader import Series, Snapshot
+from understudy.monitor.stats.shared import SKETCH_WORDS, observe
+from understudy.monitor.stats.windows import Windows, group, since_start
 
 SERIES: Series = ("duration", (("arm", "a"), ("outcome", "ok")))
 OTHER: Series = ("duration", (("arm", "b"), ("outcome", "ok")))

@@ -29,7 +29,7 @@ from math import ceil, log2
 from pathlib import Path
 
 from understudy.monitor.errors import StateError
-from understudy.monitor.sketch.buckets import (
+from understudy.monitor.stats.buckets import (
     BUCKETS,
     CLASSIC,
     CLASSIC_EDGES,

@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from understudy.monitor.errors import StateError
-from understudy.monitor.sketch.distribution import Words
-from understudy.monitor.sketch.shared import (
+from understudy.monitor.stats.distribution import Words
+from understudy.monitor.stats.shared import (
     CAPACITY,
     COUNTER,
     GAUGE,

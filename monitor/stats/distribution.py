@@ -2,7 +2,7 @@
 
 Merging adds counts, so it is associative and commutative and a merge loses nothing. A quantile is
 the value of rank ``ceil(q·n)`` to within 0.54 % inside the range of the buckets (see
-:mod:`understudy.monitor.sketch.buckets`).
+:mod:`understudy.monitor.stats.buckets`).
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from understudy.monitor.sketch.buckets import BUCKETS, CLASSIC, bucket_of, middle, upper_edge
-from understudy.monitor.sketch.shared import (
+from understudy.monitor.stats.buckets import BUCKETS, CLASSIC, bucket_of, middle, upper_edge
+from understudy.monitor.stats.shared import (
     SKETCH_BUCKETS,
     SKETCH_CLASSIC,
     SKETCH_MAX_NS,

@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from understudy.monitor.sketch.buckets import BUCKETS, bucket_of
-from understudy.monitor.sketch.distribution import MIDDLES, Distribution, Words
-from understudy.monitor.sketch.reader import Labels, Series, Snapshot
-from understudy.monitor.sketch.shared import SKETCH_BUCKETS, SKETCH_MAX_NS, SKETCH_SUM_NS
+from understudy.monitor.stats.buckets import BUCKETS, bucket_of
+from understudy.monitor.stats.distribution import MIDDLES, Distribution, Words
+from understudy.monitor.stats.reader import Labels, Series, Snapshot
+from understudy.monitor.stats.shared import SKETCH_BUCKETS, SKETCH_MAX_NS, SKETCH_SUM_NS
 
 WINDOWS = (10.0, 60.0, 300.0)
 """Lengths in seconds of the windows that are shown."""

@@ -26,8 +26,8 @@ from understudy.monitor.config.load import load
 from understudy.monitor.config.model import Config
 from understudy.monitor.errors import ConfigError, StateError
 from understudy.monitor.experiments.declared import with_declared
-from understudy.monitor.experiments.routes import load_or_set_aside
 from understudy.monitor.processes import BACK_OFF, BackOff, Child
+from understudy.monitor.routing.routes import load_or_set_aside
 from understudy.monitor.run_directory import RunDirectory
 
 log = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 from understudy.monitor.config import model
 from understudy.monitor.config.experiment import Experiment
-from understudy.monitor.experiments.routes import Routes
-from understudy.monitor.proxy import plan
+from understudy.monitor.routing import plan
+from understudy.monitor.routing.routes import Routes
 from understudy.shadow.assignment import Allocation
 
 AGAIN = "-again"
@@ -69,7 +69,7 @@ def arm_names(config: model.Config) -> tuple[str, ...]:
 
 
 def plan_json(compiled: plan.Plan) -> dict[str, Any]:
-    """The plan as plain data; :meth:`understudy.monitor.proxy.plan.Plan.from_json` is the inverse."""
+    """The plan as plain data; :meth:`understudy.monitor.routing.plan.Plan.from_json` is the inverse."""
     return dataclasses.asdict(compiled)
 
 

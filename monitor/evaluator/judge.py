@@ -25,8 +25,8 @@ from understudy.monitor.evaluation.pipeline import Pipeline
 from understudy.monitor.evaluation.settings import Settings
 from understudy.monitor.evaluation.sheets import Sheet, together
 from understudy.monitor.evaluator.messages import SLOT_SECONDS, Message
-from understudy.monitor.experiments.routes import Assignment
 from understudy.monitor.experiments.runner import Experiments
+from understudy.monitor.routing.routes import Assignment
 from understudy.monitor.watch.judge import Judge as Watcher
 
 VERSION = 1

@@ -13,7 +13,7 @@ from understudy.monitor.config.experiment import Experiment
 from understudy.monitor.config.messages import problem
 from understudy.monitor.config.model import Config
 from understudy.monitor.errors import ConfigError
-from understudy.monitor.experiments.routes import Routes
+from understudy.monitor.routing.routes import Routes
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from understudy.monitor.config.experiment import Experiment as Declared
 from understudy.monitor.evaluation.sheets import Floats, Sheet, together
-from understudy.monitor.experiments.assignments import Assignments
 from understudy.monitor.experiments.contestant import Arms, Contestant, Division
 from understudy.monitor.experiments.copies import Redact
 from understudy.monitor.experiments.gathering import (
@@ -25,12 +24,13 @@ from understudy.monitor.experiments.gathering import (
     numbered,
 )
 from understudy.monitor.experiments.observe import Codes
-from understudy.monitor.experiments.routes import Assignment
 from understudy.monitor.experiments.rules import rules_of
 from understudy.monitor.experiments.timeline import point_of
 from understudy.monitor.experiments.units import OpenUnit, OpenUnits, batch
 from understudy.monitor.feedback.store import Joined
 from understudy.monitor.records.record import Record
+from understudy.monitor.routing.assignments import Assignments
+from understudy.monitor.routing.routes import Assignment
 from understudy.shadow import comparison, rollout
 from understudy.shadow.assignment import Allocation
 from understudy.shadow.experiment import Decision, Experiment, Pairs, Split

@@ -20,12 +20,12 @@ from understudy.monitor.experiments.copies import Redact
 from understudy.monitor.experiments.declared import declare, with_declared
 from understudy.monitor.experiments.gatherings import Gatherings, View
 from understudy.monitor.experiments.live import LiveExperiment
-from understudy.monitor.experiments.routes import Routes, load_or_set_aside
 from understudy.monitor.feedback.store import Joined, Prediction
 from understudy.monitor.records.audit import AuditLog
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.record import Record
 from understudy.monitor.records.redaction import Redaction
+from understudy.monitor.routing.routes import Routes, load_or_set_aside
 from understudy.shadow import rollout
 from understudy.shadow.rollout import Event, RolloutError, Step
 

@@ -6,8 +6,8 @@ import asyncio
 from time import monotonic
 
 from understudy.monitor.proxy.head import RequestHead
-from understudy.monitor.proxy.plan import Upstream
 from understudy.monitor.proxy.pool import Pool
+from understudy.monitor.routing.plan import Upstream
 from understudy.monitor.stats.shared import SharedStats
 
 

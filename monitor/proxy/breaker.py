@@ -6,7 +6,7 @@ half-open, where at most ``probes`` requests are under way and as many successes
 
 from __future__ import annotations
 
-from understudy.monitor.proxy.plan import Breaker as Settings
+from understudy.monitor.routing.plan import Breaker as Settings
 
 CLOSED = 0
 OPEN = 1

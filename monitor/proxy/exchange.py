@@ -11,10 +11,10 @@ from time import monotonic, monotonic_ns, time
 from understudy.monitor.errors import HttpError
 from understudy.monitor.proxy.head import CHUNKED, NO_BODY, UNTIL_CLOSE, ResponseHead
 from understudy.monitor.proxy.incoming import Incoming
-from understudy.monitor.proxy.plan import Fault
 from understudy.monitor.proxy.split import BODY_NOT_AWAITED, BODY_TOO_LARGE, Router
 from understudy.monitor.proxy.upstream import UpstreamConnection
 from understudy.monitor.records import record
+from understudy.monitor.routing.plan import Fault
 
 FAILURES = {
     record.TIMEOUT: (504, b"504 Gateway Timeout", "the model server did not answer in time"),

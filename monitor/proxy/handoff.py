@@ -21,7 +21,6 @@ from time import monotonic
 from typing import cast
 
 from understudy.monitor.errors import ProtocolError
-from understudy.monitor.proxy.plan import HandOff as Limits
 from understudy.monitor.records.frames import (
     ACK,
     BATCH,
@@ -36,6 +35,7 @@ from understudy.monitor.records.frames import (
     frame,
 )
 from understudy.monitor.records.record import Encoded
+from understudy.monitor.routing.plan import HandOff as Limits
 from understudy.monitor.stats.shared import SharedStats
 
 _RETRY_SECONDS = (0.05, 1.0)

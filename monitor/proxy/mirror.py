@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from understudy.monitor.proxy.arm import Arm
 from understudy.monitor.proxy.breaker import Breaker
 from understudy.monitor.proxy.head import ResponseHead
-from understudy.monitor.proxy.plan import Challenger
 from understudy.monitor.proxy.upstream import UpstreamConnection
 from understudy.monitor.records import record
+from understudy.monitor.routing.plan import Challenger
 from understudy.monitor.stats.shared import SharedStats
 from understudy.shadow.assignment import point, threshold
 

@@ -12,8 +12,8 @@ from collections import deque
 from collections.abc import Callable
 from time import monotonic
 
-from understudy.monitor.proxy.plan import Upstream
 from understudy.monitor.proxy.upstream import Sink, UpstreamConnection
+from understudy.monitor.routing.plan import Upstream
 
 
 class Pool:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from understudy.monitor.proxy.plan import Model, Plan
 from understudy.monitor.proxy.series import SeriesRow
 from understudy.monitor.records.record import ROLES
+from understudy.monitor.routing.plan import Model, Plan
 from understudy.monitor.stats.shared import SharedStats
 
 _CACHED = 2048

@@ -10,9 +10,9 @@ from typing import Protocol
 from understudy.monitor.proxy.arm import Arm
 from understudy.monitor.proxy.handoff import HandOff
 from understudy.monitor.proxy.mirror import Mirror
-from understudy.monitor.proxy.plan import Plan
 from understudy.monitor.proxy.routes import Routes
 from understudy.monitor.proxy.split import Router, Serving
+from understudy.monitor.routing.plan import Plan
 from understudy.monitor.stats.shared import SharedStats
 
 

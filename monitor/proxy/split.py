@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from understudy.monitor.proxy.arm import Arm
 from understudy.monitor.proxy.breaker import Breaker
-from understudy.monitor.proxy.plan import Breaker as BreakerSettings
-from understudy.monitor.proxy.plan import Split
 from understudy.monitor.records import record
+from understudy.monitor.routing.plan import Breaker as BreakerSettings
+from understudy.monitor.routing.plan import Split
 from understudy.monitor.stats.shared import SharedStats
 from understudy.shadow.assignment import OUT, POINTS, Allocation, point, threshold
 

@@ -27,9 +27,9 @@ from understudy.monitor.proxy.client import QUIET_SECONDS, ClientConnection
 from understudy.monitor.proxy.fields import keep_headers
 from understudy.monitor.proxy.handoff import HandOff
 from understudy.monitor.proxy.listening import let_nobody_in, somebody_waits
-from understudy.monitor.proxy.plan import Plan
 from understudy.monitor.proxy.probe import Door, socket_path
 from understudy.monitor.proxy.runtime import Runtime, Timed
+from understudy.monitor.routing.plan import Plan
 from understudy.monitor.stats.shared import SharedStats
 
 _FLUSH_PATIENCE = 5.0

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from understudy.monitor.config.compile import compile_plan, default_paths, plan_json, worker_count
 from understudy.monitor.config.load import parse
 from understudy.monitor.config.model import Config
-from understudy.monitor.proxy.plan import Breaker, Plan
+from understudy.monitor.routing.plan import Breaker, Plan
 
 SPECIMEN = """
 version: 1

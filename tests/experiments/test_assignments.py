@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from understudy.monitor.experiments.assignments import Assignments
+from understudy.monitor.routing.assignments import Assignments
 
 
 def test_a_slow_arm_is_counted_with_those_that_began_with_it() -> None:

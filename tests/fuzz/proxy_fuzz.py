@@ -41,7 +41,10 @@ from understudy.monitor.proxy.client import ClientConnection
 from understudy.monitor.proxy.exchange import Exchange
 from understudy.monitor.proxy.head import CHUNKED, NO_BODY
 from understudy.monitor.proxy.mirror import Copy
-from understudy.monitor.proxy.plan import (
+from understudy.monitor.proxy.pool import Pool
+from understudy.monitor.proxy.upstream import UpstreamConnection
+from understudy.monitor.proxy.worker import Worker
+from understudy.monitor.routing.plan import (
     Breaker,
     Capture,
     Challenger,
@@ -51,9 +54,6 @@ from understudy.monitor.proxy.plan import (
     Split,
     Upstream,
 )
-from understudy.monitor.proxy.pool import Pool
-from understudy.monitor.proxy.upstream import UpstreamConnection
-from understudy.monitor.proxy.worker import Worker
 from understudy.shadow.assignment import Allocation, point
 
 _ROUNDS = 400

@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 
 import uvloop
 
-from understudy.monitor.proxy.plan import Challenger, Limits, Model, Plan, Upstream
 from understudy.monitor.proxy.worker import Worker
+from understudy.monitor.routing.plan import Challenger, Limits, Model, Plan, Upstream
 
 T = TypeVar("T")
 INFER = "/v2/models/m/infer"

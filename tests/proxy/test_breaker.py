@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from understudy.monitor.proxy.breaker import CLOSED, HALF_OPEN, OPEN, Breaker
-from understudy.monitor.proxy.plan import Breaker as Settings
+from understudy.monitor.routing.plan import Breaker as Settings
 
 
 def breaker(failures: int = 2) -> Breaker:

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import replace
 
 from tests.proxy.support import OK, Server, plan_for, post, run, sidecar
-from understudy.monitor.proxy.plan import Fault
+from understudy.monitor.routing.plan import Fault
 
 
 def test_a_share_of_the_requests_is_answered_in_the_model_s_place() -> None:

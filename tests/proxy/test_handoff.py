@@ -12,9 +12,9 @@ import uvloop  # noqa: F401 - the worker's loop
 from tests.proxy.support import INFER, OK, Server, plan_for, post, run, sidecar
 from tests.proxy.test_mirror import challenger
 from understudy.monitor.proxy.handoff import HandOff
-from understudy.monitor.proxy.plan import HandOff as Limits
 from understudy.monitor.records import frames
 from understudy.monitor.records.record import OUTCOMES, ROLES, Encoded, Record, decode_batch, encode
+from understudy.monitor.routing.plan import HandOff as Limits
 from understudy.monitor.stats.shared import SharedStats, walk
 
 

@@ -23,8 +23,8 @@ from tests.proxy.support import (
 )
 from tests.proxy.test_handoff import Peer
 from tests.proxy.test_mirror import challenger, outcomes
-from understudy.monitor.proxy.plan import Tls
 from understudy.monitor.records.record import OUTCOMES, ROLES
+from understudy.monitor.routing.plan import Tls
 
 
 def test_draining_finishes_what_is_under_way() -> None:

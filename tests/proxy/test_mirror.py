@@ -21,9 +21,9 @@ from tests.proxy.support import (
     sidecar,
 )
 from understudy.monitor.proxy.breaker import CLOSED, OPEN
-from understudy.monitor.proxy.plan import Breaker as BreakerSettings
-from understudy.monitor.proxy.plan import Challenger, Upstream
 from understudy.monitor.records.record import OUTCOMES
+from understudy.monitor.routing.plan import Breaker as BreakerSettings
+from understudy.monitor.routing.plan import Challenger, Upstream
 
 
 def challenger(port: int, name: str = "candidate", **changes: object) -> Challenger:

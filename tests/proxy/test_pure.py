@@ -19,8 +19,8 @@ from understudy.monitor.proxy.head import (
     parse_request,
     parse_response,
 )
-from understudy.monitor.proxy.plan import Model, Plan, Upstream
 from understudy.monitor.proxy.routes import Routes
+from understudy.monitor.routing.plan import Model, Plan, Upstream
 from understudy.monitor.stats.shared import SharedStats
 
 TOKEN = st.text("!#$%&'*+-.^_`|~0123456789abcXYZ", min_size=1, max_size=12).map(str.encode)

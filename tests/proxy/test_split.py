@@ -23,8 +23,8 @@ from tests.proxy.support import (
     sidecar,
 )
 from tests.proxy.test_handoff import Peer
-from understudy.monitor.proxy.plan import Breaker, Challenger, Plan, Split, Upstream
 from understudy.monitor.records.record import Record
+from understudy.monitor.routing.plan import Breaker, Challenger, Plan, Split, Upstream
 from understudy.shadow.assignment import OUT, Allocation, point, threshold
 
 SALT = "salt"

@@ -10,8 +10,8 @@ import pytest
 from tests.proxy.support import Message, Server, post, read_message, run
 from tests.proxy.test_split import NAMES, arm_of, asks_by, divided, says, unit_of
 from understudy.monitor.proxy.breaker import CLOSED, HALF_OPEN, OPEN
-from understudy.monitor.proxy.plan import Breaker, Plan
 from understudy.monitor.records.record import OUTCOMES, ROLES
+from understudy.monitor.routing.plan import Breaker, Plan
 from understudy.shadow.assignment import Allocation
 
 BREAKER = Breaker(failures=3, open_seconds=0.3, max_open_seconds=1.0, probes=2)

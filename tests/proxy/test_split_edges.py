@@ -12,10 +12,10 @@ from tests.proxy.support import INFER, Server, get, post, read_message, run
 from tests.proxy.test_split import NAMES, arm_of, divided, says, unit_of
 from understudy.monitor.codecs.pointer import follow, steps
 from understudy.monitor.proxy.breaker import CLOSED, OPEN
-from understudy.monitor.proxy.plan import Breaker, Plan
 from understudy.monitor.proxy.split import pointed
 from understudy.monitor.proxy.split import steps as split_steps
 from understudy.monitor.records.record import OUTCOMES
+from understudy.monitor.routing.plan import Breaker, Plan
 from understudy.shadow.assignment import OUT
 
 EVERYONE = {"weights": (0.0, 1.0)}

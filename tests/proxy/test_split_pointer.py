@@ -10,8 +10,8 @@ import pytest
 
 from tests.proxy.support import Server, post, read_message, run, silent
 from tests.proxy.test_split import NAMES, arm_of, divided, unit_of
-from understudy.monitor.proxy.plan import Plan
 from understudy.monitor.records.record import OUTCOMES
+from understudy.monitor.routing.plan import Plan
 
 BY = {"unit": "pointer", "unit_name": "/user"}
 CHUNKED = b"Transfer-Encoding: chunked"

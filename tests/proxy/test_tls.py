@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from tests.proxy.support import OK, Server, plan_for, post, read_message, run, sidecar
-from understudy.monitor.proxy.plan import ListenTls, Tls
+from understudy.monitor.routing.plan import ListenTls, Tls
 
 
 def certificate(folder: Path, name: str, common_name: str) -> tuple[Path, Path]:

@@ -26,7 +26,7 @@ from kafka.errors import InvalidProducerEpochError, KafkaError, ProducerFencedEr
 
 from understudy.monitor.config.kafka import Kafka
 from understudy.monitor.errors import FencedError, KafkaTroubleError
-from understudy.monitor.experiments.routes import Assignment, Routes
+from understudy.monitor.routing.routes import Assignment, Routes
 from understudy.monitor.transport.kafka.client import told
 from understudy.monitor.transport.kafka.connect import Topics, connection
 

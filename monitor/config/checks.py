@@ -176,7 +176,7 @@ def _experiments(config: Config) -> Iterator[Problem]:
 def _rules(experiment: Experiment) -> Iterator[Problem]:
     # Not at the top: the statistics bring numpy and scipy, which a service without experiments
     # does not need in its supervisor.
-    from understudy.monitor.experiments.rules import rules_of, stages_of
+    from understudy.monitor.config.rules import rules_of, stages_of
     from understudy.shadow.experiment import ExperimentError
     from understudy.shadow.rollout import RolloutError
 

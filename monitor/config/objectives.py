@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from understudy.monitor.objectives.objective import Objective
+from understudy.monitor.config.objective import Objective
 
 
 def _readable(value: dict[str, str]) -> dict[str, str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from understudy.monitor.config.experiment import Experiment as Declared
-from understudy.monitor.experiments.rules import stages_of
+from understudy.monitor.config.rules import stages_of
 from understudy.monitor.experiments.timeline import Timeline
 from understudy.shadow import comparison, rollout
 from understudy.shadow.experiment import Decision

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from understudy.monitor.config.experiment import Experiment as Declared
+from understudy.monitor.config.rules import rules_of
 from understudy.monitor.evaluation.sheets import Column, Floats, Sheet, column_of
 from understudy.monitor.experiments.contestant import Arms, Division
 from understudy.monitor.experiments.copies import Copies, Redact
 from understudy.monitor.experiments.observe import NAN, Observer, correct, counts
 from understudy.monitor.experiments.pairing import Pairing
-from understudy.monitor.experiments.rules import rules_of
 from understudy.monitor.feedback.store import Joined
 from understudy.monitor.records import record as records
 from understudy.monitor.records.record import Record

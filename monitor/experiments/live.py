@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from understudy.monitor.config.experiment import Experiment as Declared
+from understudy.monitor.config.rules import rules_of
 from understudy.monitor.evaluation.sheets import Floats, Sheet, together
 from understudy.monitor.experiments.contestant import Arms, Contestant, Division
 from understudy.monitor.experiments.copies import Redact
@@ -24,7 +25,6 @@ from understudy.monitor.experiments.gathering import (
     numbered,
 )
 from understudy.monitor.experiments.observe import Codes
-from understudy.monitor.experiments.rules import rules_of
 from understudy.monitor.experiments.timeline import point_of
 from understudy.monitor.experiments.units import OpenUnit, OpenUnits, batch
 from understudy.monitor.feedback.store import Joined

@@ -34,7 +34,7 @@ def load_experiment(path: Path) -> Experiment:
     Raises ConfigError that names the path of a fault.
     """
     # The statistics bring numpy and scipy, which --help need not wait for.
-    from understudy.monitor.experiments.rules import rules_of
+    from understudy.monitor.config.rules import rules_of
     from understudy.shadow.experiment import ExperimentError
 
     try:
@@ -171,7 +171,7 @@ def plan_command(
       understudy experiment plan experiment.yaml --rate 50
       understudy experiment plan experiment.yaml --rate 50 --share 0.05 --json
     """
-    from understudy.monitor.experiments.rules import rules_of
+    from understudy.monitor.config.rules import rules_of
     from understudy.shadow.experiment import ExperimentError
     from understudy.shadow.experiment.planning import Traffic, plan
 

@@ -19,8 +19,8 @@ import numpy as np
 import orjson
 
 from understudy.monitor.config.experiment import Experiment as Declared
+from understudy.monitor.config.rules import rules_of
 from understudy.monitor.errors import ReplayError
-from understudy.monitor.experiments.rules import rules_of
 from understudy.shadow.experiment import Decision, Experiment, Pairs, Split
 
 BATCH = 4096

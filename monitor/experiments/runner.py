@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from understudy.monitor.config.compile import AGAIN
+from understudy.monitor.config.declared import declare, with_declared
 from understudy.monitor.config.experiment import Experiment
 from understudy.monitor.config.model import Config
 from understudy.monitor.errors import ExperimentStateError, UnknownExperimentError
 from understudy.monitor.evaluation.sheets import Sheet
 from understudy.monitor.experiments.contestant import Arms, Contestant
 from understudy.monitor.experiments.copies import Redact
-from understudy.monitor.experiments.declared import declare, with_declared
 from understudy.monitor.experiments.gatherings import Gatherings, View
 from understudy.monitor.experiments.live import LiveExperiment
 from understudy.monitor.feedback.store import Joined, Prediction

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
+from understudy.monitor.config.objective import latency_limits
 from understudy.monitor.evaluation.plane import BREAKER_STATES, NOT_SENT, Plane
 from understudy.monitor.feedback.service import Feedback
 from understudy.monitor.metrics.drift import drift_families
@@ -28,7 +29,6 @@ from understudy.monitor.metrics.findings import finding_families
 from understudy.monitor.metrics.objectives import objective_families
 from understudy.monitor.metrics.predictions import decoded_families, undecoded_families
 from understudy.monitor.metrics.processes import process_families, uses
-from understudy.monitor.objectives.objective import latency_limits
 from understudy.monitor.stats.distribution import QUANTILES, Distribution
 from understudy.monitor.stats.reader import Snapshot
 from understudy.monitor.stats.windows import WINDOW_NAMES, WINDOWS, group, since_start

@@ -11,8 +11,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from understudy.monitor.config.objective import KNOWN
 from understudy.monitor.experiments.client import DEFAULT_URL, Client
-from understudy.monitor.objectives.objective import KNOWN
 from understudy.monitor.objectives.plot import page, shown
 
 

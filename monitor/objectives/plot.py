@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from understudy.monitor.objectives.objective import KNOWN
+from understudy.monitor.config.objective import KNOWN
 
 _STYLE = """
 :root{--ink:#1b1f24;--soft:#59636e;--line:#d1d9e0;--arm:#0969da;--bad:#cf222e;--ok:#dafbe1;

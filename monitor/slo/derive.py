@@ -12,9 +12,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from understudy.monitor.config.model import Config
+from understudy.monitor.config.objective import Objective, latency_limits
 from understudy.monitor.config.slo import Objective as SloObjective
 from understudy.monitor.config.slo import SloFile
-from understudy.monitor.objectives.objective import Objective, latency_limits
 
 OF_TIME = 0.99
 """The share of the time for what is no share of requests."""

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from understudy.monitor.cli import main
 from understudy.monitor.config.experiment import Experiment as Declared
-from understudy.monitor.experiments.rules import rules_of
+from understudy.monitor.config.rules import rules_of
 from understudy.shadow.experiment import Experiment, Hypothesis, Pairs, Split
 from understudy.shadow.experiment.planning import Traffic, plan
 

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from understudy.monitor.config.objective import latency_limits
 from understudy.monitor.metrics.edges import buckets, nearest
 from understudy.monitor.metrics.exposition import encode
 from understudy.monitor.metrics.families import sketches
-from understudy.monitor.objectives.objective import latency_limits
 from understudy.monitor.stats.buckets import CLASSIC_EDGES, bucket_of, upper_edge
 from understudy.monitor.stats.distribution import Words
 from understudy.monitor.stats.shared import (

@@ -142,7 +142,7 @@ def serve(config_path: Path, log_level: str, log_format: str) -> None:
     import asyncio
 
     from understudy.monitor.logs import set_up
-    from understudy.monitor.supervisor import Supervisor
+    from understudy.monitor.supervisor.supervisor import Supervisor
 
     set_up(log_level, log_format)
 

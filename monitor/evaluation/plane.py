@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from understudy.monitor.errors import StateError
-from understudy.monitor.evaluation.control import ControlLine, Supervisor
 from understudy.monitor.evaluation.pipeline import Pipeline
 from understudy.monitor.evaluation.settings import Settings
 from understudy.monitor.evaluation.state import Saver
@@ -24,6 +23,7 @@ from understudy.monitor.replay.recorder import recorder_of
 from understudy.monitor.stats.energy import Rapl
 from understudy.monitor.stats.reader import Snapshot, StatsReader
 from understudy.monitor.stats.windows import Windows
+from understudy.monitor.supervisor.control_line import ControlLine, Supervisor
 
 if TYPE_CHECKING:  # these need kafka-python
     from understudy.monitor.evaluation.publishing import (

@@ -18,7 +18,6 @@ from understudy.monitor.api.app import build
 from understudy.monitor.api.server import ApiServer
 from understudy.monitor.errors import ConfigError, StateError, UnderstudyError
 from understudy.monitor.evaluation import state
-from understudy.monitor.evaluation.control import ControlLine
 from understudy.monitor.evaluation.pipeline import Pipeline
 from understudy.monitor.evaluation.plane import Plane
 from understudy.monitor.evaluation.settings import Settings
@@ -29,6 +28,7 @@ from understudy.monitor.logs import set_up
 from understudy.monitor.records.handoff import HandOffServer
 from understudy.monitor.records.slots import Slots
 from understudy.monitor.replay.recorder import recorder_of
+from understudy.monitor.supervisor.control_line import ControlLine
 from understudy.monitor.watch.judge import Judge
 
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ from typing import Any
 
 from understudy.monitor.config.kafka import Kafka
 from understudy.monitor.errors import StateError
-from understudy.monitor.evaluation.control import ControlLine
 from understudy.monitor.evaluation.decoding import Table, Undecodable
 from understudy.monitor.evaluation.pipeline import Pipeline
 from understudy.monitor.evaluation.settings import Settings
@@ -19,6 +18,7 @@ from understudy.monitor.feedback.labels import Label
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.record import OK, ROLE_PRIMARY, Record
 from understudy.monitor.routing.routes import Routes
+from understudy.monitor.supervisor.control_line import ControlLine
 from understudy.monitor.transport.kafka.publisher import Publisher
 from understudy.monitor.transport.kafka.routes import RouteReader
 

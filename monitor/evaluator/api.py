@@ -25,7 +25,6 @@ from understudy.monitor.api.baseline import add_baseline
 from understudy.monitor.api.experiments import add_experiments
 from understudy.monitor.api.findings import add_findings
 from understudy.monitor.errors import BlockError
-from understudy.monitor.evaluation.control import Reloaded
 from understudy.monitor.evaluation.pipeline import Pipeline
 from understudy.monitor.evaluation.settings import Settings
 from understudy.monitor.evaluator.evaluator import Evaluator, status
@@ -44,6 +43,7 @@ from understudy.monitor.metrics.predictions import decoded_families
 from understudy.monitor.metrics.processes import process_families, use_of
 from understudy.monitor.records.redaction import Redaction
 from understudy.monitor.stats.reader import Snapshot
+from understudy.monitor.supervisor.control_line import Reloaded
 
 COMMIT_SECONDS = 15.0
 _OF_EXPERIMENTS = ("/v1/experiments", "/v1/argo", "/v1/flagger")

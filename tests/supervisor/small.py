@@ -8,8 +8,8 @@ from pathlib import Path
 
 from understudy.monitor.errors import UnderstudyError
 from understudy.monitor.logs import set_up
-from understudy.monitor.processes import BackOff
-from understudy.monitor.supervisor import Supervisor
+from understudy.monitor.supervisor.processes import BackOff
+from understudy.monitor.supervisor.supervisor import Supervisor
 
 CHILD = (sys.executable, str(Path(__file__).with_name("child.py")))
 

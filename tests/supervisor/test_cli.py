@@ -69,7 +69,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 def test_the_supervisor_imports_nothing_of_the_evaluation_plane() -> None:
     code = (
-        "import sys, understudy.monitor.supervisor\n"
+        "import sys, understudy.monitor.supervisor.supervisor\n"
         "print([m for m in ('numpy', 'scipy', 'fastapi', 'rich', 'orjson', 'uvloop')"
         " if m in sys.modules])"
     )

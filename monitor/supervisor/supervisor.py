@@ -19,16 +19,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from understudy.monitor import listeners
 from understudy.monitor.config.checks import problems_at_start
 from understudy.monitor.config.compile import compile_plan, plan_json, worker_count
 from understudy.monitor.config.declared import with_declared
 from understudy.monitor.config.load import load
 from understudy.monitor.config.model import Config
 from understudy.monitor.errors import ConfigError, StateError
-from understudy.monitor.processes import BACK_OFF, BackOff, Child
 from understudy.monitor.routing.routes import load_or_set_aside
-from understudy.monitor.run_directory import RunDirectory
+from understudy.monitor.supervisor import listeners
+from understudy.monitor.supervisor.processes import BACK_OFF, BackOff, Child
+from understudy.monitor.supervisor.run_directory import RunDirectory
 
 log = logging.getLogger(__name__)
 

@@ -43,7 +43,7 @@ from understudy.monitor.calibration.codes import FeatureCodes
 from understudy.monitor.calibration.curve import tabulate
 from understudy.monitor.calibration.regions import RegionalCalibration
 from understudy.monitor.config.performance import Performance
-from understudy.monitor.feedback.store import Joined
+from understudy.monitor.labels.store import Joined
 from understudy.monitor.performance.estimate import ConfidenceEstimator, Estimate
 from understudy.monitor.performance.partial import Follower, augmented, departs
 from understudy.monitor.performance.signals import performance_signals

@@ -29,8 +29,8 @@ from understudy.monitor.baseline.files import Reader
 from understudy.monitor.baseline.kinds import instant
 from understudy.monitor.baseline.model import Baseline
 from understudy.monitor.config.performance import Performance
-from understudy.monitor.feedback.store import Joined
 from understudy.monitor.findings.finding import Signal
+from understudy.monitor.labels.store import Joined
 from understudy.monitor.performance.signals import performance_signals
 from understudy.monitor.performance.watch import PerformanceWatch
 from understudy.monitor.watch.options import Options

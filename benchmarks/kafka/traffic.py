@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from understudy.monitor.codecs import Reason, Table, Undecodable
-from understudy.monitor.feedback.labels import Label
+from understudy.monitor.labels.label import Label
 from understudy.monitor.records import record as records
 from understudy.monitor.records.handoff import Names, SplitNames
 from understudy.monitor.records.record import Record

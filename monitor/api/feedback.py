@@ -13,8 +13,8 @@ from understudy.monitor.api import documents
 from understudy.monitor.api.answers import answer, changing, refusal
 from understudy.monitor.errors import StateError
 from understudy.monitor.evaluation.plane import Plane
-from understudy.monitor.feedback.labels import Fault, FeedbackError, Label, TooManyError, parse
-from understudy.monitor.feedback.store import OUTCOMES
+from understudy.monitor.labels.label import Fault, FeedbackError, Label, TooManyError, parse
+from understudy.monitor.labels.store import OUTCOMES
 
 MOST_BYTES = 8 * 1024 * 1024
 _MOST_FAULTS = 20

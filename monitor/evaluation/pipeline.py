@@ -23,8 +23,8 @@ from understudy.monitor.evaluation.rows import ANSWERS, REQUESTS, ROWS, UNDECODA
 from understudy.monitor.evaluation.settings import Settings
 from understudy.monitor.evaluation.sheets import Sheet, together
 from understudy.monitor.experiments.runner import Experiments
-from understudy.monitor.feedback.labels import Label
-from understudy.monitor.feedback.store import Joined
+from understudy.monitor.labels.label import Label
+from understudy.monitor.labels.store import Joined
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.record import FIXED, Record, decode_batch
 from understudy.monitor.replay.recorder import Recorder

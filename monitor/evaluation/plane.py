@@ -14,9 +14,9 @@ from understudy.monitor.evaluation.pipeline import Pipeline
 from understudy.monitor.evaluation.settings import Settings
 from understudy.monitor.evaluation.state import Saver
 from understudy.monitor.experiments.runner import Experiments
-from understudy.monitor.feedback.service import Feedback
 from understudy.monitor.ingest.records import Declared
 from understudy.monitor.ingest.room import Ingest
+from understudy.monitor.labels.service import Feedback
 from understudy.monitor.records.handoff import HandOffServer
 from understudy.monitor.records.redaction import Redaction
 from understudy.monitor.replay.recorder import recorder_of

@@ -15,7 +15,7 @@ import numpy as np
 from understudy.monitor.evaluation.rows import RowGathering
 from understudy.monitor.evaluation.sheets import Sheet
 from understudy.monitor.experiments.gatherings import Gatherings, View
-from understudy.monitor.feedback.store import Joined
+from understudy.monitor.labels.store import Joined
 from understudy.monitor.records.record import Record
 from understudy.monitor.watch.offers import Offers
 

@@ -22,8 +22,8 @@ from understudy.monitor.evaluation.pipeline import Pipeline
 from understudy.monitor.evaluation.plane import Plane
 from understudy.monitor.evaluation.settings import Settings
 from understudy.monitor.experiments.runner import Experiments
-from understudy.monitor.feedback.service import Feedback
 from understudy.monitor.gc_tuning import settle
+from understudy.monitor.labels.service import Feedback
 from understudy.monitor.logs import set_up
 from understudy.monitor.records.handoff import HandOffServer
 from understudy.monitor.records.slots import Slots

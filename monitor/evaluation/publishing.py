@@ -14,7 +14,7 @@ from understudy.monitor.errors import StateError
 from understudy.monitor.evaluation.decoding import Table, Undecodable
 from understudy.monitor.evaluation.pipeline import Pipeline
 from understudy.monitor.evaluation.settings import Settings
-from understudy.monitor.feedback.labels import Label
+from understudy.monitor.labels.label import Label
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.record import OK, ROLE_PRIMARY, Record
 from understudy.monitor.routing.routes import Routes
@@ -97,7 +97,7 @@ class PublishingSaver:
 
 
 class PublishingFeedback:
-    """Labels, handed on. In the place of :class:`understudy.monitor.feedback.service.Feedback`."""
+    """Labels, handed on. In the place of :class:`understudy.monitor.labels.service.Feedback`."""
 
     def __init__(self, publisher: Publisher) -> None:
         self.listeners: list[Callable[[Sequence[Label], float], None]] = []

@@ -22,9 +22,9 @@ from understudy.monitor.evaluation.settings import Settings
 from understudy.monitor.evaluator.committed import Committed
 from understudy.monitor.evaluator.membership import Found, Membership, State
 from understudy.monitor.evaluator.topics import Options
-from understudy.monitor.feedback.labels import Label
 from understudy.monitor.ingest.records import Declared
 from understudy.monitor.ingest.topics import Message, TopicReader
+from understudy.monitor.labels.label import Label
 from understudy.monitor.transport.blocks import Block, Builder, RecordBlock, encode
 from understudy.monitor.transport.blocks.builder import MOST_BYTES
 

@@ -23,8 +23,8 @@ from understudy.monitor.evaluator.sources import Sources
 from understudy.monitor.experiments.gathering import Gathering
 from understudy.monitor.experiments.gatherings import Gatherings, View
 from understudy.monitor.experiments.runner import arms_of, shown_by
-from understudy.monitor.feedback.labels import Label
-from understudy.monitor.feedback.store import FeedbackStore, Prediction
+from understudy.monitor.labels.label import Label
+from understudy.monitor.labels.store import FeedbackStore, Prediction
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.redaction import Redaction
 from understudy.monitor.transport.blocks import Block, Heartbeat, LabelBlock, RecordBlock

@@ -19,7 +19,7 @@ from understudy.monitor.experiments.contestant import Arms, Division
 from understudy.monitor.experiments.copies import Copies, Redact
 from understudy.monitor.experiments.observe import NAN, Observer, correct, counts
 from understudy.monitor.experiments.pairing import Pairing
-from understudy.monitor.feedback.store import Joined
+from understudy.monitor.labels.store import Joined
 from understudy.monitor.records import record as records
 from understudy.monitor.records.record import Record
 

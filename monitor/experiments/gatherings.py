@@ -8,7 +8,7 @@ from understudy.monitor.codecs import Table
 from understudy.monitor.experiments.contestant import Division
 from understudy.monitor.experiments.copies import columns_of
 from understudy.monitor.experiments.gathering import Gathering
-from understudy.monitor.feedback.store import Joined, Prediction
+from understudy.monitor.labels.store import Joined, Prediction
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.record import OK, ROLE_PRIMARY, Record
 

@@ -27,7 +27,7 @@ from understudy.monitor.experiments.gathering import (
 from understudy.monitor.experiments.observe import Codes
 from understudy.monitor.experiments.timeline import point_of
 from understudy.monitor.experiments.units import OpenUnit, OpenUnits, batch
-from understudy.monitor.feedback.store import Joined
+from understudy.monitor.labels.store import Joined
 from understudy.monitor.records.record import Record
 from understudy.monitor.routing.assignments import Assignments
 from understudy.monitor.routing.routes import Assignment

@@ -20,7 +20,7 @@ from understudy.monitor.experiments.contestant import Arms, Contestant
 from understudy.monitor.experiments.copies import Redact
 from understudy.monitor.experiments.gatherings import Gatherings, View
 from understudy.monitor.experiments.live import LiveExperiment
-from understudy.monitor.feedback.store import Joined, Prediction
+from understudy.monitor.labels.store import Joined, Prediction
 from understudy.monitor.records.audit import AuditLog
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.record import Record

@@ -21,9 +21,9 @@ from understudy.monitor.codecs.shape import MAX_NAME, joined
 from understudy.monitor.config.sources import MessageMapping, SourceTopic
 from understudy.monitor.errors import IngestError, SourceError
 from understudy.monitor.evaluation.decoding import Decoder
-from understudy.monitor.feedback.labels import Label
 from understudy.monitor.ingest.cloudevents import Pairs, events_of, item_of_pair
 from understudy.monitor.ingest.records import MOST_ROWS, Declared
+from understudy.monitor.labels.label import Label
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.record import (
     CLIENT_ERROR,

@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 
 from understudy.monitor.config.objective import latency_limits
 from understudy.monitor.evaluation.plane import BREAKER_STATES, NOT_SENT, Plane
-from understudy.monitor.feedback.service import Feedback
+from understudy.monitor.labels.service import Feedback
 from understudy.monitor.metrics.drift import drift_families
 from understudy.monitor.metrics.experiments import experiment_families
 from understudy.monitor.metrics.families import (

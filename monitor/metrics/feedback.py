@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from prometheus_client.core import Metric
 
-from understudy.monitor.feedback.store import OUTCOMES
+from understudy.monitor.labels.store import OUTCOMES
 from understudy.monitor.metrics.families import QuantileFamily, counter, gauge
 
 K = TypeVar("K", bound=tuple[str, ...])

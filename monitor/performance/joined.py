@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from understudy.monitor.baseline.kinds import category, number
-from understudy.monitor.feedback.store import Joined
+from understudy.monitor.labels.store import Joined
 from understudy.monitor.performance.metrics import LabelledBatch
 from understudy.monitor.performance.tallies import BinaryTally, ClassTally, Tally
 

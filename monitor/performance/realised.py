@@ -15,7 +15,7 @@ from understudy.monitor.drift.edetector import SrDetector, null_rate
 from understudy.monitor.drift.risk_sequence import RiskSequence
 from understudy.monitor.drift.river_detectors import OF_ERRORS
 from understudy.monitor.errors import MissingExtraError
-from understudy.monitor.feedback.store import Joined
+from understudy.monitor.labels.store import Joined
 from understudy.monitor.performance.estimate import ConfidenceEstimator
 from understudy.monitor.performance.sampled import SampledLabels, Settled
 from understudy.monitor.watch.corroborate import Corroborator

@@ -18,7 +18,7 @@ from understudy.monitor.drift.calibration import CalibrationDetector, Recalibrat
 from understudy.monitor.drift.change_point import ChangePoint
 from understudy.monitor.drift.edetector import SrDetector
 from understudy.monitor.drift.evidence import Evidence
-from understudy.monitor.feedback.store import Joined
+from understudy.monitor.labels.store import Joined
 from understudy.monitor.performance.declared import Declared
 from understudy.monitor.performance.estimate import ConfidenceEstimator, Estimate
 from understudy.monitor.performance.joined import batch_of, known, wrong

@@ -12,7 +12,7 @@ from understudy.monitor.config.model import Config
 from understudy.monitor.errors import ReplayError
 from understudy.monitor.evaluation.decoding import Decoder
 from understudy.monitor.evaluation.settings import Settings
-from understudy.monitor.feedback.labels import Label
+from understudy.monitor.labels.label import Label
 from understudy.monitor.recordlog.reading import Line, RecordLogFiles
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.log import Damage

@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from understudy.monitor.errors import ProtocolError, ReplayError
-from understudy.monitor.feedback.labels import Label
+from understudy.monitor.labels.label import Label
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.record import OUTCOMES, ROLES, Record, encode
 

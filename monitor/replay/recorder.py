@@ -9,7 +9,7 @@ from pathlib import Path
 
 from understudy.monitor.config.model import Config, RecordLog
 from understudy.monitor.errors import LogError
-from understudy.monitor.feedback.labels import Label
+from understudy.monitor.labels.label import Label
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.log import SegmentLog
 from understudy.monitor.records.record import Record

@@ -19,9 +19,9 @@ from understudy.monitor.errors import ReplayError
 from understudy.monitor.evaluation.pipeline import Pipeline
 from understudy.monitor.evaluation.settings import Settings
 from understudy.monitor.experiments.runner import Experiments
-from understudy.monitor.feedback.labels import Label
-from understudy.monitor.feedback.store import FeedbackStore, Prediction
 from understudy.monitor.findings.changes import Change
+from understudy.monitor.labels.label import Label
+from understudy.monitor.labels.store import FeedbackStore, Prediction
 from understudy.monitor.recordlog.reading import RecordLogFiles
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.replay.lines import read_label, read_names, read_record

@@ -17,8 +17,8 @@ from understudy.monitor.errors import UnderstudyError
 from understudy.monitor.evaluation.columns import Cells, cells_of
 from understudy.monitor.evaluation.rows import REQUESTS, ROWS, STARTED, parts_of
 from understudy.monitor.evaluation.sheets import Sheet
-from understudy.monitor.feedback.store import Joined, Prediction
 from understudy.monitor.findings.finding import Signal
+from understudy.monitor.labels.store import Joined, Prediction
 from understudy.monitor.performance.signals import performance_signals
 from understudy.monitor.performance.watch import PerformanceWatch
 from understudy.monitor.records.redaction import Redaction

@@ -15,7 +15,7 @@ from prometheus_client.openmetrics.parser import text_fd_to_metric_families
 
 from tests.plane_process import ARMS, PlaneProcess, WorkerEnd, encoded, eventually
 from understudy.monitor.api.feedback import MOST_BYTES
-from understudy.monitor.feedback.labels import MOST_ITEMS
+from understudy.monitor.labels.label import MOST_ITEMS
 from understudy.monitor.records import frames, record
 
 TOKEN = "correct horse"

@@ -16,7 +16,7 @@ from understudy.monitor.drift import packed
 from understudy.monitor.evaluation.pipeline import Pipeline
 from understudy.monitor.evaluation.settings import Settings
 from understudy.monitor.experiments.runner import Experiments
-from understudy.monitor.feedback.store import FeedbackStore, Prediction
+from understudy.monitor.labels.store import FeedbackStore, Prediction
 from understudy.monitor.records import record
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.watch.judge import Judge

@@ -18,7 +18,7 @@ from understudy.monitor.codecs import Reason, Table, Undecodable
 from understudy.monitor.config.model import Config
 from understudy.monitor.evaluator.judge import Judge
 from understudy.monitor.evaluator.places import EXPERIMENTS, WATCHES
-from understudy.monitor.feedback.labels import Label
+from understudy.monitor.labels.label import Label
 from understudy.monitor.records import record as records
 from understudy.monitor.records.handoff import Names, SplitNames
 from understudy.monitor.records.record import Record

@@ -18,7 +18,7 @@ from understudy.monitor.experiments.pairing import Pairing
 from understudy.monitor.experiments.plot import sequence
 from understudy.monitor.experiments.timeline import MOST, Timeline
 from understudy.monitor.experiments.units import OpenUnits
-from understudy.monitor.feedback.store import Joined
+from understudy.monitor.labels.store import Joined
 from understudy.monitor.records import record as records
 from understudy.monitor.records.record import Record
 from understudy.shadow import rollout

@@ -15,8 +15,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from understudy.monitor.feedback.labels import Label
-from understudy.monitor.feedback.store import FeedbackStore, Prediction
+from understudy.monitor.labels.label import Label
+from understudy.monitor.labels.store import FeedbackStore, Prediction
 
 STEPS = 240
 IDS = 4

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from tests.feedback import stream
-from understudy.monitor.feedback.store import FeedbackStore
+from understudy.monitor.labels.store import FeedbackStore
 
 ROOT = Path(__file__).resolve().parents[2]
 

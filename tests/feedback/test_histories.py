@@ -11,8 +11,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from understudy.monitor.feedback.labels import Label
-from understudy.monitor.feedback.store import FeedbackStore, Prediction
+from understudy.monitor.labels.label import Label
+from understudy.monitor.labels.store import FeedbackStore, Prediction
 
 HORIZON = 100.0
 REMEMBERED = 125.0

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from understudy.monitor.feedback import labels
-from understudy.monitor.feedback.labels import FeedbackError, Label, TooManyError, parse
+from understudy.monitor.labels import label as labels
+from understudy.monitor.labels.label import FeedbackError, Label, TooManyError, parse
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson; charset=utf-8"

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from understudy.monitor.errors import StateError
-from understudy.monitor.feedback import service
-from understudy.monitor.feedback.labels import Label
-from understudy.monitor.feedback.service import Feedback
-from understudy.monitor.feedback.store import Prediction
+from understudy.monitor.labels import service
+from understudy.monitor.labels.label import Label
+from understudy.monitor.labels.service import Feedback
+from understudy.monitor.labels.store import Prediction
 
 ROOMY = 256 * 1024 * 1024
 

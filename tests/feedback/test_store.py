@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from understudy.monitor.errors import StateError
-from understudy.monitor.feedback.labels import Label
-from understudy.monitor.feedback.store import FILE_NAME, FeedbackStore, Joined, Prediction
+from understudy.monitor.labels.label import Label
+from understudy.monitor.labels.store import FILE_NAME, FeedbackStore, Joined, Prediction
 
 HORIZON = 1000.0
 NOW = 1_000_000.0
@@ -352,8 +352,8 @@ FULL = """
 import resource, sys
 from pathlib import Path
 from understudy.monitor.errors import StateError
-from understudy.monitor.feedback.labels import Label
-from understudy.monitor.feedback.store import FeedbackStore, Prediction
+from understudy.monitor.labels.label import Label
+from understudy.monitor.labels.store import FeedbackStore, Prediction
 
 store = FeedbackStore(Path(sys.argv[1]), 1000.0, 1 << 28)
 store.open()

@@ -17,10 +17,10 @@ from understudy.monitor.config.sources import SourceTopic
 from understudy.monitor.errors import SourceError
 from understudy.monitor.evaluation.decoding import Decoder
 from understudy.monitor.evaluation.settings import Settings
-from understudy.monitor.feedback.labels import Label
 from understudy.monitor.ingest.cloudevents import REQUEST, RESPONSE, Pairs
 from understudy.monitor.ingest.records import Declared
 from understudy.monitor.ingest.topics import Message, TopicReader
+from understudy.monitor.labels.label import Label
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.record import (
     CLIENT_ERROR,

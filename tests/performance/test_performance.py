@@ -14,7 +14,7 @@ from scipy.special import expit, logit
 from understudy.monitor.baseline.builder import Builder
 from understudy.monitor.baseline.model import Baseline
 from understudy.monitor.config.performance import Performance
-from understudy.monitor.feedback.store import Joined
+from understudy.monitor.labels.store import Joined
 from understudy.monitor.performance.estimate import ConfidenceEstimator, isotonic
 from understudy.monitor.performance.retrain import Point, outlook
 from understudy.monitor.performance.signals import performance_signals

@@ -15,7 +15,7 @@ from understudy.loadtest.errors import PlanError
 from understudy.loadtest.payloads.files import recorded
 from understudy.monitor.cli import main
 from understudy.monitor.config.model import RecordLog
-from understudy.monitor.feedback.labels import Label
+from understudy.monitor.labels.label import Label
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.record import decode_batch, encode
 from understudy.monitor.replay.recorder import Recorder

@@ -17,7 +17,7 @@ from tests.watch.world import NAMES, Source, saved
 from understudy.monitor.cli import main
 from understudy.monitor.config.model import RecordLog
 from understudy.monitor.errors import ReplayError
-from understudy.monitor.feedback.labels import Label
+from understudy.monitor.labels.label import Label
 from understudy.monitor.records import frames
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.log import read

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from understudy.monitor.codecs import Reason, Table, Undecodable
 from understudy.monitor.errors import BlockError
 from understudy.monitor.evaluation.columns import to_matrix
-from understudy.monitor.feedback.labels import Label
+from understudy.monitor.labels.label import Label
 from understudy.monitor.records.handoff import Names, SplitNames
 from understudy.monitor.records.record import OUTCOMES, Record
 from understudy.monitor.transport.blocks import (

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from understudy.monitor.codecs import Reason, Table, Undecodable
-from understudy.monitor.feedback.labels import Label
+from understudy.monitor.labels.label import Label
 from understudy.monitor.records.handoff import Names, SplitNames
 from understudy.monitor.transport.blocks import Head, Heartbeat, LabelBlock, decode, encode
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from understudy.monitor.codecs import Reason, Table, Undecodable
 from understudy.monitor.errors import BlockError
-from understudy.monitor.feedback.labels import Label
+from understudy.monitor.labels.label import Label
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.record import Record
 from understudy.monitor.transport.blocks.cells import Grid

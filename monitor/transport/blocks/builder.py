@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from understudy.monitor.codecs import Table
-from understudy.monitor.feedback.labels import Label
+from understudy.monitor.labels.label import Label
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.record import FIXED, FIXED_PLACES, Record, fixed_of
 from understudy.monitor.transport.blocks.block import (

@@ -12,7 +12,7 @@ import orjson
 from numpy.typing import NDArray
 
 from understudy.monitor.errors import BlockError, ProtocolError
-from understudy.monitor.feedback.labels import Label
+from understudy.monitor.labels.label import Label
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.record import OUTCOMES, ROLES
 from understudy.monitor.transport.blocks.block import (

@@ -24,7 +24,7 @@ import orjson
 
 from understudy.monitor.config.kafka import Kafka
 from understudy.monitor.errors import StateError
-from understudy.monitor.feedback.labels import Label
+from understudy.monitor.labels.label import Label
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.log import Spool
 from understudy.monitor.records.record import Record

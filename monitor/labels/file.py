@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from understudy.monitor.errors import StateError
-from understudy.monitor.feedback.tallies import SCHEMA, Tallies
+from understudy.monitor.labels.tallies import SCHEMA, Tallies
 
 log = logging.getLogger(__name__)
 

@@ -16,9 +16,9 @@ from typing import Any
 
 import orjson
 
-from understudy.monitor.feedback.file import FeedbackFile
-from understudy.monitor.feedback.labels import Label
-from understudy.monitor.feedback.purge import Purge
+from understudy.monitor.labels.file import FeedbackFile
+from understudy.monitor.labels.label import Label
+from understudy.monitor.labels.purge import Purge
 
 FILE_NAME = "feedback.sqlite"
 OUTCOMES = ("joined", "duplicate", "conflict", "orphan", "late")

@@ -6,7 +6,7 @@ import math
 import sqlite3
 from typing import Any
 
-from understudy.monitor.feedback.file import FeedbackFile
+from understudy.monitor.labels.file import FeedbackFile
 
 _AT_ONCE = 5_000
 _MOST_BATCHES = 20

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from understudy.monitor.errors import StateError
-from understudy.monitor.feedback.labels import Label
-from understudy.monitor.feedback.store import MOST_ROWS, FeedbackStore, Joined, Prediction
+from understudy.monitor.labels.label import Label
+from understudy.monitor.labels.store import MOST_ROWS, FeedbackStore, Joined, Prediction
 
 log = logging.getLogger(__name__)
 

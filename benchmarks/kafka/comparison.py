@@ -13,7 +13,7 @@ from understudy.monitor.evaluator.messages import decode_message
 from understudy.monitor.evaluator.offline import Offline
 from understudy.monitor.evaluator.places import PLACES
 from understudy.monitor.evaluator.topics import Options
-from understudy.monitor.transport.blocks import Builder
+from understudy.monitor.evidence.blocks import Builder
 from understudy.shadow.sequential.histogram import TwoHistograms
 
 _ORDERED = frozenset(("notes",))

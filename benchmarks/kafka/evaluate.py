@@ -29,12 +29,12 @@ from understudy.monitor.config.load import load
 from understudy.monitor.config.model import Config
 from understudy.monitor.evaluator.judge import Judge
 from understudy.monitor.evaluator.messages import decode_message, messages_of
-from understudy.monitor.evaluator.partition import Partition
 from understudy.monitor.evaluator.places import EXPERIMENTS, PLACES, WATCHES, owned, place_of
 from understudy.monitor.evaluator.topics import Options
+from understudy.monitor.evidence.blocks import Builder, decode, encode
+from understudy.monitor.evidence.partition import Partition
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.record import Record
-from understudy.monitor.transport.blocks import Builder, decode, encode
 
 FEATURES = tuple(f"feature_{n}" for n in range(20))
 NAMES = Names(1, (("delays", "1", "auto"),), ("champion", "candidate"))

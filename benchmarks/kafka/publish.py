@@ -27,10 +27,10 @@ from benchmarks.harness import Claim, Result, environment, median, median_ratio
 from benchmarks.kafka.blocks import NAMES, batches, numeric, rows_of
 from tests.kafka.cluster import Cluster
 from understudy.monitor.config.kafka import Kafka
+from understudy.monitor.evidence.blocks import Builder, Row, encode
+from understudy.monitor.evidence.blocks.block import Decoded
 from understudy.monitor.gc_tuning import settle
 from understudy.monitor.records.record import Record
-from understudy.monitor.transport.blocks import Builder, Row, encode
-from understudy.monitor.transport.blocks.block import Decoded
 from understudy.monitor.transport.kafka.client import quiet
 from understudy.monitor.transport.kafka.connect import Topics, connection
 from understudy.monitor.transport.kafka.publisher import MOST_RECORDS, Publisher

@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.harness import Claim, Result, environment, median
 from understudy.monitor.evaluation.pipeline import Pipeline
-from understudy.monitor.evaluation.settings import Settings
+from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.records import record
 from understudy.monitor.records.handoff import Names
 

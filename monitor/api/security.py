@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from understudy.monitor.evaluation.settings import Settings
+from understudy.monitor.evidence.settings import Settings
 
 
 def is_loopback(host: str) -> bool:

@@ -24,7 +24,7 @@ from understudy.monitor.baseline.profiles import NumericProfile, edges_of
 from understudy.monitor.baseline.scores import normal_scores, spread_scores
 from understudy.monitor.baseline.together import Together
 from understudy.monitor.calibration.regions import RegionalCalibration
-from understudy.monitor.evaluation.columns import to_matrix
+from understudy.monitor.evidence.columns import to_matrix
 from understudy.monitor.quality.repeats import Repeats, Runs
 
 log = logging.getLogger(__name__)

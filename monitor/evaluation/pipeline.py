@@ -12,16 +12,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from understudy.monitor.errors import RecordError, StateError
-from understudy.monitor.evaluation.columns import Cells
-from understudy.monitor.evaluation.decoding import Decoder
 from understudy.monitor.evaluation.exemplars import Exemplars
-from understudy.monitor.evaluation.features import FeatureStats
-from understudy.monitor.evaluation.predictions import Predictions
-from understudy.monitor.evaluation.preparation import JOINED, Preparation, joined_of
 from understudy.monitor.evaluation.recent import Recent
-from understudy.monitor.evaluation.rows import ANSWERS, REQUESTS, ROWS, UNDECODABLE, parts_of
-from understudy.monitor.evaluation.settings import Settings
-from understudy.monitor.evaluation.sheets import Sheet, together
+from understudy.monitor.evidence.batch import Sheet, together
+from understudy.monitor.evidence.columns import Cells
+from understudy.monitor.evidence.decoding import Decoder
+from understudy.monitor.evidence.feature_stats import FeatureStats
+from understudy.monitor.evidence.prediction_stats import Predictions
+from understudy.monitor.evidence.rows import ANSWERS, REQUESTS, ROWS, UNDECODABLE, parts_of
+from understudy.monitor.evidence.settings import Settings
+from understudy.monitor.evidence.stage_one import JOINED, Preparation, joined_of
 from understudy.monitor.experiments.runner import Experiments
 from understudy.monitor.labels.label import Label
 from understudy.monitor.labels.store import Joined

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from understudy.monitor.errors import StateError
 from understudy.monitor.evaluation.pipeline import Pipeline
-from understudy.monitor.evaluation.settings import Settings
 from understudy.monitor.evaluation.state import Saver
+from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.experiments.runner import Experiments
 from understudy.monitor.ingest.records import Declared
 from understudy.monitor.ingest.room import Ingest

@@ -20,7 +20,7 @@ from understudy.monitor.errors import ConfigError, StateError, UnderstudyError
 from understudy.monitor.evaluation import state
 from understudy.monitor.evaluation.pipeline import Pipeline
 from understudy.monitor.evaluation.plane import Plane
-from understudy.monitor.evaluation.settings import Settings
+from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.experiments.runner import Experiments
 from understudy.monitor.gc_tuning import settle
 from understudy.monitor.labels.service import Feedback

@@ -11,9 +11,9 @@ from typing import Any
 
 from understudy.monitor.config.kafka import Kafka
 from understudy.monitor.errors import StateError
-from understudy.monitor.evaluation.decoding import Table, Undecodable
 from understudy.monitor.evaluation.pipeline import Pipeline
-from understudy.monitor.evaluation.settings import Settings
+from understudy.monitor.evidence.decoding import Table, Undecodable
+from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.labels.label import Label
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.record import OK, ROLE_PRIMARY, Record

@@ -92,10 +92,10 @@ def evaluate(
       understudy evaluate --instance evaluator-0 --listen 127.0.0.1:9091
     """
     from understudy.monitor.config.load import load
-    from understudy.monitor.evaluation.settings import Settings
     from understudy.monitor.evaluator.api import Api
     from understudy.monitor.evaluator.evaluator import Evaluator
     from understudy.monitor.evaluator.topics import Options, kafka_of
+    from understudy.monitor.evidence.settings import Settings
     from understudy.monitor.logs import set_up
     from understudy.monitor.transport.kafka.client import quiet
 

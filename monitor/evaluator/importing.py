@@ -17,16 +17,16 @@ from kafka import TopicPartition
 
 from understudy.monitor.config.model import Config
 from understudy.monitor.errors import SourceError
-from understudy.monitor.evaluation.decoding import Decoder
-from understudy.monitor.evaluation.settings import Settings
 from understudy.monitor.evaluator.committed import Committed
 from understudy.monitor.evaluator.membership import Found, Membership, State
 from understudy.monitor.evaluator.topics import Options
+from understudy.monitor.evidence.blocks import Block, Builder, RecordBlock, encode
+from understudy.monitor.evidence.blocks.builder import MOST_BYTES
+from understudy.monitor.evidence.decoding import Decoder
+from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.ingest.records import Declared
 from understudy.monitor.ingest.topics import Message, TopicReader
 from understudy.monitor.labels.label import Label
-from understudy.monitor.transport.blocks import Block, Builder, RecordBlock, encode
-from understudy.monitor.transport.blocks.builder import MOST_BYTES
 
 
 class Importer(Membership):

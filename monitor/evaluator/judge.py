@@ -2,7 +2,7 @@
 
 Who owns a partition of the evidence judges what belongs there (:mod:`understudy.monitor.evaluator.places`).
 Rows are taken when their slot of event time is complete in all inputs, in the order of
-:mod:`understudy.monitor.evaluation.sheets`, so that neither the number of partitions nor that of evaluators
+:mod:`understudy.monitor.evidence.batch`, so that neither the number of partitions nor that of evaluators
 matters. What comes after its slot was judged is taken with the next one, and counted.
 
 Evidence of slots that are not complete yet is not part of the state: it is read again. The state
@@ -22,9 +22,9 @@ from typing import Any
 from understudy.monitor.config.model import Config
 from understudy.monitor.drift import packed
 from understudy.monitor.evaluation.pipeline import Pipeline
-from understudy.monitor.evaluation.settings import Settings
-from understudy.monitor.evaluation.sheets import Sheet, together
 from understudy.monitor.evaluator.messages import SLOT_SECONDS, Message
+from understudy.monitor.evidence.batch import Sheet, together
+from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.experiments.runner import Experiments
 from understudy.monitor.routing.routes import Assignment
 from understudy.monitor.watch.judge import Judge as Watcher

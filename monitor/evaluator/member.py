@@ -14,10 +14,10 @@ from understudy.monitor.evaluator.committed import FETCH_BYTES, Committed
 from understudy.monitor.evaluator.judge import Judge
 from understudy.monitor.evaluator.membership import Found, Membership, State
 from understudy.monitor.evaluator.messages import decode_message, messages_of
-from understudy.monitor.evaluator.partition import Partition, Restoring
 from understudy.monitor.evaluator.places import EXPERIMENTS, costs, owned, place_of, places
 from understudy.monitor.evaluator.topics import Options
-from understudy.monitor.transport.blocks import decode
+from understudy.monitor.evidence.blocks import decode
+from understudy.monitor.evidence.partition import Partition, Restoring
 from understudy.monitor.transport.kafka.routes import RouteWriter
 
 

@@ -10,7 +10,7 @@ import orjson
 import zstandard
 
 from understudy.monitor.errors import EvidenceError
-from understudy.monitor.evaluation.sheets import Sheet, decode, encode
+from understudy.monitor.evidence.batch import Sheet, decode, encode
 
 SLOT_SECONDS = 1.0
 """Length of a slot of event time, which is also how often experiments and findings are judged."""

@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from understudy.monitor.config.model import Config
 from understudy.monitor.evaluator.judge import Judge
 from understudy.monitor.evaluator.messages import messages_of
-from understudy.monitor.evaluator.partition import Partition
 from understudy.monitor.evaluator.places import owned, place_of
-from understudy.monitor.transport.blocks import Block
+from understudy.monitor.evidence.blocks import Block
+from understudy.monitor.evidence.partition import Partition
 
 
 class Offline:

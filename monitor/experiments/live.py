@@ -12,10 +12,8 @@ from numpy.typing import NDArray
 
 from understudy.monitor.config.experiment import Experiment as Declared
 from understudy.monitor.config.rules import rules_of
-from understudy.monitor.evaluation.sheets import Floats, Sheet, together
-from understudy.monitor.experiments.contestant import Arms, Contestant, Division
-from understudy.monitor.experiments.copies import Redact
-from understudy.monitor.experiments.gathering import (
+from understudy.monitor.evidence.batch import Floats, Sheet, together
+from understudy.monitor.evidence.collector import (
     ASSIGNED,
     FACTS,
     LABELS,
@@ -24,7 +22,9 @@ from understudy.monitor.experiments.gathering import (
     Gathering,
     numbered,
 )
-from understudy.monitor.experiments.observe import Codes
+from understudy.monitor.evidence.mirrored import Redact
+from understudy.monitor.evidence.observe import Codes
+from understudy.monitor.experiments.contestant import Arms, Contestant, Division
 from understudy.monitor.experiments.timeline import point_of
 from understudy.monitor.experiments.units import OpenUnit, OpenUnits, batch
 from understudy.monitor.labels.store import Joined

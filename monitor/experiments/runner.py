@@ -15,10 +15,10 @@ from understudy.monitor.config.declared import declare, with_declared
 from understudy.monitor.config.experiment import Experiment
 from understudy.monitor.config.model import Config
 from understudy.monitor.errors import ExperimentStateError, UnknownExperimentError
-from understudy.monitor.evaluation.sheets import Sheet
+from understudy.monitor.evidence.batch import Sheet
+from understudy.monitor.evidence.collectors import Gatherings, View
+from understudy.monitor.evidence.mirrored import Redact
 from understudy.monitor.experiments.contestant import Arms, Contestant
-from understudy.monitor.experiments.copies import Redact
-from understudy.monitor.experiments.gatherings import Gatherings, View
 from understudy.monitor.experiments.live import LiveExperiment
 from understudy.monitor.labels.store import Joined, Prediction
 from understudy.monitor.records.audit import AuditLog

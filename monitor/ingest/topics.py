@@ -20,7 +20,8 @@ from understudy.monitor.codecs.pointer import follow, steps
 from understudy.monitor.codecs.shape import MAX_NAME, joined
 from understudy.monitor.config.sources import MessageMapping, SourceTopic
 from understudy.monitor.errors import IngestError, SourceError
-from understudy.monitor.evaluation.decoding import Decoder
+from understudy.monitor.evidence.blocks import Row
+from understudy.monitor.evidence.decoding import Decoder
 from understudy.monitor.ingest.cloudevents import Pairs, events_of, item_of_pair
 from understudy.monitor.ingest.records import MOST_ROWS, Declared
 from understudy.monitor.labels.label import Label
@@ -33,7 +34,6 @@ from understudy.monitor.records.record import (
     Record,
     decode_batch,
 )
-from understudy.monitor.transport.blocks import Row
 
 _NANOSECONDS = {"s": 1e9, "ms": 1e6, "us": 1e3, "ns": 1.0}
 _LONGEST_ID = 256

@@ -12,8 +12,8 @@ import orjson
 
 from understudy.monitor.config.model import Config
 from understudy.monitor.errors import LogError, MissingExtraError
-from understudy.monitor.evaluation.decoding import Decoder
-from understudy.monitor.evaluation.settings import Settings
+from understudy.monitor.evidence.decoding import Decoder
+from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.recordlog.records import Log, OfLabel, OfRecord, Progress
 from understudy.monitor.records.redaction import Redaction
 
@@ -34,7 +34,7 @@ def to_parquet(
         raise MissingExtraError(
             "writing Parquet needs pyarrow: pip install 'understudy[parquet]'"
         ) from error
-    from understudy.monitor.transport.blocks.arrow import Layout, to_arrow
+    from understudy.monitor.evidence.blocks.arrow import Layout, to_arrow
 
     layout = Layout(_hidden(config))
     for block in log.blocks(config, progress):

@@ -17,7 +17,7 @@ import orjson
 from understudy.monitor.config.model import Config
 from understudy.monitor.errors import ReplayError
 from understudy.monitor.evaluation.pipeline import Pipeline
-from understudy.monitor.evaluation.settings import Settings
+from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.experiments.runner import Experiments
 from understudy.monitor.findings.changes import Change
 from understudy.monitor.labels.label import Label

@@ -20,8 +20,8 @@ from understudy.monitor.drift.change_point import ChangePoint, Estimate
 from understudy.monitor.drift.cusum import CusumUnion
 from understudy.monitor.drift.edetector import SrDetector
 from understudy.monitor.drift.evidence import Evidence
-from understudy.monitor.evaluation.columns import Cells
-from understudy.monitor.evaluation.sheets import Sheet, concatenated
+from understudy.monitor.evidence.batch import Sheet, concatenated
+from understudy.monitor.evidence.columns import Cells
 from understudy.monitor.quality.repeats import Runs
 from understudy.monitor.watch import limits
 from understudy.monitor.watch.broken import BrokenRows

@@ -14,15 +14,15 @@ from understudy.monitor.baseline.model import Baseline
 from understudy.monitor.config.model import Config
 from understudy.monitor.config.performance import Performance
 from understudy.monitor.errors import UnderstudyError
-from understudy.monitor.evaluation.columns import Cells, cells_of
-from understudy.monitor.evaluation.rows import REQUESTS, ROWS, STARTED, parts_of
-from understudy.monitor.evaluation.sheets import Sheet
+from understudy.monitor.evidence.batch import Sheet
+from understudy.monitor.evidence.columns import Cells, cells_of
+from understudy.monitor.evidence.pending import Offers
+from understudy.monitor.evidence.rows import REQUESTS, ROWS, STARTED, parts_of
 from understudy.monitor.findings.finding import Signal
 from understudy.monitor.labels.store import Joined, Prediction
 from understudy.monitor.performance.signals import performance_signals
 from understudy.monitor.performance.watch import PerformanceWatch
 from understudy.monitor.records.redaction import Redaction
-from understudy.monitor.watch.offers import Offers
 from understudy.monitor.watch.options import Options
 from understudy.monitor.watch.signals import signals_of
 from understudy.monitor.watch.summary import summary_of

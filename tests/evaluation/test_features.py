@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from understudy.monitor.evaluation import features
-from understudy.monitor.evaluation.features import FeatureStats
+from understudy.monitor.evidence import feature_stats as features
+from understudy.monitor.evidence.feature_stats import FeatureStats
 
 numbers = st.floats(-1e9, 1e9, allow_nan=False)
 cells = st.one_of(numbers, st.integers(-1000, 1000), st.booleans(), st.none())

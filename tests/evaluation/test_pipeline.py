@@ -12,7 +12,7 @@ from understudy.monitor.errors import StateError
 from understudy.monitor.evaluation import exemplars, state
 from understudy.monitor.evaluation.pipeline import Pipeline
 from understudy.monitor.evaluation.recent import Recent
-from understudy.monitor.evaluation.settings import Settings
+from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.records import record
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.slots import Slots

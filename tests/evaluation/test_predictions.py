@@ -11,7 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from understudy.monitor.evaluation.predictions import DEFAULT_BUCKETS, MAX_PREDICTIONS, Predictions
+from understudy.monitor.evidence.prediction_stats import (
+    DEFAULT_BUCKETS,
+    MAX_PREDICTIONS,
+    Predictions,
+)
 
 finite = st.floats(-1e7, 1e7, allow_nan=False)
 

@@ -13,7 +13,7 @@ from understudy.monitor.config.model import Config
 from understudy.monitor.evaluator.places import PLACES
 from understudy.monitor.evaluator.snapshots import Pointer, read_state
 from understudy.monitor.evaluator.topics import Options
-from understudy.monitor.transport.blocks import Block, encode
+from understudy.monitor.evidence.blocks import Block, encode
 from understudy.monitor.transport.kafka.topics import Admin, wanted
 
 QUICK = {"commit_seconds": 0.5, "session_seconds": 3.0, "transaction_seconds": 8.0}

@@ -14,7 +14,7 @@ from understudy.monitor.codecs import Table
 from understudy.monitor.config.model import Config
 from understudy.monitor.drift import packed
 from understudy.monitor.evaluation.pipeline import Pipeline
-from understudy.monitor.evaluation.settings import Settings
+from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.experiments.runner import Experiments
 from understudy.monitor.labels.store import FeedbackStore, Prediction
 from understudy.monitor.records import record

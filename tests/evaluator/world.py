@@ -18,11 +18,11 @@ from understudy.monitor.codecs import Reason, Table, Undecodable
 from understudy.monitor.config.model import Config
 from understudy.monitor.evaluator.judge import Judge
 from understudy.monitor.evaluator.places import EXPERIMENTS, WATCHES
+from understudy.monitor.evidence.blocks import Block, Builder, RecordBlock
 from understudy.monitor.labels.label import Label
 from understudy.monitor.records import record as records
 from understudy.monitor.records.handoff import Names, SplitNames
 from understudy.monitor.records.record import Record
-from understudy.monitor.transport.blocks import Block, Builder, RecordBlock
 
 BEGAN = 1_700_000_000.0
 ARMS = ("champion", "candidate", "other", "champion-again")

@@ -11,10 +11,10 @@ import pytest
 
 from understudy.monitor.codecs import Table
 from understudy.monitor.config.experiment import Experiment as Declared
+from understudy.monitor.evidence.joiner import Pairing
+from understudy.monitor.evidence.observe import correct
 from understudy.monitor.experiments.contestant import Arms, Division
 from understudy.monitor.experiments.live import LiveExperiment
-from understudy.monitor.experiments.observe import correct
-from understudy.monitor.experiments.pairing import Pairing
 from understudy.monitor.experiments.plot import sequence
 from understudy.monitor.experiments.timeline import MOST, Timeline
 from understudy.monitor.experiments.units import OpenUnits

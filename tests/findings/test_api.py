@@ -29,7 +29,7 @@ from understudy.monitor.config.notify import Notification
 from understudy.monitor.errors import ApiError
 from understudy.monitor.evaluation.plane import Plane
 from understudy.monitor.evaluation.process import make_plane
-from understudy.monitor.evaluation.settings import Settings
+from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.findings.cli import findings as command
 from understudy.monitor.findings.page import SCRIPT, in_short
 from understudy.monitor.findings.room import FindingsRoom

@@ -15,8 +15,10 @@ from understudy.monitor.codecs import Reason, Table, Undecodable
 from understudy.monitor.config.model import Config
 from understudy.monitor.config.sources import SourceTopic
 from understudy.monitor.errors import SourceError
-from understudy.monitor.evaluation.decoding import Decoder
-from understudy.monitor.evaluation.settings import Settings
+from understudy.monitor.evidence.blocks import Builder, decode
+from understudy.monitor.evidence.blocks import encode as packed
+from understudy.monitor.evidence.decoding import Decoder
+from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.ingest.cloudevents import REQUEST, RESPONSE, Pairs
 from understudy.monitor.ingest.records import Declared
 from understudy.monitor.ingest.topics import Message, TopicReader
@@ -30,8 +32,6 @@ from understudy.monitor.records.record import (
     decode_batch,
     encode,
 )
-from understudy.monitor.transport.blocks import Builder, decode
-from understudy.monitor.transport.blocks import encode as packed
 from understudy.monitor.transport.cloudevents import Origin, events_of_record
 
 CONFIG = Config.model_validate(

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from kafka import KafkaConsumer, TopicPartition
 
 from understudy.monitor.config.kafka import Kafka
+from understudy.monitor.evidence.blocks import Heartbeat, LabelBlock, Row, decode
 from understudy.monitor.labels.label import Label
-from understudy.monitor.transport.blocks import Heartbeat, LabelBlock, Row, decode
 from understudy.monitor.transport.kafka.connect import Topics, connection
 from understudy.monitor.transport.kafka.topics import Admin, wanted
 

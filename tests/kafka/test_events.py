@@ -9,8 +9,8 @@ from tests.kafka.cluster import Cluster
 from tests.kafka.reading import consumer_of
 from tests.kafka.test_publisher import batch, published, settled
 from tests.plane_process import WorkerEnd, encoded
+from understudy.monitor.evidence.blocks import partition_of
 from understudy.monitor.records import frames, record
-from understudy.monitor.transport.blocks import partition_of
 from understudy.monitor.transport.kafka.connect import Topics
 
 

@@ -12,8 +12,8 @@ from tests.kafka.cluster import Cluster
 from tests.kafka.reading import create_topics, kafka_of, read
 from tests.plane_process import PlaneProcess, WorkerEnd, encoded, eventually
 from understudy.monitor.config.kafka import Kafka
+from understudy.monitor.evidence.blocks import partition_of
 from understudy.monitor.records import frames, record
-from understudy.monitor.transport.blocks import partition_of
 
 TOKEN = {"UNDERSTUDY_TEST_TOKEN": "t"}
 

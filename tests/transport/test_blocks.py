@@ -11,11 +11,7 @@ from hypothesis import strategies as st
 
 from understudy.monitor.codecs import Reason, Table, Undecodable
 from understudy.monitor.errors import BlockError
-from understudy.monitor.evaluation.columns import to_matrix
-from understudy.monitor.labels.label import Label
-from understudy.monitor.records.handoff import Names, SplitNames
-from understudy.monitor.records.record import OUTCOMES, Record
-from understudy.monitor.transport.blocks import (
+from understudy.monitor.evidence.blocks import (
     Builder,
     Heartbeat,
     LabelBlock,
@@ -24,8 +20,12 @@ from understudy.monitor.transport.blocks import (
     encode,
     partition_of,
 )
-from understudy.monitor.transport.blocks.cells import column_of, decimals
-from understudy.monitor.transport.blocks.gathering import MOST_LOOSE, Gathered
+from understudy.monitor.evidence.blocks.cells import column_of, decimals
+from understudy.monitor.evidence.blocks.gathering import MOST_LOOSE, Gathered
+from understudy.monitor.evidence.columns import to_matrix
+from understudy.monitor.labels.label import Label
+from understudy.monitor.records.handoff import Names, SplitNames
+from understudy.monitor.records.record import OUTCOMES, Record
 from understudy.monitor.transport.kafka.topics import MOST_MESSAGE_BYTES
 
 BYTES = st.binary(max_size=40)
@@ -303,7 +303,7 @@ def test_blocks_are_closed_after_a_while_and_within_bounds(monkeypatch):
     assert builder.add(NAMES, record(), wide, read, 1.0) == []
     (block,) = builder.add(NAMES, record(), wide, read, 1.0)
     assert block.count == 2
-    monkeypatch.setattr("understudy.monitor.transport.blocks.builder.MOST_WAITING", 3)
+    monkeypatch.setattr("understudy.monitor.evidence.blocks.builder.MOST_WAITING", 3)
     builder = Builder("pod", "run", 64)
     for text in (b"a", b"b"):
         assert builder.add(NAMES, record(request_id=text), read, read, 1.0) == []

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from understudy.monitor.codecs import Reason, Table, Undecodable
+from understudy.monitor.evidence.blocks import Head, Heartbeat, LabelBlock, decode, encode
 from understudy.monitor.labels.label import Label
 from understudy.monitor.records.handoff import Names, SplitNames
-from understudy.monitor.transport.blocks import Head, Heartbeat, LabelBlock, decode, encode
 
 GOLDEN = Path(__file__).parent / "golden"
 START = 1.75e9

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from understudy.monitor.evaluation.rows import ROWS, STARTED
-from understudy.monitor.evaluation.sheets import Sheet, column_of
+from understudy.monitor.evidence.batch import Sheet, column_of
+from understudy.monitor.evidence.rows import ROWS, STARTED
 from understudy.monitor.watch.watch import ModelWatch
 
 

@@ -24,12 +24,7 @@ import orjson
 
 from understudy.monitor.config.kafka import Kafka
 from understudy.monitor.errors import StateError
-from understudy.monitor.labels.label import Label
-from understudy.monitor.records.handoff import Names
-from understudy.monitor.records.log import Spool
-from understudy.monitor.records.record import Record
-from understudy.monitor.records.slots import Slots
-from understudy.monitor.transport.blocks import (
+from understudy.monitor.evidence.blocks import (
     Builder,
     Heartbeat,
     LabelBlock,
@@ -37,7 +32,12 @@ from understudy.monitor.transport.blocks import (
     encode,
     partition_of,
 )
-from understudy.monitor.transport.blocks.block import Decoded
+from understudy.monitor.evidence.blocks.block import Decoded
+from understudy.monitor.labels.label import Label
+from understudy.monitor.records.handoff import Names
+from understudy.monitor.records.log import Spool
+from understudy.monitor.records.record import Record
+from understudy.monitor.records.slots import Slots
 from understudy.monitor.transport.cloudevents import Origin, events_of_record
 from understudy.monitor.transport.kafka.parcel import LABELS, RECORDS, Parcel
 from understudy.monitor.transport.kafka.sender import Sender

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from understudy.monitor.codecs import Table
-from understudy.monitor.evaluation.sheets import Column, Floats, Sheet, column_of
-from understudy.monitor.experiments.observe import NO_COPY, NOT_COUNTED
+from understudy.monitor.evidence.batch import Column, Floats, Sheet, column_of
+from understudy.monitor.evidence.blocks import Grid, RecordBlock
+from understudy.monitor.evidence.observe import NO_COPY, NOT_COUNTED
 from understudy.monitor.records.record import OUTCOMES, Record
-from understudy.monitor.transport.blocks import Grid, RecordBlock
 
 Places = NDArray[np.intp]
 Mask = NDArray[np.bool_]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from understudy.monitor.evaluation.columns import Cells, Column, Moments, to_matrix
+from understudy.monitor.evidence.columns import Cells, Column, Moments, to_matrix
 
 DEFAULT_BUCKETS = (
     *(-1e6, -1e5, -1e4, -1e3, -100.0, -50.0, -20.0, -10.0, -5.0, -2.0, -1.0, -0.1, 0.0),

@@ -10,10 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from understudy.monitor.codecs import Table
-from understudy.monitor.labels.label import Label
-from understudy.monitor.records.handoff import Names
-from understudy.monitor.records.record import FIXED, FIXED_PLACES, Record, fixed_of
-from understudy.monitor.transport.blocks.block import (
+from understudy.monitor.evidence.blocks.block import (
     NUMBERS,
     TEXTS,
     Decoded,
@@ -24,8 +21,11 @@ from understudy.monitor.transport.blocks.block import (
     Texts,
     reason_of,
 )
-from understudy.monitor.transport.blocks.cells import Grid
-from understudy.monitor.transport.blocks.gathering import MOST_LOOSE, Gathered
+from understudy.monitor.evidence.blocks.cells import Grid
+from understudy.monitor.evidence.blocks.gathering import MOST_LOOSE, Gathered
+from understudy.monitor.labels.label import Label
+from understudy.monitor.records.handoff import Names
+from understudy.monitor.records.record import FIXED, FIXED_PLACES, Record, fixed_of
 
 MOST_RECORDS = 256
 """In one block."""

@@ -1,6 +1,6 @@
 """Columnar blocks of records: the schema of docs/records.md, to bytes and back."""
 
-from understudy.monitor.transport.blocks.block import (
+from understudy.monitor.evidence.blocks.block import (
     Block,
     Head,
     Heartbeat,
@@ -9,9 +9,9 @@ from understudy.monitor.transport.blocks.block import (
     Row,
     Texts,
 )
-from understudy.monitor.transport.blocks.builder import Builder, partition_of
-from understudy.monitor.transport.blocks.cells import Column, Grid
-from understudy.monitor.transport.blocks.codec import SCHEMA, decode, encode
+from understudy.monitor.evidence.blocks.builder import Builder, partition_of
+from understudy.monitor.evidence.blocks.cells import Column, Grid
+from understudy.monitor.evidence.blocks.codec import SCHEMA, decode, encode
 
 __all__ = [
     "SCHEMA",

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from understudy.monitor.codecs import Reason, Table, Undecodable
 from understudy.monitor.errors import BlockError
+from understudy.monitor.evidence.blocks.cells import Grid
 from understudy.monitor.labels.label import Label
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.record import Record
-from understudy.monitor.transport.blocks.cells import Grid
 
 NUMBERS: Mapping[str, type[np.generic]] = {
     "arm": np.uint16,

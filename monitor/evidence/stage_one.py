@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from understudy.monitor.evaluation.rows import RowGathering
-from understudy.monitor.evaluation.sheets import Sheet
-from understudy.monitor.experiments.gatherings import Gatherings, View
+from understudy.monitor.evidence.batch import Sheet
+from understudy.monitor.evidence.collectors import Gatherings, View
+from understudy.monitor.evidence.pending import Offers
+from understudy.monitor.evidence.rows import RowGathering
 from understudy.monitor.labels.store import Joined
 from understudy.monitor.records.record import Record
-from understudy.monitor.watch.offers import Offers
 
 JOINED = "told"
 """The sort of rows that are labels with their predictions; by its name it follows other rows."""

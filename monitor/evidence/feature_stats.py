@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from understudy.monitor.evaluation.columns import Cells, Moments, to_matrix
+from understudy.monitor.evidence.columns import Cells, Moments, to_matrix
 
 MAX_FEATURES = 1000
 """Names beyond this many are counted as ``overflow`` and not kept apart."""

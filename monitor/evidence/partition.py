@@ -16,19 +16,19 @@ from pathlib import Path
 from typing import Any
 
 from understudy.monitor.config.model import Config
-from understudy.monitor.evaluation.preparation import Preparation
-from understudy.monitor.evaluation.sheets import Sheet
-from understudy.monitor.evaluator import columns
-from understudy.monitor.evaluator.sources import Sources
-from understudy.monitor.experiments.gathering import Gathering
-from understudy.monitor.experiments.gatherings import Gatherings, View
+from understudy.monitor.evidence import block_rows as columns
+from understudy.monitor.evidence.batch import Sheet
+from understudy.monitor.evidence.blocks import Block, Heartbeat, LabelBlock, RecordBlock
+from understudy.monitor.evidence.collector import Gathering
+from understudy.monitor.evidence.collectors import Gatherings, View
+from understudy.monitor.evidence.pending import Offers
+from understudy.monitor.evidence.sources import Sources
+from understudy.monitor.evidence.stage_one import Preparation
 from understudy.monitor.experiments.runner import arms_of, shown_by
 from understudy.monitor.labels.label import Label
 from understudy.monitor.labels.store import FeedbackStore, Prediction
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.redaction import Redaction
-from understudy.monitor.transport.blocks import Block, Heartbeat, LabelBlock, RecordBlock
-from understudy.monitor.watch.offers import Offers
 
 VERSION = 1
 WAITS_SECONDS = 300.0

@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from understudy.monitor.errors import MissingExtraError
-from understudy.monitor.records.record import OUTCOMES, ROLES
-from understudy.monitor.transport.blocks.block import RecordBlock
-from understudy.monitor.transport.blocks.cells import (
+from understudy.monitor.evidence.blocks.block import RecordBlock
+from understudy.monitor.evidence.blocks.cells import (
     BIG,
     BOOL,
     FLOAT,
@@ -26,6 +25,7 @@ from understudy.monitor.transport.blocks.cells import (
     Column,
     Grid,
 )
+from understudy.monitor.records.record import OUTCOMES, ROLES
 
 try:
     import pyarrow

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from understudy.monitor.codecs import Decoded, ModelSpec, Table, Undecodable, decode_exchange
-from understudy.monitor.evaluation.settings import ModelSettings, Settings
+from understudy.monitor.evidence.settings import ModelSettings, Settings
 from understudy.monitor.records.record import Record
 
 __all__ = ["Decoder", "Table", "Undecodable"]

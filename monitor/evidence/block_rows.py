@@ -11,14 +11,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from understudy.monitor.evaluation.preparation import Preparation
-from understudy.monitor.evaluation.rows import ANSWERS, REQUESTS, ROWS, STARTED, UNDECODABLE
-from understudy.monitor.evaluation.sheets import Sheet
-from understudy.monitor.evaluator.compared import take_assigned, take_pairs
-from understudy.monitor.evaluator.taken import Mask, Part, Taken, arm_of, pairs_of
-from understudy.monitor.experiments.gatherings import View
+from understudy.monitor.evidence.batch import Sheet
+from understudy.monitor.evidence.block_columns import Mask, Part, Taken, arm_of, pairs_of
+from understudy.monitor.evidence.blocks import RecordBlock
+from understudy.monitor.evidence.collectors import View
+from understudy.monitor.evidence.pairs import take_assigned, take_pairs
+from understudy.monitor.evidence.rows import ANSWERS, REQUESTS, ROWS, STARTED, UNDECODABLE
+from understudy.monitor.evidence.stage_one import Preparation
 from understudy.monitor.records.record import OK, ROLE_PRIMARY
-from understudy.monitor.transport.blocks import RecordBlock
 
 
 def applies(block: RecordBlock, preparation: Preparation, view: View, model: str) -> bool:

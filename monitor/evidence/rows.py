@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from understudy.monitor.codecs import Table
-from understudy.monitor.evaluation.columns import Cells
-from understudy.monitor.evaluation.sheets import Column, Sheet, column_of
+from understudy.monitor.evidence.batch import Column, Sheet, column_of
+from understudy.monitor.evidence.columns import Cells
 from understudy.monitor.records.record import OK, ROLE_PRIMARY, Record
 
 ROWS, ANSWERS, REQUESTS, UNDECODABLE = "rows", "answers", "requests", "undecodable"

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from understudy.monitor.transport.blocks.cells import MARSHAL_HEAD, Grid, dumped, grid_of
+from understudy.monitor.evidence.blocks.cells import MARSHAL_HEAD, Grid, dumped, grid_of
 
 MOST_LOOSE = 16
 """Rows that are packed at once."""
@@ -19,7 +19,7 @@ class Gathered:
 
     While all are floats they are packed every few rows, when they are likely to be near still: the
     floats as objects take three times the memory, and to visit them again, and to give them back,
-    would cost more later. As in :func:`understudy.monitor.transport.blocks.cells.column_of`, what marshal
+    would cost more later. As in :func:`understudy.monitor.evidence.blocks.cells.column_of`, what marshal
     writes tells whether all are; a cell is what JSON holds, which it gives back as it was.
     """
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from understudy.monitor.config.model import Config
 from understudy.monitor.errors import ConfigError
-from understudy.monitor.evaluation.predictions import DEFAULT_BUCKETS, MAX_CLASSES
+from understudy.monitor.evidence.prediction_stats import DEFAULT_BUCKETS, MAX_CLASSES
 
 
 @dataclass(frozen=True, slots=True)

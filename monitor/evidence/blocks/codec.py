@@ -12,10 +12,7 @@ import orjson
 from numpy.typing import NDArray
 
 from understudy.monitor.errors import BlockError, ProtocolError
-from understudy.monitor.labels.label import Label
-from understudy.monitor.records.handoff import Names
-from understudy.monitor.records.record import OUTCOMES, ROLES
-from understudy.monitor.transport.blocks.block import (
+from understudy.monitor.evidence.blocks.block import (
     NUMBERS,
     TEXTS,
     Block,
@@ -27,7 +24,7 @@ from understudy.monitor.transport.blocks.block import (
     check,
     reason_of,
 )
-from understudy.monitor.transport.blocks.cells import (
+from understudy.monitor.evidence.blocks.cells import (
     BIG,
     BOOL,
     FLOAT,
@@ -40,7 +37,10 @@ from understudy.monitor.transport.blocks.cells import (
     Grid,
     decimals,
 )
-from understudy.monitor.transport.blocks.wire import Reader, Writer
+from understudy.monitor.evidence.blocks.wire import Reader, Writer
+from understudy.monitor.labels.label import Label
+from understudy.monitor.records.handoff import Names
+from understudy.monitor.records.record import OUTCOMES, ROLES
 
 SCHEMA = 1
 """Counted up only for what an older reader must not read; what is merely added keeps it."""

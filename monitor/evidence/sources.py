@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from understudy.monitor.transport.blocks import Head, Heartbeat
+from understudy.monitor.evidence.blocks import Head, Heartbeat
 
 SILENT_SECONDS = 30.0
 """A source that has been silent for so long, by the clocks of the others, is not waited for."""

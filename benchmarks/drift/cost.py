@@ -20,7 +20,7 @@ import orjson
 from benchmarks.harness import Claim, Result, environment
 from tests.watch.sheets import sheet_of
 from understudy.monitor.baseline.builder import Builder
-from understudy.monitor.drift.distances import between
+from understudy.monitor.detectors.distances import between
 from understudy.monitor.watch.lone import FULL
 from understudy.monitor.watch.options import Options
 from understudy.monitor.watch.watch import ModelWatch

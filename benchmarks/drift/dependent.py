@@ -10,9 +10,9 @@ import numpy as np
 from scipy.signal import lfilter
 
 from benchmarks.drift.streams import CHUNK, Array, alarms, rate
-from understudy.monitor.drift.autocorrelation import BatchMeans, batch_length, inflation, lag1
-from understudy.monitor.drift.cusum import SLACKS, CusumUnion
-from understudy.monitor.drift.seasons import Profile, ProfileBuilder
+from understudy.monitor.detectors.autocorrelation import BatchMeans, batch_length, inflation, lag1
+from understudy.monitor.detectors.cusum import SLACKS, CusumUnion
+from understudy.monitor.detectors.seasons import Profile, ProfileBuilder
 
 BASELINE = 10_000
 SECONDS = 60.0

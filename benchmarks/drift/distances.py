@@ -25,7 +25,7 @@ from scipy import stats
 
 from benchmarks.drift.data import PARTS
 from benchmarks.harness import Claim, Result, environment, median
-from understudy.monitor.drift.distances import between
+from understudy.monitor.detectors.distances import between
 
 ROWS, COLUMNS = 10_000, 20
 SEED = 3
@@ -42,7 +42,7 @@ def cpu(work):
 _OURS = (
     _SAMPLES
     + """
-from understudy.monitor.drift.distances import between
+from understudy.monitor.detectors.distances import between
 between(a, b)
 print(json.dumps(min(cpu(lambda: between(a, b)) for _ in range(int(sys.argv[1])))))
 """

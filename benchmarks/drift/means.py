@@ -44,8 +44,8 @@ from benchmarks.drift.streams import (
     stationary,
 )
 from benchmarks.harness import Claim, Result, environment
-from understudy.monitor.drift.change_point import ChangePoint
-from understudy.monitor.drift.cusum import CusumUnion
+from understudy.monitor.detectors.change_point import ChangePoint
+from understudy.monitor.detectors.cusum import CusumUnion
 
 RUN_LENGTH = 100_000.0
 SEED = 41

@@ -21,8 +21,8 @@ from scipy.special import expit, logit
 from scipy.stats import chi2
 
 from benchmarks.harness import Claim, Result, environment
-from understudy.monitor.drift.calibration import CalibrationDetector
-from understudy.monitor.drift.edetector import SrDetector, null_rate
+from understudy.monitor.detectors.calibration import CalibrationDetector
+from understudy.monitor.detectors.edetector import SrDetector, null_rate
 
 Floats = NDArray[np.float64]
 RUN_LENGTH = 100_000.0

@@ -12,10 +12,10 @@ import numpy.typing as npt
 from scipy.stats import t as student
 
 from understudy.monitor.baseline.scores import normal_scores, spread_scores, tail_factor
-from understudy.monitor.drift.composition import Composition
-from understudy.monitor.drift.cusum import SLACKS, CusumUnion
-from understudy.monitor.drift.evidence import Evidence
-from understudy.monitor.drift.run_length import threshold_known
+from understudy.monitor.detectors.composition import Composition
+from understudy.monitor.detectors.cusum import SLACKS, CusumUnion
+from understudy.monitor.detectors.evidence import Evidence
+from understudy.monitor.detectors.run_length import threshold_known
 from understudy.monitor.watch.limits import COMPOSITION, run_lengths
 
 Array = npt.NDArray[np.float64]

@@ -10,7 +10,7 @@ import numpy as np
 
 from understudy.monitor.baseline.encoder import Batch, Encoder
 from understudy.monitor.baseline.model import Baseline
-from understudy.monitor.drift.seasons import Profile, ProfileBuilder
+from understudy.monitor.detectors.seasons import Profile, ProfileBuilder
 
 _AT_ONCE = 4096
 

@@ -137,7 +137,7 @@ class Baseline:
     (``{"prediction", "edges", "counts", "positives", "scores"}``, scores summed by bucket) and
     ``performance`` (``{metric: {"value", "deviation", "rows"}}``), ``together``
     (:class:`~understudy.monitor.baseline.together.Together`), ``seasons``
-    (:class:`~understudy.monitor.drift.seasons.Profile`, with its series)."""
+    (:class:`~understudy.monitor.detectors.seasons.Profile`, with its series)."""
 
     model: str
     model_version: str

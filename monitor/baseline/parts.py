@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from understudy.monitor.baseline.together import Together
-from understudy.monitor.drift.seasons import Profile
+from understudy.monitor.detectors.seasons import Profile
 
 MOST = 256
 """Series of a correlation, and buckets of a calibration table, that a file may have."""

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from understudy.monitor.baseline.profiles import NumericProfile, edges_of
 from understudy.monitor.baseline.scores import normal_scores
-from understudy.monitor.drift.kernel import FREQUENCIES, FourierFeatures, KernelBlocks
-from understudy.monitor.drift.packed import pack, unpack
-from understudy.monitor.drift.subspace import Subspace
+from understudy.monitor.detectors.kernel import FREQUENCIES, FourierFeatures, KernelBlocks
+from understudy.monitor.detectors.packed import pack, unpack
+from understudy.monitor.detectors.subspace import Subspace
 
 Floats = NDArray[np.float64]
 FEWEST = 200

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from understudy.monitor.drift.packed import pack, unpack
+from understudy.monitor.detectors.packed import pack, unpack
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.uint8]

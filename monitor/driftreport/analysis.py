@@ -17,7 +17,7 @@ from understudy.monitor.baseline.encoder import WIDTH, Batch
 from understudy.monitor.baseline.files import Table
 from understudy.monitor.baseline.kinds import instant
 from understudy.monitor.baseline.model import Baseline
-from understudy.monitor.drift.distances import (
+from understudy.monitor.detectors.distances import (
     benjamini_hochberg,
     chi_squared,
     from_counts,

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from understudy.monitor.config.model import Config
-from understudy.monitor.drift import packed
+from understudy.monitor.detectors import packed
 from understudy.monitor.evaluation.pipeline import Pipeline
 from understudy.monitor.evaluator.messages import SLOT_SECONDS, Message
 from understudy.monitor.evidence.batch import Sheet, together

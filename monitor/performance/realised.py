@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from understudy.monitor.config.detectors import CHARTS
 from understudy.monitor.config.performance import Performance
-from understudy.monitor.drift.edetector import SrDetector, null_rate
-from understudy.monitor.drift.risk_sequence import RiskSequence
-from understudy.monitor.drift.river_detectors import OF_ERRORS
+from understudy.monitor.detectors.edetector import SrDetector, null_rate
+from understudy.monitor.detectors.risk_sequence import RiskSequence
+from understudy.monitor.detectors.river_detectors import OF_ERRORS
 from understudy.monitor.errors import MissingExtraError
 from understudy.monitor.labels.store import Joined
 from understudy.monitor.performance.estimate import ConfidenceEstimator

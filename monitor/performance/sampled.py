@@ -2,7 +2,7 @@
 
 Every prediction waits until its label would have come. Then it goes on, in the order of the
 predictions, with its label or without: the detector sees what was expected of all of them and what
-came of some, which tells more than the labels alone (:mod:`understudy.monitor.drift.partial_labels`).
+came of some, which tells more than the labels alone (:mod:`understudy.monitor.detectors.partial_labels`).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from understudy.monitor.drift.evidence import Evidence
-from understudy.monitor.drift.partial_labels import PartialLabelDetector, filled
+from understudy.monitor.detectors.evidence import Evidence
+from understudy.monitor.detectors.partial_labels import PartialLabelDetector, filled
 from understudy.monitor.performance.estimate import ConfidenceEstimator
 
 Floats = NDArray[np.float64]

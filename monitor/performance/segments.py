@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy.stats import beta
 
 from understudy.monitor.calibration.codes import OTHER
-from understudy.monitor.drift.edetector import SrDetector
+from understudy.monitor.detectors.edetector import SrDetector
 from understudy.monitor.performance.intervals import share
 
 Floats = NDArray[np.float64]

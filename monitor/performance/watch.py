@@ -14,10 +14,10 @@ from understudy.monitor.baseline.kinds import number
 from understudy.monitor.baseline.model import Baseline
 from understudy.monitor.calibration.regions import RegionalCalibration
 from understudy.monitor.config.performance import Performance
-from understudy.monitor.drift.calibration import CalibrationDetector, Recalibration
-from understudy.monitor.drift.change_point import ChangePoint
-from understudy.monitor.drift.edetector import SrDetector
-from understudy.monitor.drift.evidence import Evidence
+from understudy.monitor.detectors.calibration import CalibrationDetector, Recalibration
+from understudy.monitor.detectors.change_point import ChangePoint
+from understudy.monitor.detectors.edetector import SrDetector
+from understudy.monitor.detectors.evidence import Evidence
 from understudy.monitor.labels.store import Joined
 from understudy.monitor.performance.declared import Declared
 from understudy.monitor.performance.estimate import ConfidenceEstimator, Estimate

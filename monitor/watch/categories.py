@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from understudy.monitor.baseline.encoder import Encoder
 from understudy.monitor.baseline.model import CategoryProfile
-from understudy.monitor.drift.composition import Composition
-from understudy.monitor.drift.packed import pack, unpack
+from understudy.monitor.detectors.composition import Composition
+from understudy.monitor.detectors.packed import pack, unpack
 from understudy.monitor.watch.examples import add
 from understudy.monitor.watch.window import GROUPS, Window
 

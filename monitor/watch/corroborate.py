@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from understudy.monitor.config.detectors import CHARTS, Detector, ErrorDetector
-from understudy.monitor.drift.autocorrelation import BatchMeans
-from understudy.monitor.drift.charts import Ewma, Shewhart, ewma_limit
-from understudy.monitor.drift.evidence import Evidence
-from understudy.monitor.drift.river_detectors import RiverDetector
+from understudy.monitor.detectors.autocorrelation import BatchMeans
+from understudy.monitor.detectors.charts import Ewma, Shewhart, ewma_limit
+from understudy.monitor.detectors.evidence import Evidence
+from understudy.monitor.detectors.river_detectors import RiverDetector
 from understudy.monitor.errors import MissingExtraError
 from understudy.monitor.findings.finding import Signal
 

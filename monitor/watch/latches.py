@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from understudy.monitor.drift.evidence import Evidence
-from understudy.monitor.drift.packed import pack, unpack
+from understudy.monitor.detectors.evidence import Evidence
+from understudy.monitor.detectors.packed import pack, unpack
 
 SPAN = 256.0
 """Rows over which the newest values are averaged, with exponentially falling weights."""

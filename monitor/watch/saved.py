@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from understudy.monitor.drift import packed
+from understudy.monitor.detectors import packed
 
 if TYPE_CHECKING:
     from understudy.monitor.watch.watch import ModelWatch

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from understudy.monitor.baseline.encoder import Encoder
-from understudy.monitor.drift.cusum import CusumUnion
-from understudy.monitor.drift.packed import pack, unpack
+from understudy.monitor.detectors.cusum import CusumUnion
+from understudy.monitor.detectors.packed import pack, unpack
 from understudy.monitor.watch.examples import add
 from understudy.monitor.watch.options import Options
 

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from understudy.monitor.baseline.scores import normal_scores, spread_scores, tail_factor
 from understudy.monitor.baseline.together import Together
-from understudy.monitor.drift.cusum import CusumUnion
-from understudy.monitor.drift.kernel import BLOCKS, KernelBlocks
-from understudy.monitor.drift.packed import pack, unpack
+from understudy.monitor.detectors.cusum import CusumUnion
+from understudy.monitor.detectors.kernel import BLOCKS, KernelBlocks
+from understudy.monitor.detectors.packed import pack, unpack
 from understudy.monitor.watch.latches import SPAN, Latches
 from understudy.monitor.watch.limits import run_lengths
 

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from understudy.monitor.baseline.encoder import Batch, Encoder
 from understudy.monitor.baseline.model import Baseline
 from understudy.monitor.baseline.together import Together
-from understudy.monitor.drift.change_point import ChangePoint, Estimate
-from understudy.monitor.drift.cusum import CusumUnion
-from understudy.monitor.drift.edetector import SrDetector
-from understudy.monitor.drift.evidence import Evidence
+from understudy.monitor.detectors.change_point import ChangePoint, Estimate
+from understudy.monitor.detectors.cusum import CusumUnion
+from understudy.monitor.detectors.edetector import SrDetector
+from understudy.monitor.detectors.evidence import Evidence
 from understudy.monitor.evidence.batch import Sheet, concatenated
 from understudy.monitor.evidence.columns import Cells
 from understudy.monitor.quality.repeats import Runs

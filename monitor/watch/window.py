@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from understudy.monitor.baseline.encoder import MISSING, WIDTH, Encoder
 from understudy.monitor.baseline.model import CategoryProfile, NumericProfile
-from understudy.monitor.drift.packed import pack, unpack
+from understudy.monitor.detectors.packed import pack, unpack
 
 GROUPS = 32
 """Groups of neighbouring buckets that hold about the same share of the baseline each."""

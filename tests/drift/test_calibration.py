@@ -9,7 +9,7 @@ import pytest
 from scipy.special import expit, logit
 
 from understudy.monitor.calibration.curve import tabulate
-from understudy.monitor.drift.calibration import CalibrationDetector, Recalibration
+from understudy.monitor.detectors.calibration import CalibrationDetector, Recalibration
 
 
 def scores(rng: np.random.Generator, count: int) -> np.ndarray:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from understudy.monitor.drift.change_point import ChangePoint
+from understudy.monitor.detectors.change_point import ChangePoint
 
 
 @settings(max_examples=30)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from understudy.monitor.drift.charts import (
+from understudy.monitor.detectors.charts import (
     Ewma,
     Shewhart,
     ewma_limit,
@@ -20,7 +20,7 @@ from understudy.monitor.drift.charts import (
     rate_points,
     shewhart_limit,
 )
-from understudy.monitor.drift.runs_rules import EIGHT, FOUR, SIMULATED, broken, runs_length
+from understudy.monitor.detectors.runs_rules import EIGHT, FOUR, SIMULATED, broken, runs_length
 
 
 @pytest.mark.parametrize(

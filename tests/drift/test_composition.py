@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from understudy.monitor.drift.composition import Composition
+from understudy.monitor.detectors.composition import Composition
 
 SHARES = np.array([0.4, 0.3, 0.2, 0.1])
 GROUPS = 6

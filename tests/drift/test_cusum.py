@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from understudy.monitor.drift.cusum import CusumUnion
-from understudy.monitor.drift.run_length import average_run_length, counted_once
+from understudy.monitor.detectors.cusum import CusumUnion
+from understudy.monitor.detectors.run_length import average_run_length, counted_once
 
 NOTHING = [float("nan"), float("inf"), float("-inf")]
 VALUES = st.one_of(st.floats(-6.0, 6.0), st.sampled_from(NOTHING))

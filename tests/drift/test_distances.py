@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import chi2_contingency, false_discovery_control, ks_2samp, wasserstein_distance
 
-from understudy.monitor.drift.distances import (
+from understudy.monitor.detectors.distances import (
     benjamini_hochberg,
     between,
     chi_squared,

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from understudy.monitor.drift.edetector import SrBlocks, SrDetector, bets_for, null_rate
+from understudy.monitor.detectors.edetector import SrBlocks, SrDetector, bets_for, null_rate
 
 VALUES = st.sampled_from([0.0, 0.0, 0.0, 1.0, 0.25, float("nan")])
 BATCHES = arrays.arrays(np.float64, st.tuples(st.integers(1, 80), st.just(3)), elements=VALUES)

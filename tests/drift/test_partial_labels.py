@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from understudy.monitor.drift.edetector import SrDetector
-from understudy.monitor.drift.partial_labels import PartialLabelDetector, filled
+from understudy.monitor.detectors.edetector import SrDetector
+from understudy.monitor.detectors.partial_labels import PartialLabelDetector, filled
 
 
 def rows(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from understudy.monitor.drift.risk_sequence import RiskSequence, source_bound
+from understudy.monitor.detectors.risk_sequence import RiskSequence, source_bound
 
 
 @pytest.mark.parametrize(("count", "rows"), [(0, 50), (3, 50), (100, 1000), (999, 1000)])

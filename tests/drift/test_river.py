@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from understudy.monitor.drift.river_detectors import KINDS, OF_ERRORS, RiverDetector
+from understudy.monitor.detectors.river_detectors import KINDS, OF_ERRORS, RiverDetector
 from understudy.monitor.errors import MissingExtraError
 
 drift = pytest.importorskip("river.drift", reason="river is an extra")

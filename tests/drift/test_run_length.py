@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from understudy.monitor.drift.run_length import (
+from understudy.monitor.detectors.run_length import (
     average_run_length,
     chart,
     false_alarm_rate,

@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from understudy.monitor.drift.autocorrelation import (
+from understudy.monitor.detectors.autocorrelation import (
     BatchMeans,
     assumptions,
     batch_length,
     inflation,
     lag1,
 )
-from understudy.monitor.drift.cusum import CusumUnion
-from understudy.monitor.drift.seasons import CELLS, Profile, ProfileBuilder, hour_of_week
+from understudy.monitor.detectors.cusum import CusumUnion
+from understudy.monitor.detectors.seasons import CELLS, Profile, ProfileBuilder, hour_of_week
 
 BEGIN = datetime(2024, 3, 4, tzinfo=UTC).timestamp()  # a Monday
 

@@ -12,7 +12,7 @@ from tests.plane_process import v2
 from tests.watch.world import saved
 from understudy.monitor.codecs import Table
 from understudy.monitor.config.model import Config
-from understudy.monitor.drift import packed
+from understudy.monitor.detectors import packed
 from understudy.monitor.evaluation.pipeline import Pipeline
 from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.experiments.runner import Experiments

@@ -13,13 +13,13 @@ from understudy.monitor.baseline.builder import Builder
 from understudy.monitor.baseline.cycles import Cycles
 from understudy.monitor.baseline.model import Baseline
 from understudy.monitor.config.detectors import Detector
-from understudy.monitor.drift.kernel import (
+from understudy.monitor.detectors.kernel import (
     FourierFeatures,
     KernelBlocks,
     weighted_chi2_isf,
     weighted_chi2_sf,
 )
-from understudy.monitor.drift.subspace import Subspace
+from understudy.monitor.detectors.subspace import Subspace
 from understudy.monitor.watch.options import Options
 from understudy.monitor.watch.signals import signals_of
 from understudy.monitor.watch.watch import ModelWatch

@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import betainc, ndtr, ndtri
 
-from understudy.monitor.drift.evidence import Evidence
-from understudy.monitor.drift.runs_rules import FOUR, MEMORY, broken
+from understudy.monitor.detectors.evidence import Evidence
+from understudy.monitor.detectors.runs_rules import FOUR, MEMORY, broken
 
 Floats = NDArray[np.float64]
 _NODES = 31

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from understudy.monitor.drift.edetector import RATIOS, SrDetector
-from understudy.monitor.drift.evidence import Evidence
+from understudy.monitor.detectors.edetector import RATIOS, SrDetector
+from understudy.monitor.detectors.evidence import Evidence
 
 Floats = NDArray[np.float64]
 _LARGEST_BET = 0.95

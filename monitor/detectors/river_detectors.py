@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from understudy.monitor.drift.evidence import Evidence
+from understudy.monitor.detectors.evidence import Evidence
 from understudy.monitor.errors import MissingExtraError
 
 Floats = NDArray[np.float64]

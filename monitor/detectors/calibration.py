@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
-from understudy.monitor.drift.edetector import log_sum, shiryaev_roberts
+from understudy.monitor.detectors.edetector import log_sum, shiryaev_roberts
 
 Floats = NDArray[np.float64]
 SHIFTS = (-2.0, -1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0, 2.0)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from understudy.monitor.drift.packed import pack, unpack
+from understudy.monitor.detectors.packed import pack, unpack
 
 Floats = NDArray[np.float64]
 ROWS = 32

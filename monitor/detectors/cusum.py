@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from understudy.monitor.drift.evidence import Evidence
-from understudy.monitor.drift.packed import pack, unpack
-from understudy.monitor.drift.refinement import ENOUGH, Refinement
-from understudy.monitor.drift.run_length import chart, counted_once
+from understudy.monitor.detectors.evidence import Evidence
+from understudy.monitor.detectors.packed import pack, unpack
+from understudy.monitor.detectors.refinement import ENOUGH, Refinement
+from understudy.monitor.detectors.run_length import chart, counted_once
 
 Floats = NDArray[np.float64]
 SLACKS = (0.125, 0.25, 0.5)
@@ -33,10 +33,10 @@ _FEW = 4
 class CusumUnion:
     """``run_length`` is that of a whole series with all its charts, in rows; ``baseline_rows`` is
     what its mean was estimated from; each is one number or one for each series. ``refine``: live
-    rows make up for a small baseline (:mod:`understudy.monitor.drift.refinement`). ``factors`` (S, slacks)
+    rows make up for a small baseline (:mod:`understudy.monitor.detectors.refinement`). ``factors`` (S, slacks)
     raise the thresholds of scores that are not normal. ``inflation``, one number or one for each
     series, is the variance of long sums over that of independent rows
-    (:func:`understudy.monitor.drift.autocorrelation.inflation`): a chart of dependent rows behaves as one of
+    (:func:`understudy.monitor.detectors.autocorrelation.inflation`): a chart of dependent rows behaves as one of
     independent rows whose standard deviation is its square root.
 
     Batches are (n, S); NaN and infinities add nothing. Raises ValueError for another number of

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from understudy.monitor.drift.evidence import Evidence
-from understudy.monitor.drift.packed import pack, unpack
+from understudy.monitor.detectors.evidence import Evidence
+from understudy.monitor.detectors.packed import pack, unpack
 
 Floats = NDArray[np.float64]
 RATIOS = (1.15, 1.3, 1.6, 2.2, 3.5, 7.0)

@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import chdtri
 
-from understudy.monitor.drift.edetector import log_sum, shiryaev_roberts
-from understudy.monitor.drift.evidence import Evidence
-from understudy.monitor.drift.packed import pack, unpack
+from understudy.monitor.detectors.edetector import log_sum, shiryaev_roberts
+from understudy.monitor.detectors.evidence import Evidence
+from understudy.monitor.detectors.packed import pack, unpack
 
 Floats = NDArray[np.float64]
 SPANS = (256.0, 1024.0, 4096.0)

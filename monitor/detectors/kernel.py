@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import log_ndtr
 
-from understudy.monitor.drift.evidence import Evidence
-from understudy.monitor.drift.packed import pack, unpack
+from understudy.monitor.detectors.evidence import Evidence
+from understudy.monitor.detectors.packed import pack, unpack
 
 Floats = NDArray[np.float64]
 FREQUENCIES = 64

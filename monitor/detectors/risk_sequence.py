@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import xlogy
 
-from understudy.monitor.drift.evidence import Evidence
+from understudy.monitor.detectors.evidence import Evidence
 from understudy.shadow.sequential import BettingInterval, Interval
 
 Floats = NDArray[np.float64]

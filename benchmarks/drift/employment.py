@@ -39,9 +39,9 @@ from benchmarks.drift.census import Part, load, peer
 from benchmarks.drift.data import MissingError
 from benchmarks.harness import Claim, Result, environment
 from understudy.monitor.baseline.builder import Builder
-from understudy.monitor.calibration.codes import FeatureCodes
-from understudy.monitor.calibration.curve import tabulate
-from understudy.monitor.calibration.regions import RegionalCalibration
+from understudy.monitor.baseline.calibration.codes import FeatureCodes
+from understudy.monitor.baseline.calibration.curve import tabulate
+from understudy.monitor.baseline.calibration.regions import RegionalCalibration
 from understudy.monitor.config.performance import Performance
 from understudy.monitor.labels.store import Joined
 from understudy.monitor.performance.estimate import ConfidenceEstimator, Estimate

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from understudy.monitor.baseline.builder import SAMPLE, Builder
+from understudy.monitor.baseline.calibration.regions import MOST_ROWS
 from understudy.monitor.baseline.cycles import Cycles
 from understudy.monitor.baseline.files import Reader, Table
 from understudy.monitor.baseline.kinds import instant
 from understudy.monitor.baseline.model import Baseline, Role
-from understudy.monitor.calibration.regions import MOST_ROWS
 from understudy.monitor.errors import BaselineError
 
 _SEED = 20090101

@@ -16,16 +16,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from understudy.monitor.baseline.calibration.regions import RegionalCalibration
 from understudy.monitor.baseline.counting import Categories, Correlation, Numbers
 from understudy.monitor.baseline.kinds import expand, infer, prepare
 from understudy.monitor.baseline.labelled import Labelled
 from understudy.monitor.baseline.model import Baseline, Column, Kind, Role
 from understudy.monitor.baseline.profiles import NumericProfile, edges_of
+from understudy.monitor.baseline.repeats import Repeats, Runs
 from understudy.monitor.baseline.scores import normal_scores, spread_scores
 from understudy.monitor.baseline.together import Together
-from understudy.monitor.calibration.regions import RegionalCalibration
 from understudy.monitor.evidence.columns import to_matrix
-from understudy.monitor.quality.repeats import Repeats, Runs
 
 log = logging.getLogger(__name__)
 

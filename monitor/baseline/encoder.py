@@ -15,9 +15,9 @@ from understudy.monitor.baseline.buckets import Buckets
 from understudy.monitor.baseline.kinds import expand
 from understudy.monitor.baseline.model import Baseline, CategoryProfile, Column, NumericProfile
 from understudy.monitor.baseline.profiles import discount
+from understudy.monitor.baseline.rules import Rule
 from understudy.monitor.baseline.scores import normal_scores, spread_scores
 from understudy.monitor.evidence.columns import cells_of, to_matrix
-from understudy.monitor.quality.rules import Rule
 
 MISSING = 256
 """Code of a value that is not there; buckets are 0 … 255."""

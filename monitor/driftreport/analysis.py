@@ -17,6 +17,7 @@ from understudy.monitor.baseline.encoder import WIDTH, Batch
 from understudy.monitor.baseline.files import Table
 from understudy.monitor.baseline.kinds import instant
 from understudy.monitor.baseline.model import Baseline
+from understudy.monitor.baseline.rules import WORDS
 from understudy.monitor.detectors.distances import (
     benjamini_hochberg,
     chi_squared,
@@ -24,7 +25,6 @@ from understudy.monitor.detectors.distances import (
     thresholds,
 )
 from understudy.monitor.errors import BaselineError
-from understudy.monitor.quality.rules import WORDS
 from understudy.monitor.watch.options import Options
 from understudy.monitor.watch.signals import signals_of
 from understudy.monitor.watch.watch import ModelWatch

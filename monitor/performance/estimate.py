@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from understudy.monitor.calibration.curve import BINS, Curve, isotonic
-from understudy.monitor.calibration.regions import RegionalCalibration
+from understudy.monitor.baseline.calibration.curve import BINS, Curve, isotonic
+from understudy.monitor.baseline.calibration.regions import RegionalCalibration
 from understudy.monitor.performance.expected import expected
 
 __all__ = ["BINS", "ConfidenceEstimator", "Estimate", "isotonic"]

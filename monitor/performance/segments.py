@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import beta
 
-from understudy.monitor.calibration.codes import OTHER
+from understudy.monitor.baseline.calibration.codes import OTHER
 from understudy.monitor.detectors.edetector import SrDetector
 from understudy.monitor.performance.intervals import share
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import hypergeom, norm
 
-from understudy.monitor.calibration.codes import FeatureCodes
+from understudy.monitor.baseline.calibration.codes import FeatureCodes
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.uint8]

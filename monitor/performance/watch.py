@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from understudy.monitor.baseline.calibration.regions import RegionalCalibration
 from understudy.monitor.baseline.kinds import number
 from understudy.monitor.baseline.model import Baseline
-from understudy.monitor.calibration.regions import RegionalCalibration
 from understudy.monitor.config.performance import Performance
 from understudy.monitor.detectors.calibration import CalibrationDetector, Recalibration
 from understudy.monitor.detectors.change_point import ChangePoint

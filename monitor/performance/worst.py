@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from understudy.monitor.calibration.codes import FeatureCodes
+from understudy.monitor.baseline.calibration.codes import FeatureCodes
 from understudy.monitor.performance.declared import PREFIX
 from understudy.monitor.performance.slices import Slice, worst_slices
 

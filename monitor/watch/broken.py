@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from understudy.monitor.baseline.encoder import Batch, Encoded, Encoder
-from understudy.monitor.quality.repeats import Repeats, key_of
-from understudy.monitor.quality.rules import RateRule, Rule
+from understudy.monitor.baseline.repeats import Repeats, key_of
+from understudy.monitor.baseline.rules import RateRule, Rule
 
 
 class BrokenRows:

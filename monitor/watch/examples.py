@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from understudy.monitor.quality.rules import Rule
+from understudy.monitor.baseline.rules import Rule
 
 KEPT = 5
 

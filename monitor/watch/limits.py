@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from understudy.monitor.baseline.encoder import MISSING, Encoder
 from understudy.monitor.baseline.model import Baseline, CategoryProfile, NumericProfile
 from understudy.monitor.baseline.profiles import singles
+from understudy.monitor.baseline.repeats import longest_by_chance
+from understudy.monitor.baseline.rules import BY_FEATURE, BY_ROW, RateRule, Rule
 from understudy.monitor.baseline.scores import tail_factor
 from understudy.monitor.detectors.autocorrelation import assumptions, inflation
 from understudy.monitor.detectors.edetector import null_rate
 from understudy.monitor.detectors.seasons import Profile
-from understudy.monitor.quality.repeats import longest_by_chance
-from understudy.monitor.quality.rules import BY_FEATURE, BY_ROW, RateRule, Rule
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]

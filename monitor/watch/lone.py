@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from understudy.monitor.baseline.encoder import Batch, Encoder
 from understudy.monitor.baseline.lone import RowReader
+from understudy.monitor.baseline.repeats import Repeats, key_of
 from understudy.monitor.evidence.columns import Cells
-from understudy.monitor.quality.repeats import Repeats, key_of
 
 Floats = NDArray[np.float64]
 FULL = 256

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from understudy.monitor.baseline.rules import ADVICE, WORDS, Rule
 from understudy.monitor.findings.finding import Contribution, Signal, Size
-from understudy.monitor.quality.rules import ADVICE, WORDS, Rule
 from understudy.monitor.watch.categories import Shifted
 from understudy.monitor.watch.corroborate import corroborations
 from understudy.monitor.watch.latches import SPAN

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from understudy.monitor.baseline.encoder import Batch, Encoder
 from understudy.monitor.baseline.model import Baseline
+from understudy.monitor.baseline.repeats import Runs
 from understudy.monitor.baseline.together import Together
 from understudy.monitor.detectors.change_point import ChangePoint, Estimate
 from understudy.monitor.detectors.cusum import CusumUnion
@@ -22,7 +23,6 @@ from understudy.monitor.detectors.edetector import SrDetector
 from understudy.monitor.detectors.evidence import Evidence
 from understudy.monitor.evidence.batch import Sheet, concatenated
 from understudy.monitor.evidence.columns import Cells
-from understudy.monitor.quality.repeats import Runs
 from understudy.monitor.watch import limits
 from understudy.monitor.watch.broken import BrokenRows
 from understudy.monitor.watch.categories import Categories, of_categories

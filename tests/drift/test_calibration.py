@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.special import expit, logit
 
-from understudy.monitor.calibration.curve import tabulate
+from understudy.monitor.baseline.calibration.curve import tabulate
 from understudy.monitor.detectors.calibration import CalibrationDetector, Recalibration
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from scipy.special import expit, logit
 
-from understudy.monitor.calibration.codes import OTHER, FeatureCode, FeatureCodes
-from understudy.monitor.calibration.curve import Curve, tabulate
-from understudy.monitor.calibration.regions import RegionalCalibration
-from understudy.monitor.calibration.trees import Growth
+from understudy.monitor.baseline.calibration.codes import OTHER, FeatureCode, FeatureCodes
+from understudy.monitor.baseline.calibration.curve import Curve, tabulate
+from understudy.monitor.baseline.calibration.regions import RegionalCalibration
+from understudy.monitor.baseline.calibration.trees import Growth
 from understudy.monitor.performance.estimate import ConfidenceEstimator, Estimate
 from understudy.monitor.performance.expected import METRICS, expected
 from understudy.monitor.performance.partial import Follower, augmented, departs

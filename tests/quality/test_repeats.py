@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from understudy.monitor.quality.repeats import REMEMBERED, Repeats, Runs, longest_by_chance
+from understudy.monitor.baseline.repeats import REMEMBERED, Repeats, Runs, longest_by_chance
 
 CELLS = st.sampled_from([0.0, 1.0, 2.0, math.nan])
 

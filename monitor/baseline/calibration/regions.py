@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logit
 
-from understudy.monitor.calibration.codes import FeatureCodes
-from understudy.monitor.calibration.curve import Curve, tabulate
-from understudy.monitor.calibration.trees import Growth, Rows, Trees, grow
+from understudy.monitor.baseline.calibration.codes import FeatureCodes
+from understudy.monitor.baseline.calibration.curve import Curve, tabulate
+from understudy.monitor.baseline.calibration.trees import Growth, Rows, Trees, grow
 
 Floats = NDArray[np.float64]
 PARTS = 8

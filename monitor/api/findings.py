@@ -14,7 +14,7 @@ from understudy.monitor.api.security import refuse_records
 from understudy.monitor.errors import FindingError, FindingStateError, UnknownFindingError
 from understudy.monitor.evaluation.plane import Plane
 from understudy.monitor.findings.finding import Finding, rank
-from understudy.monitor.findings.room import FindingsRoom
+from understudy.monitor.findings.service import FindingsRoom
 from understudy.monitor.findings.silences import LONGEST_SECONDS, MAX_PATTERN, Silence
 from understudy.monitor.findings.words import moment
 

@@ -21,8 +21,8 @@ from typing import Any
 from understudy.monitor.errors import FindingError, FindingStateError
 from understudy.monitor.findings.changes import Change, news, urgent
 from understudy.monitor.findings.finding import Finding, Note, Signal, rank
+from understudy.monitor.findings.finding_store import Shelf
 from understudy.monitor.findings.limits import Hidden, Limits, Openings
-from understudy.monitor.findings.shelf import Shelf
 from understudy.monitor.findings.silences import Silence, Silences
 
 MORE = "findings"

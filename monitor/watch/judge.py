@@ -11,7 +11,7 @@ from understudy.monitor.config.model import Config
 from understudy.monitor.findings.changes import Change
 from understudy.monitor.findings.finding import Finding
 from understudy.monitor.findings.limits import Limits
-from understudy.monitor.findings.room import FindingsRoom
+from understudy.monitor.findings.service import FindingsRoom
 from understudy.monitor.validation.room import ROOM as VALIDATION
 from understudy.monitor.validation.room import Validation
 from understudy.monitor.watch.watches import Watches

@@ -32,7 +32,7 @@ from understudy.monitor.evaluation.process import make_plane
 from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.findings.cli import findings as command
 from understudy.monitor.findings.page import SCRIPT, in_short
-from understudy.monitor.findings.room import FindingsRoom
+from understudy.monitor.findings.service import FindingsRoom
 from understudy.monitor.metrics.exposition import encode
 from understudy.monitor.metrics.findings import finding_families
 from understudy.monitor.records.handoff import Names

@@ -19,7 +19,7 @@ from understudy.monitor.config.notify import Notification, Notify
 from understudy.monitor.findings.channels.webhook import Webhook
 from understudy.monitor.findings.ledger import Findings
 from understudy.monitor.findings.limits import Limits
-from understudy.monitor.findings.room import FindingsRoom
+from understudy.monitor.findings.service import FindingsRoom
 from understudy.monitor.metrics.findings import finding_families
 
 PAGE = (Path(__file__).parents[2] / "docs" / "findings.md").read_text()

@@ -18,7 +18,7 @@ from tests.findings.signals import signal
 from understudy.monitor.config.notify import Notification
 from understudy.monitor.findings.ledger import Findings
 from understudy.monitor.findings.limits import Limits
-from understudy.monitor.findings.room import FindingsRoom
+from understudy.monitor.findings.service import FindingsRoom
 
 START = 1_790_000_000.0
 LIMITS = Limits(hold=0, grace=0, max_openings=10_000)
@@ -175,7 +175,7 @@ _LIFE = """
 import json, sys
 from pathlib import Path
 from understudy.monitor.findings.limits import Limits
-from understudy.monitor.findings.room import FindingsRoom
+from understudy.monitor.findings.service import FindingsRoom
 from tests.findings.signals import signal
 
 folder = Path(sys.argv[1])

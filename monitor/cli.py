@@ -21,7 +21,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 _LATER = {
     "baseline": "understudy.monitor.baseline.cli:baseline",
     "evaluate": "understudy.monitor.evaluator.cli:evaluate",
-    "drift": "understudy.monitor.driftreport.cli:drift",
+    "drift": "understudy.monitor.health.report.cli:drift",
     "experiment": "understudy.monitor.experiments.cli:experiment",
     "findings": "understudy.monitor.findings.cli:findings",
     "inject": "understudy.monitor.inject.cli:inject",
@@ -30,7 +30,7 @@ _LATER = {
     "records": "understudy.monitor.recordlog.cli:records",
     "replay": "understudy.monitor.replay.cli:replay",
     "slo": "understudy.monitor.slo.cli:slo",
-    "validate": "understudy.monitor.validation.cli:validate",
+    "validate": "understudy.monitor.health.validation.cli:validate",
 }
 """Commands that are imported when they are used: what they need takes time to import."""
 

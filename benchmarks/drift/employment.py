@@ -43,12 +43,12 @@ from understudy.monitor.baseline.calibration.codes import FeatureCodes
 from understudy.monitor.baseline.calibration.curve import tabulate
 from understudy.monitor.baseline.calibration.regions import RegionalCalibration
 from understudy.monitor.config.performance import Performance
+from understudy.monitor.health.performance.estimate import ConfidenceEstimator, Estimate
+from understudy.monitor.health.performance.partial import Follower, augmented, departs
+from understudy.monitor.health.performance.signals import performance_signals
+from understudy.monitor.health.performance.slices import worst_slices
+from understudy.monitor.health.performance.watch import PerformanceWatch
 from understudy.monitor.labels.store import Joined
-from understudy.monitor.performance.estimate import ConfidenceEstimator, Estimate
-from understudy.monitor.performance.partial import Follower, augmented, departs
-from understudy.monitor.performance.signals import performance_signals
-from understudy.monitor.performance.slices import worst_slices
-from understudy.monitor.performance.watch import PerformanceWatch
 
 Array = npt.NDArray[np.float64]
 CHUNK = 5_000

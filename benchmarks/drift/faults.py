@@ -22,9 +22,9 @@ from benchmarks.harness import Claim, Result, environment
 from tests.watch.sheets import take
 from understudy.monitor.baseline.builder import Builder
 from understudy.monitor.baseline.model import Baseline
-from understudy.monitor.watch.options import Options
-from understudy.monitor.watch.signals import signals_of
-from understudy.monitor.watch.watch import ModelWatch
+from understudy.monitor.health.drift.signals import signals_of
+from understudy.monitor.health.drift.watch import ModelWatch
+from understudy.monitor.health.options import Options
 
 CLEAN = 2_000
 WITHIN = 200

@@ -30,12 +30,12 @@ from understudy.monitor.baseline.kinds import instant
 from understudy.monitor.baseline.model import Baseline
 from understudy.monitor.config.performance import Performance
 from understudy.monitor.findings.finding import Signal
+from understudy.monitor.health.drift.signals import signals_of
+from understudy.monitor.health.drift.watch import ModelWatch
+from understudy.monitor.health.options import Options
+from understudy.monitor.health.performance.signals import performance_signals
+from understudy.monitor.health.performance.watch import PerformanceWatch
 from understudy.monitor.labels.store import Joined
-from understudy.monitor.performance.signals import performance_signals
-from understudy.monitor.performance.watch import PerformanceWatch
-from understudy.monitor.watch.options import Options
-from understudy.monitor.watch.signals import signals_of
-from understudy.monitor.watch.watch import ModelWatch
 
 STEP = 250
 """Rows between two looks."""

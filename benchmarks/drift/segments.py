@@ -17,9 +17,9 @@ import numpy as np
 from benchmarks.harness import Claim, Result, environment
 from understudy.monitor.baseline.builder import Builder
 from understudy.monitor.baseline.encoder import Batch
-from understudy.monitor.watch.options import Options
-from understudy.monitor.watch.signals import signals_of
-from understudy.monitor.watch.watch import ModelWatch
+from understudy.monitor.health.drift.signals import signals_of
+from understudy.monitor.health.drift.watch import ModelWatch
+from understudy.monitor.health.options import Options
 
 FEATURES = 20
 SEGMENTS = 10

@@ -16,7 +16,7 @@ from understudy.monitor.detectors.composition import Composition
 from understudy.monitor.detectors.cusum import SLACKS, CusumUnion
 from understudy.monitor.detectors.evidence import Evidence
 from understudy.monitor.detectors.run_length import threshold_known
-from understudy.monitor.watch.limits import COMPOSITION, run_lengths
+from understudy.monitor.health.drift.limits import COMPOSITION, run_lengths
 
 Array = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]

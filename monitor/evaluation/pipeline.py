@@ -23,12 +23,12 @@ from understudy.monitor.evidence.rows import ANSWERS, REQUESTS, ROWS, UNDECODABL
 from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.evidence.stage_one import JOINED, Preparation, joined_of
 from understudy.monitor.experiments.runner import Experiments
+from understudy.monitor.health.findings_loop import Judge
 from understudy.monitor.labels.label import Label
 from understudy.monitor.labels.store import Joined
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.record import FIXED, Record, decode_batch
 from understudy.monitor.replay.recorder import Recorder
-from understudy.monitor.watch.judge import Judge
 
 log = logging.getLogger(__name__)
 

@@ -23,13 +23,13 @@ from understudy.monitor.evaluation.plane import Plane
 from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.experiments.runner import Experiments
 from understudy.monitor.gc_tuning import settle
+from understudy.monitor.health.findings_loop import Judge
 from understudy.monitor.labels.service import Feedback
 from understudy.monitor.logs import set_up
 from understudy.monitor.records.handoff import HandOffServer
 from understudy.monitor.records.slots import Slots
 from understudy.monitor.replay.recorder import recorder_of
 from understudy.monitor.supervisor.control_line import ControlLine
-from understudy.monitor.watch.judge import Judge
 
 if TYPE_CHECKING:
     from understudy.monitor.transport.kafka.publisher import Publisher

@@ -26,8 +26,8 @@ from understudy.monitor.evaluator.messages import SLOT_SECONDS, Message
 from understudy.monitor.evidence.batch import Sheet, together
 from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.experiments.runner import Experiments
+from understudy.monitor.health.findings_loop import Judge as Watcher
 from understudy.monitor.routing.routes import Assignment
-from understudy.monitor.watch.judge import Judge as Watcher
 
 VERSION = 1
 _MOST_EMPTY = 60

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from understudy.monitor.codecs import Table
 from understudy.monitor.config.model import Config
 from understudy.monitor.config.performance import Performance
+from understudy.monitor.health.performance.declared import kept_with
 from understudy.monitor.labels.store import Prediction
-from understudy.monitor.performance.declared import kept_with
 from understudy.monitor.records.record import OK, ROLE_PRIMARY, Record
 from understudy.monitor.records.redaction import Redaction
 

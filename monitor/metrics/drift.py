@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from prometheus_client.core import Metric
 
+from understudy.monitor.health.drift.summary import psi_of
+from understudy.monitor.health.findings_loop import Judge
 from understudy.monitor.metrics.families import counter, gauge
-from understudy.monitor.watch.judge import Judge
-from understudy.monitor.watch.summary import psi_of
 
 _OF_MODEL = ("model", "version")
 

@@ -20,12 +20,12 @@ from understudy.monitor.evaluation.pipeline import Pipeline
 from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.experiments.runner import Experiments
 from understudy.monitor.findings.changes import Change
+from understudy.monitor.health.findings_loop import Judge
 from understudy.monitor.labels.label import Label
 from understudy.monitor.labels.store import FeedbackStore, Prediction
 from understudy.monitor.recordlog.reading import RecordLogFiles
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.replay.lines import read_label, read_names, read_record
-from understudy.monitor.watch.judge import Judge
 
 TICK_SECONDS = 1.0
 """As in the live service."""

@@ -10,7 +10,7 @@ import click
 
 from understudy.monitor.config.load import load
 from understudy.monitor.errors import ValidationCaseError
-from understudy.monitor.validation.room import Validation
+from understudy.monitor.health.validation.rehearsal import Validation
 
 
 @click.command("validate")

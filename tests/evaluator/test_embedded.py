@@ -16,10 +16,10 @@ from understudy.monitor.detectors import packed
 from understudy.monitor.evaluation.pipeline import Pipeline
 from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.experiments.runner import Experiments
+from understudy.monitor.health.findings_loop import Judge
 from understudy.monitor.labels.store import FeedbackStore, Prediction
 from understudy.monitor.records import record
 from understudy.monitor.records.handoff import Names
-from understudy.monitor.watch.judge import Judge
 
 REQUESTS = 300
 

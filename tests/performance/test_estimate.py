@@ -13,10 +13,10 @@ from understudy.monitor.baseline.calibration.codes import OTHER, FeatureCode, Fe
 from understudy.monitor.baseline.calibration.curve import Curve, tabulate
 from understudy.monitor.baseline.calibration.regions import RegionalCalibration
 from understudy.monitor.baseline.calibration.trees import Growth
-from understudy.monitor.performance.estimate import ConfidenceEstimator, Estimate
-from understudy.monitor.performance.expected import METRICS, expected
-from understudy.monitor.performance.partial import Follower, augmented, departs
-from understudy.monitor.performance.tallies import BinaryTally
+from understudy.monitor.health.performance.estimate import ConfidenceEstimator, Estimate
+from understudy.monitor.health.performance.expected import METRICS, expected
+from understudy.monitor.health.performance.partial import Follower, augmented, departs
+from understudy.monitor.health.performance.tallies import BinaryTally
 
 SMALL = Growth(depth=3, most=60, patience=10)
 

@@ -14,12 +14,12 @@ from scipy.special import expit, logit
 from understudy.monitor.baseline.builder import Builder
 from understudy.monitor.baseline.model import Baseline
 from understudy.monitor.config.performance import Performance
+from understudy.monitor.health.performance.estimate import ConfidenceEstimator, isotonic
+from understudy.monitor.health.performance.retrain import Point, outlook
+from understudy.monitor.health.performance.signals import performance_signals
+from understudy.monitor.health.performance.tallies import BinaryTally, ClassTally, NumberTally
+from understudy.monitor.health.performance.watch import PerformanceWatch
 from understudy.monitor.labels.store import Joined
-from understudy.monitor.performance.estimate import ConfidenceEstimator, isotonic
-from understudy.monitor.performance.retrain import Point, outlook
-from understudy.monitor.performance.signals import performance_signals
-from understudy.monitor.performance.tallies import BinaryTally, ClassTally, NumberTally
-from understudy.monitor.performance.watch import PerformanceWatch
 
 DAY = 86400.0
 

@@ -16,8 +16,8 @@ from click.testing import CliRunner
 from tests.plane_process import PlaneProcess, eventually
 from understudy.monitor.cli import main
 from understudy.monitor.errors import ValidationCaseError
-from understudy.monitor.validation.cases import load_cases
-from understudy.monitor.validation.room import MARK
+from understudy.monitor.health.validation.cases import load_cases
+from understudy.monitor.health.validation.rehearsal import MARK
 
 CASES: list[dict[str, Any]] = [
     {"name": "one", "kind": "golden", "request": {"instances": [{"a": 1.0}]}, "expect": {"p": 0.1}},

@@ -116,7 +116,7 @@ def test_an_arm_that_is_not_there_and_a_worker_that_has_died(tmp_path: Path) -> 
 @pytest.mark.parametrize("direct", [True, False])
 def test_without_workers_or_when_asked_they_go_straight(tmp_path: Path, direct: bool) -> None:
     from understudy.monitor.config.load import load
-    from understudy.monitor.validation.room import Validation
+    from understudy.monitor.health.validation.rehearsal import Validation
 
     model = Model()
     cases = write(tmp_path / "cases.jsonl", CASES)

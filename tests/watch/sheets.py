@@ -9,7 +9,7 @@ import numpy as np
 
 from understudy.monitor.evidence.batch import Sheet, column_of
 from understudy.monitor.evidence.rows import ROWS, STARTED
-from understudy.monitor.watch.watch import ModelWatch
+from understudy.monitor.health.drift.watch import ModelWatch
 
 
 def sheet_of(

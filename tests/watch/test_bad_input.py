@@ -13,10 +13,10 @@ import pytest
 from tests.watch.sheets import sheet_of, take
 from understudy.monitor.baseline.builder import Builder
 from understudy.monitor.baseline.model import Baseline
-from understudy.monitor.watch.options import Options
-from understudy.monitor.watch.signals import signals_of
-from understudy.monitor.watch.summary import summary_of
-from understudy.monitor.watch.watch import ModelWatch
+from understudy.monitor.health.drift.signals import signals_of
+from understudy.monitor.health.drift.summary import summary_of
+from understudy.monitor.health.drift.watch import ModelWatch
+from understudy.monitor.health.options import Options
 
 NAMES = ("x", "city", "note", "face", "at")
 CITIES = ("Rome", "Oslo", "Lima", "Bern")

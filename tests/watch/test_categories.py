@@ -9,10 +9,10 @@ import numpy as np
 
 from tests.watch.sheets import take
 from understudy.monitor.baseline.builder import Builder
-from understudy.monitor.watch.options import Options
-from understudy.monitor.watch.signals import signals_of
-from understudy.monitor.watch.summary import summary_of
-from understudy.monitor.watch.watch import ModelWatch
+from understudy.monitor.health.drift.signals import signals_of
+from understudy.monitor.health.drift.summary import summary_of
+from understudy.monitor.health.drift.watch import ModelWatch
+from understudy.monitor.health.options import Options
 
 NAMES = ("x", "airline")
 BEFORE = {"AA": 0.4, "UA": 0.3, "DL": 0.2, "B6": 0.1}

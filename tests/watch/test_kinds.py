@@ -14,9 +14,9 @@ from tests.watch.sheets import take
 from understudy.monitor.baseline.builder import Builder
 from understudy.monitor.baseline.model import Baseline
 from understudy.monitor.codecs import ModelSpec, Table, decode_exchange
-from understudy.monitor.watch.options import Options
-from understudy.monitor.watch.signals import signals_of
-from understudy.monitor.watch.watch import ModelWatch
+from understudy.monitor.health.drift.signals import signals_of
+from understudy.monitor.health.drift.watch import ModelWatch
+from understudy.monitor.health.options import Options
 
 WORDS = ("late", "bag", "gate", "crew", "food", "seat", "thanks", "good", "bad", "delay")
 FEATURES = ("amount", "member", "sku", "at", "note", "face")

@@ -7,9 +7,9 @@ import random
 
 from tests.watch.sheets import take
 from understudy.monitor.baseline.builder import Builder
-from understudy.monitor.watch.options import Options
-from understudy.monitor.watch.signals import signals_of
-from understudy.monitor.watch.watch import ModelWatch
+from understudy.monitor.health.drift.signals import signals_of
+from understudy.monitor.health.drift.watch import ModelWatch
+from understudy.monitor.health.options import Options
 
 NAMES = ("x", "y", "city")
 CITIES, SHARES = ("Oslo", "Lima", "Rome"), (0.5, 0.38, 0.12)

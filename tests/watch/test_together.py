@@ -20,9 +20,9 @@ from understudy.monitor.detectors.kernel import (
     weighted_chi2_sf,
 )
 from understudy.monitor.detectors.subspace import Subspace
-from understudy.monitor.watch.options import Options
-from understudy.monitor.watch.signals import signals_of
-from understudy.monitor.watch.watch import ModelWatch
+from understudy.monitor.health.drift.signals import signals_of
+from understudy.monitor.health.drift.watch import ModelWatch
+from understudy.monitor.health.options import Options
 
 HOUR = 3600.0
 NAMES = ("a", "b", "c", "d")

@@ -25,10 +25,10 @@ from understudy.monitor.detectors.distances import (
     thresholds,
 )
 from understudy.monitor.errors import BaselineError
-from understudy.monitor.watch.options import Options
-from understudy.monitor.watch.signals import signals_of
-from understudy.monitor.watch.watch import ModelWatch
-from understudy.monitor.watch.window import GROUPS
+from understudy.monitor.health.drift.signals import signals_of
+from understudy.monitor.health.drift.watch import ModelWatch
+from understudy.monitor.health.drift.window import GROUPS
+from understudy.monitor.health.options import Options
 
 Floats = NDArray[np.float64]
 LEVEL = 0.01

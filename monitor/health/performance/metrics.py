@@ -14,8 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from understudy.monitor.performance.intervals import intervals
-from understudy.monitor.performance.tallies import BinaryTally, ClassTally, NumberTally, Tally
+from understudy.monitor.health.performance.intervals import intervals
+from understudy.monitor.health.performance.tallies import (
+    BinaryTally,
+    ClassTally,
+    NumberTally,
+    Tally,
+)
 
 Floats = NDArray[np.float64]
 SLOTS = 12

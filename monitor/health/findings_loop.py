@@ -12,9 +12,9 @@ from understudy.monitor.findings.changes import Change
 from understudy.monitor.findings.finding import Finding
 from understudy.monitor.findings.limits import Limits
 from understudy.monitor.findings.service import FindingsRoom
-from understudy.monitor.validation.room import ROOM as VALIDATION
-from understudy.monitor.validation.room import Validation
-from understudy.monitor.watch.watches import Watches
+from understudy.monitor.health.validation.rehearsal import ROOM as VALIDATION
+from understudy.monitor.health.validation.rehearsal import Validation
+from understudy.monitor.health.watches import Watches
 
 ROOM = "watch"
 

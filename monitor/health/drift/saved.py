@@ -10,7 +10,7 @@ import numpy as np
 from understudy.monitor.detectors import packed
 
 if TYPE_CHECKING:
-    from understudy.monitor.watch.watch import ModelWatch
+    from understudy.monitor.health.drift.watch import ModelWatch
 
 
 def saved(watch: ModelWatch) -> dict[str, Any]:

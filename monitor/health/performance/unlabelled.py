@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from understudy.monitor.baseline.kinds import number
-from understudy.monitor.performance.estimate import ConfidenceEstimator, Estimate
-from understudy.monitor.performance.partial import Follower
-from understudy.monitor.performance.retrain import Point
+from understudy.monitor.health.performance.estimate import ConfidenceEstimator, Estimate
+from understudy.monitor.health.performance.partial import Follower
+from understudy.monitor.health.performance.retrain import Point
 
 Floats = NDArray[np.float64]
 _BATCH = 64

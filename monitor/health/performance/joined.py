@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from understudy.monitor.baseline.kinds import category, number
+from understudy.monitor.health.performance.metrics import LabelledBatch
+from understudy.monitor.health.performance.tallies import BinaryTally, ClassTally, Tally
 from understudy.monitor.labels.store import Joined
-from understudy.monitor.performance.metrics import LabelledBatch
-from understudy.monitor.performance.tallies import BinaryTally, ClassTally, Tally
 
 Floats = NDArray[np.float64]
 

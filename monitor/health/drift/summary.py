@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from understudy.monitor.watch.watch import ModelWatch
+from understudy.monitor.health.drift.watch import ModelWatch
 
 
 def summary_of(watch: ModelWatch) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from understudy.monitor.detectors.evidence import Evidence
 from understudy.monitor.detectors.partial_labels import PartialLabelDetector, filled
-from understudy.monitor.performance.estimate import ConfidenceEstimator
+from understudy.monitor.health.performance.estimate import ConfidenceEstimator
 
 Floats = NDArray[np.float64]
 MOST = 500_000

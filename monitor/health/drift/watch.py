@@ -23,18 +23,18 @@ from understudy.monitor.detectors.edetector import SrDetector
 from understudy.monitor.detectors.evidence import Evidence
 from understudy.monitor.evidence.batch import Sheet, concatenated
 from understudy.monitor.evidence.columns import Cells
-from understudy.monitor.watch import limits
-from understudy.monitor.watch.broken import BrokenRows
-from understudy.monitor.watch.categories import Categories, of_categories
-from understudy.monitor.watch.corroborate import corroborators_of
-from understudy.monitor.watch.examples import Examples
-from understudy.monitor.watch.latches import Latches
-from understudy.monitor.watch.lone import FULL, LoneRows, Noted
-from understudy.monitor.watch.options import Options
-from understudy.monitor.watch.saved import go_on, saved
-from understudy.monitor.watch.segments import Segments
-from understudy.monitor.watch.together import ManyAtOnce
-from understudy.monitor.watch.window import Window
+from understudy.monitor.health.corroborate import corroborators_of
+from understudy.monitor.health.drift import limits
+from understudy.monitor.health.drift.broken import BrokenRows
+from understudy.monitor.health.drift.categories import Categories, of_categories
+from understudy.monitor.health.drift.lone import FULL, LoneRows, Noted
+from understudy.monitor.health.drift.saved import go_on, saved
+from understudy.monitor.health.drift.segments import Segments
+from understudy.monitor.health.drift.together import ManyAtOnce
+from understudy.monitor.health.drift.window import Window
+from understudy.monitor.health.examples import Examples
+from understudy.monitor.health.latches import Latches
+from understudy.monitor.health.options import Options
 
 _MOST_LAYOUTS = 16
 _LONGEST_GAP = 86400.0

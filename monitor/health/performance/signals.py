@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from understudy.monitor.findings.finding import Contribution, Signal, Size
-from understudy.monitor.performance.declared import Apart
-from understudy.monitor.performance.segments import Worse
-from understudy.monitor.performance.watch import PerformanceWatch
-from understudy.monitor.watch.corroborate import corroborations
+from understudy.monitor.health.corroborate import corroborations
+from understudy.monitor.health.performance.declared import Apart
+from understudy.monitor.health.performance.segments import Worse
+from understudy.monitor.health.performance.watch import PerformanceWatch
 
 _EXPECTED, _REALISED, _CALIBRATION = range(3)
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from understudy.monitor.baseline.kinds import category
-from understudy.monitor.performance.segments import GAPS, Gap, Groups, SegmentAlarms, Worse
+from understudy.monitor.health.performance.segments import GAPS, Gap, Groups, SegmentAlarms, Worse
 
 Floats = NDArray[np.float64]
 PREFIX = "@"

@@ -18,25 +18,25 @@ from understudy.monitor.detectors.calibration import CalibrationDetector, Recali
 from understudy.monitor.detectors.change_point import ChangePoint
 from understudy.monitor.detectors.edetector import SrDetector
 from understudy.monitor.detectors.evidence import Evidence
-from understudy.monitor.labels.store import Joined
-from understudy.monitor.performance.declared import Declared
-from understudy.monitor.performance.estimate import ConfidenceEstimator, Estimate
-from understudy.monitor.performance.joined import batch_of, known, wrong
-from understudy.monitor.performance.metrics import (
+from understudy.monitor.health.latches import Latches
+from understudy.monitor.health.performance.declared import Declared
+from understudy.monitor.health.performance.estimate import ConfidenceEstimator, Estimate
+from understudy.monitor.health.performance.joined import batch_of, known, wrong
+from understudy.monitor.health.performance.metrics import (
     DELAY_QUANTILES,
     Delays,
     LabelledBatch,
     figures,
     tally_for,
 )
-from understudy.monitor.performance.realised import Realised
-from understudy.monitor.performance.retrain import FEWEST, Outlook, Point, outlook
-from understudy.monitor.performance.sampled import Settled
-from understudy.monitor.performance.saved import go_on, saved
-from understudy.monitor.performance.tallies import BinaryTally, Tally
-from understudy.monitor.performance.unlabelled import Unlabelled
-from understudy.monitor.performance.worst import WorstSlices
-from understudy.monitor.watch.latches import Latches
+from understudy.monitor.health.performance.realised import Realised
+from understudy.monitor.health.performance.retrain import FEWEST, Outlook, Point, outlook
+from understudy.monitor.health.performance.sampled import Settled
+from understudy.monitor.health.performance.saved import go_on, saved
+from understudy.monitor.health.performance.tallies import BinaryTally, Tally
+from understudy.monitor.health.performance.unlabelled import Unlabelled
+from understudy.monitor.health.performance.worst import WorstSlices
+from understudy.monitor.labels.store import Joined
 from understudy.shadow.sequential import BernoulliInterval
 
 Floats = NDArray[np.float64]

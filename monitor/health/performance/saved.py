@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from understudy.monitor.performance.retrain import Point
+from understudy.monitor.health.performance.retrain import Point
 from understudy.shadow.sequential import BernoulliInterval
 
 if TYPE_CHECKING:
-    from understudy.monitor.performance.watch import PerformanceWatch
+    from understudy.monitor.health.performance.watch import PerformanceWatch
 
 
 def saved(watch: PerformanceWatch) -> dict[str, Any]:

@@ -19,14 +19,14 @@ from understudy.monitor.evidence.columns import Cells, cells_of
 from understudy.monitor.evidence.pending import Offers
 from understudy.monitor.evidence.rows import REQUESTS, ROWS, STARTED, parts_of
 from understudy.monitor.findings.finding import Signal
+from understudy.monitor.health.drift.signals import signals_of
+from understudy.monitor.health.drift.summary import summary_of
+from understudy.monitor.health.drift.watch import ModelWatch
+from understudy.monitor.health.options import Options
+from understudy.monitor.health.performance.signals import performance_signals
+from understudy.monitor.health.performance.watch import PerformanceWatch
 from understudy.monitor.labels.store import Joined, Prediction
-from understudy.monitor.performance.signals import performance_signals
-from understudy.monitor.performance.watch import PerformanceWatch
 from understudy.monitor.records.redaction import Redaction
-from understudy.monitor.watch.options import Options
-from understudy.monitor.watch.signals import signals_of
-from understudy.monitor.watch.summary import summary_of
-from understudy.monitor.watch.watch import ModelWatch
 
 log = logging.getLogger(__name__)
 

@@ -27,8 +27,8 @@ from understudy.monitor.config.model import Config, Upstream
 from understudy.monitor.config.model import Model as ModelConfig
 from understudy.monitor.errors import ValidationCaseError
 from understudy.monitor.findings.finding import Contribution, Signal
+from understudy.monitor.health.validation.cases import Answer, Case, judge, load_cases
 from understudy.monitor.proxy.probe import ARM, sockets
-from understudy.monitor.validation.cases import Answer, Case, judge, load_cases
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from understudy.monitor.baseline.calibration.curve import BINS, Curve, isotonic
 from understudy.monitor.baseline.calibration.regions import RegionalCalibration
-from understudy.monitor.performance.expected import expected
+from understudy.monitor.health.performance.expected import expected
 
 __all__ = ["BINS", "ConfidenceEstimator", "Estimate", "isotonic"]
 

@@ -21,7 +21,7 @@ from scipy.stats import beta
 
 from understudy.monitor.baseline.calibration.codes import OTHER
 from understudy.monitor.detectors.edetector import SrDetector
-from understudy.monitor.performance.intervals import share
+from understudy.monitor.health.performance.intervals import share
 
 Floats = NDArray[np.float64]
 Places = NDArray[np.intp]

@@ -19,8 +19,8 @@ from understudy.monitor.baseline.together import Together
 from understudy.monitor.detectors.cusum import CusumUnion
 from understudy.monitor.detectors.kernel import BLOCKS, KernelBlocks
 from understudy.monitor.detectors.packed import pack, unpack
-from understudy.monitor.watch.latches import SPAN, Latches
-from understudy.monitor.watch.limits import run_lengths
+from understudy.monitor.health.drift.limits import run_lengths
+from understudy.monitor.health.latches import SPAN, Latches
 
 Floats = NDArray[np.float64]
 _AT_ONCE = 1024

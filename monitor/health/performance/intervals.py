@@ -16,7 +16,12 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from understudy.monitor.performance.tallies import BinaryTally, ClassTally, NumberTally, Tally
+from understudy.monitor.health.performance.tallies import (
+    BinaryTally,
+    ClassTally,
+    NumberTally,
+    Tally,
+)
 from understudy.shadow.sequential import (
     asymptotic_precision,
     asymptotic_radius,

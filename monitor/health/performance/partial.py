@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from understudy.monitor.performance.estimate import Estimate
+from understudy.monitor.health.performance.estimate import Estimate
 
 Floats = NDArray[np.float64]
 _TWO_SIDED_95 = 1.959963984540054

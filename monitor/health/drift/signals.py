@@ -10,10 +10,10 @@ import numpy as np
 
 from understudy.monitor.baseline.rules import ADVICE, WORDS, Rule
 from understudy.monitor.findings.finding import Contribution, Signal, Size
-from understudy.monitor.watch.categories import Shifted
-from understudy.monitor.watch.corroborate import corroborations
-from understudy.monitor.watch.latches import SPAN
-from understudy.monitor.watch.watch import ModelWatch
+from understudy.monitor.health.corroborate import corroborations
+from understudy.monitor.health.drift.categories import Shifted
+from understudy.monitor.health.drift.watch import ModelWatch
+from understudy.monitor.health.latches import SPAN
 
 _MOST = 10
 _DRIFT_ADVICE = (

@@ -16,8 +16,8 @@ from understudy.monitor.baseline.encoder import Encoder
 from understudy.monitor.baseline.model import CategoryProfile
 from understudy.monitor.detectors.composition import Composition
 from understudy.monitor.detectors.packed import pack, unpack
-from understudy.monitor.watch.examples import add
-from understudy.monitor.watch.window import GROUPS, Window
+from understudy.monitor.health.drift.window import GROUPS, Window
+from understudy.monitor.health.examples import add
 
 Floats = NDArray[np.float64]
 _AT_LEAST = 3

@@ -15,10 +15,10 @@ from understudy.monitor.detectors.edetector import SrDetector, null_rate
 from understudy.monitor.detectors.risk_sequence import RiskSequence
 from understudy.monitor.detectors.river_detectors import OF_ERRORS
 from understudy.monitor.errors import MissingExtraError
+from understudy.monitor.health.corroborate import Corroborator
+from understudy.monitor.health.performance.estimate import ConfidenceEstimator
+from understudy.monitor.health.performance.sampled import SampledLabels, Settled
 from understudy.monitor.labels.store import Joined
-from understudy.monitor.performance.estimate import ConfidenceEstimator
-from understudy.monitor.performance.sampled import SampledLabels, Settled
-from understudy.monitor.watch.corroborate import Corroborator
 
 Floats = NDArray[np.float64]
 

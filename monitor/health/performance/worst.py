@@ -1,7 +1,7 @@
 """The worst slices among the labelled predictions of late, looked for once in a while.
 
 A thousand labels teach the features' buckets; from then on rows are kept as small codes, and the
-search (:mod:`understudy.monitor.performance.slices`) runs again after every thousand. What it finds is shown,
+search (:mod:`understudy.monitor.health.performance.slices`) runs again after every thousand. What it finds is shown,
 and raises no alarm: its error rate holds for one look, not for all looks ever.
 """
 
@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from understudy.monitor.baseline.calibration.codes import FeatureCodes
-from understudy.monitor.performance.declared import PREFIX
-from understudy.monitor.performance.slices import Slice, worst_slices
+from understudy.monitor.health.performance.declared import PREFIX
+from understudy.monitor.health.performance.slices import Slice, worst_slices
 
 Floats = NDArray[np.float64]
 ROWS = 10_000

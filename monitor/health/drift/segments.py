@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from understudy.monitor.baseline.encoder import Encoder
 from understudy.monitor.detectors.cusum import CusumUnion
 from understudy.monitor.detectors.packed import pack, unpack
-from understudy.monitor.watch.examples import add
-from understudy.monitor.watch.options import Options
+from understudy.monitor.health.examples import add
+from understudy.monitor.health.options import Options
 
 REFERENCE = 1000
 """Rows of a segment that are its reference."""

@@ -27,7 +27,7 @@ _LATER = {
     "inject": "understudy.monitor.inject.cli:inject",
     "kafka": "understudy.monitor.transport.kafka.cli:kafka",
     "objectives": "understudy.monitor.objectives.cli:objectives",
-    "records": "understudy.monitor.recordlog.cli:records",
+    "records": "understudy.monitor.archive.cli:records",
     "replay": "understudy.monitor.replay.cli:replay",
     "slo": "understudy.monitor.slo.cli:slo",
     "validate": "understudy.monitor.health.validation.cli:validate",

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from understudy.monitor.archive.recorder import Recorder
 from understudy.monitor.errors import RecordError, StateError
 from understudy.monitor.evaluation.exemplars import Exemplars
 from understudy.monitor.evaluation.recent import Recent
@@ -28,7 +29,6 @@ from understudy.monitor.labels.label import Label
 from understudy.monitor.labels.store import Joined
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.record import FIXED, Record, decode_batch
-from understudy.monitor.replay.recorder import Recorder
 
 log = logging.getLogger(__name__)
 

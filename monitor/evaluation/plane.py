@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from understudy.monitor.archive.recorder import recorder_of
 from understudy.monitor.errors import StateError
 from understudy.monitor.evaluation.pipeline import Pipeline
 from understudy.monitor.evaluation.state import Saver
@@ -19,7 +20,6 @@ from understudy.monitor.ingest.room import Ingest
 from understudy.monitor.labels.service import Feedback
 from understudy.monitor.records.handoff import HandOffServer
 from understudy.monitor.records.redaction import Redaction
-from understudy.monitor.replay.recorder import recorder_of
 from understudy.monitor.stats.energy import Rapl
 from understudy.monitor.stats.reader import Snapshot, StatsReader
 from understudy.monitor.stats.windows import Windows

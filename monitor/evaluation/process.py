@@ -16,6 +16,7 @@ import uvloop
 
 from understudy.monitor.api.app import build
 from understudy.monitor.api.server import ApiServer
+from understudy.monitor.archive.recorder import recorder_of
 from understudy.monitor.errors import ConfigError, StateError, UnderstudyError
 from understudy.monitor.evaluation import state
 from understudy.monitor.evaluation.pipeline import Pipeline
@@ -28,7 +29,6 @@ from understudy.monitor.labels.service import Feedback
 from understudy.monitor.logs import set_up
 from understudy.monitor.records.handoff import HandOffServer
 from understudy.monitor.records.slots import Slots
-from understudy.monitor.replay.recorder import recorder_of
 from understudy.monitor.supervisor.control_line import ControlLine
 
 if TYPE_CHECKING:

@@ -11,19 +11,19 @@ from typing import Any
 
 import click
 
-from understudy.monitor.baseline.kinds import instant
-from understudy.monitor.config.load import load
-from understudy.monitor.errors import LogError
-from understudy.monitor.progress import progress_bar
-from understudy.monitor.recordlog.export import (
+from understudy.monitor.archive.export import (
     LINES,
     PARQUET,
     labels_to_parquet,
     to_lines,
     to_parquet,
 )
-from understudy.monitor.recordlog.reading import open_log
-from understudy.monitor.recordlog.records import Log, OfLabel, OfRecord, Wanted
+from understudy.monitor.archive.reading import open_log
+from understudy.monitor.archive.records import Log, OfLabel, OfRecord, Wanted
+from understudy.monitor.baseline.kinds import instant
+from understudy.monitor.config.load import load
+from understudy.monitor.errors import LogError
+from understudy.monitor.progress import progress_bar
 from understudy.monitor.records.record import OUTCOMES, ROLES
 
 _FILE = click.Path(dir_okay=False, path_type=Path)

@@ -14,6 +14,8 @@ from typing import Any
 
 import orjson
 
+from understudy.monitor.archive.lines import read_label, read_names, read_record
+from understudy.monitor.archive.reading import RecordLogFiles
 from understudy.monitor.config.model import Config
 from understudy.monitor.errors import ReplayError
 from understudy.monitor.evaluation.pipeline import Pipeline
@@ -23,9 +25,7 @@ from understudy.monitor.findings.changes import Change
 from understudy.monitor.health.findings_loop import Judge
 from understudy.monitor.labels.label import Label
 from understudy.monitor.labels.store import FeedbackStore, Prediction
-from understudy.monitor.recordlog.reading import RecordLogFiles
 from understudy.monitor.records.handoff import Names
-from understudy.monitor.replay.lines import read_label, read_names, read_record
 
 TICK_SECONDS = 1.0
 """As in the live service."""

@@ -13,12 +13,12 @@ from pyarrow import parquet
 
 from understudy.loadtest.errors import PlanError
 from understudy.loadtest.payloads.files import recorded
+from understudy.monitor.archive.recorder import Recorder
 from understudy.monitor.cli import main
 from understudy.monitor.config.model import RecordLog
 from understudy.monitor.labels.label import Label
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.record import decode_batch, encode
-from understudy.monitor.replay.recorder import Recorder
 
 NAMES = Names(1, (("m", "1", "mlflow"), ("mapped", "2", "json")), ("champion", "challenger"))
 START = 1_750_000_000.0

@@ -14,6 +14,14 @@ from click.testing import CliRunner, Result
 
 from tests.plane_process import MODEL, PlaneProcess, WorkerEnd, encoded, eventually
 from tests.watch.world import NAMES, Source, saved
+from understudy.monitor.archive.lines import (
+    label_line,
+    names_line,
+    read_label,
+    read_record,
+    record_line,
+)
+from understudy.monitor.archive.recorder import Recorder
 from understudy.monitor.cli import main
 from understudy.monitor.config.model import RecordLog
 from understudy.monitor.errors import ReplayError
@@ -22,14 +30,6 @@ from understudy.monitor.records import frames
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.log import read
 from understudy.monitor.records.record import decode_batch
-from understudy.monitor.replay.lines import (
-    label_line,
-    names_line,
-    read_label,
-    read_record,
-    record_line,
-)
-from understudy.monitor.replay.recorder import Recorder
 
 
 def run(*arguments: object) -> Result:

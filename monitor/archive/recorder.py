@@ -7,13 +7,13 @@ import threading
 from collections import deque
 from pathlib import Path
 
+from understudy.monitor.archive.lines import label_line, names_line, record_line
 from understudy.monitor.config.model import Config, RecordLog
 from understudy.monitor.errors import LogError
 from understudy.monitor.labels.label import Label
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.log import SegmentLog
 from understudy.monitor.records.record import Record
-from understudy.monitor.replay.lines import label_line, names_line, record_line
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def recorder_of(config: Config, before: Recorder | None = None) -> Recorder | No
 class Recorder:
     """Appends to a log of segments. Adding never waits: :meth:`flush` writes, in any thread.
 
-    An entry is a line of :mod:`understudy.monitor.replay.lines`. Each frame begins with the names that its
+    An entry is a line of :mod:`understudy.monitor.archive.lines`. Each frame begins with the names that its
     records go by, so that it can be read whatever is damaged before it.
     """
 

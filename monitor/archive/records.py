@@ -8,17 +8,17 @@ from typing import Any, TypeAlias
 
 import orjson
 
+from understudy.monitor.archive.lines import read_label, read_names, read_record
+from understudy.monitor.archive.reading import Line, RecordLogFiles
 from understudy.monitor.config.model import Config
 from understudy.monitor.errors import ReplayError
 from understudy.monitor.evidence.blocks import Builder, RecordBlock
 from understudy.monitor.evidence.decoding import Decoder
 from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.labels.label import Label
-from understudy.monitor.recordlog.reading import Line, RecordLogFiles
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.log import Damage
 from understudy.monitor.records.record import Record, decode_batch
-from understudy.monitor.replay.lines import read_label, read_names, read_record
 
 Progress: TypeAlias = Callable[[int], None]
 """Called with the bytes that were read since the last call."""

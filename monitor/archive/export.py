@@ -10,11 +10,11 @@ from typing import Any
 
 import orjson
 
+from understudy.monitor.archive.records import Log, OfLabel, OfRecord, Progress
 from understudy.monitor.config.model import Config
 from understudy.monitor.errors import LogError, MissingExtraError
 from understudy.monitor.evidence.decoding import Decoder
 from understudy.monitor.evidence.settings import Settings
-from understudy.monitor.recordlog.records import Log, OfLabel, OfRecord, Progress
 from understudy.monitor.records.redaction import Redaction
 
 PARQUET = (".parquet", ".pq")

@@ -12,7 +12,7 @@ from understudy.monitor.errors import IngestError
 from understudy.monitor.evaluation.plane import Plane
 from understudy.monitor.ingest.cloudevents import events_of
 from understudy.monitor.ingest.records import MOST_ITEMS
-from understudy.monitor.ingest.room import Ingest, Taken
+from understudy.monitor.ingest.service import Ingest, Taken
 
 MOST_BYTES = 8 * 1024 * 1024
 _EXAMPLE = {

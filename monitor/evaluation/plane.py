@@ -16,7 +16,7 @@ from understudy.monitor.evaluation.state import Saver
 from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.experiments.runner import Experiments
 from understudy.monitor.ingest.records import Declared
-from understudy.monitor.ingest.room import Ingest
+from understudy.monitor.ingest.service import Ingest
 from understudy.monitor.labels.service import Feedback
 from understudy.monitor.records.handoff import HandOffServer
 from understudy.monitor.records.redaction import Redaction

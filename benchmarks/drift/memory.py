@@ -49,7 +49,7 @@ def _peak_mib(pid: int) -> float:
 
 def _evaluation(service: int) -> int:
     for pid in children(service):
-        if b"understudy.monitor.evaluation" in Path(f"/proc/{pid}/cmdline").read_bytes():
+        if b"understudy.monitor.pipeline" in Path(f"/proc/{pid}/cmdline").read_bytes():
             return pid
     raise RuntimeError("there is no evaluation plane")
 

@@ -151,7 +151,7 @@ class Understudy(Contender):
         return self._by_command("understudy.monitor.proxy.worker")
 
     def evaluation(self) -> list[int]:
-        return self._by_command("understudy.monitor.evaluation")
+        return self._by_command("understudy.monitor.pipeline")
 
     def ready(self) -> bool:
         """The evaluation plane takes longer to start than the worker; its start is not the cost."""

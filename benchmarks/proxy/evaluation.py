@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.harness import Claim, Result, environment, median
-from understudy.monitor.evaluation.pipeline import Pipeline
 from understudy.monitor.evidence.settings import Settings
+from understudy.monitor.pipeline.pipeline import Pipeline
 from understudy.monitor.records import record
 from understudy.monitor.records.handoff import Names
 

@@ -10,7 +10,7 @@ from fastapi import Depends, Request, Response
 from fastapi.security import HTTPBearer
 
 from understudy.monitor.api.security import refuse_change
-from understudy.monitor.evaluation.plane import Plane
+from understudy.monitor.pipeline.plane import Plane
 
 CODES = {
     400: "bad_request",

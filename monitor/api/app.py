@@ -22,9 +22,9 @@ from understudy.monitor.api.page import HEADERS as PAGE_HEADERS
 from understudy.monitor.api.page import PAGE
 from understudy.monitor.api.records import recent
 from understudy.monitor.api.security import refuse_records
-from understudy.monitor.evaluation.plane import Plane
 from understudy.monitor.metrics.collector import PlaneCollector
 from understudy.monitor.metrics.exposition import encode
+from understudy.monitor.pipeline.plane import Plane
 from understudy.monitor.supervisor.control_line import ControlLine
 
 _DESCRIPTION = """

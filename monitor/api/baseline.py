@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import FastAPI, Query, Response
 
 from understudy.monitor.api.answers import Refused, answer
-from understudy.monitor.evaluation.plane import Plane
+from understudy.monitor.pipeline.plane import Plane
 
 
 def add_baseline(app: FastAPI, plane: Plane) -> None:

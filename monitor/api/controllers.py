@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict
 
 from understudy.monitor.api.answers import answer
 from understudy.monitor.errors import UnknownExperimentError
-from understudy.monitor.evaluation.plane import Plane
 from understudy.monitor.experiments.contestant import Contestant
+from understudy.monitor.pipeline.plane import Plane
 
 
 class Hook(BaseModel):

@@ -12,11 +12,11 @@ from understudy.monitor.api.answers import Refused, answer, changing, refusal
 from understudy.monitor.api.controllers import add_controllers
 from understudy.monitor.api.security import refuse_records
 from understudy.monitor.errors import ConfigError, ExperimentStateError, UnknownExperimentError
-from understudy.monitor.evaluation.plane import Plane
 from understudy.monitor.experiments.live import LiveExperiment
 from understudy.monitor.experiments.report import html
 from understudy.monitor.experiments.runner import Command, Experiments
 from understudy.monitor.experiments.summary import document, summary
+from understudy.monitor.pipeline.plane import Plane
 from understudy.monitor.supervisor.control_line import ControlLine
 
 _EXAMPLE = {

@@ -12,9 +12,9 @@ from pydantic import BaseModel, Field
 from understudy.monitor.api import documents
 from understudy.monitor.api.answers import answer, changing, refusal
 from understudy.monitor.errors import StateError
-from understudy.monitor.evaluation.plane import Plane
 from understudy.monitor.labels.label import Fault, FeedbackError, Label, TooManyError, parse
 from understudy.monitor.labels.store import OUTCOMES
+from understudy.monitor.pipeline.plane import Plane
 
 MOST_BYTES = 8 * 1024 * 1024
 _MOST_FAULTS = 20

@@ -12,11 +12,11 @@ from understudy.monitor.api.answers import Refused, answer, changing, refusal
 from understudy.monitor.api.records import recent
 from understudy.monitor.api.security import refuse_records
 from understudy.monitor.errors import FindingError, FindingStateError, UnknownFindingError
-from understudy.monitor.evaluation.plane import Plane
 from understudy.monitor.findings.finding import Finding, rank
 from understudy.monitor.findings.service import FindingsRoom
 from understudy.monitor.findings.silences import LONGEST_SECONDS, MAX_PATTERN, Silence
 from understudy.monitor.findings.words import moment
+from understudy.monitor.pipeline.plane import Plane
 
 _Id = Annotated[str, Path(max_length=64, examples=["20261123T221530-7"])]
 

@@ -9,10 +9,10 @@ from fastapi import FastAPI, Request, Response
 
 from understudy.monitor.api.answers import answer, changing, refusal
 from understudy.monitor.errors import IngestError
-from understudy.monitor.evaluation.plane import Plane
 from understudy.monitor.ingest.cloudevents import events_of
 from understudy.monitor.ingest.records import MOST_ITEMS
 from understudy.monitor.ingest.service import Ingest, Taken
+from understudy.monitor.pipeline.plane import Plane
 
 MOST_BYTES = 8 * 1024 * 1024
 _EXAMPLE = {

@@ -8,8 +8,8 @@ from typing import Any
 
 import orjson
 
-from understudy.monitor.evaluation.plane import Plane
 from understudy.monitor.evidence.decoding import Table, Undecodable
+from understudy.monitor.pipeline.plane import Plane
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.record import OUTCOMES, ROLES, Record
 from understudy.monitor.records.redaction import REDACTED, Redaction, Shown

@@ -1,8 +1,8 @@
-"""``python -m understudy.monitor.evaluation`` is the process of the evaluation plane."""
+"""``python -m understudy.monitor.pipeline`` is the process of the evaluation plane."""
 
 import sys
 
-from understudy.monitor.evaluation.process import main
+from understudy.monitor.pipeline.process import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -18,15 +18,15 @@ from understudy.monitor.api.app import build
 from understudy.monitor.api.server import ApiServer
 from understudy.monitor.archive.recorder import recorder_of
 from understudy.monitor.errors import ConfigError, StateError, UnderstudyError
-from understudy.monitor.evaluation import state
-from understudy.monitor.evaluation.pipeline import Pipeline
-from understudy.monitor.evaluation.plane import Plane
 from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.experiments.runner import Experiments
 from understudy.monitor.gc_tuning import settle
 from understudy.monitor.health.findings_loop import Judge
 from understudy.monitor.labels.service import Feedback
 from understudy.monitor.logs import set_up
+from understudy.monitor.pipeline import state
+from understudy.monitor.pipeline.pipeline import Pipeline
+from understudy.monitor.pipeline.plane import Plane
 from understudy.monitor.records.handoff import HandOffServer
 from understudy.monitor.records.slots import Slots
 from understudy.monitor.supervisor.control_line import ControlLine
@@ -85,7 +85,7 @@ def make_plane(settings: Settings, run_dir: Path, run: str) -> Plane:
 
 def _make_publisher(settings: Settings, run_dir: Path, run: str) -> Plane:
     """The same where records are evaluated elsewhere."""
-    from understudy.monitor.evaluation import publishing
+    from understudy.monitor.pipeline import publishing
     from understudy.monitor.transport.kafka.client import quiet
     from understudy.monitor.transport.kafka.publisher import Publisher
 
@@ -208,7 +208,7 @@ async def _save(plane: Plane) -> None:
 
 
 async def _publish(plane: Plane, publisher: Publisher) -> None:
-    from understudy.monitor.evaluation.publishing import publish
+    from understudy.monitor.pipeline.publishing import publish
 
     publisher.start()
     await publish(publisher, lambda: plane.server.commit(publisher.committed), plane.owns_run)
@@ -260,7 +260,7 @@ async def run(plane: Plane, control: socket.socket) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Run the evaluation plane; started by the supervisor, not by hand."""
     parser = argparse.ArgumentParser(
-        prog="python -m understudy.monitor.evaluation", description=main.__doc__
+        prog="python -m understudy.monitor.pipeline", description=main.__doc__
     )
     parser.add_argument("--config-json", type=Path, required=True, help="validated configuration")
     parser.add_argument("--run-dir", type=Path, required=True, help="shared files of this run")

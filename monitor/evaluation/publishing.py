@@ -11,10 +11,10 @@ from typing import Any
 
 from understudy.monitor.config.kafka import Kafka
 from understudy.monitor.errors import StateError
-from understudy.monitor.evaluation.pipeline import Pipeline
 from understudy.monitor.evidence.decoding import Table, Undecodable
 from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.labels.label import Label
+from understudy.monitor.pipeline.pipeline import Pipeline
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.record import OK, ROLE_PRIMARY, Record
 from understudy.monitor.routing.routes import Routes
@@ -72,7 +72,7 @@ class PublishingPipeline(Pipeline):
 
 
 class PublishingSaver:
-    """What is saved is the spool. In the place of :class:`understudy.monitor.evaluation.state.Saver`."""
+    """What is saved is the spool. In the place of :class:`understudy.monitor.pipeline.state.Saver`."""
 
     def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher

@@ -25,7 +25,6 @@ from understudy.monitor.api.baseline import add_baseline
 from understudy.monitor.api.experiments import add_experiments
 from understudy.monitor.api.findings import add_findings
 from understudy.monitor.errors import BlockError
-from understudy.monitor.evaluation.pipeline import Pipeline
 from understudy.monitor.evaluator.evaluator import Evaluator, status
 from understudy.monitor.evaluator.forwarding import forward, was_forwarded
 from understudy.monitor.evaluator.judge import Judge
@@ -41,6 +40,7 @@ from understudy.monitor.metrics.feedback import feedback_families
 from understudy.monitor.metrics.findings import finding_families
 from understudy.monitor.metrics.predictions import decoded_families
 from understudy.monitor.metrics.processes import process_families, use_of
+from understudy.monitor.pipeline.pipeline import Pipeline
 from understudy.monitor.records.redaction import Redaction
 from understudy.monitor.stats.reader import Snapshot
 from understudy.monitor.supervisor.control_line import Reloaded

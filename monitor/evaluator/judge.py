@@ -21,12 +21,12 @@ from typing import Any
 
 from understudy.monitor.config.model import Config
 from understudy.monitor.detectors import packed
-from understudy.monitor.evaluation.pipeline import Pipeline
 from understudy.monitor.evaluator.messages import SLOT_SECONDS, Message
 from understudy.monitor.evidence.batch import Sheet, together
 from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.experiments.runner import Experiments
 from understudy.monitor.health.findings_loop import Judge as Watcher
+from understudy.monitor.pipeline.pipeline import Pipeline
 from understudy.monitor.routing.routes import Assignment
 
 VERSION = 1

@@ -12,7 +12,6 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from understudy.monitor.config.objective import latency_limits
-from understudy.monitor.evaluation.plane import BREAKER_STATES, NOT_SENT, Plane
 from understudy.monitor.labels.service import Feedback
 from understudy.monitor.metrics.drift import drift_families
 from understudy.monitor.metrics.experiments import experiment_families
@@ -29,6 +28,7 @@ from understudy.monitor.metrics.findings import finding_families
 from understudy.monitor.metrics.objectives import objective_families
 from understudy.monitor.metrics.predictions import decoded_families, undecoded_families
 from understudy.monitor.metrics.processes import process_families, uses
+from understudy.monitor.pipeline.plane import BREAKER_STATES, NOT_SENT, Plane
 from understudy.monitor.stats.distribution import QUANTILES, Distribution
 from understudy.monitor.stats.reader import Snapshot
 from understudy.monitor.stats.windows import WINDOW_NAMES, WINDOWS, group, since_start

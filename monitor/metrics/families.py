@@ -14,8 +14,8 @@ from prometheus_client.core import (
 from prometheus_client.samples import Exemplar as SampleExemplar
 from prometheus_client.utils import floatToGoString
 
-from understudy.monitor.evaluation.exemplars import Exemplar, ExemplarKey
 from understudy.monitor.metrics.edges import buckets
+from understudy.monitor.pipeline.exemplars import Exemplar, ExemplarKey
 from understudy.monitor.stats.distribution import Words
 from understudy.monitor.stats.reader import Labels
 from understudy.monitor.stats.shared import SKETCH_SUM_NS

@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterator
 
 from prometheus_client.core import Metric
+from understudy.monitor.pipeline.publishing import Steering
 
-from understudy.monitor.evaluation.publishing import Steering
 from understudy.monitor.metrics.families import counter, gauge
 from understudy.monitor.transport.kafka.publisher import Publisher
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from prometheus_client.core import Metric
 
-from understudy.monitor.evaluation.plane import Plane
 from understudy.monitor.metrics.families import gauge
 from understudy.monitor.objectives.live import declared, side_by_side
+from understudy.monitor.pipeline.plane import Plane
 
 
 def objective_families(plane: Plane) -> Iterator[Metric]:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from prometheus_client.core import Metric
 
-from understudy.monitor.evaluation.pipeline import Pipeline
 from understudy.monitor.metrics.families import ValueFamily, counter, gauge
+from understudy.monitor.pipeline.pipeline import Pipeline
 
 _OUTPUT = ("model", "version", "arm", "prediction")
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from understudy.monitor.config.objective import Figure, Objective, dominated, verdicts
-from understudy.monitor.evaluation.plane import NOT_ERRORS, Plane
+from understudy.monitor.pipeline.plane import NOT_ERRORS, Plane
 from understudy.monitor.stats.distribution import Distribution, summary
 
 WINDOW = 300.0

@@ -18,13 +18,13 @@ from understudy.monitor.archive.lines import read_label, read_names, read_record
 from understudy.monitor.archive.reading import RecordLogFiles
 from understudy.monitor.config.model import Config
 from understudy.monitor.errors import ReplayError
-from understudy.monitor.evaluation.pipeline import Pipeline
 from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.experiments.runner import Experiments
 from understudy.monitor.findings.changes import Change
 from understudy.monitor.health.findings_loop import Judge
 from understudy.monitor.labels.label import Label
 from understudy.monitor.labels.store import FeedbackStore, Prediction
+from understudy.monitor.pipeline.pipeline import Pipeline
 from understudy.monitor.records.handoff import Names
 
 TICK_SECONDS = 1.0

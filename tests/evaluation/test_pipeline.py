@@ -9,10 +9,10 @@ import pytest
 
 from tests.plane_process import ARMS, MODEL, encoded
 from understudy.monitor.errors import StateError
-from understudy.monitor.evaluation import exemplars, state
-from understudy.monitor.evaluation.pipeline import Pipeline
-from understudy.monitor.evaluation.recent import Recent
 from understudy.monitor.evidence.settings import Settings
+from understudy.monitor.pipeline import exemplars, state
+from understudy.monitor.pipeline.pipeline import Pipeline
+from understudy.monitor.pipeline.recent import Recent
 from understudy.monitor.records import record
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.slots import Slots

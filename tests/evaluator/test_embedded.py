@@ -13,11 +13,11 @@ from tests.watch.world import saved
 from understudy.monitor.codecs import Table
 from understudy.monitor.config.model import Config
 from understudy.monitor.detectors import packed
-from understudy.monitor.evaluation.pipeline import Pipeline
 from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.experiments.runner import Experiments
 from understudy.monitor.health.findings_loop import Judge
 from understudy.monitor.labels.store import FeedbackStore, Prediction
+from understudy.monitor.pipeline.pipeline import Pipeline
 from understudy.monitor.records import record
 from understudy.monitor.records.handoff import Names
 

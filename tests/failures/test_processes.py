@@ -11,7 +11,7 @@ import pytest
 
 from tests.failures.world import PATH, Load, Model, Watch, World
 from tests.supervisor.service import eventually
-from understudy.monitor.evaluation.state import FILE_NAME
+from understudy.monitor.pipeline.state import FILE_NAME
 
 
 def test_a_worker_is_killed(tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ def test_the_evaluation_plane_is_killed(tmp_path: Path) -> None:
         load = Load(world.service.url)
         load.answered(200)
         for restarts in (1, 2):
-            world.kill("understudy.monitor.evaluation")
+            world.kill("understudy.monitor.pipeline")
             load.answered(200)
             eventually(lambda n=restarts: world.total("understudy_evaluation_restarts_total") == n)
         seen = load.stop()

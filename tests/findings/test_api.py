@@ -18,6 +18,7 @@ import uvicorn
 from click.testing import CliRunner, Result
 from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
+from understudy.monitor.pipeline.process import make_plane
 
 from tests.findings.receiver import eventually, receiver
 from tests.findings.signals import signal
@@ -27,14 +28,13 @@ from understudy.monitor.api.app import handle_errors
 from understudy.monitor.api.findings import add_findings
 from understudy.monitor.config.notify import Notification
 from understudy.monitor.errors import ApiError
-from understudy.monitor.evaluation.plane import Plane
-from understudy.monitor.evaluation.process import make_plane
 from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.findings.cli import findings as command
 from understudy.monitor.findings.page import SCRIPT, in_short
 from understudy.monitor.findings.service import FindingsRoom
 from understudy.monitor.metrics.exposition import encode
 from understudy.monitor.metrics.findings import finding_families
+from understudy.monitor.pipeline.plane import Plane
 from understudy.monitor.records.handoff import Names
 
 TOKEN = "UNDERSTUDY_TEST_TOKEN"

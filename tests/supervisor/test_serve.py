@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from tests.supervisor.service import REAL, Service, alive, eventually
-from understudy.monitor.evaluation.state import FILE_NAME
+from understudy.monitor.pipeline.state import FILE_NAME
 
 TOKEN = "UNDERSTUDY_TEST_TOKEN"
 PREDICT = "/v2/models/m/infer"

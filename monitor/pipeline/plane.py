@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from understudy.monitor.archive.recorder import recorder_of
 from understudy.monitor.errors import StateError
-from understudy.monitor.evaluation.pipeline import Pipeline
-from understudy.monitor.evaluation.state import Saver
 from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.experiments.runner import Experiments
 from understudy.monitor.ingest.records import Declared
 from understudy.monitor.ingest.service import Ingest
 from understudy.monitor.labels.service import Feedback
+from understudy.monitor.pipeline.pipeline import Pipeline
+from understudy.monitor.pipeline.state import Saver
 from understudy.monitor.records.handoff import HandOffServer
 from understudy.monitor.records.redaction import Redaction
 from understudy.monitor.stats.energy import Rapl
@@ -26,11 +26,12 @@ from understudy.monitor.stats.windows import Windows
 from understudy.monitor.supervisor.control_line import ControlLine, Supervisor
 
 if TYPE_CHECKING:  # these need kafka-python
-    from understudy.monitor.evaluation.publishing import (
+    from understudy.monitor.pipeline.publishing import (
         PublishingFeedback,
         PublishingSaver,
         Steering,
     )
+
     from understudy.monitor.transport.kafka.publisher import Publisher
 
 NOT_ERRORS = frozenset(("ok", "client_error", "cancelled", "rejected"))
@@ -77,7 +78,7 @@ class Plane:
 
     def steer(self, line: ControlLine) -> None:
         """Begin to take over the routes that evaluators decide on."""
-        from understudy.monitor.evaluation.publishing import Steering
+        from understudy.monitor.pipeline.publishing import Steering
 
         if self.publisher is not None:
             self.steering = Steering(self.publisher.kafka, self.settings, line)
@@ -108,7 +109,7 @@ class Plane:
 
     async def stop_publishing(self) -> None:
         """Hand on what is left, as far as Kafka takes it."""
-        from understudy.monitor.evaluation.publishing import STOP_SECONDS
+        from understudy.monitor.pipeline.publishing import STOP_SECONDS
 
         if self.steering is not None:
             await asyncio.to_thread(self.steering.reader.stop)

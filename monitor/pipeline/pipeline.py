@@ -13,8 +13,6 @@ from typing import Any
 
 from understudy.monitor.archive.recorder import Recorder
 from understudy.monitor.errors import RecordError, StateError
-from understudy.monitor.evaluation.exemplars import Exemplars
-from understudy.monitor.evaluation.recent import Recent
 from understudy.monitor.evidence.batch import Sheet, together
 from understudy.monitor.evidence.columns import Cells
 from understudy.monitor.evidence.decoding import Decoder
@@ -27,6 +25,8 @@ from understudy.monitor.experiments.runner import Experiments
 from understudy.monitor.health.findings_loop import Judge
 from understudy.monitor.labels.label import Label
 from understudy.monitor.labels.store import Joined
+from understudy.monitor.pipeline.exemplars import Exemplars
+from understudy.monitor.pipeline.recent import Recent
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.record import FIXED, Record, decode_batch
 

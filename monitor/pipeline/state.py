@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from understudy.monitor.errors import StateError
-from understudy.monitor.evaluation.pipeline import Pipeline
+from understudy.monitor.pipeline.pipeline import Pipeline
 from understudy.monitor.records.slots import Slots
 
 log = logging.getLogger(__name__)

@@ -25,7 +25,7 @@ _LATER = {
     "experiment": "understudy.monitor.experiments.cli:experiment",
     "findings": "understudy.monitor.findings.cli:findings",
     "inject": "understudy.monitor.inject.cli:inject",
-    "kafka": "understudy.monitor.transport.kafka.cli:kafka",
+    "kafka": "understudy.monitor.kafka.cli:kafka",
     "objectives": "understudy.monitor.objectives.cli:objectives",
     "records": "understudy.monitor.archive.cli:records",
     "replay": "understudy.monitor.replay.cli:replay",

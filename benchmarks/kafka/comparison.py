@@ -9,11 +9,11 @@ from benchmarks.kafka import traffic
 from tests.evaluator.kafka_world import committed_state
 from tests.evaluator.world import differences
 from understudy.monitor.config.model import Config
-from understudy.monitor.evaluator.messages import decode_message
-from understudy.monitor.evaluator.offline import Offline
-from understudy.monitor.evaluator.places import PLACES
-from understudy.monitor.evaluator.topics import Options
 from understudy.monitor.evidence.blocks import Builder
+from understudy.monitor.kafka.inputs import Options
+from understudy.monitor.kafka.messages import decode_message
+from understudy.monitor.kafka.offline import Offline
+from understudy.monitor.kafka.partitions import PLACES
 from understudy.shadow.sequential.histogram import TwoHistograms
 
 _ORDERED = frozenset(("notes",))

@@ -27,12 +27,12 @@ from understudy.monitor.baseline.builder import Builder as Baselines
 from understudy.monitor.codecs import Reason, Table, Undecodable
 from understudy.monitor.config.load import load
 from understudy.monitor.config.model import Config
-from understudy.monitor.evaluator.judge import Judge
-from understudy.monitor.evaluator.messages import decode_message, messages_of
-from understudy.monitor.evaluator.places import EXPERIMENTS, PLACES, WATCHES, owned, place_of
-from understudy.monitor.evaluator.topics import Options
 from understudy.monitor.evidence.blocks import Builder, decode, encode
 from understudy.monitor.evidence.partition import Partition
+from understudy.monitor.kafka.consumer import Judge
+from understudy.monitor.kafka.inputs import Options
+from understudy.monitor.kafka.messages import decode_message, messages_of
+from understudy.monitor.kafka.partitions import EXPERIMENTS, PLACES, WATCHES, owned, place_of
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.record import Record
 

@@ -30,11 +30,11 @@ from understudy.monitor.config.kafka import Kafka
 from understudy.monitor.evidence.blocks import Builder, Row, encode
 from understudy.monitor.evidence.blocks.block import Decoded
 from understudy.monitor.gc_tuning import settle
+from understudy.monitor.kafka.client import quiet
+from understudy.monitor.kafka.connect import Topics, connection
+from understudy.monitor.kafka.publisher import MOST_RECORDS, Publisher
+from understudy.monitor.kafka.topics import Admin, wanted
 from understudy.monitor.records.record import Record
-from understudy.monitor.transport.kafka.client import quiet
-from understudy.monitor.transport.kafka.connect import Topics, connection
-from understudy.monitor.transport.kafka.publisher import MOST_RECORDS, Publisher
-from understudy.monitor.transport.kafka.topics import Admin, wanted
 
 CHUNK = 200
 """Records in a batch of a worker."""

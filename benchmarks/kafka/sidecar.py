@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks.kafka.traffic import NAMES, TICK_SECONDS, batch
 from understudy.monitor.config.load import load
-from understudy.monitor.transport.kafka.publisher import Publisher
+from understudy.monitor.kafka.publisher import Publisher
 
 AGAIN = 30
 """Ticks whose labels are sent again after a restart; those that are known already are ignored."""

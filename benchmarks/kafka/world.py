@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.kafka import traffic
 from tests.watch.world import saved
-from understudy.monitor.evaluator.places import PLACES
+from understudy.monitor.kafka.partitions import PLACES
 
 
 def document(

@@ -32,7 +32,7 @@ from understudy.monitor.records.slots import Slots
 from understudy.monitor.supervisor.control_line import ControlLine
 
 if TYPE_CHECKING:
-    from understudy.monitor.transport.kafka.publisher import Publisher
+    from understudy.monitor.kafka.publisher import Publisher
 
 log = logging.getLogger(__name__)
 
@@ -85,9 +85,9 @@ def make_plane(settings: Settings, run_dir: Path, run: str) -> Plane:
 
 def _make_publisher(settings: Settings, run_dir: Path, run: str) -> Plane:
     """The same where records are evaluated elsewhere."""
+    from understudy.monitor.kafka.client import quiet
+    from understudy.monitor.kafka.publisher import Publisher
     from understudy.monitor.pipeline import publishing
-    from understudy.monitor.transport.kafka.client import quiet
-    from understudy.monitor.transport.kafka.publisher import Publisher
 
     quiet()
     config = settings.config()

@@ -25,13 +25,13 @@ from understudy.monitor.api.baseline import add_baseline
 from understudy.monitor.api.experiments import add_experiments
 from understudy.monitor.api.findings import add_findings
 from understudy.monitor.errors import BlockError
-from understudy.monitor.evaluator.evaluator import Evaluator, status
 from understudy.monitor.evaluator.forwarding import forward, was_forwarded
-from understudy.monitor.evaluator.judge import Judge
 from understudy.monitor.evaluator.page import HEADERS, PAGE
-from understudy.monitor.evaluator.places import place_of
 from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.experiments.runner import Experiments
+from understudy.monitor.kafka.consumer import Judge
+from understudy.monitor.kafka.evaluator import Evaluator, status
+from understudy.monitor.kafka.partitions import place_of
 from understudy.monitor.metrics.drift import drift_families
 from understudy.monitor.metrics.experiments import experiment_families
 from understudy.monitor.metrics.exposition import encode

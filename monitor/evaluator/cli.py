@@ -93,11 +93,11 @@ def evaluate(
     """
     from understudy.monitor.config.load import load
     from understudy.monitor.evaluator.api import Api
-    from understudy.monitor.evaluator.evaluator import Evaluator
-    from understudy.monitor.evaluator.topics import Options, kafka_of
     from understudy.monitor.evidence.settings import Settings
+    from understudy.monitor.kafka.client import quiet
+    from understudy.monitor.kafka.evaluator import Evaluator
+    from understudy.monitor.kafka.inputs import Options, kafka_of
     from understudy.monitor.logs import set_up
-    from understudy.monitor.transport.kafka.client import quiet
 
     set_up(log_level, "json" if as_json else "text")
     quiet()

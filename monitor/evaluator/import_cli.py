@@ -45,10 +45,10 @@ def import_(config: Path, instance: str | None, once: bool, as_json: bool, sessi
       understudy kafka import understudy.yaml
       understudy kafka import understudy.yaml --once --json
     """
-    from understudy.monitor.evaluator.evaluator import partitions_there
-    from understudy.monitor.evaluator.importing import Importer
-    from understudy.monitor.evaluator.keeper import Keeper
-    from understudy.monitor.evaluator.topics import Options, kafka_of
+    from understudy.monitor.kafka.evaluator import partitions_there
+    from understudy.monitor.kafka.importing import Importer
+    from understudy.monitor.kafka.inputs import Options, kafka_of
+    from understudy.monitor.kafka.retrying import Keeper
     from understudy.monitor.logs import set_up
 
     set_up("info", "text")

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from prometheus_client.core import Metric
 from understudy.monitor.pipeline.publishing import Steering
 
+from understudy.monitor.kafka.publisher import Publisher
 from understudy.monitor.metrics.families import counter, gauge
-from understudy.monitor.transport.kafka.publisher import Publisher
 
 _STATES = ("connecting", "sending", "stalled", "error")
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # these need kafka-python
         Steering,
     )
 
-    from understudy.monitor.transport.kafka.publisher import Publisher
+    from understudy.monitor.kafka.publisher import Publisher
 
 NOT_ERRORS = frozenset(("ok", "client_error", "cancelled", "rejected"))
 """Outcomes that are not the model server's fault; the others are errors."""

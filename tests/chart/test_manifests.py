@@ -34,7 +34,7 @@ from understudy.loadtest.gate.plan import load_plan
 from understudy.loadtest.gate.sending import payloads_of
 from understudy.monitor.cli import main as cli
 from understudy.monitor.config.load import load
-from understudy.monitor.transport.kafka.topics import wanted
+from understudy.monitor.kafka.topics import wanted
 
 Manifests = list[dict[str, Any]]
 each_case = pytest.mark.parametrize("case", CASES)

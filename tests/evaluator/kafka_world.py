@@ -10,11 +10,11 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from tests.evaluator.world import joined
 from understudy.monitor.config.model import Config
-from understudy.monitor.evaluator.places import PLACES
-from understudy.monitor.evaluator.snapshots import Pointer, read_state
-from understudy.monitor.evaluator.topics import Options
 from understudy.monitor.evidence.blocks import Block, encode
-from understudy.monitor.transport.kafka.topics import Admin, wanted
+from understudy.monitor.kafka.inputs import Options
+from understudy.monitor.kafka.partitions import PLACES
+from understudy.monitor.kafka.snapshots import Pointer, read_state
+from understudy.monitor.kafka.topics import Admin, wanted
 
 QUICK = {"commit_seconds": 0.5, "session_seconds": 3.0, "transaction_seconds": 8.0}
 

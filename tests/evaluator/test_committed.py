@@ -14,8 +14,8 @@ from kafka.errors import KafkaTimeoutError
 from tests.evaluator.kafka_world import create, options, with_kafka
 from tests.evaluator.world import config_of
 from tests.kafka.cluster import Cluster
-from understudy.monitor.evaluator.committed import Committed
-from understudy.monitor.evaluator.topics import Options
+from understudy.monitor.kafka.committed import Committed
+from understudy.monitor.kafka.inputs import Options
 
 MESSAGES = 400
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from tests.evaluator.world import SHADOW, SPLIT, config_of, differences, items, published, state_of
 from tests.watch.world import saved
 from understudy.monitor.config.model import Config
-from understudy.monitor.evaluator.offline import Offline
 from understudy.monitor.evidence.batch import together
 from understudy.monitor.evidence.partition import Partition
+from understudy.monitor.kafka.offline import Offline
 
 REQUESTS = 400
 

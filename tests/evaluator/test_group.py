@@ -24,9 +24,9 @@ from tests.evaluator.world import BEGAN, config_of, differences, items, publishe
 from tests.kafka.cluster import Cluster
 from tests.watch.world import saved
 from understudy.monitor.config.model import Config
-from understudy.monitor.evaluator.places import EXPERIMENTS, WATCHES
-from understudy.monitor.transport.kafka.connect import Topics
-from understudy.monitor.transport.kafka.topics import Admin, wanted
+from understudy.monitor.kafka.connect import Topics
+from understudy.monitor.kafka.partitions import EXPERIMENTS, WATCHES
+from understudy.monitor.kafka.topics import Admin, wanted
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

@@ -16,11 +16,11 @@ from tests.evaluator.world import config_of
 from tests.kafka.cluster import Cluster
 from tests.plane_process import eventually
 from understudy.monitor.config.model import Config
-from understudy.monitor.evaluator.committed import Committed
-from understudy.monitor.evaluator.evaluator import partitions_there
-from understudy.monitor.evaluator.keeper import Keeper
-from understudy.monitor.evaluator.member import Member
-from understudy.monitor.evaluator.topics import Options
+from understudy.monitor.kafka.committed import Committed
+from understudy.monitor.kafka.evaluator import partitions_there
+from understudy.monitor.kafka.inputs import Options
+from understudy.monitor.kafka.member import Member
+from understudy.monitor.kafka.retrying import Keeper
 
 PARTITIONS = 4
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.evaluator.world import config_of
-from understudy.monitor.evaluator.assignor import shared
-from understudy.monitor.evaluator.places import EXPERIMENTS, WATCHES, costs, owned
+from understudy.monitor.kafka.assignor import shared
+from understudy.monitor.kafka.partitions import EXPERIMENTS, WATCHES, costs, owned
 
 COUNTS = {"records": 12, "labels": 12, "evidence": 2}
 

@@ -16,9 +16,9 @@ import numpy as np
 from tests.watch.world import NAMES, Source
 from understudy.monitor.codecs import Reason, Table, Undecodable
 from understudy.monitor.config.model import Config
-from understudy.monitor.evaluator.judge import Judge
-from understudy.monitor.evaluator.places import EXPERIMENTS, WATCHES
 from understudy.monitor.evidence.blocks import Block, Builder, RecordBlock
+from understudy.monitor.kafka.consumer import Judge
+from understudy.monitor.kafka.partitions import EXPERIMENTS, WATCHES
 from understudy.monitor.labels.label import Label
 from understudy.monitor.records import record as records
 from understudy.monitor.records.handoff import Names, SplitNames

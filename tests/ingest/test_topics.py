@@ -22,6 +22,7 @@ from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.ingest.cloudevents import REQUEST, RESPONSE, Pairs
 from understudy.monitor.ingest.records import Declared
 from understudy.monitor.ingest.topics import Message, TopicReader
+from understudy.monitor.kafka.cloudevents import Origin, events_of_record
 from understudy.monitor.labels.label import Label
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.record import (
@@ -32,7 +33,6 @@ from understudy.monitor.records.record import (
     decode_batch,
     encode,
 )
-from understudy.monitor.transport.cloudevents import Origin, events_of_record
 
 CONFIG = Config.model_validate(
     {

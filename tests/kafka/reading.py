@@ -8,9 +8,9 @@ from kafka import KafkaConsumer, TopicPartition
 
 from understudy.monitor.config.kafka import Kafka
 from understudy.monitor.evidence.blocks import Heartbeat, LabelBlock, Row, decode
+from understudy.monitor.kafka.connect import Topics, connection
+from understudy.monitor.kafka.topics import Admin, wanted
 from understudy.monitor.labels.label import Label
-from understudy.monitor.transport.kafka.connect import Topics, connection
-from understudy.monitor.transport.kafka.topics import Admin, wanted
 
 
 def kafka_of(bootstrap: str, prefix: str, **more: object) -> Kafka:

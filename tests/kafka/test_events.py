@@ -10,8 +10,8 @@ from tests.kafka.reading import consumer_of
 from tests.kafka.test_publisher import batch, published, settled
 from tests.plane_process import WorkerEnd, encoded
 from understudy.monitor.evidence.blocks import partition_of
+from understudy.monitor.kafka.connect import Topics
 from understudy.monitor.records import frames, record
-from understudy.monitor.transport.kafka.connect import Topics
 
 
 def test_a_request_and_its_answer_are_two_events(kafka_cluster: Cluster, tmp_path: Path) -> None:

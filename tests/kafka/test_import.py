@@ -20,7 +20,7 @@ from tests.kafka.cluster import Cluster
 from tests.kafka.reading import consumer_of, create_topics, kafka_of, read
 from understudy.monitor.evidence.blocks import partition_of
 from understudy.monitor.ingest.cloudevents import REQUEST, RESPONSE
-from understudy.monitor.transport.kafka.connect import Topics, connection
+from understudy.monitor.kafka.connect import Topics, connection
 
 ROOT = Path(__file__).parents[2]
 MODEL = {"name": "delays", "version": "1", "protocol": "kserve-v1"}

@@ -14,9 +14,9 @@ from tests.kafka.test_publisher import TOKEN, sidecar
 from tests.plane_process import eventually
 from understudy.monitor.config.kafka import Kafka
 from understudy.monitor.errors import FencedError
+from understudy.monitor.kafka.connect import Topics, connection
+from understudy.monitor.kafka.routes import Board, RouteReader, RouteWriter
 from understudy.monitor.routing.routes import Assignment, Routes
-from understudy.monitor.transport.kafka.connect import Topics, connection
-from understudy.monitor.transport.kafka.routes import Board, RouteReader, RouteWriter
 from understudy.shadow.assignment import Allocation
 
 

@@ -16,9 +16,9 @@ from tests.kafka.reading import create_topics, kafka_of, read
 from tests.plane_process import encoded, eventually
 from understudy.monitor.codecs import Table
 from understudy.monitor.config.kafka import Kafka
+from understudy.monitor.kafka.publisher import Publisher
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.record import ROLE_PRIMARY, Record, decode_batch
-from understudy.monitor.transport.kafka.publisher import Publisher
 
 
 @pytest.fixture(scope="module")

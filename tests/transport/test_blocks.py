@@ -23,10 +23,10 @@ from understudy.monitor.evidence.blocks import (
 from understudy.monitor.evidence.blocks.cells import column_of, decimals
 from understudy.monitor.evidence.blocks.gathering import MOST_LOOSE, Gathered
 from understudy.monitor.evidence.columns import to_matrix
+from understudy.monitor.kafka.topics import MOST_MESSAGE_BYTES
 from understudy.monitor.labels.label import Label
 from understudy.monitor.records.handoff import Names, SplitNames
 from understudy.monitor.records.record import OUTCOMES, Record
-from understudy.monitor.transport.kafka.topics import MOST_MESSAGE_BYTES
 
 BYTES = st.binary(max_size=40)
 UNSIGNED = st.integers(0, 2**64 - 1)

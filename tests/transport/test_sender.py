@@ -16,10 +16,10 @@ from kafka.future import Future
 
 from tests.plane_process import eventually
 from understudy.monitor.config.kafka import Kafka
+from understudy.monitor.kafka import sender as sending
+from understudy.monitor.kafka.outbox import RECORDS, Parcel
+from understudy.monitor.kafka.sender import Sender
 from understudy.monitor.records.log import Spool
-from understudy.monitor.transport.kafka import sender as sending
-from understudy.monitor.transport.kafka.parcel import RECORDS, Parcel
-from understudy.monitor.transport.kafka.sender import Sender
 
 KAFKA = Kafka.model_validate({"bootstrap": ["127.0.0.1:1"], "prefix": "p", "partitions": 2})
 

@@ -46,7 +46,7 @@ def init(config: Path, dry_run: bool, alter: bool, as_json: bool) -> None:
     """
     whole, of_kafka = _config(config)
     with _admin(of_kafka) as admin:
-        from understudy.monitor.transport.kafka.topics import wanted
+        from understudy.monitor.kafka.topics import wanted
 
         topics = wanted(of_kafka, whole.feedback.horizon)
         missing = admin.missing(topics)
@@ -126,8 +126,8 @@ def _config(path: Path) -> tuple[Config, Kafka]:
 @contextmanager
 def _admin(of_kafka: Kafka) -> Iterator[Any]:
     try:
-        from understudy.monitor.transport.kafka.client import quiet
-        from understudy.monitor.transport.kafka.topics import Admin
+        from understudy.monitor.kafka.client import quiet
+        from understudy.monitor.kafka.topics import Admin
     except ImportError as error:
         raise MissingExtraError(
             "Kafka needs kafka-python: pip install 'understudy[kafka]'"

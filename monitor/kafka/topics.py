@@ -12,8 +12,8 @@ from kafka.errors import KafkaError, TopicAlreadyExistsError
 
 from understudy.monitor.config.kafka import Kafka
 from understudy.monitor.errors import KafkaTroubleError
-from understudy.monitor.transport.kafka.client import told
-from understudy.monitor.transport.kafka.connect import Topics, connection
+from understudy.monitor.kafka.client import told
+from understudy.monitor.kafka.connect import Topics, connection
 
 MOST_MESSAGE_BYTES = 8 * 1024 * 1024
 """Of one message. Blocks are much smaller, except for rows with thousands of columns."""

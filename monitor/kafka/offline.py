@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from understudy.monitor.config.model import Config
-from understudy.monitor.evaluator.judge import Judge
-from understudy.monitor.evaluator.messages import messages_of
-from understudy.monitor.evaluator.places import owned, place_of
 from understudy.monitor.evidence.blocks import Block
 from understudy.monitor.evidence.partition import Partition
+from understudy.monitor.kafka.consumer import Judge
+from understudy.monitor.kafka.messages import messages_of
+from understudy.monitor.kafka.partitions import owned, place_of
 
 
 class Offline:

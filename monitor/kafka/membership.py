@@ -29,11 +29,11 @@ from kafka import (
 from kafka.coordinator.base import MemberState
 
 from understudy.monitor.errors import LostError
-from understudy.monitor.evaluator.committed import Committed
-from understudy.monitor.evaluator.snapshots import Pointer, chunks_of
-from understudy.monitor.evaluator.topics import Options
-from understudy.monitor.transport.kafka.client import leave
-from understudy.monitor.transport.kafka.connect import Topics
+from understudy.monitor.kafka.client import leave
+from understudy.monitor.kafka.committed import Committed
+from understudy.monitor.kafka.connect import Topics
+from understudy.monitor.kafka.inputs import Options
+from understudy.monitor.kafka.snapshots import Pointer, chunks_of
 
 log = logging.getLogger(__name__)
 

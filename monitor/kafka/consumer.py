@@ -1,6 +1,6 @@
 """The second stage: the evidence of all partitions, slot by slot, before the rooms that judge it.
 
-Who owns a partition of the evidence judges what belongs there (:mod:`understudy.monitor.evaluator.places`).
+Who owns a partition of the evidence judges what belongs there (:mod:`understudy.monitor.kafka.partitions`).
 Rows are taken when their slot of event time is complete in all inputs, in the order of
 :mod:`understudy.monitor.evidence.batch`, so that neither the number of partitions nor that of evaluators
 matters. What comes after its slot was judged is taken with the next one, and counted.
@@ -21,11 +21,11 @@ from typing import Any
 
 from understudy.monitor.config.model import Config
 from understudy.monitor.detectors import packed
-from understudy.monitor.evaluator.messages import SLOT_SECONDS, Message
 from understudy.monitor.evidence.batch import Sheet, together
 from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.experiments.runner import Experiments
 from understudy.monitor.health.findings_loop import Judge as Watcher
+from understudy.monitor.kafka.messages import SLOT_SECONDS, Message
 from understudy.monitor.pipeline.pipeline import Pipeline
 from understudy.monitor.routing.routes import Assignment
 

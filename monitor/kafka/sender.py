@@ -23,11 +23,11 @@ from kafka.errors import KafkaError, MessageSizeTooLargeError
 from understudy.monitor.config.kafka import Kafka
 from understudy.monitor.errors import ConfigError, KafkaTroubleError, LogError
 from understudy.monitor.evidence.blocks import Heartbeat, encode
+from understudy.monitor.kafka.client import forget, leave, refused, told
+from understudy.monitor.kafka.connect import Topics, connection
+from understudy.monitor.kafka.outbox import LABELS, RECORDS, Parcel
+from understudy.monitor.kafka.topics import MOST_MESSAGE_BYTES
 from understudy.monitor.records.log import Spool
-from understudy.monitor.transport.kafka.client import forget, leave, refused, told
-from understudy.monitor.transport.kafka.connect import Topics, connection
-from understudy.monitor.transport.kafka.parcel import LABELS, RECORDS, Parcel
-from understudy.monitor.transport.kafka.topics import MOST_MESSAGE_BYTES
 
 log = logging.getLogger(__name__)
 

@@ -33,14 +33,14 @@ from understudy.monitor.evidence.blocks import (
     partition_of,
 )
 from understudy.monitor.evidence.blocks.block import Decoded
+from understudy.monitor.kafka.cloudevents import Origin, events_of_record
+from understudy.monitor.kafka.outbox import LABELS, RECORDS, Parcel
+from understudy.monitor.kafka.sender import Sender
 from understudy.monitor.labels.label import Label
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.log import Spool
 from understudy.monitor.records.record import Record
 from understudy.monitor.records.slots import Slots
-from understudy.monitor.transport.cloudevents import Origin, events_of_record
-from understudy.monitor.transport.kafka.parcel import LABELS, RECORDS, Parcel
-from understudy.monitor.transport.kafka.sender import Sender
 
 log = logging.getLogger(__name__)
 

@@ -9,16 +9,16 @@ from kafka import TopicPartition
 
 from understudy.monitor.config.model import Config
 from understudy.monitor.errors import BlockError, EvidenceError
-from understudy.monitor.evaluator.assignor import Together
-from understudy.monitor.evaluator.committed import FETCH_BYTES, Committed
-from understudy.monitor.evaluator.judge import Judge
-from understudy.monitor.evaluator.membership import Found, Membership, State
-from understudy.monitor.evaluator.messages import decode_message, messages_of
-from understudy.monitor.evaluator.places import EXPERIMENTS, costs, owned, place_of, places
-from understudy.monitor.evaluator.topics import Options
 from understudy.monitor.evidence.blocks import decode
 from understudy.monitor.evidence.partition import Partition, Restoring
-from understudy.monitor.transport.kafka.routes import RouteWriter
+from understudy.monitor.kafka.assignor import Together
+from understudy.monitor.kafka.committed import FETCH_BYTES, Committed
+from understudy.monitor.kafka.consumer import Judge
+from understudy.monitor.kafka.inputs import Options
+from understudy.monitor.kafka.membership import Found, Membership, State
+from understudy.monitor.kafka.messages import decode_message, messages_of
+from understudy.monitor.kafka.partitions import EXPERIMENTS, costs, owned, place_of, places
+from understudy.monitor.kafka.routes import RouteWriter
 
 
 class Member(Membership):

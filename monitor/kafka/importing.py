@@ -17,15 +17,15 @@ from kafka import TopicPartition
 
 from understudy.monitor.config.model import Config
 from understudy.monitor.errors import SourceError
-from understudy.monitor.evaluator.committed import Committed
-from understudy.monitor.evaluator.membership import Found, Membership, State
-from understudy.monitor.evaluator.topics import Options
 from understudy.monitor.evidence.blocks import Block, Builder, RecordBlock, encode
 from understudy.monitor.evidence.blocks.builder import MOST_BYTES
 from understudy.monitor.evidence.decoding import Decoder
 from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.ingest.records import Declared
 from understudy.monitor.ingest.topics import Message, TopicReader
+from understudy.monitor.kafka.committed import Committed
+from understudy.monitor.kafka.inputs import Options
+from understudy.monitor.kafka.membership import Found, Membership, State
 from understudy.monitor.labels.label import Label
 
 

@@ -9,12 +9,12 @@ from kafka.errors import KafkaError
 
 from understudy.monitor.config.model import Config
 from understudy.monitor.errors import KafkaAwayError, KafkaTroubleError
-from understudy.monitor.evaluator.importing import Importer
-from understudy.monitor.evaluator.keeper import Keeper
-from understudy.monitor.evaluator.member import Member
-from understudy.monitor.evaluator.places import name_of, places
-from understudy.monitor.evaluator.topics import Options
-from understudy.monitor.transport.kafka.client import refused, told
+from understudy.monitor.kafka.client import refused, told
+from understudy.monitor.kafka.importing import Importer
+from understudy.monitor.kafka.inputs import Options
+from understudy.monitor.kafka.member import Member
+from understudy.monitor.kafka.partitions import name_of, places
+from understudy.monitor.kafka.retrying import Keeper
 
 
 def partitions_there(options: Options) -> dict[str, int]:

@@ -13,14 +13,14 @@ from understudy.monitor.config.kafka import Kafka
 from understudy.monitor.errors import StateError
 from understudy.monitor.evidence.decoding import Table, Undecodable
 from understudy.monitor.evidence.settings import Settings
+from understudy.monitor.kafka.publisher import Publisher
+from understudy.monitor.kafka.routes import RouteReader
 from understudy.monitor.labels.label import Label
 from understudy.monitor.pipeline.pipeline import Pipeline
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.record import OK, ROLE_PRIMARY, Record
 from understudy.monitor.routing.routes import Routes
 from understudy.monitor.supervisor.control_line import ControlLine
-from understudy.monitor.transport.kafka.publisher import Publisher
-from understudy.monitor.transport.kafka.routes import RouteReader
 
 log = logging.getLogger(__name__)
 

@@ -26,9 +26,9 @@ from kafka.errors import InvalidProducerEpochError, KafkaError, ProducerFencedEr
 
 from understudy.monitor.config.kafka import Kafka
 from understudy.monitor.errors import FencedError, KafkaTroubleError
+from understudy.monitor.kafka.client import told
+from understudy.monitor.kafka.connect import Topics, connection
 from understudy.monitor.routing.routes import Assignment, Routes
-from understudy.monitor.transport.kafka.client import told
-from understudy.monitor.transport.kafka.connect import Topics, connection
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from typing import Any
 from understudy.monitor.config.kafka import Kafka
 from understudy.monitor.config.model import Config
 from understudy.monitor.errors import ConfigError
-from understudy.monitor.transport.kafka.connect import Topics, connection
+from understudy.monitor.kafka.connect import Topics, connection
 
 
 @dataclass(frozen=True, slots=True)

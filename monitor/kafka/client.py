@@ -1,6 +1,6 @@
 """kafka-python's network client, with what we need of it to survive a broker that dies.
 
-This and :mod:`understudy.monitor.evaluator.membership` use what is private there, so its minor version is
+This and :mod:`understudy.monitor.kafka.membership` use what is private there, so its minor version is
 fixed.
 """
 

@@ -14,7 +14,7 @@ from typing import Any
 from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
 from kafka.errors import KafkaTimeoutError, LeaderNotAvailableError
 
-from understudy.monitor.evaluator.snapshots import Pointer, read_state
+from understudy.monitor.kafka.snapshots import Pointer, read_state
 
 FETCH_BYTES = 8 * 1024 * 1024
 """Of one partition at once."""

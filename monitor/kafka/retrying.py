@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 from kafka.errors import KafkaError
 
 from understudy.monitor.errors import UnderstudyError
-from understudy.monitor.evaluator.membership import Membership
+from understudy.monitor.kafka.membership import Membership
 
 log = logging.getLogger(__name__)
 

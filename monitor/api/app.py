@@ -22,10 +22,10 @@ from understudy.monitor.api.page import HEADERS as PAGE_HEADERS
 from understudy.monitor.api.page import PAGE
 from understudy.monitor.api.records import recent
 from understudy.monitor.api.security import refuse_records
-from understudy.monitor.metrics.collector import PlaneCollector
-from understudy.monitor.metrics.exposition import encode
 from understudy.monitor.pipeline.plane import Plane
 from understudy.monitor.supervisor.control_line import ControlLine
+from understudy.monitor.telemetry.collector import PlaneCollector
+from understudy.monitor.telemetry.exposition import encode
 
 _DESCRIPTION = """
 Health, status and metrics of an Understudy service. Reading is open to everybody who reaches the

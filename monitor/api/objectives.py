@@ -5,8 +5,8 @@ from __future__ import annotations
 from fastapi import FastAPI, Response
 
 from understudy.monitor.api.answers import answer
-from understudy.monitor.objectives.live import declared, side_by_side
 from understudy.monitor.pipeline.plane import Plane
+from understudy.monitor.telemetry.objective_status import declared, side_by_side
 
 
 def add_objectives(app: FastAPI, plane: Plane) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 from understudy import __version__
 from understudy.monitor.experiments.summary import summary as summary_of
 from understudy.monitor.findings.page import in_short
-from understudy.monitor.metrics.processes import uses
 from understudy.monitor.pipeline.plane import BREAKER_STATES, NOT_ERRORS, NOT_SENT, Plane
 from understudy.monitor.stats.distribution import Distribution, summary
 from understudy.monitor.stats.reader import Labels, Snapshot
 from understudy.monitor.stats.windows import WINDOW_NAMES, WINDOWS, since_start
+from understudy.monitor.telemetry.processes import uses
 
 START = "start"
 

@@ -32,18 +32,18 @@ from understudy.monitor.experiments.runner import Experiments
 from understudy.monitor.kafka.consumer import Judge
 from understudy.monitor.kafka.evaluator import Evaluator, status
 from understudy.monitor.kafka.partitions import place_of
-from understudy.monitor.metrics.drift import drift_families
-from understudy.monitor.metrics.experiments import experiment_families
-from understudy.monitor.metrics.exposition import encode
-from understudy.monitor.metrics.families import counter, gauge
-from understudy.monitor.metrics.feedback import feedback_families
-from understudy.monitor.metrics.findings import finding_families
-from understudy.monitor.metrics.predictions import decoded_families
-from understudy.monitor.metrics.processes import process_families, use_of
 from understudy.monitor.pipeline.pipeline import Pipeline
 from understudy.monitor.records.redaction import Redaction
 from understudy.monitor.stats.reader import Snapshot
 from understudy.monitor.supervisor.control_line import Reloaded
+from understudy.monitor.telemetry.drift import drift_families
+from understudy.monitor.telemetry.experiments import experiment_families
+from understudy.monitor.telemetry.exposition import encode
+from understudy.monitor.telemetry.families import counter, gauge
+from understudy.monitor.telemetry.findings import finding_families
+from understudy.monitor.telemetry.labels import feedback_families
+from understudy.monitor.telemetry.predictions import decoded_families
+from understudy.monitor.telemetry.processes import process_families, use_of
 
 COMMIT_SECONDS = 15.0
 _OF_EXPERIMENTS = ("/v1/experiments", "/v1/argo", "/v1/flagger")

@@ -32,10 +32,10 @@ from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.findings.cli import findings as command
 from understudy.monitor.findings.page import SCRIPT, in_short
 from understudy.monitor.findings.service import FindingsRoom
-from understudy.monitor.metrics.exposition import encode
-from understudy.monitor.metrics.findings import finding_families
 from understudy.monitor.pipeline.plane import Plane
 from understudy.monitor.records.handoff import Names
+from understudy.monitor.telemetry.exposition import encode
+from understudy.monitor.telemetry.findings import finding_families
 
 TOKEN = "UNDERSTUDY_TEST_TOKEN"
 

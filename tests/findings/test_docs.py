@@ -20,7 +20,7 @@ from understudy.monitor.findings.channels.webhook import Webhook
 from understudy.monitor.findings.ledger import Findings
 from understudy.monitor.findings.limits import Limits
 from understudy.monitor.findings.service import FindingsRoom
-from understudy.monitor.metrics.findings import finding_families
+from understudy.monitor.telemetry.findings import finding_families
 
 PAGE = (Path(__file__).parents[2] / "docs" / "findings.md").read_text()
 START = 1_790_000_000.0

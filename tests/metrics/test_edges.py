@@ -12,9 +12,6 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from understudy.monitor.config.objective import latency_limits
-from understudy.monitor.metrics.edges import buckets, nearest
-from understudy.monitor.metrics.exposition import encode
-from understudy.monitor.metrics.families import sketches
 from understudy.monitor.stats.buckets import CLASSIC_EDGES, bucket_of, upper_edge
 from understudy.monitor.stats.distribution import Words
 from understudy.monitor.stats.shared import (
@@ -23,6 +20,9 @@ from understudy.monitor.stats.shared import (
     SKETCH_SUM_NS,
     SKETCH_WORDS,
 )
+from understudy.monitor.telemetry.edges import buckets, nearest
+from understudy.monitor.telemetry.exposition import encode
+from understudy.monitor.telemetry.families import sketches
 
 
 def words_of(seconds: list[float]) -> Words:

@@ -16,9 +16,9 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from tests.parts import environment, need
 from tests.plane_process import LABELS, PlaneProcess, WorkerEnd, encoded, eventually
-from understudy.monitor.metrics.exposition import encode
 from understudy.monitor.records import frames
 from understudy.monitor.stats.shared import SharedStats, observe
+from understudy.monitor.telemetry.exposition import encode
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 TRACE = "0123456789abcdef" * 2

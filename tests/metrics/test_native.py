@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from understudy.monitor.metrics.native import NativeHistogram, native_histogram
-from understudy.monitor.metrics.protobuf import varint, zigzag
 from understudy.monitor.stats.distribution import Words
 from understudy.monitor.stats.shared import SKETCH_WORDS, observe
+from understudy.monitor.telemetry.native import NativeHistogram, native_histogram
+from understudy.monitor.telemetry.protobuf import varint, zigzag
 
 
 def sketch(values: list[float]) -> Words:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from prometheus_client.core import Metric
 
 from understudy.monitor.labels.store import OUTCOMES
-from understudy.monitor.metrics.families import QuantileFamily, counter, gauge
+from understudy.monitor.telemetry.families import QuantileFamily, counter, gauge
 
 K = TypeVar("K", bound=tuple[str, ...])
 

@@ -13,9 +13,13 @@ from prometheus_client.registry import Collector
 
 from understudy.monitor.config.objective import latency_limits
 from understudy.monitor.labels.service import Feedback
-from understudy.monitor.metrics.drift import drift_families
-from understudy.monitor.metrics.experiments import experiment_families
-from understudy.monitor.metrics.families import (
+from understudy.monitor.pipeline.plane import BREAKER_STATES, NOT_SENT, Plane
+from understudy.monitor.stats.distribution import QUANTILES, Distribution
+from understudy.monitor.stats.reader import Snapshot
+from understudy.monitor.stats.windows import WINDOW_NAMES, WINDOWS, group, since_start
+from understudy.monitor.telemetry.drift import drift_families
+from understudy.monitor.telemetry.experiments import experiment_families
+from understudy.monitor.telemetry.families import (
     SERIES_LABELS,
     QuantileFamily,
     counter,
@@ -23,15 +27,11 @@ from understudy.monitor.metrics.families import (
     pick,
     sketches,
 )
-from understudy.monitor.metrics.feedback import feedback_families
-from understudy.monitor.metrics.findings import finding_families
-from understudy.monitor.metrics.objectives import objective_families
-from understudy.monitor.metrics.predictions import decoded_families, undecoded_families
-from understudy.monitor.metrics.processes import process_families, uses
-from understudy.monitor.pipeline.plane import BREAKER_STATES, NOT_SENT, Plane
-from understudy.monitor.stats.distribution import QUANTILES, Distribution
-from understudy.monitor.stats.reader import Snapshot
-from understudy.monitor.stats.windows import WINDOW_NAMES, WINDOWS, group, since_start
+from understudy.monitor.telemetry.findings import finding_families
+from understudy.monitor.telemetry.labels import feedback_families
+from understudy.monitor.telemetry.objectives import objective_families
+from understudy.monitor.telemetry.predictions import decoded_families, undecoded_families
+from understudy.monitor.telemetry.processes import process_families, uses
 
 _QUANTILE_BY = ("model", "version", "arm", "role", "outcome")
 
@@ -88,7 +88,7 @@ class PlaneCollector(Collector):
         if isinstance(self._plane.feedback, Feedback):
             yield from feedback_families({(): self._plane.feedback.summary()})
         if self._plane.publisher is not None:
-            from understudy.monitor.metrics.kafka import kafka_families
+            from understudy.monitor.telemetry.kafka import kafka_families
 
             yield from kafka_families(self._plane.publisher, self._plane.steering)
 

@@ -8,7 +8,7 @@ from prometheus_client.core import Metric
 
 from understudy.monitor.health.drift.summary import psi_of
 from understudy.monitor.health.findings_loop import Judge
-from understudy.monitor.metrics.families import counter, gauge
+from understudy.monitor.telemetry.families import counter, gauge
 
 _OF_MODEL = ("model", "version")
 

@@ -11,8 +11,8 @@ from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as OPEN
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.registry import Collector
 
-from understudy.monitor.metrics.protobuf import CONTENT_TYPE as PROTOBUF_TYPE
-from understudy.monitor.metrics.protobuf import encode as encode_protobuf
+from understudy.monitor.telemetry.protobuf import CONTENT_TYPE as PROTOBUF_TYPE
+from understudy.monitor.telemetry.protobuf import encode as encode_protobuf
 
 
 class _Collected(Collector):

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from prometheus_client.core import Metric
 
-from understudy.monitor.metrics.families import ValueFamily, counter, gauge
 from understudy.monitor.pipeline.pipeline import Pipeline
+from understudy.monitor.telemetry.families import ValueFamily, counter, gauge
 
 _OUTPUT = ("model", "version", "arm", "prediction")
 

@@ -14,11 +14,11 @@ from prometheus_client.core import (
 from prometheus_client.samples import Exemplar as SampleExemplar
 from prometheus_client.utils import floatToGoString
 
-from understudy.monitor.metrics.edges import buckets
 from understudy.monitor.pipeline.exemplars import Exemplar, ExemplarKey
 from understudy.monitor.stats.distribution import Words
 from understudy.monitor.stats.reader import Labels
 from understudy.monitor.stats.shared import SKETCH_SUM_NS
+from understudy.monitor.telemetry.edges import buckets
 
 PREFIX = "understudy_"
 SERIES_LABELS = ("model", "version", "arm", "role", "protocol", "outcome")

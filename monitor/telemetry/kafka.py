@@ -9,7 +9,7 @@ from prometheus_client.core import Metric
 from understudy.monitor.pipeline.publishing import Steering
 
 from understudy.monitor.kafka.publisher import Publisher
-from understudy.monitor.metrics.families import counter, gauge
+from understudy.monitor.telemetry.families import counter, gauge
 
 _STATES = ("connecting", "sending", "stalled", "error")
 

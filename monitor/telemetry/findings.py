@@ -10,7 +10,7 @@ from prometheus_client.core import Metric
 from understudy.monitor.findings.channels.base import OUTCOMES
 from understudy.monitor.findings.finding import SEVERITIES
 from understudy.monitor.findings.service import FindingsRoom
-from understudy.monitor.metrics.families import counter, gauge
+from understudy.monitor.telemetry.families import counter, gauge
 
 
 def finding_families(room: FindingsRoom) -> Iterator[Metric]:

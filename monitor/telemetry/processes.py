@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from prometheus_client.core import Metric
 
 from understudy import __version__
-from understudy.monitor.metrics.families import counter, gauge
+from understudy.monitor.telemetry.families import counter, gauge
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")

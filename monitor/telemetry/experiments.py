@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from prometheus_client.core import Metric
 
 from understudy.monitor.experiments.summary import DECISIONS
-from understudy.monitor.metrics.families import counter, gauge, pick
 from understudy.monitor.pipeline.plane import Plane
 from understudy.monitor.stats.reader import Snapshot
+from understudy.monitor.telemetry.families import counter, gauge, pick
 
 _WHO = ("experiment", "challenger")
 

@@ -12,8 +12,8 @@ from struct import pack
 from prometheus_client.core import Metric
 from prometheus_client.samples import Exemplar, Sample
 
-from understudy.monitor.metrics.families import SketchFamily, ValueFamily
-from understudy.monitor.metrics.native import NativeHistogram, native_histogram
+from understudy.monitor.telemetry.families import SketchFamily, ValueFamily
+from understudy.monitor.telemetry.native import NativeHistogram, native_histogram
 
 CONTENT_TYPE = (
     "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited"

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from prometheus_client.core import Metric
 
-from understudy.monitor.metrics.families import gauge
-from understudy.monitor.objectives.live import declared, side_by_side
 from understudy.monitor.pipeline.plane import Plane
+from understudy.monitor.telemetry.families import gauge
+from understudy.monitor.telemetry.objective_status import declared, side_by_side
 
 
 def objective_families(plane: Plane) -> Iterator[Metric]:

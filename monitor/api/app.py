@@ -18,10 +18,10 @@ from understudy.monitor.api.feedback import add_feedback
 from understudy.monitor.api.findings import add_findings
 from understudy.monitor.api.ingest import add_ingest
 from understudy.monitor.api.objectives import add_objectives
-from understudy.monitor.api.page import HEADERS as PAGE_HEADERS
-from understudy.monitor.api.page import PAGE
 from understudy.monitor.api.records import recent
 from understudy.monitor.api.security import refuse_records
+from understudy.monitor.console.page import HEADERS as PAGE_HEADERS
+from understudy.monitor.console.page import PAGE
 from understudy.monitor.pipeline.plane import Plane
 from understudy.monitor.supervisor.control_line import ControlLine
 from understudy.monitor.telemetry.collector import PlaneCollector

@@ -7,8 +7,8 @@ import time
 from typing import Any
 
 from understudy import __version__
+from understudy.monitor.console.findings import in_short
 from understudy.monitor.experiments.summary import summary as summary_of
-from understudy.monitor.findings.page import in_short
 from understudy.monitor.pipeline.plane import BREAKER_STATES, NOT_ERRORS, NOT_SENT, Plane
 from understudy.monitor.stats.distribution import Distribution, summary
 from understudy.monitor.stats.reader import Labels, Snapshot

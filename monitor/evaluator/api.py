@@ -24,9 +24,9 @@ from understudy.monitor.api.app import handle_errors
 from understudy.monitor.api.baseline import add_baseline
 from understudy.monitor.api.experiments import add_experiments
 from understudy.monitor.api.findings import add_findings
+from understudy.monitor.console.evaluator import HEADERS, PAGE
 from understudy.monitor.errors import BlockError
 from understudy.monitor.evaluator.forwarding import forward, was_forwarded
-from understudy.monitor.evaluator.page import HEADERS, PAGE
 from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.experiments.runner import Experiments
 from understudy.monitor.kafka.consumer import Judge

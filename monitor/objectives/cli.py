@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from understudy.monitor.config.objective import KNOWN
+from understudy.monitor.console.objectives import page, shown
 from understudy.monitor.experiments.client import DEFAULT_URL, Client
-from understudy.monitor.objectives.plot import page, shown
 
 
 @click.command("objectives")

@@ -27,10 +27,10 @@ from tests.plane_process import MODEL, encoded, free_port
 from understudy.monitor.api.app import handle_errors
 from understudy.monitor.api.findings import add_findings
 from understudy.monitor.config.notify import Notification
+from understudy.monitor.console.findings import SCRIPT, in_short
 from understudy.monitor.errors import ApiError
 from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.findings.cli import findings as command
-from understudy.monitor.findings.page import SCRIPT, in_short
 from understudy.monitor.findings.service import FindingsRoom
 from understudy.monitor.pipeline.plane import Plane
 from understudy.monitor.records.handoff import Names
@@ -340,7 +340,7 @@ def test_promtool_has_nothing_to_say(tmp_path: Path) -> None:
 
 
 def test_the_page_uses_what_the_status_page_has(service: Service) -> None:
-    from understudy.monitor.api import page
+    from understudy.monitor.console import page
 
     used = set(re.findall(r"\b(node|put|number|section|age|table|counts)\(", SCRIPT))
     for helper in used:

@@ -13,7 +13,7 @@ from tests.metrics.test_metrics import count_traffic
 from tests.plane_process import PlaneProcess, eventually
 from understudy.monitor.cli import main
 from understudy.monitor.config.objective import Figure, Objective, dominated, verdicts
-from understudy.monitor.objectives.plot import page
+from understudy.monitor.console.objectives import page
 from understudy.monitor.stats.energy import Rapl
 
 

@@ -19,7 +19,7 @@ from tests.metrics.test_metrics import count_traffic
 from tests.objectives.test_objectives import two_arms
 from tests.plane_process import PlaneProcess, eventually
 from understudy.monitor.cli import main
-from understudy.monitor.objectives.plot import page as objectives_page
+from understudy.monitor.console.objectives import page as objectives_page
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from understudy.monitor.api.page import HELPERS, document, headers
+from understudy.monitor.console.page import HELPERS, document, headers
 
 _SCRIPT = (
     HELPERS

@@ -5,7 +5,7 @@ from __future__ import annotations
 from base64 import b64encode
 from hashlib import sha256
 
-from understudy.monitor.findings.page import SCRIPT as FINDINGS_SCRIPT
+from understudy.monitor.console.findings import SCRIPT as FINDINGS_SCRIPT
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #d5d9de; --soft: #667079; --good: #14743c;

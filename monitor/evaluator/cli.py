@@ -92,12 +92,12 @@ def evaluate(
       understudy evaluate --instance evaluator-0 --listen 127.0.0.1:9091
     """
     from understudy.monitor.config.load import load
-    from understudy.monitor.evaluator.api import Api
     from understudy.monitor.evidence.settings import Settings
     from understudy.monitor.kafka.client import quiet
     from understudy.monitor.kafka.evaluator import Evaluator
     from understudy.monitor.kafka.inputs import Options, kafka_of
     from understudy.monitor.logs import set_up
+    from understudy.monitor.service.evaluator_api import Api
 
     set_up(log_level, "json" if as_json else "text")
     quiet()

@@ -26,7 +26,6 @@ from understudy.monitor.api.experiments import add_experiments
 from understudy.monitor.api.findings import add_findings
 from understudy.monitor.console.evaluator import HEADERS, PAGE
 from understudy.monitor.errors import BlockError
-from understudy.monitor.evaluator.forwarding import forward, was_forwarded
 from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.experiments.runner import Experiments
 from understudy.monitor.kafka.consumer import Judge
@@ -34,6 +33,7 @@ from understudy.monitor.kafka.evaluator import Evaluator, status
 from understudy.monitor.kafka.partitions import place_of
 from understudy.monitor.pipeline.pipeline import Pipeline
 from understudy.monitor.records.redaction import Redaction
+from understudy.monitor.service.forwarding import forward, was_forwarded
 from understudy.monitor.stats.reader import Snapshot
 from understudy.monitor.supervisor.control_line import Reloaded
 from understudy.monitor.telemetry.drift import drift_families

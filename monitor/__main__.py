@@ -1,6 +1,6 @@
 """``python -m monitor`` is the ``understudy`` command."""
 
-from understudy.monitor.cli import main
+from understudy.monitor.cli.main import main
 
 if __name__ == "__main__":
     main()

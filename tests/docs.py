@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.chart import reference
+from understudy.monitor.cli.slo import files_of
 from understudy.monitor.config.schema import json_schema
 from understudy.monitor.slo import alertmanager
-from understudy.monitor.slo.cli import files_of
 from understudy.monitor.slo.load import load
 from understudy.monitor.slo.text import dumped
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from understudy.monitor.cli import main
+from understudy.monitor.cli.main import main
 
 
 def run(*arguments: object) -> Result:

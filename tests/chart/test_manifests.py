@@ -32,7 +32,7 @@ from tests.chart.support import (
 from understudy import __version__
 from understudy.loadtest.gate.plan import load_plan
 from understudy.loadtest.gate.sending import payloads_of
-from understudy.monitor.cli import main as cli
+from understudy.monitor.cli.main import main as cli
 from understudy.monitor.config.load import load
 from understudy.monitor.kafka.topics import wanted
 

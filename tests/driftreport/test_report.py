@@ -8,7 +8,7 @@ from pathlib import Path
 from click.testing import CliRunner, Result
 
 from tests.watch.world import NAMES, Source
-from understudy.monitor.cli import main
+from understudy.monitor.cli.main import main
 
 
 def run(*arguments: object) -> Result:

@@ -15,7 +15,7 @@ import yaml
 from click.testing import CliRunner
 
 from tests.plane_process import eventually, free_port
-from understudy.monitor.cli import main
+from understudy.monitor.cli.main import main
 
 ROOT = Path(__file__).parents[2]
 

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from tests.failures.test_experiments import GUARDRAILS, challenger
 from tests.failures.world import Load, Model, World
 from tests.supervisor.service import eventually
-from understudy.monitor.cli import main
+from understudy.monitor.cli.main import main
 
 STAGES = [
     {"weight": 0.0, "requests": 50, "gate": "manual"},

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from understudy.monitor.cli import main
+from understudy.monitor.cli.main import main
 from understudy.monitor.config.experiment import Experiment as Declared
 from understudy.monitor.config.rules import rules_of
 from understudy.shadow.experiment import Experiment, Hypothesis, Pairs, Split

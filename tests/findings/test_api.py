@@ -26,11 +26,11 @@ from tests.parts import environment, need
 from tests.plane_process import MODEL, encoded, free_port
 from understudy.monitor.api.app import handle_errors
 from understudy.monitor.api.findings import add_findings
+from understudy.monitor.cli.findings import findings as command
 from understudy.monitor.config.notify import Notification
 from understudy.monitor.console.findings import SCRIPT, in_short
 from understudy.monitor.errors import ApiError
 from understudy.monitor.evidence.settings import Settings
-from understudy.monitor.findings.cli import findings as command
 from understudy.monitor.findings.service import FindingsRoom
 from understudy.monitor.pipeline.plane import Plane
 from understudy.monitor.records.handoff import Names

@@ -20,7 +20,7 @@ from tests.plane_process import free_port
 from tests.servers import need_server
 from tests.supervisor.service import REAL, Service, eventually
 from understudy.loadtest.payloads.formats import in_format
-from understudy.monitor.cli import main
+from understudy.monitor.cli.main import main
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "gate"
 ROWS = [[0.1 * k, 1.0, -0.5 * k, 2.0] for k in range(20)]

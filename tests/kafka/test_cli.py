@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from kafka import KafkaAdminClient
 
 from tests.kafka.cluster import Cluster
-from understudy.monitor.cli import main
+from understudy.monitor.cli.main import main
 
 TOPICS = {"records", "labels", "evidence", "state", "routes", "dead"}
 

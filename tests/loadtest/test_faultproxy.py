@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from tests.loadtest.world import Server
 from understudy.loadtest.errors import LoadTestError
 from understudy.loadtest.faultproxy.server import FaultProxy
-from understudy.monitor.cli import main
+from understudy.monitor.cli.main import main
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,7 @@ from understudy.loadtest.scenarios import shapes
 from understudy.loadtest.scenarios.loadgen import Settings, discards
 from understudy.loadtest.scenarios.loadgen import judge as judge_loadgen
 from understudy.loadtest.statistics.percentile import queries_needed
-from understudy.monitor.cli import main
+from understudy.monitor.cli.main import main
 from understudy.monitor.codecs import ModelSpec, Undecodable, decode_exchange
 
 

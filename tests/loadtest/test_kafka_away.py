@@ -23,7 +23,7 @@ from tests.plane_process import eventually, free_port
 from tests.supervisor.service import REAL, Service
 from understudy.loadtest.chaos import actions, probes
 from understudy.loadtest.faultproxy.server import FaultProxy
-from understudy.monitor.cli import main
+from understudy.monitor.cli.main import main
 from understudy.monitor.config.kafka import Kafka
 
 pytest.importorskip("chaoslib", reason="NOT TESTED: the Chaos Toolkit is not installed")

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from understudy.loadtest.chaos.mesh import resources
 from understudy.loadtest.errors import PlanError
-from understudy.monitor.cli import main
+from understudy.monitor.cli.main import main
 
 MODULE = "github.com/chaos-mesh/chaos-mesh@v0.9.1-0.20260902003049-47411975a8cb"
 FAULTS = (

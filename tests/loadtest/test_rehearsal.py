@@ -25,7 +25,7 @@ from understudy.loadtest.chaos.library import FAULTS, experiment
 from understudy.loadtest.errors import LoadTestError, PlanError
 from understudy.loadtest.faultproxy.server import FaultProxy
 from understudy.loadtest.payloads.files import recorded
-from understudy.monitor.cli import main
+from understudy.monitor.cli.main import main
 
 pytest.importorskip("chaoslib", reason="NOT TESTED: the Chaos Toolkit is not installed")
 pytestmark = pytest.mark.integration

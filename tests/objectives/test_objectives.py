@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from tests.metrics.test_metrics import count_traffic
 from tests.plane_process import PlaneProcess, eventually
-from understudy.monitor.cli import main
+from understudy.monitor.cli.main import main
 from understudy.monitor.config.objective import Figure, Objective, dominated, verdicts
 from understudy.monitor.console.objectives import page
 from understudy.monitor.stats.energy import Rapl

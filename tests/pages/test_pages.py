@@ -18,7 +18,7 @@ from tests.loadtest.world import Server, written
 from tests.metrics.test_metrics import count_traffic
 from tests.objectives.test_objectives import two_arms
 from tests.plane_process import PlaneProcess, eventually
-from understudy.monitor.cli import main
+from understudy.monitor.cli.main import main
 from understudy.monitor.console.objectives import page as objectives_page
 
 if TYPE_CHECKING:

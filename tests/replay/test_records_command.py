@@ -14,7 +14,7 @@ from pyarrow import parquet
 from understudy.loadtest.errors import PlanError
 from understudy.loadtest.payloads.files import recorded
 from understudy.monitor.archive.recorder import Recorder
-from understudy.monitor.cli import main
+from understudy.monitor.cli.main import main
 from understudy.monitor.config.model import RecordLog
 from understudy.monitor.labels.label import Label
 from understudy.monitor.records.handoff import Names

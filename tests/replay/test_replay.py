@@ -22,7 +22,7 @@ from understudy.monitor.archive.lines import (
     record_line,
 )
 from understudy.monitor.archive.recorder import Recorder
-from understudy.monitor.cli import main
+from understudy.monitor.cli.main import main
 from understudy.monitor.config.model import RecordLog
 from understudy.monitor.errors import ReplayError
 from understudy.monitor.labels.label import Label

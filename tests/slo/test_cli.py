@@ -9,7 +9,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from understudy.monitor.cli import main
+from understudy.monitor.cli.main import main
 
 SLO = """
 version: 1

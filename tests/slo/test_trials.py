@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from tests.parts import need
 from tests.slo.promtool import check, passes, run, write
 from tests.slo.test_exposition import ALL
-from understudy.monitor.cli import main
+from understudy.monitor.cli.main import main
 from understudy.monitor.config.slo import SloFile
 from understudy.monitor.slo import alertmanager
 from understudy.monitor.slo.compile import compiled

@@ -32,7 +32,7 @@ def understudy(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 def test_what_load_tests_need_is_said_where_it_is_not_installed() -> None:
     """Exit code 1 of a gate is a verdict: a package that is missing must not look like one."""
-    code = "import sys; sys.modules['httptools'] = None; from understudy.monitor.cli import main; main()"
+    code = "import sys; sys.modules['httptools'] = None; from understudy.monitor.cli.main import main; main()"
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-c", code, *arguments]
@@ -58,7 +58,7 @@ def test_help_has_examples(command: tuple[str, ...]) -> None:
 
 def test_help_imports_nothing_heavy() -> None:
     code = (
-        "import sys\nfrom understudy.monitor.cli import main\n"
+        "import sys\nfrom understudy.monitor.cli.main import main\n"
         "try: main(['serve', '--help'])\nexcept SystemExit: pass\n"
         "print([m for m in ('pydantic', 'yaml', 'numpy', 'fastapi', 'rich', 'asyncio')"
         " if m in sys.modules])"

@@ -14,7 +14,7 @@ import yaml
 from click.testing import CliRunner
 
 from tests.plane_process import PlaneProcess, eventually
-from understudy.monitor.cli import main
+from understudy.monitor.cli.main import main
 from understudy.monitor.errors import ValidationCaseError
 from understudy.monitor.health.validation.cases import load_cases
 from understudy.monitor.health.validation.rehearsal import MARK

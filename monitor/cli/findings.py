@@ -13,10 +13,10 @@ import click
 from rich.console import Console
 from rich.live import Live
 
+from understudy.monitor.cli.client import DEFAULT_URL, Client
+from understudy.monitor.cli.findings_text import page, table
 from understudy.monitor.config.units import seconds as duration
-from understudy.monitor.experiments.client import DEFAULT_URL, Client
 from understudy.monitor.findings.finding import SEVERITIES
-from understudy.monitor.findings.text import page, table
 
 _url = click.option("--url", default=DEFAULT_URL, show_default=True, help="The control address.")
 _json = click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")

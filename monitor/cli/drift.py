@@ -15,9 +15,9 @@ from understudy.monitor.baseline.build import Wanted as BaselineWanted
 from understudy.monitor.baseline.build import build
 from understudy.monitor.baseline.files import Reader
 from understudy.monitor.baseline.model import Baseline
+from understudy.monitor.cli.progress import progress_bar
 from understudy.monitor.health.report.analysis import SMALLEST, Analysis, Wanted
 from understudy.monitor.health.report.html import page
-from understudy.monitor.progress import progress_bar
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 

@@ -11,8 +11,8 @@ from typing import Any
 import click
 
 from understudy.monitor.archive.reading import open_log
+from understudy.monitor.cli.progress import progress_bar
 from understudy.monitor.config.load import load
-from understudy.monitor.progress import progress_bar
 from understudy.monitor.records.log import Damage
 from understudy.monitor.replay.run import Replay
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import click
 
+from understudy.monitor.cli.kafka_import import import_
 from understudy.monitor.config.kafka import Kafka
 from understudy.monitor.config.load import load
 from understudy.monitor.config.model import Config
 from understudy.monitor.errors import ConfigError, KafkaTroubleError, MissingExtraError
-from understudy.monitor.evaluator.import_cli import import_
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _OK, _WRONG = 0, 1

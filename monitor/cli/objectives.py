@@ -11,9 +11,9 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from understudy.monitor.cli.client import DEFAULT_URL, Client
 from understudy.monitor.config.objective import KNOWN
 from understudy.monitor.console.objectives import page, shown
-from understudy.monitor.experiments.client import DEFAULT_URL, Client
 
 
 @click.command("objectives")

@@ -11,9 +11,9 @@ from typing import Any
 import click
 from rich.console import Console
 
-from understudy.monitor.experiments import watch as watching
-from understudy.monitor.experiments.client import DEFAULT_URL, TOKEN, Client, path_of
-from understudy.monitor.experiments.offline import (
+from understudy.monitor.cli import experiment_watch as watching
+from understudy.monitor.cli.client import DEFAULT_URL, TOKEN, Client, path_of
+from understudy.monitor.cli.experiment_offline import (
     EXIT_CODES,
     decision_table,
     load_experiment,

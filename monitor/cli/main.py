@@ -19,17 +19,17 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 _LATER = {
-    "baseline": "understudy.monitor.baseline.cli:baseline",
-    "evaluate": "understudy.monitor.evaluator.cli:evaluate",
+    "baseline": "understudy.monitor.cli.baseline:baseline",
+    "evaluate": "understudy.monitor.cli.evaluate:evaluate",
     "drift": "understudy.monitor.health.report.cli:drift",
-    "experiment": "understudy.monitor.experiments.cli:experiment",
-    "findings": "understudy.monitor.findings.cli:findings",
-    "inject": "understudy.monitor.inject.cli:inject",
+    "experiment": "understudy.monitor.cli.experiment:experiment",
+    "findings": "understudy.monitor.cli.findings:findings",
+    "inject": "understudy.monitor.cli.inject:inject",
     "kafka": "understudy.monitor.kafka.cli:kafka",
-    "objectives": "understudy.monitor.objectives.cli:objectives",
+    "objectives": "understudy.monitor.cli.objectives:objectives",
     "records": "understudy.monitor.archive.cli:records",
-    "replay": "understudy.monitor.replay.cli:replay",
-    "slo": "understudy.monitor.slo.cli:slo",
+    "replay": "understudy.monitor.cli.replay:replay",
+    "slo": "understudy.monitor.cli.slo:slo",
     "validate": "understudy.monitor.health.validation.cli:validate",
 }
 """Commands that are imported when they are used: what they need takes time to import."""
@@ -233,7 +233,7 @@ def top(url: str, interval: float, once: bool, as_json: bool) -> None:
       understudy top
       understudy top --url http://127.0.0.1:9090 --once
     """
-    from understudy.monitor.top import run
+    from understudy.monitor.cli.top import run
 
     sys.exit(run(url, once=once, as_json=as_json, interval=interval))
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from understudy.monitor.baseline import show as showing
 from understudy.monitor.baseline.build import Wanted, build
 from understudy.monitor.baseline.model import Baseline
-from understudy.monitor.progress import progress_bar
+from understudy.monitor.cli.progress import progress_bar
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _json = click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
@@ -185,7 +185,7 @@ def merge_command(files: tuple[Path, ...], output: Path) -> None:
 def _from_live(url: str, model: str, version: str) -> Baseline:
     from urllib.parse import urlencode
 
-    from understudy.monitor.experiments.client import Client
+    from understudy.monitor.cli.client import Client
 
     query = urlencode({"model": model, "version": version})
     data = json.loads(Client(url).text(f"/v1/baseline?{query}"))

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from understudy.monitor.experiments.client import Client, path_of
+from understudy.monitor.cli.client import Client, path_of
 from understudy.monitor.experiments.text import scale_of, shown
 
 _WIDTH = 44

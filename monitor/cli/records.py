@@ -21,9 +21,9 @@ from understudy.monitor.archive.export import (
 from understudy.monitor.archive.reading import open_log
 from understudy.monitor.archive.records import Log, OfLabel, OfRecord, Wanted
 from understudy.monitor.baseline.kinds import instant
+from understudy.monitor.cli.progress import progress_bar
 from understudy.monitor.config.load import load
 from understudy.monitor.errors import LogError
-from understudy.monitor.progress import progress_bar
 from understudy.monitor.records.record import OUTCOMES, ROLES
 
 _FILE = click.Path(dir_okay=False, path_type=Path)

@@ -53,7 +53,7 @@ def eventually(check: Callable[[], Any]) -> Any:
 
 
 class PlaneProcess:
-    """``python -m understudy.monitor.pipeline`` with this test as its supervisor."""
+    """``python -m understudy.monitor.service`` with this test as its supervisor."""
 
     def __init__(self, folder: Path, run: str = "run-1", **config: Any) -> None:
         self.folder = folder
@@ -88,7 +88,7 @@ class PlaneProcess:
         with theirs:
             self.process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "understudy.monitor.pipeline"),
+                    *(sys.executable, "-m", "understudy.monitor.service"),
                     *("--config-json", str(self.config_path), "--run-dir", str(self.run_dir)),
                     *("--run-id", self.run, "--control-fd", str(theirs.fileno())),
                 ],

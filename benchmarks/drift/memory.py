@@ -49,7 +49,7 @@ def _peak_mib(pid: int) -> float:
 
 def _evaluation(service: int) -> int:
     for pid in children(service):
-        if b"understudy.monitor.pipeline" in Path(f"/proc/{pid}/cmdline").read_bytes():
+        if b"understudy.monitor.service" in Path(f"/proc/{pid}/cmdline").read_bytes():
             return pid
     raise RuntimeError("there is no evaluation plane")
 
@@ -71,7 +71,7 @@ def measure(features: int, rows: int) -> dict[str, Any]:
         }
         file = folder / "understudy.yaml"
         file.write_text(json.dumps(config))
-        command = [sys.executable, "-m", "understudy.monitor", "serve", "--config", str(file)]
+        command = [sys.executable, "-m", "understudy", "serve", "--config", str(file)]
         service = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             with httpx.Client(base_url=f"http://127.0.0.1:{control}", timeout=60) as client:

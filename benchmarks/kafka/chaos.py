@@ -131,7 +131,7 @@ def one_run(
             Process(
                 f"evaluator-{n}",
                 [
-                    *(sys.executable, "-m", "understudy.monitor", "evaluate", "-c", str(path)),
+                    *(sys.executable, "-m", "understudy", "evaluate", "-c", str(path)),
                     *("--instance", f"evaluator-{n}", "--listen", f"127.0.0.1:{port}"),
                     *("--session", "4", "--commit", "0.5"),
                 ],

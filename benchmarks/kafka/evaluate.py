@@ -171,7 +171,7 @@ def group(folder: Path, kafka: Any, requests: int, evaluators: int) -> dict[str,
         Process(
             f"evaluator-{n}",
             [
-                *(sys.executable, "-m", "understudy.monitor", "evaluate", "-c", str(path)),
+                *(sys.executable, "-m", "understudy", "evaluate", "-c", str(path)),
                 *("--instance", f"evaluator-{n}", "--listen", f"127.0.0.1:{port}"),
                 *("--session", "30"),
             ],

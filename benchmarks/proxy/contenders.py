@@ -138,7 +138,7 @@ class Understudy(Contender):
             ]
         path = self.folder / "understudy.yaml"
         path.write_text(yaml.safe_dump(config))
-        return [sys.executable, "-m", "understudy.monitor", "serve", "--config", str(path)]
+        return [sys.executable, "-m", "understudy", "serve", "--config", str(path)]
 
     def _by_command(self, text: str) -> list[int]:
         found = []
@@ -151,7 +151,7 @@ class Understudy(Contender):
         return self._by_command("understudy.monitor.proxy.worker")
 
     def evaluation(self) -> list[int]:
-        return self._by_command("understudy.monitor.pipeline")
+        return self._by_command("understudy.monitor.service")
 
     def ready(self) -> bool:
         """The evaluation plane takes longer to start than the worker; its start is not the cost."""

@@ -10,7 +10,7 @@ cd "$(dirname "$0")/../.."
 target=${TARGET:-runtime}
 name=${REPOSITORY:-understudy}
 [ "$target" = runtime ] || name="$name-$target"
-version=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' monitor/__init__.py)
+version=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' understudy/__init__.py)
 set -- --file deploy/Dockerfile --target "$target" --tag "$name:$version" --tag "$name:latest"
 [ -z "${PYTHON:-}" ] || set -- "$@" --build-arg "PYTHON=$PYTHON"
 if [ -n "${PLATFORMS:-}" ]; then

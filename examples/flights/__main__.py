@@ -92,7 +92,7 @@ class Demo:
         shutil.rmtree(HOME / "state", ignore_errors=True)
         config = HOME / "understudy.yaml"
         config.write_text(yaml.safe_dump(self.config(features), sort_keys=False))
-        command = [sys.executable, "-m", "understudy.monitor", "serve", "--config", str(config)]
+        command = [sys.executable, "-m", "understudy", "serve", "--config", str(config)]
         log = self.logs / "understudy.log"
         log.unlink(missing_ok=True)
         self.sidecar = Process("understudy", command, log, cwd=HERE.parent.parent)

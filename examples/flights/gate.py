@@ -80,7 +80,7 @@ def run(url: str, plan: Path, say: Callable[[str], None]) -> bool:
 def _run(url: str, plan: Path, say: Callable[[str], None]) -> int:
     report = plan.with_name("gate-report.html")
     command = [
-        sys.executable, "-m", "understudy.monitor", "gate", "--target", url, "--plan", str(plan), "--html",
+        sys.executable, "-m", "understudy", "gate", "--target", url, "--plan", str(plan), "--html",
         str(report),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)

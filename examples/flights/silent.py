@@ -51,7 +51,7 @@ def build_baseline(models: Path, name: str) -> tuple[Path, str]:
     command = [
         sys.executable,
         "-m",
-        "understudy.monitor",
+        "understudy",
         "baseline",
         "build",
         str(models / "reference.csv"),

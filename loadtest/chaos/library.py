@@ -37,7 +37,7 @@ def _proxied(
     return Fault(title, "add_fault", {**at, "used": True} if used else at, kind)
 
 
-_SIDECAR, _WORKER, _PLANE = 8080, "understudy.monitor.proxy", "understudy.monitor.pipeline"
+_SIDECAR, _WORKER, _PLANE = 8080, "understudy.monitor.proxy", "understudy.monitor.service"
 FAULTS: Mapping[str, Fault] = {
     "pause-champion": Fault("The champion stops", "pause_process", {"port": 8081}, "pause"),
     "kill-champion": Fault("The champion is killed", "kill_process", {"port": 8081}, "kill"),

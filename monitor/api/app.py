@@ -64,7 +64,7 @@ def build(plane: Plane, line: ControlLine) -> FastAPI:
     add_ingest(app, plane, plane.ingest)
     if plane.pipeline.judge is not None:
         add_findings(app, plane, plane.pipeline.judge.room)
-    elif plane.publisher is not None:
+    elif plane.mode.summary() is not None:
         _elsewhere(app, plane)
     return app
 
@@ -74,7 +74,7 @@ def _elsewhere(app: FastAPI, plane: Plane) -> None:
     @app.get("/v1/findings/{rest:path}", include_in_schema=False)
     async def findings() -> Response:
         """Findings are with the evaluators; the message says where."""
-        return refusal(404, plane.elsewhere())
+        return refusal(404, plane.mode.elsewhere())
 
 
 def handle_errors(app: FastAPI) -> None:

@@ -30,7 +30,9 @@ def add_controllers(app: FastAPI, plane: Plane) -> None:
     def find(name: str, challenger: str | None) -> Contestant:
         experiments = plane.experiments
         if experiments is None:
-            raise UnknownExperimentError(plane.elsewhere() or "this service runs no experiments")
+            raise UnknownExperimentError(
+                plane.mode.elsewhere() or "this service runs no experiments"
+            )
         return experiments.contestant(experiments.find(name), challenger)
 
     @app.get("/v1/argo/{name}", tags=["controllers"])

@@ -63,7 +63,7 @@ def experiments_of(plane: Plane) -> Experiments:
     """Those of the running service."""
     experiments = plane.experiments
     if experiments is None:
-        raise UnknownExperimentError(plane.elsewhere() or "this service runs no experiments")
+        raise UnknownExperimentError(plane.mode.elsewhere() or "this service runs no experiments")
     return experiments
 
 

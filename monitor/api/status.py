@@ -210,5 +210,5 @@ def status(plane: Plane) -> dict[str, Any]:
             for live in (plane.experiments.live.values() if plane.experiments else ())
         ],
         "state": {"error": plane.saver.error, "write_failures": plane.saver.failures},
-        "kafka": plane.publishing(),
+        "kafka": plane.mode.summary(),
     }

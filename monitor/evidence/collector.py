@@ -14,11 +14,11 @@ import numpy as np
 
 from understudy.monitor.config.experiment import Experiment as Declared
 from understudy.monitor.config.rules import rules_of
+from understudy.monitor.evidence.arms import Arms, Division
 from understudy.monitor.evidence.batch import Column, Floats, Sheet, column_of
 from understudy.monitor.evidence.joiner import Pairing
 from understudy.monitor.evidence.mirrored import Copies, Redact
 from understudy.monitor.evidence.observe import NAN, Observer, correct, counts
-from understudy.monitor.experiments.contestant import Arms, Division
 from understudy.monitor.labels.store import Joined
 from understudy.monitor.records import record as records
 from understudy.monitor.records.record import Record

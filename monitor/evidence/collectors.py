@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from understudy.monitor.codecs import Table
+from understudy.monitor.evidence.arms import Division
 from understudy.monitor.evidence.collector import Gathering
 from understudy.monitor.evidence.mirrored import columns_of
-from understudy.monitor.experiments.contestant import Division
 from understudy.monitor.labels.store import Joined, Prediction
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.record import OK, ROLE_PRIMARY, Record

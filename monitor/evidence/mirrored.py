@@ -8,9 +8,9 @@ from typing import Any
 
 from understudy.monitor.codecs import Table
 from understudy.monitor.config.experiment import Compare
+from understudy.monitor.evidence.arms import Arms
 from understudy.monitor.evidence.joiner import Pairing
 from understudy.monitor.evidence.observe import NAN, Observation, Observer
-from understudy.monitor.experiments.contestant import Arms
 from understudy.monitor.records.record import ROLE_MIRROR, Record
 from understudy.shadow import comparison
 from understudy.shadow.assignment import POINTS, point, threshold

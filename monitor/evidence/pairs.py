@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from understudy.monitor.evidence.arms import Division
 from understudy.monitor.evidence.batch import Column, Floats, column_of
 from understudy.monitor.evidence.block_columns import Mask, Part, Places, Taken, cells_at
 from understudy.monitor.evidence.collector import ASSIGNED, PAIRS, Gathering
 from understudy.monitor.evidence.observe import ERRORS
-from understudy.monitor.experiments.contestant import Division
 from understudy.monitor.records.record import OK, OUTCOMES, ROLE_MIRROR, ROLE_PRIMARY, TIMEOUT
 from understudy.shadow.assignment import point, threshold
 

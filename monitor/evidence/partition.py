@@ -17,6 +17,7 @@ from typing import Any
 
 from understudy.monitor.config.model import Config
 from understudy.monitor.evidence import block_rows as columns
+from understudy.monitor.evidence.arms import arms_of
 from understudy.monitor.evidence.batch import Sheet
 from understudy.monitor.evidence.blocks import Block, Heartbeat, LabelBlock, RecordBlock
 from understudy.monitor.evidence.collector import Gathering
@@ -24,7 +25,6 @@ from understudy.monitor.evidence.collectors import Gatherings, View
 from understudy.monitor.evidence.pending import Offers
 from understudy.monitor.evidence.sources import Sources
 from understudy.monitor.evidence.stage_one import Preparation
-from understudy.monitor.experiments.runner import arms_of, shown_by
 from understudy.monitor.labels.label import Label
 from understudy.monitor.labels.store import FeedbackStore, Prediction
 from understudy.monitor.records.handoff import Names
@@ -51,7 +51,7 @@ class Partition:
         self.faults: Counter[str] = Counter()
         redaction = Redaction(config.records.redact)
         gatherings = {
-            declared.name: Gathering(declared, arms_of(config, declared), shown_by(redaction))
+            declared.name: Gathering(declared, arms_of(config, declared), redaction.columns)
             for declared in config.experiments
         }
         first = config.models[0].name if config.models else ""

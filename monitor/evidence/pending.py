@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from understudy.monitor.codecs import Table
 from understudy.monitor.config.model import Config
 from understudy.monitor.config.performance import Performance
-from understudy.monitor.health.performance.declared import kept_with
 from understudy.monitor.labels.store import Prediction
 from understudy.monitor.records.record import OK, ROLE_PRIMARY, Record
 from understudy.monitor.records.redaction import Redaction
+
+PREFIX = "@"
+"""Before the name of a feature among the outputs of a prediction that waits for its label: the
+feedback store keeps outputs only, and a label has to find its segment."""
 
 
 class Offers:
@@ -60,3 +64,17 @@ class Offers:
         columns |= kept_with(shown, of_request.names, of_request.values)
         request_id = record.request_id.decode("latin-1")
         self.offer(Prediction(request_id, arm, False, key[0], 0.0, record.started, columns))
+
+
+def kept_with(
+    features: Sequence[str], names: Sequence[str], values: Sequence[Any]
+) -> dict[str, list[object]]:
+    """What has to be kept with predictions so that their labels find their segments: the cells of
+    the declared ``features``, by name with a prefix. ``values`` are the rows of a request, row by
+    row, in the order of ``names``."""
+    width = len(names)
+    return {
+        f"{PREFIX}{feature}": list(values[list(names).index(feature) :: width])
+        for feature in features
+        if feature in names
+    }

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from understudy.monitor.config.experiment import Experiment as Declared
 from understudy.monitor.config.rules import rules_of
+from understudy.monitor.evidence.arms import Arms, Division
 from understudy.monitor.evidence.batch import Floats, Sheet, together
 from understudy.monitor.evidence.collector import (
     ASSIGNED,
@@ -24,7 +25,7 @@ from understudy.monitor.evidence.collector import (
 )
 from understudy.monitor.evidence.mirrored import Redact
 from understudy.monitor.evidence.observe import Codes
-from understudy.monitor.experiments.contestant import Arms, Contestant, Division
+from understudy.monitor.experiments.contestant import Contestant
 from understudy.monitor.experiments.timeline import point_of
 from understudy.monitor.experiments.units import OpenUnit, OpenUnits, batch
 from understudy.monitor.labels.store import Joined

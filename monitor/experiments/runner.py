@@ -10,15 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from understudy.monitor.config.compile import AGAIN
 from understudy.monitor.config.declared import declare, with_declared
-from understudy.monitor.config.experiment import Experiment
 from understudy.monitor.config.model import Config
 from understudy.monitor.errors import ExperimentStateError, UnknownExperimentError
+from understudy.monitor.evidence.arms import arms_of
 from understudy.monitor.evidence.batch import Sheet
 from understudy.monitor.evidence.collectors import Gatherings, View
-from understudy.monitor.evidence.mirrored import Redact
-from understudy.monitor.experiments.contestant import Arms, Contestant
+from understudy.monitor.experiments.contestant import Contestant
 from understudy.monitor.experiments.live import LiveExperiment
 from understudy.monitor.labels.store import Joined, Prediction
 from understudy.monitor.records.audit import AuditLog
@@ -114,7 +112,7 @@ class Experiments:
         self.gatherings.offer = offer
 
     def _shown(self, columns: Mapping[str, list[object]]) -> dict[str, object]:
-        return shown_by(self._redaction)(columns)
+        return self._redaction.columns(columns)
 
     def declare(self, data: dict[str, Any], who: str) -> LiveExperiment:
         """Begin an experiment over the API. Raises ConfigError that names the path of a fault."""
@@ -252,27 +250,6 @@ class Experiments:
                     live.restore(state[name])
                 except (ValueError, KeyError, TypeError, IndexError) as error:
                     log.error("experiment %r: its evidence cannot be used: %r", name, error)
-
-
-def shown_by(redaction: Redaction) -> Redact:
-    """Columns as people may see them; of a single row its cells."""
-
-    def shown(columns: Mapping[str, list[object]]) -> dict[str, object]:
-        return {
-            name: redaction.value(name, cells[0] if len(cells) == 1 else cells)
-            for name, cells in columns.items()
-        }
-
-    return shown
-
-
-def arms_of(config: Config, declared: Experiment) -> Arms:
-    """Whose records an experiment's are."""
-    rates = {c.name: c.mirror.rate for c in config.challengers}
-    champion = config.champion.name
-    again = champion + AGAIN if declared.compare.noise else ""
-    # The salt by which workers choose copies is that of every plan.
-    return Arms(champion, again, rates, b"understudy")
 
 
 def _obey(state: rollout.Rollout, now: float, command: Command, requests: int) -> Step:

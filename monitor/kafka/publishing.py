@@ -17,6 +17,7 @@ from understudy.monitor.kafka.publisher import Publisher
 from understudy.monitor.kafka.routes import RouteReader
 from understudy.monitor.labels.label import Label
 from understudy.monitor.pipeline.pipeline import Pipeline
+from understudy.monitor.pipeline.plane import Plane
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.record import OK, ROLE_PRIMARY, Record
 from understudy.monitor.routing.routes import Routes
@@ -27,6 +28,50 @@ log = logging.getLogger(__name__)
 STOP_SECONDS = 4.0
 """How long Kafka may take for what is left when the service stops."""
 _OTHER = ("other", "", "auto")
+
+
+class Publishing:
+    """The :class:`understudy.monitor.pipeline.mode.Mode` that hands records on to Kafka."""
+
+    def __init__(self, publisher: Publisher, settings: Settings) -> None:
+        self.publisher = publisher
+        self.steering: Steering | None = None
+        """None until :meth:`run` has begun."""
+        self._settings = settings
+
+    def summary(self) -> dict[str, Any] | None:
+        """What is published, which routes are in force, and who evaluates."""
+        reader = self.steering.reader if self.steering is not None else None
+        return {
+            **self.publisher.summary(),
+            "evaluators": self.publisher.kafka.evaluators,
+            "routes": {
+                "epoch": reader.board.epoch if reader is not None else -1,
+                "controller": reader.board.who if reader is not None else "",
+                "caught_up": reader is not None and reader.caught_up,
+                "error": reader.error if reader is not None else None,
+            },
+        }
+
+    def elsewhere(self) -> str:
+        """Where the evaluators are."""
+        where = self.publisher.kafka.evaluators or "(kafka.evaluators would say where)"
+        return f"records are evaluated by `understudy evaluate`: ask the evaluators {where}"
+
+    async def run(self, plane: Plane, line: ControlLine) -> None:
+        """Spool, publish and commit; take over the routes that evaluators decide on."""
+        self.publisher.start()
+        self.steering = Steering(self.publisher.kafka, self._settings, line)
+        self.steering.reader.start()
+        await _publish(
+            self.publisher, lambda: plane.server.commit(self.publisher.committed), plane.owns_run
+        )
+
+    async def stop(self) -> None:
+        """Hand on what is left, as far as Kafka takes it."""
+        if self.steering is not None:
+            await asyncio.to_thread(self.steering.reader.stop)
+        await self.publisher.stop(STOP_SECONDS)
 
 
 class PublishingPipeline(Pipeline):
@@ -151,7 +196,7 @@ class Steering:
         return True
 
 
-async def publish(
+async def _publish(
     publisher: Publisher, commit: Callable[[], None], owns: Callable[[], bool]
 ) -> None:
     """Flush again and again, and commit what is on disk."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from understudy.monitor.archive.recorder import recorder_of
 from understudy.monitor.errors import StateError
@@ -15,24 +13,15 @@ from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.experiments.runner import Experiments
 from understudy.monitor.ingest.records import Declared
 from understudy.monitor.ingest.service import Ingest
-from understudy.monitor.labels.service import Feedback
+from understudy.monitor.pipeline.embedded import Embedded
+from understudy.monitor.pipeline.mode import LabelIntake, Mode, StateSaver
 from understudy.monitor.pipeline.pipeline import Pipeline
-from understudy.monitor.pipeline.state import Saver
 from understudy.monitor.records.handoff import HandOffServer
 from understudy.monitor.records.redaction import Redaction
 from understudy.monitor.stats.energy import Rapl
 from understudy.monitor.stats.reader import Snapshot, StatsReader
 from understudy.monitor.stats.windows import Windows
-from understudy.monitor.supervisor.control_line import ControlLine, Supervisor
-
-if TYPE_CHECKING:  # these need kafka-python
-    from understudy.monitor.pipeline.publishing import (
-        PublishingFeedback,
-        PublishingSaver,
-        Steering,
-    )
-
-    from understudy.monitor.kafka.publisher import Publisher
+from understudy.monitor.supervisor.control_line import Supervisor
 
 NOT_ERRORS = frozenset(("ok", "client_error", "cancelled", "rejected"))
 """Outcomes that are not the model server's fault; the others are errors."""
@@ -53,11 +42,9 @@ class Plane:
     run: str
     pipeline: Pipeline
     server: HandOffServer
-    saver: Saver | PublishingSaver
-    feedback: Feedback | PublishingFeedback | None = None
-    publisher: Publisher | None = None
-    """Where records are evaluated elsewhere: what hands them on to Kafka."""
-    steering: Steering | None = None
+    saver: StateSaver
+    feedback: LabelIntake | None = None
+    mode: Mode = field(default_factory=Embedded)
     supervisor: Supervisor = field(default_factory=Supervisor)
     windows: Windows = field(default_factory=Windows)
     energy: Rapl = field(default_factory=Rapl)
@@ -75,46 +62,6 @@ class Plane:
     def experiments(self) -> Experiments | None:
         """None where the configuration is not a whole one, as in tools that use parts of it."""
         return self.pipeline.experiments
-
-    def steer(self, line: ControlLine) -> None:
-        """Begin to take over the routes that evaluators decide on."""
-        from understudy.monitor.pipeline.publishing import Steering
-
-        if self.publisher is not None:
-            self.steering = Steering(self.publisher.kafka, self.settings, line)
-            self.steering.reader.start()
-
-    def publishing(self) -> dict[str, Any] | None:
-        """What is published, which routes are in force, and who evaluates; None if this does."""
-        if self.publisher is None:
-            return None
-        board = self.steering.reader.board if self.steering is not None else None
-        return {
-            **self.publisher.summary(),
-            "evaluators": self.publisher.kafka.evaluators,
-            "routes": {
-                "epoch": board.epoch if board is not None else -1,
-                "controller": board.who if board is not None else "",
-                "caught_up": self.steering is not None and self.steering.reader.caught_up,
-                "error": self.steering.reader.error if self.steering is not None else None,
-            },
-        }
-
-    def elsewhere(self) -> str:
-        """Who to ask for what is evaluated, where it is not here; else empty."""
-        if self.publisher is None:
-            return ""
-        where = self.publisher.kafka.evaluators or "(kafka.evaluators would say where)"
-        return f"records are evaluated by `understudy evaluate`: ask the evaluators {where}"
-
-    async def stop_publishing(self) -> None:
-        """Hand on what is left, as far as Kafka takes it."""
-        from understudy.monitor.pipeline.publishing import STOP_SECONDS
-
-        if self.steering is not None:
-            await asyncio.to_thread(self.steering.reader.stop)
-        if self.publisher is not None:
-            await self.publisher.stop(STOP_SECONDS)
 
     def tick(self) -> None:
         """Take the next look at the workers' statistics."""

@@ -9,7 +9,7 @@ have the path of the list.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import translate
 from typing import Any
@@ -46,6 +46,13 @@ class Redaction:
             else None
         )
         self._known: dict[str, bool] = {}
+
+    def columns(self, columns: Mapping[str, list[object]]) -> dict[str, object]:
+        """Columns as people may see them; of a single row its cells."""
+        return {
+            name: self.value(name, cells[0] if len(cells) == 1 else cells)
+            for name, cells in columns.items()
+        }
 
     def hides(self, path: str) -> bool:
         """Whether the field of that dotted path is hidden."""

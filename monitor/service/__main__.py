@@ -1,8 +1,8 @@
-"""``python -m understudy.monitor.pipeline`` is the process of the evaluation plane."""
+"""``python -m understudy.monitor.service`` is the process of the evaluation plane."""
 
 import sys
 
-from understudy.monitor.pipeline.process import main
+from understudy.monitor.service.evaluation import main
 
 if __name__ == "__main__":
     sys.exit(main())

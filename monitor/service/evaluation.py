@@ -10,7 +10,6 @@ import signal
 import socket
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import uvloop
 
@@ -30,9 +29,6 @@ from understudy.monitor.pipeline.plane import Plane
 from understudy.monitor.records.handoff import HandOffServer
 from understudy.monitor.records.slots import Slots
 from understudy.monitor.supervisor.control_line import ControlLine
-
-if TYPE_CHECKING:
-    from understudy.monitor.kafka.publisher import Publisher
 
 log = logging.getLogger(__name__)
 
@@ -85,9 +81,9 @@ def make_plane(settings: Settings, run_dir: Path, run: str) -> Plane:
 
 def _make_publisher(settings: Settings, run_dir: Path, run: str) -> Plane:
     """The same where records are evaluated elsewhere."""
+    from understudy.monitor.kafka import publishing
     from understudy.monitor.kafka.client import quiet
     from understudy.monitor.kafka.publisher import Publisher
-    from understudy.monitor.pipeline import publishing
 
     quiet()
     config = settings.config()
@@ -108,7 +104,7 @@ def _make_publisher(settings: Settings, run_dir: Path, run: str) -> Plane:
         server=HandOffServer(run_dir / "records.sock", publisher.slots, pipeline.take),
         saver=publishing.PublishingSaver(publisher),
         feedback=feedback,
-        publisher=publisher,
+        mode=publishing.Publishing(publisher, settings),
     )
     plane.mark_run()
     return plane
@@ -198,22 +194,6 @@ async def _tick(plane: Plane) -> None:
         await asyncio.sleep(due - loop.time())
 
 
-async def _save(plane: Plane) -> None:
-    while True:
-        await asyncio.sleep(plane.settings.save_seconds)
-        if plane.owns_run() and await plane.saver.save():
-            plane.server.commit(plane.saver.saved)
-            if isinstance(plane.feedback, Feedback):
-                await plane.feedback.tidy(plane.saver.saved_labels)
-
-
-async def _publish(plane: Plane, publisher: Publisher) -> None:
-    from understudy.monitor.pipeline.publishing import publish
-
-    publisher.start()
-    await publish(publisher, lambda: plane.server.commit(publisher.committed), plane.owns_run)
-
-
 async def run(plane: Plane, control: socket.socket) -> None:
     """Serve until the supervisor says drain or is gone."""
     loop = asyncio.get_running_loop()
@@ -224,12 +204,7 @@ async def run(plane: Plane, control: socket.socket) -> None:
     line = ControlLine(control, plane.supervisor, plane.reconfigure)
     api = ApiServer(build(plane, line), plane.settings.control_host, plane.settings.control_port)
     serving = loop.create_task(api.serve())
-    parts = [_tick(plane), _judge(plane, line), _watch(plane)]
-    if plane.publisher is None:
-        parts.append(_save(plane))
-    else:
-        parts.append(_publish(plane, plane.publisher))
-        plane.steer(line)
+    parts = [_tick(plane), _judge(plane, line), _watch(plane), plane.mode.run(plane, line)]
     if plane.pipeline.judge is not None:
         parts.append(plane.pipeline.judge.room.run())
         if plane.pipeline.judge.validation is not None:
@@ -250,8 +225,7 @@ async def run(plane: Plane, control: socket.socket) -> None:
             plane.pipeline.recorder.close()
         if plane.feedback is not None:
             await plane.feedback.close()
-        if plane.publisher is not None:
-            await plane.stop_publishing()
+        await plane.mode.stop()
         api.stop()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(serving, 3)
@@ -260,7 +234,7 @@ async def run(plane: Plane, control: socket.socket) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Run the evaluation plane; started by the supervisor, not by hand."""
     parser = argparse.ArgumentParser(
-        prog="python -m understudy.monitor.pipeline", description=main.__doc__
+        prog="python -m understudy.monitor.service", description=main.__doc__
     )
     parser.add_argument("--config-json", type=Path, required=True, help="validated configuration")
     parser.add_argument("--run-dir", type=Path, required=True, help="shared files of this run")

@@ -51,7 +51,7 @@ class Supervisor:
         config_path: Path,
         on_ready: Callable[[Supervisor], None],
         worker: Sequence[str] = (sys.executable, "-m", "understudy.monitor.proxy.worker"),
-        evaluation: Sequence[str] = (sys.executable, "-m", "understudy.monitor.pipeline"),
+        evaluation: Sequence[str] = (sys.executable, "-m", "understudy.monitor.service"),
         back_off: BackOff = BACK_OFF,
     ) -> None:
         self._config_path = config_path

@@ -87,10 +87,10 @@ class PlaneCollector(Collector):
         )
         if isinstance(self._plane.feedback, Feedback):
             yield from feedback_families({(): self._plane.feedback.summary()})
-        if self._plane.publisher is not None:
+        if self._plane.mode.summary() is not None:
             from understudy.monitor.telemetry.kafka import kafka_families
 
-            yield from kafka_families(self._plane.publisher, self._plane.steering)
+            yield from kafka_families(self._plane.mode)
 
     def _workers(self, snapshot: Snapshot) -> Iterator[Metric]:
         for source, name, text, labels in _COUNTED:

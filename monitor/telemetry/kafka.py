@@ -6,16 +6,19 @@ import time
 from collections.abc import Iterator
 
 from prometheus_client.core import Metric
-from understudy.monitor.pipeline.publishing import Steering
 
-from understudy.monitor.kafka.publisher import Publisher
+from understudy.monitor.kafka.publishing import Publishing
+from understudy.monitor.pipeline.mode import Mode
 from understudy.monitor.telemetry.families import counter, gauge
 
 _STATES = ("connecting", "sending", "stalled", "error")
 
 
-def kafka_families(publisher: Publisher, steering: Steering | None) -> Iterator[Metric]:
-    """Names begin with ``understudy_kafka_``."""
+def kafka_families(mode: Mode) -> Iterator[Metric]:
+    """Names begin with ``understudy_kafka_``; nothing where records are not published."""
+    if not isinstance(mode, Publishing):
+        return
+    publisher, steering = mode.publisher, mode.steering
     figures = publisher.sender.figures
     for name, text, value in (
         ("taken", "Records that were handed over to be published.", publisher.taken),

@@ -124,7 +124,7 @@ def build_baseline(folder: Path) -> Path:
     command = [
         sys.executable,
         "-m",
-        "understudy.monitor",
+        "understudy",
         "baseline",
         "build",
         str(folder / "flights.csv"),

@@ -45,7 +45,7 @@ class Process:
             port = sock.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
         self.log = path.parent / f"{name}.log"
-        command = [sys.executable, "-m", "understudy.monitor", "evaluate", "-c", str(path)]
+        command = [sys.executable, "-m", "understudy", "evaluate", "-c", str(path)]
         command += ["--instance", name, "--listen", f"127.0.0.1:{port}"]
         command += ["--session", "3", "--commit", "0.3"]
         with self.log.open("wb") as log:

@@ -11,9 +11,9 @@ import pytest
 
 from understudy.monitor.codecs import Table
 from understudy.monitor.config.experiment import Experiment as Declared
+from understudy.monitor.evidence.arms import Arms, Division
 from understudy.monitor.evidence.joiner import Pairing
 from understudy.monitor.evidence.observe import correct
-from understudy.monitor.experiments.contestant import Arms, Division
 from understudy.monitor.experiments.live import LiveExperiment
 from understudy.monitor.experiments.plot import sequence
 from understudy.monitor.experiments.timeline import MOST, Timeline

@@ -151,7 +151,7 @@ def test_killed_again_and_again_it_goes_on_where_it_was(tmp_path: Path) -> None:
         before = arms()
         assert 5 < before.count(0.7) < 35
         for _ in range(2):
-            world.kill("understudy.monitor.pipeline")
+            world.kill("understudy.monitor.service")
             assert arms() == before
             eventually(lambda: challenger(world)["weight"] == 0.3)
             assert arms() == before
@@ -173,7 +173,7 @@ def test_evidence_is_neither_lost_nor_doubled_when_the_evaluation_dies(tmp_path:
         load = Load(world.service.url)
         for restarts in range(1, 5):
             load.answered(300)
-            world.kill("understudy.monitor.pipeline")
+            world.kill("understudy.monitor.service")
             eventually(lambda n=restarts: world.total("understudy_evaluation_restarts_total") == n)
         load.answered(300)
         seen = load.stop()
@@ -289,7 +289,7 @@ def test_what_controllers_of_others_ask(tmp_path: Path) -> None:
         assert httpx.get(api + "/argo/nothing").status_code == 404
         load = Load(world.service.url)
         eventually(lambda: argo()["decision"] == "rollback")
-        world.kill("understudy.monitor.pipeline")
+        world.kill("understudy.monitor.service")
         # In between nobody answers, which Argo counts as an error of the measurement; then it is
         # the same answer as before.
         eventually(lambda: argo()["decision"] == "rollback")
@@ -341,6 +341,6 @@ def test_labels_twice_late_and_for_unknown_requests(tmp_path: Path) -> None:
         assert found["metrics"][0]["challenger"] == 1.0
         assert found["metrics"][0]["status"] == "passed"
         time.sleep(2.5)  # the state is saved every two seconds
-        world.kill("understudy.monitor.pipeline")
+        world.kill("understudy.monitor.service")
         found = reaches(world, lambda c: c["metrics"])
         assert found["metrics"][0]["records"]["champion"] == 41, "not one label counts twice"

@@ -24,7 +24,7 @@ def test_kafka_is_down_and_the_evaluation_plane_is_killed(
         for node in kafka_cluster.nodes[:2]:
             node.kill()
         load.answered(100)
-        world.kill("understudy.monitor.pipeline")
+        world.kill("understudy.monitor.service")
         load.answered(100)
         eventually(lambda: world.total("understudy_evaluation_restarts_total") == 1)
         eventually(lambda: world.total("understudy_kafka_waiting_records") > 0)

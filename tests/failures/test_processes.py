@@ -39,7 +39,7 @@ def test_the_evaluation_plane_is_killed(tmp_path: Path) -> None:
         load = Load(world.service.url)
         load.answered(200)
         for restarts in (1, 2):
-            world.kill("understudy.monitor.pipeline")
+            world.kill("understudy.monitor.service")
             load.answered(200)
             eventually(lambda n=restarts: world.total("understudy_evaluation_restarts_total") == n)
         seen = load.stop()

@@ -18,7 +18,6 @@ import uvicorn
 from click.testing import CliRunner, Result
 from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
-from understudy.monitor.pipeline.process import make_plane
 
 from tests.findings.receiver import eventually, receiver
 from tests.findings.signals import signal
@@ -34,6 +33,7 @@ from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.findings.service import FindingsRoom
 from understudy.monitor.pipeline.plane import Plane
 from understudy.monitor.records.handoff import Names
+from understudy.monitor.service.evaluation import make_plane
 from understudy.monitor.telemetry.exposition import encode
 from understudy.monitor.telemetry.findings import finding_families
 

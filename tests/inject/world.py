@@ -16,7 +16,7 @@ from tests.chart.certificates import issue
 from tests.chart.support import CASES, named, render
 from tests.plane_process import free_port
 
-COMMAND = [sys.executable, "-m", "understudy.monitor", "inject"]
+COMMAND = [sys.executable, "-m", "understudy", "inject"]
 
 
 def sidecar_file(folder: Path, values: str = "") -> Path:

@@ -27,7 +27,7 @@ MODEL = {"name": "delays", "version": "1", "protocol": "kserve-v1"}
 
 
 def importer(config: Path, *more: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "understudy.monitor", "kafka", "import", str(config), "--json"]
+    command = [sys.executable, "-m", "understudy", "kafka", "import", str(config), "--json"]
     return subprocess.Popen(
         [*command, "--instance", "one", "--session", "4", *more],
         stdout=subprocess.PIPE,
@@ -53,7 +53,7 @@ def _evaluator_brings_in(config: Path, records: int) -> None:
     command = [
         sys.executable,
         "-m",
-        "understudy.monitor",
+        "understudy",
         "evaluate",
         "-c",
         str(config),

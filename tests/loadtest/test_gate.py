@@ -301,7 +301,7 @@ def test_a_real_full_disk_leaves_the_result_on_standard_output(tmp_path: Path) -
     full = tmp_path / "full"
     full.mkdir()
     with Server() as server:
-        words = [sys.executable, "-m", "understudy.monitor", "gate", "--target", server.url, "--plan", str(file),
+        words = [sys.executable, "-m", "understudy", "gate", "--target", server.url, "--plan", str(file),
                  "--json-file", str(full / "r.json"), "--html", str(full / "r.html")]  # fmt: skip
         script = 'mount -t tmpfs -o size=64k none "$0" && dd if=/dev/zero of="$0"/x 2>/dev/null; exec "$@"'
         command = ["unshare", "--map-root-user", "--mount", "sh", "-c", script, str(full), *words]
@@ -328,7 +328,7 @@ def test_a_gate_that_is_killed_leaves_what_was_measured(tmp_path: Path) -> None:
     with Server() as server:
         words = ["gate", "--target", server.url, "--plan", str(file), "--json-file", str(data)]
         with subprocess.Popen(
-            [sys.executable, "-m", "understudy.monitor", *words], stderr=subprocess.DEVNULL,
+            [sys.executable, "-m", "understudy", *words], stderr=subprocess.DEVNULL,
             cwd=Path(__file__).parents[2],
         ) as running:  # fmt: skip
             eventually(data.exists)

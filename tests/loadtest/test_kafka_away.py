@@ -144,7 +144,7 @@ def test_kafka_comes_back_when_the_gate_is_killed_meanwhile(behind: Behind, tmp_
         command = [
             sys.executable,
             "-m",
-            "understudy.monitor",
+            "understudy",
             "gate",
             "--plan",
             str(tmp_path / "gate.yaml"),

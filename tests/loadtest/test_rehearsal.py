@@ -147,7 +147,7 @@ try:
         "http.server", port, "--bind", "10.77.0.2", "--directory", folder], stderr=subprocess.DEVNULL)
     try:
         time.sleep(1.0)
-        done = subprocess.run([sys.executable, "-m", "understudy.monitor", "gate", "--target",
+        done = subprocess.run([sys.executable, "-m", "understudy", "gate", "--target",
             f"http://10.77.0.2:{port}", "--plan", f"{folder}/gate.yaml", "--json-file",
             f"{folder}/r.json"])
     finally:

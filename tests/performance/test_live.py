@@ -14,7 +14,7 @@ from understudy.monitor.baseline.builder import Builder
 from understudy.monitor.baseline.model import Baseline
 from understudy.monitor.config.detectors import ErrorDetector
 from understudy.monitor.config.performance import Performance
-from understudy.monitor.health.performance.declared import PREFIX, kept_with
+from understudy.monitor.evidence.pending import PREFIX, kept_with
 from understudy.monitor.health.performance.signals import performance_signals
 from understudy.monitor.health.performance.watch import PerformanceWatch
 from understudy.monitor.labels.store import Joined

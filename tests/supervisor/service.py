@@ -19,7 +19,7 @@ import httpx
 PATIENCE = 30.0
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (sys.executable, str(Path(__file__).with_name("small.py")))
-REAL = (sys.executable, "-m", "understudy.monitor", "serve", "--config")
+REAL = (sys.executable, "-m", "understudy", "serve", "--config")
 
 
 def free_port() -> int:

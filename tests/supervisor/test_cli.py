@@ -22,7 +22,7 @@ champion: {url: "http://127.0.0.1:9"}
 
 def understudy(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "understudy.monitor", *map(str, arguments)],
+        [sys.executable, "-m", "understudy", *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=60,

@@ -11,29 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from understudy.monitor.baseline.kinds import category
+from understudy.monitor.evidence.pending import PREFIX
 from understudy.monitor.health.performance.segments import GAPS, Gap, Groups, SegmentAlarms, Worse
 
 Floats = NDArray[np.float64]
-PREFIX = "@"
-"""Before the name of a feature among the outputs of a prediction that waits for its label: the
-feedback store keeps outputs only, and a label has to find its segment."""
 _FEWEST = 30
 """Labels of a group below which it is no part of a gap."""
 _ALPHA = 0.05
-
-
-def kept_with(
-    features: Sequence[str], names: Sequence[str], values: Sequence[Any]
-) -> dict[str, list[object]]:
-    """What has to be kept with predictions so that their labels find their segments: the cells of
-    the declared ``features``, by name with a prefix. ``values`` are the rows of a request, row by
-    row, in the order of ``names``."""
-    width = len(names)
-    return {
-        f"{PREFIX}{feature}": list(values[list(names).index(feature) :: width])
-        for feature in features
-        if feature in names
-    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from understudy.monitor.baseline.calibration.codes import FeatureCodes
-from understudy.monitor.health.performance.declared import PREFIX
+from understudy.monitor.evidence.pending import PREFIX
 from understudy.monitor.health.performance.slices import Slice, worst_slices
 
 Floats = NDArray[np.float64]

@@ -1,4 +1,4 @@
-"""``python -m monitor`` is the ``understudy`` command."""
+"""``python -m understudy`` is the ``understudy`` command."""
 
 from understudy.monitor.cli.main import main
 

@@ -1,1 +1,0 @@
-"""Several objectives side by side: accuracy, latency, errors, throughput, cost, energy."""

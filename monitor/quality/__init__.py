@@ -1,1 +1,0 @@
-"""Data quality: rules on single values and rows, whose rates are watched."""

@@ -1,1 +1,0 @@
-"""How records travel from the data plane to the evaluation plane."""

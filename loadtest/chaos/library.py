@@ -21,8 +21,8 @@ _API = "http://127.0.0.1:8474"
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """``func`` of :mod:`understudy.loadtest.chaos.actions` with its usual ``arguments``; ``undo`` is the name
-    by which it is undone."""
+    """``func`` of :mod:`understudy.loadtest.chaos.actions` with its usual ``arguments``; ``undo``
+    is the name by which it is undone."""
 
     title: str
     func: str

@@ -16,8 +16,8 @@ def find(
     command: str | None = None,
 ) -> int:
     """The one process that was named; with ``command`` that one or what came from it, the first
-    whose command line holds the text, as ``understudy.monitor.proxy`` for a worker of the sidecar. Raises
-    PlanError where there is none, or more than one way to name it was used."""
+    whose command line holds the text, as ``understudy.monitor.proxy`` for a worker of the sidecar.
+    Raises PlanError where there is none, or more than one way to name it was used."""
     found = _named(pid, pid_file, port)
     if command is None:
         return found

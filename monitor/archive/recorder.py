@@ -36,8 +36,8 @@ def recorder_of(config: Config, before: Recorder | None = None) -> Recorder | No
 class Recorder:
     """Appends to a log of segments. Adding never waits: :meth:`flush` writes, in any thread.
 
-    An entry is a line of :mod:`understudy.monitor.archive.lines`. Each frame begins with the names that its
-    records go by, so that it can be read whatever is damaged before it.
+    An entry is a line of :mod:`understudy.monitor.archive.lines`. Each frame begins with the names
+    that its records go by, so that it can be read whatever is damaged before it.
     """
 
     def __init__(self, declared: RecordLog) -> None:

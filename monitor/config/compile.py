@@ -69,7 +69,8 @@ def arm_names(config: model.Config) -> tuple[str, ...]:
 
 
 def plan_json(compiled: plan.Plan) -> dict[str, Any]:
-    """The plan as plain data; :meth:`understudy.monitor.routing.plan.Plan.from_json` is the inverse."""
+    """The plan as plain data; :meth:`understudy.monitor.routing.plan.Plan.from_json` is the
+    inverse."""
     return dataclasses.asdict(compiled)
 
 

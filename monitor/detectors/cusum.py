@@ -33,11 +33,11 @@ _FEW = 4
 class CusumUnion:
     """``run_length`` is that of a whole series with all its charts, in rows; ``baseline_rows`` is
     what its mean was estimated from; each is one number or one for each series. ``refine``: live
-    rows make up for a small baseline (:mod:`understudy.monitor.detectors.refinement`). ``factors`` (S, slacks)
-    raise the thresholds of scores that are not normal. ``inflation``, one number or one for each
-    series, is the variance of long sums over that of independent rows
-    (:func:`understudy.monitor.detectors.autocorrelation.inflation`): a chart of dependent rows behaves as one of
-    independent rows whose standard deviation is its square root.
+    rows make up for a small baseline (:mod:`understudy.monitor.detectors.refinement`). ``factors``
+    (S, slacks) raise the thresholds of scores that are not normal. ``inflation``, one number or one
+    for each series, is the variance of long sums over that of independent rows
+    (:func:`understudy.monitor.detectors.autocorrelation.inflation`): a chart of dependent rows
+    behaves as one of independent rows whose standard deviation is its square root.
 
     Batches are (n, S); NaN and infinities add nothing. Raises ValueError for another number of
     series.

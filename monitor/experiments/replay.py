@@ -2,9 +2,9 @@
 
 Pairs have columns ``champion.NAME`` and ``challenger.NAME``; records of split traffic have ``arm``
 (champion or challenger, or 0 and 1), ``share`` (the challenger's at the time of assignment) and
-``NAME``. The names are those of :mod:`understudy.shadow.experiment.batches`: error, timeout, latency (in
-seconds), cost, disagreement, field:OUTPUT, correct, reward. An empty cell is a value that is not
-there.
+``NAME``. The names are those of :mod:`understudy.shadow.experiment.batches`: error, timeout,
+latency (in seconds), cost, disagreement, field:OUTPUT, correct, reward. An empty cell is a value
+that is not there.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """kafka-python's network client, with what we need of it to survive a broker that dies.
 
-This and :mod:`understudy.monitor.kafka.membership` use what is private there, so its minor version is
-fixed.
+This and :mod:`understudy.monitor.kafka.membership` use what is private there, so its minor version
+is fixed.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """The second stage: the evidence of all partitions, slot by slot, before the rooms that judge it.
 
-Who owns a partition of the evidence judges what belongs there (:mod:`understudy.monitor.kafka.partitions`).
-Rows are taken when their slot of event time is complete in all inputs, in the order of
-:mod:`understudy.monitor.evidence.batch`, so that neither the number of partitions nor that of evaluators
-matters. What comes after its slot was judged is taken with the next one, and counted.
+Who owns a partition of the evidence judges what belongs there
+(:mod:`understudy.monitor.kafka.partitions`). Rows are taken when their slot of event time is
+complete in all inputs, in the order of :mod:`understudy.monitor.evidence.batch`, so that neither
+the number of partitions nor that of evaluators matters. What comes after its slot was judged is
+taken with the next one, and counted.
 
 Evidence of slots that are not complete yet is not part of the state: it is read again. The state
 says which slot was judged last and how far had been read then (``judged_at``) and now.

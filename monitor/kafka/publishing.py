@@ -117,7 +117,8 @@ class PublishingPipeline(Pipeline):
 
 
 class PublishingSaver:
-    """What is saved is the spool. In the place of :class:`understudy.monitor.pipeline.state.Saver`."""
+    """What is saved is the spool. In the place of
+    :class:`understudy.monitor.pipeline.state.Saver`."""
 
     def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher

@@ -1,4 +1,5 @@
-"""Records are evaluated in this process: state is saved to disk, and then committed to the workers."""
+"""Records are evaluated in this process: state is saved to disk, and then committed to the
+workers."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Where records are evaluated: in this process, or by others who read them from Kafka.
 
-The evaluation plane is the same in both modes but for what a :class:`Mode` does. The embedded one is
-:class:`understudy.monitor.pipeline.embedded.Embedded`, the publishing one
+The evaluation plane is the same in both modes but for what a :class:`Mode` does. The embedded one
+is :class:`understudy.monitor.pipeline.embedded.Embedded`, the publishing one
 :class:`understudy.monitor.kafka.publishing.Publishing`.
 """
 

@@ -56,7 +56,8 @@ class SeriesRow:
         self._by_outcome: list[Series | None] = [None] * len(OUTCOMES)
 
     def of(self, outcome: int) -> Series:
-        """The series of ``outcome``, an index of :data:`understudy.monitor.records.record.OUTCOMES`."""
+        """The series of ``outcome``, an index of
+        :data:`understudy.monitor.records.record.OUTCOMES`."""
         series = self._by_outcome[outcome]
         if series is None:
             labels = {**self._labels, "outcome": OUTCOMES[outcome]}

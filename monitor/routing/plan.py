@@ -1,8 +1,8 @@
 """What a worker has to know, as plain frozen data.
 
-The configuration is validated by pydantic outside the workers (``understudy.monitor.config``) and compiled
-into this plan, which travels as JSON. A worker swaps one plan for another atomically: exchanges
-that are under way keep the plan that they began with.
+The configuration is validated by pydantic outside the workers (``understudy.monitor.config``) and
+compiled into this plan, which travels as JSON. A worker swaps one plan for another atomically:
+exchanges that are under way keep the plan that they began with.
 """
 
 from __future__ import annotations
@@ -78,10 +78,11 @@ class Split:
 
     ``model`` is an index into the plan's models. ``unit`` is "request", "header", "cookie" or
     "pointer", ``unit_name`` the lower-case header, the cookie, or the JSON pointer into the body.
-    ``starts`` and ``arms`` are those of a :class:`understudy.shadow.assignment.Allocation` over the indices of
-    the plan's arms. ``holdout`` is a share of units that never take part. Units in ``overrides``,
-    requests whose ``override_header`` names an arm, and those with a header of ``exclude`` are no
-    part of the experiment. ``epoch`` is when this division was decided (unix seconds).
+    ``starts`` and ``arms`` are those of a :class:`understudy.shadow.assignment.Allocation` over the
+    indices of the plan's arms. ``holdout`` is a share of units that never take part. Units in
+    ``overrides``, requests whose ``override_header`` names an arm, and those with a header of
+    ``exclude`` are no part of the experiment. ``epoch`` is when this division was decided (unix
+    seconds).
     """
 
     experiment: str

@@ -23,7 +23,8 @@ class Statistic(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A kind of metric. ``column`` is where its values are (see :mod:`understudy.shadow.experiment.batches`).
+    """A kind of metric. ``column`` is where its values are (see
+    :mod:`understudy.shadow.experiment.batches`).
 
     ``of_field`` metrics need the name of a field of the answer. ``needs`` says what beside records
     must be there ("labels", "pairs", ""). ``watches`` metrics can break a promotion but are not

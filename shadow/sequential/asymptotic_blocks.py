@@ -51,10 +51,10 @@ _MOST_CORRELATED = 0.3
 class BlockDifference(AsymptoticProcess):
     """Difference of the means of two arms, by blocks of ``block`` successive records of an arm.
 
-    ``planned`` counts records. :func:`understudy.shadow.sequential.asymptotic.enough_per_block` says how long
-    a block has to be for a given lag-1 correlation. The last, incomplete block of each arm is not
-    in the estimate. Neighbouring blocks may correlate up to 0.3, which is paid for; beyond that the
-    status is "dependent".
+    ``planned`` counts records. :func:`understudy.shadow.sequential.asymptotic.enough_per_block`
+    says how long a block has to be for a given lag-1 correlation. The last, incomplete block of
+    each arm is not in the estimate. Neighbouring blocks may correlate up to 0.3, which is paid for;
+    beyond that the status is "dependent".
 
     Merge: additive in the moments of blocks; of two incomplete blocks the longer one is kept.
     """

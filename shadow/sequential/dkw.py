@@ -5,8 +5,8 @@ best-arm identification", Bernoulli 28 (2022), arXiv:1906.09712. Theorem 2 is th
 width, Theorem 3 ("double stitching") the one that narrows towards the ends.
 
 Assumption: within an arm, records are independent draws from one distribution that does not change
-while the test runs. Under drift the split-traffic detector of :mod:`understudy.shadow.sequential.tail` still
-holds; this does not.
+while the test runs. Under drift the split-traffic detector of
+:mod:`understudy.shadow.sequential.tail` still holds; this does not.
 """
 
 from __future__ import annotations

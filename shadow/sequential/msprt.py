@@ -11,8 +11,8 @@ which for n per arm is 1/2 ln(2 sigma^2/(2 sigma^2 + n tau^2)) + n^2 tau^2 d^2 /
 (the canonical joint distribution of normal linear models).
 
 Assumption: independent normal records of *known* variance. It is here for continuity with tools
-that use it; :mod:`understudy.shadow.sequential.asymptotic` estimates the variance and refuses to decide
-too early.
+that use it; :mod:`understudy.shadow.sequential.asymptotic` estimates the variance and refuses to
+decide too early.
 """
 
 from __future__ import annotations

@@ -145,7 +145,8 @@ def log_beta_binomial(
     """ln of the beta-binomial mixture, for sums of steps in [-g, h] with mean 0 (v = g h t).
 
     One-sided it is cut to success probabilities above g/(g+h). Howard et al. 2021, Propositions 7
-    and 8. For counts, :func:`understudy.shadow.sequential.common.log_beta_mixture` is the same thing.
+    and 8. For counts, :func:`understudy.shadow.sequential.common.log_beta_mixture` is the same
+    thing.
     """
     s, v = np.asarray(s, dtype=np.float64), np.asarray(v, dtype=np.float64)
     a, b = beta_shapes(rho, g, h)

@@ -76,10 +76,11 @@ def tail_thresholds(
 ) -> tuple[Array, Array]:
     """Thresholds and their levels from a histogram of the champion's past, to be frozen.
 
-    ``edges`` and ``counts`` (one more than edges) as in :mod:`understudy.shadow.sequential.histogram`. Each
-    threshold is the first edge with at least that share at or below. Levels that fall on the same
-    edge, beyond the last edge, or beyond what the records can tell (fewer than five above) are
-    left out. The records used here must not be fed to the detector.
+    ``edges`` and ``counts`` (one more than edges) as in
+    :mod:`understudy.shadow.sequential.histogram`. Each threshold is the first edge with at least
+    that share at or below. Levels that fall on the same edge, beyond the last edge, or beyond what
+    the records can tell (fewer than five above) are left out. The records used here must not be fed
+    to the detector.
     """
     e = check_edges(edges)
     c = check_counts("counts", counts, e.size + 1)

@@ -1,8 +1,9 @@
 """The same quantile in two arms: test, and interval for the difference and the ratio.
 
 If the quantiles are x and y, the counts at or below them are binomial in each arm, so the product
-E_0(x) E_1(y) of the arms' quantile e-processes (:mod:`understudy.shadow.sequential.quantile`) is an e-process.
-A hypothesis that ties y to x, such as y = x, is rejected once the product reaches 1/alpha for
+E_0(x) E_1(y) of the arms' quantile e-processes (:mod:`understudy.shadow.sequential.quantile`) is an
+e-process. A hypothesis that ties y to x, such as y = x, is rejected once the product reaches
+1/alpha for
 *every* x: log E = min over x of ln E_0(x) + ln E_1(g(x)). The pairs (x, y) not rejected are a joint
 confidence set; its extreme differences and ratios are intervals that hold together. Howard &
 Ramdas, Bernoulli 28 (2022), arXiv:1906.09712, section 6.

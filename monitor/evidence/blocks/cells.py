@@ -282,8 +282,9 @@ class Grid:
         return list(chain.from_iterable(zip(*(c.values() for c in self.columns), strict=True)))
 
     def floats(self) -> tuple[Matrix, Mask | None]:
-        """As :func:`understudy.monitor.evidence.columns.to_matrix` has them: array of shape (rows, names) of
-        numbers with NaN for all else, and the mask of what is neither number nor missing."""
+        """As :func:`understudy.monitor.evidence.columns.to_matrix` has them: array of shape (rows,
+        names) of numbers with NaN for all else, and the mask of what is neither number nor
+        missing."""
         if self.matrix is not None:
             return self.matrix.T, None
         found = np.empty((self.rows, len(self.names)))

@@ -19,8 +19,8 @@ class Gathered:
 
     While all are floats they are packed every few rows, when they are likely to be near still: the
     floats as objects take three times the memory, and to visit them again, and to give them back,
-    would cost more later. As in :func:`understudy.monitor.evidence.blocks.cells.column_of`, what marshal
-    writes tells whether all are; a cell is what JSON holds, which it gives back as it was.
+    would cost more later. As in :func:`understudy.monitor.evidence.blocks.cells.column_of`, what
+    marshal writes tells whether all are; a cell is what JSON holds, which it gives back as it was.
     """
 
     __slots__ = ("_cells", "_packed", "names", "rows")

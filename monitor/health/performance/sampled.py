@@ -2,7 +2,8 @@
 
 Every prediction waits until its label would have come. Then it goes on, in the order of the
 predictions, with its label or without: the detector sees what was expected of all of them and what
-came of some, which tells more than the labels alone (:mod:`understudy.monitor.detectors.partial_labels`).
+came of some, which tells more than the labels alone
+(:mod:`understudy.monitor.detectors.partial_labels`).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The worst slices among the labelled predictions of late, looked for once in a while.
 
 A thousand labels teach the features' buckets; from then on rows are kept as small codes, and the
-search (:mod:`understudy.monitor.health.performance.slices`) runs again after every thousand. What it finds is shown,
-and raises no alarm: its error rate holds for one look, not for all looks ever.
+search (:mod:`understudy.monitor.health.performance.slices`) runs again after every thousand. What
+it finds is shown, and raises no alarm: its error rate holds for one look, not for all looks ever.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Sends the cases now and then, and keeps what came of them.
 
-They take the way of the requests, through a worker, but by its side door (``understudy.monitor.proxy.probe``):
-nothing counts them, mirrors them or takes them for drift. Without a worker, as from the command
-line, they go straight to each model server. They are marked by a header, for whoever reads the
-server's log.
+They take the way of the requests, through a worker, but by its side door
+(``understudy.monitor.proxy.probe``): nothing counts them, mirrors them or takes them for drift.
+Without a worker, as from the command line, they go straight to each model server. They are marked
+by a header, for whoever reads the server's log.
 """
 
 from __future__ import annotations

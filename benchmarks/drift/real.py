@@ -23,7 +23,7 @@ import numpy as np
 from benchmarks.drift.data import MissingError, archive, flights, shuttle
 from benchmarks.harness import Result, environment
 from tests.watch.sheets import take
-from understudy.monitor.baseline.build import Wanted, build
+from understudy.monitor.baseline.build import BuildOptions, build
 from understudy.monitor.baseline.builder import Builder
 from understudy.monitor.baseline.files import Reader
 from understudy.monitor.baseline.kinds import instant
@@ -130,7 +130,7 @@ def _columns(path: Path) -> dict[str, list[Any]]:
 
 
 def nannyml(
-    name: str, reference: str, later: str, wanted: Wanted, labels: tuple[str, str] | None
+    name: str, reference: str, later: str, wanted: BuildOptions, labels: tuple[str, str] | None
 ) -> tuple[Baseline, Stream]:
     """A baseline of one file, and the rows of the other. ``labels`` are a file and its column."""
     with tempfile.TemporaryDirectory() as text:
@@ -164,19 +164,19 @@ def sets() -> Iterator[tuple[str, Baseline, Stream]]:
     score = ("y_pred_proba",)
     yield "california housing", *nannyml(
         "california", "california_housing_reference.csv", "california_housing_analysis.csv",
-        Wanted("m", "", "clf_target", score, "timestamp", ignored),
+        BuildOptions("m", "", "clf_target", score, "timestamp", ignored),
         ("california_housing_analysis_gt.csv", "clf_target"),
     )  # fmt: skip
     yield "work from home (synthetic)", *nannyml(
         "work", "synthetic_sample_reference.csv", "synthetic_sample_analysis.csv",
-        Wanted("m", "", "work_home_actual", score, "timestamp", ignored | {"period"}),
+        BuildOptions("m", "", "work_home_actual", score, "timestamp", ignored | {"period"}),
         ("synthetic_sample_analysis_gt.csv", "work_home_actual"),
     )  # fmt: skip
     yield "car loans, data quality (synthetic)", *nannyml(
         "loans", "synthetic_car_loan_dq_reference.csv", "synthetic_car_loan_dq_analysis.csv",
-        Wanted("m", "", "repaid", score, "timestamp", ignored), None,
+        BuildOptions("m", "", "repaid", score, "timestamp", ignored), None,
     )  # fmt: skip
-    numbers = Wanted("m", "", "y_true", ("y_pred",), "timestamp", frozenset(("id",)))
+    numbers = BuildOptions("m", "", "y_true", ("y_pred",), "timestamp", frozenset(("id",)))
     yield "prices of used cars (synthetic)", *nannyml(
         "cars", "regression_synthetic_reference.csv", "regression_synthetic_analysis.csv",
         numbers, None,

@@ -29,7 +29,7 @@ from understudy.monitor.config.load import load
 from understudy.monitor.config.model import Config
 from understudy.monitor.evidence.blocks import Builder, decode, encode
 from understudy.monitor.evidence.partition import Partition
-from understudy.monitor.kafka.consumer import Judge
+from understudy.monitor.kafka.consumer import EvidenceConsumer
 from understudy.monitor.kafka.inputs import Options
 from understudy.monitor.kafka.messages import decode_message, messages_of
 from understudy.monitor.kafka.partitions import EXPERIMENTS, PLACES, WATCHES, owned, place_of
@@ -123,7 +123,9 @@ def stages(config: Config, requests: int) -> dict[str, float]:
                 evidence[place] += [message.encode() for message in messages]
     first = time.process_time() - began
     partition.close()
-    judges = [Judge(owned(config, place, PLACES), ["records/0"]) for place in range(PLACES)]
+    judges = [
+        EvidenceConsumer(owned(config, place, PLACES), ["records/0"]) for place in range(PLACES)
+    ]
     spent = []
     for judge, of_judge in zip(judges, evidence, strict=True):
         began = time.process_time()

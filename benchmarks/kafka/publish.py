@@ -29,7 +29,7 @@ from tests.kafka.cluster import Cluster
 from understudy.monitor.config.kafka import Kafka
 from understudy.monitor.evidence.blocks import Builder, Row, encode
 from understudy.monitor.evidence.blocks.block import Decoded
-from understudy.monitor.gc_tuning import settle
+from understudy.monitor.gc_tuning import freeze_gc
 from understudy.monitor.kafka.client import quiet
 from understudy.monitor.kafka.connect import Topics, connection
 from understudy.monitor.kafka.publisher import MOST_RECORDS, Publisher
@@ -178,7 +178,7 @@ def run(quick: bool) -> Result:
     rounds, count = (2, 60) if quick else (5, 300)
     made = batches(count, CHUNK, numeric)
     rows = [row for batch in made[: max(20, count // 4)] for row in rows_of(batch)]
-    settle()
+    freeze_gc()
     fast: list[Account] = []
     blocks: list[float] = []
     json_: list[Account] = []

@@ -29,7 +29,7 @@ from scipy.optimize import brentq
 
 from benchmarks.harness import Claim, Result, environment
 from benchmarks.load.server import Serving
-from understudy.loadtest.capacity.breakpoint import Judged, estimate, search
+from understudy.loadtest.capacity.breakpoint import StepVerdict, estimate, search
 from understudy.loadtest.capacity.queue import Service, highest_rate, observed, predict
 from understudy.loadtest.engine.outcome import Outcome
 from understudy.loadtest.engine.pool import Open, Target, drive
@@ -107,7 +107,7 @@ def run(quick: bool = False) -> Result:
                 ]
                 return [one.result() for one in begun]
 
-        def probe(rate: float) -> Judged:
+        def probe(rate: float) -> StepVerdict:
             outcome = measured(rate, seconds, ports[0], next(seeds))
             passed = together(judge(objectives, outcome)) == "passed"
             p99 = outcome.quantile(0.99) or 0.0
@@ -115,7 +115,7 @@ def run(quick: bool = False) -> Result:
             if not passed and "invalid" in {c.said for c in judge(objectives, outcome)}:
                 passed = p99 <= LIMIT
             print(f"  {rate:.1f}/s: {p99 * 1e3:.0f} ms", file=sys.stderr, flush=True)
-            return Judged(rate, passed, "", outcome)
+            return StepVerdict(rate, passed, "", outcome)
 
         capacity = search(probe, 85.0, 400.0, precision=0.04)
         middle = estimate(capacity, 0.99, LIMIT)

@@ -21,11 +21,11 @@ from understudy.loadtest.statistics.intervals import Interval
 
 Floats = NDArray[np.float64]
 Chosen = NDArray[np.int64]
-Probe = Callable[[float], "Judged"]
+Probe = Callable[[float], "StepVerdict"]
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class StepVerdict:
     """What a probe at a rate has shown; ``passed`` None: it could not be measured."""
 
     rate: float
@@ -56,7 +56,7 @@ class Capacity:
 
     low: float | None
     high: float | None
-    probes: tuple[Judged, ...]
+    probes: tuple[StepVerdict, ...]
     why: str = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -139,7 +139,7 @@ def search(
 
     The search ends where a rate could not be measured in four tries, and says so.
     """
-    probes: list[Judged] = []
+    probes: list[StepVerdict] = []
     low: float | None = None
     high: float | None = None
 

@@ -29,7 +29,7 @@ _EVERY = 0.5
 
 
 @dataclass(slots=True)
-class Ran:
+class ChaosOutcome:
     """What became of an experiment; times are unix seconds. ``faults`` are (begin, end, name) of
     its actions, each until the rollbacks are over or it was undone; ``deviations`` are the moments
     at which the hypothesis did not hold while the method ran."""
@@ -77,7 +77,9 @@ def load_experiment(path: Path) -> dict[str, Any]:
     return found
 
 
-def run_experiment(experiment: Mapping[str, Any], say: Callable[[str], None] = print) -> Ran:
+def run_experiment(
+    experiment: Mapping[str, Any], say: Callable[[str], None] = print
+) -> ChaosOutcome:
     """Run it to its end, rollbacks included. Raises LoadTestError when it cannot begin."""
     from chaoslib.experiment import run_experiment as run
     from chaoslib.types import Strategy
@@ -119,7 +121,7 @@ def run_experiment(experiment: Mapping[str, Any], say: Callable[[str], None] = p
             actions.guard = None
             report = guard.end()
         ended = time.time()
-    ran = Ran(begun, ended, str(journal.get("status")), bool(journal.get("deviated")))
+    ran = ChaosOutcome(begun, ended, str(journal.get("status")), bool(journal.get("deviated")))
     ran.guard = report
     ran.deviations, ran.looks = asked.deviations, asked.looks
     if report["failed"]:
@@ -161,7 +163,7 @@ def _undoes(activity: Mapping[str, Any]) -> bool:
     )
 
 
-def _shorten(ran: Ran, journal: Mapping[str, Any]) -> None:
+def _shorten(ran: ChaosOutcome, journal: Mapping[str, Any]) -> None:
     """A fault ends with the action of the method that undoes it, if there is one."""
     ends = [
         _moment(one["end"]) for one in journal.get("run", ())

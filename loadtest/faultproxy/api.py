@@ -17,7 +17,7 @@ VERSION = "2.9.0"
 """Of Toxiproxy, whose API this is."""
 
 
-class Room:
+class ProxyRegistry:
     """All proxies, by name."""
 
     def __init__(self) -> None:
@@ -72,34 +72,34 @@ async def _start(proxy: Proxy) -> None:
         raise ApiError(500, f"{proxy.listen}: {error}") from error
 
 
-def app_of(room: Room) -> Starlette:
+def app_of(registry: ProxyRegistry) -> Starlette:
     """The application."""
 
     async def version(_: Request) -> Response:
         return JSONResponse({"version": VERSION})
 
     async def listed(_: Request) -> Response:
-        return JSONResponse({name: proxy.to_dict() for name, proxy in room.proxies.items()})
+        return JSONResponse({name: proxy.to_dict() for name, proxy in registry.proxies.items()})
 
     async def created(request: Request) -> Response:
-        return JSONResponse((await room.create(await _json(request))).to_dict(), 201)
+        return JSONResponse((await registry.create(await _json(request))).to_dict(), 201)
 
     async def populate(request: Request) -> Response:
         data = await request.json()
         if not isinstance(data, list):
             raise ApiError(400, "bad request body")
         for one in data:
-            old = room.proxies.pop(str(one.get("name")), None)
+            old = registry.proxies.pop(str(one.get("name")), None)
             if old is not None:
                 await old.stop()
-            await room.create(one)
-        return JSONResponse({"proxies": [p.to_dict() for p in room.proxies.values()]}, 201)
+            await registry.create(one)
+        return JSONResponse({"proxies": [p.to_dict() for p in registry.proxies.values()]}, 201)
 
     async def one(request: Request) -> Response:
-        return JSONResponse(room.named(request.path_params["name"]).to_dict())
+        return JSONResponse(registry.named(request.path_params["name"]).to_dict())
 
     async def change(request: Request) -> Response:
-        proxy, data = room.named(request.path_params["name"]), await _json(request)
+        proxy, data = registry.named(request.path_params["name"]), await _json(request)
         moved = any(
             data.get(k, getattr(proxy, k)) != getattr(proxy, k) for k in ("listen", "upstream")
         )
@@ -112,17 +112,17 @@ def app_of(room: Room) -> Starlette:
         return JSONResponse(proxy.to_dict())
 
     async def remove(request: Request) -> Response:
-        proxy = room.named(request.path_params["name"])
+        proxy = registry.named(request.path_params["name"])
         await proxy.stop()
-        del room.proxies[proxy.name]
+        del registry.proxies[proxy.name]
         return Response(status_code=204)
 
     async def toxics(request: Request) -> Response:
-        proxy = room.named(request.path_params["name"])
+        proxy = registry.named(request.path_params["name"])
         return JSONResponse([toxic.to_dict() for toxic in proxy.toxics])
 
     async def add_toxic(request: Request) -> Response:
-        proxy = room.named(request.path_params["name"])
+        proxy = registry.named(request.path_params["name"])
         toxic = Toxic.parse(await _json(request))
         if any(other.name == toxic.name for other in proxy.toxics):
             raise ApiError(409, "toxic already exists")
@@ -130,7 +130,7 @@ def app_of(room: Room) -> Starlette:
         return JSONResponse(toxic.to_dict())
 
     def _toxic(request: Request) -> tuple[Proxy, Toxic]:
-        proxy = room.named(request.path_params["name"])
+        proxy = registry.named(request.path_params["name"])
         for toxic in proxy.toxics:
             if toxic.name == request.path_params["toxic"]:
                 return proxy, toxic
@@ -150,7 +150,7 @@ def app_of(room: Room) -> Starlette:
         return Response(status_code=204)
 
     async def reset(_: Request) -> Response:
-        await room.reset()
+        await registry.reset()
         return Response(status_code=204)
 
     def guarded(call: Callable[[Request], Awaitable[Response]]) -> Callable[..., Any]:

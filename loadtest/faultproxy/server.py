@@ -12,7 +12,7 @@ from types import TracebackType
 import uvicorn
 
 from understudy.loadtest.errors import LoadTestError
-from understudy.loadtest.faultproxy.api import Room, app_of
+from understudy.loadtest.faultproxy.api import ProxyRegistry, app_of
 
 PORT = 8474
 """Toxiproxy's own."""
@@ -24,7 +24,7 @@ class FaultProxy:
     def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
         self.host = host
         self.port = port
-        self.room = Room()
+        self.registry = ProxyRegistry()
         self._ready = threading.Event()
         self._error = ""
         self._server: uvicorn.Server | None = None
@@ -64,7 +64,7 @@ class FaultProxy:
         # Bound here, since uvicorn ends the process where it cannot.
         listening = self._listen()
         self.port = listening.getsockname()[1]
-        config = uvicorn.Config(app_of(self.room), log_level="warning", lifespan="off")
+        config = uvicorn.Config(app_of(self.registry), log_level="warning", lifespan="off")
         server = self._server = uvicorn.Server(config)
         task = asyncio.ensure_future(server.serve(sockets=[listening]))
         while not server.started and not task.done():
@@ -72,7 +72,7 @@ class FaultProxy:
         ready(self.url)
         with contextlib.suppress(SystemExit):
             await task
-        await self.room.close()
+        await self.registry.close()
 
     def _listen(self) -> socket.socket:
         try:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from understudy.loadtest.engine.outcome import Outcome
 from understudy.loadtest.gate.plan import Stage
 from understudy.loadtest.gate.result import StageResult
-from understudy.loadtest.gate.show import Quiet
+from understudy.loadtest.gate.show import SilentProgress
 
 TAG = "understudy-gate"
 """The dashboards look for it."""
@@ -21,13 +21,15 @@ TOKEN = "GRAFANA_TOKEN"
 _TIMEOUT = 5.0
 
 
-class Annotating(Quiet):
+class AnnotatingProgress(SilentProgress):
     """Shows a gate as ``inner`` does, and posts each stage that has ended to Grafana at ``url``.
 
     A Grafana that is away or refuses is said once, and changes nothing about the gate.
     """
 
-    def __init__(self, inner: Quiet, url: str, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, inner: SilentProgress, url: str, clock: Callable[[], float] = time.time
+    ) -> None:
         self._inner = inner
         self._url = url.rstrip("/") + "/api/annotations"
         self._clock = clock

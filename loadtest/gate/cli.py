@@ -17,14 +17,14 @@ from understudy.loadtest.chaos.experiment import load_experiment
 from understudy.loadtest.chaos.library import FAULTS, experiment
 from understudy.loadtest.chaos.mesh import resources
 from understudy.loadtest.errors import LoadTestError, PlanError
-from understudy.loadtest.gate.annotations import Annotating
+from understudy.loadtest.gate.annotations import AnnotatingProgress
 from understudy.loadtest.gate.junit import to_xml
 from understudy.loadtest.gate.plan import load_plan
 from understudy.loadtest.gate.regression import changes, read
 from understudy.loadtest.gate.report import page
 from understudy.loadtest.gate.result import Result
 from understudy.loadtest.gate.run import Gate
-from understudy.loadtest.gate.show import Quiet, Terminal
+from understudy.loadtest.gate.show import SilentProgress, Terminal
 
 _OUT = click.Path(dir_okay=False, path_type=Path)
 
@@ -78,9 +78,9 @@ def gate(
         url = target or plan.target
         if url is None:
             raise click.UsageError("name the target: --target http://host:port")
-        show = Quiet() if as_json else Terminal()
+        show = SilentProgress() if as_json else Terminal()
         if grafana:
-            show = Annotating(show, grafana)
+            show = AnnotatingProgress(show, grafana)
         run = Gate(plan, url, str(plan_file), show, own)
     except LoadTestError as error:
         click.echo(f"understudy: {error}", err=True)

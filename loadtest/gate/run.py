@@ -21,7 +21,7 @@ from understudy.loadtest.gate.target import Address, address_of, allowed, reacha
 from understudy.loadtest.payloads.request import Payload
 
 
-class Show(Protocol):
+class Progress(Protocol):
     """Told how it goes."""
 
     def stage(self, stage: Stage, number: int, count: int) -> None:
@@ -41,7 +41,9 @@ class Gate:
     """``own``: a public address is said to be one's own. Raises PlanError and TargetError for what
     cannot be run at all."""
 
-    def __init__(self, plan: Plan, url: str, source: str, show: Show, own: bool = False) -> None:
+    def __init__(
+        self, plan: Plan, url: str, source: str, show: Progress, own: bool = False
+    ) -> None:
         self.plan = plan
         self.url = url
         self.source = source

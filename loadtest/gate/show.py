@@ -15,7 +15,7 @@ from understudy.loadtest.gate.result import StageResult
 _STYLES = {"passed": "green", "failed": "red", "invalid": "yellow", "shown": "cyan"}
 
 
-class Quiet:
+class SilentProgress:
     """Says nothing."""
 
     def stage(self, stage: Stage, number: int, count: int) -> None:
@@ -31,7 +31,7 @@ class Quiet:
         """A stage is over."""
 
 
-class Terminal(Quiet):
+class Terminal(SilentProgress):
     """On standard error; without a terminal only what stays."""
 
     def __init__(self) -> None:

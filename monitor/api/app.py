@@ -62,8 +62,8 @@ def build(plane: Plane, line: ControlLine) -> FastAPI:
     add_baseline(app, plane)
     add_objectives(app, plane)
     add_ingest(app, plane, plane.ingest)
-    if plane.pipeline.judge is not None:
-        add_findings(app, plane, plane.pipeline.judge.room)
+    if plane.pipeline.findings_loop is not None:
+        add_findings(app, plane, plane.pipeline.findings_loop.service)
     elif plane.mode.summary() is not None:
         _elsewhere(app, plane)
     return app

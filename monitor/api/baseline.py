@@ -20,7 +20,7 @@ def add_baseline(app: FastAPI, plane: Plane) -> None:
     ) -> Response:
         """The baseline that a model is compared with at present, as `understudy baseline` reads
         it; also one that was learned from live rows."""
-        judge = plane.pipeline.judge
+        judge = plane.pipeline.findings_loop
         found = [
             watch.baseline
             for (name, its), watch in (judge.watches.watches.items() if judge is not None else ())
@@ -38,7 +38,7 @@ def add_baseline(app: FastAPI, plane: Plane) -> None:
     @app.get("/v1/validation", tags=["silent failure"])
     async def validation() -> Response:
         """What came of the validation cases: the last round and all, by arm and kind."""
-        judge = plane.pipeline.judge
+        judge = plane.pipeline.findings_loop
         room = judge.validation if judge is not None else None
         return answer(room.summary() if room is not None else {"enabled": False})
 
@@ -46,5 +46,5 @@ def add_baseline(app: FastAPI, plane: Plane) -> None:
     async def drift() -> Response:
         """What is watched: each series with its statistic (an alarm at 1), and each rule with its
         rate."""
-        judge = plane.pipeline.judge
+        judge = plane.pipeline.findings_loop
         return answer({"models": judge.watches.summary() if judge is not None else []})

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from understudy.monitor.api.answers import answer
 from understudy.monitor.errors import UnknownExperimentError
-from understudy.monitor.experiments.contestant import Contestant
+from understudy.monitor.experiments.contestant import ChallengerState
 from understudy.monitor.pipeline.plane import Plane
 
 
@@ -27,7 +27,7 @@ class Hook(BaseModel):
 def add_controllers(app: FastAPI, plane: Plane) -> None:
     """The endpoints; they change nothing."""
 
-    def find(name: str, challenger: str | None) -> Contestant:
+    def find(name: str, challenger: str | None) -> ChallengerState:
         experiments = plane.experiments
         if experiments is None:
             raise UnknownExperimentError(
@@ -65,7 +65,7 @@ def add_controllers(app: FastAPI, plane: Plane) -> None:
         )
 
 
-def _data(contestant: Contestant) -> dict[str, Any]:
+def _data(contestant: ChallengerState) -> dict[str, Any]:
     decision = contestant.decision
     return {
         "decision": decision.verdict,

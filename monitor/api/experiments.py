@@ -14,7 +14,7 @@ from understudy.monitor.api.security import refuse_records
 from understudy.monitor.errors import ConfigError, ExperimentStateError, UnknownExperimentError
 from understudy.monitor.experiments.live import LiveExperiment
 from understudy.monitor.experiments.report import html
-from understudy.monitor.experiments.runner import Command, Experiments
+from understudy.monitor.experiments.runner import Command, ExperimentRunner
 from understudy.monitor.experiments.summary import document, summary
 from understudy.monitor.pipeline.plane import Plane
 from understudy.monitor.supervisor.control_line import ControlLine
@@ -59,7 +59,7 @@ def add_experiments(app: FastAPI, plane: Plane, line: ControlLine) -> None:
         return refusal(409, str(error))
 
 
-def experiments_of(plane: Plane) -> Experiments:
+def experiments_of(plane: Plane) -> ExperimentRunner:
     """Those of the running service."""
     experiments = plane.experiments
     if experiments is None:
@@ -118,7 +118,7 @@ def _show(router: APIRouter, plane: Plane) -> None:
 def _change(router: APIRouter, plane: Plane, line: ControlLine) -> None:
     change = changing(plane)
 
-    async def settle(experiments: Experiments) -> None:
+    async def settle(experiments: ExperimentRunner) -> None:
         """Have it on disk and in force before the caller hears that it is."""
         if experiments.settle():
             told = await line.routes()

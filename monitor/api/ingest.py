@@ -11,7 +11,7 @@ from understudy.monitor.api.answers import answer, changing, refusal
 from understudy.monitor.errors import IngestError
 from understudy.monitor.ingest.cloudevents import events_of
 from understudy.monitor.ingest.records import MOST_ITEMS
-from understudy.monitor.ingest.service import Ingest, Taken
+from understudy.monitor.ingest.service import IngestService, Taken
 from understudy.monitor.pipeline.plane import Plane
 
 MOST_BYTES = 8 * 1024 * 1024
@@ -33,7 +33,7 @@ _BODY = {
 }
 
 
-def add_ingest(app: FastAPI, plane: Plane, ingest: Ingest) -> None:
+def add_ingest(app: FastAPI, plane: Plane, ingest: IngestService) -> None:
     """POST /v1/records and /v1/cloudevents."""
 
     @app.post(

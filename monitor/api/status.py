@@ -159,7 +159,7 @@ def status(plane: Plane) -> dict[str, Any]:
     dropped = _by("reason", snapshot.counters_named("records_dropped"))
     eligible = snapshot.counter("records_eligible")
     sent = snapshot.counter("records_sent")
-    judge = plane.pipeline.judge
+    judge = plane.pipeline.findings_loop
     return {
         "time": time.time(),
         "version": __version__,
@@ -203,7 +203,7 @@ def status(plane: Plane) -> dict[str, Any]:
         },
         "predictions": predictions(plane),
         "undecodable": undecodable(plane),
-        "findings": in_short(judge.room.findings.open(), time.time()) if judge else {"open": 0},
+        "findings": in_short(judge.service.findings.open(), time.time()) if judge else {"open": 0},
         "watched": judge.watches.in_short() if judge else [],
         "experiments": [
             summary_of(live, time.time())

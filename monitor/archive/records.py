@@ -26,7 +26,7 @@ _OTHER = ("other", "", "auto")
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class RecordFilter:
     """Which records: times are unix seconds of their beginning, None is any."""
 
     since: float | None = None
@@ -81,7 +81,7 @@ class Log:
     are left out with ``skip_broken`` and otherwise end it with a ReplayError."""
 
     files: RecordLogFiles
-    wanted: Wanted = field(default_factory=Wanted)
+    wanted: RecordFilter = field(default_factory=RecordFilter)
     skip_broken: bool = False
     broken: int = 0
 

@@ -21,7 +21,7 @@ _SEED = 20090101
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class BuildOptions:
     """What a baseline is to be made of; names are those of columns."""
 
     model: str = ""
@@ -44,7 +44,7 @@ class Wanted:
 
 def build(
     paths: Sequence[Path],
-    wanted: Wanted,
+    wanted: BuildOptions,
     skip_broken: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Baseline, int]:
@@ -95,12 +95,12 @@ def build(
     return baseline, skipped
 
 
-def _kept(wanted: Wanted, table: Table) -> dict[str, list[Any]]:
+def _kept(wanted: BuildOptions, table: Table) -> dict[str, list[Any]]:
     out = wanted.ignore | ({wanted.time} if wanted.time else set())
     return {name: cells for name, cells in table.columns.items() if name not in out}
 
 
-def _times(wanted: Wanted, table: Table) -> list[float] | None:
+def _times(wanted: BuildOptions, table: Table) -> list[float] | None:
     if wanted.time is None:
         return None
     cells = table.columns.get(wanted.time, [None] * table.rows)
@@ -129,7 +129,7 @@ def _sample(readers: Sequence[Reader], most: int) -> Table:
     return Table({name: [row.get(name) for row in rows] for name in names})
 
 
-def _check(wanted: Wanted, columns: Mapping[str, Any], paths: Sequence[Path]) -> None:
+def _check(wanted: BuildOptions, columns: Mapping[str, Any], paths: Sequence[Path]) -> None:
     named: list[tuple[str, Collection[str]]] = [
         ("--target", [wanted.target] if wanted.target else []),
         ("--prediction", wanted.predictions),

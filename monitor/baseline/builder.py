@@ -24,7 +24,7 @@ from understudy.monitor.baseline.model import Baseline, Column, Kind, Role
 from understudy.monitor.baseline.profiles import NumericProfile, edges_of
 from understudy.monitor.baseline.repeats import Repeats, Runs
 from understudy.monitor.baseline.scores import normal_scores, spread_scores
-from understudy.monitor.baseline.together import Together
+from understudy.monitor.baseline.together import JointProfile
 from understudy.monitor.evidence.columns import to_matrix
 
 log = logging.getLogger(__name__)
@@ -144,7 +144,7 @@ class Builder:
                 column.extra["longest_run"] = self._longest[name]
         labelled = self._labelled
         correlation = self._correlation.to_dict()
-        together = Together.learn(
+        together = JointProfile.learn(
             {
                 name: profile
                 for column in columns.values()

@@ -136,7 +136,7 @@ class Baseline:
     (``{"series": [...], "matrix": [[...]], "rows": n}``, of normal scores), ``calibration``
     (``{"prediction", "edges", "counts", "positives", "scores"}``, scores summed by bucket) and
     ``performance`` (``{metric: {"value", "deviation", "rows"}}``), ``together``
-    (:class:`~understudy.monitor.baseline.together.Together`), ``seasons``
+    (:class:`~understudy.monitor.baseline.together.JointProfile`), ``seasons``
     (:class:`~understudy.monitor.detectors.seasons.Profile`, with its series)."""
 
     model: str

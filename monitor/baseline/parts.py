@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
-from understudy.monitor.baseline.together import Together
+from understudy.monitor.baseline.together import JointProfile
 from understudy.monitor.detectors.seasons import Profile
 
 MOST = 256
@@ -40,7 +40,7 @@ def check_parts(data: Mapping[str, Any]) -> None:
         if any(not 0 <= p <= n for p, n in zip(others[1], counts, strict=True)):
             raise ValueError("calibration has more positives than rows")
     if data.get("together") is not None:
-        Together.from_dict(data["together"])
+        JointProfile.from_dict(data["together"])
     if (seasons := data.get("seasons")) is not None:
         found = Profile.from_dict(seasons)
         if found.means.shape[1] != 2 * len(seasons["series"]):

@@ -26,7 +26,7 @@ FEWEST = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Together:
+class JointProfile:
     """Of the numeric ``series``: a ``subspace``, the ``errors`` of rows outside of it, by series
     also their ``shares`` (S,) on average; ``features`` of the ``rows`` rows with their ``mean`` and
     ``spectrum``."""
@@ -46,7 +46,7 @@ class Together:
         profiles: Mapping[str, NumericProfile],
         sampled: Mapping[str, Floats],
         correlation: Mapping[str, Any] | None,
-    ) -> Together | None:
+    ) -> JointProfile | None:
         """From a sample of rows as columns by series, all of one length; None where that is too
         little, or where fewer than two series vary."""
         if correlation is None:
@@ -96,7 +96,7 @@ class Together:
         }
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Together:
+    def from_dict(cls, data: Mapping[str, Any]) -> JointProfile:
         """Undo :meth:`to_dict`. Raises KeyError, TypeError or ValueError."""
         series = tuple(str(name) for name in data["series"])
         count = len(series)

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from understudy.monitor.baseline import show as showing
-from understudy.monitor.baseline.build import Wanted, build
+from understudy.monitor.baseline.build import BuildOptions, build
 from understudy.monitor.baseline.model import Baseline
 from understudy.monitor.cli.progress import progress_bar
 
@@ -87,7 +87,7 @@ def build_command(
     if url is not None:
         found = _from_live(url, model, model_version)
     else:
-        wanted = Wanted(
+        wanted = BuildOptions(
             model,
             model_version,
             target,

@@ -11,12 +11,12 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from understudy.monitor.baseline.build import Wanted as BaselineWanted
+from understudy.monitor.baseline.build import BuildOptions as BaselineWanted
 from understudy.monitor.baseline.build import build
 from understudy.monitor.baseline.files import Reader
 from understudy.monitor.baseline.model import Baseline
 from understudy.monitor.cli.progress import progress_bar
-from understudy.monitor.health.report.analysis import SMALLEST, Analysis, Wanted
+from understudy.monitor.health.report.analysis import SMALLEST, Analysis, ReportOptions
 from understudy.monitor.health.report.html import page
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -93,7 +93,7 @@ def report_command(
         reader = Reader(current, skip_broken)
         second = bar.add_task("reading the current rows", total=reader.size)
         reader.progress = lambda read: bar.advance(second, read)
-        analysis = Analysis(baseline, Wanted(time, ignored, window, smallest, segments))
+        analysis = Analysis(baseline, ReportOptions(time, ignored, window, smallest, segments))
         for table in reader.tables():
             analysis.take(table)
     found = analysis.report()

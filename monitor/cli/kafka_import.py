@@ -48,7 +48,7 @@ def import_(config: Path, instance: str | None, once: bool, as_json: bool, sessi
     from understudy.monitor.kafka.evaluator import partitions_there
     from understudy.monitor.kafka.importing import Importer
     from understudy.monitor.kafka.inputs import Options, kafka_of
-    from understudy.monitor.kafka.retrying import Keeper
+    from understudy.monitor.kafka.retrying import RetryingConsumer
     from understudy.monitor.logs import set_up
 
     set_up("info", "text")
@@ -60,7 +60,7 @@ def import_(config: Path, instance: str | None, once: bool, as_json: bool, sessi
     name = instance or f"{socket.gethostname()}-{os.getpid()}"
     options = Options(kafka_of(whole), name, 1.0, session, max(10.0, session))
     partitions_there(options)
-    keeper = Keeper(lambda: Importer(whole, options))
+    keeper = RetryingConsumer(lambda: Importer(whole, options))
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: keeper.stop())
     keeper.run((lambda member, count: count == 0 and member.left() == 0) if once else None)

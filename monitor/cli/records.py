@@ -19,7 +19,7 @@ from understudy.monitor.archive.export import (
     to_parquet,
 )
 from understudy.monitor.archive.reading import open_log
-from understudy.monitor.archive.records import Log, OfLabel, OfRecord, Wanted
+from understudy.monitor.archive.records import Log, OfLabel, OfRecord, RecordFilter
 from understudy.monitor.baseline.kinds import instant
 from understudy.monitor.cli.progress import progress_bar
 from understudy.monitor.config.load import load
@@ -114,7 +114,7 @@ def export(
         raise click.UsageError(f"--out: {out.name} must end in .parquet or .jsonl")
     if labels is not None and kind in LINES:
         raise click.UsageError("--labels: JSON lines hold the labels anyway")
-    found = Log(open_log(log), Wanted(since, until, model, version), skip_broken)
+    found = Log(open_log(log), RecordFilter(since, until, model, version), skip_broken)
     config = load(config_path) if config_path is not None else None
     with progress_bar() as bar:
         passes = 1 if kind in LINES else 2 + (labels is not None)
@@ -170,7 +170,7 @@ def show(
       understudy records show records -n 5
       understudy records show records --from 2026-05-01T12:00:00Z --json | jq .record.outcome
     """
-    found = Log(open_log(log), Wanted(since, until, model, version), skip_broken)
+    found = Log(open_log(log), RecordFilter(since, until, model, version), skip_broken)
     with progress_bar() as bar:
         task = bar.add_task("reading", total=found.files.size)
         items = found.items(lambda size: bar.advance(task, size))

@@ -23,7 +23,7 @@ class Arms:
 
 
 @dataclass(frozen=True, slots=True)
-class Division:
+class SplitShares:
     """How the worker that served a record divided the requests. ``arms`` are its names of all arms;
     ``weights`` are those of the experiment's arms, in their order. ``since`` is when that began in
     the worker, ``epoch`` when it was decided, which all workers know alike (unix time)."""

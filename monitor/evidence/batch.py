@@ -29,7 +29,7 @@ _FRACTIONS = frozenset((float, type(None)))
 
 
 @dataclass(slots=True)
-class Sheet:
+class ColumnBatch:
     """Rows of one ``kind``, which says who wants them: the first word is the sort of rows.
 
     ``at`` is the unix time at which what a row is about had ended, ``side`` tells rows of one
@@ -64,7 +64,7 @@ class Sheet:
             [cell if isinstance(cell, (int, float)) else np.nan for cell in column], np.float64
         )
 
-    def rows(self, which: NDArray[np.intp] | slice) -> Sheet:
+    def rows(self, which: NDArray[np.intp] | slice) -> ColumnBatch:
         """Some of the rows."""
         if isinstance(which, slice):
             ids = self.ids[which]
@@ -78,9 +78,9 @@ class Sheet:
                 else [column[place] for place in places]
                 for column in self.columns
             ]
-        return Sheet(self.kind, self.names, self.at[which], ids, self.side[which], columns)
+        return ColumnBatch(self.kind, self.names, self.at[which], ids, self.side[which], columns)
 
-    def in_order(self) -> Sheet:
+    def in_order(self) -> ColumnBatch:
         """The rows by time, request id and side; rows that are alike stay as they are."""
         at = self.at
         if len(at) < 2:
@@ -92,21 +92,21 @@ class Sheet:
         return self.rows(order)
 
 
-def together(sheets: Sequence[Sheet]) -> list[Sheet]:
+def together(sheets: Sequence[ColumnBatch]) -> list[ColumnBatch]:
     """Sheets of one key as one, each in order; by key."""
-    grouped: dict[Key, list[Sheet]] = {}
+    grouped: dict[Key, list[ColumnBatch]] = {}
     for sheet in sheets:
         if len(sheet):
             grouped.setdefault(sheet.key, []).append(sheet)
     return [concatenated(grouped[key]).in_order() for key in sorted(grouped)]
 
 
-def concatenated(sheets: Sequence[Sheet]) -> Sheet:
+def concatenated(sheets: Sequence[ColumnBatch]) -> ColumnBatch:
     """Sheets of one key as one, as they are."""
     first = sheets[0]
     if len(sheets) == 1:
         return first
-    return Sheet(
+    return ColumnBatch(
         first.kind,
         first.names,
         np.concatenate([sheet.at for sheet in sheets]),
@@ -147,7 +147,7 @@ def column_of(cells: Sequence[Any]) -> Column:
 _MAGIC = b"USE1"
 
 
-def encode(sheets: Iterable[tuple[int, Sheet]]) -> bytes:
+def encode(sheets: Iterable[tuple[int, ColumnBatch]]) -> bytes:
     """Pack sheets, each with a number (its slot)."""
     heads: list[Any] = []
     parts: list[bytes] = []
@@ -170,7 +170,7 @@ def encode(sheets: Iterable[tuple[int, Sheet]]) -> bytes:
     return b"".join((_MAGIC, len(head).to_bytes(4, "little"), head, *parts))
 
 
-def decode(data: bytes) -> list[tuple[int, Sheet]]:
+def decode(data: bytes) -> list[tuple[int, ColumnBatch]]:
     """Undo :func:`encode`. Raises EvidenceError."""
     try:
         if data[:4] != _MAGIC:
@@ -199,7 +199,9 @@ def decode(data: bytes) -> list[tuple[int, Sheet]]:
                 place += size
             if any(len(column) != rows for column in columns):
                 raise EvidenceError("columns of different lengths")
-            found.append((int(slot), Sheet(tuple(kind), tuple(names), at, ids, side, columns)))
+            found.append(
+                (int(slot), ColumnBatch(tuple(kind), tuple(names), at, ids, side, columns))
+            )
         if place != len(data):
             raise EvidenceError("does not add up")
     except (ValueError, TypeError, IndexError) as error:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from understudy.monitor.codecs import Table
-from understudy.monitor.evidence.batch import Column, Floats, Sheet, column_of
+from understudy.monitor.evidence.batch import Column, ColumnBatch, Floats, column_of
 from understudy.monitor.evidence.blocks import Grid, RecordBlock
 from understudy.monitor.evidence.observe import NO_COPY, NOT_COUNTED
 from understudy.monitor.records.record import OUTCOMES, Record
@@ -83,7 +83,7 @@ def cells_at(column: Column, rows: Places) -> Column:
     return [column[row] for row in rows.tolist()]
 
 
-class Taken:
+class BlockColumns:
     """One block by columns."""
 
     def __init__(self, block: RecordBlock, offset: int, champion: str) -> None:
@@ -113,10 +113,10 @@ class Taken:
         records: Places,
         columns: list[Column],
         side: Any = None,
-    ) -> Sheet:
+    ) -> ColumnBatch:
         """A row for each of some records."""
         ids = self.ids
-        return Sheet(
+        return ColumnBatch(
             kind,
             names,
             self.at[records],
@@ -148,6 +148,6 @@ def pairs_of(first: NDArray[Any], second: NDArray[Any]) -> list[tuple[int, int]]
     return sorted(set(zip(first.tolist(), second.tolist(), strict=True)))
 
 
-def arm_of(taken: Taken, arm: int) -> str:
+def arm_of(taken: BlockColumns, arm: int) -> str:
     """The name of an arm."""
     return taken.arms[arm] if arm < len(taken.arms) else "other"

@@ -1,6 +1,6 @@
 """Blocks to evidence without a look at single records, for what is most of the traffic.
 
-It puts on sheets what :meth:`Preparation.take` would have put there, record by record, which the
+It puts on sheets what :meth:`StageOne.take` would have put there, record by record, which the
 tests compare. What it does not do says :func:`applies`; single records that need more than columns
 (answers that wait for their counterpart, answers that differ) go the other way.
 """
@@ -11,17 +11,17 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from understudy.monitor.evidence.batch import Sheet
-from understudy.monitor.evidence.block_columns import Mask, Part, Taken, arm_of, pairs_of
+from understudy.monitor.evidence.batch import ColumnBatch
+from understudy.monitor.evidence.block_columns import BlockColumns, Mask, Part, arm_of, pairs_of
 from understudy.monitor.evidence.blocks import RecordBlock
 from understudy.monitor.evidence.collectors import View
 from understudy.monitor.evidence.pairs import take_assigned, take_pairs
 from understudy.monitor.evidence.rows import ANSWERS, REQUESTS, ROWS, STARTED, UNDECODABLE
-from understudy.monitor.evidence.stage_one import Preparation
+from understudy.monitor.evidence.stage_one import StageOne
 from understudy.monitor.records.record import OK, ROLE_PRIMARY
 
 
-def applies(block: RecordBlock, preparation: Preparation, view: View, model: str) -> bool:
+def applies(block: RecordBlock, preparation: StageOne, view: View, model: str) -> bool:
     """Whether a block can be taken by columns: one row to a request, and nobody who waits for
     labels or asks the champion twice."""
     if block.request_rows is not None or block.response_rows is not None:
@@ -36,10 +36,10 @@ def applies(block: RecordBlock, preparation: Preparation, view: View, model: str
 
 
 def take(
-    preparation: Preparation, view: View, key: tuple[str, str], block: RecordBlock, offset: int
+    preparation: StageOne, view: View, key: tuple[str, str], block: RecordBlock, offset: int
 ) -> None:
     """Take a block of the model ``key``, (name, version), that lies at ``offset``."""
-    taken = Taken(block, offset, preparation.rows.champion)
+    taken = BlockColumns(block, offset, preparation.rows.champion)
     for sheet in _rows(taken, key):
         preparation.rows.add(sheet)
     for gathering, division in view.get(key[0], ()):
@@ -48,7 +48,7 @@ def take(
         take_pairs(taken, gathering)
 
 
-def _rows(taken: Taken, key: tuple[str, str]) -> Iterator[Sheet]:
+def _rows(taken: BlockColumns, key: tuple[str, str]) -> Iterator[ColumnBatch]:
     asked, said = taken.request, taken.response
     primary = taken.role == ROLE_PRIMARY
     answered = taken.outcome == OK
@@ -89,8 +89,8 @@ def _rows(taken: Taken, key: tuple[str, str]) -> Iterator[Sheet]:
 
 
 def _undecodable(
-    taken: Taken, key: tuple[str, str], what: str, of: Mask, part: Part
-) -> Iterator[Sheet]:
+    taken: BlockColumns, key: tuple[str, str], what: str, of: Mask, part: Part
+) -> Iterator[ColumnBatch]:
     gone = of & (part.grid < 0)
     if not gone.any():
         return

@@ -14,10 +14,10 @@ import numpy as np
 
 from understudy.monitor.config.experiment import Experiment as Declared
 from understudy.monitor.config.rules import rules_of
-from understudy.monitor.evidence.arms import Arms, Division
-from understudy.monitor.evidence.batch import Column, Floats, Sheet, column_of
-from understudy.monitor.evidence.joiner import Pairing
-from understudy.monitor.evidence.mirrored import Copies, Redact
+from understudy.monitor.evidence.arms import Arms, SplitShares
+from understudy.monitor.evidence.batch import Column, ColumnBatch, Floats, column_of
+from understudy.monitor.evidence.joiner import PairJoiner
+from understudy.monitor.evidence.mirrored import MirrorComparison, Redact
 from understudy.monitor.evidence.observe import NAN, Observer, correct, counts
 from understudy.monitor.labels.store import Joined
 from understudy.monitor.records import record as records
@@ -32,7 +32,7 @@ FACTS = ("started", "seconds", "served", "counted", "epoch", "settled")
 _SIDES = ("a.", "b.")
 
 
-class Gathering:
+class EvidenceCollector:
     """``arms`` tells whose records they are; ``redact`` takes out what nobody may read."""
 
     def __init__(self, declared: Declared, arms: Arms, redact: Redact) -> None:
@@ -45,13 +45,15 @@ class Gathering:
         self.columns = tuple(sorted({h.column for h in hypotheses}))
         self.wants_labels = any(h.metric.needs == "labels" for h in hypotheses)
         self._observer = Observer(fields, declared.cost)
-        self.copies = Copies(declared.compare, arms, declared.challengers, self._observer, redact)
-        self._labels: dict[str, Pairing[tuple[float, float]]] = {
-            name: Pairing(_MOST_WAITING) for name in declared.challengers
+        self.copies = MirrorComparison(
+            declared.compare, arms, declared.challengers, self._observer, redact
+        )
+        self._labels: dict[str, PairJoiner[tuple[float, float]]] = {
+            name: PairJoiner(_MOST_WAITING) for name in declared.challengers
         }
         self._assigned: dict[int, list[tuple[Any, ...]]] = {}
         self._split_labels: dict[str, list[tuple[Any, ...]]] = {}
-        self._ready: list[Sheet] = []
+        self._ready: list[ColumnBatch] = []
 
     # In -----------------------------------------------------------------------------------------
 
@@ -59,7 +61,7 @@ class Gathering:
         self,
         record: Record,
         arm: str,
-        division: Division | None,
+        division: SplitShares | None,
         of_request: object,
         answer: object,
     ) -> None:
@@ -76,7 +78,9 @@ class Gathering:
         elif arm == self.arms.champion:
             self.copies.take_champion(record, of_request, answer)
 
-    def _take_assigned(self, record: Record, arm: str, division: Division, answer: object) -> None:
+    def _take_assigned(
+        self, record: Record, arm: str, division: SplitShares, answer: object
+    ) -> None:
         assigned = (
             division.arms[record.assigned - 1] if record.assigned <= len(division.arms) else ""
         )
@@ -107,7 +111,7 @@ class Gathering:
         """Whether an arm is one of those that are compared."""
         return arm in self.order
 
-    def share_of(self, record: Record, arm: str, division: Division | None) -> float:
+    def share_of(self, record: Record, arm: str, division: SplitShares | None) -> float:
         """The challenger's part of what it and the champion got when a request was assigned; 0 for
         what is no part of a split. With several challengers the champion's requests have no single
         one: that of the present epoch is used then, when the label comes."""
@@ -148,13 +152,13 @@ class Gathering:
                     rows = self._split_labels.setdefault(challenger, [])
                     rows.append((at, key, side, share, {name: value}))
 
-    def add(self, sheet: Sheet) -> None:
+    def add(self, sheet: ColumnBatch) -> None:
         """Rows that were gathered as columns."""
         self._ready.append(sheet)
 
     # Out ----------------------------------------------------------------------------------------
 
-    def drain(self) -> list[Sheet]:
+    def drain(self) -> list[ColumnBatch]:
         """What was gathered since the last time."""
         found, self._ready = self._ready, []
         name = self.declared.name
@@ -177,7 +181,7 @@ class Gathering:
                 self.copies.notes[challenger] = []
         return found
 
-    def _assigned_sheet(self, name: str, width: int, rows: list[tuple[Any, ...]]) -> Sheet:
+    def _assigned_sheet(self, name: str, width: int, rows: list[tuple[Any, ...]]) -> ColumnBatch:
         at, ids, side, *facts, units, weights, values = zip(*rows, strict=True)
         columns: list[Column] = [np.array(fact, np.float64) for fact in facts]
         columns.append(list(units))
@@ -194,7 +198,7 @@ class Gathering:
         """Columns of pairs."""
         return ("fresh", *(side + column for side in _SIDES for column in self.columns))
 
-    def _pairs_sheet(self, name: str, challenger: str, pairs: list[tuple[Any, ...]]) -> Sheet:
+    def _pairs_sheet(self, name: str, challenger: str, pairs: list[tuple[Any, ...]]) -> ColumnBatch:
         at, ids, *halves = zip(*pairs, strict=True)
         fresh = np.array([float("error" in half) for half in halves[0]])
         columns: list[Column] = [fresh]
@@ -202,7 +206,7 @@ class Gathering:
         kind = (PAIRS, name, challenger)
         return _sheet(kind, self.pairs_names(), at, ids, (1.0 - fresh).astype(int), columns)
 
-    def _labels_sheet(self, name: str, challenger: str, rows: list[tuple[Any, ...]]) -> Sheet:
+    def _labels_sheet(self, name: str, challenger: str, rows: list[tuple[Any, ...]]) -> ColumnBatch:
         at, ids, side, share, values = zip(*rows, strict=True)
         names = tuple(f"v.{column}" for column in self.columns)
         columns: list[Column] = [np.array(share, np.float64)]
@@ -222,8 +226,8 @@ def _sheet(
     ids: Any,
     side: Any,
     columns: list[Column],
-) -> Sheet:
-    return Sheet(
+) -> ColumnBatch:
+    return ColumnBatch(
         kind, names, np.array(at, np.float64), list(ids), np.array(side, np.int16), columns
     )
 

@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from understudy.monitor.codecs import Table
-from understudy.monitor.evidence.arms import Division
-from understudy.monitor.evidence.collector import Gathering
+from understudy.monitor.evidence.arms import SplitShares
+from understudy.monitor.evidence.collector import EvidenceCollector
 from understudy.monitor.evidence.mirrored import columns_of
 from understudy.monitor.labels.store import Joined, Prediction
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.record import OK, ROLE_PRIMARY, Record
 
-View = dict[str, list[tuple[Gathering, Division | None]]]
+View = dict[str, list[tuple[EvidenceCollector, SplitShares | None]]]
 """By model: the experiments that its records belong to."""
 
 
-class Gatherings:
+class EvidenceCollectors:
     """``by_name`` are those of the experiments; ``first_model`` is that of experiments which name
     none."""
 
-    def __init__(self, by_name: Mapping[str, Gathering], first_model: str) -> None:
+    def __init__(self, by_name: Mapping[str, EvidenceCollector], first_model: str) -> None:
         self.by_name = dict(by_name)
         self.first_model = first_model
         self.offer: Callable[[Prediction], None] | None = None
@@ -28,7 +28,7 @@ class Gatherings:
         self.origin = (0, 0)
         """Where the next record comes from: offset of its block, place in it."""
 
-    def model_of(self, gathering: Gathering) -> str:
+    def model_of(self, gathering: EvidenceCollector) -> str:
         """The model that an experiment is about."""
         return gathering.declared.model or self.first_model
 
@@ -41,7 +41,7 @@ class Gatherings:
             division = None
             if split is not None and all(arm in names.arms for arm in gathering.order):
                 weights = tuple(split.weights[names.arms.index(arm)] for arm in gathering.order)
-                division = Division(names.arms, weights, split.since, split.epoch)
+                division = SplitShares(names.arms, weights, split.since, split.epoch)
             found.setdefault(self.model_of(gathering), []).append((gathering, division))
         return found
 
@@ -60,8 +60,8 @@ class Gatherings:
 
     def _offer(
         self,
-        gathering: Gathering,
-        division: Division | None,
+        gathering: EvidenceCollector,
+        division: SplitShares | None,
         model: str,
         record: Record,
         arm: str,

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Pairing(Generic[T]):
+class PairJoiner(Generic[T]):
     """Waits for the other halves. ``lost`` counts those that were given up for want of room."""
 
     def __init__(self, limit: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from understudy.monitor.codecs import Table
 from understudy.monitor.config.experiment import Compare
 from understudy.monitor.evidence.arms import Arms
-from understudy.monitor.evidence.joiner import Pairing
+from understudy.monitor.evidence.joiner import PairJoiner
 from understudy.monitor.evidence.observe import NAN, Observation, Observer
 from understudy.monitor.records.record import ROLE_MIRROR, Record
 from understudy.shadow import comparison
@@ -22,7 +22,7 @@ _WAITED = 300.0
 Redact = Callable[[Mapping[str, list[object]]], dict[str, object]]
 
 
-class Copies:
+class MirrorComparison:
     """Pairs that are whole are put on ``pairs``, by challenger, with the time at which the last of
     their answers was there; what is to be remembered of a comparison on ``notes``. ``redact`` takes
     out what nobody may read."""
@@ -36,8 +36,8 @@ class Copies:
         redact: Redact,
     ) -> None:
         self._arms = arms
-        self.waiting: dict[str, Pairing[Observation]] = {
-            name: Pairing(_MOST_WAITING) for name in challengers
+        self.waiting: dict[str, PairJoiner[Observation]] = {
+            name: PairJoiner(_MOST_WAITING) for name in challengers
         }
         self.pairs: dict[str, list[tuple[Any, ...]]] = {name: [] for name in challengers}
         """(at, id, values of the champion, of the challenger)"""

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from understudy.monitor.evidence.arms import Division
+from understudy.monitor.evidence.arms import SplitShares
 from understudy.monitor.evidence.batch import Column, Floats, column_of
-from understudy.monitor.evidence.block_columns import Mask, Part, Places, Taken, cells_at
-from understudy.monitor.evidence.collector import ASSIGNED, PAIRS, Gathering
+from understudy.monitor.evidence.block_columns import BlockColumns, Mask, Part, Places, cells_at
+from understudy.monitor.evidence.collector import ASSIGNED, PAIRS, EvidenceCollector
 from understudy.monitor.evidence.observe import ERRORS
 from understudy.monitor.records.record import OK, OUTCOMES, ROLE_MIRROR, ROLE_PRIMARY, TIMEOUT
 from understudy.shadow.assignment import point, threshold
@@ -19,7 +19,9 @@ from understudy.shadow.assignment import point, threshold
 _IS_ERROR = np.array([outcome in ERRORS for outcome in range(len(OUTCOMES))], np.float64)
 
 
-def _values(taken: Taken, gathering: Gathering, records: Places) -> dict[str, Column]:
+def _values(
+    taken: BlockColumns, gathering: EvidenceCollector, records: Places
+) -> dict[str, Column]:
     """Columns of observed values, as :class:`Observer` has them; what is not there is NaN."""
     found: dict[str, Column] = {}
     outcome = taken.outcome[records]
@@ -40,7 +42,7 @@ def _values(taken: Taken, gathering: Gathering, records: Places) -> dict[str, Co
     return found
 
 
-def _cost(taken: Taken, gathering: Gathering, records: Places) -> Floats:
+def _cost(taken: BlockColumns, gathering: EvidenceCollector, records: Places) -> Floats:
     found = np.full(len(records), np.nan)
     for place, arm in enumerate(taken.arms):
         cost = gathering.declared.cost.get(arm)
@@ -51,7 +53,7 @@ def _cost(taken: Taken, gathering: Gathering, records: Places) -> Floats:
     return found
 
 
-def _field(taken: Taken, name: str, records: Places) -> Column:
+def _field(taken: BlockColumns, name: str, records: Places) -> Column:
     said = taken.response
     cells: list[Any] = [np.nan] * len(records)
     grids = np.where(taken.outcome[records] == OK, said.grid[records], -1)
@@ -77,7 +79,7 @@ def _cell(cell: Any) -> Any:
     return np.nan
 
 
-def take_assigned(taken: Taken, gathering: Gathering, division: Division) -> None:
+def take_assigned(taken: BlockColumns, gathering: EvidenceCollector, division: SplitShares) -> None:
     """Give an experiment the requests that were divided by ``division``."""
     sides = np.full(256, -1, np.int64)
     arms = np.full(256, -1, np.int64)
@@ -128,7 +130,7 @@ def take_assigned(taken: Taken, gathering: Gathering, division: Division) -> Non
     )
 
 
-def take_pairs(taken: Taken, gathering: Gathering) -> None:
+def take_pairs(taken: BlockColumns, gathering: EvidenceCollector) -> None:
     """Bring requests and their copies together; who has no counterpart here waits."""
     champion = (taken.role == ROLE_PRIMARY) & (taken.arm == taken.champion) & taken.counts
     copies = gathering.copies
@@ -171,7 +173,7 @@ def take_pairs(taken: Taken, gathering: Gathering) -> None:
             _wait(taken, gathering, challenger, place)
 
 
-def _wait(taken: Taken, gathering: Gathering, challenger: str, place: int) -> None:
+def _wait(taken: BlockColumns, gathering: EvidenceCollector, challenger: str, place: int) -> None:
     """A record whose counterpart is not in its block."""
     copies = gathering.copies
     copies.origin = (taken.offset, place)
@@ -186,7 +188,11 @@ def _wait(taken: Taken, gathering: Gathering, challenger: str, place: int) -> No
 
 
 def _add_pairs(
-    taken: Taken, gathering: Gathering, challenger: str, first: Places, second: Places
+    taken: BlockColumns,
+    gathering: EvidenceCollector,
+    challenger: str,
+    first: Places,
+    second: Places,
 ) -> None:
     copies = gathering.copies
     alike, answered = _alike(taken.response, taken.outcome, first, second)

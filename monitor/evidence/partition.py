@@ -18,13 +18,13 @@ from typing import Any
 from understudy.monitor.config.model import Config
 from understudy.monitor.evidence import block_rows as columns
 from understudy.monitor.evidence.arms import arms_of
-from understudy.monitor.evidence.batch import Sheet
+from understudy.monitor.evidence.batch import ColumnBatch
 from understudy.monitor.evidence.blocks import Block, Heartbeat, LabelBlock, RecordBlock
-from understudy.monitor.evidence.collector import Gathering
-from understudy.monitor.evidence.collectors import Gatherings, View
-from understudy.monitor.evidence.pending import Offers
+from understudy.monitor.evidence.collector import EvidenceCollector
+from understudy.monitor.evidence.collectors import EvidenceCollectors, View
+from understudy.monitor.evidence.pending import PendingPredictions
 from understudy.monitor.evidence.sources import Sources
-from understudy.monitor.evidence.stage_one import Preparation
+from understudy.monitor.evidence.stage_one import StageOne
 from understudy.monitor.labels.label import Label
 from understudy.monitor.labels.store import FeedbackStore, Prediction
 from understudy.monitor.records.handoff import Names
@@ -51,13 +51,13 @@ class Partition:
         self.faults: Counter[str] = Counter()
         redaction = Redaction(config.records.redact)
         gatherings = {
-            declared.name: Gathering(declared, arms_of(config, declared), redaction.columns)
+            declared.name: EvidenceCollector(declared, arms_of(config, declared), redaction.columns)
             for declared in config.experiments
         }
         first = config.models[0].name if config.models else ""
-        self.preparation = Preparation(config.champion.name, self._fault)
-        self.preparation.gatherings = self.gatherings = Gatherings(gatherings, first)
-        self.preparation.offers = offers = Offers(config)
+        self.stage_one = StageOne(config.champion.name, self._fault)
+        self.stage_one.collectors = self.collectors = EvidenceCollectors(gatherings, first)
+        self.stage_one.offers = offers = PendingPredictions(config)
         self.wants_labels = config.feedback.enabled and (
             any(one.wants_labels for one in gatherings.values())
             or any(model.performance is not None for model in config.models)
@@ -70,7 +70,7 @@ class Partition:
         self._store: FeedbackStore | None = None
         self._last = 0
         if self.wants_labels:
-            self.gatherings.offer = offers.offer = self._predictions.append
+            self.collectors.offer = offers.offer = self._predictions.append
 
     def close(self) -> None:
         """Throw away what lies on disk."""
@@ -109,25 +109,25 @@ class Partition:
             block.names.models[block.model] if block.model < len(block.names.models) else _OTHER
         )
         if block.names is not self._names:
-            self._names, self._view = block.names, self.gatherings.view(block.names)
+            self._names, self._view = block.names, self.collectors.view(block.names)
         view = self._view if model in self._view else None
-        if self.by_columns and columns.applies(block, self.preparation, self._view, model):
-            columns.take(self.preparation, self._view, (model, version), block, offset)
+        if self.by_columns and columns.applies(block, self.stage_one, self._view, model):
+            columns.take(self.stage_one, self._view, (model, version), block, offset)
             return
-        arms, take, key = block.names.arms, self.preparation.take, (model, version)
+        arms, take, key = block.names.arms, self.stage_one.take, (model, version)
         for place, (_, record, of_request, of_response) in enumerate(block.rows()):
-            self.gatherings.origin = (offset, place)
+            self.collectors.origin = (offset, place)
             arm = arms[record.arm] if record.arm < len(arms) else "other"
             take(view, key, record, arm, of_request, of_response)
 
     # Out ----------------------------------------------------------------------------------------
 
-    def drain(self) -> list[Sheet]:
+    def drain(self) -> list[ColumnBatch]:
         """The evidence since the last time. Raises StateError when the disk refuses."""
         self._join()
-        for gathering in self.gatherings.by_name.values():
+        for gathering in self.collectors.by_name.values():
             gathering.copies.expire(self.sources.complete - WAITS_SECONDS)
-        return self.preparation.drain()
+        return self.stage_one.drain()
 
     def _join(self) -> None:
         if not (self._predictions or self._labels):
@@ -141,7 +141,7 @@ class Partition:
             self._labels.clear()
         while joined := store.take(self._last):
             for one in joined:
-                self.preparation.take_label(one)
+                self.stage_one.take_label(one)
             self._last = joined[-1].seq
         store.release(self._last)
         if self.sources.complete > 0.0:
@@ -162,7 +162,7 @@ class Partition:
             return None
         return {**self._store.figures(), "failures": self._store.failures}
 
-    def of_experiment(self, sheet: Sheet) -> bool:
+    def of_experiment(self, sheet: ColumnBatch) -> bool:
         """Whether a sheet is evidence of an experiment, and else of a model."""
         return sheet.kind[0] in _OF_EXPERIMENTS
 
@@ -186,11 +186,11 @@ class Partition:
             "oldest": self._store.oldest() if self._store is not None else None,
             "waiting": {
                 name: gathering.copies.waiting_for()
-                for name, gathering in self.gatherings.by_name.items()
+                for name, gathering in self.collectors.by_name.items()
             },
         }
 
-    def restore(self, state: Mapping[str, Any]) -> Restoring:
+    def restore(self, state: Mapping[str, Any]) -> PartitionRestore:
         """Take over a state; what is to be read again then. Raises KeyError, TypeError or
         ValueError for another shape."""
         if state["version"] != VERSION:
@@ -209,10 +209,10 @@ class Partition:
             # Of a long horizon only as much was kept as there is room for. Clocks differ, so that a
             # label may seem to be older than its prediction.
             since = max(since, oldest - WAITS_SECONDS)
-        return Restoring(self, waiting, counts, since)
+        return PartitionRestore(self, waiting, counts, since)
 
 
-class Restoring:
+class PartitionRestore:
     """Reads again what waited. ``offsets`` are those of the blocks that hold it; no prediction that
     waits for a label is older than ``since`` (unix time)."""
 
@@ -229,7 +229,7 @@ class Restoring:
         self.offsets = sorted(
             {offset for one in waiting.values() for places in one.values() for offset, _ in places}
         )
-        for name, gathering in partition.gatherings.by_name.items():
+        for name, gathering in partition.collectors.by_name.items():
             gathering.copies.restoring = waiting.get(name, {})
 
     def take(self, block: Block, offset: int) -> None:
@@ -241,17 +241,17 @@ class Restoring:
             partition._labels += block.labels
         if len(partition._predictions) + len(partition._labels) > 10_000:
             partition._join()
-            partition.preparation.drain()
+            partition.stage_one.drain()
 
     def done(self) -> None:
         """Everything was read; from here on it goes on."""
         partition = self._partition
         partition._join()
-        partition.preparation.drain()
+        partition.stage_one.drain()
         if self._counts or partition._store is not None:
             # Labels that were read again have been counted before.
             partition._opened().go_on(self._counts)
-        for gathering in partition.gatherings.by_name.values():
+        for gathering in partition.collectors.by_name.values():
             gathering.copies.restoring = None
 
 

@@ -17,7 +17,7 @@ PREFIX = "@"
 feedback store keeps outputs only, and a label has to find its segment."""
 
 
-class Offers:
+class PendingPredictions:
     """Of the models whose performance is declared; ``offer`` is where predictions go."""
 
     def __init__(self, config: Config) -> None:

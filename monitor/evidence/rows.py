@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from understudy.monitor.codecs import Table
-from understudy.monitor.evidence.batch import Column, Sheet, column_of
+from understudy.monitor.evidence.batch import Column, ColumnBatch, column_of
 from understudy.monitor.evidence.columns import Cells
 from understudy.monitor.records.record import OK, ROLE_PRIMARY, Record
 
@@ -44,13 +44,13 @@ class _Gathered:
             self.started += [record.started] * rows
 
 
-class RowGathering:
+class RowCollector:
     """``champion`` is the arm whose answers are kept beside their requests."""
 
     def __init__(self, champion: str) -> None:
         self.champion = champion
         self._rows: dict[_Layout, _Gathered] = {}
-        self._ready: list[Sheet] = []
+        self._ready: list[ColumnBatch] = []
 
     def take(
         self, key: tuple[str, str], record: Record, arm: str, of_request: object, answer: object
@@ -101,11 +101,11 @@ class RowGathering:
         kind = (UNDECODABLE, *where, str(undecodable.reason))
         self._of((kind, ()), record, at)
 
-    def add(self, sheet: Sheet) -> None:
+    def add(self, sheet: ColumnBatch) -> None:
         """Rows that were gathered as columns."""
         self._ready.append(sheet)
 
-    def drain(self) -> list[Sheet]:
+    def drain(self) -> list[ColumnBatch]:
         """What was gathered since the last time."""
         found, self._ready = self._ready, []
         gathered, self._rows = self._rows, {}
@@ -117,7 +117,7 @@ class RowGathering:
                 width -= 1
             columns += [column_of(rows.values[place::width]) for place in range(width)]
             at, side = np.array(rows.at, np.float64), np.array(rows.side, np.int16)
-            found.append(Sheet(kind, names, at, rows.ids, side, columns))
+            found.append(ColumnBatch(kind, names, at, rows.ids, side, columns))
         return found
 
 
@@ -132,7 +132,7 @@ def _interleave(values: list[Any], first: Table, second: Table) -> None:
         values += second.values[row * more : (row + 1) * more]
 
 
-def parts_of(sheet: Sheet) -> tuple[tuple[str, ...], Cells, tuple[str, ...], Cells]:
+def parts_of(sheet: ColumnBatch) -> tuple[tuple[str, ...], Cells, tuple[str, ...], Cells]:
     """Names and cells of the features of rows, and of their answers."""
     rows, end = len(sheet), 1 + int(sheet.kind[4])
     return (

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from understudy.monitor.evidence.batch import Sheet
-from understudy.monitor.evidence.collectors import Gatherings, View
-from understudy.monitor.evidence.pending import Offers
-from understudy.monitor.evidence.rows import RowGathering
+from understudy.monitor.evidence.batch import ColumnBatch
+from understudy.monitor.evidence.collectors import EvidenceCollectors, View
+from understudy.monitor.evidence.pending import PendingPredictions
+from understudy.monitor.evidence.rows import RowCollector
 from understudy.monitor.labels.store import Joined
 from understudy.monitor.records.record import Record
 
@@ -25,13 +25,13 @@ Fault = Callable[[str, str, str, str], None]
 """Called within an exception with model, version, arm and the room that failed."""
 
 
-class Preparation:
+class StageOne:
     """``champion`` is the arm whose answers are judged; ``fault`` hears of faults of ours."""
 
     def __init__(self, champion: str, fault: Fault) -> None:
-        self.rows = RowGathering(champion)
-        self.gatherings: Gatherings | None = None
-        self.offers: Offers | None = None
+        self.rows = RowCollector(champion)
+        self.collectors: EvidenceCollectors | None = None
+        self.offers: PendingPredictions | None = None
         self._fault = fault
         self._joined: list[Joined] = []
 
@@ -45,9 +45,9 @@ class Preparation:
         of_response: object,
     ) -> None:
         """Take one record of the model ``key``, (name, version)."""
-        if view and self.gatherings is not None:
+        if view and self.collectors is not None:
             try:
-                self.gatherings.take(view, key[0], record, arm, of_request, of_response)
+                self.collectors.take(view, key[0], record, arm, of_request, of_response)
             except Exception:
                 # It costs a room this record, and nobody else anything.
                 self._fault(*key, arm, "experiment")
@@ -60,16 +60,16 @@ class Preparation:
 
     def take_label(self, joined: Joined) -> None:
         """A label that was joined to a prediction."""
-        if self.gatherings is not None:
-            self.gatherings.take_label(joined)
+        if self.collectors is not None:
+            self.collectors.take_label(joined)
         if self.offers is not None and not joined.mirrored and joined.arm == self.offers.champion:
             self._joined.append(joined)
 
-    def drain(self) -> list[Sheet]:
+    def drain(self) -> list[ColumnBatch]:
         """Everything that was gathered since the last time."""
         found = self.rows.drain()
-        if self.gatherings is not None:
-            for gathering in self.gatherings.by_name.values():
+        if self.collectors is not None:
+            for gathering in self.collectors.by_name.values():
                 found += gathering.drain()
         joined, self._joined = self._joined, []
         by_model: dict[str, list[Joined]] = {}
@@ -83,10 +83,10 @@ class Preparation:
 _JOINED = tuple(field.name for field in fields(Joined))
 
 
-def _joined_sheet(model: str, joined: list[Joined]) -> Sheet:
+def _joined_sheet(model: str, joined: list[Joined]) -> ColumnBatch:
     # Not asdict(), which copies the outputs, and takes ten times as long.
     cells: list[Any] = [{n: getattr(one, n) for n in _JOINED} | {"seq": 0} for one in joined]
-    return Sheet(
+    return ColumnBatch(
         (JOINED, model),
         ("joined",),
         np.array([max(one.received, one.started) for one in joined], np.float64),
@@ -96,6 +96,6 @@ def _joined_sheet(model: str, joined: list[Joined]) -> Sheet:
     )
 
 
-def joined_of(sheet: Sheet) -> list[Joined]:
+def joined_of(sheet: ColumnBatch) -> list[Joined]:
     """The labels of a sheet."""
     return [Joined(**cell) for cell in sheet.columns[0]]

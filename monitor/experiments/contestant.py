@@ -9,7 +9,7 @@ from understudy.shadow import comparison, rollout
 from understudy.shadow.experiment import Decision
 
 
-class Contestant:
+class ChallengerState:
     """A challenger of an experiment, with everything that is kept about it."""
 
     def __init__(self, name: str, declared: Declared, now: float) -> None:

@@ -12,20 +12,20 @@ from numpy.typing import NDArray
 
 from understudy.monitor.config.experiment import Experiment as Declared
 from understudy.monitor.config.rules import rules_of
-from understudy.monitor.evidence.arms import Arms, Division
-from understudy.monitor.evidence.batch import Floats, Sheet, together
+from understudy.monitor.evidence.arms import Arms, SplitShares
+from understudy.monitor.evidence.batch import ColumnBatch, Floats, together
 from understudy.monitor.evidence.collector import (
     ASSIGNED,
     FACTS,
     LABELS,
     NOTES,
     PAIRS,
-    Gathering,
+    EvidenceCollector,
     numbered,
 )
 from understudy.monitor.evidence.mirrored import Redact
 from understudy.monitor.evidence.observe import Codes
-from understudy.monitor.experiments.contestant import Contestant
+from understudy.monitor.experiments.contestant import ChallengerState
 from understudy.monitor.experiments.timeline import point_of
 from understudy.monitor.experiments.units import OpenUnit, OpenUnits, batch
 from understudy.monitor.labels.store import Joined
@@ -48,7 +48,7 @@ class LiveExperiment:
         self.declared = declared
         self.arms = arms
         self.started = now
-        self.gathering = Gathering(declared, arms, redact)
+        self.gathering = EvidenceCollector(declared, arms, redact)
         self.by_unit = self.gathering.by_unit
         self.order = self.gathering.order
         self.wants_labels = self.gathering.wants_labels
@@ -56,7 +56,9 @@ class LiveExperiment:
         self.experiment = Experiment(
             declared.name, declared.challengers, rules, by_unit=self.by_unit
         )
-        self.contestants = {name: Contestant(name, declared, now) for name in declared.challengers}
+        self.contestants = {
+            name: ChallengerState(name, declared, now) for name in declared.challengers
+        }
         self.allocation = Allocation()
         self.divided_at = now
         """When the present allocation was decided."""
@@ -78,11 +80,11 @@ class LiveExperiment:
         self,
         record: Record,
         arm: str,
-        division: Division | None,
+        division: SplitShares | None,
         of_request: object,
         answer: object,
     ) -> None:
-        """Take one record of the experiment's model; see :meth:`Gathering.take`."""
+        """Take one record of the experiment's model; see :meth:`EvidenceCollector.take`."""
         self.gathering.take(record, arm, division, of_request, answer)
 
     def take_label(self, joined: Joined) -> None:
@@ -91,7 +93,7 @@ class LiveExperiment:
 
     # Evidence -----------------------------------------------------------------------------------
 
-    def feed(self, sheets: Sequence[Sheet]) -> None:
+    def feed(self, sheets: Sequence[ColumnBatch]) -> None:
         """Hand rows to the statistics, in their order."""
         for sheet in together(sheets):
             sort = sheet.kind[0]
@@ -104,7 +106,7 @@ class LiveExperiment:
             elif sort == NOTES:
                 self._feed_notes(sheet)
 
-    def _feed_assigned(self, sheet: Sheet) -> None:
+    def _feed_assigned(self, sheet: ColumnBatch) -> None:
         """Requests of a split, epoch by epoch.
 
         Workers change over to new weights one after another, so for a moment records of both come
@@ -138,7 +140,7 @@ class LiveExperiment:
             self.experiment.begin_epoch()
         self._weights, self._epoch = weights, epoch
 
-    def _take_assigned(self, sheet: Sheet) -> None:
+    def _take_assigned(self, sheet: ColumnBatch) -> None:
         """Requests under the present weights."""
         sides = sheet.side
         if not self.by_unit:
@@ -162,7 +164,7 @@ class LiveExperiment:
                 )
 
     def _take_units(
-        self, sheet: Sheet, rows: NDArray[np.intp], values: Mapping[str, Floats]
+        self, sheet: ColumnBatch, rows: NDArray[np.intp], values: Mapping[str, Floats]
     ) -> None:
         units, started = sheet.column("unit"), sheet.floats("started")
         for row in rows.tolist():
@@ -170,10 +172,10 @@ class LiveExperiment:
             closed = self._units.add(units[row], int(sheet.side[row]), float(started[row]), of_row)
             self._close(closed)
 
-    def _numbers(self, sheet: Sheet, prefix: str, column: str) -> Floats:
+    def _numbers(self, sheet: ColumnBatch, prefix: str, column: str) -> Floats:
         return numbered(sheet.column(prefix + column), lambda cells: self._codes.of(column, cells))
 
-    def _feed_pairs(self, sheet: Sheet) -> None:
+    def _feed_pairs(self, sheet: ColumnBatch) -> None:
         contest = self.experiment.contests.get(sheet.kind[2])
         if contest is not None and sheet.names == self.gathering.pairs_names():
             columns = {
@@ -182,7 +184,7 @@ class LiveExperiment:
             }
             contest.update_pairs(Pairs(columns, int(sheet.floats("fresh").sum())))
 
-    def _feed_labels(self, sheet: Sheet) -> None:
+    def _feed_labels(self, sheet: ColumnBatch) -> None:
         """Labels of split traffic; those of a champion with several challengers are shared as
         requests are now."""
         name = sheet.kind[2]
@@ -202,7 +204,7 @@ class LiveExperiment:
             fresh = np.zeros(here.size, np.bool_)
             self.experiment.contests[name].update_split(Split(arms, share[here], columns, fresh))
 
-    def _feed_notes(self, sheet: Sheet) -> None:
+    def _feed_notes(self, sheet: ColumnBatch) -> None:
         contestant = self.contestants.get(sheet.kind[2])
         if contestant is None:
             return
@@ -236,8 +238,8 @@ class LiveExperiment:
         """Whether an arm is one of those that are compared."""
         return arm in self.order
 
-    def share_of(self, record: Record, arm: str, division: Division | None) -> float:
-        """As :meth:`Gathering.share_of`."""
+    def share_of(self, record: Record, arm: str, division: SplitShares | None) -> float:
+        """As :meth:`EvidenceCollector.share_of`."""
         return self.gathering.share_of(record, arm, division)
 
     # Rollout ------------------------------------------------------------------------------------

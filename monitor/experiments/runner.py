@@ -14,9 +14,9 @@ from understudy.monitor.config.declared import declare, with_declared
 from understudy.monitor.config.model import Config
 from understudy.monitor.errors import ExperimentStateError, UnknownExperimentError
 from understudy.monitor.evidence.arms import arms_of
-from understudy.monitor.evidence.batch import Sheet
-from understudy.monitor.evidence.collectors import Gatherings, View
-from understudy.monitor.experiments.contestant import Contestant
+from understudy.monitor.evidence.batch import ColumnBatch
+from understudy.monitor.evidence.collectors import EvidenceCollectors, View
+from understudy.monitor.experiments.contestant import ChallengerState
 from understudy.monitor.experiments.live import LiveExperiment
 from understudy.monitor.labels.store import Joined, Prediction
 from understudy.monitor.records.audit import AuditLog
@@ -41,7 +41,7 @@ class Command:
     gradual: bool = False
 
 
-class Experiments:
+class ExperimentRunner:
     """``config`` is the file's configuration, without the experiments of the API.
 
     The assignment is in force only when it is on disk and the workers have it: :meth:`tick` and the
@@ -56,7 +56,7 @@ class Experiments:
         self.state_dir = Path(config.state_dir)
         self.live: dict[str, LiveExperiment] = {}
         self.audit = AuditLog(self.state_dir / "audit.jsonl")
-        self.gatherings = Gatherings({}, "")
+        self.collectors = EvidenceCollectors({}, "")
         self.error: str | None = None
         """Why the assignment could not be saved; None when all is well."""
         self._routes = load_or_set_aside(self.state_dir)
@@ -99,17 +99,17 @@ class Experiments:
         if set(found) != set(self._routes.assignments):
             self._dirty = True
         self.live = found
-        self.gatherings.by_name = {name: one.gathering for name, one in found.items()}
-        self.gatherings.first_model = config.models[0].name if config.models else ""
+        self.collectors.by_name = {name: one.gathering for name, one in found.items()}
+        self.collectors.first_model = config.models[0].name if config.models else ""
 
     @property
     def offer(self) -> Callable[[Prediction], None] | None:
         """Where predictions go that may get a label."""
-        return self.gatherings.offer
+        return self.collectors.offer
 
     @offer.setter
     def offer(self, offer: Callable[[Prediction], None]) -> None:
-        self.gatherings.offer = offer
+        self.collectors.offer = offer
 
     def _shown(self, columns: Mapping[str, list[object]]) -> dict[str, object]:
         return self._redaction.columns(columns)
@@ -151,21 +151,21 @@ class Experiments:
 
     def view(self, names: Names) -> View:
         """Which experiments the records of a batch belong to."""
-        return self.gatherings.view(names)
+        return self.collectors.view(names)
 
     def take(
         self, view: View, model: str, record: Record, arm: str, of_request: object, answer: object
     ) -> None:
         """Take a record of ``model``."""
-        self.gatherings.take(view, model, record, arm, of_request, answer)
+        self.collectors.take(view, model, record, arm, of_request, answer)
 
     def take_label(self, joined: Joined) -> None:
         """Take a label that was joined to a prediction."""
-        self.gatherings.take_label(joined)
+        self.collectors.take_label(joined)
 
-    def feed(self, sheets: Iterable[Sheet]) -> None:
+    def feed(self, sheets: Iterable[ColumnBatch]) -> None:
         """Hand over rows that were gathered elsewhere."""
-        by_name: dict[str, list[Sheet]] = {}
+        by_name: dict[str, list[ColumnBatch]] = {}
         for sheet in sheets:
             by_name.setdefault(sheet.kind[1], []).append(sheet)
         for name, of_experiment in by_name.items():
@@ -182,7 +182,7 @@ class Experiments:
             self._events += live.tick(now)
         return self.settle()
 
-    def command(self, name: str, challenger: str | None, command: Command) -> Contestant:
+    def command(self, name: str, challenger: str | None, command: Command) -> ChallengerState:
         """Obey a person. Raises UnknownExperimentError, ExperimentStateError."""
         live = self.find(name)
         contestant = self.contestant(live, challenger)
@@ -196,7 +196,7 @@ class Experiments:
         return contestant
 
     @staticmethod
-    def contestant(live: LiveExperiment, challenger: str | None) -> Contestant:
+    def contestant(live: LiveExperiment, challenger: str | None) -> ChallengerState:
         """The challenger of that name, or the only one. Raises UnknownExperimentError."""
         if challenger is None and len(live.contestants) == 1:
             return next(iter(live.contestants.values()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from understudy.monitor.experiments.contestant import Contestant
+from understudy.monitor.experiments.contestant import ChallengerState
 from understudy.monitor.experiments.live import LiveExperiment
 
 DECISIONS = ("promote", "rollback", "continue", "invalid")
@@ -51,7 +51,7 @@ def document(live: LiveExperiment, now: float) -> dict[str, Any]:
     }
 
 
-def contestant(live: LiveExperiment, c: Contestant) -> dict[str, Any]:
+def contestant(live: LiveExperiment, c: ChallengerState) -> dict[str, Any]:
     """One challenger."""
     state = c.rollout
     contest = live.experiment.contests[c.name]

@@ -13,7 +13,7 @@ from understudy.monitor.findings.finding import Finding
 _SAVED_CLOSED = 50
 
 
-class Shelf:
+class FindingStore:
     """At most one open finding per key, and ``history`` closed ones; older ones are forgotten.
 
     A closed finding may be *dismissed*: a person closed it, and its room goes on reporting.

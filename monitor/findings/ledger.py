@@ -21,7 +21,7 @@ from typing import Any
 from understudy.monitor.errors import FindingError, FindingStateError
 from understudy.monitor.findings.changes import Change, news, urgent
 from understudy.monitor.findings.finding import Finding, Note, Signal, rank
-from understudy.monitor.findings.finding_store import Shelf
+from understudy.monitor.findings.finding_store import FindingStore
 from understudy.monitor.findings.limits import Hidden, Limits, Openings
 from understudy.monitor.findings.silences import Silence, Silences
 
@@ -58,7 +58,7 @@ class Findings:
         self.number = 0
         self.revision = 0
         """Changes of this object's own."""
-        self._shelf = Shelf(self.limits.history)
+        self._shelf = FindingStore(self.limits.history)
         self._hidden: dict[str, dict[str, Hidden]] = {}
         """By room and model."""
         self._openings = Openings()

@@ -21,7 +21,7 @@ from understudy.monitor.findings.silences import Silence
 log = logging.getLogger(__name__)
 
 
-class FindingsRoom:
+class FindingsService:
     """The ledger (``findings``, to which rooms report), its history on disk, and the notifier.
 
     ``folder`` is where the history is written; None keeps it in memory only. ``accept`` hears of

@@ -11,7 +11,7 @@ from understudy.monitor.config.model import Config
 from understudy.monitor.findings.changes import Change
 from understudy.monitor.findings.finding import Finding
 from understudy.monitor.findings.limits import Limits
-from understudy.monitor.findings.service import FindingsRoom
+from understudy.monitor.findings.service import FindingsService
 from understudy.monitor.health.validation.rehearsal import ROOM as VALIDATION
 from understudy.monitor.health.validation.rehearsal import Validation
 from understudy.monitor.health.watches import Watches
@@ -19,7 +19,7 @@ from understudy.monitor.health.watches import Watches
 ROOM = "watch"
 
 
-class Judge:
+class FindingsLoop:
     """``watches`` say what is wrong, ``room`` keeps the story of it and tells people. The time is
     passed in, so that a replay judges as the live service does; without a ``folder`` the story is
     in memory only, and nobody is told."""
@@ -30,24 +30,24 @@ class Judge:
         self.watches = Watches(config)
         self.validation = Validation(config) if folder is not None else None
         channels = config.notify if folder is not None else []
-        self.room = FindingsRoom(folder, _limits(config), channels, self._accept, clock)
+        self.service = FindingsService(folder, _limits(config), channels, self._accept, clock)
 
     def configure(self, config: Config) -> None:
         """Go on under another configuration."""
         self.watches.configure(config)
         if self.validation is not None:
             self.validation.configure(config)
-        self.room.configure(_limits(config), config.notify)
+        self.service.configure(_limits(config), config.notify)
 
     def tick(self, now: float) -> list[Change]:
         """Look at ``now``, unix seconds; what has changed."""
         self.watches.flush()
-        changes = self.room.findings.report(ROOM, self.watches.signals(now), now)
+        changes = self.service.findings.report(ROOM, self.watches.signals(now), now)
         if self.validation is not None and self.validation.rounds:
             # A round may be long ago: what it found holds until the next one.
             hold = 0.0
             found = self.validation.signals()
-            changes += self.room.findings.report(VALIDATION, found, now, hold)
+            changes += self.service.findings.report(VALIDATION, found, now, hold)
         return changes
 
     def _accept(self, finding: Finding) -> None:
@@ -57,12 +57,12 @@ class Judge:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
-        return {"watches": self.watches.to_dict(), "room": self.room.to_dict()}
+        return {"watches": self.watches.to_dict(), "room": self.service.to_dict()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take over a saved state, also an empty one; what cannot be used is left out, and said."""
         self.watches.restore(state.get("watches", {}))
-        self.room.restore(state.get("room"))
+        self.service.restore(state.get("room"))
 
 
 def _limits(config: Config) -> Limits:

@@ -14,9 +14,9 @@ from understudy.monitor.baseline.model import Baseline
 from understudy.monitor.config.model import Config
 from understudy.monitor.config.performance import Performance
 from understudy.monitor.errors import UnderstudyError
-from understudy.monitor.evidence.batch import Sheet
+from understudy.monitor.evidence.batch import ColumnBatch
 from understudy.monitor.evidence.columns import Cells, cells_of
-from understudy.monitor.evidence.pending import Offers
+from understudy.monitor.evidence.pending import PendingPredictions
 from understudy.monitor.evidence.rows import REQUESTS, ROWS, STARTED, parts_of
 from understudy.monitor.findings.finding import Signal
 from understudy.monitor.health.drift.signals import signals_of
@@ -41,7 +41,7 @@ class Watches:
 
     def __init__(self, config: Config) -> None:
         self.champion = ""
-        self.offers = Offers(config)
+        self.offers = PendingPredictions(config)
         """Of predictions that may get a label."""
         self.options = Options()
         self.watches: dict[ModelKey, ModelWatch] = {}
@@ -139,7 +139,7 @@ class Watches:
 
     # Rows ---------------------------------------------------------------------------------------
 
-    def feed(self, sheets: Iterable[Sheet]) -> None:
+    def feed(self, sheets: Iterable[ColumnBatch]) -> None:
         """Rows of models that are watched or learned from, in their order; others are left."""
         for sheet in sheets:
             key = (sheet.kind[1], sheet.kind[2])
@@ -153,7 +153,7 @@ class Watches:
                 if done < len(sheet):
                     self._watch_rows(key, sheet.rows(slice(done, None)) if done else sheet)
 
-    def _watch_rows(self, key: ModelKey, sheet: Sheet) -> None:
+    def _watch_rows(self, key: ModelKey, sheet: ColumnBatch) -> None:
         features, cells, names, answers = parts_of(sheet)
         performance = self.performance.get(key)
         if performance is not None and performance.settings.prediction in names:
@@ -161,7 +161,7 @@ class Watches:
         answered = bool(names)
         self.watches[key].take_rows(sheet, (*features, *names), answered)
 
-    def _learn_rows(self, key: ModelKey, sheet: Sheet) -> int:
+    def _learn_rows(self, key: ModelKey, sheet: ColumnBatch) -> int:
         """Learn from rows as long as that is needed; how many of them need no watch any more."""
         learning = None if key in self.watches else self.learning.get(key)
         if learning is None:
@@ -196,7 +196,7 @@ class Watches:
     def _judge_rows(
         self,
         performance: PerformanceWatch,
-        sheet: Sheet,
+        sheet: ColumnBatch,
         features: tuple[str, ...],
         asked: Cells,
         names: tuple[str, ...],

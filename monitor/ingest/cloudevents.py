@@ -17,7 +17,7 @@ import orjson
 
 from understudy.monitor.baseline.kinds import instant
 from understudy.monitor.errors import IngestError
-from understudy.monitor.ingest.records import Declared, Item
+from understudy.monitor.ingest.records import Item, KnownModels
 from understudy.monitor.records.record import CLIENT_ERROR, OK
 
 REQUEST = "org.kubeflow.serving.inference.request"
@@ -141,7 +141,7 @@ class Pairs:
             self.outcomes["expired"] += 1
 
 
-def item_of_pair(request: Event, response: Event, declared: Declared, now: float) -> Item:
+def item_of_pair(request: Event, response: Event, declared: KnownModels, now: float) -> Item:
     """The exchange of a request and its response. Raises IngestError for an unknown model."""
     named = any(request.service == name for name, _, _ in declared.models)
     model = declared.model(request.service if named or len(declared.models) > 1 else None, None)

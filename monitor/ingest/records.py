@@ -81,7 +81,7 @@ class Item:
         return b"".join(parts)
 
 
-class Declared:
+class KnownModels:
     """What the configuration says of models and arms."""
 
     def __init__(self, models: Sequence[tuple[str, str, str]], arms: Sequence[str]) -> None:
@@ -105,7 +105,7 @@ class Declared:
         raise IngestError(f"{said}; declared are: {known}")
 
 
-def item_of(data: object, declared: Declared, now: float) -> Item:
+def item_of(data: object, declared: KnownModels, now: float) -> Item:
     """One posted object; ``now`` is unix seconds. Raises IngestError that names the field."""
     if not isinstance(data, Mapping):
         raise IngestError("must be an object")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from understudy.monitor.errors import IngestError
 from understudy.monitor.ingest.cloudevents import Event, Pairs, item_of_pair
-from understudy.monitor.ingest.records import Declared, Item, item_of
+from understudy.monitor.ingest.records import Item, KnownModels, item_of
 from understudy.monitor.records.handoff import Names
 
 REMEMBERED = 100_000
@@ -28,11 +28,11 @@ class Taken:
     refused: list[tuple[int, str]] = field(default_factory=list)
 
 
-class Ingest:
+class IngestService:
     """``sink`` takes batches as from a worker; ``clock`` is unix time."""
 
     def __init__(
-        self, declared: Declared, sink: Sink, clock: Callable[[], float] = time.time
+        self, declared: KnownModels, sink: Sink, clock: Callable[[], float] = time.time
     ) -> None:
         self.declared = declared
         self.outcomes: Counter[tuple[str, str]] = Counter()

@@ -23,7 +23,7 @@ from understudy.monitor.errors import IngestError, SourceError
 from understudy.monitor.evidence.blocks import Row
 from understudy.monitor.evidence.decoding import Decoder
 from understudy.monitor.ingest.cloudevents import Pairs, events_of, item_of_pair
-from understudy.monitor.ingest.records import MOST_ROWS, Declared
+from understudy.monitor.ingest.records import MOST_ROWS, KnownModels
 from understudy.monitor.labels.label import Label
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.record import (
@@ -68,7 +68,7 @@ class TopicReader:
     reader that has all of them.
     """
 
-    def __init__(self, source: SourceTopic, declared: Declared, decoder: Decoder) -> None:
+    def __init__(self, source: SourceTopic, declared: KnownModels, decoder: Decoder) -> None:
         self.source = source
         self.pairs = Pairs()
         self._declared = declared
@@ -107,12 +107,12 @@ class TopicReader:
             taken.rows.append((self._names, record, *decoded))
         return taken
 
-    def _for_pairs(self, service: str) -> Declared:
+    def _for_pairs(self, service: str) -> KnownModels:
         """Events name their InferenceService, which may be called otherwise than the model."""
         if self.source.model is None:
             return self._declared
         one = self._declared.model(self.source.model, self.source.version)
-        return Declared([one], self._declared.arms)
+        return KnownModels([one], self._declared.arms)
 
     # Plain JSON ---------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from kafka.coordinator.assignors.abstract import (
 )
 
 
-class Together(AbstractPartitionAssignor):  # type: ignore[misc]  # kafka-python has no types
+class CoPartitionAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # kafka-python has no types
     """``meeting`` are topics whose partitions of one number go to one member: what has the same
     request id meets there. ``judged`` is the topic of the evidence, ``costs`` what judging costs
     by its partition, against all of the input. ``url`` is where this member can be asked; every

@@ -69,7 +69,7 @@ def quiet() -> None:
     logging.getLogger(_TALKERS).setLevel(logging.WARNING)
 
 
-def told(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """An error in words, with why no connection came about where that is all that it says."""
     text = str(error) or type(error).__name__
     if isinstance(error, KafkaTimeoutError) and (reason := _reasons.recent()):

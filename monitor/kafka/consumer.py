@@ -22,10 +22,10 @@ from typing import Any
 
 from understudy.monitor.config.model import Config
 from understudy.monitor.detectors import packed
-from understudy.monitor.evidence.batch import Sheet, together
+from understudy.monitor.evidence.batch import ColumnBatch, together
 from understudy.monitor.evidence.settings import Settings
-from understudy.monitor.experiments.runner import Experiments
-from understudy.monitor.health.findings_loop import Judge as Watcher
+from understudy.monitor.experiments.runner import ExperimentRunner
+from understudy.monitor.health.findings_loop import FindingsLoop
 from understudy.monitor.kafka.messages import SLOT_SECONDS, Message
 from understudy.monitor.pipeline.pipeline import Pipeline
 from understudy.monitor.routing.routes import Assignment
@@ -37,7 +37,7 @@ _MOST_AHEAD = 3600
 """Slots that rows may be ahead of the last one judged; a clock beyond that is wrong."""
 
 
-class Judge:
+class EvidenceConsumer:
     """``inputs`` are the names of all partitions that have to be complete before a slot is judged;
     ``files`` is the content of the state folder, by path, of who judged before."""
 
@@ -59,7 +59,7 @@ class Judge:
         """Whether a route or a stage has changed since somebody asked."""
         self.now = 0.0
         """End of the last slot judged, as unix time."""
-        self._waiting: dict[int, list[tuple[int, Sheet]]] = {}
+        self._waiting: dict[int, list[tuple[int, ColumnBatch]]] = {}
         self.folder = Path(tempfile.mkdtemp(prefix="understudy-judge-"))
         files = state["files"] if state is not None else {}
         for name, content in files.items():
@@ -73,9 +73,11 @@ class Judge:
         self.config = config.model_copy(update={"state_dir": str(self.folder)})
         document = self.config.model_dump(mode="json", by_alias=True)
         self.pipeline = Pipeline(Settings.from_json(document))
-        self.experiments = Experiments(self.config, lambda: self.now)
+        self.experiments = ExperimentRunner(self.config, lambda: self.now)
         self.pipeline.experiments = self.experiments
-        self.watcher = self.pipeline.judge = Watcher(self.config, self.folder, lambda: self.now)
+        self.watcher = self.pipeline.findings_loop = FindingsLoop(
+            self.config, self.folder, lambda: self.now
+        )
         if state is None:
             self.watcher.restore({})
         else:
@@ -160,7 +162,7 @@ class Judge:
         for slot in range(max(self.judged + 1, last - _MOST_EMPTY + 1), last + 1):
             self._judge(slot, [])
 
-    def _judge(self, slot: int, sheets: list[Sheet]) -> None:
+    def _judge(self, slot: int, sheets: list[ColumnBatch]) -> None:
         self.judged = slot
         self.now = (slot + 1) * SLOT_SECONDS
         if sheets:

@@ -9,12 +9,12 @@ from kafka.errors import KafkaError
 
 from understudy.monitor.config.model import Config
 from understudy.monitor.errors import KafkaAwayError, KafkaTroubleError
-from understudy.monitor.kafka.client import refused, told
+from understudy.monitor.kafka.client import describe_error, refused
 from understudy.monitor.kafka.importing import Importer
 from understudy.monitor.kafka.inputs import Options
 from understudy.monitor.kafka.member import Member
 from understudy.monitor.kafka.partitions import name_of, places
-from understudy.monitor.kafka.retrying import Keeper
+from understudy.monitor.kafka.retrying import RetryingConsumer
 
 
 def partitions_there(options: Options) -> dict[str, int]:
@@ -29,7 +29,7 @@ def partitions_there(options: Options) -> dict[str, int]:
     except (KafkaError, OSError, ValueError) as error:
         kind = KafkaTroubleError if refused(error) else KafkaAwayError
         raise kind(
-            f"Kafka cannot be reached at {addresses}: {told(error)}; see kafka.bootstrap"
+            f"Kafka cannot be reached at {addresses}: {describe_error(error)}; see kafka.bootstrap"
         ) from error
     topics = options.topics
     needed = (topics.records, topics.labels, topics.evidence, topics.state, topics.dead)
@@ -53,7 +53,7 @@ def partitions_there(options: Options) -> dict[str, int]:
     return found
 
 
-class Evaluator(Keeper[Member]):
+class Evaluator(RetryingConsumer[Member]):
     """Evaluates; where the configuration has sources, it brings these in as well."""
 
     def __init__(self, config: Config, options: Options) -> None:
@@ -61,9 +61,9 @@ class Evaluator(Keeper[Member]):
         self._config = config
         self._partitions: dict[str, int] = {}
         super().__init__(self._member)
-        self.importing: Keeper[Importer] | None = None
+        self.importing: RetryingConsumer[Importer] | None = None
         if config.sources:
-            self.importing = Keeper(lambda: Importer(config, options))
+            self.importing = RetryingConsumer(lambda: Importer(config, options))
 
     def check(self) -> None:
         """Raises KafkaTroubleError for a cluster that cannot be used, and KafkaAwayError for one
@@ -137,7 +137,7 @@ def status(evaluator: Evaluator) -> dict[str, Any]:
     return found
 
 
-def _imported(importing: Keeper[Importer] | None) -> dict[str, Any] | None:
+def _imported(importing: RetryingConsumer[Importer] | None) -> dict[str, Any] | None:
     if importing is None:
         return None
     taken, member = importing.taken(), importing.member

@@ -21,7 +21,7 @@ from understudy.monitor.evidence.blocks import Block, Builder, RecordBlock, enco
 from understudy.monitor.evidence.blocks.builder import MOST_BYTES
 from understudy.monitor.evidence.decoding import Decoder
 from understudy.monitor.evidence.settings import Settings
-from understudy.monitor.ingest.records import Declared
+from understudy.monitor.ingest.records import KnownModels
 from understudy.monitor.ingest.topics import Message, TopicReader
 from understudy.monitor.kafka.committed import Committed
 from understudy.monitor.kafka.inputs import Options
@@ -42,7 +42,7 @@ class Importer(Membership):
         settings = Settings.from_json(config.model_dump(mode="json", by_alias=True))
         self._decoder = Decoder(settings)
         models = [(m.name, m.version, m.protocol) for m in settings.models]
-        self._declared = Declared(models, settings.arms)
+        self._declared = KnownModels(models, settings.arms)
         source, run = f"import:{options.instance}", secrets.token_hex(8)
         partitions = options.kafka.partitions
         self._builder = Builder(source, run, partitions)

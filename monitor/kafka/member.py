@@ -10,10 +10,10 @@ from kafka import TopicPartition
 from understudy.monitor.config.model import Config
 from understudy.monitor.errors import BlockError, EvidenceError
 from understudy.monitor.evidence.blocks import decode
-from understudy.monitor.evidence.partition import Partition, Restoring
-from understudy.monitor.kafka.assignor import Together
+from understudy.monitor.evidence.partition import Partition, PartitionRestore
+from understudy.monitor.kafka.assignor import CoPartitionAssignor
 from understudy.monitor.kafka.committed import FETCH_BYTES, Committed
-from understudy.monitor.kafka.consumer import Judge
+from understudy.monitor.kafka.consumer import EvidenceConsumer
 from understudy.monitor.kafka.inputs import Options
 from understudy.monitor.kafka.membership import Found, Membership, State
 from understudy.monitor.kafka.messages import decode_message, messages_of
@@ -32,14 +32,14 @@ class Member(Membership):
         self.partitions = partitions
         self.inputs: dict[int, Partition] = {}
         """By partition of records and labels."""
-        self.judges: dict[int, Judge] = {}
+        self.judges: dict[int, EvidenceConsumer] = {}
         """By partition of the evidence."""
         self.records = 0
         self._writer: RouteWriter | None = None
         topics = options.topics
         self.evidence = partitions[topics.evidence]
         """How many partitions it has."""
-        self._together = Together(
+        self._together = CoPartitionAssignor(
             (topics.records, topics.labels),
             topics.evidence,
             costs(config, self.evidence),
@@ -159,7 +159,7 @@ class Member(Membership):
         number = place.partition
         if place.topic == self.topics.evidence:
             inputs = range(self.partitions[self.topics.records])
-            judge = self.judges[number] = Judge(
+            judge = self.judges[number] = EvidenceConsumer(
                 owned(self.config, number, self.evidence),
                 [f"{self.topics.records}/{n}" for n in inputs],
                 state,
@@ -169,7 +169,7 @@ class Member(Membership):
         elif place.topic == self.topics.records:
             self.inputs[number] = self._partition(place, begin, state, committed)
 
-    def _claim(self, judge: Judge) -> None:
+    def _claim(self, judge: EvidenceConsumer) -> None:
         """Become the controller of the routes, and fence off who was it before."""
         self._writer = RouteWriter(self.options.kafka, self.options.instance)
         self._writer.claim()
@@ -245,7 +245,7 @@ class Member(Membership):
 
 
 def _again(
-    committed: Committed, place: TopicPartition, begin: int, end: int, restoring: Restoring
+    committed: Committed, place: TopicPartition, begin: int, end: int, restoring: PartitionRestore
 ) -> None:
     """Read again what was read before, from one offset up to another."""
     if begin >= end:
@@ -256,7 +256,7 @@ def _again(
         _give(message, restoring)
 
 
-def _give(message: Any, restoring: Restoring) -> None:
+def _give(message: Any, restoring: PartitionRestore) -> None:
     try:
         restoring.take(decode(message.value or b""), message.offset)
     except BlockError:

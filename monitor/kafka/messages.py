@@ -10,7 +10,7 @@ import orjson
 import zstandard
 
 from understudy.monitor.errors import EvidenceError
-from understudy.monitor.evidence.batch import Sheet, decode, encode
+from understudy.monitor.evidence.batch import ColumnBatch, decode, encode
 
 SLOT_SECONDS = 1.0
 """Length of a slot of event time, which is also how often experiments and findings are judged."""
@@ -27,7 +27,7 @@ class Message:
 
     input: str
     complete: float | None
-    sheets: tuple[tuple[int, Sheet], ...]
+    sheets: tuple[tuple[int, ColumnBatch], ...]
 
     def encode(self) -> bytes:
         """As bytes."""
@@ -43,7 +43,7 @@ def decode_message(data: bytes) -> Message:
         head = orjson.loads(data[4:end])
         complete = head["complete"]
         body = data[end:]
-        sheets: Sequence[tuple[int, Sheet]] = ()
+        sheets: Sequence[tuple[int, ColumnBatch]] = ()
         if body:
             inflated = zstandard.ZstdDecompressor().decompress(body, _MOST_INFLATED)
             sheets = decode(inflated)
@@ -54,7 +54,7 @@ def decode_message(data: bytes) -> Message:
         raise EvidenceError(f"cannot be read: {error!r}") from error
 
 
-def by_slot(sheet: Sheet) -> Iterator[tuple[int, Sheet]]:
+def by_slot(sheet: ColumnBatch) -> Iterator[tuple[int, ColumnBatch]]:
     """The rows of each slot."""
     slots = np.floor(sheet.at / SLOT_SECONDS).astype(np.int64)
     first = int(slots[0])
@@ -70,11 +70,13 @@ def by_slot(sheet: Sheet) -> Iterator[tuple[int, Sheet]]:
         begin = end
 
 
-def messages_of(input_: str, complete: float | None, sheets: Sequence[Sheet]) -> list[Message]:
+def messages_of(
+    input_: str, complete: float | None, sheets: Sequence[ColumnBatch]
+) -> list[Message]:
     """Messages that hold the sheets, none of them much too long; the last one alone says how far
     the input has come, so that who has read it has read the rows before it."""
     found: list[Message] = []
-    waiting: list[tuple[int, Sheet]] = []
+    waiting: list[tuple[int, ColumnBatch]] = []
     size = 0
     for sheet in sheets:
         if not len(sheet):
@@ -94,7 +96,7 @@ def messages_of(input_: str, complete: float | None, sheets: Sequence[Sheet]) ->
     return found
 
 
-def _size(sheet: Sheet) -> int:
+def _size(sheet: ColumnBatch) -> int:
     size = 40 * len(sheet)
     for column in sheet.columns:
         if isinstance(column, np.ndarray):

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from understudy.monitor.config.model import Config
 from understudy.monitor.evidence.blocks import Block
 from understudy.monitor.evidence.partition import Partition
-from understudy.monitor.kafka.consumer import Judge
+from understudy.monitor.kafka.consumer import EvidenceConsumer
 from understudy.monitor.kafka.messages import messages_of
 from understudy.monitor.kafka.partitions import owned, place_of
 
@@ -22,7 +22,7 @@ class Offline:
     def __init__(self, config: Config, inputs: int = 1, judges: int = 1) -> None:
         self.partitions = [Partition(config, f"records/{n}") for n in range(inputs)]
         names = [one.name for one in self.partitions]
-        self.judges = [Judge(owned(config, n, judges), names) for n in range(judges)]
+        self.judges = [EvidenceConsumer(owned(config, n, judges), names) for n in range(judges)]
         self._offsets = [0] * inputs
         self._read = [0] * judges
 

@@ -18,7 +18,7 @@ _HEAD = struct.Struct("<BHHI")
 
 
 @dataclass(frozen=True, slots=True)
-class Parcel:
+class OutboxMessage:
     """``kind`` is RECORDS or LABELS; ``headers`` as kafka-python wants them."""
 
     kind: int
@@ -36,7 +36,7 @@ class Parcel:
         return b"".join((head, key, headers, self.value))
 
     @classmethod
-    def unpack(cls, data: bytes) -> Parcel:
+    def unpack(cls, data: bytes) -> OutboxMessage:
         """Raises LogError for what is no parcel."""
         try:
             kind, partition, of_key, of_headers = _HEAD.unpack_from(data)

@@ -34,7 +34,7 @@ from understudy.monitor.evidence.blocks import (
 )
 from understudy.monitor.evidence.blocks.block import Decoded
 from understudy.monitor.kafka.cloudevents import Origin, events_of_record
-from understudy.monitor.kafka.outbox import LABELS, RECORDS, Parcel
+from understudy.monitor.kafka.outbox import LABELS, RECORDS, OutboxMessage
 from understudy.monitor.kafka.sender import Sender
 from understudy.monitor.labels.label import Label
 from understudy.monitor.records.handoff import Names
@@ -70,7 +70,7 @@ class _Batch:
         self.size = 0
         self.records = 0
 
-    def add(self, parcel: Parcel, weight: int) -> None:
+    def add(self, parcel: OutboxMessage, weight: int) -> None:
         data = parcel.pack()
         self.parcels.append(data)
         self.weights.append(weight)
@@ -120,7 +120,7 @@ class Publisher:
         self.error: str | None = None
         self._closed: list[RecordBlock] = []
         self._closed_records = 0
-        self._events: list[tuple[Parcel, int]] = []
+        self._events: list[tuple[OutboxMessage, int]] = []
         self._events_records = 0
         self._unsaved: deque[_Batch] = deque()
         self._saved_state = self._state()
@@ -190,7 +190,7 @@ class Publisher:
             return
         partition = partition_of(record.request_id, self.kafka.partitions)
         for number, (headers, key, value) in enumerate(events):
-            parcel = Parcel(RECORDS, partition, value, key, tuple(headers))
+            parcel = OutboxMessage(RECORDS, partition, value, key, tuple(headers))
             self._events.append((parcel, 0 if number else 1))
         self._events_records += 1
         if self._events_records >= EARLY_RECORDS:
@@ -262,7 +262,7 @@ class Publisher:
                 else (LABELS, len(block.labels))
             )
             try:
-                batch.add(Parcel(kind, block.head.partition, encode(block)), weight)
+                batch.add(OutboxMessage(kind, block.head.partition, encode(block)), weight)
             except Exception:  # its number is missing then, and evaluators count it as lost
                 log.exception("a block of %d records cannot be encoded", weight)
                 self.dropped["internal"] += weight

@@ -35,7 +35,7 @@ class Publishing:
 
     def __init__(self, publisher: Publisher, settings: Settings) -> None:
         self.publisher = publisher
-        self.steering: Steering | None = None
+        self.steering: RouteFollower | None = None
         """None until :meth:`run` has begun."""
         self._settings = settings
 
@@ -61,7 +61,7 @@ class Publishing:
     async def run(self, plane: Plane, line: ControlLine) -> None:
         """Spool, publish and commit; take over the routes that evaluators decide on."""
         self.publisher.start()
-        self.steering = Steering(self.publisher.kafka, self._settings, line)
+        self.steering = RouteFollower(self.publisher.kafka, self._settings, line)
         self.steering.reader.start()
         await _publish(
             self.publisher, lambda: plane.server.commit(self.publisher.committed), plane.owns_run
@@ -143,7 +143,7 @@ class PublishingSaver:
 
 
 class PublishingFeedback:
-    """Labels, handed on. In the place of :class:`understudy.monitor.labels.service.Feedback`."""
+    """Hands labels on to Kafka."""
 
     def __init__(self, publisher: Publisher) -> None:
         self.listeners: list[Callable[[Sequence[Label], float], None]] = []
@@ -175,7 +175,7 @@ class PublishingFeedback:
         """The publisher is closed by who made it."""
 
 
-class Steering:
+class RouteFollower:
     """Takes over the routes that evaluators decide on: to disk first, then to the workers."""
 
     def __init__(self, kafka: Kafka, settings: Settings, line: ControlLine) -> None:

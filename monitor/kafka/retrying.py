@@ -19,7 +19,7 @@ _LONGEST_PAUSE = 5.0
 M = TypeVar("M", bound=Membership)
 
 
-class Keeper(Generic[M]):
+class RetryingConsumer(Generic[M]):
     """Runs in one thread; :attr:`member` is who it is at present, for those who show it. They hold
     ``member.lock`` while they look. ``make`` joins the group."""
 

@@ -26,7 +26,7 @@ from kafka.errors import InvalidProducerEpochError, KafkaError, ProducerFencedEr
 
 from understudy.monitor.config.kafka import Kafka
 from understudy.monitor.errors import FencedError, KafkaTroubleError
-from understudy.monitor.kafka.client import told
+from understudy.monitor.kafka.client import describe_error
 from understudy.monitor.kafka.connect import Topics, connection
 from understudy.monitor.routing.routes import Assignment, Routes
 
@@ -66,7 +66,7 @@ class RouteWriter:
                 metrics_enabled=False,
             )
         except KafkaError as error:
-            raise KafkaTroubleError(f"{self._topic}: {told(error)}") from error
+            raise KafkaTroubleError(f"{self._topic}: {describe_error(error)}") from error
 
     def claim(self) -> int:
         """Become the controller, and fence off the one before; the new epoch."""
@@ -143,7 +143,7 @@ class RouteWriter:
         if isinstance(error, _FENCED) or _mentions_fence(error):
             self.epoch = None
             return FencedError(f"{self._topic}: {self.who} is not the controller any more")
-        return KafkaTroubleError(f"{self._topic}: {told(error)}")
+        return KafkaTroubleError(f"{self._topic}: {describe_error(error)}")
 
 
 def _mentions_fence(error: KafkaError) -> bool:
@@ -264,7 +264,7 @@ class RouteReader:
                 self._read()
                 pause = 0.5
             except Exception as error:  # another try; the assignment in force stays
-                text = f"{self._topic}: {told(error)}"
+                text = f"{self._topic}: {describe_error(error)}"
                 if text != self.error:
                     log.error("%s; the present routes stay in force", text)
                 self.error = text

@@ -23,9 +23,9 @@ from kafka.errors import KafkaError, MessageSizeTooLargeError
 from understudy.monitor.config.kafka import Kafka
 from understudy.monitor.errors import ConfigError, KafkaTroubleError, LogError
 from understudy.monitor.evidence.blocks import Heartbeat, encode
-from understudy.monitor.kafka.client import forget, leave, refused, told
+from understudy.monitor.kafka.client import describe_error, forget, leave, refused
 from understudy.monitor.kafka.connect import Topics, connection
-from understudy.monitor.kafka.outbox import LABELS, RECORDS, Parcel
+from understudy.monitor.kafka.outbox import LABELS, RECORDS, OutboxMessage
 from understudy.monitor.kafka.topics import MOST_MESSAGE_BYTES
 from understudy.monitor.records.log import Spool
 
@@ -68,13 +68,13 @@ class Figures:
 @dataclass(slots=True)
 class _Waiting:
     index: int
-    parcel: Parcel
+    parcel: OutboxMessage
     records: int
 
 
 class Sender:
     """Sends what ``spool`` holds. ``heartbeats(now)`` are those to send, asked for while nothing
-    waits; ``acknowledged(index)`` is told when entries before ``index`` are done with."""
+    waits; ``acknowledged(index)`` is describe_error when entries before ``index`` are done with."""
 
     def __init__(
         self,
@@ -138,7 +138,7 @@ class Sender:
         """Answers of an earlier producer are none of ours."""
 
     def _run(self) -> None:
-        forget()  # what others were told is not about this connection
+        forget()  # what others were describe_error is not about this connection
         pause = _PAUSES[0]
         while not self._stopping.is_set():
             producer = None
@@ -165,7 +165,7 @@ class Sender:
 
     def _trouble(self, error: Exception) -> None:
         name = type(error).__name__
-        text = told(error)
+        text = describe_error(error)
         self.figures.failures[name] += 1
         if self._refused is None and refused(error):
             self._refused = text
@@ -230,7 +230,7 @@ class Sender:
             if not entries:
                 break
             for entry in entries:
-                parcel = Parcel.unpack(entry.data)
+                parcel = OutboxMessage.unpack(entry.data)
                 place = parcel.kind, parcel.partition
                 waiting = _Waiting(entry.index, parcel, entry.records)
                 self._queues.setdefault(place, deque()).append(waiting)

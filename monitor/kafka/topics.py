@@ -12,7 +12,7 @@ from kafka.errors import KafkaError, TopicAlreadyExistsError
 
 from understudy.monitor.config.kafka import Kafka
 from understudy.monitor.errors import KafkaTroubleError
-from understudy.monitor.kafka.client import told
+from understudy.monitor.kafka.client import describe_error
 from understudy.monitor.kafka.connect import Topics, connection
 
 MOST_MESSAGE_BYTES = 8 * 1024 * 1024
@@ -83,7 +83,7 @@ class Admin:
         except KafkaError as error:
             brokers = ", ".join(kafka.bootstrap)
             raise KafkaTroubleError(
-                f"Kafka cannot be reached at {brokers}: {told(error)}"
+                f"Kafka cannot be reached at {brokers}: {describe_error(error)}"
             ) from error
 
     def close(self) -> None:
@@ -223,12 +223,12 @@ class Admin:
     def _settings(self, names: list[str]) -> dict[str, dict[str, str]]:
         if not names:
             return {}
-        told = self._client.describe_configs(
+        describe_error = self._client.describe_configs(
             [ConfigResource(ConfigResourceType.TOPIC, name) for name in names], config_filter="all"
         )
         return {
             name: {key: str(found["value"]) for key, found in settings.items()}
-            for name, settings in told.get("topic", {}).items()
+            for name, settings in describe_error.get("topic", {}).items()
         }
 
 

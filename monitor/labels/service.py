@@ -22,7 +22,7 @@ T = TypeVar("T")
 MOST_WAITING = 50_000
 
 
-class Feedback:
+class LabelService:
     """Offers of predictions never wait; what finds no room is dropped and counted, oldest first.
 
     ``after`` is the number of the last joined pair in the saved state. Trouble with the file is

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from understudy.monitor.labels.service import Feedback
+from understudy.monitor.labels.service import LabelService
 
 if TYPE_CHECKING:
     from understudy.monitor.pipeline.plane import Plane
@@ -30,7 +30,7 @@ class Embedded:
             await asyncio.sleep(plane.settings.save_seconds)
             if plane.owns_run() and await plane.saver.save():
                 plane.server.commit(plane.saver.saved)
-                if isinstance(plane.feedback, Feedback):
+                if isinstance(plane.feedback, LabelService):
                     await plane.feedback.tidy(plane.saver.saved_labels)
 
     async def stop(self) -> None:

@@ -13,16 +13,16 @@ from typing import Any
 
 from understudy.monitor.archive.recorder import Recorder
 from understudy.monitor.errors import RecordError, StateError
-from understudy.monitor.evidence.batch import Sheet, together
+from understudy.monitor.evidence.batch import ColumnBatch, together
 from understudy.monitor.evidence.columns import Cells
 from understudy.monitor.evidence.decoding import Decoder
 from understudy.monitor.evidence.feature_stats import FeatureStats
 from understudy.monitor.evidence.prediction_stats import Predictions
 from understudy.monitor.evidence.rows import ANSWERS, REQUESTS, ROWS, UNDECODABLE, parts_of
 from understudy.monitor.evidence.settings import Settings
-from understudy.monitor.evidence.stage_one import JOINED, Preparation, joined_of
-from understudy.monitor.experiments.runner import Experiments
-from understudy.monitor.health.findings_loop import Judge
+from understudy.monitor.evidence.stage_one import JOINED, StageOne, joined_of
+from understudy.monitor.experiments.runner import ExperimentRunner
+from understudy.monitor.health.findings_loop import FindingsLoop
 from understudy.monitor.labels.label import Label
 from understudy.monitor.labels.store import Joined
 from understudy.monitor.pipeline.exemplars import Exemplars
@@ -54,38 +54,38 @@ class Pipeline:
         """(model, version, arm, part of the exchange, reason)"""
         self.exemplars = Exemplars()
         self.recent = Recent(settings.keep)
-        self.preparation = Preparation(settings.arms[0], self._fault)
-        self._experiments: Experiments | None = None
-        self._judge: Judge | None = None
+        self.stage_one = StageOne(settings.arms[0], self._fault)
+        self._experiments: ExperimentRunner | None = None
+        self._findings_loop: FindingsLoop | None = None
         self.recorder: Recorder | None = None
         self.labels = 0
         """Number of the last joined label that was taken in."""
         self._failed = False
 
     @property
-    def experiments(self) -> Experiments | None:
+    def experiments(self) -> ExperimentRunner | None:
         """None where the configuration is not a whole one."""
         return self._experiments
 
     @experiments.setter
-    def experiments(self, experiments: Experiments) -> None:
+    def experiments(self, experiments: ExperimentRunner) -> None:
         self._experiments = experiments
-        self.preparation.gatherings = experiments.gatherings
+        self.stage_one.collectors = experiments.collectors
 
     @property
-    def judge(self) -> Judge | None:
+    def findings_loop(self) -> FindingsLoop | None:
         """None where the configuration is not a whole one."""
-        return self._judge
+        return self._findings_loop
 
-    @judge.setter
-    def judge(self, judge: Judge) -> None:
-        self._judge = judge
-        self.preparation.offers = judge.watches.offers
+    @findings_loop.setter
+    def findings_loop(self, judge: FindingsLoop) -> None:
+        self._findings_loop = judge
+        self.stage_one.offers = judge.watches.offers
 
     def configure(self, settings: Settings) -> None:
         """Go on under another configuration; what was gathered stays."""
         self.settings = settings
-        self.preparation.rows.champion = settings.arms[0]
+        self.stage_one.rows.champion = settings.arms[0]
         self.decoder = Decoder(settings)
         self.recent.resize(settings.keep)
         for model in settings.models:
@@ -118,7 +118,7 @@ class Pipeline:
                 self.recorder.add(names, record)
         models, arms = names.models, names.arms
         decode = self.decoder.decode
-        prepare = self.preparation.take
+        prepare = self.stage_one.take
         experiments = self.experiments
         view = experiments.view(names) if experiments is not None and experiments.live else None
         for record in records:
@@ -130,21 +130,21 @@ class Pipeline:
             of_request, of_response = decode(named, record)
             prepare(view, (model, version), record, arm, of_request, of_response)
         # Rows are looked at now; experiments take theirs when they are judged.
-        self.feed(together(self.preparation.rows.drain()))
+        self.feed(together(self.stage_one.rows.drain()))
 
     def take_label(self, joined: Joined) -> None:
         """Take a label that was joined to a prediction."""
         if self.experiments is not None:
             self.experiments.take_label(joined)
-        if self.judge is not None:
-            self.judge.watches.take_label(joined)
+        if self.findings_loop is not None:
+            self.findings_loop.watches.take_label(joined)
 
     # The second stage ---------------------------------------------------------------------------
 
-    def feed(self, sheets: Sequence[Sheet]) -> None:
+    def feed(self, sheets: Sequence[ColumnBatch]) -> None:
         """Take rows of evidence in their order: each sheet is in order, and there is one of each
         key. Never raises."""
-        of_experiments: list[Sheet] = []
+        of_experiments: list[ColumnBatch] = []
         for sheet in sheets:
             try:
                 if not self._feed(sheet):
@@ -159,9 +159,9 @@ class Pipeline:
             except Exception:
                 self._fault("", "", "", "experiment")
 
-    def _feed(self, sheet: Sheet) -> bool:
+    def _feed(self, sheet: ColumnBatch) -> bool:
         sort, *where = sheet.kind
-        watches = self.judge.watches if self.judge is not None else None
+        watches = self.findings_loop.watches if self.findings_loop is not None else None
         if sort == ROWS:
             model, version, arm, _ = where
             features, asked, names, said = parts_of(sheet)
@@ -222,7 +222,9 @@ class Pipeline:
     @property
     def version(self) -> tuple[int, ...]:
         """Another one as soon as something has happened that the saved state should know of."""
-        return self.records, *(self.judge.room.version if self.judge is not None else ())
+        return self.records, *(
+            self.findings_loop.service.version if self.findings_loop is not None else ()
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for the state file. Payloads are not part of it."""
@@ -239,7 +241,7 @@ class Pipeline:
             "undecodable": [[*key, count] for key, count in self.undecodable.items()],
             "labels": self.labels,
             "experiments": self.experiments.to_dict() if self.experiments is not None else {},
-            "judge": self.judge.to_dict() if self.judge is not None else {},
+            "judge": self.findings_loop.to_dict() if self.findings_loop is not None else {},
         }
 
     def restore(self, data: Mapping[str, Any]) -> None:
@@ -262,8 +264,8 @@ class Pipeline:
             self.labels = int(data.get("labels", 0))
             if self.experiments is not None:
                 self.experiments.restore(data.get("experiments", {}))
-            if self.judge is not None:
-                self.judge.restore(data.get("judge", {}))
+            if self.findings_loop is not None:
+                self.findings_loop.restore(data.get("judge", {}))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise StateError(f"the saved state has another shape: {error!r}") from error
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from understudy.monitor.archive.recorder import recorder_of
 from understudy.monitor.errors import StateError
 from understudy.monitor.evidence.settings import Settings
-from understudy.monitor.experiments.runner import Experiments
-from understudy.monitor.ingest.records import Declared
-from understudy.monitor.ingest.service import Ingest
+from understudy.monitor.experiments.runner import ExperimentRunner
+from understudy.monitor.ingest.records import KnownModels
+from understudy.monitor.ingest.service import IngestService
 from understudy.monitor.pipeline.embedded import Embedded
 from understudy.monitor.pipeline.mode import LabelIntake, Mode, StateSaver
 from understudy.monitor.pipeline.pipeline import Pipeline
@@ -51,15 +51,15 @@ class Plane:
     started: float = field(default_factory=time.time)
     reader: StatsReader = field(init=False)
     redaction: Redaction = field(init=False)
-    ingest: Ingest = field(init=False)
+    ingest: IngestService = field(init=False)
 
     def __post_init__(self) -> None:
         self.reader = StatsReader(self.run_dir)
         self.redaction = Redaction(self.settings.redact)
-        self.ingest = Ingest(_declared(self.settings), self.pipeline.take)
+        self.ingest = IngestService(_declared(self.settings), self.pipeline.take)
 
     @property
-    def experiments(self) -> Experiments | None:
+    def experiments(self) -> ExperimentRunner | None:
         """None where the configuration is not a whole one, as in tools that use parts of it."""
         return self.pipeline.experiments
 
@@ -111,8 +111,8 @@ class Plane:
         if self.experiments is not None:
             config = settings.config()
             self.experiments.configure(config)
-            if self.pipeline.judge is not None:
-                self.pipeline.judge.configure(config)
+            if self.pipeline.findings_loop is not None:
+                self.pipeline.findings_loop.configure(config)
             self.pipeline.recorder = recorder_of(config, self.pipeline.recorder)
             if self.feedback is not None:
                 bounds = config.feedback
@@ -151,6 +151,6 @@ class Plane:
         )
 
 
-def _declared(settings: Settings) -> Declared:
+def _declared(settings: Settings) -> KnownModels:
     models = [(m.name, m.version, m.protocol) for m in settings.models]
-    return Declared(models, settings.arms)
+    return KnownModels(models, settings.arms)

@@ -95,7 +95,7 @@ class Mirror:
         message = self.arm.request(head, [*exchange.extra, self._mark], framing) + body
         self._held += 1
         self._held_bytes += len(body)
-        Copy(self, exchange, message, len(body), epoch).begin()
+        MirroredRequest(self, exchange, message, len(body), epoch).begin()
 
     def done(self, outcome: int, size: int, epoch: int) -> None:
         """A copy is over; ``size`` is the number of bytes that it held, ``epoch`` the breaker's."""
@@ -117,7 +117,7 @@ class Mirror:
         self.arm.publish()
 
 
-class Copy:
+class MirroredRequest:
     """One mirrored request: the sink of the challenger's connection."""
 
     __slots__ = (

@@ -85,7 +85,7 @@ class ProbeConnection(ClientConnection):
     kind = ProbeExchange
 
 
-class Door:
+class ProbeListener:
     """What the connections know of their worker, without its counts."""
 
     def __init__(self, worker: Worker, path: Path) -> None:

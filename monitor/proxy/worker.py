@@ -22,12 +22,12 @@ from typing import Any
 import uvloop
 
 from understudy.monitor.errors import StateError
-from understudy.monitor.gc_tuning import settle
+from understudy.monitor.gc_tuning import freeze_gc
 from understudy.monitor.proxy.client import QUIET_SECONDS, ClientConnection
 from understudy.monitor.proxy.fields import keep_headers
 from understudy.monitor.proxy.handoff import HandOff
 from understudy.monitor.proxy.listening import let_nobody_in, somebody_waits
-from understudy.monitor.proxy.probe import Door, socket_path
+from understudy.monitor.proxy.probe import ProbeListener, socket_path
 from understudy.monitor.proxy.runtime import Runtime, Timed
 from understudy.monitor.routing.plan import Plan
 from understudy.monitor.stats.shared import SharedStats
@@ -63,7 +63,7 @@ class Worker:
         self._tls: ssl.SSLContext | None = None
         self._server: asyncio.Server | None = None
         self._listener: socket.socket | None = None
-        self._door = Door(self, socket_path(run_dir, slot))
+        self._door = ProbeListener(self, socket_path(run_dir, slot))
 
     async def start(self, listener: socket.socket) -> None:
         """Listen, connect to the evaluation plane, begin to look after limits."""
@@ -211,7 +211,7 @@ async def _run(options: argparse.Namespace) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, lambda: None)
     await worker.start(socket.socket(fileno=options.listen_fd))
-    settle()
+    freeze_gc()
     await Control(worker, socket.socket(fileno=options.control_fd)).serve()
 
 

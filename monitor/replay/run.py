@@ -19,9 +19,9 @@ from understudy.monitor.archive.reading import RecordLogFiles
 from understudy.monitor.config.model import Config
 from understudy.monitor.errors import ReplayError
 from understudy.monitor.evidence.settings import Settings
-from understudy.monitor.experiments.runner import Experiments
+from understudy.monitor.experiments.runner import ExperimentRunner
 from understudy.monitor.findings.changes import Change
-from understudy.monitor.health.findings_loop import Judge
+from understudy.monitor.health.findings_loop import FindingsLoop
 from understudy.monitor.labels.label import Label
 from understudy.monitor.labels.store import FeedbackStore, Prediction
 from understudy.monitor.pipeline.pipeline import Pipeline
@@ -50,9 +50,9 @@ class Replay:
         config = config.model_copy(update={"state_dir": self._folder.name})
         self.config = config
         self.pipeline = Pipeline(Settings.from_json(config.model_dump(mode="json", by_alias=True)))
-        self.experiments = Experiments(config, clock=lambda: self.now)
+        self.experiments = ExperimentRunner(config, clock=lambda: self.now)
         self.pipeline.experiments = self.experiments
-        self.judge = self.pipeline.judge = Judge(config, None, lambda: self.now)
+        self.judge = self.pipeline.findings_loop = FindingsLoop(config, None, lambda: self.now)
         bounds = config.feedback
         self._store = FeedbackStore(
             Path(self._folder.name), bounds.horizon, bounds.max_size, bounds.max_rows

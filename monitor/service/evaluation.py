@@ -18,10 +18,10 @@ from understudy.monitor.api.server import ApiServer
 from understudy.monitor.archive.recorder import recorder_of
 from understudy.monitor.errors import ConfigError, StateError, UnderstudyError
 from understudy.monitor.evidence.settings import Settings
-from understudy.monitor.experiments.runner import Experiments
-from understudy.monitor.gc_tuning import settle
-from understudy.monitor.health.findings_loop import Judge
-from understudy.monitor.labels.service import Feedback
+from understudy.monitor.experiments.runner import ExperimentRunner
+from understudy.monitor.gc_tuning import freeze_gc
+from understudy.monitor.health.findings_loop import FindingsLoop
+from understudy.monitor.labels.service import LabelService
 from understudy.monitor.logs import set_up
 from understudy.monitor.pipeline import state
 from understudy.monitor.pipeline.pipeline import Pipeline
@@ -53,19 +53,19 @@ def make_plane(settings: Settings, run_dir: Path, run: str) -> Plane:
         log.error("%s; starting anew, the file is kept as %s", error, aside)
         pipeline = _pipeline(settings)
         slots = Slots()
-    if pipeline.judge is not None and not pipeline.judge.room.restored:
-        pipeline.judge.restore({})
+    if pipeline.findings_loop is not None and not pipeline.findings_loop.service.restored:
+        pipeline.findings_loop.restore({})
     server = HandOffServer(run_dir / "records.sock", slots, pipeline.take)
     feedback = None
     if pipeline.experiments is not None:
         limits = pipeline.experiments.config.feedback
         if limits.enabled:
             bounds = limits.horizon, limits.max_size, limits.max_rows
-            feedback = Feedback(settings.state_dir, *bounds, after=pipeline.labels)
+            feedback = LabelService(settings.state_dir, *bounds, after=pipeline.labels)
             feedback.listeners.append(pipeline.record_labels)
             pipeline.experiments.offer = feedback.offer
-            if pipeline.judge is not None:
-                pipeline.judge.watches.offer = feedback.offer
+            if pipeline.findings_loop is not None:
+                pipeline.findings_loop.watches.offer = feedback.offer
     plane = Plane(
         settings=settings,
         run_dir=run_dir,
@@ -114,15 +114,15 @@ def _pipeline(settings: Settings) -> Pipeline:
     pipeline = Pipeline(settings)
     if settings.document.get("champion"):
         config = settings.config()
-        pipeline.experiments = Experiments(config)
-        pipeline.judge = Judge(config, settings.state_dir)
+        pipeline.experiments = ExperimentRunner(config)
+        pipeline.findings_loop = FindingsLoop(config, settings.state_dir)
         pipeline.recorder = recorder_of(config)
     return pipeline
 
 
-async def _take_labels(plane: Plane, experiments: Experiments) -> None:
+async def _take_labels(plane: Plane, experiments: ExperimentRunner) -> None:
     """Hand joined labels to the experiments; their number goes into the same saved state."""
-    if not isinstance(plane.feedback, Feedback):
+    if not isinstance(plane.feedback, LabelService):
         return
     await plane.feedback.flush()
     try:
@@ -133,8 +133,8 @@ async def _take_labels(plane: Plane, experiments: Experiments) -> None:
         # First: a label that cannot be taken must not come back for ever.
         plane.pipeline.labels = joined.seq
         experiments.take_label(joined)
-        if plane.pipeline.judge is not None:
-            plane.pipeline.judge.watches.take_label(joined)
+        if plane.pipeline.findings_loop is not None:
+            plane.pipeline.findings_loop.watches.take_label(joined)
 
 
 async def _judge(plane: Plane, line: ControlLine) -> None:
@@ -168,7 +168,7 @@ async def _watch(plane: Plane) -> None:
     while True:
         await asyncio.sleep(TICK_SECONDS)
         try:
-            judge, recorder = plane.pipeline.judge, plane.pipeline.recorder
+            judge, recorder = plane.pipeline.findings_loop, plane.pipeline.recorder
             if judge is not None:
                 judge.tick(time.time())
             if recorder is not None:
@@ -205,13 +205,13 @@ async def run(plane: Plane, control: socket.socket) -> None:
     api = ApiServer(build(plane, line), plane.settings.control_host, plane.settings.control_port)
     serving = loop.create_task(api.serve())
     parts = [_tick(plane), _judge(plane, line), _watch(plane), plane.mode.run(plane, line)]
-    if plane.pipeline.judge is not None:
-        parts.append(plane.pipeline.judge.room.run())
-        if plane.pipeline.judge.validation is not None:
-            plane.pipeline.judge.validation.run_dir = plane.run_dir
-            parts.append(plane.pipeline.judge.validation.run())
+    if plane.pipeline.findings_loop is not None:
+        parts.append(plane.pipeline.findings_loop.service.run())
+        if plane.pipeline.findings_loop.validation is not None:
+            plane.pipeline.findings_loop.validation.run_dir = plane.run_dir
+            parts.append(plane.pipeline.findings_loop.validation.run())
     tasks = [loop.create_task(part) for part in parts]
-    settle()
+    freeze_gc()
     try:
         drained = await line.serve()
         await plane.server.stop(DRAIN_SECONDS if drained else ORPHAN_SECONDS)

@@ -27,8 +27,8 @@ from understudy.monitor.api.findings import add_findings
 from understudy.monitor.console.evaluator import HEADERS, PAGE
 from understudy.monitor.errors import BlockError
 from understudy.monitor.evidence.settings import Settings
-from understudy.monitor.experiments.runner import Experiments
-from understudy.monitor.kafka.consumer import Judge
+from understudy.monitor.experiments.runner import ExperimentRunner
+from understudy.monitor.kafka.consumer import EvidenceConsumer
 from understudy.monitor.kafka.evaluator import Evaluator, status
 from understudy.monitor.kafka.partitions import place_of
 from understudy.monitor.pipeline.pipeline import Pipeline
@@ -51,10 +51,10 @@ _OF_WATCHES = ("/v1/findings", "/v1/silences", "/v1/drift", "/v1/baseline", "/v1
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class EvaluatorView:
     """What the parts of the API need of a plane, of one judge."""
 
-    judge: Judge
+    judge: EvidenceConsumer
     settings: Settings
     redaction: Redaction
 
@@ -64,7 +64,7 @@ class View:
         return self.judge.pipeline
 
     @property
-    def experiments(self) -> Experiments:
+    def experiments(self) -> ExperimentRunner:
         """Those that are judged here."""
         return self.judge.experiments
 
@@ -106,7 +106,7 @@ class Api:
         self._evaluator = evaluator
         self._settings = settings
         self._own = self._build()
-        self._judged: dict[int, tuple[Judge, FastAPI]] = {}
+        self._judged: dict[int, tuple[EvidenceConsumer, FastAPI]] = {}
         self._turn = asyncio.Lock()
         """One request at a time: the member's lock does not tell those of one thread apart."""
 
@@ -160,17 +160,17 @@ class Api:
         for message in answered:
             await send(message)
 
-    def _of(self, place: int, judge: Judge) -> FastAPI:
+    def _of(self, place: int, judge: EvidenceConsumer) -> FastAPI:
         known = self._judged.get(place)
         if known is not None and known[0] is judge:
             return known[1]
-        view: Any = View(judge, self._settings, Redaction(self._settings.redact))
+        view: Any = EvaluatorView(judge, self._settings, Redaction(self._settings.redact))
         app = FastAPI(title="Understudy evaluator", docs_url=None, redoc_url=None)
         handle_errors(app)
         line: Any = CommitLine(self._evaluator, place)
         add_experiments(app, view, line)
         add_baseline(app, view)
-        add_findings(app, view, judge.watcher.room)
+        add_findings(app, view, judge.watcher.service)
         self._judged[place] = judge, app
         return app
 
@@ -277,13 +277,13 @@ class Api:
             yield from list(feedback_families(stores, ("partition",)))
             steering = member.judges.get(place_of(True, member.evidence))
             if steering is not None:
-                view: Any = View(steering, self._settings, Redaction(()))
+                view: Any = EvaluatorView(steering, self._settings, Redaction(()))
                 yield from list(experiment_families(view, Snapshot(0.0)))
             watching = member.judges.get(place_of(False, member.evidence))
             if watching is not None:
                 yield from list(decoded_families(watching.pipeline))
                 yield from list(drift_families(watching.watcher))
-                yield from list(finding_families(watching.watcher.room))
+                yield from list(finding_families(watching.watcher.service))
 
 
 async def _acquire(lock: threading.RLock) -> None:

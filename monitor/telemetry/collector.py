@@ -12,7 +12,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from understudy.monitor.config.objective import latency_limits
-from understudy.monitor.labels.service import Feedback
+from understudy.monitor.labels.service import LabelService
 from understudy.monitor.pipeline.plane import BREAKER_STATES, NOT_SENT, Plane
 from understudy.monitor.stats.distribution import QUANTILES, Distribution
 from understudy.monitor.stats.reader import Snapshot
@@ -74,9 +74,9 @@ class PlaneCollector(Collector):
         yield from undecoded_families(self._plane.pipeline)
         yield from self._service(snapshot)
         yield from experiment_families(self._plane, snapshot)
-        if self._plane.pipeline.judge is not None:
-            yield from drift_families(self._plane.pipeline.judge)
-            yield from finding_families(self._plane.pipeline.judge.room)
+        if self._plane.pipeline.findings_loop is not None:
+            yield from drift_families(self._plane.pipeline.findings_loop)
+            yield from finding_families(self._plane.pipeline.findings_loop.service)
         yield from objective_families(self._plane)
         outcomes = self._plane.ingest.outcomes
         yield counter(
@@ -85,7 +85,7 @@ class PlaneCollector(Collector):
             ("source", "outcome"),
             [((source, outcome), count) for (source, outcome), count in outcomes.items()],
         )
-        if isinstance(self._plane.feedback, Feedback):
+        if isinstance(self._plane.feedback, LabelService):
             yield from feedback_families({(): self._plane.feedback.summary()})
         if self._plane.mode.summary() is not None:
             from understudy.monitor.telemetry.kafka import kafka_families

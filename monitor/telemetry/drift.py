@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from prometheus_client.core import Metric
 
 from understudy.monitor.health.drift.summary import psi_of
-from understudy.monitor.health.findings_loop import Judge
+from understudy.monitor.health.findings_loop import FindingsLoop
 from understudy.monitor.telemetry.families import counter, gauge
 
 _OF_MODEL = ("model", "version")
 
 
-def drift_families(judge: Judge) -> Iterator[Metric]:
+def drift_families(judge: FindingsLoop) -> Iterator[Metric]:
     """Label values are names of the baseline's columns and words of closed lists."""
     scores: list[tuple[list[str], float]] = []
     detected: list[tuple[list[str], float]] = []

@@ -9,11 +9,11 @@ from prometheus_client.core import Metric
 
 from understudy.monitor.findings.channels.base import OUTCOMES
 from understudy.monitor.findings.finding import SEVERITIES
-from understudy.monitor.findings.service import FindingsRoom
+from understudy.monitor.findings.service import FindingsService
 from understudy.monitor.telemetry.families import counter, gauge
 
 
-def finding_families(room: FindingsRoom) -> Iterator[Metric]:
+def finding_families(room: FindingsService) -> Iterator[Metric]:
     """How many are open and were ever opened, by model and kind; what became of messages.
 
     Models come from the configuration, everything else from closed lists.

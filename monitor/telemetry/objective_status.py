@@ -90,7 +90,7 @@ def _figures(plane: Plane, arm: str) -> dict[str, Figure]:
 
 
 def _accuracy(plane: Plane, arm: str) -> Figure:
-    judge = plane.pipeline.judge
+    judge = plane.pipeline.findings_loop
     if judge is not None and arm == plane.settings.arms[0]:
         for performance in judge.watches.performance.values():
             value = performance.whole.metrics().get("accuracy")

@@ -14,8 +14,8 @@ from understudy.monitor.codecs import Table
 from understudy.monitor.config.model import Config
 from understudy.monitor.detectors import packed
 from understudy.monitor.evidence.settings import Settings
-from understudy.monitor.experiments.runner import Experiments
-from understudy.monitor.health.findings_loop import Judge
+from understudy.monitor.experiments.runner import ExperimentRunner
+from understudy.monitor.health.findings_loop import FindingsLoop
 from understudy.monitor.labels.store import FeedbackStore, Prediction
 from understudy.monitor.pipeline.pipeline import Pipeline
 from understudy.monitor.records import record
@@ -50,8 +50,8 @@ def _embedded(config: Config, of_all: list[Item], folder: Path) -> dict[str, Any
     config = config.model_copy(update={"state_dir": str(folder)})
     clock = [0.0]
     pipeline = Pipeline(Settings.from_json(config.model_dump(mode="json", by_alias=True)))
-    experiments = pipeline.experiments = Experiments(config, lambda: clock[0])
-    judge = pipeline.judge = Judge(config, folder, lambda: clock[0])
+    experiments = pipeline.experiments = ExperimentRunner(config, lambda: clock[0])
+    judge = pipeline.findings_loop = FindingsLoop(config, folder, lambda: clock[0])
     judge.restore({})
     store = FeedbackStore(folder, config.feedback.horizon, config.feedback.max_size)
     predictions: list[Prediction] = []

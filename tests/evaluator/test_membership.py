@@ -20,7 +20,7 @@ from understudy.monitor.kafka.committed import Committed
 from understudy.monitor.kafka.evaluator import partitions_there
 from understudy.monitor.kafka.inputs import Options
 from understudy.monitor.kafka.member import Member
-from understudy.monitor.kafka.retrying import Keeper
+from understudy.monitor.kafka.retrying import RetryingConsumer
 
 PARTITIONS = 4
 
@@ -56,7 +56,7 @@ class Slow(Member):
 
 
 @contextmanager
-def kept(keeper: Keeper[Any]) -> Iterator[None]:
+def kept(keeper: RetryingConsumer[Any]) -> Iterator[None]:
     thread = threading.Thread(target=keeper.run)
     thread.start()
     try:
@@ -71,16 +71,16 @@ def patient(config: Config, instance: str) -> Options:
     return options(config, instance, session_seconds=10.0)
 
 
-def slow(config: Config) -> Keeper[Slow]:
+def slow(config: Config) -> RetryingConsumer[Slow]:
     made = patient(config, "slow")
-    return Keeper(lambda: Slow(config, made, partitions_there(made)))
+    return RetryingConsumer(lambda: Slow(config, made, partitions_there(made)))
 
 
-def taking(keeper: Keeper[Slow]) -> bool:
+def taking(keeper: RetryingConsumer[Slow]) -> bool:
     return keeper.member is not None and keeper.member.taking.is_set()
 
 
-def share(keeper: Keeper[Any]) -> set[int]:
+def share(keeper: RetryingConsumer[Any]) -> set[int]:
     return set() if keeper.member is None else set(keeper.member.inputs)
 
 
@@ -109,7 +109,7 @@ def test_who_takes_over_for_long_stays_a_member(config: Config) -> None:
 def test_nobody_waits_for_one_who_takes_over_for_long(config: Config) -> None:
     first = slow(config)
     other = patient(config, "other")
-    second = Keeper(lambda: Member(config, other, partitions_there(other)))
+    second = RetryingConsumer(lambda: Member(config, other, partitions_there(other)))
     with kept(first):
         eventually(lambda: taking(first))
         with kept(second):

@@ -17,7 +17,7 @@ from tests.watch.world import NAMES, Source
 from understudy.monitor.codecs import Reason, Table, Undecodable
 from understudy.monitor.config.model import Config
 from understudy.monitor.evidence.blocks import Block, Builder, RecordBlock
-from understudy.monitor.kafka.consumer import Judge
+from understudy.monitor.kafka.consumer import EvidenceConsumer
 from understudy.monitor.kafka.partitions import EXPERIMENTS, WATCHES
 from understudy.monitor.labels.label import Label
 from understudy.monitor.records import record as records
@@ -195,7 +195,7 @@ def _beat(builders: list[Builder], now: float) -> Iterator[tuple[float, int, boo
             yield now, block.head.partition, False, block
 
 
-def state_of(judges: list[Judge]) -> dict[str, Any]:
+def state_of(judges: list[EvidenceConsumer]) -> dict[str, Any]:
     """What the judges have come to, without what is about the way there."""
     state = joined([judge.to_dict()["pipeline"] for judge in judges])
     state["decisions"] = {

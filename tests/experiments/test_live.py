@@ -11,8 +11,8 @@ import pytest
 
 from understudy.monitor.codecs import Table
 from understudy.monitor.config.experiment import Experiment as Declared
-from understudy.monitor.evidence.arms import Arms, Division
-from understudy.monitor.evidence.joiner import Pairing
+from understudy.monitor.evidence.arms import Arms, SplitShares
+from understudy.monitor.evidence.joiner import PairJoiner
 from understudy.monitor.evidence.observe import correct
 from understudy.monitor.experiments.live import LiveExperiment
 from understudy.monitor.experiments.plot import sequence
@@ -127,8 +127,8 @@ def test_outcomes_that_say_nothing_are_left_out() -> None:
 SPLIT = {"mode": "split", "weights": {"candidate": 0.4}}
 
 
-def division(share: float = 0.4, since: float = NOW) -> Division:
-    return Division(ARMS, (1.0 - share, share), since, since)
+def division(share: float = 0.4, since: float = NOW) -> SplitShares:
+    return SplitShares(ARMS, (1.0 - share, share), since, since)
 
 
 def assigned(number: int, arm: int, **changes: Any) -> tuple[Record, str]:
@@ -153,7 +153,7 @@ def test_what_began_before_a_change_of_weights_is_left_out() -> None:
     other_worker = record(52, assigned=1, started=NOW + 110)
     one.take(other_worker, "champion", division(), None, answer(1))  # still the old weights
     assert (served(one), one.carried_over) == ([10, 10], 3)
-    restarted = Division(ARMS, (0.5, 0.5), NOW + 104, NOW + 100)
+    restarted = SplitShares(ARMS, (0.5, 0.5), NOW + 104, NOW + 100)
     before = record(54, assigned=1, started=NOW + 103.9)
     one.take(before, "champion", restarted, None, answer(1))  # by its predecessor's weights
     assert (served(one), one.carried_over) == ([10, 10], 4)
@@ -207,10 +207,10 @@ def test_units_are_one_observation_each() -> None:
 
 def test_units_of_the_shadow_stage_are_not_judged_by_the_next_weights() -> None:
     one = live(**SPLIT, unit={"by": "header", "name": "x-user"})
-    alone = Division(ARMS, (1.0, 0.0), NOW, NOW)
+    alone = SplitShares(ARMS, (1.0, 0.0), NOW, NOW)
     for user in range(500):
         one.take(*assigned(user, 0, unit=b"u%d" % user), alone, None, answer(1))
-    later = Division(ARMS, (0.5, 0.5), NOW + 100, NOW + 100)
+    later = SplitShares(ARMS, (0.5, 0.5), NOW + 100, NOW + 100)
     for user in range(500):
         one.take(
             *assigned(1000 + user, user % 2, unit=b"v%d" % user, started=NOW + 200),
@@ -304,7 +304,7 @@ def test_the_state_goes_through_json_and_goes_on() -> None:
 
 
 def test_halves_that_wait_are_bounded() -> None:
-    pairing: Pairing[int] = Pairing(3)
+    pairing: PairJoiner[int] = PairJoiner(3)
     for i in range(5):
         assert pairing.add(b"%d" % i, 0, i, 2) is None
     assert (len(pairing), pairing.lost) == (3, 2)

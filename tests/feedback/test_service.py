@@ -13,7 +13,7 @@ import pytest
 from understudy.monitor.errors import StateError
 from understudy.monitor.labels import service
 from understudy.monitor.labels.label import Label
-from understudy.monitor.labels.service import Feedback
+from understudy.monitor.labels.service import LabelService
 from understudy.monitor.labels.store import Prediction
 
 ROOMY = 256 * 1024 * 1024
@@ -23,9 +23,11 @@ def prediction(request_id: str, arm: str = "champion") -> Prediction:
     return Prediction(request_id, arm, False, "m", 0.0, time.time(), {"p": [0.5]})
 
 
-def with_feedback(folder: Path, use: Callable[[Feedback], Awaitable[Any]], after: int = 0) -> Any:
+def with_feedback(
+    folder: Path, use: Callable[[LabelService], Awaitable[Any]], after: int = 0
+) -> Any:
     async def whole() -> Any:
-        feedback = Feedback(folder, 1000.0, ROOMY, after=after)
+        feedback = LabelService(folder, 1000.0, ROOMY, after=after)
         try:
             return await use(feedback)
         finally:
@@ -35,7 +37,7 @@ def with_feedback(folder: Path, use: Callable[[Feedback], Awaitable[Any]], after
 
 
 def test_a_label_finds_a_prediction_that_was_offered_a_moment_ago(tmp_path: Path) -> None:
-    async def use(feedback: Feedback) -> None:
+    async def use(feedback: LabelService) -> None:
         feedback.offer(prediction("r"))
         assert feedback.summary()["queued"] == 1
         assert await feedback.add([Label("r", 0, 1)]) == ["joined"]
@@ -48,10 +50,10 @@ def test_a_label_finds_a_prediction_that_was_offered_a_moment_ago(tmp_path: Path
 
 
 def test_what_is_offered_is_there_after_a_stop(tmp_path: Path) -> None:
-    async def offer(feedback: Feedback) -> None:
+    async def offer(feedback: LabelService) -> None:
         feedback.offer(prediction("r"))
 
-    async def label(feedback: Feedback) -> list[str]:
+    async def label(feedback: LabelService) -> list[str]:
         return await feedback.add([Label("r", 0, 1)])
 
     with_feedback(tmp_path, offer)
@@ -59,7 +61,7 @@ def test_what_is_offered_is_there_after_a_stop(tmp_path: Path) -> None:
 
 
 def test_the_oldest_offers_go_when_there_is_no_room(tmp_path: Path) -> None:
-    async def use(feedback: Feedback) -> None:
+    async def use(feedback: LabelService) -> None:
         for i in range(service.MOST_WAITING + 3):
             feedback.offer(prediction(str(i)))
         assert feedback.dropped == 3
@@ -74,7 +76,7 @@ def test_predictions_wait_for_the_disk_and_labels_are_refused(tmp_path: Path) ->
     folder = tmp_path / "state"
     folder.write_text("in the way")
 
-    async def use(feedback: Feedback) -> None:
+    async def use(feedback: LabelService) -> None:
         assert "cannot be used" in feedback.summary()["error"]
         for i in range(service.MOST_WAITING):
             feedback.offer(prediction(str(i)))
@@ -94,7 +96,7 @@ def test_predictions_wait_for_the_disk_and_labels_are_refused(tmp_path: Path) ->
 
 
 def test_a_call_after_the_end_is_refused(tmp_path: Path) -> None:
-    async def use(feedback: Feedback) -> Feedback:
+    async def use(feedback: LabelService) -> LabelService:
         return feedback
 
     feedback = with_feedback(tmp_path, use)
@@ -103,7 +105,7 @@ def test_a_call_after_the_end_is_refused(tmp_path: Path) -> None:
 
 
 def test_other_bounds_hold_from_the_next_purge_on(tmp_path: Path) -> None:
-    async def use(feedback: Feedback) -> None:
+    async def use(feedback: LabelService) -> None:
         for i in range(100):
             feedback.offer(prediction(str(i)))
         await feedback.flush()

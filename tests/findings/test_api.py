@@ -30,7 +30,7 @@ from understudy.monitor.config.notify import Notification
 from understudy.monitor.console.findings import SCRIPT, in_short
 from understudy.monitor.errors import ApiError
 from understudy.monitor.evidence.settings import Settings
-from understudy.monitor.findings.service import FindingsRoom
+from understudy.monitor.findings.service import FindingsService
 from understudy.monitor.pipeline.plane import Plane
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.service.evaluation import make_plane
@@ -44,8 +44,8 @@ class Service:
     """A room with the API in front of it, on a port of its own."""
 
     def __init__(self, folder: Path, host: str = "127.0.0.1") -> None:
-        self.room = FindingsRoom(folder)
-        self.room.restore(None)
+        self.service = FindingsService(folder)
+        self.service.restore(None)
         run_dir = folder / "run"
         run_dir.mkdir()
         data = {
@@ -56,7 +56,7 @@ class Service:
         self.plane: Plane = make_plane(Settings.from_json(data), run_dir, "run-1")
         app = FastAPI()
         handle_errors(app)
-        add_findings(app, self.plane, self.room)
+        add_findings(app, self.plane, self.service)
         self.url = f"http://127.0.0.1:{free_port()}"
         port = int(self.url.rpartition(":")[2])
         self._server = uvicorn.Server(
@@ -66,8 +66,8 @@ class Service:
 
     def report(self, *signals: Any, now: float | None = None) -> str:
         """Id of the first one."""
-        self.room.findings.report("watch", signals, time.time() if now is None else now)
-        open_ = {finding.key: finding.id for finding in self.room.findings.open()}
+        self.service.findings.report("watch", signals, time.time() if now is None else now)
+        open_ = {finding.key: finding.id for finding in self.service.findings.open()}
         return open_[signals[0].key] if signals else ""
 
     def get(self, path: str, **options: Any) -> httpx.Response:
@@ -152,7 +152,7 @@ def test_the_example_requests_can_be_looked_at(service: Service) -> None:
 
 def test_people_acknowledge_and_close(service: Service) -> None:
     accepted: list[str] = []
-    service.room.findings.accept = lambda finding: accepted.append(finding.id)
+    service.service.findings.accept = lambda finding: accepted.append(finding.id)
     id_ = service.report(signal())
     seen = service.post(f"/v1/findings/{id_}/acknowledge", {"who": "ada", "why": "known"})
     assert seen.json()["acknowledged"] is True
@@ -293,11 +293,11 @@ def test_help_has_examples(name: str) -> None:
 # Metrics and page -------------------------------------------------------------------------------
 
 
-def exposition(room: FindingsRoom) -> str:
+def exposition(room: FindingsService) -> str:
     return encode(list(finding_families(room)), "text/plain")[1].decode()
 
 
-def samples(room: FindingsRoom) -> dict[tuple[str, ...], float]:
+def samples(room: FindingsService) -> dict[tuple[str, ...], float]:
     return {
         (sample.name, *sample.labels.values()): sample.value
         for family in text_string_to_metric_families(exposition(room))
@@ -308,7 +308,7 @@ def samples(room: FindingsRoom) -> dict[tuple[str, ...], float]:
 def test_metrics(tmp_path: Path) -> None:
     with receiver() as there:
         channel = Notification.model_validate({"kind": "webhook", "url": there.url})
-        room = FindingsRoom(tmp_path, channels=[channel])
+        room = FindingsService(tmp_path, channels=[channel])
         room.restore(None)
         now = time.time()
         room.findings.report("watch", [signal(), signal("quality/delays/1//", kind="quality")], now)
@@ -327,7 +327,7 @@ def test_metrics(tmp_path: Path) -> None:
 
 def test_promtool_has_nothing_to_say(tmp_path: Path) -> None:
     channel = Notification.model_validate({"kind": "webhook", "url": "http://127.0.0.1:1"})
-    room = FindingsRoom(tmp_path, channels=[channel])
+    room = FindingsService(tmp_path, channels=[channel])
     room.findings.report("watch", [signal()], time.time())
     checked = subprocess.run(
         [need("promtool"), "check", "metrics"],
@@ -354,7 +354,7 @@ def test_the_page_draws_what_is_open(tmp_path: Path) -> None:
     node = shutil.which("node")
     if node is None:
         pytest.skip("NOT TESTED: the script is not run, node is not here")
-    room = FindingsRoom(None)
+    room = FindingsService(None)
     nasty = "<script>alert(1)</script>"
     room.findings.report("watch", [signal(title=nasty)], 1000.0)
     room.findings.acknowledge(room.findings.open()[0].id, "ada", "", 1001.0)

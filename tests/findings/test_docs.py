@@ -19,7 +19,7 @@ from understudy.monitor.config.notify import Notification, Notify
 from understudy.monitor.findings.channels.webhook import Webhook
 from understudy.monitor.findings.ledger import Findings
 from understudy.monitor.findings.limits import Limits
-from understudy.monitor.findings.service import FindingsRoom
+from understudy.monitor.findings.service import FindingsService
 from understudy.monitor.telemetry.findings import finding_families
 
 PAGE = (Path(__file__).parents[2] / "docs" / "findings.md").read_text()
@@ -31,7 +31,7 @@ def blocks(language: str) -> list[str]:
 
 
 def test_every_field_and_metric_is_described() -> None:
-    room = FindingsRoom(None)
+    room = FindingsService(None)
     room.findings.report("watch", [signal()], START)
     shown = document(room.findings.open()[0], START)
     named = set(re.findall(r"`([a-z_]+)`", PAGE))

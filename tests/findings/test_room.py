@@ -18,19 +18,19 @@ from tests.findings.signals import signal
 from understudy.monitor.config.notify import Notification
 from understudy.monitor.findings.ledger import Findings
 from understudy.monitor.findings.limits import Limits
-from understudy.monitor.findings.service import FindingsRoom
+from understudy.monitor.findings.service import FindingsService
 
 START = 1_790_000_000.0
 LIMITS = Limits(hold=0, grace=0, max_openings=10_000)
 
 
-def room(folder: Path, state: object = None, now: float = START) -> FindingsRoom:
-    made = FindingsRoom(folder, LIMITS, clock=lambda: now)
+def room(folder: Path, state: object = None, now: float = START) -> FindingsService:
+    made = FindingsService(folder, LIMITS, clock=lambda: now)
     made.restore(state)  # type: ignore[arg-type]
     return made
 
 
-def saved(one: FindingsRoom) -> object:
+def saved(one: FindingsService) -> object:
     return json.loads(json.dumps(one.to_dict()))
 
 
@@ -80,7 +80,7 @@ def test_closed_findings_are_remembered_beyond_the_saved_state(tmp_path: Path) -
 
 
 def test_the_files_are_bounded(tmp_path: Path) -> None:
-    made = FindingsRoom(tmp_path, LIMITS, clock=lambda: START)
+    made = FindingsService(tmp_path, LIMITS, clock=lambda: START)
     made.restore(None)
     assert made.history is not None
     made.history._log._file_bytes = 20_000
@@ -143,7 +143,7 @@ def test_a_full_disk_is_counted_and_findings_go_on(tmp_path: Path) -> None:
 
 
 def test_without_a_folder_nothing_is_written(tmp_path: Path) -> None:
-    made = FindingsRoom(None, LIMITS)
+    made = FindingsService(None, LIMITS)
     made.restore(None)
     made.findings.report("watch", [signal()], START)
     assert made.to_dict()["history"] == 0
@@ -153,7 +153,7 @@ def test_without_a_folder_nothing_is_written(tmp_path: Path) -> None:
 def test_the_version_changes_with_everything_that_should_be_saved(tmp_path: Path) -> None:
     with receiver() as there:
         channel = Notification.model_validate({"kind": "webhook", "url": there.url})
-        made = FindingsRoom(tmp_path, LIMITS, [channel], clock=lambda: START)
+        made = FindingsService(tmp_path, LIMITS, [channel], clock=lambda: START)
         made.restore(None)
         seen = [made.version]
         made.findings.report("watch", [signal()], START)
@@ -175,11 +175,11 @@ _LIFE = """
 import json, sys
 from pathlib import Path
 from understudy.monitor.findings.limits import Limits
-from understudy.monitor.findings.service import FindingsRoom
+from understudy.monitor.findings.service import FindingsService
 from tests.findings.signals import signal
 
 folder = Path(sys.argv[1])
-room = FindingsRoom(folder, Limits(hold=0, grace=0, max_open=3, max_openings=10**9))
+room = FindingsService(folder, Limits(hold=0, grace=0, max_open=3, max_openings=10**9))
 state = folder / "state.json"
 room.restore(json.loads(state.read_text()) if state.exists() else None)
 now = room.findings.number + 1.79e9
@@ -216,7 +216,7 @@ def test_kill_9_in_a_loop(tmp_path: Path) -> None:
             if line[-1] == "\n"
         ]
         process.wait()
-    made = FindingsRoom(tmp_path, LIMITS)
+    made = FindingsService(tmp_path, LIMITS)
     made.restore(json.loads((tmp_path / "state.json").read_text()))
     opened = [(id_, key) for kind, id_, key in heard if kind == "opened"]
     closed = [id_ for kind, id_, _ in heard if kind == "closed"]

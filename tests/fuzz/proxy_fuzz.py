@@ -40,7 +40,7 @@ from understudy.monitor.errors import HttpError
 from understudy.monitor.proxy.client import ClientConnection
 from understudy.monitor.proxy.exchange import Exchange
 from understudy.monitor.proxy.head import CHUNKED, NO_BODY
-from understudy.monitor.proxy.mirror import Copy
+from understudy.monitor.proxy.mirror import MirroredRequest
 from understudy.monitor.proxy.pool import Pool
 from understudy.monitor.proxy.upstream import UpstreamConnection
 from understudy.monitor.proxy.worker import Worker
@@ -281,7 +281,7 @@ class Bench:
                     raise Failure(f"meant {meant}, llhttp reads {method, target, framed, size}")
                 identifier = sink.request_id
             else:
-                assert isinstance(sink, Copy)
+                assert isinstance(sink, MirroredRequest)
                 if chunked or (size and length is None) or target != sink._target:
                     raise Failure(f"a copy is framed badly: {data!r}")
                 if size != sink._request_size or fields[b"x-understudy-mirror"] != b"other":
@@ -333,7 +333,7 @@ class Bench:
                 continue
             if server.parts and not server.wire.reading:
                 raise Failure("the upstream is not read any more")
-            if isinstance(server.connection.sink, Copy) and server.oracle.open:
+            if isinstance(server.connection.sink, MirroredRequest) and server.oracle.open:
                 raise Failure("a copy was sent that has no end")
         for client in self.clients:
             connection, wire = client.connection, client.wire

@@ -20,7 +20,7 @@ from understudy.monitor.evidence.blocks import encode as packed
 from understudy.monitor.evidence.decoding import Decoder
 from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.ingest.cloudevents import REQUEST, RESPONSE, Pairs
-from understudy.monitor.ingest.records import Declared
+from understudy.monitor.ingest.records import KnownModels
 from understudy.monitor.ingest.topics import Message, TopicReader
 from understudy.monitor.kafka.cloudevents import Origin, events_of_record
 from understudy.monitor.labels.label import Label
@@ -66,7 +66,7 @@ MAPPING = {
 def reader(**source: Any) -> TopicReader:
     models = [(m.name, m.version, m.protocol) for m in SETTINGS.models]
     declared = SourceTopic.model_validate({"topic": "t", **source})
-    return TopicReader(declared, Declared(models, SETTINGS.arms), Decoder(SETTINGS))
+    return TopicReader(declared, KnownModels(models, SETTINGS.arms), Decoder(SETTINGS))
 
 
 def plain(**changes: Any) -> TopicReader:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from understudy.loadtest.capacity.breakpoint import Capacity, Judged, estimate, search
+from understudy.loadtest.capacity.breakpoint import Capacity, StepVerdict, estimate, search
 from understudy.loadtest.capacity.queue import (
     Service,
     highest_rate,
@@ -187,10 +187,10 @@ def test_all_probes_tell_where_the_limit_is_reached() -> None:
     """p99 of M/M/1 is ln 100 / (mu - rate): 0.5 s at mu - 9.21 per second."""
     rng = np.random.default_rng(10)
 
-    def probe(rate: float) -> Judged:
+    def probe(rate: float) -> StepVerdict:
         gaps, service = rng.exponential(1.0 / rate, 8000), rng.exponential(0.01, 8000)
         outcome = outcome_of(np.cumsum(gaps), sojourns(gaps, service, 1), np.ones(8000, np.bool_))
-        return Judged(rate, (outcome.quantile(0.99) or 0.0) <= 0.5, "", outcome)
+        return StepVerdict(rate, (outcome.quantile(0.99) or 0.0) <= 0.5, "", outcome)
 
     found = search(probe, 30.0, 200.0, precision=0.04)
     guess = estimate(found, 0.99, 0.5)

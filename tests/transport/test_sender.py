@@ -17,7 +17,7 @@ from kafka.future import Future
 from tests.plane_process import eventually
 from understudy.monitor.config.kafka import Kafka
 from understudy.monitor.kafka import sender as sending
-from understudy.monitor.kafka.outbox import RECORDS, Parcel
+from understudy.monitor.kafka.outbox import RECORDS, OutboxMessage
 from understudy.monitor.kafka.sender import Sender
 from understudy.monitor.records.log import Spool
 
@@ -71,7 +71,7 @@ def spool(tmp_path):
 def test_a_failure_while_another_message_is_under_way_begins_anew(spool, monkeypatch):
     monkeypatch.setattr(Producer, "made", [])
     monkeypatch.setattr(sending, "KafkaProducer", Producer)
-    spool.append([Parcel(RECORDS, n, b"%d" % n).pack() for n in (0, 1)])
+    spool.append([OutboxMessage(RECORDS, n, b"%d" % n).pack() for n in (0, 1)])
     sender = Sender(KAFKA, spool, lambda now: [])
     sender.start()
     eventually(lambda: spool.cursor == spool.end)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from understudy.monitor.evidence.batch import Sheet, column_of
+from understudy.monitor.evidence.batch import ColumnBatch, column_of
 from understudy.monitor.evidence.rows import ROWS, STARTED
 from understudy.monitor.health.drift.watch import ModelWatch
 
@@ -17,10 +17,10 @@ def sheet_of(
     rows: Sequence[Sequence[Any]],
     times: Iterable[float],
     ids: Iterable[bytes] | None = None,
-) -> Sheet:
+) -> ColumnBatch:
     """Rows of the columns ``names``, features first, as the first stage puts them on a sheet."""
     started = np.array(list(times), np.float64)
-    return Sheet(
+    return ColumnBatch(
         (ROWS, "m", "1", "", str(len(names))),
         (STARTED, *names),
         started,

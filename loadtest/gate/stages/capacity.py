@@ -6,7 +6,7 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from understudy.loadtest.capacity.breakpoint import Capacity, Judged, estimate, search
+from understudy.loadtest.capacity.breakpoint import Capacity, StepVerdict, estimate, search
 from understudy.loadtest.capacity.meters import Meter, energy, memory
 from understudy.loadtest.capacity.queue import HIGHEST_LOAD, highest_rate, observed, predict
 from understudy.loadtest.capacity.sizing import per_prediction, replicas
@@ -49,7 +49,7 @@ def run_capacity(gate: Gate, stage: Stage) -> StageResult:
     answered = 0
     seed = [gate.plan.engine.seed * 1000]
 
-    def probe(rate: float) -> Judged:
+    def probe(rate: float) -> StepVerdict:
         nonlocal answered
         seconds = max(wanted.seconds, _SURE * 2.0 * fewest / rate)
         seed[0] += 1
@@ -71,7 +71,7 @@ def run_capacity(gate: Gate, stage: Stage) -> StageResult:
         if lag is not None and not passed and not _beyond(objectives, outcome, lag.value or 0.0):
             passed, why = None, f"send lag p99: {lag.why}"
         gate.show.say(f"{rate:,.0f}/s: {'passed' if passed else why or 'failed'}")
-        return Judged(rate, passed, why, outcome, outcome.seconds > 0.98 * seconds)
+        return StepVerdict(rate, passed, why, outcome, outcome.seconds > 0.98 * seconds)
 
     found = search(probe, wanted.start, wanted.most, precision=wanted.precision)
     result = StageResult(stage.name, stage.kind, "passed")

@@ -6,7 +6,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from understudy.loadtest.chaos.experiment import Ran, load_experiment, run_experiment
+from understudy.loadtest.chaos.experiment import ChaosOutcome, load_experiment, run_experiment
 from understudy.loadtest.chaos.probes import alert_firing
 from understudy.loadtest.chaos.recovery import Recovery, budget_burned, recovery
 from understudy.loadtest.engine.arrivals import Piece, Profile
@@ -150,7 +150,7 @@ class _Watched:
 
 
 def _criteria(
-    stage: Stage, one: Recovery, ran: Ran, start: float, during: int, extra: dict[str, Any]
+    stage: Stage, one: Recovery, ran: ChaosOutcome, start: float, during: int, extra: dict[str, Any]
 ) -> list[Criterion]:
     wanted = stage.chaos
     assert wanted is not None

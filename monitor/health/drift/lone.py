@@ -37,7 +37,7 @@ class Noted:
     ids: list[bytes]
 
 
-class LoneRows:
+class RowBuffer:
     """Reads rows as usual as most are, and holds them until they are noted."""
 
     def __init__(self, encoder: Encoder, rules: int) -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from understudy.monitor.health.drift.watch import ModelWatch
 
 
-def saved(watch: ModelWatch) -> dict[str, Any]:
+def dump_state(watch: ModelWatch) -> dict[str, Any]:
     """Of a watch in which nothing waits."""
     return {
         "rows": watch.rows,
@@ -40,7 +40,7 @@ def saved(watch: ModelWatch) -> dict[str, Any]:
     }
 
 
-def go_on(watch: ModelWatch, state: Mapping[str, Any]) -> None:
+def load_state(watch: ModelWatch, state: Mapping[str, Any]) -> None:
     """Take over a saved state. Raises KeyError, TypeError or ValueError for another shape."""
     watch.cusum.restore(state["cusum"])
     watch.rates.restore(state["rates"])

@@ -29,7 +29,7 @@ _TWO_SIDED_95 = 1.959963984540054
 
 
 @dataclass(frozen=True, slots=True)
-class Moved:
+class SegmentShift:
     """How a series of a segment has changed: ``since`` (unix time), by ``size`` standard deviations
     of its ranks against the segment's first rows, with a 95 % interval."""
 
@@ -127,14 +127,14 @@ class Segments:
         self._since = np.where(begun, self._since, times[0])
         self._seen = np.where(begun, self._seen, 0.0) + np.stack([counts, against])
 
-    def moved(self, number: int, place: int) -> Moved:
+    def moved(self, number: int, place: int) -> SegmentShift:
         """Of a segment and a location or spread (among 2 S)."""
         count, total = self._seen[:, number, place].tolist()
         since = float(self._since[number, place])
         size = total / max(count, 1.0)
         # The first rows are an estimate as well.
         half = _TWO_SIDED_95 * math.sqrt(1.0 / max(count, 1.0) + 1.0 / REFERENCE)
-        return Moved(None if math.isnan(since) else since, size, size - half, size + half)
+        return SegmentShift(None if math.isnan(since) else since, size, size - half, size + half)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""

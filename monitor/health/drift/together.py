@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from understudy.monitor.baseline.scores import normal_scores, spread_scores, tail_factor
-from understudy.monitor.baseline.together import Together
+from understudy.monitor.baseline.together import JointProfile
 from understudy.monitor.detectors.cusum import CusumUnion
 from understudy.monitor.detectors.kernel import BLOCKS, KernelBlocks
 from understudy.monitor.detectors.packed import pack, unpack
@@ -39,14 +39,14 @@ class Apart:
     weights: Mapping[str, float]
 
 
-class ManyAtOnce:
+class JointDrift:
     """``places`` are the numbers of its series among those of the rows' scores; ``run_length`` in
     rows is that of both detectors together. The baseline's figures were made of independent rows:
     ``inflation`` is the variance of long sums over that of such."""
 
     def __init__(
         self,
-        known: Together,
+        known: JointProfile,
         places: Sequence[int],
         run_length: float,
         slacks: Sequence[float],

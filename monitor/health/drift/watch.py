@@ -16,21 +16,21 @@ from numpy.typing import NDArray
 from understudy.monitor.baseline.encoder import Batch, Encoder
 from understudy.monitor.baseline.model import Baseline
 from understudy.monitor.baseline.repeats import Runs
-from understudy.monitor.baseline.together import Together
+from understudy.monitor.baseline.together import JointProfile
 from understudy.monitor.detectors.change_point import ChangePoint, Estimate
 from understudy.monitor.detectors.cusum import CusumUnion
 from understudy.monitor.detectors.edetector import SrDetector
 from understudy.monitor.detectors.evidence import Evidence
-from understudy.monitor.evidence.batch import Sheet, concatenated
+from understudy.monitor.evidence.batch import ColumnBatch, concatenated
 from understudy.monitor.evidence.columns import Cells
 from understudy.monitor.health.corroborate import corroborators_of
 from understudy.monitor.health.drift import limits
 from understudy.monitor.health.drift.broken import BrokenRows
 from understudy.monitor.health.drift.categories import Categories, of_categories
-from understudy.monitor.health.drift.lone import FULL, LoneRows, Noted
-from understudy.monitor.health.drift.saved import go_on, saved
+from understudy.monitor.health.drift.lone import FULL, Noted, RowBuffer
+from understudy.monitor.health.drift.saved import dump_state, load_state
 from understudy.monitor.health.drift.segments import Segments
-from understudy.monitor.health.drift.together import ManyAtOnce
+from understudy.monitor.health.drift.together import JointDrift
 from understudy.monitor.health.drift.window import Window
 from understudy.monitor.health.examples import Examples
 from understudy.monitor.health.latches import Latches
@@ -103,26 +103,26 @@ class ModelWatch:
         self.longest_gap = 0.0
         """Longest stretch without rows so far, in seconds."""
         self.examples = Examples()
-        self._lone = LoneRows(encoder, len(self.rules))
+        self._lone = RowBuffer(encoder, len(self.rules))
         self._quiet = 0
         """Lone rows without a broken rule that the rates were not told of yet."""
-        self._rows: dict[tuple[tuple[str, ...], bool], list[Sheet]] = {}
+        self._rows: dict[tuple[tuple[str, ...], bool], list[ColumnBatch]] = {}
         self.quality = BrokenRows(encoder, self.rules)
 
-    def _many_at_once(self, inflated: NDArray[np.float64]) -> ManyAtOnce | None:
+    def _many_at_once(self, inflated: NDArray[np.float64]) -> JointDrift | None:
         if self.baseline.together is None:
             return None
-        known = Together.from_dict(self.baseline.together)
+        known = JointProfile.from_dict(self.baseline.together)
         if not set(known.series) <= set(self.encoder.series):
             return None
         places = [self.encoder.series.index(name) for name in known.series]
         length = self.options.run_length / _SHARES["together"]
         wide = float(inflated[places].max(initial=1.0))
-        return ManyAtOnce(known, places, length, self.options.slacks, self.options.kernel, wide)
+        return JointDrift(known, places, length, self.options.slacks, self.options.kernel, wide)
 
     # Rows ---------------------------------------------------------------------------------------
 
-    def take_rows(self, sheet: Sheet, names: tuple[str, ...], answered: bool) -> None:
+    def take_rows(self, sheet: ColumnBatch, names: tuple[str, ...], answered: bool) -> None:
         """Take rows of the columns ``names``, which are those of the sheet from the second one on;
         the first one is the time at which a request began."""
         if (names, answered) not in self._rows and len(self._rows) >= _MOST_LAYOUTS:
@@ -330,11 +330,11 @@ class ModelWatch:
         """As JSON; what waits to be evaluated is evaluated first."""
         self.flush()
         self.settle()
-        return saved(self)
+        return dump_state(self)
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a saved state of the same baseline and options.
 
         Raises KeyError, TypeError or ValueError for another shape.
         """
-        go_on(self, state)
+        load_state(self, state)

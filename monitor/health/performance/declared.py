@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 
 from understudy.monitor.baseline.kinds import category
 from understudy.monitor.evidence.pending import PREFIX
-from understudy.monitor.health.performance.segments import GAPS, Gap, Groups, SegmentAlarms, Worse
+from understudy.monitor.health.performance.segments import (
+    GAPS,
+    Gap,
+    Groups,
+    SegmentAlarms,
+    WorseSegment,
+)
 
 Floats = NDArray[np.float64]
 _FEWEST = 30
@@ -21,14 +27,14 @@ _ALPHA = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Apart:
+class LargeGap:
     """A gap of a feature's groups that is surely larger than is allowed."""
 
     feature: str
     gap: Gap
 
 
-class Declared:
+class DeclaredSegments:
     """``features`` are declared. ``run_length`` in labels is that of all segments of all of them,
     ``smallest`` the smallest rise of an error rate that matters, ``allowed`` the largest gap that
     is allowed (None: gaps are shown and not judged)."""
@@ -83,7 +89,7 @@ class Declared:
             else:
                 self._apart.pop(key, None)
 
-    def worse(self) -> list[tuple[str, Worse]]:
+    def worse(self) -> list[tuple[str, WorseSegment]]:
         """Segments whose error rate has risen, with their feature."""
         return [
             (name, one)
@@ -91,9 +97,9 @@ class Declared:
             for one in self.alarms[name].worse(self.groups[name])
         ]
 
-    def apart(self) -> list[Apart]:
+    def apart(self) -> list[LargeGap]:
         """Gaps that are surely larger than is allowed."""
-        return [Apart(feature, gap) for (feature, _), gap in self._apart.items()]
+        return [LargeGap(feature, gap) for (feature, _), gap in self._apart.items()]
 
     def summary(self) -> dict[str, Any]:
         """As JSON, by feature: rates of each group, and the gaps."""

@@ -37,7 +37,7 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
-class Outlook:
+class RetrainAdvice:
     """``earliest`` and ``latest`` are unix times between which the metric reaches the floor, None
     where that cannot be said; ``slope`` is per day with a 95 % interval; ``words`` say it;
     ``assumptions`` say what it rests on."""
@@ -63,7 +63,7 @@ class Outlook:
         }
 
 
-def outlook(points: Sequence[Point], floor: float) -> Outlook:
+def outlook(points: Sequence[Point], floor: float) -> RetrainAdvice:
     """Carry a straight line on to ``floor``, below which the metric should not fall.
 
     Weighted least squares, with standard errors that are robust to what the line does not explain
@@ -76,14 +76,14 @@ def outlook(points: Sequence[Point], floor: float) -> Outlook:
         (p for p in points if math.isfinite(p.at) and math.isfinite(p.value)), key=lambda p: p.at
     )
     if len(points) < FEWEST:
-        return Outlook(f"not enough evidence: {len(points)} windows, {FEWEST} are needed")
+        return RetrainAdvice(f"not enough evidence: {len(points)} windows, {FEWEST} are needed")
     at = np.array([p.at for p in points])
     value = np.array([p.value for p in points])
     error = np.array([max(p.error, 1e-6) if math.isfinite(p.error) else 1.0 for p in points])
     now = float(at[-1])
     span = now - float(at[0])
     if span <= 0.0:
-        return Outlook("not enough evidence: all windows have the same time")
+        return RetrainAdvice("not enough evidence: all windows have the same time")
     days = (at - now) / 86400.0
     design, said = _design(days, value, 1.0 / error**2)
     level, slope, variances, freedom = _fit(design, value, 1.0 / error**2)
@@ -92,8 +92,10 @@ def outlook(points: Sequence[Point], floor: float) -> Outlook:
     low, high = slope - half, slope + half
     level_half = quantile * math.sqrt(variances[0])
 
-    def found(words: str, earliest: float | None = None, latest: float | None = None) -> Outlook:
-        return Outlook(words, slope, low, high, earliest, latest, said)
+    def found(
+        words: str, earliest: float | None = None, latest: float | None = None
+    ) -> RetrainAdvice:
+        return RetrainAdvice(words, slope, low, high, earliest, latest, said)
 
     if level + level_half < floor:
         return found("retrain now: it is below the floor already", now, now)

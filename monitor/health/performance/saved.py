@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from understudy.monitor.health.performance.watch import PerformanceWatch
 
 
-def saved(watch: PerformanceWatch) -> dict[str, Any]:
+def dump_state(watch: PerformanceWatch) -> dict[str, Any]:
     """Of a watch in which nothing waits."""
     return {
         "predictions": watch.predictions,
@@ -35,7 +35,7 @@ def saved(watch: PerformanceWatch) -> dict[str, Any]:
     }
 
 
-def go_on(watch: PerformanceWatch, state: Mapping[str, Any]) -> None:
+def load_state(watch: PerformanceWatch, state: Mapping[str, Any]) -> None:
     """Take over a saved state. Raises KeyError, TypeError or ValueError for another shape."""
     if (watch.expected is None) != (state["expected"] is None):
         raise ValueError("scores are judged in one and not in the other")

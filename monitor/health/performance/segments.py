@@ -180,7 +180,7 @@ class Groups:
 
 
 @dataclass(frozen=True, slots=True)
-class Worse:
+class WorseSegment:
     """A segment whose error rate has risen: ``value`` lately, ``reference`` before."""
 
     name: str
@@ -246,14 +246,16 @@ class SegmentAlarms:
         null = min(bound + self.smallest, 1.0 - 1e-6)
         return SrDetector(np.array([null]), self.run_length * self.most)
 
-    def worse(self, names: Groups) -> list[Worse]:
+    def worse(self, names: Groups) -> list[WorseSegment]:
         """The segments that are in alarm, the largest rise first."""
         found = []
         for place in np.flatnonzero(self.alarmed).tolist():
             rows, errors = self._counts[place]
             value = float(self._recent[place])
             found.append(
-                Worse(names.name(place), value, float(errors / rows), int(self._since[place]))
+                WorseSegment(
+                    names.name(place), value, float(errors / rows), int(self._since[place])
+                )
             )
         return sorted(found, key=lambda w: w.reference - w.value)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from understudy.monitor.findings.finding import Contribution, Signal, Size
 from understudy.monitor.health.corroborate import corroborations
-from understudy.monitor.health.performance.declared import Apart
-from understudy.monitor.health.performance.segments import Worse
+from understudy.monitor.health.performance.declared import LargeGap
+from understudy.monitor.health.performance.segments import WorseSegment
 from understudy.monitor.health.performance.watch import PerformanceWatch
 
 _EXPECTED, _REALISED, _CALIBRATION = range(3)
@@ -50,7 +50,9 @@ def performance_signals(watch: PerformanceWatch, model: str, version: str) -> li
     return found
 
 
-def _worse(watch: PerformanceWatch, model: str, version: str, feature: str, one: Worse) -> Signal:
+def _worse(
+    watch: PerformanceWatch, model: str, version: str, feature: str, one: WorseSegment
+) -> Signal:
     where = f"{feature} = {one.name}"
     return Signal(
         key=f"performance/{model}/{version}/{where}/realised",
@@ -71,7 +73,7 @@ def _worse(watch: PerformanceWatch, model: str, version: str, feature: str, one:
     )
 
 
-def _apart(model: str, version: str, one: Apart) -> Signal:
+def _apart(model: str, version: str, one: LargeGap) -> Signal:
     gap = one.gap
     what = _GAP_WORDS.get(gap.metric, gap.metric)
     return Signal(

@@ -19,7 +19,7 @@ from understudy.monitor.detectors.change_point import ChangePoint
 from understudy.monitor.detectors.edetector import SrDetector
 from understudy.monitor.detectors.evidence import Evidence
 from understudy.monitor.health.latches import Latches
-from understudy.monitor.health.performance.declared import Declared
+from understudy.monitor.health.performance.declared import DeclaredSegments
 from understudy.monitor.health.performance.estimate import ConfidenceEstimator, Estimate
 from understudy.monitor.health.performance.joined import batch_of, known, wrong
 from understudy.monitor.health.performance.metrics import (
@@ -30,9 +30,9 @@ from understudy.monitor.health.performance.metrics import (
     tally_for,
 )
 from understudy.monitor.health.performance.realised import Realised
-from understudy.monitor.health.performance.retrain import FEWEST, Outlook, Point, outlook
+from understudy.monitor.health.performance.retrain import FEWEST, Point, RetrainAdvice, outlook
 from understudy.monitor.health.performance.sampled import Settled
-from understudy.monitor.health.performance.saved import go_on, saved
+from understudy.monitor.health.performance.saved import dump_state, load_state
 from understudy.monitor.health.performance.tallies import BinaryTally, Tally
 from understudy.monitor.health.performance.unlabelled import Unlabelled
 from understudy.monitor.health.performance.worst import WorstSlices
@@ -88,7 +88,7 @@ class PerformanceWatch:
                 )
             except ValueError:
                 self.calibration = None  # one class only: the scores cannot be checked
-        self.declared = Declared(segments, each, loss, settings.largest_gap)
+        self.declared = DeclaredSegments(segments, each, loss, settings.largest_gap)
         self.delays = Delays()
         self.unlabelled: Unlabelled | None = None
         if self.estimator is not None:
@@ -270,7 +270,7 @@ class PerformanceWatch:
         self.last, self.window = self.window, self.tally()
         self.began = 0.0
 
-    def outlook(self) -> Outlook | None:
+    def outlook(self) -> RetrainAdvice | None:
         """When it should be retrained; None where no floor is set. By the labels, where these make
         enough windows, else by the estimates."""
         if self.settings.floor is None:
@@ -336,14 +336,14 @@ class PerformanceWatch:
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
         self.flush()
-        return saved(self)
+        return dump_state(self)
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Undo :meth:`to_dict`, of the same settings and baseline.
 
         Raises KeyError, TypeError or ValueError for another shape.
         """
-        go_on(self, state)
+        load_state(self, state)
 
 
 def _only(evidence: Evidence, place: int) -> Evidence:

@@ -39,7 +39,7 @@ _MOST_WINDOWS = 120
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ReportOptions:
     """``time`` and ``ignore`` name columns; ``window`` is in rows, 0 for about forty windows."""
 
     time: str | None = None
@@ -52,7 +52,7 @@ class Wanted:
 class Analysis:
     """Takes tables of the current rows, in order; :meth:`report` is the result."""
 
-    def __init__(self, baseline: Baseline, wanted: Wanted) -> None:
+    def __init__(self, baseline: Baseline, wanted: ReportOptions) -> None:
         self.baseline = baseline
         self.wanted = wanted
         self.watch = ModelWatch(baseline, Options(segments=wanted.segments))

@@ -15,13 +15,12 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from understudy.common.http import call
 from understudy.loadtest.chaos import processes
 from understudy.loadtest.chaos.guard import Guard
 from understudy.loadtest.chaos.undo import Undo, began, perform, replace, run
@@ -276,18 +275,17 @@ def cut_link(device: str, namespace: str | None = None, name: str = "link") -> s
 
 def _api(method: str, url: str, data: dict[str, Any] | None = None) -> dict[str, Any]:
     body = json.dumps(data).encode() if data is not None else None
-    request = urllib.request.Request(url, body, {"content-type": "application/json"}, method=method)
+    headers = {"content-type": "application/json"}
     try:
-        with urllib.request.urlopen(request, timeout=5.0) as answer:
-            found: dict[str, Any] = json.load(answer)
-            return found
-    except urllib.error.HTTPError as error:
-        hint = " (add_proxy, or POST /proxies, makes one)" if error.code == 404 else ""
-        raise LoadTestError(
-            f"{url}: {error.code} {error.read().decode(errors='replace')}{hint}"
-        ) from error
+        response = call(url, method, body, headers, timeout_seconds=5.0)
     except OSError as error:
         raise LoadTestError(f"{url}: the fault proxy cannot be reached: {error}") from error
+    if response.status >= 300:
+        hint = " (add_proxy, or POST /proxies, makes one)" if response.status == 404 else ""
+        text = response.body.decode(errors="replace")
+        raise LoadTestError(f"{url}: {response.status} {text}{hint}")
+    found: dict[str, Any] = response.json()
+    return found
 
 
 # Time and space -----------------------------------------------------------------------------------

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import urllib.error
 import urllib.parse
-import urllib.request
+
+from understudy.common.http import call
 
 
 def answers(url: str, status: int = 200, timeout: float = 2.0, body: str | None = None) -> bool:
     """Whether a URL answers with the status in time; a ``body`` is posted as JSON."""
     data = body.encode() if body is not None else None
     headers = {"content-type": "application/json"} if data is not None else {}
+    method = "GET" if data is None else "POST"
     try:
-        with urllib.request.urlopen(
-            urllib.request.Request(url, data, headers), timeout=timeout
-        ) as found:
-            return bool(found.status == status)
-    except urllib.error.HTTPError as error:
-        return error.code == status
+        return call(url, method, data, headers, timeout_seconds=timeout).status == status
     except OSError:
         return False
 
@@ -27,9 +22,11 @@ def alert_firing(url: str, alert: str, timeout: float = 5.0) -> bool:
     """Whether an alert is firing, by Prometheus or Alertmanager at ``url``."""
     for path in ("/api/v1/alerts", "/api/v2/alerts"):
         try:
-            with urllib.request.urlopen(url.rstrip("/") + path, timeout=timeout) as found:
-                data = json.load(found)
+            response = call(url.rstrip("/") + path, timeout_seconds=timeout, outside=True)
+            data = response.json()
         except (OSError, ValueError):
+            continue
+        if response.status >= 300:
             continue
         alerts = data["data"]["alerts"] if isinstance(data, dict) else data
         for one in alerts:
@@ -43,8 +40,10 @@ def query(url: str, expression: str, timeout: float = 5.0) -> float | None:
     """The single value of a PromQL expression; None where there is none."""
     asked = urllib.parse.urlencode({"query": expression})
     address = f"{url.rstrip('/')}/api/v1/query?{asked}"
-    with urllib.request.urlopen(address, timeout=timeout) as found:
-        result = json.load(found)["data"]["result"]
+    response = call(address, timeout_seconds=timeout, outside=True)
+    if response.status >= 300:
+        raise OSError(f"{url}: answered {response.status}")
+    result = response.json()["data"]["result"]
     return float(result[0]["value"][1]) if result else None
 
 
@@ -55,8 +54,10 @@ def metric(
     with no Prometheus between; ``otherwise`` where there is none of them."""
     from prometheus_client.parser import text_string_to_metric_families
 
-    with urllib.request.urlopen(url, timeout=5.0) as found:
-        text = found.read().decode()
+    response = call(url, timeout_seconds=5.0)
+    if response.status >= 300:
+        raise OSError(f"{url}: answered {response.status}")
+    text = response.body.decode()
     values = [
         sample.value
         for family in text_string_to_metric_families(text)

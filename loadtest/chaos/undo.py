@@ -7,11 +7,11 @@ import json
 import os
 import signal
 import subprocess
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from understudy.common.http import call
 
 Undo = Mapping[str, Any]
 """One of ``{"resume": pid, "began": …}``, ``{"end": pid, "began": …}``, ``{"unlink": path}``,
@@ -88,11 +88,7 @@ def run(command: list[str]) -> None:
 
 def _call(wanted: Mapping[str, Any]) -> None:
     data = json.dumps(wanted["json"]).encode() if wanted.get("json") is not None else None
-    request = urllib.request.Request(
-        wanted["url"], data, {"content-type": "application/json"}, method=wanted["method"]
-    )
-    try:
-        urllib.request.urlopen(request, timeout=5.0).close()
-    except urllib.error.HTTPError as error:
-        if error.code != 404:  # it is gone already
-            raise
+    headers = {"content-type": "application/json"}
+    response = call(wanted["url"], wanted["method"], data, headers, timeout_seconds=5.0)
+    if response.status >= 300 and response.status != 404:  # 404: it is gone already
+        raise OSError(f"{wanted['url']}: answered {response.status}")

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import os
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 
+from understudy.common.http import call
 from understudy.loadtest.engine.outcome import Outcome
 from understudy.loadtest.gate.plan import Stage
 from understudy.loadtest.gate.result import StageResult
@@ -72,10 +71,11 @@ class AnnotatingProgress(SilentProgress):
             headers["Authorization"] = f"Bearer {token}"
         body = json.dumps(annotation).encode()
         try:
-            request = urllib.request.Request(self._url, body, headers)
-            with urllib.request.urlopen(request, timeout=_TIMEOUT):
-                return ""
-        except urllib.error.HTTPError as error:
-            return f"{self._url}: {error.code} {error.reason}; see {TOKEN}"
-        except (OSError, ValueError) as error:
+            response = call(
+                self._url, "POST", body, headers, timeout_seconds=_TIMEOUT, outside=True
+            )
+        except OSError as error:
             return f"{self._url}: {error}"
+        if response.status >= 300:
+            return f"{self._url}: answered {response.status}; see {TOKEN}"
+        return ""

@@ -11,21 +11,10 @@ from __future__ import annotations
 import hmac
 import os
 from collections.abc import Mapping
-from ipaddress import ip_address
 from urllib.parse import urlsplit
 
+from understudy.common.http import is_loopback
 from understudy.monitor.evidence.settings import Settings
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address, without port, is of this machine only."""
-    host = host.strip("[]").lower()
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _host(header: str) -> str:

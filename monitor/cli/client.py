@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import os
 from typing import Any
-from urllib.error import HTTPError, URLError
 from urllib.parse import quote
-from urllib.request import Request, urlopen
 
+from understudy.common.http import Response, call
 from understudy.monitor.errors import ApiError
 
 DEFAULT_URL = "http://127.0.0.1:9090"
@@ -27,7 +26,7 @@ class Client:
         return json.loads(self._call(path, None, "GET"))
 
     def text(self, path: str) -> str:
-        """The same for what is no JSON."""
+        """The text at ``path``."""
         return self._call(path, None, "GET").decode()
 
     def post(self, path: str, data: Any) -> Any:
@@ -44,27 +43,25 @@ class Client:
         if os.environ.get(TOKEN):
             headers["Authorization"] = f"Bearer {os.environ[TOKEN]}"
         try:
-            request = Request(address, body, headers, method=method)
-            with urlopen(request, timeout=_TIMEOUT_SECONDS) as answer:
-                content: bytes = answer.read()
-                return content
-        except HTTPError as error:
-            raise ApiError(_message(error, address), error.code) from error
-        except (URLError, OSError, ValueError) as error:
-            reason = getattr(error, "reason", error)
+            response = call(address, method, body, headers, timeout_seconds=_TIMEOUT_SECONDS)
+        except OSError as error:
             raise ApiError(
-                f"no answer from {address} ({reason}): is 'understudy serve' running? If it listens"
+                f"no answer from {address} ({error}): is 'understudy serve' running? If it listens"
                 " elsewhere, name the address of 'control.listen' with --url",
                 0,
             ) from error
+        if not 200 <= response.status < 300:
+            raise ApiError(_message(response, address), response.status)
+        return response.body
 
 
-def _message(error: HTTPError, address: str) -> str:
+def _message(response: Response, address: str) -> str:
     try:
-        message = str(json.loads(error.read())["error"]["message"])
+        message = str(response.json()["error"]["message"])
     except (ValueError, KeyError, TypeError):
-        return f"{address} answered {error.code}: is this the control address of an Understudy?"
-    if error.code in (401, 403):
+        found = f"{address} answered {response.status}"
+        return f"{found}: is this the control address of an Understudy?"
+    if response.status in (401, 403):
         return f"{message} (the token is taken from the environment variable {TOKEN})"
     return message
 

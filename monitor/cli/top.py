@@ -8,8 +8,6 @@ import sys
 import time
 from collections.abc import Mapping
 from typing import Any
-from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -17,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from understudy.common.http import call
 from understudy.monitor.errors import UnderstudyError
 
 DEFAULT_URL = "http://127.0.0.1:9090"
@@ -32,24 +31,24 @@ def fetch(url: str) -> dict[str, Any]:
     """The status document of the service at ``url``. Raises Unreachable, which says what to do."""
     address = url.rstrip("/") + "/v1/status"
     try:
-        with urlopen(Request(address), timeout=TIMEOUT_SECONDS) as answer:
-            status = json.load(answer)
+        response = call(address, timeout_seconds=TIMEOUT_SECONDS)
+        if not 200 <= response.status < 300:
+            raise Unreachable(
+                f"{address} answered {response.status}: is this the control address of an"
+                " Understudy service? It is 'control.listen' in its configuration; name it with"
+                " --url"
+            )
+        status = response.json()
         if not isinstance(status, dict) or "arms" not in status:
             raise ValueError("not a status document")
-    except HTTPError as error:
-        raise Unreachable(
-            f"{address} answered {error.code}: is this the control address of an Understudy"
-            " service? It is 'control.listen' in its configuration; name it with --url"
-        ) from error
     except ValueError as error:
         raise Unreachable(
             f"{address} is not the control API of an Understudy service ({error}): name the"
             " address of 'control.listen' with --url"
         ) from error
-    except (URLError, OSError) as error:
-        reason = getattr(error, "reason", error)
+    except OSError as error:
         raise Unreachable(
-            f"no answer from {address} ({reason}): is 'understudy serve' running? If it listens"
+            f"no answer from {address} ({error}): is 'understudy serve' running? If it listens"
             " elsewhere, name the address of 'control.listen' with --url"
         ) from error
     return status

@@ -1,22 +1,27 @@
-"""One HTTP/1.1 POST on asyncio: to the deadline, with TLS, without redirects."""
+"""One POST to a receiver of findings: to the deadline, with TLS, without redirects."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import importlib
 import re
 import ssl
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from understudy import __version__
+from understudy.common.http import options, reason
 from understudy.monitor.errors import DeliveryError
 
-_MAX_HEAD = 64 * 1024
+if TYPE_CHECKING:
+    import httpx
+
 _MAX_TEXT = 500
+_MAX_READ = 4096
 _TEXT_SECONDS = 0.5
-_STATUS = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])(?: |\r\n)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,71 +54,72 @@ async def post(
 ) -> Reply:
     """Send ``body``; the answer, whatever its status is.
 
-    All of it, from the look-up of the name to the answer, takes ``timeout_seconds`` at most. Raises
-    DeliveryError when there is no answer; its message has no part of the url but host and port.
+    Goes through the proxy of the environment, if there is one for that address. All of it, from the
+    look-up of the name to the answer, takes ``timeout_seconds`` at most. Raises DeliveryError when
+    there is no answer; its message has no part of the url but host and port.
     """
-    host, port, secure, target, authority = _split(url)
+    authority = _authority(url)
     lines = {
-        "Host": authority,
         "User-Agent": f"understudy/{__version__}",
         "Content-Type": "application/json",
-        "Content-Length": str(len(body)),
+        "Accept-Encoding": "identity",
         "Connection": "close",
         **headers,
     }
     if any("\r" in value or "\n" in value for value in lines.values()):
         raise DeliveryError("a header of the request would hold a line break")
-    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
-    request = f"POST {target} HTTP/1.1\r\n{head}\r\n".encode("utf-8", "replace") + body
+    encoded = [(name.encode(), value.encode("utf-8", "replace")) for name, value in lines.items()]
     try:
         async with asyncio.timeout(timeout_seconds):
-            return await _exchange(host, port, tls if secure else None, secure, request)
+            return await _exchange(url.strip(), body, encoded, tls)
     except TimeoutError as error:
         raise DeliveryError(f"{authority}: no answer within {timeout_seconds:g} s") from error
-    except ssl.SSLCertVerificationError as error:
-        raise DeliveryError(f"{authority}: certificate: {error.verify_message}") from error
-    except (OSError, EOFError, asyncio.LimitOverrunError) as error:
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise DeliveryError(f"{authority}: {reason}") from error
+    except DeliveryError as error:
+        raise DeliveryError(f"{authority}: {error}") from error.__cause__
 
 
 async def _exchange(
-    host: str, port: int, tls: ssl.SSLContext | None, secure: bool, request: bytes
+    url: str, body: bytes, headers: list[tuple[bytes, bytes]], tls: ssl.SSLContext | None
 ) -> Reply:
-    security = (tls or ssl.create_default_context()) if secure else None
-    reader, writer = await asyncio.open_connection(host, port, ssl=security, limit=_MAX_HEAD)
+    if "httpx" not in sys.modules:  # it takes a moment, in which the loop has other things to do
+        await asyncio.to_thread(importlib.import_module, "httpx")
+    import httpx
+
     try:
-        writer.write(request)
-        try:
-            await writer.drain()
-        except ConnectionError:
-            pass  # It may have answered before it had read everything.
-        while True:
-            head = await reader.readuntil(b"\r\n\r\n")
-            match = _STATUS.match(head)
-            if match is None:
-                raise EOFError("the answer is no HTTP")
-            status = int(match[1])
-            if status >= 200:
-                break
-        return Reply(status, await _text(reader) if status >= 300 else "", _retry_after(head))
-    finally:
-        writer.close()
-        # With TLS the other side may never say goodbye: nobody waits for it.
-        with contextlib.suppress(Exception):
-            writer.transport.abort()
+        async with (
+            httpx.AsyncClient(timeout=None, **options(url, tls, outside=True)) as client,
+            client.stream("POST", url, content=body, headers=headers) as response,
+        ):
+            status = response.status_code
+            if status > 599:
+                raise DeliveryError("the response is not HTTP")
+            text = await _text(response) if status >= 300 else ""
+            after = response.headers.get("retry-after", "").strip()
+            return Reply(status, text, float(after[:9]) if after.isdecimal() else 0.0)
+    except (httpx.HTTPError, httpx.InvalidURL, ImportError, ValueError, OSError) as error:
+        if isinstance(error, TimeoutError):
+            raise
+        raise DeliveryError(reason(error)) from error
 
 
-async def _text(reader: asyncio.StreamReader) -> str:
+async def _text(response: httpx.Response) -> str:
     """The beginning of the body, if it comes: the status is known and is what counts."""
+    import httpx
+
+    found = b""
     try:
         async with asyncio.timeout(_TEXT_SECONDS):
-            return _line(await reader.read(4096))
-    except OSError:  # TimeoutError is one
-        return ""
+            async for part in response.aiter_raw(_MAX_READ):
+                found += part
+                if len(found) >= _MAX_READ:
+                    break
+    except (OSError, httpx.HTTPError):  # TimeoutError is an OSError
+        pass
+    return _line(found)
 
 
-def _split(url: str) -> tuple[str, int, bool, str, str]:
+def _authority(url: str) -> str:
+    """Host and port, for messages. Raises DeliveryError for a url that cannot be used."""
     try:
         parts = urlsplit(url.strip())
         host, port = parts.hostname, parts.port
@@ -124,21 +130,10 @@ def _split(url: str) -> tuple[str, int, bool, str, str]:
         raise DeliveryError("the url is not one that begins with http:// or https://")
     if parts.username is not None or parts.password is not None:
         raise DeliveryError("the url holds a name or password: use token_env")
-    secure = parts.scheme == "https"
-    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     authority = f"[{host}]" if ":" in host else host
-    authority += f":{port}" if port is not None else ""
-    return host, port or (443 if secure else 80), secure, target, authority
+    return authority + (f":{port}" if port is not None else "")
 
 
 def _line(data: bytes) -> str:
     text = data.decode("utf-8", "replace")
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:_MAX_TEXT]
-
-
-def _retry_after(head: bytes) -> float:
-    for line in head.split(b"\r\n")[1:]:
-        name, _, value = line.partition(b":")
-        if name.strip().lower() == b"retry-after" and value.strip().isdigit():
-            return float(value.strip()[:9])
-    return 0.0

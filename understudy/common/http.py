@@ -1,0 +1,116 @@
+"""HTTP requests by httpx: to our own services directly, to others as the environment says.
+
+Proxies of the environment (``HTTP_PROXY``, ``HTTPS_PROXY``, ``NO_PROXY``) are for services outside.
+Our own services are never asked through one, and neither is an address of this machine: a proxy
+would look for it on its own. Redirects are not followed, so that a token goes nowhere else.
+httpx is imported with the first request.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import logging
+import ssl
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+for _name in ("httpx", "httpcore"):
+    # They log addresses and headers of requests, which may be secrets.
+    logging.getLogger(_name).setLevel(logging.WARNING)
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What came back, whatever the ``status`` is."""
+
+    status: int
+    body: bytes
+
+    def json(self) -> Any:
+        """The body as JSON. Raises ValueError."""
+        return json.loads(self.body)
+
+
+def call(
+    url: str,
+    method: str = "GET",
+    body: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+    *,
+    timeout_seconds: float,
+    outside: bool = False,
+) -> Response:
+    """Send one request and read the response, whatever its status is.
+
+    ``outside`` means that it is not one of our own services, so that proxies of the environment
+    count. ``timeout_seconds`` is for each step: connecting, sending, each wait for a part of the
+    response. Raises OSError when there is no response; the message does not contain the url.
+    """
+    import httpx
+
+    try:
+        with httpx.Client(timeout=timeout_seconds, **options(url, outside=outside)) as client:
+            found = client.request(method, url, content=body, headers=dict(headers or {}))
+            return Response(found.status_code, found.content)
+    except (httpx.HTTPError, httpx.InvalidURL, ImportError, ValueError) as error:
+        raise OSError(reason(error)) from error
+
+
+def options(url: str, tls: ssl.SSLContext | None = None, *, outside: bool) -> dict[str, Any]:
+    """Arguments of an httpx client that asks ``url``: certificates, and whether proxies count."""
+    parts = urlsplit(url)
+    if tls is None:
+        secure = parts.scheme.lower() == "https"
+        # Without TLS nothing is verified; an empty store is quicker to make, and trusts nothing.
+        tls = ssl.create_default_context() if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    return {"verify": tls, "trust_env": outside and not is_loopback(parts.hostname or "")}
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address, without port, is of this machine only."""
+    host = host.strip("[]").lower()
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def reason(error: BaseException) -> str:
+    """Why there is no response, in words that contain no part of the request."""
+    import httpx
+
+    for one in _causes(error):
+        if isinstance(one, ssl.SSLCertVerificationError):
+            return f"certificate: {one.verify_message}"
+        if isinstance(one, OSError) and one.strerror:
+            return str(one.strerror)
+    if isinstance(error, httpx.TimeoutException):
+        return "timed out"
+    if isinstance(error, httpx.ProxyError):
+        return f"the proxy refused: {error}"
+    if isinstance(error, httpx.RemoteProtocolError):
+        if "disconnected" in str(error):
+            return "disconnected without a response"
+        return "the response is not HTTP"
+    if isinstance(error, httpx.NetworkError):
+        return str(error) or "the connection was lost"
+    if isinstance(error, ImportError):
+        return "a proxy of the environment needs what is not installed (SOCKS: pip install socksio)"
+    # Of the others the text may hold a header, or the address of the proxy with its password.
+    return f"the request cannot be sent ({type(error).__name__})"
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    for _ in range(10):
+        if error is None:
+            return
+        yield error
+        if isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        else:
+            error = error.__cause__ or error.__context__

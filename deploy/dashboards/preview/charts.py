@@ -17,6 +17,7 @@ from deploy.dashboards.preview.values import (
     text_of,
 )
 from deploy.dashboards.prometheus import Series, Span
+from understudy.common.svg import Scale, coordinate, element, step_of, wrapped
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 66.0, 10.0, 8.0, 22.0
 Named = Sequence[tuple[str, Series]]
@@ -52,10 +53,8 @@ class Frame:
 
     def svg(self, body: str) -> str:
         """The drawing, with the time axis and the marks."""
-        return (
-            f'<svg viewBox="0 0 {self.width:.0f} {self.height:.0f}" width="{self.width:.0f}" '
-            f'height="{self.height:.0f}">{self._times()}{body}{self._marked()}</svg>'
-        )
+        body = f"{self._times()}{body}{self._marked()}"
+        return wrapped(body, round(self.width), round(self.height), fixed=True)
 
     def _times(self) -> str:
         length = self.span.end - self.span.start
@@ -68,15 +67,10 @@ class Frame:
         while at < self.span.end:
             x = self.x(at)
             label = time.strftime(form, time.gmtime(at))
-            found.append(
-                f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" '
-                f'y2="{self.height - _BOTTOM:.1f}"/>'
-            )
+            bottom = self.height - _BOTTOM
+            found.append(element("line", cls="grid", x1=x, x2=x, y1=_TOP, y2=bottom))
             if _LEFT + 16 < x < self.width - 24:
-                found.append(
-                    f'<text x="{x:.1f}" y="{self.height - 6:.1f}" text-anchor="middle">'
-                    f"{label}</text>"
-                )
+                found.append(element("text", label, x=x, y=self.height - 6, text_anchor="middle"))
             at += step
         return "".join(found)
 
@@ -86,27 +80,22 @@ class Frame:
         for mark in self.marks:
             x, end = self.x(mark.start), self.x(mark.end)
             if end - x > 2:
-                found.append(
-                    f'<rect x="{x:.1f}" y="{top}" width="{end - x:.1f}" '
-                    f'height="{bottom - top:.1f}" fill="{mark.color}" opacity=".14"/>'
-                )
+                size = {"width": end - x, "height": bottom - top}
+                found.append(element("rect", x=x, y=top, **size, fill=mark.color, opacity=".14"))
+            dashed = {"stroke": mark.color, "stroke_dasharray": "4 3", "opacity": ".8"}
             found += [
-                f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{top}" y2="{bottom + 3:.1f}" '
-                f'stroke="{mark.color}" stroke-dasharray="4 3" opacity=".8"/>'
-                for at in {x, end}
+                element("line", x1=at, x2=at, y1=top, y2=bottom + 3, **dashed) for at in {x, end}
             ]
-            found.append(
-                f'<path d="M{x - 4:.1f} {bottom + 6:.1f}h8l-4 -6z" fill="{mark.color}">'
-                f"<title>{escape(mark.text)}</title></path>"
-            )
+            arrow = f"M{coordinate(x - 4)} {coordinate(bottom + 6)}h8l-4 -6z"
+            found.append(element("path", title=mark.text, d=arrow, fill=mark.color))
         return "".join(found)
 
     def ticks(self, at: Sequence[tuple[float, str]]) -> str:
         """Labels of the value axis: shares of the height and texts."""
+        right = self.width - _RIGHT
         return "".join(
-            f'<line class="grid" x1="{_LEFT}" x2="{self.width - _RIGHT}" y1="{self.y(share):.1f}" '
-            f'y2="{self.y(share):.1f}"/><text x="{_LEFT - 6}" y="{self.y(share) + 4:.1f}" '
-            f'text-anchor="end">{escape(text)}</text>'
+            element("line", cls="grid", x1=_LEFT, x2=right, y1=self.y(share), y2=self.y(share))
+            + element("text", text, x=_LEFT - 6, y=self.y(share) + 4, text_anchor="end")
             for share, text in at
         )
 
@@ -124,9 +113,7 @@ def _pieces(points: Sequence[tuple[float, float]], step: float) -> list[list[tup
 def _linear(low: float, high: float) -> list[float]:
     if high <= low:
         high = low + (abs(low) or 1.0)
-    raw = (high - low) / 4
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = next(one * power for one in (1, 2, 2.5, 5, 10) if one * power >= raw * 0.999)
+    step = step_of(low, high, 4, (1, 2, 2.5, 5))
     first = math.floor(low / step + 1e-9)
     last = math.ceil(high / step - 1e-9)
     return [number * step for number in range(first, last + 1)]
@@ -186,10 +173,8 @@ def curves(panel: Json, series: Named, frame: Frame) -> str:
 def _limit(frame: Frame, share: float, color: str) -> str:
     if not 0.0 <= share <= 1.0:
         return ""
-    return (
-        f'<line x1="{_LEFT}" x2="{frame.width - _RIGHT}" y1="{frame.y(share):.1f}" '
-        f'y2="{frame.y(share):.1f}" stroke="{color}" stroke-dasharray="9 6" stroke-width="1.3"/>'
-    )
+    across = {"x1": _LEFT, "x2": frame.width - _RIGHT, "y1": frame.y(share), "y2": frame.y(share)}
+    return element("line", **across, stroke=color, stroke_dasharray="9 6", stroke_width=1.3)
 
 
 def _stacked(
@@ -215,19 +200,17 @@ def _curve(
     path = _path(piece, share, frame, stepped)
     if len(piece) == 1:
         at, value = piece[0]
-        return (
-            f'<circle cx="{frame.x(at):.1f}" cy="{frame.y(share(value)):.1f}" r="2" fill="{tone}"/>'
-        )
+        return element("circle", cx=frame.x(at), cy=frame.y(share(value)), r=2, fill=tone)
     under = dict(below or ())
     bottom = [(at, under.get(at)) for at, _ in reversed(piece)]
     floor = [
-        f"{frame.x(at):.1f} {frame.y(share(v) if v is not None else 0.0):.1f}" for at, v in bottom
+        f"{coordinate(frame.x(at))} {coordinate(frame.y(share(v) if v is not None else 0.0))}"
+        for at, v in bottom
     ]
     area = f"{path}L{'L'.join(floor)}z"
-    opacity = 0.35 if below is not None else 0.06
-    return (
-        f'<path d="{area}" fill="{tone}" opacity="{opacity}"/>'
-        f'<path d="{path}" fill="none" stroke="{tone}" stroke-width="1.6"/>'
+    opacity = ".35" if below is not None else ".06"
+    return element("path", d=area, fill=tone, opacity=opacity) + element(
+        "path", d=path, fill="none", stroke=tone, stroke_width=1.6
     )
 
 
@@ -240,7 +223,8 @@ def _path(
     found: list[str] = []
     last = ""
     for at, value in piece:
-        x, y = f"{frame.x(at):.1f}", f"{frame.y(min(max(share(value), -0.02), 1.02)):.1f}"
+        x = coordinate(frame.x(at))
+        y = coordinate(frame.y(min(max(share(value), -0.02), 1.02)))
         if not found:
             found.append(f"M{x} {y}")
         elif stepped and y != last:
@@ -290,10 +274,8 @@ def heat(panel: Json, series: Sequence[Series], frame: Frame) -> str:
         level = math.sqrt(count / most)
         tone = tones[min(len(tones) - 1, int(level * len(tones)))]
         y = frame.y((kept.index(edge) + 1) / len(kept))
-        body.append(
-            f'<rect x="{frame.x(at) - wide:.1f}" y="{y + 0.5:.1f}" '
-            f'width="{max(wide - 0.5, 0.8):.1f}" height="{tall - 1:.1f}" fill="{tone}"/>'
-        )
+        size = {"width": max(wide - 0.5, 0.8), "height": tall - 1}
+        body.append(element("rect", x=frame.x(at) - wide, y=y + 0.5, **size, fill=tone))
     every = max(1, round(len(kept) / 12))
     ticks = [
         ((number + 1) / len(kept), "+∞" if math.isinf(edge) else text_of(edge, unit))
@@ -317,45 +299,35 @@ def timeline(panel: Json, series: Named, frame: Frame) -> str:
     size = min(11.0, tall * 0.62)
     for number, (name, one) in enumerate(rows):
         y = _TOP + number * tall
-        body.append(
-            f'<text x="{space - 6:.1f}" y="{y + tall / 2 + size / 3:.1f}" text-anchor="end" '
-            f'style="font-size:{size:.1f}px">{escape(name)}</text>'
-        )
+        middle = y + tall / 2 + size / 3
+        font = f"font-size:{size:.1f}px"
+        body.append(element("text", name, x=space - 6, y=middle, text_anchor="end", style=font))
         for piece in _pieces(one.points, frame.span.step):
             for start, end, value in _runs(piece, frame.span.step):
                 text, tone = shown(panel, value)
                 words[text] = tone or "#888"
                 left, right = x(start), x(end)
-                body.append(
-                    f'<rect x="{left:.1f}" y="{y + 1:.1f}" width="{max(right - left, 1):.1f}" '
-                    f'height="{tall - 2:.1f}" fill="{tone}" opacity=".85" rx="1"/>'
-                )
+                box = {"x": left, "y": y + 1, "width": max(right - left, 1), "height": tall - 2}
+                body.append(element("rect", **box, fill=tone, opacity=".85", rx=1))
                 if right - left > 7 * len(text) + 8 and size > 8:
-                    body.append(
-                        f'<text class="on" x="{left + 5:.1f}" y="{y + tall / 2 + size / 3:.1f}" '
-                        f'style="font-size:{size:.1f}px">{escape(text)}</text>'
-                    )
+                    body.append(element("text", text, cls="on", x=left + 5, y=middle, style=font))
     legend = "".join(
         f'<span><i style="background:{tone}"></i>{escape(text)}</span>'
         for text, tone in words.items()
     )
     empty = Frame(frame.width, frame.height, frame.span, ())
-    return (
-        f'<svg viewBox="0 0 {frame.width:.0f} {frame.height:.0f}" width="{frame.width:.0f}" '
-        f'height="{frame.height:.0f}">{_axis(empty, x, space)}{"".join(body)}</svg>'
-        f'<div class="legend">{legend}</div>'
-    )
+    drawn = f"{_axis(empty, x)}{''.join(body)}"
+    drawing = wrapped(drawn, round(frame.width), round(frame.height), fixed=True)
+    return f'{drawing}<div class="legend">{legend}</div>'
 
 
-def _axis(frame: Frame, x: Callable[[float], float], space: float) -> str:
+def _axis(frame: Frame, x: Callable[[float], float]) -> str:
     length = frame.span.end - frame.span.start
     found = []
     for number in range(1, 5):
         at = frame.span.start + length * number / 5
         label = time.strftime("%H:%M:%S" if length < 1200 else "%H:%M", time.gmtime(at))
-        found.append(
-            f'<text x="{x(at):.1f}" y="{frame.height - 6:.1f}" text-anchor="middle">{label}</text>'
-        )
+        found.append(element("text", label, x=x(at), y=frame.height - 6, text_anchor="middle"))
     return "".join(found)
 
 
@@ -379,15 +351,11 @@ def spark(points: Sequence[tuple[float, float]], tone: str, width: float, height
     values = [value for _, value in points]
     low, high = min(values), max(values)
     reach = (high - low) or 1.0
-    first, last = points[0][0], points[-1][0]
-    at = [
-        f"{width * (t - first) / (last - first):.1f} "
-        f"{height - 2 - (height - 4) * (v - low) / reach:.1f}"
-        for t, v in points
-    ]
-    line = "L".join(at)
-    return (
-        f'<svg class="spark" viewBox="0 0 {width:.0f} {height:.0f}" preserveAspectRatio="none">'
-        f'<path d="M0 {height}L{line}L{width} {height}z" fill="{tone}" opacity=".15"/>'
-        f'<path d="M{line}" fill="none" stroke="{tone}" stroke-width="1.2"/></svg>'
+    across = Scale(points[0][0], points[-1][0], 0.0, width)
+    up = Scale(low, low + reach, height - 2, 2.0)
+    line = "L".join(f"{coordinate(across(at))} {coordinate(up(value))}" for at, value in points)
+    area = f"M0 {coordinate(height)}L{line}L{coordinate(width)} {coordinate(height)}z"
+    body = element("path", d=area, fill=tone, opacity=".15") + element(
+        "path", d=f"M{line}", fill="none", stroke=tone, stroke_width=1.2
     )
+    return wrapped(body, width, height, cls="spark", stretch=True)

@@ -18,10 +18,9 @@ from understudy.monitor.api.feedback import add_feedback
 from understudy.monitor.api.findings import add_findings
 from understudy.monitor.api.ingest import add_ingest
 from understudy.monitor.api.objectives import add_objectives
+from understudy.monitor.api.pages import add_pages
 from understudy.monitor.api.records import recent
 from understudy.monitor.api.security import refuse_records
-from understudy.monitor.console.page import HEADERS as PAGE_HEADERS
-from understudy.monitor.console.page import PAGE
 from understudy.monitor.pipeline.plane import Plane
 from understudy.monitor.supervisor.control_line import ControlLine
 from understudy.monitor.telemetry.collector import PlaneCollector
@@ -55,6 +54,7 @@ def build(plane: Plane, line: ControlLine) -> FastAPI:
     )
     handle_errors(app)
     _health(app, plane)
+    add_pages(app, "status")
     _show(app, plane)
     _change(app, plane, line)
     add_experiments(app, plane, line)
@@ -144,10 +144,6 @@ def _health(app: FastAPI, plane: Plane) -> None:
 
 
 def _show(app: FastAPI, plane: Plane) -> None:
-    @app.get("/", include_in_schema=False)
-    async def page() -> Response:
-        return Response(PAGE, headers=PAGE_HEADERS, media_type="text/html")
-
     @app.get("/v1/status", tags=["status"], responses=_documented(documents.Status))
     async def show_status() -> Response:
         """Per arm: rates, errors and latency quantiles over 10 s, 1 m, 5 m and since the start;

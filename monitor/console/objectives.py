@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
+from pathlib import Path
 from typing import Any
 
+from understudy.common.svg import Axes
+from understudy.common.templates import render, trusted
 from understudy.monitor.config.objective import KNOWN
 
-_STYLE = """
-:root{--ink:#1b1f24;--soft:#59636e;--line:#d1d9e0;--arm:#0969da;--bad:#cf222e;--ok:#dafbe1;
---back:#fff}
-@media (prefers-color-scheme:dark){:root{--ink:#e6edf3;--soft:#9198a1;--line:#3d444d;--arm:#58a6ff;
---bad:#f85149;--ok:#12261e;--back:#0d1117}}
-body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--back);max-width:52rem;
-margin:2rem auto;padding:0 1rem}.soft{color:var(--soft)}.bad{color:var(--bad)}
-table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:.3rem .7rem .3rem 0;
-border-bottom:1px solid var(--line)}svg{width:100%;height:auto}svg text{font:12px system-ui;
-fill:var(--soft)}.name{fill:var(--ink)}.axis{stroke:var(--line)}.ok{fill:var(--ok)}
-.on{fill:var(--arm)}.off{fill:var(--back);stroke:var(--arm);stroke-width:2}
-.bar{stroke:var(--arm);stroke-width:1.5}.limit{stroke:var(--bad);stroke-dasharray:4 3}
-"""
-_WIDTH, _HEIGHT, _LEFT, _BELOW, _ABOVE = 640, 380, 80, 50, 20
+_TEMPLATE = Path(__file__).parent / "templates" / "objectives.html"
+_SIZE, _MARGINS = (640, 380), (80, 40, 20, 50)
 
 
 def page(found: Mapping[str, Any]) -> str:
@@ -33,21 +23,12 @@ def page(found: Mapping[str, Any]) -> str:
     pairs = [(m, good[0]) for m in known if good and m not in (*good, "throughput")]
     wanted = {one["metric"] for one in arms[0]["objectives"]}
     pairs.sort(key=lambda pair: pair[0] not in wanted)
-    drawn = [_drawing(arms, x, y) for x, y in pairs[:4]]
-    said = [
-        f"<p><b>{escape(arm['arm'])}</b> is dominated by {escape(', '.join(arm['dominated_by']))}: "
-        "surely worse in something and better in nothing.</p>"
-        for arm in arms
-        if arm["dominated_by"]
-    ]
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>Objectives</title><style>{_STYLE}</style></head><body><h1>Objectives</h1>"
-        f'<p class="soft">Figures of the last {found["window_seconds"] / 60:g} minutes; (e) is '
-        "estimated. A full point is on the Pareto front of everything that is known, a hollow one "
-        "is dominated; the shaded part meets both objectives.</p>"
-        f"{''.join(said)}{''.join(drawn)}{_table(arms, known)}</body></html>"
+    return render(
+        _TEMPLATE,
+        minutes=f"{found['window_seconds'] / 60:g}",
+        arms=arms,
+        drawings=[trusted(_drawing(arms, x, y)) for x, y in pairs[:4]],
+        rows=_rows(arms, known),
     )
 
 
@@ -88,72 +69,52 @@ def _axis(arms: Sequence[Mapping[str, Any]], metric: str) -> tuple[float, float]
 
 
 def _drawing(arms: Sequence[Mapping[str, Any]], x: str, y: str) -> str:
-    (left, right), (low, high) = _axis(arms, x), _axis(arms, y)
-    wide, tall = _WIDTH - _LEFT - 40, _HEIGHT - _BELOW - _ABOVE
-
-    def across(value: float) -> float:
-        return _LEFT + wide * (value - left) / (right - left)
-
-    def up(value: float) -> float:
-        return _HEIGHT - _BELOW - tall * (value - low) / (high - low)
-
     name = f"{x.replace('_', ' ')} against {y.replace('_', ' ')}"
-    parts = [f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(name)}">']
-    limits = _limit(arms, x), _limit(arms, y)
-    if all(limit is not None for limit in limits):
-        a, b = across(limits[0] or 0.0), up(limits[1] or 0.0)
-        from_x, to_x = (_LEFT, a) if KNOWN[x][1] else (a, _LEFT + wide)
-        from_y, to_y = (b, _HEIGHT - _BELOW) if KNOWN[y][1] else (_ABOVE, b)
-        parts.append(
-            f'<rect class="ok" x="{from_x:.1f}" y="{from_y:.1f}" width="{to_x - from_x:.1f}" '
-            f'height="{to_y - from_y:.1f}"/>'
-        )
-    parts.append(
-        f'<path class="axis" fill="none" d="M{_LEFT} {_ABOVE}V{_HEIGHT - _BELOW}H{_LEFT + wide}"/>'
-    )
-    for k in range(5):
-        at_x, at_y = left + (right - left) * k / 4, low + (high - low) * k / 4
-        parts.append(
-            f'<text x="{across(at_x):.1f}" y="{_HEIGHT - _BELOW + 18}" text-anchor="middle">'
-            f"{shown(x, at_x)}</text>"
-            f'<text x="{_LEFT - 8}" y="{up(at_y) + 4:.1f}" text-anchor="end">'
-            f"{shown(y, at_y)}</text>"
-        )
-    if limits[0] is not None:
-        at = across(limits[0])
-        parts.append(f'<path class="limit" d="M{at:.1f} {_ABOVE}V{_HEIGHT - _BELOW}"/>')
-    if limits[1] is not None:
-        parts.append(f'<path class="limit" d="M{_LEFT} {up(limits[1]):.1f}H{_LEFT + wide}"/>')
+    ends_x, ends_y = _axis(arms, x), _axis(arms, y)
+    axes = Axes(_SIZE, _MARGINS, ends_x, ends_y, name)
+    limit_x, limit_y = _limit(arms, x), _limit(arms, y)
+    if limit_x is not None and limit_y is not None:
+        across, up = axes.x(limit_x), axes.y(limit_y)
+        from_x, to_x = (axes.left, across) if KNOWN[x][1] else (across, axes.right)
+        from_y, to_y = (up, axes.bottom) if KNOWN[y][1] else (axes.top, up)
+        axes.add("rect", cls="ok", x=from_x, y=from_y, width=to_x - from_x, height=to_y - from_y)
+    axes.add("line", cls="axis", x1=axes.left, x2=axes.left, y1=axes.top, y2=axes.bottom)
+    axes.add("line", cls="axis", x1=axes.left, x2=axes.right, y1=axes.bottom, y2=axes.bottom)
+    axes.x_labels(_fifths(ends_x), lambda value: shown(x, value), 18)
+    for value in _fifths(ends_y):
+        axes.text(axes.left - 8, axes.y(value) + 4, shown(y, value), "end")
+    if limit_x is not None:
+        at = axes.x(limit_x)
+        axes.add("line", cls="limit", x1=at, x2=at, y1=axes.top, y2=axes.bottom)
+    if limit_y is not None:
+        axes.rule(limit_y, "limit")
     for arm in arms:
         one, other = _value(arm, x), _value(arm, y)
         if one is None or other is None:
             continue
-        at_x, at_y = across(one), up(other)
-        for metric, place in ((x, across), (y, up)):
-            figure = arm["figures"][metric]
-            if figure["low"] is not None and figure["high"] is not None:
-                a, b = place(figure["low"]), place(figure["high"])
-                line = (
-                    f"M{a:.1f} {at_y:.1f}H{b:.1f}"
-                    if metric == x
-                    else f"M{at_x:.1f} {a:.1f}V{b:.1f}"
-                )
-                parts.append(f'<path class="bar" d="{line}"/>')
-        parts.append(
-            f'<circle class="{"on" if arm["pareto"] else "off"}" cx="{at_x:.1f}" cy="{at_y:.1f}" '
-            f'r="6"/><text class="name" x="{at_x + 10:.1f}" y="{at_y - 8:.1f}">'
-            f"{escape(arm['arm'])}</text>"
-        )
-    parts.append(
-        f'<text x="{_LEFT + wide / 2:.0f}" y="{_HEIGHT - 8}" text-anchor="middle">{escape(name)}'
-        "</text></svg>"
-    )
-    return "".join(parts)
+        at_x, at_y = axes.x(one), axes.y(other)
+        if (ends := _interval(arm, x)) is not None:
+            axes.add("line", cls="bar", x1=axes.x(ends[0]), x2=axes.x(ends[1]), y1=at_y, y2=at_y)
+        if (ends := _interval(arm, y)) is not None:
+            axes.add("line", cls="bar", x1=at_x, x2=at_x, y1=axes.y(ends[0]), y2=axes.y(ends[1]))
+        axes.add("circle", cls="on" if arm["pareto"] else "off", cx=at_x, cy=at_y, r=6)
+        axes.text(at_x + 10, at_y - 8, arm["arm"], cls="name")
+    return axes.x_name(name).svg()
 
 
-def _table(arms: Sequence[Mapping[str, Any]], known: Sequence[str]) -> str:
-    head = "".join(f"<th>{escape(arm['arm'])}</th>" for arm in arms)
-    rows = [f"<tr><th>metric</th><th>objective</th>{head}</tr>"]
+def _fifths(ends: tuple[float, float]) -> list[float]:
+    return [ends[0] + (ends[1] - ends[0]) * k / 4 for k in range(5)]
+
+
+def _interval(arm: Mapping[str, Any], metric: str) -> tuple[float, float] | None:
+    figure = arm["figures"][metric]
+    if figure["low"] is None or figure["high"] is None:
+        return None
+    return float(figure["low"]), float(figure["high"])
+
+
+def _rows(arms: Sequence[Mapping[str, Any]], known: Sequence[str]) -> list[dict[str, Any]]:
+    rows = []
     limits = {one["metric"]: one for one in arms[0]["objectives"]}
     for metric in dict.fromkeys((*known, *limits)):
         wanted = ""
@@ -165,8 +126,6 @@ def _table(arms: Sequence[Mapping[str, Any]], known: Sequence[str]) -> str:
             figure = arm["figures"].get(metric) or {"value": None, "source": "absent"}
             met = next((o["met"] for o in arm["objectives"] if o["metric"] == metric), None)
             mark = " (e)" if figure["source"] == "estimated" else ""
-            style = ' class="bad"' if met is False else ""
-            cells.append(f"<td{style}>{shown(metric, figure['value'])}{mark}</td>")
-        name = escape(metric.replace("_", " "))
-        rows.append(f"<tr><td>{name}</td><td>{wanted}</td>{''.join(cells)}</tr>")
-    return f"<table>{''.join(rows)}</table>"
+            cells.append({"text": shown(metric, figure["value"]) + mark, "missed": met is False})
+        rows.append({"name": metric.replace("_", " "), "wanted": wanted, "cells": cells})
+    return rows

@@ -5,101 +5,54 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from html import escape
+from pathlib import Path
 from typing import Any
 
+from understudy.common.templates import render, trusted
 from understudy.monitor.experiments.live import LiveExperiment
 from understudy.monitor.experiments.plot import sequence
 from understudy.monitor.experiments.summary import document
 from understudy.monitor.experiments.text import interval, scale_of, shown
 
-_STYLE = """
-:root{--ink:#1b1f24;--soft:#59636e;--line:#d1d9e0;--band:#cfe3ff;--good:#1a7f37;--bad:#cf222e;
---back:#fff;--box:#f6f8fa}
-@media (prefers-color-scheme:dark){:root{--ink:#e6edf3;--soft:#9198a1;--line:#3d444d;--band:#1c3557;
---good:#3fb950;--bad:#f85149;--back:#0d1117;--box:#151b23}}
-body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--back);max-width:60rem;
-margin:2rem auto;padding:0 1rem}h1{font-size:1.5rem;margin-bottom:0}h2{margin-top:2.5rem}
-h3{margin:1.8rem 0 .2rem}p{margin:.3rem 0}.soft{color:var(--soft)}table{border-collapse:collapse;
-width:100%;font-size:.9rem}td,th{text-align:left;padding:.3rem .6rem .3rem 0;vertical-align:top;
-border-bottom:1px solid var(--line)}.verdict{font-weight:600}.promote,.passed{color:var(--good)}
-.rollback,.harmed,.invalid{color:var(--bad)}svg{width:100%;height:auto}svg text{font:11px system-ui;
-fill:var(--soft)}.band{fill:var(--band)}.line{fill:none;stroke:var(--ink);stroke-width:1.5}
-.grid{stroke:var(--line);stroke-width:.5}.zero{stroke:var(--soft);stroke-width:1}
-.margin{stroke:var(--bad);stroke-dasharray:5 4}pre{background:var(--box);padding:.6rem;
-overflow-x:auto;font-size:.8rem}
-"""
+_TEMPLATE = Path(__file__).parent / "templates" / "experiment.html"
 
 
 def html(live: LiveExperiment, audit: Sequence[Mapping[str, Any]], now: float) -> str:
     """The page; ``audit`` are the entries of the log, ``now`` is unix time."""
     whole = document(live, now)
-    title = f"Experiment {whole['name']}"
-    body = [
-        f"<h1>{escape(title)}</h1>",
-        f'<p class="soft">{escape(whole["mode"])}, alpha {whole["alpha"]:g}, begun '
-        f"{_time(whole['started'])}, written {_time(now)}. Every interval and verdict holds at "
-        "every moment, however often somebody looks.</p>",
-    ]
-    if not whole["split"]["honoured"]:
-        body.append('<p class="verdict invalid">The split was not honoured.</p>')
-    for one in whole["challengers"]:
-        body += _challenger(live, one)
-    body += ["<h2>What was done</h2>", _audit(audit)]
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>"
-        + "".join(body)
-        + "</body></html>"
+    return render(
+        _TEMPLATE,
+        title=f"Experiment {whole['name']}",
+        whole=whole,
+        champion=live.arms.champion,
+        challengers=[_challenger(live, one) for one in whole["challengers"]],
+        audit=audit,
+        now=now,
+        moment=_time,
     )
 
 
-def _challenger(live: LiveExperiment, one: dict[str, Any]) -> list[str]:
-    name = one["name"]
+def _challenger(live: LiveExperiment, one: dict[str, Any]) -> dict[str, Any]:
     requests = one["requests"]
-    mine = requests["served"] if one["mode"] == "split" else requests["pairs"]
-    verdict = one["decision"]
-    parts = [
-        f"<h2>{escape(name)} against {escape(live.arms.champion)}</h2>",
-        f'<p class="verdict {verdict}">{verdict}</p>',
-        "<ul>" + "".join(f"<li>{escape(reason)}</li>" for reason in one["reasons"]) + "</ul>",
-        f'<p class="soft">{escape(one["phase"].replace("_", " "))} at stage '
-        f"{escape(one['stage']['name'])} ({one['stage']['number']} of {one['stage']['of']}), "
-        f"{mine:,} requests of the challenger</p>",
-        _table(one["metrics"]),
-    ]
-    for item in one["metrics"]:
-        drawn = _plot(live, name, item["metric"])
-        if drawn:
-            parts += [
-                f"<h3>{escape(item['metric'])}</h3>",
-                f'<p class="soft">{escape(item["claim"])}: challenger minus champion; the dashed '
-                "line is the margin.</p>",
-                drawn,
-            ]
-    worst = live.contestants[name].worst.entries
-    if worst:
-        parts.append("<h3>Worst disagreements</h3>")
-        parts += [_disagreement(entry) for entry in worst[:10]]
-    return parts
+    return {
+        **one,
+        "served": requests["served"] if one["mode"] == "split" else requests["pairs"],
+        "metrics": [_metric(live, one["name"], item) for item in one["metrics"]],
+        "worst": [
+            _disagreement(entry) for entry in live.contestants[one["name"]].worst.entries[:10]
+        ],
+    }
 
 
-def _table(metrics: Sequence[Mapping[str, Any]]) -> str:
-    rows = [
-        "<tr><th>metric</th><th>status</th><th>champion</th><th>challenger</th>"
-        "<th>difference</th><th>e-value</th><th>e-value of harm</th></tr>"
-    ]
-    for item in metrics:
-        factor, unit = scale_of(item["metric"])
-        rows.append(
-            f'<tr><td>{escape(item["metric"])}</td><td class="{item["status"].split()[0]}">'
-            f"{escape(item['status'])}</td><td>{shown(item['champion'], factor, unit)}</td>"
-            f"<td>{shown(item['challenger'], factor, unit)}</td>"
-            f"<td>{interval(item['difference'], factor, unit)}</td>"
-            f"<td>{item['e_value']:.3g}</td><td>{item['e_value_harm']:.3g}</td></tr>"
-        )
-    return f"<table>{''.join(rows)}</table>"
+def _metric(live: LiveExperiment, name: str, item: Mapping[str, Any]) -> dict[str, Any]:
+    factor, unit = scale_of(item["metric"])
+    return {
+        **item,
+        "champion": shown(item["champion"], factor, unit),
+        "challenger": shown(item["challenger"], factor, unit),
+        "difference": interval(item["difference"], factor, unit),
+        "plot": trusted(_plot(live, name, item["metric"])),
+    }
 
 
 def _plot(live: LiveExperiment, name: str, metric: str) -> str:
@@ -142,27 +95,13 @@ def _drawable(points: Sequence[Mapping[str, Any]], metric: str) -> list[Mapping[
     return []
 
 
-def _disagreement(entry: Mapping[str, Any]) -> str:
-    text = json.dumps(
-        {key: entry[key] for key in ("inputs", "champion", "challenger")}, indent=1, default=str
-    )
-    return (
-        f"<p>{escape(entry['explanation'])} <span class='soft'>({escape(entry['request_id'])})"
-        f"</span></p><pre>{escape(text)}</pre>"
-    )
-
-
-def _audit(entries: Sequence[Mapping[str, Any]]) -> str:
-    rows = [
-        "<tr><th>when</th><th>what</th><th>stage</th><th>share</th><th>who</th><th>why</th></tr>"
-    ]
-    rows += [
-        f"<tr><td>{_time(e['at'])}</td><td>{escape(str(e['kind']).replace('_', ' '))}</td>"
-        f"<td>{escape(e['stage'])}</td><td>{e['weight'] * 100:g} %</td>"
-        f"<td>{escape(e['who'])}</td><td>{escape(e['why'])}</td></tr>"
-        for e in entries
-    ]
-    return f"<table>{''.join(rows)}</table>"
+def _disagreement(entry: Mapping[str, Any]) -> dict[str, Any]:
+    values = {key: entry[key] for key in ("inputs", "champion", "challenger")}
+    return {
+        "explanation": entry["explanation"],
+        "request_id": entry["request_id"],
+        "text": json.dumps(values, indent=1, default=str),
+    }
 
 
 def _time(at: float) -> str:

@@ -24,7 +24,7 @@ from understudy.monitor.api.app import handle_errors
 from understudy.monitor.api.baseline import add_baseline
 from understudy.monitor.api.experiments import add_experiments
 from understudy.monitor.api.findings import add_findings
-from understudy.monitor.console.evaluator import HEADERS, PAGE
+from understudy.monitor.api.pages import add_pages
 from understudy.monitor.errors import BlockError
 from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.experiments.runner import ExperimentRunner
@@ -181,9 +181,7 @@ class Api:
         handle_errors(app)
         evaluator = self._evaluator
 
-        @app.get("/", include_in_schema=False)
-        async def page() -> Response:
-            return Response(PAGE, headers=HEADERS, media_type="text/html")
+        add_pages(app, "evaluator")
 
         @app.get("/healthz")
         async def healthz() -> Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -103,6 +104,21 @@ def test_the_page_needs_nothing_from_elsewhere(plane: PlaneProcess) -> None:
     policy = page.headers["content-security-policy"]
     assert "default-src 'none'" in policy
     assert "unsafe-inline" not in policy
+    assert {"script-src 'self'", "style-src 'self'"} <= set(policy.split("; "))
+    assert "<style" not in page.text
+    loaded = re.findall(r'(?:src|href)="(static/[a-z.]+)"', page.text)
+    assert loaded == [
+        f"static/{name}" for name in ("console.css", "console.js", "findings.js", "status.js")
+    ]
+    for name in loaded:
+        found = plane.get(f"/{name}")
+        kind = "text/css" if name.endswith(".css") else "text/javascript"
+        assert found.headers["content-type"] == f"{kind}; charset=utf-8"
+        assert found.headers["x-content-type-options"] == "nosniff"
+        assert found.text
+        assert "://" not in found.text
+    for name in ("none.js", "..%2Fpage.py", "%2e%2e/page.py"):
+        assert plane.get(f"/static/{name}").status_code == 404
 
 
 def reloading(plane: PlaneProcess, reply: dict[str, Any], **headers: str) -> tuple[int, Any]:

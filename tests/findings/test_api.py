@@ -27,7 +27,8 @@ from understudy.monitor.api.app import handle_errors
 from understudy.monitor.api.findings import add_findings
 from understudy.monitor.cli.findings import findings as command
 from understudy.monitor.config.notify import Notification
-from understudy.monitor.console.findings import SCRIPT, in_short
+from understudy.monitor.console.findings import in_short
+from understudy.monitor.console.page import static
 from understudy.monitor.errors import ApiError
 from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.findings.service import FindingsService
@@ -339,13 +340,18 @@ def test_promtool_has_nothing_to_say(tmp_path: Path) -> None:
     assert (checked.stdout, checked.stderr, checked.returncode) == (b"", b"", 0)
 
 
-def test_the_page_uses_what_the_status_page_has(service: Service) -> None:
-    from understudy.monitor.console import page
+def _script(name: str) -> str:
+    found = static(name)
+    assert found is not None
+    return found[1].decode()
 
-    used = set(re.findall(r"\b(node|put|number|section|age|table|counts)\(", SCRIPT))
+
+def test_the_page_uses_what_the_status_page_has(service: Service) -> None:
+    script, helpers = _script("findings.js"), _script("console.js")
+    used = set(re.findall(r"\b(node|put|number|section|age|table|counts)\(", script))
     for helper in used:
-        assert f"function {helper}(" in page._SCRIPT
-    assert "innerHTML" not in SCRIPT
+        assert f"function {helper}(" in helpers
+    assert "innerHTML" not in script
 
 
 def test_the_page_draws_what_is_open(tmp_path: Path) -> None:
@@ -365,7 +371,7 @@ def test_the_page_draws_what_is_open(tmp_path: Path) -> None:
         "function number(value) { return String(value); }\n"
         "function age(s) { return s + ' s'; }\n"
         "function section(title, ...c) { return put(node('section', title), ...c); }\n"
-        f"{SCRIPT}\nconst one = findings({json.dumps(data)});\n"
+        f"{_script('findings.js')}\nconst one = findings({json.dumps(data)});\n"
         "console.log(JSON.stringify([one, findings(undefined), findings({open: 0})]));"
     )
     done = subprocess.run([node, "-e", harness], capture_output=True, text=True, check=True)

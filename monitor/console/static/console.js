@@ -1,0 +1,60 @@
+// What every page draws with; all texts are put in as text.
+'use strict';
+function node(tag, text, kind) {
+  const made = document.createElement(tag);
+  if (text !== undefined) made.textContent = text;
+  if (kind) made.className = kind;
+  return made;
+}
+function put(parent, ...children) { parent.append(...children); return parent; }
+function number(value) {
+  if (value === null || value === undefined) return '\u2013';
+  if (Number.isInteger(value)) return value.toLocaleString('en');
+  return value.toLocaleString('en', {maximumSignificantDigits: 4});
+}
+function rate(value) {
+  if (value === null || value === undefined) return '\u2013';
+  return value.toLocaleString('en', {maximumFractionDigits: value < 10 ? 2 : 0});
+}
+function time(seconds) {
+  if (seconds === null || seconds === undefined) return '\u2013';
+  if (seconds < 0.001) return (seconds * 1e6).toFixed(0) + ' \u00b5s';
+  if (seconds < 1) return (seconds * 1e3).toPrecision(3) + ' ms';
+  return seconds.toPrecision(3) + ' s';
+}
+function share(value) { return value === null ? '\u2013' : (value * 100).toFixed(2) + ' %'; }
+function size(bytes) { return bytes === null ? '\u2013' : (bytes / 1048576).toFixed(1) + ' MiB'; }
+function counts(values) {
+  const entries = Object.entries(values || {});
+  return entries.length ? entries.map(([k, v]) => k + ' ' + number(v)).join(', ') : 'none';
+}
+function age(seconds) {
+  const s = Math.floor(seconds), h = Math.floor(s / 3600), m = Math.floor(s / 60) % 60;
+  return h ? h + ' h ' + m + ' min' : m ? m + ' min ' + (s % 60) + ' s' : s + ' s';
+}
+function table(head, rows, kind) {
+  const made = node('table', undefined, kind);
+  put(made, put(node('thead'), put(node('tr'), ...head.map(text => node('th', text)))));
+  const body = node('tbody');
+  for (const row of rows) {
+    put(body, put(node('tr'), ...row.map(c => Array.isArray(c) ? node('td', c[0], c[1])
+      : node('td', c))));
+  }
+  return put(made, body);
+}
+function section(title, ...children) {
+  return put(node('section'), node('h2', title), ...children);
+}
+function experiments(found) {
+  const made = section('Experiments', table(
+    ['experiment', 'challenger', 'decision', 'rollout', 'share'],
+    found.flatMap(e => e.challengers.map(c => [e.name, c.name,
+      [c.decision, {promote: 'good', rollback: 'bad', invalid: 'bad'}[c.decision] || ''],
+      c.phase.replace('_', ' ') + ', ' + c.stage, (100 * c.weight).toFixed(1) + ' %']))));
+  for (const e of found) {
+    const link = node('a', 'report of ' + e.name);
+    link.href = 'v1/experiments/' + encodeURIComponent(e.name) + '/report';
+    put(made, put(node('p', undefined, 'soft'), link));
+  }
+  return made;
+}

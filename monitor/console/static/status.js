@@ -1,0 +1,106 @@
+'use strict';
+const WINDOWS = [['10s', '10 s', 10], ['1m', '1 min', 60], ['5m', '5 min', 300],
+  ['start', 'since start', 0]];
+function arm(a) {
+  const known = WINDOWS.filter(([key]) => a.windows[key]);
+  const rows = known.map(([key, text, full]) => {
+    const w = a.windows[key];
+    // After a start a long window has not seen its whole length yet.
+    const label = w.seconds < 0.9 * full ? text + ' (' + age(w.seconds) + ' so far)' : text;
+    return [label, number(w.count), rate(w.rate), [share(w.error_rate), w.errors ? 'bad' : ''],
+      time(w.p50), time(w.p90), time(w.p95), time(w.p99), time(w.p99_9), time(w.max)];
+  });
+  const role = a.role === 'mirror' ? ' (challenger, mirrored)'
+    : a.arm === 'champion' ? '' : ' (champion)';
+  const made = section(a.arm + role, table(['window', 'requests', 'per s', 'errors', 'p50',
+    'p90', 'p95', 'p99', 'p99.9', 'max'], rows));
+  let line = a.in_flight + ' in flight; outcomes since start: '
+    + counts(Object.fromEntries(Object.entries(a.windows.start.outcomes)
+        .map(([k, v]) => [k, v.count])));
+  if (a.cold_starts) line += '; cold starts ' + a.cold_starts
+    + (a.cold_start_seconds !== null ? ', the last took ' + time(a.cold_start_seconds) : '');
+  put(made, node('p', line, 'soft'));
+  if (a.mirror) {
+    const broken = Object.keys(a.mirror.breaker).some(k => k !== 'closed');
+    put(made, node('p', 'mirror: ' + counts(a.mirror.outcomes) + '; queue ' + a.mirror.queue,
+      'soft'), node('p', 'breaker: ' + counts(a.mirror.breaker), broken ? 'bad' : 'good'));
+  }
+  return made;
+}
+function classes(values) {
+  const entries = Object.entries(values), total = entries.reduce((sum, e) => sum + e[1], 0);
+  return entries.slice(0, 5).map(([k, v]) => k + ' ' + (100 * v / total).toFixed(1) + ' %')
+    .join(', ') || '\u2013';
+}
+function watched(w) {
+  const made = node('div'), name = (w.model + ' ' + w.version).trim() + ': ';
+  if (w.error) return put(made, node('p', name + 'not watched: ' + w.error, 'bad'));
+  if (w.learning) return put(made, node('p', name + 'learning its baseline, '
+    + number(w.learning.rows) + ' of ' + number(w.learning.wanted) + ' rows'));
+  let line = name + number(w.rows) + ' rows';
+  if (w.estimated_accuracy !== null) line += '; accuracy without labels '
+    + share(w.estimated_accuracy);
+  if (w.accuracy !== null && w.accuracy !== undefined) line += '; by labels ' + share(w.accuracy)
+    + ' (' + number(w.labels) + ')';
+  put(made, node('p', line));
+  return put(made, table(['furthest off', 'statistic (alarm at 1)', 'PSI of the last rows'],
+    w.furthest.map(f => [f.series, [number(f.statistic), f.drifted ? 'bad' : ''],
+      number(f.psi)])));
+}
+function draw(s) {
+  document.getElementById('state').replaceChildren(
+    s.ready ? node('span', 'ready', 'good') : node('span', 'not ready', 'bad'));
+  document.getElementById('about').textContent = 'version ' + s.version + ', running for '
+    + age(s.run_seconds) + ', configuration ' + s.config.generation;
+  const parts = [];
+  const troubles = [...s.problems];
+  if (s.config.error) troubles.push('the last configuration was refused: ' + s.config.error);
+  if (s.state.error) troubles.push('the state cannot be saved: ' + s.state.error);
+  if (troubles.length) {
+    parts.push(section('Needs attention', put(node('ul', undefined, 'bad'),
+      ...troubles.map(text => node('li', text)))));
+  }
+  parts.push(...findings(s.findings));
+  parts.push(...s.arms.map(arm));
+  if (s.watched.length) parts.push(section('Against the baseline', ...s.watched.map(watched)));
+  if (s.experiments.length) parts.push(experiments(s.experiments));
+  if (s.predictions.length) {
+    parts.push(section('Predictions', table(
+      ['model', 'version', 'arm', 'output', 'values', 'mean', 'std', 'min', 'max', 'classes'],
+      s.predictions.map(p => [p.model, p.version, p.arm, p.prediction, number(p.count),
+        number(p.mean), number(p.std), number(p.min), number(p.max), classes(p.classes)]))));
+  }
+  const r = s.records;
+  const records = section('Records',
+    node('p', number(r.eligible) + ' eligible = ' + number(r.sent) + ' sent + '
+      + number(Object.values(r.dropped).reduce((a, b) => a + b, 0)) + ' dropped + '
+      + number(r.pending) + ' on their way; ' + number(r.lost) + ' lost after that'));
+  if (Object.keys(r.dropped).length) {
+    put(records, node('p', 'dropped: ' + counts(r.dropped), 'warn'));
+  }
+  if (s.undecodable.length) put(records, node('p', 'not decoded: ' + s.undecodable.map(
+    u => u.model + ' ' + u.arm + ' ' + u.part + ' ' + u.reason + ' ' + number(u.count))
+    .join(', '), 'warn'));
+  if (Object.keys(s.rejected).length) {
+    put(records, node('p', 'requests rejected: ' + counts(s.rejected), 'warn'));
+  }
+  parts.push(records);
+  parts.push(section('Workers', table(['slot', 'process', 'restarts', 'memory', 'processor time'],
+    s.workers.map(w => [String(w.slot), String(w.pid), [String(w.restarts), w.restarts ? 'warn'
+      : ''], size(w.memory_bytes), w.cpu_seconds === null ? '\u2013'
+      : w.cpu_seconds.toFixed(1) + ' s'])), node('p', number(s.connections.open)
+      + ' client connections open, ' + number(s.connections.accepted) + ' accepted', 'soft')));
+  document.getElementById('content').replaceChildren(...parts);
+}
+async function refresh() {
+  try {
+    const answer = await fetch('v1/status', {cache: 'no-store'});
+    if (!answer.ok) throw new Error('status ' + answer.status);
+    draw(await answer.json());
+  } catch (error) {
+    document.getElementById('state').replaceChildren(
+      node('span', 'no answer from the service: ' + error.message, 'bad'));
+  }
+  setTimeout(refresh, 2000);
+}
+refresh();

@@ -1,0 +1,37 @@
+"""HTML from Jinja templates: every value is escaped unless it is marked as safe."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+
+@cache
+def environment(folder: Path) -> Environment:
+    """The templates of a folder; a name that is not given is an error, not an empty text."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    return Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+
+
+def render(template: Path, **values: Any) -> str:
+    """The text of a template file, with what it includes from its own folder."""
+    return environment(template.parent).get_template(template.name).render(**values)
+
+
+def trusted(html: str) -> Any:
+    """Mark what our own code has drawn as HTML; texts of others in it must be escaped already."""
+    from markupsafe import Markup
+
+    return Markup(html)

@@ -35,7 +35,7 @@ from understudy.monitor.config.validation import Validation
 
 Protocol = Literal["auto", "open-inference-v2", "kserve-v1", "mlflow", "json"]
 
-_OWN_HEADERS = frozenset(
+OWN_HEADERS = frozenset(
     ("host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "keep-alive")
 )
 
@@ -160,7 +160,7 @@ class Upstream(Section):
     def _consistent(self) -> Upstream:
         if self.tls is not None and not self.url.startswith("https:"):
             raise ValueError("tls is given, but the url is not https")
-        own = _OWN_HEADERS & set(self.headers)
+        own = OWN_HEADERS & set(self.headers)
         if own:
             raise ValueError(f"headers: {sorted(own)[0]} is set by the proxy itself")
         return self

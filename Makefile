@@ -43,30 +43,30 @@ lint: $(READY) ## Style, types and the import contracts
 	$(BIN)/lint-imports
 
 docs: $(READY) ## Regenerate the reference pages in docs/ and the dashboards
-	$(BIN)/python -m deploy.dashboards
-	$(BIN)/python -m tests.docs
+	$(BIN)/python -m tools.dashboards
+	$(BIN)/python -m tools.docs
 
 pictures: $(READY) ## Run the demo and take the pictures of the dashboards for docs/
-	$(BIN)/python -m deploy.dashboards.pictures $(ARGS)
+	$(BIN)/python -m tools.dashboards.pictures $(ARGS)
 
 lock: $(READY) ## Pin and hash what the container image holds (deploy/*.lock)
-	$(BIN)/python -m deploy.image.lock $(ARGS)
+	$(BIN)/python -m tools.lock $(ARGS)
 
 sbom: $(READY) ## What the container image holds, as CycloneDX (build/sbom.json)
-	$(BIN)/python -m deploy.image.sbom $(ARGS)
+	$(BIN)/python -m tools.sbom $(ARGS)
 
 image: ## Build the container image (needs docker or podman)
 	deploy/image/build.sh $(ARGS)
 
 parts: $(READY) ## Fetch the real parts that tests talk to, without root (SERVERS=1: model servers too)
-	$(BIN)/python -m tests.parts
-	$(BIN)/python -m tests.kubeparts
-	$(BIN)/python -m tests.npmparts
-	$(BIN)/python -m tests.slo.sloth
-	$(if $(SERVERS),$(BIN)/python -m tests.servers)
+	$(BIN)/python -m tools.parts.debian
+	$(BIN)/python -m tools.parts.kubernetes
+	$(BIN)/python -m tools.parts.npm
+	$(BIN)/python -m tools.parts.sloth
+	$(if $(SERVERS),$(BIN)/python -m tools.parts.servers)
 
 kubernetes: $(READY) parts ## The chart in a real API server (built once: about ten minutes), and checkov
-	$(BIN)/python -m tests.kubeparts all
+	$(BIN)/python -m tools.parts.kubernetes all
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/chart tests/inject $(ARGS)
 
 clean: ## Remove what the other targets made

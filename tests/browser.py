@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.parts import environment, need
+from tools.parts.debian import environment, need
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -16,8 +16,8 @@ import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from tests import kubeparts, parts
 from tests.plane_process import free_port
+from tools.parts import debian, kubernetes
 
 TOKEN = "admin-of-the-tests"
 _PATIENCE = 120.0
@@ -27,7 +27,7 @@ class ApiServer:
     """Started by the constructor; :meth:`stop` ends both processes."""
 
     def __init__(self, folder: Path) -> None:
-        program, etcd = kubeparts.need("kube-apiserver"), parts.need("etcd")
+        program, etcd = kubernetes.need("kube-apiserver"), debian.need("etcd")
         self.folder = folder
         self.port = free_port()
         client, peer = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
@@ -88,7 +88,7 @@ class ApiServer:
     def _start(self, *command: str) -> None:
         self._processes.append(
             subprocess.Popen(
-                command, stdout=self._log, stderr=self._log, env=parts.environment(),
+                command, stdout=self._log, stderr=self._log, env=debian.environment(),
                 cwd=self.folder,
             )
         )  # fmt: skip

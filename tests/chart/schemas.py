@@ -9,8 +9,8 @@ from typing import Any
 
 import jsonschema
 
-from tests import kubeparts
 from tests.chart.support import NEWEST
+from tools.parts import kubernetes
 
 Schema = dict[str, Any]
 _ANY = {
@@ -41,9 +41,9 @@ def _strict(schema: Any) -> Any:
 
 
 @cache
-def kubernetes(version: str) -> tuple[Schema, dict[tuple[str, str], str]]:
+def described(version: str) -> tuple[Schema, dict[tuple[str, str], str]]:
     """Definitions of a version, and which of them an apiVersion and kind have."""
-    definitions = {**{k: _strict(v) for k, v in kubeparts.load(version).items()}, **_ANY}
+    definitions = {**{k: _strict(v) for k, v in kubernetes.load(version).items()}, **_ANY}
     kinds = {}
     for name, one in definitions.items():
         for gvk in one.get("x-kubernetes-group-version-kind", []):
@@ -56,8 +56,8 @@ def kubernetes(version: str) -> tuple[Schema, dict[tuple[str, str], str]]:
 def custom() -> dict[tuple[str, str], Schema]:
     """Schemas of custom resources, by apiVersion and kind."""
     found = {}
-    for part in kubeparts.CRDS:
-        for one in kubeparts.load(part):
+    for part in kubernetes.CRDS:
+        for one in kubernetes.load(part):
             spec = one["spec"]
             for version in spec["versions"]:
                 schema = _strict(copy.deepcopy(version["schema"]["openAPIV3Schema"]))
@@ -76,16 +76,16 @@ def _sdk_type(kind: str, definitions: set[str]) -> Schema:
     if kind in definitions:
         return {"$ref": f"#/definitions/{kind}"}
     core = "io.k8s.api.core.v1." + kind.removeprefix("V1")
-    if core in kubernetes(NEWEST)[0] and kind not in ("V1ObjectMeta", "ObjectMeta"):
+    if core in described(NEWEST)[0] and kind not in ("V1ObjectMeta", "ObjectMeta"):
         return {"$ref": f"#/definitions/{core}"}
     return {}
 
 
 @cache
 def _sdk(part: str) -> Schema:
-    types = kubeparts.load(part)
+    types = kubernetes.load(part)
     names = set(types)
-    made: Schema = dict(kubernetes(NEWEST)[0])
+    made: Schema = dict(described(NEWEST)[0])
     for name, fields in types.items():
         made[name] = {
             "type": "object",
@@ -100,7 +100,7 @@ def _sdk(part: str) -> Schema:
 @cache
 def validator(api: str, kind: str, version: str) -> jsonschema.Draft7Validator:
     """What judges an object. Raises KeyError when nobody knows its kind."""
-    for part, (_, _, name) in kubeparts.SDKS.items():
+    for part, (_, _, name) in kubernetes.SDKS.items():
         group = {"kserve": "serving.kserve.io", "seldon": "machinelearning.seldon.io"}[part]
         if api.startswith(group):
             assert name.endswith(kind)
@@ -108,7 +108,7 @@ def validator(api: str, kind: str, version: str) -> jsonschema.Draft7Validator:
             return jsonschema.Draft7Validator(root)
     if (api, kind) in custom():
         return jsonschema.Draft7Validator(custom()[api, kind])
-    definitions, kinds = kubernetes(version)
+    definitions, kinds = described(version)
     root = {"$ref": f"#/definitions/{kinds[api, kind]}", "definitions": definitions}
     return jsonschema.Draft7Validator(root)
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from tests import kubeparts
 from tests.chart.reference import CHART
+from tools.parts import kubernetes
 
 ROOT = CHART.parent.parent
 PLAN = """
@@ -142,12 +142,12 @@ _KAFKA = "config: {kafka: {bootstrap: [kafka.kafka.svc:9092]}, models: [{name: d
 CASES |= {
     name: CASES[name] + "\n" + _KAFKA for name in ("evaluator", "evaluator alone", "everything")
 }
-OLDEST, NEWEST = kubeparts.KUBERNETES[0], kubeparts.KUBERNETES[-1]
+OLDEST, NEWEST = kubernetes.KUBERNETES[0], kubernetes.KUBERNETES[-1]
 
 
 def helm(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run Helm, or skip."""
-    program = str(kubeparts.need("helm"))
+    program = str(kubernetes.need("helm"))
     return subprocess.run(
         [program, *arguments], capture_output=True, text=True, timeout=120, **options
     )

@@ -19,19 +19,19 @@ from typing import Any
 import pytest
 import yaml
 
-from tests import kubeparts
 from tests.chart.apiserver import ApiServer
 from tests.chart.reference import CHART
 from tests.chart.support import CASES, MODEL, PLAN, ROOT, helm, of_kind, pods, render
 from tests.inject.world import Webhook
 from tests.inject.world import pod as pod_that
+from tools.parts import kubernetes
 
 EXAMPLES = ROOT / "examples" / "kubernetes"
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
-    definitions = [kubeparts.load(part) for part in kubeparts.CRDS]
+    definitions = [kubernetes.load(part) for part in kubernetes.CRDS]
     server = ApiServer(tmp_path_factory.mktemp("cluster"))
     try:
         for found in definitions:
@@ -331,7 +331,7 @@ def test_a_chart_of_ones_own(cluster: ApiServer, tmp_path: Path) -> None:
         subprocess.run(["cp", "-r", str(source), str(target)], check=True)
     done = helm("dependency", "build", str(folder))
     assert done.returncode == 0, done.stderr
-    done = helm("lint", "--strict", str(folder), "--kube-version", kubeparts.KUBERNETES[-1])
+    done = helm("lint", "--strict", str(folder), "--kube-version", kubernetes.KUBERNETES[-1])
     assert done.returncode == 0, done.stdout
     space = cluster.namespace("own", **{"pod-security.kubernetes.io/warn": "restricted"})
     done = run(cluster, "install", "delays", str(folder), "-n", space)
@@ -347,7 +347,7 @@ def test_a_chart_of_ones_own(cluster: ApiServer, tmp_path: Path) -> None:
     done = run(cluster, "upgrade", "delays", str(folder), "-n", space, "--set", "replicas=4")
     assert done.returncode == 0, done.stderr
     assert token(cluster, space, "delays-understudy-token") == before
-    wrong = helm("template", "x", str(folder), "--kube-version", kubeparts.KUBERNETES[-1], "--set", "understudy.config.chalengers=1")  # fmt: skip
+    wrong = helm("template", "x", str(folder), "--kube-version", kubernetes.KUBERNETES[-1], "--set", "understudy.config.chalengers=1")  # fmt: skip
     assert "chalengers" in wrong.stderr
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from tests import kubeparts
 from tests.chart.support import CASES, ROOT, render
+from tools.parts import kubernetes
 
 ACCEPTED = {
     "CKV_K8S_11": "no limit of processor time: throttling would be added to the slowest requests",
@@ -24,7 +24,7 @@ ACCEPTED = {
 
 def findings(folder: Path) -> list[tuple[str, str, str]]:
     """Check, its name and the resource, for everything that fails."""
-    checkov = kubeparts.need("checkov") / "bin" / "checkov"
+    checkov = kubernetes.need("checkov") / "bin" / "checkov"
     done = subprocess.run(
         [
             # Not by its first line, which names the folder that it was installed in.

@@ -26,7 +26,7 @@ from promql_parser import (
     VectorSelector,
 )
 
-from deploy.dashboards.prometheus import filled, panels
+from tools.dashboards.prometheus import filled, panels
 
 CHECKED = ("stat", "gauge", "timeseries", "state-timeline", "bargauge", "heatmap")
 UNITS = {"none", "short", "percentunit", "s", "bytes", "Bps", "reqps", "ops"}

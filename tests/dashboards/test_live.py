@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from deploy.dashboards.board import GATE_TAG
-from deploy.dashboards.generate import FOLDER, documents
-from deploy.dashboards.preview.page import WIDTH, Annotations, page
-from deploy.dashboards.prometheus import (
+from tests.browser import visit
+from tests.dashboards.world import Prometheus as Scraping
+from tests.dashboards.world import World, until
+from tools.dashboards.board import GATE_TAG
+from tools.dashboards.generate import FOLDER, documents
+from tools.dashboards.preview.page import WIDTH, Annotations, page
+from tools.dashboards.prometheus import (
     Prometheus,
     Span,
     answers,
@@ -24,10 +27,7 @@ from deploy.dashboards.prometheus import (
     panels,
     values_of,
 )
-from deploy.dashboards.words import STATES
-from tests.browser import visit
-from tests.dashboards.world import Prometheus as Scraping
-from tests.dashboards.world import World, until
+from tools.dashboards.words import STATES
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

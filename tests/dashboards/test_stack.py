@@ -13,7 +13,7 @@ import yaml
 from compose_spec import ComposeSpecification, PyCompose
 
 from tests.image.dockerfile import stages
-from tests.parts import environment, need
+from tools.parts.debian import environment, need
 from understudy.monitor.config.load import load
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"

@@ -24,8 +24,8 @@ from typing import Any
 import httpx
 
 from tests.dashboards.scoring_server import answer
-from tests.parts import environment, need
 from tests.supervisor.service import REAL, ROOT, Service, free_port
+from tools.parts.debian import environment, need
 
 MODEL = "delays"
 PATH = f"/v2/models/{MODEL}/infer"

@@ -15,8 +15,8 @@ import pytest
 
 from tests.findings.receiver import Receiver, eventually, receiver
 from tests.findings.signals import signal
-from tests.parts import alertmanager
 from tests.plane_process import free_port
+from tools.parts.debian import alertmanager
 from understudy.monitor.config.notify import Notification
 from understudy.monitor.findings.channels.alertmanager import Alertmanager
 from understudy.monitor.findings.ledger import Findings

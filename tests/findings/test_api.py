@@ -21,8 +21,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.findings.receiver import eventually, receiver
 from tests.findings.signals import signal
-from tests.parts import environment, need
 from tests.plane_process import MODEL, encoded, free_port
+from tools.parts.debian import environment, need
 from understudy.monitor.api.app import handle_errors
 from understudy.monitor.api.findings import add_findings
 from understudy.monitor.cli.findings import findings as command

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from deploy.image.lock import DEPLOY, PYTHON, declared
-from deploy.image.sbom import main as sbom
 from tests.image.dockerfile import Instruction, Plain, instructions, stages
 from tests.supervisor.service import eventually, free_port
+from tools.lock import DEPLOY, PYTHON, declared
+from tools.sbom import main as sbom
 
 ROOT = DEPLOY.parent
 DOCKERFILES = (DEPLOY / "Dockerfile", DEPLOY / "flights.Dockerfile")

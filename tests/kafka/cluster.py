@@ -31,7 +31,8 @@ from typing import IO, Any, Self
 from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
-from tests.kafka import certificates, jars
+from tests.kafka import certificates
+from tools.parts import jars
 
 PATIENCE = 120.0  # seconds; a busy machine has other things to do
 _PROTOCOLS = ("SASL_PLAINTEXT", "SASL_SSL", "SSL")

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests.kafka import jars
 from tests.kafka.cluster import Cluster
 from tests.kafka.reading import create_topics, kafka_of, read
 from tests.plane_process import encoded, eventually
+from tools.parts import jars
 from understudy.monitor.codecs import Table
 from understudy.monitor.config.kafka import Kafka
 from understudy.monitor.kafka.publisher import Publisher

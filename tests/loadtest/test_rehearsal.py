@@ -16,9 +16,9 @@ import pytest
 from click.testing import CliRunner
 
 from tests.loadtest.world import Server, written
-from tests.parts import environment, need
 from tests.plane_process import eventually, free_port
 from tests.supervisor.service import REAL, Service
+from tools.parts.debian import environment, need
 from understudy.loadtest.chaos import actions, probes
 from understudy.loadtest.chaos.experiment import load_experiment
 from understudy.loadtest.chaos.library import FAULTS, experiment

@@ -8,8 +8,8 @@ from typing import Any
 
 import httpx
 
-from tests.parts import environment, need
 from tests.plane_process import eventually, free_port
+from tools.parts.debian import environment, need
 
 
 class Prometheus:

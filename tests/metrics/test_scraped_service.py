@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from tests.failures.world import Load, Model, World
-from tests.parts import need
 from tests.supervisor.service import eventually, free_port
+from tools.parts.debian import need
 
 pytestmark = pytest.mark.integration
 

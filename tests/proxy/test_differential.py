@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.parts import environment, need
 from tests.proxy.support import Message, plan_for, read_message, run, sidecar
+from tools.parts.debian import environment, need
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 # Date and Server differ by nature; the rest are hop by hop, or ours to add.

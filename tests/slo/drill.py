@@ -16,9 +16,9 @@ import httpx
 
 from tests.failures.world import World
 from tests.findings.receiver import Receiver
-from tests.parts import alertmanager, environment, need
 from tests.slo.promtool import write
 from tests.supervisor.service import free_port
+from tools.parts.debian import alertmanager, environment, need
 from understudy.monitor.config.slo import SloFile
 from understudy.monitor.slo import alertmanager as routing
 from understudy.monitor.slo.compile import compiled

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tests.parts import environment, need
+from tools.parts.debian import environment, need
 from understudy.monitor.slo import promtool
 from understudy.monitor.slo.text import dumped
 

@@ -11,9 +11,9 @@ import pytest
 
 from tests.failures.world import Load, World
 from tests.findings.receiver import Receiver, receiver
-from tests.parts import need
 from tests.slo.drill import BURN, DOWN, FINDING, TICKET, messages, served, stack, stories
 from tests.supervisor.service import eventually
+from tools.parts.debian import need
 
 pytestmark = pytest.mark.integration
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from tests.findings.receiver import Receiver, receiver
-from tests.parts import need
 from tests.slo.drill import ALERTING, DAY, DOWN, Stack, job, key, messages, stories
 from tests.slo.every import SLOS, everything, serving, shortened
 from tests.slo.test_exposition import ALL
 from tests.supervisor.service import eventually, free_port
+from tools.parts.debian import need
 from understudy.monitor.config.slo import SloFile
 from understudy.monitor.slo.compile import compiled
 from understudy.monitor.slo.of_kafka import kafka_alerts

@@ -1,6 +1,6 @@
 """Real parts for the tests, as Prometheus, Alertmanager, nginx and Chromium, from Debian's packages.
 
-``python -m tests.parts`` downloads the packages with apt and unpacks them below ``.parts/``, large
+``python -m tools.parts.debian`` downloads the packages with apt and unpacks them below ``.parts/``, large
 ones below ``~/.cache/understudy`` where other clones find them too; nothing is installed, root is not
 needed and no service starts. Where apt is missing, or offline, the parts are missing and the tests
 that need them are skipped, saying so. Tests call :func:`need` and never download anything.
@@ -19,9 +19,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.kafka import jars
+from tools.parts import jars
 
-ROOT = Path(__file__).resolve().parent.parent / ".parts"
+ROOT = Path(__file__).resolve().parents[2] / ".parts"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "understudy"
 """What is too large to be fetched for every clone."""
 PACKAGES = {

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from deploy.dashboards.board import Row
-from deploy.dashboards.panels import Query, states, third
-from deploy.dashboards.queries import increase, named, rate
-from deploy.dashboards.words import CAUGHT_UP, CONNECTED, STATES
+from tools.dashboards.board import Row
+from tools.dashboards.panels import Query, states, third
+from tools.dashboards.queries import increase, named, rate
+from tools.dashboards.words import CAUGHT_UP, CONNECTED, STATES
 
 KAFKA = Row(
     "Kafka",

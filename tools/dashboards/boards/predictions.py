@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from deploy.dashboards.board import ARM, MODEL, VERSION, Board, Choice, Row
-from deploy.dashboards.panels import (
+from tools.dashboards.board import ARM, MODEL, VERSION, Board, Choice, Row
+from tools.dashboards.panels import (
     GREEN,
     ORANGE,
     RED,
@@ -15,8 +15,8 @@ from deploy.dashboards.panels import (
     states,
     third,
 )
-from deploy.dashboards.queries import OF_ARM, OF_MODEL, missing_share, named, rate, share
-from deploy.dashboards.words import DRIFTED
+from tools.dashboards.queries import OF_ARM, OF_MODEL, missing_share, named, rate, share
+from tools.dashboards.words import DRIFTED
 
 PREDICTION = Choice(
     "prediction", "understudy_prediction_values_total", "prediction", "A numeric prediction.",

@@ -1,4 +1,4 @@
-"""Kafka's jars, through Maven, once for all clones: ``python -m tests.kafka.jars`` fetches them.
+"""Kafka's jars, through Maven, once for all clones: ``python -m tools.parts.jars`` fetches them.
 
 They lie below ``$XDG_CACHE_HOME/understudy`` (or ``~/.cache/understudy``), in a folder named after
 ``pom.xml`` and the version of Java, with two things that save time at every start: a formatted

@@ -1,6 +1,6 @@
 """Model servers of others, each in an environment of its own: heavy, so only where it was asked for.
 
-``make parts SERVERS=1`` (``python -m tests.servers``) makes the environments below
+``make parts SERVERS=1`` (``python -m tools.parts.servers``) makes the environments below
 ``~/.cache/understudy/servers``, where every clone finds them. Tests skip loudly without them.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.parts import CACHE
+from tools.parts.debian import CACHE
 
 SERVERS = {
     # Its worker processes do not start with newer uvloops: parallel_workers is 0 everywhere.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from grafana_foundation_sdk.builders import dashboard as build
 from grafana_foundation_sdk.models import dashboard as model
 
-from deploy.dashboards.panels import DATASOURCE, Panel
+from tools.dashboards.panels import DATASOURCE, Panel
 
 TAG = "understudy"
 GATE_TAG = "understudy-gate"

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from deploy.dashboards.preview.charts import Frame, Mark, curves, heat, spark, timeline
-from deploy.dashboards.preview.values import Json, by_thresholds, color, defaults, shown
-from deploy.dashboards.prometheus import (
+from tools.dashboards.preview.charts import Frame, Mark, curves, heat, spark, timeline
+from tools.dashboards.preview.values import Json, by_thresholds, color, defaults, shown
+from tools.dashboards.prometheus import (
     Prometheus,
     Series,
     Span,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from deploy.dashboards.board import Board, Row
-from deploy.dashboards.boards.kafka import EVALUATORS, KAFKA
-from deploy.dashboards.panels import GREEN, ORANGE, RED, Query, figure, states, third
-from deploy.dashboards.queries import WHERE, increase, named, rate
-from deploy.dashboards.words import CLOSED, RELOADED
+from tools.dashboards.board import Board, Row
+from tools.dashboards.boards.kafka import EVALUATORS, KAFKA
+from tools.dashboards.panels import GREEN, ORANGE, RED, Query, figure, states, third
+from tools.dashboards.queries import WHERE, increase, named, rate
+from tools.dashboards.words import CLOSED, RELOADED
 
 _PROCESSES = Row(
     "Processes",

@@ -2,8 +2,8 @@
 
 Programs are built with Go, by module and version; schemas come from Go modules and from wheels of
 SDKs. All is kept below ``~/.cache/understudy`` (``$XDG_CACHE_HOME``), so that a fresh clone has it
-already. ``python -m tests.kubeparts`` makes Helm and the schemas of the oldest and the newest
-Kubernetes (``make parts`` does); ``python -m tests.kubeparts all`` the rest: those in between, checkov,
+already. ``python -m tools.parts.kubernetes`` makes Helm and the schemas of the oldest and the newest
+Kubernetes (``make parts`` does); ``python -m tools.parts.kubernetes all`` the rest: those in between, checkov,
 and the API server, which takes minutes of two processors (``make kubernetes``). Tests call
 :func:`need` and never build anything.
 """
@@ -92,7 +92,12 @@ class Unavailable(Exception):
     """A part that cannot be had here, and why."""
 
 
-def _go(*arguments: str, cwd: Path | None = None, timeout: float, **environment: str) -> str:
+_ANY_MOD = {"GOFLAGS": "-mod=mod"}
+
+
+def _go(
+    *arguments: str, timeout: float, environment: dict[str, str], cwd: Path | None = None
+) -> str:
     try:
         done = subprocess.run(
             ["go", *arguments],
@@ -112,8 +117,8 @@ def _go(*arguments: str, cwd: Path | None = None, timeout: float, **environment:
 
 def _module(name: str, cache: Path | None = None) -> Path:
     """The folder of a module, downloaded."""
-    environment = {"GOMODCACHE": str(cache)} if cache is not None else {}
-    said = _go("mod", "download", "-json", name, timeout=600, GOFLAGS="-mod=mod", **environment)
+    elsewhere = {"GOMODCACHE": str(cache)} if cache is not None else {}
+    said = _go("mod", "download", "-json", name, timeout=600, environment={**elsewhere, **_ANY_MOD})
     return Path(json.loads(said)["Dir"])
 
 
@@ -136,7 +141,7 @@ def _build_helm() -> None:
     with tempfile.TemporaryDirectory() as folder:
         _go(
             "install", "-ldflags", " ".join(("-s -w", *flags)), f"helm.sh/helm/v3/cmd/helm@{HELM}",
-            timeout=1800, GOBIN=folder,
+            timeout=1800, environment={"GOBIN": folder},
         )  # fmt: skip
         _keep(Path(folder) / "helm", "helm")
 
@@ -162,7 +167,7 @@ def _build_apiserver() -> None:
         _go(
             "build", "-ldflags", f"-s -w {flags}", "-o", str(made),
             "k8s.io/kubernetes/cmd/kube-apiserver",
-            cwd=Path(folder), timeout=7200, GOFLAGS="-mod=mod",
+            cwd=Path(folder), timeout=7200, environment=_ANY_MOD,
         )  # fmt: skip
         _keep(made, "kube-apiserver")
 
@@ -196,7 +201,7 @@ def _fetch_kubernetes(version: str) -> None:
         module = _module(f"k8s.io/kubernetes@{version}", Path(folder))
         swagger = json.loads((module / "api" / "openapi-spec" / "swagger.json").read_text())
         _write(version, swagger["definitions"])
-        _go("clean", "-modcache", timeout=120, GOMODCACHE=folder)
+        _go("clean", "-modcache", timeout=120, environment={"GOMODCACHE": folder})
 
 
 class _Loader(yaml.CSafeLoader):
@@ -222,7 +227,7 @@ def _fetch_crds(part: str) -> None:
         if not found:
             raise Unavailable("the module has no such files")
         _write(part, [one for one in found if one["spec"]["names"]["kind"] in KINDS])
-        _go("clean", "-modcache", timeout=120, GOMODCACHE=folder)
+        _go("clean", "-modcache", timeout=120, environment={"GOMODCACHE": folder})
 
 
 def _literals(source: str) -> dict[str, dict[str, str]]:

@@ -23,9 +23,9 @@ from typing import Any
 import click
 import yaml
 
-from deploy.dashboards.generate import documents
-from deploy.dashboards.preview.page import WIDTH, Annotations, page
-from deploy.dashboards.prometheus import Prometheus, Span
+from tools.dashboards.generate import documents
+from tools.dashboards.preview.page import WIDTH, Annotations, page
+from tools.dashboards.prometheus import Prometheus, Span
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ROOT / "build" / "dashboards"
@@ -216,8 +216,8 @@ def main(seconds: float, rate: float, again: bool, pages_only: bool) -> None:
 
     \b
     Examples:
-      python -m deploy.dashboards.pictures
-      python -m deploy.dashboards.pictures --seconds 30 --pages-only
+      python -m tools.dashboards.pictures
+      python -m tools.dashboards.pictures --seconds 30 --pages-only
     """
     PAGES.mkdir(parents=True, exist_ok=True)
     seen = PAGES / "seen.json"

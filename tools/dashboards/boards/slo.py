@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from deploy.dashboards.board import SERVICE, SLO, Board, Row
-from deploy.dashboards.panels import GREEN, ORANGE, RED, Query, bars, figure, lines, states
-from deploy.dashboards.words import FIRING
+from tools.dashboards.board import SERVICE, SLO, Board, Row
+from tools.dashboards.panels import GREEN, ORANGE, RED, Query, bars, figure, lines, states
+from tools.dashboards.words import FIRING
 
 _OF = 'sloth_service=~"$service", sloth_slo=~"$slo"'
 _BY = "sloth_service, sloth_slo"

@@ -1,8 +1,8 @@
-"""``python -m deploy.dashboards``: write the dashboards; see docs/dashboards.md."""
+"""``python -m tools.dashboards``: write the dashboards; see docs/dashboards.md."""
 
 from __future__ import annotations
 
-from deploy.dashboards.generate import FOLDER, texts
+from tools.dashboards.generate import FOLDER, texts
 
 FOLDER.mkdir(parents=True, exist_ok=True)
 wanted = texts()

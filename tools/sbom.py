@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from deploy.image.lock import DEPLOY, PROJECT
+from tools.lock import DEPLOY, PROJECT
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -30,8 +30,8 @@ def main(lock: str, output: Path) -> None:
 
     \b
     Examples:
-      python -m deploy.image.sbom
-      python -m deploy.image.sbom --lock load.lock --output load-sbom.json
+      python -m tools.sbom
+      python -m tools.sbom --lock load.lock --output load-sbom.json
     """
     output.parent.mkdir(parents=True, exist_ok=True)
     # It warns that a lock says nothing of what needs what.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from deploy.dashboards.preview.values import (
+from tools.dashboards.preview.values import (
     Json,
     color_of,
     defaults,
@@ -16,7 +16,7 @@ from deploy.dashboards.preview.values import (
     shown,
     text_of,
 )
-from deploy.dashboards.prometheus import Series, Span
+from tools.dashboards.prometheus import Series, Span
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 66.0, 10.0, 8.0, 22.0
 Named = Sequence[tuple[str, Series]]

@@ -8,10 +8,10 @@ from typing import Any
 
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
-from deploy.dashboards.board import MARKS
-from deploy.dashboards.boards import BOARDS
+from tools.dashboards.board import MARKS
+from tools.dashboards.boards import BOARDS
 
-FOLDER = Path(__file__).resolve().parent.parent / "grafana" / "dashboards"
+FOLDER = Path(__file__).resolve().parents[2] / "deploy" / "grafana" / "dashboards"
 
 
 def documents() -> dict[str, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Builds Sloth from its Go module, where it is missing: ``python -m tests.slo.sloth``.
+"""Builds Sloth from its Go module, where it is missing: ``python -m tools.parts.sloth``.
 
 With ``--write`` it makes ``rules.yml`` anew. The program is kept below ``~/.cache/understudy``
 (``$XDG_CACHE_HOME``). The rules are in the repository, so that the comparison runs without Go; where
@@ -17,7 +17,7 @@ from pathlib import Path
 VERSION = "v0.16.0"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "understudy" / "go"
 PROGRAM = CACHE / f"sloth-{VERSION}"
-HERE = Path(__file__).resolve().parent
+HERE = Path(__file__).resolve().parents[2] / "tests" / "slo" / "sloth"
 SLOS, RULES = HERE / "slos.yml", HERE / "rules.yml"
 
 

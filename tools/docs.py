@@ -1,4 +1,4 @@
-"""Writes the reference pages: ``python -m tests.docs`` (or ``make docs``).
+"""Writes the reference pages: ``python -m tools.docs`` (or ``make docs``).
 
 ``docs/configuration.md`` comes from the JSON Schema of the configuration file, so that it says what
 the program does, and the rules in ``deploy/prometheus`` from the objectives there. A test checks that
@@ -83,6 +83,7 @@ class Page:
         return None
 
     def kind(self, value: dict[str, Any]) -> str:
+        """The kind of a value, in words."""
         if value.get("x-unit") == "seconds":
             return "duration"
         if value.get("x-unit") == "bytes":
@@ -103,7 +104,7 @@ class Page:
         if low is not None:
             name += f", {_number(low)}"
             name = f"{name} to {_number(high)}" if high is not None else f"{name} or more"
-        return name
+        return str(name)
 
     def section(self, name: str, path: str) -> Iterator[str]:
         """A heading and a table for one mapping, then those inside of it."""

@@ -1,6 +1,6 @@
 """Schemas of Grafana's dashboards for the tests, from npm's packages.
 
-``python -m tests.npmparts`` installs the packages below ``~/.cache/understudy``, where other clones find
+``python -m tools.parts.npm`` installs the packages below ``~/.cache/understudy``, where other clones find
 them too, and makes JSON Schemas of Grafana's own TypeScript types. Without npm, or offline, the schemas
 are missing and the tests that need them are skipped, saying so.
 """
@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.parts import CACHE
+from tools.parts.debian import CACHE
 
 PACKAGES = (
     "@grafana/schema@11.6.0",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from deploy.dashboards.board import ARM, MODEL, VERSION, Board, Row
-from deploy.dashboards.panels import (
+from tools.dashboards.board import ARM, MODEL, VERSION, Board, Row
+from tools.dashboards.panels import (
     GREEN,
     ORANGE,
     RED,
@@ -14,7 +14,7 @@ from deploy.dashboards.panels import (
     states,
     third,
 )
-from deploy.dashboards.queries import (
+from tools.dashboards.queries import (
     LIVE,
     OF_MODEL,
     WHERE,
@@ -25,7 +25,7 @@ from deploy.dashboards.queries import (
     quantile,
     rate,
 )
-from deploy.dashboards.words import DECISIONS, FIRING, OUTCOMES, QUANTILES, SEVERITIES, decided
+from tools.dashboards.words import DECISIONS, FIRING, OUTCOMES, QUANTILES, SEVERITIES, decided
 
 _FIRING = 'ALERTS{alertname=~"Understudy.+", alertstate="firing"}'
 _WIDE = 3

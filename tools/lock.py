@@ -16,7 +16,7 @@ from pathlib import Path
 
 import click
 
-DEPLOY = Path(__file__).resolve().parent.parent
+DEPLOY = Path(__file__).resolve().parents[1] / "deploy"
 PROJECT = DEPLOY.parent / "pyproject.toml"
 PYTHON = "3.11"
 """Of the image; see the Dockerfile."""
@@ -60,8 +60,8 @@ def main(upgrade: bool) -> None:
 
     \b
     Examples:
-      python -m deploy.image.lock
-      python -m deploy.image.lock --upgrade
+      python -m tools.lock
+      python -m tools.lock --upgrade
     """
     for name, wanted in declared().items():
         resolve(name, wanted, upgrade)

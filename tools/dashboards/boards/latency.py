@@ -5,9 +5,9 @@ from __future__ import annotations
 from grafana_foundation_sdk.builders.dashboard import CustomVariable
 from grafana_foundation_sdk.models.dashboard import VariableOption
 
-from deploy.dashboards.board import ARM, MODEL, VERSION, Board, Row
-from deploy.dashboards.panels import Query, figure, heat, lines, third
-from deploy.dashboards.queries import (
+from tools.dashboards.board import ARM, MODEL, VERSION, Board, Row
+from tools.dashboards.panels import Query, figure, heat, lines, third
+from tools.dashboards.queries import (
     LIVE,
     OF_ARM,
     WHERE,
@@ -19,7 +19,7 @@ from deploy.dashboards.queries import (
     rate,
     share,
 )
-from deploy.dashboards.words import QUANTILES
+from tools.dashboards.words import QUANTILES
 
 _AT = (
     ("0.5", "p50"), ("0.9", "p90"), ("0.95", "p95"), ("0.99", "p99"), ("0.999", "p99.9"),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from deploy.dashboards.board import Board
-from deploy.dashboards.boards import (
+from tools.dashboards.board import Board
+from tools.dashboards.boards import (
     experiments,
     internals,
     latency,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from deploy.dashboards.board import ARM, MODEL, VERSION, Board, Row
-from deploy.dashboards.panels import Query, heat, lines, third
-from deploy.dashboards.queries import (
+from tools.dashboards.board import ARM, MODEL, VERSION, Board, Row
+from tools.dashboards.panels import Query, heat, lines, third
+from tools.dashboards.queries import (
     LIVE,
     WHERE,
     cells,
@@ -15,7 +15,7 @@ from deploy.dashboards.queries import (
     rate,
     share,
 )
-from deploy.dashboards.words import OUTCOMES, QUANTILES
+from tools.dashboards.words import OUTCOMES, QUANTILES
 
 _SEEN = Row(
     "What clients saw",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from deploy.dashboards.board import EXPERIMENT, Board, Choice, Row
-from deploy.dashboards.panels import ORANGE, Query, bars, figure, lines, states, third
-from deploy.dashboards.queries import WHERE, named, rate
-from deploy.dashboards.words import DECISIONS, MET, decided
+from tools.dashboards.board import EXPERIMENT, Board, Choice, Row
+from tools.dashboards.panels import ORANGE, Query, bars, figure, lines, states, third
+from tools.dashboards.queries import WHERE, named, rate
+from tools.dashboards.words import DECISIONS, MET, decided
 
 _OF = f'{WHERE}, experiment=~"$experiment"'
 METRIC = Choice(

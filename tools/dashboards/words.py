@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deploy.dashboards.panels import BLUE, GREEN, GREY, ORANGE, RED, YELLOW
+from tools.dashboards.panels import BLUE, GREEN, GREY, ORANGE, RED, YELLOW
 
 DECISIONS = {
     1.0: ("promote", GREEN),

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.browser import chromium
+from tests.support.browser import chromium
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-    from tests.kafka.cluster import Cluster
+    from tests.support.kafka_cluster import Cluster
 
 # No test is about time: a machine may be busy.
 settings.register_profile("understudy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -22,13 +22,13 @@ settings.load_profile("understudy")
 
 @pytest.fixture(scope="module")  # while it is there, its loop runs, and no other one can
 def browser() -> Iterator[Browser]:
-    """A real browser without a window; see :mod:`tests.browser`."""
+    """A real browser without a window; see :mod:`tests.support.browser`."""
     yield from chromium()
 
 
 @pytest.fixture(scope="session")
 def _kafka() -> Iterator[Cluster]:
-    from tests.kafka.cluster import Cluster
+    from tests.support.kafka_cluster import Cluster
 
     with Cluster() as cluster:
         yield cluster

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.chart import reference
+from tools import chart_reference
 from understudy.monitor.cli.slo import files_of
 from understudy.monitor.config.schema import json_schema
 from understudy.monitor.slo import alertmanager
@@ -209,7 +209,7 @@ PAGES: dict[Path, Callable[[], str]] = {
     DOCS / "configuration.md": configuration,
     STACK: prometheus_stack,
     **_rules(),
-    **reference.PAGES,
+    **chart_reference.PAGES,
 }
 
 

@@ -14,11 +14,11 @@ from typing import Any
 import yaml
 
 from benchmarks.harness import Claim, Result, environment, median, shown
-from tests.failures.world import Load
-from tests.findings.receiver import receiver
-from tests.slo.drill import BURN, DOWN, messages, served, stack, stories
 from tests.slo.test_exposition import ALL
-from tests.supervisor.service import eventually
+from tests.support.alert_drill import BURN, DOWN, messages, served, stack, stories
+from tests.support.service import eventually
+from tests.support.webhook_receiver import receiver
+from tests.support.world import Load
 from tools.parts.debian import environment as programs
 from tools.parts.debian import find
 from tools.parts.sloth import RULES

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.plane_process import LABELS, PlaneProcess, WorkerEnd, encoded, eventually
+from tests.support.plane_process import LABELS, PlaneProcess, WorkerEnd, encoded, eventually
 from understudy.monitor.records import frames
 from understudy.monitor.stats.shared import observe
 

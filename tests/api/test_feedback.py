@@ -13,7 +13,7 @@ import httpx
 import pytest
 from prometheus_client.openmetrics.parser import text_fd_to_metric_families
 
-from tests.plane_process import ARMS, PlaneProcess, WorkerEnd, encoded, eventually
+from tests.support.plane_process import ARMS, PlaneProcess, WorkerEnd, encoded, eventually
 from understudy.monitor.api.feedback import MOST_BYTES
 from understudy.monitor.labels.label import MOST_ITEMS
 from understudy.monitor.records import frames, record

@@ -19,11 +19,11 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.chart.apiserver import ApiServer
-from tests.chart.reference import CHART
-from tests.chart.support import CASES, MODEL, PLAN, ROOT, helm, of_kind, pods, render
-from tests.inject.world import Webhook
-from tests.inject.world import pod as pod_that
+from tests.support.admission import Webhook
+from tests.support.admission import pod as pod_that
+from tests.support.apiserver import ApiServer
+from tests.support.chart import CASES, MODEL, PLAN, ROOT, helm, of_kind, pods, render
+from tools.chart_reference import CHART
 from tools.parts import kubernetes
 
 EXAMPLES = ROOT / "examples" / "kubernetes"

@@ -14,8 +14,7 @@ import click
 import pytest
 import yaml
 
-from tests.chart.reference import CHART, COPIES, LIBRARY, read
-from tests.chart.support import (
+from tests.support.chart import (
     CASES,
     MODEL,
     NEWEST,
@@ -29,6 +28,7 @@ from tests.chart.support import (
     refusal,
     render,
 )
+from tools.chart_reference import CHART, COPIES, LIBRARY, read
 from understudy import __version__
 from understudy.loadtest.gate.plan import load_plan
 from understudy.loadtest.gate.sending import payloads_of
@@ -187,7 +187,7 @@ def test_configurations_and_plans_are_valid(case: str, tmp_path: Path) -> None:
 
 
 def _certificate(folder: Path) -> None:
-    from tests.chart.certificates import issue
+    from tests.support.certificates import issue
 
     if not folder.exists():
         folder.mkdir()

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.chart.support import ROOT, named, of_kind, pods, render
-from tests.plane_process import eventually
+from tests.support.chart import ROOT, named, of_kind, pods, render
+from tests.support.plane_process import eventually
 
 NAMESPACES = ["unshare", "--map-root-user", "--mount", "--net", "--pid", "--fork", "--kill-child",
               "--mount-proc"]  # fmt: skip
@@ -74,7 +74,7 @@ class Running:
         file = folder / "pods.json"
         file.write_text(json.dumps({"folder": str(folder), "hosts": hosts, "pods": given}))
         self.process = subprocess.Popen(
-            [*NAMESPACES, sys.executable, "-m", "tests.chart.kubelet", str(file)],
+            [*NAMESPACES, sys.executable, "-m", "tests.support.kubelet", str(file)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
         )  # fmt: skip
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.chart.schemas import problems
-from tests.chart.support import CASES, NEWEST, ROOT, render
+from tests.support.chart import CASES, NEWEST, ROOT, render
+from tests.support.kubernetes_schemas import problems
 from tools.parts import kubernetes
 
 EXAMPLES = sorted(

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from tests.chart.support import CASES, ROOT, render
+from tests.support.chart import CASES, ROOT, render
 from tools.parts import kubernetes
 
 ACCEPTED = {

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import yaml
 
-from tests.chart.reference import CHART
-from tests.chart.support import (
+from tests.chart.test_manifests import each_case, selects
+from tests.support.chart import (
     CASES,
     MODEL,
     NEWEST,
@@ -24,7 +24,7 @@ from tests.chart.support import (
     pods,
     render,
 )
-from tests.chart.test_manifests import each_case, selects
+from tools.chart_reference import CHART
 from tools.parts import debian
 from understudy import __version__
 from understudy.monitor.config.kafka import KafkaSpool

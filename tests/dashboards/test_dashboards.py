@@ -13,7 +13,7 @@ import jsonschema
 import pytest
 from promql_parser import AggregateExpr, BinaryExpr, Call, ParenExpr
 
-from tests.dashboards.linting import excused, lint, nodes, parsed
+from tests.support.dashboard_linting import excused, lint, nodes, parsed
 from tools.dashboards.board import TAG
 from tools.dashboards.generate import FOLDER, documents, texts
 from tools.dashboards.prometheus import filled, panels

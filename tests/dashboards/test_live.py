@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from tests.browser import visit
-from tests.dashboards.world import Prometheus as Scraping
-from tests.dashboards.world import World, until
+from tests.support.browser import visit
+from tests.support.dashboards_world import Prometheus as Scraping
+from tests.support.dashboards_world import World, until
 from tools.dashboards.board import GATE_TAG
 from tools.dashboards.generate import FOLDER, documents
 from tools.dashboards.preview.page import WIDTH, Annotations, page

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from compose_spec import ComposeSpecification, PyCompose
 
-from tests.image.dockerfile import stages
+from tests.support.dockerfile import stages
 from tools.parts.debian import environment, need
 from understudy.monitor.config.load import load
 

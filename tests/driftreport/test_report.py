@@ -7,7 +7,7 @@ from pathlib import Path
 
 from click.testing import CliRunner, Result
 
-from tests.watch.world import NAMES, Source
+from tests.support.source import NAMES, Source
 from understudy.monitor.cli.main import main
 
 

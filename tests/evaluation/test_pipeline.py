@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.plane_process import ARMS, MODEL, encoded
+from tests.support.plane_process import ARMS, MODEL, encoded
 from understudy.monitor.errors import StateError
 from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.pipeline import exemplars, state

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.plane_process import LABELS, PlaneProcess, WorkerEnd, encoded, eventually
+from tests.support.plane_process import LABELS, PlaneProcess, WorkerEnd, encoded, eventually
 from understudy.monitor.records import frames
 from understudy.monitor.stats.shared import observe
 

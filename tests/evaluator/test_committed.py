@@ -11,9 +11,9 @@ import pytest
 from kafka import KafkaProducer, TopicPartition
 from kafka.errors import KafkaTimeoutError
 
-from tests.evaluator.kafka_world import create, options, with_kafka
-from tests.evaluator.world import config_of
-from tests.kafka.cluster import Cluster
+from tests.support.evaluation import config_of
+from tests.support.kafka_cluster import Cluster
+from tests.support.kafka_world import create, options, with_kafka
 from understudy.monitor.kafka.committed import Committed
 from understudy.monitor.kafka.inputs import Options
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.evaluator.test_equality import evaluated
-from tests.evaluator.world import Item, config_of, differences, items
-from tests.plane_process import v2
-from tests.watch.world import saved
+from tests.support.evaluation import Item, config_of, differences, items
+from tests.support.plane_process import v2
+from tests.support.source import saved
 from understudy.monitor.codecs import Table
 from understudy.monitor.config.model import Config
 from understudy.monitor.detectors import packed

@@ -10,8 +10,16 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.evaluator.world import SHADOW, SPLIT, config_of, differences, items, published, state_of
-from tests.watch.world import saved
+from tests.support.evaluation import (
+    SHADOW,
+    SPLIT,
+    config_of,
+    differences,
+    items,
+    published,
+    state_of,
+)
+from tests.support.source import saved
 from understudy.monitor.config.model import Config
 from understudy.monitor.evidence.batch import together
 from understudy.monitor.evidence.partition import Partition

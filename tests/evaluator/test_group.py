@@ -18,11 +18,11 @@ import pytest
 import yaml
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
-from tests.browser import visit
-from tests.evaluator.kafka_world import committed_state, create, options, publish, with_kafka
-from tests.evaluator.world import BEGAN, config_of, differences, items, published
-from tests.kafka.cluster import Cluster
-from tests.watch.world import saved
+from tests.support.browser import visit
+from tests.support.evaluation import BEGAN, config_of, differences, items, published
+from tests.support.kafka_cluster import Cluster
+from tests.support.kafka_world import committed_state, create, options, publish, with_kafka
+from tests.support.source import saved
 from understudy.monitor.config.model import Config
 from understudy.monitor.kafka.connect import Topics
 from understudy.monitor.kafka.partitions import EXPERIMENTS, WATCHES

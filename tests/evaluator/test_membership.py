@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from kafka import KafkaProducer, TopicPartition
 
-from tests.evaluator.kafka_world import create, options, with_kafka
-from tests.evaluator.world import config_of
-from tests.kafka.cluster import Cluster
-from tests.plane_process import eventually
+from tests.support.evaluation import config_of
+from tests.support.kafka_cluster import Cluster
+from tests.support.kafka_world import create, options, with_kafka
+from tests.support.plane_process import eventually
 from understudy.monitor.config.model import Config
 from understudy.monitor.kafka.committed import Committed
 from understudy.monitor.kafka.evaluator import partitions_there

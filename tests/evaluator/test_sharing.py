@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.evaluator.world import config_of
+from tests.support.evaluation import config_of
 from understudy.monitor.kafka.assignor import shared
 from understudy.monitor.kafka.partitions import EXPERIMENTS, WATCHES, costs, owned
 

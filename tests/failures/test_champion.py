@@ -9,8 +9,8 @@ from pathlib import Path
 
 import httpx
 
-from tests.failures.world import PATH, Load, World
-from tests.supervisor.service import eventually
+from tests.support.service import eventually
+from tests.support.world import PATH, Load, World
 
 BODY = {"id": "1", "inputs": [{"name": "x", "shape": [1], "datatype": "FP64", "data": [1.0]}]}
 

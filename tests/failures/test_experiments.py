@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.failures.world import PATH, Load, Model, World
-from tests.supervisor.service import eventually
+from tests.support.service import eventually
+from tests.support.world import PATH, Load, Model, World
 
 GUARDRAILS: list[dict[str, Any]] = [
     {"metric": "error_rate", "margin": "5 pp"},

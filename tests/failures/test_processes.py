@@ -9,8 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.failures.world import PATH, Load, Model, Watch, World
-from tests.supervisor.service import eventually
+from tests.support.service import eventually
+from tests.support.world import PATH, Load, Model, Watch, World
 from understudy.monitor.pipeline.state import FILE_NAME
 
 

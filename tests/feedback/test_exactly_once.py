@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.feedback import stream
+from tests.support import label_stream
 from understudy.monitor.labels.store import FeedbackStore
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,8 +18,8 @@ def run(folder: Path, first: int, seed: int, kill_after: int | None) -> tuple[in
     """The number of the next step to do, and whether the process came to its end."""
     process = subprocess.Popen(
         [
-            *(sys.executable, "-m", "tests.feedback.stream", str(folder)),
-            *(str(first), str(stream.STEPS), str(seed)),
+            *(sys.executable, "-m", "tests.support.label_stream", str(folder)),
+            *(str(first), str(label_stream.STEPS), str(seed)),
         ],
         stdout=subprocess.PIPE,
         text=True,
@@ -47,21 +47,21 @@ def test_every_pair_is_evaluated_exactly_once(tmp_path: Path) -> None:
         kills += not ended
     assert kills >= 10, "it was killed over and over"
     evaluated = json.loads((tmp_path / "evaluated.json").read_text())["counts"]
-    assert set(evaluated) == stream.everything(), "none is missing"
+    assert set(evaluated) == label_stream.everything(), "none is missing"
     assert set(evaluated.values()) == {1}, "none counts twice"
 
     store = FeedbackStore(tmp_path, 1e9, 1 << 28)
     store.open()
     found = store.figures()
-    labels = stream.STEPS * stream.IDS * stream.ROWS
+    labels = label_stream.STEPS * label_stream.IDS * label_stream.ROWS
     assert found["labels"]["joined"] + found["labels"]["orphan"] == labels
     assert found["labels"]["duplicate"] > 0, "some came again"
     assert (found["labels"]["conflict"], found["labels"]["late"]) == (0, 0)
     assert found["joined_later"] == found["labels"]["orphan"] > 0
     assert found["waiting"] == {
-        **{"predictions": stream.STEPS * stream.IDS * 2, "labels": labels, "orphans": 0}
+        **{"predictions": label_stream.STEPS * label_stream.IDS * 2, "labels": labels, "orphans": 0}
     }
-    for arm in stream.ARMS:
+    for arm in label_stream.ARMS:
         assert found["delays"][arm]["count"] == labels
-        assert found["coverage"][arm]["labelled"] == stream.STEPS * stream.IDS
+        assert found["coverage"][arm]["labelled"] == label_stream.STEPS * label_stream.IDS
     store.close()

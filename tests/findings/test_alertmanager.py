@@ -13,9 +13,9 @@ from urllib.request import urlopen
 
 import pytest
 
-from tests.findings.receiver import Receiver, eventually, receiver
-from tests.findings.signals import signal
-from tests.plane_process import free_port
+from tests.support.plane_process import free_port
+from tests.support.signals import signal
+from tests.support.webhook_receiver import Receiver, eventually, receiver
 from tools.parts.debian import alertmanager
 from understudy.monitor.config.notify import Notification
 from understudy.monitor.findings.channels.alertmanager import Alertmanager

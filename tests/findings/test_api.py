@@ -19,9 +19,9 @@ from click.testing import CliRunner, Result
 from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.findings.receiver import eventually, receiver
-from tests.findings.signals import signal
-from tests.plane_process import MODEL, encoded, free_port
+from tests.support.plane_process import MODEL, encoded, free_port
+from tests.support.signals import signal
+from tests.support.webhook_receiver import eventually, receiver
 from tools.parts.debian import environment, need
 from understudy.monitor.api.app import handle_errors
 from understudy.monitor.api.findings import add_findings

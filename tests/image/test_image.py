@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.image.dockerfile import Instruction, Plain, instructions, stages
-from tests.supervisor.service import eventually, free_port
+from tests.support.dockerfile import Instruction, Plain, instructions, stages
+from tests.support.service import eventually, free_port
 from tools.lock import DEPLOY, PYTHON, declared
 from tools.sbom import main as sbom
 

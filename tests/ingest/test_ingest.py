@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route
 
-from tests.plane_process import MODEL, PlaneProcess, eventually, free_port
+from tests.support.plane_process import MODEL, PlaneProcess, eventually, free_port
 from understudy.monitor.ingest.asgi import UnderstudyMiddleware
 from understudy.monitor.ingest.cloudevents import REQUEST, RESPONSE
 

@@ -16,8 +16,8 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from tests.plane_process import free_port
-from tests.supervisor.service import REAL, Service, eventually
+from tests.support.plane_process import free_port
+from tests.support.service import REAL, Service, eventually
 from tools.parts.servers import need_server
 from understudy.loadtest.payloads.formats import in_format
 from understudy.monitor.cli.main import main

@@ -16,8 +16,8 @@ import yaml
 from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import NewTopic
 
-from tests.kafka.cluster import Cluster
-from tests.kafka.reading import consumer_of, create_topics, kafka_of, read
+from tests.support.kafka_cluster import Cluster
+from tests.support.kafka_reading import consumer_of, create_topics, kafka_of, read
 from understudy.monitor.evidence.blocks import partition_of
 from understudy.monitor.ingest.cloudevents import REQUEST, RESPONSE
 from understudy.monitor.kafka.connect import Topics, connection

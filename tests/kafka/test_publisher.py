@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.kafka.cluster import Cluster
-from tests.kafka.reading import create_topics, kafka_of, read
-from tests.plane_process import PlaneProcess, WorkerEnd, encoded, eventually
+from tests.support.kafka_cluster import Cluster
+from tests.support.kafka_reading import create_topics, kafka_of, read
+from tests.support.plane_process import PlaneProcess, WorkerEnd, encoded, eventually
 from understudy.monitor.config.kafka import Kafka
 from understudy.monitor.evidence.blocks import partition_of
 from understudy.monitor.records import frames, record

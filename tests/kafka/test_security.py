@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.kafka.cluster import Cluster
-from tests.kafka.reading import create_topics, kafka_of, read
-from tests.plane_process import encoded, eventually
+from tests.support.kafka_cluster import Cluster
+from tests.support.kafka_reading import create_topics, kafka_of, read
+from tests.support.plane_process import encoded, eventually
 from tools.parts import jars
 from understudy.monitor.codecs import Table
 from understudy.monitor.config.kafka import Kafka

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.loadtest.test_gate import gate, plan
-from tests.loadtest.world import Server
+from tests.support.load_server import Server
 from tools.dashboards.board import GATE_TAG
 from understudy.loadtest.gate.annotations import TAG
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.loadtest.world import Server
+from tests.support.load_server import Server
 from understudy.loadtest.chaos import actions, probes
 from understudy.loadtest.chaos.experiment import load_experiment, run_experiment
 from understudy.loadtest.chaos.guard import Guard

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from scipy.stats import kstest
 
 from tests.loadtest.test_statistics import outcome_of
-from tests.loadtest.world import Server
 from tests.proxy.test_tls import certificate
+from tests.support.load_server import Server
 from understudy.loadtest.engine.arrivals import Piece, Profile, arrivals
 from understudy.loadtest.engine.book import Taken
 from understudy.loadtest.engine.histogram import Histogram

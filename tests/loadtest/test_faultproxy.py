@@ -11,7 +11,7 @@ import httpx
 import pytest
 from click.testing import CliRunner
 
-from tests.loadtest.world import Server
+from tests.support.load_server import Server
 from understudy.loadtest.errors import LoadTestError
 from understudy.loadtest.faultproxy.server import FaultProxy
 from understudy.monitor.cli.main import main

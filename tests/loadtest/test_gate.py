@@ -18,8 +18,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tests.loadtest.test_statistics import outcome_of
-from tests.loadtest.world import Server, written
-from tests.plane_process import eventually
+from tests.support.load_server import Server, written
+from tests.support.plane_process import eventually
 from understudy.loadtest.capacity.meters import Meter, energy, memory
 from understudy.loadtest.engine.outcome import Outcome
 from understudy.loadtest.errors import PlanError, TargetError

@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.loadtest.world import Server, written
-from tests.plane_process import eventually, free_port
+from tests.support.load_server import Server, written
+from tests.support.plane_process import eventually, free_port
 
 # Found, not imported: it would replace the sockets and threads of these tests by gevent's.
 pytestmark = pytest.mark.skipif(

@@ -15,9 +15,9 @@ import httpx
 import pytest
 from click.testing import CliRunner
 
-from tests.loadtest.world import Server, written
-from tests.plane_process import eventually, free_port
-from tests.supervisor.service import REAL, Service
+from tests.support.load_server import Server, written
+from tests.support.plane_process import eventually, free_port
+from tests.support.service import REAL, Service
 from tools.parts.debian import environment, need
 from understudy.loadtest.chaos import actions, probes
 from understudy.loadtest.chaos.experiment import load_experiment

@@ -14,7 +14,7 @@ from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_fd_to_metric_families
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from tests.plane_process import LABELS, PlaneProcess, WorkerEnd, encoded, eventually
+from tests.support.plane_process import LABELS, PlaneProcess, WorkerEnd, encoded, eventually
 from tools.parts.debian import environment, need
 from understudy.monitor.records import frames
 from understudy.monitor.stats.shared import SharedStats, observe

@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.failures.world import Load, Model, World
-from tests.supervisor.service import eventually, free_port
+from tests.support.service import eventually, free_port
+from tests.support.world import Load, Model, World
 from tools.parts.debian import need
 
 pytestmark = pytest.mark.integration

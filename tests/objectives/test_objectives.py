@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.metrics.test_metrics import count_traffic
-from tests.plane_process import PlaneProcess, eventually
+from tests.support.plane_process import PlaneProcess, eventually
 from understudy.monitor.cli.main import main
 from understudy.monitor.config.objective import Figure, Objective, dominated, verdicts
 from understudy.monitor.console.objectives import page

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.proxy.support import OK, Server, get, plan_for, post, read_message, run, sidecar
+from tests.support.proxy import OK, Server, get, plan_for, post, read_message, run, sidecar
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.proxy.support import (
+from tests.support.proxy import (
     INFER,
     Server,
     Sidecar,

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.proxy.support import Message, plan_for, read_message, run, sidecar
+from tests.support.proxy import Message, plan_for, read_message, run, sidecar
 from tools.parts.debian import environment, need
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -48,7 +48,7 @@ def wait_for(process: subprocess.Popen[bytes], port: int) -> None:
 @pytest.fixture(scope="module")
 def uvicorn_port() -> Iterator[int]:
     port = free_port()
-    command = [sys.executable, "-m", "uvicorn", "tests.proxy.asgi_app:app", "--port", str(port),
+    command = [sys.executable, "-m", "uvicorn", "tests.support.asgi_app:app", "--port", str(port),
                "--log-level", "error", "--no-server-header"]  # fmt: skip
     process = subprocess.Popen(command, cwd=ROOT)
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from tests.proxy.support import OK, Server, plan_for, post, run, sidecar
+from tests.support.proxy import OK, Server, plan_for, post, run, sidecar
 from understudy.monitor.routing.plan import Fault
 
 

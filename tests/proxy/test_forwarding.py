@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.proxy.support import (
+from tests.support.proxy import (
     INFER,
     OK,
     Server,

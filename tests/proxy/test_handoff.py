@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import uvloop  # noqa: F401 - the worker's loop
 
-from tests.proxy.support import INFER, OK, Server, plan_for, post, run, sidecar
 from tests.proxy.test_mirror import challenger
+from tests.support.proxy import INFER, OK, Server, plan_for, post, run, sidecar
 from understudy.monitor.proxy.handoff import HandOff
 from understudy.monitor.records import frames
 from understudy.monitor.records.record import OUTCOMES, ROLES, Encoded, Record, decode_batch, encode

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.proxy.support import (
+from tests.proxy.test_handoff import Peer
+from tests.proxy.test_mirror import challenger, outcomes
+from tests.support.proxy import (
     OK,
     Server,
     Sidecar,
@@ -21,8 +23,6 @@ from tests.proxy.support import (
     sidecar,
     silent,
 )
-from tests.proxy.test_handoff import Peer
-from tests.proxy.test_mirror import challenger, outcomes
 from understudy.monitor.records.record import OUTCOMES, ROLES
 from understudy.monitor.routing.plan import Tls
 

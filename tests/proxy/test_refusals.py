@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.proxy.support import OK, Server, get, plan_for, post, read_message, run, sidecar
+from tests.support.proxy import OK, Server, get, plan_for, post, read_message, run, sidecar
 from understudy.monitor.errors import HttpError
 from understudy.monitor.proxy.head import parse_request, parse_response
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.proxy.support import (
+from tests.proxy.test_handoff import Peer
+from tests.support.proxy import (
     INFER,
     Message,
     Server,
@@ -22,7 +23,6 @@ from tests.proxy.support import (
     run,
     sidecar,
 )
-from tests.proxy.test_handoff import Peer
 from understudy.monitor.records.record import Record
 from understudy.monitor.routing.plan import Breaker, Challenger, Plan, Split, Upstream
 from understudy.shadow.assignment import OUT, Allocation, point, threshold

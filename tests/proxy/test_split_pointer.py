@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from tests.proxy.support import Server, post, read_message, run, silent
 from tests.proxy.test_split import NAMES, arm_of, divided, unit_of
+from tests.support.proxy import Server, post, read_message, run, silent
 from understudy.monitor.records.record import OUTCOMES
 from understudy.monitor.routing.plan import Plan
 

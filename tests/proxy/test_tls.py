@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from tests.proxy.support import OK, Server, plan_for, post, read_message, run, sidecar
+from tests.support.proxy import OK, Server, plan_for, post, read_message, run, sidecar
 from understudy.monitor.routing.plan import ListenTls, Tls
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.proxy.support import OK, Server, get, plan_for, read_message, run, sidecar
+from tests.support.proxy import OK, Server, get, plan_for, read_message, run, sidecar
 
 
 def test_an_upgrade_becomes_a_tunnel() -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.proxy.support import (
+from tests.support.proxy import (
     OK,
     Server,
     echo,

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from tests.findings.receiver import Receiver, receiver
-from tests.slo.drill import ALERTING, DAY, DOWN, Stack, job, key, messages, stories
-from tests.slo.every import SLOS, everything, serving, shortened
 from tests.slo.test_exposition import ALL
-from tests.supervisor.service import eventually, free_port
+from tests.support.alert_drill import ALERTING, DAY, DOWN, Stack, job, key, messages, stories
+from tests.support.every_alert import SLOS, everything, serving, shortened
+from tests.support.service import eventually, free_port
+from tests.support.webhook_receiver import Receiver, receiver
 from tools.parts.debian import need
 from understudy.monitor.config.slo import SloFile
 from understudy.monitor.slo.compile import compiled

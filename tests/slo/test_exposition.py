@@ -12,10 +12,10 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.failures.world import PATH, Load, Model, World
-from tests.plane_process import PlaneProcess
-from tests.slo.promql import metrics
-from tests.supervisor.service import ROOT, eventually
+from tests.support.plane_process import PlaneProcess
+from tests.support.promql import metrics
+from tests.support.service import ROOT, eventually
+from tests.support.world import PATH, Load, Model, World
 from understudy.monitor.config.slo import SloFile
 from understudy.monitor.slo.compile import compiled
 from understudy.monitor.slo.model import WINDOW, Events

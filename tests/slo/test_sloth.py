@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.slo.promtool import is_true, passes, run, write
+from tests.support.promtool import is_true, passes, run, write
 from tools.parts.sloth import PROGRAM, RULES, made
 from understudy.monitor.config.slo import SloFile
 from understudy.monitor.slo.compile import compiled

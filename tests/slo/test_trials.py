@@ -10,8 +10,8 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from tests.slo.promtool import check, passes, run, write
 from tests.slo.test_exposition import ALL
+from tests.support.promtool import check, passes, run, write
 from tools.parts.debian import need
 from understudy.monitor.cli.main import main
 from understudy.monitor.config.slo import SloFile

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.supervisor.service import ROOT
+from tests.support.service import ROOT
 from understudy import __version__
 
 GOOD = """

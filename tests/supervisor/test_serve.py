@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.supervisor.service import REAL, Service, alive, eventually
+from tests.support.service import REAL, Service, alive, eventually
 from understudy.monitor.pipeline.state import FILE_NAME
 
 TOKEN = "UNDERSTUDY_TEST_TOKEN"

@@ -16,7 +16,14 @@ from pathlib import Path
 import pytest
 
 from tests.metrics.test_metrics import count_traffic
-from tests.plane_process import PATIENCE, PlaneProcess, WorkerEnd, encoded, eventually, free_port
+from tests.support.plane_process import (
+    PATIENCE,
+    PlaneProcess,
+    WorkerEnd,
+    encoded,
+    eventually,
+    free_port,
+)
 from understudy.monitor.cli import top
 from understudy.monitor.records import frames
 

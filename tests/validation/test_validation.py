@@ -13,7 +13,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from tests.plane_process import PlaneProcess, eventually
+from tests.support.plane_process import PlaneProcess, eventually
 from understudy.monitor.cli.main import main
 from understudy.monitor.errors import ValidationCaseError
 from understudy.monitor.health.validation.cases import load_cases

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.supervisor.service import REAL, Service, eventually
+from tests.support.service import REAL, Service, eventually
 from tests.validation.test_validation import CASES, MARK, Model, write
 
 PATH = "/v1/models/m:predict"

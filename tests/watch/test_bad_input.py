@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.watch.sheets import sheet_of, take
+from tests.support.sheets import sheet_of, take
 from understudy.monitor.baseline.builder import Builder
 from understudy.monitor.baseline.model import Baseline
 from understudy.monitor.health.drift.signals import signals_of

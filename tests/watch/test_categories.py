@@ -7,7 +7,7 @@ import random
 
 import numpy as np
 
-from tests.watch.sheets import take
+from tests.support.sheets import take
 from understudy.monitor.baseline.builder import Builder
 from understudy.monitor.health.drift.signals import signals_of
 from understudy.monitor.health.drift.summary import summary_of

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.watch.sheets import take
+from tests.support.sheets import take
 from understudy.monitor.baseline.builder import Builder
 from understudy.monitor.baseline.model import Baseline
 from understudy.monitor.codecs import ModelSpec, Table, decode_exchange

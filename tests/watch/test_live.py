@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.plane_process import MODEL, PlaneProcess, WorkerEnd, encoded, eventually
-from tests.watch.world import NAMES, Source, saved
+from tests.support.plane_process import MODEL, PlaneProcess, WorkerEnd, encoded, eventually
+from tests.support.source import NAMES, Source, saved
 from understudy.monitor.records import frames
 
 ROWS = 50

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from tests.watch.sheets import take
+from tests.support.sheets import take
 from understudy.monitor.baseline.buckets import Buckets
 from understudy.monitor.baseline.builder import Builder
 from understudy.monitor.baseline.model import Baseline

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 
-from tests.watch.sheets import take
+from tests.support.sheets import take
 from understudy.monitor.baseline.builder import Builder
 from understudy.monitor.health.drift.signals import signals_of
 from understudy.monitor.health.drift.watch import ModelWatch

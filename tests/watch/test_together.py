@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from tests.watch.sheets import take
+from tests.support.sheets import take
 from understudy.monitor.baseline.builder import Builder
 from understudy.monitor.baseline.cycles import Cycles
 from understudy.monitor.baseline.model import Baseline

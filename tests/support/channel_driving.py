@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from tests.findings.receiver import Receiver
+from tests.support.webhook_receiver import Receiver
 from understudy.monitor.config.notify import Notification
 from understudy.monitor.findings.channels.base import Channel
 from understudy.monitor.findings.ledger import Findings

@@ -16,7 +16,7 @@ import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from tests.plane_process import free_port
+from tests.support.plane_process import free_port
 from tools.parts import debian, kubernetes
 
 TOKEN = "admin-of-the-tests"

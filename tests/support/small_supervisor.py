@@ -11,7 +11,7 @@ from understudy.monitor.logs import set_up
 from understudy.monitor.supervisor.processes import BackOff
 from understudy.monitor.supervisor.supervisor import Supervisor
 
-CHILD = (sys.executable, str(Path(__file__).with_name("child.py")))
+CHILD = (sys.executable, str(Path(__file__).with_name("small_child.py")))
 
 
 def announce(supervisor: Supervisor) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from tests.plane_process import eventually, free_port
+from tests.support.plane_process import eventually, free_port
 from tools.parts.debian import environment, need
 
 

@@ -31,7 +31,7 @@ from typing import IO, Any, Self
 from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
-from tests.kafka import certificates
+from tests.support import kafka_certificates
 from tools.parts import jars
 
 PATIENCE = 120.0  # seconds; a busy machine has other things to do
@@ -184,11 +184,11 @@ class Cluster:
         self._own = folder is None
         self.folder = folder or Path(tempfile.mkdtemp(prefix="understudy-kafka-"))
         self.secure = secure
-        self.certificates = certificates.make(self.folder / "tls") if secure else None
+        self.certificates = kafka_certificates.make(self.folder / "tls") if secure else None
         self._settings = dict(settings or {})
         self._names = itertools.count(1)
         self._reaper = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("reaper.py"))],
+            [sys.executable, str(Path(__file__).with_name("kafka_reaper.py"))],
             stdin=subprocess.PIPE,
             start_new_session=True,
         )
@@ -253,9 +253,9 @@ class Cluster:
         said = {
             "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512",
             "ssl.keystore.type": "PEM",
-            "ssl.keystore.location": str(self.certificates.broker),
+            "ssl.keystore.location": str(self.kafka_certificates.broker),
             "ssl.truststore.type": "PEM",
-            "ssl.truststore.location": str(self.certificates.ca),
+            "ssl.truststore.location": str(self.kafka_certificates.ca),
         }
         module = "org.apache.kafka.common.security"
         for listener in ("sasl_plaintext", "sasl_ssl"):
@@ -267,7 +267,7 @@ class Cluster:
                 said[f"{start}.scram-sha-{kind}.sasl.jaas.config"] = (
                     f"{module}.scram.ScramLoginModule required;"
                 )
-        # Only the listener that speaks TLS alone knows its clients by their certificates.
+        # Only the listener that speaks TLS alone knows its clients by their kafka_certificates.
         said["listener.name.ssl.ssl.client.auth"] = "required"
         return said
 
@@ -294,11 +294,11 @@ class Cluster:
             said |= {"sasl_plain_username": jars.USER, "sasl_plain_password": jars.PASSWORD}
         if protocol.endswith("SSL"):
             assert self.certificates is not None
-            said["ssl_cafile"] = str(self.certificates.ca)
+            said["ssl_cafile"] = str(self.kafka_certificates.ca)
         if protocol == "SSL":
             assert self.certificates is not None
-            said["ssl_certfile"] = str(self.certificates.client)
-            said["ssl_keyfile"] = str(self.certificates.client_key)
+            said["ssl_certfile"] = str(self.kafka_certificates.client)
+            said["ssl_keyfile"] = str(self.kafka_certificates.client_key)
         return said
 
     def prefix(self) -> str:

@@ -14,10 +14,10 @@ from typing import Any
 
 import httpx
 
-from tests.failures.world import World
-from tests.findings.receiver import Receiver
-from tests.slo.promtool import write
-from tests.supervisor.service import free_port
+from tests.support.promtool import write
+from tests.support.service import free_port
+from tests.support.webhook_receiver import Receiver
+from tests.support.world import World
 from tools.parts.debian import alertmanager, environment, need
 from understudy.monitor.config.slo import SloFile
 from understudy.monitor.slo import alertmanager as routing

@@ -23,8 +23,8 @@ from typing import Any
 
 import httpx
 
-from tests.dashboards.scoring_server import answer
-from tests.supervisor.service import REAL, ROOT, Service, free_port
+from tests.support.scoring_server import answer
+from tests.support.service import REAL, ROOT, Service, free_port
 from tools.parts.debian import environment, need
 
 MODEL = "delays"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from tests.findings.signals import signal
+from tests.support.signals import signal
 
 __all__ = ["Receiver", "Request", "eventually", "receiver", "signal"]
 

@@ -18,7 +18,7 @@ import httpx
 
 PATIENCE = 30.0
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = (sys.executable, str(Path(__file__).with_name("small.py")))
+SMALL = (sys.executable, str(Path(__file__).with_name("small_supervisor.py")))
 REAL = (sys.executable, "-m", "understudy", "serve", "--config")
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import httpx
 
-from tests.supervisor.service import REAL, ROOT, Service, eventually, free_port
+from tests.support.service import REAL, ROOT, Service, eventually, free_port
 
 PATH = "/v2/models/m/infer"
 

@@ -6,7 +6,7 @@ network namespace of their own, so its ports are free; each has a PID namespace,
 is process 1, and a view of the files in which only its volumes can be written. Everything runs as root
 of a user namespace, whatever ``runAsUser`` says, and no limits are kept.
 
-``python -m tests.chart.kubelet FILE`` reads ``{"folder", "hosts", "pods": [{"name", "spec", "files",
+``python -m tests.support.kubelet FILE`` reads ``{"folder", "hosts", "pods": [{"name", "spec", "files",
 "secrets"}]}``, answers JSON lines on standard input with JSON lines, and ends with its input.
 """
 

@@ -12,9 +12,9 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from tests.chart.certificates import issue
-from tests.chart.support import CASES, named, render
-from tests.plane_process import free_port
+from tests.support.certificates import issue
+from tests.support.chart import CASES, named, render
+from tests.support.plane_process import free_port
 
 COMMAND = [sys.executable, "-m", "understudy", "inject"]
 

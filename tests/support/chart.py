@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from tests.chart.reference import CHART
+from tools.chart_reference import CHART
 from tools.parts import kubernetes
 
 ROOT = CHART.parent.parent

@@ -9,7 +9,7 @@ from typing import Any
 
 import jsonschema
 
-from tests.chart.support import NEWEST
+from tests.support.chart import NEWEST
 from tools.parts import kubernetes
 
 Schema = dict[str, Any]

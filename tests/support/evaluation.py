@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.watch.world import NAMES, Source
+from tests.support.source import NAMES, Source
 from understudy.monitor.codecs import Reason, Table, Undecodable
 from understudy.monitor.config.model import Config
 from understudy.monitor.evidence.blocks import Block, Builder, RecordBlock
@@ -57,7 +57,7 @@ SPLIT = {
 
 
 def config_of(folder: Path, baseline: str | None = None, **changes: Any) -> Config:
-    """``baseline`` is the path of one of tests.watch.world."""
+    """``baseline`` is the path of one of tests.support.source."""
     model: dict[str, Any] = {"name": "delays", "version": "1"}
     if baseline is not None:
         model |= {"baseline": baseline, "performance": {"prediction": "p", "threshold": 0.5}}

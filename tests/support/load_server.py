@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from tests.plane_process import free_port
+from tests.support.plane_process import free_port
 
 _SERVER = """
 import asyncio, json, random, signal, sys

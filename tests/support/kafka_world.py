@@ -8,7 +8,7 @@ from typing import Any
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
-from tests.evaluator.world import joined
+from tests.support.evaluation import joined
 from understudy.monitor.config.model import Config
 from understudy.monitor.evidence.blocks import Block, encode
 from understudy.monitor.kafka.inputs import Options

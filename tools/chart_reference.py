@@ -21,7 +21,7 @@ import yaml
 
 from understudy.monitor.config.schema import json_schema
 
-CHART = Path(__file__).resolve().parents[2] / "helm" / "understudy"
+CHART = Path(__file__).resolve().parents[1] / "helm" / "understudy"
 LIBRARY = CHART / "charts" / "understudy-lib"
 SECRET = "(^|_)(TOKEN|PASSWORD|PASSWD|SECRET|SECRET_KEY|API_?KEY|ACCESS_KEY|PRIVATE_KEY)$"
 """Names of environment variables whose values have to come from a Secret."""
@@ -47,6 +47,7 @@ class Value:
 
     @property
     def name(self) -> str:
+        """The last part of the path."""
         return self.path.rpartition(".")[2]
 
 
@@ -121,6 +122,7 @@ def config_definitions() -> dict[str, Any]:
 
 
 def definitions() -> dict[str, Any]:
+    """Schemas that several values refer to."""
     env = {
         "type": "object",
         "description": "An environment variable; secrets come from Secrets.",

@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.health.validation.test_validation import CASES, MARK, Model, write
 from tests.support.service import REAL, Service, eventually
-from tests.validation.test_validation import CASES, MARK, Model, write
 
 PATH = "/v1/models/m:predict"
 

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.metrics.test_metrics import count_traffic
 from tests.support.plane_process import (
     PATIENCE,
     PlaneProcess,
@@ -24,6 +23,7 @@ from tests.support.plane_process import (
     eventually,
     free_port,
 )
+from tests.telemetry.test_metrics import count_traffic
 from understudy.monitor.cli import top
 from understudy.monitor.records import frames
 

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 
-from tests.driftreport.test_report import write
+from tests.cli.test_objectives import two_arms
+from tests.health.report.test_report import write
 from tests.loadtest.test_chaos import experiment
-from tests.metrics.test_metrics import count_traffic
-from tests.objectives.test_objectives import two_arms
 from tests.support.browser import Seen, visit
 from tests.support.load_server import Server, written
 from tests.support.plane_process import PlaneProcess, eventually
+from tests.telemetry.test_metrics import count_traffic
 from understudy.monitor.cli.main import main
 from understudy.monitor.console.objectives import page as objectives_page
 

@@ -9,9 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.metrics.test_metrics import TRACE, count_traffic
 from tests.support.plane_process import PlaneProcess, WorkerEnd, encoded, eventually
 from tests.support.prometheus import Prometheus
+from tests.telemetry.test_metrics import TRACE, count_traffic
 from understudy.monitor.records import frames
 
 pytestmark = pytest.mark.integration

@@ -16,7 +16,7 @@ import yaml
 from benchmarks.harness import Claim, Result, environment, median, shown
 from tests.slo.test_exposition import ALL
 from tests.support.alert_drill import BURN, DOWN, messages, served, stack, stories
-from tests.support.service import eventually
+from tests.support.patience import eventually
 from tests.support.webhook_receiver import receiver
 from tests.support.world import Load
 from tools.parts.debian import environment as programs

@@ -23,6 +23,7 @@ from tests.support.admission import Webhook
 from tests.support.admission import pod as pod_that
 from tests.support.apiserver import ApiServer
 from tests.support.chart import CASES, MODEL, PLAN, ROOT, helm, of_kind, pods, render
+from tests.support.patience import eventually, patient
 from tools.chart_reference import CHART
 from tools.parts import kubernetes
 
@@ -46,16 +47,14 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
 
 
 def _established(server: ApiServer, name: str) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
+    def established() -> bool:
         found = server.get(f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}")
         conditions = {
             c["type"]: c["status"] for c in found.get("status", {}).get("conditions") or []
         }
-        if conditions.get("Established") == "True":
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"{name} is not established")
+        return conditions.get("Established") == "True"
+
+    eventually(established, what=f"{name} is established")
 
 
 def path_of(server: ApiServer, one: dict[str, Any], namespace: str) -> str:
@@ -414,7 +413,7 @@ def test_the_injector_in_the_api_server(cluster: ApiServer, webhook: Webhook) ->
     path = f"/api/v1/namespaces/{space}/pods"
     asked = pod_that(inject="true", config="delays-understudy", token_secret="delays-token")
     probe = {**asked, "metadata": {**asked["metadata"], "name": "probe"}}
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + patient(20)
     while time.monotonic() < deadline:  # the API server takes up a new webhook in its own time
         _, said = cluster.call("POST", f"{path}?dryRun=All", probe)
         if said["spec"].get("initContainers"):
@@ -454,7 +453,7 @@ def test_an_injector_that_is_away(cluster: ApiServer, webhook: Webhook) -> None:
     status, said = cluster.call("PUT", f"{hooks}/{hook['metadata']['name']}", hook)
     assert status == 200, said
     asked["metadata"]["name"] = "second"
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + patient(20)
     while time.monotonic() < deadline:
         status, said = cluster.call("POST", f"{path}?dryRun=All", asked)
         if status != 201:

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from tests.support.chart import CASES, ROOT, render
+from tests.support.patience import patient
 from tools.parts import kubernetes
 
 ACCEPTED = {
@@ -31,7 +32,7 @@ def findings(folder: Path) -> list[tuple[str, str, str]]:
             str(checkov.with_name("python")), str(checkov),
             "--directory", str(folder), "--framework", "kubernetes", "--quiet", "--output", "json",
         ],
-        capture_output=True, text=True, timeout=170,
+        capture_output=True, text=True, timeout=patient(100),
     )  # fmt: skip
     found: dict[str, Any] = json.loads(done.stdout)
     assert found["summary"]["parsing_errors"] == 0

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from tests.support.plane_process import PlaneProcess, eventually
+from tests.support.patience import eventually
+from tests.support.plane_process import PlaneProcess
 from tests.telemetry.test_metrics import count_traffic
 from understudy.monitor.cli.main import main
 from understudy.monitor.config.objective import Figure, Objective, dominated, verdicts

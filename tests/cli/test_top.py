@@ -15,14 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.plane_process import (
-    PATIENCE,
-    PlaneProcess,
-    WorkerEnd,
-    encoded,
-    eventually,
-    free_port,
-)
+from tests.support.patience import eventually
+from tests.support.plane_process import PATIENCE, PlaneProcess, WorkerEnd, encoded, free_port
 from tests.telemetry.test_metrics import count_traffic
 from understudy.monitor.cli import top
 from understudy.monitor.records import frames

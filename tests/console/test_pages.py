@@ -16,7 +16,8 @@ from tests.health.report.test_report import write
 from tests.loadtest.test_chaos import experiment
 from tests.support.browser import Seen, visit
 from tests.support.load_server import Server, written
-from tests.support.plane_process import PlaneProcess, eventually
+from tests.support.patience import eventually
+from tests.support.plane_process import PlaneProcess
 from tests.telemetry.test_metrics import count_traffic
 from understudy.monitor.cli.main import main
 from understudy.monitor.console.objectives import page as objectives_page

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from tests.failures.test_experiments import canary
-from tests.support.plane_process import eventually
+from tests.support.patience import eventually
 from tests.support.prometheus import Prometheus
 from tests.support.world import Load, Model, World
 

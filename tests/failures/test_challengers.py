@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.service import eventually
+from tests.support.patience import eventually
 from tests.support.world import Load, Model, World
 
 

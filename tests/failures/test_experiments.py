@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.service import eventually
+from tests.support.patience import eventually
 from tests.support.world import PATH, Load, Model, World
 
 GUARDRAILS: list[dict[str, Any]] = [

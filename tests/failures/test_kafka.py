@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.support.kafka_cluster import Cluster
 from tests.support.kafka_reading import create_topics, kafka_of, read
-from tests.support.service import eventually
+from tests.support.patience import eventually
 from tests.support.world import Load, Model, World
 
 

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from tests.support.channel_driving import START, config, drive, events
+from tests.support.patience import eventually
 from tests.support.signals import signal
-from tests.support.webhook_receiver import Receiver, eventually, receiver
+from tests.support.webhook_receiver import Receiver, receiver
 from understudy.monitor.config.notify import Notification
 from understudy.monitor.findings.backoff import Backoff
 from understudy.monitor.findings.channels import base

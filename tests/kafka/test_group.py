@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -22,6 +21,7 @@ from tests.support.browser import visit
 from tests.support.evaluation import BEGAN, config_of, differences, items, published
 from tests.support.kafka_cluster import Cluster
 from tests.support.kafka_world import committed_state, create, options, publish, with_kafka
+from tests.support.patience import eventually, patient
 from tests.support.source import saved
 from understudy.monitor.config.model import Config
 from understudy.monitor.kafka.connect import Topics
@@ -31,7 +31,7 @@ from understudy.monitor.kafka.topics import Admin, wanted
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-PATIENCE = 90.0
+PATIENCE = patient(60.0)
 PARTITIONS = 4
 REQUESTS = 300
 
@@ -52,7 +52,7 @@ class Process:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
 
     def get(self, path: str) -> Any:
-        with urllib.request.urlopen(self.url + path, timeout=3) as reply:
+        with urllib.request.urlopen(self.url + path, timeout=patient(3)) as reply:
             return json.load(reply)
 
     def judge(self, place: int = EXPERIMENTS) -> dict[str, Any] | None:
@@ -65,16 +65,6 @@ class Process:
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(PATIENCE)
-
-
-def eventually(check: Callable[[], Any], what: str) -> Any:
-    until = time.monotonic() + PATIENCE
-    while time.monotonic() < until:
-        found = check()
-        if found:
-            return found
-        time.sleep(0.1)
-    raise AssertionError(f"did not come true: {what}")
 
 
 @pytest.fixture
@@ -117,14 +107,18 @@ def test_every_record_counts_once_whoever_is_away_paused_or_stopped(
     producer.send(made.topics.records, value=b"no block at all", key=b"k", partition=1)
     producer.flush(30)
     first = running("first")
-    eventually(lambda: (first.judge() or {}).get("rows"), "the first one judges")
+    eventually(lambda: (first.judge() or {}).get("rows"), "the first one judges", seconds=60)
     # It falls silent for longer than the group waits, and comes back as if nothing had happened.
     second = running("second")
-    eventually(lambda: second.get("/readyz") if _answers(second) else None, "the second is there")
-    owner = eventually(lambda: _judging(first, second), "one of them judges")
+    eventually(
+        lambda: second.get("/readyz") if _answers(second) else None,
+        "the second is there",
+        seconds=60,
+    )
+    owner = eventually(lambda: _judging(first, second), "one of them judges", seconds=60)
     other = second if owner is first else first
     owner.process.send_signal(signal.SIGSTOP)
-    eventually(other.judge, "the other one has taken over")
+    eventually(other.judge, "the other one has taken over", seconds=60)
     publish(config, blocks[half:])
     owner.process.send_signal(signal.SIGCONT)
 
@@ -133,14 +127,16 @@ def test_every_record_counts_once_whoever_is_away_paused_or_stopped(
         done = [j for j in found if j and j["judged"] and j["judged"] > BEGAN + 15]
         return len(done) == 2 and not any(j["waiting"] for j in done)
 
-    eventually(judged, "all is judged")
+    eventually(judged, "all is judged", seconds=60)
     # Whoever is asked answers for the group.
     for one in (first, second):
-        shown = eventually(lambda one=one: _told(one, "/v1/experiments/shadowed"), "experiments")
+        shown = eventually(
+            lambda one=one: _told(one, "/v1/experiments/shadowed"), "experiments", seconds=60
+        )
         assert json.loads(shown)["challengers"][0]["requests"]["pairs"] > 100
-        drift = eventually(lambda one=one: _told(one, "/v1/drift"), "drift")
+        drift = eventually(lambda one=one: _told(one, "/v1/drift"), "drift", seconds=60)
         assert json.loads(drift)["models"][0]["rows"] > 100
-        metrics = eventually(lambda one=one: _told(one, "/metrics"), "metrics")
+        metrics = eventually(lambda one=one: _told(one, "/metrics"), "metrics", seconds=60)
         assert "understudy_evaluator_records_total" in metrics
         steers = one.judge(EXPERIMENTS) is not None
         assert ("understudy_experiment_effect{" in metrics) == steers
@@ -182,7 +178,7 @@ def _judging(*processes: Process) -> Process | None:
 def _told(process: Process, path: str) -> str | None:
     """An answer; None while the group is being divided."""
     try:
-        with urllib.request.urlopen(process.url + path, timeout=30) as reply:
+        with urllib.request.urlopen(process.url + path, timeout=patient(20)) as reply:
             return str(reply.read().decode())
     except OSError:
         return None
@@ -195,7 +191,7 @@ def _changed(process: Process, path: str, order: dict[str, str]) -> Any:
         {"content-type": "application/json"},
         method="POST",
     )
-    with urllib.request.urlopen(request, timeout=60) as reply:
+    with urllib.request.urlopen(request, timeout=patient(20)) as reply:
         return json.load(reply)
 
 
@@ -213,7 +209,9 @@ def _dead(config: Config) -> tuple[str, dict[str, str]]:
     consumer.assign([place])
     consumer.seek_to_beginning(place)
     found: list[Any] = []
-    eventually(lambda: [found.extend(m) for m in consumer.poll(500).values()], "a dead letter")
+    eventually(
+        lambda: [found.extend(m) for m in consumer.poll(500).values()], "a dead letter", seconds=60
+    )
     consumer.close()
     assert [message.value for message in found] == [b"no block at all"]
     headers = {name: value.decode() for name, value in found[0].headers}
@@ -228,18 +226,22 @@ def test_it_waits_for_brokers_and_topics(tmp_path: Path, kafka_cluster: Cluster)
         early = Process(_written(config, tmp_path / "early.yaml"), "early")
         away = Process(_written(config, tmp_path / "away.yaml", bootstrap=[nowhere]), "away")
         try:
-            said = eventually(lambda: _trouble(early), "word of the topics")
+            said = eventually(lambda: _trouble(early), "word of the topics", seconds=60)
             assert "records" in said
             assert "understudy kafka init" in said
-            assert "cannot be reached" in eventually(lambda: _trouble(away), "word of the brokers")
+            assert "cannot be reached" in eventually(
+                lambda: _trouble(away), "word of the brokers", seconds=60
+            )
             create(config)
-            eventually(early.judge, "a judge, now that there are topics")
+            eventually(early.judge, "a judge, now that there are topics", seconds=60)
             assert _trouble(early) is None
             for node in kafka_cluster.nodes:
                 node.pause()
-            eventually(lambda: "not answered" in (_trouble(early) or ""), "word of the silence")
+            eventually(
+                lambda: "not answered" in (_trouble(early) or ""), "word of the silence", seconds=60
+            )
             kafka_cluster.heal()
-            eventually(lambda: early.judge() and not _trouble(early), "a judge again")
+            eventually(lambda: early.judge() and not _trouble(early), "a judge again", seconds=60)
         finally:
             kafka_cluster.heal()
             assert (away.stop(), early.stop()) == (0, 0)

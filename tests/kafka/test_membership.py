@@ -14,7 +14,7 @@ from kafka import KafkaProducer, TopicPartition
 from tests.support.evaluation import config_of
 from tests.support.kafka_cluster import Cluster
 from tests.support.kafka_world import create, options, with_kafka
-from tests.support.plane_process import eventually
+from tests.support.patience import eventually
 from understudy.monitor.config.model import Config
 from understudy.monitor.kafka.committed import Committed
 from understudy.monitor.kafka.evaluator import partitions_there

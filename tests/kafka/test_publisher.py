@@ -10,7 +10,8 @@ from typing import Any
 
 from tests.support.kafka_cluster import Cluster
 from tests.support.kafka_reading import create_topics, kafka_of, read
-from tests.support.plane_process import PlaneProcess, WorkerEnd, encoded, eventually
+from tests.support.patience import eventually
+from tests.support.plane_process import PlaneProcess, WorkerEnd, encoded
 from understudy.monitor.config.kafka import Kafka
 from understudy.monitor.evidence.blocks import partition_of
 from understudy.monitor.records import frames, record

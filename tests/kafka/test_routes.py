@@ -11,7 +11,7 @@ from kafka import KafkaProducer
 from tests.kafka.test_publisher import TOKEN, sidecar
 from tests.support.kafka_cluster import Cluster
 from tests.support.kafka_reading import create_topics, kafka_of
-from tests.support.plane_process import eventually
+from tests.support.patience import eventually
 from understudy.monitor.config.kafka import Kafka
 from understudy.monitor.errors import FencedError
 from understudy.monitor.kafka.connect import Topics, connection

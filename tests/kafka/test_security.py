@@ -12,7 +12,8 @@ import pytest
 
 from tests.support.kafka_cluster import Cluster
 from tests.support.kafka_reading import create_topics, kafka_of, read
-from tests.support.plane_process import encoded, eventually
+from tests.support.patience import eventually
+from tests.support.plane_process import encoded
 from tools.parts import jars
 from understudy.monitor.codecs import Table
 from understudy.monitor.config.kafka import Kafka

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from tests.support import label_stream
+from tests.support.patience import patient
 from understudy.monitor.labels.store import FeedbackStore
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,7 +31,7 @@ def run(folder: Path, first: int, seed: int, kill_after: int | None) -> tuple[in
     with process:
         for count, line in enumerate(process.stdout, start=1):
             if line.strip() == "done":
-                return following, process.wait(60) == 0
+                return following, process.wait(patient(60)) == 0
             following = int(line) + 1
             if count == kill_after:
                 process.kill()

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.patience import patient
 from understudy.monitor.errors import StateError
 from understudy.monitor.labels.label import Label
 from understudy.monitor.labels.store import FILE_NAME, FeedbackStore, Joined, Prediction
@@ -381,7 +382,10 @@ assert [joined.seq for joined in store.take(0)] == [1]
 
 def test_a_full_disk_takes_nothing_by_halves_and_it_goes_on_later(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", FULL, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=patient(60),
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout.split()[0]) > 0, "there was room for some"

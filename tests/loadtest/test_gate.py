@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 
 from tests.loadtest.test_statistics import outcome_of
 from tests.support.load_server import Server, written
-from tests.support.plane_process import eventually
+from tests.support.patience import eventually, patient
 from understudy.loadtest.capacity.meters import Meter, energy, memory
 from understudy.loadtest.engine.outcome import Outcome
 from understudy.loadtest.errors import PlanError, TargetError
@@ -306,7 +306,11 @@ def test_a_real_full_disk_leaves_the_result_on_standard_output(tmp_path: Path) -
         script = 'mount -t tmpfs -o size=64k none "$0" && dd if=/dev/zero of="$0"/x 2>/dev/null; exec "$@"'
         command = ["unshare", "--map-root-user", "--mount", "sh", "-c", script, str(full), *words]
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[2]
+            command,
+            capture_output=True,
+            text=True,
+            timeout=patient(120),
+            cwd=Path(__file__).parents[2],
         )
     if "unshare" in done.stderr or "mount:" in done.stderr:
         pytest.skip(f"NOT TESTED: no file system of our own here: {done.stderr[-200:]}")
@@ -472,7 +476,7 @@ lg.DestroySUT(sut)
 def test_loadgen_itself_discards_as_many(tmp_path: Path, count: int) -> None:
     pytest.importorskip("mlperf_loadgen", reason="mlcommons-loadgen has no wheel for this machine")
     command = [sys.executable, "-c", _LOADGEN, str(count)]
-    subprocess.run(command, cwd=tmp_path, check=True, timeout=60)
+    subprocess.run(command, cwd=tmp_path, check=True, timeout=patient(60))
     summary = (tmp_path / "mlperf_log_summary.txt").read_text()
     allowed = discards(0.9, count)
     if allowed < 1:

@@ -16,7 +16,8 @@ import pytest
 from click.testing import CliRunner
 
 from tests.support.load_server import Server, written
-from tests.support.plane_process import eventually, free_port
+from tests.support.patience import eventually, patient
+from tests.support.plane_process import free_port
 from tests.support.service import REAL, Service
 from tools.parts.debian import environment, need
 from understudy.loadtest.chaos import actions, probes
@@ -181,7 +182,8 @@ def test_a_partition_between_two_network_namespaces(tmp_path: Path) -> None:
     )
     command = ["unshare", "--map-root-user", "--net", "--mount", sys.executable, "-c", WORLD,
                str(tmp_path), str(free_port())]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False,
+    done = subprocess.run(command, capture_output=True, text=True, check=False,
+                          timeout=patient(120),
                           cwd=Path(__file__).parents[2])  # fmt: skip
     said = done.stdout + done.stderr
     if "Operation not permitted" in said or "unshare failed" in said:

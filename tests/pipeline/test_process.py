@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.plane_process import LABELS, PlaneProcess, WorkerEnd, encoded, eventually
+from tests.support.patience import eventually
+from tests.support.plane_process import LABELS, PlaneProcess, WorkerEnd, encoded
 from understudy.monitor.records import frames
 from understudy.monitor.stats.shared import observe
 

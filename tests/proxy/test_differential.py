@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.patience import eventually, patient
 from tests.support.proxy import Message, plan_for, read_message, run, sidecar
 from tools.parts.debian import environment, need
 
@@ -33,16 +34,13 @@ def free_port() -> int:
 
 
 def wait_for(process: subprocess.Popen[bytes], port: int) -> None:
-    for _ in range(200):
-        assert process.poll() is None, "the server ended while starting"
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return
-        except OSError:
-            import time
+    def serves() -> bool:
+        if process.poll() is not None:
+            pytest.fail("the server ended while starting")
+        socket.create_connection(("127.0.0.1", port), patient(1)).close()
+        return True
 
-            time.sleep(0.05)
-    raise AssertionError("the server does not serve")
+    eventually(serves, what="the server serves")
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +54,7 @@ def uvicorn_port() -> Iterator[int]:
         yield port
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(patient(10))
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +91,7 @@ def nginx_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         yield port
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(patient(10))
 
 
 def request(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+from tests.support.patience import patient
 from tests.support.proxy import OK, Server, plan_for, post, run, sidecar
 from understudy.monitor.routing.plan import Fault
 
@@ -39,7 +40,7 @@ def test_a_request_whose_body_is_still_to_come_is_answered_and_cut_off() -> None
             writer.write(
                 b"POST /v2/models/m/infer HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nabc"
             )
-            assert b" 503 " in await asyncio.wait_for(reader.read(), 10)
+            assert b" 503 " in await asyncio.wait_for(reader.read(), patient(10))
             writer.close()
 
     run(main())

@@ -10,6 +10,7 @@ import pytest
 import uvloop  # noqa: F401 - the worker's loop
 
 from tests.proxy.test_mirror import challenger
+from tests.support.patience import patient
 from tests.support.proxy import INFER, OK, Server, plan_for, post, run, sidecar
 from understudy.monitor.proxy.handoff import HandOff
 from understudy.monitor.records import frames
@@ -124,7 +125,7 @@ class Sender:
 
     async def settle(self) -> None:
         self.handoff.flush()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(patient(10)):
             while self.handoff.pending:
                 await asyncio.sleep(0.005)
 
@@ -216,7 +217,7 @@ def test_a_peer_that_forgets_is_told_again(tmp_path: Path) -> None:
         for i in range(100, 150):
             sender.handoff.add(record(i))
         await saved.start()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(patient(10)):
             while saved.received < 150:
                 await asyncio.sleep(0.01)
         await sender.settle()
@@ -244,7 +245,7 @@ def test_what_could_not_be_kept_until_it_was_saved_is_lost_and_counted(tmp_path:
         await peer.stop()
         saved = Peer(tmp_path / "records.sock")
         await saved.start()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(patient(10)):
             # What it is sent again comes after the greeting; how much that is, only then shows.
             while saved.received == 0 or saved.received != 500 - sender.numbers()["lost"]:
                 await asyncio.sleep(0.01)

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from tests.proxy.test_split import NAMES, arm_of, divided, unit_of
+from tests.support.patience import patient
 from tests.support.proxy import Server, post, read_message, run, silent
 from understudy.monitor.records.record import OUTCOMES
 from understudy.monitor.routing.plan import Plan
@@ -224,7 +225,7 @@ def test_a_request_behind_one_that_is_turned_away_at_once_is_not_forgotten() -> 
             await bench.side.until(lambda: bool(bench.side.worker.active))
             writer.write(raw[-3:] + post(body_of(unit_of(0))))
             assert (await read_message(reader)).status == 503
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(patient(5)):
                 assert (await read_message(reader)).body == b"champion"
             first, second = await bench.records(2)
             assert OUTCOMES[first.outcome] == "overload"

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from tests.support.patience import patient
 from understudy.monitor.errors import LogError
 from understudy.monitor.records.log import Damage, SegmentLog, is_log, read
 from understudy.monitor.records.log.frames import HEADER_SIZE
@@ -212,7 +213,7 @@ def test_a_full_disk_costs_what_was_written_meanwhile(tmp_path):
     log.close()
     """
     child = run(code, tmp_path)
-    _, errors = child.communicate(timeout=60)
+    _, errors = child.communicate(timeout=patient(60))
     assert child.returncode == 0, errors
     found = entries(tmp_path, damage := Damage())
     assert [entry[:1] for entry in found] == [b"a", b"d"]
@@ -241,7 +242,7 @@ def test_a_kill_loses_nothing_that_was_said_to_be_synced(tmp_path):
         for _ in range(5 + 10 * turn):
             synced = int(child.stdout.readline())
         child.send_signal(signal.SIGKILL)
-        child.wait(60)
+        child.wait(patient(60))
         rest = child.stdout.read().split("\n")
         # A last line may have been cut off.
         synced = max([synced, *(int(line) for line in rest[:-1])])

@@ -14,7 +14,7 @@ from kafka.errors import (
 )
 from kafka.future import Future
 
-from tests.support.plane_process import eventually
+from tests.support.patience import eventually
 from understudy.monitor.config.kafka import Kafka
 from understudy.monitor.kafka import sender as sending
 from understudy.monitor.kafka.outbox import RECORDS, OutboxMessage

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.patience import patient
 from understudy.monitor.errors import StateError
 from understudy.monitor.records import frames
 from understudy.monitor.records.handoff import HandOffServer, Names
@@ -51,7 +52,7 @@ class Worker:
 
     async def receive(self) -> tuple[int, bytes]:
         while not self._inbox:
-            data = await asyncio.wait_for(self._reader.read(65536), 10)
+            data = await asyncio.wait_for(self._reader.read(65536), patient(10))
             if not data:
                 raise ConnectionResetError
             self._inbox.extend(self._cutter.feed(data))
@@ -94,7 +95,7 @@ def play(path: Path, scene: Scene, slots: Slots | None = None, **options: Any) -
             path, slots or Slots(), lambda *batch: taken.append(batch), **options
         )
         await server.start()
-        await asyncio.wait_for(scene(server, taken), 30)
+        await asyncio.wait_for(scene(server, taken), patient(30))
         await server.stop(0)
         return server
 

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from tests.support.patience import patient
 from understudy.monitor.records.log import Spool
 
 ROOM = 10**9
@@ -231,7 +232,7 @@ def test_a_kill_sends_everything_and_keeps_the_mark(tmp_path):
         assert mark % 3 == 0
         lines = [child.stdout.readline() for _ in range(chance.randrange(50, 400))]
         child.send_signal(signal.SIGKILL)
-        child.wait(60)
+        child.wait(patient(60))
         lines += child.stdout.read().split("\n")[:-1]
         sent = [int(line) for line in lines]
         # It goes on where it was acknowledged, which is not after what was sent.

@@ -12,7 +12,8 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from tests.support.plane_process import MODEL, PlaneProcess, WorkerEnd, encoded, eventually
+from tests.support.patience import eventually
+from tests.support.plane_process import MODEL, PlaneProcess, WorkerEnd, encoded
 from tests.support.source import NAMES, Source, saved
 from understudy.monitor.archive.lines import (
     label_line,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.alert_drill import BURN, DOWN, FINDING, TICKET, messages, served, stack, stories
-from tests.support.service import eventually
+from tests.support.patience import eventually
 from tests.support.webhook_receiver import Receiver, receiver
 from tests.support.world import Load, World
 from tools.parts.debian import need

@@ -12,9 +12,10 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.support.patience import eventually
 from tests.support.plane_process import PlaneProcess
 from tests.support.promql import metrics
-from tests.support.service import ROOT, eventually
+from tests.support.service import ROOT
 from tests.support.world import PATH, Load, Model, World
 from understudy.monitor.config.slo import SloFile
 from understudy.monitor.slo.compile import compiled

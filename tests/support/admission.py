@@ -14,6 +14,7 @@ from typing import Any
 
 from tests.support.certificates import issue
 from tests.support.chart import CASES, named, render
+from tests.support.patience import patient
 from tests.support.plane_process import free_port
 
 COMMAND = [sys.executable, "-m", "understudy", "inject"]
@@ -80,7 +81,7 @@ class Webhook:
              "--sidecar", str(sidecar_file(folder)), "--certificate", str(self.tls / "tls.crt"),
              "--key", str(self.tls / "tls.key")],
         )  # fmt: skip
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + patient(30)
         while time.monotonic() < deadline:
             try:
                 assert self.call("/healthz") == (200, {"status": "ok"})
@@ -95,11 +96,11 @@ class Webhook:
         data = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()  # fmt: skip
         request = urllib.request.Request(f"https://localhost:{self.port}{path}", data=data)
         try:
-            with urllib.request.urlopen(request, timeout=30, context=context) as answer:
+            with urllib.request.urlopen(request, timeout=patient(20), context=context) as answer:
                 return answer.status, json.loads(answer.read())
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
 
     def stop(self) -> int:
         self.process.terminate()
-        return self.process.wait(30)
+        return self.process.wait(patient(20))

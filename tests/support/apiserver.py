@@ -16,11 +16,12 @@ import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from tests.support.patience import patient
 from tests.support.plane_process import free_port
 from tools.parts import debian, kubernetes
 
 TOKEN = "admin-of-the-tests"
-_PATIENCE = 120.0
+_PATIENCE = patient(60.0)
 
 
 class ApiServer:

@@ -20,12 +20,13 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.support.patience import patient
 from tools.parts.debian import environment, need
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-PATIENCE = 30_000.0
+PATIENCE = patient(30_000.0)
 """Milliseconds until what is waited for has to be there."""
 # Without a sandbox it starts as root too; the others keep it from asking for hosts of its own.
 FLAGS = (

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from tests.support.patience import patient
 from tools.chart_reference import CHART
 from tools.parts import kubernetes
 
@@ -149,7 +150,7 @@ def helm(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run Helm, or skip."""
     program = str(kubernetes.need("helm"))
     return subprocess.run(
-        [program, *arguments], capture_output=True, text=True, timeout=120, **options
+        [program, *arguments], capture_output=True, text=True, timeout=patient(60), **options
     )
 
 

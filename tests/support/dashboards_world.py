@@ -15,7 +15,6 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +22,7 @@ from typing import Any
 
 import httpx
 
+from tests.support.patience import eventually, patient
 from tests.support.scoring_server import answer
 from tests.support.service import REAL, ROOT, Service, free_port
 from tools.parts.debian import environment, need
@@ -91,14 +91,6 @@ CASES = [
 ]
 
 
-def until(check: Callable[[], Any]) -> None:
-    """Wait for it, also on a machine that is busy with other things."""
-    end = time.monotonic() + 150.0
-    while not check():
-        assert time.monotonic() < end, "did not come true"
-        time.sleep(0.05)
-
-
 def flight(draw: random.Random, scale: float = 1.0) -> tuple[dict[str, Any], int]:
     """What is known of a flight before, and whether it was late."""
     distance = draw.uniform(100, 2500) * scale
@@ -164,8 +156,8 @@ class Clients:
         return {"inputs": tensors}, late
 
     def _run(self) -> None:
-        connection = http.client.HTTPConnection(self._address, timeout=30)
-        labels = httpx.Client(timeout=60)
+        connection = http.client.HTTPConnection(self._address, timeout=patient(20))
+        labels = httpx.Client(timeout=patient(20))
         while not self._stop.is_set():
             self.sent += 1
             number = f"flight-{self.sent}"
@@ -191,7 +183,7 @@ class Clients:
         connection.close()
 
     def _be_refused(self) -> None:
-        refused = http.client.HTTPConnection(self._address, timeout=60)
+        refused = http.client.HTTPConnection(self._address, timeout=patient(20))
         refused.putrequest("POST", PATH)
         refused.putheader("Transfer-Encoding", "chunked")
         refused.putheader("Content-Length", "5")
@@ -235,7 +227,9 @@ class Prometheus:
 
     def asked(self, expr: str) -> list[Any]:
         try:
-            answer = httpx.get(self.url + "/api/v1/query", params={"query": expr}, timeout=60)
+            answer = httpx.get(
+                self.url + "/api/v1/query", params={"query": expr}, timeout=patient(20)
+            )
         except httpx.TransportError:
             return []
         if answer.status_code == 503:  # still starting
@@ -297,29 +291,29 @@ class World:
         )
         self.service = service.start(wait=False)
         self._running.push(service)
-        until(lambda: service.output or service.process_ended())
+        eventually(lambda: service.output or service.process_ended())
         assert service.output, service.log
         self.prometheus = Prometheus(self.folder / "prometheus", self.service.control, self.rules)
         self._running.callback(self.prometheus.stop)
         # Prometheus takes some seconds before it looks for the first time.
-        until(lambda: self.prometheus.asked('up{job="understudy"} == 1'))
+        eventually(lambda: self.prometheus.asked('up{job="understudy"} == 1'))
         self.clients = Clients(self.service.url, self.service.control, self.rate)
         self._running.callback(self.clients.stop)
 
     def drift(self) -> None:
         """A quiet stretch; then an input drifts until that is found, and the candidate dies."""
-        until(lambda: 'bound="lower"' in self.effects() and 'bound="upper"' in self.effects())
-        until(lambda: self.clients.sent > QUIET)
+        eventually(lambda: 'bound="lower"' in self.effects() and 'bound="upper"' in self.effects())
+        eventually(lambda: self.clients.sent > QUIET)
         self.clients.drifted = True
-        until(lambda: self.findings())
+        eventually(lambda: self.findings())
         self.models[1].kill()
 
     def effects(self) -> str:
-        text = httpx.get(self.service.control + "/metrics", timeout=60).text
+        text = httpx.get(self.service.control + "/metrics", timeout=patient(20)).text
         return "".join(line for line in text.splitlines() if "_experiment_effect{" in line)
 
     def findings(self) -> list[dict[str, Any]]:
-        answer = httpx.get(self.service.control + "/v1/findings", timeout=60)
+        answer = httpx.get(self.service.control + "/v1/findings", timeout=patient(20))
         found: list[dict[str, Any]] = answer.json()["findings"]
         return found
 

@@ -32,9 +32,10 @@ from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
 from tests.support import kafka_certificates
+from tests.support.patience import patient
 from tools.parts import jars
 
-PATIENCE = 120.0  # seconds; a busy machine has other things to do
+PATIENCE = patient(100.0)
 _PROTOCOLS = ("SASL_PLAINTEXT", "SASL_SSL", "SSL")
 _LISTENERS = ("PLAINTEXT", "CONTROLLER", *_PROTOCOLS)
 _PORTS = 50

@@ -9,6 +9,7 @@ from typing import Any
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from tests.support.evaluation import joined
+from tests.support.patience import patient
 from understudy.monitor.config.model import Config
 from understudy.monitor.evidence.blocks import Block, encode
 from understudy.monitor.kafka.inputs import Options
@@ -59,7 +60,7 @@ def publish(
         if pause:
             time.sleep(pause)
     producer.flush(60)
-    producer.close(timeout=10)
+    producer.close(timeout=patient(10))
     return count
 
 

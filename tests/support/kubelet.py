@@ -28,6 +28,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from tests.support.patience import patient
+
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 OVERLAID = ("/etc", "/var/lib")
@@ -111,7 +113,7 @@ class Container:
         if probe is None:
             return
         # On a machine with other work everything takes longer, so nothing is taken for a failure soon.
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + patient(60)
         while not self._passes(probe):
             ended = self.process.poll()
             if ended is not None or time.monotonic() > deadline:
@@ -171,7 +173,7 @@ class Pod:
     def stop(self) -> dict[str, Any]:
         """Hooks of all begin together; then SIGTERM, to the sidecars last and in reverse order; what
         is left when the grace is over is killed."""
-        end = time.monotonic() + self.grace + 30  # more than it says, on a busy machine
+        end = time.monotonic() + self.grace + patient(20)
 
         def ending(one: Container, before: list[threading.Thread]) -> None:
             one.run_hook()
@@ -257,7 +259,7 @@ class Kubelet:
         codes = {pod.name: pod.stop() for pod in self.pods}
         return {
             "codes": codes,
-            "said": [one.communicate(timeout=120)[0] for one in self.background],
+            "said": [one.communicate(timeout=patient(60))[0] for one in self.background],
         }
 
     def clean(self) -> None:

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+from tests.support.patience import patient
 from tests.support.plane_process import free_port
 
 _SERVER = """
@@ -59,7 +60,7 @@ class Server:
 
     def __enter__(self) -> Server:
         self.process = subprocess.Popen(self.command)
-        until = time.monotonic() + 20.0
+        until = time.monotonic() + patient(20)
         while time.monotonic() < until:
             try:
                 socket.create_connection(("127.0.0.1", self.port), 1.0).close()

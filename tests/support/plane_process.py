@@ -8,17 +8,18 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support.patience import eventually, patient
 from understudy.monitor.records import frames, record
 from understudy.monitor.stats.shared import SharedStats
 
-PATIENCE = 20.0
+PATIENCE = patient(30.0)
 ARMS = ["champion", "candidate"]
 MODEL = {"name": "delays", "version": "1", "protocol": "open-inference-v2"}
 LABELS = {
@@ -35,21 +36,6 @@ def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
-
-
-def eventually(check: Callable[[], Any]) -> Any:
-    """The first true result of ``check``, or the failure of the last try."""
-    until = time.monotonic() + PATIENCE
-    while True:
-        try:
-            result = check()
-            if result or time.monotonic() > until:
-                assert result, "did not come true"
-                return result
-        except (AssertionError, httpx.HTTPError, OSError):
-            if time.monotonic() > until:
-                raise
-        time.sleep(0.02)
 
 
 class PlaneProcess:

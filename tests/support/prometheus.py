@@ -8,7 +8,8 @@ from typing import Any
 
 import httpx
 
-from tests.support.plane_process import eventually, free_port
+from tests.support.patience import eventually, patient
+from tests.support.plane_process import free_port
 from tools.parts.debian import environment, need
 
 
@@ -33,7 +34,9 @@ class Prometheus:
         )
 
     def query(self, expression: str) -> list[dict[str, Any]]:
-        answer = httpx.get(self.url + "/api/v1/query", params={"query": expression}, timeout=10)
+        answer = httpx.get(
+            self.url + "/api/v1/query", params={"query": expression}, timeout=patient(10)
+        )
         result: list[dict[str, Any]] = answer.raise_for_status().json()["data"]["result"]
         return result
 

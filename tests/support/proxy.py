@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import uvloop
 
+from tests.support.patience import patient
 from understudy.monitor.proxy.worker import Worker
 from understudy.monitor.routing.plan import Challenger, Limits, Model, Plan, Upstream
 
@@ -28,7 +29,7 @@ def run(main: Coroutine[Any, Any, T], seconds: float = 60.0) -> T:
     """Run a test's coroutine on uvloop, as the worker does; it must end within ``seconds``."""
 
     async def bounded() -> T:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(patient(seconds)):
             return await main
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -205,7 +206,7 @@ class Sidecar:
 
     async def until(self, condition: Callable[[], bool], seconds: float = 10.0) -> None:
         """Wait until ``condition`` holds; fail after ``seconds``."""
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(patient(seconds)):
             while not condition():
                 await asyncio.sleep(0.005)
 

@@ -9,14 +9,12 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
+from tests.support.patience import eventually, patient
 
-PATIENCE = 30.0
+PATIENCE = patient(30.0)
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (sys.executable, str(Path(__file__).with_name("small_supervisor.py")))
 REAL = (sys.executable, "-m", "understudy", "serve", "--config")
@@ -26,22 +24,6 @@ def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
-
-
-def eventually(check: Callable[[], Any], patience: float = PATIENCE) -> Any:
-    """The first true result of ``check``; fails when there is none for a long time."""
-    until = time.monotonic() + patience
-    while True:
-        try:
-            result = check()
-        except (httpx.HTTPError, OSError, ValueError):
-            if time.monotonic() > until:
-                raise
-            result = None
-        if result:
-            return result
-        assert time.monotonic() < until, "did not come true"
-        time.sleep(0.02)
 
 
 def alive(pid: int) -> bool:
@@ -166,7 +148,7 @@ class Service:
             children = self.children()
             self.process.terminate()
             try:
-                self.process.wait(5)
+                self.process.wait(patient(5))
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()

@@ -6,7 +6,7 @@ import json
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,7 +14,7 @@ from typing import Any
 
 from tests.support.signals import signal
 
-__all__ = ["Receiver", "Request", "eventually", "receiver", "signal"]
+__all__ = ["Receiver", "Request", "receiver", "signal"]
 
 
 @dataclass(frozen=True)
@@ -82,18 +82,3 @@ def receiver(tls: ssl.SSLContext | None = None) -> Iterator[Receiver]:
         yield made
     finally:
         made.stop()
-
-
-def eventually(check: Callable[[], Any], patience: float = 20.0) -> Any:
-    until = time.monotonic() + patience
-    while True:
-        try:
-            result = check()
-        except (AssertionError, LookupError, OSError):
-            if time.monotonic() > until:
-                raise
-            result = None
-        if result:
-            return result
-        assert time.monotonic() < until, "did not come true"
-        time.sleep(0.02)

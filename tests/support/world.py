@@ -17,7 +17,8 @@ from typing import Any
 
 import httpx
 
-from tests.support.service import REAL, ROOT, Service, eventually, free_port
+from tests.support.patience import eventually, patient
+from tests.support.service import REAL, ROOT, Service, free_port
 
 PATH = "/v2/models/m/infer"
 
@@ -76,14 +77,14 @@ class Load:
             thread.start()
 
     def _client(self, client: int) -> None:
-        connection = http.client.HTTPConnection(self._address, timeout=30)
+        connection = http.client.HTTPConnection(self._address, timeout=patient(20))
         number = 0
         while not self._stop.is_set():
             number += 1
             outcome = self._one(connection, f"c{client}-{number}")
             if outcome in ("refused", "cut"):
                 connection.close()
-                connection = http.client.HTTPConnection(self._address, timeout=30)
+                connection = http.client.HTTPConnection(self._address, timeout=patient(20))
             with self._lock:
                 self.seen[outcome] += 1
             time.sleep(self._pause)

@@ -14,7 +14,8 @@ from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_fd_to_metric_families
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from tests.support.plane_process import LABELS, PlaneProcess, WorkerEnd, encoded, eventually
+from tests.support.patience import eventually, patient
+from tests.support.plane_process import LABELS, PlaneProcess, WorkerEnd, encoded
 from tools.parts.debian import environment, need
 from understudy.monitor.records import frames
 from understudy.monitor.stats.shared import SharedStats, observe
@@ -191,7 +192,7 @@ def test_promtool_finds_nothing_to_complain_about(plane: PlaneProcess) -> None:
         input=plane.get("/metrics").content,
         capture_output=True,
         env=environment(),
-        timeout=60,
+        timeout=patient(60),
         check=False,
     )
     assert checked.stderr == b""

@@ -9,7 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.plane_process import PlaneProcess, WorkerEnd, encoded, eventually
+from tests.support.patience import eventually, patient
+from tests.support.plane_process import PlaneProcess, WorkerEnd, encoded
 from tests.support.prometheus import Prometheus
 from tests.telemetry.test_metrics import TRACE, count_traffic
 from understudy.monitor.records import frames
@@ -74,7 +75,7 @@ def test_plain_metrics_and_exemplars_in_both_formats(prometheus: Prometheus) -> 
     assert prometheus.value(f"{quantiles}_count{series}}}") == 10
     assert prometheus.value("understudy_build_info") == 1
     gauge, histogram = "understudy_in_flight_requests", "understudy_request_duration_seconds"
-    told = httpx.get(prometheus.url + "/api/v1/metadata", timeout=10).json()["data"]
+    told = httpx.get(prometheus.url + "/api/v1/metadata", timeout=patient(10)).json()["data"]
     assert told[gauge][0]["type"] == "gauge"
     assert told[histogram][0]["type"] == "histogram"
     assert told[histogram][0]["help"]
@@ -87,7 +88,7 @@ def test_plain_metrics_and_exemplars_in_both_formats(prometheus: Prometheus) -> 
                 "start": 0,
                 "end": 4e9,
             },
-            timeout=10,
+            timeout=patient(10),
         )
         found: list[dict[str, Any]] = answer.json()["data"]
         return found

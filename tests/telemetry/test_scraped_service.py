@@ -11,7 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.service import eventually, free_port
+from tests.support.patience import eventually, patient
+from tests.support.service import free_port
 from tests.support.world import Load, Model, World
 from tools.parts.debian import need
 
@@ -37,7 +38,7 @@ def prometheus(tmp_path: Path) -> Iterator[tuple[World, str]]:
             yield world, f"http://127.0.0.1:{port}"
         finally:
             process.terminate()
-            process.wait(20)
+            process.wait(patient(20))
 
 
 def query(url: str, expression: str) -> list[dict[str, Any]]:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.plane_process import MODEL, PlaneProcess, WorkerEnd, encoded, eventually
+from tests.support.patience import eventually
+from tests.support.plane_process import MODEL, PlaneProcess, WorkerEnd, encoded
 from tests.support.source import NAMES, Source, saved
 from understudy.monitor.records import frames
 

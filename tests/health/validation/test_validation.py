@@ -13,7 +13,8 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from tests.support.plane_process import PlaneProcess, eventually
+from tests.support.patience import eventually
+from tests.support.plane_process import PlaneProcess
 from understudy.monitor.cli.main import main
 from understudy.monitor.errors import ValidationCaseError
 from understudy.monitor.health.validation.cases import load_cases

@@ -13,7 +13,8 @@ import httpx
 import pytest
 
 from tests.health.validation.test_validation import CASES, MARK, Model, write
-from tests.support.service import REAL, Service, eventually
+from tests.support.patience import eventually
+from tests.support.service import REAL, Service
 
 PATH = "/v1/models/m:predict"
 

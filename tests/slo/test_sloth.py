@@ -123,9 +123,7 @@ def same_alerts(slo: str, severity: str, span: str, at: str) -> list[dict[str, A
 
 def test_rules_in_the_repository_are_sloths_own() -> None:
     if not PROGRAM.exists():
-        pytest.skip(
-            "NOT TESTED: Sloth is not here; `python -m tools.parts.sloth` builds it with Go"
-        )
+        pytest.skip("NOT TESTED: Sloth is not here; `make test-all` builds it where Go works")
     assert made() == RULES.read_text("utf-8")
 
 

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,8 @@ _PLACES = (
     "bin",
     "sbin",
 )
+_AT_ONCE = 4
+"""Packages that are fetched at a time."""
 _APT = ("apt-get", "-o", "Acquire::http::Timeout=20", "-o", "Acquire::Retries=1")
 
 
@@ -213,14 +216,17 @@ def main() -> int:
     if os.geteuid() == 0:
         print("asking apt what there is …", flush=True)
         subprocess.run([*_APT, "update", "-qq"], capture_output=True)
-    for part in missing:
-        if part not in CACHED and find(part) is not None:
-            continue  # came with another's package
-        print(f"fetching {part} …", flush=True)
-        reason = _fetch(part)
-        if reason is not None:
-            print(f"NOTICE: {part} cannot be had here ({reason}); its tests are skipped")
+    # One for each package: some come with another's.
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        list(pool.map(_get, {PACKAGES[part][0]: part for part in reversed(missing)}.values()))
     return 0
+
+
+def _get(part: str) -> None:
+    print(f"fetching {part} …", flush=True)
+    reason = _fetch(part)
+    if reason is not None:
+        print(f"NOTICE: {part} cannot be had here ({reason}); its tests are skipped", flush=True)
 
 
 if __name__ == "__main__":

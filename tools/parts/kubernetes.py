@@ -2,10 +2,10 @@
 
 Programs are built with Go, by module and version; schemas come from Go modules and from wheels of
 SDKs. All is kept below ``~/.cache/understudy`` (``$XDG_CACHE_HOME``), so that a fresh clone has it
-already. ``python -m tools.parts.kubernetes`` makes Helm and the schemas of the oldest and the newest
-Kubernetes (``make parts`` does); ``python -m tools.parts.kubernetes all`` the rest: those in between, checkov,
-and the API server, which takes minutes of two processors (``make kubernetes``). Tests call
-:func:`need` and never build anything.
+already. ``python -m tools.parts.kubernetes`` fetches the schemas of the newest Kubernetes and of custom
+resources (``make parts`` does); ``python -m tools.parts.kubernetes all`` makes the rest: Helm, the other
+versions, checkov, and the API server, which takes minutes of two processors (``make parts ALL=1``,
+``make test-all``). Tests call :func:`need` and never build anything.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,10 @@ SDKS = {
 """Of projects whose own definitions no registry has: wheels with a class for each of their types."""
 
 
+DOWNLOADED = (*CRDS, KUBERNETES[-1], *SDKS)
+"""What is there without ``all``: nothing that is built, and no more than one large module."""
+
+
 def place(part: str) -> Path:
     """Where a part is, or will be."""
     if part in SDKS:
@@ -76,8 +81,7 @@ def need(part: str) -> Path:
     """The part, or a skip that says how to get it."""
     path = place(part)
     if not path.exists():
-        often = ("helm", *CRDS, *SDKS, KUBERNETES[0], KUBERNETES[-1])
-        target = "parts" if part in often else "kubernetes"
+        target = "parts" if part in DOWNLOADED else "test-all"
         pytest.skip(f"NOT TESTED: {part} is not here; `make {target}` makes it where Go works")
     return path
 
@@ -93,6 +97,8 @@ class Unavailable(Exception):
 
 
 _ANY_MOD = {"GOFLAGS": "-mod=mod"}
+_AT_ONCE = 4
+"""Parts that are made at a time: most only wait for the network."""
 
 
 def _go(
@@ -282,25 +288,29 @@ def make(part: str) -> None:
 
 def main(wanted: list[str]) -> int:
     """Make what is missing; what cannot be had is a notice, not an error."""
-    parts = wanted or ["helm", *CRDS, KUBERNETES[0], KUBERNETES[-1], *SDKS]
+    parts = wanted or [*DOWNLOADED]
     if wanted == ["all"]:
         parts = ["helm", "kube-apiserver", "checkov", *CRDS, *KUBERNETES, *SDKS]
     missing = [part for part in parts if not place(part).exists()]
     if set(missing) - {*SDKS, "checkov"} and shutil.which("go") is None:
         print(f"NOTICE: no Go here; tests that need {', '.join(missing)} are skipped")
         return 0
-    for part in missing:
-        slow = {
-            "helm": " (a minute or three)",
-            "kube-apiserver": " (about ten minutes)",
-            "checkov": " (a minute)",
-        }
-        print(f"making {part}{slow.get(part, '')} …", flush=True)
-        try:
-            make(part)
-        except Unavailable as reason:
-            print(f"NOTICE: {part} cannot be had here ({reason}); its tests are skipped")
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        list(pool.map(_make, missing))
     return 0
+
+
+def _make(part: str) -> None:
+    slow = {
+        "helm": " (a minute or three)",
+        "kube-apiserver": " (about ten minutes)",
+        "checkov": " (a minute)",
+    }
+    print(f"making {part}{slow.get(part, '')} …", flush=True)
+    try:
+        make(part)
+    except Unavailable as reason:
+        print(f"NOTICE: {part} cannot be had here ({reason}); its tests are skipped", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
 """Model servers of others, each in an environment of its own: heavy, so only where it was asked for.
 
-``make parts SERVERS=1`` (``python -m tools.parts.servers``) makes the environments below
+``make parts ALL=1`` (``python -m tools.parts.servers``) makes the environments below
 ``~/.cache/understudy/servers``, where every clone finds them. Tests skip loudly without them.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -33,10 +32,8 @@ def home(name: str) -> Path:
 
 def need_server(name: str) -> Path:
     """The folder with the programs of its environment, or a skip that says how to get it."""
-    if not os.environ.get("SERVERS"):
-        pytest.skip(f"NOT TESTED: {name} takes a while; `make test SERVERS=1` tests it too")
     if not (home(name) / _READY).exists():
-        pytest.skip(f"NOT TESTED: {name} is not here; `make parts SERVERS=1` sets it up (minutes)")
+        pytest.skip(f"NOT TESTED: {name} is not here; `make test-all` sets it up (minutes)")
     return home(name) / "bin"
 
 

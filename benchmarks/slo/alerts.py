@@ -14,8 +14,8 @@ from typing import Any
 import yaml
 
 from benchmarks.harness import Claim, Result, environment, median, shown
-from tests.slo.test_exposition import ALL
 from tests.support.alert_drill import BURN, DOWN, messages, served, stack, stories
+from tests.support.all_alerts import ALL
 from tests.support.patience import eventually
 from tests.support.webhook_receiver import receiver
 from tests.support.world import Load

@@ -28,6 +28,7 @@ from tests.support.chart import (
     refusal,
     render,
 )
+from tests.support.chart_cases import each_case, selects
 from tools.chart_reference import CHART, COPIES, LIBRARY, read
 from understudy import __version__
 from understudy.loadtest.gate.plan import load_plan
@@ -37,11 +38,6 @@ from understudy.monitor.config.load import load
 from understudy.monitor.kafka.topics import wanted
 
 Manifests = list[dict[str, Any]]
-each_case = pytest.mark.parametrize("case", CASES)
-
-
-def selects(selector: dict[str, str], labels: dict[str, str]) -> bool:
-    return all(labels.get(key) == value for key, value in selector.items())
 
 
 def test_lint() -> None:

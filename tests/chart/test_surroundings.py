@@ -10,7 +10,6 @@ from pathlib import Path
 
 import yaml
 
-from tests.chart.test_manifests import each_case, selects
 from tests.support.chart import (
     CASES,
     MODEL,
@@ -24,6 +23,7 @@ from tests.support.chart import (
     pods,
     render,
 )
+from tests.support.chart_cases import each_case, selects
 from tools.chart_reference import CHART
 from tools.parts import debian
 from understudy import __version__

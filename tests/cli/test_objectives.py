@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from tests.support.patience import eventually
 from tests.support.plane_process import PlaneProcess
-from tests.telemetry.test_metrics import count_traffic
+from tests.support.traffic import count_traffic
+from tests.support.two_arms import two_arms
 from understudy.monitor.cli.main import main
 from understudy.monitor.config.objective import Figure, Objective, dominated, verdicts
 from understudy.monitor.console.objectives import page
@@ -119,32 +119,6 @@ def test_energy_is_that_of_the_packages_over_time(tmp_path: Path) -> None:
     (tmp_path / "intel-rapl:0" / "energy_uj").unlink()
     now[0] += 10.0
     assert rapl.watts() is None
-
-
-def two_arms() -> dict[str, Any]:
-    """What GET /v1/objectives says of a champion, and of a challenger that is worse in all."""
-
-    def figure(value: float, half: float = 0.0) -> dict[str, object]:
-        low, high = (value - half, value + half) if half else (None, None)
-        return {"value": value, "low": low, "high": high, "source": "measured"}
-
-    def arm(name: str, accuracy: float, latency: float, by: list[str]) -> dict[str, object]:
-        limits = [("accuracy", 0.9, False, accuracy >= 0.9), ("latency_p95", 0.05, True, True)]
-        return {
-            "arm": name,
-            "figures": {"accuracy": figure(accuracy, 0.01), "latency_p95": figure(latency)},
-            "objectives": [
-                {"metric": m, "limit": limit, "at_most": less, "met": met}
-                for m, limit, less, met in limits
-            ],
-            "dominated_by": by,
-            "pareto": not by,
-        }
-
-    return {
-        "window_seconds": 300.0,
-        "arms": [arm("now", 0.91, 0.02, []), arm("<b>", 0.8, 0.03, ["now"])],
-    }
 
 
 def test_the_page_shows_who_is_on_the_front() -> None:

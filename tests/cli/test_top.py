@@ -17,7 +17,7 @@ import pytest
 
 from tests.support.patience import eventually
 from tests.support.plane_process import PATIENCE, PlaneProcess, WorkerEnd, encoded, free_port
-from tests.telemetry.test_metrics import count_traffic
+from tests.support.traffic import count_traffic
 from understudy.monitor.cli import top
 from understudy.monitor.records import frames
 

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 
-from tests.cli.test_objectives import two_arms
-from tests.health.report.test_report import write
-from tests.loadtest.test_chaos import experiment
 from tests.support.browser import Seen, visit
+from tests.support.chaos import experiment
 from tests.support.load_server import Server, written
 from tests.support.patience import eventually
 from tests.support.plane_process import PlaneProcess
-from tests.telemetry.test_metrics import count_traffic
+from tests.support.report_columns import write
+from tests.support.traffic import count_traffic
+from tests.support.two_arms import two_arms
 from understudy.monitor.cli.main import main
 from understudy.monitor.console.objectives import page as objectives_page
 

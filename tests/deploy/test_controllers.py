@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.failures.test_experiments import canary
+from tests.support.canaries import canary
 from tests.support.patience import eventually
 from tests.support.prometheus import Prometheus
 from tests.support.world import Load, Model, World

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from tests.failures.test_experiments import GUARDRAILS, challenger
+from tests.support.canaries import GUARDRAILS, challenger
 from tests.support.patience import eventually
 from tests.support.world import Load, Model, World
 from understudy.monitor.cli.main import main

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from tests.kafka.test_equality import evaluated
+from tests.support.evaluated import evaluated
 from tests.support.evaluation import Item, config_of, differences, items
 from tests.support.plane_process import v2
 from tests.support.source import saved

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import random
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from tests.support.evaluated import REQUESTS, evaluated
 from tests.support.evaluation import (
     SHADOW,
     SPLIT,
@@ -17,52 +17,17 @@ from tests.support.evaluation import (
     differences,
     items,
     published,
-    state_of,
 )
 from tests.support.source import saved
 from understudy.monitor.config.model import Config
 from understudy.monitor.evidence.batch import together
 from understudy.monitor.evidence.partition import Partition
-from understudy.monitor.kafka.offline import Offline
-
-REQUESTS = 400
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     folder = tmp_path_factory.mktemp("state")
     return config_of(folder, saved(folder, 4000))
-
-
-def evaluated(
-    config: Config,
-    partitions: int,
-    most: int,
-    turns: int | None,
-    of: int = 3,
-    requests: int = REQUESTS,
-    judges: int = 1,
-) -> Any:
-    """The state after everything; with ``turns`` partitions are read in turns of any length."""
-    offline = Offline(config, partitions, judges)
-    try:
-        queues: list[list[tuple[bool, Any]]] = [[] for _ in range(partitions)]
-        for _, partition, of_labels, block in published(items(of, requests), partitions, most):
-            queues[partition].append((of_labels, block))
-        chance = random.Random(turns)
-        while any(queues):
-            number = chance.choice([n for n, queue in enumerate(queues) if queue])
-            count = chance.randint(1, 60) if turns is not None else len(queues[number])
-            batch, queues[number] = queues[number][:count], queues[number][count:]
-            for of_labels, block in batch:
-                offline.take(number, [block], of_labels)
-            offline.pass_on(number)
-            offline.advance()
-        offline.finish()
-        assert not any(judge.late for judge in offline.judges)
-        return state_of(offline.judges)
-    finally:
-        offline.close()
 
 
 @pytest.fixture(scope="module")

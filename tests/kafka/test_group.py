@@ -96,7 +96,7 @@ def config(tmp_path: Path, kafka_cluster: Cluster) -> Config:
 def test_every_record_counts_once_whoever_is_away_paused_or_stopped(
     config: Config, running: Callable[[str], Process], browser: Browser
 ) -> None:
-    from tests.kafka.test_equality import evaluated
+    from tests.support.evaluated import evaluated
 
     blocks = list(published(items(3, REQUESTS), PARTITIONS, 32))
     half = len(blocks) // 2

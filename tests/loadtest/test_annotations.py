@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.loadtest.test_gate import gate, plan
+from tests.support.gates import gate, plan
 from tests.support.load_server import Server
 from tools.dashboards.board import GATE_TAG
 from understudy.loadtest.gate.annotations import TAG

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.chaos import experiment
 from tests.support.load_server import Server
 from tests.support.patience import eventually, patient
 from understudy.loadtest.chaos import actions, probes
@@ -144,40 +145,6 @@ def test_a_guard_that_is_told_of_everything_has_nothing_to_do(tmp_path: Path) ->
     found = guard.end()
     assert (found["orderly"], len(found["undone"])) == (True, 1)
     assert not (tmp_path / "left").exists()
-
-
-def experiment(server: Server, seconds: float, **parts: object) -> dict[str, object]:
-    def python(module: str, func: str, **arguments: object) -> dict[str, object]:
-        return {"type": "python", "module": f"understudy.loadtest.chaos.{module}", "func": func,
-                "arguments": arguments}  # fmt: skip
-
-    resume = {"type": "action", "name": "resume", "provider": python("actions", "resume_process")}
-    return {
-        "title": "the server pauses",
-        "description": "and goes on",
-        "steady-state-hypothesis": {
-            "title": "it answers",
-            "probes": [
-                {
-                    "type": "probe",
-                    "name": "answers",
-                    "tolerance": True,
-                    "provider": python("probes", "answers", url=server.url, timeout=0.3, body="{}"),
-                }
-            ],
-        },
-        "method": [
-            {
-                "type": "action",
-                "name": "pause",
-                "provider": python("actions", "pause_process", port=server.port),
-                "pauses": {"after": seconds},
-            },
-            resume,
-        ],
-        "rollbacks": [resume],
-        **parts,
-    }
 
 
 def test_an_experiment_runs_and_the_hypothesis_is_asked_meanwhile() -> None:

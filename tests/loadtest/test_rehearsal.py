@@ -9,7 +9,6 @@ import sys
 import textwrap
 import time
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -18,6 +17,7 @@ from click.testing import CliRunner
 from tests.support.load_server import Server, written
 from tests.support.patience import eventually, patient
 from tests.support.plane_process import free_port
+from tests.support.rehearsed_gates import gate
 from tests.support.service import REAL, Service
 from tools.parts.debian import environment, need
 from understudy.loadtest.chaos import actions, probes
@@ -30,15 +30,6 @@ from understudy.monitor.cli.main import main
 
 pytest.importorskip("chaoslib", reason="NOT TESTED: the Chaos Toolkit is not installed")
 pytestmark = pytest.mark.integration
-
-
-def gate(folder: Path, url: str, text: str, *more: str) -> tuple[int, dict[str, Any], str]:
-    plan = written(folder, "gate.yaml", textwrap.dedent(text))
-    data = folder / "r.json"
-    arguments = ["gate", "--target", url, "--plan", str(plan), "--json-file", str(data)]
-    said = CliRunner().invoke(main, [*arguments, *more])
-    result = {s["name"]: s for s in json.loads(data.read_text())["stages"]} if data.exists() else {}
-    return said.exit_code, result, said.output
 
 
 def ready(folder: Path, name: str, lasts: float, **changes: object) -> None:

@@ -99,6 +99,16 @@ def test_dependencies_are_those_that_are_imported() -> None:
     assert set(used) | by_name == declared | optional
 
 
+def test_no_test_file_imports_another() -> None:
+    found = {
+        f"{path.relative_to(ROOT)}: {module}"
+        for folder in ("tests", "benchmarks", "examples", "tools")
+        for path, module in imported(folder)
+        if module.startswith("tests.") and module.rpartition(".")[2].startswith("test_")
+    }
+    assert found == set()
+
+
 def test_every_dependency_has_a_lower_bound() -> None:
     groups = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
     assert all(">=" in requirement for group in groups for requirement in group)

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.proxy.test_handoff import Peer
-from tests.proxy.test_mirror import challenger, outcomes
 from tests.support.proxy import (
     OK,
     Server,
@@ -23,6 +21,8 @@ from tests.support.proxy import (
     sidecar,
     silent,
 )
+from tests.support.proxy_mirror import challenger, outcomes
+from tests.support.proxy_peer import Peer
 from understudy.monitor.records.record import OUTCOMES, ROLES
 from understudy.monitor.routing.plan import Tls
 

@@ -12,7 +12,6 @@ from tests.support.proxy import (
     OK,
     Message,
     Server,
-    Sidecar,
     get,
     plan_for,
     post,
@@ -20,21 +19,9 @@ from tests.support.proxy import (
     run,
     sidecar,
 )
+from tests.support.proxy_mirror import challenger, outcomes
 from understudy.monitor.proxy.breaker import CLOSED, OPEN
-from understudy.monitor.records.record import OUTCOMES
 from understudy.monitor.routing.plan import Breaker as BreakerSettings
-from understudy.monitor.routing.plan import Challenger, Upstream
-
-
-def challenger(port: int, name: str = "candidate", **changes: object) -> Challenger:
-    upstream = Upstream(name, "127.0.0.1", port, host_header=f"127.0.0.1:{port}", max_connections=4)
-    return replace(Challenger(upstream), **changes)
-
-
-def outcomes(side: Sidecar, arm: str = "candidate") -> dict[str, int]:
-    names = (*OUTCOMES, "queue_full", "breaker_open", "body_too_large")
-    counts = {name: side.counter("mirror", arm=arm, outcome=name) for name in names}
-    return {name: count for name, count in counts.items() if count}
 
 
 def test_a_copy_is_exact_but_for_its_address_and_its_mark() -> None:

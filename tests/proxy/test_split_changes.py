@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from tests.proxy.test_split import NAMES, arm_of, asks_by, divided, says, unit_of
 from tests.support.proxy import Message, Server, post, read_message, run
+from tests.support.proxy_split import NAMES, arm_of, asks_by, divided, says, unit_of
 from understudy.monitor.proxy.breaker import CLOSED, HALF_OPEN, OPEN
 from understudy.monitor.records.record import OUTCOMES, ROLES
 from understudy.monitor.routing.plan import Breaker, Plan

@@ -8,8 +8,8 @@ from hashlib import blake2b
 
 import pytest
 
-from tests.proxy.test_split import NAMES, arm_of, divided, says, unit_of
 from tests.support.proxy import INFER, Server, get, post, read_message, run
+from tests.support.proxy_split import NAMES, arm_of, divided, says, unit_of
 from understudy.monitor.codecs.pointer import follow, steps
 from understudy.monitor.proxy.breaker import CLOSED, OPEN
 from understudy.monitor.proxy.split import pointed

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from tests.proxy.test_split import NAMES, arm_of, divided, unit_of
 from tests.support.patience import patient
 from tests.support.proxy import Server, post, read_message, run, silent
+from tests.support.proxy_split import NAMES, arm_of, divided, unit_of
 from understudy.monitor.records.record import OUTCOMES
 from understudy.monitor.routing.plan import Plan
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.slo.test_exposition import ALL
 from tests.support.alert_drill import ALERTING, DAY, DOWN, Stack, job, key, messages, stories
+from tests.support.all_alerts import ALL
 from tests.support.every_alert import SLOS, everything, serving, shortened
 from tests.support.patience import eventually
 from tests.support.service import free_port

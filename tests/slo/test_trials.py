@@ -10,7 +10,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from tests.slo.test_exposition import ALL
+from tests.support.all_alerts import ALL
 from tests.support.promtool import check, passes, run, write
 from tools.parts.debian import need
 from understudy.monitor.cli.main import main

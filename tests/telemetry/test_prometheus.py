@@ -12,7 +12,7 @@ import pytest
 from tests.support.patience import eventually, patient
 from tests.support.plane_process import PlaneProcess, WorkerEnd, encoded
 from tests.support.prometheus import Prometheus
-from tests.telemetry.test_metrics import TRACE, count_traffic
+from tests.support.traffic import TRACE, count_traffic
 from understudy.monitor.records import frames
 
 pytestmark = pytest.mark.integration

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.special import expit, logit
 
-from tests.health.performance.test_performance import baseline, scores
+from tests.support.performance import baseline, scores
 from understudy.monitor.baseline.builder import Builder
 from understudy.monitor.baseline.model import Baseline
 from understudy.monitor.config.detectors import ErrorDetector

@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit, logit
 
-from understudy.monitor.baseline.builder import Builder
-from understudy.monitor.baseline.model import Baseline
+from tests.support.performance import baseline, scores
 from understudy.monitor.config.performance import Performance
 from understudy.monitor.health.performance.estimate import ConfidenceEstimator, isotonic
 from understudy.monitor.health.performance.retrain import Point, outlook
@@ -22,20 +21,6 @@ from understudy.monitor.health.performance.watch import PerformanceWatch
 from understudy.monitor.labels.store import Joined
 
 DAY = 86400.0
-
-
-def scores(rng: np.random.Generator, count: int, mean: float = -1.0) -> np.ndarray:
-    """Calibrated scores; nearer to the middle they are less sure."""
-    return expit(rng.normal(mean, 2.0 if mean != 0.0 else 1.3, count))
-
-
-def baseline(rng: np.random.Generator, rows: int = 20_000) -> Baseline:
-    """Of a model whose scores are calibrated."""
-    p = scores(rng, rows)
-    y = (rng.random(rows) < p).astype(float)
-    builder = Builder(model="m", roles={"p": "prediction", "y": "target"})
-    builder.add(("p", "y"), [p.tolist(), y.tolist()])
-    return builder.finish()
 
 
 def joined(score: float, label: float, number: int) -> Joined:

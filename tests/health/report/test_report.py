@@ -7,7 +7,7 @@ from pathlib import Path
 
 from click.testing import CliRunner, Result
 
-from tests.support.source import NAMES, Source
+from tests.support.report_columns import write
 from understudy.monitor.cli.main import main
 
 
@@ -15,18 +15,6 @@ def run(*arguments: object) -> Result:
     result = CliRunner().invoke(main, ["drift", "report", *map(str, arguments)])
     assert result.exception is None or isinstance(result.exception, SystemExit), result.output
     return result
-
-
-def write(path: Path, rows: int, seed: int, factor: float = 1.0, lost: bool = False) -> Path:
-    source = Source(seed)
-    lines = []
-    for number, row in enumerate(source.rows(rows)):
-        row[0] *= factor
-        if lost and number % 3 == 0:
-            row[1] = None
-        lines.append(json.dumps(dict(zip(NAMES, row, strict=True))))
-    path.write_text("\n".join(lines) + "\n")
-    return path
 
 
 def test_what_has_changed_is_ranked_explained_and_drawn(tmp_path: Path) -> None:

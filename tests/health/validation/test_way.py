@@ -12,9 +12,10 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.health.validation.test_validation import CASES, MARK, Model, write
 from tests.support.patience import eventually
 from tests.support.service import REAL, Service
+from tests.support.validation_cases import CASES, Model, write
+from understudy.monitor.health.validation.rehearsal import MARK
 
 PATH = "/v1/models/m:predict"
 

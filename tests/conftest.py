@@ -53,6 +53,12 @@ def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
             terminalreporter.write_line(f"{count:5} tests: {reason}")
 
 
+@pytest.fixture
+def anyio_backend() -> str:
+    """What tests that are coroutines run on: ``@pytest.mark.anyio``."""
+    return "asyncio"
+
+
 @pytest.fixture(scope="module")  # while it is there, its loop runs, and no other one can
 def browser() -> Iterator[Browser]:
     """A real browser without a window; see :mod:`tests.support.browser`."""

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.patience import eventually, patient
-from tests.support.proxy import Message, plan_for, read_message, run, sidecar
+from tests.support.proxy import Message, plan_for, read_message, sidecar
 from tools.parts.debian import environment, need
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -196,32 +196,32 @@ UVICORN = ["/", "/a%20b/%2F?q=%26&x=a+b", "/a;b=c,d", "/stream", "/status/204", 
 NGINX = ["/file.txt", "/empty", "/missing", "/redirect", "/echo?a=b", "/../etc/passwd"]
 
 
-def test_uvicorn(uvicorn_port: int) -> None:
+@pytest.mark.anyio
+async def test_uvicorn(uvicorn_port: int) -> None:
     requests = list(valid_requests(UVICORN))
     assert len(requests) > 400
-    assert run(compare(uvicorn_port, requests), 120) == []
+    assert await compare(uvicorn_port, requests) == []
 
 
-def test_nginx(nginx_port: int) -> None:
+@pytest.mark.anyio
+async def test_nginx(nginx_port: int) -> None:
     requests = list(valid_requests(NGINX))
     assert len(requests) > 250
-    assert run(compare(nginx_port, requests), 120) == []
+    assert await compare(nginx_port, requests) == []
 
 
+@pytest.mark.anyio
 @pytest.mark.parametrize("server", ["uvicorn_port", "nginx_port"])
-def test_odd_requests_are_refused_or_answered_alike(
+async def test_odd_requests_are_refused_or_answered_alike(
     server: str, request: pytest.FixtureRequest
 ) -> None:
     port: int = request.getfixturevalue(server)
 
-    async def main() -> None:
-        async with sidecar(plan_for(port)) as side:
-            for head in ODD:
-                raw = head.encode("latin-1") + b"\r\nConnection: close\r\n\r\n"
-                through = await answer(side.port, raw)
-                assert through is not None, raw
-                refused = 400 <= through.status < 500 or through.status == 501
-                if not refused:
-                    assert essence(await answer(port, raw)) == essence(through), raw
-
-    run(main())
+    async with sidecar(plan_for(port)) as side:
+        for head in ODD:
+            raw = head.encode("latin-1") + b"\r\nConnection: close\r\n\r\n"
+            through = await answer(side.port, raw)
+            assert through is not None, raw
+            refused = 400 <= through.status < 500 or through.status == 501
+            if not refused:
+                assert essence(await answer(port, raw)) == essence(through), raw

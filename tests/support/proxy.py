@@ -9,31 +9,17 @@ import json
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
-
-import uvloop
+from typing import Any
 
 from tests.support.patience import patient
 from understudy.monitor.proxy.worker import Worker
 from understudy.monitor.routing.plan import Challenger, Limits, Model, Plan, Upstream
 
-T = TypeVar("T")
 INFER = "/v2/models/m/infer"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-
-
-def run(main: Coroutine[Any, Any, T], seconds: float = 60.0) -> T:
-    """Run a test's coroutine on uvloop, as the worker does; it must end within ``seconds``."""
-
-    async def bounded() -> T:
-        async with asyncio.timeout(patient(seconds)):
-            return await main
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(bounded())
 
 
 @dataclass

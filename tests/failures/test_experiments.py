@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from tests.support.canaries import GUARDRAILS, canary, challenger, shown
-from tests.support.patience import eventually
+from tests.support.patience import eventually, patient
 from tests.support.world import PATH, Load, Model, World
 
 
@@ -309,7 +309,7 @@ def test_labels_twice_late_and_for_unknown_requests(tmp_path: Path) -> None:
         assert found["metrics"][0]["champion"] == 0.0
         assert found["metrics"][0]["challenger"] == 1.0
         assert found["metrics"][0]["status"] == "passed"
-        time.sleep(2.5)  # the state is saved every two seconds
+        time.sleep(patient(2.5))  # the state is saved every two seconds
         world.kill("understudy.monitor.service")
         found = reaches(world, lambda c: c["metrics"])
         assert found["metrics"][0]["records"]["champion"] == 41, "not one label counts twice"

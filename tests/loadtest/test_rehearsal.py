@@ -118,7 +118,7 @@ def test_the_sidecar_s_own_processes_die_and_its_clock_jumps(tmp_path: Path) -> 
 
 
 WORLD = """
-import os, subprocess, sys, time
+import os, socket, subprocess, sys, time
 folder, port = sys.argv[1], sys.argv[2]
 def ip(*words, inside=False):
     command = ["ip", *words]
@@ -138,7 +138,12 @@ try:
     server = subprocess.Popen(["nsenter", "-t", str(there.pid), "-n", sys.executable, "-m",
         "http.server", port, "--bind", "10.77.0.2", "--directory", folder], stderr=subprocess.DEVNULL)
     try:
-        time.sleep(1.0)
+        while True:
+            try:
+                socket.create_connection(("10.77.0.2", int(port)), 1).close()
+                break
+            except OSError:
+                time.sleep(0.05)
         done = subprocess.run([sys.executable, "-m", "understudy", "gate", "--target",
             f"http://10.77.0.2:{port}", "--plan", f"{folder}/gate.yaml", "--json-file",
             f"{folder}/r.json"])

@@ -204,7 +204,9 @@ async def test_a_worker_that_is_killed_leaves_exact_accounts(tmp_path: Path, for
     peer.acknowledge = False
     for i in range(50, 75):
         first.handoff.add(record(i))
-    await asyncio.sleep(0.05)
+    async with asyncio.timeout(patient(10)):
+        while peer.received < 70:
+            await asyncio.sleep(0.005)
     first.die()
     held = peer.received
     assert held == 70, "two whole batches had left"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.findings.driving import START, config, drive
-from tests.findings.receiver import Receiver, receiver
-from tests.findings.signals import signal
+from tests.support.channel_driving import START, config, drive
+from tests.support.signals import signal
+from tests.support.webhook_receiver import Receiver, receiver
 from understudy.monitor.findings.channels.webhook import Webhook, signature
 from understudy.monitor.findings.ledger import Findings
 from understudy.monitor.findings.notify import Notifier

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.slo.promql import metrics
+from tests.support.promql import metrics
 from understudy.monitor.slo.catalogue import alerts_of
 from understudy.monitor.slo.load import load
 from understudy.monitor.slo.rules import ALERT

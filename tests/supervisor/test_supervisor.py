@@ -12,7 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.supervisor.service import Service, alive, eventually
+from tests.support.patience import eventually
+from tests.support.service import Service, alive
 
 
 @pytest.fixture

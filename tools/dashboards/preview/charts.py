@@ -1,0 +1,393 @@
+"""Curves, heat maps and time lines as SVG."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from tools.dashboards.preview.values import (
+    Json,
+    color_of,
+    defaults,
+    lines_at,
+    shown,
+    text_of,
+)
+from tools.dashboards.prometheus import Series, Span
+
+_LEFT, _RIGHT, _TOP, _BOTTOM = 66.0, 10.0, 8.0, 22.0
+Named = Sequence[tuple[str, Series]]
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """An annotation: a moment, or a stretch, in unix seconds."""
+
+    start: float
+    end: float
+    color: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Where to draw: ``width`` and ``height`` in pixels, the time, and the marks in it."""
+
+    width: float
+    height: float
+    span: Span
+    marks: Sequence[Mark]
+
+    def x(self, at: float) -> float:
+        """Where a moment is."""
+        share = (at - self.span.start) / (self.span.end - self.span.start)
+        return _LEFT + (self.width - _LEFT - _RIGHT) * min(max(share, 0.0), 1.0)
+
+    def y(self, share: float) -> float:
+        """Where a share of the height is; 0 is below."""
+        return self.height - _BOTTOM - (self.height - _TOP - _BOTTOM) * share
+
+    def svg(self, body: str) -> str:
+        """The drawing, with the time axis and the marks."""
+        return (
+            f'<svg viewBox="0 0 {self.width:.0f} {self.height:.0f}" width="{self.width:.0f}" '
+            f'height="{self.height:.0f}">{self._times()}{body}{self._marked()}</svg>'
+        )
+
+    def _times(self) -> str:
+        length = self.span.end - self.span.start
+        wanted = length / max(2.0, (self.width - _LEFT) / 90.0)
+        steps = (10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600, 43200, 86400)
+        step = next((one for one in steps if one >= wanted), 86400)
+        form = "%H:%M:%S" if step < 60 else "%H:%M"
+        found = []
+        at = math.ceil(self.span.start / step) * step
+        while at < self.span.end:
+            x = self.x(at)
+            label = time.strftime(form, time.gmtime(at))
+            found.append(
+                f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" '
+                f'y2="{self.height - _BOTTOM:.1f}"/>'
+            )
+            if _LEFT + 16 < x < self.width - 24:
+                found.append(
+                    f'<text x="{x:.1f}" y="{self.height - 6:.1f}" text-anchor="middle">'
+                    f"{label}</text>"
+                )
+            at += step
+        return "".join(found)
+
+    def _marked(self) -> str:
+        found = []
+        top, bottom = _TOP, self.height - _BOTTOM
+        for mark in self.marks:
+            x, end = self.x(mark.start), self.x(mark.end)
+            if end - x > 2:
+                found.append(
+                    f'<rect x="{x:.1f}" y="{top}" width="{end - x:.1f}" '
+                    f'height="{bottom - top:.1f}" fill="{mark.color}" opacity=".14"/>'
+                )
+            found += [
+                f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{top}" y2="{bottom + 3:.1f}" '
+                f'stroke="{mark.color}" stroke-dasharray="4 3" opacity=".8"/>'
+                for at in {x, end}
+            ]
+            found.append(
+                f'<path d="M{x - 4:.1f} {bottom + 6:.1f}h8l-4 -6z" fill="{mark.color}">'
+                f"<title>{escape(mark.text)}</title></path>"
+            )
+        return "".join(found)
+
+    def ticks(self, at: Sequence[tuple[float, str]]) -> str:
+        """Labels of the value axis: shares of the height and texts."""
+        return "".join(
+            f'<line class="grid" x1="{_LEFT}" x2="{self.width - _RIGHT}" y1="{self.y(share):.1f}" '
+            f'y2="{self.y(share):.1f}"/><text x="{_LEFT - 6}" y="{self.y(share) + 4:.1f}" '
+            f'text-anchor="end">{escape(text)}</text>'
+            for share, text in at
+        )
+
+
+def _pieces(points: Sequence[tuple[float, float]], step: float) -> list[list[tuple[float, float]]]:
+    """Stretches without a hole."""
+    found: list[list[tuple[float, float]]] = []
+    for at, value in points:
+        if not found or at - found[-1][-1][0] > 1.5 * step:
+            found.append([])
+        found[-1].append((at, value))
+    return found
+
+
+def _linear(low: float, high: float) -> list[float]:
+    if high <= low:
+        high = low + (abs(low) or 1.0)
+    raw = (high - low) / 4
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(one * power for one in (1, 2, 2.5, 5, 10) if one * power >= raw * 0.999)
+    first = math.floor(low / step + 1e-9)
+    last = math.ceil(high / step - 1e-9)
+    return [number * step for number in range(first, last + 1)]
+
+
+def curves(panel: Json, series: Named, frame: Frame) -> str:
+    """The panel of curves, with its legend."""
+    settings = defaults(panel)
+    custom = settings.get("custom", {})
+    unit = settings.get("unit", "none")
+    stacked = custom.get("stacking", {}).get("mode") == "normal"
+    log = custom.get("scaleDistribution", {}).get("type") == "log"
+    stepped = custom.get("lineInterpolation") == "stepAfter"
+    drawn = [(name, list(one.points)) for name, one in series]
+    if stacked:
+        drawn = _stacked(drawn)
+    values = [value for _, points in drawn for _, value in points if math.isfinite(value)]
+    limits = lines_at(panel)
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    if log:
+        values = [value for value in values if value > 0] or [1.0]
+        bottom = math.floor(math.log10(min(values)) + 1e-9)
+        top = max(bottom + 1, math.ceil(math.log10(max(values)) - 1e-9))
+        every = max(1, (top - bottom) // 6)
+        at = [(k, 10.0**k) for k in range(bottom, top + 1, every)]
+        ticks = [((k - bottom) / (top - bottom), text_of(v, unit)) for k, v in at]
+
+        def share(value: float) -> float:
+            return (math.log10(max(value, 10.0**bottom)) - bottom) / (top - bottom)
+    else:
+        low, high = settings.get("min", low), settings.get("max", high)
+        for limit, _ in limits:
+            if limit <= max(high * 2, 1e-9):
+                low, high = min(low, limit), max(high, limit)
+        marks = _linear(low, high)
+        first, last = marks[0], marks[-1]
+        ticks = [((one - first) / (last - first), text_of(one, unit)) for one in marks]
+
+        def share(value: float) -> float:
+            return (value - first) / (last - first)
+
+    body = [frame.ticks(ticks)]
+    body += [_limit(frame, share(value), color) for value, color in limits]
+    before: list[tuple[float, float]] = []
+    for number, (name, points) in enumerate(drawn):
+        tone = color_of(panel, name, number)
+        for piece in _pieces(points, frame.span.step):
+            body.append(_curve(piece, share, frame, tone, stepped, before if stacked else None))
+        before = points if stacked else before
+    legend = "".join(
+        f'<span><i style="background:{color_of(panel, name, number)}"></i>{escape(name)}</span>'
+        for number, (name, _) in enumerate(series)
+    )
+    return frame.svg("".join(body)) + f'<div class="legend">{legend}</div>'
+
+
+def _limit(frame: Frame, share: float, color: str) -> str:
+    if not 0.0 <= share <= 1.0:
+        return ""
+    return (
+        f'<line x1="{_LEFT}" x2="{frame.width - _RIGHT}" y1="{frame.y(share):.1f}" '
+        f'y2="{frame.y(share):.1f}" stroke="{color}" stroke-dasharray="9 6" stroke-width="1.3"/>'
+    )
+
+
+def _stacked(
+    drawn: Sequence[tuple[str, list[tuple[float, float]]]],
+) -> list[tuple[str, list[tuple[float, float]]]]:
+    sums: dict[float, float] = {}
+    found: list[tuple[str, list[tuple[float, float]]]] = []
+    for name, points in drawn:
+        for at, value in points:
+            sums[at] = sums.get(at, 0.0) + value
+        found.append((name, [(at, sums[at]) for at, _ in points]))
+    return found
+
+
+def _curve(
+    piece: Sequence[tuple[float, float]],
+    share: Callable[[float], float],
+    frame: Frame,
+    tone: str,
+    stepped: bool,
+    below: Sequence[tuple[float, float]] | None,
+) -> str:
+    path = _path(piece, share, frame, stepped)
+    if len(piece) == 1:
+        at, value = piece[0]
+        return (
+            f'<circle cx="{frame.x(at):.1f}" cy="{frame.y(share(value)):.1f}" r="2" fill="{tone}"/>'
+        )
+    under = dict(below or ())
+    bottom = [(at, under.get(at)) for at, _ in reversed(piece)]
+    floor = [
+        f"{frame.x(at):.1f} {frame.y(share(v) if v is not None else 0.0):.1f}" for at, v in bottom
+    ]
+    area = f"{path}L{'L'.join(floor)}z"
+    opacity = 0.35 if below is not None else 0.06
+    return (
+        f'<path d="{area}" fill="{tone}" opacity="{opacity}"/>'
+        f'<path d="{path}" fill="none" stroke="{tone}" stroke-width="1.6"/>'
+    )
+
+
+def _path(
+    piece: Sequence[tuple[float, float]],
+    share: Callable[[float], float],
+    frame: Frame,
+    stepped: bool,
+) -> str:
+    found: list[str] = []
+    last = ""
+    for at, value in piece:
+        x, y = f"{frame.x(at):.1f}", f"{frame.y(min(max(share(value), -0.02), 1.02)):.1f}"
+        if not found:
+            found.append(f"M{x} {y}")
+        elif stepped and y != last:
+            found.append(f"L{x} {last}L{x} {y}")
+        else:
+            found.append(f"L{x} {y}")
+        last = y
+    return "".join(found)
+
+
+_SCHEMES = {
+    "Spectral": (
+        "#3b528b", "#3288bd", "#66c2a5", "#abdda4", "#fee08b", "#fdae61", "#f46d43", "#d53e4f",
+    ),
+    "Blues": ("#1c3a5e", "#2a5a8f", "#3b7ab8", "#5b9bd5", "#8abce8", "#b8d8f5", "#dcecfb"),
+}  # fmt: skip
+
+
+def heat(panel: Json, series: Sequence[Series], frame: Frame) -> str:
+    """The panel of a histogram's buckets over time."""
+    edges = sorted({float(one.labels["le"]) for one in series})
+    unit = panel["options"]["yAxis"]["unit"]
+    counts: dict[tuple[float, float], float] = {}
+    rows: dict[float, dict[float, float]] = {}
+    for one in series:
+        for at, value in one.points:
+            rows.setdefault(at, {})[float(one.labels["le"])] = value
+    for at, row in rows.items():
+        before = 0.0
+        for edge in edges:
+            now = row.get(edge, before)
+            counts[at, edge] = max(0.0, now - before)
+            before = max(before, now)
+    used = [number for number, e in enumerate(edges) if any(counts[at, e] > 1e-9 for at in rows)]
+    if not used:
+        return ""
+    first, last = max(0, used[0] - 1), used[-1]
+    kept = edges[first : last + 1]
+    most = max(counts.values())
+    tones = _SCHEMES["Blues" if panel["options"]["color"]["scheme"] == "Blues" else "Spectral"]
+    wide = frame.x(frame.span.start + frame.span.step) - frame.x(frame.span.start)
+    tall = (frame.y(0) - frame.y(1)) / len(kept)
+    body = []
+    for (at, edge), count in counts.items():
+        if count <= 1e-9 or edge not in kept or at - frame.span.step < frame.span.start:
+            continue
+        level = math.sqrt(count / most)
+        tone = tones[min(len(tones) - 1, int(level * len(tones)))]
+        y = frame.y((kept.index(edge) + 1) / len(kept))
+        body.append(
+            f'<rect x="{frame.x(at) - wide:.1f}" y="{y + 0.5:.1f}" '
+            f'width="{max(wide - 0.5, 0.8):.1f}" height="{tall - 1:.1f}" fill="{tone}"/>'
+        )
+    every = max(1, round(len(kept) / 12))
+    ticks = [
+        ((number + 1) / len(kept), "+∞" if math.isinf(edge) else text_of(edge, unit))
+        for number, edge in enumerate(kept)
+        if number % every == 0 or number == len(kept) - 1
+    ]
+    return frame.svg(frame.ticks(ticks) + "".join(body))
+
+
+def timeline(panel: Json, series: Named, frame: Frame) -> str:
+    """What was the case when, a row for each series."""
+    rows = list(series)
+    space = max(90.0, min(0.34 * frame.width, 6.6 * max(len(name) for name, _ in rows)))
+    tall = min(30.0, (frame.height - _BOTTOM - _TOP) / len(rows))
+    scale = (frame.width - space - _RIGHT) / (frame.width - _LEFT - _RIGHT)
+
+    def x(at: float) -> float:
+        return space + (frame.x(at) - _LEFT) * scale
+
+    body, words = [], dict[str, str]()
+    size = min(11.0, tall * 0.62)
+    for number, (name, one) in enumerate(rows):
+        y = _TOP + number * tall
+        body.append(
+            f'<text x="{space - 6:.1f}" y="{y + tall / 2 + size / 3:.1f}" text-anchor="end" '
+            f'style="font-size:{size:.1f}px">{escape(name)}</text>'
+        )
+        for piece in _pieces(one.points, frame.span.step):
+            for start, end, value in _runs(piece, frame.span.step):
+                text, tone = shown(panel, value)
+                words[text] = tone or "#888"
+                left, right = x(start), x(end)
+                body.append(
+                    f'<rect x="{left:.1f}" y="{y + 1:.1f}" width="{max(right - left, 1):.1f}" '
+                    f'height="{tall - 2:.1f}" fill="{tone}" opacity=".85" rx="1"/>'
+                )
+                if right - left > 7 * len(text) + 8 and size > 8:
+                    body.append(
+                        f'<text class="on" x="{left + 5:.1f}" y="{y + tall / 2 + size / 3:.1f}" '
+                        f'style="font-size:{size:.1f}px">{escape(text)}</text>'
+                    )
+    legend = "".join(
+        f'<span><i style="background:{tone}"></i>{escape(text)}</span>'
+        for text, tone in words.items()
+    )
+    empty = Frame(frame.width, frame.height, frame.span, ())
+    return (
+        f'<svg viewBox="0 0 {frame.width:.0f} {frame.height:.0f}" width="{frame.width:.0f}" '
+        f'height="{frame.height:.0f}">{_axis(empty, x, space)}{"".join(body)}</svg>'
+        f'<div class="legend">{legend}</div>'
+    )
+
+
+def _axis(frame: Frame, x: Callable[[float], float], space: float) -> str:
+    length = frame.span.end - frame.span.start
+    found = []
+    for number in range(1, 5):
+        at = frame.span.start + length * number / 5
+        label = time.strftime("%H:%M:%S" if length < 1200 else "%H:%M", time.gmtime(at))
+        found.append(
+            f'<text x="{x(at):.1f}" y="{frame.height - 6:.1f}" text-anchor="middle">{label}</text>'
+        )
+    return "".join(found)
+
+
+def _runs(piece: Sequence[tuple[float, float]], step: float) -> list[tuple[float, float, float]]:
+    """Stretches of one value: start, end, value."""
+    found: list[tuple[float, float, float]] = []
+    for at, value in piece:
+        if found and found[-1][2] == value:
+            found[-1] = (found[-1][0], at + step, value)
+        else:
+            if found:
+                found[-1] = (found[-1][0], at, found[-1][2])
+            found.append((at, at + step, value))
+    return found
+
+
+def spark(points: Sequence[tuple[float, float]], tone: str, width: float, height: float) -> str:
+    """A small curve without axes."""
+    if len(points) < 2:
+        return ""
+    values = [value for _, value in points]
+    low, high = min(values), max(values)
+    reach = (high - low) or 1.0
+    first, last = points[0][0], points[-1][0]
+    at = [
+        f"{width * (t - first) / (last - first):.1f} "
+        f"{height - 2 - (height - 4) * (v - low) / reach:.1f}"
+        for t, v in points
+    ]
+    line = "L".join(at)
+    return (
+        f'<svg class="spark" viewBox="0 0 {width:.0f} {height:.0f}" preserveAspectRatio="none">'
+        f'<path d="M0 {height}L{line}L{width} {height}z" fill="{tone}" opacity=".15"/>'
+        f'<path d="M{line}" fill="none" stroke="{tone}" stroke-width="1.2"/></svg>'
+    )

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
+from understudy.common.units import seconds, share
 from understudy.loadtest.capacity.sizing import PRESETS
 from understudy.loadtest.errors import PlanError, reason
-from understudy.loadtest.gate.units import Seconds, Share
 
+Seconds = Annotated[float, BeforeValidator(partial(seconds, loose=True))]
+Share = Annotated[float, BeforeValidator(partial(share, loose=True))]
 Rate = Annotated[float, Field(gt=0.0, le=1e7)]
 Long = Annotated[Seconds, Field(gt=0.0, le=7 * 86400.0)]
 

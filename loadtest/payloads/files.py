@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import csv
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -11,7 +10,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from understudy.loadtest.errors import PlanError, reason
+from understudy.common.files import CSV, FileError, csv_objects, json_lines
+from understudy.loadtest.errors import PlanError
 from understudy.loadtest.payloads.formats import in_format
 from understudy.loadtest.payloads.request import Payload, as_body
 
@@ -24,11 +24,11 @@ def of_rows(
     path: Path, form: str, rows: int, request_path: str, most: int, headers: Mapping[str, str]
 ) -> list[Payload]:
     """Rows of features from a CSV or JSONL file, ``rows`` of them in each payload of the format."""
-    read = list(_limited(_csv(path) if path.suffix == ".csv" else _lines(path), most * rows))
+    read = list(_limited(_csv(path) if path.suffix.lower() in CSV else _lines(path), most * rows))
     features = []
     for number, row in read:
         if not isinstance(row, dict):
-            raise PlanError(f"{path}:{number}: a row is an object of features by name")
+            raise PlanError(f"{path}: line {number}: a row is an object of features by name")
         features.append(row)
     if not features:
         raise PlanError(f"{path}: there is no row in it")
@@ -53,7 +53,7 @@ def of_bodies(
             own = value.get("headers") or {}
             expect = value.get("expect") or {}
             if not isinstance(own, dict) or not isinstance(expect, dict):
-                raise PlanError(f"{path}:{number}: headers and expect are objects")
+                raise PlanError(f"{path}: line {number}: headers and expect are objects")
             found.append(
                 Payload(
                     as_body(value["body"]),
@@ -78,15 +78,10 @@ def recorded(path: Path, most: int, headers: Mapping[str, str]) -> list[Payload]
         raise PlanError(
             f"{path}: is a folder of records: understudy records export {path} -o recorded.jsonl"
         )
-    if path.is_dir():
-        raise PlanError(
-            f"{path}: is the folder of a log; make a file of it: "
-            f"understudy records export {path} -o recorded.jsonl"
-        )
     found = []
     for number, line in _limited(_lines(path), 100 * most):
         if not isinstance(line, dict):
-            raise PlanError(f"{path}:{number}: a line of a log of records is an object")
+            raise PlanError(f"{path}: line {number}: a line of a log of records is an object")
         record = line.get("record")
         if record is None or record.get("role") != "primary" or record.get("request") is None:
             continue
@@ -101,7 +96,7 @@ def recorded(path: Path, most: int, headers: Mapping[str, str]) -> list[Payload]
                 Payload(asked, method, place, {**own, **headers}, at=float(record["time"]))
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise PlanError(f"{path}:{number}: is no record: {error!r}") from error
+            raise PlanError(f"{path}: line {number}: not a record: {error!r}") from error
         if len(found) >= most:
             break
     if not found:
@@ -119,11 +114,11 @@ def access_log(path: Path, most: int) -> list[float]:
                     continue
                 match = _ACCESS.match(line)
                 if match is None:
-                    raise PlanError(f"{path}:{number}: is no line of an access log")
+                    raise PlanError(f"{path}: line {number}: not a line of an access log")
                 try:
                     when = datetime.strptime(match["time"], "%d/%b/%Y:%H:%M:%S %z")
                 except ValueError as error:
-                    raise PlanError(f"{path}:{number}: {error}") from error
+                    raise PlanError(f"{path}: line {number}: {error}") from error
                 times.append(when.timestamp())
                 if len(times) >= most:
                     break
@@ -143,27 +138,19 @@ def _limited(lines: Iterator[tuple[int, Any]], most: int) -> Iterator[tuple[int,
 
 def _lines(path: Path) -> Iterator[tuple[int, Any]]:
     try:
-        with open(path) as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    try:
-                        yield number, json.loads(line)
-                    except ValueError as error:
-                        raise PlanError(f"{path}:{number}: is no JSON: {error}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise PlanError(f"{path}: cannot be read: {reason(error)}") from error
+        # The standard library keeps NaN and integers of any size as they stand in the file.
+        for number, _, value in json_lines(path, loads=json.loads):
+            yield number, value
+    except FileError as error:
+        raise PlanError(str(error)) from error
 
 
 def _csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
-        with open(path, newline="") as file:
-            reader = csv.DictReader(file)
-            for number, row in enumerate(reader, 2):
-                if None in row or None in row.values():
-                    raise PlanError(f"{path}:{number}: has another number of cells than the header")
-                yield number, {name: _cell(value) for name, value in row.items()}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise PlanError(f"{path}: cannot be read: {reason(error)}") from error
+        for number, row in csv_objects(path):
+            yield number, {name: _cell(value) for name, value in row.items()}
+    except FileError as error:
+        raise PlanError(str(error)) from error
 
 
 def _cell(text: str) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 from fastapi import FastAPI, Request, Response
 
+from understudy.common.files import lines_of
 from understudy.monitor.api.answers import answer, changing, refusal
 from understudy.monitor.errors import IngestError
 from understudy.monitor.ingest.cloudevents import events_of
@@ -87,17 +88,16 @@ def _items(body: bytes, content_type: str) -> list[Any]:
     items: list[Any]
     if kind in ("application/x-ndjson", "application/jsonl", "application/ndjson"):
         items = []
-        for number, line in enumerate(body.splitlines(), start=1):
-            if line.strip():
-                try:
-                    items.append(orjson.loads(line))
-                except orjson.JSONDecodeError as error:
-                    raise IngestError(f"line {number}: is no JSON: {error}") from error
+        for number, line in lines_of(body):
+            try:
+                items.append(orjson.loads(line))
+            except orjson.JSONDecodeError as error:
+                raise IngestError(f"line {number}: not valid JSON: {error}") from error
     else:
         try:
             parsed = orjson.loads(body)
         except orjson.JSONDecodeError as error:
-            raise IngestError(f"is no JSON: {error}") from error
+            raise IngestError(f"not valid JSON: {error}") from error
         items = parsed if isinstance(parsed, list) else [parsed]
     if not items:
         raise IngestError("there is nothing in it")

@@ -17,8 +17,6 @@ from understudy.monitor.evidence.decoding import Decoder
 from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.records.redaction import Redaction
 
-PARQUET = (".parquet", ".pq")
-LINES = (".jsonl", ".ndjson")
 _ROW_GROUP = 65_536
 
 

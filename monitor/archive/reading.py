@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from understudy.common.files import FileError, lines
 from understudy.monitor.errors import ReplayError
 from understudy.monitor.records.log import Damage, is_log, read
 
@@ -68,9 +69,7 @@ def open_log(path: Path) -> RecordLogFiles:
 
 def _of_file(path: Path) -> Iterator[Line]:
     try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield Line(f"{path}: line {number}", len(line), line)
-    except OSError as error:
-        raise ReplayError(f"{path}: cannot be read: {error.strerror or error}") from error
+        for number, line in lines(path):
+            yield Line(f"{path}: line {number}", len(line), line)
+    except FileError as error:
+        raise ReplayError(str(error)) from error

@@ -6,14 +6,21 @@ an empty cell is missing.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import orjson
-
+from understudy.common.files import (
+    CSV,
+    LINES,
+    PARQUET,
+    FileError,
+    ParquetFile,
+    csv_rows,
+    json_objects,
+    unreadable,
+)
 from understudy.monitor.errors import BaselineError
 
 BATCH = 8192
@@ -50,37 +57,33 @@ class Reader:
     def size(self) -> int:
         """What the progress adds up to. Raises BaselineError."""
         try:
-            if self.path.suffix.lower() in (".parquet", ".pq"):
-                return int(_parquet(self.path).metadata.num_rows)
+            if self.path.suffix.lower() in PARQUET:
+                return ParquetFile(self.path).rows
             return self.path.stat().st_size
         except OSError as error:
-            raise BaselineError(f"{self.path}: cannot be read: {error.strerror}") from error
+            raise BaselineError(str(unreadable(self.path, error))) from error
+        except FileError as error:
+            raise BaselineError(str(error)) from error
 
     def tables(self) -> Iterator[Table]:
         """The rows, in order. Raises BaselineError that names the line."""
         kind = self.path.suffix.lower()
         self.skipped = 0
         try:
-            if kind in (".parquet", ".pq"):
+            if kind in PARQUET:
                 yield from self._from_parquet()
-            elif kind == ".csv":
+            elif kind in CSV:
                 yield from self._from_csv()
-            elif kind in (".jsonl", ".ndjson"):
+            elif kind in LINES:
                 yield from self._from_lines()
             else:
                 raise BaselineError(f"{self.path}: must end in .parquet, .csv or .jsonl")
-        except OSError as error:
-            raise BaselineError(
-                f"{self.path}: cannot be read: {error.strerror or error}"
-            ) from error
-        except UnicodeDecodeError as error:
-            raise BaselineError(f"{self.path}: is not UTF-8") from error
+        except FileError as error:
+            raise BaselineError(str(error)) from error
 
-    def _broken(self, line: int, what: str) -> None:
+    def _broken(self, error: FileError) -> None:
         if not self.skip_broken:
-            raise BaselineError(
-                f"{self.path}: line {line}: {what}; --skip-broken leaves such lines out"
-            )
+            raise BaselineError(f"{error}; --skip-broken leaves such lines out")
         self.skipped += 1
 
     def _read(self, amount: int) -> None:
@@ -88,23 +91,12 @@ class Reader:
             self.progress(amount)
 
     def _from_parquet(self) -> Iterator[Table]:
-        file = _parquet(self.path)
+        file = ParquetFile(self.path)
         from pyarrow import ArrowException
 
-        names = file.schema_arrow.names
-        if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise BaselineError(f"{self.path}: the column {twice!r} is there twice")
-        batches = file.iter_batches(BATCH)
-        while True:
-            try:
-                batch = next(batches, None)
-            except ArrowException as error:
-                raise BaselineError(f"{self.path}: is damaged: {error}") from error
-            if batch is None:
-                return
+        for batch in file.batches(BATCH):
             table = Table()
-            for place, name in enumerate(names):
+            for place, name in enumerate(file.names):
                 try:
                     table.columns[name] = _as_sent(batch.column(place))
                 except (ArrowException, ValueError, OverflowError) as error:
@@ -113,79 +105,36 @@ class Reader:
             self._read(batch.num_rows)
 
     def _from_csv(self) -> Iterator[Table]:
-        with open(self.path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            header = next(reader, None)
-            if not header:
-                raise BaselineError(f"{self.path}: is empty")
-            if len(set(header)) < len(header):
-                twice = next(name for name in header if header.count(name) > 1)
-                raise BaselineError(f"{self.path}: line 1: the column {twice!r} is there twice")
-            numeric: list[bool] | None = None
-            held: list[list[str]] = []
-            size = 0
-            while True:
-                try:
-                    row = next(reader)
-                except StopIteration:
-                    break
-                except csv.Error as error:
-                    self._broken(reader.line_num, str(error))
-                    continue
-                if len(row) != len(header):
-                    if row:
-                        self._broken(
-                            reader.line_num, f"has {len(row)} cells instead of {len(header)}"
-                        )
-                    continue
-                held.append(row)
-                size += sum(map(len, row)) + len(row)
-                if len(held) >= BATCH:
-                    numeric = numeric or _numeric(held)
-                    yield _cells(header, held, numeric)
-                    self._read(size)
-                    held, size = [], 0
-            if held:
-                yield _cells(header, held, numeric or _numeric(held))
+        rows = csv_rows(self.path, self._broken)
+        _, header = next(rows)
+        numeric: list[bool] | None = None
+        held: list[list[str]] = []
+        size = 0
+        for _, row in rows:
+            held.append(row)
+            size += sum(map(len, row)) + len(row)
+            if len(held) >= BATCH:
+                numeric = numeric or _numeric(held)
+                yield _cells(header, held, numeric)
                 self._read(size)
+                held, size = [], 0
+        if held:
+            yield _cells(header, held, numeric or _numeric(held))
+            self._read(size)
 
     def _from_lines(self) -> Iterator[Table]:
         held: list[dict[str, Any]] = []
         size = 0
-        with open(self.path, "rb") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    row = orjson.loads(line)
-                except orjson.JSONDecodeError as error:
-                    self._broken(number, f"is no JSON: {error}")
-                    continue
-                if not isinstance(row, dict):
-                    self._broken(number, "must be an object")
-                    continue
-                held.append(row)
-                size += len(line)
-                if len(held) >= BATCH:
-                    yield _objects(held)
-                    self._read(size)
-                    held, size = [], 0
+        for _, length, row in json_objects(self.path, self._broken):
+            held.append(row)
+            size += length
+            if len(held) >= BATCH:
+                yield _objects(held)
+                self._read(size)
+                held, size = [], 0
         if held:
             yield _objects(held)
             self._read(size)
-
-
-def _parquet(path: Path) -> Any:
-    try:
-        from pyarrow import ArrowException, parquet
-    except ImportError:
-        raise BaselineError(
-            f"{path}: reading Parquet needs pyarrow: pip install 'understudy[parquet]'"
-        ) from None
-    try:
-        return parquet.ParquetFile(path)
-    except ArrowException as error:
-        raise BaselineError(f"{path}: is no Parquet file: {error}") from error
 
 
 def _as_sent(column: Any) -> list[Any]:

@@ -13,9 +13,9 @@ import click
 from rich.console import Console
 from rich.live import Live
 
+from understudy.common.units import seconds as duration
 from understudy.monitor.cli.client import DEFAULT_URL, Client
 from understudy.monitor.cli.findings_text import page, table
-from understudy.monitor.config.units import seconds as duration
 from understudy.monitor.findings.finding import SEVERITIES
 
 _url = click.option("--url", default=DEFAULT_URL, show_default=True, help="The control address.")

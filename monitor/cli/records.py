@@ -11,9 +11,8 @@ from typing import Any
 
 import click
 
+from understudy.common.files import LINES, PARQUET
 from understudy.monitor.archive.export import (
-    LINES,
-    PARQUET,
     labels_to_parquet,
     to_lines,
     to_parquet,

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from understudy.monitor.config.slo import share
+from understudy.common.units import share
 from understudy.monitor.errors import ConfigError
 from understudy.monitor.slo import alertmanager, explain, promtool
 from understudy.monitor.slo.compiled import Compiled

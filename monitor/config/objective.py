@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from understudy.common.units import FINE_SECONDS, quantity
 
 KNOWN: dict[str, tuple[str, bool]] = {
     "accuracy": ("", False),
@@ -23,8 +24,13 @@ KNOWN: dict[str, tuple[str, bool]] = {
 }
 """By name: unit, and whether less is better."""
 SOURCES = ("measured", "estimated", "absent")
-_PATTERN = re.compile(r"\s*(<=|>=)\s*([0-9.eE+-]+)\s*(%|ms|us|µs|s|J|mJ|/s)?\s*")
-_FACTORS = {"%": 0.01, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "mJ": 1e-3}
+_UNITS: Mapping[str, Mapping[str, float]] = {
+    "s": {"": 1.0, **FINE_SECONDS},
+    "": {"": 1.0, "%": 0.01},
+    "/s": {"": 1.0, "/s": 1.0},
+    "J": {"": 1.0, "J": 1.0, "mJ": 1e-3},
+}
+"""Units that a limit may have, by the unit of the metric."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,22 +46,18 @@ class Objective:
         """From ``latency_p99`` and ``<= 50ms``. Raises ValueError that says what is allowed."""
         if metric not in KNOWN:
             raise ValueError(f"{metric!r} is none of {', '.join(KNOWN)}")
-        match = _PATTERN.fullmatch(text)
-        if match is None:
+        sign = text.strip()[:2]
+        found = quantity(text.strip()[2:], loose=True) if sign in ("<=", ">=") else None
+        if found is None:
             raise ValueError(f"{text!r}: write <= or >=, and a number with its unit, as '<= 50ms'")
         unit = KNOWN[metric][0]
-        given = match[3] or ""
-        allowed = {"s": ("", "s", "ms", "us", "µs"), "": ("", "%"), "/s": ("", "/s"),
-                   "J": ("", "J", "mJ")}[unit]  # fmt: skip
-        if given not in allowed:
+        factor = _UNITS[unit].get(found[1])
+        if factor is None:
             raise ValueError(f"{text!r}: the unit of {metric} is {unit or 'none, or %'}")
-        try:
-            limit = float(match[2]) * _FACTORS.get(given, 1.0)
-        except ValueError:
-            raise ValueError(f"{match[2]!r} is no number") from None
+        limit = float(found[0]) * factor
         if not math.isfinite(limit):
-            raise ValueError(f"{match[2]!r} is no finite number")
-        return cls(metric, limit, match[1] == "<=")
+            raise ValueError(f"not a finite number: {found[0]!r}")
+        return cls(metric, limit, sign == "<=")
 
     def met(self, value: float) -> bool:
         """Whether a value is within the limit."""

@@ -11,24 +11,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
+from understudy.common.units import seconds, share
 from understudy.monitor.config.fields import Name
 from understudy.monitor.config.section import Section
-from understudy.monitor.config.units import Seconds, seconds
-
-_PERCENT = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*%")
-
-
-def share(value: object) -> float:
-    """A share as 0.999 or ``99.9 %``. Raises ValueError for anything else."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        if 1.0 < value <= 100.0:
-            raise ValueError(f"{value:g} is no share: write {value:g} %, or {value / 100:g}")
-        return float(value)
-    if isinstance(value, str) and (match := _PERCENT.fullmatch(value.strip())):
-        # Written so that 99.9 % is the same number as 0.999.
-        return float(f"{float(match[1]) / 100:.12g}")
-    raise ValueError(f"{value!r} is no share: write 0.999, or 99.9 %")
-
+from understudy.monitor.config.units import Seconds
 
 _SHARE = {
     "anyOf": [{"type": "number"}, {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?\s*%$"}],

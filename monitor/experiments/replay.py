@@ -9,15 +9,22 @@ that is not there.
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 
+from understudy.common.files import (
+    CSV,
+    LINES,
+    PARQUET,
+    FileError,
+    ParquetFile,
+    csv_objects,
+    json_objects,
+)
 from understudy.monitor.config.experiment import Experiment as Declared
 from understudy.monitor.config.rules import rules_of
 from understudy.monitor.errors import ReplayError
@@ -112,7 +119,7 @@ class Replay:
             try:
                 value = float(cell)
             except (TypeError, ValueError):
-                raise ReplayError(f"{place}: {cell!r} is no number") from None
+                raise ReplayError(f"{place}: {cell!r} is not a number") from None
             if name in _BINARY and value not in (0.0, 1.0):
                 raise ReplayError(f"{place}: must be 0 or 1, not {cell!r}")
             if not math.isfinite(value):
@@ -134,55 +141,21 @@ def rows_of(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """Rows of a CSV, JSONL or Parquet file, each with its line's number. Raises ReplayError."""
     kind = path.suffix.lower()
     try:
-        if kind == ".csv":
-            yield from _csv(path)
-        elif kind in (".jsonl", ".ndjson"):
-            yield from _jsonl(path)
-        elif kind == ".parquet":
-            yield from _parquet(path)
+        if kind in CSV:
+            yield from csv_objects(path)
+        elif kind in LINES:
+            yield from ((number, row) for number, _, row in json_objects(path))
+        elif kind in PARQUET:
+            yield from _of_parquet(path)
         else:
             raise ReplayError(f"{path}: must end in .csv, .jsonl or .parquet")
-    except OSError as error:
-        raise ReplayError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise ReplayError(f"{path}: is not UTF-8") from error
+    except FileError as error:
+        raise ReplayError(str(error)) from error
 
 
-def _csv(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    with open(path, newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        for row in reader:
-            if None in row or None in row.values():
-                raise ReplayError(f"{path}: line {reader.line_num}: another number of cells")
-            yield reader.line_num, row
-
-
-def _jsonl(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                try:
-                    row = orjson.loads(line)
-                except orjson.JSONDecodeError as error:
-                    raise ReplayError(f"{path}: line {number}: is no JSON: {error}") from error
-                if not isinstance(row, dict):
-                    raise ReplayError(f"{path}: line {number}: must be an object")
-                yield number, row
-
-
-def _parquet(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    try:
-        from pyarrow import ArrowInvalid, parquet
-    except ImportError:
-        raise ReplayError(
-            f"{path}: reading Parquet needs pyarrow: pip install 'understudy[parquet]'"
-        ) from None
-    try:
-        file = parquet.ParquetFile(path)
-    except ArrowInvalid as error:
-        raise ReplayError(f"{path}: is no Parquet file: {error}") from error
+def _of_parquet(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     number = 0
-    for part in file.iter_batches(BATCH):
-        for row in part.to_pylist():
+    for batch in ParquetFile(path).batches(BATCH):
+        for row in batch.to_pylist():
             number += 1
             yield number, row

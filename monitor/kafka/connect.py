@@ -34,7 +34,7 @@ def connection(kafka: Kafka, environment: Mapping[str, str] | None = None) -> di
     Raises ConfigError where the password is not there, and MissingExtraError without kafka-python.
     """
     try:
-        from understudy.monitor.kafka.client import Client
+        from understudy.monitor.kafka.patches import Client
     except ImportError as error:
         raise MissingExtraError(
             "Kafka needs kafka-python: pip install 'understudy[kafka]'"

@@ -29,10 +29,10 @@ from kafka import (
 from kafka.coordinator.base import MemberState
 
 from understudy.monitor.errors import LostError
-from understudy.monitor.kafka.client import leave
 from understudy.monitor.kafka.committed import Committed
 from understudy.monitor.kafka.connect import Topics
 from understudy.monitor.kafka.inputs import Options
+from understudy.monitor.kafka.patches import close_now, keep_rejoining, last_heard
 from understudy.monitor.kafka.snapshots import Pointer, chunks_of
 
 log = logging.getLogger(__name__)
@@ -193,8 +193,7 @@ class Membership(ABC):
             if waited > max(_UNASSIGNED_SECONDS, _SILENT_SESSIONS * session):
                 raise LostError(f"the group has not shared out for {waited:.0f} s")
         # Who has nothing to commit would not notice, and nobody would see it.
-        heartbeat = self.consumer._coordinator.heartbeat
-        silent = now - max(heartbeat.last_receive, heartbeat.last_reset)
+        silent = now - last_heard(self.consumer)
         stable = self.consumer.group_metadata().state is MemberState.STABLE
         if stable and silent > _SILENT_SESSIONS * session:
             raise LostError(f"the group's coordinator has not answered for {silent:.0f} s")
@@ -319,10 +318,7 @@ class Membership(ABC):
 
     def revoked(self, lost: bool) -> None:
         """The group is about to share out anew, or has done so without us."""
-        # kafka-python forgets that it is joining when it joins because it has learnt of partitions,
-        # leads the group, and a poll ends before the answer comes: then it owns nothing, sends no
-        # heartbeats and polls without a pause. It does not while it wants to join for this reason.
-        self.consumer._coordinator.request_rejoin()
+        keep_rejoining(self.consumer)
         with self.lock:
             self._turn += 1
             self._fresh = None
@@ -361,7 +357,7 @@ class Membership(ABC):
         except Exception as error:
             log.debug("while closing: %r", error)
         try:
-            leave(self.producer)
+            close_now(self.producer)
         except Exception as error:
             log.debug("while closing: %r", error)
 

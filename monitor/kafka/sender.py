@@ -23,9 +23,10 @@ from kafka.errors import KafkaError, MessageSizeTooLargeError
 from understudy.monitor.config.kafka import Kafka
 from understudy.monitor.errors import ConfigError, KafkaTroubleError, LogError
 from understudy.monitor.evidence.blocks import Heartbeat, encode
-from understudy.monitor.kafka.client import describe_error, forget, leave, refused
+from understudy.monitor.kafka.client import describe_error, forget, refused
 from understudy.monitor.kafka.connect import Topics, connection
 from understudy.monitor.kafka.outbox import LABELS, RECORDS, OutboxMessage
+from understudy.monitor.kafka.patches import close_now
 from understudy.monitor.kafka.topics import MOST_MESSAGE_BYTES
 from understudy.monitor.records.log import Spool
 
@@ -159,7 +160,7 @@ class Sender:
                 self.figures.connected = False
                 if producer is not None:
                     # Nothing of it may arrive after what the next one sends.
-                    leave(producer)
+                    close_now(producer)
             self._stopping.wait(pause)
             pause = min(pause * 2, _PAUSES[1])
 
@@ -206,7 +207,7 @@ class Sender:
                         " `understudy kafka init`"
                     )
         except BaseException:
-            leave(producer)
+            close_now(producer)
             raise
         return producer
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import orjson
 
+from understudy.common.files import lines_of
+
 MOST_ITEMS = 10_000
 MOST_LABELS = 50_000
 """In one call; a list of labels counts each of them."""
@@ -61,8 +63,8 @@ class TooManyError(FeedbackError):
 def parse(body: bytes, content_type: str) -> tuple[list[tuple[int, Label]], list[Fault]]:
     """Labels with the number of their item, and what is wrong with the others.
 
-    A label that is a list is one label for each row. Raises FeedbackError when the body is no JSON
-    (with NDJSON only the line is at fault), TooManyError when it holds too many items.
+    A label that is a list is one label for each row. Raises FeedbackError when the body is not
+    valid JSON (with NDJSON only the line is at fault), TooManyError when it holds too many items.
     """
     kind = content_type.partition(";")[0].strip().lower()
     found: list[tuple[int, Label]] = []
@@ -87,27 +89,21 @@ def parse(body: bytes, content_type: str) -> tuple[list[tuple[int, Label]], list
 
 def _lines(body: bytes) -> Iterator[tuple[int, Any]]:
     """What is in each line that is not empty, by the number of the line; a Fault for no JSON."""
-    start, number, end = 0, 0, len(body)
-    while start < end:
-        stop = body.find(b"\n", start)
-        stop = end if stop < 0 else stop
-        line = body[start:stop].strip()
-        start = stop + 1
-        number += 1
-        if len(line) > LONGEST_LINE:
+    for number, line in lines_of(body):
+        if len(line.strip()) > LONGEST_LINE:
             yield number, Fault(number, "", f"is longer than {LONGEST_LINE:,} bytes")
-        elif line:
-            try:
-                yield number, orjson.loads(line)
-            except orjson.JSONDecodeError as error:
-                yield number, Fault(number, "", f"is no JSON: {error}")
+            continue
+        try:
+            yield number, orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            yield number, Fault(number, "", f"not valid JSON: {error}")
 
 
 def _items(body: bytes) -> list[Any]:
     try:
         data = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise FeedbackError(f"the body is no JSON: {error}") from error
+        raise FeedbackError(f"the body is not valid JSON: {error}") from error
     if isinstance(data, dict) and "feedback" in data:
         if set(data) != {"feedback"} or not isinstance(data["feedback"], list):
             raise FeedbackError("feedback: must be a list of items, with nothing beside it")

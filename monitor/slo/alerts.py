@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from understudy.common.units import duration
 from understudy.monitor.slo.burn import Severity
 from understudy.monitor.slo.model import Level, Stream
-from understudy.monitor.slo.units import duration
 
 Kind = Literal["outage", "sidecar", "kafka", "experiment", "finding"]
 

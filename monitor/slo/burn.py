@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from understudy.monitor.slo.units import DAY, HOUR, MINUTE, duration, percent, spoken, times
+from understudy.common.units import DAY, HOUR, MINUTE, duration, percent, spoken, times
 
 Severity = Literal["page", "ticket"]
 SEVERITIES: tuple[Severity, ...] = ("page", "ticket")

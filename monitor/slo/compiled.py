@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from understudy.common.units import duration
 from understudy.monitor.slo import trials
 from understudy.monitor.slo.alerts import Alert, runbook_url
 from understudy.monitor.slo.model import Slo
 from understudy.monitor.slo.rules import ALERT, Group, document, group, manifest
-from understudy.monitor.slo.units import duration
 
 RUNBOOKS = "docs/runbooks"
 

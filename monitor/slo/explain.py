@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from understudy.common.units import duration, percent, spoken, times
 from understudy.monitor.slo.burn import SEVERITIES, Firing, false_pages, first
 from understudy.monitor.slo.model import Events, Slices, Slo
 from understudy.monitor.slo.trials import FAULTS
-from understudy.monitor.slo.units import duration, percent, spoken, times
 
 
 def firing(slo: Slo, severity: Any, bad: float, rate: float | None) -> Firing | None:

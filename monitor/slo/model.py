@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from understudy.common.units import duration
 from understudy.monitor.slo.burn import LEAST_BAD, Burn
-from understudy.monitor.slo.units import duration
 
 WINDOW = "{{.window}}"
 """Stands in expressions for the length of a window, as in Sloth."""

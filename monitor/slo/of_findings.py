@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from understudy.common.units import HOUR, MINUTE
 from understudy.monitor.slo.alerts import Alert, Trial
 from understudy.monitor.slo.burn import Severity
 from understudy.monitor.slo.promql import selector
 from understudy.monitor.slo.trying import counter, level
-from understudy.monitor.slo.units import HOUR, MINUTE
 
 _FINDINGS = {
     "drift": "inputs or predictions have moved away from the baseline",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from understudy.common.units import MINUTE
 from understudy.monitor.slo.alerts import Alert, Trial
 from understudy.monitor.slo.burn import Severity
 from understudy.monitor.slo.model import Level, Stream
 from understudy.monitor.slo.promql import selector
 from understudy.monitor.slo.trying import counter, level
-from understudy.monitor.slo.units import MINUTE
 
 _WAITS = 20 * MINUTE
 

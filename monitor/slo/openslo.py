@@ -13,17 +13,16 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from understudy.common.units import DAY, HOUR, MINUTE, duration, number, quantity
 from understudy.monitor.errors import ConfigError
 from understudy.monitor.slo.burn import UnreachableError, burns
 from understudy.monitor.slo.compile import notices_of
 from understudy.monitor.slo.compiled import RUNBOOKS, Compiled
 from understudy.monitor.slo.model import WINDOW, Events, Slices, Slo
 from understudy.monitor.slo.promql import plain_sum
-from understudy.monitor.slo.units import DAY, HOUR, MINUTE, duration, number
 
 VERSION = "openslo/v1"
 _RECOGNISED = re.compile(r"^\s*[\"']?apiVersion[\"']?\s*:\s*[\"']?openslo/", re.MULTILINE)
-_DURATION = re.compile(r"([0-9]+)([mhdwMQY])")
 _UNITS = {"m": MINUTE, "h": HOUR, "d": DAY, "w": 7 * DAY, "M": 30 * DAY, "Q": 90 * DAY,
           "Y": 365 * DAY}  # fmt: skip
 _SELECTOR = re.compile(r"(?:sum\s*\()?\s*([a-zA-Z_:][a-zA-Z0-9_:]*\s*(?:\{[^{}]*\})?)\s*\)?")
@@ -184,10 +183,12 @@ def _period(spec: Mapping[str, Any], name: str) -> tuple[float, list[str]]:
 
 
 def _seconds(value: object, path: str) -> float:
-    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
-        raise _Fault(path, f"{value!r} is no duration: a number with m, h, d, w, M, Q or Y")
-    return int(match[1]) * _UNITS[match[2]]
+    found = quantity(value) if isinstance(value, str) else None
+    if found is None or not found[0].isdecimal() or found[1] not in _UNITS:
+        raise _Fault(
+            path, f"not a valid duration: {value!r} (units: m, h, d, w, M, Q, Y; example: 4w)"
+        )
+    return int(found[0]) * _UNITS[found[1]]
 
 
 def _target(objective: Mapping[str, Any], path: str) -> float:

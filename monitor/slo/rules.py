@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from understudy.common.units import DAY, duration, number, percent, spoken
 from understudy.monitor.slo.burn import SEVERITIES, Severity
 from understudy.monitor.slo.model import WINDOW, Events, Slo
-from understudy.monitor.slo.units import DAY, duration, number, percent, spoken
 
 Rule = dict[str, Any]
 Group = dict[str, Any]

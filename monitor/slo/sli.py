@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from understudy.common.units import duration, number, percent, spoken
 from understudy.monitor.slo import promql
 from understudy.monitor.slo.model import WINDOW, Events, Level, Slices, Stream
 from understudy.monitor.slo.promql import selector
-from understudy.monitor.slo.units import duration, number, percent, spoken
 from understudy.monitor.stats.buckets import CLASSIC_EDGES
 
 ERRORS = ("server_error", "timeout", "upstream_connect", "upstream_reset", "overload")

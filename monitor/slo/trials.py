@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from understudy.common.units import duration, number, percent, spoken
 from understudy.monitor.slo.alerts import Alert
 from understudy.monitor.slo.burn import Severity, first
 from understudy.monitor.slo.model import Level, Slices, Slo, Stream
 from understudy.monitor.slo.rules import ALERT
 from understudy.monitor.slo.trying import RATE
-from understudy.monitor.slo.units import duration, number, percent, spoken
 
 FAULTS = (1.0, 0.5, 0.1, 0.01)
 """Shares of bad events that are tried."""

@@ -7,10 +7,10 @@ in ten thousand, and the decision hangs on it.
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 from enum import Enum
 
+from understudy.common.units import FINE_SECONDS, quantity
 from understudy.shadow.experiment.errors import ExperimentError
 
 
@@ -30,15 +30,11 @@ _UNITS = {
     "pp": (Unit.POINTS, 0.01),
     "point": (Unit.POINTS, 0.01),
     "points": (Unit.POINTS, 0.01),
-    "us": (Unit.SECONDS, 1e-6),
-    "µs": (Unit.SECONDS, 1e-6),
-    "ms": (Unit.SECONDS, 1e-3),
-    "s": (Unit.SECONDS, 1.0),
+    **{name: (Unit.SECONDS, factor) for name, factor in FINE_SECONDS.items()},
     "unit": (Unit.VALUE, 1.0),
     "units": (Unit.VALUE, 1.0),
     "%": (Unit.RELATIVE, 0.01),
 }
-_TEXT = re.compile(r"\s*(?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(?P<unit>\S*)\s*")
 _EXAMPLES = {
     Unit.POINTS: "'0.5 pp' (points of the rate)",
     Unit.SECONDS: "'20 ms'",
@@ -70,19 +66,19 @@ class Margin:
         wanted = " or ".join(_EXAMPLES[unit] for unit in dict.fromkeys((allowed, Unit.RELATIVE)))
         if isinstance(text, bool) or not isinstance(text, (str, int, float)):
             raise ExperimentError(path, f"must be a text such as {wanted}, not {text!r}")
-        match = _TEXT.fullmatch(str(text))
-        if match is None:
-            raise ExperimentError(path, f"{text!r} is no margin; write {wanted}")
-        number = float(match["number"])
+        found = quantity(str(text), loose=True)
+        if found is None:
+            raise ExperimentError(path, f"{text!r} is not a margin; write {wanted}")
+        number = float(found[0])
         if not math.isfinite(number) or number < 0.0:
             raise ExperimentError(path, f"must be at least 0, not {text!r}")
-        if not match["unit"]:
+        if not found[1]:
             if number == 0.0:
                 return cls(0.0, allowed)
             raise ExperimentError(path, f"{text!r} has no unit; write {wanted}")
-        if match["unit"] not in _UNITS:
-            raise ExperimentError(path, f"{match['unit']!r} is no unit; write {wanted}")
-        unit, factor = _UNITS[match["unit"]]
+        if found[1] not in _UNITS:
+            raise ExperimentError(path, f"{found[1]!r} is not a unit; write {wanted}")
+        unit, factor = _UNITS[found[1]]
         if unit not in (allowed, Unit.RELATIVE):
             raise ExperimentError(path, f"{text!r} does not fit this metric; write {wanted}")
         return cls(number * factor, unit)

@@ -115,7 +115,7 @@ def test_good_items_are_taken_and_bad_ones_named(plane: PlaneProcess) -> None:
 
 def test_what_cannot_be_read_is_refused(plane: PlaneProcess) -> None:
     cases: list[tuple[Any, int, str]] = [
-        (b"{", 422, "the body is no JSON"),
+        (b"{", 422, "the body is not valid JSON"),
         ([], 422, "there is nothing in it"),
         (
             [{"request_id": "r"}, 3],

@@ -126,7 +126,7 @@ def test_parquet_cells_are_what_a_client_would_send(tmp_path: Path) -> None:
     path.write_bytes(whole[:4] + b"\xff" * 60 + whole[64:])
     assert run("build", path, "-o", out).exit_code == 2
     path.write_bytes(whole[:-200])
-    assert "is no Parquet file" in run("build", path, "-o", out).output
+    assert "not a Parquet file" in run("build", path, "-o", out).output
 
 
 def test_what_is_wrong_is_named(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_what_is_wrong_is_named(tmp_path: Path) -> None:
     assert (kept.exit_code, "1 lines could not be read" in kept.output) == (0, True)
     lines = tmp_path / "broken.jsonl"
     lines.write_text('{"a": 1}\n{"a": \n')
-    assert "line 2: is no JSON" in run("build", lines, "-o", out).output
+    assert "line 2: not valid JSON" in run("build", lines, "-o", out).output
     for arguments, text in (
         ((broken, "--skip-broken", "--target", "none"), "no column 'none' (--target)"),
         ((tmp_path / "none.csv",), "cannot be read"),

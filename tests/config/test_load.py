@@ -82,13 +82,13 @@ BAD = [
     (GOOD + "workers: true\n", "workers", "True is neither auto"),
     (GOOD + "workers: many\n", "workers", "'many' is neither auto"),
     # units
-    (GOOD + "limits: {drain: 5 sec}\n", "limits.drain", "with ms, s, m, h or d"),
+    (GOOD + "limits: {drain: 5 sec}\n", "limits.drain", "(examples: 30s, 5m)"),
     (GOOD + "limits: {drain: 0}\n", "limits.drain", "must be greater than 0 (found 0)"),
     (GOOD + "limits: {drain: .inf}\n", "limits.drain", "found inf"),
     (GOOD + "limits: {drain: 31d}\n", "limits.drain", "equal to 2592000"),
-    (GOOD + f"limits: {{drain: 1{'0' * 400}}}\n", "limits.drain", "no duration"),
-    (GOOD + "limits: {head: 3MB}\n", "limits.head", "with KiB, MiB or GiB"),
-    (GOOD + "limits: {head: 1.5}\n", "limits.head", "1.5 is no size"),
+    (GOOD + f"limits: {{drain: 1{'0' * 400}}}\n", "limits.drain", "not a valid duration"),
+    (GOOD + "limits: {head: 3MB}\n", "limits.head", "(examples: 256KiB, 16MiB)"),
+    (GOOD + "limits: {head: 1.5}\n", "limits.head", "not a valid size: 1.5"),
     (GOOD + "limits: {head: 64KiB}\n", "limits.head", "equal to 61440 (found 65536)"),
     # URLs
     (champion("url: 'ftp://h'"), "champion.url", "'ftp://h' is no URL: write http://"),

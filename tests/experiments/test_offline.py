@@ -125,7 +125,7 @@ BAD = {
     "no binary": ("champion.error,challenger.error\n0,0\n0,2\n", "line 3: challenger.error: must"),
     "no column": ("a,b\n1,2\n", "none of the columns champion.accuracy".replace("accuracy", "")),
     "empty": ("champion.error,challenger.error\n", "there is no row in it"),
-    "cells": ("champion.error,challenger.error\n0\n", "line 2: another number of cells"),
+    "cells": ("champion.error,challenger.error\n0\n", "line 2: has 1 cells instead of 2"),
     "arm": ("arm,share,error\nboth,0.5,0\n", "line 2: arm: must be champion or challenger"),
     "share": ("arm,share,error\n1,1.5,0\n", "line 2: share: must lie between 0 and 1"),
     "no share": ("arm,error\n1,0\n", "the column share is missing"),
@@ -154,7 +154,7 @@ def test_files_that_are_not_there_or_of_another_kind(tmp_path: Path) -> None:
     broken = tmp_path / "log.parquet"
     broken.write_text("no parquet")
     code, output = run("replay", broken, "--experiment", file)
-    assert (code, "is no Parquet file" in output) == (2, True)
+    assert (code, "not a Parquet file" in output) == (2, True)
     bad = declared(tmp_path, metrics=[{"metric": "error_rate", "margin": 0.01}])
     code, output = run("plan", bad)
     assert code == 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 
 from tests.support.kafka_cluster import Cluster
-from understudy.monitor.kafka.client import Client
+from understudy.monitor.kafka.patches import Client
 
 
 def test_a_transaction_survives_its_coordinator_and_a_silent_broker(kafka_cluster: Cluster) -> None:

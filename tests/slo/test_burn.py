@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from understudy.common.units import DAY, HOUR, duration, percent, spoken
 from understudy.monitor.slo.burn import WORKBOOK, UnreachableError, burns, false_pages, first
-from understudy.monitor.slo.units import DAY, HOUR, duration, percent, spoken
 
 MONTH = 30 * DAY
 

@@ -103,7 +103,7 @@ def test_faults_end_with_two(file: str, tmp_path: Path) -> None:
     assert "cannot be read" in said("explain", str(tmp_path / "none.yaml"), code=2)
     Path(file).write_text(SLO.replace("99.9 %", "199 %"))
     assert "slos[0].objective" in said("generate", file, code=2)
-    assert "no share" in said("explain", file, "--bad", "5x", code=2)
+    assert "not a valid share" in said("explain", file, "--bad", "5x", code=2)
     (tmp_path / "taken").write_text("")
     Path(file).write_text(SLO)
     assert "is a file" in said("generate", file, "-o", str(tmp_path / "taken"), code=2)

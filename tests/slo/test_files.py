@@ -171,7 +171,7 @@ def test_openslo(tmp_path: Path) -> None:
         ("'http_total{}'", "'sum(rate(http_total[5m]))'",
          "[1].spec.indicator.spec.ratioMetric.total.metricSource.spec.query", "{{.window}}"),
         ("op: gte", "op: above", "[2].spec.objectives[0].op", "none of"),
-        ("duration: 4w", "duration: soon", "[1].spec.timeWindow[0].duration", "no duration"),
+        ("duration: 4w", "duration: soon", "[1].spec.timeWindow[0].duration", "not a valid duration"),
     ],
 )  # fmt: skip
 def test_faults_in_openslo(tmp_path: Path, old: str, new: str, path: str, message: str) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 
 import orjson
 
+from understudy.common.files import FileError, json_lines
 from understudy.monitor.codecs import Table
 from understudy.monitor.errors import ValidationCaseError
 
@@ -53,15 +54,13 @@ def load_cases(path: Path) -> list[Case]:
     """All cases of a file. Raises ValidationCaseError that names the line."""
     cases: list[Case] = []
     try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise ValidationCaseError(f"{path}: cannot be read: {error.strerror or error}") from error
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
+        for number, _, value in json_lines(path):
             try:
-                cases.append(_case(orjson.loads(line), number))
-            except (orjson.JSONDecodeError, ValidationCaseError) as error:
+                cases.append(_case(value, number))
+            except ValidationCaseError as error:
                 raise ValidationCaseError(f"{path}: line {number}: {error}") from error
+    except FileError as error:
+        raise ValidationCaseError(str(error)) from error
     if not 0 < len(cases) <= MOST:
         raise ValidationCaseError(f"{path}: must hold between 1 and {MOST:,} cases")
     return cases

@@ -53,8 +53,14 @@ def _url(value: str) -> str:
             NOT_SHOWN, "credentials have no place in a URL (it is not shown here)"
         )
     if "?" in value or "#" in value:
-        raise ValueError(f"{value!r}: a query or fragment has no place here")
+        raise PydanticCustomError(
+            NOT_SHOWN, "a query or fragment has no place in a URL (it is not shown here)"
+        )
     match = _URL.fullmatch(value)
+    if match is None and "@" in value:
+        raise PydanticCustomError(
+            NOT_SHOWN, "is no URL: write http://host:port or https://host:port (it is not shown)"
+        )
     if match is None:
         raise ValueError(
             f"{value!r} is no URL: write http://host:port or https://host:port, with a path or "

@@ -39,7 +39,7 @@ class Objective:
     def parse(cls, metric: str, text: str) -> Objective:
         """From ``latency_p99`` and ``<= 50ms``. Raises ValueError that says what is allowed."""
         if metric not in KNOWN:
-            raise ValueError(f"{metric!r} is none of {', '.join(KNOWN)}")
+            raise ValueError(f"{metric!r} is not one of {', '.join(KNOWN)}")
         match = _PATTERN.fullmatch(text)
         if match is None:
             raise ValueError(f"{text!r}: write <= or >=, and a number with its unit, as '<= 50ms'")
@@ -52,9 +52,9 @@ class Objective:
         try:
             limit = float(match[2]) * _FACTORS.get(given, 1.0)
         except ValueError:
-            raise ValueError(f"{match[2]!r} is no number") from None
+            raise ValueError(f"not a valid number: {match[2]!r}") from None
         if not math.isfinite(limit):
-            raise ValueError(f"{match[2]!r} is no finite number")
+            raise ValueError(f"{match[2]!r} is not a finite number")
         return cls(metric, limit, match[1] == "<=")
 
     def met(self, value: float) -> bool:

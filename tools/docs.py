@@ -28,18 +28,17 @@ INTRODUCTION = """\
 <!-- Written by `make docs` from the JSON Schema; change monitor/config/ instead. -->
 # Configuration
 
-One YAML file describes one sidecar. `understudy config check FILE` says what is wrong with it, one
-line for each problem; `understudy config schema` prints its JSON Schema, for editors.
+One YAML file configures one sidecar. `understudy config check FILE` validates it and prints one line per
+problem. `understudy config schema` prints its JSON Schema, for editors.
 
-* Unknown keys are refused, and so are keys that stand twice: a misspelt limit must not silently be
-  no limit.
-* **Durations** are seconds, or a number with `ms`, `s`, `m`, `h` or `d`: `250ms`, `5s`, `2m`.
+* Unknown and duplicate keys are rejected, so a misspelt limit is never silently ignored.
+* **Durations** are seconds, or a number with a unit, `ms`, `s`, `m`, `h` or `d`: `250ms`, `5s`, `2m`.
 * **Sizes** are bytes, or a whole number with `KiB`, `MiB` or `GiB`: `256KiB`.
 * File names are relative to the folder of the configuration file.
-* Secrets come from the environment only. The file holds the name of the variable.
-* On SIGHUP, or when the control API is asked to, the file is read again. If it is invalid the
-  running configuration stays and the reason is logged and shown. `listen` (except the files of its
-  certificate), `control`, `workers` and `state_dir` need a restart to change.
+* Secrets come from environment variables only. The file contains the name of the variable.
+* SIGHUP, or a call to the control API, reloads the file. If it is invalid, the running configuration stays
+  active, and the reason is logged and shown in the status. Changes of `listen` (except the certificate
+  files), `control`, `workers` and `state_dir` need a restart.
 """
 
 
@@ -159,11 +158,11 @@ def _rules() -> dict[Path, Callable[[], str]]:
 
 STACK = DOCS.parent / "examples" / "kubernetes" / "values-prometheus.yaml"
 STACK_HEAD = """\
-# Written by `make docs`. For kube-prometheus-stack: Alertmanager's routes and inhibitions, by which a page
-# hides its ticket and a model server that is down hides what it brings about, and a folder for dashboards.
+# Written by `make docs`. For kube-prometheus-stack: Alertmanager's routes and inhibitions (a page inhibits its
+# ticket; a model server that is down inhibits its consequences), and a Grafana folder for dashboards.
 #   helm install kube-prometheus-stack kube-prometheus-stack -n monitoring --create-namespace \\
 #     --repo https://prometheus-community.github.io/helm-charts -f examples/kubernetes/values-prometheus.yaml
-# Pages and tickets are shown, and sent to nobody: the receivers are yours to fill in.
+# Pages and tickets appear in Alertmanager but are not sent: add your receivers.
 """
 
 

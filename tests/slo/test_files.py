@@ -94,7 +94,7 @@ def test_latencies_at_edges_between_them_and_at_edges_of_ones_own(tmp_path: Path
         (ours({**AVAILABLE, "labels": {"__name__": "x"}}), "", "is set by the rules"),
         (ours({**AVAILABLE, "objective": 1.0}), "slos[0].objective", "less than 1"),
         (ours({**AVAILABLE, "objektive": 1}), "slos[0].objektive", "did you mean 'objective'"),
-        (ours(AVAILABLE, AVAILABLE), "", "'a' stands twice"),
+        (ours(AVAILABLE, AVAILABLE), "", "duplicate name 'a'"),
         (ours(AVAILABLE, without=["UnderstudyNo"]), "without[0]", "is none of"),
         (ours(AVAILABLE, alerting={"windows": [
             {"severity": "page", "budget": 0.02, "long": "1h", "short": "2h"}]}),

@@ -111,7 +111,7 @@ def test_check_for_machines(tmp_path: Path) -> None:
     answer = json.loads(done.stdout)
     assert answer["valid"] is False
     assert answer["problems"] == [
-        {"path": "", "message": "line 6, column 1: the key 'version' stands twice"}
+        {"path": "", "message": "line 6, column 1: duplicate key 'version'"}
     ]
     file.write_text(GOOD)
     done = understudy("config", "check", "--json", file)

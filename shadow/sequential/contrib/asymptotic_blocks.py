@@ -23,14 +23,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from understudy.shadow.sequential.arms import of_arms, read_arms
-from understudy.shadow.sequential.asymptotic import (
-    AsymptoticProcess,
-    Gate,
-    Readiness,
-    Status,
-    summarise,
-)
+from understudy.shadow.sequential.arms import of_arms
+from understudy.shadow.sequential.asymptotic import Gate, Readiness, Status
 from understudy.shadow.sequential.central_moments import CentralMoments
 from understudy.shadow.sequential.common import (
     Array,
@@ -43,6 +37,8 @@ from understudy.shadow.sequential.common import (
     reals,
     same_length,
 )
+from understudy.shadow.sequential.contrib.arms import read_arms
+from understudy.shadow.sequential.contrib.asymptotic_processes import AsymptoticProcess, summarise
 
 _NAMES = ("champion", "challenger")
 _MOST_CORRELATED = 0.3

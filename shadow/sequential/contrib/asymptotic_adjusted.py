@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from understudy.shadow.sequential.arms import of_arms
-from understudy.shadow.sequential.asymptotic import AsymptoticProcess, Gate, Readiness, Status
+from understudy.shadow.sequential.asymptotic import Gate, Readiness, Status
 from understudy.shadow.sequential.central_moments import CentralMoments
 from understudy.shadow.sequential.common import (
     Array,
@@ -33,6 +33,7 @@ from understudy.shadow.sequential.common import (
     pack,
     unpack,
 )
+from understudy.shadow.sequential.contrib.asymptotic_processes import AsymptoticProcess
 
 MAX_COVARIATES = 8
 REFIT = 256

@@ -21,13 +21,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from understudy.shadow.sequential.arms import of_arms, read_arms
-from understudy.shadow.sequential.asymptotic import (
-    AsymptoticProcess,
-    Gate,
-    Readiness,
-    summarise,
-)
+from understudy.shadow.sequential.arms import of_arms
+from understudy.shadow.sequential.asymptotic import Gate, Readiness
 from understudy.shadow.sequential.betting import BettingInterval
 from understudy.shadow.sequential.central_moments import CentralMoments
 from understudy.shadow.sequential.common import (
@@ -41,6 +36,8 @@ from understudy.shadow.sequential.common import (
     field,
     real,
 )
+from understudy.shadow.sequential.contrib.arms import read_arms
+from understudy.shadow.sequential.contrib.asymptotic_processes import AsymptoticProcess, summarise
 from understudy.shadow.sequential.moments import Bounds
 
 

@@ -57,7 +57,8 @@ def _url(value: str) -> str:
     match = _URL.fullmatch(value)
     if match is None and "@" in value:
         raise PydanticCustomError(
-            NOT_SHOWN, "not a valid URL (write http://host:port or https://host:port; the URL is not shown here)"
+            NOT_SHOWN,
+            "not a valid URL: write http://host:port or https://host:port (it is not shown here)",
         )
     if match is None:
         raise ValueError(

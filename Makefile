@@ -5,33 +5,48 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 NAME ?=
 QUICK ?=
-SERVERS ?=
+ALL ?=
 COVER ?=
 ARGS ?=
+# Pure: no processes, sockets or parts; with the style, types and contracts two minutes.
+UNIT := tests/codecs tests/config tests/detectors tests/stats tests/evidence tests/shadow
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench lint docs pictures lock sbom image parts kubernetes clean
+.PHONY: help demo quick test test-all check bench lint docs pictures lock sbom image parts clean
 
 help: ## Show this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# uv installs several times faster; where it cannot be had, or knows no way to the index, pip does it.
+INSTALL = $(PIP) -q uv && $(BIN)/uv pip install --python $(BIN)/python -e '.[dev]' \
+  || { echo "pip does it, which takes longer …"; $(PIP) --progress-bar off -e '.[dev]'; }
+PIP = $(BIN)/python -m pip install --disable-pip-version-check
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	  || { echo "Python 3.11 or later is needed; $(PYTHON) is: $$($(PYTHON) --version 2>&1 | head -n 1)."; \
 	       echo "Name another one: make $(or $(MAKECMDGOALS),test) PYTHON=python3.12"; exit 1; }
-	@echo "Setting up $(VENV) (once, and again when pyproject.toml changes) …"
+	@echo "Setting up $(VENV) (once, and again when pyproject.toml changes; a minute or three) …"
 	@$(PYTHON) -m venv $(VENV) \
 	  || { echo "$(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
-	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -e '.[dev]'
+	@$(INSTALL)
 	@touch $@
 
 demo: $(READY) ## Real flights, real model servers, the sidecar in between (KEEP=1 stays up)
 	$(BIN)/python -m examples.flights $(if $(KEEP),--keep) $(ARGS)
 
-test: lint parts check ## Everything: lint, types, contracts, tests with real parts
+quick: lint ## Style, types, contracts and pure unit tests: two minutes
+	$(BIN)/python -m pytest -q -n 2 $(UNIT) $(ARGS)
+
+test: $(READY) ## What CI runs: lint, types, contracts, tests with real parts that are downloaded
+	@$(MAKE) --no-print-directory -j 2 lint parts
+	@$(MAKE) --no-print-directory check
+
+test-all: $(READY) ## Everything: builds Helm, an API server, Sloth and model servers first (half an hour)
+	@$(MAKE) --no-print-directory test ALL=1
 
 check: $(READY) ## The tests alone (ARGS='-k name' to choose, COVER=1 for coverage)
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(if $(COVER),--cov --cov-report=term) $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(if $(ALL),--all) $(if $(COVER),--cov --cov-report=term) $(ARGS)
 
 bench: $(READY) ## Benchmarks against peers (NAME=proxy for one, QUICK=1 for a short form)
 	$(BIN)/python -m benchmarks $(NAME) $(if $(QUICK),--quick) $(ARGS)
@@ -43,31 +58,24 @@ lint: $(READY) ## Style, types and the import contracts
 	$(BIN)/lint-imports
 
 docs: $(READY) ## Regenerate the reference pages in docs/ and the dashboards
-	$(BIN)/python -m deploy.dashboards
-	$(BIN)/python -m tests.docs
+	$(BIN)/python -m tools.dashboards
+	$(BIN)/python -m tools.docs
 
 pictures: $(READY) ## Run the demo and take the pictures of the dashboards for docs/
-	$(BIN)/python -m deploy.dashboards.pictures $(ARGS)
+	$(BIN)/python -m tools.dashboards.pictures $(ARGS)
 
 lock: $(READY) ## Pin and hash what the container image holds (deploy/*.lock)
-	$(BIN)/python -m deploy.image.lock $(ARGS)
+	$(BIN)/python -m tools.lock $(ARGS)
 
 sbom: $(READY) ## What the container image holds, as CycloneDX (build/sbom.json)
-	$(BIN)/python -m deploy.image.sbom $(ARGS)
+	$(BIN)/python -m tools.sbom $(ARGS)
 
 image: ## Build the container image (needs docker or podman)
 	deploy/image/build.sh $(ARGS)
 
-parts: $(READY) ## Fetch the real parts that tests talk to, without root (SERVERS=1: model servers too)
-	$(BIN)/python -m tests.parts
-	$(BIN)/python -m tests.kubeparts
-	$(BIN)/python -m tests.npmparts
-	$(BIN)/python -m tests.slo.sloth
-	$(if $(SERVERS),$(BIN)/python -m tests.servers)
-
-kubernetes: $(READY) parts ## The chart in a real API server (built once: about ten minutes), and checkov
-	$(BIN)/python -m tests.kubeparts all
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests/chart tests/inject $(ARGS)
+parts: $(READY) ## Fetch the real parts that tests talk to, without root (ALL=1: build the rest, too)
+	@echo "Fetching parts for the tests (once; a minute or two) …"
+	$(BIN)/python -m tools.parts $(if $(ALL),all)
 
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) .demo .parts .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

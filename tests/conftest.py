@@ -1,34 +1,73 @@
-"""Fixtures that tests of several rooms use. Everything heavy starts only when a test asks for it."""
+"""What tests of several packages use. Everything heavy starts only when a test asks for it."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.browser import chromium
+from tests.support.browser import chromium
 
 if TYPE_CHECKING:
+    from _pytest.terminal import TerminalReporter
     from playwright.sync_api import Browser
 
-    from tests.kafka.cluster import Cluster
+    from tests.support.kafka_cluster import Cluster
 
 # No test is about time: a machine may be busy.
 settings.register_profile("understudy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("understudy")
 
 
+NOT_TESTED = "NOT TESTED"
+"""How the reason of a skip begins when something was left out that should not be."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", help="tests that are marked as slow, too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--all"):
+        return
+    for item in items:
+        if item.get_closest_marker("slow") is not None:
+            reason = f"{NOT_TESTED}: it takes minutes; `make test-all` runs it"
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
+    """Say once more, and briefly, what was left out."""
+    reasons: Counter[str] = Counter()
+    for report in terminalreporter.stats.get("skipped", []):
+        if isinstance(report.longrepr, tuple):
+            reason = report.longrepr[2].removeprefix("Skipped: ")
+            if reason.startswith(NOT_TESTED):
+                reasons[reason.removeprefix(NOT_TESTED + ": ")] += 1
+    if reasons:
+        terminalreporter.section("not tested here", yellow=True, bold=True)
+        for reason, count in reasons.most_common():
+            terminalreporter.write_line(f"{count:5} tests: {reason}")
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """What tests that are coroutines run on: ``@pytest.mark.anyio``."""
+    return "asyncio"
+
+
 @pytest.fixture(scope="module")  # while it is there, its loop runs, and no other one can
 def browser() -> Iterator[Browser]:
-    """A real browser without a window; see :mod:`tests.browser`."""
+    """A real browser without a window; see :mod:`tests.support.browser`."""
     yield from chromium()
 
 
 @pytest.fixture(scope="session")
 def _kafka() -> Iterator[Cluster]:
-    from tests.kafka.cluster import Cluster
+    from tests.support.kafka_cluster import Cluster
 
     with Cluster() as cluster:
         yield cluster

@@ -18,7 +18,7 @@ import numpy as np
 import orjson
 
 from benchmarks.harness import Claim, Result, environment
-from tests.watch.sheets import sheet_of
+from tests.support.sheets import sheet_of
 from understudy.monitor.baseline.builder import Builder
 from understudy.monitor.detectors.distances import between
 from understudy.monitor.health.drift.lone import FULL

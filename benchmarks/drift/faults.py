@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks.drift.data import Data, MissingError, employment, flights, shuttle
 from benchmarks.harness import Claim, Result, environment
-from tests.watch.sheets import take
+from tests.support.sheets import take
 from understudy.monitor.baseline.builder import Builder
 from understudy.monitor.baseline.model import Baseline
 from understudy.monitor.health.drift.signals import signals_of

@@ -22,7 +22,7 @@ import numpy as np
 
 from benchmarks.drift.data import MissingError, archive, flights, shuttle
 from benchmarks.harness import Result, environment
-from tests.watch.sheets import take
+from tests.support.sheets import take
 from understudy.monitor.baseline.build import BuildOptions, build
 from understudy.monitor.baseline.builder import Builder
 from understudy.monitor.baseline.files import Reader

@@ -32,8 +32,8 @@ from benchmarks.harness import Claim, Result, environment
 from benchmarks.kafka import traffic
 from benchmarks.kafka.comparison import compare, equal
 from benchmarks.kafka.world import Process, document, free_port, judged
-from tests.evaluator.kafka_world import create
-from tests.kafka.cluster import Cluster
+from tests.support.kafka_cluster import Cluster
+from tests.support.kafka_world import create
 from understudy.monitor.config.load import load
 
 PATIENCE = 600.0

@@ -6,8 +6,8 @@ from collections import Counter
 from typing import Any
 
 from benchmarks.kafka import traffic
-from tests.evaluator.kafka_world import committed_state
-from tests.evaluator.world import differences
+from tests.support.evaluation import differences
+from tests.support.kafka_world import committed_state
 from understudy.monitor.config.model import Config
 from understudy.monitor.evidence.blocks import Builder
 from understudy.monitor.kafka.inputs import Options

@@ -162,7 +162,7 @@ def group(folder: Path, kafka: Any, requests: int, evaluators: int) -> dict[str,
     """CPU and wall-clock of evaluators over a broker."""
     from kafka import KafkaProducer
 
-    from tests.evaluator.kafka_world import create
+    from tests.support.kafka_world import create
 
     path = folder / f"understudy-{evaluators}.yaml"
     path.write_text(yaml.safe_dump(document(folder, kafka.bootstrap, kafka.prefix())))
@@ -248,7 +248,7 @@ def _until(check: Any, what: str) -> None:
 
 def run(quick: bool = False) -> Result:
     """The stages alone, then one and two evaluators over a broker."""
-    from tests.kafka.cluster import Cluster
+    from tests.support.kafka_cluster import Cluster
 
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = "1"

@@ -25,7 +25,7 @@ from kafka import KafkaProducer
 
 from benchmarks.harness import Claim, Result, environment, median, median_ratio
 from benchmarks.kafka.blocks import NAMES, batches, numeric, rows_of
-from tests.kafka.cluster import Cluster
+from tests.support.kafka_cluster import Cluster
 from understudy.monitor.config.kafka import Kafka
 from understudy.monitor.evidence.blocks import Builder, Row, encode
 from understudy.monitor.evidence.blocks.block import Decoded

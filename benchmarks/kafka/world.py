@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.kafka import traffic
-from tests.watch.world import saved
+from tests.support.source import saved
 from understudy.monitor.kafka.partitions import PLACES
 
 

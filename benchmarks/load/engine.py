@@ -35,7 +35,7 @@ from typing import Any
 
 from benchmarks.harness import Claim, Result, environment, median
 from benchmarks.load.server import Serving
-from tests.parts import CACHE, find
+from tools.parts.debian import CACHE, find
 from understudy.loadtest.engine.pool import Open, Target, drive
 from understudy.loadtest.payloads.request import Payload
 from understudy.loadtest.scenarios.shapes import steady

@@ -19,8 +19,8 @@ from pathlib import Path
 import yaml
 
 from benchmarks.harness import children
-from tests.parts import ROOT as PARTS
-from tests.parts import environment, find
+from tools.parts.debian import ROOT as PARTS
+from tools.parts.debian import environment, find
 
 PATH = "/v2/models/bench/infer"
 PEERS = PARTS / "peers"

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 from benchmarks.proxy.contenders import PATH
-from tests.parts import environment, find
+from tools.parts.debian import environment, find
 
 LOAD_CORE = "1"
 _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}

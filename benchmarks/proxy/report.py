@@ -10,8 +10,8 @@ from typing import Any
 
 from benchmarks.harness import Claim, Result, environment, median, median_ratio
 from benchmarks.proxy.contenders import peers_python
-from tests.parts import environment as parts_environment
-from tests.parts import find
+from tools.parts.debian import environment as parts_environment
+from tools.parts.debian import find
 
 Cost = dict[str, dict[str, list[dict[str, float]]]]
 """Cell, contender, one entry per round."""

@@ -13,8 +13,8 @@ from scipy import stats
 from benchmarks.sequential import streams
 from benchmarks.sequential.exact_null import ALPHA, SPLITS, Rng, Row, looks
 from understudy.shadow import sequential as sq
+from understudy.shadow.sequential.contrib.msprt import log_msprt
 from understudy.shadow.sequential.logspace import log_beta_mixture
-from understudy.shadow.sequential.msprt import log_msprt
 
 EDGES = sq.edges_around(0.03, doublings=4.0, per_doubling=32)
 

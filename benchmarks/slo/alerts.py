@@ -14,14 +14,14 @@ from typing import Any
 import yaml
 
 from benchmarks.harness import Claim, Result, environment, median, shown
-from tests.failures.world import Load
-from tests.findings.receiver import receiver
-from tests.parts import environment as programs
-from tests.parts import find
-from tests.slo.drill import BURN, DOWN, messages, served, stack, stories
-from tests.slo.sloth.__main__ import RULES
-from tests.slo.test_exposition import ALL
-from tests.supervisor.service import eventually
+from tests.support.alert_drill import BURN, DOWN, messages, served, stack, stories
+from tests.support.all_alerts import ALL
+from tests.support.patience import eventually
+from tests.support.webhook_receiver import receiver
+from tests.support.world import Load
+from tools.parts.debian import environment as programs
+from tools.parts.debian import find
+from tools.parts.sloth import RULES
 from understudy.monitor.config.slo import SloFile
 from understudy.monitor.slo import promtool
 from understudy.monitor.slo.burn import SEVERITIES, Severity, first

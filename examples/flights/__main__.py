@@ -142,7 +142,7 @@ class Demo:
         }
 
     def get(self, path: str) -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.control}{path}", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.control}{path}", timeout=30) as answer:
             return str(answer.read().decode())
 
     def status(self) -> dict[str, Any]:
@@ -169,7 +169,7 @@ class Demo:
         await self._fail_silently(traffic, labels)
         # The windows and the record queue are read once a second or less; copies may take longer.
         await asyncio.sleep(2.5)
-        until = time.monotonic() + 15.0
+        until = time.monotonic() + 60.0
         while time.monotonic() < until:
             arms = (await asyncio.to_thread(self.status))["arms"]
             if not any(arm["in_flight"] or (arm["mirror"] or {}).get("queue") for arm in arms):
@@ -251,7 +251,7 @@ class Demo:
         say("  >>> a gate: load on the sidecar, and the champion stops for a second")
         champion = self.servers[0]
         flights = read_flights(self.models / "mixed.jsonl")
-        plan = gate.prepare(HOME, flights, champion.port)
+        plan = gate.prepare(HOME, flights, champion.port, self.rate)
         return gate.run(f"http://127.0.0.1:{self.port}", plan, say)
 
     def stop(self) -> int:

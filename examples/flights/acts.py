@@ -128,7 +128,7 @@ class Act:
         request = urllib.request.Request(
             f"{self._control}/v1/experiments/{self.name}", method="DELETE"
         )
-        with urllib.request.urlopen(request, timeout=10):
+        with urllib.request.urlopen(request, timeout=30):
             pass
 
     def summary(self) -> list[str]:
@@ -174,7 +174,7 @@ class Act:
 
 def get(url: str) -> Any:
     """JSON at an address of the control API."""
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    with urllib.request.urlopen(url, timeout=30) as answer:
         return json.loads(answer.read())
 
 
@@ -185,5 +185,5 @@ def post(url: str, data: Any) -> Any:
     if token := os.environ.get("UNDERSTUDY_TOKEN"):
         headers["Authorization"] = f"Bearer {token}"
     request = urllib.request.Request(url, body, headers)
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=30) as answer:
         return json.loads(answer.read())

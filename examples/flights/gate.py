@@ -14,12 +14,21 @@ import yaml
 from examples.flights.replay import PATH, Flight
 
 _PAYLOADS = 200
+_RATE = 60.0
+"""Requests per second, at most."""
+_REQUESTS = 600
+"""Of the steady stage: enough to judge its objectives, at whatever rate."""
 _NOT_MEASURED = 2
 """Exit code of a gate that says nothing of its target."""
 
 
-def prepare(folder: Path, flights: Sequence[Flight], champion_port: int) -> Path:
-    """Write the plan with its payloads and its experiment; the plan's file."""
+def prepare(folder: Path, flights: Sequence[Flight], champion_port: int, rate: float) -> Path:
+    """Write the plan with its payloads and its experiment; the plan's file.
+
+    ``rate`` is that of the replay, in requests per second: a machine that was asked for little
+    there is not asked for more here.
+    """
+    rate = min(rate, _RATE)
     lines = []
     for flight in flights[:_PAYLOADS]:
         tensor = {"name": "flight", "shape": [1, len(flight.values)], "datatype": "FP64",
@@ -52,11 +61,11 @@ def prepare(folder: Path, flights: Sequence[Flight], champion_port: int) -> Path
         "payloads": {"bodies": "gate-bodies.jsonl"},
         "checks": {"schema": {"type": "object", "required": ["outputs"]}},
         "stages": [
-            {"name": "steady", "load": {"rate": 60, "seconds": 10}},
+            {"name": "steady", "load": {"rate": rate, "seconds": _REQUESTS / rate}},
             {
                 "name": "the champion stops for a second",
                 "chaos": {
-                    "experiment": "gate-pause.json", "load": {"rate": 60}, "before": "2s",
+                    "experiment": "gate-pause.json", "load": {"rate": rate}, "before": "2s",
                     "after": "3s", "recovers_within": "5s", "lost_at_most": "1 %",
                 },
             },

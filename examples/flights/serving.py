@@ -70,7 +70,7 @@ class Process:
         self.send(signal.SIGKILL)
         self._process.wait()
 
-    def wait_until(self, port: int, path: str, seconds: float = 60.0) -> float:
+    def wait_until(self, port: int, path: str, seconds: float = 180.0) -> float:
         """Wait until GET ``path`` answers 200; return how long it took. Raises StepFailed."""
         started = time.monotonic()
         while time.monotonic() - started < seconds:

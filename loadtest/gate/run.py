@@ -4,59 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Protocol
 
 import numpy as np
 
-from understudy.loadtest.engine.outcome import Outcome
-from understudy.loadtest.engine.pool import Arrivals, Loop, Target, Watch, cores, drive
+from understudy.loadtest.engine.pool import cores
 from understudy.loadtest.errors import LoadTestError, TargetError
+from understudy.loadtest.gate.context import GateContext, Progress
 from understudy.loadtest.gate.environment import environment
-from understudy.loadtest.gate.plan import Objectives, Plan, Stage
+from understudy.loadtest.gate.plan import Plan, Stage
 from understudy.loadtest.gate.result import Result, StageResult
-from understudy.loadtest.gate.sending import bytes_of, checks_of, payloads_of
 from understudy.loadtest.gate.stages.kinds import RUN, check
-from understudy.loadtest.gate.target import Address, address_of, allowed, reachable, target_of
-from understudy.loadtest.payloads.request import Payload
+from understudy.loadtest.gate.target import reachable
 
 
-class Progress(Protocol):
-    """Told how it goes."""
-
-    def stage(self, stage: Stage, number: int, count: int) -> None:
-        """A stage begins."""
-
-    def update(self, outcome: Outcome, elapsed: float, seconds: float) -> None:
-        """Some more requests have ended."""
-
-    def say(self, text: str) -> None:
-        """Something that people should know."""
-
-    def done(self, result: StageResult) -> None:
-        """A stage is over."""
-
-
-class Gate:
-    """``own``: a public address is said to be one's own. Raises PlanError and TargetError for what
-    cannot be run at all."""
+class Gate(GateContext):
+    """A gate; what it is made of, and what that raises, is in its base."""
 
     def __init__(
         self, plan: Plan, url: str, source: str, show: Progress, own: bool = False
     ) -> None:
-        self.plan = plan
-        self.url = url
-        self.source = source
-        self.show = show
-        self.own = own
-        self.address = address_of(url)
-        allowed(self.address, own)
-        self.payloads: list[Payload] = payloads_of(plan.payloads, plan.engine.seed)
-        self.requests = bytes_of(self.payloads, self.address)
-        self.checks = checks_of(plan.checks, self.payloads)
-        self.target: Target = target_of(self.address, plan.engine)
-        self.processes = plan.engine.processes or cores()
-        self._until = time.monotonic() + plan.limits.seconds
+        super().__init__(plan, url, source, show, own)
         self._gone = ""
         self.notes = check(self)
 
@@ -126,45 +93,3 @@ class Gate:
                 # Whether it comes back is what chaos is about; there a failure stays one.
                 found.verdict = "invalid"
             found.why = [self._gone, *found.why]
-
-    # For stages ---------------------------------------------------------------------------------
-
-    def objectives(self, stage: Stage) -> Objectives:
-        """Of a stage: its own, or those of the plan."""
-        return stage.objectives or self.plan.objectives
-
-    def drive(
-        self,
-        load: Arrivals,
-        stop: Watch | None = None,
-        seconds: float | None = None,
-        timeout: float | None = None,
-        address: Address | None = None,
-    ) -> Outcome:
-        """Load the target, or another address, and look on."""
-        length = load.seconds if seconds is None else seconds
-        target, requests = self.target, self.requests
-        if address is not None:
-            target, requests = (
-                target_of(address, self.plan.engine),
-                bytes_of(self.payloads, address),
-            )
-        if timeout is not None:
-            target = replace(target, timeout=min(timeout, target.timeout))
-        if isinstance(load, Loop):
-            load = replace(load, most=self.plan.limits.rate)
-        late = False
-
-        def look(outcome: Outcome) -> bool:
-            nonlocal late
-            late = time.monotonic() > self._until
-            return late or (stop is not None and stop(outcome))
-
-        def progress(outcome: Outcome, elapsed: float) -> None:
-            self.show.update(outcome, elapsed, length)
-
-        found = drive(target, requests, load, self.checks, self.processes, look, progress)
-        if late:
-            limit = self.plan.limits.seconds
-            raise LoadTestError(f"the gate takes longer than {limit:g} s (limits.seconds)")
-        return found

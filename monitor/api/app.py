@@ -196,7 +196,10 @@ def _models(plane: Plane) -> list[dict[str, Any]]:
                 "version": model.version,
                 "protocol": model.protocol,
                 "rows": stats.rows if stats is not None else 0,
-                "features": stats.summary() if stats is not None else [],
+                "features": [
+                    status.seen(plane.redaction, one["name"], one)
+                    for one in (stats.summary() if stats is not None else ())
+                ],
                 "predictions": [item for item in found if mine(item)],
                 "undecodable": [item for item in missed if mine(item)],
             }

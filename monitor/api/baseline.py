@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Response
 
 from understudy.monitor.api.answers import Refused, answer
+from understudy.monitor.baseline.model import Baseline
 from understudy.monitor.pipeline.plane import Plane
+from understudy.monitor.records.redaction import Redaction
 
 
 def add_baseline(app: FastAPI, plane: Plane) -> None:
@@ -19,7 +21,8 @@ def add_baseline(app: FastAPI, plane: Plane) -> None:
         version: Annotated[str, Query(description="By default the only one.")] = "",
     ) -> Response:
         """The baseline that a model is compared with at present, as `understudy baseline` reads
-        it; also one that was learned from live rows."""
+        it; also one that was learned from live rows. Columns that a rule of `records.redact`
+        hides are left out."""
         judge = plane.pipeline.findings_loop
         found = [
             watch.baseline
@@ -33,7 +36,7 @@ def add_baseline(app: FastAPI, plane: Plane) -> None:
             there = ", ".join(watched) or "none"
             code = 404 if not found else 409
             raise Refused(code, f"{len(found)} models fit; with a baseline there are: {there}")
-        return answer(found[0].to_dict())
+        return answer(_seen(found[0], plane.redaction))
 
     @app.get("/v1/validation", tags=["silent failure"])
     async def validation() -> Response:
@@ -48,3 +51,13 @@ def add_baseline(app: FastAPI, plane: Plane) -> None:
         rate."""
         judge = plane.pipeline.findings_loop
         return answer({"models": judge.watches.summary() if judge is not None else []})
+
+
+def _seen(baseline: Baseline, redaction: Redaction) -> dict[str, Any]:
+    """As JSON, without hidden columns: their categories and edges are values of single rows."""
+    found = baseline.to_dict()
+    columns = {name: one for name, one in found["columns"].items() if not redaction.hides(name)}
+    if len(columns) < len(found["columns"]) and found["calibration"] is not None:
+        # Regions are told apart by values of the features.
+        found["calibration"] = {k: v for k, v in found["calibration"].items() if k != "regions"}
+    return {**found, "columns": columns}

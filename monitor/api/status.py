@@ -10,12 +10,15 @@ from understudy import __version__
 from understudy.monitor.console.findings import in_short
 from understudy.monitor.experiments.summary import summary as summary_of
 from understudy.monitor.pipeline.plane import BREAKER_STATES, NOT_ERRORS, NOT_SENT, Plane
+from understudy.monitor.records.redaction import Redaction
 from understudy.monitor.stats.distribution import Distribution, summary
 from understudy.monitor.stats.reader import Labels, Snapshot
 from understudy.monitor.stats.windows import WINDOW_NAMES, WINDOWS, since_start
 from understudy.monitor.telemetry.processes import uses
 
 START = "start"
+_UNSEEN: dict[str, Any] = {"mean": None, "std": None, "min": None, "max": None, "classes": {}}
+"""What of a hidden column's summary is not shown."""
 
 
 def _of_arm(labels: Labels, arm: str) -> bool:
@@ -123,14 +126,25 @@ def _brief(found: dict[Labels, Distribution], arm: str) -> dict[str, Any]:
 
 
 def predictions(plane: Plane) -> list[dict[str, Any]]:
-    """Summaries of what each arm predicts, the champion first."""
+    """Summaries of what each arm predicts, the champion first; of hidden outputs counts only."""
     order = {arm: place for place, arm in enumerate(plane.settings.arms)}
     known = plane.pipeline.predictions
     return [
-        {"model": model, "version": version, "arm": arm, "prediction": name, **stats.summary()}
+        {
+            **{"model": model, "version": version, "arm": arm, "prediction": name},
+            **seen(plane.redaction, name, stats.summary()),
+        }
         for model, version, arm in sorted(known, key=lambda key: order.get(key[2], len(order)))
         for name, stats in known[model, version, arm].by_name.items()
     ]
+
+
+def seen(redaction: Redaction, name: str, summary: dict[str, Any]) -> dict[str, Any]:
+    """The summary of a column as people may see it: of a hidden one its counts, and neither its
+    classes nor its least and largest value, which are values of single rows."""
+    if not redaction.hides(name):
+        return summary
+    return {key: _UNSEEN.get(key, value) for key, value in summary.items()}
 
 
 def undecodable(plane: Plane) -> list[dict[str, Any]]:

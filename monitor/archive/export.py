@@ -13,9 +13,7 @@ import orjson
 from understudy.monitor.archive.records import Log, OfLabel, OfRecord, Progress
 from understudy.monitor.config.model import Config
 from understudy.monitor.errors import LogError, MissingExtraError
-from understudy.monitor.evidence.decoding import Decoder
-from understudy.monitor.evidence.settings import Settings
-from understudy.monitor.records.redaction import Redaction
+from understudy.monitor.evidence.redaction import redaction_of
 
 _ROW_GROUP = 65_536
 
@@ -115,14 +113,7 @@ def to_lines(log: Log, target: Path, progress: Progress | None = None) -> dict[s
 def _hidden(config: Config | None) -> Any:
     if config is None:
         return lambda name: False
-    redaction = Redaction(config.records.redact)
-    decoder = Decoder(Settings.from_json(config.model_dump(mode="json", by_alias=True)))
-    paths: dict[str, set[str]] = {}
-    for model in config.models:
-        for pointers in decoder.pointers((model.name, model.version)):
-            for name, path in pointers.items():
-                paths.setdefault(name, set()).add(path)
-    return lambda name: any(redaction.hides(one) for one in (name, *paths.get(name, ())))
+    return redaction_of(config).hides
 
 
 @contextmanager

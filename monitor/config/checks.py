@@ -42,8 +42,8 @@ def _token(config: Config, environment: Mapping[str, str]) -> Iterator[Problem]:
     if name is None or environment.get(name) or config.control.loopback:
         return
     message = (
-        f"the environment variable {name} is not set, and {config.control.listen} is open to other "
-        "machines"
+        f"the environment variable {name} is not set, and {config.control.listen} is reachable "
+        "from other machines"
     )
     yield "control.token_env", message
 
@@ -53,9 +53,9 @@ def _faults(config: Config) -> Iterator[Problem]:
     seen: set[str] = set()
     for number, fault in enumerate(config.faults):
         if fault.arm not in arms:
-            yield f"faults[{number}].arm", f"{fault.arm!r} is none of {', '.join(arms)}"
+            yield f"faults[{number}].arm", f"{fault.arm!r} is not one of {', '.join(arms)}"
         elif fault.arm in seen:
-            yield f"faults[{number}].arm", f"{fault.arm} has two faults: give one"
+            yield f"faults[{number}].arm", f"{fault.arm} has two faults; only one is allowed"
         seen.add(fault.arm)
 
 
@@ -63,7 +63,7 @@ def _kafka(config: Config) -> Iterator[Problem]:
     kafka = config.kafka
     if kafka is None:
         if config.evaluation.mode == "kafka":
-            yield "kafka", "is required with `evaluation: kafka`: say where the brokers are"
+            yield "kafka", "is required with `evaluation: kafka`: name the brokers"
         return
     tls = kafka.security.tls
     for name in ("ca", "certificate", "key"):
@@ -74,12 +74,12 @@ def _kafka(config: Config) -> Iterator[Problem]:
 
 def _sources(config: Config) -> Iterator[Problem]:
     if config.sources and config.kafka is None:
-        yield "sources", "are in Kafka: say in `kafka:` where the brokers are"
+        yield "sources", "need Kafka: name the brokers in `kafka:`"
     known = {(model.name, model.version) for model in config.models}
     topics = [source.topic for source in config.sources]
     for number, source in enumerate(config.sources):
         if source.topic in topics[:number]:
-            yield f"sources[{number}].topic", f"{source.topic!r} stands there twice"
+            yield f"sources[{number}].topic", f"duplicate topic {source.topic!r}"
         if source.model is None:
             continue
         several = [version for name, version in known if name == source.model]
@@ -87,7 +87,7 @@ def _sources(config: Config) -> Iterator[Problem]:
             yield f"sources[{number}].model", f"{source.model!r} is not declared in models"
         elif source.version not in several and (source.version or len(several) > 1):
             versions = ", ".join(sorted(several))
-            message = f"{source.version!r} is none of the declared versions: {versions}"
+            message = f"{source.version!r} is not one of the declared versions: {versions}"
             yield f"sources[{number}].version", message
 
 
@@ -117,7 +117,10 @@ def _models(config: Config) -> Iterator[Problem]:
     for index, model in enumerate(config.models):
         path = f"models[{index}]"
         if model.name == "other":
-            yield f"{path}.name", "'other' is the name of what is no inference; take another"
+            yield (
+                f"{path}.name",
+                "'other' is reserved for requests to unknown paths; use another name",
+            )
         first = seen.setdefault((model.name, model.version), index)
         if first != index:
             version = f" with version {model.version!r}" if model.version else ""
@@ -126,13 +129,13 @@ def _models(config: Config) -> Iterator[Problem]:
         if model.paths is None:
             mine = [owners.setdefault(one, index) for one in default_paths(model.name)]
             if index not in mine:
-                message = f"is needed: the usual paths of {model.name!r} lead to an earlier model"
+                message = f"is required: an earlier model uses the default paths of {model.name!r}"
                 yield f"{path}.paths", message
             continue
         for number, one in enumerate(model.paths):
             owner = owners.get(one)
             if owner is not None and _claims(config, owner, one):
-                yield f"{path}.paths[{number}]", f"{one!r} already leads to models[{owner}]"
+                yield f"{path}.paths[{number}]", f"{one!r} already belongs to models[{owner}]"
             owners.setdefault(one, index)
 
 
@@ -157,9 +160,9 @@ def _experiments(config: Config) -> Iterator[Problem]:
                 yield f"{path}.challengers[{number}]", f"there is no challenger {name!r}"
         for unit, name in experiment.overrides.items():
             if name not in (config.champion.name, *experiment.challengers):
-                yield f"{path}.overrides.{unit}", f"{name!r} is no arm of this experiment"
+                yield f"{path}.overrides.{unit}", f"{name!r} is not an arm of this experiment"
         if experiment.model is None and len(models) > 1:
-            yield f"{path}.model", "is needed: there is more than one model"
+            yield f"{path}.model", "is required: there is more than one model"
         elif experiment.model is not None and experiment.model not in models:
             yield f"{path}.model", f"there is no model {experiment.model!r}"
         if experiment.mode != "shadow":
@@ -168,7 +171,7 @@ def _experiments(config: Config) -> Iterator[Problem]:
             if owner != experiment.name:
                 yield (
                     f"{path}.mode",
-                    f"the requests of {model!r} are already divided by experiment {owner!r}",
+                    f"the requests of {model!r} are already split by experiment {owner!r}",
                 )
         yield from ((f"{path}.{where}", what) for where, what in _rules(experiment))
 
@@ -192,9 +195,9 @@ def _rules(experiment: Experiment) -> Iterator[Problem]:
         return
     for hypothesis in rules.hypotheses:
         if hypothesis.metric.column == "correct" and experiment.label is None:
-            yield "label", "is needed by accuracy: which prediction is compared with the label?"
+            yield "label", "is required by accuracy: name the prediction to compare with the label"
         if hypothesis.metric.name == "cost" and not experiment.cost:
-            yield "cost", "is needed by the metric cost"
+            yield "cost", "is required by the metric cost"
 
 
 def _addresses(config: Config) -> Iterator[Problem]:
@@ -202,8 +205,8 @@ def _addresses(config: Config) -> Iterator[Problem]:
     if not control.loopback and control.token_env is None:
         yield (
             "control.listen",
-            f"{control.listen!r} is open to other machines: name the environment variable with a "
-            "bearer token in control.token_env, or listen on 127.0.0.1",
+            f"{control.listen!r} is reachable from other machines: name the environment variable "
+            "with the bearer token in control.token_env, or listen on 127.0.0.1",
         )
     if split_address(control.listen)[1] and control.listen == config.listen.address:
         yield "control.listen", f"{control.listen!r} is already the address of listen"
@@ -227,7 +230,7 @@ def _certificates(config: Config) -> Iterator[Problem]:
         try:
             ssl.create_default_context(cafile=upstream.tls.ca)
         except (OSError, ssl.SSLError):
-            yield f"{path}.tls.ca", f"{upstream.tls.ca!r} holds no certificate in PEM form"
+            yield f"{path}.tls.ca", f"{upstream.tls.ca!r} does not contain a PEM certificate"
 
 
 def _baselines(config: Config) -> Iterator[Problem]:
@@ -247,7 +250,10 @@ def _baselines(config: Config) -> Iterator[Problem]:
         except (ValueError, AttributeError):
             kind = None
         if kind != "understudy-baseline":
-            yield path, f"{model.baseline!r} is no baseline; make one: understudy baseline build"
+            yield (
+                path,
+                f"{model.baseline!r} is not a baseline; build one: understudy baseline build",
+            )
             continue
         for name, wanted in (("model", model.name), ("model_version", model.version)):
             have = found.get(name)
@@ -274,6 +280,6 @@ def _unusable(tls: ListenTls) -> Iterator[Problem]:
         reason = getattr(error, "reason", None) or str(error)
         yield (
             "listen.tls",
-            f"{tls.certificate!r} and {tls.key!r} are no certificate and its key, in PEM form and "
+            f"{tls.certificate!r} and {tls.key!r} are not a PEM certificate and its key "
             f"without a password ({reason.lower().replace('_', ' ')})",
         )

@@ -14,16 +14,16 @@ _OPTIONS = {"shewhart": {"rules", "limit"}, "ewma": {"weight", "run_length"}}
 
 
 class ErrorDetector(Section):
-    """A further detector of wrong predictions, once their labels are known."""
+    """An additional detector of wrong predictions, for labelled predictions."""
 
     kind: Literal[
         "shewhart", "ewma", "adwin", "kswin", "page_hinkley", "ddm", "eddm", "hddm_a", "hddm_w"
     ] = Field(examples=["ddm"])
-    """`shewhart` and `ewma` are control charts on means of fifty rows; the others are those of
-    [river](https://riverml.xyz), which has to be installed: `understudy[river]`."""
+    """`shewhart` and `ewma` are control charts on means of fifty rows. The others come from
+    [river](https://riverml.xyz): install `understudy-serving[river]`."""
     options: dict[str, int | float | list[int]] = Field(default={}, examples=[{"delta": 0.002}])
-    """Of the detector: `rules` and `limit` of `shewhart`, `weight` and `run_length` (in points) of
-    `ewma`, river's own of the others."""
+    """Options of the detector: `rules` and `limit` of `shewhart`, `weight` and `run_length` (in
+    points) of `ewma`, river's options for the others."""
 
     @model_validator(mode="after")
     def _known(self) -> ErrorDetector:
@@ -37,10 +37,10 @@ class ErrorDetector(Section):
 
 
 class Detector(ErrorDetector):
-    """A further detector of one series of inputs or predictions."""
+    """An additional detector for one series of inputs or predictions."""
 
     series: str = Field(min_length=1, max_length=300, examples=["temp"])
-    """A column of the baseline; of a text, a vector or a time one of its series, as
+    """A column of the baseline. For a text, vector or time column, one of its series, such as
     `review.length`."""
     kind: Literal["shewhart", "ewma", "adwin", "kswin", "page_hinkley"] = Field(examples=["kswin"])
-    """As for errors; those that take nothing but 0 and 1 are not for values."""
+    """As for errors, without the detectors that only accept 0 and 1."""

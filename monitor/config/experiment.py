@@ -15,7 +15,7 @@ Text = Annotated[str, Field(min_length=1, max_length=256)]
 
 
 class Unit(Section):
-    """What is assigned to an arm as a whole, and stays there."""
+    """What is assigned to an arm, and stays there (sticky)."""
 
     by: Literal["request", "header", "cookie", "pointer"] = "request"
     """The request id, a header, a cookie, or a JSON pointer into the request."""
@@ -29,35 +29,34 @@ class Unit(Section):
                 "by request needs no name" if self.name else f"by {self.by} needs a name"
             )
         if self.by == "pointer" and not self.name.startswith("/"):
-            raise ValueError(f"name: {self.name!r} is no JSON pointer: it starts with /")
+            raise ValueError(f"name: {self.name!r} is not a JSON pointer: it must start with /")
         return self
 
 
 class Metric(Section):
-    """What has to be better, or must not be worse."""
+    """A metric that must improve, or must not get worse."""
 
     metric: str = Field(examples=["error_rate", "latency_p99", "accuracy"])
     """error_rate, timeout_rate, latency_mean, latency_p50 … latency_p99.9, latency_tail,
     disagreement, prediction, prediction_distribution, accuracy, reward or cost."""
     role: Literal["success", "guardrail"] = "guardrail"
-    """success: the challenger has to be better; guardrail: it must not be worse."""
+    """success: the challenger must be better; guardrail: it must not be worse."""
     margin: str | float = Field(default=0, examples=["0.5 pp", "10 %", "20 ms", "0.1 units"])
-    """How much worse would still be acceptable (guardrail), or by how much it has to be better
-    (success); with its unit."""
+    """The acceptable loss (guardrail) or the required improvement (success), with its unit."""
     alpha: float | None = Field(default=None, gt=0.0, lt=1.0)
-    """Its share of the experiment's alpha; by default the metrics divide what is left."""
+    """Its share of the experiment's alpha; default: an equal part of what is left."""
     field: str = Field(default="", max_length=256)
-    """The field of the answer, for prediction and prediction_distribution."""
+    """Response field, for prediction and prediction_distribution."""
     better: Literal["lower", "higher"] | None = None
-    """Direction, where it is not the metric's usual one."""
+    """Direction; default: the metric's usual direction."""
     effect: str | float | None = Field(default=None, examples=["2 pp"])
-    """The improvement that is hoped for: once it is excluded, the experiment is futile."""
+    """The target improvement: once it is ruled out, the experiment stops for futility."""
     bounds: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
-    """Smallest and largest possible value, if there are any."""
+    """Smallest and largest possible value, if bounded."""
     planned: float = Field(default=10_000.0, gt=1.0, le=1e12)
-    """Records per arm at which the evidence shall be sharpest."""
+    """Number of records per arm for which the interval is optimised."""
     base_rate: float = Field(default=0.01, gt=0.0, lt=1.0)
-    """About how large a rate is; a guess, which costs a little time when it is wrong."""
+    """Expected rate. A wrong guess costs time, not validity."""
 
     def plain(self) -> dict[str, Any]:
         """As :class:`understudy.shadow.experiment.Rules` reads it."""
@@ -65,121 +64,121 @@ class Metric(Section):
 
 
 class Stage(Section):
-    """A step of a rollout."""
+    """A stage of a rollout."""
 
     weight: Share = 0.0
-    """The challenger's share of the units; 0 is shadow."""
+    """The challenger's share of the units; 0 is a shadow stage."""
     gate: Literal["automatic", "manual"] = "automatic"
-    """automatic goes on by itself, manual asks a person."""
+    """automatic: continue without approval; manual: wait for a person's approval."""
     requests: int = Field(default=100, ge=0)
-    """Requests of the challenger's own that it has to serve at least."""
+    """Minimum number of requests to the challenger."""
     seconds: Seconds | Literal[0] = 0
-    """How long the stage lasts at least."""
+    """Minimum duration."""
     requires: Literal["decision", "no_harm"] = "no_harm"
-    """decision: the evidence has to allow the promotion; no_harm: it must not speak against it."""
+    """decision: the evidence must allow promotion; no_harm: harm must not be proven."""
 
 
 class Compare(Section):
-    """When two answers to the same request agree."""
+    """When two responses to the same request agree."""
 
     absolute: float = Field(default=0.0, ge=0.0)
-    """Numbers that differ by no more agree."""
+    """Absolute tolerance for numbers."""
     relative: float = Field(default=0.0, ge=0.0)
-    """The same, as a share of the larger one."""
+    """Relative tolerance, as a share of the larger number."""
     ulp: int = Field(default=0, ge=0)
-    """The same, in units in the last place."""
+    """Tolerance in units in the last place (ULP)."""
     ignore: list[str] = Field(default=[], examples=[["model_version", "debug.*"]])
-    """Globs over names of outputs that do not matter."""
+    """Globs over output names to ignore."""
     unordered: list[str] = []
-    """Globs over names of outputs in which order does not matter."""
+    """Globs over output names whose order is ignored."""
     top_k: int = Field(default=0, ge=0)
-    """Compare the best k of vectors of scores."""
+    """Compare only the top k of score vectors."""
     noise: Share = 0.0
-    """Share of the requests that the champion is sent twice, so that its own differences can be
-    told from the challenger's."""
+    """Share of requests sent to the champion twice, to separate its own nondeterminism from the
+    challenger's differences."""
     keep: int = Field(default=20, ge=0, le=200)
-    """The worst disagreements that are kept, redacted, for people to read."""
+    """Number of largest disagreements to keep, redacted, for inspection."""
 
 
 class Label(Section):
-    """How a label says whether a prediction was right."""
+    """How a label decides whether a prediction was right."""
 
     prediction: str = Field(min_length=1, max_length=256, examples=["p_late"])
     """Name of the output."""
     threshold: float | None = None
-    """A prediction above it says yes; without it, label and prediction have to be equal."""
+    """A prediction above it is positive. Without it, label and prediction must be equal."""
 
 
 class Cost(Section):
-    """What a prediction of an arm costs, in whatever currency."""
+    """Cost of an arm's predictions, in any currency."""
 
     per_request: float = Field(default=0.0, ge=0.0)
-    """For each request."""
+    """Cost per request."""
     per_second: float = Field(default=0.0, ge=0.0)
-    """For each second that the model server takes."""
+    """Cost per second of the model server's time."""
 
 
 class Excluded(Section):
-    """Requests that do not take part."""
+    """Requests to exclude."""
 
     header: HeaderName
-    """A header …"""
+    """Header name."""
     value: HeaderValue
-    """… and its value."""
+    """Header value."""
 
 
 class Experiment(Section):
-    """Challengers against the champion on live traffic."""
+    """A comparison of challengers with the champion on live traffic."""
 
     name: Name
-    """In metrics, commands and the audit log."""
+    """Name in metrics, commands and the audit log."""
     challengers: list[Name] = Field(min_length=1)
-    """Names of arms."""
+    """Names of the challengers."""
     model: str | None = None
-    """Name of the model; not needed when there is one."""
+    """Name of the model; optional if there is only one."""
     mode: Literal["shadow", "split", "canary"] = "shadow"
-    """shadow compares copies; split serves clients with fixed weights; canary goes through
-    stages."""
+    """shadow compares mirrored requests; split serves clients with fixed weights (A/B); canary goes
+    through stages."""
     unit: Unit = Unit()
-    """What is assigned to an arm as a whole."""
+    """What is assigned to an arm."""
     salt: Text | None = None
-    """Another salt, another assignment; by default the experiment's name."""
+    """Salt of the assignment hash; default: the experiment's name."""
     alpha: float = Field(default=0.05, gt=0.0, lt=1.0)
-    """Bounds the probability of a wrong promotion, and that of a wrong roll-back, each."""
+    """Maximum probability of a wrong promotion, and of a wrong roll-back."""
     metrics: list[Metric] | None = None
-    """What is compared; by default errors, time-outs and latency as guardrails."""
+    """Metrics; default: errors, timeouts and latency as guardrails."""
     promote: Literal["all", "any"] = "all"
-    """Whether all successes have to be shown, or any."""
+    """Whether all success metrics must be proven, or any one."""
     minimum: int = Field(default=100, ge=0)
-    """Requests of the challenger's own before any promotion."""
+    """Minimum number of requests to the challenger before promotion."""
     max_duration: Seconds | None = None
-    """The experiment ends undecided after this."""
+    """Maximum duration, after which the experiment ends without a decision."""
     max_requests: int | None = Field(default=None, ge=1)
-    """The same, in requests of the challenger."""
+    """Maximum number of requests to the challenger."""
     at_end: Literal["rollback", "continue"] = "rollback"
-    """What becomes of an experiment that ends undecided."""
+    """What to do when the experiment ends without a decision."""
     weights: dict[Name, Share] = {}
-    """Shares of the challengers in mode split; the champion has the rest."""
+    """Shares of the challengers in mode split; the champion gets the rest."""
     stages: list[Stage] | None = None
-    """Of a canary; by default shadow, 1, 5, 25, 50 and 100 %."""
+    """Stages of a canary; default: shadow, 1, 5, 25, 50 and 100 %."""
     on_invalid: Literal["pause", "rollback"] = "pause"
-    """What happens when the evidence cannot be trusted."""
+    """What to do when the comparison is invalid."""
     holdout: Share = 0.0
-    """Share of the units that never take part."""
+    """Share of units that never take part."""
     overrides: dict[Text, Name] = {}
-    """Units of testers and the arm that serves them; they are no evidence."""
+    """Testers' units and the arm that serves them; excluded from the evidence."""
     override_header: HeaderName | None = None
-    """A header whose value names the arm, for testers; they are no evidence."""
+    """Header whose value names the arm, for testers; excluded from the evidence."""
     exclude: list[Excluded] = []
-    """Requests that do not take part."""
+    """Requests to exclude."""
     settle: Seconds | Literal[0] = 0
-    """What is left out after a change of weights."""
+    """Time after a weight change during which records are excluded."""
     compare: Compare = Compare()
-    """When answers agree, in shadow mode."""
+    """When responses agree, in shadow mode."""
     label: Label | None = None
-    """How feedback says whether a prediction was right."""
+    """How feedback decides whether a prediction was right."""
     cost: dict[Name, Cost] = {}
-    """Of each arm, for the metric cost."""
+    """Cost of each arm, for the metric cost."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Experiment:
@@ -194,7 +193,7 @@ class Experiment(Section):
         if self.mode == "split":
             strangers = set(self.weights) - set(self.challengers)
             if strangers:
-                raise ValueError(f"weights: {min(strangers)!r} is no challenger of it")
+                raise ValueError(f"weights: the experiment has no challenger {min(strangers)!r}")
             if not self.weights or sum(self.weights.values()) > 1.0 + 1e-9:
-                raise ValueError("weights: needs shares that add up to at most 1")
+                raise ValueError("weights: the shares must add up to at most 1")
         return self

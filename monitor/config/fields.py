@@ -27,9 +27,7 @@ def split_address(value: str) -> tuple[str, int]:
     """``host:port`` or ``[v6]:port`` as host and port. Raises ValueError."""
     match = _ADDRESS.fullmatch(value)
     if match is None or int(match[2]) > 65535:
-        raise ValueError(
-            f"{value!r} is no address: write host:port, as in 127.0.0.1:8080 or [::1]:8080"
-        )
+        raise ValueError(f"not a valid address: {value!r} (examples: 127.0.0.1:8080, [::1]:8080)")
     return match[1].strip("[]"), int(match[2])
 
 
@@ -50,15 +48,22 @@ def _address(value: str) -> str:
 def _url(value: str) -> str:
     if "@" in value.partition("://")[2].partition("/")[0]:
         raise PydanticCustomError(
-            NOT_SHOWN, "credentials have no place in a URL (it is not shown here)"
+            NOT_SHOWN, "a URL must not contain credentials (the URL is not shown here)"
         )
     if "?" in value or "#" in value:
-        raise ValueError(f"{value!r}: a query or fragment has no place here")
+        raise PydanticCustomError(
+            NOT_SHOWN, "a URL must not have a query or fragment (the URL is not shown here)"
+        )
     match = _URL.fullmatch(value)
+    if match is None and "@" in value:
+        raise PydanticCustomError(
+            NOT_SHOWN,
+            "not a valid URL: write http://host:port or https://host:port (it is not shown here)",
+        )
     if match is None:
         raise ValueError(
-            f"{value!r} is no URL: write http://host:port or https://host:port, with a path or "
-            "without, in ASCII and without spaces"
+            f"not a valid URL: {value!r} (write http://host:port or https://host:port, with or "
+            "without a path, in ASCII and without spaces)"
         )
     if match["port"] is not None and not 0 < int(match["port"]) < 65536:
         raise ValueError(f"{value!r}: the port must be from 1 to 65535")
@@ -66,29 +71,31 @@ def _url(value: str) -> str:
         try:
             ipaddress.IPv6Address(match["host"][1:-1])
         except ValueError as error:
-            raise ValueError(f"{value!r} holds no IPv6 address: {error}") from error
+            raise ValueError(f"{value!r}: not a valid IPv6 address: {error}") from error
     return match[1].lower() + value[len(match[1]) :]
 
 
 def _model_path(value: str) -> str:
     if not re.fullmatch(r"/[\x21-\x7e]*", value) or "?" in value or "#" in value:
         raise ValueError(
-            f"{value!r} is no path: it starts with /, is ASCII, and has no query or space"
+            f"not a valid path: {value!r} (start with /, use ASCII, without query or spaces)"
         )
     if not all(_SEGMENT.fullmatch(segment) for segment in value.split("/")):
-        raise ValueError(f"{value!r}: * stands for a whole segment, or for one up to a colon")
+        raise ValueError(f"{value!r}: * matches a whole segment, or a segment up to a colon")
     return value
 
 
 def _header_name(value: str) -> str:
     if not re.fullmatch(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", value):
-        raise ValueError(f"{value!r} is no header name")
+        raise ValueError(f"not a valid header name: {value!r}")
     return value.lower()
 
 
 def _header_value(value: str) -> str:
     if not re.fullmatch(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?", value):
-        raise ValueError(f"{value!r} is no header value: visible ASCII without space at its ends")
+        raise ValueError(
+            f"not a valid header value: {value!r} (use visible ASCII, without space at the ends)"
+        )
     return value
 
 
@@ -97,14 +104,14 @@ def _variable(value: str) -> str:
         raise PydanticCustomError(
             NOT_SHOWN,
             "must be the name of an environment variable, as in UNDERSTUDY_TOKEN; the token itself "
-            "does not belong in the file (what stands here is not shown)",
+            "must not be in the file (the value is not shown here)",
         )
     return value
 
 
 def _file(value: str) -> str:
     if not value or "\0" in value:
-        raise ValueError(f"{value!r} is no file name")
+        raise ValueError(f"not a valid file name: {value!r}")
     return value
 
 
@@ -113,19 +120,19 @@ def _workers(value: object, _: object) -> int | Literal["auto"]:
         return "auto"
     if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 256:
         return value
-    raise ValueError(f"{value!r} is neither auto nor a number from 1 to 256")
+    raise ValueError(f"{value!r} must be auto, or a number from 1 to 256")
 
 
 def _different(value: list[str]) -> list[str]:
     twice = sorted({item for item in value if value.count(item) > 1})
     if twice:
-        raise ValueError(f"{twice[0]!r} stands twice in the list")
+        raise ValueError(f"duplicate entry {twice[0]!r}")
     return value
 
 
 def _rising(value: list[float]) -> list[float]:
     if any(low >= high for low, high in pairwise(value)):
-        raise ValueError(f"{value!r} must rise from edge to edge")
+        raise ValueError(f"{value!r} must be strictly increasing")
     return value
 
 

@@ -29,16 +29,16 @@ Prefix = Annotated[
 
 
 class KafkaTls(Section):
-    """Certificates for the protocols SSL and SASL_SSL."""
+    """TLS settings for the protocols SSL and SASL_SSL."""
 
     ca: File | None = None
-    """PEM file of the authorities to trust; by default the system's."""
+    """PEM file with trusted CAs; default: the system's."""
     certificate: File | None = None
-    """PEM file with our own certificate, where brokers ask for one."""
+    """PEM file with the client certificate, if brokers require one."""
     key: File | None = None
-    """PEM file with its key."""
+    """PEM file with the client key."""
     check_hostname: bool = True
-    """Whether a broker's certificate must be for the host that was connected to."""
+    """Verify that a broker's certificate matches its host name."""
 
     @model_validator(mode="after")
     def _pair(self) -> KafkaTls:
@@ -48,16 +48,16 @@ class KafkaTls(Section):
 
 
 class KafkaSecurity(Section):
-    """How brokers know us, and we them."""
+    """Authentication and encryption."""
 
     protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    """As brokers name their listeners."""
+    """Security protocol of the brokers' listener."""
     mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
     """For the SASL protocols."""
     username: str | None = Field(default=None, min_length=1)
     """For the SASL protocols."""
     password_env: Variable | None = None
-    """Name of the environment variable that holds the password."""
+    """Environment variable with the password."""
     tls: KafkaTls = KafkaTls()
     """For the SSL protocols."""
 
@@ -74,45 +74,45 @@ class KafkaSecurity(Section):
 
 
 class KafkaSpool(Section):
-    """Where blocks wait on disk until Kafka has them."""
+    """The on-disk spool for blocks that Kafka does not have yet."""
 
     path: File | None = None
-    """Its folder; by default `spool` in the state folder."""
+    """Folder; default: `spool` in the state folder."""
     max_size: Bytes = Field(default=1024 * 1024 * 1024, ge=8 * 1024 * 1024)
-    """More than that is not kept: the oldest blocks are dropped and counted."""
+    """Maximum size; above it, the oldest blocks are dropped and counted."""
 
 
 class Kafka(Section):
-    """The Kafka cluster that records go through with `evaluation: kafka`."""
+    """The Kafka cluster, for `evaluation: kafka`."""
 
     bootstrap: Annotated[list[str], AfterValidator(_brokers), Field(min_length=1)]
-    """Some brokers as host:port; the others are learnt from them. One may stand without a list."""
+    """Bootstrap brokers as host:port; a single broker may be plain text."""
     prefix: Prefix = "understudy"
-    """Of the topics: `<prefix>.records`, `.labels`, `.routes`, `.state` and so on; and the name of
-    the group of evaluators."""
+    """Prefix of the topics (`<prefix>.records`, `.labels`, `.routes`, `.state` and so on), and name
+    of the evaluators' consumer group."""
     format: Literal["blocks", "cloudevents"] = "blocks"
-    """What is published: columnar blocks, which evaluators read, or a CloudEvent for each request
-    and each answer, as KServe's logger sends them, for others."""
+    """blocks: columnar blocks, which evaluators read. cloudevents: one CloudEvent per request and
+    per response, as KServe's logger sends them, for other consumers."""
     partitions: int = Field(default=12, ge=1, le=MOST_PARTITIONS)
-    """Of the topics of records, labels and state. All sidecars and evaluators must say the same;
-    to change it, begin with another prefix."""
+    """Number of partitions of the records, labels and state topics. It must be equal for all
+    sidecars and evaluators; to change it, use a new prefix."""
     replication: int = Field(default=3, ge=1, le=9)
-    """Copies of each partition; `understudy kafka init` creates topics with so many."""
+    """Replication factor of topics that `understudy kafka init` creates."""
     security: KafkaSecurity = KafkaSecurity()
-    """How brokers know us, and we them."""
+    """Authentication and encryption."""
     source: str | None = Field(default=None, min_length=1, max_length=128)
-    """What this sidecar is called in blocks; by default the name of the host (the pod)."""
+    """Name of this sidecar in blocks; default: the host name (the pod)."""
     spool: KafkaSpool = KafkaSpool()
-    """Where blocks wait until Kafka has them."""
+    """The on-disk spool."""
     linger: Seconds = 1.0
-    """How long records may wait for their block to fill."""
+    """Maximum time that records wait for their block to fill."""
     compression: Literal["none", "gzip", "zstd"] = "zstd"
-    """Of batches of CloudEvents; blocks are compressed by themselves."""
+    """Compression of CloudEvents batches; blocks have their own compression."""
     evaluators: Url | None = None
-    """Where the control API of evaluators can be reached: told to who asks a sidecar about
-    experiments or findings."""
+    """URL of the evaluators' control API, returned to clients that ask a sidecar about experiments
+    or findings."""
     timeout: Seconds = 10.0
-    """For a broker to answer, before another is asked."""
+    """Timeout of a broker, after which another one is tried."""
 
     @model_validator(mode="before")
     @classmethod

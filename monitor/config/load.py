@@ -31,11 +31,11 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Hashable, Any]:
         key = loader.construct_object(key_node, deep=True)
         if not isinstance(key, str):
             raise yaml.constructor.ConstructorError(
-                None, None, f"the key {key!r} is no text; write it in quotes", key_node.start_mark
+                None, None, f"the key {key!r} is not text; write it in quotes", key_node.start_mark
             )
         if key in seen:
             raise yaml.constructor.ConstructorError(
-                None, None, f"the key {key!r} stands twice", key_node.start_mark
+                None, None, f"duplicate key {key!r}", key_node.start_mark
             )
         seen.add(key)
     return loader.construct_mapping(node, deep=True)
@@ -63,7 +63,7 @@ def parse(text: str, source: str, base: Path) -> Config:
     """The same for a text; ``source`` names it in messages, ``base`` is the folder for files."""
     data = document(text, source)
     if not isinstance(data, dict):
-        raise ConfigError(source, [("", "must hold a mapping with version, listen, models …")])
+        raise ConfigError(source, [("", "must be a mapping with version, listen, models …")])
     try:
         config = Config.model_validate(data)
     except ValidationError as error:
@@ -84,7 +84,9 @@ def document(text: str, source: str) -> object:
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         raise ConfigError(source, [("", f"{where}{error.problem or error}")]) from error
     except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(source, [("", f"is no YAML: {' '.join(str(error).split())}")]) from error
+        raise ConfigError(
+            source, [("", f"is not valid YAML: {' '.join(str(error).split())}")]
+        ) from error
     except RecursionError as error:
         raise ConfigError(source, [("", "is nested too deeply")]) from error
 

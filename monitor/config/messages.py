@@ -34,7 +34,7 @@ def problem(item: Any, data: object, root: type[BaseModel] = Config) -> Problem:
     if kind == NOT_SHOWN:
         return path, item["msg"]
     if value is None:
-        return path, "is empty: give it a value, or leave the key out"
+        return path, "is empty: give it a value, or remove the key"
     if kind == "value_error":
         # Our own messages name the value themselves, those about a whole section need none.
         return path, item["msg"].removeprefix("Value error, ")
@@ -89,7 +89,7 @@ def _unknown(key: str, known: list[str]) -> str:
     close = difflib.get_close_matches(key, known, n=1)
     if key in _SECRETS:
         names = "; name that in token_env" if "token_env" in known else ""
-        return f"secrets do not belong in the file: use an environment variable{names}"
+        return f"secrets must not be in the file: use an environment variable{names}"
     if close:
         return f"unknown key; did you mean {close[0]!r}?"
     return f"unknown key; known: {', '.join(known)}"

@@ -35,13 +35,13 @@ from understudy.monitor.config.validation import Validation
 
 Protocol = Literal["auto", "open-inference-v2", "kserve-v1", "mlflow", "json"]
 
-_OWN_HEADERS = frozenset(
+OWN_HEADERS = frozenset(
     ("host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "keep-alive")
 )
 
 
 class ListenTls(Section):
-    """The certificate of the listener."""
+    """TLS certificate of the listener."""
 
     certificate: File
     """PEM file with the certificate chain."""
@@ -50,10 +50,10 @@ class ListenTls(Section):
 
 
 class Listen(Section):
-    """Where clients connect. An address alone may also stand directly after `listen:`."""
+    """Listening address for clients. `listen:` also accepts a plain address."""
 
     address: Address
-    """Where clients connect, as host:port; port 0 takes a free one."""
+    """Listening address for clients, as host:port; port 0 selects a free port."""
     tls: ListenTls | None = None
     """Serve TLS with this certificate."""
 
@@ -62,9 +62,9 @@ class Control(Section):
     """Metrics, status page and control API."""
 
     listen: Address = "127.0.0.1:9090"
-    """Metrics, status page and control API, as host:port."""
+    """Listening address, as host:port."""
     token_env: Variable | None = None
-    """Name of the environment variable that holds the bearer token for calls that change state."""
+    """Environment variable with the bearer token for calls that change state."""
 
     @property
     def loopback(self) -> bool:
@@ -73,37 +73,37 @@ class Control(Section):
 
 
 class JsonMapping(Section):
-    """Where features and predictions are in plain JSON."""
+    """Location of features and predictions in plain JSON."""
 
     features: dict[str, Pointer] = Field(min_length=1, examples=[{"age": "/customer/age"}])
-    """Feature name to JSON pointer into the request."""
+    """Feature names, each with a JSON pointer into the request."""
     predictions: dict[str, Pointer] = Field(min_length=1, examples=[{"score": "/result/score"}])
-    """Prediction name to JSON pointer into the response."""
+    """Prediction names, each with a JSON pointer into the response."""
 
 
 class Model(Section):
-    """A model, and which requests are inferences of it."""
+    """A model, and which requests are its inference requests."""
 
     name: Name
-    """Label in metrics, and the name in the default paths."""
+    """Label in metrics, and name in the default paths."""
     version: str = Field(default="", max_length=63, examples=["1"])
     """Label in metrics."""
     protocol: Protocol = "auto"
-    """Wire format; auto looks at path and content."""
+    """Wire format; `auto` detects it from path and content."""
     paths: Annotated[list[ModelPath], Field(min_length=1)] | None = None
-    """Paths of inference requests, * for one segment; by default those of the V1 and V2 protocols
-    for this name, with versions, and /invocations."""
+    """Paths of inference requests; * matches one segment. Default: the V1 and V2 protocol paths for
+    this name, with versions, and /invocations."""
     features: Columns = []
-    """Names of positional input columns."""
+    """Names for positional input columns."""
     predictions: Columns = []
-    """Names of positional outputs."""
+    """Names for positional outputs."""
     json_: JsonMapping | None = Field(default=None, alias="json")
-    """Where features and predictions are, for protocol json."""
+    """Location of features and predictions, for protocol json."""
     baseline: File | None = None
-    """What its inputs and predictions usually look like: a file of `understudy baseline build`."""
+    """Baseline file from `understudy baseline build`."""
 
     performance: Performance | None = None
-    """When its predictions are right, by labels and without."""
+    """How accuracy is computed, with and without labels."""
 
     @model_validator(mode="after")
     def _whole(self) -> Model:
@@ -112,30 +112,30 @@ class Model(Section):
         if self.protocol != "json" and self.json_ is not None:
             raise ValueError(f"the json mapping needs protocol json, not {self.protocol}")
         if self.protocol == "json" and self.paths is None:
-            raise ValueError("protocol json needs paths: it has no usual ones")
+            raise ValueError("protocol json needs paths: it has no default paths")
         return self
 
 
 class UpstreamTls(Section):
-    """How the certificate of a model server is checked."""
+    """TLS verification of a model server."""
 
     ca: File | None = None
-    """PEM file of the authorities to trust; by default the system's."""
+    """PEM file with trusted CAs; default: the system's."""
     verify: bool = True
-    """False accepts any certificate: for tests only."""
+    """False accepts any certificate; for tests only."""
     server_name: str | None = None
-    """Name to expect in the certificate, if it is not the URL's host."""
+    """Expected name in the certificate; default: the URL's host."""
 
 
 class Timeouts(Section):
-    """How long a model server may take."""
+    """Timeouts of a model server."""
 
     connect: Seconds = 2.0
-    """For a new connection."""
+    """To open a connection."""
     first_byte: Seconds = 30.0
-    """From the end of the request to the first byte of the answer."""
+    """From the end of the request to the first byte of the response."""
     total: Seconds = 300.0
-    """For the whole exchange, streams included."""
+    """For the whole exchange, including streams."""
 
 
 class Upstream(Section):
@@ -144,23 +144,23 @@ class Upstream(Section):
     name: Name
     """Label of the arm in metrics."""
     url: Url
-    """Of the model server; a path in it is put in front of each request's."""
+    """URL of the model server; its path is prepended to each request's path."""
     tls: UpstreamTls | None = None
-    """How to check the certificate of an https URL."""
+    """TLS verification, for an https URL."""
     host: HeaderValue | None = None
-    """Host header to send; by default the client's for the champion, that of the url for a
+    """Host header to send; default: the client's for the champion, the URL's host for a
     challenger."""
     headers: dict[HeaderName, HeaderValue] = Field(default={}, examples=[{"x-env": "shadow"}])
-    """Added to each request, replacing the client's of the same name."""
+    """Headers to add to each request; they replace the client's headers of the same name."""
     idle: Seconds = 4.0
-    """A pooled connection that was idle for longer is not used again. Keep it below the model
-    server's own limit (uvicorn: 5 s)."""
+    """Maximum idle time of a pooled connection. Keep it below the model server's own limit
+    (uvicorn: 5 s)."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Upstream:
         if self.tls is not None and not self.url.startswith("https:"):
             raise ValueError("tls is given, but the url is not https")
-        own = _OWN_HEADERS & set(self.headers)
+        own = OWN_HEADERS & set(self.headers)
         if own:
             raise ValueError(f"headers: {sorted(own)[0]} is set by the proxy itself")
         return self
@@ -170,11 +170,12 @@ class Server(Upstream):
     """A model server that answers clients."""
 
     timeouts: Timeouts = Timeouts()
-    """How long to wait."""
+    """Timeouts."""
     max_connections: int = Field(default=256, ge=1, le=65536)
-    """Connections to this server, per worker."""
+    """Maximum number of connections to this server, per worker."""
     max_waiting: int = Field(default=1024, ge=1, le=1_000_000)
-    """Requests that may wait for a connection, per worker; more are answered 503."""
+    """Maximum number of requests that wait for a connection, per worker; further requests get
+    503."""
 
 
 class Champion(Server):
@@ -185,16 +186,16 @@ class Champion(Server):
 
 
 class Breaker(Section):
-    """Stops copying to a server that fails, and tries again now and then."""
+    """Circuit breaker: stops mirroring to a failing server, and probes it."""
 
     failures: int = Field(default=5, ge=1)
-    """Failures in a row that stop the copies."""
+    """Consecutive failures that open the breaker."""
     open: Seconds = 5.0
-    """First pause; it doubles with each failed probe."""
+    """First open period; it doubles with each failed probe."""
     max_open: Seconds = 60.0
-    """Longest pause."""
+    """Longest open period."""
     probes: int = Field(default=2, ge=1)
-    """Successes that end the pauses."""
+    """Successful probes that close the breaker."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Breaker:
@@ -206,168 +207,169 @@ class Breaker(Section):
 
 
 class Queue(Section):
-    """Copies that wait for a connection, per worker."""
+    """Queue of mirrored requests that wait for a connection, per worker."""
 
     requests: int = Field(default=1024, ge=1, le=1_000_000)
-    """Copies that may wait for a connection, per worker."""
+    """Maximum number of queued mirrored requests, per worker."""
     bytes: Bytes = 16 * 1024 * 1024
-    """Bytes that copies may hold, per worker."""
+    """Maximum size of all mirrored requests, per worker."""
 
 
 class Mirror(Section):
-    """How requests are copied to a challenger."""
+    """How requests are mirrored to a challenger."""
 
     rate: float = Field(default=1.0, ge=0.0, le=1.0, allow_inf_nan=False, examples=[0.1])
-    """Share of the inference requests that is copied; which ones is decided by the request id."""
+    """Share of inference requests to mirror, sampled by request id."""
     timeout: Seconds = 5.0
-    """For a whole copy: waiting, connecting and the answer."""
+    """For a whole mirrored request: queueing, connecting and the response."""
     connections: int = Field(default=32, ge=1, le=65536)
-    """Connections to the challenger, per worker."""
+    """Maximum number of connections to the challenger, per worker."""
     queue: Queue = Queue()
-    """What may wait."""
+    """Limits of the queue."""
     max_response: Bytes = 1024 * 1024
-    """A longer answer is cut off."""
+    """Maximum response size; a longer response is truncated."""
     breaker: Breaker = Breaker()
-    """When to stop for a while."""
+    """Circuit breaker."""
 
 
 class Challenger(Server):
-    """A model server that gets copies, of which nothing reaches a client; or, in an experiment that
-    divides the requests, a share of these to answer."""
+    """A model server that gets mirrored requests, whose responses never reach a client. In a split
+    or canary experiment, it also serves a share of the clients' requests."""
 
     mirror: Mirror = Mirror()
-    """How requests are copied to it."""
+    """How requests are mirrored to it."""
 
 
 class Capture(Section):
-    """What of a payload is kept for evaluation."""
+    """What is captured of payloads and headers for evaluation."""
 
     max_body: Bytes = 256 * 1024
-    """Larger payloads leave only their size, and are not mirrored."""
+    """Of larger payloads only the size is recorded, and they are not mirrored."""
     headers: list[HeaderName] = Field(default=[], examples=[["x-segment"]])
-    """Headers kept with the record, beside those that the codecs need."""
+    """Headers to keep in the record, besides those that codecs need."""
 
 
 class Limits(Section):
-    """What a client may do."""
+    """Limits for clients."""
 
     head: Bytes = Field(default=32 * 1024, ge=1024, le=60 * 1024)
-    """Largest head of a request: 431."""
+    """Maximum size of a request head; otherwise 431."""
     target: Bytes = Field(default=8 * 1024, ge=256, le=60 * 1024)
-    """Longest target of a request: 414."""
+    """Maximum length of a request target; otherwise 414."""
     connections: int = Field(default=4096, ge=1, le=1_000_000)
-    """Client connections, per worker: 503."""
+    """Maximum number of client connections, per worker; otherwise 503."""
     header_timeout: Seconds = 10.0
-    """For a head to arrive: 408."""
+    """Maximum time to receive a request head; otherwise 408."""
     keepalive: Seconds = 75.0
-    """How long an idle client connection stays open."""
+    """Idle timeout of a client connection."""
     drain: Seconds = 20.0
-    """How long requests may take to finish when the service stops."""
+    """Time for requests in flight to finish at shutdown."""
 
 
 class RecordLog(Section):
-    """A log of whole exchanges, for `understudy replay` and `understudy records`."""
+    """A durable log of exchanges, for `understudy replay` and `understudy records`."""
 
     path: File
-    """The folder in which it is written. It holds payloads: protect it like these."""
+    """Folder of the log. It contains payloads: protect it accordingly."""
     max_size: Bytes = Field(default=64 * 1024 * 1024, ge=64 * 1024)
-    """Of one file, compressed; then the next is begun."""
+    """Maximum size of one file, compressed."""
     keep: int = Field(default=16, ge=1, le=1000)
-    """Files that are kept, the present one included; the oldest go first."""
+    """Maximum number of files, including the current one; the oldest are deleted first."""
     max_age: Seconds | None = None
-    """Files in which everything is older are deleted; by default only the number counts."""
+    """Delete files in which all entries are older; default: no age limit."""
 
 
 class Records(Section):
-    """What the control API shows of single requests."""
+    """Individual records in the control API, and the record log."""
 
     keep: int = Field(default=200, ge=0, le=10_000)
-    """Recent records that /v1/records can show."""
+    """Number of recent records in /v1/records."""
     redact: list[str] = Field(default=[], examples=[["ssn", "customer.*"]])
-    """Globs over field names; what matches is not shown."""
+    """Globs over field names; matching values are never shown."""
     log: RecordLog | None = None
-    """Write every exchange to a file."""
+    """Write every exchange to a log on disk."""
 
 
 class Evaluation(Section):
-    """How records are evaluated. The mode alone may also stand directly after `evaluation:`."""
+    """Where and how records are evaluated. `evaluation:` also accepts a plain mode."""
 
     mode: Literal["embedded", "kafka"] = "embedded"
-    """Where: embedded, in this sidecar; kafka: by `understudy evaluate` elsewhere, which gets the
-    records of all sidecars over the cluster that `kafka:` names."""
+    """embedded: in this sidecar. kafka: by `understudy evaluate`, which reads the records of all
+    sidecars from the cluster in `kafka:`."""
     prediction_buckets: Edges = []
-    """Upper edges of the histogram of predicted values; by default fit for probabilities and for
+    """Bucket boundaries of the histogram of predicted values; the default suits probabilities and
     wide ranges."""
 
 
 class Feedback(Section):
-    """Labels and rewards that come later, and the predictions that wait for them."""
+    """Late labels and rewards, and the predictions that wait for them."""
 
     enabled: bool = True
-    """Whether labels are taken and predictions kept for them."""
+    """Accept labels, and store predictions for them."""
     horizon: Seconds = 7 * 86400.0
-    """How long predictions wait for labels, and labels for predictions."""
+    """Maximum time that predictions wait for labels, and labels for predictions."""
     max_size: Bytes = Field(default=256 * 1024 * 1024, ge=1024 * 1024)
-    """Bound of what the file holds; the oldest predictions go first."""
+    """Maximum size of the database; the oldest predictions are deleted first."""
     max_rows: int = Field(default=2_000_000, ge=1000)
-    """Predictions and labels together; the oldest go first."""
+    """Maximum number of predictions and labels together; the oldest are deleted first."""
 
 
 class HandOff(Section):
-    """The queue of records between the planes."""
+    """The queue of records between workers and the evaluation plane."""
 
     max_bytes: Bytes = Field(default=8 * 1024 * 1024, ge=64 * 1024)
-    """Records that a worker holds for the evaluation plane; more are dropped and counted."""
+    """Maximum size of the records that a worker buffers for the evaluation plane; further records
+    are dropped and counted."""
 
 
 class Config(Section):
-    """One file describes one sidecar."""
+    """The configuration of one sidecar."""
 
     version: Literal[1]
-    """Version of this format."""
+    """Version of the file format."""
     listen: Listen
-    """Where clients connect."""
+    """Listening address for clients."""
     control: Control = Control()
-    """Metrics, status and control."""
+    """Metrics, status page and control API."""
     workers: Workers = "auto"
-    """Processes of the data plane; auto: one per processor, at most 4."""
+    """Number of worker processes; `auto`: one per CPU, at most 4."""
     state_dir: File = "understudy-state"
-    """Folder for state that outlives a restart."""
+    """Folder for persistent state."""
     models: list[Model] = Field(min_length=1)
-    """What counts as inference; anything else is forwarded and counted as model "other"."""
+    """The models. A request to any other path is forwarded and counted as model "other"."""
     champion: Champion
     """The model server that answers clients."""
     challengers: list[Challenger] = []
-    """Model servers that get copies."""
+    """Model servers that get mirrored requests."""
     experiments: list[Experiment] = []
-    """Comparisons of challengers with the champion, and how they end."""
+    """Experiments that compare challengers with the champion."""
     capture: Capture = Capture()
-    """What of a payload is kept."""
+    """What is captured of payloads and headers."""
     limits: Limits = Limits()
-    """What a client may do."""
+    """Limits for clients."""
     records: Records = Records()
-    """What the control API shows of single requests."""
+    """Individual records in the control API, and the record log."""
     evaluation: Evaluation = Evaluation()
-    """How records are evaluated."""
+    """Where and how records are evaluated."""
     feedback: Feedback = Feedback()
-    """Labels that come later."""
+    """Late labels and rewards."""
     validation: Validation | None = None
-    """Cases that the models have to pass, again and again."""
+    """Cases that the models must pass, tested periodically."""
     objectives: Objectives = {}
-    """What is acceptable: accuracy, error_rate, throughput, latency_mean, latency_p50 …
-    latency_p99.9, cost_per_prediction, energy_per_prediction, each as <= or >= and a number."""
+    """Limits for accuracy, error_rate, throughput, latency_mean, latency_p50 … latency_p99.9,
+    cost_per_prediction, energy_per_prediction, each as <= or >= and a number."""
     notify: Notify = []
-    """Who is told of findings."""
+    """Notification channels for findings."""
     monitoring: Monitoring = Monitoring()
-    """How silent failure is looked for."""
+    """Detection of silent failure."""
     handoff: HandOff = HandOff()
-    """The queue between the planes."""
+    """The queue between workers and the evaluation plane."""
     kafka: Kafka | None = None
-    """The cluster that records go through with `evaluation: kafka`."""
+    """The Kafka cluster, for `evaluation: kafka`."""
     sources: list[SourceTopic] = []
-    """Topics of others that evaluators bring in; `understudy kafka import` does so alone."""
+    """Other producers' topics that evaluators import; `understudy kafka import` only imports."""
     faults: list[Fault] = []
-    """Errors on purpose, for rehearsals. Leave it empty where it counts."""
+    """Injected errors, for tests. Leave it empty in production."""
 
     @model_validator(mode="before")
     @classmethod

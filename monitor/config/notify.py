@@ -24,53 +24,52 @@ LEAST_REPEAT_SECONDS = 60.0
 
 
 class NotifyTls(Section):
-    """How the certificate of a receiver is checked."""
+    """TLS verification of a receiver."""
 
     ca: File | None = None
-    """PEM file of the authorities to trust; by default the system's."""
+    """PEM file with trusted CAs; default: the system's."""
     verify: bool = True
-    """False accepts any certificate: for tests only."""
+    """False accepts any certificate; for tests only."""
 
 
 class Notification(Section):
-    """A channel: somebody who is told when a finding opens, changes and closes."""
+    """A notification channel for findings that open, change and close."""
 
     kind: Literal["alertmanager", "webhook", "slack"]
-    """`alertmanager` speaks its API of version 2, `webhook` sends JSON, `slack` sends messages as
-    Slack, Mattermost and Rocket.Chat take them."""
+    """`alertmanager` uses API v2, `webhook` sends JSON, `slack` sends messages that Slack,
+    Mattermost and Rocket.Chat accept."""
     name: Name | None = None
-    """What metrics and logs call it; by default its kind. Needed when a kind stands twice."""
+    """Name in metrics and logs; default: its kind. Required if a kind occurs twice."""
     url: Url | None = None
-    """Where to send. For alertmanager its root, as in http://127.0.0.1:9093."""
+    """URL of the receiver. For alertmanager, its root, such as http://127.0.0.1:9093."""
     url_env: Variable | None = None
-    """Name of the environment variable that holds the url, where the url is a secret itself."""
+    """Environment variable with the URL, if the URL itself is a secret."""
     secret_env: Variable | None = None
-    """webhook: name of the environment variable that holds the key with which requests are signed
-    (HMAC-SHA256)."""
+    """webhook: environment variable with the key that signs requests (HMAC-SHA256)."""
     token_env: Variable | None = None
-    """alertmanager and webhook: name of the environment variable that holds a bearer token."""
+    """alertmanager and webhook: environment variable with a bearer token."""
     severity: Literal["info", "warning", "critical"] = "warning"
-    """Findings below that are not told here."""
+    """Minimum severity to send."""
     repeat: Seconds | None = None
-    """webhook and slack: remind of a finding that stays open, and that nobody has acknowledged,
-    after that time; by default never."""
+    """webhook and slack: send a reminder of an open, unacknowledged finding after this time;
+    default: never."""
     resend: Seconds | None = None
-    """alertmanager: how often open findings are sent again; by default 60 s. Alertmanager takes
-    them for resolved when nothing comes for four times as long."""
+    """alertmanager: interval at which open findings are sent again; default: 60 s. Alertmanager
+    resolves them after four intervals without an update."""
     timeout: Seconds = 10.0
-    """How long a receiver may take, from the connection to the answer."""
+    """Timeout of a receiver, from connecting to the response."""
     labels: dict[LabelName, LabelValue] = Field(
         default={}, max_length=20, examples=[{"team": "pricing"}]
     )
     """alertmanager and webhook: labels to add."""
     link: Url | None = None
-    """Where people reach the control address, for links in messages."""
+    """Public URL of the control address, for links in messages."""
     tls: NotifyTls | None = None
-    """How to check the certificate of an https url."""
+    """TLS verification, for an https URL."""
 
     @property
     def label(self) -> str:
-        """What metrics and logs call it."""
+        """Name in metrics and logs."""
         return self.name or self.kind
 
     @model_validator(mode="after")

@@ -45,7 +45,7 @@ class Objective:
     def parse(cls, metric: str, text: str) -> Objective:
         """From ``latency_p99`` and ``<= 50ms``. Raises ValueError that says what is allowed."""
         if metric not in KNOWN:
-            raise ValueError(f"{metric!r} is none of {', '.join(KNOWN)}")
+            raise ValueError(f"{metric!r} is not one of {', '.join(KNOWN)}")
         sign = text.strip()[:2]
         found = quantity(text.strip()[2:], loose=True) if sign in ("<=", ">=") else None
         if found is None:

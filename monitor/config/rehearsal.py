@@ -11,11 +11,11 @@ from understudy.monitor.config.section import Section
 
 
 class Fault(Section):
-    """Errors in a model's place: requests that it would have served are answered with a status."""
+    """Injected errors: requests to an arm get an error status instead of the model's response."""
 
     arm: Name = "champion"
-    """Whose requests: the champion's, or those of a challenger that serves clients."""
+    """The arm: the champion, or a challenger that serves clients."""
     share: Annotated[float, Field(gt=0.0, le=1.0)]
-    """Part of the requests, drawn anew for each."""
+    """Share of the requests, sampled independently."""
     status: Annotated[int, Field(ge=500, le=599)] = 503
-    """What the client gets; it is counted as the model's own error."""
+    """Status that the client gets; it counts as an error of the model."""

@@ -31,7 +31,7 @@ _LONG = {
 
 def _whole(value: float) -> float:
     if value != round(value):
-        raise ValueError("must be whole seconds: windows of rules have no finer ones")
+        raise ValueError("must be whole seconds: rule windows have no finer resolution")
     return value
 
 
@@ -55,16 +55,17 @@ Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class WindowOf(Section):
-    """A pair of windows: `budget` spent within `long`, and `short` says that it still goes on."""
+    """A pair of windows: `budget` was spent within `long`, and `short` shows that the problem
+    continues."""
 
     severity: Literal["page", "ticket"]
-    """Who is told."""
+    """Severity of the alert."""
     budget: Share
-    """The share of the error budget that may be gone within the long window."""
+    """Share of the error budget that may be spent within the long window."""
     long: Period
     """The long window."""
     short: WholeSeconds
-    """The short window; a twelfth of the long one is usual."""
+    """The short window, usually a twelfth of the long one."""
 
     @model_validator(mode="after")
     def _ordered(self) -> WindowOf:
@@ -74,18 +75,19 @@ class WindowOf(Section):
 
 
 class Alerting(Section):
-    """Which alerts an objective has."""
+    """The alerts of an objective."""
 
     windows: list[WindowOf] | None = Field(default=None, min_length=1)
-    """Pairs of windows; by default those of the SRE workbook: 2 % in 1h and 5 % in 6h page, 10 % in
-    1d and 10 % in 3d make a ticket."""
+    """Pairs of windows; default: those of the SRE workbook: 2 % in 1h and 5 % in 6h page, 10 % in
+    1d and 10 % in 3d create a ticket."""
     least_bad: float = Field(default=5.0, ge=0.0, le=1e6)
-    """Bad events that the long window must hold: so that one of ten requests of a night wakes
-    nobody."""
+    """Minimum number of bad events in the long window, so that one failure in ten requests at night
+    does not page."""
     highest_threshold: Whole = 0.8
-    """An alert that would need a larger share of bad events hardly ever fires."""
+    """Largest alert threshold, as a share of bad events; an alert with a larger one would hardly
+    ever fire."""
     unreachable: Literal["derive", "refuse"] = "derive"
-    """What becomes of such an alert: its burn factor is lowered, or the file is refused."""
+    """What to do with such an alert: lower its burn factor, or reject the file."""
 
 
 Outcome = Literal[
@@ -94,31 +96,32 @@ Outcome = Literal[
 
 
 class Availability(Section):
-    """Requests of clients that are answered without an error of the service."""
+    """Client requests answered without an error of the service."""
 
     outcomes: list[Outcome] | None = Field(default=None, min_length=1)
-    """What counts as an error; by default everything but client_error."""
+    """Outcomes that count as errors; default: all except client_error."""
 
 
 class Latency(Section):
-    """Successful answers that come in time."""
+    """Successful responses within a time limit."""
 
     within: Seconds
-    """In what time."""
+    """The time limit."""
     quantile: Share | None = None
-    """Another way to say the objective: 0.99 means that 99 % have to come in time."""
+    """Alternative to `objective`: 0.99 means that 99 % must be within the limit."""
     by: Literal["auto", "edge", "interpolate", "strict", "native"] = "auto"
-    """How the histogram is read: `edge` reads the bucket that ends at the limit; `interpolate`
-    shares out the bucket around it evenly, `strict` counts all of it as too slow; `native` reads
-    native histograms; `auto` is edge where there is one, else interpolate."""
+    """How to read the histogram. `edge` uses the bucket boundary at the limit. `interpolate`
+    assumes a uniform distribution in the bucket around the limit. `strict` counts that whole bucket
+    as too slow. `native` reads native histograms. `auto` is edge if there is one, otherwise
+    interpolate."""
     edges: list[Seconds] = []
-    """Edges that the sidecar's histogram has beyond the usual ones: the latencies of its
+    """Additional bucket boundaries of the sidecar's histogram: the latencies in its
     `objectives`."""
 
 
 def _exported(value: float) -> float:
     if value not in EXPORTED:
-        raise ValueError(f"{value:g} is none of {', '.join(f'{q:g}' for q in EXPORTED)}")
+        raise ValueError(f"{value:g} is not one of {', '.join(f'{q:g}' for q in EXPORTED)}")
     return value
 
 
@@ -126,27 +129,27 @@ class Quantile(Section):
     """Time during which a quantile of the latency is within a limit, by the sketch's own gauge."""
 
     quantile: Annotated[Share, AfterValidator(_exported)]
-    """Which one: 0.5, 0.9, 0.95, 0.99 or 0.999."""
+    """The quantile: 0.5, 0.9, 0.95, 0.99 or 0.999."""
     at_most: Seconds
-    """The limit, at any value."""
+    """The limit; any value."""
     window: Literal["10s", "1m", "5m"] = "1m"
-    """Over which the quantile is taken."""
+    """Window of the quantile."""
 
 
 class Features(Section):
-    """Feature values that are there."""
+    """Feature values that are present."""
 
     feature: str = Field(default="", max_length=256)
-    """One feature only."""
+    """Only this feature."""
 
 
 class Rules(Section):
-    """Rows that keep the rules of the baseline."""
+    """Rows that satisfy the rules of the baseline."""
 
     feature: str = Field(default="", max_length=256)
-    """Those of one feature only."""
+    """Only rules of this feature."""
     rule: str = Field(default="", max_length=64, examples=["range"])
-    """Those of one kind only."""
+    """Only rules of this kind."""
 
 
 class Performance(Section):
@@ -156,7 +159,7 @@ class Performance(Section):
     """accuracy, estimated_accuracy (without labels), and with bound estimate also precision,
     recall, f1, auc, log_loss, brier, ece, mae, rmse."""
     bound: Literal["lower", "upper", "estimate"] = "lower"
-    """Which bound is compared."""
+    """The bound to compare."""
     at_least: Number | None = None
     """The floor."""
     at_most: Number | None = None
@@ -165,46 +168,46 @@ class Performance(Section):
     @model_validator(mode="after")
     def _one(self) -> Performance:
         if (self.at_least is None) == (self.at_most is None):
-            raise ValueError("say one of at_least and at_most")
+            raise ValueError("give either at_least or at_most")
         return self
 
 
 class Freshness(Section):
-    """Time during which labels come soon enough, and come at all."""
+    """Time during which labels arrive, and arrive in time."""
 
     within: Seconds
-    """The mean delay from prediction to label."""
+    """Maximum mean delay from prediction to label."""
 
 
 class Cost(Section):
     """Time during which a prediction is cheap enough."""
 
     at_most: float = Field(gt=0.0, allow_inf_nan=False)
-    """In the unit of the sidecar's prices."""
+    """Maximum cost, in the unit of the sidecar's prices."""
 
 
 class Example(Section):
-    """A series that the unit tests send: how much it grows by a good and by a bad event."""
+    """A series for the unit tests: its increase per good and per bad event."""
 
     series: str = Field(min_length=1, max_length=1024)
     """Name and labels, as in `orders_total{code="500"}`."""
     good: Number
-    """By a good event."""
+    """Increase per good event."""
     bad: Number
-    """By a bad event."""
+    """Increase per bad event."""
 
 
 class Events(Section):
-    """Events by expressions of one's own, with `{{.window}}` for the window, as in Sloth."""
+    """Events defined by custom expressions, with `{{.window}}` for the window, as in Sloth."""
 
     bad: str = Field(min_length=1, max_length=4096)
     """Rate of bad events: `sum(rate(orders_total{code="500"}[{{.window}}]))`."""
     total: str = Field(min_length=1, max_length=4096)
     """Rate of all events."""
     unit: str = Field(default="events", max_length=32)
-    """What they are called."""
+    """Name of the events."""
     example: list[Example] = []
-    """Series to try it with; without, no unit tests are made."""
+    """Series for unit tests; without them, no unit tests are generated."""
 
     @model_validator(mode="after")
     def _windows(self) -> Events:
@@ -233,54 +236,54 @@ _BARE = ("availability", "predictions", "features", "rules")
 
 
 class Predictions(Section):
-    """Answers that hold a prediction that can be read."""
+    """Responses with a readable prediction."""
 
 
 class Objective(Section):
     """One objective: a name, a share, and exactly one of the indicators."""
 
     name: Name
-    """Known by it together with the service."""
+    """Name, unique within the service."""
     objective: Share | None = None
-    """The share that must be good: of events, or of the time."""
+    """Share of events, or of time, that must be good."""
     description: str = Field(default="", max_length=1050)
-    """For people."""
+    """Description."""
     availability: Availability | None = None
-    """Answers without errors."""
+    """Responses without errors."""
     latency: Latency | None = None
-    """Answers in time."""
+    """Responses within a time limit."""
     quantile: Quantile | None = None
-    """Time with a quantile of the latency within a limit."""
+    """Time with a latency quantile within a limit."""
     predictions: Predictions | None = None
-    """Answers with a readable prediction."""
+    """Responses with a readable prediction."""
     features: Features | None = None
-    """Feature values that are there."""
+    """Feature values that are present."""
     rules: Rules | None = None
-    """Rows that keep the rules of the baseline."""
+    """Rows that satisfy the rules of the baseline."""
     performance: Performance | None = None
-    """Time with a model that is good enough."""
+    """Time with model performance within a limit."""
     freshness: Freshness | None = None
-    """Time with labels that come soon enough."""
+    """Time with labels that arrive in time."""
     cost: Cost | None = None
-    """Time with predictions that are cheap enough."""
+    """Time with cost per prediction within a limit."""
     events: Events | None = None
-    """Events by expressions of one's own."""
+    """Events defined by custom expressions."""
     model: str | None = Field(default=None, max_length=128)
-    """Of one model only."""
+    """Only this model."""
     version: str | None = Field(default=None, max_length=128)
-    """Of one version only."""
+    """Only this version."""
     arm: str | None = Field(default=None, max_length=128)
-    """Of one arm only. For predictions and cost by default `champion`."""
+    """Only this arm. Default for predictions and cost: `champion`."""
     period: Period | None = None
-    """Over which the share counts; by default that of the file."""
+    """Period of the objective; default: that of the file."""
     alerting: Alerting | None = None
-    """Which alerts it has; by default those of the file."""
+    """Its alerts; default: those of the file."""
     severities: list[Literal["page", "ticket"]] = ["page", "ticket"]
-    """Which of them it has: `[ticket]` wakes nobody, `[]` only records."""
+    """Severities of its alerts: `[ticket]` never pages, `[]` only records."""
     labels: dict[LabelName, LabelValue] = {}
-    """More labels of what is recorded, and of the alerts."""
+    """Additional labels for recorded series and alerts."""
     rate: float | None = Field(default=None, gt=0.0, le=1e9)
-    """Events per second that are expected: `explain` says with it what low traffic means."""
+    """Expected events per second; `explain` uses it to show the effect of low traffic."""
 
     @model_validator(mode="before")
     @classmethod
@@ -302,7 +305,7 @@ class Objective(Section):
         implied = self.latency is not None and self.latency.quantile is not None
         if (self.objective is None) != implied:
             raise ValueError(
-                "objective is said twice: leave it out, or latency.quantile"
+                "objective is given twice: omit it, or latency.quantile"
                 if implied
                 else "objective is required"
             )
@@ -327,47 +330,47 @@ class SloFile(Section):
     """Objectives of one service."""
 
     version: Literal[1]
-    """Version of this format."""
+    """Version of the file format."""
     service: Name
-    """What the objectives are about; a label of all alerts."""
+    """Service name; a label of all alerts."""
     slos: list[Objective] = Field(min_length=1)
     """The objectives."""
     scrape: dict[LabelName, LabelValue] = {}
     """Labels of the scraped series, as `{job: understudy}` or `{"namespace=~": "prod-.*"}`; a rule
     file for everything that a Prometheus scrapes needs none."""
     scrape_interval: WholeSeconds = 15.0
-    """How often Prometheus scrapes; alerts of outages look back four times as far."""
+    """Prometheus' scrape interval; outage alerts look back four intervals."""
     interval: WholeSeconds | None = None
-    """How often the rules are evaluated; by default as Prometheus does."""
+    """Evaluation interval of the rules; default: Prometheus' own."""
     period: Period = 30 * 86400.0
-    """Over which the shares count."""
+    """Period of the objectives."""
     model: str = Field(default="", max_length=128)
-    """Of one model only."""
+    """Only this model."""
     version_of_model: str = Field(default="", max_length=128)
-    """Of one version only."""
+    """Only this version."""
     arm: str = Field(default="", max_length=128)
-    """Of one arm only."""
+    """Only this arm."""
     labels: dict[LabelName, LabelValue] = {}
-    """More labels of what is recorded, and of the alerts."""
+    """Additional labels for recorded series and alerts."""
     runbooks: str = Field(default="docs/runbooks", min_length=1, max_length=512)
-    """Where the runbooks are: a folder, or an address with {alert} in it."""
+    """Location of the runbooks: a folder, or a URL that contains {alert}."""
     alerting: Alerting = Alerting()
-    """Which alerts the objectives have."""
+    """The alerts of the objectives."""
     alerts: Literal["all", "none"] = "all"
-    """Whether there are rules for outages, findings, experiments and the sidecar itself as well."""
+    """Whether to generate rules for outages, findings, experiments and the sidecar itself."""
     without: list[str] = []
-    """Names of such alerts that are not wanted."""
+    """Names of such alerts to omit."""
 
     @model_validator(mode="after")
     def _known_apart(self) -> SloFile:
         names = [one.name for one in self.slos]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"slos: the name {twice[0]!r} stands twice")
+            raise ValueError(f"slos: duplicate name {twice[0]!r}")
         for labels in (self.labels, *(one.labels for one in self.slos)):
             for name in labels:
                 if not PLAIN.fullmatch(name):
-                    raise ValueError(f"labels: {name!r} is no label name")
+                    raise ValueError(f"labels: {name!r} is not a valid label name")
                 if RESERVED.fullmatch(name):
                     raise ValueError(f"labels: {name!r} is set by the rules themselves")
         return self

@@ -15,44 +15,45 @@ Where = Annotated[dict[str, Pointer], Field(min_length=1)] | Pointer
 
 
 class MessageMapping(Section):
-    """Where things are in a message of plain JSON, as JSON pointers (RFC 6901).
+    """Field mapping of a plain JSON message, as JSON pointers (RFC 6901).
 
     A pointer to a list gives one cell for each row. A message may be an exchange, a label, or both.
     """
 
     request_id: Pointer = Field(examples=["/id"])
-    """By which labels find their prediction."""
+    """Request id, by which labels are joined to predictions."""
     time: Pointer | None = Field(default=None, examples=["/timestamp"])
-    """When the request began: ISO 8601, or an epoch in seconds or milliseconds; by default the time
-    of the Kafka message."""
+    """Start of the request: ISO 8601, or Unix time in seconds or milliseconds; default: the time of
+    the Kafka message."""
     model: Pointer | None = Field(default=None, examples=["/model/name"])
-    """Name of a declared model; by default that of the source."""
+    """Name of a configured model; default: that of the source."""
     version: Pointer | None = None
-    """Its version, where several of that name are declared."""
+    """Version, if several models with that name are configured."""
     arm: Pointer | None = Field(default=None, examples=["/variant"])
-    """Who answered: the name of the champion or of a challenger; by default the champion."""
+    """Arm that responded: the name of the champion or of a challenger; default: the champion."""
     features: Where | None = Field(default=None, examples=[{"age": "/input/age"}, "/input"])
     """Inputs of the model."""
     predictions: Where | None = Field(default=None, examples=[{"score": "/output/score"}])
-    """Its outputs."""
+    """Outputs of the model."""
     label: Pointer | None = Field(default=None, examples=["/outcome"])
-    """What turned out to be true."""
+    """True outcome."""
     reward: Pointer | None = None
-    """A number: how much the answer was worth."""
+    """Reward: the value of the response, as a number."""
     labelled_at: Pointer | None = None
-    """When the outcome became known; by default the time of the message."""
+    """When the outcome became known; default: the time of the message."""
     latency: Pointer | None = Field(default=None, examples=["/took_ms"])
-    """How long the answer took."""
+    """Latency of the response."""
     latency_unit: Literal["s", "ms", "us", "ns"] = "ms"
-    """What the latency is counted in."""
+    """Unit of the latency."""
     status: Pointer | None = Field(default=None, examples=["/status"])
-    """The HTTP status of the answer; by default 200."""
+    """HTTP status of the response; default: 200."""
     error: Pointer | None = None
-    """Where something other than null, false or an empty text stands when the model failed."""
+    """Error field: any value other than null, false or an empty text means that the model
+    failed."""
     trace_id: Pointer | None = None
-    """The trace that the request belongs to."""
+    """Trace id of the request."""
     unit: Pointer | None = Field(default=None, examples=["/customer"])
-    """Whom the request is about, where experiments assign by unit."""
+    """Unit of the request, if experiments assign by unit."""
 
     @model_validator(mode="after")
     def _something(self) -> MessageMapping:
@@ -62,24 +63,24 @@ class MessageMapping(Section):
 
 
 class SourceTopic(Section):
-    """A topic that somebody else writes, and that is evaluated as if we had seen the requests."""
+    """A topic of another producer, evaluated as if the sidecar had seen the requests."""
 
     topic: Topic
-    """Its name."""
+    """Topic name."""
     format: Literal["cloudevents", "json"]
     """cloudevents: as KServe's payload logger sends them, a request and a response with the same
-    id, in binary or structured mode; json: an object, by the mapping."""
+    id, in binary or structured mode. json: an object, read by the mapping."""
     model: Name | None = None
-    """The declared model that its messages are of, where they do not say so themselves."""
+    """Configured model of its messages, if the messages do not name one."""
     version: str = ""
-    """Its version, where several of that name are declared."""
+    """Version, if several models with that name are configured."""
     json_: MessageMapping | None = Field(default=None, alias="json")
-    """Where things are, for the format json."""
+    """Field mapping, for the format json."""
 
     @model_validator(mode="after")
     def _mapped(self) -> SourceTopic:
         if (self.format == "json") != (self.json_ is not None):
-            raise ValueError("json: is needed with the format json, and with no other")
+            raise ValueError("json: is required with the format json, and only with it")
         if self.version and self.model is None:
             raise ValueError("version: has no meaning without a model")
         return self

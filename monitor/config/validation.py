@@ -12,18 +12,18 @@ from understudy.monitor.config.units import Seconds
 
 
 class Validation(Section):
-    """Known cases, sent to each model server now and then."""
+    """Validation cases, sent to each model server periodically."""
 
     cases: File
-    """JSON lines: golden, invariance, directional, malformed and labelled cases."""
+    """JSON Lines file with golden, invariance, directional, malformed and labelled cases."""
     every: Seconds = 300.0
-    """Between two rounds."""
+    """Interval between rounds."""
     model: str | None = None
-    """The model that they are for; by default the first one."""
+    """Model of the cases; default: the first one."""
     direct: bool = False
-    """Send them straight to the model servers. Otherwise they take the way of the requests, through
-    a worker of this service, where there is one; they count as traffic neither way."""
+    """Send the cases straight to the model servers. Otherwise they go through a worker of this
+    service, if there is one. In both cases they do not count as traffic."""
     timeout: Seconds = 10.0
-    """For each answer."""
+    """Timeout of each response."""
     max_rate: Annotated[float, Field(gt=0.0, le=1000.0, allow_inf_nan=False)] = 5.0
-    """Requests per second to a model server."""
+    """Maximum requests per second to a model server."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from understudy.monitor.codecs import Decoded, ModelSpec, Table, Undecodable, decode_exchange
@@ -51,7 +52,7 @@ class Decoder:
         model = self._configured.get(key)
         if model is None:
             return {}, {}
-        return _dotted(model.json_features), _dotted(model.json_predictions)
+        return dotted(model.json_features), dotted(model.json_predictions)
 
     def decode(
         self, named: tuple[str, str, str], record: Record
@@ -80,8 +81,8 @@ class Decoder:
         return spec
 
 
-def _dotted(pointers: tuple[tuple[str, str], ...]) -> dict[str, str]:
-    """Steps into a list have no name of their own."""
+def dotted(pointers: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """JSON pointers as dotted paths, by name; steps into a list have no name of their own."""
     return {
         name: ".".join(
             step.replace("~1", "/").replace("~0", "~")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import replace
 from typing import Any
 
 from understudy.monitor.codecs import Table
@@ -166,7 +167,7 @@ class MirrorComparison:
                     found.severity,
                     champion.started,
                     request_id.decode("latin-1"),
-                    found.explain(),
+                    self._explained(found),
                     self._redact(columns_of(inputs)) if inputs is not None else {},
                     self._redact(champion.answer),
                     self._redact(challenger.answer),
@@ -181,6 +182,16 @@ class MirrorComparison:
                 {**challenger.values, "disagreement": differs},
             )
         )
+
+    def _explained(self, found: comparison.Comparison) -> str:
+        """The differences in plain words, with the values that people may see."""
+        fields = {}
+        for name, field in found.fields.items():
+            if field.example is not None:
+                first, second = (self._redact({name: [cell]})[name] for cell in field.example)
+                field = replace(field, example=(first, second))
+            fields[name] = field
+        return replace(found, fields=fields).explain()
 
     def _among_the_worst(self, name: str, severity: float, at: float, request_id: bytes) -> bool:
         """Whether this may be one of the worst of all; what is surely none need not be told."""

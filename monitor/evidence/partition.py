@@ -23,12 +23,12 @@ from understudy.monitor.evidence.blocks import Block, Heartbeat, LabelBlock, Rec
 from understudy.monitor.evidence.collector import EvidenceCollector
 from understudy.monitor.evidence.collectors import EvidenceCollectors, View
 from understudy.monitor.evidence.pending import PendingPredictions
+from understudy.monitor.evidence.redaction import redaction_of
 from understudy.monitor.evidence.sources import Sources
 from understudy.monitor.evidence.stage_one import StageOne
 from understudy.monitor.labels.label import Label
 from understudy.monitor.labels.store import FeedbackStore, Prediction
 from understudy.monitor.records.handoff import Names
-from understudy.monitor.records.redaction import Redaction
 
 VERSION = 1
 WAITS_SECONDS = 300.0
@@ -49,7 +49,7 @@ class Partition:
         self.records = 0
         self.labels = 0
         self.faults: Counter[str] = Counter()
-        redaction = Redaction(config.records.redact)
+        redaction = redaction_of(config)
         gatherings = {
             declared.name: EvidenceCollector(declared, arms_of(config, declared), redaction.columns)
             for declared in config.experiments

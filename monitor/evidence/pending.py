@@ -8,9 +8,9 @@ from typing import Any
 from understudy.monitor.codecs import Table
 from understudy.monitor.config.model import Config
 from understudy.monitor.config.performance import Performance
+from understudy.monitor.evidence.redaction import redaction_of
 from understudy.monitor.labels.store import Prediction
 from understudy.monitor.records.record import OK, ROLE_PRIMARY, Record
-from understudy.monitor.records.redaction import Redaction
 
 PREFIX = "@"
 """Before the name of a feature among the outputs of a prediction that waits for its label: the
@@ -25,13 +25,12 @@ class PendingPredictions:
         self.champion = ""
         self._judged: dict[tuple[str, str], Performance] = {}
         self._segments: tuple[str, ...] = ()
-        self._redaction = Redaction(())
         self.configure(config)
 
     def configure(self, config: Config) -> None:
         """Go on under another configuration."""
         self.champion = config.champion.name
-        self._redaction = Redaction(config.records.redact)
+        self._redaction = redaction_of(config)
         self._segments = tuple(config.monitoring.segments)
         judged = {(m.name, m.version): m.performance for m in config.models if m.performance}
         self._judged = judged if config.monitoring.enabled else {}

@@ -16,13 +16,13 @@ from understudy.monitor.errors import ExperimentStateError, UnknownExperimentErr
 from understudy.monitor.evidence.arms import arms_of
 from understudy.monitor.evidence.batch import ColumnBatch
 from understudy.monitor.evidence.collectors import EvidenceCollectors, View
+from understudy.monitor.evidence.redaction import redaction_of
 from understudy.monitor.experiments.contestant import ChallengerState
 from understudy.monitor.experiments.live import LiveExperiment
 from understudy.monitor.labels.store import Joined, Prediction
 from understudy.monitor.records.audit import AuditLog
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.record import Record
-from understudy.monitor.records.redaction import Redaction
 from understudy.monitor.routing.routes import Routes, load_or_set_aside
 from understudy.shadow import rollout
 from understudy.shadow.rollout import Event, RolloutError, Step
@@ -50,7 +50,6 @@ class ExperimentRunner:
 
     def __init__(self, config: Config, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self._redaction = Redaction(())
         self._file = config
         self.config = config
         self.state_dir = Path(config.state_dir)
@@ -71,7 +70,7 @@ class ExperimentRunner:
     def configure(self, config: Config) -> None:
         """Go on under another configuration; experiments that stay as they are keep everything."""
         self._file = config
-        self._redaction = Redaction(config.records.redact)
+        self._redaction = redaction_of(config)
         self._begin(with_declared(config, self._routes))
 
     def _begin(self, config: Config) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from understudy.monitor.config.notify import Notification
+from understudy.monitor.config.notify import Notification, missing_variables
 from understudy.monitor.findings.channels.alertmanager import Alertmanager
 from understudy.monitor.findings.channels.base import Channel, Source
 from understudy.monitor.findings.channels.slack import Slack
@@ -61,6 +61,8 @@ class Notifier:
             if old is not None and type(old) is type(channel):
                 channel.restore(old.to_dict())
             self.channels[config.label] = channel
+        for path, problem in missing_variables(configs):
+            log.warning("%s: %s: findings cannot be sent there", path, problem)
         self.wake()
 
     def wake(self) -> None:

@@ -17,6 +17,7 @@ from understudy.monitor.errors import UnderstudyError
 from understudy.monitor.evidence.batch import ColumnBatch
 from understudy.monitor.evidence.columns import Cells, cells_of
 from understudy.monitor.evidence.pending import PendingPredictions
+from understudy.monitor.evidence.redaction import redaction_of
 from understudy.monitor.evidence.rows import REQUESTS, ROWS, STARTED, parts_of
 from understudy.monitor.findings.finding import Signal
 from understudy.monitor.health.drift.signals import signals_of
@@ -26,7 +27,6 @@ from understudy.monitor.health.options import Options
 from understudy.monitor.health.performance.signals import performance_signals
 from understudy.monitor.health.performance.watch import PerformanceWatch
 from understudy.monitor.labels.store import Joined, Prediction
-from understudy.monitor.records.redaction import Redaction
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,6 @@ class Watches:
         """Why a model that should be watched is not."""
         self.performance: dict[ModelKey, PerformanceWatch] = {}
         self._judged: dict[ModelKey, Performance] = {}
-        self._redaction = Redaction(())
         self._learn = 0
         self._folder = Path()
         self._sources: dict[ModelKey, str] = {}
@@ -62,14 +61,14 @@ class Watches:
         keeps what it knows."""
         monitoring = config.monitoring
         self.offers.configure(config)
-        self._redaction = Redaction(config.records.redact)
+        self._redaction = redaction_of(config)
         self.champion = config.champion.name
         self.options = Options(
             monitoring.run_length,
             monitoring.smallest_shift,
             monitoring.smallest_rate,
             monitoring.window,
-            tuple(monitoring.segments),
+            self._shown(monitoring.segments),
             monitoring.max_segments,
             monitoring.stale,
             monitoring.kernel,
@@ -115,7 +114,7 @@ class Watches:
             if judged is not None:
                 length = self.options.run_length
                 self.performance[key] = PerformanceWatch(
-                    judged, baseline, length, self._shown(self.options.segments)
+                    judged, baseline, length, self.options.segments
                 )
 
     def _drop(self, key: ModelKey) -> None:

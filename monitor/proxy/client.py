@@ -6,15 +6,14 @@ import asyncio
 import json
 import re
 from time import monotonic, monotonic_ns
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from understudy.monitor.errors import HttpError
 from understudy.monitor.proxy.exchange import Exchange
 from understudy.monitor.proxy.head import parse_request
-
-if TYPE_CHECKING:
-    from understudy.monitor.proxy.runtime import Runtime
-    from understudy.monitor.proxy.worker import Worker
+from understudy.monitor.proxy.host import Host
+from understudy.monitor.proxy.protocols import Answered
+from understudy.monitor.proxy.runtime import Runtime
 
 _REASONS = {
     400: b"400 Bad Request",
@@ -54,7 +53,7 @@ class ClientConnection(asyncio.Protocol):
     kind: type[Exchange] = Exchange
     """What becomes of a request."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Host) -> None:
         self.worker = worker
         self.transport: asyncio.Transport | None = None
         self.exchange: Exchange | None = None
@@ -187,7 +186,7 @@ class ClientConnection(asyncio.Protocol):
         if data and self.exchange is not None:
             self.exchange.feed_tunnel(data)
 
-    def exchange_over(self, exchange: Exchange) -> None:
+    def exchange_over(self, exchange: Answered) -> None:
         """The answer is handed to the transport: go on with the next request, or close."""
         self.exchange = None
         transport = self.transport

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from understudy.monitor.proxy.framing import Chunked
 from understudy.monitor.proxy.head import CHUNKED, RequestHead, ResponseHead
+from understudy.monitor.proxy.protocols import Client
 from understudy.monitor.proxy.routes import Route
 from understudy.monitor.proxy.split import Choice, Router
 from understudy.monitor.proxy.upstream import UpstreamConnection
 
 if TYPE_CHECKING:
-    from understudy.monitor.proxy.client import ClientConnection
     from understudy.monitor.proxy.runtime import Runtime
 
 _FRAMED = 8
@@ -61,7 +61,7 @@ class Incoming:
     )
 
     def __init__(
-        self, client: ClientConnection, runtime: Runtime, head: RequestHead, started_ns: int
+        self, client: Client, runtime: Runtime, head: RequestHead, started_ns: int
     ) -> None:
         self.client = client
         self.runtime = runtime

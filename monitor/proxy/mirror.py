@@ -9,20 +9,16 @@ from __future__ import annotations
 
 import asyncio
 from time import monotonic, monotonic_ns, time
-from typing import TYPE_CHECKING
 
 from understudy.monitor.proxy.arm import Arm
 from understudy.monitor.proxy.breaker import Breaker
 from understudy.monitor.proxy.head import ResponseHead
+from understudy.monitor.proxy.protocols import MirrorRuntime, MirrorSource
 from understudy.monitor.proxy.upstream import UpstreamConnection
 from understudy.monitor.records import record
 from understudy.monitor.routing.plan import Challenger
 from understudy.monitor.stats.shared import SharedStats
 from understudy.shadow.assignment import point, threshold
-
-if TYPE_CHECKING:
-    from understudy.monitor.proxy.exchange import Exchange
-    from understudy.monitor.proxy.runtime import Runtime
 
 NOT_SENT = ("queue_full", "breaker_open", "body_too_large")
 _SAYS_NOTHING = frozenset((record.OVERLOAD, record.CANCELLED))
@@ -72,7 +68,7 @@ class Mirror:
         self._queue_gauge = stats.gauge("mirror_queue", {"arm": name})
         self._breaker_gauge = stats.gauge("breaker", {"arm": name})
 
-    def offer(self, exchange: Exchange, body: bytes | None) -> None:
+    def offer(self, exchange: MirrorSource, body: bytes | None) -> None:
         """Mirror a finished request if its turn has come; ``body`` is None if it was not kept."""
         if not self._every and point(self._salt, exchange.request_id) >= self._below:
             return
@@ -141,11 +137,11 @@ class MirroredRequest:
     )
 
     def __init__(
-        self, mirror: Mirror, exchange: Exchange, message: bytes, size: int, epoch: int
+        self, mirror: Mirror, exchange: MirrorSource, message: bytes, size: int, epoch: int
     ) -> None:
         self._mirror = mirror
         self._epoch = epoch
-        self._runtime: Runtime = exchange.runtime
+        self._runtime: MirrorRuntime = exchange.runtime
         self._message = message
         self._request_size = size
         self._request_id = exchange.request_id

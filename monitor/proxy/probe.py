@@ -18,12 +18,12 @@ from understudy.monitor.errors import HttpError
 from understudy.monitor.proxy.client import ClientConnection
 from understudy.monitor.proxy.exchange import Exchange
 from understudy.monitor.proxy.head import NO_BODY
+from understudy.monitor.proxy.host import Connection, Host
 from understudy.monitor.records import record
 
 if TYPE_CHECKING:
     from understudy.monitor.proxy.arm import Arm
     from understudy.monitor.proxy.runtime import Runtime
-    from understudy.monitor.proxy.worker import Worker
 
 ARM = b"x-understudy-arm"
 """Which arm a case is for; it does not reach the model server."""
@@ -88,7 +88,7 @@ class ProbeConnection(ClientConnection):
 class ProbeListener:
     """What the connections know of their worker, without its counts."""
 
-    def __init__(self, worker: Worker, path: Path) -> None:
+    def __init__(self, worker: Host, path: Path) -> None:
         self._worker = worker
         self._path = path
         self._server: asyncio.AbstractServer | None = None
@@ -110,7 +110,7 @@ class ProbeListener:
         with contextlib.suppress(OSError):
             self._path.unlink(missing_ok=True)
             self._server = await self.loop.create_unix_server(
-                lambda: ProbeConnection(self),  # type: ignore[arg-type]  # as much as is needed
+                lambda: ProbeConnection(self),
                 str(self._path),
             )
             self._path.chmod(0o600)
@@ -122,12 +122,12 @@ class ProbeListener:
             with contextlib.suppress(OSError):
                 self._path.unlink(missing_ok=True)
 
-    def admit(self, client: ClientConnection) -> bool:
+    def admit(self, client: Connection) -> bool:
         """It expires and is drained as those of clients are."""
         self.clients.add(client)
         return True
 
-    def dismiss(self, client: ClientConnection) -> None:
+    def dismiss(self, client: Connection) -> None:
         """It is gone."""
         self.clients.discard(client)
 

@@ -5,25 +5,15 @@ from __future__ import annotations
 
 import asyncio
 from random import Random
-from typing import Protocol
 
 from understudy.monitor.proxy.arm import Arm
 from understudy.monitor.proxy.handoff import HandOff
 from understudy.monitor.proxy.mirror import Mirror
+from understudy.monitor.proxy.protocols import Timed
 from understudy.monitor.proxy.routes import Routes
 from understudy.monitor.proxy.split import Router, Serving
 from understudy.monitor.routing.plan import Plan
 from understudy.monitor.stats.shared import SharedStats
-
-
-class Timed(Protocol):
-    """Something under way that may run into a limit."""
-
-    def check(self, now_ns: int) -> None:
-        """``now_ns`` is the monotonic time in nanoseconds."""
-
-    def cancel(self) -> None:
-        """Give up: nobody waits for it any longer."""
 
 
 class Runtime:

@@ -7,7 +7,7 @@ client's exchange, or the mirror's.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import Protocol, cast
 
 from understudy.monitor.errors import HttpError
 from understudy.monitor.proxy.framing import Chunked
@@ -18,9 +18,7 @@ from understudy.monitor.proxy.head import (
     ResponseHead,
     parse_response,
 )
-
-if TYPE_CHECKING:
-    from understudy.monitor.proxy.pool import Pool
+from understudy.monitor.routing.plan import Upstream
 
 HEAD_LIMIT = 64 * 1024
 """Bytes of a response's head; model servers stay far below."""
@@ -56,6 +54,17 @@ class Sink(Protocol):
         """The connection's write buffer is below (or above) its mark."""
 
 
+class Owner(Protocol):
+    """The pool as a connection of its own sees it."""
+
+    @property
+    def upstream(self) -> Upstream:
+        """The model server."""
+
+    def forget(self, connection: UpstreamConnection) -> None:
+        """The connection is gone."""
+
+
 class UpstreamConnection(asyncio.Protocol):
     """See the module. ``capture`` collects the body's payload while it stays within bounds."""
 
@@ -79,7 +88,7 @@ class UpstreamConnection(asyncio.Protocol):
         "tunnel",
     )
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Owner) -> None:
         self.pool = pool
         self.transport: asyncio.Transport | None = None
         self.sink: Sink | None = None

@@ -26,9 +26,11 @@ from understudy.monitor.gc_tuning import freeze_gc
 from understudy.monitor.proxy.client import QUIET_SECONDS, ClientConnection
 from understudy.monitor.proxy.fields import keep_headers
 from understudy.monitor.proxy.handoff import HandOff
+from understudy.monitor.proxy.host import Connection
 from understudy.monitor.proxy.listening import let_nobody_in, somebody_waits
 from understudy.monitor.proxy.probe import ProbeListener, socket_path
-from understudy.monitor.proxy.runtime import Runtime, Timed
+from understudy.monitor.proxy.protocols import Timed
+from understudy.monitor.proxy.runtime import Runtime
 from understudy.monitor.routing.plan import Plan
 from understudy.monitor.stats.shared import SharedStats
 
@@ -44,7 +46,7 @@ class Worker:
     ) -> None:
         self.loop = loop
         self.draining = False
-        self.clients: set[ClientConnection] = set()
+        self.clients: set[Connection] = set()
         self.lingering = 0
         self.active: set[Timed] = set()
         self._stats = SharedStats(run_dir / f"worker-{slot}.stats")
@@ -129,7 +131,7 @@ class Worker:
 
     # Called by the connections ------------------------------------------------------------------
 
-    def admit(self, client: ClientConnection) -> bool:
+    def admit(self, client: Connection) -> bool:
         """A client has connected; False when there are too many."""
         words = self._stats.words
         words[self._accepted] += 1
@@ -138,7 +140,7 @@ class Worker:
         # Those who linger are on their way out: who was refused must not be why the next one is.
         return len(self.clients) - self.lingering <= self.runtime.plan.limits.connections
 
-    def dismiss(self, client: ClientConnection) -> None:
+    def dismiss(self, client: Connection) -> None:
         """A client is gone."""
         self._stats.words[self._open] -= 1
         self.clients.discard(client)

@@ -35,10 +35,14 @@ class Shown:
 
 
 class Redaction:
-    """The rules, compiled. Without rules nothing is hidden."""
+    """The rules, compiled. Without rules nothing is hidden. ``paths`` are the dotted paths of
+    fields that go by another name: a rule that hides one of them hides the name."""
 
-    def __init__(self, rules: Iterable[str]) -> None:
+    def __init__(
+        self, rules: Iterable[str], paths: Mapping[str, Iterable[str]] | None = None
+    ) -> None:
         self.rules = tuple(rules)
+        self._paths = {name: tuple(of_name) for name, of_name in (paths or {}).items()}
         # Every rule is tried on every tail of a path.
         self._matches = (
             re.compile("|".join(translate(rule.lower()) for rule in self.rules)).match
@@ -60,7 +64,7 @@ class Redaction:
             return False
         known = self._known.get(path)
         if known is None:
-            known = self._decide(path.lower())
+            known = any(self._decide(one.lower()) for one in (path, *self._paths.get(path, ())))
             if len(self._known) < 10_000 and len(path) < _MAX_NAME:
                 self._known[path] = known
         return known

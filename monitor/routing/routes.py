@@ -96,7 +96,7 @@ class Routes:
             raise StateError(f"{path}: cannot be used: {error!r}") from error
 
     def save(self, state_dir: Path) -> None:
-        """Replace the file: temporary name, sync, rename. Raises OSError."""
+        """Replace the file: temporary name, sync, rename, sync of the folder. Raises OSError."""
         data = {
             "version": _VERSION,
             "assignments": {name: item.to_dict() for name, item in self.assignments.items()},
@@ -110,6 +110,11 @@ class Routes:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, state_dir / FILE_NAME)
+        folder = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def load_or_set_aside(state_dir: Path) -> Routes:

@@ -26,6 +26,7 @@ from understudy.monitor.api.experiments import add_experiments
 from understudy.monitor.api.findings import add_findings
 from understudy.monitor.api.pages import add_pages
 from understudy.monitor.errors import BlockError
+from understudy.monitor.evidence.redaction import redaction_of_settings
 from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.experiments.runner import ExperimentRunner
 from understudy.monitor.kafka.consumer import EvidenceConsumer
@@ -105,6 +106,7 @@ class Api:
     def __init__(self, evaluator: Evaluator, settings: Settings) -> None:
         self._evaluator = evaluator
         self._settings = settings
+        self._redaction = redaction_of_settings(settings)
         self._own = self._build()
         self._judged: dict[int, tuple[EvidenceConsumer, FastAPI]] = {}
         self._turn = asyncio.Lock()
@@ -164,7 +166,7 @@ class Api:
         known = self._judged.get(place)
         if known is not None and known[0] is judge:
             return known[1]
-        view: Any = EvaluatorView(judge, self._settings, Redaction(self._settings.redact))
+        view: Any = EvaluatorView(judge, self._settings, self._redaction)
         app = FastAPI(title="Understudy evaluator", docs_url=None, redoc_url=None)
         handle_errors(app)
         line: Any = CommitLine(self._evaluator, place)
@@ -275,11 +277,11 @@ class Api:
             yield from list(feedback_families(stores, ("partition",)))
             steering = member.judges.get(place_of(True, member.evidence))
             if steering is not None:
-                view: Any = EvaluatorView(steering, self._settings, Redaction(()))
+                view: Any = EvaluatorView(steering, self._settings, self._redaction)
                 yield from list(experiment_families(view, Snapshot(0.0)))
             watching = member.judges.get(place_of(False, member.evidence))
             if watching is not None:
-                yield from list(decoded_families(watching.pipeline))
+                yield from list(decoded_families(watching.pipeline, self._redaction))
                 yield from list(drift_families(watching.watcher))
                 yield from list(finding_families(watching.watcher.service))
 

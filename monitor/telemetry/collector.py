@@ -70,7 +70,7 @@ class PlaneCollector(Collector):
         yield from self._workers(snapshot)
         yield from self._latencies(snapshot)
         yield from self._gauges(snapshot)
-        yield from decoded_families(self._plane.pipeline)
+        yield from decoded_families(self._plane.pipeline, self._plane.redaction)
         yield from undecoded_families(self._plane.pipeline)
         yield from self._service(snapshot)
         yield from experiment_families(self._plane, snapshot)

@@ -7,13 +7,15 @@ from collections.abc import Iterator
 from prometheus_client.core import Metric
 
 from understudy.monitor.pipeline.pipeline import Pipeline
+from understudy.monitor.records.redaction import Redaction
 from understudy.monitor.telemetry.families import ValueFamily, counter, gauge
 
 _OUTPUT = ("model", "version", "arm", "prediction")
 
 
-def decoded_families(pipeline: Pipeline) -> Iterator[Metric]:
-    """Predictions and missing features: of a sidecar, or of the evaluator that watches models."""
+def decoded_families(pipeline: Pipeline, redaction: Redaction) -> Iterator[Metric]:
+    """Predictions and missing features: of a sidecar, or of the evaluator that watches models.
+    Classes of outputs that ``redaction`` hides are values of single rows, and left out."""
     values = ValueFamily("prediction_value", "Numeric predictions.", _OUTPUT)
     counts: list[tuple[list[str], float]] = []
     classes: list[tuple[list[str], float]] = []
@@ -27,7 +29,8 @@ def decoded_families(pipeline: Pipeline) -> Iterator[Metric]:
                 mean = stats.summary()["mean"]
                 if mean is not None:
                     means.append((labels, mean))
-            classes += [([*labels, label], n) for label, n in stats.classes.items()]
+            if not redaction.hides(name):
+                classes += [([*labels, label], n) for label, n in stats.classes.items()]
     yield values
     yield counter("prediction_values", "Numeric predictions, in number.", _OUTPUT, counts)
     yield gauge(

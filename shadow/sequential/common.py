@@ -28,11 +28,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from importlib import import_module
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from understudy.shadow.sequential.contrib import MODULES
+from understudy.shadow.sequential.contrib import __name__ as CONTRIB  # noqa: N812
 from understudy.shadow.sequential.logspace import (
     HALF_LOG_2PI,
     Array,
@@ -272,6 +275,11 @@ def load(state: Mapping[str, Any]) -> Process:
     """The process that wrote ``state``, of whatever kind; SequentialError when unknown."""
     kind = state.get("kind")
     known = Process._kinds.get(kind) if isinstance(kind, str) else None
+    if known is None:
+        # It may be one that the service does not use, and has therefore not been loaded.
+        for module in MODULES:
+            import_module(f"{CONTRIB}.{module}")
+        known = Process._kinds.get(kind) if isinstance(kind, str) else None
     if known is None:
         raise SequentialError("kind", f"must be one of {sorted(Process._kinds)}, not {kind!r}")
     return known.from_dict(state)

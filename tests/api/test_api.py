@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.plane_process import LABELS, PlaneProcess, WorkerEnd, encoded, eventually
+from tests.support.patience import eventually
+from tests.support.plane_process import LABELS, PlaneProcess, WorkerEnd, encoded
 from understudy.monitor.records import frames
 from understudy.monitor.stats.shared import observe
 

@@ -13,7 +13,8 @@ import httpx
 import pytest
 from prometheus_client.openmetrics.parser import text_fd_to_metric_families
 
-from tests.plane_process import ARMS, PlaneProcess, WorkerEnd, encoded, eventually
+from tests.support.patience import eventually, patient
+from tests.support.plane_process import ARMS, PlaneProcess, WorkerEnd, encoded
 from understudy.monitor.api.feedback import MOST_BYTES
 from understudy.monitor.labels.label import MOST_ITEMS
 from understudy.monitor.records import frames, record
@@ -52,7 +53,10 @@ def post(plane: PlaneProcess, body: Any, **headers: str) -> httpx.Response:
     content = body if isinstance(body, (bytes, str)) else json.dumps(body)
     kind = {"content-type": "application/json"}
     return httpx.post(
-        plane.url + "/v1/feedback", content=content, headers={**kind, **headers}, timeout=20
+        plane.url + "/v1/feedback",
+        content=content,
+        headers={**kind, **headers},
+        timeout=patient(20),
     )
 
 

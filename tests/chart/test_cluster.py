@@ -19,19 +19,20 @@ from typing import Any
 import pytest
 import yaml
 
-from tests import kubeparts
-from tests.chart.apiserver import ApiServer
-from tests.chart.reference import CHART
-from tests.chart.support import CASES, MODEL, PLAN, ROOT, helm, of_kind, pods, render
-from tests.inject.world import Webhook
-from tests.inject.world import pod as pod_that
+from tests.support.admission import Webhook
+from tests.support.admission import pod as pod_that
+from tests.support.apiserver import ApiServer
+from tests.support.chart import CASES, MODEL, PLAN, ROOT, helm, of_kind, pods, render
+from tests.support.patience import eventually, patient
+from tools.chart_reference import CHART
+from tools.parts import kubernetes
 
 EXAMPLES = ROOT / "examples" / "kubernetes"
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
-    definitions = [kubeparts.load(part) for part in kubeparts.CRDS]
+    definitions = [kubernetes.load(part) for part in kubernetes.CRDS]
     server = ApiServer(tmp_path_factory.mktemp("cluster"))
     try:
         for found in definitions:
@@ -46,16 +47,14 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
 
 
 def _established(server: ApiServer, name: str) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
+    def established() -> bool:
         found = server.get(f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}")
         conditions = {
             c["type"]: c["status"] for c in found.get("status", {}).get("conditions") or []
         }
-        if conditions.get("Established") == "True":
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"{name} is not established")
+        return conditions.get("Established") == "True"
+
+    eventually(established, what=f"{name} is established")
 
 
 def path_of(server: ApiServer, one: dict[str, Any], namespace: str) -> str:
@@ -331,7 +330,7 @@ def test_a_chart_of_ones_own(cluster: ApiServer, tmp_path: Path) -> None:
         subprocess.run(["cp", "-r", str(source), str(target)], check=True)
     done = helm("dependency", "build", str(folder))
     assert done.returncode == 0, done.stderr
-    done = helm("lint", "--strict", str(folder), "--kube-version", kubeparts.KUBERNETES[-1])
+    done = helm("lint", "--strict", str(folder), "--kube-version", kubernetes.KUBERNETES[-1])
     assert done.returncode == 0, done.stdout
     space = cluster.namespace("own", **{"pod-security.kubernetes.io/warn": "restricted"})
     done = run(cluster, "install", "delays", str(folder), "-n", space)
@@ -347,7 +346,7 @@ def test_a_chart_of_ones_own(cluster: ApiServer, tmp_path: Path) -> None:
     done = run(cluster, "upgrade", "delays", str(folder), "-n", space, "--set", "replicas=4")
     assert done.returncode == 0, done.stderr
     assert token(cluster, space, "delays-understudy-token") == before
-    wrong = helm("template", "x", str(folder), "--kube-version", kubeparts.KUBERNETES[-1], "--set", "understudy.config.chalengers=1")  # fmt: skip
+    wrong = helm("template", "x", str(folder), "--kube-version", kubernetes.KUBERNETES[-1], "--set", "understudy.config.chalengers=1")  # fmt: skip
     assert "chalengers" in wrong.stderr
 
 
@@ -414,7 +413,7 @@ def test_the_injector_in_the_api_server(cluster: ApiServer, webhook: Webhook) ->
     path = f"/api/v1/namespaces/{space}/pods"
     asked = pod_that(inject="true", config="delays-understudy", token_secret="delays-token")
     probe = {**asked, "metadata": {**asked["metadata"], "name": "probe"}}
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + patient(20)
     while time.monotonic() < deadline:  # the API server takes up a new webhook in its own time
         _, said = cluster.call("POST", f"{path}?dryRun=All", probe)
         if said["spec"].get("initContainers"):
@@ -454,7 +453,7 @@ def test_an_injector_that_is_away(cluster: ApiServer, webhook: Webhook) -> None:
     status, said = cluster.call("PUT", f"{hooks}/{hook['metadata']['name']}", hook)
     assert status == 200, said
     asked["metadata"]["name"] = "second"
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + patient(20)
     while time.monotonic() < deadline:
         status, said = cluster.call("POST", f"{path}?dryRun=All", asked)
         if status != 201:

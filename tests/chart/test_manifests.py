@@ -14,8 +14,7 @@ import click
 import pytest
 import yaml
 
-from tests.chart.reference import CHART, COPIES, LIBRARY, read
-from tests.chart.support import (
+from tests.support.chart import (
     CASES,
     MODEL,
     NEWEST,
@@ -29,6 +28,8 @@ from tests.chart.support import (
     refusal,
     render,
 )
+from tests.support.chart_cases import each_case, selects
+from tools.chart_reference import CHART, COPIES, LIBRARY, read
 from understudy import __version__
 from understudy.loadtest.gate.plan import load_plan
 from understudy.loadtest.gate.sending import payloads_of
@@ -37,11 +38,6 @@ from understudy.monitor.config.load import load
 from understudy.monitor.kafka.topics import wanted
 
 Manifests = list[dict[str, Any]]
-each_case = pytest.mark.parametrize("case", CASES)
-
-
-def selects(selector: dict[str, str], labels: dict[str, str]) -> bool:
-    return all(labels.get(key) == value for key, value in selector.items())
 
 
 def test_lint() -> None:
@@ -187,7 +183,7 @@ def test_configurations_and_plans_are_valid(case: str, tmp_path: Path) -> None:
 
 
 def _certificate(folder: Path) -> None:
-    from tests.chart.certificates import issue
+    from tests.support.certificates import issue
 
     if not folder.exists():
         folder.mkdir()

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.chart.support import ROOT, named, of_kind, pods, render
-from tests.plane_process import eventually
+from tests.support.chart import ROOT, named, of_kind, pods, render
+from tests.support.patience import eventually, patient
 
 NAMESPACES = ["unshare", "--map-root-user", "--mount", "--net", "--pid", "--fork", "--kill-child",
               "--mount-proc"]  # fmt: skip
@@ -74,7 +74,7 @@ class Running:
         file = folder / "pods.json"
         file.write_text(json.dumps({"folder": str(folder), "hosts": hosts, "pods": given}))
         self.process = subprocess.Popen(
-            [*NAMESPACES, sys.executable, "-m", "tests.chart.kubelet", str(file)],
+            [*NAMESPACES, sys.executable, "-m", "tests.support.kubelet", str(file)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
         )  # fmt: skip
 
@@ -85,7 +85,7 @@ class Running:
     def __exit__(self, *_: object) -> None:
         assert self.process.stdin is not None
         self.process.stdin.close()
-        self.process.wait(60)
+        self.process.wait(patient(30))
 
     def do(self, what: str, **more: Any) -> dict[str, Any]:
         assert self.process.stdin is not None
@@ -112,7 +112,7 @@ request = urllib.request.Request(url, data=body.encode() if body else None, head
 if url.endswith("reload"):
     request.method = "POST"
 try:
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with urllib.request.urlopen(request, timeout=patient(20)) as answer:
         print(answer.status, answer.read().decode())
 except urllib.error.HTTPError as error:
     print(error.code, error.read().decode())
@@ -121,7 +121,7 @@ GO_ON = """
 import http.client, json, sys
 good, bad = 0, []
 while True:
-    connection = http.client.HTTPConnection("127.0.0.1", 8080, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", 8080, timeout=patient(30))
     try:
         connection.connect()
         connection.request("POST", "/v2/models/delays/infer", sys.argv[1])
@@ -211,7 +211,7 @@ def test_the_injector_of_the_chart_answers_with_its_certificate(tmp_path: Path) 
     ask = """
 import ssl, sys, urllib.request
 context = ssl.create_default_context(cadata=sys.argv[2])
-print(urllib.request.urlopen(sys.argv[1], context=context, timeout=30).read().decode())
+print(urllib.request.urlopen(sys.argv[1], context=context, timeout=patient(20)).read().decode())
 """
     with Running(tmp_path, manifests, "Deployment/demo-understudy-injector") as pod:
         url = "https://demo-understudy-injector.serving.svc:8443/healthz"

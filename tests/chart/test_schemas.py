@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tests import kubeparts
-from tests.chart.schemas import problems
-from tests.chart.support import CASES, NEWEST, ROOT, render
+from tests.support.chart import CASES, NEWEST, ROOT, render
+from tests.support.kubernetes_schemas import problems
+from tools.parts import kubernetes
 
 EXAMPLES = sorted(
     [
@@ -28,7 +28,7 @@ def unique(version: str) -> list[dict[str, Any]]:
     """What all cases together render, each thing once; between the oldest and the newest Kubernetes
     the two largest cases stand for all."""
     found: dict[str, dict[str, Any]] = {}
-    ends = (kubeparts.KUBERNETES[0], NEWEST)
+    ends = (kubernetes.KUBERNETES[0], NEWEST)
     for case in CASES if version in ends else ("everything", "a model server with everything"):
         for one in render(case, version):
             shape = {**one, "metadata": {k: v for k, v in one["metadata"].items() if k != "name"}}
@@ -38,7 +38,7 @@ def unique(version: str) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-@pytest.mark.parametrize("version", kubeparts.KUBERNETES)
+@pytest.mark.parametrize("version", kubernetes.KUBERNETES)
 def test_every_manifest_is_valid(version: str) -> None:
     manifests = unique(version)
     kinds = {one["kind"] for one in manifests}
@@ -90,10 +90,10 @@ def test_values_of_the_examples_render() -> None:
 def test_an_old_cluster_gets_no_field_that_it_does_not_know() -> None:
     """The sleep of preStop is of 1.30; the schemas of 1.29 and 1.30 tell them apart or agree."""
     (model,) = [
-        one for one in render("least", kubeparts.KUBERNETES[0]) if one["kind"] == "Deployment"
+        one for one in render("least", kubernetes.KUBERNETES[0]) if one["kind"] == "Deployment"
     ]
     hook = model["spec"]["template"]["spec"]["containers"][0]["lifecycle"]["preStop"]
     assert set(hook) == {"exec"}
     hook["slep"] = {"seconds": 1}
-    assert problems(model, kubeparts.KUBERNETES[0])
+    assert problems(model, kubernetes.KUBERNETES[0])
     assert problems({**model, "spec": {**model["spec"], "replicas": "two"}}, NEWEST)

@@ -9,8 +9,9 @@ from typing import Any
 
 import yaml
 
-from tests import kubeparts
-from tests.chart.support import CASES, ROOT, render
+from tests.support.chart import CASES, ROOT, render
+from tests.support.patience import patient
+from tools.parts import kubernetes
 
 ACCEPTED = {
     "CKV_K8S_11": "no limit of processor time: throttling would be added to the slowest requests",
@@ -24,14 +25,14 @@ ACCEPTED = {
 
 def findings(folder: Path) -> list[tuple[str, str, str]]:
     """Check, its name and the resource, for everything that fails."""
-    checkov = kubeparts.need("checkov") / "bin" / "checkov"
+    checkov = kubernetes.need("checkov") / "bin" / "checkov"
     done = subprocess.run(
         [
             # Not by its first line, which names the folder that it was installed in.
             str(checkov.with_name("python")), str(checkov),
             "--directory", str(folder), "--framework", "kubernetes", "--quiet", "--output", "json",
         ],
-        capture_output=True, text=True, timeout=170,
+        capture_output=True, text=True, timeout=patient(100),
     )  # fmt: skip
     found: dict[str, Any] = json.loads(done.stdout)
     assert found["summary"]["parsing_errors"] == 0

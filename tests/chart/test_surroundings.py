@@ -10,9 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from tests import parts
-from tests.chart.reference import CHART
-from tests.chart.support import (
+from tests.support.chart import (
     CASES,
     MODEL,
     NEWEST,
@@ -25,7 +23,9 @@ from tests.chart.support import (
     pods,
     render,
 )
-from tests.chart.test_manifests import each_case, selects
+from tests.support.chart_cases import each_case, selects
+from tools.chart_reference import CHART
+from tools.parts import debian
 from understudy import __version__
 from understudy.monitor.config.kafka import KafkaSpool
 from understudy.monitor.config.model import Feedback
@@ -137,8 +137,8 @@ def test_alertmanager_takes_the_values_for_its_stack(tmp_path: Path) -> None:
         yaml.safe_dump(yaml.safe_load(text)["alertmanager"]["config"])
     )
     done = subprocess.run(
-        [parts.need("amtool"), "check-config", tmp_path / "config.yml"],
-        env=parts.environment(), capture_output=True, text=True,
+        [debian.need("amtool"), "check-config", tmp_path / "config.yml"],
+        env=debian.environment(), capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
 

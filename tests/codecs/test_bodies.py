@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.codecs.support import MLFLOW, SPEC, V1, V2, reason
+from tests.support.codecs import MLFLOW, SPEC, V1, V2, reason
 from understudy.monitor.codecs import Decoded, Reason, Table, Undecodable, decode_exchange
 from understudy.monitor.codecs.body import MAX_DECOMPRESSED, parsed
 

@@ -6,7 +6,7 @@ import copy
 
 import pytest
 
-from tests.codecs.support import MLFLOW, V1, V2, decode, reason, v2
+from tests.support.codecs import MLFLOW, V1, V2, decode, reason, v2
 from understudy.monitor.codecs import Reason, Table
 
 FEATURES = [

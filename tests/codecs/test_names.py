@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.codecs.support import MLFLOW, NAMED, V1, V2, decode, reason, v2
+from tests.support.codecs import MLFLOW, NAMED, V1, V2, decode, reason, v2
 from understudy.monitor.codecs import ModelSpec, Reason, Table
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.codecs.support import decode, reason
+from tests.support.codecs import decode, reason
 from understudy.monitor.codecs import ModelSpec, Reason, Table
 from understudy.monitor.codecs.pointer import follow, steps
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tests.codecs.support import (
+from tests.support.codecs import (
     CELLS,
     JSON,
     MLFLOW,

@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 
-from tests.findings.receiver import Receiver, certificate, receiver
+from tests.support.self_signed import certificate
+from tests.support.webhook_receiver import Receiver, receiver
 from understudy.common.http import call, is_loopback
 from understudy.loadtest.chaos import actions, probes
 from understudy.monitor.cli import top
@@ -132,7 +133,9 @@ def test_notifications_go_through_the_proxy_of_the_environment(
 def test_with_tls_the_proxy_sees_the_host_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ca, serving = certificate(tmp_path, OUTSIDE)
+    ca, key = certificate(tmp_path, "receiver", OUTSIDE)
+    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    serving.load_cert_chain(ca, key)
     with receiver(serving) as there:
         proxy = Proxy(there.port)
         try:

@@ -59,17 +59,17 @@ BAD = [
     (GOOD.replace("version: 1", "version: '1'"), "version", "must be 1 (found '1')"),
     (models("{name: m, version: 1}"), "models[0].version", "write it in quotes (found 1)"),
     (GOOD + "state_dir: 2020-01-01\n", "state_dir", "write it in quotes"),
-    (GOOD + "state_dir: ''\n", "state_dir", "no file name"),
+    (GOOD + "state_dir: ''\n", "state_dir", "not a valid file name"),
     (models("{name: m, features: abc}"), "models[0].features", "must be a list (found 'abc')"),
-    (models("{name: m, features: [a, a]}"), "models[0].features", "'a' stands twice"),
+    (models("{name: m, features: [a, a]}"), "models[0].features", "duplicate entry 'a'"),
     (models(""), "models", "at least one entry"),
     (models("m"), "models[0]", "must be a mapping with baseline, features, json, name"),
     # addresses
     (GOOD.replace('"127.0.0.1:8080"', "8080"), "listen", "must be host:port, or a mapping"),
-    (GOOD.replace(":8080", ":80800"), "listen", "'127.0.0.1:80800' is no address"),
-    (GOOD.replace("127.0.0.1:8080", ":8080"), "listen", "is no address: write host:port"),
+    (GOOD.replace(":8080", ":80800"), "listen", "not a valid address: '127.0.0.1:80800'"),
+    (GOOD.replace("127.0.0.1:8080", ":8080"), "listen", "not a valid address: ':8080'"),
     (GOOD.replace("127.0.0.1:8080", "::1:8080"), "listen", "[::1]:8080"),
-    (GOOD + "control: {listen: 'a b:1'}\n", "control.listen", "is no address"),
+    (GOOD + "control: {listen: 'a b:1'}\n", "control.listen", "not a valid address"),
     (GOOD + "control: {listen: '127.0.0.1:8080'}\n", "control.listen", "address of listen"),
     # numbers
     (challenger("mirror: {rate: 1.5}"), "challengers[0].mirror.rate", "equal to 1 (found 1.5)"),
@@ -78,9 +78,9 @@ BAD = [
     (challenger("mirror: {rate: true}"), "challengers[0].mirror.rate", "number (found True)"),
     (challenger("mirror: {rate: '1'}"), "challengers[0].mirror.rate", "number (found '1')"),
     (challenger("mirror: {connections: 0}"), "challengers[0].mirror.connections", "equal to 1"),
-    (GOOD + "workers: 0\n", "workers", "0 is neither auto nor a number from 1 to 256"),
-    (GOOD + "workers: true\n", "workers", "True is neither auto"),
-    (GOOD + "workers: many\n", "workers", "'many' is neither auto"),
+    (GOOD + "workers: 0\n", "workers", "0 must be auto, or a number from 1 to 256"),
+    (GOOD + "workers: true\n", "workers", "True must be auto"),
+    (GOOD + "workers: many\n", "workers", "'many' must be auto"),
     # units
     (GOOD + "limits: {drain: 5 sec}\n", "limits.drain", "(examples: 30s, 5m)"),
     (GOOD + "limits: {drain: 0}\n", "limits.drain", "must be greater than 0 (found 0)"),
@@ -91,27 +91,27 @@ BAD = [
     (GOOD + "limits: {head: 1.5}\n", "limits.head", "not a valid size: 1.5"),
     (GOOD + "limits: {head: 64KiB}\n", "limits.head", "equal to 61440 (found 65536)"),
     # URLs
-    (champion("url: 'ftp://h'"), "champion.url", "'ftp://h' is no URL: write http://"),
-    (champion("url: 'http://'"), "champion.url", "is no URL"),
+    (champion("url: 'ftp://h'"), "champion.url", "not a valid URL: 'ftp://h' (write http://"),
+    (champion("url: 'http://'"), "champion.url", "not a valid URL"),
     (champion("url: 'http://h/?a=b'"), "champion.url", "query or fragment"),
     (champion("url: 'http://h:0'"), "champion.url", "the port must be from 1 to 65535"),
     (champion("url: 'http://h:65536'"), "champion.url", "the port must be from 1 to 65535"),
-    (champion("url: 'http://[::1'"), "champion.url", "is no URL"),
-    (champion("url: 'http://[1:2]'"), "champion.url", "no IPv6 address"),
+    (champion("url: 'http://[::1'"), "champion.url", "not a valid URL"),
+    (champion("url: 'http://[1:2]'"), "champion.url", "not a valid IPv6 address"),
     (champion("url: 'http://h/a b'"), "champion.url", "without spaces"),
     (champion("url: 'http://h/é'"), "champion.url", "in ASCII"),
-    (champion(r'url: "http://h/a\r\nx: y"'), "champion.url", "is no URL"),
-    (champion(r'url: "http://h\n"'), "champion.url", "is no URL"),
+    (champion(r'url: "http://h/a\r\nx: y"'), "champion.url", "not a valid URL"),
+    (champion(r'url: "http://h\n"'), "champion.url", "not a valid URL"),
     # headers and hosts
-    (challenger("headers: {'a b': x}"), "challengers[0].headers.a b", "no header name"),
-    (challenger(r'headers: {a: "b\r\nc: d"}'), "challengers[0].headers.a", "no header value"),
+    (challenger("headers: {'a b': x}"), "challengers[0].headers.a b", "not a valid header name"),
+    (challenger(r'headers: {a: "b\r\nc: d"}'), "challengers[0].headers.a", "not a valid header value"),
     (challenger("headers: {a: 5}"), "challengers[0].headers.a", "write it in quotes"),
     (challenger("headers: {Content-Length: '5'}"), "challengers[0]", "content-length is set by"),
-    (challenger(r'host: "a\nb"'), "challengers[0].host", "no header value"),
-    (GOOD + "capture: {headers: ['a:b']}\n", "capture.headers[0]", "no header name"),
+    (challenger(r'host: "a\nb"'), "challengers[0].host", "not a valid header value"),
+    (GOOD + "capture: {headers: ['a:b']}\n", "capture.headers[0]", "not a valid header name"),
     # models
     (models("{name: 'a b'}"), "models[0].name", "match pattern"),
-    (models("{name: other}"), "models[0].name", "name of what is no inference"),
+    (models("{name: other}"), "models[0].name", "'other' is reserved"),
     (models("{name: m, protocol: kserve-v2}"), "models[0].protocol", "did you mean 'kserve-v1'"),
     (models("{name: m, protocol: json}"), "models[0]", "needs the json mapping"),
     (
@@ -134,8 +134,8 @@ BAD = [
         "models[0].json.features",
         "at least",
     ),
-    (models("{name: m, paths: [a]}"), "models[0].paths[0]", "starts with /"),
-    (models("{name: m, paths: ['/a?b']}"), "models[0].paths[0]", "no query"),
+    (models("{name: m, paths: [a]}"), "models[0].paths[0]", "start with /"),
+    (models("{name: m, paths: ['/a?b']}"), "models[0].paths[0]", "not a valid path"),
     (models("{name: m, paths: ['/a*']}"), "models[0].paths[0]", "a whole segment"),
     (models("{name: m, paths: []}"), "models[0].paths", "at least one"),
     (models("{name: m}, {name: m}"), "models[1].name", "'m' is already models[0]"),
@@ -143,7 +143,7 @@ BAD = [
     (
         models("{name: m, paths: [/a]}, {name: n, paths: [/b, /a]}"),
         "models[1].paths[1]",
-        "'/a' already leads to models[0]",
+        "'/a' already belongs to models[0]",
     ),
     # arms
     (challenger("name: champion").replace("name: a, ", ""), "challengers[0].name", "of champion"),
@@ -161,11 +161,11 @@ BAD = [
     (
         GOOD + "evaluation: {prediction_buckets: [1, 1]}\n",
         "evaluation.prediction_buckets",
-        "must rise",
+        "must be strictly increasing",
     ),
     # control
     (GOOD + "control: {listen: '0.0.0.0:9090'}\n", "control.listen", "name the environment"),
-    (GOOD + "control: {listen: '[::]:9090'}\n", "control.listen", "open to other machines"),
+    (GOOD + "control: {listen: '[::]:9090'}\n", "control.listen", "reachable from other machines"),
 ]
 
 
@@ -181,13 +181,13 @@ def test_names_the_place_the_value_and_what_is_allowed(text: str, path: str, mes
     [
         (GOOD + "\tlimits: {}\n", "line 5, column 1", "cannot start any token"),
         (GOOD + "limits: {head: 1\n", "line 6, column 1", "expected ',' or '}'"),
-        (GOOD + "version: 1\n", "line 5, column 1", "the key 'version' stands twice"),
+        (GOOD + "version: 1\n", "line 5, column 1", "duplicate key 'version'"),
         (
             GOOD + "limits: {head: 4096, head: 2048}\n",
             "line 5, column 22",
-            "the key 'head' stands twice",
+            "duplicate key 'head'",
         ),
-        (GOOD + "1: 2\n", "line 5, column 1", "the key 1 is no text"),
+        (GOOD + "1: 2\n", "line 5, column 1", "the key 1 is not text"),
         (GOOD + "limits: !!python/object:os.system {}\n", "line 5, column 9", "constructor"),
         (GOOD + "limits: &a {x: *a}\n", "line 5, column 9", "recursive"),
         (GOOD + "---\n" + GOOD, "line 5, column 1", "another document"),
@@ -203,10 +203,10 @@ def test_faults_of_yaml_name_line_and_column(text: str, where: str, message: str
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "must hold a mapping"),
-        ("- a\n", "must hold a mapping"),
-        ("a: \x00\n", "is no YAML"),
-        (GOOD + "limits: {head: " + "9" * 5000 + "}\n", "is no YAML"),
+        ("", "must be a mapping"),
+        ("- a\n", "must be a mapping"),
+        ("a: \x00\n", "is not valid YAML"),
+        (GOOD + "limits: {head: " + "9" * 5000 + "}\n", "is not valid YAML"),
         (GOOD + "x: " + "[" * 5000, "nested too deeply"),
     ],
 )
@@ -220,7 +220,7 @@ def test_what_is_no_configuration_at_all(text: str, message: str) -> None:
         (GOOD + "control: {token: s3cret}\n", "control.token", "name that in token_env"),
         (GOOD + "control: {token_env: 's3cret!'}\n", "control.token_env", "environment variable"),
         (champion("url: 'http://u:s3cret@h'"), "champion.url", "credentials"),
-        (challenger("password: s3cret"), "challengers[0].password", "secrets do not belong"),
+        (challenger("password: s3cret"), "challengers[0].password", "secrets must not be in the file"),
     ],
 )
 def test_secrets_are_refused_and_not_repeated(text: str, path: str, message: str) -> None:
@@ -328,7 +328,7 @@ def test_certificate_and_key_must_fit(tmp_path: Path) -> None:
     certificate(tmp_path, "a")
     certificate(tmp_path, "b")
     assert (
-        "no certificate and its key"
+        "not a PEM certificate and its key"
         in problems(listening("a.pem", "b.key"), tmp_path)["listen.tls"]
     )
 
@@ -343,7 +343,7 @@ def test_authorities_must_be_certificates(tmp_path: Path) -> None:
     path = "challengers[0].tls.ca"
     assert "cannot be read" in problems(text, tmp_path)[path]
     (tmp_path / "ca.pem").write_text("nothing of the kind")
-    assert "no certificate in PEM form" in problems(text, tmp_path)[path]
+    assert "does not contain a PEM certificate" in problems(text, tmp_path)[path]
     certificate(tmp_path, "ca")
     (arm,) = parse(text, "f.yaml", tmp_path).challengers
     assert arm.tls is not None
@@ -354,8 +354,8 @@ def test_authorities_must_be_certificates(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (None, "cannot be read"),
-        ("{", "is no baseline"),
-        ("[]", "is no baseline"),
+        ("{", "is not a baseline"),
+        ("[]", "is not a baseline"),
         ('{"format": "understudy-baseline", "model": "other"}', "for model 'other', not for 'm'"),
         ('{"format": "understudy-baseline", "model_version": "2"}', "version '2', not for '1'"),
     ],

@@ -7,7 +7,7 @@ import jsonschema
 import pytest
 import yaml
 
-from tests.config.test_compile import SPECIMEN
+from tests.support.specimen import SPECIMEN
 from understudy.monitor.config.schema import json_schema
 
 SCHEMA = json_schema()

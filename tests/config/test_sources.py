@@ -31,8 +31,8 @@ def problems(sources: list[dict[str, Any]], **more: Any) -> list[str]:
     ("source", "fault"),
     [
         ({"model": "none"}, "sources[0].model: 'none' is not declared"),
-        ({"model": "m"}, "sources[0].version: '' is none of the declared versions: 1, 2"),
-        ({"model": "m", "version": "3"}, "sources[0].version: '3' is none of"),
+        ({"model": "m"}, "sources[0].version: '' is not one of the declared versions: 1, 2"),
+        ({"model": "m", "version": "3"}, "sources[0].version: '3' is not one of"),
         ({"model": "m", "version": "2"}, ""),
         ({"model": "n"}, ""),
         ({}, ""),
@@ -46,6 +46,6 @@ def test_models_of_sources_are_declared(source: dict[str, Any], fault: str) -> N
 
 def test_a_topic_has_one_source_and_brokers() -> None:
     events = {"topic": "t", "format": "cloudevents"}
-    assert problems([events, events], kafka=KAFKA) == ["sources[1].topic: 't' stands there twice"]
+    assert problems([events, events], kafka=KAFKA) == ["sources[1].topic: duplicate topic 't'"]
     (fault,) = problems([events])
-    assert fault.startswith("sources: are in Kafka")
+    assert fault.startswith("sources: need Kafka")

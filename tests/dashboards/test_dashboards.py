@@ -13,11 +13,11 @@ import jsonschema
 import pytest
 from promql_parser import AggregateExpr, BinaryExpr, Call, ParenExpr
 
-from deploy.dashboards.board import TAG
-from deploy.dashboards.generate import FOLDER, documents, texts
-from deploy.dashboards.prometheus import filled, panels
-from tests.dashboards.linting import excused, lint, nodes, parsed
-from tests.npmparts import schema
+from tests.support.dashboard_linting import excused, lint, nodes, parsed
+from tools.dashboards.board import TAG
+from tools.dashboards.generate import FOLDER, documents, texts
+from tools.dashboards.prometheus import filled, panels
+from tools.parts.npm import schema
 
 DASHBOARDS = documents()
 Dashboard = dict[str, Any]

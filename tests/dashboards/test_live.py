@@ -12,10 +12,14 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from deploy.dashboards.board import GATE_TAG
-from deploy.dashboards.generate import FOLDER, documents
-from deploy.dashboards.preview.page import WIDTH, Annotations, page
-from deploy.dashboards.prometheus import (
+from tests.support.browser import visit
+from tests.support.dashboards_world import Prometheus as Scraping
+from tests.support.dashboards_world import World
+from tests.support.patience import eventually, patient
+from tools.dashboards.board import GATE_TAG
+from tools.dashboards.generate import FOLDER, documents
+from tools.dashboards.preview.page import WIDTH, Annotations, page
+from tools.dashboards.prometheus import (
     Prometheus,
     Span,
     answers,
@@ -24,10 +28,7 @@ from deploy.dashboards.prometheus import (
     panels,
     values_of,
 )
-from deploy.dashboards.words import STATES
-from tests.browser import visit
-from tests.dashboards.world import Prometheus as Scraping
-from tests.dashboards.world import World, until
+from tools.dashboards.words import STATES
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -114,7 +115,7 @@ def test_every_query_has_an_answer(seen: Seen) -> None:
                         answered.add(key)
         return every - answered <= set(EMPTY)
 
-    until = time.monotonic() + 120
+    until = time.monotonic() + patient(120)
     while not ask() and time.monotonic() < until:
         time.sleep(1)
     assert sorted(every - answered) == sorted(EMPTY)
@@ -133,7 +134,7 @@ def _patiently(
     dashboard: Mapping[str, Any], seen: Seen, annotations: Annotations
 ) -> tuple[str, list[str]]:
     """A scrape that took too long leaves a moment without an answer to instant queries."""
-    until = time.monotonic() + 60
+    until = time.monotonic() + patient(60)
     while True:
         text, empty = page(dashboard, seen.prometheus, seen.span(), annotations)
         if set(empty) <= {panel for _, panel, _ in EMPTY} or time.monotonic() > until:
@@ -184,7 +185,7 @@ def test_families_of_evaluators_are_those_that_there_are() -> None:
 
 
 def test_every_family_is_on_a_dashboard(seen: Seen) -> None:
-    text = httpx.get(seen.control + "/metrics", timeout=60).text
+    text = httpx.get(seen.control + "/metrics", timeout=patient(60)).text
     told = re.findall(r"^# TYPE understudy_(\w+) (\w+)$", text, re.MULTILINE)
     assert len(told) > 60
     for name, kind in told:
@@ -203,7 +204,7 @@ def test_native_histograms_do_as_well(seen: Seen, tmp_path: Path) -> None:
     }
     assert len(asked) > 8
     try:
-        until(lambda: native.asked("understudy_request_duration_seconds"))
+        eventually(lambda: native.asked("understudy_request_duration_seconds"))
         assert native.asked("understudy_request_duration_seconds_bucket") == []
         values = {**choices(DASHBOARDS["latency.json"], seen.span()), "__rate_interval": "1m"}
 
@@ -211,7 +212,7 @@ def test_native_histograms_do_as_well(seen: Seen, tmp_path: Path) -> None:
             found = [native.asked(filled(expr, values)) for expr in asked.values()]
             return all(found)
 
-        until(answered)
+        eventually(answered)
         heat = asked["Requests of clients by duration", "A"]
         (one,) = native.asked(filled(heat, values))
         assert one["metric"] == {}

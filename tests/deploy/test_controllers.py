@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.failures.test_experiments import canary
-from tests.failures.world import Load, Model, World
-from tests.metrics.prometheus import Prometheus
-from tests.plane_process import eventually
+from tests.support.canaries import canary
+from tests.support.patience import eventually
+from tests.support.prometheus import Prometheus
+from tests.support.world import Load, Model, World
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 ARGO = yaml.safe_load((DEPLOY / "argo" / "analysis-template.yaml").read_text())

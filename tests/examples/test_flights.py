@@ -51,16 +51,16 @@ def test_texts() -> None:
 
 @pytest.mark.integration
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_the_whole_demo() -> None:
     command = [
         sys.executable,
         "-m",
         "examples.flights",
         "--seconds",
-        "20",
+        "40",
         "--rate",
-        "50",
+        "20",  # a slow machine has time for it, too
         "--json",
     ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -71,10 +71,10 @@ def test_the_whole_demo() -> None:
     assert (ROOT / ".demo" / "gate-report.html").read_text().count("<svg") >= 3
     result = json.loads(done.stdout)
     assert result["errors"] == []
-    # 1,000 flights in the order of the year, and then those of the silent failure.
+    # 800 flights in the order of the year, and then those of the silent failure.
     sent = result["sent"]
     assert result["answered"] == sent
-    assert 1500 < sent < 2500
+    assert 1300 < sent < 1600
     champion, challenger, _ = result["status"]["arms"]
     assert champion["windows"]["start"]["outcomes"]["ok"]["count"] == sent
     outcomes = challenger["mirror"]["outcomes"]

@@ -14,7 +14,8 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from tests.plane_process import eventually, free_port
+from tests.support.patience import eventually
+from tests.support.plane_process import free_port
 from understudy.monitor.cli.main import main
 
 ROOT = Path(__file__).parents[2]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.experiments.audit_writer import event
+from tests.support.audit_writer import event
 from understudy.monitor.records.audit import AuditLog
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -255,7 +255,7 @@ class TestCrashes:
         for _ in range(12):
             command = ("write", str(path), str(file_bytes), str(said + 1))
             child = subprocess.Popen(
-                [sys.executable, "-m", "tests.experiments.audit_writer", *command],
+                [sys.executable, "-m", "tests.support.audit_writer", *command],
                 cwd=ROOT,
                 stdout=subprocess.PIPE,
                 text=True,
@@ -282,7 +282,7 @@ class TestCrashes:
         self, path: Path, limit: int
     ):
         done = subprocess.run(
-            [sys.executable, "-m", "tests.experiments.audit_writer", "fill", path, str(limit)],
+            [sys.executable, "-m", "tests.support.audit_writer", "fill", path, str(limit)],
             cwd=ROOT,
             capture_output=True,
             text=True,

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from tests.failures.test_experiments import GUARDRAILS, challenger
-from tests.failures.world import Load, Model, World
-from tests.supervisor.service import eventually
+from tests.support.canaries import GUARDRAILS, challenger
+from tests.support.patience import eventually
+from tests.support.world import Load, Model, World
 from understudy.monitor.cli.main import main
 
 STAGES = [

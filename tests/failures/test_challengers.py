@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.failures.world import Load, Model, World
-from tests.supervisor.service import eventually
+from tests.support.patience import eventually
+from tests.support.world import Load, Model, World
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import httpx
 
-from tests.failures.world import PATH, Load, World
-from tests.supervisor.service import eventually
+from tests.support.patience import eventually, patient
+from tests.support.world import PATH, Load, World
 
 BODY = {"id": "1", "inputs": [{"name": "x", "shape": [1], "datatype": "FP64", "data": [1.0]}]}
 
@@ -46,12 +46,15 @@ def test_a_champion_that_hangs(tmp_path: Path) -> None:
         world.service.signal(signal.SIGHUP)
         eventually(lambda: world.status()["config"]["generation"] == 2)
         world.champion.signal(signal.SIGSTOP)
-        answer = httpx.post(world.service.url + PATH, json=BODY, timeout=30)
+        answer = httpx.post(world.service.url + PATH, json=BODY, timeout=patient(30))
         assert answer.status_code == 504
         assert answer.json()["outcome"] == "timeout"
         world.champion.signal(signal.SIGCONT)
         eventually(
-            lambda: httpx.post(world.service.url + PATH, json=BODY, timeout=30).status_code == 200
+            lambda: (
+                httpx.post(world.service.url + PATH, json=BODY, timeout=patient(30)).status_code
+                == 200
+            )
         )
         assert world.total("understudy_requests_total", outcome="timeout") >= 1
 

@@ -12,40 +12,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.failures.world import PATH, Load, Model, World
-from tests.supervisor.service import eventually
-
-GUARDRAILS: list[dict[str, Any]] = [
-    {"metric": "error_rate", "margin": "5 pp"},
-    {"metric": "timeout_rate", "margin": "5 pp"},
-]
-STAGES: list[dict[str, Any]] = [
-    {"weight": 0.0, "requests": 100},
-    {"weight": 0.2, "requests": 50},
-    {"weight": 0.5, "requests": 100, "requires": "decision"},
-    {"weight": 1.0},
-]
-
-
-def canary(**changes: Any) -> dict[str, Any]:
-    return {
-        "name": "ramp",
-        "challengers": ["other0"],
-        "mode": "canary",
-        "metrics": GUARDRAILS,
-        "stages": STAGES,
-        **changes,
-    }
-
-
-def shown(world: World) -> dict[str, Any]:
-    found: dict[str, Any] = httpx.get(world.service.control + "/v1/experiments/ramp").json()
-    return found
-
-
-def challenger(world: World) -> dict[str, Any]:
-    found: dict[str, Any] = shown(world)["challengers"][0]
-    return found
+from tests.support.canaries import GUARDRAILS, canary, challenger, shown
+from tests.support.patience import eventually, patient
+from tests.support.world import PATH, Load, Model, World
 
 
 def reaches(world: World, holds: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
@@ -340,7 +309,7 @@ def test_labels_twice_late_and_for_unknown_requests(tmp_path: Path) -> None:
         assert found["metrics"][0]["champion"] == 0.0
         assert found["metrics"][0]["challenger"] == 1.0
         assert found["metrics"][0]["status"] == "passed"
-        time.sleep(2.5)  # the state is saved every two seconds
+        time.sleep(patient(2.5))  # the state is saved every two seconds
         world.kill("understudy.monitor.service")
         found = reaches(world, lambda c: c["metrics"])
         assert found["metrics"][0]["records"]["champion"] == 41, "not one label counts twice"

@@ -6,10 +6,10 @@ import signal
 from collections import Counter
 from pathlib import Path
 
-from tests.failures.world import Load, Model, World
-from tests.kafka.cluster import Cluster
-from tests.kafka.reading import create_topics, kafka_of, read
-from tests.supervisor.service import eventually
+from tests.support.kafka_cluster import Cluster
+from tests.support.kafka_reading import create_topics, kafka_of, read
+from tests.support.patience import eventually
+from tests.support.world import Load, Model, World
 
 
 def test_kafka_is_down_and_the_evaluation_plane_is_killed(

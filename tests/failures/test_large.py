@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.failures.world import PATH, World
+from tests.support.world import PATH, World
 
 SIZE = 1 << 30
 BLOCK = bytes(1 << 18)

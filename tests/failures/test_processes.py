@@ -9,8 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.failures.world import PATH, Load, Model, Watch, World
-from tests.supervisor.service import eventually
+from tests.support.patience import eventually, patient
+from tests.support.world import PATH, Load, Model, Watch, World
 from understudy.monitor.pipeline.state import FILE_NAME
 
 
@@ -117,7 +117,10 @@ def test_payloads_of_every_kind_pass(tmp_path: Path) -> None:
             big,
         ):
             answer = httpx.post(
-                world.service.url + PATH, content=body, headers={"x-echo": "size"}, timeout=60
+                world.service.url + PATH,
+                content=body,
+                headers={"x-echo": "size"},
+                timeout=patient(60),
             )
             assert answer.status_code == 200
             assert answer.json()["size"] == len(body)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.findings.receiver import Receiver, receiver
+from tests.support.webhook_receiver import Receiver, receiver
 
 
 @pytest.fixture

@@ -13,10 +13,11 @@ from urllib.request import urlopen
 
 import pytest
 
-from tests.findings.receiver import Receiver, eventually, receiver
-from tests.findings.signals import signal
-from tests.parts import alertmanager
-from tests.plane_process import free_port
+from tests.support.patience import eventually, patient
+from tests.support.plane_process import free_port
+from tests.support.signals import signal
+from tests.support.webhook_receiver import Receiver, receiver
+from tools.parts.debian import alertmanager
 from understudy.monitor.config.notify import Notification
 from understudy.monitor.findings.channels.alertmanager import Alertmanager
 from understudy.monitor.findings.ledger import Findings
@@ -50,12 +51,12 @@ class RealAlertmanager:
         )
 
     def ready(self) -> bool:
-        with urlopen(self.url + "/-/ready", timeout=5) as answer:
+        with urlopen(self.url + "/-/ready", timeout=patient(5)) as answer:
             return bool(answer.status == 200)
 
     def alerts(self) -> dict[str, dict[str, Any]]:
         """Those in force, by severity and key."""
-        with urlopen(self.url + "/api/v2/alerts", timeout=5) as answer:
+        with urlopen(self.url + "/api/v2/alerts", timeout=patient(5)) as answer:
             found = json.loads(answer.read())
         return {f"{one['labels']['severity']} {one['labels']['key']}": one for one in found}
 
@@ -143,7 +144,7 @@ def test_findings_that_stay_are_sent_again_before_they_expire(real: RealAlertman
         findings.report("watch", [signal()], time.time())
         notifier.wake()
         ends: set[str] = set()
-        until = time.monotonic() + 20
+        until = time.monotonic() + patient(20)
         # Four times the interval is how long one message holds: still there after that.
         while len(ends) < 4 and time.monotonic() < until:
             alerts = await asyncio.to_thread(real.alerts)

@@ -19,10 +19,11 @@ from click.testing import CliRunner, Result
 from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.findings.receiver import eventually, receiver
-from tests.findings.signals import signal
-from tests.parts import environment, need
-from tests.plane_process import MODEL, encoded, free_port
+from tests.support.patience import eventually, patient
+from tests.support.plane_process import MODEL, encoded, free_port
+from tests.support.signals import signal
+from tests.support.webhook_receiver import receiver
+from tools.parts.debian import environment, need
 from understudy.monitor.api.app import handle_errors
 from understudy.monitor.api.findings import add_findings
 from understudy.monitor.cli.findings import findings as command
@@ -72,10 +73,10 @@ class Service:
         return open_[signals[0].key] if signals else ""
 
     def get(self, path: str, **options: Any) -> httpx.Response:
-        return httpx.get(self.url + path, timeout=20, **options)
+        return httpx.get(self.url + path, timeout=patient(20), **options)
 
     def post(self, path: str, data: Any, **options: Any) -> httpx.Response:
-        return httpx.post(self.url + path, json=data, timeout=20, **options)
+        return httpx.post(self.url + path, json=data, timeout=patient(20), **options)
 
     def __enter__(self) -> Service:
         self._thread.start()
@@ -335,7 +336,7 @@ def test_promtool_has_nothing_to_say(tmp_path: Path) -> None:
         input=exposition(room).encode(),
         capture_output=True,
         env=environment(),
-        timeout=60,
+        timeout=patient(60),
     )
     assert (checked.stdout, checked.stderr, checked.returncode) == (b"", b"", 0)
 

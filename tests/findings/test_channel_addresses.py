@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from pathlib import Path
 
 import pytest
 
-from tests.findings.driving import START, config, drive
-from tests.findings.receiver import Receiver, certificate, receiver
-from tests.findings.signals import signal
+from tests.support.channel_driving import START, config, drive
+from tests.support.self_signed import certificate
+from tests.support.signals import signal
+from tests.support.webhook_receiver import Receiver, receiver
 from understudy.monitor.findings.channels.webhook import Webhook, signature
 from understudy.monitor.findings.ledger import Findings
 from understudy.monitor.findings.notify import Notifier
@@ -73,7 +75,9 @@ def test_an_address_of_the_environment_may_be_wrong(
 
 
 def test_certificates_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    authority, tls = certificate(tmp_path)
+    authority, key = certificate(tmp_path, "receiver", "localhost")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(authority, key)
     findings = Findings()
     findings.report("watch", [signal()], START)
     with receiver(tls) as there:

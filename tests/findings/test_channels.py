@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests.findings.driving import START, config, drive, events
-from tests.findings.receiver import Receiver, eventually, receiver
-from tests.findings.signals import signal
+from tests.support.channel_driving import START, config, drive, events
+from tests.support.patience import eventually
+from tests.support.signals import signal
+from tests.support.webhook_receiver import Receiver, receiver
 from understudy.monitor.config.notify import Notification
 from understudy.monitor.findings.backoff import Backoff
 from understudy.monitor.findings.channels import base

@@ -12,8 +12,8 @@ import pytest
 import yaml
 from pydantic import TypeAdapter
 
-from tests.findings.receiver import receiver
-from tests.findings.signals import signal
+from tests.support.signals import signal
+from tests.support.webhook_receiver import receiver
 from understudy.monitor.api.findings import document
 from understudy.monitor.config.notify import Notification, Notify
 from understudy.monitor.findings.channels.webhook import Webhook

@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 import pytest
 
-from tests.findings.signals import signal
+from tests.support.signals import signal
 from understudy.monitor.errors import FindingError
 from understudy.monitor.findings.finding import (
     MAX_EXAMPLES,

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.findings.signals import signal
+from tests.support.signals import signal
 from understudy.monitor.errors import FindingError, FindingStateError, UnknownFindingError
 from understudy.monitor.findings.changes import Change
 from understudy.monitor.findings.finding import Contribution, Finding, Signal, Size

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from tests.findings.signals import signal
+from tests.support.signals import signal
 from understudy.monitor.errors import DeliveryError
 from understudy.monitor.findings import words
 from understudy.monitor.findings.finding import Contribution, Size

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.findings.receiver import receiver
-from tests.findings.signals import signal
+from tests.support.signals import signal
+from tests.support.webhook_receiver import receiver
 from understudy.monitor.config.notify import Notification
 from understudy.monitor.findings.ledger import Findings
 from understudy.monitor.findings.limits import Limits
@@ -176,7 +176,7 @@ import json, sys
 from pathlib import Path
 from understudy.monitor.findings.limits import Limits
 from understudy.monitor.findings.service import FindingsService
-from tests.findings.signals import signal
+from tests.support.signals import signal
 
 folder = Path(sys.argv[1])
 room = FindingsService(folder, Limits(hold=0, grace=0, max_open=3, max_openings=10**9))

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from tests.findings.driving import START, config, drive
-from tests.findings.receiver import Receiver
-from tests.findings.signals import signal
+from tests.support.channel_driving import START, config, drive
+from tests.support.signals import signal
+from tests.support.webhook_receiver import Receiver
 from understudy.monitor.findings.channels.slack import Slack
 from understudy.monitor.findings.finding import Contribution
 from understudy.monitor.findings.ledger import Findings

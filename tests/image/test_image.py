@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from deploy.image.lock import DEPLOY, PYTHON, declared
-from deploy.image.sbom import main as sbom
-from tests.image.dockerfile import Instruction, Plain, instructions, stages
-from tests.supervisor.service import eventually, free_port
+from tests.support.dockerfile import Instruction, Plain, instructions, stages
+from tests.support.patience import eventually, patient
+from tests.support.service import free_port
+from tools.lock import DEPLOY, PYTHON, declared
+from tools.sbom import main as sbom
 
 ROOT = DEPLOY.parent
 DOCKERFILES = (DEPLOY / "Dockerfile", DEPLOY / "flights.Dockerfile")
@@ -142,10 +143,12 @@ def carry_out(found: dict[str, list[Instruction]], plain: Plain) -> None:
             return asked.returncode == 0
 
         eventually(healthy)
-        with urllib.request.urlopen(f"http://127.0.0.1:{control}/metrics", timeout=5) as answer:
+        with urllib.request.urlopen(
+            f"http://127.0.0.1:{control}/metrics", timeout=patient(5)
+        ) as answer:
             assert b"understudy_build_info" in answer.read()
         process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(patient(30)) == 0
         assert subprocess.run(check, env=plain.environment, capture_output=True).returncode != 0
     finally:
         process.kill()

@@ -17,7 +17,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route
 
-from tests.plane_process import MODEL, PlaneProcess, eventually, free_port
+from tests.support.patience import eventually, patient
+from tests.support.plane_process import MODEL, PlaneProcess, free_port
 from understudy.monitor.ingest.asgi import UnderstudyMiddleware
 from understudy.monitor.ingest.cloudevents import REQUEST, RESPONSE
 
@@ -41,7 +42,9 @@ def plane(tmp_path: Path) -> Iterator[PlaneProcess]:
 
 def post(plane: PlaneProcess, data: Any, path: str = "/v1/records", **headers: str) -> Any:
     content = data if isinstance(data, bytes) else json.dumps(data).encode()
-    return httpx.post(plane.url + path, content=content, headers={**TOKEN, **headers}, timeout=20)
+    return httpx.post(
+        plane.url + path, content=content, headers={**TOKEN, **headers}, timeout=patient(20)
+    )
 
 
 def features(plane: PlaneProcess, model: str) -> dict[str, Any]:

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.chart.schemas import problems
-from tests.chart.support import ROOT
-from tests.inject.world import COMMAND, Webhook, pod, review, sidecar_file
+from tests.support.admission import COMMAND, Webhook, pod, review, sidecar_file
+from tests.support.chart import ROOT
+from tests.support.kubernetes_schemas import problems
 from understudy.monitor.errors import ConfigError
 from understudy.monitor.inject.pod import InjectionRefused, Sidecar, asks, inject, load_sidecar
 from understudy.monitor.inject.review import BadReview, answer
@@ -168,7 +168,7 @@ def test_a_renewed_certificate_is_taken_up(tmp_path: Path) -> None:
     import os
     import ssl
 
-    from tests.chart.certificates import issue
+    from tests.support.certificates import issue
     from understudy.monitor.inject.server import Server
 
     sidecar = load_sidecar(sidecar_file(tmp_path))

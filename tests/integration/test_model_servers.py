@@ -16,9 +16,10 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from tests.plane_process import free_port
-from tests.servers import need_server
-from tests.supervisor.service import REAL, Service, eventually
+from tests.support.patience import eventually, patient
+from tests.support.plane_process import free_port
+from tests.support.service import REAL, Service
+from tools.parts.servers import need_server
 from understudy.loadtest.payloads.formats import in_format
 from understudy.monitor.cli.main import main
 
@@ -45,7 +46,7 @@ def running(command: list[str], url: str, ready: str, cwd: Path, **more: str) ->
 
         def answers() -> bool:
             assert process.poll() is None, (cwd / "server.log").read_text()[-2000:]
-            return httpx.get(url + ready, timeout=5).status_code == 200
+            return httpx.get(url + ready, timeout=patient(5)).status_code == 200
 
         for _ in range(4):  # a first start compiles everything
             try:
@@ -58,7 +59,7 @@ def running(command: list[str], url: str, ready: str, cwd: Path, **more: str) ->
     finally:
         os.killpg(process.pid, 15)
         try:
-            process.wait(20)
+            process.wait(patient(20))
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, 9)
             process.wait()
@@ -73,7 +74,7 @@ def sidecar(folder: Path, url: str) -> Iterator[Service]:
 
 
 def ask(service: Service, path: str, body: Any) -> Any:
-    answer = httpx.post(service.url + path, json=body, timeout=30)
+    answer = httpx.post(service.url + path, json=body, timeout=patient(30))
     assert answer.status_code == 200, answer.text
     return answer.json()
 

@@ -10,7 +10,7 @@ import yaml
 from click.testing import CliRunner, Result
 from kafka import KafkaAdminClient
 
-from tests.kafka.cluster import Cluster
+from tests.support.kafka_cluster import Cluster
 from understudy.monitor.cli.main import main
 
 TOPICS = {"records", "labels", "evidence", "state", "routes", "dead"}

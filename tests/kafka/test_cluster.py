@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 
-from tests.kafka.cluster import Cluster
+from tests.support.kafka_cluster import Cluster
 from understudy.monitor.kafka.patches import Client
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from tests.kafka.cluster import Cluster
+from tests.support.kafka_cluster import Cluster
 from understudy.monitor.config.load import parse
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.kafka.cluster import Cluster
-from tests.kafka.reading import consumer_of
-from tests.kafka.test_publisher import batch, published, settled
-from tests.plane_process import WorkerEnd, encoded
+from tests.support.kafka_cluster import Cluster
+from tests.support.kafka_reading import consumer_of
+from tests.support.plane_process import WorkerEnd, encoded
+from tests.support.publishing import batch, published, settled
 from understudy.monitor.evidence.blocks import partition_of
 from understudy.monitor.kafka.connect import Topics
 from understudy.monitor.records import frames, record

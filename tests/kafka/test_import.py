@@ -16,8 +16,9 @@ import yaml
 from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import NewTopic
 
-from tests.kafka.cluster import Cluster
-from tests.kafka.reading import consumer_of, create_topics, kafka_of, read
+from tests.support.kafka_cluster import Cluster
+from tests.support.kafka_reading import consumer_of, create_topics, kafka_of, read
+from tests.support.patience import patient
 from understudy.monitor.evidence.blocks import partition_of
 from understudy.monitor.ingest.cloudevents import REQUEST, RESPONSE
 from understudy.monitor.kafka.connect import Topics, connection
@@ -62,23 +63,25 @@ def _evaluator_brings_in(config: Path, records: int) -> None:
     ]
     child = subprocess.Popen([*command, "--session", "4"], cwd=ROOT)
     try:
-        until = time.monotonic() + 120.0
+        until = time.monotonic() + patient(120)
         taken: dict[str, Any] = {}
         while taken.get("records") != records:
             assert time.monotonic() < until, taken
             time.sleep(0.2)
             try:
-                with urllib.request.urlopen(f"http://{listen}/v1/evaluator", timeout=10) as reply:
+                with urllib.request.urlopen(
+                    f"http://{listen}/v1/evaluator", timeout=patient(10)
+                ) as reply:
                     taken = json.load(reply)["imported"]
             except OSError:
                 continue
-        with urllib.request.urlopen(f"http://{listen}/metrics", timeout=30) as reply:
+        with urllib.request.urlopen(f"http://{listen}/metrics", timeout=patient(30)) as reply:
             assert (
                 f'evaluator_imported_total{{what="records"}} {records}.0' in reply.read().decode()
             )
     finally:
         child.terminate()
-        assert child.wait(60) == 0
+        assert child.wait(patient(60)) == 0
 
 
 @pytest.mark.timeout(400)
@@ -126,18 +129,18 @@ def test_every_message_counts_once_whoever_is_killed(
     send(0, 100)
     producer.send(plain, b"{poison", partition=0)
     child = importer(config)
-    until = time.monotonic() + 120.0  # it has to start, and to join its group
+    until = time.monotonic() + patient(120)  # it has to start, and to join its group
     while len(read(kafka).rows) <= 20:
         assert child.poll() is None, child.communicate()
         assert time.monotonic() < until
         time.sleep(0.2)
     send(100, 200)
     child.kill()
-    child.communicate(timeout=60)
+    child.communicate(timeout=patient(60))
     send(200, 300)
     child = importer(config, "--once")
     try:
-        said, errors = child.communicate(timeout=100)
+        said, errors = child.communicate(timeout=patient(100))
     except subprocess.TimeoutExpired:
         child.kill()
         pytest.fail(f"the importer did not come to an end: {child.communicate()[1][-4000:]}")

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from kafka import KafkaProducer
 
-from tests.kafka.cluster import Cluster
-from tests.kafka.reading import create_topics, kafka_of
-from tests.kafka.test_publisher import TOKEN, sidecar
-from tests.plane_process import eventually
+from tests.support.kafka_cluster import Cluster
+from tests.support.kafka_reading import create_topics, kafka_of
+from tests.support.patience import eventually
+from tests.support.publishing import TOKEN, sidecar
 from understudy.monitor.config.kafka import Kafka
 from understudy.monitor.errors import FencedError
 from understudy.monitor.kafka.connect import Topics, connection

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from tests.kafka import jars
-from tests.kafka.cluster import Cluster
-from tests.kafka.reading import create_topics, kafka_of, read
-from tests.plane_process import encoded, eventually
+from tests.support.kafka_cluster import Cluster
+from tests.support.kafka_reading import create_topics, kafka_of, read
+from tests.support.patience import eventually
+from tests.support.plane_process import encoded
+from tools.parts import jars
 from understudy.monitor.codecs import Table
 from understudy.monitor.config.kafka import Kafka
 from understudy.monitor.kafka.publisher import Publisher

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from deploy.dashboards.board import GATE_TAG
-from tests.loadtest.test_gate import gate, plan
-from tests.loadtest.world import Server
+from tests.support.gates import gate, plan
+from tests.support.load_server import Server
+from tools.dashboards.board import GATE_TAG
 from understudy.loadtest.gate.annotations import TAG
 
 PLAN = """

@@ -7,13 +7,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.loadtest.world import Server
+from tests.support.chaos import experiment
+from tests.support.load_server import Server
+from tests.support.patience import eventually, patient
 from understudy.loadtest.chaos import actions, probes
 from understudy.loadtest.chaos.experiment import load_experiment, run_experiment
 from understudy.loadtest.chaos.guard import Guard
@@ -31,13 +32,6 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
 
 def state(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-
-
-def eventually(check: Callable[[], bool], seconds: float = 10.0) -> None:
-    until = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < until, "did not come true"
-        time.sleep(0.02)
 
 
 def test_processes_are_found_by_number_file_and_port(
@@ -70,7 +64,7 @@ def test_kill_and_restart(tmp_path: Path) -> None:
     code = f"import pathlib, time; pathlib.Path({str(mark)!r}).write_text('x'); time.sleep(5)"
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     actions.kill_process(pid=process.pid, restart=[sys.executable, "-c", code])
-    assert process.wait(10.0) == -signal.SIGKILL
+    assert process.wait(patient(10)) == -signal.SIGKILL
     assert actions.undo() == 1
     eventually(mark.exists)
 
@@ -151,40 +145,6 @@ def test_a_guard_that_is_told_of_everything_has_nothing_to_do(tmp_path: Path) ->
     found = guard.end()
     assert (found["orderly"], len(found["undone"])) == (True, 1)
     assert not (tmp_path / "left").exists()
-
-
-def experiment(server: Server, seconds: float, **parts: object) -> dict[str, object]:
-    def python(module: str, func: str, **arguments: object) -> dict[str, object]:
-        return {"type": "python", "module": f"understudy.loadtest.chaos.{module}", "func": func,
-                "arguments": arguments}  # fmt: skip
-
-    resume = {"type": "action", "name": "resume", "provider": python("actions", "resume_process")}
-    return {
-        "title": "the server pauses",
-        "description": "and goes on",
-        "steady-state-hypothesis": {
-            "title": "it answers",
-            "probes": [
-                {
-                    "type": "probe",
-                    "name": "answers",
-                    "tolerance": True,
-                    "provider": python("probes", "answers", url=server.url, timeout=0.3, body="{}"),
-                }
-            ],
-        },
-        "method": [
-            {
-                "type": "action",
-                "name": "pause",
-                "provider": python("actions", "pause_process", port=server.port),
-                "pauses": {"after": seconds},
-            },
-            resume,
-        ],
-        "rollbacks": [resume],
-        **parts,
-    }
 
 
 def test_an_experiment_runs_and_the_hypothesis_is_asked_meanwhile() -> None:

@@ -19,9 +19,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.stats import kstest
 
-from tests.loadtest.test_statistics import outcome_of
-from tests.loadtest.world import Server
-from tests.proxy.test_tls import certificate
+from tests.support.load_server import Server
+from tests.support.outcomes import outcome_of
+from tests.support.self_signed import certificate
 from understudy.loadtest.engine.arrivals import Piece, Profile, arrivals
 from understudy.loadtest.engine.book import Taken
 from understudy.loadtest.engine.histogram import Histogram

@@ -11,7 +11,8 @@ import httpx
 import pytest
 from click.testing import CliRunner
 
-from tests.loadtest.world import Server
+from tests.support.load_server import Server
+from tests.support.patience import patient
 from understudy.loadtest.errors import LoadTestError
 from understudy.loadtest.faultproxy.server import FaultProxy
 from understudy.monitor.cli.main import main
@@ -72,7 +73,10 @@ def test_latency_slows_and_is_gone_when_it_is_removed(faults: FaultProxy, proxie
 def test_bandwidth_is_what_was_asked_for(faults: FaultProxy, proxied: str) -> None:
     toxic(faults, "bandwidth", rate=100)
     begun = time.monotonic()
-    assert len(httpx.post(f"{proxied}/echo", content=b"x" * 50_000, timeout=10.0).content) == 50_000
+    assert (
+        len(httpx.post(f"{proxied}/echo", content=b"x" * 50_000, timeout=patient(10)).content)
+        == 50_000
+    )
     assert time.monotonic() - begun >= 0.45
 
 

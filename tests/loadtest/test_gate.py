@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import textwrap
 import threading
 import time
 from pathlib import Path
@@ -15,11 +14,11 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 
-from tests.loadtest.test_statistics import outcome_of
-from tests.loadtest.world import Server, written
-from tests.plane_process import eventually
+from tests.support.gates import gate, plan
+from tests.support.load_server import Server, written
+from tests.support.outcomes import outcome_of
+from tests.support.patience import eventually, patient
 from understudy.loadtest.capacity.meters import Meter, energy, memory
 from understudy.loadtest.engine.outcome import Outcome
 from understudy.loadtest.errors import PlanError, TargetError
@@ -35,16 +34,7 @@ from understudy.loadtest.scenarios import shapes
 from understudy.loadtest.scenarios.loadgen import Settings, discards
 from understudy.loadtest.scenarios.loadgen import judge as judge_loadgen
 from understudy.loadtest.statistics.percentile import queries_needed
-from understudy.monitor.cli.main import main
 from understudy.monitor.codecs import ModelSpec, Undecodable, decode_exchange
-
-
-def gate(*arguments: object) -> Result:
-    return CliRunner().invoke(main, ["gate", *map(str, arguments)])
-
-
-def plan(folder: Path, text: str) -> Path:
-    return written(folder, "gate.yaml", textwrap.dedent(text))
 
 
 def test_a_gate_that_passes_leaves_its_reports(tmp_path: Path) -> None:
@@ -168,7 +158,7 @@ def test_a_target_that_dies_leaves_what_was_measured(tmp_path: Path) -> None:
 
 def test_chaos_under_load_is_measured(tmp_path: Path) -> None:
     pytest.importorskip("chaoslib", reason="the Chaos Toolkit is not installed")
-    from tests.loadtest.test_chaos import experiment
+    from tests.support.chaos import experiment
 
     with Server(slots=256) as server:
         written(tmp_path, "pause.json", json.dumps(experiment(server, 1.5)))
@@ -305,7 +295,11 @@ def test_a_real_full_disk_leaves_the_result_on_standard_output(tmp_path: Path) -
         script = 'mount -t tmpfs -o size=64k none "$0" && dd if=/dev/zero of="$0"/x 2>/dev/null; exec "$@"'
         command = ["unshare", "--map-root-user", "--mount", "sh", "-c", script, str(full), *words]
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[2]
+            command,
+            capture_output=True,
+            text=True,
+            timeout=patient(120),
+            cwd=Path(__file__).parents[2],
         )
     if "unshare" in done.stderr or "mount:" in done.stderr:
         pytest.skip(f"NOT TESTED: no file system of our own here: {done.stderr[-200:]}")
@@ -462,7 +456,7 @@ lg.DestroySUT(sut)
 def test_loadgen_itself_discards_as_many(tmp_path: Path, count: int) -> None:
     pytest.importorskip("mlperf_loadgen", reason="mlcommons-loadgen has no wheel for this machine")
     command = [sys.executable, "-c", _LOADGEN, str(count)]
-    subprocess.run(command, cwd=tmp_path, check=True, timeout=60)
+    subprocess.run(command, cwd=tmp_path, check=True, timeout=patient(60))
     summary = (tmp_path / "mlperf_log_summary.txt").read_text()
     allowed = discards(0.9, count)
     if allowed < 1:

@@ -15,12 +15,13 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from tests.kafka.cluster import Cluster
-from tests.kafka.reading import create_topics, kafka_of, read
-from tests.loadtest.test_rehearsal import gate
-from tests.loadtest.world import Server, written
-from tests.plane_process import eventually, free_port
-from tests.supervisor.service import REAL, Service
+from tests.support.kafka_cluster import Cluster
+from tests.support.kafka_reading import create_topics, kafka_of, read
+from tests.support.load_server import Server, written
+from tests.support.patience import eventually
+from tests.support.plane_process import free_port
+from tests.support.rehearsed_gates import gate
+from tests.support.service import REAL, Service
 from understudy.loadtest.chaos import actions, probes
 from understudy.loadtest.faultproxy.server import FaultProxy
 from understudy.monitor.cli.main import main

@@ -12,8 +12,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.loadtest.world import Server, written
-from tests.plane_process import eventually, free_port
+from tests.support.load_server import Server, written
+from tests.support.patience import eventually, patient
+from tests.support.plane_process import free_port
 
 # Found, not imported: it would replace the sockets and threads of these tests by gevent's.
 pytestmark = pytest.mark.skipif(
@@ -71,9 +72,9 @@ def test_users_of_both_kinds_run_on_workers_and_are_counted(tmp_path: Path) -> N
         (lag,) = eventually(lambda: httpx.get(f"{page}/send-lag").json())
         assert (lag["name"], lag["limit"], lag["valid"]) == ("/open", 10.0, True)
         assert lag["p99"] >= 0.009
-        said = master.communicate(timeout=90)[0]
+        said = master.communicate(timeout=patient(90))[0]
         for worker in workers:
-            worker.communicate(timeout=30)
+            worker.communicate(timeout=patient(30))
     assert master.returncode == 0, said
     assert "send lag p50" in said
     found = figures(tmp_path)
@@ -90,7 +91,7 @@ def test_a_run_whose_senders_were_late_is_invalid(tmp_path: Path) -> None:
     written(tmp_path, "locustfile.py", late)
     with Server() as server:
         one = locust(tmp_path, "--headless", "-u", "2", "-r", "2", "-t", "8s", "--host", server.url)
-        said = one.communicate(timeout=60)[0]
+        said = one.communicate(timeout=patient(60))[0]
     assert one.returncode == 2, said
     assert "INVALID /open: " in said
 
@@ -102,7 +103,7 @@ def test_failures_are_locust_s_failures(tmp_path: Path) -> None:
             tmp_path, "--headless", "-u", "2", "-r", "2", "-t", "8s", "--host", server.url, "--csv",
             str(tmp_path / "r"),
         )  # fmt: skip
-        said = one.communicate(timeout=60)[0]
+        said = one.communicate(timeout=patient(60))[0]
     assert one.returncode == 1, said
     found = figures(tmp_path)["/broken"]
     assert found["Failure Count"] == found["Request Count"] != "0"

@@ -57,7 +57,10 @@ def schemas() -> dict[str, Any]:
     if go is None:
         pytest.skip("NOT TESTED: Chaos Mesh's schemas need Go to be fetched")
     done = subprocess.run(
-        [go, "mod", "download", "-json", MODULE], capture_output=True, text=True, timeout=150
+        [go, "mod", "download", "-json", MODULE],
+        capture_output=True,
+        text=True,
+        timeout=150,
     )
     if done.returncode:
         pytest.skip(f"NOT TESTED: Chaos Mesh cannot be fetched: {done.stdout[-300:]}")

@@ -9,16 +9,17 @@ import sys
 import textwrap
 import time
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 from click.testing import CliRunner
 
-from tests.loadtest.world import Server, written
-from tests.parts import environment, need
-from tests.plane_process import eventually, free_port
-from tests.supervisor.service import REAL, Service
+from tests.support.load_server import Server, written
+from tests.support.patience import eventually, patient
+from tests.support.plane_process import free_port
+from tests.support.rehearsed_gates import gate
+from tests.support.service import REAL, Service
+from tools.parts.debian import environment, need
 from understudy.loadtest.chaos import actions, probes
 from understudy.loadtest.chaos.experiment import load_experiment
 from understudy.loadtest.chaos.library import FAULTS, experiment
@@ -29,15 +30,6 @@ from understudy.monitor.cli.main import main
 
 pytest.importorskip("chaoslib", reason="NOT TESTED: the Chaos Toolkit is not installed")
 pytestmark = pytest.mark.integration
-
-
-def gate(folder: Path, url: str, text: str, *more: str) -> tuple[int, dict[str, Any], str]:
-    plan = written(folder, "gate.yaml", textwrap.dedent(text))
-    data = folder / "r.json"
-    arguments = ["gate", "--target", url, "--plan", str(plan), "--json-file", str(data)]
-    said = CliRunner().invoke(main, [*arguments, *more])
-    result = {s["name"]: s for s in json.loads(data.read_text())["stages"]} if data.exists() else {}
-    return said.exit_code, result, said.output
 
 
 def ready(folder: Path, name: str, lasts: float, **changes: object) -> None:
@@ -126,7 +118,7 @@ def test_the_sidecar_s_own_processes_die_and_its_clock_jumps(tmp_path: Path) -> 
 
 
 WORLD = """
-import os, subprocess, sys, time
+import os, socket, subprocess, sys, time
 folder, port = sys.argv[1], sys.argv[2]
 def ip(*words, inside=False):
     command = ["ip", *words]
@@ -146,7 +138,12 @@ try:
     server = subprocess.Popen(["nsenter", "-t", str(there.pid), "-n", sys.executable, "-m",
         "http.server", port, "--bind", "10.77.0.2", "--directory", folder], stderr=subprocess.DEVNULL)
     try:
-        time.sleep(1.0)
+        while True:
+            try:
+                socket.create_connection(("10.77.0.2", int(port)), 1).close()
+                break
+            except OSError:
+                time.sleep(0.05)
         done = subprocess.run([sys.executable, "-m", "understudy", "gate", "--target",
             f"http://10.77.0.2:{port}", "--plan", f"{folder}/gate.yaml", "--json-file",
             f"{folder}/r.json"])
@@ -181,7 +178,8 @@ def test_a_partition_between_two_network_namespaces(tmp_path: Path) -> None:
     )
     command = ["unshare", "--map-root-user", "--net", "--mount", sys.executable, "-c", WORLD,
                str(tmp_path), str(free_port())]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False,
+    done = subprocess.run(command, capture_output=True, text=True, check=False,
+                          timeout=patient(120),
                           cwd=Path(__file__).parents[2])  # fmt: skip
     said = done.stdout + done.stderr
     if "Operation not permitted" in said or "unshare failed" in said:

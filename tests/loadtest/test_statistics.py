@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from tests.support.outcomes import outcome_of
 from understudy.loadtest.capacity.breakpoint import Capacity, StepVerdict, estimate, search
 from understudy.loadtest.capacity.queue import (
     Service,
@@ -19,8 +20,6 @@ from understudy.loadtest.capacity.queue import (
 from understudy.loadtest.capacity.sizing import per_prediction, replicas
 from understudy.loadtest.capacity.usl import fit
 from understudy.loadtest.chaos.recovery import budget_burned, recovery
-from understudy.loadtest.engine.book import Taken
-from understudy.loadtest.engine.outcome import Outcome
 from understudy.loadtest.errors import PlanError
 from understudy.loadtest.statistics.compare import compare
 from understudy.loadtest.statistics.intervals import mean, needed, quantile, rate
@@ -239,15 +238,6 @@ def test_replicas_and_costs_say_where_they_come_from() -> None:
     assert found["cost"].value == pytest.approx(1e-5)
     assert found["cost"].source == "computed"
     assert found["cpu_seconds"].value == pytest.approx(0.003)
-
-
-def outcome_of(due: np.ndarray, latency: np.ndarray, ok: np.ndarray) -> Outcome:
-    found = Outcome(float(due[-1]))
-    status = np.where(ok, 200, 503)
-    nothing = np.full(len(due), np.nan)
-    payload = np.zeros(len(due), np.int64)
-    found.add([Taken(due, due, due, nothing, due + latency, status, payload, {})])
-    return found
 
 
 def test_recovery_is_exact_to_the_distance_of_requests() -> None:

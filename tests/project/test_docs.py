@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.docs import DOCS, EXAMPLE, PAGES
+from tools.docs import DOCS, EXAMPLE, PAGES
 from understudy.loadtest.chaos.experiment import load_experiment
 from understudy.loadtest.gate.plan import load_plan, plan_of
 from understudy.loadtest.gate.sending import payloads_of

@@ -11,14 +11,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-OURS = {"monitor", "shadow", "loadtest"}
+FOLDERS = ("monitor", "shadow", "loadtest", "understudy/common")
 DISTRIBUTIONS = {
     "yaml": "pyyaml",
     "prometheus_client": "prometheus-client",
     "chaoslib": "chaostoolkit-lib",
     "kafka": "kafka-python",
 }
-BROUGHT = {"starlette": "fastapi", "pydantic_core": "pydantic", "gevent": "locust"}
+BROUGHT = {"starlette": "fastapi", "pydantic_core": "pydantic", "gevent": "locust", "markupsafe": "jinja2"}
 """Modules that come with a distribution that we depend on, and belong to its interface."""
 
 
@@ -37,7 +37,7 @@ def imported(folder: str) -> Iterator[tuple[Path, str]]:
 def foreign(folder: str) -> Iterator[tuple[Path, str]]:
     for path, module in imported(folder):
         top = module.partition(".")[0]
-        if top not in sys.stdlib_module_names and top not in OURS:
+        if top not in sys.stdlib_module_names and top != "understudy":
             yield path, top
 
 
@@ -47,16 +47,17 @@ def test_shadow_imports_numpy_and_scipy_and_nothing_else() -> None:
 
 def test_the_data_plane_imports_uvloop_and_nothing_else() -> None:
     assert {top for _, top in foreign("monitor/proxy")} == {"uvloop"}
-    rooms = {
-        module
+    allowed = {
+        *("monitor.errors", "monitor.gc_tuning", "monitor.routing.plan"),
+        *("monitor.records", "monitor.records.record", "monitor.records.frames"),
+        *("monitor.stats.shared", "monitor.stats.buckets", "shadow.assignment"),
+    }
+    ours = {
+        module.removeprefix("understudy.")
         for _, module in imported("monitor/proxy")
-        if module.partition(".")[0] in OURS and not module.startswith("understudy.monitor.proxy")
+        if module.startswith("understudy.") and not module.startswith("understudy.monitor.proxy")
     }
-    allowed = {"record", "errors", "garbage", "transport.frames", "sketch.shared", "sketch.buckets"}
-    parents = {"monitor", "understudy.monitor.transport", "understudy.monitor.stats"}
-    assert rooms <= {f"monitor.{name}" for name in allowed} | parents | {
-        "understudy.shadow.assignment"
-    }
+    assert ours <= allowed
 
 
 def test_a_worker_loads_nothing_heavy() -> None:
@@ -83,7 +84,7 @@ def test_a_worker_loads_nothing_heavy() -> None:
 def test_dependencies_are_those_that_are_imported() -> None:
     declared = {requirement.partition(">=")[0].lower() for requirement in PROJECT["dependencies"]}
     used: dict[str, Path] = {}
-    for folder in OURS:
+    for folder in FOLDERS:
         for path, top in foreign(folder):
             name = BROUGHT.get(top) or DISTRIBUTIONS.get(top) or top
             used.setdefault(name.replace("_", "-"), path)
@@ -96,6 +97,16 @@ def test_dependencies_are_those_that_are_imported() -> None:
     # Imported by its name when a detector of it is declared; found by kafka-python by itself.
     by_name = {"river", "crc32c"}
     assert set(used) | by_name == declared | optional
+
+
+def test_no_test_file_imports_another() -> None:
+    found = {
+        f"{path.relative_to(ROOT)}: {module}"
+        for folder in ("tests", "benchmarks", "examples", "tools")
+        for path, module in imported(folder)
+        if module.startswith("tests.") and module.rpartition(".")[2].startswith("test_")
+    }
+    assert found == set()
 
 
 def test_every_dependency_has_a_lower_bound() -> None:

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from tests.proxy.support import OK, Server, get, plan_for, post, read_message, run, sidecar
+from tests.support.proxy import OK, Server, get, plan_for, post, read_message, sidecar
 
 
+@pytest.mark.anyio
 @pytest.mark.parametrize(
     ("request_", "answer", "body", "kept_alive"),
     [
@@ -32,59 +33,53 @@ from tests.proxy.support import OK, Server, get, plan_for, post, read_message, r
         pytest.param(get("*", method=b"OPTIONS"), OK, b"ok", True, id="OPTIONS *"),
     ],
 )  # fmt: skip
-def test_answers(request_: bytes, answer: bytes, body: bytes, kept_alive: bool) -> None:
-    async def main() -> None:
-        upstream = await Server(answer).start()
-        async with sidecar(plan_for(upstream.port)) as side:
-            to_head = request_.startswith(b"HEAD")
-            reader, writer = await side.connect()
-            for _ in range(2 if kept_alive else 1):
-                writer.write(request_)
-                message = await read_message(reader, to_head=to_head)
-                assert message.body == body
-                assert message.first.startswith(b"HTTP/1.1 ")
-            if not kept_alive:
-                assert message.header("connection") == b"close"
-                assert await reader.read() == b""
-
-    run(main())
+async def test_answers(request_: bytes, answer: bytes, body: bytes, kept_alive: bool) -> None:
+    upstream = await Server(answer).start()
+    async with sidecar(plan_for(upstream.port)) as side:
+        to_head = request_.startswith(b"HEAD")
+        reader, writer = await side.connect()
+        for _ in range(2 if kept_alive else 1):
+            writer.write(request_)
+            message = await read_message(reader, to_head=to_head)
+            assert message.body == body
+            assert message.first.startswith(b"HTTP/1.1 ")
+        if not kept_alive:
+            assert message.header("connection") == b"close"
+            assert await reader.read() == b""
 
 
-def test_an_old_client_gets_chunks_without_their_framing() -> None:
-    async def main() -> None:
-        answer = (
-            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
-        )
-        upstream = await Server(answer).start()
-        async with sidecar(plan_for(upstream.port)) as side:
-            reader, writer = await side.connect()
-            writer.write(get("/", b"Connection: keep-alive", version=b"1.0"))
-            message = await read_message(reader)
-            assert message.body == b"abcde"
-            assert message.header("transfer-encoding") is None
-
-    run(main())
+@pytest.mark.anyio
+async def test_an_old_client_gets_chunks_without_their_framing() -> None:
+    answer = (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
+    )
+    upstream = await Server(answer).start()
+    async with sidecar(plan_for(upstream.port)) as side:
+        reader, writer = await side.connect()
+        writer.write(get("/", b"Connection: keep-alive", version=b"1.0"))
+        message = await read_message(reader)
+        assert message.body == b"abcde"
+        assert message.header("transfer-encoding") is None
 
 
-def test_an_answer_that_ends_with_the_connection() -> None:
+@pytest.mark.anyio
+async def test_an_answer_that_ends_with_the_connection() -> None:
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_message(reader, request=True)
         writer.write(b"HTTP/1.1 200 OK\r\n\r\npart one ")
         await asyncio.sleep(0.02)
         writer.write(b"part two")
 
-    async def main() -> None:
-        upstream = await Server(handler=script).start()
-        async with sidecar(plan_for(upstream.port)) as side:
-            message = await side.ask(get())
-            assert message.body == b"part one part two"
-            assert message.header("connection") == b"close"
-            assert side.counter("requests", outcome="ok") == 1
-
-    run(main())
+    upstream = await Server(handler=script).start()
+    async with sidecar(plan_for(upstream.port)) as side:
+        message = await side.ask(get())
+        assert message.body == b"part one part two"
+        assert message.header("connection") == b"close"
+        assert side.counter("requests", outcome="ok") == 1
 
 
-def test_expect_continue_goes_through_both_ways() -> None:
+@pytest.mark.anyio
+async def test_expect_continue_goes_through_both_ways() -> None:
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -93,21 +88,19 @@ def test_expect_continue_goes_through_both_ways() -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n" + body)
         await reader.read()
 
-    async def main() -> None:
-        upstream = await Server(handler=script).start()
-        async with sidecar(plan_for(upstream.port)) as side:
-            reader, writer = await side.connect()
-            writer.write(post(b"", b"Expect: 100-continue", framing=b"Content-Length: 5"))
-            assert (await read_message(reader)).status == 100
-            hints = await read_message(reader)
-            assert (hints.status, hints.header("link")) == (103, b"</a>")
-            writer.write(b"hello")
-            assert (await read_message(reader)).body == b"hello"
-
-    run(main())
+    upstream = await Server(handler=script).start()
+    async with sidecar(plan_for(upstream.port)) as side:
+        reader, writer = await side.connect()
+        writer.write(post(b"", b"Expect: 100-continue", framing=b"Content-Length: 5"))
+        assert (await read_message(reader)).status == 100
+        hints = await read_message(reader)
+        assert (hints.status, hints.header("link")) == (103, b"</a>")
+        writer.write(b"hello")
+        assert (await read_message(reader)).body == b"hello"
 
 
-def test_events_arrive_one_by_one() -> None:
+@pytest.mark.anyio
+async def test_events_arrive_one_by_one() -> None:
     release = asyncio.Event()
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -123,19 +116,16 @@ def test_events_arrive_one_by_one() -> None:
         writer.write(b"0\r\n\r\n")
         await reader.read()
 
-    async def main() -> None:
-        upstream = await Server(handler=script).start()
-        async with sidecar(plan_for(upstream.port)) as side:
-            reader, writer = await side.connect()
-            writer.write(get("/stream"))
-            await reader.readuntil(b"\r\n\r\n")
-            for i in range(3):
-                # The next event is not sent before this one has arrived.
-                await reader.readuntil(b"data: %d\n\n\r\n" % i)
-                release.set()
-            assert await reader.readexactly(5) == b"0\r\n\r\n"
-
-    run(main())
+    upstream = await Server(handler=script).start()
+    async with sidecar(plan_for(upstream.port)) as side:
+        reader, writer = await side.connect()
+        writer.write(get("/stream"))
+        await reader.readuntil(b"\r\n\r\n")
+        for i in range(3):
+            # The next event is not sent before this one has arrived.
+            await reader.readuntil(b"data: %d\n\n\r\n" % i)
+            release.set()
+        assert await reader.readexactly(5) == b"0\r\n\r\n"
 
 
 GARBAGE = [
@@ -152,68 +142,61 @@ GARBAGE = [
 ]
 
 
+@pytest.mark.anyio
 @pytest.mark.parametrize("answer", GARBAGE, ids=range(len(GARBAGE)))
-def test_garbage_of_the_upstream_is_a_502(answer: bytes) -> None:
-    async def main() -> None:
-        upstream = await Server(answer).start()
-        async with sidecar(plan_for(upstream.port)) as side:
-            message = await side.ask(post())
-            assert message.status == 502
-            assert side.counter("requests", outcome="upstream_reset") == 1
-
-    run(main())
+async def test_garbage_of_the_upstream_is_a_502(answer: bytes) -> None:
+    upstream = await Server(answer).start()
+    async with sidecar(plan_for(upstream.port)) as side:
+        message = await side.ask(post())
+        assert message.status == 502
+        assert side.counter("requests", outcome="upstream_reset") == 1
 
 
-def test_bad_chunks_in_the_middle_of_an_answer_cut_it() -> None:
-    async def main() -> None:
-        async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await read_message(reader, request=True)
-            writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
-            await asyncio.sleep(0.02)
-            writer.write(b"zz\r\n")
-            await reader.read()
+@pytest.mark.anyio
+async def test_bad_chunks_in_the_middle_of_an_answer_cut_it() -> None:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_message(reader, request=True)
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+        await asyncio.sleep(0.02)
+        writer.write(b"zz\r\n")
+        await reader.read()
 
-        upstream = await Server(handler=script).start()
-        async with sidecar(plan_for(upstream.port)) as side:
-            with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
-                await side.ask(post())
-            assert side.counter("requests", outcome="upstream_reset") == 1
-
-    run(main())
+    upstream = await Server(handler=script).start()
+    async with sidecar(plan_for(upstream.port)) as side:
+        with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+            await side.ask(post())
+        assert side.counter("requests", outcome="upstream_reset") == 1
 
 
-def test_more_than_the_answer_is_not_the_next_answer() -> None:
-    async def main() -> None:
-        upstream = await Server(OK + OK.replace(b"ok", b"no")).start()
-        async with sidecar(plan_for(upstream.port)) as side:
-            for _ in range(3):
-                assert (await side.ask(get())).body == b"ok"
-            assert upstream.connections == 3
-
-    run(main())
+@pytest.mark.anyio
+async def test_more_than_the_answer_is_not_the_next_answer() -> None:
+    upstream = await Server(OK + OK.replace(b"ok", b"no")).start()
+    async with sidecar(plan_for(upstream.port)) as side:
+        for _ in range(3):
+            assert (await side.ask(get())).body == b"ok"
+        assert upstream.connections == 3
 
 
-def test_an_early_answer_ends_an_upload() -> None:
+@pytest.mark.anyio
+async def test_an_early_answer_ends_an_upload() -> None:
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nbig")
         await reader.read(1000)
 
-    async def main() -> None:
-        upstream = await Server(handler=script).start()
-        async with sidecar(plan_for(upstream.port)) as side:
-            reader, writer = await side.connect()
-            writer.write(post(b"x" * 1000, framing=b"Content-Length: 1000000"))
-            message = await read_message(reader)
-            assert (message.status, message.body) == (413, b"big")
-            assert message.header("connection") == b"close"
-            writer.write(b"x" * 1000)
-            assert await reader.read() == b""
-
-    run(main())
+    upstream = await Server(handler=script).start()
+    async with sidecar(plan_for(upstream.port)) as side:
+        reader, writer = await side.connect()
+        writer.write(post(b"x" * 1000, framing=b"Content-Length: 1000000"))
+        message = await read_message(reader)
+        assert (message.status, message.body) == (413, b"big")
+        assert message.header("connection") == b"close"
+        writer.write(b"x" * 1000)
+        assert await reader.read() == b""
 
 
-def test_an_answer_is_passed_on_as_it_came() -> None:
+@pytest.mark.anyio
+async def test_an_answer_is_passed_on_as_it_came() -> None:
     """Order, case, duplicates, reason, chunk extensions and trailers."""
     head = (
         b"HTTP/1.1 299 Odd  Reason\r\nX-b: 2\r\nx-A: 1\r\nX-b: 3\r\nx-empty:\r\n"
@@ -230,20 +213,18 @@ def test_an_answer_is_passed_on_as_it_came() -> None:
             writer.write(raw[cut:])
         await reader.read()
 
-    async def main() -> None:
-        upstream = await Server(handler=script).start()
-        async with sidecar(plan_for(upstream.port)) as side:
-            reader, writer = await side.connect()
-            for _ in range(len(raw) + 1):
-                writer.write(get("/", b"x-request-id: r"))
-                message = await read_message(reader)
-                assert message.head == head + b"\r\nTransfer-Encoding: chunked\r\nx-request-id: r"
-                assert message.raw_body == chunks
-            assert upstream.connections == 1
-
-    run(main())
+    upstream = await Server(handler=script).start()
+    async with sidecar(plan_for(upstream.port)) as side:
+        reader, writer = await side.connect()
+        for _ in range(len(raw) + 1):
+            writer.write(get("/", b"x-request-id: r"))
+            message = await read_message(reader)
+            assert message.head == head + b"\r\nTransfer-Encoding: chunked\r\nx-request-id: r"
+            assert message.raw_body == chunks
+        assert upstream.connections == 1
 
 
+@pytest.mark.anyio
 @pytest.mark.parametrize(
     ("request_", "answer", "absent"),
     [
@@ -256,40 +237,33 @@ def test_an_answer_is_passed_on_as_it_came() -> None:
                      id="a coding for HTTP/1.0"),
     ],
 )  # fmt: skip
-def test_framing_that_a_client_could_misread_is_left_out(
+async def test_framing_that_a_client_could_misread_is_left_out(
     request_: bytes, answer: bytes, absent: str
 ) -> None:
-    async def main() -> None:
-        upstream = await Server(answer).start()
-        async with sidecar(plan_for(upstream.port)) as side:
-            message = await side.ask(request_, to_head=True)
-            assert message.header(absent) is None
-
-    run(main())
+    upstream = await Server(answer).start()
+    async with sidecar(plan_for(upstream.port)) as side:
+        message = await side.ask(request_, to_head=True)
+        assert message.header(absent) is None
 
 
-def test_an_old_client_gets_no_interim_answers() -> None:
-    async def main() -> None:
-        upstream = await Server(b"HTTP/1.1 103 Hints\r\nLink: x\r\n\r\n" + OK).start()
-        async with sidecar(plan_for(upstream.port)) as side:
-            assert (await side.ask(get("/", version=b"1.0"))).status == 200
-            assert (await side.ask(get("/"))).status == 103
-
-    run(main())
+@pytest.mark.anyio
+async def test_an_old_client_gets_no_interim_answers() -> None:
+    upstream = await Server(b"HTTP/1.1 103 Hints\r\nLink: x\r\n\r\n" + OK).start()
+    async with sidecar(plan_for(upstream.port)) as side:
+        assert (await side.ask(get("/", version=b"1.0"))).status == 200
+        assert (await side.ask(get("/"))).status == 103
 
 
-def test_nothing_follows_an_answer_without_an_end() -> None:
-    async def main() -> None:
-        closing = Server(handler=_until_close)
-        upstream = await closing.start()
-        async with sidecar(plan_for(upstream.port)) as side:
-            reader, writer = await side.connect()
-            writer.write(get("/one") + get("/two"))
-            raw = await reader.read()
-            assert raw.endswith(b"\r\n\r\nthe end")
-            assert upstream.connections == 1
-
-    run(main())
+@pytest.mark.anyio
+async def test_nothing_follows_an_answer_without_an_end() -> None:
+    closing = Server(handler=_until_close)
+    upstream = await closing.start()
+    async with sidecar(plan_for(upstream.port)) as side:
+        reader, writer = await side.connect()
+        writer.write(get("/one") + get("/two"))
+        raw = await reader.read()
+        assert raw.endswith(b"\r\n\r\nthe end")
+        assert upstream.connections == 1
 
 
 async def _until_close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -297,19 +271,17 @@ async def _until_close(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
     writer.write(b"HTTP/1.1 200 OK\r\n\r\nthe end")
 
 
-def test_what_is_pipelined_after_a_close_is_not_carried_out() -> None:
-    async def main() -> None:
-        upstream = await Server(OK).start()
-        plan = plan_for(upstream.port)
-        for champion in (plan.champion, replace(plan.champion, max_connections=1, max_waiting=0)):
-            async with sidecar(replace(plan, champion=champion)) as side:
-                reader, writer = await side.connect()
-                writer.write(post(b"", b"Connection: close") + get("/after"))
-                message = await read_message(reader)
-                assert message.status == (200 if champion is plan.champion else 503)
-                assert await reader.read() == b""
-                await side.until(lambda side=side: not side.worker.clients)
-                assert side.counter("requests") == 1
-        assert [m for m in upstream.seen if b"/after" in m.first] == []
-
-    run(main())
+@pytest.mark.anyio
+async def test_what_is_pipelined_after_a_close_is_not_carried_out() -> None:
+    upstream = await Server(OK).start()
+    plan = plan_for(upstream.port)
+    for champion in (plan.champion, replace(plan.champion, max_connections=1, max_waiting=0)):
+        async with sidecar(replace(plan, champion=champion)) as side:
+            reader, writer = await side.connect()
+            writer.write(post(b"", b"Connection: close") + get("/after"))
+            message = await read_message(reader)
+            assert message.status == (200 if champion is plan.champion else 503)
+            assert await reader.read() == b""
+            await side.until(lambda side=side: not side.worker.clients)
+            assert side.counter("requests") == 1
+    assert [m for m in upstream.seen if b"/after" in m.first] == []

@@ -18,8 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.parts import environment, need
-from tests.proxy.support import Message, plan_for, read_message, run, sidecar
+from tests.support.patience import eventually, patient
+from tests.support.proxy import Message, plan_for, read_message, sidecar
+from tools.parts.debian import environment, need
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 # Date and Server differ by nature; the rest are hop by hop, or ours to add.
@@ -33,22 +34,19 @@ def free_port() -> int:
 
 
 def wait_for(process: subprocess.Popen[bytes], port: int) -> None:
-    for _ in range(200):
-        assert process.poll() is None, "the server ended while starting"
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return
-        except OSError:
-            import time
+    def serves() -> bool:
+        if process.poll() is not None:
+            pytest.fail("the server ended while starting")
+        socket.create_connection(("127.0.0.1", port), patient(1)).close()
+        return True
 
-            time.sleep(0.05)
-    raise AssertionError("the server does not serve")
+    eventually(serves, what="the server serves")
 
 
 @pytest.fixture(scope="module")
 def uvicorn_port() -> Iterator[int]:
     port = free_port()
-    command = [sys.executable, "-m", "uvicorn", "tests.proxy.asgi_app:app", "--port", str(port),
+    command = [sys.executable, "-m", "uvicorn", "tests.support.asgi_app:app", "--port", str(port),
                "--log-level", "error", "--no-server-header"]  # fmt: skip
     process = subprocess.Popen(command, cwd=ROOT)
     try:
@@ -56,7 +54,7 @@ def uvicorn_port() -> Iterator[int]:
         yield port
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(patient(10))
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +91,7 @@ def nginx_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         yield port
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(patient(10))
 
 
 def request(
@@ -198,32 +196,32 @@ UVICORN = ["/", "/a%20b/%2F?q=%26&x=a+b", "/a;b=c,d", "/stream", "/status/204", 
 NGINX = ["/file.txt", "/empty", "/missing", "/redirect", "/echo?a=b", "/../etc/passwd"]
 
 
-def test_uvicorn(uvicorn_port: int) -> None:
+@pytest.mark.anyio
+async def test_uvicorn(uvicorn_port: int) -> None:
     requests = list(valid_requests(UVICORN))
     assert len(requests) > 400
-    assert run(compare(uvicorn_port, requests), 120) == []
+    assert await compare(uvicorn_port, requests) == []
 
 
-def test_nginx(nginx_port: int) -> None:
+@pytest.mark.anyio
+async def test_nginx(nginx_port: int) -> None:
     requests = list(valid_requests(NGINX))
     assert len(requests) > 250
-    assert run(compare(nginx_port, requests), 120) == []
+    assert await compare(nginx_port, requests) == []
 
 
+@pytest.mark.anyio
 @pytest.mark.parametrize("server", ["uvicorn_port", "nginx_port"])
-def test_odd_requests_are_refused_or_answered_alike(
+async def test_odd_requests_are_refused_or_answered_alike(
     server: str, request: pytest.FixtureRequest
 ) -> None:
     port: int = request.getfixturevalue(server)
 
-    async def main() -> None:
-        async with sidecar(plan_for(port)) as side:
-            for head in ODD:
-                raw = head.encode("latin-1") + b"\r\nConnection: close\r\n\r\n"
-                through = await answer(side.port, raw)
-                assert through is not None, raw
-                refused = 400 <= through.status < 500 or through.status == 501
-                if not refused:
-                    assert essence(await answer(port, raw)) == essence(through), raw
-
-    run(main())
+    async with sidecar(plan_for(port)) as side:
+        for head in ODD:
+            raw = head.encode("latin-1") + b"\r\nConnection: close\r\n\r\n"
+            through = await answer(side.port, raw)
+            assert through is not None, raw
+            refused = 400 <= through.status < 500 or through.status == 501
+            if not refused:
+                assert essence(await answer(port, raw)) == essence(through), raw

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.proxy.support import (
+from tests.support.proxy import (
     INFER,
     OK,
     Server,
@@ -16,142 +16,134 @@ from tests.proxy.support import (
     plan_for,
     post,
     read_message,
-    run,
     sidecar,
 )
 
 
-def test_a_request_is_forwarded_as_it_came() -> None:
-    async def main() -> None:
-        upstream = await Server(echo).start()
-        async with sidecar(plan_for(upstream.port)) as side:
-            raw = post(
-                b'{"a": 1}',
-                b"X-Odd-CASE: a  b",
-                b"accept: */*",
-                b"Cookie: a=1",
-                b"Cookie: b=2",
-                b"Traceparent: 00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01",
-                b"tracestate: v=1",
-                b"X-Request-Id: mine",
-            )
-            answer = await side.ask(raw)
-            assert answer.status == 200
-            assert answer.body == INFER.encode() + b'|{"a": 1}'
-            assert answer.header("x-request-id") == b"mine"
-            seen = upstream.seen[0]
-            expected = raw.split(b"\r\n\r\n")[0].split(b"\r\n")
-            assert sorted(seen.head.split(b"\r\n")) == sorted(expected)
-            # Order is kept, apart from the trace context, which is judged as a whole.
-            moved = (b"Traceparent", b"tracestate")
-            assert [x for x in seen.lines if not x.startswith(moved)] == [
-                x for x in expected[1:] if not x.startswith(moved)
-            ]
-            assert side.counter("requests", outcome="ok", model="m") == 1
-
-    run(main())
-
-
-def test_identifiers_are_made_where_they_are_missing_or_bad() -> None:
-    async def main() -> None:
-        upstream = await Server(OK).start()
-        async with sidecar(plan_for(upstream.port)) as side:
-            bad = (
-                [],
-                [b"traceparent: 00-" + b"0" * 32 + b"-" + b"b" * 16 + b"-01", b"tracestate: v=1"],
-                [b"traceparent: ff-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01"],
-                [b"traceparent: junk", b"x-request-id: with space"],
-                [b"traceparent: 00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01"] * 2,
-            )
-            for lines in bad:
-                answer = await side.ask(post(b"{}", *lines))
-                seen = upstream.seen[-1]
-                trace = seen.header("traceparent") or b""
-                version, trace_id, parent, flags = trace.split(b"-")
-                assert (version, flags) == (b"00", b"00")
-                assert len(trace_id) == 32
-                assert len(parent) == 16
-                assert trace_id not in (b"0" * 32, b"a" * 32)
-                assert seen.header("tracestate") is None
-                assert seen.header("x-request-id") == answer.header("x-request-id")
-                assert len(answer.header("x-request-id") or b"") == 32
-            ids = {message.header("x-request-id") for message in upstream.seen}
-            assert len(ids) == len(bad)
-
-    run(main())
-
-
-def test_pipelined_requests_are_answered_in_order_however_they_are_cut() -> None:
-    async def main() -> None:
-        upstream = await Server(echo).start()
-        async with sidecar(plan_for(upstream.port)) as side:
-            requests = b"".join(
-                post(b"b%d" % i, path=f"/p/{i}")
-                if i % 2
-                else post(
-                    b"3\r\nabc\r\n0\r\n\r\n", path=f"/p/{i}", framing=b"Transfer-Encoding: chunked"
-                )
-                for i in range(6)
-            )
-            expected = [b"/p/%d|%b" % (i, b"b%d" % i if i % 2 else b"abc") for i in range(6)]
-            for cut in range(1, len(requests)):
-                reader, writer = await side.connect()
-                writer.write(requests[:cut])
-                await asyncio.sleep(0.001)
-                writer.write(requests[cut:])
-                assert [(await read_message(reader)).body for _ in range(6)] == expected
-                writer.close()
-            reader, writer = await side.connect()
-            for i in range(len(requests)):
-                writer.write(requests[i : i + 1])
-                await asyncio.sleep(0)
-            assert [(await read_message(reader)).body for _ in range(6)] == expected
-            many = b"".join(get(f"/many/{i}") for i in range(500))
-            reader, writer = await side.connect()
-            writer.write(many)
-            assert [(await read_message(reader)).body for i in range(500)] == [
-                b"/many/%d|" % i for i in range(500)
-            ]
-
-    run(main())
-
-
-def test_hop_by_hop_fields_stay_behind() -> None:
-    async def main() -> None:
-        answer = (
-            b"HTTP/1.1 200 OK\r\nConnection: X-Inner, keep-alive\r\nKeep-Alive: timeout=9\r\n"
-            b"X-Inner: 1\r\nX-Outer: 2\r\nProxy-Connection: x\r\nContent-Length: 0\r\n\r\n"
+@pytest.mark.anyio
+async def test_a_request_is_forwarded_as_it_came() -> None:
+    upstream = await Server(echo).start()
+    async with sidecar(plan_for(upstream.port)) as side:
+        raw = post(
+            b'{"a": 1}',
+            b"X-Odd-CASE: a  b",
+            b"accept: */*",
+            b"Cookie: a=1",
+            b"Cookie: b=2",
+            b"Traceparent: 00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01",
+            b"tracestate: v=1",
+            b"X-Request-Id: mine",
         )
-        upstream = await Server(answer).start()
-        async with sidecar(plan_for(upstream.port)) as side:
-            message = await side.ask(
-                post(
-                    b"",
-                    b"Connection: X-Mine, Content-Length",
-                    b"X-Mine: 1",
-                    b"TE: trailers",
-                    b"Keep-Alive: 5",
-                    b"Proxy-Connection: y",
-                    b"X-Yours: 2",
-                    b"Upgrade: h2c",
-                    b"HTTP2-Settings: AAA",
-                )
+        answer = await side.ask(raw)
+        assert answer.status == 200
+        assert answer.body == INFER.encode() + b'|{"a": 1}'
+        assert answer.header("x-request-id") == b"mine"
+        seen = upstream.seen[0]
+        expected = raw.split(b"\r\n\r\n")[0].split(b"\r\n")
+        assert sorted(seen.head.split(b"\r\n")) == sorted(expected)
+        # Order is kept, apart from the trace context, which is judged as a whole.
+        moved = (b"Traceparent", b"tracestate")
+        assert [x for x in seen.lines if not x.startswith(moved)] == [
+            x for x in expected[1:] if not x.startswith(moved)
+        ]
+        assert side.counter("requests", outcome="ok", model="m") == 1
+
+
+@pytest.mark.anyio
+async def test_identifiers_are_made_where_they_are_missing_or_bad() -> None:
+    upstream = await Server(OK).start()
+    async with sidecar(plan_for(upstream.port)) as side:
+        bad = (
+            [],
+            [b"traceparent: 00-" + b"0" * 32 + b"-" + b"b" * 16 + b"-01", b"tracestate: v=1"],
+            [b"traceparent: ff-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01"],
+            [b"traceparent: junk", b"x-request-id: with space"],
+            [b"traceparent: 00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01"] * 2,
+        )
+        for lines in bad:
+            answer = await side.ask(post(b"{}", *lines))
+            seen = upstream.seen[-1]
+            trace = seen.header("traceparent") or b""
+            version, trace_id, parent, flags = trace.split(b"-")
+            assert (version, flags) == (b"00", b"00")
+            assert len(trace_id) == 32
+            assert len(parent) == 16
+            assert trace_id not in (b"0" * 32, b"a" * 32)
+            assert seen.header("tracestate") is None
+            assert seen.header("x-request-id") == answer.header("x-request-id")
+            assert len(answer.header("x-request-id") or b"") == 32
+        ids = {message.header("x-request-id") for message in upstream.seen}
+        assert len(ids) == len(bad)
+
+
+@pytest.mark.anyio
+async def test_pipelined_requests_are_answered_in_order_however_they_are_cut() -> None:
+    upstream = await Server(echo).start()
+    async with sidecar(plan_for(upstream.port)) as side:
+        requests = b"".join(
+            post(b"b%d" % i, path=f"/p/{i}")
+            if i % 2
+            else post(
+                b"3\r\nabc\r\n0\r\n\r\n", path=f"/p/{i}", framing=b"Transfer-Encoding: chunked"
             )
-            assert [line.split(b":")[0] for line in message.lines] == [
-                b"X-Outer", b"Content-Length", b"x-request-id",
-            ]  # fmt: skip
-            names = {line.split(b":")[0].lower() for line in upstream.seen[0].lines}
-            assert names == {
-                b"host",
-                b"x-yours",
-                b"content-length",
-                b"traceparent",
-                b"x-request-id",
-            }
+            for i in range(6)
+        )
+        expected = [b"/p/%d|%b" % (i, b"b%d" % i if i % 2 else b"abc") for i in range(6)]
+        for cut in range(1, len(requests)):
+            reader, writer = await side.connect()
+            writer.write(requests[:cut])
+            await asyncio.sleep(0.001)
+            writer.write(requests[cut:])
+            assert [(await read_message(reader)).body for _ in range(6)] == expected
+            writer.close()
+        reader, writer = await side.connect()
+        for i in range(len(requests)):
+            writer.write(requests[i : i + 1])
+            await asyncio.sleep(0)
+        assert [(await read_message(reader)).body for _ in range(6)] == expected
+        many = b"".join(get(f"/many/{i}") for i in range(500))
+        reader, writer = await side.connect()
+        writer.write(many)
+        assert [(await read_message(reader)).body for i in range(500)] == [
+            b"/many/%d|" % i for i in range(500)
+        ]
 
-    run(main())
+
+@pytest.mark.anyio
+async def test_hop_by_hop_fields_stay_behind() -> None:
+    answer = (
+        b"HTTP/1.1 200 OK\r\nConnection: X-Inner, keep-alive\r\nKeep-Alive: timeout=9\r\n"
+        b"X-Inner: 1\r\nX-Outer: 2\r\nProxy-Connection: x\r\nContent-Length: 0\r\n\r\n"
+    )
+    upstream = await Server(answer).start()
+    async with sidecar(plan_for(upstream.port)) as side:
+        message = await side.ask(
+            post(
+                b"",
+                b"Connection: X-Mine, Content-Length",
+                b"X-Mine: 1",
+                b"TE: trailers",
+                b"Keep-Alive: 5",
+                b"Proxy-Connection: y",
+                b"X-Yours: 2",
+                b"Upgrade: h2c",
+                b"HTTP2-Settings: AAA",
+            )
+        )
+        assert [line.split(b":")[0] for line in message.lines] == [
+            b"X-Outer", b"Content-Length", b"x-request-id",
+        ]  # fmt: skip
+        names = {line.split(b":")[0].lower() for line in upstream.seen[0].lines}
+        assert names == {
+            b"host",
+            b"x-yours",
+            b"content-length",
+            b"traceparent",
+            b"x-request-id",
+        }
 
 
+@pytest.mark.anyio
 @pytest.mark.parametrize(
     ("target", "expected_target", "expected_host"),
     [
@@ -165,87 +157,79 @@ def test_hop_by_hop_fields_stay_behind() -> None:
         (b"http://http/tp", b"/tp", b"http"),
     ],
 )
-def test_absolute_targets(target: bytes, expected_target: bytes, expected_host: bytes) -> None:
-    async def main() -> None:
-        upstream = await Server(OK).start()
-        async with sidecar(plan_for(upstream.port)) as side:
-            await side.ask(b"GET %b HTTP/1.1\r\nHost: here\r\n\r\n" % target)
-            assert upstream.seen[0].first == b"GET %b HTTP/1.1" % expected_target
-            assert upstream.seen[0].header("host") == expected_host
-
-    run(main())
-
-
-def test_a_header_line_of_one_client_never_reaches_another() -> None:
-    async def main() -> None:
-        upstream = await Server(OK).start()
-        async with sidecar(plan_for(upstream.port)) as side:
-            for i in range(50):
-                await side.ask(get("/", b"Authorization: secret-%d" % i, b"X-Shared: 1"))
-            for i, seen in enumerate(upstream.seen):
-                assert seen.header("authorization") == b"secret-%d" % i
-            await side.ask(get("/", b"X-Shared: 1"))
-            assert upstream.seen[-1].header("authorization") is None
-
-    run(main())
+async def test_absolute_targets(
+    target: bytes, expected_target: bytes, expected_host: bytes
+) -> None:
+    upstream = await Server(OK).start()
+    async with sidecar(plan_for(upstream.port)) as side:
+        await side.ask(b"GET %b HTTP/1.1\r\nHost: here\r\n\r\n" % target)
+        assert upstream.seen[0].first == b"GET %b HTTP/1.1" % expected_target
+        assert upstream.seen[0].header("host") == expected_host
 
 
+@pytest.mark.anyio
+async def test_a_header_line_of_one_client_never_reaches_another() -> None:
+    upstream = await Server(OK).start()
+    async with sidecar(plan_for(upstream.port)) as side:
+        for i in range(50):
+            await side.ask(get("/", b"Authorization: secret-%d" % i, b"X-Shared: 1"))
+        for i, seen in enumerate(upstream.seen):
+            assert seen.header("authorization") == b"secret-%d" % i
+        await side.ask(get("/", b"X-Shared: 1"))
+        assert upstream.seen[-1].header("authorization") is None
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize("count", [1, 2, 7])
 @pytest.mark.parametrize("by_byte", [False, True], ids=["at once", "byte by byte"])
-def test_empty_lines_before_a_request_are_passed_over(count: int, by_byte: bool) -> None:
-    async def main() -> None:
-        upstream = await Server(echo).start()
-        async with sidecar(plan_for(upstream.port)) as side:
-            reader, writer = await side.connect()
-            raw = b"\r\n" * count + get("/a") + b"\r\n" * count + get("/b")
-            for i in range(0, len(raw), 1 if by_byte else len(raw)):
-                writer.write(raw[i : i + 1] if by_byte else raw)
-                await asyncio.sleep(0)
-            assert [(await read_message(reader)).body for _ in range(2)] == [b"/a|", b"/b|"]
-
-    run(main())
+async def test_empty_lines_before_a_request_are_passed_over(count: int, by_byte: bool) -> None:
+    upstream = await Server(echo).start()
+    async with sidecar(plan_for(upstream.port)) as side:
+        reader, writer = await side.connect()
+        raw = b"\r\n" * count + get("/a") + b"\r\n" * count + get("/b")
+        for i in range(0, len(raw), 1 if by_byte else len(raw)):
+            writer.write(raw[i : i + 1] if by_byte else raw)
+            await asyncio.sleep(0)
+        assert [(await read_message(reader)).body for _ in range(2)] == [b"/a|", b"/b|"]
 
 
-def test_prefix_host_and_fields_of_the_configuration() -> None:
-    async def main() -> None:
-        upstream = await Server(OK).start()
-        plan = plan_for(upstream.port)
-        configured = replace(
-            plan.champion,
-            path_prefix="/inner",
-            host_header="model.internal",
-            headers=(("X-Key", "theirs"), ("x-more", "1")),
-        )
-        async with sidecar(replace(plan, champion=configured)) as side:
-            await side.ask(get("/a?b", b"x-key: mine", b"X-Other: 2"))
-            await side.ask(get("*", method=b"OPTIONS"))
-            first, second = upstream.seen
-            assert first.first == b"GET /inner/a?b HTTP/1.1"
-            assert first.header("host") == b"model.internal"
-            assert first.header("x-key") == b"theirs"
-            assert first.header("x-more") == b"1"
-            assert first.header("x-other") == b"2"
-            assert second.first == b"OPTIONS * HTTP/1.1", "an asterisk is not a path"
-
-    run(main())
+@pytest.mark.anyio
+async def test_prefix_host_and_fields_of_the_configuration() -> None:
+    upstream = await Server(OK).start()
+    plan = plan_for(upstream.port)
+    configured = replace(
+        plan.champion,
+        path_prefix="/inner",
+        host_header="model.internal",
+        headers=(("X-Key", "theirs"), ("x-more", "1")),
+    )
+    async with sidecar(replace(plan, champion=configured)) as side:
+        await side.ask(get("/a?b", b"x-key: mine", b"X-Other: 2"))
+        await side.ask(get("*", method=b"OPTIONS"))
+        first, second = upstream.seen
+        assert first.first == b"GET /inner/a?b HTTP/1.1"
+        assert first.header("host") == b"model.internal"
+        assert first.header("x-key") == b"theirs"
+        assert first.header("x-more") == b"1"
+        assert first.header("x-other") == b"2"
+        assert second.first == b"OPTIONS * HTTP/1.1", "an asterisk is not a path"
 
 
-def test_a_request_without_host_gets_one() -> None:
+@pytest.mark.anyio
+async def test_a_request_without_host_gets_one() -> None:
     """HTTP/1.0 allows it, but what is sent on is HTTP/1.1."""
 
-    async def main() -> None:
-        upstream = await Server(OK).start()
-        async with sidecar(plan_for(upstream.port)) as side:
-            await side.ask(b"GET / HTTP/1.0\r\n\r\n")
-            assert upstream.seen[0].first == b"GET / HTTP/1.1"
-            assert upstream.seen[0].header("host") == b"127.0.0.1:%d" % upstream.port
-
-    run(main())
+    upstream = await Server(OK).start()
+    async with sidecar(plan_for(upstream.port)) as side:
+        await side.ask(b"GET / HTTP/1.0\r\n\r\n")
+        assert upstream.seen[0].first == b"GET / HTTP/1.1"
+        assert upstream.seen[0].header("host") == b"127.0.0.1:%d" % upstream.port
 
 
 TRACE = b"a" * 32 + b"-" + b"b" * 16 + b"-01"
 
 
+@pytest.mark.anyio
 @pytest.mark.parametrize(
     ("lines", "name", "kept"),
     [
@@ -263,19 +247,17 @@ TRACE = b"a" * 32 + b"-" + b"b" * 16 + b"-01"
         pytest.param([b"x-request-id: 1", b"x-request-id: 2"], "x-request-id", True, id="the first of two ids"),
     ],
 )  # fmt: skip
-def test_which_identifiers_are_honoured(lines: list[bytes], name: str, kept: bool) -> None:
-    async def main() -> None:
-        upstream = await Server(OK).start()
-        async with sidecar(plan_for(upstream.port)) as side:
-            await side.ask(get("/", *lines))
-            value = lines[0].partition(b": ")[2]
-            seen = upstream.seen[0].header(name)
-            assert seen
-            assert (seen == value) is kept
-
-    run(main())
+async def test_which_identifiers_are_honoured(lines: list[bytes], name: str, kept: bool) -> None:
+    upstream = await Server(OK).start()
+    async with sidecar(plan_for(upstream.port)) as side:
+        await side.ask(get("/", *lines))
+        value = lines[0].partition(b": ")[2]
+        seen = upstream.seen[0].header(name)
+        assert seen
+        assert (seen == value) is kept
 
 
+@pytest.mark.anyio
 @pytest.mark.parametrize(
     "raw",
     [
@@ -289,12 +271,9 @@ def test_which_identifiers_are_honoured(lines: list[bytes], name: str, kept: boo
                           framing=b"Transfer-Encoding: chunked"), id="with chunks"),
     ],
 )  # fmt: skip
-def test_upgrades_that_are_ignored(raw: bytes) -> None:
-    async def main() -> None:
-        upstream = await Server(OK).start()
-        async with sidecar(plan_for(upstream.port)) as side:
-            assert (await side.ask(raw)).status == 200
-            assert upstream.seen[0].header("upgrade") is None
-            assert upstream.seen[0].header("connection") is None
-
-    run(main())
+async def test_upgrades_that_are_ignored(raw: bytes) -> None:
+    upstream = await Server(OK).start()
+    async with sidecar(plan_for(upstream.port)) as side:
+        assert (await side.ask(raw)).status == 200
+        assert upstream.seen[0].header("upgrade") is None
+        assert upstream.seen[0].header("connection") is None

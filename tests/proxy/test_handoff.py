@@ -3,79 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from pathlib import Path
 
 import pytest
 import uvloop  # noqa: F401 - the worker's loop
 
-from tests.proxy.support import INFER, OK, Server, plan_for, post, run, sidecar
-from tests.proxy.test_mirror import challenger
+from tests.support.patience import patient
+from tests.support.proxy import INFER, OK, Server, plan_for, post, sidecar
+from tests.support.proxy_mirror import challenger
+from tests.support.proxy_peer import Peer
 from understudy.monitor.proxy.handoff import HandOff
-from understudy.monitor.records import frames
-from understudy.monitor.records.record import OUTCOMES, ROLES, Encoded, Record, decode_batch, encode
+from understudy.monitor.records.record import OUTCOMES, ROLES, Encoded, encode
 from understudy.monitor.routing.plan import HandOff as Limits
 from understudy.monitor.stats.shared import SharedStats, walk
-
-
-class Peer:
-    """The evaluation plane's side of the protocol, as small as can be."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.last_seq = 0
-        self.received = 0
-        self.seen: list[int] = []
-        self.records: list[Record] = []
-        self.hellos: list[dict[str, object]] = []
-        self.names: list[dict[str, object]] = []
-        self.commit = True
-        self.acknowledge = True
-        self._server: asyncio.Server | None = None
-        self._writers: set[asyncio.StreamWriter] = set()
-
-    async def start(self) -> None:
-        self.path.unlink(missing_ok=True)
-        self._server = await asyncio.start_unix_server(self._serve, str(self.path))
-
-    async def stop(self) -> None:
-        assert self._server is not None
-        self._server.close()
-        for writer in tuple(self._writers):
-            writer.transport.abort()
-        self.path.unlink(missing_ok=True)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.add(writer)
-        cutter = frames.FrameReader()
-        try:
-            while data := await reader.read(1 << 16):
-                for kind, payload in cutter.feed(data):
-                    self._take(writer, kind, payload)
-        except ConnectionError:
-            pass
-        self._writers.discard(writer)
-
-    def _take(self, writer: asyncio.StreamWriter, kind: int, payload: bytes) -> None:
-        if kind == frames.HELLO:
-            self.hellos.append(json.loads(payload))
-            told = {"last_seq": self.last_seq, "received": self.received}
-            writer.write(frames.frame(frames.WELCOME, json.dumps(told).encode()))
-        elif kind == frames.NAMES:
-            self.names.append(json.loads(payload))
-        elif kind == frames.BATCH:
-            seq, count = frames.BATCH_HEAD.unpack_from(payload)
-            records = decode_batch(payload[frames.BATCH_HEAD.size :])
-            assert len(records) == count
-            self.seen.append(seq)
-            if seq > self.last_seq:
-                self.last_seq = seq
-                self.received += count
-                self.records += records
-            if self.acknowledge:
-                writer.write(frames.frame(frames.ACK, frames.SEQ.pack(seq)))
-            if self.commit and self.acknowledge:
-                writer.write(frames.frame(frames.COMMIT, frames.SEQ.pack(seq)))
 
 
 def record(number: int = 0, size: int = 0) -> Encoded:
@@ -124,7 +64,7 @@ class Sender:
 
     async def settle(self) -> None:
         self.handoff.flush()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(patient(10)):
             while self.handoff.pending:
                 await asyncio.sleep(0.005)
 
@@ -136,217 +76,205 @@ class Sender:
             self.handoff._link.transport.abort()
 
 
-def test_everything_arrives_once_and_in_order(tmp_path: Path) -> None:
-    async def main() -> None:
-        peer = Peer(tmp_path / "records.sock")
-        await peer.start()
-        sender = Sender(tmp_path)
-        for i in range(1000):
-            sender.handoff.add(record(i))
-            if i % 100 == 0:
-                await asyncio.sleep(0)
-        await sender.settle()
-        assert [r.request_id for r in peer.records] == [b"id-%d" % i for i in range(1000)]
-        assert sender.numbers()["sent"] == 1000
-        assert sender.balance() == 0
-        await sender.handoff.close(1)
-        await peer.stop()
-
-    run(main())
-
-
-def test_nobody_there_from_the_start(tmp_path: Path) -> None:
-    async def main() -> None:
-        sender = Sender(tmp_path, max_bytes=10_000, batch_records=10)
-        for i in range(1000):
-            sender.handoff.add(record(i))
-        numbers = sender.numbers()
-        held = sender.handoff.pending
-        assert held > 0
-        assert numbers["evaluation_away"] == 1000 - held
-        peer = Peer(tmp_path / "records.sock")
-        await peer.start()
-        await sender.settle()
-        assert sender.numbers()["sent"] == held == peer.received
-        assert sender.balance() == 0
-        await sender.handoff.close(1)
-        await peer.stop()
-
-    run(main())
-
-
-def test_a_peer_that_never_acknowledges_fills_the_queue_and_no_more(tmp_path: Path) -> None:
-    async def main() -> None:
-        peer = Peer(tmp_path / "records.sock")
-        peer.acknowledge = False
-        await peer.start()
-        sender = Sender(tmp_path, max_bytes=20_000, batch_records=10)
-        await asyncio.sleep(0.05)
-        for i in range(2000):
-            sender.handoff.add(record(i))
+@pytest.mark.anyio
+async def test_everything_arrives_once_and_in_order(tmp_path: Path) -> None:
+    peer = Peer(tmp_path / "records.sock")
+    await peer.start()
+    sender = Sender(tmp_path)
+    for i in range(1000):
+        sender.handoff.add(record(i))
+        if i % 100 == 0:
             await asyncio.sleep(0)
-        assert sender.handoff._held_bytes + sender.handoff._current_bytes <= 20_000
-        numbers = sender.numbers()
-        assert numbers["queue_full"] > 0
-        assert numbers["eligible"] == 2000
-        assert sender.balance() == sender.handoff.pending
-        await sender.handoff.close(0.1)
-        assert sender.numbers()["shutdown"] > 0
-        assert sender.balance() == 0
-        await peer.stop()
-
-    run(main())
+    await sender.settle()
+    assert [r.request_id for r in peer.records] == [b"id-%d" % i for i in range(1000)]
+    assert sender.numbers()["sent"] == 1000
+    assert sender.balance() == 0
+    await sender.handoff.close(1)
+    await peer.stop()
 
 
-def test_a_peer_that_forgets_is_told_again(tmp_path: Path) -> None:
+@pytest.mark.anyio
+async def test_nobody_there_from_the_start(tmp_path: Path) -> None:
+    sender = Sender(tmp_path, max_bytes=10_000, batch_records=10)
+    for i in range(1000):
+        sender.handoff.add(record(i))
+    numbers = sender.numbers()
+    held = sender.handoff.pending
+    assert held > 0
+    assert numbers["evaluation_away"] == 1000 - held
+    peer = Peer(tmp_path / "records.sock")
+    await peer.start()
+    await sender.settle()
+    assert sender.numbers()["sent"] == held == peer.received
+    assert sender.balance() == 0
+    await sender.handoff.close(1)
+    await peer.stop()
+
+
+@pytest.mark.anyio
+async def test_a_peer_that_never_acknowledges_fills_the_queue_and_no_more(tmp_path: Path) -> None:
+    peer = Peer(tmp_path / "records.sock")
+    peer.acknowledge = False
+    await peer.start()
+    sender = Sender(tmp_path, max_bytes=20_000, batch_records=10)
+    await asyncio.sleep(0.05)
+    for i in range(2000):
+        sender.handoff.add(record(i))
+        await asyncio.sleep(0)
+    assert sender.handoff._held_bytes + sender.handoff._current_bytes <= 20_000
+    numbers = sender.numbers()
+    assert numbers["queue_full"] > 0
+    assert numbers["eligible"] == 2000
+    assert sender.balance() == sender.handoff.pending
+    await sender.handoff.close(0.1)
+    assert sender.numbers()["shutdown"] > 0
+    assert sender.balance() == 0
+    await peer.stop()
+
+
+@pytest.mark.anyio
+async def test_a_peer_that_forgets_is_told_again(tmp_path: Path) -> None:
     """It dies after acknowledging, with an older state on disk: kept batches are sent again."""
 
-    async def main() -> None:
-        peer = Peer(tmp_path / "records.sock")
-        peer.commit = False
-        await peer.start()
-        sender = Sender(tmp_path, batch_records=10)
-        for i in range(100):
-            sender.handoff.add(record(i))
-        await sender.settle()
-        await peer.stop()
-        saved = Peer(tmp_path / "records.sock")
-        saved.last_seq, saved.received = 4, 40
-        await asyncio.sleep(0.02)
-        for i in range(100, 150):
-            sender.handoff.add(record(i))
-        await saved.start()
-        async with asyncio.timeout(10):
-            while saved.received < 150:
-                await asyncio.sleep(0.01)
-        await sender.settle()
-        assert saved.seen == list(range(5, 16)), "nothing is sent that the state holds"
-        assert [r.request_id for r in saved.records] == [b"id-%d" % i for i in range(40, 150)]
-        numbers = sender.numbers()
-        assert (numbers["sent"], numbers["lost"], sender.balance()) == (150, 0, 0)
-        await sender.handoff.close(1)
-        await saved.stop()
-
-    run(main())
+    peer = Peer(tmp_path / "records.sock")
+    peer.commit = False
+    await peer.start()
+    sender = Sender(tmp_path, batch_records=10)
+    for i in range(100):
+        sender.handoff.add(record(i))
+    await sender.settle()
+    await peer.stop()
+    saved = Peer(tmp_path / "records.sock")
+    saved.last_seq, saved.received = 4, 40
+    await asyncio.sleep(0.02)
+    for i in range(100, 150):
+        sender.handoff.add(record(i))
+    await saved.start()
+    async with asyncio.timeout(patient(10)):
+        while saved.received < 150:
+            await asyncio.sleep(0.01)
+    await sender.settle()
+    assert saved.seen == list(range(5, 16)), "nothing is sent that the state holds"
+    assert [r.request_id for r in saved.records] == [b"id-%d" % i for i in range(40, 150)]
+    numbers = sender.numbers()
+    assert (numbers["sent"], numbers["lost"], sender.balance()) == (150, 0, 0)
+    await sender.handoff.close(1)
+    await saved.stop()
 
 
-def test_what_could_not_be_kept_until_it_was_saved_is_lost_and_counted(tmp_path: Path) -> None:
-    async def main() -> None:
-        peer = Peer(tmp_path / "records.sock")
-        peer.commit = False
-        await peer.start()
-        sender = Sender(tmp_path, batch_records=10, max_bytes=8000)
-        for i in range(500):
-            sender.handoff.add(record(i))
-            if i % 10 == 9:
-                await sender.settle()
-        assert sender.numbers()["sent"] == 500, "an acknowledged batch makes room for new ones"
-        await peer.stop()
-        saved = Peer(tmp_path / "records.sock")
-        await saved.start()
-        async with asyncio.timeout(10):
-            # What it is sent again comes after the greeting; how much that is, only then shows.
-            while saved.received == 0 or saved.received != 500 - sender.numbers()["lost"]:
-                await asyncio.sleep(0.01)
-        await sender.settle()
-        numbers = sender.numbers()
-        assert numbers["sent"] == 500
-        assert numbers["lost"] > 0
-        assert saved.received == 500 - numbers["lost"]
-        assert sender.balance() == 0
-        await sender.handoff.close(1)
-        await saved.stop()
+@pytest.mark.anyio
+async def test_what_could_not_be_kept_until_it_was_saved_is_lost_and_counted(
+    tmp_path: Path,
+) -> None:
+    peer = Peer(tmp_path / "records.sock")
+    peer.commit = False
+    await peer.start()
+    sender = Sender(tmp_path, batch_records=10, max_bytes=8000)
+    for i in range(500):
+        sender.handoff.add(record(i))
+        if i % 10 == 9:
+            await sender.settle()
+    assert sender.numbers()["sent"] == 500, "an acknowledged batch makes room for new ones"
+    await peer.stop()
+    saved = Peer(tmp_path / "records.sock")
+    await saved.start()
+    async with asyncio.timeout(patient(10)):
+        # What it is sent again comes after the greeting; how much that is, only then shows.
+        while saved.received == 0 or saved.received != 500 - sender.numbers()["lost"]:
+            await asyncio.sleep(0.01)
+    await sender.settle()
+    numbers = sender.numbers()
+    assert numbers["sent"] == 500
+    assert numbers["lost"] > 0
+    assert saved.received == 500 - numbers["lost"]
+    assert sender.balance() == 0
+    await sender.handoff.close(1)
+    await saved.stop()
 
-    run(main())
 
-
+@pytest.mark.anyio
 @pytest.mark.parametrize("forgets", [False, True], ids=["peer knows", "peer died too"])
-def test_a_worker_that_is_killed_leaves_exact_accounts(tmp_path: Path, forgets: bool) -> None:
-    async def main() -> None:
-        peer = Peer(tmp_path / "records.sock")
-        await peer.start()
-        first = Sender(tmp_path, batch_records=10)
-        for i in range(50):
-            first.handoff.add(record(i))
-        await first.settle()
-        peer.acknowledge = False
-        for i in range(50, 75):
-            first.handoff.add(record(i))
-        await asyncio.sleep(0.05)
-        first.die()
-        held = peer.received
-        assert held == 70, "two whole batches had left"
-        first.stats.close()
-        if forgets:
-            peer.last_seq, peer.received = 3, 30
-        peer.acknowledge = True
-        second = Sender(tmp_path)
-        assert second.stats.incarnation == 2
-        for i in range(75, 100):
-            second.handoff.add(record(i))
-        await second.settle()
-        numbers = second.numbers()
-        assert numbers["eligible"] == 100
-        assert numbers["worker_lost"] == (25 if forgets else 5)
-        assert numbers["lost"] == (20 if forgets else 0)
-        assert numbers["sent"] == (75 if forgets else 95)
-        assert second.balance() == 0
-        assert peer.received == numbers["sent"] - numbers["lost"]
-        await second.handoff.close(1)
-        await peer.stop()
+async def test_a_worker_that_is_killed_leaves_exact_accounts(tmp_path: Path, forgets: bool) -> None:
+    peer = Peer(tmp_path / "records.sock")
+    await peer.start()
+    first = Sender(tmp_path, batch_records=10)
+    for i in range(50):
+        first.handoff.add(record(i))
+    await first.settle()
+    peer.acknowledge = False
+    for i in range(50, 75):
+        first.handoff.add(record(i))
+    async with asyncio.timeout(patient(10)):
+        while peer.received < 70:
+            await asyncio.sleep(0.005)
+    first.die()
+    held = peer.received
+    assert held == 70, "two whole batches had left"
+    first.stats.close()
+    if forgets:
+        peer.last_seq, peer.received = 3, 30
+    peer.acknowledge = True
+    second = Sender(tmp_path)
+    assert second.stats.incarnation == 2
+    for i in range(75, 100):
+        second.handoff.add(record(i))
+    await second.settle()
+    numbers = second.numbers()
+    assert numbers["eligible"] == 100
+    assert numbers["worker_lost"] == (25 if forgets else 5)
+    assert numbers["lost"] == (20 if forgets else 0)
+    assert numbers["sent"] == (75 if forgets else 95)
+    assert second.balance() == 0
+    assert peer.received == numbers["sent"] - numbers["lost"]
+    await second.handoff.close(1)
+    await peer.stop()
 
-    run(main())
 
-
-def test_a_peer_that_talks_nonsense_is_left(tmp_path: Path) -> None:
+@pytest.mark.anyio
+async def test_a_peer_that_talks_nonsense_is_left(tmp_path: Path) -> None:
     async def nonsense(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"\x00\x00\x00\x00\x00 nonsense")
         await reader.read()
         writer.close()
 
-    async def main() -> None:
-        server = await asyncio.start_unix_server(nonsense, str(tmp_path / "records.sock"))
-        sender = Sender(tmp_path)
-        sender.handoff.add(record())
-        await asyncio.sleep(0.2)
-        server.close()
-        peer = Peer(tmp_path / "records.sock")
+    server = await asyncio.start_unix_server(nonsense, str(tmp_path / "records.sock"))
+    sender = Sender(tmp_path)
+    sender.handoff.add(record())
+    await asyncio.sleep(0.2)
+    server.close()
+    peer = Peer(tmp_path / "records.sock")
+    await peer.start()
+    await sender.settle()
+    assert peer.received == 1
+    await sender.handoff.close(1)
+    await peer.stop()
+
+
+@pytest.mark.anyio
+async def test_what_a_worker_records() -> None:
+    champion, other = await Server(OK).start(), await Server(OK).start()
+    async with sidecar(plan_for(champion.port, challenger(other.port))) as side:
+        peer = Peer(side.folder / "records.sock")
         await peer.start()
-        await sender.settle()
-        assert peer.received == 1
-        await sender.handoff.close(1)
+        trace = b"a" * 32
+        await side.ask(
+            post(b'{"a":1}', b"Content-Type: application/json", b"x-request-id: r1",
+                 b"traceparent: 00-" + trace + b"-" + b"b" * 16 + b"-01")
+        )  # fmt: skip
+        await side.until(lambda: len(peer.records) == 2)
+        by_role = {ROLES[r.role]: r for r in peer.records}
+        primary, mirror = by_role["primary"], by_role["mirror"]
+        for r in (primary, mirror):
+            assert (r.request_id, r.trace_id, r.status) == (b"r1", trace, 200)
+            assert OUTCOMES[r.outcome] == "ok"
+            assert r.target == INFER.encode()
+            assert r.response_body == b"ok"
+            assert r.duration_ns >= r.first_byte_ns > 0
+            assert (r.request_size, r.response_size) == (7, 2)
+        assert primary.request_body == b'{"a":1}'
+        assert primary.request_headers == b"Content-Type: application/json"
+        assert mirror.request_body is None
+        assert (primary.arm, mirror.arm) == (0, 1)
+        assert peer.names[0]["arms"] == ["champion", "candidate"]
+        assert peer.hellos[0]["slot"] == 0
         await peer.stop()
-
-    run(main())
-
-
-def test_what_a_worker_records() -> None:
-    async def main() -> None:
-        champion, other = await Server(OK).start(), await Server(OK).start()
-        async with sidecar(plan_for(champion.port, challenger(other.port))) as side:
-            peer = Peer(side.folder / "records.sock")
-            await peer.start()
-            trace = b"a" * 32
-            await side.ask(
-                post(b'{"a":1}', b"Content-Type: application/json", b"x-request-id: r1",
-                     b"traceparent: 00-" + trace + b"-" + b"b" * 16 + b"-01")
-            )  # fmt: skip
-            await side.until(lambda: len(peer.records) == 2)
-            by_role = {ROLES[r.role]: r for r in peer.records}
-            primary, mirror = by_role["primary"], by_role["mirror"]
-            for r in (primary, mirror):
-                assert (r.request_id, r.trace_id, r.status) == (b"r1", trace, 200)
-                assert OUTCOMES[r.outcome] == "ok"
-                assert r.target == INFER.encode()
-                assert r.response_body == b"ok"
-                assert r.duration_ns >= r.first_byte_ns > 0
-                assert (r.request_size, r.response_size) == (7, 2)
-            assert primary.request_body == b'{"a":1}'
-            assert primary.request_headers == b"Content-Type: application/json"
-            assert mirror.request_body is None
-            assert (primary.arm, mirror.arm) == (0, 1)
-            assert peer.names[0]["arms"] == ["champion", "candidate"]
-            assert peer.hellos[0]["slot"] == 0
-            await peer.stop()
-
-    run(main())

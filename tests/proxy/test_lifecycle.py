@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.proxy.support import (
+from tests.support.proxy import (
     OK,
     Server,
     Sidecar,
@@ -17,17 +17,17 @@ from tests.proxy.support import (
     plan_for,
     post,
     read_message,
-    run,
     sidecar,
     silent,
 )
-from tests.proxy.test_handoff import Peer
-from tests.proxy.test_mirror import challenger, outcomes
+from tests.support.proxy_mirror import challenger, outcomes
+from tests.support.proxy_peer import Peer
 from understudy.monitor.records.record import OUTCOMES, ROLES
 from understudy.monitor.routing.plan import Tls
 
 
-def test_draining_finishes_what_is_under_way() -> None:
+@pytest.mark.anyio
+async def test_draining_finishes_what_is_under_way() -> None:
     release = asyncio.Event()
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -36,129 +36,117 @@ def test_draining_finishes_what_is_under_way() -> None:
         writer.write(OK)
         await reader.read()
 
-    async def main() -> None:
-        upstream = await Server(handler=script).start()
-        async with sidecar(plan_for(upstream.port)) as side:
-            idle_reader, _ = await side.connect()
-            reader, writer = await side.connect()
-            writer.write(post())
-            await side.until(lambda: upstream.connections == 1)
-            draining = asyncio.create_task(side.worker.drain())
-            assert await idle_reader.read() == b""
-            assert not draining.done()
-            release.set()
-            message = await read_message(reader)
-            assert message.status == 200
-            assert message.header("connection") == b"close"
-            assert await reader.read() == b""
-
-    run(main())
+    upstream = await Server(handler=script).start()
+    async with sidecar(plan_for(upstream.port)) as side:
+        idle_reader, _ = await side.connect()
+        reader, writer = await side.connect()
+        writer.write(post())
+        await side.until(lambda: upstream.connections == 1)
+        draining = asyncio.create_task(side.worker.drain())
+        assert await idle_reader.read() == b""
+        assert not draining.done()
+        release.set()
+        message = await read_message(reader)
+        assert message.status == 200
+        assert message.header("connection") == b"close"
+        assert await reader.read() == b""
 
 
-def test_a_new_plan_takes_over_between_requests() -> None:
-    async def main() -> None:
-        old = await Server(OK).start()
-        new = await Server(OK.replace(b"ok", b"NU")).start()
-        async with sidecar(plan_for(old.port)) as side:
-            reader, writer = await side.connect()
-            writer.write(get())
-            assert (await read_message(reader)).body == b"ok"
-            side.worker.reload(replace(plan_for(new.port), generation=2))
-            writer.write(get())
-            assert (await read_message(reader)).body == b"NU"
-            await side.until(lambda: old.closed == 1)
-
-    run(main())
+@pytest.mark.anyio
+async def test_a_new_plan_takes_over_between_requests() -> None:
+    old = await Server(OK).start()
+    new = await Server(OK.replace(b"ok", b"NU")).start()
+    async with sidecar(plan_for(old.port)) as side:
+        reader, writer = await side.connect()
+        writer.write(get())
+        assert (await read_message(reader)).body == b"ok"
+        side.worker.reload(replace(plan_for(new.port), generation=2))
+        writer.write(get())
+        assert (await read_message(reader)).body == b"NU"
+        await side.until(lambda: old.closed == 1)
 
 
-def test_a_drain_has_a_limit_and_what_it_cuts_short_is_accounted_for() -> None:
-    async def main() -> None:
-        upstream, other = await silent().start(), await silent().start()
-        plan = plan_for(upstream.port, challenger(other.port), drain_timeout=0.3)
-        quick = await Server(OK).start()
-        async with sidecar(plan) as side:
-            peer = Peer(side.folder / "records.sock")
-            await peer.start()
-            reader, writer = await side.connect()
-            writer.write(post(b"{}", b"x-request-id: cut"))
-            await side.until(lambda: upstream.connections == 1)
-            # Its champion answers, its copy does not.
-            side.worker.reload(
-                replace(
-                    plan_for(quick.port, challenger(other.port), drain_timeout=0.3), generation=2
-                )
-            )
-            assert (await side.ask(post(b"{}", b"x-request-id: copied"))).status == 200
-            await side.until(lambda: other.connections == 1)
-            await side.worker.drain()
-            assert not side.worker.active
-            assert await reader.read() == b""
-            assert outcomes(side) == {"cancelled": 2}, "also the copy of the request cut short"
-            seen = {(r.request_id, ROLES[r.role], OUTCOMES[r.outcome]) for r in peer.records}
-            assert seen == {
-                (b"cut", "primary", "cancelled"),
-                (b"cut", "mirror", "cancelled"),
-                (b"copied", "primary", "ok"),
-                (b"copied", "mirror", "cancelled"),
-            }
-            eligible = side.counter("records_eligible")
-            assert eligible == side.counter("records_sent") + side.counter("records_dropped") == 4
-            await peer.stop()
-
-    run(main())
+@pytest.mark.anyio
+async def test_a_drain_has_a_limit_and_what_it_cuts_short_is_accounted_for() -> None:
+    upstream, other = await silent().start(), await silent().start()
+    plan = plan_for(upstream.port, challenger(other.port), drain_timeout=0.3)
+    quick = await Server(OK).start()
+    async with sidecar(plan) as side:
+        peer = Peer(side.folder / "records.sock")
+        await peer.start()
+        reader, writer = await side.connect()
+        writer.write(post(b"{}", b"x-request-id: cut"))
+        await side.until(lambda: upstream.connections == 1)
+        # Its champion answers, its copy does not.
+        side.worker.reload(
+            replace(plan_for(quick.port, challenger(other.port), drain_timeout=0.3), generation=2)
+        )
+        assert (await side.ask(post(b"{}", b"x-request-id: copied"))).status == 200
+        await side.until(lambda: other.connections == 1)
+        await side.worker.drain()
+        assert not side.worker.active
+        assert await reader.read() == b""
+        assert outcomes(side) == {"cancelled": 2}, "also the copy of the request cut short"
+        seen = {(r.request_id, ROLES[r.role], OUTCOMES[r.outcome]) for r in peer.records}
+        assert seen == {
+            (b"cut", "primary", "cancelled"),
+            (b"cut", "mirror", "cancelled"),
+            (b"copied", "primary", "ok"),
+            (b"copied", "mirror", "cancelled"),
+        }
+        eligible = side.counter("records_eligible")
+        assert eligible == side.counter("records_sent") + side.counter("records_dropped") == 4
+        await peer.stop()
 
 
-def test_a_draining_worker_accepts_nobody() -> None:
-    async def main() -> None:
-        upstream = await silent().start()
-        async with sidecar(plan_for(upstream.port, drain_timeout=1.0)) as side:
-            _, writer = await side.connect()
-            writer.write(post())
-            await side.until(lambda: upstream.connections == 1)
-            draining = asyncio.create_task(side.worker.drain())
-            await asyncio.sleep(0.05)
-            with pytest.raises(ConnectionError):
-                await side.ask(get())
-            writer.close()
-            await draining
-            assert side.counter("requests", outcome="cancelled") == 1
-
-    run(main())
+@pytest.mark.anyio
+async def test_a_draining_worker_accepts_nobody() -> None:
+    upstream = await silent().start()
+    async with sidecar(plan_for(upstream.port, drain_timeout=1.0)) as side:
+        _, writer = await side.connect()
+        writer.write(post())
+        await side.until(lambda: upstream.connections == 1)
+        draining = asyncio.create_task(side.worker.drain())
+        await asyncio.sleep(0.05)
+        with pytest.raises(ConnectionError):
+            await side.ask(get())
+        writer.close()
+        await draining
+        assert side.counter("requests", outcome="cancelled") == 1
 
 
-def test_who_waits_in_the_queue_of_a_draining_worker_is_answered() -> None:
+@pytest.mark.anyio
+async def test_who_waits_in_the_queue_of_a_draining_worker_is_answered() -> None:
     """Connections that the kernel has made and the worker has not accepted yet, with their requests
     and without."""
 
-    async def main() -> None:
-        upstream = await Server(OK).start()
-        async with sidecar(plan_for(upstream.port)) as side:
-            clients = []
-            for number in range(80):  # as many as fit into the queue
-                # Without the loop, which would accept it.
-                client = socket.create_connection(("127.0.0.1", side.port))
-                if number % 2:
-                    client.sendall(get())
-                clients.append(client)
-            assert side.counter("connections_accepted") == 0
-            draining = asyncio.create_task(side.worker.drain())
-            await asyncio.sleep(0.1)
-            for number, client in enumerate(clients):
-                reader, writer = await asyncio.open_connection(sock=client)
-                if not number % 2:
-                    writer.write(get())
-                message = await read_message(reader)
-                assert (message.status, message.header("connection")) == (200, b"close")
-                assert await reader.read() == b""
-            await draining
-            with pytest.raises(ConnectionRefusedError):
-                await side.connect()
-            assert side.counter("requests", outcome="ok") == 80
-
-    run(main())
+    upstream = await Server(OK).start()
+    async with sidecar(plan_for(upstream.port)) as side:
+        clients = []
+        for number in range(80):  # as many as fit into the queue
+            # Without the loop, which would accept it.
+            client = socket.create_connection(("127.0.0.1", side.port))
+            if number % 2:
+                client.sendall(get())
+            clients.append(client)
+        assert side.counter("connections_accepted") == 0
+        draining = asyncio.create_task(side.worker.drain())
+        await asyncio.sleep(0.1)
+        for number, client in enumerate(clients):
+            reader, writer = await asyncio.open_connection(sock=client)
+            if not number % 2:
+                writer.write(get())
+            message = await read_message(reader)
+            assert (message.status, message.header("connection")) == (200, b"close")
+            assert await reader.read() == b""
+        await draining
+        with pytest.raises(ConnectionRefusedError):
+            await side.connect()
+        assert side.counter("requests", outcome="ok") == 80
 
 
-def test_clients_that_go_on_while_a_worker_drains_are_answered_or_refused() -> None:
+@pytest.mark.anyio
+async def test_clients_that_go_on_while_a_worker_drains_are_answered_or_refused() -> None:
     async def client(side: Sidecar) -> int:
         answered = 0
         while True:
@@ -171,19 +159,17 @@ def test_clients_that_go_on_while_a_worker_drains_are_answered_or_refused() -> N
             answered += 1
             writer.close()
 
-    async def main() -> None:
-        upstream = await Server(OK).start()
-        async with sidecar(plan_for(upstream.port)) as side:
-            clients = [asyncio.create_task(client(side)) for _ in range(20)]
-            await side.until(lambda: side.counter("requests", outcome="ok") > 200)
-            await side.worker.drain()
-            answered = sum(await asyncio.gather(*clients))
-            assert answered == side.counter("requests", outcome="ok")
-
-    run(main())
+    upstream = await Server(OK).start()
+    async with sidecar(plan_for(upstream.port)) as side:
+        clients = [asyncio.create_task(client(side)) for _ in range(20)]
+        await side.until(lambda: side.counter("requests", outcome="ok") > 200)
+        await side.worker.drain()
+        answered = sum(await asyncio.gather(*clients))
+        assert answered == side.counter("requests", outcome="ok")
 
 
-def test_requests_under_way_and_waiting_outlive_a_reload() -> None:
+@pytest.mark.anyio
+async def test_requests_under_way_and_waiting_outlive_a_reload() -> None:
     release = asyncio.Event()
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -192,55 +178,48 @@ def test_requests_under_way_and_waiting_outlive_a_reload() -> None:
             await release.wait()
             writer.write(OK)
 
-    async def main() -> None:
-        old, new = await Server(handler=script).start(), await Server(OK).start()
-        plan = plan_for(old.port)
-        plan = replace(plan, champion=replace(plan.champion, max_connections=1))
-        async with sidecar(plan) as side:
-            under_way = asyncio.create_task(side.ask(post()))
-            await side.until(lambda: old.connections == 1)
-            pool = side.worker.runtime.champion.pool
-            waiting = [asyncio.create_task(side.ask(post())) for _ in range(3)]
-            await side.until(lambda: len(pool.waiting) == 3)
-            side.worker.reload(replace(plan_for(new.port), generation=2))
-            assert (await side.ask(post())).status == 200
-            assert not under_way.done()
-            release.set()
-            for task in (under_way, *waiting):
-                assert (await task).status == 200
-            # The old pool keeps nothing when its last request is over.
-            await side.until(lambda: not pool.open)
-
-    run(main())
+    old, new = await Server(handler=script).start(), await Server(OK).start()
+    plan = plan_for(old.port)
+    plan = replace(plan, champion=replace(plan.champion, max_connections=1))
+    async with sidecar(plan) as side:
+        under_way = asyncio.create_task(side.ask(post()))
+        await side.until(lambda: old.connections == 1)
+        pool = side.worker.runtime.champion.pool
+        waiting = [asyncio.create_task(side.ask(post())) for _ in range(3)]
+        await side.until(lambda: len(pool.waiting) == 3)
+        side.worker.reload(replace(plan_for(new.port), generation=2))
+        assert (await side.ask(post())).status == 200
+        assert not under_way.done()
+        release.set()
+        for task in (under_way, *waiting):
+            assert (await task).status == 200
+        # The old pool keeps nothing when its last request is over.
+        await side.until(lambda: not pool.open)
 
 
-def test_a_retired_challenger_leaves_no_numbers_of_the_moment() -> None:
-    async def main() -> None:
-        champion, other = await Server(OK).start(), await Server(OK).start()
-        plan = plan_for(champion.port, challenger(other.port))
-        async with sidecar(plan) as side:
-            await side.ask(post())
-            await side.until(lambda: outcomes(side) == {"ok": 1})
-            await side.until(lambda: side.counter("pool_idle", arm="candidate") == 1)
-            side.worker.reload(replace(plan_for(champion.port), generation=2))
-            assert side.counter("pool_idle", arm="candidate") == 0
-            await side.until(lambda: other.closed == 1)
-            assert outcomes(side) == {"ok": 1}
-
-    run(main())
+@pytest.mark.anyio
+async def test_a_retired_challenger_leaves_no_numbers_of_the_moment() -> None:
+    champion, other = await Server(OK).start(), await Server(OK).start()
+    plan = plan_for(champion.port, challenger(other.port))
+    async with sidecar(plan) as side:
+        await side.ask(post())
+        await side.until(lambda: outcomes(side) == {"ok": 1})
+        await side.until(lambda: side.counter("pool_idle", arm="candidate") == 1)
+        side.worker.reload(replace(plan_for(champion.port), generation=2))
+        assert side.counter("pool_idle", arm="candidate") == 0
+        await side.until(lambda: other.closed == 1)
+        assert outcomes(side) == {"ok": 1}
 
 
-def test_a_plan_that_cannot_be_used_changes_nothing(tmp_path: Path) -> None:
-    async def main() -> None:
-        upstream = await Server(OK).start()
-        plan = plan_for(upstream.port)
-        missing = Tls(ca=str(tmp_path / "missing.pem"))
-        bad = replace(plan, generation=2, champion=replace(plan.champion, tls=missing))
-        async with sidecar(plan) as side:
-            before = side.worker.runtime
-            with pytest.raises(OSError, match="No such file"):
-                side.worker.reload(bad)
-            assert side.worker.runtime is before
-            assert (await side.ask(get())).status == 200
-
-    run(main())
+@pytest.mark.anyio
+async def test_a_plan_that_cannot_be_used_changes_nothing(tmp_path: Path) -> None:
+    upstream = await Server(OK).start()
+    plan = plan_for(upstream.port)
+    missing = Tls(ca=str(tmp_path / "missing.pem"))
+    bad = replace(plan, generation=2, champion=replace(plan.champion, tls=missing))
+    async with sidecar(plan) as side:
+        before = side.worker.runtime
+        with pytest.raises(OSError, match="No such file"):
+            side.worker.reload(bad)
+        assert side.worker.runtime is before
+        assert (await side.ask(get())).status == 200

@@ -7,93 +7,74 @@ from dataclasses import replace
 
 import pytest
 
-from tests.proxy.support import (
+from tests.support.proxy import (
     INFER,
     OK,
     Message,
     Server,
-    Sidecar,
     get,
     plan_for,
     post,
     read_message,
-    run,
     sidecar,
 )
+from tests.support.proxy_mirror import challenger, outcomes
 from understudy.monitor.proxy.breaker import CLOSED, OPEN
-from understudy.monitor.records.record import OUTCOMES
 from understudy.monitor.routing.plan import Breaker as BreakerSettings
-from understudy.monitor.routing.plan import Challenger, Upstream
 
 
-def challenger(port: int, name: str = "candidate", **changes: object) -> Challenger:
-    upstream = Upstream(name, "127.0.0.1", port, host_header=f"127.0.0.1:{port}", max_connections=4)
-    return replace(Challenger(upstream), **changes)
+@pytest.mark.anyio
+async def test_a_copy_is_exact_but_for_its_address_and_its_mark() -> None:
+    champion, other = await Server(OK).start(), await Server(OK).start()
+    one = challenger(other.port)
+    one = replace(
+        one,
+        upstream=replace(
+            one.upstream, path_prefix="/new", headers=(("x-env", "shadow"), ("x-mine", "0"))
+        ),
+    )
+    async with sidecar(plan_for(champion.port, one)) as side:
+        await side.ask(post(b'{"a":1}', b"X-Mine: 1", b"Accept: a/b", path=INFER + "?q=1"))
+        await side.until(lambda: bool(other.seen))
+        original, copy = champion.seen[0], other.seen[0]
+        assert copy.first == b"POST /new" + INFER.encode() + b"?q=1 HTTP/1.1"
+        assert copy.body == original.body == b'{"a":1}'
+        assert copy.header("host") == b"127.0.0.1:%d" % other.port
+        assert copy.header("x-understudy-mirror") == b"candidate"
+        assert copy.header("x-env") == b"shadow"
+        assert copy.header("x-mine") == b"0"
+        for name in ("accept", "x-request-id", "traceparent", "content-length"):
+            assert copy.header(name) == original.header(name)
+        assert original.header("x-understudy-mirror") is None
+        assert original.header("host") == b"here"
+        await side.until(lambda: outcomes(side) == {"ok": 1})
 
 
-def outcomes(side: Sidecar, arm: str = "candidate") -> dict[str, int]:
-    names = (*OUTCOMES, "queue_full", "breaker_open", "body_too_large")
-    counts = {name: side.counter("mirror", arm=arm, outcome=name) for name in names}
-    return {name: count for name, count in counts.items() if count}
+@pytest.mark.anyio
+async def test_a_chunked_request_is_copied_whole() -> None:
+    champion, other = await Server(OK).start(), await Server(OK).start()
+    async with sidecar(plan_for(champion.port, challenger(other.port))) as side:
+        raw = b"3;x=1\r\nabc\r\n2\r\nde\r\n0\r\nX-T: 1\r\n\r\n"
+        await side.ask(post(raw, framing=b"Transfer-Encoding: chunked"))
+        await side.until(lambda: bool(other.seen))
+        assert champion.seen[0].raw_body == raw
+        assert other.seen[0].body == b"abcde"
+        assert other.seen[0].header("content-length") == b"5"
+        assert other.seen[0].header("transfer-encoding") is None
 
 
-def test_a_copy_is_exact_but_for_its_address_and_its_mark() -> None:
-    async def main() -> None:
-        champion, other = await Server(OK).start(), await Server(OK).start()
-        one = challenger(other.port)
-        one = replace(
-            one,
-            upstream=replace(
-                one.upstream, path_prefix="/new", headers=(("x-env", "shadow"), ("x-mine", "0"))
-            ),
-        )
-        async with sidecar(plan_for(champion.port, one)) as side:
-            await side.ask(post(b'{"a":1}', b"X-Mine: 1", b"Accept: a/b", path=INFER + "?q=1"))
-            await side.until(lambda: bool(other.seen))
-            original, copy = champion.seen[0], other.seen[0]
-            assert copy.first == b"POST /new" + INFER.encode() + b"?q=1 HTTP/1.1"
-            assert copy.body == original.body == b'{"a":1}'
-            assert copy.header("host") == b"127.0.0.1:%d" % other.port
-            assert copy.header("x-understudy-mirror") == b"candidate"
-            assert copy.header("x-env") == b"shadow"
-            assert copy.header("x-mine") == b"0"
-            for name in ("accept", "x-request-id", "traceparent", "content-length"):
-                assert copy.header(name) == original.header(name)
-            assert original.header("x-understudy-mirror") is None
-            assert original.header("host") == b"here"
-            await side.until(lambda: outcomes(side) == {"ok": 1})
-
-    run(main())
+@pytest.mark.anyio
+async def test_only_inference_is_copied() -> None:
+    champion, other = await Server(OK).start(), await Server(OK).start()
+    async with sidecar(plan_for(champion.port, challenger(other.port))) as side:
+        await side.ask(get("/v2/health/ready"))
+        await side.ask(post(path="/v2/models/unknown/infer"))
+        assert outcomes(side) == {}
+        assert side.counter("requests", model="other") == 2
 
 
-def test_a_chunked_request_is_copied_whole() -> None:
-    async def main() -> None:
-        champion, other = await Server(OK).start(), await Server(OK).start()
-        async with sidecar(plan_for(champion.port, challenger(other.port))) as side:
-            raw = b"3;x=1\r\nabc\r\n2\r\nde\r\n0\r\nX-T: 1\r\n\r\n"
-            await side.ask(post(raw, framing=b"Transfer-Encoding: chunked"))
-            await side.until(lambda: bool(other.seen))
-            assert champion.seen[0].raw_body == raw
-            assert other.seen[0].body == b"abcde"
-            assert other.seen[0].header("content-length") == b"5"
-            assert other.seen[0].header("transfer-encoding") is None
-
-    run(main())
-
-
-def test_only_inference_is_copied() -> None:
-    async def main() -> None:
-        champion, other = await Server(OK).start(), await Server(OK).start()
-        async with sidecar(plan_for(champion.port, challenger(other.port))) as side:
-            await side.ask(get("/v2/health/ready"))
-            await side.ask(post(path="/v2/models/unknown/infer"))
-            assert outcomes(side) == {}
-            assert side.counter("requests", model="other") == 2
-
-    run(main())
-
-
-def test_the_sample_is_the_same_everywhere_and_grows_with_the_rate() -> None:
+@pytest.mark.anyio
+async def test_the_sample_is_the_same_everywhere_and_grows_with_the_rate() -> None:
     async def chosen(rate: float) -> set[bytes]:
         champion, other = await Server(OK).start(), await Server(OK).start()
         async with sidecar(plan_for(champion.port, challenger(other.port, rate=rate))) as side:
@@ -105,16 +86,13 @@ def test_the_sample_is_the_same_everywhere_and_grows_with_the_rate() -> None:
             await side.until(lambda: sum(outcomes(side).values()) == len(other.seen))
         return {seen.header("x-request-id") or b"" for seen in other.seen}
 
-    async def main() -> None:
-        none, some, again, most, every = [await chosen(r) for r in (0.0, 0.3, 0.3, 0.8, 1.0)]
-        assert none == set()
-        assert some == again
-        assert some < most < every
-        # Binomial(300, 0.3): 90 with a standard deviation of 7.9; seven of those on each side.
-        assert 35 < len(some) < 145
-        assert len(every) == 300
-
-    run(main())
+    none, some, again, most, every = [await chosen(r) for r in (0.0, 0.3, 0.3, 0.8, 1.0)]
+    assert none == set()
+    assert some == again
+    assert some < most < every
+    # Binomial(300, 0.3): 90 with a standard deviation of 7.9; seven of those on each side.
+    assert 35 < len(some) < 145
+    assert len(every) == 300
 
 
 GARBAGE = b"this is not HTTP\r\n\r\n"
@@ -133,6 +111,7 @@ async def slam(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
     await read_message(reader, request=True)
 
 
+@pytest.mark.anyio
 @pytest.mark.parametrize(
     ("other", "outcome"),
     [
@@ -146,110 +125,99 @@ async def slam(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
         pytest.param(None, "upstream_connect", id="dead"),
     ],
 )
-def test_whatever_a_challenger_does_the_client_gets_its_answer(
+async def test_whatever_a_challenger_does_the_client_gets_its_answer(
     other: Server | None, outcome: str
 ) -> None:
-    async def main() -> None:
-        champion = await Server(OK).start()
-        if other is None:
-            dead = await Server(OK).start()
-            await dead.stop()
-            port = dead.port
-        else:
-            port = (await other.start()).port
-        one = challenger(port, timeout=0.3, max_response_bytes=200_000)
-        async with sidecar(plan_for(champion.port, one)) as side:
-            reader, writer = await side.connect()
-            for _ in range(3):
-                writer.write(post())
-                message = await read_message(reader)
-                assert (message.status, message.body) == (200, b"ok")
-            await side.until(lambda: sum(outcomes(side).values()) == 3)
-            assert outcomes(side) == {outcome: 3}
-            assert side.counter("requests", arm="champion", outcome="ok") == 3
-            assert side.counter("requests", arm="candidate", outcome=outcome) == 3
-
-    run(main())
+    champion = await Server(OK).start()
+    if other is None:
+        dead = await Server(OK).start()
+        await dead.stop()
+        port = dead.port
+    else:
+        port = (await other.start()).port
+    one = challenger(port, timeout=0.3, max_response_bytes=200_000)
+    async with sidecar(plan_for(champion.port, one)) as side:
+        reader, writer = await side.connect()
+        for _ in range(3):
+            writer.write(post())
+            message = await read_message(reader)
+            assert (message.status, message.body) == (200, b"ok")
+        await side.until(lambda: sum(outcomes(side).values()) == 3)
+        assert outcomes(side) == {outcome: 3}
+        assert side.counter("requests", arm="champion", outcome="ok") == 3
+        assert side.counter("requests", arm="candidate", outcome=outcome) == 3
 
 
-def test_copies_are_bounded_in_number_and_bytes_and_every_one_is_counted() -> None:
-    async def main() -> None:
-        champion, other = await Server(OK).start(), await Server(handler=hang).start()
-        one = challenger(other.port, timeout=30.0, queue_requests=3, queue_bytes=1000)
-        one = replace(one, upstream=replace(one.upstream, max_connections=2, max_waiting=3))
-        async with sidecar(plan_for(champion.port, one)) as side:
-            for _ in range(10):
-                await side.ask(post(b"x" * 10))
-            await side.until(lambda: outcomes(side).get("queue_full", 0) == 5)
-            big = replace(one, queue_requests=1000, queue_bytes=1000)
-            big = replace(big, upstream=replace(big.upstream, max_waiting=1000))
-            side.worker.reload(replace(plan_for(champion.port, big), generation=2))
-            for _ in range(4):
-                await side.ask(post(b"y" * 400))
-            # Two copies of 400 bytes fit into 1,000.
-            await side.until(lambda: outcomes(side).get("queue_full", 0) == 7)
-            for timed in tuple(side.worker.active):
-                timed.check(1 << 62)
-            await side.until(lambda: sum(outcomes(side).values()) == 14)
-
-    run(main())
+@pytest.mark.anyio
+async def test_copies_are_bounded_in_number_and_bytes_and_every_one_is_counted() -> None:
+    champion, other = await Server(OK).start(), await Server(handler=hang).start()
+    one = challenger(other.port, timeout=30.0, queue_requests=3, queue_bytes=1000)
+    one = replace(one, upstream=replace(one.upstream, max_connections=2, max_waiting=3))
+    async with sidecar(plan_for(champion.port, one)) as side:
+        for _ in range(10):
+            await side.ask(post(b"x" * 10))
+        await side.until(lambda: outcomes(side).get("queue_full", 0) == 5)
+        big = replace(one, queue_requests=1000, queue_bytes=1000)
+        big = replace(big, upstream=replace(big.upstream, max_waiting=1000))
+        side.worker.reload(replace(plan_for(champion.port, big), generation=2))
+        for _ in range(4):
+            await side.ask(post(b"y" * 400))
+        # Two copies of 400 bytes fit into 1,000.
+        await side.until(lambda: outcomes(side).get("queue_full", 0) == 7)
+        for timed in tuple(side.worker.active):
+            timed.check(1 << 62)
+        await side.until(lambda: sum(outcomes(side).values()) == 14)
 
 
-def test_bodies_that_are_not_kept_are_not_copied() -> None:
-    async def main() -> None:
-        champion, other = await Server(OK).start(), await Server(OK).start()
-        plan = plan_for(champion.port, challenger(other.port))
-        plan = replace(plan, capture=replace(plan.capture, max_body_bytes=100))
-        async with sidecar(plan) as side:
-            chunked = b"65\r\n%b\r\n0\r\n\r\n" % bytes(0x65)
-            await side.ask(post(bytes(101)))
-            await side.ask(post(chunked, framing=b"Transfer-Encoding: chunked"))
-            await side.ask(post(bytes(100)))
-            await side.until(lambda: outcomes(side) == {"body_too_large": 2, "ok": 1})
-
-    run(main())
+@pytest.mark.anyio
+async def test_bodies_that_are_not_kept_are_not_copied() -> None:
+    champion, other = await Server(OK).start(), await Server(OK).start()
+    plan = plan_for(champion.port, challenger(other.port))
+    plan = replace(plan, capture=replace(plan.capture, max_body_bytes=100))
+    async with sidecar(plan) as side:
+        chunked = b"65\r\n%b\r\n0\r\n\r\n" % bytes(0x65)
+        await side.ask(post(bytes(101)))
+        await side.ask(post(chunked, framing=b"Transfer-Encoding: chunked"))
+        await side.ask(post(bytes(100)))
+        await side.until(lambda: outcomes(side) == {"body_too_large": 2, "ok": 1})
 
 
-def test_several_challengers_each_get_their_own() -> None:
+@pytest.mark.anyio
+async def test_several_challengers_each_get_their_own() -> None:
     def slow(message: Message) -> bytes:
         return OK
 
-    async def main() -> None:
-        champion = await Server(OK).start()
-        first, second = await Server(slow).start(), await Server(GARBAGE).start()
-        plan = plan_for(
-            champion.port,
-            challenger(first.port, "one"),
-            challenger(second.port, "two", timeout=1.0),
-        )
-        async with sidecar(plan) as side:
-            for _ in range(4):
-                assert (await side.ask(post())).status == 200
-            await side.until(lambda: outcomes(side, "one") == {"ok": 4})
-            await side.until(lambda: outcomes(side, "two") == {"garbage": 4})
-            assert {m.header("x-understudy-mirror") for m in first.seen} == {b"one"}
-
-    run(main())
+    champion = await Server(OK).start()
+    first, second = await Server(slow).start(), await Server(GARBAGE).start()
+    plan = plan_for(
+        champion.port,
+        challenger(first.port, "one"),
+        challenger(second.port, "two", timeout=1.0),
+    )
+    async with sidecar(plan) as side:
+        for _ in range(4):
+            assert (await side.ask(post())).status == 200
+        await side.until(lambda: outcomes(side, "one") == {"ok": 4})
+        await side.until(lambda: outcomes(side, "two") == {"garbage": 4})
+        assert {m.header("x-understudy-mirror") for m in first.seen} == {b"one"}
 
 
-def test_the_breaker_spares_a_dead_challenger_and_lets_it_come_back() -> None:
-    async def main() -> None:
-        champion, other = await Server(OK).start(), await Server(OK).start()
-        await other.stop()
-        one = challenger(other.port, breaker=BreakerSettings(3, 0.3, 1.0, 2))
-        async with sidecar(plan_for(champion.port, one)) as side:
-            mirror = side.worker.runtime.mirrors[0]
-            for i in range(6):
-                await side.ask(post())
-                await side.until(lambda i=i: sum(outcomes(side).values()) == i + 1)
-            assert outcomes(side) == {"upstream_connect": 3, "breaker_open": 3}
-            assert mirror.breaker.state == OPEN
-            await other.start(other.port)
-            await asyncio.sleep(0.35)
-            for _ in range(3):
-                await side.ask(post())
-                await side.until(side.settled)
-            assert mirror.breaker.state == CLOSED
-            assert outcomes(side) == {"upstream_connect": 3, "breaker_open": 3, "ok": 3}
-
-    run(main())
+@pytest.mark.anyio
+async def test_the_breaker_spares_a_dead_challenger_and_lets_it_come_back() -> None:
+    champion, other = await Server(OK).start(), await Server(OK).start()
+    await other.stop()
+    one = challenger(other.port, breaker=BreakerSettings(3, 0.3, 1.0, 2))
+    async with sidecar(plan_for(champion.port, one)) as side:
+        mirror = side.worker.runtime.mirrors[0]
+        for i in range(6):
+            await side.ask(post())
+            await side.until(lambda i=i: sum(outcomes(side).values()) == i + 1)
+        assert outcomes(side) == {"upstream_connect": 3, "breaker_open": 3}
+        assert mirror.breaker.state == OPEN
+        await other.start(other.port)
+        await asyncio.sleep(0.35)
+        for _ in range(3):
+            await side.ask(post())
+            await side.until(side.settled)
+        assert mirror.breaker.state == CLOSED
+        assert outcomes(side) == {"upstream_connect": 3, "breaker_open": 3, "ok": 3}

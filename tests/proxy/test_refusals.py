@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.proxy.support import OK, Server, get, plan_for, post, read_message, run, sidecar
+from tests.support.proxy import OK, Server, get, plan_for, post, read_message, sidecar
 from understudy.monitor.errors import HttpError
 from understudy.monitor.proxy.head import parse_request, parse_response
 
@@ -64,86 +64,78 @@ REFUSED = [
 ]  # fmt: skip
 
 
+@pytest.mark.anyio
 @pytest.mark.parametrize(("raw", "status", "name"), REFUSED, ids=[name for _, _, name in REFUSED])
-def test_what_is_ambiguous_is_refused_and_the_connection_closed(
+async def test_what_is_ambiguous_is_refused_and_the_connection_closed(
     raw: bytes, status: int, name: str
 ) -> None:
-    async def main() -> None:
-        upstream = await Server(OK).start()
-        async with sidecar(plan_for(upstream.port)) as side:
-            reader, writer = await side.connect()
-            # What follows must never be taken for a request of its own.
-            writer.write(raw + get("/smuggled"))
-            message = await read_message(reader)
-            assert message.status == status
-            assert message.header("content-type") == b"application/json"
+    upstream = await Server(OK).start()
+    async with sidecar(plan_for(upstream.port)) as side:
+        reader, writer = await side.connect()
+        # What follows must never be taken for a request of its own.
+        writer.write(raw + get("/smuggled"))
+        message = await read_message(reader)
+        assert message.status == status
+        assert message.header("content-type") == b"application/json"
+        assert await reader.read() == b""
+        await side.until(lambda: side.counter("rejected") == 1)
+        assert not [m for m in upstream.seen if b"/smuggled" in m.first]
+
+
+@pytest.mark.anyio
+async def test_slow_heads_and_slow_bodies_are_refused() -> None:
+    upstream = await Server(OK).start()
+    plan = plan_for(upstream.port, header_timeout=0.2)
+    plan = replace(plan, champion=replace(plan.champion, total_timeout=0.4))
+    async with sidecar(plan) as side:
+        for raw in (b"GET / HTTP/1.1\r\nHost:", post(b"abc", framing=b"Content-Length: 9")):
+            message = await side.ask(raw)
+            assert message.status == 408
+        assert side.counter("rejected", reason="slow_header") == 1
+        assert side.counter("rejected", reason="slow_body") == 1
+        reader, writer = await side.connect()
+        for byte in b"GET / HTTP/1.1\r\nX-Dripping: " + b"a" * 500:
+            writer.write(bytes([byte]))
+            await asyncio.sleep(0.01)
+            if reader.at_eof() or len(reader._buffer):  # type: ignore[attr-defined]
+                break
+        assert (await read_message(reader)).status == 408
+
+
+@pytest.mark.anyio
+async def test_too_many_connections() -> None:
+    upstream = await Server(OK).start()
+    async with sidecar(plan_for(upstream.port, connections=2)) as side:
+        first, second = await side.connect(), await side.connect()
+        for reader, writer in (first, second):
+            writer.write(get())
+            assert (await read_message(reader)).status == 200
+        reader, _ = await side.connect()
+        message = await read_message(reader)
+        assert message.status == 503
+        assert message.header("retry-after") == b"1"
+        first[1].close()
+        await side.until(lambda: len(side.worker.clients) == 1)
+        assert (await side.ask(get())).status == 200
+
+
+@pytest.mark.anyio
+async def test_refused_clients_are_not_why_the_next_one_is_refused() -> None:
+    upstream = await Server(OK).start()
+    async with sidecar(plan_for(upstream.port, connections=3)) as side:
+        served = [await side.connect() for _ in range(3)]
+        for reader, writer in served:
+            writer.write(get())
+            assert (await read_message(reader)).status == 200
+        # They keep their connections open; the worker lets them linger, but only so many.
+        refused = [await side.connect() for _ in range(6)]
+        for reader, _ in refused:
+            assert (await read_message(reader)).status == 503
             assert await reader.read() == b""
-            await side.until(lambda: side.counter("rejected") == 1)
-            assert not [m for m in upstream.seen if b"/smuggled" in m.first]
-
-    run(main())
-
-
-def test_slow_heads_and_slow_bodies_are_refused() -> None:
-    async def main() -> None:
-        upstream = await Server(OK).start()
-        plan = plan_for(upstream.port, header_timeout=0.2)
-        plan = replace(plan, champion=replace(plan.champion, total_timeout=0.4))
-        async with sidecar(plan) as side:
-            for raw in (b"GET / HTTP/1.1\r\nHost:", post(b"abc", framing=b"Content-Length: 9")):
-                message = await side.ask(raw)
-                assert message.status == 408
-            assert side.counter("rejected", reason="slow_header") == 1
-            assert side.counter("rejected", reason="slow_body") == 1
-            reader, writer = await side.connect()
-            for byte in b"GET / HTTP/1.1\r\nX-Dripping: " + b"a" * 500:
-                writer.write(bytes([byte]))
-                await asyncio.sleep(0.01)
-                if reader.at_eof() or len(reader._buffer):  # type: ignore[attr-defined]
-                    break
-            assert (await read_message(reader)).status == 408
-
-    run(main())
-
-
-def test_too_many_connections() -> None:
-    async def main() -> None:
-        upstream = await Server(OK).start()
-        async with sidecar(plan_for(upstream.port, connections=2)) as side:
-            first, second = await side.connect(), await side.connect()
-            for reader, writer in (first, second):
-                writer.write(get())
-                assert (await read_message(reader)).status == 200
-            reader, _ = await side.connect()
-            message = await read_message(reader)
-            assert message.status == 503
-            assert message.header("retry-after") == b"1"
-            first[1].close()
-            await side.until(lambda: len(side.worker.clients) == 1)
-            assert (await side.ask(get())).status == 200
-
-    run(main())
-
-
-def test_refused_clients_are_not_why_the_next_one_is_refused() -> None:
-    async def main() -> None:
-        upstream = await Server(OK).start()
-        async with sidecar(plan_for(upstream.port, connections=3)) as side:
-            served = [await side.connect() for _ in range(3)]
-            for reader, writer in served:
-                writer.write(get())
-                assert (await read_message(reader)).status == 200
-            # They keep their connections open; the worker lets them linger, but only so many.
-            refused = [await side.connect() for _ in range(6)]
-            for reader, _ in refused:
-                assert (await read_message(reader)).status == 503
-                assert await reader.read() == b""
-            assert side.worker.lingering <= 3
-            served[0][1].close()
-            await side.until(lambda: len(side.worker.clients) - side.worker.lingering == 2)
-            assert (await side.ask(get())).status == 200
-
-    run(main())
+        assert side.worker.lingering <= 3
+        served[0][1].close()
+        await side.until(lambda: len(side.worker.clients) - side.worker.lingering == 2)
+        assert (await side.ask(get())).status == 200
 
 
 @pytest.mark.parametrize("end", [b"", b"\x00", b"\r", b"x\x7f"], ids=["valid", "NUL", "CR", "DEL"])
@@ -158,37 +150,35 @@ def test_long_lines_of_every_kind_are_judged(name: bytes, filling: bytes, end: b
         parse_response(b"HTTP/1.1 200 OK\r\n" + line, False)
 
 
-def test_a_client_that_pipelines_more_than_is_kept_is_not_read() -> None:
-    async def main() -> None:
-        release = asyncio.Event()
+@pytest.mark.anyio
+async def test_a_client_that_pipelines_more_than_is_kept_is_not_read() -> None:
+    release = asyncio.Event()
 
-        async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            while True:
-                await read_message(reader, request=True)
-                await release.wait()
-                writer.write(OK)
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await read_message(reader, request=True)
+            await release.wait()
+            writer.write(OK)
 
-        upstream = await Server(handler=script).start()
-        async with sidecar(plan_for(upstream.port)) as side:
-            reader, writer = await side.connect()
-            count = 20_000
-            many = get("/many") * count
-            sent = 0
+    upstream = await Server(handler=script).start()
+    async with sidecar(plan_for(upstream.port)) as side:
+        reader, writer = await side.connect()
+        count = 20_000
+        many = get("/many") * count
+        sent = 0
 
-            async def send() -> None:
-                nonlocal sent
-                for i in range(0, len(many), 1 << 16):
-                    writer.write(many[i : i + (1 << 16)])
-                    await writer.drain()
-                    sent = i
+        async def send() -> None:
+            nonlocal sent
+            for i in range(0, len(many), 1 << 16):
+                writer.write(many[i : i + (1 << 16)])
+                await writer.drain()
+                sent = i
 
-            sending = asyncio.create_task(send())
-            await side.stalled(lambda: side.held())
-            # The bound, and one read more that was under way when it was passed.
-            assert side.held() < side.plan.limits.buffer_bytes + (512 << 10)
-            release.set()
-            for _ in range(count):
-                assert (await read_message(reader)).body == b"ok"
-            await sending
-
-    run(main())
+        sending = asyncio.create_task(send())
+        await side.stalled(lambda: side.held())
+        # The bound, and one read more that was under way when it was passed.
+        assert side.held() < side.plan.limits.buffer_bytes + (512 << 10)
+        release.set()
+        for _ in range(count):
+            assert (await read_message(reader)).body == b"ok"
+        await sending

@@ -8,8 +8,8 @@ from hashlib import blake2b
 
 import pytest
 
-from tests.proxy.support import INFER, Server, get, post, read_message, run
-from tests.proxy.test_split import NAMES, arm_of, divided, says, unit_of
+from tests.support.proxy import INFER, Server, get, post, read_message
+from tests.support.proxy_split import NAMES, arm_of, divided, says, unit_of
 from understudy.monitor.codecs.pointer import follow, steps
 from understudy.monitor.proxy.breaker import CLOSED, OPEN
 from understudy.monitor.proxy.split import pointed
@@ -24,22 +24,21 @@ SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection:
 TUNNEL = get(INFER, b"Connection: Upgrade", b"Upgrade: websocket")
 
 
-def test_a_head_request_is_divided_like_any_other() -> None:
-    async def main() -> None:
-        async with divided() as bench:
-            reader, writer = await bench.side.connect()
-            for arm in (1, 0, 1):
-                unit = unit_of(arm)
-                writer.write(get(INFER, b"x-request-id: " + unit, method=b"HEAD"))
-                message = await read_message(reader, to_head=True)
-                assert message.header("content-length") == b"%d" % len(NAMES[arm])
-                record = (await bench.records(len(bench.peer.records) + 1))[-1]
-                assert (record.arm, record.assigned, record.unit) == (arm, arm + 1, unit)
-
-    run(main())
+@pytest.mark.anyio
+async def test_a_head_request_is_divided_like_any_other() -> None:
+    async with divided() as bench:
+        reader, writer = await bench.side.connect()
+        for arm in (1, 0, 1):
+            unit = unit_of(arm)
+            writer.write(get(INFER, b"x-request-id: " + unit, method=b"HEAD"))
+            message = await read_message(reader, to_head=True)
+            assert message.header("content-length") == b"%d" % len(NAMES[arm])
+            record = (await bench.records(len(bench.peer.records) + 1))[-1]
+            assert (record.arm, record.assigned, record.unit) == (arm, arm + 1, unit)
 
 
-def test_a_tunnel_goes_to_its_arm_and_does_not_hold_up_the_breaker() -> None:
+@pytest.mark.anyio
+async def test_a_tunnel_goes_to_its_arm_and_does_not_hold_up_the_breaker() -> None:
     """Probes end with the 101: a tunnel may last for days."""
     failing = True
 
@@ -56,84 +55,72 @@ def test_a_tunnel_goes_to_its_arm_and_does_not_hold_up_the_breaker() -> None:
             else:
                 writer.write(says(NAMES[1]))
 
-    async def main() -> None:
-        nonlocal failing
-        breaker = Breaker(failures=1, open_seconds=0.05, probes=1)
-        other = Server(handler=script)
-        async with divided(other=other, breaker=breaker, **EVERYONE) as bench:
-            state = bench.side.worker.runtime.serving[1].breaker
-            assert (await bench.side.ask(post())).status == 500
-            assert state.state == OPEN
-            failing = False
-            await asyncio.sleep(0.06)
-            reader, writer = await bench.side.connect()
-            writer.write(TUNNEL)
-            assert (await read_message(reader)).status == 101
-            for text in (b"abc", b"def"):
-                writer.write(text)
-                assert await reader.readexactly(3) == text.upper()
-            assert state.state == CLOSED
-            message, record = await bench.record(post())
-            assert (message.body, record.arm, bench.diverted()) == (b"candidate", 1, 0)
-            writer.close()
-            await bench.side.until(bench.side.settled)
-            assert state.state == CLOSED
-
-    run(main())
+    breaker = Breaker(failures=1, open_seconds=0.05, probes=1)
+    other = Server(handler=script)
+    async with divided(other=other, breaker=breaker, **EVERYONE) as bench:
+        state = bench.side.worker.runtime.serving[1].breaker
+        assert (await bench.side.ask(post())).status == 500
+        assert state.state == OPEN
+        failing = False
+        await asyncio.sleep(0.06)
+        reader, writer = await bench.side.connect()
+        writer.write(TUNNEL)
+        assert (await read_message(reader)).status == 101
+        for text in (b"abc", b"def"):
+            writer.write(text)
+            assert await reader.readexactly(3) == text.upper()
+        assert state.state == CLOSED
+        message, record = await bench.record(post())
+        assert (message.body, record.arm, bench.diverted()) == (b"candidate", 1, 0)
+        writer.close()
+        await bench.side.until(bench.side.settled)
+        assert state.state == CLOSED
 
 
-def test_a_client_that_does_not_read_is_not_the_challengers_fault() -> None:
-    async def main() -> None:
-        other = Server(says(bytes(40_000_000)))
-        options = {"breaker": Breaker(failures=1), "serving": {"total_timeout": 0.3}}
-        async with divided(other=other, **options, **EVERYONE) as bench:
-            _, writer = await bench.side.connect()
-            writer.write(post())
-            (record,) = await bench.records(1)
-            assert (OUTCOMES[record.outcome], record.status, record.arm) == ("timeout", 200, 1)
-            assert bench.side.worker.runtime.serving[1].breaker.state == CLOSED
-
-    run(main())
+@pytest.mark.anyio
+async def test_a_client_that_does_not_read_is_not_the_challengers_fault() -> None:
+    other = Server(says(bytes(40_000_000)))
+    options = {"breaker": Breaker(failures=1), "serving": {"total_timeout": 0.3}}
+    async with divided(other=other, **options, **EVERYONE) as bench:
+        _, writer = await bench.side.connect()
+        writer.write(post())
+        (record,) = await bench.records(1)
+        assert (OUTCOMES[record.outcome], record.status, record.arm) == ("timeout", 200, 1)
+        assert bench.side.worker.runtime.serving[1].breaker.state == CLOSED
 
 
-def test_a_header_that_is_repeated_excludes_by_any_of_its_values() -> None:
-    async def main() -> None:
-        async with divided(exclude=(("x-kind", "test"),), **EVERYONE) as bench:
-            _, record = await bench.record(post(b"{}", b"X-Kind: a", b"X-Kind: test"))
-            assert (record.arm, record.assigned) == (0, 0)
-
-    run(main())
+@pytest.mark.anyio
+async def test_a_header_that_is_repeated_excludes_by_any_of_its_values() -> None:
+    async with divided(exclude=(("x-kind", "test"),), **EVERYONE) as bench:
+        _, record = await bench.record(post(b"{}", b"X-Kind: a", b"X-Kind: test"))
+        assert (record.arm, record.assigned) == (0, 0)
 
 
-def test_why_there_was_no_unit_is_counted_by_reason() -> None:
-    async def main() -> None:
-        async with divided(**BY_POINTER) as bench:
-            await bench.side.ask(post(b'{"users": 1}'))
-            await bench.side.ask(post(b'{"user": 1'))
-            await bench.side.ask(post(b'{"user": "%b"}' % (b"u" * 300_000)))
-            reader, writer = await bench.side.connect()
-            writer.write(post(b'{"user": 1}', b"Expect: 100-continue").partition(b"{")[0])
-            await bench.side.until(lambda: len(bench.side.worker.active) == 1)
-            writer.write(b'{"user": 1}')
-            assert (await read_message(reader)).body == b"champion"
-            records = await bench.records(4)
-            assert {(r.arm, r.assigned, r.unit) for r in records} == {(0, 0, b"")}
-            for reason in ("no_unit", "not_json", "body_too_large", "body_not_awaited"):
-                assert bench.unassigned(reason) == 1, reason
-
-    run(main())
+@pytest.mark.anyio
+async def test_why_there_was_no_unit_is_counted_by_reason() -> None:
+    async with divided(**BY_POINTER) as bench:
+        await bench.side.ask(post(b'{"users": 1}'))
+        await bench.side.ask(post(b'{"user": 1'))
+        await bench.side.ask(post(b'{"user": "%b"}' % (b"u" * 300_000)))
+        reader, writer = await bench.side.connect()
+        writer.write(post(b'{"user": 1}', b"Expect: 100-continue").partition(b"{")[0])
+        await bench.side.until(lambda: len(bench.side.worker.active) == 1)
+        writer.write(b'{"user": 1}')
+        assert (await read_message(reader)).body == b"champion"
+        records = await bench.records(4)
+        assert {(r.arm, r.assigned, r.unit) for r in records} == {(0, 0, b"")}
+        for reason in ("no_unit", "not_json", "body_too_large", "body_not_awaited"):
+            assert bench.unassigned(reason) == 1, reason
 
 
+@pytest.mark.anyio
 @pytest.mark.parametrize("size", [256, 257])
-def test_a_long_unit_is_kept_as_its_digest(size: int) -> None:
-    async def main() -> None:
-        async with divided(unit="header", unit_name="x-user", **EVERYONE) as bench:
-            unit = b"u" * size
-            _, record = await bench.record(post(b"{}", b"x-user: " + unit))
-            digest = blake2b(unit, digest_size=32).hexdigest().encode()
-            assert (record.arm, record.unit) == (1, unit if size <= 256 else digest)
-
-    run(main())
+async def test_a_long_unit_is_kept_as_its_digest(size: int) -> None:
+    async with divided(unit="header", unit_name="x-user", **EVERYONE) as bench:
+        unit = b"u" * size
+        _, record = await bench.record(post(b"{}", b"x-user: " + unit))
+        digest = blake2b(unit, digest_size=32).hexdigest().encode()
+        assert (record.arm, record.unit) == (1, unit if size <= 256 else digest)
 
 
 @pytest.mark.parametrize(
@@ -163,62 +150,58 @@ def test_pointers_are_followed_as_the_codecs_do(pointer: str, unit: bytes | None
     assert known == (unit is not None)
 
 
-def test_weights_that_stay_begin_anew_when_the_arms_are_others() -> None:
+@pytest.mark.anyio
+async def test_weights_that_stay_begin_anew_when_the_arms_are_others() -> None:
     """The same shares of the same places, but another model server behind one of them."""
 
-    async def main() -> None:
-        async with divided() as bench:
-            worker = bench.side.worker
-            since = worker.runtime.routers[0].since
-            plan = replace(worker.runtime.plan, generation=2)
-            worker.reload(plan)
-            assert worker.runtime.routers[0].since == since
-            (one,) = plan.challengers
-            named = replace(one.upstream, name="another")
-            other = replace(one, upstream=named, serving=named)
-            (split,) = plan.splits
-            moved = replace(split, arms=tuple(arm * 2 for arm in split.arms))
-            worker.reload(replace(plan, challengers=(other, one), splits=(moved,), generation=3))
-            assert worker.runtime.routers[0].since == since, "the same arms in other places"
-            worker.reload(replace(plan, challengers=(other,), generation=4))
-            assert worker.runtime.routers[0].since != since
-
-    run(main())
+    async with divided() as bench:
+        worker = bench.side.worker
+        since = worker.runtime.routers[0].since
+        plan = replace(worker.runtime.plan, generation=2)
+        worker.reload(plan)
+        assert worker.runtime.routers[0].since == since
+        (one,) = plan.challengers
+        named = replace(one.upstream, name="another")
+        other = replace(one, upstream=named, serving=named)
+        (split,) = plan.splits
+        moved = replace(split, arms=tuple(arm * 2 for arm in split.arms))
+        worker.reload(replace(plan, challengers=(other, one), splits=(moved,), generation=3))
+        assert worker.runtime.routers[0].since == since, "the same arms in other places"
+        worker.reload(replace(plan, challengers=(other,), generation=4))
+        assert worker.runtime.routers[0].since != since
 
 
-def test_several_challengers_are_served_and_taken_off_each_by_itself() -> None:
+@pytest.mark.anyio
+async def test_several_challengers_are_served_and_taken_off_each_by_itself() -> None:
     weights = (0.3, 0.3, 0.3)
 
-    async def main() -> None:
-        third = await Server(b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n").start()
+    third = await Server(b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n").start()
 
-        def three(plan: Plan) -> Plan:
-            (one,) = plan.challengers
-            upstream = replace(one.upstream, name="third", port=third.port)
-            two = replace(one, upstream=upstream, serving=upstream)
-            return replace(plan, challengers=(one, two))
+    def three(plan: Plan) -> Plan:
+        (one,) = plan.challengers
+        upstream = replace(one.upstream, name="third", port=third.port)
+        two = replace(one, upstream=upstream, serving=upstream)
+        return replace(plan, challengers=(one, two))
 
-        breaker = Breaker(failures=3, open_seconds=60.0)
-        async with divided(three, weights=weights, breaker=breaker) as bench:
-            units = [b"r-%d" % i for i in range(120)]
-            arms = [arm_of(unit, weights) for unit in units]
-            assert set(arms) == {OUT, 0, 1, 2}
-            reader, writer = await bench.side.connect()
-            failed = 0
-            for unit, arm in zip(units, arms, strict=True):
-                writer.write(post(b"{}", b"x-request-id: " + unit))
-                message = await read_message(reader)
-                if arm == 2 and failed < 3:
-                    failed += 1
-                    assert message.status == 500
-                else:
-                    assert message.body == NAMES[arm == 1]
-            assert len(third.seen) == 3
-            assert bench.diverted() == arms.count(2) - 3
-            records = await bench.records(len(units))
-            assert [record.assigned for record in records] == [arm + 1 for arm in arms]
-            assert {r.arm for r in records if r.assigned == 3} == {0, 2}
-            assert {r.arm for r in records if r.assigned == 2} == {1}
-        await third.stop()
-
-    run(main())
+    breaker = Breaker(failures=3, open_seconds=60.0)
+    async with divided(three, weights=weights, breaker=breaker) as bench:
+        units = [b"r-%d" % i for i in range(120)]
+        arms = [arm_of(unit, weights) for unit in units]
+        assert set(arms) == {OUT, 0, 1, 2}
+        reader, writer = await bench.side.connect()
+        failed = 0
+        for unit, arm in zip(units, arms, strict=True):
+            writer.write(post(b"{}", b"x-request-id: " + unit))
+            message = await read_message(reader)
+            if arm == 2 and failed < 3:
+                failed += 1
+                assert message.status == 500
+            else:
+                assert message.body == NAMES[arm == 1]
+        assert len(third.seen) == 3
+        assert bench.diverted() == arms.count(2) - 3
+        records = await bench.records(len(units))
+        assert [record.assigned for record in records] == [arm + 1 for arm in arms]
+        assert {r.arm for r in records if r.assigned == 3} == {0, 2}
+        assert {r.arm for r in records if r.assigned == 2} == {1}
+    await third.stop()

@@ -3,51 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
-import ipaddress
 import socket
 import ssl
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
-from tests.proxy.support import OK, Server, plan_for, post, read_message, run, sidecar
+from tests.support.proxy import OK, Server, plan_for, post, read_message, sidecar
+from tests.support.self_signed import certificate
 from understudy.monitor.routing.plan import ListenTls, Tls
-
-
-def certificate(folder: Path, name: str, common_name: str) -> tuple[Path, Path]:
-    """A self-signed certificate for 127.0.0.1 and ``common_name``, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-    now = datetime.datetime.now(datetime.UTC)
-    names = [x509.DNSName(common_name), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-    signed = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName(names), False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
-        .sign(key, hashes.SHA256())
-    )
-    chain, private = folder / f"{name}.pem", folder / f"{name}.key"
-    chain.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
-    private.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return chain, private
 
 
 def serving(chain: Path, key: Path) -> ssl.SSLContext:
@@ -56,82 +21,78 @@ def serving(chain: Path, key: Path) -> ssl.SSLContext:
     return context
 
 
-def test_tls_to_the_model_server(tmp_path: Path) -> None:
+@pytest.mark.anyio
+async def test_tls_to_the_model_server(tmp_path: Path) -> None:
     chain, key = certificate(tmp_path, "model", "model.test")
     other, _ = certificate(tmp_path, "other", "other.test")
 
-    async def main() -> None:
-        upstream = await Server(OK).start(tls=serving(chain, key))
+    upstream = await Server(OK).start(tls=serving(chain, key))
 
-        async def status(tls: Tls) -> int:
-            plan = plan_for(upstream.port)
-            async with sidecar(replace(plan, champion=replace(plan.champion, tls=tls))) as side:
-                return (await side.ask(post())).status
+    async def status(tls: Tls) -> int:
+        plan = plan_for(upstream.port)
+        async with sidecar(replace(plan, champion=replace(plan.champion, tls=tls))) as side:
+            return (await side.ask(post())).status
 
-        assert await status(Tls(ca=str(chain))) == 200
-        assert await status(Tls(ca=str(chain), server_name="model.test")) == 200
-        assert await status(Tls(verify=False)) == 200
-        # Neither an authority that is not trusted nor a wrong name is passed over.
-        assert await status(Tls(ca=str(other))) == 502
-        assert await status(Tls(ca=str(chain), server_name="someone.else")) == 502
-
-    run(main())
+    assert await status(Tls(ca=str(chain))) == 200
+    assert await status(Tls(ca=str(chain), server_name="model.test")) == 200
+    assert await status(Tls(verify=False)) == 200
+    # Neither an authority that is not trusted nor a wrong name is passed over.
+    assert await status(Tls(ca=str(other))) == 502
+    assert await status(Tls(ca=str(chain), server_name="someone.else")) == 502
 
 
-def test_tls_on_the_listener_and_a_new_certificate_without_a_restart(tmp_path: Path) -> None:
+@pytest.mark.anyio
+async def test_tls_on_the_listener_and_a_new_certificate_without_a_restart(tmp_path: Path) -> None:
     first = certificate(tmp_path, "first", "localhost")
     second = certificate(tmp_path, "second", "localhost")
 
-    async def main() -> None:
-        upstream = await Server(OK).start()
-        plan = replace(plan_for(upstream.port), tls=ListenTls(*map(str, first)))
-        async with sidecar(plan) as side:
+    upstream = await Server(OK).start()
+    plan = replace(plan_for(upstream.port), tls=ListenTls(*map(str, first)))
+    async with sidecar(plan) as side:
 
-            async def ask(ca: Path) -> int:
-                trust = ssl.create_default_context(cafile=str(ca))
-                reader, writer = await asyncio.open_connection(
-                    "127.0.0.1", side.port, ssl=trust, server_hostname="localhost"
-                )
-                for _ in range(2):
-                    writer.write(post(b"x" * 100_000))
-                    message = await read_message(reader)
-                writer.close()
-                return message.status
+        async def ask(ca: Path) -> int:
+            trust = ssl.create_default_context(cafile=str(ca))
+            reader, writer = await asyncio.open_connection(
+                "127.0.0.1", side.port, ssl=trust, server_hostname="localhost"
+            )
+            for _ in range(2):
+                writer.write(post(b"x" * 100_000))
+                message = await read_message(reader)
+            writer.close()
+            return message.status
 
-            assert await ask(first[0]) == 200
-            side.worker.reload(replace(plan, generation=2, tls=ListenTls(*map(str, second))))
-            assert await ask(second[0]) == 200
-            with pytest.raises(ssl.SSLCertVerificationError):
-                await ask(first[0])
-            # A client that does not speak TLS gets nothing, and disturbs nobody.
-            reader, writer = await asyncio.open_connection("127.0.0.1", side.port)
-            writer.write(post())
-            assert b"HTTP" not in await reader.read()
-            assert await ask(second[0]) == 200
-            assert side.counter("requests", outcome="ok") == 6
-
-    run(main())
+        assert await ask(first[0]) == 200
+        side.worker.reload(replace(plan, generation=2, tls=ListenTls(*map(str, second))))
+        assert await ask(second[0]) == 200
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await ask(first[0])
+        # A client that does not speak TLS gets nothing, and disturbs nobody.
+        reader, writer = await asyncio.open_connection("127.0.0.1", side.port)
+        writer.write(post())
+        assert b"HTTP" not in await reader.read()
+        assert await ask(second[0]) == 200
+        assert side.counter("requests", outcome="ok") == 6
 
 
-def test_who_waits_in_the_queue_of_a_draining_worker_has_its_handshake(tmp_path: Path) -> None:
+@pytest.mark.anyio
+async def test_who_waits_in_the_queue_of_a_draining_worker_has_its_handshake(
+    tmp_path: Path,
+) -> None:
     chain, key = certificate(tmp_path, "only", "localhost")
 
-    async def main() -> None:
-        upstream = await Server(OK).start()
-        plan = replace(plan_for(upstream.port), tls=ListenTls(str(chain), str(key)))
-        async with sidecar(plan) as side:
-            client = socket.create_connection(("127.0.0.1", side.port))  # without the loop
-            assert side.counter("connections_accepted") == 0
-            draining = asyncio.create_task(side.worker.drain())
-            await asyncio.sleep(0.1)
-            trust = ssl.create_default_context(cafile=str(chain))
-            reader, writer = await asyncio.open_connection(
-                sock=client, ssl=trust, server_hostname="localhost"
-            )
-            writer.write(post())
-            message = await read_message(reader)
-            assert (message.status, message.header("connection")) == (200, b"close")
-            writer.close()
-            await draining
-
-    run(main())
+    upstream = await Server(OK).start()
+    plan = replace(plan_for(upstream.port), tls=ListenTls(str(chain), str(key)))
+    async with sidecar(plan) as side:
+        client = socket.create_connection(("127.0.0.1", side.port))  # without the loop
+        assert side.counter("connections_accepted") == 0
+        draining = asyncio.create_task(side.worker.drain())
+        await asyncio.sleep(0.1)
+        trust = ssl.create_default_context(cafile=str(chain))
+        reader, writer = await asyncio.open_connection(
+            sock=client, ssl=trust, server_hostname="localhost"
+        )
+        writer.write(post())
+        message = await read_message(reader)
+        assert (message.status, message.header("connection")) == (200, b"close")
+        writer.close()
+        await draining

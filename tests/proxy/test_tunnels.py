@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.proxy.support import OK, Server, get, plan_for, read_message, run, sidecar
+import pytest
+
+from tests.support.proxy import OK, Server, get, plan_for, read_message, sidecar
 
 
-def test_an_upgrade_becomes_a_tunnel() -> None:
+@pytest.mark.anyio
+async def test_an_upgrade_becomes_a_tunnel() -> None:
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         assert b"Upgrade: websocket" in head
@@ -18,30 +21,28 @@ def test_an_upgrade_becomes_a_tunnel() -> None:
         while data := await reader.read(100):
             writer.write(data.upper())
 
-    async def main() -> None:
-        upstream = await Server(handler=script).start()
-        async with sidecar(plan_for(upstream.port)) as side:
-            reader, writer = await side.connect()
-            writer.write(get("/ws", b"Connection: Upgrade", b"Upgrade: websocket"))
-            message = await read_message(reader)
-            assert message.status == 101
-            assert message.header("upgrade") == b"websocket"
-            assert await reader.readexactly(2) == b"hi"
-            for text in (b"abc", b"GET / HTTP/1.1\r\n\r\n"):
-                writer.write(text)
-                assert await reader.readexactly(len(text)) == text.upper()
-            writer.close()
-            await side.until(lambda: upstream.closed == 1)
-            await side.until(lambda: side.counter("requests", outcome="ok") == 1)
-
-    run(main())
+    upstream = await Server(handler=script).start()
+    async with sidecar(plan_for(upstream.port)) as side:
+        reader, writer = await side.connect()
+        writer.write(get("/ws", b"Connection: Upgrade", b"Upgrade: websocket"))
+        message = await read_message(reader)
+        assert message.status == 101
+        assert message.header("upgrade") == b"websocket"
+        assert await reader.readexactly(2) == b"hi"
+        for text in (b"abc", b"GET / HTTP/1.1\r\n\r\n"):
+            writer.write(text)
+            assert await reader.readexactly(len(text)) == text.upper()
+        writer.close()
+        await side.until(lambda: upstream.closed == 1)
+        await side.until(lambda: side.counter("requests", outcome="ok") == 1)
 
 
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
 ASK = get("/ws", b"Connection: Upgrade", b"Upgrade: websocket")
 
 
-def test_what_comes_before_the_switch_is_passed_on_and_more_is_read() -> None:
+@pytest.mark.anyio
+async def test_what_comes_before_the_switch_is_passed_on_and_more_is_read() -> None:
     size = 3_000_000
     got = asyncio.Event()
 
@@ -53,22 +54,20 @@ def test_what_comes_before_the_switch_is_passed_on_and_more_is_read() -> None:
         writer.write(b"all")
         await reader.read()
 
-    async def main() -> None:
-        upstream = await Server(handler=script).start()
-        async with sidecar(plan_for(upstream.port)) as side:
-            reader, writer = await side.connect()
-            writer.write(ASK + bytes(size))
-            # More than the worker keeps of what is pipelined: it stops reading.
-            limit = side.plan.limits.buffer_bytes
-            await side.until(lambda: any(len(c._buffer) > limit for c in side.worker.clients))
-            got.set()
-            assert (await read_message(reader)).status == 101
-            assert await reader.readexactly(3) == b"all"
-
-    run(main())
+    upstream = await Server(handler=script).start()
+    async with sidecar(plan_for(upstream.port)) as side:
+        reader, writer = await side.connect()
+        writer.write(ASK + bytes(size))
+        # More than the worker keeps of what is pipelined: it stops reading.
+        limit = side.plan.limits.buffer_bytes
+        await side.until(lambda: any(len(c._buffer) > limit for c in side.worker.clients))
+        got.set()
+        assert (await read_message(reader)).status == 101
+        assert await reader.readexactly(3) == b"all"
 
 
-def test_the_last_bytes_of_a_tunnel_arrive() -> None:
+@pytest.mark.anyio
+async def test_the_last_bytes_of_a_tunnel_arrive() -> None:
     size = 4_000_000
     received = bytearray()
 
@@ -79,55 +78,46 @@ def test_the_last_bytes_of_a_tunnel_arrive() -> None:
             received.extend(data)
             await asyncio.sleep(0.001)
 
-    async def main() -> None:
-        upstream = await Server(handler=script).start(kernel_buffer=1 << 14)
-        async with sidecar(plan_for(upstream.port)) as side:
-            reader, writer = await side.connect()
-            writer.write(ASK)
-            assert (await read_message(reader)).status == 101
-            writer.write(bytes(size))
-            writer.close()
-            await side.until(lambda: upstream.closed == 1)
-            assert len(received) == size
-
-    run(main())
+    upstream = await Server(handler=script).start(kernel_buffer=1 << 14)
+    async with sidecar(plan_for(upstream.port)) as side:
+        reader, writer = await side.connect()
+        writer.write(ASK)
+        assert (await read_message(reader)).status == 101
+        writer.write(bytes(size))
+        writer.close()
+        await side.until(lambda: upstream.closed == 1)
+        assert len(received) == size
 
 
-def test_a_tunnel_ends_with_its_upstream() -> None:
+@pytest.mark.anyio
+async def test_a_tunnel_ends_with_its_upstream() -> None:
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(SWITCH + b"bye")
 
-    async def main() -> None:
-        upstream = await Server(handler=script).start()
-        async with sidecar(plan_for(upstream.port)) as side:
-            reader, writer = await side.connect()
-            writer.write(ASK)
-            assert (await read_message(reader)).status == 101
-            assert await reader.read() == b"bye"
-            assert side.counter("requests", outcome="ok") == 1
-
-    run(main())
+    upstream = await Server(handler=script).start()
+    async with sidecar(plan_for(upstream.port)) as side:
+        reader, writer = await side.connect()
+        writer.write(ASK)
+        assert (await read_message(reader)).status == 101
+        assert await reader.read() == b"bye"
+        assert side.counter("requests", outcome="ok") == 1
 
 
-def test_an_upgrade_that_is_declined_is_an_ordinary_answer() -> None:
-    async def main() -> None:
-        upstream = await Server(OK).start()
-        async with sidecar(plan_for(upstream.port)) as side:
-            reader, writer = await side.connect()
-            writer.write(ASK + get("/next"))
-            for _ in range(2):
-                assert (await read_message(reader)).body == b"ok"
-            assert [m.first for m in upstream.seen] == [b"GET /ws HTTP/1.1", b"GET /next HTTP/1.1"]
-            assert upstream.connections == 2, "who was asked for an upgrade is asked nothing more"
-
-    run(main())
+@pytest.mark.anyio
+async def test_an_upgrade_that_is_declined_is_an_ordinary_answer() -> None:
+    upstream = await Server(OK).start()
+    async with sidecar(plan_for(upstream.port)) as side:
+        reader, writer = await side.connect()
+        writer.write(ASK + get("/next"))
+        for _ in range(2):
+            assert (await read_message(reader)).body == b"ok"
+        assert [m.first for m in upstream.seen] == [b"GET /ws HTTP/1.1", b"GET /next HTTP/1.1"]
+        assert upstream.connections == 2, "who was asked for an upgrade is asked nothing more"
 
 
-def test_a_switch_that_nobody_asked_for_is_garbage() -> None:
-    async def main() -> None:
-        upstream = await Server(SWITCH).start()
-        async with sidecar(plan_for(upstream.port)) as side:
-            assert (await side.ask(get())).status == 502
-
-    run(main())
+@pytest.mark.anyio
+async def test_a_switch_that_nobody_asked_for_is_garbage() -> None:
+    upstream = await Server(SWITCH).start()
+    async with sidecar(plan_for(upstream.port)) as side:
+        assert (await side.ask(get())).status == 502

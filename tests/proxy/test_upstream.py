@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.proxy.support import (
+from tests.support.proxy import (
     OK,
     Server,
     echo,
@@ -16,13 +16,13 @@ from tests.proxy.support import (
     plan_for,
     post,
     read_message,
-    run,
     sidecar,
     silent,
 )
 
 
-def test_a_client_that_leaves_cancels_the_upstream() -> None:
+@pytest.mark.anyio
+async def test_a_client_that_leaves_cancels_the_upstream() -> None:
     started = asyncio.Event()
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -30,19 +30,17 @@ def test_a_client_that_leaves_cancels_the_upstream() -> None:
         started.set()
         await reader.read()
 
-    async def main() -> None:
-        upstream = await Server(handler=script).start()
-        async with sidecar(plan_for(upstream.port)) as side:
-            _, writer = await side.connect()
-            writer.write(post())
-            await started.wait()
-            writer.close()
-            await side.until(lambda: upstream.closed == 1)
-            assert side.counter("requests", outcome="cancelled") == 1
-
-    run(main())
+    upstream = await Server(handler=script).start()
+    async with sidecar(plan_for(upstream.port)) as side:
+        _, writer = await side.connect()
+        writer.write(post())
+        await started.wait()
+        writer.close()
+        await side.until(lambda: upstream.closed == 1)
+        assert side.counter("requests", outcome="cancelled") == 1
 
 
+@pytest.mark.anyio
 @pytest.mark.parametrize(
     ("upstream", "limit", "status"),
     [
@@ -52,101 +50,89 @@ def test_a_client_that_leaves_cancels_the_upstream() -> None:
                      id="only an interim answer"),
     ],
 )  # fmt: skip
-def test_timeouts(upstream: Server, limit: dict[str, float], status: int) -> None:
-    async def main() -> None:
-        await upstream.start()
-        plan = plan_for(upstream.port)
-        async with sidecar(replace(plan, champion=replace(plan.champion, **limit))) as side:
-            reader, writer = await side.connect()
-            writer.write(post(b"{}", b"x-request-id: slow-one"))
+async def test_timeouts(upstream: Server, limit: dict[str, float], status: int) -> None:
+    await upstream.start()
+    plan = plan_for(upstream.port)
+    async with sidecar(replace(plan, champion=replace(plan.champion, **limit))) as side:
+        reader, writer = await side.connect()
+        writer.write(post(b"{}", b"x-request-id: slow-one"))
+        message = await read_message(reader)
+        if message.status == 100:
             message = await read_message(reader)
-            if message.status == 100:
-                message = await read_message(reader)
-            assert message.status == status
-            assert b'"outcome": "timeout"' in message.body
-            assert message.header("x-request-id") == b"slow-one"
-            await side.until(lambda: upstream.closed == 1)
-            assert side.counter("requests", outcome="timeout") == 1
-
-    run(main())
+        assert message.status == status
+        assert b'"outcome": "timeout"' in message.body
+        assert message.header("x-request-id") == b"slow-one"
+        await side.until(lambda: upstream.closed == 1)
+        assert side.counter("requests", outcome="timeout") == 1
 
 
-def test_a_stream_that_stalls_is_cut() -> None:
-    async def main() -> None:
-        upstream = await silent(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc").start()
-        plan = plan_for(upstream.port)
-        plan = replace(plan, champion=replace(plan.champion, total_timeout=0.3))
-        async with sidecar(plan) as side:
-            with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
-                await side.ask(post())
-            assert side.counter("requests", outcome="timeout") == 1
-
-    run(main())
+@pytest.mark.anyio
+async def test_a_stream_that_stalls_is_cut() -> None:
+    upstream = await silent(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc").start()
+    plan = plan_for(upstream.port)
+    plan = replace(plan, champion=replace(plan.champion, total_timeout=0.3))
+    async with sidecar(plan) as side:
+        with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+            await side.ask(post())
+        assert side.counter("requests", outcome="timeout") == 1
 
 
-def test_a_refused_connection_is_tried_once_more() -> None:
-    async def main() -> None:
-        upstream = await Server(OK).start()
-        port = upstream.port
-        await upstream.stop()
-        async with sidecar(plan_for(port)) as side:
-            message = await side.ask(post())
-            assert message.status == 502
-            assert b'"outcome": "upstream_connect"' in message.body
-            assert side.counter("retries") == 1
-            assert side.counter("upstream_connect_failures") == 2
-            assert side.counter("requests", outcome="upstream_connect") == 1
-            upstream = await Server(OK).start(port)
-            assert (await side.ask(post())).status == 200
-            assert side.counter("cold_starts", arm="champion") == 1
-
-    run(main())
+@pytest.mark.anyio
+async def test_a_refused_connection_is_tried_once_more() -> None:
+    upstream = await Server(OK).start()
+    port = upstream.port
+    await upstream.stop()
+    async with sidecar(plan_for(port)) as side:
+        message = await side.ask(post())
+        assert message.status == 502
+        assert b'"outcome": "upstream_connect"' in message.body
+        assert side.counter("retries") == 1
+        assert side.counter("upstream_connect_failures") == 2
+        assert side.counter("requests", outcome="upstream_connect") == 1
+        upstream = await Server(OK).start(port)
+        assert (await side.ask(post())).status == 200
+        assert side.counter("cold_starts", arm="champion") == 1
 
 
-def test_a_request_that_was_sent_is_not_sent_twice() -> None:
+@pytest.mark.anyio
+async def test_a_request_that_was_sent_is_not_sent_twice() -> None:
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_message(reader, request=True)
 
-    async def main() -> None:
-        upstream = await Server(handler=script).start()
-        async with sidecar(plan_for(upstream.port)) as side:
-            assert (await side.ask(post())).status == 502
-            assert upstream.connections == 1
-            assert side.counter("requests", outcome="upstream_reset") == 1
-
-    run(main())
+    upstream = await Server(handler=script).start()
+    async with sidecar(plan_for(upstream.port)) as side:
+        assert (await side.ask(post())).status == 502
+        assert upstream.connections == 1
+        assert side.counter("requests", outcome="upstream_reset") == 1
 
 
-def test_connections_are_reused_and_old_ones_are_not() -> None:
-    async def main() -> None:
-        upstream = await Server(OK).start()
-        plan = plan_for(upstream.port)
-        plan = replace(plan, champion=replace(plan.champion, idle_timeout=0.15))
-        async with sidecar(plan) as side:
-            for _ in range(5):
-                assert (await side.ask(get())).status == 200
-            assert upstream.connections == 1
-            await asyncio.sleep(0.3)
+@pytest.mark.anyio
+async def test_connections_are_reused_and_old_ones_are_not() -> None:
+    upstream = await Server(OK).start()
+    plan = plan_for(upstream.port)
+    plan = replace(plan, champion=replace(plan.champion, idle_timeout=0.15))
+    async with sidecar(plan) as side:
+        for _ in range(5):
             assert (await side.ask(get())).status == 200
-            assert upstream.connections == 2
-
-    run(main())
-
-
-def test_the_upstream_says_how_long_it_waits() -> None:
-    async def main() -> None:
-        answer = b"HTTP/1.1 200 OK\r\nKeep-Alive: timeout=1\r\nContent-Length: 0\r\n\r\n"
-        upstream = await Server(answer).start()
-        async with sidecar(plan_for(upstream.port)) as side:
-            await side.ask(get())
-            await asyncio.sleep(0.05)
-            await side.ask(get())
-            assert upstream.connections == 2
-
-    run(main())
+        assert upstream.connections == 1
+        await asyncio.sleep(0.3)
+        assert (await side.ask(get())).status == 200
+        assert upstream.connections == 2
 
 
-def test_busy_connections_make_requests_wait_and_a_full_queue_refuses() -> None:
+@pytest.mark.anyio
+async def test_the_upstream_says_how_long_it_waits() -> None:
+    answer = b"HTTP/1.1 200 OK\r\nKeep-Alive: timeout=1\r\nContent-Length: 0\r\n\r\n"
+    upstream = await Server(answer).start()
+    async with sidecar(plan_for(upstream.port)) as side:
+        await side.ask(get())
+        await asyncio.sleep(0.05)
+        await side.ask(get())
+        assert upstream.connections == 2
+
+
+@pytest.mark.anyio
+async def test_busy_connections_make_requests_wait_and_a_full_queue_refuses() -> None:
     release = asyncio.Event()
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -155,83 +141,75 @@ def test_busy_connections_make_requests_wait_and_a_full_queue_refuses() -> None:
             await release.wait()
             writer.write(OK)
 
-    async def main() -> None:
-        upstream = await Server(handler=script).start()
-        plan = plan_for(upstream.port)
-        plan = replace(plan, champion=replace(plan.champion, max_connections=1, max_waiting=1))
+    upstream = await Server(handler=script).start()
+    plan = plan_for(upstream.port)
+    plan = replace(plan, champion=replace(plan.champion, max_connections=1, max_waiting=1))
+    async with sidecar(plan) as side:
+        first = asyncio.create_task(side.ask(post()))
+        await side.until(lambda: side.worker.runtime.champion.pool.busy == 1)
+        second = asyncio.create_task(side.ask(post()))
+        await side.until(lambda: len(side.worker.runtime.champion.pool.waiting) == 1)
+        refused = await side.ask(post())
+        assert refused.status == 503
+        assert b'"outcome": "overload"' in refused.body
+        release.set()
+        assert (await first).status == (await second).status == 200
+        assert side.counter("queue", outcome="ok") == 2
+
+
+@pytest.mark.anyio
+async def test_a_connection_that_is_never_accepted_times_out() -> None:
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        port = full.getsockname()[1]
+        # The kernel accepts into the queue until it is full and drops what comes then.
+        fillers = []
+        for _ in range(4):
+            filler = socket.socket()
+            filler.setblocking(False)
+            filler.connect_ex(("127.0.0.1", port))
+            fillers.append(filler)
+        plan = plan_for(port)
+        plan = replace(plan, champion=replace(plan.champion, connect_timeout=0.2))
         async with sidecar(plan) as side:
-            first = asyncio.create_task(side.ask(post()))
-            await side.until(lambda: side.worker.runtime.champion.pool.busy == 1)
-            second = asyncio.create_task(side.ask(post()))
-            await side.until(lambda: len(side.worker.runtime.champion.pool.waiting) == 1)
-            refused = await side.ask(post())
-            assert refused.status == 503
-            assert b'"outcome": "overload"' in refused.body
-            release.set()
-            assert (await first).status == (await second).status == 200
-            assert side.counter("queue", outcome="ok") == 2
-
-    run(main())
+            message = await side.ask(post())
+            assert message.status == 502
+            assert b'"outcome": "upstream_connect"' in message.body
+            assert side.counter("retries") == 1
+        for filler in fillers:
+            filler.close()
 
 
-def test_a_connection_that_is_never_accepted_times_out() -> None:
-    async def main() -> None:
-        with socket.socket() as full:
-            full.bind(("127.0.0.1", 0))
-            full.listen(0)
-            port = full.getsockname()[1]
-            # The kernel accepts into the queue until it is full and drops what comes then.
-            fillers = []
-            for _ in range(4):
-                filler = socket.socket()
-                filler.setblocking(False)
-                filler.connect_ex(("127.0.0.1", port))
-                fillers.append(filler)
-            plan = plan_for(port)
-            plan = replace(plan, champion=replace(plan.champion, connect_timeout=0.2))
-            async with sidecar(plan) as side:
-                message = await side.ask(post())
-                assert message.status == 502
-                assert b'"outcome": "upstream_connect"' in message.body
-                assert side.counter("retries") == 1
-            for filler in fillers:
-                filler.close()
-
-    run(main())
-
-
+@pytest.mark.anyio
 @pytest.mark.parametrize("host", ["no.such.host.invalid", "two..dots"])
-def test_a_name_that_leads_nowhere(host: str) -> None:
-    async def main() -> None:
-        plan = plan_for(1)
-        plan = replace(plan, champion=replace(plan.champion, host=host))
-        async with sidecar(plan) as side:
-            for _ in range(2):
-                assert (await side.ask(post())).status == 502
-            assert side.worker.runtime.champion.pool._connecting == 0
-
-    run(main())
+async def test_a_name_that_leads_nowhere(host: str) -> None:
+    plan = plan_for(1)
+    plan = replace(plan, champion=replace(plan.champion, host=host))
+    async with sidecar(plan) as side:
+        for _ in range(2):
+            assert (await side.ask(post())).status == 502
+        assert side.worker.runtime.champion.pool._connecting == 0
 
 
-def test_a_pooled_connection_that_the_server_closed_is_not_used() -> None:
+@pytest.mark.anyio
+async def test_a_pooled_connection_that_the_server_closed_is_not_used() -> None:
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_message(reader, request=True)
         writer.write(OK)
 
-    async def main() -> None:
-        upstream = await Server(handler=script).start()
-        async with sidecar(plan_for(upstream.port)) as side:
-            reader, writer = await side.connect()
-            for number in range(1, 6):
-                writer.write(post())
-                assert (await read_message(reader)).status == 200
-                await side.until(lambda n=number: upstream.closed == n)
-                await side.until(lambda: not side.worker.runtime.champion.pool.open)
-
-    run(main())
+    upstream = await Server(handler=script).start()
+    async with sidecar(plan_for(upstream.port)) as side:
+        reader, writer = await side.connect()
+        for number in range(1, 6):
+            writer.write(post())
+            assert (await read_message(reader)).status == 200
+            await side.until(lambda n=number: upstream.closed == n)
+            await side.until(lambda: not side.worker.runtime.champion.pool.open)
 
 
-def test_a_pooled_connection_on_which_the_server_speaks_unasked_is_not_used() -> None:
+@pytest.mark.anyio
+async def test_a_pooled_connection_on_which_the_server_speaks_unasked_is_not_used() -> None:
     speak = asyncio.Event()
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -241,18 +219,16 @@ def test_a_pooled_connection_on_which_the_server_speaks_unasked_is_not_used() ->
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
         await reader.read()
 
-    async def main() -> None:
-        upstream = await Server(handler=script).start()
-        async with sidecar(plan_for(upstream.port)) as side:
-            assert (await side.ask(get())).body == b"ok"
-            speak.set()
-            await side.until(lambda: upstream.closed == 1)
-            assert (await side.ask(get())).body == b"ok"
-
-    run(main())
+    upstream = await Server(handler=script).start()
+    async with sidecar(plan_for(upstream.port)) as side:
+        assert (await side.ask(get())).body == b"ok"
+        speak.set()
+        await side.until(lambda: upstream.closed == 1)
+        assert (await side.ask(get())).body == b"ok"
 
 
-def test_a_server_that_answers_early_and_reads_no_more_is_let_go() -> None:
+@pytest.mark.anyio
+async def test_a_server_that_answers_early_and_reads_no_more_is_let_go() -> None:
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.transport.pause_reading()  # type: ignore[attr-defined]
@@ -262,32 +238,27 @@ def test_a_server_that_answers_early_and_reads_no_more_is_let_go() -> None:
 
     held = asyncio.Event()
 
-    async def main() -> None:
-        upstream = await Server(handler=script).start(kernel_buffer=4096)
-        async with sidecar(plan_for(upstream.port)) as side:
-            reader, writer = await side.connect()
-            writer.write(post(b"", framing=b"Content-Length: 100000000") + bytes(20_000_000))
-            await side.until(lambda: side.worker.runtime.champion.pool.busy == 1)
-            await side.stalled(side.held)
-            assert side.held() > 0
-            held.set()
-            assert (await read_message(reader)).status == 413
-            # What is left to send is dropped; its place in the pool would be taken for good.
-            await side.until(lambda: not side.worker.runtime.champion.pool.open)
-            writer.transport.abort()
-        await upstream.stop()
-
-    run(main())
+    upstream = await Server(handler=script).start(kernel_buffer=4096)
+    async with sidecar(plan_for(upstream.port)) as side:
+        reader, writer = await side.connect()
+        writer.write(post(b"", framing=b"Content-Length: 100000000") + bytes(20_000_000))
+        await side.until(lambda: side.worker.runtime.champion.pool.busy == 1)
+        await side.stalled(side.held)
+        assert side.held() > 0
+        held.set()
+        assert (await read_message(reader)).status == 413
+        # What is left to send is dropped; its place in the pool would be taken for good.
+        await side.until(lambda: not side.worker.runtime.champion.pool.open)
+        writer.transport.abort()
+    await upstream.stop()
 
 
-def test_one_connection_serves_many_clients_in_turn() -> None:
-    async def main() -> None:
-        upstream = await Server(echo).start()
-        plan = plan_for(upstream.port)
-        plan = replace(plan, champion=replace(plan.champion, max_connections=1))
-        async with sidecar(plan) as side:
-            answers = await asyncio.gather(*(side.ask(get(f"/{i}")) for i in range(100)))
-            assert [a.body for a in answers] == [b"/%d|" % i for i in range(100)]
-            assert upstream.connections == 1
-
-    run(main())
+@pytest.mark.anyio
+async def test_one_connection_serves_many_clients_in_turn() -> None:
+    upstream = await Server(echo).start()
+    plan = plan_for(upstream.port)
+    plan = replace(plan, champion=replace(plan.champion, max_connections=1))
+    async with sidecar(plan) as side:
+        answers = await asyncio.gather(*(side.ask(get(f"/{i}")) for i in range(100)))
+        assert [a.body for a in answers] == [b"/%d|" % i for i in range(100)]
+        assert upstream.connections == 1

@@ -12,8 +12,9 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from tests.plane_process import MODEL, PlaneProcess, WorkerEnd, encoded, eventually
-from tests.watch.world import NAMES, Source, saved
+from tests.support.patience import eventually
+from tests.support.plane_process import MODEL, PlaneProcess, WorkerEnd, encoded
+from tests.support.source import NAMES, Source, saved
 from understudy.monitor.archive.lines import (
     label_line,
     names_line,

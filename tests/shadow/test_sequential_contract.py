@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from understudy.shadow import sequential
 from understudy.shadow.sequential import (
     BernoulliInterval,
     BettingInterval,
@@ -294,3 +297,26 @@ def _refuse(case: Case, bad: Any) -> None:
         with pytest.raises(SequentialError):
             case.feed(process, arrays)
     assert process.to_dict() == state
+
+
+def test_the_service_loads_no_method_that_it_does_not_use() -> None:
+    code = (
+        "import sys\n"
+        "import understudy.shadow.experiment, understudy.shadow.comparison\n"
+        "import understudy.monitor.health.watches\n"
+        "print(*(m for m in sys.modules if '.sequential.contrib.' in m))\n"
+        "from understudy.shadow.sequential import EmpiricalBernstein, load\n"
+        "print(EmpiricalBernstein.__module__)\n"
+        "print(type(load({'kind': 'msprt', 'version': 0})))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    loaded, module = done.stdout.split("\n")[:2]
+    assert loaded == ""
+    assert module == "understudy.shadow.sequential.contrib.empirical_bernstein"
+    assert "SequentialError: version of 'msprt'" in done.stderr
+
+
+def test_every_public_name_is_found() -> None:
+    assert all(hasattr(sequential, name) for name in sequential.__all__)
+    with pytest.raises(AttributeError, match="no_such"):
+        sequential.no_such  # noqa: B018

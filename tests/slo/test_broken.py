@@ -13,8 +13,8 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.slo.test_exposition import ALL
-from tests.slo.test_files import NONE, OPENSLO
+from tests.support.all_alerts import ALL
+from tests.support.openslo import NONE, OPENSLO
 from understudy.monitor.errors import ConfigError
 from understudy.monitor.slo.explain import text
 from understudy.monitor.slo.load import load

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from tests.failures.world import Load, World
-from tests.findings.receiver import Receiver, receiver
-from tests.parts import need
-from tests.slo.drill import BURN, DOWN, FINDING, TICKET, messages, served, stack, stories
-from tests.supervisor.service import eventually
+from tests.support.alert_drill import BURN, DOWN, FINDING, TICKET, messages, served, stack, stories
+from tests.support.patience import eventually
+from tests.support.webhook_receiver import Receiver, receiver
+from tests.support.world import Load, World
+from tools.parts.debian import need
 
 pytestmark = pytest.mark.integration
 

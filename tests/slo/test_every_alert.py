@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from tests.findings.receiver import Receiver, receiver
-from tests.parts import need
-from tests.slo.drill import ALERTING, DAY, DOWN, Stack, job, key, messages, stories
-from tests.slo.every import SLOS, everything, serving, shortened
-from tests.slo.test_exposition import ALL
-from tests.supervisor.service import eventually, free_port
+from tests.support.alert_drill import ALERTING, DAY, DOWN, Stack, job, key, messages, stories
+from tests.support.all_alerts import ALL
+from tests.support.every_alert import SLOS, everything, serving, shortened
+from tests.support.patience import eventually
+from tests.support.service import free_port
+from tests.support.webhook_receiver import Receiver, receiver
+from tools.parts.debian import need
 from understudy.monitor.config.slo import SloFile
 from understudy.monitor.slo.compile import compiled
 from understudy.monitor.slo.of_kafka import kafka_alerts
@@ -92,7 +93,7 @@ def test_every_alert_is_told_once_and_is_over_once(tmp_path: Path, told: Receive
             servers.start()
             # As far back as the longest of the shortened times looks.
             calm = 'min(count_over_time(up{job="understudy"}[30s])) >= bool 25'
-            eventually(lambda: servers.value(calm), 120)
+            eventually(lambda: servers.value(calm), seconds=60)
             assert (
                 servers.value('slo:sli_events:rate1h{sloth_slo="availability-page"} * 3600') > 1e4
             )  # type: ignore[operator]
@@ -121,6 +122,6 @@ def _open(heard: dict[str, list[str]]) -> set[str]:
 def _until(left: Callable[[], Any]) -> None:
     """Nothing is left; or a failure that says what is."""
     try:
-        eventually(lambda: not left(), 120)
+        eventually(lambda: not left(), seconds=60)
     except AssertionError:
         raise AssertionError(left()) from None

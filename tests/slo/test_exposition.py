@@ -12,32 +12,17 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.failures.world import PATH, Load, Model, World
-from tests.plane_process import PlaneProcess
-from tests.slo.promql import metrics
-from tests.supervisor.service import ROOT, eventually
+from tests.support.all_alerts import ALL
+from tests.support.patience import eventually
+from tests.support.plane_process import PlaneProcess
+from tests.support.promql import metrics
+from tests.support.service import ROOT
+from tests.support.world import PATH, Load, Model, World
 from understudy.monitor.config.slo import SloFile
 from understudy.monitor.slo.compile import compiled
 from understudy.monitor.slo.model import WINDOW, Events
 from understudy.monitor.slo.of_kafka import kafka_alerts
 
-ALL = {
-    "version": 1,
-    "service": "everything",
-    "slos": [
-        {"name": "availability", "objective": "99.9 %", "availability": {}},
-        {"name": "latency", "latency": {"within": "50ms", "quantile": "99 %"}},
-        {"name": "between", "latency": {"within": "60ms", "quantile": "99 %"}},
-        {"name": "strict", "latency": {"within": "60ms", "quantile": "99 %", "by": "strict"}},
-        {"name": "tail", "objective": 0.9, "quantile": {"quantile": 0.999, "at_most": "80ms"}},
-        {"name": "predictions", "objective": 0.99, "predictions": {}},
-        {"name": "features", "objective": 0.99, "features": {}},
-        {"name": "rules", "objective": 0.99, "rules": {}},
-        {"name": "accuracy", "objective": 0.99, "performance": {"at_least": 0.9}},
-        {"name": "labels", "objective": 0.9, "freshness": {"within": "6h"}},
-        {"name": "cost", "objective": 0.9, "cost": {"at_most": 0.01}},
-    ],
-}
 OF_PROMETHEUS = {"up": {"instance", "job"}}
 TARGET = {"instance", "job", "namespace"}
 """Labels that Prometheus adds itself."""

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.support.openslo import NONE, OPENSLO
 from understudy.monitor.errors import ConfigError
 from understudy.monitor.slo.compiled import Compiled
 from understudy.monitor.slo.load import load
@@ -93,7 +94,7 @@ def test_latencies_at_edges_between_them_and_at_edges_of_ones_own(tmp_path: Path
         (ours({**AVAILABLE, "labels": {"__name__": "x"}}), "", "is set by the rules"),
         (ours({**AVAILABLE, "objective": 1.0}), "slos[0].objective", "less than 1"),
         (ours({**AVAILABLE, "objektive": 1}), "slos[0].objektive", "did you mean 'objective'"),
-        (ours(AVAILABLE, AVAILABLE), "", "'a' stands twice"),
+        (ours(AVAILABLE, AVAILABLE), "", "duplicate name 'a'"),
         (ours(AVAILABLE, without=["UnderstudyNo"]), "without[0]", "is none of"),
         (ours(AVAILABLE, alerting={"windows": [
             {"severity": "page", "budget": 0.02, "long": "1h", "short": "2h"}]}),
@@ -133,60 +134,11 @@ def test_objectives_of_a_sidecars_configuration(tmp_path: Path) -> None:
     assert any("throughput" in notice for notice in found.notices)
 
 
-NONE = """
-version: 1
-listen: 127.0.0.1:0
-models: [{name: delays}]
-champion: {url: "http://127.0.0.1:1"}
-"""
-
-
 def test_a_sidecar_without_objectives_gets_one(tmp_path: Path) -> None:
     found = loaded(tmp_path, NONE, service="other", runbooks="https://wiki/{alert}")
     assert [slo.id for slo in found.slos] == ["other-availability"]
     rule = found.of_slo(found.slos[0])["rules"][-1]
     assert rule["annotations"]["runbook_url"] == "https://wiki/UnderstudyErrorBudgetBurn"
-
-
-OPENSLO = """
-apiVersion: openslo/v1
-kind: SLI
-metadata: {name: good}
-spec:
-  ratioMetric:
-    counter: true
-    good: {metricSource: {type: Prometheus, spec: {query: 'sum(http_total{code!~"5.."})'}}}
-    total: {metricSource: {type: Prometheus, spec: {query: 'http_total{}'}}}
----
-apiVersion: openslo/v1
-kind: SLO
-metadata: {name: web}
-spec:
-  service: shop
-  indicatorRef: good
-  timeWindow: [{duration: 4w, isRolling: true}]
-  budgetingMethod: Occurrences
-  objectives: [{targetPercent: 99.5}]
-  alertPolicies: [{alertPolicyRef: x}]
----
-apiVersion: openslo/v1
-kind: SLO
-metadata: {name: tail}
-spec:
-  service: shop
-  indicator:
-    metadata: {name: p99}
-    spec:
-      thresholdMetric:
-        metricSource: {type: prometheus, spec: {query: latency_p99_seconds}}
-  budgetingMethod: Timeslices
-  objectives: [{op: gte, value: 0.5, target: 0.99}]
----
-apiVersion: openslo/v1
-kind: AlertPolicy
-metadata: {name: x}
-spec: {}
-"""
 
 
 def test_openslo(tmp_path: Path) -> None:

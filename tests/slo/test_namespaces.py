@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tests.slo.promtool import passes, write
+from tests.support.promtool import passes, write
 from understudy.monitor.slo.of_outages import outage_alerts
 
 REQUESTS = "understudy_requests_total"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.slo.promql import metrics
+from tests.support.promql import metrics
 from understudy.monitor.slo.catalogue import alerts_of
 from understudy.monitor.slo.load import load
 from understudy.monitor.slo.rules import ALERT
@@ -52,8 +52,8 @@ def test_the_rules_in_deploy_link_to_pages_that_exist() -> None:
 
 def test_metrics_in_the_pages_are_those_of_rules_or_known() -> None:
     """A metric that a page names is one that a rule uses or that the collector has."""
-    rooms = ("metrics", "evaluator")
-    source = "".join(p.read_text() for r in rooms for p in (ROOT / "monitor" / r).glob("*.py"))
+    folders = ("telemetry", "kafka")
+    source = "".join(p.read_text() for f in folders for p in (ROOT / "monitor" / f).glob("*.py"))
     used = {name for alert in ALERTS for name in metrics(alert.expr)}
     for page in PAGES:
         for name in re.findall(r"understudy_\w+", page.read_text("utf-8")):

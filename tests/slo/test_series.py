@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.slo.promtool import is_true, passes, write
+from tests.support.promtool import is_true, passes, write
 from understudy.monitor.config.slo import SloFile
 from understudy.monitor.slo.compile import compiled
 from understudy.monitor.slo.of_outages import outage_alerts

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.slo.promtool import is_true, passes, run, write
-from tests.slo.sloth.__main__ import PROGRAM, RULES, made
+from tests.support.promtool import is_true, passes, run, write
+from tools.parts.sloth import PROGRAM, RULES, made
 from understudy.monitor.config.slo import SloFile
 from understudy.monitor.slo.compile import compiled
 from understudy.monitor.slo.rules import document
@@ -123,7 +123,7 @@ def same_alerts(slo: str, severity: str, span: str, at: str) -> list[dict[str, A
 
 def test_rules_in_the_repository_are_sloths_own() -> None:
     if not PROGRAM.exists():
-        pytest.skip("NOT TESTED: Sloth is not here; `python -m tests.slo.sloth` builds it with Go")
+        pytest.skip("NOT TESTED: Sloth is not here; `make test-all` builds it where Go works")
     assert made() == RULES.read_text("utf-8")
 
 

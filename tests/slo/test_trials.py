@@ -10,9 +10,9 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from tests.parts import need
-from tests.slo.promtool import check, passes, run, write
-from tests.slo.test_exposition import ALL
+from tests.support.all_alerts import ALL
+from tests.support.promtool import check, passes, run, write
+from tools.parts.debian import need
 from understudy.monitor.cli.main import main
 from understudy.monitor.config.slo import SloFile
 from understudy.monitor.slo import alertmanager
@@ -89,7 +89,7 @@ def test_the_command_tests_what_it_generates(tmp_path: Path) -> None:
 def test_alertmanager_takes_the_routes(tmp_path: Path) -> None:
     import subprocess
 
-    from tests.parts import ROOT as PARTS
+    from tools.parts.debian import ROOT as PARTS
 
     amtool = need("prometheus-alertmanager").with_name("amtool")
     if not amtool.exists():

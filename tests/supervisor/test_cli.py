@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.supervisor.service import ROOT
+from tests.support.patience import patient
+from tests.support.service import ROOT
 from understudy import __version__
 
 GOOD = """
@@ -25,7 +26,7 @@ def understudy(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "understudy", *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=patient(60),
         cwd=ROOT,
     )
 
@@ -36,7 +37,9 @@ def test_what_load_tests_need_is_said_where_it_is_not_installed() -> None:
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-c", code, *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=patient(60), cwd=ROOT
+        )
 
     for arguments in (("gate", "--plan", "gate.yaml"), ("gate", "--help"), ("gate", "compare")):
         done = run(*arguments)
@@ -108,7 +111,7 @@ def test_check_for_machines(tmp_path: Path) -> None:
     answer = json.loads(done.stdout)
     assert answer["valid"] is False
     assert answer["problems"] == [
-        {"path": "", "message": "line 6, column 1: the key 'version' stands twice"}
+        {"path": "", "message": "line 6, column 1: duplicate key 'version'"}
     ]
     file.write_text(GOOD)
     done = understudy("config", "check", "--json", file)

@@ -14,7 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.supervisor.service import REAL, Service, alive, eventually
+from tests.support.patience import eventually, patient
+from tests.support.service import REAL, Service, alive
 from understudy.monitor.pipeline.state import FILE_NAME
 
 TOKEN = "UNDERSTUDY_TEST_TOKEN"
@@ -39,7 +40,7 @@ class ModelServer:
             def do_POST(self) -> None:
                 self.rfile.read(int(self.headers["content-length"]))
                 outer.arrived.release()
-                outer.hold.wait(30)
+                outer.hold.wait(patient(30))
                 body = json.dumps({"model_name": name, "outputs": []}).encode()
                 self.send_response(200)
                 self.send_header("content-type", "application/json")
@@ -77,7 +78,7 @@ def service(tmp_path: Path, model: ModelServer) -> Iterator[Service]:
 
 
 def predict(service: Service) -> dict[str, Any]:
-    answer = httpx.post(service.url + PREDICT, content=BODY, timeout=30).raise_for_status()
+    answer = httpx.post(service.url + PREDICT, content=BODY, timeout=patient(30)).raise_for_status()
     result: dict[str, Any] = answer.json()
     return result
 
@@ -129,7 +130,7 @@ def test_requests_under_way_are_answered_before_the_end(
     answers: list[dict[str, Any]] = []
     client = threading.Thread(target=lambda: answers.append(predict(service)))
     client.start()
-    assert model.arrived.acquire(timeout=30)
+    assert model.arrived.acquire(timeout=patient(30))
     children = service.children()
     service.signal(signal.SIGTERM)
     eventually(lambda: "draining" in service.log)

@@ -12,7 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.supervisor.service import Service, alive, eventually
+from tests.support.patience import eventually
+from tests.support.service import Service, alive
 
 
 @pytest.fixture
@@ -162,7 +163,7 @@ def test_a_bad_file_changes_nothing_and_says_why(service: Service) -> None:
     service.write(champion={"url": "nonsense"})
     service.signal(signal.SIGHUP)
     told = eventually(lambda: status(service) if status(service)["config_error"] else None)
-    assert "champion.url: 'nonsense' is no URL" in told["config_error"]
+    assert "champion.url: not a valid URL: 'nonsense'" in told["config_error"]
     assert told["generation"] == 1
     assert not any(entry.get("do") == "reload" for entry in service.heard("worker-0"))
     assert eventually(lambda: "the running one stays" in service.log)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from understudy.loadtest.capacity.breakpoint import Capacity, StepVerdict, estimate, search
 from understudy.loadtest.capacity.meters import Meter, energy, memory
@@ -14,6 +14,7 @@ from understudy.loadtest.capacity.usl import fit
 from understudy.loadtest.chaos.processes import cpu_seconds
 from understudy.loadtest.engine.outcome import Outcome
 from understudy.loadtest.engine.pool import Loop, Open
+from understudy.loadtest.gate.context import GateContext
 from understudy.loadtest.gate.plan import Objectives, Stage
 from understudy.loadtest.gate.result import StageResult
 from understudy.loadtest.gate.verdict import (
@@ -27,16 +28,13 @@ from understudy.loadtest.gate.verdict import (
 )
 from understudy.loadtest.scenarios.shapes import steady
 
-if TYPE_CHECKING:
-    from understudy.loadtest.gate.run import Gate
-
 _MIDDLING = 0.75
 """Of the capacity: the load whose times in service are used; at a lower one the machine idles."""
 _SURE = 1.5
 """Times the fewest requests that a probe sends, so that a percentile can be told."""
 
 
-def run_capacity(gate: Gate, stage: Stage) -> StageResult:
+def run_capacity(gate: GateContext, stage: Stage) -> StageResult:
     """Search for the highest rate that passes; replicas, cost and scalability from it."""
     wanted = stage.capacity
     assert wanted is not None
@@ -166,7 +164,7 @@ def _prediction(objectives: Objectives, found: Capacity, servers: int) -> dict[s
     }  # fmt: skip
 
 
-def _scalability(gate: Gate, concurrencies: list[int], seconds: float) -> dict[str, Any]:
+def _scalability(gate: GateContext, concurrencies: list[int], seconds: float) -> dict[str, Any]:
     n, x = [], []
     for _ in range(3):
         for users in concurrencies:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from understudy.loadtest.chaos.experiment import ChaosOutcome, load_experiment, run_experiment
 from understudy.loadtest.chaos.probes import alert_firing
@@ -13,15 +13,13 @@ from understudy.loadtest.engine.arrivals import Piece, Profile
 from understudy.loadtest.engine.outcome import Outcome
 from understudy.loadtest.engine.pool import Open
 from understudy.loadtest.errors import LoadTestError
+from understudy.loadtest.gate.context import GateContext
 from understudy.loadtest.gate.plan import Alert, Stage
 from understudy.loadtest.gate.result import StageResult
 from understudy.loadtest.gate.verdict import Criterion, held, reasons, together
 
-if TYPE_CHECKING:
-    from understudy.loadtest.gate.run import Gate
 
-
-def run_chaos(gate: Gate, stage: Stage) -> StageResult:
+def run_chaos(gate: GateContext, stage: Stage) -> StageResult:
     """Load before, during and after an experiment, and what the requests say of it."""
     wanted = stage.chaos
     assert wanted is not None

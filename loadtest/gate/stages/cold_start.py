@@ -5,22 +5,19 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import time
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from understudy.loadtest.engine.pool import Loop
 from understudy.loadtest.errors import LoadTestError
+from understudy.loadtest.gate.context import GateContext
 from understudy.loadtest.gate.plan import Stage
 from understudy.loadtest.gate.result import StageResult
 from understudy.loadtest.gate.verdict import Criterion, held, reasons
 from understudy.loadtest.statistics.intervals import mean
 
-if TYPE_CHECKING:
-    from understudy.loadtest.gate.run import Gate
 
-
-def run_cold_start(gate: Gate, stage: Stage) -> StageResult:
+def run_cold_start(gate: GateContext, stage: Stage) -> StageResult:
     """Start the server some times, and wait for its first good answer."""
     wanted = stage.cold_start
     assert wanted is not None
@@ -61,7 +58,7 @@ def run_cold_start(gate: Gate, stage: Stage) -> StageResult:
 
 
 def _first_answer(
-    gate: Gate, process: subprocess.Popen[bytes], begun: float, timeout: float
+    gate: GateContext, process: subprocess.Popen[bytes], begun: float, timeout: float
 ) -> float:
     while time.monotonic() - begun < timeout:
         if process.poll() is not None:

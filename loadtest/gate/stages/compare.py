@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from understudy.loadtest.engine.outcome import Outcome
 from understudy.loadtest.errors import LoadTestError
+from understudy.loadtest.gate.context import GateContext
 from understudy.loadtest.gate.plan import Stage
 from understudy.loadtest.gate.result import StageResult
 from understudy.loadtest.gate.sending import load_of
 from understudy.loadtest.gate.target import address_of
 from understudy.loadtest.statistics.compare import compare as compared
 
-if TYPE_CHECKING:
-    from understudy.loadtest.gate.run import Gate
 
-
-def run_compare(gate: Gate, stage: Stage) -> StageResult:
+def run_compare(gate: GateContext, stage: Stage) -> StageResult:
     """Repeats of both targets in turns."""
     wanted = stage.compare
     assert wanted is not None

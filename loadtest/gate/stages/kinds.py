@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from understudy.loadtest.chaos.experiment import load_experiment
 from understudy.loadtest.errors import PlanError
+from understudy.loadtest.gate.context import GateContext
 from understudy.loadtest.gate.plan import Stage
 from understudy.loadtest.gate.result import StageResult
 from understudy.loadtest.gate.sending import load_of
@@ -18,10 +18,7 @@ from understudy.loadtest.gate.stages.load import run_load, run_loadgen
 from understudy.loadtest.gate.target import address_of, allowed
 from understudy.loadtest.gate.verdict import needed
 
-if TYPE_CHECKING:
-    from understudy.loadtest.gate.run import Gate
-
-RUN: dict[str, Callable[[Gate, Stage], StageResult]] = {
+RUN: dict[str, Callable[[GateContext, Stage], StageResult]] = {
     "load": run_load,
     "loadgen": run_loadgen,
     "capacity": run_capacity,
@@ -31,7 +28,7 @@ RUN: dict[str, Callable[[Gate, Stage], StageResult]] = {
 }
 
 
-def check(gate: Gate) -> list[str]:
+def check(gate: GateContext) -> list[str]:
     """Raise PlanError for stages that cannot be run, before any is; what is to be known of others,
     as that they are too short for a verdict."""
     plan = gate.plan

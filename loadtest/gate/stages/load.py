@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from understudy.loadtest.engine.outcome import Outcome
 from understudy.loadtest.engine.pool import Arrivals, Loop
+from understudy.loadtest.gate.context import GateContext
 from understudy.loadtest.gate.plan import Load, Stage
 from understudy.loadtest.gate.result import StageResult
 from understudy.loadtest.gate.sending import load_of
@@ -20,11 +21,8 @@ from understudy.loadtest.gate.verdict import (
 from understudy.loadtest.scenarios.loadgen import Settings
 from understudy.loadtest.scenarios.loadgen import judge as judge_loadgen
 
-if TYPE_CHECKING:
-    from understudy.loadtest.gate.run import Gate
 
-
-def run_load(gate: Gate, stage: Stage) -> StageResult:
+def run_load(gate: GateContext, stage: Stage) -> StageResult:
     """A stretch of open-loop load against the objectives."""
     assert stage.load is not None
     objectives = gate.objectives(stage)
@@ -38,7 +36,7 @@ def run_load(gate: Gate, stage: Stage) -> StageResult:
     return StageResult(stage.name, stage.kind, verdict, reasons(criteria), criteria, outcome)
 
 
-def _until_break(gate: Gate, stage: Stage, load: Load) -> StageResult:
+def _until_break(gate: GateContext, stage: Stage, load: Load) -> StageResult:
     """Stairs, until the objectives of a step are surely missed."""
     objectives = gate.objectives(stage)
     length = load.step_seconds
@@ -85,7 +83,7 @@ def _until_break(gate: Gate, stage: Stage, load: Load) -> StageResult:
     return result
 
 
-def run_loadgen(gate: Gate, stage: Stage) -> StageResult:
+def run_loadgen(gate: GateContext, stage: Stage) -> StageResult:
     """A scenario of LoadGen, by its rules."""
     wanted = stage.loadgen
     assert wanted is not None

@@ -59,7 +59,7 @@ def signals_of(
         _drift(watch, model, version, hides),
     ]
     found += _together(watch, model, version)
-    found += _segments(watch, model, version, hides)
+    found += _segments(watch, model, version)
     found += corroborations([d for _, d in watch.corroborators], "drift", model, version)
     return [signal for signal in found if signal is not None]
 
@@ -256,14 +256,14 @@ def _together(watch: ModelWatch, model: str, version: str) -> list[Signal]:
     return found
 
 
-def _segments(watch: ModelWatch, model: str, version: str, hides: Hides) -> list[Signal]:
+def _segments(watch: ModelWatch, model: str, version: str) -> list[Signal]:
     """Only where the whole looks well: what is wrong everywhere is said once."""
     if watch.drifted().any():
         return []
     found = []
     for number, (feature, value) in enumerate(watch.segments.names):
         alarmed = watch.segments.alarmed[number]
-        if not alarmed.any() or hides(feature):
+        if not alarmed.any():
             continue
         ranked = _in_segment(watch, number, np.flatnonzero(alarmed).tolist())
         names = dict.fromkeys(item.name for item in ranked)

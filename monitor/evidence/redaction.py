@@ -1,0 +1,34 @@
+"""The rules of redaction together with the names that a configuration gives to fields.
+
+A model that maps plain JSON names its columns itself: a rule for ``customer.*`` has to hide the
+column ``age`` whose pointer is ``/customer/age``, wherever that column is shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from understudy.monitor.config.model import Config
+from understudy.monitor.evidence.decoding import dotted
+from understudy.monitor.evidence.settings import Settings
+from understudy.monitor.records.redaction import Redaction
+
+
+def redaction_of(config: Config) -> Redaction:
+    """What the configuration hides, by the name of a column as well as by its path."""
+    mapped = [model.json_ for model in config.models if model.json_ is not None]
+    parts = [part for json_ in mapped for part in (json_.features, json_.predictions)]
+    return _redaction(config.records.redact, [pair for part in parts for pair in part.items()])
+
+
+def redaction_of_settings(settings: Settings) -> Redaction:
+    """The same from the settings of an evaluation plane."""
+    pointers = [p for m in settings.models for p in (*m.json_features, *m.json_predictions)]
+    return _redaction(settings.redact, pointers)
+
+
+def _redaction(rules: Iterable[str], pointers: Iterable[tuple[str, str]]) -> Redaction:
+    paths: dict[str, set[str]] = {}
+    for name, pointer in pointers:
+        paths.setdefault(name, set()).update(dotted([(name, pointer)]).values())
+    return Redaction(rules, paths)

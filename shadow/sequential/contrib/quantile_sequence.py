@@ -1,0 +1,147 @@
+"""The confidence sequence of :mod:`understudy.shadow.sequential.quantile` for one arm."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from understudy.shadow.sequential.common import (
+    Array,
+    Interval,
+    MergeRule,
+    Process,
+    State,
+    field,
+    log_beta_mixture,
+    log_beta_mixture_1,
+    positive,
+    probability,
+    real,
+    reals,
+)
+from understudy.shadow.sequential.histogram import (
+    bucket_counts,
+    check_counts,
+    check_edges,
+    pack_counts,
+    pack_edges,
+    unpack_counts,
+    unpack_edges,
+)
+from understudy.shadow.sequential.quantile import lowest_count, quantile_shapes
+
+
+class QuantileSequence(Process):
+    """Confidence sequence for the p-quantile of one arm.
+
+    ``edges``: strictly increasing upper edges (inclusive) of the buckets, any unit; ``p`` in
+    (0, 1); ``planned`` records at which the interval shall be tightest; ``alpha`` only tunes. The
+    95 % interval of p99 cannot be finite before 600 records with ``planned`` = 1,500, nor before
+    1,100 with 10,000: no record above an edge must be unlikely enough.
+
+    Merge: additive in the counts.
+    """
+
+    kind: ClassVar[str] = "quantile"
+    merge_rule: ClassVar[MergeRule] = MergeRule.ADDITIVE
+
+    def __init__(
+        self, edges: npt.ArrayLike, p: float, *, planned: float = 10_000, alpha: float = 0.05
+    ) -> None:
+        self.edges = check_edges(edges)
+        self.p = probability("p", p)
+        self.planned = positive("planned", planned)
+        self.alpha = probability("alpha", alpha)
+        self.a, self.b = quantile_shapes(self.p, self.planned, self.alpha)
+        self.counts = np.zeros(self.edges.size + 1, dtype=np.int64)
+
+    @property
+    def n(self) -> int:
+        """Records so far."""
+        return int(self.counts.sum())
+
+    @property
+    def estimate(self) -> float | None:
+        """The smallest edge with a share of at least p at or below; None when there is none."""
+        n = self.n
+        reached = np.nonzero(np.cumsum(self.counts[:-1]) >= self.p * n)[0]
+        return float(self.edges[reached[0]]) if n and reached.size else None
+
+    def update(self, values: npt.ArrayLike) -> None:
+        """Count values (same unit as the edges; order is irrelevant)."""
+        self.counts += bucket_counts(self.edges, reals("values", values))
+
+    def update_counts(self, counts: npt.ArrayLike) -> None:
+        """Add bucket counts of length edges + 1; the last is what lies above all edges."""
+        self.counts += check_counts("counts", counts, self.counts.size)
+
+    def log_e(self, x: float) -> float:
+        """Evidence (natural log) against "the p-quantile is x", for an ``x`` on an edge.
+
+        Between edges the bucket's most favourable count is used, so the evidence is a lower bound.
+        """
+        at = int(np.searchsorted(self.edges, real("x", x)))
+        below = np.concatenate(([0], np.cumsum(self.counts)))
+        high = float(below[at + 1])
+        low = high if at < self.edges.size and self.edges[at] == x else float(below[at])
+        n = float(below[-1])
+        k = min(max(lowest_count(n, self.p, self.a, self.b), low), high)
+        return log_beta_mixture_1(k, n, self.p, self.a, self.b)
+
+    def log_e_at_edges(self) -> Array:
+        """Evidence against "the p-quantile is x" for every edge x."""
+        below = np.cumsum(self.counts[:-1])
+        return log_beta_mixture(below, self.n, self.p, self.a, self.b)
+
+    def interval(self, alpha: float = 0.05) -> Interval:
+        """The quantiles that are not excluded now: open between two edges, at most 1 - ``alpha``
+        wrong over all times.
+
+        An end is infinite while no edge on that side is excluded. Intersect the intervals of
+        successive looks to keep the running one.
+        """
+        goal = -math.log(probability("alpha", alpha))
+        below = np.cumsum(self.counts[:-1])
+        n = self.n
+        out = log_beta_mixture(below, n, self.p, self.a, self.b) >= goal
+        centre = lowest_count(n, self.p, self.a, self.b)
+        too_few = np.nonzero(out & (below < centre))[0]
+        too_many = np.nonzero(out & (below > centre))[0]
+        return Interval(
+            float(self.edges[too_few[-1]]) if too_few.size else -math.inf,
+            float(self.edges[too_many[0]]) if too_many.size else math.inf,
+        )
+
+    def merge(self, other: Self) -> Self:
+        """Add the counts."""
+        self.check_same(other, "edges", "p", "planned", "alpha")
+        both = type(self)(self.edges, self.p, planned=self.planned, alpha=self.alpha)
+        both.counts = self.counts + other.counts
+        return both
+
+    def to_dict(self) -> State:
+        """Edges, settings and packed counts."""
+        return self.head() | {
+            "edges": pack_edges(self.edges),
+            "p": self.p,
+            "planned": self.planned,
+            "alpha": self.alpha,
+            "counts": pack_counts(self.counts),
+        }
+
+    @classmethod
+    def from_dict(cls, state: Mapping[str, Any]) -> Self:
+        """Undo :meth:`to_dict`."""
+        cls.check_head(state)
+        new = cls(
+            unpack_edges(field(state, "edges")),
+            field(state, "p"),
+            planned=field(state, "planned"),
+            alpha=field(state, "alpha"),
+        )
+        new.counts = unpack_counts("counts", field(state, "counts"), new.counts.size)
+        return new

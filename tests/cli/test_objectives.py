@@ -1,0 +1,131 @@
+"""Objectives: what can be said, what is met, and who is better than whom."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from tests.support.patience import eventually
+from tests.support.plane_process import PlaneProcess
+from tests.support.traffic import count_traffic
+from tests.support.two_arms import two_arms
+from understudy.monitor.cli.main import main
+from understudy.monitor.config.objective import Figure, Objective, dominated, verdicts
+from understudy.monitor.console.objectives import page
+from understudy.monitor.stats.energy import Rapl
+
+
+@pytest.mark.parametrize(
+    ("metric", "text", "limit", "less"),
+    [
+        ("accuracy", ">= 0.9", 0.9, False),
+        ("accuracy", ">=90%", 0.9, False),
+        ("latency_p99", "<= 50ms", 0.05, True),
+        ("latency_p50", "<= 0.2 s", 0.2, True),
+        ("throughput", ">= 100 /s", 100.0, False),
+        ("energy_per_prediction", "<= 5 mJ", 0.005, True),
+    ],
+)
+def test_objectives_as_people_write_them(metric: str, text: str, limit: float, less: bool) -> None:
+    found = Objective.parse(metric, text)
+    assert (found.limit, found.less) == (pytest.approx(limit), less)
+    assert found.met(limit)
+    assert not found.met(limit * 2 if less else limit / 2)
+
+
+@pytest.mark.parametrize(
+    ("metric", "text", "said"),
+    [
+        ("speed", "<= 1", "'speed' is none of accuracy"),
+        ("accuracy", "0.9", "write <= or >="),
+        ("accuracy", "<= 5 ms", "the unit of accuracy is none, or %"),
+        ("latency_p99", "<= 5 %", "the unit of latency_p99 is s"),
+        ("latency_p99", "<= 1e999s", "no finite number"),
+        ("latency_p99", "<= 1e5e5s", "is no number"),
+    ],
+)
+def test_what_is_none(metric: str, text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Objective.parse(metric, text)
+
+
+def test_dominance_is_claimed_only_beyond_the_intervals() -> None:
+    def arm(accuracy: float, latency: float) -> dict[str, Figure]:
+        return {
+            "accuracy": Figure(accuracy, "measured", accuracy - 0.02, accuracy + 0.02),
+            "latency_p99": Figure(latency, "measured"),
+            "cost_per_prediction": Figure(None, "absent"),
+        }
+
+    found = dominated({"a": arm(0.90, 0.05), "b": arm(0.91, 0.04), "c": arm(0.80, 0.06)})
+    assert found == {"a": ["b"], "b": [], "c": ["a", "b"]}
+    trade = dominated({"quick": arm(0.80, 0.01), "right": arm(0.95, 0.10)})
+    assert trade == {"quick": [], "right": []}
+    assert dominated({"a": {}, "b": arm(1.0, 0.0)}) == {"a": [], "b": []}
+    said = verdicts([Objective.parse("accuracy", ">= 0.9")], {})
+    assert (said[0]["met"], said[0]["source"]) == (None, "absent")
+
+
+def test_the_running_service(tmp_path: Path) -> None:
+    wanted = {"latency_p50": "<= 1s", "error_rate": "<= 1 %", "accuracy": ">= 0.9"}
+    plane = PlaneProcess(tmp_path, objectives=wanted)
+    plane.stats()
+    with plane:
+        count_traffic(plane.stats())
+        found = eventually(
+            lambda: next(
+                (
+                    one["arms"]
+                    for one in [plane.get("/v1/objectives").json()]
+                    if one["arms"][0]["figures"]["latency_p50"]["value"]
+                ),
+                None,
+            )
+        )
+        champion = {one["metric"]: one["met"] for one in found[0]["objectives"]}
+        assert champion == {"latency_p50": True, "error_rate": False, "accuracy": None}
+        assert found[0]["figures"]["energy_per_prediction"]["source"] == "absent"
+        assert found[0]["figures"]["latency_p99"]["value"] is None, "too few requests for a p99"
+        assert plane.metric("understudy_objective_met", objective="error_rate") == 0.0
+        url = ("--url", plane.url)
+        shown = CliRunner().invoke(main, ["objectives", *url, "--exit-code"])
+        assert shown.exit_code == 1, shown.output
+        assert "error_rate" in shown.output
+        assert json.loads(CliRunner().invoke(main, ["objectives", *url, "--json"]).output)["arms"]
+
+
+def test_energy_is_that_of_the_packages_over_time(tmp_path: Path) -> None:
+    # The kernel's own layout: two packages, and a domain that is part of the first.
+    def counter(name: str, microjoules: int) -> None:
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        (folder / "energy_uj").write_text(f"{microjoules}\n")
+        (folder / "max_energy_range_uj").write_text("1000000000\n")
+
+    now = [100.0]
+    assert Rapl(tmp_path / "none", lambda: now[0]).watts() is None
+    for name, start in (("intel-rapl:0", 0), ("intel-rapl:1", 999_000_000), ("intel-rapl:0:0", 5)):
+        counter(name, start)
+    rapl = Rapl(tmp_path, lambda: now[0])
+    assert rapl.watts() is None, "one look says nothing"
+    now[0] += 10.0
+    counter("intel-rapl:0", 300_000_000)
+    counter("intel-rapl:1", 199_000_000)  # it has begun anew
+    counter("intel-rapl:0:0", 900_000_000)
+    assert rapl.watts() == pytest.approx((300.0 + 200.0) / 10.0)
+    (tmp_path / "intel-rapl:0" / "energy_uj").unlink()
+    now[0] += 10.0
+    assert rapl.watts() is None
+
+
+def test_the_page_shows_who_is_on_the_front() -> None:
+    text = page(two_arms())
+    assert text.count("<svg") == 1
+    assert (text.count('class="on"'), text.count('class="off"')) == (1, 1)
+    assert "&lt;b&gt;</b> is dominated by now" in text
+    assert "<b><b>" not in text
+    assert "http" not in text
+    assert 'class="bad">80 %' in text

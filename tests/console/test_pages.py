@@ -1,0 +1,114 @@
+"""The pages that people look at, in a real browser: they draw, ask nobody else, and log no error."""
+
+from __future__ import annotations
+
+import json
+import os
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from click.testing import CliRunner
+
+from tests.support.browser import Seen, visit
+from tests.support.chaos import experiment
+from tests.support.load_server import Server, written
+from tests.support.patience import eventually
+from tests.support.plane_process import PlaneProcess
+from tests.support.report_columns import write
+from tests.support.traffic import count_traffic
+from tests.support.two_arms import two_arms
+from understudy.monitor.cli.main import main
+from understudy.monitor.console.objectives import page as objectives_page
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+pytestmark = pytest.mark.integration
+
+
+def kept(seen: Seen, name: str) -> None:
+    """Keep a picture where ``UNDERSTUDY_SCREENSHOTS`` says, to be looked at."""
+    folder = os.environ.get("UNDERSTUDY_SCREENSHOTS")
+    if folder:
+        seen.page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
+
+
+def test_the_status_page_of_the_service(browser: Browser, tmp_path: Path) -> None:
+    plane = PlaneProcess(tmp_path, objectives={"latency_p50": "<= 1s"})
+    plane.stats()
+    with plane:
+        count_traffic(plane.stats())
+        plane.report(0)
+        eventually(lambda: plane.status()["arms"][0]["windows"]["start"]["count"])
+        with visit(browser, plane.url) as seen:
+            seen.page.get_by_role("heading", name="Understudy").wait_for()
+            seen.page.get_by_text("since start").first.wait_for()
+            for title in ("champion", "Records", "Workers"):
+                seen.page.get_by_role("heading", name=title).first.wait_for()
+            assert seen.page.locator("#state").inner_text() in ("ready", "not ready")
+            with seen.page.expect_response("**/v1/status"):
+                pass  # it refreshes itself
+            seen.fine()
+            kept(seen, "status")
+            plane.kill()
+            seen.page.get_by_text("no answer from the service").wait_for()
+        with plane.start(), visit(browser, plane.url, dark=True, width=420) as seen:
+            seen.page.get_by_role("heading", name="Workers").wait_for()
+            seen.fine()
+            kept(seen, "status-dark")
+
+
+def test_the_report_of_the_gate(browser: Browser, tmp_path: Path) -> None:
+    pytest.importorskip("chaoslib", reason="NOT TESTED: the Chaos Toolkit is not installed")
+    html = tmp_path / "gate.html"
+    with Server(slots=4, seconds=0.01) as server:
+        written(tmp_path, "pause.json", json.dumps(experiment(server, 0.5)))
+        text = """
+            objectives: {p90: 200ms, errors: 5 %}
+            stages:
+              - name: capacity
+                capacity: {start: 100, most: 150, seconds: 1, at_least: 30, traffic: 1000,
+                           concurrencies: [1, 2, 3, 4, 8], price_per_hour: 1}
+              - name: pause
+                chaos: {experiment: pause.json, load: {rate: 60}, before: 2s, after: 2s,
+                        recovers_within: 2s, lost_at_most: 5 %}
+        """
+        plan = written(tmp_path, "gate.yaml", textwrap.dedent(text))
+        arguments = ["gate", "--target", server.url, "--plan", str(plan), "--html", str(html)]
+        said = CliRunner().invoke(main, arguments)
+    assert html.exists(), said.output  # whatever the verdict: this test is about the page
+    with visit(browser, html.as_uri()) as seen:
+        for text in ("capacity", "pause", "Environment"):
+            seen.page.get_by_role("heading", name=text).first.wait_for()
+        for plot in ("latency over time", "requests per second", "latency by percentile",
+                     "p99 by rate", "throughput by concurrency"):  # fmt: skip
+            assert seen.page.get_by_role("img", name=plot).count() >= 1, plot
+        assert seen.page.locator("rect.fault").first.is_visible()
+        seen.fine(svgs=5)
+        kept(seen, "gate")
+
+
+def test_the_drift_report(browser: Browser, tmp_path: Path) -> None:
+    old = write(tmp_path / "old.jsonl", 3000, 1)
+    new = write(tmp_path / "new.jsonl", 3000, 2, factor=2.0, lost=True)
+    html = tmp_path / "drift.html"
+    arguments = ["drift", "report", str(old), str(new), "--html", str(html)]
+    assert CliRunner().invoke(main, arguments).exit_code == 0
+    with visit(browser, html.as_uri()) as seen:
+        seen.page.get_by_role("heading", name="Drift report").wait_for()
+        seen.page.get_by_text("1 of 3 series have drifted").wait_for()
+        assert seen.page.get_by_role("img", name="shares by group").count() >= 3
+        seen.fine(svgs=6)
+        kept(seen, "drift")
+
+
+def test_the_objectives_page(browser: Browser, tmp_path: Path) -> None:
+    html = written(tmp_path, "objectives.html", objectives_page(two_arms()))
+    with visit(browser, html.as_uri()) as seen:
+        seen.page.get_by_role("heading", name="Objectives").wait_for()
+        seen.page.get_by_text("is dominated by now").wait_for()
+        assert seen.page.locator("circle.on").is_visible()
+        seen.fine(svgs=1)
+        kept(seen, "objectives")

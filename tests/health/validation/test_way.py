@@ -1,0 +1,139 @@
+"""Cases take the way of the requests, through the workers of a real service, and are no traffic."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.patience import eventually
+from tests.support.service import REAL, Service
+from tests.support.validation_cases import CASES, Model, write
+from understudy.monitor.health.validation.rehearsal import MARK
+
+PATH = "/v1/models/m:predict"
+
+
+def total(service: Service, name: str, **labels: str) -> float:
+    text = httpx.get(f"{service.control}/metrics").text
+    found = 0.0
+    for line in text.splitlines():
+        if line.startswith(name + "{") and all(f'{k}="{v}"' in line for k, v in labels.items()):
+            found += float(line.rpartition(" ")[2])
+    return found
+
+
+def validation(service: Service) -> dict[str, Any]:
+    found: dict[str, Any] = httpx.get(f"{service.control}/v1/validation").json()
+    return found
+
+
+def test_cases_go_through_the_workers_and_count_as_nothing(tmp_path: Path) -> None:
+    champion, challenger = Model(), Model()
+    service = Service(
+        tmp_path,
+        REAL,
+        models=[{"name": "m", "protocol": "kserve-v1"}],
+        champion={"url": champion.url, "headers": {"x-added": "by the sidecar"}},
+        challengers=[{"name": "next", "url": challenger.url}],
+        validation={
+            "cases": str(write(tmp_path / "cases.jsonl", CASES)), "every": 0.3, "max_rate": 1000,
+        },
+    ).start()  # fmt: skip
+    try:
+        eventually(lambda: validation(service)["rounds"] >= 2)
+        found = validation(service)
+        assert found["way"] == "workers"
+        assert {g["arm"] for g in found["groups"]} == {"champion", "next"}
+        assert all(g["failed"] == 0 for g in found["groups"]), found
+        assert champion.marked >= 16
+        assert champion.added == champion.marked, "by the worker's own way"
+        assert challenger.marked >= 16
+        assert total(service, "understudy_requests_total") == 0
+        assert total(service, "understudy_mirror_total") == 0
+        assert total(service, "understudy_connections_accepted_total") == 0
+        status = httpx.get(f"{service.control}/v1/status").json()
+        assert status["records"]["eligible"] == 0
+        # A client that says the same is a client: it is counted, and mirrored.
+        body = json.dumps({"instances": [{"a": 1.0}]})
+        said = {MARK: "1", "x-understudy-arm": "next", "content-type": "application/json"}
+        assert httpx.post(service.url + PATH, content=body, headers=said).status_code == 200
+        eventually(lambda: total(service, "understudy_requests_total", arm="champion") == 1)
+        eventually(lambda: total(service, "understudy_mirror_total", arm="next", outcome="ok") == 1)
+        # Only who runs the service can open the door.
+        doors = sorted((tmp_path / "state" / "run").glob("case*.sock"))
+        assert len(doors) == 2
+        assert all(stat.S_IMODE(door.stat().st_mode) == 0o600 for door in doors)
+        # What passed and does not is found, and the breaker of no arm has opened for it.
+        challenger.factor = 0.2
+        titles = eventually(
+            lambda: [
+                f["title"]
+                for f in httpx.get(f"{service.control}/v1/findings").json()["findings"]
+                if f["kind"] == "validation"
+            ]
+        )
+        assert "next" in titles[0]
+    finally:
+        service.stop()
+        champion.server.shutdown()
+        challenger.server.shutdown()
+
+
+def test_an_arm_that_is_not_there_and_a_worker_that_has_died(tmp_path: Path) -> None:
+    model = Model()
+    service = Service(
+        tmp_path,
+        REAL,
+        models=[{"name": "m", "protocol": "kserve-v1"}],
+        champion={"url": model.url},
+        validation={
+            "cases": str(write(tmp_path / "cases.jsonl", CASES)), "every": 0.3, "max_rate": 1000,
+        },
+    ).start()  # fmt: skip
+    try:
+        eventually(lambda: validation(service)["rounds"] >= 1)
+        door = min((tmp_path / "state" / "run").glob("case*.sock"))
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(door))) as client:
+            answer = client.post("http://x" + PATH, json={}, headers={"x-understudy-arm": "odd"})
+            assert answer.status_code == 400
+            assert "no arm 'odd'" in answer.json()["error"]
+        rounds = validation(service)["rounds"]
+        worker = httpx.get(f"{service.control}/v1/status").json()["workers"][0]["pid"]
+        os.kill(worker, signal.SIGKILL)
+        eventually(lambda: validation(service)["rounds"] >= rounds + 3)
+        found = validation(service)
+        assert all(g["failed"] == 0 for g in found["groups"]), found
+    finally:
+        service.stop()
+        model.server.shutdown()
+
+
+@pytest.mark.parametrize("direct", [True, False])
+def test_without_workers_or_when_asked_they_go_straight(tmp_path: Path, direct: bool) -> None:
+    from understudy.monitor.config.load import load
+    from understudy.monitor.health.validation.rehearsal import Validation
+
+    model = Model()
+    cases = write(tmp_path / "cases.jsonl", CASES)
+    path = tmp_path / "understudy.yaml"
+    document = {
+        "version": 1,
+        "listen": "127.0.0.1:0",
+        "models": [{"name": "m", "protocol": "kserve-v1"}],
+        "champion": {"url": model.url},
+        "validation": {"cases": str(cases), "max_rate": 1000, "direct": direct},
+    }
+    path.write_text(json.dumps(document))
+    room = Validation(load(path), tmp_path)
+    if direct:
+        (tmp_path / "case0.sock").touch()
+    assert room.round()
+    assert room.summary()["way"] == "direct"
+    model.server.shutdown()

@@ -1,0 +1,391 @@
+"""The file in which predictions and labels wait for each other."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.patience import patient
+from understudy.monitor.errors import StateError
+from understudy.monitor.labels.label import Label
+from understudy.monitor.labels.store import FILE_NAME, FeedbackStore, Joined, Prediction
+
+HORIZON = 1000.0
+NOW = 1_000_000.0
+ROOMY = 256 * 1024 * 1024
+
+
+def prediction(request_id: str = "r", arm: str = "champion", **given: Any) -> Prediction:
+    values: dict[str, Any] = {
+        "mirrored": arm != "champion",
+        "model": "delays",
+        "share": 0.5,
+        "started": NOW - 10.0,
+        "outputs": {"p": [0.25, 0.75]},
+    }
+    return Prediction(request_id, arm, **{**values, **given})
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[FeedbackStore]:
+    with contextlib.closing(FeedbackStore(tmp_path, HORIZON, ROOMY)) as store:
+        yield store
+
+
+def all_of(store: FeedbackStore) -> list[Joined]:
+    return store.take(0)
+
+
+def reopened(store: FeedbackStore, **given: Any) -> FeedbackStore:
+    store.close()
+    values: dict[str, Any] = {"horizon": HORIZON, "max_bytes": ROOMY, **given}
+    return FeedbackStore(store.path.parent, **values)
+
+
+def test_a_label_after_its_prediction(store: FeedbackStore) -> None:
+    store.add_predictions([prediction()])
+    assert store.add_labels([Label("r", 1, "late", 2.5)], NOW) == ["joined"]
+    (joined,) = all_of(store)
+    assert joined == Joined(
+        seq=1,
+        request_id="r",
+        arm="champion",
+        mirrored=False,
+        model="delays",
+        share=0.5,
+        started=NOW - 10.0,
+        outputs={"p": 0.75},
+        row=1,
+        label="late",
+        reward=2.5,
+        received=NOW,
+        delay=10.0,
+    )
+
+
+def test_a_label_before_its_prediction_waits(store: FeedbackStore) -> None:
+    assert store.add_labels([Label("r", 0, True)], NOW) == ["orphan"]
+    assert store.figures()["waiting"] == {"predictions": 0, "labels": 1, "orphans": 1}
+    store.add_predictions([prediction()])
+    (joined,) = all_of(store)
+    assert (joined.label, joined.outputs) == (True, {"p": 0.25})
+    figures = store.figures()
+    assert figures["waiting"] == {"predictions": 1, "labels": 1, "orphans": 0}
+    assert (figures["labels"]["orphan"], figures["joined_later"]) == (1, 1)
+    assert store.add_labels([Label("r", 0, True)], NOW) == ["duplicate"]
+    assert len(all_of(store)) == 1
+
+
+def test_one_label_joins_every_arm_once_and_in_any_order(store: FeedbackStore) -> None:
+    store.add_predictions([prediction(arm="champion"), prediction(arm="second")])
+    assert store.add_labels([Label("r", 0, 1)], NOW) == ["joined"], "one outcome for each label"
+    # The third arm's copy was slow; and all records come once more after a crash.
+    store.add_predictions([prediction(arm=arm) for arm in ("champion", "second", "third")])
+    assert [joined.arm for joined in all_of(store)] == ["champion", "second", "third"]
+    assert [joined.seq for joined in all_of(store)] == [1, 2, 3]
+
+
+def test_the_first_value_stays(store: FeedbackStore) -> None:
+    store.add_predictions([prediction()])
+    labels = [Label("r", 0, 1), Label("r", 0, 1.0), Label("r", 0, 0), Label("r", 0, "1")]
+    labels += [Label("r", 0, True), Label("r", 1, 0)]
+    outcomes = store.add_labels(labels, NOW)
+    assert outcomes == ["joined", "duplicate", "conflict", "conflict", "conflict", "joined"]
+    assert [(joined.row, joined.label) for joined in all_of(store)] == [(0, 1), (1, 0)]
+
+
+def test_a_reward_may_follow_a_label_and_counts_once(store: FeedbackStore) -> None:
+    store.add_predictions([prediction()])
+    posted = [Label("r", 0, 1), Label("r", 0, None, 2.0), Label("r", 0, 1, 2.0), Label("r", 0, 0)]
+    assert store.add_labels(posted, NOW) == ["joined", "joined", "duplicate", "conflict"]
+    assert [(joined.label, joined.reward) for joined in all_of(store)] == [(1, None), (None, 2.0)]
+    waiting = [Label("o", 0, None, 2.0), Label("o", 0, 1), Label("o", 0, 1), Label("o", 0, 1, 3.0)]
+    assert store.add_labels(waiting, NOW) == ["orphan", "orphan", "duplicate", "conflict"]
+    store.add_predictions([prediction("o")])
+    assert (all_of(store)[-1].label, all_of(store)[-1].reward) == (1, 2.0)
+    assert store.figures()["waiting"]["orphans"] == 0
+
+
+def test_the_same_key_is_the_same_event(store: FeedbackStore) -> None:
+    store.add_predictions([prediction()])
+    posted = [Label("r", 0, 1, key="k"), Label("r", 0, 0, key="k"), Label("r", 0, 0, key="other")]
+    assert store.add_labels(posted, NOW) == ["joined", "duplicate", "conflict"]
+
+
+def test_beyond_the_horizon_a_label_is_late_and_later_unknown(store: FeedbackStore) -> None:
+    store.add_predictions([prediction(started=NOW), prediction("again", started=NOW)])
+    after = NOW + HORIZON + 1.0
+    store.purge(after)
+    assert store.add_labels([Label("r", 0, 1)], after) == ["late"]
+    assert store.add_labels([Label("r", 0, 1)], after) == ["late"]
+    assert all_of(store) == []
+    assert store.figures()["waiting"] == {"predictions": 2, "labels": 0, "orphans": 0}
+    forgotten = NOW + 2 * HORIZON
+    store.purge(forgotten)
+    assert store.add_labels([Label("r", 0, 1)], forgotten) == ["orphan"]
+    assert store.figures()["purged"] == {"horizon": 2}
+
+
+def test_orphans_are_kept_until_the_horizon(store: FeedbackStore) -> None:
+    store.add_labels([Label("early", 0, 1)], NOW)
+    store.add_labels([Label("later", 0, 1)], NOW + 500.0)
+    store.purge(NOW + HORIZON + 1.0)
+    figures = store.figures()
+    assert figures["waiting"] == {"predictions": 0, "labels": 1, "orphans": 1}
+    assert figures["purged"] == {"orphan_horizon": 1}
+    store.add_predictions([prediction("early"), prediction("later")])
+    assert [joined.request_id for joined in all_of(store)] == ["later"]
+
+
+def test_labels_and_their_predictions_go_together(store: FeedbackStore) -> None:
+    """Or a label that comes again would be joined again to what is left."""
+    many = [prediction(str(i), started=NOW + i) for i in range(200)]
+    store.add_predictions(many)
+    labels = [Label(str(i), 0, 1) for i in range(0, 200, 2)]
+    assert set(store.add_labels(labels, NOW + 300.0)) == {"joined"}
+    store.max_rows = 150
+    store.purge(NOW + 300.0)
+    waiting = store.figures()["waiting"]
+    assert waiting["predictions"] + waiting["labels"] <= 150
+    assert waiting["predictions"] >= 75, "no more goes than must"
+    outcomes = store.add_labels(labels, NOW + 300.0)
+    assert set(outcomes) == {"orphan", "duplicate"}
+    assert outcomes == sorted(outcomes, reverse=True), "the oldest went first"
+    assert len(all_of(store)) == 100
+    purged = store.figures()["purged"]
+    assert purged == {"size": 200 - waiting["predictions"]}
+
+
+def test_labels_for_unknown_ids_do_not_drive_out_predictions(store: FeedbackStore) -> None:
+    store.max_rows = 100
+    store.add_predictions([prediction(str(i)) for i in range(40)])
+    store.add_labels([Label(f"unknown {i}", 0, 1) for i in range(500)], NOW)
+    store.purge(NOW)
+    assert store.figures()["waiting"] == {"predictions": 40, "labels": 60, "orphans": 60}
+    assert store.figures()["purged"] == {"orphan_size": 440}
+
+
+def test_what_the_file_holds_is_bounded_and_room_is_given_back(store: FeedbackStore) -> None:
+    wide = {"p": ["x" * 1000]}
+    for part in range(0, 30_000, 5_000):
+        ids = range(part, part + 5_000)
+        store.add_predictions([prediction(str(i), started=NOW + i, outputs=wide) for i in ids])
+    before = store.path.stat().st_size
+    store.max_bytes = 8 * 1024 * 1024
+    for _ in range(20):
+        store.purge(NOW)
+    kept = store.figures()["waiting"]["predictions"]
+    assert 0 < kept < 8 * 1024 * 1024 / 1000
+    store.close()
+    assert store.path.stat().st_size < before / 2
+    assert store.add_labels([Label("29999", 0, 1)], NOW) == ["joined"], "the newest is still there"
+
+
+def test_large_outputs_are_not_kept(store: FeedbackStore) -> None:
+    store.add_predictions([prediction(outputs={"p": ["x" * 5000]})])
+    assert store.add_labels([Label("r", 0, 1)], NOW) == ["orphan"]
+    assert store.figures()["purged"] == {"too_large": 1}
+
+
+def test_what_several_keep_of_a_prediction_is_one(store: FeedbackStore) -> None:
+    split = prediction(outputs={"p": [0.9]}, share=0.5)
+    watched = prediction(outputs={"p": [0.9], "region": ["north"]}, share=0.0)
+    store.add_predictions([split, watched])
+    store.add_labels([Label("r", label=1)], NOW + 10)
+    (joined,) = all_of(store)
+    assert (joined.share, joined.outputs) == (0.5, {"p": 0.9, "region": "north"})
+    # Too large together: what an experiment needs is kept.
+    wide = prediction("w", outputs={"p": [0.9], "text": ["x" * 5000]}, share=0.0)
+    store.add_predictions([prediction("w", outputs={"p": [0.9]}, share=0.5), wide])
+    store.add_labels([Label("w", label=1)], NOW + 10)
+    assert [j.outputs for j in all_of(store) if j.request_id == "w"] == [{"p": 0.9}]
+
+
+def test_a_row_that_the_prediction_does_not_have(store: FeedbackStore) -> None:
+    store.add_predictions([prediction()])
+    assert store.add_labels([Label("r", 7, 1)], NOW) == ["joined"]
+    assert all_of(store)[0].outputs == {}
+
+
+def test_numbers_rise_for_ever_and_releases_are_final(store: FeedbackStore) -> None:
+    store.add_predictions([prediction(str(i)) for i in range(4)])
+    store.add_labels([Label("0", 0, 1), Label("1", 0, 1)], NOW)
+    assert [joined.seq for joined in store.take(0, limit=1)] == [1]
+    assert [joined.seq for joined in store.take(1)] == [2]
+    store.release(2)
+    store = reopened(store)
+    store.add_labels([Label("2", 0, 1)], NOW)
+    assert [joined.seq for joined in store.take(0)] == [3]
+    assert store.add_labels([Label("0", 0, 1)], NOW) == ["duplicate"], "also what was released"
+    store.close()
+
+
+def test_a_new_file_goes_on_with_the_numbers(store: FeedbackStore) -> None:
+    """Or the evaluation, which has seen numbers up to 41, would pass over its pairs."""
+    store = reopened(store, after=41)
+    store.add_predictions([prediction()])
+    store.add_labels([Label("r", 0, 1)], NOW)
+    assert [joined.seq for joined in store.take(41)] == [42]
+    store.close()
+
+
+def test_delays_and_coverage_are_by_arm_and_survive(store: FeedbackStore) -> None:
+    hundred = [str(i) for i in range(100)]
+    store.add_predictions([prediction(i, started=NOW) for i in hundred])
+    store.add_predictions([prediction(i, "second", started=NOW - 50.0) for i in hundred[:50]])
+    labels = [Label(i, 0, 1, at=NOW + int(i) if int(i) % 2 else None) for i in hundred[:80]]
+    store.add_labels(labels, NOW + 79.0)
+    store = reopened(store)
+    store.open()
+    found = store.figures()
+    champion, second = found["delays"]["champion"], found["delays"]["second"]
+    # Even ones are as old as their arrival; of the odd ones it is known when.
+    expected = sorted([79.0] * 40 + [float(i) for i in range(1, 80, 2)])
+    assert champion["count"] == 80
+    assert champion["sum_seconds"] == pytest.approx(sum(expected))
+    assert champion["mean_seconds"] == pytest.approx(sum(expected) / 80)
+    assert champion["quantiles"]["0.5"] == pytest.approx(expected[39], rel=0.03)
+    assert champion["quantiles"]["0.9"] == pytest.approx(79.0, rel=0.03)
+    assert (second["count"], second["quantiles"]["0.99"]) == (50, pytest.approx(129.0, rel=0.03))
+    assert found["coverage"]["champion"] == {
+        **{"predictions": 100, "labelled": 80, "settled": 0, "settled_labelled": 0, "share": None},
+    }
+    store.purge(NOW + 2 * HORIZON)
+    coverage = store.figures()["coverage"]
+    assert coverage["champion"]["share"] == 0.8
+    assert coverage["second"]["share"] == 1.0
+    assert store.figures()["waiting"] == {"predictions": 0, "labels": 0, "orphans": 0}
+    store.close()
+
+
+def test_counts_go_on_elsewhere_and_what_is_there_is_counted_anew(
+    store: FeedbackStore, tmp_path: Path
+) -> None:
+    store.add_predictions([prediction(str(i), started=NOW) for i in range(4)])
+    store.add_labels([Label(str(i), 0, 1) for i in range(3)], NOW + 5.0)
+    (tmp_path / "other").mkdir()
+    other = FeedbackStore(tmp_path / "other", HORIZON, 2**28)
+    # It reads again a part of what the first one had, and has counted something of its own.
+    other.add_predictions([prediction(str(i), started=NOW) for i in range(2, 4)])
+    other.add_labels([Label("2", 0, 1), Label("nobody's", 0, 1)], NOW + 60.0)
+    other.go_on(store.counts())
+    other = reopened(other)
+    other.open()
+    before, after = store.figures(), other.figures()
+    assert after["labels"] == before["labels"]
+    assert after["delays"] == before["delays"]
+    assert after["waiting"] == {"predictions": 2, "labels": 2, "orphans": 1}
+    assert after["coverage"]["champion"]["labelled"] == 1
+    other.close()
+
+
+def test_a_time_ahead_of_ours_does_not_make_a_label_later(store: FeedbackStore) -> None:
+    store.add_predictions([prediction()])
+    store.add_labels([Label("r", 0, 1, at=NOW + 5000.0), Label("r", 1, 1, at=0.0)], NOW)
+    assert [joined.delay for joined in all_of(store)] == [10.0, 0.0]
+
+
+# What can be wrong with the disk ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"not a database" * 100, b"", b"SQLite format 3\0" + b"\xff" * 5000]
+)
+def test_a_damaged_file_is_set_aside(tmp_path: Path, garbage: bytes) -> None:
+    (tmp_path / FILE_NAME).write_bytes(garbage)
+    store = FeedbackStore(tmp_path, HORIZON, ROOMY, after=7)
+    store.add_predictions([prediction()])
+    assert store.add_labels([Label("r", 0, 1)], NOW) == ["joined"]
+    assert [joined.seq for joined in all_of(store)] == [8]
+    aside = tmp_path / (FILE_NAME + ".damaged")
+    assert aside.read_bytes() == garbage if garbage else not aside.exists()
+    store.close()
+
+
+def test_a_file_damaged_at_work_is_set_aside(store: FeedbackStore) -> None:
+    store.add_predictions([prediction(str(i)) for i in range(5000)])
+    store.add_labels([Label(str(i), 0, 1) for i in range(10)], NOW)
+    assert len(store.take(0)) == 10
+    with contextlib.closing(sqlite3.connect(store.path)) as other:
+        other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        with store.path.open("r+b") as file:
+            file.seek(8192)
+            file.write(b"\xff" * (store.path.stat().st_size - 8192))
+        other.execute("PRAGMA user_version=2")  # a change by another lets go of cached pages
+        with pytest.raises(StateError, match="malformed"):
+            store.add_labels([Label(str(i), 0, 1) for i in range(5000)], NOW)
+    assert store.path.with_name(FILE_NAME + ".damaged").exists()
+    assert store.failures == 1
+    store.add_predictions([prediction()])
+    assert store.add_labels([Label("r", 0, 1)], NOW) == ["joined"]
+    assert all_of(store)[0].seq > 10, "the evaluation has had the first ten"
+
+
+def test_another_version_is_set_aside(store: FeedbackStore) -> None:
+    store.add_labels([Label("r", 0, 1)], NOW)
+    store.close()
+    with contextlib.closing(sqlite3.connect(store.path)) as db:
+        db.execute("PRAGMA user_version=99")
+    assert store.add_labels([Label("r", 0, 1)], NOW) == ["orphan"]
+    assert store.path.with_name(FILE_NAME + ".damaged").exists()
+
+
+def test_a_folder_that_cannot_be_used_is_an_error_until_it_can(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("a file")
+    store = FeedbackStore(tmp_path / "state", HORIZON, ROOMY)
+    for call in (store.open, lambda: store.take(0), lambda: store.add_labels([], NOW)):
+        with pytest.raises(StateError, match="cannot be used"):
+            call()
+    assert store.failures == 3
+    (tmp_path / "state").unlink()
+    assert store.add_labels([Label("r", 0, 1)], NOW) == ["orphan"]
+    store.close()
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from understudy.monitor.errors import StateError
+from understudy.monitor.labels.label import Label
+from understudy.monitor.labels.store import FeedbackStore, Prediction
+
+store = FeedbackStore(Path(sys.argv[1]), 1000.0, 1 << 28)
+store.open()
+hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, hard))
+taken = 0
+try:
+    while True:
+        store.add_labels([Label(str(i), 0, "x" * 100) for i in range(taken, taken + 100)], 0.0)
+        taken += 100
+except StateError as error:
+    print(taken, error, flush=True)
+assert store.failures == 1
+assert store.figures()["labels"]["orphan"] == taken
+assert len(store.take(0)) == 0, "what is there can still be read"
+resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+labels = [Label(str(i), 0, "x" * 100) for i in range(taken + 100)]
+outcomes = store.add_labels(labels, 0.0)
+assert outcomes == ["duplicate"] * taken + ["orphan"] * 100, outcomes[taken - 1 : taken + 2]
+assert store.figures()["waiting"]["orphans"] == taken + 100
+store.add_predictions([Prediction(str(taken), "a", False, "m", 0.0, 0.0, {})])
+assert [joined.seq for joined in store.take(0)] == [1]
+"""
+
+
+def test_a_full_disk_takes_nothing_by_halves_and_it_goes_on_later(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=patient(60),
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[0]) > 0, "there was room for some"

@@ -1,0 +1,1 @@
+"""What several tests use: processes, worlds, servers. One idea per file; nothing here is a test."""

@@ -1,0 +1,86 @@
+"""A model server for tests of the load generator: real sockets, times that are known."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+
+from tests.support.patience import patient
+from tests.support.plane_process import free_port
+
+_SERVER = """
+import asyncio, json, random, signal, sys
+port, slots, seconds, kind = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), sys.argv[4]
+chance = random.Random(1)
+async def main():
+    free = asyncio.Semaphore(slots)
+    async def serve(reader, writer):
+        try:
+            while True:
+                head = await reader.readuntil(b"\\r\\n\\r\\n")
+                length = 0
+                for line in head.split(b"\\r\\n"):
+                    if line.lower().startswith(b"content-length:"):
+                        length = int(line.split(b":")[1])
+                body = await reader.readexactly(length)
+                path = head.split(b" ")[1]
+                async with free:
+                    took = seconds * (chance.expovariate(1.0) if kind == "exponential" else 1.0)
+                    if took:
+                        await asyncio.sleep(took)
+                status = b"503 no" if path.startswith(b"/broken") else b"200 OK"
+                answer = b"no json" if path.startswith(b"/text") else b'{"predictions": [0.5]}'
+                if path.startswith(b"/echo"):
+                    answer = body
+                writer.write(b"HTTP/1.1 %s\\r\\ncontent-length: %d\\r\\n\\r\\n%s"
+                             % (status, len(answer), answer))
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()
+    server = await asyncio.start_server(serve, "127.0.0.1", port, backlog=1024)
+    await server.serve_forever()
+asyncio.run(main())
+"""
+
+
+class Server:
+    """``slots`` requests are worked on at the same time, ``seconds`` each."""
+
+    def __init__(self, slots: int = 64, seconds: float = 0.0, kind: str = "fixed") -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.command = [
+            sys.executable, "-c", _SERVER, str(self.port), str(slots), str(seconds), kind
+        ]  # fmt: skip
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Server:
+        self.process = subprocess.Popen(self.command)
+        until = time.monotonic() + patient(20)
+        while time.monotonic() < until:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1.0).close()
+                return self
+            except OSError:
+                time.sleep(0.05)
+        raise AssertionError("the server did not start")
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+
+def written(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path

@@ -1,0 +1,201 @@
+"""Is the new one better: intervals over time, evidence, the ramp, and the decision."""
+
+from __future__ import annotations
+
+from tools.dashboards.board import EXPERIMENT, Board, Choice, Row
+from tools.dashboards.panels import ORANGE, Query, bars, figure, lines, states, third
+from tools.dashboards.queries import WHERE, named, rate
+from tools.dashboards.words import DECISIONS, MET, decided
+
+_OF = f'{WHERE}, experiment=~"$experiment"'
+METRIC = Choice(
+    "metric", "understudy_experiment_e_value", "metric", "A metric that is compared.", within=_OF
+)
+_WHO = "{{experiment}}: {{challenger}}"
+
+
+def _effect(bound: str) -> str:
+    found = named("experiment_effect", _OF, metric="~$metric", bound=bound)
+    return f"avg by (experiment, challenger, metric) ({found})"
+
+
+_VERDICT = Row(
+    "Verdict",
+    (
+        figure(
+            "Decision",
+            "What the evidence says now. The tests are valid at every moment, so it may be looked at, "
+            "and acted on, at any time.",
+            "none",
+            Query(decided(_OF), _WHO),
+            empty="no experiment",
+            words=DECISIONS,
+            names=True,
+            width=6,
+            height=5,
+        ),
+        figure(
+            "Share",
+            "Part of the units that a challenger is to serve now.",
+            "percentunit",
+            Query(
+                f"max by (experiment, challenger) ({named('experiment_weight', _OF)})",
+                _WHO,
+            ),
+            empty="no experiment",
+            names=True,
+            width=6,
+            height=5,
+        ),
+        figure(
+            "Requests of the challenger",
+            "Its own requests in the present mode: what the evidence rests on.",
+            "short",
+            Query(
+                f"sum by (experiment, challenger) ({named('experiment_requests', _OF)})",
+                _WHO,
+            ),
+            empty="no experiment",
+            names=True,
+            width=6,
+            height=5,
+        ),
+        figure(
+            "Labels",
+            "Part of the predictions older than the horizon that got a label, by arm.",
+            "percentunit",
+            Query(f"avg by (arm) ({named('feedback_coverage')})", "{{arm}}"),
+            empty="none is old enough",
+            names=True,
+            width=6,
+            height=5,
+        ),
+        states(
+            "Decision over time",
+            "Promote, roll back, go on, or invalid: the split is not what it should be, or evidence is "
+            "missing.",
+            DECISIONS,
+            Query(decided(_OF), _WHO),
+            empty="no experiment",
+            height=7,
+        ),
+        lines(
+            "The ramp",
+            "Part of the units that a challenger is to serve.",
+            "percentunit",
+            Query(
+                f"max by (experiment, challenger) ({named('experiment_weight', _OF)})",
+                _WHO,
+            ),
+            empty="no experiment",
+            stepped=True,
+            low=0,
+            high=1,
+            height=7,
+        ),
+    ),
+)
+
+_EFFECTS = Row(
+    "Challenger minus champion: $metric",
+    (
+        lines(
+            "Difference in $metric, and its interval",
+            "The difference between the challenger and the champion, in the metric's own unit (rates as "
+            "shares, latencies in seconds). The interval holds at all times at once: with the "
+            "experiment's confidence the true difference was never outside of it. A bound that is not "
+            "drawn is not known yet. Of several sidecars that each judge alone, the mean.",
+            "none",
+            Query(_effect("upper"), f"{_WHO}, upper"),
+            Query(_effect("lower"), f"{_WHO}, lower"),
+            Query(_effect("estimate"), f"{_WHO}, estimate"),
+            empty="no evidence yet",
+            colors={"(lower|upper)$": "light-blue", "estimate$": "blue"},
+            steps=((0.0, ORANGE),),
+            width=16,
+            height=9,
+        ),
+        lines(
+            "Evidence on $metric",
+            "The e-value of each claim: `pass`, that the challenger is good enough, and `harm`, that it "
+            "is worse than allowed. At 20 a claim is shown at a level of 5 %, if the metric has all of it.",
+            "none",
+            Query(
+                "max by (experiment, challenger, about) "
+                f"(clamp({named('experiment_e_value', _OF, metric='~$metric')}, 1e-6, 1e12))",
+                f"{_WHO}, {{{{about}}}}",
+            ),
+            empty="no evidence yet",
+            colors={"pass$": "green", "harm$": "red"},
+            steps=((20.0, ORANGE),),
+            log=True,
+            width=8,
+            height=9,
+        ),
+    ),
+    repeat="metric",
+)
+
+_FAIR = Row(
+    "Is the comparison fair?",
+    (
+        third(
+            "Copies by outcome",
+            "Copies to challengers per second, also those that were not sent, by what became of them.",
+            "reqps",
+            Query(f"{rate('mirror_total', by='arm, outcome')} > 0", "{{arm}}: {{outcome}}"),
+            empty="no copies",
+            stacked=True,
+        ),
+        third(
+            "Left out",
+            "Requests per second that had no unit to assign, or that the champion served since the "
+            "challenger's breaker was open.",
+            "reqps",
+            Query(
+                rate("experiment_unassigned_total", _OF, by="experiment, reason"),
+                "{{experiment}}, no unit: {{reason}}",
+            ),
+            Query(
+                rate("experiment_diverted_total", _OF, by="experiment"), "{{experiment}}: diverted"
+            ),
+            empty="none left out",
+        ),
+        third(
+            "Delay of labels",
+            "Time from prediction to label, by arm. Where arms differ the comparison by labels is not "
+            "fair yet.",
+            "s",
+            Query(
+                "max by (arm, quantile) "
+                f"({named('feedback_delay_seconds', WHERE, quantile='~0.5|0.99')})",
+                "{{arm}}, quantile {{quantile}}",
+            ),
+            empty="no labels",
+        ),
+        states(
+            "Objectives by arm",
+            "Whether each arm meets what is declared as acceptable.",
+            MET,
+            Query(f"min by (arm, objective) ({named('objective_met')})", "{{arm}}: {{objective}}"),
+            empty="no objectives",
+            height=8,
+        ),
+        bars(
+            "Cost per prediction",
+            "As the configuration prices requests and seconds, in whatever currency.",
+            "none",
+            Query(f"avg by (arm) ({named('cost_per_prediction')})", "{{arm}}", instant=True),
+            empty="no prices",
+            width=12,
+        ),
+    ),
+)
+
+BOARD = Board(
+    uid="understudy-experiments",
+    title="Understudy / Experiments",
+    text="Challengers against the champion: intervals that hold at all times, evidence, ramp and decision.",
+    choices=(EXPERIMENT, METRIC),
+    rows=(_VERDICT, _EFFECTS, _FAIR),
+)

@@ -1,0 +1,254 @@
+"""The sidecar itself: processes, queues, drops, connections, Kafka; and the evaluators."""
+
+from __future__ import annotations
+
+from tools.dashboards.board import Board, Row
+from tools.dashboards.boards.kafka import EVALUATORS, KAFKA
+from tools.dashboards.panels import GREEN, ORANGE, RED, Query, figure, states, third
+from tools.dashboards.queries import WHERE, increase, named, rate
+from tools.dashboards.words import CLOSED, RELOADED
+
+_PROCESSES = Row(
+    "Processes",
+    (
+        figure(
+            "Replicas",
+            "Sidecars, and evaluators, that are scraped.",
+            "none",
+            Query(f"count({named('workers')})", "sidecars"),
+            Query(f"count({named('process_open_fds', process='evaluator')})", "evaluators"),
+            empty="none",
+            names=True,
+            width=4,
+        ),
+        figure(
+            "Workers",
+            "Processes of the data plane, over all replicas.",
+            "none",
+            Query(f"sum({named('workers')})"),
+            empty="none",
+            width=4,
+        ),
+        figure(
+            "Version",
+            "What is running.",
+            "none",
+            Query(f"count by (version) ({named('build_info')})", "{{version}}"),
+            empty="none",
+            names=True,
+            width=4,
+        ),
+        figure(
+            "Restarts in this hour",
+            "Times that a worker or the evaluation plane was started again.",
+            "none",
+            Query(
+                f"sum(increase({named('worker_restarts_total')}[1h])) + "
+                f"sum(increase({named('evaluation_restarts_total')}[1h]))"
+            ),
+            empty="none",
+            steps=((None, GREEN), (1, ORANGE), (5, RED)),
+            decimals=0,
+            width=4,
+        ),
+        figure(
+            "Last configuration",
+            "Whether the last one was accepted; a refused one leaves the one before in force.",
+            "none",
+            Query(f"min({named('config_last_reload_successful')})"),
+            empty="none",
+            words=RELOADED,
+            width=4,
+        ),
+        figure(
+            "Generation",
+            "Number of the configuration in force; the lowest and the highest of the replicas.",
+            "none",
+            Query(f"min({named('config_generation')})", "lowest"),
+            Query(f"max({named('config_generation')})", "highest"),
+            empty="none",
+            width=4,
+        ),
+        third(
+            "Processor time",
+            "Cores in use, by process.",
+            "none",
+            Query(rate("process_cpu_seconds_total", by="process"), "{{process}}"),
+            empty="not running",
+            stacked=True,
+        ),
+        third(
+            "Memory",
+            "Resident memory, by process. It should be flat.",
+            "bytes",
+            Query(f"sum by (process) ({named('process_resident_memory_bytes')})", "{{process}}"),
+            empty="not running",
+        ),
+        third(
+            "Open files",
+            "File descriptors in use, by process.",
+            "none",
+            Query(f"max by (process) ({named('process_open_fds')})", "{{process}}"),
+            empty="not running",
+        ),
+    ),
+)
+
+_RECORDS = Row(
+    "From the data plane to the evaluation",
+    (
+        third(
+            "Records",
+            "Exchanges that should be evaluated, and those that are. The lines are one as long as "
+            "nothing is dropped.",
+            "ops",
+            Query(rate("records_eligible_total"), "eligible"),
+            Query(rate("records_sent_total"), "sent"),
+            Query(rate("records_evaluated_total"), "evaluated"),
+            empty="no traffic",
+        ),
+        third(
+            "Dropped",
+            "Records and copies per second that were let go of, by stage and reason.",
+            "ops",
+            Query(rate("dropped_total", by="stage, reason"), "{{stage}}: {{reason}}"),
+            empty="none",
+        ),
+        third(
+            "Trouble",
+            "Per point of the picture: records lost in a crash, connections of workers closed for a "
+            "protocol error, state that could not be saved, findings that could not be written.",
+            "none",
+            Query(increase("records_lost_total"), "records lost"),
+            Query(increase("handoff_errors_total"), "protocol errors"),
+            Query(increase("state_write_failures_total"), "state not saved"),
+            Query(increase("findings_write_failures_total"), "findings not written"),
+            Query(increase("feedback_failures_total"), "label store failed"),
+            empty="none",
+        ),
+        third(
+            "Workers connected",
+            "Workers, and those of them that are connected to the evaluation plane.",
+            "none",
+            Query(f"sum({named('workers')})", "workers"),
+            Query(f"sum({named('handoff_connections')})", "connected"),
+            empty="not running",
+            stepped=True,
+        ),
+        third(
+            "Waiting for labels",
+            "Predictions that are kept for their labels, by arm, and labels whose prediction is not "
+            "there (yet).",
+            "short",
+            Query(f"sum by (arm) ({named('feedback_predictions')})", "{{arm}}"),
+            Query(f"sum({named('feedback_orphans')})", "orphans"),
+            empty="feedback is off",
+        ),
+        third(
+            "Notifications",
+            "Messages to channels per second, by what became of them, and findings that a channel is "
+            "still to be told of.",
+            "none",
+            Query(rate("notifications_total", by="channel, outcome"), "{{channel}}: {{outcome}}"),
+            Query(f"sum by (channel) ({named('notifications_pending')})", "{{channel}}: pending"),
+            empty="no channels",
+        ),
+        third(
+            "Findings",
+            "Per point of the picture: findings that were opened, that came back within their time of "
+            "grace, and closed ones that the history has no room for any more.",
+            "none",
+            Query(increase("findings_total", by="kind"), "opened: {{kind}}"),
+            Query(increase("findings_reopened_total"), "came back"),
+            Query(increase("findings_forgotten_total"), "forgotten"),
+            empty="none",
+        ),
+        third(
+            "Brought in from outside",
+            "Records and events that were posted to the control API, by what became of them.",
+            "ops",
+            Query(rate("ingested_total", by="source, outcome"), "{{source}}: {{outcome}}"),
+            empty="none was posted",
+        ),
+        third(
+            "Labels let go of",
+            "Predictions and labels per second that are not kept any more, by reason: their time is "
+            "over, or there is no room.",
+            "ops",
+            Query(rate("feedback_purged_total", by="reason"), "{{reason}}"),
+            empty="feedback is off",
+        ),
+    ),
+)
+
+_CONNECTIONS = Row(
+    "Connections",
+    (
+        third(
+            "Client connections",
+            "Open now, and accepted per second.",
+            "none",
+            Query(f"sum({named('connections_open')})", "open"),
+            Query(rate("connections_accepted_total"), "accepted per second"),
+            empty="no clients",
+        ),
+        third(
+            "Refused requests",
+            "Requests per second that never reached a model server, by reason: framing, size, time.",
+            "reqps",
+            Query(rate("rejected_requests_total", by="reason"), "{{reason}}"),
+            empty="none refused",
+        ),
+        third(
+            "Pools",
+            "Connections to model servers, and requests that wait for one.",
+            "none",
+            Query(f"sum by (arm, state) ({named('pool_connections')})", "{{arm}}: {{state}}"),
+            empty="no connections",
+        ),
+        third(
+            "Connecting to model servers",
+            "Connections made, attempts that failed, and requests tried again on a fresh one, per "
+            "second.",
+            "ops",
+            Query(rate("upstream_connects_total", by="arm"), "{{arm}}: made"),
+            Query(rate("upstream_connect_failures_total", by="arm"), "{{arm}}: failed"),
+            Query(rate("retries_total", by="arm"), "{{arm}}: again"),
+            empty="no connections",
+        ),
+        states(
+            "Breakers",
+            "The worst state of a challenger's circuit breaker over all workers: for copies, and for "
+            "requests of clients.",
+            CLOSED,
+            *(
+                Query(
+                    f"max by (arm) ((({named(metric, WHERE, state='open')} > bool 0) * 2) or "
+                    f"({named(metric, WHERE, state='half_open')} > bool 0))",
+                    f"{{{{arm}}}}: {what}",
+                )
+                for metric, what in (
+                    ("breaker_workers", "copies"),
+                    ("serving_breaker_workers", "clients"),
+                )
+            ),
+            empty="no challengers",
+            width=8,
+            height=8,
+        ),
+        third(
+            "Copies held",
+            "Copies that wait for a challenger, or are under way.",
+            "none",
+            Query(f"sum by (arm) ({named('mirror_queue_requests')})", "{{arm}}"),
+            empty="no challengers",
+        ),
+    ),
+)
+
+BOARD = Board(
+    uid="understudy-internals",
+    title="Understudy / Sidecar internals",
+    text="Processes, queues, drops, connections and Kafka of the sidecars themselves.",
+    rows=(_PROCESSES, _RECORDS, _CONNECTIONS, KAFKA, EVALUATORS),
+)

@@ -1,0 +1,167 @@
+"""Rows about Kafka: what sidecars publish, and the evaluators that read it."""
+
+from __future__ import annotations
+
+from tools.dashboards.board import Row
+from tools.dashboards.panels import Query, states, third
+from tools.dashboards.queries import increase, named, rate
+from tools.dashboards.words import CAUGHT_UP, CONNECTED, STATES
+
+KAFKA = Row(
+    "Kafka",
+    (
+        states(
+            "Connection",
+            "What the connection is doing: stalled is connected, but without answers.",
+            CONNECTED,
+            Query(
+                "max by (instance) ("
+                + " or ".join(
+                    f"({named('kafka_state', state=word)} == 1) * {number}"
+                    for number, word in enumerate(STATES)
+                )
+                + ")",
+                "{{instance}}",
+            ),
+            empty="the evaluation is embedded: no Kafka",
+            width=8,
+            height=8,
+        ),
+        third(
+            "Published",
+            "Records and labels per second: handed over, and taken by Kafka. The lines are one as long as "
+            "Kafka keeps up.",
+            "ops",
+            Query(rate("kafka_taken_total"), "handed over"),
+            Query(rate("kafka_published_records_total"), "records"),
+            Query(rate("kafka_published_labels_total"), "labels"),
+            empty="the evaluation is embedded: no Kafka",
+        ),
+        third(
+            "Waiting",
+            "Records and labels that Kafka does not have yet. While it is away they wait on disk.",
+            "short",
+            Query(f"sum by (instance) ({named('kafka_waiting_records')})", "{{instance}}"),
+            empty="the evaluation is embedded: no Kafka",
+        ),
+        third(
+            "Spool",
+            "Bytes on disk, and how many there may be before the oldest are let go of.",
+            "bytes",
+            Query(f"max by (instance) ({named('kafka_spool_bytes')})", "{{instance}}"),
+            Query(f"min({named('kafka_spool_limit_bytes')})", "limit"),
+            empty="the evaluation is embedded: no Kafka",
+        ),
+        third(
+            "Let go of, and errors",
+            "Per second: records and labels that will not reach Kafka, by reason, and errors, by kind.",
+            "ops",
+            Query(rate("kafka_dropped_total", by="reason"), "dropped: {{reason}}"),
+            Query(rate("kafka_errors_total", by="error"), "error: {{error}}"),
+            empty="none",
+        ),
+        third(
+            "Since the last answer",
+            "Time since Kafka has last taken a message: the longest of the replicas.",
+            "s",
+            Query(f"max({named('kafka_last_answer_seconds')})", "longest"),
+            empty="the evaluation is embedded: no Kafka",
+        ),
+        third(
+            "Volume",
+            "Bytes of messages that Kafka took, per second: what a day of retention costs.",
+            "Bps",
+            Query(rate("kafka_published_bytes_total"), "bytes"),
+            empty="the evaluation is embedded: no Kafka",
+        ),
+        states(
+            "Routes",
+            "Whether a sidecar has read all routes: before that it serves by those that it knows.",
+            CAUGHT_UP,
+            Query(
+                f"min by (instance) ({named('kafka_routes_caught_up')})",
+                "{{instance}}",
+            ),
+            empty="the evaluation is embedded: no Kafka",
+            width=8,
+            height=8,
+        ),
+        third(
+            "Taken over, and refused",
+            "Per point of the picture: records that an earlier process had left on disk, and routes of "
+            "controllers that had been replaced.",
+            "none",
+            Query(increase("kafka_recovered_total"), "records taken over"),
+            Query(increase("kafka_routes_refused_total"), "routes refused"),
+            empty="the evaluation is embedded: no Kafka",
+        ),
+    ),
+    folded=True,
+)
+
+EVALUATORS = Row(
+    "Evaluators",
+    (
+        third(
+            "Evaluated",
+            "Per second: records and labels that were read, from the topics of others too, and rows of "
+            "evidence that were judged.",
+            "ops",
+            Query(rate("evaluator_records_total"), "read"),
+            Query(rate("evaluator_imported_total", by="what"), "brought in: {{what}}"),
+            Query(rate("evaluator_judged_rows_total", by="of"), "judged: {{of}}"),
+            Query(rate("evaluator_late_rows_total", by="of"), "came late: {{of}}"),
+            empty="the evaluation is embedded: no evaluators",
+        ),
+        third(
+            "Messages that wait",
+            "The ten partitions with most. A line that does not come down: more evaluators are needed.",
+            "short",
+            Query(
+                f"topk(10, max by (partition) ({named('evaluator_lag')}))",
+                "{{partition}}",
+            ),
+            empty="the evaluation is embedded: no evaluators",
+        ),
+        third(
+            "Begun anew, and not read",
+            "Times that an evaluator went back to what is committed, messages that "
+            "could not be read, and blocks that never came, or came again (which does no harm).",
+            "none",
+            Query(increase("evaluator_failures_total", by="instance"), "anew: {{instance}}"),
+            Query(increase("evaluator_dead_total", by="reason"), "not read: {{reason}}"),
+            Query(increase("evaluator_blocks_missing_total"), "never came"),
+            Query(increase("evaluator_blocks_duplicates_total"), "came again"),
+            empty="the evaluation is embedded: no evaluators",
+        ),
+        third(
+            "Commits",
+            "Transactions per second, by evaluator: one a second, unless `--commit` says otherwise.",
+            "ops",
+            Query(rate("evaluator_commits_total", by="instance"), "{{instance}}"),
+            empty="the evaluation is embedded: no evaluators",
+        ),
+        third(
+            "Processor time of evaluators",
+            "Cores in use. One that is near 1 is why messages wait.",
+            "none",
+            Query(
+                rate("process_cpu_seconds_total", by="instance", process="evaluator"),
+                "{{instance}}",
+            ),
+            empty="the evaluation is embedded: no evaluators",
+        ),
+        third(
+            "Memory of evaluators",
+            "Resident memory.",
+            "bytes",
+            Query(
+                "max by (instance) "
+                f"({named('process_resident_memory_bytes', process='evaluator')})",
+                "{{instance}}",
+            ),
+            empty="the evaluation is embedded: no evaluators",
+        ),
+    ),
+    folded=True,
+)

@@ -1,0 +1,47 @@
+"""What numbers mean, in words and colours, and which colours things keep on every dashboard."""
+
+from __future__ import annotations
+
+from tools.dashboards.panels import BLUE, GREEN, GREY, ORANGE, RED, YELLOW
+
+DECISIONS = {
+    1.0: ("promote", GREEN),
+    2.0: ("go on", BLUE),
+    3.0: ("roll back", RED),
+    4.0: ("invalid", ORANGE),
+}
+DRIFTED = {0.0: ("as usual", GREEN), 1.0: ("drifted", ORANGE)}
+MET = {0.0: ("missed", RED), 1.0: ("met", GREEN)}
+RELOADED = {0.0: ("refused", RED), 1.0: ("accepted", GREEN)}
+CAUGHT_UP = {0.0: ("not yet", ORANGE), 1.0: ("all read", GREEN)}
+CLOSED = {0.0: ("closed", GREEN), 1.0: ("probing", YELLOW), 2.0: ("open", RED)}
+STATES = ("connecting", "sending", "stalled", "error")
+"""Of the connection to Kafka, as ``understudy_kafka_state`` names them."""
+CONNECTED = {
+    float(number): (word, color)
+    for number, (word, color) in enumerate(zip(STATES, (BLUE, GREEN, ORANGE, RED), strict=True))
+}
+FIRING = {1.0: ("firing", RED)}
+QUANTILES = {
+    "p50": "green", "p90": "light-green", "p95": "yellow", "p99": "orange", "p99.9": "red",
+    "max": "dark-red",
+}  # fmt: skip
+SEVERITIES = {"critical": RED, "warning": ORANGE, "info": BLUE}
+BOUNDS = {"estimate": BLUE, "labels": GREEN, "without labels": BLUE}
+OUTCOMES = {
+    "ok": GREEN, "client_error": YELLOW, "server_error": RED, "timeout": "dark-red",
+    "cancelled": GREY, "upstream_connect": "purple", "upstream_reset": "dark-purple",
+    "overload": ORANGE,
+}  # fmt: skip
+
+
+def decided(where: str) -> str:
+    """The present decision of each challenger, as a number of :data:`DECISIONS`.
+
+    The highest one where replicas of the sidecar are not of one mind: roll back before go on.
+    """
+    verdicts = " or ".join(
+        f'(understudy_experiment_decision{{{where}, decision="{word}"}} == 1) * {number}'
+        for number, word in enumerate(("promote", "continue", "rollback", "invalid"), 1)
+    )
+    return f"max by (experiment, challenger) ({verdicts})"

@@ -1,0 +1,106 @@
+"""Schemas of Grafana's dashboards for the tests, from npm's packages.
+
+``python -m tools.parts.npm`` installs the packages below ``~/.cache/understudy``, where other clones find
+them too, and makes JSON Schemas of Grafana's own TypeScript types. Without npm, or offline, the schemas
+are missing and the tests that need them are skipped, saying so.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tools.parts.debian import CACHE
+
+PACKAGES = (
+    "@grafana/schema@11.6.0",
+    "ts-json-schema-generator@2.4.0",
+    "typescript@5.6.3",
+)
+HOME = CACHE / "npm-schemas-1"
+"""The number counts up when what is made changes."""
+_RAW = "node_modules/@grafana/schema/dist/esm/raw"
+_DASHBOARD = "dashboard/x/dashboard_types.gen.d.ts"
+_PANELS = {
+    "timeseries": ("TimeSeries", "Options", "FieldConfig"),
+    "stat": ("Stat", "Options"),
+    "bargauge": ("BarGauge", "Options"),
+    "heatmap": ("Heatmap", "Options", "FieldConfig"),
+    "statetimeline": ("StateTimeline", "Options", "FieldConfig"),
+}
+
+
+def schema(name: str) -> dict[str, Any]:
+    """A schema: ``dashboard``, or of a panel as ``stat-Options``; or a skip."""
+    path = HOME / f"{name}.json"
+    if not path.exists():
+        pytest.skip(f"NOT TESTED: the schema of {name} is not here; `make parts` makes it with npm")
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+def _make(folder: Path) -> str | None:
+    """Install and make all; the reason if that fails."""
+    steps = [["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", *PACKAGES]]
+    generate = ["node", "node_modules/ts-json-schema-generator/bin/ts-json-schema-generator.js"]
+    wanted = [("dashboard", _DASHBOARD, "Dashboard")]
+    for kind, (title, *types) in _PANELS.items():
+        file = f"composable/{kind}/panelcfg/x/{title}PanelCfg_types.gen.d.ts"
+        wanted += [(f"{kind}-{one}", file, one) for one in types]
+    steps += [
+        [
+            *generate,
+            "--no-type-check",
+            "--path",
+            f"{_RAW}/{file}",
+            "--type",
+            one,
+            "-o",
+            f"{name}.json",
+        ]
+        for name, file, one in wanted
+    ]
+    (folder / "package.json").write_text("{}")
+    for step in steps:
+        try:
+            done = subprocess.run(step, cwd=folder, capture_output=True, text=True, timeout=300)
+        except subprocess.TimeoutExpired:
+            return f"{step[0]} takes too long"
+        if done.returncode != 0:
+            return (done.stderr.strip() or "it failed").splitlines()[-1]
+    shutil.rmtree(folder / "node_modules")
+    return None
+
+
+def main() -> int:
+    """Make what is missing; what cannot be had is a notice, not an error."""
+    if HOME.exists():
+        return 0
+    if shutil.which("npm") is None or shutil.which("node") is None:
+        print("NOTICE: no npm here; tests that need Grafana's schemas are skipped")
+        return 0
+    print("making schemas from npm's packages …", flush=True)
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=CACHE) as fresh:
+        made = Path(fresh) / "schemas"
+        made.mkdir()
+        reason = _make(made)
+        if reason is not None:
+            print(f"NOTICE: the schemas cannot be made here ({reason}); their tests are skipped")
+            return 0
+        try:
+            made.rename(HOME)
+        except OSError:
+            pass  # another clone was faster
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -18,7 +18,12 @@ DISTRIBUTIONS = {
     "chaoslib": "chaostoolkit-lib",
     "kafka": "kafka-python",
 }
-BROUGHT = {"starlette": "fastapi", "pydantic_core": "pydantic", "gevent": "locust", "markupsafe": "jinja2"}
+BROUGHT = {
+    "starlette": "fastapi",
+    "pydantic_core": "pydantic",
+    "gevent": "locust",
+    "markupsafe": "jinja2",
+}
 """Modules that come with a distribution that we depend on, and belong to its interface."""
 
 

@@ -31,8 +31,14 @@ overflow-x:auto;font-size:.8rem}
 """
 
 
-def html(live: LiveExperiment, audit: Sequence[Mapping[str, Any]], now: float) -> str:
-    """The page; ``audit`` are the entries of the log, ``now`` is unix time."""
+def html(
+    live: LiveExperiment,
+    audit: Sequence[Mapping[str, Any]],
+    now: float,
+    worst: Mapping[str, Sequence[Mapping[str, Any]]],
+) -> str:
+    """The page; ``audit`` are the entries of the log, ``now`` is unix time, ``worst`` the
+    disagreements by challenger that whoever asks may see."""
     whole = document(live, now)
     title = f"Experiment {whole['name']}"
     body = [
@@ -44,7 +50,7 @@ def html(live: LiveExperiment, audit: Sequence[Mapping[str, Any]], now: float) -
     if not whole["split"]["honoured"]:
         body.append('<p class="verdict invalid">The split was not honoured.</p>')
     for one in whole["challengers"]:
-        body += _challenger(live, one)
+        body += _challenger(live, one, worst.get(one["name"], ()))
     body += ["<h2>What was done</h2>", _audit(audit)]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -55,7 +61,9 @@ def html(live: LiveExperiment, audit: Sequence[Mapping[str, Any]], now: float) -
     )
 
 
-def _challenger(live: LiveExperiment, one: dict[str, Any]) -> list[str]:
+def _challenger(
+    live: LiveExperiment, one: dict[str, Any], worst: Sequence[Mapping[str, Any]]
+) -> list[str]:
     name = one["name"]
     requests = one["requests"]
     mine = requests["served"] if one["mode"] == "split" else requests["pairs"]
@@ -78,7 +86,6 @@ def _challenger(live: LiveExperiment, one: dict[str, Any]) -> list[str]:
                 "line is the margin.</p>",
                 drawn,
             ]
-    worst = live.contestants[name].worst.entries
     if worst:
         parts.append("<h3>Worst disagreements</h3>")
         parts += [_disagreement(entry) for entry in worst[:10]]

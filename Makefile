@@ -10,7 +10,7 @@ COVER ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench lint docs pictures lock sbom image parts kubernetes clean
+.PHONY: help demo test check bench lint docs pictures lock sbom image parts kubernetes mutations clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ parts: $(READY) ## Fetch the real parts that tests talk to, without root (SERVER
 kubernetes: $(READY) parts ## The chart in a real API server (built once: about ten minutes), and checkov
 	$(BIN)/python -m tests.kubeparts all
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/chart tests/inject $(ARGS)
+
+mutations: $(READY) ## Break each guard in a copy of the tree; a test must notice (ARGS=text to choose)
+	$(BIN)/python -m tools.mutations $(ARGS)
 
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) .demo .parts .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

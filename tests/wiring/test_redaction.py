@@ -33,6 +33,7 @@ from understudy.monitor.config.model import Config, RecordLog
 from understudy.monitor.evidence.blocks import Builder as Blocks
 from understudy.monitor.evidence.partition import Partition
 from understudy.monitor.evidence.redaction import redaction_of
+from understudy.monitor.health.watches import Watches
 from understudy.monitor.kafka.consumer import EvidenceConsumer
 from understudy.monitor.labels.service import LabelService
 from understudy.monitor.pipeline.plane import Plane
@@ -368,6 +369,26 @@ def test_an_export_with_the_configuration_leaves_hidden_columns_out(
     named = {name for name in table.schema.names if "." in name}
     assert named == {"feature.amount", "feature.country", "prediction.p"}
     assert SECRET not in repr(table.select(sorted(named)).to_pylist())
+
+
+def test_slices_that_were_found_under_other_rules_are_forgotten(tmp_path: Path) -> None:
+    rules = world(tmp_path, mapped=False)
+    only = rules.monitoring.model_copy(update={"segments": ["country"]})
+    rules = rules.model_copy(update={"monitoring": only})
+    unruled = rules.model_copy(update={"records": rules.records.model_copy(update={"redact": []})})
+    watches = Watches(unruled)
+    key = ("delays", "1")
+    found = watches.performance[key].slices
+    assert found is not None
+    found.found = [{"slice": f"ssn = {SECRET}d"}]
+    watches.configure(unruled)
+    assert SECRET in json.dumps(watches.summary())
+    state = watches.to_dict()
+    watches.configure(rules)
+    assert SECRET not in json.dumps(watches.summary())
+    again = Watches(rules)
+    again.restore(state)
+    assert SECRET not in json.dumps(again.summary())
 
 
 @pytest.mark.parametrize("mapped", [False, True], ids=["by name", "by path"])

@@ -106,6 +106,10 @@ class Watches:
     def _begin(self, key: ModelKey, baseline: Baseline) -> None:
         judged = self._judged.get(key)
         source = _fingerprint(baseline, self.options, judged)
+        hidden = sorted(set(baseline.columns) - set(self._shown(list(baseline.columns))))
+        if judged is not None and judged.slices and hidden:
+            # What was found among values that are hidden by now is forgotten.
+            source += "-" + hashlib.sha256(repr(hidden).encode()).hexdigest()[:8]
         self.learning.pop(key, None)
         if self._sources.get(key) != source:
             self.watches[key] = ModelWatch(baseline, self.options)

@@ -36,7 +36,7 @@ def said(*arguments: str, code: int = 0) -> str:
 def test_explain_says_minutes_and_budget(file: str) -> None:
     text = said("explain", file)
     assert "99.9 % of requests good over 30 d" in text
-    assert "good    an answer whose outcome is none of server_error" in text
+    assert "good    a response with an outcome other than server_error" in text
     assert "good    a prediction costs at most 0.001" in text
     assert "51,840 of 51,840,000 at 20/s" in text
     lines = [line.split() for line in text.splitlines()]
@@ -103,7 +103,7 @@ def test_faults_end_with_two(file: str, tmp_path: Path) -> None:
     assert "cannot be read" in said("explain", str(tmp_path / "none.yaml"), code=2)
     Path(file).write_text(SLO.replace("99.9 %", "199 %"))
     assert "slos[0].objective" in said("generate", file, code=2)
-    assert "no share" in said("explain", file, "--bad", "5x", code=2)
+    assert "not a valid share" in said("explain", file, "--bad", "5x", code=2)
     (tmp_path / "taken").write_text("")
     Path(file).write_text(SLO)
     assert "is a file" in said("generate", file, "-o", str(tmp_path / "taken"), code=2)

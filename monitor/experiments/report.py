@@ -38,14 +38,17 @@ def html(live: LiveExperiment, audit: Sequence[Mapping[str, Any]], now: float) -
     body = [
         f"<h1>{escape(title)}</h1>",
         f'<p class="soft">{escape(whole["mode"])}, alpha {whole["alpha"]:g}, begun '
-        f"{_time(whole['started'])}, written {_time(now)}. Every interval and verdict holds at "
-        "every moment, however often somebody looks.</p>",
+        f"{_time(whole['started'])}, written {_time(now)}. Intervals and verdicts are "
+        "anytime-valid: they hold however often you look.</p>",
     ]
     if not whole["split"]["honoured"]:
-        body.append('<p class="verdict invalid">The split was not honoured.</p>')
+        body.append(
+            '<p class="verdict invalid">Sample ratio mismatch: the split differs from the '
+            "configured shares.</p>"
+        )
     for one in whole["challengers"]:
         body += _challenger(live, one)
-    body += ["<h2>What was done</h2>", _audit(audit)]
+    body += ["<h2>Audit log</h2>", _audit(audit)]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
@@ -66,7 +69,7 @@ def _challenger(live: LiveExperiment, one: dict[str, Any]) -> list[str]:
         "<ul>" + "".join(f"<li>{escape(reason)}</li>" for reason in one["reasons"]) + "</ul>",
         f'<p class="soft">{escape(one["phase"].replace("_", " "))} at stage '
         f"{escape(one['stage']['name'])} ({one['stage']['number']} of {one['stage']['of']}), "
-        f"{mine:,} requests of the challenger</p>",
+        f"{mine:,} requests to the challenger</p>",
         _table(one["metrics"]),
     ]
     for item in one["metrics"]:

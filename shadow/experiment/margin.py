@@ -72,7 +72,7 @@ class Margin:
             raise ExperimentError(path, f"must be a text such as {wanted}, not {text!r}")
         match = _TEXT.fullmatch(str(text))
         if match is None:
-            raise ExperimentError(path, f"{text!r} is no margin; write {wanted}")
+            raise ExperimentError(path, f"not a valid margin: {text!r} (write {wanted})")
         number = float(match["number"])
         if not math.isfinite(number) or number < 0.0:
             raise ExperimentError(path, f"must be at least 0, not {text!r}")
@@ -81,7 +81,7 @@ class Margin:
                 return cls(0.0, allowed)
             raise ExperimentError(path, f"{text!r} has no unit; write {wanted}")
         if match["unit"] not in _UNITS:
-            raise ExperimentError(path, f"{match['unit']!r} is no unit; write {wanted}")
+            raise ExperimentError(path, f"not a valid unit: {match['unit']!r} (write {wanted})")
         unit, factor = _UNITS[match["unit"]]
         if unit not in (allowed, Unit.RELATIVE):
             raise ExperimentError(path, f"{text!r} does not fit this metric; write {wanted}")

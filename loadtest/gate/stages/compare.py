@@ -50,5 +50,5 @@ def run_compare(gate: Gate, stage: Stage) -> StageResult:
         ]
     elif found.said == "not enough repeats":
         result.verdict = "invalid"
-        result.why = ["not enough repeats to tell: more of them, or longer ones"]
+        result.why = ["not enough repeats: add more, or make them longer"]
     return result

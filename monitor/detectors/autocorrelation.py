@@ -182,22 +182,22 @@ def assumptions(
     found = []
     if notable and allowed_for:
         found.append(
-            f"rows depend on the row before in {listed}{more}; this is allowed for as if it faded "
-            "from row to row at a constant rate, so a longer memory makes false alarms more "
-            "frequent"
+            f"{listed}{more}: autocorrelated; thresholds assume that the memory decays at a "
+            "constant rate per row, so a longer memory makes false alarms more frequent"
         )
     elif notable:
         found.append(
-            f"rows depend on the row before in {listed}{more}; this is not allowed for, and false "
-            "alarms may be far more frequent than stated"
+            f"{listed}{more}: autocorrelated; thresholds ignore it, so false alarms may be far "
+            "more frequent than stated"
         )
     if seasonal:
         found.append(
-            "the hours of the week (UTC) are as they were in the baseline; a cycle of another "
-            "length, a holiday or a change of clocks can raise a false alarm"
+            "the weekly cycle (UTC) is that of the baseline; a cycle of another length, a holiday "
+            "or a daylight saving change can raise a false alarm"
         )
     else:
         found.append(
-            "there is no daily or weekly cycle; where there is one, no run length can be promised"
+            "the data have neither a daily nor a weekly cycle; with one, the run length is not "
+            "guaranteed"
         )
     return tuple(found)

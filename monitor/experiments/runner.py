@@ -132,7 +132,7 @@ class ExperimentRunner:
         kept = tuple(data for data in self._routes.declared if data.get("name") != name)
         if len(kept) == len(self._routes.declared):
             raise ExperimentStateError(
-                f"{name!r} stands in the configuration file: remove it there"
+                f"{name!r} is defined in the configuration file: remove it there"
             )
         self._routes = replace(self._routes, declared=kept)
         self._begin(with_declared(self._file, self._routes))
@@ -143,7 +143,7 @@ class ExperimentRunner:
         live = self.live.get(name)
         if live is None:
             known = ", ".join(sorted(self.live)) or "none"
-            raise UnknownExperimentError(f"there is no experiment {name!r}; there are: {known}")
+            raise UnknownExperimentError(f"there is no experiment {name!r}; known: {known}")
         return live
 
     # Records ------------------------------------------------------------------------------------
@@ -202,7 +202,7 @@ class ExperimentRunner:
         found = live.contestants.get(challenger or "")
         if found is None:
             known = ", ".join(live.contestants)
-            raise UnknownExperimentError(f"which challenger? There are: {known}")
+            raise UnknownExperimentError(f"name the challenger; known: {known}")
         return found
 
     def settle(self) -> bool:
@@ -260,7 +260,7 @@ def _obey(state: rollout.Rollout, now: float, command: Command, requests: int) -
         return rollout.resume(state, now, command.who, command.why, requests)
     if command.kind == "abort":
         return rollout.abort(state, now, command.who, command.why, command.gradual)
-    raise RolloutError(f"{command.kind!r} is no command")
+    raise RolloutError(f"unknown command {command.kind!r}")
 
 
 def _began(live: LiveExperiment, now: float) -> Event:

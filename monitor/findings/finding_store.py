@@ -53,7 +53,7 @@ class FindingStore:
         """Raises UnknownFindingError."""
         found = self._closed.get(id_) or next((f for f in self._open.values() if f.id == id_), None)
         if found is None:
-            raise UnknownFindingError(f"there is no finding {id_!r}, or it is no longer kept")
+            raise UnknownFindingError(f"no finding {id_!r}, or it was deleted")
         return found
 
     def last(self, key: str) -> Finding | None:

@@ -159,7 +159,7 @@ class Findings:
                 continue
             since = now if finding.absent is None else min(finding.absent, now)
             if now - since >= hold:
-                changes.append(self._close(finding, now, "it is over"))
+                changes.append(self._close(finding, now, "recovered"))
             else:
                 self._shelf.set(replace(finding, absent=since))
         for finding in self._shelf.dismissed():
@@ -201,7 +201,7 @@ class Findings:
         mildest = min(have, key=lambda f: (f.severity, not f.acknowledged, -f.opened, f.id))
         if mildest.severity >= severity:
             return None
-        return [self._close(mildest, now, "summed up: a worse one took its place")]
+        return [self._close(mildest, now, "summarised: replaced by a more severe finding")]
 
     def _begin(self, room: str, signal: Signal, now: float) -> Change:
         until = self.silences.until(signal.key, now)
@@ -223,7 +223,7 @@ class Findings:
                 absent=None,
                 silenced_until=until,
             )
-            return self._shelf.change(again, "reopened", now, "it is back")
+            return self._shelf.change(again, "reopened", now, "returned")
         if last is not None and last.dismissed:
             self._shelf.set_closed(replace(last, dismissed=False))
         self.number += 1
@@ -306,7 +306,7 @@ class Findings:
         now = _time(now)
         self._hidden.pop(room, None)
         changes = [
-            self._close(finding, now, f"{room} is no longer looked at")
+            self._close(finding, now, f"{room} is no longer monitored")
             for finding in self._shelf.open()
             if finding.room == room
         ]
@@ -318,7 +318,7 @@ class Findings:
     def _need_open(self, id_: str) -> Finding:
         finding = self.find(id_)
         if not finding.open:
-            raise FindingStateError(f"finding {id_} is closed already ({finding.reason})")
+            raise FindingStateError(f"finding {id_} is already closed ({finding.reason})")
         return finding
 
     def hush(self, now: float) -> None:

@@ -113,7 +113,7 @@ class Hidden:
             title=f"and {self.count} more finding{s}{of}",
             # Twice or half as many is news, one more or less is not.
             size=Size("findings held back", "", 0.0, self.count, self.count / 2, self.count * 2),
-            rule="more findings at once, or in an hour, than are shown one by one",
-            advice=f"About {', '.join(sorted(self.kinds))}. Look at the findings that are shown "
-            "first: many at once often have one cause. Among the others: " + "; ".join(self.titles),
+            rule="more findings at once, or per hour, than are reported individually",
+            advice=f"Kinds: {', '.join(sorted(self.kinds))}. Check the reported findings first: "
+            "many at once often have a common cause. Others include: " + "; ".join(self.titles),
         )

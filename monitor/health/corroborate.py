@@ -142,12 +142,12 @@ def corroborations(
             version=version,
             segment="",
             severity="info",
-            title=f"{one.series}: {one.kind} says that there is a change"
+            title=f"{one.series}: {one.kind} detected a change"
             + {1: " upwards", -1: " downwards"}.get(one.direction, ""),
             since=one.time,
             rule=one.kind,
-            guarantee="none is stated: it goes by its own settings, and corroborates",
-            advice="See what the other findings of this model say of the same time.",
+            guarantee="none: it uses its own settings and corroborates other findings",
+            advice="Compare with other findings of this model at the same time.",
         )
         for one in detectors
         if one.alarmed

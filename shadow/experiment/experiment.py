@@ -86,8 +86,8 @@ class Experiment:
         counts = ", ".join(f"{n:,}" for n in self.split.counts)
         gaps = ", ".join(f"{d * 100:+.2f} pp" for d in self.split.deviation())
         return (
-            f"the split was not honoured: the arms got {counts} units, which is {gaps} from what "
-            "was configured; whatever else is measured cannot be trusted"
+            f"sample ratio mismatch: the arms got {counts} units, {gaps} off the configured "
+            "shares; no other measurement can be trusted"
         )
 
     def merge(self, other: Self) -> Self:

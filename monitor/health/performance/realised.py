@@ -40,7 +40,7 @@ class Realised:
         """Error rate of the baseline, for people and for charts."""
         self.sampled: SampledLabels | None = None
         self._detector: SrDetector | RiskSequence | None = None
-        self.rule = "Shiryaev-Roberts e-detector on the share of wrong predictions"
+        self.rule = "Shiryaev-Roberts e-detector on the error rate"
         self.guarantee: str | None = None
         """Where it is not that of all detectors of the performance."""
         self.corroborators: list[Corroborator] = []
@@ -53,13 +53,13 @@ class Realised:
             if settings.label_share is not None and estimator is not None:
                 share, wait = settings.label_share, settings.label_wait
                 self.sampled = SampledLabels(estimator, self.null, run_length, share, wait)
-                self.rule += f", known for {share:.3g} of them and expected of the others"
+                self.rule += f", measured for a share of {share:.3g} and expected for the rest"
             elif settings.guarantee == "ever":
                 totals, count = np.array([errors]), np.array([float(rows)])
                 self._detector = RiskSequence(totals, count, loss, settings.alpha)
-                self.rule = "confidence sequence of the share of wrong predictions"
+                self.rule = "confidence sequence of the error rate"
                 self.guarantee = (
-                    f"the probability of ever a false alarm is at most {settings.alpha:g}, if the "
+                    f"the probability of any false alarm is at most {settings.alpha:g}, if the "
                     "baseline is right"
                 )
             else:

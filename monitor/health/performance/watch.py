@@ -179,7 +179,7 @@ class PerformanceWatch:
         if self.unlabelled is None:
             return {}
         bent = self.latches.alarmed[2] and self.calibration is not None
-        doubt = f"labels say that the scores have changed their meaning: {self._bend()}"
+        doubt = f"labels show that the scores are miscalibrated: {self._bend()}"
         return self.unlabelled.estimates(doubt if bent else None)
 
     def estimate(self) -> Estimate | None:
@@ -279,7 +279,7 @@ class PerformanceWatch:
         if len(self.windows) >= FEWEST or len(points) < FEWEST:
             return outlook(self.windows, self.settings.floor)
         found = outlook(points, self.settings.floor)
-        said = "it is estimated from the scores, since there are few labels"
+        said = "estimated from the scores, because there are few labels"
         return replace(found, assumptions=(said, *found.assumptions))
 
     # Both ---------------------------------------------------------------------------------------

@@ -99,7 +99,7 @@ class Analysis:
             return [float(self.rows + n) for n in range(table.rows)]
         cells = table.columns.get(self.wanted.time)
         if cells is None:
-            raise BaselineError(f"there is no column {self.wanted.time!r} (--time)")
+            raise BaselineError(f"no column {self.wanted.time!r} (--time)")
         found = []
         last = 0.0
         for cell in cells:
@@ -229,8 +229,8 @@ def _verdict(significant: bool, matters: bool, rows: float) -> str:
     if significant and matters:
         return "has drifted"
     if significant:
-        return "differs, by too little to matter"
-    return "looks different, but chance alone does that" if matters else "as usual"
+        return "differs, but by less than matters"
+    return "differs, but within chance" if matters else "as usual"
 
 
 def _number(value: Any) -> float | None:

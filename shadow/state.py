@@ -367,7 +367,8 @@ def needs_more(cls: type, given: set[str]) -> bool:
 def declared(cls: type) -> dict[str, tuple[Any, Role, str, tuple[str, ...] | None]]:
     """Every declared attribute: its type, what it is, its key, what it gives to the constructor."""
     found = {}
-    for name, hint in get_type_hints(cls, include_extras=True).items():
+    # By the module's names alone: a method may have the name of a type, such as `set`.
+    for name, hint in get_type_hints(cls, localns={}, include_extras=True).items():
         if get_origin(hint) is not Annotated:
             continue
         marks = hint.__metadata__

@@ -71,8 +71,14 @@ def _load_blocks(name: str, value: Any, _: Any) -> list[Floats]:
     return list(unpack(text, (int(rows), int(width)))) if rows else []
 
 
+def rounded(values: list[float], digits: int) -> list[float]:
+    """So many digits behind the point, or all of them."""
+    return list(values) if _exact else [round(value, digits) for value in values]
+
+
 def _dump_times(times: Floats) -> list[float | None]:
-    return [None if math.isnan(t) else round(t, 3) for t in times.ravel().tolist()]
+    digits = 17 if _exact else 3
+    return [None if math.isnan(t) else round(t, digits) for t in times.ravel().tolist()]
 
 
 def _load_times(name: str, value: Any, now: Floats) -> Floats:
@@ -108,7 +114,7 @@ Times = Annotated[Floats, Converter(_dump_times, _load_times)]
 TimeList = Annotated[
     list[float],
     Converter(
-        lambda times: [round(t, 3) for t in times],
+        lambda times: rounded(times, 3),
         lambda name, value, now: [float(t) for t in value],
     ),
 ]

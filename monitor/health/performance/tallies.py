@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from understudy.monitor.detectors.packed import rounded
 from understudy.shadow.state import Config, Converter, Saved, Stateful
 
 Floats = NDArray[np.float64]
@@ -24,7 +25,7 @@ def _load_floats(name: str, value: Any, now: Floats) -> Floats:
 
 WholeFloats = Annotated[Floats, Converter(lambda a: a.astype(int).tolist(), _load_floats)]
 """Counts that are kept as floats."""
-_Rounded = Annotated[Floats, Converter(lambda a: a.round(9).tolist(), _load_floats)]
+_Rounded = Annotated[Floats, Converter(lambda a: rounded(a.tolist(), 9), _load_floats)]
 
 
 class BinaryTally(Stateful):

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from understudy.monitor.baseline.kinds import number
+from understudy.monitor.detectors.packed import exact, rounded
 from understudy.monitor.health.performance.estimate import ConfidenceEstimator, Estimate
 from understudy.monitor.health.performance.partial import Follower
 from understudy.monitor.health.performance.retrain import Point
@@ -36,14 +37,14 @@ class Expected:
 _Scores = Annotated[
     list[float],
     Converter(
-        lambda scores: [round(s, 6) for s in scores],
+        lambda scores: rounded(scores, 6),
         lambda name, value, now: [float(s) for s in value],
     ),
 ]
 _Foreseen = Annotated[
     list[tuple[float, float]],
     Converter(
-        lambda pairs: [[round(a, 4), b] for a, b in pairs],
+        lambda pairs: [[a if exact() else round(a, 4), b] for a, b in pairs],
         lambda name, value, now: [(float(a), float(b)) for a, b in value],
     ),
 ]

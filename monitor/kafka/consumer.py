@@ -30,7 +30,7 @@ from understudy.monitor.kafka.messages import SLOT_SECONDS, Message
 from understudy.monitor.pipeline.pipeline import Pipeline
 from understudy.monitor.routing.routes import Assignment
 
-VERSION = 1
+VERSION = 2
 _MOST_EMPTY = 60
 """Empty slots that are judged one by one; of a longer pause only the last ones."""
 _MOST_AHEAD = 3600

@@ -304,9 +304,9 @@ def test_the_saved_state_goes_on_where_it_was() -> None:
 @pytest.mark.parametrize(
     "damage",
     [
-        {"version": 2},
-        {"open": None},
-        {"open": [{"id": 1}]},
+        {"version": 1},
+        {"findings": {"open": None, "closed": [], "forgotten": 0}},
+        {"findings": {"open": [{"id": 1}], "closed": [], "forgotten": 0}},
         {"silences": {}},
         {"openings": []},
         {"totals": [[1]]},

@@ -6,9 +6,9 @@ bring their times, and the caller says what time it is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,25 +16,28 @@ from numpy.typing import NDArray
 from understudy.monitor.baseline.encoder import Batch, Encoder
 from understudy.monitor.baseline.model import Baseline
 from understudy.monitor.baseline.repeats import Runs
+from understudy.monitor.baseline.rules import RateRule
 from understudy.monitor.baseline.together import JointProfile
 from understudy.monitor.detectors.change_point import ChangePoint, Estimate
 from understudy.monitor.detectors.cusum import CusumUnion
 from understudy.monitor.detectors.edetector import SrDetector
 from understudy.monitor.detectors.evidence import Evidence
+from understudy.monitor.detectors.packed import Times
+from understudy.monitor.detectors.seasons import Profile
 from understudy.monitor.evidence.batch import ColumnBatch, concatenated
 from understudy.monitor.evidence.columns import Cells
-from understudy.monitor.health.corroborate import corroborators_of
+from understudy.monitor.health.corroborate import Corroborator, corroborators_of
 from understudy.monitor.health.drift import limits
 from understudy.monitor.health.drift.broken import BrokenRows
 from understudy.monitor.health.drift.categories import Categories, of_categories
 from understudy.monitor.health.drift.lone import FULL, Noted, RowBuffer
-from understudy.monitor.health.drift.saved import dump_state, load_state
 from understudy.monitor.health.drift.segments import Segments
 from understudy.monitor.health.drift.together import JointDrift
 from understudy.monitor.health.drift.window import Window
 from understudy.monitor.health.examples import Examples
 from understudy.monitor.health.latches import Latches
 from understudy.monitor.health.options import Options
+from understudy.shadow.state import SAME, Config, Count, Saved, Stateful, Transient
 
 _MOST_LAYOUTS = 16
 _LONGEST_GAP = 86400.0
@@ -45,8 +48,50 @@ _SHARES = {"drift": 0.4, "quality": 0.3, "repeats": 0.1, "together": 0.05, "segm
 """Of the false alarms that a model may have."""
 
 
-class ModelWatch:
+class ModelWatch(Stateful):
     """``baseline`` says what is usual. Everything is bounded, whatever comes."""
+
+    baseline: Config[Baseline]
+    options: Config[Options]
+    encoder: Config[Encoder]
+    cycle: Config[Profile | None]
+    """Of the series' hours, where the baseline has them."""
+    _cyclic: Config[list[int]]
+    """The places of these series."""
+    errors: Config[list[str]]
+    """Why a declared detector does not run."""
+    rules: Config[list[RateRule]]
+    assumptions: Config[tuple[str, ...]]
+    longest: Config[NDArray[np.int64]]
+    cusum: Saved[CusumUnion]
+    together: Saved[JointDrift | None]
+    corroborators: Saved[list[tuple[Annotated[int, SAME], Corroborator]]]
+    """With the place of its series each."""
+    rates: Saved[SrDetector]
+    history: Saved[ChangePoint]
+    began: Saved[dict[int, float]]
+    """Since when (unix time) a series has drifted, as soon as that is known well."""
+    rising: Saved[Times]
+    """Since when (unix time) each rule is broken more often than usual; NaN: it is not."""
+    shifts: Saved[Latches]
+    broken: Saved[Latches]
+    runs: Saved[Runs]
+    violations: Saved[NDArray[np.int64]]
+    """How many rows have broken each rule."""
+    window: Saved[Window]
+    categories: Saved[Categories]
+    segments: Saved[Segments]
+    rows: Saved[Count]
+    newest: Saved[float]
+    """Time of the newest row."""
+    longest_gap: Saved[float]
+    """Longest stretch without rows so far, in seconds."""
+    quality: Saved[BrokenRows]
+    examples: Transient[Examples]
+    _lone: Transient[RowBuffer]
+    _quiet: Transient[int]
+    """Lone rows without a broken rule that the rates were not told of yet."""
+    _rows: Transient[dict[tuple[tuple[str, ...], bool], list[ColumnBatch]]]
 
     def __init__(self, baseline: Baseline, options: Options) -> None:
         self.baseline = baseline
@@ -57,7 +102,6 @@ class ModelWatch:
         drift = limits.run_lengths(series, length, of_categories(encoder))
         slacks = options.slacks
         self.cycle, self._cyclic = limits.cycle_of(encoder, baseline)
-        """Of the series' hours, where the baseline has them; and the places of these series."""
         inflated = limits.inflations(encoder, self.cycle, self._cyclic)
         self.cusum = CusumUnion(
             2 * series,
@@ -71,16 +115,13 @@ class ModelWatch:
         self.together = self._many_at_once(inflated)
         rows = limits.baseline_rows(encoder)
         self.corroborators, self.errors = corroborators_of(options.detectors, encoder.series, rows)
-        """With the place of its series each; and why a declared detector does not run."""
         self.rules = limits.rate_rules(baseline, encoder, options.smallest_rate)
         nulls = np.array([rule.null for rule in self.rules])
         quality = options.run_length / _SHARES["quality"] * max(1, len(self.rules))
         self.rates = SrDetector(nulls, np.full(len(nulls), quality))
         self.history = ChangePoint(2 * series)
-        self.began: dict[int, float] = {}
-        """Since when (unix time) a series has drifted, as soon as that is known well."""
-        self.rising: NDArray[np.float64] = np.full(len(self.rules), np.nan)
-        """Since when (unix time) each rule is broken more often than usual; NaN: it is not."""
+        self.began = {}
+        self.rising = np.full(len(self.rules), np.nan)
         self.shifts = Latches(2 * series)
         self.broken = Latches(len(self.rules))
         self.assumptions = limits.assumptions_of(encoder, self.cycle)
@@ -89,8 +130,7 @@ class ModelWatch:
         self.longest = np.array(
             [limits.longest_run(encoder, number, repeats) for number in range(columns)], np.int64
         )
-        self.violations: NDArray[np.int64] = np.zeros(len(self.rules), np.int64)
-        """How many rows have broken each rule."""
+        self.violations = np.zeros(len(self.rules), np.int64)
         self.window = Window(encoder, options.window)
         each = np.full(series, length * max(series, 1) / limits.COMPOSITION)
         self.categories = Categories(encoder, self.window, each, inflated[:series])
@@ -99,14 +139,11 @@ class ModelWatch:
         )
         self.rows = 0
         self.newest = 0.0
-        """Time of the newest row."""
         self.longest_gap = 0.0
-        """Longest stretch without rows so far, in seconds."""
         self.examples = Examples()
         self._lone = RowBuffer(encoder, len(self.rules))
         self._quiet = 0
-        """Lone rows without a broken rule that the rates were not told of yet."""
-        self._rows: dict[tuple[tuple[str, ...], bool], list[ColumnBatch]] = {}
+        self._rows = {}
         self.quality = BrokenRows(encoder, self.rules)
 
     def _many_at_once(self, inflated: NDArray[np.float64]) -> JointDrift | None:
@@ -324,17 +361,7 @@ class ModelWatch:
             limit = max(_AT_LEAST, _GAPS * self.longest_gap)
         return silent if self.rows and silent > limit else None
 
-    # State --------------------------------------------------------------------------------------
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON; what waits to be evaluated is evaluated first."""
+    def _before_dump(self) -> None:
+        """What waits to be evaluated is evaluated first."""
         self.flush()
         self.settle()
-        return dump_state(self)
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved state of the same baseline and options.
-
-        Raises KeyError, TypeError or ValueError for another shape.
-        """
-        load_state(self, state)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,8 @@ _STRONGER = 10.0
 @dataclass(frozen=True, slots=True)
 class Point:
     """A window's ``value`` of the metric with its standard error, at unix time ``at``."""
+
+    state_as_list: ClassVar[bool] = True
 
     at: float
     value: float

@@ -68,7 +68,8 @@ class Plane:
         self.windows.add(self.reader.read())
 
     def snapshot(self) -> Snapshot:
-        """Totals of this moment."""
+        """Totals of this moment; everything that was taken in by then is evaluated."""
+        self.pipeline.flush()
         return self.reader.read()
 
     def run_seconds(self) -> float:

@@ -63,9 +63,8 @@ def make_plane(settings: Settings, run_dir: Path, run: str) -> Plane:
             bounds = limits.horizon, limits.max_size, limits.max_rows
             feedback = LabelService(settings.state_dir, *bounds, after=pipeline.labels)
             feedback.listeners.append(pipeline.record_labels)
-            pipeline.experiments.offer = feedback.offer
-            if pipeline.findings_loop is not None:
-                pipeline.findings_loop.watches.offer = feedback.offer
+            pipeline.stage_one.offer = feedback.offer
+            feedback.before_flush = pipeline.flush
     plane = Plane(
         settings=settings,
         run_dir=run_dir,
@@ -120,8 +119,8 @@ def _pipeline(settings: Settings) -> Pipeline:
     return pipeline
 
 
-async def _take_labels(plane: Plane, experiments: ExperimentRunner) -> None:
-    """Hand joined labels to the experiments; their number goes into the same saved state."""
+async def _take_labels(plane: Plane) -> None:
+    """Hand joined labels to the evaluation; their number goes into the same saved state."""
     if not isinstance(plane.feedback, LabelService):
         return
     await plane.feedback.flush()
@@ -129,12 +128,7 @@ async def _take_labels(plane: Plane, experiments: ExperimentRunner) -> None:
         found = await plane.feedback.take(plane.pipeline.labels)
     except StateError:
         return  # logged and shown; rollouts must be judged all the same
-    for joined in found:
-        # First: a label that cannot be taken must not come back for ever.
-        plane.pipeline.labels = joined.seq
-        experiments.take_label(joined)
-        if plane.pipeline.findings_loop is not None:
-            plane.pipeline.findings_loop.watches.take_label(joined)
+    plane.pipeline.take_labels(found)
 
 
 async def _judge(plane: Plane, line: ControlLine) -> None:
@@ -146,7 +140,8 @@ async def _judge(plane: Plane, line: ControlLine) -> None:
     while True:
         if experiments is not None:
             try:
-                await _take_labels(plane, experiments)
+                await _take_labels(plane)
+                plane.pipeline.flush()
                 untold |= experiments.tick()
                 if untold:
                     told = await line.routes()

@@ -39,7 +39,6 @@ _COUNTS = np.array(
     [[outcome not in left for outcome in range(len(OUTCOMES))] for left in _NOT_COUNTED]
 )
 """By role and outcome: whether a record says anything about its arm."""
-_OTHER = ("other", "", "auto")
 
 
 class Part:
@@ -145,8 +144,9 @@ class BlockColumns:
         self.block = block
         self.offset = offset
         self.count = block.count
-        model, version, _ = names.models[block.model] if block.model < len(names.models) else _OTHER
-        self.key = (model, version)
+        self.key = names.model(block.model)[:2]
+        """(model, version)"""
+        self.names = names
         self.arms = names.arms
         self.champion = self.arm_index(champion)
         self.arm = numbers["arm"]
@@ -183,10 +183,6 @@ class BlockColumns:
     def arm_index(self, name: str) -> int:
         """The number of an arm; -1 for one that no record of this block has."""
         return self.arms.index(name) if name in self.arms else -1
-
-    def arm_name(self, arm: int) -> str:
-        """The name of an arm."""
-        return self.arms[arm] if arm < len(self.arms) else "other"
 
 
 def distinct_pairs(first: NDArray[Any], second: NDArray[Any]) -> list[tuple[int, int]]:

@@ -59,7 +59,7 @@ def rows_of(block: BlockColumns) -> Iterator[ColumnBatch]:
     for arm, number in distinct_pairs(block.arm[rest], response.grid[rest]):
         if number >= 0:
             records = np.flatnonzero(rest & (block.arm == arm) & (response.grid == number))
-            kind = (ANSWERS, *block.key, block.arm_name(arm))
+            kind = (ANSWERS, *block.key, block.names.arm(arm))
             names = (STARTED, *response.grids[number].names)
             cells = response.of(number, records)
             yield _with_started(block, kind, names, response.rows(records)[0], cells)
@@ -82,7 +82,7 @@ def _undecodable(block: BlockColumns, what: str, of: Mask, part: Part) -> Iterat
     for arm, number in distinct_pairs(block.arm[gone], part.grid[gone]):
         records = np.flatnonzero(gone & (block.arm == arm) & (part.grid == number))
         reason = block.block.undecodable[-1 - number].reason
-        kind = (UNDECODABLE, *block.key, block.arm_name(arm), what, str(reason))
+        kind = (UNDECODABLE, *block.key, block.names.arm(arm), what, str(reason))
         yield block.batch(kind, (), records, [])
 
 

@@ -152,7 +152,7 @@ class StageOne:
                 offer(
                     Prediction(
                         block.ids[record].decode("latin-1"),
-                        block.arm_name(int(block.arm[record])),
+                        block.names.arm(int(block.arm[record])),
                         bool(block.role[record] != ROLE_PRIMARY),
                         block.key[0],
                         share,

@@ -235,7 +235,7 @@ class Member(Membership):
     # For those who look ---------------------------------------------------------------------------
 
     def touch(self, place: int) -> None:
-        """Somebody has changed what is judged there: it has to be committed."""
+        """A command has changed what is judged there: it has to be committed."""
         if place in self.judges:
             self._dirty.add(TopicPartition(self.topics.evidence, place))
 

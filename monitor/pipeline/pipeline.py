@@ -38,7 +38,6 @@ log = logging.getLogger(__name__)
 _MAX_MODELS = 256
 MOST_RECORDS = 256
 """Records of one model that are evaluated together at the most."""
-_OTHER = ("other", "", "auto")
 
 ModelKey = tuple[str, str]
 """(model, version)"""
@@ -103,12 +102,10 @@ class Pipeline:
             self._say_fault("a batch of %d records could not be evaluated", count)
 
     def _hand_over(self, names: Names, records: Sequence[Record]) -> None:
-        models, arms = names.models, names.arms
         for record in records:
             if record.trace_id:
-                model, version, _ = models[record.model] if record.model < len(models) else _OTHER
-                arm = arms[record.arm] if record.arm < len(arms) else "other"
-                self.exemplars.add(model, version, arm, record)
+                model, version, _ = names.model(record.model)
+                self.exemplars.add(model, version, names.arm(record.arm), record)
         blocks = self._builder.extend(names, self._decoded(names, records), 0.0)
         if blocks:
             self._take_blocks(blocks)
@@ -118,14 +115,8 @@ class Pipeline:
     def _decoded(
         self, names: Names, records: Sequence[Record]
     ) -> list[tuple[Record, Decoded, Decoded]]:
-        models, decode = names.models, self.decoder.decode
-        return [
-            (
-                record,
-                *decode(models[record.model] if record.model < len(models) else _OTHER, record),
-            )
-            for record in records
-        ]
+        decode, model = self.decoder.decode, names.model
+        return [(record, *decode(model(record.model), record)) for record in records]
 
     def _take_blocks(self, blocks: Sequence[RecordBlock]) -> None:
         experiments = self.experiments

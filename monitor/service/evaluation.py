@@ -24,11 +24,13 @@ from understudy.monitor.health.findings_loop import FindingsLoop
 from understudy.monitor.labels.service import LabelService
 from understudy.monitor.logs import set_up
 from understudy.monitor.pipeline import state
+from understudy.monitor.pipeline.embedded import Embedded
 from understudy.monitor.pipeline.pipeline import Pipeline
 from understudy.monitor.pipeline.plane import Plane
 from understudy.monitor.records.handoff import HandOffServer
 from understudy.monitor.records.slots import Slots
 from understudy.monitor.supervisor.control_line import ControlLine
+from understudy.monitor.telemetry.labels import feedback_families
 
 log = logging.getLogger(__name__)
 
@@ -65,15 +67,20 @@ def make_plane(settings: Settings, run_dir: Path, run: str) -> Plane:
             feedback.listeners.append(pipeline.record_labels)
             pipeline.stage_one.offer = feedback.offer
             feedback.before_flush = pipeline.flush
+    saver = state.Saver(path, slots, pipeline, feedback.flush if feedback is not None else None)
     plane = Plane(
         settings=settings,
         run_dir=run_dir,
         run=run,
         pipeline=pipeline,
         server=server,
-        saver=state.Saver(path, slots, pipeline, feedback.flush if feedback is not None else None),
+        saver=saver,
+        mode=Embedded(saver, feedback, settings.save_seconds),
         feedback=feedback,
     )
+    if feedback is not None:
+        figures = feedback.summary
+        plane.families.append(lambda: feedback_families({(): figures()}))
     plane.mark_run()
     return plane
 
@@ -83,6 +90,7 @@ def _make_publisher(settings: Settings, run_dir: Path, run: str) -> Plane:
     from understudy.monitor.kafka import publishing
     from understudy.monitor.kafka.client import quiet
     from understudy.monitor.kafka.publisher import Publisher
+    from understudy.monitor.telemetry.kafka import kafka_families
 
     quiet()
     config = settings.config()
@@ -95,6 +103,7 @@ def _make_publisher(settings: Settings, run_dir: Path, run: str) -> Plane:
     if config.feedback.enabled:
         feedback = publishing.PublishingFeedback(publisher)
         feedback.listeners.append(pipeline.record_labels)
+    mode = publishing.Publishing(publisher, settings)
     plane = Plane(
         settings=settings,
         run_dir=run_dir,
@@ -102,8 +111,9 @@ def _make_publisher(settings: Settings, run_dir: Path, run: str) -> Plane:
         pipeline=pipeline,
         server=HandOffServer(run_dir / "records.sock", publisher.slots, pipeline.take),
         saver=publishing.PublishingSaver(publisher),
+        mode=mode,
         feedback=feedback,
-        mode=publishing.Publishing(publisher, settings),
+        families=[lambda: kafka_families(mode)],
     )
     plane.mark_run()
     return plane
@@ -121,7 +131,7 @@ def _pipeline(settings: Settings) -> Pipeline:
 
 async def _take_labels(plane: Plane) -> None:
     """Hand joined labels to the evaluation; their number goes into the same saved state."""
-    if not isinstance(plane.feedback, LabelService):
+    if plane.feedback is None:
         return
     await plane.feedback.flush()
     try:

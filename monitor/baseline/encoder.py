@@ -166,10 +166,6 @@ class Encoder:
         """Categories of a series in the order of their codes; empty for numbers."""
         return list(self._codes[series] or ())
 
-    def bounds(self, series: int) -> tuple[float, float]:
-        """Lowest and highest value of a series that is no news."""
-        return self._low[series], self._high[series]
-
     def scores(self, codes: NDArray[np.int64]) -> NDArray[np.float64]:
         """Locations, then spreads, of codes (n, S): an array (n, 2 S); NaN for missing values."""
         flat = codes + self._offsets

@@ -26,7 +26,6 @@ ENOUGH = 40_000.0
 """Rows, of the baseline and live ones together."""
 _PLAUSIBLE = 3.0
 """Standard errors of the baseline's mean by which it may be moved."""
-_MOST_HELD = 256
 _PIECE = 32.0
 """A mean holds for this part of the rows that it rests on, before it is taken anew."""
 
@@ -40,8 +39,6 @@ class Refinement:
         self._most: Floats = _PLAUSIBLE * np.sqrt(inflation / np.maximum(rows, 1.0))
         self._counts: Floats = np.zeros(len(rows))
         self._sums: Floats = np.zeros(len(rows))
-        self._held: list[Floats] = []
-        """Lone rows that nothing was learned from so far."""
         self._refresh()
 
     def _refresh(self) -> None:
@@ -58,8 +55,6 @@ class Refinement:
     def update(self, z: Floats, quiet: NDArray[np.bool_]) -> Floats:
         """Rows (n, S) relative to what is known before them; they are learned from where ``quiet``
         (S,). NaN and infinities say nothing."""
-        if self._held:
-            self.learn_held(quiet)
         found = np.empty_like(z)
         start = 0
         while start < len(z):
@@ -71,20 +66,6 @@ class Refinement:
                 self._learn(part, quiet)
             start = stop
         return found
-
-    def lone(self, row: Floats) -> tuple[Floats, bool]:
-        """The same for a single row (S,), without learning; and whether it is time for that."""
-        found = row - self.mean
-        if not self._piece:
-            return found, False
-        found *= self._scale
-        self._held.append(row)
-        return found, len(self._held) >= min(self._piece, _MOST_HELD)
-
-    def learn_held(self, quiet: NDArray[np.bool_]) -> None:
-        """Learn from the lone rows."""
-        held, self._held = np.array(self._held), []
-        self._learn(held, quiet)
 
     def _learn(self, part: Floats, quiet: NDArray[np.bool_]) -> None:
         sums = part.sum(axis=0)
@@ -100,8 +81,6 @@ class Refinement:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON; the rows of the baseline are the caller's."""
-        if self._held:
-            self.learn_held(np.ones(len(self._counts), np.bool_))
         return {"counts": pack(self._counts), "sums": pack(self._sums)}
 
     def restore(self, state: Mapping[str, Any]) -> None:

@@ -127,11 +127,11 @@ class ExperimentRunner:
 
     # Evidence -----------------------------------------------------------------------------------
 
-    def feed(self, sheets: Iterable[ColumnBatch]) -> None:
+    def feed(self, batches: Iterable[ColumnBatch]) -> None:
         """Hand over rows that were gathered elsewhere."""
         by_name: dict[str, list[ColumnBatch]] = {}
-        for sheet in sheets:
-            by_name.setdefault(sheet.kind[1], []).append(sheet)
+        for batch in batches:
+            by_name.setdefault(batch.kind[1], []).append(batch)
         for name, of_experiment in by_name.items():
             live = self.live.get(name)
             if live is not None:

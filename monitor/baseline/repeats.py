@@ -102,13 +102,6 @@ class Repeats(Stateful):
         self._remember(fresh)
         return found
 
-    def lone(self, row: int) -> bool:
-        """The same for a single row."""
-        found = any(row in batch for batch in self._batches)
-        if not found:
-            self._remember({row})
-        return found
-
     def _remember(self, fresh: set[int]) -> None:
         if self._batches and len(self._batches[-1]) + len(fresh) <= _TOGETHER:
             self._count -= len(self._batches[-1])

@@ -104,7 +104,6 @@ class CusumUnion(Stateful):
         self._k = np.stack([self.slack, self.slack])
         self._h = np.stack([self.threshold, self.threshold])
         self._sign = np.array([1.0, -1.0])[:, None]
-        self._turned = self._sign[:, :, None]
         self._flat = (2, self.slack.shape[1], self.series)
         self._across = self._k.transpose(0, 2, 1).reshape(-1)
         self._high = self._h.transpose(0, 2, 1).reshape(-1)
@@ -151,35 +150,9 @@ class CusumUnion(Stateful):
         self._sums = np.ascontiguousarray(last.transpose(0, 2, 1))
         return self._evidence(crossed, direction)
 
-    def advance(self, row: Floats) -> NDArray[np.bool_] | None:
-        """Take a lone row (S,), which is quicker than a batch of one: which series are at or above
-        their threshold, (S,), or None where none is."""
-        refinement = self._refinement
-        if refinement is not None:
-            row, time_to_learn = refinement.lone(row)
-            if time_to_learn:
-                refinement.learn_held(self._below())
-        moved = self._turned * row[:, None] - self._k
-        if not math.isfinite(float(row.sum())):
-            moved[:, ~np.isfinite(row)] = 0.0
-        sums = self._sums
-        sums += moved
-        np.maximum(sums, 0.0, out=sums)
-        over = sums >= self._h
-        if not over.any():
-            return None
-        found: NDArray[np.bool_] = np.any(over, axis=(0, 2))
-        return found
-
     def _below(self) -> NDArray[np.bool_]:
         """Which series have not alarmed."""
         found: NDArray[np.bool_] = np.all(self._sums < self._h, axis=(0, 2))
-        return found
-
-    def directions(self) -> NDArray[np.int8]:
-        """Which way each series is further off: +1 or -1, (S,)."""
-        height = (self._sums / self._h).max(axis=2)
-        found: NDArray[np.int8] = np.where(height[0] >= height[1], 1, -1).astype(np.int8)
         return found
 
     def _one_by_one(self, z: Floats) -> Evidence:

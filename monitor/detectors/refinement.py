@@ -17,14 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from understudy.monitor.detectors.packed import Packed
-from understudy.shadow.state import Config, Derived, Saved, Stateful, Transient
+from understudy.shadow.state import Config, Derived, Saved, Stateful
 
 Floats = NDArray[np.float64]
 ENOUGH = 40_000.0
 """Rows, of the baseline and live ones together."""
 _PLAUSIBLE = 3.0
 """Standard errors of the baseline's mean by which it may be moved."""
-_MOST_HELD = 256
 _PIECE = 32.0
 """A mean holds for this part of the rows that it rests on, before it is taken anew."""
 
@@ -37,8 +36,6 @@ class Refinement(Stateful):
     _most: Config[Floats]
     _counts: Saved[Packed]
     _sums: Saved[Packed]
-    _held: Transient[list[Floats]]
-    """Lone rows that nothing was learned from so far."""
     _open: Derived[Floats]
     mean: Derived[Floats]
     """What is subtracted of each series."""
@@ -50,12 +47,7 @@ class Refinement(Stateful):
         self._most = _PLAUSIBLE * np.sqrt(inflation / np.maximum(rows, 1.0))
         self._counts = np.zeros(len(rows))
         self._sums = np.zeros(len(rows))
-        self._held = []
         self._refresh()
-
-    def _before_dump(self) -> None:
-        if self._held:
-            self.learn_held(np.ones(len(self._counts), np.bool_))
 
     def _restored(self) -> None:
         self._refresh()
@@ -73,8 +65,6 @@ class Refinement(Stateful):
     def update(self, z: Floats, quiet: NDArray[np.bool_]) -> Floats:
         """Rows (n, S) relative to what is known before them; they are learned from where ``quiet``
         (S,). NaN and infinities say nothing."""
-        if self._held:
-            self.learn_held(quiet)
         found = np.empty_like(z)
         start = 0
         while start < len(z):
@@ -86,20 +76,6 @@ class Refinement(Stateful):
                 self._learn(part, quiet)
             start = stop
         return found
-
-    def lone(self, row: Floats) -> tuple[Floats, bool]:
-        """The same for a single row (S,), without learning; and whether it is time for that."""
-        found = row - self.mean
-        if not self._piece:
-            return found, False
-        found *= self._scale
-        self._held.append(row)
-        return found, len(self._held) >= min(self._piece, _MOST_HELD)
-
-    def learn_held(self, quiet: NDArray[np.bool_]) -> None:
-        """Learn from the lone rows."""
-        held, self._held = np.array(self._held), []
-        self._learn(held, quiet)
 
     def _learn(self, part: Floats, quiet: NDArray[np.bool_]) -> None:
         sums = part.sum(axis=0)

@@ -78,10 +78,9 @@ class Analysis:
         for start in range(0, table.rows, step):
             parts = [cells[start : start + step] for cells in columns]
             rows = len(parts[0])
-            values = [cell for row in zip(*parts, strict=True) for cell in row]
             ids = [b"row %d" % (self.rows + n + 1) for n in range(rows)]
             answered = any(n in table.columns for n in self._predictions())
-            batch = Batch(names, values, ids, times[start : start + rows], answered)
+            batch = Batch(names, parts, ids, times[start : start + rows], answered)
             counted = self.watch.encoder.counted(self.watch.encoder.encode(batch).codes)
             self._counts += counted
             self._add_window(times[start] if self.wanted.time else None, rows, counted)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 from tools.dashboards.preview.values import (
     Json,
@@ -80,7 +81,7 @@ class Frame:
         for mark in self.marks:
             x, end = self.x(mark.start), self.x(mark.end)
             if end - x > 2:
-                size = {"width": end - x, "height": bottom - top}
+                size: dict[str, Any] = {"width": end - x, "height": bottom - top}
                 found.append(element("rect", x=x, y=top, **size, fill=mark.color, opacity=".14"))
             dashed = {"stroke": mark.color, "stroke_dasharray": "4 3", "opacity": ".8"}
             found += [
@@ -173,7 +174,12 @@ def curves(panel: Json, series: Named, frame: Frame) -> str:
 def _limit(frame: Frame, share: float, color: str) -> str:
     if not 0.0 <= share <= 1.0:
         return ""
-    across = {"x1": _LEFT, "x2": frame.width - _RIGHT, "y1": frame.y(share), "y2": frame.y(share)}
+    across: dict[str, Any] = {
+        "x1": _LEFT,
+        "x2": frame.width - _RIGHT,
+        "y1": frame.y(share),
+        "y2": frame.y(share),
+    }
     return element("line", **across, stroke=color, stroke_dasharray="9 6", stroke_width=1.3)
 
 
@@ -274,7 +280,7 @@ def heat(panel: Json, series: Sequence[Series], frame: Frame) -> str:
         level = math.sqrt(count / most)
         tone = tones[min(len(tones) - 1, int(level * len(tones)))]
         y = frame.y((kept.index(edge) + 1) / len(kept))
-        size = {"width": max(wide - 0.5, 0.8), "height": tall - 1}
+        size: dict[str, Any] = {"width": max(wide - 0.5, 0.8), "height": tall - 1}
         body.append(element("rect", x=frame.x(at) - wide, y=y + 0.5, **size, fill=tone))
     every = max(1, round(len(kept) / 12))
     ticks = [
@@ -307,7 +313,12 @@ def timeline(panel: Json, series: Named, frame: Frame) -> str:
                 text, tone = shown(panel, value)
                 words[text] = tone or "#888"
                 left, right = x(start), x(end)
-                box = {"x": left, "y": y + 1, "width": max(right - left, 1), "height": tall - 2}
+                box: dict[str, Any] = {
+                    "x": left,
+                    "y": y + 1,
+                    "width": max(right - left, 1),
+                    "height": tall - 2,
+                }
                 body.append(element("rect", **box, fill=tone, opacity=".85", rx=1))
                 if right - left > 7 * len(text) + 8 and size > 8:
                     body.append(element("text", text, cls="on", x=left + 5, y=middle, style=font))

@@ -17,7 +17,7 @@ from tests.support.patience import eventually, patient
 
 NAMESPACES = ["unshare", "--map-root-user", "--mount", "--net", "--pid", "--fork", "--kill-child",
               "--mount-proc"]  # fmt: skip
-SERVER = ROOT / "tests" / "failures" / "model_server.py"
+SERVER = ROOT / "tests" / "support" / "model_server.py"
 # It is process 1 of its container, which SIGTERM does nothing to unless it says so.
 AS_FIRST = (
     "import runpy, signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); "

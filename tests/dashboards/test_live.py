@@ -158,7 +158,7 @@ def test_previews_show_what_there_is(seen: Seen, tmp_path: Path, browser: Browse
 
 def test_families_of_kafka_are_those_that_there_are() -> None:
     """Those queries have no answer here; what they name has to exist all the same."""
-    source = (FOLDER.parents[2] / "monitor" / "metrics" / "kafka.py").read_text()
+    source = (FOLDER.parents[2] / "monitor" / "telemetry" / "kafka.py").read_text()
     known = set(re.findall(r'"(kafka_\w+|published_\w+|taken|recovered|heartbeats)"', source))
     asked = set()
     for panel in panels(DASHBOARDS["internals.json"]):
@@ -172,7 +172,7 @@ def test_families_of_kafka_are_those_that_there_are() -> None:
 
 
 def test_families_of_evaluators_are_those_that_there_are() -> None:
-    source = (FOLDER.parents[2] / "monitor" / "evaluator" / "api.py").read_text()
+    source = (FOLDER.parents[2] / "monitor" / "service" / "evaluator_api.py").read_text()
     known = set(re.findall(r'"evaluator_(\w+)"', source))
     known |= {f"{name}_rows" for name in ("judged", "late") if f'"{name}"' in source}
     known |= {f"blocks_{name}" for name in ("missing", "duplicates") if f'"{name}"' in source}

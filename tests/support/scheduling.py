@@ -8,7 +8,7 @@ from pathlib import Path
 from xdist.scheduler import LoadFileScheduling
 
 
-class OneKafka(LoadFileScheduling):  # type: ignore[misc]
+class OneKafka(LoadFileScheduling):
     """Files as a whole, and those with brokers one after the other: a cluster is three nodes, and
     each process of the run would start one of its own."""
 

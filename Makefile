@@ -12,7 +12,7 @@ ARGS ?=
 UNIT := tests/codecs tests/config tests/detectors tests/stats tests/evidence tests/shadow
 
 .DEFAULT_GOAL := help
-.PHONY: help demo quick test test-all check bench lint docs pictures lock sbom image parts clean
+.PHONY: help demo quick test test-all check bench lint docs pictures lock sbom image parts mutations clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,6 +76,9 @@ image: ## Build the container image (needs docker or podman)
 parts: $(READY) ## Fetch the real parts that tests talk to, without root (ALL=1: build the rest, too)
 	@echo "Fetching parts for the tests (once; a minute or two) …"
 	$(BIN)/python -m tools.parts $(if $(ALL),all)
+
+mutations: $(READY) ## Break each guard in a copy of the tree; a test must notice (ARGS=text to choose)
+	$(BIN)/python -m tools.mutations $(ARGS)
 
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) .demo .parts .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -21,8 +21,7 @@ from benchmarks.harness import Claim, Result, environment
 from tests.support.sheets import sheet_of
 from understudy.monitor.baseline.builder import Builder
 from understudy.monitor.detectors.distances import between
-from understudy.monitor.health.drift.lone import FULL
-from understudy.monitor.health.drift.watch import ModelWatch
+from understudy.monitor.health.drift.watch import FULL, ModelWatch
 from understudy.monitor.health.options import Options
 
 FEATURES = 20

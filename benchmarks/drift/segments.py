@@ -49,7 +49,7 @@ def stream(seed: int, rows: int) -> dict[str, int]:
     watch = ModelWatch(baseline, options)
     found: dict[str, int] = {}
     for start in range(0, rows, BATCH):
-        cells = [c for row in zip(*table(rng, BATCH), strict=True) for c in row]
+        cells = table(rng, BATCH)
         times = [float(start + n) for n in range(BATCH)]
         watch.evaluate(Batch(NAMES, cells, [b"r"] * BATCH, times))
         watch.flush()

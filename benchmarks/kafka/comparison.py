@@ -59,10 +59,10 @@ def expected(config: Config, order: dict[str, Any]) -> tuple[dict[str, Any], Cou
     drained = partition.drain
 
     def noted() -> Any:
-        sheets = drained()
-        for sheet in sheets:
-            rows.update(_rows(sheet))
-        return sheets
+        batches = drained()
+        for batch in batches:
+            rows.update(_rows(batch))
+        return batches
 
     partition.drain = noted  # type: ignore[method-assign]
     began, ticks = order["began"], order["ticks"]
@@ -94,11 +94,11 @@ def expected(config: Config, order: dict[str, Any]) -> tuple[dict[str, Any], Cou
         offline.close()
 
 
-def _rows(sheet: Any) -> list[Any]:
-    if sheet.kind[0] in _ORDERED:
+def _rows(batch: Any) -> list[Any]:
+    if batch.kind[0] in _ORDERED:
         return []
-    sides = sheet.side.tolist()
-    return [(sheet.kind, one, side) for one, side in zip(sheet.ids, sides, strict=True)]
+    sides = batch.side.tolist()
+    return [(batch.kind, one, side) for one, side in zip(batch.ids, sides, strict=True)]
 
 
 def evidence_rows(config: Config, read: list[int]) -> tuple[Counter[Any], int]:
@@ -118,8 +118,8 @@ def evidence_rows(config: Config, read: list[int]) -> tuple[Counter[Any], int]:
     while any(consumer.position(place) < ends[place] for place in places):
         for messages in consumer.poll(timeout_ms=500).values():
             for message in messages:
-                for _, sheet in decode_message(message.value).sheets:
-                    found = _rows(sheet)
+                for _, batch in decode_message(message.value).batches:
+                    found = _rows(batch)
                     rows.update(found)
                     unread += len(found) if message.offset >= read[message.partition] else 0
     consumer.close()

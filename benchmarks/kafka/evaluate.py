@@ -116,9 +116,9 @@ def stages(config: Config, requests: int) -> dict[str, float]:
     for offset, block in enumerate(data):
         partition.take(decode(block), offset)
         if offset % 20 == 19 or offset == len(data) - 1:
-            sheets = partition.drain()
+            batches = partition.drain()
             for place in range(PLACES):
-                mine = [s for s in sheets if place_of(partition.of_experiment(s), PLACES) == place]
+                mine = [s for s in batches if place_of(partition.of_experiment(s), PLACES) == place]
                 messages = messages_of("records/0", partition.complete, mine)
                 evidence[place] += [message.encode() for message in messages]
     first = time.process_time() - began
@@ -293,7 +293,7 @@ def run(quick: bool = False) -> Result:
             "CPU per record",
             ["part", "µs"],
             [
-                ["prepare: decode, pair, to sheets", alone["prepare"] * 1e6],
+                ["prepare: decode, pair, to batches", alone["prepare"] * 1e6],
                 ["judge of experiments: order, statistics", alone["experiments"] * 1e6],
                 [
                     "judge of the model: order, quality and drift of 21 columns",

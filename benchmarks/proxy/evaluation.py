@@ -105,6 +105,7 @@ def cost(protocol: str, mirrored: bool, repeats: int) -> list[float]:
         begun = time.process_time()
         for data in made:
             pipeline.take(names, BATCH, data)
+        pipeline.flush()
         if number:  # the first round warms up
             figures.append((time.process_time() - begun) / (len(made) * BATCH) * 1e6)
     assert not pipeline.undecodable, pipeline.undecodable

@@ -88,8 +88,8 @@ def gate(
     if only_check:
         stages, payloads = len(plan.stages), len(run.requests)
         click.echo(
-            f"{plan_file}: {stages} stage{'s'[: stages != 1]}, {payloads:,} "
-            f"payload{'s'[: payloads != 1]}: well"
+            f"{plan_file}: OK: {stages} stage{'s'[: stages != 1]}, {payloads:,} "
+            f"payload{'s'[: payloads != 1]}"
         )
         for note in run.notes:
             click.echo(f"note: {note}")
@@ -222,7 +222,7 @@ def _value(key: str, text: str) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise PlanError(f"--set {key}={text}: the value is no YAML") from error
+        raise PlanError(f"--set {key}={text}: the value is not valid YAML") from error
 
 
 def _json(result: Result) -> str:
@@ -248,8 +248,8 @@ def _print(result: Result, err: bool) -> None:
     if result.broken:
         click.echo(f"ended early: {result.broken}", err=err)
     words = {
-        "passed": "PASSED: it may go live",
-        "failed": "FAILED: it may not go live",
-        "invalid": "COULD NOT MEASURE: nothing is said of it",
+        "passed": "PASSED: ready for production",
+        "failed": "FAILED: not ready for production",
+        "invalid": "INCONCLUSIVE: no verdict",
     }
     click.echo(words[result.verdict], err=err)

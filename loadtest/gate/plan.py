@@ -59,7 +59,7 @@ class Objectives(Part):
     @model_validator(mode="after")
     def _known(self) -> Objectives:
         if self.preset is not None and self.preset not in PRESETS:
-            raise ValueError(f"preset {self.preset!r} is none of {', '.join(PRESETS)}")
+            raise ValueError(f"preset {self.preset!r} is not one of {', '.join(PRESETS)}")
         needs = PRESETS[self.preset].get("needs") if self.preset is not None else None
         if needs is not None and getattr(self, needs) is None:
             raise ValueError(f"preset {self.preset} needs {needs}")
@@ -338,7 +338,7 @@ class Plan(Part):
         names = [stage.name for stage in self.stages]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"stages: {twice[0]!r} is the name of two")
+            raise ValueError(f"stages: duplicate name {twice[0]!r}")
         return self
 
 
@@ -351,14 +351,14 @@ def load_plan(path: Path) -> Plan:
     try:
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise PlanError(f"{path}: is no YAML: {error}") from error
+        raise PlanError(f"{path}: is not valid YAML: {error}") from error
     return plan_of(data, path.parent, str(path))
 
 
 def plan_of(data: Any, folder: Path, source: str) -> Plan:
     """A plan from what its file holds; ``folder`` is that of the file names in it."""
     if not isinstance(data, dict):
-        raise PlanError(f"{source}: a plan is a mapping with stages")
+        raise PlanError(f"{source}: a plan must be a mapping with stages")
     try:
         return Plan.model_validate(_absolute(data, folder))
     except ValidationError as error:

@@ -44,7 +44,9 @@ def read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise PlanError(f"{path}: cannot be read: {reason(error)}") from error
     if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise PlanError(f"{path}: is no result of a gate: understudy gate … --json-file {path}")
+        raise PlanError(
+            f"{path}: is not a gate result; write one: understudy gate … --json-file {path}"
+        )
     return found
 
 

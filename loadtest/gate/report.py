@@ -14,9 +14,9 @@ from understudy.loadtest.gate.result import Result, StageResult
 
 _TEMPLATE = Path(__file__).parent / "templates" / "gate.html"
 _WORDS = {
-    "passed": "Passed: it may go live",
-    "failed": "Failed: it may not go live",
-    "invalid": "Could not measure: nothing is said of it",
+    "passed": "Passed: ready for production",
+    "failed": "Failed: not ready for production",
+    "invalid": "Inconclusive: no verdict",
     "shown": "Shown",
 }
 _TIMES = ("p", "send lag", "recovers", "first", "alert")
@@ -122,21 +122,21 @@ def _chaos(data: Mapping[str, Any]) -> list[tuple[str, str]]:
 
     recovered = data["recovered_after"]
     rows = [
-        ("showed after",
+        ("visible after",
          shown(data["detected_after"], "never" if data["detected_after"] is None else "at once")),
         ("last bad request after the end of the fault",
-         "not within the load" if recovered is None else shown(recovered, "none")),
-        ("lost requests", f"{data['lost']:,} of {data['requests']:,} while it lasted"),
+         "not before the load ended" if recovered is None else shown(recovered, "none")),
+        ("lost requests", f"{data['lost']:,} of {data['requests']:,} during the fault"),
         ("slow requests", f"{data['slow']:,} above {seconds(data['limit'])}"),
         ("depth", f"{data['depth']:.1%} of the requests were bad"),
         ("p99", f"{shown(data['during_p99'], '–')}, {shown(data['normal_p99'], '–')} before"),
         ("steady state while the method ran",
-         f"broken at {len(data['hypothesis_broken_at'])} of {data['hypothesis_looks']} looks"),
+         f"violated at {len(data['hypothesis_broken_at'])} of {data['hypothesis_looks']} checks"),
     ]  # fmt: skip
     if "alert_after" in data:
-        rows.append(("alert after", shown(data["alert_after"], "it has not fired")))
+        rows.append(("alert after", shown(data["alert_after"], "not fired")))
     if "budget_burned" in data:
-        rows.append(("error budget burned", f"{data['budget_burned']:.2%} of that of the period"))
+        rows.append(("error budget burned", f"{data['budget_burned']:.2%} of the period's budget"))
     rows += [
         (f"probe: {one['name']}", f"{_short(one['output'])}, {seconds(one['at'])} after the start")
         for one in data["probes"]
@@ -152,7 +152,8 @@ def _capacity(data: Mapping[str, Any]) -> dict[str, Any]:
     guess = found.get("estimate")
     if guess:
         said += (
-            f"; of all probes {guess['value']:,.0f} ({guess['low']:,.0f} to {guess['high']:,.0f})"
+            f"; estimate from all probes {guess['value']:,.0f} "
+            f"({guess['low']:,.0f} to {guess['high']:,.0f})"
         )
     replicas = ""
     if "replicas" in data:
@@ -210,7 +211,7 @@ def _scalability(usl: Mapping[str, Any]) -> dict[str, Any] | None:
     if not usl.get("points"):
         return None
     points = [(float(n), float(x)) for n, x in usl["points"]]
-    axes = plot([n for n, _ in points], [x for _, x in points], "users at the same time",
+    axes = plot([n for n, _ in points], [x for _, x in points], "concurrent users",
                 "throughput by concurrency")  # fmt: skip
     knee = usl.get("knee")
     text = usl.get("why_not") or ""
@@ -247,12 +248,12 @@ def _predicted(found: Mapping[str, Any]) -> str:
     if not found:
         return ""
     if found["why_not"]:
-        return f"; nothing is predicted: {found['why_not']}"
+        return f"; no prediction: {found['why_not']}"
     best = found["highest_rate"]
     return (
-        f"; the line is predicted from the times in service at {found['from_rate']:,.0f}/s "
+        f"; the line is predicted from service times at {found['from_rate']:,.0f}/s "
         f"({found['servers']} at once, {seconds(found['service_mean'])} each, "
-        f"{seconds(found['way'])} for the way)"
+        f"{seconds(found['way'])} network)"
         + (f", which gives a capacity of {best:,.0f}" if best else "")
     )
 

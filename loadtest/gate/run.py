@@ -34,7 +34,7 @@ class Gate(GateContext):
             self.url, self.source, time.time(), environment(self.plan.engine.seed, self.url)
         )
         if self.processes == 1 and cores() == 1:
-            result.notes.append("one sending process, since there are few cores to spare")
+            result.notes.append("one sending process, because few cores are available")
         result.notes += self.notes
         until = self._until = time.monotonic() + self.plan.limits.seconds
         try:
@@ -56,7 +56,7 @@ class Gate(GateContext):
                 if stage.stop_on_fail and found.verdict in ("failed", "invalid"):
                     left = [one.name for one in self.plan.stages[number + 1 :]]
                     if left:
-                        result.notes.append(f"left out after {stage.name}: {', '.join(left)}")
+                        result.notes.append(f"skipped after {stage.name}: {', '.join(left)}")
                     break
         except LoadTestError as error:
             result.broken = str(error)
@@ -85,10 +85,10 @@ class Gate(GateContext):
             reachable(self.address)
         except TargetError as error:
             good = np.flatnonzero(outcome.ok) if outcome is not None else np.zeros(0)
-            when = "before it had answered anything"
+            when = "before its first response"
             if outcome is not None and len(good):
                 when = f"after {float(outcome.due[good[-1]]):.1f} s of this stage"
-            self._gone = f"the target went away {when}: {error}"
+            self._gone = f"the target went down {when}: {error}"
             if stage.kind != "chaos" or found.verdict == "passed":
                 # Whether it comes back is what chaos is about; there a failure stays one.
                 found.verdict = "invalid"

@@ -37,9 +37,9 @@ def address_of(url: str) -> Address:
     except ValueError:
         port = -1
     if parts.scheme not in ("http", "https") or not parts.hostname or port == -1:
-        raise TargetError(f"target: {url!r} is no URL of a server: write http://host:port")
+        raise TargetError(f"target: not a valid server URL: {url!r} (write http://host:port)")
     if parts.username or parts.query or parts.fragment:
-        raise TargetError(f"target: {url!r}: a target has no user, query or fragment")
+        raise TargetError(f"target: {url!r}: must not have a user, query or fragment")
     tls = parts.scheme == "https"
     return Address(parts.hostname, port or (443 if tls else 80), tls, parts.path.rstrip("/"))
 
@@ -55,8 +55,8 @@ def allowed(address: Address, own: bool) -> None:
         ip = ipaddress.ip_address(str(place[0]).split("%")[0])
         if not own and not (ip.is_loopback or ip.is_private or ip.is_link_local):
             raise TargetError(
-                f"target: {address.host} is {ip}, a public address; loading other people's servers "
-                "is an attack. If it is yours, say so: --i-own-this-target"
+                f"target: {address.host} is {ip}, a public address. Load testing servers of other "
+                "people is an attack. If it is yours, add --i-own-this-target"
             )
 
 

@@ -80,8 +80,8 @@ def judge(objectives: Objectives, outcome: Outcome) -> list[Criterion]:
         found.append(
             Criterion(
                 "send lag p99", LAG_SHARE * tightest, lag, "invalid",
-                "the generator itself was late: fewer requests per process, or more processes, or "
-                "a machine that has time for it",
+                "the load generator was late: send fewer requests per process, or use more "
+                "processes or a less busy machine",
             )
         )  # fmt: skip
     for p, limit in sorted(objectives.percentiles().items()):
@@ -94,7 +94,7 @@ def judge(objectives: Objectives, outcome: Outcome) -> list[Criterion]:
     if objectives.rate is not None:
         good = (outcome.count - outcome.failed) / outcome.seconds if outcome.seconds else 0.0
         said: Said = "passed" if good >= objectives.rate else "failed"
-        found.append(Criterion("good answers per second", objectives.rate, good, said))
+        found.append(Criterion("good responses per second", objectives.rate, good, said))
     return found
 
 
@@ -107,27 +107,30 @@ def _percentile(objectives: Objectives, outcome: Outcome, p: float, limit: float
     if objectives.rule == "loadgen":
         needed = queries_needed(p, over)
         said: Said = "passed" if n >= needed else "invalid" if over <= n * (1.0 - p) else "failed"
-        why = "" if said == "passed" else f"{n:,} queries with {over:,} over: {needed:,} are needed"
+        why = (
+            "" if said == "passed" else f"{n:,} queries with {over:,} over: {needed:,} are required"
+        )
         return Criterion(name, limit, value, said, why, *ends)
     verdict = _verdict(objectives, outcome, p, limit, slice(0, n))
     if verdict == "met" and outcome.single:
         # A queue that grows is quick at first: the later half must not miss it by itself.
         half = int(np.searchsorted(outcome.due, outcome.seconds / 2.0))
         if _verdict(objectives, outcome, p, limit, slice(half, n)) == "missed":
-            why = "it gets slower: the later half of the requests misses the limit"
+            why = "latency grows: the second half of the requests misses the limit"
             return Criterion(name, limit, value, "failed", why, *ends)
     if verdict == "met":
         return Criterion(name, limit, value, "passed", "", *ends)
     if verdict == "missed":
-        why = f"{over:,} of {n:,} requests took longer, {math.floor(n * (1.0 - p)):,} may"
+        allowed = math.floor(n * (1.0 - p))
+        why = f"{over:,} of {n:,} requests exceeded the limit, {allowed:,} are allowed"
         return Criterion(name, limit, value, "failed", why, *ends)
     fewest = Percentile(p, objectives.alpha).fewest
     if n < fewest:
-        why = f"not enough requests: {n:,}, and {fewest:,} are needed even if none is slow"
+        why = f"not enough requests: {n:,}, at least {fewest:,} are required even if none is slow"
     else:
         why = (
-            f"not enough requests to tell: {over:,} of {n:,} took longer, and "
-            f"{n * (1.0 - p):,.0f} may: run longer"
+            f"not enough requests: {over:,} of {n:,} exceeded the limit, {n * (1.0 - p):,.0f} are "
+            "allowed; run longer"
         )
     return Criterion(name, limit, value, "invalid", why, *ends)
 
@@ -139,7 +142,7 @@ def _first_byte(outcome: Outcome, limit: float, alpha: float) -> Criterion:
     begun = outcome.first_byte[np.isfinite(outcome.first_byte)]
     value = float(np.quantile(begun, p)) if len(begun) >= 20 else None
     verdict = Percentile(p, alpha).verdict(n, over)
-    why = "" if verdict == "met" else f"{over:,} of {n:,} answers began later"
+    why = "" if verdict == "met" else f"{over:,} of {n:,} responses started later"
     said: Said = "invalid" if verdict == "open" else held(verdict == "met")
     return Criterion(name, limit, value, said, why)
 
@@ -150,7 +153,7 @@ def _errors(outcome: Outcome, most: float, alpha: float) -> Criterion:
     ends = (interval.low, interval.high) if interval is not None else (None, None)
     value = failed / n if n else None
     if not n:
-        return Criterion("errors", most, None, "invalid", "there were no requests")
+        return Criterion("errors", most, None, "invalid", "no requests")
     worst = ", ".join(f"{name}: {count:,}" for name, count in _worst(outcome))
     if most <= 0.0:
         said: Said = "failed" if failed else "passed"
@@ -158,9 +161,9 @@ def _errors(outcome: Outcome, most: float, alpha: float) -> Criterion:
     verdict = Percentile(1.0 - most, alpha).verdict(n, failed)
     if verdict == "open":
         fewest = Percentile(1.0 - most, alpha).fewest
-        why = f"not enough requests to tell: {failed:,} of {n:,} failed"
+        why = f"not enough requests: {failed:,} of {n:,} failed"
         if n < fewest:
-            why = f"not enough requests: {n:,}, and {fewest:,} are needed even if none fails"
+            why = f"not enough requests: {n:,}, at least {fewest:,} are required even if none fails"
         return Criterion("errors", most, value, "invalid", why, *ends)
     said = "passed" if verdict == "met" else "failed"
     return Criterion("errors", most, value, said, worst if said == "failed" else "", *ends)

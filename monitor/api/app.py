@@ -64,7 +64,7 @@ def build(plane: Plane, line: ControlLine) -> FastAPI:
     add_ingest(app, plane, plane.ingest)
     if plane.pipeline.findings_loop is not None:
         add_findings(app, plane, plane.pipeline.findings_loop.service)
-    elif plane.mode.summary() is not None:
+    elif plane.mode.elsewhere():
         _elsewhere(app, plane)
     return app
 

@@ -17,6 +17,7 @@ from understudy.monitor.experiments.report import html
 from understudy.monitor.experiments.runner import Command, ExperimentRunner
 from understudy.monitor.experiments.summary import document, summary
 from understudy.monitor.pipeline.plane import Plane
+from understudy.monitor.records.redaction import Redaction
 from understudy.monitor.supervisor.control_line import ControlLine
 
 _EXAMPLE = {
@@ -97,7 +98,7 @@ def _show(router: APIRouter, plane: Plane) -> None:
         if refused is not None:
             raise Refused(*refused)
         live = find(name)
-        return answer({n: c.worst.entries for n, c in live.contestants.items()})
+        return answer(_worst(live, plane.redaction))
 
     @router.get("/{name}/audit")
     async def audit(
@@ -108,11 +109,28 @@ def _show(router: APIRouter, plane: Plane) -> None:
         return answer({"entries": log.read(name, limit), "first_damaged_line": log.verify()})
 
     @router.get("/{name}/report")
-    async def report(name: str) -> Response:
-        """A self-contained page with the confidence sequences over time."""
+    async def report(name: str, request: Request) -> Response:
+        """A self-contained page with the confidence sequences over time; with the worst
+        disagreements for who may see single records."""
         live = find(name)
         log = experiments_of(plane).audit.read(name)
-        return Response(html(live, log, time.time()), media_type="text/html")
+        refused = refuse_records(plane.settings, request.headers)
+        worst = _worst(live, plane.redaction) if refused is None else {}
+        return Response(html(live, log, time.time(), worst), media_type="text/html")
+
+
+def _worst(live: LiveExperiment, redaction: Redaction) -> dict[str, list[dict[str, Any]]]:
+    """The worst disagreements by challenger, without those that were kept when other rules held
+    and that the present ones would hide something of."""
+    parts = ("inputs", "champion", "challenger")
+    return {
+        name: [
+            entry
+            for entry in contestant.worst.entries
+            if not any(redaction.touches(entry[part]) for part in parts)
+        ]
+        for name, contestant in live.contestants.items()
+    }
 
 
 def _change(router: APIRouter, plane: Plane, line: ControlLine) -> None:

@@ -25,7 +25,7 @@ from understudy.monitor.baseline.profiles import NumericProfile, edges_of
 from understudy.monitor.baseline.repeats import Repeats, Runs
 from understudy.monitor.baseline.scores import normal_scores, spread_scores
 from understudy.monitor.baseline.together import JointProfile
-from understudy.monitor.evidence.columns import to_matrix
+from understudy.monitor.evidence.columns import floats_of
 
 log = logging.getLogger(__name__)
 
@@ -251,8 +251,8 @@ class Builder:
             if have is None:
                 column.missing += rows
                 continue
-            plain, other = to_matrix(have, 1)
-            _tally(column, have, plain[:, 0], other[:, 0] if other is not None else None)
+            plain, other = floats_of(have)
+            _tally(column, have, plain, other)
             for series, values in expand(column, have, moments).items():
                 counter = self._series.get(series)
                 if isinstance(counter, Numbers) and not isinstance(values, list):
@@ -262,7 +262,7 @@ class Builder:
                     counter.add(values)
             if name in self._runs:
                 if column.kind == "numeric":
-                    keys = plain[:, 0]
+                    keys = plain
                 else:
                     keys = np.array([math.nan if c is None else _key(c) for c in have])
                 self._longest[name] = max(self._longest[name], _longest(self._runs[name], keys))

@@ -36,9 +36,9 @@ class Cycles:
             ]
             if not rows:
                 continue
-            values = [columns[place][row] for row in rows for place in known]
+            cells = [[columns[place][row] for row in rows] for place in known]
             moments = [times[row] for row in rows]
-            found = self._encoder.encode(Batch(kept, values, [b""] * len(rows), moments))
+            found = self._encoder.encode(Batch(kept, cells, [b""] * len(rows), moments))
             self._builder.add(self._encoder.scores(found.codes), np.array(moments))
 
     def finish(self) -> dict[str, Any] | None:

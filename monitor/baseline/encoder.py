@@ -17,7 +17,8 @@ from understudy.monitor.baseline.model import Baseline, CategoryProfile, Column,
 from understudy.monitor.baseline.profiles import discount
 from understudy.monitor.baseline.rules import Rule
 from understudy.monitor.baseline.scores import normal_scores, spread_scores
-from understudy.monitor.evidence.columns import cells_of, to_matrix
+from understudy.monitor.evidence.columns import Column as Cells
+from understudy.monitor.evidence.columns import listed, matrix_of
 
 MISSING = 256
 """Code of a value that is not there; buckets are 0 … 255."""
@@ -36,14 +37,13 @@ Mask = NDArray[np.bool_]
 
 @dataclass(slots=True)
 class Batch:
-    """``values`` are row-major cells of the columns ``names``, or :class:`Cells`; ids and times one
-    for each row.
+    """``columns`` are the cells of each of the ``names``; ids and times one for each row.
 
     ``answered`` is False for rows of which no prediction is known, as when the request failed.
     """
 
     names: tuple[str, ...]
-    values: Any
+    columns: Sequence[Cells]
     ids: list[bytes]
     times: Any
     answered: bool = True
@@ -129,12 +129,8 @@ class Encoder:
         self._index = {name: number for number, name in enumerate(self.names)}
         self._layouts: dict[tuple[str, ...], _Layout] = {}
         self.edges = [p.edges if isinstance(p, NumericProfile) else _NO_EDGES for p in profiles]
-        self.memory: list[dict[Any, int]] = [{} for _ in profiles]
+        self._memory: list[dict[Any, int]] = [{} for _ in profiles]
         """Codes of the cells that were met lately, by series."""
-        self._both: NDArray[np.float64] = np.concatenate(
-            [self.location.ravel(), self.spread.ravel()]
-        )
-        self._of_both = np.arange(2 * len(profiles), dtype=np.int64) * WIDTH
 
     def _add(self, number: int, profile: NumericProfile | CategoryProfile) -> None:
         """Tables of one series."""
@@ -170,17 +166,6 @@ class Encoder:
         """Categories of a series in the order of their codes; empty for numbers."""
         return list(self._codes[series] or ())
 
-    def bounds(self, series: int) -> tuple[float, float]:
-        """Lowest and highest value of a series that is no news."""
-        return self._low[series], self._high[series]
-
-    def scores_of_row(self, codes: list[int]) -> NDArray[np.float64]:
-        """As :meth:`scores` of one row, (2 S,)."""
-        found: NDArray[np.float64] = self._both.take(
-            np.array(codes + codes, np.int64) + self._of_both
-        )
-        return found
-
     def scores(self, codes: NDArray[np.int64]) -> NDArray[np.float64]:
         """Locations, then spreads, of codes (n, S): an array (n, 2 S); NaN for missing values."""
         flat = codes + self._offsets
@@ -197,9 +182,8 @@ class Encoder:
     def encode(self, batch: Batch) -> Encoded:
         """Codes and broken rules of a batch."""
         layout = self._layout(batch.names)
-        width = len(batch.names)
-        matrix, other = to_matrix(batch.values, width)
         rows, columns = batch.rows, len(self.columns)
+        matrix, other = matrix_of(batch.columns, rows)
         codes = np.full((len(self.series), rows), MISSING, np.int64).T
         raw = np.full((rows, columns), np.nan)
         found = Encoded(rows, codes, raw, added=layout.added)
@@ -230,13 +214,13 @@ class Encoder:
                 found.mark(Rule.TYPE, number, wrong, columns)
                 found.mark(Rule.MISSING, number, missing[:, place] & ~np.asarray(wrong), columns)
         for number, place in layout.others:
-            cells = cells_of(batch.values, place, width)
+            cells = listed(batch.columns[place])
             if self.columns[number].kind in PLAIN:
                 self._category(found, self.first[number], number, cells)
             else:
                 self._expanded(found, number, cells, batch.times)
         for number, elements in layout.gathered:
-            parts = [cells_of(batch.values, place, width) for place in elements]
+            parts = [listed(batch.columns[place]) for place in elements]
             vectors = [list(vector) for vector in zip(*parts, strict=True)]
             self._expanded(found, number, vectors, batch.times)
         return found
@@ -250,7 +234,7 @@ class Encoder:
         found.codes[:, series] = code
 
     def _category(self, found: Encoded, series: int, column: int, cells: Sequence[Any]) -> None:
-        memory = self.memory[series]
+        memory = self._memory[series]
         codes = [-1] * len(cells)
         for row, cell in enumerate(cells):
             # True, 1 and 1.0 are equal keys, and different categories.

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 from zlib import adler32, crc32
 
 import numpy as np
 from numpy.typing import NDArray
+
+from understudy.monitor.detectors.packed import Open
+from understudy.shadow.state import Converter, Derived, Saved, Stateful
 
 REMEMBERED = 1024
 """Rows among which a repeated one is looked for."""
@@ -17,16 +20,20 @@ _TOGETHER = 256
 """Rows of small batches that are remembered together."""
 
 
-class Runs:
+class Runs(Stateful):
     """How long each of C columns has had the same value; batches are arrays (n, C) of float64.
 
     NaN counts as a value like any other, since the missing ones have a rule of their own: a run of
     them is not reported.
     """
 
+    last: Saved[Open]
+    """The newest value of each column."""
+    length: Saved[NDArray[np.int64]]
+
     def __init__(self, columns: int) -> None:
-        self.last: NDArray[np.float64] = np.full(columns, np.nan)
-        self.length: NDArray[np.int64] = np.zeros(columns, np.int64)
+        self.last = np.full(columns, np.nan)
+        self.length = np.zeros(columns, np.int64)
 
     def update(self, matrix: NDArray[np.float64]) -> NDArray[np.int64]:
         """Lengths of the runs at the end of the batch, of shape (C,)."""
@@ -44,21 +51,6 @@ class Runs:
         self.last = matrix[-1].copy()
         return self.length
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
-        return {
-            "last": [v if math.isfinite(v) else None for v in self.last.tolist()],
-            "length": self.length.tolist(),
-        }
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Undo :meth:`to_dict`. Raises ValueError for another number of columns."""
-        last = np.array([math.nan if v is None else v for v in state["last"]], np.float64)
-        length = np.array(state["length"], np.int64)
-        if last.shape != self.last.shape or length.shape != last.shape:
-            raise ValueError(f"runs of {len(last)} columns instead of {len(self.last)}")
-        self.last, self.length = last, length
-
 
 def longest_by_chance(repeat: float, rows: float) -> int:
     """Length of a run that independent values reach once in ``rows`` rows on average.
@@ -74,13 +66,27 @@ def longest_by_chance(repeat: float, rows: float) -> int:
     return max(3, 2 + math.ceil(math.log(1.0 + rows * (1.0 - repeat)) / -math.log(repeat)))
 
 
-class Repeats:
+def _dump_batches(batches: deque[set[int]]) -> list[list[int]]:
+    return [sorted(batch) for batch in batches]
+
+
+def _load_batches(name: str, value: Any, _: Any) -> deque[set[int]]:
+    return deque({int(key) for key in batch} for batch in value)
+
+
+class Repeats(Stateful):
     """Whether a row was there among about :data:`REMEMBERED` ones before it, by a hash of its
     cells. Batches are remembered as a whole, so that one without a repeated row costs little."""
 
+    _batches: Saved[Annotated[deque[set[int]], Converter(_dump_batches, _load_batches)]]
+    _count: Derived[int]
+
     def __init__(self) -> None:
-        self._batches: deque[set[int]] = deque()
+        self._batches = deque()
         self._count = 0
+
+    def _restored(self) -> None:
+        self._count = sum(map(len, self._batches))
 
     def update(self, rows: Sequence[int]) -> NDArray[np.float64]:
         """1 for each row whose hash is known, else 0, of shape (n,)."""
@@ -96,13 +102,6 @@ class Repeats:
         self._remember(fresh)
         return found
 
-    def lone(self, row: int) -> bool:
-        """The same for a single row."""
-        found = any(row in batch for batch in self._batches)
-        if not found:
-            self._remember({row})
-        return found
-
     def _remember(self, fresh: set[int]) -> None:
         if self._batches and len(self._batches[-1]) + len(fresh) <= _TOGETHER:
             self._count -= len(self._batches[-1])
@@ -112,15 +111,6 @@ class Repeats:
         self._count += len(self._batches[-1])
         while self._count - len(self._batches[0]) >= REMEMBERED:
             self._count -= len(self._batches.popleft())
-
-    def to_dict(self) -> list[list[int]]:
-        """As JSON: the hashes that are remembered."""
-        return [sorted(batch) for batch in self._batches]
-
-    def restore(self, state: Sequence[Sequence[int]]) -> None:
-        """Undo :meth:`to_dict`."""
-        self._batches = deque({int(key) for key in batch} for batch in state)
-        self._count = sum(map(len, self._batches))
 
 
 def key_of(cells: bytes) -> int:

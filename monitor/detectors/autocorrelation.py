@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from understudy.shadow.state import Config, Saved, Stateful
 
 Floats = NDArray[np.float64]
 _ONE_SIDED_95 = 1.6448536269514722
@@ -83,7 +84,7 @@ def _between(phi: float, rows: int) -> float:
     return phi * (rest / (1.0 - phi)) ** 2 / variance
 
 
-class BatchMeans:
+class BatchMeans(Stateful):
     """Standard rows (n, S) in, standard means of ``lengths`` (S,) rows each out.
 
     A mean of m values is scaled by the square root of m / inflation, so that long sums of what
@@ -91,15 +92,23 @@ class BatchMeans:
     d sqrt(m / inflation) per mean. NaN and infinities count as rows, not as values.
     """
 
+    lengths: Config[NDArray[np.int64]]
+    inflations: Config[Floats]
+    series: Config[int]
+    _sums: Saved[Floats]
+    """Of the open batches."""
+    _counts: Saved[Floats]
+    _rows: Saved[NDArray[np.int64]]
+
     def __init__(self, lengths: Sequence[int], inflations: Sequence[float]) -> None:
         if len(lengths) != len(inflations) or min(lengths, default=1) < 1:
             raise ValueError("a length of at least 1 and an inflation are needed for each series")
-        self.lengths: NDArray[np.int64] = np.array(lengths, np.int64)
-        self.inflations: Floats = np.maximum(np.array(inflations, np.float64), 1.0)
+        self.lengths = np.array(lengths, np.int64)
+        self.inflations = np.maximum(np.array(inflations, np.float64), 1.0)
         self.series = len(self.lengths)
-        self._sums: Floats = np.zeros(self.series)
-        self._counts: Floats = np.zeros(self.series)
-        self._rows: NDArray[np.int64] = np.zeros(self.series, np.int64)
+        self._sums = np.zeros(self.series)
+        self._counts = np.zeros(self.series)
+        self._rows = np.zeros(self.series, np.int64)
 
     def update(self, x: Floats) -> Floats:
         """Take rows (n, S). The means that are complete, (m, S), where m is the most that any
@@ -148,20 +157,6 @@ class BatchMeans:
         for held in (self._sums, self._counts, self._rows):
             held[series] = 0
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON: the open batches; lengths and inflations are the caller's."""
-        return {
-            "sums": self._sums.tolist(),
-            "counts": self._counts.tolist(),
-            "rows": self._rows.tolist(),
-        }
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Undo :meth:`to_dict`, of as many series. Raises KeyError, TypeError or ValueError."""
-        self._sums = np.array(state["sums"], np.float64).reshape(self.series)
-        self._counts = np.array(state["counts"], np.float64).reshape(self.series)
-        self._rows = np.array(state["rows"], np.int64).reshape(self.series)
-
 
 def assumptions(
     correlations: Mapping[str, float | None], *, allowed_for: bool, seasonal: bool
@@ -182,22 +177,22 @@ def assumptions(
     found = []
     if notable and allowed_for:
         found.append(
-            f"rows depend on the row before in {listed}{more}; this is allowed for as if it faded "
-            "from row to row at a constant rate, so a longer memory makes false alarms more "
-            "frequent"
+            f"{listed}{more}: autocorrelated; thresholds assume that the memory decays at a "
+            "constant rate per row, so a longer memory makes false alarms more frequent"
         )
     elif notable:
         found.append(
-            f"rows depend on the row before in {listed}{more}; this is not allowed for, and false "
-            "alarms may be far more frequent than stated"
+            f"{listed}{more}: autocorrelated; thresholds ignore it, so false alarms may be far "
+            "more frequent than stated"
         )
     if seasonal:
         found.append(
-            "the hours of the week (UTC) are as they were in the baseline; a cycle of another "
-            "length, a holiday or a change of clocks can raise a false alarm"
+            "the weekly cycle (UTC) is that of the baseline; a cycle of another length, a holiday "
+            "or a daylight saving change can raise a false alarm"
         )
     else:
         found.append(
-            "there is no daily or weekly cycle; where there is one, no run length can be promised"
+            "the data have neither a daily nor a weekly cycle; with one, the run length is not "
+            "guaranteed"
         )
     return tuple(found)

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 
 from understudy.monitor.detectors.edetector import log_sum, shiryaev_roberts
+from understudy.monitor.detectors.packed import Logs
+from understudy.shadow.state import Config, Count, Saved, Stateful
 
 Floats = NDArray[np.float64]
 SHIFTS = (-2.0, -1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0, 2.0)
@@ -95,20 +97,25 @@ class Recalibration:
         return self.shift + self.slope * x, np.sqrt(np.maximum(variance, 0.0))
 
 
-class CalibrationDetector:
+class CalibrationDetector(Stateful):
     """``run_length`` in labels. Scores and labels come in the order of their predictions, or of the
     labels: what matters is that the order does not depend on what the labels are."""
+
+    baseline: Config[Recalibration]
+    log_threshold: Config[float]
+    grid: Config[list[tuple[float, float]]]
+    _log_prior: Config[Floats]
+    _log_m: Saved[Logs]
+    labels: Saved[Count]
 
     def __init__(self, run_length: float, baseline: Recalibration | None = None) -> None:
         self.baseline = baseline or Recalibration()
         self.log_threshold = math.log(run_length)
-        self.grid: list[tuple[float, float]] = [
-            (a, b) for a in SHIFTS for b in SLOPES if (a, b) != (0.0, 1.0)
-        ]
+        self.grid = [(a, b) for a in SHIFTS for b in SLOPES if (a, b) != (0.0, 1.0)]
         simple = np.array([a == 0.0 or b == 1.0 for a, b in self.grid])
         shares = np.where(simple, _SIMPLE / simple.sum(), (1.0 - _SIMPLE) / (~simple).sum())
-        self._log_prior: Floats = np.log(shares)
-        self._log_m: Floats = np.full(len(self.grid), -np.inf)
+        self._log_prior = np.log(shares)
+        self._log_m = np.full(len(self.grid), -np.inf)
         self.labels = 0
 
     def update(self, scores: Floats, labels: Floats) -> int:
@@ -158,19 +165,6 @@ class CalibrationDetector:
     def reset(self) -> None:
         """Begin anew."""
         self._log_m = np.full(len(self.grid), -np.inf)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON; baseline and run length are the caller's."""
-        log_m = [None if v == -np.inf else v for v in self._log_m.tolist()]
-        return {"log_m": log_m, "labels": self.labels}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Undo :meth:`to_dict`. Raises KeyError, TypeError or ValueError."""
-        log_m = np.array([-np.inf if v is None else v for v in state["log_m"]], np.float64)
-        if log_m.shape != self._log_m.shape:
-            raise ValueError("another grid of alternatives")
-        self._log_m = log_m
-        self.labels = int(state["labels"])
 
 
 def _plausible(counts: Floats, positives: Floats) -> tuple[Floats, Floats]:

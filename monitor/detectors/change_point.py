@@ -8,14 +8,13 @@ Its maximum is the estimate of the moment, the mean since then that of the size.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from understudy.monitor.detectors.packed import pack, unpack
+from understudy.monitor.detectors.packed import PackedBlocks, TimeList
+from understudy.shadow.state import Config, Count, FieldError, Saved, Stateful
 
 Floats = NDArray[np.float64]
 ROWS = 32
@@ -41,17 +40,30 @@ class Estimate:
     weight: float
 
 
-class ChangePoint:
+class ChangePoint(Stateful):
     """A history of S series, all with the same blocks of rows."""
+
+    series: Config[int]
+    _times: Saved[TimeList]
+    """When each block began, the oldest first."""
+    _sizes: Saved[list[Count]]
+    """Rows of each, also of those without a value."""
+    _counts: Saved[PackedBlocks]
+    _sums: Saved[PackedBlocks]
 
     def __init__(self, series: int) -> None:
         self.series = series
-        self._times: list[float] = []
-        """When each block began, the oldest first."""
-        self._sizes: list[int] = []
-        """Rows of each, also of those without a value."""
-        self._counts: list[Floats] = []
-        self._sums: list[Floats] = []
+        self._times = []
+        self._sizes = []
+        self._counts = []
+        self._sums = []
+
+    def _restored(self) -> None:
+        blocks = len(self._times)
+        if blocks > _MOST or {len(self._sizes), len(self._counts), len(self._sums)} != {blocks}:
+            raise FieldError("times", f"must be at most {_MOST}, each with a size and with sums")
+        if any(len(block) != self.series for block in (*self._counts, *self._sums)):
+            raise FieldError("sums", f"must be of {self.series} series")
 
     def update(self, x: Floats, times: Floats) -> None:
         """Rows (n, S) with their unix times (n,); NaN and infinities say nothing."""
@@ -128,23 +140,3 @@ class ChangePoint:
         for held in (self._counts, self._sums):
             for place, block in enumerate(held):
                 held[place] = np.where(series, 0.0, block)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
-        return {
-            "counts": pack(np.array(self._counts)),
-            "sums": pack(np.array(self._sums)),
-            "times": [round(t, 3) for t in self._times],
-            "sizes": self._sizes,
-        }
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Undo :meth:`to_dict`, of as many series. Raises KeyError, TypeError or ValueError."""
-        times = [float(t) for t in state["times"]]
-        sizes = [int(size) for size in state["sizes"]]
-        if len(sizes) != len(times) or len(times) > _MOST:
-            raise ValueError(f"a history has at most {_MOST} blocks, each with a time and a size")
-        shape = (len(times), self.series)
-        counts, sums = unpack(state["counts"], shape), unpack(state["sums"], shape)
-        self._times, self._sizes = times, sizes
-        self._counts, self._sums = list(counts), list(sums)

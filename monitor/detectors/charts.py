@@ -16,9 +16,9 @@ in a row beyond one, on either side.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from scipy.special import betainc, ndtr, ndtri
 
 from understudy.monitor.detectors.evidence import Evidence
 from understudy.monitor.detectors.runs_rules import FOUR, MEMORY, broken
+from understudy.shadow.state import Config, Converter, FieldError, Saved, Stateful, Transient
 
 Floats = NDArray[np.float64]
 _NODES = 31
@@ -67,13 +68,30 @@ def rate_points(counts: Floats, events: Floats, rate: Floats) -> Floats:
     return found
 
 
-class Shewhart:
+_Recent = Annotated[
+    list[Floats],
+    Converter(
+        lambda recent: [one.tolist() for one in recent],
+        lambda name, value, now: [np.array(o, np.float64).reshape(-1)[-MEMORY:] for o in value],
+    ),
+]
+
+
+class Shewhart(Stateful):
     """Points (n, S) against limits at ``limit`` standard deviations and against runs ``rules``.
 
     NaN and infinities are no points. The statistic is the size of the last point over the limit, or
     1 where another rule is broken by it; ``rule`` (S,) says which was broken first in the last
     batch, 0 for none.
     """
+
+    series: Config[int]
+    rules: Config[tuple[int, ...]]
+    limit: Config[float]
+    rule: Transient[NDArray[np.int8]]
+    """Of the last batch."""
+    _recent: Saved[_Recent]
+    """The last points of each series."""
 
     def __init__(self, series: int, rules: Sequence[int] = FOUR, limit: float = 3.0) -> None:
         if not rules or not set(rules) <= set(range(1, 9)):
@@ -83,8 +101,12 @@ class Shewhart:
         self.series = series
         self.rules = tuple(sorted(set(rules)))
         self.limit = limit
-        self.rule: NDArray[np.int8] = np.zeros(series, np.int8)
-        self._recent: list[Floats] = [np.zeros(0) for _ in range(series)]
+        self.rule = np.zeros(series, np.int8)
+        self._recent = [np.zeros(0) for _ in range(series)]
+
+    def _restored(self) -> None:
+        if len(self._recent) != self.series:
+            raise FieldError("recent", f"must be of {self.series} series")
 
     def update(self, points: Floats) -> Evidence:
         """Take points in their order. Raises ValueError for another number of series."""
@@ -120,17 +142,6 @@ class Shewhart:
         for number in np.flatnonzero(series):
             self._recent[number] = np.zeros(0)
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON: the last points of each series."""
-        return {"recent": [recent.tolist() for recent in self._recent]}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Undo :meth:`to_dict`, of as many series. Raises KeyError, TypeError or ValueError."""
-        recent = [np.array(one, np.float64).reshape(-1)[-MEMORY:] for one in state["recent"]]
-        if len(recent) != self.series:
-            raise ValueError(f"a state of {len(recent)} series, not of {self.series}")
-        self._recent = recent
-
 
 def _side(rule: int, points: Floats) -> int:
     """Up or down; rules about spread or alternation have no side."""
@@ -141,13 +152,21 @@ def _side(rule: int, points: Floats) -> int:
     return 1 if points[-1] > 0.0 else -1
 
 
-class Ewma:
+class Ewma(Stateful):
     """E = (1 - weight) E + weight * point, two-sided, for points (n, S).
 
     It alarms at ``limit`` standard deviations of E in the long run; :func:`ewma_limit` finds that
     for a run length. Small weights find small shifts: 0.05 to 0.25 are usual. NaN and infinities
     are no points. (Roberts, Technometrics 1, 1959; Lucas & Saccucci, Technometrics 32, 1990.)
     """
+
+    series: Config[int]
+    weight: Config[float]
+    deviation: Config[float]
+    threshold: Config[Floats]
+    _kept: Config[Floats]
+    _effect: Config[Floats]
+    _level: Saved[Floats]
 
     def __init__(self, series: int, weight: float, limit: float | Floats) -> None:
         if not 0.0 < weight <= 1.0:
@@ -156,12 +175,12 @@ class Ewma:
         self.weight = weight
         self.deviation = math.sqrt(weight / (2.0 - weight))
         limits = np.broadcast_to(np.asarray(limit, np.float64), (series,))
-        self.threshold: Floats = limits * self.deviation
-        self._level: Floats = np.zeros(series)
+        self.threshold = limits * self.deviation
+        self._level = np.zeros(series)
         kept = (1.0 - weight) ** np.arange(_BLOCK + 1, dtype=np.float64)
         later = np.subtract.outer(np.arange(_BLOCK), np.arange(_BLOCK))
-        self._kept: Floats = kept[1:, None]
-        self._effect: Floats = np.where(later >= 0, weight * kept[np.maximum(later, 0)], 0.0)
+        self._kept = kept[1:, None]
+        self._effect = np.where(later >= 0, weight * kept[np.maximum(later, 0)], 0.0)
 
     def update(self, points: Floats) -> Evidence:
         """Take points in their order. Raises ValueError for another number of series."""
@@ -204,14 +223,6 @@ class Ewma:
     def reset(self, series: NDArray[np.bool_]) -> None:
         """Begin anew with some of the series, a mask (S,)."""
         self._level[series] = 0.0
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
-        return {"level": self._level.tolist()}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Undo :meth:`to_dict`, of as many series. Raises KeyError, TypeError or ValueError."""
-        self._level = np.array(state["level"], np.float64).reshape(self.series)
 
 
 @lru_cache(maxsize=4096)

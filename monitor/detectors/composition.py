@@ -13,16 +13,14 @@ the log of each, so that the mean is at most 1.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import chdtri
 
 from understudy.monitor.detectors.edetector import log_sum, shiryaev_roberts
 from understudy.monitor.detectors.evidence import Evidence
-from understudy.monitor.detectors.packed import pack, unpack
+from understudy.monitor.detectors.packed import Packed, Times
+from understudy.shadow.state import Config, Derived, Saved, Stateful
 
 Floats = NDArray[np.float64]
 SPANS = (256.0, 1024.0, 4096.0)
@@ -36,10 +34,28 @@ _LEVEL = 0.05
 _USUAL = 0.1
 
 
-class Composition:
+class Composition(Stateful):
     """C series of categories in at most G groups each: ``counts`` (C, G) of the baseline;
     ``run_length`` in rows and ``inflation`` (the variance of long sums over that of independent
     rows) are numbers or (C,). Codes of groups are 0 … G - 1; G is a value that is not there."""
+
+    series: Config[int]
+    groups: Config[int]
+    shares: Config[Floats]
+    log_threshold: Config[Floats]
+    _kinds: Config[Floats]
+    _held: Config[NDArray[np.bool_]]
+    _rows: Config[Floats]
+    _margin: Config[Floats]
+    _inflation: Config[Floats]
+    _offsets: Config[NDArray[np.intp]]
+    _newest: Saved[Packed]
+    _log_m: Saved[Packed]
+    _height: Saved[Packed]
+    """Of a CUSUM of the same, for the moment of the change alone."""
+    since: Saved[Times]
+    """When (unix time) that CUSUM was last at 0."""
+    _table: Derived[Floats]
 
     def __init__(
         self, counts: Floats, run_length: float | Floats, inflation: float | Floats = 1.0
@@ -50,27 +66,29 @@ class Composition:
         places = np.arange(self.groups)[None, :] <= used[:, None]
         held = places | (counts > 0.0)
         rows = counts.sum(axis=1)
-        self._kinds: Floats = np.minimum(used + 1, self.groups).astype(np.float64)
+        self._kinds = np.minimum(used + 1, self.groups).astype(np.float64)
         self._held = held
         lifted = np.where(held, counts + _PSEUDO, 0.0)
-        self.shares: Floats = lifted / lifted.sum(axis=1, keepdims=True)
-        self._rows: Floats = np.maximum(rows, 1.0)
+        self.shares = lifted / lifted.sum(axis=1, keepdims=True)
+        self._rows = np.maximum(rows, 1.0)
         beyond = chdtri(np.maximum(self._kinds - 1.0, 1.0), _LEVEL)
-        self._margin: Floats = beyond / self._rows
+        self._margin = beyond / self._rows
         lengths = np.broadcast_to(np.asarray(run_length, np.float64), (self.series,))
-        self.log_threshold: Floats = np.log(lengths)
+        self.log_threshold = np.log(lengths)
         shape = (self.series, len(SPANS))
-        self._inflation: Floats = np.maximum(
+        self._inflation = np.maximum(
             np.broadcast_to(np.asarray(inflation, np.float64), (self.series,)), 1.0
         )
-        self._newest: Floats = np.zeros((*shape, self.groups))
-        self._log_m: Floats = np.full(shape, -np.inf)
-        self._height: Floats = np.zeros(shape)
-        """Of a CUSUM of the same, for the moment of the change alone."""
-        self.since: Floats = np.full(shape, np.nan)
-        """When (unix time) that CUSUM was last at 0."""
+        self._newest = np.zeros((*shape, self.groups))
+        self._log_m = np.full(shape, -np.inf)
+        self._height = np.zeros(shape)
+        self.since = np.full(shape, np.nan)
         self._offsets = np.arange(self.series, dtype=np.intp) * (self.groups + 1)
         self._refresh()
+
+    def _restored(self) -> None:
+        if self.series:
+            self._refresh()
 
     def _refresh(self) -> None:
         drawn = (_DRAWN * self._kinds)[:, None, None]
@@ -82,7 +100,7 @@ class Composition:
         ratio /= self._inflation[:, None, None]
         table = np.zeros((self.series, self.groups + 1, len(SPANS)))
         table[:, : self.groups] = ratio.transpose(0, 2, 1)
-        self._table: Floats = table.reshape(-1, len(SPANS))
+        self._table = table.reshape(-1, len(SPANS))
 
     def update(self, groups: NDArray[np.int64], times: Floats) -> Evidence:
         """Take the rows of a batch, (n, C), with their unix times (n,), in their order."""
@@ -152,21 +170,3 @@ class Composition:
         self._log_m[series] = -np.inf
         self._height[series] = 0.0
         self.since[series] = np.nan
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON, without what the constructor makes."""
-        return {
-            "log_m": pack(self._log_m),
-            "newest": pack(self._newest),
-            "height": pack(self._height),
-            "since": [None if np.isnan(t) else round(t, 3) for t in self.since.ravel().tolist()],
-        }
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Undo :meth:`to_dict`, of as many series. Raises KeyError, TypeError or ValueError."""
-        self._log_m = unpack(state["log_m"], self._log_m.shape)
-        self._newest = unpack(state["newest"], self._newest.shape)
-        self._height = unpack(state["height"], self._height.shape)
-        since = [np.nan if t is None else float(t) for t in state["since"]]
-        self.since = np.array(since, np.float64).reshape(self._height.shape)
-        self._refresh()

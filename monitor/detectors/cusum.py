@@ -8,16 +8,16 @@ increments, S_t = C_t - min(-S_0, min over j <= t of C_j).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from understudy.monitor.detectors.evidence import Evidence
-from understudy.monitor.detectors.packed import pack, unpack
+from understudy.monitor.detectors.packed import Packed
 from understudy.monitor.detectors.refinement import ENOUGH, Refinement
 from understudy.monitor.detectors.run_length import chart, counted_once
+from understudy.shadow.state import Config, Saved, Stateful, Transient
 
 Floats = NDArray[np.float64]
 SLACKS = (0.125, 0.25, 0.5)
@@ -30,7 +30,7 @@ _STRETCH = 16
 _FEW = 4
 
 
-class CusumUnion:
+class CusumUnion(Stateful):
     """``run_length`` is that of a whole series with all its charts, in rows; ``baseline_rows`` is
     what its mean was estimated from; each is one number or one for each series. ``refine``: live
     rows make up for a small baseline (:mod:`understudy.monitor.detectors.refinement`). ``factors``
@@ -42,6 +42,21 @@ class CusumUnion:
     Batches are (n, S); NaN and infinities add nothing. Raises ValueError for another number of
     series.
     """
+
+    series: Config[int]
+    slack: Config[Floats]
+    threshold: Config[Floats]
+    _k: Config[Floats]
+    _h: Config[Floats]
+    _sign: Config[Floats]
+    _turned: Config[Floats]
+    _flat: Config[tuple[int, int, int]]
+    _across: Config[Floats]
+    _high: Config[Floats]
+    _prepared: Transient[tuple[int, Floats]]
+    _sums: Saved[Packed]
+    """Up, then down."""
+    _refinement: Saved[Refinement | None]
 
     def __init__(
         self,
@@ -60,8 +75,8 @@ class CusumUnion:
         stated = np.broadcast_to(np.asarray(run_length, np.float64), (series,))
         shares = _shares(slacks)
         shape = (series, len(slacks))
-        self.slack: Floats = np.empty(shape)
-        self.threshold: Floats = np.empty(shape)
+        self.slack = np.empty(shape)
+        self.threshold = np.empty(shape)
         for number in range(series):
             # Rounded, so that series of about the same baseline share a computation.
             wide = math.sqrt(_raised(inflated[number]))
@@ -77,8 +92,7 @@ class CusumUnion:
         if factors is not None:
             self.threshold *= factors
         self._prepare()
-        self._sums: Floats = np.zeros((2, *shape))
-        """Up, then down."""
+        self._sums = np.zeros((2, *shape))
         self._refinement = (
             Refinement(rows, np.maximum(inflated, 1.0))
             if refine and (rows < ENOUGH).any()
@@ -90,11 +104,10 @@ class CusumUnion:
         self._k = np.stack([self.slack, self.slack])
         self._h = np.stack([self.threshold, self.threshold])
         self._sign = np.array([1.0, -1.0])[:, None]
-        self._turned = self._sign[:, :, None]
         self._flat = (2, self.slack.shape[1], self.series)
-        self._across: Floats = self._k.transpose(0, 2, 1).reshape(-1)
-        self._high: Floats = self._h.transpose(0, 2, 1).reshape(-1)
-        self._prepared: tuple[int, Floats] = (0, np.zeros((0, self._across.size)))
+        self._across = self._k.transpose(0, 2, 1).reshape(-1)
+        self._high = self._h.transpose(0, 2, 1).reshape(-1)
+        self._prepared = (0, np.zeros((0, self._across.size)))
 
     def update(self, z: Floats) -> Evidence:
         """Take the rows of a batch, shape (n, S), in their order."""
@@ -137,35 +150,9 @@ class CusumUnion:
         self._sums = np.ascontiguousarray(last.transpose(0, 2, 1))
         return self._evidence(crossed, direction)
 
-    def advance(self, row: Floats) -> NDArray[np.bool_] | None:
-        """Take a lone row (S,), which is quicker than a batch of one: which series are at or above
-        their threshold, (S,), or None where none is."""
-        refinement = self._refinement
-        if refinement is not None:
-            row, time_to_learn = refinement.lone(row)
-            if time_to_learn:
-                refinement.learn_held(self._below())
-        moved = self._turned * row[:, None] - self._k
-        if not math.isfinite(float(row.sum())):
-            moved[:, ~np.isfinite(row)] = 0.0
-        sums = self._sums
-        sums += moved
-        np.maximum(sums, 0.0, out=sums)
-        over = sums >= self._h
-        if not over.any():
-            return None
-        found: NDArray[np.bool_] = np.any(over, axis=(0, 2))
-        return found
-
     def _below(self) -> NDArray[np.bool_]:
         """Which series have not alarmed."""
         found: NDArray[np.bool_] = np.all(self._sums < self._h, axis=(0, 2))
-        return found
-
-    def directions(self) -> NDArray[np.int8]:
-        """Which way each series is further off: +1 or -1, (S,)."""
-        height = (self._sums / self._h).max(axis=2)
-        found: NDArray[np.int8] = np.where(height[0] >= height[1], 1, -1).astype(np.int8)
         return found
 
     def _one_by_one(self, z: Floats) -> Evidence:
@@ -244,19 +231,6 @@ class CusumUnion:
     def reset(self, series: NDArray[np.bool_]) -> None:
         """Begin anew with some of the series, a mask (S,)."""
         self._sums[:, series] = 0.0
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON, without what the constructor makes."""
-        found: dict[str, Any] = {"sums": pack(self._sums)}
-        if self._refinement is not None:
-            found["refinement"] = self._refinement.to_dict()
-        return found
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Undo :meth:`to_dict`, of the same charts. Raises KeyError, TypeError or ValueError."""
-        self._sums = unpack(state["sums"], self._sums.shape)
-        if self._refinement is not None and "refinement" in state:
-            self._refinement.restore(state["refinement"])
 
 
 def _extremes(moved: Floats) -> tuple[Floats, Floats]:

@@ -9,14 +9,13 @@ the average run length under the null is at least A, whatever the distribution a
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from understudy.monitor.detectors.evidence import Evidence
-from understudy.monitor.detectors.packed import pack, unpack
+from understudy.monitor.detectors.packed import Packed
+from understudy.shadow.state import Config, Saved, Stateful, Transient
 
 Floats = NDArray[np.float64]
 RATIOS = (1.15, 1.3, 1.6, 2.2, 3.5, 7.0)
@@ -77,7 +76,7 @@ def shiryaev_roberts(log_m: Floats, log_e: Floats) -> Floats:
     return found
 
 
-class SrDetector:
+class SrDetector(Stateful):
     """One detector for each of S risks; ``run_length`` in rows, one number or (S,).
 
     Batches are (n, S) of values in [0, 1]; NaN says nothing. ``variance`` (S,) is that of the
@@ -86,6 +85,21 @@ class SrDetector:
     (0, 1) and for bets that could lose everything.
     """
 
+    null: Config[Floats]
+    series: Config[int]
+    bets: Config[Floats]
+    log_threshold: Config[Floats]
+    _log_weight: Config[float]
+    _threshold: Config[Floats]
+    _zero: Config[Floats]
+    _log_zero: Config[Floats]
+    _fixed: Config[Floats]
+    """M after zeros for ever: r / (1 - r)."""
+    _log_one: Config[Floats]
+    _after: Transient[tuple[int, Floats]]
+    _m: Saved[Packed]
+    """Not in logs: rows of zeros, which most of them are, then cost two operations."""
+
     def __init__(
         self,
         null: Floats,
@@ -93,28 +107,26 @@ class SrDetector:
         variance: Floats | None = None,
         bets: Floats | None = None,
     ) -> None:
-        self.null: Floats = np.asarray(null, np.float64)
+        self.null = np.asarray(null, np.float64)
         if self.null.ndim != 1 or ((self.null <= 0.0) | (self.null >= 1.0)).any():
             raise ValueError("null means must lie between 0 and 1")
         self.series = len(self.null)
-        self.bets: Floats = bets_for(self.null, variance) if bets is None else bets
+        self.bets = bets_for(self.null, variance) if bets is None else bets
         if ((self.bets <= 0.0) | (self.bets * self.null[:, None] >= 1.0)).any():
             raise ValueError("bets must lie between 0 and 1 / null")
         lengths = np.broadcast_to(np.asarray(run_length, np.float64), (self.series,))
-        self.log_threshold: Floats = np.log(lengths)
+        self.log_threshold = np.log(lengths)
         self._prepare()
-        self._m: Floats = np.zeros(self.bets.shape)
-        """Not in logs: rows of zeros, which most of them are, then cost two operations."""
+        self._m = np.zeros(self.bets.shape)
 
     def _prepare(self) -> None:
         self._log_weight = -math.log(self.bets.shape[1])
-        self._threshold: Floats = np.exp(np.minimum(self.log_threshold, _LOG_MOST))
+        self._threshold = np.exp(np.minimum(self.log_threshold, _LOG_MOST))
         losing = self.bets * self.null[:, None]
-        self._zero: Floats = 1.0 - losing
-        self._log_zero: Floats = np.log1p(-losing)
-        self._fixed: Floats = self._zero / losing
-        """M after zeros for ever: r / (1 - r)."""
-        self._log_one: Floats = np.log1p(self.bets * (1.0 - self.null[:, None]))
+        self._zero = 1.0 - losing
+        self._log_zero = np.log1p(-losing)
+        self._fixed = self._zero / losing
+        self._log_one = np.log1p(self.bets * (1.0 - self.null[:, None]))
         self._after = (0, np.zeros(0))
 
     def update(self, x: Floats) -> Evidence:
@@ -211,15 +223,6 @@ class SrDetector:
         """Begin anew with some of the series, a mask (S,)."""
         self._m[series] = 0.0
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON, without what the constructor makes."""
-        with np.errstate(divide="ignore"):
-            return {"log_m": pack(np.log(self._m))}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Undo :meth:`to_dict`, of the same nulls. Raises KeyError, TypeError or ValueError."""
-        self._m = np.exp(np.minimum(unpack(state["log_m"], self._m.shape), _LOG_MOST))
-
 
 class SrBlocks:
     """The same for 0/1 values that several replicas see: they send counts by block.
@@ -243,14 +246,6 @@ class SrBlocks:
         mixed = log_sum(log_m) + inner._log_weight
         crossed = np.where(mixed >= inner.log_threshold, 0, -1).astype(np.intp)
         return inner._evidence(crossed)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON, without what the constructor makes."""
-        return self._inner.to_dict()
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Undo :meth:`to_dict`, of the same nulls. Raises KeyError, TypeError or ValueError."""
-        self._inner.restore(state)
 
 
 def log_sum(logs: Floats) -> Floats:

@@ -11,8 +11,6 @@ It costs two functions per row and frequency, so it runs where it is asked for.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +18,8 @@ from scipy.optimize import brentq
 from scipy.special import log_ndtr
 
 from understudy.monitor.detectors.evidence import Evidence
-from understudy.monitor.detectors.packed import pack, unpack
+from understudy.monitor.detectors.packed import Packed
+from understudy.shadow.state import Config, FieldError, Saved, Stateful
 
 Floats = NDArray[np.float64]
 FREQUENCIES = 64
@@ -94,13 +93,21 @@ def weighted_chi2_isf(level: float, weights: Floats) -> float:
     )
 
 
-class KernelBlocks:
+class KernelBlocks(Stateful):
     """The rows' features against their ``mean`` (2 D,) in the baseline.
 
     ``spectrum`` are the eigenvalues of the features' covariance there, and ``rows`` what both were
     estimated from. ``run_length`` is in rows, of all sizes of blocks together. ``inflation`` is the
     variance of long sums over that of independent rows.
     """
+
+    features: Config[FourierFeatures]
+    mean: Config[Floats]
+    thresholds: Config[Floats]
+    statistics: Saved[Floats]
+    """Of the last full block of each size, over its threshold."""
+    _sums: Saved[Packed]
+    _rows: Saved[NDArray[np.int64]]
 
     def __init__(
         self,
@@ -116,7 +123,7 @@ class KernelBlocks:
         self.features = features
         self.mean = mean
         weights = spectrum[spectrum > 1e-9 * spectrum.max()]
-        self.thresholds: Floats = np.array(
+        self.thresholds = np.array(
             [
                 weighted_chi2_isf(
                     min(0.5, size / run_length / len(BLOCKS)),
@@ -125,10 +132,13 @@ class KernelBlocks:
                 for size in BLOCKS
             ]
         )
-        self.statistics: Floats = np.zeros(len(BLOCKS))
-        """Of the last full block of each size, over its threshold."""
-        self._sums: Floats = np.zeros((len(BLOCKS), len(mean)))
+        self.statistics = np.zeros(len(BLOCKS))
+        self._sums = np.zeros((len(BLOCKS), len(mean)))
         self._rows = np.zeros(len(BLOCKS), np.int64)
+
+    def _restored(self) -> None:
+        if not all(0 <= r < b for r, b in zip(self._rows.tolist(), BLOCKS, strict=True)):
+            raise FieldError("rows", "must be of blocks that are not full")
 
     @staticmethod
     def reference(features: FourierFeatures, x: Floats) -> tuple[Floats, Floats]:
@@ -166,22 +176,3 @@ class KernelBlocks:
             alarmed |= bool(self.statistics[place] >= 1.0)
             self._sums[place], self._rows[place] = 0.0, 0
         return alarmed
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON, without what the constructor makes."""
-        return {
-            "sums": pack(self._sums),
-            "rows": self._rows.tolist(),
-            "statistics": self.statistics.tolist(),
-        }
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Undo :meth:`to_dict`. Raises KeyError, TypeError or ValueError."""
-        rows: Sequence[int] = state["rows"]
-        if len(rows) != len(BLOCKS) or not all(
-            0 <= r < b for r, b in zip(rows, BLOCKS, strict=True)
-        ):
-            raise ValueError("blocks of other sizes")
-        self._sums = unpack(state["sums"], self._sums.shape)
-        self._rows = np.array(rows, np.int64)
-        self.statistics = np.array(state["statistics"], np.float64).reshape(len(BLOCKS))

@@ -9,14 +9,12 @@ arXiv:2203.03532) and keep its run length. The estimate is that of Robins, Rotni
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from understudy.monitor.detectors.edetector import RATIOS, SrDetector
 from understudy.monitor.detectors.evidence import Evidence
+from understudy.shadow.state import Config, Saved, Stateful
 
 Floats = NDArray[np.float64]
 _LARGEST_BET = 0.95
@@ -33,7 +31,7 @@ def filled(predicted: Floats, losses: Floats, shares: Floats | float) -> Floats:
     return found
 
 
-class PartialLabelDetector:
+class PartialLabelDetector(Stateful):
     """One detector for each of S risks in [0, 1] whose mean is at most ``null`` (S,).
 
     ``run_length`` in rows, with or without a label; ``share`` is the smallest probability of a
@@ -41,6 +39,12 @@ class PartialLabelDetector:
     prediction without skill when it is not given; a wrong one costs time, not the guarantee.
     Raises ValueError for nulls outside of (0, 1) and shares outside of (0, 1].
     """
+
+    null: Config[Floats]
+    share: Config[float]
+    _beyond: Config[float]
+    _width: Config[float]
+    _inner: Saved[SrDetector]
 
     def __init__(
         self,
@@ -51,7 +55,7 @@ class PartialLabelDetector:
     ) -> None:
         if not 0.0 < share <= 1.0:
             raise ValueError(f"the share of labels lies above 0 and at most at 1, not {share}")
-        self.null: Floats = np.asarray(null, np.float64)
+        self.null = np.asarray(null, np.float64)
         if self.null.ndim != 1 or ((self.null <= 0.0) | (self.null >= 1.0)).any():
             raise ValueError("null means must lie between 0 and 1")
         self.share = share
@@ -89,11 +93,3 @@ class PartialLabelDetector:
     def reset(self, series: NDArray[np.bool_]) -> None:
         """Begin anew with some of the series, a mask (S,)."""
         self._inner.reset(series)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON, without what the constructor makes."""
-        return self._inner.to_dict()
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Undo :meth:`to_dict`, of the same nulls. Raises KeyError, TypeError or ValueError."""
-        self._inner.restore(state)

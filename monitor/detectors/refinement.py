@@ -13,53 +13,58 @@ and nothing is learned once the baseline is as good as :data:`ENOUGH` rows make 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-from understudy.monitor.detectors.packed import pack, unpack
+from understudy.monitor.detectors.packed import Packed
+from understudy.shadow.state import Config, Derived, Saved, Stateful
 
 Floats = NDArray[np.float64]
 ENOUGH = 40_000.0
 """Rows, of the baseline and live ones together."""
 _PLAUSIBLE = 3.0
 """Standard errors of the baseline's mean by which it may be moved."""
-_MOST_HELD = 256
 _PIECE = 32.0
 """A mean holds for this part of the rows that it rests on, before it is taken anew."""
 
 
-class Refinement:
+class Refinement(Stateful):
     """Of S series that are standard under a baseline of ``rows`` (S,), infinite where it is known;
     ``inflation`` (S,) is the variance of long sums over that of independent rows."""
 
+    _of_baseline: Config[Floats]
+    _most: Config[Floats]
+    _counts: Saved[Packed]
+    _sums: Saved[Packed]
+    _open: Derived[Floats]
+    mean: Derived[Floats]
+    """What is subtracted of each series."""
+    _scale: Derived[Floats]
+    _piece: Derived[int]
+
     def __init__(self, rows: Floats, inflation: Floats) -> None:
         self._of_baseline = rows
-        self._most: Floats = _PLAUSIBLE * np.sqrt(inflation / np.maximum(rows, 1.0))
-        self._counts: Floats = np.zeros(len(rows))
-        self._sums: Floats = np.zeros(len(rows))
-        self._held: list[Floats] = []
-        """Lone rows that nothing was learned from so far."""
+        self._most = _PLAUSIBLE * np.sqrt(inflation / np.maximum(rows, 1.0))
+        self._counts = np.zeros(len(rows))
+        self._sums = np.zeros(len(rows))
+        self._refresh()
+
+    def _restored(self) -> None:
         self._refresh()
 
     def _refresh(self) -> None:
         rows = self._of_baseline + self._counts
         open_ = rows < ENOUGH
-        self._open: Floats = open_.astype(np.float64)
+        self._open = open_.astype(np.float64)
         with np.errstate(invalid="ignore"):
             found = np.where(self._counts > 0.0, self._sums / rows, 0.0)
-        self.mean: Floats = np.clip(found, -self._most, self._most)
-        """What is subtracted of each series."""
-        self._scale: Floats = np.where(open_, np.sqrt(rows / (rows + 1.0)), 1.0)
+        self.mean = np.clip(found, -self._most, self._most)
+        self._scale = np.where(open_, np.sqrt(rows / (rows + 1.0)), 1.0)
         self._piece = max(1, int(rows.min() / _PIECE)) if open_.any() else 0
 
     def update(self, z: Floats, quiet: NDArray[np.bool_]) -> Floats:
         """Rows (n, S) relative to what is known before them; they are learned from where ``quiet``
         (S,). NaN and infinities say nothing."""
-        if self._held:
-            self.learn_held(quiet)
         found = np.empty_like(z)
         start = 0
         while start < len(z):
@@ -72,20 +77,6 @@ class Refinement:
             start = stop
         return found
 
-    def lone(self, row: Floats) -> tuple[Floats, bool]:
-        """The same for a single row (S,), without learning; and whether it is time for that."""
-        found = row - self.mean
-        if not self._piece:
-            return found, False
-        found *= self._scale
-        self._held.append(row)
-        return found, len(self._held) >= min(self._piece, _MOST_HELD)
-
-    def learn_held(self, quiet: NDArray[np.bool_]) -> None:
-        """Learn from the lone rows."""
-        held, self._held = np.array(self._held), []
-        self._learn(held, quiet)
-
     def _learn(self, part: Floats, quiet: NDArray[np.bool_]) -> None:
         sums = part.sum(axis=0)
         weight = self._open * quiet
@@ -96,16 +87,4 @@ class Refinement:
             sums = np.where(here, part, 0.0).sum(axis=0)
             self._counts += here.sum(axis=0) * weight
         self._sums += sums * weight
-        self._refresh()
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON; the rows of the baseline are the caller's."""
-        if self._held:
-            self.learn_held(np.ones(len(self._counts), np.bool_))
-        return {"counts": pack(self._counts), "sums": pack(self._sums)}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Undo :meth:`to_dict`, of as many series. Raises KeyError, TypeError or ValueError."""
-        self._counts = unpack(state["counts"], self._counts.shape)
-        self._sums = unpack(state["sums"], self._sums.shape)
         self._refresh()

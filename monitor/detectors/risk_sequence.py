@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +19,7 @@ from scipy.special import xlogy
 
 from understudy.monitor.detectors.evidence import Evidence
 from understudy.shadow.sequential import BettingInterval, Interval
+from understudy.shadow.state import Config, FieldError, Saved, Stateful
 
 Floats = NDArray[np.float64]
 _STEP = 4
@@ -52,7 +51,7 @@ def source_bound(total: float, rows: float, alpha: float) -> float:
     return float(brentq(excess, max(mean, 1e-300), highest, xtol=1e-12))
 
 
-class RiskSequence:
+class RiskSequence(Stateful):
     """One for each of S risks, each with a source mean of ``totals / rows``, (S,).
 
     ``tolerance`` is the growth of the mean that does not matter, a number or (S,). ``alpha`` is the
@@ -60,6 +59,11 @@ class RiskSequence:
     Batches are (n, S) of losses in [0, 1]; NaN says nothing. Raises ValueError for sums, alphas and
     tolerances that are none.
     """
+
+    series: Config[int]
+    alpha: Config[float]
+    bounds: Config[Floats]
+    _sequences: Saved[list[BettingInterval]]
 
     def __init__(
         self,
@@ -75,9 +79,13 @@ class RiskSequence:
             raise ValueError("a tolerance is not below 0")
         each = alpha / max(self.series, 1) / 2.0
         bounds = [source_bound(float(t), float(n), each) for t, n in zip(totals, rows, strict=True)]
-        self.bounds: Floats = np.minimum(np.array(bounds, np.float64) + allowed, 1.0)
+        self.bounds = np.minimum(np.array(bounds, np.float64) + allowed, 1.0)
         # One side alone errs with half of an interval's alpha.
         self._sequences = [BettingInterval(alpha=2.0 * each) for _ in range(self.series)]
+
+    def _restored(self) -> None:
+        if len(self._sequences) != self.series:
+            raise FieldError("sequences", f"must be of {self.series} series")
 
     def update(self, x: Floats) -> Evidence:
         """Take the rows of a batch, in their order. An alarm is for good: see :meth:`reset`.
@@ -124,14 +132,3 @@ class RiskSequence:
         """Begin anew with some of the series, a mask (S,); alpha is then spent once more."""
         for number in np.flatnonzero(series):
             self._sequences[number] = BettingInterval(alpha=self._sequences[number].alpha)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON, without what the constructor makes."""
-        return {"sequences": [one.to_dict() for one in self._sequences]}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Undo :meth:`to_dict`, of the same baseline. Raises KeyError, TypeError or ValueError."""
-        found = [BettingInterval.from_dict(one) for one in state["sequences"]]
-        if len(found) != self.series:
-            raise ValueError(f"a state of {len(found)} series, not {self.series}")
-        self._sequences = found

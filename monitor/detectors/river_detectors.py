@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import importlib
 from collections import deque
-from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from understudy.monitor.detectors.evidence import Evidence
 from understudy.monitor.errors import MissingExtraError
+from understudy.shadow.state import SAME, Config, FieldError, Saved, Stateful, Transient
 
 Floats = NDArray[np.float64]
 KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -41,7 +41,7 @@ _NEW = 32
 """Newest values, whose mean is compared with that of all the others for the direction."""
 
 
-class RiverDetector:
+class RiverDetector(Stateful):
     """One detector of a ``kind`` of :data:`KINDS` for each of S series, batches (n, S).
 
     ``options`` are river's own, such as ``delta`` of ADWIN; ``seed`` is 0 where there is one. The
@@ -51,6 +51,20 @@ class RiverDetector:
     Raises ValueError for an unknown kind or option and for values other than 0 and 1 where errors
     are wanted, and MissingExtraError where river is not installed.
     """
+
+    kind: Saved[Annotated[str, SAME]]
+    series: Config[int]
+    options: Config[dict[str, Any]]
+    _class: Config[Any]
+    _memory: Config[int]
+    """What a window may hold: KSWIN never looks further back."""
+    _values: Saved[list[deque[float]]]
+    """The newest values since the last drift, 1,000 at most of each series. river's detectors
+    cannot be written down otherwise without pickle; those with a longer memory begin with these
+    when they are restored."""
+    _detectors: Transient[list[Any]]
+    _sums: Transient[list[float]]
+    _counts: Transient[list[int]]
 
     def __init__(self, kind: str, series: int, **options: Any) -> None:
         if kind not in KINDS:
@@ -65,11 +79,21 @@ class RiverDetector:
             self._detectors = [self._fresh() for _ in range(series)]
         except TypeError as error:
             raise ValueError(f"{kind}: {error}") from error
-        # What a window may hold: KSWIN never looks further back.
-        memory = int(self.options.get("window_size", 100)) if kind == "kswin" else _REMEMBERED
-        self._values: list[deque[float]] = [deque(maxlen=memory) for _ in range(series)]
+        window = int(self.options.get("window_size", 100))
+        self._memory = window if kind == "kswin" else _REMEMBERED
+        self._values = [deque(maxlen=self._memory) for _ in range(series)]
         self._sums = [0.0] * series
         self._counts = [0] * series
+
+    def _restored(self) -> None:
+        values = self._values
+        if len(values) != self.series:
+            raise FieldError("values", f"must be of {self.series} series, not of {len(values)}")
+        self._values = [deque(maxlen=self._memory) for _ in range(self.series)]
+        self.reset(np.ones(self.series, np.bool_))
+        for number, one in enumerate(values):
+            for value in one:
+                self._one(number, value)
 
     def _fresh(self) -> Any:
         return self._class(**self.options)
@@ -128,27 +152,6 @@ class RiverDetector:
         for number in np.flatnonzero(series):
             self._forget(int(number))
             self._detectors[number] = self._fresh()
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON: the newest values since the last drift, 1,000 at most of each series.
-
-        river's detectors cannot be written down otherwise without pickle; those with a longer
-        memory begin with these when they are restored.
-        """
-        return {"kind": self.kind, "values": [list(values) for values in self._values]}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Undo :meth:`to_dict`, of the same kind and as many series.
-
-        Raises KeyError, TypeError or ValueError.
-        """
-        values = [[float(value) for value in one] for one in state["values"]]
-        if state["kind"] != self.kind or len(values) != self.series:
-            raise ValueError(f"a state of {len(values)} × {state['kind']}, not of {self.kind}")
-        self.reset(np.ones(self.series, np.bool_))
-        for number, one in enumerate(values):
-            for value in one:
-                self._one(number, value)
 
 
 def _find(kind: str) -> Any:

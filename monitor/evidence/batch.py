@@ -1,9 +1,9 @@
-"""Evidence between the two stages of the evaluation: rows in columns, in an order of their own.
+"""Evidence between the two stages of the evaluation: rows in columns, in a fixed order.
 
-The first stage (decode, recognise copies of records, bring together what meets by request id) puts
-rows on *sheets*; the second (statistics, findings, rollouts) takes sheets. Every row has a time, a
-request id and a side, and the second stage sees rows in the order of these three, never in that of
-their arrival. So it does not matter over how many places the first stage was spread.
+The first stage (decode, join what meets by request id) makes batches of rows; the second
+(statistics, findings, rollouts) takes them. Every row has a time, a request id and a side, and the
+second stage sees rows in the order of these three, never in that of their arrival. So it does not
+matter over how many places the first stage was spread.
 """
 
 from __future__ import annotations
@@ -17,15 +17,11 @@ import orjson
 from numpy.typing import NDArray
 
 from understudy.monitor.errors import EvidenceError
+from understudy.monitor.evidence.columns import Column, cells_at
 
 Floats = NDArray[np.float64]
-Column = NDArray[np.float64] | NDArray[np.int64] | list[Any]
-"""Numbers of one type, or cells of any kind that JSON holds."""
 Key = tuple[tuple[str, ...], tuple[str, ...]]
 """Kind and names."""
-
-
-_FRACTIONS = frozenset((float, type(None)))
 
 
 @dataclass(slots=True)
@@ -48,7 +44,7 @@ class ColumnBatch:
 
     @property
     def key(self) -> Key:
-        """Sheets with one key can be put together."""
+        """Batches with one key can be merged."""
         return self.kind, self.names
 
     def column(self, name: str) -> Column:
@@ -70,14 +66,8 @@ class ColumnBatch:
             ids = self.ids[which]
             columns: list[Column] = [column[which] for column in self.columns]
         else:
-            places = which.tolist()
-            ids = [self.ids[place] for place in places]
-            columns = [
-                column[which]
-                if isinstance(column, np.ndarray)
-                else [column[place] for place in places]
-                for column in self.columns
-            ]
+            ids = [self.ids[index] for index in which.tolist()]
+            columns = [cells_at(column, which) for column in self.columns]
         return ColumnBatch(self.kind, self.names, self.at[which], ids, self.side[which], columns)
 
     def in_order(self) -> ColumnBatch:
@@ -92,29 +82,43 @@ class ColumnBatch:
         return self.rows(order)
 
 
-def together(sheets: Sequence[ColumnBatch]) -> list[ColumnBatch]:
-    """Sheets of one key as one, each in order; by key."""
+def batch_of(
+    kind: tuple[str, ...],
+    names: tuple[str, ...],
+    at: Any,
+    ids: Iterable[bytes],
+    side: Any,
+    columns: list[Column],
+) -> ColumnBatch:
+    """The batch of rows whose times, ids and sides are in any kind of sequence."""
+    return ColumnBatch(
+        kind, names, np.array(at, np.float64), list(ids), np.array(side, np.int16), columns
+    )
+
+
+def merge(batches: Sequence[ColumnBatch]) -> list[ColumnBatch]:
+    """Batches of one key as one, each in order; by key."""
     grouped: dict[Key, list[ColumnBatch]] = {}
-    for sheet in sheets:
-        if len(sheet):
-            grouped.setdefault(sheet.key, []).append(sheet)
-    return [concatenated(grouped[key]).in_order() for key in sorted(grouped)]
+    for batch in batches:
+        if len(batch):
+            grouped.setdefault(batch.key, []).append(batch)
+    return [concatenate(grouped[key]).in_order() for key in sorted(grouped)]
 
 
-def concatenated(sheets: Sequence[ColumnBatch]) -> ColumnBatch:
-    """Sheets of one key as one, as they are."""
-    first = sheets[0]
-    if len(sheets) == 1:
+def concatenate(batches: Sequence[ColumnBatch]) -> ColumnBatch:
+    """Batches of one key as one, as they are."""
+    first = batches[0]
+    if len(batches) == 1:
         return first
     return ColumnBatch(
         first.kind,
         first.names,
-        np.concatenate([sheet.at for sheet in sheets]),
-        [one for sheet in sheets for one in sheet.ids],
-        np.concatenate([sheet.side for sheet in sheets]),
+        np.concatenate([batch.at for batch in batches]),
+        [one for batch in batches for one in batch.ids],
+        np.concatenate([batch.side for batch in batches]),
         [
-            _column([sheet.columns[place] for sheet in sheets])
-            for place in range(len(first.columns))
+            _column([batch.columns[index] for batch in batches])
+            for index in range(len(first.columns))
         ],
     )
 
@@ -129,34 +133,21 @@ def _column(parts: list[Column]) -> Column:
     ]
 
 
-def column_of(cells: Sequence[Any]) -> Column:
-    """Cells as one array where they are all fractions (NaN: missing), or all whole numbers."""
-    kinds = set(map(type, cells))
-    if float in kinds and kinds <= _FRACTIONS:
-        return np.array(cells, np.float64)
-    if kinds == {int}:
-        try:
-            return np.array(cells, np.int64)
-        except OverflowError:
-            pass
-    return list(cells)
-
-
 # Bytes --------------------------------------------------------------------------------------------
 
 _MAGIC = b"USE1"
 
 
-def encode(sheets: Iterable[tuple[int, ColumnBatch]]) -> bytes:
-    """Pack sheets, each with a number (its slot)."""
+def encode(batches: Iterable[tuple[int, ColumnBatch]]) -> bytes:
+    """Pack batches, each with a number (its slot)."""
     heads: list[Any] = []
     parts: list[bytes] = []
-    for slot, sheet in sheets:
+    for slot, batch in batches:
         kinds = []
-        lengths = np.fromiter(map(len, sheet.ids), np.uint16, len(sheet))
-        parts += [sheet.at.tobytes(), sheet.side.tobytes(), lengths.tobytes(), *sheet.ids]
+        lengths = np.fromiter(map(len, batch.ids), np.uint16, len(batch))
+        parts += [batch.at.tobytes(), batch.side.tobytes(), lengths.tobytes(), *batch.ids]
         sizes = [int(lengths.sum())]
-        for column in sheet.columns:
+        for column in batch.columns:
             if isinstance(column, np.ndarray):
                 kinds.append("d" if column.dtype == np.float64 else "q")
                 data = np.ascontiguousarray(column).tobytes()
@@ -165,7 +156,7 @@ def encode(sheets: Iterable[tuple[int, ColumnBatch]]) -> bytes:
                 data = orjson.dumps(column, default=str)
             sizes.append(len(data))
             parts.append(data)
-        heads.append([slot, sheet.kind, sheet.names, len(sheet), kinds, sizes])
+        heads.append([slot, batch.kind, batch.names, len(batch), kinds, sizes])
     head = orjson.dumps(heads)
     return b"".join((_MAGIC, len(head).to_bytes(4, "little"), head, *parts))
 

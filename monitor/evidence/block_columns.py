@@ -3,68 +3,126 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from understudy.monitor.codecs import Table
-from understudy.monitor.evidence.batch import Column, ColumnBatch, Floats, column_of
+from understudy.monitor.evidence.batch import ColumnBatch
 from understudy.monitor.evidence.blocks import Grid, RecordBlock
-from understudy.monitor.evidence.observe import NO_COPY, NOT_COUNTED
-from understudy.monitor.records.record import OUTCOMES, Record
+from understudy.monitor.evidence.columns import Column, Floats, cells_at, column_of, listed
+from understudy.monitor.records import record as outcomes
+from understudy.monitor.records.record import OUTCOMES
 
-Places = NDArray[np.intp]
+Indices = NDArray[np.intp]
 Mask = NDArray[np.bool_]
-_OUTCOMES = range(len(OUTCOMES))
+ERRORS = frozenset(
+    (
+        outcomes.SERVER_ERROR,
+        outcomes.TIMEOUT,
+        outcomes.UPSTREAM_CONNECT,
+        outcomes.UPSTREAM_RESET,
+        outcomes.OVERLOAD,
+        outcomes.GARBAGE,
+        outcomes.TOO_LARGE,
+    )
+)
+"""Outcomes that are the arm's fault."""
+_NOT_COUNTED = (
+    (outcomes.CANCELLED, outcomes.REJECTED),  # not the doing of the model server
+    (outcomes.CANCELLED, outcomes.OVERLOAD),  # given up, or no connection was free
+)
+"""Outcomes that say nothing about the arm: of requests, and of mirrored requests."""
 _COUNTS = np.array(
-    [
-        [outcome not in NOT_COUNTED for outcome in _OUTCOMES],
-        [outcome not in NO_COPY for outcome in _OUTCOMES],
-    ]
+    [[outcome not in left for outcome in range(len(OUTCOMES))] for left in _NOT_COUNTED]
 )
 """By role and outcome: whether a record says anything about its arm."""
 
 
 class Part:
-    """Features or predictions of a block: ``grid`` by record (below 0: the reason why there is
-    none), ``row`` in that grid."""
+    """Features or predictions of a block. By record: ``grid`` is the number of its grid (below 0:
+    the reason why there is none), ``first`` its first row there, ``many`` how many rows it has;
+    ``many`` is None where all have one."""
 
-    def __init__(self, count: int, places: NDArray[np.int16] | None, grids: Sequence[Grid]) -> None:
+    def __init__(
+        self,
+        count: int,
+        grid: NDArray[np.int16] | None,
+        many: NDArray[np.uint32] | None,
+        grids: Sequence[Grid],
+    ) -> None:
         self.grids = grids
-        self.grid = np.zeros(count, np.int64) if places is None else places.astype(np.int64)
-        self.row = np.zeros(count, np.intp)
+        self.grid = np.zeros(count, np.int64) if grid is None else grid.astype(np.int64)
+        self.many = None if many is None else many.astype(np.int64)
+        self.first = np.zeros(count, np.intp)
         for number in range(len(grids)):
             here = np.flatnonzero(self.grid == number)
-            self.row[here] = np.arange(len(here))
+            if self.many is None:
+                self.first[here] = np.arange(len(here))
+            else:
+                self.first[here] = np.cumsum(self.many[here]) - self.many[here]
+        self._cells: dict[int, list[Column]] = {}
         self._columns: dict[int, list[Column]] = {}
 
     def columns(self, grid: int) -> list[Column]:
         """All columns of a grid."""
         found = self._columns.get(grid)
         if found is None:
-            found = self._columns[grid] = list(_columns(self.grids[grid]))
+            found = self._columns[grid] = [
+                cells if isinstance(cells, np.ndarray) else column_of(cells)
+                for cells in self._exact(grid)
+            ]
         return found
 
-    def of(self, grid: int, records: Places) -> list[Column]:
-        """The columns of a grid, of some records."""
-        rows = self.row[records]
+    def _exact(self, grid: int) -> list[Column]:
+        """The same, where what is missing is not the same as NaN."""
+        found = self._cells.get(grid)
+        if found is None:
+            found = self._cells[grid] = list(_cells_of(self.grids[grid]))
+        return found
+
+    def rows(self, records: Indices) -> tuple[Indices, Indices]:
+        """The rows of some records: for each row its record, and its number in the grid."""
+        if self.many is None:
+            return records, self.first[records]
+        many = self.many[records]
+        of = np.repeat(records, many)
+        within = np.arange(len(of)) - np.repeat(np.cumsum(many) - many, many)
+        return of, self.first[of] + within
+
+    def of(self, grid: int, records: Indices) -> list[Column]:
+        """The columns of a grid, of the rows of some records."""
+        _, rows = self.rows(records)
         return [cells_at(column, rows) for column in self.columns(grid)]
 
-    def table(self, record: int) -> Table | None:
-        """What was decoded of one record."""
-        grid = int(self.grid[record])
-        if grid < 0:
-            return None
-        row = int(self.row[record])
-        cells = [
-            column[row].item() if isinstance(column, np.ndarray) else column[row]
-            for column in self.columns(grid)
-        ]
-        return Table(self.grids[grid].names, 1, cells)
+    def decoded(self, records: Indices) -> list[Table | None]:
+        """What was decoded of each of some records; None where nothing was."""
+        found: list[Table | None] = [None] * len(records)
+        grids = self.grid[records]
+        for number in np.unique(grids).tolist():
+            if number < 0:
+                continue
+            indices = np.flatnonzero(grids == number)
+            names = self.grids[number].names
+            _, places = self.rows(records[indices])
+            columns = [listed(cells_at(cells, places)) for cells in self._exact(number)]
+            rows = [list(row) for row in zip(*columns, strict=True)]
+            if self.many is None:
+                for index, row in zip(indices.tolist(), rows, strict=True):
+                    found[index] = Table(names, 1, row)
+                continue
+            begin = 0
+            many = self.many[records[indices]].tolist()
+            for index, count in zip(indices.tolist(), many, strict=True):
+                end = begin + count
+                found[index] = Table(names, count, list(chain.from_iterable(rows[begin:end])))
+                begin = end
+        return found
 
 
-def _columns(grid: Grid) -> Iterator[Column]:
+def _cells_of(grid: Grid) -> Iterator[Column]:
     if grid.matrix is not None:
         yield from grid.matrix
         return
@@ -73,26 +131,24 @@ def _columns(grid: Grid) -> Iterator[Column]:
         if column.kinds is None and numbers is not None and numbers.dtype != np.uint8:
             yield numbers
         else:
-            yield column_of(column.values())
-
-
-def cells_at(column: Column, rows: Places) -> Column:
-    """Some cells of a column."""
-    if isinstance(column, np.ndarray):
-        return column[rows]
-    return [column[row] for row in rows.tolist()]
+            yield column.values()
 
 
 class BlockColumns:
-    """One block by columns."""
+    """One block by columns. ``champion`` is the name of the arm whose answers are judged; a block
+    is found again at ``offset`` of its input."""
 
     def __init__(self, block: RecordBlock, offset: int, champion: str) -> None:
         numbers = block.numbers
+        names = block.names
         self.block = block
         self.offset = offset
         self.count = block.count
-        self.arms = block.names.arms
-        self.champion = self.arms.index(champion) if champion in self.arms else -1
+        self.key = names.model(block.model)[:2]
+        """(model, version)"""
+        self.names = names
+        self.arms = names.arms
+        self.champion = self.arm_index(champion)
         self.arm = numbers["arm"]
         self.role = numbers["role"]
         self.outcome = numbers["outcome"]
@@ -101,53 +157,38 @@ class BlockColumns:
         self.seconds: Floats = numbers["duration_ns"] * 1e-9
         self.at: Floats = self.started + self.seconds
         self.ids = block.texts["request_id"].values()
-        self.request = Part(block.count, block.request, block.features)
-        self.response = Part(block.count, block.response, block.predictions)
+        self.request = Part(block.count, block.request, block.request_rows, block.features)
+        self.response = Part(block.count, block.response, block.response_rows, block.predictions)
         self.counts: Mask = _COUNTS[self.role, self.outcome]
-        self._records: list[Any] | None = None
 
-    def sheet(
+    def batch(
         self,
         kind: tuple[str, ...],
         names: tuple[str, ...],
-        records: Places,
+        records: Indices,
         columns: list[Column],
-        side: Any = None,
+        side: NDArray[Any] | None = None,
     ) -> ColumnBatch:
-        """A row for each of some records."""
+        """A row for each of some records, which may occur several times."""
         ids = self.ids
         return ColumnBatch(
             kind,
             names,
             self.at[records],
-            [ids[place] for place in records.tolist()],
+            [ids[record] for record in records.tolist()],
             (self.role[records] if side is None else side).astype(np.int16),
             columns,
         )
 
-    def record(self, place: int) -> Record:
-        """One record as such."""
-        if self._records is None:
-            self._records = [None] * self.count
-        one = Record()
-        numbers = self.block.numbers
-        one.model = self.block.model
-        for name in ("arm", "status", "role", "outcome", "assigned", "duration_ns"):
-            setattr(one, name, int(numbers[name][place]))
-        one.started = float(self.started[place])
-        one.request_id = self.ids[place]
-        return one
+    def arm_index(self, name: str) -> int:
+        """The number of an arm; -1 for one that no record of this block has."""
+        return self.arms.index(name) if name in self.arms else -1
 
 
-def pairs_of(first: NDArray[Any], second: NDArray[Any]) -> list[tuple[int, int]]:
+def distinct_pairs(first: NDArray[Any], second: NDArray[Any]) -> list[tuple[int, int]]:
     """The pairs that occur."""
     if not len(first):
         return []
     if (first == first[0]).all() and (second == second[0]).all():
         return [(int(first[0]), int(second[0]))]
     return sorted(set(zip(first.tolist(), second.tolist(), strict=True)))
-
-
-def arm_of(taken: BlockColumns, arm: int) -> str:
-    """The name of an arm."""
-    return taken.arms[arm] if arm < len(taken.arms) else "other"

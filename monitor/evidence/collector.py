@@ -1,35 +1,30 @@
-"""The first stage of an experiment: from records to rows that its statistics take.
+"""The first stage of an experiment: from blocks to rows that its statistics take.
 
 Everything here needs only what meets by request id: observed values, champion and challengers on
 the same request, labels of the same prediction. So it may run in many places at once, each with a
-part of the requests; what is put on sheets in all of them is what one place would have put there.
+part of the requests; the rows of all of them are those that one place would have made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from understudy.monitor.config.experiment import Experiment as Declared
-from understudy.monitor.config.rules import rules_of
 from understudy.monitor.evidence.arms import Arms, SplitShares
-from understudy.monitor.evidence.batch import Column, ColumnBatch, Floats, column_of
+from understudy.monitor.evidence.batch import ColumnBatch, batch_of
+from understudy.monitor.evidence.block_columns import BlockColumns, Indices
+from understudy.monitor.evidence.columns import Column, column_of
 from understudy.monitor.evidence.joiner import PairJoiner
+from understudy.monitor.evidence.layout import ASSIGNED, LABELS, NOTES, PAIRS, EvidenceLayout
 from understudy.monitor.evidence.mirrored import MirrorComparison, Redact
-from understudy.monitor.evidence.observe import NAN, Observer, correct, counts
+from understudy.monitor.evidence.observe import NAN, Observer, correct
 from understudy.monitor.labels.store import Joined
-from understudy.monitor.records import record as records
-from understudy.monitor.records.record import Record
+from understudy.monitor.records.record import ROLE_PRIMARY
 
 _MOST_WAITING = 20_000
-ASSIGNED, PAIRS, LABELS, NOTES = "assigned", "pairs", "labels", "notes"
-"""Sorts of rows: requests that were assigned to an arm, pairs, labels of split traffic, and what is
-to be remembered of single comparisons."""
-FACTS = ("started", "seconds", "served", "counted", "epoch", "settled")
-"""Columns of assigned requests, besides their values, their unit and the weights."""
-_SIDES = ("a.", "b.")
 
 
 class EvidenceCollector:
@@ -38,204 +33,151 @@ class EvidenceCollector:
     def __init__(self, declared: Declared, arms: Arms, redact: Redact) -> None:
         self.declared = declared
         self.arms = arms
-        self.by_unit = declared.unit.by != "request"
-        self.order = (arms.champion, *declared.challengers)
-        hypotheses = rules_of(declared).hypotheses
-        fields = frozenset(h.field for h in hypotheses if h.field)
-        self.columns = tuple(sorted({h.column for h in hypotheses}))
-        self.wants_labels = any(h.metric.needs == "labels" for h in hypotheses)
-        self._observer = Observer(fields, declared.cost)
-        self.copies = MirrorComparison(
+        self.layout = EvidenceLayout(declared, arms)
+        self.order = self.layout.order
+        self.columns = self.layout.columns
+        self._observer = Observer(self.columns, declared.cost)
+        self.mirrored = MirrorComparison(
             declared.compare, arms, declared.challengers, self._observer, redact
         )
         self._labels: dict[str, PairJoiner[tuple[float, float]]] = {
             name: PairJoiner(_MOST_WAITING) for name in declared.challengers
         }
-        self._assigned: dict[int, list[tuple[Any, ...]]] = {}
         self._split_labels: dict[str, list[tuple[Any, ...]]] = {}
+        self._label_pairs: dict[str, list[tuple[Any, ...]]] = {}
         self._ready: list[ColumnBatch] = []
 
     # In -----------------------------------------------------------------------------------------
 
-    def take(
-        self,
-        record: Record,
-        arm: str,
-        division: SplitShares | None,
-        of_request: object,
-        answer: object,
-    ) -> None:
-        """Take one record of the experiment's model.
+    def take(self, block: BlockColumns, shares: SplitShares | None) -> None:
+        """Take records of the experiment's model.
 
-        ``division`` is how its requests were divided where it was served, or None.
+        ``shares`` is how its requests were divided where they were served, or None.
         """
-        if record.role == records.ROLE_PRIMARY and record.assigned and division is not None:
-            self._take_assigned(record, arm, division, answer)
-        if not counts(record):
-            return
-        if record.role == records.ROLE_MIRROR:
-            self.copies.take_copy(record, arm, answer)
-        elif arm == self.arms.champion:
-            self.copies.take_champion(record, of_request, answer)
-
-    def _take_assigned(
-        self, record: Record, arm: str, division: SplitShares, answer: object
-    ) -> None:
-        assigned = (
-            division.arms[record.assigned - 1] if record.assigned <= len(division.arms) else ""
-        )
-        if assigned not in self.order:
-            return
-        served = arm == assigned
-        counted = served and counts(record)
-        values = self._observer.observe(record, arm, answer).values if counted else {}
-        seconds = record.duration_ns * 1e-9
-        self._assigned.setdefault(len(division.weights), []).append(
-            (
-                record.started + seconds,
-                record.request_id,
-                self.order.index(assigned),
-                record.started,
-                seconds,
-                float(served),
-                float(counted),
-                division.epoch,
-                max(division.since, division.epoch + self.declared.settle),
-                record.unit.decode("latin-1") if self.by_unit else "",
-                division.weights,
-                values,
-            )
+        if shares is not None:
+            self._take_assigned(block, shares)
+        self._ready += (
+            batch_of((PAIRS, self.declared.name, challenger), self.layout.pairs_names(), *pairs)
+            for challenger, pairs in self.mirrored.take(block)
         )
 
-    def concerns(self, arm: str) -> bool:
-        """Whether an arm is one of those that are compared."""
-        return arm in self.order
+    def _take_assigned(self, block: BlockColumns, shares: SplitShares) -> None:
+        sides, arms = self._arms_of(shares)
+        records = np.flatnonzero((block.role == ROLE_PRIMARY) & (sides[block.assigned] >= 0))
+        if not records.size:
+            return
+        assigned = block.assigned[records]
+        served = block.arm[records] == arms[assigned]
+        counted = served & block.counts[records]
+        settled = max(shares.since, shares.epoch + self.declared.settle)
+        columns: list[Column] = [
+            block.started[records],
+            block.seconds[records],
+            served.astype(np.float64),
+            counted.astype(np.float64),
+            np.full(len(records), shares.epoch),
+            np.full(len(records), settled),
+            self._units(block, records),
+        ]
+        columns += [np.full(len(records), weight) for weight in shares.weights]
+        columns += [_only(column, counted) for column in self._observer.values(block, records)]
+        names = self.layout.assigned_names(len(shares.weights))
+        kind = (ASSIGNED, self.declared.name)
+        self._ready.append(block.batch(kind, names, records, columns, sides[assigned]))
 
-    def share_of(self, record: Record, arm: str, division: SplitShares | None) -> float:
-        """The challenger's part of what it and the champion got when a request was assigned; 0 for
-        what is no part of a split. With several challengers the champion's requests have no single
-        one: that of the present epoch is used then, when the label comes."""
-        if division is None or not record.assigned or record.role != records.ROLE_PRIMARY:
-            return 0.0
-        if record.assigned > len(division.arms) or division.arms[record.assigned - 1] != arm:
-            return 0.0
-        number = self.order.index(arm) or 1
-        both = division.weights[0] + division.weights[number]
-        share = division.weights[number] / both if both else 0.0
-        return share if 0.0 < share < 1.0 else 0.0
+    def _arms_of(self, shares: SplitShares) -> tuple[Indices, Indices]:
+        """By what a record says it was assigned to: its side here (-1: none), and its arm."""
+        sides = np.full(256, -1, np.intp)
+        arms = np.full(256, -1, np.intp)
+        for number, name in enumerate(shares.arms[:255], start=1):
+            if name in self.order:
+                sides[number] = self.order.index(name)
+                arms[number] = number - 1
+        return sides, arms
 
-    def take_label(self, joined: Joined) -> None:
-        """A label or reward has come for a prediction."""
+    def _units(self, block: BlockColumns, records: Indices) -> list[Any]:
+        if not self.layout.by_unit:
+            return [""] * len(records)
+        units = block.block.texts["unit"].values()
+        return [units[record].decode("latin-1") for record in records.tolist()]
+
+    def shares_of(
+        self, block: BlockColumns, shares: SplitShares | None, records: Indices
+    ) -> list[float]:
+        """By record, the challenger's part of what it and the champion got when the request was
+        assigned; 0 for what is not part of a split. With several challengers the champion's
+        requests have no single one: that of the present epoch is used then, when the label comes.
+        """
+        found = [0.0] * len(records)
+        if shares is None:
+            return found
+        sides, arms = self._arms_of(shares)
+        assigned = block.assigned[records]
+        mine = (block.role[records] == ROLE_PRIMARY) & (sides[assigned] >= 0)
+        mine &= block.arm[records] == arms[assigned]
+        for index in np.flatnonzero(mine).tolist():
+            number = int(sides[assigned[index]]) or 1
+            both = shares.weights[0] + shares.weights[number]
+            share = shares.weights[number] / both if both else 0.0
+            found[index] = share if 0.0 < share < 1.0 else 0.0
+        return found
+
+    def take_labels(self, of_model: Iterable[Joined]) -> None:
+        """Labels or rewards have come for predictions."""
         how = self.declared.label
-        values: dict[str, float] = {}
-        if how is not None and joined.label is not None:
-            values["correct"] = correct(joined.outputs, joined.label, how)
-        if joined.reward is not None:
-            values["reward"] = joined.reward
+        for joined in of_model:
+            if how is not None and joined.label is not None:
+                self._take_label(joined, "correct", correct(joined.outputs, joined.label, how))
+            if joined.reward is not None:
+                self._take_label(joined, "reward", joined.reward)
+
+    def _take_label(self, joined: Joined, name: str, value: float) -> None:
         key = f"{joined.request_id}/{joined.row}".encode()
         at = max(joined.received, joined.started)
-        for name, value in values.items():
-            for challenger in self.declared.challengers:
-                side = int(joined.arm == challenger)
-                if value != value or (not side and joined.arm != self.arms.champion):
-                    continue
-                if joined.mirrored or not side:
-                    waiting = self._labels[challenger]
-                    halves = waiting.add(key + name.encode(), side, (value, at), 2)
-                    if halves is not None:
-                        ended = max(moment for _, moment in halves.values())
-                        both = {name: halves[0][0]}, {name: halves[1][0]}
-                        self.copies.pairs[challenger].append((ended, key, *both))
-                if joined.share > 0.0:
-                    several = len(self.declared.challengers) > 1 and not side
-                    share = NAN if several else joined.share
-                    rows = self._split_labels.setdefault(challenger, [])
-                    rows.append((at, key, side, share, {name: value}))
+        for challenger in self.declared.challengers:
+            side = int(joined.arm == challenger)
+            if value != value or (not side and joined.arm != self.arms.champion):
+                continue
+            if joined.mirrored or not side:
+                waiting = self._labels[challenger]
+                halves = waiting.add(key + name.encode(), side, (value, at), 2)
+                if halves is not None:
+                    ended = max(moment for _, moment in halves.values())
+                    pair = (ended, key, 1, 0.0, *self._values(name, halves[0][0]))
+                    rows = self._label_pairs.setdefault(challenger, [])
+                    rows.append((*pair, *self._values(name, halves[1][0])))
+            if joined.share > 0.0:
+                several = len(self.declared.challengers) > 1 and not side
+                share = NAN if several else joined.share
+                rows = self._split_labels.setdefault(challenger, [])
+                rows.append((at, key, side, share, *self._values(name, value)))
 
-    def add(self, sheet: ColumnBatch) -> None:
-        """Rows that were gathered as columns."""
-        self._ready.append(sheet)
+    def _values(self, name: str, value: float) -> list[float]:
+        return [value if column == name else NAN for column in self.columns]
 
     # Out ----------------------------------------------------------------------------------------
 
     def drain(self) -> list[ColumnBatch]:
-        """What was gathered since the last time."""
+        """What was collected since the last time."""
         found, self._ready = self._ready, []
         name = self.declared.name
-        for width, rows in self._assigned.items():
-            found.append(self._assigned_sheet(name, width, rows))
-        self._assigned = {}
-        for challenger, pairs in self.copies.pairs.items():
-            if pairs:
-                found.append(self._pairs_sheet(name, challenger, pairs))
-                self.copies.pairs[challenger] = []
-        for challenger, rows in self._split_labels.items():
-            found.append(self._labels_sheet(name, challenger, rows))
-        self._split_labels = {}
-        self.copies.drain_lost()
-        for challenger, notes in self.copies.notes.items():
-            if notes:
-                at, ids, cells = zip(*notes, strict=True)
-                kind = (NOTES, name, challenger)
-                found.append(_sheet(kind, ("note",), at, ids, [0] * len(ids), [list(cells)]))
-                self.copies.notes[challenger] = []
+        for kind, names, by_challenger in (
+            (PAIRS, self.layout.pairs_names(), self.mirrored.drain_pairs()),
+            (PAIRS, self.layout.pairs_names(), self._label_pairs),
+            (LABELS, self.layout.labels_names(), self._split_labels),
+            (NOTES, ("note",), self.mirrored.drain_notes()),
+        ):
+            for challenger, rows in by_challenger.items():
+                at, ids, side, *columns = zip(*rows, strict=True)
+                cells = [column_of(column) for column in columns]
+                found.append(batch_of((kind, name, challenger), names, at, ids, side, cells))
+        self._label_pairs, self._split_labels = {}, {}
         return found
 
-    def _assigned_sheet(self, name: str, width: int, rows: list[tuple[Any, ...]]) -> ColumnBatch:
-        at, ids, side, *facts, units, weights, values = zip(*rows, strict=True)
-        columns: list[Column] = [np.array(fact, np.float64) for fact in facts]
-        columns.append(list(units))
-        columns += [np.array([w[place] for w in weights], np.float64) for place in range(width)]
-        columns += [_cells(values, column) for column in self.columns]
-        return _sheet((ASSIGNED, name), self.assigned_names(width), at, ids, side, columns)
 
-    def assigned_names(self, width: int) -> tuple[str, ...]:
-        """Columns of assigned requests under ``width`` weights."""
-        weights = (f"w{place}" for place in range(width))
-        return (*FACTS, "unit", *weights, *(f"v.{column}" for column in self.columns))
-
-    def pairs_names(self) -> tuple[str, ...]:
-        """Columns of pairs."""
-        return ("fresh", *(side + column for side in _SIDES for column in self.columns))
-
-    def _pairs_sheet(self, name: str, challenger: str, pairs: list[tuple[Any, ...]]) -> ColumnBatch:
-        at, ids, *halves = zip(*pairs, strict=True)
-        fresh = np.array([float("error" in half) for half in halves[0]])
-        columns: list[Column] = [fresh]
-        columns += [_cells(values, column) for values in halves for column in self.columns]
-        kind = (PAIRS, name, challenger)
-        return _sheet(kind, self.pairs_names(), at, ids, (1.0 - fresh).astype(int), columns)
-
-    def _labels_sheet(self, name: str, challenger: str, rows: list[tuple[Any, ...]]) -> ColumnBatch:
-        at, ids, side, share, values = zip(*rows, strict=True)
-        names = tuple(f"v.{column}" for column in self.columns)
-        columns: list[Column] = [np.array(share, np.float64)]
-        columns += [_cells(values, column) for column in self.columns]
-        return _sheet((LABELS, name, challenger), ("share", *names), at, ids, side, columns)
-
-
-def _cells(values: Any, column: str) -> Column:
-    """A column of values by name; NaN where there is none. Texts stay what they are."""
-    return column_of([row.get(column, NAN) for row in values])
-
-
-def _sheet(
-    kind: tuple[str, ...],
-    names: tuple[str, ...],
-    at: Any,
-    ids: Any,
-    side: Any,
-    columns: list[Column],
-) -> ColumnBatch:
-    return ColumnBatch(
-        kind, names, np.array(at, np.float64), list(ids), np.array(side, np.int16), columns
-    )
-
-
-def numbered(column: Column, code: Callable[[object], float]) -> Floats:
-    """A column as numbers, where ``code`` gives those of what is none."""
+def _only(column: Column, counted: Any) -> Column:
+    """A column with NaN for what is not counted."""
     if isinstance(column, np.ndarray):
-        return column.astype(np.float64, copy=False)
-    return np.array(
-        [cell if isinstance(cell, (int, float)) else code(cell) for cell in column], np.float64
-    )
+        return np.where(counted, column, np.nan)
+    told = zip(column, counted.tolist(), strict=True)
+    return column_of([cell if counts else np.nan for cell, counts in told])

@@ -1,7 +1,8 @@
-"""From the flat values of a decoded table to float columns.
+"""Columns of cells: the one form in which features and predictions go from stage to stage.
 
-A value is a number, a truth value, a text, something nested, or missing. Numbers and truth values
-become float64, missing ones NaN; texts and nested ones become NaN too and are counted apart.
+A cell is a number, a truth value, a text, something nested, or missing. As float columns, numbers
+and truth values become float64, missing ones NaN; texts and nested ones become NaN too, with a mask
+that tells them apart.
 """
 
 from __future__ import annotations
@@ -16,81 +17,70 @@ from numpy.typing import NDArray
 Matrix = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
+Floats = NDArray[np.float64]
 Column = NDArray[np.float64] | NDArray[np.int64] | list[Any]
+"""Numbers of one type, or cells of any kind that JSON holds."""
+_FRACTIONS = frozenset((float, type(None)))
 _PLAIN = frozenset((float, int, bool, type(None)))
 
 
-class Cells:
-    """Cells of a table by column, where others have them row after row in one list."""
-
-    __slots__ = ("columns", "rows")
-
-    def __init__(self, columns: Sequence[Column], rows: int) -> None:
-        self.columns = columns
-        self.rows = rows
-
-    def __len__(self) -> int:
-        return self.rows * len(self.columns)
-
-    def matrix(self) -> tuple[Matrix, Mask | None]:
-        """As :func:`to_matrix`."""
-        found = np.empty((self.rows, len(self.columns)))
-        others: Mask | None = None
-        for place, column in enumerate(self.columns):
-            if isinstance(column, np.ndarray):
-                found[:, place] = column
-                continue
-            numbers, other = to_matrix(column, 1)
-            found[:, place] = numbers[:, 0]
-            if other is not None:
-                if others is None:
-                    others = np.zeros(found.shape, np.bool_)
-                others[:, place] = other[:, 0]
-        return found, others
-
-    def column(self, place: int) -> Column:
-        """One column."""
-        return self.columns[place]
-
-    def row(self, number: int) -> list[Any]:
-        """One row of plain cells."""
-        return [
-            column.item(number) if isinstance(column, np.ndarray) else column[number]
-            for column in self.columns
-        ]
+def listed(column: Column) -> list[Any]:
+    """The cells of a column as plain values."""
+    return column.tolist() if isinstance(column, np.ndarray) else column
 
 
-def cells_of(values: Sequence[Any] | Cells, place: int, width: int) -> list[Any]:
-    """One column of cells, ``width`` to the row."""
-    if isinstance(values, Cells):
-        column = values.columns[place]
-        return column.tolist() if isinstance(column, np.ndarray) else column
-    return list(values[place::width])
+def cells_at(column: Column, rows: NDArray[np.intp]) -> Column:
+    """Some cells of a column."""
+    if isinstance(column, np.ndarray):
+        return column[rows]
+    return [column[row] for row in rows.tolist()]
 
 
-def to_matrix(values: Sequence[Any] | Cells, width: int) -> tuple[Matrix, Mask | None]:
-    """Array of shape ``(len(values) // width, width)`` and the mask of what is no number.
+def column_of(cells: Sequence[Any]) -> Column:
+    """Cells as one array where they are all fractions (NaN: missing), or all whole numbers."""
+    kinds = set(map(type, cells))
+    if float in kinds and kinds <= _FRACTIONS:
+        return np.array(cells, np.float64)
+    if kinds == {int}:
+        try:
+            return np.array(cells, np.int64)
+        except OverflowError:
+            pass
+    return list(cells)
 
-    The mask is None when everything is a number or missing, which is the quick path.
-    """
-    if isinstance(values, Cells):
-        return values.matrix()
+
+def matrix_of(columns: Sequence[Column], rows: int) -> tuple[Matrix, Mask | None]:
+    """Columns of ``rows`` cells as numbers, an array of shape (rows, columns), and the mask of what
+    is not a number; None when everything is a number or missing, which is the quick path."""
+    found = np.empty((rows, len(columns)))
+    others: Mask | None = None
+    for index, column in enumerate(columns):
+        if isinstance(column, np.ndarray):
+            found[:, index] = column
+            continue
+        found[:, index], other = floats_of(column)
+        if other is not None:
+            if others is None:
+                others = np.zeros(found.shape, np.bool_)
+            others[:, index] = other
+    return found, others
+
+
+def floats_of(cells: Sequence[Any]) -> tuple[Floats, Mask | None]:
+    """Cells as numbers, and the mask of what is not a number, as :func:`matrix_of` has them."""
     try:
         # Numbers and truth values only, which is most of what there is.
-        return np.frombuffer(arrays.array("d", values), np.float64).reshape(-1, width), None
+        return np.frombuffer(arrays.array("d", cells), np.float64), None
     except (TypeError, OverflowError):
         pass
-    if _PLAIN.issuperset(map(type, values)):
+    if _PLAIN.issuperset(map(type, cells)):
         try:
-            return np.array(values, np.float64).reshape(-1, width), None
+            return np.array(cells, np.float64), None
         except OverflowError:
             pass  # an integer that float64 cannot hold
-    numbers = np.empty(len(values))
-    other = np.zeros(len(values), np.bool_)
-    for position, value in enumerate(values):
-        numbers[position] = _number(value)
-        other[position] = type(value) not in _PLAIN
-    return numbers.reshape(-1, width), other.reshape(-1, width)
+    numbers = np.fromiter(map(_number, cells), np.float64, len(cells))
+    other = np.fromiter((type(cell) not in _PLAIN for cell in cells), np.bool_, len(cells))
+    return numbers, other
 
 
 def _number(value: object) -> float:

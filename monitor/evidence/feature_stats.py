@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from understudy.monitor.evidence.columns import Cells, Moments, to_matrix
+from understudy.monitor.evidence.columns import Column, Moments, matrix_of
 
 MAX_FEATURES = 1000
 """Names beyond this many are counted as ``overflow`` and not kept apart."""
@@ -72,13 +72,12 @@ class FeatureStats:
             self._layouts[names] = layout
         return layout
 
-    def add(self, names: tuple[str, ...], values: Sequence[Any] | Cells) -> None:
-        """Add rows: ``values`` is row-major, ``len(names)`` to the row."""
-        if not names or not values:
+    def add(self, names: tuple[str, ...], columns: Sequence[Column], rows: int) -> None:
+        """Add ``rows`` rows, with a column for each of the names."""
+        if not names or not rows:
             return
-        matrix, other = to_matrix(values, len(names))
+        matrix, other = matrix_of(columns, rows)
         theirs, ours = self._layout(names)
-        rows = len(matrix)
         self.rows += rows
         self.overflow += (len(names) - len(theirs)) * rows
         if len(theirs) < len(names):

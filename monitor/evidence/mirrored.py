@@ -1,32 +1,50 @@
-"""Copies: champion and challengers on the same request, brought together and compared."""
+"""Mirrored requests: champion and challengers on the same request, paired and compared."""
 
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from understudy.monitor.codecs import Table
 from understudy.monitor.config.experiment import Compare
 from understudy.monitor.evidence.arms import Arms
+from understudy.monitor.evidence.block_columns import BlockColumns, Indices, Mask, Part
+from understudy.monitor.evidence.columns import Column, cells_at, listed
 from understudy.monitor.evidence.joiner import PairJoiner
-from understudy.monitor.evidence.observe import NAN, Observation, Observer
-from understudy.monitor.records.record import ROLE_MIRROR, Record
+from understudy.monitor.evidence.observe import NAN, Observer
+from understudy.monitor.records.record import OK, ROLE_MIRROR, ROLE_PRIMARY
 from understudy.shadow import comparison
-from understudy.shadow.assignment import POINTS, point, threshold
+from understudy.shadow.assignment import point, threshold
 
 _CHAMPION, _CHALLENGER, _AGAIN = 0, 1, 2
 _MOST_INPUTS = 2048
 _MOST_WAITING = 20_000
 _WAITED = 300.0
 Redact = Callable[[Mapping[str, list[object]]], dict[str, object]]
+Pairs = tuple[Any, list[bytes], Any, list[Column]]
+"""Times, request ids, sides and columns."""
+
+
+@dataclass(slots=True)
+class Half:
+    """One answer of a pair; ``values`` are those of the observer's columns."""
+
+    started: float
+    ended: float
+    values: tuple[Any, ...]
+    answer: Table | None
+    origin: tuple[int, int]
+    """Where its record is to be found again: offset of its block, number in it."""
 
 
 class MirrorComparison:
-    """Pairs that are whole are put on ``pairs``, by challenger, with the time at which the last of
-    their answers was there; what is to be remembered of a comparison on ``notes``. ``redact`` takes
-    out what nobody may read."""
+    """Pairs have the time at which the last of their answers was there. ``redact`` takes out what
+    nobody may read."""
 
     def __init__(
         self,
@@ -37,22 +55,20 @@ class MirrorComparison:
         redact: Redact,
     ) -> None:
         self._arms = arms
-        self.waiting: dict[str, PairJoiner[Observation]] = {
+        self.waiting: dict[str, PairJoiner[Half]] = {
             name: PairJoiner(_MOST_WAITING) for name in challengers
         }
-        self.pairs: dict[str, list[tuple[Any, ...]]] = {name: [] for name in challengers}
-        """(at, id, values of the champion, of the challenger)"""
-        self.origin = (0, 0)
-        """Of the next record; see :class:`Observation`."""
         self.restoring: Mapping[str, Set[tuple[int, int]]] | None = None
         """While what waited is read again: the origins of what did, by challenger."""
-        self.notes: dict[str, list[tuple[float, bytes, dict[str, Any]]]] = {
-            name: [] for name in challengers
-        }
+        self._pairs: dict[str, list[tuple[Any, ...]]] = {}
+        """Pairs whose halves came in different blocks, or whose answers differ."""
+        self._notes: dict[str, list[tuple[Any, ...]]] = {}
         self._observer = observer
+        names = observer.columns
+        self._disagreement = names.index("disagreement") if "disagreement" in names else None
         self._redact = redact
         self._keep = compare.keep
-        self._noise_below = threshold(compare.noise)
+        self._noise_below = threshold(compare.noise) if arms.again else 0
         self._worst: dict[str, list[tuple[float, float, bytes]]] = {
             name: [] for name in challengers
         }
@@ -67,121 +83,175 @@ class MirrorComparison:
             compare.top_k,
         )
 
-    def take_champion(self, record: Record, of_request: object, answer: object) -> None:
-        """The champion's answer to a client."""
-        at = point(self._arms.salt, record.request_id)
-        observed: Observation | None = None
-        for name in self.waiting:
-            if at < threshold(self._arms.mirror_rate.get(name, 0.0)):
-                if observed is None:
-                    observed = self._observer.observe(record, self._arms.champion, answer)
-                    if isinstance(of_request, Table) and self._keep:
-                        self._remember(record.request_id, of_request)
-                self._half(name, record.request_id, _CHAMPION, observed, at)
+    # In -----------------------------------------------------------------------------------------
 
-    def take_copy(self, record: Record, arm: str, answer: object) -> None:
-        """An answer to a copy."""
-        at = point(self._arms.salt, record.request_id)
-        if arm == self._arms.again and arm:
-            observed = self._observer.observe(record, arm, answer)
-            for name in self.waiting:
-                self._half(name, record.request_id, _AGAIN, observed, at)
-            return
-        if arm in self.waiting:
-            observed = self._observer.observe(record, arm, answer)
-            self._half(arm, record.request_id, _CHALLENGER, observed, at)
+    def take(self, block: BlockColumns) -> Iterator[tuple[str, Pairs]]:
+        """Take a block; the pairs whose answers are the same and all here, by challenger. All other
+        answers wait for their counterpart."""
+        champion = (block.role == ROLE_PRIMARY) & (
+            block.arm == block.arm_index(self._arms.champion)
+        )
+        champion &= block.counts
+        mirrored = (block.role == ROLE_MIRROR) & block.counts
+        again = self._records_of(block, mirrored, self._arms.again)
+        for challenger in self.waiting:
+            mine = self._chosen(block, challenger, np.flatnonzero(champion))
+            theirs = self._records_of(block, mirrored, challenger)
+            if self.restoring is not None:
+                known = self.restoring.get(challenger, ())
+                mine, theirs, again_ = (
+                    _found(records, block.offset, known) for records in (mine, theirs, again)
+                )
+                self._wait(block, challenger, mine, theirs, again_)
+                continue
+            first, second, alone = self._pair_up(block, challenger, mine, theirs, again)
+            alike, answered = _alike(block.response, block.outcome, first, second)
+            whole = alike | ~answered
+            differing = [*first[~whole].tolist(), *second[~whole].tolist()]
+            if differing:
+                alone[differing] = True
+                first, second, answered = first[whole], second[whole], answered[whole]
+            if len(first):
+                yield challenger, self._pairs_of(block, first, second, answered)
+            if again.size or alone.any():
+                self._wait(block, challenger, mine[alone[mine]], theirs[alone[theirs]], again)
 
-    def take_one(
-        self, challenger: str, record: Record, arm: str, of_request: object, answer: object
-    ) -> None:
-        """One half of a pair with a challenger, of which is known that it is one."""
-        observed = self._observer.observe(record, arm, answer)
-        side = _CHALLENGER if record.role == ROLE_MIRROR else _CHAMPION
-        if side == _CHAMPION and isinstance(of_request, Table) and self._keep:
-            self._remember(record.request_id, of_request)
-        self._half(challenger, record.request_id, side, observed, POINTS)
+    @staticmethod
+    def _records_of(block: BlockColumns, mask: Mask, arm: str) -> Indices:
+        """Records of an arm; none of an arm without a name."""
+        return np.flatnonzero(mask & (block.arm == block.arm_index(arm)) & bool(arm))
 
-    def newest(self, ended: float) -> None:
-        """Pairs were put together elsewhere; the last of them ended at that unix time."""
-        self._newest = max(self._newest, ended)
+    def _chosen(self, block: BlockColumns, challenger: str, champion: Indices) -> Indices:
+        """Requests of the champion of which the challenger gets a mirrored one."""
+        rate = self._arms.mirror_rate.get(challenger, 0.0)
+        if rate >= 1.0:
+            return champion
+        limit, salt, ids = threshold(rate), self._arms.salt, block.ids
+        chosen = [point(salt, ids[record]) < limit for record in champion.tolist()]
+        return champion[np.array(chosen, np.bool_)]
 
-    def _half(self, challenger: str, key: bytes, side: int, observed: Observation, at: int) -> None:
-        if self.restoring is not None and self.origin not in self.restoring.get(challenger, ()):
-            return
-        observed.origin = self.origin
-        self._newest = max(self._newest, observed.ended)
-        twice = bool(self._arms.again) and at < self._noise_below
-        halves = self.waiting[challenger].add(key, side, observed, 3 if twice else 2)
-        if halves is not None and {_CHAMPION, _CHALLENGER} <= halves.keys():
-            self._pair(challenger, halves[_CHAMPION], halves[_CHALLENGER], halves.get(_AGAIN))
-
-    def expire(self, before: float) -> None:
-        """Give up answers that ended before that unix time and have waited since."""
-        for name, pairing in self.waiting.items():
-            for key, halves in pairing.oldest():
-                ended = max(half.ended for half in halves.values())
-                if ended >= before:
-                    break
-                pairing.give_up(key)
-                self.notes[name].append((ended + _WAITED, key, {"lost": 1}))
-
-    def drain_lost(self) -> None:
-        """Say how many were given up for want of room."""
-        for name, pairing in self.waiting.items():
-            if pairing.lost:
-                self.notes[name].append((self._newest, b"", {"lost": pairing.lost}))
-                pairing.lost = 0
-
-    def waiting_for(self) -> dict[str, list[tuple[int, int]]]:
-        """By challenger, where the records are that wait for their counterpart."""
-        return {
-            name: [half.origin for _, halves in pairing.oldest() for half in halves.values()]
-            for name, pairing in self.waiting.items()
-        }
-
-    def _pair(
+    def _pair_up(
         self,
-        name: str,
-        champion: Observation,
-        challenger: Observation,
-        again: Observation | None,
+        block: BlockColumns,
+        challenger: str,
+        mine: Indices,
+        theirs: Indices,
+        again: Indices,
+    ) -> tuple[Indices, Indices, Mask]:
+        """Records of pairs that are whole in this block, and the mask of those that are not."""
+        ids, waiting = block.ids, self.waiting[challenger]
+        alone = np.zeros(block.count, np.bool_)
+        alone[mine] = alone[theirs] = True
+        champion = {ids[record]: record for record in mine.tolist()}
+        other = {ids[record]: record for record in theirs.tolist()}
+        if len(champion) < len(mine) or len(other) < len(theirs):
+            # An id that a client chose twice: in their order, as they come.
+            return mine[:0], theirs[:0], alone
+        asked_again = {ids[record] for record in again.tolist()}
+        both = [
+            (record, counterpart)
+            for key, record in champion.items()
+            if (counterpart := other.get(key)) is not None
+            and key not in waiting
+            and key not in asked_again
+            and not self._twice(key)
+        ]
+        found = np.array(both, np.intp).reshape(-1, 2)
+        alone[found] = False
+        return found[:, 0], found[:, 1], alone
+
+    def _twice(self, request_id: bytes) -> bool:
+        """Whether the champion is asked the same twice, to tell what is noise."""
+        return bool(self._noise_below) and point(self._arms.salt, request_id) < self._noise_below
+
+    def _pairs_of(
+        self, block: BlockColumns, first: Indices, second: Indices, answered: Mask
+    ) -> Pairs:
+        columns: list[Column] = [np.ones(len(first))]
+        # Whether the champion agrees with itself is not known of a request that it got once.
+        own = np.where(answered & (not self._arms.again), 0.0, np.nan)
+        differs = np.where(answered, 0.0, np.nan)
+        for records, disagreement in ((first, own), (second, differs)):
+            values = self._observer.values(block, records)
+            if self._disagreement is not None:
+                values[self._disagreement] = disagreement
+            columns += values
+        at = np.maximum(block.at[first], block.at[second])
+        self._newest = max(self._newest, float(at.max()))
+        ids = [block.ids[record] for record in first.tolist()]
+        return at, ids, np.zeros(len(first), np.int16), columns
+
+    def _wait(
+        self, block: BlockColumns, challenger: str, mine: Indices, theirs: Indices, again: Indices
     ) -> None:
+        """Records that are joined one by one, in their order."""
+        records = np.concatenate((mine, theirs, again))
+        if not records.size:
+            return
+        sides = np.repeat((_CHAMPION, _CHALLENGER, _AGAIN), (len(mine), len(theirs), len(again)))
+        order = np.argsort(records, kind="stable")
+        records, sides = records[order], sides[order]
+        if self._keep:
+            inputs = block.request.decoded(records[sides == _CHAMPION])
+            for record, table in zip(records[sides == _CHAMPION].tolist(), inputs, strict=True):
+                if table is not None:
+                    self._remember(block.ids[record], table)
+        values = zip(*map(listed, self._observer.values(block, records)), strict=True)
+        answers = block.response.decoded(records)
+        started, ended = block.started[records].tolist(), block.at[records].tolist()
+        outcomes = block.outcome[records].tolist()
+        self._newest = max(self._newest, max(ended))
+        joiner = self.waiting[challenger]
+        for index, (record, side) in enumerate(zip(records.tolist(), sides.tolist(), strict=True)):
+            key = block.ids[record]
+            half = Half(
+                started[index],
+                ended[index],
+                next(values),
+                answers[index] if outcomes[index] == OK else None,
+                (block.offset, record),
+            )
+            halves = joiner.add(key, side, half, 3 if self._twice(key) else 2)
+            if halves is not None and {_CHAMPION, _CHALLENGER} <= halves.keys():
+                self._pair(challenger, key, halves)
+
+    # Pairs --------------------------------------------------------------------------------------
+
+    def _pair(self, challenger: str, request_id: bytes, halves: Mapping[int, Half]) -> None:
+        champion, other, again = halves[_CHAMPION], halves[_CHALLENGER], halves.get(_AGAIN)
         own = differs = NAN
-        request_id = champion.request_id
-        ended = max(champion.ended, challenger.ended)
-        if again is not None:
-            ended = max(ended, again.ended)
-        if champion.answer is not None and challenger.answer is not None:
-            found = comparison.compare(champion.answer, challenger.answer, self._agree)
-            differs = 0.0 if found.agree else 1.0
+        ended = max(half.ended for half in halves.values())
+        if champion.answer is not None and other.answer is not None:
             note: dict[str, Any] = {}
+            found = self._compare(champion.answer, other.answer)
+            differs = 0.0 if found is None or found.agree else 1.0
             if again is not None and again.answer is not None:
-                noise = comparison.compare(champion.answer, again.answer, self._agree)
-                own = 0.0 if noise.agree else 1.0
-                note["noise"] = [sorted(found.fields), sorted(noise.fields)]
+                noise = self._compare(champion.answer, again.answer)
+                own = 0.0 if noise is None or noise.agree else 1.0
+                note["noise"] = [
+                    sorted(one.fields) if one is not None else [] for one in (found, noise)
+                ]
             elif not self._arms.again:
                 own = 0.0
-            if not found.agree and self._among_the_worst(name, found.severity, ended, request_id):
-                inputs = self._inputs.get(request_id)
-                note["worst"] = [
-                    found.severity,
-                    champion.started,
-                    request_id.decode("latin-1"),
-                    self._explained(found),
-                    self._redact(columns_of(inputs)) if inputs is not None else {},
-                    self._redact(champion.answer),
-                    self._redact(challenger.answer),
-                ]
+            if found is not None and not found.agree:
+                place = (-found.severity, ended, request_id)
+                if self._among_the_worst(challenger, place):
+                    inputs = self._inputs.get(request_id)
+                    note["worst"] = [
+                        found.severity,
+                        champion.started,
+                        request_id.decode("latin-1"),
+                        self._explained(found),
+                        self._redact(columns_of(inputs)) if inputs is not None else {},
+                        self._redact(columns_of(champion.answer)),
+                        self._redact(columns_of(other.answer)),
+                    ]
             if note:
-                self.notes[name].append((ended, request_id, note))
-        self.pairs[name].append(
-            (
-                ended,
-                request_id,
-                {**champion.values, "disagreement": own},
-                {**challenger.values, "disagreement": differs},
-            )
-        )
+                self._note(challenger, ended, request_id, note)
+        first, second = list(champion.values), list(other.values)
+        if self._disagreement is not None:
+            first[self._disagreement], second[self._disagreement] = own, differs
+        self._pairs.setdefault(challenger, []).append((ended, request_id, 0, 1.0, *first, *second))
 
     def _explained(self, found: comparison.Comparison) -> str:
         """The differences in plain words, with the values that people may see."""
@@ -193,16 +263,23 @@ class MirrorComparison:
             fields[name] = field
         return replace(found, fields=fields).explain()
 
-    def _among_the_worst(self, name: str, severity: float, at: float, request_id: bytes) -> bool:
+    def _compare(self, first: Table, second: Table) -> comparison.Comparison | None:
+        """Two answers; None where they are the same in every cell."""
+        if first.names == second.names and first.rows == second.rows:
+            cells = zip(first.values, second.values, strict=True)
+            if all(type(a) is type(b) and bool(a == b) for a, b in cells):
+                return None
+        return comparison.compare(columns_of(first), columns_of(second), self._agree)
+
+    def _among_the_worst(self, challenger: str, place: tuple[float, float, bytes]) -> bool:
         """Whether this may be one of the worst of all; what is surely none need not be told."""
-        worst = self._worst[name]
-        mine = (-severity, at, request_id)
+        worst = self._worst[challenger]
         if len(worst) >= self._keep:
             if not self._keep:
                 return False
-            if all(other[0] <= -severity and other[1:] < mine[1:] for other in worst):
+            if all(other[0] <= place[0] and other[1:] < place[1:] for other in worst):
                 return False
-        insort(worst, mine)
+        insort(worst, place)
         del worst[self._keep :]
         return True
 
@@ -212,6 +289,75 @@ class MirrorComparison:
             for key in list(self._inputs)[: _MOST_INPUTS // 2]:
                 del self._inputs[key]
         self._inputs[request_id] = inputs
+
+    # Out ----------------------------------------------------------------------------------------
+
+    def _note(self, challenger: str, at: float, key: bytes, note: dict[str, Any]) -> None:
+        self._notes.setdefault(challenger, []).append((at, key, 0, note))
+
+    def drain_pairs(self) -> dict[str, list[tuple[Any, ...]]]:
+        """The other pairs, by challenger: time, id, side, whether it is a new request, values of
+        the champion and of the challenger."""
+        found, self._pairs = self._pairs, {}
+        return found
+
+    def drain_notes(self) -> dict[str, list[tuple[Any, ...]]]:
+        """What is to be remembered of single comparisons, by challenger: time, id, side, note."""
+        for name, joiner in self.waiting.items():
+            if joiner.lost:
+                self._note(name, self._newest, b"", {"lost": joiner.lost})
+                joiner.lost = 0
+        found, self._notes = self._notes, {}
+        return found
+
+    def expire(self, before: float) -> None:
+        """Give up answers that ended before that unix time and have waited since."""
+        for name, joiner in self.waiting.items():
+            for key, halves in joiner.oldest():
+                ended = max(half.ended for half in halves.values())
+                if ended >= before:
+                    break
+                joiner.give_up(key)
+                self._note(name, ended + _WAITED, key, {"lost": 1})
+
+    def waiting_for(self) -> dict[str, list[tuple[int, int]]]:
+        """By challenger, where the records are that wait for their counterpart."""
+        return {
+            name: [half.origin for _, halves in joiner.oldest() for half in halves.values()]
+            for name, joiner in self.waiting.items()
+        }
+
+
+def _found(records: Indices, offset: int, known: Set[tuple[int, int]] | tuple[()]) -> Indices:
+    """Those that waited when the state was saved."""
+    waited = [(offset, record) in known for record in records.tolist()]
+    return records[np.array(waited, np.bool_)]
+
+
+def _alike(
+    response: Part, outcome: NDArray[Any], first: Indices, second: Indices
+) -> tuple[Mask, Mask]:
+    """Which pairs of answers of one row are the same in every cell, and of which there are both
+    answers."""
+    answered = (outcome[first] == OK) & (outcome[second] == OK)
+    answered &= (response.grid[first] >= 0) & (response.grid[second] >= 0)
+    alike = np.zeros(len(first), np.bool_)
+    same = answered & (response.grid[first] == response.grid[second])
+    if response.many is not None:
+        same &= (response.many[first] == 1) & (response.many[second] == 1)
+    for number in np.unique(response.grid[first][same]).tolist():
+        indices = np.flatnonzero(same & (response.grid[first] == number))
+        equal = np.ones(len(indices), np.bool_)
+        rows = response.first[first[indices]], response.first[second[indices]]
+        for column in response.columns(number):
+            a, b = (cells_at(column, of_side) for of_side in rows)
+            if isinstance(a, np.ndarray):
+                equal &= a == b
+            else:
+                cells = zip(a, b, strict=True)
+                equal &= np.array([type(x) is type(y) and bool(x == y) for x, y in cells], np.bool_)
+        alike[indices] = equal
+    return alike, answered
 
 
 def columns_of(table: Table) -> dict[str, list[object]]:

@@ -3,86 +3,90 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from understudy.monitor.codecs import Table
+import numpy as np
+
 from understudy.monitor.config.experiment import Cost, Label
-from understudy.monitor.records import record as records
-from understudy.monitor.records.record import Record
+from understudy.monitor.evidence.block_columns import ERRORS, BlockColumns, Indices
+from understudy.monitor.evidence.columns import Column, Floats, cells_at, column_of, listed
+from understudy.monitor.records.record import OK, OUTCOMES, TIMEOUT
 
 NAN = math.nan
 _MOST_CODES = 64
-NOT_COUNTED = frozenset((records.CANCELLED, records.REJECTED))
-"""Not the doing of the model server."""
-ERRORS = frozenset(
-    (
-        records.SERVER_ERROR,
-        records.TIMEOUT,
-        records.UPSTREAM_CONNECT,
-        records.UPSTREAM_RESET,
-        records.OVERLOAD,
-        records.GARBAGE,
-        records.TOO_LARGE,
-    )
-)
-NO_COPY = frozenset((records.CANCELLED, records.OVERLOAD))
-"""Copies that say nothing about the challenger: they were given up, or found no connection."""
-
-
-def counts(record: Record) -> bool:
-    """Whether a record says anything about the arm that served it."""
-    if record.role == records.ROLE_MIRROR:
-        return record.outcome not in NO_COPY
-    return record.outcome not in NOT_COUNTED
-
-
-@dataclass(slots=True)
-class Observation:
-    """One exchange. ``answer`` holds the columns of a decoded answer, by name. Values are numbers;
-    of an output with texts they are its cells, which :class:`Codes` turns into a number."""
-
-    request_id: bytes
-    started: float
-    ended: float
-    values: dict[str, Any]
-    answer: Mapping[str, list[object]] | None
-    origin: tuple[int, int] = (0, 0)
-    """Where its record is to be found again: offset of its block, place in it."""
+_IS_ERROR = np.array([outcome in ERRORS for outcome in range(len(OUTCOMES))], np.float64)
 
 
 class Observer:
-    """Turns records into observations; ``fields`` are the outputs that metrics are about."""
+    """Turns records into the values that an experiment compares: ``columns`` names them. Values are
+    numbers; of an output with texts they are its cells, which :class:`Codes` turns into a number.
+    """
 
-    def __init__(self, fields: frozenset[str], cost: Mapping[str, Cost]) -> None:
-        self._fields = tuple(sorted(fields))
+    def __init__(self, columns: Sequence[str], cost: Mapping[str, Cost]) -> None:
+        self.columns = tuple(columns)
         self._cost = cost
 
-    def observe(self, record: Record, arm: str, answer: object) -> Observation:
-        """``answer`` is the decoded table of the response, or whatever stands in for it."""
-        outcome = record.outcome
-        seconds = record.duration_ns * 1e-9
-        values: dict[str, Any] = {
-            "error": 1.0 if outcome in ERRORS else 0.0,
-            "timeout": 1.0 if outcome == records.TIMEOUT else 0.0,
-            "latency": seconds,
-        }
-        cost = self._cost.get(arm)
-        if cost is not None:
-            values["cost"] = cost.per_request + cost.per_second * seconds
-        columns: dict[str, list[object]] | None = None
-        if outcome == records.OK and isinstance(answer, Table):
-            width = len(answer.names)
-            columns = {name: answer.values[i::width] for i, name in enumerate(answer.names)}
-            for name in self._fields:
-                values[f"field:{name}"] = _value(columns.get(name))
-        ended = record.started + seconds
-        return Observation(record.request_id, record.started, ended, values, columns)
+    def values(self, block: BlockColumns, records: Indices) -> list[Column]:
+        """The columns of some records; what is not known of a record alone is NaN."""
+        outcome = block.outcome[records]
+        found: list[Column] = []
+        for name in self.columns:
+            if name == "error":
+                found.append(_IS_ERROR[outcome])
+            elif name == "timeout":
+                found.append((outcome == TIMEOUT).astype(np.float64))
+            elif name == "latency":
+                found.append(block.seconds[records])
+            elif name == "cost":
+                found.append(self._costs(block, records))
+            elif name.startswith("field:"):
+                found.append(_field(block, name[6:], records))
+            else:
+                found.append(np.full(len(records), np.nan))
+        return found
+
+    def _costs(self, block: BlockColumns, records: Indices) -> Floats:
+        found = np.full(len(records), np.nan)
+        for index, arm in enumerate(block.arms):
+            cost = self._cost.get(arm)
+            if cost is not None:
+                mine = block.arm[records] == index
+                seconds = block.seconds[records][mine]
+                found[mine] = cost.per_request + cost.per_second * seconds
+        return found
 
 
-def _value(cells: list[object] | None) -> float | list[object]:
-    """A request's value of a field: the mean over its rows, or its cells if there are texts."""
+def _field(block: BlockColumns, name: str, records: Indices) -> Column:
+    """A request's value of an output: see :func:`_value`."""
+    response = block.response
+    cells: list[Any] = [np.nan] * len(records)
+    grids = np.where(block.outcome[records] == OK, response.grid[records], -1)
+    for number in np.unique(grids).tolist():
+        names = response.grids[number].names if number >= 0 else ()
+        if name not in names:
+            continue
+        indices = np.flatnonzero(grids == number)
+        column = response.columns(number)[names.index(name)]
+        _, rows = response.rows(records[indices])
+        of_rows = cells_at(column, rows)
+        if response.many is None:
+            if isinstance(of_rows, np.ndarray) and len(indices) == len(records):
+                values: Floats = of_rows.astype(np.float64)
+                return np.where(np.isfinite(values), values, np.nan)
+            ends = range(1, len(indices) + 1)
+        else:
+            ends = np.cumsum(response.many[records[indices]]).tolist()
+        plain = listed(of_rows)
+        begin = 0
+        for index, end in zip(indices.tolist(), ends, strict=True):
+            cells[index] = _value(plain[begin:end])
+            begin = end
+    return column_of(cells)
+
+
+def _value(cells: list[object]) -> float | list[object]:
+    """The mean over the rows of a request, or its cells if there are texts."""
     if not cells:
         return NAN
     total = 0.0
@@ -126,6 +130,15 @@ class Codes:
     def restore(self, state: Mapping[str, Mapping[str, float]]) -> None:
         """Undo :meth:`to_dict`."""
         self._codes = {name: dict(codes) for name, codes in state.items()}
+
+
+def numbered(column: Column, code: Callable[[object], float]) -> Floats:
+    """A column as numbers, where ``code`` gives those of what is none."""
+    if isinstance(column, np.ndarray):
+        return column.astype(np.float64, copy=False)
+    return np.array(
+        [cell if isinstance(cell, (int, float)) else code(cell) for cell in column], np.float64
+    )
 
 
 def correct(prediction: Mapping[str, object], label: object, how: Label) -> float:

@@ -16,19 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from understudy.monitor.config.model import Config
-from understudy.monitor.evidence import block_rows as columns
-from understudy.monitor.evidence.arms import arms_of
 from understudy.monitor.evidence.batch import ColumnBatch
 from understudy.monitor.evidence.blocks import Block, Heartbeat, LabelBlock, RecordBlock
-from understudy.monitor.evidence.collector import EvidenceCollector
-from understudy.monitor.evidence.collectors import EvidenceCollectors, View
-from understudy.monitor.evidence.pending import PendingPredictions
-from understudy.monitor.evidence.redaction import redaction_of
+from understudy.monitor.evidence.layout import EXPERIMENT_KINDS
 from understudy.monitor.evidence.sources import Sources
 from understudy.monitor.evidence.stage_one import StageOne
 from understudy.monitor.labels.label import Label
 from understudy.monitor.labels.store import FeedbackStore, Prediction
-from understudy.monitor.records.handoff import Names
 
 VERSION = 1
 WAITS_SECONDS = 300.0
@@ -44,33 +38,23 @@ class Partition:
         self.sources = Sources()
         self.label_sources = Sources()
         """Of the topic of labels, which is another log than that of the records."""
-        self.by_columns = True
-        """Whether blocks are taken as columns where that is possible; the evidence is the same."""
         self.records = 0
         self.labels = 0
         self.faults: Counter[str] = Counter()
-        redaction = redaction_of(config)
-        gatherings = {
-            declared.name: EvidenceCollector(declared, arms_of(config, declared), redaction.columns)
-            for declared in config.experiments
-        }
-        first = config.models[0].name if config.models else ""
         self.stage_one = StageOne(config.champion.name, self._fault)
-        self.stage_one.collectors = self.collectors = EvidenceCollectors(gatherings, first)
-        self.stage_one.offers = offers = PendingPredictions(config)
+        self.stage_one.configure(config)
+        self.collectors = self.stage_one.collectors
         self.wants_labels = config.feedback.enabled and (
-            any(one.wants_labels for one in gatherings.values())
+            any(one.layout.wants_labels for one in self.collectors.values())
             or any(model.performance is not None for model in config.models)
         )
-        self._names: Names | None = None
-        self._view: View = {}
         self._predictions: list[Prediction] = []
         self._labels: list[tuple[float, Label]] = []
         self._folder: Path | None = None
         self._store: FeedbackStore | None = None
         self._last = 0
         if self.wants_labels:
-            self.collectors.offer = offers.offer = self._predictions.append
+            self.stage_one.offer = self._predictions.append
 
     def close(self) -> None:
         """Throw away what lies on disk."""
@@ -81,8 +65,8 @@ class Partition:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
 
-    def _fault(self, model: str, version: str, arm: str, room: str) -> None:
-        self.faults[room] += 1
+    def _fault(self, model: str, version: str, arm: str, room: str, count: int) -> None:
+        self.faults[room] += count
 
     # In -----------------------------------------------------------------------------------------
 
@@ -100,33 +84,17 @@ class Partition:
             if self.wants_labels:
                 self._labels += block.labels
             return len(block.labels)
-        self._take_records(block, offset)
+        self.stage_one.take(block, offset)
         self.records += block.count
         return block.count
-
-    def _take_records(self, block: RecordBlock, offset: int) -> None:
-        model, version, _ = (
-            block.names.models[block.model] if block.model < len(block.names.models) else _OTHER
-        )
-        if block.names is not self._names:
-            self._names, self._view = block.names, self.collectors.view(block.names)
-        view = self._view if model in self._view else None
-        if self.by_columns and columns.applies(block, self.stage_one, self._view, model):
-            columns.take(self.stage_one, self._view, (model, version), block, offset)
-            return
-        arms, take, key = block.names.arms, self.stage_one.take, (model, version)
-        for place, (_, record, of_request, of_response) in enumerate(block.rows()):
-            self.collectors.origin = (offset, place)
-            arm = arms[record.arm] if record.arm < len(arms) else "other"
-            take(view, key, record, arm, of_request, of_response)
 
     # Out ----------------------------------------------------------------------------------------
 
     def drain(self) -> list[ColumnBatch]:
         """The evidence since the last time. Raises StateError when the disk refuses."""
         self._join()
-        for gathering in self.collectors.by_name.values():
-            gathering.copies.expire(self.sources.complete - WAITS_SECONDS)
+        for collector in self.collectors.values():
+            collector.mirrored.expire(self.sources.complete - WAITS_SECONDS)
         return self.stage_one.drain()
 
     def _join(self) -> None:
@@ -140,8 +108,7 @@ class Partition:
             store.add_received(self._labels)
             self._labels.clear()
         while joined := store.take(self._last):
-            for one in joined:
-                self.stage_one.take_label(one)
+            self.stage_one.take_labels(joined)
             self._last = joined[-1].seq
         store.release(self._last)
         if self.sources.complete > 0.0:
@@ -162,9 +129,9 @@ class Partition:
             return None
         return {**self._store.figures(), "failures": self._store.failures}
 
-    def of_experiment(self, sheet: ColumnBatch) -> bool:
-        """Whether a sheet is evidence of an experiment, and else of a model."""
-        return sheet.kind[0] in _OF_EXPERIMENTS
+    def of_experiment(self, batch: ColumnBatch) -> bool:
+        """Whether a batch is evidence of an experiment, and else of a model."""
+        return batch.kind[0] in EXPERIMENT_KINDS
 
     @property
     def complete(self) -> float | None:
@@ -185,8 +152,8 @@ class Partition:
             "feedback": self._store.counts() if self._store is not None else [],
             "oldest": self._store.oldest() if self._store is not None else None,
             "waiting": {
-                name: gathering.copies.waiting_for()
-                for name, gathering in self.collectors.by_name.items()
+                name: collector.mirrored.waiting_for()
+                for name, collector in self.collectors.items()
             },
         }
 
@@ -229,14 +196,14 @@ class PartitionRestore:
         self.offsets = sorted(
             {offset for one in waiting.values() for places in one.values() for offset, _ in places}
         )
-        for name, gathering in partition.collectors.by_name.items():
-            gathering.copies.restoring = waiting.get(name, {})
+        for name, collector in partition.collectors.items():
+            collector.mirrored.restoring = waiting.get(name, {})
 
     def take(self, block: Block, offset: int) -> None:
         """A block that had been taken before."""
         partition = self._partition
         if isinstance(block, RecordBlock):
-            partition._take_records(block, offset)
+            partition.stage_one.take(block, offset)
         elif isinstance(block, LabelBlock) and partition.wants_labels:
             partition._labels += block.labels
         if len(partition._predictions) + len(partition._labels) > 10_000:
@@ -251,9 +218,5 @@ class PartitionRestore:
         if self._counts or partition._store is not None:
             # Labels that were read again have been counted before.
             partition._opened().go_on(self._counts)
-        for gathering in partition.collectors.by_name.values():
-            gathering.copies.restoring = None
-
-
-_OTHER = ("other", "", "auto")
-_OF_EXPERIMENTS = frozenset(("assigned", "pairs", "labels", "notes"))
+        for collector in partition.collectors.values():
+            collector.mirrored.restoring = None

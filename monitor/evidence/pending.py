@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from understudy.monitor.codecs import Table
+import numpy as np
+
 from understudy.monitor.config.model import Config
-from understudy.monitor.config.performance import Performance
+from understudy.monitor.evidence.block_columns import BlockColumns
+from understudy.monitor.evidence.mirrored import columns_of
 from understudy.monitor.evidence.redaction import redaction_of
 from understudy.monitor.labels.store import Prediction
-from understudy.monitor.records.record import OK, ROLE_PRIMARY, Record
+from understudy.monitor.records.record import OK, ROLE_PRIMARY
 
 PREFIX = "@"
 """Before the name of a feature among the outputs of a prediction that waits for its label: the
@@ -18,51 +20,42 @@ feedback store keeps outputs only, and a label has to find its segment."""
 
 
 class PendingPredictions:
-    """Of the models whose performance is declared; ``offer`` is where predictions go."""
+    """Of the models whose performance is declared."""
 
     def __init__(self, config: Config) -> None:
-        self.offer: Callable[[Prediction], None] | None = None
-        self.champion = ""
-        self._judged: dict[tuple[str, str], Performance] = {}
-        self._segments: tuple[str, ...] = ()
-        self.configure(config)
-
-    def configure(self, config: Config) -> None:
-        """Go on under another configuration."""
         self.champion = config.champion.name
         self._redaction = redaction_of(config)
         self._segments = tuple(config.monitoring.segments)
         judged = {(m.name, m.version): m.performance for m in config.models if m.performance}
         self._judged = judged if config.monitoring.enabled else {}
 
-    def wants(self, model: str) -> bool:
-        """Whether predictions of a model may get labels."""
-        return any(name == model for name, _ in self._judged)
-
-    def take(
-        self, key: tuple[str, str], record: Record, arm: str, of_request: object, answer: object
-    ) -> None:
-        """Take one record of the model ``key``, (name, version)."""
-        judged = self._judged.get(key)
-        if (
-            judged is None
-            or self.offer is None
-            or record.role != ROLE_PRIMARY
-            or record.outcome != OK
-            or arm != self.champion
-            or not isinstance(of_request, Table)
-            or not isinstance(answer, Table)
-            or answer.rows != of_request.rows
-            or judged.prediction not in answer.names
-        ):
+    def take(self, block: BlockColumns, offer: Callable[[Prediction], None]) -> None:
+        """Hand on the predictions of a block whose labels are wanted."""
+        judged = self._judged.get(block.key)
+        if judged is None:
             return
-        width = len(answer.names)
-        columns = {name: answer.values[place::width] for place, name in enumerate(answer.names)}
-        every = of_request.names if judged.slices else self._segments
-        shown = tuple(name for name in every if not self._redaction.hides(name))
-        columns |= kept_with(shown, of_request.names, of_request.values)
-        request_id = record.request_id.decode("latin-1")
-        self.offer(Prediction(request_id, arm, False, key[0], 0.0, record.started, columns))
+        request, response = block.request, block.response
+        mine = (block.role == ROLE_PRIMARY) & (block.outcome == OK)
+        mine &= block.arm == block.arm_index(self.champion)
+        mine &= (request.grid >= 0) & (response.grid >= 0)
+        records = np.flatnonzero(mine)
+        for record, inputs, answer in zip(
+            records.tolist(), request.decoded(records), response.decoded(records), strict=True
+        ):
+            if (
+                inputs is None
+                or answer is None
+                or answer.rows != inputs.rows
+                or judged.prediction not in answer.names
+            ):
+                continue
+            columns = columns_of(answer)
+            every = inputs.names if judged.slices else self._segments
+            shown = tuple(name for name in every if not self._redaction.hides(name))
+            columns |= kept_with(shown, inputs.names, inputs.values)
+            request_id = block.ids[record].decode("latin-1")
+            started = float(block.started[record])
+            offer(Prediction(request_id, self.champion, False, block.key[0], 0.0, started, columns))
 
 
 def kept_with(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from understudy.monitor.evidence.columns import Cells, Column, Moments, to_matrix
+from understudy.monitor.evidence.columns import Column, Moments, floats_of
 
 DEFAULT_BUCKETS = (
     *(-1e6, -1e5, -1e4, -1e3, -100.0, -50.0, -20.0, -10.0, -5.0, -2.0, -1.0, -0.1, 0.0),
@@ -42,7 +42,7 @@ class PredictionStats:
         self.classes: dict[str, int] = {}
         self._moments = Moments(1)
 
-    def add(self, values: Sequence[Any] | Column) -> None:
+    def add(self, values: Column) -> None:
         """Add a column of values."""
         if isinstance(values, np.ndarray):
             if values.dtype == np.float64:
@@ -56,8 +56,7 @@ class PredictionStats:
             self.continuous = True
         if not (self.continuous and kinds <= {float, int, _NONE}):
             self._classify(values)
-        matrix, other = to_matrix(values, 1)
-        self._add(matrix[:, 0], other)
+        self._add(*floats_of(values))
 
     def _add(self, column: NDArray[np.float64], other: NDArray[np.bool_] | None) -> None:
         finite = np.isfinite(column)
@@ -65,7 +64,7 @@ class PredictionStats:
             nan = np.isnan(column)
             self.infinite += int((~finite & ~nan).sum())
             if other is not None:
-                nan &= ~other[:, 0]
+                nan &= ~other
             self.missing += int(nan.sum())
             column = column[finite]
         if len(column):
@@ -151,23 +150,17 @@ class Predictions:
         self.overflow = 0
         self.by_name: dict[str, PredictionStats] = {}
 
-    def add(self, names: tuple[str, ...], values: Sequence[Any] | Cells) -> None:
-        """Add rows: ``values`` is row-major, ``len(names)`` to the row."""
-        width = len(names)
-        if not width or not values:
+    def add(self, names: tuple[str, ...], columns: Sequence[Column], rows: int) -> None:
+        """Add ``rows`` rows, with a column for each of the names."""
+        if not names or not rows:
             return
-        rows = len(values) // width
         self.rows += rows
-        for position, name in enumerate(names):
+        for name, column in zip(names, columns, strict=True):
             stats = self._named(name)
             if stats is None:
                 self.overflow += rows
             else:
-                stats.add(
-                    values.column(position)
-                    if isinstance(values, Cells)
-                    else values[position::width]
-                )
+                stats.add(column)
 
     def _named(self, name: str) -> PredictionStats | None:
         stats = self.by_name.get(name)

@@ -1,4 +1,4 @@
-"""The first stage of the evaluation: from decoded records and labels to rows of evidence.
+"""The first stage of the evaluation: from blocks of records and labels to rows of evidence.
 
 It needs of a request only what has the same request id. Many of them may therefore run beside each
 other, each with a part of the requests, and one second stage takes the rows of all.
@@ -6,96 +6,203 @@ other, each with a part of the requests, and one second stage takes the rows of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from understudy.monitor.evidence.batch import ColumnBatch
-from understudy.monitor.evidence.collectors import EvidenceCollectors, View
+from understudy.monitor.config.model import Config
+from understudy.monitor.evidence.arms import SplitShares, arms_of
+from understudy.monitor.evidence.batch import ColumnBatch, batch_of
+from understudy.monitor.evidence.block_columns import BlockColumns
+from understudy.monitor.evidence.blocks import RecordBlock
+from understudy.monitor.evidence.collector import EvidenceCollector
+from understudy.monitor.evidence.columns import Column, column_of, listed
+from understudy.monitor.evidence.mirrored import columns_of
 from understudy.monitor.evidence.pending import PendingPredictions
-from understudy.monitor.evidence.rows import RowCollector
-from understudy.monitor.labels.store import Joined
-from understudy.monitor.records.record import Record
+from understudy.monitor.evidence.rows import rows_of
+from understudy.monitor.labels.store import Joined, Prediction
+from understudy.monitor.records.handoff import Names
+from understudy.monitor.records.record import OK, ROLE_PRIMARY
+from understudy.monitor.records.redaction import Redaction
 
 JOINED = "told"
 """The sort of rows that are labels with their predictions; by its name it follows other rows."""
-Fault = Callable[[str, str, str, str], None]
-"""Called within an exception with model, version, arm and the room that failed."""
+Fault = Callable[[str, str, str, str, int], None]
+"""Called within an exception with model, version, arm, the room that failed, and how many records
+that costs it."""
+_View = dict[str, list[tuple[EvidenceCollector, SplitShares | None]]]
+"""By model: the experiments that its records belong to, and how requests were divided."""
+_JOINED = tuple(field.name for field in fields(Joined))
+_ANY_CELLS = frozenset(("outputs", "label", "reward"))
+"""None is not the same as NaN there."""
 
 
 class StageOne:
-    """``champion`` is the arm whose answers are judged; ``fault`` hears of faults of ours."""
+    """``champion`` is the arm whose answers are judged; ``fault`` is told of faults of ours.
+
+    Until it is configured there are rows of models only.
+    """
 
     def __init__(self, champion: str, fault: Fault) -> None:
-        self.rows = RowCollector(champion)
-        self.collectors: EvidenceCollectors | None = None
-        self.offers: PendingPredictions | None = None
+        self.champion = champion
+        self.config: Config | None = None
+        """What it was configured with."""
+        self.collectors: dict[str, EvidenceCollector] = {}
+        """By experiment."""
+        self.offer: Callable[[Prediction], None] | None = None
+        """Where predictions go that may get a label."""
+        self._pending: PendingPredictions | None = None
+        self._redaction = Redaction(())
+        self._first_model = ""
         self._fault = fault
+        self._rows: list[ColumnBatch] = []
         self._joined: list[Joined] = []
+        self._names: Names | None = None
+        self._view: _View = {}
 
-    def take(
+    def configure(self, config: Config) -> None:
+        """Continue under another configuration; experiments that stay as they are keep what waits
+        for its counterpart."""
+        self.config = config
+        self.champion = config.champion.name
+        self._redaction = Redaction(config.records.redact)
+        self._first_model = config.models[0].name if config.models else ""
+        self._pending = PendingPredictions(config)
+        found: dict[str, EvidenceCollector] = {}
+        for declared in config.experiments:
+            arms = arms_of(config, declared)
+            known = self.collectors.get(declared.name)
+            if known is None or known.declared != declared or known.arms != arms:
+                known = EvidenceCollector(declared, arms, self._shown)
+            found[declared.name] = known
+        self.collectors = found
+        self._names = None
+
+    def _shown(self, columns: Any) -> dict[str, object]:
+        return self._redaction.columns(columns)
+
+    # In -----------------------------------------------------------------------------------------
+
+    def take(self, block: RecordBlock, offset: int = 0) -> None:
+        """Take a block that is found again at ``offset`` of its input."""
+        columns = BlockColumns(block, offset, self.champion)
+        model, version = columns.key
+        try:
+            experiments = self._experiments(block.names).get(model, ())
+            for collector, shares in experiments:
+                collector.take(columns, shares)
+            if self.offer is not None:
+                self._offer(columns, experiments, self.offer)
+        except Exception:
+            # It costs a room this block, and no other room anything.
+            self._fault(model, version, "", "experiment", block.count)
+        if self._pending is not None and self.offer is not None:
+            try:
+                self._pending.take(columns, self.offer)
+            except Exception:
+                self._fault(model, version, "", "watch", block.count)
+        try:
+            self._rows += list(rows_of(columns))
+        except Exception:
+            self._fault(model, version, "", "record", block.count)
+
+    def _experiments(self, names: Names) -> _View:
+        """Which experiments the records of a block belong to."""
+        if names is self._names:
+            return self._view
+        view: _View = {}
+        divided = {split.experiment: split for split in names.splits}
+        for name, collector in self.collectors.items():
+            split = divided.get(name)
+            shares = None
+            if split is not None and all(arm in names.arms for arm in collector.order):
+                weights = tuple(split.weights[names.arms.index(arm)] for arm in collector.order)
+                shares = SplitShares(names.arms, weights, split.since, split.epoch)
+            view.setdefault(self._model_of(collector), []).append((collector, shares))
+        self._names, self._view = names, view
+        return view
+
+    def _model_of(self, collector: EvidenceCollector) -> str:
+        return collector.declared.model or self._first_model
+
+    def _offer(
         self,
-        view: View | None,
-        key: tuple[str, str],
-        record: Record,
-        arm: str,
-        of_request: object,
-        of_response: object,
+        block: BlockColumns,
+        experiments: Sequence[tuple[EvidenceCollector, SplitShares | None]],
+        offer: Callable[[Prediction], None],
     ) -> None:
-        """Take one record of the model ``key``, (name, version)."""
-        if view and self.collectors is not None:
-            try:
-                self.collectors.take(view, key[0], record, arm, of_request, of_response)
-            except Exception:
-                # It costs a room this record, and nobody else anything.
-                self._fault(*key, arm, "experiment")
-        if self.offers is not None:
-            try:
-                self.offers.take(key, record, arm, of_request, of_response)
-            except Exception:
-                self._fault(*key, arm, "watch")
-        self.rows.take(key, record, arm, of_request, of_response)
+        """Predictions go to the first experiment that wants their labels."""
+        left: NDArray[np.bool_] = (block.outcome == OK) & (block.response.grid >= 0)
+        for collector, shares in experiments:
+            if not collector.layout.wants_labels:
+                continue
+            arms = [block.arm_index(arm) for arm in collector.order]
+            records = np.flatnonzero(left & np.isin(block.arm, arms))
+            left[records] = False
+            for record, answer, share in zip(
+                records.tolist(),
+                block.response.decoded(records),
+                collector.shares_of(block, shares, records),
+                strict=True,
+            ):
+                assert answer is not None
+                offer(
+                    Prediction(
+                        block.ids[record].decode("latin-1"),
+                        block.names.arm(int(block.arm[record])),
+                        bool(block.role[record] != ROLE_PRIMARY),
+                        block.key[0],
+                        share,
+                        float(block.started[record]),
+                        columns_of(answer),
+                    )
+                )
 
-    def take_label(self, joined: Joined) -> None:
-        """A label that was joined to a prediction."""
-        if self.collectors is not None:
-            self.collectors.take_label(joined)
-        if self.offers is not None and not joined.mirrored and joined.arm == self.offers.champion:
-            self._joined.append(joined)
+    def take_labels(self, joined: Sequence[Joined]) -> None:
+        """Labels that were joined to their predictions."""
+        for collector in self.collectors.values():
+            model = self._model_of(collector)
+            collector.take_labels(one for one in joined if one.model == model)
+        self._joined += (one for one in joined if not one.mirrored and one.arm == self.champion)
 
-    def drain(self) -> list[ColumnBatch]:
-        """Everything that was gathered since the last time."""
-        found = self.rows.drain()
-        if self.collectors is not None:
-            for gathering in self.collectors.by_name.values():
-                found += gathering.drain()
+    # Out ----------------------------------------------------------------------------------------
+
+    def drain_rows(self) -> list[ColumnBatch]:
+        """Evidence about models since the last time."""
+        found, self._rows = self._rows, []
         joined, self._joined = self._joined, []
         by_model: dict[str, list[Joined]] = {}
         for one in joined:
             by_model.setdefault(one.model, []).append(one)
-        for model, of_model in by_model.items():
-            found.append(_joined_sheet(model, of_model))
+        return found + [_joined_batch(model, of_model) for model, of_model in by_model.items()]
+
+    def drain(self) -> list[ColumnBatch]:
+        """All evidence since the last time."""
+        found = self.drain_rows()
+        for collector in self.collectors.values():
+            found += collector.drain()
         return found
 
 
-_JOINED = tuple(field.name for field in fields(Joined))
-
-
-def _joined_sheet(model: str, joined: list[Joined]) -> ColumnBatch:
-    # Not asdict(), which copies the outputs, and takes ten times as long.
-    cells: list[Any] = [{n: getattr(one, n) for n in _JOINED} | {"seq": 0} for one in joined]
-    return ColumnBatch(
+def _joined_batch(model: str, joined: Sequence[Joined]) -> ColumnBatch:
+    columns: list[Column] = []
+    for name in _JOINED:
+        # Numbers of one store mean nothing to another.
+        cells = [0 if name == "seq" else getattr(one, name) for one in joined]
+        columns.append(cells if name in _ANY_CELLS else column_of(cells))
+    return batch_of(
         (JOINED, model),
-        ("joined",),
-        np.array([max(one.received, one.started) for one in joined], np.float64),
-        [f"{one.request_id}/{one.row}".encode() for one in joined],
+        _JOINED,
+        [max(one.received, one.started) for one in joined],
+        (f"{one.request_id}/{one.row}".encode() for one in joined),
         np.zeros(len(joined), np.int16),
-        [cells],
+        columns,
     )
 
 
-def joined_of(sheet: ColumnBatch) -> list[Joined]:
-    """The labels of a sheet."""
-    return [Joined(**cell) for cell in sheet.columns[0]]
+def joined_of(batch: ColumnBatch) -> list[Joined]:
+    """The labels of a batch."""
+    return [Joined(*row) for row in zip(*map(listed, batch.columns), strict=True)]

@@ -12,24 +12,21 @@ from numpy.typing import NDArray
 
 from understudy.monitor.config.experiment import Experiment as Declared
 from understudy.monitor.config.rules import rules_of
-from understudy.monitor.evidence.arms import Arms, SplitShares
-from understudy.monitor.evidence.batch import ColumnBatch, Floats, together
-from understudy.monitor.evidence.collector import (
+from understudy.monitor.evidence.arms import Arms
+from understudy.monitor.evidence.batch import ColumnBatch, merge
+from understudy.monitor.evidence.columns import Floats
+from understudy.monitor.evidence.layout import (
     ASSIGNED,
     FACTS,
     LABELS,
     NOTES,
     PAIRS,
-    EvidenceCollector,
-    numbered,
+    EvidenceLayout,
 )
-from understudy.monitor.evidence.mirrored import Redact
-from understudy.monitor.evidence.observe import Codes
+from understudy.monitor.evidence.observe import Codes, numbered
 from understudy.monitor.experiments.contestant import ChallengerState
 from understudy.monitor.experiments.timeline import point_of
-from understudy.monitor.experiments.units import OpenUnit, OpenUnits, batch
-from understudy.monitor.labels.store import Joined
-from understudy.monitor.records.record import Record
+from understudy.monitor.experiments.units import OpenUnit, OpenUnits, closed_units
 from understudy.monitor.routing.assignments import Assignments
 from understudy.monitor.routing.routes import Assignment
 from understudy.shadow import comparison, rollout
@@ -38,20 +35,17 @@ from understudy.shadow.experiment import Decision, Experiment, Pairs, Split
 
 
 class LiveExperiment:
-    """``arms`` tells whose records they are; ``redact`` takes out what nobody may read.
-
-    Records go to :attr:`gathering`; what it gathers is evidence as soon as it is fed. The clock is
-    passed in, as unix time in seconds.
+    """``arms`` tells whose records they are, which the first stage turns into evidence. The clock
+    is passed in, as unix time in seconds.
     """
 
-    def __init__(self, declared: Declared, arms: Arms, redact: Redact, now: float) -> None:
+    def __init__(self, declared: Declared, arms: Arms, now: float) -> None:
         self.declared = declared
         self.arms = arms
         self.started = now
-        self.gathering = EvidenceCollector(declared, arms, redact)
-        self.by_unit = self.gathering.by_unit
-        self.order = self.gathering.order
-        self.wants_labels = self.gathering.wants_labels
+        self.layout = EvidenceLayout(declared, arms)
+        self.by_unit = self.layout.by_unit
+        self.order = self.layout.order
         rules = rules_of(declared)
         self.experiment = Experiment(
             declared.name, declared.challengers, rules, by_unit=self.by_unit
@@ -64,7 +58,7 @@ class LiveExperiment:
         """When the present allocation was decided."""
         self.carried_over = 0
         """Records left out because they began before the weights changed, or while they settled."""
-        self._columns = self.gathering.columns
+        self._columns = self.layout.columns
         self._codes = Codes()
         self._units = OpenUnits()
         self._assigned = Assignments(len(self.order))
@@ -74,52 +68,35 @@ class LiveExperiment:
         """Of :attr:`order`, under which the records of this epoch were assigned."""
         self._epoch = 0.0
 
-    # Records ------------------------------------------------------------------------------------
-
-    def take(
-        self,
-        record: Record,
-        arm: str,
-        division: SplitShares | None,
-        of_request: object,
-        answer: object,
-    ) -> None:
-        """Take one record of the experiment's model; see :meth:`EvidenceCollector.take`."""
-        self.gathering.take(record, arm, division, of_request, answer)
-
-    def take_label(self, joined: Joined) -> None:
-        """A label or reward has come for a prediction."""
-        self.gathering.take_label(joined)
-
     # Evidence -----------------------------------------------------------------------------------
 
-    def feed(self, sheets: Sequence[ColumnBatch]) -> None:
+    def feed(self, batches: Sequence[ColumnBatch]) -> None:
         """Hand rows to the statistics, in their order."""
-        for sheet in together(sheets):
-            sort = sheet.kind[0]
+        for batch in merge(batches):
+            sort = batch.kind[0]
             if sort == ASSIGNED:
-                self._feed_assigned(sheet)
+                self._feed_assigned(batch)
             elif sort == PAIRS:
-                self._feed_pairs(sheet)
+                self._feed_pairs(batch)
             elif sort == LABELS:
-                self._feed_labels(sheet)
+                self._feed_labels(batch)
             elif sort == NOTES:
-                self._feed_notes(sheet)
+                self._feed_notes(batch)
 
-    def _feed_assigned(self, sheet: ColumnBatch) -> None:
+    def _feed_assigned(self, batch: ColumnBatch) -> None:
         """Requests of a split, epoch by epoch.
 
         Workers change over to new weights one after another, so for a moment records of both come
         in turns: those of the older weights are left out.
         """
-        width = len(sheet.names) - len(FACTS) - 1 - len(self._columns)
+        width = len(batch.names) - len(FACTS) - 1 - len(self._columns)
         if width != len(self.order):
             return
-        epochs = sheet.floats("epoch")
+        epochs = batch.floats("epoch")
         present = np.maximum.accumulate(np.maximum(epochs, self._epoch))
         begins = np.flatnonzero(np.diff(present, prepend=self._epoch if self._weights else -np.inf))
-        for begin, end in pairwise([0, *(b for b in begins.tolist() if b), len(sheet)]):
-            part = sheet.rows(slice(begin, end))
+        for begin, end in pairwise([0, *(b for b in begins.tolist() if b), len(batch)]):
+            part = batch.rows(slice(begin, end))
             epoch = float(present[begin])
             if (epoch != self._epoch or not self._weights) and epochs[begin] == epoch:
                 self._begin_epoch(
@@ -140,18 +117,18 @@ class LiveExperiment:
             self.experiment.begin_epoch()
         self._weights, self._epoch = weights, epoch
 
-    def _take_assigned(self, sheet: ColumnBatch) -> None:
+    def _take_assigned(self, batch: ColumnBatch) -> None:
         """Requests under the present weights."""
-        sides = sheet.side
+        sides = batch.side
         if not self.by_unit:
-            self._assigned.add_all(sides, sheet.floats("started"), sheet.floats("seconds"))
-        diverted = (sheet.floats("served") == 0.0) & (sides > 0)
-        counted = sheet.floats("counted") > 0.0
+            self._assigned.add_all(sides, batch.floats("started"), batch.floats("seconds"))
+        diverted = (batch.floats("served") == 0.0) & (sides > 0)
+        counted = batch.floats("counted") > 0.0
         for number, contestant in enumerate(self.contestants.values(), start=1):
             contestant.diverted += int((diverted & (sides == number)).sum())
-        values = {c: self._numbers(sheet, "v.", c) for c in self._columns}
+        values = {c: self._numbers(batch, "v.", c) for c in self._columns}
         if self.by_unit:
-            self._take_units(sheet, np.flatnonzero(counted), values)
+            self._take_units(batch, np.flatnonzero(counted), values)
             return
         for number, name in enumerate(self.contestants, start=1):
             share = self._share(number)
@@ -164,33 +141,33 @@ class LiveExperiment:
                 )
 
     def _take_units(
-        self, sheet: ColumnBatch, rows: NDArray[np.intp], values: Mapping[str, Floats]
+        self, batch: ColumnBatch, rows: NDArray[np.intp], values: Mapping[str, Floats]
     ) -> None:
-        units, started = sheet.column("unit"), sheet.floats("started")
+        units, started = batch.column("unit"), batch.floats("started")
         for row in rows.tolist():
             of_row = {column: float(cells[row]) for column, cells in values.items()}
-            closed = self._units.add(units[row], int(sheet.side[row]), float(started[row]), of_row)
+            closed = self._units.add(units[row], int(batch.side[row]), float(started[row]), of_row)
             self._close(closed)
 
-    def _numbers(self, sheet: ColumnBatch, prefix: str, column: str) -> Floats:
-        return numbered(sheet.column(prefix + column), lambda cells: self._codes.of(column, cells))
+    def _numbers(self, batch: ColumnBatch, prefix: str, column: str) -> Floats:
+        return numbered(batch.column(prefix + column), lambda cells: self._codes.of(column, cells))
 
-    def _feed_pairs(self, sheet: ColumnBatch) -> None:
-        contest = self.experiment.contests.get(sheet.kind[2])
-        if contest is not None and sheet.names == self.gathering.pairs_names():
+    def _feed_pairs(self, batch: ColumnBatch) -> None:
+        contest = self.experiment.contests.get(batch.kind[2])
+        if contest is not None and batch.names == self.layout.pairs_names():
             columns = {
-                column: (self._numbers(sheet, "a.", column), self._numbers(sheet, "b.", column))
+                column: (self._numbers(batch, "a.", column), self._numbers(batch, "b.", column))
                 for column in self._columns
             }
-            contest.update_pairs(Pairs(columns, int(sheet.floats("fresh").sum())))
+            contest.update_pairs(Pairs(columns, int(batch.floats("fresh").sum())))
 
-    def _feed_labels(self, sheet: ColumnBatch) -> None:
+    def _feed_labels(self, batch: ColumnBatch) -> None:
         """Labels of split traffic; those of a champion with several challengers are shared as
         requests are now."""
-        name = sheet.kind[2]
+        name = batch.kind[2]
         if name not in self.contestants:
             return
-        share = sheet.floats("share").copy()
+        share = batch.floats("share").copy()
         several = np.isnan(share)
         if several.any():
             number = self.order.index(name)
@@ -198,17 +175,17 @@ class LiveExperiment:
         here = np.flatnonzero(~np.isnan(share))
         if here.size:
             columns = {
-                name_[2:]: sheet.floats(name_)[here] for name_ in sheet.names if name_ != "share"
+                name_[2:]: batch.floats(name_)[here] for name_ in batch.names if name_ != "share"
             }
-            arms = (sheet.side[here] > 0).astype(np.float64)
+            arms = (batch.side[here] > 0).astype(np.float64)
             fresh = np.zeros(here.size, np.bool_)
             self.experiment.contests[name].update_split(Split(arms, share[here], columns, fresh))
 
-    def _feed_notes(self, sheet: ColumnBatch) -> None:
-        contestant = self.contestants.get(sheet.kind[2])
+    def _feed_notes(self, batch: ColumnBatch) -> None:
+        contestant = self.contestants.get(batch.kind[2])
         if contestant is None:
             return
-        for note in sheet.column("note"):
+        for note in batch.column("note"):
             contestant.lost += note.get("lost", 0)
             if "noise" in note:
                 differs, own = note["noise"]
@@ -232,22 +209,9 @@ class LiveExperiment:
                 contest = self.experiment.contests[name]
                 contest.served[1] += sum(item.arm == number for item in mine)
                 contest.served[0] += sum(item.arm == 0 for item in mine)
-                contest.update_units(batch(mine, share))
-
-    def concerns(self, arm: str) -> bool:
-        """Whether an arm is one of those that are compared."""
-        return arm in self.order
-
-    def share_of(self, record: Record, arm: str, division: SplitShares | None) -> float:
-        """As :meth:`EvidenceCollector.share_of`."""
-        return self.gathering.share_of(record, arm, division)
+                contest.update_units(closed_units(mine, share))
 
     # Rollout ------------------------------------------------------------------------------------
-
-    def flush(self, now: float = 0.0) -> None:
-        """Hand what was gathered to the statistics, at unix time ``now``."""
-        self.feed(self.gathering.drain())
-        self._check_split(now)
 
     def _check_split(self, now: float) -> None:
         """Let what the arms were given by ``now`` speak of whether the split is honoured."""
@@ -259,7 +223,6 @@ class LiveExperiment:
 
     def tick(self, now: float) -> list[rollout.Event]:
         """Judge, and move the rollout on. What happened, for the audit log."""
-        self.feed(self.gathering.drain())
         self._close(self._units.expired(now))
         self._check_split(now)
         events: list[rollout.Event] = []
@@ -350,7 +313,7 @@ class LiveExperiment:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON. Pairs of which one half is there are not part of it."""
-        self.flush()
+        self._check_split(0.0)
         return {
             "carried_over": self.carried_over,
             "weights": list(self._weights),

@@ -17,30 +17,38 @@ from understudy.monitor.experiments.text import interval, scale_of, shown
 _TEMPLATE = Path(__file__).parent / "templates" / "experiment.html"
 
 
-def html(live: LiveExperiment, audit: Sequence[Mapping[str, Any]], now: float) -> str:
-    """The page; ``audit`` are the entries of the log, ``now`` is unix time."""
+def html(
+    live: LiveExperiment,
+    audit: Sequence[Mapping[str, Any]],
+    now: float,
+    worst: Mapping[str, Sequence[Mapping[str, Any]]],
+) -> str:
+    """The page; ``audit`` are the entries of the log, ``now`` is unix time, ``worst`` the
+    disagreements by challenger, with hidden fields redacted."""
     whole = document(live, now)
     return render(
         _TEMPLATE,
         title=f"Experiment {whole['name']}",
         whole=whole,
         champion=live.arms.champion,
-        challengers=[_challenger(live, one) for one in whole["challengers"]],
+        challengers=[
+            _challenger(live, one, worst.get(one["name"], ())) for one in whole["challengers"]
+        ],
         audit=audit,
         now=now,
         moment=_time,
     )
 
 
-def _challenger(live: LiveExperiment, one: dict[str, Any]) -> dict[str, Any]:
+def _challenger(
+    live: LiveExperiment, one: dict[str, Any], worst: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
     requests = one["requests"]
     return {
         **one,
         "served": requests["served"] if one["mode"] == "split" else requests["pairs"],
         "metrics": [_metric(live, one["name"], item) for item in one["metrics"]],
-        "worst": [
-            _disagreement(entry) for entry in live.contestants[one["name"]].worst.entries[:10]
-        ],
+        "worst": [_disagreement(entry) for entry in worst[:10]],
     }
 
 

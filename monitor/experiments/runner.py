@@ -15,14 +15,9 @@ from understudy.monitor.config.model import Config
 from understudy.monitor.errors import ExperimentStateError, UnknownExperimentError
 from understudy.monitor.evidence.arms import arms_of
 from understudy.monitor.evidence.batch import ColumnBatch
-from understudy.monitor.evidence.collectors import EvidenceCollectors, View
-from understudy.monitor.evidence.redaction import redaction_of
 from understudy.monitor.experiments.contestant import ChallengerState
 from understudy.monitor.experiments.live import LiveExperiment
-from understudy.monitor.labels.store import Joined, Prediction
 from understudy.monitor.records.audit import AuditLog
-from understudy.monitor.records.handoff import Names
-from understudy.monitor.records.record import Record
 from understudy.monitor.routing.routes import Routes, load_or_set_aside
 from understudy.shadow import rollout
 from understudy.shadow.rollout import Event, RolloutError, Step
@@ -55,7 +50,6 @@ class ExperimentRunner:
         self.state_dir = Path(config.state_dir)
         self.live: dict[str, LiveExperiment] = {}
         self.audit = AuditLog(self.state_dir / "audit.jsonl")
-        self.collectors = EvidenceCollectors({}, "")
         self.error: str | None = None
         """Why the assignment could not be saved; None when all is well."""
         self._routes = load_or_set_aside(self.state_dir)
@@ -70,7 +64,6 @@ class ExperimentRunner:
     def configure(self, config: Config) -> None:
         """Go on under another configuration; experiments that stay as they are keep everything."""
         self._file = config
-        self._redaction = redaction_of(config)
         self._begin(with_declared(config, self._routes))
 
     def _begin(self, config: Config) -> None:
@@ -82,7 +75,7 @@ class ExperimentRunner:
             if known is not None and known.declared == declared and known.arms == arms:
                 found[declared.name] = known
                 continue
-            live = LiveExperiment(declared, arms, self._shown, self._clock())
+            live = LiveExperiment(declared, arms, self._clock())
             saved = self._routes.assignments.get(declared.name)
             if saved is not None:
                 try:
@@ -98,20 +91,6 @@ class ExperimentRunner:
         if set(found) != set(self._routes.assignments):
             self._dirty = True
         self.live = found
-        self.collectors.by_name = {name: one.gathering for name, one in found.items()}
-        self.collectors.first_model = config.models[0].name if config.models else ""
-
-    @property
-    def offer(self) -> Callable[[Prediction], None] | None:
-        """Where predictions go that may get a label."""
-        return self.collectors.offer
-
-    @offer.setter
-    def offer(self, offer: Callable[[Prediction], None]) -> None:
-        self.collectors.offer = offer
-
-    def _shown(self, columns: Mapping[str, list[object]]) -> dict[str, object]:
-        return self._redaction.columns(columns)
 
     def declare(self, data: dict[str, Any], who: str) -> LiveExperiment:
         """Begin an experiment over the API. Raises ConfigError that names the path of a fault."""
@@ -132,7 +111,7 @@ class ExperimentRunner:
         kept = tuple(data for data in self._routes.declared if data.get("name") != name)
         if len(kept) == len(self._routes.declared):
             raise ExperimentStateError(
-                f"{name!r} stands in the configuration file: remove it there"
+                f"{name!r} is defined in the configuration file: remove it there"
             )
         self._routes = replace(self._routes, declared=kept)
         self._begin(with_declared(self._file, self._routes))
@@ -143,30 +122,16 @@ class ExperimentRunner:
         live = self.live.get(name)
         if live is None:
             known = ", ".join(sorted(self.live)) or "none"
-            raise UnknownExperimentError(f"there is no experiment {name!r}; there are: {known}")
+            raise UnknownExperimentError(f"there is no experiment {name!r}; known: {known}")
         return live
 
-    # Records ------------------------------------------------------------------------------------
+    # Evidence -----------------------------------------------------------------------------------
 
-    def view(self, names: Names) -> View:
-        """Which experiments the records of a batch belong to."""
-        return self.collectors.view(names)
-
-    def take(
-        self, view: View, model: str, record: Record, arm: str, of_request: object, answer: object
-    ) -> None:
-        """Take a record of ``model``."""
-        self.collectors.take(view, model, record, arm, of_request, answer)
-
-    def take_label(self, joined: Joined) -> None:
-        """Take a label that was joined to a prediction."""
-        self.collectors.take_label(joined)
-
-    def feed(self, sheets: Iterable[ColumnBatch]) -> None:
+    def feed(self, batches: Iterable[ColumnBatch]) -> None:
         """Hand over rows that were gathered elsewhere."""
         by_name: dict[str, list[ColumnBatch]] = {}
-        for sheet in sheets:
-            by_name.setdefault(sheet.kind[1], []).append(sheet)
+        for batch in batches:
+            by_name.setdefault(batch.kind[1], []).append(batch)
         for name, of_experiment in by_name.items():
             live = self.live.get(name)
             if live is not None:
@@ -202,7 +167,7 @@ class ExperimentRunner:
         found = live.contestants.get(challenger or "")
         if found is None:
             known = ", ".join(live.contestants)
-            raise UnknownExperimentError(f"which challenger? There are: {known}")
+            raise UnknownExperimentError(f"name the challenger; known: {known}")
         return found
 
     def settle(self) -> bool:
@@ -260,7 +225,7 @@ def _obey(state: rollout.Rollout, now: float, command: Command, requests: int) -
         return rollout.resume(state, now, command.who, command.why, requests)
     if command.kind == "abort":
         return rollout.abort(state, now, command.who, command.why, command.gradual)
-    raise RolloutError(f"{command.kind!r} is no command")
+    raise RolloutError(f"unknown command {command.kind!r}")
 
 
 def _began(live: LiveExperiment, now: float) -> Event:

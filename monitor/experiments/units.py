@@ -89,7 +89,7 @@ class OpenUnits:
             self._open[str(unit)] = OpenUnit(int(arm), float(at), pairs)
 
 
-def batch(closed: list[OpenUnit], share: float) -> Units:
+def closed_units(closed: list[OpenUnit], share: float) -> Units:
     """Closed units as one batch."""
     names = sorted({name for item in closed for name in item.sums})
     return Units(

@@ -40,9 +40,9 @@ def news(before: Signal, now: Signal) -> list[str]:
     """
     found = []
     if before.severity != now.severity:
-        found.append(f"{now.severity} instead of {before.severity}")
+        found.append(f"severity changed from {before.severity} to {now.severity}")
     if now.features and (not before.features or before.features[0].name != now.features[0].name):
-        found.append(f"{now.features[0].name} contributes most")
+        found.append(f"{now.features[0].name} now contributes most")
     if now.size is not None and _moved(before.size, now.size):
         known = f", was {_number(before.size.value)}" if before.size is not None else ""
         unit = f" {now.size.unit}" if now.size.unit else ""

@@ -2,32 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
-from understudy.monitor.errors import FindingError, UnknownFindingError
+from understudy.monitor.errors import UnknownFindingError
 from understudy.monitor.findings.changes import Change
 from understudy.monitor.findings.finding import Finding
+from understudy.shadow.state import Config, Converter, Count, Derived, Saved, Stateful
 
 _SAVED_CLOSED = 50
 
 
-class FindingStore:
+def _dump_findings(findings: dict[str, Finding]) -> list[dict[str, Any]]:
+    return [finding.dump() for finding in findings.values()]
+
+
+def _dump_closed(closed: dict[str, Finding]) -> list[dict[str, Any]]:
+    """What was dismissed, and the last few; the others are in the history on disk."""
+    latest = set(list(closed)[-_SAVED_CLOSED:])
+    return [f.dump() for id_, f in closed.items() if f.dismissed or id_ in latest]
+
+
+def _load_findings(name: str, value: Any, _: Any) -> dict[str, Finding]:
+    found = map(Finding.from_dict, value)
+    return {finding.id: finding for finding in found}
+
+
+class FindingStore(Stateful):
     """At most one open finding per key, and ``history`` closed ones; older ones are forgotten.
 
     A closed finding may be *dismissed*: a person closed it, and its room goes on reporting.
     """
 
+    history: Config[int]
+    forgotten: Saved[Count]
+    _open: Saved[Annotated[dict[str, Finding], Converter(_dump_findings, _load_findings)]]
+    _closed: Saved[Annotated[dict[str, Finding], Converter(_dump_closed, _load_findings)]]
+    """By id, the one closed first in front."""
+    _last: Derived[dict[str, str]]
+    """Id of the finding of a key that was closed last."""
+    _dismissed: Derived[set[str]]
+
     def __init__(self, history: int) -> None:
         self.history = history
         self.forgotten = 0
-        self._open: dict[str, Finding] = {}
-        self._closed: dict[str, Finding] = {}
-        """By id, the one closed first in front."""
-        self._last: dict[str, str] = {}
-        """Id of the finding of a key that was closed last."""
-        self._dismissed: set[str] = set()
+        self._open = {}
+        self._closed = {}
+        self._last = {}
+        self._dismissed = set()
+
+    def _restored(self) -> None:
+        # Nobody knows what rooms would have said while nothing ran, so no time of theirs counts.
+        found = [*self._closed.values(), *self._open.values()]
+        forgotten = self.forgotten
+        self._open, self._closed, self._last, self._dismissed = {}, {}, {}, set()
+        for finding in found:
+            self.take(replace(finding, absent=None))
+        self.forgotten = forgotten
 
     def __contains__(self, key: str) -> bool:
         """Whether a finding of that key is open."""
@@ -53,7 +85,7 @@ class FindingStore:
         """Raises UnknownFindingError."""
         found = self._closed.get(id_) or next((f for f in self._open.values() if f.id == id_), None)
         if found is None:
-            raise UnknownFindingError(f"there is no finding {id_!r}, or it is no longer kept")
+            raise UnknownFindingError(f"no finding {id_!r}, or it was deleted")
         return found
 
     def last(self, key: str) -> Finding | None:
@@ -117,29 +149,3 @@ class FindingStore:
             return
         self._closed = {finding.id: replace(finding, dismissed=False), **self._closed}
         self._last.setdefault(finding.key, finding.id)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able: what is open or dismissed, and the last few that are closed."""
-        latest = list(self._closed)[-_SAVED_CLOSED:]
-        kept = {*latest, *self._dismissed}
-        return {
-            "open": [finding.dump() for finding in self._open.values()],
-            "closed": [f.dump() for id_, f in self._closed.items() if id_ in kept],
-            "forgotten": self.forgotten,
-        }
-
-    def restore(self, data: Mapping[str, Any]) -> None:
-        """Become what :meth:`to_dict` gave. Raises FindingError.
-
-        Nobody knows what rooms would have said while nothing ran, so no time of theirs counts.
-        """
-        try:
-            forgotten = int(data["forgotten"])
-            listed = [*data["closed"], *data["open"]]
-        except (KeyError, TypeError, ValueError) as error:
-            raise FindingError(f"no findings: {error!r}") from error
-        found = [replace(Finding.from_dict(item), absent=None) for item in listed]
-        self._open, self._closed, self._last, self._dismissed = {}, {}, {}, set()
-        for finding in found:
-            self.take(finding)
-        self.forgotten = forgotten

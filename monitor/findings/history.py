@@ -100,5 +100,5 @@ def _replay(findings: Findings, line: Mapping[str, Any]) -> None:
     if isinstance(line.get("silences"), Mapping):
         try:
             findings.silences.restore(line["silences"])
-        except FindingError as error:
+        except (FindingError, KeyError, TypeError, ValueError) as error:
             log.error("findings: line %s of the history: %s", line.get("seq"), error)

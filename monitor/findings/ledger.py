@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any, Self
 
 from understudy.monitor.errors import FindingError, FindingStateError
 from understudy.monitor.findings.changes import Change, news, urgent
@@ -24,6 +24,7 @@ from understudy.monitor.findings.finding import Finding, Note, Signal, rank
 from understudy.monitor.findings.finding_store import FindingStore
 from understudy.monitor.findings.limits import Hidden, Limits, Openings
 from understudy.monitor.findings.silences import Silence, Silences
+from understudy.shadow.state import Config, Count, Key, Saved, Stateful, Transient
 
 MORE = "findings"
 """The room of findings that sum up others."""
@@ -31,13 +32,30 @@ _MAX_TOTALS = 1000
 _LATEST = 253402300799.0  # the end of the year 9999
 
 
-class Findings:
+class Findings(Stateful):
     """All findings of a service.
 
     ``listen`` hears of every list of changes before the call that made them returns.
     ``accept`` hears of a finding that a person closed as the new normal, so that its room can take
     another baseline.
     """
+
+    state_version = 2
+
+    limits: Config[Limits]
+    listen: Config[Callable[[list[Change]], None] | None]
+    accept: Config[Callable[[Finding], None] | None]
+    silences: Saved[Silences]
+    totals: Saved[Counter[tuple[str, str]]]
+    """Findings opened, by (model, kind)."""
+    number: Saved[Count]
+    reopened: Saved[Count]
+    _shelf: Saved[Annotated[FindingStore, Key("findings")]]
+    _openings: Saved[Openings]
+    revision: Transient[int]
+    """Changes of this object's own."""
+    _hidden: Transient[dict[str, dict[str, Hidden]]]
+    """By room and model; what rooms say next fills it again."""
 
     def __init__(
         self,
@@ -52,15 +70,12 @@ class Findings:
 
     def _begin_anew(self) -> None:
         self.silences = Silences()
-        self.totals: Counter[tuple[str, str]] = Counter()
-        """Findings opened, by (model, kind)."""
+        self.totals = Counter()
         self.reopened = 0
         self.number = 0
         self.revision = 0
-        """Changes of this object's own."""
         self._shelf = FindingStore(self.limits.history)
-        self._hidden: dict[str, dict[str, Hidden]] = {}
-        """By room and model."""
+        self._hidden = {}
         self._openings = Openings()
 
     # To look at ---------------------------------------------------------------------------------
@@ -159,7 +174,7 @@ class Findings:
                 continue
             since = now if finding.absent is None else min(finding.absent, now)
             if now - since >= hold:
-                changes.append(self._close(finding, now, "it is over"))
+                changes.append(self._close(finding, now, "recovered"))
             else:
                 self._shelf.set(replace(finding, absent=since))
         for finding in self._shelf.dismissed():
@@ -201,7 +216,7 @@ class Findings:
         mildest = min(have, key=lambda f: (f.severity, not f.acknowledged, -f.opened, f.id))
         if mildest.severity >= severity:
             return None
-        return [self._close(mildest, now, "summed up: a worse one took its place")]
+        return [self._close(mildest, now, "summarised: replaced by a more severe finding")]
 
     def _begin(self, room: str, signal: Signal, now: float) -> Change:
         until = self.silences.until(signal.key, now)
@@ -223,7 +238,7 @@ class Findings:
                 absent=None,
                 silenced_until=until,
             )
-            return self._shelf.change(again, "reopened", now, "it is back")
+            return self._shelf.change(again, "reopened", now, "returned")
         if last is not None and last.dismissed:
             self._shelf.set_closed(replace(last, dismissed=False))
         self.number += 1
@@ -306,7 +321,7 @@ class Findings:
         now = _time(now)
         self._hidden.pop(room, None)
         changes = [
-            self._close(finding, now, f"{room} is no longer looked at")
+            self._close(finding, now, f"{room} is no longer monitored")
             for finding in self._shelf.open()
             if finding.room == room
         ]
@@ -318,7 +333,7 @@ class Findings:
     def _need_open(self, id_: str) -> Finding:
         finding = self.find(id_)
         if not finding.open:
-            raise FindingStateError(f"finding {id_} is closed already ({finding.reason})")
+            raise FindingStateError(f"finding {id_} is already closed ({finding.reason})")
         return finding
 
     def hush(self, now: float) -> None:
@@ -339,38 +354,19 @@ class Findings:
 
     # Keeping ------------------------------------------------------------------------------------
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able; of the closed findings only the last few, the others are in the history on
-        disk."""
-        return {
-            "version": 1,
-            "number": self.number,
-            "reopened": self.reopened,
-            "totals": [[*key, count] for key, count in self.totals.items()],
-            "silences": self.silences.to_dict(),
-            "openings": self._openings.to_dict(),
-            **self._shelf.to_dict(),
-        }
-
-    def restore(self, data: Mapping[str, Any]) -> None:
+    def restore(self, state: Any) -> None:
         """Become what :meth:`to_dict` gave. Raises FindingError, and is as new then."""
         try:
-            if data["version"] != 1:
-                raise FindingError(f"findings of version {data['version']!r}; this reads 1")
-            self._shelf.restore(data)
-            self.silences.restore(data["silences"])
-            self._openings.restore(data["openings"])
-            self.totals = Counter({(str(m), str(k)): int(n) for m, k, n in data["totals"]})
-            self.number, self.reopened = int(data["number"]), int(data["reopened"])
+            super().restore(state)
         except (FindingError, KeyError, TypeError, ValueError, AttributeError) as error:
             self._begin_anew()
             raise FindingError(f"no saved findings: {error}") from error
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any], limits: Limits | None = None) -> Findings:
+    def from_dict(cls, state: Any, limits: Limits | None = None) -> Self:
         """What :meth:`to_dict` gave. Raises FindingError."""
         findings = cls(limits)
-        findings.restore(data)
+        findings.restore(state)
         return findings
 
     def replay(self, kind: str, finding: Finding) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from understudy.monitor.findings.finding import SEVERITIES, Signal, Size, rank
+from understudy.shadow.state import Saved, Stateful
 
 HOUR = 3600.0
 CRITICAL = rank("critical")
@@ -39,11 +38,13 @@ class Limits:
             raise ValueError("max_open, max_openings and history must be at least 1")
 
 
-class Openings:
+class Openings(Stateful):
     """When findings of each model were opened during the last hour."""
 
+    _times: Saved[dict[str, deque[float]]]
+
     def __init__(self) -> None:
-        self._times: dict[str, deque[float]] = {}
+        self._times = {}
 
     def allow(self, model: str, severity: int, most: int, now: float) -> bool:
         """Whether one more may open."""
@@ -63,14 +64,6 @@ class Openings:
         if len(self._times) >= _MODELS:
             self._times.clear()
         self._times.setdefault(model, deque()).append(now)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
-        return {model: list(times) for model, times in self._times.items()}
-
-    def restore(self, data: Mapping[str, Iterable[float]]) -> None:
-        """Become what :meth:`to_dict` gave."""
-        self._times = {str(model): deque(map(float, times)) for model, times in data.items()}
 
 
 @dataclass(slots=True)
@@ -113,7 +106,7 @@ class Hidden:
             title=f"and {self.count} more finding{s}{of}",
             # Twice or half as many is news, one more or less is not.
             size=Size("findings held back", "", 0.0, self.count, self.count / 2, self.count * 2),
-            rule="more findings at once, or in an hour, than are shown one by one",
-            advice=f"About {', '.join(sorted(self.kinds))}. Look at the findings that are shown "
-            "first: many at once often have one cause. Among the others: " + "; ".join(self.titles),
+            rule="more findings at once, or per hour, than are reported individually",
+            advice=f"Kinds: {', '.join(sorted(self.kinds))}. Check the reported findings first: "
+            "many at once often have a common cause. Others include: " + "; ".join(self.titles),
         )

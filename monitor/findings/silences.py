@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from math import isfinite
-from typing import Any
+from typing import Annotated, Any
 
 from understudy.monitor.errors import FindingError, FindingStateError, UnknownFindingError
+from understudy.shadow.state import Converter, Count, Key, Saved, Stateful, dump, load
 
 MAX_SILENCES = 200
 LONGEST_SECONDS = 366 * 86400.0
@@ -34,11 +34,25 @@ class Silence:
         return now < self.until and fnmatchcase(key, self.pattern)
 
 
-class Silences:
+def _dump_silences(silences: dict[str, Silence]) -> list[Any]:
+    return [dump(silence) for silence in silences.values()]
+
+
+def _load_silences(name: str, value: Any, _: Any) -> dict[str, Silence]:
+    found = [load(Silence, item) for item in value[-MAX_SILENCES:]]
+    return {silence.id: silence for silence in found}
+
+
+class Silences(Stateful):
     """At most ``MAX_SILENCES``; those that are over are forgotten."""
 
+    _by_id: Saved[
+        Annotated[dict[str, Silence], Key("list"), Converter(_dump_silences, _load_silences)]
+    ]
+    _number: Saved[Count]
+
     def __init__(self) -> None:
-        self._by_id: dict[str, Silence] = {}
+        self._by_id = {}
         self._number = 0
 
     def add(self, pattern: str, until: float, who: str, why: str, now: float) -> Silence:
@@ -73,27 +87,3 @@ class Silences:
     def tidy(self, now: float) -> None:
         """Forget those that are over."""
         self._by_id = {key: s for key, s in self._by_id.items() if now < s.until}
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
-        return {"number": self._number, "list": [asdict(s) for s in self._by_id.values()]}
-
-    def restore(self, data: Mapping[str, Any]) -> None:
-        """Become what :meth:`to_dict` gave. Raises FindingError."""
-        try:
-            listed: Sequence[Mapping[str, Any]] = data["list"]
-            found = [
-                Silence(
-                    str(item["id"]),
-                    str(item["pattern"]),
-                    float(item["until"]),
-                    str(item["who"]),
-                    str(item["why"]),
-                    float(item["at"]),
-                )
-                for item in listed[-MAX_SILENCES:]
-            ]
-            self._number = int(data["number"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise FindingError(f"no silences: {error!r}") from error
-        self._by_id = {silence.id: silence for silence in found}

@@ -1,4 +1,4 @@
-"""Findings in plain words, for messages, pages and terminals."""
+"""Findings as text, for messages, pages and terminals."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ def subject(signal: Signal) -> str:
 
 
 def headline(event: str, finding: Finding) -> str:
-    """What has happened, in one line."""
+    """The change, in one line."""
     title = finding.signal.title
     if event == "closed":
         return f"Closed: {title}"
     severity = finding.signal.severity
     told = {
         "opened": severity.capitalize(),
-        "reopened": f"Back again, {severity}",
+        "reopened": f"Reopened, {severity}",
         "updated": f"Changed, {severity}",
         "acknowledged": f"Acknowledged, {severity}",
         "reminder": f"Still open, {severity}",

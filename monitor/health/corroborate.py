@@ -19,6 +19,7 @@ from understudy.monitor.detectors.evidence import Evidence
 from understudy.monitor.detectors.river_detectors import RiverDetector
 from understudy.monitor.errors import MissingExtraError
 from understudy.monitor.findings.finding import Signal
+from understudy.shadow.state import Config, Count, Saved, Stateful
 
 Floats = NDArray[np.float64]
 POINT = 50
@@ -35,17 +36,27 @@ class _Detects(Protocol):
     def restore(self, state: Mapping[str, Any], /) -> None: ...
 
 
-class Corroborator:
+class Corroborator(Stateful):
     """One declared detector of a ``series`` of values that are standard in the baseline, whose mean
     rests on ``baseline_rows``. Raises ValueError for options that cannot be, and MissingExtraError
     where river is not installed."""
+
+    kind: Config[str]
+    series: Config[str]
+    alarms: Saved[Count]
+    at: Saved[int]
+    """Number of the row with which it last alarmed; -1: never."""
+    time: Saved[float]
+    direction: Saved[int]
+    _rows: Saved[Count]
+    _points: Saved[BatchMeans | None]
+    _detector: Saved[_Detects]
 
     def __init__(self, declared: ErrorDetector, series: str, baseline_rows: float) -> None:
         self.kind = declared.kind
         self.series = series
         self.alarms = 0
         self.at = -1
-        """Number of the row with which it last alarmed; -1: never."""
         self.time = 0.0
         self.direction = 0
         self._rows = 0
@@ -89,27 +100,6 @@ class Corroborator:
             "last": self.time or None,
         }
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
-        return {
-            "alarms": self.alarms,
-            "at": self.at,
-            "time": self.time,
-            "direction": self.direction,
-            "rows": self._rows,
-            "points": self._points.to_dict() if self._points is not None else None,
-            "detector": self._detector.to_dict(),
-        }
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Undo :meth:`to_dict`. Raises KeyError, TypeError or ValueError."""
-        if self._points is not None:
-            self._points.restore(state["points"])
-        self._detector.restore(state["detector"])
-        self.alarms, self.at = int(state["alarms"]), int(state["at"])
-        self.time, self.direction = float(state["time"]), int(state["direction"])
-        self._rows = int(state["rows"])
-
 
 def corroborators_of(
     declared: Sequence[Detector], series: Sequence[str], rows: Floats
@@ -142,12 +132,12 @@ def corroborations(
             version=version,
             segment="",
             severity="info",
-            title=f"{one.series}: {one.kind} says that there is a change"
+            title=f"{one.series}: {one.kind} detected a change"
             + {1: " upwards", -1: " downwards"}.get(one.direction, ""),
             since=one.time,
             rule=one.kind,
-            guarantee="none is stated: it goes by its own settings, and corroborates",
-            advice="See what the other findings of this model say of the same time.",
+            guarantee="none: it uses its own settings and corroborates other findings",
+            advice="Compare with other findings of this model at the same time.",
         )
         for one in detectors
         if one.alarmed

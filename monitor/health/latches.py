@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from understudy.monitor.detectors.evidence import Evidence
-from understudy.monitor.detectors.packed import pack, unpack
+from understudy.monitor.detectors.packed import Packed
+from understudy.shadow.state import Saved, Stateful
 
 SPAN = 256.0
 """Rows over which the newest values are averaged, with exponentially falling weights."""
 
 
-class Latches:
+class Latches(Stateful):
     """One latch for each of S series. It closes with an alarm, and opens when the newest values are
     as they used to be."""
 
+    alarmed: Saved[NDArray[np.bool_]]
+    at: Saved[NDArray[np.int64]]
+    """Number of the row with which it alarmed."""
+    direction: Saved[NDArray[np.int8]]
+    recent: Saved[Packed]
+    """Average of the newest values, from the first one on."""
+    _weight: Saved[Packed]
+    _since: Saved[NDArray[np.int64]]
+
     def __init__(self, series: int) -> None:
-        self.alarmed: NDArray[np.bool_] = np.zeros(series, np.bool_)
-        self.at: NDArray[np.int64] = np.full(series, -1, np.int64)
-        """Number of the row with which it alarmed."""
-        self.direction: NDArray[np.int8] = np.zeros(series, np.int8)
-        self.recent: NDArray[np.float64] = np.zeros(series)
-        """Average of the newest values, from the first one on."""
-        self._weight: NDArray[np.float64] = np.zeros(series)
-        self._since: NDArray[np.int64] = np.zeros(series, np.int64)
+        self.alarmed = np.zeros(series, np.bool_)
+        self.at = np.full(series, -1, np.int64)
+        self.direction = np.zeros(series, np.int8)
+        self.recent = np.zeros(series)
+        self._weight = np.zeros(series)
+        self._since = np.zeros(series, np.int64)
 
     def update(self, evidence: Evidence, x: NDArray[np.float64], rows: int) -> None:
         """``x`` (n, S) are the values that the evidence is of; ``rows`` came before them."""
@@ -76,30 +81,3 @@ class Latches:
             self.alarmed = self.alarmed & ~opened
             self.at[opened] = -1
         return opened
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
-        return {
-            "alarmed": self.alarmed.tolist(),
-            "at": self.at.tolist(),
-            "direction": self.direction.tolist(),
-            "recent": pack(self.recent),
-            "weight": pack(self._weight),
-            "since": self._since.tolist(),
-        }
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Undo :meth:`to_dict`. Raises KeyError, TypeError or ValueError for another shape."""
-        shape = self.alarmed.shape
-        read = {
-            "alarmed": np.array(state["alarmed"], np.bool_),
-            "at": np.array(state["at"], np.int64),
-            "direction": np.array(state["direction"], np.int8),
-            "recent": unpack(state["recent"], shape),
-            "_weight": unpack(state["weight"], shape),
-            "_since": np.array(state["since"], np.int64),
-        }
-        if any(array.shape != shape for array in read.values()):
-            raise ValueError("latches of other series")
-        for name, array in read.items():
-            setattr(self, name, array)

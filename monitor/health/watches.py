@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,7 @@ from understudy.monitor.config.model import Config
 from understudy.monitor.config.performance import Performance
 from understudy.monitor.errors import UnderstudyError
 from understudy.monitor.evidence.batch import ColumnBatch
-from understudy.monitor.evidence.columns import Cells, cells_of
-from understudy.monitor.evidence.pending import PendingPredictions
+from understudy.monitor.evidence.columns import Column, listed
 from understudy.monitor.evidence.redaction import redaction_of
 from understudy.monitor.evidence.rows import REQUESTS, ROWS, STARTED, parts_of
 from understudy.monitor.findings.finding import Signal
@@ -26,7 +25,7 @@ from understudy.monitor.health.drift.watch import ModelWatch
 from understudy.monitor.health.options import Options
 from understudy.monitor.health.performance.signals import performance_signals
 from understudy.monitor.health.performance.watch import PerformanceWatch
-from understudy.monitor.labels.store import Joined, Prediction
+from understudy.monitor.labels.store import Joined
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +40,6 @@ class Watches:
 
     def __init__(self, config: Config) -> None:
         self.champion = ""
-        self.offers = PendingPredictions(config)
-        """Of predictions that may get a label."""
         self.options = Options()
         self.watches: dict[ModelKey, ModelWatch] = {}
         self.learning: dict[ModelKey, Builder] = {}
@@ -60,7 +57,6 @@ class Watches:
         """Go on under another configuration; a watch whose baseline and options stay as they are
         keeps what it knows."""
         monitoring = config.monitoring
-        self.offers.configure(config)
         self._redaction = redaction_of(config)
         self.champion = config.champion.name
         self.options = Options(
@@ -106,6 +102,10 @@ class Watches:
     def _begin(self, key: ModelKey, baseline: Baseline) -> None:
         judged = self._judged.get(key)
         source = _fingerprint(baseline, self.options, judged)
+        hidden = sorted(set(baseline.columns) - set(self._shown(list(baseline.columns))))
+        if judged is not None and judged.slices and hidden:
+            # What was found among values that are hidden by now is forgotten.
+            source += "-" + hashlib.sha256(repr(hidden).encode()).hexdigest()[:8]
         self.learning.pop(key, None)
         if self._sources.get(key) != source:
             self.watches[key] = ModelWatch(baseline, self.options)
@@ -127,63 +127,53 @@ class Watches:
         digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:8]
         return self._folder / f"{name}-{digest}.json"
 
-    @property
-    def offer(self) -> Callable[[Prediction], None] | None:
-        """Where predictions go that may get a label."""
-        return self.offers.offer
-
-    @offer.setter
-    def offer(self, offer: Callable[[Prediction], None]) -> None:
-        self.offers.offer = offer
-
     # Rows ---------------------------------------------------------------------------------------
 
-    def feed(self, sheets: Iterable[ColumnBatch]) -> None:
+    def feed(self, batches: Iterable[ColumnBatch]) -> None:
         """Rows of models that are watched or learned from, in their order; others are left."""
-        for sheet in sheets:
-            key = (sheet.kind[1], sheet.kind[2])
+        for batch in batches:
+            key = (batch.kind[1], batch.kind[2])
             if key not in self.watches and key not in self.learning:
                 continue
-            if sheet.kind[0] == REQUESTS:
+            if batch.kind[0] == REQUESTS:
                 if key in self.watches:
-                    self.watches[key].requests(sheet.floats("broken").tolist())
-            elif sheet.kind[0] == ROWS:
-                done = self._learn_rows(key, sheet)
-                if done < len(sheet):
-                    self._watch_rows(key, sheet.rows(slice(done, None)) if done else sheet)
+                    self.watches[key].requests(batch.floats("broken").tolist())
+            elif batch.kind[0] == ROWS:
+                done = self._learn_rows(key, batch)
+                if done < len(batch):
+                    self._watch_rows(key, batch.rows(slice(done, None)) if done else batch)
 
-    def _watch_rows(self, key: ModelKey, sheet: ColumnBatch) -> None:
-        features, cells, names, answers = parts_of(sheet)
+    def _watch_rows(self, key: ModelKey, batch: ColumnBatch) -> None:
+        features, cells, names, answers = parts_of(batch)
         performance = self.performance.get(key)
         if performance is not None and performance.settings.prediction in names:
-            self._judge_rows(performance, sheet, features, cells, names, answers)
+            self._judge_rows(performance, batch, features, cells, names, answers)
         answered = bool(names)
-        self.watches[key].take_rows(sheet, (*features, *names), answered)
+        self.watches[key].take_rows(batch, (*features, *names), answered)
 
-    def _learn_rows(self, key: ModelKey, sheet: ColumnBatch) -> int:
+    def _learn_rows(self, key: ModelKey, batch: ColumnBatch) -> int:
         """Learn from rows as long as that is needed; how many of them need no watch any more."""
         learning = None if key in self.watches else self.learning.get(key)
         if learning is None:
             return 0
-        features, cells, names, answers = parts_of(sheet)
+        features, cells, names, answers = parts_of(batch)
         if not names:
-            return len(sheet)
-        asked = [cells_of(cells, place, 1) for place in range(len(features))]
-        said = [cells_of(answers, place, 1) for place in range(len(names))]
-        started = sheet.floats(STARTED).tolist()
-        ids = sheet.ids
+            return len(batch)
+        inputs, outputs = [listed(c) for c in cells], [listed(c) for c in answers]
+        started = batch.floats(STARTED).tolist()
+        ids = batch.ids
         begin = 0
-        while begin < len(sheet):
+        while begin < len(batch):
             end = begin + 1
-            while end < len(sheet) and (ids[end], started[end]) == (ids[begin], started[begin]):
+            while end < len(batch) and (ids[end], started[end]) == (ids[begin], started[begin]):
                 end += 1
             # The rows of one request.
             rows = range(begin, end)
             learning.add_rows(
                 features,
-                [column[row] for row in rows for column in asked],
+                [column[row] for row in rows for column in inputs],
                 names,
-                [column[row] for row in rows for column in said],
+                [column[row] for row in rows for column in outputs],
                 started[begin],
             )
             begin = end
@@ -195,19 +185,19 @@ class Watches:
     def _judge_rows(
         self,
         performance: PerformanceWatch,
-        sheet: ColumnBatch,
+        batch: ColumnBatch,
         features: tuple[str, ...],
-        asked: Cells,
+        inputs: Sequence[Column],
         names: tuple[str, ...],
-        answers: Cells,
+        answers: Sequence[Column],
     ) -> None:
         """Predictions of the champion are judged at once."""
-        cells = cells_of(answers, names.index(performance.settings.prediction), len(names))
-        started = sheet.floats(STARTED).tolist()
+        cells = listed(answers[names.index(performance.settings.prediction)])
+        started = batch.floats(STARTED).tolist()
         known = None
         if performance.uses_features:
-            known = {name: cells_of(asked, n, 0) for n, name in enumerate(features)}
-        performance.take_rows(cells, started, known, sheet.ids)
+            known = dict(zip(features, map(listed, inputs), strict=True))
+        performance.take_rows(cells, started, known, batch.ids)
 
     def _learn_from(self, key: ModelKey, builder: Builder) -> None:
         baseline = builder.finish()

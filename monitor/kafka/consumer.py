@@ -22,7 +22,7 @@ from typing import Any
 
 from understudy.monitor.config.model import Config
 from understudy.monitor.detectors import packed
-from understudy.monitor.evidence.batch import ColumnBatch, together
+from understudy.monitor.evidence.batch import ColumnBatch, merge
 from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.experiments.runner import ExperimentRunner
 from understudy.monitor.health.findings_loop import FindingsLoop
@@ -30,7 +30,7 @@ from understudy.monitor.kafka.messages import SLOT_SECONDS, Message
 from understudy.monitor.pipeline.pipeline import Pipeline
 from understudy.monitor.routing.routes import Assignment
 
-VERSION = 1
+VERSION = 2
 _MOST_EMPTY = 60
 """Empty slots that are judged one by one; of a longer pause only the last ones."""
 _MOST_AHEAD = 3600
@@ -94,32 +94,32 @@ class EvidenceConsumer:
         if message.complete is not None:
             before = self.complete.get(message.input, -math.inf)
             self.complete[message.input] = max(before, message.complete)
-        for slot, sheet in message.sheets:
+        for slot, batch in message.batches:
             if self.judged is not None and slot <= self.judged:
-                self.late += len(sheet)
+                self.late += len(batch)
                 slot = self.judged + 1
-            self._waiting.setdefault(slot, []).append((offset, sheet))
+            self._waiting.setdefault(slot, []).append((offset, batch))
         self.read = offset + 1
 
     def take_again(self, message: Message, offset: int) -> None:
         """The same of a message that was read before the state was saved."""
-        for slot, sheet in message.sheets:
+        for slot, batch in message.batches:
             if self.judged is not None and slot <= self.judged:
                 if offset < self.judged_at:
                     continue  # judged with its slot, or with a later one
                 slot = self.judged + 1
-            self._waiting.setdefault(slot, []).append((offset, sheet))
+            self._waiting.setdefault(slot, []).append((offset, batch))
 
     @property
     def needed(self) -> int:
         """Offset of the first message that has to be read again by who goes on."""
-        offsets = (offset for sheets in self._waiting.values() for offset, _ in sheets)
+        offsets = (offset for batches in self._waiting.values() for offset, _ in batches)
         return min(offsets, default=self.read)
 
     @property
     def waiting(self) -> int:
         """Rows whose slot is not complete yet."""
-        return sum(len(sheet) for sheets in self._waiting.values() for _, sheet in sheets)
+        return sum(len(batch) for batches in self._waiting.values() for _, batch in batches)
 
     # Judging ------------------------------------------------------------------------------------
 
@@ -141,9 +141,9 @@ class EvidenceConsumer:
         due = sorted(slot for slot in self._waiting if slot <= last)
         for slot in due:
             self._pass(slot - 1)
-            sheets = [sheet for _, sheet in self._waiting.pop(slot)]
-            rows += sum(map(len, sheets))
-            self._judge(slot, sheets)
+            batches = [batch for _, batch in self._waiting.pop(slot)]
+            rows += sum(map(len, batches))
+            self._judge(slot, batches)
         self._pass(last)
         self.judged_at = self.read
         self.rows += rows
@@ -162,12 +162,12 @@ class EvidenceConsumer:
         for slot in range(max(self.judged + 1, last - _MOST_EMPTY + 1), last + 1):
             self._judge(slot, [])
 
-    def _judge(self, slot: int, sheets: list[ColumnBatch]) -> None:
+    def _judge(self, slot: int, batches: list[ColumnBatch]) -> None:
         self.judged = slot
         self.now = (slot + 1) * SLOT_SECONDS
-        if sheets:
-            self.pipeline.records += sum(len(s) for s in sheets if s.kind[0] == "requests")
-            self.pipeline.feed(together(sheets))
+        if batches:
+            self.pipeline.records += sum(len(s) for s in batches if s.kind[0] == "requests")
+            self.pipeline.feed(merge(batches))
         self.moved |= self.experiments.tick()
         self.watcher.tick(self.now)
 

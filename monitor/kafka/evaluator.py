@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from kafka import KafkaConsumer
 from kafka.errors import KafkaError
 
 from understudy.monitor.config.model import Config
-from understudy.monitor.errors import KafkaAwayError, KafkaTroubleError
+from understudy.monitor.errors import KafkaAwayError, KafkaTroubleError, LostError
 from understudy.monitor.kafka.client import describe_error, refused
 from understudy.monitor.kafka.importing import Importer
 from understudy.monitor.kafka.inputs import Options
@@ -87,7 +88,8 @@ class Evaluator(RetryingConsumer[Member]):
 
 
 def status(evaluator: Evaluator) -> dict[str, Any]:
-    """What it owns, how far it is and what was wrong, as JSON."""
+    """What it owns, how far it is and what was wrong, as JSON; to be called from another thread
+    than the consumer's."""
     member = evaluator.member
     found: dict[str, Any] = {
         "instance": evaluator.options.instance,
@@ -99,17 +101,23 @@ def status(evaluator: Evaluator) -> dict[str, Any]:
         "partitions": [],
         "judges": [],
     }
-    if member is None:
-        return found
-    with member.lock:
-        found["commits"] = member.commits
-        found["dead"] = dict(member.dead)
-        found["lag"] = member.lag()
-        found["judged_at"] = {
+    if member is not None:
+        with contextlib.suppress(LostError):
+            found |= member.commands.submit(lambda: _owned(member), reads=True).result()
+    return found
+
+
+def _owned(member: Member) -> dict[str, Any]:
+    """In the consumer's thread."""
+    return {
+        "commits": member.commits,
+        "dead": dict(member.dead),
+        "lag": member.lag(),
+        "judged_at": {
             name_of(place, member.evidence): member.owner(place)
             for place in places(member.evidence)
-        }
-        found["partitions"] = [
+        },
+        "partitions": [
             {
                 "partition": number,
                 "records": one.records,
@@ -120,8 +128,8 @@ def status(evaluator: Evaluator) -> dict[str, Any]:
                 "sources": len(one.sources.by_run),
             }
             for number, one in sorted(member.inputs.items())
-        ]
-        found["judges"] = [
+        ],
+        "judges": [
             {
                 "place": number,
                 "of": name_of(number, member.evidence),
@@ -133,8 +141,8 @@ def status(evaluator: Evaluator) -> dict[str, Any]:
                 "waiting": one.waiting,
             }
             for number, one in sorted(member.judges.items())
-        ]
-    return found
+        ],
+    }
 
 
 def _imported(importing: RetryingConsumer[Importer] | None) -> dict[str, Any] | None:

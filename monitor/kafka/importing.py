@@ -155,7 +155,7 @@ class Importer(Membership):
     def left(self) -> int | None:
         """Messages that wait in the partitions that are ours, as the brokers say; None while that
         is not known."""
-        with self.lock:
+        with self._lock:
             if self._fresh is not None or not self._readers:
                 return None
             positions = dict(self.positions)

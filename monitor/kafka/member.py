@@ -131,11 +131,11 @@ class Member(Membership):
 
     def _hand_over(self, partition: Partition) -> None:
         by_place: dict[int, list[Any]] = {place: [] for place in places(self.evidence)}
-        for sheet in partition.drain():
-            by_place[place_of(partition.of_experiment(sheet), self.evidence)].append(sheet)
+        for batch in partition.drain():
+            by_place[place_of(partition.of_experiment(batch), self.evidence)].append(batch)
         for place, mine in by_place.items():
             for message in messages_of(partition.name, partition.complete, mine):
-                if message.sheets or message.complete is not None:
+                if message.batches or message.complete is not None:
                     self.producer.send(
                         self.topics.evidence,
                         value=message.encode(),
@@ -235,7 +235,7 @@ class Member(Membership):
     # For those who look ---------------------------------------------------------------------------
 
     def touch(self, place: int) -> None:
-        """Somebody has changed what is judged there: it has to be committed."""
+        """A command has changed what is judged there: it has to be committed."""
         if place in self.judges:
             self._dirty.add(TopicPartition(self.topics.evidence, place))
 

@@ -29,6 +29,7 @@ from kafka import (
 from kafka.coordinator.base import MemberState
 
 from understudy.monitor.errors import LostError
+from understudy.monitor.kafka.commands import CommandQueue
 from understudy.monitor.kafka.committed import Committed
 from understudy.monitor.kafka.connect import Topics
 from understudy.monitor.kafka.inputs import Options
@@ -73,7 +74,10 @@ class Membership(ABC):
         self.dead: Counter[str] = Counter()
         """Messages that could not be read, by reason."""
         self.positions: dict[TopicPartition, int] = {}
-        self.lock = threading.RLock()
+        self.commands = CommandQueue()
+        """How other threads reach what belongs to this one."""
+        self._lock = threading.RLock()
+        """The group's callbacks come from a thread of the client."""
         self.ending = threading.Event()
         """Set when what is taken over is not needed any more."""
         self._kept_in = kept_in
@@ -166,7 +170,7 @@ class Membership(ABC):
         """Read and process what is there, and commit when it is time; how many messages there
         were. Raises LostError or KafkaError: then call :meth:`abandon`."""
         found = self.consumer.poll(timeout_ms=int(seconds * 1000))
-        with self.lock:
+        with self._lock:
             self._check()
             self._check_heard()
             if self._fresh is not None:
@@ -179,6 +183,7 @@ class Membership(ABC):
             count = self._process(found)
             if time.monotonic() >= self._due:
                 self.commit()
+            self.commands.run()
             return count
 
     def _check(self) -> None:
@@ -233,11 +238,12 @@ class Membership(ABC):
         if time.monotonic() < self._pulse_due:
             return
         turn = self._turn
-        self.lock.release()  # the group's callbacks need it
+        self._lock.release()  # the group's callbacks need it
         try:
             self.consumer.poll(timeout_ms=0)
         finally:
-            self.lock.acquire()
+            self._lock.acquire()
+        self.commands.run(only_reading=True)
         self._check()
         if self._turn != turn:
             raise _SharedAnewError
@@ -290,6 +296,15 @@ class Membership(ABC):
         self._written()
         self._due = time.monotonic() + self.options.commit_seconds
 
+    def commit_now(self) -> bool:
+        """Commit for a command; False when that failed, and then this membership is over."""
+        try:
+            self.commit()
+        except Exception as error:
+            self._lost = self._lost or f"a command could not be committed: {error!r}"
+            return False
+        return True
+
     def _save(self, place: TopicPartition, state: State) -> tuple[Any, int, int]:
         """Send a state; the future of its first chunk, their number and the checksum."""
         chunks, checksum = chunks_of(self._name(place), state)
@@ -319,7 +334,7 @@ class Membership(ABC):
     def revoked(self, lost: bool) -> None:
         """The group is about to share out anew, or has done so without us."""
         keep_rejoining(self.consumer)
-        with self.lock:
+        with self._lock:
             self._turn += 1
             self._fresh = None
             self._waits = time.monotonic()
@@ -335,13 +350,13 @@ class Membership(ABC):
 
     def assigned(self, places: list[TopicPartition]) -> None:
         """The group has shared out."""
-        with self.lock:
+        with self._lock:
             self._fresh = places
 
     def leave(self) -> None:
         """Finish, commit and leave the group. Raises LostError or KafkaError."""
         try:
-            with self.lock:
+            with self._lock:
                 self._check()
                 self.commit()
         finally:
@@ -349,9 +364,10 @@ class Membership(ABC):
 
     def abandon(self) -> None:
         """Leave without a commit: what was not committed is somebody else's."""
-        with self.lock:
+        with self._lock:
             self._lost = self._lost or "it was abandoned"
             self._drop()
+        self.commands.close()
         try:
             self.consumer.close(autocommit=False, timeout_ms=3000)
         except Exception as error:

@@ -1,4 +1,4 @@
-"""What the first stage sends to the second: sheets by slot, and how far the input has come."""
+"""What the first stage sends to the second: batches by slot, and how far the input has come."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Message:
 
     input: str
     complete: float | None
-    sheets: tuple[tuple[int, ColumnBatch], ...]
+    batches: tuple[tuple[int, ColumnBatch], ...]
 
     def encode(self) -> bytes:
         """As bytes."""
         head = orjson.dumps({"input": self.input, "complete": self.complete})
-        body = _compressor.compress(encode(self.sheets)) if self.sheets else b""
+        body = _compressor.compress(encode(self.batches)) if self.batches else b""
         return len(head).to_bytes(4, "little") + head + body
 
 
@@ -43,45 +43,45 @@ def decode_message(data: bytes) -> Message:
         head = orjson.loads(data[4:end])
         complete = head["complete"]
         body = data[end:]
-        sheets: Sequence[tuple[int, ColumnBatch]] = ()
+        batches: Sequence[tuple[int, ColumnBatch]] = ()
         if body:
             inflated = zstandard.ZstdDecompressor().decompress(body, _MOST_INFLATED)
-            sheets = decode(inflated)
+            batches = decode(inflated)
         return Message(
-            str(head["input"]), None if complete is None else float(complete), tuple(sheets)
+            str(head["input"]), None if complete is None else float(complete), tuple(batches)
         )
     except (ValueError, KeyError, TypeError, zstandard.ZstdError) as error:
         raise EvidenceError(f"cannot be read: {error!r}") from error
 
 
-def by_slot(sheet: ColumnBatch) -> Iterator[tuple[int, ColumnBatch]]:
+def by_slot(batch: ColumnBatch) -> Iterator[tuple[int, ColumnBatch]]:
     """The rows of each slot."""
-    slots = np.floor(sheet.at / SLOT_SECONDS).astype(np.int64)
+    slots = np.floor(batch.at / SLOT_SECONDS).astype(np.int64)
     first = int(slots[0])
     if (slots == first).all():
-        yield first, sheet
+        yield first, batch
         return
     order = np.argsort(slots, kind="stable")
     sorted_ = slots[order]
     ends = [*(np.flatnonzero(np.diff(sorted_)) + 1).tolist(), len(order)]
     begin = 0
     for end in ends:
-        yield int(sorted_[begin]), sheet.rows(order[begin:end])
+        yield int(sorted_[begin]), batch.rows(order[begin:end])
         begin = end
 
 
 def messages_of(
-    input_: str, complete: float | None, sheets: Sequence[ColumnBatch]
+    input_: str, complete: float | None, batches: Sequence[ColumnBatch]
 ) -> list[Message]:
-    """Messages that hold the sheets, none of them much too long; the last one alone says how far
+    """Messages that hold the batches, none of them much too long; the last one alone says how far
     the input has come, so that who has read it has read the rows before it."""
     found: list[Message] = []
     waiting: list[tuple[int, ColumnBatch]] = []
     size = 0
-    for sheet in sheets:
-        if not len(sheet):
+    for batch in batches:
+        if not len(batch):
             continue
-        for slot, of_slot in by_slot(sheet):
+        for slot, of_slot in by_slot(batch):
             each = _size(of_slot) / len(of_slot)
             step = max(1, int(MOST_BYTES / each))
             for begin in range(0, len(of_slot), step):
@@ -96,9 +96,9 @@ def messages_of(
     return found
 
 
-def _size(sheet: ColumnBatch) -> int:
-    size = 40 * len(sheet)
-    for column in sheet.columns:
+def _size(batch: ColumnBatch) -> int:
+    size = 40 * len(batch)
+    for column in batch.columns:
         if isinstance(column, np.ndarray):
             size += 8 * len(column)
         else:

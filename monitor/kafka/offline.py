@@ -42,12 +42,12 @@ class Offline:
     def pass_on(self, input_: int) -> None:
         """Hand the evidence of one partition over."""
         partition = self.partitions[input_]
-        sheets = partition.drain()
+        batches = partition.drain()
         for number, judge in enumerate(self.judges):
             mine = [
-                sheet
-                for sheet in sheets
-                if place_of(partition.of_experiment(sheet), len(self.judges)) == number
+                batch
+                for batch in batches
+                if place_of(partition.of_experiment(batch), len(self.judges)) == number
             ]
             for message in messages_of(partition.name, partition.complete, mine):
                 judge.take(message, self._read[number])

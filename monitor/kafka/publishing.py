@@ -11,13 +11,14 @@ from typing import Any
 
 from understudy.monitor.config.kafka import Kafka
 from understudy.monitor.errors import StateError
-from understudy.monitor.evidence.decoding import Table, Undecodable
+from understudy.monitor.evidence.decoding import Undecodable
 from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.kafka.publisher import Publisher
 from understudy.monitor.kafka.routes import RouteReader
 from understudy.monitor.labels.label import Label
+from understudy.monitor.labels.store import Joined
+from understudy.monitor.pipeline.mode import Workers
 from understudy.monitor.pipeline.pipeline import Pipeline
-from understudy.monitor.pipeline.plane import Plane
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.record import OK, ROLE_PRIMARY, Record
 from understudy.monitor.routing.routes import Routes
@@ -27,7 +28,6 @@ log = logging.getLogger(__name__)
 
 STOP_SECONDS = 4.0
 """How long Kafka may take for what is left when the service stops."""
-_OTHER = ("other", "", "auto")
 
 
 class Publishing:
@@ -58,13 +58,13 @@ class Publishing:
         where = self.publisher.kafka.evaluators or "(kafka.evaluators would say where)"
         return f"records are evaluated by `understudy evaluate`: ask the evaluators {where}"
 
-    async def run(self, plane: Plane, line: ControlLine) -> None:
+    async def run(self, workers: Workers, line: ControlLine) -> None:
         """Spool, publish and commit; take over the routes that evaluators decide on."""
         self.publisher.start()
         self.steering = RouteFollower(self.publisher.kafka, self._settings, line)
         self.steering.reader.start()
         await _publish(
-            self.publisher, lambda: plane.server.commit(self.publisher.committed), plane.owns_run
+            self.publisher, lambda: workers.commit(self.publisher.committed), workers.owns_run
         )
 
     async def stop(self) -> None:
@@ -81,39 +81,26 @@ class PublishingPipeline(Pipeline):
         super().__init__(settings)
         self.publisher = publisher
 
-    def _take(self, names: Names, records: list[Record]) -> None:
-        self.recent.add(names, records)
-        if self.recorder is not None:
-            for record in records:
-                self.recorder.add(names, record)
+    def _hand_over(self, names: Names, records: Sequence[Record]) -> None:
         publisher = self.publisher
         if not publisher.decodes:
             for record in records:
                 publisher.add_raw(names, record)
             return
-        models, arms = names.models, names.arms
-        decode = self.decoder.decode
-        rows: list[tuple[Record, Table | Undecodable, Table | Undecodable]] = []
-        for record in records:
-            named = models[record.model] if record.model < len(models) else _OTHER
-            of_request, of_response = decode(named, record)
+        rows = self._decoded(names, records)
+        for record, of_request, of_response in rows:
             if type(of_request) is Undecodable and record.role == ROLE_PRIMARY:
-                self._count(named, arms, record, "request", of_request)
+                self._count(names, record, "request", of_request)
             if type(of_response) is Undecodable and record.outcome == OK:
-                self._count(named, arms, record, "response", of_response)
-            rows.append((record, of_request, of_response))
+                self._count(names, record, "response", of_response)
         publisher.extend(names, rows, time.time())
 
-    def _count(
-        self,
-        named: tuple[str, str, str],
-        arms: tuple[str, ...],
-        record: Record,
-        part: str,
-        why: Undecodable,
-    ) -> None:
-        arm = arms[record.arm] if record.arm < len(arms) else "other"
-        self.undecodable[named[0], named[1], arm, part, why.reason] += 1
+    def flush(self) -> None:
+        """Everything was handed on."""
+
+    def _count(self, names: Names, record: Record, part: str, why: Undecodable) -> None:
+        model, version, _ = names.model(record.model)
+        self.undecodable[model, version, names.arm(record.arm), part, why.reason] += 1
 
 
 class PublishingSaver:
@@ -162,6 +149,13 @@ class PublishingFeedback:
         for listener in self.listeners:
             listener(labels, now)
         return ["orphan"] * len(labels)
+
+    async def take(self, after: int) -> list[Joined]:
+        """Evaluators join labels to predictions."""
+        return []
+
+    async def tidy(self, saved_seq: int) -> None:
+        """Nothing is kept here."""
 
     def summary(self) -> dict[str, Any]:
         """How many were handed on."""

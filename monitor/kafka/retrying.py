@@ -20,8 +20,8 @@ M = TypeVar("M", bound=Membership)
 
 
 class RetryingConsumer(Generic[M]):
-    """Runs in one thread; :attr:`member` is who it is at present, for those who show it. They hold
-    ``member.lock`` while they look. ``make`` joins the group."""
+    """Runs in one thread; :attr:`member` is who it is at present. Other threads look at it, and
+    change it, through ``member.commands``. ``make`` joins the group."""
 
     def __init__(self, make: Callable[[], M]) -> None:
         self.member: M | None = None

@@ -166,6 +166,8 @@ class _OtherVersionError(sqlite3.DatabaseError):
 
 
 def _open(path: Path, after: int) -> sqlite3.Connection:
+    # What lies in it is of people; SQLite itself would let everybody read it.
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     db = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:
         # Before anything is written: afterwards it would take a VACUUM.

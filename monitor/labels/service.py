@@ -43,6 +43,8 @@ class LabelService:
         """Why the file cannot be used at present."""
         self.listeners: list[Callable[[Sequence[Label], float], None]] = []
         """Told of labels that were taken, and when."""
+        self.before_flush: Callable[[], None] | None = None
+        """Makes the evaluation offer the predictions that it still holds."""
         self._pending: deque[Prediction] = deque()
         self._thread = ThreadPoolExecutor(1, "feedback")
         self._closed = False
@@ -66,6 +68,8 @@ class LabelService:
 
     async def flush(self) -> bool:
         """Have on disk what was offered so far; False when that failed, and it is kept."""
+        if self.before_flush is not None:
+            self.before_flush()
         if not self._pending:
             return True
         batch = list(self._pending)

@@ -4,34 +4,37 @@ workers."""
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from understudy.monitor.labels.service import LabelService
-
-if TYPE_CHECKING:
-    from understudy.monitor.pipeline.plane import Plane
-    from understudy.monitor.supervisor.control_line import ControlLine
+from understudy.monitor.pipeline.mode import LabelIntake, StateSaver, Workers
+from understudy.monitor.supervisor.control_line import ControlLine
 
 
 class Embedded:
-    """The :class:`understudy.monitor.pipeline.mode.Mode` that needs nothing but this machine."""
+    """The :class:`understudy.monitor.pipeline.mode.Mode` that needs nothing but this machine.
+    ``every`` is how often the state is saved, in seconds."""
+
+    def __init__(self, saver: StateSaver, feedback: LabelIntake | None, every: float) -> None:
+        self._saver = saver
+        self._feedback = feedback
+        self._every = every
 
     def summary(self) -> dict[str, Any] | None:
         """Nothing is published."""
         return None
 
     def elsewhere(self) -> str:
-        """Nobody else evaluates."""
+        """This process evaluates."""
         return ""
 
-    async def run(self, plane: Plane, line: ControlLine) -> None:
-        """Save and commit every ``records.save_every``."""
+    async def run(self, workers: Workers, line: ControlLine) -> None:
+        """Save and commit every so often."""
         while True:
-            await asyncio.sleep(plane.settings.save_seconds)
-            if plane.owns_run() and await plane.saver.save():
-                plane.server.commit(plane.saver.saved)
-                if isinstance(plane.feedback, LabelService):
-                    await plane.feedback.tidy(plane.saver.saved_labels)
+            await asyncio.sleep(self._every)
+            if workers.owns_run() and await self._saver.save():
+                workers.commit(self._saver.saved)
+                if self._feedback is not None:
+                    await self._feedback.tidy(self._saver.saved_labels)
 
     async def stop(self) -> None:
         """The state was saved by who ran this."""

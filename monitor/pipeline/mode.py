@@ -7,14 +7,22 @@ is :class:`understudy.monitor.pipeline.embedded.Embedded`, the publishing one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 from understudy.monitor.labels.label import Label
+from understudy.monitor.labels.store import Joined
+from understudy.monitor.supervisor.control_line import ControlLine
 
-if TYPE_CHECKING:
-    from understudy.monitor.pipeline.plane import Plane
-    from understudy.monitor.supervisor.control_line import ControlLine
+
+class Workers(Protocol):
+    """What a mode needs to know of the workers, whose records it takes in."""
+
+    def owns_run(self) -> bool:
+        """False when another service has taken over the directories."""
+
+    def commit(self, saved: Mapping[tuple[str, int], int]) -> None:
+        """Tell the workers which of their batches are durable: the last one by (run, slot)."""
 
 
 class Mode(Protocol):
@@ -26,7 +34,7 @@ class Mode(Protocol):
     def elsewhere(self) -> str:
         """A sentence that names who to ask for findings and experiments; empty if this process."""
 
-    async def run(self, plane: Plane, line: ControlLine) -> None:
+    async def run(self, workers: Workers, line: ControlLine) -> None:
         """Make what was taken in durable and commit it to the workers, until cancelled."""
 
     async def stop(self) -> None:
@@ -61,6 +69,13 @@ class LabelIntake(Protocol):
 
     async def add(self, labels: Sequence[Label]) -> list[str]:
         """Keep labels; what became of each. Raises StateError, and none has been taken then."""
+
+    async def take(self, after: int) -> list[Joined]:
+        """Labels that were joined to predictions here, with a number above ``after``. Raises
+        StateError."""
+
+    async def tidy(self, saved_seq: int) -> None:
+        """Forget the joined labels up to a number, which are part of a saved state."""
 
     def summary(self) -> dict[str, Any]:
         """Counts for the status."""

@@ -1,7 +1,8 @@
 """From a batch of encoded records to the accumulators.
 
-Records are decoded one by one and gathered by model and column names; what follows runs on whole
-columns. A record that cannot be used is counted by reason and never stops its batch.
+Records are decoded one by one and put into blocks, as they are published to Kafka too; everything
+after that runs on whole columns. A record that cannot be used is counted by reason and never stops
+its batch.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from typing import Any
 
 from understudy.monitor.archive.recorder import Recorder
 from understudy.monitor.errors import RecordError, StateError
-from understudy.monitor.evidence.batch import ColumnBatch, together
-from understudy.monitor.evidence.columns import Cells
+from understudy.monitor.evidence.batch import ColumnBatch, merge
+from understudy.monitor.evidence.blocks import Builder, RecordBlock
+from understudy.monitor.evidence.blocks.block import Decoded
+from understudy.monitor.evidence.columns import Column
 from understudy.monitor.evidence.decoding import Decoder
 from understudy.monitor.evidence.feature_stats import FeatureStats
 from understudy.monitor.evidence.prediction_stats import Predictions
@@ -33,7 +36,8 @@ from understudy.monitor.records.record import FIXED, Record, decode_batch
 log = logging.getLogger(__name__)
 
 _MAX_MODELS = 256
-_OTHER = ("other", "", "auto")
+MOST_RECORDS = 256
+"""Records of one model that are evaluated together at the most."""
 
 ModelKey = tuple[str, str]
 """(model, version)"""
@@ -55,37 +59,20 @@ class Pipeline:
         self.exemplars = Exemplars()
         self.recent = Recent(settings.keep)
         self.stage_one = StageOne(settings.arms[0], self._fault)
-        self._experiments: ExperimentRunner | None = None
-        self._findings_loop: FindingsLoop | None = None
+        self.experiments: ExperimentRunner | None = None
+        """None where the configuration is not a whole one; likewise the next."""
+        self.findings_loop: FindingsLoop | None = None
         self.recorder: Recorder | None = None
+        self._builder = Builder("", "", 1, MOST_RECORDS)
         self.labels = 0
         """Number of the last joined label that was taken in."""
         self._failed = False
 
-    @property
-    def experiments(self) -> ExperimentRunner | None:
-        """None where the configuration is not a whole one."""
-        return self._experiments
-
-    @experiments.setter
-    def experiments(self, experiments: ExperimentRunner) -> None:
-        self._experiments = experiments
-        self.stage_one.collectors = experiments.collectors
-
-    @property
-    def findings_loop(self) -> FindingsLoop | None:
-        """None where the configuration is not a whole one."""
-        return self._findings_loop
-
-    @findings_loop.setter
-    def findings_loop(self, judge: FindingsLoop) -> None:
-        self._findings_loop = judge
-        self.stage_one.offers = judge.watches.offers
-
     def configure(self, settings: Settings) -> None:
         """Go on under another configuration; what was gathered stays."""
+        self.flush()
         self.settings = settings
-        self.stage_one.rows.champion = settings.arms[0]
+        self.stage_one.champion = settings.arms[0]
         self.decoder = Decoder(settings)
         self.recent.resize(settings.keep)
         for model in settings.models:
@@ -94,7 +81,8 @@ class Pipeline:
                 known.expect(self.decoder.expected((model.name, model.version)))
 
     def take(self, names: Names, count: int, data: bytes) -> None:
-        """Take in one batch. Never raises."""
+        """Take in one batch. Never raises. Records wait until there are enough for a block, or
+        until :meth:`flush`."""
         self.records += count
         try:
             try:
@@ -103,94 +91,110 @@ class Pipeline:
                 records = list(_salvage(data))
             if len(records) != count:
                 self.undecodable["", "", "", "record", "damaged"] += max(0, count - len(records))
-            self._take(names, records)
+            self.recent.add(names, records)
+            if self.recorder is not None:
+                for record in records:
+                    self.recorder.add(names, record)
+            self._hand_over(names, records)
         except Exception:
             # The batch must be acknowledged all the same, or it would come back for ever.
             self.undecodable["", "", "", "record", "internal"] += count
-            if not self._failed:
-                log.exception("a batch of %d records could not be evaluated", count)
-                self._failed = True
+            self._say_fault("a batch of %d records could not be evaluated", count)
 
-    def _take(self, names: Names, records: list[Record]) -> None:
-        self.recent.add(names, records)
-        if self.recorder is not None:
-            for record in records:
-                self.recorder.add(names, record)
-        models, arms = names.models, names.arms
-        decode = self.decoder.decode
-        prepare = self.stage_one.take
-        experiments = self.experiments
-        view = experiments.view(names) if experiments is not None and experiments.live else None
+    def _hand_over(self, names: Names, records: Sequence[Record]) -> None:
         for record in records:
-            named = models[record.model] if record.model < len(models) else _OTHER
-            model, version, _ = named
-            arm = arms[record.arm] if record.arm < len(arms) else "other"
             if record.trace_id:
-                self.exemplars.add(model, version, arm, record)
-            of_request, of_response = decode(named, record)
-            prepare(view, (model, version), record, arm, of_request, of_response)
-        # Rows are looked at now; experiments take theirs when they are judged.
-        self.feed(together(self.stage_one.rows.drain()))
+                model, version, _ = names.model(record.model)
+                self.exemplars.add(model, version, names.arm(record.arm), record)
+        blocks = self._builder.extend(names, self._decoded(names, records), 0.0)
+        if blocks:
+            self._take_blocks(blocks)
+            # Experiments take their rows when they are judged: a verdict has a cost of its own.
+            self.feed(merge(self.stage_one.drain_rows()))
 
-    def take_label(self, joined: Joined) -> None:
-        """Take a label that was joined to a prediction."""
-        if self.experiments is not None:
-            self.experiments.take_label(joined)
-        if self.findings_loop is not None:
-            self.findings_loop.watches.take_label(joined)
+    def _decoded(
+        self, names: Names, records: Sequence[Record]
+    ) -> list[tuple[Record, Decoded, Decoded]]:
+        decode, model = self.decoder.decode, names.model
+        return [(record, *decode(model(record.model), record)) for record in records]
+
+    def _take_blocks(self, blocks: Sequence[RecordBlock]) -> None:
+        experiments = self.experiments
+        if experiments is not None and experiments.config is not self.stage_one.config:
+            self.stage_one.configure(experiments.config)
+        for block in blocks:
+            self.stage_one.take(block)
+
+    def take_labels(self, joined: Sequence[Joined]) -> None:
+        """Take labels that were joined to their predictions; their number goes into the same saved
+        state as what they add."""
+        if not joined:
+            return
+        self.labels = joined[-1].seq
+        self._take_blocks(())
+        self.stage_one.take_labels(joined)
+
+    def flush(self) -> None:
+        """Evaluate everything that was taken in. Never raises."""
+        try:
+            self._take_blocks(self._builder.flush(0.0, everything=True))
+            self.feed(merge(self.stage_one.drain()))
+        except Exception:
+            self.undecodable["", "", "", "record", "internal"] += 1
+            self._say_fault("records could not be evaluated")
 
     # The second stage ---------------------------------------------------------------------------
 
-    def feed(self, sheets: Sequence[ColumnBatch]) -> None:
-        """Take rows of evidence in their order: each sheet is in order, and there is one of each
+    def feed(self, batches: Sequence[ColumnBatch]) -> None:
+        """Take rows of evidence in their order: each batch is in order, and there is one of each
         key. Never raises."""
         of_experiments: list[ColumnBatch] = []
-        for sheet in sheets:
+        for batch in batches:
             try:
-                if not self._feed(sheet):
-                    of_experiments.append(sheet)
+                if not self._feed(batch):
+                    of_experiments.append(batch)
             except Exception:
-                self._fault(
-                    sheet.kind[1], sheet.kind[2] if len(sheet.kind) > 2 else "", "", "watch"
-                )
+                version = batch.kind[2] if len(batch.kind) > 2 else ""
+                self._fault(batch.kind[1], version, "", "watch", 1)
         if of_experiments and self.experiments is not None:
             try:
                 self.experiments.feed(of_experiments)
             except Exception:
-                self._fault("", "", "", "experiment")
+                self._fault("", "", "", "experiment", 1)
 
-    def _feed(self, sheet: ColumnBatch) -> bool:
-        sort, *where = sheet.kind
+    def _feed(self, batch: ColumnBatch) -> bool:
+        sort, *where = batch.kind
         watches = self.findings_loop.watches if self.findings_loop is not None else None
         if sort == ROWS:
             model, version, arm, _ = where
-            features, asked, names, said = parts_of(sheet)
+            features, inputs, names, answers = parts_of(batch)
             of_model = self._features_of((model, version))
             if of_model is not None:
-                of_model.add(features, asked)
+                of_model.add(features, inputs, len(batch))
             if names:
-                self._predicted((model, version, arm), names, said)
+                self._predicted((model, version, arm), names, answers, len(batch))
         elif sort == ANSWERS:
             model, version, arm = where
-            said = Cells(sheet.columns[1:], len(sheet))
-            self._predicted((model, version, arm), sheet.names[1:], said)
+            self._predicted((model, version, arm), batch.names[1:], batch.columns[1:], len(batch))
         elif sort == UNDECODABLE:
             model, version, arm, part, reason = where
-            self.undecodable[model, version, arm, part, reason] += len(sheet)
+            self.undecodable[model, version, arm, part, reason] += len(batch)
         elif sort == JOINED:
-            for joined in joined_of(sheet):
+            for joined in joined_of(batch):
                 if watches is not None:
                     watches.take_label(joined)
         elif sort != REQUESTS:
             return False
         if watches is not None and sort in (ROWS, REQUESTS):
-            watches.feed((sheet,))
+            watches.feed((batch,))
         return True
 
-    def _predicted(self, key: ArmKey, names: tuple[str, ...], cells: Cells) -> None:
+    def _predicted(
+        self, key: ArmKey, names: tuple[str, ...], columns: Sequence[Column], rows: int
+    ) -> None:
         of_arm = self._predictions_of(key)
         if of_arm is not None:
-            of_arm.add(names, cells)
+            of_arm.add(names, columns, rows)
 
     def record_labels(self, labels: Sequence[Label], received: float) -> None:
         """Write labels into the log of records, if there is one; ``received`` is unix seconds."""
@@ -198,11 +202,14 @@ class Pipeline:
             for label in labels:
                 self.recorder.add_label(label, received)
 
-    def _fault(self, model: str, version: str, arm: str, room: str) -> None:
-        """A fault of ours costs a room this record, and nobody else anything."""
-        self.undecodable[model, version, arm, room, "internal"] += 1
+    def _fault(self, model: str, version: str, arm: str, room: str, count: int) -> None:
+        """A fault of ours costs a room these records, and no other room anything."""
+        self.undecodable[model, version, arm, room, "internal"] += count
+        self._say_fault("records could not be taken into the room %r", room)
+
+    def _say_fault(self, text: str, *what: object) -> None:
         if not self._failed:
-            log.exception("a record could not be taken into the room %r", room)
+            log.exception(text, *what)
             self._failed = True
 
     def _features_of(self, key: ModelKey) -> FeatureStats | None:
@@ -228,6 +235,7 @@ class Pipeline:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for the state file. Payloads are not part of it."""
+        self.flush()
         return {
             "records": self.records,
             "features": [

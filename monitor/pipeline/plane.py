@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from understudy.monitor.archive.recorder import recorder_of
 from understudy.monitor.errors import StateError
@@ -14,7 +16,6 @@ from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.experiments.runner import ExperimentRunner
 from understudy.monitor.ingest.records import KnownModels
 from understudy.monitor.ingest.service import IngestService
-from understudy.monitor.pipeline.embedded import Embedded
 from understudy.monitor.pipeline.mode import LabelIntake, Mode, StateSaver
 from understudy.monitor.pipeline.pipeline import Pipeline
 from understudy.monitor.records.handoff import HandOffServer
@@ -44,8 +45,10 @@ class Plane:
     pipeline: Pipeline
     server: HandOffServer
     saver: StateSaver
+    mode: Mode
     feedback: LabelIntake | None = None
-    mode: Mode = field(default_factory=Embedded)
+    families: list[Callable[[], Iterable[Any]]] = field(default_factory=list)
+    """Metric families that only one of the modes has."""
     supervisor: Supervisor = field(default_factory=Supervisor)
     windows: Windows = field(default_factory=Windows)
     energy: Rapl = field(default_factory=Rapl)
@@ -69,7 +72,8 @@ class Plane:
         self.windows.add(self.reader.read())
 
     def snapshot(self) -> Snapshot:
-        """Totals of this moment."""
+        """Totals of this moment; everything that was taken in by then is evaluated."""
+        self.pipeline.flush()
         return self.reader.read()
 
     def run_seconds(self) -> float:
@@ -101,6 +105,10 @@ class Plane:
             return (self.run_dir / _MARK).read_text() == self.run
         except OSError:
             return False
+
+    def commit(self, saved: Mapping[tuple[str, int], int]) -> None:
+        """Tell the workers which of their batches are durable: the last one by (run, slot)."""
+        self.server.commit(saved)
 
     def reconfigure(self, path: Path) -> int:
         """Go on under another configuration. Raises ConfigError and changes nothing then."""

@@ -22,7 +22,7 @@ from understudy.monitor.records.slots import Slots
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 FILE_NAME = "evaluation.json"
 
 

@@ -50,6 +50,9 @@ class SplitNames:
     epoch: float
 
 
+_OTHER_MODEL = ("other", "", "auto")
+
+
 @dataclass(frozen=True, slots=True)
 class Names:
     """What the indices in a batch stand for."""
@@ -59,6 +62,14 @@ class Names:
     """(name, version, protocol)"""
     arms: tuple[str, ...] = ()
     splits: tuple[SplitNames, ...] = ()
+
+    def model(self, index: int) -> tuple[str, str, str]:
+        """Name, version and protocol; those of an unknown model for an index that is not there."""
+        return self.models[index] if index < len(self.models) else _OTHER_MODEL
+
+    def arm(self, index: int) -> str:
+        """The name of an arm, or ``other``."""
+        return self.arms[index] if index < len(self.arms) else "other"
 
     @classmethod
     def from_json(cls, payload: bytes) -> Names:

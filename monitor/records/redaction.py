@@ -82,6 +82,10 @@ class Redaction:
         """A named value, hidden or with what is hidden inside of it."""
         return REDACTED if self.hides(name) else self._inside(value, name, [], 0)
 
+    def touches(self, columns: Mapping[str, Any]) -> bool:
+        """Whether something of named values would be hidden that is not hidden already."""
+        return any(self.value(name, value) != value for name, value in columns.items())
+
     def target(self, target: str) -> str:
         """A request target whose query parameters are hidden by name."""
         path, mark, query = target.partition("?")

@@ -58,8 +58,7 @@ class Replay:
             Path(self._folder.name), bounds.horizon, bounds.max_size, bounds.max_rows
         )
         self._predictions: list[Prediction] = []
-        self.experiments.offer = self._predictions.append
-        self.judge.watches.offer = self._predictions.append
+        self.pipeline.stage_one.offer = self._predictions.append
         self._names = Names()
         self._batch: list[bytes] = []
         self._labels: list[tuple[float, Label]] = []
@@ -135,6 +134,7 @@ class Replay:
 
     def _tick(self, now: float) -> None:
         self._hand_over()
+        self.pipeline.flush()
         if self._predictions:
             self._store.add_predictions(list(self._predictions))
             self._predictions.clear()
@@ -144,10 +144,8 @@ class Replay:
             for received, label in known:
                 self._store.add_labels([label], received)
             self.labels += len(known)
-        for joined in self._store.take(self.pipeline.labels):
-            self.pipeline.labels = joined.seq
-            self.experiments.take_label(joined)
-            self.judge.watches.take_label(joined)
+        self.pipeline.take_labels(self._store.take(self.pipeline.labels))
+        self.pipeline.flush()
         self._store.release(self.pipeline.labels)
         clock, self.now = self.now, now
         self.experiments.tick()

@@ -105,7 +105,8 @@ class Routes:
         }
         state_dir.mkdir(parents=True, exist_ok=True)
         temporary = state_dir / f"{FILE_NAME}.tmp"
-        with open(temporary, "w", encoding="utf-8") as file:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        with open(os.open(temporary, flags, 0o600), "w", encoding="utf-8") as file:
             json.dump(data, file)
             file.flush()
             os.fsync(file.fileno())

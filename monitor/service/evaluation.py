@@ -24,11 +24,13 @@ from understudy.monitor.health.findings_loop import FindingsLoop
 from understudy.monitor.labels.service import LabelService
 from understudy.monitor.logs import set_up
 from understudy.monitor.pipeline import state
+from understudy.monitor.pipeline.embedded import Embedded
 from understudy.monitor.pipeline.pipeline import Pipeline
 from understudy.monitor.pipeline.plane import Plane
 from understudy.monitor.records.handoff import HandOffServer
 from understudy.monitor.records.slots import Slots
 from understudy.monitor.supervisor.control_line import ControlLine
+from understudy.monitor.telemetry.labels import feedback_families
 
 log = logging.getLogger(__name__)
 
@@ -63,18 +65,22 @@ def make_plane(settings: Settings, run_dir: Path, run: str) -> Plane:
             bounds = limits.horizon, limits.max_size, limits.max_rows
             feedback = LabelService(settings.state_dir, *bounds, after=pipeline.labels)
             feedback.listeners.append(pipeline.record_labels)
-            pipeline.experiments.offer = feedback.offer
-            if pipeline.findings_loop is not None:
-                pipeline.findings_loop.watches.offer = feedback.offer
+            pipeline.stage_one.offer = feedback.offer
+            feedback.before_flush = pipeline.flush
+    saver = state.Saver(path, slots, pipeline, feedback.flush if feedback is not None else None)
     plane = Plane(
         settings=settings,
         run_dir=run_dir,
         run=run,
         pipeline=pipeline,
         server=server,
-        saver=state.Saver(path, slots, pipeline, feedback.flush if feedback is not None else None),
+        saver=saver,
+        mode=Embedded(saver, feedback, settings.save_seconds),
         feedback=feedback,
     )
+    if feedback is not None:
+        figures = feedback.summary
+        plane.families.append(lambda: feedback_families({(): figures()}))
     plane.mark_run()
     return plane
 
@@ -84,6 +90,7 @@ def _make_publisher(settings: Settings, run_dir: Path, run: str) -> Plane:
     from understudy.monitor.kafka import publishing
     from understudy.monitor.kafka.client import quiet
     from understudy.monitor.kafka.publisher import Publisher
+    from understudy.monitor.telemetry.kafka import kafka_families
 
     quiet()
     config = settings.config()
@@ -96,6 +103,7 @@ def _make_publisher(settings: Settings, run_dir: Path, run: str) -> Plane:
     if config.feedback.enabled:
         feedback = publishing.PublishingFeedback(publisher)
         feedback.listeners.append(pipeline.record_labels)
+    mode = publishing.Publishing(publisher, settings)
     plane = Plane(
         settings=settings,
         run_dir=run_dir,
@@ -103,8 +111,9 @@ def _make_publisher(settings: Settings, run_dir: Path, run: str) -> Plane:
         pipeline=pipeline,
         server=HandOffServer(run_dir / "records.sock", publisher.slots, pipeline.take),
         saver=publishing.PublishingSaver(publisher),
+        mode=mode,
         feedback=feedback,
-        mode=publishing.Publishing(publisher, settings),
+        families=[lambda: kafka_families(mode)],
     )
     plane.mark_run()
     return plane
@@ -120,21 +129,16 @@ def _pipeline(settings: Settings) -> Pipeline:
     return pipeline
 
 
-async def _take_labels(plane: Plane, experiments: ExperimentRunner) -> None:
-    """Hand joined labels to the experiments; their number goes into the same saved state."""
-    if not isinstance(plane.feedback, LabelService):
+async def _take_labels(plane: Plane) -> None:
+    """Hand joined labels to the evaluation; their number goes into the same saved state."""
+    if plane.feedback is None:
         return
     await plane.feedback.flush()
     try:
         found = await plane.feedback.take(plane.pipeline.labels)
     except StateError:
         return  # logged and shown; rollouts must be judged all the same
-    for joined in found:
-        # First: a label that cannot be taken must not come back for ever.
-        plane.pipeline.labels = joined.seq
-        experiments.take_label(joined)
-        if plane.pipeline.findings_loop is not None:
-            plane.pipeline.findings_loop.watches.take_label(joined)
+    plane.pipeline.take_labels(found)
 
 
 async def _judge(plane: Plane, line: ControlLine) -> None:
@@ -146,7 +150,8 @@ async def _judge(plane: Plane, line: ControlLine) -> None:
     while True:
         if experiments is not None:
             try:
-                await _take_labels(plane, experiments)
+                await _take_labels(plane)
+                plane.pipeline.flush()
                 untold |= experiments.tick()
                 if untold:
                     told = await line.routes()

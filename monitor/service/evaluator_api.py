@@ -7,9 +7,8 @@ who does. What a person changes is answered when it is committed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -25,12 +24,13 @@ from understudy.monitor.api.baseline import add_baseline
 from understudy.monitor.api.experiments import add_experiments
 from understudy.monitor.api.findings import add_findings
 from understudy.monitor.api.pages import add_pages
-from understudy.monitor.errors import BlockError
+from understudy.monitor.errors import BlockError, LostError
 from understudy.monitor.evidence.redaction import redaction_of_settings
 from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.experiments.runner import ExperimentRunner
 from understudy.monitor.kafka.consumer import EvidenceConsumer
 from understudy.monitor.kafka.evaluator import Evaluator, status
+from understudy.monitor.kafka.member import Member
 from understudy.monitor.kafka.partitions import place_of
 from understudy.monitor.pipeline.pipeline import Pipeline
 from understudy.monitor.records.redaction import Redaction
@@ -46,7 +46,6 @@ from understudy.monitor.telemetry.labels import feedback_families
 from understudy.monitor.telemetry.predictions import decoded_families
 from understudy.monitor.telemetry.processes import process_families, use_of
 
-COMMIT_SECONDS = 15.0
 _OF_EXPERIMENTS = ("/v1/experiments", "/v1/argo", "/v1/flagger")
 _OF_WATCHES = ("/v1/findings", "/v1/silences", "/v1/drift", "/v1/baseline", "/v1/validation")
 
@@ -73,31 +72,19 @@ class EvaluatorView:
 class CommitLine:
     """Takes the place of the line to a supervisor: what has changed is in force when committed."""
 
-    def __init__(self, evaluator: Evaluator, place: int) -> None:
-        self._evaluator = evaluator
+    def __init__(self, member: Member, place: int) -> None:
+        self._member = member
         self._place = place
 
     async def routes(self) -> Reloaded:
-        """Wait for the next commit."""
-        member = self._evaluator.member
-        if member is None:
-            return Reloaded(False, None, "this evaluator is between two memberships; try again")
-        before = member.commits
-        judge = member.judges.get(self._place)
-        if judge is not None:
-            judge.moved = True
+        """Commit, in the consumer's thread, in which a command runs."""
+        member = self._member
+        member.judges[self._place].moved = True
         member.touch(self._place)
-        # Whoever asks holds the lock, which the commit needs.
-        member.lock.release()
-        try:
-            end = time.monotonic() + COMMIT_SECONDS
-            while time.monotonic() < end and self._evaluator.member is member:
-                if member.commits > before:
-                    return Reloaded(True, None, None)
-                await asyncio.sleep(0.05)
-        finally:
-            await _acquire(member.lock)
-        return Reloaded(False, None, "it could not be committed; look again whether it is in force")
+        if member.commit_now():
+            return Reloaded(True, None, None)
+        text = "it could not be committed; look again whether it is in force"
+        return Reloaded(False, None, text)
 
 
 class Api:
@@ -109,8 +96,6 @@ class Api:
         self._redaction = redaction_of_settings(settings)
         self._own = self._build()
         self._judged: dict[int, tuple[EvidenceConsumer, FastAPI]] = {}
-        self._turn = asyncio.Lock()
-        """One request at a time: the member's lock does not tell those of one thread apart."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -128,48 +113,53 @@ class Api:
             )
             await refusal(409, text)(scope, receive, send)
             return
-        # A slow client must not hold the lock: what it sends is here before, what it gets later.
-        body = [await receive()]
-        while body[-1].get("more_body"):
-            body.append(await receive())
+        body = await _body(receive)
         place = place_of(path.startswith(_OF_EXPERIMENTS), member.evidence)
         if place not in member.judges:
             url = member.owner(place)
             if url is None or was_forwarded(scope):
                 await _elsewhere()(scope, receive, send)
             else:
-                whole = b"".join(part.get("body", b"") for part in body)
-                await (await forward(url, scope, whole))(scope, receive, send)
+                await (await forward(url, scope, body))(scope, receive, send)
             return
-        answered: list[Message] = []
-
-        async def asked() -> Message:
-            return body.pop(0) if body else await receive()
-
-        async def said(message: Message) -> None:
-            answered.append(message)
-
-        async with self._turn:
-            await _acquire(member.lock)
-            try:
-                judge = member.judges.get(place)
-                app = _elsewhere() if judge is None else self._of(place, judge)
-                await app(scope, asked, said)
-                if scope["method"] != "GET" and judge is not None:
-                    member.touch(place)
-            finally:
-                member.lock.release()
+        command = member.commands.submit(
+            lambda: self._answered(member, place, scope, body), reads=scope["method"] == "GET"
+        )
+        try:
+            answered = await asyncio.wrap_future(command)
+        except LostError:
+            await _elsewhere()(scope, receive, send)
+            return
         for message in answered:
             await send(message)
 
-    def _of(self, place: int, judge: EvidenceConsumer) -> FastAPI:
+    def _answered(self, member: Member, place: int, scope: Scope, body: bytes) -> list[Message]:
+        """What the API of a judge answers; in the consumer's thread. What a client sends slowly is
+        here before that, and what it gets slowly is sent after."""
+        judge = member.judges.get(place)
+        app = _elsewhere() if judge is None else self._of(member, place, judge)
+        received: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+        answered: list[Message] = []
+
+        async def receive() -> Message:
+            return received.pop() if received else {"type": "http.disconnect"}
+
+        async def send(message: Message) -> None:
+            answered.append(message)
+
+        asyncio.run(app(scope, receive, send))
+        if scope["method"] != "GET" and judge is not None:
+            member.touch(place)
+        return answered
+
+    def _of(self, member: Member, place: int, judge: EvidenceConsumer) -> FastAPI:
         known = self._judged.get(place)
         if known is not None and known[0] is judge:
             return known[1]
         view: Any = EvaluatorView(judge, self._settings, self._redaction)
         app = FastAPI(title="Understudy evaluator", docs_url=None, redoc_url=None)
         handle_errors(app)
-        line: Any = CommitLine(self._evaluator, place)
+        line: Any = CommitLine(member, place)
         add_experiments(app, view, line)
         add_baseline(app, view)
         add_findings(app, view, judge.watcher.service)
@@ -268,29 +258,37 @@ class Api:
         member = self._evaluator.member
         if member is None:
             return
-        with member.lock:
-            stores = {
-                (str(number),): figures
-                for number, partition in member.inputs.items()
-                if (figures := partition.feedback()) is not None
-            }
-            yield from list(feedback_families(stores, ("partition",)))
-            steering = member.judges.get(place_of(True, member.evidence))
-            if steering is not None:
-                view: Any = EvaluatorView(steering, self._settings, self._redaction)
-                yield from list(experiment_families(view, Snapshot(0.0)))
-            watching = member.judges.get(place_of(False, member.evidence))
-            if watching is not None:
-                yield from list(decoded_families(watching.pipeline, self._redaction))
-                yield from list(drift_families(watching.watcher))
-                yield from list(finding_families(watching.watcher.service))
+        with contextlib.suppress(LostError):
+            yield from member.commands.submit(lambda: self._of_member(member), reads=True).result()
+
+    def _of_member(self, member: Member) -> list[Metric]:
+        """In the consumer's thread."""
+        stores = {
+            (str(number),): figures
+            for number, partition in member.inputs.items()
+            if (figures := partition.feedback()) is not None
+        }
+        found = list(feedback_families(stores, ("partition",)))
+        steering = member.judges.get(place_of(True, member.evidence))
+        if steering is not None:
+            view: Any = EvaluatorView(steering, self._settings, self._redaction)
+            found += experiment_families(view, Snapshot(0.0))
+        watching = member.judges.get(place_of(False, member.evidence))
+        if watching is not None:
+            found += decoded_families(watching.pipeline, self._redaction)
+            found += drift_families(watching.watcher)
+            found += finding_families(watching.watcher.service)
+        return found
 
 
-async def _acquire(lock: threading.RLock) -> None:
-    """Wait for the member without keeping others from an answer: it may take partitions over for
-    minutes, and whoever asks whether the process is alive must hear so."""
-    while not lock.acquire(blocking=False):
-        await asyncio.sleep(0.005)
+async def _body(receive: Receive) -> bytes:
+    """All that a client sends."""
+    found = b""
+    while True:
+        message = await receive()
+        found += bytes(message.get("body", b""))
+        if not message.get("more_body"):
+            return found
 
 
 def _elsewhere() -> Any:

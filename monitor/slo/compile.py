@@ -37,7 +37,7 @@ def compiled(file: SloFile, source: str) -> Compiled:
     alerts = alerts_of(dict(file.scrape), file.scrape_interval) if file.alerts == "all" else ()
     names = {alert.name for alert in alerts}
     problems += [
-        (f"without[{n}]", f"{name!r} is none of {', '.join(sorted(names))}")
+        (f"without[{n}]", f"{name!r} is not one of {', '.join(sorted(names))}")
         for n, name in enumerate(file.without)
         if name not in names
     ]
@@ -67,7 +67,7 @@ def _tried(file: SloFile) -> tuple[list[str], list[tuple[str, str]]]:
             problems.append(("scrape", str(error)))
             continue
         if found is None:
-            reasons.append(f"no value was found that scrape.{key} {value!r} lets through")
+            reasons.append(f"no value was found that matches scrape.{key} {value!r}")
     return reasons, problems
 
 
@@ -77,11 +77,11 @@ def notices_of(slo: Slo) -> list[str]:
         f"{slo.name}: {burn.window.severity}: {burn.reason}" for burn in slo.burns if burn.reason
     ]
     if not slo.sli.trial:
-        found.append(f"{slo.name}: no unit tests: there are no series to try its expressions with")
+        found.append(f"{slo.name}: no unit tests: its expressions have no example series")
         return found
     found += [
-        f"{slo.name}: no unit tests of its {severity}: its shortest window is too short beside its "
-        "longest"
+        f"{slo.name}: no unit tests of its {severity}: its shortest window is too short compared "
+        "with its longest"
         for severity in severities_of(slo)
         if step_of(slo, severity) is None
     ]

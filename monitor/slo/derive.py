@@ -31,17 +31,17 @@ def derived(config: Config, service: str) -> tuple[SloFile, list[str]]:
     for metric, text in config.objectives.items():
         said = _said(Objective.parse(metric, text), edges, config.champion.name)
         if said is None:
-            notices.append(f"objectives.{metric}: {text!r} has no indicator over time; left out")
+            notices.append(f"objectives.{metric}: {text!r} has no indicator over time; omitted")
             continue
         try:
             slos.append(SloObjective.model_validate(said))
         except ValidationError as error:
             why = error.errors()[0]["msg"]
-            notices.append(f"objectives.{metric}: {text!r} is none over time ({why}); left out")
+            notices.append(f"objectives.{metric}: {text!r} is not valid over time ({why}); omitted")
     if not slos:
         said = {"name": "availability", "objective": 0.999, "availability": {}}
         slos.append(SloObjective.model_validate(said))
-        notices.append("no objectives: 99.9 % availability is taken")
+        notices.append("no objectives: using 99.9 % availability")
     return SloFile(version=1, service=service, slos=slos), notices
 
 

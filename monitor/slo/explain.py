@@ -98,16 +98,18 @@ def text(slo: Slo, faults: Sequence[float] = FAULTS, rate: float | None = None) 
         if burn.reason:
             lines.append(f"          {burn.reason}")
         if burn.threshold > 0.5:
-            lines.append("          notice: only when most are bad; a tighter objective sees more")
+            lines.append(
+                "          notice: fires only when most are bad; a tighter objective detects more"
+            )
     if slo.burns and slo.least_bad:
         few = f"few {unit}" if isinstance(slo.sli, Events) else "a single look"
         lines.append(
             f"          and at least {slo.least_bad:g} bad {unit} in the long window, so that "
-            f"{few} cannot wake anybody"
+            f"{few} cannot page"
         )
     if lag := found["lag_seconds"]:
         lines.append(
-            f"  late    the fault itself is seen after {spoken(lag)}, which comes on top of the "
+            f"  late    the fault itself becomes visible after {spoken(lag)}; add that to the "
             "times below"
         )
     return "\n".join([*lines, *_table(found)])
@@ -143,5 +145,5 @@ def _table(found: dict[str, Any]) -> list[str]:
         for row in rows
     ]
     if any("*" in line for line in lines):
-        lines.append("  * it waits for the smallest number of bad events")
+        lines.append("  * waits for the minimum number of bad events")
     return lines

@@ -29,7 +29,7 @@ def load(path: Path, *, service: str | None = None, runbooks: str | None = None)
     """
     source = str(path)
     if service and not re.fullmatch(NAME, service):
-        raise ConfigError("--service", [("", f"{service!r} is no name: {NAME}")])
+        raise ConfigError("--service", [("", f"not a valid name: {service!r} (allowed: {NAME})")])
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -38,11 +38,11 @@ def load(path: Path, *, service: str | None = None, runbooks: str | None = None)
         raise ConfigError(source, [("", "cannot be read: it is not UTF-8")]) from error
     if openslo.recognised(text):
         if service:
-            raise ConfigError(source, [("", "OpenSLO names the service itself, in spec.service")])
+            raise ConfigError(source, [("", "an OpenSLO file names the service in spec.service")])
         return openslo.compiled(_documents(text, source), source, runbooks)
     data = document(text, source)
     if not isinstance(data, dict):
-        raise ConfigError(source, [("", "must hold a mapping with version, service and slos")])
+        raise ConfigError(source, [("", "must be a mapping with version, service and slos")])
     notices: list[str] = []
     if "champion" in data and "slos" not in data:
         config = parse(text, source, path.resolve().parent)
@@ -71,4 +71,6 @@ def _documents(text: str, source: str) -> list[Any]:
     try:
         return [one for one in yaml.safe_load_all(text) if one is not None]
     except yaml.YAMLError as error:
-        raise ConfigError(source, [("", f"is no YAML: {' '.join(str(error).split())}")]) from error
+        raise ConfigError(
+            source, [("", f"is not valid YAML: {' '.join(str(error).split())}")]
+        ) from error

@@ -15,12 +15,12 @@ from understudy.monitor.slo.promql import selector
 from understudy.monitor.slo.trying import counter, level
 
 _FINDINGS = {
-    "drift": "inputs or predictions have moved away from the baseline",
-    "quality": "inputs break the rules of the baseline",
-    "performance": "the model is less right than it was",
-    "validation": "cases that the model must pass fail",
-    "objective": "an objective is missed",
-    "other": "more findings are open than are told one by one",
+    "drift": "inputs or predictions drifted from the baseline",
+    "quality": "inputs violate the rules of the baseline",
+    "performance": "accuracy or calibration dropped",
+    "validation": "validation cases fail",
+    "objective": "an objective is not met",
+    "other": "more findings are open than are reported individually",
 }
 _SEVERITIES: tuple[tuple[Severity, str], ...] = (("page", "critical"), ("ticket", "warning"))
 
@@ -44,8 +44,8 @@ def finding_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
                     lasts=0.0,
                     summary=f"{{{{ $labels.model }}}}: {what}",
                     description=(
-                        f"{{{{ $value }}}} {theirs} findings are open; `understudy findings list` "
-                        "names features, size and since when."
+                        f"{{{{ $value }}}} {theirs} findings are open. Run `understudy findings "
+                        "list` to see features, size and start time."
                     ),
                     trial=Trial(
                         series=(level(metric, scrape, {"model": "m", **open_}, 0, 2),),
@@ -59,7 +59,7 @@ def finding_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
 
 
 def experiment_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
-    """Decisions, and experiments that cannot come to one."""
+    """Decisions, and experiments that cannot reach one."""
     who = {"experiment": "e", "challenger": "candidate"}
     metric = "understudy_experiment_decision"
 
@@ -98,24 +98,24 @@ def experiment_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
             "rollback",
             "UnderstudyExperimentRollback",
             "ticket",
-            "{{ $labels.experiment }}: {{ $labels.challenger }} is rolled back",
-            "It is worse than allowed, with the confidence that was asked for; in a rollout its "
-            "units are back with the champion.",
+            "{{ $labels.experiment }}: roll back {{ $labels.challenger }}",
+            "It is proven to be worse than its margins allow. In a rollout, its units are already "
+            "back with the champion. Take it down and fix it.",
         ),
         decided(
             "promote",
             "UnderstudyExperimentPromote",
             "ticket",
-            "{{ $labels.experiment }}: {{ $labels.challenger }} may be promoted",
-            "It has passed everything that was asked of it.",
+            "{{ $labels.experiment }}: promote {{ $labels.challenger }}",
+            "All claims are proven. Make it the champion, unless a controller does.",
         ),
         decided(
             "invalid",
             "UnderstudyExperimentInvalid",
             "ticket",
-            "{{ $labels.experiment }}: the comparison is not valid",
-            "The split was not honoured, or an assumption of the statistics does not hold; its "
-            "numbers must not be used.",
+            "{{ $labels.experiment }}: comparison is invalid",
+            "The split differs from the configured shares, or an assumption of the statistics is "
+            "violated. Do not use its numbers; find the cause and start a new experiment.",
         ),
         Alert(
             name="UnderstudyExperimentStuck",
@@ -126,8 +126,10 @@ def experiment_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
                 f"(max by (namespace, experiment, challenger) (changes({own}[1h])) == 0)"
             ),
             lasts=HOUR,
-            summary="{{ $labels.experiment }}: nothing is learned about {{ $labels.challenger }}",
-            description="It is to go on, but its challenger has had no request for two hours.",
+            summary="{{ $labels.experiment }}: {{ $labels.challenger }} receives no requests",
+            description=(
+                "No request for two hours. Bring the challenger back, or end the experiment."
+            ),
             trial=Trial(
                 series=(
                     level(metric, scrape, {**who, "decision": "continue"}, 1, 1),
@@ -151,10 +153,10 @@ def experiment_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
                 f"sum by (namespace) (rate({every}[15m])) > 0.1"
             ),
             lasts=15 * MINUTE,
-            summary="{{ $labels.experiment }}: requests have no unit",
+            summary="{{ $labels.experiment }}: requests lack a unit",
             description=(
-                "{{ $value | humanizePercentage }} of the requests carry nothing that says whose "
-                "they are, so no arm can be kept for them."
+                "{{ $value | humanizePercentage }} of the requests carry no unit and stay with the "
+                "champion. Make clients send the header, cookie or field of `unit`."
             ),
             trial=Trial(
                 series=(

@@ -1,4 +1,4 @@
-"""Alerts for the way of records over Kafka, and for the evaluators at its end."""
+"""Alerts for records on their way through Kafka, and for the evaluators."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ def kafka_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
             f"max by (namespace, instance) ({metric('kafka_state', state='sending')}) == 0",
             5 * MINUTE,
             "{{ $labels.instance }} cannot publish to Kafka",
-            "Records wait on disk and are sent in order when it is back; clients notice nothing.",
+            "Records wait on disk and are sent when Kafka is back; clients are not affected. Check "
+            "brokers, address and credentials.",
             (
                 value("kafka_state", 1, 0, state="sending"),
                 value("kafka_state", 0, 1, state="error"),
@@ -62,9 +63,9 @@ def kafka_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
             f"max by (namespace, instance) ({metric('kafka_spool_bytes')}\n/\n"
             f"{metric('kafka_spool_limit_bytes')}) > 0.5",
             5 * MINUTE,
-            "{{ $labels.instance }}: half of the spool is full",
-            "{{ $value | humanizePercentage }} of what may wait for Kafka is taken; when all is, "
-            "the oldest records are dropped.",
+            "{{ $labels.instance }}: Kafka spool is filling up",
+            "{{ $value | humanizePercentage }} of the spool is in use. Once it is full, the oldest "
+            "records are dropped. Fix Kafka, or raise kafka.spool.max_size.",
             (
                 value("kafka_spool_limit_bytes", 1e9, 1e9),
                 value("kafka_spool_bytes", 0, 8e8),
@@ -76,8 +77,9 @@ def kafka_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
             "UnderstudyKafkaDropped",
             f"{grew('kafka_dropped_total')} > 0",
             0.0,
-            "{{ $labels.instance }} drops records that were to be published",
-            "{{ $value | humanize }} records and labels will never reach Kafka.",
+            "{{ $labels.instance }} drops records before Kafka",
+            "{{ $value | humanize }} records and labels were dropped in 15 minutes. Check the "
+            "reason in understudy_kafka_dropped_total.",
             (count("kafka_dropped_total", 10, reason="spool_full"),),
             3 * MINUTE,
         ),
@@ -85,8 +87,9 @@ def kafka_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
             "UnderstudyKafkaRoutesStale",
             f"min by (namespace, instance) ({metric('kafka_routes_caught_up')}) == 0",
             5 * MINUTE,
-            "{{ $labels.instance }} routes by old shares",
-            "It cannot read the topic of routes; a rollout may go on without it.",
+            "{{ $labels.instance }} uses stale routes",
+            "It cannot read the routes topic, so it misses stages and roll-backs. Check the topic "
+            "and permissions.",
             (value("kafka_routes_caught_up", 1, 0),),
             7 * MINUTE,
             2 * MINUTE,
@@ -96,9 +99,9 @@ def kafka_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
             "max by (namespace, instance, partition) "
             f"(min_over_time({metric('evaluator_lag')}[10m])) > 100",
             0.0,
-            "Evaluators do not keep up with {{ $labels.partition }}",
-            "{{ $value | humanize }} messages have waited for ten minutes and more: findings and "
-            "experiments are late.",
+            "Evaluators lag behind on {{ $labels.partition }}",
+            "{{ $value | humanize }} messages have been waiting for ten minutes; findings and "
+            "experiments are late. Add evaluators, or wait for a burst to pass.",
             (value("evaluator_lag", 0, 500, **behind),),
             13 * MINUTE,
             2 * MINUTE,
@@ -108,8 +111,9 @@ def kafka_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
             "UnderstudyEvaluatorFailing",
             f"{grew('evaluator_failures_total')} >= 3",
             0.0,
-            "{{ $labels.instance }}: the evaluator begins anew again and again",
-            "{{ $value | humanize }} times in 15 minutes it went back to what is committed.",
+            "{{ $labels.instance }}: evaluator keeps restarting",
+            "{{ $value | humanize }} restarts from the last committed offset in 15 minutes. See "
+            "`GET /v1/evaluator` and the log for the reason.",
             (count("evaluator_failures_total", 1),),
             6 * MINUTE,
         ),
@@ -117,8 +121,9 @@ def kafka_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
             "UnderstudyEvaluatorUnread",
             f"{grew('evaluator_dead_total')} > 0",
             0.0,
-            "{{ $labels.instance }} finds messages that it cannot read",
-            "{{ $value | humanize }} messages in 15 minutes were left out.",
+            "{{ $labels.instance }} skips unreadable messages",
+            "{{ $value | humanize }} messages were skipped in 15 minutes; they are in the "
+            "dead-letter topic, with the reason.",
             (count("evaluator_dead_total", 5, reason="damaged"),),
             3 * MINUTE,
         ),
@@ -126,9 +131,9 @@ def kafka_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
             "UnderstudyEvaluatorBlocksLost",
             f"{grew('evaluator_blocks_missing_total')} > 0",
             0.0,
-            "{{ $labels.instance }}: blocks of records never came",
-            "{{ $value | humanize }} blocks are missing between those that came: they were dropped "
-            "before Kafka or deleted in it.",
+            "{{ $labels.instance }}: blocks of records are missing",
+            "{{ $value | humanize }} numbered blocks are missing: a sidecar dropped them, or Kafka "
+            "deleted them unread. Check the retention.",
             (count("evaluator_blocks_missing_total", 5, partition="3"),),
             3 * MINUTE,
         ),

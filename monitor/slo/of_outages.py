@@ -1,4 +1,4 @@
-"""Alerts for what is over at once: the model server does not answer, nothing is seen any more."""
+"""Alerts for outages: a model server is down, a sidecar cannot be scraped, traffic has stopped."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ANSWERED = {"model": "m", "version": "1", "arm": "champion", "role": "primary",
 
 
 def outage_alerts(scrape: Mapping[str, str], interval: float) -> tuple[Alert, ...]:
-    """``interval`` is how often is scraped, in seconds."""
+    """``interval`` is the scrape interval in seconds."""
     window = duration(max(4.0 * interval, 4.0))
     primary = {**scrape, "role": "primary"}
     bad = selector(_REQUESTS, {**primary, "outcome=~": UNANSWERED})
@@ -33,10 +33,10 @@ def outage_alerts(scrape: Mapping[str, str], interval: float) -> tuple[Alert, ..
             f"sum by (namespace, model, arm) (increase({bad}[{window}])) >= 5"
         ),
         lasts=0.0,
-        summary="{{ $labels.arm }} does not answer for {{ $labels.model }}",
+        summary="{{ $labels.arm }} is down for {{ $labels.model }}",
         description=(
-            "{{ $value | humanizePercentage }} of the requests to it get no answer: refused, "
-            "reset, timed out or overloaded."
+            "{{ $value | humanizePercentage }} of its requests get no response: refused, reset, "
+            "timed out or overloaded. Restart or roll back the model server."
         ),
         trial=Trial(
             series=(
@@ -59,11 +59,11 @@ def outage_alerts(scrape: Mapping[str, str], interval: float) -> tuple[Alert, ..
         lasts=5 * MINUTE,
         summary=(
             "{{ if $labels.instance }}{{ $labels.instance }} cannot be scraped{{ else }}"
-            "No sidecar is scraped{{ end }}"
+            "Prometheus scrapes no sidecar{{ end }}"
         ),
         description=(
-            "Its evaluation plane or the whole sidecar is down: no objective and no finding of it "
-            "is known. Clients may or may not be served."
+            "The evaluation plane or the whole sidecar is down: its objectives and findings are "
+            "unknown. Check whether clients are still served."
         ),
         trial=Trial(
             series=(level("up", here, {"instance": "a:9090"}, 1, 0),),
@@ -81,8 +81,11 @@ def outage_alerts(scrape: Mapping[str, str], interval: float) -> tuple[Alert, ..
             f"sum by (namespace, model) (rate({every}[15m])) > 0"
         ),
         lasts=15 * MINUTE,
-        summary="{{ $labels.model }} is asked nothing any more",
-        description="No request for half an hour, and there were some an hour ago.",
+        summary="{{ $labels.model }} receives no traffic",
+        description=(
+            "No request for half an hour; there was traffic an hour ago. Check the load balancer "
+            "and the clients."
+        ),
         trial=Trial(
             series=(counter(_REQUESTS, scrape, {**_ANSWERED, "outcome": "ok"}, 60, 0),),
             fires=33 * MINUTE,

@@ -1,4 +1,4 @@
-"""Alerts for the sidecar itself: what it loses, what it cannot do, what dies."""
+"""Alerts for the sidecar itself: lost records, failing functions, crashes."""
 
 from __future__ import annotations
 
@@ -66,9 +66,9 @@ def sidecar_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
             "UnderstudyRecordsDropped",
             f"sum by (namespace, instance) (rate({handoff}[5m]))\n/\n({eligible} > 0) > 0.01",
             5 * MINUTE,
-            "{{ $labels.instance }} evaluates only a part of its traffic",
-            "{{ $value | humanizePercentage }} of the records are dropped before the evaluation "
-            "plane: what it finds rests on the others.",
+            "{{ $labels.instance }} drops records",
+            "{{ $value | humanizePercentage }} of the records are dropped before evaluation; "
+            "findings and experiments only use the rest. Give the evaluation plane more CPU.",
             (
                 count("records_eligible_total", 600, 600),
                 count("dropped_total", 0, 300, stage="handoff", reason="queue_full"),
@@ -80,8 +80,9 @@ def sidecar_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
             "UnderstudyRecordsLost",
             f"{grew('records_lost_total', '15m', 'instance')} > 0",
             0.0,
-            "{{ $labels.instance }} has lost records in a crash",
-            "{{ $value | humanize }} records were taken over and then lost.",
+            "{{ $labels.instance }} lost records in a crash",
+            "{{ $value | humanize }} records were accepted and then lost. Fix the cause of the "
+            "crash.",
             (count("records_lost_total", 0, 10),),
             at,
             3 * MINUTE,
@@ -90,9 +91,9 @@ def sidecar_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
             "UnderstudyWorkerRestarts",
             f"{grew('worker_restarts_total', '15m', 'instance')} >= 3",
             0.0,
-            "{{ $labels.instance }}: workers die again and again",
-            "{{ $value | humanize }} restarts of workers in 15 minutes; requests under way are "
-            "lost each time.",
+            "{{ $labels.instance }}: workers keep crashing",
+            "{{ $value | humanize }} worker restarts in 15 minutes; each one cuts off the requests "
+            "in flight. Check the log for the exit reason.",
             (count("worker_restarts_total", 0, 1, slot="0"),),
             at,
             6 * MINUTE,
@@ -102,9 +103,9 @@ def sidecar_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
             "UnderstudyEvaluationRestarts",
             f"{grew('evaluation_restarts_total', '15m', 'instance')} >= 3",
             0.0,
-            "{{ $labels.instance }}: the evaluation plane dies again and again",
-            "{{ $value | humanize }} restarts in 15 minutes. Clients notice nothing; findings and "
-            "experiments stand still.",
+            "{{ $labels.instance }}: evaluation plane keeps crashing",
+            "{{ $value | humanize }} restarts in 15 minutes. Clients are not affected; findings "
+            "and experiments pause. Check memory and the log.",
             (count("evaluation_restarts_total", 0, 1),),
             at,
             6 * MINUTE,
@@ -114,8 +115,9 @@ def sidecar_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
             f"sum by (namespace, instance) ({metric('handoff_connections')})\n<\n"
             f"sum by (namespace, instance) ({metric('workers')})",
             2 * MINUTE,
-            "{{ $labels.instance }}: workers do not reach the evaluation plane",
-            "Only {{ $value }} of them are connected; the others drop their records in time.",
+            "{{ $labels.instance }}: workers are disconnected from evaluation",
+            "Only {{ $value }} workers are connected; the others will drop their records. Check "
+            "the log, and restart the sidecar when convenient.",
             (value("workers", 2, 2), value("handoff_connections", 2, 1)),
             at,
             4 * MINUTE,
@@ -125,9 +127,9 @@ def sidecar_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
             "UnderstudyMirrorBreakerOpen",
             f"max by (namespace, instance, arm) ({opened}) > 0",
             5 * MINUTE,
-            "{{ $labels.arm }} gets no copies from {{ $labels.instance }}",
-            "Its circuit breaker is open: it failed again and again. Clients notice nothing; its "
-            "evidence is incomplete.",
+            "{{ $labels.instance }} stopped mirroring to {{ $labels.arm }}",
+            "Its circuit breaker is open after repeated failures. Clients are not affected; "
+            "evidence about it is incomplete. Check its model server.",
             (
                 value("breaker_workers", 0, 1, arm="candidate", state="open"),
                 value("breaker_workers", 2, 1, arm="candidate", state="closed"),
@@ -140,9 +142,9 @@ def sidecar_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
             "UnderstudyServingBreakerOpen",
             f"max by (namespace, instance, arm) ({serving}) > 0",
             MINUTE,
-            "{{ $labels.arm }} serves nobody any more on {{ $labels.instance }}",
-            "A challenger that serves clients failed again and again; the champion answers in its "
-            "place.",
+            "{{ $labels.arm }} is down on {{ $labels.instance }}",
+            "Its circuit breaker is open after repeated failures; the champion serves its clients. "
+            "Abort the experiment unless it recovers within minutes.",
             (
                 value("serving_breaker_workers", 0, 1, arm="candidate", state="open"),
                 value("serving_breaker_workers", 2, 1, arm="candidate", state="closed"),
@@ -155,9 +157,9 @@ def sidecar_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
             "UnderstudyMirrorDrops",
             f"sum by (namespace, instance, arm) (rate({unsent}[15m]))\n/\n({copies} > 0) > 0.05",
             15 * MINUTE,
-            "{{ $labels.arm }} misses copies",
-            "{{ $value | humanizePercentage }} of its copies were not sent; which ones is no "
-            "matter of chance, so comparisons may be biased.",
+            "{{ $labels.arm }} misses mirrored requests",
+            "{{ $value | humanizePercentage }} of its mirrored requests were dropped. The drops "
+            "are not random, so comparisons may be biased. Check the outcome label.",
             (
                 count("mirror_total", 600, 600, arm="candidate", outcome="ok"),
                 count("mirror_total", 0, 300, arm="candidate", outcome="queue_full"),
@@ -172,7 +174,7 @@ def sidecar_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
             5 * MINUTE,
             "Requests wait for a connection to {{ $labels.arm }}",
             "{{ $value }} requests wait: the model server is saturated, or `max_connections` is "
-            "too small.",
+            "too small. Add replicas.",
             (value("pool_connections", 0, 12, arm="champion", state="waiting"),),
             {**at, "arm": "champion"},
             7 * MINUTE,
@@ -183,7 +185,8 @@ def sidecar_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
             f"min by (namespace, instance) ({metric('config_last_reload_successful')}) == 0",
             5 * MINUTE,
             "{{ $labels.instance }} runs an old configuration",
-            "The file was read again and refused; the last good one is in force.",
+            "The last reload was rejected; the previous configuration stays active. Run "
+            "`understudy config check`.",
             (value("config_last_reload_successful", 1, 0),),
             at,
             7 * MINUTE,
@@ -194,8 +197,8 @@ def sidecar_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
             f"{grew('state_write_failures_total', '15m', 'instance')} > 0",
             5 * MINUTE,
             "{{ $labels.instance }} cannot save its state",
-            "What it has learned is lost at the next restart: the disk is full, or `state_dir` "
-            "cannot be written.",
+            "Unsaved state is lost at the next restart. Check free space and permissions of "
+            "`state_dir`.",
             (count("state_write_failures_total", 0, 30),),
             at,
             8 * MINUTE,
@@ -204,8 +207,9 @@ def sidecar_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
             "UnderstudyNotificationsFailing",
             f"sum by (namespace, instance, channel) (increase({failed}[15m])) >= 3",
             5 * MINUTE,
-            "{{ $labels.channel }} is not told of findings",
-            "{{ $value | humanize }} messages failed or were refused in 15 minutes.",
+            "{{ $labels.channel }} receives no notifications",
+            "{{ $value | humanize }} messages failed or were rejected in 15 minutes. Check the "
+            "address and the token.",
             (count("notifications_total", 0, 2, channel="webhook", outcome="failed"),),
             {**at, "channel": "webhook"},
             10 * MINUTE,
@@ -214,8 +218,9 @@ def sidecar_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
             "UnderstudyFeedbackFailing",
             f"{grew('feedback_failures_total', '15m', 'instance')} > 0",
             5 * MINUTE,
-            "{{ $labels.instance }} cannot keep predictions and labels",
-            "The file of feedback could not be used: labels are refused meanwhile.",
+            "{{ $labels.instance }} cannot store predictions and labels",
+            "The feedback database fails, so labels are rejected. Check free space and permissions "
+            "of `state_dir`.",
             (count("feedback_failures_total", 0, 10),),
             at,
             8 * MINUTE,
@@ -225,9 +230,9 @@ def sidecar_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
             f"sum by (namespace, instance) (rate({unread}[15m]))\n/\n"
             f"(sum by (namespace, instance) (rate({rows}[15m])) > 0) > 0.1",
             15 * MINUTE,
-            "{{ $labels.instance }} cannot read what is asked",
-            "{{ $value | humanizePercentage }} of the requests hold no features that could be "
-            "read: they are forwarded, and not watched.",
+            "{{ $labels.instance }} cannot decode requests",
+            "{{ $value | humanizePercentage }} of the requests have no readable features: they are "
+            "forwarded but not monitored. Check the protocol of the model.",
             (
                 count("records_evaluated_total", 600, 600),
                 count(

@@ -65,7 +65,7 @@ def compiled(documents: Sequence[Any], source: str, runbooks: str | None = None)
         elif kind.startswith("Alert"):
             notices.append(f"{kind} {name}: not used; alerts come from the objective itself")
         elif kind not in _NOT_USED:
-            problems.append((f"{where}.kind", f"{kind!r} is no kind of {VERSION}"))
+            problems.append((f"{where}.kind", f"{kind!r} is not a kind of {VERSION}"))
     slos: list[Slo] = []
     for where, one in objectives:
         try:
@@ -76,10 +76,10 @@ def compiled(documents: Sequence[Any], source: str, runbooks: str | None = None)
         slos += found
         notices += said
     if not slos and not problems:
-        problems.append(("", "holds no SLO"))
+        problems.append(("", "contains no SLO"))
     ids = [slo.id for slo in slos]
     twice = sorted({one for one in ids if ids.count(one) > 1})
-    problems += [("", f"the objective {one!r} stands twice") for one in twice]
+    problems += [("", f"duplicate objective {one!r}") for one in twice]
     if problems:
         raise ConfigError(source, problems)
     notices += [notice for slo in slos for notice in notices_of(slo)]
@@ -95,10 +95,12 @@ def _head(one: Any) -> tuple[str, str, Mapping[str, Any]]:
         raise _Fault("", "must be a mapping with apiVersion, kind, metadata and spec")
     version = one.get("apiVersion")
     if version != VERSION:
-        raise _Fault("apiVersion", f"{version!r} cannot be read; write {VERSION}")
+        raise _Fault("apiVersion", f"{version!r} is not supported; use {VERSION}")
     name = _mapping(one, "metadata").get("name")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise _Fault("metadata.name", f"{name!r} is no name of letters, digits, dots and dashes")
+        raise _Fault(
+            "metadata.name", f"not a valid name: {name!r} (use letters, digits, dots and dashes)"
+        )
     return str(one.get("kind")), name, _mapping(one, "spec")
 
 
@@ -115,15 +117,15 @@ def _slos(
     _, name, spec = _head(one)
     service = spec.get("service")
     if not isinstance(service, str) or not _NAME.fullmatch(service):
-        raise _Fault("spec.service", f"{service!r} is no name")
+        raise _Fault("spec.service", f"not a valid name: {service!r}")
     period, notices = _period(spec, name)
     if spec.get("alertPolicies"):
         notices.append(
-            f"{name}: alertPolicies are not used; they cannot say that two windows must both burn"
+            f"{name}: alertPolicies are not used; they cannot require that two windows both burn"
         )
     method = spec.get("budgetingMethod", "Occurrences")
     if method not in ("Occurrences", "Timeslices", "RatioTimeslices"):
-        raise _Fault("spec.budgetingMethod", f"{method!r} is none of Occurrences, Timeslices, "
+        raise _Fault("spec.budgetingMethod", f"{method!r} is not one of Occurrences, Timeslices, "
                      "RatioTimeslices")  # fmt: skip
     wanted = spec.get("objectives")
     if not isinstance(wanted, list) or not wanted:
@@ -143,7 +145,7 @@ def _slos(
         if metric and objective.get("op") in ("gte", "gt") and _LESS_IS_BETTER.search(str(metric)):
             notices.append(
                 f"{name}: op {objective['op']} means that the indicator is good when it is high; "
-                "of a latency or of errors that is the wrong way round"
+                "for latency or errors, that is probably the wrong direction"
             )
         try:
             alerts = burns(target, period)
@@ -171,14 +173,16 @@ def _slos(
 def _period(spec: Mapping[str, Any], name: str) -> tuple[float, list[str]]:
     windows = spec.get("timeWindow")
     if windows is None:
-        return 30 * DAY, [f"{name}: no timeWindow; 30 days are taken"]
+        return 30 * DAY, [f"{name}: no timeWindow; using 30 days"]
     if not isinstance(windows, list) or len(windows) != 1 or not isinstance(windows[0], Mapping):
         raise _Fault("spec.timeWindow", "must be a list of exactly one window")
     period = _seconds(windows[0].get("duration"), "spec.timeWindow[0].duration")
     if period < HOUR:
         raise _Fault("spec.timeWindow[0].duration", "must be an hour or more")
     if windows[0].get("calendar") or windows[0].get("isRolling") is False:
-        return period, [f"{name}: a rolling window of the same length stands for the calendar's"]
+        return period, [
+            f"{name}: using a rolling window of the same length instead of a calendar window"
+        ]
     return period, []
 
 
@@ -194,13 +198,13 @@ def _seconds(value: object, path: str) -> float:
 def _target(objective: Mapping[str, Any], path: str) -> float:
     said = [key for key in ("target", "targetPercent") if key in objective]
     if len(said) != 1:
-        raise _Fault(path, "say one of target and targetPercent")
+        raise _Fault(path, "give either target or targetPercent")
     value = objective[said[0]]
     if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise _Fault(f"{path}.{said[0]}", f"{value!r} is no number")
+        raise _Fault(f"{path}.{said[0]}", f"not a valid number: {value!r}")
     target = float(f"{value / (100 if said[0] == 'targetPercent' else 1):.12g}")
     if not 0.0 < target < 1.0:
-        raise _Fault(f"{path}.{said[0]}", f"{value!r} leaves no error budget, or nothing else")
+        raise _Fault(f"{path}.{said[0]}", f"{value!r} must be between 0 and 100 %, both excluded")
     return target
 
 
@@ -210,7 +214,7 @@ def _indicator(
     if "indicatorRef" in of:
         name = of["indicatorRef"]
         if not isinstance(name, str) or name not in indicators:
-            raise _Fault(f"{path}.indicatorRef", f"there is no SLI {name!r} in this file")
+            raise _Fault(f"{path}.indicatorRef", f"the file has no SLI {name!r}")
         return indicators[name]
     return _mapping(_mapping(of, "indicator", f"{path}."), "spec", f"{path}.indicator.")
 
@@ -220,7 +224,7 @@ def _query(of: Mapping[str, Any], key: str) -> str:
     source = _mapping(_mapping(of, key), "metricSource", f"{key}.")
     kind = source.get("type", "prometheus")
     if str(kind).lower() not in ("prometheus", "promql"):
-        raise _Fault(f"{path}.type", f"{kind!r} cannot be queried here; only Prometheus can")
+        raise _Fault(f"{path}.type", f"{kind!r} is not supported; use prometheus")
     spec = source.get("spec")
     query = spec.get("query", spec.get("promql")) if isinstance(spec, Mapping) else None
     if not isinstance(query, str) or not query.strip():
@@ -237,8 +241,8 @@ def _over_windows(query: str, counter: bool, key: str) -> str:
     if match is None:
         raise _Fault(
             path,
-            f"{query!r} has no {WINDOW} and is no selector or sum of one: the rate over several "
-            f"windows cannot be taken of it; write it as sum(rate(metric[{WINDOW}]))",
+            f"{query!r} has no {WINDOW} and is not a selector or a sum of one, so there is no rate "
+            f"over several windows; write it as sum(rate(metric[{WINDOW}]))",
         )
     over = "rate" if counter else "avg_over_time"
     return f"sum({over}({match[1].strip()}[{WINDOW}]))"
@@ -278,7 +282,7 @@ def _sli(
         return Slices(share, "a mean of ratios: every slice counts the same")
     wanted = objective.get("timeSliceTarget")
     if not isinstance(wanted, (int, float)) or not 0.0 < wanted <= 1.0:
-        raise _Fault(f"{path}.timeSliceTarget", f"{wanted!r} is no share")
+        raise _Fault(f"{path}.timeSliceTarget", f"not a valid share: {wanted!r}")
     allowed = number(1.0 - float(wanted))
     return Slices(f"({share}) > bool {allowed}", f"slices of {window}")
 
@@ -287,10 +291,10 @@ def _threshold(indicator: Mapping[str, Any], objective: Mapping[str, Any], path:
     query = _query(indicator, "thresholdMetric")
     operator, value = objective.get("op"), objective.get("value")
     if not isinstance(operator, str) or operator not in _BAD_WHEN:
-        raise _Fault(f"{path}.op", f"{operator!r} is none of {', '.join(_BAD_WHEN)}")
+        raise _Fault(f"{path}.op", f"{operator!r} is not one of {', '.join(_BAD_WHEN)}")
     if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise _Fault(f"{path}.value", f"{value!r} is no number")
+        raise _Fault(f"{path}.value", f"not a valid number: {value!r}")
     return Slices(
         f"max(({query}) {_BAD_WHEN[operator]} {number(float(value))})",
-        "one look at each evaluation; the worst series counts",
+        "one sample per evaluation; the worst series counts",
     )

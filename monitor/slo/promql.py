@@ -29,7 +29,7 @@ def matchers(labels: Mapping[str, str]) -> str:
         name = key.rstrip("=!~")
         operator = key[len(name) :] or "="
         if not _NAME.fullmatch(name) or operator not in ("=", "!=", "=~", "!~"):
-            raise ValueError(f"{key!r} is no label name, with =, !=, =~ or !~ after it or nothing")
+            raise ValueError(f"not a valid label name: {key!r} (it may end with =, !=, =~ or !~)")
         parts.append(f"{name}{operator}{quoted(value)}")
     return ",".join(parts)
 
@@ -59,7 +59,7 @@ def matching(key: str, value: str) -> str | None:
         if key.endswith("~"):
             re.compile(value)
     except re.error as error:
-        raise ValueError(f"{key}: {value!r} is no pattern: {error}") from error
+        raise ValueError(f"{key}: {value!r} is not a valid pattern: {error}") from error
     if key.endswith("!~"):
         return next((one for one in ("", *_LETTERS) if not re.fullmatch(value, one)), None)
     if key.endswith("!="):

@@ -136,8 +136,8 @@ def _pair(slo: Slo, number_: int) -> str:
 
 
 _ADVICE = {
-    "page": "Users notice it now, and the budget is gone soon.",
-    "ticket": "Nobody needs to get up; at this rate the budget does not last.",
+    "page": "Users are affected now; at this rate the budget is gone soon.",
+    "ticket": "Not urgent; at this rate the budget does not last the period.",
 }
 
 
@@ -150,8 +150,8 @@ def alerts(slo: Slo, runbook: str) -> list[Rule]:
             continue
         burns = [burn for burn in slo.burns if burn.window.severity == severity]
         means = " or ".join(
-            f"more than {percent(burn.threshold)} of {duration(burn.window.long)} and of "
-            f"{duration(burn.window.short)}"
+            f"more than {percent(burn.threshold)} in the last {duration(burn.window.long)} and in "
+            f"the last {duration(burn.window.short)}"
             for burn in burns
         )
         found.append(
@@ -172,7 +172,7 @@ def alerts(slo: Slo, runbook: str) -> list[Rule]:
                     "description": (
                         f"{{{{ $value | humanizePercentage }}}} of {slo.sli.unit} are bad; "
                         f"{percent(slo.objective)} must be good over {spoken(slo.period)}. "
-                        f"Bad were {means}. {_ADVICE[severity]}"
+                        f"Fires when bad are {means}. {_ADVICE[severity]}"
                     ),
                     "runbook_url": runbook,
                 },

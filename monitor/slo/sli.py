@@ -60,7 +60,7 @@ def availability(scope: Scope, errors: tuple[str, ...] = ERRORS) -> Events:
         bad=_rate(metric, {**of_clients, "outcome=~": "|".join(errors)}),
         total=_rate(metric, {**of_clients, "outcome!~": "|".join(NOT_ASKED)}),
         unit="requests",
-        good=f"an answer whose outcome is none of {', '.join(errors)}",
+        good=f"a response with an outcome other than {', '.join(errors)}",
         exactness="exact: every request of every worker is counted",
         trial=(
             Stream(selector(metric, {**example, "outcome": "ok"}), 1.0, 0.0),
@@ -96,7 +96,7 @@ def latency(scope: Scope, within: float, by: str = "auto", more: tuple[float, ..
         known = {**example, "le": le}
         return Stream(selector(name, known), 1.0, 1.0 if slow and edge is None else 0.0)
 
-    good_is = f"a successful answer within {spoken(within)}"
+    good_is = f"a successful response within {spoken(within)}"
     total = _rate(f"{metric}_count", served)
     counted = Stream(selector(f"{metric}_count", example), 1.0, 1.0)
     if by == "native":
@@ -113,8 +113,8 @@ def latency(scope: Scope, within: float, by: str = "auto", more: tuple[float, ..
     if by == "edge":
         if within not in edges:
             raise ValueError(
-                f"{spoken(within)} is no edge of the histogram ({_list(edges)}); name it in the "
-                "sidecar's `objectives`, or take `by: interpolate`"
+                f"{spoken(within)} is not a bucket boundary of the histogram ({_list(edges)}); add "
+                "it to the sidecar's `objectives`, or use `by: interpolate`"
             )
         return Events(
             bad=f"{total} - {bucket(within)}",
@@ -126,15 +126,15 @@ def latency(scope: Scope, within: float, by: str = "auto", more: tuple[float, ..
             trial=(stream(within), stream(None), counted),
         )
     if by not in ("interpolate", "strict"):
-        raise ValueError(f"{by!r} is none of auto, edge, interpolate, strict, native")
+        raise ValueError(f"{by!r} is not one of auto, edge, interpolate, strict, native")
     low = max((edge for edge in edges if edge <= within), default=None)
     high = min((edge for edge in edges if edge > within), default=None)
     if low is None and by == "strict":
-        raise ValueError(f"{spoken(within)} is below the first edge, {spoken(edges[0])}")
+        raise ValueError(f"{spoken(within)} is below the first boundary, {spoken(edges[0])}")
     if high is None:
         raise ValueError(
-            f"{spoken(within)} is beyond the last edge, {spoken(edges[-1])}: name it in the "
-            "sidecar's `objectives`, which makes it an edge"
+            f"{spoken(within)} is above the last boundary, {spoken(edges[-1])}: add it to the "
+            "sidecar's `objectives`, which adds a boundary"
         )
     begin = low or 0.0
     name = f"the {spoken(begin)} to {spoken(high)} bucket"
@@ -159,8 +159,8 @@ def latency(scope: Scope, within: float, by: str = "auto", more: tuple[float, ..
         good=good_is,
         sparse=False,
         exactness=(
-            f"interpolated: {percent(part)} of the requests in {name} count as good; wrong by at "
-            "most what is in that bucket"
+            f"interpolated: {percent(part)} of the requests in {name} count as good; the error is "
+            "at most the content of that bucket"
         ),
         # In a trial nothing may lie in the bucket around the limit.
         trial=(stream(low), *trial) if low is not None else (),
@@ -169,8 +169,8 @@ def latency(scope: Scope, within: float, by: str = "auto", more: tuple[float, ..
 
 def _exact(within: float) -> str:
     if within in CLASSIC_EDGES:
-        return "exact: the limit is an edge of the histogram"
-    return "the limit is an edge of the histogram, counted from the sketch: within 0.55 % of it"
+        return "exact: the limit is a bucket boundary"
+    return "the limit is a bucket boundary, counted from the sketch: within 0.55 % of it"
 
 
 def _le(edge: float) -> str:
@@ -192,7 +192,7 @@ def latency_quantile(scope: Scope, quantile: float, at_most: float, window: str 
     return Slices(
         bad=f"max({selector(metric, labels)} > bool {number(at_most)})",
         good=f"the p{number(100 * quantile)} of the last {window} is at most {spoken(at_most)}",
-        exactness="the quantile is within 1 %, at any limit; time counts, not requests",
+        exactness="the quantile is within 1 %, at any limit; counts time, not requests",
         trial=(Level(selector(metric, example), at_most / 2, at_most * 2),),
     )
 
@@ -208,9 +208,9 @@ def valid_predictions(scope: Scope) -> Events:
     return Events(
         bad=_rate(invalid, {**bad, "part": "response", "reason=~": "|".join(INVALID)}),
         total=_rate(requests, {**bad, "outcome": "ok"}),
-        unit="answers",
-        good="a successful answer that holds a prediction",
-        exactness="a lower bound where records are dropped or too large: what is not looked at "
+        unit="responses",
+        good="a successful response with a readable prediction",
+        exactness="a lower bound if records are dropped or too large: what is not decoded "
         "counts as valid",
         trial=(
             Stream(selector(requests, {**example, **served}), 1.0, 1.0),
@@ -246,8 +246,8 @@ def complete_features(scope: Scope, feature: str = "") -> Events:
         # Each model has features of its own, and of one that is gone only those it had.
         total=f"sum({_rows(rows, labels)} * {known})",
         unit="values",
-        good=f"a value of {feature} that is there" if feature else "a value that is there",
-        exactness="exact for the rows that were decoded",
+        good=f"a value of {feature} that is present" if feature else "a value that is present",
+        exactness="exact for decoded rows",
         trial=(
             Stream(selector(rows, example), 1.0, 1.0),
             Stream(selector(missing, {**example, "feature": feature or "x"}), 0.0, 1.0),
@@ -273,8 +273,10 @@ def kept_rules(scope: Scope, feature: str = "", rule: str = "") -> Events:
         bad=bad if whole else f"({bad} <= {total}) or ({total} < {bad})",
         total=total,
         unit="rows",
-        good=f"a row that keeps the rules{what}",
-        exactness="exact" if whole else "an upper bound: a row that breaks two rules counts twice",
+        good=f"a row that satisfies the rules{what}",
+        exactness="exact"
+        if whole
+        else "an upper bound: a row that violates two rules counts twice",
         trial=(
             Stream(selector(rows, example), 1.0, 1.0),
             Stream(selector(broken, known), 0.0, 1.0),
@@ -292,16 +294,16 @@ def performance(
     labels = {**scope.labels("model", "version"), **more}
     example = selector(name, {**scope.example("model", "version"), **more})
     if (at_least is None) == (at_most is None):
-        raise ValueError("say one of at_least and at_most")
+        raise ValueError("give either at_least or at_most")
     limit = at_most or 0.0
     if at_least is not None:
         test, level = f"< bool {number(at_least)}", Level(example, at_least + 0.01, at_least - 0.05)
     else:
         test, level = f"> bool {number(limit)}", Level(example, limit * 0.9, limit * 1.5 + 0.01)
     limited = f"at least {number(at_least)}" if at_least is not None else f"at most {number(limit)}"
-    exact = "the bound holds at all times, so looking often costs nothing"
+    exact = "the bound is anytime-valid"
     if bound == "lower" and at_least is not None:
-        exact += "; with few labels it is low, so that a model that is new counts as bad"
+        exact += "; with few labels it is low, so a new model counts as bad"
     return Slices(
         bad=f"max({selector(name, labels)} {test})",
         good=f"{f'the {bound} bound of ' if bound != 'estimate' else ''}{metric} is {limited}",
@@ -326,8 +328,8 @@ def freshness(scope: Scope, within: float) -> Slices:
             f"({late} > bool {number(within)})\nor\n"
             f"(sum({selector(waiting, arm)} offset {window}) > bool 0)"
         ),
-        good=f"labels come, {spoken(within)} after their prediction or sooner",
-        exactness=f"the mean delay of the labels of the last {spoken(within)}",
+        good=f"labels arrive within {spoken(within)} after their prediction",
+        exactness=f"the mean delay of labels in the last {spoken(within)}",
         lag=looks_back,
         trial=(
             Level(selector(waiting, example), 100.0, 100.0),
@@ -346,6 +348,6 @@ def cost(scope: Scope, at_most: float) -> Slices:
     return Slices(
         bad=f"max({selector(name, arm)} > bool {number(at_most)})",
         good=f"a prediction costs at most {number(at_most)}",
-        exactness="an estimate from the mean latency of five minutes and the prices",
+        exactness="an estimate from prices and the mean latency over five minutes",
         trial=(Level(selector(name, example), at_most / 2, at_most * 2),),
     )

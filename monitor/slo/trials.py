@@ -166,7 +166,7 @@ def _tried(slo: Slo, severity: Severity, bad: float) -> dict[str, Any]:
     if found is None:
         phases = Phases(step, calm, calm, 2)
         checks = [(calm, 0), (2 * calm, 0)]
-        name = f"{title} is no {severity}"
+        name = f"{title} is not a {severity}"
     else:
         predicted = lag + found.seconds
         whole = math.floor(predicted / step + 1e-9)

@@ -12,7 +12,6 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from understudy.monitor.config.objective import latency_limits
-from understudy.monitor.labels.service import LabelService
 from understudy.monitor.pipeline.plane import BREAKER_STATES, NOT_SENT, Plane
 from understudy.monitor.stats.distribution import QUANTILES, Distribution
 from understudy.monitor.stats.reader import Snapshot
@@ -28,7 +27,6 @@ from understudy.monitor.telemetry.families import (
     sketches,
 )
 from understudy.monitor.telemetry.findings import finding_families
-from understudy.monitor.telemetry.labels import feedback_families
 from understudy.monitor.telemetry.objectives import objective_families
 from understudy.monitor.telemetry.predictions import decoded_families, undecoded_families
 from understudy.monitor.telemetry.processes import process_families, uses
@@ -85,12 +83,8 @@ class PlaneCollector(Collector):
             ("source", "outcome"),
             [((source, outcome), count) for (source, outcome), count in outcomes.items()],
         )
-        if isinstance(self._plane.feedback, LabelService):
-            yield from feedback_families({(): self._plane.feedback.summary()})
-        if self._plane.mode.summary() is not None:
-            from understudy.monitor.telemetry.kafka import kafka_families
-
-            yield from kafka_families(self._plane.mode)
+        for of_mode in self._plane.families:
+            yield from of_mode()
 
     def _workers(self, snapshot: Snapshot) -> Iterator[Metric]:
         for source, name, text, labels in _COUNTED:

@@ -8,16 +8,13 @@ from collections.abc import Iterator
 from prometheus_client.core import Metric
 
 from understudy.monitor.kafka.publishing import Publishing
-from understudy.monitor.pipeline.mode import Mode
 from understudy.monitor.telemetry.families import counter, gauge
 
 _STATES = ("connecting", "sending", "stalled", "error")
 
 
-def kafka_families(mode: Mode) -> Iterator[Metric]:
-    """Names begin with ``understudy_kafka_``; nothing where records are not published."""
-    if not isinstance(mode, Publishing):
-        return
+def kafka_families(mode: Publishing) -> Iterator[Metric]:
+    """Names begin with ``understudy_kafka_``."""
     publisher, steering = mode.publisher, mode.steering
     figures = publisher.sender.figures
     for name, text, value in (

@@ -8,22 +8,36 @@ Diffy, here as a paired sequential test).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from understudy.shadow.comparison.answers import Comparison
 from understudy.shadow.sequential import PairedTest
+from understudy.shadow.state import Converter, Saved, Stateful
 
 MOST_FIELDS = 64
 _REST = "(other outputs)"
 
 
-class NoiseCancelling:
+def _dump_tests(tests: dict[str, PairedTest]) -> dict[str, list[int]]:
+    return {name: [t.wins, t.losses, t.ties] for name, t in tests.items()}
+
+
+def _load_tests(name: str, state: Any, _: Any) -> dict[str, PairedTest]:
+    found = {}
+    for output, (wins, losses, ties) in {"": (0, 0, 0), **state}.items():
+        test = found[output] = PairedTest(alternative="greater")
+        test.update_counts(wins, losses, ties)
+    return found
+
+
+class NoiseCancelling(Stateful):
     """Per output, and for the whole answer under the name "": D = 1 when only the challenger
     differed from the champion, -1 when only the champion differed from itself, else 0."""
 
+    tests: Saved[Annotated[dict[str, PairedTest], Converter(_dump_tests, _load_tests)]]
+
     def __init__(self) -> None:
-        self.tests: dict[str, PairedTest] = {"": PairedTest(alternative="greater")}
+        self.tests = {"": PairedTest(alternative="greater")}
 
     @property
     def compared(self) -> int:
@@ -76,17 +90,3 @@ class NoiseCancelling:
         for name, test in other.tests.items():
             both.tests[name] = both.tests[name].merge(test) if name in both.tests else test
         return both
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
-        return {name: [t.wins, t.losses, t.ties] for name, t in self.tests.items()}
-
-    @classmethod
-    def from_dict(cls, state: Mapping[str, Any]) -> Self:
-        """Undo :meth:`to_dict`. Raises ValueError or TypeError for another shape."""
-        new = cls()
-        for name, (wins, losses, ties) in state.items():
-            test = PairedTest(alternative="greater")
-            test.update_counts(wins, losses, ties)
-            new.tests[name] = test
-        return new

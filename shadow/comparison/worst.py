@@ -6,16 +6,24 @@ import json
 from collections.abc import Mapping
 from typing import Any, Self
 
+from understudy.shadow.state import Saved, Setting, Stateful
+
 MOST_BYTES = 4096
 """Of each of inputs and answers, as JSON."""
 
 
-class Worst:
+class Worst(Stateful):
     """Keeps the ``keep`` most severe ones, earlier ones first where they are alike."""
+
+    keep: Setting[int]
+    entries: Saved[list[dict[str, Any]]]
 
     def __init__(self, keep: int = 20) -> None:
         self.keep = keep
-        self.entries: list[dict[str, Any]] = []
+        self.entries = []
+
+    def _restored(self) -> None:
+        self._trim()
 
     def wants(self, severity: float) -> bool:
         """Whether an entry of that severity would be kept."""
@@ -61,18 +69,6 @@ class Worst:
         both.entries = list(known.values())
         both._trim()
         return both
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
-        return {"keep": self.keep, "entries": self.entries}
-
-    @classmethod
-    def from_dict(cls, state: Mapping[str, Any]) -> Self:
-        """Undo :meth:`to_dict`. Raises ValueError, KeyError or TypeError for another shape."""
-        new = cls(int(state["keep"]))
-        new.entries = [dict(entry) for entry in state["entries"]]
-        new._trim()
-        return new
 
 
 def _bounded(values: Mapping[str, object]) -> dict[str, object]:

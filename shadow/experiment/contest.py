@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from understudy.shadow.experiment.batches import Pairs, Split, Units
 from understudy.shadow.experiment.hypothesis import Hypothesis
 from understudy.shadow.experiment.measures import Measure, measure_for
 from understudy.shadow.sequential.common import Interval
+from understudy.shadow.state import Config, Converter, Count, Saved, Stateful, Transient, Two
 
 MODES = ("shadow", "split")
 
@@ -78,12 +79,48 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-class Contest:
+_Measures = dict[str, list[Measure | None]]
+
+
+def _dump_measures(measures: _Measures) -> dict[str, Any]:
+    return {
+        mode: {
+            m.hypothesis.name: {"of": repr(m.hypothesis), "state": m.to_dict()}
+            for m in of_mode
+            if m is not None
+        }
+        for mode, of_mode in measures.items()
+    }
+
+
+def _load_measures(name: str, state: Any, measures: _Measures) -> _Measures:
+    """Metrics that are new, or declared otherwise than they were, begin without evidence: what was
+    gathered for one margin says nothing exact about another."""
+    for mode, of_mode in measures.items():
+        saved = state[mode]
+        for measure in of_mode:
+            found = saved.get(measure.hypothesis.name) if measure is not None else None
+            if measure is not None and found and found["of"] == repr(measure.hypothesis):
+                measure.restore(found["state"])
+    return measures
+
+
+class Contest(Stateful):
     """Measures of every hypothesis, for pairs and for split traffic apart.
 
     What a shadow says of latency and errors is about copies, what a split says is about requests of
     clients: neither is evidence for the other. See :meth:`evidence` for what they share.
     """
+
+    challenger: Config[str]
+    hypotheses: Config[tuple[Hypothesis, ...]]
+    by_unit: Config[bool]
+    measures: Saved[Annotated[_Measures, Converter(_dump_measures, _load_measures)]]
+    pairs: Saved[Count]
+    served: Saved[Two[Count]]
+    """Records of split traffic of champion and challenger."""
+    _shown: Transient[dict[tuple[str, float], list[Evidence]]]
+    """What :meth:`evidence` found, until something new has come."""
 
     def __init__(
         self, challenger: str, hypotheses: Sequence[Hypothesis], *, by_unit: bool = False
@@ -91,7 +128,7 @@ class Contest:
         self.challenger = challenger
         self.hypotheses = tuple(hypotheses)
         self.by_unit = by_unit
-        self.measures: dict[str, list[Measure | None]] = {
+        self.measures = {
             "shadow": [measure_for(h, paired=True) for h in self.hypotheses],
             "split": [
                 None if h.metric.needs == "pairs" else measure_for(h, paired=False, by_unit=by_unit)
@@ -100,9 +137,10 @@ class Contest:
         }
         self.pairs = 0
         self.served = [0, 0]
-        """Records of split traffic of champion and challenger."""
-        self._shown: dict[tuple[str, float], list[Evidence]] = {}
-        """What :meth:`evidence` found, until something new has come."""
+        self._shown = {}
+
+    def _restored(self) -> None:
+        self._shown.clear()
 
     def update_pairs(self, batch: Pairs) -> None:
         """Take pairs."""
@@ -184,37 +222,6 @@ class Contest:
                 for a, b in zip(self.measures[mode], other.measures[mode], strict=True)
             ]
         return both
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON; the hypotheses are the configuration's."""
-        return {
-            "pairs": self.pairs,
-            "served": list(self.served),
-            "measures": {
-                mode: {
-                    m.hypothesis.name: {"of": repr(m.hypothesis), **m.to_dict()}
-                    for m in self.measures[mode]
-                    if m is not None
-                }
-                for mode in MODES
-            },
-        }
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over a saved state. Metrics that are new, or declared otherwise than they were,
-        begin without evidence: what was gathered for one margin says nothing exact about another.
-
-        Raises ValueError, KeyError or TypeError for another shape.
-        """
-        self._shown.clear()
-        self.pairs = int(state["pairs"])
-        self.served = [int(x) for x in state["served"]]
-        for mode in MODES:
-            saved = state["measures"][mode]
-            for measure in self.measures[mode]:
-                state_of = saved.get(measure.hypothesis.name) if measure is not None else None
-                if measure is not None and state_of and state_of["of"] == repr(measure.hypothesis):
-                    measure.restore(state_of)
 
 
 def _of_answers(hypothesis: Hypothesis) -> bool:

@@ -1,4 +1,4 @@
-"""From evidence to a verdict, with its reasons in plain words.
+"""From evidence to a verdict, with its reasons.
 
 Errors that are bounded, at every stopping time and however often somebody looks:
 
@@ -78,11 +78,11 @@ def judge(rules: Rules, evidence: Sequence[Evidence], requests: int, seconds: fl
         passed = tuple(_passed(item) for item in marked if item.status == "passed")
         return Decision("promote", passed, tuple(marked), strength)
     if seconds >= rules.max_seconds or requests >= rules.max_requests:
-        limit = "time" if seconds >= rules.max_seconds else "number of requests"
+        limit = "time" if seconds >= rules.max_seconds else "request"
         open_ = ", ".join(
             i.name for i in marked if i.status not in ("passed", "ok so far", "shown")
         )
-        reason = f"the {limit} that was set is up, and this is still open: {open_}"
+        reason = f"the {limit} limit was reached without a decision on: {open_}"
         verdict = "rollback" if rules.at_end == "rollback" else "continue"
         return Decision(verdict, (reason,), tuple(marked), strength)
     return Decision("continue", _open(rules, marked, requests), tuple(marked), strength)
@@ -99,7 +99,7 @@ def across(rules: Rules, decisions: Sequence[Decision]) -> list[Decision]:
         replace(
             d,
             verdict="continue",
-            reasons=("would be promoted alone, but not yet among several challengers",),
+            reasons=("evidence suffices for one challenger, but not yet among several",),
         )
         if d.verdict == "promote" and float(a) < goal
         else d
@@ -151,7 +151,7 @@ def _status(item: Evidence, harmed: bool, passed: bool) -> str:
 
 
 def _is_futile(item: Evidence) -> bool:
-    """The interval has excluded the improvement that was hoped for."""
+    """The interval rules out the target improvement."""
     h = item.hypothesis
     if h.role != "success" or h.effect is None or h.effect.value == 0.0:
         return False
@@ -176,7 +176,7 @@ def _passed(item: Evidence) -> str:
 
 def _futile(item: Evidence) -> str:
     return (
-        f"{item.name}: an improvement of {item.hypothesis.effect} is excluded by now "
+        f"{item.name}: the target improvement of {item.hypothesis.effect} has been ruled out "
         f"({_values(item)})"
     )
 
@@ -184,7 +184,7 @@ def _futile(item: Evidence) -> str:
 def _open(rules: Rules, marked: Sequence[Evidence], requests: int) -> tuple[str, ...]:
     reasons = []
     if requests < rules.minimum:
-        reasons.append(f"{requests} of at least {rules.minimum} requests of the challenger")
+        reasons.append(f"the challenger has served {requests} of at least {rules.minimum} requests")
     for item in marked:
         if item.status == "no data":
             reasons.append(f"{item.name}: no data yet")
@@ -192,9 +192,9 @@ def _open(rules: Rules, marked: Sequence[Evidence], requests: int) -> tuple[str,
             note = f"; {item.note}" if item.note else ""
             reasons.append(
                 f"{item.name}: not enough evidence yet ({_values(item)}, e-value "
-                f"{_e(item.log_pass)} of {math.exp(-math.log(rules.alpha)):.3g} needed){note}"
+                f"{_e(item.log_pass)}, {math.exp(-math.log(rules.alpha)):.3g} required){note}"
             )
-    return tuple(reasons) or ("nothing has been decided yet",)
+    return tuple(reasons) or ("no decision yet",)
 
 
 def _values(item: Evidence) -> str:

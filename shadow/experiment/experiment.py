@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +13,35 @@ from understudy.shadow.experiment.contest import Contest
 from understudy.shadow.experiment.decision import Decision, across, judge
 from understudy.shadow.experiment.rules import Rules
 from understudy.shadow.sequential import SplitCheck
+from understudy.shadow.state import Config, Converter, Saved, Stateful
 
 ALPHA_SPLIT = 0.001
 """A split that is honoured is called dishonoured with at most this probability."""
 
 
-class Experiment:
+_Latched = dict[str, dict[str, Decision]]
+
+
+def _dump_latched(latched: _Latched) -> dict[str, Any]:
+    return {
+        mode: {
+            name: {"verdict": d.verdict, "reasons": list(d.reasons)} for name, d in found.items()
+        }
+        for mode, found in latched.items()
+    }
+
+
+def _load_latched(name: str, state: Any, latched: _Latched) -> _Latched:
+    return {
+        mode: {
+            challenger: Decision(saved["verdict"], tuple(saved["reasons"]))
+            for challenger, saved in state[mode].items()
+        }
+        for mode in latched
+    }
+
+
+class Experiment(Stateful):
     """All evidence of one experiment; the clock is passed in.
 
     ``challengers`` are the names of the arms beside the champion, ``by_unit`` whether whole units
@@ -26,14 +49,29 @@ class Experiment:
     stay; a promotion stays unless harm shows later.
     """
 
+    name: Config[str]
+    rules: Config[Rules]
+    contests: Saved[dict[str, Contest]]
+    split: Saved[SplitCheck | None]
+    _latched: Saved[Annotated[_Latched, Converter(_dump_latched, _load_latched)]]
+    """Verdicts that stay, by mode and challenger."""
+
     def __init__(
         self, name: str, challengers: Sequence[str], rules: Rules, *, by_unit: bool = False
     ) -> None:
         self.name = name
         self.rules = rules
         self.contests = {c: Contest(c, rules.hypotheses, by_unit=by_unit) for c in challengers}
-        self.split: SplitCheck | None = None
-        self._latched: dict[str, dict[str, Decision]] = {"shadow": {}, "split": {}}
+        self.split = None
+        self._latched = {"shadow": {}, "split": {}}
+
+    def _restored(self) -> None:
+        # What is no longer declared is left out.
+        if self.split is not None and len(self.split.shares) != len(self.contests) + 1:
+            self.split = None
+        for mode, decisions in self._latched.items():
+            known = {name: d for name, d in decisions.items() if name in self.contests}
+            self._latched[mode] = known
 
     def assigned(self, counts: npt.ArrayLike, shares: Sequence[float]) -> None:
         """Units that were assigned to champion and challengers, under configured ``shares``.
@@ -86,8 +124,8 @@ class Experiment:
         counts = ", ".join(f"{n:,}" for n in self.split.counts)
         gaps = ", ".join(f"{d * 100:+.2f} pp" for d in self.split.deviation())
         return (
-            f"the split was not honoured: the arms got {counts} units, which is {gaps} from what "
-            "was configured; whatever else is measured cannot be trusted"
+            f"sample ratio mismatch: the arms got {counts} units, {gaps} off the configured "
+            "shares; no other measurement can be trusted"
         )
 
     def merge(self, other: Self) -> Self:
@@ -101,37 +139,6 @@ class Experiment:
         else:
             both.split = self.split or other.split
         return both
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON; name and rules are the configuration's."""
-        return {
-            "contests": {name: contest.to_dict() for name, contest in self.contests.items()},
-            "split": self.split.to_dict() if self.split is not None else None,
-            "latched": {
-                mode: {
-                    name: {"verdict": d.verdict, "reasons": list(d.reasons)}
-                    for name, d in decisions.items()
-                }
-                for mode, decisions in self._latched.items()
-            },
-        }
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over a saved state of the same experiment.
-
-        Raises ValueError, KeyError or TypeError for another shape.
-        """
-        for name, contest in self.contests.items():
-            if name in state["contests"]:
-                contest.restore(state["contests"][name])
-        if state["split"] is not None:
-            split = SplitCheck.from_dict(state["split"])
-            if len(split.shares) == len(self.contests) + 1:
-                self.split = split
-        for mode, decisions in self._latched.items():
-            for name, saved in state["latched"][mode].items():
-                if name in self.contests:
-                    decisions[name] = Decision(saved["verdict"], tuple(saved["reasons"]))
 
 
 _RANK = {"continue": 0, "promote": 1, "rollback": 2, "invalid": 3}

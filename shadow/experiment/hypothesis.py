@@ -123,7 +123,7 @@ class Hypothesis:
             return f"{self.name} is {direction}{least}"
         worse = "higher" if self.lower_is_better else "lower"
         if self.watches:
-            return f"{self.name} has not become worse by more than {self.margin}"
+            return f"{self.name} is not worse by more than {self.margin}"
         return f"{self.name} is not {worse} by {self.margin} or more"
 
     @classmethod
@@ -158,13 +158,13 @@ class Hypothesis:
             raise ExperimentError(f"{path}.better", f"must be lower or higher, not {better!r}")
         if "margin" not in data and role == "guardrail" and not metric.watches:
             raise ExperimentError(
-                f"{path}.margin", "is needed: how much worse would still be acceptable?"
+                f"{path}.margin", "is required: how much worse would still be acceptable?"
             )
         margin = Margin.parse(data.get("margin", 0), metric.unit, f"{path}.margin")
         if role == "guardrail" and not metric.watches and margin.value == 0.0:
             raise ExperimentError(
                 f"{path}.margin",
-                "must be above 0: that two models are exactly alike can never be shown",
+                "must be above 0: exact equality of two models can never be proven",
             )
         effect = None
         if data.get("effect") is not None:

@@ -68,7 +68,7 @@ class Margin:
             raise ExperimentError(path, f"must be a text such as {wanted}, not {text!r}")
         found = quantity(str(text), loose=True)
         if found is None:
-            raise ExperimentError(path, f"{text!r} is not a margin; write {wanted}")
+            raise ExperimentError(path, f"not a valid margin: {text!r} (write {wanted})")
         number = float(found[0])
         if not math.isfinite(number) or number < 0.0:
             raise ExperimentError(path, f"must be at least 0, not {text!r}")
@@ -77,7 +77,7 @@ class Margin:
                 return cls(0.0, allowed)
             raise ExperimentError(path, f"{text!r} has no unit; write {wanted}")
         if found[1] not in _UNITS:
-            raise ExperimentError(path, f"{found[1]!r} is not a unit; write {wanted}")
+            raise ExperimentError(path, f"not a valid unit: {found[1]!r} (write {wanted})")
         unit, factor = _UNITS[found[1]]
         if unit not in (allowed, Unit.RELATIVE):
             raise ExperimentError(path, f"{text!r} does not fit this metric; write {wanted}")

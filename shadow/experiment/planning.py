@@ -83,7 +83,7 @@ def plan(
     hypothesis that only watches, or that has no effect to look for.
     """
     if hypothesis.watches:
-        raise ExperimentError(hypothesis.name, "only watches for harm: nothing has to be shown")
+        raise ExperimentError(hypothesis.name, "only detects harm: there is nothing to prove")
     gap = expected_gap(hypothesis, traffic)
     level = hypothesis.alpha if alpha is None else alpha
     goal = -math.log(level)
@@ -119,7 +119,7 @@ def expected_gap(hypothesis: Hypothesis, traffic: Traffic) -> float:
     effect = hypothesis.effect
     if effect is None or effect.value <= hypothesis.margin.value:
         raise ExperimentError(
-            hypothesis.name, "needs an effect above its margin: which improvement is hoped for?"
+            hypothesis.name, "needs an effect above its margin: set the target improvement"
         )
     size = effect.value * (_base(hypothesis, traffic) if effect.relative else 1.0)
     return -size if hypothesis.lower_is_better else size

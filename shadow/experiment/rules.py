@@ -83,7 +83,7 @@ class Rules:
                 )
         if all(h.watches for h in hypotheses):
             raise ExperimentError(
-                "metrics", "must hold one that can be shown: all of these only watch for harm"
+                "metrics", "must contain one that can be proven: all of these only detect harm"
             )
         for path, value, allowed in (
             ("promote", promote, ("all", "any")),

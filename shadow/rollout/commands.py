@@ -42,9 +42,9 @@ def approve(
     """A person opens the gate at which it waits; ``to``, if given, has to be the next stage."""
     _person(who, why or "-")
     if rollout.phase != "waiting":
-        raise RolloutError(f"nothing waits for approval: the rollout is {_shown(rollout)}")
+        raise RolloutError(f"no stage waits for approval: the rollout is {_shown(rollout)}")
     if to is not None and _later(rollout, to) != rollout.index + 1:
-        raise RolloutError(f"{to!r} is not the next stage; to skip one needs force and a reason")
+        raise RolloutError(f"{to!r} is not the next stage; skipping one needs force and a reason")
     return advance(rollout, now, who, why or "approved", exposure)
 
 
@@ -52,7 +52,9 @@ def pause(rollout: Rollout, now: float, who: str, why: str) -> Step:
     """Keep the weights as they are until resumed."""
     _person(who, why or "-")
     if rollout.phase not in ("running", "waiting"):
-        raise RolloutError(f"only what runs or waits can be paused; this is {_shown(rollout)}")
+        raise RolloutError(
+            f"only a running or waiting rollout can be paused; this one is {_shown(rollout)}"
+        )
     return change(rollout, now, "paused", who, why, phase="paused")
 
 
@@ -79,23 +81,23 @@ def _later(rollout: Rollout, name: str) -> int:
     later = [stage.name for stage in rollout.stages[rollout.index + 1 :]]
     if name not in later:
         known = ", ".join(map(repr, later)) or "none"
-        raise RolloutError(f"{name!r} is no later stage; there are: {known}")
+        raise RolloutError(f"{name!r} is not a later stage; later stages: {known}")
     return rollout.index + 1 + later.index(name)
 
 
 def _shown(rollout: Rollout) -> str:
     """The phase, and what is possible in it."""
-    possible = _POSSIBLE.get(rollout.phase, "it is over, only a new experiment can follow")
+    possible = _POSSIBLE.get(rollout.phase, "it has ended; start a new experiment")
     return f"{rollout.phase.replace('_', ' ')}; {possible}"
 
 
 def _person(who: str, why: str) -> None:
     if not who.strip():
-        raise RolloutError("who does this? It goes into the audit log")
+        raise RolloutError("a name is required for the audit log")
     if not why.strip():
-        raise RolloutError("why? The reason goes into the audit log")
+        raise RolloutError("a reason is required for the audit log")
 
 
 def _must_live(rollout: Rollout) -> None:
     if not rollout.live:
-        raise RolloutError(f"this is no longer possible: the rollout is {_shown(rollout)}")
+        raise RolloutError(f"no longer possible: the rollout is {_shown(rollout)}")

@@ -73,6 +73,6 @@ def check_stages(stages: tuple[Stage, ...]) -> None:
     weights = [stage.weight for stage in stages]
     if any(later <= before for before, later in pairwise(weights)):
         shown = ", ".join(f"{w:g}" for w in weights)
-        raise RolloutError(f"the weights of the stages must rise, not {shown}")
+        raise RolloutError(f"the weights of the stages must increase, not {shown}")
     if len({stage.name for stage in stages}) < len(stages):
-        raise RolloutError("each stage needs a name of its own")
+        raise RolloutError("stage names must be unique")

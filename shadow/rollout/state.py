@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from understudy.shadow.rollout.stages import RolloutError, Stage, check_stages
+from understudy.shadow.state import dump, load
 
 SELF = "understudy"
 """Who did what no person did."""
@@ -47,13 +48,16 @@ class Event:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
-        return {**asdict(self), "reasons": list(self.reasons)}
+        return dump(self)  # type: ignore[no-any-return]
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Event:
-        """Undo :meth:`to_dict`; what a log added is left out. Raises TypeError when one lacks."""
+        """Undo :meth:`to_dict`; what a log added is left out, and what it lacks is as usual.
+
+        Raises FieldError, a ValueError, for values of other types, and TypeError when one lacks.
+        """
         known = {field.name: data[field.name] for field in fields(cls) if field.name in data}
-        return cls(**{**known, "reasons": tuple(known.get("reasons", ()))})
+        return load(cls, dump(cls(**known)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,15 +126,14 @@ class Rollout:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
-        return {"format": 1, **asdict(self), "stages": [asdict(stage) for stage in self.stages]}
+        return {"format": 1, **dump(self)}
 
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> Rollout:
         """Undo :meth:`to_dict`. Raises ValueError, KeyError or TypeError for another shape."""
         if state["format"] != 1:
             raise ValueError(f"format {state['format']!r} of a rollout is not known")
-        data = {name: value for name, value in state.items() if name != "format"}
-        known = cls(**{**data, "stages": tuple(Stage(**stage) for stage in data["stages"])})
+        known = load(cls, {name: value for name, value in state.items() if name != "format"})
         if known.phase not in PHASES or not 0 <= known.index < len(known.stages):
             raise ValueError(f"no phase of a rollout: {known.phase!r}, stage {known.index}")
         if known.weight not in {0.0, 1.0, *(stage.weight for stage in known.stages)}:

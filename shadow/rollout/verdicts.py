@@ -50,7 +50,7 @@ def _judged(
     if rollout.requires == "decision" and verdict != "promote":
         return rollout, ()
     if verdict == "continue":
-        why = f"{served:,} requests of the challenger without harm"
+        why = f"{served:,} requests to the challenger without proven harm"
     if stage.gate == "manual":
         return change(rollout, now, "waiting", SELF, why, reasons, phase="waiting")
     return advance(rollout, now, SELF, why, exposure, reasons)

@@ -21,9 +21,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import Enum
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -131,14 +130,6 @@ class Gate:
                     f"{m.skewness:.1f}) of the {self.effective:g} needed",
                 )
         return Readiness(Status.READY)
-
-    @classmethod
-    def from_dict(cls, values: Any) -> Gate:
-        """Undo ``dataclasses.asdict``."""
-        names = {f.name for f in fields(cls)}
-        if not isinstance(values, Mapping) or set(values) != names:
-            raise SequentialError("gate", f"must be an object with {sorted(names)}")
-        return cls(**values)
 
 
 def enough_per_block(correlation: float) -> int:

@@ -19,30 +19,28 @@ too tight, and 40 cells (six numbers each, 2.7 KB as text) do the work of a grid
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from understudy.shadow.sequential.common import (
     Array,
+    Ends,
     EProcess,
     Interval,
     MergeRule,
+    Packed,
     Process,
     SequentialError,
-    State,
     choice,
     count,
-    field,
     logaddexp,
-    pack,
     probability,
     real,
-    unpack,
 )
-from understudy.shadow.sequential.moments import BoundedMean, Bounds, Moments
+from understudy.shadow.sequential.moments import BoundedMean, Bounds, Moments, OfBounds
+from understudy.shadow.state import Derived, Saved, Setting
 
 _CAP = 0.5
 _BLOCK = 4  # the running interval is taken every so many records, whatever the batches
@@ -69,6 +67,15 @@ class BettingInterval(BoundedMean, Process):
     kind: ClassVar[str] = "betting-interval"
     merge_rule: ClassVar[MergeRule] = MergeRule.PRODUCT
 
+    alpha: Setting[float]
+    cells: Setting[int]
+    _edges: Derived[Array]
+    _sides: Derived[tuple[tuple[float, Array, Array, Array], ...]]
+    """Sign of the bet, end with the larger capital, the other end, cap of the bet."""
+    _logs: Saved[Packed]
+    """Per cell: ln K+ at its left and right end and S+, ln K- at its right and left end and S-."""
+    _running: Saved[Ends]
+
     def __init__(
         self, lower: float = 0.0, upper: float = 1.0, alpha: float = 0.05, cells: int = 40
     ) -> None:
@@ -80,13 +87,11 @@ class BettingInterval(BoundedMean, Process):
         self.moments = Moments()
         self._edges = np.sin(np.linspace(0.0, 0.5 * math.pi, self.cells + 1)) ** 2
         left, right = self._edges[:-1], self._edges[1:]
-        # Sign of the bet, end with the larger capital, the other end, cap of the bet.
         self._sides = (
             (1.0, left, right, _CAP / right),
             (-1.0, right, left, _CAP / (1.0 - left)),
         )
-        # Per cell: ln K+ at its left and right end and S+, ln K- at its right and left end and S-.
-        self._logs: Array = np.zeros((6, self.cells))
+        self._logs = np.zeros((6, self.cells))
         self._running = Interval(0.0, 1.0)
 
     def update(self, values: npt.ArrayLike) -> None:
@@ -164,35 +169,12 @@ class BettingInterval(BoundedMean, Process):
 
     def merge(self, other: Self) -> Self:
         """Multiply the capitals; the running interval restarts at the merged moment."""
-        self.check_same(other, "alpha", "cells")
-        both = type(self)(self.bounds.lower, self.bounds.upper, self.alpha, self.cells)
+        both = self.begin_merge(other)
         both.bounds = self.bounds.merge(other.bounds)
         both.moments = self.moments.merge(other.moments)
         both._logs = self._logs + other._logs
         both._narrow(both._logs[:, None, :])
         return both
-
-    def to_dict(self) -> State:
-        """Bounds, moments, the cells' log capitals, the running interval (scaled to [0, 1])."""
-        return self.head() | {
-            "alpha": self.alpha,
-            "cells": self.cells,
-            "bounds": self.bounds.to_list(),
-            "moments": self.moments.to_list(),
-            "logs": pack(self._logs),
-            "running": self._running.to_list(),
-        }
-
-    @classmethod
-    def from_dict(cls, state: Mapping[str, Any]) -> Self:
-        """Undo :meth:`to_dict`."""
-        cls.check_head(state)
-        new = cls(alpha=field(state, "alpha"), cells=field(state, "cells"))
-        new.bounds = Bounds.from_list(field(state, "bounds"))
-        new.moments = Moments.from_list(field(state, "moments"))
-        new._logs = unpack("logs", field(state, "logs"), 6 * new.cells).reshape(6, new.cells)
-        new._running = Interval.from_list(field(state, "running"), "running")
-        return new
 
 
 def _crossing(side: Array, goal: float, edges: Array, width: Array) -> float:
@@ -228,6 +210,16 @@ class BettingTest(EProcess):
 
     kind: ClassVar[str] = "betting-test"
     merge_rule: ClassVar[MergeRule] = MergeRule.PRODUCT
+
+    bounds: Saved[OfBounds]
+    null: Setting[float]
+    alternative: Setting[str]
+    alpha: Setting[float]
+    moments: Saved[Moments]
+    _m: Derived[float]
+    _log_term: Derived[float]
+    _up: Saved[float]
+    _down: Saved[float]
 
     def __init__(
         self,
@@ -294,49 +286,9 @@ class BettingTest(EProcess):
 
     def merge(self, other: Self) -> Self:
         """Multiply the capitals of each side."""
-        self.check_same(other, "null", "alternative", "alpha")
-        both = type(self)(
-            self.null,
-            self.alternative,
-            lower=self.bounds.lower,
-            upper=self.bounds.upper,
-            alpha=self.alpha,
-        )
+        both = self.begin_merge(other)
         both.bounds = self.bounds.merge(other.bounds)
         both.moments = self.moments.merge(other.moments)
         both._up, both._down = self._up + other._up, self._down + other._down
         both._look()
         return both
-
-    def to_dict(self) -> State:
-        """Settings, moments, both log capitals and the peak."""
-        return self.head() | {
-            "null": self.null,
-            "alternative": self.alternative,
-            "alpha": self.alpha,
-            "bounds": self.bounds.to_list(),
-            "moments": self.moments.to_list(),
-            "logs": [self._up, self._down],
-            "peak": self._peak,
-        }
-
-    @classmethod
-    def from_dict(cls, state: Mapping[str, Any]) -> Self:
-        """Undo :meth:`to_dict`."""
-        cls.check_head(state)
-        bounds = Bounds.from_list(field(state, "bounds"))
-        new = cls(
-            field(state, "null"),
-            field(state, "alternative"),
-            lower=bounds.lower,
-            upper=bounds.upper,
-            alpha=field(state, "alpha"),
-        )
-        new.bounds = bounds
-        new.moments = Moments.from_list(field(state, "moments"))
-        logs = field(state, "logs")
-        if not isinstance(logs, list) or len(logs) != 2:
-            raise SequentialError("logs", f"must be two numbers, not {logs!r}")
-        new._up, new._down = (real("logs", value) for value in logs)
-        new._peak = real("peak", field(state, "peak"))
-        return new

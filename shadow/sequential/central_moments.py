@@ -7,24 +7,40 @@ and 3.1), which do not cancel however large the mean is.
 from __future__ import annotations
 
 import math
-from typing import Any, Self
 
 import numpy as np
 
-from understudy.shadow.sequential.common import Array, SequentialError, count, real
+from understudy.shadow.sequential.common import Array
+from understudy.shadow.state import Count, FieldError, Saved, Stateful
 
 
-class CentralMoments:
+class CentralMoments(Stateful):
     """n, mean and the sums of (x - mean)^k, k = 2, 3, 4, and of squared successive differences."""
 
     __slots__ = ("last", "m2", "m3", "m4", "mean", "n", "pairs", "steps")
+    state_as_list = True
+
+    n: Saved[Count]
+    mean: Saved[float]
+    m2: Saved[float]
+    m3: Saved[float]
+    m4: Saved[float]
+    pairs: Saved[Count]
+    """Successive records that were seen together."""
+    steps: Saved[float]
+    """The sum of their squared differences."""
+    last: Saved[float | None]
 
     def __init__(self) -> None:
         self.n = 0
         self.mean = self.m2 = self.m3 = self.m4 = 0.0
-        self.pairs = 0  # successive records that were seen together
-        self.steps = 0.0  # sum of their squared differences
-        self.last: float | None = None
+        self.pairs = 0
+        self.steps = 0.0
+        self.last = None
+
+    def _restored(self) -> None:
+        if min(self.m2, self.m4, self.steps) < 0.0:
+            raise FieldError("moments", "must not hold negative sums of squares")
 
     @property
     def variance(self) -> float:
@@ -113,21 +129,3 @@ class CentralMoments:
             both.pairs += part.pairs
             both.steps += part.steps
         return both
-
-    def to_list(self) -> list[float | int | None]:
-        """JSON form."""
-        return [self.n, self.mean, self.m2, self.m3, self.m4, self.pairs, self.steps, self.last]
-
-    @classmethod
-    def from_list(cls, argument: str, values: Any) -> Self:
-        """Undo :meth:`to_list`; SequentialError naming ``argument``."""
-        if not isinstance(values, list) or len(values) != 8:
-            raise SequentialError(argument, f"must be eight numbers, not {values!r}")
-        new = cls()
-        new.n, new.pairs = count(argument, values[0]), count(argument, values[5])
-        new.mean, new.m2, new.m3, new.m4 = (real(argument, x) for x in values[1:5])
-        new.steps = real(argument, values[6])
-        new.last = None if values[7] is None else real(argument, values[7])
-        if min(new.m2, new.m4, new.steps) < 0.0:
-            raise SequentialError(argument, "must not hold negative sums of squares")
-        return new

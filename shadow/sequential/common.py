@@ -29,7 +29,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from importlib import import_module
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -50,20 +50,24 @@ from understudy.shadow.sequential.logspace import (
     stirling_rest,
     stirling_rest_1,
 )
+from understudy.shadow.state import Converter, FieldError, Saved, Stateful, settings_of
 
 __all__ = [
+    "ANY_KIND",
     "HALF_LOG_2PI",
     "Array",
     "EProcess",
+    "Ends",
     "Interval",
     "MergeRule",
+    "Packed",
+    "PackedShape",
     "Process",
     "SequentialError",
     "State",
     "binary",
     "choice",
     "count",
-    "field",
     "load",
     "log_beta",
     "log_beta_mixture",
@@ -88,15 +92,12 @@ __all__ = [
 ]
 
 State = dict[str, Any]
-_VERSION = 1
+"""A state as JSON values."""
+_VERSION = 2
 
 
-class SequentialError(ValueError):
+class SequentialError(FieldError):
     """A bad argument or state; ``argument`` is its name and the message says what is allowed."""
-
-    def __init__(self, argument: str, problem: str) -> None:
-        self.argument = argument
-        super().__init__(f"{argument} {problem}")
 
 
 class MergeRule(Enum):
@@ -158,25 +159,26 @@ class Interval:
         return Interval(ends[0], ends[1]) if not self.is_empty else Interval(ends[1], ends[0])
 
     def to_list(self) -> list[float | None]:
-        """JSON form: an infinite end is None."""
+        """As JSON: an infinite end is null."""
         return [x if math.isfinite(x) else None for x in (self.lower, self.upper)]
 
     @classmethod
     def from_list(cls, ends: Any, argument: str = "interval") -> Interval:
-        """Undo :meth:`to_list`."""
-        if not isinstance(ends, (list, tuple)) or len(ends) != 2:
+        """Undo :meth:`to_list`; SequentialError naming ``argument``."""
+        if not isinstance(ends, list) or len(ends) != 2:
             raise SequentialError(argument, f"must be a pair of numbers or nulls, not {ends!r}")
         lower = -math.inf if ends[0] is None else real(argument, ends[0])
-        upper = math.inf if ends[1] is None else real(argument, ends[1])
-        return cls(lower, upper)
+        return cls(lower, math.inf if ends[1] is None else real(argument, ends[1]))
 
 
-class Process(ABC):
+class Process(Stateful, ABC):
     """Sufficient statistics that take batches, merge, and go through JSON.
 
     A subclass names itself by ``kind`` and its ``merge_rule``; it has an ``update`` of its own
-    signature, whose batches hold records in their order of arrival. The dict of :meth:`to_dict`
-    holds only JSON values (no NaN or infinity), at most 4 KB when dumped, whatever n is.
+    signature, whose batches hold records in their order of arrival. What its state is it declares
+    (:mod:`understudy.shadow.state`): its settings, and what it has seen. The dict of
+    :meth:`to_dict` holds only JSON values (no NaN or infinity), at most 4 KB when dumped, whatever
+    n is.
     """
 
     kind: ClassVar[str]
@@ -199,42 +201,38 @@ class Process(ABC):
         Raises SequentialError when the two were set up differently.
         """
 
-    @abstractmethod
     def to_dict(self) -> State:
-        """The state as JSON values; begin it with :meth:`head`."""
+        """The state as JSON values, which begin with the kind and the version."""
+        return {"kind": self.kind, "version": _VERSION, **super().to_dict()}
 
     @classmethod
-    @abstractmethod
     def from_dict(cls, state: Mapping[str, Any]) -> Self:
         """Undo :meth:`to_dict`; raises SequentialError naming the field at fault."""
-
-    def head(self) -> State:
-        """The fields every state begins with."""
-        return {"kind": self.kind, "version": _VERSION}
-
-    @classmethod
-    def check_head(cls, state: Mapping[str, Any]) -> None:
-        """Raise SequentialError unless ``state`` was written by this kind and version."""
         if state.get("kind") != cls.kind:
             raise SequentialError("kind", f"must be {cls.kind!r}, not {state.get('kind')!r}")
         if state.get("version") != _VERSION:
             raise SequentialError(
                 "version", f"of {cls.kind!r} must be {_VERSION}, not {state.get('version')!r}"
             )
+        body = {key: value for key, value in state.items() if key not in ("kind", "version")}
+        try:
+            return super().from_dict(body)
+        except FieldError as error:
+            raise SequentialError(error.argument, error.problem) from None
 
-    def check_same(self, other: object, *names: str) -> None:
-        """Raise SequentialError unless ``other`` is of this class with equal attributes ``names``.
+    def begin_merge(self, other: object) -> Self:
+        """A new process with the settings that both share, for ``merge`` to fill.
 
-        For the settings that two states must share before they can be merged.
+        Raises SequentialError unless ``other`` is of this class with equal settings.
         """
         if type(other) is not type(self):
             raise SequentialError("other", f"must be a {type(self).__name__} to be merged")
-        for name in names:
-            mine, theirs = getattr(self, name), getattr(other, name)
+        for name, mine, theirs in settings_of(self, other):
             if not np.array_equal(mine, theirs):
                 raise SequentialError(
                     "other", f"cannot be merged: {name} is {theirs!r} there and {mine!r} here"
                 )
+        return self.empty()
 
 
 class EProcess(Process):
@@ -245,7 +243,7 @@ class EProcess(Process):
     is not additive: after a merge it restarts at the merged value.
     """
 
-    _peak: float = 0.0
+    _peak: Saved[float] = 0.0
 
     @property
     @abstractmethod
@@ -376,13 +374,6 @@ def same_length(names: tuple[str, str], first: Array, second: Array) -> None:
         )
 
 
-def field(state: Mapping[str, Any], name: str) -> Any:
-    """``state[name]``; SequentialError naming the field when it is missing."""
-    if name not in state:
-        raise SequentialError(name, "is missing from the state")
-    return state[name]
-
-
 def pack(values: npt.ArrayLike) -> str:
     """Floats as base64 of little-endian float64, exact and 10.7 bytes each."""
     return base64.b64encode(np.asarray(values, dtype="<f8").tobytes()).decode("ascii")
@@ -402,3 +393,36 @@ def unpack(argument: str, text: Any, size: int) -> Array:
     if not np.isfinite(values).all():
         raise SequentialError(argument, "must hold only finite numbers")
     return values
+
+
+def _unpack_like(name: str, text: Any, now: Any) -> Array:
+    return unpack(name, text, now.size).reshape(now.shape)
+
+
+def _pack_shape(values: Any) -> State:
+    return {"shape": list(values.shape), "values": pack(values)}
+
+
+def _unpack_shape(name: str, state: Any, _: Any) -> Array:
+    if not isinstance(state, Mapping) or not isinstance(state.get("shape"), list):
+        raise SequentialError(name, "must have a shape and values")
+    shape = tuple(count(name, size) for size in state["shape"])
+    return unpack(name, state.get("values"), math.prod(shape)).reshape(shape)
+
+
+def _load_any(name: str, state: Any, _: Any) -> Process:
+    if not isinstance(state, Mapping):
+        raise SequentialError(name, f"must be an object, not {state!r}")
+    return load(state)
+
+
+ANY_KIND = Converter(lambda process: process.to_dict(), _load_any)
+"""Of a process that is one of several kinds."""
+Packed = Annotated[Array, Converter(pack, _unpack_like)]
+"""Exact, in the shape of the array that the constructor made."""
+PackedShape = Annotated[Array, Converter(_pack_shape, _unpack_shape)]
+"""The same with a shape of its own."""
+Ends = Annotated[
+    Interval, Converter(Interval.to_list, lambda name, ends, now: Interval.from_list(ends, name))
+]
+"""Both ends; an infinite one is null."""

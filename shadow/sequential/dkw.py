@@ -12,9 +12,8 @@ while the test runs. Under drift the split-traffic detector of
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -25,14 +24,13 @@ from understudy.shadow.sequential.common import (
     MergeRule,
     Process,
     SequentialError,
-    State,
     count,
-    field,
     positive,
     probability,
     real,
 )
-from understudy.shadow.sequential.histogram import TwoHistograms
+from understudy.shadow.sequential.histogram import OfEdges, TwoHistograms
+from understudy.shadow.state import Saved, Setting
 
 SCALE = 0.85
 """The A of Theorem 2; any value above 1/sqrt(2) gives a valid band, this one a tight one."""
@@ -174,6 +172,9 @@ class KolmogorovSmirnov(Process):
     kind: ClassVar[str] = "kolmogorov-smirnov"
     merge_rule: ClassVar[MergeRule] = MergeRule.ADDITIVE
 
+    arms: Saved[OfEdges]
+    n_min: Setting[float]
+
     def __init__(self, edges: npt.ArrayLike, n_min: float = 100.0) -> None:
         self.arms = TwoHistograms(edges)
         self.n_min = max(1.0, positive("n_min", n_min))
@@ -221,20 +222,6 @@ class KolmogorovSmirnov(Process):
 
     def merge(self, other: Self) -> Self:
         """Add the counts."""
-        self.check_same(other, "n_min")
-        both = type(self)(self.arms.edges, self.n_min)
+        both = self.begin_merge(other)
         both.arms = self.arms.merge(other.arms)
         return both
-
-    def to_dict(self) -> State:
-        """Edges, counts and the setting."""
-        return self.head() | {"n_min": self.n_min, "arms": self.arms.to_dict()}
-
-    @classmethod
-    def from_dict(cls, state: Mapping[str, Any]) -> Self:
-        """Undo :meth:`to_dict`."""
-        cls.check_head(state)
-        arms = TwoHistograms.from_dict(field(state, "arms"))
-        new = cls(arms.edges, field(state, "n_min"))
-        new.arms = arms
-        return new

@@ -16,7 +16,7 @@ import binascii
 import math
 import zlib
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,12 +26,12 @@ from understudy.shadow.sequential.common import (
     Array,
     SequentialError,
     State,
-    field,
     pack,
     positive,
     reals,
     unpack,
 )
+from understudy.shadow.state import Converter, Saved, Setting, Stateful, Through
 
 MAX_EDGES = 8192
 Counts = npt.NDArray[np.int64]
@@ -151,12 +151,12 @@ def unpack_edges(state: Any) -> Array:
     if not isinstance(state, Mapping):
         raise SequentialError("edges", "must be an object")
     if "per_doubling" not in state:
-        size = field(state, "size")
+        size = state.get("size")
         if not isinstance(size, int) or not 0 < size <= MAX_EDGES:
             raise SequentialError("size", f"must be 1 to {MAX_EDGES}, not {size!r}")
-        return check_edges(unpack("edges", field(state, "edges"), size))
-    numbers = [field(state, name) for name in ("per_doubling", "first", "last")]
-    if not all(isinstance(x, int) for x in numbers):
+        return check_edges(unpack("edges", state.get("edges"), size))
+    numbers = [x for name in ("per_doubling", "first", "last") if type(x := state.get(name)) is int]
+    if len(numbers) != 3:
         raise SequentialError("per_doubling", "and first and last must be whole numbers")
     scale, first, last = numbers
     if scale <= 0 or not 0 < last - first < MAX_EDGES or max(-first, last) > 1000 * scale:
@@ -164,8 +164,26 @@ def unpack_edges(state: Any) -> Array:
     return _powers(scale, first, last)
 
 
-class TwoHistograms:
+def _unpack_arms(name: str, texts: Any, now: Any) -> Counts:
+    if not isinstance(texts, list) or len(texts) != 2:
+        raise SequentialError(name, "must be the counts of two arms")
+    return np.stack([unpack_counts(name, text, now.shape[1]) for text in texts])
+
+
+Edges = Annotated[Array, Converter(pack_edges, lambda name, state, now: unpack_edges(state))]
+PackedCounts = Annotated[
+    Counts, Converter(pack_counts, lambda name, text, now: unpack_counts(name, text, now.size))
+]
+CountsOfArms = Annotated[
+    Counts, Converter(lambda counts: [pack_counts(one) for one in counts], _unpack_arms)
+]
+
+
+class TwoHistograms(Stateful):
     """Counts of champion and challenger over shared edges; both additive."""
+
+    edges: Setting[Edges]
+    counts: Saved[CountsOfArms]
 
     def __init__(self, edges: npt.ArrayLike) -> None:
         self.edges = check_edges(edges)
@@ -209,22 +227,6 @@ class TwoHistograms:
         both.counts = self.counts + other.counts
         return both
 
-    def to_dict(self) -> State:
-        """Edges and packed counts."""
-        return {
-            "edges": pack_edges(self.edges),
-            "champion": pack_counts(self.counts[0]),
-            "challenger": pack_counts(self.counts[1]),
-        }
 
-    @classmethod
-    def from_dict(cls, state: Any) -> Self:
-        """Undo :meth:`to_dict`."""
-        if not isinstance(state, Mapping):
-            raise SequentialError("arms", "must be an object")
-        new = cls(unpack_edges(field(state, "edges")))
-        size = new.edges.size + 1
-        new.counts = np.stack(
-            [unpack_counts(name, field(state, name), size) for name in ("champion", "challenger")]
-        )
-        return new
+OfEdges = Annotated[TwoHistograms, Through("edges")]
+"""The histograms that a constructor is given by their edges."""

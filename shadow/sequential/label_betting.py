@@ -22,7 +22,6 @@ block or by unit (one record per unit).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, ClassVar, Self
 
@@ -33,22 +32,19 @@ from understudy.shadow.sequential.common import (
     Array,
     EProcess,
     MergeRule,
+    Packed,
     SequentialError,
-    State,
     binary,
     choice,
-    count,
-    field,
     logmeanexp,
     non_negative,
-    pack,
     positive,
     probability,
     real,
     reals,
     same_length,
-    unpack,
 )
+from understudy.shadow.state import Count, Derived, Saved, Setting, Two
 
 GRID = 21
 _REACH = 3.0  # the grid spans this many standard deviations
@@ -174,7 +170,18 @@ class LabelBetting(EProcess):
 
     kind: ClassVar[str] = "label-betting"
     merge_rule: ClassVar[MergeRule] = MergeRule.PRODUCT
-    _settings: ClassVar[tuple[str, ...]] = ("effect", "alternative", "margin", "centre", "width")
+
+    effect: Setting[float]
+    alternative: Setting[str]
+    margin: Setting[float]
+    centre: Setting[float]
+    width: Setting[float]
+    _key: Derived[_Settings]
+    _log_weight: Derived[Array]
+    _logs: Saved[Packed]
+    """Of the capital of each effect."""
+    records: Saved[Two[Count]]
+    successes: Saved[Two[Count]]
 
     def __init__(
         self,
@@ -202,7 +209,7 @@ class LabelBetting(EProcess):
         self.width = positive("width", width)
         if max(self.centre, self.width) > 10.0:
             raise SequentialError("width", "and centre must be at most 10 (times the effect)")
-        self._key: _Settings = (
+        self._key = (
             self.effect,
             self.alternative,
             self.margin,
@@ -210,7 +217,7 @@ class LabelBetting(EProcess):
             self.width,
         )
         self._log_weight = _grid(self.effect, self.centre, self.width, self.alternative)[1]
-        self._logs: Array = np.zeros(self._log_weight.size)
+        self._logs = np.zeros(self._log_weight.size)
         self.records = [0, 0]
         self.successes = [0, 0]
 
@@ -336,37 +343,9 @@ class LabelBetting(EProcess):
 
     def merge(self, other: Self) -> Self:
         """Multiply the capitals of each effect; add the counts."""
-        self.check_same(other, *self._settings)
-        both = type(self)(**{name: getattr(self, name) for name in self._settings})
+        both = self.begin_merge(other)
         both._logs = self._logs + other._logs
         both.records = [a + b for a, b in zip(self.records, other.records, strict=True)]
         both.successes = [a + b for a, b in zip(self.successes, other.successes, strict=True)]
         both._look()
         return both
-
-    def to_dict(self) -> State:
-        """Settings, counts per arm, the log capital of each effect, and the peak."""
-        return (
-            self.head()
-            | {name: getattr(self, name) for name in self._settings}
-            | {
-                "records": self.records,
-                "successes": self.successes,
-                "logs": pack(self._logs),
-                "peak": self._peak,
-            }
-        )
-
-    @classmethod
-    def from_dict(cls, state: Mapping[str, Any]) -> Self:
-        """Undo :meth:`to_dict`."""
-        cls.check_head(state)
-        new = cls(**{name: field(state, name) for name in cls._settings})
-        for name in ("records", "successes"):
-            pair = field(state, name)
-            if not isinstance(pair, list) or len(pair) != 2:
-                raise SequentialError(name, f"must be two whole numbers, not {pair!r}")
-            setattr(new, name, [count(name, value) for value in pair])
-        new._logs = unpack("logs", field(state, "logs"), new._logs.size)
-        new._peak = real("peak", field(state, "peak"))
-        return new

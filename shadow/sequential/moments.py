@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
 
-from understudy.shadow.sequential.common import Array, Interval, SequentialError, count, real, reals
+from understudy.shadow.sequential.common import Array, Interval, SequentialError, real, reals
+from understudy.shadow.state import Count, Derived, Saved, Setting, Stateful, Through
 
 
-class Bounds:
+class Bounds(Stateful):
     """Declared bounds [lower, upper] of a value, and how many values broke them."""
+
+    state_as_list = True
+
+    lower: Setting[float]
+    upper: Setting[float]
+    width: Derived[float]
+    outside: Saved[Count]
 
     def __init__(self, lower: float, upper: float) -> None:
         self.lower, self.upper = real("lower", lower), real("upper", upper)
@@ -57,21 +65,8 @@ class Bounds:
         both.outside = self.outside + other.outside
         return both
 
-    def to_list(self) -> list[float | int]:
-        """JSON form."""
-        return [self.lower, self.upper, self.outside]
 
-    @classmethod
-    def from_list(cls, state: Any) -> Bounds:
-        """Undo :meth:`to_list`."""
-        if not isinstance(state, list) or len(state) != 3:
-            raise SequentialError("bounds", "must be [lower, upper, outside]")
-        new = cls(state[0], state[1])
-        new.outside = count("bounds", state[2])
-        return new
-
-
-class Moments:
+class Moments(Stateful):
     """Predictable mean and variance of values in [0, 1], and the bet they suggest.
 
     mu_t = (1/2 + sum x)/(t+1), s2_t = (1/4 + sum (x_i - mu_i)^2)/(t+1), and the bet for record t
@@ -80,6 +75,11 @@ class Moments:
     """
 
     __slots__ = ("n", "squares", "sum")
+    state_as_list = True
+
+    n: Saved[Count]
+    sum: Saved[float]
+    squares: Saved[float]
 
     def __init__(self) -> None:
         self.n = 0
@@ -115,29 +115,16 @@ class Moments:
         both.squares = self.squares + other.squares
         return both
 
-    def to_list(self) -> list[float | int]:
-        """JSON form."""
-        return [self.n, self.sum, self.squares]
 
-    @classmethod
-    def from_list(cls, state: Any) -> Moments:
-        """Undo :meth:`to_list`."""
-        if not isinstance(state, list) or len(state) != 3:
-            raise SequentialError("moments", "must be [n, sum, squares]")
-        new = cls()
-        new.n, new.sum, new.squares = (
-            count("moments", state[0]),
-            real("moments", state[1]),
-            real("moments", state[2]),
-        )
-        return new
+OfBounds = Annotated[Bounds, Through("lower", "upper")]
+"""The bounds that a constructor is given by their ends."""
 
 
 class BoundedMean:
     """What is known of the mean of bounded values besides its confidence sequence."""
 
-    bounds: Bounds
-    moments: Moments
+    bounds: Saved[OfBounds]
+    moments: Saved[Moments]
 
     @property
     def n(self) -> int:

@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -26,11 +25,9 @@ from understudy.shadow.sequential.common import (
     Interval,
     MergeRule,
     SequentialError,
-    State,
     binary,
     choice,
     count,
-    field,
     log_beta_mixture,
     log_beta_mixture_1,
     log_beta_mixture_upper,
@@ -42,6 +39,7 @@ from understudy.shadow.sequential.common import (
     reals,
     same_length,
 )
+from understudy.shadow.state import Count, Saved, Setting
 
 ALTERNATIVES = ("greater", "less", "two-sided")
 _LOG_2 = math.log(2.0)
@@ -88,10 +86,13 @@ def tune_concentration(effect: float, alpha: float = 0.05, *, sided: int = 1) ->
 
 
 class _Pairs(EProcess):
-    """Counts of pairs, with what both tests do alike; ``_settings`` names the constructor's."""
+    """Counts of pairs, with what both tests do alike."""
 
     merge_rule: ClassVar[MergeRule] = MergeRule.ADDITIVE
-    _settings: ClassVar[tuple[str, ...]]
+
+    wins: Saved[Count]
+    losses: Saved[Count]
+    ties: Saved[Count]
 
     def __init__(self) -> None:
         self.wins = 0
@@ -137,32 +138,11 @@ class _Pairs(EProcess):
 
     def merge(self, other: Self) -> Self:
         """Add the counts."""
-        self.check_same(other, *self._settings)
-        both = type(self)(**{name: getattr(self, name) for name in self._settings})
+        both = self.begin_merge(other)
         both.update_counts(
             self.wins + other.wins, self.losses + other.losses, self.ties + other.ties
         )
         return both
-
-    def to_dict(self) -> State:
-        """Settings, three counts and the peak."""
-        return (
-            self.head()
-            | {name: getattr(self, name) for name in self._settings}
-            | {"counts": [self.wins, self.losses, self.ties], "peak": self._peak}
-        )
-
-    @classmethod
-    def from_dict(cls, state: Mapping[str, Any]) -> Self:
-        """Undo :meth:`to_dict`."""
-        cls.check_head(state)
-        new = cls(**{name: field(state, name) for name in cls._settings})
-        counts = field(state, "counts")
-        if not isinstance(counts, list) or len(counts) != 3:
-            raise SequentialError("counts", f"must be three whole numbers, not {counts!r}")
-        new.wins, new.losses, new.ties = (count("counts", value) for value in counts)
-        new._peak = real("peak", field(state, "peak"))
-        return new
 
 
 class PairedTest(_Pairs):
@@ -178,7 +158,9 @@ class PairedTest(_Pairs):
     """
 
     kind: ClassVar[str] = "paired"
-    _settings: ClassVar[tuple[str, ...]] = ("concentration", "alternative")
+
+    concentration: Setting[float]
+    alternative: Setting[str]
 
     def __init__(self, concentration: float = 5.0, alternative: str = "two-sided") -> None:
         super().__init__()
@@ -239,7 +221,10 @@ class PairedMargin(_Pairs):
     """
 
     kind: ClassVar[str] = "paired-margin"
-    _settings: ClassVar[tuple[str, ...]] = ("null", "alternative", "concentration")
+
+    null: Setting[float]
+    alternative: Setting[str]
+    concentration: Setting[float]
 
     def __init__(
         self, null: float = 0.0, alternative: str = "greater", concentration: float = 5.0

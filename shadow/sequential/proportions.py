@@ -14,8 +14,8 @@ test.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Self
+from collections.abc import Callable
+from typing import ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -26,15 +26,14 @@ from understudy.shadow.sequential.common import (
     MergeRule,
     Process,
     SequentialError,
-    State,
     binary,
     count,
-    field,
     log_beta_mixture_1,
     positive,
     probability,
     same_length,
 )
+from understudy.shadow.state import Count, FieldError, Saved, Setting, Two
 
 
 def tuned_concentration(planned: float, alpha: float = 0.05) -> float:
@@ -86,6 +85,11 @@ class BernoulliInterval(Process):
     kind: ClassVar[str] = "bernoulli-interval"
     merge_rule: ClassVar[MergeRule] = MergeRule.ADDITIVE
 
+    planned: Setting[float]
+    alpha: Setting[float]
+    successes: Saved[Count]
+    n: Saved[Count]
+
     def __init__(self, planned: float = 1000.0, alpha: float = 0.05) -> None:
         self.planned = positive("planned", planned)
         self.alpha = probability("alpha", alpha)
@@ -97,6 +101,10 @@ class BernoulliInterval(Process):
         y = binary("outcomes", outcomes)
         self.successes += int(np.count_nonzero(y))
         self.n += y.size
+
+    def _restored(self) -> None:
+        if self.successes > self.n:
+            raise FieldError("successes", f"must be at most n ({self.n})")
 
     @property
     def estimate(self) -> float | None:
@@ -111,31 +119,10 @@ class BernoulliInterval(Process):
 
     def merge(self, other: Self) -> Self:
         """Add the counts."""
-        self.check_same(other, "planned", "alpha")
-        both = type(self)(self.planned, self.alpha)
+        both = self.begin_merge(other)
         both.successes = self.successes + other.successes
         both.n = self.n + other.n
         return both
-
-    def to_dict(self) -> State:
-        """Settings and two counts."""
-        return self.head() | {
-            "planned": self.planned,
-            "alpha": self.alpha,
-            "successes": self.successes,
-            "n": self.n,
-        }
-
-    @classmethod
-    def from_dict(cls, state: Mapping[str, Any]) -> Self:
-        """Undo :meth:`to_dict`."""
-        cls.check_head(state)
-        new = cls(field(state, "planned"), field(state, "alpha"))
-        new.successes = count("successes", field(state, "successes"))
-        new.n = count("n", field(state, "n"))
-        if new.successes > new.n:
-            raise SequentialError("successes", f"must be at most n ({new.n})")
-        return new
 
 
 class TwoProportions(Process):
@@ -148,6 +135,11 @@ class TwoProportions(Process):
 
     kind: ClassVar[str] = "two-proportions"
     merge_rule: ClassVar[MergeRule] = MergeRule.ADDITIVE
+
+    base_rate: Setting[float]
+    concentration: Setting[float]
+    successes: Saved[Two[Count]]
+    n: Saved[Two[Count]]
 
     def __init__(self, base_rate: float = 0.5, concentration: float = 1.0) -> None:
         self.base_rate = probability("base_rate", base_rate)
@@ -165,6 +157,10 @@ class TwoProportions(Process):
             self.successes[0] + int(y.sum()) - won,
             self.successes[1] + won,
         ]
+
+    def _restored(self) -> None:
+        if any(k > n for k, n in zip(self.successes, self.n, strict=True)):
+            raise FieldError("successes", "must be at most n in each arm")
 
     def rates(self) -> tuple[float | None, float | None]:
         """Observed rates of champion and challenger; None where there is no record."""
@@ -240,34 +236,10 @@ class TwoProportions(Process):
 
     def merge(self, other: Self) -> Self:
         """Add the counts."""
-        self.check_same(other, "base_rate", "concentration")
-        both = type(self)(self.base_rate, self.concentration)
+        both = self.begin_merge(other)
         both.successes = [a + b for a, b in zip(self.successes, other.successes, strict=True)]
         both.n = [a + b for a, b in zip(self.n, other.n, strict=True)]
         return both
-
-    def to_dict(self) -> State:
-        """Settings and the counts of both arms."""
-        return self.head() | {
-            "base_rate": self.base_rate,
-            "concentration": self.concentration,
-            "successes": self.successes,
-            "n": self.n,
-        }
-
-    @classmethod
-    def from_dict(cls, state: Mapping[str, Any]) -> Self:
-        """Undo :meth:`to_dict`."""
-        cls.check_head(state)
-        new = cls(field(state, "base_rate"), field(state, "concentration"))
-        for name in ("successes", "n"):
-            pair = field(state, name)
-            if not isinstance(pair, list) or len(pair) != 2:
-                raise SequentialError(name, f"must be two whole numbers, not {pair!r}")
-            setattr(new, name, [count(name, value) for value in pair])
-        if any(k > n for k, n in zip(new.successes, new.n, strict=True)):
-            raise SequentialError("successes", "must be at most n in each arm")
-        return new
 
 
 def _at_slope(k: int, n: int, slope: float) -> float:

@@ -12,9 +12,9 @@ Lindon & Malek, "Anytime-valid inference for multinomial count data", arXiv:2011
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -26,11 +26,9 @@ from understudy.shadow.sequential.common import (
     Interval,
     MergeRule,
     SequentialError,
-    State,
     binary,
     choice,
     count,
-    field,
     log_beta_mixture,
     log_beta_mixture_1,
     log_beta_mixture_upper,
@@ -38,13 +36,34 @@ from understudy.shadow.sequential.common import (
     logsumexp,
     positive,
     probability,
-    real,
 )
+from understudy.shadow.state import Converter, Saved, Setting
 
 MAX_EPOCHS = 16
 _LOG_RATIO_LIMIT = 60.0
 _CHUNK = 512
 _Epochs = dict[float, tuple[int, int]]
+
+
+def _dump_epochs(epochs: _Epochs) -> list[list[float]]:
+    return [[rho, w, n] for rho, (w, n) in sorted(epochs.items())]
+
+
+def _load_epochs(name: str, rows: Any, _: Any) -> _Epochs:
+    if not isinstance(rows, list) or len(rows) > MAX_EPOCHS:
+        raise SequentialError(name, f"must be at most {MAX_EPOCHS} of [share, challenger, events]")
+    found: _Epochs = {}
+    for row in rows:
+        if not isinstance(row, list) or len(row) != 3:
+            raise SequentialError(name, "must be a list of [share, challenger, events]")
+        w, n = count(name, row[1]), count(name, row[2])
+        if w > n:
+            raise SequentialError(name, f"has {w} of {n} events in the challenger")
+        found[probability(name, row[0])] = (w, n)
+    return found
+
+
+_SavedEpochs = Annotated[_Epochs, Converter(_dump_epochs, _load_epochs)]
 
 
 def _share_of_events(rho: float, ratio: float) -> float:
@@ -101,7 +120,13 @@ class RateTest(EProcess):
 
     kind: ClassVar[str] = "rates"
     merge_rule: ClassVar[MergeRule] = MergeRule.ADDITIVE
-    _settings: ClassVar[tuple[str, ...]] = ("null", "alternative", "concentration", "ramp")
+
+    null: Setting[float]
+    alternative: Setting[str]
+    concentration: Setting[float]
+    ramp: Setting[bool]
+    _epochs: Saved[_SavedEpochs]
+    """The challenger's events and all events, by share."""
 
     def __init__(
         self,
@@ -119,7 +144,7 @@ class RateTest(EProcess):
         if not isinstance(ramp, bool):
             raise SequentialError("ramp", f"must be true or false, not {ramp!r}")
         self.ramp = ramp
-        self._epochs: _Epochs = {}
+        self._epochs = {}
 
     @property
     def challenger(self) -> int:
@@ -242,8 +267,7 @@ class RateTest(EProcess):
 
     def merge(self, other: Self) -> Self:
         """Add the counts of equal shares."""
-        self.check_same(other, *self._settings)
-        both = type(self)(**{name: getattr(self, name) for name in self._settings})
+        both = self.begin_merge(other)
         for part in (self, other):
             for share, (w, n) in part._epochs.items():
                 rho, (w0, n0) = both._epoch(share)
@@ -251,35 +275,6 @@ class RateTest(EProcess):
         both._epochs = dict(sorted(both._epochs.items()))
         both._look()
         return both
-
-    def to_dict(self) -> State:
-        """Settings, [share, w, n] per epoch, and the peak."""
-        return (
-            self.head()
-            | {name: getattr(self, name) for name in self._settings}
-            | {
-                "epochs": [[rho, w, n] for rho, (w, n) in sorted(self._epochs.items())],
-                "peak": self._peak,
-            }
-        )
-
-    @classmethod
-    def from_dict(cls, state: Mapping[str, Any]) -> Self:
-        """Undo :meth:`to_dict`."""
-        cls.check_head(state)
-        new = cls(**{name: field(state, name) for name in cls._settings})
-        epochs = field(state, "epochs")
-        if not isinstance(epochs, list) or any(
-            not isinstance(row, list) or len(row) != 3 for row in epochs
-        ):
-            raise SequentialError("epochs", "must be a list of [share, challenger, events]")
-        for share, w, n in epochs:
-            rho, _ = new._epoch(share)
-            if count("epochs", w) > count("epochs", n):
-                raise SequentialError("epochs", f"has {w} of {n} events in the challenger")
-            new._epochs[rho] = (int(w), int(n))
-        new._peak = real("peak", field(state, "peak"))
-        return new
 
 
 def _outward(excess: Callable[[float], float], start: float, sign: float, limit: float) -> float:

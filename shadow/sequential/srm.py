@@ -9,9 +9,9 @@ Lindon & Malek, "Anytime-valid inference for multinomial count data", arXiv:2011
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -23,18 +23,52 @@ from understudy.shadow.sequential.common import (
     EProcess,
     MergeRule,
     SequentialError,
-    State,
     count,
-    field,
     positive,
-    real,
     reals,
     stirling_rest,
     stirling_rest_1,
 )
+from understudy.shadow.state import Converter, FieldError, Saved, Setting
 
 MAX_EPOCHS = 16
 MAX_ARMS = 16
+
+
+_Epochs = dict[tuple[float, ...], list[int]]
+
+
+def _dump_epochs(epochs: _Epochs) -> list[list[list[float]]]:
+    return [[list(theta), list(n)] for theta, n in sorted(epochs.items())]
+
+
+def _load_epochs(name: str, rows: Any, _: Any) -> _Epochs:
+    if not isinstance(rows, list):
+        raise SequentialError(name, "must be a list of [shares, counts]")
+    found: _Epochs = {}
+    for row in rows:
+        if not isinstance(row, list) or len(row) != 2 or not isinstance(row[1], list):
+            raise SequentialError(name, "must be a list of [shares, counts]")
+        found[_checked(row[0])] = [count(name, n) for n in row[1]]
+    return found
+
+
+_SavedEpochs = Annotated[_Epochs, Converter(_dump_epochs, _load_epochs)]
+
+
+def _checked(shares: npt.ArrayLike) -> tuple[float, ...]:
+    """The probabilities of the arms, which sum to 1 exactly. Raises SequentialError."""
+    theta = reals("shares", shares)
+    if not 2 <= theta.size <= MAX_ARMS:
+        raise SequentialError("shares", f"must name 2 to {MAX_ARMS} arms, not {theta.size}")
+    if not (theta > 0.0).all():
+        raise SequentialError("shares", "must all be above 0 (leave out an arm without traffic)")
+    total = float(theta.sum())
+    if abs(total - 1.0) > 1e-9:
+        raise SequentialError("shares", f"must sum to 1, not {total}")
+    if abs(total - 1.0) > 1e-14:  # at 1e9 records even 1e-9 too much would count as evidence
+        theta = theta / total
+    return tuple(float(x) for x in theta)
 
 
 def log_dirichlet_mixture(counts: npt.ArrayLike, shares: Array, prior: Array) -> Array:
@@ -95,28 +129,24 @@ class SplitCheck(EProcess):
     kind: ClassVar[str] = "srm"
     merge_rule: ClassVar[MergeRule] = MergeRule.ADDITIVE
 
+    shares: Setting[tuple[float, ...]]
+    k: Setting[tuple[float, ...]]
+    _epochs: Saved[_SavedEpochs]
+    """Records per arm, by the shares they were assigned under."""
+
     def __init__(self, shares: npt.ArrayLike, k: Sequence[float] = (100.0, 10_000.0)) -> None:
-        self.shares = self._checked(shares)
+        self.shares = _checked(shares)
         self.k = tuple(positive("k", value) for value in k)
         if not 1 <= len(self.k) <= 8:
             raise SequentialError("k", "must hold 1 to 8 concentrations")
-        self._epochs: dict[tuple[float, ...], list[int]] = {}
+        self._epochs = {}
 
-    @staticmethod
-    def _checked(shares: npt.ArrayLike) -> tuple[float, ...]:
-        theta = reals("shares", shares)
-        if not 2 <= theta.size <= MAX_ARMS:
-            raise SequentialError("shares", f"must name 2 to {MAX_ARMS} arms, not {theta.size}")
-        if not (theta > 0.0).all():
-            raise SequentialError(
-                "shares", "must all be above 0 (leave out an arm without traffic)"
-            )
-        total = float(theta.sum())
-        if abs(total - 1.0) > 1e-9:
-            raise SequentialError("shares", f"must sum to 1, not {total}")
-        if abs(total - 1.0) > 1e-14:  # at 1e9 records even 1e-9 too much would count as evidence
-            theta = theta / total
-        return tuple(float(x) for x in theta)
+    def _restored(self) -> None:
+        arms = len(self.shares)
+        if any(len(theta) != arms or len(n) != arms for theta, n in self._epochs.items()):
+            raise FieldError("epochs", f"must have {arms} arms")
+        if len(self._epochs) * arms >= 8 * MAX_EPOCHS + arms:
+            raise FieldError("epochs", "are too many for one process")
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -153,7 +183,7 @@ class SplitCheck(EProcess):
             raise SequentialError("counts", f"must have {len(self.shares)} arms, not {n.size}")
         if not ((n >= 0.0) & (n == np.floor(n))).all():
             raise SequentialError("counts", "must hold whole numbers of at least 0")
-        theta = self.shares if shares is None else self._checked(shares)
+        theta = self.shares if shares is None else _checked(shares)
         if len(theta) != len(self.shares):
             raise SequentialError("shares", f"must name {len(self.shares)} arms, not {len(theta)}")
         self._add(theta, [int(x) for x in n])
@@ -180,39 +210,13 @@ class SplitCheck(EProcess):
 
     def merge(self, other: Self) -> Self:
         """Add the counts of equal splits."""
-        self.check_same(other, "shares", "k")
-        both = type(self)(self.shares, self.k)
+        both = self.begin_merge(other)
         for part in (self, other):
             for theta, n in part._epochs.items():
                 both._add(theta, n)
         both._epochs = dict(sorted(both._epochs.items()))
         both._look()
         return both
-
-    def to_dict(self) -> State:
-        """Settings, counts per split, and the peak."""
-        return self.head() | {
-            "shares": list(self.shares),
-            "k": list(self.k),
-            "epochs": [[list(theta), list(n)] for theta, n in sorted(self._epochs.items())],
-            "peak": self._peak,
-        }
-
-    @classmethod
-    def from_dict(cls, state: Mapping[str, Any]) -> Self:
-        """Undo :meth:`to_dict`."""
-        cls.check_head(state)
-        new = cls(field(state, "shares"), field(state, "k"))
-        for row in field(state, "epochs"):
-            if not isinstance(row, list) or len(row) != 2:
-                raise SequentialError("epochs", "must be a list of [shares, counts]")
-            n = [count("epochs", x) for x in row[1]]
-            theta = cls._checked(row[0])
-            if len(n) != len(new.shares) or len(theta) != len(new.shares):
-                raise SequentialError("epochs", f"must have {len(new.shares)} arms")
-            new._add(theta, n)
-        new._peak = real("peak", field(state, "peak"))
-        return new
 
     def deviation(self) -> tuple[float, ...]:
         """Observed minus configured share per arm, in points of 1; zeros before any record."""

@@ -23,10 +23,9 @@ then come in runs of one arm, which :attr:`TailDetector.clustering` measures.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -36,20 +35,18 @@ from understudy.shadow.sequential.common import (
     Array,
     EProcess,
     MergeRule,
+    Packed,
     SequentialError,
-    State,
     choice,
-    count,
-    field,
     logmeanexp,
     pack,
     positive,
-    real,
     reals,
     same_length,
     unpack,
 )
 from understudy.shadow.sequential.histogram import check_counts, check_edges
+from understudy.shadow.state import Converter, Count, Derived, FieldError, Saved, Setting, Two
 
 LEVELS = (0.5, 0.75, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.998, 0.999)
 """Default quantiles of the champion at which the thresholds are set."""
@@ -106,6 +103,15 @@ def _check_levels(levels: npt.ArrayLike) -> Array:
     return q
 
 
+def _load_thresholds(name: str, text: Any, _: Any) -> Array:
+    # As many as there are levels, which the constructor checks.
+    return unpack(name, text, len(text) * 3 // 32 if isinstance(text, str) else 0)
+
+
+def _load_levels(name: str, values: Any, _: Any) -> Array:
+    return _check_levels(values)
+
+
 @dataclass(frozen=True, slots=True)
 class TailFinding:
     """One threshold: how often it was exceeded, and the evidence there alone."""
@@ -144,7 +150,21 @@ class TailDetector(EProcess):
 
     kind: ClassVar[str] = "tail-detector"
     merge_rule: ClassVar[MergeRule] = MergeRule.ADDITIVE
-    _settings: ClassVar[tuple[str, ...]] = ("thresholds", "levels", "alternative", "ratio")
+
+    thresholds: Setting[Annotated[Array, Converter(pack, _load_thresholds)]]
+    levels: Setting[Annotated[Array, Converter(np.ndarray.tolist, _load_levels)]]
+    alternative: Setting[str]
+    ratio: Setting[float]
+    _signs: Derived[tuple[float, ...]]
+    _key: Derived[tuple[float, ...]]
+    _logs: Saved[Packed]
+    records: Saved[npt.NDArray[np.int64]]
+    exceeded: Saved[npt.NDArray[np.int64]]
+    _watched: Derived[int]
+    _runs: Saved[Two[Count]]
+    """Successive exceedances of the watched threshold; those of the same arm."""
+    _last: Saved[int | None]
+    """The arm of the last exceedance of that threshold."""
 
     def __init__(
         self,
@@ -172,8 +192,14 @@ class TailDetector(EProcess):
         self.records = np.zeros(2, dtype=np.int64)
         self.exceeded = np.zeros((2, size), dtype=np.int64)
         self._watched = int(np.argmin(np.abs(self.levels - _WATCHED)))
-        self._runs = [0, 0]  # successive exceedances of the watched threshold; of the same arm
-        self._last: int | None = None
+        self._runs = [0, 0]
+        self._last = None
+
+    def _restored(self) -> None:
+        if self.records.min() < 0 or self.exceeded.min() < 0:
+            raise FieldError("records", "and exceeded must be at least 0")
+        if self._last not in (None, 0, 1):
+            raise FieldError("last", f"must be an arm or null, not {self._last!r}")
 
     @property
     def log_e(self) -> float:
@@ -303,52 +329,13 @@ class TailDetector(EProcess):
 
     def merge(self, other: Self) -> Self:
         """Add counts and log factors."""
-        self.check_same(other, *self._settings)
-        both = type(self)(self.thresholds, self.levels, self.alternative, ratio=self.ratio)
+        both = self.begin_merge(other)
         both._logs = self._logs + other._logs
         both.records = self.records + other.records
         both.exceeded = self.exceeded + other.exceeded
         both._runs = [a + b for a, b in zip(self._runs, other._runs, strict=True)]
         both._look()
         return both
-
-    def to_dict(self) -> State:
-        """Settings, counts, log factors and the peak."""
-        return self.head() | {
-            "thresholds": pack(self.thresholds),
-            "levels": self.levels.tolist(),
-            "alternative": self.alternative,
-            "ratio": self.ratio,
-            "records": self.records.tolist(),
-            "exceeded": self.exceeded.tolist(),
-            "logs": pack(self._logs),
-            "runs": [*self._runs, self._last],
-            "peak": self._peak,
-        }
-
-    @classmethod
-    def from_dict(cls, state: Mapping[str, Any]) -> Self:
-        """Undo :meth:`to_dict`."""
-        cls.check_head(state)
-        levels = _check_levels(field(state, "levels"))
-        new = cls(
-            unpack("thresholds", field(state, "thresholds"), levels.size),
-            levels,
-            field(state, "alternative"),
-            ratio=field(state, "ratio"),
-        )
-        new._logs = unpack("logs", field(state, "logs"), new._logs.size).reshape(new._logs.shape)
-        new.records = check_counts("records", field(state, "records"), 2)
-        rows = field(state, "exceeded")
-        if not isinstance(rows, list) or len(rows) != 2:
-            raise SequentialError("exceeded", "must be two lists of counts")
-        new.exceeded = np.stack([check_counts("exceeded", row, levels.size) for row in rows])
-        runs = field(state, "runs")
-        if not isinstance(runs, list) or len(runs) != 3 or runs[2] not in (None, 0, 1):
-            raise SequentialError("runs", f"must be two counts and the last arm, not {runs!r}")
-        new._runs, new._last = [count("runs", value) for value in runs[:2]], runs[2]
-        new._peak = real("peak", field(state, "peak"))
-        return new
 
 
 def _check_share(share: float | npt.ArrayLike, arm: Array) -> Array:

@@ -19,8 +19,7 @@ mirrored request pass ``independent=False``: the mean of both e-values replaces 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -32,9 +31,7 @@ from understudy.shadow.sequential.common import (
     Interval,
     MergeRule,
     SequentialError,
-    State,
     choice,
-    field,
     log_beta_mixture,
     log_beta_mixture_1,
     log_beta_upper,
@@ -43,8 +40,9 @@ from understudy.shadow.sequential.common import (
     real,
     reals,
 )
-from understudy.shadow.sequential.histogram import TwoHistograms
+from understudy.shadow.sequential.histogram import OfEdges, TwoHistograms
 from understudy.shadow.sequential.quantile import lowest_count, quantile_shapes
+from understudy.shadow.state import Derived, Saved, Setting
 
 _LOG_2 = math.log(2.0)
 _SIDES = {"two-sided": 0, "greater": 1, "less": -1}
@@ -95,15 +93,21 @@ class QuantileComparison(EProcess):
 
     kind: ClassVar[str] = "quantile-comparison"
     merge_rule: ClassVar[MergeRule] = MergeRule.ADDITIVE
-    _settings: ClassVar[tuple[str, ...]] = (
-        "p",
-        "alternative",
-        "margin",
-        "ratio",
-        "planned",
-        "alpha",
-        "independent",
-    )
+
+    arms: Saved[OfEdges]
+    p: Setting[float]
+    alternative: Setting[str]
+    margin: Setting[float]
+    ratio: Setting[float]
+    planned: Setting[float]
+    alpha: Setting[float]
+    independent: Setting[bool]
+    _shapes: Derived[tuple[float, float]]
+    _prior: Derived[dict[int, float]]
+    _least: Derived[npt.NDArray[np.int64]]
+    """For x in the champion's bucket i, so many of the challenger's, at least, are below g(x)."""
+    _most: Derived[npt.NDArray[np.int64]]
+    """And at most so many."""
 
     def __init__(
         self,
@@ -132,8 +136,6 @@ class QuantileComparison(EProcess):
         self._shapes = quantile_shapes(self.p, self.planned, self.alpha)
         a, b = self._shapes
         self._prior = {1: log_beta_upper(self.p, a, b), -1: log_beta_upper(1.0 - self.p, b, a)}
-        # For x in the champion's bucket i, at least this many of the challenger's buckets lie below
-        # g(x) and at most that many.
         edge = self.arms.edges
         ends = edge * self.ratio + self.margin
         slack = 1e-12 * np.abs(ends)
@@ -309,29 +311,10 @@ class QuantileComparison(EProcess):
 
     def merge(self, other: Self) -> Self:
         """Add the counts."""
-        self.check_same(other, *self._settings)
-        both = type(self)(self.arms.edges, **{name: getattr(self, name) for name in self._settings})
+        both = self.begin_merge(other)
         both.arms = self.arms.merge(other.arms)
         both._look()
         return both
-
-    def to_dict(self) -> State:
-        """Settings, edges, counts and the peak."""
-        return (
-            self.head()
-            | {name: getattr(self, name) for name in self._settings}
-            | {"arms": self.arms.to_dict(), "peak": self._peak}
-        )
-
-    @classmethod
-    def from_dict(cls, state: Mapping[str, Any]) -> Self:
-        """Undo :meth:`to_dict`."""
-        cls.check_head(state)
-        arms = TwoHistograms.from_dict(field(state, "arms"))
-        new = cls(arms.edges, **{name: field(state, name) for name in cls._settings})
-        new.arms = arms
-        new._peak = real("peak", field(state, "peak"))
-        return new
 
 
 def quantile_ab_p_value(

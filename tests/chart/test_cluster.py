@@ -23,7 +23,7 @@ from tests.support.admission import Webhook
 from tests.support.admission import pod as pod_that
 from tests.support.apiserver import ApiServer
 from tests.support.chart import CASES, MODEL, PLAN, ROOT, helm, of_kind, pods, render
-from tests.support.patience import eventually, patient
+from tests.support.patience import eventually
 from tools.chart_reference import CHART
 from tools.parts import kubernetes
 
@@ -413,12 +413,9 @@ def test_the_injector_in_the_api_server(cluster: ApiServer, webhook: Webhook) ->
     path = f"/api/v1/namespaces/{space}/pods"
     asked = pod_that(inject="true", config="delays-understudy", token_secret="delays-token")
     probe = {**asked, "metadata": {**asked["metadata"], "name": "probe"}}
-    deadline = time.monotonic() + patient(20)
-    while time.monotonic() < deadline:  # the API server takes up a new webhook in its own time
-        _, said = cluster.call("POST", f"{path}?dryRun=All", probe)
-        if said["spec"].get("initContainers"):
-            break
-        time.sleep(0.1)
+    eventually(  # the API server takes up a new webhook in its own time
+        lambda: cluster.call("POST", f"{path}?dryRun=All", probe)[1]["spec"].get("initContainers")
+    )
     made = cluster.create(path, asked)
     (sidecar,) = made["spec"]["initContainers"]
     assert sidecar["name"] == "understudy"
@@ -453,12 +450,12 @@ def test_an_injector_that_is_away(cluster: ApiServer, webhook: Webhook) -> None:
     status, said = cluster.call("PUT", f"{hooks}/{hook['metadata']['name']}", hook)
     assert status == 200, said
     asked["metadata"]["name"] = "second"
-    deadline = time.monotonic() + patient(20)
-    while time.monotonic() < deadline:
+
+    def refused() -> Any:
         status, said = cluster.call("POST", f"{path}?dryRun=All", asked)
-        if status != 201:
-            break
-        time.sleep(0.1)
+        return None if status == 201 else (status, said)
+
+    status, said = eventually(refused)
     assert status == 500
     assert "failed calling webhook" in said["message"]
     plain = pod_that()

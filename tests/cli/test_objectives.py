@@ -44,7 +44,7 @@ def test_objectives_as_people_write_them(metric: str, text: str, limit: float, l
         ("accuracy", "<= 5 ms", "the unit of accuracy is none, or %"),
         ("latency_p99", "<= 5 %", "the unit of latency_p99 is s"),
         ("latency_p99", "<= 1e999s", "no finite number"),
-        ("latency_p99", "<= 1e5e5s", "is no number"),
+        ("latency_p99", "<= 1e5e5s", "not a valid number"),
     ],
 )
 def test_what_is_none(metric: str, text: str, said: str) -> None:

@@ -22,7 +22,7 @@ from understudy.monitor.evidence.blocks import (
 )
 from understudy.monitor.evidence.blocks.cells import column_of, decimals
 from understudy.monitor.evidence.blocks.gathering import MOST_LOOSE, Gathered
-from understudy.monitor.evidence.columns import to_matrix
+from understudy.monitor.evidence.columns import matrix_of
 from understudy.monitor.kafka.topics import MOST_MESSAGE_BYTES
 from understudy.monitor.labels.label import Label
 from understudy.monitor.records.handoff import Names, SplitNames
@@ -169,7 +169,9 @@ def test_numbers_are_those_of_the_embedded_evaluation(rows):
         for grid in (*block.features, *block.predictions):
             if not grid.rows:
                 continue
-            wanted, others = to_matrix(grid.values(), len(grid.names))
+            width = len(grid.names)
+            columns = [grid.values()[place::width] for place in range(width)]
+            wanted, others = matrix_of(columns, grid.rows)
             matrix, mask = grid.floats()
             np.testing.assert_array_equal(matrix, wanted)
             expected = np.zeros(wanted.shape, bool) if others is None else others

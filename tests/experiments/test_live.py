@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from understudy.monitor.codecs import Table
+from understudy.monitor.codecs import Reason, Table, Undecodable
 from understudy.monitor.config.experiment import Experiment as Declared
 from understudy.monitor.evidence.arms import Arms, SplitShares
+from understudy.monitor.evidence.block_columns import BlockColumns
+from understudy.monitor.evidence.blocks import Builder
+from understudy.monitor.evidence.collector import EvidenceCollector
 from understudy.monitor.evidence.joiner import PairJoiner
 from understudy.monitor.evidence.observe import correct
 from understudy.monitor.experiments.live import LiveExperiment
@@ -20,11 +23,56 @@ from understudy.monitor.experiments.timeline import MOST, Timeline
 from understudy.monitor.experiments.units import OpenUnits
 from understudy.monitor.labels.store import Joined
 from understudy.monitor.records import record as records
+from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.record import Record
 from understudy.shadow import rollout
 
 ARMS = ("champion", "candidate")
+NAMES = Names(1, (("m", "1", "auto"),), (*ARMS, "champion-again"))
 NOW = 1_000_000.0
+
+
+class Fed(LiveExperiment):
+    """An experiment behind a first stage of its own, which takes record by record."""
+
+    def __init__(self, declared: Declared, arms: Arms, redact: Any) -> None:
+        super().__init__(declared, arms, NOW)
+        self.collector = EvidenceCollector(declared, arms, redact)
+        self._builder = Builder("", "", 1)
+
+    def take(
+        self,
+        one: Record,
+        arm: str,
+        shares: SplitShares | None,
+        inputs: Table | None,
+        answer: Table | None,
+    ) -> None:
+        one.arm = NAMES.arms.index(arm)
+        self._builder.add(
+            NAMES,
+            one,
+            inputs or Undecodable(Reason.EMPTY),
+            answer or Undecodable(Reason.ERROR_RESPONSE),
+            NOW,
+        )
+        for block in self._builder.flush(NOW, everything=True):
+            self.collector.take(BlockColumns(block, 0, "champion"), shares)
+
+    def take_label(self, joined: Joined) -> None:
+        self.collector.take_labels([joined])
+
+    def flush(self) -> None:
+        self.feed(self.collector.drain())
+        self._check_split(0.0)
+
+    def tick(self, now: float) -> list[rollout.Event]:
+        self.flush()
+        return super().tick(now)
+
+    def to_dict(self) -> dict[str, Any]:
+        self.flush()
+        return super().to_dict()
 
 
 def declared(**changes: Any) -> Declared:
@@ -32,9 +80,9 @@ def declared(**changes: Any) -> Declared:
     return Declared.model_validate({**base, **changes})
 
 
-def live(redact: Any = dict, noise: bool = False, **changes: Any) -> LiveExperiment:
+def live(redact: Any = dict, noise: bool = False, **changes: Any) -> Fed:
     arms = Arms("champion", "champion-again" if noise else "", {"candidate": 1.0}, b"salt")
-    return LiveExperiment(declared(**changes), arms, redact, NOW)
+    return Fed(declared(**changes), arms, redact)
 
 
 def record(
@@ -50,6 +98,10 @@ def record(
     one.request_id = b"r%d" % number
     one.role, one.outcome, one.assigned, one.unit = role, outcome, assigned, unit
     one.started, one.duration_ns = started, int(seconds * 1e9)
+    one.model, one.status, one.trace_id, one.target = 0, 200, b"", b""
+    one.first_byte_ns = one.queue_ns = one.request_size = one.response_size = 0
+    one.request_headers = one.response_headers = b""
+    one.request_body = one.response_body = None
     return one
 
 
@@ -57,14 +109,14 @@ def answer(value: object) -> Table:
     return Table(("p",), 1, [value])
 
 
-def pair(one: LiveExperiment, number: int, first: object, second: object) -> None:
+def pair(one: Fed, number: int, first: object, second: object) -> None:
     inputs = Table(("age", "ssn"), 1, [number, "secret"])
     one.take(record(number), "champion", None, inputs, answer(first))
     copy = record(number, records.ROLE_MIRROR)
     one.take(copy, "candidate", None, None, answer(second))
 
 
-def status(one: LiveExperiment, mode: str = "shadow") -> dict[str, Any]:
+def status(one: Fed, mode: str = "shadow") -> dict[str, Any]:
     one.flush()
     found = one.experiment.decide(mode, 1.0)["candidate"]
     return {item.name: item for item in found.evidence}
@@ -135,7 +187,7 @@ def assigned(number: int, arm: int, **changes: Any) -> tuple[Record, str]:
     return record(number, assigned=arm + 1, **changes), ARMS[arm]
 
 
-def served(one: LiveExperiment) -> list[int]:
+def served(one: Fed) -> list[int]:
     one.flush()
     return one.experiment.contests["candidate"].served
 
@@ -275,7 +327,7 @@ def test_when_one_of_several_is_promoted_the_others_are_over() -> None:
     arms = Arms("champion", "", dict.fromkeys(names, 0.0), b"salt")
     base = {"name": "x", "challengers": list(names), "mode": "split"}
     weights = {"good": 0.2, "other": 0.3}
-    one = LiveExperiment(Declared.model_validate({**base, "weights": weights}), arms, dict, NOW)
+    one = LiveExperiment(Declared.model_validate({**base, "weights": weights}), arms, NOW)
     assert one.weights() == pytest.approx((0.5, 0.2, 0.3))
     good = one.contestants["good"]
     good.rollout, _ = rollout.promote(good.rollout, NOW, "ada", "it has to be", 0, force=True)

@@ -103,7 +103,6 @@ def test_without_traffic_nothing_moves(tmp_path: Path) -> None:
         assert [entry["kind"] for entry in audit(world)] == ["began"]
 
 
-@pytest.mark.slow
 def test_killed_again_and_again_it_goes_on_where_it_was(tmp_path: Path) -> None:
     """The evaluation plane, then the whole service, again and again: the same units stay with the
     same arms, no evidence is lost or doubled, and the audit log is whole."""
@@ -134,7 +133,6 @@ def test_killed_again_and_again_it_goes_on_where_it_was(tmp_path: Path) -> None:
         assert [entry["kind"] for entry in audit(world)] == ["began"]
 
 
-@pytest.mark.slow
 def test_evidence_is_neither_lost_nor_doubled_when_the_evaluation_dies(tmp_path: Path) -> None:
     stages = [{"weight": 0.5, "requests": 10_000_000}, {"weight": 1.0}]
     with World(tmp_path, Model("second"), experiments=[canary(stages=stages)]) as world:

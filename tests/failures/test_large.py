@@ -6,8 +6,6 @@ import socket
 import threading
 from pathlib import Path
 
-import pytest
-
 from tests.support.world import PATH, World
 
 SIZE = 1 << 30
@@ -36,7 +34,6 @@ def absorb_and_send(listener: socket.socket) -> None:
     connection.close()
 
 
-@pytest.mark.slow
 def test_a_gibibyte_passes_both_ways_with_flat_memory(tmp_path: Path) -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     upstream = threading.Thread(target=absorb_and_send, args=(listener,), daemon=True)

@@ -165,7 +165,7 @@ def test_people_acknowledge_and_close(service: Service) -> None:
     assert accepted == [id_]
     again = service.post(f"/v1/findings/{id_}/close", order)
     assert again.status_code == 409
-    assert "closed already" in again.json()["error"]["message"]
+    assert "already closed" in again.json()["error"]["message"]
     assert service.post("/v1/findings/nothing/close", order).status_code == 404
     assert service.post(f"/v1/findings/{id_}/close", {"why": "nobody"}).status_code == 422
     assert service.post(f"/v1/findings/{id_}/open", order).status_code == 404

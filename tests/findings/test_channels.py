@@ -46,7 +46,7 @@ def test_a_life_is_told_once_each(there: Receiver) -> None:
     told = [request.json for request in there.requests]
     assert len({one["delivery"] for one in told}) == 5
     assert {one["finding"]["id"] for one in told} == {findings.open()[0].id}
-    assert told[1]["change"] == "critical instead of warning"
+    assert told[1]["change"] == "severity changed from warning to critical"
     assert told[0]["finding"]["features"][0]["detail"] == "median 12, was 54"
     assert told[3]["finding"]["state"] == "closed"
     assert channel.outcomes == {"delivered": 5}

@@ -37,7 +37,7 @@ def test_opens_once_and_closes_after_the_hold_time() -> None:
     closed = findings.report("watch", [], gone + 300)
     assert kinds(closed) == ["closed"]
     assert closed[0].finding.id == opened[0].finding.id
-    assert closed[0].finding.reason == "it is over"
+    assert closed[0].finding.reason == "recovered"
     assert findings.open() == []
 
 
@@ -92,7 +92,7 @@ def test_a_worse_severity_is_told_at_once_and_a_milder_one_after_the_hold_time()
     assert findings.report("watch", [signal()], START + 299) == []
     told = findings.report("watch", [signal()], START + 301)
     assert kinds(told) == ["updated"]
-    assert told[0].detail == "warning instead of critical"
+    assert told[0].detail == "severity changed from critical to warning"
 
 
 def test_small_movements_add_up_until_they_leave_the_interval_that_was_told() -> None:
@@ -127,7 +127,7 @@ def test_a_new_leading_feature_is_news_and_a_new_title_is_not() -> None:
     other = signal(features=(Contribution("wind", 0.9), Contribution("temp", 0.1)))
     changes = findings.report("watch", [other], START + 200)
     assert kinds(changes) == ["updated"]
-    assert changes[0].detail == "wind contributes most"
+    assert changes[0].detail == "wind now contributes most"
 
 
 def test_of_two_signals_with_one_key_the_worse_one_counts() -> None:
@@ -159,7 +159,7 @@ def test_what_a_person_closed_stays_closed_until_it_went_away() -> None:
     findings.report("watch", [], START + 2000)
     findings.report("watch", [], START + 2300)
     assert kinds(findings.report("watch", [signal()], START + 2301)) == ["opened"]
-    with pytest.raises(FindingStateError, match="closed already"):
+    with pytest.raises(FindingStateError, match="already closed"):
         findings.close(id_, "ada", "", START + 2302)
     with pytest.raises(FindingStateError):
         findings.acknowledge(id_, "ada", "", START + 2302)
@@ -233,7 +233,7 @@ def test_a_worse_one_takes_the_place_of_a_milder_one() -> None:
     bad = signal("quality/delays/1//", kind="quality", severity="critical")
     changes = findings.report("watch", [*mild, bad], START + 1)
     assert kinds(changes) == ["closed", "opened", "opened"]
-    assert changes[0].finding.reason == "summed up: a worse one took its place"
+    assert changes[0].finding.reason == "summarised: replaced by a more severe finding"
     assert len([f for f in findings.open() if f.room != MORE]) == 3
     # As many as there are places are as bad: nothing moves any more.
     for second in range(2, 30):
@@ -304,9 +304,9 @@ def test_the_saved_state_goes_on_where_it_was() -> None:
 @pytest.mark.parametrize(
     "damage",
     [
-        {"version": 2},
-        {"open": None},
-        {"open": [{"id": 1}]},
+        {"version": 1},
+        {"findings": {"open": None, "closed": [], "forgotten": 0}},
+        {"findings": {"open": [{"id": 1}], "closed": [], "forgotten": 0}},
         {"silences": {}},
         {"openings": []},
         {"totals": [[1]]},

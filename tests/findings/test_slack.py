@@ -68,9 +68,9 @@ def test_a_life_in_slack(there: Receiver) -> None:
     texts = [json.dumps(r.json, ensure_ascii=False) for r in there.requests]
     assert "• temp (80 %): median 12, was 54" in texts[0]
     assert "temp: 2 standard deviations (1.5 to 2.5), was 0" in texts[0]
-    assert "critical instead of warning" in texts[1]
+    assert "severity changed from warning to critical" in texts[1]
     assert "*Open for*\\n1 h 1 min" in texts[2]
-    assert "it is over" in texts[2]
+    assert "recovered" in texts[2]
 
 
 def test_slack_gets_one_message_a_second(there: Receiver) -> None:

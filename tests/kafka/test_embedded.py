@@ -55,7 +55,7 @@ def _embedded(config: Config, of_all: list[Item], folder: Path) -> dict[str, Any
     judge.restore({})
     store = FeedbackStore(folder, config.feedback.horizon, config.feedback.max_size)
     predictions: list[Prediction] = []
-    experiments.offer = judge.watches.offer = predictions.append
+    pipeline.stage_one.offer = predictions.append
     seconds = sorted({math.floor(item.at) for item in of_all})
     for second in range(seconds[0], math.ceil(seconds[-1] + 8)):
         clock[0] = second + 1.0
@@ -68,14 +68,14 @@ def _embedded(config: Config, of_all: list[Item], folder: Path) -> dict[str, Any
                 by_names[-1][1].append(_encoded(item))
         for names, encoded in by_names:
             pipeline.take(names, len(encoded), b"".join(encoded))
+        pipeline.flush()
         store.add_predictions(predictions)
         predictions.clear()
         for item in mine:
             if item.label is not None:
                 store.add_labels([item.label], item.at)
-        for joined in store.take(pipeline.labels):
-            pipeline.labels = joined.seq
-            pipeline.take_label(joined)
+        pipeline.take_labels(store.take(pipeline.labels))
+        pipeline.flush()
         experiments.tick()
         judge.tick(clock[0])
     store.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -23,20 +22,18 @@ def prediction(request_id: str, arm: str = "champion") -> Prediction:
     return Prediction(request_id, arm, False, "m", 0.0, time.time(), {"p": [0.5]})
 
 
-def with_feedback(
+async def with_feedback(
     folder: Path, use: Callable[[LabelService], Awaitable[Any]], after: int = 0
 ) -> Any:
-    async def whole() -> Any:
-        feedback = LabelService(folder, 1000.0, ROOMY, after=after)
-        try:
-            return await use(feedback)
-        finally:
-            await feedback.close()
-
-    return asyncio.run(whole())
+    feedback = LabelService(folder, 1000.0, ROOMY, after=after)
+    try:
+        return await use(feedback)
+    finally:
+        await feedback.close()
 
 
-def test_a_label_finds_a_prediction_that_was_offered_a_moment_ago(tmp_path: Path) -> None:
+@pytest.mark.anyio
+async def test_a_label_finds_a_prediction_that_was_offered_a_moment_ago(tmp_path: Path) -> None:
     async def use(feedback: LabelService) -> None:
         feedback.offer(prediction("r"))
         assert feedback.summary()["queued"] == 1
@@ -46,21 +43,23 @@ def test_a_label_finds_a_prediction_that_was_offered_a_moment_ago(tmp_path: Path
         assert await feedback.take(0) == []
         assert feedback.summary()["queued"] == 0
 
-    with_feedback(tmp_path, use)
+    await with_feedback(tmp_path, use)
 
 
-def test_what_is_offered_is_there_after_a_stop(tmp_path: Path) -> None:
+@pytest.mark.anyio
+async def test_what_is_offered_is_there_after_a_stop(tmp_path: Path) -> None:
     async def offer(feedback: LabelService) -> None:
         feedback.offer(prediction("r"))
 
     async def label(feedback: LabelService) -> list[str]:
         return await feedback.add([Label("r", 0, 1)])
 
-    with_feedback(tmp_path, offer)
-    assert with_feedback(tmp_path, label) == ["joined"]
+    await with_feedback(tmp_path, offer)
+    assert await with_feedback(tmp_path, label) == ["joined"]
 
 
-def test_the_oldest_offers_go_when_there_is_no_room(tmp_path: Path) -> None:
+@pytest.mark.anyio
+async def test_the_oldest_offers_go_when_there_is_no_room(tmp_path: Path) -> None:
     async def use(feedback: LabelService) -> None:
         for i in range(service.MOST_WAITING + 3):
             feedback.offer(prediction(str(i)))
@@ -69,10 +68,11 @@ def test_the_oldest_offers_go_when_there_is_no_room(tmp_path: Path) -> None:
         assert found == ["orphan", "joined"]
         assert feedback.summary()["waiting"]["predictions"] == service.MOST_WAITING
 
-    with_feedback(tmp_path, use)
+    await with_feedback(tmp_path, use)
 
 
-def test_predictions_wait_for_the_disk_and_labels_are_refused(tmp_path: Path) -> None:
+@pytest.mark.anyio
+async def test_predictions_wait_for_the_disk_and_labels_are_refused(tmp_path: Path) -> None:
     folder = tmp_path / "state"
     folder.write_text("in the way")
 
@@ -92,19 +92,21 @@ def test_predictions_wait_for_the_disk_and_labels_are_refused(tmp_path: Path) ->
         assert feedback.summary()["error"] is None
         assert feedback.dropped == 1, "nothing else was let go of"
 
-    with_feedback(folder, use)
+    await with_feedback(folder, use)
 
 
-def test_a_call_after_the_end_is_refused(tmp_path: Path) -> None:
+@pytest.mark.anyio
+async def test_a_call_after_the_end_is_refused(tmp_path: Path) -> None:
     async def use(feedback: LabelService) -> LabelService:
         return feedback
 
-    feedback = with_feedback(tmp_path, use)
+    feedback = await with_feedback(tmp_path, use)
     with pytest.raises(StateError, match="stopping"):
-        asyncio.run(feedback.add([Label("r", 0, 1)]))
+        await feedback.add([Label("r", 0, 1)])
 
 
-def test_other_bounds_hold_from_the_next_purge_on(tmp_path: Path) -> None:
+@pytest.mark.anyio
+async def test_other_bounds_hold_from_the_next_purge_on(tmp_path: Path) -> None:
     async def use(feedback: LabelService) -> None:
         for i in range(100):
             feedback.offer(prediction(str(i)))
@@ -114,4 +116,4 @@ def test_other_bounds_hold_from_the_next_purge_on(tmp_path: Path) -> None:
         assert feedback.summary()["waiting"]["predictions"] == 10
         assert feedback.summary()["purged"] == {"size": 90}
 
-    with_feedback(tmp_path, use)
+    await with_feedback(tmp_path, use)

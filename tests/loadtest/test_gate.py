@@ -93,8 +93,8 @@ def test_a_gate_that_fails_says_why(tmp_path: Path) -> None:
     with Server(seconds=0.05) as server:
         found = gate("--target", server.url, "--plan", file, "--junit", junit)
     assert found.exit_code == 1, found.output
-    assert "took longer" in found.output
-    assert "left out after slow: never" in found.output
+    assert "exceeded the limit" in found.output
+    assert "skipped after slow: never" in found.output
     assert int(ElementTree.fromstring(junit.read_text()).get("failures") or 0) >= 1
 
 
@@ -120,7 +120,7 @@ def test_too_few_requests_are_no_pass(tmp_path: Path) -> None:
     with Server() as server:
         found = gate("--target", server.url, "--plan", file)
     assert found.exit_code == 2
-    assert "are needed even if none is slow" in " ".join(found.output.split())
+    assert "are required even if none is slow" in " ".join(found.output.split())
 
 
 def test_a_target_that_dies_leaves_what_was_measured(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_a_target_that_dies_leaves_what_was_measured(tmp_path: Path) -> None:
         found = gate("--target", server.url, "--plan", file, "--json-file", data)
         thread.join()
     assert found.exit_code == 2, found.output
-    assert "ended early: the target went away after" in found.output
+    assert "ended early: the target went down after" in found.output
     result = json.loads(data.read_text())
     assert [stage["name"] for stage in result["stages"]] == ["first", "second"]
     assert result["stages"][1]["load"]["requests"] > 20
@@ -237,7 +237,7 @@ def test_a_cold_start_is_timed(tmp_path: Path) -> None:
         ("[1]", "a mapping"),
         ("stages: []", "stages"),
         ("stages: [{name: a}]", "give one of load"),
-        ("stages: [{name: a, load: {rate: 1}}, {name: a, load: {rate: 1}}]", "name of two"),
+        ("stages: [{name: a, load: {rate: 1}}, {name: a, load: {rate: 1}}]", "duplicate name"),
         ("stages: [{name: a, load: {shape: ramp, rate: 1}}]", "needs a second rate"),
         ("stages: [{name: a, load: {rate: 1, seconds: 5 parsecs}}]", "not a valid duration"),
         ("stages: [{name: a, load: {rate: 1}, frobnicate: 1}]", "frobnicate"),
@@ -397,7 +397,7 @@ def test_verdicts_of_known_outcomes() -> None:
     long = np.arange(0.0, 600.0, 0.01)
     slow = np.where(long > 595.8, 0.2, 0.01)  # 0.7 % of all, 1.4 % of the later half
     growing = outcome_of(long, slow, np.ones(len(long), np.bool_))
-    assert "it gets slower" in judge(Objectives(p99="50ms"), growing)[0].why
+    assert "latency grows" in judge(Objectives(p99="50ms"), growing)[0].why
     late = outcome_of(due, np.full(len(due), 0.01), ok)
     late.lags.add(np.full(len(due), 0.02))
     assert together(judge(Objectives(p99="50ms"), late)) == "invalid"
@@ -430,7 +430,7 @@ def test_loadgen_s_rules() -> None:
     assert found.fields["result_min_latency_ns"] == pytest.approx(8e7, abs=2)
     assert found.valid
     offline = judge_loadgen(Settings("Offline", 7.0), many)
-    assert "24,576 are needed" in offline.why[0]
+    assert "24,576 are required" in offline.why[0]
 
 
 _LOADGEN = """
@@ -603,7 +603,7 @@ def test_a_step_that_cannot_be_told_has_not_failed(tmp_path: Path) -> None:
     with Server(slots=1, seconds=0.05) as server:
         found = gate("--target", server.url, "--plan", plan(tmp_path, text))
     assert (found.exit_code, "5/s: " in found.output) == (2, True), found.output
-    assert "are needed even if none is slow" in " ".join(found.output.split())
+    assert "are required even if none is slow" in " ".join(found.output.split())
 
 
 def test_energy_and_memory_say_where_they_come_from(tmp_path: Path) -> None:

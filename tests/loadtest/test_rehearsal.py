@@ -58,7 +58,7 @@ def test_every_ready_experiment_is_one(tmp_path: Path) -> None:
         (["plague"], "is none of pause-champion"),
         (["latency", "--set", "latency"], "KEY=VALUE"),
         (["latency", "--set", "latncy=5"], "no argument 'latncy'"),
-        (["latency", "--set", "latency=["], "is no YAML"),
+        (["latency", "--set", "latency=["], "is not valid YAML"),
         (["latency", "--seconds", "-1"], "it has to last"),
     ):
         found = CliRunner().invoke(main, ["gate", "fault", *wrong])

@@ -26,7 +26,7 @@ def by_name(stats: FeatureStats) -> dict[str, dict[str, Any]]:
 def test_batches_give_what_the_whole_gives(batches: list[list[tuple[Any, Any]]]) -> None:
     stats = FeatureStats()
     for batch in batches:
-        stats.add(("a", "b"), [cell for row in batch for cell in row])
+        stats.add(("a", "b"), [list(column) for column in zip(*batch, strict=True)], len(batch))
     rows = [row for batch in batches for row in batch]
     assert stats.rows == len(rows)
     for position, name in enumerate(("a", "b")):
@@ -51,8 +51,8 @@ def test_state_resumes_exactly() -> None:
     for part in range(6):
         values = rng.normal(size=30).tolist()
         values[4] = None if part % 2 else "text"
-        whole.add(("x", "y", "z"), list(values))
-        first.add(("x", "y", "z"), list(values))
+        whole.add(("x", "y", "z"), [values[n::3] for n in range(3)], 10)
+        first.add(("x", "y", "z"), [values[n::3] for n in range(3)], 10)
         first = FeatureStats.from_dict(json.loads(json.dumps(first.to_dict())))
     assert first.summary() == whole.summary()
     assert first.to_dict() == whole.to_dict()
@@ -60,7 +60,8 @@ def test_state_resumes_exactly() -> None:
 
 def test_texts_nested_values_nan_and_infinities_are_told_apart() -> None:
     stats = FeatureStats()
-    stats.add(("f",), [1.0, "high", None, math.nan, math.inf, -math.inf, [1, 2], True, 10**400])
+    cells = [1.0, "high", None, math.nan, math.inf, -math.inf, [1, 2], True, 10**400]
+    stats.add(("f",), [cells], len(cells))
     entry = by_name(stats)["f"]
     assert entry["present"] == 9
     assert entry["text"] == 2
@@ -72,23 +73,23 @@ def test_texts_nested_values_nan_and_infinities_are_told_apart() -> None:
 
 def test_a_configured_feature_that_is_not_there_is_missing() -> None:
     stats = FeatureStats(("a", "b"))
-    stats.add(("a",), [1.0, 2.0])
+    stats.add(("a",), [[1.0, 2.0]], 2)
     assert stats.missing() == {"a": 0, "b": 2}
 
 
 def test_a_usual_feature_that_stops_coming_is_missing_and_a_rare_one_is_not() -> None:
     stats = FeatureStats()
-    stats.add(("a", "b"), [1.0] * 200)
-    stats.add(("a", "odd"), [1.0, 1.0])
-    stats.add(("a",), [1.0] * 10)
+    stats.add(("a", "b"), [[1.0] * 100] * 2, 100)
+    stats.add(("a", "odd"), [[1.0], [1.0]], 1)
+    stats.add(("a",), [[1.0] * 10], 10)
     assert stats.missing() == {"a": 0, "b": 11, "odd": 0}
 
 
 def test_order_and_repetition_of_names_do_not_matter() -> None:
     stats = FeatureStats()
-    stats.add(("a", "b"), [1.0, 10.0])
-    stats.add(("b", "a"), [20.0, 2.0])
-    stats.add(("b", "a", "b"), [30.0, 3.0, 999.0])
+    stats.add(("a", "b"), [[1.0], [10.0]], 1)
+    stats.add(("b", "a"), [[20.0], [2.0]], 1)
+    stats.add(("b", "a", "b"), [[30.0], [3.0], [999.0]], 1)
     assert by_name(stats)["a"]["mean"] == 2.0
     assert by_name(stats)["b"]["mean"] == 20.0
     assert by_name(stats)["b"]["max"] == 30.0
@@ -98,7 +99,7 @@ def test_the_number_of_names_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(features, "MAX_FEATURES", 3)
     stats = FeatureStats()
     for number in range(600):
-        stats.add((f"f{number}", "last"), [1.0, 2.0])
+        stats.add((f"f{number}", "last"), [[1.0], [2.0]], 1)
     assert len(stats.names) == 3
     assert stats.overflow == 598
     assert len(stats._layouts) <= 256
@@ -106,8 +107,8 @@ def test_the_number_of_names_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_values_that_overflow_leave_json_clean() -> None:
     stats = FeatureStats()
-    stats.add(("f",), [1.7e308, -1.7e308, 1.7e308])
-    stats.add(("f",), [1.7e308])
+    stats.add(("f",), [[1.7e308, -1.7e308, 1.7e308]], 3)
+    stats.add(("f",), [[1.7e308]], 1)
     text = json.dumps(stats.summary(), allow_nan=False)
     assert json.loads(text)[0]["max"] == 1.7e308
 
@@ -115,7 +116,7 @@ def test_values_that_overflow_leave_json_clean() -> None:
 @pytest.mark.parametrize("spoil", ["names", "counts", "moments", "rows"])
 def test_a_damaged_state_is_refused(spoil: str) -> None:
     stats = FeatureStats()
-    stats.add(("a", "b"), [1.0, 2.0])
+    stats.add(("a", "b"), [[1.0], [2.0]], 1)
     data = stats.to_dict()
     data[spoil] = {"names": ["a"], "counts": {}, "moments": {"count": [1]}, "rows": "x"}[spoil]
     with pytest.raises((KeyError, TypeError, ValueError)):

@@ -30,6 +30,7 @@ def names(protocol: str = "open-inference-v2") -> Names:
 
 def take(pipeline: Pipeline, *records: bytes, protocol: str = "open-inference-v2") -> None:
     pipeline.take(names(protocol), len(records), b"".join(records))
+    pipeline.flush()
 
 
 def test_features_come_from_requests_and_predictions_from_answers_that_were_ok() -> None:
@@ -79,6 +80,7 @@ def test_a_worker_with_other_names_is_still_counted() -> None:
     row = encoded({"a": [1.0]}, {"p": [0.5]})
     pipeline.take(Names(9, (("new", "7", "auto"),), ("gold",)), 1, row)
     pipeline.take(Names(), 1, row)
+    pipeline.flush()
     assert set(pipeline.predictions) == {("new", "7", "gold"), ("other", "", "other")}
 
 

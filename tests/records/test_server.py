@@ -86,23 +86,20 @@ Taken = list[tuple[Names, int, bytes]]
 Scene = Callable[[HandOffServer, Taken], Awaitable[None]]
 
 
-def play(path: Path, scene: Scene, slots: Slots | None = None, **options: Any) -> HandOffServer:
+async def play(
+    path: Path, scene: Scene, slots: Slots | None = None, **options: Any
+) -> HandOffServer:
     """Run ``scene`` against a listening server."""
     taken: Taken = []
-
-    async def main() -> HandOffServer:
-        server = HandOffServer(
-            path, slots or Slots(), lambda *batch: taken.append(batch), **options
-        )
-        await server.start()
-        await asyncio.wait_for(scene(server, taken), patient(30))
-        await server.stop(0)
-        return server
-
-    return asyncio.run(main())
+    server = HandOffServer(path, slots or Slots(), lambda *batch: taken.append(batch), **options)
+    await server.start()
+    await asyncio.wait_for(scene(server, taken), patient(30))
+    await server.stop(0)
+    return server
 
 
-def test_batches_arrive_with_their_names_and_are_acknowledged(tmp_path: Path) -> None:
+@pytest.mark.anyio
+async def test_batches_arrive_with_their_names_and_are_acknowledged(tmp_path: Path) -> None:
     async def scene(server: HandOffServer, taken: Taken) -> None:
         assert stat.S_IMODE(server.path.stat().st_mode) == 0o600
         worker = await Worker.connect(server.path)
@@ -116,12 +113,13 @@ def test_batches_arrive_with_their_names_and_are_acknowledged(tmp_path: Path) ->
         assert taken[0][0] == Names(3, (("delays", "1", "auto"),), ("champion", "candidate"))
         assert server.connections == 1
 
-    server = play(tmp_path / "s", scene)
+    server = await play(tmp_path / "s", scene)
     assert not (tmp_path / "s").exists()
     assert dict(server.slots)["r1", 0].received == 5
 
 
-def test_a_batch_sent_again_is_acknowledged_but_not_taken_twice(tmp_path: Path) -> None:
+@pytest.mark.anyio
+async def test_a_batch_sent_again_is_acknowledged_but_not_taken_twice(tmp_path: Path) -> None:
     async def scene(server: HandOffServer, taken: Taken) -> None:
         worker = await Worker.connect(server.path)
         worker.hello()
@@ -141,10 +139,11 @@ def test_a_batch_sent_again_is_acknowledged_but_not_taken_twice(tmp_path: Path) 
         assert len(taken) == 3
         assert server.duplicate_batches == 3
 
-    play(tmp_path / "s", scene)
+    await play(tmp_path / "s", scene)
 
 
-def test_slots_and_runs_are_told_apart(tmp_path: Path) -> None:
+@pytest.mark.anyio
+async def test_slots_and_runs_are_told_apart(tmp_path: Path) -> None:
     async def scene(server: HandOffServer, taken: Taken) -> None:
         for run, slot in (("r1", 0), ("r1", 1), ("r2", 0)):
             worker = await Worker.connect(server.path)
@@ -155,10 +154,11 @@ def test_slots_and_runs_are_told_apart(tmp_path: Path) -> None:
             await worker.acknowledged(7)
         assert len(taken) == 3
 
-    play(tmp_path / "s", scene)
+    await play(tmp_path / "s", scene)
 
 
-def test_the_predecessors_unread_batches_count_before_the_successor_is_welcomed(
+@pytest.mark.anyio
+async def test_the_predecessors_unread_batches_count_before_the_successor_is_welcomed(
     tmp_path: Path,
 ) -> None:
     async def scene(server: HandOffServer, taken: Taken) -> None:
@@ -177,10 +177,11 @@ def test_the_predecessors_unread_batches_count_before_the_successor_is_welcomed(
         assert await new.welcome() == {"last_seq": 400, "received": 800}
         assert len(taken) == 400
 
-    play(tmp_path / "s", scene)
+    await play(tmp_path / "s", scene)
 
 
-def test_a_worker_that_never_reads_is_still_read(tmp_path: Path) -> None:
+@pytest.mark.anyio
+async def test_a_worker_that_never_reads_is_still_read(tmp_path: Path) -> None:
     async def scene(server: HandOffServer, taken: Taken) -> None:
         worker = await Worker.connect(server.path)
         worker.hello()
@@ -202,10 +203,11 @@ def test_a_worker_that_never_reads_is_still_read(tmp_path: Path) -> None:
         while (await worker.receive())[0] != frames.COMMIT:
             server.commit({("r1", 0): 60_000})
 
-    play(tmp_path / "s", scene)
+    await play(tmp_path / "s", scene)
 
 
-def test_a_predecessor_that_does_not_end_is_cut(tmp_path: Path) -> None:
+@pytest.mark.anyio
+async def test_a_predecessor_that_does_not_end_is_cut(tmp_path: Path) -> None:
     async def scene(server: HandOffServer, taken: Taken) -> None:
         old = await Worker.connect(server.path)
         old.hello()
@@ -218,9 +220,10 @@ def test_a_predecessor_that_does_not_end_is_cut(tmp_path: Path) -> None:
         assert await new.welcome() == {"last_seq": 1, "received": 4}
         await old.ended()
 
-    play(tmp_path / "s", scene, drain_seconds=0.2)
+    await play(tmp_path / "s", scene, drain_seconds=0.2)
 
 
+@pytest.mark.anyio
 @pytest.mark.parametrize(
     "said",
     [
@@ -235,7 +238,9 @@ def test_a_predecessor_that_does_not_end_is_cut(tmp_path: Path) -> None:
         frames.frame(frames.NAMES, b'{"generation": 1}'),
     ],
 )
-def test_a_broken_peer_is_cut_and_counted_and_others_go_on(tmp_path: Path, said: bytes) -> None:
+async def test_a_broken_peer_is_cut_and_counted_and_others_go_on(
+    tmp_path: Path, said: bytes
+) -> None:
     async def scene(server: HandOffServer, taken: Taken) -> None:
         good = await Worker.connect(server.path)
         good.hello()
@@ -248,10 +253,11 @@ def test_a_broken_peer_is_cut_and_counted_and_others_go_on(tmp_path: Path, said:
         await good.acknowledged(1)
         assert server.protocol_errors == 1
 
-    play(tmp_path / "s", scene)
+    await play(tmp_path / "s", scene)
 
 
-def test_commit_goes_to_the_slots_that_were_saved(tmp_path: Path) -> None:
+@pytest.mark.anyio
+async def test_commit_goes_to_the_slots_that_were_saved(tmp_path: Path) -> None:
     async def scene(server: HandOffServer, taken: Taken) -> None:
         workers = []
         for slot in (0, 1):
@@ -267,10 +273,11 @@ def test_commit_goes_to_the_slots_that_were_saved(tmp_path: Path) -> None:
         workers[0].batch(6, 1)
         await workers[0].acknowledged(6)  # and no COMMIT came before it
 
-    play(tmp_path / "s", scene)
+    await play(tmp_path / "s", scene)
 
 
-def test_stop_takes_in_what_was_already_written(tmp_path: Path) -> None:
+@pytest.mark.anyio
+async def test_stop_takes_in_what_was_already_written(tmp_path: Path) -> None:
     async def scene(server: HandOffServer, taken: Taken) -> None:
         worker = await Worker.connect(server.path)
         worker.hello()
@@ -283,7 +290,7 @@ def test_stop_takes_in_what_was_already_written(tmp_path: Path) -> None:
         await server.stop(5)
         assert len(taken) == 50
 
-    play(tmp_path / "s", scene)
+    await play(tmp_path / "s", scene)
 
 
 def test_slots_survive_a_trip_through_json() -> None:

@@ -27,8 +27,8 @@ BAD: list[tuple[list[dict[str, Any]], str, str]] = [
     ([{"metric": "error_rate", "margin": 0.01}], "metrics[0].margin", "has no unit"),
     ([{"metric": "error_rate", "margin": "1 ms"}], "metrics[0].margin", "does not fit"),
     ([{"metric": "error_rate", "margin": "-1 pp"}], "metrics[0].margin", "at least 0"),
-    ([{"metric": "error_rate", "margin": "1 apple"}], "metrics[0].margin", "is not a unit"),
-    ([{"metric": "error_rate", "margin": "much"}], "metrics[0].margin", "is not a margin"),
+    ([{"metric": "error_rate", "margin": "1 apple"}], "metrics[0].margin", "not a valid unit"),
+    ([{"metric": "error_rate", "margin": "much"}], "metrics[0].margin", "not a valid margin"),
     ([{"metric": "error_rate", "margin": True}], "metrics[0].margin", "must be a text"),
     ([{"metric": "error_rate"}], "metrics[0].margin", "is needed"),
     ([{"metric": "error_rate", "margin": 0}], "metrics[0].margin", "must be above 0"),
@@ -269,7 +269,7 @@ def test_a_split_that_is_not_honoured_is_invalid_and_stays_so() -> None:
     one.assigned([2400, 1600], [0.5, 0.5])
     decision = one.decide("split", 1.0)["c0"]
     assert decision.verdict == "invalid"
-    assert "not honoured" in decision.reasons[0]
+    assert "sample ratio mismatch" in decision.reasons[0]
     copy = experiment([RATE])
     copy.restore(json.loads(json.dumps(one.to_dict(), allow_nan=False)))
     assert copy.decide("split", 1.0)["c0"].verdict == "invalid"
@@ -319,7 +319,7 @@ def test_futility_and_the_end_of_time() -> None:
         assert one.decide("shadow", 59.0)["c0"].verdict == "continue"
         decision = one.decide("shadow", 60.0)["c0"]
         assert decision.verdict == verdict
-        assert "the time that was set is up" in decision.reasons[0]
+        assert "the time limit was reached" in decision.reasons[0]
 
 
 def test_latency_of_copies_is_shown_and_decides_nothing() -> None:

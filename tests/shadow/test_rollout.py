@@ -154,7 +154,7 @@ class TestPeople:
         waiting, (event,) = step(state, 1.0, "continue", (), 100)
         assert (waiting.phase, event.why) == (
             "waiting",
-            "100 requests of the challenger without harm",
+            "100 requests to the challenger without proven harm",
         )
         assert step(waiting, 1e9, "promote", (), 10**6) == (waiting, ())
         state, (event,) = rollout.approve(waiting, 2.0, "ada", "", 120)
@@ -269,7 +269,7 @@ class TestShapes:
             Stage(**{"name": "10 %", "mode": "split", "weight": 0.1, **wrong})
 
     def test_names_of_stages_differ(self):
-        with pytest.raises(RolloutError, match="name of its own"):
+        with pytest.raises(RolloutError, match="must be unique"):
             Rollout.begin("e", "c", (RAMP[1], replace(RAMP[2], name="1 %")), 0.0)
 
     @pytest.mark.parametrize(

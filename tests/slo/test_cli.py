@@ -36,7 +36,7 @@ def said(*arguments: str, code: int = 0) -> str:
 def test_explain_says_minutes_and_budget(file: str) -> None:
     text = said("explain", file)
     assert "99.9 % of requests good over 30 d" in text
-    assert "good    an answer whose outcome is none of server_error" in text
+    assert "good    a response with an outcome other than server_error" in text
     assert "good    a prediction costs at most 0.001" in text
     assert "51,840 of 51,840,000 at 20/s" in text
     lines = [line.split() for line in text.splitlines()]

@@ -142,7 +142,7 @@ def test_what_a_sidecar_says_of_kafka(tmp_path: Path) -> None:
 
 def test_what_an_evaluator_says() -> None:
     """Read from its source: a real one needs a cluster, which its own tests have."""
-    source = (ROOT / "monitor" / "evaluator" / "api.py").read_text("utf-8")
+    source = (ROOT / "monitor" / "service" / "evaluator_api.py").read_text("utf-8")
     for alert in kafka_alerts({}):
         for name, named in metrics(alert.expr).items():
             if not name.startswith("understudy_evaluator_"):

@@ -48,7 +48,7 @@ def test_a_namespace_is_paged_for_what_is_its_own(tmp_path: Path) -> None:
 def _words(down: Any) -> dict[str, Any]:
     return {
         "exp_annotations": {
-            "summary": "champion does not answer for m",
+            "summary": "champion is down for m",
             "description": down.description.replace("{{ $value | humanizePercentage }}", "100%"),
             "runbook_url": "page",
         }

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from understudy.monitor.evidence.batch import ColumnBatch, column_of
+from understudy.monitor.evidence.batch import ColumnBatch
+from understudy.monitor.evidence.columns import column_of
 from understudy.monitor.evidence.rows import ROWS, STARTED
 from understudy.monitor.health.drift.watch import ModelWatch
 

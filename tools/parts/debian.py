@@ -223,10 +223,14 @@ def main() -> int:
 
 
 def _get(part: str) -> None:
-    print(f"fetching {part} …", flush=True)
+    print(f"fetching {part} …\n", end="", flush=True)
     reason = _fetch(part)
     if reason is not None:
-        print(f"NOTICE: {part} cannot be had here ({reason}); its tests are skipped", flush=True)
+        print(
+            f"NOTICE: {part} cannot be had here ({reason}); its tests are skipped\n",
+            end="",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

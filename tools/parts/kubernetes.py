@@ -306,11 +306,15 @@ def _make(part: str) -> None:
         "kube-apiserver": " (about ten minutes)",
         "checkov": " (a minute)",
     }
-    print(f"making {part}{slow.get(part, '')} …", flush=True)
+    print(f"making {part}{slow.get(part, '')} …\n", end="", flush=True)
     try:
         make(part)
     except Unavailable as reason:
-        print(f"NOTICE: {part} cannot be had here ({reason}); its tests are skipped", flush=True)
+        print(
+            f"NOTICE: {part} cannot be had here ({reason}); its tests are skipped\n",
+            end="",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ def run_capacity(gate: GateContext, stage: Stage) -> StageResult:
         ]
         if said == "failed":
             result.verdict = "failed"
-            result.why = [f"capacity: {low:,.0f}/s passed, {wanted.at_least:,.0f}/s are wanted"]
+            result.why = [f"capacity: {low:,.0f}/s passed, {wanted.at_least:,.0f}/s are required"]
     elif wanted.at_least is None and result.verdict == "passed":
         result.verdict = "shown"
     most_joules = objectives.joules
@@ -141,7 +141,7 @@ def _prediction(objectives: Objectives, found: Capacity, servers: int) -> dict[s
     """Latencies at rates that were not measured, from the times in service at a middling one."""
     passed = [probe for probe in found.probes if probe.passed]
     if not passed or found.low is None:
-        return {"servers": servers, "why_not": "no rate has passed"}
+        return {"servers": servers, "why_not": "no rate passed"}
     middling = [probe for probe in passed if probe.rate <= _MIDDLING * found.low] or passed[:1]
     base = max(middling, key=lambda probe: probe.rate)
     due, latency = base.outcome.due, base.outcome.latency
@@ -160,7 +160,7 @@ def _prediction(objectives: Objectives, found: Capacity, servers: int) -> dict[s
         "service_mean": float(usable.mean()) if len(usable) else None, "way": service.way,
         "highest_rate": best,
         "why_not": "" if points else predict(service, 1.0, p, servers).why_not
-        or f"nothing is said above {HIGHEST_LOAD:.0%} of what {servers} can do",
+        or f"no prediction above {HIGHEST_LOAD:.0%} of the capacity of {servers}",
     }  # fmt: skip
 
 

@@ -76,7 +76,7 @@ def run_chaos(gate: GateContext, stage: Stage) -> StageResult:
     ]
     if not result.windows:
         result.verdict = "invalid"
-        result.why = ["the experiment's method has no action, so that there was no fault"]
+        result.why = ["the experiment's method has no action, so no fault was injected"]
         return result
     start = min(begin for begin, _, _ in result.windows)
     end = max(stop for _, stop, _ in result.windows)
@@ -91,7 +91,7 @@ def run_chaos(gate: GateContext, stage: Stage) -> StageResult:
         after = [at for at in fired if at >= 0.0]
         extra["alert_after"] = after[0] if after else None
         if watched.before:
-            extra["alert_note"] = "it was firing before the fault began"
+            extra["alert_note"] = "the alert was firing before the fault"
     if wanted.budget is not None:
         usual_rate = normal.count / start if start > 0.0 else rate
         burned = budget_burned(one, wanted.budget.objective, usual_rate, wanted.budget.period)
@@ -156,7 +156,7 @@ def _criteria(
     if wanted.recovers_within is not None:
         value = one.recovered_after
         said = held(value is not None and value <= wanted.recovers_within)
-        why = "" if value is not None else "it had not recovered when the load ended"
+        why = "" if value is not None else "not recovered when the load ended"
         criteria.append(Criterion("recovers within", wanted.recovers_within, value, said, why))
     if wanted.lost_at_most is not None:
         share = one.lost / during if during else 0.0
@@ -165,7 +165,7 @@ def _criteria(
     if wanted.detected_within is not None:
         seen = [probe["at"] - start for probe in ran.probes if probe["output"] is True]
         value = min(seen) if seen else None
-        why = "" if value is not None else "no probe of the method has seen an alert"
+        why = "" if value is not None else "no probe of the method saw an alert"
         if wanted.alert is not None:
             value = extra["alert_after"]
             why = "" if value is not None else f"{wanted.alert.name} has not fired"
@@ -178,7 +178,7 @@ def _criteria(
         criteria.append(Criterion("budget burned", most, burned, held(burned <= most)))
     if wanted.hypothesis_holds:
         broken = len(ran.deviations)
-        why = "" if ran.looks else "nobody has asked for it while the method ran"
+        why = "" if ran.looks else "the steady state was not checked while the method ran"
         said = held(not broken) if ran.looks else "invalid"
-        criteria.append(Criterion("steady state broken", 0.0, float(broken), said, why))
+        criteria.append(Criterion("steady state violated", 0.0, float(broken), said, why))
     return criteria

@@ -51,7 +51,7 @@ def run_cold_start(gate: GateContext, stage: Stage) -> StageResult:
     if wanted.within is not None:
         worst = max(times)
         said = held(worst <= wanted.within)
-        result.criteria = [Criterion("first answer within", wanted.within, worst, said)]
+        result.criteria = [Criterion("first response within", wanted.within, worst, said)]
         result.verdict = said
         result.why = reasons(result.criteria)
     return result
@@ -62,7 +62,7 @@ def _first_answer(
 ) -> float:
     while time.monotonic() - begun < timeout:
         if process.poll() is not None:
-            raise LoadTestError(f"cold_start: the server ended with exit code {process.returncode}")
+            raise LoadTestError(f"cold_start: the server exited with code {process.returncode}")
         with contextlib.suppress(LoadTestError):
             found = gate.drive(Loop(1, 1, 1, 2.0), seconds=0.0, timeout=2.0)
             if found.count and not found.failed:
@@ -70,4 +70,4 @@ def _first_answer(
                 ended = found.begun + float((found.due + found.latency)[-1])
                 return ended - (time.time() - (time.monotonic() - begun))
         time.sleep(0.02)
-    raise LoadTestError(f"cold_start: no good answer within {timeout:g} s")
+    raise LoadTestError(f"cold_start: no good response within {timeout:g} s")

@@ -46,5 +46,5 @@ def run_compare(gate: GateContext, stage: Stage) -> StageResult:
         ]
     elif found.said == "not enough repeats":
         result.verdict = "invalid"
-        result.why = ["not enough repeats to tell: more of them, or longer ones"]
+        result.why = ["not enough repeats: add more, or make them longer"]
     return result

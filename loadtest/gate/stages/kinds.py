@@ -41,13 +41,15 @@ def check(gate: GateContext) -> list[str]:
                 fewest = needed(gate.objectives(stage))
                 if stage.judged and load.count < fewest and stage.load.shape != "until-break":
                     notes.append(
-                        f"{stage.name}: about {load.count:,.0f} requests cannot show its "
-                        f"objectives, {fewest:,} are needed at least"
+                        f"{stage.name}: about {load.count:,.0f} requests cannot prove its "
+                        f"objectives, at least {fewest:,} are required"
                     )
             if stage.chaos is not None:
                 load_experiment(stage.chaos.experiment)
                 if stage.chaos.load.shape not in ("steady", "soak"):
-                    raise PlanError("chaos: load must be steady, since it lasts as long as needed")
+                    raise PlanError(
+                        "chaos: load must be steady, because it lasts as long as the fault"
+                    )
                 load_of(stage.chaos.load, plan.engine, plan.limits)
             if stage.compare is not None:
                 allowed(address_of(stage.compare.other), gate.own)
@@ -59,7 +61,9 @@ def check(gate: GateContext) -> list[str]:
                     )
                 objectives = gate.objectives(stage)
                 if not objectives.percentiles():
-                    raise PlanError("capacity: an objective for a percentile is needed, as p99")
+                    raise PlanError(
+                        "capacity: an objective for a percentile is required, such as p99"
+                    )
         except PlanError as error:
             raise PlanError(f"{where}: {error}") from error
     return notes

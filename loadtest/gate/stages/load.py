@@ -72,7 +72,7 @@ def _until_break(gate: GateContext, stage: Stage, load: Load) -> StageResult:
     if load.at_least is not None:
         top = max(good, default=0.0)
         verdict = held(top >= load.at_least)
-        why = f"the last step that surely held was {top:,.0f}/s" if verdict != "passed" else ""
+        why = f"the last step proven to hold was {top:,.0f}/s" if verdict != "passed" else ""
         # A step that could not be told may have held, and only one that failed below it denies it.
         unsure = [row for row in rows if row["said"] == "invalid" and row["rate"] >= load.at_least]
         if verdict == "failed" and (not bad or (unsure and bad[0] > load.at_least)):
@@ -107,10 +107,10 @@ def run_loadgen(gate: GateContext, stage: Stage) -> StageResult:
         result = StageResult(stage.name, stage.kind, "passed", [], [], outcome, data)
         if not expected:
             result.verdict = "invalid"
-            result.why = ["no payload says what is expected of it: give bodies with expect"]
+            result.why = ["no payload has expected values: use bodies with expect"]
         elif outcome.failed:
             result.verdict = "failed"
-            result.why = [f"{outcome.failed:,} of {outcome.count:,} answers are not as expected"]
+            result.why = [f"{outcome.failed:,} of {outcome.count:,} responses are not as expected"]
         return result
     processes, gate.processes = gate.processes, 1
     try:

@@ -38,7 +38,7 @@ class Slack(MessageChannel):
         blocks.append(_fields([(name, value) for name, value in facts if value]))
         news = message.event not in ("opened", "reminder") and finding.change
         if news:
-            blocks.append(_section(f"*What has changed*\n{_escape(finding.change)}"))
+            blocks.append(_section(f"*Change*\n{_escape(finding.change)}"))
         if message.event != "closed":
             blocks += self._details(message)
         blocks.append(_context(self._foot(message)))
@@ -53,9 +53,9 @@ class Slack(MessageChannel):
         if listed:
             blocks.append(_section("\n".join(f"• {_escape(line)}" for line in listed)))
         if signal.size is not None:
-            blocks.append(_section(f"*How large*\n{_escape(words.size(signal.size))}"))
+            blocks.append(_section(f"*Size*\n{_escape(words.size(signal.size))}"))
         if signal.advice:
-            blocks.append(_section(f"*What to look at next*\n{_escape(signal.advice)}"))
+            blocks.append(_section(f"*What to check next*\n{_escape(signal.advice)}"))
         return blocks
 
     def _foot(self, message: Message) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,27 +11,48 @@ from numpy.typing import NDArray
 from understudy.monitor.baseline.encoder import Batch, Encoded, Encoder
 from understudy.monitor.baseline.repeats import Repeats, key_of
 from understudy.monitor.baseline.rules import RateRule, Rule
+from understudy.monitor.detectors import packed
+from understudy.shadow.state import Config, Converter, Count, Saved, Stateful
 
 
-class BrokenRows:
+def _dump_repeats(repeats: Repeats) -> Any:
+    """Only where all digits are kept, so that who goes on elsewhere goes on as if nothing had
+    happened."""
+    return repeats.to_dict() if packed.exact() else None
+
+
+def _load_repeats(name: str, value: Any, now: Repeats) -> Repeats:
+    return now if value is None else Repeats.from_dict(value)
+
+
+class BrokenRows(Stateful):
     """Of a model's ``rules``, in their order."""
+
+    encoder: Config[Encoder]
+    _rules: Config[int]
+    _places: Config[dict[tuple[Rule, str], int]]
+    duplicate: Config[int | None]
+    """Place of the rule about rows that come again; None where there is none."""
+    of_answers: Config[list[int]]
+    repeats: Saved[Annotated[Repeats, Converter(_dump_repeats, _load_repeats)]]
+    added: Saved[dict[str, Count]]
+    """Columns that the baseline does not know, and how many rows had them."""
+    unread: Saved[list[float]]
+    """Of each request that was not looked at yet, 1 where it could not be read, else 0."""
 
     def __init__(self, encoder: Encoder, rules: Sequence[RateRule]) -> None:
         self.encoder = encoder
         self._rules = len(rules)
         self._places = {(rule.rule, rule.feature): n for n, rule in enumerate(rules)}
         self.duplicate = self._places.get((Rule.DUPLICATE, ""))
-        """Place of the rule about rows that come again; None where there is none."""
         self.of_answers = [
             n
             for n, rule in enumerate(rules)
             if rule.feature and not encoder.is_feature[encoder.names.index(rule.feature)]
         ]
         self.repeats = Repeats()
-        self.added: dict[str, int] = {}
-        """Columns that the baseline does not know, and how many rows had them."""
-        self.unread: list[float] = []
-        """Of each request that was not looked at yet, 1 where it could not be read, else 0."""
+        self.added = {}
+        self.unread = []
 
     def find(self, found: Encoded, batch: Batch) -> NDArray[np.float64] | None:
         """Which rules each row breaks: (n, R); NaN where a rule says nothing. None, which is what

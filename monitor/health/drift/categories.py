@@ -5,9 +5,8 @@ Ranks say little of categories: one that doubles at the expense of all others mo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +14,10 @@ from numpy.typing import NDArray
 from understudy.monitor.baseline.encoder import Encoder
 from understudy.monitor.baseline.model import CategoryProfile
 from understudy.monitor.detectors.composition import Composition
-from understudy.monitor.detectors.packed import pack, unpack
+from understudy.monitor.detectors.packed import PackedMask, PackedWhole
 from understudy.monitor.health.drift.window import GROUPS, Window
 from understudy.monitor.health.examples import add
+from understudy.shadow.state import Config, Saved, Stateful, Transient
 
 Floats = NDArray[np.float64]
 _AT_LEAST = 3
@@ -61,25 +61,35 @@ class Shifted:
         return max(0.0, middle - half), min(1.0, middle + half)
 
 
-class Categories:
+class Categories(Stateful):
     """``run_length`` (S,) of each series in rows, and ``inflated`` (S,), as those of its charts;
     those of the series that are watched here are used."""
+
+    places: Config[NDArray[np.intp]]
+    """Numbers of the series."""
+    _groups: Config[NDArray[np.int64]]
+    _labels: Config[list[list[str]]]
+    _rows_of: Config[NDArray[np.intp]]
+    detector: Saved[Composition]
+    alarmed: Saved[PackedMask]
+    _since: Saved[PackedWhole]
+    _began: Saved[dict[int, float]]
+    _examples: Transient[dict[int, list[str]]]
 
     def __init__(
         self, encoder: Encoder, window: Window, run_length: Floats, inflated: Floats
     ) -> None:
-        self.places: NDArray[np.intp] = np.flatnonzero(of_categories(encoder))
-        """Numbers of the series."""
+        self.places = np.flatnonzero(of_categories(encoder))
         self._groups = window.groups[self.places]
         self._labels = [window.labels[place] for place in self.places.tolist()]
         self._rows_of = np.arange(len(self.places))[None, :]
         self.detector = Composition(
             window.baseline[self.places], run_length[self.places], inflated[self.places]
         )
-        self.alarmed: NDArray[np.bool_] = np.zeros(len(self.places), np.bool_)
-        self._since: NDArray[np.int64] = np.zeros(len(self.places), np.int64)
-        self._began: dict[int, float] = {}
-        self._examples: dict[int, list[str]] = {}
+        self.alarmed = np.zeros(len(self.places), np.bool_)
+        self._since = np.zeros(len(self.places), np.int64)
+        self._began = {}
+        self._examples = {}
 
     def update(self, codes: NDArray[np.int64], times: Floats, ids: Sequence[bytes]) -> None:
         """Codes (n, S) of the rows of a batch, with their unix times and request ids."""
@@ -146,26 +156,3 @@ class Categories:
                 )
             )
         return found
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
-        if not len(self.places):
-            return {}
-        return {
-            "detector": self.detector.to_dict(),
-            "alarmed": pack(self.alarmed.astype(np.float64)),
-            "since": pack(self._since.astype(np.float64)),
-            "began": [[number, at] for number, at in self._began.items()],
-        }
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Undo :meth:`to_dict`, of as many series; nothing of an empty state.
-
-        Raises KeyError, TypeError or ValueError.
-        """
-        if not len(self.places) or not state:
-            return
-        self.detector.restore(state["detector"])
-        self.alarmed = unpack(state["alarmed"], self.alarmed.shape) > 0.5
-        self._since = unpack(state["since"], self._since.shape).astype(np.int64)
-        self._began = {int(number): float(at) for number, at in state["began"]}

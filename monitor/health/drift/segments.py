@@ -8,18 +8,19 @@ union, on sums by segment, so that the number of segments costs next to nothing 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from understudy.monitor.baseline.encoder import Encoder
 from understudy.monitor.detectors.cusum import CusumUnion
-from understudy.monitor.detectors.packed import pack, unpack
+from understudy.monitor.detectors.packed import Packed, Times
 from understudy.monitor.health.examples import add
 from understudy.monitor.health.options import Options
+from understudy.shadow.state import Config, Converter, FieldError, Saved, Stateful, Transient
 
 REFERENCE = 1000
 """Rows of a segment that are its reference."""
@@ -39,9 +40,36 @@ class SegmentShift:
     high: float
 
 
-class Segments:
+def _dump_names(names: list[tuple[str, str]]) -> list[list[str]]:
+    return [list(name) for name in names]
+
+
+def _same_names(name: str, value: Any, now: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    if [tuple(one) for one in value] != now:
+        raise FieldError(name, "are those of other segments")
+    return now
+
+
+class Segments(Stateful):
     """``run_length`` is that of all segments and series together, in rows of the model;
     ``inflated`` (2 S,) is the variance of long sums of each location and spread."""
+
+    names: Saved[Annotated[list[tuple[str, str]], Converter(_dump_names, _same_names)]]
+    """(feature, value) of each segment."""
+    _series: Config[list[int]]
+    _first: Config[list[int]]
+    _size: Config[list[int]]
+    _shape: Config[tuple[int, int]]
+    _counts: Saved[Packed]
+    _sums: Saved[Packed]
+    cusum: Saved[CusumUnion | None]
+    alarmed: Saved[NDArray[np.bool_]]
+    rows: Saved[NDArray[np.int64]]
+    examples: Transient[dict[int, list[str]]]
+    """Newest request ids of segments that have alarmed, by number."""
+    _since: Saved[Times]
+    _seen: Saved[Packed]
+    """Since then: how many values, and what they add up to."""
 
     def __init__(
         self,
@@ -50,11 +78,10 @@ class Segments:
         run_length: float,
         inflated: NDArray[np.float64],
     ) -> None:
-        self.names: list[tuple[str, str]] = []
-        """(feature, value) of each segment."""
-        self._series: list[int] = []
-        self._first: list[int] = []
-        self._size: list[int] = []
+        self.names = []
+        self._series = []
+        self._first = []
+        self._size = []
         room = options.max_segments
         for feature in options.segments:
             if feature not in encoder.names:
@@ -70,8 +97,8 @@ class Segments:
             room -= len(labels)
         count, width = len(self.names), 2 * len(encoder.series)
         self._shape = (count, width)
-        self._counts: NDArray[np.float64] = np.zeros(self._shape)
-        self._sums: NDArray[np.float64] = np.zeros(self._shape)
+        self._counts = np.zeros(self._shape)
+        self._sums = np.zeros(self._shape)
         self.cusum = (
             CusumUnion(
                 count * width,
@@ -83,13 +110,11 @@ class Segments:
             if count
             else None
         )
-        self.alarmed: NDArray[np.bool_] = np.zeros(self._shape, np.bool_)
-        self.rows: NDArray[np.int64] = np.zeros(count, np.int64)
-        self.examples: dict[int, list[str]] = {}
-        """Newest request ids of segments that have alarmed, by number."""
-        self._since: NDArray[np.float64] = np.full(self._shape, np.nan)
-        self._seen: NDArray[np.float64] = np.zeros((2, *self._shape))
-        """Since then: how many values, and what they add up to."""
+        self.alarmed = np.zeros(self._shape, np.bool_)
+        self.rows = np.zeros(count, np.int64)
+        self.examples = {}
+        self._since = np.full(self._shape, np.nan)
+        self._seen = np.zeros((2, *self._shape))
 
     def update(
         self,
@@ -135,34 +160,3 @@ class Segments:
         # The first rows are an estimate as well.
         half = _TWO_SIDED_95 * math.sqrt(1.0 / max(count, 1.0) + 1.0 / REFERENCE)
         return SegmentShift(None if math.isnan(since) else since, size, size - half, size + half)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
-        if self.cusum is None:
-            return {}
-        return {
-            "names": [list(name) for name in self.names],
-            "counts": pack(self._counts),
-            "sums": pack(self._sums),
-            "rows": self.rows.tolist(),
-            "alarmed": self.alarmed.tolist(),
-            "cusum": self.cusum.to_dict(),
-            "since": [None if math.isnan(t) else round(t, 3) for t in self._since.ravel().tolist()],
-            "seen": pack(self._seen),
-        }
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Undo :meth:`to_dict`; what belongs to other segments is left out.
-
-        Raises KeyError, TypeError or ValueError for another shape.
-        """
-        if self.cusum is None or [tuple(n) for n in state.get("names", ())] != self.names:
-            return
-        self._counts = unpack(state["counts"], self._shape)
-        self._sums = unpack(state["sums"], self._shape)
-        self.rows = np.array(state["rows"], np.int64)
-        self.alarmed = np.array(state["alarmed"], np.bool_).reshape(self._shape)
-        self.cusum.restore(state["cusum"])
-        since = [math.nan if t is None else float(t) for t in state["since"]]
-        self._since = np.array(since, np.float64).reshape(self._shape)
-        self._seen = unpack(state["seen"], (2, *self._shape))

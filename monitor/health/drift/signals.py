@@ -17,12 +17,12 @@ from understudy.monitor.health.latches import SPAN
 
 _MOST = 10
 _DRIFT_ADVICE = (
-    "Compare the features that are named with their source: a unit, a join, an encoding or a "
-    "population may have changed. If this is how it will be from now on, take a new baseline."
+    "Compare these features with their source: a unit, a join, an encoding or the population may "
+    "have changed. If the change is permanent, build a new baseline."
 )
 _PREDICTION_ADVICE = (
-    "The inputs look as usual, the answers do not: see whether another build of the model is being "
-    "served, or whether features work together in another way."
+    "The inputs are as usual, the predictions are not: check whether another build of the model is "
+    "served, or whether the relation between features has changed."
 )
 
 
@@ -77,10 +77,10 @@ def _stale(watch: ModelWatch, model: str, version: str, now: float) -> Signal | 
         severity="warning",
         title="No traffic for longer than usual",
         since=watch.newest,
-        rule="longest gap so far, five times over"
+        rule="five times the longest gap so far"
         if watch.options.stale is None
-        else "the time set in the configuration",
-        guarantee="none: this is a limit, not a test",
+        else "the limit in the configuration",
+        guarantee="none: a limit, not a statistical test",
         advice=ADVICE[Rule.STALE],
     )
 
@@ -93,7 +93,7 @@ def _drift(watch: ModelWatch, model: str, version: str, hides: Hides) -> Signal 
         number = int(place) % series
         column = encoder.column_of[number]
         estimate = watch.change(int(place))
-        moved = "has moved"
+        moved = "shifted"
         if not hides(encoder.names[column]):
             moved = _moved(watch, number, int(place) >= series, estimate.size)
         size = Size(
@@ -120,7 +120,7 @@ def _drift(watch: ModelWatch, model: str, version: str, hides: Hides) -> Signal 
     answers = [item for column, item in columns.items() if not encoder.is_feature[column]]
     ranked = sorted(features or answers, key=lambda item: -item.weight)
     what = "Inputs have changed" if features else "Predictions have changed"
-    also = f"; so have the predictions ({answers[0].name})" if features and answers else ""
+    also = f"; predictions have changed as well ({answers[0].name})" if features and answers else ""
     return Signal(
         key=f"drift/{model}/{version}//",
         kind="drift",
@@ -132,8 +132,8 @@ def _drift(watch: ModelWatch, model: str, version: str, hides: Hides) -> Signal 
         since=_earliest(ranked),
         features=_contributions(ranked),
         size=ranked[0].size,
-        rule="two-sided CUSUMs of normal scores, of location and spread, "
-        "and an e-detector of the shares of categories",
+        rule="two-sided CUSUMs of normal scores (location and spread), "
+        "and an e-detector of category shares",
         guarantee=_guarantee(watch),
         examples=ranked[0].examples,
         advice=_DRIFT_ADVICE if features else _PREDICTION_ADVICE,
@@ -160,10 +160,10 @@ def _moved(watch: ModelWatch, series: int, spread: bool, size: float) -> str:
         return f"varies {'more' if size > 0 else 'less'} than before"
     middle = watch.window.middle(series)
     if middle is None:
-        return f"has {'risen' if size > 0 else 'fallen'}"
+        return "rose" if size > 0 else "fell"
     before, now = middle
     if before == now:
-        return f"has {'risen' if size > 0 else 'fallen'} a little, median about {now:.4g}"
+        return f"{'rose' if size > 0 else 'fell'} slightly, median about {now:.4g}"
     return f"median {now:.4g}, was {before:.4g}"
 
 
@@ -188,7 +188,7 @@ def _quality(watch: ModelWatch, model: str, version: str) -> Signal | None:
     for column in np.flatnonzero(watch.stuck()):
         name = watch.encoder.names[int(column)]
         length = int(watch.runs.length[column])
-        words = f"{WORDS[Rule.CONSTANT]}: the same value {length:,} times in a row"
+        words = f"{WORDS[Rule.CONSTANT]} for {length:,} rows"
         found.append(_Found(name, float(length), words, None))
         rules.append(Rule.CONSTANT)
     if not found:
@@ -210,7 +210,7 @@ def _quality(watch: ModelWatch, model: str, version: str) -> Signal | None:
         since=_earliest(ranked),
         features=_contributions(ranked),
         size=ranked[0].size,
-        rule="Shiryaev-Roberts e-detector on the rate of broken rows",
+        rule="Shiryaev-Roberts e-detector on the rate of rows that violate a rule",
         guarantee=_guarantee(watch),
         examples=tuple(reversed(examples)),
         advice=ADVICE[leading],
@@ -223,8 +223,9 @@ def _together(watch: ModelWatch, model: str, version: str) -> list[Signal]:
     if watch.together is None or watch.drifted().any():
         return []
     rules = {
-        "reconstruction": "CUSUMs of the error of a reconstruction by principal components",
-        "discrepancy": "maximum mean discrepancy of blocks of rows, by random Fourier features",
+        "reconstruction": "CUSUMs of the reconstruction error of principal components",
+        "discrepancy": "maximum mean discrepancy between blocks of rows, by random Fourier "
+        "features",
     }
     found = []
     for one in watch.together.apart():
@@ -238,18 +239,18 @@ def _together(watch: ModelWatch, model: str, version: str) -> list[Signal]:
                 version=version,
                 segment="",
                 severity="warning",
-                title="Inputs go together in another way than before"
+                title="The relation between inputs changed"
                 + (f": {named}" if named else "")
-                + "; each feature by itself looks as usual",
+                + "; each single feature is as usual",
                 features=tuple(
-                    Contribution(name, weight, "does not go with the others as it did")
+                    Contribution(name, weight, "no longer fits the other features")
                     for name, weight in weights
                     if weight > 0.0
                 ),
                 rule=rules[one.rule],
                 guarantee=_guarantee(watch),
-                advice="Look for a join by another key, columns that are swapped, or a source that "
-                "fills features independently of each other.",
+                advice="Check for a join on the wrong key, swapped columns, or a source that fills "
+                "features independently of each other.",
                 assumptions=watch.assumptions,
             )
         )
@@ -308,7 +309,7 @@ def _in_segment(watch: ModelWatch, number: int, places: list[int]) -> list[_Foun
         )
         weight = (moved.size / max(moved.high - moved.low, 1e-9)) ** 2
         name = encoder.names[encoder.column_of[place % series]]
-        found.append(_Found(name, weight, "has moved", moved.since, size))
+        found.append(_Found(name, weight, "shifted", moved.since, size))
     return sorted(found, key=lambda item: -item.weight)
 
 
@@ -337,8 +338,8 @@ def _earliest(ranked: list[_Found]) -> float | None:
 def _guarantee(watch: ModelWatch) -> str:
     rows = watch.options.run_length
     return (
-        f"on average at most one false alarm in {rows:,.0f} rows, of all features, rules and "
-        "segments of the model together"
+        f"on average at most one false alarm in {rows:,.0f} rows, across all features, rules and "
+        "segments of the model"
     )
 
 

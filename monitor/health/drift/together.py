@@ -18,9 +18,10 @@ from understudy.monitor.baseline.scores import normal_scores, spread_scores, tai
 from understudy.monitor.baseline.together import JointProfile
 from understudy.monitor.detectors.cusum import CusumUnion
 from understudy.monitor.detectors.kernel import BLOCKS, KernelBlocks
-from understudy.monitor.detectors.packed import pack, unpack
+from understudy.monitor.detectors.packed import Packed
 from understudy.monitor.health.drift.limits import run_lengths
 from understudy.monitor.health.latches import SPAN, Latches
+from understudy.shadow.state import Config, Count, Saved, Stateful, Transient
 
 Floats = NDArray[np.float64]
 _AT_ONCE = 1024
@@ -39,10 +40,24 @@ class Apart:
     weights: Mapping[str, float]
 
 
-class JointDrift:
+class JointDrift(Stateful):
     """``places`` are the numbers of its series among those of the rows' scores; ``run_length`` in
     rows is that of both detectors together. The baseline's figures were made of independent rows:
     ``inflation`` is the variance of long sums over that of such."""
+
+    known: Config[JointProfile]
+    _places: Config[Any]
+    _tables: Config[Floats]
+    cusum: Saved[CusumUnion]
+    latch: Saved[Latches]
+    kernel: Saved[KernelBlocks | None]
+    kernel_at: Saved[int]
+    """Number of the row with which the discrepancy last alarmed."""
+    _shares: Saved[Packed]
+    """Squared error of each series, lately."""
+    _rows: Saved[Count]
+    _waiting: Transient[list[Floats]]
+    _held: Transient[int]
 
     def __init__(
         self,
@@ -78,11 +93,9 @@ class JointDrift:
             else None
         )
         self.kernel_at = -1
-        """Number of the row with which the discrepancy last alarmed."""
-        self._shares: Floats = known.shares.copy()
-        """Squared error of each series, lately."""
+        self._shares = known.shares.copy()
         self._rows = 0
-        self._waiting: list[Floats] = []
+        self._waiting = []
         self._held = 0
 
     def update(self, scores: Floats) -> None:
@@ -137,24 +150,3 @@ class JointDrift:
         if self.kernel_at >= 0 and self._rows - self.kernel_at < _QUIET:
             found.append(Apart("discrepancy", self.kernel_at, {}))
         return found
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON; nothing may wait."""
-        return {
-            "cusum": self.cusum.to_dict(),
-            "latch": self.latch.to_dict(),
-            "kernel": self.kernel.to_dict() if self.kernel is not None else None,
-            "kernel_at": self.kernel_at,
-            "shares": pack(self._shares),
-            "rows": self._rows,
-        }
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Undo :meth:`to_dict`. Raises KeyError, TypeError or ValueError for another shape."""
-        self.cusum.restore(state["cusum"])
-        self.latch.restore(state["latch"])
-        if self.kernel is not None and state["kernel"] is not None:
-            self.kernel.restore(state["kernel"])
-        self.kernel_at = int(state["kernel_at"])
-        self._shares = unpack(state["shares"], self._shares.shape)
-        self._rows = int(state["rows"])

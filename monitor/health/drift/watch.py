@@ -6,9 +6,9 @@ bring their times, and the caller says what time it is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,25 +16,26 @@ from numpy.typing import NDArray
 from understudy.monitor.baseline.encoder import Batch, Encoder
 from understudy.monitor.baseline.model import Baseline
 from understudy.monitor.baseline.repeats import Runs
+from understudy.monitor.baseline.rules import RateRule
 from understudy.monitor.baseline.together import JointProfile
 from understudy.monitor.detectors.change_point import ChangePoint, Estimate
 from understudy.monitor.detectors.cusum import CusumUnion
 from understudy.monitor.detectors.edetector import SrDetector
 from understudy.monitor.detectors.evidence import Evidence
-from understudy.monitor.evidence.batch import ColumnBatch, concatenated
-from understudy.monitor.evidence.columns import Cells
-from understudy.monitor.health.corroborate import corroborators_of
+from understudy.monitor.detectors.packed import Times
+from understudy.monitor.detectors.seasons import Profile
+from understudy.monitor.evidence.batch import ColumnBatch, concatenate
+from understudy.monitor.health.corroborate import Corroborator, corroborators_of
 from understudy.monitor.health.drift import limits
 from understudy.monitor.health.drift.broken import BrokenRows
 from understudy.monitor.health.drift.categories import Categories, of_categories
-from understudy.monitor.health.drift.lone import FULL, Noted, RowBuffer
-from understudy.monitor.health.drift.saved import dump_state, load_state
 from understudy.monitor.health.drift.segments import Segments
 from understudy.monitor.health.drift.together import JointDrift
 from understudy.monitor.health.drift.window import Window
 from understudy.monitor.health.examples import Examples
 from understudy.monitor.health.latches import Latches
 from understudy.monitor.health.options import Options
+from understudy.shadow.state import SAME, Config, Count, Saved, Stateful, Transient
 
 _MOST_LAYOUTS = 16
 _LONGEST_GAP = 86400.0
@@ -45,8 +46,65 @@ _SHARES = {"drift": 0.4, "quality": 0.3, "repeats": 0.1, "together": 0.05, "segm
 """Of the false alarms that a model may have."""
 
 
-class ModelWatch:
+FULL = 256
+"""Rows that are evaluated together at the most."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Rows as they were evaluated: ``codes`` (n, S), ``raw`` (n, C), ``plain`` and ``scores``
+    (n, 2 S), the second ones without the cycle, ``broken`` (n, R), None for all zeros."""
+
+    codes: NDArray[np.int64]
+    raw: NDArray[np.float64]
+    plain: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    broken: NDArray[np.float64] | None
+    times: NDArray[np.float64]
+    ids: list[bytes]
+
+
+class ModelWatch(Stateful):
     """``baseline`` says what is usual. Everything is bounded, whatever comes."""
+
+    baseline: Config[Baseline]
+    options: Config[Options]
+    encoder: Config[Encoder]
+    cycle: Config[Profile | None]
+    """Of the series' hours, where the baseline has them."""
+    _cyclic: Config[list[int]]
+    """The places of these series."""
+    errors: Config[list[str]]
+    """Why a declared detector does not run."""
+    rules: Config[list[RateRule]]
+    assumptions: Config[tuple[str, ...]]
+    longest: Config[NDArray[np.int64]]
+    cusum: Saved[CusumUnion]
+    together: Saved[JointDrift | None]
+    corroborators: Saved[list[tuple[Annotated[int, SAME], Corroborator]]]
+    """With the place of its series each."""
+    rates: Saved[SrDetector]
+    history: Saved[ChangePoint]
+    began: Saved[dict[int, float]]
+    """Since when (unix time) a series has drifted, as soon as that is known well."""
+    rising: Saved[Times]
+    """Since when (unix time) each rule is broken more often than usual; NaN: it is not."""
+    shifts: Saved[Latches]
+    broken: Saved[Latches]
+    runs: Saved[Runs]
+    violations: Saved[NDArray[np.int64]]
+    """How many rows have broken each rule."""
+    window: Saved[Window]
+    categories: Saved[Categories]
+    segments: Saved[Segments]
+    rows: Saved[Count]
+    newest: Saved[float]
+    """Time of the newest row."""
+    longest_gap: Saved[float]
+    """Longest stretch without rows so far, in seconds."""
+    quality: Saved[BrokenRows]
+    examples: Transient[Examples]
+    _rows: Transient[dict[tuple[tuple[str, ...], bool], list[ColumnBatch]]]
 
     def __init__(self, baseline: Baseline, options: Options) -> None:
         self.baseline = baseline
@@ -57,7 +115,6 @@ class ModelWatch:
         drift = limits.run_lengths(series, length, of_categories(encoder))
         slacks = options.slacks
         self.cycle, self._cyclic = limits.cycle_of(encoder, baseline)
-        """Of the series' hours, where the baseline has them; and the places of these series."""
         inflated = limits.inflations(encoder, self.cycle, self._cyclic)
         self.cusum = CusumUnion(
             2 * series,
@@ -71,16 +128,13 @@ class ModelWatch:
         self.together = self._many_at_once(inflated)
         rows = limits.baseline_rows(encoder)
         self.corroborators, self.errors = corroborators_of(options.detectors, encoder.series, rows)
-        """With the place of its series each; and why a declared detector does not run."""
         self.rules = limits.rate_rules(baseline, encoder, options.smallest_rate)
         nulls = np.array([rule.null for rule in self.rules])
         quality = options.run_length / _SHARES["quality"] * max(1, len(self.rules))
         self.rates = SrDetector(nulls, np.full(len(nulls), quality))
         self.history = ChangePoint(2 * series)
-        self.began: dict[int, float] = {}
-        """Since when (unix time) a series has drifted, as soon as that is known well."""
-        self.rising: NDArray[np.float64] = np.full(len(self.rules), np.nan)
-        """Since when (unix time) each rule is broken more often than usual; NaN: it is not."""
+        self.began = {}
+        self.rising = np.full(len(self.rules), np.nan)
         self.shifts = Latches(2 * series)
         self.broken = Latches(len(self.rules))
         self.assumptions = limits.assumptions_of(encoder, self.cycle)
@@ -89,8 +143,7 @@ class ModelWatch:
         self.longest = np.array(
             [limits.longest_run(encoder, number, repeats) for number in range(columns)], np.int64
         )
-        self.violations: NDArray[np.int64] = np.zeros(len(self.rules), np.int64)
-        """How many rows have broken each rule."""
+        self.violations = np.zeros(len(self.rules), np.int64)
         self.window = Window(encoder, options.window)
         each = np.full(series, length * max(series, 1) / limits.COMPOSITION)
         self.categories = Categories(encoder, self.window, each, inflated[:series])
@@ -99,14 +152,9 @@ class ModelWatch:
         )
         self.rows = 0
         self.newest = 0.0
-        """Time of the newest row."""
         self.longest_gap = 0.0
-        """Longest stretch without rows so far, in seconds."""
         self.examples = Examples()
-        self._lone = RowBuffer(encoder, len(self.rules))
-        self._quiet = 0
-        """Lone rows without a broken rule that the rates were not told of yet."""
-        self._rows: dict[tuple[tuple[str, ...], bool], list[ColumnBatch]] = {}
+        self._rows = {}
         self.quality = BrokenRows(encoder, self.rules)
 
     def _many_at_once(self, inflated: NDArray[np.float64]) -> JointDrift | None:
@@ -122,27 +170,27 @@ class ModelWatch:
 
     # Rows ---------------------------------------------------------------------------------------
 
-    def take_rows(self, sheet: ColumnBatch, names: tuple[str, ...], answered: bool) -> None:
-        """Take rows of the columns ``names``, which are those of the sheet from the second one on;
+    def take_rows(self, batch: ColumnBatch, names: tuple[str, ...], answered: bool) -> None:
+        """Take rows of the columns ``names``, which are those of the batch from the second one on;
         the first one is the time at which a request began."""
         if (names, answered) not in self._rows and len(self._rows) >= _MOST_LAYOUTS:
             self.flush()
         waiting = self._rows.setdefault((names, answered), [])
-        waiting.append(sheet)
+        waiting.append(batch)
         if sum(map(len, waiting)) >= FULL:
             self._evaluate_rows(names, answered, least=FULL)
 
     def _evaluate_rows(self, names: tuple[str, ...], answered: bool, least: int) -> None:
         """Evaluate the waiting rows in batches, as long as there are ``least`` of them."""
-        whole = concatenated(self._rows.pop((names, answered)))
+        whole = concatenate(self._rows.pop((names, answered)))
         rows, done = len(whole), 0
         while done < rows and rows - done >= least:
             part = whole if rows <= FULL else whole.rows(slice(done, done + FULL))
             started = part.columns[0]
             assert isinstance(started, np.ndarray)
             times = started.astype(np.float64, copy=False)
-            cells = Cells(part.columns[1 : 1 + len(names)], len(part.ids))
-            self.evaluate(Batch(names, cells, part.ids, times, answered))
+            columns = part.columns[1 : 1 + len(names)]
+            self.evaluate(Batch(names, columns, part.ids, times, answered))
             done += FULL
         if done < rows:
             self._rows[names, answered] = [whole.rows(slice(done, None))]
@@ -158,9 +206,6 @@ class ModelWatch:
 
     def evaluate(self, batch: Batch) -> None:
         """Evaluate a batch, in the order of its rows."""
-        if batch.rows == 1 and self._alone(batch):
-            return
-        self._note_lone(self.cusum.evidence())
         encoder = self.encoder
         found = encoder.encode(batch)
         plain = encoder.scores(found.codes)
@@ -169,66 +214,20 @@ class ModelWatch:
         scores = self._without_cycle(plain, times)
         broken = self.quality.find(found, batch)
         self.examples.keep_broken(found.broken, encoder.names, batch.ids)
-        noted = Noted(found.codes, found.raw, plain, scores, broken, times, batch.ids)
+        noted = _Rows(found.codes, found.raw, plain, scores, broken, times, batch.ids)
         if broken is None:
             self.rates.skip(found.rows)
         failing = self.rates.evidence() if broken is None else self.rates.update(broken)
         self._note(noted, self.cusum.update(scores), failing)
 
     def settle(self) -> None:
-        """Make everything as if no row had been evaluated alone."""
-        self._note_lone(self.cusum.evidence())
+        """Evaluate what is done for many rows together."""
         if self.together is not None:
             self.together.flush()
             self.together.recover(self.options.smallest_shift / 2.0)
 
-    def _alone(self, batch: Batch) -> bool:
-        """Judge a row by itself; False where it is not one of the usual ones."""
-        if self.quality.of_answers and not batch.answered:
-            return False
-        if self.quality.unread and self.quality.unread[0]:
-            return False
-        read = self._lone.read(batch)
-        if read is None:
-            return False
-        codes, raw = read
-        del self.quality.unread[:1]
-        at = float(batch.times[0])
-        self._arrived(at)
-        plain = scores = self.encoder.scores_of_row(codes)
-        if self.cycle is not None:
-            scores = self._without_cycle(plain[None], np.array([at]))[0]
-        over = self.cusum.advance(scores)
-        broken = None
-        if self.quality.duplicate is not None and self._lone.repeated(raw, self.quality.repeats):
-            broken = np.zeros(len(self.rules))
-            broken[self.quality.duplicate] = 1.0
-        alarmed = over is not None and bool((over & ~self.shifts.alarmed).any())
-        if broken is None:
-            self._quiet += 1
-        else:
-            self._tell_quiet()
-            alarmed |= bool(self.rates.update(broken[None]).alarms.any())
-        self._lone.hold(codes, raw, plain, scores, broken, at, batch.ids[0])
-        if alarmed or len(self._lone) >= FULL:
-            evidence = self.cusum.evidence()
-            if alarmed and over is not None:
-                last = np.where(over, len(self._lone) - 1, -1).astype(np.intp)
-                evidence = replace(evidence, crossed=last, direction=self.cusum.directions())
-            self._note_lone(evidence)
-        return True
-
-    def _note_lone(self, shifted: Evidence) -> None:
-        if len(self._lone):
-            self._tell_quiet()
-            self._note(self._lone.release(), shifted, self.rates.evidence())
-
-    def _tell_quiet(self) -> None:
-        self.rates.skip(self._quiet)
-        self._quiet = 0
-
-    def _note(self, rows: Noted, shifted: Evidence, failing: Evidence) -> None:
-        """Everything about rows that were judged but whether they are an alarm."""
+    def _note(self, rows: _Rows, shifted: Evidence, failing: Evidence) -> None:
+        """Everything about rows but whether they are an alarm."""
         if self.together is not None:
             self.together.update(rows.plain)
         for place, detector in self.corroborators:
@@ -324,17 +323,7 @@ class ModelWatch:
             limit = max(_AT_LEAST, _GAPS * self.longest_gap)
         return silent if self.rows and silent > limit else None
 
-    # State --------------------------------------------------------------------------------------
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON; what waits to be evaluated is evaluated first."""
+    def _before_dump(self) -> None:
+        """What waits to be evaluated is evaluated first."""
         self.flush()
         self.settle()
-        return dump_state(self)
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved state of the same baseline and options.
-
-        Raises KeyError, TypeError or ValueError for another shape.
-        """
-        load_state(self, state)

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from understudy.monitor.baseline.encoder import MISSING, WIDTH, Encoder
 from understudy.monitor.baseline.model import CategoryProfile, NumericProfile
-from understudy.monitor.detectors.packed import pack, unpack
+from understudy.monitor.detectors.packed import PackedWhole
+from understudy.shadow.state import Config, Count, Saved, Stateful
 
 GROUPS = 32
 """Groups of neighbouring buckets that hold about the same share of the baseline each."""
@@ -17,34 +18,45 @@ _ABSENT = GROUPS
 _SLOTS = GROUPS + 1
 
 
-class Window:
+class Window(Stateful):
     """Counts of the last ``rows`` to ``2 * rows`` rows, by series and group.
 
     Two slots take turns, so that nothing has to be remembered of single rows.
     """
 
+    _encoder: Config[Encoder]
+    limit: Config[int]
+    groups: Config[NDArray[np.int64]]
+    uppers: Config[list[list[float]]]
+    """Upper ends of the groups of a numeric series; empty for categories."""
+    labels: Config[list[list[str]]]
+    """Names of the groups of a categorical series; empty for numbers."""
+    baseline: Config[NDArray[np.float64]]
+    _now: Saved[PackedWhole]
+    _before: Saved[PackedWhole]
+    _rows: Saved[Count]
+    _offsets: Config[NDArray[np.int64]]
+
     def __init__(self, encoder: Encoder, rows: int) -> None:
         self._encoder = encoder
         self.limit = rows
         series = len(encoder.series)
-        self.groups: NDArray[np.int64] = np.full((series, WIDTH), _ABSENT, np.int64)
-        self.uppers: list[list[float]] = []
-        """Upper ends of the groups of a numeric series; empty for categories."""
-        self.labels: list[list[str]] = []
-        """Names of the groups of a categorical series; empty for numbers."""
+        self.groups = np.full((series, WIDTH), _ABSENT, np.int64)
+        self.uppers = []
+        self.labels = []
         for number, profile in enumerate(encoder.profiles):
             groups = _grouped(encoder.counts[number])
             self.groups[number, :MISSING] = groups
             self.uppers.append(_uppers(profile, groups))
             self.labels.append(_labels(profile))
-        self.baseline: NDArray[np.float64] = np.zeros((series, GROUPS))
+        self.baseline = np.zeros((series, GROUPS))
         for number in range(series):
             self.baseline[number] = np.bincount(
                 self.groups[number, :MISSING],
                 weights=encoder.counts[number],
                 minlength=GROUPS,
             )
-        self._now: NDArray[np.int64] = np.zeros((series, _SLOTS), np.int64)
+        self._now = np.zeros((series, _SLOTS), np.int64)
         self._before = self._now.copy()
         self._rows = 0
         self._offsets = np.arange(series, dtype=np.int64)[:, None] * _SLOTS
@@ -96,20 +108,6 @@ class Window:
         self._now[:] = 0
         self._before[:] = 0
         self._rows = 0
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
-        return {
-            "now": pack(self._now.astype(np.float64)),
-            "before": pack(self._before.astype(np.float64)),
-            "rows": self._rows,
-        }
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Undo :meth:`to_dict`. Raises KeyError, TypeError or ValueError for another shape."""
-        now, before = (unpack(state[name], self._now.shape) for name in ("now", "before"))
-        self._now, self._before = now.astype(np.int64), before.astype(np.int64)
-        self._rows = int(state["rows"])
 
 
 def _grouped(counts: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -19,6 +19,7 @@ from understudy.monitor.health.performance.segments import (
     SegmentAlarms,
     WorseSegment,
 )
+from understudy.shadow.state import Config, Derived, Saved, Stateful
 
 Floats = NDArray[np.float64]
 _FEWEST = 30
@@ -34,10 +35,16 @@ class LargeGap:
     gap: Gap
 
 
-class DeclaredSegments:
+class DeclaredSegments(Stateful):
     """``features`` are declared. ``run_length`` in labels is that of all segments of all of them,
     ``smallest`` the smallest rise of an error rate that matters, ``allowed`` the largest gap that
     is allowed (None: gaps are shown and not judged)."""
+
+    features: Config[tuple[str, ...]]
+    allowed: Config[float | None]
+    groups: Saved[dict[str, Groups]]
+    alarms: Saved[dict[str, SegmentAlarms]]
+    _apart: Derived[dict[tuple[str, str], Gap]]
 
     def __init__(
         self,
@@ -51,7 +58,12 @@ class DeclaredSegments:
         each = run_length * max(1, len(self.features))
         self.groups = {name: Groups(name) for name in self.features}
         self.alarms = {name: SegmentAlarms(each, smallest) for name in self.features}
-        self._apart: dict[tuple[str, str], Gap] = {}
+        self._apart = {}
+
+    def _restored(self) -> None:
+        if self.allowed is not None:
+            for name in self.features:
+                self._look(name, self.allowed)
 
     def add(
         self, rows: Sequence[Mapping[str, object]], wrong: Floats, said: Floats, labels: Floats
@@ -113,18 +125,3 @@ class DeclaredSegments:
             }
             for name in self.features
         }
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON; settings are the caller's."""
-        return {
-            name: {"groups": self.groups[name].to_dict(), "alarms": self.alarms[name].to_dict()}
-            for name in self.features
-        }
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Undo :meth:`to_dict`. Raises KeyError, TypeError, ValueError or IndexError."""
-        for name in self.features:
-            self.groups[name].restore(state[name]["groups"])
-            self.alarms[name].restore(state[name]["alarms"])
-            if self.allowed is not None:
-                self._look(name, self.allowed)

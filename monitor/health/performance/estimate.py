@@ -161,17 +161,15 @@ class ConfidenceEstimator:
     def _doubts(self, scores: Floats, curve: Curve, x: Floats) -> tuple[str, ...]:
         doubts = []
         if self.reference_rows < _FEW_LABELS:
-            doubts.append(f"the calibration rests on {self.reference_rows} labels only")
+            doubts.append(f"the calibration is based on only {self.reference_rows} labels")
         outside = self.curve.outside(scores)
         if outside > _MOST_OUTSIDE:
-            doubts.append(f"{outside:.0%} of the scores lie outside of what the baseline has seen")
+            doubts.append(f"{outside:.0%} of the scores are outside the range of the baseline")
         behind = curve.labels_behind(x)
         if behind < _FEW_LABELS <= self.reference_rows:
-            doubts.append(
-                f"the scores gather where the baseline has few labels: it rests on {behind:.0f}"
-            )
+            doubts.append(f"most scores are where the baseline has few labels ({behind:.0f})")
         if len(scores) >= _ENOUGH_TO_SEE and self.curve.moved(scores) > _MOVED:
-            doubts.append("the scores are spread quite unlike those of the baseline")
+            doubts.append("the score distribution differs strongly from the baseline")
         return tuple(doubts)
 
 

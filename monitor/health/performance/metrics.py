@@ -7,9 +7,9 @@ late the labels are: a metric of the few that are labelled early is not that of 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from understudy.monitor.health.performance.tallies import (
     NumberTally,
     Tally,
 )
+from understudy.shadow.state import Config, Converter, Count, Saved, Stateful
 
 Floats = NDArray[np.float64]
 SLOTS = 12
@@ -69,11 +70,34 @@ class LabelledBatch:
         tally.add(self.said, self.labels)
 
 
-class Delays:
+def _dump_held(counts: NDArray[np.int64]) -> dict[str, int]:
+    """The buckets that hold something."""
+    return {str(place): int(counts[place]) for place in np.flatnonzero(counts)}
+
+
+def _load_held(name: str, value: Any, now: NDArray[np.int64]) -> NDArray[np.int64]:
+    found = np.zeros_like(now)
+    for place, count in value.items():
+        found[int(place)] = int(count)
+    return found
+
+
+def _dump_slots(slots: list[tuple[int, Tally]]) -> list[list[Any]]:
+    return [[number, tally.to_dict()] for number, tally in slots]
+
+
+def _raw(name: str, value: Any, _: Any) -> Any:
+    """As it is; the owner makes the tallies."""
+    return value
+
+
+class Delays(Stateful):
     """How late labels are: a histogram on a logarithmic scale, quantiles within 10 %."""
 
+    _counts: Saved[Annotated[NDArray[np.int64], Converter(_dump_held, _load_held)]]
+
     def __init__(self) -> None:
-        self._counts: NDArray[np.int64] = np.zeros(_DELAY_BUCKETS, np.int64)
+        self._counts = np.zeros(_DELAY_BUCKETS, np.int64)
 
     @property
     def count(self) -> int:
@@ -99,24 +123,21 @@ class Delays:
         """Add what another one has counted."""
         self._counts = self._counts + other._counts
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON: the buckets that hold something."""
-        return {str(place): int(self._counts[place]) for place in np.flatnonzero(self._counts)}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Undo :meth:`to_dict`. Raises TypeError, ValueError or IndexError."""
-        self._counts = np.zeros(_DELAY_BUCKETS, np.int64)
-        for place, count in state.items():
-            self._counts[int(place)] = int(count)
-
-
-class Rolling:
+class Rolling(Stateful):
     """A tally of the last ``rows`` labels, or of the labels of the last ``seconds``; one of them.
 
     It is made of :data:`SLOTS` tallies, the oldest of which is given up as a whole, so it takes the
     memory of twelve tallies whatever the traffic. A time that lies before the window counts as its
     beginning: labels come late, and clocks jump.
     """
+
+    _make: Config[Callable[[], Tally]]
+    _rows: Config[int | None]
+    _seconds: Config[float | None]
+    _slots: Saved[Annotated[list[tuple[int, Tally]], Converter(_dump_slots, _raw)]]
+    """(Number of the slot in time or in rows, its tally), rising."""
+    _count: Saved[Count]
 
     def __init__(
         self, make: Callable[[], Tally], rows: int | None = None, seconds: float | None = None
@@ -128,9 +149,16 @@ class Rolling:
         self._make = make
         self._rows = rows
         self._seconds = seconds
-        self._slots: list[tuple[int, Tally]] = []
-        """(Number of the slot in time or in rows, its tally), rising."""
+        self._slots = []
         self._count = 0
+
+    def _restored(self) -> None:
+        saved: Any = self._slots
+        self._slots = []
+        for number, data in saved[-SLOTS:]:
+            tally = self._make()
+            tally.restore(data)
+            self._slots.append((int(number), tally))
 
     def add(self, batch: LabelledBatch, now: float) -> None:
         """Take labels; a window of seconds goes by ``now``, when they came, unix seconds."""
@@ -170,20 +198,6 @@ class Rolling:
             whole.merge(slot)  # type: ignore[arg-type]
         return whole
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
-        slots = [[number, tally.to_dict()] for number, tally in self._slots]
-        return {"slots": slots, "count": self._count}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Undo :meth:`to_dict`. Raises KeyError, TypeError or ValueError."""
-        slots = []
-        for number, data in state["slots"][-SLOTS:]:
-            tally = self._make()
-            tally.restore(data)
-            slots.append((int(number), tally))
-        self._slots, self._count = slots, int(state["count"])
-
 
 @dataclass(frozen=True, slots=True)
 class Figure:
@@ -212,16 +226,21 @@ def figures(tally: Tally, alpha: float = 0.05) -> dict[str, Figure]:
     return found
 
 
-class Metrics:
+class Metrics(Stateful):
     """Everything of one model: since the beginning, over a window, coverage and delay.
 
     ``make`` makes a tally; the window is of ``rows`` labels or of ``seconds``.
     """
 
+    whole: Saved[Tally]
+    window: Saved[Rolling]
+    delays: Saved[Delays]
+    predictions: Saved[Count]
+
     def __init__(
         self, make: Callable[[], Tally], rows: int | None = None, seconds: float | None = None
     ) -> None:
-        self.whole: Tally = make()
+        self.whole = make()
         self.window = Rolling(make, rows, seconds)
         self.delays = Delays()
         self.predictions = 0
@@ -259,22 +278,6 @@ class Metrics:
         self.whole.merge(other.whole)  # type: ignore[arg-type]  # of one make
         self.delays.merge(other.delays)
         self.predictions += other.predictions
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
-        return {
-            "whole": self.whole.to_dict(),
-            "window": self.window.to_dict(),
-            "delays": self.delays.to_dict(),
-            "predictions": self.predictions,
-        }
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Undo :meth:`to_dict`. Raises KeyError, TypeError, ValueError or IndexError."""
-        self.whole.restore(state["whole"])
-        self.window.restore(state["window"])
-        self.delays.restore(state["delays"])
-        self.predictions = int(state["predictions"])
 
 
 def tally_for(threshold: float | None, tolerance: float | None) -> Tally:

@@ -11,14 +11,13 @@ of all of them; it believes that the error moves slowly, and learns how slowly.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from understudy.monitor.health.performance.estimate import Estimate
+from understudy.shadow.state import Config, Count, Saved, Stateful
 
 Floats = NDArray[np.float64]
 _TWO_SIDED_95 = 1.959963984540054
@@ -68,7 +67,7 @@ class Followed:
     deviation: float
 
 
-class Follower:
+class Follower(Stateful):
     """Follows the error of an estimate by the labels that come, window by window.
 
     A local level: the error takes a normal step from window to window, the labelled rows of a
@@ -78,14 +77,21 @@ class Follower:
     calibration has by itself.
     """
 
+    prior: Config[float]
+    _steps: Config[Floats]
+    _level: Saved[Floats]
+    _variance: Saved[Floats]
+    _log_weight: Saved[Floats]
+    labels: Saved[Count]
+
     def __init__(self, prior: float) -> None:
         self.prior = prior
         steps = np.array(STEPS)
-        self._steps: Floats = steps**2
-        self._level: Floats = np.zeros(len(steps))
-        self._variance: Floats = np.full(len(steps), prior**2)
+        self._steps = steps**2
+        self._level = np.zeros(len(steps))
+        self._variance = np.full(len(steps), prior**2)
         rest = (1.0 - _STEADY) / (len(steps) - 1)
-        self._log_weight: Floats = np.log(np.where(steps == 0.0, _STEADY, rest))
+        self._log_weight = np.log(np.where(steps == 0.0, _STEADY, rest))
         self.labels = 0
 
     def update(self, expected: Floats, outcomes: Floats) -> Followed:
@@ -112,23 +118,6 @@ class Follower:
         error = float(weight @ self._level)
         variance = float(weight @ (self._variance + (self._level - error) ** 2))
         return Followed(error, math.sqrt(variance))
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON; ``prior`` is the caller's."""
-        return {
-            "level": self._level.tolist(),
-            "variance": self._variance.tolist(),
-            "log_weight": self._log_weight.tolist(),
-            "labels": self.labels,
-        }
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Undo :meth:`to_dict`. Raises KeyError, TypeError or ValueError."""
-        arrays = [np.array(state[n], np.float64) for n in ("level", "variance", "log_weight")]
-        if any(a.shape != self._level.shape or not np.isfinite(a).all() for a in arrays):
-            raise ValueError("another number of steps, or no numbers")
-        self._level, self._variance, self._log_weight = arrays
-        self.labels = int(state["labels"])
 
 
 def departs(estimate: Estimate, reference: float, deviations: float = 3.0) -> int:

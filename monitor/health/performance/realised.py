@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,14 +19,27 @@ from understudy.monitor.health.corroborate import Corroborator
 from understudy.monitor.health.performance.estimate import ConfidenceEstimator
 from understudy.monitor.health.performance.sampled import SampledLabels, Settled
 from understudy.monitor.labels.store import Joined
+from understudy.shadow.state import Config, Saved, Stateful
 
 Floats = NDArray[np.float64]
 
 
-class Realised:
+class Realised(Stateful):
     """``reference`` is the accuracy in the baseline and the rows it rests on; without one nothing
     is tested, and ``null``, the usual error rate, is 0. ``run_length`` in labels, or with
     ``label_share`` in predictions."""
+
+    null: Config[float]
+    usual: Config[float]
+    """Error rate of the baseline, for people and for charts."""
+    rule: Config[str]
+    guarantee: Config[str | None]
+    """Where it is not that of all detectors of the performance."""
+    errors: Config[list[str]]
+    """Why a declared detector does not run."""
+    sampled: Saved[SampledLabels | None]
+    _detector: Saved[SrDetector | RiskSequence | None]
+    corroborators: Saved[list[Corroborator]]
 
     def __init__(
         self,
@@ -37,15 +50,12 @@ class Realised:
     ) -> None:
         self.null = 0.0
         self.usual = 0.5 if reference is None else min(max(1.0 - reference[0], 1e-3), 1.0 - 1e-3)
-        """Error rate of the baseline, for people and for charts."""
-        self.sampled: SampledLabels | None = None
-        self._detector: SrDetector | RiskSequence | None = None
-        self.rule = "Shiryaev-Roberts e-detector on the share of wrong predictions"
-        self.guarantee: str | None = None
-        """Where it is not that of all detectors of the performance."""
-        self.corroborators: list[Corroborator] = []
-        self.errors: list[str] = []
-        """Why a declared detector does not run."""
+        self.sampled = None
+        self._detector = None
+        self.rule = "Shiryaev-Roberts e-detector on the error rate"
+        self.guarantee = None
+        self.corroborators = []
+        self.errors = []
         if reference is not None:
             accuracy, rows = reference
             errors, loss = (1.0 - accuracy) * rows, settings.smallest_loss
@@ -53,13 +63,13 @@ class Realised:
             if settings.label_share is not None and estimator is not None:
                 share, wait = settings.label_share, settings.label_wait
                 self.sampled = SampledLabels(estimator, self.null, run_length, share, wait)
-                self.rule += f", known for {share:.3g} of them and expected of the others"
+                self.rule += f", measured for a share of {share:.3g} and expected for the rest"
             elif settings.guarantee == "ever":
                 totals, count = np.array([errors]), np.array([float(rows)])
                 self._detector = RiskSequence(totals, count, loss, settings.alpha)
-                self.rule = "confidence sequence of the share of wrong predictions"
+                self.rule = "confidence sequence of the error rate"
                 self.guarantee = (
-                    f"the probability of ever a false alarm is at most {settings.alpha:g}, if the "
+                    f"the probability of any false alarm is at most {settings.alpha:g}, if the "
                     "baseline is right"
                 )
             else:
@@ -121,21 +131,3 @@ class Realised:
             "detectors": [one.summary() for one in self.corroborators],
             "errors": list(self.errors),
         }
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
-        return {
-            "detector": self._detector.to_dict() if self._detector is not None else None,
-            "sampled": self.sampled.to_dict() if self.sampled is not None else None,
-            "corroborators": [one.to_dict() for one in self.corroborators],
-        }
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Undo :meth:`to_dict`. Raises KeyError, TypeError or ValueError for another shape."""
-        for name, one in (("detector", self._detector), ("sampled", self.sampled)):
-            if (one is None) != (state[name] is None):
-                raise ValueError(f"{name} is there in one and not in the other")
-            if one is not None:
-                one.restore(state[name])
-        for mine, data in zip(self.corroborators, state["corroborators"], strict=True):
-            mine.restore(data)

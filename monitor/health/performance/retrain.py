@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,8 @@ _STRONGER = 10.0
 @dataclass(frozen=True, slots=True)
 class Point:
     """A window's ``value`` of the metric with its standard error, at unix time ``at``."""
+
+    state_as_list: ClassVar[bool] = True
 
     at: float
     value: float
@@ -76,7 +78,7 @@ def outlook(points: Sequence[Point], floor: float) -> RetrainAdvice:
         (p for p in points if math.isfinite(p.at) and math.isfinite(p.value)), key=lambda p: p.at
     )
     if len(points) < FEWEST:
-        return RetrainAdvice(f"not enough evidence: {len(points)} windows, {FEWEST} are needed")
+        return RetrainAdvice(f"not enough evidence: {len(points)} windows, {FEWEST} are required")
     at = np.array([p.at for p in points])
     value = np.array([p.value for p in points])
     error = np.array([max(p.error, 1e-6) if math.isfinite(p.error) else 1.0 for p in points])
@@ -98,7 +100,7 @@ def outlook(points: Sequence[Point], floor: float) -> RetrainAdvice:
         return RetrainAdvice(words, slope, low, high, earliest, latest, said)
 
     if level + level_half < floor:
-        return found("retrain now: it is below the floor already", now, now)
+        return found("retrain now: accuracy is already below the floor", now, now)
     if high >= 0.0:
         return found("not enough evidence of a decline")
     # The level at present and the slope are both uncertain: the two corners of their intervals.
@@ -107,20 +109,20 @@ def outlook(points: Sequence[Point], floor: float) -> RetrainAdvice:
     earliest, latest = now + nearest * 86400.0, now + farthest * 86400.0
     furthest = now + _FURTHEST * span
     if earliest > furthest:
-        return found("it declines, but reaches the floor later than can be foreseen")
+        return found("declining, but the date of reaching the floor is too far ahead to predict")
     if latest > furthest:
-        return found("retrain soon: when it falls below the floor is uncertain", earliest)
-    return found("it will fall below the floor", earliest, latest)
+        return found("retrain soon: the date of falling below the floor is uncertain", earliest)
+    return found("will fall below the floor", earliest, latest)
 
 
 def _design(days: Floats, value: Floats, weights: Floats) -> tuple[Floats, tuple[str, ...]]:
     """Level, slope, and a sine and cosine of each pattern that is there; and what to say of it."""
     design = np.column_stack([np.ones_like(days), days])
     span = float(days[-1] - days[0])
-    said = ["the metric goes on as it went: in a straight line, with no change of the world ahead"]
+    said = ["the metric continues on a straight line, without future changes in the data"]
     for name, length in SEASONS:
         if span < _CYCLES * length:
-            said.append(f"too little was seen to tell a {name} pattern from a trend")
+            said.append(f"not enough data to separate a {name} pattern from a trend")
             continue
         if len(days) < _PER_CYCLE * span / length or len(days) < design.shape[1] + 8:
             continue  # windows longer than that average it out
@@ -128,8 +130,8 @@ def _design(days: Floats, value: Floats, weights: Floats) -> tuple[Floats, tuple
         more = np.column_stack([design, np.sin(angle), np.cos(angle)])
         if _criterion(more, value, weights) < _criterion(design, value, weights) - _STRONGER:
             design = more
-            said.append(f"a {name} pattern was taken out")
-    said.append("patterns longer than a week cannot be told from a trend")
+            said.append(f"a {name} pattern was removed")
+    said.append("patterns longer than a week cannot be separated from a trend")
     return design, tuple(said)
 
 

@@ -9,7 +9,7 @@ came of some, which tells more than the labels alone
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from understudy.monitor.detectors.evidence import Evidence
 from understudy.monitor.detectors.partial_labels import PartialLabelDetector, filled
 from understudy.monitor.health.performance.estimate import ConfidenceEstimator
+from understudy.shadow.state import Config, Count, Saved, Stateful, Transient
 
 Floats = NDArray[np.float64]
 MOST = 500_000
@@ -37,10 +38,22 @@ class Settled:
     evidence: Evidence
 
 
-class SampledLabels:
+class SampledLabels(Stateful):
     """``null`` is the usual error rate, ``share`` the probability of a label, ``wait`` in seconds
     how long one may take. What waits is not part of a saved state: after a restart the predictions
     of that time are left out, with their labels."""
+
+    estimator: Config[ConfidenceEstimator]
+    share: Config[float]
+    wait: Config[float]
+    settled: Saved[Count]
+    labelled: Saved[Count]
+    lost: Saved[Count]
+    """Predictions for which there was no room to wait."""
+    _detector: Saved[PartialLabelDetector]
+    _waiting: Transient[OrderedDict[Key, tuple[float, float]]]
+    _losses: Transient[dict[Key, float]]
+    _newest: Transient[float]
 
     def __init__(
         self,
@@ -56,11 +69,10 @@ class SampledLabels:
         self.settled = 0
         self.labelled = 0
         self.lost = 0
-        """Predictions for which there was no room to wait."""
         residual = np.array([estimator.expected_residual()])
         self._detector = PartialLabelDetector(np.array([null]), run_length, share, residual)
-        self._waiting: OrderedDict[Key, tuple[float, float]] = OrderedDict()
-        self._losses: dict[Key, float] = {}
+        self._waiting = OrderedDict()
+        self._losses = {}
         self._newest = 0.0
 
     def take(self, request_id: str, scores: Sequence[float], started: float) -> None:
@@ -116,18 +128,3 @@ class SampledLabels:
             "share": self.labelled / self.settled if self.settled else None,
             "declared_share": self.share,
         }
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON, without what waits."""
-        return {
-            "detector": self._detector.to_dict(),
-            "settled": self.settled,
-            "labelled": self.labelled,
-            "lost": self.lost,
-        }
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Undo :meth:`to_dict`. Raises KeyError, TypeError or ValueError."""
-        self._detector.restore(state["detector"])
-        self.settled, self.labelled = int(state["settled"]), int(state["labelled"])
-        self.lost = int(state["lost"])

@@ -10,10 +10,9 @@ moment and for all groups at once; 0 outside of it means that there is a gap.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +20,10 @@ from scipy.stats import beta
 
 from understudy.monitor.baseline.calibration.codes import OTHER
 from understudy.monitor.detectors.edetector import SrDetector
+from understudy.monitor.detectors.packed import Open
 from understudy.monitor.health.performance.intervals import share
+from understudy.monitor.health.performance.tallies import WholeFloats
+from understudy.shadow.state import Config, Converter, FieldError, Key, Saved, Stateful
 
 Floats = NDArray[np.float64]
 Places = NDArray[np.intp]
@@ -68,18 +70,40 @@ class Gap:
         return asdict(self)
 
 
-class Groups:
+def _load_places(name: str, value: Any, _: Any) -> dict[str, int]:
+    return {str(one): place for place, one in enumerate(value)}
+
+
+def _dump_detectors(detectors: dict[int, SrDetector]) -> dict[str, Any]:
+    return {str(place): detector.to_dict() for place, detector in detectors.items()}
+
+
+def _raw(name: str, value: Any, _: Any) -> Any:
+    """As it is; the owner makes the detectors once it knows what they compare with."""
+    return value
+
+
+class Groups(Stateful):
     """The values of one feature and what became of their rows. ``most`` values get a group of their
     own, in the order in which they come; the others share the last."""
+
+    feature: Config[str]
+    most: Config[int]
+    _places: Saved[Annotated[dict[str, int], Key("names"), Converter(list, _load_places)]]
+    _sums: Saved[WholeFloats]
+    """Labels, right, wrong, yes said, labels yes, yes said to these."""
 
     def __init__(self, feature: str, most: int = MOST) -> None:
         if most < 2:
             raise ValueError(f"at least two groups must be told apart, not {most}")
         self.feature = feature
         self.most = most
-        self._places: dict[str, int] = {}
-        self._sums: Floats = np.zeros((most + 1, _COLUMNS))
-        """Labels, right, wrong, yes said, labels yes, yes said to these."""
+        self._places = {}
+        self._sums = np.zeros((most + 1, _COLUMNS))
+
+    def _restored(self) -> None:
+        if len(self._places) > self.most:
+            raise FieldError("names", f"must be at most {self.most}")
 
     @property
     def has_yes(self) -> bool:
@@ -162,22 +186,6 @@ class Groups:
             self._sums[place] += row
         self._sums[self.most] += other._sums[self.most]
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
-        count = len(self._places)
-        rows = [*self._sums[:count], self._sums[self.most]]
-        return {"names": list(self._places), "sums": [r.astype(int).tolist() for r in rows]}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Undo :meth:`to_dict`. Raises KeyError, TypeError or ValueError."""
-        names = [str(name) for name in state["names"]]
-        sums = np.array(state["sums"], np.float64)
-        if len(names) > self.most or sums.shape != (len(names) + 1, _COLUMNS):
-            raise ValueError("groups of another shape")
-        self._places = {name: place for place, name in enumerate(names)}
-        self._sums = np.zeros((self.most + 1, _COLUMNS))
-        self._sums[: len(names)], self._sums[self.most] = sums[:-1], sums[-1]
-
 
 @dataclass(frozen=True, slots=True)
 class WorseSegment:
@@ -189,7 +197,7 @@ class WorseSegment:
     rows: int
 
 
-class SegmentAlarms:
+class SegmentAlarms(Stateful):
     """Whether the error rate of any of at most ``most`` segments has risen.
 
     ``run_length`` is that of all together, in labels of the model: of d segments each one's own
@@ -198,16 +206,32 @@ class SegmentAlarms:
     that matters. A segment of less than :data:`REFERENCE` labels is not judged.
     """
 
+    run_length: Config[float]
+    smallest: Config[float]
+    most: Config[int]
+    _counts: Saved[WholeFloats]
+    """Labels and errors of the reference."""
+    _recent: Saved[Open]
+    _since: Saved[NDArray[np.int64]]
+    _detectors: Saved[Annotated[dict[int, SrDetector], Converter(_dump_detectors, _raw)]]
+    alarmed: Saved[NDArray[np.bool_]]
+
     def __init__(self, run_length: float, smallest: float, most: int = MOST + 1) -> None:
         self.run_length = run_length
         self.smallest = smallest
         self.most = most
-        self._counts: Floats = np.zeros((most, 2))
-        """Labels and errors of the reference."""
-        self._recent: Floats = np.full(most, np.nan)
-        self._since: NDArray[np.int64] = np.zeros(most, np.int64)
-        self._detectors: dict[int, SrDetector] = {}
-        self.alarmed: NDArray[np.bool_] = np.zeros(most, np.bool_)
+        self._counts = np.zeros((most, 2))
+        self._recent = np.full(most, np.nan)
+        self._since = np.zeros(most, np.int64)
+        self._detectors = {}
+        self.alarmed = np.zeros(most, np.bool_)
+
+    def _restored(self) -> None:
+        saved: dict[str, Any] = self._detectors  # type: ignore[assignment]
+        self._detectors = {}
+        for place, data in saved.items():
+            detector = self._detectors[int(place)] = self._detector(int(place))
+            detector.restore(data)
 
     def add(self, places: Places, wrong: Floats) -> None:
         """Labels in their order: segments (n,) from 0 to ``most`` - 1 (-1: none), errors (n,)."""
@@ -258,27 +282,3 @@ class SegmentAlarms:
                 )
             )
         return sorted(found, key=lambda w: w.reference - w.value)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON; settings are the caller's."""
-        return {
-            "counts": self._counts.astype(int).tolist(),
-            "recent": [None if math.isnan(v) else v for v in self._recent.tolist()],
-            "since": self._since.tolist(),
-            "alarmed": np.flatnonzero(self.alarmed).tolist(),
-            "detectors": {str(place): d.to_dict() for place, d in self._detectors.items()},
-        }
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Undo :meth:`to_dict`. Raises KeyError, TypeError, ValueError or IndexError."""
-        self._counts = np.array(state["counts"], np.float64).reshape(self.most, 2)
-        recent = [math.nan if v is None else float(v) for v in state["recent"]]
-        self._recent = np.array(recent).reshape(self.most)
-        self._since = np.array(state["since"], np.int64).reshape(self.most)
-        self.alarmed = np.zeros(self.most, np.bool_)
-        self.alarmed[[int(place) for place in state["alarmed"]]] = True
-        self._detectors = {}
-        for place, data in state["detectors"].items():
-            detector = self._detector(int(place))
-            detector.restore(data)
-            self._detectors[int(place)] = detector

@@ -13,8 +13,8 @@ _EXPECTED, _REALISED, _CALIBRATION = range(3)
 
 _GAP_WORDS = {
     "error_rate": "wrong predictions",
-    "positive_rate": "positive answers",
-    "true_positive_rate": "positives found",
+    "positive_rate": "positive predictions",
+    "true_positive_rate": "positives found (recall)",
 }
 
 
@@ -34,11 +34,12 @@ def performance_signals(watch: PerformanceWatch, model: str, version: str) -> li
                 version=version,
                 segment="",
                 severity="warning",
-                title=f"Scores have changed their meaning: {watch.calibration.words()}",
+                title=f"Scores are miscalibrated: {watch.calibration.words()}",
                 rule="calibration e-detector on labelled scores",
                 guarantee=_guarantee(watch),
-                advice="Inputs and outcomes relate in another way, or another build is served. "
-                "Recalibrate on recent labels, or retrain; do not trust estimates without labels.",
+                advice="The relation between inputs and outcomes changed, or another build is "
+                "served. Recalibrate on recent labels, or retrain. Do not trust estimates without "
+                "labels.",
             )
         )
     if not watch.latches.alarmed[_REALISED]:  # what is wrong everywhere is said once
@@ -61,15 +62,15 @@ def _worse(
         version=version,
         segment=where,
         severity="warning",
-        title=f"Where {where}, {one.value * 100:.1f} % of predictions are wrong, "
-        f"{one.reference * 100:.1f} % before: labels say so",
-        features=(Contribution(feature, 1.0, "the segment that has become worse"),),
+        title=f"Error rate where {where} rose to {one.value * 100:.1f} %, was "
+        f"{one.reference * 100:.1f} % (measured by labels)",
+        features=(Contribution(feature, 1.0, "the segment that got worse"),),
         size=Size("error rate", "", one.reference, one.value, None, None),
-        rule="Shiryaev-Roberts e-detectors on the share of wrong predictions of each segment",
+        rule="Shiryaev-Roberts e-detectors on the error rate of each segment",
         guarantee=_guarantee(watch),
-        advice="Look at this segment's inputs and at who uses it. It is compared with its own "
-        "first labels, so it has become worse, not only been harder from the start.",
-        assumptions=("the first 500 labels of a segment are what is usual for it",),
+        advice="Check this segment's inputs and clients. It is compared with its own first labels, "
+        "so it got worse and was not just harder from the start.",
+        assumptions=("the first 500 labels of a segment are representative of it",),
     )
 
 
@@ -83,16 +84,15 @@ def _apart(model: str, version: str, one: LargeGap) -> Signal:
         version=version,
         segment=one.feature,
         severity="warning",
-        title=f"Share of {what} differs by {gap.value * 100:.1f} points between "
+        title=f"Share of {what} differs by {gap.value * 100:.1f} percentage points between "
         f"{gap.highest} and {gap.lowest} of {one.feature}",
         features=(Contribution(one.feature, 1.0, what),),
         size=Size(f"gap in {gap.metric}", "", None, gap.value, gap.low, gap.high),
-        rule="confidence sequences of each group, at one level for all groups and metrics",
-        guarantee="with a probability of 95 % no gap is ever reported where there is none as "
-        "large as is allowed",
-        advice="A gap can come from the groups themselves, from labels that are measured in "
-        "different ways, or from the model. Compare the groups' inputs and how they get labels.",
-        assumptions=("which predictions get a label does not depend on the outcome",),
+        rule="confidence sequences of each group, simultaneous over all groups and metrics",
+        guarantee="with a probability of 95 %, a gap within the allowed limit is never reported",
+        advice="The cause can be the groups themselves, labels that are collected in different "
+        "ways, or the model. Compare the groups' inputs and how they get labels.",
+        assumptions=("whether a prediction gets a label does not depend on the outcome",),
     )
 
 
@@ -100,7 +100,7 @@ def _expected(watch: PerformanceWatch, model: str, version: str) -> Signal:
     estimate = watch.estimate()
     known = watch.reference[0] if watch.reference is not None else None
     change = watch.history.estimate(0)
-    said = "Accuracy is estimated to have fallen, before any label"
+    said = "Estimated accuracy fell; no labels yet"
     size = None
     doubts: tuple[str, ...] = ()
     if estimate is not None:
@@ -121,12 +121,12 @@ def _expected(watch: PerformanceWatch, model: str, version: str) -> Signal:
         title=said,
         since=change.time,
         size=size,
-        rule="Shiryaev-Roberts e-detector on the errors to be expected from the scores",
+        rule="Shiryaev-Roberts e-detector on the errors expected from the scores",
         guarantee=_guarantee(watch),
-        advice="See which inputs have changed: the drift and quality findings name them. Labels "
-        "will tell whether it is so.",
+        advice="Check which inputs changed: drift and quality findings name them. Labels will "
+        "confirm or refute the estimate.",
         assumptions=(
-            "scores mean what they meant in the baseline; a change of that itself shows only in "
+            "scores have the same meaning as in the baseline; a change of that is only visible in "
             "labels",
             *doubts,
         ),
@@ -143,10 +143,10 @@ def _realised(watch: PerformanceWatch, model: str, version: str) -> Signal:
         now = min(1.0, max(0.0, 1.0 - usual.usual - change.size * usual.deviation))
     was = f", was {known * 100:.1f} %" if known is not None else ""
     outlook = watch.outlook()
-    advice = "Look at the examples, and at the segments with the largest loss. "
+    advice = "Check the examples, and the segments with the largest loss. "
     if watch.slices is not None and watch.slices.found:
         worst = watch.slices.found[0]
-        advice += f"Worst where {worst['slice']}: {worst['loss'] * 100:.1f} % are wrong. "
+        advice += f"Worst slice: {worst['slice']}, with {worst['loss'] * 100:.1f} % errors. "
     if outlook is not None:
         advice += f"Retraining: {outlook.words}."
     return Signal(
@@ -156,7 +156,7 @@ def _realised(watch: PerformanceWatch, model: str, version: str) -> Signal:
         version=version,
         segment="",
         severity="critical",
-        title=f"Accuracy has fallen to {now * 100:.1f} %{was}: labels say so",
+        title=f"Accuracy fell to {now * 100:.1f} %{was} (measured by labels)",
         since=change.time,
         size=Size("accuracy", "", known, now, None, None),
         rule=watch.realised.rule,
@@ -168,6 +168,6 @@ def _realised(watch: PerformanceWatch, model: str, version: str) -> Signal:
 
 def _guarantee(watch: PerformanceWatch) -> str:
     return (
-        f"on average at most one false alarm in {watch.run_length:,.0f} predictions or labels, of "
-        "all tests of the performance together, if the baseline is right"
+        f"on average at most one false alarm in {watch.run_length:,.0f} predictions or labels, "
+        "across all performance tests, if the baseline is right"
     )

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from understudy.monitor.detectors.packed import rounded
+from understudy.shadow.state import Config, Converter, Saved, Stateful
 
 Floats = NDArray[np.float64]
 BINS = 100
@@ -16,20 +19,35 @@ _ECE_BINS = 10
 _CLIP = 1e-6
 
 
-class BinaryTally:
+def _load_floats(name: str, value: Any, now: Floats) -> Floats:
+    return np.array(value, np.float64).reshape(now.shape)
+
+
+WholeFloats = Annotated[Floats, Converter(lambda a: a.astype(int).tolist(), _load_floats)]
+"""Counts that are kept as floats."""
+_Rounded = Annotated[Floats, Converter(lambda a: rounded(a.tolist(), 9), _load_floats)]
+
+
+class BinaryTally(Stateful):
     """Scores in [0, 1] of a yes-or-no label; yes is said above ``threshold``."""
 
     kind = "binary"
 
+    threshold: Config[float]
+    _counts: Saved[WholeFloats]
+    """Negatives, then positives, by bin."""
+    _scores: Saved[_Rounded]
+    _table: Saved[WholeFloats]
+    """[label][said]"""
+    _losses: Saved[Floats]
+    """Log loss and Brier score, summed; their squares, summed."""
+
     def __init__(self, threshold: float = 0.5) -> None:
         self.threshold = threshold
-        self._counts: Floats = np.zeros((2, BINS))
-        """Negatives, then positives, by bin."""
-        self._scores: Floats = np.zeros(BINS)
-        self._table: Floats = np.zeros((2, 2))
-        """[label][said]"""
-        self._losses: Floats = np.zeros(4)
-        """Log loss and Brier score, summed; their squares, summed."""
+        self._counts = np.zeros((2, BINS))
+        self._scores = np.zeros(BINS)
+        self._table = np.zeros((2, 2))
+        self._losses = np.zeros(4)
 
     @property
     def count(self) -> int:
@@ -111,32 +129,19 @@ class BinaryTally:
         for name in ("_counts", "_scores", "_table", "_losses"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
-        return {
-            "counts": self._counts.astype(int).tolist(),
-            "scores": self._scores.round(9).tolist(),
-            "table": self._table.astype(int).tolist(),
-            "losses": self._losses.tolist(),
-        }
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Undo :meth:`to_dict`. Raises KeyError, TypeError or ValueError."""
-        self._counts = np.array(state["counts"], np.float64).reshape(2, BINS)
-        self._scores = np.array(state["scores"], np.float64).reshape(BINS)
-        self._table = np.array(state["table"], np.float64).reshape(2, 2)
-        self._losses = np.array(state["losses"], np.float64).reshape(4)
-
-
-class ClassTally:
+class ClassTally(Stateful):
     """Predicted classes against true ones; at most ``most`` classes are told apart."""
 
     kind = "classes"
 
+    most: Config[int]
+    _table: Saved[dict[str, dict[str, int]]]
+    """[label][said]"""
+
     def __init__(self, most: int = 50) -> None:
         self.most = most
-        self._table: dict[str, dict[str, int]] = {}
-        """[label][said]"""
+        self._table = {}
 
     @property
     def count(self) -> int:
@@ -192,28 +197,20 @@ class ClassTally:
                 mine = self._table.setdefault(self._name(label), {})
                 mine[said] = mine.get(said, 0) + count
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
-        return {"table": self._table}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Undo :meth:`to_dict`. Raises KeyError, TypeError or ValueError."""
-        self._table = {
-            str(label): {str(said): int(count) for said, count in row.items()}
-            for label, row in state["table"].items()
-        }
-
-
-class NumberTally:
+class NumberTally(Stateful):
     """Predicted numbers against true ones."""
 
     kind = "numbers"
 
+    tolerance: Config[float | None]
+    _sums: Saved[Floats]
+    """Count, |error|, error, error squared, label, label squared, within the tolerance, error to
+    the fourth."""
+
     def __init__(self, tolerance: float | None = None) -> None:
         self.tolerance = tolerance
-        self._sums: Floats = np.zeros(8)
-        """Count, |error|, error, error squared, label, label squared, within the tolerance, error
-        to the fourth."""
+        self._sums = np.zeros(8)
 
     @property
     def count(self) -> int:
@@ -252,14 +249,6 @@ class NumberTally:
     def merge(self, other: NumberTally) -> None:
         """Add what another one has counted."""
         self._sums = self._sums + other._sums
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
-        return {"sums": self._sums.tolist()}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Undo :meth:`to_dict`. Raises KeyError, TypeError or ValueError."""
-        self._sums = np.array(state["sums"], np.float64).reshape(8)
 
 
 Tally = BinaryTally | ClassTally | NumberTally

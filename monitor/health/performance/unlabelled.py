@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from understudy.monitor.baseline.kinds import number
+from understudy.monitor.detectors.packed import exact, rounded
 from understudy.monitor.health.performance.estimate import ConfidenceEstimator, Estimate
 from understudy.monitor.health.performance.partial import Follower
 from understudy.monitor.health.performance.retrain import Point
+from understudy.shadow.state import Config, Converter, Count, Saved, Stateful, Transient
 
 Floats = NDArray[np.float64]
 _BATCH = 64
@@ -32,21 +34,49 @@ class Expected:
     wrong: Floats
 
 
-class Unlabelled:
+_Scores = Annotated[
+    list[float],
+    Converter(
+        lambda scores: rounded(scores, 6),
+        lambda name, value, now: [float(s) for s in value],
+    ),
+]
+_Foreseen = Annotated[
+    list[tuple[float, float]],
+    Converter(
+        lambda pairs: [[a if exact() else round(a, 4), b] for a, b in pairs],
+        lambda name, value, now: [(float(a), float(b)) for a, b in value],
+    ),
+]
+
+
+class Unlabelled(Stateful):
     """The last ``window`` predictions, and what an estimator says of them."""
+
+    estimator: Config[ConfidenceEstimator]
+    window: Config[int]
+    follower: Saved[Follower]
+    points: Saved[list[Point]]
+    """Accuracy as it was estimated, window by window."""
+    _recent: Saved[_Scores]
+    _foreseen: Saved[_Foreseen]
+    """Of labels since the last step: what was expected to be right, and what was."""
+    _since: Saved[Count]
+    _waiting: Transient[list[tuple[float, float]]]
+    _waiting_codes: Transient[list[NDArray[np.uint8]]]
+    _codes: Transient[list[NDArray[np.uint8]]]
+    """Features are not kept: after a restart they count again once a window is full."""
 
     def __init__(self, estimator: ConfidenceEstimator, window: int) -> None:
         self.estimator = estimator
         self.window = window
         self.follower = Follower(estimator.reference_error())
-        self.points: list[Point] = []
-        """Accuracy as it was estimated, window by window."""
-        self._waiting: list[tuple[float, float]] = []
-        self._waiting_codes: list[NDArray[np.uint8]] = []
-        self._recent: list[float] = []
-        self._codes: list[NDArray[np.uint8]] = []
-        self._foreseen: list[tuple[float, float]] = []
-        """Of labels since the last step: what was expected to be right, and what was."""
+        self.points = []
+        self._waiting = []
+        self._waiting_codes = []
+        self._recent = []
+        self._codes = []
+        self._foreseen = []
         self._since = 0
 
     def take(
@@ -135,22 +165,3 @@ class Unlabelled:
         half = math.sqrt(max(drawn, 0.0) + (_TWO_SIDED_95 * now.deviation) ** 2)
         low, high = max(0.0, value - half), min(1.0, value + half)
         return replace(found, value=value, low=low, high=high, own=now.deviation, doubts=())
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON; what waits must have been drawn. Features are not kept: after a restart they
-        count again once a window is full."""
-        return {
-            "recent": [round(s, 6) for s in self._recent],
-            "follower": self.follower.to_dict(),
-            "foreseen": [[round(a, 4), b] for a, b in self._foreseen],
-            "points": [[p.at, p.value, p.error] for p in self.points],
-            "since": self._since,
-        }
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Undo :meth:`to_dict`. Raises KeyError, TypeError or ValueError."""
-        self._recent = [float(s) for s in state["recent"]]
-        self.follower.restore(state["follower"])
-        self._foreseen = [(float(a), float(b)) for a, b in state["foreseen"]]
-        self.points = [Point(*map(float, point)) for point in state["points"]]
-        self._since = int(state["since"])

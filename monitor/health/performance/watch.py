@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,12 +32,12 @@ from understudy.monitor.health.performance.metrics import (
 from understudy.monitor.health.performance.realised import Realised
 from understudy.monitor.health.performance.retrain import FEWEST, Point, RetrainAdvice, outlook
 from understudy.monitor.health.performance.sampled import Settled
-from understudy.monitor.health.performance.saved import dump_state, load_state
 from understudy.monitor.health.performance.tallies import BinaryTally, Tally
 from understudy.monitor.health.performance.unlabelled import Unlabelled
 from understudy.monitor.health.performance.worst import WorstSlices
 from understudy.monitor.labels.store import Joined
 from understudy.shadow.sequential import BernoulliInterval
+from understudy.shadow.state import Config, Converter, Count, Saved, Stateful, Transient
 
 Floats = NDArray[np.float64]
 _MOST_WINDOWS = 240
@@ -46,7 +46,16 @@ _RECOVERED = 0.5
 """Of the smallest loss that matters: what counts as no loss any more."""
 
 
-class PerformanceWatch:
+def _dump_tally(tally: Tally | None) -> Any:
+    return tally.to_dict() if tally is not None else None
+
+
+def _raw(name: str, value: Any, _: Any) -> Any:
+    """As it is; the owner makes the tally."""
+    return value
+
+
+class PerformanceWatch(Stateful):
     """``run_length`` in predictions, or labels, of all that is tested here together; ``segments``
     are features whose values are looked at one by one.
 
@@ -55,6 +64,38 @@ class PerformanceWatch:
     they did (with labels). All three are bounded risks with a null from the baseline; without a
     labelled baseline only the figures are shown.
     """
+
+    settings: Config[Performance]
+    run_length: Config[float]
+    estimator: Config[ConfidenceEstimator | None]
+    reference: Config[tuple[float, float] | None]
+    """Accuracy in the baseline and the rows it rests on."""
+    expected_null: Config[float]
+    expected_error: Config[float]
+    expected_spread: Config[float]
+    expected: Saved[SrDetector | None]
+    realised: Saved[Realised]
+    slices: Saved[WorstSlices | None]
+    calibration: Saved[CalibrationDetector | None]
+    declared: Saved[DeclaredSegments]
+    delays: Saved[Delays]
+    unlabelled: Saved[Unlabelled | None]
+    latches: Saved[Latches]
+    """Expected errors, realised errors, calibration."""
+    history: Saved[ChangePoint]
+    predictions: Saved[Count]
+    labels: Saved[Count]
+    whole: Saved[Tally]
+    window: Saved[Tally]
+    last: Saved[Annotated[Tally | None, Converter(_dump_tally, _raw)]]
+    """The last full window."""
+    interval: Saved[BernoulliInterval]
+    windows: Saved[list[Point]]
+    """Accuracy by labels, window by window."""
+    began: Saved[float]
+    """Unix time of the first label of the present window; 0: there is none."""
+    _labelled: Transient[list[Joined]]
+    examples: Transient[list[str]]
 
     def __init__(
         self,
@@ -67,10 +108,9 @@ class PerformanceWatch:
         self.run_length = run_length
         self.estimator = _estimator(settings, baseline)
         self.reference = _reference(baseline)
-        """Accuracy in the baseline and the rows it rests on."""
         each = (4.0 if segments else 3.0) * run_length
         loss = settings.smallest_loss
-        self.expected: SrDetector | None = None
+        self.expected = None
         self.expected_null = self.expected_error = self.expected_spread = 0.0
         if self.estimator is not None:
             self.expected_error, bound, variance = self.estimator.expected_error()
@@ -80,7 +120,7 @@ class PerformanceWatch:
             self.expected = SrDetector(np.array([self.expected_null]), each, np.array([variance]))
         self.realised = Realised(settings, self.reference, self.estimator, each)
         self.slices = WorstSlices() if settings.slices else None
-        self.calibration: CalibrationDetector | None = None
+        self.calibration = None
         if self.estimator is not None and baseline.calibration is not None:
             try:
                 self.calibration = CalibrationDetector(
@@ -90,25 +130,28 @@ class PerformanceWatch:
                 self.calibration = None  # one class only: the scores cannot be checked
         self.declared = DeclaredSegments(segments, each, loss, settings.largest_gap)
         self.delays = Delays()
-        self.unlabelled: Unlabelled | None = None
+        self.unlabelled = None
         if self.estimator is not None:
             self.unlabelled = Unlabelled(self.estimator, settings.window)
         self.latches = Latches(3)
-        """Expected errors, realised errors, calibration."""
         self.history = ChangePoint(2)
         self.predictions = 0
         self.labels = 0
-        self.whole: Tally = self.tally()
-        self.window: Tally = self.tally()
-        self.last: Tally | None = None
-        """The last full window."""
+        self.whole = self.tally()
+        self.window = self.tally()
+        self.last = None
         self.interval = BernoulliInterval(planned=float(settings.window))
-        self.windows: list[Point] = []
-        """Accuracy by labels, window by window."""
-        self._labelled: list[Joined] = []
+        self.windows = []
+        self._labelled = []
         self.began = 0.0
-        """Unix time of the first label of the present window; 0: there is none."""
-        self.examples: list[str] = []
+        self.examples = []
+
+    def _restored(self) -> None:
+        saved: Any = self.last
+        self.last = None
+        if saved is not None:
+            self.last = self.tally()
+            self.last.restore(saved)
 
     @property
     def uses_features(self) -> bool:
@@ -179,7 +222,7 @@ class PerformanceWatch:
         if self.unlabelled is None:
             return {}
         bent = self.latches.alarmed[2] and self.calibration is not None
-        doubt = f"labels say that the scores have changed their meaning: {self._bend()}"
+        doubt = f"labels show that the scores are miscalibrated: {self._bend()}"
         return self.unlabelled.estimates(doubt if bent else None)
 
     def estimate(self) -> Estimate | None:
@@ -279,7 +322,7 @@ class PerformanceWatch:
         if len(self.windows) >= FEWEST or len(points) < FEWEST:
             return outlook(self.windows, self.settings.floor)
         found = outlook(points, self.settings.floor)
-        said = "it is estimated from the scores, since there are few labels"
+        said = "estimated from the scores, because there are few labels"
         return replace(found, assumptions=(said, *found.assumptions))
 
     # Both ---------------------------------------------------------------------------------------
@@ -302,6 +345,9 @@ class PerformanceWatch:
                 self.latches.alarmed[2] = False
         if again[:2].any():
             self.history.reset(again[:2])
+
+    def _before_dump(self) -> None:
+        self.flush()
 
     def summary(self) -> dict[str, Any]:
         """Figures for machines and for the page."""
@@ -332,18 +378,6 @@ class PerformanceWatch:
             "retrain": ahead.to_dict() if ahead is not None else None,
             "windows": [{"at": p.at, "accuracy": p.value} for p in self.windows[-60:]],
         }
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
-        self.flush()
-        return dump_state(self)
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Undo :meth:`to_dict`, of the same settings and baseline.
-
-        Raises KeyError, TypeError or ValueError for another shape.
-        """
-        load_state(self, state)
 
 
 def _only(evidence: Evidence, place: int) -> Evidence:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from understudy.monitor.baseline.calibration.codes import FeatureCodes
 from understudy.monitor.evidence.pending import PREFIX
 from understudy.monitor.health.performance.slices import Slice, worst_slices
+from understudy.shadow.state import Count, Saved, Stateful, Transient
 
 Floats = NDArray[np.float64]
 ROWS = 10_000
@@ -23,17 +24,25 @@ ROWS = 10_000
 STEP = 1_000
 
 
-class WorstSlices:
+class WorstSlices(Stateful):
     """Takes labelled rows whose features were kept with them. Rows are not part of a saved state,
     the slices that were found are."""
 
+    found: Saved[list[dict[str, Any]]]
+    labels: Saved[Count]
+    _features: Transient[FeatureCodes | None]
+    _first: Transient[list[tuple[Mapping[str, object], float]]]
+    _codes: Transient[NDArray[np.uint8]]
+    _wrong: Transient[Floats]
+    _since: Transient[int]
+
     def __init__(self) -> None:
-        self.found: list[dict[str, Any]] = []
+        self.found = []
         self.labels = 0
-        self._features: FeatureCodes | None = None
-        self._first: list[tuple[Mapping[str, object], float]] = []
-        self._codes: NDArray[np.uint8] = np.zeros((0, 0), np.uint8)
-        self._wrong: Floats = np.zeros(0)
+        self._features = None
+        self._first = []
+        self._codes = np.zeros((0, 0), np.uint8)
+        self._wrong = np.zeros(0)
         self._since = 0
 
     def add(self, rows: Sequence[Mapping[str, object]], wrong: Floats) -> None:
@@ -60,15 +69,6 @@ class WorstSlices:
             rng = np.random.default_rng(self.labels)
             found = worst_slices(self._codes, self._wrong, self._features, rng)
             self.found = [_shown(one) for one in found[:10]]
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
-        return {"found": self.found, "labels": self.labels}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Undo :meth:`to_dict`. Raises KeyError, TypeError or ValueError."""
-        self.found = [dict(one) for one in state["found"]]
-        self.labels = int(state["labels"])
 
 
 def _columns(rows: Sequence[Mapping[str, object]], names: Sequence[str]) -> dict[str, list[object]]:

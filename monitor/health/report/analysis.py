@@ -78,10 +78,9 @@ class Analysis:
         for start in range(0, table.rows, step):
             parts = [cells[start : start + step] for cells in columns]
             rows = len(parts[0])
-            values = [cell for row in zip(*parts, strict=True) for cell in row]
             ids = [b"row %d" % (self.rows + n + 1) for n in range(rows)]
             answered = any(n in table.columns for n in self._predictions())
-            batch = Batch(names, values, ids, times[start : start + rows], answered)
+            batch = Batch(names, parts, ids, times[start : start + rows], answered)
             counted = self.watch.encoder.counted(self.watch.encoder.encode(batch).codes)
             self._counts += counted
             self._add_window(times[start] if self.wanted.time else None, rows, counted)
@@ -99,7 +98,7 @@ class Analysis:
             return [float(self.rows + n) for n in range(table.rows)]
         cells = table.columns.get(self.wanted.time)
         if cells is None:
-            raise BaselineError(f"there is no column {self.wanted.time!r} (--time)")
+            raise BaselineError(f"no column {self.wanted.time!r} (--time)")
         found = []
         last = 0.0
         for cell in cells:
@@ -229,8 +228,8 @@ def _verdict(significant: bool, matters: bool, rows: float) -> str:
     if significant and matters:
         return "has drifted"
     if significant:
-        return "differs, by too little to matter"
-    return "looks different, but chance alone does that" if matters else "as usual"
+        return "differs, but by less than matters"
+    return "differs, but within chance" if matters else "as usual"
 
 
 def _number(value: Any) -> float | None:

@@ -62,7 +62,7 @@ def load_cases(path: Path) -> list[Case]:
     except FileError as error:
         raise ValidationCaseError(str(error)) from error
     if not 0 < len(cases) <= MOST:
-        raise ValidationCaseError(f"{path}: must hold between 1 and {MOST:,} cases")
+        raise ValidationCaseError(f"{path}: must contain between 1 and {MOST:,} cases")
     return cases
 
 
@@ -71,7 +71,7 @@ def _case(data: Any, number: int) -> Case:
         raise ValidationCaseError("must be an object")
     kind = data.get("kind", "golden")
     if kind not in KINDS:
-        raise ValidationCaseError(f"kind: {kind!r} is none of {', '.join(KINDS)}")
+        raise ValidationCaseError(f"kind: {kind!r} is not one of {', '.join(KINDS)}")
     needed = {
         "golden": ("request", "expect"),
         "invariance": ("request", "other"),
@@ -81,7 +81,7 @@ def _case(data: Any, number: int) -> Case:
     }[kind]
     for name in needed:
         if name not in data:
-            raise ValidationCaseError(f"{name}: is needed for a {kind} case")
+            raise ValidationCaseError(f"{name}: is required for a {kind} case")
     if kind == "golden" and not isinstance(data["expect"], dict):
         raise ValidationCaseError("expect: must be an object of values by name")
     if kind == "directional" and data["direction"] not in ("up", "down"):
@@ -101,10 +101,10 @@ def judge(case: Case, answers: tuple[Answer, ...]) -> str:
         status = answers[0].status
         if 400 <= status < 500:
             return ""
-        return f"was answered {status}, not refused" if status else answers[0].error
+        return f"got status {status}, expected a rejection" if status else answers[0].error
     for answer in answers:
         if answer.status != 200 or answer.table is None:
-            return answer.error or f"was answered {answer.status}"
+            return answer.error or f"got status {answer.status}"
     tables = [answer.table for answer in answers if answer.table is not None]
     tolerance = float(case.rule.get("tolerance", _TOLERANCE))
     if case.kind == "golden":
@@ -114,15 +114,15 @@ def judge(case: Case, answers: tuple[Answer, ...]) -> str:
     if case.kind == "invariance":
         a, b = tables
         if a.names != b.names or a.rows != b.rows:
-            return "the answers have other columns or rows"
+            return "the responses have different columns or rows"
         for place, (x, y) in enumerate(zip(a.values, b.values, strict=True)):
             if not _near(x, y, tolerance):
-                return f"{a.names[place % len(a.names)]}: {x!r} and {y!r} for what is the same"
+                return f"{a.names[place % len(a.names)]}: {x!r} and {y!r} for equivalent requests"
         return ""
     name = str(case.rule["prediction"])
     first, second = (_cell(table, name) for table in tables)
     if not isinstance(first, (int, float)) or not isinstance(second, (int, float)):
-        return f"{name}: is no number"
+        return f"{name}: is not a number"
     gone = second - first if case.rule["direction"] == "up" else first - second
     if gone < -tolerance:
         return f"{name} went from {first:g} to {second:g}, not {case.rule['direction']}"
@@ -132,7 +132,7 @@ def judge(case: Case, answers: tuple[Answer, ...]) -> str:
 def _golden(table: Table, expect: Mapping[str, Any], tolerance: float) -> str:
     for name, wanted in expect.items():
         if name not in table.names:
-            return f"{name}: is not in the answer, which has {', '.join(table.names)}"
+            return f"{name}: is not in the response, which has {', '.join(table.names)}"
         cells = table.column(name)
         wanted_cells = wanted if isinstance(wanted, list) else [wanted]
         if len(cells) != len(wanted_cells):

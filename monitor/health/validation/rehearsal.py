@@ -204,9 +204,9 @@ class Validation:
                         Contribution(name[:200], 1.0 / group.failed, why[:500])
                         for name, why in group.failures[:10]
                     ),
-                    rule="every case of the file has to pass, as it did before",
-                    guarantee="none is needed: the answers are known",
-                    advice="See which build is served, and whether its preprocessing has changed.",
+                    rule="every case must pass, as it did before",
+                    guarantee="exact: the expected responses are known",
+                    advice="Check which build is served, and whether its preprocessing changed.",
                 )
             )
         return found

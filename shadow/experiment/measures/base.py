@@ -5,15 +5,16 @@ from __future__ import annotations
 import base64
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from understudy.shadow.experiment.hypothesis import Hypothesis
-from understudy.shadow.sequential.common import Interval, State
+from understudy.shadow.sequential.common import Interval
+from understudy.shadow.state import Config, Converter, Count, Saved, Stateful, Two
 
 Array = npt.NDArray[np.float64]
 MAX_LOG_E = 700.0
@@ -49,7 +50,7 @@ def nulls(hypothesis: Hypothesis) -> tuple[Null, Null]:
     return Null(1.0, to_pass, better), Null(1.0, to_harm, worse)
 
 
-class Measure(ABC):
+class Measure(Stateful, ABC):
     """The evidence about one hypothesis, from pairs (shadow) or from split traffic.
 
     ``log_pass`` and ``log_harm`` are natural logs of e-values at this moment. Batches hold records
@@ -58,13 +59,23 @@ class Measure(ABC):
     shares differed; the evidence so far is kept, since e-values of successive epochs multiply.
     """
 
+    hypothesis: Config[Hypothesis]
+    paired: Config[bool]
+    to_pass: Config[Null]
+    to_harm: Config[Null]
+    n: Saved[Two[Count]]
+    """Values of champion and challenger."""
+    outside: Saved[Count]
+    """Values left out because they lay outside the declared bounds."""
+    _carried: Saved[Two[float]]
+    """Evidence of the epochs before this one: to pass, of harm."""
+
     def __init__(self, hypothesis: Hypothesis, paired: bool) -> None:
         self.hypothesis = hypothesis
         self.paired = paired
         self.to_pass, self.to_harm = nulls(hypothesis)
         self.n = [0, 0]
         self.outside = 0
-        """Values left out because they lay outside the declared bounds."""
         self._carried = [0.0, 0.0]
 
     @abstractmethod
@@ -110,7 +121,7 @@ class Measure(ABC):
         """Evidence of harm."""
         return _bounded(self._carried[1] + self._log_es()[1])
 
-    def begin_epoch(self) -> None:  # noqa: B027
+    def begin_epoch(self) -> None:
         """The shares have changed. Methods that only need each record's own share go on."""
 
     def _carry(self) -> None:
@@ -133,28 +144,6 @@ class Measure(ABC):
     def _merge_into(self, both: Self, other: Self) -> None:
         """Fill in the processes of ``both``."""
 
-    def to_dict(self) -> State:
-        """As JSON values; the hypothesis is kept by whoever keeps the measure."""
-        return {
-            "n": list(self.n),
-            "outside": self.outside,
-            "carried": list(self._carried),
-            **self._state(),
-        }
-
-    @abstractmethod
-    def _state(self) -> State: ...
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`to_dict` gave. Raises ValueError or KeyError for another shape."""
-        self.n = [int(x) for x in state["n"]]
-        self.outside = int(state["outside"])
-        self._carried = [float(x) for x in state["carried"]]
-        self._load(state)
-
-    @abstractmethod
-    def _load(self, state: Mapping[str, Any]) -> None: ...
-
     def _count_pairs(self, pairs: int) -> None:
         self.n[0] += pairs
         self.n[1] += pairs
@@ -174,18 +163,21 @@ def _pack(values: list[float]) -> str:
     return base64.b64encode(np.asarray(values, dtype="<f4").tobytes()).decode("ascii")
 
 
-def _unpack(text: str) -> list[float]:
+def _unpack(name: str, text: Any, _: Any) -> list[float]:
     """Undo :func:`_pack`. Raises ValueError."""
     found: list[float] = np.frombuffer(base64.b64decode(text, validate=True), dtype="<f4").tolist()
     return found
 
 
-class FirstValues:
+class FirstValues(Stateful):
     """The first values of both arms, until there are enough to choose where to look."""
+
+    enough: Config[int]
+    arms: Saved[Two[Annotated[list[float], Converter(_pack, _unpack)]]]
 
     def __init__(self, enough: int) -> None:
         self.enough = enough
-        self.arms: list[list[float]] = [[], []]
+        self.arms = [[], []]
 
     def add(self, arms: Array, values: Array) -> int:
         """Take as many of the values as are needed, in their order; how many that were."""
@@ -214,14 +206,6 @@ class FirstValues:
         """Side, arms and values of each arm; they stay."""
         for side, waiting in enumerate(self.arms):
             yield side, np.full(len(waiting), float(side)), np.array(waiting)
-
-    def to_list(self) -> list[str]:
-        """As JSON."""
-        return [_pack(part) for part in self.arms]
-
-    def load(self, state: Any) -> None:
-        """Undo :meth:`to_list`."""
-        self.arms = [_unpack(part) for part in state]
 
 
 def log_calibrated(p: float) -> float:

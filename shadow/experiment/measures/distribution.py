@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
 from understudy.shadow.experiment.hypothesis import Hypothesis
 from understudy.shadow.experiment.measures.base import Array, FirstValues, Measure, log_calibrated
 from understudy.shadow.sequential import Interval, KolmogorovSmirnov, dkw_radius, ks_p_value
-from understudy.shadow.sequential.common import State
+from understudy.shadow.state import Saved
 
 _FIRST = 200
 """Values whose quantiles become the edges; the band holds at any edges, so they count as well."""
@@ -28,10 +27,13 @@ class Distribution(Measure):
 
     kind = "distribution"
 
+    _first: Saved[FirstValues]
+    _test: Saved[KolmogorovSmirnov | None]
+
     def __init__(self, hypothesis: Hypothesis, paired: bool) -> None:
         super().__init__(hypothesis, paired)
         self._first = FirstValues(_FIRST)
-        self._test: KolmogorovSmirnov | None = None
+        self._test = None
 
     def update_pairs(self, champion: Array, challenger: Array) -> None:
         arms = np.tile(np.array((0.0, 1.0)), champion.size)
@@ -90,14 +92,3 @@ class Distribution(Measure):
             for side, arms, values in part._first.by_arm():
                 both.n[side] -= values.size  # they are counted once more
                 both._take(arms, values)
-
-    def _state(self) -> State:
-        return {
-            "first": self._first.to_list(),
-            "test": self._test.to_dict() if self._test is not None else None,
-        }
-
-    def _load(self, state: Mapping[str, Any]) -> None:
-        self._first.load(state["first"])
-        test = state["test"]
-        self._test = KolmogorovSmirnov.from_dict(test) if test is not None else None

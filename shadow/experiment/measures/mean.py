@@ -7,8 +7,7 @@ pairs by betting, which needs no gate. A relative margin r is a statement about 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
@@ -23,8 +22,8 @@ from understudy.shadow.sequential import (
 )
 from understudy.shadow.sequential.asymptotic import asymptotic_radius
 from understudy.shadow.sequential.central_moments import CentralMoments
-from understudy.shadow.sequential.common import State
 from understudy.shadow.sequential.normal_mixture import log_normal_mixture
+from understudy.shadow.state import Config, Saved, Two
 
 _ARMS = ("champion", "challenger")
 
@@ -40,6 +39,15 @@ class Mean(Measure):
 
     kind = "mean"
 
+    _precision: Config[float]
+    _gate: Config[Gate]
+    _arms: Saved[Two[CentralMoments]]
+    _gap: Saved[CentralMoments]
+    """Of x_1 - x_0, with pairs."""
+    _sizes: Saved[Two[CentralMoments]]
+    """Records per unit, where units are what is assigned."""
+    _cross: Saved[Two[float]]
+
     def __init__(self, hypothesis: Hypothesis, paired: bool) -> None:
         super().__init__(hypothesis, paired)
         self._precision = asymptotic_precision(hypothesis.planned, min(2.0 * hypothesis.alpha, 0.9))
@@ -49,9 +57,7 @@ class Mean(Measure):
     def _restart(self) -> None:
         self._arms = [CentralMoments(), CentralMoments()]
         self._gap = CentralMoments()
-        """Of x_1 - x_0, with pairs."""
         self._sizes = [CentralMoments(), CentralMoments()]
-        """Records per unit, where units are what is assigned."""
         self._cross = [0.0, 0.0]
 
     def begin_epoch(self) -> None:
@@ -197,20 +203,6 @@ class Mean(Measure):
                 cross += gap * a.n * b.n / (a.n + b.n)
             both._cross[side] = cross
 
-    def _state(self) -> State:
-        return {
-            "arms": [m.to_list() for m in self._arms],
-            "gap": self._gap.to_list(),
-            "sizes": [m.to_list() for m in self._sizes],
-            "cross": list(self._cross),
-        }
-
-    def _load(self, state: Mapping[str, Any]) -> None:
-        self._arms = [CentralMoments.from_list("arms", part) for part in state["arms"]]
-        self._gap = CentralMoments.from_list("gap", state["gap"])
-        self._sizes = [CentralMoments.from_list("sizes", part) for part in state["sizes"]]
-        self._cross = [float(x) for x in state["cross"]]
-
 
 class BoundedMeanPairs(Measure):
     """Paired values within declared bounds: hedged capital on their difference.
@@ -219,6 +211,12 @@ class BoundedMeanPairs(Measure):
     """
 
     kind = "bounded-mean-pairs"
+
+    _lower: Config[float]
+    _upper: Config[float]
+    _tests: Saved[Two[BettingTest]]
+    _interval: Saved[BettingInterval]
+    _sums: Saved[Two[float]]
 
     def __init__(self, hypothesis: Hypothesis, paired: bool) -> None:
         super().__init__(hypothesis, paired)
@@ -271,15 +269,3 @@ class BoundedMeanPairs(Measure):
         both._tests = [a.merge(b) for a, b in zip(self._tests, other._tests, strict=True)]
         both._interval = self._interval.merge(other._interval)
         both._sums = [a + b for a, b in zip(self._sums, other._sums, strict=True)]
-
-    def _state(self) -> State:
-        return {
-            "tests": [test.to_dict() for test in self._tests],
-            "interval": self._interval.to_dict(),
-            "sums": list(self._sums),
-        }
-
-    def _load(self, state: Mapping[str, Any]) -> None:
-        self._tests = [BettingTest.from_dict(part) for part in state["tests"]]
-        self._interval = BettingInterval.from_dict(state["interval"])
-        self._sums = [float(x) for x in state["sums"]]

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
 from understudy.shadow.experiment.hypothesis import Hypothesis
 from understudy.shadow.experiment.measures.base import Array, FirstValues, Measure, Null
 from understudy.shadow.sequential import Interval, QuantileComparison, edges_around
-from understudy.shadow.sequential.common import State
 from understudy.shadow.sequential.histogram import TwoHistograms
+from understudy.shadow.state import Derived, Saved
 
 _FIRST = 200
 """Values from which the place of the buckets is chosen. They are counted all the same: the evidence
@@ -28,17 +27,28 @@ class Quantile(Measure):
 
     kind = "quantile"
 
+    _first: Saved[FirstValues]
+    _histograms: Saved[TwoHistograms | None]
+    _edges: Derived[Array | None]
+    _tests: Derived[list[QuantileComparison]]
+    """Towards both sides, over the same histograms."""
+
     def __init__(self, hypothesis: Hypothesis, paired: bool) -> None:
         super().__init__(hypothesis, paired)
-        self._edges: Array | None = None
+        self._edges = None
         self._restart()
 
     def _restart(self) -> None:
         self._first = FirstValues(_FIRST)
-        self._histograms: TwoHistograms | None = None
-        self._tests: list[QuantileComparison] = []
+        self._histograms = None
+        self._tests = []
         if self._edges is not None:
             self._build(TwoHistograms(self._edges))
+
+    def _restored(self) -> None:
+        if self._histograms is not None:
+            self._edges = self._histograms.edges
+            self._build(self._histograms)
 
     def begin_epoch(self) -> None:
         self._carry()
@@ -125,16 +135,3 @@ class Quantile(Measure):
             for side, arms, values in part._first.by_arm():
                 both.n[side] -= values.size  # they are counted once more
                 both._take(arms, values)
-
-    def _state(self) -> State:
-        return {
-            "first": self._first.to_list(),
-            "histograms": self._histograms.to_dict() if self._histograms is not None else None,
-        }
-
-    def _load(self, state: Mapping[str, Any]) -> None:
-        self._first.load(state["first"])
-        if state["histograms"] is not None:
-            histograms = TwoHistograms.from_dict(state["histograms"])
-            self._edges = histograms.edges
-            self._build(histograms)

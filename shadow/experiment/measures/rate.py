@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, Self
+from typing import Annotated, Self
 
 import numpy as np
 
@@ -22,7 +21,8 @@ from understudy.shadow.sequential import (
     log_odds_effect,
     tuned_concentration,
 )
-from understudy.shadow.sequential.common import State, load
+from understudy.shadow.sequential.common import ANY_KIND
+from understudy.shadow.state import Count, Saved, Two
 
 _LARGE_EFFECT = 0.9
 """On the logit scale: an error rate that is 2.5 times as high. Bets on harm cover a twentieth of it
@@ -38,12 +38,16 @@ class RatePairs(Measure):
 
     kind = "rate-pairs"
 
+    _tests: Saved[Two[Annotated[PairedTest | PairedMargin | BettingTest, ANY_KIND]]]
+    _interval: Saved[PairedMargin]
+    _both: Saved[Count]
+    """Pairs in which both values are 1."""
+
     def __init__(self, hypothesis: Hypothesis, paired: bool) -> None:
         super().__init__(hypothesis, paired)
         self._tests = [_paired_test(null) for null in (self.to_pass, self.to_harm)]
         self._interval = PairedMargin()
         self._both = 0
-        """Pairs in which both values are 1."""
 
     def update_pairs(self, champion: Array, challenger: Array) -> None:
         wins = int(np.count_nonzero(challenger > champion))
@@ -91,18 +95,6 @@ class RatePairs(Measure):
         both._interval = self._interval.merge(other._interval)
         both._both = self._both + other._both
 
-    def _state(self) -> State:
-        return {
-            "tests": [test.to_dict() for test in self._tests],
-            "interval": self._interval.to_dict(),
-            "both": self._both,
-        }
-
-    def _load(self, state: Mapping[str, Any]) -> None:
-        self._tests = [load(part) for part in state["tests"]]  # type: ignore[misc]
-        self._interval = PairedMargin.from_dict(state["interval"])
-        self._both = int(state["both"])
-
 
 def _paired_test(null: Null) -> PairedTest | PairedMargin | BettingTest:
     if null.ratio != 1.0:
@@ -120,6 +112,9 @@ class RateSplit(Measure):
     """
 
     kind = "rate-split"
+
+    _tests: Saved[Two[Annotated[LabelBetting | RateTest, ANY_KIND]]]
+    _interval: Saved[TwoProportions]
 
     def __init__(self, hypothesis: Hypothesis, paired: bool) -> None:
         super().__init__(hypothesis, paired)
@@ -176,16 +171,6 @@ class RateSplit(Measure):
     def _merge_into(self, both: Self, other: Self) -> None:
         both._tests = [a.merge(b) for a, b in zip(self._tests, other._tests, strict=True)]  # type: ignore[arg-type]
         both._interval = self._interval.merge(other._interval)
-
-    def _state(self) -> State:
-        return {
-            "tests": [test.to_dict() for test in self._tests],
-            "interval": self._interval.to_dict(),
-        }
-
-    def _load(self, state: Mapping[str, Any]) -> None:
-        self._tests = [load(part) for part in state["tests"]]  # type: ignore[misc]
-        self._interval = TwoProportions.from_dict(state["interval"])
 
 
 def _logit_effect(hypothesis: Hypothesis) -> float:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
 from understudy.shadow.experiment.hypothesis import Hypothesis
 from understudy.shadow.experiment.measures.base import Array, FirstValues, Measure
 from understudy.shadow.sequential import Interval, TailDetector, tail_thresholds
-from understudy.shadow.sequential.common import State
+from understudy.shadow.state import Saved
 
 _FIRST = 500
 """Values of the champion from which the thresholds are set. They are not evidence: thresholds have
@@ -23,10 +22,13 @@ class Tail(Measure):
 
     kind = "tail"
 
+    _first: Saved[FirstValues]
+    _detector: Saved[TailDetector | None]
+
     def __init__(self, hypothesis: Hypothesis, paired: bool) -> None:
         super().__init__(hypothesis, paired)
         self._first = FirstValues(_FIRST)
-        self._detector: TailDetector | None = None
+        self._detector = None
 
     def _set_up(self, champion: Array) -> int:
         """Set the thresholds by the first values of the champion; how many of these went into that.
@@ -106,14 +108,3 @@ class Tail(Measure):
             both._detector = self._detector or other._detector
         if both._detector is None:
             both._set_up(np.array([*self._first.arms[0], *other._first.arms[0]]))
-
-    def _state(self) -> State:
-        return {
-            "first": self._first.to_list(),
-            "detector": self._detector.to_dict() if self._detector is not None else None,
-        }
-
-    def _load(self, state: Mapping[str, Any]) -> None:
-        self._first.load(state["first"])
-        detector = state["detector"]
-        self._detector = TailDetector.from_dict(detector) if detector is not None else None

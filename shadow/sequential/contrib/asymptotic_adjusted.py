@@ -15,8 +15,7 @@ arXiv:2103.06476; with one covariate and equal slopes it is the CUPED of Deng, X
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -26,14 +25,13 @@ from understudy.shadow.sequential.asymptotic import Gate, Readiness, Status
 from understudy.shadow.sequential.central_moments import CentralMoments
 from understudy.shadow.sequential.common import (
     Array,
+    Packed,
+    PackedShape,
     SequentialError,
-    State,
     count,
-    field,
-    pack,
-    unpack,
 )
 from understudy.shadow.sequential.contrib.asymptotic_processes import AsymptoticProcess
+from understudy.shadow.state import Count, FieldError, Saved, Setting, Two
 
 MAX_COVARIATES = 8
 REFIT = 256
@@ -55,6 +53,14 @@ class AdjustedDifference(AsymptoticProcess):
 
     kind: ClassVar[str] = "adjusted-difference"
 
+    covariates: Setting[int]
+    records: Saved[Two[Count]]
+    terms: Saved[CentralMoments]
+    _sums: Saved[Packed]
+    """Per arm, products of (1, x, y)."""
+    _fits: Saved[PackedShape | None]
+    """Per arm, intercept and slopes."""
+
     def __init__(
         self,
         covariates: int,
@@ -73,8 +79,12 @@ class AdjustedDifference(AsymptoticProcess):
         width = self.covariates + 2
         self.records = [0, 0]
         self.terms = CentralMoments()
-        self._sums = np.zeros((2, width, width))  # per arm, products of (1, x, y)
-        self._fits: Array | None = None  # (2 arms, intercept and slopes)
+        self._sums = np.zeros((2, width, width))
+        self._fits = None
+
+    def _restored(self) -> None:
+        if self._fits is not None and self._fits.shape != (2, self.covariates + 1):
+            raise FieldError("fits", f"must be of {self.covariates} covariates")
 
     def update(
         self,
@@ -172,49 +182,9 @@ class AdjustedDifference(AsymptoticProcess):
 
     def merge(self, other: Self) -> Self:
         """Combine the moments of pseudo-outcomes and the sums behind the fits; fit anew."""
-        self.check_settings(other)
-        self.check_same(other, "covariates")
-        both = type(self)(
-            self.covariates, self.planned, self.alternative, alpha=self.alpha, gate=self.gate
-        )
+        both = self.begin_merge(other)
         both.records = [a + b for a, b in zip(self.records, other.records, strict=True)]
         both.terms = self.terms.merge(other.terms)
         both._sums = self._sums + other._sums
         both._fit()
         return both
-
-    def to_dict(self) -> State:
-        """Settings, moments, sums and fits."""
-        upper = np.triu_indices(self.covariates + 2)
-        return (
-            self.head()
-            | self.settings()
-            | {
-                "covariates": self.covariates,
-                "records": self.records,
-                "terms": self.terms.to_list(),
-                "sums": pack(np.concatenate([s[upper] for s in self._sums])),
-                "fits": None if self._fits is None else pack(self._fits),
-            }
-        )
-
-    @classmethod
-    def from_dict(cls, state: Mapping[str, Any]) -> Self:
-        """Undo :meth:`to_dict`."""
-        cls.check_head(state)
-        new = cls(field(state, "covariates"), **cls.read_settings(state))
-        records = field(state, "records")
-        if not isinstance(records, list) or len(records) != 2:
-            raise SequentialError("records", f"must be two whole numbers, not {records!r}")
-        new.records = [count("records", value) for value in records]
-        new.terms = CentralMoments.from_list("terms", field(state, "terms"))
-        width = new.covariates + 2
-        upper = np.triu_indices(width)
-        sums = unpack("sums", field(state, "sums"), width * (width + 1)).reshape(2, -1)
-        for side in (0, 1):
-            new._sums[side][upper] = sums[side]
-            new._sums[side].T[upper] = sums[side]
-        fits = field(state, "fits")
-        if fits is not None:
-            new._fits = unpack("fits", fits, 2 * (width - 1)).reshape(2, width - 1)
-        return new

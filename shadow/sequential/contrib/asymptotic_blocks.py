@@ -16,9 +16,8 @@ remedies, both with the interval and gate of :mod:`understudy.shadow.sequential.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -29,16 +28,14 @@ from understudy.shadow.sequential.central_moments import CentralMoments
 from understudy.shadow.sequential.common import (
     Array,
     SequentialError,
-    State,
     binary,
     count,
-    field,
     real,
     reals,
     same_length,
 )
-from understudy.shadow.sequential.contrib.arms import read_arms
 from understudy.shadow.sequential.contrib.asymptotic_processes import AsymptoticProcess, summarise
+from understudy.shadow.state import Saved, Setting, Two
 
 _NAMES = ("champion", "challenger")
 _MOST_CORRELATED = 0.3
@@ -57,6 +54,11 @@ class BlockDifference(AsymptoticProcess):
 
     kind: ClassVar[str] = "block-difference"
 
+    block: Setting[int]
+    arms: Saved[tuple[CentralMoments, CentralMoments]]
+    _open: Saved[Two[tuple[int, float]]]
+    """Records of each arm's incomplete block, and their sum."""
+
     def __init__(
         self,
         block: int,
@@ -72,7 +74,7 @@ class BlockDifference(AsymptoticProcess):
         super().__init__(planned, alternative, alpha, gate)
         self._precision *= self.block
         self.arms = (CentralMoments(), CentralMoments())
-        self._open: list[tuple[int, float]] = [(0, 0.0), (0, 0.0)]
+        self._open = [(0, 0.0), (0, 0.0)]
 
     def update(self, arms: npt.ArrayLike, values: npt.ArrayLike) -> None:
         """Take records in their order of arrival; ``arms`` is 1 for the challenger, else 0."""
@@ -118,38 +120,10 @@ class BlockDifference(AsymptoticProcess):
 
     def merge(self, other: Self) -> Self:
         """Combine the moments of blocks."""
-        self.check_settings(other)
-        self.check_same(other, "block")
-        both = type(self)(
-            self.block, self.planned, self.alternative, alpha=self.alpha, gate=self.gate
-        )
+        both = self.begin_merge(other)
         both.arms = (self.arms[0].merge(other.arms[0]), self.arms[1].merge(other.arms[1]))
         both._open = [max(a, b) for a, b in zip(self._open, other._open, strict=True)]
         return both
-
-    def to_dict(self) -> State:
-        """Settings, moments of blocks, and the open blocks."""
-        return (
-            self.head()
-            | self.settings()
-            | {
-                "block": self.block,
-                "arms": [m.to_list() for m in self.arms],
-                "open": [list(part) for part in self._open],
-            }
-        )
-
-    @classmethod
-    def from_dict(cls, state: Mapping[str, Any]) -> Self:
-        """Undo :meth:`to_dict`."""
-        cls.check_head(state)
-        new = cls(field(state, "block"), **cls.read_settings(state))
-        new.arms = read_arms(field(state, "arms"))
-        parts = field(state, "open")
-        if not isinstance(parts, list) or [len(p) for p in parts] != [2, 2]:
-            raise SequentialError("open", f"must be two pairs, not {parts!r}")
-        new._open = [(count("open", n), real("open", total)) for n, total in parts]
-        return new
 
 
 class UnitDifference(AsymptoticProcess):
@@ -164,6 +138,14 @@ class UnitDifference(AsymptoticProcess):
 
     kind: ClassVar[str] = "unit-difference"
 
+    typical: Setting[float]
+    arms: Saved[tuple[CentralMoments, CentralMoments]]
+    """Of sum - typical * count."""
+    sizes: Saved[tuple[CentralMoments, CentralMoments]]
+    """Of count."""
+    _cross: Saved[Two[float]]
+    """Sums of the product of both, about their means."""
+
     def __init__(
         self,
         planned: float = 10_000,
@@ -175,9 +157,9 @@ class UnitDifference(AsymptoticProcess):
     ) -> None:
         super().__init__(planned, alternative, alpha, gate)
         self.typical = real("typical", typical)
-        self.arms = (CentralMoments(), CentralMoments())  # of sum - typical * count
-        self.sizes = (CentralMoments(), CentralMoments())  # of count
-        self._cross = [0.0, 0.0]  # sums of the product of both, about their means
+        self.arms = (CentralMoments(), CentralMoments())
+        self.sizes = (CentralMoments(), CentralMoments())
+        self._cross = [0.0, 0.0]
 
     def update(self, arms: npt.ArrayLike, sums: npt.ArrayLike, counts: npt.ArrayLike) -> None:
         """Take complete units: arm (0 or 1), sum of their values, and number of records (>= 1)."""
@@ -223,15 +205,7 @@ class UnitDifference(AsymptoticProcess):
 
     def merge(self, other: Self) -> Self:
         """Combine the moments."""
-        self.check_settings(other)
-        self.check_same(other, "typical")
-        both = type(self)(
-            self.planned,
-            self.alternative,
-            typical=self.typical,
-            alpha=self.alpha,
-            gate=self.gate,
-        )
+        both = self.begin_merge(other)
         both._cross = list(self._cross)
         both.arms, both.sizes = self.arms, self.sizes
         for side in (0, 1):
@@ -241,29 +215,3 @@ class UnitDifference(AsymptoticProcess):
         both.arms = (self.arms[0].merge(other.arms[0]), self.arms[1].merge(other.arms[1]))
         both.sizes = (self.sizes[0].merge(other.sizes[0]), self.sizes[1].merge(other.sizes[1]))
         return both
-
-    def to_dict(self) -> State:
-        """Settings and moments of units."""
-        return (
-            self.head()
-            | self.settings()
-            | {
-                "typical": self.typical,
-                "arms": [m.to_list() for m in self.arms],
-                "sizes": [m.to_list() for m in self.sizes],
-                "cross": list(self._cross),
-            }
-        )
-
-    @classmethod
-    def from_dict(cls, state: Mapping[str, Any]) -> Self:
-        """Undo :meth:`to_dict`."""
-        cls.check_head(state)
-        new = cls(typical=field(state, "typical"), **cls.read_settings(state))
-        new.arms = read_arms(field(state, "arms"))
-        new.sizes = read_arms(field(state, "sizes"))
-        cross = field(state, "cross")
-        if not isinstance(cross, list) or len(cross) != 2:
-            raise SequentialError("cross", f"must be two numbers, not {cross!r}")
-        new._cross = [real("cross", value) for value in cross]
-        return new

@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy.typing as npt
 
@@ -24,16 +22,14 @@ from understudy.shadow.sequential.common import (
     Interval,
     MergeRule,
     Process,
-    State,
     choice,
-    field,
     positive,
     probability,
     real,
     reals,
 )
-from understudy.shadow.sequential.contrib.arms import read_arms
 from understudy.shadow.sequential.normal_mixture import log_normal_mixture
+from understudy.shadow.state import Derived, Saved, Setting
 
 
 class AsymptoticProcess(Process):
@@ -44,6 +40,12 @@ class AsymptoticProcess(Process):
     """
 
     merge_rule: ClassVar[MergeRule] = MergeRule.ADDITIVE
+
+    planned: Setting[float]
+    alternative: Setting[str]
+    alpha: Setting[float]
+    gate: Setting[Gate]
+    _precision: Derived[float]
 
     def __init__(self, planned: float, alternative: str, alpha: float, gate: Gate | None) -> None:
         self.planned = positive("planned", planned)
@@ -109,25 +111,6 @@ class AsymptoticProcess(Process):
         """Whether the interval excludes ``margin`` now (towards the alternative)."""
         return real("margin", margin) not in self.interval(alpha)
 
-    def settings(self) -> State:
-        """The constructor's arguments as JSON values."""
-        return {
-            "planned": self.planned,
-            "alternative": self.alternative,
-            "alpha": self.alpha,
-            "gate": asdict(self.gate),
-        }
-
-    @staticmethod
-    def read_settings(state: Mapping[str, Any]) -> dict[str, Any]:
-        """Undo :meth:`settings`."""
-        values = {name: field(state, name) for name in ("planned", "alternative", "alpha")}
-        return values | {"gate": Gate.from_dict(field(state, "gate"))}
-
-    def check_settings(self, other: object) -> None:
-        """Raise SequentialError unless ``other`` can be merged."""
-        self.check_same(other, "planned", "alternative", "alpha", "gate")
-
 
 def summarise(
     parts: tuple[CentralMoments, CentralMoments], inflate: tuple[float, float] = (1.0, 1.0)
@@ -155,6 +138,8 @@ class MeanDifference(AsymptoticProcess):
     """
 
     kind: ClassVar[str] = "mean-difference"
+
+    arms: Saved[tuple[CentralMoments, CentralMoments]]
 
     def __init__(
         self,
@@ -187,22 +172,9 @@ class MeanDifference(AsymptoticProcess):
 
     def merge(self, other: Self) -> Self:
         """Combine the moments."""
-        self.check_settings(other)
-        both = type(self)(self.planned, self.alternative, alpha=self.alpha, gate=self.gate)
+        both = self.begin_merge(other)
         both.arms = (self.arms[0].merge(other.arms[0]), self.arms[1].merge(other.arms[1]))
         return both
-
-    def to_dict(self) -> State:
-        """Settings and the moments of both arms."""
-        return self.head() | self.settings() | {"arms": [m.to_list() for m in self.arms]}
-
-    @classmethod
-    def from_dict(cls, state: Mapping[str, Any]) -> Self:
-        """Undo :meth:`to_dict`."""
-        cls.check_head(state)
-        new = cls(**cls.read_settings(state))
-        new.arms = read_arms(field(state, "arms"))
-        return new
 
 
 class PairedMean(AsymptoticProcess):
@@ -212,6 +184,8 @@ class PairedMean(AsymptoticProcess):
     """
 
     kind: ClassVar[str] = "paired-mean"
+
+    moments: Saved[CentralMoments]
 
     def __init__(
         self,
@@ -241,19 +215,6 @@ class PairedMean(AsymptoticProcess):
 
     def merge(self, other: Self) -> Self:
         """Combine the moments."""
-        self.check_settings(other)
-        both = type(self)(self.planned, self.alternative, alpha=self.alpha, gate=self.gate)
+        both = self.begin_merge(other)
         both.moments = self.moments.merge(other.moments)
         return both
-
-    def to_dict(self) -> State:
-        """Settings and moments."""
-        return self.head() | self.settings() | {"moments": self.moments.to_list()}
-
-    @classmethod
-    def from_dict(cls, state: Mapping[str, Any]) -> Self:
-        """Undo :meth:`to_dict`."""
-        cls.check_head(state)
-        new = cls(**cls.read_settings(state))
-        new.moments = CentralMoments.from_list("moments", field(state, "moments"))
-        return new

@@ -15,8 +15,7 @@ Assumption: within an arm, values are independent with a variance that does not 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -30,15 +29,10 @@ from understudy.shadow.sequential.common import (
     Interval,
     MergeRule,
     Process,
-    SequentialError,
-    State,
-    count,
-    field,
-    real,
 )
-from understudy.shadow.sequential.contrib.arms import read_arms
 from understudy.shadow.sequential.contrib.asymptotic_processes import AsymptoticProcess, summarise
-from understudy.shadow.sequential.moments import Bounds
+from understudy.shadow.sequential.moments import Bounds, OfBounds
+from understudy.shadow.state import Count, Saved, Setting, Two
 
 
 class BoundedVariance(Process):
@@ -52,12 +46,18 @@ class BoundedVariance(Process):
     kind: ClassVar[str] = "bounded-variance"
     merge_rule: ClassVar[MergeRule] = MergeRule.PRODUCT
 
+    bounds: Saved[OfBounds]
+    alpha: Setting[float]
+    _mean: Saved[BettingInterval]
+    """Of halved squares in units of the range, which lie in [0, 1/2]."""
+    _waiting: Saved[float | None]
+    """A value without a partner."""
+
     def __init__(self, lower: float = 0.0, upper: float = 1.0, alpha: float = 0.05) -> None:
         self.bounds = Bounds(lower, upper)
         self.alpha = alpha
-        # In units of the range, halved squares lie in [0, 1/2].
         self._mean = BettingInterval(0.0, 0.5, alpha)
-        self._waiting: float | None = None
+        self._waiting = None
 
     @property
     def pairs(self) -> int:
@@ -97,8 +97,7 @@ class BoundedVariance(Process):
 
     def merge(self, other: Self) -> Self:
         """Multiply the capitals."""
-        self.check_same(other, "alpha")
-        both = type(self)(self.bounds.lower, self.bounds.upper, self.alpha)
+        both = self.begin_merge(other)
         both.bounds = self.bounds.merge(other.bounds)
         both._mean = self._mean.merge(other._mean)
         if self._waiting is not None and other._waiting is not None:
@@ -106,27 +105,6 @@ class BoundedVariance(Process):
         else:
             both._waiting = self._waiting if other._waiting is None else other._waiting
         return both
-
-    def to_dict(self) -> State:
-        """Bounds, the betting state, and the value that waits for a partner."""
-        return self.head() | {
-            "alpha": self.alpha,
-            "bounds": self.bounds.to_list(),
-            "mean": self._mean.to_dict(),
-            "waiting": self._waiting,
-        }
-
-    @classmethod
-    def from_dict(cls, state: Mapping[str, Any]) -> Self:
-        """Undo :meth:`to_dict`."""
-        cls.check_head(state)
-        bounds = Bounds.from_list(field(state, "bounds"))
-        new = cls(bounds.lower, bounds.upper, field(state, "alpha"))
-        new.bounds = bounds
-        new._mean = BettingInterval.from_dict(field(state, "mean"))
-        waiting = field(state, "waiting")
-        new._waiting = None if waiting is None else real("waiting", waiting)
-        return new
 
 
 class SpreadDifference(AsymptoticProcess):
@@ -141,6 +119,11 @@ class SpreadDifference(AsymptoticProcess):
 
     kind: ClassVar[str] = "spread-difference"
 
+    arms: Saved[tuple[CentralMoments, CentralMoments]]
+    """Of the squares."""
+    _seen: Saved[Two[Count]]
+    _means: Saved[Two[float]]
+
     def __init__(
         self,
         planned: float = 10_000,
@@ -150,7 +133,7 @@ class SpreadDifference(AsymptoticProcess):
         gate: Gate | None = None,
     ) -> None:
         super().__init__(planned, alternative, alpha, gate)
-        self.arms = (CentralMoments(), CentralMoments())  # of the squares
+        self.arms = (CentralMoments(), CentralMoments())
         self._seen = [0, 0]
         self._means = [0.0, 0.0]
 
@@ -190,8 +173,7 @@ class SpreadDifference(AsymptoticProcess):
 
     def merge(self, other: Self) -> Self:
         """Combine the moments of the squares, and the means for what follows."""
-        self.check_settings(other)
-        both = type(self)(self.planned, self.alternative, alpha=self.alpha, gate=self.gate)
+        both = self.begin_merge(other)
         both.arms = (self.arms[0].merge(other.arms[0]), self.arms[1].merge(other.arms[1]))
         both._seen = [a + b for a, b in zip(self._seen, other._seen, strict=True)]
         for side in (0, 1):
@@ -200,29 +182,3 @@ class SpreadDifference(AsymptoticProcess):
                 total = self._means[side] * a + other._means[side] * b
                 both._means[side] = total / (a + b)
         return both
-
-    def to_dict(self) -> State:
-        """Settings, moments of the squares, counts and means of the values."""
-        return (
-            self.head()
-            | self.settings()
-            | {
-                "arms": [m.to_list() for m in self.arms],
-                "seen": list(self._seen),
-                "means": list(self._means),
-            }
-        )
-
-    @classmethod
-    def from_dict(cls, state: Mapping[str, Any]) -> Self:
-        """Undo :meth:`to_dict`."""
-        cls.check_head(state)
-        new = cls(**cls.read_settings(state))
-        new.arms = read_arms(field(state, "arms"))
-        seen, means = field(state, "seen"), field(state, "means")
-        for name, pair in (("seen", seen), ("means", means)):
-            if not isinstance(pair, list) or len(pair) != 2:
-                raise SequentialError(name, f"must be two numbers, not {pair!r}")
-        new._seen = [count("seen", value) for value in seen]
-        new._means = [real("means", value) for value in means]
-        return new

@@ -8,24 +8,22 @@ state of six numbers.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from understudy.shadow.sequential.common import (
     Array,
+    Ends,
     Interval,
     MergeRule,
+    Packed,
     Process,
-    State,
-    field,
-    pack,
     probability,
-    unpack,
 )
 from understudy.shadow.sequential.moments import BoundedMean, Bounds, Moments
+from understudy.shadow.state import Saved, Setting
 
 _CAP = 0.5
 
@@ -46,11 +44,16 @@ class EmpiricalBernstein(BoundedMean, Process):
     kind: ClassVar[str] = "empirical-bernstein"
     merge_rule: ClassVar[MergeRule] = MergeRule.PRODUCT
 
+    alpha: Setting[float]
+    _sums: Saved[Packed]
+    """Of l, l x, v psi(l)."""
+    _running: Saved[Ends]
+
     def __init__(self, lower: float = 0.0, upper: float = 1.0, alpha: float = 0.05) -> None:
         self.bounds = Bounds(lower, upper)
         self.alpha = probability("alpha", alpha)
         self.moments = Moments()
-        self._sums: Array = np.zeros(3)  # of l, l x, v psi(l)
+        self._sums = np.zeros(3)
         self._running = Interval(0.0, 1.0)
 
     def update(self, values: npt.ArrayLike) -> None:
@@ -97,8 +100,7 @@ class EmpiricalBernstein(BoundedMean, Process):
 
     def merge(self, other: Self) -> Self:
         """Add the sums; the running interval restarts."""
-        self.check_same(other, "alpha")
-        both = type(self)(self.bounds.lower, self.bounds.upper, self.alpha)
+        both = self.begin_merge(other)
         both.bounds = self.bounds.merge(other.bounds)
         both.moments = self.moments.merge(other.moments)
         both._sums = self._sums + other._sums
@@ -108,24 +110,3 @@ class EmpiricalBernstein(BoundedMean, Process):
                 Interval(float(centre[0] - half[0]), float(centre[0] + half[0]))
             )
         return both
-
-    def to_dict(self) -> State:
-        """Bounds, moments, three sums and the running interval (scaled to [0, 1])."""
-        return self.head() | {
-            "alpha": self.alpha,
-            "bounds": self.bounds.to_list(),
-            "moments": self.moments.to_list(),
-            "sums": pack(self._sums),
-            "running": self._running.to_list(),
-        }
-
-    @classmethod
-    def from_dict(cls, state: Mapping[str, Any]) -> Self:
-        """Undo :meth:`to_dict`."""
-        cls.check_head(state)
-        new = cls(alpha=field(state, "alpha"))
-        new.bounds = Bounds.from_list(field(state, "bounds"))
-        new.moments = Moments.from_list(field(state, "moments"))
-        new._sums = unpack("sums", field(state, "sums"), 3)
-        new._running = Interval.from_list(field(state, "running"), "running")
-        return new

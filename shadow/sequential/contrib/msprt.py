@@ -18,8 +18,7 @@ decide too early.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -29,15 +28,12 @@ from understudy.shadow.sequential.common import (
     EProcess,
     Interval,
     MergeRule,
-    SequentialError,
-    State,
-    count,
-    field,
     positive,
     probability,
     real,
 )
 from understudy.shadow.sequential.normal_mixture import best_rho
+from understudy.shadow.state import Count, Saved, Setting, Two
 
 
 def log_msprt(
@@ -68,6 +64,12 @@ class MixtureSPRT(EProcess):
 
     kind: ClassVar[str] = "msprt"
     merge_rule: ClassVar[MergeRule] = MergeRule.ADDITIVE
+
+    deviation: Setting[float]
+    tau: Setting[float]
+    null: Setting[float]
+    counts: Saved[Two[Count]]
+    sums: Saved[Two[float]]
 
     def __init__(self, deviation: float, tau: float, null: float = 0.0) -> None:
         self.deviation = positive("deviation", deviation)
@@ -114,34 +116,8 @@ class MixtureSPRT(EProcess):
 
     def merge(self, other: Self) -> Self:
         """Add counts and sums."""
-        self.check_same(other, "deviation", "tau", "null")
-        both = type(self)(self.deviation, self.tau, self.null)
+        both = self.begin_merge(other)
         both.counts = [a + b for a, b in zip(self.counts, other.counts, strict=True)]
         both.sums = [a + b for a, b in zip(self.sums, other.sums, strict=True)]
         both._look()
         return both
-
-    def to_dict(self) -> State:
-        """Settings, counts, sums and the peak."""
-        return self.head() | {
-            "deviation": self.deviation,
-            "tau": self.tau,
-            "null": self.null,
-            "counts": self.counts,
-            "sums": self.sums,
-            "peak": self._peak,
-        }
-
-    @classmethod
-    def from_dict(cls, state: Mapping[str, Any]) -> Self:
-        """Undo :meth:`to_dict`."""
-        cls.check_head(state)
-        new = cls(field(state, "deviation"), field(state, "tau"), field(state, "null"))
-        counts, sums = field(state, "counts"), field(state, "sums")
-        for name, pair in (("counts", counts), ("sums", sums)):
-            if not isinstance(pair, list) or len(pair) != 2:
-                raise SequentialError(name, f"must be two numbers, not {pair!r}")
-        new.counts = [count("counts", value) for value in counts]
-        new.sums = [real("sums", value) for value in sums]
-        new._peak = real("peak", field(state, "peak"))
-        return new

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +13,6 @@ from understudy.shadow.sequential.common import (
     Interval,
     MergeRule,
     Process,
-    State,
-    field,
     log_beta_mixture,
     log_beta_mixture_1,
     positive,
@@ -24,15 +21,14 @@ from understudy.shadow.sequential.common import (
     reals,
 )
 from understudy.shadow.sequential.histogram import (
+    Edges,
+    PackedCounts,
     bucket_counts,
     check_counts,
     check_edges,
-    pack_counts,
-    pack_edges,
-    unpack_counts,
-    unpack_edges,
 )
 from understudy.shadow.sequential.quantile import lowest_count, quantile_shapes
+from understudy.shadow.state import Derived, Saved, Setting
 
 
 class QuantileSequence(Process):
@@ -48,6 +44,14 @@ class QuantileSequence(Process):
 
     kind: ClassVar[str] = "quantile"
     merge_rule: ClassVar[MergeRule] = MergeRule.ADDITIVE
+
+    edges: Setting[Edges]
+    p: Setting[float]
+    planned: Setting[float]
+    alpha: Setting[float]
+    a: Derived[float]
+    b: Derived[float]
+    counts: Saved[PackedCounts]
 
     def __init__(
         self, edges: npt.ArrayLike, p: float, *, planned: float = 10_000, alpha: float = 0.05
@@ -118,30 +122,6 @@ class QuantileSequence(Process):
 
     def merge(self, other: Self) -> Self:
         """Add the counts."""
-        self.check_same(other, "edges", "p", "planned", "alpha")
-        both = type(self)(self.edges, self.p, planned=self.planned, alpha=self.alpha)
+        both = self.begin_merge(other)
         both.counts = self.counts + other.counts
         return both
-
-    def to_dict(self) -> State:
-        """Edges, settings and packed counts."""
-        return self.head() | {
-            "edges": pack_edges(self.edges),
-            "p": self.p,
-            "planned": self.planned,
-            "alpha": self.alpha,
-            "counts": pack_counts(self.counts),
-        }
-
-    @classmethod
-    def from_dict(cls, state: Mapping[str, Any]) -> Self:
-        """Undo :meth:`to_dict`."""
-        cls.check_head(state)
-        new = cls(
-            unpack_edges(field(state, "edges")),
-            field(state, "p"),
-            planned=field(state, "planned"),
-            alpha=field(state, "alpha"),
-        )
-        new.counts = unpack_counts("counts", field(state, "counts"), new.counts.size)
-        return new

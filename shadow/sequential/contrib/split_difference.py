@@ -12,7 +12,6 @@ arXiv:2103.06476, with a predictable fit).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -24,15 +23,14 @@ from understudy.shadow.sequential.common import (
     MergeRule,
     Process,
     SequentialError,
-    State,
     binary,
-    field,
     probability,
     real,
     reals,
     same_length,
 )
-from understudy.shadow.sequential.moments import Bounds, Moments
+from understudy.shadow.sequential.moments import Bounds, Moments, OfBounds
+from understudy.shadow.state import Saved, Setting
 
 
 class SplitDifference(Process):
@@ -49,6 +47,12 @@ class SplitDifference(Process):
     kind: ClassVar[str] = "split-difference"
     merge_rule: ClassVar[MergeRule] = MergeRule.PRODUCT
 
+    min_share: Setting[float]
+    bounds: Saved[OfBounds]
+    alpha: Setting[float]
+    _mean: Saved[BettingInterval]
+    _level: Saved[Moments]
+
     def __init__(
         self, min_share: float, lower: float = 0.0, upper: float = 1.0, alpha: float = 0.05
     ) -> None:
@@ -56,6 +60,7 @@ class SplitDifference(Process):
         if self.min_share > 0.5:
             raise SequentialError("min_share", f"must be at most 1/2, not {min_share}")
         self.bounds = Bounds(lower, upper)
+        self.alpha = probability("alpha", alpha)
         reach = 1.0 / self.min_share
         self._mean = BettingInterval(-reach, reach, alpha)
         self._level = Moments()
@@ -126,28 +131,8 @@ class SplitDifference(Process):
 
     def merge(self, other: Self) -> Self:
         """Multiply the capitals; the running interval restarts."""
-        self.check_same(other, "min_share")
-        both = type(self)(self.min_share, alpha=self._mean.alpha)
+        both = self.begin_merge(other)
         both.bounds = self.bounds.merge(other.bounds)
         both._mean = self._mean.merge(other._mean)
         both._level = self._level.merge(other._level)
         return both
-
-    def to_dict(self) -> State:
-        """Bounds, the level's moments, and the state of the betting interval."""
-        return self.head() | {
-            "min_share": self.min_share,
-            "bounds": self.bounds.to_list(),
-            "level": self._level.to_list(),
-            "mean": self._mean.to_dict(),
-        }
-
-    @classmethod
-    def from_dict(cls, state: Mapping[str, Any]) -> Self:
-        """Undo :meth:`to_dict`."""
-        cls.check_head(state)
-        new = cls(field(state, "min_share"))
-        new.bounds = Bounds.from_list(field(state, "bounds"))
-        new._level = Moments.from_list(field(state, "level"))
-        new._mean = BettingInterval.from_dict(field(state, "mean"))
-        return new

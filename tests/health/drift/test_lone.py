@@ -1,4 +1,4 @@
-"""Rows that come one at a time are judged as those of a batch are."""
+"""Rows that come one at a time are evaluated as those of a batch are."""
 
 from __future__ import annotations
 

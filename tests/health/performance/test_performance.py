@@ -192,4 +192,4 @@ def test_when_to_retrain() -> None:
     assert (flat.earliest, "not enough evidence" in flat.words) == (None, True)
     assert "8 are needed" in outlook(points(-0.001, 5), 0.85).words
     assert "below the floor already" in outlook(points(-0.004), 0.85).words
-    assert "later than can be foreseen" in outlook(points(-0.0004), 0.2).words
+    assert "too far ahead to predict" in outlook(points(-0.0004), 0.2).words

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 from tools.dashboards.preview.values import (
     Json,
@@ -80,17 +81,8 @@ class Frame:
         for mark in self.marks:
             x, end = self.x(mark.start), self.x(mark.end)
             if end - x > 2:
-                found.append(
-                    element(
-                        "rect",
-                        x=x,
-                        y=top,
-                        width=end - x,
-                        height=bottom - top,
-                        fill=mark.color,
-                        opacity=".14",
-                    )
-                )
+                size: dict[str, Any] = {"width": end - x, "height": bottom - top}
+                found.append(element("rect", x=x, y=top, **size, fill=mark.color, opacity=".14"))
             dashed = {"stroke": mark.color, "stroke_dasharray": "4 3", "opacity": ".8"}
             found += [
                 element("line", x1=at, x2=at, y1=top, y2=bottom + 3, **dashed) for at in {x, end}
@@ -182,16 +174,13 @@ def curves(panel: Json, series: Named, frame: Frame) -> str:
 def _limit(frame: Frame, share: float, color: str) -> str:
     if not 0.0 <= share <= 1.0:
         return ""
-    return element(
-        "line",
-        x1=_LEFT,
-        x2=frame.width - _RIGHT,
-        y1=frame.y(share),
-        y2=frame.y(share),
-        stroke=color,
-        stroke_dasharray="9 6",
-        stroke_width=1.3,
-    )
+    across: dict[str, Any] = {
+        "x1": _LEFT,
+        "x2": frame.width - _RIGHT,
+        "y1": frame.y(share),
+        "y2": frame.y(share),
+    }
+    return element("line", **across, stroke=color, stroke_dasharray="9 6", stroke_width=1.3)
 
 
 def _stacked(
@@ -291,9 +280,8 @@ def heat(panel: Json, series: Sequence[Series], frame: Frame) -> str:
         level = math.sqrt(count / most)
         tone = tones[min(len(tones) - 1, int(level * len(tones)))]
         y = frame.y((kept.index(edge) + 1) / len(kept))
-        width, height = max(wide - 0.5, 0.8), tall - 1
-        x = frame.x(at) - wide
-        body.append(element("rect", x=x, y=y + 0.5, width=width, height=height, fill=tone))
+        size: dict[str, Any] = {"width": max(wide - 0.5, 0.8), "height": tall - 1}
+        body.append(element("rect", x=frame.x(at) - wide, y=y + 0.5, **size, fill=tone))
     every = max(1, round(len(kept) / 12))
     ticks = [
         ((number + 1) / len(kept), "+∞" if math.isinf(edge) else text_of(edge, unit))
@@ -325,18 +313,13 @@ def timeline(panel: Json, series: Named, frame: Frame) -> str:
                 text, tone = shown(panel, value)
                 words[text] = tone or "#888"
                 left, right = x(start), x(end)
-                body.append(
-                    element(
-                        "rect",
-                        x=left,
-                        y=y + 1,
-                        width=max(right - left, 1),
-                        height=tall - 2,
-                        fill=tone,
-                        opacity=".85",
-                        rx=1,
-                    )
-                )
+                box: dict[str, Any] = {
+                    "x": left,
+                    "y": y + 1,
+                    "width": max(right - left, 1),
+                    "height": tall - 2,
+                }
+                body.append(element("rect", **box, fill=tone, opacity=".85", rx=1))
                 if right - left > 7 * len(text) + 8 and size > 8:
                     body.append(element("text", text, cls="on", x=left + 5, y=middle, style=font))
     legend = "".join(

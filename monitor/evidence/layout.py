@@ -1,0 +1,39 @@
+"""Which rows an experiment's evidence has: both stages must know the same columns."""
+
+from __future__ import annotations
+
+from understudy.monitor.config.experiment import Experiment as Declared
+from understudy.monitor.config.rules import rules_of
+from understudy.monitor.evidence.arms import Arms
+
+ASSIGNED, PAIRS, LABELS, NOTES = "assigned", "pairs", "labels", "notes"
+"""Sorts of rows: requests that were assigned to an arm, pairs, labels of split traffic, and what is
+to be remembered of single comparisons."""
+EXPERIMENT_KINDS = frozenset((ASSIGNED, PAIRS, LABELS, NOTES))
+FACTS = ("started", "seconds", "served", "counted", "epoch", "settled")
+"""Columns of assigned requests, besides their values, their unit and the weights."""
+_SIDES = ("a.", "b.")
+
+
+class EvidenceLayout:
+    """``columns`` are the observed values, ``order`` the arms, the champion first."""
+
+    def __init__(self, declared: Declared, arms: Arms) -> None:
+        hypotheses = rules_of(declared).hypotheses
+        self.by_unit = declared.unit.by != "request"
+        self.order = (arms.champion, *declared.challengers)
+        self.columns = tuple(sorted({h.column for h in hypotheses}))
+        self.wants_labels = any(h.metric.needs == "labels" for h in hypotheses)
+
+    def assigned_names(self, width: int) -> tuple[str, ...]:
+        """Columns of assigned requests under ``width`` weights."""
+        weights = (f"w{number}" for number in range(width))
+        return (*FACTS, "unit", *weights, *(f"v.{column}" for column in self.columns))
+
+    def pairs_names(self) -> tuple[str, ...]:
+        """Columns of pairs."""
+        return ("fresh", *(side + column for side in _SIDES for column in self.columns))
+
+    def labels_names(self) -> tuple[str, ...]:
+        """Columns of labels of split traffic."""
+        return ("share", *(f"v.{column}" for column in self.columns))

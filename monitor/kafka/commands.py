@@ -1,0 +1,66 @@
+"""Calls from other threads, made by the thread that consumes, between messages."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from understudy.monitor.errors import LostError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Command:
+    future: Future[Any]
+    call: Callable[[], Any]
+    reads: bool
+
+    def run(self) -> None:
+        if not self.future.set_running_or_notify_cancel():
+            return  # the client has gone
+        try:
+            self.future.set_result(self.call())
+        except Exception as error:
+            self.future.set_exception(error)
+
+
+class CommandQueue:
+    """First come, first served. What a call returns or raises is that of its future."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: deque[_Command] = deque()
+        self._closed = False
+
+    def submit(self, call: Callable[[], T], reads: bool = False) -> Future[T]:
+        """Have a call made; from any thread. One that only ``reads`` may be made while partitions
+        are taken over. Its future raises LostError when the consumer ended before."""
+        future: Future[T] = Future()
+        with self._lock:
+            if not self._closed:
+                self._waiting.append(_Command(future, call, reads))
+                return future
+        future.set_exception(LostError("the membership has ended"))
+        return future
+
+    def run(self, only_reading: bool = False) -> None:
+        """Make the calls that wait; in the consumer's thread. Never raises."""
+        with self._lock:
+            due = [one for one in self._waiting if one.reads or not only_reading]
+            self._waiting = deque(one for one in self._waiting if only_reading and not one.reads)
+        for command in due:
+            command.run()
+
+    def close(self) -> None:
+        """The consumer ends: nothing is called any more, and whoever waits is told so."""
+        with self._lock:
+            self._closed = True
+            waiting, self._waiting = self._waiting, deque()
+        for command in waiting:
+            if command.future.set_running_or_notify_cancel():
+                command.future.set_exception(LostError("the membership has ended"))

@@ -1,0 +1,457 @@
+"""Breaks each guard in turn and sees whether a test notices.
+
+A guard is code that nothing needs in order to work: redaction, a check of the token, a share of a
+budget, a sync before an acknowledgement, a bound. Such code can be lost without anybody noticing,
+so for each there is a line below: what to change, and the tests that must fail then.
+
+``make mutations`` works on a copy of the tree in a temporary folder. ``ARGS='redaction'`` runs only
+the mutations whose file or fragment has that text. The exit code is 1 when a mutation survived, or
+when a fragment does not stand in its file exactly once: then adjust the table.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+ROOT = Path(__file__).resolve().parent.parent
+_LEFT_OUT = (".git", ".venv", ".parts", ".demo", "build", "*cache*", "node_modules", "results")
+_PATIENCE = 300.0
+_OF_OTHERS = (
+    *("pytest", "xdist", "pytest_cov", "pytest_timeout", "hypothesis", "click", "fastapi", "httpx"),
+    *(
+        "kafka",
+        "kafka.admin",
+        "numpy",
+        "orjson",
+        "prometheus_client",
+        "pyarrow.parquet",
+        "pydantic",
+    ),
+    *("rich.table", "scipy.optimize", "scipy.special", "scipy.stats", "starlette", "uvicorn"),
+    *("uvloop", "yaml", "zstandard"),
+)
+_W = "tests/wiring/"
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """``fragment`` stands in ``file`` exactly once and is replaced; one of ``tests`` must fail."""
+
+    file: str
+    fragment: str
+    replacement: str
+    tests: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.file}: {' '.join(self.fragment.split())[:70]}"
+
+    def mutated(self, text: str) -> str:
+        """The text with the mutation. Raises ValueError when the fragment is not there once."""
+        count = text.count(self.fragment)
+        if count != 1:
+            raise ValueError(f"{self.name}: stands there {count} times, not once")
+        return text.replace(self.fragment, self.replacement)
+
+
+_STORY = (
+    f"{_W}test_redaction.py::test_no_route_shows_a_hidden_value",
+    f"{_W}test_redaction.py::test_what_is_not_hidden_is_shown",
+)
+_PARTITION = (
+    f"{_W}test_redaction.py::test_evidence_of_a_partition_tells_no_hidden_value_of_a_disagreement",
+)
+_EXPORT = (
+    f"{_W}test_redaction.py::test_an_export_with_the_configuration_leaves_hidden_columns_out",
+)
+_RELOAD = (f"{_W}test_redaction.py::test_rules_that_are_added_hold_from_the_reload_on",)
+_ROUTES = (f"{_W}test_tokens.py::test_every_route_is_open_on_purpose_or_needs_the_token",)
+_FORWARDED = (f"{_W}test_tokens.py::test_who_forwards_lets_the_judge_check_the_token",)
+_ALPHA = (
+    f"{_W}test_budgets.py::test_hypotheses_share_the_alpha_of_their_experiment",
+    f"{_W}test_budgets.py::test_a_budget_of_alpha_that_is_overdrawn_is_refused",
+)
+_ROWS = (f"{_W}test_budgets.py::test_what_watches_the_rows_of_a_model_shares_its_false_alarms",)
+_PERFORMANCE = (
+    f"{_W}test_budgets.py::test_what_watches_the_performance_of_a_model_shares_its_false_alarms",
+)
+_DISK = f"{_W}test_durability.py"
+_BOUNDS = f"{_W}test_bounds.py"
+_SECRETS = f"{_W}test_secrets.py"
+
+REDACTION = (
+    Mutation("monitor/evidence/mirrored.py", "self._explained(found)", "found.explain()",
+             _PARTITION),
+    Mutation("monitor/evidence/mirrored.py", "self._redact(columns_of(inputs))",
+             "dict(columns_of(inputs))", _PARTITION),
+    Mutation("monitor/evidence/mirrored.py", "self._redact(champion.answer)",
+             "dict(champion.answer)", _PARTITION),
+    Mutation("monitor/evidence/mirrored.py", "self._redact(challenger.answer)",
+             "dict(challenger.answer)", _PARTITION),
+    Mutation("monitor/evidence/partition.py", "redaction.columns", "dict", _PARTITION),
+    Mutation("monitor/evidence/redaction.py", "Redaction(rules, paths)", "Redaction(rules)",
+             _PARTITION),
+    Mutation("monitor/experiments/runner.py", "self._redaction.columns(columns)", "dict(columns)",
+             _STORY),
+    Mutation("monitor/experiments/runner.py", "redaction_of(config)", "redaction_of(self.config)",
+             _RELOAD),
+    Mutation("monitor/evidence/pending.py", " if not self._redaction.hides(name)", "",
+             (f"{_W}test_redaction.py::test_what_waits_for_a_label_holds_no_hidden_feature",)),
+    Mutation("monitor/health/watches.py", "self._shown(monitoring.segments)",
+             "tuple(monitoring.segments)", _STORY),
+    Mutation("monitor/health/watches.py", "version, now, self._redaction.hides)", "version, now)",
+             _STORY),
+    Mutation("monitor/health/watches.py", "if judged is not None and judged.slices and hidden:",
+             "if False:",
+             (f"{_W}test_redaction.py::test_slices_that_were_found_under_other_rules_are_forgotten",)),
+    Mutation("monitor/health/drift/signals.py", "if not hides(encoder.names[column]):", "if True:",
+             _STORY),
+    Mutation("monitor/api/records.py", "redaction.target(_text(record.target))",
+             "_text(record.target)", _STORY),
+    Mutation("monitor/api/records.py", "REDACTED if hidden else _text", "_text", _STORY),
+    Mutation("monitor/api/records.py", "REDACTED if is_hidden else rules.value(name, value)",
+             "value", _STORY),
+    Mutation("monitor/api/records.py", "rules.payload(data[0])", "Shown(data[0], ())", _STORY),
+    Mutation("monitor/api/status.py", "if not redaction.hides(name):", "if True:", _STORY),
+    Mutation("monitor/api/status.py", "seen(plane.redaction, name, stats.summary())",
+             "stats.summary()", _STORY),
+    Mutation("monitor/api/app.py", 'status.seen(plane.redaction, one["name"], one)', "one",
+             _STORY),
+    Mutation("monitor/telemetry/predictions.py", "if not redaction.hides(name):", "if True:",
+             _STORY),
+    Mutation("monitor/api/baseline.py", "_seen(found[0], plane.redaction)", "found[0].to_dict()",
+             _STORY),
+    Mutation("monitor/api/experiments.py", "if not any(redaction.touches(entry[part])",
+             "if not any(False", _RELOAD),
+    Mutation("monitor/pipeline/plane.py", "self.redaction = redaction_of_settings(settings)",
+             "pass", _RELOAD),
+    Mutation("monitor/archive/export.py", "redaction_of(config).hides", "lambda name: False",
+             _EXPORT),
+    Mutation("monitor/evidence/blocks/arrow.py", "if not self._hides(name):", "if True:", _EXPORT),
+    Mutation("monitor/service/evaluator_api.py", "EvaluatorView(judge, self._settings, self._redaction)",
+             "EvaluatorView(judge, self._settings, Redaction(()))",
+             (f"{_W}test_redaction.py::test_an_evaluator_hides_what_a_sidecar_hides",)),
+)  # fmt: skip
+
+TOKENS = (
+    Mutation("monitor/api/app.py", "        dependencies=change,\n", "", _ROUTES),
+    Mutation("monitor/api/app.py", "refuse_records(plane.settings, request.headers)", "None",
+             _ROUTES),
+    Mutation("monitor/api/experiments.py", '"", dependencies=change,', '"",', _ROUTES),
+    Mutation("monitor/api/experiments.py", 'delete("/{name}", dependencies=change)',
+             'delete("/{name}")', _ROUTES),
+    Mutation("monitor/api/experiments.py", '"/{name}/{command}", dependencies=change',
+             '"/{name}/{command}"', _ROUTES),
+    Mutation("monitor/api/experiments.py", "            raise Refused(*refused)", "            pass",
+             _ROUTES),
+    Mutation("monitor/api/experiments.py", "if refused is None else {}", "",
+             (f"{_W}test_tokens.py::test_a_report_shows_single_records_to_who_may_see_them",)),
+    Mutation("monitor/api/findings.py", '"/{id}/acknowledge", dependencies=change',
+             '"/{id}/acknowledge"', _ROUTES),
+    Mutation("monitor/api/findings.py", '"/{id}/close", dependencies=change', '"/{id}/close"',
+             _ROUTES),
+    Mutation("monitor/api/findings.py", "refuse_records(plane.settings, request.headers)", "None",
+             _ROUTES),
+    Mutation("monitor/api/findings.py", '"", dependencies=change,', '"",', _ROUTES),
+    Mutation("monitor/api/findings.py", 'delete("/{id}", dependencies=change)', 'delete("/{id}")',
+             _ROUTES),
+    Mutation("monitor/api/feedback.py", "        dependencies=changing(plane),\n", "", _ROUTES),
+    Mutation("monitor/api/ingest.py", "        dependencies=changing(plane),\n", "", _ROUTES),
+    Mutation("monitor/api/ingest.py", 'tags=["ingest"], dependencies=changing(plane)',
+             'tags=["ingest"]', _ROUTES),
+    Mutation("monitor/api/answers.py", "            raise Refused(*refused)", "            pass",
+             _ROUTES),
+    Mutation("monitor/api/security.py", "    if is_loopback(settings.control_host):", "    if True:",
+             _ROUTES),
+    Mutation("monitor/api/security.py",
+             "hmac.compare_digest(given.strip().encode(), token.encode())",
+             "token.encode().startswith(given.strip().encode())",
+             (f"{_SECRETS}::test_the_tokens_are_compared_in_constant_time_and_as_a_whole",)),
+    Mutation("monitor/service/forwarding.py", "line.putheader(name, value)", "pass", _FORWARDED),
+    Mutation("monitor/service/evaluator_api.py", " or was_forwarded(scope)", "", _FORWARDED),
+    Mutation("monitor/config/checks.py", "*_token(config, environment), ", "",
+             (f"{_SECRETS}::test_a_missing_password_of_kafka_and_a_missing_token_end_the_start",)),
+)  # fmt: skip
+
+BUDGETS = (
+    Mutation("shadow/experiment/rules.py", "(alpha - spent) / open_", "alpha / open_", _ALPHA),
+    Mutation("shadow/experiment/rules.py", "left = (alpha - spent)", "left = open_ * (alpha - spent)",
+             _ALPHA),
+    Mutation("shadow/experiment/rules.py", "if spent > alpha * (1.0 + 1e-9)", "if False", _ALPHA),
+    Mutation("monitor/health/drift/watch.py", '"segments": 0.15', '"segments": 0.25', _ROWS),
+    Mutation("monitor/health/drift/watch.py", '_SHARES["quality"] * max(1, len(self.rules))',
+             '_SHARES["quality"]', _ROWS),
+    Mutation("monitor/health/drift/watch.py", '_SHARES["repeats"] * max(1, columns)',
+             '_SHARES["repeats"]', _ROWS),
+    Mutation("monitor/health/drift/watch.py", "length * max(series, 1) / limits.COMPOSITION",
+             "length / limits.COMPOSITION", _ROWS),
+    Mutation("monitor/health/drift/limits.py", "1.0 - COMPOSITION, 1.0)", "1.0, 1.0)", _ROWS),
+    Mutation("monitor/health/drift/limits.py", "run_length * max(series, 1) / shares",
+             "run_length / shares", _ROWS),
+    Mutation("monitor/health/drift/segments.py", "run_length * count * width,",
+             "run_length * count,", _ROWS),
+    Mutation("monitor/health/drift/together.py", "run_length * (2.0 if kernel else 1.0)",
+             "run_length", _ROWS),
+    Mutation("monitor/health/performance/watch.py", "(4.0 if segments else 3.0) * run_length",
+             "3.0 * run_length", _PERFORMANCE),
+    Mutation("monitor/health/performance/declared.py", "run_length * max(1, len(self.features))",
+             "run_length", _PERFORMANCE),
+    Mutation("monitor/health/performance/segments.py", "self.run_length * self.most",
+             "self.run_length", _PERFORMANCE),
+    Mutation("monitor/health/performance/declared.py", " / max(1, len(self.features))\n", "\n",
+             (f"{_W}test_budgets.py::test_gaps_of_several_features_share_their_alpha",)),
+)  # fmt: skip
+
+DURABILITY = (
+    Mutation("monitor/pipeline/state.py", "            os.fsync(fd)\n", "            pass\n",
+             (f"{_DISK}::test_a_batch_is_not_committed_when_the_state_could_not_be_synced",)),
+    Mutation("monitor/pipeline/state.py", "os.fsync(directory)", "pass",
+             (f"{_DISK}::test_a_batch_is_not_committed_when_the_state_could_not_be_synced",)),
+    Mutation("monitor/pipeline/embedded.py", "await plane.saver.save():",
+             "(await plane.saver.save() or True):",
+             (f"{_DISK}::test_a_batch_is_not_committed_when_the_state_could_not_be_synced",)),
+    Mutation("monitor/pipeline/state.py", "and not await self._before_write():",
+             "and await self._before_write() is None:",
+             (f"{_DISK}::test_a_batch_is_not_committed_while_its_predictions_wait_for_the_disk",)),
+    Mutation("monitor/service/evaluation.py", "feedback.flush if feedback is not None else None",
+             "None",
+             (f"{_DISK}::test_what_waits_for_labels_is_on_disk_before_the_state_says_so",)),
+    Mutation("monitor/routing/routes.py", "os.fsync(file.fileno())", "pass",
+             (f"{_DISK}::test_routes_that_could_not_be_synced_are_not_told",)),
+    Mutation("monitor/routing/routes.py", "os.fsync(folder)", "pass",
+             (f"{_DISK}::test_routes_that_could_not_be_synced_are_not_told",)),
+    Mutation("monitor/experiments/runner.py", "            routes.save(self.state_dir)\n",
+             "            pass\n",
+             (f"{_DISK}::test_routes_that_could_not_be_synced_are_not_told",)),
+    Mutation("monitor/api/experiments.py", "if experiments.error is not None:", "if False:",
+             (f"{_DISK}::test_a_call_hears_of_a_change_after_the_workers_have_it",)),
+    Mutation("monitor/api/experiments.py", "if not told.ok:", "if False:",
+             (f"{_DISK}::test_a_call_hears_of_a_change_after_the_workers_have_it",)),
+    Mutation("monitor/kafka/publishing.py", "routes.save(self._settings.state_dir)", "pass",
+             (f"{_DISK}::test_routes_of_evaluators_are_on_disk_before_the_workers_are_told",)),
+    Mutation("monitor/records/audit.py", "                os.fsync(fd)\n            except",
+             "                pass\n            except",
+             (f"{_DISK}::test_a_line_of_the_audit_log_is_on_disk_or_is_not_there",)),
+    Mutation("monitor/records/audit.py", "        if size == 0:\n            self._sync_folder()\n",
+             "", (f"{_DISK}::test_a_line_of_the_audit_log_is_on_disk_or_is_not_there",)),
+    Mutation("monitor/records/audit.py", "        self._sync_folder()\n        self._size = 0",
+             "        self._size = 0", (f"{_DISK}::test_a_full_audit_log_is_renamed_for_good",)),
+    Mutation("monitor/findings/service.py", "self.history.append(changes, None, changes[-1].at)",
+             "pass", (f"{_DISK}::test_a_finding_is_on_disk_before_anybody_is_told",)),
+    Mutation("monitor/kafka/publisher.py", "self.spool.sync()", "pass",
+             (f"{_DISK}::test_records_for_kafka_are_committed_once_the_spool_is_synced",)),
+    Mutation("monitor/kafka/publisher.py", "return self.spool.error is None", "return True",
+             (f"{_DISK}::test_labels_for_kafka_are_taken_once_the_spool_is_synced",)),
+    Mutation("monitor/records/log/writer.py",
+             "        try:\n            os.fdatasync(self._file)\n",
+             "        try:\n            pass\n",
+             (f"{_DISK}::test_what_the_log_of_records_calls_synced_is_synced",)),
+    Mutation("monitor/records/log/writer.py", "                self._sync_folder()\n", "",
+             (f"{_DISK}::test_what_the_log_of_records_calls_synced_is_synced",)),
+    Mutation("monitor/archive/recorder.py", "self._log.sync()", "pass",
+             (f"{_DISK}::test_what_was_recorded_is_synced_with_every_flush",)),
+    Mutation("monitor/baseline/model.py", "os.fsync(file.fileno())", "pass",
+             (f"{_DISK}::test_a_baseline_is_synced_before_it_takes_its_name",)),
+    Mutation("monitor/labels/file.py", "PRAGMA synchronous=FULL", "PRAGMA synchronous=NORMAL",
+             (f"{_DISK}::test_a_label_is_synced_by_the_transaction_that_takes_it",)),
+    Mutation("monitor/labels/file.py", "os.O_CLOEXEC, 0o600", "os.O_CLOEXEC, 0o644",
+             (f"{_DISK}::test_files_of_the_state_are_for_their_owner",)),
+)  # fmt: skip
+
+BOUNDS = (
+    Mutation("monitor/evidence/joiner.py", "if len(self._waiting) >= self.limit:", "if False:",
+             (f"{_BOUNDS}::test_a_joiner_gives_up_the_oldest_and_counts_it",)),
+    Mutation("monitor/evidence/joiner.py", "self.lost += 1", "pass",
+             (f"{_BOUNDS}::test_a_joiner_gives_up_the_oldest_and_counts_it",)),
+    Mutation("monitor/evidence/mirrored.py", '{"lost": pairing.lost}', "{}",
+             (f"{_BOUNDS}::test_halves_of_pairs_wait_within_bounds_and_lost_ones_reach_the_experiment",)),
+    Mutation("monitor/evidence/mirrored.py", "if len(self._inputs) >= _MOST_INPUTS:", "if False:",
+             (f"{_BOUNDS}::test_inputs_of_requests_are_remembered_within_bounds",)),
+    Mutation("monitor/evidence/decoding.py", "if len(self._specs) >= _MAX_SPECS:", "if False:",
+             (f"{_BOUNDS}::test_rules_of_decoding_are_kept_within_bounds",)),
+    Mutation("monitor/pipeline/pipeline.py", " and len(self.features) < _MAX_MODELS", "",
+             (f"{_BOUNDS}::test_statistics_of_models_are_kept_within_bounds",)),
+    Mutation("monitor/experiments/units.py", "if len(self._open) > self._limit:", "if False:",
+             (f"{_BOUNDS}::test_open_units_are_closed_when_there_are_too_many",)),
+    Mutation("shadow/comparison/worst.py", "del self.entries[self.keep :]", "pass",
+             (f"{_BOUNDS}::test_the_worst_disagreements_are_bounded",)),
+    Mutation("monitor/labels/service.py", "if len(self._pending) >= MOST_WAITING:", "if False:",
+             (f"{_BOUNDS}::test_predictions_that_wait_for_the_disk_are_bounded_and_dropped_ones_are_a_metric",)),
+    Mutation("monitor/labels/service.py", "self.dropped += 1", "pass",
+             (f"{_BOUNDS}::test_predictions_that_wait_for_the_disk_are_bounded_and_dropped_ones_are_a_metric",)),
+    Mutation("monitor/labels/service.py", "batch[-room:] if room > 0 else []", "batch",
+             (f"{_BOUNDS}::test_predictions_that_the_disk_refuses_are_kept_within_the_same_bound",)),
+    Mutation("monitor/ingest/cloudevents.py", "if len(self._waiting) >= MOST_WAITING:", "if False:",
+             (f"{_BOUNDS}::test_halves_of_events_wait_within_bounds",)),
+    Mutation("monitor/ingest/service.py", "if len(self._known) > REMEMBERED:", "if False:",
+             (f"{_BOUNDS}::test_ids_by_which_records_are_known_again_are_bounded",)),
+    Mutation("monitor/archive/recorder.py", "if counted >= 0 and", "if False and",
+             (f"{_BOUNDS}::test_lines_that_wait_for_the_log_of_records_are_bounded",)),
+    Mutation("monitor/kafka/publisher.py", 'self.dropped["disk"] += self._unsaved.popleft().records',
+             "break",
+             (f"{_BOUNDS}::test_records_that_the_spool_cannot_take_are_bounded_and_counted",)),
+    Mutation("monitor/findings/channels/base.py", "MAX_TOLD - len(self.told)", "MAX_TOLD",
+             (f"{_BOUNDS}::test_findings_that_a_receiver_knows_of_are_bounded",)),
+    Mutation("monitor/findings/ledger.py", "if len(have) < self.limits.max_open:", "if True:",
+             (f"{_BOUNDS}::test_open_findings_and_openings_of_a_model_are_bounded_and_the_rest_is_said",)),
+    Mutation("monitor/findings/silences.py", "if len(self._by_id) >= MAX_SILENCES:", "if False:",
+             (f"{_BOUNDS}::test_silences_are_bounded",)),
+    Mutation("monitor/health/drift/watch.py", " and len(self._rows) >= _MOST_LAYOUTS",
+             " and False", (f"{_BOUNDS}::test_rows_that_wait_for_others_are_bounded",)),
+    Mutation("monitor/api/ingest.py", "if len(body) > MOST_BYTES:", "if False:",
+             (f"{_BOUNDS}::test_posted_records_are_bounded_in_bytes_and_items",)),
+    Mutation("monitor/pipeline/recent.py", "len(self._held) > self.keep or", "False or",
+             ("tests/evaluation/test_pipeline.py::test_recent_records_are_bounded_by_count_and_by_bytes",)),
+    Mutation("monitor/pipeline/exemplars.py", "if len(self._last) >= _MAX_SERIES:", "if False:",
+             ("tests/evaluation/test_pipeline.py::test_exemplars_are_bounded",)),
+    Mutation("monitor/proxy/mirror.py", 'self.words[self._not_sent["queue_full"]] += 1', "pass",
+             ("tests/proxy/test_mirror.py::test_copies_are_bounded_in_number_and_bytes_and_every_one_is_counted",)),
+    Mutation("monitor/records/slots.py", "while len(self._slots) >= MAX_SLOTS:", "while False:",
+             ("tests/transport/test_server.py::test_the_number_of_slots_is_bounded",)),
+)  # fmt: skip
+
+SECRETS = (
+    Mutation("monitor/config/fields.py", 'if match is None and "@" in value:', "if False:",
+             (f"{_SECRETS}::test_a_refused_configuration_does_not_repeat_a_secret",)),
+    Mutation("monitor/config/fields.py", 'if "?" in value or "#" in value:\n        raise Pydantic',
+             "if False:\n        raise Pydantic",
+             (f"{_SECRETS}::test_a_refused_configuration_does_not_repeat_a_secret",)),
+    Mutation("monitor/config/messages.py", "if kind == NOT_SHOWN:", "if False:",
+             (f"{_SECRETS}::test_a_refused_configuration_does_not_repeat_a_secret",)),
+    Mutation("monitor/findings/notify.py", "in missing_variables(configs):", "in ():",
+             (f"{_SECRETS}::test_variables_of_channels_that_are_not_set_are_reported_at_the_start",)),
+    Mutation("monitor/findings/post.py", 'f"{authority}: {reason}"', 'f"{url}: {reason}"',
+             (f"{_SECRETS}::test_a_channel_that_cannot_be_reached_names_host_and_port_only",)),
+    Mutation("monitor/supervisor/run_directory.py", "self.path.mkdir(mode=0o700)",
+             "self.path.mkdir()",
+             (f"{_SECRETS}::test_plan_and_configuration_lie_in_a_folder_for_the_owner",)),
+    Mutation("monitor/records/handoff.py", "os.umask(0o177)", "os.umask(0o022)",
+             (f"{_SECRETS}::test_the_hand_off_and_the_statistics_are_for_the_owner",)),
+    Mutation("monitor/stats/shared.py", "os.O_CREAT, 0o600", "os.O_CREAT, 0o644",
+             (f"{_SECRETS}::test_the_hand_off_and_the_statistics_are_for_the_owner",)),
+)  # fmt: skip
+
+MUTATIONS = (*REDACTION, *TOKENS, *BUDGETS, *DURABILITY, *BOUNDS, *SECRETS)
+
+
+class Tree:
+    """A copy of the repository in which files are changed and put back."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "tree"
+        shutil.copytree(ROOT, self.path, symlinks=True, ignore=shutil.ignore_patterns(*_LEFT_OUT))
+        self._stamp = int(time.time())
+
+    def write(self, file: str, text: str) -> None:
+        """Change a file, at a time of its own: Python knows compiled files by time and size."""
+        path = self.path / file
+        path.write_text(text, encoding="utf-8")
+        self._stamp += 2
+        os.utime(path, (self._stamp, self._stamp))
+
+    def test(self, tests: Sequence[str]) -> tuple[int, str]:
+        """Run tests of the copy; the exit code of pytest (1: tests failed) and what it wrote.
+
+        In a fork of this process, which has loaded what other projects wrote: that is most of the
+        work of a test that itself takes a moment.
+        """
+        with tempfile.TemporaryFile("w+") as output:
+            child = os.fork()
+            if not child:
+                self._test(tests, output.fileno())
+            end = time.monotonic() + _PATIENCE
+            while not (done := os.waitpid(child, os.WNOHANG))[0]:
+                if time.monotonic() > end:
+                    os.kill(child, signal.SIGKILL)
+                    os.waitpid(child, 0)
+                    return -1, f"not done within {_PATIENCE:g} s"
+                time.sleep(0.05)
+            output.seek(0)
+            return os.waitstatus_to_exitcode(done[1]), output.read()
+
+    def _test(self, tests: Sequence[str], output: int) -> NoReturn:
+        """In the fork."""
+        code = 70
+        try:
+            os.dup2(output, 1)
+            os.dup2(output, 2)
+            os.chdir(self.path)
+            os.environ["PYTHONPATH"] = str(self.path)
+            sys.path.insert(0, str(self.path))
+            import pytest
+
+            options = ["-q", "-x", "-n", "0", "-p", "no:cacheprovider"]
+            code = int(pytest.main([*options, *tests]))
+            sys.stdout.flush()
+        finally:
+            os._exit(code)
+
+
+def preload() -> None:
+    """Import what the tests need of others, and nothing of the tree."""
+    for name in _OF_OTHERS:
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            pass  # an extra
+
+
+def run(chosen: Sequence[Mutation]) -> int:
+    """Try the mutations; 0 when all of them were noticed."""
+    bad: list[str] = []
+    preload()
+    with tempfile.TemporaryDirectory(prefix="understudy-mutations-") as folder:
+        tree = Tree(Path(folder))
+        tests = sorted({test for mutation in chosen for test in mutation.tests})
+        code, said = tree.test(tests)
+        if code != 0:
+            print(said)
+            print("the tests fail without a mutation: nothing can be learned from them")
+            return 1
+        for number, mutation in enumerate(chosen, start=1):
+            original = (tree.path / mutation.file).read_text(encoding="utf-8")
+            try:
+                changed = mutation.mutated(original)
+            except ValueError as error:
+                verdict, said = "not found", str(error)
+            else:
+                tree.write(mutation.file, changed)
+                code, said = tree.test(mutation.tests)
+                tree.write(mutation.file, original)
+                verdict = {0: "survived", 1: "killed"}.get(code, f"error {code}")
+            print(f"{number:3}/{len(chosen)} {verdict:9} {mutation.name}", flush=True)
+            if verdict != "killed":
+                bad.append(mutation.name)
+                if verdict != "survived":
+                    print("\n".join(said.splitlines()[-15:]), flush=True)
+    print(f"{len(chosen) - len(bad)} of {len(chosen)} mutations were noticed")
+    return 1 if bad else 0
+
+
+def main(arguments: Sequence[str]) -> int:
+    """All mutations, or those that hold one of the texts in ``arguments``."""
+    chosen = [
+        mutation
+        for mutation in MUTATIONS
+        if not arguments
+        or any(text in mutation.file or text in mutation.fragment for text in arguments)
+    ]
+    if not chosen:
+        print(f"no mutation holds {' or '.join(arguments)}")
+        return 1
+    return run(chosen)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

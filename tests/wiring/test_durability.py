@@ -290,24 +290,27 @@ def test_a_call_hears_of_a_change_after_the_workers_have_it(tmp_path: Path, disk
     line: Any = Line()
     app = build(plane, line)
 
-    async def ask(command: str) -> int:
+    async def ask(command: str) -> tuple[int, str]:
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(
             transport=transport, base_url="http://127.0.0.1:9090"
         ) as client:
             where = f"/v1/experiments/divided/{command}"
-            return (await client.post(where, json={"who": "ada"})).status_code
+            found = await client.post(where, json={"who": "ada"})
+            return found.status_code, found.text
 
     disk.events.clear()
-    assert asyncio.run(ask("pause")) == 200
+    assert asyncio.run(ask("pause"))[0] == 200
     assert disk.before("sync routes.json.tmp", "told")
     assert disk.before("sync audit.jsonl", "told")
     line.ok = False
-    assert asyncio.run(ask("resume")) == 409
+    status, why = asyncio.run(ask("resume"))
+    assert (status, "the workers did not take it" in why) == (409, True)
     line.ok = True
     disk.events.clear()
     disk.broken.add("routes.json.tmp")
-    assert asyncio.run(ask("abort")) == 409
+    status, why = asyncio.run(ask("pause"))
+    assert (status, "it could not be saved" in why) == (409, True)
     assert "told" not in disk.events
 
 

@@ -491,6 +491,21 @@ def _fill(name: str, value: Any, now: Any) -> Any:
 _IN_PLACE = _in_place(Converter(lambda item: item.to_dict(), _fill))
 
 
+def _dump_some(item: Any) -> Any:
+    return None if item is None else item.to_dict()
+
+
+def _fill_both(name: str, value: Any, now: Any) -> Any:
+    if value is not None and now is not None:
+        now.restore(value)
+    return now
+
+
+IF_BOTH = _in_place(Converter(_dump_some, _fill_both))
+"""Of a part that is optional: it begins empty where the state has none of it, and is left out where
+the configuration has none. Without it either is refused."""
+
+
 def _stateful(cls: type[Stateful]) -> Converter:
     given = {
         part

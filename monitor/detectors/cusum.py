@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from understudy.monitor.detectors.evidence import Evidence
 from understudy.monitor.detectors.packed import Packed
 from understudy.monitor.detectors.refinement import ENOUGH, Refinement
 from understudy.monitor.detectors.run_length import chart, counted_once
-from understudy.shadow.state import Config, Saved, Stateful, Transient
+from understudy.shadow.state import IF_BOTH, Config, Saved, Stateful, Transient
 
 Floats = NDArray[np.float64]
 SLACKS = (0.125, 0.25, 0.5)
@@ -56,7 +57,7 @@ class CusumUnion(Stateful):
     _prepared: Transient[tuple[int, Floats]]
     _sums: Saved[Packed]
     """Up, then down."""
-    _refinement: Saved[Refinement | None]
+    _refinement: Saved[Annotated[Refinement | None, IF_BOTH]]
 
     def __init__(
         self,

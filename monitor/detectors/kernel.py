@@ -11,6 +11,7 @@ It costs two functions per row and frequency, so it runs where it is asked for.
 from __future__ import annotations
 
 import math
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from scipy.special import log_ndtr
 
 from understudy.monitor.detectors.evidence import Evidence
 from understudy.monitor.detectors.packed import Packed
-from understudy.shadow.state import Config, FieldError, Saved, Stateful
+from understudy.shadow.state import Config, Converter, FieldError, Saved, Stateful
 
 Floats = NDArray[np.float64]
 FREQUENCIES = 64
@@ -93,6 +94,13 @@ def weighted_chi2_isf(level: float, weights: Floats) -> float:
     )
 
 
+def _load_rows(name: str, value: Any, _: Any) -> NDArray[np.int64]:
+    """Rows of each open block."""
+    if len(value) != len(BLOCKS) or not all(0 <= r < b for r, b in zip(value, BLOCKS, strict=True)):
+        raise FieldError(name, "must be of open blocks, one of each size")
+    return np.array(value, np.int64)
+
+
 class KernelBlocks(Stateful):
     """The rows' features against their ``mean`` (2 D,) in the baseline.
 
@@ -107,7 +115,7 @@ class KernelBlocks(Stateful):
     statistics: Saved[Floats]
     """Of the last full block of each size, over its threshold."""
     _sums: Saved[Packed]
-    _rows: Saved[NDArray[np.int64]]
+    _rows: Saved[Annotated[NDArray[np.int64], Converter(np.ndarray.tolist, _load_rows)]]
 
     def __init__(
         self,
@@ -135,10 +143,6 @@ class KernelBlocks(Stateful):
         self.statistics = np.zeros(len(BLOCKS))
         self._sums = np.zeros((len(BLOCKS), len(mean)))
         self._rows = np.zeros(len(BLOCKS), np.int64)
-
-    def _restored(self) -> None:
-        if not all(0 <= r < b for r, b in zip(self._rows.tolist(), BLOCKS, strict=True)):
-            raise FieldError("rows", "must be of blocks that are not full")
 
     @staticmethod
     def reference(features: FourierFeatures, x: Floats) -> tuple[Floats, Floats]:

@@ -70,5 +70,5 @@ def test_missing_values_say_nothing_and_the_state_is_all_there_is() -> None:
     more = draw(rng, SHARES, 640, 2)
     one, other = again.update(more, np.zeros(640)), whole.update(more, np.zeros(640))
     np.testing.assert_allclose(one.statistic, other.statistic, rtol=1e-4)
-    with pytest.raises(ValueError, match="reshape"):
+    with pytest.raises(ValueError, match="since must be 6 times, not 1"):
         again.restore({**detector.to_dict(), "since": [None]})

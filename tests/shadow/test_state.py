@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 import understudy.monitor
 import understudy.shadow
 from understudy.shadow.state import (
+    IF_BOTH,
     Config,
     Converter,
     Count,
@@ -224,6 +225,7 @@ class Holder(Stateful):
     perhaps: Saved[Inner | None]
     several: Saved[list[Inner]]
     by_name: Saved[dict[str, Inner]]
+    optional: Saved[Annotated[Inner | None, IF_BOTH]]
 
     def __init__(self, limit: int, *names: str) -> None:
         self.limit = limit
@@ -231,6 +233,7 @@ class Holder(Stateful):
         self.perhaps = Inner(limit) if names else None
         self.several = [Inner(1), Inner(2)]
         self.by_name = {name: Inner(1) for name in names}
+        self.optional = Inner(1) if "b" in names else None
 
 
 def filled() -> Everything:
@@ -297,6 +300,8 @@ def test_what_a_configuration_has_made_is_filled_in_place() -> None:
     before.several[1].values[:] = 4, 5
     before.by_name["a"].values[0] = 6
     before.by_name["b"].values[0] = 7
+    assert before.optional is not None
+    before.optional.values[0] = 8
     kept = after.one, after.several[1], after.by_name["b"]
     after.restore(json.loads(json.dumps(before.to_dict())))
     assert kept == (after.one, after.several[1], after.by_name["b"])
@@ -304,6 +309,11 @@ def test_what_a_configuration_has_made_is_filled_in_place() -> None:
     assert after.several[1].values.tolist() == [4, 5]
     # What is no longer configured is left out, what is new begins empty.
     assert {n: one.values[0] for n, one in after.by_name.items()} == {"b": 7, "c": 0}
+    assert after.optional is not None
+    assert after.optional.values.tolist() == [8]
+    for other in (Holder(3, "c"), Holder(3, "b")):
+        other.restore({**Holder(3, "a").to_dict(), "by_name": {}})
+        other.restore(before.to_dict())
     with pytest.raises(FieldError, match="perhaps is in one of state and configuration"):
         Holder(3).restore(before.to_dict())
     with pytest.raises(FieldError, match=r"values must have the shape \(2,\)"):

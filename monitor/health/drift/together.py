@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from understudy.monitor.detectors.kernel import BLOCKS, KernelBlocks
 from understudy.monitor.detectors.packed import Packed
 from understudy.monitor.health.drift.limits import run_lengths
 from understudy.monitor.health.latches import SPAN, Latches
-from understudy.shadow.state import Config, Count, Saved, Stateful, Transient
+from understudy.shadow.state import IF_BOTH, Config, Count, Saved, Stateful, Transient
 
 Floats = NDArray[np.float64]
 _AT_ONCE = 1024
@@ -50,7 +50,7 @@ class JointDrift(Stateful):
     _tables: Config[Floats]
     cusum: Saved[CusumUnion]
     latch: Saved[Latches]
-    kernel: Saved[KernelBlocks | None]
+    kernel: Saved[Annotated[KernelBlocks | None, IF_BOTH]]
     kernel_at: Saved[int]
     """Number of the row with which the discrepancy last alarmed."""
     _shares: Saved[Packed]

@@ -37,7 +37,7 @@ from understudy.monitor.health.performance.unlabelled import Unlabelled
 from understudy.monitor.health.performance.worst import WorstSlices
 from understudy.monitor.labels.store import Joined
 from understudy.shadow.sequential import BernoulliInterval
-from understudy.shadow.state import Config, Converter, Count, Saved, Stateful, Transient
+from understudy.shadow.state import IF_BOTH, Config, Converter, Count, Saved, Stateful, Transient
 
 Floats = NDArray[np.float64]
 _MOST_WINDOWS = 240
@@ -76,7 +76,7 @@ class PerformanceWatch(Stateful):
     expected: Saved[SrDetector | None]
     realised: Saved[Realised]
     slices: Saved[WorstSlices | None]
-    calibration: Saved[CalibrationDetector | None]
+    calibration: Saved[Annotated[CalibrationDetector | None, IF_BOTH]]
     declared: Saved[DeclaredSegments]
     delays: Saved[Delays]
     unlabelled: Saved[Unlabelled | None]

@@ -21,16 +21,16 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 _LATER = {
     "baseline": "understudy.monitor.cli.baseline:baseline",
     "evaluate": "understudy.monitor.cli.evaluate:evaluate",
-    "drift": "understudy.monitor.health.report.cli:drift",
+    "drift": "understudy.monitor.cli.drift:drift",
     "experiment": "understudy.monitor.cli.experiment:experiment",
     "findings": "understudy.monitor.cli.findings:findings",
     "inject": "understudy.monitor.cli.inject:inject",
-    "kafka": "understudy.monitor.kafka.cli:kafka",
+    "kafka": "understudy.monitor.cli.kafka:kafka",
     "objectives": "understudy.monitor.cli.objectives:objectives",
-    "records": "understudy.monitor.archive.cli:records",
+    "records": "understudy.monitor.cli.records:records",
     "replay": "understudy.monitor.cli.replay:replay",
     "slo": "understudy.monitor.cli.slo:slo",
-    "validate": "understudy.monitor.health.validation.cli:validate",
+    "validate": "understudy.monitor.cli.validate:validate",
 }
 """Commands that are imported when they are used: what they need takes time to import."""
 

@@ -83,7 +83,7 @@ def evaluate(
     Ctrl-C finish, commit and leave.
 
     While no broker answers, or topics are missing (`understudy kafka init` creates them), it is
-    not ready and tries again. Exits 0 after an orderly stop, 2 when retrying cannot help: the
+    not ready and tries again. Exits 0 after an orderly stop, 2 when trying again is no use: the
     configuration is invalid, Kafka refuses the credentials, or topics do not fit together.
 
     \b

@@ -159,7 +159,7 @@ def watch(
 @_url
 @_json
 def ack(id_: str, why: str, who: str | None, url: str, as_json: bool) -> None:
-    """Acknowledge finding ID: no reminders until it gets worse.
+    """Somebody looks after finding ID: no reminders any more, until it gets worse.
 
     \b
     Example:

@@ -190,7 +190,7 @@ def show(
 def verify(log: Path, as_json: bool) -> None:
     """Read all of LOG and say whether it is whole. Exits 1 when something is damaged.
 
-    A torn tail of the newest file is no damage of the log when the service is writing it, or was
+    A torn tail of the newest file does not count as damage while the service writes it, or if it was
     killed: it is cut off when the service starts again.
 
     \b

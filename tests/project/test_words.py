@@ -35,7 +35,6 @@ FORBIDDEN = {
     r"any more": "no longer; write the present state",
     r"rests? (?:up)?on": "depends on, is based on",
     r"is asked nothing": "receives no traffic",
-    r"go(?:es)? live": "is released",
 }
 _FORBIDDEN = re.compile("|".join(rf"\b(?:{phrase})\b" for phrase in FORBIDDEN), re.IGNORECASE)
 

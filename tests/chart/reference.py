@@ -156,7 +156,12 @@ def schema_of(folder: Path) -> str:
         "additionalProperties": False,
         "properties": {value.name: _schema(value) for value in values}
         # What Helm itself puts there, or reads there in a chart that depends on this one.
-        | {"enabled": {"description": "Condition for charts that depend on this one.", "type": "boolean"}}
+        | {
+            "enabled": {
+                "description": "Condition for charts that depend on this one.",
+                "type": "boolean",
+            }
+        }
         | {"global": {"description": "Helm's global values; not used.", "type": "object"}}
         | {"understudy-lib": {"description": "Values of the library; not used.", "type": "object"}},
         "$defs": used,

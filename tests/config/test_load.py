@@ -104,7 +104,11 @@ BAD = [
     (champion(r'url: "http://h\n"'), "champion.url", "not a valid URL"),
     # headers and hosts
     (challenger("headers: {'a b': x}"), "challengers[0].headers.a b", "not a valid header name"),
-    (challenger(r'headers: {a: "b\r\nc: d"}'), "challengers[0].headers.a", "not a valid header value"),
+    (
+        challenger(r'headers: {a: "b\r\nc: d"}'),
+        "challengers[0].headers.a",
+        "not a valid header value",
+    ),
     (challenger("headers: {a: 5}"), "challengers[0].headers.a", "write it in quotes"),
     (challenger("headers: {Content-Length: '5'}"), "challengers[0]", "content-length is set by"),
     (challenger(r'host: "a\nb"'), "challengers[0].host", "not a valid header value"),
@@ -220,7 +224,11 @@ def test_what_is_no_configuration_at_all(text: str, message: str) -> None:
         (GOOD + "control: {token: s3cret}\n", "control.token", "name that in token_env"),
         (GOOD + "control: {token_env: 's3cret!'}\n", "control.token_env", "environment variable"),
         (champion("url: 'http://u:s3cret@h'"), "champion.url", "credentials"),
-        (challenger("password: s3cret"), "challengers[0].password", "secrets must not be in the file"),
+        (
+            challenger("password: s3cret"),
+            "challengers[0].password",
+            "secrets must not be in the file",
+        ),
     ],
 )
 def test_secrets_are_refused_and_not_repeated(text: str, path: str, message: str) -> None:

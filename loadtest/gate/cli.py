@@ -1,4 +1,4 @@
-"""``understudy gate``: may this model server go live?"""
+"""``understudy gate``: is this model server ready for production?"""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ def gate(
     grafana: str | None,
     only_check: bool,
 ) -> None:
-    """Drive stress and fault scenarios against a model server, and say whether it may go live.
+    """Load test a model server, inject faults, and decide if it is ready for production.
 
-    Exit code 0: everything passed. 1: something failed. 2: it could not be measured, as with too
-    few requests, a generator that was late itself, or a target that is away.
+    Exit code 0: passed. 1: failed. 2: inconclusive, for example because of too few requests, a
+    late load generator, or an unreachable target.
 
     \b
     Examples:
@@ -200,7 +200,7 @@ def fault(name: str | None, seconds: float, changes: tuple[str, ...], answers: s
 def mesh(file: Path, namespace: str, selector: str) -> None:
     """Print the faults of a Chaos Toolkit EXPERIMENT as Chaos Mesh resources.
 
-    Exit code 2: one of them has no counterpart there, or it is no experiment.
+    Exit code 2: a fault has no counterpart in Chaos Mesh, or the file is not an experiment.
 
     \b
     Example:

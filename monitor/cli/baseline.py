@@ -71,7 +71,7 @@ def build_command(
     Use rows that the model has not been trained on, as validation data: on its training data a
     model is surer than it will be. Its size is bounded, whatever that of the files.
 
-    With --time, daily and weekly cycles become a part of it, so that a morning is no drift. With
+    With --time, daily and weekly cycles become a part of it, so a normal morning is not drift. With
     --regions and labels, the accuracy without labels is estimated better when the mix of the inputs
     changes.
 

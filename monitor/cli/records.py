@@ -189,8 +189,8 @@ def show(
 def verify(log: Path, as_json: bool) -> None:
     """Read all of LOG and say whether it is whole. Exits 1 when something is damaged.
 
-    A torn tail of the newest file is no damage of the log when the service is writing it, or was
-    killed: it is cut off when the service starts again.
+    A torn tail of the newest file is not damage if the service is writing it or was killed: it
+    is truncated when the service starts again.
 
     \b
     Example:

@@ -207,7 +207,7 @@ def explain_command(
 def test(
     file: Path, service: str | None, tool: str | None, only: str, quick: bool, as_json: bool
 ) -> None:
-    """Check the rules with promtool, and that each alert fires when it is said to.
+    """Check the rules with promtool, and that each alert fires when predicted.
 
     Exits 0 when everything is as predicted, 1 when not.
 

@@ -45,16 +45,16 @@ EMPTY: dict[tuple[str, str, str], str] = {
         ("Published", "ABC"),
         ("Waiting", "A"),
         ("Spool", "AB"),
-        ("Let go of, and errors", "AB"),
-        ("Since the last answer", "A"),
+        ("Drops and errors", "AB"),
+        ("Time since the last acknowledgement", "A"),
         ("Volume", "A"),
         ("Routes", "A"),
         ("Taken over, and refused", "AB"),
         ("Evaluated", "ABCD"),
-        ("Messages that wait", "A"),
-        ("Begun anew, and not read", "ABCD"),
+        ("Consumer lag", "A"),
+        ("Restarts and unreadable messages", "ABCD"),
         ("Commits", "A"),
-        ("Processor time of evaluators", "A"),
+        ("CPU of evaluators", "A"),
         ("Memory of evaluators", "A"),
     )
     for query in queries
@@ -213,7 +213,7 @@ def test_native_histograms_do_as_well(seen: Seen, tmp_path: Path) -> None:
             return all(found)
 
         eventually(answered)
-        heat = asked["Requests of clients by duration", "A"]
+        heat = asked["Client requests by duration", "A"]
         (one,) = native.asked(filled(heat, values))
         assert one["metric"] == {}
         assert len(one["histogram"][1]["buckets"]) > 3

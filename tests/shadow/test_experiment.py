@@ -30,7 +30,7 @@ BAD: list[tuple[list[dict[str, Any]], str, str]] = [
     ([{"metric": "error_rate", "margin": "1 apple"}], "metrics[0].margin", "not a valid unit"),
     ([{"metric": "error_rate", "margin": "much"}], "metrics[0].margin", "not a valid margin"),
     ([{"metric": "error_rate", "margin": True}], "metrics[0].margin", "must be a text"),
-    ([{"metric": "error_rate"}], "metrics[0].margin", "is needed"),
+    ([{"metric": "error_rate"}], "metrics[0].margin", "is required"),
     ([{"metric": "error_rate", "margin": 0}], "metrics[0].margin", "must be above 0"),
     ([{"metric": "eror_rate", "margin": "1 pp"}], "metrics[0].metric", "does not exist"),
     ([{"metric": "prediction", "margin": "1 units"}], "metrics[0].field", "needs the name"),
@@ -38,7 +38,7 @@ BAD: list[tuple[list[dict[str, Any]], str, str]] = [
     ([{"metric": "error_rate", "margin": "1 pp", "odd": 1}], "metrics[0].odd", "is not known"),
     ([{"metric": "error_rate", "margin": "1 pp", "role": "hope"}], "metrics[0].role", "must be"),
     ([{"metric": "latency_tail", "role": "success"}], "metrics[0].role", "only be a guardrail"),
-    ([{"metric": "latency_tail"}], "metrics", "only watch"),
+    ([{"metric": "latency_tail"}], "metrics", "only detect"),
     ([], "metrics", "at least one"),
     (
         [{"metric": "accuracy", "role": "success", "effect": "120 pp"}],
@@ -312,7 +312,7 @@ def test_futility_and_the_end_of_time() -> None:
     one.contests["c0"].update_pairs(Pairs({"correct": (y, y)}, y.size))
     decision = one.decide("shadow", 1.0)["c0"]
     assert decision.verdict == "rollback"
-    assert "an improvement of 10 pp is excluded" in decision.reasons[0]
+    assert "the target improvement of 10 pp has been ruled out" in decision.reasons[0]
     for at_end, verdict in (("rollback", "rollback"), ("continue", "continue")):
         one = experiment([success], max_seconds=60.0, at_end=at_end)
         one.contests["c0"].update_pairs(Pairs({"correct": (y[:50], y[:50])}, 50))

@@ -170,7 +170,7 @@ class TestPeople:
     def test_approval_may_name_the_next_stage_only(self):
         waiting = at("1 %", phase="waiting")
         assert rollout.approve(waiting, 2.0, "ada", "", 9, to="5 %")[0].weight == 0.05
-        with pytest.raises(RolloutError, match="skip one needs force"):
+        with pytest.raises(RolloutError, match="skipping one needs force"):
             rollout.approve(waiting, 2.0, "ada", "", 9, to="25 %")
 
     def test_force_goes_to_all_traffic_or_to_a_later_stage(self):
@@ -222,7 +222,7 @@ class TestPeople:
             lambda: rollout.resume(at("5 %", phase="paused"), 1.0, "", "why", 1),
             lambda: rollout.approve(at("5 %", phase="waiting"), 1.0, "", "why", 1),
         ):
-            with pytest.raises(RolloutError, match="who"):
+            with pytest.raises(RolloutError, match="name is required"):
                 command()
 
     @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ class TestPeople:
             ("running", "paused, aborted, or promoted with force"),
             ("paused", "resumed, aborted, or promoted with force"),
             ("rolling_back", "aborted at once"),
-            ("rolled_back", "only a new experiment can follow"),
+            ("rolled_back", "start a new experiment"),
         ],
     )
     def test_a_refusal_says_what_is_possible(self, phase: str, possible: str):

@@ -43,7 +43,7 @@ def test_explain_says_minutes_and_budget(file: str) -> None:
     assert ["100", "%", "51.8", "s", "2", "%", "4.32", "min", "10", "%", "43.2", "min"] in lines
     assert "it can never fire; lowered to 3.2 x" in text
     few = said("explain", file, "--rate", "0.002", "--bad", "50%")
-    assert "waits for the smallest number" in few
+    assert "waits for the minimum number" in few
 
 
 def test_explain_for_machines(file: str) -> None:

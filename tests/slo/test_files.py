@@ -154,7 +154,7 @@ def test_openslo(tmp_path: Path) -> None:
     said = "\n".join(found.notices)
     assert "alertPolicies are not used" in said
     assert "the wrong direction" in said
-    assert "no timeWindow; 30 days" in said
+    assert "no timeWindow; using 30 days" in said
     assert "AlertPolicy x: not used" in said
 
 

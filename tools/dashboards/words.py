@@ -6,14 +6,14 @@ from tools.dashboards.panels import BLUE, GREEN, GREY, ORANGE, RED, YELLOW
 
 DECISIONS = {
     1.0: ("promote", GREEN),
-    2.0: ("go on", BLUE),
+    2.0: ("continue", BLUE),
     3.0: ("roll back", RED),
     4.0: ("invalid", ORANGE),
 }
 DRIFTED = {0.0: ("as usual", GREEN), 1.0: ("drifted", ORANGE)}
-MET = {0.0: ("missed", RED), 1.0: ("met", GREEN)}
-RELOADED = {0.0: ("refused", RED), 1.0: ("accepted", GREEN)}
-CAUGHT_UP = {0.0: ("not yet", ORANGE), 1.0: ("all read", GREEN)}
+MET = {0.0: ("not met", RED), 1.0: ("met", GREEN)}
+RELOADED = {0.0: ("rejected", RED), 1.0: ("accepted", GREEN)}
+CAUGHT_UP = {0.0: ("behind", ORANGE), 1.0: ("up to date", GREEN)}
 CLOSED = {0.0: ("closed", GREEN), 1.0: ("probing", YELLOW), 2.0: ("open", RED)}
 STATES = ("connecting", "sending", "stalled", "error")
 """Of the connection to Kafka, as ``understudy_kafka_state`` names them."""
@@ -38,7 +38,7 @@ OUTCOMES = {
 def decided(where: str) -> str:
     """The present decision of each challenger, as a number of :data:`DECISIONS`.
 
-    The highest one where replicas of the sidecar are not of one mind: roll back before go on.
+    The highest one where replicas of the sidecar disagree: roll back before continue.
     """
     verdicts = " or ".join(
         f'(understudy_experiment_decision{{{where}, decision="{word}"}} == 1) * {number}'

@@ -52,7 +52,7 @@ def test_a_round_from_the_command_line(tmp_path: Path, model: Model) -> None:
     groups = {group["kind"]: group for group in json.loads(bad.output)["groups"]}
     assert groups["golden"]["failures"][0] == {"case": "one", "wrong": "p: -0.1 instead of 0.1"}
     assert "not up" in groups["directional"]["failures"][0]["wrong"]
-    assert "not refused" in groups["malformed"]["failures"][0]["wrong"]
+    assert "expected a rejection" in groups["malformed"]["failures"][0]["wrong"]
     assert groups["labelled"]["failed"] == 1
     assert groups["invariance"]["failed"] == 0
     model.server.shutdown()
@@ -86,7 +86,7 @@ def test_the_service_finds_that_what_passed_fails(tmp_path: Path, model: Model) 
         ("{", "line 1"),
         ("5", "must be an object"),
         ('{"kind": "odd", "request": {}}', "kind: 'odd'"),
-        ('{"request": {}}', "expect: is needed"),
+        ('{"request": {}}', "expect: is required"),
         ('{"request": {}, "expect": 5}', "expect: must be an object"),
         ('{"kind": "directional", "request": {}, "other": {}, "prediction": "p", "direction": "x"}',
          "direction: 'x'"),

@@ -24,8 +24,8 @@ _VERDICT = Row(
     (
         figure(
             "Decision",
-            "What the evidence says now. The tests are valid at every moment, so it may be looked at, "
-            "and acted on, at any time.",
+            "The current decision. The tests are anytime-valid: you may look at it and act on it at any "
+            "time.",
             "none",
             Query(decided(_OF), _WHO),
             empty="no experiment",
@@ -36,7 +36,7 @@ _VERDICT = Row(
         ),
         figure(
             "Share",
-            "Part of the units that a challenger is to serve now.",
+            "Share of units assigned to a challenger now.",
             "percentunit",
             Query(
                 f"max by (experiment, challenger) ({named('experiment_weight', _OF)})",
@@ -48,8 +48,8 @@ _VERDICT = Row(
             height=5,
         ),
         figure(
-            "Requests of the challenger",
-            "Its own requests in the present mode: what the evidence rests on.",
+            "Requests to the challenger",
+            "Number of requests in the current mode, on which the evidence is based.",
             "short",
             Query(
                 f"sum by (experiment, challenger) ({named('experiment_requests', _OF)})",
@@ -62,10 +62,10 @@ _VERDICT = Row(
         ),
         figure(
             "Labels",
-            "Part of the predictions older than the horizon that got a label, by arm.",
+            "Share of predictions older than the horizon that got a label, by arm.",
             "percentunit",
             Query(f"avg by (arm) ({named('feedback_coverage')})", "{{arm}}"),
-            empty="none is old enough",
+            empty="no predictions older than the horizon",
             names=True,
             width=6,
             height=5,
@@ -81,7 +81,7 @@ _VERDICT = Row(
         ),
         lines(
             "The ramp",
-            "Part of the units that a challenger is to serve.",
+            "Share of units assigned to a challenger.",
             "percentunit",
             Query(
                 f"max by (experiment, challenger) ({named('experiment_weight', _OF)})",
@@ -118,7 +118,7 @@ _EFFECTS = Row(
         lines(
             "Evidence on $metric",
             "The e-value of each claim: `pass`, that the challenger is good enough, and `harm`, that it "
-            "is worse than allowed. At 20 a claim is shown at a level of 5 %, if the metric has all of it.",
+            "is worse than allowed. At 20, a claim is proven at 5 %, if the metric has all of alpha.",
             "none",
             Query(
                 "max by (experiment, challenger, about) "
@@ -140,17 +140,17 @@ _FAIR = Row(
     "Is the comparison fair?",
     (
         third(
-            "Copies by outcome",
-            "Copies to challengers per second, also those that were not sent, by what became of them.",
+            "Mirrored requests by outcome",
+            "Mirrored requests per second by outcome, including those that were dropped.",
             "reqps",
             Query(f"{rate('mirror_total', by='arm, outcome')} > 0", "{{arm}}: {{outcome}}"),
-            empty="no copies",
+            empty="no mirrored requests",
             stacked=True,
         ),
         third(
             "Left out",
-            "Requests per second that had no unit to assign, or that the champion served since the "
-            "challenger's breaker was open.",
+            "Requests per second without a unit, or served by the champion because the challenger's "
+            "circuit breaker was open.",
             "reqps",
             Query(
                 rate("experiment_unassigned_total", _OF, by="experiment, reason"),
@@ -159,7 +159,7 @@ _FAIR = Row(
             Query(
                 rate("experiment_diverted_total", _OF, by="experiment"), "{{experiment}}: diverted"
             ),
-            empty="none left out",
+            empty="no excluded requests",
         ),
         third(
             "Delay of labels",
@@ -175,7 +175,7 @@ _FAIR = Row(
         ),
         states(
             "Objectives by arm",
-            "Whether each arm meets what is declared as acceptable.",
+            "Whether each arm meets the configured objectives.",
             MET,
             Query(f"min by (arm, objective) ({named('objective_met')})", "{{arm}}: {{objective}}"),
             empty="no objectives",
@@ -183,7 +183,7 @@ _FAIR = Row(
         ),
         bars(
             "Cost per prediction",
-            "As the configuration prices requests and seconds, in whatever currency.",
+            "From the configured prices per request and second.",
             "none",
             Query(f"avg by (arm) ({named('cost_per_prediction')})", "{{arm}}", instant=True),
             empty="no prices",
@@ -195,7 +195,7 @@ _FAIR = Row(
 BOARD = Board(
     uid="understudy-experiments",
     title="Understudy / Experiments",
-    text="Challengers against the champion: intervals that hold at all times, evidence, ramp and decision.",
+    text="Challengers against the champion: anytime-valid intervals, evidence, ramp and decision.",
     choices=(EXPERIMENT, METRIC),
     rows=(_VERDICT, _EFFECTS, _FAIR),
 )

@@ -13,7 +13,7 @@ _PROCESSES = Row(
     (
         figure(
             "Replicas",
-            "Sidecars, and evaluators, that are scraped.",
+            "Scraped sidecars and evaluators.",
             "none",
             Query(f"count({named('workers')})", "sidecars"),
             Query(f"count({named('process_open_fds', process='evaluator')})", "evaluators"),
@@ -23,7 +23,7 @@ _PROCESSES = Row(
         ),
         figure(
             "Workers",
-            "Processes of the data plane, over all replicas.",
+            "Worker processes, over all replicas.",
             "none",
             Query(f"sum({named('workers')})"),
             empty="none",
@@ -31,7 +31,7 @@ _PROCESSES = Row(
         ),
         figure(
             "Version",
-            "What is running.",
+            "Running versions.",
             "none",
             Query(f"count by (version) ({named('build_info')})", "{{version}}"),
             empty="none",
@@ -39,8 +39,8 @@ _PROCESSES = Row(
             width=4,
         ),
         figure(
-            "Restarts in this hour",
-            "Times that a worker or the evaluation plane was started again.",
+            "Restarts in the last hour",
+            "Restarts of workers and of the evaluation plane.",
             "none",
             Query(
                 f"sum(increase({named('worker_restarts_total')}[1h])) + "
@@ -53,7 +53,7 @@ _PROCESSES = Row(
         ),
         figure(
             "Last configuration",
-            "Whether the last one was accepted; a refused one leaves the one before in force.",
+            "Whether the last reload was accepted; otherwise the previous configuration stays active.",
             "none",
             Query(f"min({named('config_last_reload_successful')})"),
             empty="none",
@@ -62,7 +62,7 @@ _PROCESSES = Row(
         ),
         figure(
             "Generation",
-            "Number of the configuration in force; the lowest and the highest of the replicas.",
+            "Number of the active configuration; the lowest and the highest of the replicas.",
             "none",
             Query(f"min({named('config_generation')})", "lowest"),
             Query(f"max({named('config_generation')})", "highest"),
@@ -70,7 +70,7 @@ _PROCESSES = Row(
             width=4,
         ),
         third(
-            "Processor time",
+            "CPU",
             "Cores in use, by process.",
             "none",
             Query(rate("process_cpu_seconds_total", by="process"), "{{process}}"),
@@ -99,8 +99,7 @@ _RECORDS = Row(
     (
         third(
             "Records",
-            "Exchanges that should be evaluated, and those that are. The lines are one as long as "
-            "nothing is dropped.",
+            "Eligible and evaluated exchanges. The lines coincide as long as nothing is dropped.",
             "ops",
             Query(rate("records_eligible_total"), "eligible"),
             Query(rate("records_sent_total"), "sent"),
@@ -109,7 +108,7 @@ _RECORDS = Row(
         ),
         third(
             "Dropped",
-            "Records and copies per second that were let go of, by stage and reason.",
+            "Dropped records and mirrored requests per second, by stage and reason.",
             "ops",
             Query(rate("dropped_total", by="stage, reason"), "{{stage}}: {{reason}}"),
             empty="none",
@@ -146,8 +145,7 @@ _RECORDS = Row(
         ),
         third(
             "Notifications",
-            "Messages to channels per second, by what became of them, and findings that a channel is "
-            "still to be told of.",
+            "Messages to channels per second, by outcome, and findings that are pending for a channel.",
             "none",
             Query(rate("notifications_total", by="channel, outcome"), "{{channel}}: {{outcome}}"),
             Query(f"sum by (channel) ({named('notifications_pending')})", "{{channel}}: pending"),
@@ -164,16 +162,15 @@ _RECORDS = Row(
             empty="none",
         ),
         third(
-            "Brought in from outside",
-            "Records and events that were posted to the control API, by what became of them.",
+            "Ingested over the control API",
+            "Records and events posted to the control API, by outcome.",
             "ops",
             Query(rate("ingested_total", by="source, outcome"), "{{source}}: {{outcome}}"),
-            empty="none was posted",
+            empty="no posted records",
         ),
         third(
-            "Labels let go of",
-            "Predictions and labels per second that are not kept any more, by reason: their time is "
-            "over, or there is no room.",
+            "Dropped labels",
+            "Predictions and labels deleted per second, by reason: expired, or the store is full.",
             "ops",
             Query(rate("feedback_purged_total", by="reason"), "{{reason}}"),
             empty="feedback is off",
@@ -208,8 +205,7 @@ _CONNECTIONS = Row(
         ),
         third(
             "Connecting to model servers",
-            "Connections made, attempts that failed, and requests tried again on a fresh one, per "
-            "second.",
+            "Connections opened, failed attempts, and requests retried on a new one, per second.",
             "ops",
             Query(rate("upstream_connects_total", by="arm"), "{{arm}}: made"),
             Query(rate("upstream_connect_failures_total", by="arm"), "{{arm}}: failed"),
@@ -218,8 +214,8 @@ _CONNECTIONS = Row(
         ),
         states(
             "Breakers",
-            "The worst state of a challenger's circuit breaker over all workers: for copies, and for "
-            "requests of clients.",
+            "The worst state of a challenger's circuit breaker over all workers: for mirrored requests, "
+            "and for client requests.",
             CLOSED,
             *(
                 Query(
@@ -228,7 +224,7 @@ _CONNECTIONS = Row(
                     f"{{{{arm}}}}: {what}",
                 )
                 for metric, what in (
-                    ("breaker_workers", "copies"),
+                    ("breaker_workers", "mirrored"),
                     ("serving_breaker_workers", "clients"),
                 )
             ),
@@ -237,8 +233,8 @@ _CONNECTIONS = Row(
             height=8,
         ),
         third(
-            "Copies held",
-            "Copies that wait for a challenger, or are under way.",
+            "Queued mirrored requests",
+            "Mirrored requests that wait for a challenger, or are in flight.",
             "none",
             Query(f"sum by (arm) ({named('mirror_queue_requests')})", "{{arm}}"),
             empty="no challengers",

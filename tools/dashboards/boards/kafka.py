@@ -12,7 +12,7 @@ KAFKA = Row(
     (
         states(
             "Connection",
-            "What the connection is doing: stalled is connected, but without answers.",
+            "State of the connection; stalled: connected, but without responses.",
             CONNECTED,
             Query(
                 "max by (instance) ("
@@ -29,8 +29,8 @@ KAFKA = Row(
         ),
         third(
             "Published",
-            "Records and labels per second: handed over, and taken by Kafka. The lines are one as long as "
-            "Kafka keeps up.",
+            "Records and labels per second: accepted, and acknowledged by Kafka. The lines coincide as "
+            "long as Kafka keeps up.",
             "ops",
             Query(rate("kafka_taken_total"), "handed over"),
             Query(rate("kafka_published_records_total"), "records"),
@@ -46,14 +46,14 @@ KAFKA = Row(
         ),
         third(
             "Spool",
-            "Bytes on disk, and how many there may be before the oldest are let go of.",
+            "Bytes on disk, and the limit above which the oldest are dropped.",
             "bytes",
             Query(f"max by (instance) ({named('kafka_spool_bytes')})", "{{instance}}"),
             Query(f"min({named('kafka_spool_limit_bytes')})", "limit"),
             empty="the evaluation is embedded: no Kafka",
         ),
         third(
-            "Let go of, and errors",
+            "Drops and errors",
             "Per second: records and labels that will not reach Kafka, by reason, and errors, by kind.",
             "ops",
             Query(rate("kafka_dropped_total", by="reason"), "dropped: {{reason}}"),
@@ -61,22 +61,22 @@ KAFKA = Row(
             empty="none",
         ),
         third(
-            "Since the last answer",
-            "Time since Kafka has last taken a message: the longest of the replicas.",
+            "Time since the last acknowledgement",
+            "Time since Kafka last accepted a message: the longest of the replicas.",
             "s",
             Query(f"max({named('kafka_last_answer_seconds')})", "longest"),
             empty="the evaluation is embedded: no Kafka",
         ),
         third(
             "Volume",
-            "Bytes of messages that Kafka took, per second: what a day of retention costs.",
+            "Bytes per second accepted by Kafka; determines the cost of retention.",
             "Bps",
             Query(rate("kafka_published_bytes_total"), "bytes"),
             empty="the evaluation is embedded: no Kafka",
         ),
         states(
             "Routes",
-            "Whether a sidecar has read all routes: before that it serves by those that it knows.",
+            "Whether a sidecar has read all routes; before that, it uses its last known routes.",
             CAUGHT_UP,
             Query(
                 f"min by (instance) ({named('kafka_routes_caught_up')})",
@@ -114,8 +114,8 @@ EVALUATORS = Row(
             empty="the evaluation is embedded: no evaluators",
         ),
         third(
-            "Messages that wait",
-            "The ten partitions with most. A line that does not come down: more evaluators are needed.",
+            "Consumer lag",
+            "The ten partitions with the largest lag. If a line does not fall, add evaluators.",
             "short",
             Query(
                 f"topk(10, max by (partition) ({named('evaluator_lag')}))",
@@ -124,9 +124,9 @@ EVALUATORS = Row(
             empty="the evaluation is embedded: no evaluators",
         ),
         third(
-            "Begun anew, and not read",
-            "Times that an evaluator went back to what is committed, messages that "
-            "could not be read, and blocks that never came, or came again (which does no harm).",
+            "Restarts and unreadable messages",
+            "Restarts from the last committed offset, unreadable messages, missing blocks, and duplicate "
+            "blocks (harmless).",
             "none",
             Query(increase("evaluator_failures_total", by="instance"), "anew: {{instance}}"),
             Query(increase("evaluator_dead_total", by="reason"), "not read: {{reason}}"),
@@ -142,8 +142,8 @@ EVALUATORS = Row(
             empty="the evaluation is embedded: no evaluators",
         ),
         third(
-            "Processor time of evaluators",
-            "Cores in use. One that is near 1 is why messages wait.",
+            "CPU of evaluators",
+            "Cores in use. An evaluator near 1 is the cause of lag.",
             "none",
             Query(
                 rate("process_cpu_seconds_total", by="instance", process="evaluator"),

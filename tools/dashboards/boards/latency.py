@@ -36,9 +36,9 @@ _TAILS = Row(
             figure(
                 name,
                 (
-                    "The slowest request of a client in the chosen window."
+                    "The slowest client request in the selected window."
                     if name == "max"
-                    else f"Quantile {at} of the chosen window: the slowest arm of the slowest replica."
+                    else f"Quantile {at} in the selected window: the slowest arm of the slowest replica."
                 ),
                 "s",
                 Query(f"max({quantile(at)})"),
@@ -47,10 +47,10 @@ _TAILS = Row(
             for at, name in _AT
         ),
         heat(
-            "Requests of clients by duration",
-            "How many requests per second took how long. A second band above the first one is a second "
-            "population of requests, which no quantile shows. With exemplars switched on in Prometheus "
-            "a point leads to the trace of one request.",
+            "Client requests by duration",
+            "Distribution of durations over time. A second band is a second population of requests, which "
+            "quantiles hide. With exemplars enabled in Prometheus, a point links to the trace of a "
+            "request.",
             "s",
             cells("request_duration_seconds", LIVE),
             empty="no traffic",
@@ -91,10 +91,10 @@ _ARMS = Row(
         *(
             third(
                 f"{name} by arm",
-                f"The {which}: of clients, and of copies.",
+                f"The {which}: client requests, and mirrored requests.",
                 "s",
                 Query(quantile(at), "{{arm}}"),
-                Query(quantile(at, _MIRRORED), "{{arm}}, copies"),
+                Query(quantile(at, _MIRRORED), "{{arm}}, mirrored"),
                 empty="no traffic",
             )
             for name, at, which in (
@@ -104,10 +104,10 @@ _ARMS = Row(
         ),
         third(
             "Mean by arm",
-            "Mean durations hide the tail; they are here for capacity, not for users.",
+            "Means hide the tail; use them for capacity planning.",
             "s",
             Query(mean("request_duration_seconds", LIVE, "arm"), "{{arm}}"),
-            Query(mean("request_duration_seconds", _MIRRORED, "arm"), "{{arm}}, copies"),
+            Query(mean("request_duration_seconds", _MIRRORED, "arm"), "{{arm}}, mirrored"),
             empty="no traffic",
         ),
     ),
@@ -118,7 +118,7 @@ _WHERE_TIME_GOES = Row(
     (
         third(
             "p99 of the first byte",
-            "Until the first byte of the answer, from the buckets.",
+            "Time to the first byte of the response, from histogram buckets.",
             "s",
             Query(
                 of_buckets("0.99", "time_to_first_byte_seconds", OF_ARM, "arm, role"),
@@ -128,15 +128,15 @@ _WHERE_TIME_GOES = Row(
         ),
         third(
             "Mean wait for a connection",
-            "Before a request could go to the model server: the pool was exhausted, or a connection had "
-            "to be made.",
+            "Wait before a request was sent to the model server: the pool was exhausted, or a connection "
+            "had to be opened.",
             "s",
             Query(mean("queue_seconds", OF_ARM, "arm, role"), "{{arm}}, {{role}}"),
-            empty="nothing has waited",
+            empty="no waiting requests",
         ),
         third(
             "In flight, and waiting",
-            "Requests under way at a model server, and those that wait for a connection to it.",
+            "Requests in flight at a model server, and requests that wait for a connection to it.",
             "none",
             Query(f"sum by (arm, role) ({named('in_flight_requests')})", "{{arm}}, {{role}}"),
             Query(
@@ -146,7 +146,7 @@ _WHERE_TIME_GOES = Row(
             empty="no traffic",
         ),
         third(
-            "Size of requests and answers",
+            "Size of requests and responses",
             "Mean size of the payload. A challenger whose answers are of another size says something "
             "else.",
             "bytes",
@@ -168,7 +168,7 @@ _WHERE_TIME_GOES = Row(
         ),
         third(
             "Cold starts",
-            "Times that a model server came (back) to life.",
+            "Number of times that a model server started or restarted.",
             "none",
             Query(
                 f"sum by (arm) (increase({named('cold_starts_total')}[$__rate_interval]))",
@@ -179,7 +179,7 @@ _WHERE_TIME_GOES = Row(
         ),
         third(
             "Length of the last cold start",
-            "From unreachable to the first successful answer, by arm: the slowest replica's.",
+            "From unreachable to the first successful response, by arm; slowest replica.",
             "s",
             Query(f"max by (arm) ({named('cold_start_seconds')})", "{{arm}}"),
             empty="none",

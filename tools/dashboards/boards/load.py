@@ -22,7 +22,7 @@ _SEEN = Row(
     (
         lines(
             "Requests",
-            "Requests of clients per second, by outcome. Purple regions are stages of `understudy gate`.",
+            "Client requests per second, by outcome. Purple regions are stages of `understudy gate`.",
             "reqps",
             Query(rate("requests_total", LIVE, by="outcome"), "{{outcome}}"),
             empty="no traffic",
@@ -49,7 +49,7 @@ _SEEN = Row(
         ),
         heat(
             "Durations",
-            "Where the bands part the service is saturated: some requests wait, others do not.",
+            "Where the bands separate, the service is saturated: some requests wait, others do not.",
             "s",
             cells("request_duration_seconds", LIVE),
             empty="no traffic",
@@ -63,7 +63,7 @@ _INSIDE = Row(
     (
         third(
             "In flight, and waiting for a connection",
-            "When requests wait for a connection the model server is the bottleneck.",
+            "If requests wait for a connection, the model server is the bottleneck.",
             "none",
             Query(f"sum by (arm) ({named('in_flight_requests')})", "{{arm}}"),
             Query(
@@ -73,16 +73,16 @@ _INSIDE = Row(
             empty="no traffic",
         ),
         third(
-            "Processor time of the sidecar",
-            "Cores in use, by process: workers forward, the evaluation measures.",
+            "CPU of the sidecar",
+            "Cores in use, by process: workers forward, the evaluation plane measures.",
             "none",
             Query(rate("process_cpu_seconds_total", by="process"), "{{process}}"),
             empty="not running",
             stacked=True,
         ),
         third(
-            "Processor time per request",
-            "Of the workers, for each request of a client, copies included.",
+            "CPU per request",
+            "CPU time of the workers per client request, including mirrored requests.",
             "s",
             Query(
                 f"{rate('process_cpu_seconds_total', process='~worker-.*')} / "
@@ -93,19 +93,19 @@ _INSIDE = Row(
         ),
         third(
             "Failed",
-            "Share of clients' requests that failed, by arm.",
+            "Share of client requests that failed, by arm.",
             "percentunit",
             Query(failed_share("arm"), "{{arm}}"),
             empty="no traffic",
         ),
         third(
-            "Not evaluated, and copies not sent",
-            "What the sidecar lets go of first, so that clients need not wait.",
+            "Dropped records and mirrored requests",
+            "What the sidecar drops first, so that clients do not wait.",
             "percentunit",
             Query(dropped_share(), "not evaluated"),
             Query(
                 share(rate("dropped_total", stage="mirror"), rate("mirror_total")),
-                "copies not sent",
+                "mirrored requests dropped",
             ),
             empty="no traffic",
         ),

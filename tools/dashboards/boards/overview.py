@@ -35,7 +35,7 @@ _NOW = Row(
     (
         figure(
             "Requests",
-            "Requests of clients per second. Copies that go to challengers do not count.",
+            "Client requests per second, without mirrored requests.",
             "reqps",
             Query(rate("requests_total", LIVE)),
             empty="no traffic",
@@ -43,8 +43,8 @@ _NOW = Row(
         ),
         figure(
             "Failed",
-            "Share of clients' requests that failed: errors of the model server, time-outs, broken "
-            "connections, overload. A client's own mistakes do not count.",
+            "Share of client requests that failed: model server errors, timeouts, broken connections, "
+            "overload. Client errors do not count.",
             "percentunit",
             Query(failed_share()),
             empty="no traffic",
@@ -54,8 +54,8 @@ _NOW = Row(
         ),
         figure(
             "p99 of the last minute",
-            "99 of 100 requests of clients were answered faster than this, in the slowest arm of the "
-            "slowest replica. Measured in the sidecar, within 1 %.",
+            "99 of 100 client requests were faster than this, in the slowest arm of the slowest "
+            "replica. Measured in the sidecar, within 1 %.",
             "s",
             Query(f"max({quantile('0.99', window='1m')})"),
             empty="no traffic",
@@ -63,7 +63,7 @@ _NOW = Row(
         ),
         figure(
             "Open findings",
-            "Findings that are open: quality, drift, performance, validation, objectives.",
+            "Open findings: quality, drift, performance, validation, objectives.",
             "none",
             Query(f"sum({named('findings_open', WHERE, model='~$model')})"),
             empty="none so far",
@@ -72,7 +72,7 @@ _NOW = Row(
         ),
         figure(
             "Alerts firing",
-            "Pages and tickets of Understudy's rules that are firing, whatever is chosen above.",
+            "Firing pages and tickets of Understudy's rules, independent of the variables above.",
             "none",
             Query(f"count({_FIRING}) or vector(0)"),
             empty="none",
@@ -81,7 +81,7 @@ _NOW = Row(
         ),
         figure(
             "Error budget left",
-            "What is left of the error budget of the objective that has least of it.",
+            "Remaining error budget of the objective with the least budget left.",
             "percentunit",
             Query("min(slo:period_error_budget_remaining:ratio)"),
             empty="no objectives",
@@ -91,8 +91,8 @@ _NOW = Row(
         ),
         figure(
             "Not evaluated",
-            "Share of the exchanges that the evaluation never got to see; nobody knows what these "
-            "said. Clients notice nothing of it.",
+            "Share of exchanges that were dropped before evaluation, so their content is unknown. "
+            "Clients are not affected.",
             "percentunit",
             Query(dropped_share()),
             empty="no traffic",
@@ -102,7 +102,7 @@ _NOW = Row(
         ),
         figure(
             "Sidecars",
-            "Replicas that are scraped; compare with how many there should be.",
+            "Scraped replicas; compare with the expected number.",
             "none",
             Query(f"count({named('workers')})"),
             empty="none",
@@ -118,7 +118,7 @@ _TRAFFIC = Row(
         "Latency and tails",
         third(
             "Requests by arm",
-            "Requests of clients per second, by the arm that answered them.",
+            "Client requests per second, by the arm that answered them.",
             "reqps",
             Query(rate("requests_total", LIVE, by="arm"), "{{arm}}"),
             empty="no traffic",
@@ -143,11 +143,10 @@ _TRAFFIC = Row(
         ),
         third(
             "Failures by outcome",
-            "Requests of clients that did not end with an answer of the model, per second. None: "
-            "nothing has failed yet.",
+            "Failed client requests per second, by outcome. Empty: no failures.",
             "reqps",
             Query(rate("requests_total", LIVE, outcome="!ok", by="outcome"), "{{outcome}}"),
-            empty="nothing has failed",
+            empty="no failures",
             colors={f"^{name}$": color for name, color in OUTCOMES.items()},
             stacked=True,
         ),
@@ -155,14 +154,14 @@ _TRAFFIC = Row(
 )
 
 _SILENT = Row(
-    "Is it silently wrong?",
+    "Silent failure: quality, drift, accuracy",
     leading(
         "understudy-predictions",
         "Predictions and features",
         third(
             "Open findings",
-            "Findings by kind and severity. A finding names the features, the moment and what to "
-            "look at; `understudy findings` and the status page have the words.",
+            "Open findings by kind and severity. `understudy findings` and the status page show "
+            "features, start time and advice.",
             "none",
             Query(
                 f"sum by (kind, severity) ({named('findings_open', WHERE, model='~$model')} > 0)",
@@ -175,7 +174,7 @@ _SILENT = Row(
         ),
         lines(
             "Accuracy",
-            "By labels, as they arrive, and estimated from the scores while they have not.",
+            "Measured once labels arrive, and estimated from the scores until then.",
             "percentunit",
             Query(
                 "avg by (model, version) "
@@ -195,8 +194,7 @@ _SILENT = Row(
         ),
         third(
             "Missing values",
-            "Share of the values of each feature that were null, NaN or not there; the ten features "
-            "with most of them.",
+            "Share of values that are null, NaN or absent, for the ten features with the largest share.",
             "percentunit",
             Query(
                 f"topk(10, {missing_share()})",
@@ -208,15 +206,14 @@ _SILENT = Row(
 )
 
 _NEXT = Row(
-    "Is the new one better, and are the objectives met?",
+    "Experiments and objectives",
     (
         *leading(
             "understudy-experiments",
             "Experiments",
             states(
                 "Decision",
-                "What the evidence says of each challenger, at every moment. It may be looked at as often "
-                "as one likes.",
+                "The current decision on each challenger. The statistics are anytime-valid.",
                 DECISIONS,
                 Query(decided(WHERE), "{{experiment}}: {{challenger}}"),
                 empty="no experiments",
@@ -225,7 +222,7 @@ _NEXT = Row(
             ),
             lines(
                 "Share of the challengers",
-                "Part of the units that a challenger is to serve, as its rollout goes.",
+                "Share of units assigned to a challenger by its rollout.",
                 "percentunit",
                 Query(
                     f"max by (experiment, challenger) ({named('experiment_weight')})",
@@ -244,7 +241,7 @@ _NEXT = Row(
             "Objectives and error budgets",
             lines(
                 "Burn rate",
-                "How fast each objective uses up its error budget: at 1 it lasts exactly for the period.",
+                "Burn rate of each objective: at 1, the error budget lasts exactly for the period.",
                 "none",
                 Query(
                     "max by (sloth_service, sloth_slo) (slo:current_burn_rate:ratio)",
@@ -259,13 +256,13 @@ _NEXT = Row(
         ),
         states(
             "Alerts",
-            "When which alert of Understudy's rules fired; its annotation leads to the runbook.",
+            "Alerts of Understudy's rules over time; their annotations link to the runbook.",
             FIRING,
             Query(
                 f"max by (alertname, severity, sloth_slo, model, arm, instance) ({_FIRING})",
                 "{{alertname}} {{sloth_slo}}{{model}} {{arm}}{{instance}}: {{severity}}",
             ),
-            empty="none has fired",
+            empty="no alerts",
             width=24,
             height=7,
         ),

@@ -40,7 +40,7 @@ def _bounded(metric: str, label: str) -> tuple[Query, ...]:
 def _shift(method: str, what: str, empty: str = "no baseline") -> Panel:
     return third(
         f"Shift of {method}",
-        f"Evidence that {what}; it alarms at 1.",
+        f"Drift score: {what} (alert at 1).",
         "none",
         Query(
             f"topk(10, max by (model, feature) ({named('drift_score', OF_MODEL, method=method)}))",
@@ -56,8 +56,8 @@ _OUT = Row(
     (
         heat(
             "Predicted values",
-            "How many predictions per second of the champion and the challengers had which value. A "
-            "model that answers the same to everything is a single line.",
+            "Distribution of predicted values over time, for champion and challengers. A model that "
+            "always predicts the same value is a single line.",
             "none",
             rate("prediction_value_bucket", _OUTPUT, by="le"),
             empty="no numeric predictions",
@@ -82,8 +82,8 @@ _OUT = Row(
         ),
         lines(
             "Mean of predictions",
-            "Since the state began, by arm: a difference that stays is a difference between the models. "
-            "Of several replicas, their mean.",
+            "Mean since the state began, by arm: a lasting difference is a difference between the models. "
+            "For several replicas, their mean.",
             "none",
             Query(
                 f"avg by (model, arm, prediction) ({named('prediction_mean', _OUTPUT)})",
@@ -94,18 +94,18 @@ _OUT = Row(
         ),
         third(
             "Predictions per second",
-            "Values that were decoded from answers.",
+            "Values decoded from responses.",
             "ops",
             Query(rate("prediction_values_total", _OUTPUT, by="arm"), "{{arm}}"),
             empty="no numeric predictions",
         ),
         third(
             "Undecodable payloads",
-            "Payloads in which no features or predictions were found, by reason. They are forwarded "
+            "Payloads without readable features or predictions, by reason. They are forwarded "
             "untouched.",
             "ops",
             Query(rate("undecodable_total", OF_ARM, by="part, reason"), "{{part}}: {{reason}}"),
-            empty="all were decoded",
+            empty="all payloads decoded",
         ),
     ),
 )
@@ -115,7 +115,7 @@ _IN = Row(
     (
         states(
             "Drifted",
-            "When a feature or a prediction was found to have drifted.",
+            "Features and predictions with detected drift, over time.",
             DRIFTED,
             Query(
                 f"max by (model, feature) ({named('drift_detected', OF_MODEL)})",
@@ -126,8 +126,8 @@ _IN = Row(
         ),
         bars(
             "Population stability index",
-            "How different the last rows are from the baseline. For people: as a rule of thumb 0.1 is a "
-            "little and 0.25 a lot. It alarms nobody.",
+            "Distance of the last rows from the baseline. Rule of thumb: 0.1 is a small shift, 0.25 a "
+            "large one. Descriptive only; it raises no alert.",
             "none",
             Query(
                 "sort_desc(max by (model, feature) "
@@ -140,17 +140,17 @@ _IN = Row(
             width=12,
             height=10,
         ),
-        _shift("location", "a feature is higher or lower than it was"),
-        _shift("spread", "a feature is spread wider or narrower than it was"),
+        _shift("location", "a feature shifted up or down"),
+        _shift("spread", "the spread of a feature changed"),
         _shift(
             "composition",
-            "the values of a categorical feature have other shares than they had",
+            "category shares changed",
             "no baseline with categorical features",
         ),
         third(
             "Features together",
-            "Evidence that features go together in another way: reconstruction, and with "
-            "`monitoring.kernel` the discrepancy of whole rows; both alarm at 1.",
+            "Score of changes in the relation between features: reconstruction error, and with "
+            "`monitoring.kernel` maximum mean discrepancy (alert at 1).",
             "none",
             Query(
                 "max by (model, method) "
@@ -162,31 +162,30 @@ _IN = Row(
         ),
         third(
             "Missing values",
-            "Share of the values of each feature that were null, NaN or not there; the ten features "
-            "with most of them.",
+            "Share of values that are null, NaN or absent, for the ten features with the largest share.",
             "percentunit",
             Query(f"topk(10, {missing_share()})", "{{model}}: {{feature}}"),
             empty="no features decoded",
         ),
         third(
             "Violated rules",
-            "Rows per second that break a rule of the baseline: range, type, unknown value, missing.",
+            "Rows per second that violate a rule of the baseline: range, type, unseen value, missing.",
             "ops",
             Query(
                 f"topk(10, {rate('feature_violations_total', OF_MODEL, by='model, feature, rule')} > 0)",
                 "{{model}}: {{feature}} {{rule}}",
             ),
-            empty="no rule is broken",
+            empty="no violations",
         ),
     ),
 )
 
 _RIGHT = Row(
-    "Is it right?",
+    "Accuracy and labels",
     (
         lines(
             "Accuracy by labels",
-            "With bounds that hold at all times: what is outside of them can be ruled out.",
+            "With anytime-valid bounds: values outside them are ruled out.",
             "percentunit",
             *_bounded("accuracy", "labels"),
             empty="no labels",
@@ -195,8 +194,8 @@ _RIGHT = Row(
         ),
         lines(
             "Accuracy without labels",
-            "Estimated from the scores of the last predictions, with bounds, while labels are on "
-            "their way. It rests on scores that are as calibrated as they were.",
+            "Estimated from the scores of recent predictions, with bounds, until labels arrive. It "
+            "assumes that the scores are still calibrated.",
             "percentunit",
             *_bounded("estimated_accuracy", "estimated"),
             empty="no baseline with labels",
@@ -205,7 +204,7 @@ _RIGHT = Row(
         ),
         lines(
             "Other measures",
-            "By labels: precision, recall, F1, area under the curve, calibration error and Brier score.",
+            "Measured by labels: precision, recall, F1, AUC, calibration error and Brier score.",
             "none",
             Query(
                 "avg by (model, metric) ("
@@ -223,7 +222,7 @@ _RIGHT = Row(
         ),
         third(
             "Labels",
-            "Labels per second by what became of them: joined with their prediction, too late, or of "
+            "Labels per second by outcome: joined with their prediction, too late, or for "
             "nobody known.",
             "ops",
             Query(rate("feedback_total", by="outcome"), "{{outcome}}"),
@@ -231,7 +230,7 @@ _RIGHT = Row(
         ),
         third(
             "Error rate by segment",
-            "Share of wrong predictions by the value of a declared feature.",
+            "Error rate by the value of a declared feature.",
             "percentunit",
             Query(
                 "avg by (model, feature, segment) "
@@ -241,7 +240,7 @@ _RIGHT = Row(
             empty="no `monitoring.segments`, or no labels",
         ),
         third(
-            "Known cases passed",
+            "Validation cases passed",
             "Share of the validation cases that passed in the last round, by kind of case.",
             "percentunit",
             Query(f"min by (arm, kind) ({named('validation_pass_ratio')})", "{{arm}}: {{kind}}"),
@@ -250,8 +249,8 @@ _RIGHT = Row(
         ),
         third(
             "Gap between segments",
-            "Largest difference between the values of a declared feature, by measure. Findings are made "
-            "of the lower bound: what is above 0 there is no accident.",
+            "Largest difference between the values of a declared feature, by metric. Findings use the "
+            "lower bound: above 0, the gap is significant.",
             "none",
             *(
                 Query(
@@ -264,7 +263,7 @@ _RIGHT = Row(
             empty="no `monitoring.segments`, or no labels",
         ),
         third(
-            "Known cases sent",
+            "Validation cases sent",
             "Validation cases per second, by arm and result.",
             "ops",
             Query(
@@ -275,8 +274,7 @@ _RIGHT = Row(
         ),
         third(
             "Watched",
-            "Share of the rows that are compared with the baseline, by model: none is, as long as "
-            "there is no baseline.",
+            "Share of rows that are compared with the baseline, by model; 0 without a baseline.",
             "percentunit",
             Query(
                 share(

@@ -20,7 +20,7 @@ _BUDGETS = Row(
     (
         figure(
             "Least budget left",
-            "Of the chosen objectives, the one with the least left of its error budget.",
+            "The selected objective with the least error budget left.",
             "percentunit",
             Query(f"min(slo:period_error_budget_remaining:ratio{{{_OF}}})"),
             empty="no objectives",
@@ -31,8 +31,8 @@ _BUDGETS = Row(
         ),
         figure(
             "Fastest burn",
-            "Of the chosen objectives, the one that uses up its budget fastest now. At 1 it lasts "
-            "exactly for the period; at 14.4 an hour takes two percent of thirty days.",
+            "The selected objective that burns its budget fastest now. At 1, the budget lasts exactly "
+            "for the period; at 14.4, an hour spends two percent of a 30-day budget.",
             "none",
             Query(f"max(slo:current_burn_rate:ratio{{{_OF}}})"),
             empty="no objectives",
@@ -43,7 +43,7 @@ _BUDGETS = Row(
         ),
         figure(
             "Alerts firing",
-            "Pages and tickets of the chosen objectives that are firing.",
+            "Firing pages and tickets of the selected objectives.",
             "none",
             Query(f'count(ALERTS{{{_OF}, alertstate="firing"}}) or vector(0)'),
             empty="none",
@@ -53,7 +53,7 @@ _BUDGETS = Row(
         ),
         figure(
             "Objectives",
-            "Number of the chosen objectives.",
+            "Number of selected objectives.",
             "none",
             Query(f"count({_each('slo:objective:ratio')})"),
             empty="no objectives",
@@ -62,7 +62,7 @@ _BUDGETS = Row(
         ),
         bars(
             "Budget left",
-            "Of the whole period. Below zero it is overspent.",
+            "Share of the period's budget. Below zero, it is overspent.",
             "percentunit",
             Query(_each("slo:period_error_budget_remaining:ratio", "min"), _NAME, instant=True),
             empty="no objectives",
@@ -72,7 +72,7 @@ _BUDGETS = Row(
         ),
         bars(
             "Objective",
-            "The share of good events that is promised.",
+            "The required share of good events.",
             "percentunit",
             Query(_each("slo:objective:ratio"), _NAME, instant=True),
             empty="no objectives",
@@ -121,7 +121,7 @@ _BURN = Row(
                 f'max by (alertname, sloth_slo, severity) (ALERTS{{{_OF}, alertstate="firing"}})',
                 "{{sloth_slo}}: {{severity}}",
             ),
-            empty="none has fired",
+            empty="no alerts",
             height=8,
         ),
     ),

@@ -114,9 +114,12 @@ class Pipeline:
 
     def _decoded(
         self, names: Names, records: Sequence[Record]
-    ) -> list[tuple[Record, Decoded, Decoded]]:
+    ) -> Iterator[tuple[Record, Decoded, Decoded]]:
+        """One after another: cells that are put away at once are near still."""
         decode, model = self.decoder.decode, names.model
-        return [(record, *decode(model(record.model), record)) for record in records]
+        for record in records:
+            request, response = decode(model(record.model), record)
+            yield record, request, response
 
     def _take_blocks(self, blocks: Sequence[RecordBlock]) -> None:
         experiments = self.experiments

@@ -36,7 +36,7 @@ from understudy.monitor.records.record import FIXED, Record, decode_batch
 log = logging.getLogger(__name__)
 
 _MAX_MODELS = 256
-MOST_RECORDS = 256
+MOST_RECORDS = 1024
 """Records of one model that are evaluated together at the most."""
 
 ModelKey = tuple[str, str]

@@ -87,7 +87,7 @@ class PublishingPipeline(Pipeline):
             for record in records:
                 publisher.add_raw(names, record)
             return
-        rows = self._decoded(names, records)
+        rows = list(self._decoded(names, records))
         for record, of_request, of_response in rows:
             if type(of_request) is Undecodable and record.role == ROLE_PRIMARY:
                 self._count(names, record, "request", of_request)

@@ -36,7 +36,7 @@ from understudy.monitor.records.record import FIXED, Record, decode_batch
 log = logging.getLogger(__name__)
 
 _MAX_MODELS = 256
-MOST_RECORDS = 256
+MOST_RECORDS = 1024
 """Records of one model that are evaluated together at the most."""
 
 ModelKey = tuple[str, str]
@@ -114,9 +114,12 @@ class Pipeline:
 
     def _decoded(
         self, names: Names, records: Sequence[Record]
-    ) -> list[tuple[Record, Decoded, Decoded]]:
+    ) -> Iterator[tuple[Record, Decoded, Decoded]]:
+        """One after another: cells that are put away at once are near still."""
         decode, model = self.decoder.decode, names.model
-        return [(record, *decode(model(record.model), record)) for record in records]
+        for record in records:
+            request, response = decode(model(record.model), record)
+            yield record, request, response
 
     def _take_blocks(self, blocks: Sequence[RecordBlock]) -> None:
         experiments = self.experiments

@@ -283,7 +283,7 @@ class Api:
 
 async def _body(receive: Receive) -> bytes:
     """All that a client sends."""
-    found = b""
+    found: bytes = b""
     while True:
         message = await receive()
         found += bytes(message.get("body", b""))

@@ -9,7 +9,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from understudy.monitor.codecs import Table
+from understudy.monitor.codecs import Table, Undecodable
 from understudy.monitor.evidence.blocks.block import (
     NUMBERS,
     TEXTS,
@@ -122,7 +122,10 @@ class _Side:
 class _Open:
     """A block that is being filled."""
 
-    __slots__ = ("began", "fields", "full", "names", "reasons", "request", "response", "room")
+    __slots__ = (
+        *("began", "fields", "full", "last", "names"),
+        *("reasons", "request", "response", "room"),
+    )
 
     def __init__(self, names: Names, began: float, limit: int) -> None:
         self.names = names
@@ -137,6 +140,8 @@ class _Open:
         self.request = _Side()
         self.response = _Side()
         self.reasons: dict[tuple[str, str], int] = {}
+        self.last: tuple[str | None, str, int] = (None, "", 0)
+        """Reason, detail and number of the last one that could not be read."""
 
     def add(self, side: _Side, decoded: Decoded) -> None:
         """What was decoded of the last record, whatever it is."""
@@ -149,13 +154,21 @@ class _Open:
             elif width * self.full > MOST_CELLS * _FIELDS:
                 self.full = MOST_CELLS // width * _FIELDS
             return
+        reason, detail, number = self.last
+        if decoded.reason is not reason or decoded.detail != detail:
+            number = self._reason(decoded)
+        side.others.append((record, -1 - number, 1))
+
+    def _reason(self, decoded: Undecodable) -> int:
+        """The number of a reason; the last one is remembered, as a hash of it costs more."""
         key = (decoded.reason, decoded.detail)
         number = self.reasons.get(key)
         if number is None:
             number = self.reasons[key] = len(self.reasons)
             if number > _MOST_REASONS:
                 self.full = 0
-        side.others.append((record, -1 - number, 1))
+        self.last = (*key, number)
+        return number
 
     def finish(self, head: Head, model: int) -> RecordBlock:
         """The block."""

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from tests.evaluator.world import config_of
-from tests.findings.driving import START, drive
-from tests.findings.receiver import receiver
-from tests.findings.signals import signal
-from tests.plane_process import encoded
+from tests.support.channel_driving import START, drive
+from tests.support.evaluation import config_of
+from tests.support.plane_process import encoded
+from tests.support.signals import signal
+from tests.support.webhook_receiver import receiver
 from tests.wiring.test_tokens import settings_of
 from understudy.monitor.archive import recorder as recording
 from understudy.monitor.archive.recorder import Recorder
@@ -306,8 +306,8 @@ def test_silences_are_bounded() -> None:
 
 
 def test_rows_that_wait_for_others_are_bounded(tmp_path: Path) -> None:
-    from tests.watch.sheets import sheet_of
-    from tests.watch.world import NAMES, Source, saved
+    from tests.support.sheets import sheet_of
+    from tests.support.source import NAMES, Source, saved
     from understudy.monitor.health.drift import watch as watching
 
     model = {"name": "delays", "version": "1", "baseline": saved(tmp_path, 2000)}

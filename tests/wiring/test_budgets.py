@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 import understudy.monitor.detectors
-from tests.evaluator.world import config_of
+from tests.support.evaluation import config_of
 from understudy.monitor.baseline.builder import Builder
 from understudy.monitor.config.load import parse
 from understudy.monitor.config.model import Config

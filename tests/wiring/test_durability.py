@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 
-from tests.evaluator.world import SPLIT, config_of
-from tests.plane_process import encoded
+from tests.support.evaluation import SPLIT, config_of
+from tests.support.plane_process import encoded
 from tests.wiring.test_tokens import settings_of
 from understudy.monitor.baseline.builder import Builder
 from understudy.monitor.config.kafka import Kafka
@@ -364,8 +364,8 @@ def test_a_full_audit_log_is_renamed_for_good(tmp_path: Path, disk: Disk) -> Non
 
 
 def test_a_finding_is_on_disk_before_anybody_is_told(tmp_path: Path, disk: Disk) -> None:
-    from tests.findings.receiver import receiver
-    from tests.findings.signals import signal
+    from tests.support.signals import signal
+    from tests.support.webhook_receiver import receiver
     from understudy.monitor.config.notify import Notification
 
     with receiver() as there:

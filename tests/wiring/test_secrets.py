@@ -14,9 +14,9 @@ import httpx
 import pytest
 from click.testing import CliRunner
 
-from tests.evaluator.world import config_of
-from tests.findings.receiver import receiver
-from tests.findings.signals import signal
+from tests.support.evaluation import config_of
+from tests.support.signals import signal
+from tests.support.webhook_receiver import receiver
 from tests.wiring.test_tokens import TOKEN, VARIABLE, Line, filled, routes, settings_of
 from understudy.monitor.api.app import build
 from understudy.monitor.api.security import refuse_change
@@ -256,7 +256,7 @@ def test_the_hand_off_and_the_statistics_are_for_the_owner(tmp_path: Path) -> No
 def test_a_notifier_says_what_is_missing_again_when_it_is_configured_again(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from tests.findings.driving import config
+    from tests.support.channel_driving import config
     from understudy.monitor.findings.ledger import Findings
 
     monkeypatch.delenv("WIRING_URL", raising=False)

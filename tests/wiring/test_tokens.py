@@ -18,8 +18,8 @@ import pytest
 from fastapi import FastAPI
 from starlette.routing import Route
 
-from tests.evaluator.world import SHADOW, config_of
-from tests.plane_process import free_port
+from tests.support.evaluation import SHADOW, config_of
+from tests.support.plane_process import free_port
 from understudy.monitor.api.app import build
 from understudy.monitor.api.server import ApiServer
 from understudy.monitor.config.model import Config

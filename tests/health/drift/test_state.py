@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy.special import expit, logit
-from tests.watch.sheets import sheet_of
 
+from tests.support.sheets import sheet_of
 from understudy.monitor.baseline.builder import Builder
 from understudy.monitor.config.detectors import Detector, ErrorDetector
 from understudy.monitor.config.experiment import Experiment as Declared

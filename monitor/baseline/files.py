@@ -180,7 +180,7 @@ def _parquet(path: Path) -> Any:
         from pyarrow import ArrowException, parquet
     except ImportError:
         raise BaselineError(
-            f"{path}: reading Parquet needs pyarrow: pip install 'understudy[parquet]'"
+            f"{path}: reading Parquet needs pyarrow: pip install 'understudy-serving[parquet]'"
         ) from None
     try:
         return parquet.ParquetFile(path)

@@ -20,7 +20,7 @@ class ErrorDetector(Section):
         "shewhart", "ewma", "adwin", "kswin", "page_hinkley", "ddm", "eddm", "hddm_a", "hddm_w"
     ] = Field(examples=["ddm"])
     """`shewhart` and `ewma` are control charts on means of fifty rows; the others are those of
-    [river](https://riverml.xyz), which has to be installed: `understudy[river]`."""
+    [river](https://riverml.xyz), which has to be installed: `understudy-serving[river]`."""
     options: dict[str, int | float | list[int]] = Field(default={}, examples=[{"delta": 0.002}])
     """Of the detector: `rules` and `limit` of `shewhart`, `weight` and `run_length` (in points) of
     `ewma`, river's own of the others."""

@@ -175,7 +175,7 @@ def _parquet(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
         from pyarrow import ArrowInvalid, parquet
     except ImportError:
         raise ReplayError(
-            f"{path}: reading Parquet needs pyarrow: pip install 'understudy[parquet]'"
+            f"{path}: reading Parquet needs pyarrow: pip install 'understudy-serving[parquet]'"
         ) from None
     try:
         file = parquet.ParquetFile(path)

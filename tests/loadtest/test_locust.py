@@ -18,7 +18,7 @@ from tests.plane_process import eventually, free_port
 # Found, not imported: it would replace the sockets and threads of these tests by gevent's.
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("locust") is None,
-    reason="NOT TESTED: Locust is not installed: pip install 'understudy[load]'",
+    reason="NOT TESTED: Locust is not installed: pip install 'understudy-serving[load]'",
 )
 
 FILE = """

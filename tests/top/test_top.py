@@ -17,7 +17,7 @@ import pytest
 
 from tests.metrics.test_metrics import count_traffic
 from tests.plane_process import PATIENCE, PlaneProcess, WorkerEnd, encoded, eventually, free_port
-from understudy.monitor.cli import top
+from understudy.monitor.cli import top_view as top
 from understudy.monitor.records import frames
 
 

@@ -120,7 +120,10 @@ def carry_out(found: dict[str, list[Instruction]], plain: Plain) -> None:
     assert have[0].startswith(str(plain.place("/opt/understudy")))
     installed = set(have[1].split())
     markers = {"colorama", "tzdata"}  # of other systems
-    assert installed - {"understudy-serving", "setuptools"} == set(pinned("requirements.lock")) - markers
+    assert (
+        installed - {"understudy-serving", "setuptools"}
+        == set(pinned("requirements.lock")) - markers
+    )
 
     control, listen = free_port(), free_port()
     plain.place("/etc/understudy/understudy.yaml").write_text(

@@ -37,8 +37,17 @@ def imported(folder: str) -> Iterator[tuple[Path, str]]:
 def foreign(folder: str) -> Iterator[tuple[Path, str]]:
     for path, module in imported(folder):
         top = module.partition(".")[0]
-        if top not in sys.stdlib_module_names and top not in OURS:
+        if top not in sys.stdlib_module_names and top != "understudy":
             yield path, top
+
+
+def loaded(module: str) -> set[str]:
+    """All modules of a fresh process that imports ``module``."""
+    code = f"import sys, {module}; print(*sorted(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    return set(done.stdout.split())
 
 
 def test_shadow_imports_numpy_and_scipy_and_nothing_else() -> None:
@@ -47,37 +56,59 @@ def test_shadow_imports_numpy_and_scipy_and_nothing_else() -> None:
 
 def test_the_data_plane_imports_uvloop_and_nothing_else() -> None:
     assert {top for _, top in foreign("monitor/proxy")} == {"uvloop"}
-    rooms = {
-        module
+    ours = {
+        module.removeprefix("understudy.")
         for _, module in imported("monitor/proxy")
-        if module.partition(".")[0] in OURS and not module.startswith("understudy.monitor.proxy")
+        if module.startswith("understudy.") and not module.startswith("understudy.monitor.proxy")
     }
-    allowed = {"record", "errors", "garbage", "transport.frames", "sketch.shared", "sketch.buckets"}
-    parents = {"monitor", "understudy.monitor.transport", "understudy.monitor.stats"}
-    assert rooms <= {f"monitor.{name}" for name in allowed} | parents | {
-        "understudy.shadow.assignment"
+    assert ours <= {
+        *("monitor.records", "monitor.records.record", "monitor.records.frames"),
+        *("monitor.stats", "monitor.stats.shared", "monitor.stats.buckets"),
+        *("monitor.errors", "monitor.gc_tuning", "monitor.routing.plan", "shadow.assignment"),
     }
 
 
 def test_a_worker_loads_nothing_heavy() -> None:
-    code = "import sys, understudy.monitor.proxy.worker; print(*sorted(sys.modules))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
-    )
-    loaded = {module.partition(".")[0] for module in done.stdout.split()}
-    heavy = {
-        "numpy",
-        "scipy",
-        "pydantic",
-        "fastapi",
-        "starlette",
-        "orjson",
-        "yaml",
-        "click",
-        "rich",
+    tops = {module.partition(".")[0] for module in loaded("understudy.monitor.proxy.worker")}
+    assert "uvloop" in tops
+    assert not tops & {
+        *("numpy", "scipy", "pydantic", "fastapi", "starlette", "orjson", "yaml", "click", "rich"),
+        *("uvicorn", "httpx", "kafka", "prometheus_client"),
     }
-    assert "uvloop" in loaded
-    assert not loaded & heavy
+
+
+def test_the_evaluation_plane_loads_only_what_it_uses() -> None:
+    """scipy.stats alone is 30 MiB; the others belong to commands, extras and clients.
+
+    click is loaded by uvicorn.
+    """
+    modules = loaded("understudy.monitor.service.__main__")
+    tops = {module.partition(".")[0] for module in modules}
+    assert {"numpy", "fastapi", "scipy.special"} <= modules
+    assert "scipy.stats" not in modules
+    assert not tops & {
+        *("rich", "pyarrow", "httpx", "kafka", "river", "crc32c", "aiohttp", "locust", "httptools"),
+        *("chaoslib", "jsonschema", "pandas"),
+    }
+    assert not {module for module in modules if module.startswith("understudy.monitor.cli")}
+    assert not {module for module in modules if module.startswith("understudy.loadtest")}
+
+
+def test_only_load_tests_import_scipy_stats() -> None:
+    for folder in ("monitor", "shadow"):
+        for path, module in imported(folder):
+            assert not module.startswith("scipy.stats"), path
+
+
+def test_import_understudy_loads_nothing() -> None:
+    before, after = loaded("typing"), loaded("understudy")
+    assert {module for module in after - before if module.startswith("understudy")} == {
+        "understudy"
+    }
+    assert {module.partition(".")[0] for module in after - before} <= {
+        "understudy",
+        *sys.stdlib_module_names,
+    }
 
 
 def test_dependencies_are_those_that_are_imported() -> None:

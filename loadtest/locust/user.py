@@ -20,6 +20,7 @@ each of them sends ``rate`` requests per second, and Poisson processes add up to
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 import time
 from typing import Any, ClassVar
@@ -39,6 +40,10 @@ from understudy.loadtest.locust import lag
 from understudy.loadtest.payloads.request import Payload, as_body
 from understudy.loadtest.payloads.template import Drawer
 from understudy.loadtest.scenarios.shapes import steady
+
+# The sending processes import the `locust` program again, as multiprocessing does. There it must not
+# replace the standard library's select by gevent's, which has no epoll.
+os.environ["LOCUST_SKIP_MONKEY_PATCH"] = "1"
 
 _LONGEST = 7 * 86400.0
 _numbers = itertools.count()

@@ -192,8 +192,8 @@ def _available_mib() -> float:
 
 def _helper(name: str, code: str) -> int:
     process = subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        [sys.executable, "-P", "-c", code], stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     _begin(name, {"end": process.pid, "began": began(process.pid)})
     return process.pid

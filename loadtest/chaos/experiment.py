@@ -53,7 +53,7 @@ def load_experiment(path: Path) -> dict[str, Any]:
         from chaoslib.experiment import ensure_experiment_is_valid
     except ImportError as error:
         raise PlanError(
-            "chaos stages need the Chaos Toolkit: pip install 'understudy[load]'"
+            "chaos stages need the Chaos Toolkit: pip install 'understudy-serving[load]'"
         ) from error
     try:
         text = path.read_text()

@@ -28,7 +28,7 @@ class Guard:
         self.journal = journal
         self._number = 0
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "understudy.loadtest.chaos.guard", str(journal)],
+            [sys.executable, "-P", "-m", "understudy.loadtest.chaos.guard", str(journal)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
         # It must be there before the first fault.

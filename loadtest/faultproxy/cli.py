@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import sys
 
 import click
 
 from understudy.loadtest.errors import LoadTestError
-from understudy.loadtest.faultproxy.server import PORT, FaultProxy
+
+PORT = 8474
+"""Of the API, as Toxiproxy has it."""
 
 
 @click.command("fault-proxy")
@@ -29,6 +30,10 @@ def fault_proxy(host: str, port: int) -> None:
       curl -d '{"type": "latency", "attributes": {"latency": 200, "jitter": 50}}' \\
           http://127.0.0.1:8474/proxies/model/toxics
     """
+
+    import asyncio
+
+    from understudy.loadtest.faultproxy.server import FaultProxy
 
     def ready(url: str) -> None:
         click.echo(f"fault proxy: API on {url}", err=True)

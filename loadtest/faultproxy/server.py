@@ -14,9 +14,6 @@ import uvicorn
 from understudy.loadtest.errors import LoadTestError
 from understudy.loadtest.faultproxy.api import ProxyRegistry, app_of
 
-PORT = 8474
-"""Toxiproxy's own."""
-
 
 class FaultProxy:
     """``with FaultProxy() as faults:`` serves the API at ``faults.url``."""

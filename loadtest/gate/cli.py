@@ -6,26 +6,16 @@ import contextlib
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-import yaml
-from rich.console import Console
-from rich.table import Table
 
-from understudy.loadtest.chaos.experiment import load_experiment
-from understudy.loadtest.chaos.library import FAULTS, experiment
-from understudy.loadtest.chaos.mesh import resources
 from understudy.loadtest.errors import LoadTestError, PlanError
-from understudy.loadtest.gate.annotations import AnnotatingProgress
-from understudy.loadtest.gate.junit import to_xml
-from understudy.loadtest.gate.plan import load_plan
-from understudy.loadtest.gate.regression import changes, read
-from understudy.loadtest.gate.report import page
-from understudy.loadtest.gate.result import Result
-from understudy.loadtest.gate.run import Gate
-from understudy.loadtest.gate.show import SilentProgress, Terminal
 
+if TYPE_CHECKING:
+    from understudy.loadtest.gate.result import Result
+
+# The rest is imported by the commands when they run, so that help costs nothing.
 _OUT = click.Path(dir_okay=False, path_type=Path)
 
 
@@ -35,7 +25,7 @@ _OUT = click.Path(dir_okay=False, path_type=Path)
 @click.option("--html", type=_OUT, help="Write a report with plots.")
 @click.option("--json-file", type=_OUT, help="Write everything as JSON, for gate compare.")
 @click.option("--junit", type=_OUT, help="Write JUnit XML, for CI.")
-@click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option(
     "--i-own-this-target", "own", is_flag=True, help="Load a public address: it must be yours."
 )
@@ -71,6 +61,13 @@ def gate(
     """
     if context.invoked_subcommand is not None:
         return
+    from understudy.loadtest.gate.annotations import AnnotatingProgress
+    from understudy.loadtest.gate.junit import to_xml
+    from understudy.loadtest.gate.plan import load_plan
+    from understudy.loadtest.gate.report import page
+    from understudy.loadtest.gate.run import Gate
+    from understudy.loadtest.gate.show import SilentProgress, Terminal
+
     if plan_file is None:
         raise click.UsageError("name a plan: --plan gate.yaml")
     try:
@@ -126,7 +123,7 @@ def gate(
     type=click.FloatRange(min=0.0),
     help="Smallest relative change that matters.",
 )
-@click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def compare(old: Path, new: Path, margin: float, as_json: bool) -> None:
     """Say whether anything has got worse between two results of the same plan.
 
@@ -136,6 +133,11 @@ def compare(old: Path, new: Path, margin: float, as_json: bool) -> None:
     Example:
       understudy gate compare last.json now.json --margin 0.2
     """
+    from rich.console import Console
+    from rich.table import Table
+
+    from understudy.loadtest.gate.regression import changes, read
+
     try:
         found = changes(read(old), read(new), margin)
     except (LoadTestError, KeyError, TypeError) as error:
@@ -177,6 +179,8 @@ def fault(name: str | None, seconds: float, changes: tuple[str, ...], answers: s
       understudy gate fault pause-champion --set port=9001 --seconds 2 > pause.json
       understudy gate fault latency --set latency=300 --answers http://127.0.0.1:8080/ready
     """
+    from understudy.loadtest.chaos.library import FAULTS, experiment
+
     if name is None:
         for key, one in FAULTS.items():
             click.echo(f"{key:<18} {one.title}: {one.func} {json.dumps(dict(one.arguments))}")
@@ -206,6 +210,11 @@ def mesh(file: Path, namespace: str, selector: str) -> None:
     Example:
       understudy gate mesh pause-model.json -n serving -l app=model | kubectl apply -f -
     """
+    import yaml
+
+    from understudy.loadtest.chaos.experiment import load_experiment
+    from understudy.loadtest.chaos.mesh import resources
+
     pairs = [part.partition("=") for part in selector.split(",")]
     try:
         if any(not key or not value for key, _, value in pairs):
@@ -219,6 +228,8 @@ def mesh(file: Path, namespace: str, selector: str) -> None:
 
 
 def _value(key: str, text: str) -> Any:
+    import yaml
+
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:

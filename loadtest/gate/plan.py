@@ -343,7 +343,22 @@ class Plan(Part):
 
 
 def load_plan(path: Path) -> Plan:
-    """Read a plan; file names in it are relative to it. Raises PlanError with the places."""
+    """Read a plan; file names in it are relative to it. Raises PlanError with the places.
+
+    ``path`` is a YAML file, as docs/gate.md describes.
+
+    >>> import tempfile
+    >>> text = '''
+    ... version: 1
+    ... objectives: {p99: 50ms}
+    ... payloads: {template: {instances: [[1.0]]}}
+    ... stages: [{name: steady, load: {rate: 100, seconds: 60}}]
+    ... '''
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     written = (Path(folder) / "gate.yaml").write_text(text)
+    ...     load_plan(Path(folder) / "gate.yaml").stages[0].name
+    'steady'
+    """
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:

@@ -18,7 +18,23 @@ from understudy.loadtest.gate.target import reachable
 
 
 class Gate(GateContext):
-    """A gate; what it is made of, and what that raises, is in its base."""
+    """Runs a plan against a target.
+
+    ``plan`` is what :func:`load_plan` returns, ``url`` the target, ``source`` the name of the plan
+    in reports, ``show`` receives the progress; ``own`` confirms that a public address is yours.
+    Raises PlanError and TargetError for what cannot be run at all.
+
+    >>> from pathlib import Path
+    >>> from understudy.loadtest.gate.plan import plan_of
+    >>> from understudy.loadtest.gate.show import SilentProgress
+    >>> plan = plan_of(
+    ...     {"version": 1, "payloads": {"template": {"instances": [[1.0]]}},
+    ...      "stages": [{"name": "steady", "load": {"rate": 100, "seconds": 60}}]},
+    ...     Path("."), "example")
+    >>> gate = Gate(plan, "http://127.0.0.1:8080", "example", SilentProgress())
+    >>> gate.target.port, len(gate.requests) > 0  # gate.run() would load it
+    (8080, True)
+    """
 
     def __init__(
         self, plan: Plan, url: str, source: str, show: Progress, own: bool = False

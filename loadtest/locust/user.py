@@ -20,6 +20,7 @@ each of them sends ``rate`` requests per second, and Poisson processes add up to
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 import time
 from typing import Any, ClassVar
@@ -40,6 +41,10 @@ from understudy.loadtest.payloads.request import Payload, as_body
 from understudy.loadtest.payloads.template import Drawer
 from understudy.loadtest.scenarios.shapes import steady
 
+# The sending processes import the `locust` program again, as multiprocessing does. There it must
+# not replace the standard library's select by gevent's, which has no epoll.
+os.environ["LOCUST_SKIP_MONKEY_PATCH"] = "1"
+
 _LONGEST = 7 * 86400.0
 _numbers = itertools.count()
 
@@ -48,7 +53,16 @@ class OpenLoopUser(User):
     """``rate`` per second and user. ``template`` is a body in which objects like ``{"$uniform": [0,
     1]}`` stand for values that are drawn; ``payloads`` are given instead where they are ready.
     ``seed`` with the worker's and the user's number makes it repeatable. With a ``limit``, the
-    latency in seconds that is to be shown, a run whose senders were late is INVALID."""
+    latency in seconds that is to be shown, a run whose senders were late is INVALID.
+
+    >>> class Predictions(OpenLoopUser):
+    ...     host = "http://127.0.0.1:8080"
+    ...     path = "/v1/models/delays:predict"
+    ...     rate = 200.0
+    ...     template = {"instances": [{"distance": {"$uniform": [0, 3000]}}]}
+    >>> Predictions.rate, Predictions.timeout
+    (200.0, 30.0)
+    """
 
     abstract = True
     rate: ClassVar[float] = 100.0

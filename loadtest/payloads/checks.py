@@ -29,7 +29,7 @@ class Checks:
                 import jsonschema
             except ImportError as error:
                 raise PlanError(
-                    "checks.schema needs jsonschema: pip install 'understudy[load]'"
+                    "checks.schema needs jsonschema: pip install 'understudy-serving[load]'"
                 ) from error
             try:
                 jsonschema.Draft202012Validator.check_schema(self.schema)

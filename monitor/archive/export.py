@@ -28,7 +28,7 @@ def to_parquet(
         from pyarrow import parquet
     except ImportError as error:
         raise MissingExtraError(
-            "writing Parquet needs pyarrow: pip install 'understudy[parquet]'"
+            "writing Parquet needs pyarrow: pip install 'understudy-serving[parquet]'"
         ) from error
     from understudy.monitor.evidence.blocks.arrow import Layout, to_arrow
 

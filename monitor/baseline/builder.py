@@ -40,7 +40,18 @@ class Builder:
     """``roles`` say which columns are predictions or targets, the others are features;
     ``categorical`` names columns whose numbers are codes. Rows come in any number of batches.
     With ``regions`` the rows that decide are also asked what a score means in which part of the
-    data, which takes minutes for a hundred thousand of them."""
+    data, which takes minutes for a hundred thousand of them.
+
+    ``model`` and ``model_version`` are what the baseline is for (empty: any), ``source`` is shown
+    with it, ``sample`` is the number of rows that decide kinds and edges. Raises BaselineError for
+    rows that cannot be used.
+
+    >>> builder = Builder(model="delays", roles={"late": "prediction"})
+    >>> builder.add(["carrier", "late"], [["AA", "DL"] * 500, [0.2, 0.7] * 500])
+    >>> baseline = builder.finish()
+    >>> baseline.rows, sorted(column.role for column in baseline.columns.values())
+    (1000, ['feature', 'prediction'])
+    """
 
     def __init__(
         self,

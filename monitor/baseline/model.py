@@ -137,7 +137,20 @@ class Baseline:
     (``{"prediction", "edges", "counts", "positives", "scores"}``, scores summed by bucket) and
     ``performance`` (``{metric: {"value", "deviation", "rows"}}``), ``together``
     (:class:`~understudy.monitor.baseline.together.JointProfile`), ``seasons``
-    (:class:`~understudy.monitor.detectors.seasons.Profile`, with its series)."""
+    (:class:`~understudy.monitor.detectors.seasons.Profile`, with its series).
+
+    :meth:`load` and :meth:`save` raise BaselineError, which names the file and the fault.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from understudy import BaselineBuilder
+    >>> builder = BaselineBuilder(model="delays")
+    >>> builder.add(["distance"], [[float(n) for n in range(1_000)]])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     builder.finish().save(Path(folder) / "baseline.json")
+    ...     Baseline.load(Path(folder) / "baseline.json").rows
+    1000
+    """
 
     model: str
     model_version: str

@@ -6,28 +6,26 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.table import Table
 
-from understudy.monitor.baseline import show as showing
-from understudy.monitor.baseline.build import BuildOptions, build
-from understudy.monitor.baseline.model import Baseline
-from understudy.monitor.cli.progress import progress_bar
+from understudy.monitor.cli.options import FILE, json_option, skip_broken_option
 
-_FILE = click.Path(dir_okay=False, path_type=Path)
-_json = click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from understudy.monitor.baseline.model import Baseline
+
 _output = click.option(
-    "--output", "-o", type=_FILE, default=Path("baseline.json"), show_default=True,
+    "--output", "-o", type=FILE, default=Path("baseline.json"), show_default=True,
     help="The file to write.",
 )  # fmt: skip
 
 
 @click.group("baseline")
 def baseline() -> None:
-    """What the inputs and predictions of a model usually look like.
+    """Describe what the inputs and predictions of a model usually look like.
 
     \b
     Examples:
@@ -38,7 +36,7 @@ def baseline() -> None:
 
 
 @baseline.command("build")
-@click.argument("files", nargs=-1, type=_FILE)
+@click.argument("files", nargs=-1, type=FILE)
 @click.option("--target", help="The column of the truth.")
 @click.option("--prediction", "predictions", multiple=True, help="A column of the model's answer.")
 @click.option("--time", help="The column of the row's time: ISO 8601, or unix seconds.")
@@ -48,9 +46,9 @@ def baseline() -> None:
 @click.option("--model", default="", help="The model that it is for; by default any.")
 @click.option("--model-version", default="", help="The version; by default any.")
 @click.option("--from-live", "url", help="Take what a running service compares with, at this URL.")
-@click.option("--skip-broken", is_flag=True, help="Leave out lines that cannot be read.")
+@skip_broken_option
 @_output
-@_json
+@json_option
 def build_command(
     files: tuple[Path, ...],
     target: str | None,
@@ -81,6 +79,8 @@ def build_command(
       understudy baseline build jan.csv feb.csv --ignore id --time sent_at -o winter.json
       understudy baseline build --from-live http://127.0.0.1:9090 --model delays -o live.json
     """
+    from understudy.monitor.baseline.build import BuildOptions, build
+
     if bool(files) == (url is not None):
         raise click.UsageError("name files, or --from-live URL")
     skipped = 0
@@ -112,8 +112,8 @@ def build_command(
 
 
 @baseline.command("show")
-@click.argument("file", type=_FILE)
-@_json
+@click.argument("file", type=FILE)
+@json_option
 def show_command(file: Path, as_json: bool) -> None:
     """Draw the baseline in FILE.
 
@@ -121,6 +121,8 @@ def show_command(file: Path, as_json: bool) -> None:
     Example:
       understudy baseline show baseline.json
     """
+    from understudy.monitor.baseline.model import Baseline
+
     found = Baseline.load(file)
     if as_json:
         click.echo(json.dumps(found.to_dict()))
@@ -129,13 +131,13 @@ def show_command(file: Path, as_json: bool) -> None:
 
 
 @baseline.command("diff")
-@click.argument("first", type=_FILE)
-@click.argument("second", type=_FILE)
+@click.argument("first", type=FILE)
+@click.argument("second", type=FILE)
 @click.option(
     "--threshold", type=float, default=0.1, show_default=True, help="PSI that counts as different."
 )
 @click.option("--exit-code", is_flag=True, help="Exit 1 when something is different.")
-@_json
+@json_option
 def diff_command(
     first: Path, second: Path, threshold: float, exit_code: bool, as_json: bool
 ) -> None:
@@ -145,6 +147,10 @@ def diff_command(
     Example:
       understudy baseline diff validation.json live.json --exit-code
     """
+    from understudy.monitor.baseline import show as showing
+    from understudy.monitor.baseline.model import Baseline
+    from understudy.monitor.cli.terminal import console
+
     differences, apart = showing.diff(Baseline.load(first), Baseline.load(second))
     far = [d for d in differences if d.psi >= threshold]
     if as_json:
@@ -157,7 +163,7 @@ def diff_command(
             points = f"{item.missing * 100:+.2g}"
             cells = [item.series, f"{item.psi:.3g}", f"{item.js:.3g}", shift, points]
             table.add_row(*cells, style="bold" if item in far else "")
-        _console().print(table)
+        console().print(table)
         for line in apart:
             click.echo(line)
         click.echo(f"{len(far)} of {len(differences)} series differ (PSI of {threshold:g} or more)")
@@ -166,25 +172,33 @@ def diff_command(
 
 
 @baseline.command("merge")
-@click.argument("files", nargs=-1, required=True, type=_FILE)
+@click.argument("files", nargs=-1, required=True, type=FILE)
 @_output
-def merge_command(files: tuple[Path, ...], output: Path) -> None:
+@json_option
+def merge_command(files: tuple[Path, ...], output: Path, as_json: bool) -> None:
     """Add up baselines of the same model, as of several days or replicas.
 
     \b
     Example:
       understudy baseline merge monday.json tuesday.json -o both.json
     """
+    from understudy.monitor.baseline.model import Baseline
+
     found = Baseline.load(files[0])
     for path in files[1:]:
         found = found.merge(Baseline.load(path))
     found.save(output)
+    if as_json:
+        document = {"file": str(output), "rows": found.rows, "columns": len(found.columns)}
+        click.echo(json.dumps(document))
+        return
     click.echo(f"{output} written: {found.rows:,} rows, {len(found.columns)} columns")
 
 
 def _from_live(url: str, model: str, version: str) -> Baseline:
     from urllib.parse import urlencode
 
+    from understudy.monitor.baseline.model import Baseline
     from understudy.monitor.cli.client import Client
 
     query = urlencode({"model": model, "version": version})
@@ -195,18 +209,23 @@ def _from_live(url: str, model: str, version: str) -> Baseline:
 def _with_progress(
     work: Callable[[Callable[[int, int], None]], tuple[Baseline, int]],
 ) -> tuple[Baseline, int]:
+    from understudy.monitor.cli.terminal import progress_bar
+
     with progress_bar() as bar:
         task = bar.add_task("reading", total=None)
         return work(lambda read, total: bar.update(task, completed=read, total=total))
 
 
 def _print(found: Baseline) -> None:
+    from understudy.monitor.baseline import show as showing
+    from understudy.monitor.cli.terminal import console
+
     name = " ".join(part for part in (found.model, found.model_version) if part) or "any model"
     click.echo(f"{name}, {found.rows:,} rows of {found.source or 'live traffic'}, {found.created}")
     table = _table("series", "role, kind", "missing", "histogram", "values")
     for row in showing.table(found):
         table.add_row(*row)
-    _console().print(table)
+    console().print(table)
     for metric, one in (found.performance or {}).items():
         click.echo(f"  {metric.replace('_', ' ')} {one['value']:.4g} ({one['rows']:,} rows)")
     for note in showing.notes(found):
@@ -214,12 +233,9 @@ def _print(found: Baseline) -> None:
 
 
 def _table(*headers: str) -> Table:
-    table = Table(box=None, pad_edge=False)
+    from understudy.monitor.cli.terminal import plain_table
+
+    table = plain_table()
     for place, header in enumerate(headers):
         table.add_column(header, no_wrap=place in (0, 3), overflow="fold")
     return table
-
-
-def _console() -> Console:
-    width: dict[str, Any] = {} if sys.stdout.isatty() else {"width": 120}
-    return Console(**width)

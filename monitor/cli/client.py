@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from understudy.common.http import Response, call
-from understudy.monitor.errors import ApiError
+from understudy.monitor.cli.options import TOKEN
+from understudy.monitor.errors import ApiError, ConfigError
 
-DEFAULT_URL = "http://127.0.0.1:9090"
-TOKEN = "UNDERSTUDY_TOKEN"
 _TIMEOUT_SECONDS = 30.0
 
 
 class Client:
-    """Calls the API at ``url``, with the token of the environment if there is one."""
+    """Calls the control API at ``url``.
 
-    def __init__(self, url: str) -> None:
+    The bearer token is the content of ``token_file``; without one, that of the environment variable
+    :data:`TOKEN` if it is set. Raises ConfigError when the file cannot be read or is empty.
+    """
+
+    def __init__(self, url: str, token_file: Path | None = None) -> None:
         self.url = url.rstrip("/")
+        self._token = os.environ.get(TOKEN, "") if token_file is None else _read_token(token_file)
 
     def get(self, path: str) -> Any:
         """JSON at ``path``. Raises ApiError, which says what to do."""
         return json.loads(self._call(path, None, "GET"))
 
     def text(self, path: str) -> str:
-        """The text at ``path``."""
+        """The text at ``path``. Raises ApiError, which says what to do."""
         return self._call(path, None, "GET").decode()
 
     def post(self, path: str, data: Any) -> Any:
@@ -40,8 +45,8 @@ class Client:
     def _call(self, path: str, body: bytes | None, method: str) -> bytes:
         address = self.url + path
         headers = {"Content-Type": "application/json"}
-        if os.environ.get(TOKEN):
-            headers["Authorization"] = f"Bearer {os.environ[TOKEN]}"
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
         try:
             response = call(address, method, body, headers, timeout_seconds=_TIMEOUT_SECONDS)
         except OSError as error:
@@ -55,6 +60,18 @@ class Client:
         return response.body
 
 
+def _read_token(path: Path) -> str:
+    try:
+        token = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8"
+        raise ConfigError(str(path), [("", f"--token-file cannot be read: {reason}")]) from error
+    if not token or not token.isprintable() or not token.isascii():
+        message = "--token-file must hold one line: the bearer token"
+        raise ConfigError(str(path), [("", message)])
+    return token
+
+
 def _message(response: Response, address: str) -> str:
     try:
         message = str(response.json()["error"]["message"])
@@ -62,7 +79,7 @@ def _message(response: Response, address: str) -> str:
         found = f"{address} answered {response.status}"
         return f"{found}: is this the control address of an Understudy?"
     if response.status in (401, 403):
-        return f"{message} (the token is taken from the environment variable {TOKEN})"
+        return f"{message} (the token comes from --token-file or the environment variable {TOKEN})"
     return message
 
 

@@ -8,23 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
 
-from understudy.monitor.baseline.build import BuildOptions as BaselineWanted
-from understudy.monitor.baseline.build import build
-from understudy.monitor.baseline.files import Reader
-from understudy.monitor.baseline.model import Baseline
-from understudy.monitor.cli.progress import progress_bar
-from understudy.monitor.health.report.analysis import SMALLEST, Analysis, ReportOptions
-from understudy.monitor.health.report.html import page
-
-_FILE = click.Path(dir_okay=False, path_type=Path)
+from understudy.monitor.cli.options import FILE, json_option, skip_broken_option
 
 
 @click.group("drift")
 def drift() -> None:
-    """Changes of inputs and predictions, on files.
+    """Compare files for changes of inputs and predictions.
 
     \b
     Example:
@@ -33,8 +23,8 @@ def drift() -> None:
 
 
 @drift.command("report")
-@click.argument("reference", type=_FILE)
-@click.argument("current", type=_FILE)
+@click.argument("reference", type=FILE)
+@click.argument("current", type=FILE)
 @click.option("--target", help="The column of the truth, in a reference of rows.")
 @click.option("--prediction", "predictions", multiple=True, help="A column of the model's answer.")
 @click.option("--time", help="The column of the row's time.")
@@ -42,12 +32,10 @@ def drift() -> None:
 @click.option("--categorical", multiple=True, help="A column whose numbers are codes.")
 @click.option("--segment", "segments", multiple=True, help="A feature to look at value by value.")
 @click.option("--window", type=click.IntRange(0), default=0, help="Rows of a step of the timeline.")
-@click.option(
-    "--smallest", type=float, default=SMALLEST, show_default=True, help="PSI that matters."
-)
-@click.option("--html", "html_path", type=_FILE, help="Write the report as a page.")
-@click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
-@click.option("--skip-broken", is_flag=True, help="Leave out lines that cannot be read.")
+@click.option("--smallest", type=float, show_default="0.02", help="The smallest PSI that matters.")
+@click.option("--html", "html_path", type=FILE, help="Write the report as a page.")
+@json_option
+@skip_broken_option
 @click.option("--exit-code", is_flag=True, help="Exit 1 when something has drifted.")
 def report_command(
     reference: Path,
@@ -59,7 +47,7 @@ def report_command(
     categorical: tuple[str, ...],
     segments: tuple[str, ...],
     window: int,
-    smallest: float,
+    smallest: float | None,
     html_path: Path | None,
     as_json: bool,
     skip_broken: bool,
@@ -75,13 +63,21 @@ def report_command(
       understudy drift report baseline.json february.csv --html drift.html
       understudy drift report jan.parquet feb.parquet --ignore id --json --exit-code
     """
+    from understudy.monitor.baseline.build import BuildOptions, build
+    from understudy.monitor.baseline.files import Reader
+    from understudy.monitor.baseline.model import Baseline
+    from understudy.monitor.cli.terminal import progress_bar
+    from understudy.monitor.health.report.analysis import SMALLEST, Analysis, ReportOptions
+    from understudy.monitor.health.report.html import page
+
     ignored = frozenset(ignore)
+    smallest = SMALLEST if smallest is None else smallest
     with progress_bar() as bar:
         if reference.suffix.lower() == ".json":
             baseline = Baseline.load(reference)
         else:
             task = bar.add_task("reading the reference", total=None)
-            wanted = BaselineWanted(
+            wanted = BuildOptions(
                 "", "", target, predictions, time, ignored, frozenset(categorical)
             )
             baseline, _ = build(
@@ -113,15 +109,16 @@ def report_command(
 
 
 def _print(found: dict[str, Any], html_path: Path | None) -> None:
-    table = Table(box=None, pad_edge=False)
-    for header in ("series", "verdict", "PSI", "by chance up to", "Jensen-Shannon", "adjusted p"):
-        table.add_column(header)
+    from understudy.monitor.cli.terminal import console, plain_table
+
+    table = plain_table(
+        "series", "verdict", "PSI", "by chance up to", "Jensen-Shannon", "adjusted p"
+    )
     for one in found["series"]:
         cells = [one[key] for key in ("psi", "psi_by_chance", "js", "adjusted_p_value")]
         shown = ["–" if cell is None else f"{cell:.3g}" for cell in cells]
         table.add_row(one["series"], one["verdict"], *shown, style="bold" if one["drifted"] else "")
-    width: dict[str, Any] = {} if sys.stdout.isatty() else {"width": 120}
-    Console(**width).print(table)
+    console().print(table)
     for one in found["findings"]:
         click.echo(f"the watch would have said, after {one['after_rows']:,} rows: {one['title']}")
     click.echo(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import os
@@ -14,21 +13,14 @@ from pathlib import Path
 
 import click
 
+from understudy.monitor.cli.options import config_option
 from understudy.monitor.errors import KafkaAwayError, UnderstudyError
 
 log = logging.getLogger(__name__)
 
 
 @click.command()
-@click.option(
-    "--config",
-    "-c",
-    "config_path",
-    type=click.Path(dir_okay=False, path_type=Path),
-    default=Path("understudy.yaml"),
-    show_default=True,
-    help="The configuration file, the same as that of the sidecars.",
-)
+@config_option("The configuration file, the same as that of the sidecars.")
 @click.option(
     "--instance",
     help="Name among the evaluators; the same again after a restart, as that of a pod of a"
@@ -74,16 +66,16 @@ def evaluate(
     log_level: str,
     as_json: bool,
 ) -> None:
-    """Judge what sidecars with `evaluation: kafka` publish; start as many as are needed.
+    """Evaluate what sidecars with `evaluation: kafka` publish.
 
-    All evaluators of a prefix form a group that divides the partitions. One of them judges the
-    experiments and steers, one finds out what is wrong with the models; each answers for all on
-    its control API. Topics of others that stand under `sources` are brought in. What they do is
-    committed in transactions, so that every record counts once whatever is killed. SIGTERM and
-    Ctrl-C finish, commit and leave.
+    Start as many evaluators as are needed: those of one prefix form a group that divides the
+    partitions. One of them decides the experiments, one finds out what is wrong with the models;
+    the control API of each answers for all. The topics under `sources` are imported. Work is
+    committed in transactions, so that every record counts once, whichever process is killed.
+    SIGTERM and Ctrl-C finish, commit and leave.
 
     While no broker answers, or topics are missing (`understudy kafka init` creates them), it is
-    not ready and tries again. Exits 0 after an orderly stop, 2 when trying again is no use: the
+    not ready and retries. Exits 0 after an orderly stop, 2 when a retry cannot help: the
     configuration is invalid, Kafka refuses the credentials, or topics do not fit together.
 
     \b
@@ -91,6 +83,8 @@ def evaluate(
       understudy evaluate --config understudy.yaml
       understudy evaluate --instance evaluator-0 --listen 127.0.0.1:9091
     """
+    import asyncio
+
     from understudy.monitor.config.load import load
     from understudy.monitor.evidence.settings import Settings
     from understudy.monitor.kafka.client import quiet
@@ -122,8 +116,8 @@ def evaluate(
         f"evaluator {name} of the group {options.group} is starting; "
         f"http://{settings.control_host}:{settings.control_port}/v1/evaluator"
     )
-    asyncio.run(_run(evaluator, Api(evaluator, settings), settings.control_host,
-                     settings.control_port))  # fmt: skip
+    api = Api(evaluator, settings)
+    asyncio.run(_run(evaluator, api, settings.control_host, settings.control_port))
 
 
 def url_of(host: str, port: int) -> str:
@@ -135,6 +129,8 @@ def url_of(host: str, port: int) -> str:
 
 
 async def _run(evaluator, api, host: str, port: int) -> None:  # type: ignore[no-untyped-def]
+    import asyncio
+
     from understudy.monitor.api.server import ApiServer
 
     loop = asyncio.get_running_loop()

@@ -1,18 +1,14 @@
-"""``understudy experiment``: begin, see, decide."""
+"""``understudy experiment``: start, watch, decide."""
 
 from __future__ import annotations
 
-import getpass
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 
-from understudy.monitor.cli import experiment_watch as watching
-from understudy.monitor.cli.client import DEFAULT_URL, TOKEN, Client, path_of
 from understudy.monitor.cli.experiment_offline import (
     EXIT_CODES,
     decision_table,
@@ -20,16 +16,24 @@ from understudy.monitor.cli.experiment_offline import (
     plan_command,
     replay_command,
 )
+from understudy.monitor.cli.options import (
+    FILE,
+    client_options,
+    interval_option,
+    json_option,
+    once_option,
+    user,
+)
 
-_url = click.option("--url", default=DEFAULT_URL, show_default=True, help="The control address.")
-_json = click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
+if TYPE_CHECKING:
+    from understudy.monitor.cli.client import Client
 
 
 @click.group("experiment")
 def experiment() -> None:
     """Compare challengers with the champion, and decide.
 
-    Calls that change something take the bearer token from UNDERSTUDY_TOKEN.
+    Calls that change something take the bearer token from --token-file or UNDERSTUDY_TOKEN.
 
     \b
     Examples:
@@ -40,48 +44,48 @@ def experiment() -> None:
     """
 
 
-assert TOKEN == "UNDERSTUDY_TOKEN"  # as the help says
 experiment.add_command(plan_command)
 experiment.add_command(replay_command)
 
 
 @experiment.command()
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-@_url
-@_json
-def start(file: Path, url: str, as_json: bool) -> None:
-    """Begin the experiment in FILE, a YAML mapping as below `experiments:` of the configuration.
+@click.argument("file", type=FILE)
+@json_option
+@client_options
+def start(client: Client, file: Path, as_json: bool) -> None:
+    """Start the experiment in FILE, a YAML mapping as below `experiments:` of the configuration.
 
     \b
     Example:
       understudy experiment start experiment.yaml --url http://127.0.0.1:9090
     """
     declared = load_experiment(file).model_dump(mode="json", exclude_unset=True)
-    found = Client(url).post(f"/v1/experiments?who={_who()}", declared)
+    found = client.post(f"/v1/experiments?who={user()}", declared)
     if as_json:
         click.echo(json.dumps(found))
     else:
-        click.echo(f"{found['name']} has begun; see: understudy experiment watch {found['name']}")
+        click.echo(f"{found['name']} has started; see: understudy experiment watch {found['name']}")
 
 
 @experiment.command()
 @click.argument("name", required=False)
-@_url
-@_json
+@json_option
 @click.option(
     "--exit-code",
     is_flag=True,
     help="Exit 0 for promote, 10 for continue, 11 for rollback, 12 for invalid.",
 )
-def status(name: str | None, url: str, as_json: bool, exit_code: bool) -> None:
-    """What is known of experiment NAME, or which experiments there are.
+@client_options
+def status(client: Client, name: str | None, as_json: bool, exit_code: bool) -> None:
+    """Show the evidence of experiment NAME, or list the experiments.
 
     \b
     Examples:
       understudy experiment status
       understudy experiment status candidate-canary --json --exit-code
     """
-    client = Client(url)
+    from understudy.monitor.cli.client import path_of
+
     if name is None:
         found = client.get("/v1/experiments")["experiments"]
         if as_json:
@@ -94,7 +98,7 @@ def status(name: str | None, url: str, as_json: bool, exit_code: bool) -> None:
                     f"{challenger['weight'] * 100:g} %"
                 )
         if not found and not as_json:
-            click.echo("there are no experiments; begin one with: understudy experiment start")
+            click.echo("there are no experiments; start one with: understudy experiment start")
         return
     document = client.get(path_of(name))
     if as_json:
@@ -106,6 +110,8 @@ def status(name: str | None, url: str, as_json: bool, exit_code: bool) -> None:
 
 
 def _show(document: dict[str, Any]) -> None:
+    from rich.console import Console
+
     for one in document["challengers"]:
         stage = one["stage"]
         title = (
@@ -121,24 +127,23 @@ def _show(document: dict[str, Any]) -> None:
 
 @experiment.command()
 @click.argument("name")
-@_url
-@click.option(
-    "--interval",
-    type=click.FloatRange(0.2, 60),
-    default=1.0,
-    show_default=True,
-    help="Seconds between two looks.",
-)
-@click.option("--once", is_flag=True, help="Draw one look and end.")
-def watch(name: str, url: str, interval: float, once: bool) -> None:
-    """See the intervals of experiment NAME narrow, until it has ended.
+@interval_option(1.0)
+@once_option
+@client_options
+def watch(client: Client, name: str, interval: float, once: bool) -> None:
+    """Watch the intervals of experiment NAME narrow, until it has ended.
 
     \b
-    Example:
+    Examples:
       understudy experiment watch candidate-canary
+      understudy experiment watch candidate-canary --once
     """
+    from rich.console import Console
+
+    from understudy.monitor.cli import experiment_watch as watching
+
     try:
-        watching.run(Client(url), name, Console(), interval, once)
+        watching.run(client, name, Console(), interval, once)
     except KeyboardInterrupt:
         click.echo("")
 
@@ -147,19 +152,21 @@ def _order(kind: str) -> Callable[..., None]:
     """A command that a person gives; ``kind`` is that of the API."""
 
     def command(
+        client: Client,
         name: str,
         why: str,
         who: str | None,
         challenger: str | None,
-        url: str,
         as_json: bool,
         force: bool = False,
         gradual: bool = False,
     ) -> None:
-        order: dict[str, Any] = {"who": who or _who(), "why": why, "challenger": challenger}
+        from understudy.monitor.cli.client import path_of
+
+        order: dict[str, Any] = {"who": who or user(), "why": why, "challenger": challenger}
         order |= {"force": True} if force else {}
         order |= {"gradual": True} if gradual else {}
-        found = Client(url).post(path_of(name, f"/{kind}"), order)
+        found = client.post(path_of(name, f"/{kind}"), order)
         if as_json:
             click.echo(json.dumps(found))
             return
@@ -173,10 +180,9 @@ def _order(kind: str) -> Callable[..., None]:
 
 
 def _add(kind: str, text: str, *options: Callable[..., Any], why: bool) -> None:
-    command: Any = _order(kind)
+    command: Any = client_options(_order(kind))
     for option in (
-        _json,
-        _url,
+        json_option,
         click.option("--challenger", help="Needed where there are several."),
         click.option("--who", help="For the audit log; by default the user's name."),
         click.option("--why", required=why, default=None if why else "", help="For the audit log."),
@@ -190,21 +196,39 @@ def _add(kind: str, text: str, *options: Callable[..., Any], why: bool) -> None:
 
 _add(
     "promote",
-    """Approve a stage that waits; with --force go to all traffic without evidence.
+    """Approve a stage that waits; with --force send all traffic without evidence.
 
     \b
     Examples:
       understudy experiment promote candidate-canary --why "looks well"
       understudy experiment promote candidate-canary --force --why "the champion has to go"
     """,
-    click.option("--force", is_flag=True, help="Without evidence, to all traffic."),
+    click.option("--force", is_flag=True, help="Send all traffic, without evidence."),
     why=False,
 )
-_add("pause", "Keep the shares of experiment NAME as they are until it is resumed.", why=False)
-_add("resume", "Go on with experiment NAME where it was paused.", why=False)
+_add(
+    "pause",
+    """Keep the shares of experiment NAME as they are until it is resumed.
+
+    \b
+    Example:
+      understudy experiment pause candidate-canary --why "a sale until Monday"
+    """,
+    why=False,
+)
+_add(
+    "resume",
+    """Resume experiment NAME where it was paused.
+
+    \b
+    Example:
+      understudy experiment resume candidate-canary
+    """,
+    why=False,
+)
 _add(
     "abort",
-    """Take the challenger off, at once or stage by stage.
+    """Abort: send all traffic back to the champion, at once or stage by stage.
 
     \b
     Example:
@@ -217,31 +241,20 @@ _add(
 
 @experiment.command()
 @click.argument("name")
-@click.option(
-    "--output",
-    "-o",
-    type=click.Path(dir_okay=False, path_type=Path),
-    required=True,
-    help="The HTML file to write.",
-)
-@_url
-def report(name: str, output: Path, url: str) -> None:
-    """Write a page with the evidence of experiment NAME, which needs nothing else.
+@click.option("--output", "-o", type=FILE, required=True, help="The HTML file to write.")
+@client_options
+def report(client: Client, name: str, output: Path) -> None:
+    """Write a self-contained HTML page with the evidence of experiment NAME.
 
     \b
     Example:
       understudy experiment report candidate-canary -o report.html
     """
-    page = Client(url).text(path_of(name, "/report"))
+    from understudy.monitor.cli.client import path_of
+
+    page = client.text(path_of(name, "/report"))
     try:
         output.write_text(page, encoding="utf-8")
     except OSError as error:
         raise click.ClickException(f"{output}: cannot be written: {error.strerror}") from error
     click.echo(f"{output} written")
-
-
-def _who() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "unknown"

@@ -11,21 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import yaml
-from pydantic import ValidationError
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
-from understudy.monitor.config.experiment import Experiment
-from understudy.monitor.config.messages import problem
+from understudy.monitor.cli.options import FILE, json_option
 from understudy.monitor.errors import ConfigError
-from understudy.monitor.experiments.text import interval, scale_of, shown
 
 if TYPE_CHECKING:
-    from understudy.shadow.experiment.planning import Plan
+    from rich.table import Table
 
-_FILE = click.Path(exists=False, dir_okay=False, path_type=Path)
+    from understudy.monitor.config.experiment import Experiment
+    from understudy.shadow.experiment.planning import Plan
 
 
 def load_experiment(path: Path) -> Experiment:
@@ -33,7 +27,11 @@ def load_experiment(path: Path) -> Experiment:
 
     Raises ConfigError that names the path of a fault.
     """
-    # The statistics bring numpy and scipy, which --help need not wait for.
+    import yaml
+    from pydantic import ValidationError
+
+    from understudy.monitor.config.experiment import Experiment
+    from understudy.monitor.config.messages import problem
     from understudy.monitor.config.rules import rules_of
     from understudy.shadow.experiment import ExperimentError
 
@@ -43,7 +41,7 @@ def load_experiment(path: Path) -> Experiment:
         raise ConfigError(str(path), [("", f"cannot be read: {error.strerror}")]) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         message = " ".join(str(error).split())
-        raise ConfigError(str(path), [("", f"is no YAML: {message}")]) from error
+        raise ConfigError(str(path), [("", f"is not YAML: {message}")]) from error
     if not isinstance(data, dict):
         raise ConfigError(
             str(path), [("", "must hold a mapping with name, challengers, metrics …")]
@@ -73,6 +71,9 @@ def _progress(title: str, total: int | None, quiet: bool) -> Iterator[Any]:
     if quiet:
         yield lambda done: None
         return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(title, total=total)
@@ -84,7 +85,7 @@ def _advance(progress: Callable[[int], None], before: int, done: int) -> None:
 
 
 @click.command("plan")
-@click.argument("file", type=_FILE)
+@click.argument("file", type=FILE)
 @click.option(
     "--rate",
     type=click.FloatRange(min=0, min_open=True),
@@ -145,7 +146,7 @@ def _advance(progress: Callable[[int], None], before: int, done: int) -> None:
     help="Records after which a simulated experiment gives up.",
 )
 @click.option("--seed", default=1, show_default=True, help="Of the simulation.")
-@click.option("--json", "as_json", is_flag=True, help="The plan as JSON on standard output.")
+@json_option
 def plan_command(
     file: Path,
     rate: float,
@@ -160,7 +161,7 @@ def plan_command(
     seed: int,
     as_json: bool,
 ) -> None:
-    """How many requests, and days, will the experiment in FILE take?
+    """Estimate how many requests, and days, the experiment in FILE takes.
 
     Simulates each metric with the methods that will judge it: a success with a challenger that is
     better by its effect, a guardrail with one that is as good as the champion. The rate of errors
@@ -171,6 +172,9 @@ def plan_command(
       understudy experiment plan experiment.yaml --rate 50
       understudy experiment plan experiment.yaml --rate 50 --share 0.05 --json
     """
+    from rich.console import Console
+    from rich.table import Table
+
     from understudy.monitor.config.rules import rules_of
     from understudy.shadow.experiment import ExperimentError
     from understudy.shadow.experiment.planning import Traffic, plan
@@ -279,11 +283,11 @@ def _days(seconds: float) -> str:
 
 
 @click.command("replay")
-@click.argument("log", type=_FILE)
+@click.argument("log", type=FILE)
 @click.option(
-    "--experiment", "file", type=_FILE, required=True, help="YAML file with the experiment."
+    "--experiment", "file", type=FILE, required=True, help="YAML file with the experiment."
 )
-@click.option("--json", "as_json", is_flag=True, help="The decision as JSON on standard output.")
+@json_option
 def replay_command(log: Path, file: Path, as_json: bool) -> None:
     """Judge logged pairs or records in LOG (.csv, .jsonl or .parquet) as live traffic is judged.
 
@@ -298,6 +302,8 @@ def replay_command(log: Path, file: Path, as_json: bool) -> None:
       understudy experiment replay pairs.csv --experiment experiment.yaml
       understudy experiment replay records.parquet --experiment experiment.yaml --json
     """
+    from rich.console import Console
+
     from understudy.monitor.experiments.replay import Replay
 
     replay = Replay(load_experiment(file))
@@ -319,6 +325,10 @@ EXIT_CODES = {"promote": 0, "continue": 10, "rollback": 11, "invalid": 12}
 
 def decision_table(document: dict[str, Any], title: str) -> Table:
     """The metrics of a decision, for a terminal."""
+    from rich.table import Table
+
+    from understudy.monitor.experiments.text import interval, scale_of, shown
+
     table = Table(title=title)
     for name in ("metric", "status", "champion", "challenger", "difference", "e-value", "of harm"):
         table.add_column(name, justify="left" if name in ("metric", "status") else "right")

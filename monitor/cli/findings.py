@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 import click
-from rich.console import Console
-from rich.live import Live
 
-from understudy.common.units import seconds as duration
-from understudy.monitor.cli.client import DEFAULT_URL, Client
-from understudy.monitor.cli.findings_text import page, table
+from understudy.monitor.cli.options import (
+    client_options,
+    interval_option,
+    json_option,
+    once_option,
+    user,
+)
 from understudy.monitor.findings.finding import SEVERITIES
 
-_url = click.option("--url", default=DEFAULT_URL, show_default=True, help="The control address.")
-_json = click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
-_who = click.option("--who", help="Who you are; by default the user's name.")
+if TYPE_CHECKING:
+    from understudy.monitor.cli.client import Client
+
+_who = click.option("--who", help="For the audit log; by default the user's name.")
 _why = click.option("--why", required=True, help="It stays with the finding.")
 _model = click.option("--model", help="Only those of one model.")
 _severity = click.option(
@@ -35,9 +37,9 @@ _CODE = "Exit 1 when something of at least --severity is open."
 
 @click.group("findings")
 def findings() -> None:
-    """See what is silently wrong with a model, and say what is known about it.
+    """See what is silently wrong with a model, and record what is known about it.
 
-    Calls that change something take the bearer token from UNDERSTUDY_TOKEN.
+    Calls that change something take the bearer token from --token-file or UNDERSTUDY_TOKEN.
 
     \b
     Examples:
@@ -61,25 +63,28 @@ def findings() -> None:
 @_severity
 @click.option("--limit", type=click.IntRange(1, 2000), default=100, help="How many at most.")
 @click.option("--exit-code", is_flag=True, help=_CODE)
-@_url
-@_json
+@json_option
+@client_options
 def list_(
+    client: Client,
     state: str,
     model: str | None,
     severity: str,
     limit: int,
     exit_code: bool,
-    url: str,
     as_json: bool,
 ) -> None:
-    """The findings, the worst first.
+    """List the findings, the worst first.
 
     \b
     Examples:
       understudy findings list --state all --model delays
       understudy findings list --severity critical --exit-code
     """
-    client = Client(url)
+    from rich.console import Console
+
+    from understudy.monitor.cli.findings_text import table
+
     found = _list(client, state, model, severity, limit)
     if as_json:
         click.echo(json.dumps(found))
@@ -95,16 +100,20 @@ def list_(
 @findings.command()
 @click.argument("id_", metavar="ID")
 @click.option("--exit-code", is_flag=True, help="Exit 1 when it is open.")
-@_url
-@_json
-def show(id_: str, exit_code: bool, url: str, as_json: bool) -> None:
-    """Everything that is known of finding ID.
+@json_option
+@client_options
+def show(client: Client, id_: str, exit_code: bool, as_json: bool) -> None:
+    """Show everything that is known about finding ID.
 
     \b
     Example:
       understudy findings show 20261123T221530-7
     """
-    found = Client(url).get(_path(id_))
+    from rich.console import Console
+
+    from understudy.monitor.cli.findings_text import page
+
+    found = client.get(_path(id_))
     if as_json:
         click.echo(json.dumps(found))
     else:
@@ -116,26 +125,29 @@ def show(id_: str, exit_code: bool, url: str, as_json: bool) -> None:
 @findings.command()
 @_model
 @_severity
-@click.option(
-    "--interval",
-    type=click.FloatRange(0.2, 60),
-    default=2.0,
-    show_default=True,
-    help="Seconds between two looks.",
-)
-@click.option("--once", is_flag=True, help="Draw one look and end.")
-@click.option("--exit-code", is_flag=True, help=_CODE + " Of the last look.")
-@_url
+@interval_option(2.0)
+@once_option
+@click.option("--exit-code", is_flag=True, help=_CODE + " At the last refresh.")
+@client_options
 def watch(
-    model: str | None, severity: str, interval: float, once: bool, exit_code: bool, url: str
+    client: Client,
+    model: str | None,
+    severity: str,
+    interval: float,
+    once: bool,
+    exit_code: bool,
 ) -> None:
-    """See findings open and close, until interrupted.
+    """Watch findings open and close, until interrupted.
 
     \b
     Example:
       understudy findings watch --severity warning
     """
-    client = Client(url)
+    from rich.console import Console
+    from rich.live import Live
+
+    from understudy.monitor.cli.findings_text import table
+
     some = False
     try:
         with Live(console=Console(), auto_refresh=False) as live:
@@ -156,38 +168,40 @@ def watch(
 @click.argument("id_", metavar="ID")
 @_why
 @_who
-@_url
-@_json
-def ack(id_: str, why: str, who: str | None, url: str, as_json: bool) -> None:
-    """Somebody looks after finding ID: no reminders any more, until it gets worse.
+@json_option
+@client_options
+def ack(client: Client, id_: str, why: str, who: str | None, as_json: bool) -> None:
+    """Acknowledge finding ID: no more reminders, until it gets worse.
 
     \b
     Example:
       understudy findings ack 20261123T221530-7 --why "the vendor is looking at it"
     """
-    order = {"who": who or _me(), "why": why}
-    found = Client(url).post(_path(id_, "/acknowledge"), order)
+    order = {"who": who or user(), "why": why}
+    found = client.post(_path(id_, "/acknowledge"), order)
     _said(found, as_json, lambda: f"{found['id']} acknowledged: {found['title']}")
 
 
 @findings.command()
 @click.argument("id_", metavar="ID")
-@click.option("--new-normal", is_flag=True, help="The watch takes a new baseline.")
+@click.option("--new-normal", is_flag=True, help="Take a new baseline: this is normal now.")
 @_why
 @_who
-@_url
-@_json
-def close(id_: str, new_normal: bool, why: str, who: str | None, url: str, as_json: bool) -> None:
-    """Close finding ID although it lasts.
+@json_option
+@client_options
+def close(
+    client: Client, id_: str, new_normal: bool, why: str, who: str | None, as_json: bool
+) -> None:
+    """Close finding ID that is still firing.
 
-    It comes back when it went away and began anew, or when it gets worse.
+    It opens again when it went away and comes back, or when it gets worse.
 
     \b
     Example:
       understudy findings close 20261123T221530-7 --new-normal --why "a new sensor"
     """
-    order = {"who": who or _me(), "why": why, "new_normal": new_normal}
-    found = Client(url).post(_path(id_, "/close"), order)
+    order = {"who": who or user(), "why": why, "new_normal": new_normal}
+    found = client.post(_path(id_, "/close"), order)
     _said(found, as_json, lambda: f"{found['id']} closed: {found['title']}")
 
 
@@ -197,20 +211,20 @@ def close(id_: str, new_normal: bool, why: str, who: str | None, url: str, as_js
 @click.option("--end", metavar="SILENCE", help="End the silence of that name instead.")
 @click.option("--why", default="", help="It stays with the silence.")
 @_who
-@_url
-@_json
+@json_option
+@client_options
 def silence(
+    client: Client,
     pattern: str | None,
     how_long: str,
     end: str | None,
     why: str,
     who: str | None,
-    url: str,
     as_json: bool,
 ) -> None:
-    """Tell nobody of findings whose key fits PATTERN; without PATTERN list the silences.
+    """Silence findings whose key matches PATTERN; without PATTERN list the silences.
 
-    `*` stands for any text. The findings open and close all the same.
+    `*` stands for any text. Silenced findings still open and close; notifications are not sent.
 
     \b
     Examples:
@@ -218,7 +232,8 @@ def silence(
       understudy findings silence
       understudy findings silence --end s1
     """
-    client = Client(url)
+    from understudy.common.units import seconds as duration
+
     if end is not None:
         if pattern is not None:
             raise click.UsageError("give either PATTERN or --end")
@@ -242,7 +257,7 @@ def silence(
         span = duration(float(how_long) if how_long.replace(".", "", 1).isdigit() else how_long)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--for") from error
-    order = {"pattern": pattern, "seconds": span, "who": who or _me(), "why": why}
+    order = {"pattern": pattern, "seconds": span, "who": who or user(), "why": why}
     made = client.post("/v1/silences", order)
     _said(made, as_json, lambda: f"{made['id']}: {made['pattern']} until {made['until_at']}")
 
@@ -263,10 +278,3 @@ def _said(found: Any, as_json: bool, text: Callable[[], str]) -> None:
 
 def _path(id_: str, rest: str = "") -> str:
     return f"/v1/findings/{quote(id_, safe='')}{rest}"
-
-
-def _me() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "unknown"

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
-import yaml
 
-from understudy.monitor.config.fields import split_address
+from understudy.monitor.cli.options import FILE, json_option
 from understudy.monitor.errors import ConfigError
-from understudy.monitor.inject.pod import InjectionRefused, asks, load_sidecar
-from understudy.monitor.inject.pod import inject as into
-from understudy.monitor.logs import set_up
 
-_FILE = click.Path(dir_okay=False, path_type=Path)
 _SIDECAR = click.option(
     "--sidecar",
     "sidecar_path",
-    type=_FILE,
+    type=FILE,
     required=True,
-    help="What is put in: sidecar.yaml of the ConfigMap <release>-understudy-injector.",
+    help="The sidecar: sidecar.yaml of the ConfigMap <release>-understudy-injector.",
 )
 
 
@@ -39,9 +33,9 @@ def inject() -> None:
 
 
 @inject.command("file")
-@click.argument("manifest", type=_FILE)
+@click.argument("manifest", type=FILE)
 @_SIDECAR
-@click.option("--json", "as_json", is_flag=True, help="A list of objects, for machines.")
+@json_option
 def file(manifest: Path, sidecar_path: Path, as_json: bool) -> None:
     """Print MANIFEST with the sidecar in its pods and templates of pods.
 
@@ -51,6 +45,11 @@ def file(manifest: Path, sidecar_path: Path, as_json: bool) -> None:
     Example:
       understudy inject file deployment.yaml --sidecar sidecar.yaml | kubectl apply -f -
     """
+    import yaml
+
+    from understudy.monitor.inject.pod import InjectionRefused, asks, load_sidecar
+    from understudy.monitor.inject.pod import inject as into
+
     sidecar = load_sidecar(sidecar_path)
     try:
         objects = [one for one in yaml.safe_load_all(manifest.read_text("utf-8")) if one]
@@ -84,8 +83,8 @@ def _place(objects: list[Any], index: int) -> tuple[Any, Any]:
 @inject.command("serve")
 @_SIDECAR
 @click.option("--listen", default="0.0.0.0:8443", show_default=True, help="Host and port.")
-@click.option("--certificate", type=_FILE, required=True, help="PEM; read again when it changes.")
-@click.option("--key", type=_FILE, required=True, help="PEM.")
+@click.option("--certificate", type=FILE, required=True, help="PEM; read again when it changes.")
+@click.option("--key", type=FILE, required=True, help="PEM.")
 def serve(sidecar_path: Path, listen: str, certificate: Path, key: Path) -> None:
     """Answer the API server's admission reviews, over HTTPS, until SIGTERM.
 
@@ -93,7 +92,12 @@ def serve(sidecar_path: Path, listen: str, certificate: Path, key: Path) -> None
     Example:
       understudy inject serve --sidecar sidecar.yaml --certificate tls.crt --key tls.key
     """
+    import asyncio
+
+    from understudy.monitor.config.fields import split_address
+    from understudy.monitor.inject.pod import load_sidecar
     from understudy.monitor.inject.server import Server
+    from understudy.monitor.logs import set_up
 
     set_up("info", "json")
     try:

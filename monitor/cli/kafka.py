@@ -7,42 +7,51 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from understudy.monitor.cli.kafka_import import import_
-from understudy.monitor.config.kafka import Kafka
-from understudy.monitor.config.load import load
-from understudy.monitor.config.model import Config
+from understudy.monitor.cli.options import FILE, json_option
 from understudy.monitor.errors import ConfigError, KafkaTroubleError, MissingExtraError
 
-_FILE = click.Path(dir_okay=False, path_type=Path)
+if TYPE_CHECKING:
+    from understudy.monitor.config.kafka import Kafka
+    from understudy.monitor.config.model import Config
+
 _OK, _WRONG = 0, 1
 _SETTLE_SECONDS = 10.0
 
 
 @click.group()
 def kafka() -> None:
-    """Topics for `evaluation: kafka`."""
+    """Manage the topics for `evaluation: kafka`.
+
+    \b
+    Examples:
+      understudy kafka init understudy.yaml --dry-run
+      understudy kafka status understudy.yaml
+      understudy kafka import understudy.yaml --once
+    """
 
 
-@kafka.command(
-    epilog="Examples: understudy kafka init understudy.yaml --dry-run ·"
-    " understudy kafka init understudy.yaml"
-)
-@click.argument("config", type=_FILE)
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
-@click.option(
-    "--alter", is_flag=True, help="Change settings of topics that are there to what is needed."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@kafka.command()
+@click.argument("config", type=FILE)
+@click.option("--dry-run", is_flag=True, help="Print what would be done, and change nothing.")
+@click.option("--alter", is_flag=True, help="Change settings of existing topics to what is needed.")
+@json_option
 def init(config: Path, dry_run: bool, alter: bool, as_json: bool) -> None:
     """Create the topics that CONFIG needs.
 
-    It can be called again at any time: topics that are there stay as they are. Where one has other
-    settings than are needed, that is said, and the exit code is 1. --alter changes settings;
-    partitions and replication are never changed, since records would no longer meet their labels.
+    It can be called again at any time: existing topics stay as they are. Settings that differ from
+    those that are needed are printed, and the exit code is 1. --alter changes settings; partitions
+    and replication are never changed, since records would no longer meet their labels.
+
+    \b
+    Examples:
+      understudy kafka init understudy.yaml --dry-run
+      understudy kafka init understudy.yaml
+      understudy kafka init understudy.yaml --alter --json
     """
     whole, of_kafka = _config(config)
     with _admin(of_kafka) as admin:
@@ -91,16 +100,18 @@ def init(config: Path, dry_run: bool, alter: bool, as_json: bool) -> None:
     raise SystemExit(_WRONG if left else _OK)
 
 
-@kafka.command(
-    epilog="Examples: understudy kafka status understudy.yaml ·"
-    " understudy kafka status understudy.yaml --json | jq .lag"
-)
-@click.argument("config", type=_FILE)
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@kafka.command()
+@click.argument("config", type=FILE)
+@json_option
 def status(config: Path, as_json: bool) -> None:
-    """Topics, partitions, and how far evaluators have come.
+    """Show topics, partitions, and the lag of the evaluators.
 
-    The exit code is 1 when a topic is missing, or a partition has no leader or too few copies.
+    The exit code is 1 when a topic is missing, or a partition has no leader or too few replicas.
+
+    \b
+    Examples:
+      understudy kafka status understudy.yaml
+      understudy kafka status understudy.yaml --json | jq .topics
     """
     _, of_kafka = _config(config)
     with _admin(of_kafka) as admin:
@@ -116,9 +127,11 @@ kafka.add_command(import_)
 
 
 def _config(path: Path) -> tuple[Config, Kafka]:
+    from understudy.monitor.config.load import load
+
     config = load(path)
     if config.kafka is None:
-        message = "is not there: say where the brokers are, as in `kafka: {bootstrap: host:9092}`"
+        message = "is missing: name the brokers, as in `kafka: {bootstrap: host:9092}`"
         raise ConfigError(str(path), [("kafka", message)])
     return config, config.kafka
 
@@ -130,7 +143,7 @@ def _admin(of_kafka: Kafka) -> Iterator[Any]:
         from understudy.monitor.kafka.topics import Admin
     except ImportError as error:
         raise MissingExtraError(
-            "Kafka needs kafka-python: pip install 'understudy[kafka]'"
+            "Kafka needs kafka-python: pip install 'understudy-serving[kafka]'"
         ) from error
     quiet()  # we say it ourselves, once
     admin = Admin(of_kafka)

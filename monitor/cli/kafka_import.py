@@ -11,20 +11,18 @@ from pathlib import Path
 
 import click
 
-from understudy.monitor.config.load import load
+from understudy.monitor.cli.options import FILE, json_option
 from understudy.monitor.errors import ConfigError
 
 
 @click.command("import")
-@click.argument("config", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("config", type=FILE)
 @click.option(
     "--instance",
     help="Name among the importers; the same again after a restart. By default host and process.",
 )
-@click.option("--once", is_flag=True, help="End when everything that is there was brought in.")
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print what was brought in as JSON at the end."
-)
+@click.option("--once", is_flag=True, help="Exit when all messages that exist now are imported.")
+@json_option
 @click.option(
     "--session",
     type=click.FloatRange(1, 300),
@@ -33,7 +31,7 @@ from understudy.monitor.errors import ConfigError
     help="Seconds of silence after which the group goes on without this importer.",
 )
 def import_(config: Path, instance: str | None, once: bool, as_json: bool, session: float) -> None:
-    """Bring the topics of `sources:` in CONFIG to the evaluators.
+    """Import the topics of `sources:` in CONFIG for the evaluators.
 
     Messages that others have logged become records and labels as if a sidecar had published them,
     each exactly once; what cannot be used goes to the topic of dead letters with a reason. Several
@@ -45,6 +43,7 @@ def import_(config: Path, instance: str | None, once: bool, as_json: bool, sessi
       understudy kafka import understudy.yaml
       understudy kafka import understudy.yaml --once --json
     """
+    from understudy.monitor.config.load import load
     from understudy.monitor.kafka.evaluator import partitions_there
     from understudy.monitor.kafka.importing import Importer
     from understudy.monitor.kafka.inputs import Options, kafka_of
@@ -55,7 +54,7 @@ def import_(config: Path, instance: str | None, once: bool, as_json: bool, sessi
     logging.getLogger("kafka").setLevel(logging.ERROR)
     whole = load(config)
     if not whole.sources:
-        message = "are not there: name the topics to bring in, and how to read them"
+        message = "is missing: name the topics to import, and how to read them"
         raise ConfigError(str(config), [("sources", message)])
     name = instance or f"{socket.gethostname()}-{os.getpid()}"
     options = Options(kafka_of(whole), name, 1.0, session, max(10.0, session))

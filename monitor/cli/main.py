@@ -1,81 +1,168 @@
-"""The ``understudy`` command. Each subcommand imports what it needs when it runs."""
+"""The ``understudy`` command: one table of its commands. Each is imported when it is run."""
 
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
-import json
+import importlib.util
 import sys
-from pathlib import Path
-from typing import Any, NoReturn
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import click
 
 from understudy import __version__
 from understudy.monitor.errors import ConfigError, MissingExtraError, UnderstudyError
 
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-_FILE = click.Path(dir_okay=False, path_type=Path)
+PLUGINS = "understudy.commands"
+"""The group of entry points by which other distributions add commands."""
 
 
-_LATER = {
-    "baseline": "understudy.monitor.cli.baseline:baseline",
-    "evaluate": "understudy.monitor.cli.evaluate:evaluate",
-    "drift": "understudy.monitor.cli.drift:drift",
-    "experiment": "understudy.monitor.cli.experiment:experiment",
-    "findings": "understudy.monitor.cli.findings:findings",
-    "inject": "understudy.monitor.cli.inject:inject",
-    "kafka": "understudy.monitor.cli.kafka:kafka",
-    "objectives": "understudy.monitor.cli.objectives:objectives",
-    "records": "understudy.monitor.cli.records:records",
-    "replay": "understudy.monitor.cli.replay:replay",
-    "slo": "understudy.monitor.cli.slo:slo",
-    "validate": "understudy.monitor.cli.validate:validate",
-}
-"""Commands that are imported when they are used: what they need takes time to import."""
+class Entry(NamedTuple):
+    """A command: its name, the first line of its docstring, and where it is, as module:attribute.
+
+    ``needs`` is a package of the extra ``extra`` without which it cannot run.
+    """
+
+    name: str
+    help: str
+    target: str
+    needs: str = ""
+    extra: str = ""
+
+    def missing(self) -> str:
+        """What has to be installed first, in words; empty when everything is there."""
+        if not self.needs or importlib.util.find_spec(self.needs) is not None:
+            return ""
+        return f"{self.name} needs {self.needs}: pip install 'understudy-serving[{self.extra}]'"
 
 
-def _others() -> dict[str, importlib.metadata.EntryPoint]:
-    """Commands of other packages, which this one does not import: the load tests are a client
-    program of their own."""
-    found = importlib.metadata.entry_points(group="understudy.commands")
-    return {point.name: point for point in found}
+_CLI = "understudy.monitor.cli"
+_LOADTEST = "understudy.loadtest"
+COMMANDS = (
+    Entry(
+        "baseline",
+        "Describe what the inputs and predictions of a model usually look like",
+        f"{_CLI}.baseline:baseline",
+    ),
+    Entry("config", "Check the configuration file, or print its schema", f"{_CLI}.config:config"),
+    Entry("drift", "Compare files for changes of inputs and predictions", f"{_CLI}.drift:drift"),
+    Entry(
+        "evaluate",
+        "Evaluate what sidecars with `evaluation: kafka` publish",
+        f"{_CLI}.evaluate:evaluate",
+    ),
+    Entry(
+        "experiment",
+        "Compare challengers with the champion, and decide",
+        f"{_CLI}.experiment:experiment",
+    ),
+    Entry(
+        "fault-proxy",
+        "Run a TCP proxy whose connections can be slowed, cut, truncated or corrupted",
+        f"{_LOADTEST}.faultproxy.cli:fault_proxy",
+    ),
+    Entry(
+        "findings",
+        "See what is silently wrong with a model, and record what is known about it",
+        f"{_CLI}.findings:findings",
+    ),
+    Entry(
+        "gate",
+        "Load test a model server, inject faults, and decide if it is ready for production",
+        f"{_LOADTEST}.gate.cli:gate",
+        needs="httptools",
+        extra="load",
+    ),
+    Entry(
+        "inject",
+        "Put the sidecar into pods that ask for it by the annotation understudy/inject",
+        f"{_CLI}.inject:inject",
+    ),
+    Entry("kafka", "Manage the topics for `evaluation: kafka`", f"{_CLI}.kafka:kafka"),
+    Entry(
+        "objectives",
+        "Show accuracy, errors, latency, cost and energy of all arms side by side",
+        f"{_CLI}.objectives:objectives",
+    ),
+    Entry(
+        "records", "Read the log of records that `records.log` writes", f"{_CLI}.records:records"
+    ),
+    Entry(
+        "replay",
+        "Run the whole evaluation over LOG, written by `records.log`, in the time of the log",
+        f"{_CLI}.replay:replay",
+    ),
+    Entry(
+        "serve",
+        "Run the proxy in front of a model server: forward, mirror, measure",
+        f"{_CLI}.serve:serve",
+    ),
+    Entry(
+        "slo",
+        "Turn objectives into rules and alerts, explain them, and test them",
+        f"{_CLI}.slo:slo",
+    ),
+    Entry(
+        "top",
+        "Show live rates, errors, tail latencies, mirror health and drops",
+        f"{_CLI}.top:top",
+    ),
+    Entry(
+        "validate",
+        "Send the validation cases to the champion and every challenger, once",
+        f"{_CLI}.validate:validate",
+    ),
+    Entry("version", "Print the version", f"{_CLI}.version:version"),
+)
+_ENTRIES = {entry.name: entry for entry in COMMANDS}
 
 
-def _other(point: importlib.metadata.EntryPoint) -> click.Command:
-    try:
-        found: click.Command = point.load()
-        return found
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] == point.module.partition(".")[0]:
-            raise
-        needs = f"{point.name} needs {error.name}: pip install 'understudy[load]'"
+def _plugins() -> dict[str, EntryPoint]:
+    """Commands of other distributions; a name of ours cannot be taken."""
+    from importlib.metadata import entry_points
 
-    # Without the extra the list of commands is shown all the same, and says what is missing.
-    @click.command(point.name, short_help=needs, add_help_option=False,
-                   context_settings={"ignore_unknown_options": True})  # fmt: skip
-    @click.argument("_", nargs=-1)
-    def missing(_: tuple[str, ...]) -> None:
-        raise MissingExtraError(needs)
+    found = entry_points(group=PLUGINS)
+    return {point.name: point for point in found if point.name not in _ENTRIES}
 
-    return missing
+
+def _load(entry: Entry) -> click.Command:
+    needed = entry.missing()
+    if needed:
+        raise MissingExtraError(needed)
+    module, _, name = entry.target.partition(":")
+    command: click.Command = getattr(importlib.import_module(module), name)
+    return command
 
 
 class _Main(click.Group):
-    """Turns our own errors into a line and an exit code."""
+    """Imports a command when it is run, and turns our own errors into a line and an exit code."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), *_LATER, *_others()])
+        return [name for name, _ in self._helps()]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        place = _LATER.get(cmd_name)
-        if place is None and cmd_name in (others := _others()):
-            return _other(others[cmd_name])
-        if place is None:
-            return super().get_command(ctx, cmd_name)
-        module, _, name = place.partition(":")
-        command: click.Command = getattr(importlib.import_module(module), name)
+        if cmd_name in _ENTRIES:
+            return _load(_ENTRIES[cmd_name])
+        point = _plugins().get(cmd_name)
+        if point is None:
+            return None
+        command: click.Command = point.load()
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """From the table: the commands are not imported to ask for their help."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(self._helps()))
+
+    def _helps(self) -> Iterator[tuple[str, str]]:
+        helps = {entry.name: entry.missing() or entry.help for entry in COMMANDS}
+        for name, point in _plugins().items():
+            helps[name] = f"Of {point.dist.name}" if point.dist is not None else ""
+        yield from sorted(helps.items())
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -87,7 +174,7 @@ class _Main(click.Group):
 @click.group(context_settings=CONTEXT, cls=_Main)
 @click.version_option(__version__, prog_name="understudy")
 def main() -> None:
-    """Watch a model in production, and learn whether a new one may replace it.
+    """Monitor a model in production, and learn whether a new one may replace it.
 
     \b
     Examples:
@@ -96,152 +183,6 @@ def main() -> None:
       understudy top
       understudy experiment watch candidate-canary
     """
-
-
-@main.command()
-@click.option(
-    "--config",
-    "-c",
-    "config_path",
-    type=_FILE,
-    default=Path("understudy.yaml"),
-    show_default=True,
-    help="The configuration file.",
-)
-@click.option(
-    "--log-level",
-    type=click.Choice(["debug", "info", "warning", "error"]),
-    default="info",
-    show_default=True,
-    envvar="UNDERSTUDY_LOG_LEVEL",
-    show_envvar=True,
-    help="What is logged to standard error.",
-)
-@click.option(
-    "--log-format",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    envvar="UNDERSTUDY_LOG_FORMAT",
-    show_envvar=True,
-    help="Lines for people or for machines.",
-)
-def serve(config_path: Path, log_level: str, log_format: str) -> None:
-    """Stand in front of a model server: forward, mirror, measure.
-
-    SIGHUP reads the configuration again; an invalid one is refused and the running one stays.
-    SIGTERM and Ctrl-C let requests finish and stop; a second one stops at once.
-
-    Exits 0 after an orderly stop, 1 when stopped at once, 2 when it cannot start: the configuration
-    is invalid, an address is taken or the state directory is in use.
-
-    \b
-    Example:
-      understudy serve --config understudy.yaml
-    """
-    import asyncio
-
-    from understudy.monitor.logs import set_up
-    from understudy.monitor.supervisor.supervisor import Supervisor
-
-    set_up(log_level, log_format)
-
-    def announce(supervisor: Supervisor) -> None:
-        listen, champion = supervisor.config.listen, supervisor.config.champion
-        scheme = "http" if listen.tls is None else "https"
-        count = len(supervisor.workers)
-        control = f"http://{supervisor.control_address}"
-        click.echo(
-            f"understudy {__version__} is ready: {scheme}://{supervisor.address} -> "
-            f"{champion.name} {champion.url} ({count} worker{'s' if count > 1 else ''}); "
-            f"status {control}/ metrics {control}/metrics"
-        )
-
-    async def run() -> int:
-        return await Supervisor(config_path, announce).run()
-
-    try:
-        sys.exit(asyncio.run(run()))
-    except UnderstudyError as error:
-        _fail(error)
-
-
-@main.group()
-def config() -> None:
-    """Check the configuration file, or print its schema."""
-
-
-@config.command("check")
-@click.argument("file", type=_FILE)
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
-def check(file: Path, as_json: bool) -> None:
-    """Say whether FILE is valid, with one line for each problem. Exits 0 or 2.
-
-    \b
-    Example:
-      understudy config check understudy.yaml --json
-    """
-    from understudy.monitor.config.load import load
-
-    problems: list[tuple[str, str]] = []
-    try:
-        load(file)
-    except ConfigError as error:
-        problems = error.problems
-    if as_json:
-        listed = [{"path": path, "message": message} for path, message in problems]
-        click.echo(json.dumps({"file": str(file), "valid": not problems, "problems": listed}))
-    elif problems:
-        for path, message in problems:
-            click.echo(f"{file}: {path}: {message}" if path else f"{file}: {message}", err=True)
-    else:
-        click.echo(f"{file}: valid")
-    sys.exit(2 if problems else 0)
-
-
-@config.command("schema")
-def schema() -> None:
-    """Print the JSON Schema of the configuration file, for editors and checks.
-
-    \b
-    Example:
-      understudy config schema > understudy.schema.json
-    """
-    from understudy.monitor.config.schema import json_schema
-
-    click.echo(json.dumps(json_schema(), indent=2))
-
-
-@main.command()
-@click.option(
-    "--url", default="http://127.0.0.1:9090", show_default=True, help="The control address."
-)
-@click.option(
-    "--interval",
-    type=click.FloatRange(0.1, 60),
-    default=1.0,
-    show_default=True,
-    help="Seconds between two looks.",
-)
-@click.option("--once", is_flag=True, help="Print one look and end.")
-@click.option("--json", "as_json", is_flag=True, help="Print one look as JSON and end.")
-def top(url: str, interval: float, once: bool, as_json: bool) -> None:
-    """Show live rates, errors, tail latencies, mirror health and drops.
-
-    \b
-    Examples:
-      understudy top
-      understudy top --url http://127.0.0.1:9090 --once
-    """
-    from understudy.monitor.cli.top import run
-
-    sys.exit(run(url, once=once, as_json=as_json, interval=interval))
-
-
-@main.command()
-def version() -> None:
-    """Print the version."""
-    click.echo(f"understudy {__version__}")
 
 
 def _fail(error: UnderstudyError) -> NoReturn:

@@ -5,20 +5,18 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
-from rich.table import Table
 
-from understudy.monitor.cli.client import DEFAULT_URL, Client
-from understudy.monitor.config.objective import KNOWN
-from understudy.monitor.console.objectives import page, shown
+from understudy.monitor.cli.options import client_options, json_option
+
+if TYPE_CHECKING:
+    from understudy.monitor.cli.client import Client
 
 
 @click.command("objectives")
-@click.option("--url", default=DEFAULT_URL, show_default=True, help="The control address.")
-@click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
+@json_option
 @click.option(
     "--output",
     "-o",
@@ -27,8 +25,9 @@ from understudy.monitor.console.objectives import page, shown
     help="Draw the arms in the plane of two metrics, as an HTML page.",
 )
 @click.option("--exit-code", is_flag=True, help="Exit 1 when the champion misses an objective.")
-def objectives(url: str, as_json: bool, output: Path | None, exit_code: bool) -> None:
-    """Accuracy, errors, latency, cost and energy of champion and challengers, side by side.
+@client_options
+def objectives(client: Client, as_json: bool, output: Path | None, exit_code: bool) -> None:
+    """Show accuracy, errors, latency, cost and energy of all arms side by side.
 
     Figures are of the last five minutes; (e) is estimated. An arm is dominated when another one is
     surely better in something and worse in nothing.
@@ -39,7 +38,9 @@ def objectives(url: str, as_json: bool, output: Path | None, exit_code: bool) ->
       understudy objectives --json --exit-code
       understudy objectives -o pareto.html
     """
-    found = Client(url).get("/v1/objectives")
+    from understudy.monitor.console.objectives import page
+
+    found = client.get("/v1/objectives")
     if output is not None:
         try:
             output.write_text(page(found))
@@ -55,13 +56,13 @@ def objectives(url: str, as_json: bool, output: Path | None, exit_code: bool) ->
 
 
 def _print(found: dict[str, Any]) -> None:
+    from understudy.monitor.cli.terminal import console, plain_table
+    from understudy.monitor.config.objective import KNOWN
+    from understudy.monitor.console.objectives import shown
+
     arms = found["arms"]
     limits = {one["metric"]: one for one in arms[0]["objectives"]}
-    table = Table(box=None, pad_edge=False)
-    table.add_column("metric")
-    table.add_column("objective")
-    for arm in arms:
-        table.add_column(arm["arm"])
+    table = plain_table("metric", "objective", *(arm["arm"] for arm in arms))
     for metric in KNOWN:
         figures = [arm["figures"].get(metric, {"value": None, "source": "absent"}) for arm in arms]
         if metric not in limits and all(figure["value"] is None for figure in figures):
@@ -78,8 +79,7 @@ def _print(found: dict[str, Any]) -> None:
         if limit is not None:
             wanted = ("<= " if limit["at_most"] else ">= ") + shown(metric, limit["limit"])
         table.add_row(metric, wanted, *cells)
-    width: dict[str, Any] = {} if sys.stdout.isatty() else {"width": 120}
-    Console(**width).print(table)
+    console().print(table)
     for arm in arms:
         if arm["dominated_by"]:
             click.echo(f"{arm['arm']} is dominated by {', '.join(arm['dominated_by'])}")

@@ -7,25 +7,16 @@ import sys
 from collections import deque
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from understudy.common.files import LINES, PARQUET
-from understudy.monitor.archive.export import (
-    labels_to_parquet,
-    to_lines,
-    to_parquet,
-)
-from understudy.monitor.archive.reading import open_log
-from understudy.monitor.archive.records import Log, OfLabel, OfRecord, RecordFilter
-from understudy.monitor.baseline.kinds import instant
-from understudy.monitor.cli.progress import progress_bar
-from understudy.monitor.config.load import load
+from understudy.monitor.cli.options import FILE, json_option
 from understudy.monitor.errors import LogError
 from understudy.monitor.records.record import OUTCOMES, ROLES
 
-_FILE = click.Path(dir_okay=False, path_type=Path)
+if TYPE_CHECKING:
+    from understudy.monitor.archive.records import Log, OfLabel, OfRecord
 
 
 class _Time(click.ParamType):  # type: ignore[type-arg]  # older clicks have none
@@ -35,9 +26,14 @@ class _Time(click.ParamType):  # type: ignore[type-arg]  # older clicks have non
         try:
             return float(value)
         except ValueError:
+            from understudy.monitor.baseline.kinds import instant
+
             found = instant(value)
         if found is None:
-            self.fail(f"{value!r} is no time: write 2026-01-31T12:00:00Z, or unix seconds", param)
+            self.fail(
+                f"not a valid time: {value!r} (examples: 2026-01-31T12:00:00Z, or unix seconds)",
+                param,
+            )
         return found
 
 
@@ -46,9 +42,8 @@ _since = click.option("--from", "since", type=_Time(), help="Only from this time
 _until = click.option("--to", "until", type=_Time(), help="Only before this time.")
 _model = click.option("--model", help="Only records of this model.")
 _version = click.option("--version", help="Only records of this version of a model.")
-_json = click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
 _skip = click.option(
-    "--skip-broken", is_flag=True, help="Count lines that cannot be read, and go on."
+    "--skip-broken", is_flag=True, help="Skip and count lines that cannot be read."
 )
 
 
@@ -69,13 +64,13 @@ def records() -> None:
 
 @records.command("export")
 @_log
-@click.option("--out", "-o", type=_FILE, required=True, help="A .parquet or .jsonl file.")
-@click.option("--labels", type=_FILE, help="With Parquet: write the labels to this file.")
+@click.option("--out", "-o", type=FILE, required=True, help="A .parquet or .jsonl file.")
+@click.option("--labels", type=FILE, help="With Parquet: write the labels to this file.")
 @click.option(
     "--config",
     "-c",
     "config_path",
-    type=_FILE,
+    type=FILE,
     help="How payloads are read that are not plain, and what is redacted.",
 )
 @_since
@@ -83,7 +78,7 @@ def records() -> None:
 @_model
 @_version
 @_skip
-@_json
+@json_option
 def export(
     log: Path,
     out: Path,
@@ -108,6 +103,17 @@ def export(
       understudy records export records -o may.parquet --from 2026-05-01T00:00:00Z --model delays
       understudy records export records -o recorded.jsonl --json
     """
+    from understudy.common.files import LINES, PARQUET
+    from understudy.monitor.archive.export import (
+        labels_to_parquet,
+        to_lines,
+        to_parquet,
+    )
+    from understudy.monitor.archive.reading import open_log
+    from understudy.monitor.archive.records import Log, RecordFilter
+    from understudy.monitor.cli.terminal import progress_bar
+    from understudy.monitor.config.load import load
+
     kind = out.suffix.lower()
     if kind not in PARQUET + LINES:
         raise click.UsageError(f"--out: {out.name} must end in .parquet or .jsonl")
@@ -151,7 +157,7 @@ def export(
 @_model
 @_version
 @_skip
-@_json
+@json_option
 def show(
     log: Path,
     count: int,
@@ -169,6 +175,10 @@ def show(
       understudy records show records -n 5
       understudy records show records --from 2026-05-01T12:00:00Z --json | jq .record.outcome
     """
+    from understudy.monitor.archive.reading import open_log
+    from understudy.monitor.archive.records import Log, OfLabel, OfRecord, RecordFilter
+    from understudy.monitor.cli.terminal import progress_bar
+
     found = Log(open_log(log), RecordFilter(since, until, model, version), skip_broken)
     with progress_bar() as bar:
         task = bar.add_task("reading", total=found.files.size)
@@ -185,7 +195,7 @@ def show(
 
 @records.command("verify")
 @_log
-@_json
+@json_option
 def verify(log: Path, as_json: bool) -> None:
     """Read all of LOG and say whether it is whole. Exits 1 when something is damaged.
 
@@ -196,6 +206,10 @@ def verify(log: Path, as_json: bool) -> None:
     Example:
       understudy records verify records --json
     """
+    from understudy.monitor.archive.reading import open_log
+    from understudy.monitor.archive.records import Log, OfLabel, OfRecord
+    from understudy.monitor.cli.terminal import progress_bar
+
     found = Log(open_log(log), skip_broken=True)
     times: list[float] = []
     counts = {"records": 0, "labels": 0}
@@ -259,6 +273,8 @@ def _say_faults(document: dict[str, Any]) -> None:
 
 
 def _shown(item: OfRecord | OfLabel) -> str:
+    from understudy.monitor.archive.records import OfLabel
+
     if isinstance(item, OfLabel):
         label = item.label
         said = label.label if label.label is not None else f"reward {label.reward}"
@@ -278,4 +294,4 @@ def _time(at: float) -> str:
     try:
         return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
     except (ValueError, OverflowError, OSError) as error:
-        raise LogError(f"{at!r} is no time that a record can have") from error
+        raise LogError(f"{at!r} is not a time that a record can have") from error

@@ -6,33 +6,24 @@ import json
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from understudy.monitor.archive.reading import open_log
-from understudy.monitor.cli.progress import progress_bar
-from understudy.monitor.config.load import load
-from understudy.monitor.records.log import Damage
-from understudy.monitor.replay.run import Replay
+from understudy.monitor.cli.options import config_option, json_option, skip_broken_option
 
-_FILE = click.Path(dir_okay=False, path_type=Path)
+if TYPE_CHECKING:
+    from understudy.monitor.records.log import Damage
+    from understudy.monitor.replay.run import Replay
+
 _LOG = click.Path(path_type=Path)
 
 
 @click.command("replay")
 @click.argument("log", type=_LOG)
-@click.option(
-    "--config",
-    "-c",
-    "config_path",
-    type=_FILE,
-    default=Path("understudy.yaml"),
-    show_default=True,
-    help="The configuration; also another one than that of the recording.",
-)
-@click.option("--skip-broken", is_flag=True, help="Count lines that cannot be read, and go on.")
-@click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
+@config_option("The configuration; it may differ from that of the recording.")
+@skip_broken_option
+@json_option
 @click.option("--exit-code", is_flag=True, help="Exit 1 when there is a finding.")
 def replay(log: Path, config_path: Path, skip_broken: bool, as_json: bool, exit_code: bool) -> None:
     """Run the whole evaluation over LOG, written by `records.log`, in the time of the log.
@@ -47,6 +38,11 @@ def replay(log: Path, config_path: Path, skip_broken: bool, as_json: bool, exit_
       understudy replay records
       understudy replay records --config stricter.yaml --json
     """
+    from understudy.monitor.archive.reading import open_log
+    from understudy.monitor.cli.terminal import progress_bar
+    from understudy.monitor.config.load import load
+    from understudy.monitor.replay.run import Replay
+
     found = open_log(log)
     run = Replay(load(config_path), skip_broken)
     try:

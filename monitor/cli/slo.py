@@ -8,19 +8,16 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from understudy.common.units import share
+from understudy.monitor.cli.options import FILE, json_option
 from understudy.monitor.errors import ConfigError
-from understudy.monitor.slo import alertmanager, explain, promtool
-from understudy.monitor.slo.compiled import Compiled
-from understudy.monitor.slo.load import load
-from understudy.monitor.slo.text import HEADER, dumped
-from understudy.monitor.slo.trials import FAULTS
 
-_FILE = click.Path(dir_okay=False, path_type=Path)
+if TYPE_CHECKING:
+    from understudy.monitor.slo.compiled import Compiled
+
 PARTS = ("rules", "tests", "prometheusrule", "alertmanager")
 
 
@@ -32,12 +29,14 @@ class _Share(click.ParamType[float]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
+        from understudy.common.units import share
+
         try:
             found = share(float(value) if str(value).replace(".", "", 1).isdigit() else value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
         if not 0.0 < found <= 1.0:
-            self.fail(f"{value} is no share between 0 and 1", param, ctx)
+            self.fail(f"not a valid share: {value} (examples: 0.05, 5%)", param, ctx)
         return found
 
 
@@ -45,7 +44,7 @@ def _reads(command: Callable[..., Any]) -> Callable[..., Any]:
     """What every command reads."""
     for option in (
         click.option("--service", metavar="NAME", help="Instead of the file's own name."),
-        click.argument("file", type=_FILE),
+        click.argument("file", type=FILE),
     ):
         command = option(command)
     return command
@@ -85,7 +84,7 @@ def slo() -> None:
 @click.option("--namespace", default="", help="The namespace of the manifest.")
 @click.option("--page-webhook", metavar="URL", default="", help="Where pages are sent.")
 @click.option("--ticket-webhook", metavar="URL", default="", help="Where tickets are sent.")
-@click.option("--json", "as_json", is_flag=True, help="For machines: everything as one document.")
+@json_option
 def generate(
     file: Path,
     service: str | None,
@@ -106,6 +105,9 @@ def generate(
       understudy slo generate understudy.yaml --only prometheusrule --label release=prometheus
       understudy slo generate slo.yaml -o . --page-webhook http://127.0.0.1:8090/page
     """
+    from understudy.monitor.slo.load import load
+    from understudy.monitor.slo.text import dumped
+
     found = load(file, service=service, runbooks=runbooks)
     _notices(found)
     labels = dict(_pair(one) for one in label)
@@ -134,6 +136,8 @@ def generate(
 
 def _left_over(output: Path, found: Compiled, files: dict[str, Any]) -> list[str]:
     """Rule files that an earlier run made for the same services, and this one did not."""
+    from understudy.monitor.slo.text import HEADER
+
     ours = {found.service, *(slo.service for slo in found.slos)}
     old = []
     for path in sorted(output.glob("*.rules.yml")):
@@ -154,6 +158,8 @@ def files_of(
     webhooks: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """The content of every file by its name."""
+    from understudy.monitor.slo import alertmanager
+
     files: dict[str, Any] = {}
     if "rules" in parts:
         files |= found.rule_files()
@@ -171,7 +177,7 @@ def files_of(
 @_reads
 @click.option("--bad", type=_Share(), multiple=True, help="A share of bad events, as 5%.")
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Events per second.")
-@click.option("--json", "as_json", is_flag=True, help="For machines; times are in seconds.")
+@json_option
 def explain_command(
     file: Path, service: str | None, bad: tuple[float, ...], rate: float | None, as_json: bool
 ) -> None:
@@ -185,6 +191,10 @@ def explain_command(
       understudy slo explain slo.yaml
       understudy slo explain slo.yaml --bad 5% --rate 0.2
     """
+    from understudy.monitor.slo import explain
+    from understudy.monitor.slo.load import load
+    from understudy.monitor.slo.trials import FAULTS
+
     found = load(file, service=service)
     faults = bad or FAULTS
     if as_json:
@@ -203,7 +213,7 @@ def explain_command(
 @click.option("--promtool", "tool", metavar="PROGRAM", help="Where promtool is.")
 @click.option("--only", metavar="TEXT", default="", help="Files whose name holds this text.")
 @click.option("--quick", is_flag=True, help="Only a total fault.")
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@json_option
 def test(
     file: Path, service: str | None, tool: str | None, only: str, quick: bool, as_json: bool
 ) -> None:
@@ -216,6 +226,11 @@ def test(
       understudy slo test slo.yaml
       understudy slo test slo.yaml --only availability --quick
     """
+    from understudy.monitor.slo import promtool
+    from understudy.monitor.slo.load import load
+    from understudy.monitor.slo.text import dumped
+    from understudy.monitor.slo.trials import FAULTS
+
     found = load(file, service=service)
     program = promtool.program(tool)
     _notices(found)

@@ -8,22 +8,13 @@ from pathlib import Path
 
 import click
 
-from understudy.monitor.config.load import load
+from understudy.monitor.cli.options import config_option, json_option
 from understudy.monitor.errors import ValidationCaseError
-from understudy.monitor.health.validation.rehearsal import Validation
 
 
 @click.command("validate")
-@click.option(
-    "--config",
-    "-c",
-    "config_path",
-    type=click.Path(dir_okay=False, path_type=Path),
-    default=Path("understudy.yaml"),
-    show_default=True,
-    help="The configuration, with its section `validation`.",
-)
-@click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
+@config_option("The configuration, with its section `validation`.")
+@json_option
 def validate(config_path: Path, as_json: bool) -> None:
     """Send the validation cases to the champion and every challenger, once.
 
@@ -33,9 +24,15 @@ def validate(config_path: Path, as_json: bool) -> None:
     Example:
       understudy validate --config understudy.yaml
     """
+    from understudy.monitor.config.load import load
+    from understudy.monitor.health.validation.rehearsal import Validation
+
     config = load(config_path)
     if config.validation is None:
-        raise ValidationCaseError(f"{config_path}: has no section validation")
+        raise ValidationCaseError(
+            f"{config_path}: `validation` is missing: add it with the file of the cases, as in "
+            "`validation: {cases: cases.jsonl}`"
+        )
     room = Validation(config)
     passed = room.round()
     if room.error is not None:

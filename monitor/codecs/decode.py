@@ -48,6 +48,15 @@ def decode_exchange(
     ``path`` is the request target, with or without a query. Headers are the kept lines, joined by
     CRLF; a body of None was not captured; ``status`` is 0 when there was no answer. Never raises: a
     fault in a codec is an Undecodable as well, and costs no more than its own part.
+
+    >>> from understudy.monitor.codecs.spec import ModelSpec
+    >>> found = decode_exchange(
+    ...     ModelSpec("delays"), "/v1/models/delays:predict",
+    ...     b"content-type: application/json", b'{"instances": [{"distance": 812}]}',
+    ...     200, b"content-type: application/json", b'{"predictions": [0.31]}',
+    ... )
+    >>> found.protocol, found.features.row(0), found.predictions.values
+    ('kserve-v1', {'distance': 812}, [0.31])
     """
     features: Table | Undecodable
     predictions: Table | Undecodable

@@ -11,6 +11,9 @@ class ModelSpec:
 
     ``protocol`` is ``auto`` or the name of a wire format. The ``json_*`` pairs are (name, JSON
     pointer) for the protocol ``json``.
+
+    >>> ModelSpec("delays", features=("distance", "hour"), predictions=("late",)).protocol
+    'auto'
     """
 
     name: str

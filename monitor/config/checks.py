@@ -98,7 +98,7 @@ def _kafka_at_start(config: Config, environment: Mapping[str, str]) -> Iterator[
     if name is not None and not environment.get(name):
         yield "kafka.security.password_env", f"the environment variable {name} is not set"
     if importlib.util.find_spec("kafka") is None:
-        message = "`kafka` needs kafka-python: pip install 'understudy[kafka]'"
+        message = "`kafka` needs kafka-python: pip install 'understudy-serving[kafka]'"
         yield "evaluation.mode", message
 
 

@@ -6,8 +6,8 @@ series only. ADWIN (Bifet & Gavalda 2007), KSWIN (Raab et al. 2020) and Page-Hin
 take any values; DDM (Gama et al. 2004), EDDM (Baena-García et al. 2006) and HDDM_A, HDDM_W
 (Frías-Blanco et al. 2015) take errors, 0 or 1.
 
-river is an extra: ``pip install 'understudy[river]'``. It is imported when the first detector is
-made.
+river is an extra: ``pip install 'understudy-serving[river]'``. It is imported when the first
+detector is made.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def _find(kind: str) -> Any:
         found = importlib.import_module(module)
     except ImportError as error:
         raise MissingExtraError(
-            f"the detector {kind} is river's: pip install 'understudy[river]'"
+            f"the detector {kind} is river's: pip install 'understudy-serving[river]'"
         ) from error
     for name in names:
         if hasattr(found, name):

@@ -34,7 +34,21 @@ SECONDS = 1.0
 class UnderstudyMiddleware:
     """``url`` is the control address of Understudy, ``model`` the name declared there. Requests are
     taken whose path is in ``paths``, or all POST requests; bodies beyond ``max_body`` bytes are
-    left out. ``token`` is sent as bearer token."""
+    left out. ``token`` is sent as bearer token.
+
+    ``app`` is the application that is wrapped. It never raises: ``dropped`` counts records that
+    were lost.
+
+    >>> import asyncio
+    >>> async def app(scope, receive, send):
+    ...     await send({"type": "http.response.start", "status": 200, "headers": []})
+    >>> wrapped = UnderstudyMiddleware(app, url="http://127.0.0.1:9090", model="delays")
+    >>> sent = []
+    >>> async def send(message): sent.append(message["status"])
+    >>> asyncio.run(wrapped({"type": "http", "method": "GET", "path": "/"}, None, send))
+    >>> sent, wrapped.dropped
+    ([200], 0)
+    """
 
     def __init__(
         self,

@@ -37,7 +37,7 @@ def connection(kafka: Kafka, environment: Mapping[str, str] | None = None) -> di
         from understudy.monitor.kafka.patches import Client
     except ImportError as error:
         raise MissingExtraError(
-            "Kafka needs kafka-python: pip install 'understudy[kafka]'"
+            "Kafka needs kafka-python: pip install 'understudy-serving[kafka]'"
         ) from error
     security = kafka.security
     milliseconds = round(kafka.timeout * 1000)

@@ -50,8 +50,8 @@ class Supervisor:
         self,
         config_path: Path,
         on_ready: Callable[[Supervisor], None],
-        worker: Sequence[str] = (sys.executable, "-m", "understudy.monitor.proxy.worker"),
-        evaluation: Sequence[str] = (sys.executable, "-m", "understudy.monitor.service"),
+        worker: Sequence[str] = (sys.executable, "-P", "-m", "understudy.monitor.proxy.worker"),
+        evaluation: Sequence[str] = (sys.executable, "-P", "-m", "understudy.monitor.service"),
         back_off: BackOff = BACK_OFF,
     ) -> None:
         self._config_path = config_path

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special
 
 from understudy.shadow.experiment.errors import ExperimentError
 from understudy.shadow.experiment.hypothesis import Hypothesis, Statistic
@@ -132,7 +132,7 @@ def _base(hypothesis: Hypothesis, traffic: Traffic) -> float:
     if hypothesis.column != "latency":
         return traffic.value
     if statistic is Statistic.QUANTILE:
-        z = float(stats.norm.ppf(hypothesis.metric.p))
+        z = float(special.ndtri(hypothesis.metric.p))
         return traffic.latency * math.exp(z * traffic.spread)
     return traffic.latency * math.exp(0.5 * traffic.spread**2)
 
@@ -231,7 +231,7 @@ def fixed_horizon(
     ``alpha`` is by default the hypothesis' share.
     """
     level = hypothesis.alpha if alpha is None else alpha
-    z = float(stats.norm.ppf(1.0 - level) + stats.norm.ppf(power))
+    z = float(special.ndtri(1.0 - level) + special.ndtri(power))
     base = _base(hypothesis, traffic)
     margin = hypothesis.margin.value * (base if hypothesis.margin.relative else 1.0)
     gap = expected_gap(hypothesis, traffic)
@@ -246,7 +246,8 @@ def fixed_horizon(
         v0, v1 = base * (1.0 - base), other * (1.0 - other)
     elif statistic is Statistic.QUANTILE:
         p = hypothesis.metric.p
-        density = float(stats.norm.pdf(stats.norm.ppf(p))) / (traffic.spread * base)
+        bell = math.exp(-0.5 * float(special.ndtri(p)) ** 2) / math.sqrt(2.0 * math.pi)
+        density = bell / (traffic.spread * base)
         v0 = v1 = p * (1.0 - p) / density**2
     elif hypothesis.column == "latency":
         v0 = v1 = base * base * math.expm1(traffic.spread**2)

@@ -62,6 +62,16 @@ class BettingInterval(BoundedMean, Process):
 
     Merge: product, side by side (a positive bet of one replica times a positive bet of the other
     is again one); exact and associative. The running interval restarts at the merged one.
+
+    Raises SequentialError, which names the argument. Source: Waudby-Smith and Ramdas (2024),
+    estimating means of bounded random variables by betting.
+
+    >>> import numpy as np
+    >>> sequence = BettingInterval(0.0, 1.0, alpha=0.05)
+    >>> sequence.update(np.random.default_rng(0).beta(2.0, 6.0, 2_000))
+    >>> found = sequence.interval()
+    >>> 0.2 < found.lower < 0.25 < found.upper < 0.3
+    True
     """
 
     kind: ClassVar[str] = "betting-interval"
@@ -206,6 +216,14 @@ class BettingTest(EProcess):
 
     Assumption: given the past, every value's mean lies on the null hypothesis' side. ``alpha`` only
     tunes the bets. Merge: product, side by side.
+
+    Raises SequentialError, which names the argument.
+
+    >>> import numpy as np
+    >>> test = BettingTest(0.2, "greater")
+    >>> test.update(np.random.default_rng(0).beta(2.0, 6.0, 2_000))  # their mean is 0.25
+    >>> test.rejects(0.05)
+    True
     """
 
     kind: ClassVar[str] = "betting-test"

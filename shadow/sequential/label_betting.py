@@ -61,7 +61,14 @@ _REFUSED = {
 
 
 def log_odds_effect(base_rate: float, difference: float) -> float:
-    """The effect on the logit scale of moving ``base_rate`` by ``difference``; its sign is kept."""
+    """The effect on the logit scale of moving ``base_rate`` by ``difference``; its sign is kept.
+
+    ``base_rate`` is a probability in (0, 1), ``difference`` is added to it; their sum has to be in
+    (0, 1) too, or SequentialError is raised.
+
+    >>> round(log_odds_effect(0.10, -0.02), 3)
+    -0.245
+    """
     base = probability("base_rate", base_rate)
     moved = base + real("difference", difference)
     if not 0.0 < moved < 1.0:
@@ -166,6 +173,17 @@ class LabelBetting(EProcess):
     Merge: product, effect by effect, so that replicas which each fed their own records add up;
     associative and exact. ``assignment`` must be "independent": "time-block" and "sticky" are
     refused.
+
+    Raises SequentialError, which names the argument, for a value that cannot be used.
+
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> test = LabelBetting(log_odds_effect(0.10, -0.02), "less")  # 2 points fewer errors matter
+    >>> arms = (rng.random(20_000) < 0.5).astype(float)  # 1: the challenger served
+    >>> errors = (rng.random(20_000) < np.where(arms == 1, 0.07, 0.10)).astype(float)
+    >>> test.update(arms, errors, share=0.5)
+    >>> test.rejects(0.05)
+    True
     """
 
     kind: ClassVar[str] = "label-betting"

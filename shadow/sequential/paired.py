@@ -155,6 +155,13 @@ class PairedTest(_Pairs):
 
     ``concentration`` is A > 0 (default 5; see :func:`tune_concentration`). ``alternative`` is
     "greater" (challenger better), "less" or "two-sided". Merge: additive in the three counts.
+
+    Raises SequentialError, which names the argument.
+
+    >>> test = PairedTest(alternative="greater")
+    >>> test.update([1] * 40 + [-1] * 10 + [0] * 500)  # 1: only the challenger was right
+    >>> test.rejects(0.05)
+    True
     """
 
     kind: ClassVar[str] = "paired"

@@ -80,6 +80,14 @@ class BernoulliInterval(Process):
     """Success rate of one arm: counts, and the confidence sequence at any level.
 
     ``planned`` is the number of records for which it is tightest. Merge: additive.
+
+    Raises SequentialError, which names the argument.
+
+    >>> rate = BernoulliInterval(planned=1_000)
+    >>> rate.update([1.0] * 30 + [0.0] * 970)
+    >>> found = rate.interval(0.05)
+    >>> 0.01 < found.lower < 0.03 < found.upper < 0.06
+    True
     """
 
     kind: ClassVar[str] = "bernoulli-interval"

@@ -116,6 +116,13 @@ class RateTest(EProcess):
     most 16) and the epochs' e-values multiply. That pays for the mixture once per epoch; so when a
     ramp is planned set ``ramp=True``: one mixture over the ratio for all epochs together (the prior
     that k means at a share of 1/2, as a quadrature). Merge: additive.
+
+    Raises SequentialError, which names the argument.
+
+    >>> test = RateTest(null=1.2, alternative="less")  # errors at most 1.2 times the champion's
+    >>> test.update([1] * 150 + [0] * 300, share=0.5)
+    >>> test.rejects(0.05)
+    True
     """
 
     kind: ClassVar[str] = "rates"

@@ -124,6 +124,13 @@ class SplitCheck(EProcess):
 
     A changed split is a new epoch: pass its ``shares`` with the update (at most 16 distinct
     ones); for each k the epochs' e-values multiply. Merge: additive in the counts.
+
+    Raises SequentialError, which names the argument.
+
+    >>> check = SplitCheck([0.9, 0.1])
+    >>> check.update([0] * 800 + [1] * 200)  # 20 % instead of 10 %
+    >>> check.rejects(0.001)
+    True
     """
 
     kind: ClassVar[str] = "srm"

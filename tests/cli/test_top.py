@@ -18,7 +18,7 @@ import pytest
 from tests.support.patience import eventually
 from tests.support.plane_process import PATIENCE, PlaneProcess, WorkerEnd, encoded, free_port
 from tests.support.traffic import count_traffic
-from understudy.monitor.cli import top
+from understudy.monitor.cli import top_view as top
 from understudy.monitor.records import frames
 
 
@@ -80,7 +80,7 @@ def read_to_end(terminal: int) -> None:
 def test_the_live_view_refreshes_and_ends_with_ctrl_c(plane: PlaneProcess) -> None:
     ours, theirs = pty.openpty()
     code = (
-        "import signal, sys; from understudy.monitor.cli import top\n"
+        "import signal, sys; from understudy.monitor.cli import top_view as top\n"
         # Whoever runs the tests in the background ignores Ctrl-C, and children inherit that.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"sys.exit(top.run({plane.url!r}, interval=0.1))"

@@ -41,7 +41,7 @@ def test_a_whole_life_from_the_command_line(world: World, tmp_path: Path) -> Non
     declared = {"challengers": ["other0"], "mode": "canary", "metrics": GUARDRAILS}
     file.write_text(json.dumps({**declared, "stages": STAGES}))
     begun = run("start", file, *url)
-    assert (begun.exit_code, "ramp has begun" in begun.output) == (0, True)
+    assert (begun.exit_code, "ramp has started" in begun.output) == (0, True)
     assert run("start", file, *url).exit_code == 2, "there is one of that name"
     load = Load(world.service.url)
     eventually(lambda: challenger(world)["phase"] == "waiting")

@@ -84,7 +84,7 @@ def test_the_list_of_what_is_in_it(tmp_path: Path) -> None:
     assert (document["bomFormat"], document["specVersion"]) == ("CycloneDX", "1.6")
     listed = {item["name"]: item["version"] for item in document["components"]}
     assert listed == pinned("requirements.lock")
-    assert document["metadata"]["component"]["name"] == "understudy"
+    assert document["metadata"]["component"]["name"] == "understudy-serving"
 
 
 @pytest.mark.integration
@@ -114,14 +114,17 @@ def carry_out(found: dict[str, list[Instruction]], plain: Plain) -> None:
     assert not list(plain.place("/opt/understudy/bin").glob("pip*"))
     have = subprocess.run(
         [plain.place("/opt/understudy/bin/python"), "-c",
-         "import importlib.metadata as m, monitor; print(monitor.__file__); "
+         "import importlib.metadata as m, understudy; print(understudy.__file__); "
          "print(*sorted(d.name.lower().replace('_', '-') for d in m.distributions()))"],
         capture_output=True, text=True, check=True, cwd=plain.cwd, env=plain.environment,
     ).stdout.splitlines()  # fmt: skip
     assert have[0].startswith(str(plain.place("/opt/understudy")))
     installed = set(have[1].split())
     markers = {"colorama", "tzdata"}  # of other systems
-    assert installed - {"understudy", "setuptools"} == set(pinned("requirements.lock")) - markers
+    assert (
+        installed - {"understudy-serving", "setuptools"}
+        == set(pinned("requirements.lock")) - markers
+    )
 
     control, listen = free_port(), free_port()
     plain.place("/etc/understudy/understudy.yaml").write_text(

@@ -19,7 +19,7 @@ from tests.support.plane_process import free_port
 # Found, not imported: it would replace the sockets and threads of these tests by gevent's.
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("locust") is None,
-    reason="NOT TESTED: Locust is not installed: pip install 'understudy[load]'",
+    reason="NOT TESTED: Locust is not installed: pip install 'understudy-serving[load]'",
 )
 
 FILE = """

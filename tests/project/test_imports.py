@@ -46,6 +46,15 @@ def foreign(folder: str) -> Iterator[tuple[Path, str]]:
             yield path, top
 
 
+def loaded(module: str) -> set[str]:
+    """All modules of a fresh process that imports ``module``."""
+    code = f"import sys, {module}; print(*sorted(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    return set(done.stdout.split())
+
+
 def test_shadow_imports_numpy_and_scipy_and_nothing_else() -> None:
     assert {top for _, top in foreign("shadow")} <= {"numpy", "scipy"}
 
@@ -66,24 +75,46 @@ def test_the_data_plane_imports_uvloop_and_nothing_else() -> None:
 
 
 def test_a_worker_loads_nothing_heavy() -> None:
-    code = "import sys, understudy.monitor.proxy.worker; print(*sorted(sys.modules))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
-    )
-    loaded = {module.partition(".")[0] for module in done.stdout.split()}
-    heavy = {
-        "numpy",
-        "scipy",
-        "pydantic",
-        "fastapi",
-        "starlette",
-        "orjson",
-        "yaml",
-        "click",
-        "rich",
+    tops = {module.partition(".")[0] for module in loaded("understudy.monitor.proxy.worker")}
+    assert "uvloop" in tops
+    assert not tops & {
+        *("numpy", "scipy", "pydantic", "fastapi", "starlette", "orjson", "yaml", "click", "rich"),
+        *("uvicorn", "httpx", "kafka", "prometheus_client"),
     }
-    assert "uvloop" in loaded
-    assert not loaded & heavy
+
+
+def test_the_evaluation_plane_loads_only_what_it_uses() -> None:
+    """scipy.stats alone is 30 MiB; the others belong to commands, extras and clients.
+
+    click is loaded by uvicorn.
+    """
+    modules = loaded("understudy.monitor.service.__main__")
+    tops = {module.partition(".")[0] for module in modules}
+    assert {"numpy", "fastapi", "scipy.special"} <= modules
+    assert "scipy.stats" not in modules
+    assert not tops & {
+        *("rich", "pyarrow", "httpx", "kafka", "river", "crc32c", "aiohttp", "locust", "httptools"),
+        *("chaoslib", "jsonschema", "pandas"),
+    }
+    assert not {module for module in modules if module.startswith("understudy.monitor.cli")}
+    assert not {module for module in modules if module.startswith("understudy.loadtest")}
+
+
+def test_only_load_tests_import_scipy_stats() -> None:
+    for folder in ("monitor", "shadow"):
+        for path, module in imported(folder):
+            assert not module.startswith("scipy.stats"), path
+
+
+def test_import_understudy_loads_nothing() -> None:
+    before, after = loaded("typing"), loaded("understudy")
+    assert {module for module in after - before if module.startswith("understudy")} == {
+        "understudy"
+    }
+    assert {module.partition(".")[0] for module in after - before} <= {
+        "understudy",
+        *sys.stdlib_module_names,
+    }
 
 
 def test_dependencies_are_those_that_are_imported() -> None:

@@ -174,7 +174,7 @@ def test_what_cannot_be_is_said(log: Path, tmp_path: Path) -> None:
         (("export", log, "-o", tmp_path / "x.csv"), "must end in .parquet or .jsonl"),
         (("export", tmp_path / "none", "-o", tmp_path / "x.jsonl"), "there is no such file"),
         (("verify", tmp_path), "no log of records in this folder"),
-        (("show", log, "--from", "yesterday"), "is no time"),
+        (("show", log, "--from", "yesterday"), "not a valid time: 'yesterday'"),
         (("export", log, "-o", "/proc/none/x.jsonl"), "cannot be written"),
     ):
         said = run(*arguments)

@@ -106,7 +106,9 @@ class Plain:
         assert f"!{source.split('/')[0]}" in allowed, f"{source} is not in the build's context"
         origin, place = self.context / source, self.place(target)
         if origin.is_dir():
-            shutil.copytree(origin, place, ignore=shutil.ignore_patterns("__pycache__"))
+            left_out = shutil.ignore_patterns("__pycache__")
+            # A link in a folder is copied as a link, as `COPY` does.
+            shutil.copytree(origin, place, symlinks=True, ignore=left_out)
         else:
             assert not several or target.endswith("/") or target == "."
             if target.endswith("/") or target == ".":

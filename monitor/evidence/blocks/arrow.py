@@ -30,7 +30,8 @@ from understudy.monitor.records.record import OUTCOMES, ROLES
 try:
     import pyarrow
 except ImportError as error:
-    raise MissingExtraError("this needs pyarrow: pip install 'understudy[parquet]'") from error
+    message = "Arrow tables need pyarrow: pip install 'understudy-serving[parquet]'"
+    raise MissingExtraError(message) from error
 
 _NUMERIC = {NULL, FLOAT, INT, BIG, BOOL}
 _SIDES = (("feature", "request", "features"), ("prediction", "response", "predictions"))

@@ -89,6 +89,18 @@ class RecordBlock:
     features are: k ≥ 0 in ``features[k]``, k < 0 that they could not be read, for the reason
     ``undecodable[-1 - k]``; ``response`` and ``predictions`` likewise. A record has ``*_rows`` rows
     there, after those of the records before it. None stands for zeros, and for one row each.
+
+    >>> from understudy.monitor.records.handoff import Names
+    >>> block = RecordBlock(
+    ...     Head("pod-0", "run-1", partition=0, seq=1, created=1_790_000_000.0),
+    ...     Names(models=(("delays", "1", "auto"),)), model=0, count=2,
+    ...     numbers={name: np.zeros(2, kind) for name, kind in NUMBERS.items()},
+    ...     texts={name: Texts.of([b"a", b"b"]) for name in TEXTS},
+    ...     undecodable=(reason_of("not_captured", ""),),
+    ...     request=np.full(2, -1, np.int16), response=np.full(2, -1, np.int16),
+    ... )
+    >>> [record.request_id for _, record, features, predictions in block.rows()]
+    [b'a', b'b']
     """
 
     head: Head

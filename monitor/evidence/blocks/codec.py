@@ -81,7 +81,15 @@ def encode(block: Block) -> bytes:
 
 
 def decode(data: bytes) -> Block:
-    """The block in ``data``. Raises BlockError, whatever the bytes are."""
+    """The block in ``data``. Raises BlockError, whatever the bytes are.
+
+    ``data`` is the value of one message of ``<prefix>.records``. The block is a RecordBlock, a
+    LabelBlock or a Heartbeat; the reason of a BlockError is one of ``BlockError.REASONS``.
+
+    >>> decode(b"a message of something else")
+    Traceback (most recent call last):
+    understudy.monitor.errors.BlockError: not_a_block: ...
+    """
     reader = Reader(data)
     header = reader.header
     try:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 Floats = NDArray[np.float64]
 FEWEST = 8
@@ -89,7 +89,7 @@ def outlook(points: Sequence[Point], floor: float) -> RetrainAdvice:
     days = (at - now) / 86400.0
     design, said = _design(days, value, 1.0 / error**2)
     level, slope, variances, freedom = _fit(design, value, 1.0 / error**2)
-    quantile = float(student.ppf(0.5 + _LEVEL / 2.0, freedom))
+    quantile = float(stdtrit(freedom, 0.5 + _LEVEL / 2.0))
     half = quantile * math.sqrt(variances[1])
     low, high = slope - half, slope + half
     level_half = quantile * math.sqrt(variances[0])

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import beta
+from scipy.special import betaincinv
 
 from understudy.monitor.baseline.calibration.codes import OTHER
 from understudy.monitor.detectors.edetector import SrDetector
@@ -266,7 +266,7 @@ class SegmentAlarms(Stateful):
         # Clopper & Pearson's bound, at a level that holds for all segments at once.
         rows, errors = self._counts[place].tolist()
         level = 1.0 - _REFERENCE_ALPHA / self.most
-        bound = float(beta.ppf(level, errors + 1.0, rows - errors)) if errors < rows else 1.0
+        bound = float(betaincinv(errors + 1.0, rows - errors, level)) if errors < rows else 1.0
         null = min(bound + self.smallest, 1.0 - 1e-6)
         return SrDetector(np.array([null]), self.run_length * self.most)
 

@@ -40,7 +40,14 @@ _MOST_WINDOWS = 120
 
 @dataclass(frozen=True, slots=True)
 class ReportOptions:
-    """``time`` and ``ignore`` name columns; ``window`` is in rows, 0 for about forty windows."""
+    """``time`` and ``ignore`` name columns; ``window`` is in rows, 0 for about forty windows.
+
+    ``smallest`` is the PSI that matters; ``segments`` are features that are looked at value by
+    value.
+
+    >>> ReportOptions(ignore=frozenset({"id"})).smallest
+    0.02
+    """
 
     time: str | None = None
     ignore: frozenset[str] = frozenset()
@@ -50,7 +57,22 @@ class ReportOptions:
 
 
 class Analysis:
-    """Takes tables of the current rows, in order; :meth:`report` is the result."""
+    """Takes tables of the current rows, in order; :meth:`report` is the result.
+
+    ``baseline`` is what the rows are compared with, ``wanted`` how. Raises BaselineError when none
+    of the columns is in the baseline.
+
+    >>> import numpy as np
+    >>> from understudy import BaselineBuilder, ReportOptions
+    >>> from understudy.monitor.baseline.files import Table
+    >>> rng = np.random.default_rng(0)
+    >>> builder = BaselineBuilder()
+    >>> builder.add(["distance"], [rng.normal(0.0, 1.0, 2_000).tolist()])
+    >>> analysis = Analysis(builder.finish(), ReportOptions())
+    >>> analysis.take(Table({"distance": rng.normal(1.0, 1.0, 2_000).tolist()}))
+    >>> analysis.report()["drifted"]
+    ['distance']
+    """
 
     def __init__(self, baseline: Baseline, wanted: ReportOptions) -> None:
         self.baseline = baseline

@@ -181,6 +181,18 @@ class PairedMean(AsymptoticProcess):
     """Mean of one stream: paired differences in shadow mode, or any single quantity.
 
     Merge: additive in the moments.
+
+    ``planned`` is the number of records at which the interval is tightest, ``alternative`` is
+    "greater", "less" or "two-sided", ``alpha`` only tunes; ``gate`` says when there are enough
+    records for the asymptotics. Raises SequentialError, which names the argument. Source:
+    Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas (2024), asymptotic confidence sequences.
+
+    >>> import numpy as np
+    >>> mean = PairedMean(planned=2_000)
+    >>> mean.update(np.random.default_rng(0).normal(1.0, 2.0, 2_000))  # milliseconds, paired
+    >>> found = mean.interval(0.05)
+    >>> 0.5 < found.lower < 1.0 < found.upper < 1.5
+    True
     """
 
     kind: ClassVar[str] = "paired-mean"

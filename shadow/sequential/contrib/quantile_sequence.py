@@ -40,6 +40,16 @@ class QuantileSequence(Process):
     1,100 with 10,000: no record above an edge must be unlikely enough.
 
     Merge: additive in the counts.
+
+    Raises SequentialError, which names the argument.
+
+    >>> import numpy as np
+    >>> edges = np.geomspace(0.001, 10.0, 400)  # seconds
+    >>> sequence = QuantileSequence(edges, 0.99, planned=5_000)
+    >>> sequence.update(np.random.default_rng(0).exponential(0.1, 5_000))
+    >>> found = sequence.interval(0.05)
+    >>> 0.3 < found.lower < 0.4605 < found.upper < 0.7  # the p99 of the exponential is 0.1 ln(100)
+    True
     """
 
     kind: ClassVar[str] = "quantile"

@@ -42,6 +42,18 @@ class SplitDifference(Process):
     on it. Outcomes out of bounds are left out and counted.
 
     Merge: product, as for :class:`BettingInterval`.
+
+    ``lower`` and ``upper`` bound the outcomes, in their unit; the interval holds at all times with
+    probability 1 - ``alpha``. Raises SequentialError, which names the argument.
+
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> sequence = SplitDifference(min_share=0.5)
+    >>> arms = (rng.random(5_000) < 0.5).astype(float)  # 1: the challenger served
+    >>> sequence.update(arms, (rng.random(5_000) < 0.1 + 0.2 * arms).astype(float), share=0.5)
+    >>> found = sequence.interval()
+    >>> 0.1 < found.lower < 0.2 < found.upper < 0.3
+    True
     """
 
     kind: ClassVar[str] = "split-difference"

@@ -187,7 +187,9 @@ def test_rows_that_remember_raise_the_thresholds() -> None:
 @pytest.mark.parametrize("kind", ["shewhart", "ewma", "adwin", "kswin", "page_hinkley"])
 def test_declared_detectors_corroborate(kind: str) -> None:
     if kind not in ("shewhart", "ewma"):
-        pytest.importorskip("river", reason="river is an extra: pip install 'understudy[river]'")
+        pytest.importorskip(
+            "river", reason="river is an extra: pip install 'understudy-serving[river]'"
+        )
     rng = np.random.default_rng(7)
     x = rng.normal(size=(10_000, 2))
     options = {"run_length": 100_000} if kind == "ewma" else {"rules": [1], "limit": 4.5}

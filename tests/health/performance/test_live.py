@@ -186,7 +186,9 @@ def test_features_are_kept_with_predictions_by_name() -> None:
 @pytest.mark.parametrize("kind", ["shewhart", "ewma", "ddm", "hddm_a", "adwin"])
 def test_detectors_of_wrong_predictions(kind: str) -> None:
     if kind not in ("shewhart", "ewma"):
-        pytest.importorskip("river", reason="river is an extra: pip install 'understudy[river]'")
+        pytest.importorskip(
+            "river", reason="river is an extra: pip install 'understudy-serving[river]'"
+        )
     rng = np.random.default_rng(6)
     watch = PerformanceWatch(judged(detectors=[ErrorDetector(kind=kind)]), baseline(rng), 1e6)
     stream(watch, rng, 1000, 1.0, 1.0)

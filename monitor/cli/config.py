@@ -1,0 +1,64 @@
+"""``understudy config``: check the configuration file, or print its schema."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from understudy.monitor.cli.options import FILE, json_option
+from understudy.monitor.errors import ConfigError
+
+
+@click.group()
+def config() -> None:
+    """Check the configuration file, or print its schema.
+
+    \b
+    Examples:
+      understudy config check understudy.yaml
+      understudy config schema > understudy.schema.json
+    """
+
+
+@config.command("check")
+@click.argument("file", type=FILE)
+@json_option
+def check(file: Path, as_json: bool) -> None:
+    """Say whether FILE is valid, with one line for each problem. Exits 0 or 2.
+
+    \b
+    Example:
+      understudy config check understudy.yaml --json
+    """
+    from understudy.monitor.config.load import load
+
+    problems: list[tuple[str, str]] = []
+    try:
+        load(file)
+    except ConfigError as error:
+        problems = error.problems
+    if as_json:
+        listed = [{"path": path, "message": message} for path, message in problems]
+        click.echo(json.dumps({"file": str(file), "valid": not problems, "problems": listed}))
+    elif problems:
+        for path, message in problems:
+            click.echo(f"{file}: {path}: {message}" if path else f"{file}: {message}", err=True)
+    else:
+        click.echo(f"{file}: valid")
+    sys.exit(2 if problems else 0)
+
+
+@config.command("schema")
+def schema() -> None:
+    """Print the JSON Schema of the configuration file, for editors and checks.
+
+    \b
+    Example:
+      understudy config schema > understudy.schema.json
+    """
+    from understudy.monitor.config.schema import json_schema
+
+    click.echo(json.dumps(json_schema(), indent=2))

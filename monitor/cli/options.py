@@ -1,0 +1,83 @@
+"""Options that several commands share: one name, one meaning and one help text for each."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+DEFAULT_URL = "http://127.0.0.1:9090"
+TOKEN = "UNDERSTUDY_TOKEN"
+"""The environment variable that holds the bearer token of the control API."""
+
+FILE = click.Path(dir_okay=False, path_type=Path)
+"""A file that need not exist; the command reads or writes it."""
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+url_option = click.option(
+    "--url", default=DEFAULT_URL, show_default=True, metavar="URL", help="The control address."
+)
+skip_broken_option = click.option(
+    "--skip-broken", is_flag=True, help="Skip and count lines that cannot be read."
+)
+once_option = click.option("--once", is_flag=True, help="Print the state once and exit.")
+
+
+def interval_option(seconds: float) -> Decorator:
+    """``--interval``, in seconds, of a command that refreshes a view; ``seconds`` by default."""
+    return click.option(
+        "--interval",
+        type=click.FloatRange(0.1, 60),
+        default=seconds,
+        show_default=True,
+        help="Seconds between two refreshes.",
+    )
+
+
+def config_option(text: str = "The configuration file.") -> Decorator:
+    """``--config``: the configuration file, understudy.yaml by default; passed as config_path."""
+    return click.option(
+        "--config",
+        "-c",
+        "config_path",
+        type=FILE,
+        default=Path("understudy.yaml"),
+        show_default=True,
+        help=text,
+    )
+
+
+def client_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--url`` and ``--token-file`` of a command that calls the control API.
+
+    ``command`` gets the keyword argument ``client``, a
+    :class:`understudy.monitor.cli.client.Client`.
+    """
+
+    @functools.wraps(command)
+    def run(*arguments: Any, url: str, token_file: Path | None, **options: Any) -> Any:
+        from understudy.monitor.cli.client import Client
+
+        return command(*arguments, client=Client(url, token_file), **options)
+
+    token_option = click.option(
+        "--token-file",
+        type=FILE,
+        help=f"File with the bearer token. Default: the environment variable {TOKEN}.",
+    )
+    return url_option(token_option(run))
+
+
+def user() -> str:
+    """The name of the user, for the audit log."""
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"

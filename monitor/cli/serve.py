@@ -1,0 +1,73 @@
+"""``understudy serve``: run the sidecar."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from understudy import __version__
+from understudy.monitor.cli.options import config_option
+
+if TYPE_CHECKING:
+    from understudy.monitor.supervisor.supervisor import Supervisor
+
+
+@click.command()
+@config_option()
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+    envvar="UNDERSTUDY_LOG_LEVEL",
+    show_envvar=True,
+    help="What is logged to standard error.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    envvar="UNDERSTUDY_LOG_FORMAT",
+    show_envvar=True,
+    help="Lines for people or for machines.",
+)
+def serve(config_path: Path, log_level: str, log_format: str) -> None:
+    """Run the proxy in front of a model server: forward, mirror, measure.
+
+    SIGHUP reads the configuration again. An invalid one is rejected, and the running configuration
+    stays active. SIGTERM and Ctrl-C let requests finish and stop; a second one stops at once.
+
+    Exits 0 after an orderly stop, 1 when stopped at once, 2 when it cannot start: the configuration
+    is invalid, an address is taken or the state directory is in use.
+
+    \b
+    Example:
+      understudy serve --config understudy.yaml
+    """
+    import asyncio
+
+    from understudy.monitor.logs import set_up
+    from understudy.monitor.supervisor.supervisor import Supervisor
+
+    set_up(log_level, log_format)
+
+    async def run() -> int:
+        return await Supervisor(config_path, _announce).run()
+
+    sys.exit(asyncio.run(run()))
+
+
+def _announce(supervisor: Supervisor) -> None:
+    listen, champion = supervisor.config.listen, supervisor.config.champion
+    scheme = "http" if listen.tls is None else "https"
+    count = len(supervisor.workers)
+    control = f"http://{supervisor.control_address}"
+    click.echo(
+        f"understudy {__version__} is ready: {scheme}://{supervisor.address} -> "
+        f"{champion.name} {champion.url} ({count} worker{'s' if count > 1 else ''}); "
+        f"status {control}/ metrics {control}/metrics"
+    )

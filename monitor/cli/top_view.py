@@ -1,0 +1,234 @@
+"""What ``understudy top`` draws."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from understudy.common.http import call
+from understudy.monitor.cli.options import DEFAULT_URL
+from understudy.monitor.errors import UnderstudyError
+
+TIMEOUT_SECONDS = 3.0
+_WINDOWS = (("10s", "10 s"), ("1m", "1 min"), ("5m", "5 min"), ("start", "start"))
+
+
+class Unreachable(UnderstudyError):
+    """The control API gave no status."""
+
+
+def fetch(url: str) -> dict[str, Any]:
+    """The status document of the service at ``url``. Raises Unreachable, which says what to do."""
+    address = url.rstrip("/") + "/v1/status"
+    try:
+        response = call(address, timeout_seconds=TIMEOUT_SECONDS)
+        if not 200 <= response.status < 300:
+            raise Unreachable(
+                f"{address} answered {response.status}: is this the control address of an"
+                " Understudy service? It is 'control.listen' in its configuration; name it with"
+                " --url"
+            )
+        status = response.json()
+        if not isinstance(status, dict) or "arms" not in status:
+            raise ValueError("not a status document")
+    except ValueError as error:
+        raise Unreachable(
+            f"{address} is not the control API of an Understudy service ({error}): name the"
+            " address of 'control.listen' with --url"
+        ) from error
+    except OSError as error:
+        raise Unreachable(
+            f"no answer from {address} ({error}): is 'understudy serve' running? If it listens"
+            " elsewhere, name the address of 'control.listen' with --url"
+        ) from error
+    return status
+
+
+def duration(seconds: float | None) -> str:
+    """Three digits and a unit."""
+    if seconds is None:
+        return "–"
+    if seconds < 1e-3:
+        return f"{seconds * 1e6:.0f} µs"
+    if seconds < 1:
+        return f"{seconds * 1e3:.3g} ms" if seconds < 0.0995 else f"{seconds * 1e3:.0f} ms"
+    return f"{seconds:.3g} s" if seconds < 99.5 else f"{seconds:.0f} s"
+
+
+def _rate(value: float) -> str:
+    return f"{value:.2f}" if value < 10 else f"{value:,.0f}"
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value * 100:.2f} %"
+
+
+def _counts(values: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in values.items()) or "none"
+
+
+def _arms(status: Mapping[str, Any]) -> Table:
+    table = Table(title=None, expand=False, pad_edge=False)
+    table.add_column("arm", overflow="fold")
+    table.add_column("window")
+    for name in ("per s", "errors", "p50", "p99", "p99.9", "max", "in flight"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for number, arm in enumerate(status["arms"]):
+        if number:
+            table.add_section()
+        for key, text in _WINDOWS:
+            window = arm["windows"].get(key)
+            if window is None:
+                continue
+            first = key == _WINDOWS[0][0]
+            error = _share(window["error_rate"])
+            table.add_row(
+                f"[bold]{escape(arm['arm'])}[/bold] ({arm['role']})" if first else "",
+                text,
+                _rate(window["rate"]),
+                f"[red]{error}[/red]" if window["errors"] else error,
+                duration(window["p50"]),
+                duration(window["p99"]),
+                duration(window["p99_9"]),
+                duration(window["max"]),
+                f"{arm['in_flight']:,}" if first else "",
+            )
+    return table
+
+
+def _mirrors(status: Mapping[str, Any]) -> list[Text]:
+    lines = []
+    for arm in status["arms"]:
+        mirror = arm.get("mirror")
+        if not mirror:
+            continue
+        breaker = mirror["breaker"]
+        broken = any(state != "closed" for state in breaker)
+        line = Text("mirror ")
+        line.append(arm["arm"], "bold")
+        line.append(f": {_counts(mirror['outcomes'])}; queue {mirror['queue']:,}; breaker ")
+        line.append(_counts(breaker), "red" if broken else "green")
+        lines.append(line)
+    return lines
+
+
+def _records(status: Mapping[str, Any]) -> Text:
+    records = status["records"]
+    dropped = records["dropped"]
+    line = Text(f"records: {records['eligible']:,} eligible, {records['sent']:,} sent, ")
+    line.append(f"{sum(dropped.values()):,} dropped", "yellow" if dropped else "")
+    if dropped:
+        line.append(f" ({_counts(dropped)})", "yellow")
+    if records["lost"]:
+        line.append(f", {records['lost']:,} lost", "yellow")
+    undecodable = sum(item["count"] for item in status["undecodable"])
+    if undecodable:
+        line.append(f"; {undecodable:,} payloads not decoded", "yellow")
+    return line
+
+
+def _predictions(status: Mapping[str, Any]) -> list[Text]:
+    lines = []
+    for item in status["predictions"][:8]:
+        text = f"{item['arm']} {item['model']}.{item['prediction']}: {item['count']:,} values"
+        if item["mean"] is not None:
+            text += f", mean {item['mean']:.4g}"
+        if item["classes"]:
+            total = sum(item["classes"].values())
+            top = list(item["classes"].items())[:4]
+            text += ", " + ", ".join(f"{name} {100 * n / total:.1f} %" for name, n in top)
+        lines.append(Text(text))
+    return lines
+
+
+def _experiments(status: Mapping[str, Any]) -> list[Text]:
+    styles = {"promote": "green", "rollback": "red", "invalid": "red"}
+    lines = []
+    for one in status.get("experiments", ()):
+        for challenger in one["challengers"]:
+            text = Text(f"experiment {one['name']}, {challenger['name']}: ")
+            text.append(challenger["decision"], styles.get(challenger["decision"], ""))
+            text.append(
+                f", {challenger['phase'].replace('_', ' ')} at {challenger['weight'] * 100:g} %",
+                "dim",
+            )
+            lines.append(text)
+    return lines
+
+
+def render(status: Mapping[str, Any], url: str) -> RenderableType:
+    """One frame of the view."""
+    head = Text("Understudy ", "bold")
+    head.append("ready" if status["ready"] else "not ready", "green" if status["ready"] else "red")
+    minutes, seconds = divmod(int(status["run_seconds"]), 60)
+    head.append(
+        f"  {url}  running {minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
+        f"  configuration {status['config']['generation']}",
+        "dim",
+    )
+    troubles = list(status["problems"])
+    if status["config"]["error"]:
+        troubles.append(f"the last configuration was refused: {status['config']['error']}")
+    if status["state"]["error"]:
+        troubles.append(f"the state cannot be saved: {status['state']['error']}")
+    workers = status["workers"]
+    restarts = sum(worker["restarts"] for worker in workers)
+    memory = sum(worker["memory_bytes"] or 0 for worker in workers) / 2**20
+    foot = Text(f"workers: {len(workers)}, {memory:.0f} MiB, ")
+    foot.append(f"{restarts} restarts", "yellow" if restarts else "")
+    foot.append(f"; client connections {status['connections']['open']:,}")
+    if status["rejected"]:
+        foot.append(f"; rejected: {_counts(status['rejected'])}", "yellow")
+    return Group(
+        head,
+        *(Text(f"! {trouble}", "red") for trouble in troubles),
+        _arms(status),
+        *_mirrors(status),
+        _records(status),
+        *_predictions(status),
+        *_experiments(status),
+        foot,
+    )
+
+
+def run(
+    url: str = DEFAULT_URL, *, once: bool = False, as_json: bool = False, interval: float = 1.0
+) -> int:
+    """Show the status every ``interval`` seconds, or once. Returns the exit code.
+
+    Without a terminal, or with ``NO_COLOR`` set, there is no colour; when the output is not a
+    terminal one frame is printed as if ``once`` had been given.
+    """
+    try:
+        status = fetch(url)
+    except Unreachable as error:
+        print(f"understudy top: {error}", file=sys.stderr)
+        return error.exit_code
+    if as_json:
+        print(json.dumps(status, indent=2))
+        return 0
+    # Without a terminal there is no width to ask for; wide enough that no column is cut.
+    console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
+    if once or not console.is_terminal:
+        console.print(render(status, url))
+        return 0
+    try:
+        with Live(render(status, url), console=console, screen=True, auto_refresh=False) as live:
+            while True:
+                time.sleep(interval)
+                try:
+                    live.update(render(fetch(url), url), refresh=True)
+                except Unreachable as error:
+                    live.update(Text(str(error), "red"), refresh=True)
+    except KeyboardInterrupt:
+        return 0

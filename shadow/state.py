@@ -38,8 +38,8 @@ rounds, dump / restore; "+" is what making the mirror objects takes:
 ======================================  ============  ==========  =========  =========
 what                                    by hand       this        msgspec    cattrs
 ======================================  ============  ==========  =========  =========
-``ModelWatch`` of 20 features           506 / 159     481 / 196   cannot     cannot
-``LiveExperiment`` of the defaults      465 / 1,346   518 / 1,456 cannot     cannot
+``ModelWatch`` of 20 features           506 / 159     497 / 208   cannot     cannot
+``LiveExperiment`` of the defaults      465 / 1,346   531 / 1,519 cannot     cannot
 evidence of that, dump alone                          519         374 + 138  457 + 149
 eight plain numbers                                   0.7 / 3.5   0.2 / 0.2  0.4 / 1.4
 ======================================  ============  ==========  =========  =========

@@ -9,13 +9,14 @@ the average run length under the null is at least A, whatever the distribution a
 from __future__ import annotations
 
 import math
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from understudy.monitor.detectors.evidence import Evidence
-from understudy.monitor.detectors.packed import Packed
-from understudy.shadow.state import Config, Saved, Stateful, Transient
+from understudy.monitor.detectors.packed import pack, unpack
+from understudy.shadow.state import Config, Converter, Key, Saved, Stateful, Transient
 
 Floats = NDArray[np.float64]
 RATIOS = (1.15, 1.3, 1.6, 2.2, 3.5, 7.0)
@@ -76,6 +77,16 @@ def shiryaev_roberts(log_m: Floats, log_e: Floats) -> Floats:
     return found
 
 
+def _dump_m(m: Floats) -> str:
+    """As logs, which single precision can hold."""
+    with np.errstate(divide="ignore"):
+        return pack(np.log(m))
+
+
+def _load_m(name: str, text: Any, now: Floats) -> Floats:
+    return np.exp(np.minimum(unpack(text, now.shape), _LOG_MOST))
+
+
 class SrDetector(Stateful):
     """One detector for each of S risks; ``run_length`` in rows, one number or (S,).
 
@@ -97,7 +108,7 @@ class SrDetector(Stateful):
     """M after zeros for ever: r / (1 - r)."""
     _log_one: Config[Floats]
     _after: Transient[tuple[int, Floats]]
-    _m: Saved[Packed]
+    _m: Saved[Annotated[Floats, Key("log_m"), Converter(_dump_m, _load_m)]]
     """Not in logs: rows of zeros, which most of them are, then cost two operations."""
 
     def __init__(
@@ -224,12 +235,14 @@ class SrDetector(Stateful):
         self._m[series] = 0.0
 
 
-class SrBlocks:
+class SrBlocks(Stateful):
     """The same for 0/1 values that several replicas see: they send counts by block.
 
     A block's e-value for a bet is (1 + l (1 - mu0))^ones (1 - l mu0)^zeros, whoever saw which. M
     grows by one each block, not each row, so the threshold is A / b for blocks of b rows.
     """
+
+    _inner: Saved[SrDetector]
 
     def __init__(self, null: Floats, run_length: float | Floats, rows: int) -> None:
         if rows < 1:

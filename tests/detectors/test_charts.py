@@ -173,8 +173,9 @@ def test_bad_arguments() -> None:
     for chart in (Shewhart(2), Ewma(2, 0.1, 3.0)):
         with pytest.raises(ValueError, match="shape"):
             chart.update(np.zeros((4, 3)))
-        with pytest.raises(ValueError, match=r"series|reshape"):
-            chart.restore({"recent": [[0.0]], "level": [0.0]})
+        (field,) = chart.to_dict()
+        with pytest.raises(ValueError, match=rf"^{field} must .*2"):
+            chart.restore({field: [[0.0]] if field == "recent" else [0.0]})
 
 
 def test_run_lengths_of_simulations() -> None:

@@ -153,6 +153,7 @@ def _show(app: FastAPI, plane: Plane) -> None:
     @app.get("/v1/models", tags=["status"], responses=_documented(documents.Models))
     async def models() -> Response:
         """The declared models with statistics of their features and predictions."""
+        plane.pipeline.flush()
         return answer({"models": _models(plane)})
 
     @app.get(

@@ -121,7 +121,7 @@ GO_ON = """
 import http.client, json, sys
 good, bad = 0, []
 while True:
-    connection = http.client.HTTPConnection("127.0.0.1", 8080, timeout=patient(30))
+    connection = http.client.HTTPConnection("127.0.0.1", 8080, timeout=90)
     try:
         connection.connect()
         connection.request("POST", "/v2/models/delays/infer", sys.argv[1])
@@ -211,7 +211,7 @@ def test_the_injector_of_the_chart_answers_with_its_certificate(tmp_path: Path) 
     ask = """
 import ssl, sys, urllib.request
 context = ssl.create_default_context(cadata=sys.argv[2])
-print(urllib.request.urlopen(sys.argv[1], context=context, timeout=patient(20)).read().decode())
+print(urllib.request.urlopen(sys.argv[1], context=context, timeout=60).read().decode())
 """
     with Running(tmp_path, manifests, "Deployment/demo-understudy-injector") as pod:
         url = "https://demo-understudy-injector.serving.svc:8443/healthz"

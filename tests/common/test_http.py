@@ -246,7 +246,7 @@ def test_the_command_reaches_the_service_beside_a_proxy(there: Receiver, proxy: 
     there.answers = [(200, {}, b'{"ok": true}')]
     assert Client(there.url).post("/v1/config/reload", {}) == {"ok": True}
     there.answers = [(403, {}, b'{"error": {"message": "no"}}')]
-    with pytest.raises(ApiError, match=r"no .the token is taken from"):
+    with pytest.raises(ApiError, match=r"no .the token comes from"):
         Client(there.url).post("/v1/config/reload", {})
     assert proxy.asked == []
 

@@ -114,5 +114,5 @@ def test_without_river_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(builtins, "__import__", without)
     monkeypatch.setitem(sys.modules, "river", None)
-    with pytest.raises(MissingExtraError, match=r"understudy\[river\]"):
+    with pytest.raises(MissingExtraError, match=r"understudy-serving\[river\]"):
         RiverDetector("adwin", 1)

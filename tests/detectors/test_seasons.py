@@ -190,8 +190,8 @@ def test_hours_and_empty_profiles() -> None:
 def test_what_is_assumed_is_said() -> None:
     bare = assumptions({"a": 0.4, "b": 0.01, "c": None}, allowed_for=False, seasonal=False)
     assert "a (0.4)" in bare[0]
-    assert "not allowed for" in bare[0]
-    assert "no run length can be promised" in bare[1]
+    assert "thresholds ignore it" in bare[0]
+    assert "the run length is not guaranteed" in bare[1]
     many = {f"x{number}": 0.5 for number in range(9)}
     aware = assumptions(many, allowed_for=True, seasonal=True)
     assert "and 4 more" in aware[0]

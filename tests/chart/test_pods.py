@@ -112,7 +112,7 @@ request = urllib.request.Request(url, data=body.encode() if body else None, head
 if url.endswith("reload"):
     request.method = "POST"
 try:
-    with urllib.request.urlopen(request, timeout=patient(20)) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         print(answer.status, answer.read().decode())
 except urllib.error.HTTPError as error:
     print(error.code, error.read().decode())

@@ -195,5 +195,5 @@ def test_what_is_assumed_is_said() -> None:
     many = {f"x{number}": 0.5 for number in range(9)}
     aware = assumptions(many, allowed_for=True, seasonal=True)
     assert "and 4 more" in aware[0]
-    assert "as they were in the baseline" in aware[1]
+    assert "is that of the baseline" in aware[1]
     assert len(assumptions({}, allowed_for=True, seasonal=True)) == 1

@@ -115,7 +115,7 @@ def test_there_is_something_to_compare(whole: Any) -> None:
     assert shadowed["evidence"]["contests"]["candidate"]["pairs"] > 150
     assert min(divided["evidence"]["contests"]["other"]["served"]) > 20
     assert divided["carried_over"] > 0
-    assert shadowed["contestants"]["candidate"]["noise"][""][2] > 20
+    assert shadowed["contestants"]["candidate"]["noise"]["tests"][""][2] > 20
     assert shadowed["contestants"]["candidate"]["worst"]["entries"]
     (watch,) = whole["judge"]["watches"]["watches"]
     assert watch["state"]["rows"] > 300

@@ -82,9 +82,9 @@ def test_the_estimate_says_when_it_cannot_be_trusted() -> None:
     assert any("outside" in doubt for doubt in beyond.doubts)
     gathered = estimator.accuracy(rng.uniform(0.90, 0.905, 1000))
     assert any("few labels" in doubt for doubt in gathered.doubts)
-    assert any("unlike" in doubt for doubt in gathered.doubts)
+    assert any("differs strongly" in doubt for doubt in gathered.doubts)
     few = ConfidenceEstimator(tabulate(p[:200], (rng.random(200) < p[:200]).astype(float)))
-    assert "200 labels only" in few.accuracy(p[:100]).doubts[0]
+    assert "only 200 labels" in few.accuracy(p[:100]).doubts[0]
     # The fewer labels, the wider.
     wide, narrow = few.accuracy(p[:1000]), estimator.accuracy(p[:1000])
     assert wide.own > 3.0 * narrow.own

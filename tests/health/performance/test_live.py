@@ -66,7 +66,7 @@ def test_a_twentieth_of_the_labels_says_when_the_model_gets_worse() -> None:
     stream(watch, rng, 15_000, 0.05, 0.1, 20_000)
     assert "realised" in keys(watch)
     found = next(s for s in performance_signals(watch, "m", "") if s.key.endswith("realised"))
-    assert "expected of the others" in found.rule
+    assert "expected for the rest" in found.rule
     assert found.size is not None
     assert found.size.value < 0.8
     again = PerformanceWatch(settings, known, 100_000.0)
@@ -101,7 +101,7 @@ def test_a_false_alarm_ever_is_as_rare_as_was_asked_for() -> None:
     assert keys(watch) == []
     stream(watch, rng, 6000, 1.0, 0.1, 4000)
     (found,) = [s for s in performance_signals(watch, "m", "") if s.key.endswith("realised")]
-    assert "ever a false alarm is at most 0.05" in found.guarantee
+    assert "probability of any false alarm is at most 0.05" in found.guarantee
     assert "confidence sequence" in found.rule
     with pytest.raises(ValueError, match="run_length only"):
         judged(guarantee="ever", label_share=0.1)

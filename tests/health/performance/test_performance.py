@@ -112,7 +112,7 @@ def test_the_estimate_follows_a_change_of_the_inputs() -> None:
     assert inside >= 28
     few = {k: v if k == "prediction" else np.array(v) / 100.0 for k, v in table.items()}
     few["edges"] = table["edges"]
-    assert "labels only" in ConfidenceEstimator(few).accuracy(scores(rng, 50)).doubts[0]
+    assert "only 200 labels" in ConfidenceEstimator(few).accuracy(scores(rng, 50)).doubts[0]
     with pytest.raises(ValueError, match="no score"):
         estimator.accuracy(np.array([math.nan]))
 
@@ -190,6 +190,6 @@ def test_when_to_retrain() -> None:
     assert "will fall" in falling.words
     flat = outlook(points(0.0), 0.85)
     assert (flat.earliest, "not enough evidence" in flat.words) == (None, True)
-    assert "8 are needed" in outlook(points(-0.001, 5), 0.85).words
-    assert "below the floor already" in outlook(points(-0.004), 0.85).words
+    assert "8 are required" in outlook(points(-0.001, 5), 0.85).words
+    assert "already below the floor" in outlook(points(-0.004), 0.85).words
     assert "too far ahead to predict" in outlook(points(-0.0004), 0.2).words

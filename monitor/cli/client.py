@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from understudy.common.http import Response, call
-from understudy.monitor.cli.options import TOKEN
+from understudy.monitor.cli.address import TOKEN
 from understudy.monitor.errors import ApiError, ConfigError
 
 _TIMEOUT_SECONDS = 30.0

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from understudy.common.http import call
-from understudy.monitor.cli.options import DEFAULT_URL
+from understudy.monitor.cli.address import DEFAULT_URL
 from understudy.monitor.errors import UnderstudyError
 
 TIMEOUT_SECONDS = 3.0

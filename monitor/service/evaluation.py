@@ -175,6 +175,8 @@ async def _watch(plane: Plane) -> None:
         try:
             judge, recorder = plane.pipeline.findings_loop, plane.pipeline.recorder
             if judge is not None:
+                # Whatever has come counts now, not with the next block.
+                plane.pipeline.flush()
                 judge.tick(time.time())
             if recorder is not None:
                 await asyncio.to_thread(recorder.flush)

@@ -430,7 +430,7 @@ def test_loadgen_s_rules() -> None:
     assert found.fields["result_min_latency_ns"] == pytest.approx(8e7, abs=2)
     assert found.valid
     offline = judge_loadgen(Settings("Offline", 7.0), many)
-    assert "24,576 are required" in offline.why[0]
+    assert "24,576 are needed" in offline.why[0]
 
 
 _LOADGEN = """

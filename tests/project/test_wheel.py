@@ -22,8 +22,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from tests.supervisor.service import eventually, free_port
 
+from tests.support.patience import eventually
+from tests.support.service import free_port
 from understudy import __version__
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from tests.support.channel_driving import START, drive
+from tests.support.control_api import settings_of
 from tests.support.evaluation import config_of
 from tests.support.plane_process import encoded
 from tests.support.signals import signal
 from tests.support.webhook_receiver import receiver
-from tests.wiring.test_tokens import settings_of
 from understudy.monitor.archive import recorder as recording
 from understudy.monitor.archive.recorder import Recorder
 from understudy.monitor.codecs import Table

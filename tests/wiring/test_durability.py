@@ -19,9 +19,9 @@ from typing import Any
 
 import pytest
 
+from tests.support.control_api import settings_of
 from tests.support.evaluation import SPLIT, config_of
 from tests.support.plane_process import encoded
-from tests.wiring.test_tokens import settings_of
 from understudy.monitor.baseline.builder import Builder
 from understudy.monitor.config.kafka import Kafka
 from understudy.monitor.config.model import RecordLog

@@ -18,10 +18,10 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.support.control_api import evaluator_api, filled, routes, settings_of
 from tests.support.evaluation import config_of
 from tests.support.plane_process import encoded
 from tests.support.webhook_receiver import receiver
-from tests.wiring.test_tokens import evaluator_api, filled, routes, settings_of
 from understudy.monitor.api.app import build
 from understudy.monitor.archive.export import to_parquet
 from understudy.monitor.archive.reading import open_log

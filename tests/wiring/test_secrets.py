@@ -14,10 +14,10 @@ import httpx
 import pytest
 from click.testing import CliRunner
 
+from tests.support.control_api import TOKEN, VARIABLE, Line, filled, routes, settings_of
 from tests.support.evaluation import config_of
 from tests.support.signals import signal
 from tests.support.webhook_receiver import receiver
-from tests.wiring.test_tokens import TOKEN, VARIABLE, Line, filled, routes, settings_of
 from understudy.monitor.api.app import build
 from understudy.monitor.api.security import refuse_change
 from understudy.monitor.cli.main import main

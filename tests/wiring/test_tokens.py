@@ -7,40 +7,31 @@ as open to everybody, fails.
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 from fastapi import FastAPI
-from starlette.routing import Route
 
-from tests.support.evaluation import SHADOW, config_of
+from tests.support.control_api import (
+    TOKEN,
+    VARIABLE,
+    Line,
+    config,
+    evaluator_api,
+    filled,
+    judge,
+    routes,
+    settings_of,
+)
 from tests.support.plane_process import free_port
 from understudy.monitor.api.app import build
 from understudy.monitor.api.server import ApiServer
-from understudy.monitor.config.model import Config
-from understudy.monitor.evidence.settings import Settings
-from understudy.monitor.kafka.consumer import EvidenceConsumer
-from understudy.monitor.kafka.evaluator import Evaluator
-from understudy.monitor.kafka.inputs import Options, kafka_of
 from understudy.monitor.service.evaluation import make_plane
-from understudy.monitor.service.evaluator_api import Api
 
-TOKEN = "correct horse"
-VARIABLE = "UNDERSTUDY_WIRING_TOKEN"
 GOOD = {"authorization": f"Bearer {TOKEN}"}
-PARAMETERS = {
-    "name": "shadowed",
-    "challenger": "candidate",
-    "command": "pause",
-    "hook": "rollback",
-    "id": "20261123T221530-7",
-    "rest": "x",
-}
 OPEN = {
     # Nothing of a single request, and nothing that changes.
     ("GET", "/"),
@@ -75,25 +66,6 @@ SHOW_RECORDS = {
 }
 
 
-class Line:
-    """A supervisor that does what it is asked."""
-
-    async def reload(self) -> Any:
-        return SimpleNamespace(ok=True, generation=2, error=None)
-
-    async def routes(self) -> Any:
-        return SimpleNamespace(ok=True, generation=2, error=None)
-
-
-def config(folder: Path, **changes: Any) -> Config:
-    control = {"listen": "0.0.0.0:9090", "token_env": VARIABLE}
-    return config_of(folder, control=control, experiments=[SHADOW], **changes)
-
-
-def settings_of(config: Config) -> Settings:
-    return Settings.from_json(config.model_dump(mode="json", by_alias=True))
-
-
 def sidecar(folder: Path, **changes: Any) -> FastAPI:
     (folder / "run").mkdir()
     line: Any = Line()
@@ -103,25 +75,6 @@ def sidecar(folder: Path, **changes: Any) -> FastAPI:
 @pytest.fixture
 def token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, TOKEN)
-
-
-def routes(app: Any) -> Iterator[tuple[str, str]]:
-    """Method and path of everything that the application answers."""
-    for route in app.routes:
-        inner = getattr(route, "original_router", None)  # how newer versions of FastAPI include
-        if inner is not None:
-            yield from routes(inner)
-            continue
-        assert isinstance(route, Route), f"{route!r} cannot be looked into"
-        for method in (route.methods or set()) - {"HEAD"}:
-            yield method, route.path
-
-
-def filled(path: str) -> str:
-    for name, value in PARAMETERS.items():
-        path = path.replace(f"{{{name}}}", value).replace(f"{{{name}:path}}", value)
-    assert "{" not in path, f"the test knows no value for a parameter of {path}"
-    return path
 
 
 def ask(app: Any, wanted: Iterable[tuple[str, str]], headers: dict[str, str]) -> dict[Any, int]:
@@ -184,22 +137,6 @@ def test_without_a_token_an_open_address_refuses_what_changes_and_what_shows(
 
 
 # Evaluators ---------------------------------------------------------------------------------------
-
-
-def judge(folder: Path) -> EvidenceConsumer:
-    return EvidenceConsumer(config(folder), ["0"])
-
-
-def evaluator_api(folder: Path, url: str = "", **members: Any) -> Api:
-    """The API of an evaluator that is a member of a group of two, without the brokers: ``url`` is
-    that of the other one."""
-    declared = config(folder, kafka={"bootstrap": ["127.0.0.1:1"]})
-    evaluator = Evaluator(declared, Options(kafka_of(declared), "evaluator-0"))
-    group: Any = SimpleNamespace(
-        judges=members, evidence=2, lock=threading.RLock(), owner=lambda _: url or None
-    )
-    evaluator.member = group
-    return Api(evaluator, settings_of(declared))
 
 
 @pytest.mark.usefixtures("token")

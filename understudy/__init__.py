@@ -19,7 +19,7 @@ Inside a model server, and load tests (``docs/gate.md``):
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from understudy.loadtest.gate.plan import load_plan
+    from understudy.loadtest.gate.plan_file import load_plan
     from understudy.loadtest.gate.run import Gate
     from understudy.loadtest.locust.user import OpenLoopUser
     from understudy.monitor.baseline.builder import Builder as BaselineBuilder
@@ -96,7 +96,7 @@ _WHERE = {
     "UnderstudyMiddleware": "monitor.ingest.asgi:UnderstudyMiddleware",
     "decode_block": "monitor.evidence.blocks:decode",
     "decode_exchange": "monitor.codecs.decode:decode_exchange",
-    "load_plan": "loadtest.gate.plan:load_plan",
+    "load_plan": "loadtest.gate.plan_file:load_plan",
     "log_odds_effect": "shadow.sequential:log_odds_effect",
 }
 """Where each name is; strings, since no package may import one above it."""

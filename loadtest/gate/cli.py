@@ -63,7 +63,7 @@ def gate(
         return
     from understudy.loadtest.gate.annotations import AnnotatingProgress
     from understudy.loadtest.gate.junit import to_xml
-    from understudy.loadtest.gate.plan import load_plan
+    from understudy.loadtest.gate.plan_file import load_plan
     from understudy.loadtest.gate.report import page
     from understudy.loadtest.gate.run import Gate
     from understudy.loadtest.gate.show import SilentProgress, Terminal

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Generic, Protocol, TypeVar
 
 from understudy.loadtest.engine.outcome import Outcome
 from understudy.loadtest.engine.pool import Arrivals, Loop, Target, Watch, cores, drive
 from understudy.loadtest.errors import LoadTestError
-from understudy.loadtest.gate.plan import Objectives, Plan, Stage
+from understudy.loadtest.gate.plan import Objectives, Part, Plan, Stage
 from understudy.loadtest.gate.result import StageResult
 from understudy.loadtest.gate.sending import bytes_of, checks_of, payloads_of
 from understudy.loadtest.gate.target import Address, address_of, allowed, target_of
@@ -92,3 +93,24 @@ class GateContext:
             limit = self.plan.limits.seconds
             raise LoadTestError(f"the gate takes longer than {limit:g} s (limits.seconds)")
         return found
+
+
+S = TypeVar("S", bound=Part)
+
+
+def _nothing_to_check(gate: GateContext, stage: Stage, settings: Part) -> list[str]:
+    return []
+
+
+@dataclass(frozen=True, slots=True)
+class StageKind(Generic[S]):
+    """What a kind of stage declares about itself.
+
+    ``settings`` is the model of its part of the plan. ``run`` runs one stage. ``check`` is called
+    for all stages before any runs: it raises PlanError for what cannot be run, and returns notes
+    for the report, as that a stage is too short for a verdict.
+    """
+
+    settings: type[S]
+    run: Callable[[GateContext, Stage, S], StageResult]
+    check: Callable[[GateContext, Stage, S], list[str]] = _nothing_to_check

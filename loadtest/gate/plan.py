@@ -1,4 +1,4 @@
-"""The plan of a gate: one YAML file with stages and what each has to meet."""
+"""The plan of a gate: its parts, but for the settings of each kind of stage."""
 
 from __future__ import annotations
 
@@ -6,19 +6,16 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
-    ValidationError,
     model_validator,
 )
 
 from understudy.common.units import seconds, share
 from understudy.loadtest.capacity.sizing import PRESETS
-from understudy.loadtest.errors import PlanError, reason
 
 Seconds = Annotated[float, BeforeValidator(partial(seconds, loose=True))]
 Share = Annotated[float, BeforeValidator(partial(share, loose=True))]
@@ -191,131 +188,35 @@ class Load(Part):
         return self
 
 
-class LoadGen(Part):
-    """A scenario of MLPerf LoadGen."""
-
-    scenario: Literal["SingleStream", "MultiStream", "Server", "Offline"]
-    seconds: Long = 600.0
-    rate: Rate | None = None
-    limit: Seconds | None = None
-    queries: Annotated[int, Field(ge=1)] | None = None
-    users: Annotated[int, Field(ge=1, le=10_000)] = 32
-    mode: Literal["performance", "accuracy"] = "performance"
-
-    @model_validator(mode="after")
-    def _complete(self) -> LoadGen:
-        if self.scenario == "Server" and (self.rate is None or self.limit is None):
-            raise ValueError("Server needs rate and limit")
-        return self
-
-
-class CapacityStage(Part):
-    """The highest rate at which the objectives hold."""
-
-    start: Rate
-    most: Rate
-    seconds: Long = 5.0
-    """Of a probe at one rate, and longer where its percentile needs more requests."""
-    precision: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05
-    at_least: Rate | None = None
-    """Rate that must surely pass; without it the capacity is shown and not judged."""
-    traffic: Rate | None = None
-    """Requests per second for which replicas are counted."""
-    headroom: Annotated[Share, Field(ge=0.0, lt=1.0)] = 0.3
-    spare: Annotated[int, Field(ge=0, le=1000)] = 1
-    price_per_hour: Annotated[float, Field(ge=0.0)] | None = None
-    watts: Annotated[float, Field(ge=0.0)] | None = None
-    pid: int | None = None
-    """A process of the server on this machine, whose time is counted, with its children."""
-    concurrencies: list[Annotated[int, Field(ge=1, le=10_000)]] = []
-    """Closed loops of so many users for the Universal Scalability Law."""
-    servers: Annotated[int, Field(ge=1, le=10_000)] | None = None
-    """Requests that the target works on at once, first come first served: from the times in service
-    the latencies at other loads are predicted."""
-
-
-class Alert(Part):
-    """An alert that has to fire, by Prometheus or Alertmanager at `url`."""
-
-    url: str
-    name: str
-
-
-class Budget(Part):
-    """The error budget that a fault takes from: of good requests, over a period."""
-
-    objective: Annotated[Share, Field(gt=0.0, lt=1.0)]
-    period: Annotated[Seconds, Field(gt=0.0, le=366 * 86400.0)] = 30 * 86400.0
-    burned_at_most: Annotated[Share, Field(ge=0.0)] | None = None
-    """Part of the budget of the whole period that one fault may take."""
-
-
-class ChaosStage(Part):
-    """An experiment of the Chaos Toolkit under load."""
-
-    experiment: Path
-    load: Load
-    before: Long = 5.0
-    """Load before the method begins, in which the normal is measured."""
-    after: Long = 10.0
-    recovers_within: Seconds | None = None
-    lost_at_most: Share | None = None
-    """Share of the requests of the fault that may fail."""
-    detected_within: Seconds | None = None
-    """Until `alert` fires, or a probe of the method has seen one."""
-    alert: Alert | None = None
-    budget: Budget | None = None
-    hypothesis_holds: bool = False
-    """Whether the steady state has to hold while the method runs as well."""
-
-
-class CompareStage(Part):
-    """Another target beside this one, in turns."""
-
-    other: str
-    load: Load
-    repeats: Annotated[int, Field(ge=3, le=50)] = 5
-    margin: Share = 0.05
-    """Smallest relative difference that matters."""
-    percentile: Literal["p50", "p90", "p95", "p99"] = "p99"
-
-
-class ColdStart(Part):
-    """From the start of a process to its first good answer."""
-
-    command: list[str] = Field(min_length=1)
-    within: Seconds | None = None
-    repeats: Annotated[int, Field(ge=1, le=50)] = 3
-    timeout: Long = 120.0
-
-
 class Stage(Part):
-    """One stage: one of `load`, `loadgen`, `capacity`, `chaos`, `compare` and `cold_start`."""
+    """One stage; each kind of stage adds a field of its name with its settings."""
 
     name: str = Field(min_length=1, max_length=100)
-    load: Load | None = None
-    loadgen: LoadGen | None = None
-    capacity: CapacityStage | None = None
-    chaos: ChaosStage | None = None
-    compare: CompareStage | None = None
-    cold_start: ColdStart | None = None
     objectives: Objectives | None = None
     judged: bool = True
     """Whether its verdict counts: False for a warm-up."""
     stop_on_fail: bool = False
     """Whether the stages after it are left out when it fails."""
 
+    @classmethod
+    def kinds(cls) -> list[str]:
+        """The names of all kinds."""
+        return [name for name in cls.model_fields if name not in Stage.model_fields]
+
     @property
     def kind(self) -> str:
-        """Which of them it is."""
-        kinds = ("load", "loadgen", "capacity", "chaos", "compare", "cold_start")
-        return next(kind for kind in kinds if getattr(self, kind) is not None)
+        """The name of its kind."""
+        return next(kind for kind in self.kinds() if getattr(self, kind) is not None)
+
+    @property
+    def settings(self) -> Any:
+        """The settings of its kind."""
+        return getattr(self, self.kind)
 
     @model_validator(mode="after")
     def _one(self) -> Stage:
-        kinds = ("load", "loadgen", "capacity", "chaos", "compare", "cold_start")
-        if sum(getattr(self, kind) is not None for kind in kinds) != 1:
-            raise ValueError(f"give one of {', '.join(kinds)}")
+        if sum(getattr(self, kind) is not None for kind in self.kinds()) != 1:
+            raise ValueError(f"give one of {', '.join(self.kinds())}")
         return self
 
 
@@ -340,61 +241,3 @@ class Plan(Part):
         if twice:
             raise ValueError(f"stages: duplicate name {twice[0]!r}")
         return self
-
-
-def load_plan(path: Path) -> Plan:
-    """Read a plan; file names in it are relative to it. Raises PlanError with the places.
-
-    ``path`` is a YAML file, as docs/gate.md describes.
-
-    >>> import tempfile
-    >>> text = '''
-    ... version: 1
-    ... objectives: {p99: 50ms}
-    ... payloads: {template: {instances: [[1.0]]}}
-    ... stages: [{name: steady, load: {rate: 100, seconds: 60}}]
-    ... '''
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     written = (Path(folder) / "gate.yaml").write_text(text)
-    ...     load_plan(Path(folder) / "gate.yaml").stages[0].name
-    'steady'
-    """
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise PlanError(f"{path}: cannot be read: {reason(error)}") from error
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise PlanError(f"{path}: is not valid YAML: {error}") from error
-    return plan_of(data, path.parent, str(path))
-
-
-def plan_of(data: Any, folder: Path, source: str) -> Plan:
-    """A plan from what its file holds; ``folder`` is that of the file names in it."""
-    if not isinstance(data, dict):
-        raise PlanError(f"{source}: a plan must be a mapping with stages")
-    try:
-        return Plan.model_validate(_absolute(data, folder))
-    except ValidationError as error:
-        lines = []
-        for one in error.errors():
-            place = ".".join(str(part) for part in one["loc"]).replace(".[", "[")
-            said = one["msg"].removeprefix("Value error, ")
-            lines.append(f"{source}: {place or 'plan'}: {said}")
-        raise PlanError("\n".join(lines)) from None
-
-
-_FILES = frozenset(("bodies", "rows", "records", "trace", "experiment", "ca_file", "schema"))
-
-
-def _absolute(value: Any, folder: Path) -> Any:
-    if isinstance(value, dict):
-        return {
-            k: str(folder / v) if k in _FILES and isinstance(v, str) else _absolute(v, folder)
-            for k, v in value.items()
-            if k != "template" or v is not None
-        } | ({"template": value["template"]} if "template" in value else {})
-    if isinstance(value, list):
-        return [_absolute(one, folder) for one in value]
-    return value

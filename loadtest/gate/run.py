@@ -13,7 +13,7 @@ from understudy.loadtest.gate.context import GateContext, Progress
 from understudy.loadtest.gate.environment import environment
 from understudy.loadtest.gate.plan import Plan, Stage
 from understudy.loadtest.gate.result import Result, StageResult
-from understudy.loadtest.gate.stages.kinds import RUN, check
+from understudy.loadtest.gate.stages.kinds import KINDS, check
 from understudy.loadtest.gate.target import reachable
 
 
@@ -25,7 +25,7 @@ class Gate(GateContext):
     Raises PlanError and TargetError for what cannot be run at all.
 
     >>> from pathlib import Path
-    >>> from understudy.loadtest.gate.plan import plan_of
+    >>> from understudy.loadtest.gate.plan_file import plan_of
     >>> from understudy.loadtest.gate.show import SilentProgress
     >>> plan = plan_of(
     ...     {"version": 1, "payloads": {"template": {"instances": [[1.0]]}},
@@ -83,7 +83,7 @@ class Gate(GateContext):
     def _stage(self, stage: Stage) -> StageResult:
         begun = time.monotonic()
         try:
-            found = RUN[stage.kind](self, stage)
+            found = KINDS[stage.kind].run(self, stage, stage.settings)
         except LoadTestError as error:
             found = StageResult(stage.name, stage.kind, "invalid", [str(error)])
         found.seconds = time.monotonic() - begun

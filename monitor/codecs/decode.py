@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from understudy.monitor.codecs import detect, kserve_v1, mlflow, open_inference, pointer
+from understudy.monitor.codecs import detect
 from understudy.monitor.codecs.body import parsed
-from understudy.monitor.codecs.spec import ModelSpec
+from understudy.monitor.codecs.spec import ModelSpec, WireFormat
 from understudy.monitor.codecs.table import Reason, Table, Undecodable
 
 UNKNOWN = "unknown"
 
-_Codec = Callable[[object, ModelSpec], Table | Undecodable]
-_CODECS: dict[str | None, tuple[_Codec, _Codec]] = {
-    "open-inference-v2": (open_inference.decode_request, open_inference.decode_response),
-    "kserve-v1": (kserve_v1.decode_request, kserve_v1.decode_response),
-    "mlflow": (mlflow.decode_request, mlflow.decode_response),
-    "json": (pointer.decode_request, pointer.decode_response),
-}
 _NOT_CAPTURED = Undecodable(Reason.NOT_CAPTURED)
 _UNKNOWN = Undecodable(Reason.UNKNOWN_PROTOCOL)
 _NOT_INFERENCE = Undecodable(Reason.NOT_INFERENCE)
@@ -61,21 +53,21 @@ def decode_exchange(
     features: Table | Undecodable
     predictions: Table | Undecodable
     protocol: str | None = spec.protocol
-    codec: tuple[_Codec, _Codec] | None = None
+    codec: WireFormat | None = None
     try:
         if protocol == "auto":
             protocol = detect.by_path(path)
             if protocol == detect.NOT_INFERENCE:
                 return Decoded(UNKNOWN, _NOT_INFERENCE, _NOT_INFERENCE)
-        codec = _CODECS.get(protocol)
+        codec = detect.FORMATS.get(protocol) if protocol is not None else None
         request = _NOT_CAPTURED if request_body is None else parsed(request_headers, request_body)
         if isinstance(request, Undecodable):
             features = request
         else:
             if protocol is None:
                 protocol = detect.by_content(request)
-                codec = _CODECS.get(protocol)
-            features = codec[0](request, spec) if codec is not None else _UNKNOWN
+                codec = detect.FORMATS.get(protocol) if protocol is not None else None
+            features = codec.decode_request(request, spec) if codec is not None else _UNKNOWN
     except Exception as error:
         features = _fault(error)
     if codec is None:
@@ -87,7 +79,9 @@ def decode_exchange(
             predictions = _NOT_CAPTURED
         else:
             answer = parsed(response_headers, response_body)
-            predictions = answer if isinstance(answer, Undecodable) else codec[1](answer, spec)
+            predictions = (
+                answer if isinstance(answer, Undecodable) else codec.decode_response(answer, spec)
+            )
     except Exception as error:
         predictions = _fault(error)
     return Decoded(protocol or UNKNOWN, features, predictions)

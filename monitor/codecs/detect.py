@@ -5,18 +5,17 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from understudy.monitor.codecs.spec import WireFormat
+from understudy.monitor.config.extensions import WIRE_FORMATS, implementation
+
 NOT_INFERENCE = "not-inference"
 """Where a path belongs to one of the protocols and yet asks for no prediction."""
 
-_MODEL_V1 = r".*/v1/models/[^/:]+(?:/(?:versions|labels)/[^/:]+)?"
-_MODEL_V2 = r".*/v2/models/[^/]+(?:/versions/[^/]+)?"
+FORMATS: dict[str, WireFormat] = {name: implementation(code) for name, code in WIRE_FORMATS.items()}
+"""All wire formats by name."""
 _PATHS = (
-    (re.compile(_MODEL_V2 + "/infer"), "open-inference-v2"),
-    (re.compile(_MODEL_V1 + ":predict"), "kserve-v1"),
-    (re.compile(r"(?:.*/)?invocations"), "mlflow"),
-    (re.compile(_MODEL_V2 + "(?:/(?:ready|config|stats|load|unload))?"), NOT_INFERENCE),
-    (re.compile(r".*/v2(?:/health/(?:live|ready))?"), NOT_INFERENCE),
-    (re.compile(_MODEL_V1 + "(?:/metadata|:explain|:classify|:regress)?"), NOT_INFERENCE),
+    *((re.compile(path), name) for name, one in FORMATS.items() for path in one.paths),
+    *((re.compile(path), NOT_INFERENCE) for one in FORMATS.values() for path in one.other_paths),
 )
 _LONGEST = 512
 """Bytes of a path that is remembered, so that odd ones do not fill the memory."""
@@ -45,13 +44,7 @@ def by_content(payload: object) -> str | None:
     """The format that a request's JSON looks like."""
     if not isinstance(payload, dict):
         return None
-    if "dataframe_split" in payload or "dataframe_records" in payload:
-        return "mlflow"
-    if "instances" in payload:
-        return "kserve-v1"
-    if "inputs" not in payload:
-        return None
-    inputs = payload["inputs"]
-    if isinstance(inputs, list) and inputs and isinstance(inputs[0], dict) and "shape" in inputs[0]:
-        return "open-inference-v2"
-    return "kserve-v1"
+    for name, one in FORMATS.items():
+        if one.matches(payload):
+            return name
+    return None

@@ -7,7 +7,7 @@ Request ``{"instances": [row …]}`` or ``{"inputs": {name: tensor}}``; response
 from __future__ import annotations
 
 from understudy.monitor.codecs.shape import from_columns, from_rows, is_bytes
-from understudy.monitor.codecs.spec import ModelSpec
+from understudy.monitor.codecs.spec import ModelSpec, WireFormat
 from understudy.monitor.codecs.table import Reason, Table, Undecodable
 
 
@@ -54,3 +54,13 @@ def _by_column(value: object, names: tuple[str, ...], stem: str) -> Table | Unde
     if isinstance(value, dict) and not is_bytes(value):
         return from_columns(value, names)
     return from_rows(value if isinstance(value, list) else [value], names, stem)
+
+
+_MODEL = r".*/v1/models/[^/:]+(?:/(?:versions|labels)/[^/:]+)?"
+FORMAT = WireFormat(
+    decode_request,
+    decode_response,
+    paths=(_MODEL + ":predict",),
+    other_paths=(_MODEL + "(?:/metadata|:explain|:classify|:regress)?",),
+    matches=lambda payload: "instances" in payload or "inputs" in payload,
+)

@@ -7,7 +7,7 @@ from typing import Any
 
 from understudy.monitor.codecs import kserve_v1
 from understudy.monitor.codecs.shape import from_records, from_rows, named
-from understudy.monitor.codecs.spec import ModelSpec
+from understudy.monitor.codecs.spec import ModelSpec, WireFormat
 from understudy.monitor.codecs.table import Reason, Table, Undecodable
 
 
@@ -60,3 +60,11 @@ def decode_response(payload: object, spec: ModelSpec) -> Table | Undecodable:
         if "error_code" in payload or "error" in payload:
             return Undecodable(Reason.ERROR_RESPONSE)
     return kserve_v1.result(payload, spec.predictions)
+
+
+FORMAT = WireFormat(
+    decode_request,
+    decode_response,
+    paths=(r"(?:.*/)?invocations",),
+    matches=lambda payload: "dataframe_split" in payload or "dataframe_records" in payload,
+)

@@ -13,7 +13,7 @@ from operator import itemgetter
 from typing import Any
 
 from understudy.monitor.codecs.shape import MAX_NAME, leaves_of, named, plain, positional
-from understudy.monitor.codecs.spec import ModelSpec
+from understudy.monitor.codecs.spec import ModelSpec, WireFormat
 from understudy.monitor.codecs.table import Reason, Table, Undecodable
 
 _MAX_DIMENSIONS = 32
@@ -127,3 +127,28 @@ def _rows(shape: list[Any], size: int) -> int:
     ):
         return 0
     return int(shape[0]) if shape else 1
+
+
+def _matches(payload: dict[str, object]) -> bool:
+    inputs = payload.get("inputs")
+    # With instances it is the V1 protocol, whose column form has inputs as well.
+    return (
+        "instances" not in payload
+        and isinstance(inputs, list)
+        and bool(inputs)
+        and isinstance(inputs[0], dict)
+        and "shape" in inputs[0]
+    )
+
+
+_MODEL = r".*/v2/models/[^/]+(?:/versions/[^/]+)?"
+FORMAT = WireFormat(
+    decode_request,
+    decode_response,
+    paths=(_MODEL + "/infer",),
+    other_paths=(
+        _MODEL + "(?:/(?:ready|config|stats|load|unload))?",
+        r".*/v2(?:/health/(?:live|ready))?",
+    ),
+    matches=_matches,
+)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from understudy.monitor.codecs.shape import joined
-from understudy.monitor.codecs.spec import ModelSpec
+from understudy.monitor.codecs.spec import ModelSpec, WireFormat
 from understudy.monitor.codecs.table import Reason, Table, Undecodable
 
 
@@ -70,3 +70,6 @@ def follow(value: object, path: tuple[str, ...]) -> object:
         else:
             return None
     return value
+
+
+FORMAT = WireFormat(decode_request, decode_response)

@@ -1,8 +1,11 @@
-"""What the configuration says of a model's payloads."""
+"""What the configuration says of a model's payloads, and what a wire format declares."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+
+from understudy.monitor.codecs.table import Table, Undecodable
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,3 +26,23 @@ class ModelSpec:
     predictions: tuple[str, ...] = ()
     json_features: tuple[tuple[str, str], ...] = ()
     json_predictions: tuple[tuple[str, str], ...] = ()
+
+
+Decoder = Callable[[object, ModelSpec], Table | Undecodable]
+
+
+@dataclass(frozen=True, slots=True)
+class WireFormat:
+    """What a wire format declares about itself.
+
+    ``decode_request`` and ``decode_response`` take parsed JSON and never raise. For ``protocol:
+    auto``: ``paths`` are regular expressions of whole paths that ask for predictions,
+    ``other_paths`` those of the format's paths that ask for none, and ``matches`` tells from a
+    request's JSON object whether it is in this format.
+    """
+
+    decode_request: Decoder
+    decode_response: Decoder
+    paths: tuple[str, ...] = ()
+    other_paths: tuple[str, ...] = ()
+    matches: Callable[[dict[str, object]], bool] = lambda payload: False

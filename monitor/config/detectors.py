@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
+from understudy.monitor.config.extensions import DETECTORS
 from understudy.monitor.config.section import Section
 
-CHARTS = ("shewhart", "ewma")
-"""These take means of fifty rows; the others take rows."""
-_OPTIONS = {"shewhart": {"rules", "limit"}, "ewma": {"weight", "run_length"}}
+if TYPE_CHECKING:
+    AnyKind = str
+    SeriesKind = str
+else:
+    AnyKind = Literal[*DETECTORS]
+    SeriesKind = Literal[*(name for name, one in DETECTORS.items() if not one.errors_only)]
 
 
 class ErrorDetector(Section):
     """An additional detector of wrong predictions, for labelled predictions."""
 
-    kind: Literal[
-        "shewhart", "ewma", "adwin", "kswin", "page_hinkley", "ddm", "eddm", "hddm_a", "hddm_w"
-    ] = Field(examples=["ddm"])
+    kind: AnyKind = Field(examples=["ddm"])
     """`shewhart` and `ewma` are control charts on means of fifty rows. The others come from
     [river](https://riverml.xyz): install `understudy-serving[river]`."""
     options: dict[str, int | float | list[int]] = Field(default={}, examples=[{"delta": 0.002}])
@@ -27,7 +29,7 @@ class ErrorDetector(Section):
 
     @model_validator(mode="after")
     def _known(self) -> ErrorDetector:
-        allowed = _OPTIONS.get(self.kind)
+        allowed = DETECTORS[self.kind].options
         for name in self.options:
             if allowed is not None and name not in allowed:
                 raise ValueError(
@@ -42,5 +44,5 @@ class Detector(ErrorDetector):
     series: str = Field(min_length=1, max_length=300, examples=["temp"])
     """A column of the baseline. For a text, vector or time column, one of its series, such as
     `review.length`."""
-    kind: Literal["shewhart", "ewma", "adwin", "kswin", "page_hinkley"] = Field(examples=["kswin"])
+    kind: SeriesKind = Field(examples=["kswin"])
     """As for errors, without the detectors that only accept 0 and 1."""

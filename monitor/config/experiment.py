@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from understudy.monitor.config.fields import HeaderName, HeaderValue, Name
 from understudy.monitor.config.section import Section
 from understudy.monitor.config.units import Seconds
+from understudy.shadow.experiment import METRICS
 
 Share = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 Text = Annotated[str, Field(min_length=1, max_length=256)]
@@ -36,9 +37,10 @@ class Unit(Section):
 class Metric(Section):
     """A metric that must improve, or must not get worse."""
 
-    metric: str = Field(examples=["error_rate", "latency_p99", "accuracy"])
-    """error_rate, timeout_rate, latency_mean, latency_p50 … latency_p99.9, latency_tail,
-    disagreement, prediction, prediction_distribution, accuracy, reward or cost."""
+    metric: str = Field(
+        examples=["error_rate", "latency_p99", "accuracy"],
+        description=f"One of {', '.join(METRICS)}.",
+    )
     role: Literal["success", "guardrail"] = "guardrail"
     """success: the challenger must be better; guardrail: it must not be worse."""
     margin: str | float = Field(default=0, examples=["0.5 pp", "10 %", "20 ms", "0.1 units"])

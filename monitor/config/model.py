@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from understudy.monitor.config.experiment import Experiment
+from understudy.monitor.config.extensions import WIRE_FORMATS
 from understudy.monitor.config.fields import (
     Address,
     Columns,
@@ -33,7 +34,10 @@ from understudy.monitor.config.sources import SourceTopic
 from understudy.monitor.config.units import Bytes, Seconds
 from understudy.monitor.config.validation import Validation
 
-Protocol = Literal["auto", "open-inference-v2", "kserve-v1", "mlflow", "json"]
+if TYPE_CHECKING:
+    Protocol = str
+else:
+    Protocol = Literal["auto", *WIRE_FORMATS]
 
 OWN_HEADERS = frozenset(
     ("host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "keep-alive")

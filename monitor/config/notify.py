@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from understudy.monitor.config.extensions import CHANNEL_SETTINGS, CHANNELS
 from understudy.monitor.config.fields import File, Name, Url, Variable
 from understudy.monitor.config.section import Section
 from understudy.monitor.config.units import Seconds
@@ -22,6 +23,22 @@ RESEND_SECONDS = 60.0
 LEAST_RESEND_SECONDS = 0.5
 LEAST_REPEAT_SECONDS = 60.0
 
+if TYPE_CHECKING:
+    Kind = str
+else:
+    Kind = Literal[*CHANNELS]
+
+
+def _accepted_by(setting: str) -> str:
+    """The kinds that accept a setting, as a list in a sentence."""
+    kinds = [name for name, one in CHANNELS.items() if setting in one.settings]
+    return " and ".join(filter(None, (", ".join(kinds[:-1]), kinds[-1])))
+
+
+def _only(setting: str, text: str) -> str:
+    """The description of a setting that not all kinds accept."""
+    return f"{_accepted_by(setting)}: {text}"
+
 
 class NotifyTls(Section):
     """TLS verification of a receiver."""
@@ -35,33 +52,50 @@ class NotifyTls(Section):
 class Notification(Section):
     """A notification channel for findings that open, change and close."""
 
-    kind: Literal["alertmanager", "webhook", "slack"]
-    """`alertmanager` uses API v2, `webhook` sends JSON, `slack` sends messages that Slack,
-    Mattermost and Rocket.Chat accept."""
+    kind: Kind = Field(
+        description=", ".join(f"`{name}` {one.text}" for name, one in CHANNELS.items()) + "."
+    )
     name: Name | None = None
     """Name in metrics and logs; default: its kind. Required if a kind occurs twice."""
     url: Url | None = None
     """URL of the receiver. For alertmanager, its root, such as http://127.0.0.1:9093."""
     url_env: Variable | None = None
     """Environment variable with the URL, if the URL itself is a secret."""
-    secret_env: Variable | None = None
-    """webhook: environment variable with the key that signs requests (HMAC-SHA256)."""
-    token_env: Variable | None = None
-    """alertmanager and webhook: environment variable with a bearer token."""
+    secret_env: Variable | None = Field(
+        default=None,
+        description=_only(
+            "secret_env", "environment variable with the key that signs requests (HMAC-SHA256)."
+        ),
+    )
+    token_env: Variable | None = Field(
+        default=None,
+        description=_only("token_env", "environment variable with a bearer token."),
+    )
     severity: Literal["info", "warning", "critical"] = "warning"
     """Minimum severity to send."""
-    repeat: Seconds | None = None
-    """webhook and slack: send a reminder of an open, unacknowledged finding after this time;
-    default: never."""
-    resend: Seconds | None = None
-    """alertmanager: interval at which open findings are sent again; default: 60 s. Alertmanager
-    resolves them after four intervals without an update."""
+    repeat: Seconds | None = Field(
+        default=None,
+        description=_only(
+            "repeat",
+            "send a reminder of an open, unacknowledged finding after this time; default: never.",
+        ),
+    )
+    resend: Seconds | None = Field(
+        default=None,
+        description=_only(
+            "resend",
+            "interval at which open findings are sent again; default: 60 s. Alertmanager resolves "
+            "them after four intervals without an update.",
+        ),
+    )
     timeout: Seconds = 10.0
     """Timeout of a receiver, from connecting to the response."""
     labels: dict[LabelName, LabelValue] = Field(
-        default={}, max_length=20, examples=[{"team": "pricing"}]
+        default={},
+        max_length=20,
+        examples=[{"team": "pricing"}],
+        description=_only("labels", "labels to add."),
     )
-    """alertmanager and webhook: labels to add."""
     link: Url | None = None
     """Public URL of the control address, for links in messages."""
     tls: NotifyTls | None = None
@@ -76,9 +110,9 @@ class Notification(Section):
     def _consistent(self) -> Notification:
         if (self.url is None) == (self.url_env is None):
             raise ValueError("give either url or url_env")
-        for name, kinds in _ONLY_FOR.items():
-            if getattr(self, name) and self.kind not in kinds:
-                raise ValueError(f"{name} is for {' and '.join(kinds)}, not for {self.kind}")
+        for name in CHANNEL_SETTINGS:
+            if getattr(self, name) and name not in CHANNELS[self.kind].settings:
+                raise ValueError(f"{name} is for {_accepted_by(name)}, not for {self.kind}")
         for name, least in (("repeat", LEAST_REPEAT_SECONDS), ("resend", LEAST_RESEND_SECONDS)):
             given = getattr(self, name)
             if given is not None and given < least:
@@ -89,15 +123,6 @@ class Notification(Section):
         if self.tls is not None and self.url is not None and not self.url.startswith("https:"):
             raise ValueError("tls is given, but the url is not https")
         return self
-
-
-_ONLY_FOR = {
-    "secret_env": ("webhook",),
-    "token_env": ("alertmanager", "webhook"),
-    "repeat": ("webhook", "slack"),
-    "resend": ("alertmanager",),
-    "labels": ("alertmanager", "webhook"),
-}
 
 
 def _named(channels: list[Notification]) -> list[Notification]:

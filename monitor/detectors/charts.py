@@ -16,9 +16,9 @@ in a row beyond one, on either side.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -282,3 +282,16 @@ def shewhart_limit(run_length: float) -> float:
     if run_length < 2.0:
         raise ValueError(f"a run length is at least 2 points, not {run_length}")
     return float(brentq(lambda at: 2.0 * ndtr(-at) - 1.0 / run_length, 0.0, 40.0))
+
+
+def shewhart(kind: str, options: Mapping[str, Any], baseline_points: float) -> Shewhart:
+    """A chart of one series with the ``options`` of the configuration."""
+    return Shewhart(1, **options)
+
+
+def ewma(kind: str, options: Mapping[str, Any], baseline_points: float) -> Ewma:
+    """A chart of one series with the ``options`` of the configuration: ``run_length`` in points;
+    the mean of the baseline rests on ``baseline_points``."""
+    weight = float(options.get("weight", 0.1))
+    run_length = float(options.get("run_length", 10_000.0))
+    return Ewma(1, weight, ewma_limit(weight, run_length, baseline_points))

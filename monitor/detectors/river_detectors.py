@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import importlib
 from collections import deque
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from understudy.monitor.config.extensions import DETECTORS
 from understudy.monitor.detectors.evidence import Evidence
 from understudy.monitor.errors import MissingExtraError
 from understudy.shadow.state import SAME, Config, FieldError, Saved, Stateful, Transient
@@ -34,7 +36,7 @@ KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "hddm_a": ("river.drift.binary", ("HDDM_A", "HDDMA")),
     "hddm_w": ("river.drift.binary", ("HDDM_W", "HDDMW")),
 }
-OF_ERRORS = frozenset({"ddm", "eddm", "hddm_a", "hddm_w"})
+OF_ERRORS = frozenset(name for name, kind in DETECTORS.items() if kind.errors_only)
 """These take 0 and 1."""
 _REMEMBERED = 1000
 _NEW = 32
@@ -152,6 +154,11 @@ class RiverDetector(Stateful):
         for number in np.flatnonzero(series):
             self._forget(int(number))
             self._detectors[number] = self._fresh()
+
+
+def of_one_series(kind: str, options: Mapping[str, Any], baseline_points: float) -> RiverDetector:
+    """A detector of one series with the ``options`` of the configuration."""
+    return RiverDetector(kind, 1, **options)
 
 
 def _find(kind: str) -> Any:

@@ -18,6 +18,16 @@ _MOST_CODES = 64
 _IS_ERROR = np.array([outcome in ERRORS for outcome in range(len(OUTCOMES))], np.float64)
 
 
+Values = Callable[[BlockColumns, Indices], Column]
+"""Values of some records of a block, one each; NaN: not known."""
+COLUMNS: dict[str, Values] = {
+    "error": lambda block, records: _IS_ERROR[block.outcome[records]],
+    "timeout": lambda block, records: (block.outcome[records] == TIMEOUT).astype(np.float64),
+    "latency": lambda block, records: block.seconds[records],
+}
+"""Columns that follow from a record alone, by name."""
+
+
 class Observer:
     """Turns records into the values that an experiment compares: ``columns`` names them. Values are
     numbers; of an output with texts they are its cells, which :class:`Codes` turns into a number.
@@ -29,15 +39,10 @@ class Observer:
 
     def values(self, block: BlockColumns, records: Indices) -> list[Column]:
         """The columns of some records; what is not known of a record alone is NaN."""
-        outcome = block.outcome[records]
         found: list[Column] = []
         for name in self.columns:
-            if name == "error":
-                found.append(_IS_ERROR[outcome])
-            elif name == "timeout":
-                found.append((outcome == TIMEOUT).astype(np.float64))
-            elif name == "latency":
-                found.append(block.seconds[records])
+            if name in COLUMNS:
+                found.append(COLUMNS[name](block, records))
             elif name == "cost":
                 found.append(self._costs(block, records))
             elif name.startswith("field:"):

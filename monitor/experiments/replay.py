@@ -28,11 +28,12 @@ from understudy.common.files import (
 from understudy.monitor.config.experiment import Experiment as Declared
 from understudy.monitor.config.rules import rules_of
 from understudy.monitor.errors import ReplayError
-from understudy.shadow.experiment import Decision, Experiment, Pairs, Split
+from understudy.shadow.experiment import METRICS, Decision, Experiment, Pairs, Split
+from understudy.shadow.experiment.hypothesis import Statistic
 
 BATCH = 4096
 _ARMS = {"champion": 0.0, "challenger": 1.0, "0": 0.0, "1": 1.0}
-_BINARY = ("error", "timeout", "disagreement", "correct")
+_BINARY = {metric.column for metric in METRICS.values() if metric.statistic is Statistic.RATE}
 
 
 class Replay:

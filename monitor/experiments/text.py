@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-_SCALES = {
-    "error_rate": (100.0, " pp"),
-    "timeout_rate": (100.0, " pp"),
-    "disagreement": (100.0, " pp"),
-    "accuracy": (100.0, " pp"),
-}
+from understudy.shadow.experiment import METRICS
+from understudy.shadow.experiment.hypothesis import Statistic
+from understudy.shadow.experiment.margin import Unit
 
 
 def scale_of(metric: str) -> tuple[float, str]:
     """Factor and unit in which people read a metric."""
-    if metric == "latency_tail":
+    known = METRICS.get(metric)
+    if known is None:
+        return 1.0, ""
+    if known.statistic in (Statistic.RATE, Statistic.TAIL):
         return 100.0, " pp"
-    if metric.startswith("latency_"):
-        return 1e3, " ms"
-    return _SCALES.get(metric, (1.0, ""))
+    return (1e3, " ms") if known.unit is Unit.SECONDS else (1.0, "")
 
 
 def shown(value: float | None, factor: float, unit: str) -> str:

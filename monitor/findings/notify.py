@@ -10,20 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from understudy.monitor.config.extensions import CHANNELS, implementation
 from understudy.monitor.config.notify import Notification, missing_variables
-from understudy.monitor.findings.channels.alertmanager import Alertmanager
 from understudy.monitor.findings.channels.base import Channel, Source
-from understudy.monitor.findings.channels.slack import Slack
-from understudy.monitor.findings.channels.webhook import Webhook
 
 log = logging.getLogger(__name__)
 
 BEAT_SECONDS = 1.0
-_KINDS: dict[str, type[Channel]] = {
-    "alertmanager": Alertmanager,
-    "webhook": Webhook,
-    "slack": Slack,
-}
 
 
 class Notifier:
@@ -57,7 +50,8 @@ class Notifier:
             if old is not None and old.config == config:
                 self.channels[config.label] = old
                 continue
-            channel = _KINDS[config.kind](config, self._chance)
+            kind: type[Channel] = implementation(CHANNELS[config.kind].code)
+            channel = kind(config, self._chance)
             if old is not None and type(old) is type(channel):
                 channel.restore(old.to_dict())
             self.channels[config.label] = channel

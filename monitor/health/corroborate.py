@@ -12,11 +12,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from understudy.monitor.config.detectors import CHARTS, Detector, ErrorDetector
+from understudy.monitor.config.detectors import Detector, ErrorDetector
+from understudy.monitor.config.extensions import DETECTORS, implementation
 from understudy.monitor.detectors.autocorrelation import BatchMeans
-from understudy.monitor.detectors.charts import Ewma, Shewhart, ewma_limit
 from understudy.monitor.detectors.evidence import Evidence
-from understudy.monitor.detectors.river_detectors import RiverDetector
 from understudy.monitor.errors import MissingExtraError
 from understudy.monitor.findings.finding import Signal
 from understudy.shadow.state import Config, Count, Saved, Stateful
@@ -26,7 +25,6 @@ POINT = 50
 """Rows of a point of a control chart."""
 SHOWN = 5_000
 """Rows for which an alarm is shown."""
-_WEIGHT, _RUN_LENGTH = 0.1, 10_000.0
 
 
 class _Detects(Protocol):
@@ -60,7 +58,7 @@ class Corroborator(Stateful):
         self.time = 0.0
         self.direction = 0
         self._rows = 0
-        self._points = BatchMeans([POINT], [1.0]) if self.kind in CHARTS else None
+        self._points = BatchMeans([POINT], [1.0]) if DETECTORS[self.kind].points else None
         self._detector = _detector(declared, baseline_rows)
 
     @property
@@ -145,14 +143,9 @@ def corroborations(
 
 
 def _detector(declared: ErrorDetector, baseline_rows: float) -> _Detects:
-    options: dict[str, Any] = dict(declared.options)
+    make = implementation(DETECTORS[declared.kind].code)
     try:
-        if declared.kind == "shewhart":
-            return Shewhart(1, **options)
-        if declared.kind == "ewma":
-            weight = float(options.get("weight", _WEIGHT))
-            run_length = float(options.get("run_length", _RUN_LENGTH))
-            return Ewma(1, weight, ewma_limit(weight, run_length, baseline_rows / POINT))
-        return RiverDetector(declared.kind, 1, **options)
+        found: _Detects = make(declared.kind, declared.options, baseline_rows / POINT)
+        return found
     except TypeError as error:
         raise ValueError(f"{declared.kind}: {error}") from error

@@ -43,32 +43,30 @@ class Metric:
 
 
 _QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99.9": 0.999}
-METRICS: dict[str, Metric] = {
-    metric.name: metric
-    for metric in (
-        Metric("error_rate", Statistic.RATE, "error", Unit.POINTS),
-        Metric("timeout_rate", Statistic.RATE, "timeout", Unit.POINTS),
-        Metric("latency_mean", Statistic.MEAN, "latency", Unit.SECONDS),
-        *(
-            Metric(f"latency_{name}", Statistic.QUANTILE, "latency", Unit.SECONDS, p=p)
-            for name, p in _QUANTILES.items()
-        ),
-        Metric("latency_tail", Statistic.TAIL, "latency", Unit.RELATIVE, watches=True),
-        Metric("disagreement", Statistic.RATE, "disagreement", Unit.POINTS, needs="pairs"),
-        Metric("prediction", Statistic.MEAN, "field", Unit.VALUE, "higher", of_field=True),
-        Metric(
-            "prediction_distribution",
-            Statistic.DISTRIBUTION,
-            "field",
-            Unit.POINTS,
-            of_field=True,
-            watches=True,
-        ),
-        Metric("accuracy", Statistic.RATE, "correct", Unit.POINTS, "higher", needs="labels"),
-        Metric("reward", Statistic.MEAN, "reward", Unit.VALUE, "higher", needs="labels"),
-        Metric("cost", Statistic.MEAN, "cost", Unit.VALUE),
-    )
-}
+_METRICS = (
+    Metric("error_rate", Statistic.RATE, "error", Unit.POINTS),
+    Metric("timeout_rate", Statistic.RATE, "timeout", Unit.POINTS),
+    Metric("latency_mean", Statistic.MEAN, "latency", Unit.SECONDS),
+    *(
+        Metric(f"latency_{name}", Statistic.QUANTILE, "latency", Unit.SECONDS, p=p)
+        for name, p in _QUANTILES.items()
+    ),
+    Metric("latency_tail", Statistic.TAIL, "latency", Unit.RELATIVE, watches=True),
+    Metric("disagreement", Statistic.RATE, "disagreement", Unit.POINTS, needs="pairs"),
+    Metric("prediction", Statistic.MEAN, "field", Unit.VALUE, "higher", of_field=True),
+    Metric(
+        "prediction_distribution",
+        Statistic.DISTRIBUTION,
+        "field",
+        Unit.POINTS,
+        of_field=True,
+        watches=True,
+    ),
+    Metric("accuracy", Statistic.RATE, "correct", Unit.POINTS, "higher", needs="labels"),
+    Metric("reward", Statistic.MEAN, "reward", Unit.VALUE, "higher", needs="labels"),
+    Metric("cost", Statistic.MEAN, "cost", Unit.VALUE),
+)
+METRICS: dict[str, Metric] = {metric.name: metric for metric in _METRICS}
 """All metrics by name."""
 ROLES = ("success", "guardrail")
 

@@ -31,7 +31,7 @@ from tests.support.chart import (
 from tests.support.chart_cases import each_case, selects
 from tools.chart_reference import CHART, COPIES, LIBRARY, read
 from understudy import __version__
-from understudy.loadtest.gate.plan import load_plan
+from understudy.loadtest.gate.plan_file import load_plan
 from understudy.loadtest.gate.sending import payloads_of
 from understudy.monitor.cli.main import main as cli
 from understudy.monitor.config.load import load

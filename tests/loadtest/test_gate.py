@@ -23,7 +23,8 @@ from understudy.loadtest.capacity.meters import Meter, energy, memory
 from understudy.loadtest.engine.outcome import Outcome
 from understudy.loadtest.errors import PlanError, TargetError
 from understudy.loadtest.gate.environment import scheduling
-from understudy.loadtest.gate.plan import Objectives, load_plan
+from understudy.loadtest.gate.plan import Objectives
+from understudy.loadtest.gate.plan_file import load_plan
 from understudy.loadtest.gate.sending import load_of, payloads_of
 from understudy.loadtest.gate.target import address_of, allowed
 from understudy.loadtest.gate.verdict import judge, together
@@ -533,8 +534,7 @@ def test_payloads_from_everywhere(tmp_path: Path) -> None:
         plan(tmp_path, "stages: [{name: a, load: {shape: trace, trace: access.log, speed: 2}}]")
     )
     stage = traced.stages[0]
-    assert stage.load is not None
-    moments = load_of(stage.load, traced.engine, traced.limits).moments
+    moments = load_of(stage.settings, traced.engine, traced.limits).moments
     assert moments == pytest.approx([0.0, 1 / 6, 1 / 3, 1.0])
     assert b"host: h\r\n" in first.to_bytes("h")
     with pytest.raises(PlanError, match="header"):

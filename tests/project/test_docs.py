@@ -8,7 +8,7 @@ import yaml
 
 from tools.docs import DOCS, EXAMPLE, PAGES
 from understudy.loadtest.chaos.experiment import load_experiment
-from understudy.loadtest.gate.plan import load_plan, plan_of
+from understudy.loadtest.gate.plan_file import load_plan, plan_of
 from understudy.loadtest.gate.sending import payloads_of
 from understudy.monitor.config.load import load
 from understudy.monitor.slo.load import load as load_slos
@@ -51,8 +51,8 @@ def test_plans_of_the_gate_are_valid() -> None:
         plan = load_plan(file)
         assert payloads_of(plan.payloads, 1)
         for stage in plan.stages:
-            if stage.chaos is not None:
-                load_experiment(stage.chaos.experiment)
+            if stage.kind == "chaos":
+                load_experiment(stage.settings.experiment)
     whole = (DOCS / "gate.md").read_text("utf-8")
     for block in re.findall(r"```yaml\n(version: 1\n.*?)```", whole, re.DOTALL):
         plan_of(yaml.safe_load(block), ROOT, "docs/gate.md")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from understudy.loadtest.capacity.breakpoint import Capacity, StepVerdict, estimate, search
 from understudy.loadtest.capacity.meters import Meter, energy, memory
@@ -14,8 +16,9 @@ from understudy.loadtest.capacity.usl import fit
 from understudy.loadtest.chaos.processes import cpu_seconds
 from understudy.loadtest.engine.outcome import Outcome
 from understudy.loadtest.engine.pool import Loop, Open
-from understudy.loadtest.gate.context import GateContext
-from understudy.loadtest.gate.plan import Objectives, Stage
+from understudy.loadtest.errors import PlanError
+from understudy.loadtest.gate.context import GateContext, StageKind
+from understudy.loadtest.gate.plan import Long, Objectives, Part, Rate, Share, Stage
 from understudy.loadtest.gate.result import StageResult
 from understudy.loadtest.gate.verdict import (
     Criterion,
@@ -34,10 +37,33 @@ _SURE = 1.5
 """Times the fewest requests that a probe sends, so that a percentile can be told."""
 
 
-def run_capacity(gate: GateContext, stage: Stage) -> StageResult:
+class CapacityStage(Part):
+    """The highest rate at which the objectives hold."""
+
+    start: Rate
+    most: Rate
+    seconds: Long = 5.0
+    """Of a probe at one rate, and longer where its percentile needs more requests."""
+    precision: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05
+    at_least: Rate | None = None
+    """Rate that must surely pass; without it the capacity is shown and not judged."""
+    traffic: Rate | None = None
+    """Requests per second for which replicas are counted."""
+    headroom: Annotated[Share, Field(ge=0.0, lt=1.0)] = 0.3
+    spare: Annotated[int, Field(ge=0, le=1000)] = 1
+    price_per_hour: Annotated[float, Field(ge=0.0)] | None = None
+    watts: Annotated[float, Field(ge=0.0)] | None = None
+    pid: int | None = None
+    """A process of the server on this machine, whose time is counted, with its children."""
+    concurrencies: list[Annotated[int, Field(ge=1, le=10_000)]] = Field(default=[])
+    """Closed loops of so many users for the Universal Scalability Law."""
+    servers: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """Requests that the target works on at once, first come first served: from the times in service
+    the latencies at other loads are predicted."""
+
+
+def run_capacity(gate: GateContext, stage: Stage, wanted: CapacityStage) -> StageResult:
     """Search for the highest rate that passes; replicas, cost and scalability from it."""
-    wanted = stage.capacity
-    assert wanted is not None
     objectives = gate.objectives(stage)
     fewest = needed(objectives)
     tightest = objectives.tightest or 1.0
@@ -177,3 +203,15 @@ def _scalability(gate: GateContext, concurrencies: list[int], seconds: float) ->
         return {"points": points, **fit(n, x).to_dict()}
     except ValueError as error:
         return {"points": points, "why_not": str(error)}
+
+
+def _check(gate: GateContext, stage: Stage, wanted: CapacityStage) -> list[str]:
+    most = gate.plan.limits.rate
+    if wanted.most > most:
+        raise PlanError(f"capacity: most is above the limit of {most:g}/s (limits.rate)")
+    if not gate.objectives(stage).percentiles():
+        raise PlanError("capacity: an objective for a percentile is required, such as p99")
+    return []
+
+
+CAPACITY = StageKind(CapacityStage, run_capacity, _check)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from understudy.loadtest.chaos.experiment import ChaosOutcome, load_experiment, run_experiment
 from understudy.loadtest.chaos.probes import alert_firing
@@ -12,17 +15,51 @@ from understudy.loadtest.chaos.recovery import Recovery, budget_burned, recovery
 from understudy.loadtest.engine.arrivals import Piece, Profile
 from understudy.loadtest.engine.outcome import Outcome
 from understudy.loadtest.engine.pool import Open
-from understudy.loadtest.errors import LoadTestError
-from understudy.loadtest.gate.context import GateContext
-from understudy.loadtest.gate.plan import Alert, Stage
+from understudy.loadtest.errors import LoadTestError, PlanError
+from understudy.loadtest.gate.context import GateContext, StageKind
+from understudy.loadtest.gate.plan import Load, Long, Part, Seconds, Share, Stage
 from understudy.loadtest.gate.result import StageResult
+from understudy.loadtest.gate.sending import load_of
 from understudy.loadtest.gate.verdict import Criterion, held, reasons, together
 
 
-def run_chaos(gate: GateContext, stage: Stage) -> StageResult:
+class Alert(Part):
+    """An alert that has to fire, by Prometheus or Alertmanager at `url`."""
+
+    url: str
+    name: str
+
+
+class Budget(Part):
+    """The error budget that a fault takes from: of good requests, over a period."""
+
+    objective: Annotated[Share, Field(gt=0.0, lt=1.0)]
+    period: Annotated[Seconds, Field(gt=0.0, le=366 * 86400.0)] = 30 * 86400.0
+    burned_at_most: Annotated[Share, Field(ge=0.0)] | None = None
+    """Part of the budget of the whole period that one fault may take."""
+
+
+class ChaosStage(Part):
+    """An experiment of the Chaos Toolkit under load."""
+
+    experiment: Path
+    load: Load
+    before: Long = 5.0
+    """Load before the method begins, in which the normal is measured."""
+    after: Long = 10.0
+    recovers_within: Seconds | None = None
+    lost_at_most: Share | None = None
+    """Share of the requests of the fault that may fail."""
+    detected_within: Seconds | None = None
+    """Until `alert` fires, or a probe of the method has seen one."""
+    alert: Alert | None = None
+    budget: Budget | None = None
+    hypothesis_holds: bool = False
+    """Whether the steady state has to hold while the method runs as well."""
+
+
+def run_chaos(gate: GateContext, stage: Stage, wanted: ChaosStage) -> StageResult:
     """Load before, during and after an experiment, and what the requests say of it."""
-    wanted = stage.chaos
-    assert wanted is not None
     experiment = load_experiment(wanted.experiment)
     objectives = gate.objectives(stage)
     limit = objectives.tightest
@@ -105,7 +142,7 @@ def run_chaos(gate: GateContext, stage: Stage) -> StageResult:
     }  # fmt: skip
     # Of all that were due while it lasted, or while it was felt, whichever are more.
     during = max(one.requests, outcome.part(start, end).count)
-    result.criteria = _criteria(stage, one, ran, start + outcome.begun, during, extra)
+    result.criteria = _criteria(wanted, one, ran, start + outcome.begun, during, extra)
     result.verdict = together(result.criteria)
     result.why = reasons(result.criteria)
     if ran.errors:
@@ -148,10 +185,13 @@ class _Watched:
 
 
 def _criteria(
-    stage: Stage, one: Recovery, ran: ChaosOutcome, start: float, during: int, extra: dict[str, Any]
+    wanted: ChaosStage,
+    one: Recovery,
+    ran: ChaosOutcome,
+    start: float,
+    during: int,
+    extra: dict[str, Any],
 ) -> list[Criterion]:
-    wanted = stage.chaos
-    assert wanted is not None
     criteria = []
     if wanted.recovers_within is not None:
         value = one.recovered_after
@@ -182,3 +222,14 @@ def _criteria(
         said = held(not broken) if ran.looks else "invalid"
         criteria.append(Criterion("steady state violated", 0.0, float(broken), said, why))
     return criteria
+
+
+def _check(gate: GateContext, stage: Stage, wanted: ChaosStage) -> list[str]:
+    load_experiment(wanted.experiment)
+    if wanted.load.shape not in ("steady", "soak"):
+        raise PlanError("chaos: load must be steady, because it lasts as long as the fault")
+    load_of(wanted.load, gate.plan.engine, gate.plan.limits)
+    return []
+
+
+CHAOS = StageKind(ChaosStage, run_chaos, _check)

@@ -5,22 +5,31 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import time
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
 from understudy.loadtest.engine.pool import Loop
 from understudy.loadtest.errors import LoadTestError
-from understudy.loadtest.gate.context import GateContext
-from understudy.loadtest.gate.plan import Stage
+from understudy.loadtest.gate.context import GateContext, StageKind
+from understudy.loadtest.gate.plan import Long, Part, Seconds, Stage
 from understudy.loadtest.gate.result import StageResult
 from understudy.loadtest.gate.verdict import Criterion, held, reasons
 from understudy.loadtest.statistics.intervals import mean
 
 
-def run_cold_start(gate: GateContext, stage: Stage) -> StageResult:
+class ColdStart(Part):
+    """From the start of a process to its first good answer."""
+
+    command: list[str] = Field(min_length=1)
+    within: Seconds | None = None
+    repeats: Annotated[int, Field(ge=1, le=50)] = 3
+    timeout: Long = 120.0
+
+
+def run_cold_start(gate: GateContext, stage: Stage, wanted: ColdStart) -> StageResult:
     """Start the server some times, and wait for its first good answer."""
-    wanted = stage.cold_start
-    assert wanted is not None
     times = []
     for _ in range(wanted.repeats):
         begun = time.monotonic()
@@ -71,3 +80,6 @@ def _first_answer(
                 return ended - (time.time() - (time.monotonic() - begun))
         time.sleep(0.02)
     raise LoadTestError(f"cold_start: no good response within {timeout:g} s")
+
+
+COLD_START = StageKind(ColdStart, run_cold_start)

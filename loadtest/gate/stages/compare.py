@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
+from pydantic import Field
+
 from understudy.loadtest.engine.outcome import Outcome
 from understudy.loadtest.errors import LoadTestError
-from understudy.loadtest.gate.context import GateContext
-from understudy.loadtest.gate.plan import Stage
+from understudy.loadtest.gate.context import GateContext, StageKind
+from understudy.loadtest.gate.plan import Load, Part, Share, Stage
 from understudy.loadtest.gate.result import StageResult
 from understudy.loadtest.gate.sending import load_of
-from understudy.loadtest.gate.target import address_of
+from understudy.loadtest.gate.target import address_of, allowed
 from understudy.loadtest.statistics.compare import compare as compared
 
 
-def run_compare(gate: GateContext, stage: Stage) -> StageResult:
+class CompareStage(Part):
+    """Another target beside this one, in turns."""
+
+    other: str
+    load: Load
+    repeats: Annotated[int, Field(ge=3, le=50)] = 5
+    margin: Share = 0.05
+    """Smallest relative difference that matters."""
+    percentile: Literal["p50", "p90", "p95", "p99"] = "p99"
+
+
+def run_compare(gate: GateContext, stage: Stage, wanted: CompareStage) -> StageResult:
     """Repeats of both targets in turns."""
-    wanted = stage.compare
-    assert wanted is not None
     other = address_of(wanted.other)
     load = load_of(wanted.load, gate.plan.engine, gate.plan.limits)
     p = float(wanted.percentile[1:]) / 100.0
@@ -48,3 +61,12 @@ def run_compare(gate: GateContext, stage: Stage) -> StageResult:
         result.verdict = "invalid"
         result.why = ["not enough repeats: add more, or make them longer"]
     return result
+
+
+def _check(gate: GateContext, stage: Stage, wanted: CompareStage) -> list[str]:
+    allowed(address_of(wanted.other), gate.own)
+    load_of(wanted.load, gate.plan.engine, gate.plan.limits)
+    return []
+
+
+COMPARE = StageKind(CompareStage, run_compare, _check)

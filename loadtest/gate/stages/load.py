@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
 
 from understudy.loadtest.engine.outcome import Outcome
 from understudy.loadtest.engine.pool import Arrivals, Loop
-from understudy.loadtest.gate.context import GateContext
-from understudy.loadtest.gate.plan import Load, Stage
+from understudy.loadtest.gate.context import GateContext, StageKind
+from understudy.loadtest.gate.plan import Load, Long, Part, Rate, Seconds, Stage
 from understudy.loadtest.gate.result import StageResult
 from understudy.loadtest.gate.sending import load_of
 from understudy.loadtest.gate.verdict import (
@@ -15,6 +17,7 @@ from understudy.loadtest.gate.verdict import (
     held,
     judge,
     missed_already,
+    needed,
     reasons,
     together,
 )
@@ -22,13 +25,30 @@ from understudy.loadtest.scenarios.loadgen import Settings
 from understudy.loadtest.scenarios.loadgen import judge as judge_loadgen
 
 
-def run_load(gate: GateContext, stage: Stage) -> StageResult:
+class LoadGen(Part):
+    """A scenario of MLPerf LoadGen."""
+
+    scenario: Literal["SingleStream", "MultiStream", "Server", "Offline"]
+    seconds: Long = 600.0
+    rate: Rate | None = None
+    limit: Seconds | None = None
+    queries: Annotated[int, Field(ge=1)] | None = None
+    users: Annotated[int, Field(ge=1, le=10_000)] = 32
+    mode: Literal["performance", "accuracy"] = "performance"
+
+    @model_validator(mode="after")
+    def _complete(self) -> LoadGen:
+        if self.scenario == "Server" and (self.rate is None or self.limit is None):
+            raise ValueError("Server needs rate and limit")
+        return self
+
+
+def run_load(gate: GateContext, stage: Stage, load: Load) -> StageResult:
     """A stretch of open-loop load against the objectives."""
-    assert stage.load is not None
     objectives = gate.objectives(stage)
-    if stage.load.shape == "until-break":
-        return _until_break(gate, stage, stage.load)
-    outcome = gate.drive(load_of(stage.load, gate.plan.engine, gate.plan.limits))
+    if load.shape == "until-break":
+        return _until_break(gate, stage, load)
+    outcome = gate.drive(load_of(load, gate.plan.engine, gate.plan.limits))
     criteria = judge(objectives, outcome)
     verdict = together(criteria)
     if not outcome.count:
@@ -83,10 +103,8 @@ def _until_break(gate: GateContext, stage: Stage, load: Load) -> StageResult:
     return result
 
 
-def run_loadgen(gate: GateContext, stage: Stage) -> StageResult:
+def run_loadgen(gate: GateContext, stage: Stage, wanted: LoadGen) -> StageResult:
     """A scenario of LoadGen, by its rules."""
-    wanted = stage.loadgen
-    assert wanted is not None
     settings = Settings(
         wanted.scenario, wanted.seconds, wanted.rate or 1.0, wanted.limit, wanted.queries,
         wanted.users, gate.plan.engine.seed,
@@ -129,3 +147,18 @@ def run_loadgen(gate: GateContext, stage: Stage) -> StageResult:
 
 def _over(outcome: Outcome, limit: float) -> bool:
     return outcome.over(limit) > 0.01 * outcome.count
+
+
+def _check_load(gate: GateContext, stage: Stage, load: Load) -> list[str]:
+    count = load_of(load, gate.plan.engine, gate.plan.limits).count
+    fewest = needed(gate.objectives(stage))
+    if not stage.judged or count >= fewest or load.shape == "until-break":
+        return []
+    return [
+        f"{stage.name}: about {count:,.0f} requests cannot prove its objectives, at least "
+        f"{fewest:,} are required"
+    ]
+
+
+LOAD = StageKind(Load, run_load, _check_load)
+LOADGEN = StageKind(LoadGen, run_loadgen)

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from understudy.monitor.config.detectors import CHARTS
+from understudy.monitor.config.extensions import DETECTORS
 from understudy.monitor.config.performance import Performance
 from understudy.monitor.detectors.edetector import SrDetector, null_rate
 from understudy.monitor.detectors.risk_sequence import RiskSequence
-from understudy.monitor.detectors.river_detectors import OF_ERRORS
 from understudy.monitor.errors import MissingExtraError
 from understudy.monitor.health.corroborate import Corroborator
 from understudy.monitor.health.performance.estimate import ConfidenceEstimator
@@ -75,7 +74,7 @@ class Realised(Stateful):
             else:
                 self._detector = SrDetector(np.array([self.null]), run_length)
         for one in settings.detectors:
-            if reference is None and one.kind in CHARTS:
+            if reference is None and DETECTORS[one.kind].points:
                 self.errors.append(f"{one.kind}: the baseline has no labels to compare with")
                 continue
             try:
@@ -99,7 +98,7 @@ class Realised(Stateful):
     def update(self, missed: Floats, times: Floats) -> Settled | None:
         """Which labelled predictions (n,) were wrong, 1 or 0; what the alarm makes of them."""
         for one in self.corroborators:
-            one.update(missed if one.kind in OF_ERRORS else self.standard(missed), times)
+            one.update(missed if DETECTORS[one.kind].errors_only else self.standard(missed), times)
         if self._detector is None:
             return None
         return Settled(missed, times, self._detector.update(missed[:, None]))

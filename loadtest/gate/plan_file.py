@@ -1,0 +1,92 @@
+"""The file of a plan: YAML with stages and what each has to meet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_args
+
+import yaml
+from pydantic import Field, ValidationError, create_model
+
+from understudy.loadtest.errors import PlanError, reason
+from understudy.loadtest.gate.plan import Part, Plan, Stage
+from understudy.loadtest.gate.stages.kinds import KINDS
+
+if TYPE_CHECKING:
+    AnyStage = Stage
+else:
+    AnyStage = create_model(
+        "Stage",
+        __base__=Stage,
+        **{name: (kind.settings | None, None) for name, kind in KINDS.items()},
+    )
+
+
+class PlanFile(Plan):
+    """A plan whose stages may be of all kinds."""
+
+    stages: Annotated[list[AnyStage], Field(min_length=1, max_length=100)]
+
+
+def load_plan(path: Path) -> Plan:
+    """Read a plan; file names in it are relative to it. Raises PlanError with the places.
+
+    ``path`` is a YAML file, as docs/gate.md describes.
+
+    >>> import tempfile
+    >>> text = '''
+    ... version: 1
+    ... objectives: {p99: 50ms}
+    ... payloads: {template: {instances: [[1.0]]}}
+    ... stages: [{name: steady, load: {rate: 100, seconds: 60}}]
+    ... '''
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     written = (Path(folder) / "gate.yaml").write_text(text)
+    ...     load_plan(Path(folder) / "gate.yaml").stages[0].name
+    'steady'
+    """
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise PlanError(f"{path}: cannot be read: {reason(error)}") from error
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise PlanError(f"{path}: is not valid YAML: {error}") from error
+    return plan_of(data, path.parent, str(path))
+
+
+def plan_of(data: Any, folder: Path, source: str) -> Plan:
+    """A plan from what its file holds; ``folder`` is that of the file names in it."""
+    if not isinstance(data, dict):
+        raise PlanError(f"{source}: a plan must be a mapping with stages")
+    try:
+        return PlanFile.model_validate(_absolute(data, folder))
+    except ValidationError as error:
+        lines = []
+        for one in error.errors():
+            place = ".".join(str(part) for part in one["loc"]).replace(".[", "[")
+            said = one["msg"].removeprefix("Value error, ")
+            lines.append(f"{source}: {place or 'plan'}: {said}")
+        raise PlanError("\n".join(lines)) from None
+
+
+_FILES = frozenset(
+    field.alias or name
+    for part in Part.__subclasses__()
+    for name, field in part.model_fields.items()
+    if Path in (field.annotation, *get_args(field.annotation))
+)
+"""Keys whose values are names of files."""
+
+
+def _absolute(value: Any, folder: Path) -> Any:
+    if isinstance(value, dict):
+        return {
+            k: str(folder / v) if k in _FILES and isinstance(v, str) else _absolute(v, folder)
+            for k, v in value.items()
+            if k != "template" or v is not None
+        } | ({"template": value["template"]} if "template" in value else {})
+    if isinstance(value, list):
+        return [_absolute(one, folder) for one in value]
+    return value

@@ -50,8 +50,6 @@ class ApiServer:
                 log_config=None,
                 access_log=False,
                 lifespan="off",
-                # Nothing else is asked for, and httptools would only be there by chance.
-                http="h11",
                 ws="none",
                 timeout_keep_alive=75,
                 timeout_graceful_shutdown=1,

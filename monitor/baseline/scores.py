@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri
+
+from understudy.shadow.roots import find_root
 
 Floats = NDArray[np.float64]
 
@@ -78,7 +79,7 @@ def tail_factor(scores: Floats, shares: Floats, slack: float) -> float:
     if excess(2.0 * slack) <= 0.0:
         return 1.0
     # Convex in theta, 0 at 0, falling there; so the other root lies below twice the slack.
-    theta = float(brentq(excess, 1e-9 * slack, 2.0 * slack)) if excess(1e-9 * slack) < 0.0 else 0.0
+    theta = find_root(excess, 1e-9 * slack, 2.0 * slack) if excess(1e-9 * slack) < 0.0 else 0.0
     return min(2.0 * slack / theta, _STEEPEST) if theta > 0.0 else _STEEPEST
 
 

@@ -22,11 +22,11 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 from scipy.special import betainc, ndtr, ndtri
 
 from understudy.monitor.detectors.evidence import Evidence
 from understudy.monitor.detectors.runs_rules import FOUR, MEMORY, broken
+from understudy.shadow.roots import find_root
 from understudy.shadow.state import Config, Converter, FieldError, Saved, Stateful, Transient
 
 Floats = NDArray[np.float64]
@@ -274,14 +274,14 @@ def ewma_limit(weight: float, run_length: float, baseline_rows: float = math.inf
             f"{baseline_rows:g} rows are too few for an EWMA of weight {weight:g} with a run "
             f"length of {run_length:g}: choose a larger weight, or a larger baseline"
         )
-    return float(brentq(excess, low, _WIDEST, xtol=1e-4))
+    return find_root(excess, low, _WIDEST, xtol=1e-4)
 
 
 def shewhart_limit(run_length: float) -> float:
     """The two-sided limit of rule 1 alone for a run length in points."""
     if run_length < 2.0:
         raise ValueError(f"a run length is at least 2 points, not {run_length}")
-    return float(brentq(lambda at: 2.0 * ndtr(-at) - 1.0 / run_length, 0.0, 40.0))
+    return find_root(lambda at: 2.0 * ndtr(-at) - 1.0 / run_length, 0.0, 40.0)
 
 
 def shewhart(kind: str, options: Mapping[str, Any], baseline_points: float) -> Shewhart:

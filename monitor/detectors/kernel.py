@@ -15,11 +15,11 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 from scipy.special import log_ndtr
 
 from understudy.monitor.detectors.evidence import Evidence
 from understudy.monitor.detectors.packed import Packed
+from understudy.shadow.roots import find_root
 from understudy.shadow.state import Config, Converter, FieldError, Saved, Stateful
 
 Floats = NDArray[np.float64]
@@ -75,7 +75,7 @@ def weighted_chi2_sf(value: float, weights: Floats) -> float:
 
     high = (1.0 - 1e-12) / (2.0 * largest)
     low = 0.0 if value > mean else -(len(weights) + 1.0) / (2.0 * value)
-    s = float(brentq(slope, low, high, xtol=1e-14 / largest))
+    s = find_root(slope, low, high, xtol=1e-14 / largest)
     generating = -0.5 * float(np.log1p(-2.0 * s * weights).sum())
     curvature = 2.0 * float((weights**2 / (1.0 - 2.0 * s * weights) ** 2).sum())
     w = math.copysign(math.sqrt(max(2.0 * (s * value - generating), 0.0)), s)
@@ -89,9 +89,7 @@ def weighted_chi2_isf(level: float, weights: Floats) -> float:
     high = 2.0 * mean
     while weighted_chi2_sf(high, weights) > level:
         high *= 2.0
-    return float(
-        brentq(lambda x: math.log(weighted_chi2_sf(x, weights)) - math.log(level), 1e-9, high)
-    )
+    return find_root(lambda x: math.log(weighted_chi2_sf(x, weights)) - math.log(level), 1e-9, high)
 
 
 def _load_rows(name: str, value: Any, _: Any) -> NDArray[np.int64]:

@@ -14,10 +14,10 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 from scipy.special import xlogy
 
 from understudy.monitor.detectors.evidence import Evidence
+from understudy.shadow.roots import find_root
 from understudy.shadow.sequential import BettingInterval, Interval
 from understudy.shadow.state import Config, FieldError, Saved, Stateful
 
@@ -48,7 +48,7 @@ def source_bound(total: float, rows: float, alpha: float) -> float:
     highest = 1.0 - 1e-12
     if mean >= highest or excess(highest) <= 0.0:
         return 1.0
-    return float(brentq(excess, max(mean, 1e-300), highest, xtol=1e-12))
+    return find_root(excess, max(mean, 1e-300), highest, xtol=1e-12)
 
 
 class RiskSequence(Stateful):

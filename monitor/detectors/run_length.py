@@ -14,8 +14,9 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 from scipy.special import ndtr
+
+from understudy.shadow.roots import find_root
 
 Floats = NDArray[np.float64]
 _NODES = 32
@@ -97,7 +98,7 @@ def _closed_threshold(slack: float, run_length: float) -> float:
 
     if excess(_LOWEST) >= 0.0:
         return _LOWEST
-    return float(brentq(excess, _LOWEST, _HIGHEST, xtol=1e-6))
+    return find_root(excess, _LOWEST, _HIGHEST, xtol=1e-6)
 
 
 @lru_cache(maxsize=4096)

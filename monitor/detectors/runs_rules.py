@@ -7,8 +7,6 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix, identity
-from scipy.sparse.linalg import spsolve
 from scipy.special import ndtr
 
 Floats = NDArray[np.float64]
@@ -99,7 +97,9 @@ def runs_length(rules: tuple[int, ...] = FOUR, mean: float = 0.0, limit: float =
     start = ((0, 0), (0, 0, 0, 0), 0)
     places = {start: 0}
     waiting = [start]
-    rows, columns, values = [], [], []
+    rows: list[int] = []
+    columns: list[int] = []
+    values: list[float] = []
     while waiting:
         state = waiting.pop()
         for zone, share in zip(zones, shares, strict=True):
@@ -113,9 +113,10 @@ def runs_length(rules: tuple[int, ...] = FOUR, mean: float = 0.0, limit: float =
             columns.append(places[following])
             values.append(share)
     size = len(places)
-    chain = csr_matrix((values, (rows, columns)), shape=(size, size))
-    lengths = spsolve((identity(size) - chain).tocsc(), np.ones(size))
-    return float(np.atleast_1d(lengths)[0])
+    # A few hundred states at most, so that a dense system is small, and scipy.sparse not needed.
+    system = np.eye(size)
+    np.subtract.at(system, (rows, columns), values)
+    return float(np.linalg.solve(system, np.ones(size))[0])
 
 
 State = tuple[tuple[int, int], tuple[int, int, int, int], int]

@@ -10,10 +10,11 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
@@ -45,7 +46,10 @@ BACK_OFF = BackOff()
 
 
 class Child:
-    """Keeps one command running until told to stop."""
+    """Keeps one command running until told to stop.
+
+    ``variables`` are environment variables of this child; those that the user has set win.
+    """
 
     def __init__(
         self,
@@ -55,6 +59,7 @@ class Child:
         on_event: OnEvent,
         on_change: Callable[[], None],
         back_off: BackOff = BACK_OFF,
+        variables: Mapping[str, str] | None = None,
     ) -> None:
         self.name = name
         self.restarts = 0
@@ -64,6 +69,7 @@ class Child:
         self._on_event = on_event
         self._on_change = on_change
         self._back_off = back_off
+        self._variables = dict(variables or {})
         self._process: subprocess.Popen[bytes] | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._stopping = asyncio.Event()
@@ -121,6 +127,7 @@ class Child:
                     self._command(theirs.fileno()),
                     pass_fds=(*self._inherited, theirs.fileno()),
                     stdin=subprocess.DEVNULL,
+                    env={**self._variables, **os.environ},
                     # A Ctrl-C at the terminal is for the supervisor, who stops them in order.
                     process_group=0,
                 )

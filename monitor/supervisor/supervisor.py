@@ -15,7 +15,7 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,13 @@ log = logging.getLogger(__name__)
 FLUSH_PATIENCE = 6.0
 """How long a drained worker may take to hand over its last records."""
 EVALUATION_PATIENCE = 10.0
+EVALUATION_VARIABLES = {
+    # The matrices of the detectors are small: on a busy machine more threads of OpenBLAS spin while
+    # they wait for each other, and each has buffers of its own. MALLOC_ARENA_MAX was measured too,
+    # and changed nothing.
+    "OPENBLAS_NUM_THREADS": "1",
+}
+"""Environment of the evaluation plane; what the user has set stays."""
 FIXED = ("listen", "control", "workers", "state_dir", "kafka")
 """Settings that only a restart can change."""
 
@@ -188,6 +195,7 @@ class Supervisor:
             "evaluation plane",
             [*self._evaluation_command, "--config-json", str(self.directory.config)],
             (),
+            EVALUATION_VARIABLES,
         )
         for slot, listener in enumerate(self._listeners):
             command = [
@@ -197,13 +205,20 @@ class Supervisor:
             ]
             self.workers.append(self._child(f"worker {slot}", command, (listener.fileno(),)))
 
-    def _child(self, name: str, command: Sequence[str], inherited: Sequence[int]) -> Child:
+    def _child(
+        self,
+        name: str,
+        command: Sequence[str],
+        inherited: Sequence[int],
+        variables: Mapping[str, str] | None = None,
+    ) -> Child:
         common = ("--run-dir", str(self.directory.path), "--run-id", self.run_id)
 
         def line(control: int) -> Sequence[str]:
             return [*command, *common, "--control-fd", str(control)]
 
-        return Child(name, line, inherited, self._on_event, self._on_change, self._back_off)
+        reports = self._on_event, self._on_change
+        return Child(name, line, inherited, *reports, self._back_off, variables)
 
     # Running ------------------------------------------------------------------------------------
 

@@ -17,8 +17,9 @@ from typing import ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, special
+from scipy import special
 
+from understudy.shadow.roots import find_minimum, find_root
 from understudy.shadow.sequential.common import (
     Array,
     MergeRule,
@@ -49,15 +50,13 @@ def _log_miss(c: float, scale: float) -> float:
             return math.log(4.0) + 1.0 - g
         return math.log(4.0) - g * c + math.log1p(1.0 / ((g - 1.0) * math.log(eta)))
 
-    top = optimize.brentq(
+    top = find_root(
         lambda eta: math.sqrt(eta / 2.0) + math.sqrt(2.0 * (eta - 1.0) / c) - scale,
         1.0,
         2.0 * scale * scale,
     )
-    best = optimize.minimize_scalar(
-        bound, bounds=(1.0, top), method="bounded", options={"xatol": 1e-9}
-    )
-    return min(0.0, float(best.fun))
+    _, smallest = find_minimum(bound, 1.0, top, xtol=1e-9)
+    return min(0.0, smallest)
 
 
 @lru_cache(maxsize=256)
@@ -72,9 +71,7 @@ def dkw_constant(alpha: float, scale: float = SCALE) -> float:
     high = 4.0
     while _log_miss(high, scale) > goal:
         high *= 2.0
-    return float(
-        optimize.brentq(lambda c: _log_miss(c, scale) - goal, high / 4.0, high, xtol=1e-10)
-    )
+    return find_root(lambda c: _log_miss(c, scale) - goal, high / 4.0, high, xtol=1e-10)
 
 
 def dkw_radius(
@@ -157,7 +154,7 @@ def ks_p_value(
         return 1.0
     while reach(high) < 0.0:
         high *= 2.0
-    c = float(optimize.brentq(reach, low, high, xtol=1e-12))
+    c = find_root(reach, low, high, xtol=1e-12)
     return min(1.0, 2.0 * math.exp(_log_miss(c, scale)))
 
 

@@ -17,8 +17,9 @@ from typing import ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, special
+from scipy import special
 
+from understudy.shadow.roots import find_minimum, find_root
 from understudy.shadow.sequential.common import (
     Array,
     EProcess,
@@ -72,17 +73,13 @@ def tune_concentration(effect: float, alpha: float = 0.05, *, sided: int = 1) ->
         low, high = 1.0, 4.0
         while log_beta_mixture_1(high * (0.5 + gap), high, 0.5, a, a) < goal:
             low, high = high, high * 2.0
-        return float(
-            optimize.brentq(
-                lambda n: log_beta_mixture_1(n * (0.5 + gap), n, 0.5, a, a) - goal, low, high
-            )
+        return find_root(
+            lambda n: log_beta_mixture_1(n * (0.5 + gap), n, 0.5, a, a) - goal, low, high
         )
 
     centre = math.log(max(1.0, 0.125 / gap**2))
-    best = optimize.minimize_scalar(
-        pairs_needed, bounds=(centre - 3.0, centre + 3.0), method="bounded"
-    )
-    return float(math.exp(best.x))
+    best, _ = find_minimum(pairs_needed, centre - 3.0, centre + 3.0)
+    return math.exp(best)
 
 
 class _Pairs(EProcess):
@@ -302,9 +299,5 @@ class PairedMargin(_Pairs):
         inner = min(max(estimate, -1.0 + 1e-9), 1.0 - 1e-9)
         if self._capital(inner, upward=upward) >= goal:
             return inner
-        end = float(
-            optimize.brentq(
-                lambda d: self._capital(d, upward=upward) - goal, outer, inner, xtol=1e-10
-            )
-        )
+        end = find_root(lambda d: self._capital(d, upward=upward) - goal, outer, inner, xtol=1e-10)
         return end - 1e-10 if upward else end + 1e-10

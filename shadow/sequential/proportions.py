@@ -19,8 +19,9 @@ from typing import ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, special
+from scipy import special
 
+from understudy.shadow.roots import find_root
 from understudy.shadow.sequential.common import (
     Interval,
     MergeRule,
@@ -68,11 +69,11 @@ def bernoulli_interval(successes: int, n: int, alpha: float, concentration: floa
     if k > 0 and excess(tiny) > 0.0:
         # In ln p, so that the end of a rate of 1e-9 is found to its digits.
         start = math.log(min(mode, 1.0 - 1e-12))
-        root = optimize.brentq(lambda s: excess(math.exp(s)), math.log(tiny), start, xtol=1e-12)
-        lower = math.exp(float(root) - 1e-12)
+        root = find_root(lambda s: excess(math.exp(s)), math.log(tiny), start, xtol=1e-12)
+        lower = math.exp(root - 1e-12)
     if k < size and excess(1.0 - 1e-15) > 0.0:
-        upper = optimize.brentq(excess, max(mode, 1e-300), 1.0 - 1e-15, xtol=1e-14, rtol=1e-12)
-        upper = min(1.0, float(upper) * (1.0 + 1e-11))
+        upper = find_root(excess, max(mode, 1e-300), 1.0 - 1e-15, xtol=1e-14, rtol=1e-12)
+        upper = min(1.0, upper * (1.0 + 1e-11))
     return Interval(lower, upper)
 
 
@@ -239,7 +240,7 @@ class TwoProportions(Process):
             # Only when every record of that arm succeeded: at this slope its theta is free.
             theta1 = pair(math.exp(high))[0]
             return theta1 * math.exp((goal - g1(theta1) - g0(1.0)) / k0)
-        root = float(optimize.brentq(excess, low, high, xtol=1e-10))
+        root = find_root(excess, low, high, xtol=1e-10)
         return value(math.exp(min(root + 1e-10, high)))
 
     def merge(self, other: Self) -> Self:

@@ -18,8 +18,9 @@ from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, special
+from scipy import special
 
+from understudy.shadow.roots import find_root
 from understudy.shadow.sequential.common import (
     Array,
     EProcess,
@@ -251,7 +252,7 @@ class RateTest(EProcess):
             return w - sum(m * _share_of_events(rho, ratio) for rho, (_, m) in self._epochs.items())
 
         limit = _LOG_RATIO_LIMIT
-        return math.exp(float(optimize.brentq(score, -limit, limit, xtol=1e-12)))
+        return math.exp(find_root(score, -limit, limit, xtol=1e-12))
 
     def interval(self, alpha: float = 0.05) -> Interval:
         """The two-sided confidence sequence for the ratio of rates, as it stands now.
@@ -292,6 +293,6 @@ def _outward(excess: Callable[[float], float], start: float, sign: float, limit:
     while abs(inner) <= limit:
         outer = inner + sign * step
         if excess(outer) > 0.0:
-            return float(optimize.brentq(excess, inner, outer, xtol=1e-10)) + sign * 1e-10
+            return find_root(excess, inner, outer, xtol=1e-10) + sign * 1e-10
         inner, step = outer, 2.0 * step
     return sign * math.inf

@@ -84,14 +84,16 @@ def test_a_worker_loads_nothing_heavy() -> None:
 
 
 def test_the_evaluation_plane_loads_only_what_it_uses() -> None:
-    """scipy.stats alone is 30 MiB; the others belong to commands, extras and clients.
+    """scipy.stats alone is 30 MiB, scipy.optimize 22 with scipy.linalg, scipy.sparse and
+    scipy.spatial that it loads; the others belong to commands, extras and clients.
 
     click is loaded by uvicorn.
     """
     modules = loaded("understudy.monitor.service.__main__")
     tops = {module.partition(".")[0] for module in modules}
     assert {"numpy", "fastapi", "scipy.special"} <= modules
-    assert "scipy.stats" not in modules
+    heavy = ("stats", "optimize", "linalg", "sparse", "spatial", "integrate", "interpolate")
+    assert not modules & {f"scipy.{name}" for name in heavy}
     assert not tops & {
         *("rich", "pyarrow", "httpx", "kafka", "river", "crc32c", "aiohttp", "locust", "httptools"),
         *("chaoslib", "jsonschema", "pandas"),
@@ -100,10 +102,18 @@ def test_the_evaluation_plane_loads_only_what_it_uses() -> None:
     assert not {module for module in modules if module.startswith("understudy.loadtest")}
 
 
-def test_only_load_tests_import_scipy_stats() -> None:
+def test_of_scipy_only_the_special_functions_are_imported() -> None:
+    """Also where an import waits until it is needed: it would stay in memory from then on."""
     for folder in ("monitor", "shadow"):
         for path, module in imported(folder):
-            assert not module.startswith("scipy.stats"), path
+            if "contrib" not in path.parts:
+                assert not module.startswith("scipy.") or module == "scipy.special", path
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            if "contrib" in path.parts:
+                continue
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.ImportFrom) and node.module == "scipy":
+                    assert {alias.name for alias in node.names} == {"special"}, path
 
 
 def test_import_understudy_loads_nothing() -> None:

@@ -59,6 +59,29 @@ def test_children_share_one_run(service: Service) -> None:
     assert len(runs) == 1
 
 
+THREADS = "OPENBLAS_NUM_THREADS"
+
+
+def environment(pid: int) -> dict[str, str]:
+    entries = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
+    return dict(entry.split("=", 1) for entry in entries if entry)
+
+
+def test_only_the_evaluation_plane_has_variables_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(THREADS, raising=False)
+    with Service(tmp_path) as service:
+        worker = environment(pid_of(service, "worker-0"))
+        assert THREADS not in worker
+        assert environment(pid_of(service, "evaluation")) == {**worker, THREADS: "1"}
+
+
+def test_a_variable_of_the_user_stays(tmp_path: Path) -> None:
+    with Service(tmp_path).start(**{THREADS: "3"}) as service:
+        assert environment(pid_of(service, "evaluation"))[THREADS] == "3"
+
+
 def test_a_killed_worker_is_replaced_and_no_connection_is_refused(service: Service) -> None:
     for name in ("worker-0", "worker-1"):
         os.kill(pid_of(service, name), signal.SIGKILL)

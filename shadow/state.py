@@ -5,9 +5,9 @@ its body, with its type and with what it is:
 
 * ``Saved[T]``: evidence; it goes into the state and comes back.
 * ``Setting[T]``: an argument of the constructor by the same name that goes into the state, so that
-  ``from_dict`` can build the object from the state alone.
+  ``from_state`` can build the object from the state alone.
 * ``Config[T]``: given by the caller, or worked out from what the caller gave. Not in the state: the
-  object is built from its configuration first, and ``restore`` fills it in place.
+  object is built from its configuration first, and ``load_state`` fills it in place.
 * ``Derived[T]``: worked out from the others; ``_restored`` works it out again after a restore.
 * ``Transient[T]``: lost at a restart on purpose.
 
@@ -18,8 +18,9 @@ its body, with its type and with what it is:
         series: Config[int]
         _cache: Transient[dict[str, float]]
 
-From this the class has ``to_dict``, ``restore`` and ``from_dict``; there is nothing else to write,
-and nothing to forget: ``tests/shadow/test_state.py`` fails for an attribute that is not declared.
+From this the class has ``dump_state``, ``load_state`` and ``from_state``; there is nothing else to
+write, and nothing to forget: ``tests/shadow/test_state.py`` fails for an attribute that is not
+declared.
 A field that is missing, unknown or of another type raises :class:`FieldError`. ``state_version``
 is raised when the meaning of a field changes; a state of another version is refused.
 
@@ -197,12 +198,12 @@ class Stateful:
     state_as_list: ClassVar[bool] = False
     """The fields stand in a list, in the order of their declaration: for what comes in numbers."""
 
-    def to_dict(self) -> Any:
+    def dump_state(self) -> Any:
         """The state as JSON values: what is declared as saved, and the settings."""
         self._before_dump()
         return layout_of(type(self)).dump(self)
 
-    def restore(self, state: Any) -> None:
+    def load_state(self, state: Any) -> None:
         """Fill this object, built from its configuration, with a saved state; its settings stay.
 
         Raises FieldError (a ValueError), or another ValueError, KeyError or TypeError, when the
@@ -212,7 +213,7 @@ class Stateful:
         self._restored()
 
     @classmethod
-    def from_dict(cls, state: Any) -> Self:
+    def from_state(cls, state: Any) -> Self:
         """A new object from a state that holds all that its constructor needs. Raises FieldError
         when the state does not fit."""
         found: Self = layout_of(cls).build(state)
@@ -406,7 +407,7 @@ def converter_for(hint: Any) -> Converter:
             return _enum(hint)
         if dataclasses.is_dataclass(hint):
             return _dataclass(hint)
-        if hasattr(hint, "restore") and hasattr(hint, "to_dict"):
+        if hasattr(hint, "load_state") and hasattr(hint, "dump_state"):
             return _IN_PLACE
     raise TypeError(f"{hint!r} has no form in a state: give it a Converter")
 
@@ -484,20 +485,20 @@ def _filled_in_place(convert: Converter) -> bool:
 def _fill(name: str, value: Any, now: Any) -> Any:
     if now is None:
         raise FieldError(name, "is not part of the configuration")
-    now.restore(value)
+    now.load_state(value)
     return now
 
 
-_IN_PLACE = _in_place(Converter(lambda item: item.to_dict(), _fill))
+_IN_PLACE = _in_place(Converter(lambda item: item.dump_state(), _fill))
 
 
 def _dump_some(item: Any) -> Any:
-    return None if item is None else item.to_dict()
+    return None if item is None else item.dump_state()
 
 
 def _fill_both(name: str, value: Any, now: Any) -> Any:
     if value is not None and now is not None:
-        now.restore(value)
+        now.load_state(value)
     return now
 
 
@@ -517,11 +518,11 @@ def _stateful(cls: type[Stateful]) -> Converter:
         return _IN_PLACE
 
     def build(name: str, value: Any, now: Any) -> Any:
-        return cls.from_dict(value)
+        return cls.from_state(value)
 
-    if cls.to_dict is Stateful.to_dict and cls._before_dump is Stateful._before_dump:
+    if cls.dump_state is Stateful.dump_state and cls._before_dump is Stateful._before_dump:
         return Converter(lambda item: layout_of(cls).dump(item), build)
-    return Converter(lambda item: item.to_dict(), build)
+    return Converter(lambda item: item.dump_state(), build)
 
 
 def _enum(cls: type[Enum]) -> Converter:

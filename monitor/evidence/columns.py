@@ -153,15 +153,15 @@ class Moments:
             "max": _finite(self.maximum[column]),
         }
 
-    def to_dict(self, width: int) -> dict[str, list[float | None]]:
+    def dump_state(self, width: int) -> dict[str, list[float | None]]:
         """Plain data of the first ``width`` columns; None stands for what is not finite."""
         return {
             name: [_finite(value) for value in getattr(self, name)[:width]] for name in self.FIELDS
         }
 
     @classmethod
-    def from_dict(cls, data: dict[str, list[float | None]]) -> Moments:
-        """The reverse of :meth:`to_dict`. Raises KeyError, TypeError or ValueError."""
+    def from_state(cls, data: dict[str, list[float | None]]) -> Moments:
+        """The reverse of :meth:`dump_state`. Raises KeyError, TypeError or ValueError."""
         moments = cls(len(data["count"]))
         for name in cls.FIELDS:
             array = getattr(moments, name)

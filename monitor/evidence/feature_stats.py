@@ -118,27 +118,27 @@ class FeatureStats:
             for column, name in enumerate(self.names)
         ]
 
-    def to_dict(self) -> dict[str, Any]:
+    def dump_state(self) -> dict[str, Any]:
         """Plain data, for the state file."""
         width = len(self.names)
         return {
             "names": list(self.names),
             "rows": self.rows,
             "overflow": self.overflow,
-            "moments": self._moments.to_dict(width),
+            "moments": self._moments.dump_state(width),
             "counts": {name: array[:width].tolist() for name, array in self._counts.items()},
         }
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> FeatureStats:
-        """The reverse of :meth:`to_dict`. Raises KeyError, TypeError or ValueError."""
+    def from_state(cls, data: dict[str, Any]) -> FeatureStats:
+        """The reverse of :meth:`dump_state`. Raises KeyError, TypeError or ValueError."""
         stats = cls()
         names = [str(name) for name in data["names"]][:MAX_FEATURES]
         stats.names = names
         stats._index = {name: column for column, name in enumerate(names)}
         stats.rows = int(data["rows"])
         stats.overflow = int(data["overflow"])
-        stats._moments = Moments.from_dict(data["moments"])
+        stats._moments = Moments.from_state(data["moments"])
         for name in _COUNTS:
             array = np.array(data["counts"][name], np.int64)
             if array.shape != (len(names),):

@@ -123,12 +123,12 @@ class Codes:
                 return NAN
         return total / len(cells)
 
-    def to_dict(self) -> dict[str, dict[str, float]]:
+    def dump_state(self) -> dict[str, dict[str, float]]:
         """As JSON."""
         return self._codes
 
-    def restore(self, state: Mapping[str, Mapping[str, float]]) -> None:
-        """Undo :meth:`to_dict`."""
+    def load_state(self, state: Mapping[str, Mapping[str, float]]) -> None:
+        """Undo :meth:`dump_state`."""
         self._codes = {name: dict(codes) for name, codes in state.items()}
 
 

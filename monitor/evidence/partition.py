@@ -140,12 +140,12 @@ class Partition:
 
     # State --------------------------------------------------------------------------------------
 
-    def to_dict(self) -> dict[str, Any]:
+    def dump_state(self) -> dict[str, Any]:
         """As JSON, between two takes."""
         return {
             "version": VERSION,
-            "sources": self.sources.to_dict(),
-            "label_sources": self.label_sources.to_dict(),
+            "sources": self.sources.dump_state(),
+            "label_sources": self.label_sources.dump_state(),
             "records": self.records,
             "labels": self.labels,
             "faults": dict(self.faults),
@@ -157,13 +157,13 @@ class Partition:
             },
         }
 
-    def restore(self, state: Mapping[str, Any]) -> PartitionRestore:
+    def load_state(self, state: Mapping[str, Any]) -> PartitionRestore:
         """Take over a state; what is to be read again then. Raises KeyError, TypeError or
         ValueError for another shape."""
         if state["version"] != VERSION:
             raise ValueError(f"version {state['version']!r} is not known")
-        self.sources.restore(state["sources"])
-        self.label_sources.restore(state["label_sources"])
+        self.sources.load_state(state["sources"])
+        self.label_sources.load_state(state["label_sources"])
         self.records, self.labels = int(state["records"]), int(state["labels"])
         self.faults = Counter(state["faults"])
         waiting = {

@@ -105,7 +105,7 @@ class PredictionStats:
             "classes": dict(sorted(self.classes.items(), key=lambda item: -item[1])),
         }
 
-    def to_dict(self) -> dict[str, Any]:
+    def dump_state(self) -> dict[str, Any]:
         """Plain data, for the state file."""
         return {
             "edges": self.edges.tolist(),
@@ -115,11 +115,11 @@ class PredictionStats:
             "infinite": self.infinite,
             "continuous": self.continuous,
             "classes": self.classes,
-            "moments": self._moments.to_dict(1),
+            "moments": self._moments.dump_state(1),
         }
 
-    def restore(self, data: dict[str, Any]) -> None:
-        """Take over what :meth:`to_dict` gave. Raises KeyError, TypeError or ValueError.
+    def load_state(self, data: dict[str, Any]) -> None:
+        """Take over what :meth:`dump_state` gave. Raises KeyError, TypeError or ValueError.
 
         When the edges were changed since, the counts move to the bucket of their upper edge.
         """
@@ -135,7 +135,7 @@ class PredictionStats:
         self.infinite = int(data["infinite"])
         self.continuous = bool(data["continuous"])
         self.classes = {str(label): int(count) for label, count in data["classes"].items()}
-        self._moments = Moments.from_dict(data["moments"])
+        self._moments = Moments.from_state(data["moments"])
 
 
 class Predictions:
@@ -168,19 +168,19 @@ class Predictions:
             stats = self.by_name[name] = PredictionStats(self._edges, self._max_classes)
         return stats
 
-    def to_dict(self) -> dict[str, Any]:
+    def dump_state(self) -> dict[str, Any]:
         """Plain data, for the state file."""
         return {
             "rows": self.rows,
             "overflow": self.overflow,
-            "names": {name: stats.to_dict() for name, stats in self.by_name.items()},
+            "names": {name: stats.dump_state() for name, stats in self.by_name.items()},
         }
 
-    def restore(self, data: dict[str, Any]) -> None:
-        """Take over what :meth:`to_dict` gave. Raises KeyError, TypeError or ValueError."""
+    def load_state(self, data: dict[str, Any]) -> None:
+        """Take over what :meth:`dump_state` gave. Raises KeyError, TypeError or ValueError."""
         self.rows = int(data["rows"])
         self.overflow = int(data["overflow"])
         for name, part in data["names"].items():
             stats = self._named(str(name))
             if stats is not None:
-                stats.restore(part)
+                stats.load_state(part)

@@ -72,7 +72,7 @@ class Sources:
             forgotten = self.newest - FORGOTTEN_SECONDS
             self.by_run = {key: s for key, s in self.by_run.items() if s.heard >= forgotten}
 
-    def to_dict(self) -> dict[str, Any]:
+    def dump_state(self) -> dict[str, Any]:
         """As JSON."""
         return {
             "sources": [
@@ -85,8 +85,8 @@ class Sources:
             "missing": self.missing,
         }
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Undo :meth:`to_dict`. Raises KeyError, TypeError or ValueError."""
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Undo :meth:`dump_state`. Raises KeyError, TypeError or ValueError."""
         self.by_run = {
             (str(source), str(run)): Source(int(seq), _number(complete), _number(heard))
             for source, run, seq, complete, heard in state["sources"]

@@ -297,7 +297,7 @@ class LiveExperiment:
         self.divided_at = assignment.divided_at
         for name, saved in assignment.rollouts.items():
             contestant = self.contestants[name]
-            known = rollout.Rollout.from_dict(saved)
+            known = rollout.Rollout.from_state(saved)
             if known.stages == contestant.rollout.stages:
                 contestant.rollout = known
                 if not known.live:
@@ -306,27 +306,27 @@ class LiveExperiment:
 
     def assignment(self) -> Assignment:
         """What has to be in force after a restart."""
-        rollouts = {name: c.rollout.to_dict() for name, c in self.contestants.items()}
+        rollouts = {name: c.rollout.dump_state() for name, c in self.contestants.items()}
         return Assignment(self.order, self.allocation, self.started, self.divided_at, rollouts)
 
     # State --------------------------------------------------------------------------------------
 
-    def to_dict(self) -> dict[str, Any]:
+    def dump_state(self) -> dict[str, Any]:
         """As JSON. Pairs of which one half is there are not part of it."""
         self._check_split(0.0)
         return {
             "carried_over": self.carried_over,
             "weights": list(self._weights),
             "epoch": self._epoch,
-            "evidence": self.experiment.to_dict(),
-            "units": self._units.to_dict(),
-            "codes": self._codes.to_dict(),
-            "assigned": self._assigned.to_dict(),
+            "evidence": self.experiment.dump_state(),
+            "units": self._units.dump_state(),
+            "codes": self._codes.dump_state(),
+            "assigned": self._assigned.dump_state(),
             "contestants": {
                 name: {
-                    "noise": c.noise.to_dict(),
-                    "worst": c.worst.to_dict(),
-                    "timeline": c.timeline.to_dict(),
+                    "noise": c.noise.dump_state(),
+                    "worst": c.worst.dump_state(),
+                    "timeline": c.timeline.dump_state(),
                     "diverted": c.diverted,
                     "lost": c.lost,
                 }
@@ -334,7 +334,7 @@ class LiveExperiment:
             },
         }
 
-    def restore(self, state: Mapping[str, Any]) -> None:
+    def load_state(self, state: Mapping[str, Any]) -> None:
         """Take over a saved state of this experiment.
 
         Raises ValueError, KeyError or TypeError for another shape.
@@ -342,18 +342,18 @@ class LiveExperiment:
         self.carried_over = int(state["carried_over"])
         self._weights = tuple(float(w) for w in state["weights"])
         self._epoch = float(state["epoch"])
-        self.experiment.restore(state["evidence"])
-        self._units.restore(state["units"])
-        self._codes.restore(state.get("codes", {}))
+        self.experiment.load_state(state["evidence"])
+        self._units.load_state(state["units"])
+        self._codes.load_state(state.get("codes", {}))
         if "assigned" in state:
-            self._assigned.restore(state["assigned"])
+            self._assigned.load_state(state["assigned"])
         for name, contestant in self.contestants.items():
             saved = state["contestants"].get(name)
             if saved is None:
                 continue
-            contestant.noise = comparison.NoiseCancelling.from_dict(saved["noise"])
-            contestant.worst = comparison.Worst.from_dict(saved["worst"])
-            contestant.timeline.restore(saved["timeline"])
+            contestant.noise = comparison.NoiseCancelling.from_state(saved["noise"])
+            contestant.worst = comparison.Worst.from_state(saved["worst"])
+            contestant.timeline.load_state(saved["timeline"])
             contestant.diverted = int(saved["diverted"])
             contestant.lost = int(saved["lost"])
 

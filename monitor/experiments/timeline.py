@@ -27,12 +27,12 @@ class Timeline:
             self.points = [*self.points[:-1:2], self.points[-1]]
             self._every *= 2
 
-    def to_dict(self) -> dict[str, Any]:
+    def dump_state(self) -> dict[str, Any]:
         """As JSON."""
         return {"points": self.points, "every": self._every, "skipped": self._skipped}
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Undo :meth:`to_dict`."""
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Undo :meth:`dump_state`."""
         self.points = list(state["points"])
         self._every = int(state["every"])
         self._skipped = int(state.get("skipped", 0))

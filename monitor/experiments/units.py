@@ -77,12 +77,12 @@ class OpenUnits:
         self._open.clear()
         return closed
 
-    def to_dict(self) -> list[Any]:
+    def dump_state(self) -> list[Any]:
         """As JSON."""
         return [[unit, item.arm, item.at, item.sums] for unit, item in self._open.items()]
 
-    def restore(self, state: list[Any]) -> None:
-        """Undo :meth:`to_dict`. Raises ValueError or KeyError for another shape."""
+    def load_state(self, state: list[Any]) -> None:
+        """Undo :meth:`dump_state`. Raises ValueError or KeyError for another shape."""
         self._open.clear()
         for unit, arm, at, sums in state:
             pairs = {str(k): (float(v[0]), int(v[1])) for k, v in sums.items()}

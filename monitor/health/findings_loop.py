@@ -55,14 +55,14 @@ class FindingsLoop:
         if finding.room == ROOM:
             self.watches.relearn((finding.signal.model, finding.signal.version))
 
-    def to_dict(self) -> dict[str, Any]:
+    def dump_state(self) -> dict[str, Any]:
         """As JSON."""
-        return {"watches": self.watches.to_dict(), "room": self.service.to_dict()}
+        return {"watches": self.watches.dump_state(), "room": self.service.dump_state()}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
+    def load_state(self, state: Mapping[str, Any]) -> None:
         """Take over a saved state, also an empty one; what cannot be used is left out, and said."""
-        self.watches.restore(state.get("watches", {}))
-        self.service.restore(state.get("room"))
+        self.watches.load_state(state.get("watches", {}))
+        self.service.load_state(state.get("room"))
 
 
 def _limits(config: Config) -> Limits:

@@ -79,7 +79,7 @@ class EvidenceConsumer:
             self.config, self.folder, lambda: self.now
         )
         if state is None:
-            self.watcher.restore({})
+            self.watcher.load_state({})
         else:
             self._restore(state)
 
@@ -177,10 +177,10 @@ class EvidenceConsumer:
 
     # State --------------------------------------------------------------------------------------
 
-    def to_dict(self) -> dict[str, Any]:
+    def dump_state(self) -> dict[str, Any]:
         """As JSON, with all digits."""
         with packed.exactly():
-            pipeline = self.pipeline.to_dict()
+            pipeline = self.pipeline.dump_state()
         return {
             "version": VERSION,
             "judged": self.judged,
@@ -209,7 +209,7 @@ class EvidenceConsumer:
         self.late, self.rows = int(state["late"]), int(state["rows"])
         self.complete = {str(name): float(at) for name, at in state["complete"].items()}
         self.moved = bool(state["moved"])
-        self.pipeline.restore(state["pipeline"])
+        self.pipeline.load_state(state["pipeline"])
         if self.judged is not None:
             for live in self.experiments.live.values():
                 live.recall(self.now)

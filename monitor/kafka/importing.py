@@ -127,7 +127,7 @@ class Importer(Membership):
     def _waiting(self, place: TopicPartition) -> State | None:
         """The halves that wait, to be kept."""
         pairs = self._readers[place].pairs
-        return {"pairs": pairs.to_dict()} if pairs.waiting else None
+        return {"pairs": pairs.dump_state()} if pairs.waiting else None
 
     def _written(self) -> None:
         dead = sum(self.dead.values())
@@ -144,7 +144,7 @@ class Importer(Membership):
     ) -> None:
         reader = TopicReader(self._sources[place.topic], self._declared, self._decoder)
         if state is not None:
-            reader.pairs.restore(state["pairs"])
+            reader.pairs.load_state(state["pairs"])
         self._readers[place] = reader
 
     def _drop(self) -> None:

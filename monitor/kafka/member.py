@@ -120,13 +120,13 @@ class Member(Membership):
             self._hand_over(partition)
             # One state for both topics: what is here of records and labels belongs together.
             place = TopicPartition(self.topics.records, number)
-            found[place] = self.positions[place], partition.to_dict()
+            found[place] = self.positions[place], partition.dump_state()
             place = TopicPartition(self.topics.labels, number)
             if place in self.positions:
                 found[place] = self.positions[place], None
         for place in [place for place in self._dirty if place.topic == judged]:
             judge = self.judges[place.partition]
-            found[place] = judge.needed, judge.to_dict()
+            found[place] = judge.needed, judge.dump_state()
         return found
 
     def _hand_over(self, partition: Partition) -> None:
@@ -199,7 +199,7 @@ class Member(Membership):
         committed: Committed,
     ) -> None:
         """Read again what waits there."""
-        restoring = partition.restore(state)
+        restoring = partition.load_state(state)
         if partition.wants_labels:
             labels = TopicPartition(self.topics.labels, place.partition)
             told = committed.offset(labels)

@@ -236,32 +236,32 @@ class Pipeline:
             self.findings_loop.service.version if self.findings_loop is not None else ()
         )
 
-    def to_dict(self) -> dict[str, Any]:
+    def dump_state(self) -> dict[str, Any]:
         """Plain data, for the state file. Payloads are not part of it."""
         self.flush()
         return {
             "records": self.records,
             "features": [
-                {"model": model, "version": version, "stats": stats.to_dict()}
+                {"model": model, "version": version, "stats": stats.dump_state()}
                 for (model, version), stats in self.features.items()
             ],
             "predictions": [
-                {"model": model, "version": version, "arm": arm, "stats": stats.to_dict()}
+                {"model": model, "version": version, "arm": arm, "stats": stats.dump_state()}
                 for (model, version, arm), stats in self.predictions.items()
             ],
             "undecodable": [[*key, count] for key, count in self.undecodable.items()],
             "labels": self.labels,
-            "experiments": self.experiments.to_dict() if self.experiments is not None else {},
-            "judge": self.findings_loop.to_dict() if self.findings_loop is not None else {},
+            "experiments": self.experiments.dump_state() if self.experiments is not None else {},
+            "judge": self.findings_loop.dump_state() if self.findings_loop is not None else {},
         }
 
-    def restore(self, data: Mapping[str, Any]) -> None:
+    def load_state(self, data: Mapping[str, Any]) -> None:
         """Take over a saved state. Raises StateError when it has another shape."""
         try:
             self.records = int(data["records"])
             for item in data["features"]:
                 key = (str(item["model"]), str(item["version"]))
-                stats = FeatureStats.from_dict(item["stats"])
+                stats = FeatureStats.from_state(item["stats"])
                 stats.expect(self.decoder.expected(key))
                 self.features[key] = stats
             for item in data["predictions"]:
@@ -269,14 +269,14 @@ class Pipeline:
                     (str(item["model"]), str(item["version"]), str(item["arm"]))
                 )
                 if of_arm is not None:
-                    of_arm.restore(item["stats"])
+                    of_arm.load_state(item["stats"])
             for model, version, arm, part, reason, count in data["undecodable"]:
                 self.undecodable[model, version, arm, part, reason] = int(count)
             self.labels = int(data.get("labels", 0))
             if self.experiments is not None:
-                self.experiments.restore(data.get("experiments", {}))
+                self.experiments.load_state(data.get("experiments", {}))
             if self.findings_loop is not None:
-                self.findings_loop.restore(data.get("judge", {}))
+                self.findings_loop.load_state(data.get("judge", {}))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise StateError(f"the saved state has another shape: {error!r}") from error
 

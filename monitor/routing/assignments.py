@@ -63,13 +63,13 @@ class Assignments:
         self._slots.clear()
         self._longest = 0.0
 
-    def to_dict(self) -> dict[str, Any]:
+    def dump_state(self) -> dict[str, Any]:
         """As JSON."""
         slots = [[slot, *counts] for slot, counts in self._slots.items()]
         return {"slots": slots, "longest": self._longest, "newest": self._newest}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Undo :meth:`to_dict`. Raises ValueError, KeyError or TypeError for another shape."""
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Undo :meth:`dump_state`. Raises ValueError, KeyError or TypeError for another shape."""
         self._slots = {int(slot): [int(n) for n in counts] for slot, *counts in state["slots"]}
         if any(len(counts) != self.arms for counts in self._slots.values()):
             raise ValueError("counts of other arms")

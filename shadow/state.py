@@ -287,17 +287,18 @@ class Layout:
             return dict(zip((f.key for f in self.fields), state, strict=True))
         if not isinstance(state, Mapping):
             raise FieldError(self.cls.__name__, f"must be an object, not {state!r}")
+        # First of all: a state of another version has other keys.
+        version = self.cls.state_version
+        if version != 1 and "version" in state and state["version"] != version:
+            raise FieldError(
+                "version",
+                f"of {self.cls.__name__} must be {version}, not {state['version']!r}",
+            )
         if state.keys() != self._keys:
             for key in self._keys - state.keys():
                 raise FieldError(key, f"is missing from the state of {self.cls.__name__}")
             for key in state.keys() - self._keys:
                 raise FieldError(str(key), f"is not a field of {self.cls.__name__}")
-        if self.cls.state_version != 1 and state["version"] != self.cls.state_version:
-            raise FieldError(
-                "version",
-                f"of {self.cls.__name__} must be {self.cls.state_version}, not "
-                f"{state['version']!r}",
-            )
         return state
 
     def fill(self, item: Any, state: Any) -> None:

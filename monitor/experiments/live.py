@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,12 +32,34 @@ from understudy.monitor.routing.routes import Assignment
 from understudy.shadow import comparison, rollout
 from understudy.shadow.assignment import Allocation
 from understudy.shadow.experiment import Decision, Experiment, Pairs, Split
+from understudy.shadow.state import Config, Count, Key, Saved, Stateful, Transient
 
 
-class LiveExperiment:
+class LiveExperiment(Stateful):
     """``arms`` tells whose records they are, which the first stage turns into evidence. The clock
-    is passed in, as unix time in seconds.
+    is passed in, as unix time in seconds. The assignment and the rollouts are kept in a file:
+    :meth:`assignment` and :meth:`resume`.
     """
+
+    declared: Config[Declared]
+    arms: Config[Arms]
+    started: Config[float]
+    layout: Config[EvidenceLayout]
+    by_unit: Config[bool]
+    order: Config[tuple[str, ...]]
+    allocation: Config[Allocation]
+    divided_at: Config[float]
+    carried_over: Saved[Count]
+    _weights: Saved[tuple[float, ...]]
+    _epoch: Saved[float]
+    experiment: Saved[Annotated[Experiment, Key("evidence")]]
+    _units: Saved[OpenUnits]
+    _codes: Saved[Codes]
+    _assigned: Saved[Assignments]
+    contestants: Saved[dict[str, ChallengerState]]
+    _columns: Config[tuple[str, ...]]
+    _closed: Transient[list[int]]
+    """Units of each arm that have ended since the last look; a dump takes them in."""
 
     def __init__(self, declared: Declared, arms: Arms, now: float) -> None:
         self.declared = declared
@@ -63,8 +85,7 @@ class LiveExperiment:
         self._units = OpenUnits()
         self._assigned = Assignments(len(self.order))
         self._closed = [0] * len(self.order)
-        """Units of each arm that have ended since the last look."""
-        self._weights: tuple[float, ...] = ()
+        self._weights = ()
         """Of :attr:`order`, under which the records of this epoch were assigned."""
         self._epoch = 0.0
 
@@ -311,51 +332,8 @@ class LiveExperiment:
 
     # State --------------------------------------------------------------------------------------
 
-    def dump_state(self) -> dict[str, Any]:
-        """As JSON. Pairs of which one half is there are not part of it."""
+    def _before_dump(self) -> None:
         self._check_split(0.0)
-        return {
-            "carried_over": self.carried_over,
-            "weights": list(self._weights),
-            "epoch": self._epoch,
-            "evidence": self.experiment.dump_state(),
-            "units": self._units.dump_state(),
-            "codes": self._codes.dump_state(),
-            "assigned": self._assigned.dump_state(),
-            "contestants": {
-                name: {
-                    "noise": c.noise.dump_state(),
-                    "worst": c.worst.dump_state(),
-                    "timeline": c.timeline.dump_state(),
-                    "diverted": c.diverted,
-                    "lost": c.lost,
-                }
-                for name, c in self.contestants.items()
-            },
-        }
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Take over a saved state of this experiment.
-
-        Raises ValueError, KeyError or TypeError for another shape.
-        """
-        self.carried_over = int(state["carried_over"])
-        self._weights = tuple(float(w) for w in state["weights"])
-        self._epoch = float(state["epoch"])
-        self.experiment.load_state(state["evidence"])
-        self._units.load_state(state["units"])
-        self._codes.load_state(state.get("codes", {}))
-        if "assigned" in state:
-            self._assigned.load_state(state["assigned"])
-        for name, contestant in self.contestants.items():
-            saved = state["contestants"].get(name)
-            if saved is None:
-                continue
-            contestant.noise = comparison.NoiseCancelling.from_state(saved["noise"])
-            contestant.worst = comparison.Worst.from_state(saved["worst"])
-            contestant.timeline.load_state(saved["timeline"])
-            contestant.diverted = int(saved["diverted"])
-            contestant.lost = int(saved["lost"])
 
 
 def _differing(names: Sequence[str]) -> comparison.Comparison:

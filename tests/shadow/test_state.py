@@ -41,14 +41,11 @@ from understudy.shadow.state import (
     load,
 )
 
-WITHOUT_EXTRAS = ("understudy.monitor.kafka",)
-"""Packages whose modules need what is not installed everywhere; none has state of this kind."""
-
 
 def _modules() -> Iterator[str]:
     for package in (understudy.shadow, understudy.monitor):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            if not module.name.startswith(WITHOUT_EXTRAS) and "__main__" not in module.name:
+            if "__main__" not in module.name:
                 yield module.name
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from understudy.monitor.evidence.columns import Column, Moments, floats_of, numbers
-from understudy.shadow.state import Config, Converter, Count, FieldError, Saved, Setting, Stateful
+from understudy.shadow.state import Converter, Count, FieldError, Saved, Setting, Stateful
 
 DEFAULT_BUCKETS = (
     *(-1e6, -1e5, -1e4, -1e3, -100.0, -50.0, -20.0, -10.0, -5.0, -2.0, -1.0, -0.1, 0.0),
@@ -150,8 +150,8 @@ class PredictionStats(Stateful):
 class Predictions(Stateful):
     """All outputs of one model version on one arm."""
 
-    _edges: Config[NDArray[np.float64]]
-    _max_classes: Config[int]
+    _edges: Setting[_Edges]
+    _max_classes: Setting[Count]
     rows: Saved[Count]
     overflow: Saved[Count]
     by_name: Saved[dict[str, PredictionStats]]
@@ -192,3 +192,4 @@ class Predictions(Stateful):
     def _restored(self) -> None:
         if len(self.by_name) > MAX_PREDICTIONS:
             raise FieldError("by_name", f"must be at most {MAX_PREDICTIONS}")
+        self.configure(self._edges.tolist(), self._max_classes)

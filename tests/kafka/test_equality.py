@@ -117,12 +117,12 @@ def test_there_is_something_to_compare(whole: Any) -> None:
     assert shadowed["evidence"]["contests"]["candidate"]["pairs"] > 150
     assert min(divided["evidence"]["contests"]["other"]["served"]) > 20
     assert divided["carried_over"] > 0
-    assert shadowed["contestants"]["candidate"]["noise"][""][2] > 20
+    assert shadowed["contestants"]["candidate"]["noise"]["tests"][""][2] > 20
     assert shadowed["contestants"]["candidate"]["worst"]["entries"]
     (watch,) = whole["judge"]["watches"]["watches"]
     assert watch["state"]["rows"] > 300
     assert watch["performance"]["labels"] > 50
-    assert any(part == "request" for *_, part, _, _ in whole["undecodable"])
+    assert any(part == "request" for (_, _, _, part, _), _ in whole["undecodable"])
 
 
 def _several_rows(of_all: list[Item]) -> list[Item]:
@@ -168,7 +168,7 @@ def _evidence(config: Config, most: int, of: int) -> Any:
         if offset % 7 == 0:
             batches += partition.drain()
     waiting = {
-        (name, challenger): sorted(origins[place] for place in places)
+        (name, challenger): sorted(origins[tuple(place)] for place in places)
         for name, one in partition.dump_state()["waiting"].items()
         for challenger, places in one.items()
     }

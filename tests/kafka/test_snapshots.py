@@ -98,7 +98,7 @@ def read_all(member: Member, records: int) -> None:
     [
         (Older, ("version 1 found, version 2 expected", "version of Partition must be 2, not 1")),
         (Damaged, ("is not whole", "is not whole")),
-        (Odd, ("another shape", "another shape")),
+        (Odd, ("Pipeline must be an object", "Sources must be an object")),
     ],
 )
 def test_a_snapshot_that_cannot_be_used_is_set_aside_once(

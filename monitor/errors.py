@@ -33,6 +33,10 @@ class StateError(UnderstudyError):
     """A state file or shared-memory file that cannot be read or written."""
 
 
+class SnapshotError(StateError):
+    """A state kept in Kafka that is damaged, or of another version than this program reads."""
+
+
 class ProtocolError(UnderstudyError):
     """A peer inside Understudy (worker, evaluation plane) broke the hand-off protocol."""
 

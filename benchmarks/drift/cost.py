@@ -96,7 +96,7 @@ def run(quick: bool = False) -> Result:
         turns.append((ours, _adwin(2_000 if quick else 5_000)))
     per_row = min(ours for ours, _ in turns)
     single = _cpu(singles) / LONE * 1e6
-    state = len(orjson.dumps(watch.to_dict()))
+    state = len(orjson.dumps(watch.dump_state()))
     a, b = rng.lognormal(size=(2, 10_000, FEATURES))
     distances = _cpu(lambda: between(a, b)) * 1e3
     ratios = [ours / theirs for ours, theirs in turns if theirs]

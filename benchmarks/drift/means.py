@@ -235,7 +235,7 @@ class Run:
         begin = time.process_time()
         CusumUnion(20, 7e6, np.full(20, 7000.0))
         table.append(["making 20 CUSUM unions", (time.process_time() - begin) * 1e6])
-        state = len(json.dumps(union.to_dict())), len(json.dumps(history.to_dict()))
+        state = len(json.dumps(union.dump_state())), len(json.dumps(history.dump_state()))
         self.result.measurements["bytes of state, 20 series"] = {
             "CUSUM union": state[0],
             "change points": state[1],

@@ -88,7 +88,7 @@ def expected(config: Config, order: dict[str, Any]) -> tuple[dict[str, Any], Cou
                 offline.pass_on(0)
                 offline.advance()
         offline.finish()
-        state = offline.judges[0].to_dict()["pipeline"]
+        state = offline.judges[0].dump_state()["pipeline"]
         return state, rows, records
     finally:
         offline.close()
@@ -178,7 +178,7 @@ def _align(wanted: Any, found: Any) -> int:
     for key in wanted.keys() & found.keys():
         a, b = wanted[key], found[key]
         if key == "histograms" and a and b and a["edges"] != b["edges"]:
-            wanted[key], found[key] = (list(TwoHistograms.from_dict(x).totals) for x in (a, b))
+            wanted[key], found[key] = (list(TwoHistograms.from_state(x).totals) for x in (a, b))
             moved += 1
         else:
             moved += _align(a, b)

@@ -139,7 +139,7 @@ def stages(config: Config, requests: int) -> dict[str, float]:
     assert contest.pairs == requests
     (watch,) = watching.watcher.watches.watches.values()
     assert watch.rows == requests
-    size = sum(len(json.dumps(judge.to_dict())) for judge in judges)
+    size = sum(len(json.dumps(judge.dump_state())) for judge in judges)
     for judge in judges:
         judge.close()
     return {

@@ -206,7 +206,7 @@ def measure(
         "batch": float(np.median(rounds)),
         "single": one / singles * 1e6,
         "read": reading * 1e6,
-        "state": float(len(json.dumps(process.to_dict()))),
+        "state": float(len(json.dumps(process.dump_state()))),
     }
 
 

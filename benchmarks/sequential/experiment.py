@@ -70,7 +70,7 @@ def cost(records: int) -> dict[str, float]:
             experiment.decide(mode, 1.0)
         found[f"{mode}_decision_ms"] = (time.process_time() - before) / 20 * 1e3
         found[f"{mode}_state_bytes"] = max(
-            len(str(m.to_dict())) for m in contest.measures[mode] if m is not None
+            len(str(m.dump_state())) for m in contest.measures[mode] if m is not None
         )
     return found
 

@@ -154,7 +154,7 @@ class Builder:
             if name in self._longest:
                 column.extra["longest_run"] = self._longest[name]
         labelled = self._labelled
-        correlation = self._correlation.to_dict()
+        correlation = self._correlation.dump_state()
         together = JointProfile.learn(
             {
                 name: profile

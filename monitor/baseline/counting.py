@@ -168,7 +168,7 @@ class Correlation:
         self._products += scores.T @ scores
         self._rows += rows
 
-    def to_dict(self) -> dict[str, Any] | None:
+    def dump_state(self) -> dict[str, Any] | None:
         """As JSON; None for fewer than two series."""
         if len(self._names) < 2 or not self._rows:
             return None

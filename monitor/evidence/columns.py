@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import array as arrays
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from understudy.shadow.state import Converter, FieldError, Saved, Stateful
 
 Matrix = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -92,7 +94,18 @@ def _number(value: object) -> float:
     return float("nan")
 
 
-class Moments:
+def numbers(other: float) -> Converter:
+    """Of an array of any length: None stands for what is not finite, which becomes ``other``."""
+
+    def load(name: str, value: Any, _: Any) -> Matrix:
+        if not isinstance(value, list):
+            raise FieldError(name, f"must be a list, not {value!r}")
+        return np.array([other if one is None else one for one in value], np.float64)
+
+    return Converter(lambda array: [_finite(one) for one in array], load)
+
+
+class Moments(Stateful):
     """Count, mean, sum of squared deviations, minimum and maximum of several columns at once.
 
     Merged by the pairwise formula of Chan, Golub & LeVeque (1979), so that neither the order of the
@@ -101,20 +114,31 @@ class Moments:
 
     FIELDS = ("count", "mean", "squares", "minimum", "maximum")
 
-    def __init__(self, width: int) -> None:
-        self.count: Matrix = np.zeros(width)
-        self.mean: Matrix = np.zeros(width)
-        self.squares: Matrix = np.zeros(width)
-        self.minimum: Matrix = np.full(width, np.inf)
-        self.maximum: Matrix = np.full(width, -np.inf)
+    count: Saved[Annotated[Matrix, numbers(0.0)]]
+    mean: Saved[Annotated[Matrix, numbers(0.0)]]
+    squares: Saved[Annotated[Matrix, numbers(0.0)]]
+    minimum: Saved[Annotated[Matrix, numbers(np.inf)]]
+    maximum: Saved[Annotated[Matrix, numbers(-np.inf)]]
 
-    def grow(self, width: int) -> None:
-        """Make room for more columns."""
+    def __init__(self, width: int) -> None:
+        self.count = np.zeros(width)
+        self.mean = np.zeros(width)
+        self.squares = np.zeros(width)
+        self.minimum = np.full(width, np.inf)
+        self.maximum = np.full(width, -np.inf)
+
+    def _restored(self) -> None:
+        for name in self.FIELDS:
+            if getattr(self, name).shape != self.count.shape:
+                raise FieldError(name, f"must have {len(self.count)} columns")
+
+    def resize(self, width: int) -> None:
+        """Make room for more columns, or give it back."""
         fresh = Moments(width)
-        have = len(self.count)
+        have = min(len(self.count), width)
         for name in self.FIELDS:
             array = getattr(fresh, name)
-            array[:have] = getattr(self, name)
+            array[:have] = getattr(self, name)[:have]
             setattr(self, name, array)
 
     def add(self, matrix: Matrix, columns: NDArray[np.intp]) -> None:
@@ -152,26 +176,6 @@ class Moments:
             "min": _finite(self.minimum[column]),
             "max": _finite(self.maximum[column]),
         }
-
-    def to_dict(self, width: int) -> dict[str, list[float | None]]:
-        """Plain data of the first ``width`` columns; None stands for what is not finite."""
-        return {
-            name: [_finite(value) for value in getattr(self, name)[:width]] for name in self.FIELDS
-        }
-
-    @classmethod
-    def from_dict(cls, data: dict[str, list[float | None]]) -> Moments:
-        """The reverse of :meth:`to_dict`. Raises KeyError, TypeError or ValueError."""
-        moments = cls(len(data["count"]))
-        for name in cls.FIELDS:
-            array = getattr(moments, name)
-            given = data[name]
-            if len(given) != len(array):
-                raise ValueError(f"{name} has {len(given)} columns instead of {len(array)}")
-            for position, value in enumerate(given):
-                if value is not None:
-                    array[position] = value
-        return moments
 
 
 def _finite(value: float) -> float | None:

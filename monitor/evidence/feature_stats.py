@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from understudy.monitor.evidence.columns import Column, Moments, matrix_of
+from understudy.shadow.state import (
+    Converter,
+    Count,
+    Derived,
+    FieldError,
+    Saved,
+    Stateful,
+    Transient,
+)
 
 MAX_FEATURES = 1000
 """Names beyond this many are counted as ``overflow`` and not kept apart."""
@@ -16,22 +25,44 @@ _MAX_LAYOUTS = 256
 _COUNTS = ("present", "missing", "text", "infinite")
 
 
-class FeatureStats:
+def _load_counts(name: str, value: Any, _: Any) -> dict[str, NDArray[np.int64]]:
+    if not isinstance(value, dict) or value.keys() != set(_COUNTS):
+        raise FieldError(name, f"must be an object of {', '.join(_COUNTS)}")
+    return {counted: np.array(value[counted], np.int64) for counted in _COUNTS}
+
+
+_Counts = Annotated[
+    dict[str, NDArray[np.int64]],
+    Converter(lambda counts: {n: array.tolist() for n, array in counts.items()}, _load_counts),
+]
+
+
+class FeatureStats(Stateful):
     """Feature statistics of one model version.
 
     A feature is *missing* in a row when its value is null or NaN, or when it is not there although
     it is expected: named in the configuration, or present in most rows so far.
     """
 
+    names: Saved[list[str]]
+    rows: Saved[Count]
+    overflow: Saved[Count]
+    _moments: Saved[Moments]
+    _counts: Saved[_Counts]
+    _index: Derived[dict[str, int]]
+    _layouts: Transient[dict[tuple[str, ...], tuple[NDArray[np.intp], NDArray[np.intp]]]]
+    _expected: Transient[set[int]]
+    """Said again by :meth:`expect`."""
+
     def __init__(self, expected: Iterable[str] = ()) -> None:
-        self.names: list[str] = []
+        self.names = []
         self.rows = 0
         self.overflow = 0
         self._moments = Moments(0)
         self._counts = {name: np.zeros(0, np.int64) for name in _COUNTS}
-        self._index: dict[str, int] = {}
-        self._layouts: dict[tuple[str, ...], tuple[NDArray[np.intp], NDArray[np.intp]]] = {}
-        self._expected: set[int] = set()
+        self._index = {}
+        self._layouts = {}
+        self._expected = set()
         self.expect(expected)
 
     def expect(self, names: Iterable[str]) -> None:
@@ -48,11 +79,15 @@ class FeatureStats:
         self.names.append(name)
         have = len(self._moments.count)
         if column >= have:
-            width = max(8, 2 * have)
-            self._moments.grow(width)
-            for counted, array in self._counts.items():
-                self._counts[counted] = np.concatenate([array, np.zeros(width - have, np.int64)])
+            self._resize(max(8, 2 * have))
         return column
+
+    def _resize(self, width: int) -> None:
+        self._moments.resize(width)
+        for counted, array in self._counts.items():
+            resized = np.zeros(width, np.int64)
+            resized[: len(array)] = array[:width]
+            self._counts[counted] = resized
 
     def _layout(self, names: tuple[str, ...]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Which columns of a table are kept, and which of ours they are; each of ours once."""
@@ -118,32 +153,15 @@ class FeatureStats:
             for column, name in enumerate(self.names)
         ]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data, for the state file."""
-        width = len(self.names)
-        return {
-            "names": list(self.names),
-            "rows": self.rows,
-            "overflow": self.overflow,
-            "moments": self._moments.to_dict(width),
-            "counts": {name: array[:width].tolist() for name, array in self._counts.items()},
-        }
+    def _before_dump(self) -> None:
+        if len(self._moments.count) > len(self.names):
+            self._resize(len(self.names))
 
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> FeatureStats:
-        """The reverse of :meth:`to_dict`. Raises KeyError, TypeError or ValueError."""
-        stats = cls()
-        names = [str(name) for name in data["names"]][:MAX_FEATURES]
-        stats.names = names
-        stats._index = {name: column for column, name in enumerate(names)}
-        stats.rows = int(data["rows"])
-        stats.overflow = int(data["overflow"])
-        stats._moments = Moments.from_dict(data["moments"])
-        for name in _COUNTS:
-            array = np.array(data["counts"][name], np.int64)
-            if array.shape != (len(names),):
-                raise ValueError(f"{name} has shape {array.shape}")
-            stats._counts[name] = array
-        if len(stats._moments.count) != len(names):
-            raise ValueError("moments and names differ in number")
-        return stats
+    def _restored(self) -> None:
+        width = len(self.names)
+        if width > MAX_FEATURES:
+            raise FieldError("names", f"must be at most {MAX_FEATURES}")
+        self._index = {name: column for column, name in enumerate(self.names)}
+        for counted, array in {**self._counts, "moments": self._moments.count}.items():
+            if array.shape != (width,):
+                raise FieldError(counted, f"must have {width} columns, not {array.shape}")

@@ -12,6 +12,7 @@ from understudy.monitor.config.experiment import Cost, Label
 from understudy.monitor.evidence.block_columns import ERRORS, BlockColumns, Indices
 from understudy.monitor.evidence.columns import Column, Floats, cells_at, column_of, listed
 from understudy.monitor.records.record import OK, OUTCOMES, TIMEOUT
+from understudy.shadow.state import Saved, Stateful
 
 NAN = math.nan
 _MOST_CODES = 64
@@ -105,11 +106,13 @@ def _value(cells: list[object]) -> float | list[object]:
     return total / len(cells)
 
 
-class Codes:
+class Codes(Stateful):
     """Numbers for texts, by output, as they come."""
 
+    _codes: Saved[dict[str, dict[str, float]]]
+
     def __init__(self) -> None:
-        self._codes: dict[str, dict[str, float]] = {}
+        self._codes = {}
 
     def of(self, name: str, cells: object) -> float:
         """The mean over the cells of a request, of an output with texts."""
@@ -127,14 +130,6 @@ class Codes:
             else:
                 return NAN
         return total / len(cells)
-
-    def to_dict(self) -> dict[str, dict[str, float]]:
-        """As JSON."""
-        return self._codes
-
-    def restore(self, state: Mapping[str, Mapping[str, float]]) -> None:
-        """Undo :meth:`to_dict`."""
-        self._codes = {name: dict(codes) for name, codes in state.items()}
 
 
 def numbered(column: Column, code: Callable[[object], float]) -> Floats:

@@ -11,28 +11,54 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from understudy.monitor.config.model import Config
+from understudy.monitor.config.model import Config as Configuration
+from understudy.monitor.errors import SnapshotError
 from understudy.monitor.evidence.batch import ColumnBatch
 from understudy.monitor.evidence.blocks import Block, Heartbeat, LabelBlock, RecordBlock
+from understudy.monitor.evidence.collector import EvidenceCollector
 from understudy.monitor.evidence.layout import EXPERIMENT_KINDS
 from understudy.monitor.evidence.sources import Sources
 from understudy.monitor.evidence.stage_one import StageOne
 from understudy.monitor.labels.label import Label
 from understudy.monitor.labels.store import FeedbackStore, Prediction
+from understudy.shadow.state import Config, Count, Saved, Stateful, Transient
 
-VERSION = 1
 WAITS_SECONDS = 300.0
 """How long an answer waits for its counterpart, by the time of the records."""
 
 
-class Partition:
+class Partition(Stateful):
     """``name`` is that of the input, for messages. Call :meth:`close` in the end."""
 
-    def __init__(self, config: Config, name: str) -> None:
+    state_version = 2
+
+    name: Config[str]
+    config: Config[Configuration]
+    sources: Saved[Sources]
+    label_sources: Saved[Sources]
+    records: Saved[Count]
+    labels: Saved[Count]
+    faults: Saved[Counter[str]]
+    stage_one: Config[StageOne]
+    collectors: Config[dict[str, EvidenceCollector]]
+    wants_labels: Config[bool]
+    _feedback: Saved[list[tuple[str, str, float]]]
+    """Counts of labels; like the next two, as of the last dump or load."""
+    _oldest: Saved[float | None]
+    """When the oldest prediction was made that waits for a label, as unix time."""
+    _waiting: Saved[dict[str, dict[str, list[tuple[int, int]]]]]
+    """Offset and place of the records that wait, by experiment and challenger."""
+    _predictions: Transient[list[Prediction]]
+    _labels: Transient[list[tuple[float, Label]]]
+    _folder: Transient[Path | None]
+    _store: Transient[FeedbackStore | None]
+    _last: Transient[int]
+
+    def __init__(self, config: Configuration, name: str) -> None:
         self.name = name
         self.config = config
         self.sources = Sources()
@@ -40,7 +66,7 @@ class Partition:
         """Of the topic of labels, which is another log than that of the records."""
         self.records = 0
         self.labels = 0
-        self.faults: Counter[str] = Counter()
+        self.faults = Counter()
         self.stage_one = StageOne(config.champion.name, self._fault)
         self.stage_one.configure(config)
         self.collectors = self.stage_one.collectors
@@ -48,10 +74,13 @@ class Partition:
             any(one.layout.wants_labels for one in self.collectors.values())
             or any(model.performance is not None for model in config.models)
         )
-        self._predictions: list[Prediction] = []
-        self._labels: list[tuple[float, Label]] = []
-        self._folder: Path | None = None
-        self._store: FeedbackStore | None = None
+        self._feedback = []
+        self._oldest = None
+        self._waiting = {}
+        self._predictions = []
+        self._labels = []
+        self._folder = None
+        self._store = None
         self._last = 0
         if self.wants_labels:
             self.stage_one.offer = self._predictions.append
@@ -140,43 +169,34 @@ class Partition:
 
     # State --------------------------------------------------------------------------------------
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON, between two takes."""
-        return {
-            "version": VERSION,
-            "sources": self.sources.to_dict(),
-            "label_sources": self.label_sources.to_dict(),
-            "records": self.records,
-            "labels": self.labels,
-            "faults": dict(self.faults),
-            "feedback": self._store.counts() if self._store is not None else [],
-            "oldest": self._store.oldest() if self._store is not None else None,
-            "waiting": {
-                name: collector.mirrored.waiting_for()
-                for name, collector in self.collectors.items()
-            },
+    def _before_dump(self) -> None:
+        store = self._store
+        self._feedback = store.counts() if store is not None else []
+        self._oldest = store.oldest() if store is not None else None
+        self._waiting = {
+            name: collector.mirrored.waiting_for() for name, collector in self.collectors.items()
         }
 
-    def restore(self, state: Mapping[str, Any]) -> PartitionRestore:
-        """Take over a state; what is to be read again then. Raises KeyError, TypeError or
-        ValueError for another shape."""
-        if state["version"] != VERSION:
-            raise ValueError(f"version {state['version']!r} is not known")
-        self.sources.restore(state["sources"])
-        self.label_sources.restore(state["label_sources"])
-        self.records, self.labels = int(state["records"]), int(state["labels"])
-        self.faults = Counter(state["faults"])
-        waiting = {
-            name: {challenger: {(int(a), int(b)) for a, b in places} for challenger, places in one}
-            for name, one in ((n, of.items()) for n, of in state["waiting"].items())
-        }
-        counts = [(str(what), str(of), float(n)) for what, of, n in state.get("feedback", ())]
+    def load_state(self, state: Any) -> None:
+        """Take over a state; then read again what :meth:`restoring` says. Raises SnapshotError for
+        a state of another version or shape, and cannot be used then."""
+        try:
+            super().load_state(state)
+        except (ValueError, KeyError, TypeError) as error:
+            raise SnapshotError(str(error)) from error
+
+    def restoring(self) -> PartitionRestore:
+        """What is to be read again after :meth:`load_state`."""
         since = self.sources.complete - self.config.feedback.horizon
-        if (oldest := state.get("oldest")) is not None:
+        if self._oldest is not None:
             # Of a long horizon only as much was kept as there is room for. Clocks differ, so that a
             # label may seem to be older than its prediction.
-            since = max(since, oldest - WAITS_SECONDS)
-        return PartitionRestore(self, waiting, counts, since)
+            since = max(since, self._oldest - WAITS_SECONDS)
+        waiting = {
+            name: {challenger: set(places) for challenger, places in one.items()}
+            for name, one in self._waiting.items()
+        }
+        return PartitionRestore(self, waiting, since)
 
 
 class PartitionRestore:
@@ -187,12 +207,11 @@ class PartitionRestore:
         self,
         partition: Partition,
         waiting: Mapping[str, Mapping[str, set[tuple[int, int]]]],
-        counts: Sequence[tuple[str, str, float]],
         since: float,
     ) -> None:
         self.since = since
         self._partition = partition
-        self._counts = counts
+        self._counts = partition._feedback
         self.offsets = sorted(
             {offset for one in waiting.values() for places in one.values() for offset, _ in places}
         )

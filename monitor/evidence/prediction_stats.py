@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from understudy.monitor.evidence.columns import Column, Moments, floats_of
+from understudy.monitor.evidence.columns import Column, Moments, floats_of, numbers
+from understudy.shadow.state import Converter, Count, FieldError, Saved, Setting, Stateful
 
 DEFAULT_BUCKETS = (
     *(-1e6, -1e5, -1e4, -1e3, -100.0, -50.0, -20.0, -10.0, -5.0, -2.0, -1.0, -0.1, 0.0),
@@ -27,19 +27,45 @@ _MAX_LABEL = 64
 _NONE = type(None)
 
 
-class PredictionStats:
+def _load_whole(name: str, value: Any, _: Any) -> NDArray[np.int64]:
+    if not isinstance(value, list) or any(type(one) is not int for one in value):
+        raise FieldError(name, f"must be a list of whole numbers, not {value!r}")
+    return np.array(value, np.int64)
+
+
+_Edges = Annotated[NDArray[np.float64], numbers(np.inf)]
+_Buckets = Annotated[NDArray[np.int64], Converter(lambda array: array.tolist(), _load_whole)]
+_Total = Annotated[
+    float,
+    Converter(
+        lambda value: value if np.isfinite(value) else 0.0, lambda name, value, _: float(value)
+    ),
+]
+
+
+class PredictionStats(Stateful):
     """One named output. Values are whatever is a number; classes are texts, truth values and whole
     numbers, unless the output was once seen with a fraction."""
+
+    edges: Setting[_Edges]
+    max_classes: Setting[Count]
+    buckets: Saved[_Buckets]
+    total: Saved[_Total]
+    missing: Saved[Count]
+    infinite: Saved[Count]
+    continuous: Saved[bool]
+    classes: Saved[dict[str, Count]]
+    _moments: Saved[Moments]
 
     def __init__(self, edges: NDArray[np.float64], max_classes: int = MAX_CLASSES) -> None:
         self.edges = edges
         self.max_classes = max_classes
-        self.buckets: NDArray[np.int64] = np.zeros(len(edges) + 1, np.int64)
+        self.buckets = np.zeros(len(edges) + 1, np.int64)
         self.total = 0.0
         self.missing = 0
         self.infinite = 0
         self.continuous = False
-        self.classes: dict[str, int] = {}
+        self.classes = {}
         self._moments = Moments(1)
 
     def add(self, values: Column) -> None:
@@ -105,50 +131,38 @@ class PredictionStats:
             "classes": dict(sorted(self.classes.items(), key=lambda item: -item[1])),
         }
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data, for the state file."""
-        return {
-            "edges": self.edges.tolist(),
-            "buckets": self.buckets.tolist(),
-            "total": self.total if np.isfinite(self.total) else 0.0,
-            "missing": self.missing,
-            "infinite": self.infinite,
-            "continuous": self.continuous,
-            "classes": self.classes,
-            "moments": self._moments.to_dict(1),
-        }
+    def configure(self, edges: NDArray[np.float64], max_classes: int) -> None:
+        """Go on with other edges: the counts move to the bucket of their upper edge."""
+        if not np.array_equal(edges, self.edges):
+            buckets = np.zeros(len(edges) + 1, np.int64)
+            places = np.searchsorted(edges, [*self.edges.tolist(), np.inf])
+            np.add.at(buckets, places, self.buckets)
+            self.edges, self.buckets = edges, buckets
+        self.max_classes = max_classes
 
-    def restore(self, data: dict[str, Any]) -> None:
-        """Take over what :meth:`to_dict` gave. Raises KeyError, TypeError or ValueError.
-
-        When the edges were changed since, the counts move to the bucket of their upper edge.
-        """
-        edges, counts = data["edges"], data["buckets"]
-        if len(counts) != len(edges) + 1:
-            raise ValueError("counts and edges do not fit")
-        ours = self.edges.tolist()
-        for edge, count in zip([*edges, float("inf")], counts, strict=True):
-            place = bisect_left(ours, edge)
-            self.buckets[place] += int(count)
-        self.total = float(data["total"])
-        self.missing = int(data["missing"])
-        self.infinite = int(data["infinite"])
-        self.continuous = bool(data["continuous"])
-        self.classes = {str(label): int(count) for label, count in data["classes"].items()}
-        self._moments = Moments.from_dict(data["moments"])
+    def _restored(self) -> None:
+        if len(self.buckets) != len(self.edges) + 1:
+            raise FieldError("buckets", "and edges do not fit")
+        if len(self._moments.count) != 1:
+            raise FieldError("moments", "must be those of one column")
 
 
-class Predictions:
+class Predictions(Stateful):
     """All outputs of one model version on one arm."""
+
+    _edges: Setting[_Edges]
+    _max_classes: Setting[Count]
+    rows: Saved[Count]
+    overflow: Saved[Count]
+    by_name: Saved[dict[str, PredictionStats]]
 
     def __init__(
         self, edges: Sequence[float] = DEFAULT_BUCKETS, max_classes: int = MAX_CLASSES
     ) -> None:
-        self._edges = np.array(sorted(edges), np.float64)
-        self._max_classes = max_classes
         self.rows = 0
         self.overflow = 0
-        self.by_name: dict[str, PredictionStats] = {}
+        self.by_name = {}
+        self.configure(edges, max_classes)
 
     def add(self, names: tuple[str, ...], columns: Sequence[Column], rows: int) -> None:
         """Add ``rows`` rows, with a column for each of the names."""
@@ -168,19 +182,14 @@ class Predictions:
             stats = self.by_name[name] = PredictionStats(self._edges, self._max_classes)
         return stats
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data, for the state file."""
-        return {
-            "rows": self.rows,
-            "overflow": self.overflow,
-            "names": {name: stats.to_dict() for name, stats in self.by_name.items()},
-        }
+    def configure(self, edges: Sequence[float], max_classes: int) -> None:
+        """Go on with other edges."""
+        self._edges = np.array(sorted(edges), np.float64)
+        self._max_classes = max_classes
+        for stats in self.by_name.values():
+            stats.configure(self._edges, max_classes)
 
-    def restore(self, data: dict[str, Any]) -> None:
-        """Take over what :meth:`to_dict` gave. Raises KeyError, TypeError or ValueError."""
-        self.rows = int(data["rows"])
-        self.overflow = int(data["overflow"])
-        for name, part in data["names"].items():
-            stats = self._named(str(name))
-            if stats is not None:
-                stats.restore(part)
+    def _restored(self) -> None:
+        if len(self.by_name) > MAX_PREDICTIONS:
+            raise FieldError("by_name", f"must be at most {MAX_PREDICTIONS}")
+        self.configure(self._edges.tolist(), self._max_classes)

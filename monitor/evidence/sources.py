@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 from understudy.monitor.evidence.blocks import Head, Heartbeat
+from understudy.shadow.state import Converter, Count, Saved, Stateful
 
 SILENT_SECONDS = 30.0
 """A source that has been silent for so long, by the clocks of the others, is not waited for."""
 FORGOTTEN_SECONDS = 7 * 86400.0
+
+
+def _moment(name: str, value: Any, _: Any) -> float:
+    return float("-inf") if value is None else float(value)
+
+
+Moment = Annotated[float, Converter(lambda at: at if at != float("-inf") else None, _moment)]
+"""Unix time; -inf as long as nothing is known."""
 
 
 @dataclass(slots=True)
@@ -18,17 +26,25 @@ class Source:
     """One run of a sidecar: number of its last block, up to when its records are here, and its
     clock when it was last heard."""
 
-    seq: int = 0
-    complete: float = float("-inf")
-    heard: float = float("-inf")
+    state_as_list: ClassVar[bool] = True
+
+    seq: Count = 0
+    complete: Moment = float("-inf")
+    heard: Moment = float("-inf")
 
 
-class Sources:
+class Sources(Stateful):
     """Of one partition. ``duplicates`` are blocks that came again, ``missing`` those that never
     came. All of it follows from the order of the log alone, so whoever reads it again agrees."""
 
+    by_run: Saved[dict[tuple[str, str], Source]]
+    complete: Saved[Moment]
+    newest: Saved[Moment]
+    duplicates: Saved[Count]
+    missing: Saved[Count]
+
     def __init__(self) -> None:
-        self.by_run: dict[tuple[str, str], Source] = {}
+        self.by_run = {}
         self.complete = float("-inf")
         """No record that ended earlier is to come, but late ones; it never goes back."""
         self.newest = float("-inf")
@@ -71,33 +87,3 @@ class Sources:
         if len(self.by_run) > 64:
             forgotten = self.newest - FORGOTTEN_SECONDS
             self.by_run = {key: s for key, s in self.by_run.items() if s.heard >= forgotten}
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
-        return {
-            "sources": [
-                [*key, s.seq, _finite(s.complete), _finite(s.heard)]
-                for key, s in self.by_run.items()
-            ],
-            "complete": _finite(self.complete),
-            "newest": _finite(self.newest),
-            "duplicates": self.duplicates,
-            "missing": self.missing,
-        }
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Undo :meth:`to_dict`. Raises KeyError, TypeError or ValueError."""
-        self.by_run = {
-            (str(source), str(run)): Source(int(seq), _number(complete), _number(heard))
-            for source, run, seq, complete, heard in state["sources"]
-        }
-        self.complete, self.newest = _number(state["complete"]), _number(state["newest"])
-        self.duplicates, self.missing = int(state["duplicates"]), int(state["missing"])
-
-
-def _finite(value: float) -> float | None:
-    return value if value != float("-inf") else None
-
-
-def _number(value: float | None) -> float:
-    return float("-inf") if value is None else float(value)

@@ -7,10 +7,21 @@ from understudy.monitor.config.rules import stages_of
 from understudy.monitor.experiments.timeline import Timeline
 from understudy.shadow import comparison, rollout
 from understudy.shadow.experiment import Decision
+from understudy.shadow.state import Config, Count, Saved, Stateful, Transient
 
 
-class ChallengerState:
-    """A challenger of an experiment, with everything that is kept about it."""
+class ChallengerState(Stateful):
+    """A challenger of an experiment, with everything that is kept about it. The rollout is kept
+    with the assignment, in a file."""
+
+    name: Config[str]
+    rollout: Config[rollout.Rollout]
+    noise: Saved[comparison.NoiseCancelling]
+    worst: Saved[comparison.Worst]
+    timeline: Saved[Timeline]
+    decision: Transient[Decision]
+    diverted: Saved[Count]
+    lost: Saved[Count]
 
     def __init__(self, name: str, declared: Declared, now: float) -> None:
         self.name = name

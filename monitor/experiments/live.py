@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,12 +32,34 @@ from understudy.monitor.routing.routes import Assignment
 from understudy.shadow import comparison, rollout
 from understudy.shadow.assignment import Allocation
 from understudy.shadow.experiment import Decision, Experiment, Pairs, Split
+from understudy.shadow.state import Config, Count, Key, Saved, Stateful, Transient
 
 
-class LiveExperiment:
+class LiveExperiment(Stateful):
     """``arms`` tells whose records they are, which the first stage turns into evidence. The clock
-    is passed in, as unix time in seconds.
+    is passed in, as unix time in seconds. The assignment and the rollouts are kept in a file:
+    :meth:`assignment` and :meth:`resume`.
     """
+
+    declared: Config[Declared]
+    arms: Config[Arms]
+    started: Config[float]
+    layout: Config[EvidenceLayout]
+    by_unit: Config[bool]
+    order: Config[tuple[str, ...]]
+    allocation: Config[Allocation]
+    divided_at: Config[float]
+    carried_over: Saved[Count]
+    _weights: Saved[tuple[float, ...]]
+    _epoch: Saved[float]
+    experiment: Saved[Annotated[Experiment, Key("evidence")]]
+    _units: Saved[OpenUnits]
+    _codes: Saved[Codes]
+    _assigned: Saved[Assignments]
+    contestants: Saved[dict[str, ChallengerState]]
+    _columns: Config[tuple[str, ...]]
+    _closed: Transient[list[int]]
+    """Units of each arm that have ended since the last look; a dump takes them in."""
 
     def __init__(self, declared: Declared, arms: Arms, now: float) -> None:
         self.declared = declared
@@ -63,8 +85,7 @@ class LiveExperiment:
         self._units = OpenUnits()
         self._assigned = Assignments(len(self.order))
         self._closed = [0] * len(self.order)
-        """Units of each arm that have ended since the last look."""
-        self._weights: tuple[float, ...] = ()
+        self._weights = ()
         """Of :attr:`order`, under which the records of this epoch were assigned."""
         self._epoch = 0.0
 
@@ -297,7 +318,7 @@ class LiveExperiment:
         self.divided_at = assignment.divided_at
         for name, saved in assignment.rollouts.items():
             contestant = self.contestants[name]
-            known = rollout.Rollout.from_dict(saved)
+            known = rollout.Rollout.from_state(saved)
             if known.stages == contestant.rollout.stages:
                 contestant.rollout = known
                 if not known.live:
@@ -306,56 +327,13 @@ class LiveExperiment:
 
     def assignment(self) -> Assignment:
         """What has to be in force after a restart."""
-        rollouts = {name: c.rollout.to_dict() for name, c in self.contestants.items()}
+        rollouts = {name: c.rollout.dump_state() for name, c in self.contestants.items()}
         return Assignment(self.order, self.allocation, self.started, self.divided_at, rollouts)
 
     # State --------------------------------------------------------------------------------------
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON. Pairs of which one half is there are not part of it."""
+    def _before_dump(self) -> None:
         self._check_split(0.0)
-        return {
-            "carried_over": self.carried_over,
-            "weights": list(self._weights),
-            "epoch": self._epoch,
-            "evidence": self.experiment.to_dict(),
-            "units": self._units.to_dict(),
-            "codes": self._codes.to_dict(),
-            "assigned": self._assigned.to_dict(),
-            "contestants": {
-                name: {
-                    "noise": c.noise.to_dict(),
-                    "worst": c.worst.to_dict(),
-                    "timeline": c.timeline.to_dict(),
-                    "diverted": c.diverted,
-                    "lost": c.lost,
-                }
-                for name, c in self.contestants.items()
-            },
-        }
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over a saved state of this experiment.
-
-        Raises ValueError, KeyError or TypeError for another shape.
-        """
-        self.carried_over = int(state["carried_over"])
-        self._weights = tuple(float(w) for w in state["weights"])
-        self._epoch = float(state["epoch"])
-        self.experiment.restore(state["evidence"])
-        self._units.restore(state["units"])
-        self._codes.restore(state.get("codes", {}))
-        if "assigned" in state:
-            self._assigned.restore(state["assigned"])
-        for name, contestant in self.contestants.items():
-            saved = state["contestants"].get(name)
-            if saved is None:
-                continue
-            contestant.noise = comparison.NoiseCancelling.from_dict(saved["noise"])
-            contestant.worst = comparison.Worst.from_dict(saved["worst"])
-            contestant.timeline.restore(saved["timeline"])
-            contestant.diverted = int(saved["diverted"])
-            contestant.lost = int(saved["lost"])
 
 
 def _differing(names: Sequence[str]) -> comparison.Comparison:

@@ -84,7 +84,7 @@ class ExperimentRunner:
                 except (ValueError, KeyError, TypeError) as error:
                     log.error("experiment %r: its rollout cannot be used: %r", declared.name, error)
             if known is not None and known.order == live.order:
-                live.restore(known.to_dict())
+                live.load_state(known.dump_state())
             if saved is None:
                 self._events.append(_began(live, self._clock()))
             found[declared.name] = live
@@ -202,16 +202,16 @@ class ExperimentRunner:
 
     # State --------------------------------------------------------------------------------------
 
-    def to_dict(self) -> dict[str, Any]:
+    def dump_state(self) -> dict[str, Any]:
         """Evidence, as JSON; assignments and rollouts have a file of their own."""
-        return {name: live.to_dict() for name, live in self.live.items()}
+        return {name: live.dump_state() for name, live in self.live.items()}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
+    def load_state(self, state: Mapping[str, Any]) -> None:
         """Take over saved evidence. What does not fit is left out, and said."""
         for name, live in self.live.items():
             if name in state:
                 try:
-                    live.restore(state[name])
+                    live.load_state(state[name])
                 except (ValueError, KeyError, TypeError, IndexError) as error:
                     log.error("experiment %r: its evidence cannot be used: %r", name, error)
 

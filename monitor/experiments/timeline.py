@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from understudy.shadow.state import Count, Saved, Stateful
+
 MOST = 240
 
 
-class Timeline:
+class Timeline(Stateful):
     """Points in order of time; when there are too many, every second one goes."""
 
+    points: Saved[list[dict[str, Any]]]
+    _every: Saved[Count]
+    _skipped: Saved[Count]
+
     def __init__(self) -> None:
-        self.points: list[dict[str, Any]] = []
+        self.points = []
         self._every = 1
         self._skipped = 0
 
@@ -26,16 +32,6 @@ class Timeline:
         if len(self.points) >= MOST:
             self.points = [*self.points[:-1:2], self.points[-1]]
             self._every *= 2
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
-        return {"points": self.points, "every": self._every, "skipped": self._skipped}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Undo :meth:`to_dict`."""
-        self.points = list(state["points"])
-        self._every = int(state["every"])
-        self._skipped = int(state.get("skipped", 0))
 
 
 def point_of(

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 
 from understudy.shadow.experiment import Units
+from understudy.shadow.state import Config, Count, Saved, Stateful
 
 IDLE_SECONDS = 1800.0
 MAX_OPEN = 5_000
@@ -25,18 +26,24 @@ class OpenUnit:
     """``arm`` counts within the experiment, 0 is the champion; ``sums`` are (sum, count) by
     column, ``at`` is the unix time of the last record."""
 
-    arm: int
+    state_as_list: ClassVar[bool] = True
+
+    arm: Count
     at: float
     sums: dict[str, tuple[float, int]] = field(default_factory=dict)
 
 
-class OpenUnits:
+class OpenUnits(Stateful):
     """Sums and counts per unit; the one that was used longest ago is first."""
+
+    _idle: Config[float]
+    _limit: Config[int]
+    _open: Saved[OrderedDict[str, OpenUnit]]
 
     def __init__(self, idle: float = IDLE_SECONDS, limit: int = MAX_OPEN) -> None:
         self._idle = idle
         self._limit = limit
-        self._open: OrderedDict[str, OpenUnit] = OrderedDict()
+        self._open = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._open)
@@ -76,17 +83,6 @@ class OpenUnits:
         closed = list(self._open.values())
         self._open.clear()
         return closed
-
-    def to_dict(self) -> list[Any]:
-        """As JSON."""
-        return [[unit, item.arm, item.at, item.sums] for unit, item in self._open.items()]
-
-    def restore(self, state: list[Any]) -> None:
-        """Undo :meth:`to_dict`. Raises ValueError or KeyError for another shape."""
-        self._open.clear()
-        for unit, arm, at, sums in state:
-            pairs = {str(k): (float(v[0]), int(v[1])) for k, v in sums.items()}
-            self._open[str(unit)] = OpenUnit(int(arm), float(at), pairs)
 
 
 def closed_units(closed: list[OpenUnit], share: float) -> Units:

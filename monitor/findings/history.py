@@ -99,6 +99,6 @@ def _replay(findings: Findings, line: Mapping[str, Any]) -> None:
         findings.replay(kind, finding)
     if isinstance(line.get("silences"), Mapping):
         try:
-            findings.silences.restore(line["silences"])
+            findings.silences.load_state(line["silences"])
         except (FindingError, KeyError, TypeError, ValueError) as error:
             log.error("findings: line %s of the history: %s", line.get("seq"), error)

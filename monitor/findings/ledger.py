@@ -354,19 +354,19 @@ class Findings(Stateful):
 
     # Keeping ------------------------------------------------------------------------------------
 
-    def restore(self, state: Any) -> None:
-        """Become what :meth:`to_dict` gave. Raises FindingError, and is as new then."""
+    def load_state(self, state: Any) -> None:
+        """Become what :meth:`dump_state` gave. Raises FindingError, and is as new then."""
         try:
-            super().restore(state)
+            super().load_state(state)
         except (FindingError, KeyError, TypeError, ValueError, AttributeError) as error:
             self._begin_anew()
             raise FindingError(f"no saved findings: {error}") from error
 
     @classmethod
-    def from_dict(cls, state: Any, limits: Limits | None = None) -> Self:
-        """What :meth:`to_dict` gave. Raises FindingError."""
+    def from_state(cls, state: Any, limits: Limits | None = None) -> Self:
+        """What :meth:`dump_state` gave. Raises FindingError."""
         findings = cls(limits)
-        findings.restore(state)
+        findings.load_state(state)
         return findings
 
     def replay(self, kind: str, finding: Finding) -> None:

@@ -53,7 +53,7 @@ class Notifier:
             kind: type[Channel] = implementation(CHANNELS[config.kind].code)
             channel = kind(config, self._chance)
             if old is not None and type(old) is type(channel):
-                channel.restore(old.to_dict())
+                channel.load_state(old.dump_state())
             self.channels[config.label] = channel
         for path, problem in missing_variables(configs):
             log.warning("%s: %s: findings cannot be sent there", path, problem)
@@ -118,17 +118,16 @@ class Notifier:
             for name, channel in self.channels.items()
         ]
 
-    def to_dict(self) -> dict[str, Any]:
+    def dump_state(self) -> dict[str, Any]:
         """JSON-able: what each channel has told."""
         return {
-            name: {"kind": channel.config.kind, **channel.to_dict()}
+            name: {"kind": channel.config.kind, **channel.dump_state()}
             for name, channel in self.channels.items()
         }
 
-    def restore(self, data: Mapping[str, Any]) -> None:
-        """Become what :meth:`to_dict` gave, as far as that can be used: at worst something is told
-        twice."""
+    def load_state(self, data: Mapping[str, Any]) -> None:
+        """Undo :meth:`dump_state`, as far as that can be used: at worst something is told twice."""
         for name, channel in self.channels.items():
             known = data.get(name)
             if isinstance(known, Mapping) and known.get("kind") == channel.config.kind:
-                channel.restore(known)
+                channel.load_state(known)

@@ -25,7 +25,7 @@ class FindingsService:
     """The ledger (``findings``, to which rooms report), its history on disk, and the notifier.
 
     ``folder`` is where the history is written; None keeps it in memory only. ``accept`` hears of
-    findings that a person closed as the new normal. Call :meth:`restore` before anything is
+    findings that a person closed as the new normal. Call :meth:`load_state` before anything is
     reported, also when there is no saved state.
     """
 
@@ -41,7 +41,7 @@ class FindingsService:
         self.notifier = Notifier(channels, self.findings, clock)
         self.history = History(folder) if folder is not None else None
         self.restored = False
-        """Whether :meth:`restore` has been called."""
+        """Whether :meth:`load_state` has been called."""
         self._clock = clock
 
     def configure(self, limits: Limits, channels: Sequence[Notification]) -> None:
@@ -88,7 +88,7 @@ class FindingsService:
 
     def _keep_silences(self, now: float) -> None:
         if self.history is not None:
-            self.history.append([], self.findings.silences.to_dict(), now)
+            self.history.append([], self.findings.silences.dump_state(), now)
         self.notifier.wake()
 
     # Keeping ------------------------------------------------------------------------------------
@@ -99,23 +99,23 @@ class FindingsService:
         told = sum(sum(one.outcomes.values()) for one in self.notifier.channels.values())
         return self.findings.revision, told
 
-    def to_dict(self) -> dict[str, Any]:
+    def dump_state(self) -> dict[str, Any]:
         """JSON-able, for the saved state of the service."""
         return {
-            "findings": self.findings.to_dict(),
-            "notifier": self.notifier.to_dict(),
+            "findings": self.findings.dump_state(),
+            "notifier": self.notifier.dump_state(),
             "history": self.history.last if self.history is not None else 0,
         }
 
-    def restore(self, state: Mapping[str, Any] | None) -> None:
+    def load_state(self, state: Mapping[str, Any] | None) -> None:
         """Go on where ``state`` and the history on disk end. Never raises: what cannot be used is
         logged, and the history alone is enough."""
         self.restored = True
         saved = 0
         if state:
             try:
-                self.findings.restore(state["findings"])
-                self.notifier.restore(state["notifier"])
+                self.findings.load_state(state["findings"])
+                self.notifier.load_state(state["notifier"])
                 saved = int(state["history"])
             except (FindingError, KeyError, TypeError, ValueError) as error:
                 log.error("findings: the saved state cannot be used: %s", error)

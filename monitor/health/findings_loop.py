@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from understudy.monitor.config.model import Config
+from understudy.monitor.config.model import Config as Configuration
 from understudy.monitor.findings.changes import Change
 from understudy.monitor.findings.finding import Finding
 from understudy.monitor.findings.limits import Limits
@@ -15,24 +15,29 @@ from understudy.monitor.findings.service import FindingsService
 from understudy.monitor.health.validation.rehearsal import ROOM as VALIDATION
 from understudy.monitor.health.validation.rehearsal import Validation
 from understudy.monitor.health.watches import Watches
+from understudy.shadow.state import Config, Key, Saved, Stateful
 
 ROOM = "watch"
 
 
-class FindingsLoop:
+class FindingsLoop(Stateful):
     """``watches`` say what is wrong, ``room`` keeps the story of it and tells people. The time is
     passed in, so that a replay judges as the live service does; without a ``folder`` the story is
     in memory only, and nobody is told."""
 
+    watches: Saved[Watches]
+    validation: Config[Validation | None]
+    service: Saved[Annotated[FindingsService, Key("room")]]
+
     def __init__(
-        self, config: Config, folder: Path | None, clock: Callable[[], float] = time.time
+        self, config: Configuration, folder: Path | None, clock: Callable[[], float] = time.time
     ) -> None:
         self.watches = Watches(config)
         self.validation = Validation(config) if folder is not None else None
         channels = config.notify if folder is not None else []
         self.service = FindingsService(folder, _limits(config), channels, self._accept, clock)
 
-    def configure(self, config: Config) -> None:
+    def configure(self, config: Configuration) -> None:
         """Go on under another configuration."""
         self.watches.configure(config)
         if self.validation is not None:
@@ -55,15 +60,10 @@ class FindingsLoop:
         if finding.room == ROOM:
             self.watches.relearn((finding.signal.model, finding.signal.version))
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
-        return {"watches": self.watches.to_dict(), "room": self.service.to_dict()}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
+    def load_state(self, state: Any) -> None:
         """Take over a saved state, also an empty one; what cannot be used is left out, and said."""
-        self.watches.restore(state.get("watches", {}))
-        self.service.restore(state.get("room"))
+        super().load_state(state or {"watches": {}, "room": None})
 
 
-def _limits(config: Config) -> Limits:
+def _limits(config: Configuration) -> Limits:
     return Limits(hold=config.monitoring.hold)

@@ -301,7 +301,7 @@ class Watches:
 
     # State --------------------------------------------------------------------------------------
 
-    def to_dict(self) -> dict[str, Any]:
+    def dump_state(self) -> dict[str, Any]:
         """As JSON. Baselines have files of their own; what is being learned is not kept."""
         return {
             "watches": [
@@ -309,8 +309,8 @@ class Watches:
                     "model": model,
                     "version": version,
                     "source": self._sources[model, version],
-                    "state": watch.to_dict(),
-                    "performance": self.performance[model, version].to_dict()
+                    "state": watch.dump_state(),
+                    "performance": self.performance[model, version].dump_state()
                     if (model, version) in self.performance
                     else None,
                 }
@@ -318,7 +318,7 @@ class Watches:
             ]
         }
 
-    def restore(self, state: Mapping[str, Any]) -> None:
+    def load_state(self, state: Mapping[str, Any]) -> None:
         """Take over a saved state, as far as it is of the same baselines and options."""
         for item in state.get("watches", ()):
             key = (str(item["model"]), str(item["version"]))
@@ -326,9 +326,9 @@ class Watches:
             if watch is None or item["source"] != self._sources.get(key):
                 continue
             try:
-                watch.restore(item["state"])
+                watch.load_state(item["state"])
                 if key in self.performance and item["performance"] is not None:
-                    self.performance[key].restore(item["performance"])
+                    self.performance[key].load_state(item["performance"])
             except (KeyError, TypeError, ValueError, IndexError) as error:
                 log.error("model %r: what was known of it cannot be used: %r", key[0], error)
                 self._sources.pop(key)

@@ -111,15 +111,15 @@ class Pairs:
         self._waiting[event.id, event.kind] = (now, event)
         return None
 
-    def to_dict(self) -> list[list[Any]]:
+    def dump_state(self) -> list[list[Any]]:
         """The halves that wait, as JSON."""
         return [
             [since, e.id, e.kind, e.service, e.at, base64.b64encode(e.data).decode()]
             for since, e in self._waiting.values()
         ]
 
-    def restore(self, state: Sequence[Sequence[Any]]) -> None:
-        """Undo :meth:`to_dict`. Raises ValueError or TypeError for another shape."""
+    def load_state(self, state: Sequence[Sequence[Any]]) -> None:
+        """Undo :meth:`dump_state`. Raises ValueError or TypeError for another shape."""
         self._waiting.clear()
         for since, id_, kind, service, at, data in state:
             event = Event(

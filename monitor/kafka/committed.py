@@ -58,15 +58,16 @@ class Committed:
         found = self._consumer.committed(place, metadata=True)
         return found if found is not None and found.offset >= 0 else None
 
-    def begin(self, place: TopicPartition, name: str) -> tuple[int, dict[str, Any] | None]:
-        """The offset to go on from, and the state ``name`` there. Raises StateError."""
+    def begin(self, place: TopicPartition) -> tuple[int, Pointer | None]:
+        """The offset to go on from, and where the state lies that belongs to it."""
         found = self.offset(place)
         if found is None:
             return self._first(place), None
-        pointer = Pointer.parse(found.metadata or "")
-        if pointer is None:
-            return found.offset, None
-        return found.offset, read_state(name, pointer, self._pairs)
+        return found.offset, Pointer.parse(found.metadata or "")
+
+    def state(self, name: str, pointer: Pointer) -> dict[str, Any]:
+        """The state ``name``. Raises SnapshotError when it is damaged."""
+        return read_state(name, pointer, self._pairs)
 
     def _pairs(self, partition: int, begin: int) -> Iterator[tuple[bytes, bytes]]:
         for message in self.messages(TopicPartition(self._states, partition), begin):

@@ -18,10 +18,11 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from understudy.monitor.config.model import Config
+from understudy.monitor.config.model import Config as Configuration
 from understudy.monitor.detectors import packed
+from understudy.monitor.errors import SnapshotError, StateError
 from understudy.monitor.evidence.batch import ColumnBatch, merge
 from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.experiments.runner import ExperimentRunner
@@ -29,47 +30,83 @@ from understudy.monitor.health.findings_loop import FindingsLoop
 from understudy.monitor.kafka.messages import SLOT_SECONDS, Message
 from understudy.monitor.pipeline.pipeline import Pipeline
 from understudy.monitor.routing.routes import Assignment
+from understudy.shadow.state import Config, Converter, Count, Saved, Stateful, Transient
 
-VERSION = 2
 _MOST_EMPTY = 60
 """Empty slots that are judged one by one; of a longer pause only the last ones."""
 _MOST_AHEAD = 3600
 """Slots that rows may be ahead of the last one judged; a clock beyond that is wrong."""
 
 
-class EvidenceConsumer:
-    """``inputs`` are the names of all partitions that have to be complete before a slot is judged;
-    ``files`` is the content of the state folder, by path, of who judged before."""
+def _dump_files(files: Mapping[str, bytes]) -> dict[str, str]:
+    return {name: base64.b64encode(content).decode() for name, content in files.items()}
+
+
+_FILES = Converter(_dump_files, lambda name, value, now: files_of({"files": value}))
+
+
+class EvidenceConsumer(Stateful):
+    """``inputs`` are the names of all partitions that have to be complete before a slot is judged.
+    ``state`` is that of the consumer before; without one, ``begin`` is the offset of the first
+    message to read, and ``files`` the content of the state folder, by path.
+
+    Raises SnapshotError for a state that is damaged or of another version.
+    """
+
+    state_version = 2
+
+    inputs: Config[frozenset[str]]
+    complete: Saved[dict[str, float]]
+    """By input."""
+    judged: Saved[int | None]
+    """The last slot that was judged."""
+    judged_at: Saved[Count]
+    """Offset of the first message that was read after that."""
+    read: Saved[Count]
+    """Offset of the next message."""
+    late: Saved[Count]
+    rows: Saved[Count]
+    moved: Saved[bool]
+    """Whether a route or a stage has changed since somebody asked."""
+    now: Saved[float]
+    """End of the last slot judged, as unix time."""
+    folder: Transient[Path]
+    config: Config[Configuration]
+    pipeline: Saved[Pipeline]
+    experiments: Config[ExperimentRunner]
+    """Of the pipeline, as is the next."""
+    watcher: Config[FindingsLoop]
+    _waiting: Transient[dict[int, list[tuple[int, ColumnBatch]]]]
+    _files: Saved[Annotated[dict[str, bytes], _FILES]]
+    """Content of the folder, by path, as of the last dump or load."""
 
     def __init__(
-        self, config: Config, inputs: Iterable[str], state: Mapping[str, Any] | None = None
+        self,
+        config: Configuration,
+        inputs: Iterable[str],
+        state: Mapping[str, Any] | None = None,
+        *,
+        begin: int = 0,
+        files: Mapping[str, bytes] | None = None,
     ) -> None:
         self.inputs = frozenset(inputs)
-        self.complete: dict[str, float] = {}
-        """By input."""
-        self.judged: int | None = None
-        """The last slot that was judged."""
-        self.judged_at = 0
-        """Offset of the first message that was read after that."""
-        self.read = 0
-        """Offset of the next message."""
+        self.complete = {}
+        self.judged = None
+        self.judged_at = self.read = begin
         self.late = 0
         self.rows = 0
         self.moved = False
-        """Whether a route or a stage has changed since somebody asked."""
         self.now = 0.0
-        """End of the last slot judged, as unix time."""
-        self._waiting: dict[int, list[tuple[int, ColumnBatch]]] = {}
+        self._waiting = {}
+        self._files = {}
+        if state is not None:
+            self.now = _now_of(state)
+            files = files_of(state)
         self.folder = Path(tempfile.mkdtemp(prefix="understudy-judge-"))
-        files = state["files"] if state is not None else {}
-        for name, content in files.items():
+        for name, content in (files or {}).items():
             path = self.folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(base64.b64decode(content))
-        if state is not None:
-            if state["version"] != VERSION:
-                raise ValueError(f"version {state['version']!r} is not known")
-            self.now = float(state["now"])
+            path.write_bytes(content)
         self.config = config.model_copy(update={"state_dir": str(self.folder)})
         document = self.config.model_dump(mode="json", by_alias=True)
         self.pipeline = Pipeline(Settings.from_json(document))
@@ -79,9 +116,13 @@ class EvidenceConsumer:
             self.config, self.folder, lambda: self.now
         )
         if state is None:
-            self.watcher.restore({})
+            self.watcher.load_state({})
         else:
-            self._restore(state)
+            try:
+                self.load_state(state)
+            except (StateError, LookupError, TypeError, ValueError, AttributeError) as error:
+                self.close()
+                raise SnapshotError(f"the state has another shape: {error!r}") from error
 
     def close(self) -> None:
         """Throw the folder away."""
@@ -177,39 +218,44 @@ class EvidenceConsumer:
 
     # State --------------------------------------------------------------------------------------
 
-    def to_dict(self) -> dict[str, Any]:
+    def dump_state(self) -> Any:
         """As JSON, with all digits."""
         with packed.exactly():
-            pipeline = self.pipeline.to_dict()
-        return {
-            "version": VERSION,
-            "judged": self.judged,
-            "judged_at": self.judged_at,
-            "read": self.read,
-            "now": self.now,
-            "late": self.late,
-            "rows": self.rows,
-            "complete": self.complete,
-            "moved": self.moved,
-            "files": self._files(),
-            "pipeline": pipeline,
-        }
+            return super().dump_state()
 
-    def _files(self) -> dict[str, str]:
-        return {
-            str(path.relative_to(self.folder)): base64.b64encode(path.read_bytes()).decode()
+    def _before_dump(self) -> None:
+        self._files = {
+            str(path.relative_to(self.folder)): path.read_bytes()
             for path in sorted(self.folder.rglob("*"))
             if path.is_file() and path.suffix != ".tmp"
         }
 
-    def _restore(self, state: Mapping[str, Any]) -> None:
-        judged = state["judged"]
-        self.judged = None if judged is None else int(judged)
-        self.judged_at, self.read = int(state["judged_at"]), int(state["read"])
-        self.late, self.rows = int(state["late"]), int(state["rows"])
-        self.complete = {str(name): float(at) for name, at in state["complete"].items()}
-        self.moved = bool(state["moved"])
-        self.pipeline.restore(state["pipeline"])
+    def _restored(self) -> None:
         if self.judged is not None:
             for live in self.experiments.live.values():
                 live.recall(self.now)
+
+
+def _now_of(state: Mapping[str, Any]) -> float:
+    """The time of a state. Raises SnapshotError unless it is of this version."""
+    found = state.get("version")
+    if found != EvidenceConsumer.state_version:
+        raise SnapshotError(
+            f"version {found!r} found, version {EvidenceConsumer.state_version} expected"
+        )
+    now = state.get("now")
+    if not isinstance(now, (int, float)):
+        raise SnapshotError(f"now must be a number, not {now!r}")
+    return float(now)
+
+
+def files_of(state: Mapping[str, Any]) -> dict[str, bytes]:
+    """The content of the state folder, by path, also of a state of another version: rollouts, the
+    audit log and findings have formats of their own. Empty where that cannot be read."""
+    files = state.get("files")
+    if not isinstance(files, Mapping):
+        return {}
+    try:
+        return {str(name): base64.b64decode(content) for name, content in files.items()}
+    except (TypeError, ValueError):
+        return {}

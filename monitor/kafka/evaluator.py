@@ -112,6 +112,7 @@ def _owned(member: Member) -> dict[str, Any]:
     return {
         "commits": member.commits,
         "dead": dict(member.dead),
+        "snapshots_set_aside": member.snapshots_set_aside,
         "lag": member.lag(),
         "judged_at": {
             name_of(place, member.evidence): member.owner(place)
@@ -153,6 +154,7 @@ def _imported(importing: RetryingConsumer[Importer] | None) -> dict[str, Any] | 
         "records": taken["records"],
         "labels": taken["labels"],
         "dead": taken["dead"],
+        "snapshots_set_aside": member.snapshots_set_aside if member is not None else 0,
         "failures": importing.failures,
         "error": importing.error,
         "lag": member.lag() if member is not None else {},

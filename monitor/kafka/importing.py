@@ -16,7 +16,7 @@ from typing import Any
 from kafka import TopicPartition
 
 from understudy.monitor.config.model import Config
-from understudy.monitor.errors import SourceError
+from understudy.monitor.errors import SnapshotError, SourceError
 from understudy.monitor.evidence.blocks import Block, Builder, RecordBlock, encode
 from understudy.monitor.evidence.blocks.builder import MOST_BYTES
 from understudy.monitor.evidence.decoding import Decoder
@@ -127,7 +127,7 @@ class Importer(Membership):
     def _waiting(self, place: TopicPartition) -> State | None:
         """The halves that wait, to be kept."""
         pairs = self._readers[place].pairs
-        return {"pairs": pairs.to_dict()} if pairs.waiting else None
+        return {"pairs": pairs.dump_state()} if pairs.waiting else None
 
     def _written(self) -> None:
         dead = sum(self.dead.values())
@@ -142,10 +142,19 @@ class Importer(Membership):
     def _take_over(
         self, place: TopicPartition, begin: int, state: State | None, committed: Committed
     ) -> None:
-        reader = TopicReader(self._sources[place.topic], self._declared, self._decoder)
         if state is not None:
-            reader.pairs.restore(state["pairs"])
+            reader = self._reader(place)
+            try:
+                reader.pairs.load_state(state["pairs"])
+            except (KeyError, TypeError, ValueError) as error:
+                self._set_aside(place, SnapshotError(f"the state has another shape: {error!r}"))
+                reader = self._reader(place)
+        else:
+            reader = self._reader(place)
         self._readers[place] = reader
+
+    def _reader(self, place: TopicPartition) -> TopicReader:
+        return TopicReader(self._sources[place.topic], self._declared, self._decoder)
 
     def _drop(self) -> None:
         self._readers.clear()

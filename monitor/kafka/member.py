@@ -8,12 +8,12 @@ from typing import Any
 from kafka import TopicPartition
 
 from understudy.monitor.config.model import Config
-from understudy.monitor.errors import BlockError, EvidenceError
+from understudy.monitor.errors import BlockError, EvidenceError, SnapshotError
 from understudy.monitor.evidence.blocks import decode
 from understudy.monitor.evidence.partition import Partition, PartitionRestore
 from understudy.monitor.kafka.assignor import CoPartitionAssignor
 from understudy.monitor.kafka.committed import FETCH_BYTES, Committed
-from understudy.monitor.kafka.consumer import EvidenceConsumer
+from understudy.monitor.kafka.consumer import EvidenceConsumer, files_of
 from understudy.monitor.kafka.inputs import Options
 from understudy.monitor.kafka.membership import Found, Membership, State
 from understudy.monitor.kafka.messages import decode_message, messages_of
@@ -120,13 +120,13 @@ class Member(Membership):
             self._hand_over(partition)
             # One state for both topics: what is here of records and labels belongs together.
             place = TopicPartition(self.topics.records, number)
-            found[place] = self.positions[place], partition.to_dict()
+            found[place] = self.positions[place], partition.dump_state()
             place = TopicPartition(self.topics.labels, number)
             if place in self.positions:
                 found[place] = self.positions[place], None
         for place in [place for place in self._dirty if place.topic == judged]:
             judge = self.judges[place.partition]
-            found[place] = judge.needed, judge.to_dict()
+            found[place] = judge.needed, judge.dump_state()
         return found
 
     def _hand_over(self, partition: Partition) -> None:
@@ -158,16 +158,23 @@ class Member(Membership):
     ) -> None:
         number = place.partition
         if place.topic == self.topics.evidence:
-            inputs = range(self.partitions[self.topics.records])
-            judge = self.judges[number] = EvidenceConsumer(
-                owned(self.config, number, self.evidence),
-                [f"{self.topics.records}/{n}" for n in inputs],
-                state,
-            )
+            judge = self.judges[number] = self._judge(place, begin, state)
             if number == EXPERIMENTS:
                 self._claim(judge)
         elif place.topic == self.topics.records:
             self.inputs[number] = self._partition(place, begin, state, committed)
+
+    def _judge(self, place: TopicPartition, begin: int, state: State | None) -> EvidenceConsumer:
+        config = owned(self.config, place.partition, self.evidence)
+        topic = self.topics.records
+        inputs = [f"{topic}/{number}" for number in range(self.partitions[topic])]
+        if state is None:
+            return EvidenceConsumer(config, inputs, begin=begin)
+        try:
+            return EvidenceConsumer(config, inputs, state)
+        except SnapshotError as error:
+            self._set_aside(place, error)
+            return EvidenceConsumer(config, inputs, begin=begin, files=files_of(state))
 
     def _claim(self, judge: EvidenceConsumer) -> None:
         """Become the controller of the routes, and fence off who was it before."""
@@ -184,22 +191,27 @@ class Member(Membership):
         if state is None:
             return partition
         try:
-            self._restore(partition, place, offset, state, committed)
+            partition.load_state(state)
+        except SnapshotError as error:
+            partition.close()
+            self._set_aside(place, error)
+            return Partition(self.config, partition.name)
+        try:
+            self._read_again(partition, place, offset, committed)
         except BaseException:
             partition.close()
             raise
         return partition
 
-    def _restore(
+    def _read_again(
         self,
         partition: Partition,
         place: TopicPartition,
         offset: int,
-        state: State,
         committed: Committed,
     ) -> None:
         """Read again what waits there."""
-        restoring = partition.restore(state)
+        restoring = partition.restoring()
         if partition.wants_labels:
             labels = TopicPartition(self.topics.labels, place.partition)
             told = committed.offset(labels)

@@ -28,7 +28,7 @@ from kafka import (
 )
 from kafka.coordinator.base import MemberState
 
-from understudy.monitor.errors import LostError
+from understudy.monitor.errors import LostError, SnapshotError
 from understudy.monitor.kafka.commands import CommandQueue
 from understudy.monitor.kafka.committed import Committed
 from understudy.monitor.kafka.connect import Topics
@@ -73,6 +73,8 @@ class Membership(ABC):
         self.commits = 0
         self.dead: Counter[str] = Counter()
         """Messages that could not be read, by reason."""
+        self.snapshots_set_aside = 0
+        """States that were damaged or of another version."""
         self.positions: dict[TopicPartition, int] = {}
         self.commands = CommandQueue()
         """How other threads reach what belongs to this one."""
@@ -140,7 +142,8 @@ class Membership(ABC):
     def _take_over(
         self, place: TopicPartition, begin: int, state: State | None, committed: Committed
     ) -> None:
-        """Go on at a partition where others left off."""
+        """Go on at a partition where others left off. A state that does not fit goes to
+        :meth:`_set_aside`, and the partition starts without it."""
 
     @abstractmethod
     def _process(self, found: Found) -> int:
@@ -215,7 +218,13 @@ class Membership(ABC):
         with self._onlooker() as committed:
             for number, place in enumerate(sorted(places), start=1):
                 begun = time.monotonic()
-                begin, state = committed.begin(place, self._name(place))
+                begin, pointer = committed.begin(place)
+                state = None
+                if pointer is not None:
+                    try:
+                        state = committed.state(self._name(place), pointer)
+                    except SnapshotError as error:
+                        self._set_aside(place, error)
                 self._take_over(place, begin, state, committed)
                 self.positions[place] = begin
                 self.consumer.seek(place, begin)
@@ -226,6 +235,17 @@ class Membership(ABC):
         self._waits = None
         names = ", ".join(f"{place.topic}/{place.partition}" for place in sorted(places))
         log.info("took over %s in %.1f s", names or "nothing", time.monotonic() - began)
+
+    def _set_aside(self, place: TopicPartition, error: SnapshotError) -> None:
+        """Start a partition without its state. The next commit replaces that state, so that the
+        next takeover does not find it again."""
+        self.snapshots_set_aside += 1
+        self._dirty.add(place)
+        log.error(
+            "%s/%d: the snapshot is set aside, the partition starts without state from the "
+            "committed offset: %s",
+            place.topic, place.partition, error,
+        )  # fmt: skip
 
     def _onlooker(self) -> Committed:
         return Committed(self._common, self.group, self.topics.state, self._pulse)

@@ -96,7 +96,7 @@ class Publisher:
         self._run = run
         self.id = str(known.get("id") or f"{run[:40]}-{secrets.token_hex(4)}")
         """What blocks call this run; a spool that was lost makes another one of it."""
-        self.slots = Slots.from_dict(known.get("slots") or [], run)
+        self.slots = Slots.from_state(known.get("slots") or [], run)
         self.committed = {key: slot.last_seq for key, slot in self.slots}
         """Last batch by (run, slot) that is on disk."""
         self.source = kafka.source or socket.gethostname()
@@ -293,7 +293,7 @@ class Publisher:
         return {
             "run": self._run,
             "id": self.id,
-            "slots": self.slots.to_dict(),
+            "slots": self.slots.dump_state(),
             "last": dict(self._builder.last),
             "last_labels": dict(self._labels.last),
         }

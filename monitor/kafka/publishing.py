@@ -23,6 +23,7 @@ from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.record import OK, ROLE_PRIMARY, Record
 from understudy.monitor.routing.routes import Routes
 from understudy.monitor.supervisor.control_line import ControlLine
+from understudy.shadow.state import Config
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +77,8 @@ class Publishing:
 
 class PublishingPipeline(Pipeline):
     """Takes records in for the publisher. Findings and experiments are matters of evaluators."""
+
+    publisher: Config[Publisher]
 
     def __init__(self, settings: Settings, publisher: Publisher) -> None:
         super().__init__(settings)

@@ -16,7 +16,7 @@ from zlib import crc32
 import orjson
 import zstandard
 
-from understudy.monitor.errors import StateError
+from understudy.monitor.errors import SnapshotError
 
 CHUNK_BYTES = 512 * 1024
 _MOST_BYTES = 1 << 30
@@ -62,7 +62,7 @@ def read_state(
     name: str, pointer: Pointer, messages: Callable[[int, int], Iterator[tuple[bytes, bytes]]]
 ) -> dict[str, Any]:
     """The state that a pointer names; ``messages`` yields keys and values of a partition from an
-    offset on. Raises StateError when it is not there, or damaged."""
+    offset on. Raises SnapshotError when it is not there, or damaged."""
     head = pointer.checksum.to_bytes(4, "little")
     parts: list[bytes] = []
     wanted = f"{name}/0".encode()
@@ -74,11 +74,11 @@ def read_state(
                 break
     data = b"".join(parts)
     if len(parts) != pointer.chunks or crc32(data) != pointer.checksum:
-        raise StateError(f"the state of {name} at {pointer} is not whole")
+        raise SnapshotError(f"the state of {name} at {pointer} is not whole")
     try:
         found: dict[str, Any] = orjson.loads(
             zstandard.ZstdDecompressor().decompress(data, _MOST_BYTES)
         )
     except (ValueError, zstandard.ZstdError) as error:
-        raise StateError(f"the state of {name} at {pointer} cannot be read: {error}") from error
+        raise SnapshotError(f"the state of {name} at {pointer} cannot be read: {error}") from error
     return found

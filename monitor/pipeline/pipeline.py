@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any
 
 from understudy.monitor.archive.recorder import Recorder
 from understudy.monitor.errors import RecordError, StateError
@@ -32,6 +32,7 @@ from understudy.monitor.pipeline.exemplars import Exemplars
 from understudy.monitor.pipeline.recent import Recent
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.record import FIXED, Record, decode_batch
+from understudy.shadow.state import Config, Converter, Count, Key, Saved, Stateful, Transient
 
 log = logging.getLogger(__name__)
 
@@ -45,27 +46,53 @@ ArmKey = tuple[str, str, str]
 """(model, version, arm)"""
 
 
-class Pipeline:
-    """Everything that is derived from records."""
+def _load_part(name: str, value: Any, now: Any) -> Any:
+    if now is not None:
+        now.load_state(value)
+    return now
+
+
+_PART = Converter(lambda part: part.dump_state() if part is not None else {}, _load_part)
+"""Of a part that may be missing, and then has an empty state, with which another one starts."""
+
+
+class Pipeline(Stateful):
+    """Everything that is derived from records. Payloads are not part of the state."""
+
+    settings: Config[Settings]
+    decoder: Config[Decoder]
+    records: Saved[Count]
+    features: Saved[dict[ModelKey, FeatureStats]]
+    predictions: Saved[dict[ArmKey, Predictions]]
+    undecodable: Saved[Counter[tuple[str, str, str, str, str]]]
+    """(model, version, arm, part of the exchange, reason)"""
+    exemplars: Transient[Exemplars]
+    recent: Transient[Recent]
+    stage_one: Config[StageOne]
+    experiments: Saved[Annotated[ExperimentRunner | None, _PART]]
+    """None where the configuration is not a whole one; likewise the next."""
+    findings_loop: Saved[Annotated[FindingsLoop | None, _PART, Key("judge")]]
+    recorder: Config[Recorder | None]
+    labels: Saved[Count]
+    """Number of the last joined label that was taken in."""
+    _builder: Transient[Builder]
+    _failed: Transient[bool]
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.decoder = Decoder(settings)
         self.records = 0
-        self.features: dict[ModelKey, FeatureStats] = {}
-        self.predictions: dict[ArmKey, Predictions] = {}
-        self.undecodable: Counter[tuple[str, str, str, str, str]] = Counter()
-        """(model, version, arm, part of the exchange, reason)"""
+        self.features = {}
+        self.predictions = {}
+        self.undecodable = Counter()
         self.exemplars = Exemplars()
         self.recent = Recent(settings.keep)
         self.stage_one = StageOne(settings.arms[0], self._fault)
-        self.experiments: ExperimentRunner | None = None
-        """None where the configuration is not a whole one; likewise the next."""
-        self.findings_loop: FindingsLoop | None = None
-        self.recorder: Recorder | None = None
+        self.experiments = None
+        self.findings_loop = None
+        self.recorder = None
         self._builder = Builder("", "", 1, MOST_RECORDS)
         self.labels = 0
-        """Number of the last joined label that was taken in."""
         self._failed = False
 
     def configure(self, settings: Settings) -> None:
@@ -236,49 +263,24 @@ class Pipeline:
             self.findings_loop.service.version if self.findings_loop is not None else ()
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data, for the state file. Payloads are not part of it."""
+    def _before_dump(self) -> None:
         self.flush()
-        return {
-            "records": self.records,
-            "features": [
-                {"model": model, "version": version, "stats": stats.to_dict()}
-                for (model, version), stats in self.features.items()
-            ],
-            "predictions": [
-                {"model": model, "version": version, "arm": arm, "stats": stats.to_dict()}
-                for (model, version, arm), stats in self.predictions.items()
-            ],
-            "undecodable": [[*key, count] for key, count in self.undecodable.items()],
-            "labels": self.labels,
-            "experiments": self.experiments.to_dict() if self.experiments is not None else {},
-            "judge": self.findings_loop.to_dict() if self.findings_loop is not None else {},
-        }
 
-    def restore(self, data: Mapping[str, Any]) -> None:
+    def load_state(self, state: Any) -> None:
         """Take over a saved state. Raises StateError when it has another shape."""
         try:
-            self.records = int(data["records"])
-            for item in data["features"]:
-                key = (str(item["model"]), str(item["version"]))
-                stats = FeatureStats.from_dict(item["stats"])
-                stats.expect(self.decoder.expected(key))
-                self.features[key] = stats
-            for item in data["predictions"]:
-                of_arm = self._predictions_of(
-                    (str(item["model"]), str(item["version"]), str(item["arm"]))
-                )
-                if of_arm is not None:
-                    of_arm.restore(item["stats"])
-            for model, version, arm, part, reason, count in data["undecodable"]:
-                self.undecodable[model, version, arm, part, reason] = int(count)
-            self.labels = int(data.get("labels", 0))
-            if self.experiments is not None:
-                self.experiments.restore(data.get("experiments", {}))
-            if self.findings_loop is not None:
-                self.findings_loop.restore(data.get("judge", {}))
+            super().load_state(state)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise StateError(f"the saved state has another shape: {error!r}") from error
+
+    def _restored(self) -> None:
+        for kept in (self.features, self.predictions):
+            if len(kept) > _MAX_MODELS:
+                raise ValueError(f"{len(kept)} models, at most {_MAX_MODELS} are kept")
+        for key, stats in self.features.items():
+            stats.expect(self.decoder.expected(key))
+        for of_arm in self.predictions.values():
+            of_arm.configure(self.settings.prediction_buckets, self.settings.max_classes)
 
 
 def _salvage(data: bytes) -> Iterator[Record]:

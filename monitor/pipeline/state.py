@@ -28,7 +28,7 @@ FILE_NAME = "evaluation.json"
 
 def capture(slots: Slots, pipeline: Pipeline) -> dict[str, Any]:
     """The state as plain data. Call it between batches: both parts must be of one moment."""
-    return {"version": VERSION, "slots": slots.to_dict(), "pipeline": pipeline.to_dict()}
+    return {"version": VERSION, "slots": slots.dump_state(), "pipeline": pipeline.dump_state()}
 
 
 def write(path: Path, state: dict[str, Any]) -> None:
@@ -75,8 +75,8 @@ def restore(path: Path, run: str, pipeline: Pipeline) -> Slots:
         raise StateError(f"{path}: not a saved state: {error!r}") from error
     if version != VERSION:
         raise StateError(f"{path}: version {version!r}, this program reads version {VERSION}")
-    slots = Slots.from_dict(parts[1], run)
-    pipeline.restore(parts[0])
+    slots = Slots.from_state(parts[1], run)
+    pipeline.load_state(parts[0])
     return slots
 
 

@@ -44,7 +44,7 @@ class Slots:
     def __iter__(self) -> Iterator[tuple[tuple[str, int], Slot]]:
         return iter(self._slots.items())
 
-    def to_dict(self) -> list[dict[str, Any]]:
+    def dump_state(self) -> list[dict[str, Any]]:
         """Plain data, for the state file."""
         return [
             {"run": run, "slot": number, "last_seq": slot.last_seq, "received": slot.received}
@@ -52,7 +52,7 @@ class Slots:
         ]
 
     @classmethod
-    def from_dict(cls, data: list[Mapping[str, Any]], run: str) -> Slots:
+    def from_state(cls, data: list[Mapping[str, Any]], run: str) -> Slots:
         """The slots of ``run``; those of earlier runs have no worker any more.
 
         Raises StateError when the data have another shape.

@@ -7,11 +7,10 @@ it have surely ended: when half as long again as the longest so far has passed s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
+
+from understudy.shadow.state import Config, Count, FieldError, Saved, Stateful
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int16]
@@ -20,12 +19,17 @@ _FACTOR = 1.5
 _LEAST = 0.2
 
 
-class Assignments:
+class Assignments(Stateful):
     """Of ``arms`` arms, within one epoch of weights. Times are in seconds."""
+
+    arms: Config[int]
+    _slots: Saved[dict[int, list[Count]]]
+    _longest: Saved[float]
+    _newest: Saved[float]
 
     def __init__(self, arms: int) -> None:
         self.arms = arms
-        self._slots: dict[int, list[int]] = {}
+        self._slots = {}
         self._longest = 0.0
         self._newest = 0.0
         """When the request that ended last did so."""
@@ -63,14 +67,6 @@ class Assignments:
         self._slots.clear()
         self._longest = 0.0
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
-        slots = [[slot, *counts] for slot, counts in self._slots.items()]
-        return {"slots": slots, "longest": self._longest, "newest": self._newest}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Undo :meth:`to_dict`. Raises ValueError, KeyError or TypeError for another shape."""
-        self._slots = {int(slot): [int(n) for n in counts] for slot, *counts in state["slots"]}
+    def _restored(self) -> None:
         if any(len(counts) != self.arms for counts in self._slots.values()):
-            raise ValueError("counts of other arms")
-        self._longest, self._newest = float(state["longest"]), float(state["newest"])
+            raise FieldError("slots", f"must have counts of {self.arms} arms")

@@ -56,7 +56,7 @@ def make_plane(settings: Settings, run_dir: Path, run: str) -> Plane:
         pipeline = _pipeline(settings)
         slots = Slots()
     if pipeline.findings_loop is not None and not pipeline.findings_loop.service.restored:
-        pipeline.findings_loop.restore({})
+        pipeline.findings_loop.load_state({})
     server = HandOffServer(run_dir / "records.sock", slots, pipeline.take)
     feedback = None
     if pipeline.experiments is not None:

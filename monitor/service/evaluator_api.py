@@ -244,6 +244,12 @@ class Api:
                 }.items()
             ],
         )
+        yield counter(
+            "evaluator_snapshots_set_aside",
+            "Snapshots that were damaged or of another version; their partitions started without.",
+            (),
+            [((), now.get("snapshots_set_aside", 0) + imported.get("snapshots_set_aside", 0))],
+        )
         for name, text in (("duplicates", "Blocks that came again."), ("missing", "Blocks lost.")):
             of_partitions = [((str(p["partition"]),), p[name]) for p in now["partitions"]]
             yield counter(f"evaluator_blocks_{name}", text, ("partition",), of_partitions)

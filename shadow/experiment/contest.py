@@ -85,7 +85,7 @@ _Measures = dict[str, list[Measure | None]]
 def _dump_measures(measures: _Measures) -> dict[str, Any]:
     return {
         mode: {
-            m.hypothesis.name: {"of": repr(m.hypothesis), "state": m.to_dict()}
+            m.hypothesis.name: {"of": repr(m.hypothesis), "state": m.dump_state()}
             for m in of_mode
             if m is not None
         }
@@ -101,7 +101,7 @@ def _load_measures(name: str, state: Any, measures: _Measures) -> _Measures:
         for measure in of_mode:
             found = saved.get(measure.hypothesis.name) if measure is not None else None
             if measure is not None and found and found["of"] == repr(measure.hypothesis):
-                measure.restore(found["state"])
+                measure.load_state(found["state"])
     return measures
 
 

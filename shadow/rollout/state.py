@@ -124,13 +124,13 @@ class Rollout:
         """Whether it is not over."""
         return self.phase not in TERMINAL
 
-    def to_dict(self) -> dict[str, Any]:
+    def dump_state(self) -> dict[str, Any]:
         """As JSON."""
         return {"format": 1, **dump(self)}
 
     @classmethod
-    def from_dict(cls, state: Mapping[str, Any]) -> Rollout:
-        """Undo :meth:`to_dict`. Raises ValueError, KeyError or TypeError for another shape."""
+    def from_state(cls, state: Mapping[str, Any]) -> Rollout:
+        """Undo :meth:`dump_state`. Raises ValueError, KeyError or TypeError for another shape."""
         if state["format"] != 1:
             raise ValueError(f"format {state['format']!r} of a rollout is not known")
         known = load(cls, {name: value for name, value in state.items() if name != "format"})

@@ -1,7 +1,7 @@
 """Anytime-valid comparison of two models: confidence sequences and e-processes.
 
-Every method is a :class:`Process` with ``update``, ``merge``, ``to_dict`` and ``from_dict``; see
-``docs/sequential.md`` for which question wants which. What the service does not use lies in
+Every method is a :class:`Process` with ``update``, ``merge``, ``dump_state`` and ``from_state``;
+see ``docs/sequential.md`` for which question wants which. What the service does not use lies in
 :mod:`understudy.shadow.sequential.contrib` and is loaded when it is asked for.
 """
 

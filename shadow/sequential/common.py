@@ -177,8 +177,8 @@ class Process(Stateful, ABC):
     A subclass names itself by ``kind`` and its ``merge_rule``; it has an ``update`` of its own
     signature, whose batches hold records in their order of arrival. What its state is it declares
     (:mod:`understudy.shadow.state`): its settings, and what it has seen. The dict of
-    :meth:`to_dict` holds only JSON values (no NaN or infinity), at most 4 KB when dumped, whatever
-    n is.
+    :meth:`dump_state` holds only JSON values (no NaN or infinity), at most 4 KB when dumped,
+    whatever n is.
     """
 
     kind: ClassVar[str]
@@ -201,13 +201,13 @@ class Process(Stateful, ABC):
         Raises SequentialError when the two were set up differently.
         """
 
-    def to_dict(self) -> State:
+    def dump_state(self) -> State:
         """The state as JSON values, which begin with the kind and the version."""
-        return {"kind": self.kind, "version": _VERSION, **super().to_dict()}
+        return {"kind": self.kind, "version": _VERSION, **super().dump_state()}
 
     @classmethod
-    def from_dict(cls, state: Mapping[str, Any]) -> Self:
-        """Undo :meth:`to_dict`; raises SequentialError naming the field at fault."""
+    def from_state(cls, state: Mapping[str, Any]) -> Self:
+        """Undo :meth:`dump_state`; raises SequentialError naming the field at fault."""
         if state.get("kind") != cls.kind:
             raise SequentialError("kind", f"must be {cls.kind!r}, not {state.get('kind')!r}")
         if state.get("version") != _VERSION:
@@ -216,7 +216,7 @@ class Process(Stateful, ABC):
             )
         body = {key: value for key, value in state.items() if key not in ("kind", "version")}
         try:
-            return super().from_dict(body)
+            return super().from_state(body)
         except FieldError as error:
             raise SequentialError(error.argument, error.problem) from None
 
@@ -280,7 +280,7 @@ def load(state: Mapping[str, Any]) -> Process:
         known = Process._kinds.get(kind) if isinstance(kind, str) else None
     if known is None:
         raise SequentialError("kind", f"must be one of {sorted(Process._kinds)}, not {kind!r}")
-    return known.from_dict(state)
+    return known.from_state(state)
 
 
 def reject(log_e: float, alpha: float) -> bool:
@@ -416,7 +416,7 @@ def _load_any(name: str, state: Any, _: Any) -> Process:
     return load(state)
 
 
-ANY_KIND = Converter(lambda process: process.to_dict(), _load_any)
+ANY_KIND = Converter(lambda process: process.dump_state(), _load_any)
 """Of a process that is one of several kinds."""
 Packed = Annotated[Array, Converter(pack, _unpack_like)]
 """Exact, in the shape of the array that the constructor made."""

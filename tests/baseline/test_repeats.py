@@ -35,7 +35,7 @@ def test_runs_are_those_of_a_count_by_hand_however_they_are_cut(
         found = runs.update(np.array(rows[start : start + cut]))
     assert found.tolist() == plain(rows)
     again = Runs(2)
-    again.restore(runs.to_dict())
+    again.load_state(runs.dump_state())
     assert again.update(np.array([rows[-1]])).tolist() == runs.update(np.array([rows[-1]])).tolist()
 
 

@@ -62,7 +62,7 @@ def test_a_baseline_that_is_off_is_taken_as_it_is() -> None:
     labels = (rng.random(5000) < expit(0.8 * logit(q) + 0.4)).astype(float)
     assert detector.update(q, labels) == -1
     again = CalibrationDetector(100_000.0, fitted)
-    again.restore(json.loads(json.dumps(detector.to_dict())))
+    again.load_state(json.loads(json.dumps(detector.dump_state())))
     assert again.statistic == pytest.approx(detector.statistic)
     with pytest.raises(ValueError, match="one class"):
         Recalibration.fit({"edges": [], "counts": [5], "positives": [0], "scores": [2.0]})

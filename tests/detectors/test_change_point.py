@@ -22,7 +22,7 @@ def test_any_batches_give_the_same_history(rows: int, cut: int) -> None:
     whole.update(x, times)
     for start in range(0, rows, cut):
         parts.update(x[start : start + cut], times[start : start + cut])
-    assert whole.to_dict()["times"] == parts.to_dict()["times"]
+    assert whole.dump_state()["times"] == parts.dump_state()["times"]
     for series in (0, 1):
         a, b = whole.estimate(series), parts.estimate(series)
         assert (a.time, a.rows) == (b.time, b.rows)
@@ -46,7 +46,7 @@ def test_the_moment_and_the_size(shift: float, later: int) -> None:
     assert np.median([e.size for e in found]) == pytest.approx(shift, abs=0.1)
     assert sum(e.low <= shift <= e.high for e in found) >= 10
     again = ChangePoint(20)
-    again.restore(json.loads(json.dumps(history.to_dict())))
+    again.load_state(json.loads(json.dumps(history.dump_state())))
     assert again.estimate(3).time == pytest.approx(history.estimate(3).time)
 
 
@@ -55,7 +55,7 @@ def test_it_stays_small() -> None:
     rng = np.random.default_rng(6)
     for start in range(0, 400_000, 1000):
         history.update(rng.normal(size=(1000, 40)), np.full(1000, float(start)))
-    assert len(json.dumps(history.to_dict())) < 12_000
+    assert len(json.dumps(history.dump_state())) < 12_000
     history.reset(np.arange(40) < 20)
     assert history.estimate(3).time is None
     assert history.estimate(30).rows > 0

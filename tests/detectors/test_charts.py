@@ -135,7 +135,7 @@ def test_any_batches_give_the_same_alarms(seed: int, cut: int, rules: tuple[int,
                     first[series] = start + int(last.crossed[series])
                     sides[series] = int(last.direction[series])
             again = make()
-            again.restore(json.loads(json.dumps(parts.to_dict())))
+            again.load_state(json.loads(json.dumps(parts.dump_state())))
             parts = again
         assert first == evidence.crossed.tolist()
         assert sides == evidence.direction.tolist()
@@ -173,9 +173,9 @@ def test_bad_arguments() -> None:
     for chart in (Shewhart(2), Ewma(2, 0.1, 3.0)):
         with pytest.raises(ValueError, match="shape"):
             chart.update(np.zeros((4, 3)))
-        (field,) = chart.to_dict()
+        (field,) = chart.dump_state()
         with pytest.raises(ValueError, match=rf"^{field} must .*2"):
-            chart.restore({field: [[0.0]] if field == "recent" else [0.0]})
+            chart.load_state({field: [[0.0]] if field == "recent" else [0.0]})
 
 
 def test_run_lengths_of_simulations() -> None:

@@ -66,9 +66,9 @@ def test_missing_values_say_nothing_and_the_state_is_all_there_is() -> None:
     assert detector.now(1)[1] == 0.0
     whole.update(codes, np.zeros(640))
     again = Composition(counts, 1e5)
-    again.restore(json.loads(json.dumps(detector.to_dict())))
+    again.load_state(json.loads(json.dumps(detector.dump_state())))
     more = draw(rng, SHARES, 640, 2)
     one, other = again.update(more, np.zeros(640)), whole.update(more, np.zeros(640))
     np.testing.assert_allclose(one.statistic, other.statistic, rtol=1e-4)
     with pytest.raises(ValueError, match="since must be 6 times, not 1"):
-        again.restore({**detector.to_dict(), "since": [None]})
+        again.load_state({**detector.dump_state(), "since": [None]})

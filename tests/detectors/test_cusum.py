@@ -45,7 +45,7 @@ def test_batches_are_the_recursion_row_by_row(z: np.ndarray, cut: int) -> None:
         last = parts.update(z[start : start + cut])
     np.testing.assert_allclose(last.statistic, height, atol=1e-9)
     again = CusumUnion(3, 2000.0)
-    again.restore(json.loads(json.dumps(parts.to_dict())))
+    again.load_state(json.loads(json.dumps(parts.dump_state())))
     np.testing.assert_allclose(again.evidence().statistic, height, rtol=1e-5, atol=1e-6)
 
 
@@ -143,7 +143,7 @@ def test_what_was_learned_is_part_of_the_state() -> None:
         union.update(z[start : start + 50])
         whole.update(z[start : start + 50])
     again = CusumUnion(3, 1e5, 200.0, refine=True)
-    again.restore(json.loads(json.dumps(union.to_dict())))
+    again.load_state(json.loads(json.dumps(union.dump_state())))
     np.testing.assert_allclose(
         again.update(z[600:]).statistic, whole.update(z[600:]).statistic, rtol=1e-4, atol=1e-5
     )

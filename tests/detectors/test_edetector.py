@@ -39,7 +39,7 @@ def test_batches_are_the_recursion_row_by_row(x: np.ndarray, cut: int) -> None:
     with np.errstate(divide="ignore"):
         np.testing.assert_allclose(found.statistic, np.log(wanted), rtol=1e-9, atol=1e-9)
     again = SrDetector(NULL, 1000.0)
-    again.restore(json.loads(json.dumps(detector.to_dict())))
+    again.load_state(json.loads(json.dumps(detector.dump_state())))
     np.testing.assert_allclose(again._m.sum(axis=1), detector._m.sum(axis=1), rtol=1e-5)
 
 

@@ -77,7 +77,7 @@ def test_state_and_refusals() -> None:
     predicted, losses = rows(rng, 500, 2, 0.1, 0.25)
     one.update(predicted[:200], losses[:200])
     two = PartialLabelDetector(null, 1000.0, 0.25)
-    two.restore(json.loads(json.dumps(one.to_dict())))
+    two.load_state(json.loads(json.dumps(one.dump_state())))
     np.testing.assert_allclose(
         one.update(predicted[200:], losses[200:]).statistic,
         two.update(predicted[200:], losses[200:]).statistic,

@@ -67,7 +67,7 @@ def test_a_rise_is_found_and_stays() -> None:
     for start in range(0, 3000, 90):
         part = again.update(x[start : start + 90])
         rows += [start + int(part.crossed[1])] if part.crossed[1] >= 0 else []
-        again.restore(json.loads(json.dumps(again.to_dict())))
+        again.load_state(json.loads(json.dumps(again.dump_state())))
     assert rows == [row]
     np.testing.assert_allclose(part.statistic, found.statistic, rtol=1e-6)
     lower, upper = again.intervals()[0].lower, again.intervals()[0].upper

@@ -74,21 +74,21 @@ def test_a_restored_detector_goes_on(kind: str) -> None:
     x = rows(kind)
     one = RiverDetector(kind, 2)
     one.update(x[:400])
-    state = json.loads(json.dumps(one.to_dict()))
+    state = json.loads(json.dumps(one.dump_state()))
     other = RiverDetector(kind, 2)
-    other.restore(state)
-    assert other.to_dict() == state
+    other.load_state(state)
+    assert other.dump_state() == state
     assert other.update(x[400:]).alarms[1]
     other.reset(np.array([True, True]))
-    assert other.to_dict()["values"] == [[], []]
+    assert other.dump_state()["values"] == [[], []]
     with pytest.raises(ValueError, match="not of"):
-        RiverDetector(kind, 3).restore(state)
+        RiverDetector(kind, 3).load_state(state)
 
 
 def test_the_state_is_bounded() -> None:
     one = RiverDetector("page_hinkley", 1, threshold=1e9)
     one.update(np.random.default_rng(1).normal(size=(5000, 1)))
-    assert len(one.to_dict()["values"][0]) == 1000
+    assert len(one.dump_state()["values"][0]) == 1000
 
 
 def test_bad_input() -> None:

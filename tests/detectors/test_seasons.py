@@ -81,7 +81,7 @@ def test_batch_means_do_not_depend_on_batches(seed: int, cut: int, lengths: list
             found[series] += means[:complete, series].tolist()
             assert np.isnan(means[complete:, series]).all()
         again = BatchMeans(lengths, factors)
-        again.restore(json.loads(json.dumps(parts.to_dict())))
+        again.load_state(json.loads(json.dumps(parts.dump_state())))
         parts = again
     for series, length in enumerate(lengths):
         wanted = []

@@ -70,9 +70,9 @@ class Fed(LiveExperiment):
         self.flush()
         return super().tick(now)
 
-    def to_dict(self) -> dict[str, Any]:
+    def dump_state(self) -> dict[str, Any]:
         self.flush()
-        return super().to_dict()
+        return super().dump_state()
 
 
 def declared(**changes: Any) -> Declared:
@@ -345,9 +345,9 @@ def test_the_state_goes_through_json_and_goes_on() -> None:
     for i in range(40):
         one.take(*assigned(i, i % 2, unit=b"u%d" % i), division(), None, answer(1))
     pair(one, 100, 1, 2)
-    state = json.loads(json.dumps(one.to_dict(), allow_nan=False))
+    state = json.loads(json.dumps(one.dump_state(), allow_nan=False))
     two = live(**SPLIT, unit=unit, metrics=[{"metric": "error_rate", "margin": "5 pp"}])
-    two.restore(state)
+    two.load_state(state)
     for each in (one, two):
         each.take(*assigned(50, 1, unit=b"u50"), division(), None, answer(1))
         each.tick(NOW + 10_000)

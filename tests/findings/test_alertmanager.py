@@ -199,9 +199,9 @@ def test_what_is_sent_when(there: Receiver) -> None:
     there.answers = [(503, {}, b""), (200, {}, b"")]
     drive(told, findings, START + 202)
     assert told.pending(findings, START + 203) == 1
-    saved = json.loads(json.dumps(told.to_dict()))
+    saved = json.loads(json.dumps(told.dump_state()))
     again = Alertmanager(told.config)
-    again.restore(saved)
+    again.load_state(saved)
     drive(again, findings, START + 300)
     (alert,) = there.requests[-1].json
     assert alert["endsAt"] == "2026-09-21T14:18:20Z"

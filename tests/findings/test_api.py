@@ -47,7 +47,7 @@ class Service:
 
     def __init__(self, folder: Path, host: str = "127.0.0.1") -> None:
         self.service = FindingsService(folder)
-        self.service.restore(None)
+        self.service.load_state(None)
         run_dir = folder / "run"
         run_dir.mkdir()
         data = {
@@ -311,7 +311,7 @@ def test_metrics(tmp_path: Path) -> None:
     with receiver() as there:
         channel = Notification.model_validate({"kind": "webhook", "url": there.url})
         room = FindingsService(tmp_path, channels=[channel])
-        room.restore(None)
+        room.load_state(None)
         now = time.time()
         room.findings.report("watch", [signal(), signal("quality/delays/1//", kind="quality")], now)
         assert samples(room)["understudy_notifications_pending", "webhook"] == 2

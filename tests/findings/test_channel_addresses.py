@@ -53,7 +53,7 @@ def test_the_address_is_never_shown(there: Receiver, monkeypatch: pytest.MonkeyP
     notifier = Notifier([config(kind="slack", url_env="SLACK_URL")], findings := Findings())
     findings.report("watch", [signal()], START)
     asyncio.run(notifier.flush())
-    shown = json.dumps([notifier.summary(), notifier.to_dict()])
+    shown = json.dumps([notifier.summary(), notifier.dump_state()])
     assert "no_service" in shown
     assert "secret" not in shown
 

@@ -203,10 +203,10 @@ def test_a_restart_neither_repeats_nor_forgets(there: Receiver) -> None:
     findings.report("watch", both[:1], START)
     asyncio.run(notifier.flush())
     findings.report("watch", both, START + 1)
-    saved = json.loads(json.dumps({"f": findings.to_dict(), "n": notifier.to_dict()}))
-    findings = Findings.from_dict(saved["f"], findings.limits)
+    saved = json.loads(json.dumps({"f": findings.dump_state(), "n": notifier.dump_state()}))
+    findings = Findings.from_state(saved["f"], findings.limits)
     notifier = Notifier(configs, findings, clock=lambda: START + 10)
-    notifier.restore(saved["n"])
+    notifier.load_state(saved["n"])
     assert notifier.pending() == {"webhook": 1}
     asyncio.run(notifier.flush())
     assert events(there) == ["opened", "opened"]
@@ -214,9 +214,9 @@ def test_a_restart_neither_repeats_nor_forgets(there: Receiver) -> None:
     # Another configuration of the same channel knows what was told; another kind does not.
     notifier.configure([config(there, severity="info")])
     assert notifier.pending() == {"webhook": 0}
-    notifier.restore({"webhook": {"kind": "slack", "told": {}}})
-    notifier.restore({"webhook": {"kind": "webhook", "told": {"x": 3, "y": {}}, "outcomes": 1}})
-    notifier.restore({"webhook": "nothing"})
+    notifier.load_state({"webhook": {"kind": "slack", "told": {}}})
+    notifier.load_state({"webhook": {"kind": "webhook", "told": {"x": 3, "y": {}}, "outcomes": 1}})
+    notifier.load_state({"webhook": "nothing"})
 
 
 def test_what_has_ended_long_ago_is_given_up(there: Receiver) -> None:

@@ -281,7 +281,7 @@ def test_a_clock_that_jumps_neither_crashes_nor_doubles(step: float) -> None:
     changes = findings.report("watch", [], now + 302)
     # The far end of time stands still.
     assert kinds(changes) == (["closed"] if step < 1e12 else [])
-    assert json.loads(json.dumps(findings.to_dict()))["number"] == 1
+    assert json.loads(json.dumps(findings.dump_state()))["number"] == 1
     with pytest.raises(FindingError):
         findings.report("watch", [], math.nan)
 
@@ -293,9 +293,9 @@ def test_the_saved_state_goes_on_where_it_was() -> None:
     findings.close(findings.open()[0].id, "ada", "so it is", START + 1)
     findings.silence("drift/*", START + 1000, "ada", "", START + 1)
     findings.report("watch", signals, START + 2)
-    saved = json.loads(json.dumps(findings.to_dict(), allow_nan=False))
-    again = Findings.from_dict(saved, findings.limits)
-    assert again.to_dict() == findings.to_dict()
+    saved = json.loads(json.dumps(findings.dump_state(), allow_nan=False))
+    again = Findings.from_state(saved, findings.limits)
+    assert again.dump_state() == findings.dump_state()
     assert again.open() == findings.open()
     for now in (START + 100, START + 200, START + 700):
         assert again.report("watch", signals[:2], now) == findings.report("watch", signals[:2], now)
@@ -316,10 +316,10 @@ def test_the_saved_state_goes_on_where_it_was() -> None:
 def test_a_damaged_state_is_an_error_and_leaves_nothing_behind(damage: dict[str, object]) -> None:
     findings = Findings()
     findings.report("watch", [signal()], START)
-    saved = {**findings.to_dict(), **damage}
+    saved = {**findings.dump_state(), **damage}
     again = Findings()
     with pytest.raises(FindingError):
-        again.restore(saved)
+        again.load_state(saved)
     assert again.all() == []
     assert again.number == 0
 
@@ -363,7 +363,7 @@ def test_whatever_happens_the_promises_hold(
             now += elapsed
             findings.report(room, signals, now)
         elif step[0] == "restart":
-            findings = Findings.from_dict(json.loads(json.dumps(findings.to_dict())), limits)
+            findings = Findings.from_state(json.loads(json.dumps(findings.dump_state())), limits)
             findings.listen = heard.extend
         elif step[0] == "retire":
             findings.retire("watch", now)

@@ -26,12 +26,12 @@ LIMITS = Limits(hold=0, grace=0, max_openings=10_000)
 
 def room(folder: Path, state: object = None, now: float = START) -> FindingsService:
     made = FindingsService(folder, LIMITS, clock=lambda: now)
-    made.restore(state)  # type: ignore[arg-type]
+    made.load_state(state)  # type: ignore[arg-type]
     return made
 
 
 def saved(one: FindingsService) -> object:
-    return json.loads(json.dumps(one.to_dict()))
+    return json.loads(json.dumps(one.dump_state()))
 
 
 def told(findings: Findings) -> list[dict[str, Any]]:
@@ -43,7 +43,7 @@ def same(one: Findings, other: Findings) -> None:
     assert told(one) == told(other)
     assert one.number == other.number
     assert one.totals == other.totals
-    assert one.silences.to_dict() == other.silences.to_dict()
+    assert one.silences.dump_state() == other.silences.dump_state()
 
 
 def test_the_history_alone_is_enough(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_closed_findings_are_remembered_beyond_the_saved_state(tmp_path: Path) -
 
 def test_the_files_are_bounded(tmp_path: Path) -> None:
     made = FindingsService(tmp_path, LIMITS, clock=lambda: START)
-    made.restore(None)
+    made.load_state(None)
     assert made.history is not None
     made.history._log._file_bytes = 20_000
     for step in range(200):
@@ -144,9 +144,9 @@ def test_a_full_disk_is_counted_and_findings_go_on(tmp_path: Path) -> None:
 
 def test_without_a_folder_nothing_is_written(tmp_path: Path) -> None:
     made = FindingsService(None, LIMITS)
-    made.restore(None)
+    made.load_state(None)
     made.findings.report("watch", [signal()], START)
-    assert made.to_dict()["history"] == 0
+    assert made.dump_state()["history"] == 0
     assert list(tmp_path.iterdir()) == []
 
 
@@ -154,7 +154,7 @@ def test_the_version_changes_with_everything_that_should_be_saved(tmp_path: Path
     with receiver() as there:
         channel = Notification.model_validate({"kind": "webhook", "url": there.url})
         made = FindingsService(tmp_path, LIMITS, [channel], clock=lambda: START)
-        made.restore(None)
+        made.load_state(None)
         seen = [made.version]
         made.findings.report("watch", [signal()], START)
         seen.append(made.version)
@@ -181,7 +181,7 @@ from tests.support.signals import signal
 folder = Path(sys.argv[1])
 room = FindingsService(folder, Limits(hold=0, grace=0, max_open=3, max_openings=10**9))
 state = folder / "state.json"
-room.restore(json.loads(state.read_text()) if state.exists() else None)
+room.load_state(json.loads(state.read_text()) if state.exists() else None)
 now = room.findings.number + 1.79e9
 step = room.findings.number
 while True:
@@ -191,7 +191,7 @@ while True:
         print(change.kind, change.finding.id, change.finding.key, flush=True)
     if step % 7 == 0:
         new = folder / "state.new"
-        new.write_text(json.dumps(room.to_dict()))
+        new.write_text(json.dumps(room.dump_state()))
         new.rename(state)
 """
 
@@ -217,7 +217,7 @@ def test_kill_9_in_a_loop(tmp_path: Path) -> None:
         ]
         process.wait()
     made = FindingsService(tmp_path, LIMITS)
-    made.restore(json.loads((tmp_path / "state.json").read_text()))
+    made.load_state(json.loads((tmp_path / "state.json").read_text()))
     opened = [(id_, key) for kind, id_, key in heard if kind == "opened"]
     closed = [id_ for kind, id_, _ in heard if kind == "closed"]
     assert len({id_ for id_, _ in opened}) == len(opened) > 40

@@ -134,10 +134,10 @@ def test_halves_that_wait_survive_a_restart() -> None:
     first, second = reader(format="cloudevents"), reader(format="cloudevents")
     at = "2026-01-31T12:00:00Z"
     first.read(event(REQUEST, "r", {"instances": [[1.0]]}, at), NOW)
-    second.pairs.restore(json.loads(json.dumps(first.pairs.to_dict())))
+    second.pairs.load_state(json.loads(json.dumps(first.pairs.dump_state())))
     assert len(second.read(event(RESPONSE, "r", {"predictions": [1]}, at), NOW).rows) == 1
     with pytest.raises(ValueError, match="unpack"):
-        Pairs().restore([[1]])
+        Pairs().load_state([[1]])
 
 
 def test_events_that_cannot_be_used_have_a_reason() -> None:

@@ -52,7 +52,7 @@ def _embedded(config: Config, of_all: list[Item], folder: Path) -> dict[str, Any
     pipeline = Pipeline(Settings.from_json(config.model_dump(mode="json", by_alias=True)))
     experiments = pipeline.experiments = ExperimentRunner(config, lambda: clock[0])
     judge = pipeline.findings_loop = FindingsLoop(config, folder, lambda: clock[0])
-    judge.restore({})
+    judge.load_state({})
     store = FeedbackStore(folder, config.feedback.horizon, config.feedback.max_size)
     predictions: list[Prediction] = []
     pipeline.stage_one.offer = predictions.append
@@ -80,7 +80,7 @@ def _embedded(config: Config, of_all: list[Item], folder: Path) -> dict[str, Any
         judge.tick(clock[0])
     store.close()
     with packed.exactly():
-        return pipeline.to_dict()
+        return pipeline.dump_state()
 
 
 def test_one_process_and_many_partitions_agree(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_one_process_and_many_partitions_agree(tmp_path: Path) -> None:
         # These count copies as well, or number what lies in a file.
         for name in ("records", "labels"):
             state.pop(name)
-        state["predictions"].sort(key=lambda one: one["arm"])
+        state["predictions"].sort(key=lambda one: one[0][2])  # by arm
     many.pop("decisions")
     found = differences(one, many, 1e-9)
     # One of them goes on for two seconds longer in the end.

@@ -53,9 +53,9 @@ def test_state_resumes_exactly() -> None:
         values[4] = None if part % 2 else "text"
         whole.add(("x", "y", "z"), [values[n::3] for n in range(3)], 10)
         first.add(("x", "y", "z"), [values[n::3] for n in range(3)], 10)
-        first = FeatureStats.from_dict(json.loads(json.dumps(first.to_dict())))
+        first = FeatureStats.from_state(json.loads(json.dumps(first.dump_state())))
     assert first.summary() == whole.summary()
-    assert first.to_dict() == whole.to_dict()
+    assert first.dump_state() == whole.dump_state()
 
 
 def test_texts_nested_values_nan_and_infinities_are_told_apart() -> None:
@@ -117,7 +117,7 @@ def test_values_that_overflow_leave_json_clean() -> None:
 def test_a_damaged_state_is_refused(spoil: str) -> None:
     stats = FeatureStats()
     stats.add(("a", "b"), [[1.0], [2.0]], 1)
-    data = stats.to_dict()
+    data = stats.dump_state()
     data[spoil] = {"names": ["a"], "counts": {}, "moments": {"count": [1]}, "rows": "x"}[spoil]
     with pytest.raises((KeyError, TypeError, ValueError)):
-        FeatureStats.from_dict(data)
+        FeatureStats.from_state(data)

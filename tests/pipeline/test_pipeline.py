@@ -153,7 +153,7 @@ def test_a_resumed_state_is_the_state(tmp_path: Path) -> None:
         state.write(path, state.capture(slots, resumed))
         resumed = Pipeline(settings())
         assert dict(state.restore(path, "r", resumed))["r", 0].last_seq == 3
-    assert resumed.to_dict() == whole.to_dict()
+    assert resumed.dump_state() == whole.dump_state()
 
 
 @pytest.mark.parametrize("part", ["records", "features", "predictions", "undecodable"])

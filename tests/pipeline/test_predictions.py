@@ -106,15 +106,15 @@ def test_state_resumes_exactly() -> None:
         columns: list[Any] = [rng.random(8).tolist(), list("abababab")]
         whole.add(("p", "c"), columns, 8)
         resumed.add(("p", "c"), columns, 8)
-        data = json.loads(json.dumps(resumed.to_dict()))
+        data = json.loads(json.dumps(resumed.dump_state()))
         resumed = Predictions()
-        resumed.restore(data)
-    assert resumed.to_dict() == whole.to_dict()
+        resumed.load_state(data)
+    assert resumed.dump_state() == whole.dump_state()
 
 
 def test_other_edges_after_a_restart_keep_the_count() -> None:
     before = Predictions(edges=(0.1, 0.5, 1.0))
     before.add(("p",), [[0.05, 0.3, 0.7, 5.0]], 4)
     after = Predictions(edges=(0.5, 2.0))
-    after.restore(before.to_dict())
+    after.load_state(before.dump_state())
     assert after.by_name["p"].cumulative() == [(0.5, 2), (2.0, 3), (math.inf, 4)]

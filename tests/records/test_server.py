@@ -298,10 +298,10 @@ def test_slots_survive_a_trip_through_json() -> None:
     slots.of("r1", 0).last_seq = 4
     slots.of("r1", 0).received = 40
     slots.of("r0", 0).received = 9
-    restored = Slots.from_dict(json.loads(json.dumps(slots.to_dict())), "r1")
+    restored = Slots.from_state(json.loads(json.dumps(slots.dump_state())), "r1")
     assert [(key, slot.last_seq, slot.received) for key, slot in restored] == [(("r1", 0), 4, 40)]
     with pytest.raises(StateError):
-        Slots.from_dict([{"run": "r1"}], "r1")
+        Slots.from_state([{"run": "r1"}], "r1")
 
 
 def test_the_number_of_slots_is_bounded() -> None:

@@ -159,7 +159,7 @@ def test_noise_is_cancelled() -> None:
     (field,) = worse.fields()
     assert field["output"] == "y"
     assert field["challenger_only"] > field["champion_only"]
-    copy = NoiseCancelling.from_dict(json.loads(json.dumps(worse.to_dict())))
+    copy = NoiseCancelling.from_state(json.loads(json.dumps(worse.dump_state())))
     assert copy.fields() == worse.fields()
     both = worse.merge(equal)
     assert both.compared == 4000
@@ -193,11 +193,11 @@ def test_the_worst_are_kept_in_order_and_bounded() -> None:
     assert offer(worst, 1.0, 8, text="x" * 100, rest="y" * MOST_BYTES)
     kept = worst.entries[0]["inputs"]
     assert kept == {"text": "x" * 100, "…": "1 more"}
-    assert len(json.dumps(worst.to_dict())) < 3 * 3 * MOST_BYTES
+    assert len(json.dumps(worst.dump_state())) < 3 * 3 * MOST_BYTES
     other = Worst(3)
     offer(other, 0.7, 20)
     both = worst.merge(other)
     assert [e["request_id"] for e in both.entries] == ["r8", "r4", "r20"]
-    copy = Worst.from_dict(json.loads(json.dumps(both.to_dict())))
+    copy = Worst.from_state(json.loads(json.dumps(both.dump_state())))
     assert copy.entries == both.entries
     assert not offer(Worst(0), 9.0, 1)

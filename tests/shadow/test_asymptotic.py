@@ -60,8 +60,8 @@ def test_moments_match_their_definitions(seed: int, shift: float, n: int) -> Non
     assert m.effective == pytest.approx(n / stats.kurtosis(x, fisher=False), rel=1e-6)
     expected = 1 - np.square(np.diff(x)).mean() / 2 / x.var()
     assert m.autocorrelation == pytest.approx(expected, rel=1e-7, abs=1e-9)
-    again = CentralMoments.from_dict(json.loads(json.dumps(m.to_dict())))
-    assert again.to_dict() == m.to_dict()
+    again = CentralMoments.from_state(json.loads(json.dumps(m.dump_state())))
+    assert again.dump_state() == m.dump_state()
 
 
 # --- the interval -------------------------------------------------------------------------------

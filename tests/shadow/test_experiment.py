@@ -156,10 +156,10 @@ def test_batches_restarts_and_size_of_a_measure(spec: dict[str, Any], paired: bo
     largest = 0
     for start in range(0, n, 100):
         feed(cut, slice(start, start + 100))
-        state = json.loads(json.dumps(cut.to_dict(), allow_nan=False))
+        state = json.loads(json.dumps(cut.dump_state(), allow_nan=False))
         largest = max(largest, len(json.dumps(state)))
         cut = measure_for(hypothesis, paired=paired)
-        cut.restore(state)
+        cut.load_state(state)
     assert cut.n == whole.n
     assert cut.estimates() == pytest.approx(whole.estimates())
     assert cut.log_pass == pytest.approx(whole.log_pass, abs=1e-9)
@@ -271,7 +271,7 @@ def test_a_split_that_is_not_honoured_is_invalid_and_stays_so() -> None:
     assert decision.verdict == "invalid"
     assert "sample ratio mismatch" in decision.reasons[0]
     copy = experiment([RATE])
-    copy.restore(json.loads(json.dumps(one.to_dict(), allow_nan=False)))
+    copy.load_state(json.loads(json.dumps(one.dump_state(), allow_nan=False)))
     assert copy.decide("split", 1.0)["c0"].verdict == "invalid"
 
 
@@ -360,7 +360,7 @@ def test_what_was_gathered_for_another_margin_is_not_used() -> None:
     one = experiment([RATE])
     one.contests["c0"].update_split(split(np.random.default_rng(2), 1000, 0.5, (0.1, 0.1)))
     other = experiment([{"metric": "error_rate", "margin": "2 pp"}])
-    other.restore(one.to_dict())
+    other.load_state(one.dump_state())
     assert other.decide("split", 1.0)["c0"].evidence[0].records == (0, 0)
 
 

@@ -94,7 +94,7 @@ def test_a_ramp_changes_the_share_record_by_record() -> None:
     at_once.update(arm, y, share)
     for i in range(0, 2000, 500):
         in_epochs.update(arm[i : i + 500], y[i : i + 500], float(share[i]))
-    assert at_once.to_dict() == in_epochs.to_dict()
+    assert at_once.dump_state() == in_epochs.dump_state()
 
 
 def test_replicas_multiply_effect_by_effect() -> None:

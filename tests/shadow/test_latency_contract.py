@@ -215,15 +215,15 @@ def test_sixteen_replicas_merge_in_any_order(case: Case, seed: int, data: st.Dat
 def test_state_goes_through_json_and_stays_small(case: Case) -> None:
     rng = np.random.default_rng(7)
     process = case.make()
-    fresh = json.dumps(process.to_dict(), allow_nan=False)
+    fresh = json.dumps(process.dump_state(), allow_nan=False)
     assert _numbers(load(json.loads(fresh))) == _numbers(process)
     case.feed(process, case.draw(rng, 50_000))
     case.feed(process, case.draw(rng, 3))
-    text = json.dumps(process.to_dict(), allow_nan=False)
+    text = json.dumps(process.dump_state(), allow_nan=False)
     assert len(text) <= 4096
     again = load(json.loads(text))
     assert type(again) is type(process)
-    assert json.dumps(again.to_dict()) == text
+    assert json.dumps(again.dump_state()) == text
     more = case.draw(rng, 700)
     case.feed(process, more)
     case.feed(again, more)
@@ -241,14 +241,14 @@ def test_a_full_histogram_of_two_arms_fits_in_four_kilobytes(case: Case) -> None
     full = np.random.default_rng(1).integers(2**27, 2**28, EDGES.size + 1)
     both = (full,) if isinstance(process, QuantileSequence) else (full, full[::-1])
     process.update_counts(*both)
-    assert len(json.dumps(process.to_dict())) <= 4096
+    assert len(json.dumps(process.dump_state())) <= 4096
 
 
 @each
 def test_every_field_of_the_state_is_checked(case: Case) -> None:
     process = case.make()
     case.feed(process, case.draw(np.random.default_rng(3), 600))
-    state = json.loads(json.dumps(process.to_dict()))
+    state = json.loads(json.dumps(process.dump_state()))
     for name in state:
         with pytest.raises(SequentialError):
             load({key: value for key, value in state.items() if key != name})
@@ -261,9 +261,9 @@ def test_every_field_of_the_state_is_checked(case: Case) -> None:
 @each
 def test_empty_batches_change_nothing(case: Case) -> None:
     process = case.make()
-    before = json.dumps(process.to_dict())
+    before = json.dumps(process.dump_state())
     case.feed(process, case.draw(np.random.default_rng(0), 0))
-    assert json.dumps(process.to_dict()) == before
+    assert json.dumps(process.dump_state()) == before
     assert all(not math.isnan(x) for x in _numbers(process))
 
 
@@ -273,14 +273,14 @@ def test_numbers_that_are_none_are_refused_and_change_nothing(case: Case, bad: f
     process = case.make()
     records = [column.copy() for column in case.draw(np.random.default_rng(5), 40)]
     case.feed(process, tuple(records))
-    before = json.dumps(process.to_dict())
+    before = json.dumps(process.dump_state())
     for i, column in enumerate(records):
         broken = list(records)
         broken[i] = column.copy()
         broken[i][-1] = bad
         with pytest.raises(SequentialError):
             case.feed(process, tuple(broken))
-    assert json.dumps(process.to_dict()) == before
+    assert json.dumps(process.dump_state()) == before
 
 
 @each

@@ -277,7 +277,7 @@ class TestShapes:
     )
     def test_a_state_that_cannot_be_is_refused(self, wrong: dict[str, Any]):
         with pytest.raises(ValueError, match=r"not known|no phase|no stage"):
-            Rollout.from_dict({**begun().to_dict(), **wrong})
+            Rollout.from_state({**begun().dump_state(), **wrong})
 
     def test_events_of_an_unknown_stage_are_not_replayed(self):
         _, (event,) = rollout.pause(begun(), 1.0, "ada", "")
@@ -418,7 +418,7 @@ class Ramp(RuleBasedStateMachine):
 
     @rule(who=WHO)
     def restart(self, who: str) -> None:
-        self.state = Rollout.from_dict(json.loads(json.dumps(self.state.to_dict())))
+        self.state = Rollout.from_state(json.loads(json.dumps(self.state.dump_state())))
 
     @invariant()
     def the_weight_is_one_of_the_table(self) -> None:
@@ -428,7 +428,7 @@ class Ramp(RuleBasedStateMachine):
 
     @invariant()
     def saving_and_loading_changes_nothing(self) -> None:
-        assert Rollout.from_dict(json.loads(json.dumps(self.state.to_dict()))) == self.state
+        assert Rollout.from_state(json.loads(json.dumps(self.state.dump_state()))) == self.state
 
     @invariant()
     def the_events_tell_it_all(self) -> None:

@@ -161,7 +161,7 @@ def test_label_and_count_states_are_exactly_equal(case: Case) -> None:
     for i in range(400):
         case.feed(one_by_one, tuple(column[i] for column in records))
     case.feed(whole, records)
-    first, second = one_by_one.to_dict(), whole.to_dict()
+    first, second = one_by_one.dump_state(), whole.dump_state()
     first.pop("peak", None), second.pop("peak", None)
     assert first == second
 
@@ -171,15 +171,15 @@ def test_state_survives_json_and_goes_on(case: Case) -> None:
     rng = np.random.default_rng(11)
     process = case.make()
     case.feed(process, case.draw(rng, 333))
-    text = json.dumps(process.to_dict(), allow_nan=False)
+    text = json.dumps(process.dump_state(), allow_nan=False)
     assert len(text) <= 4096
     revived = load(json.loads(text))
     assert type(revived) is type(process)
-    assert revived.to_dict() == process.to_dict()
+    assert revived.dump_state() == process.dump_state()
     more = case.draw(rng, 77)
     case.feed(process, more)
     case.feed(revived, more)
-    assert revived.to_dict() == process.to_dict()
+    assert revived.dump_state() == process.dump_state()
     assert _numbers(revived, peak=True) == _numbers(process, peak=True)
 
 
@@ -188,10 +188,10 @@ def test_state_size_does_not_grow_with_n(case: Case) -> None:
     process = case.make()
     rng = np.random.default_rng(5)
     case.feed(process, case.draw(rng, 10))
-    before = len(json.dumps(process.to_dict()))
+    before = len(json.dumps(process.dump_state()))
     for _ in range(5):
         case.feed(process, case.draw(rng, 20_000))
-    after = len(json.dumps(process.to_dict()))
+    after = len(json.dumps(process.dump_state()))
     assert after <= min(4096, before + 120)  # only digits of counts
 
 
@@ -234,9 +234,9 @@ def test_merge_leaves_its_parts_alone(case: Case) -> None:
     first, second = case.make(), case.make()
     case.feed(first, case.draw(rng, 100))
     case.feed(second, case.draw(rng, 50))
-    states = first.to_dict(), second.to_dict()
+    states = first.dump_state(), second.dump_state()
     case.feed(first.merge(second), case.draw(rng, 64))
-    assert (first.to_dict(), second.to_dict()) == states
+    assert (first.dump_state(), second.dump_state()) == states
 
 
 @each
@@ -247,23 +247,23 @@ def test_nothing_is_known_before_the_first_record(case: Case) -> None:
         assert process.log_e == pytest.approx(0.0, abs=1e-12)
         assert process.p_value == 1.0
         assert not process.rejects(0.05)
-    assert json.dumps(process.to_dict(), allow_nan=False)
+    assert json.dumps(process.dump_state(), allow_nan=False)
 
 
 @each
 def test_a_state_of_another_kind_is_refused(case: Case) -> None:
     process = case.make()
-    state = process.to_dict()
+    state = process.dump_state()
     with pytest.raises(SequentialError, match="kind must be"):
-        type(process).from_dict(state | {"kind": "other"})
+        type(process).from_state(state | {"kind": "other"})
     with pytest.raises(SequentialError, match="version"):
-        type(process).from_dict(state | {"version": 99})
+        type(process).from_state(state | {"version": 99})
     with pytest.raises(SequentialError, match="kind must be one of"):
         load({"kind": "no such"})
     for name in state:
         if name not in ("kind", "version"):
             with pytest.raises(SequentialError, match=name):
-                type(process).from_dict({k: v for k, v in state.items() if k != name})
+                type(process).from_state({k: v for k, v in state.items() if k != name})
 
 
 @each
@@ -288,7 +288,7 @@ def _refuse(case: Case, bad: Any) -> None:
     process = case.make()
     records = case.draw(np.random.default_rng(1), 20)
     case.feed(process, records)
-    state = process.to_dict()
+    state = process.dump_state()
     column = 1 if len(records) == 3 else 0
     for size in (1, 20):
         wrong = [list(c[:size]) for c in records]
@@ -296,7 +296,7 @@ def _refuse(case: Case, bad: Any) -> None:
         arrays = tuple(np.asarray(w, dtype=object) for w in wrong)
         with pytest.raises(SequentialError):
             case.feed(process, arrays)
-    assert process.to_dict() == state
+    assert process.dump_state() == state
 
 
 def test_the_service_loads_no_method_that_it_does_not_use() -> None:

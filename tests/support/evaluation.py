@@ -197,10 +197,11 @@ def _beat(builders: list[Builder], now: float) -> Iterator[tuple[float, int, boo
 
 def state_of(judges: list[EvidenceConsumer]) -> dict[str, Any]:
     """What the judges have come to, without what is about the way there."""
-    state = joined([judge.to_dict()["pipeline"] for judge in judges])
+    state = joined([judge.dump_state()["pipeline"] for judge in judges])
     state["decisions"] = {
         name: {
-            c: (one.decision.verdict, one.rollout.to_dict()) for c, one in live.contestants.items()
+            c: (one.decision.verdict, one.rollout.dump_state())
+            for c, one in live.contestants.items()
         }
         for name, live in judges[EXPERIMENTS].experiments.live.items()
     }

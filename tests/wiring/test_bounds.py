@@ -279,7 +279,7 @@ def test_findings_that_a_receiver_knows_of_are_bounded(monkeypatch: pytest.Monke
         findings.report("watch", wrong, START)
         drive(channel, findings, START)
         assert (len(channel.told), len(there.requests)) == (3, 3)
-        channel.restore(
+        channel.load_state(
             {"told": {str(n): value for n in range(9) for value in [*channel.told.values()][:1]}}
         )
         assert len(channel.told) == 3

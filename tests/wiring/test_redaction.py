@@ -383,11 +383,11 @@ def test_slices_that_were_found_under_other_rules_are_forgotten(tmp_path: Path) 
     found.found = [{"slice": f"ssn = {SECRET}d"}]
     watches.configure(unruled)
     assert SECRET in json.dumps(watches.summary())
-    state = watches.to_dict()
+    state = watches.dump_state()
     watches.configure(rules)
     assert SECRET not in json.dumps(watches.summary())
     again = Watches(rules)
-    again.restore(state)
+    again.load_state(state)
     assert SECRET not in json.dumps(again.summary())
 
 

@@ -116,7 +116,7 @@ def test_no_open_route_shows_the_token_or_the_address_of_a_channel(
 
     shown = asyncio.run(every())
     assert "answered 404: no such page" in shown["GET /v1/findings"]
-    saved = json.dumps(plane.pipeline.to_dict(), default=str)
+    saved = json.dumps(plane.pipeline.dump_state(), default=str)
     for text in (*shown.values(), saved, caplog.text):
         assert TOKEN not in text
         assert SECRET not in text

@@ -161,12 +161,12 @@ class Channel(ABC):
     def can_be_told(self, known: object) -> bool:
         """Whether a value of ``told`` that was saved can be used."""
 
-    def to_dict(self) -> dict[str, Any]:
+    def dump_state(self) -> dict[str, Any]:
         """JSON-able: what has been told, and what became of the messages."""
         return {"told": dict(self.told), "outcomes": dict(self.outcomes)}
 
-    def restore(self, data: Mapping[str, Any]) -> None:
-        """Become what :meth:`to_dict` gave, as far as that can be used."""
+    def load_state(self, data: Mapping[str, Any]) -> None:
+        """Become what :meth:`dump_state` gave, as far as that can be used."""
         told, outcomes = data.get("told"), data.get("outcomes")
         if isinstance(told, Mapping):
             usable = {str(k): dict(v) for k, v in told.items() if self.can_be_told(v)}

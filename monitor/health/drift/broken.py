@@ -18,11 +18,11 @@ from understudy.shadow.state import Config, Converter, Count, Saved, Stateful
 def _dump_repeats(repeats: Repeats) -> Any:
     """Only where all digits are kept, so that who goes on elsewhere goes on as if nothing had
     happened."""
-    return repeats.to_dict() if packed.exact() else None
+    return repeats.dump_state() if packed.exact() else None
 
 
 def _load_repeats(name: str, value: Any, now: Repeats) -> Repeats:
-    return now if value is None else Repeats.from_dict(value)
+    return now if value is None else Repeats.from_state(value)
 
 
 class BrokenRows(Stateful):

@@ -118,10 +118,10 @@ class DeclaredSegments(Stateful):
         return {
             name: {
                 "groups": {
-                    metric: [rate.to_dict() for rate in self.groups[name].rates(metric, _ALPHA)]
+                    metric: [rate.document() for rate in self.groups[name].rates(metric, _ALPHA)]
                     for metric in self.metrics(name)
                 },
-                "gaps": [gap.to_dict() for gap in self.gaps(name)],
+                "gaps": [gap.document() for gap in self.gaps(name)],
             }
             for name in self.features
         }

@@ -50,7 +50,7 @@ class Estimate:
     usual: float = 0.0
     own: float = 0.0
 
-    def to_dict(self) -> dict[str, Any]:
+    def document(self) -> dict[str, Any]:
         """As JSON."""
         return {**asdict(self), "doubts": list(self.doubts)}
 

@@ -83,7 +83,7 @@ def _load_held(name: str, value: Any, now: NDArray[np.int64]) -> NDArray[np.int6
 
 
 def _dump_slots(slots: list[tuple[int, Tally]]) -> list[list[Any]]:
-    return [[number, tally.to_dict()] for number, tally in slots]
+    return [[number, tally.dump_state()] for number, tally in slots]
 
 
 def _raw(name: str, value: Any, _: Any) -> Any:
@@ -157,7 +157,7 @@ class Rolling(Stateful):
         self._slots = []
         for number, data in saved[-SLOTS:]:
             tally = self._make()
-            tally.restore(data)
+            tally.load_state(data)
             self._slots.append((int(number), tally))
 
     def add(self, batch: LabelledBatch, now: float) -> None:
@@ -210,7 +210,7 @@ class Figure:
     high: float | None
     rows: int
 
-    def to_dict(self) -> dict[str, Any]:
+    def document(self) -> dict[str, Any]:
         """As JSON; an end that is infinite is None."""
         ends = [e if e is not None and math.isfinite(e) else None for e in (self.low, self.high)]
         return {"value": self.value, "low": ends[0], "high": ends[1], "rows": self.rows}
@@ -266,8 +266,8 @@ class Metrics(Stateful):
         """As JSON: ``whole`` and ``window`` with figures by metric, ``coverage``, ``delay``."""
         window = self.window.tally(now)
         return {
-            "whole": {m: f.to_dict() for m, f in figures(self.whole, alpha).items()},
-            "window": {m: f.to_dict() for m, f in figures(window, alpha).items()},
+            "whole": {m: f.document() for m, f in figures(self.whole, alpha).items()},
+            "window": {m: f.document() for m, f in figures(window, alpha).items()},
             "coverage": self.coverage,
             "delay": {f"p{100 * q:g}": self.delays.quantile(q) for q in DELAY_QUANTILES},
         }

@@ -52,7 +52,7 @@ class RetrainAdvice:
     latest: float | None = None
     assumptions: tuple[str, ...] = ()
 
-    def to_dict(self) -> dict[str, Any]:
+    def document(self) -> dict[str, Any]:
         """As JSON."""
         return {
             "words": self.words,

@@ -49,7 +49,7 @@ class GroupRate:
     high: float
     rows: int
 
-    def to_dict(self) -> dict[str, Any]:
+    def document(self) -> dict[str, Any]:
         """As JSON."""
         return asdict(self)
 
@@ -65,7 +65,7 @@ class Gap:
     highest: str
     lowest: str
 
-    def to_dict(self) -> dict[str, Any]:
+    def document(self) -> dict[str, Any]:
         """As JSON."""
         return asdict(self)
 
@@ -75,7 +75,7 @@ def _load_places(name: str, value: Any, _: Any) -> dict[str, int]:
 
 
 def _dump_detectors(detectors: dict[int, SrDetector]) -> dict[str, Any]:
-    return {str(place): detector.to_dict() for place, detector in detectors.items()}
+    return {str(place): detector.dump_state() for place, detector in detectors.items()}
 
 
 def _raw(name: str, value: Any, _: Any) -> Any:
@@ -231,7 +231,7 @@ class SegmentAlarms(Stateful):
         self._detectors = {}
         for place, data in saved.items():
             detector = self._detectors[int(place)] = self._detector(int(place))
-            detector.restore(data)
+            detector.load_state(data)
 
     def add(self, places: Places, wrong: Floats) -> None:
         """Labels in their order: segments (n,) from 0 to ``most`` - 1 (-1: none), errors (n,)."""

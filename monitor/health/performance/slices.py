@@ -71,7 +71,7 @@ class Slice:
         """The conditions."""
         return " and ".join(c.words for c in self.conditions)
 
-    def to_dict(self) -> dict[str, Any]:
+    def document(self) -> dict[str, Any]:
         """As JSON."""
         return {
             "slice": self.words,

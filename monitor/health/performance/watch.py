@@ -47,7 +47,7 @@ _RECOVERED = 0.5
 
 
 def _dump_tally(tally: Tally | None) -> Any:
-    return tally.to_dict() if tally is not None else None
+    return tally.dump_state() if tally is not None else None
 
 
 def _raw(name: str, value: Any, _: Any) -> Any:
@@ -151,7 +151,7 @@ class PerformanceWatch(Stateful):
         self.last = None
         if saved is not None:
             self.last = self.tally()
-            self.last.restore(saved)
+            self.last.load_state(saved)
 
     @property
     def uses_features(self) -> bool:
@@ -363,19 +363,19 @@ class PerformanceWatch(Stateful):
             "coverage": min(1.0, self.labels / self.predictions) if self.predictions else None,
             "delay": {f"p{100 * q:g}": self.delays.quantile(q) for q in DELAY_QUANTILES},
             "reference_accuracy": self.reference[0] if self.reference is not None else None,
-            "estimate": estimate.to_dict() if estimate is not None else None,
-            "estimates": {name: one.to_dict() for name, one in estimates.items()},
-            "followed": followed.to_dict() if followed is not None else None,
+            "estimate": estimate.document() if estimate is not None else None,
+            "estimates": {name: one.document() for name, one in estimates.items()},
+            "followed": followed.document() if followed is not None else None,
             "realised": self.whole.metrics(),
-            "intervals": {m: f.to_dict() for m, f in figures(self.whole).items()},
-            "window_intervals": {m: f.to_dict() for m, f in figures(window).items()},
+            "intervals": {m: f.document() for m, f in figures(self.whole).items()},
+            "window_intervals": {m: f.document() for m, f in figures(window).items()},
             "segments": self.declared.summary(),
             "window": {"labels": window.count, **window.metrics()},
             "accuracy_interval": [bounds.lower, bounds.upper] if bounds is not None else None,
             "calibration_statistic": self.calibration.statistic if self.calibration else None,
             **self.realised.summary(),
             "worst_slices": self.slices.found if self.slices is not None else [],
-            "retrain": ahead.to_dict() if ahead is not None else None,
+            "retrain": ahead.document() if ahead is not None else None,
             "windows": [{"at": p.at, "accuracy": p.value} for p in self.windows[-60:]],
         }
 

@@ -76,4 +76,4 @@ def _columns(rows: Sequence[Mapping[str, object]], names: Sequence[str]) -> dict
 
 
 def _shown(one: Slice) -> dict[str, Any]:
-    return {k: round(v, 6) if isinstance(v, float) else v for k, v in one.to_dict().items()}
+    return {k: round(v, 6) if isinstance(v, float) else v for k, v in one.document().items()}

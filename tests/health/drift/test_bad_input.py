@@ -51,9 +51,9 @@ def settled(watch: ModelWatch, baseline: Baseline) -> list[Any]:
     """What is found; and the state is whole JSON that another watch takes over."""
     found = signals_of(watch, "m", "1", watch.newest)
     json.dumps(summary_of(watch), allow_nan=False)
-    state = json.loads(json.dumps(watch.to_dict(), allow_nan=False))
+    state = json.loads(json.dumps(watch.dump_state(), allow_nan=False))
     again = ModelWatch(baseline, Options(kernel=True))
-    again.restore(state)
+    again.load_state(state)
     assert again.rows == watch.rows
     return found
 

@@ -54,7 +54,7 @@ def test_another_mixture_is_a_finding_with_category_moment_and_examples() -> Non
     assert signal.examples
     assert all(by_id[one][1] == "B6" for one in signal.examples)
     again = ModelWatch(baseline, Options())
-    again.restore(json.loads(json.dumps(watch.to_dict())))
+    again.load_state(json.loads(json.dumps(watch.dump_state())))
     assert again.drifted().tolist() == watch.drifted().tolist() == [False, True]
     # A feature that may not be shown: the category is not named.
     (hidden,) = signals_of(watch, "m", "", watch.newest, lambda name: name == "airline")
@@ -71,5 +71,5 @@ def test_the_state_of_twenty_categorical_features_stays_small() -> None:
     builder.add(names, columns)
     watch = ModelWatch(builder.finish(), Options())
     take(watch, names, list(zip(*columns, strict=True)), range(2000))
-    assert len(json.dumps(watch.to_dict())) <= 20_000
+    assert len(json.dumps(watch.dump_state())) <= 20_000
     assert np.isfinite(watch.categories.statistic).all()

@@ -105,7 +105,7 @@ def test_rows_alone_are_part_of_the_state() -> None:
     watch, again = (ModelWatch(baseline(), Options()) for _ in range(2))
     take(watch, NAMES, rows, range(300), alone=True)
     # By the same means as in the file of the state, which knows no types of numpy.
-    again.restore(orjson.loads(orjson.dumps(watch.to_dict())))
+    again.load_state(orjson.loads(orjson.dumps(watch.dump_state())))
     assert again.rows == 300
     assert summary_of(again)["series"][0] == summary_of(watch)["series"][0]
 

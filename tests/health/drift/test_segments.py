@@ -48,7 +48,7 @@ def test_what_has_moved_in_a_segment_is_named_with_moment_size_and_examples() ->
     assert signal.examples
     assert all(cities[one] == "Rome" for one in signal.examples)
     again = ModelWatch(baseline, options)
-    again.restore(json.loads(json.dumps(watch.to_dict())))
+    again.load_state(json.loads(json.dumps(watch.dump_state())))
     (kept,) = signals_of(again, "m", "", again.newest)
     assert kept.since == signal.since
     assert (kept.title, kept.size is not None) == (signal.title, True)

@@ -163,7 +163,7 @@ each = pytest.mark.parametrize(("make", "feed"), KINDS.values(), ids=KINDS)
 
 
 def through_json(part: Stateful) -> Any:
-    return json.loads(json.dumps(part.to_dict(), allow_nan=False))
+    return json.loads(json.dumps(part.dump_state(), allow_nan=False))
 
 
 @each
@@ -176,7 +176,7 @@ def test_a_saved_state_goes_into_a_new_object_which_goes_on_alike(
             feed(one, number)
         state = through_json(one)
         assert through_json(two) != state
-        two.restore(state)
+        two.load_state(state)
         assert through_json(two) == state
         for each in (one, two):
             feed(each, 2)
@@ -195,5 +195,5 @@ def test_every_part_that_holds_its_settings_is_built_from_its_state(
             if not layout_of(type(part)).in_place:
                 seen.add(type(part))
                 state = through_json(part)
-                assert through_json(type(part).from_dict(state)) == state, type(part).__name__
+                assert through_json(type(part).from_state(state)) == state, type(part).__name__
     assert seen

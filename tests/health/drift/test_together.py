@@ -66,7 +66,7 @@ def test_features_that_no_longer_go_together_are_found_and_named() -> None:
     assert {one.name for one in found["reconstruction"].features[:2]} == {"a", "b"}
     assert "each single feature is as usual" in found["reconstruction"].title
     again = ModelWatch(baseline, Options(kernel=True))
-    again.restore(json.loads(json.dumps(watch.to_dict())))
+    again.load_state(json.loads(json.dumps(watch.dump_state())))
     assert titles(again) == titles(watch)
     feed(watch, correlated(rng, 12_000), 11_000.0)
     assert titles(watch) == [], "what is as it used to be is let go of"
@@ -114,10 +114,10 @@ def test_the_discrepancy_holds_its_run_length_and_does_not_care_for_batches() ->
         parts.update(part)
     assert parts.statistics == pytest.approx(whole.statistics)
     restored = KernelBlocks(features, mean, spectrum, 20_000.0, run_length)
-    restored.restore(json.loads(json.dumps(parts.to_dict())))
+    restored.load_state(json.loads(json.dumps(parts.dump_state())))
     assert restored.update(x).statistic == pytest.approx(parts.update(x).statistic, rel=1e-5)
     with pytest.raises(ValueError, match="blocks"):
-        restored.restore({**parts.to_dict(), "rows": [1]})
+        restored.load_state({**parts.dump_state(), "rows": [1]})
     with pytest.raises(ValueError, match="shape"):
         KernelBlocks(features, mean[:3], spectrum, 1e4, run_length)
 
@@ -206,7 +206,7 @@ def test_declared_detectors_corroborate(kind: str) -> None:
     assert [s.rule for s in said] == [kind]
     assert "upwards" in said[0].title or kind in ("kswin", "adwin", "page_hinkley")
     again = ModelWatch(watch.baseline, watch.options)
-    again.restore(json.loads(json.dumps(watch.to_dict())))
+    again.load_state(json.loads(json.dumps(watch.dump_state())))
     assert again.corroborators[0][1].summary() == detector.summary()
 
 

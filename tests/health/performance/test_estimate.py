@@ -222,12 +222,12 @@ def test_the_follower_gathers_labels_over_windows() -> None:
     moved = follow(-0.08, 40)
     assert moved.now().error == pytest.approx(-0.08, abs=0.03)
     again = Follower(0.002)
-    again.restore(json.loads(json.dumps(moved.to_dict())))
+    again.load_state(json.loads(json.dumps(moved.dump_state())))
     assert again.now() == moved.now()
     before = moved.now()
     assert moved.update(np.zeros(0), np.zeros(0)).deviation > before.deviation, "time goes by"
     with pytest.raises((KeyError, ValueError)):
-        again.restore({**moved.to_dict(), "level": [0.0]})
+        again.load_state({**moved.dump_state(), "level": [0.0]})
 
 
 def test_an_estimate_is_held_against_its_own_spread() -> None:

@@ -70,7 +70,7 @@ def test_a_twentieth_of_the_labels_says_when_the_model_gets_worse() -> None:
     assert found.size is not None
     assert found.size.value < 0.8
     again = PerformanceWatch(settings, known, 100_000.0)
-    again.restore(json.loads(json.dumps(watch.to_dict())))
+    again.load_state(json.loads(json.dumps(watch.dump_state())))
     assert keys(again) == keys(watch)
 
 
@@ -140,7 +140,7 @@ def test_a_segment_that_gets_worse_is_named_and_the_gap_is_judged() -> None:
     summary = watch.summary()["segments"]["group"]
     assert {rate["name"] for rate in summary["groups"]["error_rate"]} == {"a", "b", "c"}
     again = PerformanceWatch(settings, known, 1e5, ("group",))
-    again.restore(json.loads(json.dumps(watch.to_dict())))
+    again.load_state(json.loads(json.dumps(watch.dump_state())))
     assert keys(again) == keys(watch)
 
 
@@ -170,7 +170,7 @@ def test_the_worst_slices_of_labelled_predictions_are_found() -> None:
     assert "age" in worst[0]["slice"]
     assert worst[0]["low"] > 0.1
     again = PerformanceWatch(judged(slices=True), watch_baseline(rng), 1e6)
-    again.restore(json.loads(json.dumps(watch.to_dict())))
+    again.load_state(json.loads(json.dumps(watch.dump_state())))
     assert again.summary()["worst_slices"] == worst
 
 

@@ -58,7 +58,7 @@ def test_binary_metrics_are_their_definitions(seed: int, count: int) -> None:
     found = tally.metrics()
     assert parts.metrics() == pytest.approx(found)
     again = BinaryTally(0.5)
-    again.restore(json.loads(json.dumps(tally.to_dict())))
+    again.load_state(json.loads(json.dumps(tally.dump_state())))
     assert again.metrics() == pytest.approx(found)
     said = p > 0.5
     assert found["accuracy"] == pytest.approx(float((said == (y > 0.5)).mean()))
@@ -80,7 +80,7 @@ def test_classes_and_numbers() -> None:
     found = classes.metrics()
     assert found["accuracy"] == pytest.approx(3 / 5)  # z and q are both "other"
     other = ClassTally(most=3)
-    other.restore(json.loads(json.dumps(classes.to_dict())))
+    other.load_state(json.loads(json.dumps(classes.dump_state())))
     other.merge(classes)
     assert other.metrics() == pytest.approx(found)
     assert other.count == 10
@@ -146,9 +146,9 @@ def test_a_loss_is_estimated_first_and_confirmed_by_labels() -> None:
     assert signal.since == pytest.approx(3000, abs=700)
     send(4000, 0.0, labels=True)
     assert kinds() == ["estimated", "realised"], "the scores still mean what they say"
-    state = json.loads(json.dumps(watch.to_dict()))
+    state = json.loads(json.dumps(watch.dump_state()))
     again = PerformanceWatch(SETTINGS, baseline(np.random.default_rng(2)), 1e6)
-    again.restore(state)
+    again.load_state(state)
     assert again.summary()["labels"] == watch.summary()["labels"]
     send(6000, -1.0, labels=True)
     assert kinds() == [], "it is over"

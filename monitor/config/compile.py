@@ -15,7 +15,7 @@ from understudy.monitor.routing import plan
 from understudy.monitor.routing.routes import Routes
 from understudy.shadow.assignment import Allocation
 
-AGAIN = "-again"
+REPEAT_SUFFIX = "-again"
 """Behind the champion's name: the arm that is the champion, asked a second time."""
 
 
@@ -138,7 +138,7 @@ def _again(config: model.Config, noise: float) -> plan.Challenger:
     """The champion once more, for copies that show how much its own answers differ."""
     mirror = model.Mirror(rate=noise)
     upstream = _champion(config.champion)
-    return _copied(replace(upstream, name=upstream.name + AGAIN), mirror, noise)
+    return _copied(replace(upstream, name=upstream.name + REPEAT_SUFFIX), mirror, noise)
 
 
 def _challenger(challenger: model.Challenger, serves: bool) -> plan.Challenger:

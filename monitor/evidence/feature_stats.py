@@ -1,4 +1,4 @@
-"""What the features of one model version look like: counts, missing values, range, mean, spread."""
+"""Statistics of the features of one model version: counts, missing values, range, mean, spread."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from understudy.monitor.evidence.columns import Column, Moments, matrix_of
 
 MAX_FEATURES = 1000
-"""Names beyond this many are counted as ``overflow`` and not kept apart."""
+"""Features per model version; values of further names are counted as ``overflow``."""
 _MAX_LAYOUTS = 256
 _COUNTS = ("present", "missing", "text", "infinite")
 
@@ -19,8 +19,8 @@ _COUNTS = ("present", "missing", "text", "infinite")
 class FeatureStats:
     """Feature statistics of one model version.
 
-    A feature is *missing* in a row when its value is null or NaN, or when it is not there although
-    it is expected: named in the configuration, or present in most rows so far.
+    A feature is *missing* in a row when its value is null or NaN, or when it is absent although it
+    is expected: named in the configuration, or present in most rows so far.
     """
 
     def __init__(self, expected: Iterable[str] = ()) -> None:
@@ -55,7 +55,7 @@ class FeatureStats:
         return column
 
     def _layout(self, names: tuple[str, ...]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Which columns of a table are kept, and which of ours they are; each of ours once."""
+        """Indices of the table's columns that are kept, and of the matching columns here."""
         layout = self._layouts.get(names)
         if layout is None:
             ours: dict[int, int] = {}
@@ -145,5 +145,5 @@ class FeatureStats:
                 raise ValueError(f"{name} has shape {array.shape}")
             stats._counts[name] = array
         if len(stats._moments.count) != len(names):
-            raise ValueError("moments and names differ in number")
+            raise ValueError("the number of moments differs from the number of names")
         return stats

@@ -1,9 +1,9 @@
 """The first stage for one partition of the input: blocks in, evidence out.
 
-What waits here for its counterpart is not written down with the state. The state names the records
-that wait, by the offset of their block and their place in it; whoever takes the partition over
-reads them again, from the input itself. Predictions that wait for labels are all predictions of the
-label horizon, so these are read again as a whole (see docs/kafka-evaluation.md for why).
+Answers that wait for their counterpart are not stored in the state. The state names their records,
+by the offset of their block and their index in it; the evaluator that takes over the partition
+reads them again from the input. All predictions within the label horizon wait for labels, so these
+are read again as a whole (docs/kafka-evaluation.md explains why).
 """
 
 from __future__ import annotations
@@ -26,18 +26,21 @@ from understudy.monitor.labels.store import FeedbackStore, Prediction
 
 VERSION = 1
 WAITS_SECONDS = 300.0
-"""How long an answer waits for its counterpart, by the time of the records."""
+"""How long an answer waits for its counterpart, in seconds of the records' time."""
 
 
 class Partition:
-    """``name`` is that of the input, for messages. Call :meth:`close` in the end."""
+    """The first stage of one partition. ``name`` identifies the input in messages.
+
+    Call :meth:`close` when done: it removes temporary files.
+    """
 
     def __init__(self, config: Config, name: str) -> None:
         self.name = name
         self.config = config
         self.sources = Sources()
         self.label_sources = Sources()
-        """Of the topic of labels, which is another log than that of the records."""
+        """Sources of the label topic, which is a separate log with its own sequence numbers."""
         self.records = 0
         self.labels = 0
         self.faults: Counter[str] = Counter()
@@ -57,7 +60,7 @@ class Partition:
             self.stage_one.offer = self._predictions.append
 
     def close(self) -> None:
-        """Throw away what lies on disk."""
+        """Remove the temporary files."""
         if self._store is not None:
             self._store.close()
             self._store = None
@@ -65,14 +68,16 @@ class Partition:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
 
-    def _fault(self, model: str, version: str, arm: str, room: str, count: int) -> None:
-        self.faults[room] += count
+    def _fault(self, model: str, version: str, arm: str, stage: str, count: int) -> None:
+        self.faults[stage] += count
 
     # In -----------------------------------------------------------------------------------------
 
     def take(self, block: Block, offset: int, of_labels: bool = False) -> int:
-        """Take a block that lies at ``offset`` of its partition, of the topic of labels or of that
-        of records; how many records or labels of it are new."""
+        """Take the block at ``offset`` of the label topic (``of_labels``) or of the record topic.
+
+        Returns the number of new records or labels; 0 for duplicates and heartbeats.
+        """
         sources = self.label_sources if of_labels else self.sources
         if isinstance(block, Heartbeat):
             sources.heartbeat(block)
@@ -91,7 +96,7 @@ class Partition:
     # Out ----------------------------------------------------------------------------------------
 
     def drain(self) -> list[ColumnBatch]:
-        """The evidence since the last time. Raises StateError when the disk refuses."""
+        """The evidence since the last call. Raises StateError when writing to disk fails."""
         self._join()
         for collector in self.collectors.values():
             collector.mirrored.expire(self.sources.complete - WAITS_SECONDS)
@@ -124,24 +129,24 @@ class Partition:
         return self._store
 
     def feedback(self) -> dict[str, Any] | None:
-        """What has become of labels, as :meth:`FeedbackStore.figures` has it; None without any."""
+        """Counts of labels, as in :meth:`FeedbackStore.figures`; None without any."""
         if self._store is None:
             return None
         return {**self._store.figures(), "failures": self._store.failures}
 
-    def of_experiment(self, batch: ColumnBatch) -> bool:
-        """Whether a batch is evidence of an experiment, and else of a model."""
+    def is_for_experiment(self, batch: ColumnBatch) -> bool:
+        """Whether a batch is evidence about an experiment; otherwise it is about a model."""
         return batch.kind[0] in EXPERIMENT_KINDS
 
     @property
     def complete(self) -> float | None:
-        """How far the input has come, as unix time; None as long as nobody knows."""
+        """The unix time up to which all records have arrived; None before the first heartbeat."""
         return self.sources.complete if self.sources.complete > float("-inf") else None
 
     # State --------------------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON, between two takes."""
+        """The state as JSON data. Call it between two calls of :meth:`take`."""
         return {
             "version": VERSION,
             "sources": self.sources.to_dict(),
@@ -158,30 +163,38 @@ class Partition:
         }
 
     def restore(self, state: Mapping[str, Any]) -> PartitionRestore:
-        """Take over a state; what is to be read again then. Raises KeyError, TypeError or
-        ValueError for another shape."""
+        """Load a state; returns what has to be read again.
+
+        Raises KeyError, TypeError or ValueError when the state is malformed.
+        """
         if state["version"] != VERSION:
-            raise ValueError(f"version {state['version']!r} is not known")
+            raise ValueError(f"unknown version {state['version']!r}")
         self.sources.restore(state["sources"])
         self.label_sources.restore(state["label_sources"])
         self.records, self.labels = int(state["records"]), int(state["labels"])
         self.faults = Counter(state["faults"])
         waiting = {
-            name: {challenger: {(int(a), int(b)) for a, b in places} for challenger, places in one}
-            for name, one in ((n, of.items()) for n, of in state["waiting"].items())
+            name: {
+                challenger: {(int(offset), int(index)) for offset, index in positions}
+                for challenger, positions in by_challenger.items()
+            }
+            for name, by_challenger in state["waiting"].items()
         }
         counts = [(str(what), str(of), float(n)) for what, of, n in state.get("feedback", ())]
         since = self.sources.complete - self.config.feedback.horizon
         if (oldest := state.get("oldest")) is not None:
-            # Of a long horizon only as much was kept as there is room for. Clocks differ, so that a
-            # label may seem to be older than its prediction.
+            # The store may have kept less than the horizon, within its size limit. Clocks differ,
+            # so a label may appear older than its prediction.
             since = max(since, oldest - WAITS_SECONDS)
         return PartitionRestore(self, waiting, counts, since)
 
 
 class PartitionRestore:
-    """Reads again what waited. ``offsets`` are those of the blocks that hold it; no prediction that
-    waits for a label is older than ``since`` (unix time)."""
+    """Reads the records again that were waiting when the state was saved.
+
+    ``offsets`` are the offsets of their blocks. No prediction that waits for a label is older than
+    ``since`` (unix time).
+    """
 
     def __init__(
         self,
@@ -194,13 +207,18 @@ class PartitionRestore:
         self._partition = partition
         self._counts = counts
         self.offsets = sorted(
-            {offset for one in waiting.values() for places in one.values() for offset, _ in places}
+            {
+                offset
+                for by_challenger in waiting.values()
+                for positions in by_challenger.values()
+                for offset, _ in positions
+            }
         )
         for name, collector in partition.collectors.items():
             collector.mirrored.restoring = waiting.get(name, {})
 
     def take(self, block: Block, offset: int) -> None:
-        """A block that had been taken before."""
+        """Take a block a second time, at ``offset`` of its input."""
         partition = self._partition
         if isinstance(block, RecordBlock):
             partition.stage_one.take(block, offset)
@@ -211,12 +229,12 @@ class PartitionRestore:
             partition.stage_one.drain()
 
     def done(self) -> None:
-        """Everything was read; from here on it goes on."""
+        """End the restore: all blocks were read, new ones may follow."""
         partition = self._partition
         partition._join()
         partition.stage_one.drain()
         if self._counts or partition._store is not None:
-            # Labels that were read again have been counted before.
-            partition._opened().go_on(self._counts)
+            # Labels that were read again were counted before: restore the counts of the state.
+            partition._opened().load_counts(self._counts)
         for collector in partition.collectors.values():
             collector.mirrored.restoring = None

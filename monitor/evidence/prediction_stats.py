@@ -1,4 +1,4 @@
-"""What a model version predicts on one arm: a histogram of values and counts of classes."""
+"""Statistics of a model version's predictions on one arm: value histogram and class counts."""
 
 from __future__ import annotations
 
@@ -21,15 +21,18 @@ DEFAULT_BUCKETS = (
 MAX_PREDICTIONS = 64
 """Names per model, version and arm; values of further names are counted as overflow."""
 MAX_CLASSES = 20
-"""Classes per prediction that are kept apart; the rest is ``other``."""
+"""Classes counted separately per prediction; further ones are counted as ``other``."""
 OTHER = "other"
 _MAX_LABEL = 64
 _NONE = type(None)
 
 
 class PredictionStats:
-    """One named output. Values are whatever is a number; classes are texts, truth values and whole
-    numbers, unless the output was once seen with a fraction."""
+    """Statistics of one named output.
+
+    ``edges`` are the upper edges of the buckets, ascending. Every number is a value. Texts, truth
+    values and integers are classes, unless the output ever had a fractional value.
+    """
 
     def __init__(self, edges: NDArray[np.float64], max_classes: int = MAX_CLASSES) -> None:
         self.edges = edges
@@ -75,7 +78,7 @@ class PredictionStats:
             self._moments.add(column[:, None], np.zeros(1, np.intp))
 
     def _classify(self, values: Sequence[Any]) -> None:
-        # True and 1 are equal keys, so what counts is the pair of type and value.
+        # True and 1 are equal keys, so count by the pair of type and value.
         for (kind, value), count in Counter(
             (type(v), v) for v in values if isinstance(v, (str, int))
         ).items():
@@ -97,7 +100,7 @@ class PredictionStats:
         return list(zip([*self.edges.tolist(), float("inf")], sums, strict=True))
 
     def summary(self) -> dict[str, Any]:
-        """What a person looks at."""
+        """The statistics as JSON, for the API and pages."""
         return {
             **self._moments.of(0),
             "missing": self.missing,
@@ -119,13 +122,13 @@ class PredictionStats:
         }
 
     def restore(self, data: dict[str, Any]) -> None:
-        """Take over what :meth:`to_dict` gave. Raises KeyError, TypeError or ValueError.
+        """Load the output of :meth:`to_dict`. Raises KeyError, TypeError or ValueError.
 
-        When the edges were changed since, the counts move to the bucket of their upper edge.
+        If the edges have changed since, each count moves to the bucket of its upper edge.
         """
         edges, counts = data["edges"], data["buckets"]
         if len(counts) != len(edges) + 1:
-            raise ValueError("counts and edges do not fit")
+            raise ValueError("the number of counts does not match the number of edges")
         ours = self.edges.tolist()
         for edge, count in zip([*edges, float("inf")], counts, strict=True):
             place = bisect_left(ours, edge)
@@ -177,7 +180,7 @@ class Predictions:
         }
 
     def restore(self, data: dict[str, Any]) -> None:
-        """Take over what :meth:`to_dict` gave. Raises KeyError, TypeError or ValueError."""
+        """Load the output of :meth:`to_dict`. Raises KeyError, TypeError or ValueError."""
         self.rows = int(data["rows"])
         self.overflow = int(data["overflow"])
         for name, part in data["names"].items():

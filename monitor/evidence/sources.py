@@ -1,4 +1,4 @@
-"""How far the records of a partition are complete, by the signs of life of who sends them."""
+"""Completeness of a partition's records, from the heartbeats of the sidecars that send them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 from understudy.monitor.evidence.blocks import Head, Heartbeat
 
 SILENT_SECONDS = 30.0
-"""A source that has been silent for so long, by the clocks of the others, is not waited for."""
+"""A source silent for this long, by the clocks of the others, no longer delays completeness."""
 FORGOTTEN_SECONDS = 7 * 86400.0
 
 
 @dataclass(slots=True)
 class Source:
-    """One run of a sidecar: number of its last block, up to when its records are here, and its
-    clock when it was last heard."""
+    """One run of a sidecar: number of its last block, unix time up to which its records have
+    arrived, and its clock at its last message."""
 
     seq: int = 0
     complete: float = float("-inf")
@@ -24,19 +24,21 @@ class Source:
 
 
 class Sources:
-    """Of one partition. ``duplicates`` are blocks that came again, ``missing`` those that never
-    came. All of it follows from the order of the log alone, so whoever reads it again agrees."""
+    """The sources of one partition. ``duplicates`` counts repeated blocks, ``missing`` lost ones.
+
+    The state depends only on the order of the log, so every reader of the log computes the same.
+    """
 
     def __init__(self) -> None:
         self.by_run: dict[tuple[str, str], Source] = {}
         self.complete = float("-inf")
-        """No record that ended earlier is to come, but late ones; it never goes back."""
+        """Unix time up to which all records have arrived, except late ones; never decreases."""
         self.newest = float("-inf")
         self.duplicates = 0
         self.missing = 0
 
     def is_new(self, head: Head) -> bool:
-        """Whether a block is here for the first time; it counts as seen from now on."""
+        """Whether a block is new; marks it as seen."""
         source = self._heard(head, head.created)
         if head.seq <= source.seq:
             self.duplicates += 1
@@ -46,7 +48,7 @@ class Sources:
         return True
 
     def heartbeat(self, beat: Heartbeat) -> None:
-        """A source says how far its records are here."""
+        """Take a heartbeat: a source reports up to which time it has sent its records."""
         source = self._heard(beat.head, beat.clock)
         if beat.head.seq > source.seq:
             self.missing += beat.head.seq - source.seq

@@ -150,7 +150,9 @@ class LiveExperiment:
             self._close(closed)
 
     def _numbers(self, batch: ColumnBatch, prefix: str, column: str) -> Floats:
-        return numbered(batch.column(prefix + column), lambda cells: self._codes.of(column, cells))
+        return numbered(
+            batch.column(prefix + column), lambda cells: self._codes.mean(column, cells)
+        )
 
     def _feed_pairs(self, batch: ColumnBatch) -> None:
         contest = self.experiment.contests.get(batch.kind[2])

@@ -237,11 +237,11 @@ class FeedbackStore:
         """What has become of labels, how late they were and what was let go of, as plain data."""
         return self.tallies.counts()
 
-    def go_on(self, counts: Iterable[tuple[str, str, float]]) -> None:
+    def load_counts(self, counts: Iterable[tuple[str, str, float]]) -> None:
         """Count on from where another store was; what was counted here is forgotten. Raises
         StateError."""
         with self._file.transaction():
-            self.tallies.go_on(counts)
+            self.tallies.load_counts(counts)
 
     # Out ----------------------------------------------------------------------------------------
 

@@ -80,7 +80,7 @@ class Tallies:
         """What only grows, for a store elsewhere that goes on with it."""
         return [(*key, n) for key, n in self._sums.items() if _grows(key) and n]
 
-    def go_on(self, counts: Iterable[tuple[str, str, float]]) -> None:
+    def load_counts(self, counts: Iterable[tuple[str, str, float]]) -> None:
         """Take over such counts in place of one's own, in the present transaction."""
         wanted = {(what, of): n for what, of, n in counts}
         for key in {*filter(_grows, self._sums), *wanted}:

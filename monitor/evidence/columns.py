@@ -37,7 +37,8 @@ def cells_at(column: Column, rows: NDArray[np.intp]) -> Column:
 
 
 def column_of(cells: Sequence[Any]) -> Column:
-    """Cells as one array where all are floats (NaN: missing) or all are integers; else as they are."""
+    """Cells as one array where all are floats (NaN: missing) or all are integers; else as they
+    are."""
     kinds = set(map(type, cells))
     if float in kinds and kinds <= _FRACTIONS:
         return np.array(cells, np.float64)

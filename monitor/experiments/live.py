@@ -1,4 +1,4 @@
-"""One experiment on live traffic: records in, evidence and rollout out."""
+"""One experiment on live traffic: takes evidence, decides, and advances the rollout."""
 
 from __future__ import annotations
 
@@ -35,8 +35,10 @@ from understudy.shadow.experiment import Decision, Experiment, Pairs, Split
 
 
 class LiveExperiment:
-    """``arms`` tells whose records they are, which the first stage turns into evidence. The clock
-    is passed in, as unix time in seconds.
+    """One experiment on live traffic.
+
+    ``declared`` is its configuration, ``arms`` are its arm names, ``now`` is unix time in seconds:
+    the clock is always passed in.
     """
 
     def __init__(self, declared: Declared, arms: Arms, now: float) -> None:
@@ -55,39 +57,39 @@ class LiveExperiment:
         }
         self.allocation = Allocation()
         self.divided_at = now
-        """When the present allocation was decided."""
+        """Unix time at which the current allocation was decided."""
         self.carried_over = 0
-        """Records left out because they began before the weights changed, or while they settled."""
+        """Records excluded because they started before or just after a change of weights."""
         self._columns = self.layout.columns
         self._codes = Codes()
         self._units = OpenUnits()
         self._assigned = Assignments(len(self.order))
         self._closed = [0] * len(self.order)
-        """Units of each arm that have ended since the last look."""
+        """Units of each arm that were closed since the last check of the split."""
         self._weights: tuple[float, ...] = ()
-        """Of :attr:`order`, under which the records of this epoch were assigned."""
+        """Weights of this epoch, in the order of :attr:`order`."""
         self._epoch = 0.0
 
     # Evidence -----------------------------------------------------------------------------------
 
     def feed(self, batches: Sequence[ColumnBatch]) -> None:
-        """Hand rows to the statistics, in their order."""
+        """Pass rows to the statistics, sorted by time."""
         for batch in merge(batches):
-            sort = batch.kind[0]
-            if sort == ASSIGNED:
+            row_type = batch.kind[0]
+            if row_type == ASSIGNED:
                 self._feed_assigned(batch)
-            elif sort == PAIRS:
+            elif row_type == PAIRS:
                 self._feed_pairs(batch)
-            elif sort == LABELS:
+            elif row_type == LABELS:
                 self._feed_labels(batch)
-            elif sort == NOTES:
+            elif row_type == NOTES:
                 self._feed_notes(batch)
 
     def _feed_assigned(self, batch: ColumnBatch) -> None:
         """Requests of a split, epoch by epoch.
 
-        Workers change over to new weights one after another, so for a moment records of both come
-        in turns: those of the older weights are left out.
+        Workers switch to new weights one after another, so for a moment records of both interleave:
+        those of the older weights are excluded.
         """
         width = len(batch.names) - len(FACTS) - 1 - len(self._columns)
         if width != len(self.order):
@@ -118,7 +120,7 @@ class LiveExperiment:
         self._weights, self._epoch = weights, epoch
 
     def _take_assigned(self, batch: ColumnBatch) -> None:
-        """Requests under the present weights."""
+        """Take requests that were assigned under the current weights."""
         sides = batch.side
         if not self.by_unit:
             self._assigned.add_all(sides, batch.floats("started"), batch.floats("seconds"))
@@ -164,8 +166,10 @@ class LiveExperiment:
             contest.update_pairs(Pairs(columns, int(batch.floats("fresh").sum())))
 
     def _feed_labels(self, batch: ColumnBatch) -> None:
-        """Labels of split traffic; those of a champion with several challengers are shared as
-        requests are now."""
+        """Take labels of split traffic.
+
+        Labels of a champion with several challengers get the current share of requests.
+        """
         name = batch.kind[2]
         if name not in self.contestants:
             return
@@ -196,7 +200,7 @@ class LiveExperiment:
                 contestant.worst.offer(*note["worst"])
 
     def _share(self, number: int) -> float | None:
-        """The challenger's part of what it and the champion get, in this epoch."""
+        """The challenger's share of the traffic of itself and the champion, in this epoch."""
         if len(self._weights) <= number or not (self._weights[0] and self._weights[number]):
             return None
         return self._weights[number] / (self._weights[0] + self._weights[number])
@@ -216,7 +220,7 @@ class LiveExperiment:
     # Rollout ------------------------------------------------------------------------------------
 
     def _check_split(self, now: float) -> None:
-        """Let what the arms were given by ``now`` speak of whether the split is honoured."""
+        """Add the requests assigned up to ``now`` to the test for sample ratio mismatch."""
         closed, self._closed = self._closed, [0] * len(self.order)
         given = [a + b for a, b in zip(self._assigned.settled(now), closed, strict=True)]
         if any(given) and self._weights:
@@ -224,7 +228,7 @@ class LiveExperiment:
             self.experiment.assigned(given, [w / total for w in self._weights])
 
     def tick(self, now: float) -> list[rollout.Event]:
-        """Judge, and move the rollout on. What happened, for the audit log."""
+        """Decide and advance the rollout; returns the events for the audit log."""
         self._close(self._units.expired(now))
         self._check_split(now)
         events: list[rollout.Event] = []
@@ -234,7 +238,7 @@ class LiveExperiment:
                 if contestant.mode != mode:
                     continue
                 if not contestant.rollout.live:
-                    # What led to the end stays to be seen.
+                    # Keep showing the evidence that ended the rollout.
                     if not contestant.decision.evidence:
                         shown = decisions[name].evidence
                         contestant.decision = replace(contestant.decision, evidence=shown)
@@ -262,7 +266,7 @@ class LiveExperiment:
         return events
 
     def recall(self, now: float) -> None:
-        """Show again what was decided last, after a state was restored; nothing moves."""
+        """Recompute the decisions after a restore, without advancing the rollout."""
         for mode in {c.mode for c in self.contestants.values()}:
             decisions = self.experiment.decide(mode, now - self.started)
             for name, contestant in self.contestants.items():
@@ -270,27 +274,28 @@ class LiveExperiment:
                     contestant.decision = decisions[name]
 
     def weights(self) -> tuple[float, ...]:
-        """Shares of the champion and of each challenger that the rollouts want."""
+        """The shares of the champion and of each challenger in the current stages; they sum to
+        1."""
         challengers = [c.rollout.weight for c in self.contestants.values()]
         return (max(0.0, 1.0 - sum(challengers)), *challengers)
 
     def reallocate(self, now: float) -> bool:
-        """Bring the assignment to the weights wanted; True when units have to move."""
+        """Change the allocation to the current weights; True when units have to move."""
         weights = dict(enumerate(self.weights()[1:], start=1))
         wanted = rollout.allocation(self.allocation, weights, len(self.contestants) + 1)
         if wanted == self.allocation:
             return False
         self.allocation = wanted
-        # Epochs are told apart by their time, also when a clock was set back.
+        # Epochs are identified by their time, so it must increase even if the clock was set back.
         self.divided_at = max(now, self.divided_at + 1e-3)
         return True
 
     def resume(self, assignment: Assignment, why: Mapping[str, str]) -> None:
-        """Go on with the assignment and the rollouts that were in force before a restart.
+        """Resume the assignment and the rollouts of before a restart.
 
         ``why`` is the last reason in the audit log, by challenger.
 
-        Raises ValueError, KeyError or TypeError for another shape.
+        Raises ValueError, KeyError or TypeError when ``assignment`` is malformed.
         """
         if assignment.names != self.order:
             return
@@ -307,14 +312,14 @@ class LiveExperiment:
                     contestant.decision = Decision(verdict, (why.get(name, known.phase),))
 
     def assignment(self) -> Assignment:
-        """What has to be in force after a restart."""
+        """The assignment to resume after a restart."""
         rollouts = {name: c.rollout.to_dict() for name, c in self.contestants.items()}
         return Assignment(self.order, self.allocation, self.started, self.divided_at, rollouts)
 
     # State --------------------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON. Pairs of which one half is there are not part of it."""
+        """The state as JSON data, without incomplete pairs."""
         self._check_split(0.0)
         return {
             "carried_over": self.carried_over,
@@ -337,9 +342,9 @@ class LiveExperiment:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over a saved state of this experiment.
+        """Load a saved state of this experiment.
 
-        Raises ValueError, KeyError or TypeError for another shape.
+        Raises ValueError, KeyError or TypeError when it is malformed.
         """
         self.carried_over = int(state["carried_over"])
         self._weights = tuple(float(w) for w in state["weights"])
@@ -361,5 +366,5 @@ class LiveExperiment:
 
 
 def _differing(names: Sequence[str]) -> comparison.Comparison:
-    """A comparison of which only is known which outputs differ."""
+    """A comparison that only lists which outputs differ."""
     return comparison.Comparison(0, {name: comparison.FieldDifference(name) for name in names})

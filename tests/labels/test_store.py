@@ -341,7 +341,7 @@ def test_a_folder_that_cannot_be_used_is_an_error_until_it_can(tmp_path: Path) -
     (tmp_path / "state").write_text("a file")
     store = FeedbackStore(tmp_path / "state", HORIZON, ROOMY)
     for call in (store.open, lambda: store.take(0), lambda: store.add_labels([], NOW)):
-        with pytest.raises(StateError, match="cannot be used"):
+        with pytest.raises(StateError, match="cannot be opened"):
             call()
     assert store.failures == 3
     (tmp_path / "state").unlink()

@@ -1,1 +1,1 @@
-"""Understudy's running service: everything that sees live traffic."""
+"""The running service: everything that processes live traffic."""

@@ -1,20 +1,20 @@
-"""The one tree of errors that Understudy raises on purpose.
+"""The hierarchy of Understudy's exceptions.
 
-Foreign exceptions are mapped into it at the edge (files, sockets, YAML), so that a caller has one
-place to look and a message always says what was wrong, where, and what would be right.
+Foreign exceptions are converted at the edge (files, sockets, YAML), so callers catch one hierarchy,
+and a message names the fault, its location, and the valid values.
 """
 
 from __future__ import annotations
 
 
 class UnderstudyError(Exception):
-    """Base of every error that is part of Understudy's contract."""
+    """Base class of Understudy's exceptions."""
 
     exit_code = 1
 
 
 class ConfigError(UnderstudyError):
-    """A configuration that cannot be used; ``problems`` holds one line per fault.
+    """An invalid configuration; ``problems`` has one entry per fault.
 
     Each problem is ``(path, message)`` where ``path`` is dotted, as in
     ``challengers[0].mirror.rate``.
@@ -46,15 +46,15 @@ class RecordError(ProtocolError):
 
 
 class EvidenceError(ProtocolError):
-    """Bytes that are no evidence of the first stage of the evaluation."""
+    """Bytes that are not evidence of the first stage of the evaluation."""
 
 
 class LostError(UnderstudyError):
-    """A membership in a group is over: what it did since its last commit is void."""
+    """The membership in a consumer group was lost: uncommitted work is void."""
 
 
 class BlockError(ProtocolError):
-    """Bytes that are no block of records that can be read here, and why, of :attr:`REASONS`."""
+    """Bytes that are not a readable block of records; ``reason`` is one of :attr:`REASONS`."""
 
     REASONS = (
         "not_a_block",
@@ -79,22 +79,22 @@ class LogError(UnderstudyError):
 
 
 class KafkaTroubleError(UnderstudyError):
-    """Kafka cannot be used as it was meant to; the message says how, and for which topic."""
+    """Kafka cannot be used; the message names the fault and the topic."""
 
 
 class KafkaAwayError(KafkaTroubleError):
-    """No broker answers, or there are no topics yet: worth another try later."""
+    """No broker answers, or topics are missing: try again later."""
 
 
 class FencedError(KafkaTroubleError):
-    """Another controller steers now; what this one decided is void."""
+    """Another controller has taken over; the decisions of this one are void."""
 
 
 class HttpError(UnderstudyError):
     """A request or response that breaks HTTP/1.1 in a way that must not be forwarded.
 
-    ``status`` is what the client is told when the fault is in its request; ``reason`` is a bounded
-    metric label.
+    ``status`` is the response to the client when the fault is in its request; ``reason`` is a
+    metric label with few values.
     """
 
     def __init__(self, status: int, reason: str, detail: str) -> None:
@@ -109,7 +109,7 @@ class UnknownExperimentError(UnderstudyError):
 
 
 class ExperimentStateError(UnderstudyError):
-    """Something that cannot be done with an experiment now; the message says what can."""
+    """An operation that the experiment's phase does not allow; the message says what is allowed."""
 
 
 class ReplayError(UnderstudyError):
@@ -128,7 +128,7 @@ class ApiError(UnderstudyError):
 
 
 class FindingError(UnderstudyError):
-    """A signal or finding that cannot be what it should be; the message names the field."""
+    """An invalid signal or finding; the message names the field."""
 
 
 class UnknownFindingError(FindingError):
@@ -136,7 +136,7 @@ class UnknownFindingError(FindingError):
 
 
 class FindingStateError(FindingError):
-    """Something that cannot be done with a finding now; the message says why."""
+    """An operation that the finding's state does not allow; the message says why."""
 
 
 class BaselineError(UnderstudyError):
@@ -146,17 +146,18 @@ class BaselineError(UnderstudyError):
 
 
 class DeliveryError(UnderstudyError):
-    """A notification that could not be delivered; the message says to where and why, no secrets."""
+    """A notification that could not be delivered; the message names receiver and cause, without
+    secrets."""
 
 
 class IngestError(UnderstudyError):
-    """A posted record or event that cannot be taken; the message names the field."""
+    """An invalid posted record or event; the message names the field."""
 
     exit_code = 2
 
 
 class SourceError(IngestError):
-    """A message of a topic of others that cannot be used; ``reason`` is a bounded label.
+    """A message of an imported topic that cannot be used; ``reason`` is one of those below.
 
     Reasons: ``empty``, ``not_json``, ``not_cloudevent``, ``wrong_shape``, ``wrong_type``,
     ``missing_field``, ``unknown_model``, ``unknown_arm``, ``too_large``.

@@ -1,4 +1,4 @@
-"""The garbage collector in processes that make many short-lived objects, and keep many."""
+"""Garbage collector settings for processes with many short-lived and many permanent objects."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ _THRESHOLDS = (20_000, 20, 20)
 
 
 def freeze_gc() -> None:
-    """To be called when a process has started: what exists now stays, so the collector need not
-    look at it again; and what comes is rarely part of a cycle, so it need not look often."""
+    """Call it at the end of start-up: exclude existing objects from collection, since they stay,
+    and collect less often, since new objects are rarely part of a cycle."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_THRESHOLDS)

@@ -10,7 +10,7 @@ import time
 
 LEVEL_VARIABLE = "UNDERSTUDY_LOG_LEVEL"
 FORMAT_VARIABLE = "UNDERSTUDY_LOG_FORMAT"
-"""How the supervisor tells its children what the user chose."""
+"""Environment variables that pass the user's choice to child processes."""
 
 
 class _Json(logging.Formatter):
@@ -31,8 +31,8 @@ class _Json(logging.Formatter):
 def set_up(level: str | None = None, style: str | None = None) -> None:
     """Send logs of ``level`` and above to standard error, as ``text`` or ``json``.
 
-    What is not given comes from the environment, and is info and text otherwise. Child processes
-    inherit the choice.
+    Missing arguments are taken from the environment; the defaults are info and text. Child
+    processes inherit the choice.
     """
     level = level or os.environ.get(LEVEL_VARIABLE, "info")
     style = style or os.environ.get(FORMAT_VARIABLE, "text")

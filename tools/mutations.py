@@ -91,7 +91,7 @@ _BOUNDS = f"{_W}test_bounds.py"
 _SECRETS = f"{_W}test_secrets.py"
 
 REDACTION = (
-    Mutation("monitor/evidence/mirrored.py", "self._explained(found)", "found.explain()",
+    Mutation("monitor/evidence/mirrored.py", "self._explained(difference)", "difference.explain()",
              _PARTITION),
     Mutation("monitor/evidence/mirrored.py", "self._redact(columns_of(inputs))",
              "dict(columns_of(inputs))", _PARTITION),

@@ -118,7 +118,9 @@ def stages(config: Config, requests: int) -> dict[str, float]:
         if offset % 20 == 19 or offset == len(data) - 1:
             batches = partition.drain()
             for place in range(PLACES):
-                mine = [s for s in batches if place_of(partition.of_experiment(s), PLACES) == place]
+                mine = [
+                    s for s in batches if place_of(partition.is_for_experiment(s), PLACES) == place
+                ]
                 messages = messages_of("records/0", partition.complete, mine)
                 evidence[place] += [message.encode() for message in messages]
     first = time.process_time() - began

@@ -138,7 +138,7 @@ def _change(router: APIRouter, plane: Plane, line: ControlLine) -> None:
 
     async def settle(experiments: ExperimentRunner) -> None:
         """Have it on disk and in force before the caller hears that it is."""
-        if experiments.settle():
+        if experiments.save_changes():
             told = await line.routes()
             if not told.ok:
                 raise ExperimentStateError(f"the workers did not take it: {told.error}")

@@ -1,4 +1,4 @@
-"""The control API as the command sees it."""
+"""A client of the control API."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ class Client:
         self._token = os.environ.get(TOKEN, "") if token_file is None else _read_token(token_file)
 
     def get(self, path: str) -> Any:
-        """JSON at ``path``. Raises ApiError, which says what to do."""
+        """GET JSON from ``path``. Raises ApiError, which says what to do."""
         return json.loads(self._call(path, None, "GET"))
 
     def text(self, path: str) -> str:
-        """The text at ``path``. Raises ApiError, which says what to do."""
+        """GET text from ``path``. Raises ApiError, which says what to do."""
         return self._call(path, None, "GET").decode()
 
     def post(self, path: str, data: Any) -> Any:
-        """POST ``data``; the answer."""
+        """POST ``data`` as JSON; returns the response. Raises ApiError."""
         return json.loads(self._call(path, json.dumps(data).encode(), "POST"))
 
     def delete(self, path: str) -> Any:
-        """DELETE; the answer."""
+        """DELETE ``path``; returns the response. Raises ApiError."""
         return json.loads(self._call(path, None, "DELETE"))
 
     def _call(self, path: str, body: bytes | None, method: str) -> bytes:
@@ -51,8 +51,8 @@ class Client:
             response = call(address, method, body, headers, timeout_seconds=_TIMEOUT_SECONDS)
         except OSError as error:
             raise ApiError(
-                f"no answer from {address} ({error}): is 'understudy serve' running? If it listens"
-                " elsewhere, name the address of 'control.listen' with --url",
+                f"no response from {address} ({error}): is 'understudy serve' running? If it"
+                " listens elsewhere, name the address of 'control.listen' with --url",
                 0,
             ) from error
         if not 200 <= response.status < 300:
@@ -84,5 +84,5 @@ def _message(response: Response, address: str) -> str:
 
 
 def path_of(name: str, rest: str = "") -> str:
-    """Of an experiment."""
+    """The path of an experiment in the API."""
     return f"/v1/experiments/{quote(name, safe='')}{rest}"

@@ -108,7 +108,7 @@ def evaluate(
         try:
             evaluator.check()
         except KafkaAwayError as error:
-            log.warning("%s; waits for it", error)
+            log.warning("%s; retrying", error)
     except UnderstudyError as error:
         click.echo(f"understudy: {error}", err=True)
         sys.exit(2)
@@ -121,7 +121,7 @@ def evaluate(
 
 
 def url_of(host: str, port: int) -> str:
-    """Where the others can ask; an address that stands for all addresses tells them nothing."""
+    """The address advertised to other evaluators; the host name for a wildcard address."""
     if host in ("", "0.0.0.0", "::"):
         host = socket.gethostname()
     bare = host.strip("[]")

@@ -98,7 +98,7 @@ def status(client: Client, name: str | None, as_json: bool, exit_code: bool) -> 
                     f"{challenger['weight'] * 100:g} %"
                 )
         if not found and not as_json:
-            click.echo("there are no experiments; start one with: understudy experiment start")
+            click.echo("no experiments; start one with: understudy experiment start")
         return
     document = client.get(path_of(name))
     if as_json:
@@ -149,7 +149,7 @@ def watch(client: Client, name: str, interval: float, once: bool) -> None:
 
 
 def _order(kind: str) -> Callable[..., None]:
-    """A command that a person gives; ``kind`` is that of the API."""
+    """Build an operator's command; ``kind`` is that of the API."""
 
     def command(
         client: Client,

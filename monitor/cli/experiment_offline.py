@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 
 def load_experiment(path: Path) -> Experiment:
-    """An experiment of its own in a YAML file, as it would stand below ``experiments:``.
+    """Load one experiment from a YAML file, in the form of an entry below ``experiments:``.
 
-    Raises ConfigError that names the path of a fault.
+    Raises ConfigError, which names each invalid key.
     """
     import yaml
     from pydantic import ValidationError
@@ -41,7 +41,7 @@ def load_experiment(path: Path) -> Experiment:
         raise ConfigError(str(path), [("", f"cannot be read: {error.strerror}")]) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         message = " ".join(str(error).split())
-        raise ConfigError(str(path), [("", f"is not YAML: {message}")]) from error
+        raise ConfigError(str(path), [("", f"not valid YAML: {message}")]) from error
     if not isinstance(data, dict):
         raise ConfigError(
             str(path), [("", "must hold a mapping with name, challengers, metrics …")]
@@ -67,7 +67,7 @@ def load_experiment(path: Path) -> Experiment:
 
 @contextmanager
 def _progress(title: str, total: int | None, quiet: bool) -> Iterator[Any]:
-    """Calls with the number that is done draw a bar on standard error."""
+    """A progress bar on standard error, updated by calls with the number of items done."""
     if quiet:
         yield lambda done: None
         return
@@ -197,8 +197,8 @@ def plan_command(
                     plan(
                         hypothesis,
                         traffic,
-                        # All claims have to be shown, each at the whole level; of several
-                        # successes of which any will do, each at its share.
+                        # If all claims must be proven, each is tested at the full level; if any
+                        # success suffices, each at its share.
                         alpha=None if rules.promote == "any" else rules.alpha,
                         streams=streams,
                         power=power,
@@ -228,16 +228,16 @@ def plan_command(
             )
         )
         return
-    table = Table(title=f"{declared.name}: requests of the challenger until it is shown")
+    table = Table(title=f"{declared.name}: requests of the challenger until it is proven")
     for name in (
         "metric",
-        "to be shown",
+        "to be proven",
         "half of the time",
         "80 % of the time",
         "fixed horizon",
         "days (80 %)",
     ):
-        table.add_column(name, justify="left" if name in ("metric", "to be shown") else "right")
+        table.add_column(name, justify="left" if name in ("metric", "to be proven") else "right")
     for row, one in zip(rows, plans, strict=True):
         table.add_row(
             row["metric"],
@@ -289,11 +289,11 @@ def _days(seconds: float) -> str:
 )
 @json_option
 def replay_command(log: Path, file: Path, as_json: bool) -> None:
-    """Judge logged pairs or records in LOG (.csv, .jsonl or .parquet) as live traffic is judged.
+    """Evaluate logged pairs or records in LOG (.csv, .jsonl or .parquet) like live traffic.
 
     Pairs have the columns champion.error, challenger.error, champion.latency and so on; records of
     split traffic have arm, share, error, latency and so on. Latency is in seconds; an empty cell
-    is a value that is not there.
+    is a missing value.
 
     Exits 0 when the decision is promote, 10 continue, 11 rollback, 12 invalid, 2 for bad input.
 

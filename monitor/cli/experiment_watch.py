@@ -1,4 +1,4 @@
-"""``understudy experiment watch``: the intervals narrow before one's eyes."""
+"""``understudy experiment watch``: a live view of the intervals."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def run(client: Client, name: str, console: Console, seconds: float, once: bool)
 
 
 def view(document: Mapping[str, Any], reach: dict[tuple[str, str], float]) -> RenderableType:
-    """One look. ``reach`` keeps the scale of each metric, which only shrinks now and then."""
+    """One frame. ``reach`` keeps the scale of each metric between frames, so it changes rarely."""
     parts: list[RenderableType] = []
     for one in document["challengers"]:
         parts.append(_head(document, one))
@@ -62,7 +62,7 @@ def _head(document: Mapping[str, Any], one: Mapping[str, Any]) -> Text:
         f"({one['stage']['number']} of {one['stage']['of']}), {mine:,} requests of its own",
     )
     if not document["split"]["honoured"]:
-        text.append("  the split was not honoured", style="bold red")
+        text.append("  sample ratio mismatch", style="bold red")
     return text
 
 
@@ -95,7 +95,7 @@ def bar(item: Mapping[str, Any], key: tuple[str, str], reach: dict[tuple[str, st
     if low is None or high is None:
         return Text("·" * (_WIDTH // 2) + "│" + "·" * (_WIDTH - _WIDTH // 2 - 1), style="dim")
     widest = max(abs(low), abs(high)) or 1e-12
-    # Powers of two, so that the picture jumps seldom and the eye sees the interval move.
+    # Powers of two, so that the scale changes rarely and the interval visibly moves.
     wanted = 2.0 ** math.ceil(math.log2(widest))
     scale = reach[key] = min(reach.get(key, wanted), max(wanted, reach.get(key, wanted) / 4))
     scale = reach[key] = max(scale, wanted / 2)
@@ -115,7 +115,7 @@ def bar(item: Mapping[str, Any], key: tuple[str, str], reach: dict[tuple[str, st
 
 
 def progress(log_e: float, alpha: float) -> Text:
-    """How far the evidence is on its way to 1/alpha."""
+    """A bar of the evidence relative to 1/alpha, on a log scale."""
     share = min(max(log_e / -math.log(alpha), 0.0), 1.0)
     filled = round(share * 10)
     text = Text("█" * filled + "░" * (10 - filled), style="green" if share >= 1.0 else "")

@@ -1,4 +1,4 @@
-"""``understudy findings``: what is wrong, since when, and what people decided about it."""
+"""``understudy findings``: list, watch, acknowledge, close and silence findings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Findings on a terminal."""
+"""Renders findings for a terminal."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _state(one: Mapping[str, Any]) -> str:
 
 
 def page(one: Mapping[str, Any]) -> RenderableType:
-    """Everything about one finding, to be read from the top."""
+    """All details of one finding, most important first."""
     parts: list[RenderableType] = [
         Text.assemble((one["severity"], _STYLES[one["severity"]]), "  ", (one["title"], "bold"))
     ]

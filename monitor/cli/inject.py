@@ -70,7 +70,7 @@ def file(manifest: Path, sidecar_path: Path, as_json: bool) -> None:
 
 
 def _place(objects: list[Any], index: int) -> tuple[Any, Any]:
-    """Where the pod, or its template, of an object is: what holds it, and under which key."""
+    """The parents of the pods or pod templates in an object, each with the key."""
     one = objects[index]
     spec = one.get("spec") if isinstance(one, dict) else None
     if isinstance(spec, dict) and one.get("kind") == "CronJob":

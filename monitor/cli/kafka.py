@@ -1,4 +1,4 @@
-"""``understudy kafka``: create the topics, and see how they are."""
+"""``understudy kafka``: create the topics, and show their state."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def init(config: Path, dry_run: bool, alter: bool, as_json: bool) -> None:
                 admin.alter(differences)
             until = time.monotonic() + _SETTLE_SECONDS
             while admin.missing(topics) and time.monotonic() < until:
-                time.sleep(0.1)  # brokers learn of topics one after another
+                time.sleep(0.1)  # new topics propagate from broker to broker
     left = [one for one in differences if dry_run or not (alter and one.fixable)]
     if as_json:
         _print(
@@ -145,7 +145,7 @@ def _admin(of_kafka: Kafka) -> Iterator[Any]:
         raise MissingExtraError(
             "Kafka needs kafka-python: pip install 'understudy-serving[kafka]'"
         ) from error
-    quiet()  # we say it ourselves, once
+    quiet()  # we report errors ourselves, once
     admin = Admin(of_kafka)
     try:
         yield admin
@@ -155,8 +155,8 @@ def _admin(of_kafka: Kafka) -> Iterator[Any]:
 
 def _cure(what: str) -> str:
     if what == "partitions":
-        return "say so in kafka.partitions, or take another kafka.prefix"
-    return "say so in kafka.replication, or move partitions with Kafka's own tools"
+        return "set kafka.partitions to it, or use another kafka.prefix"
+    return "set kafka.replication to it, or move partitions with Kafka's own tools"
 
 
 def _topic(topic: Any) -> dict[str, Any]:

@@ -68,6 +68,6 @@ def import_(config: Path, instance: str | None, once: bool, as_json: bool, sessi
         click.echo(json.dumps({sort: taken[sort] for sort in ("records", "labels", "dead")}))
     else:
         click.echo(
-            f"{taken['records']:,} records and {taken['labels']:,} labels were brought in, "
-            f"{taken['dead']:,} messages could not be used"
+            f"imported {taken['records']:,} records and {taken['labels']:,} labels; "
+            f"{taken['dead']:,} messages went to the dead-letter topic"
         )

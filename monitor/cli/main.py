@@ -22,9 +22,9 @@ PLUGINS = "understudy.commands"
 
 
 class Entry(NamedTuple):
-    """A command: its name, the first line of its docstring, and where it is, as module:attribute.
+    """A command: its name, the first line of its docstring, and its location as module:attribute.
 
-    ``needs`` is a package of the extra ``extra`` without which it cannot run.
+    ``needs`` is a package of the extra ``extra`` that it requires.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Entry(NamedTuple):
     extra: str = ""
 
     def missing(self) -> str:
-        """What has to be installed first, in words; empty when everything is there."""
+        """How to install a missing package; empty when nothing is missing."""
         if not self.needs or importlib.util.find_spec(self.needs) is not None:
             return ""
         return f"{self.name} needs {self.needs}: pip install 'understudy-serving[{self.extra}]'"
@@ -122,7 +122,7 @@ _ENTRIES = {entry.name: entry for entry in COMMANDS}
 
 
 def _plugins() -> dict[str, EntryPoint]:
-    """Commands of other distributions; a name of ours cannot be taken."""
+    """Commands of other distributions; they cannot replace ours."""
     from importlib.metadata import entry_points
 
     found = entry_points(group=PLUGINS)
@@ -139,7 +139,7 @@ def _load(entry: Entry) -> click.Command:
 
 
 class _Main(click.Group):
-    """Imports a command when it is run, and turns our own errors into a line and an exit code."""
+    """Imports a command when it runs, and turns our exceptions into a message and an exit code."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [name for name, _ in self._helps()]
@@ -154,7 +154,7 @@ class _Main(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """From the table: the commands are not imported to ask for their help."""
+        """Take short helps from the table, without importing the commands."""
         with formatter.section("Commands"):
             formatter.write_dl(list(self._helps()))
 

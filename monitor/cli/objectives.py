@@ -1,4 +1,4 @@
-"""``understudy objectives``: all arms side by side."""
+"""``understudy objectives``: compare all arms."""
 
 from __future__ import annotations
 

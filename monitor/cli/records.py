@@ -1,4 +1,4 @@
-"""``understudy records``: the log of records on disk, exported, shown and checked."""
+"""``understudy records``: export, show and verify the log of records on disk."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def records() -> None:
     """Read the log of records that `records.log` writes.
 
     LOG is its folder, or a file of JSON lines as earlier versions wrote them. It may be read while
-    the service writes it; damaged stretches are left out and said.
+    the service writes it; damaged parts are skipped and reported.
 
     \b
     Examples:
@@ -93,9 +93,9 @@ def export(
 ) -> None:
     """Write the records of LOG to a file for pandas, DuckDB, Spark, or a load test.
 
-    A Parquet file has a row for each row of a request, with typed columns: what is known of the
-    exchange, `feature.NAME` and `prediction.NAME`; payloads are not in it, nor what the
-    configuration redacts. JSON lines hold everything, payloads included.
+    A Parquet file has a row for each row of a request, with typed columns: those of the exchange,
+    `feature.NAME` and `prediction.NAME`, without payloads and redacted columns. JSON lines hold
+    everything, payloads included.
 
     \b
     Examples:
@@ -144,8 +144,8 @@ def export(
     if "labels" in document:
         click.echo(f"{labels or out}: {document['labels']:,} labels")
     if document.get("undecoded"):
-        hint = "" if config is not None else "; --config says how payloads are read"
-        click.echo(f"{document['undecoded']:,} records have no features that can be read{hint}")
+        hint = "" if config is not None else "; give --config to decode payloads"
+        click.echo(f"{document['undecoded']:,} records have no readable features{hint}")
     _say_faults(document)
 
 
@@ -197,7 +197,7 @@ def show(
 @_log
 @json_option
 def verify(log: Path, as_json: bool) -> None:
-    """Read all of LOG and say whether it is whole. Exits 1 when something is damaged.
+    """Read all of LOG and check that it is complete. Exits 1 when something is damaged.
 
     A torn tail of the newest file is not damage if the service is writing it or was killed: it
     is truncated when the service starts again.
@@ -265,11 +265,11 @@ def _say_faults(document: dict[str, Any]) -> None:
     if damaged["places"]:
         where = ", ".join(damaged["where"])
         click.echo(
-            f"{damaged['bytes']:,} damaged bytes were left out: {where}",
+            f"skipped {damaged['bytes']:,} damaged bytes: {where}",
             err=True,
         )
     if damaged["torn_bytes"]:
-        click.echo(f"a torn tail of {damaged['torn_bytes']:,} bytes was left out", err=True)
+        click.echo(f"skipped a torn tail of {damaged['torn_bytes']:,} bytes", err=True)
 
 
 def _shown(item: OfRecord | OfLabel) -> str:
@@ -294,4 +294,4 @@ def _time(at: float) -> str:
     try:
         return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
     except (ValueError, OverflowError, OSError) as error:
-        raise LogError(f"{at!r} is not a time that a record can have") from error
+        raise LogError(f"not a valid time of a record: {at!r}") from error

@@ -28,10 +28,10 @@ _LOG = click.Path(path_type=Path)
 def replay(log: Path, config_path: Path, skip_broken: bool, as_json: bool, exit_code: bool) -> None:
     """Run the whole evaluation over LOG, written by `records.log`, in the time of the log.
 
-    Findings and experiments come out as they do live, so another baseline, threshold or margin can
-    be tried on what has been. LOG is a folder, or a file of JSON lines as earlier versions wrote
-    them, with its parts LOG.1, LOG.2 … before it. Damaged stretches of a folder are left out and
-    said. Nothing of the running service is touched.
+    Findings and experiments are the same as live, so another baseline, threshold or margin can be
+    tried on past traffic. LOG is a folder, or a file of JSON lines as earlier versions wrote them,
+    with its parts LOG.1, LOG.2 … before it. Damaged parts of a folder are skipped and reported. The
+    running service is not affected.
 
     \b
     Examples:
@@ -93,8 +93,7 @@ def _print(document: dict[str, Any]) -> None:
     damaged = document["damaged"]
     if damaged["bytes"]:
         click.echo(
-            f"{damaged['bytes']:,} bytes in {damaged['places']:,} places of the log are damaged "
-            "and were left out"
+            f"skipped {damaged['bytes']:,} damaged bytes in {damaged['places']:,} places of the log"
         )
     findings = document["findings"]
     click.echo(f"{len(findings)} findings" if findings else "no findings")

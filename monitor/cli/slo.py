@@ -1,4 +1,4 @@
-"""``understudy slo``: rules and alerts from objectives, what they do, and whether they do it."""
+"""``understudy slo``: generate, explain and test rules and alerts from objectives."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class _Share(click.ParamType[float]):
 
 
 def _reads(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What every command reads."""
+    """The arguments that all commands of the group share."""
     for option in (
         click.option("--service", metavar="NAME", help="Instead of the file's own name."),
         click.argument("file", type=FILE),
@@ -128,14 +128,14 @@ def generate(
     for name in files:
         click.echo(str(output / name))
     if "alertmanager.yml" in files and not page_webhook:
-        _notice("alertmanager.yml: nobody is paged yet; give --page-webhook, or add a receiver")
+        _notice("alertmanager.yml: pages have no receiver; give --page-webhook, or add a receiver")
     if "rules" in (only or PARTS):
         for name in _left_over(output, found, files):
             _notice(f"{output / name}: of an objective that is gone; remove it and its tests")
 
 
 def _left_over(output: Path, found: Compiled, files: dict[str, Any]) -> list[str]:
-    """Rule files that an earlier run made for the same services, and this one did not."""
+    """Rule files of the same services that an earlier run wrote and this one did not."""
     from understudy.monitor.slo.text import HEADER
 
     ours = {found.service, *(slo.service for slo in found.slos)}
@@ -157,7 +157,7 @@ def files_of(
     namespace: str = "",
     webhooks: dict[str, str] | None = None,
 ) -> dict[str, Any]:
-    """The content of every file by its name."""
+    """The content of every file, by name."""
     from understudy.monitor.slo import alertmanager
 
     files: dict[str, Any] = {}
@@ -181,10 +181,10 @@ def files_of(
 def explain_command(
     file: Path, service: str | None, bad: tuple[float, ...], rate: float | None, as_json: bool
 ) -> None:
-    """Say in words and minutes what each objective's alerts do.
+    """Explain when each objective's alerts fire, in words and minutes.
 
-    Times are those from the beginning of a fault, after traffic that was clean for as long as the
-    longest window; an evaluation and a scrape come on top.
+    Times count from the start of a fault, after traffic without errors for as long as the longest
+    window; add one evaluation and one scrape interval.
 
     \b
     Examples:
@@ -267,7 +267,7 @@ def _told(result: dict[str, Any], as_json: bool) -> None:
 
 
 def _notices(found: Compiled, but: tuple[str, ...] = ()) -> None:
-    """``but`` are beginnings of what is said elsewhere."""
+    """Print notices, without those that start with one of ``but``, which are printed elsewhere."""
     for notice in found.notices:
         if but and notice.startswith(but):
             continue

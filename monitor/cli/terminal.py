@@ -10,7 +10,7 @@ from rich.table import Table
 
 
 def console() -> Console:
-    """A console that is 120 columns wide where standard output is not a terminal."""
+    """A console, 120 columns wide when standard output is not a terminal."""
     return Console(width=None if sys.stdout.isatty() else 120)
 
 
@@ -20,7 +20,7 @@ def plain_table(*headers: str) -> Table:
 
 
 def progress_bar() -> Progress:
-    """A bar on standard error that vanishes when it is done; nothing where that is no terminal."""
+    """A transient progress bar on standard error; hidden when that is not a terminal."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),

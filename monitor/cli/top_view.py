@@ -1,4 +1,4 @@
-"""What ``understudy top`` draws."""
+"""The live view of ``understudy top``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _WINDOWS = (("10s", "10 s"), ("1m", "1 min"), ("5m", "5 min"), ("start", "start"
 
 
 class Unreachable(UnderstudyError):
-    """The control API gave no status."""
+    """The control API did not return a status document."""
 
 
 def fetch(url: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""From the bytes of a body to what its JSON says: content coding and JSON."""
+"""Decodes the bytes of a body to JSON: content coding, then JSON."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import orjson
 from understudy.monitor.codecs.table import Reason, Undecodable
 
 MAX_DECOMPRESSED = 4 * 1024 * 1024
-"""Bytes that a compressed payload may grow to; a small bomb must not fill the memory."""
+"""Largest decompressed size in bytes: protects memory from a decompression bomb."""
 MAX_GROWTH = 4
-"""A payload so large that this many times its size is more may grow to that."""
+"""A large payload may grow to this many times its compressed size, if that is more."""
 
 _OPAQUE = (b"octet-stream", b"protobuf", b"grpc", b"msgpack", b"image/", b"audio/", b"video/")
 
 
 def parsed(headers: bytes, body: bytes | memoryview) -> Any:
-    """What the JSON of a body says, or an :class:`Undecodable`.
+    """The JSON value of a body, or an :class:`Undecodable`.
 
     ``headers`` are lines joined by CRLF, of which content-type, content-encoding and
     inference-header-content-length matter.
@@ -42,7 +42,7 @@ def parsed(headers: bytes, body: bytes | memoryview) -> Any:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
         end = bool(error.doc) and error.pos >= len(error.doc)
-    # TensorFlow Serving reads and writes bare NaN and Infinity, which are no JSON.
+    # TensorFlow Serving reads and writes bare NaN and Infinity, which are not valid JSON.
     if b"NaN" in body or b"Infinity" in body:
         try:
             return _lenient(body)
@@ -62,7 +62,7 @@ def _lenient(body: bytes) -> Any:
     """Raises ValueError or RecursionError."""
     value = json.loads(body.decode("utf-8"))
     if b"\\u" in body:
-        # Half a surrogate pair is text that nobody could write out again.
+        # A lone surrogate cannot be encoded again.
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     return value
 
@@ -84,7 +84,7 @@ def _decompressed(header: bytes, body: bytes) -> bytes | Undecodable:
     if codings <= {b"gzip", b"x-gzip"} and header.count(b"gzip") == 1:
         windows: tuple[int, ...] = (31,)
     elif codings == {b"deflate"} and header.count(b"deflate") == 1:
-        windows = (15, -15)  # it is also sent without zlib's header
+        windows = (15, -15)  # some clients omit zlib's header
     else:
         return Undecodable(Reason.UNSUPPORTED_ENCODING)
     if not body:

@@ -14,7 +14,7 @@ from understudy.monitor.codecs.table import Reason, Table, Undecodable
 def decode_request(payload: object, spec: ModelSpec) -> Table | Undecodable:
     """Features of a request."""
     if not isinstance(payload, dict):
-        return Undecodable(Reason.WRONG_SHAPE, "the payload is no object")
+        return Undecodable(Reason.WRONG_SHAPE, "the payload is not an object")
     if "instances" in payload:
         rows = payload["instances"]
         return from_rows(rows if isinstance(rows, list) else [rows], spec.features, "x")
@@ -26,7 +26,7 @@ def decode_request(payload: object, spec: ModelSpec) -> Table | Undecodable:
 def decode_response(payload: object, spec: ModelSpec) -> Table | Undecodable:
     """Predictions of a response."""
     if not isinstance(payload, dict):
-        return Undecodable(Reason.WRONG_SHAPE, "the payload is no object")
+        return Undecodable(Reason.WRONG_SHAPE, "the payload is not an object")
     if "predictions" in payload:
         return result(payload["predictions"], spec.predictions)
     if "outputs" in payload:
@@ -37,7 +37,7 @@ def decode_response(payload: object, spec: ModelSpec) -> Table | Undecodable:
 
 
 def result(value: object, names: tuple[str, ...]) -> Table | Undecodable:
-    """What a model returned: rows, or a mapping of columns, or a single row."""
+    """The output of a model: rows, or a mapping of columns, or a single row."""
     if isinstance(value, list):
         return from_rows(value, names, "y")
     if value is None:

@@ -14,29 +14,29 @@ from understudy.monitor.codecs.table import Reason, Table, Undecodable
 def decode_request(payload: object, spec: ModelSpec) -> Table | Undecodable:
     """Features of a request; ``params`` are not features."""
     if not isinstance(payload, dict):
-        return Undecodable(Reason.WRONG_SHAPE, "the payload is no object")
+        return Undecodable(Reason.WRONG_SHAPE, "the payload is not an object")
     if "dataframe_split" in payload:
         return _split(payload["dataframe_split"], spec)
     if "dataframe_records" in payload:
         records = payload["dataframe_records"]
         if not isinstance(records, list):
-            return Undecodable(Reason.WRONG_SHAPE, "dataframe_records is no list")
+            return Undecodable(Reason.WRONG_SHAPE, "dataframe_records is not a list")
         if not records:
             return Undecodable(Reason.EMPTY)
         if set(map(type, records)) != {dict}:
-            return Undecodable(Reason.WRONG_SHAPE, "a record is no object")
+            return Undecodable(Reason.WRONG_SHAPE, "a record is not an object")
         return from_records(records, spec.features)
     return kserve_v1.decode_request(payload, spec)
 
 
 def _split(split: Any, spec: ModelSpec) -> Table | Undecodable:
     if not isinstance(split, dict):
-        return Undecodable(Reason.WRONG_SHAPE, "dataframe_split is no object")
+        return Undecodable(Reason.WRONG_SHAPE, "dataframe_split is not an object")
     columns, rows = split.get("columns"), split.get("data")
     if columns is None:
         return from_rows(rows, spec.features, "x")
     if not isinstance(columns, list) or not isinstance(rows, list):
-        return Undecodable(Reason.WRONG_SHAPE, "columns or data is no list")
+        return Undecodable(Reason.WRONG_SHAPE, "columns or data is not a list")
     if not columns or not rows:
         return Undecodable(Reason.EMPTY)
     if len(columns) == 1 and not {list, dict} & set(map(type, rows)):
@@ -47,7 +47,7 @@ def _split(split: Any, spec: ModelSpec) -> Table | Undecodable:
         values = rows[0] if len(rows) == 1 else list(chain.from_iterable(rows))
     if set(map(type, columns)) != {str}:
         if not {list, dict}.isdisjoint(map(type, columns)):
-            return Undecodable(Reason.WRONG_SHAPE, "a column's name is no scalar")
+            return Undecodable(Reason.WRONG_SHAPE, "a column's name is not a scalar")
         columns = map(str, columns)  # data frames may have numbers for names
     return named(tuple(columns), len(rows), values, spec.features)
 

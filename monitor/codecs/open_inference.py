@@ -33,7 +33,7 @@ def decode_response(payload: object, spec: ModelSpec) -> Table | Undecodable:
 
 def _decode(payload: object, key: str, configured: tuple[str, ...]) -> Table | Undecodable:
     if not isinstance(payload, dict):
-        return Undecodable(Reason.WRONG_SHAPE, "the payload is no object")
+        return Undecodable(Reason.WRONG_SHAPE, "the payload is not an object")
     tensors = payload.get(key)
     if not isinstance(tensors, list):
         if key == "outputs" and "error" in payload:
@@ -50,7 +50,7 @@ def _decode(payload: object, key: str, configured: tuple[str, ...]) -> Table | U
 
 
 def _plain_columns(tensors: list[Any]) -> Table | Undecodable | None:
-    """The usual case, without a loop of ours: several tensors of one shape, a column each."""
+    """The common case, without a Python loop: several tensors of one shape, one column each."""
     try:
         names, shapes, columns = zip(*map(_PARTS, tensors), strict=True)
     except (KeyError, TypeError, ValueError):
@@ -90,7 +90,7 @@ def _columns(tensors: list[Any]) -> Table | Undecodable:
 def _tensor(tensor: Any) -> tuple[str, int, list[Any]] | Undecodable:
     """Name, number of rows, and the elements in row-major order, at least one."""
     if not isinstance(tensor, dict):
-        return Undecodable(Reason.WRONG_SHAPE, "a tensor is no object")
+        return Undecodable(Reason.WRONG_SHAPE, "a tensor is not an object")
     name, shape, data = tensor.get("name"), tensor.get("shape"), tensor.get("data")
     if not isinstance(name, str) or not isinstance(shape, list):
         return Undecodable(Reason.WRONG_SHAPE, "a tensor lacks its name or shape")
@@ -103,7 +103,7 @@ def _tensor(tensor: Any) -> tuple[str, int, list[Any]] | Undecodable:
         return Undecodable(Reason.WRONG_SHAPE, "a tensor lacks its data")
     width, leaves = leaves_of(data)
     if not width:
-        return Undecodable(Reason.WRONG_SHAPE, "data are no tensor")
+        return Undecodable(Reason.WRONG_SHAPE, "data is not a tensor")
     if not leaves:
         return Undecodable(Reason.EMPTY)
     rows = _rows(shape, len(leaves))
@@ -113,12 +113,12 @@ def _tensor(tensor: Any) -> tuple[str, int, list[Any]] | Undecodable:
 
 
 def _rows(shape: list[Any], size: int) -> int:
-    """How many rows a tensor of ``size`` elements has; 0 if it cannot have this shape."""
+    """The number of rows of a tensor with ``size`` elements; 0 if the shape does not match."""
     if shape == [1, size]:
         return 1
     if shape == [size] or shape == [size, 1]:
         return size
-    # The number of dimensions is bounded, or a product of many would take long.
+    # Bound the number of dimensions, so that their product takes bounded time.
     if (
         len(shape) > _MAX_DIMENSIONS
         or not {int}.issuperset(map(type, shape))

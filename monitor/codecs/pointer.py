@@ -2,8 +2,7 @@
 
 A step ``*`` stands for every element of an array: ``/rows/*/age`` is a column with one cell a row.
 A pointer without it that leads to a list is a column as well; one that leads to a scalar is a cell
-that all rows share. What a pointer does not find is None. Columns have the names of the mapping,
-whatever their cells hold.
+that all rows share. A pointer that leads nowhere gives None. Columns have the names of the mapping.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ def steps(pointer: str) -> tuple[str, ...]:
 
 
 def follow(value: object, path: tuple[str, ...]) -> object:
-    """Where ``path`` leads from ``value``; None when it leads nowhere."""
+    """The value at ``path`` within ``value``; None when it does not exist."""
     for index, step in enumerate(path):
         if isinstance(value, dict):
             value = value.get(step)

@@ -1,7 +1,7 @@
-"""From the shapes in which JSON carries tabular data to one :class:`Table`.
+"""Turns the shapes of tabular data in JSON into one :class:`Table`.
 
-The loops over cells are those of C: chain, zip, map, sum. A row wider than MAX_WIDTH without names
-is one vector and not a column per element, since nobody would look at ten thousand histograms.
+Loops over cells run in C: chain, zip, map, sum. A row wider than MAX_WIDTH without names is one
+vector and not a column per element, since ten thousand histograms would be of no use.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from understudy.monitor.codecs.table import Reason, Table, Undecodable
 
 MAX_WIDTH = 256
 MAX_NAME = 256
-"""Characters of a name that a payload may bring; names are kept, and become labels."""
+"""Largest length of a name in a payload; names are stored, and become labels."""
 MAX_SPARSE = 100_000
-"""Cells beyond which a table may not have more than eight times the cells of its payload."""
+"""Above this many cells, a table may have at most eight times the cells of its payload."""
 
 _NESTED = frozenset((list, dict))
 
@@ -32,14 +32,14 @@ def numbered(stem: str, width: int) -> tuple[str, ...]:
 def plain(cells: list[Any]) -> bool:
     """Whether no cell is a list or a mapping."""
     try:
-        sum(cells, 0.0)  # adding numbers takes a quarter of the time of looking at their types
+        sum(cells, 0.0)  # adding numbers takes a quarter of the time of checking their types
     except (TypeError, OverflowError):
         return _NESTED.isdisjoint(map(type, cells))
     return True
 
 
 def leaves_of(cells: list[Any]) -> tuple[int, list[Any]]:
-    """How many elements each cell has, and all of them in row-major order.
+    """The number of elements of each cell, and all elements in row-major order.
 
     The number is 0, and the cells are as they were, unless they are tensors of one shape.
     """
@@ -61,7 +61,7 @@ def leaves_of(cells: list[Any]) -> tuple[int, list[Any]]:
 
 
 def is_bytes(value: Mapping[str, Any]) -> bool:
-    """Whether a mapping is TensorFlow Serving's way to write bytes."""
+    """Whether a mapping is TensorFlow Serving's encoding of bytes."""
     return len(value) == 1 and type(value.get("b64")) is str
 
 
@@ -119,7 +119,7 @@ def _single(names: tuple[str, ...], stem: str) -> tuple[str, ...]:
 def positional(
     leaves: list[Any], rows: int, width: int, names: tuple[str, ...], stem: str
 ) -> Table:
-    """Columns that have no names of their own: the configured ones if their number fits."""
+    """Names for positional columns: the configured ones if their number fits."""
     if len(names) == width:
         return Table(names, rows, leaves)
     if width > MAX_WIDTH:
@@ -175,7 +175,7 @@ def from_columns(
 def named(
     names: tuple[str, ...], rows: int, values: list[Any], configured: tuple[str, ...] = ()
 ) -> Table | Undecodable:
-    """Columns as :func:`keyed` has them, with names of which two might be the same."""
+    """Columns as in :func:`keyed`, with names that may contain duplicates."""
     if len(set(names)) < len(names):
         return Undecodable(Reason.WRONG_SHAPE, "two columns have the same name")
     return keyed(names, rows, values, configured)

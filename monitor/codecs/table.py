@@ -27,8 +27,8 @@ class Reason(StrEnum):
 class Table:
     """``rows`` × ``len(names)`` cells, row after row in ``values``.
 
-    A cell is what JSON holds: a number, a text, a truth value, None, or (a vector, a nested
-    structure) a list or a dict. The list of values belongs to whoever asked for the table.
+    A cell is a JSON value: a number, a text, a truth value, None, or (a vector, a nested
+    structure) a list or a dict. The caller owns the list of values.
     """
 
     names: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""The configuration file: its shape, how it is read, what becomes of it.
+"""The configuration file: its schema, loading and validation, and the compiled plan.
 
 Validated as a whole by pydantic, outside the workers, which get a compiled plan.
 """

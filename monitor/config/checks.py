@@ -1,4 +1,4 @@
-"""What only shows when the sections are seen together, or with the files that they name."""
+"""Checks across sections of the configuration, and of the files that it names."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Problem = tuple[str, str]
 
 
 def problems_of(config: Config) -> list[Problem]:
-    """All faults of a configuration whose file names are absolute; empty when it can be used."""
+    """All faults of a configuration whose file names are absolute; empty when it is valid."""
     return [
         *_arms(config),
         *_models(config),
@@ -33,7 +33,7 @@ def problems_of(config: Config) -> list[Problem]:
 
 
 def problems_at_start(config: Config, environment: Mapping[str, str]) -> list[Problem]:
-    """Faults that depend on where the service starts, and not on the file alone."""
+    """Faults that depend on the environment of the service, not on the file alone."""
     return [*_token(config, environment), *_kafka_at_start(config, environment)]
 
 
@@ -140,7 +140,7 @@ def _models(config: Config) -> Iterator[Problem]:
 
 
 def _claims(config: Config, owner: int, path: str) -> bool:
-    """Whether ``path`` stands in the file for that model, rather than being one of its defaults."""
+    """Whether the file declares ``path`` for that model, rather than it being a default."""
     paths = config.models[owner].paths
     return paths is not None and path in paths
 
@@ -177,8 +177,8 @@ def _experiments(config: Config) -> Iterator[Problem]:
 
 
 def _rules(experiment: Experiment) -> Iterator[Problem]:
-    # Not at the top: the statistics bring numpy and scipy, which a service without experiments
-    # does not need in its supervisor.
+    # Imported here: the statistics import numpy and scipy, which a supervisor without experiments
+    # does not need.
     from understudy.monitor.config.rules import rules_of, stages_of
     from understudy.shadow.experiment import ExperimentError
     from understudy.shadow.rollout import RolloutError
@@ -234,7 +234,7 @@ def _certificates(config: Config) -> Iterator[Problem]:
 
 
 def _baselines(config: Config) -> Iterator[Problem]:
-    """What shows without reading a baseline in full, which is the evaluation plane's work."""
+    """Faults that the header of a baseline shows; the evaluation plane reads the rest."""
     for index, model in enumerate(config.models):
         if model.baseline is None:
             continue
@@ -272,7 +272,7 @@ def _unreadable(path: str, files: Mapping[str, str]) -> Iterator[Problem]:
 
 def _unusable(tls: ListenTls) -> Iterator[Problem]:
     try:
-        # Without a password here OpenSSL would ask for one at the terminal.
+        # Without a password argument OpenSSL would prompt for one.
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
             tls.certificate, tls.key, password=""
         )

@@ -1,4 +1,4 @@
-"""From a :class:`Config` to the plan that the workers get."""
+"""Compiles a :class:`Config` to the plan of the workers."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from understudy.monitor.routing import plan
 from understudy.monitor.routing.routes import Routes
 from understudy.shadow.assignment import Allocation
 
-AGAIN = "-again"
-"""Behind the champion's name: the arm that is the champion, asked a second time."""
+REPEAT_SUFFIX = "-again"
+"""Suffix of the champion's name for the arm of its second answer to the same request."""
 
 
 def compile_plan(config: model.Config, generation: int, routes: Routes | None = None) -> plan.Plan:
     """The plan for ``config``; ``generation`` numbers the plans of a run.
 
-    ``routes`` is the assignment in force. A challenger that serves clients gets no copies.
+    ``routes`` is the assignment in force. A challenger that serves clients gets no mirrored
+    requests.
     """
     limits = config.limits
     tls = config.listen.tls
@@ -64,7 +65,7 @@ def compile_plan(config: model.Config, generation: int, routes: Routes | None = 
 
 
 def arm_names(config: model.Config) -> tuple[str, ...]:
-    """Names of the plan's arms that can serve, the champion first."""
+    """Names of the plan's arms that can serve clients, champion first."""
     return (config.champion.name, *(challenger.name for challenger in config.challengers))
 
 
@@ -75,14 +76,14 @@ def plan_json(compiled: plan.Plan) -> dict[str, Any]:
 
 
 def worker_count(config: model.Config) -> int:
-    """How many workers ``workers`` means on this machine."""
+    """The number of workers on this machine."""
     if config.workers == "auto":
         return min(len(os.sched_getaffinity(0)), 4)
     return config.workers
 
 
 def default_paths(name: str) -> list[str]:
-    """Where the V2, V1 and MLflow protocols have the inference requests of a model."""
+    """The inference paths of a model in the V2, V1 and MLflow protocols."""
     return [
         f"/v2/models/{name}/infer",
         f"/v2/models/{name}/versions/*/infer",
@@ -106,7 +107,7 @@ def _champion(champion: model.Champion) -> plan.Upstream:
 def _divided(
     config: model.Config, routes: Routes, arms: tuple[str, ...]
 ) -> Iterator[tuple[str, tuple[Experiment, Allocation, float]]]:
-    """Experiments whose units are divided now, by name."""
+    """Experiments that split units at present, by name."""
     for experiment in config.experiments:
         assignment = routes.assignments.get(experiment.name)
         allocation = assignment.over(arms) if assignment is not None else None
@@ -135,10 +136,10 @@ def _split(
 
 
 def _again(config: model.Config, noise: float) -> plan.Challenger:
-    """The champion once more, for copies that show how much its own answers differ."""
+    """The champion as a mirror target, to measure how much its own answers differ."""
     mirror = model.Mirror(rate=noise)
     upstream = _champion(config.champion)
-    return _copied(replace(upstream, name=upstream.name + AGAIN), mirror, noise)
+    return _copied(replace(upstream, name=upstream.name + REPEAT_SUFFIX), mirror, noise)
 
 
 def _challenger(challenger: model.Challenger, serves: bool) -> plan.Challenger:
@@ -160,7 +161,7 @@ def _challenger(challenger: model.Challenger, serves: bool) -> plan.Challenger:
 
 
 def _copied(upstream: plan.Upstream, mirror: model.Mirror, rate: float) -> plan.Challenger:
-    """A model server that gets copies."""
+    """A model server that gets mirrored requests."""
     return plan.Challenger(
         upstream=replace(
             upstream,
@@ -185,7 +186,7 @@ def _copied(upstream: plan.Upstream, mirror: model.Mirror, rate: float) -> plan.
 
 
 def _upstream(upstream: model.Upstream) -> plan.Upstream:
-    """What champion and challengers have in common."""
+    """The settings that champion and challengers share."""
     parts = urlsplit(upstream.url)
     secure = parts.scheme == "https"
     tls = upstream.tls or model.UpstreamTls()

@@ -1,4 +1,4 @@
-"""Experiments that were declared over the API, beside those of the configuration file."""
+"""Experiments declared over the API, in addition to those of the configuration file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 def declare(config: Config, data: dict[str, Any]) -> Config:
-    """``config`` with one more experiment. Raises ConfigError that names the path of a fault."""
+    """``config`` with one more experiment, ``data``. Raises ConfigError, which names each key."""
     number = len(config.experiments)
     try:
         experiment = Experiment.model_validate(data)
@@ -38,7 +38,7 @@ def declare(config: Config, data: dict[str, Any]) -> Config:
 
 
 def _inner(fault: tuple[str, str]) -> tuple[str, str]:
-    """Seen from within the experiment, whose number nobody knows who declares it."""
+    """A fault with its path relative to the experiment: its index means nothing to the caller."""
     path, message = fault
     return path.partition("]")[2].lstrip("."), message
 

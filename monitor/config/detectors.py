@@ -1,4 +1,4 @@
-"""The part of the configuration that names further detectors."""
+"""The part of the configuration that declares additional detectors."""
 
 from __future__ import annotations
 

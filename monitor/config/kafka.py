@@ -1,4 +1,4 @@
-"""The part of the configuration that says where Kafka is, and how it is used."""
+"""The part of the configuration that declares the Kafka cluster and its use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a YAML file to a :class:`Config`, or to a list of what is wrong with it."""
+"""Loads a :class:`Config` from a YAML file, or reports every problem in it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MERGE = "tag:yaml.org,2002:merge"
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which keys are text and may stand only once in a mapping."""
+    """YAML loader that requires text keys and rejects duplicate keys."""
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Hashable, Any]:
@@ -76,7 +76,7 @@ def parse(text: str, source: str, base: Path) -> Config:
 
 
 def document(text: str, source: str) -> object:
-    """What a YAML text holds. Raises ConfigError with the line of the fault."""
+    """Parse a YAML text. Raises ConfigError with the line of the fault."""
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:

@@ -1,4 +1,4 @@
-"""From pydantic's errors to lines that name the place, the value and what is allowed there."""
+"""Turns pydantic's errors into messages that name the key, the value and the valid values."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LONGEST_VALUE = 80
 def problem(item: Any, data: object, root: type[BaseModel] = Config) -> Problem:
     """One entry of ``ValidationError.errors()``, for the mapping ``data`` read from the file.
 
-    ``root`` is what the file as a whole should be.
+    ``root`` is the model of the whole file.
     """
     location: tuple[int | str, ...] = item["loc"]
     path = dotted(location, data)
@@ -36,7 +36,7 @@ def problem(item: Any, data: object, root: type[BaseModel] = Config) -> Problem:
     if value is None:
         return path, "is empty: give it a value, or remove the key"
     if kind == "value_error":
-        # Our own messages name the value themselves, those about a whole section need none.
+        # Our own messages contain the value already; messages about a section need none.
         return path, item["msg"].removeprefix("Value error, ")
     return path, f"{_expected(item, location, root)} (found {_short(value)})"
 

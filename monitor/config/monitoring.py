@@ -1,4 +1,4 @@
-"""The part of the configuration that says how silent failure is looked for."""
+"""The part of the configuration that declares how inputs and predictions are monitored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The part of the configuration that says who is told of findings."""
+"""The part of the configuration that declares notification channels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Objectives, figures of arms, and who is better than whom in what."""
+"""Objectives, figures of arms, and Pareto dominance between arms."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Objective:
 
     @classmethod
     def parse(cls, metric: str, text: str) -> Objective:
-        """From ``latency_p99`` and ``<= 50ms``. Raises ValueError that says what is allowed."""
+        """From ``latency_p99`` and ``<= 50ms``. Raises ValueError, which names the valid values."""
         if metric not in KNOWN:
             raise ValueError(f"{metric!r} is not one of {', '.join(KNOWN)}")
         sign = text.strip()[:2]

@@ -1,4 +1,4 @@
-"""The part of the configuration that says what is acceptable."""
+"""The part of the configuration that declares objectives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The part of the configuration that says when a prediction is right."""
+"""The part of the configuration that defines when a prediction is right."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors on purpose, to rehearse what happens when a model fails."""
+"""The part of the configuration that declares injected errors, to rehearse a failing model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the configuration of an experiment to what decides it."""
+"""Builds the decision rules of an experiment from its configuration."""
 
 from __future__ import annotations
 

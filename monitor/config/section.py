@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 class Section(BaseModel):
     """Unknown keys are refused: a misspelt limit must not silently be no limit.
 
-    Values are taken strictly: ``rate: true`` is no number, ``version: 1`` is no text.
+    Types are strict: ``rate: true`` is not a number, ``version: 1`` is not a text.
     """
 
     model_config = ConfigDict(

@@ -1,9 +1,9 @@
 """Evidence between the two stages of the evaluation: rows in columns, in a fixed order.
 
-The first stage (decode, join what meets by request id) makes batches of rows; the second
-(statistics, findings, rollouts) takes them. Every row has a time, a request id and a side, and the
-second stage sees rows in the order of these three, never in that of their arrival. So it does not
-matter over how many places the first stage was spread.
+The first stage (decode, join by request id) produces batches of rows; the second stage (statistics,
+findings, rollouts) consumes them. Every row has a time, a request id and a side. The second stage
+sees rows sorted by these three, never in order of arrival, so its result does not depend on how
+many processes the first stage was spread over.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ Key = tuple[tuple[str, ...], tuple[str, ...]]
 
 @dataclass(slots=True)
 class ColumnBatch:
-    """Rows of one ``kind``, which says who wants them: the first word is the sort of rows.
+    """Rows of one ``kind``; its first word is the type of row, the rest names the consumer.
 
-    ``at`` is the unix time at which what a row is about had ended, ``side`` tells rows of one
-    request apart.
+    ``at`` is the unix time at which the event of each row ended, shape (rows,). ``side``
+    distinguishes rows of one request, shape (rows,). Each of ``columns`` has as many cells.
     """
 
     kind: tuple[str, ...]
@@ -52,7 +52,7 @@ class ColumnBatch:
         return self.columns[self.names.index(name)]
 
     def floats(self, name: str) -> Floats:
-        """One column of numbers; cells that are none are NaN."""
+        """One column as float64, shape (rows,); cells that are not numbers become NaN."""
         column = self.column(name)
         if isinstance(column, np.ndarray):
             return column.astype(np.float64, copy=False)
@@ -61,7 +61,7 @@ class ColumnBatch:
         )
 
     def rows(self, which: NDArray[np.intp] | slice) -> ColumnBatch:
-        """Some of the rows."""
+        """The rows at the indices, or in the slice, ``which``."""
         if isinstance(which, slice):
             ids = self.ids[which]
             columns: list[Column] = [column[which] for column in self.columns]
@@ -71,7 +71,7 @@ class ColumnBatch:
         return ColumnBatch(self.kind, self.names, self.at[which], ids, self.side[which], columns)
 
     def in_order(self) -> ColumnBatch:
-        """The rows by time, request id and side; rows that are alike stay as they are."""
+        """The rows sorted by time, request id and side; the sort is stable."""
         at = self.at
         if len(at) < 2:
             return self
@@ -90,14 +90,14 @@ def batch_of(
     side: Any,
     columns: list[Column],
 ) -> ColumnBatch:
-    """The batch of rows whose times, ids and sides are in any kind of sequence."""
+    """Build a batch from times, ids and sides in any kind of sequence."""
     return ColumnBatch(
         kind, names, np.array(at, np.float64), list(ids), np.array(side, np.int16), columns
     )
 
 
 def merge(batches: Sequence[ColumnBatch]) -> list[ColumnBatch]:
-    """Batches of one key as one, each in order; by key."""
+    """Merge the batches of each key into one sorted batch; results are ordered by key."""
     grouped: dict[Key, list[ColumnBatch]] = {}
     for batch in batches:
         if len(batch):
@@ -106,7 +106,7 @@ def merge(batches: Sequence[ColumnBatch]) -> list[ColumnBatch]:
 
 
 def concatenate(batches: Sequence[ColumnBatch]) -> ColumnBatch:
-    """Batches of one key as one, as they are."""
+    """Join batches of one key, without sorting the rows."""
     first = batches[0]
     if len(batches) == 1:
         return first
@@ -165,36 +165,36 @@ def decode(data: bytes) -> list[tuple[int, ColumnBatch]]:
     """Undo :func:`encode`. Raises EvidenceError."""
     try:
         if data[:4] != _MAGIC:
-            raise EvidenceError("is no evidence: it begins otherwise")
+            raise EvidenceError(f"not an evidence message: starts with {data[:4]!r}")
         end = 8 + int.from_bytes(data[4:8], "little")
-        found = []
-        place = end
+        batches = []
+        position = end
         for slot, kind, names, rows, kinds, sizes in orjson.loads(data[8:end]):
-            at = np.frombuffer(data, np.float64, rows, place)
-            place += 8 * rows
-            side = np.frombuffer(data, np.int16, rows, place)
-            place += 2 * rows
-            ends = np.cumsum(np.frombuffer(data, np.uint16, rows, place), dtype=np.int64)
-            place += 2 * rows
-            begin = place
+            at = np.frombuffer(data, np.float64, rows, position)
+            position += 8 * rows
+            side = np.frombuffer(data, np.int16, rows, position)
+            position += 2 * rows
+            ends = np.cumsum(np.frombuffer(data, np.uint16, rows, position), dtype=np.int64)
+            position += 2 * rows
+            begin = position
             stops = (ends + begin).tolist()
             ids = [data[a:b] for a, b in zip([begin, *stops], stops, strict=False)]
-            place += sizes[0]
+            position += sizes[0]
             columns: list[Column] = []
             for which, size in zip(kinds, sizes[1:], strict=True):
                 if which == "j":
-                    columns.append(orjson.loads(data[place : place + size]))
+                    columns.append(orjson.loads(data[position : position + size]))
                 else:
-                    kind_of: Any = np.float64 if which == "d" else np.int64
-                    columns.append(np.frombuffer(data, kind_of, rows, place))
-                place += size
+                    dtype: Any = np.float64 if which == "d" else np.int64
+                    columns.append(np.frombuffer(data, dtype, rows, position))
+                position += size
             if any(len(column) != rows for column in columns):
-                raise EvidenceError("columns of different lengths")
-            found.append(
+                raise EvidenceError(f"columns of kind {kind!r} have different lengths")
+            batches.append(
                 (int(slot), ColumnBatch(tuple(kind), tuple(names), at, ids, side, columns))
             )
-        if place != len(data):
-            raise EvidenceError("does not add up")
+        if position != len(data):
+            raise EvidenceError(f"header describes {position:,} bytes, message has {len(data):,}")
     except (ValueError, TypeError, IndexError) as error:
         raise EvidenceError(f"cannot be read: {error!r}") from error
-    return found
+    return batches

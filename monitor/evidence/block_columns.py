@@ -1,4 +1,4 @@
-"""A block by columns: its records as arrays, and what was decoded of them."""
+"""The columns of a block: its records as arrays, with their decoded features and predictions."""
 
 from __future__ import annotations
 
@@ -31,20 +31,23 @@ ERRORS = frozenset(
 )
 """Outcomes that are the arm's fault."""
 _NOT_COUNTED = (
-    (outcomes.CANCELLED, outcomes.REJECTED),  # not the doing of the model server
-    (outcomes.CANCELLED, outcomes.OVERLOAD),  # given up, or no connection was free
+    (outcomes.CANCELLED, outcomes.REJECTED),  # caused by the client
+    (outcomes.CANCELLED, outcomes.OVERLOAD),  # cancelled by us, or no connection was free
 )
-"""Outcomes that say nothing about the arm: of requests, and of mirrored requests."""
+"""Outcomes that carry no evidence about the arm: of requests, and of mirrored requests."""
 _COUNTS = np.array(
     [[outcome not in left for outcome in range(len(OUTCOMES))] for left in _NOT_COUNTED]
 )
-"""By role and outcome: whether a record says anything about its arm."""
+"""By role and outcome: whether a record is evidence about its arm."""
 
 
 class Part:
-    """Features or predictions of a block. By record: ``grid`` is the number of its grid (below 0:
-    the reason why there is none), ``first`` its first row there, ``many`` how many rows it has;
-    ``many`` is None where all have one."""
+    """Features or predictions of a block.
+
+    Arrays by record: ``grid`` is the index of its grid (below 0: the reason why it was not
+    decoded), ``first`` its first row in that grid, ``many`` its number of rows; ``many`` is None
+    when each record has one row.
+    """
 
     def __init__(
         self,
@@ -68,23 +71,23 @@ class Part:
 
     def columns(self, grid: int) -> list[Column]:
         """All columns of a grid."""
-        found = self._columns.get(grid)
-        if found is None:
-            found = self._columns[grid] = [
+        columns = self._columns.get(grid)
+        if columns is None:
+            columns = self._columns[grid] = [
                 cells if isinstance(cells, np.ndarray) else column_of(cells)
                 for cells in self._exact(grid)
             ]
-        return found
+        return columns
 
     def _exact(self, grid: int) -> list[Column]:
-        """The same, where what is missing is not the same as NaN."""
-        found = self._cells.get(grid)
-        if found is None:
-            found = self._cells[grid] = list(_cells_of(self.grids[grid]))
-        return found
+        """All columns of a grid, where missing cells are None and not NaN."""
+        columns = self._cells.get(grid)
+        if columns is None:
+            columns = self._cells[grid] = list(_cells_of(self.grids[grid]))
+        return columns
 
     def rows(self, records: Indices) -> tuple[Indices, Indices]:
-        """The rows of some records: for each row its record, and its number in the grid."""
+        """The rows of ``records``: for each row its record, and its index in the grid."""
         if self.many is None:
             return records, self.first[records]
         many = self.many[records]
@@ -93,33 +96,33 @@ class Part:
         return of, self.first[of] + within
 
     def of(self, grid: int, records: Indices) -> list[Column]:
-        """The columns of a grid, of the rows of some records."""
+        """The columns of a grid, restricted to the rows of ``records``."""
         _, rows = self.rows(records)
         return [cells_at(column, rows) for column in self.columns(grid)]
 
     def decoded(self, records: Indices) -> list[Table | None]:
-        """What was decoded of each of some records; None where nothing was."""
-        found: list[Table | None] = [None] * len(records)
+        """The decoded table of each of ``records``; None where decoding failed."""
+        tables: list[Table | None] = [None] * len(records)
         grids = self.grid[records]
         for number in np.unique(grids).tolist():
             if number < 0:
                 continue
             indices = np.flatnonzero(grids == number)
             names = self.grids[number].names
-            _, places = self.rows(records[indices])
-            columns = [listed(cells_at(cells, places)) for cells in self._exact(number)]
+            _, grid_rows = self.rows(records[indices])
+            columns = [listed(cells_at(cells, grid_rows)) for cells in self._exact(number)]
             rows = [list(row) for row in zip(*columns, strict=True)]
             if self.many is None:
                 for index, row in zip(indices.tolist(), rows, strict=True):
-                    found[index] = Table(names, 1, row)
+                    tables[index] = Table(names, 1, row)
                 continue
             begin = 0
             many = self.many[records[indices]].tolist()
             for index, count in zip(indices.tolist(), many, strict=True):
                 end = begin + count
-                found[index] = Table(names, count, list(chain.from_iterable(rows[begin:end])))
+                tables[index] = Table(names, count, list(chain.from_iterable(rows[begin:end])))
                 begin = end
-        return found
+        return tables
 
 
 def _cells_of(grid: Grid) -> Iterator[Column]:
@@ -135,8 +138,11 @@ def _cells_of(grid: Grid) -> Iterator[Column]:
 
 
 class BlockColumns:
-    """One block by columns. ``champion`` is the name of the arm whose answers are judged; a block
-    is found again at ``offset`` of its input."""
+    """The columns of one block.
+
+    ``champion`` is the name of the arm whose answers are evaluated. ``offset`` is the position of
+    the block in its input, from which it can be read again.
+    """
 
     def __init__(self, block: RecordBlock, offset: int, champion: str) -> None:
         numbers = block.numbers
@@ -169,7 +175,7 @@ class BlockColumns:
         columns: list[Column],
         side: NDArray[Any] | None = None,
     ) -> ColumnBatch:
-        """A row for each of some records, which may occur several times."""
+        """A batch with one row for each of ``records``, which may contain duplicates."""
         ids = self.ids
         return ColumnBatch(
             kind,
@@ -181,12 +187,12 @@ class BlockColumns:
         )
 
     def arm_index(self, name: str) -> int:
-        """The number of an arm; -1 for one that no record of this block has."""
+        """The index of an arm; -1 when no record of this block has it."""
         return self.arms.index(name) if name in self.arms else -1
 
 
 def distinct_pairs(first: NDArray[Any], second: NDArray[Any]) -> list[tuple[int, int]]:
-    """The pairs that occur."""
+    """The distinct pairs of two arrays of equal length, sorted."""
     if not len(first):
         return []
     if (first == first[0]).all() and (second == second[0]).all():

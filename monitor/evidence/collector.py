@@ -1,8 +1,8 @@
-"""The first stage of an experiment: from blocks to rows that its statistics take.
+"""The first stage of an experiment: from blocks to rows for its statistics.
 
-Everything here needs only what meets by request id: observed values, champion and challengers on
-the same request, labels of the same prediction. So it may run in many places at once, each with a
-part of the requests; the rows of all of them are those that one place would have made.
+It joins by request id only: observed values, champion and challengers on the same request, labels
+of the same prediction. So it can run in many processes, each with a part of the requests; together
+they produce the rows that one process would have produced.
 """
 
 from __future__ import annotations
@@ -28,7 +28,11 @@ _MOST_WAITING = 20_000
 
 
 class EvidenceCollector:
-    """``arms`` tells whose records they are; ``redact`` takes out what nobody may read."""
+    """Collects the evidence of one experiment.
+
+    ``declared`` is its configuration, ``arms`` are its arm names; ``redact`` removes the values of
+    redacted columns before they are stored or shown.
+    """
 
     def __init__(self, declared: Declared, arms: Arms, redact: Redact) -> None:
         self.declared = declared
@@ -52,7 +56,7 @@ class EvidenceCollector:
     def take(self, block: BlockColumns, shares: SplitShares | None) -> None:
         """Take records of the experiment's model.
 
-        ``shares`` is how its requests were divided where they were served, or None.
+        ``shares`` is how the worker that served them divided the requests; None without a split.
         """
         if shares is not None:
             self._take_assigned(block, shares)
@@ -86,7 +90,7 @@ class EvidenceCollector:
         self._ready.append(block.batch(kind, names, records, columns, sides[assigned]))
 
     def _arms_of(self, shares: SplitShares) -> tuple[Indices, Indices]:
-        """By what a record says it was assigned to: its side here (-1: none), and its arm."""
+        """By assigned arm of a record: its side here (-1: none), and its arm index."""
         sides = np.full(256, -1, np.intp)
         arms = np.full(256, -1, np.intp)
         for number, name in enumerate(shares.arms[:255], start=1):
@@ -104,13 +108,15 @@ class EvidenceCollector:
     def shares_of(
         self, block: BlockColumns, shares: SplitShares | None, records: Indices
     ) -> list[float]:
-        """By record, the challenger's part of what it and the champion got when the request was
-        assigned; 0 for what is not part of a split. With several challengers the champion's
-        requests have no single one: that of the present epoch is used then, when the label comes.
+        """By record, the challenger's share of the traffic of itself and the champion at
+        assignment.
+
+        0 for records outside a split. With several challengers the champion's requests have no
+        single share: the share of the current epoch is then used, when the label arrives.
         """
-        found = [0.0] * len(records)
+        shares_of_records = [0.0] * len(records)
         if shares is None:
-            return found
+            return shares_of_records
         sides, arms = self._arms_of(shares)
         assigned = block.assigned[records]
         mine = (block.role[records] == ROLE_PRIMARY) & (sides[assigned] >= 0)
@@ -119,11 +125,11 @@ class EvidenceCollector:
             number = int(sides[assigned[index]]) or 1
             both = shares.weights[0] + shares.weights[number]
             share = shares.weights[number] / both if both else 0.0
-            found[index] = share if 0.0 < share < 1.0 else 0.0
-        return found
+            shares_of_records[index] = share if 0.0 < share < 1.0 else 0.0
+        return shares_of_records
 
     def take_labels(self, of_model: Iterable[Joined]) -> None:
-        """Labels or rewards have come for predictions."""
+        """Take labels or rewards that were joined to predictions of this experiment's model."""
         how = self.declared.label
         for joined in of_model:
             if how is not None and joined.label is not None:
@@ -158,8 +164,8 @@ class EvidenceCollector:
     # Out ----------------------------------------------------------------------------------------
 
     def drain(self) -> list[ColumnBatch]:
-        """What was collected since the last time."""
-        found, self._ready = self._ready, []
+        """The rows collected since the last call."""
+        batches, self._ready = self._ready, []
         name = self.declared.name
         for kind, names, by_challenger in (
             (PAIRS, self.layout.pairs_names(), self.mirrored.drain_pairs()),
@@ -170,13 +176,13 @@ class EvidenceCollector:
             for challenger, rows in by_challenger.items():
                 at, ids, side, *columns = zip(*rows, strict=True)
                 cells = [column_of(column) for column in columns]
-                found.append(batch_of((kind, name, challenger), names, at, ids, side, cells))
+                batches.append(batch_of((kind, name, challenger), names, at, ids, side, cells))
         self._label_pairs, self._split_labels = {}, {}
-        return found
+        return batches
 
 
 def _only(column: Column, counted: Any) -> Column:
-    """A column with NaN for what is not counted."""
+    """A column with NaN where ``counted`` is false."""
     if isinstance(column, np.ndarray):
         return np.where(counted, column, np.nan)
     told = zip(column, counted.tolist(), strict=True)

@@ -1,8 +1,8 @@
-"""Columns of cells: the one form in which features and predictions go from stage to stage.
+"""Columns of cells: the form in which features and predictions pass from stage to stage.
 
 A cell is a number, a truth value, a text, something nested, or missing. As float columns, numbers
 and truth values become float64, missing ones NaN; texts and nested ones become NaN too, with a mask
-that tells them apart.
+that distinguishes them from missing ones.
 """
 
 from __future__ import annotations
@@ -27,19 +27,20 @@ _PLAIN = frozenset((float, int, bool, type(None)))
 
 
 def listed(column: Column) -> list[Any]:
-    """The cells of a column as plain values."""
+    """The cells of a column as Python values."""
     return column.tolist() if isinstance(column, np.ndarray) else column
 
 
 def cells_at(column: Column, rows: NDArray[np.intp]) -> Column:
-    """Some cells of a column."""
+    """The cells of a column at the indices ``rows``."""
     if isinstance(column, np.ndarray):
         return column[rows]
     return [column[row] for row in rows.tolist()]
 
 
 def column_of(cells: Sequence[Any]) -> Column:
-    """Cells as one array where they are all fractions (NaN: missing), or all whole numbers."""
+    """Cells as one array where all are floats (NaN: missing) or all are integers; else as they
+    are."""
     kinds = set(map(type, cells))
     if float in kinds and kinds <= _FRACTIONS:
         return np.array(cells, np.float64)
@@ -54,24 +55,24 @@ def column_of(cells: Sequence[Any]) -> Column:
 def matrix_of(columns: Sequence[Column], rows: int) -> tuple[Matrix, Mask | None]:
     """Columns of ``rows`` cells as numbers, an array of shape (rows, columns), and the mask of what
     is not a number; None when everything is a number or missing, which is the quick path."""
-    found = np.empty((rows, len(columns)))
+    matrix = np.empty((rows, len(columns)))
     others: Mask | None = None
     for index, column in enumerate(columns):
         if isinstance(column, np.ndarray):
-            found[:, index] = column
+            matrix[:, index] = column
             continue
-        found[:, index], other = floats_of(column)
+        matrix[:, index], other = floats_of(column)
         if other is not None:
             if others is None:
-                others = np.zeros(found.shape, np.bool_)
+                others = np.zeros(matrix.shape, np.bool_)
             others[:, index] = other
-    return found, others
+    return matrix, others
 
 
 def floats_of(cells: Sequence[Any]) -> tuple[Floats, Mask | None]:
     """Cells as numbers, and the mask of what is not a number, as :func:`matrix_of` has them."""
     try:
-        # Numbers and truth values only, which is most of what there is.
+        # The common case: numbers and truth values only.
         return np.frombuffer(arrays.array("d", cells), np.float64), None
     except (TypeError, OverflowError):
         pass
@@ -166,7 +167,7 @@ class Moments(Stateful):
         self.maximum[columns] = np.maximum(self.maximum[columns], highest)
 
     def of(self, column: int) -> dict[str, float | int | None]:
-        """What is known of one column; None for what has no (finite) value."""
+        """The statistics of one column; None where it has no finite value."""
         count = int(self.count[column])
         squares = float(self.squares[column])
         return {

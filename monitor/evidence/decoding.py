@@ -1,4 +1,4 @@
-"""Between records and codecs: which model's rules apply to a record."""
+"""Decoding of records: chooses the rules of the model that a record belongs to."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ def _spec(model: ModelSettings) -> ModelSpec:
 
 
 class Decoder:
-    """Decodes by the configured rules of the model that a worker's NAMES frame names.
+    """Decodes records by the configured rules of their model, as named in a worker's NAMES frame.
 
-    A copy carries no request, since it has the champion's. Where the wire format follows from the
-    content of the request, a copy's answer is read in the format of the model's last request.
+    The record of a mirrored request has no request body, since it is the champion's. Where the wire
+    format is detected from the request, the answer to a mirrored request is decoded in the format
+    of the model's last request.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -45,9 +46,9 @@ class Decoder:
         return model.features or tuple(name for name, _ in model.json_features) if model else ()
 
     def pointers(self, key: tuple[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-        """Where (model, version) has its features and predictions, as dotted paths by name.
+        """The dotted paths of the features and predictions of (model, version), by name.
 
-        Only of models whose configuration maps plain JSON.
+        Empty unless the model's configuration maps plain JSON.
         """
         model = self._configured.get(key)
         if model is None:
@@ -82,7 +83,7 @@ class Decoder:
 
 
 def dotted(pointers: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """JSON pointers as dotted paths, by name; steps into a list have no name of their own."""
+    """JSON pointers as dotted paths, by name; steps into a list are left out of the path."""
     return {
         name: ".".join(
             step.replace("~1", "/").replace("~0", "~")

@@ -1,4 +1,4 @@
-"""What the features of one model version look like: counts, missing values, range, mean, spread."""
+"""Statistics of the features of one model version: counts, missing values, range, mean, spread."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from understudy.shadow.state import (
 )
 
 MAX_FEATURES = 1000
-"""Names beyond this many are counted as ``overflow`` and not kept apart."""
+"""Features per model version; values of further names are counted as ``overflow``."""
 _MAX_LAYOUTS = 256
 _COUNTS = ("present", "missing", "text", "infinite")
 
@@ -40,8 +40,8 @@ _Counts = Annotated[
 class FeatureStats(Stateful):
     """Feature statistics of one model version.
 
-    A feature is *missing* in a row when its value is null or NaN, or when it is not there although
-    it is expected: named in the configuration, or present in most rows so far.
+    A feature is *missing* in a row when its value is null or NaN, or when it is absent although it
+    is expected: named in the configuration, or present in most rows so far.
     """
 
     names: Saved[list[str]]
@@ -90,7 +90,7 @@ class FeatureStats(Stateful):
             self._counts[counted] = resized
 
     def _layout(self, names: tuple[str, ...]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Which columns of a table are kept, and which of ours they are; each of ours once."""
+        """Indices of the table's columns that are kept, and of the matching columns here."""
         layout = self._layouts.get(names)
         if layout is None:
             ours: dict[int, int] = {}

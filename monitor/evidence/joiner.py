@@ -1,4 +1,4 @@
-"""Champion and challenger of the same request, brought together; bounded."""
+"""Bounded join of champion and challenger answers by request id."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 class PairJoiner(Generic[T]):
-    """Waits for the other halves. ``lost`` counts those that were given up for want of room."""
+    """Keeps at most ``limit`` incomplete pairs; ``lost`` counts those dropped beyond the limit."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -23,9 +23,9 @@ class PairJoiner(Generic[T]):
         return key in self._waiting
 
     def add(self, key: bytes, side: int, item: T, complete: int) -> dict[int, T] | None:
-        """Add one half; all of them once ``complete`` sides are there.
+        """Add one side; returns all sides of the key once ``complete`` of them have arrived.
 
-        A side that comes a second time replaces the first: a client chose the same id twice.
+        A side that arrives twice replaces the first: a client used the same id twice.
         """
         halves = self._waiting.get(key)
         if halves is None:
@@ -40,9 +40,9 @@ class PairJoiner(Generic[T]):
         return halves
 
     def oldest(self) -> list[tuple[bytes, dict[int, T]]]:
-        """What waits, the oldest first."""
+        """Incomplete pairs, oldest first."""
         return list(self._waiting.items())
 
     def give_up(self, key: bytes) -> None:
-        """Let go of one that waits."""
+        """Drop an incomplete pair."""
         del self._waiting[key]

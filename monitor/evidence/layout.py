@@ -1,4 +1,4 @@
-"""Which rows an experiment's evidence has: both stages must know the same columns."""
+"""The columns of an experiment's evidence, shared by both stages."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from understudy.monitor.config.rules import rules_of
 from understudy.monitor.evidence.arms import Arms
 
 ASSIGNED, PAIRS, LABELS, NOTES = "assigned", "pairs", "labels", "notes"
-"""Sorts of rows: requests that were assigned to an arm, pairs, labels of split traffic, and what is
-to be remembered of single comparisons."""
+"""Types of rows: requests assigned to an arm, pairs, labels of split traffic, and notes on single
+comparisons."""
 EXPERIMENT_KINDS = frozenset((ASSIGNED, PAIRS, LABELS, NOTES))
 FACTS = ("started", "seconds", "served", "counted", "epoch", "settled")
 """Columns of assigned requests, besides their values, their unit and the weights."""
@@ -16,7 +16,8 @@ _SIDES = ("a.", "b.")
 
 
 class EvidenceLayout:
-    """``columns`` are the observed values, ``order`` the arms, the champion first."""
+    """Column names of an experiment: ``columns`` of observed values, ``order`` of the arms,
+    champion first."""
 
     def __init__(self, declared: Declared, arms: Arms) -> None:
         hypotheses = rules_of(declared).hypotheses
@@ -26,7 +27,7 @@ class EvidenceLayout:
         self.wants_labels = any(h.metric.needs == "labels" for h in hypotheses)
 
     def assigned_names(self, width: int) -> tuple[str, ...]:
-        """Columns of assigned requests under ``width`` weights."""
+        """Columns of assigned requests with ``width`` weights."""
         weights = (f"w{number}" for number in range(width))
         return (*FACTS, "unit", *weights, *(f"v.{column}" for column in self.columns))
 

@@ -1,4 +1,4 @@
-"""Mirrored requests: champion and challengers on the same request, paired and compared."""
+"""Mirrored requests: pairs and compares the answers of champion and challengers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from understudy.monitor.records.record import OK, ROLE_MIRROR, ROLE_PRIMARY
 from understudy.shadow import comparison
 from understudy.shadow.assignment import point, threshold
 
-_CHAMPION, _CHALLENGER, _AGAIN = 0, 1, 2
+_CHAMPION, _CHALLENGER, _REPEAT = 0, 1, 2
 _MOST_INPUTS = 2048
 _MOST_WAITING = 20_000
 _WAITED = 300.0
@@ -32,19 +32,22 @@ Pairs = tuple[Any, list[bytes], Any, list[Column]]
 
 @dataclass(slots=True)
 class Half:
-    """One answer of a pair; ``values`` are those of the observer's columns."""
+    """One answer of a pair; ``values`` are in the order of the observer's columns."""
 
     started: float
     ended: float
     values: tuple[Any, ...]
     answer: Table | None
     origin: tuple[int, int]
-    """Where its record is to be found again: offset of its block, number in it."""
+    """Position of its record in the input: offset of the block, index in the block."""
 
 
 class MirrorComparison:
-    """Pairs have the time at which the last of their answers was there. ``redact`` takes out what
-    nobody may read."""
+    """Pairs the answers to a request and compares them.
+
+    The time of a pair is the unix time at which its last answer ended. ``redact`` removes the
+    values of redacted columns from what is stored for display.
+    """
 
     def __init__(
         self,
@@ -59,16 +62,16 @@ class MirrorComparison:
             name: PairJoiner(_MOST_WAITING) for name in challengers
         }
         self.restoring: Mapping[str, Set[tuple[int, int]]] | None = None
-        """While what waited is read again: the origins of what did, by challenger."""
+        """During a restore: positions of the records that were waiting, by challenger."""
         self._pairs: dict[str, list[tuple[Any, ...]]] = {}
-        """Pairs whose halves came in different blocks, or whose answers differ."""
+        """Pairs whose halves arrived in different blocks, or whose answers differ."""
         self._notes: dict[str, list[tuple[Any, ...]]] = {}
         self._observer = observer
         names = observer.columns
         self._disagreement = names.index("disagreement") if "disagreement" in names else None
         self._redact = redact
         self._keep = compare.keep
-        self._noise_below = threshold(compare.noise) if arms.again else 0
+        self._noise_below = threshold(compare.noise) if arms.repeat else 0
         self._worst: dict[str, list[tuple[float, float, bytes]]] = {
             name: [] for name in challengers
         }
@@ -86,43 +89,46 @@ class MirrorComparison:
     # In -----------------------------------------------------------------------------------------
 
     def take(self, block: BlockColumns) -> Iterator[tuple[str, Pairs]]:
-        """Take a block; the pairs whose answers are the same and all here, by challenger. All other
-        answers wait for their counterpart."""
+        """Take a block and yield, by challenger, its complete pairs with equal answers.
+
+        All other answers wait for their counterpart.
+        """
         champion = (block.role == ROLE_PRIMARY) & (
             block.arm == block.arm_index(self._arms.champion)
         )
         champion &= block.counts
         mirrored = (block.role == ROLE_MIRROR) & block.counts
-        again = self._records_of(block, mirrored, self._arms.again)
+        repeats = self._records_of(block, mirrored, self._arms.repeat)
         for challenger in self.waiting:
-            mine = self._chosen(block, challenger, np.flatnonzero(champion))
+            ours = self._mirrored(block, challenger, np.flatnonzero(champion))
             theirs = self._records_of(block, mirrored, challenger)
             if self.restoring is not None:
                 known = self.restoring.get(challenger, ())
-                mine, theirs, again_ = (
-                    _found(records, block.offset, known) for records in (mine, theirs, again)
+                ours, theirs, waiting_repeats = (
+                    _waiting_only(records, block.offset, known)
+                    for records in (ours, theirs, repeats)
                 )
-                self._wait(block, challenger, mine, theirs, again_)
+                self._wait(block, challenger, ours, theirs, waiting_repeats)
                 continue
-            first, second, alone = self._pair_up(block, challenger, mine, theirs, again)
-            alike, answered = _alike(block.response, block.outcome, first, second)
-            whole = alike | ~answered
-            differing = [*first[~whole].tolist(), *second[~whole].tolist()]
+            first, second, alone = self._pair_up(block, challenger, ours, theirs, repeats)
+            equal_pairs, answered = _equal_answers(block.response, block.outcome, first, second)
+            complete = equal_pairs | ~answered
+            differing = [*first[~complete].tolist(), *second[~complete].tolist()]
             if differing:
                 alone[differing] = True
-                first, second, answered = first[whole], second[whole], answered[whole]
+                first, second, answered = first[complete], second[complete], answered[complete]
             if len(first):
                 yield challenger, self._pairs_of(block, first, second, answered)
-            if again.size or alone.any():
-                self._wait(block, challenger, mine[alone[mine]], theirs[alone[theirs]], again)
+            if repeats.size or alone.any():
+                self._wait(block, challenger, ours[alone[ours]], theirs[alone[theirs]], repeats)
 
     @staticmethod
     def _records_of(block: BlockColumns, mask: Mask, arm: str) -> Indices:
-        """Records of an arm; none of an arm without a name."""
+        """Records of an arm; empty for an arm without a name."""
         return np.flatnonzero(mask & (block.arm == block.arm_index(arm)) & bool(arm))
 
-    def _chosen(self, block: BlockColumns, challenger: str, champion: Indices) -> Indices:
-        """Requests of the champion of which the challenger gets a mirrored one."""
+    def _mirrored(self, block: BlockColumns, challenger: str, champion: Indices) -> Indices:
+        """The champion's requests that are mirrored to the challenger."""
         rate = self._arms.mirror_rate.get(challenger, 0.0)
         if rate >= 1.0:
             return champion
@@ -134,42 +140,42 @@ class MirrorComparison:
         self,
         block: BlockColumns,
         challenger: str,
-        mine: Indices,
+        ours: Indices,
         theirs: Indices,
-        again: Indices,
+        repeats: Indices,
     ) -> tuple[Indices, Indices, Mask]:
-        """Records of pairs that are whole in this block, and the mask of those that are not."""
+        """Records of pairs that are complete in this block, and the mask of unpaired records."""
         ids, waiting = block.ids, self.waiting[challenger]
         alone = np.zeros(block.count, np.bool_)
-        alone[mine] = alone[theirs] = True
-        champion = {ids[record]: record for record in mine.tolist()}
+        alone[ours] = alone[theirs] = True
+        champion = {ids[record]: record for record in ours.tolist()}
         other = {ids[record]: record for record in theirs.tolist()}
-        if len(champion) < len(mine) or len(other) < len(theirs):
-            # An id that a client chose twice: in their order, as they come.
-            return mine[:0], theirs[:0], alone
-        asked_again = {ids[record] for record in again.tolist()}
+        if len(champion) < len(ours) or len(other) < len(theirs):
+            # A client used an id twice: join one by one, in order of arrival.
+            return ours[:0], theirs[:0], alone
+        repeated = {ids[record] for record in repeats.tolist()}
         both = [
             (record, counterpart)
             for key, record in champion.items()
             if (counterpart := other.get(key)) is not None
             and key not in waiting
-            and key not in asked_again
-            and not self._twice(key)
+            and key not in repeated
+            and not self._is_repeated(key)
         ]
-        found = np.array(both, np.intp).reshape(-1, 2)
-        alone[found] = False
-        return found[:, 0], found[:, 1], alone
+        pairs = np.array(both, np.intp).reshape(-1, 2)
+        alone[pairs] = False
+        return pairs[:, 0], pairs[:, 1], alone
 
-    def _twice(self, request_id: bytes) -> bool:
-        """Whether the champion is asked the same twice, to tell what is noise."""
+    def _is_repeated(self, request_id: bytes) -> bool:
+        """Whether the champion answers this request twice, to measure its noise."""
         return bool(self._noise_below) and point(self._arms.salt, request_id) < self._noise_below
 
     def _pairs_of(
         self, block: BlockColumns, first: Indices, second: Indices, answered: Mask
     ) -> Pairs:
         columns: list[Column] = [np.ones(len(first))]
-        # Whether the champion agrees with itself is not known of a request that it got once.
-        own = np.where(answered & (not self._arms.again), 0.0, np.nan)
+        # The champion's agreement with itself is unknown for a request that it answered once.
+        own = np.where(answered & (not self._arms.repeat), 0.0, np.nan)
         differs = np.where(answered, 0.0, np.nan)
         for records, disagreement in ((first, own), (second, differs)):
             values = self._observer.values(block, records)
@@ -182,13 +188,13 @@ class MirrorComparison:
         return at, ids, np.zeros(len(first), np.int16), columns
 
     def _wait(
-        self, block: BlockColumns, challenger: str, mine: Indices, theirs: Indices, again: Indices
+        self, block: BlockColumns, challenger: str, ours: Indices, theirs: Indices, repeats: Indices
     ) -> None:
-        """Records that are joined one by one, in their order."""
-        records = np.concatenate((mine, theirs, again))
+        """Join records one by one, in order of arrival."""
+        records = np.concatenate((ours, theirs, repeats))
         if not records.size:
             return
-        sides = np.repeat((_CHAMPION, _CHALLENGER, _AGAIN), (len(mine), len(theirs), len(again)))
+        sides = np.repeat((_CHAMPION, _CHALLENGER, _REPEAT), (len(ours), len(theirs), len(repeats)))
         order = np.argsort(records, kind="stable")
         records, sides = records[order], sides[order]
         if self._keep:
@@ -211,37 +217,37 @@ class MirrorComparison:
                 answers[index] if outcomes[index] == OK else None,
                 (block.offset, record),
             )
-            halves = joiner.add(key, side, half, 3 if self._twice(key) else 2)
+            halves = joiner.add(key, side, half, 3 if self._is_repeated(key) else 2)
             if halves is not None and {_CHAMPION, _CHALLENGER} <= halves.keys():
                 self._pair(challenger, key, halves)
 
     # Pairs --------------------------------------------------------------------------------------
 
     def _pair(self, challenger: str, request_id: bytes, halves: Mapping[int, Half]) -> None:
-        champion, other, again = halves[_CHAMPION], halves[_CHALLENGER], halves.get(_AGAIN)
+        champion, other, repeat = halves[_CHAMPION], halves[_CHALLENGER], halves.get(_REPEAT)
         own = differs = NAN
         ended = max(half.ended for half in halves.values())
         if champion.answer is not None and other.answer is not None:
             note: dict[str, Any] = {}
-            found = self._compare(champion.answer, other.answer)
-            differs = 0.0 if found is None or found.agree else 1.0
-            if again is not None and again.answer is not None:
-                noise = self._compare(champion.answer, again.answer)
+            difference = self._compare(champion.answer, other.answer)
+            differs = 0.0 if difference is None or difference.agree else 1.0
+            if repeat is not None and repeat.answer is not None:
+                noise = self._compare(champion.answer, repeat.answer)
                 own = 0.0 if noise is None or noise.agree else 1.0
                 note["noise"] = [
-                    sorted(one.fields) if one is not None else [] for one in (found, noise)
+                    sorted(one.fields) if one is not None else [] for one in (difference, noise)
                 ]
-            elif not self._arms.again:
+            elif not self._arms.repeat:
                 own = 0.0
-            if found is not None and not found.agree:
-                place = (-found.severity, ended, request_id)
-                if self._among_the_worst(challenger, place):
+            if difference is not None and not difference.agree:
+                rank = (-difference.severity, ended, request_id)
+                if self._may_be_worst(challenger, rank):
                     inputs = self._inputs.get(request_id)
                     note["worst"] = [
-                        found.severity,
+                        difference.severity,
                         champion.started,
                         request_id.decode("latin-1"),
-                        self._explained(found),
+                        self._explained(difference),
                         self._redact(columns_of(inputs)) if inputs is not None else {},
                         self._redact(columns_of(champion.answer)),
                         self._redact(columns_of(other.answer)),
@@ -253,38 +259,38 @@ class MirrorComparison:
             first[self._disagreement], second[self._disagreement] = own, differs
         self._pairs.setdefault(challenger, []).append((ended, request_id, 0, 1.0, *first, *second))
 
-    def _explained(self, found: comparison.Comparison) -> str:
-        """The differences in plain words, with the values that people may see."""
+    def _explained(self, difference: comparison.Comparison) -> str:
+        """The differences as text, with redacted values removed."""
         fields = {}
-        for name, field in found.fields.items():
+        for name, field in difference.fields.items():
             if field.example is not None:
                 first, second = (self._redact({name: [cell]})[name] for cell in field.example)
                 field = replace(field, example=(first, second))
             fields[name] = field
-        return replace(found, fields=fields).explain()
+        return replace(difference, fields=fields).explain()
 
     def _compare(self, first: Table, second: Table) -> comparison.Comparison | None:
-        """Two answers; None where they are the same in every cell."""
+        """Compare two answers; None when they are equal in every cell."""
         if first.names == second.names and first.rows == second.rows:
             cells = zip(first.values, second.values, strict=True)
             if all(type(a) is type(b) and bool(a == b) for a, b in cells):
                 return None
         return comparison.compare(columns_of(first), columns_of(second), self._agree)
 
-    def _among_the_worst(self, challenger: str, place: tuple[float, float, bytes]) -> bool:
-        """Whether this may be one of the worst of all; what is surely none need not be told."""
+    def _may_be_worst(self, challenger: str, rank: tuple[float, float, bytes]) -> bool:
+        """Whether this disagreement may be among the worst over all processes."""
         worst = self._worst[challenger]
         if len(worst) >= self._keep:
             if not self._keep:
                 return False
-            if all(other[0] <= place[0] and other[1:] < place[1:] for other in worst):
+            if all(other[0] <= rank[0] and other[1:] < rank[1:] for other in worst):
                 return False
-        insort(worst, place)
+        insort(worst, rank)
         del worst[self._keep :]
         return True
 
     def _remember(self, request_id: bytes, inputs: Table) -> None:
-        """Inputs of the last requests, for those whose answers will turn out to differ."""
+        """Keep the inputs of recent requests, to show those whose answers differ."""
         if len(self._inputs) >= _MOST_INPUTS:
             for key in list(self._inputs)[: _MOST_INPUTS // 2]:
                 del self._inputs[key]
@@ -296,22 +302,22 @@ class MirrorComparison:
         self._notes.setdefault(challenger, []).append((at, key, 0, note))
 
     def drain_pairs(self) -> dict[str, list[tuple[Any, ...]]]:
-        """The other pairs, by challenger: time, id, side, whether it is a new request, values of
-        the champion and of the challenger."""
-        found, self._pairs = self._pairs, {}
-        return found
+        """The pairs that :meth:`take` did not yield, by challenger: time, id, side, whether it is a
+        new request, values of the champion and of the challenger."""
+        pairs, self._pairs = self._pairs, {}
+        return pairs
 
     def drain_notes(self) -> dict[str, list[tuple[Any, ...]]]:
-        """What is to be remembered of single comparisons, by challenger: time, id, side, note."""
+        """Notes on single comparisons, by challenger: time, id, side, note."""
         for name, joiner in self.waiting.items():
             if joiner.lost:
                 self._note(name, self._newest, b"", {"lost": joiner.lost})
                 joiner.lost = 0
-        found, self._notes = self._notes, {}
-        return found
+        notes, self._notes = self._notes, {}
+        return notes
 
     def expire(self, before: float) -> None:
-        """Give up answers that ended before that unix time and have waited since."""
+        """Drop waiting answers that ended before the unix time ``before``."""
         for name, joiner in self.waiting.items():
             for key, halves in joiner.oldest():
                 ended = max(half.ended for half in halves.values())
@@ -321,27 +327,28 @@ class MirrorComparison:
                 self._note(name, ended + _WAITED, key, {"lost": 1})
 
     def waiting_for(self) -> dict[str, list[tuple[int, int]]]:
-        """By challenger, where the records are that wait for their counterpart."""
+        """Positions of the records that wait for their counterpart, by challenger."""
         return {
             name: [half.origin for _, halves in joiner.oldest() for half in halves.values()]
             for name, joiner in self.waiting.items()
         }
 
 
-def _found(records: Indices, offset: int, known: Set[tuple[int, int]] | tuple[()]) -> Indices:
-    """Those that waited when the state was saved."""
+def _waiting_only(
+    records: Indices, offset: int, known: Set[tuple[int, int]] | tuple[()]
+) -> Indices:
+    """The records that were waiting when the state was saved."""
     waited = [(offset, record) in known for record in records.tolist()]
     return records[np.array(waited, np.bool_)]
 
 
-def _alike(
+def _equal_answers(
     response: Part, outcome: NDArray[Any], first: Indices, second: Indices
 ) -> tuple[Mask, Mask]:
-    """Which pairs of answers of one row are the same in every cell, and of which there are both
-    answers."""
+    """Masks over pairs of one-row answers: equal in every cell; both answered."""
     answered = (outcome[first] == OK) & (outcome[second] == OK)
     answered &= (response.grid[first] >= 0) & (response.grid[second] >= 0)
-    alike = np.zeros(len(first), np.bool_)
+    equal_pairs = np.zeros(len(first), np.bool_)
     same = answered & (response.grid[first] == response.grid[second])
     if response.many is not None:
         same &= (response.many[first] == 1) & (response.many[second] == 1)
@@ -356,8 +363,8 @@ def _alike(
             else:
                 cells = zip(a, b, strict=True)
                 equal &= np.array([type(x) is type(y) and bool(x == y) for x, y in cells], np.bool_)
-        alike[indices] = equal
-    return alike, answered
+        equal_pairs[indices] = equal
+    return equal_pairs, answered
 
 
 def columns_of(table: Table) -> dict[str, list[object]]:

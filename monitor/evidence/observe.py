@@ -1,4 +1,4 @@
-"""From a record to the values that experiments compare."""
+"""The values of a record that experiments compare."""
 
 from __future__ import annotations
 
@@ -30,8 +30,10 @@ COLUMNS: dict[str, Values] = {
 
 
 class Observer:
-    """Turns records into the values that an experiment compares: ``columns`` names them. Values are
-    numbers; of an output with texts they are its cells, which :class:`Codes` turns into a number.
+    """Turns records into the values that an experiment compares.
+
+    ``columns`` names the values, ``cost`` is the cost by arm. Values are numbers; for an output
+    with texts they are its cells, which :class:`Codes` turns into a number.
     """
 
     def __init__(self, columns: Sequence[str], cost: Mapping[str, Cost]) -> None:
@@ -40,31 +42,31 @@ class Observer:
 
     def values(self, block: BlockColumns, records: Indices) -> list[Column]:
         """The columns of some records; what is not known of a record alone is NaN."""
-        found: list[Column] = []
+        columns: list[Column] = []
         for name in self.columns:
             if name in COLUMNS:
-                found.append(COLUMNS[name](block, records))
+                columns.append(COLUMNS[name](block, records))
             elif name == "cost":
-                found.append(self._costs(block, records))
+                columns.append(self._costs(block, records))
             elif name.startswith("field:"):
-                found.append(_field(block, name[6:], records))
+                columns.append(_field(block, name[6:], records))
             else:
-                found.append(np.full(len(records), np.nan))
-        return found
+                columns.append(np.full(len(records), np.nan))
+        return columns
 
     def _costs(self, block: BlockColumns, records: Indices) -> Floats:
-        found = np.full(len(records), np.nan)
+        costs = np.full(len(records), np.nan)
         for index, arm in enumerate(block.arms):
             cost = self._cost.get(arm)
             if cost is not None:
                 mine = block.arm[records] == index
                 seconds = block.seconds[records][mine]
-                found[mine] = cost.per_request + cost.per_second * seconds
-        return found
+                costs[mine] = cost.per_request + cost.per_second * seconds
+        return costs
 
 
 def _field(block: BlockColumns, name: str, records: Indices) -> Column:
-    """A request's value of an output: see :func:`_value`."""
+    """The value of one output for each of ``records``: see :func:`_value`."""
     response = block.response
     cells: list[Any] = [np.nan] * len(records)
     grids = np.where(block.outcome[records] == OK, response.grid[records], -1)
@@ -107,15 +109,15 @@ def _value(cells: list[object]) -> float | list[object]:
 
 
 class Codes(Stateful):
-    """Numbers for texts, by output, as they come."""
+    """Assigns numbers to texts, by output, in order of appearance."""
 
     _codes: Saved[dict[str, dict[str, float]]]
 
     def __init__(self) -> None:
         self._codes = {}
 
-    def of(self, name: str, cells: object) -> float:
-        """The mean over the cells of a request, of an output with texts."""
+    def mean(self, name: str, cells: object) -> float:
+        """The mean code over the cells of a request; NaN when a cell is neither text nor number."""
         if not isinstance(cells, list) or not cells:
             return NAN
         total = 0.0
@@ -133,7 +135,7 @@ class Codes(Stateful):
 
 
 def numbered(column: Column, code: Callable[[object], float]) -> Floats:
-    """A column as numbers, where ``code`` gives those of what is none."""
+    """A column as float64; ``code`` maps cells that are not numbers to numbers."""
     if isinstance(column, np.ndarray):
         return column.astype(np.float64, copy=False)
     return np.array(
@@ -142,7 +144,10 @@ def numbered(column: Column, code: Callable[[object], float]) -> Floats:
 
 
 def correct(prediction: Mapping[str, object], label: object, how: Label) -> float:
-    """1 when the prediction was right, 0 when it was wrong, NaN when that cannot be said."""
+    """1 when the prediction was right, 0 when it was wrong, NaN when it cannot be compared.
+
+    ``prediction`` holds the outputs by name, ``how`` names the output and the threshold.
+    """
     cell = prediction.get(how.prediction)
     if cell is None or label is None:
         return NAN

@@ -1,9 +1,9 @@
 """The first stage for one partition of the input: blocks in, evidence out.
 
-What waits here for its counterpart is not written down with the state. The state names the records
-that wait, by the offset of their block and their place in it; whoever takes the partition over
-reads them again, from the input itself. Predictions that wait for labels are all predictions of the
-label horizon, so these are read again as a whole (see docs/kafka-evaluation.md for why).
+Answers that wait for their counterpart are not stored in the state. The state names their records,
+by the offset of their block and their index in it; the evaluator that takes over the partition
+reads them again from the input. All predictions within the label horizon wait for labels, so these
+are read again as a whole (docs/kafka-evaluation.md explains why).
 """
 
 from __future__ import annotations
@@ -28,11 +28,14 @@ from understudy.monitor.labels.store import FeedbackStore, Prediction
 from understudy.shadow.state import Config, Count, Saved, Stateful, Transient
 
 WAITS_SECONDS = 300.0
-"""How long an answer waits for its counterpart, by the time of the records."""
+"""How long an answer waits for its counterpart, in seconds of the records' time."""
 
 
 class Partition(Stateful):
-    """``name`` is that of the input, for messages. Call :meth:`close` in the end."""
+    """The first stage of one partition. ``name`` identifies the input in messages.
+
+    Call :meth:`close` when done: it removes temporary files.
+    """
 
     state_version = 2
 
@@ -63,7 +66,7 @@ class Partition(Stateful):
         self.config = config
         self.sources = Sources()
         self.label_sources = Sources()
-        """Of the topic of labels, which is another log than that of the records."""
+        """Sources of the label topic, which is a separate log with its own sequence numbers."""
         self.records = 0
         self.labels = 0
         self.faults = Counter()
@@ -86,7 +89,7 @@ class Partition(Stateful):
             self.stage_one.offer = self._predictions.append
 
     def close(self) -> None:
-        """Throw away what lies on disk."""
+        """Remove the temporary files."""
         if self._store is not None:
             self._store.close()
             self._store = None
@@ -94,14 +97,16 @@ class Partition(Stateful):
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
 
-    def _fault(self, model: str, version: str, arm: str, room: str, count: int) -> None:
-        self.faults[room] += count
+    def _fault(self, model: str, version: str, arm: str, stage: str, count: int) -> None:
+        self.faults[stage] += count
 
     # In -----------------------------------------------------------------------------------------
 
     def take(self, block: Block, offset: int, of_labels: bool = False) -> int:
-        """Take a block that lies at ``offset`` of its partition, of the topic of labels or of that
-        of records; how many records or labels of it are new."""
+        """Take the block at ``offset`` of the label topic (``of_labels``) or of the record topic.
+
+        Returns the number of new records or labels; 0 for duplicates and heartbeats.
+        """
         sources = self.label_sources if of_labels else self.sources
         if isinstance(block, Heartbeat):
             sources.heartbeat(block)
@@ -120,7 +125,7 @@ class Partition(Stateful):
     # Out ----------------------------------------------------------------------------------------
 
     def drain(self) -> list[ColumnBatch]:
-        """The evidence since the last time. Raises StateError when the disk refuses."""
+        """The evidence since the last call. Raises StateError when writing to disk fails."""
         self._join()
         for collector in self.collectors.values():
             collector.mirrored.expire(self.sources.complete - WAITS_SECONDS)
@@ -153,18 +158,18 @@ class Partition(Stateful):
         return self._store
 
     def feedback(self) -> dict[str, Any] | None:
-        """What has become of labels, as :meth:`FeedbackStore.figures` has it; None without any."""
+        """Counts of labels, as in :meth:`FeedbackStore.figures`; None without any."""
         if self._store is None:
             return None
         return {**self._store.figures(), "failures": self._store.failures}
 
-    def of_experiment(self, batch: ColumnBatch) -> bool:
-        """Whether a batch is evidence of an experiment, and else of a model."""
+    def is_for_experiment(self, batch: ColumnBatch) -> bool:
+        """Whether a batch is evidence about an experiment; otherwise it is about a model."""
         return batch.kind[0] in EXPERIMENT_KINDS
 
     @property
     def complete(self) -> float | None:
-        """How far the input has come, as unix time; None as long as nobody knows."""
+        """The unix time up to which all records have arrived; None before the first heartbeat."""
         return self.sources.complete if self.sources.complete > float("-inf") else None
 
     # State --------------------------------------------------------------------------------------
@@ -200,8 +205,11 @@ class Partition(Stateful):
 
 
 class PartitionRestore:
-    """Reads again what waited. ``offsets`` are those of the blocks that hold it; no prediction that
-    waits for a label is older than ``since`` (unix time)."""
+    """Reads the records again that were waiting when the state was saved.
+
+    ``offsets`` are the offsets of their blocks. No prediction that waits for a label is older than
+    ``since`` (unix time).
+    """
 
     def __init__(
         self,
@@ -213,13 +221,18 @@ class PartitionRestore:
         self._partition = partition
         self._counts = partition._feedback
         self.offsets = sorted(
-            {offset for one in waiting.values() for places in one.values() for offset, _ in places}
+            {
+                offset
+                for by_challenger in waiting.values()
+                for positions in by_challenger.values()
+                for offset, _ in positions
+            }
         )
         for name, collector in partition.collectors.items():
             collector.mirrored.restoring = waiting.get(name, {})
 
     def take(self, block: Block, offset: int) -> None:
-        """A block that had been taken before."""
+        """Take a block a second time, at ``offset`` of its input."""
         partition = self._partition
         if isinstance(block, RecordBlock):
             partition.stage_one.take(block, offset)
@@ -230,12 +243,12 @@ class PartitionRestore:
             partition.stage_one.drain()
 
     def done(self) -> None:
-        """Everything was read; from here on it goes on."""
+        """End the restore: all blocks were read, new ones may follow."""
         partition = self._partition
         partition._join()
         partition.stage_one.drain()
         if self._counts or partition._store is not None:
-            # Labels that were read again have been counted before.
-            partition._opened().go_on(self._counts)
+            # Labels that were read again were counted before: restore the counts of the state.
+            partition._opened().load_counts(self._counts)
         for collector in partition.collectors.values():
             collector.mirrored.restoring = None

@@ -1,4 +1,4 @@
-"""What a model version predicts on one arm: a histogram of values and counts of classes."""
+"""Statistics of a model version's predictions on one arm: value histogram and class counts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DEFAULT_BUCKETS = (
 MAX_PREDICTIONS = 64
 """Names per model, version and arm; values of further names are counted as overflow."""
 MAX_CLASSES = 20
-"""Classes per prediction that are kept apart; the rest is ``other``."""
+"""Classes counted separately per prediction; further ones are counted as ``other``."""
 OTHER = "other"
 _MAX_LABEL = 64
 _NONE = type(None)
@@ -101,7 +101,7 @@ class PredictionStats(Stateful):
             self._moments.add(column[:, None], np.zeros(1, np.intp))
 
     def _classify(self, values: Sequence[Any]) -> None:
-        # True and 1 are equal keys, so what counts is the pair of type and value.
+        # True and 1 are equal keys, so count by the pair of type and value.
         for (kind, value), count in Counter(
             (type(v), v) for v in values if isinstance(v, (str, int))
         ).items():
@@ -123,7 +123,7 @@ class PredictionStats(Stateful):
         return list(zip([*self.edges.tolist(), float("inf")], sums, strict=True))
 
     def summary(self) -> dict[str, Any]:
-        """What a person looks at."""
+        """The statistics as JSON, for the API and pages."""
         return {
             **self._moments.of(0),
             "missing": self.missing,

@@ -1,4 +1,4 @@
-"""The rules of redaction together with the names that a configuration gives to fields.
+"""Redaction rules, applied to column names as well as to JSON paths.
 
 A model that maps plain JSON names its columns itself: a rule for ``customer.*`` has to hide the
 column ``age`` whose pointer is ``/customer/age``, wherever that column is shown.
@@ -15,14 +15,14 @@ from understudy.monitor.records.redaction import Redaction
 
 
 def redaction_of(config: Config) -> Redaction:
-    """What the configuration hides, by the name of a column as well as by its path."""
+    """The redaction of a configuration, by column name and by path."""
     mapped = [model.json_ for model in config.models if model.json_ is not None]
     parts = [part for json_ in mapped for part in (json_.features, json_.predictions)]
     return _redaction(config.records.redact, [pair for part in parts for pair in part.items()])
 
 
 def redaction_of_settings(settings: Settings) -> Redaction:
-    """The same from the settings of an evaluation plane."""
+    """The redaction of an evaluation plane's settings, by column name and by path."""
     pointers = [p for m in settings.models for p in (*m.json_features, *m.json_predictions)]
     return _redaction(settings.redact, pointers)
 

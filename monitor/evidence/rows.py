@@ -1,4 +1,4 @@
-"""Evidence about models from a block: decoded rows, and what could not be read."""
+"""Evidence about models from a block: decoded rows, and counts of undecodable payloads."""
 
 from __future__ import annotations
 
@@ -18,15 +18,17 @@ from understudy.monitor.evidence.columns import Column
 from understudy.monitor.records.record import OK, ROLE_PRIMARY
 
 ROWS, ANSWERS, REQUESTS, UNDECODABLE = "rows", "answers", "requests", "undecodable"
-"""Sorts of rows: features with the champion's answers where there are any; answers alone; whether a
-request could be read; and why something could not."""
+"""Types of rows: features with the champion's answers if any; answers alone; whether a request was
+decoded; and why a payload was not."""
 STARTED = "started"
 """The first column of rows and answers: unix time of the request."""
 
 
 def rows_of(block: BlockColumns) -> Iterator[ColumnBatch]:
-    """Everything but the evidence of experiments. The champion's answers stand beside their
-    requests where both have as many rows."""
+    """All evidence about models, without that of experiments.
+
+    The champion's answers are in the rows of their requests when both have as many rows.
+    """
     request, response = block.request, block.response
     primary = block.role == ROLE_PRIMARY
     answered = block.outcome == OK
@@ -89,6 +91,6 @@ def _undecodable(block: BlockColumns, what: str, of: Mask, part: Part) -> Iterat
 def parts_of(
     batch: ColumnBatch,
 ) -> tuple[tuple[str, ...], list[Column], tuple[str, ...], list[Column]]:
-    """Names and columns of the features of rows, and of their answers."""
+    """Names and columns of the features in a batch of rows, and of the answers."""
     end = 1 + int(batch.kind[4])
     return batch.names[1:end], batch.columns[1:end], batch.names[end:], batch.columns[end:]

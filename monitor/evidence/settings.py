@@ -1,4 +1,4 @@
-"""What the evaluation plane needs of the validated configuration."""
+"""Settings of the evaluation plane, taken from the validated configuration."""
 
 from __future__ import annotations
 
@@ -30,7 +30,11 @@ class ModelSettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """``arms`` are names with the champion first; ``control_host`` is where the API listens."""
+    """Settings of the evaluation plane.
+
+    ``arms`` are the arm names, champion first. ``control_host`` and ``control_port`` are where
+    the API listens.
+    """
 
     models: tuple[ModelSettings, ...]
     arms: tuple[str, ...]
@@ -44,10 +48,10 @@ class Settings:
     max_classes: int = MAX_CLASSES
     save_seconds: float = 2.0
     document: Mapping[str, Any] = field(default_factory=dict)
-    """The whole configuration as plain data, for who needs more of it."""
+    """The whole configuration as plain data."""
 
     def config(self) -> Config:
-        """The same as it was validated. Raises ConfigError when it is not a whole one."""
+        """The validated configuration. Raises ConfigError when the document is incomplete."""
         try:
             return Config.model_validate(self.document)
         except ValidationError as error:
@@ -63,7 +67,7 @@ class Settings:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Settings:
-        """From the configuration as plain JSON; what is missing has its default."""
+        """From the configuration as plain JSON; missing keys get their default."""
         control = data.get("control") or {}
         listen = control.get("listen", "127.0.0.1:9090")
         if isinstance(listen, dict):

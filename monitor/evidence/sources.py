@@ -1,4 +1,4 @@
-"""How far the records of a partition are complete, by the signs of life of who sends them."""
+"""Completeness of a partition's records, from the heartbeats of the sidecars that send them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from understudy.monitor.evidence.blocks import Head, Heartbeat
 from understudy.shadow.state import Converter, Count, Saved, Stateful
 
 SILENT_SECONDS = 30.0
-"""A source that has been silent for so long, by the clocks of the others, is not waited for."""
+"""A source silent for this long, by the clocks of the others, no longer delays completeness."""
 FORGOTTEN_SECONDS = 7 * 86400.0
 
 
@@ -23,8 +23,8 @@ Moment = Annotated[float, Converter(lambda at: at if at != float("-inf") else No
 
 @dataclass(slots=True)
 class Source:
-    """One run of a sidecar: number of its last block, up to when its records are here, and its
-    clock when it was last heard."""
+    """One run of a sidecar: number of its last block, unix time up to which its records have
+    arrived, and its clock at its last message."""
 
     state_as_list: ClassVar[bool] = True
 
@@ -34,8 +34,10 @@ class Source:
 
 
 class Sources(Stateful):
-    """Of one partition. ``duplicates`` are blocks that came again, ``missing`` those that never
-    came. All of it follows from the order of the log alone, so whoever reads it again agrees."""
+    """The sources of one partition. ``duplicates`` counts repeated blocks, ``missing`` lost ones.
+
+    The state depends only on the order of the log, so every reader of the log computes the same.
+    """
 
     by_run: Saved[dict[tuple[str, str], Source]]
     complete: Saved[Moment]
@@ -46,13 +48,13 @@ class Sources(Stateful):
     def __init__(self) -> None:
         self.by_run = {}
         self.complete = float("-inf")
-        """No record that ended earlier is to come, but late ones; it never goes back."""
+        """Unix time up to which all records have arrived, except late ones; never decreases."""
         self.newest = float("-inf")
         self.duplicates = 0
         self.missing = 0
 
     def is_new(self, head: Head) -> bool:
-        """Whether a block is here for the first time; it counts as seen from now on."""
+        """Whether a block is new; marks it as seen."""
         source = self._heard(head, head.created)
         if head.seq <= source.seq:
             self.duplicates += 1
@@ -62,7 +64,7 @@ class Sources(Stateful):
         return True
 
     def heartbeat(self, beat: Heartbeat) -> None:
-        """A source says how far its records are here."""
+        """Take a heartbeat: a source reports up to which time it has sent its records."""
         source = self._heard(beat.head, beat.clock)
         if beat.head.seq > source.seq:
             self.missing += beat.head.seq - source.seq

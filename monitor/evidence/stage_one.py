@@ -1,7 +1,7 @@
 """The first stage of the evaluation: from blocks of records and labels to rows of evidence.
 
-It needs of a request only what has the same request id. Many of them may therefore run beside each
-other, each with a part of the requests, and one second stage takes the rows of all.
+It joins by request id only. Many instances can therefore run in parallel, each with a part of the
+requests, and one second stage consumes the rows of all.
 """
 
 from __future__ import annotations
@@ -29,31 +29,32 @@ from understudy.monitor.records.record import OK, ROLE_PRIMARY
 from understudy.monitor.records.redaction import Redaction
 
 JOINED = "told"
-"""The sort of rows that are labels with their predictions; by its name it follows other rows."""
+"""Type of rows that are labels with their predictions. Its value makes it sort after other rows."""
 Fault = Callable[[str, str, str, str, int], None]
-"""Called within an exception with model, version, arm, the room that failed, and how many records
-that costs it."""
+"""Called in an exception handler with model, version, arm, the stage that failed, and the number
+of records that it lost."""
 _View = dict[str, list[tuple[EvidenceCollector, SplitShares | None]]]
-"""By model: the experiments that its records belong to, and how requests were divided."""
+"""By model: its experiments, each with how requests were divided."""
 _JOINED = tuple(field.name for field in fields(Joined))
 _ANY_CELLS = frozenset(("outputs", "label", "reward"))
 """None is not the same as NaN there."""
 
 
 class StageOne:
-    """``champion`` is the arm whose answers are judged; ``fault`` is told of faults of ours.
+    """Turns blocks of records and labels into rows of evidence.
 
-    Until it is configured there are rows of models only.
+    ``champion`` is the arm whose answers are evaluated; ``fault`` is called for internal errors.
+    Before :meth:`configure` it produces rows about models only.
     """
 
     def __init__(self, champion: str, fault: Fault) -> None:
         self.champion = champion
         self.config: Config | None = None
-        """What it was configured with."""
+        """The configuration in use; None before :meth:`configure`."""
         self.collectors: dict[str, EvidenceCollector] = {}
         """By experiment."""
         self.offer: Callable[[Prediction], None] | None = None
-        """Where predictions go that may get a label."""
+        """Called with predictions that may get a label."""
         self._pending: PendingPredictions | None = None
         self._redaction = Redaction(())
         self._first_model = ""
@@ -64,30 +65,29 @@ class StageOne:
         self._view: _View = {}
 
     def configure(self, config: Config) -> None:
-        """Continue under another configuration; experiments that stay as they are keep what waits
-        for its counterpart."""
+        """Apply another configuration; unchanged experiments keep their waiting answers."""
         self.config = config
         self.champion = config.champion.name
         self._redaction = Redaction(config.records.redact)
         self._first_model = config.models[0].name if config.models else ""
         self._pending = PendingPredictions(config)
-        found: dict[str, EvidenceCollector] = {}
+        collectors: dict[str, EvidenceCollector] = {}
         for declared in config.experiments:
             arms = arms_of(config, declared)
-            known = self.collectors.get(declared.name)
-            if known is None or known.declared != declared or known.arms != arms:
-                known = EvidenceCollector(declared, arms, self._shown)
-            found[declared.name] = known
-        self.collectors = found
+            collector = self.collectors.get(declared.name)
+            if collector is None or collector.declared != declared or collector.arms != arms:
+                collector = EvidenceCollector(declared, arms, self._redacted)
+            collectors[declared.name] = collector
+        self.collectors = collectors
         self._names = None
 
-    def _shown(self, columns: Any) -> dict[str, object]:
+    def _redacted(self, columns: Any) -> dict[str, object]:
         return self._redaction.columns(columns)
 
     # In -----------------------------------------------------------------------------------------
 
     def take(self, block: RecordBlock, offset: int = 0) -> None:
-        """Take a block that is found again at ``offset`` of its input."""
+        """Take the block at ``offset`` of its input."""
         columns = BlockColumns(block, offset, self.champion)
         model, version = columns.key
         try:
@@ -97,7 +97,7 @@ class StageOne:
             if self.offer is not None:
                 self._offer(columns, experiments, self.offer)
         except Exception:
-            # It costs a room this block, and no other room anything.
+            # One stage loses this block; the other stages still take it.
             self._fault(model, version, "", "experiment", block.count)
         if self._pending is not None and self.offer is not None:
             try:
@@ -110,7 +110,7 @@ class StageOne:
             self._fault(model, version, "", "record", block.count)
 
     def _experiments(self, names: Names) -> _View:
-        """Which experiments the records of a block belong to."""
+        """The experiments that the records of a block belong to."""
         if names is self._names:
             return self._view
         view: _View = {}
@@ -134,7 +134,7 @@ class StageOne:
         experiments: Sequence[tuple[EvidenceCollector, SplitShares | None]],
         offer: Callable[[Prediction], None],
     ) -> None:
-        """Predictions go to the first experiment that wants their labels."""
+        """Pass each prediction on for the first experiment that wants its label."""
         left: NDArray[np.bool_] = (block.outcome == OK) & (block.response.grid >= 0)
         for collector, shares in experiments:
             if not collector.layout.wants_labels:
@@ -162,7 +162,7 @@ class StageOne:
                 )
 
     def take_labels(self, joined: Sequence[Joined]) -> None:
-        """Labels that were joined to their predictions."""
+        """Take labels that were joined to their predictions."""
         for collector in self.collectors.values():
             model = self._model_of(collector)
             collector.take_labels(one for one in joined if one.model == model)
@@ -171,26 +171,26 @@ class StageOne:
     # Out ----------------------------------------------------------------------------------------
 
     def drain_rows(self) -> list[ColumnBatch]:
-        """Evidence about models since the last time."""
-        found, self._rows = self._rows, []
+        """Evidence about models since the last call."""
+        batches, self._rows = self._rows, []
         joined, self._joined = self._joined, []
         by_model: dict[str, list[Joined]] = {}
         for one in joined:
             by_model.setdefault(one.model, []).append(one)
-        return found + [_joined_batch(model, of_model) for model, of_model in by_model.items()]
+        return batches + [_joined_batch(model, labels) for model, labels in by_model.items()]
 
     def drain(self) -> list[ColumnBatch]:
-        """All evidence since the last time."""
-        found = self.drain_rows()
+        """All evidence since the last call."""
+        batches = self.drain_rows()
         for collector in self.collectors.values():
-            found += collector.drain()
-        return found
+            batches += collector.drain()
+        return batches
 
 
 def _joined_batch(model: str, joined: Sequence[Joined]) -> ColumnBatch:
     columns: list[Column] = []
     for name in _JOINED:
-        # Numbers of one store mean nothing to another.
+        # Sequence numbers are local to one feedback store.
         cells = [0 if name == "seq" else getattr(one, name) for one in joined]
         columns.append(cells if name in _ANY_CELLS else column_of(cells))
     return batch_of(
@@ -204,5 +204,5 @@ def _joined_batch(model: str, joined: Sequence[Joined]) -> ColumnBatch:
 
 
 def joined_of(batch: ColumnBatch) -> list[Joined]:
-    """The labels of a batch."""
+    """The labels in a batch made by :func:`_joined_batch`."""
     return [Joined(*row) for row in zip(*map(listed, batch.columns), strict=True)]

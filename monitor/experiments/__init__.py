@@ -1,1 +1,1 @@
-"""Experiments on live traffic: who gets which arm, what comes of it, and what is done about it."""
+"""Experiments on live traffic: assignment, evidence, decisions and rollouts."""

@@ -1,4 +1,4 @@
-"""A challenger of an experiment, and what its records carry."""
+"""The state of one challenger in an experiment."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from understudy.shadow.state import Config, Count, Saved, Stateful, Transient
 
 
 class ChallengerState(Stateful):
-    """A challenger of an experiment, with everything that is kept about it. The rollout is kept
-    with the assignment, in a file."""
+    """The rollout, last decision and evidence for display of one challenger.
+
+    ``name`` is its arm, ``declared`` the experiment's configuration, ``now`` unix time in seconds.
+    """
 
     name: Config[str]
     rollout: Config[rollout.Rollout]
@@ -33,11 +35,11 @@ class ChallengerState(Stateful):
         self.timeline = Timeline()
         self.decision = Decision("continue", ("no traffic yet",))
         self.diverted = 0
-        """Requests that were the challenger's and that the champion served in its stead."""
+        """Requests assigned to the challenger that the champion served instead."""
         self.lost = 0
-        """Answers whose counterpart did not come while there was room to wait."""
+        """Answers dropped because their counterpart did not arrive in time."""
 
     @property
     def mode(self) -> str:
-        """Which evidence counts now."""
+        """The mode (shadow or split) whose evidence counts in the current stage."""
         return self.rollout.mode

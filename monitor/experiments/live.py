@@ -1,4 +1,4 @@
-"""One experiment on live traffic: records in, evidence and rollout out."""
+"""One experiment on live traffic: takes evidence, decides, and advances the rollout."""
 
 from __future__ import annotations
 
@@ -36,9 +36,10 @@ from understudy.shadow.state import Config, Count, Key, Saved, Stateful, Transie
 
 
 class LiveExperiment(Stateful):
-    """``arms`` tells whose records they are, which the first stage turns into evidence. The clock
-    is passed in, as unix time in seconds. The assignment and the rollouts are kept in a file:
-    :meth:`assignment` and :meth:`resume`.
+    """One experiment on live traffic.
+
+    ``declared`` is its configuration, ``arms`` are its arm names, ``now`` is unix time in seconds:
+    the clock is always passed in.
     """
 
     declared: Config[Declared]
@@ -77,9 +78,9 @@ class LiveExperiment(Stateful):
         }
         self.allocation = Allocation()
         self.divided_at = now
-        """When the present allocation was decided."""
+        """Unix time at which the current allocation was decided."""
         self.carried_over = 0
-        """Records left out because they began before the weights changed, or while they settled."""
+        """Records excluded because they started before or just after a change of weights."""
         self._columns = self.layout.columns
         self._codes = Codes()
         self._units = OpenUnits()
@@ -92,23 +93,23 @@ class LiveExperiment(Stateful):
     # Evidence -----------------------------------------------------------------------------------
 
     def feed(self, batches: Sequence[ColumnBatch]) -> None:
-        """Hand rows to the statistics, in their order."""
+        """Pass rows to the statistics, sorted by time."""
         for batch in merge(batches):
-            sort = batch.kind[0]
-            if sort == ASSIGNED:
+            row_type = batch.kind[0]
+            if row_type == ASSIGNED:
                 self._feed_assigned(batch)
-            elif sort == PAIRS:
+            elif row_type == PAIRS:
                 self._feed_pairs(batch)
-            elif sort == LABELS:
+            elif row_type == LABELS:
                 self._feed_labels(batch)
-            elif sort == NOTES:
+            elif row_type == NOTES:
                 self._feed_notes(batch)
 
     def _feed_assigned(self, batch: ColumnBatch) -> None:
         """Requests of a split, epoch by epoch.
 
-        Workers change over to new weights one after another, so for a moment records of both come
-        in turns: those of the older weights are left out.
+        Workers switch to new weights one after another, so for a moment records of both interleave:
+        those of the older weights are excluded.
         """
         width = len(batch.names) - len(FACTS) - 1 - len(self._columns)
         if width != len(self.order):
@@ -139,7 +140,7 @@ class LiveExperiment(Stateful):
         self._weights, self._epoch = weights, epoch
 
     def _take_assigned(self, batch: ColumnBatch) -> None:
-        """Requests under the present weights."""
+        """Take requests that were assigned under the current weights."""
         sides = batch.side
         if not self.by_unit:
             self._assigned.add_all(sides, batch.floats("started"), batch.floats("seconds"))
@@ -171,7 +172,9 @@ class LiveExperiment(Stateful):
             self._close(closed)
 
     def _numbers(self, batch: ColumnBatch, prefix: str, column: str) -> Floats:
-        return numbered(batch.column(prefix + column), lambda cells: self._codes.of(column, cells))
+        return numbered(
+            batch.column(prefix + column), lambda cells: self._codes.mean(column, cells)
+        )
 
     def _feed_pairs(self, batch: ColumnBatch) -> None:
         contest = self.experiment.contests.get(batch.kind[2])
@@ -183,8 +186,10 @@ class LiveExperiment(Stateful):
             contest.update_pairs(Pairs(columns, int(batch.floats("fresh").sum())))
 
     def _feed_labels(self, batch: ColumnBatch) -> None:
-        """Labels of split traffic; those of a champion with several challengers are shared as
-        requests are now."""
+        """Take labels of split traffic.
+
+        Labels of a champion with several challengers get the current share of requests.
+        """
         name = batch.kind[2]
         if name not in self.contestants:
             return
@@ -215,7 +220,7 @@ class LiveExperiment(Stateful):
                 contestant.worst.offer(*note["worst"])
 
     def _share(self, number: int) -> float | None:
-        """The challenger's part of what it and the champion get, in this epoch."""
+        """The challenger's share of the traffic of itself and the champion, in this epoch."""
         if len(self._weights) <= number or not (self._weights[0] and self._weights[number]):
             return None
         return self._weights[number] / (self._weights[0] + self._weights[number])
@@ -235,7 +240,7 @@ class LiveExperiment(Stateful):
     # Rollout ------------------------------------------------------------------------------------
 
     def _check_split(self, now: float) -> None:
-        """Let what the arms were given by ``now`` speak of whether the split is honoured."""
+        """Add the requests assigned up to ``now`` to the test for sample ratio mismatch."""
         closed, self._closed = self._closed, [0] * len(self.order)
         given = [a + b for a, b in zip(self._assigned.settled(now), closed, strict=True)]
         if any(given) and self._weights:
@@ -243,7 +248,7 @@ class LiveExperiment(Stateful):
             self.experiment.assigned(given, [w / total for w in self._weights])
 
     def tick(self, now: float) -> list[rollout.Event]:
-        """Judge, and move the rollout on. What happened, for the audit log."""
+        """Decide and advance the rollout; returns the events for the audit log."""
         self._close(self._units.expired(now))
         self._check_split(now)
         events: list[rollout.Event] = []
@@ -253,7 +258,7 @@ class LiveExperiment(Stateful):
                 if contestant.mode != mode:
                     continue
                 if not contestant.rollout.live:
-                    # What led to the end stays to be seen.
+                    # Keep showing the evidence that ended the rollout.
                     if not contestant.decision.evidence:
                         shown = decisions[name].evidence
                         contestant.decision = replace(contestant.decision, evidence=shown)
@@ -281,7 +286,7 @@ class LiveExperiment(Stateful):
         return events
 
     def recall(self, now: float) -> None:
-        """Show again what was decided last, after a state was restored; nothing moves."""
+        """Recompute the decisions after a restore, without advancing the rollout."""
         for mode in {c.mode for c in self.contestants.values()}:
             decisions = self.experiment.decide(mode, now - self.started)
             for name, contestant in self.contestants.items():
@@ -289,27 +294,28 @@ class LiveExperiment(Stateful):
                     contestant.decision = decisions[name]
 
     def weights(self) -> tuple[float, ...]:
-        """Shares of the champion and of each challenger that the rollouts want."""
+        """The shares of the champion and of each challenger in the current stages; they sum to
+        1."""
         challengers = [c.rollout.weight for c in self.contestants.values()]
         return (max(0.0, 1.0 - sum(challengers)), *challengers)
 
     def reallocate(self, now: float) -> bool:
-        """Bring the assignment to the weights wanted; True when units have to move."""
+        """Change the allocation to the current weights; True when units have to move."""
         weights = dict(enumerate(self.weights()[1:], start=1))
         wanted = rollout.allocation(self.allocation, weights, len(self.contestants) + 1)
         if wanted == self.allocation:
             return False
         self.allocation = wanted
-        # Epochs are told apart by their time, also when a clock was set back.
+        # Epochs are identified by their time, so it must increase even if the clock was set back.
         self.divided_at = max(now, self.divided_at + 1e-3)
         return True
 
     def resume(self, assignment: Assignment, why: Mapping[str, str]) -> None:
-        """Go on with the assignment and the rollouts that were in force before a restart.
+        """Resume the assignment and the rollouts of before a restart.
 
         ``why`` is the last reason in the audit log, by challenger.
 
-        Raises ValueError, KeyError or TypeError for another shape.
+        Raises ValueError, KeyError or TypeError when ``assignment`` is malformed.
         """
         if assignment.names != self.order:
             return
@@ -337,5 +343,5 @@ class LiveExperiment(Stateful):
 
 
 def _differing(names: Sequence[str]) -> comparison.Comparison:
-    """A comparison of which only is known which outputs differ."""
+    """A comparison that only lists which outputs differ."""
     return comparison.Comparison(0, {name: comparison.FieldDifference(name) for name in names})

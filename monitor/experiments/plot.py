@@ -20,10 +20,10 @@ def sequence(
     factor: float = 1.0,
     unit: str = "",
 ) -> str:
-    """The estimate as a line within the band of its interval.
+    """Draw the estimate as a line within the band of its interval.
 
-    ``xs`` rise; an infinite end is None. ``margin`` is the line that must not be reached, in the
-    unit of the values; these are shown times ``factor``, as ``unit``.
+    ``xs`` are ascending; an infinite end of an interval is None. ``margin`` is the margin line, in
+    the unit of the values; values are shown multiplied by ``factor``, with ``unit``.
     """
     lows = [i[0] for i in intervals]
     highs = [i[1] for i in intervals]
@@ -48,7 +48,7 @@ def _range(
     highs: Sequence[float | None],
     margin: float | None,
 ) -> tuple[float, float]:
-    """What the axis shows: the later half of the bands, or the early ones would dwarf the rest."""
+    """The range of the axis: that of the later half, since early bands are much wider."""
     half = len(lows) // 2
     seen = [v for v in (*lows[half:], *highs[half:], *estimates, margin, 0.0) if v is not None]
     low, high = min(seen), max(seen)

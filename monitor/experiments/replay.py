@@ -1,10 +1,10 @@
-"""The same evaluation on a file of logged pairs or records, with the same numbers as live.
+"""Evaluates an experiment on a file of logged pairs or records, with the same results as live.
 
 Pairs have columns ``champion.NAME`` and ``challenger.NAME``; records of split traffic have ``arm``
 (champion or challenger, or 0 and 1), ``share`` (the challenger's at the time of assignment) and
 ``NAME``. The names are those of :mod:`understudy.shadow.experiment.batches`: error, timeout,
-latency (in seconds), cost, disagreement, field:OUTPUT, correct, reward. An empty cell is a value
-that is not there.
+latency (in seconds), cost, disagreement, field:OUTPUT, correct, reward. An empty cell is a missing
+value.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ _BINARY = {metric.column for metric in METRICS.values() if metric.statistic is S
 
 
 class Replay:
-    """An experiment fed from a file. ``rows`` counts what was read, ``mode`` is known then."""
+    """An experiment fed from a file. ``rows`` counts the rows read; ``mode`` is set by the
+    first."""
 
     def __init__(self, declared: Declared) -> None:
         self.challenger = declared.challengers[0]
@@ -51,7 +52,11 @@ class Replay:
         self._first = True
 
     def read(self, path: Path, progress: Callable[[int], None] | None = None) -> Decision:
-        """Take the whole file; the decision at its end. Raises ReplayError naming file and line."""
+        """Read the whole file and return the final decision.
+
+        ``progress`` is called with the number of rows read. Raises ReplayError, which names file
+        and line.
+        """
         batch: list[tuple[int, Mapping[str, Any]]] = []
         for line in rows_of(path):
             batch.append(line)
@@ -63,11 +68,11 @@ class Replay:
         if batch:
             self._take(path, batch)
         if not self.rows:
-            raise ReplayError(f"{path}: there is no row in it")
+            raise ReplayError(f"{path}: contains no rows")
         return self.decision()
 
     def decision(self) -> Decision:
-        """As of what was read so far."""
+        """The decision on the rows read so far."""
         return self.experiment.decide(self.mode, 0.0)[self.challenger]
 
     def _take(self, path: Path, batch: list[tuple[int, Mapping[str, Any]]]) -> None:
@@ -95,7 +100,7 @@ class Replay:
         self.rows += len(batch)
 
     def _set_up(self, path: Path, row: Mapping[str, Any]) -> None:
-        """What kind of file it is, by the columns of its first row."""
+        """Detect the kind of file from the columns of its first row."""
         self._first = False
         self.mode = "split" if "arm" in row else "shadow"
         if self.mode == "split" and "share" not in row:
@@ -103,7 +108,7 @@ class Replay:
         wanted = [f"champion.{n}" for n in self.columns] if self.mode == "shadow" else self.columns
         if not set(wanted) & set(row):
             raise ReplayError(
-                f"{path}: none of the columns {', '.join(wanted)} is there; there are "
+                f"{path}: needs one of the columns {', '.join(wanted)}; has "
                 f"{', '.join(map(str, row))}"
             )
 
@@ -139,7 +144,7 @@ class Replay:
 
 
 def rows_of(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Rows of a CSV, JSONL or Parquet file, each with its line's number. Raises ReplayError."""
+    """Rows of a CSV, JSONL or Parquet file, each with its line number. Raises ReplayError."""
     kind = path.suffix.lower()
     try:
         if kind in CSV:

@@ -1,4 +1,4 @@
-"""The report of an experiment: one HTML file that needs nothing else."""
+"""The report of an experiment: one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -23,8 +23,11 @@ def html(
     now: float,
     worst: Mapping[str, Sequence[Mapping[str, Any]]],
 ) -> str:
-    """The page; ``audit`` are the entries of the log, ``now`` is unix time, ``worst`` the
-    disagreements by challenger, with hidden fields redacted."""
+    """Render the report page.
+
+    ``audit`` are the entries of the audit log, ``now`` is unix time in seconds, ``worst`` are the
+    largest disagreements by challenger, redacted.
+    """
     whole = document(live, now)
     return render(
         _TEMPLATE,
@@ -94,7 +97,7 @@ def _plot(live: LiveExperiment, name: str, metric: str) -> str:
 
 
 def _drawable(points: Sequence[Mapping[str, Any]], metric: str) -> list[Mapping[str, Any]]:
-    """The points of the newest mode (shadow or split) of which two or more show an interval."""
+    """The points of the latest mode (shadow or split) that has two or more intervals to draw."""
     for mode in dict.fromkeys(p["mode"] for p in reversed(points)):
         those = [p for p in points if metric in p["metrics"] and p["mode"] == mode]
         bounded = [p for p in those if p["metrics"][metric]["difference"] != [None, None]]

@@ -1,4 +1,4 @@
-"""All experiments of a service: fed by the pipeline, moved on by the clock and by people."""
+"""Runs all experiments of a service: feeds evidence, ticks, and applies operator commands."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What a person wants: ``kind`` is promote, pause, resume or abort."""
+    """An operator's command: ``kind`` is promote, pause, resume or abort."""
 
     kind: str
     who: str
@@ -37,10 +37,13 @@ class Command:
 
 
 class ExperimentRunner:
-    """``config`` is the file's configuration, without the experiments of the API.
+    """All experiments of a service.
 
-    The assignment is in force only when it is on disk and the workers have it: :meth:`tick` and the
-    commands say whether they have to be told.
+    ``config`` is the configuration file, without the experiments declared over the API. ``clock``
+    returns unix time in seconds.
+
+    An assignment takes effect only when it is on disk and the workers have it: :meth:`tick` and
+    :meth:`save_changes` return whether the workers need a new one.
     """
 
     def __init__(self, config: Config, clock: Callable[[], float] = time.time) -> None:
@@ -51,7 +54,7 @@ class ExperimentRunner:
         self.live: dict[str, LiveExperiment] = {}
         self.audit = AuditLog(self.state_dir / "audit.jsonl")
         self.error: str | None = None
-        """Why the assignment could not be saved; None when all is well."""
+        """Why the assignment could not be saved; None when it was."""
         self._routes = load_or_set_aside(self.state_dir)
         self._events: list[Event] = []
         self._dirty = False
@@ -62,18 +65,18 @@ class ExperimentRunner:
     # Configuration ------------------------------------------------------------------------------
 
     def configure(self, config: Config) -> None:
-        """Go on under another configuration; experiments that stay as they are keep everything."""
+        """Apply another configuration; unchanged experiments keep their state."""
         self._file = config
         self._begin(with_declared(config, self._routes))
 
     def _begin(self, config: Config) -> None:
         self.config = config
-        found: dict[str, LiveExperiment] = {}
+        experiments: dict[str, LiveExperiment] = {}
         for declared in config.experiments:
             arms = arms_of(config, declared)
             known = self.live.get(declared.name)
             if known is not None and known.declared == declared and known.arms == arms:
-                found[declared.name] = known
+                experiments[declared.name] = known
                 continue
             live = LiveExperiment(declared, arms, self._clock())
             saved = self._routes.assignments.get(declared.name)
@@ -82,18 +85,22 @@ class ExperimentRunner:
                     entries = self.audit.read(declared.name)
                     live.resume(saved, {str(e["challenger"]): str(e["why"]) for e in entries})
                 except (ValueError, KeyError, TypeError) as error:
-                    log.error("experiment %r: its rollout cannot be used: %r", declared.name, error)
+                    log.error("experiment %r: cannot resume its rollout: %r", declared.name, error)
             if known is not None and known.order == live.order:
                 live.load_state(known.dump_state())
             if saved is None:
-                self._events.append(_began(live, self._clock()))
-            found[declared.name] = live
-        if set(found) != set(self._routes.assignments):
+                self._events.append(_started_event(live, self._clock()))
+            experiments[declared.name] = live
+        if set(experiments) != set(self._routes.assignments):
             self._dirty = True
-        self.live = found
+        self.live = experiments
 
     def declare(self, data: dict[str, Any], who: str) -> LiveExperiment:
-        """Begin an experiment over the API. Raises ConfigError that names the path of a fault."""
+        """Start an experiment declared over the API.
+
+        ``data`` is the experiment as in the configuration file, ``who`` the operator. Raises
+        ConfigError, which names each invalid key.
+        """
         config = declare(self.config, data)
         self._routes = replace(self._routes, declared=(*self._routes.declared, data))
         self._begin(config)
@@ -106,7 +113,10 @@ class ExperimentRunner:
         return live
 
     def remove(self, name: str) -> None:
-        """End an experiment of the API. Raises UnknownExperimentError, ExperimentStateError."""
+        """Remove an experiment declared over the API.
+
+        Raises UnknownExperimentError, or ExperimentStateError for one of the configuration file.
+        """
         self.find(name)
         kept = tuple(data for data in self._routes.declared if data.get("name") != name)
         if len(kept) == len(self._routes.declared):
@@ -128,32 +138,35 @@ class ExperimentRunner:
     # Evidence -----------------------------------------------------------------------------------
 
     def feed(self, batches: Iterable[ColumnBatch]) -> None:
-        """Hand over rows that were gathered elsewhere."""
+        """Pass batches of evidence to their experiments."""
         by_name: dict[str, list[ColumnBatch]] = {}
         for batch in batches:
             by_name.setdefault(batch.kind[1], []).append(batch)
-        for name, of_experiment in by_name.items():
+        for name, own in by_name.items():
             live = self.live.get(name)
             if live is not None:
-                live.feed(of_experiment)
+                live.feed(own)
 
-    # Time and people ----------------------------------------------------------------------------
+    # Clock and commands -------------------------------------------------------------------------
 
     def tick(self) -> bool:
-        """Judge all experiments; True when the workers have to get another assignment."""
+        """Decide all experiments; True when the workers need a new assignment."""
         now = self._clock()
         for live in self.live.values():
             self._events += live.tick(now)
-        return self.settle()
+        return self.save_changes()
 
     def command(self, name: str, challenger: str | None, command: Command) -> ChallengerState:
-        """Obey a person. Raises UnknownExperimentError, ExperimentStateError."""
+        """Apply an operator's command to a challenger; None is the only one.
+
+        Raises UnknownExperimentError, or ExperimentStateError when the rollout's phase forbids it.
+        """
         live = self.find(name)
         contestant = self.contestant(live, challenger)
         now = self._clock()
         requests = live.experiment.contests[contestant.name].requests(contestant.mode)
         try:
-            contestant.rollout, events = _obey(contestant.rollout, now, command, requests)
+            contestant.rollout, events = _apply(contestant.rollout, now, command, requests)
         except RolloutError as error:
             raise ExperimentStateError(str(error)) from error
         self._events += events
@@ -164,15 +177,18 @@ class ExperimentRunner:
         """The challenger of that name, or the only one. Raises UnknownExperimentError."""
         if challenger is None and len(live.contestants) == 1:
             return next(iter(live.contestants.values()))
-        found = live.contestants.get(challenger or "")
-        if found is None:
+        state = live.contestants.get(challenger or "")
+        if state is None:
             known = ", ".join(live.contestants)
             raise UnknownExperimentError(f"name the challenger; known: {known}")
-        return found
+        return state
 
-    def settle(self) -> bool:
-        """Save what has changed, then write it into the audit log; True when the workers have to
-        get another assignment. What could not be saved is not in force, and is tried again."""
+    def save_changes(self) -> bool:
+        """Save changed assignments, then append them to the audit log.
+
+        Returns True when the workers need a new assignment. If saving fails, the assignment does
+        not take effect, and the next call tries again.
+        """
         moved = False
         for live in self.live.values():
             moved |= live.reallocate(self._clock())
@@ -190,7 +206,7 @@ class ExperimentRunner:
             self.audit.catch_up(events)
         except OSError as error:
             if self.error is None:
-                log.error("%s: cannot be saved: %s", self.state_dir, error)
+                log.error("cannot save the assignment to %s: %s", self.state_dir, error)
             self.error = f"{self.state_dir}: {error}"
             self._dirty = True
             return False
@@ -213,10 +229,10 @@ class ExperimentRunner:
                 try:
                     live.load_state(state[name])
                 except (ValueError, KeyError, TypeError, IndexError) as error:
-                    log.error("experiment %r: its evidence cannot be used: %r", name, error)
+                    log.error("experiment %r: cannot load its evidence: %r", name, error)
 
 
-def _obey(state: rollout.Rollout, now: float, command: Command, requests: int) -> Step:
+def _apply(state: rollout.Rollout, now: float, command: Command, requests: int) -> Step:
     if command.kind == "promote":
         return rollout.promote(state, now, command.who, command.why, requests, command.force)
     if command.kind == "pause":
@@ -228,7 +244,7 @@ def _obey(state: rollout.Rollout, now: float, command: Command, requests: int) -
     raise RolloutError(f"unknown command {command.kind!r}")
 
 
-def _began(live: LiveExperiment, now: float) -> Event:
+def _started_event(live: LiveExperiment, now: float) -> Event:
     first = next(iter(live.contestants.values())).rollout
     return Event(
         now,

@@ -1,4 +1,4 @@
-"""What is shown of an experiment: as JSON, without NaN or infinity."""
+"""An experiment as JSON for the API and pages, without NaN or infinity."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ DECISIONS = ("promote", "rollback", "continue", "invalid")
 
 
 def summary(live: LiveExperiment, now: float) -> dict[str, Any]:
-    """In short: for lists."""
+    """A short summary, for lists."""
     return {
         "name": live.declared.name,
         "mode": live.declared.mode,
@@ -30,7 +30,7 @@ def summary(live: LiveExperiment, now: float) -> dict[str, Any]:
 
 
 def document(live: LiveExperiment, now: float) -> dict[str, Any]:
-    """Everything but the disagreements and the course over time."""
+    """The full document, without disagreements and timeline."""
     declared = live.declared
     split = live.experiment.split
     return {
@@ -52,7 +52,7 @@ def document(live: LiveExperiment, now: float) -> dict[str, Any]:
 
 
 def contestant(live: LiveExperiment, c: ChallengerState) -> dict[str, Any]:
-    """One challenger."""
+    """The document of one challenger."""
     state = c.rollout
     contest = live.experiment.contests[c.name]
     return {

@@ -1,4 +1,4 @@
-"""Numbers of experiments as people read them."""
+"""Formats numbers of experiments for display."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def scale_of(metric: str) -> tuple[float, str]:
 
 
 def shown(value: float | None, factor: float, unit: str) -> str:
-    """A number as people read it."""
+    """A number for display; "–" for None."""
     return "–" if value is None else f"{value * factor:.4g}{unit.replace(' pp', ' %')}"
 
 
 def interval(ends: Sequence[float | None], factor: float, unit: str) -> str:
-    """An interval as people read it."""
+    """An interval for display; an end that is None is infinite."""
     low, high = (
         "−∞" if end is None and side == 0 else "∞" if end is None else f"{end * factor:+.4g}"
         for side, end in enumerate(ends)

@@ -1,4 +1,4 @@
-"""How the evidence came to be, in at most a few hundred points, however long it took."""
+"""The course of the evidence over time, in at most a few hundred points."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MOST = 240
 
 
 class Timeline(Stateful):
-    """Points in order of time; when there are too many, every second one goes."""
+    """Points in order of time; when there are too many, every second one is dropped."""
 
     points: Saved[list[dict[str, Any]]]
     _every: Saved[Count]
@@ -23,7 +23,7 @@ class Timeline(Stateful):
         self._skipped = 0
 
     def add(self, point: dict[str, Any]) -> None:
-        """Add the newest point. It replaces the last one until that is worth keeping."""
+        """Add the newest point; it replaces the last one until the spacing is reached."""
         if self._skipped and self.points:
             self.points[-1] = point
         else:
@@ -37,7 +37,7 @@ class Timeline(Stateful):
 def point_of(
     at: float, mode: str, requests: int, evidence: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
-    """What a plot needs of the evidence at one moment; ``at`` is unix time."""
+    """A point of the timeline: the evidence at the unix time ``at``."""
     return {
         "at": round(at, 3),
         "mode": mode,

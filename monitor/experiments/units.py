@@ -1,8 +1,8 @@
-"""Units of assignment that are open: their records are one observation, not many.
+"""Open units of assignment: all records of a unit form one observation.
 
-A unit is complete when nothing of it has come for a while, or when there is no room for more open
-ones. A unit that comes back later counts as another one; where units return for days, the interval
-is a little too narrow, which the documentation says.
+A unit is closed when no record of it has arrived for a while, or when too many units are open. A
+unit that returns later counts as another one; if units return for days, the interval is slightly
+too narrow, which is documented.
 """
 
 from __future__ import annotations
@@ -23,8 +23,11 @@ MAX_OPEN = 5_000
 
 @dataclass(slots=True)
 class OpenUnit:
-    """``arm`` counts within the experiment, 0 is the champion; ``sums`` are (sum, count) by
-    column, ``at`` is the unix time of the last record."""
+    """A unit with records so far.
+
+    ``arm`` is its index within the experiment, 0 is the champion. ``sums`` are (sum, count) by
+    column. ``at`` is the unix time of the last record.
+    """
 
     state_as_list: ClassVar[bool] = True
 
@@ -34,7 +37,11 @@ class OpenUnit:
 
 
 class OpenUnits(Stateful):
-    """Sums and counts per unit; the one that was used longest ago is first."""
+    """Sums and counts per unit, least recently used first.
+
+    ``idle`` is the time in seconds after which a unit is closed, ``limit`` the largest number of
+    open units.
+    """
 
     _idle: Config[float]
     _limit: Config[int]
@@ -49,7 +56,7 @@ class OpenUnits(Stateful):
         return len(self._open)
 
     def add(self, unit: str, arm: int, at: float, values: Mapping[str, float]) -> list[OpenUnit]:
-        """Add a record; what had to be closed for it. A unit that changed its arm is closed."""
+        """Add a record; returns the units closed for it, such as a unit that changed its arm."""
         closed = []
         known = self._open.pop(unit, None)
         if known is not None and known.arm != arm:
@@ -68,7 +75,7 @@ class OpenUnits(Stateful):
         return closed
 
     def expired(self, now: float) -> list[OpenUnit]:
-        """Close and return what has been idle for long enough."""
+        """Close and return the units that have been idle for too long."""
         closed = []
         while self._open:
             unit, oldest = next(iter(self._open.items()))

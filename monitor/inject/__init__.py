@@ -1,1 +1,1 @@
-"""The sidecar in pods that ask for it: a mutating admission webhook, and the same for files."""
+"""Injects the sidecar into annotated pods: a mutating admission webhook, and manifests."""

@@ -1,13 +1,13 @@
-"""A pod with the sidecar in it. Pure: what is put in comes from a file that the chart renders.
+"""Adds the sidecar to a pod, from a file that the chart renders. Pure functions.
 
-A pod asks by annotations:
+A pod requests it by annotations:
 
 * ``understudy/inject: "true"``;
 * ``understudy/config``: the ConfigMap that holds its ``understudy.yaml``;
 * ``understudy/container``: the model server's container, where it is not the first;
 * ``understudy/token-secret``: a Secret with the token of the control API, under ``token``;
 * ``understudy/port``: the name of a port of the model server that the sidecar takes over, so that
-  Services which name it lead through the sidecar (Kubernetes 1.33 and later).
+  Services with this target port route through the sidecar (Kubernetes 1.33 and later).
 """
 
 from __future__ import annotations
@@ -30,29 +30,29 @@ LABEL = PREFIX + "sidecar"
 TOKEN = "UNDERSTUDY_TOKEN"
 NAME, VOLUME = "understudy", "understudy-config"
 DEFAULT_GRACE = 30
-"""What Kubernetes takes where a pod says nothing, in seconds."""
+"""Kubernetes' default of a pod's grace period, in seconds."""
 
 
 class InjectionRefused(UnderstudyError):
-    """The pod asks for the sidecar and cannot have it; the message says what to change."""
+    """The sidecar cannot be added to the pod; the message says what to change."""
 
     exit_code = 2
 
 
 @dataclass(frozen=True)
 class Sidecar:
-    """What is put into pods."""
+    """The parts that are added to pods."""
 
     containers: list[dict[str, Any]]
     volumes: list[dict[str, Any]]
     lifecycle: dict[str, Any]
     grace: int
     pull_secrets: list[dict[str, str]] = field(default_factory=list)
-    """With which its image is pulled; they are the namespace's own, by these names."""
+    """Names of the pull secrets of its image, in the pod's namespace."""
 
     @property
     def ports(self) -> set[int]:
-        """Those that it listens on, which no other container of the pod may have."""
+        """The ports that it listens on, which no other container of the pod may use."""
         return {port["containerPort"] for one in self.containers for port in one.get("ports", [])}
 
 
@@ -75,7 +75,7 @@ def load_sidecar(path: Path) -> Sidecar:
         if not isinstance(found.get(key), kind)
     ]
     if not problems and [c.get("name") for c in found["initContainers"]] != [NAME]:
-        problems = [("initContainers", f"has to hold one container, called {NAME!r}")]
+        problems = [("initContainers", f"must contain one container, named {NAME!r}")]
     if problems:
         raise ConfigError(str(path), problems)
     return Sidecar(
@@ -88,7 +88,7 @@ def load_sidecar(path: Path) -> Sidecar:
 
 
 def asks(pod: Mapping[str, Any]) -> bool:
-    """Whether a pod, or a template of one, wants the sidecar and has none."""
+    """Whether a pod, or pod template, requests the sidecar and does not have it."""
     annotations = pod.get("metadata", {}).get("annotations") or {}
     containers = pod.get("spec", {}).get("initContainers") or []
     return annotations.get(INJECT) == "true" and all(one.get("name") != NAME for one in containers)
@@ -102,7 +102,7 @@ def inject(pod: Mapping[str, Any], sidecar: Sidecar) -> dict[str, Any]:
     config = annotations.get(CONFIG)
     if not config:
         raise InjectionRefused(
-            f"the annotation {CONFIG} is needed: the ConfigMap that holds understudy.yaml"
+            f"the annotation {CONFIG} is required: the ConfigMap that holds understudy.yaml"
         )
     if spec.get("shareProcessNamespace"):
         raise InjectionRefused(
@@ -115,7 +115,7 @@ def inject(pod: Mapping[str, Any], sidecar: Sidecar) -> dict[str, Any]:
     _token(containers[0], annotations.get(SECRET))
     if PORT in annotations:
         _take_over(model, containers[0], annotations[PORT])
-    # After the init containers that are there: these need no sidecar, and may prepare the model.
+    # After existing init containers: they need no sidecar, and may prepare the model.
     spec["initContainers"] = [*(spec.get("initContainers") or []), *containers]
     spec["volumes"] = [*(spec.get("volumes") or []), *_volumes(sidecar, config)]
     secrets = spec.get("imagePullSecrets") or []
@@ -156,11 +156,11 @@ def _free(spec: dict[str, Any], sidecar: Sidecar) -> None:
     taken = {volume["name"] for volume in spec.get("volumes") or []}
     for volume in sidecar.volumes:
         if volume["name"] in taken:
-            raise InjectionRefused(f"the pod has a volume {volume['name']!r} of its own")
+            raise InjectionRefused(f"the pod already has a volume {volume['name']!r}: rename it")
 
 
 def _token(container: dict[str, Any], secret: str | None) -> None:
-    """The token is the namespace's own; without one, the configuration must not ask for it."""
+    """Use the Secret of the pod's namespace; without one, remove the token from the environment."""
     env = [one for one in container.get("env", []) if one["name"] != TOKEN]
     if secret:
         key = {"name": secret, "key": "token"}

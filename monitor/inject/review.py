@@ -1,4 +1,4 @@
-"""``AdmissionReview`` of ``admission.k8s.io/v1``: request in, answer out."""
+"""Answers an ``AdmissionReview`` of ``admission.k8s.io/v1``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from understudy.monitor.inject.pod import InjectionRefused, Sidecar, asks, injec
 
 
 class BadReview(ValueError):
-    """What came is no review of a pod."""
+    """The body is not a review of a pod."""
 
 
 def patch_between(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -25,15 +25,15 @@ def patch_between(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[dict[s
 
 
 def answer(review: Any, sidecar: Sidecar) -> dict[str, Any]:
-    """The answer to a review. A pod that cannot have what it asks for is refused, with the reason.
+    """The response to a review; rejects a pod that the sidecar cannot be added to, with the reason.
 
-    Raises BadReview.
+    Raises BadReview when ``body`` is not a review of a pod.
     """
     try:
         request = review["request"]
         uid, pod = request["uid"], request["object"]
         if review["kind"] != "AdmissionReview" or pod["kind"] != "Pod":
-            raise BadReview("no review of a pod")
+            raise BadReview("not a review of a pod")
         response: dict[str, Any] = {"uid": uid, "allowed": True}
         if asks(pod):
             try:
@@ -44,5 +44,5 @@ def answer(review: Any, sidecar: Sidecar) -> dict[str, Any]:
                 status = {"code": 422, "reason": "Invalid", "message": f"understudy: {error}"}
                 response |= {"allowed": False, "status": status}
     except (KeyError, TypeError, AttributeError) as error:
-        raise BadReview(f"no review of a pod: {type(error).__name__} {error}") from error
+        raise BadReview(f"not a review of a pod: {type(error).__name__} {error}") from error
     return {"apiVersion": review["apiVersion"], "kind": "AdmissionReview", "response": response}

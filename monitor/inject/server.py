@@ -1,4 +1,4 @@
-"""The webhook over HTTPS. A renewed certificate is taken up within a minute, without a restart."""
+"""The webhook over HTTPS. A renewed certificate is loaded within a minute, without a restart."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from understudy.monitor.inject.review import BadReview, answer
 log = logging.getLogger(__name__)
 
 LARGEST_REVIEW = 16 * 1024 * 1024
-"""Bytes; the API server itself takes no larger objects than 3 MiB, and sends two of them."""
+"""Largest body in bytes: the API server accepts objects up to 3 MiB, and a review has two."""
 LOOK_SECONDS = 30.0
 
 
@@ -43,7 +43,7 @@ def application(sidecar: Sidecar) -> Starlette:
             return PlainTextResponse(str(error), 400)
         status = said["response"].get("status")
         if status:
-            log.warning("refused: %s", status["message"])
+            log.warning("pod rejected: %s", status["message"])
         return JSONResponse(said)
 
     async def healthz(_: Request) -> Response:
@@ -57,7 +57,7 @@ def application(sidecar: Sidecar) -> Starlette:
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """SIGTERM and SIGINT are an orderly end, and not a death by a signal."""
+        """Stop in an orderly way on SIGTERM and SIGINT, with exit code 0."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end)
@@ -94,7 +94,7 @@ class Server:
         self._server = _Server(self._config)
 
     async def run(self) -> None:
-        """Serve, and look after the certificate."""
+        """Serve, and reload the certificate when it changes."""
         watch = asyncio.create_task(self._watch())
         try:
             await self._server.serve()
@@ -111,15 +111,15 @@ class Server:
             before = self.renew(before)
 
     def renew(self, before: tuple[float, ...]) -> tuple[float, ...]:
-        """Load the certificate again if its files have changed; what they are like now."""
+        """Reload the certificate if its files have changed; returns their current state."""
         try:
             now = self._stamp()
             if now != before:
                 context = self._config.ssl
                 if context is not None:
                     context.load_cert_chain(*self._files)
-                log.info("certificate read again")
+                log.info("certificate reloaded")
             return now
         except (OSError, ssl.SSLError) as error:
-            log.error("the new certificate cannot be used, the old one stays: %s", error)
+            log.error("cannot load the new certificate, keeping the old one: %s", error)
             return before

@@ -132,7 +132,7 @@ class Member(Membership):
     def _hand_over(self, partition: Partition) -> None:
         by_place: dict[int, list[Any]] = {place: [] for place in places(self.evidence)}
         for batch in partition.drain():
-            by_place[place_of(partition.of_experiment(batch), self.evidence)].append(batch)
+            by_place[place_of(partition.is_for_experiment(batch), self.evidence)].append(batch)
         for place, mine in by_place.items():
             for message in messages_of(partition.name, partition.complete, mine):
                 if message.batches or message.complete is not None:

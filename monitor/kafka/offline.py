@@ -47,7 +47,7 @@ class Offline:
             mine = [
                 batch
                 for batch in batches
-                if place_of(partition.of_experiment(batch), len(self.judges)) == number
+                if place_of(partition.is_for_experiment(batch), len(self.judges)) == number
             ]
             for message in messages_of(partition.name, partition.complete, mine):
                 judge.take(message, self._read[number])

@@ -1,1 +1,1 @@
-"""Labels and rewards that come late, joined to the predictions that they are about."""
+"""Late labels and rewards, joined to their predictions."""

@@ -1,4 +1,4 @@
-"""The SQLite file of feedback: its tables, its transactions, and what happens when it is broken."""
+"""The SQLite file of feedback: tables, transactions, and recovery from a damaged file."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ CREATE TABLE IF NOT EXISTS joined (
 class FeedbackFile:
     """One connection to the file at ``path``, opened when it is first needed.
 
-    What can be wrong with the disk is a StateError of the call, and the next call tries again. A
-    damaged file is set aside and a new one begun, also in the middle of the work. ``last`` is the
-    highest number that a joined pair may have had.
+    Errors of the disk raise StateError, and the next call tries again. A damaged file is set aside
+    and replaced by a new one at any time. ``last`` is the highest number that a joined pair may
+    have had.
     """
 
     def __init__(self, path: Path, last: int) -> None:
         self.path = path
         self.last = last
         self.failures = 0
-        """Calls that the disk refused."""
+        """Number of calls that failed with an error of the disk."""
         self.tallies = Tallies()
         self._db: sqlite3.Connection | None = None
 
@@ -67,14 +67,14 @@ class FeedbackFile:
         return self._db
 
     def close(self) -> None:
-        """Close the file; the next call would open it again."""
+        """Close the file; the next call opens it again."""
         if self._db is not None:
             self._db.close()
             self._db = None
 
     @contextlib.contextmanager
     def guarded(self) -> Iterator[None]:
-        """Let errors of SQLite be a StateError, and a damaged file be replaced by the next call."""
+        """Turn errors of SQLite into StateError, and let the next call replace a damaged file."""
         try:
             yield
         except sqlite3.Error as error:
@@ -86,7 +86,7 @@ class FeedbackFile:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All or nothing. Raises StateError, and then nothing has happened."""
+        """One transaction. Raises StateError after rolling back."""
         db = self.open()
         done = False
         with self.guarded():
@@ -108,7 +108,7 @@ class FeedbackFile:
         return (pages - free) * size
 
     def shrink(self) -> None:
-        """Give free pages back when they are many; few will be used again soon."""
+        """Release free pages if there are many; a few will be reused soon."""
         pages, free, _ = self._pages()
         if free > max(_VACUUM_PAGES, pages // 4):
             with self.guarded():
@@ -126,7 +126,7 @@ class FeedbackFile:
 
 
 def _is_damage(error: sqlite3.Error) -> bool:
-    """Whether an error says that the file itself is broken, and not that there is no room."""
+    """Whether an error means that the file is damaged, rather than that the disk is full."""
     code = getattr(error, "sqlite_errorcode", None)
     if code is None:
         return False
@@ -134,10 +134,10 @@ def _is_damage(error: sqlite3.Error) -> bool:
 
 
 def _open_or_set_aside(path: Path, after: int) -> sqlite3.Connection:
-    """The file at ``path``, made anew where it is missing, damaged or of another version.
+    """Open the file at ``path``; create it if it is missing, damaged or of another version.
 
-    Numbers of joined pairs go on above ``after``: a new file must not give those again that the
-    evaluation has had. Raises StateError when there is no way to have a file.
+    Numbers of joined pairs continue above ``after``: a new file must not reuse numbers that the
+    evaluation has seen. Raises StateError when a file can be neither opened nor created.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -149,14 +149,14 @@ def _open_or_set_aside(path: Path, after: int) -> sqlite3.Connection:
             _set_aside(path, error)
             return _open(path, after)
     except (sqlite3.Error, OSError) as error:
-        raise StateError(f"{path}: cannot be used: {error}") from error
+        raise StateError(f"{path}: cannot be opened: {error}") from error
 
 
 def _set_aside(path: Path, why: object) -> None:
-    """Rename a file that cannot be used, so that it is neither lost nor in the way."""
+    """Rename a file that cannot be used, so that it is kept for inspection."""
     aside = path.with_name(path.name + ".damaged")
-    log.error("%s: %s; starting anew, the file is kept as %s", path, why, aside)
-    for end in ("-wal", "-shm", ""):  # the log first: it must never meet another file
+    log.error("cannot use %s: %s; starting with an empty file, the old one is %s", path, why, aside)
+    for end in ("-wal", "-shm", ""):  # the log first: it must never be applied to another file
         with contextlib.suppress(OSError):
             os.replace(str(path) + end, str(aside) + end)
 
@@ -166,15 +166,15 @@ class _OtherVersionError(sqlite3.DatabaseError):
 
 
 def _open(path: Path, after: int) -> sqlite3.Connection:
-    # What lies in it is of people; SQLite itself would let everybody read it.
+    # It holds personal data; by default SQLite makes it readable for all users.
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     db = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:
-        # Before anything is written: afterwards it would take a VACUUM.
+        # Must come before the first write: afterwards it would take a VACUUM.
         db.execute("PRAGMA auto_vacuum=INCREMENTAL")
         db.execute("PRAGMA journal_mode=WAL")
-        # A label that was acknowledged survives a crash of the machine too: its sender will not
-        # send it again. It costs one sync for each batch.
+        # An acknowledged label must survive a crash of the machine: its sender does not repeat it.
+        # It costs one sync for each batch.
         db.execute("PRAGMA synchronous=FULL")
         db.execute(f"PRAGMA journal_size_limit={_WAL_BYTES}")
         version = db.execute("PRAGMA user_version").fetchone()[0]

@@ -1,4 +1,4 @@
-"""Feedback as it is posted: one object, a list, or NDJSON."""
+"""Parses posted feedback: one object, a list, or NDJSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from understudy.common.files import lines_of
 
 MOST_ITEMS = 10_000
 MOST_LABELS = 50_000
-"""In one call; a list of labels counts each of them."""
+"""Labels in one call; each label of a list counts."""
 LONGEST_LINE = 256 * 1024
 """Bytes of one NDJSON line."""
 NDJSON = ("application/x-ndjson", "application/jsonl", "application/ndjson")
@@ -26,9 +26,12 @@ _KEYS = frozenset(("request_id", "label", "reward", "row", "at", "idempotency_ke
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """``row`` counts within the request. ``label`` is a JSON scalar or None, ``reward`` a number or
-    None; one of them is there. ``at`` is the unix time at which the outcome became known, None for
-    the time of its arrival. With a ``key`` of the sender's, the same key again is the same event.
+    """A label or reward for one row of a request.
+
+    ``row`` is the index within the request. ``label`` is a JSON scalar or None, ``reward`` a number
+    or None; at least one is given. ``at`` is the unix time at which the outcome became known, None
+    for the time of arrival. ``key`` is the sender's idempotency key: the same key is the same
+    event.
     """
 
     request_id: str
@@ -41,7 +44,7 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """``number`` counts items, or the lines of NDJSON, from 1; ``field`` may be empty."""
+    """An invalid item: ``number`` counts items or lines from 1; ``field`` may be empty."""
 
     number: int
     field: str
@@ -53,15 +56,15 @@ class Fault:
 
 
 class FeedbackError(ValueError):
-    """The body as a whole cannot be read."""
+    """The body cannot be parsed."""
 
 
 class TooManyError(FeedbackError):
-    """There is more in the body than is taken in one call."""
+    """The body has more items than one call accepts."""
 
 
 def parse(body: bytes, content_type: str) -> tuple[list[tuple[int, Label]], list[Fault]]:
-    """Labels with the number of their item, and what is wrong with the others.
+    """Parse a body into labels, each with the number of its item, and faults of the other items.
 
     A label that is a list is one label for each row. Raises FeedbackError when the body is not
     valid JSON (with NDJSON only the line is at fault), TooManyError when it holds too many items.
@@ -88,7 +91,7 @@ def parse(body: bytes, content_type: str) -> tuple[list[tuple[int, Label]], list
 
 
 def _lines(body: bytes) -> Iterator[tuple[int, Any]]:
-    """What is in each line that is not empty, by the number of the line; a Fault for no JSON."""
+    """The value of each non-empty line, with the line number; a Fault for invalid JSON."""
     for number, line in lines_of(body):
         if len(line.strip()) > LONGEST_LINE:
             yield number, Fault(number, "", f"is longer than {LONGEST_LINE:,} bytes")
@@ -106,18 +109,18 @@ def _items(body: bytes) -> list[Any]:
         raise FeedbackError(f"the body is not valid JSON: {error}") from error
     if isinstance(data, dict) and "feedback" in data:
         if set(data) != {"feedback"} or not isinstance(data["feedback"], list):
-            raise FeedbackError("feedback: must be a list of items, with nothing beside it")
+            raise FeedbackError("feedback: must be a list of items, and the only key")
         return list(data["feedback"])
     return data if isinstance(data, list) else [data]
 
 
 def _fault(item: Any) -> tuple[str, str] | str | None:
-    """What is wrong with an item, by field."""
+    """The fault of an item: field and message, or only a message; None when it is valid."""
     if not isinstance(item, dict):
         return f"must be an object with request_id and label or reward, not {_shown(item)}"
     unknown = set(item) - _KEYS
     if unknown:
-        return min(unknown), f"is not known; there are {', '.join(sorted(_KEYS))}"
+        return min(unknown), f"unknown key; known: {', '.join(sorted(_KEYS))}"
     request_id = item.get("request_id")
     if not isinstance(request_id, str) or not 0 < len(request_id) <= _LONGEST_ID:
         return "request_id", f"must be a text of 1 to {_LONGEST_ID} characters"
@@ -141,7 +144,7 @@ def _wrong_label(item: dict[str, Any]) -> tuple[str, str] | None:
         return "label", "is missing: give a label or a reward"
     if isinstance(label, list):
         if "row" in item:
-            return "row", "has no meaning beside a list of labels"
+            return "row", "must not be given with a list of labels"
         if not label or not all(_is_label(one) for one in label):
             return "label", "must be a list of numbers, texts or truth values"
     elif label is not None and not _is_label(label):

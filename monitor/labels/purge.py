@@ -1,4 +1,4 @@
-"""What has waited too long, or is too much, goes: predictions, and the labels of nothing else."""
+"""Deletes predictions and labels beyond the horizon or the size limits."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from understudy.monitor.labels.file import FeedbackFile
 _AT_ONCE = 5_000
 _MOST_BATCHES = 20
 _REMEMBERED = 1.25
-"""Predictions are remembered for that many horizons, to tell a late label from an unknown id."""
+"""Predictions are kept for this many horizons, to tell a late label from an unknown id."""
 _OLDEST = "SELECT request_id, arm, mirrored, labelled FROM predictions"
 
 
 class Purge:
-    """One round over the file, in small batches; what the bounds mean, the store says."""
+    """One pass over the file, in small batches; :class:`FeedbackStore` explains the limits."""
 
     def __init__(self, file: FeedbackFile, horizon: float, max_bytes: int, max_rows: int) -> None:
         self._file = file
@@ -25,10 +25,13 @@ class Purge:
         self._max_rows = max_rows
 
     def run(self, now: float) -> None:
-        """Raises StateError; what was done stays done then."""
+        """Delete until the file is within its limits.
+
+        ``now`` is unix time in seconds. Raises StateError; earlier batches stay deleted.
+        """
         db = self._file.open()
         with self._file.guarded():
-            # Another process may be handing in the last of an older run.
+            # Another process may still be delivering records of an older run.
             self._file.tallies.load(db)
         for _ in range(_MOST_BATCHES):
             if not (self._old(now) or self._excess()):
@@ -36,7 +39,7 @@ class Purge:
         self._file.shrink()
 
     def _old(self, now: float) -> bool:
-        """One batch of what is too old; True when there may be more."""
+        """Delete one batch of expired rows; True when there may be more."""
         with self._file.transaction() as db:
             limit = now - self._horizon * _REMEMBERED
             old = db.execute(
@@ -47,10 +50,10 @@ class Purge:
         return len(old) == _AT_ONCE or orphans == _AT_ONCE
 
     def _excess(self) -> bool:
-        """One batch of the oldest when there is too much; True when there may be more.
+        """Delete one batch of the oldest rows beyond the limits; True when there may be more.
 
-        Of predictions and orphans those have to go of which there are more: labels for unknown ids
-        must not drive out what others are going to be joined to.
+        It deletes from predictions or orphans, whichever are more numerous: labels for unknown ids
+        must not displace predictions that wait for labels.
         """
         kept = self._file.tallies.of("kept")
         predictions = sum(self._file.tallies.of("predictions").values())
@@ -65,7 +68,7 @@ class Purge:
                 most = min(excess, orphans, _AT_ONCE)
                 gone = self._drop_orphans(db, None, "orphan_size", most)
             else:
-                # Each takes its labels along.
+                # Deleting a prediction deletes its labels.
                 most = min(math.ceil(excess * predictions / max(1, rows)), _AT_ONCE)
                 old = db.execute(f"{_OLDEST} ORDER BY started LIMIT ?", (most,)).fetchall()
                 self._drop(db, old, "size")
@@ -73,7 +76,7 @@ class Purge:
         return gone > 0
 
     def _drop(self, db: sqlite3.Connection, predictions: list[Any], reason: str) -> None:
-        """Delete predictions, and the labels that have been joined to nothing else."""
+        """Delete predictions, and the labels that were joined only to them."""
         db.executemany(
             "DELETE FROM predictions WHERE request_id = ? AND arm = ? AND mirrored = ?",
             [row[:3] for row in predictions],

@@ -1,4 +1,4 @@
-"""The store as the evaluation plane uses it: its own thread, a bounded queue, figures to show."""
+"""Runs the feedback store for the evaluation plane: one thread, a bounded queue, a summary."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ MOST_WAITING = 50_000
 
 
 class LabelService:
-    """Offers of predictions never wait; what finds no room is dropped and counted, oldest first.
+    """Feedback store in its own thread.
 
-    ``after`` is the number of the last joined pair in the saved state. Trouble with the file is
-    logged, shown and counted, and every call tries anew.
+    :meth:`offer` never blocks: when the queue is full, the oldest predictions are dropped and
+    counted. ``after`` is the number of the last joined pair in the saved state. Errors of the file
+    are logged, counted and shown, and every call tries again.
     """
 
     def __init__(
@@ -40,11 +41,11 @@ class LabelService:
         self.store = FeedbackStore(state_dir, horizon, max_bytes, max_rows, after)
         self.dropped = 0
         self.error: str | None = None
-        """Why the file cannot be used at present."""
+        """Why the file cannot be used now; None when it can."""
         self.listeners: list[Callable[[Sequence[Label], float], None]] = []
-        """Told of labels that were taken, and when."""
+        """Called with accepted labels and the unix time of their arrival."""
         self.before_flush: Callable[[], None] | None = None
-        """Makes the evaluation offer the predictions that it still holds."""
+        """Called to make the evaluation offer the predictions that it still buffers."""
         self._pending: deque[Prediction] = deque()
         self._thread = ThreadPoolExecutor(1, "feedback")
         self._closed = False
@@ -55,19 +56,19 @@ class LabelService:
         self._figures = self.store.figures()
 
     def configure(self, horizon: float, max_bytes: int, max_rows: int) -> None:
-        """Go on with other bounds; they count from the next purge on."""
+        """Apply other limits, from the next purge on: seconds, bytes and rows."""
         self.store.horizon, self.store.max_bytes = horizon, max_bytes
         self.store.max_rows = max_rows
 
     def offer(self, prediction: Prediction) -> None:
-        """A prediction that may get a label."""
+        """Queue a prediction that may get a label."""
         if len(self._pending) >= MOST_WAITING:
             self._pending.popleft()
             self.dropped += 1
         self._pending.append(prediction)
 
     async def flush(self) -> bool:
-        """Have on disk what was offered so far; False when that failed, and it is kept."""
+        """Write queued predictions to disk; False when that failed, and they stay queued."""
         if self.before_flush is not None:
             self.before_flush()
         if not self._pending:
@@ -84,8 +85,8 @@ class LabelService:
         return True
 
     async def add(self, labels: Sequence[Label]) -> list[str]:
-        """Keep labels; what became of each. Raises StateError, and none has been taken then."""
-        # A label may be as quick as the prediction's way to the disk.
+        """Store labels; returns the outcome of each. Raises StateError, with none stored."""
+        # A label may arrive before its prediction is on disk.
         await self.flush()
         now = time.time()
         outcomes = await self._call(lambda: self.store.add_labels(labels, now))
@@ -98,17 +99,17 @@ class LabelService:
         return await self._call(lambda: self.store.take(after))
 
     async def tidy(self, saved_seq: int) -> None:
-        """Release what is part of a saved state, and purge."""
+        """Delete joined pairs up to ``saved_seq``, which are in a saved state, and purge."""
 
         def tidy() -> None:
             self.store.release(saved_seq)
             self.store.purge(time.time())
 
-        with contextlib.suppress(StateError):  # logged and shown; it is tried again
+        with contextlib.suppress(StateError):  # logged and shown; the next call tries again
             await self._call(tidy)
 
     def summary(self) -> dict[str, Any]:
-        """What became of labels, how late they came, what waits at present, and trouble."""
+        """Outcomes of labels, their delays, the numbers waiting now, and the last error."""
         return {
             **self._figures,
             "queued": len(self._pending),
@@ -140,11 +141,11 @@ class LabelService:
             self._trouble(error)
             raise
         if self.error is not None:
-            log.warning("%s: can be used again", self.store.path)
+            log.warning("%s: writable again", self.store.path)
             self.error = None
         return result
 
     def _trouble(self, error: StateError) -> None:
         if self.error is None:
-            log.error("%s; feedback waits, all else goes on", error)
+            log.error("cannot store feedback: %s; other functions continue", error)
         self.error = str(error)

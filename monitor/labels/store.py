@@ -1,9 +1,9 @@
-"""Predictions wait for their labels, and labels for their predictions, in one SQLite file.
+"""Joins labels to predictions, whichever arrives first, in one SQLite file.
 
-Every joined pair gets a rising number, and stays until who evaluates says that it is part of a
-saved state; so each is evaluated exactly once, whatever is killed in between. A label is kept for
-as long as one of its predictions is, so that it is known when it comes again. Nothing here is
-asynchronous: one thread calls it.
+Every joined pair gets an increasing number and is kept until the evaluation reports that it is part
+of a saved state; so each pair is evaluated exactly once, even if a process is killed in between. A
+label is kept as long as one of its predictions, so that a duplicate is recognised. All calls are
+synchronous and come from one thread.
 """
 
 from __future__ import annotations
@@ -42,8 +42,11 @@ _JOIN = (
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """``outputs`` are the columns of the decoded answer; ``share`` is the challenger's at the time
-    of its assignment, 0 outside of a split; ``started`` is unix time."""
+    """A prediction that may get a label.
+
+    ``outputs`` are the columns of the decoded answer. ``share`` is the challenger's share at the
+    time of assignment, 0 outside a split. ``started`` is unix time.
+    """
 
     request_id: str
     arm: str
@@ -56,8 +59,11 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """A prediction with its label: ``outputs`` are those of the label's row, ``delay`` is in
-    seconds from the prediction to the time at which the outcome was known."""
+    """A prediction with its label.
+
+    ``outputs`` are those of the label's row. ``delay`` is the time in seconds from the prediction
+    until the outcome was known.
+    """
 
     seq: int
     request_id: str
@@ -75,11 +81,13 @@ class Joined:
 
 
 class FeedbackStore:
-    """``horizon`` in seconds: how long predictions and labels wait for each other; ``max_bytes``
-    bounds what the file holds, ``max_rows`` predictions and labels together. ``after`` is the
-    number of the last pair that the evaluation has had.
+    """Stores predictions and labels, and joins them.
 
-    What can be wrong with the disk is a StateError of the call, and the next call tries again.
+    ``horizon`` is how long predictions and labels wait for each other, in seconds. ``max_bytes``
+    limits the file, ``max_rows`` the number of predictions and labels together. ``after`` is the
+    number of the last pair that the evaluation has taken.
+
+    Errors of the disk raise StateError, and the next call tries again.
     """
 
     def __init__(
@@ -97,11 +105,11 @@ class FeedbackStore:
         self.tallies = self._file.tallies
 
     def open(self) -> None:
-        """Have the file open; the first call does so otherwise. Raises StateError."""
+        """Open the file now instead of at the first call. Raises StateError."""
         self._file.open()
 
     def close(self) -> None:
-        """Close the file; the next call would open it again."""
+        """Close the file; the next call opens it again."""
         self._file.close()
 
     @property
@@ -111,15 +119,15 @@ class FeedbackStore:
 
     @property
     def failures(self) -> int:
-        """Calls that the disk refused."""
+        """Number of calls that failed with an error of the disk."""
         return self._file.failures
 
     # In -----------------------------------------------------------------------------------------
 
     def add_predictions(self, predictions: Sequence[Prediction]) -> None:
-        """Keep predictions; the same one again is ignored. Labels that wait for them are joined.
+        """Store predictions, and join the labels that wait for them; duplicates are ignored.
 
-        Raises StateError; nothing has been taken then.
+        Raises StateError, with none stored.
         """
         with self._file.transaction() as db:
             for one in _of_one_record(predictions):
@@ -155,16 +163,16 @@ class FeedbackStore:
                 self.tallies.add("orphans", "joined_later")
 
     def add_labels(self, labels: Sequence[Label], now: float) -> list[str]:
-        """Keep labels, and join them; what became of each (:data:`OUTCOMES`).
+        """Store labels and join them; returns the outcome of each (:data:`OUTCOMES`).
 
-        A label that is known already is a duplicate, or with another value a conflict: the first
-        one stays. A reward may follow a label of the same row, and the other way round. Raises
-        StateError; nothing has been taken then.
+        A label for a known row is a duplicate, or a conflict if its value differs: the first one is
+        kept. A reward may follow a label of the same row, and vice versa. ``now`` is unix time.
+        Raises StateError, with none stored.
         """
         return self.add_received([(now, label) for label in labels])
 
     def add_received(self, labels: Iterable[tuple[float, Label]]) -> list[str]:
-        """The same of labels with the unix time at which each was received."""
+        """As :meth:`add_labels`, with the unix time at which each label was received."""
         outcomes: list[str] = []
         with self._file.transaction() as db:
             for received, one in labels:
@@ -220,7 +228,7 @@ class FeedbackStore:
     ) -> None:
         arm, mirrored, _, _, started, _, labelled = prediction
         received = label[-1]
-        # A clock that is ahead of ours does not make a label later than its arrival.
+        # A sender's clock may be ahead of ours: a label is never later than its arrival.
         delay = max(0.0, (received if at is None else min(at, received)) - started)
         cursor = db.execute(_JOIN, (request_id, *prediction[:-1], *label, delay))
         self._file.last = max(self._file.last, cursor.lastrowid or 0)
@@ -234,27 +242,28 @@ class FeedbackStore:
             self.tallies.add("labelled", arm)
 
     def counts(self) -> list[tuple[str, str, float]]:
-        """What has become of labels, how late they were and what was let go of, as plain data."""
+        """Counts of label outcomes, delays and deletions, as plain data."""
         return self.tallies.counts()
 
-    def go_on(self, counts: Iterable[tuple[str, str, float]]) -> None:
-        """Count on from where another store was; what was counted here is forgotten. Raises
-        StateError."""
+    def load_counts(self, counts: Iterable[tuple[str, str, float]]) -> None:
+        """Replace the counts by those of another store. Raises StateError."""
         with self._file.transaction():
-            self.tallies.go_on(counts)
+            self.tallies.load_counts(counts)
 
     # Out ----------------------------------------------------------------------------------------
 
     def oldest(self) -> float | None:
-        """When the oldest prediction was made that is kept (unix time); None where there is none.
-        Raises StateError."""
+        """Unix time of the oldest stored prediction; None without any. Raises StateError."""
         db = self._file.open()
         with self._file.guarded():
             (found,) = db.execute("SELECT min(started) FROM predictions").fetchone()
         return None if found is None else float(found)
 
     def take(self, after: int, limit: int = 10_000) -> list[Joined]:
-        """Joined pairs with a number above ``after``, in their order. Raises StateError."""
+        """At most ``limit`` joined pairs with a number above ``after``, ascending.
+
+        Raises StateError.
+        """
         db = self._file.open()
         with self._file.guarded():
             rows = db.execute(
@@ -263,19 +272,24 @@ class FeedbackStore:
         return [_joined(row) for row in rows]
 
     def release(self, through: int) -> None:
-        """Pairs up to that number are part of a saved state. Raises StateError."""
+        """Delete pairs up to the number ``through``, which are in a saved state.
+
+        Raises StateError.
+        """
         with self._file.transaction() as db:
             db.execute("DELETE FROM joined WHERE seq <= ?", (through,))
 
     def purge(self, now: float) -> None:
-        """Let go of what has waited for longer than the horizon, and of the oldest beyond the
-        bounds, in small batches. Raises StateError; what was done stays done then."""
+        """Delete rows older than the horizon, and the oldest beyond the limits, in small batches.
+
+        ``now`` is unix time. Raises StateError; earlier batches stay deleted.
+        """
         Purge(self._file, self.horizon, self.max_bytes, self.max_rows).run(now)
 
     def figures(self) -> dict[str, Any]:
-        """Counts since the file began, by outcome, reason and arm, and what waits at present.
+        """Counts since the file was created, by outcome, reason and arm, and the rows waiting now.
 
-        ``coverage`` is by arm: predictions that wait and how many of them are labelled, and the
+        ``coverage`` by arm: the number of predictions and how many of them are labelled, and the
         same of those that are ``settled``, older than the horizon.
         """
         of = self.tallies.of
@@ -313,7 +327,7 @@ def _differ(new: object, old: object) -> bool:
 
 
 def _text(label: object) -> str | None:
-    """As JSON, so that 1 is not "1"; but 1.0 is the same number as 1."""
+    """A label as JSON: 1 differs from "1", but 1.0 equals 1."""
     if label is None:
         return None
     if isinstance(label, float) and label.is_integer() and abs(label) < 2**53:
@@ -341,8 +355,8 @@ def _joined(row: tuple[Any, ...]) -> Joined:
 
 
 def _of_one_record(predictions: Sequence[Prediction]) -> list[Prediction]:
-    """Experiments and the watch may both offer the prediction of a record: what each needs of it is
-    kept, as one."""
+    """Merge predictions of the same record: experiments and monitoring may both offer it, with
+    different outputs."""
     found: dict[tuple[str, str, bool, float], Prediction] = {}
     for one in predictions:
         key = (one.request_id, one.arm, one.mirrored, one.started)

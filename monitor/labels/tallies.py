@@ -1,6 +1,6 @@
-"""Sums about feedback that lie in the same file, and the same transactions, as what they count.
+"""Counters of feedback, stored in the same file and the same transactions as the rows they count.
 
-So they are exact after a crash at any point: a label is counted if and only if it is kept.
+So they are exact after a crash at any point: a label is counted if and only if it is stored.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _DELAY = "delay "
 _PRESENT = frozenset(("predictions", "labelled", "kept"))
 
 Key = tuple[str, str]
-"""What is counted, and of what: an outcome, a reason or an arm."""
+"""Kind of counter, and its label: an outcome, a reason or an arm."""
 
 
 class Tallies:
-    """Sums by :data:`Key`. Changes count at once, and are taken back when their transaction is.
+    """Sums by :data:`Key`. A rollback of the transaction also rolls back its changes.
 
-    Delays are kept by arm in buckets that grow by 4.4 %, so that a quantile is right to within
-    2.2 %; shorter ones than a millisecond count as one.
+    Delays are counted by arm in buckets that grow by 4.4 %, so a quantile is accurate to 2.2 %;
+    delays below a millisecond count as one millisecond.
     """
 
     def __init__(self) -> None:
@@ -37,32 +37,32 @@ class Tallies:
         self._changes: defaultdict[Key, float] = defaultdict(float)
 
     def load(self, db: sqlite3.Connection) -> None:
-        """Begin with what the file holds. Raises sqlite3.Error."""
+        """Load the sums from the file. Raises sqlite3.Error."""
         self._changes.clear()
         self._sums.clear()
         for what, of, n in db.execute("SELECT what, of, n FROM tallies"):
             self._sums[what, of] = n
 
     def add(self, what: str, of: str, n: float = 1) -> None:
-        """Count something, in the present transaction."""
+        """Add ``n`` to a sum, in the current transaction."""
         if n:
             self._changes[what, of] += n
 
     def delay(self, arm: str, seconds: float) -> None:
-        """Count how late a label came."""
+        """Count the delay of a label."""
         octaves = math.log2(max(seconds, _SMALLEST) / _SMALLEST)
         self.add(f"{_DELAY}{math.floor(octaves * _PER_OCTAVE)}", arm)
         self.add("delay_sum", arm, seconds)
 
     def write(self, db: sqlite3.Connection) -> None:
-        """Make the changes part of the transaction. Raises sqlite3.Error."""
+        """Write the changes within the transaction. Raises sqlite3.Error."""
         db.executemany(
             "INSERT INTO tallies VALUES (?,?,?) ON CONFLICT DO UPDATE SET n = n + excluded.n",
             [(what, of, n) for (what, of), n in self._changes.items() if n],
         )
 
     def end(self, committed: bool) -> None:
-        """The transaction is over."""
+        """End the transaction: apply its changes if ``committed``, else discard them."""
         if committed:
             for key, n in self._changes.items():
                 self._sums[key] += n
@@ -73,22 +73,22 @@ class Tallies:
         return int(self._sums.get((what, of), 0))
 
     def of(self, what: str) -> dict[str, int]:
-        """The sums of a kind."""
+        """The sums of one kind, by label."""
         return {of: int(n) for (name, of), n in self._sums.items() if name == what}
 
     def counts(self) -> list[tuple[str, str, float]]:
-        """What only grows, for a store elsewhere that goes on with it."""
+        """The monotonic counters, for another store to continue from."""
         return [(*key, n) for key, n in self._sums.items() if _grows(key) and n]
 
-    def go_on(self, counts: Iterable[tuple[str, str, float]]) -> None:
-        """Take over such counts in place of one's own, in the present transaction."""
+    def load_counts(self, counts: Iterable[tuple[str, str, float]]) -> None:
+        """Replace the monotonic counters by ``counts``, in the current transaction."""
         wanted = {(what, of): n for what, of, n in counts}
         for key in {*filter(_grows, self._sums), *wanted}:
             self.add(*key, wanted.get(key, 0.0) - self._sums.get(key, 0.0))
 
     def delays(self) -> dict[str, dict[str, Any]]:
-        """By arm: ``count``, ``sum_seconds``, ``mean_seconds``, and ``quantiles`` in seconds by
-        quantile."""
+        """Delays by arm: ``count``, ``sum_seconds``, ``mean_seconds``, and ``quantiles`` in seconds
+        by quantile."""
         by_arm: dict[str, dict[int, int]] = {}
         for (what, arm), n in self._sums.items():
             if what.startswith(_DELAY) and n:
@@ -106,12 +106,12 @@ class Tallies:
 
 
 def _grows(key: Key) -> bool:
-    """Whether it counts what has happened, and not what is there at present."""
+    """Whether a sum is a monotonic counter, rather than a gauge."""
     return key[0] not in _PRESENT
 
 
 def _quantile(buckets: Mapping[int, int], rank: float) -> float:
-    """The geometric middle of the bucket with that rank."""
+    """The geometric midpoint of the bucket that contains the rank."""
     below, bucket = 0, 0
     for bucket in sorted(buckets):
         below += buckets[bucket]

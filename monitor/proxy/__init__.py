@@ -1,1 +1,1 @@
-"""The data plane: routes, forwards, times and mirrors. It imports no heavy library, on purpose."""
+"""The data plane: routes, forwards, times and mirrors. It must not import heavy libraries."""

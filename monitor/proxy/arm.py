@@ -1,4 +1,4 @@
-"""One model server as a worker sees it: its pool, its numbers, its way of being addressed."""
+"""One model server of a worker: its connection pool, statistics and request heads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from understudy.monitor.stats.shared import SharedStats
 
 
 class Arm:
-    """``index`` is the arm's place in :attr:`Plan.arms`, 0 for the champion."""
+    """A model server. ``index`` is the arm's index in :attr:`Plan.arms`, 0 for the champion."""
 
     def __init__(
         self,
@@ -45,8 +45,8 @@ class Arm:
     def request(self, head: RequestHead, extra: list[bytes], framing: bytes | None = None) -> bytes:
         """The head to send, with ``extra`` lines at its end.
 
-        With ``framing`` (a line, or empty for a request without a body) it stands in for the
-        client's own framing and for its ``Expect``: the body is sent whole.
+        ``framing`` (a line, or empty for a request without a body) replaces the client's framing
+        and its ``Expect``: the body is sent whole.
         """
         lines = head.lines
         if framing is not None:
@@ -71,14 +71,14 @@ class Arm:
         return b"\r\n".join((first, *lines, *extra, b"", b""))
 
     def answered(self) -> None:
-        """An inference succeeded; if the server had been away, this ends a cold start."""
+        """An inference succeeded; if the server had been unreachable, this ends a cold start."""
         if self._away_since is not None:
             self.words[self._cold_start_us] = int((monotonic() - self._away_since) * 1e6)
             self.words[self._cold_starts] += 1
             self._away_since = None
 
     def publish(self) -> None:
-        """Bring the gauges up to date."""
+        """Update the gauges."""
         pool = self.pool
         for gauge, value in zip(
             self._gauges, (len(pool.idle), pool.busy, len(pool.waiting)), strict=True
@@ -86,7 +86,7 @@ class Arm:
             self.words[gauge] = value
 
     def retire(self) -> None:
-        """It gets no more requests; those under way go on. The gauges say that nothing is left."""
+        """Send no new requests to it; those in flight continue. Sets its gauges to zero."""
         self.pool.close()
         for gauge in self._gauges:
             self.words[gauge] = 0

@@ -1,7 +1,7 @@
-"""Circuit breaker: a pure state machine whose clock is handed in.
+"""Circuit breaker: a pure state machine whose clock is passed in.
 
 Closed until ``failures`` in a row; then open for a time that doubles with each failed probe; then
-half-open, where at most ``probes`` requests are under way and as many successes close it.
+half-open, where at most ``probes`` requests are in flight and as many successes close it.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ HALF_OPEN = 2
 
 
 class Breaker:
-    """``now`` is a monotonic time in seconds everywhere.
+    """A circuit breaker. ``now`` is always monotonic time in seconds.
 
-    ``epoch`` numbers the states gone through, from 1. A request belongs to the one in which it was
-    let pass: what was sent before the breaker opened says nothing about the probes.
+    ``epoch`` numbers the states, from 1. A request belongs to the state in which it was allowed:
+    one that was sent before the breaker opened does not count as a probe.
     """
 
     __slots__ = (
@@ -57,7 +57,7 @@ class Breaker:
         return self.epoch
 
     def report(self, success: bool | None, now: float, epoch: int) -> None:
-        """How a request went that :meth:`allow` let pass in ``epoch``; None: it says nothing."""
+        """Report the result of a request that :meth:`allow` allowed in ``epoch``; None: unknown."""
         if epoch != self.epoch:
             return
         if self.state == CLOSED:

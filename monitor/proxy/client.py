@@ -1,4 +1,4 @@
-"""A client's connection: cuts its bytes into requests and writes the answers back in order."""
+"""A client's connection: splits its bytes into requests and writes the responses in order."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ _REASONS = {
 }
 _EMPTY_LINES = re.compile(rb"(?:\r\n)+")
 QUIET_SECONDS = 0.5
-"""How long a client has to be quiet before its connection is closed by a worker that drains: one
-that has just come, or that sends one request after the other, is about to send; its answer will
-tell it that the connection ends."""
+"""How long a client must be idle before a draining worker closes its connection: one that has just
+connected, or that sends requests back to back, is about to send; its next response will announce
+the close."""
 LINGER_SECONDS = 2.0
-"""How long a client that still sends may read its answer before the connection is closed."""
+"""How long a client that still sends may read its response before the connection is closed."""
 
 
 class ClientConnection(asyncio.Protocol):
-    """``since`` is the monotonic time in seconds at which the present wait began: for the next
-    request, for the rest of a head, or for the end of lingering."""
+    """A client's connection. ``since`` is the monotonic time in seconds since which it waits: for
+    the next request, for the rest of a head, or for the end of lingering."""
 
     __slots__ = (
         "_buffer",
@@ -51,7 +51,7 @@ class ClientConnection(asyncio.Protocol):
         "worker",
     )
     kind: type[Exchange] = Exchange
-    """What becomes of a request."""
+    """The class of its exchanges."""
 
     def __init__(self, worker: Host) -> None:
         self.worker = worker
@@ -91,7 +91,7 @@ class ClientConnection(asyncio.Protocol):
         if self.exchange is not None:
             self.exchange.writable(True)
         else:
-            self._go_on()
+            self._next_request()
 
     def data_received(self, data: bytes) -> None:
         if self.lingering:
@@ -110,7 +110,7 @@ class ClientConnection(asyncio.Protocol):
                 if rest:
                     self._keep(rest)
                     if self.exchange is None:
-                        # Its last byte came, and it was turned away at once.
+                        # Its last byte arrived, and it was rejected at once.
                         self.worker.loop.call_soon(self._next)
             else:
                 self._keep(data)
@@ -124,12 +124,12 @@ class ClientConnection(asyncio.Protocol):
     # Called by the exchange ---------------------------------------------------------------------
 
     def write(self, data: bytes) -> None:
-        """Send bytes of an answer."""
+        """Send bytes of a response."""
         if self.transport is not None:
             self.transport.write(data)
 
     def pause(self) -> None:
-        """Read no more for now."""
+        """Stop reading for now."""
         if not self._paused and self.transport is not None:
             self._paused = True
             self.transport.pause_reading()
@@ -148,8 +148,8 @@ class ClientConnection(asyncio.Protocol):
         outcome: str = "rejected",
         request_id: bytes = b"",
     ) -> None:
-        """Send an answer of our own, as JSON; the connection ends with it if the request is not
-        over or the fault was in it."""
+        """Send the proxy's own response, as JSON; closes the connection if the request is
+        incomplete or malformed."""
         exchange = self.exchange
         if status < 500 or exchange is None or not exchange.request_complete:
             self.keep_alive = False
@@ -174,20 +174,20 @@ class ClientConnection(asyncio.Protocol):
         self.write(head if to_head else head + body)
 
     def abort(self) -> None:
-        """Cut the connection, so that the client sees that the answer is not whole."""
+        """Abort the connection, so that the client sees that the response is incomplete."""
         self.keep_alive = False
         if self.transport is not None:
             self.transport.abort()
 
     def tunnel(self) -> None:
-        """From now on bytes flow both ways; what came early is passed on."""
+        """Switch to a tunnel: forward bytes both ways, including those received early."""
         self.resume()
         data, self._buffer = self._buffer, b""
         if data and self.exchange is not None:
             self.exchange.feed_tunnel(data)
 
     def exchange_over(self, exchange: Answered) -> None:
-        """The answer is handed to the transport: go on with the next request, or close."""
+        """The response was passed to the transport: continue with the next request, or close."""
         self.exchange = None
         transport = self.transport
         if transport is None or transport.is_closing():
@@ -197,13 +197,13 @@ class ClientConnection(asyncio.Protocol):
             self._close(exchange.request_complete)
             return
         if self._choked:
-            # It does not read its answers: no more are made until it does, or they would pile up.
+            # It does not read its responses: produce no more until it does, or they would pile up.
             self.pause()
         else:
-            self._go_on()
+            self._next_request()
 
     def expire(self, now: float, runtime: Runtime) -> None:
-        """Called now and then: close what has waited too long."""
+        """Called periodically: close the connection if it has waited too long."""
         if self.exchange is not None or self.transport is None:
             return
         waited = now - self.since
@@ -212,7 +212,7 @@ class ClientConnection(asyncio.Protocol):
                 self.transport.abort()
         elif self._choked or self.transport.is_closing():
             if waited > runtime.plan.limits.keepalive_timeout:
-                # An answer that nobody fetches would keep the connection open for good.
+                # A response that the client does not read would keep the connection open forever.
                 self.transport.abort()
         elif self._buffer:
             if waited > runtime.plan.limits.header_timeout:
@@ -231,11 +231,11 @@ class ClientConnection(asyncio.Protocol):
         if len(self._buffer) > self.worker.runtime.plan.limits.buffer_bytes:
             self.pause()
 
-    def _go_on(self) -> None:
-        """Turn to the next request."""
+    def _next_request(self) -> None:
+        """Continue with the next request."""
         self.resume()
         if self._buffer:
-            # Not from here: a client with a thousand requests in one segment would go as deep.
+            # Not recursively: a client may send a thousand requests in one segment.
             self.worker.loop.call_soon(self._next)
 
     def _next(self) -> None:
@@ -249,7 +249,7 @@ class ClientConnection(asyncio.Protocol):
                 self._reject(error)
 
     def _requests(self, data: bytes) -> None:
-        """Read the head of a request and begin with it."""
+        """Read the head of a request and start its exchange."""
         now = monotonic_ns()
         if self._buffer:
             data = self._buffer + data
@@ -258,7 +258,7 @@ class ClientConnection(asyncio.Protocol):
         else:
             started = now
         if data[:2] == b"\r\n":
-            # Empty lines in front of a request are to be passed over (RFC 9112, 2.2).
+            # Empty lines before a request must be ignored (RFC 9112, 2.2).
             data = _EMPTY_LINES.sub(b"", data, 1)
             if not data:
                 self._head_ns = 0
@@ -295,8 +295,8 @@ class ClientConnection(asyncio.Protocol):
         self._close(False)
 
     def _close(self, request_complete: bool) -> None:
-        """Close; when the client may still be sending, let it read its answer first: closing a
-        socket with unread bytes in it would reset the connection and lose the answer."""
+        """Close; if the client may still be sending, let it read its response first: closing a
+        socket with unread bytes would reset the connection and lose the response."""
         transport = self.transport
         if transport is None:
             return

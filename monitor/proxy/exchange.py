@@ -1,7 +1,7 @@
-"""One request of a client, from its head to the last byte of its answer.
+"""One request of a client, from its head to the last byte of its response.
 
-The exchange is the sink of the champion's connection. Bytes of the body are passed on as they come,
-both ways, and the slower side holds the faster one back.
+The exchange is the sink of the champion's connection. Body bytes are forwarded as they arrive, both
+ways, and the slower side applies backpressure to the faster one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from understudy.monitor.routing.plan import Fault
 FAILURES = {
     record.TIMEOUT: (504, b"504 Gateway Timeout", "the model server did not answer in time"),
     record.UPSTREAM_CONNECT: (502, b"502 Bad Gateway", "the model server cannot be reached"),
-    record.UPSTREAM_RESET: (502, b"502 Bad Gateway", "the model server broke off its answer"),
+    record.UPSTREAM_RESET: (502, b"502 Bad Gateway", "the model server aborted its response"),
     record.OVERLOAD: (
         503,
         b"503 Service Unavailable",
@@ -30,14 +30,14 @@ FAILURES = {
 
 
 class Exchange(Incoming):
-    """The request's way to an arm, and the answer's way back."""
+    """Forwards a request to an arm, and the response to the client."""
 
     __slots__ = ()
 
     # The client's side --------------------------------------------------------------------------
 
     def begin(self, data: bytes) -> bytes:
-        """Start with ``data``, what came after the head; return what belongs to the next request.
+        """Start with ``data``, the bytes after the head; return those of the next request.
 
         Raises HttpError when the body's framing is malformed.
         """
@@ -94,7 +94,7 @@ class Exchange(Incoming):
             arm.pool.enqueue(self)
 
     def _injected(self, fault: Fault | None) -> bool:
-        """Whether an error on purpose stands in for the model; a rehearsal, see ``faults``."""
+        """Whether an injected error replaces the model's response; see ``faults``."""
         if fault is None or self.runtime.random_bits(32) >= fault.share * 2**32:
             return False
         line = b"%d Injected" % fault.status
@@ -104,7 +104,7 @@ class Exchange(Incoming):
         return True
 
     def feed(self, data: bytes) -> bytes:
-        """More of the body; return what belongs to the next request. Raises HttpError."""
+        """Take more of the body; return the bytes of the next request. Raises HttpError."""
         rest = self._take(data)
         body = data[: len(data) - len(rest)] if rest else data
         if self._unsent is not None:
@@ -121,19 +121,19 @@ class Exchange(Incoming):
         return rest
 
     def feed_tunnel(self, data: bytes) -> None:
-        """Bytes of the client after a 101."""
+        """Forward bytes of the client after a 101."""
         if self._connection is not None:
             self._connection.write(data)
 
     def cancel(self) -> None:
-        """The client is gone. A tunnel has no other end than this."""
+        """The client has disconnected; the only way in which a tunnel ends."""
         if self.tunnel:
             self._finish(record.OK, 101)
         else:
             self._finish(record.CANCELLED, 499)
 
     def spoil(self, error: HttpError, line: bytes) -> None:
-        """The request turned out to be malformed when a part of it was on its way already."""
+        """The request proved malformed after a part of it was sent."""
         if self._answered is None:
             self.client.answer(error.status, line, error.detail)
         else:
@@ -141,7 +141,7 @@ class Exchange(Incoming):
         self._finish(record.REJECTED, error.status)
 
     def check(self, now_ns: int) -> None:
-        """Called now and then with the monotonic time: has a limit passed?"""
+        """Called periodically with the monotonic time: enforce the time limits."""
         if self.tunnel:
             return
         upstream = self.arm.upstream
@@ -158,7 +158,7 @@ class Exchange(Incoming):
                 self._fail(record.REJECTED)
 
     def writable(self, writable: bool) -> None:
-        """The client takes no more, or takes more again."""
+        """The client's write buffer is full, or has room again."""
         connection = self._connection
         if connection is not None:
             if writable:
@@ -172,7 +172,7 @@ class Exchange(Incoming):
         self.queue_ns = max(1, monotonic_ns() - self.started_ns)
         unsent = self._unsent or []
         self._unsent = None
-        # Before sending: the connection may find at once that it is given too much.
+        # Before sending: the connection may apply backpressure at once.
         self.client.resume()
         self._send(connection, b"".join(unsent))
 
@@ -201,7 +201,7 @@ class Exchange(Incoming):
         if client.worker.draining:
             client.keep_alive = False
         if not self.request_complete:
-            # What is left of the request cannot be told from a next one once this answer is out.
+            # The rest of the request cannot be told from the next one once this response is sent.
             client.keep_alive = False
         if not client.keep_alive:
             extra += (b"Connection: close",)
@@ -226,7 +226,7 @@ class Exchange(Incoming):
             self._fail(record.UPSTREAM_RESET)
             return
         self.tunnel = True
-        # It may last for days: a breaker that waits for the end of a probe must not wait for it.
+        # A tunnel may last for days: the breaker must not wait for its end.
         self._report(record.OK)
         self.client.keep_alive = False
         self._first_byte_ns = monotonic_ns()
@@ -269,7 +269,7 @@ class Exchange(Incoming):
         self._finish(outcome, status)
 
     def _report(self, outcome: int) -> None:
-        """Tell the breaker of the arm, once, if it let this request pass."""
+        """Report to the arm's breaker, once, if it allowed this request."""
         if self._breaker_epoch:
             self.runtime.serving[self.arm.index].report(outcome, self._breaker_epoch)
             self._breaker_epoch = 0
@@ -295,7 +295,7 @@ class Exchange(Incoming):
         words[arm.in_flight] -= 1
         connection, self._connection = self._connection, None
         if self._breaker_epoch:
-            # An answer that the client does not fetch in time is not the model server's fault.
+            # A response that the client does not read in time is not the model server's fault.
             unread = outcome == record.TIMEOUT and connection is not None and connection.read_paused
             self._report(record.CANCELLED if unread else outcome)
         response_size = 0
@@ -307,7 +307,7 @@ class Exchange(Incoming):
             if whole and not self.tunnel:
                 answered = self._answered
                 assert answered is not None
-                # After an upgrade that was declined, not every server is back at reading requests.
+                # After a declined upgrade, some servers do not return to reading requests.
                 arm.pool.release(
                     connection,
                     answered.keep_alive and self.request_complete and self.head.upgrade is None,
@@ -323,7 +323,7 @@ class Exchange(Incoming):
         route = self.route
         series = route.rows[arm.index][record.ROLE_PRIMARY].of(outcome)
         series.add(words, duration, first_byte, self.queue_ns, self.request_size, response_size)
-        # The answer is on its way: nothing that follows adds to what the client waits for.
+        # The response is sent: nothing below adds to the client's latency.
         self.client.exchange_over(self)
         if route.model >= 0 and not self.tunnel:
             body: bytes | None = None

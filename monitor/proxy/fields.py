@@ -1,7 +1,7 @@
-"""Lines of heads, each judged once.
+"""Header lines, each parsed once.
 
-Every line is held against the grammar of RFC 9112 when it is met first, and remembered with what it
-says: clients that keep a connection repeat most of theirs.
+Every line is checked against the grammar of RFC 9112 when it is first seen, and cached with its
+parsed content: clients that keep a connection repeat most of theirs.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ _KINDS = {
 }
 
 TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-# White space around the value is stripped afterwards: a pattern that tells it from the value tries
-# every way to divide a long run of it, which takes seconds for a line of 32 KiB.
+# White space around the value is stripped afterwards: a pattern that separates it from the value
+# backtracks over every split of a long run, which takes seconds for a line of 32 KiB.
 _FIELD = re.compile(rb"(" + TOKEN + rb"):([^\x00-\x08\x0a-\x1f\x7f]*)")
 _DIGITS = re.compile(rb"[0-9]{1,18}")
 
@@ -55,11 +55,11 @@ CACHE_LINE_BYTES = 256
 Known = tuple[int, bytes, bytes, int]
 """Kind, lower-case name, value, and the number in it where the kind has one."""
 LINES: dict[bytes, Known] = {}
-"""Those that were judged; who looks here first saves a call for nearly every line."""
+"""The parsed lines; looking here first saves a call for nearly every line."""
 
 
-def judge(line: bytes) -> Known:
-    """What a field line says; HttpError when it is none, or none that may be passed on."""
+def parse_field(line: bytes) -> Known:
+    """Parse a field line. Raises HttpError when it is malformed or must not be forwarded."""
     match = _FIELD.fullmatch(line)
     if match is None:
         if line[:1] in (b" ", b"\t"):
@@ -82,7 +82,7 @@ def judge(line: bytes) -> Known:
 
 
 def keep_headers(names: tuple[str, ...]) -> None:
-    """Have ``names`` (lower case) kept for the record as well, beside those the codecs need."""
+    """Keep ``names`` (lower case) for the record, in addition to those that codecs need."""
     for name in names:
         _KINDS.setdefault(name.encode("ascii"), KEEP)
     LINES.clear()

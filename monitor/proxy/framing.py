@@ -1,6 +1,6 @@
-"""Where a chunked body ends, found without re-encoding it.
+"""Finds the end of a chunked body without re-encoding it.
 
-The bytes are forwarded as they came, so what is let through must mean the same to every reader:
+The bytes are forwarded unchanged, so accepted framing must be unambiguous to every parser:
 sizes are plain hexadecimal, lines end in CRLF, extensions and trailers are bounded and free of
 control characters (RFC 9112, section 7.1).
 """
@@ -56,7 +56,7 @@ class Chunked:
         """Take ``data``; return how many of its bytes belong to the body.
 
         That is all of them unless the body ends inside. Payload is appended to ``pieces`` when it
-        is a list. Raises HttpError (400, ``bad_chunk``) at the first byte that is out of place.
+        is a list. Raises HttpError (400, ``bad_chunk``) at the first invalid byte.
         """
         position = 0
         end = len(data)

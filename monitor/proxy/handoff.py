@@ -1,12 +1,13 @@
-"""The worker's end of the record hand-off: bounded, never waiting, and exact in its accounts.
+"""The worker's end of the record hand-off: bounded, never blocking, with exact counts.
 
-Every record offered is *eligible*. It becomes *sent* when the evaluation plane says that it holds
-it, or *dropped* by reason when it cannot be held here any longer; nothing is neither, apart from
-what is on its way. Batches stay here until they are part of the evaluation plane's saved state and
-are sent again after it crashed; what could not be kept that long is *lost*, and counted.
+Every record offered is *eligible*. It becomes *sent* when the evaluation plane acknowledges it, or
+*dropped* by reason when it cannot be kept here any longer; every record is one of the two, apart
+from those in transit. Batches stay here until they are part of the evaluation plane's saved state
+and are sent again after it crashed; records that could not be kept that long are *lost*, and
+counted.
 
-The numbers live in shared memory, so a worker that is killed leaves them behind; its successor
-works out from them, and from what the evaluation plane holds, how many records died with it.
+The counts live in shared memory, so they survive a worker that is killed; its successor computes
+from them, and from what the evaluation plane has received, how many records were lost with it.
 """
 
 from __future__ import annotations
@@ -40,11 +41,11 @@ from understudy.monitor.stats.shared import SharedStats
 
 _RETRY_SECONDS = (0.05, 1.0)
 _MAX_UNCOMMITTED = 10_000
-"""Batches awaiting a saved state; when saving fails for long, the oldest accounts are merged."""
+"""Batches awaiting a saved state; when saving fails for long, the oldest counts are merged."""
 
 
 class Batch:
-    """``data`` is the whole frame, or None when it was let go of."""
+    """A batch of records. ``data`` is the whole frame, or None after its bytes were freed."""
 
     __slots__ = ("acknowledged", "count", "data", "names", "seq", "size")
 
@@ -58,7 +59,7 @@ class Batch:
 
 
 class HandOff:
-    """Give it records with :meth:`add`; it does the rest while the event loop runs."""
+    """Sends the records passed to :meth:`add` to the evaluation plane, on the event loop."""
 
     def __init__(
         self,
@@ -81,7 +82,7 @@ class HandOff:
             for reason in ("queue_full", "evaluation_away", "worker_lost", "shutdown")
         }
         self._seq = stats.counter("handoff_batches")
-        # What the predecessor in this slot left behind, to be settled at the first WELCOME.
+        # Counts that the predecessor in this slot left behind, resolved at the first WELCOME.
         dropped = sum(words[index] for index in self._dropped.values())
         self._inherited: int | None = words[self._eligible] - dropped
         self._current: list[bytes] = []
@@ -100,11 +101,11 @@ class HandOff:
         self._closing = False
 
     def start(self) -> None:
-        """Begin to connect."""
+        """Start connecting."""
         self._task = self._loop.create_task(self._keep_connected())
 
     def name(self, generation: int, names: dict[str, object]) -> None:
-        """What the indices of the records that follow stand for."""
+        """Set the names that the indices in the following records refer to."""
         self._cut()
         self._names_current = generation
         self._names[generation] = frame(
@@ -112,12 +113,12 @@ class HandOff:
         )
 
     def add(self, encoded: Encoded) -> None:
-        """Offer a record; it is held or counted as dropped, and nobody waits."""
+        """Offer a record; it is queued or counted as dropped, without blocking."""
         words = self._words
         words[self._eligible] += 1
         size, parts = encoded
         if self._held_bytes + self._current_bytes + size > self.limits.max_bytes:
-            self._let_go(size)
+            self._free_acknowledged(size)
             if self._held_bytes + self._current_bytes + size > self.limits.max_bytes:
                 words[self._dropped["queue_full" if self._welcomed else "evaluation_away"]] += 1
                 return
@@ -131,7 +132,7 @@ class HandOff:
             self._cut()
 
     def flush(self) -> None:
-        """Send what has gathered."""
+        """Send the records collected so far."""
         if self._current:
             self._cut()
 
@@ -142,7 +143,7 @@ class HandOff:
         return self._current_count + waiting
 
     async def close(self, patience: float) -> None:
-        """Send what is left, for at most ``patience`` seconds; count the rest as dropped."""
+        """Send the rest, for at most ``patience`` seconds; count what is left as dropped."""
         self._closing = True
         self.flush()
         until = monotonic() + patience
@@ -152,7 +153,7 @@ class HandOff:
             if not batch.acknowledged:
                 self._words[self._dropped["shutdown"]] += batch.count
         if self._inherited is not None:
-            # Nobody was there to say what became of the predecessor's.
+            # Without a WELCOME, the fate of the predecessor's records is unknown.
             left = self._inherited - self._words[self._sent]
             self._words[self._dropped["worker_lost"]] += max(0, left)
             self._inherited = None
@@ -169,7 +170,7 @@ class HandOff:
         self._words[self._seq] += 1
         seq = self._words[self._seq]
         count = self._current_count
-        # The only time that a payload is copied in here.
+        # The only copy of a payload in the hand-off.
         length = 1 + BATCH_HEAD.size + self._current_bytes
         head = (HEAD.pack(length, BATCH), BATCH_HEAD.pack(seq, count))
         batch = Batch(seq, count, b"".join((*head, *self._current)), self._names_current)
@@ -193,8 +194,8 @@ class HandOff:
             link.transport.write(batch.data)
             self._unacknowledged.append(batch)
 
-    def _let_go(self, size: int) -> None:
-        """Make room by forgetting the bytes of batches that the evaluation plane already holds."""
+    def _free_acknowledged(self, size: int) -> None:
+        """Free the bytes of batches that the evaluation plane has acknowledged."""
         for batch in self._uncommitted:
             if batch.data is not None:
                 batch.data = None
@@ -220,7 +221,7 @@ class HandOff:
             await asyncio.sleep(wait)
 
     def linked(self, link: _Link) -> None:
-        """Connected: introduce ourselves."""
+        """The link is connected: send HELLO."""
         self._link = link
         self._names_told = -1
         assert link.transport is not None
@@ -229,12 +230,12 @@ class HandOff:
         )
 
     def unlinked(self) -> None:
-        """The evaluation plane is gone."""
+        """The link to the evaluation plane is lost."""
         self._link = None
         self._welcomed = False
 
     def received(self, kind: int, payload: bytes) -> None:
-        """A frame of the evaluation plane. Raises ProtocolError for one that it must not send."""
+        """Handle a frame of the evaluation plane. Raises ProtocolError for an unexpected one."""
         if kind == WELCOME:
             told = json.loads(payload)
             self._welcome(int(told["last_seq"]), int(told["received"]))
@@ -246,7 +247,7 @@ class HandOff:
             raise ProtocolError(f"unexpected frame {kind}")
 
     def pump(self) -> None:
-        """The link takes bytes again."""
+        """The link is writable again."""
         self._pump()
 
     def _welcome(self, last_seq: int, received: int) -> None:
@@ -324,7 +325,7 @@ class _Link(asyncio.Protocol):
             for kind, payload in self._reader.feed(data):
                 self._owner.received(kind, payload)
         except (ProtocolError, ValueError, KeyError, TypeError, struct.error):
-            # A peer that cannot be understood is as good as none: start over.
+            # The peer breaks the protocol: reconnect.
             if self.transport is not None:
                 self.transport.abort()
 

@@ -1,9 +1,9 @@
 """Heads of HTTP/1.1 messages: parsed strictly, rewritten as little as possible.
 
-A head is split into lines and every line is looked up in a bounded cache of lines already judged;
-clients that keep a connection repeat most of theirs. A line that is not known is held against the
-grammar of RFC 9112. What is not in the grammar is refused, not repaired, since two parsers that
-repair differently are how requests are smuggled: folded lines, bare CR or LF, space before the
+A head is split into lines and every line is looked up in a bounded cache of parsed lines; clients
+that keep a connection repeat most of theirs. A line that is not cached is checked against the
+grammar of RFC 9112. Lines outside the grammar are rejected, not repaired, since request smuggling
+exploits parsers that repair differently: folded lines, bare CR or LF, space before the
 colon, repeated or malformed Content-Length, Content-Length beside Transfer-Encoding, codings other
 than ``chunked`` in requests.
 
@@ -32,7 +32,7 @@ from understudy.monitor.proxy.fields import (
     TRACESTATE,
     TRANSFER_ENCODING,
     UPGRADE,
-    judge,
+    parse_field,
     strip_listed,
     tokens_of,
 )
@@ -46,21 +46,21 @@ _TRACEPARENT = re.compile(
 )
 _VISIBLE = re.compile(rb"[\x21-\x7e]{1,128}")
 
-# Bound once: of a name that was imported, methods are looked up the slow way.
-_judged = LINES.get
+# Bound once: method lookups on an imported name are slow.
+_parsed = LINES.get
 _request_lines: dict[bytes, tuple[bytes, bytes, int]] = {}
 _status_lines: dict[bytes, tuple[int, bytes, bool]] = {}
 
 NO_BODY = -1
 CHUNKED = -2
 UNTIL_CLOSE = -3
-"""Values of ``length`` that are no length."""
+"""Special values of ``length``."""
 
 
 class RequestHead:
     """A request's head, ready to be sent on.
 
-    ``lines`` are the fields to forward in the order in which they came, framing included;
+    ``lines`` are the fields to forward in order of arrival, framing included;
     ``length`` is the body's length in bytes, NO_BODY or CHUNKED. ``trace_id`` is empty when the
     request has no valid ``traceparent``, ``request_id`` when it has no usable one.
     """
@@ -99,7 +99,7 @@ class RequestHead:
 
 class ResponseHead:
     """A response's head. ``length`` is a number of bytes, NO_BODY, CHUNKED or UNTIL_CLOSE;
-    ``keep_alive`` is about the upstream's connection, ``idle_seconds`` its announced patience."""
+    ``keep_alive`` refers to the upstream connection, ``idle_seconds`` is its announced timeout."""
 
     __slots__ = (
         "has_request_id",
@@ -140,9 +140,9 @@ def _request_line(line: bytes) -> tuple[bytes, bytes, int]:
 def parse_request(block: bytes, target_limit: int) -> RequestHead:
     """Parse a request's head without its closing empty line.
 
-    Raises HttpError with the status to answer: 400 for what is malformed or ambiguous, 405 for
-    CONNECT, 414 for a target longer than ``target_limit`` bytes, 501 for a transfer coding that is
-    not known.
+    Raises HttpError with the response status: 400 for a malformed or ambiguous head, 405 for
+    CONNECT, 414 for a target longer than ``target_limit`` bytes, 501 for an unknown transfer
+    coding.
     """
     lines = block.split(b"\r\n")
     first = lines[0]
@@ -159,9 +159,9 @@ def parse_request(block: bytes, target_limit: int) -> RequestHead:
     length_seen = chunked = False
     for index in range(1, len(lines)):
         line = lines[index]
-        known = _judged(line)
+        known = _parsed(line)
         if known is None:
-            known = judge(line)
+            known = parse_field(line)
         kind = known[0]
         if kind == FORWARD:
             out.append(line)
@@ -186,7 +186,7 @@ def parse_request(block: bytes, target_limit: int) -> RequestHead:
             if known[2].lower() != b"chunked":
                 raise HttpError(501, "bad_transfer_encoding", "only the chunked coding is accepted")
             chunked = True
-            # In one spelling: not every parser takes the same white space and case for nothing.
+            # Normalised: parsers differ in white space and case.
             head.framing_line = b"Transfer-Encoding: chunked"
             out.append(head.framing_line)
         elif kind == CONNECTION:
@@ -215,7 +215,7 @@ def parse_request(block: bytes, target_limit: int) -> RequestHead:
     if head.host_line is None and head.minor == 1:
         raise HttpError(400, "bad_host", "Host is missing")
     if trace:
-        match = _TRACEPARENT.fullmatch(LINES[trace][2] if trace in LINES else judge(trace)[2])
+        match = _TRACEPARENT.fullmatch(LINES[trace][2] if trace in LINES else parse_field(trace)[2])
         if match is not None:
             head.trace_id = match[1]
             out.append(trace)
@@ -238,9 +238,9 @@ def _connection(head: RequestHead, options: set[bytes] | None) -> None:
         head.keep_alive = False
     elif b"keep-alive" in options:
         head.keep_alive = True
-    # An upgrade to h2c would let a client speak to the upstream past every check that is made here.
-    # One with a body is ignored, too: httptools, and so uvicorn, takes that body for what follows
-    # the upgrade, or for another request. In HTTP/1.0 there is none (RFC 9110, 7.8).
+    # An upgrade to h2c would let a client bypass every check made here. One with a body is ignored,
+    # too: httptools, and so uvicorn, takes that body for the upgraded protocol, or for another
+    # request. HTTP/1.0 has no upgrades (RFC 9110, 7.8).
     upgradable = head.minor == 1 and head.length in (NO_BODY, 0)
     if upgrade is not None and b"upgrade" in options and upgradable:
         value = upgrade.partition(b":")[2].strip().lower()
@@ -251,7 +251,7 @@ def _connection(head: RequestHead, options: set[bytes] | None) -> None:
 
 
 def _status_line(line: bytes) -> tuple[int, bytes, bool]:
-    """Status, the line in HTTP/1.1, and whether the upstream speaks that."""
+    """Status, the line in HTTP/1.1, and whether the upstream speaks HTTP/1.1."""
     match = _STATUS_LINE.fullmatch(line)
     if match is None:
         raise HttpError(502, "garbage", "the upstream's status line is malformed")
@@ -267,7 +267,7 @@ def _status_line(line: bytes) -> tuple[int, bytes, bool]:
 def parse_response(block: bytes, to_head: bool) -> ResponseHead:
     """Parse a response's head without its closing empty line; ``to_head``: it answers a HEAD.
 
-    Raises HttpError (502, ``garbage``) for what must not be passed on.
+    Raises HttpError (502, ``garbage``) for a head that must not be forwarded.
     """
     lines = block.split(b"\r\n")
     first = _status_lines.get(lines[0])
@@ -282,9 +282,9 @@ def parse_response(block: bytes, to_head: bool) -> ResponseHead:
     try:
         for index in range(1, len(lines)):
             line = lines[index]
-            known = _judged(line)
+            known = _parsed(line)
             if known is None:
-                known = judge(line)
+                known = parse_field(line)
             kind = known[0]
             if kind == FORWARD or kind in (HOST, EXPECT, TRACEPARENT, TRACESTATE):
                 out.append(line)
@@ -326,7 +326,7 @@ def parse_response(block: bytes, to_head: bool) -> ResponseHead:
     if to_head or status < 200 or status in (204, 304):
         head.length = NO_BODY
         if (status < 200 or status == 204) and (chunked or length is not None):
-            # Nothing follows these, and a client that believes the field would wait for it.
+            # These have no body, and a client that trusts the field would wait for one.
             framing = (b"Content-Length", b"Transfer-Encoding")
             head.lines = [line for line in head.lines if line.partition(b":")[0] not in framing]
     elif chunked:

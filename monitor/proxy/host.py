@@ -1,4 +1,4 @@
-"""What a client's connection expects of its worker, or of the side door for known cases."""
+"""The interface that a client's connection needs of its worker, or of the probe listener."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from understudy.monitor.proxy.runtime import Runtime
 
 
 class Connection(Protocol):
-    """A client's connection as its host sees it."""
+    """The interface of a client's connection that its host uses."""
 
     lingering: bool
 
     def expire(self, now: float, runtime: Runtime) -> None:
-        """Called now and then with the monotonic time: close what has waited too long."""
+        """Called periodically with the monotonic time: close it if it has waited too long."""
 
     def abort(self) -> None:
-        """Cut the connection."""
+        """Abort the connection."""
 
 
 class Host(Protocol):
-    """Whom a connection belongs to."""
+    """The owner of connections."""
 
     clients: set[Connection]
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """The loop that all run on."""
+        """The event loop."""
 
     @property
     def runtime(self) -> Runtime:
-        """The present one."""
+        """The current runtime."""
 
     @property
     def draining(self) -> bool:
@@ -41,10 +41,10 @@ class Host(Protocol):
         """A client has connected; False when there are too many."""
 
     def dismiss(self, client: Connection) -> None:
-        """A client is gone."""
+        """A client has disconnected."""
 
     def linger(self) -> bool:
-        """Whether one more client may stay to read its answer."""
+        """Whether one more client may linger to read its response."""
 
     def rejected(self, reason: str) -> None:
-        """A request was refused for a fault of its own."""
+        """A malformed request was rejected."""

@@ -1,7 +1,7 @@
-"""A request as it comes in: who it is, and how much of its body is there.
+"""An incoming request: its identity, and the part of its body received so far.
 
-The bytes of the body are counted and framed here as they come, and kept as long as the record, the
-mirrors or the router may want to look at them.
+Body bytes are counted and framed here as they arrive, and kept as long as the record, the mirrors
+or the router may need them.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from understudy.monitor.proxy.runtime import Runtime
 
 _FRAMED = 8
-"""How often the capture limit a body that is awaited may take with its chunks' framing, which is
-held, too. Six are enough for a chunk for each byte."""
+"""Limit of a buffered body with its chunked framing, as a multiple of the capture limit. Six allow
+one chunk per byte."""
 
 
 class Incoming:
-    """``started_ns`` is when the first byte of the request's head arrived, monotonic.
+    """An incoming request. ``started_ns`` is the monotonic time of the first byte of its head.
 
-    What becomes of the request has its places here as well, since a constructor of its own would
-    be one more call for each request.
+    The attributes of the subclass are initialised here as well, since another constructor would be
+    one more call for each request.
     """
 
     __slots__ = (
@@ -92,7 +92,7 @@ class Incoming:
         self.extra = extra
         trace_id = head.trace_id
         if not trace_id:
-            # No one upstream samples the trace, so the flags say that nobody has recorded it yet.
+            # The trace starts here and is not sampled yet, so the flags are 00.
             number = runtime.random_bits(192)
             trace_id = b"%032x" % (number >> 64 or 1)
             extra.append(
@@ -106,12 +106,12 @@ class Incoming:
         self.request_id = request_id
 
     def _waits_for_body(self) -> bool:
-        """Whether the body is to come, and may be looked at. Who expects a 100 sends none before
-        the model server has asked for it."""
+        """Whether the body has yet to arrive, and may be read. A client that expects a 100 sends
+        none before the model server asks for it."""
         return not self.request_complete and self._readable() and self.head.expect is None
 
     def _readable(self) -> bool:
-        """Whether the body may be looked at, as far as its size goes: however it is cut."""
+        """Whether the size of the body allows reading it, however it is chunked."""
         framing = self._framed_size > _FRAMED * self.runtime.capture_limit
         return self._captured is not None and not framing
 

@@ -1,8 +1,8 @@
-"""A listening socket that is closed without losing those who wait in its queue.
+"""Closes a listening socket without losing the connections in its accept queue.
 
-The kernel resets every connection that nobody has accepted when a listening socket is closed, and
-whoever is in there has been told already that it is connected. So at first no one new is let in,
-then the queue is emptied, then the socket is closed.
+When a listening socket is closed, the kernel resets every connection that was not accepted, though
+its client already sees it as connected. So new handshakes are stopped first, then the queue is
+accepted until it is empty, then the socket is closed.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import struct
 import sys
 
 _SO_ATTACH_FILTER = 26
-# Classic BPF, which sees TCP headers here: 0 bytes are kept of what has SYN and no ACK, all of the
-# rest, so that handshakes under way can end.
+# Classic BPF over TCP headers: it drops packets with SYN and without ACK, and accepts all others,
+# so that handshakes in progress can complete.
 _NO_NEW_ONES = (
     (0x30, 0, 0, 13),  # the byte of the flags
     (0x54, 0, 0, 0x12),  # SYN and ACK
@@ -26,10 +26,10 @@ _NO_NEW_ONES = (
 )
 
 
-def let_nobody_in(listener: socket.socket) -> bool:
-    """Have the kernel drop requests for connections; who sends them asks again after a second, and
-    is refused once the socket is closed. False where the kernel cannot: then whoever comes between
-    the last look into the queue and the end of the socket is reset."""
+def stop_new_connections(listener: socket.socket) -> bool:
+    """Make the kernel drop new handshakes; clients retry after a second, and are refused once the
+    socket is closed. False when the kernel does not support it: then a client that connects between
+    the last check of the queue and the close of the socket is reset."""
     if sys.platform != "linux":
         return False
     code = array.array("B", b"".join(struct.pack("=HBBI", *step) for step in _NO_NEW_ONES))
@@ -40,8 +40,8 @@ def let_nobody_in(listener: socket.socket) -> bool:
     return False
 
 
-def somebody_waits(listener: socket.socket) -> bool:
-    """Whether a connection is there to be accepted."""
+def has_pending_connection(listener: socket.socket) -> bool:
+    """Whether a connection waits to be accepted."""
     look = select.poll()
     look.register(listener.fileno(), select.POLLIN)
     return bool(look.poll(0))

@@ -1,8 +1,8 @@
-"""Copies of requests for a challenger, of which the client notices nothing.
+"""Mirrors requests to a challenger, without effect on the client.
 
-A copy is sent when the client's answer has been handed to its socket. Everything here is bounded:
-copies by count and bytes, connections, time, and what is read of an answer. Whatever becomes of a
-copy is counted under one outcome, so the outcomes add up to the requests that were chosen.
+A mirrored request is sent after the client's response was passed to its socket. Everything here is
+bounded: mirrored requests by count and bytes, connections, time, and response size. Every mirrored
+request is counted under one outcome, so the outcomes add up to the requests that were chosen.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from understudy.shadow.assignment import point, threshold
 
 NOT_SENT = ("queue_full", "breaker_open", "body_too_large")
 _SAYS_NOTHING = frozenset((record.OVERLOAD, record.CANCELLED))
-"""Outcomes that are not the challenger's doing."""
+"""Outcomes that are not caused by the challenger."""
 _FAILED = frozenset(
     (
         record.SERVER_ERROR,
@@ -36,7 +36,7 @@ _FAILED = frozenset(
 
 
 class Mirror:
-    """One challenger."""
+    """Mirrors requests to one challenger."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Mirror:
         self._breaker_gauge = stats.gauge("breaker", {"arm": name})
 
     def offer(self, exchange: MirrorSource, body: bytes | None) -> None:
-        """Mirror a finished request if its turn has come; ``body`` is None if it was not kept."""
+        """Mirror a finished request if it is sampled; ``body`` is None if it was not kept."""
         if not self._every and point(self._salt, exchange.request_id) >= self._below:
             return
         challenger = self.challenger
@@ -94,7 +94,7 @@ class Mirror:
         MirroredRequest(self, exchange, message, len(body), epoch).begin()
 
     def done(self, outcome: int, size: int, epoch: int) -> None:
-        """A copy is over; ``size`` is the number of bytes that it held, ``epoch`` the breaker's."""
+        """A mirrored request ended; ``size`` is its size in bytes, ``epoch`` the breaker's."""
         self._held -= 1
         self._held_bytes -= size
         self.words[self.outcomes[outcome]] += 1
@@ -102,12 +102,12 @@ class Mirror:
         self.breaker.report(success, monotonic(), epoch)
 
     def retire(self) -> None:
-        """It gets no more copies; those under way go on."""
+        """Mirror no new requests; those in flight continue."""
         self.arm.retire()
         self.words[self._queue_gauge] = self.words[self._breaker_gauge] = 0
 
     def publish(self) -> None:
-        """Bring the gauges up to date."""
+        """Update the gauges."""
         self.words[self._queue_gauge] = self._held
         self.words[self._breaker_gauge] = self.breaker.state
         self.arm.publish()
@@ -158,7 +158,7 @@ class MirroredRequest:
         self._finished = False
 
     def begin(self) -> None:
-        """Send it, now or when a connection is free."""
+        """Send it now, or when a connection is free."""
         mirror = self._mirror
         mirror.words[mirror.arm.in_flight] += 1
         self._runtime.active.add(self)
@@ -169,12 +169,12 @@ class MirroredRequest:
             mirror.arm.pool.enqueue(self)
 
     def check(self, now_ns: int) -> None:
-        """Called now and then with the monotonic time: has the limit passed?"""
+        """Called periodically with the monotonic time: enforce the time limit."""
         if now_ns - self._started_ns > self._mirror.challenger.timeout * 1e9:
             self._finish(record.TIMEOUT)
 
     def cancel(self) -> None:
-        """The worker ends before the answer has come."""
+        """The worker stops before the response has arrived."""
         self._finish(record.CANCELLED)
 
     # See Sink -----------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """The pool of keep-alive connections to one model server.
 
-The connection used last is used first, so that the rest may grow old and be closed. When all are
-busy a bounded queue forms, first come first served.
+The most recently used connection is taken first, so that the others become idle and are closed.
+When all are busy, requests wait in a bounded first-in, first-out queue.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from understudy.monitor.routing.plan import Upstream
 
 
 class Pool:
-    """``on_connect(ok)`` is told how each attempt ended, ``on_retry()`` of each second one."""
+    """A pool of connections to one model server.
+
+    ``on_connect(ok)`` is called after each attempt to connect, ``on_retry()`` for each retry.
+    """
 
     def __init__(
         self,
@@ -39,7 +42,7 @@ class Pool:
         self._tls = _client_context(upstream)
 
     def take(self) -> UpstreamConnection | None:
-        """An idle connection that is fit for use, if there is one."""
+        """A usable idle connection, or None."""
         idle = self.idle
         while idle:
             connection = idle.pop()
@@ -53,7 +56,8 @@ class Pool:
         return None
 
     def enqueue(self, sink: Sink) -> None:
-        """Have ``sink`` called with a connection as soon as one is free, or told why not."""
+        """Call ``sink`` with a connection as soon as one is free, or with the reason for
+        failure."""
         if len(self.waiting) >= self.upstream.max_waiting:
             sink.on_unavailable("overload")
             return
@@ -72,7 +76,7 @@ class Pool:
         transport = connection.transport
         if transport is None:
             return
-        # Choked: it answered without reading the request, and has yet to show that it goes on.
+        # Choked: it answered without reading the request, and may not read the next one.
         if not reusable or connection.choked or transport.is_closing():
             _discard(transport)
             return
@@ -97,7 +101,7 @@ class Pool:
             self._grow()
 
     def sweep(self, now: float) -> None:
-        """Close what has been idle for too long; ``now`` is monotonic, in seconds."""
+        """Close connections that were idle for too long; ``now`` is monotonic time in seconds."""
         for connection in list(self.idle):
             if now - connection.idle_since > connection.idle_seconds:
                 self.idle.remove(connection)
@@ -106,11 +110,11 @@ class Pool:
 
     @property
     def busy(self) -> int:
-        """Connections with an exchange under way."""
+        """Number of connections with an exchange in flight."""
         return len(self.open) - len(self.idle)
 
     def close(self) -> None:
-        """Keep nothing idle any longer; exchanges that are under way or wait go on."""
+        """Close idle connections; exchanges in flight or waiting continue."""
         self._closed = True
         for connection in self.idle:
             if connection.transport is not None:
@@ -134,9 +138,9 @@ class Pool:
             try:
                 connection = await self._attempt()
                 break
-            except (OSError, TimeoutError, UnicodeError):  # the last for a name that is no name
+            except (OSError, TimeoutError, UnicodeError):  # the last for an invalid host name
                 self._on_connect(False)
-                # Nothing of a request has been sent, so one more try can do no harm.
+                # No byte of a request was sent, so a retry is safe.
                 if attempt == 0 and self.waiting:
                     self._on_retry()
                 else:
@@ -172,7 +176,7 @@ class Pool:
 
 
 def _discard(transport: asyncio.Transport) -> None:
-    """Close; not waiting until a peer that does not read has taken what is left to send."""
+    """Close without waiting for a peer that does not read."""
     if transport.get_write_buffer_size():
         transport.abort()
     else:

@@ -1,10 +1,11 @@
-"""A side door for known cases: the worker's own way to the model servers, and no traffic.
+"""Probe listener: sends validation cases to the model servers through the worker.
 
-Cases of the continuous validation take the same pools, headers, TLS and limits as requests of
-clients do, so that they find what these would find. They come over a Unix socket in the directory
-of the run, which nobody but this service can open; no header and no path of a client leads here.
-What comes through it is not counted, recorded, mirrored, or part of an experiment, and opens no
-breaker. The plain path pays nothing for it: the door has connections of a class of its own.
+Cases of the continuous validation use the same pools, headers, TLS and limits as requests of
+clients, so they get the same results. They arrive over a Unix socket in the run directory, which
+only this service can open; no header and no path of a client leads here.
+
+Probes are not counted, recorded, mirrored, or part of an experiment, and open no breaker. Client
+requests pay nothing for it: probes use separate connection and exchange classes.
 """
 
 from __future__ import annotations
@@ -26,26 +27,26 @@ if TYPE_CHECKING:
     from understudy.monitor.proxy.runtime import Runtime
 
 ARM = b"x-understudy-arm"
-"""Which arm a case is for; it does not reach the model server."""
+"""Header that names the arm of a case; it is not forwarded to the model server."""
 
 
 def socket_path(run_dir: Path, slot: int) -> Path:
-    """Of the door of a worker."""
+    """The path of a worker's probe socket."""
     return run_dir / f"case{slot}.sock"
 
 
 def sockets(run_dir: Path) -> list[Path]:
-    """The doors that there are."""
+    """The probe sockets of a run."""
     return sorted(run_dir.glob("case*.sock"))
 
 
 class ProbeExchange(Exchange):
-    """A case on its way; see the module."""
+    """The exchange of a validation case; see the module."""
 
     __slots__ = ()
 
     def begin(self, data: bytes) -> bytes:
-        """As the one of clients, with the arm that the case names and nothing that counts."""
+        """As for clients, with the arm that the case names and without statistics."""
         head, runtime = self.head, self.runtime
         name = b""
         for line in head.lines:
@@ -79,14 +80,14 @@ class ProbeExchange(Exchange):
 
 
 class ProbeConnection(ClientConnection):
-    """A connection of who sends cases."""
+    """A connection that sends validation cases."""
 
     __slots__ = ()
     kind = ProbeExchange
 
 
 class ProbeListener:
-    """What the connections know of their worker, without its counts."""
+    """The host of probe connections: its worker, without statistics."""
 
     def __init__(self, worker: Host, path: Path) -> None:
         self._worker = worker
@@ -97,7 +98,7 @@ class ProbeListener:
 
     @property
     def runtime(self) -> Runtime:
-        """The present one."""
+        """The current runtime."""
         return self._worker.runtime
 
     @property
@@ -106,7 +107,7 @@ class ProbeListener:
         return self._worker.draining
 
     async def open(self) -> None:
-        """Listen; without a place for the socket there is no door, and cases go another way."""
+        """Listen. If the socket cannot be created, validation connects to model servers itself."""
         with contextlib.suppress(OSError):
             self._path.unlink(missing_ok=True)
             self._server = await self.loop.create_unix_server(
@@ -116,31 +117,31 @@ class ProbeListener:
             self._path.chmod(0o600)
 
     def close(self) -> None:
-        """Let nobody in any more."""
+        """Stop accepting connections."""
         if self._server is not None:
             self._server.close()
             with contextlib.suppress(OSError):
                 self._path.unlink(missing_ok=True)
 
     def admit(self, client: Connection) -> bool:
-        """It expires and is drained as those of clients are."""
+        """Register a connection: it expires and is drained like those of clients."""
         self.clients.add(client)
         return True
 
     def dismiss(self, client: Connection) -> None:
-        """It is gone."""
+        """A connection was closed."""
         self.clients.discard(client)
 
     def linger(self) -> bool:
-        """Who sends cases reads what it is told."""
+        """False: senders of cases read their responses."""
         return False
 
     def rejected(self, reason: str) -> None:
-        """Nothing counts here."""
+        """Probes are not counted."""
 
 
 def _arm(runtime: Runtime, name: str) -> Arm:
-    """The one that answers clients, where there are two ways to a challenger."""
+    """The arm by name; of a challenger that serves and mirrors, the one that serves clients."""
     arms = runtime.plan.arms
     index = arms.index(name) if name in arms else -1
     if index == 0:
@@ -150,4 +151,4 @@ def _arm(runtime: Runtime, name: str) -> Arm:
     for mirror in runtime.mirrors:
         if mirror.arm.index == index:
             return mirror.arm
-    raise HttpError(400, "arm", f"there is no arm {name!r}")
+    raise HttpError(400, "arm", f"unknown arm {name!r}")

@@ -1,6 +1,6 @@
-"""What parts of the data plane expect of each other, where the other part imports them.
+"""Interfaces between modules of the data plane, which avoid circular imports.
 
-The classes that fit are not derived from these: they cost nothing when a request is served.
+The implementing classes do not derive from them, so they cost nothing per request.
 """
 
 from __future__ import annotations
@@ -13,48 +13,48 @@ from understudy.monitor.proxy.routes import Route
 
 
 class Timed(Protocol):
-    """Something under way that may run into a limit."""
+    """Something in flight with a time limit."""
 
     def check(self, now_ns: int) -> None:
         """``now_ns`` is the monotonic time in nanoseconds."""
 
     def cancel(self) -> None:
-        """Give up: nobody waits for it any longer."""
+        """Cancel it: its result is no longer needed."""
 
 
 class Answered(Protocol):
-    """An exchange as its client's connection sees it at the end."""
+    """The interface of a finished exchange that its client's connection uses."""
 
     @property
     def request_complete(self) -> bool:
-        """Whether the last byte of the request has come."""
+        """Whether the last byte of the request has arrived."""
 
 
 class ClientOwner(Protocol):
-    """Whom a client's connection belongs to, as an exchange sees it."""
+    """The interface of a client connection's owner that an exchange uses."""
 
     @property
     def draining(self) -> bool:
         """Whether the worker is about to stop."""
 
     def rejected(self, reason: str) -> None:
-        """A request was refused for a fault of its own."""
+        """A malformed request was rejected."""
 
 
 class Client(Protocol):
-    """A client's connection as an exchange sees it."""
+    """The interface of a client's connection that an exchange uses."""
 
     keep_alive: bool
 
     @property
     def worker(self) -> ClientOwner:
-        """Whom the connection belongs to."""
+        """The owner of the connection."""
 
     def write(self, data: bytes) -> None:
-        """Send bytes of an answer."""
+        """Send bytes of a response."""
 
     def pause(self) -> None:
-        """Read no more for now."""
+        """Stop reading for now."""
 
     def resume(self) -> None:
         """Read again."""
@@ -67,20 +67,20 @@ class Client(Protocol):
         outcome: str = "rejected",
         request_id: bytes = b"",
     ) -> None:
-        """Send an answer of the proxy's own, as JSON."""
+        """Send a response of the proxy itself, as JSON."""
 
     def abort(self) -> None:
-        """Cut the connection."""
+        """Abort the connection."""
 
     def tunnel(self) -> None:
-        """From now on bytes flow both ways."""
+        """Switch to a tunnel: forward bytes both ways."""
 
     def exchange_over(self, exchange: Answered) -> None:
-        """The answer is handed to the transport."""
+        """The response was passed to the transport."""
 
 
 class MirrorRuntime(Protocol):
-    """A runtime as a mirrored request sees it."""
+    """The interface of a runtime that a mirrored request uses."""
 
     active: set[Timed]
     handoff: HandOff
@@ -88,7 +88,7 @@ class MirrorRuntime(Protocol):
 
 
 class MirrorSource(Protocol):
-    """A finished exchange as a mirror sees it."""
+    """The interface of a finished exchange that a mirror uses."""
 
     head: RequestHead
     extra: list[bytes]
@@ -98,4 +98,4 @@ class MirrorSource(Protocol):
 
     @property
     def runtime(self) -> MirrorRuntime:
-        """The runtime that the exchange began with."""
+        """The runtime that the exchange started with."""

@@ -1,4 +1,4 @@
-"""From a request's target to the model that it is for."""
+"""Maps a request target to its model."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _PROTOCOLS = (
 
 
 class Route:
-    """A model, or none, and where its numbers go: ``rows[arm][role]``.
+    """A model, or none, and its statistics: ``rows[arm][role]``.
 
-    ``model`` is the index in the plan, or -1 for what is no inference request: that is forwarded
-    and counted, but neither recorded nor mirrored.
+    ``model`` is the index in the plan, or -1 for a request that is not an inference request: it is
+    forwarded and counted, but neither recorded nor mirrored.
     """
 
     __slots__ = ("model", "rows")
@@ -33,7 +33,7 @@ class Route:
 
 
 class Routes:
-    """Looks targets up; the cache of targets is bounded, so that odd paths cost no memory."""
+    """Looks up targets; the cache is bounded, so that random paths cost no memory."""
 
     def __init__(self, plan: Plan, stats: SharedStats) -> None:
         self._plan = plan
@@ -52,7 +52,7 @@ class Routes:
         self.other = self._route(-1, "other")
 
     def find(self, target: bytes) -> Route:
-        """The route of a request target; its query does not matter."""
+        """The route of a request target, ignoring its query."""
         path = target.partition(b"?")[0]
         route = self._cache.get(path)
         if route is None:

@@ -1,5 +1,5 @@
-"""A plan brought to life: pools, routes and mirrors. A new plan makes a new runtime; exchanges that
-are under way stay with the one they began with, and what did not change is carried over."""
+"""The runtime objects of a plan: pools, routes and mirrors. A new plan creates a new runtime;
+exchanges in flight keep the one they started with, and unchanged parts are carried over."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from understudy.monitor.stats.shared import SharedStats
 
 
 class Runtime:
-    """Everything an exchange needs; ``active`` holds what is under way, shared by all runtimes."""
+    """Everything an exchange needs; ``active`` holds what is in flight, shared by all runtimes."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Runtime:
         ]
         serving = before.serving if before is not None else {}
         self.serving: dict[int, Serving] = {}
-        """Challengers that answer clients, by the index of their arm."""
+        """Challengers that serve clients, by arm index."""
         for index, challenger in enumerate(plan.challengers, start=1):
             upstream = challenger.serving
             if upstream is None:
@@ -96,7 +96,7 @@ class Runtime:
                 serving.retire()
 
     def sweep(self, now: float) -> None:
-        """Close idle connections and bring the gauges up to date; ``now`` monotonic, seconds."""
+        """Close idle connections and update the gauges; ``now`` is monotonic time in seconds."""
         self.champion.pool.sweep(now)
         self.champion.publish()
         for mirror in self.mirrors:

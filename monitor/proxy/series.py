@@ -1,4 +1,4 @@
-"""Where the numbers of an exchange go: a row of them for each kind, one for each outcome."""
+"""The statistics of exchanges: a row of series for each kind, one series for each outcome."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from understudy.monitor.stats.shared import SharedStats, observe
 
 
 class Series:
-    """Indices into the shared statistics of everything that is counted for one label set."""
+    """Indices into the shared statistics of all numbers of one label set."""
 
     __slots__ = ("duration", "first_byte", "queue", "request_bytes", "requests", "response_bytes")
 
@@ -29,7 +29,7 @@ class Series:
         request_size: int,
         response_size: int,
     ) -> None:
-        """Count one exchange; a first byte or queueing time of 0 means that there was none."""
+        """Count one exchange; a time of 0 to the first byte, or in the queue, means none."""
         words[self.requests] += 1
         words[self.request_bytes] += request_size
         words[self.response_bytes] += response_size
@@ -44,8 +44,8 @@ class SeriesRow:
     """The series of one kind of exchange, one per outcome, made when first needed.
 
     Every label comes from the configuration or from a closed list, so the rows are bounded.
-    Should the shared file be full all the same (many reloads with new names), what has no room of
-    its own is counted under the model ``other``.
+    If the shared file is full all the same (many reloads with new names), further series are
+    counted under the model ``other``.
     """
 
     __slots__ = ("_by_outcome", "_labels", "_stats")

@@ -1,4 +1,4 @@
-"""Which arm serves a request whose model is divided among several."""
+"""Chooses the arm that serves a request of a split model."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from understudy.monitor.proxy.head import RequestHead
 
 _LONGEST_UNIT = 256
-"""Bytes of a unit that are kept as they are; a longer one is known by its digest."""
+"""Longest unit in bytes that is kept as it is; a longer one is replaced by its digest."""
 NO_UNIT = "no_unit"
 NOT_JSON = "not_json"
 BODY_TOO_LARGE = "body_too_large"
 BODY_NOT_AWAITED = "body_not_awaited"
-"""Why a request could not be assigned. The last is about those that expect a 100: they send their
-body when a model server has asked for it, and so one has to be chosen first."""
+"""Why a request could not be assigned. The last applies to requests that expect a 100: the body is
+sent when a model server asks for it, so the arm has to be chosen before."""
 _INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
 _SAYS_NOTHING = frozenset((record.CANCELLED, record.REJECTED, record.OVERLOAD))
 _FAILED = frozenset(
@@ -35,7 +35,7 @@ _FAILED = frozenset(
 
 
 class Serving:
-    """A challenger as a server of clients: its connections, and the breaker that takes it off."""
+    """A challenger that serves clients: its connections, and its circuit breaker."""
 
     def __init__(self, arm: Arm, settings: BreakerSettings, stats: SharedStats) -> None:
         self.arm = arm
@@ -45,24 +45,24 @@ class Serving:
         self._gauge = stats.gauge("serving_breaker", {"arm": arm.upstream.name})
 
     def report(self, outcome: int, epoch: int) -> None:
-        """How a request went that the breaker let pass."""
+        """Report the outcome of a request that the breaker allowed."""
         success = None if outcome in _SAYS_NOTHING else outcome not in _FAILED
         self.breaker.report(success, monotonic(), epoch)
 
     def publish(self) -> None:
-        """Bring the gauges up to date."""
+        """Update the gauges."""
         self._words[self._gauge] = self.breaker.state
         self.arm.publish()
 
     def retire(self) -> None:
-        """It gets no more requests."""
+        """Send no new requests to it."""
         self._words[self._gauge] = 0
         self.arm.retire()
 
 
 class Choice:
-    """``arm`` is to serve the request, 0 the champion. ``assigned`` is as in a record: the arm that
-    the unit belongs to plus one, or 0 when the request is no part of the experiment."""
+    """``arm`` serves the request, 0 is the champion. ``assigned`` is as in a record: one plus the
+    arm that the unit belongs to, or 0 when the request is not part of the experiment."""
 
     __slots__ = ("arm", "assigned", "unit")
 
@@ -80,11 +80,11 @@ class Router:
         self.since = time()
         self.needs_body = split.unit == "pointer"
         self._allocation = Allocation(split.starts, split.arms)
-        # By name: where arms are added or removed, the same index may be another model server.
+        # By name: when arms are added or removed, the same index may be another model server.
         owners = tuple("" if arm == OUT else arms[arm] for arm in split.arms)
         by = (split.unit, split.unit_name, split.salt, split.holdout)
         self.division = (split.experiment, by, split.starts, owners)
-        """What decides to whom units belong: while it stays, ``since`` does."""
+        """What determines the assignment of units: while it is unchanged, ``since`` is, too."""
         salt = split.salt.encode()
         self._salt = blake2b(salt, digest_size=32).digest()
         self._holdout_salt = blake2b(salt, digest_size=32, person=b"holdout").digest()
@@ -102,7 +102,7 @@ class Router:
         self._experiment = split.experiment
 
     def names(self) -> dict[str, Any]:
-        """What the evaluation plane has to know, as JSON: shares by arm, and since when."""
+        """Shares by arm, and since when, as JSON for the evaluation plane."""
         sizes = [self._allocation.size(arm) / POINTS for arm in range(self._arms)]
         return {
             "experiment": self._experiment,
@@ -113,9 +113,10 @@ class Router:
         }
 
     def choose(self, head: RequestHead, request_id: bytes, body: bytes, unread: str = "") -> Choice:
-        """``body`` is the whole request's where it is needed; ``unread`` says why it is not there.
+        """Choose the arm of a request.
 
-        Where it cannot be looked at, or holds no unit, that is counted.
+        ``body`` is the complete body if the unit is in it; ``unread`` is the reason why it is
+        missing. Requests without a readable unit are counted.
         """
         for name, value in self._exclude:
             if value in values(head.lines, name):
@@ -145,7 +146,7 @@ class Router:
         return Choice(0, 0, unit) if arm == OUT else Choice(arm, arm + 1, unit)
 
     def unassigned(self, reason: str) -> None:
-        """Count a request that could not be assigned, and went to the champion."""
+        """Count a request that could not be assigned and went to the champion."""
         labels = {"experiment": self._experiment, "reason": reason}
         self._stats.words[self._stats.counter("unassigned", labels)] += 1
 
@@ -155,8 +156,8 @@ class Router:
         self._stats.words[self._stats.counter("diverted", labels)] += 1
 
     def _unit(self, head: RequestHead, request_id: bytes, body: bytes) -> bytes:
-        """Empty if there is none. Raises ValueError or RecursionError for a body that is no JSON,
-        or none that can be read."""
+        """The unit of a request; empty without one. Raises ValueError or RecursionError for a body
+        that is not readable JSON."""
         by = self.split.unit
         if by == "request":
             return request_id
@@ -173,7 +174,7 @@ class Router:
 
 
 def values(lines: list[bytes], name: bytes) -> list[bytes]:
-    """The values of all fields ``name`` (lower case), in their order."""
+    """The values of all fields ``name`` (lower case), in order."""
     length = len(name)
     return [
         line[length + 1 :].strip(b" \t")
@@ -197,7 +198,7 @@ def steps(pointer: str) -> tuple[str, ...]:
 
 
 def pointed(value: object, path: tuple[str, ...]) -> bytes:
-    """The text or number that ``path`` leads to, as bytes; empty if there is none."""
+    """The text or number at ``path``, as bytes; empty without one."""
     for step in path:
         if isinstance(value, dict):
             value = value.get(step)

@@ -1,6 +1,6 @@
-"""Request targets that are no path: absolute ones, ``*`` and those that are refused.
+"""Request targets other than paths: absolute targets, ``*``, and rejected ones.
 
-Pure functions over bytes, and no input or output.
+Pure functions over bytes, without input or output.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from urllib.parse import urlsplit
 from understudy.monitor.errors import HttpError
 
 HOST_VALUE = re.compile(rb"[A-Za-z0-9\-._~%!$&'()*+,;=:\[\]]*")
-"""What a Host field or an authority may look like."""
+"""Grammar of a Host field or an authority."""
 
 
 def origin_form(method: bytes, target: bytes) -> tuple[bytes, bytes | None]:
-    """The path to ask for, and the authority that takes the place of Host (RFC 9112, 3.2.2).
+    """The path to request, and the authority that replaces Host (RFC 9112, 3.2.2).
 
-    The authority is None for ``OPTIONS *``. Raises HttpError: 405 for CONNECT, 400 for a target
-    that is malformed.
+    The authority is None for ``OPTIONS *``. Raises HttpError: 405 for CONNECT, 400 for a malformed
+    target.
     """
     if method == b"CONNECT":
         raise HttpError(405, "method", "CONNECT is not for this server")

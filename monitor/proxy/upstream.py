@@ -1,7 +1,7 @@
-"""One connection to a model server, and how an answer is read from it.
+"""One connection to a model server, which parses the responses.
 
-A connection carries one exchange at a time. Whoever waits for the answer is its *sink*: the
-client's exchange, or the mirror's.
+A connection carries one exchange at a time. The receiver of the response is its *sink*: the
+client's exchange, or a mirrored request.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from understudy.monitor.proxy.head import (
 from understudy.monitor.routing.plan import Upstream
 
 HEAD_LIMIT = 64 * 1024
-"""Bytes of a response's head; model servers stay far below."""
+"""Largest response head in bytes; model servers stay far below."""
 FINISH_SECONDS = 5.0
-"""How long the last bytes of a tunnel may take to leave."""
+"""How long sending the last bytes of a tunnel may take."""
 
 
 class Sink(Protocol):
-    """What a connection tells whoever waits for the answer."""
+    """The receiver of a response: the callbacks of a connection."""
 
     def on_ready(self, connection: UpstreamConnection) -> None:
         """A connection is free for this exchange."""
@@ -36,10 +36,10 @@ class Sink(Protocol):
         """No connection: ``connect`` (refused, unreachable), ``overload`` (queue full)."""
 
     def on_interim(self, raw: bytes) -> None:
-        """A 1xx response, as it came."""
+        """A 1xx response, unchanged."""
 
     def on_head(self, head: ResponseHead, body: bytes, done: bool) -> None:
-        """The final response's head with what came of its body; ``done``: that was all."""
+        """The final response's head with the first part of its body; ``done``: it is complete."""
 
     def on_body(self, body: bytes, done: bool) -> None:
         """More of the body."""
@@ -48,14 +48,14 @@ class Sink(Protocol):
         """101: from here on bytes flow both ways."""
 
     def on_lost(self, reason: str) -> None:
-        """The connection failed before the answer was complete: ``reset`` or ``garbage``."""
+        """The connection failed before the response was complete: ``reset`` or ``garbage``."""
 
     def on_writable(self, writable: bool) -> None:
         """The connection's write buffer is below (or above) its mark."""
 
 
 class Owner(Protocol):
-    """The pool as a connection of its own sees it."""
+    """The interface of the pool that its connections use."""
 
     @property
     def upstream(self) -> Upstream:
@@ -66,7 +66,7 @@ class Owner(Protocol):
 
 
 class UpstreamConnection(asyncio.Protocol):
-    """See the module. ``capture`` collects the body's payload while it stays within bounds."""
+    """A connection to a model server. ``capture`` collects the body up to the capture limit."""
 
     __slots__ = (
         "_buffer",
@@ -129,7 +129,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.transport.write(data)
 
     def pause(self) -> None:
-        """Read no more for now: the sink cannot take it."""
+        """Stop reading for now: the sink is not writable."""
         if not self.read_paused and self.transport is not None:
             self.read_paused = True
             self.transport.pause_reading()
@@ -141,13 +141,13 @@ class UpstreamConnection(asyncio.Protocol):
             self.transport.resume_reading()
 
     def abort(self) -> None:
-        """Give up on the exchange that is under way; the connection is of no more use."""
+        """Abort the exchange in flight; the connection cannot be reused."""
         self.sink = None
         if self.transport is not None:
             self.transport.abort()
 
     def finish(self) -> None:
-        """Nothing more comes from the sink; send what is left of it and close."""
+        """The sink sends nothing more: flush and close."""
         self.sink = None
         transport = self.transport
         if transport is not None:
@@ -192,7 +192,7 @@ class UpstreamConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         sink = self.sink
         if sink is None:
-            # Bytes that nobody asked for would be taken for the next answer.
+            # Unsolicited bytes would be taken for the next response.
             if self.transport is not None:
                 self.transport.abort()
             return
@@ -241,7 +241,7 @@ class UpstreamConnection(asyncio.Protocol):
                 return
         self.head = head
         if head.idle_seconds is not None:
-            # The server said how long it waits; stay clear of the moment when it closes.
+            # The server announced its idle timeout: close before it does.
             self.idle_seconds = min(
                 self.pool.upstream.idle_timeout, max(0.0, head.idle_seconds - 1)
             )
@@ -259,7 +259,7 @@ class UpstreamConnection(asyncio.Protocol):
         sink.on_head(head, body, done)
 
     def _body(self, data: bytes) -> tuple[bytes, bool]:
-        """What of ``data`` is to be passed on, and whether the body is complete with it."""
+        """The part of ``data`` to forward, and whether the body is complete."""
         chunked = self._chunked
         if chunked is not None:
             pieces: list[bytes] | None = [] if self.decode or self.capture is not None else None
@@ -296,6 +296,6 @@ class UpstreamConnection(asyncio.Protocol):
         return data, remaining == size
 
     def _spoil(self) -> None:
-        """The upstream said more than its answer holds: use the connection for nothing else."""
+        """The upstream sent bytes beyond its response: do not reuse the connection."""
         assert self.head is not None
         self.head.keep_alive = False

@@ -27,7 +27,7 @@ from understudy.monitor.proxy.client import QUIET_SECONDS, ClientConnection
 from understudy.monitor.proxy.fields import keep_headers
 from understudy.monitor.proxy.handoff import HandOff
 from understudy.monitor.proxy.host import Connection
-from understudy.monitor.proxy.listening import let_nobody_in, somebody_waits
+from understudy.monitor.proxy.listening import has_pending_connection, stop_new_connections
 from understudy.monitor.proxy.probe import ProbeListener, socket_path
 from understudy.monitor.proxy.protocols import Timed
 from understudy.monitor.proxy.runtime import Runtime
@@ -39,7 +39,7 @@ _HANDSHAKE_SECONDS = 0.05
 
 
 class Worker:
-    """All that one process shares between its connections."""
+    """The state that the connections of one process share."""
 
     def __init__(
         self, plan: Plan, run_dir: Path, run: str, slot: int, loop: asyncio.AbstractEventLoop
@@ -68,7 +68,7 @@ class Worker:
         self._door = ProbeListener(self, socket_path(run_dir, slot))
 
     async def start(self, listener: socket.socket) -> None:
-        """Listen, connect to the evaluation plane, begin to look after limits."""
+        """Listen, connect to the evaluation plane, start checking limits."""
         plan = self.runtime.plan
         if plan.tls is not None:
             self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -97,9 +97,9 @@ class Worker:
         )
 
     async def drain(self) -> None:
-        """Let nobody in any more, let what is under way finish within the limit, hand over records.
+        """Stop accepting, let requests in flight finish within the limit, hand over records.
 
-        Who has been let in already is served, too, though nobody has accepted it yet.
+        Connections that wait to be accepted are served, too.
         """
         self.draining = True
         until = monotonic() + self.runtime.plan.limits.drain_timeout
@@ -111,8 +111,8 @@ class Worker:
             for client in tuple(self.clients):
                 client.expire(monotonic(), self.runtime)
             await asyncio.sleep(0.01)
-        # What the limit cuts short gets its outcome and its record before these are handed over.
-        while self.active:  # a request that ends may leave a copy
+        # Requests cut off by the limit get their outcome and record before the hand-over.
+        while self.active:  # a request that ends may start a mirrored one
             for timed in tuple(self.active):
                 timed.cancel()
         for client in tuple(self.clients):
@@ -122,10 +122,10 @@ class Worker:
     async def _stop_listening(self, until: float) -> None:
         if self._server is None or self._listener is None:
             return
-        if let_nobody_in(self._listener):
-            # Handshakes that have begun end meanwhile.
+        if stop_new_connections(self._listener):
+            # Handshakes in progress complete meanwhile.
             await asyncio.sleep(min(_HANDSHAKE_SECONDS, self.runtime.plan.limits.drain_timeout))
-        while somebody_waits(self._listener) and monotonic() < until:
+        while has_pending_connection(self._listener) and monotonic() < until:
             await asyncio.sleep(0.01)  # the loop accepts them
         self._server.close()
 
@@ -137,29 +137,29 @@ class Worker:
         words[self._accepted] += 1
         words[self._open] += 1
         self.clients.add(client)
-        # Those who linger are on their way out: who was refused must not be why the next one is.
+        # Lingering clients do not count: a rejected client must not cause the next rejection.
         return len(self.clients) - self.lingering <= self.runtime.plan.limits.connections
 
     def dismiss(self, client: Connection) -> None:
-        """A client is gone."""
+        """A client has disconnected."""
         self._stats.words[self._open] -= 1
         self.clients.discard(client)
         self.lingering -= client.lingering
 
     def linger(self) -> bool:
-        """Whether one more client may stay to read its answer; there is a limit to these, too."""
+        """Whether one more client may linger to read its response; their number is limited."""
         if self.lingering >= self.runtime.plan.limits.connections:
             return False
         self.lingering += 1
         return True
 
     def rejected(self, reason: str) -> None:
-        """A request was refused for a fault of its own."""
+        """A malformed request was rejected."""
         self._stats.words[self._stats.counter("rejected", {"reason": reason})] += 1
 
     def _tick(self) -> None:
-        """Limits are looked after now and then, for all at once: a timer for each request would
-        cost more than the request's own bookkeeping."""
+        """Check limits periodically, for all requests at once: a timer for each request would cost
+        more than the request's own bookkeeping."""
         now = monotonic()
         now_ns = monotonic_ns()
         for timed in tuple(self.active):
@@ -174,22 +174,22 @@ class Worker:
 
 
 class Control:
-    """The supervisor's line: JSON objects, one a line, over a socket pair."""
+    """The control connection of the supervisor: JSON lines over a socket pair."""
 
     def __init__(self, worker: Worker, line: socket.socket) -> None:
         self._worker = worker
         self._line = line
 
     async def serve(self) -> None:
-        """Obey until told to drain; the end of the line means that the supervisor is gone."""
+        """Execute commands until told to drain; end of file means that the supervisor is gone."""
         reader, writer = await asyncio.open_connection(sock=self._line)
-        self._say(writer, {"event": "ready", "pid": os.getpid()})
+        self._send(writer, {"event": "ready", "pid": os.getpid()})
         while line := await reader.readline():
             order: dict[str, Any] = json.loads(line)
             if order.get("do") == "drain":
                 break
             if order.get("do") == "reload":
-                self._say(writer, self._reload(Path(order["plan"])))
+                self._send(writer, self._reload(Path(order["plan"])))
         await self._worker.drain()
 
     def _reload(self, path: Path) -> dict[str, object]:
@@ -201,7 +201,7 @@ class Control:
         return {"event": "reloaded", "generation": plan.generation}
 
     @staticmethod
-    def _say(writer: asyncio.StreamWriter, message: dict[str, object]) -> None:
+    def _send(writer: asyncio.StreamWriter, message: dict[str, object]) -> None:
         writer.write(json.dumps(message).encode() + b"\n")
 
 

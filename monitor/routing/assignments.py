@@ -1,8 +1,8 @@
-"""How many requests each arm was given, for the question whether the split was honoured.
+"""Counts the requests assigned to each arm, for the test for sample ratio mismatch.
 
-Requests are seen when they end, and those of a slower arm end later: counted at once, an arm that
-is overloaded would seem to have been given fewer. So a request counts once those that began before
-it have surely ended: when half as long again as the longest so far has passed since it began.
+Requests are recorded when they end, and those of a slower arm end later: counted at once, an
+overloaded arm would appear to have been assigned fewer. So a request counts only when those that
+started before it have ended: after 1.5 times the longest duration so far.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _LEAST = 0.2
 
 
 class Assignments(Stateful):
-    """Of ``arms`` arms, within one epoch of weights. Times are in seconds."""
+    """Counts for ``arms`` arms within one epoch of weights. Times are in seconds."""
 
     arms: Config[int]
     _slots: Saved[dict[int, list[Count]]]
@@ -32,17 +32,17 @@ class Assignments(Stateful):
         self._slots = {}
         self._longest = 0.0
         self._newest = 0.0
-        """When the request that ended last did so."""
+        """Unix time of the latest end of a request."""
 
     def add(self, arm: int, started: float, seconds: float) -> None:
-        """A request of an arm that began at unix time ``started`` and took ``seconds``."""
+        """Add a request of an arm that started at unix time ``started`` and took ``seconds``."""
         counts = self._slots.setdefault(int(started / _SLOT), [0] * self.arms)
         counts[arm] += 1
         self._longest = max(self._longest, seconds)
         self._newest = max(self._newest, started + seconds)
 
     def add_all(self, arms: Ints, started: Floats, seconds: Floats) -> None:
-        """The same for many requests."""
+        """Add many requests; arrays of shape (requests,)."""
         if not len(arms):
             return
         slots = (started / _SLOT).astype(np.int64)
@@ -54,8 +54,8 @@ class Assignments(Stateful):
         self._newest = max(self._newest, float((started + seconds).max()))
 
     def settled(self, now: float = 0.0) -> list[int]:
-        """Of those that count by unix time ``now``, or by the last end if that was later, and have
-        not been asked for before, how many each arm had."""
+        """Counts by arm of the requests that count by unix time ``now``, or by the latest end if
+        that is later, and were not returned before."""
         limit = int((max(now, self._newest) - _FACTOR * self._longest - _LEAST) / _SLOT)
         found = [0] * self.arms
         for slot in [s for s in self._slots if s < limit]:
@@ -63,7 +63,7 @@ class Assignments(Stateful):
         return found
 
     def clear(self) -> None:
-        """Begin a new epoch; what has not been asked for is left out, of all arms alike."""
+        """Start a new epoch; requests not returned yet are dropped, for all arms alike."""
         self._slots.clear()
         self._longest = 0.0
 

@@ -1,8 +1,8 @@
-"""What a worker has to know, as plain frozen data.
+"""The plan of a worker, as plain frozen data.
 
 The configuration is validated by pydantic outside the workers (``understudy.monitor.config``) and
 compiled into this plan, which travels as JSON. A worker swaps one plan for another atomically:
-exchanges that are under way keep the plan that they began with.
+exchanges in flight keep the plan that they started with.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Breaker:
 
 @dataclass(frozen=True, slots=True)
 class Challenger:
-    """A model server that gets copies. ``rate`` in [0, 1]; limits per worker, sizes in bytes.
+    """A model server that gets mirrored requests. ``rate`` in [0, 1]; limits per worker, in bytes.
 
     ``serving`` is how it is addressed where it answers clients itself.
     """
@@ -81,7 +81,7 @@ class Split:
     ``starts`` and ``arms`` are those of a :class:`understudy.shadow.assignment.Allocation` over the
     indices of the plan's arms. ``holdout`` is a share of units that never take part. Units in
     ``overrides``, requests whose ``override_header`` names an arm, and those with a header of
-    ``exclude`` are no part of the experiment. ``epoch`` is when this division was decided (unix
+    ``exclude`` are excluded from the experiment. ``epoch`` is when this split was decided (unix
     seconds).
     """
 
@@ -127,7 +127,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Capture:
-    """How much of a payload is kept for evaluation; larger bodies leave only their size.
+    """Capture limits: of larger bodies only the size is recorded.
 
     ``headers`` are lower-case names kept beside the ones that the codecs need.
     """
@@ -138,7 +138,7 @@ class Capture:
 
 @dataclass(frozen=True, slots=True)
 class HandOff:
-    """Bounds of a worker's record queue: what the evaluation plane has not yet taken over."""
+    """Bounds of a worker's queue of records that the evaluation plane has not acknowledged."""
 
     max_bytes: int = 8 * 1024 * 1024
     batch_records: int = 256
@@ -148,8 +148,8 @@ class HandOff:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Errors on purpose: a ``share`` of the requests of the arm with this index is answered with
-    ``status`` and never reaches the model."""
+    """Injected errors: a ``share`` of the requests to the arm with this index gets ``status`` and
+    never reaches the model."""
 
     arm: int
     share: float
@@ -189,8 +189,8 @@ class Plan:
     def from_json(cls, data: dict[str, Any]) -> Plan:
         """Rebuild a plan from ``dataclasses.asdict(plan)`` after a trip through JSON.
 
-        Raises TypeError or KeyError when the shape is not that of a plan; the plan is compiled by
-        our own supervisor, so this is a fault in the program and not in the user's file.
+        Raises TypeError or KeyError when ``data`` is not a plan; the supervisor compiles it, so
+        that is a bug and not an error in the user's file.
         """
         plan = _build(cls, data)
         assert isinstance(plan, Plan)

@@ -1,8 +1,8 @@
 """The assignment in force, and experiments declared over the API: one file in the state folder.
 
-The evaluation plane writes it, then asks the supervisor to hand the new routes to the workers. The
-supervisor reads it when it starts, so that after a restart the first request already goes where its
-unit belongs.
+The evaluation plane writes it, then asks the supervisor to pass the new routes to the workers. The
+supervisor reads it at start, so that after a restart the first request already goes to the arm of
+its unit.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Assignment:
 
     @classmethod
     def from_dict(cls, item: Mapping[str, Any]) -> Assignment:
-        """Raises ValueError, KeyError or TypeError for data of another shape."""
+        """Undo :meth:`to_dict`. Raises ValueError, KeyError or TypeError when malformed."""
         return cls(
             tuple(map(str, item["names"])),
             Allocation.from_dict(item["allocation"]),
@@ -59,7 +59,7 @@ class Assignment:
         )
 
     def over(self, arms: tuple[str, ...]) -> Allocation | None:
-        """The same over the indices of a plan's arms; None when one of the arms is gone."""
+        """The allocation over the indices of a plan's arms; None when an arm was removed."""
         if any(name not in arms for name in self.names):
             return None
         indices = tuple(
@@ -70,8 +70,12 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class Routes:
-    """``assignments`` by experiment; ``declared`` are experiments as plain data. ``events`` are
-    those of the last change: the audit log gets them after this file, also after a crash."""
+    """Assignments and experiments on disk.
+
+    ``assignments`` are by experiment. ``declared`` are experiments as plain data. ``events`` are
+    those of the last change: they are appended to the audit log after this file is written, also
+    after a crash.
+    """
 
     assignments: Mapping[str, Assignment] = field(default_factory=dict)
     declared: tuple[dict[str, Any], ...] = ()
@@ -79,12 +83,12 @@ class Routes:
 
     @classmethod
     def load(cls, state_dir: Path) -> Routes:
-        """Raises StateError for a file that cannot be used; without one nothing is assigned."""
+        """Load the file; without one nothing is assigned. Raises StateError when it is invalid."""
         path = state_dir / FILE_NAME
         try:
             data = json.loads(path.read_bytes())
             if data["version"] != _VERSION:
-                raise StateError(f"{path}: version {data['version']!r} is not known")
+                raise StateError(f"{path}: unknown version {data['version']!r}")
             return cls(
                 {name: Assignment.from_dict(item) for name, item in data["assignments"].items()},
                 tuple(dict(item) for item in data["declared"]),
@@ -119,9 +123,9 @@ class Routes:
 
 
 def load_or_set_aside(state_dir: Path) -> Routes:
-    """The routes; a file that cannot be used is kept under another name, and nothing is assigned.
+    """Load the routes; an invalid file is renamed, and nothing is assigned.
 
-    All requests then go to the champion, which is what a service in the path of traffic has to do.
+    All requests then go to the champion, so clients are still served.
     """
     try:
         return Routes.load(state_dir)
@@ -129,5 +133,5 @@ def load_or_set_aside(state_dir: Path) -> Routes:
         aside = state_dir / f"{FILE_NAME}.damaged"
         with contextlib.suppress(OSError):
             os.replace(state_dir / FILE_NAME, aside)
-        log.error("%s; the champion serves everything, the file is kept as %s", error, aside)
+        log.error("%s; the champion serves all requests, the file is kept as %s", error, aside)
         return Routes()

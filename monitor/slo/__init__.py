@@ -1,5 +1,5 @@
-"""Service-level objectives: from what is acceptable to rules, alerts, routes and their tests.
+"""Service-level objectives: compiled to rules, alerts, Alertmanager routes and their unit tests.
 
-Everything here is pure but :mod:`understudy.monitor.slo.promtool` and
+Everything here is pure except :mod:`understudy.monitor.slo.promtool` and
 :mod:`understudy.monitor.cli.slo`: objectives in, plain data and text out.
 """

@@ -1,9 +1,9 @@
-"""Routes and inhibitions for Alertmanager: who is told of what, and what hides what.
+"""Routes and inhibition rules for Alertmanager.
 
-Three things are hidden: a ticket by the page about the same, what follows from an outage by the
-outage, and what a sidecar that is not seen would say about itself. Both our rules and the sidecar's
-own channel (``notify: alertmanager``) are meant; the latter's alerts have no label
-``understudy_kind``, and no ``namespace``, nor have those of objectives.
+Three kinds of alerts are inhibited: a ticket by the page about the same objective, the consequences
+of an outage by the outage, and alerts of a sidecar that cannot be scraped. They apply to the alerts
+of our rules and to those of the sidecar's own channel (``notify: alertmanager``). The latter have
+no labels ``understudy_kind`` and ``namespace``; alerts of objectives have no ``namespace``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ OF_CHANNEL = (
     "UnderstudyDrift|UnderstudyQuality|UnderstudyPerformance|UnderstudyValidation|"
     "UnderstudyObjective|UnderstudyOther"
 )
-"""Alerts about a model that is wrong, by whichever way they come."""
+"""Alerts about a model's quality, from our rules or from the sidecar's channel."""
 _OF_MODEL = "predictions|features|rules|performance|freshness"
 _OF_ARM = (
     "UnderstudyMirrorBreakerOpen|UnderstudyMirrorDrops|UnderstudyServingBreakerOpen|"
@@ -28,7 +28,7 @@ _OF_ARM = (
 
 
 def inhibitions() -> list[dict[str, Any]]:
-    """What hides what."""
+    """The inhibition rules."""
 
     def hides(source: list[str], target: list[str], *equal: str) -> dict[str, Any]:
         return {"source_matchers": source, "target_matchers": target, "equal": list(equal)}
@@ -36,7 +36,7 @@ def inhibitions() -> list[dict[str, Any]]:
     burn = f'alertname="{ALERT}"'
     outage = [f'alertname="{DOWN}"']
     return [
-        # A page hides the ticket about the same objective, and about the same kind of finding.
+        # A page inhibits the ticket about the same objective, and about the same kind of finding.
         hides([burn, 'severity="page"'], [burn, 'severity="ticket"'], "sloth_id"),
         hides(
             ['understudy_kind="finding"', 'severity="page"'],
@@ -46,15 +46,15 @@ def inhibitions() -> list[dict[str, Any]]:
             "model",
             "kind",
         ),
-        # A model server that does not answer hides that its model is wrong, slow or without labels.
+        # A model server that does not answer inhibits alerts about its model's quality.
         hides(outage, ['understudy_kind="finding"'], "service", "namespace", "model"),
         hides(outage, [f'alertname=~"{OF_CHANNEL}"', 'understudy_kind=""'], "model"),
-        # Not those that clients notice: it may be a challenger that does not answer.
+        # But not alerts about client errors: the server may be a challenger.
         hides(outage, [burn, f'understudy_sli=~"{_OF_MODEL}"'], "service"),
         hides(outage, [burn, 'severity="ticket"'], "service"),
         hides(outage, [f'alertname=~"{_OF_ARM}"'], "service", "namespace", "arm"),
         hides(outage, ['alertname="UnderstudyNoTraffic"'], "service", "namespace", "model"),
-        # What cannot be seen says nothing.
+        # A sidecar that cannot be scraped inhibits alerts about itself.
         hides(
             [f'alertname="{UNSEEN}"'],
             [f'alertname!="{UNSEEN}"', 'understudy_kind=~"sidecar|kafka"'],
@@ -66,10 +66,10 @@ def inhibitions() -> list[dict[str, Any]]:
 
 
 def routes() -> dict[str, Any]:
-    """The tree of routes: pages at once, tickets once a day.
+    """The routing tree: pages at once, tickets once a day.
 
-    Pages about the model itself wait a minute: what a dead model server brings about may be found
-    before the outage is, and would not be hidden by it.
+    Pages about the model wait a minute: the consequences of a dead model server may be detected
+    before the outage itself, which could not inhibit them yet.
     """
     return {
         "receiver": TICKET,
@@ -97,8 +97,8 @@ def routes() -> dict[str, Any]:
 
 
 def document(webhooks: Mapping[str, str]) -> dict[str, Any]:
-    """A whole configuration. ``webhooks`` are addresses by receiver; one without is told
-    nothing."""
+    """A complete configuration. ``webhooks`` are URLs by receiver; receivers without a URL get no
+    notifications."""
     receivers = []
     for name in (PAGE, TICKET):
         receiver: dict[str, Any] = {"name": name}

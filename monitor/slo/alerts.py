@@ -1,4 +1,4 @@
-"""What an alert is that is no objective: a rule, its page in the runbook, and how to try it."""
+"""Alerts that do not belong to an objective: the rule, its runbook page and its unit test."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ Kind = Literal["outage", "sidecar", "kafka", "experiment", "finding"]
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """``series`` as in the trial of an objective, with everything bad during the fault. The alert
-    must fire within ``fires`` seconds and end within ``ends``; ``labels`` are those that it has."""
+    """The unit test of an alert.
+
+    ``series`` are as in the trial of an objective, with everything bad during the fault. The alert
+    must fire within ``fires`` seconds and end within ``ends`` seconds, with the labels ``labels``.
+    """
 
     series: tuple[Stream | Level, ...]
     fires: float
@@ -28,8 +31,10 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """``lasts`` are the seconds that the condition must hold. ``kind`` is empty where the series
-    has a label ``kind`` of its own."""
+    """An alert: fires when ``expr`` holds for ``lasts`` seconds.
+
+    ``kind`` is the label ``understudy_kind``; empty when the series has a label ``kind``.
+    """
 
     name: str
     kind: Kind
@@ -43,8 +48,8 @@ class Alert:
     def rule(
         self, service: str, runbook: str, labels: Mapping[str, str] | None = None
     ) -> dict[str, Any]:
-        """As a rule of Prometheus. Labels that the expression yields stay, unless one of ``labels``
-        has the name."""
+        """The alerting rule of Prometheus. ``labels`` are added, and override labels of the
+        expression."""
         timed = {"for": duration(self.lasts)} if self.lasts else {}
         return {
             "alert": self.name,
@@ -65,7 +70,7 @@ class Alert:
 
 
 def runbook_url(base: str, name: str) -> str:
-    """Where the page of an alert is: ``base`` may hold ``{alert}``."""
+    """The URL of an alert's runbook page; ``base`` may contain ``{alert}``."""
     if "{alert}" in base:
         return base.replace("{alert}", name)
     return f"{base.rstrip('/')}/{name}.md"

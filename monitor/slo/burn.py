@@ -1,9 +1,9 @@
 """Burn rates: when an alert fires, and which alerts can fire at all.
 
 A burn rate of 1 spends the error budget exactly within the period. An alert compares two windows:
-the long one says that enough was spent, the short one that it still goes on (Beyer et al., "The
-Site Reliability Workbook", chapter 5, "Multiwindow, Multi-Burn-Rate Alerts"). Its factor follows
-from what it is to notice: ``share of the budget x period / long window``. Times are in seconds.
+the long one shows that enough was spent, the short one that it is still being spent (Beyer et al.,
+"The Site Reliability Workbook", chapter 5, "Multiwindow, Multi-Burn-Rate Alerts"). Its factor
+follows is ``share of the budget x period / long window``. Times are in seconds.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ from understudy.common.units import DAY, HOUR, MINUTE, duration, percent, spoken
 Severity = Literal["page", "ticket"]
 SEVERITIES: tuple[Severity, ...] = ("page", "ticket")
 HIGHEST_THRESHOLD = 0.8
-"""An alert that needs a larger share of bad events than this is as good as one that cannot fire."""
+"""An alert that needs a larger share of bad events than this practically cannot fire."""
 LEAST_BAD = 5.0
-"""Bad events in the long window below which nobody is woken."""
+"""Minimum number of bad events in the long window for a page."""
 _SLACK = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What an alert is to notice: ``share`` of the budget spent within ``long``."""
+    """A pair of windows: the alert detects ``share`` of the budget spent within ``long``
+    seconds."""
 
     severity: Severity
     share: float
@@ -40,14 +41,14 @@ WORKBOOK = (
     Window("ticket", 0.10, DAY, 2 * HOUR),
     Window("ticket", 0.10, 3 * DAY, 6 * HOUR),
 )
-"""Those of the workbook: over 30 days their factors are 14.4, 6, 3 and 1."""
+"""The windows of the workbook: over 30 days their factors are 14.4, 6, 3 and 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Burn:
     """One pair of windows of one objective: bad events above ``factor x budget`` in both.
 
-    ``reason`` says why the factor is another one than the share of the budget would have it.
+    ``reason`` explains a factor that differs from the one computed from the share of the budget.
     """
 
     window: Window
@@ -57,13 +58,13 @@ class Burn:
 
     @property
     def threshold(self) -> float:
-        """The share of bad events that must be exceeded."""
+        """The share of bad events above which the alert fires."""
         return self.factor * self.budget
 
     def to_fire(self, bad: float, before: float = 0.0) -> float:
-        """Seconds until the alert fires when the share of bad events steps from ``before`` to
-        ``bad``, at a constant rate of events that has lasted longer than the long window; infinite
-        when it never does."""
+        """Seconds until the alert fires after the share of bad events steps from ``before`` to
+        ``bad``, at a constant rate of events for longer than the long window; infinite when it
+        never fires."""
         if bad <= self.threshold + _SLACK or bad <= before:
             return math.inf
         if before > self.threshold:
@@ -71,13 +72,13 @@ class Burn:
         return self.window.long * (self.threshold - before) / (bad - before)
 
     def to_end(self, bad: float) -> float:
-        """Seconds until the alert ends after a fault with a share of ``bad`` events is over: the
-        short window forgets first."""
+        """Seconds until the alert ends after a fault with a share ``bad`` of bad events is over;
+        the short window drops below the threshold first."""
         return self.window.short * max(0.0, 1.0 - self.threshold / bad)
 
 
 class UnreachableError(ValueError):
-    """An alert that cannot fire; the message says why and what would do."""
+    """An alert that cannot fire; the message gives the reason and an alternative."""
 
 
 def burns(
@@ -90,8 +91,8 @@ def burns(
 ) -> tuple[Burn, ...]:
     """The alerts of an objective in (0, 1) over ``period`` seconds.
 
-    A factor whose threshold lies above ``highest`` is lowered to it, or refused. One below 1 is
-    raised to 1: at a burn rate below 1 the budget lasts. Raises UnreachableError.
+    A factor whose threshold exceeds ``highest`` is lowered to it, or rejected (``refuse``). A
+    factor below 1 is raised to 1: at a burn rate below 1 the budget lasts. Raises UnreachableError.
     """
     budget = 1.0 - objective
     return tuple(_burn(window, budget, period, highest, refuse) for window in windows)
@@ -137,14 +138,14 @@ def _burn(window: Window, budget: float, period: float, highest: float, refuse: 
 
 @dataclass(frozen=True, slots=True)
 class Firing:
-    """When an alert fires after a fault begins; ``spent`` is the share of the whole budget that is
-    gone by then."""
+    """When an alert fires after the start of a fault; ``spent`` is the share of the whole budget
+    that is spent by then."""
 
     burn: Burn
     seconds: float
     spent: float
     guarded: bool
-    """It is the smallest number of bad events that it waits for."""
+    """Whether the minimum number of bad events determines the time."""
 
 
 def first(
@@ -159,8 +160,8 @@ def first(
 ) -> Firing | None:
     """The first alert of a severity that fires at a share of ``bad`` events; None when none does.
 
-    ``rate`` is in events per second; without, there are enough. ``least`` is the number of bad
-    events that the long window must hold.
+    ``rate`` is in events per second; None assumes enough events. ``least`` is the minimum number of
+    bad events in the long window.
     """
     best: Firing | None = None
     for burn in found:
@@ -181,12 +182,12 @@ def first(
 
 
 def false_pages(factor: float, least: float) -> float:
-    """The largest probability, over all rates of traffic, that a window fires by chance although
-    exactly the budget is spent: bad events come one by one (Poisson), at least ``least`` of them
-    and more than ``factor`` times those expected."""
+    """The largest probability, over all rates of traffic, of a false alarm in one window while
+    exactly the budget is spent: bad events are Poisson, at least ``least`` of them and more than
+    ``factor`` times the expected number."""
     worst = 0.0
     for expected in (step / 50 for step in range(1, 50 * 40)):
-        # Of counts above factor x expected and not below least, the smallest one.
+        # The smallest count above factor x expected and not below least.
         count = max(math.ceil(least), math.floor(factor * expected) + 1)
         below, term = 0.0, math.exp(-expected)
         for k in range(count):

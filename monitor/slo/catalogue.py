@@ -1,4 +1,4 @@
-"""The alerts that belong to no objective, with what tries them."""
+"""The catalogue of alerts that do not belong to an objective, with their unit tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from understudy.monitor.slo.of_sidecar import sidecar_alerts
 
 
 def alerts_of(scrape: Mapping[str, str], scrape_interval: float = 15.0) -> tuple[Alert, ...]:
-    """All of them, for series with the labels ``scrape``; the interval is in seconds."""
+    """All alerts, for series with the labels ``scrape``; ``scrape_interval`` is in seconds."""
     return (
         *outage_alerts(scrape, scrape_interval),
         *finding_alerts(scrape),

@@ -1,4 +1,4 @@
-"""From our file of objectives to what the compiler works on."""
+"""Compiles our file of objectives to SLOs with burn-rate alerts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from understudy.monitor.slo.trials import severities_of, step_of
 
 
 def compiled(file: SloFile, source: str) -> Compiled:
-    """Raises ConfigError with every objective that cannot be compiled."""
+    """Compile a file; ``source`` names it in errors.
+
+    Raises ConfigError with every objective that cannot be compiled.
+    """
     reasons, problems = _tried(file)
     if problems:
         raise ConfigError(source, problems)
@@ -56,8 +59,7 @@ def compiled(file: SloFile, source: str) -> Compiled:
 
 
 def _tried(file: SloFile) -> tuple[list[str], list[tuple[str, str]]]:
-    """Why no series can be made up that the matchers of the scrape let through, and which of them
-    are wrong."""
+    """Reasons why no example series matches the scrape's matchers, and the invalid matchers."""
     reasons: list[str] = []
     problems: list[tuple[str, str]] = []
     for key, value in file.scrape.items():
@@ -72,7 +74,7 @@ def _tried(file: SloFile) -> tuple[list[str], list[tuple[str, str]]]:
 
 
 def notices_of(slo: Slo) -> list[str]:
-    """What a reader should know about the alerts of an objective."""
+    """Notices about the alerts of an objective."""
     found = [
         f"{slo.name}: {burn.window.severity}: {burn.reason}" for burn in slo.burns if burn.reason
     ]

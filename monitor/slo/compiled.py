@@ -1,4 +1,4 @@
-"""What a file of objectives comes to: the objectives, and what is said about all of them."""
+"""The result of compiling a file of objectives: SLOs, alerts and notices."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ RUNBOOKS = "docs/runbooks"
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """``alerts`` are those that belong to no objective; ``notices`` say what was left out or
-    changed; ``interval`` is that of the evaluation in seconds, where it is set; ``tried`` is False
-    where no unit tests can be made."""
+    """Compiled objectives.
+
+    ``alerts`` do not belong to an objective. ``notices`` list what was omitted or changed.
+    ``interval`` is the evaluation interval in seconds, if set. ``tried`` is False when no unit
+    tests can be generated.
+    """
 
     service: str
     slos: tuple[Slo, ...]
@@ -40,7 +43,7 @@ class Compiled:
         return group(slo, runbook_url(self.runbooks, ALERT), self.interval)
 
     def of_alerts(self) -> list[Group]:
-        """The groups of the alerts that belong to no objective, one for each kind."""
+        """The groups of the alerts that do not belong to an objective, one for each kind."""
         kinds = dict.fromkeys(alert.kind for alert in self.alerts)
         timed = {} if self.interval is None else {"interval": duration(self.interval)}
         return [
@@ -65,7 +68,7 @@ class Compiled:
         return found
 
     def test_files(self, faults: Sequence[float] = trials.FAULTS) -> dict[str, dict[str, Any]]:
-        """Files for ``promtool test rules`` by name, which lie beside the rule files."""
+        """Files for ``promtool test rules`` by name, to be stored beside the rule files."""
         found: dict[str, dict[str, Any]] = {}
         if not self.tried:
             return found
@@ -81,5 +84,5 @@ class Compiled:
         return found
 
     def prometheus_rule(self, labels: Mapping[str, str], namespace: str = "") -> dict[str, Any]:
-        """Everything as one manifest for the Prometheus operator."""
+        """All rules as one manifest for the Prometheus operator."""
         return manifest(f"understudy-{self.service}", self.groups(), labels, namespace)

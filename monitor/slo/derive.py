@@ -1,8 +1,8 @@
 """Objectives over time from the ``objectives`` of a sidecar's configuration.
 
-Those are limits for every arm at this moment; here each becomes a share that has to be good over a
-period. So a limit is written once: ``latency_p99: <= 60ms`` means that 99 % of the answers come
-within 60 ms, and the sidecar's histogram gets an edge there.
+A sidecar's objectives are current limits for every arm; here each becomes a share that must be good
+over a period. So a limit is written once: ``latency_p99: <= 60ms`` means that 99 % of the responses
+arrive within 60 ms, and the sidecar's histogram gets an edge there.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from understudy.monitor.config.slo import Objective as SloObjective
 from understudy.monitor.config.slo import SloFile
 
 OF_TIME = 0.99
-"""The share of the time for what is no share of requests."""
+"""The share of time that must be good, for limits that are not shares of requests."""
 
 
 def derived(config: Config, service: str) -> tuple[SloFile, list[str]]:
-    """The file that says the same, and why what cannot be said was left out.
+    """The equivalent file of objectives for ``service``, and notices about omitted limits.
 
-    Without objectives it has one of 99.9 % availability.
+    Without objectives the file has one of 99.9 % availability.
     """
     slos: list[SloObjective] = []
     notices: list[str] = []
@@ -46,7 +46,7 @@ def derived(config: Config, service: str) -> tuple[SloFile, list[str]]:
 
 
 def _said(one: Objective, edges: list[float], champion: str) -> dict[str, Any] | None:
-    """What a file of objectives says of it; None where there is nothing to say."""
+    """The entry for one objective; None when it has no equivalent."""
     metric, limit = one.metric, one.limit
     if metric == "error_rate" and one.less:
         return {"name": "availability", "objective": 1.0 - limit, "availability": {}}

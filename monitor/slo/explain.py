@@ -1,4 +1,4 @@
-"""What the rules of an objective do, in words and minutes."""
+"""Explains the rules of an objective: when its alerts fire, and how much budget is spent then."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from understudy.monitor.slo.trials import FAULTS
 
 
 def firing(slo: Slo, severity: Any, bad: float, rate: float | None) -> Firing | None:
-    """The first alert of a severity at a share of bad events."""
+    """The first alert of a severity to fire at the share ``bad`` of bad events."""
     burns = [burn for burn in slo.burns if burn.window.severity == severity]
     return first(burns, severity, bad, slo.period, rate=rate, least=slo.least_bad)
 
@@ -20,9 +20,9 @@ def firing(slo: Slo, severity: Any, bad: float, rate: float | None) -> Firing | 
 def explained(
     slo: Slo, faults: Sequence[float] = FAULTS, rate: float | None = None
 ) -> dict[str, Any]:
-    """As plain data; times are in seconds, shares between 0 and 1, None for never.
+    """The explanation as plain data; times in seconds, shares in [0, 1], None for never.
 
-    ``rate`` is in events per second; without, there are enough of them.
+    ``rate`` is in events per second; None assumes enough events.
     """
     rate = slo.rate if rate is None else rate
     if isinstance(slo.sli, Slices):
@@ -77,7 +77,7 @@ def explained(
 
 
 def text(slo: Slo, faults: Sequence[float] = FAULTS, rate: float | None = None) -> str:
-    """The same for people."""
+    """The explanation as text."""
     found = explained(slo, faults, rate)
     unit = slo.sli.unit
     counted = unit if isinstance(slo.sli, Events) else "the time"

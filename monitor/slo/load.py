@@ -1,4 +1,4 @@
-"""From a file to objectives, whichever of three formats it is in."""
+"""Loads objectives from a file in one of three formats."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from understudy.monitor.slo.derive import derived
 def load(path: Path, *, service: str | None = None, runbooks: str | None = None) -> Compiled:
     """Read objectives from our own file, from OpenSLO, or from a sidecar's configuration.
 
-    ``service`` names what the objectives are about where the file does not; ``runbooks`` takes the
-    place of what the file says. Raises ConfigError with every problem that was found.
+    ``service`` names the service when the file does not; ``runbooks`` overrides the runbook URL of
+    the file. Raises ConfigError with every problem.
     """
     source = str(path)
     if service and not re.fullmatch(NAME, service):
@@ -59,7 +59,7 @@ def load(path: Path, *, service: str | None = None, runbooks: str | None = None)
 
 
 def checked(data: dict[str, Any], source: str) -> SloFile:
-    """Our own file. Raises ConfigError."""
+    """Validate a file in our own format. Raises ConfigError."""
     try:
         return SloFile.model_validate(data)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""An objective as the compiler knows it, whatever format it was written in."""
+"""The compiler's model of an objective, independent of the file format."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from understudy.common.units import duration
 from understudy.monitor.slo.burn import LEAST_BAD, Burn
 
 WINDOW = "{{.window}}"
-"""Stands in expressions for the length of a window, as in Sloth."""
+"""Placeholder in expressions for the length of a window, as in Sloth."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """A series of a trial: per event, how much it grows: ``good`` by a good one, ``bad`` by a bad
-    one."""
+    """A counter of a trial: it grows by ``good`` per good event and by ``bad`` per bad event."""
 
     series: str
     good: float
@@ -24,7 +23,7 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """A gauge of a trial: its value while all is well, and while it is not."""
+    """A gauge of a trial: its value without and during the fault."""
 
     series: str
     good: float
@@ -33,8 +32,11 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Events:
-    """Bad events over all events; ``bad`` and ``total`` are expressions for rates per second, of
-    one series without labels, with :data:`WINDOW` for the length of the window."""
+    """An indicator that counts events: bad events over all events.
+
+    ``bad`` and ``total`` are expressions for rates per second that yield one series without labels,
+    with :data:`WINDOW` for the length of the window.
+    """
 
     bad: str
     total: str
@@ -42,30 +44,32 @@ class Events:
     exactness: str = "exact"
     trial: tuple[Stream, ...] = ()
     good: str = ""
-    """In words, what a good event is."""
+    """Description of a good event."""
     sparse: bool = True
-    """Whether there may be no series of bad events while there is none. Where it is False, a series
-    that is missing makes the ratio unknown, and not 0."""
+    """Whether the series of bad events may be absent before the first one. If False, a missing
+    series makes the ratio unknown instead of 0."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slices:
-    """Time that is bad over time for which there is an answer; ``bad`` is an expression that is 1
-    or 0, and absent while nothing is known."""
+    """An indicator that counts time: bad time over time with data.
+
+    ``bad`` is an expression that is 1 or 0, and absent while there is no data.
+    """
 
     bad: str
     exactness: str = "exact"
     trial: tuple[Level | Stream, ...] = ()
     unit: str = "evaluations"
     lag: float = 0.0
-    """Seconds by which the indicator itself is late."""
+    """Delay of the indicator itself, in seconds."""
     good: str = ""
-    """In words, which time is good."""
+    """Description of good time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slo:
-    """``objective`` is the share that must be good over ``period`` seconds."""
+    """A service-level objective: the share ``objective`` must be good over ``period`` seconds."""
 
     service: str
     name: str
@@ -78,7 +82,7 @@ class Slo:
     least_bad: float = LEAST_BAD
     labels: Mapping[str, str] = field(default_factory=dict)
     rate: float | None = None
-    """Events per second that are expected, for what is explained."""
+    """Expected events per second, for explanations."""
 
     @property
     def budget(self) -> float:
@@ -96,11 +100,11 @@ class Slo:
         return f'sloth_id="{self.id}", sloth_service="{self.service}", sloth_slo="{self.name}"'
 
     def windows(self) -> list[float]:
-        """All lengths of windows in seconds, the shortest first."""
+        """All window lengths in seconds, ascending."""
         return sorted({w for burn in self.burns for w in (burn.window.short, burn.window.long)})
 
     def identity(self) -> dict[str, str]:
-        """The labels of everything that is recorded about it."""
+        """The labels of all its recorded series."""
         return {
             **self.labels,
             "sloth_id": self.id,

@@ -1,7 +1,7 @@
 """Alerts for findings and experiments.
 
-The names for findings are those that the sidecar's own channel to Alertmanager uses, so that there
-is one page for each whichever way it comes.
+Alerts for findings have the names that the sidecar's own channel to Alertmanager uses, so both have
+the same runbook page.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def finding_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
 
 
 def experiment_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
-    """Decisions, and experiments that cannot reach one."""
+    """Alerts for decisions, and for experiments that cannot reach one."""
     who = {"experiment": "e", "challenger": "candidate"}
     metric = "understudy_experiment_decision"
 

@@ -1,4 +1,4 @@
-"""Alerts for records on their way through Kafka, and for the evaluators."""
+"""Alerts for records in transit through Kafka, and for the evaluators."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ _AT = {"instance": "a:9090"}
 
 
 def kafka_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
-    """For sidecars that publish (``evaluation: kafka``) and for ``understudy evaluate``."""
+    """Alerts for sidecars with ``evaluation: kafka`` and for ``understudy evaluate``.
+
+    ``scrape`` are the matchers of the scrape.
+    """
 
     def metric(name: str, **labels: str) -> str:
         return selector(f"understudy_{name}", {**scrape, **labels})

@@ -16,7 +16,8 @@ _ANSWERED = {"model": "m", "version": "1", "arm": "champion", "role": "primary",
 
 
 def outage_alerts(scrape: Mapping[str, str], interval: float) -> tuple[Alert, ...]:
-    """``interval`` is the scrape interval in seconds."""
+    """Alerts for outages, for series with the labels ``scrape``; ``interval`` is the scrape
+    interval in seconds."""
     window = duration(max(4.0 * interval, 4.0))
     primary = {**scrape, "role": "primary"}
     bad = selector(_REQUESTS, {**primary, "outcome=~": UNANSWERED})
@@ -54,7 +55,7 @@ def outage_alerts(scrape: Mapping[str, str], interval: float) -> tuple[Alert, ..
         name="UnderstudyNotSeen",
         kind="outage",
         severity="page",
-        # A target that is gone altogether has no `up` that could be 0.
+        # A target that is removed has no `up` series, so also test for its absence.
         expr=f"{up} == 0\nor\nabsent({up})",
         lasts=5 * MINUTE,
         summary=(

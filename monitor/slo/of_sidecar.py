@@ -15,7 +15,7 @@ _WAITS = 20 * MINUTE
 
 
 def sidecar_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
-    """For series with the labels ``scrape``."""
+    """Alerts for the sidecar, for series with the labels ``scrape``."""
 
     def metric(name: str, **labels: str) -> str:
         return selector(f"understudy_{name}", {**scrape, **labels})
@@ -50,7 +50,7 @@ def sidecar_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
     handoff = metric("dropped_total", stage="handoff")
     copies = f"sum by (namespace, instance, arm) (rate({metric('mirror_total')}[15m]))"
     not_sent = "queue_full|breaker_open|body_too_large|draining"
-    # Keys with an operator are no names of arguments.
+    # Keys with an operator cannot be passed as keyword arguments.
     unsent = selector("understudy_mirror_total", {**scrape, "outcome=~": not_sent})
     opened = selector("understudy_breaker_workers", {**scrape, "state=~": "open|half_open"})
     serving = selector(

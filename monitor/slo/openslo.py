@@ -1,10 +1,11 @@
 """Objectives in OpenSLO v1, as far as Prometheus can measure them.
 
-What OpenSLO leaves open is settled like this. A query of a counter is a selector, or the sum of
+Where OpenSLO is not specific, these rules apply. A query of a counter is a selector, or the sum of
 one, and gets its rate over each window here; a query with ``{{.window}}`` is taken as it is. ``op``
 compares the indicator with ``value``, and the event or slice is *good* where that holds. Alert
-policies of OpenSLO cannot say that two windows must both burn, so they are not used: the alerts are
-those of every other objective. What Prometheus' rules cannot do is refused with its place.
+policies of OpenSLO cannot require that two windows both burn, so they are not used: the alerts are
+those of every other objective. Features that Prometheus' rules cannot express are rejected, naming
+the key.
 """
 
 from __future__ import annotations
@@ -33,12 +34,12 @@ _NOT_USED = ("AlertPolicy", "AlertCondition", "AlertNotificationTarget", "Servic
 
 
 def recognised(text: str) -> bool:
-    """Whether a text is OpenSLO of any version."""
+    """Whether a text is an OpenSLO document of any version."""
     return _RECOGNISED.search(text) is not None
 
 
 class _Fault(Exception):
-    """A fault at a place of a document."""
+    """An error in a document, with the path of the key."""
 
     def __init__(self, path: str, message: str) -> None:
         self.path = path
@@ -271,7 +272,7 @@ def _sli(
         bad = _over_windows(_query(ratio, "bad"), counter, "bad")
     else:
         good = _over_windows(_query(ratio, "good"), counter, "good")
-        # Without a single good event there may be no series of them.
+        # The series of good events may not exist before the first one.
         bad = f"{total} - ({good} or 0 * {total})"
     if method == "Occurrences":
         return Events(bad, total, "events", "as the queries are")

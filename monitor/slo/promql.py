@@ -1,4 +1,4 @@
-"""Pieces of PromQL: selectors with quoted labels."""
+"""Builds parts of PromQL expressions: selectors with quoted labels."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n"}
 
 
 def quoted(value: str) -> str:
-    """A label value between quotes."""
+    """A label value, escaped and quoted."""
     return '"' + "".join(_ESCAPES.get(letter, letter) for letter in value) + '"'
 
 
 def matchers(labels: Mapping[str, str]) -> str:
     """``a="1",b=~"x|y"``: keys may end in ``=``, ``!=``, ``=~`` or ``!~``; a plain key means equal.
 
-    Raises ValueError for what is no label name.
+    Raises ValueError for an invalid label name.
     """
     parts = []
     for key, value in labels.items():
@@ -35,7 +35,7 @@ def matchers(labels: Mapping[str, str]) -> str:
 
 
 def plain_sum(expression: str) -> str:
-    """The expression as one series without labels: summed, unless it is a plain sum already."""
+    """The expression as one series without labels: wrapped in a sum unless it is one already."""
     text = expression.strip()
     match = re.match(r"sum\s*\(", text)
     if match:
@@ -50,10 +50,10 @@ def plain_sum(expression: str) -> str:
 
 
 def matching(key: str, value: str) -> str | None:
-    """A value of a label that such a matcher lets through.
+    """A label value that a matcher accepts.
 
-    Empty for a series without the label, None where none is found. Raises ValueError for a pattern
-    that is none.
+    Empty for a series without the label, None when no value is found. Raises ValueError for an
+    invalid pattern.
     """
     try:
         if key.endswith("~"):
@@ -75,7 +75,7 @@ def matching(key: str, value: str) -> str | None:
 
 
 def example(labels: Mapping[str, str]) -> dict[str, str]:
-    """Labels of a series that the matchers let through, as far as they can be found."""
+    """Labels of a series that the matchers accept, as far as they can be found."""
     found: dict[str, str] = {}
     for key, value in labels.items():
         one = matching(key, value)

@@ -14,12 +14,12 @@ PATIENCE = 3600.0
 
 
 def program(given: str | None = None) -> str:
-    """Where promtool is: ``given``, or on the path. Raises MissingExtraError."""
+    """The path of promtool: ``given``, or found on PATH. Raises MissingExtraError."""
     found = shutil.which(given or os.environ.get("PROMTOOL", "promtool"))
     if found is None:
         raise MissingExtraError(
-            "promtool is not here: it comes with Prometheus (Debian: apt install prometheus); name "
-            "it with --promtool or in PROMTOOL"
+            "promtool not found: install Prometheus (Debian: apt install prometheus), or give its "
+            "path with --promtool or in PROMTOOL"
         )
     return found
 
@@ -27,7 +27,7 @@ def program(given: str | None = None) -> str:
 def run(
     tool: str, arguments: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None
 ) -> tuple[bool, str]:
-    """Whether it was content, and what it said."""
+    """Run promtool; returns whether it succeeded, and its output."""
     done = subprocess.run(
         [tool, *arguments],
         cwd=folder,

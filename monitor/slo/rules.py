@@ -1,9 +1,9 @@
-"""From objectives to recording and alerting rules, under the names that Sloth gives them.
+"""Recording and alerting rules of objectives, with the names that Sloth uses.
 
-So dashboards made for Sloth work. Two things differ on purpose: the ratio over the period is
-weighted by requests (sums of bad and of all events, not a mean of ratios of five minutes), and an
-objective without bad or without any events has a ratio of 0, or none, and not NaN, which would
-spoil the sum of a month.
+So dashboards for Sloth work. Two things differ on purpose: the ratio over the period is weighted by
+requests (sums of bad and of all events instead of a mean of five-minute ratios). And an objective
+without bad events has the ratio 0, one without events has none; NaN would make the sum of a month
+NaN.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ Group = dict[str, Any]
 
 ALERT = "UnderstudyErrorBudgetBurn"
 BASE = 300.0
-"""Seconds of the windows that the period is summed from."""
+"""Length in seconds of the windows that are summed over the period."""
 
 
 def group(slo: Slo, runbook: str, interval: float | None = None) -> Group:
     """The rules of one objective; ``interval`` is in seconds, by default Prometheus' own.
 
-    They are one group, since rules of a group are evaluated one after the other: an alert sees what
-    was recorded at the same moment and not an evaluation ago.
+    They form one group, since rules of a group are evaluated in order: an alert uses the values
+    recorded in the same evaluation instead of the previous one.
     """
     timed = {} if interval is None else {"interval": duration(interval)}
     rules = [*_indicator(slo), *_meta(slo), *alerts(slo, runbook)]
@@ -58,7 +58,7 @@ def _events(slo: Slo, sli: Events, length: float) -> list[Rule]:
     labels = {**slo.identity(), "sloth_window": window}
     bad, total = sli.bad.replace(WINDOW, window), sli.total.replace(WINDOW, window)
     events, errors = f"slo:sli_events:rate{window}", f"slo:sli_errors:rate{window}"
-    # Without a single error there may be no series of errors; that is a rate of 0.
+    # The series of errors may not exist before the first error; the rate is 0 then.
     none = f"\nor\n0 * sum({events}{{{slo.selector}}})" if sli.sparse else ""
     return [
         _record(events, total, labels),
@@ -142,7 +142,7 @@ _ADVICE = {
 
 
 def alerts(slo: Slo, runbook: str) -> list[Rule]:
-    """A page and a ticket, as far as there are windows for them."""
+    """The page and the ticket of an objective, for the severities that it has windows of."""
     found = []
     for severity in SEVERITIES:
         expression = condition(slo, severity)

@@ -1,7 +1,7 @@
-"""Indicators of our own metrics: which events are bad, and which there are.
+"""Indicators over our own metrics: expressions for bad events and for all events.
 
-Each comes with a trial: the series that a service would export, from which the unit tests for
-promtool are made.
+Each has a trial: the series that a service would export, from which unit tests for promtool are
+generated.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from understudy.monitor.stats.buckets import CLASSIC_EDGES
 ERRORS = ("server_error", "timeout", "upstream_connect", "upstream_reset", "overload")
 """Outcomes that are the service's fault."""
 NOT_ASKED = ("cancelled", "rejected")
-"""Outcomes of which nobody can say whether they would have been good."""
+"""Outcomes that count neither as good nor as bad."""
 INVALID = ("empty", "error_response", "not_json", "truncated", "wrong_shape")
-"""Reasons for which an answer holds no prediction that a client could use."""
+"""Reasons why a response holds no prediction that a client could use."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Of what: matchers of the scrape (``job`` …), and model, version and arm where only one is
-    meant. All are optional."""
+    """The scope of an indicator: matchers of the scrape (``job`` …), model, version and arm. All
+    are optional."""
 
     scrape: Mapping[str, str] = field(default_factory=dict)
     model: str = ""
@@ -34,12 +34,12 @@ class Scope:
     arm: str = ""
 
     def labels(self, *names: str) -> dict[str, str]:
-        """Matchers for a metric that has the label names given, besides those of the scrape."""
+        """Matchers for a metric with the label ``names``, in addition to those of the scrape."""
         own = {"model": self.model, "version": self.version, "arm": self.arm}
         return {**self.scrape, **{name: own[name] for name in names if own[name]}}
 
     def example(self, *names: str) -> dict[str, str]:
-        """Labels of a series in a trial that the matchers let through."""
+        """Labels of a trial's series that the matchers accept."""
         plain = {"model": "m", "version": "1", "arm": "champion"}
         return {**{name: plain[name] for name in names}, **promql.example(self.labels(*names))}
 
@@ -52,7 +52,7 @@ def _rate(metric: str, labels: Mapping[str, str]) -> str:
 
 
 def availability(scope: Scope, errors: tuple[str, ...] = ERRORS) -> Events:
-    """Answers to clients that are no errors."""
+    """The share of responses to clients without an error; ``errors`` are the bad outcomes."""
     metric = "understudy_requests_total"
     of_clients = {**scope.labels(*_OF_REQUEST), "role": "primary"}
     example = {**scope.example(*_OF_REQUEST), "role": "primary", "protocol": "oip"}
@@ -70,13 +70,13 @@ def availability(scope: Scope, errors: tuple[str, ...] = ERRORS) -> Events:
 
 
 def latency(scope: Scope, within: float, by: str = "auto", more: tuple[float, ...] = ()) -> Events:
-    """Successful answers within so many seconds.
+    """The share of successful responses within ``within`` seconds.
 
-    ``by``: ``edge`` reads the bucket that ends there, ``interpolate`` shares out the requests of
-    the bucket around the limit evenly, ``strict`` takes all of them for too slow, ``native`` leaves
-    it to native histograms; ``auto`` is ``edge`` where the histogram has that edge, otherwise
-    ``interpolate``. ``more`` are edges that the sidecar has beyond the usual ones: the latencies of
-    its ``objectives``. Raises ValueError for an edge that is not there.
+    ``by``: ``edge`` reads the bucket that ends at the limit, ``interpolate`` splits the requests of
+    the bucket around the limit evenly, ``strict`` counts all of them as too slow, ``native`` uses
+    native histograms; ``auto`` is ``edge`` when the histogram has that edge, else ``interpolate``.
+    ``more`` are the sidecar's edges beyond the default ones: the latencies of its ``objectives``.
+    Raises ValueError when the histogram has no suitable edge.
     """
     metric = "understudy_request_duration_seconds"
     served = {**scope.labels(*_OF_REQUEST), "role": "primary", "outcome": "ok"}
@@ -92,7 +92,7 @@ def latency(scope: Scope, within: float, by: str = "auto", more: tuple[float, ..
         le = "+Inf" if edge is None else _le(edge)
         slow = edge is None or edge > within
         name = f"{metric}_bucket"
-        # Good requests end in the fastest bucket, bad ones in the slowest.
+        # In a trial, good requests are in the fastest bucket, bad ones in the slowest.
         known = {**example, "le": le}
         return Stream(selector(name, known), 1.0, 1.0 if slow and edge is None else 0.0)
 
@@ -162,7 +162,7 @@ def latency(scope: Scope, within: float, by: str = "auto", more: tuple[float, ..
             f"interpolated: {percent(part)} of the requests in {name} count as good; the error is "
             "at most the content of that bucket"
         ),
-        # In a trial nothing may lie in the bucket around the limit.
+        # In a trial the bucket around the limit must be empty.
         trial=(stream(low), *trial) if low is not None else (),
     )
 
@@ -183,8 +183,8 @@ def _list(edges: list[float]) -> str:
 
 
 def latency_quantile(scope: Scope, quantile: float, at_most: float, window: str = "1m") -> Slices:
-    """Time during which a quantile over a rolling window is at most so many seconds, by the
-    sketch's own gauge, which is right to within 1 % at any value; the worst replica counts."""
+    """The share of time in which a latency quantile over a rolling window is at most ``at_most``
+    seconds, by the sketch's gauge, which is accurate to 1 %; the worst replica counts."""
     metric = "understudy_request_duration_quantile_seconds"
     more = {"role": "primary", "outcome": "ok", "window": window, "quantile": _le(quantile)}
     labels = {**scope.labels(*_OF_REQUEST), **more}
@@ -198,7 +198,7 @@ def latency_quantile(scope: Scope, quantile: float, at_most: float, window: str 
 
 
 def valid_predictions(scope: Scope) -> Events:
-    """Successful answers that hold a prediction that can be read."""
+    """The share of successful responses with a readable prediction."""
     arm = {"arm": scope.arm or "champion"}
     bad = {**scope.labels(*_OF_REQUEST), **arm}
     example = {**scope.example(*_OF_REQUEST), **arm}
@@ -226,7 +226,7 @@ def _rows(metric: str, labels: Mapping[str, str]) -> str:
 
 
 def _seen(metric: str, labels: Mapping[str, str]) -> str:
-    """Series that were there at any time of the window, as those are that a rate counts."""
+    """Series that existed at any time in the window, as a rate counts them."""
     return f"present_over_time({selector(metric, labels)}[{WINDOW}])"
 
 
@@ -235,7 +235,7 @@ def _by_model(series: str) -> str:
 
 
 def complete_features(scope: Scope, feature: str = "") -> Events:
-    """Feature values that are there: of one feature, or of all together."""
+    """The share of feature values that are present: of one feature, or of all (``feature`` "")."""
     of_model = ("model", "version")
     one = {"feature": feature} if feature else {}
     missing, rows = "understudy_feature_missing_total", "understudy_feature_rows_total"
@@ -243,7 +243,7 @@ def complete_features(scope: Scope, feature: str = "") -> Events:
     known = _by_model(f"count by (model, version, feature) ({_seen(missing, {**labels, **one})})")
     return Events(
         bad=_rate(missing, {**labels, **one}),
-        # Each model has features of its own, and of one that is gone only those it had.
+        # Each model has its own features; a removed model keeps those it had.
         total=f"sum({_rows(rows, labels)} * {known})",
         unit="values",
         good=f"a value of {feature} that is present" if feature else "a value that is present",

@@ -1,4 +1,4 @@
-"""YAML as people write it: long expressions as blocks, keys in our order."""
+"""Readable YAML: long expressions as blocks, keys in a fixed order."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ HEADER = "# Made by `understudy slo generate`; change the objectives instead.\n"
 
 
 class _Dumper(yaml.SafeDumper):
-    """Blocks for texts of several lines, lists indented below their key."""
+    """Writes multi-line texts as blocks, and indents lists below their key."""
 
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
         super().increase_indent(flow, False)
@@ -28,6 +28,6 @@ _Dumper.add_representer(str, _text)
 
 
 def dumped(data: Any, header: str = HEADER) -> str:
-    """A document, with a comment before it."""
+    """A YAML document, with ``header`` as a comment before it."""
     body = yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
     return header + body

@@ -1,8 +1,8 @@
-"""Unit tests for promtool, made from what the rules are said to do.
+"""Unit tests for promtool, generated from the predicted behaviour of the rules.
 
-A trial is: all is well for as long as the longest window, then a fault, then all is well again.
-The predicted moment of each alert is checked from both sides, within two evaluations, and that the
-alert ends, and that it came only once.
+A trial has no fault for as long as the longest window, then a fault, then no fault again. The test
+checks the predicted time of each alert from both sides, within two evaluations, and that the alert
+ends, and that it fired only once.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from understudy.monitor.slo.rules import ALERT
 from understudy.monitor.slo.trying import RATE
 
 FAULTS = (1.0, 0.5, 0.1, 0.01)
-"""Shares of bad events that are tried."""
+"""Shares of bad events in the trials."""
 _STEPS = (60.0, 300.0, 600.0, 1800.0, 3600.0)
 _FINER = (1.0, 5.0, 15.0, 30.0, *_STEPS)
 _FINEST = 450
-"""Evaluations that a trial may need before its fault begins."""
+"""Maximum number of evaluations before the fault of a trial starts."""
 _MOST = 3000
-"""Evaluations beyond which promtool finds that a test has too many samples."""
+"""Number of evaluations above which promtool rejects a test for too many samples."""
 _LASTS = 5
 TOLERANCE = 2
-"""Evaluations by which an alert may be early or late."""
+"""Tolerance of an alert's time, in evaluations."""
 
 
 @dataclass(frozen=True, slots=True)
 class Phases:
-    """Lengths in steps of ``step`` seconds: calm, faulty, calm again."""
+    """Lengths of the phases before, during and after the fault, in steps of ``step`` seconds."""
 
     step: float
     calm: int
@@ -47,13 +47,13 @@ class Phases:
         return self.calm + self.fault + self.after
 
     def at(self, steps: int) -> str:
-        """A moment as promtool wants it."""
+        """A time in promtool's notation."""
         seconds = round(steps * self.step)
         return f"{seconds}s" if seconds % 60 else f"{seconds // 60}m"
 
 
 def values(one: Stream | Level, phases: Phases, bad: float) -> str:
-    """The samples of a series in promtool's notation, with a share of ``bad`` during the fault."""
+    """The samples of a series in promtool's notation; ``bad`` is the share during the fault."""
     if isinstance(one, Level):
         calm = f"{number(one.good)}+0x"
         if bad >= 1.0 or one.good == one.bad:
@@ -119,7 +119,7 @@ def of_objective(slo: Slo, faults: Sequence[float] = FAULTS) -> list[dict[str, A
         return []
     slices = isinstance(slo.sli, Slices)
     if slices:
-        # Time is either bad or not: what lies between is every second evaluation.
+        # Time is either bad or not: shares in between are every second evaluation.
         faults = [bad for bad in faults if bad in (1.0, 0.5)]
         if any(isinstance(one, Stream) for one in slo.sli.trial):
             faults = [bad for bad in faults if bad == 1.0]
@@ -128,18 +128,18 @@ def of_objective(slo: Slo, faults: Sequence[float] = FAULTS) -> list[dict[str, A
 
 
 def severities_of(slo: Slo) -> list[Severity]:
-    """Those that it has alerts of."""
+    """The severities that an objective has alerts of."""
     return list(dict.fromkeys(burn.window.severity for burn in slo.burns))
 
 
 def step_of(slo: Slo, severity: Severity) -> float | None:
-    """Seconds between the evaluations of a test; None where the shortest and the longest window are
-    so far apart that promtool cannot hold what lies between them."""
+    """Seconds between the evaluations of a test; None when the longest window is too long compared
+    with the shortest for promtool's limit of samples."""
     burns = [burn for burn in slo.burns if burn.window.severity == severity]
     lag = slo.sli.lag if isinstance(slo.sli, Slices) else 0.0
     whole = max(burn.window.long for burn in burns) + lag
     step = next((one for one in _STEPS if whole / one <= _FINEST), _STEPS[-1])
-    # A rate needs two samples inside its window, at whichever end that is open.
+    # A rate needs two samples inside its window.
     shortest = min(burn.window.short for burn in burns)
     if isinstance(slo.sli, Slices):
         shortest = lag or 2 * step
@@ -153,7 +153,7 @@ def _tried(slo: Slo, severity: Severity, bad: float) -> dict[str, Any]:
     lag = slo.sli.lag if isinstance(slo.sli, Slices) else 0.0
     step = step_of(slo, severity)
     assert step is not None
-    # Slices are counted by the evaluation, events come at RATE.
+    # Slices are counted by evaluation, events at RATE.
     rate = 1.0 / step if isinstance(slo.sli, Slices) else RATE
     found = first(burns, severity, bad, slo.period, rate=rate, least=slo.least_bad)
     calm = math.ceil((longest + lag) / step) + 1
@@ -184,7 +184,7 @@ def _tried(slo: Slo, severity: Severity, bad: float) -> dict[str, Any]:
 
 
 def of_alert(alert: Alert) -> dict[str, Any]:
-    """The test of an alert that is no objective: it comes, is one, and goes."""
+    """The test of an alert without an objective: it fires once, and ends."""
     trial = alert.trial
     step = trial.step
     late = math.ceil(trial.fires / step)
@@ -212,7 +212,7 @@ def document(rule_files: Sequence[str], tests: Sequence[dict[str, Any]]) -> dict
 
 
 def by_interval(tests: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Tests that can stand in one file."""
+    """Tests grouped by interval: those of one group can be in one file."""
     found: dict[str, list[dict[str, Any]]] = {}
     for test in tests:
         found.setdefault(test["interval"], []).append(test)

@@ -18,7 +18,7 @@ def counter(
     calm: float = 0.0,
     fault: float = 0.0,
 ) -> Stream:
-    """A counter that grows by so much a minute, while all is well and during the fault."""
+    """A counter of a trial, with its growth per minute without and during the fault."""
     per = 60.0 * RATE
     return Stream(selector(metric, {**example(scrape), **labels}), calm / per, fault / per)
 
@@ -26,5 +26,5 @@ def counter(
 def level(
     metric: str, scrape: Mapping[str, str], labels: Mapping[str, str], calm: float, fault: float
 ) -> Level:
-    """A gauge with its two values."""
+    """A gauge of a trial, with its values without and during the fault."""
     return Level(selector(metric, {**example(scrape), **labels}), calm, fault)

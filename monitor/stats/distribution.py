@@ -64,7 +64,7 @@ class Distribution:
 
     @property
     def count(self) -> int:
-        """How many values there are."""
+        """Number of values."""
         return int(self.counts.sum())
 
     @property
@@ -115,7 +115,7 @@ def classic_counts(words: Words) -> list[int]:
 
 
 def summary(distribution: Distribution, seconds: float) -> dict[str, Any]:
-    """What a person looks at, over ``seconds`` of time: all durations in seconds, None if empty."""
+    """Summary over ``seconds`` of time as JSON; durations in seconds, None when empty."""
     quantiles = distribution.quantiles()
     names = ("p50", "p90", "p95", "p99", "p99_9")
     values: Sequence[float | None] = quantiles if quantiles is not None else [None] * len(names)

@@ -1,9 +1,9 @@
-"""Energy of the machine's processors, by the counters that the kernel shows (RAPL).
+"""Energy of the machine's processors, from the kernel's RAPL counters.
 
-They count what whole packages use, whoever used it, in microjoules that begin anew at a maximum.
-So the energy of a prediction is an estimate that holds where the model server and the sidecar have
-the machine for themselves. Reading them needs permission on most systems; without, or without
-counters, as in virtual machines, the energy is absent.
+They count the energy of whole packages, for all processes, in microjoules, and wrap around at a
+maximum. So the energy per prediction is an estimate, which is valid when only the model server and
+the sidecar run on the machine. Reading them needs permission on most systems; without it, or
+without counters, as in virtual machines, the energy is absent.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _LONGEST = 300.0
 
 
 class Rapl:
-    """The sum over all packages. ``root`` is where the kernel shows them."""
+    """The sum over all packages. ``root`` is the folder of the kernel's counters."""
 
     def __init__(self, root: Path = ROOT, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -31,8 +31,8 @@ class Rapl:
         self._samples: deque[tuple[float, float]] = deque()
 
     def watts(self) -> float | None:
-        """Average power since the oldest look of the last five minutes; None before there are two,
-        and where there is nothing to read."""
+        """Average power in watts since the oldest sample of the last five minutes; None before two
+        samples, and without counters."""
         now = self._clock()
         if not self._samples or now - self._samples[-1][0] >= _LEAST:
             counters = self._read()

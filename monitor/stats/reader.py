@@ -1,11 +1,10 @@
 """Reads the shared statistics of all workers and adds them up.
 
-The files are read with ``pread`` and not mapped: a worker may cut a damaged file to zero and start
-it anew, and touching a mapped page behind the end of a file kills the process that touches it. What
-is read is only the used part, a few hundred kilobytes.
+The files are read with ``pread`` and not mapped: a worker may truncate and recreate a damaged file,
+and accessing a mapped page beyond the end of a file kills the process. Only the used part is read,
+a few hundred kilobytes.
 
-What a file had counted before it was replaced is carried on, so that totals never go down while the
-reader lives.
+Counts of a replaced file are carried over, so totals never decrease during the life of a reader.
 """
 
 from __future__ import annotations
@@ -67,7 +66,7 @@ class Snapshot:
     """Process id by slot, of the workers that are alive."""
 
     def counter(self, name: str, **labels: str) -> int:
-        """Sum of the counters of that name whose labels include the given ones."""
+        """Sum of the counters ``name`` whose labels include the given ones."""
         wanted = set(labels.items())
         return sum(
             value
@@ -93,7 +92,7 @@ class Snapshot:
 
 
 class _File:
-    """One worker's file: what was last read of it and where its series are."""
+    """One worker's file: the numbers last read, and the positions of its series."""
 
     def __init__(self, path: Path, slot: int) -> None:
         self.path = path
@@ -108,7 +107,7 @@ class _File:
         self._complained = False
 
     def refresh(self, carried: Snapshot) -> None:
-        """Read the file anew; what a file before it had counted goes into ``carried``.
+        """Read the file again; counts of a replaced file are added to ``carried``.
 
         A file that cannot be read, or is damaged, leaves the last good values in place.
         """
@@ -130,7 +129,7 @@ class _File:
         inode = os.fstat(fd).st_ino
         raw = os.pread(fd, _HEADER_BYTES, 0)
         if len(raw) < _HEADER_BYTES:
-            return  # being created, or cut; the next look tells
+            return  # being created or truncated: the next read decides
         header = np.frombuffer(raw, np.uint64)
         used = int(header[1])
         if int(header[0]) != MAGIC:

@@ -12,7 +12,7 @@ Layout, little-endian, every number 8 bytes and aligned to 8::
 The writer publishes a new entry by raising ``used`` last, so a reader never sees half an entry.
 A number is 8 aligned bytes, stored at once on the platforms that we run on. A sketch is several
 numbers, and a reader may see it between two of them: its count can then differ from the sum of its
-buckets by the record that is being written, and the next look has it right.
+buckets by the record that is being written; the next read is consistent.
 
 Only the standard library is used here: workers import this module.
 """
@@ -170,7 +170,7 @@ class SharedStats:
         return self._entry(SKETCH, name, labels or {})
 
     def close(self) -> None:
-        """Let go of the mapping; the file stays."""
+        """Close the mapping; the file stays."""
         self.words.release()
         self._bytes.release()
         self._map.close()

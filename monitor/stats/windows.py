@@ -23,7 +23,7 @@ from understudy.monitor.stats.reader import Labels, Series, Snapshot
 from understudy.monitor.stats.shared import SKETCH_BUCKETS, SKETCH_MAX_NS, SKETCH_SUM_NS
 
 WINDOWS = (10.0, 60.0, 300.0)
-"""Lengths in seconds of the windows that are shown."""
+"""Lengths of the reported windows, in seconds."""
 WINDOW_NAMES = ("10s", "1m", "5m")
 FINE_SLOTS = 15
 MERGED = 5
@@ -114,7 +114,7 @@ class Windows:
         self._coarse: deque[Slot] = deque()
 
     def add(self, snapshot: Snapshot) -> None:
-        """Take the next snapshot. What the first one holds is older than every window."""
+        """Take the next snapshot. Counts in the first one are older than every window."""
         before = self.latest
         self.latest = snapshot
         if before is None:
@@ -146,12 +146,12 @@ class Windows:
         return chosen
 
     def covered(self, seconds: float) -> float:
-        """How many seconds the slots of that window really span; 0 before there are any."""
+        """The number of seconds that the slots of a window really span; 0 before the first."""
         slots = self._within(seconds)
         return slots[0].end - slots[-1].start if slots else 0.0
 
     def sketches(self, name: str, seconds: float) -> dict[Labels, Distribution]:
-        """Per label set, the distribution of what the sketch ``name`` saw in the window."""
+        """By label set, the distribution of the sketch ``name`` in the window."""
         parts: dict[Labels, list[Delta]] = {}
         for slot in self._within(seconds):
             for (other, labels), delta in slot.sketches.items():
@@ -160,7 +160,7 @@ class Windows:
         return {labels: _sum(deltas) for labels, deltas in parts.items()}
 
     def counters(self, name: str, seconds: float) -> dict[Labels, int]:
-        """Per label set, by how much the counter ``name`` grew in the window."""
+        """By label set, the increase of the counter ``name`` in the window."""
         grown: dict[Labels, int] = {}
         for slot in self._within(seconds):
             for (other, labels), value in slot.counters.items():
@@ -170,7 +170,7 @@ class Windows:
 
 
 def since_start(snapshot: Snapshot, name: str) -> dict[Labels, Distribution]:
-    """Per label set, everything that the sketch ``name`` ever saw."""
+    """By label set, all values of the sketch ``name`` since the start."""
     return {
         labels: Distribution.from_words(words)
         for labels, words in snapshot.sketches_named(name).items()

@@ -1,4 +1,4 @@
-"""Blocks: what goes in comes out, whatever it is; what does not add up is refused with a reason."""
+"""Blocks round-trip, whatever they hold; damaged ones raise an error that names the reason."""
 
 import json
 import math
@@ -20,8 +20,8 @@ from understudy.monitor.evidence.blocks import (
     encode,
     partition_of,
 )
+from understudy.monitor.evidence.blocks.cell_buffer import MAX_UNPACKED, CellBuffer
 from understudy.monitor.evidence.blocks.cells import column_of, decimals
-from understudy.monitor.evidence.blocks.gathering import MOST_LOOSE, Gathered
 from understudy.monitor.evidence.columns import matrix_of
 from understudy.monitor.kafka.topics import MOST_MESSAGE_BYTES
 from understudy.monitor.labels.label import Label
@@ -141,7 +141,7 @@ def all_of(rows, partitions=3, most=5):
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(exchanges())
-def test_everything_that_went_in_comes_out(rows):
+def test_blocks_round_trip(rows):
     given_ = [row_of(NAMES, *row) for row in rows]
     blocks = all_of(rows)
     found = [row_of(*row) for block in blocks for row in decode(encode(block)).rows()]
@@ -163,7 +163,7 @@ def test_everything_that_went_in_comes_out(rows):
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(exchanges())
-def test_numbers_are_those_of_the_embedded_evaluation(rows):
+def test_block_columns_equal_those_of_the_embedded_evaluation(rows):
     for block in all_of(rows, partitions=1, most=100):
         block = decode(encode(block))
         for grid in (*block.features, *block.predictions):
@@ -189,7 +189,7 @@ def test_cells_keep_their_types():
     assert plain([r[2].values[0] for r in decode(encode(block)).rows()]) == plain(cells)
 
 
-def test_what_is_nothing_of_json_becomes_text():
+def test_values_outside_json_become_text():
     cells = [np.float64(0.5), {1, 2}, complex(1)]
     rows = [(record(), Table(("x",), 1, [cell]), Table(("y",), 1, [0.5])) for cell in cells]
     (block,) = all_of(rows, 1, 100)
@@ -209,7 +209,7 @@ def test_what_is_nothing_of_json_becomes_text():
         ([0.5, 1e-7], False),
     ],
 )
-def test_decimals_are_whole_numbers_where_they_are_exact(cells, stored):
+def test_exact_decimals_are_stored_as_integers(cells, stored):
     matrix = np.array([cells, [0.5] * len(cells)])
     scale, whole, fits = decimals(matrix)
     assert fits.tolist() == [stored, True]
@@ -242,7 +242,7 @@ LABELS = st.builds(
 
 @settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(st.floats(0, 1e11), LABELS), min_size=1, max_size=9))
-def test_labels_come_out_as_they_went_in(labels):
+def test_label_blocks_round_trip(labels):
     blocks = Builder("pod", "run", 4).labels(labels, 5.0)
     found = [one for block in blocks for one in decode(encode(block)).labels]
     assert sorted(map(repr, found)) == sorted(map(repr, labels))
@@ -253,7 +253,7 @@ def test_labels_come_out_as_they_went_in(labels):
         }
 
 
-def test_a_request_and_its_label_meet():
+def test_a_request_and_its_label_share_a_partition():
     for text in ("r-1", "b7e1", "é"):
         one = record(request_id=text.encode("latin-1"))
         (block,) = all_of([(one, Undecodable(Reason.EMPTY), Undecodable(Reason.EMPTY))], 7)
@@ -261,7 +261,7 @@ def test_a_request_and_its_label_meet():
         assert block.head.partition == label.head.partition == partition_of(text, 7)
 
 
-def test_heartbeats_say_what_was_sent():
+def test_heartbeats_report_the_last_block_sent():
     builder = Builder("pod", "run", 2)
     read = Undecodable(Reason.EMPTY)
     builder.add(NAMES, record(request_id=b"r"), read, read, 1.0)
@@ -272,14 +272,14 @@ def test_heartbeats_say_what_was_sent():
     assert [(b.clock, b.complete, b.dropped) for b in beats] == [(10.0, 8.5, 3)] * 2
 
 
-def test_a_run_that_goes_on_goes_on_counting():
+def test_a_resumed_run_continues_its_sequence_numbers():
     read = Undecodable(Reason.EMPTY)
     builder = Builder("pod", "run", 1, most_records=1, last={0: 41})
     (block,) = builder.add(NAMES, record(), read, read, 1.0)
     assert block.head.seq == 42
 
 
-def test_long_texts_do_not_make_a_block_that_no_broker_takes():
+def test_long_texts_keep_blocks_below_the_broker_limit():
     builder = Builder("pod", "run", 1, most_records=1024)
     rng = np.random.default_rng(5)
     closed = []
@@ -292,7 +292,7 @@ def test_long_texts_do_not_make_a_block_that_no_broker_takes():
     assert max(len(encode(block)) for block in closed) < MOST_MESSAGE_BYTES / 2
 
 
-def test_blocks_are_closed_after_a_while_and_within_bounds(monkeypatch):
+def test_blocks_close_after_the_linger_and_within_bounds(monkeypatch):
     read = Undecodable(Reason.EMPTY)
     builder = Builder("pod", "run", 1, linger=1.0)
     builder.add(NAMES, record(), read, read, 10.0)
@@ -312,7 +312,7 @@ def test_blocks_are_closed_after_a_while_and_within_bounds(monkeypatch):
     assert sum(b.count for b in builder.add(NAMES, record(request_id=b"c"), read, read, 1.0)) == 3
 
 
-# Bytes that are no block -------------------------------------------------------------------------
+# Bytes that are not a block -------------------------------------------------------------------------
 
 
 def block_bytes():
@@ -345,10 +345,10 @@ def rewritten(change, kind="records"):
     return data[:4] + bytes((0,)) + data[5:8] + sizes + body
 
 
-def test_reasons_of_what_cannot_be_read():
+def test_undecodable_payloads_keep_their_reasons():
     good = block_bytes()
     assert reason_for(b"") == "not_a_block"
-    assert reason_for(b'{"json": "of somebody else"}') == "not_a_block"
+    assert reason_for(b'{"json": "of another service"}') == "not_a_block"
     assert reason_for(good[:-3]) == "damaged"
     assert reason_for(good[:40] + bytes((good[40] ^ 1,)) + good[41:]) == "damaged"
     assert reason_for(good[:4] + bytes((9,)) + good[5:]) == "unknown_codec"
@@ -371,7 +371,7 @@ def test_reasons_of_what_cannot_be_read():
 
 @settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
-def test_damaged_bytes_are_refused_and_nothing_else(data):
+def test_damaged_bytes_raise_only_block_errors(data):
     good = rewritten(
         lambda h: None
     )  # without compression, so that damage gets through to the columns
@@ -386,7 +386,7 @@ def test_damaged_bytes_are_refused_and_nothing_else(data):
         assert len(list(block.rows())) == block.count
 
 
-def test_what_a_later_version_added_is_left_alone():
+def test_fields_of_later_versions_are_ignored():
     def add(header):
         header["colour"] = "blue"
         header["columns"]["energy"] = {"type": "f8", "at": 0}
@@ -399,7 +399,7 @@ def test_what_a_later_version_added_is_left_alone():
     assert rows[1][2] == Undecodable(Reason.INTERNAL, "a_reason_of_later: why")
 
 
-def test_what_an_earlier_version_left_out_has_its_default():
+def test_fields_missing_in_earlier_versions_get_defaults():
     def strip(header):
         header["columns"] = {
             name: place
@@ -412,7 +412,7 @@ def test_what_an_earlier_version_left_out_has_its_default():
     assert rows[0][2].values == [1.0, "x"]
 
 
-def test_a_wider_type_is_read_while_its_values_fit():
+def test_a_wider_type_is_read_if_its_values_fit():
     def widen(header):
         header["columns"]["status"] = {"type": "u8", "at": header["columns"]["duration_ns"]["at"]}
 
@@ -440,7 +440,7 @@ def test_a_column_keeps_each_cell_and_its_type(cells):
     assert repr(column_of(cells).values()) == repr(cells)
 
 
-def test_a_column_of_many_texts_and_of_what_no_codec_makes():
+def test_columns_of_many_texts_and_of_unsupported_types_round_trip():
     texts = [f"text {number}" for number in range(70_000)]
     for many in (300, 70_000):
         assert column_of(texts[:many]).values() == texts[:many]
@@ -460,15 +460,15 @@ def test_a_column_of_many_texts_and_of_what_no_codec_makes():
     ),
     st.sets(st.integers(0, 59)),
 )
-def test_gathered_rows_come_out_as_they_went_in(rows, several):
-    gathered = Gathered(("a", "b"))
+def test_buffered_rows_round_trip(rows, several):
+    buffer = CellBuffer(("a", "b"))
     for number, row in enumerate(rows):
         if number in several:
-            gathered.add(row)
+            buffer.add(row)
         else:
-            gathered.rows.append(row)
-            if len(gathered.rows) >= MOST_LOOSE:
-                gathered.pack()
-    grid = gathered.finish()
+            buffer.rows.append(row)
+            if len(buffer.rows) >= MAX_UNPACKED:
+                buffer.pack()
+    grid = buffer.finish()
     assert grid.rows == len(rows)
     assert repr(grid.values()) == repr([cell for row in rows for cell in row])

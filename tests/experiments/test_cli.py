@@ -36,7 +36,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 def test_a_whole_life_from_the_command_line(world: World, tmp_path: Path) -> None:
     url = ("--url", world.service.control)
     none = run("status", *url)
-    assert "there are no experiments" in none.output
+    assert "no experiments; start one" in none.output
     file = tmp_path / "ramp.yaml"
     declared = {"challengers": ["other0"], "mode": "canary", "metrics": GUARDRAILS}
     file.write_text(json.dumps({**declared, "stages": STAGES}))

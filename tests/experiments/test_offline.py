@@ -123,8 +123,11 @@ def test_records_of_split_traffic(tmp_path: Path) -> None:
 BAD = {
     "a text": ("champion.error,challenger.error\n0,yes\n", "line 2: challenger.error: 'yes' is no"),
     "no binary": ("champion.error,challenger.error\n0,0\n0,2\n", "line 3: challenger.error: must"),
-    "no column": ("a,b\n1,2\n", "none of the columns champion.accuracy".replace("accuracy", "")),
-    "empty": ("champion.error,challenger.error\n", "there is no row in it"),
+    "no column": (
+        "a,b\n1,2\n",
+        "needs one of the columns champion.accuracy".replace("accuracy", ""),
+    ),
+    "empty": ("champion.error,challenger.error\n", "contains no rows"),
     "cells": ("champion.error,challenger.error\n0\n", "line 2: has 1 cells instead of 2"),
     "arm": ("arm,share,error\nboth,0.5,0\n", "line 2: arm: must be champion or challenger"),
     "share": ("arm,share,error\n1,1.5,0\n", "line 2: share: must lie between 0 and 1"),

@@ -1,4 +1,4 @@
-"""Feedback as it is posted: what is taken, and what is said about the rest."""
+"""Feedback as it is posted: labels that are accepted, and the faults of others."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_times(at: object, unix: float) -> None:
         ({"request_id": "r", "label": {"a": 1}}, "item 2: label: must be a number, a text or"),
         ({"request_id": "r", "label": []}, "item 2: label: must be a list of"),
         ({"request_id": "r", "label": [1, None]}, "item 2: label: must be a list of"),
-        ({"request_id": "r", "label": [1], "row": 0}, "item 2: row: has no meaning beside"),
+        ({"request_id": "r", "label": [1], "row": 0}, "item 2: row: must not be given with"),
         ({"request_id": "r", "label": "x" * 4097}, "item 2: label: must be"),
         ({"request_id": "r", "label": 1, "row": -1}, "item 2: row: must be a whole number from 0"),
         ({"request_id": "r", "label": 1, "row": 0.5}, "item 2: row: must be a whole number"),
@@ -68,7 +68,7 @@ def test_times(at: object, unix: float) -> None:
         ({"request_id": "", "label": 1}, "item 2: request_id: must be a text of 1 to 256"),
         ({"request_id": 7, "label": 1}, "item 2: request_id: must be a text"),
         ({"label": 1}, "item 2: request_id: must be a text"),
-        ({"request_id": "r", "lable": 1}, "item 2: lable: is not known; there are at, idem"),
+        ({"request_id": "r", "lable": 1}, "item 2: lable: unknown key; known: at, idem"),
         ({"request_id": "r", "label": 1, "at": None}, "item 2: at: must be unix seconds or"),
         ({"request_id": "r", "label": 1, "at": True}, "item 2: at: must be unix seconds or"),
         ({"request_id": "r", "label": 1, "at": "yesterday"}, "item 2: at: must be a time such"),

@@ -77,13 +77,13 @@ async def test_predictions_wait_for_the_disk_and_labels_are_refused(tmp_path: Pa
     folder.write_text("in the way")
 
     async def use(feedback: LabelService) -> None:
-        assert "cannot be used" in feedback.summary()["error"]
+        assert "cannot be opened" in feedback.summary()["error"]
         for i in range(service.MOST_WAITING):
             feedback.offer(prediction(str(i)))
         assert not await feedback.flush()
         feedback.offer(prediction("one more"))
         assert feedback.dropped == 1
-        with pytest.raises(StateError, match="cannot be used"):
+        with pytest.raises(StateError, match="cannot be opened"):
             await feedback.add([Label("1", 0, 1)])
         await feedback.tidy(0)
         assert feedback.summary()["failures"] >= 4

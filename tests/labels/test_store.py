@@ -275,7 +275,7 @@ def test_counts_go_on_elsewhere_and_what_is_there_is_counted_anew(
     # It reads again a part of what the first one had, and has counted something of its own.
     other.add_predictions([prediction(str(i), started=NOW) for i in range(2, 4)])
     other.add_labels([Label("2", 0, 1), Label("nobody's", 0, 1)], NOW + 60.0)
-    other.go_on(store.counts())
+    other.load_counts(store.counts())
     other = reopened(other)
     other.open()
     before, after = store.figures(), other.figures()
@@ -341,7 +341,7 @@ def test_a_folder_that_cannot_be_used_is_an_error_until_it_can(tmp_path: Path) -
     (tmp_path / "state").write_text("a file")
     store = FeedbackStore(tmp_path / "state", HORIZON, ROOMY)
     for call in (store.open, lambda: store.take(0), lambda: store.add_labels([], NOW)):
-        with pytest.raises(StateError, match="cannot be used"):
+        with pytest.raises(StateError, match="cannot be opened"):
             call()
     assert store.failures == 3
     (tmp_path / "state").unlink()

@@ -1,12 +1,14 @@
 """User-facing text is plain English: it has none of the phrases that readers stumbled over.
 
-``FORBIDDEN`` is the one list; add a phrase with what to write instead. Texts that are not checked yet
-(docstrings) come later.
+``FORBIDDEN`` is the one list; add a phrase with what to write instead. ``SOURCES`` lists the product
+code whose strings, docstrings and comments are checked as well.
 """
 
 from __future__ import annotations
 
+import io
 import re
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,6 +55,24 @@ PAGES = [
     CHART / "charts" / "understudy-lib" / "values.yaml",
 ]
 
+SOURCES = sorted(
+    path
+    for package in (
+        "cli",
+        "codecs",
+        "config",
+        "evidence",
+        "experiments",
+        "inject",
+        "labels",
+        "proxy",
+        "routing",
+        "slo",
+        "stats",
+    )
+    for path in (ROOT / "monitor" / package).rglob("*.py")
+) + sorted((ROOT / "monitor").glob("*.py"))
+
 
 def found_in(text: str) -> list[str]:
     """Forbidden phrases of a text, each with its line. Words may be on two lines."""
@@ -97,3 +117,34 @@ def test_helps_are_plain_english() -> None:
 def test_alerts_are_plain_english() -> None:
     for alert in alerts_of({}):
         assert found_in(f"{alert.summary}\n{alert.description}") == [], alert.name
+
+
+_TEXT = {
+    tokenize.COMMENT,
+    tokenize.STRING,
+    getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING),  # Python 3.12 and later
+}
+
+
+def _texts(source: str) -> str:
+    """The comments and strings of a module; everything else is blank, so lines keep their number."""
+    lines = [""] * (source.count("\n") + 2)
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type in _TEXT:
+            for offset, part in enumerate(token.string.split("\n")):
+                lines[token.start[0] - 1 + offset] += f" {part}"
+    return "\n".join(lines)
+
+
+def test_texts_of_a_module_are_its_comments_and_strings() -> None:
+    source = 'anew = nobody  # whoever reads\ntext = f"mended {anew}"\n"""begins\nanew"""\n'
+    assert [hit.partition(":")[0] for hit in found_in(_texts(source))] == [
+        "line 1",
+        "line 2",
+        "line 4",
+    ]
+
+
+@pytest.mark.parametrize("module", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_strings_and_comments_are_plain_english(module: Path) -> None:
+    assert found_in(_texts(module.read_text("utf-8"))) == []

@@ -241,7 +241,7 @@ def test_a_label_is_synced_by_the_transaction_that_takes_it(tmp_path: Path) -> N
 
 def runner(folder: Path) -> ExperimentRunner:
     made = ExperimentRunner(config_of(folder / "state", experiments=[SPLIT]))
-    assert made.settle()
+    assert made.save_changes()
     return made
 
 
@@ -251,7 +251,7 @@ def test_routes_are_in_force_once_they_and_their_history_are_on_disk(
     experiments = runner(tmp_path)
     disk.events.clear()
     experiments.command("divided", "other", Command("pause", "ada"))
-    assert experiments.settle()
+    assert experiments.save_changes()
     assert disk.before("sync routes.json.tmp", "rename routes.json")
     assert disk.before("rename routes.json", "sync state")
     assert disk.before("sync state", "sync audit.jsonl")
@@ -264,10 +264,10 @@ def test_routes_that_could_not_be_synced_are_not_told(
     experiments = runner(tmp_path)
     experiments.command("divided", "other", Command("pause", "ada"))
     disk.broken.add(name)
-    assert not experiments.settle(), "the workers must not be told"
+    assert not experiments.save_changes(), "the workers must not be told"
     assert experiments.error is not None
     disk.broken.clear()
-    assert experiments.settle(), "it is tried again"
+    assert experiments.save_changes(), "it is tried again"
     assert experiments.audit.read("divided")[-1]["who"] == "ada"
 
 
@@ -278,7 +278,7 @@ def test_a_call_hears_of_a_change_after_the_workers_have_it(tmp_path: Path, disk
 
     plane = plane_of(tmp_path, experiments=[SPLIT])
     assert plane.experiments is not None
-    plane.experiments.settle()
+    plane.experiments.save_changes()
 
     class Line:
         ok = True
@@ -487,7 +487,7 @@ def test_files_of_the_state_are_for_their_owner(tmp_path: Path) -> None:
         plane = plane_of(tmp_path, experiments=[SPLIT])
         assert committed(plane)
         assert plane.experiments is not None
-        plane.experiments.settle()
+        plane.experiments.save_changes()
         AuditLog(tmp_path / "state" / "audit.jsonl").append({"kind": "x"})
     finally:
         os.umask(before)

@@ -1,6 +1,6 @@
-"""Blocks as Arrow tables, for whoever reads records with pandas, DuckDB, Spark …
+"""Blocks as Arrow tables, to read records with pandas, DuckDB, Spark …
 
-One row for each row of a record: a record of which nothing could be decoded has one. Features are
+One row for each row of a record; an undecodable record has one row. Features are
 columns ``feature.NAME``, predictions ``prediction.NAME``. Needs pyarrow, which is an extra.
 """
 
@@ -65,9 +65,9 @@ def _fixed() -> list[tuple[str, Any]]:
 
 
 class Layout:
-    """Which columns the rows of some blocks have, and of which types: one schema for all of them.
+    """Collects the columns and types of several blocks into one schema.
 
-    ``hides`` says of a name whether it has to be left out.
+    ``hides`` returns whether the column of a name has to be left out.
     """
 
     def __init__(self, hides: Hides = lambda name: False) -> None:
@@ -75,7 +75,7 @@ class Layout:
         self._kinds: dict[str, set[int]] = {}
 
     def add(self, block: RecordBlock) -> None:
-        """A block that will be written."""
+        """Add the columns of a block that will be written."""
         for prefix, _, side in _SIDES:
             for grid in getattr(block, side):
                 for name, column in columns_of(grid):
@@ -113,7 +113,7 @@ def _type(kinds: set[int]) -> Any:
 
 
 def to_arrow(block: RecordBlock, schema: Any | None = None) -> Any:
-    """The pyarrow.RecordBatch of a block, by a schema of :class:`Layout` or by its own."""
+    """The pyarrow.RecordBatch of a block, with the schema of a :class:`Layout` or its own."""
     if schema is None:
         layout = Layout()
         layout.add(block)
@@ -202,7 +202,7 @@ def _rows_of(
 
 
 def _spread(starts: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where the rows of some records are, one after another."""
+    """The row indices of records whose rows are contiguous from ``starts``."""
     before = np.cumsum(rows) - rows
     found: NDArray[np.int64] = np.arange(int(rows.sum())) + np.repeat(starts - before, rows)
     return found

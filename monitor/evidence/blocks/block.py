@@ -1,8 +1,8 @@
-"""Blocks: many records of one source as columns, labels, or a sign of life.
+"""Blocks: many records of one source as columns, labels, or a heartbeat.
 
-A block is what one message of the topic ``….records`` holds. Its *source* is a sidecar, a *run* one
-start of its evaluation plane; blocks of a (source, run) count up by one in each partition, so that
-a reader knows what it has seen before and what is missing.
+A block is the content of one message of the topic ``….records``. Its *source* is a sidecar, a *run*
+one start of its evaluation plane. The sequence numbers of a (source, run) increase by one in each
+partition, so a reader detects duplicates and gaps.
 """
 
 from __future__ import annotations
@@ -40,13 +40,16 @@ TEXTS = ("request_id", "trace_id", "unit", "target")
 
 Decoded: TypeAlias = Table | Undecodable
 Row: TypeAlias = tuple[Names, Record, Decoded, Decoded]
-"""What the evaluation takes: names, record (without payloads and headers), request, response."""
+"""Input of the evaluation: names, record (without payloads and headers), request, response."""
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Where a block comes from. ``seq`` counts from 1 within (source, run, partition), over records
-    and labels; ``created`` is the unix time at which the source closed the block."""
+    """The origin of a block.
+
+    ``seq`` counts from 1 within (source, run, partition), over records and labels. ``created`` is
+    the unix time at which the source closed the block.
+    """
 
     source: str
     run: str
@@ -57,7 +60,7 @@ class Head:
 
 @dataclass(slots=True)
 class Texts:
-    """``count`` byte strings: all the same, or one after another in ``data``."""
+    """``count`` byte strings: all equal, or concatenated in ``data``."""
 
     count: int
     same: bytes | None
@@ -85,10 +88,10 @@ class Texts:
 class RecordBlock:
     """``count`` records of one model: ``names.models[model]``, or an unknown one.
 
-    ``numbers`` and ``texts`` hold the columns by name. ``request`` says for each record where its
-    features are: k ≥ 0 in ``features[k]``, k < 0 that they could not be read, for the reason
-    ``undecodable[-1 - k]``; ``response`` and ``predictions`` likewise. A record has ``*_rows`` rows
-    there, after those of the records before it. None stands for zeros, and for one row each.
+    ``numbers`` and ``texts`` hold the columns by name. ``request`` locates the features of each
+    record: k ≥ 0 in ``features[k]``; k < 0 means undecodable, for the reason
+    ``undecodable[-1 - k]``. ``response`` locates ``predictions`` likewise. A record has ``*_rows``
+    rows there, after those of the records before it. None stands for zeros, and for one row each.
 
     >>> from understudy.monitor.records.handoff import Names
     >>> block = RecordBlock(
@@ -118,7 +121,7 @@ class RecordBlock:
     response_rows: NDArray[np.uint32] | None = None
 
     def rows(self) -> Iterator[Row]:
-        """The records one by one, with what was decoded; they carry no headers and no payloads."""
+        """The records one by one, with their decoded tables, without headers and payloads."""
         names, model = self.names, self.model
         numbers = [self.numbers[name].tolist() for name in NUMBERS]
         texts = [self.texts[name].values() for name in TEXTS]
@@ -157,7 +160,7 @@ def tables(
     grids: Sequence[Grid],
     block: RecordBlock,
 ) -> list[Decoded]:
-    """For each record its own table, or why there is none."""
+    """For each record its table, or the reason why it was not decoded."""
     if places is None and rows is None and len(grids) == 1 and grids[0].rows == count:
         names, values = grids[0].names, grids[0].values()
         width = len(names)
@@ -190,10 +193,13 @@ class LabelBlock:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """A source lives. ``head.seq`` is the number of its last block in this partition (0: none yet),
-    which a heartbeat does not count up; ``clock`` is its unix time. ``complete`` is the unix time
-    of which all records that ended earlier are in blocks up to that number; ``dropped`` counts
-    records of this run that the source had to give up."""
+    """A source is alive.
+
+    ``head.seq`` is the number of its last block in this partition (0: none yet); a heartbeat does
+    not increase it. ``clock`` is the source's unix time. All records that ended before the unix
+    time ``complete`` are in blocks up to that number. ``dropped`` counts the records of this run
+    that the source dropped.
+    """
 
     head: Head
     clock: float
@@ -205,7 +211,8 @@ Block: TypeAlias = RecordBlock | LabelBlock | Heartbeat
 
 
 def reason_of(text: str, detail: str) -> Undecodable:
-    """A reason that a later version has added is an internal one here, and said in the detail."""
+    """The reason by name. A reason added by a later version becomes ``internal``, with its name in
+    the detail."""
     try:
         return Undecodable(Reason(text), detail)
     except ValueError:
@@ -213,6 +220,6 @@ def reason_of(text: str, detail: str) -> Undecodable:
 
 
 def check(condition: bool, message: str) -> None:
-    """Raise BlockError for a block that does not add up."""
+    """Raise BlockError (``wrong_shape``) with ``message`` unless ``condition`` holds."""
     if not condition:
         raise BlockError("wrong_shape", message)

@@ -1,4 +1,4 @@
-"""From records, one by one, to blocks by partition."""
+"""Builds blocks by partition from records."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from understudy.monitor.evidence.blocks.block import (
     Texts,
     reason_of,
 )
+from understudy.monitor.evidence.blocks.cell_buffer import MAX_UNPACKED, CellBuffer
 from understudy.monitor.evidence.blocks.cells import Grid
-from understudy.monitor.evidence.blocks.gathering import MOST_LOOSE, Gathered
 from understudy.monitor.labels.label import Label
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.record import FIXED, FIXED_PLACES, Record, fixed_of
 
 MOST_RECORDS = 256
-"""In one block."""
+"""Records in one block."""
 MOST_CELLS = 250_000
 """Cells of features or predictions in one block: rows of a batch request count."""
 MOST_BYTES = 4 * 1024 * 1024
-"""Of the bodies whose cells are in one block: far less than what a broker takes as one message."""
+"""Bytes of the bodies whose cells are in one block; well below a broker's message limit."""
 MOST_WAITING = 16_384
-"""Records in open blocks of all partitions; beyond it all are closed."""
+"""Records in open blocks of all partitions; beyond it all blocks are closed."""
 _MOST_GRIDS = 64
 _MOST_REASONS = 256
 _MODELS = 65_536
-"""A record's index of its model is smaller."""
+"""Upper limit (exclusive) of a record's model index."""
 
 _PACKED = np.dtype(
     {
@@ -48,17 +48,18 @@ _PACKED = np.dtype(
         "itemsize": FIXED.size,
     }
 )
-"""NUMBERS where they stand in the fixed part of a record."""
+"""NUMBERS at their offsets in the fixed part of a record."""
 _FIELDS = 1 + len(TEXTS)
 
 
 def partition_of(request_id: bytes | str, partitions: int) -> int:
-    """Where a request, its copies and its labels go: CRC-32 of the id, modulo the partitions.
+    """The partition of a request, its mirrored requests and its labels: CRC-32 of the id, modulo
+    ``partitions``.
 
-    That is what librdkafka's partitioner ``consistent`` makes of the same id as a key.
+    librdkafka's partitioner ``consistent`` gives the same partition for the id as a key.
     """
     if isinstance(request_id, str):
-        # A record's id is bytes, which labels are compared with as Latin-1.
+        # A record's id is bytes; labels are matched to it as Latin-1.
         request_id = request_id.encode("latin-1", "replace")
     return crc32(request_id) % partitions
 
@@ -66,8 +67,8 @@ def partition_of(request_id: bytes | str, partitions: int) -> int:
 class _Side:
     """Features or predictions of an open block.
 
-    Most records have one row under the names of the first; only the others are put down by their
-    place: ``others`` are (record, grid, rows), with the number of a reason below zero for a grid.
+    Most records have one row with the names of the first record. Only the others are stored with
+    their index: ``others`` are (record, grid, rows); a negative grid is the number of a reason.
     """
 
     __slots__ = ("cells", "first", "grids", "names", "others", "rows")
@@ -76,29 +77,29 @@ class _Side:
         self.names: tuple[str, ...] | None = None
         self.rows: list[list[Any]] = []
         """Of ``first``."""
-        self.first: Gathered | None = None
-        self.grids: dict[tuple[str, ...], Gathered] = {}
+        self.first: CellBuffer | None = None
+        self.grids: dict[tuple[str, ...], CellBuffer] = {}
         self.others: list[tuple[int, int, int]] = []
         self.cells = 0
 
     def pack(self) -> None:
-        """Put away the rows under the first names."""
+        """Pack the rows with the first names."""
         if self.first is not None:
             self.first.pack()
 
     def add(self, record: int, table: Table) -> None:
-        """Any table."""
+        """Add a table with any names and number of rows."""
         names = table.names
         grid = self.grids.get(names)
         if grid is None:
-            grid = self.grids[names] = Gathered(names)
+            grid = self.grids[names] = CellBuffer(names)
         if self.first is None:
             self.names, self.rows, self.first = names, grid.rows, grid
         if table.rows != 1 or grid is not self.first:
             self.others.append((record, list(self.grids).index(names), table.rows))
         if table.rows == 1:
             grid.rows.append(table.values)
-            if len(grid.rows) >= MOST_LOOSE:
+            if len(grid.rows) >= MAX_UNPACKED:
                 grid.pack()
         else:
             grid.add(table.values)
@@ -107,7 +108,7 @@ class _Side:
     def finish(
         self, count: int
     ) -> tuple[tuple[Grid, ...], NDArray[np.int16] | None, NDArray[np.uint32] | None]:
-        """Grids, and per record the number of its grid and of its rows there."""
+        """The grids, and by record its grid index and its number of rows in that grid."""
         grids = tuple(gathered.finish() for gathered in self.grids.values())
         if not self.others:
             return grids, None, None
@@ -131,20 +132,20 @@ class _Open:
         self.names = names
         self.began = began
         self.full = limit * _FIELDS
-        """How many fields it has when it is full."""
+        """Number of fields at which it is full."""
         self.room = MOST_BYTES
-        """Bytes of bodies that it still takes."""
+        """Bytes of bodies left until it is full."""
         self.fields: list[Any] = []
-        """Fixed part, and TEXTS, of one record after another: a tuple for each would be one
-        more thing for the garbage collector to visit."""
+        """Fixed part and TEXTS of the records in one flat list: a tuple for each record would be
+        one more object for the garbage collector to visit."""
         self.request = _Side()
         self.response = _Side()
         self.reasons: dict[tuple[str, str], int] = {}
         self.last: tuple[str | None, str, int] = (None, "", 0)
-        """Reason, detail and number of the last one that could not be read."""
+        """Reason, detail and number of the last undecodable payload."""
 
     def add(self, side: _Side, decoded: Decoded) -> None:
-        """What was decoded of the last record, whatever it is."""
+        """Add the decoded table of the last record, or the reason why there is none."""
         record = len(self.fields) // _FIELDS - 1
         if isinstance(decoded, Table):
             side.add(record, decoded)
@@ -160,7 +161,7 @@ class _Open:
         side.others.append((record, -1 - number, 1))
 
     def _reason(self, decoded: Undecodable) -> int:
-        """The number of a reason; the last one is remembered, as a hash of it costs more."""
+        """The number of a reason; the last one is cached, since hashing costs more."""
         key = (decoded.reason, decoded.detail)
         number = self.reasons.get(key)
         if number is None:
@@ -199,10 +200,10 @@ class _Open:
 
 
 class Builder:
-    """Fills a block for each partition, model and set of names, and gives it out when it is full.
+    """Fills a block for each partition, model and set of names, and returns it when it is full.
 
-    ``last`` are the numbers of the last blocks by partition where a run goes on. Blocks of one
-    partition are numbered in the order in which they are given out, and have to be sent in it.
+    ``last`` are the numbers of the last blocks by partition when a run is resumed. Blocks of one
+    partition are numbered in the order in which they are returned, and must be sent in that order.
     """
 
     def __init__(
@@ -220,9 +221,9 @@ class Builder:
         self.most_records = most_records
         self.linger = linger
         self.last = dict(last or {})
-        """Number of the last block that was given out, by partition."""
+        """Number of the last block that was returned, by partition."""
         self._open: dict[int, _Open] = {}
-        """By names, model and partition in one number, which is quicker to find than three."""
+        """Open blocks. The key packs names, model and partition into one integer, for speed."""
         self._names: dict[Names, int] = {}
         self._given: Names | None = None
         self._number = 0
@@ -235,17 +236,18 @@ class Builder:
     def add(
         self, names: Names, record: Record, of_request: Decoded, of_response: Decoded, now: float
     ) -> list[RecordBlock]:
-        """Take in one record; see :meth:`extend`, which costs less per record of a batch."""
+        """Add one record; see :meth:`extend`, which costs less per record of a batch."""
         return self.extend(names, ((record, of_request, of_response),), now)
 
     def extend(
         self, names: Names, rows: Iterable[tuple[Record, Decoded, Decoded]], now: float
     ) -> list[RecordBlock]:
-        """Take in records with what was decoded of request and response; the blocks that are full
-        with them. ``now`` is unix seconds.
+        """Add records with their decoded requests and responses; returns the blocks that are full.
 
-        Lists of cells are kept until some have come together, and not to be changed meanwhile;
-        headers and payloads are not kept.
+        ``now`` is unix time in seconds.
+
+        Lists of cells are kept until a batch of them is packed; callers must not change them.
+        Headers and payloads are not kept.
         """
         if names is not self._given:
             self._given = names
@@ -255,7 +257,7 @@ class Builder:
         waiting = self.waiting
         closed: list[RecordBlock] = []
         for record, of_request, of_response in rows:
-            # Nothing needs to meet a record without an id.
+            # A record without an id joins with nothing, so any partition will do.
             request_id = record.request_id
             partition = crc32(request_id or record.trace_id) % partitions
             key = first + record.model * partitions + partition
@@ -283,7 +285,7 @@ class Builder:
             ):
                 loose = side.rows
                 loose.append(of_request.values)
-                if len(loose) >= MOST_LOOSE:
+                if len(loose) >= MAX_UNPACKED:
                     side.pack()
             else:
                 block.add(side, of_request)
@@ -295,7 +297,7 @@ class Builder:
             ):
                 loose = side.rows
                 loose.append(of_response.values)
-                if len(loose) >= MOST_LOOSE:
+                if len(loose) >= MAX_UNPACKED:
                     side.pack()
             else:
                 block.add(side, of_response)
@@ -313,20 +315,20 @@ class Builder:
         return [self._close(key, now) for key in list(self._open)]
 
     def flush(self, now: float, everything: bool = False) -> list[RecordBlock]:
-        """The blocks that have been open for ``linger`` seconds, or all."""
+        """Close the blocks that have been open for ``linger`` seconds, or all (``everything``)."""
         due = [
             key
             for key, block in self._open.items()
             if everything or not 0.0 <= now - block.began < self.linger
         ]
         closed = [self._close(key, now) for key in due]
-        if not self._open:  # numbers of names that are no more may begin anew
+        if not self._open:  # numbers of names are not in use: restart them
             self._names.clear()
             self._given = None
         return closed
 
     def labels(self, labels: Sequence[tuple[float, Label]], now: float) -> list[LabelBlock]:
-        """Feedback, with the unix time at which it was received, as a block for each partition."""
+        """Labels, each with the unix time at which it was received, as one block per partition."""
         by: dict[int, list[tuple[float, Label]]] = {}
         for received, label in labels:
             partition = partition_of(label.request_id, self.partitions)
@@ -334,7 +336,7 @@ class Builder:
         return [LabelBlock(self._head(p, now), tuple(mine)) for p, mine in by.items()]
 
     def heartbeats(self, now: float, complete: float, dropped: int = 0) -> list[Heartbeat]:
-        """A sign of life for each partition; see :class:`Heartbeat`."""
+        """A heartbeat for each partition; see :class:`Heartbeat`."""
         return [
             Heartbeat(
                 Head(self.source, self.run, partition, self.last.get(partition, 0), now),

@@ -1,8 +1,8 @@
 """Cells of decoded payloads as typed columns, and back again without loss.
 
-A cell is what JSON holds. A column in which all cells are of one kind, as most are, is one array.
-In others each cell has a kind of its own. Texts, nested values and large whole numbers beside other
-kinds are kept once each, with an index per cell.
+A cell is a JSON value. A column whose cells are all of one kind, the common case, is one array.
+In other columns each cell has its kind. Distinct texts, nested values and large integers are stored
+once, with an index per cell.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 NULL, FLOAT, INT, BOOL, TEXT, JSON, BIG = range(7)
-"""Kinds of a cell. JSON is a list or an object as JSON text, BIG a whole number as decimal text."""
+"""Kinds of a cell. JSON is a list or an object as JSON text, BIG an integer as decimal text."""
 KINDS = ("null", "float", "int", "bool", "text", "json", "big")
 _KIND = {type(None): NULL, float: FLOAT, int: INT, bool: BOOL, str: TEXT, list: JSON, dict: JSON}
 _NUMERIC = {float, int, bool, type(None)}
@@ -30,14 +30,14 @@ _LAYOUTS: dict[type, tuple[int, bytes, int, np.dtype[Any]]] = {
     int: (INT, b"i", 5, np.dtype("<i4")),
     bool: (BOOL, b"TF", 1, np.dtype("u1")),
 }
-"""How marshal writes cells: letters, bytes, and what stands behind the letter."""
+"""How marshal encodes cells: type letters, bytes per cell, and the type after the letter."""
 _STORED = {FLOAT: np.float64, INT: np.int64, BOOL: np.uint8}
 MARSHAL_HEAD = 5
-"""Bytes before the cells: the mark of a list and its length."""
+"""Bytes before the cells: the type letter of a list and its length."""
 _SCALES = (0, 2, 4, 6)
 _PROBE = 8
 _EXACT = 2**53
-"""Whole numbers up to here are exact as float64."""
+"""Integers up to this magnitude are exact as float64."""
 
 Numbers = NDArray[np.float64] | NDArray[np.int64] | NDArray[np.uint8]
 Codes = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.uint32]
@@ -51,7 +51,7 @@ class Column:
     """``rows`` cells. ``kinds`` is None where all are of the kind ``kind``.
 
     ``numbers`` are int64 where all cells are INT, uint8 where all are BOOL, else float64; ``codes``
-    are places in ``texts`` of the cells that are TEXT, JSON or BIG. Either is None where no cell
+    are indices into ``texts`` of the cells that are TEXT, JSON or BIG. Either is None where no cell
     needs it, and holds zeros for the cells that do not.
     """
 
@@ -63,7 +63,7 @@ class Column:
     kinds: Kinds | None = None
 
     def values(self) -> list[Any]:
-        """The cells as they were."""
+        """The cells as Python values, exactly as they were given."""
         if self.kinds is not None:
             return self._mixed(self.kinds)
         if self.kind == NULL:
@@ -78,7 +78,7 @@ class Column:
         texts = list(map(self.texts.__getitem__, self.codes.tolist()))
         if kind == TEXT:
             return texts
-        # Each cell has a list or object of its own: whoever gets it may change it.
+        # A separate list or object for each cell: callers may change it.
         return list(map(json.loads if kind == JSON else int, texts))
 
     def _mixed(self, kinds: Kinds) -> list[Any]:
@@ -104,8 +104,8 @@ class Column:
         return cells
 
     def floats(self) -> tuple[Matrix, Mask | None]:
-        """Numbers and truth values as float64, all else NaN; and the mask of what is neither a
-        number nor missing, or None."""
+        """Cells as float64, other than numbers and truth values NaN; and the mask of cells that are
+        neither a number nor missing, or None."""
         if self.kinds is None and self.numbers is not None:
             return self.numbers.astype(np.float64, copy=False), None
         if self.kinds is None and self.kind == NULL:
@@ -130,7 +130,7 @@ def _float(digits: str) -> float:
 
 
 def column_of(cells: Sequence[Any]) -> Column:
-    """The column of cells of any kind."""
+    """The column of ``cells`` of any kind."""
     rows = len(cells)
     found = _scalars(cells)
     if found is not None:
@@ -163,12 +163,11 @@ def column_of(cells: Sequence[Any]) -> Column:
 
 
 def _scalars(cells: Sequence[Any]) -> tuple[int, NDArray[Any]] | None:
-    """Kind and numbers where all cells are floats, whole numbers of 32 bits or truth values.
+    """Kind and numbers if all cells are floats, 32-bit integers or truth values; else None.
 
-    The module marshal writes a float as a "g" and eight bytes, such a whole number as an "i" and
-    four, a truth value as "T" or "F". So one pass over the cells tells their types and copies them,
-    in a third of the time of doing these one after the other. What it writes of other cells has
-    another length, or somewhere another letter.
+    The module marshal encodes a float as "g" and eight bytes, such an integer as "i" and four
+    bytes, a truth value as "T" or "F". So one pass over the cells finds their types and copies
+    them, in a third of the time of two passes. Other cells change the length, or a type letter.
     """
     if not cells or (layout := _LAYOUTS.get(type(cells[0]))) is None:
         return None
@@ -186,19 +185,19 @@ def _scalars(cells: Sequence[Any]) -> tuple[int, NDArray[Any]] | None:
 
 
 def dumped(cells: list[Any]) -> bytes | None:
-    """What marshal makes of cells, or of rows of cells; None when it does not know one."""
+    """The marshal encoding of cells, or of rows of cells; None when it does not support one."""
     try:
         return marshal.dumps(cells, 2)
-    except ValueError:  # something that no codec makes
+    except ValueError:  # a type that no codec produces
         return None
 
 
 def _mixed_numbers(cells: Sequence[Any], types: set[type]) -> Column | None:
-    """The column of numbers of several kinds that may be missing, as JSON writes 1.0 and 1 and
-    null; None when a whole number has too many digits."""
+    """The column of numbers of several kinds or missing, such as 1.0, 1 and null in JSON; None when
+    an integer has too many digits."""
     missing = type(None) in types
     filled = [0.0 if cell is None else cell for cell in cells] if missing else cells
-    if types == _FLOATS:  # the most frequent one
+    if types == _FLOATS:  # the most frequent case
         kinds = np.frombuffer(bytes([cell is not None for cell in cells]), np.uint8)
     else:
         kinds = np.frombuffer(bytes(map(_KIND.__getitem__, map(type, cells))), np.uint8)
@@ -233,7 +232,7 @@ def _mixed_of(cells: Sequence[Any]) -> Column:
 
 
 def _json(cell: object) -> str:
-    # What is nothing of JSON, which no codec makes, becomes its text: records are not lost for it.
+    # A value outside JSON, which no codec produces, becomes its text, so no record is lost.
     return json.dumps(cell, separators=(",", ":"), default=str)
 
 
@@ -243,14 +242,14 @@ def _all_texts(cells: Sequence[Any]) -> tuple[Codes, tuple[str, ...]] | None:
         known = dict.fromkeys(cells)
     except TypeError:  # a list or an object
         return None
-    # Nothing but a text equals a text, so it is enough to look at each once.
+    # Only a text equals a text, so it is enough to check each distinct one.
     return _coded(cells, known) if {str}.issuperset(map(type, known)) else None
 
 
 def _coded(
     texts: Sequence[str], known: dict[str, None] | None = None
 ) -> tuple[Codes, tuple[str, ...]]:
-    """Places in the texts that there are, and these; ``known`` are their first occurrences."""
+    """Indices into the distinct texts, and these; ``known`` are their first occurrences."""
     found = tuple(dict.fromkeys(texts) if known is None else known)
     places = map(dict(zip(found, range(len(found)), strict=True)).__getitem__, texts)
     if len(found) <= 256:
@@ -262,7 +261,7 @@ def _coded(
 
 @dataclass(slots=True)
 class Grid:
-    """Rows under one set of names: the cells of the tables of many records, one after another.
+    """Rows with one set of names: the cells of the tables of many records, one after another.
 
     ``matrix`` has shape (names, rows) where every cell is a float; else there are ``columns``.
     """
@@ -282,9 +281,8 @@ class Grid:
         return list(chain.from_iterable(zip(*(c.values() for c in self.columns), strict=True)))
 
     def floats(self) -> tuple[Matrix, Mask | None]:
-        """As :func:`understudy.monitor.evidence.columns.to_matrix` has them: array of shape (rows,
-        names) of numbers with NaN for all else, and the mask of what is neither number nor
-        missing."""
+        """As :func:`understudy.monitor.evidence.columns.matrix_of`: float64 of shape (rows, names),
+        with NaN for other cells, and the mask of cells that are neither number nor missing."""
         if self.matrix is not None:
             return self.matrix.T, None
         found = np.empty((self.rows, len(self.names)))
@@ -308,7 +306,7 @@ class Grid:
 
 
 def grid_of(names: tuple[str, ...], values: Sequence[Any]) -> Grid:
-    """The grid of flat cells, ``len(names)`` to the row."""
+    """The grid of a flat sequence of cells, ``len(names)`` per row."""
     width = len(names)
     rows = len(values) // width
     if {float}.issuperset(map(type, values[:width])):
@@ -319,10 +317,10 @@ def grid_of(names: tuple[str, ...], values: Sequence[Any]) -> Grid:
 
 
 def decimals(matrix: Matrix, hint: int | None = None) -> tuple[int, NDArray[np.int32], Mask] | None:
-    """Scale k, whole numbers n, and for which rows of a matrix n / 10^k is exactly every cell.
+    """Scale k, integers n, and the mask of the matrix rows in which every cell is exactly n / 10^k.
 
-    The scale ``hint`` if it fits half of the rows; else the smallest one that fits all, or the
-    most, as far as their first cells show. None where that is less than half of them.
+    Uses the scale ``hint`` if it fits half of the rows; else the smallest one that fits all rows,
+    or the most, judged by their first cells. None when that is less than half of them.
     """
     with np.errstate(invalid="ignore", over="ignore"):
         if hint is not None:
@@ -346,6 +344,6 @@ def decimals(matrix: Matrix, hint: int | None = None) -> tuple[int, NDArray[np.i
 def _over(matrix: Matrix, scale: int) -> tuple[NDArray[np.int32], Mask]:
     power = 10.0**scale
     whole = np.rint(matrix * power).astype(np.int32)
-    # By their bits: a negative zero, a NaN and what is too large are no such number.
+    # Compare bits: a negative zero, a NaN and a number that is too large do not fit.
     same = (whole / power).view(np.int64) == matrix.view(np.int64)
     return whole, np.logical_and.reduce(same, axis=1)

@@ -43,7 +43,7 @@ from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.record import OUTCOMES, ROLES
 
 SCHEMA = 1
-"""Counted up only for what an older reader must not read; what is merely added keeps it."""
+"""Increased only when older readers must not read a block; additions keep it."""
 _NEEDED = ("started",)
 _WIDTHS: Mapping[int, type[np.generic]] = {1: np.uint8, 2: np.uint16, 4: np.uint32}
 _WHERE = ("request", "response")
@@ -117,7 +117,7 @@ def decode(data: bytes) -> Block:
     except BlockError:
         raise
     except (KeyError, TypeError, ValueError, IndexError, ArithmeticError, AttributeError) as error:
-        raise BlockError("wrong_shape", f"its header does not add up: {error!r}") from error
+        raise BlockError("wrong_shape", f"inconsistent header: {error!r}") from error
     except (ProtocolError, RecursionError) as error:
         raise BlockError("wrong_shape", str(error)) from error
     raise BlockError("unknown_kind", f"a block of kind {str(kind)[:40]!r} is not known here")
@@ -168,14 +168,15 @@ def _put_grid(writer: Writer, grid: Grid) -> dict[str, Any]:
 
 
 _hints: dict[tuple[str, ...], int] = {}
-"""By names: the scale of their last decimals; below zero, how many blocks not to look for any."""
+"""By names: the last scale of their decimals; below zero, for how many blocks to skip the search.
+"""
 
 
 def _put_floats(
     writer: Writer, names: tuple[str, ...], matrix: NDArray[np.float64]
 ) -> dict[str, Any]:
-    """Columns of floats. Those with few decimals, as most that people write down, are whole numbers
-    over a power of ten: half the bytes, and less CPU than compressing the others takes."""
+    """Columns of floats. Those with few decimals are stored as integers over a power of ten: half
+    the bytes, and less CPU than compressing floats takes."""
     hint = _hints.get(names)
     if hint is not None and hint < 0:
         _hints[names] = hint + 1
@@ -221,13 +222,13 @@ def _records(head: Head, reader: Reader) -> RecordBlock:
     header = reader.header
     count = int(header["count"])
     columns = header["columns"]
-    # Counts are what memory is asked for: they have to be those of something that is there.
-    check(0 < count <= reader.size // 8, f"{count:,} records are not there")
+    # Memory is allocated by count: reject counts larger than the data.
+    check(0 < count <= reader.size // 8, f"{count:,} records do not fit into its data")
     where = header["names"]
     names = _names(reader.data(int(where["at"]), int(where["size"])))
     numbers = {name: _number(reader, columns, name, kind, count) for name, kind in NUMBERS.items()}
-    check(int(numbers["outcome"].max()) < len(OUTCOMES), "an outcome that is not known here")
-    check(int(numbers["role"].max()) < len(ROLES), "a role that is not known here")
+    check(int(numbers["outcome"].max()) < len(OUTCOMES), "unknown outcome")
+    check(int(numbers["role"].max()) < len(ROLES), "unknown role")
     undecodable = tuple(reason_of(str(r), str(d)) for r, d in header.get("undecodable", ()))
     block = RecordBlock(
         head,
@@ -240,7 +241,7 @@ def _records(head: Head, reader: Reader) -> RecordBlock:
         tuple(_grid(reader, grid) for grid in header.get("predictions", ())),
         undecodable,
     )
-    check(block.model >= 0, "a negative model")
+    check(block.model >= 0, "negative model index")
     for name, grids in zip(_WHERE, (block.features, block.predictions), strict=True):
         places, rows = _places(reader, columns, name, count, grids, len(undecodable))
         setattr(block, name, places)
@@ -288,7 +289,7 @@ def _places(
     if name in columns:
         places = _number(reader, columns, name, np.int16, count)
         low, high = int(places.min()), int(places.max())
-        check(-reasons <= low and high < len(grids), f"{name} points to what is not there")
+        check(-reasons <= low and high < len(grids), f"{name}: index out of range")
     if f"{name}_rows" in columns:
         rows = _number(reader, columns, f"{name}_rows", np.uint32, count)
     if places is None and rows is None and len(grids) == 1:
@@ -304,7 +305,7 @@ def _places(
 
 def _grid(reader: Reader, data: Mapping[str, Any]) -> Grid:
     names, rows = _interned(tuple(map(str, data["names"]))), int(data["rows"])
-    check(bool(names) and 0 <= rows * len(names) <= _MOST_CELLS, "a table of impossible size")
+    check(bool(names) and 0 <= rows * len(names) <= _MOST_CELLS, "invalid size of a table")
     if "columns" not in data:
         return Grid(names, rows, _floats(reader, data, len(names), rows))
     columns = tuple(_column(reader, rows, column) for column in data["columns"])
@@ -323,7 +324,7 @@ def _floats(reader: Reader, data: Mapping[str, Any], width: int, rows: int) -> N
         return cells
     fits = np.zeros(width, np.bool_)
     fits[np.array(which, np.intp)] = True
-    check(int(fits.sum()) == many and min(which, default=0) >= 0, "a column stands there twice")
+    check(int(fits.sum()) == many and min(which, default=0) >= 0, "duplicate column")
     others = reader.array(int(data["floats"]), (width - many) * rows, np.float64)
     found = np.empty((width, rows))
     found[fits] = cells
@@ -338,14 +339,14 @@ def _column(reader: Reader, rows: int, data: Mapping[str, Any]) -> Column:
     texts: tuple[str, ...] = ()
     if mixed:
         kinds = reader.array(int(data["kinds"]), rows, np.uint8)
-        check(not rows or int(kinds.max()) < len(KINDS), "a kind of cell that is not known here")
+        check(not rows or int(kinds.max()) < len(KINDS), "unknown kind of cell")
     if "numbers" in data:
         stored = np.int64 if kind == INT else np.uint8 if kind == BOOL else np.float64
         numbers = reader.array(int(data["numbers"]), rows, stored)
     if "codes" in data:
         many = int(data["texts"])
         codes = reader.array(int(data["codes"]), rows, _WIDTHS[int(data["width"])])
-        check(not rows or int(codes.max()) < many, "a text that is not there")
+        check(not rows or int(codes.max()) < many, "text index out of range")
         lengths = reader.array(int(data["lengths"]), many, np.uint32)
         ends = np.cumsum(lengths, dtype=np.int64).tolist()
         check((ends[-1] if ends else 0) == int(data["size"]), "lengths of texts do not add up")
@@ -386,10 +387,10 @@ def _label_row(received: float, label: Label) -> list[Any]:
 
 
 def _label(item: Sequence[Any]) -> tuple[float, Label]:
-    # What a later version appends is left alone.
+    # Ignore fields that a later version appends.
     received, request_id, row, label, reward, at, key = item[:7]
     check(isinstance(request_id, str) and isinstance(row, int), "a label without request id or row")
-    check(label is None or isinstance(label, (str, int, float)), "a label that is no scalar")
+    check(label is None or isinstance(label, (str, int, float)), "a label must be a scalar")
     return float(received), Label(
         request_id,
         row,

@@ -30,7 +30,7 @@ _HEAD = Struct("<4sB3xII")
 PLAIN, ZSTD, ZLIB = 0, 1, 2
 """Codecs. This writer uses zstd; readers know all three."""
 MOST_BYTES = 256 * 1024 * 1024
-"""Of a block when it is not compressed; a small bomb must not fill the memory."""
+"""Bytes of a decompressed block: protects memory from a decompression bomb."""
 LEVEL = 1
 
 _PAD = (b"", b"\0" * 7, b"\0" * 6, b"\0" * 5, b"\0" * 4, b"\0" * 3, b"\0" * 2, b"\0")
@@ -38,14 +38,14 @@ _local = threading.local()  # neither compressor may be used by two threads at o
 
 
 class Writer:
-    """Gathers columns and says where they are."""
+    """Collects columns and returns their offsets."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
         self._at = 0
 
     def put(self, data: bytes) -> int:
-        """The offset of ``data``, which begins at a multiple of 8."""
+        """Append ``data`` at a multiple of 8; returns its offset."""
         at = self._at
         size = len(data)
         pad = size % 8
@@ -57,7 +57,7 @@ class Writer:
         return at
 
     def finish(self, header: Mapping[str, Any]) -> bytes:
-        """The whole message."""
+        """The complete message. Raises BlockError (``too_large``)."""
         text = orjson.dumps(header)
         text += b" " * (-len(text) % 8)
         body = b"".join([text, *self._parts])
@@ -69,7 +69,7 @@ class Writer:
 def _compressor() -> zstandard.ZstdCompressor:
     found: zstandard.ZstdCompressor | None = getattr(_local, "compressor", None)
     if found is None:
-        # The checksum costs a tenth of what the compression does, and finds what was damaged.
+        # The checksum costs a tenth of the compression, and detects damage.
         found = _local.compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True)
     return found
 
@@ -82,11 +82,11 @@ def _decompressor() -> zstandard.ZstdDecompressor:
 
 
 class Reader:
-    """The header, and columns by their place. Raises BlockError for what does not add up."""
+    """Reads the header, and columns by offset. Raises BlockError for an inconsistent message."""
 
     def __init__(self, data: bytes) -> None:
         if len(data) < _HEAD.size or data[:4] != MAGIC:
-            raise BlockError("not_a_block", f"{len(data):,} bytes that do not begin with UNBL")
+            raise BlockError("not_a_block", f"{len(data):,} bytes that do not start with UNBL")
         try:
             _, codec, header, size = _HEAD.unpack_from(data)
         except error as fault:  # pragma: no cover - the length was checked
@@ -99,9 +99,9 @@ class Reader:
         try:
             found = orjson.loads(body[:header])
         except orjson.JSONDecodeError as fault:
-            raise BlockError("damaged", f"its header is no JSON: {fault}") from fault
+            raise BlockError("damaged", f"its header is not JSON: {fault}") from fault
         if not isinstance(found, dict):
-            raise BlockError("wrong_shape", "its header is no object")
+            raise BlockError("wrong_shape", "its header is not a JSON object")
         self.header: dict[str, Any] = found
         self._body = body
         self._start = int(header)
@@ -112,20 +112,20 @@ class Reader:
         return len(self._body) - self._start
 
     def array(self, at: int, count: int, kind: type[np.generic] | np.dtype[Any]) -> NDArray[Any]:
-        """``count`` numbers; not to be written to."""
+        """``count`` numbers at offset ``at``, read-only."""
         dtype = np.dtype(kind)
         self._check(at, count * dtype.itemsize)
         return np.frombuffer(self._body, dtype, count, self._start + at)
 
     def data(self, at: int, size: int) -> bytes:
-        """Bytes."""
+        """``size`` bytes at offset ``at``."""
         self._check(at, size)
         start = self._start + at
         return self._body[start : start + size]
 
     def _check(self, at: int, size: int) -> None:
         if at < 0 or size < 0 or self._start + at + size > len(self._body):
-            raise BlockError("wrong_shape", f"a column of {size:,} bytes at {at:,} is not there")
+            raise BlockError("wrong_shape", f"a column of {size:,} bytes at {at:,} is out of range")
 
 
 def _decompressed(codec: int, data: bytes, size: int) -> bytes:
@@ -133,7 +133,7 @@ def _decompressed(codec: int, data: bytes, size: int) -> bytes:
     try:
         if codec == ZSTD:
             if zstandard.frame_content_size(view) not in (size, -1):
-                raise BlockError("damaged", "the compressed part has another length")
+                raise BlockError("damaged", "the compressed part has a different length")
             return _decompressor().decompress(view, max_output_size=size)
         if codec == ZLIB:
             return zlib.decompressobj().decompress(view, size + 1)
@@ -141,4 +141,4 @@ def _decompressed(codec: int, data: bytes, size: int) -> bytes:
         raise BlockError("damaged", f"cannot be decompressed: {fault}") from fault
     if codec == PLAIN:
         return bytes(view)
-    raise BlockError("unknown_codec", f"is compressed by codec {codec}, which is not known here")
+    raise BlockError("unknown_codec", f"unknown compression codec {codec}")

@@ -1,4 +1,4 @@
-"""Cells of an open block, from their lists to the grid that they become."""
+"""Buffers the cells of an open block, and turns them into a grid."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import numpy as np
 
 from understudy.monitor.evidence.blocks.cells import MARSHAL_HEAD, Grid, dumped, grid_of
 
-MOST_LOOSE = 16
-"""Rows that are packed at once."""
+MAX_UNPACKED = 16
+"""Rows that are packed in one step."""
 
 
-class Gathered:
-    """Rows under one set of names, as they come in: lists of cells, to be left as they are.
+class CellBuffer:
+    """Rows with one set of names, in order of arrival: lists of cells, which must not be changed.
 
-    While all are floats they are packed every few rows, when they are likely to be near still: the
-    floats as objects take three times the memory, and to visit them again, and to give them back,
-    would cost more later. As in :func:`understudy.monitor.evidence.blocks.cells.column_of`, what
-    marshal writes tells whether all are; a cell is what JSON holds, which it gives back as it was.
+    While all cells are floats they are packed every few rows, when they are likely to be in the CPU
+    cache still: floats as objects take three times the memory, and visiting and freeing them later
+    costs more. As in :func:`understudy.monitor.evidence.blocks.cells.column_of`, the marshal
+    encoding shows whether all are floats; it restores every JSON value exactly.
     """
 
     __slots__ = ("_cells", "_packed", "names", "rows")
@@ -28,12 +28,13 @@ class Gathered:
     def __init__(self, names: tuple[str, ...]) -> None:
         self.names = names
         self.rows: list[list[Any]] = []
-        """To be packed: whoever appends calls :meth:`pack` for :data:`MOST_LOOSE` of them."""
+        """Rows not yet packed. Callers append here, and call :meth:`pack` at :data:`MAX_UNPACKED`.
+        """
         self._packed: list[bytes] | None = []
         self._cells: list[Any] = []
 
     def pack(self) -> None:
-        """Put away the rows that have come in."""
+        """Pack the rows appended so far."""
         rows = self.rows
         if self._packed is not None:
             data = dumped(rows)
@@ -59,7 +60,7 @@ class Gathered:
         self._packed = None
 
     def add(self, cells: Sequence[Any]) -> None:
-        """Any number of rows, one after another."""
+        """Add the cells of any number of rows, row after row."""
         if self.rows:
             self.pack()
         if self._packed is not None:
@@ -67,7 +68,7 @@ class Gathered:
         self._cells += cells
 
     def finish(self) -> Grid:
-        """All that came in."""
+        """The grid of all rows."""
         if self.rows:
             self.pack()
         if self._packed is not None:

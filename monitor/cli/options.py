@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
+from understudy.monitor.cli.variables import TOKEN
+
 DEFAULT_URL = "http://127.0.0.1:9090"
-TOKEN = "UNDERSTUDY_TOKEN"
-"""The environment variable that holds the bearer token of the control API."""
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 """A file that need not exist; the command reads or writes it."""

@@ -9,7 +9,6 @@ is in between. The memory is read after the last row, and its peak from the kern
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,15 +20,10 @@ import httpx
 import numpy as np
 
 from benchmarks.harness import Claim, Result, children, environment, resident_mib
+from tests.support.ports import free_port
 from understudy.monitor.baseline.builder import Builder
 
 BATCH = 50
-
-
-def _port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def _baseline(path: Path, names: list[str], rng: np.random.Generator) -> None:
@@ -60,10 +54,10 @@ def measure(features: int, rows: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _baseline(folder / "baseline.json", names, rng)
-        control = _port()
+        control = free_port()
         config = {
             "version": 1,
-            "listen": {"address": f"127.0.0.1:{_port()}"},
+            "listen": {"address": f"127.0.0.1:{free_port()}"},
             "control": {"listen": f"127.0.0.1:{control}"},
             "state_dir": str(folder / "state"),
             "models": [{"name": "m", "baseline": str(folder / "baseline.json")}],

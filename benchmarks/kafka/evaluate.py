@@ -22,7 +22,8 @@ import numpy as np
 import yaml
 
 from benchmarks.harness import Claim, Result, environment
-from benchmarks.kafka.world import Process, free_port
+from benchmarks.kafka.world import Process
+from tests.support.ports import free_port
 from understudy.monitor.baseline.builder import Builder as Baselines
 from understudy.monitor.codecs import Reason, Table, Undecodable
 from understudy.monitor.config.load import load

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import subprocess
 import time
 import urllib.request
@@ -104,13 +103,6 @@ class Process:
         except subprocess.TimeoutExpired:
             self.kill()
             return -9
-
-
-def free_port() -> int:
-    """One that nobody listens on."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 SETTLED_SECONDS = 10.0

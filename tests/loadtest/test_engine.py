@@ -21,7 +21,7 @@ from scipy.stats import kstest
 
 from tests.support.load_server import Server
 from tests.support.outcomes import outcome_of
-from tests.support.self_signed import certificate
+from tests.support.certificates import self_signed
 from understudy.loadtest.engine.arrivals import Piece, Profile, arrivals
 from understudy.loadtest.engine.book import Taken
 from understudy.loadtest.engine.histogram import Histogram
@@ -301,7 +301,7 @@ def test_an_answer_to_head_has_no_body() -> None:
 
 
 def test_tls_is_spoken_and_an_unknown_authority_is_not_trusted(tmp_path: Path) -> None:
-    chain, key = certificate(tmp_path, "server", "127.0.0.1")
+    chain, key = self_signed(tmp_path, "server", "127.0.0.1")
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(chain, key)
     body = b"x" * 300_000

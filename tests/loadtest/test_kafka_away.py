@@ -19,7 +19,7 @@ from tests.support.kafka_cluster import Cluster
 from tests.support.kafka_reading import create_topics, kafka_of, read
 from tests.support.load_server import Server, written
 from tests.support.patience import eventually
-from tests.support.plane_process import free_port
+from tests.support.ports import free_port
 from tests.support.rehearsed_gates import gate
 from tests.support.service import REAL, Service
 from understudy.loadtest.chaos import actions, probes

@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.load_server import Server, written
 from tests.support.patience import eventually, patient
-from tests.support.plane_process import free_port
+from tests.support.ports import free_port
 
 # Found, not imported: it would replace the sockets and threads of these tests by gevent's.
 pytestmark = pytest.mark.skipif(

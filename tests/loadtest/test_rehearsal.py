@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from tests.support.load_server import Server, written
 from tests.support.patience import eventually, patient
-from tests.support.plane_process import free_port
+from tests.support.ports import free_port
 from tests.support.rehearsed_gates import gate
 from tests.support.service import REAL, Service
 from tools.parts.debian import environment, need

@@ -14,8 +14,8 @@ from typing import Any
 
 import httpx
 
+from tests.support.ports import free_port
 from tests.support.promtool import write
-from tests.support.service import free_port
 from tests.support.webhook_receiver import Receiver
 from tests.support.world import World
 from tools.parts.debian import alertmanager, environment, need

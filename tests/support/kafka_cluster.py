@@ -31,7 +31,7 @@ from typing import IO, Any, Self
 from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
-from tests.support import kafka_certificates
+from tests.support.certificates import kafka_certificates
 from tests.support.patience import patient
 from tools.parts import jars
 
@@ -185,7 +185,7 @@ class Cluster:
         self._own = folder is None
         self.folder = folder or Path(tempfile.mkdtemp(prefix="understudy-kafka-"))
         self.secure = secure
-        self.certificates = kafka_certificates.make(self.folder / "tls") if secure else None
+        self.certificates = kafka_certificates(self.folder / "tls") if secure else None
         self._settings = dict(settings or {})
         self._names = itertools.count(1)
         self._reaper = subprocess.Popen(
@@ -254,9 +254,9 @@ class Cluster:
         said = {
             "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512",
             "ssl.keystore.type": "PEM",
-            "ssl.keystore.location": str(self.kafka_certificates.broker),
+            "ssl.keystore.location": str(self.certificates.broker),
             "ssl.truststore.type": "PEM",
-            "ssl.truststore.location": str(self.kafka_certificates.ca),
+            "ssl.truststore.location": str(self.certificates.ca),
         }
         module = "org.apache.kafka.common.security"
         for listener in ("sasl_plaintext", "sasl_ssl"):
@@ -268,7 +268,7 @@ class Cluster:
                 said[f"{start}.scram-sha-{kind}.sasl.jaas.config"] = (
                     f"{module}.scram.ScramLoginModule required;"
                 )
-        # Only the listener that speaks TLS alone knows its clients by their kafka_certificates.
+        # Only the listener that speaks TLS alone knows its clients by their certificates.
         said["listener.name.ssl.ssl.client.auth"] = "required"
         return said
 
@@ -295,11 +295,11 @@ class Cluster:
             said |= {"sasl_plain_username": jars.USER, "sasl_plain_password": jars.PASSWORD}
         if protocol.endswith("SSL"):
             assert self.certificates is not None
-            said["ssl_cafile"] = str(self.kafka_certificates.ca)
+            said["ssl_cafile"] = str(self.certificates.ca)
         if protocol == "SSL":
             assert self.certificates is not None
-            said["ssl_certfile"] = str(self.kafka_certificates.client)
-            said["ssl_keyfile"] = str(self.kafka_certificates.client_key)
+            said["ssl_certfile"] = str(self.certificates.client)
+            said["ssl_keyfile"] = str(self.certificates.client_key)
         return said
 
     def prefix(self) -> str:

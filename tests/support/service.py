@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -18,12 +17,6 @@ PATIENCE = patient(30.0)
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (sys.executable, str(Path(__file__).with_name("small_supervisor.py")))
 REAL = (sys.executable, "-m", "understudy", "serve", "--config")
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def alive(pid: int) -> bool:

@@ -18,7 +18,8 @@ from typing import Any
 import httpx
 
 from tests.support.patience import eventually, patient
-from tests.support.service import REAL, ROOT, Service, free_port
+from tests.support.ports import free_port
+from tests.support.service import REAL, ROOT, Service
 
 PATH = "/v2/models/m/infer"
 

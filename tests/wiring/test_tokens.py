@@ -19,7 +19,7 @@ from fastapi import FastAPI
 from starlette.routing import Route
 
 from tests.support.evaluation import SHADOW, config_of
-from tests.support.plane_process import free_port
+from tests.support.ports import free_port
 from understudy.monitor.api.app import build
 from understudy.monitor.api.server import ApiServer
 from understudy.monitor.config.model import Config

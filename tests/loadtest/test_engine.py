@@ -19,9 +19,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.stats import kstest
 
+from tests.support.certificates import self_signed
 from tests.support.load_server import Server
 from tests.support.outcomes import outcome_of
-from tests.support.certificates import self_signed
 from understudy.loadtest.engine.arrivals import Piece, Profile, arrivals
 from understudy.loadtest.engine.book import Taken
 from understudy.loadtest.engine.histogram import Histogram
@@ -100,21 +100,28 @@ def test_a_steady_server_is_measured_as_it_is() -> None:
     assert found.statuses == {"200": found.count}
     median = found.quantile(0.5)
     assert median is not None
-    assert 0.02 <= median < 0.2
+    assert found.latency.min() >= 0.019
+    assert median < found.seconds, "in seconds, from when each was due"
     assert found.lag_p99 is not None
     assert (np.diff(found.due) >= 0.0).all()
     assert [p for p, _ in percentiles(found)] == sorted(p for p, _ in percentiles(found))
 
 
 def test_a_stall_cannot_hide() -> None:
-    """The server is stopped for a second: everything that was due meanwhile waited for it."""
+    """The server is stopped for a second: everything that was due then waited for it."""
     with Server(slots=512) as server:
         assert server.process is not None
         pid = server.process.pid
         moments: list[float] = []
+        under_way = threading.Event()
+
+        def look(outcome: Outcome) -> bool:
+            if outcome.count > 200:
+                under_way.set()
+            return False
 
         def stall() -> None:
-            time.sleep(2.0)
+            under_way.wait()
             os.kill(pid, signal.SIGSTOP)
             moments.append(time.time())
             time.sleep(1.0)
@@ -124,14 +131,17 @@ def test_a_stall_cannot_hide() -> None:
         thread = threading.Thread(target=stall)
         thread.start()
         target = Target("127.0.0.1", server.port, connections=1024)
-        found = drive(target, requests(), Open(steady(200.0, 8.0), seed=4))
+        found = drive(target, requests(), Open(steady(200.0, 8.0), seed=4), watch=look)
+        under_way.set()
         thread.join()
     assert found.failed == 0
     begin, end = (at - found.begun for at in moments)
     waited = (found.latency > 0.1) & (found.due > begin) & (found.due < end)
-    # 0.9 s of 200 per second are due early enough to wait for that long: 180 on average.
-    assert 100 <= waited.sum() <= 300
-    assert found.latency[waited].max() > 0.9
+    # Of 200 per second, those that were due 0.1 s before its end or earlier waited for that long.
+    stalled = end - begin
+    noise = 5.0 * (200.0 * stalled) ** 0.5
+    assert 200.0 * (stalled - 0.1) - noise <= waited.sum() <= 200.0 * stalled + noise
+    assert found.latency[waited].max() > stalled - 0.1
     # Latencies fall along a line while the stall lasts, as they do when nothing is left out.
     slow_due, slow = found.due[waited], found.latency[waited]
     assert np.corrcoef(slow_due, slow)[0, 1] < -0.9
@@ -145,8 +155,10 @@ def test_closed_loops_send_as_soon_as_they_may() -> None:
         timed = drive(target, requests(), Loop(4, 1, None, 1.0))
     assert (single.count, many.count) == (20, 80)
     assert single.seconds >= 1.0
-    assert many.seconds < 4.0, "eight at the same time"
     assert len(np.unique(many.due)) == 10
+    by_query = np.sort(many.latency.reshape(10, 8), axis=1)
+    # Eight in turn would take eight times as long as one.
+    assert np.median(by_query[:, -1] / by_query[:, 0]) < 4.0, "eight at the same time"
     assert timed.count >= 8
     assert single.failed == many.failed == timed.failed == 0
 
@@ -193,14 +205,14 @@ def test_a_target_that_is_away_is_said_and_one_that_dies_is_measured() -> None:
 
 
 def test_a_timeout_ends_what_hangs() -> None:
-    with Server(slots=1, seconds=30.0) as server:
+    with Server(slots=1, seconds=300.0) as server:
         target = Target("127.0.0.1", server.port, timeout=0.5)
         begun = time.monotonic()
         found = drive(target, requests(), Open(steady(20.0, 0.5), seed=9))
         closed = drive(target, requests(), Loop(2, 1, 4, 10.0))
     assert found.errors == {"timeout": found.count}
     assert closed.errors == {"timeout": 4}
-    assert time.monotonic() - begun < 15.0
+    assert time.monotonic() - begun < 300.0, "ended before the server had its first response"
 
 
 def test_what_is_added_in_any_order_is_in_order() -> None:

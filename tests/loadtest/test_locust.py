@@ -82,7 +82,8 @@ def test_users_of_both_kinds_run_on_workers_and_are_counted(tmp_path: Path) -> N
     # Two dispatchers of 60 per second, for the twelve seconds less what it takes to begin.
     assert 100 <= int(found["/open"]["Request Count"]) <= 1800
     assert found["/open"]["Failure Count"] == "0"
-    assert 9.0 <= float(found["/open"]["50%"]) <= 500.0
+    # In milliseconds: the server takes ten, and no response takes longer than the run.
+    assert 9.0 <= float(found["/open"]["50%"]) <= float(found["/open"]["100%"]) < 12_000.0
 
 
 def test_a_run_whose_senders_were_late_is_invalid(tmp_path: Path) -> None:

@@ -55,11 +55,11 @@ def test_every_ready_experiment_is_one(tmp_path: Path) -> None:
     pressed = experiment("cpu", {}, 300.0)["method"][0]["provider"]["arguments"]
     assert pressed["seconds"] == 300.0
     for wrong, said in (
-        (["plague"], "is none of pause-champion"),
+        (["plague"], "choose one of pause-champion"),
         (["latency", "--set", "latency"], "KEY=VALUE"),
         (["latency", "--set", "latncy=5"], "no argument 'latncy'"),
         (["latency", "--set", "latency=["], "is not valid YAML"),
-        (["latency", "--seconds", "-1"], "it has to last"),
+        (["latency", "--seconds", "-1"], "duration must be positive"),
     ):
         found = CliRunner().invoke(main, ["gate", "fault", *wrong])
         assert (found.exit_code, said in found.output) == (2, True), found.output

@@ -229,7 +229,7 @@ def _owned(ports: list[int]) -> tuple[int, int, int]:
 
 
 def _judged(ports: list[int]) -> int:
-    """Requests that both have judged: whoever is asked answers for the group."""
+    """Requests that both have judged: each evaluator answers for the group."""
     compared = _get(ports[0], "/v1/experiments/shadowed")
     watched = _get(ports[0], "/v1/drift")
     if not (compared and watched and watched["models"]):

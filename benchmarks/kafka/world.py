@@ -1,4 +1,4 @@
-"""What is killed and what it works on: a configuration, and processes with ports of their own."""
+"""What is killed and what it works on: a configuration, and processes, each with its ports."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Process:
         self._killed = False
         self.process: subprocess.Popen[bytes] | None = None
         self.fell: list[str] = []
-        """Ends that nobody wanted: exit code, and what was said last."""
+        """Unexpected ends: exit code, and the last lines of output."""
         self.start()
 
     def start(self) -> None:

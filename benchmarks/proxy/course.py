@@ -155,7 +155,7 @@ class Course:
         return found
 
     def latency(self, rate: float) -> dict[str, list[dict[str, float]]]:
-        """Latencies at ``rate`` per second, with nobody in between as well."""
+        """Latencies at ``rate`` per second, also without a proxy."""
         found: dict[str, list[dict[str, float]]] = defaultdict(list)
         seconds = 3.0 if self.quick else 5.0
         places = [("direct", self.ports[0]), *((c.name, c.port) for c in self.contenders)]

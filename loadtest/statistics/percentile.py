@@ -11,7 +11,7 @@ probability at most alpha, however often it is evaluated. One-sided mixtures res
 shares below q (to show that the limit is met) or above it (to show that it is not).
 
 A share near q takes longest to tell, and there the beta mixture spends most on shares that it is
-not. So a part of the stake is on two points of its own. No test with these guarantees can do much
+not. So a part of the stake is on two separate points. No test with these guarantees can do much
 better: a share of r q takes -log(alpha) / KL(r q, q) requests in the mean, whatever the test (Wald
 1947), even one that knows r; at r = 0.75 that is 2.4 times what LoadGen's rule takes when it is
 looked at all the time, which costs that rule its guarantee.

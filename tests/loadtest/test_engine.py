@@ -294,7 +294,7 @@ def raw(answers: list[bytes], close: bool, tls: ssl.SSLContext | None = None) ->
 )  # fmt: skip
 def test_answers_of_every_form(answers: list[bytes], close: bool, error: str) -> None:
     with raw(answers, close) as port:
-        # Names may have several addresses; the one that nobody listens on is passed over.
+        # Names may have several addresses; one without a listener is skipped.
         sender = Sender(Endpoint("localhost", port, timeout=5.0), requests())
         moments = iter([np.linspace(0.0, 0.2, 12)])
         sender.run(moments, time.monotonic_ns(), lambda: None)

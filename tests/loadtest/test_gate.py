@@ -632,7 +632,7 @@ def test_energy_and_memory_name_their_source(tmp_path: Path) -> None:
     counter("intel-rapl:0", 999_000_000)
     counter("intel-rapl:0:0", 5)  # a part of the package
     meter = Meter(tmp_path)
-    counter("intel-rapl:0", 4_000_000)  # it has begun anew
+    counter("intel-rapl:0", 4_000_000)  # the counter has wrapped around
     assert meter.joules() == pytest.approx(5.0)
     counter("intel-rapl:0", 6_000_000)
     assert meter.joules() == pytest.approx(7.0)

@@ -158,7 +158,7 @@ def test_kafka_comes_back_when_the_gate_is_killed_meanwhile(behind: Behind, tmp_
             runner.send_signal(signal.SIGKILL)
         eventually(lambda: behind.proxy["enabled"])
         eventually(lambda: shown(service, "understudy_kafka_waiting_records") == 0)
-        # Senders end by themselves when nobody hears them any more.
+        # Senders end when their parent is dead.
         eventually(lambda: _still(service))
         taken = int(shown(service, "understudy_kafka_taken_total"))
         assert taken > 100

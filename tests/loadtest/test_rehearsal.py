@@ -156,8 +156,7 @@ sys.exit(done.returncode)
 
 
 def test_a_partition_between_two_network_namespaces(tmp_path: Path) -> None:
-    """A network of its own, made as whoever runs this: no root is needed where the kernel lets users
-    have namespaces."""
+    """In a separate network namespace: this needs no root if the kernel allows user namespaces."""
     tools = [shutil.which(name, path="/usr/bin:/bin:/usr/sbin:/sbin") for name in ("ip", "nsenter")]
     if not all(tools) or not actions.partition_possible():
         pytest.skip("NOT TESTED: no network namespaces here, or no iproute2")
@@ -183,7 +182,7 @@ def test_a_partition_between_two_network_namespaces(tmp_path: Path) -> None:
                           cwd=Path(__file__).parents[2])  # fmt: skip
     said = done.stdout + done.stderr
     if "Operation not permitted" in said or "unshare failed" in said:
-        pytest.skip(f"NOT TESTED: this kernel lets us have no network of our own: {said[-200:]}")
+        pytest.skip(f"NOT TESTED: this kernel does not allow a network namespace: {said[-200:]}")
     assert done.returncode == 0, said
     (stage,) = json.loads((tmp_path / "r.json").read_text())["stages"]
     # The server opens a connection for each request, and there is no way to it while it lasts.

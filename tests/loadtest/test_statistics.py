@@ -202,7 +202,7 @@ def test_all_probes_tell_where_the_limit_is_reached() -> None:
 
 def test_what_cannot_be_predicted_is_refused() -> None:
     assert predict(Service(np.ones(10)), 1.0).value is None
-    assert "nothing is said" in predict(Service(np.full(500, 0.01)), 99.0).why_not
+    assert "no prediction above" in predict(Service(np.full(500, 0.01)), 99.0).why_not
     assert highest_rate(Service(np.full(500, 1.0)), 0.5) is None
     assert highest_rate(Service(np.full(500, 0.4), way=0.2), 0.5) is None
 

@@ -1,4 +1,4 @@
-"""A running service: the supervisor in a process of its own, with real or with small children."""
+"""A running service: the supervisor in a separate process, with real or with small children."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REAL = (sys.executable, "-m", "understudy", "serve", "--config")
 
 
 def alive(pid: int) -> bool:
-    """Whether the process runs; a zombie that nobody has waited for does not."""
+    """Whether the process runs; a zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):

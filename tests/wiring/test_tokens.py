@@ -228,7 +228,7 @@ def test_who_forwards_lets_the_judge_check_the_token(tmp_path: Path) -> None:
             pause = "/v1/experiments/shadowed/pause"
             for headers in (None, GOOD):
                 found.append((await client.post(pause, json=order, headers=headers)).status_code)
-            # Whoever was asked by another evaluator does not ask a third one.
+            # A forwarded request is not forwarded again.
             forwarded = {**GOOD, "x-understudy-forwarded": "1"}
             found.append((await client.post(pause, json=order, headers=forwarded)).status_code)
         server.stop()

@@ -1,20 +1,20 @@
-"""What can go wrong with a load test: every message says what, where, and what helps."""
+"""Errors of load tests. Messages name the place, the problem and what to do."""
 
 from __future__ import annotations
 
 
 class LoadTestError(Exception):
-    """Base of all of them: nothing could be measured. Exit code 2."""
+    """Base class: nothing could be measured. Exit code 2."""
 
 
 class PlanError(LoadTestError):
-    """A plan, payload or trace that cannot be used; names the file and the place in it."""
+    """A plan, payload or trace is invalid; names the file and the place in it."""
 
 
 class TargetError(LoadTestError):
-    """A target that must not be loaded, or that cannot be reached."""
+    """The target must not be loaded, or cannot be reached."""
 
 
 def reason(error: Exception) -> str:
-    """What the system says of a file, without its number and the name once more."""
+    """The message of an OSError without its number and the file name; else the text."""
     return str(getattr(error, "strerror", None) or error)

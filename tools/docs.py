@@ -167,8 +167,8 @@ STACK_HEAD = """\
 
 
 def prometheus_stack() -> str:
-    """Values for kube-prometheus-stack. Helm replaces lists as a whole, so what that chart has in them
-    by itself is in ours again: nobody hears of its Watchdog, and what is critical hides its warning."""
+    """Values for kube-prometheus-stack. Helm replaces whole lists, so this repeats the chart's
+    own entries: its Watchdog is silenced, and critical alerts inhibit warnings."""
     config = alertmanager.document({})
     quiet = {"receiver": "null", "matchers": ['alertname=~"Watchdog|InfoInhibitor"']}
     config["route"]["routes"].insert(0, quiet)

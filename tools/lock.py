@@ -1,8 +1,8 @@
-"""``make lock``: resolve what the image holds, pin it, hash it.
+"""``make lock``: resolve, pin and hash the packages of the image.
 
-``requirements.lock`` is what the service needs, ``load.lock`` what the load generator needs
-besides, ``build.lock`` what turns the source into a wheel. Each names hashes of the files for every
-platform, so that one lock serves amd64 and arm64; ``pip --require-hashes`` refuses anything else.
+``requirements.lock`` is for the service, ``load.lock`` for the service with the load generator,
+``build.lock`` for building the wheel. Each has the hashes of the files for every platform, so that one
+lock serves amd64 and arm64; ``pip --require-hashes`` refuses other files.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import click
 DEPLOY = Path(__file__).resolve().parents[1] / "deploy"
 PROJECT = DEPLOY.parent / "pyproject.toml"
 PYTHON = "3.11"
-"""Of the image; see the Dockerfile."""
+"""The Python of the image; see the Dockerfile."""
 
 
-def declared() -> dict[str, list[str]]:
-    """What has to be resolved, by the name of the lock."""
+def requirements_by_lock() -> dict[str, list[str]]:
+    """Requirements by the name of the lock."""
     found = tomllib.loads(PROJECT.read_text(encoding="utf-8"))
     project = found["project"]
     extras = project["optional-dependencies"]
@@ -35,18 +35,18 @@ def declared() -> dict[str, list[str]]:
     }
 
 
-def resolve(name: str, wanted: list[str], upgrade: bool) -> None:
-    """Write one lock; what an earlier one pinned stays, unless ``upgrade``."""
+def resolve(name: str, requirements: list[str], upgrade: bool) -> None:
+    """Write one lock; earlier pins stay unless ``upgrade``."""
     target = DEPLOY / name
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "requirements.in"
-        source.write_text("\n".join(wanted) + "\n", encoding="utf-8")
+        source.write_text("\n".join(requirements) + "\n", encoding="utf-8")
         command = [str(Path(sys.executable).with_name("uv")), "pip", "compile", str(source)]
         command += ["--output-file", str(target), "--python-version", PYTHON, "--universal"]
         command += ["--generate-hashes", "--no-annotate", "--custom-compile-command", "make lock"]
         command += ["--quiet", "--upgrade"] if upgrade else ["--quiet"]
         if name == "load.lock":
-            # The same versions in both, so that one image is a part of the other.
+            # The same versions in both, so that the images share layers.
             command += ["--constraint", str(DEPLOY / "requirements.lock")]
         certificates = os.environ.get("PIP_CERT")
         trusted = {"SSL_CERT_FILE": certificates} if certificates else {}
@@ -54,17 +54,17 @@ def resolve(name: str, wanted: list[str], upgrade: bool) -> None:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--upgrade", is_flag=True, help="Take newer versions where there are any.")
+@click.option("--upgrade", is_flag=True, help="Upgrade to the newest versions.")
 def main(upgrade: bool) -> None:
-    """Pin and hash what the image holds, in deploy/*.lock.
+    """Pin and hash the packages of the image, in deploy/*.lock.
 
     \b
     Examples:
       python -m tools.lock
       python -m tools.lock --upgrade
     """
-    for name, wanted in declared().items():
-        resolve(name, wanted, upgrade)
+    for name, requirements in requirements_by_lock().items():
+        resolve(name, requirements, upgrade)
         click.echo(f"wrote deploy/{name}")
 
 

@@ -356,7 +356,7 @@ class Tree:
         self._stamp = int(time.time())
 
     def write(self, file: str, text: str) -> None:
-        """Change a file, at a time of its own: Python knows compiled files by time and size."""
+        """Change a file, with a unique time stamp: Python knows compiled files by time and size."""
         path = self.path / file
         path.write_text(text, encoding="utf-8")
         self._stamp += 2

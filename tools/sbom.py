@@ -1,4 +1,4 @@
-"""``make sbom``: what the image holds, as a CycloneDX document."""
+"""``make sbom``: the packages of the image, as a CycloneDX document."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tools.lock import DEPLOY, PROJECT
     type=click.Choice(["requirements.lock", "load.lock"]),
     default="requirements.lock",
     show_default=True,
-    help="Of the service, or of the service with the load generator.",
+    help="The lock of the service, or of the service with the load generator.",
 )
 @click.option(
     "--output",
@@ -34,7 +34,7 @@ def main(lock: str, output: Path) -> None:
       python -m tools.sbom --lock load.lock --output load-sbom.json
     """
     output.parent.mkdir(parents=True, exist_ok=True)
-    # It warns that a lock says nothing of what needs what.
+    # It warns that a lock does not contain dependencies.
     command = [
         sys.executable,
         "-W",

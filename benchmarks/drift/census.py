@@ -78,7 +78,7 @@ def load() -> tuple[Part, Part]:
 
 
 def peer(chunk: int) -> dict[str, Any] | None:
-    """nannyml's own estimates, in an environment of its own; None where it cannot be had."""
+    """nannyml's own estimates, from a separate environment; None if it cannot be installed."""
     folder = PARTS.parent / "nannyml"
     python = folder / "bin" / "python"
     if not python.exists():

@@ -55,7 +55,7 @@ CHANGED = 1_000
 ROWS = 100_000
 ESTIMATED = (10_000, 1_000)
 QUICK = ("river ADWIN", "river PageHinkley")
-"""Those that see all streams; the slow ones have a benchmark of their own, ``drift-rivals``."""
+"""Those that see all streams; the slow ones have a separate benchmark, ``drift-rivals``."""
 OURS = ("CUSUM union", "location and spread")
 
 

@@ -11,7 +11,6 @@ read after the last row, and its peak from the kernel.
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 import tempfile
@@ -25,18 +24,13 @@ import httpx
 import numpy as np
 
 from benchmarks.harness import Claim, Result, children, cpu_seconds, environment, resident_mib
+from tests.support.ports import free_port
 from understudy.monitor.baseline.builder import Builder
 
 BATCH = 50
 EXPERIMENT = {
     "experiments": [{"name": "e", "model": "m", "challengers": ["b"], "mode": "shadow"}],
 }
-
-
-def _port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def _baseline(path: Path, names: list[str], rng: np.random.Generator) -> None:
@@ -64,8 +58,8 @@ def _evaluation(service: int) -> int:
 @contextmanager
 def _backend() -> Iterator[tuple[int, int]]:
     """The ports of a champion and a challenger that answer every request with one prediction."""
-    ports = _port(), _port()
-    command = [sys.executable, "-m", "benchmarks.proxy.backend", str(_port()), *map(str, ports)]
+    ports = free_port(), free_port()
+    command = [sys.executable, "-m", "benchmarks.proxy.backend", str(free_port()), *map(str, ports)]
     process = subprocess.Popen(command)
     try:
         yield ports
@@ -100,7 +94,7 @@ def measure(features: int, rows: int, experiment: bool = False) -> dict[str, Any
     with tempfile.TemporaryDirectory() as name, _backend() as (champion, challenger):
         folder = Path(name)
         _baseline(folder / "baseline.json", names, rng)
-        control, proxy = _port(), _port()
+        control, proxy = free_port(), free_port()
         config = {
             "version": 1,
             "listen": {"address": f"127.0.0.1:{proxy}"},

@@ -51,7 +51,7 @@ def bernoulli(rng: np.random.Generator, rate: float, rows: int, streams: int) ->
 
 
 def sr_alarms(null: Floats, run_length: float, streams: Floats) -> Floats:
-    """Alarms of each stream; a detector begins anew at the end of the batch of its alarm."""
+    """Alarms of each stream; a detector restarts at the end of the batch of its alarm."""
     detector = SrDetector(null, run_length)
     found = np.zeros(streams.shape[1])
     for start in range(0, len(streams), _BATCH):
@@ -106,7 +106,7 @@ def oracle_delays(before: float, after: float, threshold: float, streams: Floats
 
 
 def river_run(name: str, column: Floats) -> list[int]:
-    """Rows at which it alarms; river begins anew by itself."""
+    """Rows at which it alarms; river restarts by itself."""
     from river import drift
     from river.drift import binary
 

@@ -60,7 +60,7 @@ def river_alarms(name: str, streams: Array) -> tuple[Array, float]:
 
 
 def river_delays(name: str, streams: Array) -> tuple[Array, Flags]:
-    """As :func:`benchmarks.drift.streams.delays`; river begins anew by itself after an alarm."""
+    """As :func:`benchmarks.drift.streams.delays`; river restarts by itself after an alarm."""
     kind, options = RIVER[name]
     make = river_class(kind)
     assert make is not None

@@ -109,7 +109,7 @@ class Known:
 
 
 class Estimated:
-    """Mean and standard deviation of each stream from so many rows of its own."""
+    """Mean and standard deviation of each stream from that many rows of the stream."""
 
     def __init__(self, streams: int, rows: int, seed: int) -> None:
         self.rows = float(rows)
@@ -254,7 +254,7 @@ class SimulatedOracle(OneSided):
             quiet = categories(rng, SHARES, shape) if change.shares else rng.standard_normal(shape)
             found = self.update(quiet)
             hit = found.crossed >= 0
-            # Until its alarm for those that had one, then anew.
+            # Until its alarm for those that had one, then from the restart.
             rows += int(np.where(hit, found.crossed + 1, 50).sum())
             alarms += int(hit.sum())
             self.reset(hit)
@@ -299,7 +299,7 @@ def delays(detector: Detector, scores: Array, batch: int = 40) -> tuple[Array, F
 
 
 def alarms(detector: Detector, chunks: Iterator[Array], streams: int, batch: int = 500) -> Array:
-    """False alarms of each stream; each begins anew after one, at the end of its batch."""
+    """False alarms of each stream; each restarts after an alarm, at the end of its batch."""
     found = np.zeros(streams)
     for chunk in chunks:
         for start in range(0, len(chunk), batch):

@@ -31,9 +31,10 @@ import yaml
 from benchmarks.harness import Claim, Result, environment
 from benchmarks.kafka import traffic
 from benchmarks.kafka.comparison import compare, equal
-from benchmarks.kafka.world import Process, document, free_port, judged
+from benchmarks.kafka.world import Process, document, judged
 from tests.support.kafka_cluster import Cluster
 from tests.support.kafka_world import create
+from tests.support.ports import free_port
 from understudy.monitor.config.load import load
 
 PATIENCE = 600.0

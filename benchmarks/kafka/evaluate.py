@@ -22,7 +22,8 @@ import numpy as np
 import yaml
 
 from benchmarks.harness import Claim, Result, environment
-from benchmarks.kafka.world import Process, free_port
+from benchmarks.kafka.world import Process
+from tests.support.ports import free_port
 from understudy.monitor.baseline.builder import Builder as Baselines
 from understudy.monitor.codecs import Reason, Table, Undecodable
 from understudy.monitor.config.load import load
@@ -230,7 +231,7 @@ def _owned(ports: list[int]) -> tuple[int, int, int]:
 
 
 def _judged(ports: list[int]) -> int:
-    """Requests that both have judged: whoever is asked answers for the group."""
+    """Requests that both have judged: each evaluator answers for the group."""
     compared = _get(ports[0], "/v1/experiments/shadowed")
     watched = _get(ports[0], "/v1/drift")
     if not (compared and watched and watched["models"]):

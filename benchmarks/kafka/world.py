@@ -1,10 +1,9 @@
-"""What is killed and what it works on: a configuration, and processes with ports of their own."""
+"""What is killed and what it works on: a configuration, and processes, each with its ports."""
 
 from __future__ import annotations
 
 import json
 import signal
-import socket
 import subprocess
 import time
 import urllib.request
@@ -62,7 +61,7 @@ class Process:
         self._killed = False
         self.process: subprocess.Popen[bytes] | None = None
         self.fell: list[str] = []
-        """Ends that nobody wanted: exit code, and what was said last."""
+        """Unexpected ends: exit code, and the last lines of output."""
         self.start()
 
     def start(self) -> None:
@@ -104,13 +103,6 @@ class Process:
         except subprocess.TimeoutExpired:
             self.kill()
             return -9
-
-
-def free_port() -> int:
-    """One that nobody listens on."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 SETTLED_SECONDS = 10.0

@@ -6,7 +6,7 @@ measured at half of the capacity tells the times in service, and from these the 
 must be predicted within 10 % up to a load of 0.8. Nothing of the server but the number of its
 servers is told to either.
 
-A p99 is uncertain itself: neighbours wait together, so that at a load of 0.8 that of 24,000
+A p99 is uncertain itself: neighbours wait overall_verdict, so that at a load of 0.8 that of 24,000
 requests strays from theory by 8 % (one standard deviation, by simulation), and says little about a
 prediction. So four such queues are measured at once, each with its own arrivals and times, and
 longer at higher loads, until what remains is 2 to 3 %; the intervals (95 %) are from pieces of
@@ -34,7 +34,7 @@ from understudy.loadtest.capacity.queue import Service, highest_rate, observed, 
 from understudy.loadtest.engine.outcome import Outcome
 from understudy.loadtest.engine.pool import Open, Target, drive
 from understudy.loadtest.gate.plan import Objectives
-from understudy.loadtest.gate.verdict import judge, together
+from understudy.loadtest.gate.verdict import evaluate, overall_verdict
 from understudy.loadtest.payloads.request import Payload
 from understudy.loadtest.scenarios.shapes import steady
 
@@ -109,10 +109,10 @@ def run(quick: bool = False) -> Result:
 
         def probe(rate: float) -> StepVerdict:
             outcome = measured(rate, seconds, ports[0], next(seeds))
-            passed = together(judge(objectives, outcome)) == "passed"
+            passed = overall_verdict(evaluate(objectives, outcome)) == "passed"
             p99 = outcome.quantile(0.99) or 0.0
             # At the very limit no test can tell; the estimate decides then.
-            if not passed and "invalid" in {c.said for c in judge(objectives, outcome)}:
+            if not passed and "invalid" in {c.verdict for c in evaluate(objectives, outcome)}:
                 passed = p99 <= LIMIT
             print(f"  {rate:.1f}/s: {p99 * 1e3:.0f} ms", file=sys.stderr, flush=True)
             return StepVerdict(rate, passed, "", outcome)

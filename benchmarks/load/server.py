@@ -20,7 +20,7 @@ from typing import cast
 import httptools
 import uvloop
 
-from tests.support.plane_process import free_port
+from tests.support.ports import free_port
 from understudy.loadtest.engine.timer import Timer, now_ns
 from understudy.loadtest.gate.environment import scheduling
 

@@ -19,18 +19,13 @@ from pathlib import Path
 import yaml
 
 from benchmarks.harness import children
+from tests.support.ports import free_port
 from tools.parts.debian import ROOT as PARTS
 from tools.parts.debian import environment, find
 
 PATH = "/v2/models/bench/infer"
 PEERS = PARTS / "peers"
 PROXY_CORE = "0"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def peers_python() -> Path:

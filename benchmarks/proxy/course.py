@@ -21,12 +21,12 @@ from benchmarks.proxy.contenders import (
     Understudy,
     UnderstudyMirror,
     cores,
-    free_port,
     peers_python,
 )
 from benchmarks.proxy.load import LOAD_CORE, closed_loop, write_script
 from benchmarks.proxy.open_loop import open_loop
 from benchmarks.proxy.report import Cost, Figures, cell_name, growth, report
+from tests.support.ports import free_port
 
 BODIES = {"1 row": 1, "64 rows": 64, "1 MB": 7000}
 CONNECTIONS = (1, 32, 256)
@@ -155,7 +155,7 @@ class Course:
         return found
 
     def latency(self, rate: float) -> dict[str, list[dict[str, float]]]:
-        """Latencies at ``rate`` per second, with nobody in between as well."""
+        """Latencies at ``rate`` per second, also without a proxy."""
         found: dict[str, list[dict[str, float]]] = defaultdict(list)
         seconds = 3.0 if self.quick else 5.0
         places = [("direct", self.ports[0]), *((c.name, c.port) for c in self.contenders)]

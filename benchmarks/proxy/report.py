@@ -61,7 +61,7 @@ def cost_ratio(figures: Figures, ours: str, key: str, peer: str) -> float | None
 
 
 def added(figures: Figures, name: str, key: str) -> float | None:
-    """Seconds more than with nobody in between, the median over rounds."""
+    """Seconds more than without a proxy, the median over rounds."""
     pairs = zip(figures.latency.get(name, []), figures.latency["direct"], strict=False)
     return median([a[key] - b[key] for a, b in pairs])
 
@@ -84,7 +84,7 @@ def growth(samples: Sequence[tuple[int, float]]) -> float:
 
 
 def others(figures: Figures) -> str:
-    """How much of the machine went to what is no part of the measurement, in words."""
+    """How much of the machine went to processes outside the measurement, as a text."""
     shares = [
         share
         for rounds in figures.cost[figures.main].values()

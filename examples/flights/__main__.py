@@ -225,7 +225,9 @@ class Demo:
         if phase in ("promoted", "rolled_back"):
             await asyncio.sleep(min(3.0, 0.03 * self.seconds))
             await asyncio.to_thread(good.end)
-            say("  >>> another challenger is tried; nobody knows that it is slow now and then")
+            say(
+                "  >>> a second challenger is tried; it is slow now and then, which is not known yet"
+            )
             await faulty.run(end)
 
     async def _trouble(self, started: float) -> None:

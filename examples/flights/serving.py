@@ -17,7 +17,7 @@ MODEL = "delays"
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
+    """A TCP port on which no process listens now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -135,7 +135,7 @@ class ModelServer:
     def start(self) -> None:
         """Start the process; :meth:`wait` waits until it serves."""
         command = [str(self._python.parent / "mlserver"), "start", "."]
-        # The faulty model's pipeline has a step of its own; see fault.py.
+        # The faulty model's pipeline has a custom step; see fault.py.
         own = {"PYTHONPATH": str(HERE)}
         self.process = Process(self.name, command, self._log, self._folder, own)
 

@@ -21,7 +21,7 @@ CHUNK_SECONDS = 10.0
 
 
 def chunks(flights: list[Flight], size: int) -> Iterator[list[Flight]]:
-    """Flights in their order, again and again, with new ids each time."""
+    """Flights in their order, repeatedly, with new ids each time."""
     round_ = 0
     while True:
         for start in range(0, len(flights) - size + 1, size):

@@ -1,9 +1,8 @@
-"""The highest rate at which the objectives hold: steps up until one fails, then halves.
+"""The highest rate at which the objectives hold: doubles the rate until it fails, then bisects.
 
-Every probe is a stretch of open-loop load at one rate, judged as a gate is: a percentile by an
-anytime-valid test, and the share of failures. A probe that stays open at its end counts as failed,
-since nobody would sign for it. Between the highest rate that passed and the lowest that failed lies
-the capacity.
+Every probe is an open-loop load at one rate, evaluated as a load stage: a percentile by an
+anytime-valid test, and the share of failures. A probe without a decision at its end counts as
+failed. The capacity lies between the highest rate that passed and the lowest that failed.
 """
 
 from __future__ import annotations
@@ -26,14 +25,14 @@ Probe = Callable[[float], "StepVerdict"]
 
 @dataclass(frozen=True, slots=True)
 class StepVerdict:
-    """What a probe at a rate has shown; ``passed`` None: it could not be measured."""
+    """The result of a probe at ``rate``; ``passed`` None: it could not be measured."""
 
     rate: float
     passed: bool | None
     why: str
     outcome: Outcome
     whole: bool = True
-    """Not ended before its time: whoever stops because it looks bad has seen what is too bad."""
+    """Whether it ran to its end; one that was stopped early is biased towards bad results."""
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -52,7 +51,7 @@ class StepVerdict:
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """``low`` passed, ``high`` failed (None: nothing did, up to the limit that was set)."""
+    """The bracket: ``low`` passed, ``high`` failed (None: no rate up to the maximum failed)."""
 
     low: float | None
     high: float | None
@@ -77,7 +76,7 @@ def estimate(found: Capacity, p: float, limit: float, seed: int = 0) -> Interval
     """The rate at which the quantile ``p`` reaches ``limit`` in seconds, of all probes near the end
     of the search: one probe alone decides too much, and the retry of those that failed favours
     higher rates. A line through the logarithms, weighted by the requests; the interval (95 %) from
-    probes, and stretches of them, that are drawn anew. None where fewer than three rates are near.
+    resampled probes and parts of them. None where fewer than three rates are near.
 
     The interval is that of probes of this length. Near the capacity a queue remembers for seconds,
     and most short probes do not see its worst moments: four servers of 20 ms each, probed for 30 s,
@@ -109,20 +108,20 @@ def estimate(found: Capacity, p: float, limit: float, seed: int = 0) -> Interval
         at = (math.log(limit) - base) / slope
         return float(np.clip(at, middle * math.exp(-NEAR), middle * math.exp(NEAR)))
 
-    def redrawn() -> float:
+    def resampled() -> float:
         chosen = rng.integers(0, len(near), len(near))
-        return crossing(chosen, np.array([_redrawn(near[k], p, rng) for k in chosen]))
+        return crossing(chosen, np.array([_resampled_quantile(near[k], p, rng) for k in chosen]))
 
     value = crossing(np.arange(len(near)), np.array([one.quantile(p) for one in near]))
-    drawn = [redrawn() for _ in range(200)]
-    if not math.isfinite(value) or np.isnan(drawn).mean() > 0.1:
+    samples = [resampled() for _ in range(200)]
+    if not math.isfinite(value) or np.isnan(samples).mean() > 0.1:
         return None
-    low, high = np.nanquantile(drawn, [0.025, 0.975])
+    low, high = np.nanquantile(samples, [0.025, 0.975])
     return Interval(value, float(low), float(high))
 
 
-def _redrawn(outcome: Outcome, p: float, rng: np.random.Generator) -> float:
-    """A quantile of stretches of a second that are drawn anew: neighbours wait together."""
+def _resampled_quantile(outcome: Outcome, p: float, rng: np.random.Generator) -> float:
+    """A quantile of resampled one-second blocks, because neighbouring requests are correlated."""
     stretches = max(5, int(outcome.due[-1]))
     parts = np.array_split(outcome.latency, stretches)
     return float(
@@ -133,11 +132,11 @@ def _redrawn(outcome: Outcome, p: float, rng: np.random.Generator) -> float:
 def search(
     probe: Probe, start: float, most: float, factor: float = 2.0, precision: float = 0.05
 ) -> Capacity:
-    """From ``start`` up by ``factor`` until a rate fails, then halve until both ends are within
-    ``precision`` of each other. A rate that failed is tried once more before it counts: a single
-    hiccup of the machine is not the capacity. ``most`` is never exceeded.
+    """Increase the rate from ``start`` by ``factor`` until it fails, then bisect until both ends
+    are within the relative ``precision``. A failure counts after a retry, since one pause of the
+    machine is not the capacity. The rate never exceeds ``most``.
 
-    The search ends where a rate could not be measured in four tries, and says so.
+    The search ends when a rate cannot be measured in four attempts; ``why`` is the reason.
     """
     probes: list[StepVerdict] = []
     low: float | None = None
@@ -157,24 +156,24 @@ def search(
 
     rate = min(start, most)
     while high is None:
-        answer = holds(rate)
-        if answer is None:
+        passed = holds(rate)
+        if passed is None:
             return Capacity(low, high, tuple(probes), probes[-1].why)
-        if not answer:
+        if not passed:
             high = rate
         else:
             low = rate
             if rate >= most:
-                return Capacity(low, None, tuple(probes), f"no rate up to {most:g}/s has failed")
+                return Capacity(low, None, tuple(probes), f"no rate up to {most:g}/s failed")
             rate = min(rate * factor, most)
     if low is None:
-        # Even the first one failed: look below it, not for ever.
+        # The first rate failed: try lower ones, a few times.
         for _ in range(6):
             rate = high / factor
-            answer = holds(rate)
-            if answer is None:
+            passed = holds(rate)
+            if passed is None:
                 return Capacity(low, high, tuple(probes), probes[-1].why)
-            if answer:
+            if passed:
                 low = rate
                 break
             high = rate
@@ -182,8 +181,8 @@ def search(
             return Capacity(None, high, tuple(probes), f"even {high:.3g}/s is too much")
     while high - low > precision * low:
         rate = (low * high) ** 0.5
-        answer = holds(rate)
-        if answer is None:
+        passed = holds(rate)
+        if passed is None:
             return Capacity(low, high, tuple(probes), probes[-1].why)
-        low, high = (rate, high) if answer else (low, rate)
+        low, high = (rate, high) if passed else (low, rate)
     return Capacity(low, high, tuple(probes))

@@ -1,4 +1,4 @@
-"""Latencies at a load that was not measured, from service times that were.
+"""Predicts latencies at other loads from measured service times.
 
 Requests arrive as a Poisson process and wait for the first free of c servers; each takes a service
 time that is drawn from the measured ones. The recursion of Kiefer & Wolfowitz (1955) follows the
@@ -27,7 +27,7 @@ FEWEST = 200
 _LONGEST = 200_000
 """Requests of a simulation. Its own noise must stay below that of what was measured."""
 HIGHEST_LOAD = 0.95
-"""Of what the servers can do; beyond, the answer depends on how long one waits for it."""
+"""Highest utilisation of a prediction; beyond it, the queue is not stationary within a test."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +73,15 @@ def in_service(arrived: Floats, departed: Floats, servers: int) -> Floats:
 
 
 def _begun(arrived: Floats, departed: Floats, servers: int) -> Floats:
-    held: list[float] = []
+    departures: list[float] = []
     found = arrived.copy()
     for number, (begins, ends) in enumerate(zip(arrived.tolist(), departed.tolist(), strict=True)):
-        if len(held) < servers:
-            heapq.heappush(held, ends)
+        if len(departures) < servers:
+            heapq.heappush(departures, ends)
         else:
-            if held[0] > begins:
-                found[number] = held[0]
-            heapq.heappushpop(held, ends)
+            if departures[0] > begins:
+                found[number] = departures[0]
+            heapq.heappushpop(departures, ends)
     return found
 
 
@@ -121,13 +121,13 @@ def predict(
     service: Service, rate: float, p: float = 0.99, servers: int = 1, seed: int = 0, runs: int = 10
 ) -> Prediction:
     """A latency quantile at a Poisson ``rate``, with the interval over ``runs`` of the simulation,
-    each with service times drawn anew from the measured ones (a bootstrap).
+    each with service times resampled from the measured ones (a bootstrap).
 
-    Nothing is said above :data:`HIGHEST_LOAD` of the capacity, or from too few service times.
-    """
+    There is no prediction above :data:`HIGHEST_LOAD` of the capacity, or from too few service
+    times."""
     x = service.times
     if len(x) < FEWEST:
-        return Prediction(rate, p, 0.0, None, f"{len(x)} service times, {FEWEST} are needed")
+        return Prediction(rate, p, 0.0, None, f"{len(x)} service times, {FEWEST} are required")
     load = rate * float(x.mean()) / servers
     if load >= HIGHEST_LOAD:
         return Prediction(
@@ -135,7 +135,7 @@ def predict(
             p,
             load,
             None,
-            f"{load:.0%} of the capacity: above {HIGHEST_LOAD:.0%} nothing is said",
+            f"{load:.0%} of the capacity: no prediction above {HIGHEST_LOAD:.0%}",
         )
     rng = np.random.default_rng(seed)
     count = int(min(_LONGEST, max(20_000, 200.0 / (1.0 - p) / (1.0 - load) ** 2)))

@@ -1,4 +1,4 @@
-"""From one server's capacity to a traffic's replicas, and what a prediction costs."""
+"""Replicas for a traffic from the capacity of one server, and the cost of a prediction."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from understudy.loadtest.errors import PlanError
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A number with where it came from: measured, declared, computed, or absent."""
+    """A number with its source: measured, declared, computed, or absent."""
 
     value: float | None
     source: str
@@ -24,8 +24,8 @@ class Figure:
 
 
 def replicas(traffic: float, low: float, headroom: float = 0.3, spare: int = 1) -> int:
-    """Servers for ``traffic`` per second, each of which surely takes ``low``, with ``headroom`` of
-    it kept free and ``spare`` ones that may be away."""
+    """Servers for ``traffic`` per second if each sustains ``low`` per second, with a share
+    ``headroom`` unused and ``spare`` extra servers. Raises PlanError."""
     if traffic < 0.0 or low <= 0.0 or not 0.0 <= headroom < 1.0 or spare < 0:
         raise PlanError("traffic and capacity must be positive, headroom from 0 to below 1")
     return math.ceil(traffic / (low * (1.0 - headroom)) - 1e-9) + spare
@@ -38,11 +38,10 @@ def per_prediction(
     predictions: float,
     declared: Mapping[str, float],
 ) -> dict[str, Figure]:
-    """Processor time and cost of a prediction at a ``rate`` per second and server.
+    """CPU time and cost of a prediction at ``rate`` per second and server.
 
-    ``cpu_seconds`` is what the server's processes used over ``seconds`` in which they gave
-    ``predictions``. ``declared`` may hold ``price_per_hour`` of a server.
-    """
+    ``cpu_seconds`` is what the server's processes used over ``seconds`` for ``predictions``.
+    ``declared`` may hold ``price_per_hour`` of a server."""
     found: dict[str, Figure] = {}
     if cpu_seconds is not None and predictions > 0.0:
         found["cpu_seconds"] = Figure(cpu_seconds / predictions, "measured")
@@ -65,5 +64,5 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "cloud-scale": {"percentiles": {0.99: 0.5}, "errors": 0.001, "needs": "rate"},
     "edge": {"percentiles": {0.9: 0.1}, "errors": 0.01, "needs": "joules"},
 }
-"""Objectives to start from: percentiles with their limits in seconds, and failures. What counts of
-a cloud is the rate, and of the edge the energy of a prediction: these have to be said as well."""
+"""Objectives to start from: percentiles with their limits in seconds, and failures. ``needs``
+is a further objective that the plan must set: the rate, or the energy of a prediction."""

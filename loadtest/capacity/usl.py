@@ -1,9 +1,9 @@
 """The Universal Scalability Law (Gunther 2007): throughput against concurrency, and its knee.
 
-X(N) = gamma N / (1 + alpha (N - 1) + beta N (N - 1)): alpha is what waits for each other, beta what
-has to agree. The most is at N = sqrt((1 - alpha) / beta). A fit extrapolates badly: measured up to
-a part of the knee it says anything. So the knee comes with a bootstrap interval, and where that is
-not bounded by what was measured, nothing is said.
+X(N) = gamma N / (1 + alpha (N - 1) + beta N (N - 1)): alpha is contention, beta
+coherency. The peak is at N = sqrt((1 - alpha) / beta). A fit extrapolates badly from
+measurements below the knee. So the knee has a bootstrap interval, and is not reported if the
+measurements do not bound that interval.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from understudy.loadtest.statistics.intervals import Interval
 
 Floats = NDArray[np.float64]
 FEWEST = 5
-"""Different concurrencies without which three parameters say nothing."""
+"""The smallest number of different concurrencies for three parameters."""
 FURTHEST = 1.5
-"""Times the highest measured concurrency that an interval may reach."""
+"""Largest upper end of an interval, as a multiple of the highest measured concurrency."""
 _RESAMPLED = 400
 _NO_END = 1e12
 
@@ -32,7 +32,7 @@ _NO_END = 1e12
 class Scalability:
     """``gamma`` in requests per second at one; ``knee`` is the concurrency with the most throughput
     and ``most`` that throughput, None where the measurements do not reach far enough; ``why_not``
-    says why."""
+    is the reason."""
 
     gamma: float
     alpha: float
@@ -42,7 +42,7 @@ class Scalability:
     why_not: str = ""
 
     def throughput(self, n: Floats) -> Floats:
-        """Of concurrencies (n,), per second."""
+        """Predicted throughput per second, (n,), at concurrencies ``n``."""
         found: Floats = self.gamma * n / (1.0 + self.alpha * (n - 1.0) + self.beta * n * (n - 1.0))
         return found
 
@@ -65,14 +65,14 @@ class Scalability:
 
 
 def fit(concurrency: Sequence[float], throughput: Sequence[float], seed: int = 0) -> Scalability:
-    """From measurements, several for each concurrency where there are repeats.
+    """Fit the law to measurements, (n,) each; concurrencies may repeat.
 
     Least squares of N / X, which is linear in the parameters, none of them negative, by relative
     error; the interval from resampled residuals. Raises ValueError for too few concurrencies.
     """
     n, x = np.array(concurrency, np.float64), np.array(throughput, np.float64)
     if len(n) != len(x) or (n <= 0.0).any() or (x <= 0.0).any():
-        raise ValueError("concurrencies and throughputs must be positive, and as many of each")
+        raise ValueError("concurrencies and throughputs must be positive, of equal number")
     if len(np.unique(n)) < FEWEST:
         raise ValueError(
             f"{len(np.unique(n))} different concurrencies are too few, {FEWEST} are needed"
@@ -95,7 +95,8 @@ def fit(concurrency: Sequence[float], throughput: Sequence[float], seed: int = 0
         shown = "has no upper end" if high >= _NO_END / 2.0 else f"reaches to {high:,.0f}"
         return Scalability(
             gamma, alpha, beta, None, None,
-            f"the knee's interval {shown}, measured was up to {n.max():g}: measure further",
+            f"the knee's interval {shown}, beyond the measured {n.max():g}: measure "
+            "higher concurrencies",
         )  # fmt: skip
     knee = math.sqrt(max(1.0 - alpha, 0.0) / beta) if beta > 0.0 else float(np.median(knees))
     most = np.quantile(np.minimum(peaks, _NO_END), [0.025, 0.975])

@@ -1,8 +1,8 @@
 """Actions for experiments of the Chaos Toolkit: ``{"type": "python", "module":
 "understudy.loadtest.chaos.actions", "func": "pause_process", "arguments": {"port": 8080}}``.
 
-Every fault that lasts is announced to the guard before it begins, so that it is undone whatever
-becomes of the runner. Nothing here needs privileges; what does is refused with the reason.
+Every fault that lasts is registered with the guard before it starts, so that it is undone even if
+the runner is killed. Only :func:`cut_link` needs privileges; it raises an error without them.
 """
 
 from __future__ import annotations
@@ -23,32 +23,32 @@ import yaml
 from understudy.common.http import call
 from understudy.loadtest.chaos import processes
 from understudy.loadtest.chaos.guard import Guard
-from understudy.loadtest.chaos.undo import Undo, began, perform, replace, run
+from understudy.loadtest.chaos.undo import Undo, perform, replace, run, start_time
 from understudy.loadtest.errors import LoadTestError, PlanError
 
 guard: Guard | None = None
-"""Of the running experiment; without one, faults are undone by rollbacks alone."""
-_open: list[tuple[str, Undo, int | None]] = []
-"""Faults that last: the name by which they are undone, how, and their number with the guard."""
+"""The guard of the running experiment; without one, only rollbacks undo faults."""
+_active: list[tuple[str, Undo, int | None]] = []
+"""Active faults: (name, how to undo it, its number with the guard)."""
 
 
-def _begin(name: str, undo: Undo) -> None:
-    _open.append((name, undo, guard.begin(undo) if guard is not None else None))
+def _register(name: str, undo: Undo) -> None:
+    _active.append((name, undo, guard.begin(undo) if guard is not None else None))
 
 
 def undo(name: str = "") -> int:
-    """Undo the faults of a name, or all: the last one first. How many there were.
+    """Undo the faults called ``name``, or all, in reverse order; return their number.
 
-    Raises LoadTestError when one cannot be undone; the guard goes on trying.
+    Raises LoadTestError when one cannot be undone; the guard retries it.
     """
     failed = []
     count = 0
-    for one in [one for one in reversed(_open) if name in ("", one[0])]:
+    for one in [one for one in reversed(_active) if name in ("", one[0])]:
         why = perform(one[1])
         if why:
             failed.append(why)
             continue
-        _open.remove(one)
+        _active.remove(one)
         count += 1
         if guard is not None and one[2] is not None:
             guard.done(one[2])
@@ -67,15 +67,15 @@ def pause_process(
     command: str | None = None,
     name: str = "pause",
 ) -> int:
-    """SIGSTOP: it is there and does nothing. Its number."""
+    """SIGSTOP a process: it exists but does nothing. Returns its pid."""
     found = processes.find(pid, pid_file, port, command)
-    _begin(name, {"resume": found, "began": began(found)})
+    _register(name, {"resume": found, "began": start_time(found)})
     os.kill(found, signal.SIGSTOP)
     return found
 
 
 def resume_process(name: str = "pause") -> int:
-    """SIGCONT for what was paused."""
+    """SIGCONT the processes that were paused under ``name``; return their number."""
     return undo(name)
 
 
@@ -87,11 +87,11 @@ def kill_process(
     restart: list[str] | None = None,
     name: str = "kill",
 ) -> int:
-    """SIGKILL. ``restart`` is the command that starts it again when this is undone; without one,
-    somebody else does."""
+    """SIGKILL a process and return its pid. ``restart`` is the command that starts it when the
+    fault is undone; without it, a supervisor has to."""
     found = processes.find(pid, pid_file, port, command)
     if restart:
-        _begin(name, {"start": restart})
+        _register(name, {"start": restart})
     os.kill(found, signal.SIGKILL)
     return found
 
@@ -100,48 +100,51 @@ def kill_process(
 
 
 def cpu_pressure(cores: int = 1, seconds: float = 10.0, name: str = "cpu") -> list[int]:
-    """Processes that do nothing but count, one for each of ``cores``, for ``seconds`` at most."""
+    """Start one busy process for each of ``cores``, for at most ``seconds``; return their pids."""
     if not 0 < cores <= 256 or not 0.0 < seconds <= 3600.0:
         raise PlanError("cpu_pressure: cores from 1 to 256, seconds up to 3600")
     code = f"import time\nuntil = time.monotonic() + {seconds}\n"
     code += "while time.monotonic() < until: pass"
-    return [_helper(name, code) for _ in range(cores)]
+    return [_spawn(name, code) for _ in range(cores)]
 
 
 def memory_pressure(mib: int = 256, seconds: float = 10.0, name: str = "memory") -> int:
-    """A process that holds so much memory, for ``seconds`` at most. It is refused where it would
-    leave less than a tenth of the machine's memory free."""
+    """Start a process that holds ``mib`` MiB for at most ``seconds``; return its pid. Raises
+    PlanError if less than a tenth of the available memory would remain."""
     available = _available_mib()
     if mib <= 0 or not 0.0 < seconds <= 3600.0:
         raise PlanError("memory_pressure: mib must be positive, seconds up to 3600")
     if mib > 0.9 * available:
-        raise PlanError(f"memory_pressure: {mib} MiB of {available:.0f} MiB available are too much")
-    code = f"import time\nheld = bytearray({mib} * 2**20)\n"
-    code += f"for k in range(0, len(held), 4096): held[k] = 1\ntime.sleep({seconds})"
-    return _helper(name, code)
+        raise PlanError(
+            f"memory_pressure: {mib} MiB is too much: {available:.0f} MiB are available"
+        )
+    code = f"import time\nblock = bytearray({mib} * 2**20)\n"
+    code += f"for k in range(0, len(block), 4096): block[k] = 1\ntime.sleep({seconds})"
+    return _spawn(name, code)
 
 
 def fill_disk(path: str, leave_mib: int = 1, most_mib: int = 1024, name: str = "disk") -> str:
-    """Fill the file system of a folder until ``leave_mib`` are free, with at most ``most_mib``."""
+    """Fill the file system of folder ``path`` until ``leave_mib`` MiB are free, with at most
+    ``most_mib`` MiB; return the file that fills it."""
     folder = Path(path)
     if not folder.is_dir():
-        raise PlanError(f"fill_disk: {path} is no folder")
+        raise PlanError(f"fill_disk: not a folder: {path}")
     free = shutil.disk_usage(folder).free // 2**20
     size = min(free - leave_mib, most_mib)
     if size <= 0:
         raise PlanError(f"fill_disk: {path} has {free} MiB free already")
     filler = folder / f".understudy-filler-{os.getpid()}"
-    _begin(name, {"unlink": str(filler)})
+    _register(name, {"unlink": str(filler)})
     with open(filler, "wb") as file:
         os.posix_fallocate(file.fileno(), 0, size * 2**20)
     return str(filler)
 
 
 def jump_clock(file: str, seconds: float, name: str = "clock") -> str:
-    """Move the wall clock of processes that run under libfaketime, forth or back: they were started
+    """Shift the wall clock of processes under libfaketime by ``seconds``. They must be started
     with ``LD_PRELOAD=libfaketime.so.1``, ``FAKETIME_TIMESTAMP_FILE`` (this file),
-    ``FAKETIME_NO_CACHE=1`` and ``FAKETIME_DONT_FAKE_MONOTONIC=1``. The machine's own clock, and
-    everybody else's, stays as it is."""
+    ``FAKETIME_NO_CACHE=1`` and ``FAKETIME_DONT_FAKE_MONOTONIC=1``. The clock of the machine and of
+    other processes does not change."""
     path = Path(file)
     try:
         before = path.read_text()
@@ -149,7 +152,7 @@ def jump_clock(file: str, seconds: float, name: str = "clock") -> str:
         raise PlanError(
             f"jump_clock: {file}: {error.strerror}: name the file of FAKETIME_TIMESTAMP_FILE"
         ) from error
-    _begin(name, {"write": str(path), "text": before})
+    _register(name, {"write": str(path), "text": before})
     replace(path, f"{seconds:+g}")
     return before
 
@@ -162,9 +165,8 @@ def sidecar_errors(
     arm: str = "champion",
     name: str = "errors",
 ) -> int:
-    """Errors in a model's place, by the sidecar itself: its configuration file gets ``faults``, and
-    the process that listens on ``port`` is told to read it again. What was in the file is put back
-    when this is undone."""
+    """Let the sidecar inject errors: add ``faults`` to its configuration file, and reload the
+    process that listens on ``port``; return its pid. Undo restores the file and reloads again."""
     path = Path(config)
     try:
         before = path.read_text()
@@ -172,11 +174,11 @@ def sidecar_errors(
     except (OSError, yaml.YAMLError) as error:
         raise PlanError(f"sidecar_errors: {config}: cannot be read: {error}") from error
     if not isinstance(document, dict):
-        raise PlanError(f"sidecar_errors: {config}: is no configuration")
+        raise PlanError(f"sidecar_errors: {config}: must be a mapping")
     pid = processes.find(port=port)
-    # Undone from the last to the first: the file, then the signal.
-    _begin(name, {"signal": pid, "number": int(signal.SIGHUP), "began": began(pid)})
-    _begin(name, {"write": str(path), "text": before})
+    # Undone in reverse order: first the file, then the signal.
+    _register(name, {"signal": pid, "number": int(signal.SIGHUP), "began": start_time(pid)})
+    _register(name, {"write": str(path), "text": before})
     faults = [{"arm": arm, "share": share, "status": status}]
     replace(path, yaml.safe_dump({**document, "faults": faults}, sort_keys=False))
     os.kill(pid, signal.SIGHUP)
@@ -190,12 +192,12 @@ def _available_mib() -> float:
     return 0.0
 
 
-def _helper(name: str, code: str) -> int:
+def _spawn(name: str, code: str) -> int:
     process = subprocess.Popen(
         [sys.executable, "-P", "-c", code], stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    _begin(name, {"end": process.pid, "began": began(process.pid)})
+    _register(name, {"end": process.pid, "began": start_time(process.pid)})
     return process.pid
 
 
@@ -203,7 +205,8 @@ def _helper(name: str, code: str) -> int:
 
 
 def add_proxy(url: str, proxy: str, listen: str, upstream: str) -> dict[str, Any]:
-    """A fault proxy in front of ``upstream``; ``url`` is of the API (ours, or Toxiproxy's)."""
+    """Add a proxy in front of ``upstream``; ``url`` is the API of the fault proxy or of
+    Toxiproxy."""
     data = {"name": proxy, "listen": listen, "upstream": upstream, "enabled": True}
     return _api("POST", f"{url}/proxies", data)
 
@@ -219,22 +222,22 @@ def add_fault(
     used: bool = False,
 ) -> list[dict[str, Any]]:
     """latency, bandwidth, slow_close, timeout (blackhole), reset_peer, slicer, limit_data
-    (truncated), corrupt, or down, which refuses and cuts connections; of one proxy, or of several
-    at once, as of one for each broker of Kafka. With ``used`` it is refused where no connection
-    runs through any of them: then whoever it is meant for goes past them, and would not notice."""
+    (truncated), corrupt, or down, which refuses and cuts connections; for one proxy or several, as
+    one for each Kafka broker. With ``used`` it raises LoadTestError if no connection runs through
+    any of them: then the fault would affect no client."""
     name = name or type
     proxies = [proxy] if isinstance(proxy, str) else list(proxy)
     if used:
-        _in_use(url, proxies)
+        _require_traffic(url, proxies)
     found = []
     for one in proxies:
         if type == "down":
             change = {"method": "POST", "url": f"{url}/proxies/{one}", "json": {"enabled": True}}
-            _begin(name, {"http": change})
+            _register(name, {"http": change})
             found.append(_api("POST", f"{url}/proxies/{one}", {"enabled": False}))
             continue
         remove = {"method": "DELETE", "url": f"{url}/proxies/{one}/toxics/{name}", "json": None}
-        _begin(name, {"http": remove})
+        _register(name, {"http": remove})
         data = {
             "name": name, "type": type, "stream": stream, "toxicity": toxicity,
             "attributes": attributes or {},
@@ -243,30 +246,31 @@ def add_fault(
     return found
 
 
-def _in_use(url: str, proxies: list[str]) -> None:
-    """Clients of Kafka ask any broker where all are, and go there: with brokers that say their own
-    address only that question comes through a proxy, and a fault of it would change nothing."""
+def _require_traffic(url: str, proxies: list[str]) -> None:
+    """Kafka clients ask one broker for the addresses of all, and connect to these: if brokers
+    advertise their own addresses, only the first request passes the proxy, and a fault of the proxy
+    has no effect."""
     counts = [_api("GET", f"{url}/proxies/{one}").get("connections") for one in proxies]
-    # Toxiproxy itself does not count them.
+    # Toxiproxy does not report connections.
     if None not in counts and not any(counts):
         raise LoadTestError(
-            f"no connection runs through {', '.join(proxies)}: whoever this is meant for goes past "
-            "it. Brokers of Kafka must advertise the address of their proxy (advertised.listeners)"
+            f"no connection runs through {', '.join(proxies)}, so the fault would affect no "
+            "client. Kafka brokers must advertise the address of their proxy (advertised.listeners)"
         )
 
 
 def cut_link(device: str, namespace: str | None = None, name: str = "link") -> str:
-    """Take a network device down, of a network namespace or of this one: a partition, in which
-    packets are lost and nobody is told. It needs the right to do so (CAP_NET_ADMIN); without it,
-    ``timeout`` faults of the fault proxy swallow bytes as well."""
+    """Take a network device down, in ``namespace`` or in the current one: a partition, in which
+    packets are silently lost. It needs CAP_NET_ADMIN; without it, use the ``timeout`` fault of the
+    fault proxy."""
     ip = shutil.which("ip", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
     if ip is None:
-        raise PlanError("cut_link: there is no ip command: install iproute2")
+        raise PlanError("cut_link: command not found: ip (install iproute2)")
     where = ["-n", namespace] if namespace is not None else []
     begin, end = ([ip, *where, "link", "set", "dev", device, way] for way in ("down", "up"))
     try:
         run([ip, *where, "link", "show", "dev", device])
-        _begin(name, {"run": end})
+        _register(name, {"run": end})
         run(begin)
     except OSError as error:
         raise LoadTestError(f"cut_link: {device}: {error}") from error
@@ -281,7 +285,7 @@ def _api(method: str, url: str, data: dict[str, Any] | None = None) -> dict[str,
     except OSError as error:
         raise LoadTestError(f"{url}: the fault proxy cannot be reached: {error}") from error
     if response.status >= 300:
-        hint = " (add_proxy, or POST /proxies, makes one)" if response.status == 404 else ""
+        hint = " (create it: add_proxy, or POST /proxies)" if response.status == 404 else ""
         text = response.body.decode(errors="replace")
         raise LoadTestError(f"{url}: {response.status} {text}{hint}")
     found: dict[str, Any] = response.json()
@@ -292,13 +296,13 @@ def _api(method: str, url: str, data: dict[str, Any] | None = None) -> dict[str,
 
 
 def wait(seconds: float) -> float:
-    """Do nothing for a while."""
+    """Sleep for ``seconds``."""
     time.sleep(seconds)
     return seconds
 
 
 def partition_possible() -> bool:
-    """Whether network namespaces may be made here: without, a partition is a fault proxy's."""
+    """Whether this process may create network namespaces."""
     context = multiprocessing.get_context("spawn")
     process = context.Process(target=_try_namespace)
     process.start()

@@ -1,8 +1,8 @@
-"""Runs an experiment of the Chaos Toolkit while load runs, and brings both together.
+"""Runs an experiment of the Chaos Toolkit while load runs.
 
-The format and the run loop are the toolkit's. What it lacks is ours: load before, during and after;
-the steady-state hypothesis asked again and again while the method runs; the moments of the faults
-on the clock of the load; and a guard that undoes faults when this process is killed.
+The format and the run loop are the toolkit's. This module adds repeated checks of the steady-state
+hypothesis while the method runs, the times of the faults on the clock of the load, and a guard that
+undoes faults when this process is killed.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from understudy.loadtest.chaos.guard import Guard
 from understudy.loadtest.errors import LoadTestError, PlanError
 
 _UNDOING = ("resume_process", "undo", "wait", "delete_toxic", "reset")
-"""Functions of actions that are no faults."""
-_EVERY = 0.5
-"""Seconds between two looks at the hypothesis while the method runs."""
+"""Functions of actions that are not faults."""
+_CHECK_SECONDS = 0.5
+"""Seconds between two checks of the hypothesis while the method runs."""
 
 
 @dataclass(slots=True)
 class ChaosOutcome:
-    """What became of an experiment; times are unix seconds. ``faults`` are (begin, end, name) of
-    its actions, each until the rollbacks are over or it was undone; ``deviations`` are the moments
-    at which the hypothesis did not hold while the method ran."""
+    """The result of an experiment; times are unix seconds. ``faults`` are (begin, end, name) of its
+    actions; a fault ends with the action or rollback that undoes it. ``checks`` counts the checks
+    of the hypothesis while the method ran; ``deviations`` are the times of those that failed."""
 
     begun: float
     ended: float
@@ -40,7 +40,7 @@ class ChaosOutcome:
     deviated: bool
     faults: list[tuple[float, float, str]] = field(default_factory=list)
     deviations: list[float] = field(default_factory=list)
-    looks: int = 0
+    checks: int = 0
     probes: list[dict[str, Any]] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     guard: Mapping[str, Any] = field(default_factory=dict)
@@ -69,7 +69,7 @@ def load_experiment(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise PlanError(f"{path}: cannot be parsed: {error}") from error
     if not isinstance(found, dict):
-        raise PlanError(f"{path}: an experiment is an object")
+        raise PlanError(f"{path}: an experiment must be an object")
     try:
         ensure_experiment_is_valid(found)
     except ChaosException as error:
@@ -78,26 +78,29 @@ def load_experiment(path: Path) -> dict[str, Any]:
 
 
 def run_experiment(
-    experiment: Mapping[str, Any], say: Callable[[str], None] = print
+    experiment: Mapping[str, Any], log: Callable[[str], None] = print
 ) -> ChaosOutcome:
-    """Run it to its end, rollbacks included. Raises LoadTestError when it cannot begin."""
+    """Run ``experiment``, rollbacks included; ``log`` receives progress messages.
+
+    Raises LoadTestError when it cannot start.
+    """
     from chaoslib.experiment import run_experiment as run
     from chaoslib.types import Strategy
 
     for name in ("logzero_default", "chaostoolkit"):
-        # It logs what is no fault of ours as critical; what matters is in its journal.
+        # It logs expected failures as critical; its journal has what matters.
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     with tempfile.TemporaryDirectory(prefix="understudy-chaos-") as folder:
         guard = Guard(Path(folder) / "guard.json")
         actions.guard = guard
         stop = threading.Event()
-        asked = _Asked()
+        checker = _HypothesisChecker()
         thread = threading.Thread(
-            target=asked.run, args=(dict(experiment), stop), daemon=True, name="hypothesis"
+            target=checker.run, args=(dict(experiment), stop), daemon=True, name="hypothesis"
         )
         begun = time.time()
         try:
-            say("the method begins")
+            log("the method starts")
             if experiment.get("steady-state-hypothesis"):
                 thread.start()
             journal = run(
@@ -105,28 +108,28 @@ def run_experiment(
                 settings={"runtime": {"rollbacks": {"strategy": "always"}}},
                 strategy=Strategy.DEFAULT,
             )
-        except Exception as error:  # the toolkit's own exceptions are many
+        except Exception as error:  # the toolkit raises many types
             raise LoadTestError(f"the experiment could not run: {error}") from error
         finally:
             stop.set()
             if thread.is_alive():
                 thread.join(10.0)
-            left = list(actions._open)
-            if left:
-                say(f"undoing {len(left)} faults that no rollback has undone")
+            remaining = list(actions._active)
+            if remaining:
+                log(f"undoing {len(remaining)} faults without a rollback")
             try:
                 actions.undo()
             except LoadTestError as error:
-                say(str(error))
+                log(str(error))
             actions.guard = None
             report = guard.end()
         ended = time.time()
     ran = ChaosOutcome(begun, ended, str(journal.get("status")), bool(journal.get("deviated")))
     ran.guard = report
-    ran.deviations, ran.looks = asked.deviations, asked.looks
+    ran.deviations, ran.checks = checker.deviations, checker.checks
     if report["failed"]:
         ran.errors += [str(why) for why in report["failed"]]
-    rollbacks = [_moment(one["end"]) for one in journal.get("rollbacks", ()) if one.get("end")]
+    rollbacks = [_unix_time(one["end"]) for one in journal.get("rollbacks", ()) if one.get("end")]
     over = max(rollbacks, default=ended)
     for one in journal.get("run", ()):
         activity = one["activity"]
@@ -135,12 +138,12 @@ def run_experiment(
                 f"{activity['name']}: {(one.get('exception') or ['failed'])[-1]}".strip()
             )
         if activity["type"] == "action" and not _undoes(activity):
-            ran.faults.append((_moment(one["start"]), over, str(activity["name"])))
+            ran.faults.append((_unix_time(one["start"]), over, str(activity["name"])))
         elif activity["type"] == "probe":
             ran.probes.append(
                 {
                     "name": activity["name"],
-                    "at": _moment(one["end"]),
+                    "at": _unix_time(one["end"]),
                     "output": one.get("output"),
                     "ok": one.get("status") == "succeeded" and one.get("tolerance_met", True),
                 }
@@ -148,25 +151,19 @@ def run_experiment(
     _shorten(ran, journal)
     for one in journal.get("rollbacks", ()):
         if one.get("status") == "failed":
-            ran.errors.append(f"rollback {one['activity']['name']} has failed")
+            ran.errors.append(f"rollback {one['activity']['name']} failed")
     return ran
 
 
 def _undoes(activity: Mapping[str, Any]) -> bool:
     provider = activity.get("provider") or {}
-    return str(provider.get("func", "")) in (
-        "resume_process",
-        "undo",
-        "wait",
-        "delete_toxic",
-        "reset",
-    )
+    return str(provider.get("func", "")) in _UNDOING
 
 
 def _shorten(ran: ChaosOutcome, journal: Mapping[str, Any]) -> None:
-    """A fault ends with the action of the method that undoes it, if there is one."""
+    """End each fault with the action of the method that undoes it, if there is one."""
     ends = [
-        _moment(one["end"]) for one in journal.get("run", ())
+        _unix_time(one["end"]) for one in journal.get("run", ())
         if one["activity"]["type"] == "action" and _undoes(one["activity"])
         and one["activity"].get("provider", {}).get("func") != "wait" and one.get("end")
     ]  # fmt: skip
@@ -176,17 +173,17 @@ def _shorten(ran: ChaosOutcome, journal: Mapping[str, Any]) -> None:
     ]
 
 
-def _moment(text: str) -> float:
+def _unix_time(text: str) -> float:
     when = datetime.fromisoformat(text.replace("Z", "+00:00"))
     return (when if when.tzinfo is not None else when.replace(tzinfo=UTC)).timestamp()
 
 
-class _Asked:
-    """Asks the hypothesis while the method runs, since the toolkit only looks before and after."""
+class _HypothesisChecker:
+    """Checks the hypothesis while the method runs; the toolkit checks only before and after it."""
 
     def __init__(self) -> None:
         self.deviations: list[float] = []
-        self.looks = 0
+        self.checks = 0
 
     def run(self, experiment: dict[str, Any], stop: threading.Event) -> None:
         from chaoslib.configuration import load_configuration
@@ -196,11 +193,11 @@ class _Asked:
 
         configuration = load_configuration(experiment.get("configuration") or {})
         secrets = load_secrets(experiment.get("secrets") or {}, configuration)
-        while not stop.wait(_EVERY):
+        while not stop.wait(_CHECK_SECONDS):
             found = run_steady_state_hypothesis(
                 json.loads(json.dumps(experiment)), configuration, secrets, None,
                 EventHandlerRegistry(),
             )  # fmt: skip
-            self.looks += 1
+            self.checks += 1
             if not found.get("steady_state_met"):
                 self.deviations.append(time.time())

@@ -1,8 +1,9 @@
-"""A process that undoes faults when the runner has been killed before it could.
+"""A process that undoes faults when the runner is killed.
 
-It is told of every fault before it begins and after it was undone, over a pipe. When the pipe ends
-without a word of goodbye, whoever held it is dead, kill -9 included, and what is left is undone,
-the last one first. Being in a session of its own, it does not die with the runner's.
+The runner reports every fault over a pipe, before it starts and after it was undone. When the pipe
+closes without an end message, the runner is dead (kill -9 included), and the guard undoes the
+remaining faults in reverse order. It runs in a separate session, so it survives signals to the
+session of the runner.
 
     python -m understudy.loadtest.chaos.guard journal.json
 """
@@ -18,11 +19,12 @@ from typing import Any
 
 from understudy.loadtest.chaos.undo import Undo, perform
 
-_TRIES = 5
+_ATTEMPTS = 5
 
 
 class Guard:
-    """The runner's end. Without :meth:`end` everything that was begun and not undone is undone."""
+    """The runner's side. ``journal`` is the file for the report. If the runner dies without
+    :meth:`end`, all faults that are not undone are undone."""
 
     def __init__(self, journal: Path) -> None:
         self.journal = journal
@@ -31,60 +33,60 @@ class Guard:
             [sys.executable, "-P", "-m", "understudy.loadtest.chaos.guard", str(journal)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
-        # It must be there before the first fault.
+        # It must run before the first fault.
         assert self._process.stdout is not None
         self._process.stdout.readline()
 
     def begin(self, undo: Undo) -> int:
-        """Say how a fault will be undone, before it begins; its number."""
+        """Register how to undo a fault, before it starts; return its number."""
         self._number += 1
-        self._say({"begin": self._number, "undo": dict(undo)})
-        # Only when it has been heard may the fault begin.
+        self._send({"begin": self._number, "undo": dict(undo)})
+        # The fault may start only after the acknowledgement.
         assert self._process.stdout is not None
         self._process.stdout.readline()
         return self._number
 
     def done(self, number: int) -> None:
-        """A fault has been undone."""
-        self._say({"done": number})
+        """Report that fault ``number`` was undone."""
+        self._send({"done": number})
 
     def end(self) -> dict[str, Any]:
-        """Undo what is left, and end; what was undone, and what could not be."""
-        self._say({"end": True})
+        """Undo the remaining faults and stop the guard; return its report."""
+        self._send({"end": True})
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait(30.0)
         found: dict[str, Any] = json.loads(self.journal.read_text())
         return found
 
-    def _say(self, what: dict[str, Any]) -> None:
+    def _send(self, message: dict[str, Any]) -> None:
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(what).encode() + b"\n")
+        self._process.stdin.write(json.dumps(message).encode() + b"\n")
         self._process.stdin.flush()
 
 
 def main(journal: Path) -> None:
-    """The guard's own end."""
+    """The guard's side; it writes its report to ``journal``."""
     pending: dict[int, Undo] = {}
     orderly = False
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     for line in sys.stdin:
-        said = json.loads(line)
-        if "begin" in said:
-            pending[int(said["begin"])] = said["undo"]
+        message = json.loads(line)
+        if "begin" in message:
+            pending[int(message["begin"])] = message["undo"]
             sys.stdout.write("heard\n")
             sys.stdout.flush()
-        elif "done" in said:
-            pending.pop(int(said["done"]), None)
-        elif "end" in said:
+        elif "done" in message:
+            pending.pop(int(message["done"]), None)
+        elif "end" in message:
             orderly = True
             break
     undone: list[Any] = []
     failed: list[Any] = []
     for number in sorted(pending, reverse=True):
         why = ""
-        for attempt in range(_TRIES):
+        for attempt in range(_ATTEMPTS):
             why = perform(pending[number])
             if not why:
                 break

@@ -1,8 +1,8 @@
-"""Ready experiments: each fault by its name, to be printed, changed and run.
+"""Ready experiments, by the name of their fault, to print, change and run.
 
-A fault of processes names them by the port on which they listen; one of the network goes through a
-fault proxy (``understudy fault-proxy``) that stands in front of what it is to happen to. Those of
-Kafka are refused where nobody is connected through it, since clients may go past it.
+Faults of processes identify them by the port on which they listen; faults of the network need a
+fault proxy (``understudy fault-proxy``) in front of the server. Faults of Kafka fail if no client
+is connected through the proxy, since clients may bypass it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _API = "http://127.0.0.1:8474"
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """``func`` of :mod:`understudy.loadtest.chaos.actions` with its usual ``arguments``; ``undo``
-    is the name by which it is undone."""
+    """``func`` of :mod:`understudy.loadtest.chaos.actions` with default ``arguments``; ``undo``
+    is the name under which it is undone."""
 
     title: str
     func: str
@@ -57,23 +57,23 @@ FAULTS: Mapping[str, Fault] = {
         "The evaluation plane is killed", "kill_process", {"port": _SIDECAR, "command": _PLANE},
         "kill",
     ),
-    "latency": _proxied("Answers take longer", "latency", latency=200),
-    "jitter": _proxied("Answers take longer, some more", "latency", latency=50, jitter=50),
-    "bandwidth": _proxied("The line is thin", "bandwidth", rate=50),
+    "latency": _proxied("Responses are delayed", "latency", latency=200),
+    "jitter": _proxied("Responses are delayed, with jitter", "latency", latency=50, jitter=50),
+    "bandwidth": _proxied("Bandwidth is limited", "bandwidth", rate=50),
     "reset": _proxied("Connections are reset", "reset_peer", timeout=0),
-    "blackhole": _proxied("Answers never come", "timeout", timeout=0),
+    "blackhole": _proxied("Responses never arrive", "timeout", timeout=0),
     "slow-close": _proxied("Connections stay half open", "slow_close", delay=2000),
-    "truncated": _proxied("Answers are cut off", "limit_data", bytes=20),
-    "corrupt": _proxied("Bytes arrive changed", "corrupt", probability=0.01),
-    "errors": _proxied("Errors in the model's place", "http_error", status=503, probability=0.2),
+    "truncated": _proxied("Responses are truncated", "limit_data", bytes=20),
+    "corrupt": _proxied("Bytes are corrupted", "corrupt", probability=0.01),
+    "errors": _proxied("Errors instead of responses", "http_error", status=503, probability=0.2),
     "sidecar-errors": Fault(
         "The sidecar injects errors", "sidecar_errors",
         {"config": "understudy.yaml", "port": _SIDECAR, "share": 0.2, "status": 503}, "errors",
     ),
-    "down": _proxied("Nobody listens", "down"),
-    "kafka-away": _proxied("Kafka is away", "down", "kafka", used=True),
-    "kafka-silent": _proxied("Kafka does not answer", "timeout", "kafka", used=True, timeout=0),
-    "prometheus-away": _proxied("Prometheus is away", "down", "prometheus"),
+    "down": _proxied("The model server is down", "down"),
+    "kafka-away": _proxied("Kafka is down", "down", "kafka", used=True),
+    "kafka-silent": _proxied("Kafka does not respond", "timeout", "kafka", used=True, timeout=0),
+    "prometheus-away": _proxied("Prometheus is down", "down", "prometheus"),
     "cpu": Fault("The processor is busy", "cpu_pressure", {"cores": 1, "seconds": 60}, "cpu"),
     "memory": Fault("Memory is short", "memory_pressure", {"mib": 256, "seconds": 60}, "memory"),
     "full-disk": Fault(
@@ -86,20 +86,20 @@ FAULTS: Mapping[str, Fault] = {
 }  # fmt: skip
 
 
-_ENDING = ("cpu_pressure", "memory_pressure")
-"""They end by themselves after a time of their own, which must not be before the fault's."""
+_SELF_ENDING = ("cpu_pressure", "memory_pressure")
+"""They end after their own ``seconds``, which must not be shorter than the fault."""
 
 
 def experiment(
     name: str, changes: Mapping[str, Any], seconds: float, answers: str | None = None
 ) -> dict[str, Any]:
-    """An experiment of the Chaos Toolkit with one fault for ``seconds``. ``changes`` replace its
-    arguments, or the attributes of a fault of the proxy; ``answers`` is a URL that has to answer
-    before and after. Raises PlanError for what there is not."""
+    """An experiment of the Chaos Toolkit with the fault ``name`` for ``seconds``. ``changes``
+    replace its arguments or, for faults of the proxy, its attributes; ``answers`` is a URL that
+    must respond before and after. Raises PlanError for an unknown fault or argument."""
     if name not in FAULTS:
-        raise PlanError(f"fault {name!r} is none of {', '.join(FAULTS)}")
+        raise PlanError(f"unknown fault {name!r}: choose one of {', '.join(FAULTS)}")
     if not seconds > 0.0:
-        raise PlanError(f"fault {name!r} for {seconds:g} s: it has to last")
+        raise PlanError(f"fault {name!r} for {seconds:g} s: the duration must be positive")
     fault = FAULTS[name]
     arguments = dict(fault.arguments)
     inner = dict(arguments.get("attributes") or {})
@@ -114,11 +114,11 @@ def experiment(
             arguments[key] = value
     if "attributes" in arguments:
         arguments["attributes"] = inner
-    if fault.func in _ENDING and "seconds" not in changes:
+    if fault.func in _SELF_ENDING and "seconds" not in changes:
         arguments["seconds"] = max(arguments["seconds"], seconds)
     end = {
         "type": "action",
-        "name": "undo it",
+        "name": "undo",
         "provider": _python("actions", "undo", {"name": fault.undo}),
     }
     found: dict[str, Any] = {
@@ -138,11 +138,11 @@ def experiment(
     if answers is not None:
         probe = {
             "type": "probe",
-            "name": "it answers",
+            "name": "responds",
             "tolerance": True,
             "provider": _python("probes", "answers", {"url": answers, "timeout": 2.0}),
         }
-        found["steady-state-hypothesis"] = {"title": "It answers", "probes": [probe]}
+        found["steady-state-hypothesis"] = {"title": "It responds", "probes": [probe]}
     return found
 
 

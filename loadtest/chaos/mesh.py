@@ -1,9 +1,8 @@
 """The faults of an experiment as Chaos Mesh resources, for a cluster.
 
 The Chaos Toolkit's actions act on processes of this machine; in Kubernetes the same faults are
-resources of Chaos Mesh, which acts on pods. Each action of a method becomes one, with the length of
-the pause behind it; what has no counterpart is refused by name.
-"""
+resources of Chaos Mesh, which acts on pods. Each action of a method becomes a resource whose
+duration is the pause after the action; actions without a counterpart are errors."""
 
 from __future__ import annotations
 
@@ -20,8 +19,8 @@ _DEFAULT_SECONDS = 10.0
 def resources(
     experiment: Mapping[str, Any], namespace: str, labels: Mapping[str, str]
 ) -> list[dict[str, Any]]:
-    """One resource for each fault of the method, against the pods with ``labels`` in a
-    ``namespace``. Raises PlanError."""
+    """One resource for each fault of the method, for the pods with ``labels`` in ``namespace``.
+    Raises PlanError for a fault without a counterpart, and without faults."""
     if not labels:
         raise PlanError("name the pods: --selector app=model")
     found = []
@@ -53,7 +52,7 @@ def resources(
             }
         )
     if not found:
-        raise PlanError("the method has no fault that Chaos Mesh could do")
+        raise PlanError("the method has no fault that Chaos Mesh can inject")
     return found
 
 
@@ -78,7 +77,7 @@ def _spec(func: str, arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]]
         return "NetworkChaos", {"action": "partition", "direction": "both"}
     if func == "add_fault":
         return _network(str(arguments.get("type")), arguments.get("attributes") or {})
-    raise PlanError(f"{func}: Chaos Mesh has no counterpart of it")
+    raise PlanError(f"{func}: Chaos Mesh has no counterpart")
 
 
 def _network(kind: str, at: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -116,4 +115,4 @@ def _network(kind: str, at: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         if kind == "reset_peer":
             return "HTTPChaos", {**spec, "abort": True}
         return "HTTPChaos", {**spec, "replace": {"code": int(at.get("status", 503))}}
-    raise PlanError(f"add_fault {kind}: Chaos Mesh has no counterpart of it")
+    raise PlanError(f"add_fault {kind}: Chaos Mesh has no counterpart")

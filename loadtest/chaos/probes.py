@@ -1,4 +1,4 @@
-"""Probes for experiments of the Chaos Toolkit: questions with a plain answer."""
+"""Probes for experiments of the Chaos Toolkit."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from understudy.common.http import call
 
 
 def answers(url: str, status: int = 200, timeout: float = 2.0, body: str | None = None) -> bool:
-    """Whether a URL answers with the status in time; a ``body`` is posted as JSON."""
+    """Whether ``url`` responds with ``status`` within ``timeout`` seconds; ``body`` is posted as
+    JSON."""
     data = body.encode() if body is not None else None
     headers = {"content-type": "application/json"} if data is not None else {}
     method = "GET" if data is None else "POST"
@@ -19,7 +20,7 @@ def answers(url: str, status: int = 200, timeout: float = 2.0, body: str | None 
 
 
 def alert_firing(url: str, alert: str, timeout: float = 5.0) -> bool:
-    """Whether an alert is firing, by Prometheus or Alertmanager at ``url``."""
+    """Whether ``alert`` fires in the Prometheus or Alertmanager at ``url``."""
     for path in ("/api/v1/alerts", "/api/v2/alerts"):
         try:
             response = call(url.rstrip("/") + path, timeout_seconds=timeout, outside=True)
@@ -37,9 +38,9 @@ def alert_firing(url: str, alert: str, timeout: float = 5.0) -> bool:
 
 
 def query(url: str, expression: str, timeout: float = 5.0) -> float | None:
-    """The single value of a PromQL expression; None where there is none."""
-    asked = urllib.parse.urlencode({"query": expression})
-    address = f"{url.rstrip('/')}/api/v1/query?{asked}"
+    """The value of a PromQL expression; None if it has no sample. Raises OSError."""
+    encoded = urllib.parse.urlencode({"query": expression})
+    address = f"{url.rstrip('/')}/api/v1/query?{encoded}"
     response = call(address, timeout_seconds=timeout, outside=True)
     if response.status >= 300:
         raise OSError(f"{url}: answered {response.status}")
@@ -50,8 +51,8 @@ def query(url: str, expression: str, timeout: float = 5.0) -> float | None:
 def metric(
     url: str, name: str, labels: dict[str, str] | None = None, otherwise: float | None = None
 ) -> float | None:
-    """The sum of a metric's samples that have the ``labels``, as the page at ``url`` shows them,
-    with no Prometheus between; ``otherwise`` where there is none of them."""
+    """The sum of a metric's samples that have the ``labels``, read from the metrics page at
+    ``url``; ``otherwise`` if there is none. Raises OSError."""
     from prometheus_client.parser import text_string_to_metric_families
 
     response = call(url, timeout_seconds=5.0)

@@ -1,4 +1,4 @@
-"""Which process is meant: by its number, a file with it, or the port on which it listens."""
+"""Finds processes by pid, by pid file, or by the port on which they listen."""
 
 from __future__ import annotations
 
@@ -15,43 +15,45 @@ def find(
     port: int | None = None,
     command: str | None = None,
 ) -> int:
-    """The one process that was named; with ``command`` that one or what came from it, the first
-    whose command line holds the text, as ``understudy.monitor.proxy`` for a worker of the sidecar.
-    Raises PlanError where there is none, or more than one way to name it was used."""
-    found = _named(pid, pid_file, port)
+    """The pid of the process with ``pid``, in ``pid_file``, or that listens on ``port``.
+
+    With ``command``: the first of it and its descendants whose command line contains that text,
+    such as ``understudy.monitor.proxy`` for a worker of the sidecar. Raises PlanError if there is
+    no such process, or unless exactly one of the three is given."""
+    found = _find_one(pid, pid_file, port)
     if command is None:
         return found
-    for one in sorted(family(found)):
+    for one in sorted(process_tree(found)):
         try:
             words = Path(f"/proc/{one}/cmdline").read_bytes().replace(b"\0", b" ").decode()
         except (OSError, UnicodeDecodeError):
             continue
         if command in words:
             return one
-    raise PlanError(f"process {found} has nothing with {command!r} in its command line under it")
+    raise PlanError(f"process {found}: no descendant has {command!r} in its command line")
 
 
-def _named(pid: int | None, pid_file: str | None, port: int | None) -> int:
+def _find_one(pid: int | None, pid_file: str | None, port: int | None) -> int:
     if sum(one is not None for one in (pid, pid_file, port)) != 1:
         raise PlanError("name the process by one of pid, pid_file and port")
     if pid_file is not None:
         try:
             pid = int(Path(pid_file).read_text())
         except (OSError, ValueError) as error:
-            raise PlanError(f"{pid_file}: holds no process number: {error}") from error
+            raise PlanError(f"{pid_file}: not a pid file: {error}") from error
     if port is not None:
         found = listening(port)
         if not found:
-            raise PlanError(f"no process of yours listens on port {port}")
+            raise PlanError(f"no process of this user listens on port {port}")
         return found[0]
     assert pid is not None
     if pid <= 1 or not Path(f"/proc/{pid}").exists():
-        raise PlanError(f"there is no process {pid}")
+        raise PlanError(f"no such process: {pid}")
     return pid
 
 
 def listening(port: int) -> list[int]:
-    """Processes that listen on a TCP port of this machine, the oldest first."""
+    """Pids that listen on a TCP port of this machine, ascending."""
     inodes = set()
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         try:
@@ -67,16 +69,16 @@ def listening(port: int) -> list[int]:
         if not folder.name.isdigit():
             continue
         try:
-            held = {str(link.readlink()) for link in (folder / "fd").iterdir()}
+            open_files = {str(link.readlink()) for link in (folder / "fd").iterdir()}
         except OSError:
             continue
-        if held & inodes:
+        if open_files & inodes:
             found.append(int(folder.name))
     return sorted(found)
 
 
-def family(pid: int) -> list[int]:
-    """A process and all that came from it."""
+def process_tree(pid: int) -> list[int]:
+    """A process and its descendants."""
     parents: dict[int, list[int]] = {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
@@ -86,20 +88,20 @@ def family(pid: int) -> list[int]:
                 continue
             parent = int(text.rpartition(")")[2].split()[1])
             parents.setdefault(parent, []).append(int(folder.name))
-    found, left = [], [pid]
-    while left:
-        one = left.pop()
+    found, pending = [], [pid]
+    while pending:
+        one = pending.pop()
         found.append(one)
-        left += parents.get(one, [])
+        pending += parents.get(one, [])
     return found
 
 
 def cpu_seconds(pid: int) -> float:
-    """Processor time of a process and all that came from it, since they began."""
+    """CPU time in seconds of a process and its descendants, since they started."""
     import os
 
     ticks = 0
-    for one in family(pid):
+    for one in process_tree(pid):
         try:
             cells = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
         except OSError:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 CHUNK_SECONDS = 0.5
-"""Arrivals are drawn for that long at a time."""
+"""Arrivals are drawn in chunks of this length."""
 
 Times = NDArray[np.float64]
 
@@ -27,13 +27,14 @@ class Piece:
 
     @property
     def count(self) -> float:
-        """Requests to be expected."""
+        """Expected number of requests."""
         return self.seconds * (self.start + self.end) / 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """The rate over time: pieces one after another. Raises ValueError for what is no profile."""
+    """The rate over time: pieces one after another. Raises ValueError without pieces, and for a
+    piece without length or with a negative rate."""
 
     pieces: tuple[Piece, ...]
 
@@ -47,12 +48,12 @@ class Profile:
 
     @property
     def seconds(self) -> float:
-        """How long it lasts."""
+        """Length in seconds."""
         return sum(piece.seconds for piece in self.pieces)
 
     @property
     def count(self) -> float:
-        """Requests to be expected in all."""
+        """Expected number of requests."""
         return sum(piece.count for piece in self.pieces)
 
     @property
@@ -61,7 +62,8 @@ class Profile:
         return max(max(piece.start, piece.end) for piece in self.pieces)
 
     def rate(self, at: float) -> float:
-        """The rate at a moment, in seconds from the start; 0 before and after."""
+        """The rate per second at ``at`` seconds from the start; 0 before the start and after the
+        end."""
         begun = 0.0
         for piece in self.pieces:
             if begun <= at < begun + piece.seconds:
@@ -70,7 +72,8 @@ class Profile:
         return 0.0
 
     def passed(self, at: Times) -> Times:
-        """Requests to be expected up to each moment: the integral of the rate."""
+        """Expected number of requests until each time in ``at``, (n,) seconds: the integral of the
+        rate."""
         total = np.zeros_like(at)
         begun = 0.0
         for piece in self.pieces:
@@ -81,7 +84,8 @@ class Profile:
         return total
 
     def moments(self, counts: Times) -> Times:
-        """The moments at which that many requests are to be expected: undoes :meth:`passed`."""
+        """The inverse of :meth:`passed`: the times in seconds, (n,), at which ``counts`` requests
+        are expected; infinite beyond the end."""
         found = np.full_like(counts, np.inf)
         begun, before = 0.0, 0.0
         for piece in self.pieces:
@@ -102,13 +106,12 @@ class Profile:
 def arrivals(
     profile: Profile, kind: Literal["poisson", "even"], seed: Sequence[int], share: float = 1.0
 ) -> Iterator[Times]:
-    """Moments in seconds from the start, rising, in chunks.
+    """Arrival times in seconds from the start, ascending, in chunks.
 
-    ``share`` is the part of the profile's rate that this process has. Poisson arrivals of several
-    processes with different seeds add up to a Poisson process of the whole rate; even ones are set
-    off against each other by the last number of the seed. The method is that of time change: unit
-    arrivals, mapped through the inverse of the expected count (Cinlar 1975).
-    """
+    ``share`` is the part of the profile's rate that this process sends. Poisson arrivals of several
+    processes with different seeds add up to a Poisson process of the whole rate; even arrivals of
+    several processes interleave by the last number of the seed. The method is that of time change:
+    unit arrivals, mapped through the inverse of the expected count (Cinlar 1975)."""
     scale = profile.count * share
     if kind == "even":
         offset = (seed[-1] if seed else 0) % max(1, round(1.0 / share)) if share > 0.0 else 0

@@ -11,12 +11,12 @@ from understudy.loadtest.engine.timer import now_ns
 
 
 class Exchange:
-    """A request on its way. Times are nanoseconds of the monotonic clock, 0 for what has not been.
+    """A request in flight. Times are monotonic nanoseconds, 0 for what has not happened.
 
-    ``number`` counts the requests of the process, ``payload`` is which of the payloads it has.
-    ``picked`` is when the engine came to it: what lies between ``due`` and that is the engine's own
-    lag, what follows is the target's. ``status`` is HTTP's, or 0; ``error`` says what went wrong
-    with the connection.
+    ``number`` counts the requests of the process, ``payload`` is the index of its payload.
+    ``picked`` is when the engine was ready to send it: the time from ``due`` to ``picked`` is the
+    engine's lag, the rest is the target's. ``status`` is HTTP's, or 0; ``error`` is the reason for
+    which the exchange failed, or empty.
     """
 
     __slots__ = (
@@ -46,19 +46,19 @@ class Exchange:
 
 
 class Owner(Protocol):
-    """Who uses connections."""
+    """What a connection reports to."""
 
     keep_bodies: bool
 
     def finished(self, connection: Connection, exchange: Exchange, reusable: bool) -> None:
-        """An exchange has ended, well or not."""
+        """An exchange has ended, with or without an error."""
 
     def lost(self, connection: Connection) -> None:
-        """An idle connection has gone."""
+        """An idle connection was closed."""
 
 
 class Connection(asyncio.Protocol):
-    """Sends requests as bytes; answers are parsed by llhttp."""
+    """Sends requests as bytes; llhttp parses the responses."""
 
     __slots__ = ("_exchange", "_owner", "_parser", "_reusable", "transport")
 
@@ -85,7 +85,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         exchange, parser = self._exchange, self._parser
         if exchange is None or parser is None:
-            self._reusable = False  # an answer that nobody has asked for
+            self._reusable = False  # a response without a request
             self.close()
             return
         if not exchange.first_byte:
@@ -109,7 +109,7 @@ class Connection(asyncio.Protocol):
             return
         status = parser.get_status_code()
         if status < 200:
-            return  # a 1xx comes before the answer
+            return  # a 1xx precedes the response
         exchange.status = status
         self._reusable = parser.should_keep_alive()
         self._end("")
@@ -122,7 +122,7 @@ class Connection(asyncio.Protocol):
         exchange.error = error
         reusable = self._reusable and not error
         if reusable:
-            # A parser of its own for each answer costs less than one that is left in doubt.
+            # A new parser for each response is cheaper than resetting one in an unknown state.
             self._parser = httptools.HttpResponseParser(self)
         self._owner.finished(self, exchange, reusable)
 
@@ -133,7 +133,7 @@ class Connection(asyncio.Protocol):
             return
         self._end("reset" if exc is not None else "closed early")
 
-    def give_up(self, why: str) -> None:
+    def abort(self, why: str) -> None:
         """End the exchange and the connection."""
         self._reusable = False
         self._end(why)

@@ -1,4 +1,4 @@
-"""A mergeable histogram of durations, within 1 % over a thousand million to one."""
+"""A mergeable histogram of durations, exact within 1 % from 1 µs to 1,073 s."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 PER_DOUBLING = 64
 """Buckets between a duration and its double: a relative width of 1.1 %."""
 SMALLEST = 1e-6
-"""Seconds; whatever is shorter goes into the first bucket."""
+"""Seconds; shorter durations go into the first bucket."""
 BUCKETS = 30 * PER_DOUBLING
-"""Up to 1,073 s; whatever is longer goes into the last bucket."""
+"""Up to 1,073 s; longer durations go into the last bucket."""
 
 
 class Histogram:
-    """Counts of durations in seconds. Two of them add up to that of all durations together."""
+    """Counts of durations in seconds. Histograms of two sets merge into that of their union."""
 
     def __init__(self) -> None:
         self.counts: NDArray[np.int64] = np.zeros(BUCKETS, np.int64)
@@ -26,24 +26,24 @@ class Histogram:
 
     @property
     def count(self) -> int:
-        """How many durations there are."""
+        """Number of durations."""
         return int(self.counts.sum())
 
     def add(self, seconds: NDArray[np.float64]) -> None:
-        """Add durations. NaN is refused with ValueError."""
+        """Add durations in seconds, (n,). Raises ValueError for NaN."""
         if not len(seconds):
             return
         if np.isnan(seconds).any():
             raise ValueError("a duration is not a number")
-        places = np.log2(np.maximum(seconds, SMALLEST) / SMALLEST) * PER_DOUBLING
+        indices = np.log2(np.maximum(seconds, SMALLEST) / SMALLEST) * PER_DOUBLING
         self.counts += np.bincount(
-            np.minimum(places.astype(np.int64), BUCKETS - 1), minlength=BUCKETS
+            np.minimum(indices.astype(np.int64), BUCKETS - 1), minlength=BUCKETS
         )
         self.total += float(seconds.sum())
         self.largest = max(self.largest, float(seconds.max()))
 
     def merge(self, other: Histogram) -> None:
-        """Add what another one has counted."""
+        """Add the counts of ``other``."""
         self.counts += other.counts
         self.total += other.total
         self.largest = max(self.largest, other.largest)
@@ -57,14 +57,14 @@ class Histogram:
         if p >= 1.0:
             return self.largest
         rank = max(1, math.ceil(p * count))
-        place = int(np.searchsorted(np.cumsum(self.counts), rank))
-        upper = SMALLEST * 2.0 ** ((place + 1) / PER_DOUBLING)
+        index = int(np.searchsorted(np.cumsum(self.counts), rank))
+        upper = SMALLEST * 2.0 ** ((index + 1) / PER_DOUBLING)
         return min(float(upper), self.largest)
 
     def above(self, seconds: float) -> int:
-        """How many are longer than ``seconds``, to the width of a bucket."""
-        place = int(math.log2(max(seconds, SMALLEST) / SMALLEST) * PER_DOUBLING)
-        return int(self.counts[min(place, BUCKETS - 1) + 1 :].sum())
+        """Number of durations longer than ``seconds``, to the width of a bucket."""
+        index = int(math.log2(max(seconds, SMALLEST) / SMALLEST) * PER_DOUBLING)
+        return int(self.counts[min(index, BUCKETS - 1) + 1 :].sum())
 
     @property
     def mean(self) -> float | None:
@@ -74,9 +74,9 @@ class Histogram:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON: only the buckets that hold anything."""
-        held = np.flatnonzero(self.counts)
+        filled = np.flatnonzero(self.counts)
         return {
-            "buckets": [[int(place), int(self.counts[place])] for place in held],
+            "buckets": [[int(index), int(self.counts[index])] for index in filled],
             "total": self.total,
             "largest": self.largest,
         }
@@ -85,8 +85,8 @@ class Histogram:
     def from_dict(cls, data: dict[str, Any]) -> Histogram:
         """Undo :meth:`to_dict`. Raises KeyError, IndexError or ValueError."""
         histogram = cls()
-        for place, count in data["buckets"]:
-            histogram.counts[int(place)] = int(count)
+        for index, count in data["buckets"]:
+            histogram.counts[int(index)] = int(count)
         histogram.total = float(data["total"])
         histogram.largest = float(data["largest"])
         return histogram

@@ -1,4 +1,4 @@
-"""What a stretch of load has shown: every request, and figures of them."""
+"""The result of a run of load: every request, and statistics of them."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from understudy.loadtest.engine.book import Taken
 from understudy.loadtest.engine.histogram import Histogram
+from understudy.loadtest.engine.recorder import FinishedRequests
 
 Floats = NDArray[np.float64]
 _COLUMNS = ("due", "latency", "first_byte", "ok", "payload")
 MOST_KEPT = 5_000_000
-"""Requests of which every single one is kept; of more only the histograms grow."""
+"""Up to this number every request is kept; beyond it, only the histograms grow."""
 
 
 @dataclass(slots=True)
 class Outcome:
-    """Requests of one stretch of load. Times are in seconds from its start, ``begun`` is that in
-    unix time. Latencies count from the moment at which a request was *due*, so that a stalled
-    target cannot hide. ``single`` is False where there were too many to keep every one."""
+    """Requests of one run of load. Times are in seconds from its start; ``begun`` is the start in
+    unix time. Latencies count from the time at which a request was *due*, so that a stalled target
+    cannot hide. ``single`` is False when there were too many requests to keep each of them."""
 
     seconds: float = 0.0
     begun: float = 0.0
@@ -39,16 +39,17 @@ class Outcome:
     errors: dict[str, int] = field(default_factory=dict)
     single: bool = True
     complete: float = 0.0
-    """Every request that was due before this moment has ended: who looks earlier than the end must
-    look at these alone, since the quick ones end first."""
+    """Every request that was due before this time has ended. Before the end of the run, use only
+    these: fast requests end first, so the others are biased."""
     cpu_seconds: float = 0.0
-    """Of the processes that sent."""
-    _rooms: dict[str, NDArray[Any]] = field(default_factory=dict)
-    """What the columns are the beginning of: room for more, so that adding copies little."""
+    """CPU time of the sending processes."""
+    _buffers: dict[str, NDArray[Any]] = field(default_factory=dict)
+    """Arrays with spare capacity whose first part is the column, so that appending copies
+    little."""
 
-    def add(self, parts: Iterable[Taken]) -> None:
-        """Take what processes have sent in; in any order."""
-        kept: list[tuple[Any, ...]] = []
+    def add(self, parts: Iterable[FinishedRequests]) -> None:
+        """Add finished requests of the sending processes, in any order."""
+        rows: list[tuple[Any, ...]] = []
         for part in parts:
             if not len(part.due):
                 continue
@@ -65,35 +66,35 @@ class Outcome:
             for error, number in part.errors.items():
                 self.errors[error] = self.errors.get(error, 0) + number
             if self.count <= MOST_KEPT:
-                kept.append((part.due, latency, part.first_byte - part.due, ok, part.payload))
+                rows.append((part.due, latency, part.first_byte - part.due, ok, part.payload))
             else:
                 self.single = False
-        if kept:
-            columns = [np.concatenate(column) for column in zip(*kept, strict=True)]
-            # What comes is mostly due after what there is: only the end has to be put in order.
-            place = int(np.searchsorted(self.due, columns[0].min()))
-            order = np.argsort(np.concatenate([self.due[place:], columns[0]]), kind="stable")
+        if rows:
+            columns = [np.concatenate(column) for column in zip(*rows, strict=True)]
+            # New requests are mostly due after the known ones: only the tail has to be sorted.
+            start = int(np.searchsorted(self.due, columns[0].min()))
+            order = np.argsort(np.concatenate([self.due[start:], columns[0]]), kind="stable")
             for name, fresh in zip(_COLUMNS, columns, strict=True):
-                self._append(name, place, fresh, order)
+                self._append(name, start, fresh, order)
 
-    def _append(self, name: str, place: int, fresh: NDArray[Any], order: NDArray[np.int64]) -> None:
-        held: NDArray[Any] = getattr(self, name)
-        end = np.concatenate([held[place:], fresh])[order]
-        room, count = self._rooms.get(name), place + len(end)
-        if room is None or held.base is not room or count > len(room):
-            room = self._rooms[name] = np.empty(2 * count, fresh.dtype)
-            room[:place] = held[:place]
-        room[place:count] = end
-        setattr(self, name, room[:count])
+    def _append(self, name: str, start: int, fresh: NDArray[Any], order: NDArray[np.int64]) -> None:
+        column: NDArray[Any] = getattr(self, name)
+        end = np.concatenate([column[start:], fresh])[order]
+        buffer, count = self._buffers.get(name), start + len(end)
+        if buffer is None or column.base is not buffer or count > len(buffer):
+            buffer = self._buffers[name] = np.empty(2 * count, fresh.dtype)
+            buffer[:start] = column[:start]
+        buffer[start:count] = end
+        setattr(self, name, buffer[:count])
 
     @property
     def rate(self) -> float:
-        """Answers per second, good ones and others."""
+        """Responses per second, failed ones included."""
         return self.count / self.seconds if self.seconds else 0.0
 
     @property
     def error_rate(self) -> float | None:
-        """Share of the requests that failed; None of nothing."""
+        """Share of the requests that failed; None without requests."""
         return self.failed / self.count if self.count else None
 
     def quantile(self, p: float) -> float | None:
@@ -108,23 +109,23 @@ class Outcome:
         return self.part(0.0, max(0.0, self.complete))
 
     def over(self, seconds: float) -> int:
-        """Requests that took longer than ``seconds``, or failed; failed ones took for ever."""
+        """Number of requests that took longer than ``seconds`` or failed."""
         if self.single:
             return int(((self.latency > seconds) | ~self.ok).sum())
         return max(self.latencies.above(seconds), self.failed)
 
     @property
     def lag_p99(self) -> float | None:
-        """The engine's own lag in seconds."""
+        """99th percentile of the engine's own lag, in seconds."""
         return self.lags.quantile(0.99)
 
     def part(self, start: float, end: float) -> Outcome:
-        """Requests that were due from ``start`` to ``end``, in seconds. Only where all are kept."""
+        """The requests that were due from ``start`` to ``end``, in seconds. Needs ``single``."""
         first, last = np.searchsorted(self.due, [start, end])
         found = Outcome(end - start, self.begun + start)
         cut = slice(int(first), int(last))
         found.due = self.due[cut] - start
-        # Copies, since what there is is put into order as more comes.
+        # Copies, since the columns are sorted in place as more requests end.
         found.latency, found.ok = self.latency[cut].copy(), self.ok[cut].copy()
         found.first_byte, found.payload = self.first_byte[cut].copy(), self.payload[cut].copy()
         found.count, found.failed = len(found.due), int((~found.ok).sum())
@@ -133,18 +134,18 @@ class Outcome:
         return found
 
     def series(self, width: float = 1.0) -> list[dict[str, Any]]:
-        """By stretches of ``width`` seconds: rate, failures, p50, p95, p99, largest latency."""
+        """Per interval of ``width`` seconds: rate, failures, p50, p95, p99, largest latency."""
         if not len(self.due):
             return []
-        place = (self.due / width).astype(np.int64)
-        cuts = np.flatnonzero(np.diff(place)) + 1
+        interval = (self.due / width).astype(np.int64)
+        cuts = np.flatnonzero(np.diff(interval)) + 1
         rows = []
-        for start, end in zip([0, *cuts], [*cuts, len(place)], strict=True):
+        for start, end in zip([0, *cuts], [*cuts, len(interval)], strict=True):
             part = np.sort(self.latency[start:end])
             ranks = [part[min(len(part) - 1, int(p * len(part)))] for p in (0.5, 0.95, 0.99)]
             rows.append(
                 {
-                    "at": float(place[start]) * width,
+                    "at": float(interval[start]) * width,
                     "rate": (end - start) / width,
                     "failed": int((~self.ok[start:end]).sum()),
                     "p50": float(ranks[0]),
@@ -156,10 +157,10 @@ class Outcome:
         return rows
 
     def summary(self) -> dict[str, Any]:
-        """As JSON: what a report shows."""
+        """As JSON, for the report."""
         quantiles = {f"p{100 * p:g}": self.quantile(p) for p in (0.5, 0.9, 0.95, 0.99, 0.999)}
-        # A quantile of fewer requests than lie beyond it is the maximum under another name.
-        held = {
+        # A quantile with less than one request beyond it would be the maximum.
+        reliable = {
             name: value
             for name, value in quantiles.items()
             if self.count * (1.0 - float(name[1:]) / 100.0) >= 1.0
@@ -170,7 +171,11 @@ class Outcome:
             "seconds": self.seconds,
             "rate": self.rate,
             "error_rate": self.error_rate,
-            "latency": {**held, "mean": self.latencies.mean, "max": self.latencies.largest or None},
+            "latency": {
+                **reliable,
+                "mean": self.latencies.mean,
+                "max": self.latencies.largest or None,
+            },
             "send_lag": {f"p{p:g}": self.lags.quantile(p / 100.0) for p in (50.0, 99.0)},
             "statuses": self.statuses,
             "errors": self.errors,

@@ -1,4 +1,4 @@
-"""Several processes that send: each has its share of the arrivals, and what they report adds up."""
+"""Drives a target with several sending processes; each sends a share of the arrivals."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from understudy.loadtest.engine.arrivals import Profile, arrivals
-from understudy.loadtest.engine.book import Taken
 from understudy.loadtest.engine.closed import Closed
 from understudy.loadtest.engine.outcome import Outcome
-from understudy.loadtest.engine.sender import Check, Sender, Where
+from understudy.loadtest.engine.recorder import FinishedRequests
+from understudy.loadtest.engine.sender import Check, Endpoint, Sender
 from understudy.loadtest.engine.timer import now_ns
 from understudy.loadtest.errors import LoadTestError, TargetError
 
-_EVERY = 0.2
-"""Seconds between two reports of a process."""
-_BEFORE = 0.4
-"""Seconds that processes have to be ready."""
-_GRACE = 10.0
+_REPORT_SECONDS = 0.2
+"""Seconds between two reports of a process to its parent."""
+_START_DELAY_SECONDS = 0.4
+"""From the last "ready" of a process to the start of the load."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """``timeout`` of a whole exchange from its due time, in seconds; ``ca_file`` for TLS by an
-    authority of one's own."""
+    """The server to load. ``timeout`` limits an exchange, from its due time, in seconds;
+    ``ca_file`` is a PEM file of the authority that TLS trusts; ``connections`` limits each
+    process."""
 
     host: str
     port: int
@@ -47,21 +47,21 @@ class Target:
     connections: int = 512
     timeout: float = 30.0
 
-    def where(self) -> Where:
-        """For a sender; made in its process, since a TLS context cannot be handed over."""
+    def endpoint(self) -> Endpoint:
+        """For a sender; created in its process, since a TLS context cannot be pickled."""
         context = None
         if self.tls:
             context = ssl.create_default_context(cafile=self.ca_file)
             if not self.verify:
                 context.check_hostname = False
                 context.verify_mode = ssl.CERT_NONE
-        return Where(self.host, self.port, context, self.host, self.connections, self.timeout)
+        return Endpoint(self.host, self.port, context, self.host, self.connections, self.timeout)
 
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """Requests are due at their own times, whatever becomes of those before: by a ``profile``, or
-    at the ``moments`` of a trace, in seconds."""
+    """An open loop: requests are due at given times, independent of responses: by a ``profile``, or
+    at the ``moments`` of a trace, in seconds from the start."""
 
     profile: Profile | None = None
     moments: NDArray[np.float64] | None = None
@@ -70,20 +70,20 @@ class Open:
 
     @property
     def seconds(self) -> float:
-        """How long it lasts."""
+        """Length in seconds."""
         if self.profile is not None:
             return self.profile.seconds
         return float(self.moments[-1]) if self.moments is not None and len(self.moments) else 0.0
 
     @property
     def count(self) -> float:
-        """Requests to be expected."""
+        """Expected number of requests."""
         if self.profile is not None:
             return self.profile.count
         return float(len(self.moments)) if self.moments is not None else 0.0
 
     def share(self, index: int, processes: int) -> Iterator[NDArray[np.float64]]:
-        """Those of one process, in chunks."""
+        """Due times of process ``index`` of ``processes``, in chunks."""
         if self.profile is not None:
             yield from arrivals(self.profile, self.kind, (self.seed, index), 1.0 / processes)
         elif self.moments is not None:
@@ -92,9 +92,9 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """``users`` that each send as soon as they have an answer to all ``at_once`` requests of
-    theirs; over after ``queries`` of all together, or ``seconds``. ``most`` requests per second are
-    never exceeded, however quick the answers are."""
+    """A closed loop: each of ``users`` sends ``at_once`` requests, waits for all responses, and
+    repeats. It ends after ``queries`` of all users together, or ``seconds``. ``most`` limits the
+    requests per second, however fast the responses are."""
 
     users: int
     at_once: int = 1
@@ -104,25 +104,25 @@ class Loop:
 
     @property
     def count(self) -> float:
-        """Requests to be expected; infinite where only the time says when it is over."""
+        """Expected number of requests; infinite when only the time limits it."""
         return float(self.queries * self.at_once) if self.queries is not None else float("inf")
 
 
 Arrivals = Open | Loop
 Running = dict[Pipe, multiprocessing.context.SpawnProcess]
 Watch = Callable[[Outcome], bool]
-"""Looks at what there is so far; True ends the load."""
+"""Called with the outcome so far; True ends the load."""
 
 
 class Progress(Protocol):
-    """Told what there is so far, a few times a second."""
+    """Called with the outcome so far, a few times per second; ``elapsed`` is in seconds."""
 
     def __call__(self, outcome: Outcome, elapsed: float) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Everything that a process needs to know."""
+    """What a sending process receives."""
 
     target: Target
     payloads: tuple[bytes, ...]
@@ -134,7 +134,7 @@ class Job:
 
 
 def cores() -> int:
-    """How many processes make sense here: one for each core but one, and at least one."""
+    """The default number of processes: one per usable core but one, at least one."""
     return max(1, len(os.sched_getaffinity(0)) - 1)
 
 
@@ -146,24 +146,27 @@ def drive(
     processes: int = 1,
     watch: Watch | None = None,
     progress: Progress | None = None,
-    keep: Callable[[list[Taken]], None] | None = None,
+    sink: Callable[[list[FinishedRequests]], None] | None = None,
 ) -> Outcome:
-    """Load the target, and wait for the last answer. With ``keep`` whatever comes is handed to it
-    as it comes, and not kept here.
+    """Load ``target`` with ``payloads`` (whole HTTP requests, sent in turns) and wait for the last
+    response.
 
-    Raises TargetError when nothing at all could be sent, and LoadTestError when a process ends
-    before it should. A target that dies in the middle is no error: its requests have failed.
+    ``check`` returns what is wrong with a response; ``watch`` can end the load; ``progress`` is
+    called with the outcome so far. ``sink`` receives finished requests as they are reported, which
+    are then not kept in the outcome. Raises TargetError when every connection was refused, and
+    LoadTestError when a process fails. When the target goes down during the load, its requests are
+    counted as failed.
     """
     if not payloads:
         raise LoadTestError("there is nothing to send: no payloads")
     context = multiprocessing.get_context("spawn")
     outcome = Outcome()
     running: Running = {}
-    # The time at which all begin is told once all are ready, since starting takes its time.
+    # The common start time is sent once all processes are ready.
     for index in range(processes):
         ours, theirs = context.Pipe()
         for end in (ours, theirs):
-            # Under gevent, as within Locust, sockets are made so that they do not block.
+            # Under gevent, as in Locust, new sockets are non-blocking.
             os.set_blocking(end.fileno(), True)
         job = Job(target, tuple(payloads), load, check, index, processes, 0)
         process = context.Process(target=_work, args=(theirs, job), daemon=True)
@@ -174,14 +177,14 @@ def drive(
         for pipe in running:
             if not pipe.poll(30.0) or pipe.recv() != "ready":
                 raise LoadTestError("a sending process did not start")
-        origin = time.monotonic_ns() + int(_BEFORE * 1e9)
-        outcome.begun = time.time() + _BEFORE
+        origin = time.monotonic_ns() + int(_START_DELAY_SECONDS * 1e9)
+        outcome.begun = time.time() + _START_DELAY_SECONDS
         for pipe in running:
             pipe.send(origin)
-        _gather(running, outcome, origin, load, watch, progress, keep)
+        _collect(running, outcome, origin, load, watch, progress, sink)
     except KeyboardInterrupt:
-        _tell(running, "stop")
-        _gather(running, outcome, origin, load, None, None, keep)
+        _broadcast(running, "stop")
+        _collect(running, outcome, origin, load, None, None, sink)
         raise
     finally:
         for pipe, process in running.items():
@@ -190,38 +193,38 @@ def drive(
                 process.kill()
                 process.join()
             pipe.close()
-    away = sum(outcome.errors.get(name, 0) for name in ("refused", "unreachable"))
-    if outcome.count and away == outcome.count:
+    refused = sum(outcome.errors.get(name, 0) for name in ("refused", "unreachable"))
+    if outcome.count and refused == outcome.count:
         raise TargetError(
-            f"{target.host}:{target.port}: nobody listens there: {outcome.count:,} connections "
+            f"{target.host}:{target.port}: no server listens there: {outcome.count:,} connections "
             "were refused"
         )
     return outcome
 
 
-def _tell(running: Running, what: str) -> None:
+def _broadcast(running: Running, message: str) -> None:
     for pipe in running:
         try:
-            pipe.send(what)
+            pipe.send(message)
         except (BrokenPipeError, OSError):
             continue
 
 
-def _gather(
+def _collect(
     running: Running,
     outcome: Outcome,
     origin: int,
     load: Arrivals,
     watch: Watch | None,
     progress: Progress | None,
-    keep: Callable[[list[Taken]], None] | None,
+    sink: Callable[[list[FinishedRequests]], None] | None,
 ) -> None:
     open_pipes = list(running)
     frontiers: dict[object, int] = {}
     stopped = False
     while open_pipes:
-        parts: list[Taken] = []
-        for ready in wait(open_pipes, _EVERY):
+        parts: list[FinishedRequests] = []
+        for ready in wait(open_pipes, _REPORT_SECONDS):
             assert isinstance(ready, Pipe)
             try:
                 message = ready.recv()
@@ -240,8 +243,8 @@ def _gather(
                 part, complete = message
                 parts.append(part)
                 frontiers[ready] = complete
-        if parts and keep is not None:
-            keep(parts)
+        if parts and sink is not None:
+            sink(parts)
         elif parts:
             outcome.add(parts)
             if len(frontiers) == len(running):
@@ -255,7 +258,7 @@ def _gather(
         if not stopped and (over or (watch is not None and watch(outcome))):
             stopped = True
             outcome.seconds = elapsed
-            _tell(running, "stop")
+            _broadcast(running, "stop")
         if stopped:
             outcome.seconds = min(outcome.seconds, elapsed)
     if isinstance(load, Loop):
@@ -266,13 +269,13 @@ def _gather(
 
 def _work(pipe: Pipe, job: Job) -> None:
     """A process: wait for the start, send, and report."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started it says when to stop
-    # Nothing here goes round in circles, and a collection would be a pause of its own.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says when to stop
+    # There are no reference cycles here, and a collection would delay requests.
     gc.freeze()
     gc.disable()
     try:
         if job.check is not None:
-            job.check(0, 200, b"{}")  # what it loads when first asked would make requests late
+            job.check(0, 200, b"{}")  # warm up, so that lazy imports do not delay requests
         pipe.send("ready")
         origin = pipe.recv()
         begun = time.process_time()
@@ -286,20 +289,20 @@ def _work(pipe: Pipe, job: Job) -> None:
 
 
 def _send(pipe: Pipe, job: Job, load: Open, origin: int) -> None:
-    sender = Sender(job.target.where(), job.payloads, job.check, job.index, job.processes)
+    sender = Sender(job.target.endpoint(), job.payloads, job.check, job.index, job.processes)
     stopped = False
 
     def report() -> None:
         nonlocal stopped
         earliest = sender.earliest
-        pipe.send((sender.take(), now_ns() if earliest is None else origin + int(earliest * 1e9)))
+        pipe.send((sender.drain(), now_ns() if earliest is None else origin + int(earliest * 1e9)))
         if not stopped and pipe.poll():
             pipe.recv()
             stopped = True
             sender.stop()
 
-    sender.run(load.share(job.index, job.processes), origin, report, _EVERY)
-    pipe.send((sender.take(), now_ns()))
+    sender.run(load.share(job.index, job.processes), origin, report, _REPORT_SECONDS)
+    pipe.send((sender.drain(), now_ns()))
 
 
 def _loop(pipe: Pipe, job: Job, load: Loop, origin: int) -> None:
@@ -319,15 +322,15 @@ async def _closed(pipe: Pipe, job: Job, load: Loop, origin: int) -> None:
     if queries is not None:
         queries = queries // job.processes + int(job.index < queries % job.processes)
     pace = load.at_once * job.processes / load.most
-    closed = Closed(job.target.where(), job.payloads, job.check, pace)
+    closed = Closed(job.target.endpoint(), job.payloads, job.check, pace)
     work = asyncio.ensure_future(closed.run(own, load.at_once, queries, origin))
     stopped = False
     while not work.done():
-        await asyncio.wait([work], timeout=_EVERY)
-        pipe.send((closed.take(), now_ns()))
+        await asyncio.wait([work], timeout=_REPORT_SECONDS)
+        pipe.send((closed.drain(), now_ns()))
         if not stopped and pipe.poll():
             pipe.recv()
             stopped = True
             closed.stop()
     work.result()
-    pipe.send((closed.take(), now_ns()))
+    pipe.send((closed.drain(), now_ns()))

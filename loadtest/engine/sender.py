@@ -1,7 +1,7 @@
-"""One process of the engine: sends requests when they are due, and notes what became of them.
+"""One process of the engine: sends requests when they are due, and records the responses.
 
-A loop of its own over epoll, in place of an event loop's protocols and callbacks, which cost more
-than the request: a timerfd says when the next one is due, sockets say when an answer has come.
+It uses epoll directly, since the protocols and callbacks of an event loop cost more than a request.
+A timerfd fires when the next request is due.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from understudy.loadtest.engine.book import Book, Taken
+from understudy.loadtest.engine.recorder import FinishedRequests, Recorder
 from understudy.loadtest.engine.timer import Timer, now_ns
-from understudy.loadtest.engine.wire import Garbage, Head, Wire
+from understudy.loadtest.engine.wire import Head, InvalidResponse, Wire
 
 EARLY_NS = 20_000
-"""A request may leave that much before its time rather than wait for another wake-up."""
+"""A request may be sent this early, to save a wake-up."""
 _SWEEP_NS = 50_000_000
 _IN, _OUT = select.EPOLLIN | select.EPOLLRDHUP, select.EPOLLOUT
 
 
 @dataclass(frozen=True, slots=True)
-class Where:
-    """The target. ``timeout`` is of a whole exchange from its due time, in seconds."""
+class Endpoint:
+    """Address of the target. ``timeout`` limits an exchange, from its due time, in seconds."""
 
     host: str
     port: int
@@ -41,19 +41,22 @@ class Where:
 
 
 Check = Callable[[int, int, bytes], str]
-"""Payload, status and body of an answer → what is wrong with it, or an empty text."""
+"""(payload index, status, body) → what is wrong with the response, or an empty text."""
 Due = tuple[int, int, int]
-"""Which payload, when it is due, and when the engine came to it."""
+"""(payload index, due, picked), times in nanoseconds."""
 
 
 class Sender:
-    """``payloads`` are whole HTTP requests, taken in turns: the first one is ``first``, and every
-    ``stride``-th follows, so that several processes share them. ``check`` is asked of each answer;
-    bodies are kept only for it. Raises OSError for a name that is not known."""
+    """Sends to ``endpoint`` in an open loop.
+
+    ``payloads`` are whole HTTP requests, sent in turns from index ``first`` in steps of ``stride``,
+    so that several processes share them. ``check`` is called with each response; bodies are kept
+    only for it. Raises ValueError without payloads, and OSError for an unknown host.
+    """
 
     def __init__(
         self,
-        where: Where,
+        endpoint: Endpoint,
         payloads: Sequence[bytes],
         check: Check | None = None,
         first: int = 0,
@@ -61,15 +64,15 @@ class Sender:
     ) -> None:
         if not payloads:
             raise ValueError("there is nothing to send")
-        self._where = where
+        self._endpoint = endpoint
         self._payloads = payloads
         self._bodiless = frozenset(
             number for number, one in enumerate(payloads) if one.startswith(b"HEAD ")
         )
         self._check = check
-        self._turn, self._stride = first % len(payloads), stride
-        found = socket.getaddrinfo(where.host, where.port, type=socket.SOCK_STREAM)
-        self._addresses = [(family, place) for family, *_, place in found]
+        self._next_payload, self._stride = first % len(payloads), stride
+        found = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
+        self._addresses = [(family, sockaddr) for family, *_, sockaddr in found]
         self._address = 0
         self._epoll = select.epoll()
         self._timer = Timer()
@@ -80,7 +83,7 @@ class Sender:
         self._waiting: deque[Due] = deque()
         self._opening = 0
         self._heads: dict[bytes, Head] = {}
-        self._book = Book()
+        self._recorder = Recorder()
         self._due: Iterator[float] = iter(())
         self._next = 0
         self._origin = 0
@@ -88,13 +91,13 @@ class Sender:
 
     @property
     def in_flight(self) -> int:
-        """Requests that are due and have no answer yet."""
+        """Requests that are due and have no response yet."""
         return len(self._busy) + len(self._waiting)
 
     @property
     def earliest(self) -> float | None:
-        """When the oldest request without an answer was due, in seconds from the start; None while
-        there is none."""
+        """When the oldest request without a response was due, in seconds from the start; None
+        without such a request."""
         oldest = [wire.due for wire in self._busy.values()]
         if self._waiting:
             oldest.append(self._waiting[0][1])
@@ -107,10 +110,11 @@ class Sender:
         report: Callable[[], None],
         every: float = 0.2,
     ) -> None:
-        """Send at the moments of ``chunks``, seconds from ``origin_ns``; return when all is over.
-        ``report`` is called ``every`` so many seconds, and may call :meth:`take` and :meth:`stop`.
+        """Send at the times in ``chunks``, seconds from ``origin_ns``; return after the last
+        response. ``report`` is called every ``every`` seconds; it may call :meth:`drain` and
+        :meth:`stop`.
 
-        An exchange that takes longer than the timeout is given up, so this ends.
+        An exchange that exceeds the timeout is aborted, so this always returns.
         """
         self._origin = origin_ns
         self._due = (float(at) for chunk in chunks for at in chunk.tolist())
@@ -125,7 +129,7 @@ class Sender:
                 events = poll(0.05)
                 now = now_ns()
                 if not self._exhausted and self._next <= now + EARLY_NS:
-                    self._fire(now)
+                    self._send_due(now)
                 for fd, mask in events:
                     if fd == timer_fd:
                         continue
@@ -135,7 +139,7 @@ class Sender:
                     if wire.ready and not wire.out:
                         self._read(wire)
                     else:
-                        self._go_on(wire, mask)
+                        self._continue(wire, mask)
                 if now >= next_sweep:
                     next_sweep = now + _SWEEP_NS
                     self._sweep(now)
@@ -149,13 +153,13 @@ class Sender:
             self._epoll.close()
 
     def stop(self) -> None:
-        """Send no more; what is on its way is waited for."""
+        """Send no more; wait for the requests in flight."""
         self._due = iter(())
         self._exhausted = True
 
-    def take(self) -> Taken:
-        """What has ended since the last call."""
-        return self._book.take(self._origin)
+    def drain(self) -> FinishedRequests:
+        """The requests that ended since the last call."""
+        return self._recorder.drain(self._origin)
 
     # Sending ------------------------------------------------------------------------------------
 
@@ -165,13 +169,13 @@ class Sender:
         except StopIteration:
             self._exhausted = True
 
-    def _fire(self, now: int) -> None:
+    def _send_due(self, now: int) -> None:
         limit = now + EARLY_NS
         count = len(self._payloads)
         idle = self._idle
         while not self._exhausted and (due := self._next) <= limit:
-            payload = self._turn
-            self._turn = (payload + self._stride) % count
+            payload = self._next_payload
+            self._next_payload = (payload + self._stride) % count
             picked = due if due > now else now
             if idle:
                 self._begin(idle.pop(), payload, due, picked)
@@ -193,7 +197,7 @@ class Sender:
         try:
             wire.write(self._payloads[payload])
         except OSError as error:
-            self._lose(wire, _named(error))
+            self._fail(wire, _error_name(error))
             return
         if wire.out:
             self._watch(wire, _IN | _OUT)
@@ -206,17 +210,17 @@ class Sender:
     # Connections --------------------------------------------------------------------------------
 
     def _open(self) -> None:
-        """Another connection, where somebody waits for one and there may be more."""
-        if self._opening >= len(self._waiting) or len(self._wires) >= self._where.connections:
+        """Open another connection if a request waits for one and the limit allows it."""
+        if self._opening >= len(self._waiting) or len(self._wires) >= self._endpoint.connections:
             return
         self._connect(self._address)
 
     def _connect(self, address: int) -> None:
-        family, place = self._addresses[address]
+        family, sockaddr = self._addresses[address]
         try:
             sock = socket.socket(family, socket.SOCK_STREAM)
         except OSError as error:
-            self._refused(error)
+            self._record_refused(error)
             return
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -225,12 +229,12 @@ class Sender:
         wire.mask = _OUT
         self._wires[wire.fd] = wire
         self._epoll.register(wire.fd, _OUT)
-        code = sock.connect_ex(place)
+        code = sock.connect_ex(sockaddr)
         if code not in (0, errno.EINPROGRESS):
-            self._no_connection(wire, OSError(code, os.strerror(code)))
+            self._connect_failed(wire, OSError(code, os.strerror(code)))
 
-    def _go_on(self, wire: Wire, mask: int) -> None:
-        """A connection that is being opened, or has more to send."""
+    def _continue(self, wire: Wire, mask: int) -> None:
+        """Continue a handshake or a partial write."""
         try:
             if wire.ready:
                 if mask & _OUT:
@@ -243,28 +247,28 @@ class Sender:
             code = wire.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if code:
                 raise OSError(code, os.strerror(code))
-            wire.sock.getpeername()  # an event of a socket that had this number before says nothing
-            if self._where.tls is not None and not self._shaken(wire):
+            wire.sock.getpeername()  # a stale event of a closed socket with the same number
+            if self._endpoint.tls is not None and not self._handshake_done(wire):
                 return
         except OSError as error:
             if wire.ready:
-                self._lose(wire, _named(error))
+                self._fail(wire, _error_name(error))
             elif error.errno != errno.ENOTCONN:
-                self._no_connection(wire, error)
+                self._connect_failed(wire, error)
             return
         wire.ready = True
         self._opening -= 1
         self._address = wire.address
         self._watch(wire, _IN)
-        self._use(wire)
+        self._assign(wire)
 
-    def _shaken(self, wire: Wire) -> bool:
+    def _handshake_done(self, wire: Wire) -> bool:
         """Whether the TLS handshake is over. Raises OSError."""
-        context = self._where.tls
+        context = self._endpoint.tls
         assert context is not None
         if not isinstance(wire.sock, ssl.SSLSocket):
             wire.sock = context.wrap_socket(
-                wire.sock, server_hostname=self._where.server_name, do_handshake_on_connect=False
+                wire.sock, server_hostname=self._endpoint.server_name, do_handshake_on_connect=False
             )
         try:
             wire.sock.do_handshake()
@@ -276,20 +280,22 @@ class Sender:
             return False
         return True
 
-    def _no_connection(self, wire: Wire, error: OSError) -> None:
+    def _connect_failed(self, wire: Wire, error: OSError) -> None:
         self._close(wire)
         self._opening -= 1
         if wire.address + 1 < len(self._addresses) and wire.address >= self._address:
-            self._connect(wire.address + 1)  # the name has another address
+            self._connect(wire.address + 1)  # try the next address of the host
             return
-        self._refused(error)
+        self._record_refused(error)
 
-    def _refused(self, error: OSError) -> None:
+    def _record_refused(self, error: OSError) -> None:
         if self._waiting:
             payload, due, picked = self._waiting.popleft()
-            self._book.note(due, picked, 0, 0, now_ns(), 0, payload, _unconnected(error))
+            self._recorder.record(
+                due, picked, 0, 0, now_ns(), 0, payload, _connect_error_name(error)
+            )
 
-    def _use(self, wire: Wire) -> None:
+    def _assign(self, wire: Wire) -> None:
         if self._waiting:
             self._begin(wire, *self._waiting.popleft())
         else:
@@ -305,31 +311,31 @@ class Sender:
             pass
         wire.sock.close()
 
-    # What comes back ----------------------------------------------------------------------------
+    # Responses ----------------------------------------------------------------------------
 
     def _read(self, wire: Wire) -> None:
         try:
             data = wire.read()
         except OSError as error:
-            self._lose(wire, _named(error))
+            self._fail(wire, _error_name(error))
             return
         if data is None:
             return
         if not wire.busy or not data:
-            # The end, or an answer that nobody has asked for.
+            # The end of the stream, or a response without a request.
             whole = wire.busy and not data and wire.ended()
-            self._done(wire) if whole else self._lose(wire, "closed early")
+            self._done(wire) if whole else self._fail(wire, "closed early")
             return
         if not wire.first_byte:
             wire.first_byte = now_ns()
         try:
-            whole = wire.take(data, self._heads)
-        except Garbage as error:
-            self._lose(wire, f"garbage: {error}")
+            whole = wire.feed(data, self._heads)
+        except InvalidResponse as error:
+            self._fail(wire, f"garbage: {error}")
             return
         if whole:
             self._done(wire)
-        elif self._where.tls is not None and wire.sock.pending():  # type: ignore[attr-defined]
+        elif self._endpoint.tls is not None and wire.sock.pending():  # type: ignore[attr-defined]
             self._read(wire)
 
     def _done(self, wire: Wire) -> None:
@@ -338,21 +344,21 @@ class Sender:
         error = ""
         if self._check is not None:
             error = self._check(wire.payload, wire.status, b"".join(wire.body))
-        self._book.note(
+        self._recorder.record(
             wire.due, wire.picked, wire.sent, wire.first_byte, now_ns(), wire.status, wire.payload,
             error,
         )  # fmt: skip
         if wire.reusable:
-            self._use(wire)
+            self._assign(wire)
         else:
             self._close(wire)
             self._open()
 
-    def _lose(self, wire: Wire, why: str) -> None:
-        """The connection has gone, and with it the request that was on it."""
+    def _fail(self, wire: Wire, why: str) -> None:
+        """Close a connection, and record its request as failed."""
         if wire.busy:
             wire.busy = False
-            self._book.note(
+            self._recorder.record(
                 wire.due, wire.picked, wire.sent, wire.first_byte, now_ns(), 0, wire.payload, why
             )
         elif wire.ready:
@@ -361,18 +367,18 @@ class Sender:
         self._open()
 
     def _sweep(self, now: int) -> None:
-        """Give up what has taken too long."""
-        oldest = now - int(self._where.timeout * 1e9)
+        """Abort exchanges and handshakes that exceed the timeout."""
+        oldest = now - int(self._endpoint.timeout * 1e9)
         while self._waiting and self._waiting[0][1] < oldest:
             payload, due, picked = self._waiting.popleft()
-            self._book.note(due, picked, 0, 0, now, 0, payload, "no connection")
+            self._recorder.record(due, picked, 0, 0, now, 0, payload, "no connection")
         for wire in [wire for wire in self._wires.values() if wire.busy and wire.due < oldest]:
-            self._lose(wire, "timeout")
+            self._fail(wire, "timeout")
         for wire in [w for w in self._wires.values() if not w.ready and w.opened < oldest]:
-            self._no_connection(wire, TimeoutError())
+            self._connect_failed(wire, TimeoutError())
 
 
-def _unconnected(error: OSError) -> str:
+def _connect_error_name(error: OSError) -> str:
     if isinstance(error, ssl.SSLError):
         return "TLS"
     if isinstance(error, TimeoutError) or error.errno == errno.ETIMEDOUT:
@@ -380,5 +386,5 @@ def _unconnected(error: OSError) -> str:
     return "refused" if error.errno == errno.ECONNREFUSED else "unreachable"
 
 
-def _named(error: OSError) -> str:
+def _error_name(error: OSError) -> str:
     return "TLS" if isinstance(error, ssl.SSLError) else "reset"

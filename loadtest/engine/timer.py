@@ -1,4 +1,4 @@
-"""A timer that is as exact as the kernel: timerfd, watched by an epoll.
+"""A timer with the resolution of the kernel: timerfd, watched by an epoll.
 
 An event loop's own timers are rounded to a millisecond, as is the timeout of an epoll, which at
 thousands of requests per second is the distance between several of them.
@@ -20,8 +20,8 @@ _SPEC = struct.Struct("qqqq")
 
 
 class Timer:
-    """Its ``fd`` can be read at a moment of the monotonic clock. Watch it by its edges: who sets it
-    again need not read it. Raises OSError where the kernel has no timerfd."""
+    """Its ``fd`` becomes readable at a time of the monotonic clock. Watch it edge-triggered: then
+    it can be set again without a read. Raises OSError where the kernel has no timerfd."""
 
     def __init__(self) -> None:
         libc = ctypes.CDLL(None, use_errno=True)
@@ -40,11 +40,11 @@ class Timer:
         self._settime(self.fd, _ABSOLUTE, self._at, None)
 
     def close(self) -> None:
-        """Never expire again."""
+        """Close the descriptor; the timer never expires again."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
 
 
 now_ns = time.monotonic_ns
-"""The clock that timers go by."""
+"""The clock that timers use."""

@@ -1,8 +1,7 @@
-"""One keep-alive connection of the open loop: bytes out, one answer in, and nothing in between.
+"""One keep-alive connection of the open loop: one request out, one response in.
 
-A head that was seen before is known by its bytes: servers send the same one again and again, but
-for a date that changes once a second. Others are parsed by llhttp, and so is every body that has
-no length of its own.
+Parsed heads are cached by their bytes: servers repeat the same head, except for a date that changes
+once a second. llhttp parses the others, and every body without a Content-Length.
 """
 
 from __future__ import annotations
@@ -14,25 +13,25 @@ from dataclasses import dataclass
 import httptools
 
 MOST_HEADS = 4096
-"""Heads that are remembered, of all connections of a process."""
-_PIECE = 65_536
+"""Cached heads of all connections of a process."""
+_READ_BYTES = 65_536
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What a head says: ``length`` None: the body is chunked, or ends with the connection."""
+    """A parsed head; ``length`` None: the body is chunked, or ends with the connection."""
 
     status: int
     length: int | None
     keep_alive: bool
 
 
-class Garbage(Exception):
-    """Bytes that are no answer; its text names what llhttp says."""
+class InvalidResponse(Exception):
+    """The bytes are not a valid response; the text is the reason by llhttp."""
 
 
-class _Parsed:
-    """Callbacks for one answer."""
+class _ResponseParser:
+    """Parses one response with llhttp."""
 
     def __init__(self) -> None:
         self.headers: list[tuple[bytes, bytes]] = []
@@ -47,45 +46,45 @@ class _Parsed:
         self.body.append(body)
 
     def on_message_complete(self) -> None:
-        # A 1xx comes before the answer.
+        # A 1xx precedes the response.
         self.complete = bool(self.parser.get_status_code() >= 200)
 
     def feed(self, data: bytes) -> None:
-        """Raises Garbage."""
+        """Raises InvalidResponse."""
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserError as error:
-            raise Garbage(type(error).__name__) from None
+            raise InvalidResponse(type(error).__name__) from None
 
 
 def head_of(data: bytes) -> Head:
-    """What a whole head says, its empty line included. Raises Garbage."""
-    found = _Parsed()
+    """Parse a whole head, its empty line included. Raises InvalidResponse."""
+    found = _ResponseParser()
     found.feed(data)
     status = found.parser.get_status_code()
-    named = dict(found.headers)
+    fields = dict(found.headers)
     keep_alive = bool(found.parser.should_keep_alive())
     if status in (204, 304):
         return Head(status, 0, keep_alive)
-    length = named.get(b"content-length")
-    if status < 200 or length is None or b"transfer-encoding" in named:
+    length = fields.get(b"content-length")
+    if status < 200 or length is None or b"transfer-encoding" in fields:
         return Head(status, None, keep_alive)
     return Head(status, int(length), keep_alive)
 
 
 class Wire:
-    """A socket that does not block, and the one exchange that it is busy with.
+    """A non-blocking socket, and its current exchange.
 
-    ``number`` counts the requests of the process, ``payload`` is which of the payloads it is. Times
-    are nanoseconds of the monotonic clock, 0 for what has not been; ``picked`` is when the engine
-    came to it: what lies between ``due`` and that is the engine's own lag. ``ready`` is a
-    connection that is open, TLS included; ``reusable`` one that may be used again.
+    ``number`` counts the requests of the process, ``payload`` is the index of the payload. Times
+    are monotonic nanoseconds, 0 for what has not happened; ``picked`` is when the engine was ready
+    to send the request: the time from ``due`` to ``picked`` is the engine's own lag. ``ready``: the
+    connection is open, TLS included; ``reusable``: it can serve another request.
     """
 
     __slots__ = (
         "_data",
         "_left",
-        "_parsed",
+        "_parser",
         "_until_close",
         "address",
         "bodiless",
@@ -125,11 +124,11 @@ class Wire:
         self.status = 0
         self._data = b""
         self._left = 0
-        self._parsed: _Parsed | None = None
+        self._parser: _ResponseParser | None = None
         self._until_close = False
 
     def write(self, data: bytes) -> None:
-        """Send what can be sent, and keep the rest in ``out``. Raises OSError."""
+        """Send as much as the socket accepts; the rest stays in ``out``. Raises OSError."""
         try:
             sent = self.sock.send(data)
         except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
@@ -137,30 +136,30 @@ class Wire:
         self.out = data[sent:] if sent < len(data) else b""
 
     def read(self) -> bytes | None:
-        """What has come; empty at the end, None when nothing has. Raises OSError."""
+        """Received bytes; empty at the end of the stream, None without any. Raises OSError."""
         try:
-            return self.sock.recv(_PIECE)
+            return self.sock.recv(_READ_BYTES)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return None
 
-    def take(self, data: bytes, heads: dict[bytes, Head]) -> bool:
-        """Take bytes of the answer; True when it is whole. Raises Garbage."""
-        if self._parsed is not None:
-            return self._slow(data)
+    def feed(self, data: bytes, heads: dict[bytes, Head]) -> bool:
+        """Process bytes of the response; True when it is complete. Raises InvalidResponse."""
+        if self._parser is not None:
+            return self._feed_parser(data)
         if self._left:
             self._left -= len(data)
             if self.keep:
                 self.body.append(data)
             if self._left < 0:
-                raise Garbage("more than the answer")
+                raise InvalidResponse("more bytes than Content-Length")
             return not self._left
         if self._data:
             data = self._data + data
         end = data.find(b"\r\n\r\n")
         if end < 0:
             self._data = data
-            if len(data) > _PIECE:
-                raise Garbage("head too large")
+            if len(data) > _READ_BYTES:
+                raise InvalidResponse("head too large")
             return False
         self._data = b""
         end += 4
@@ -173,20 +172,20 @@ class Wire:
             heads[raw] = head
         length = 0 if self.bodiless else head.length
         if length is None:
-            self._parsed = _Parsed()
-            return self._slow(data)
+            self._parser = _ResponseParser()
+            return self._feed_parser(data)
         self.status = head.status
         self.reusable = head.keep_alive
         have = len(data) - end
         if have > length:
-            raise Garbage("more than the answer")
+            raise InvalidResponse("more bytes than Content-Length")
         if have and self.keep:
             self.body.append(data[end:])
         self._left = length - have
         return not self._left
 
-    def _slow(self, data: bytes) -> bool:
-        parsed = self._parsed
+    def _feed_parser(self, data: bytes) -> bool:
+        parsed = self._parser
         assert parsed is not None
         parsed.feed(data)
         if self.keep:
@@ -195,15 +194,15 @@ class Wire:
         if parsed.complete:
             self.status = parsed.parser.get_status_code()
             self.reusable = bool(parsed.parser.should_keep_alive())
-            self._parsed = None
+            self._parser = None
             return True
         names = {name for name, _ in parsed.headers}
         self._until_close = not names & {b"content-length", b"transfer-encoding"}
         return False
 
     def ended(self) -> bool:
-        """The connection is closed: whether that is how the answer ends."""
-        parsed = self._parsed
+        """Whether the close of the connection completes the response."""
+        parsed = self._parser
         if parsed is None or not self._until_close:
             return False
         self.status = parsed.parser.get_status_code()
@@ -211,10 +210,10 @@ class Wire:
         return bool(self.status >= 200)
 
     def begin(self) -> None:
-        """Forget the exchange before."""
+        """Reset the state of the previous exchange."""
         self.status = self.first_byte = self._left = 0
         self._data = b""
-        self._parsed = None
+        self._parser = None
         self._until_close = False
         if self.body:
             self.body = []

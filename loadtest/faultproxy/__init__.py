@@ -1,1 +1,1 @@
-"""A TCP proxy with faults on purpose, driven by the HTTP API of Toxiproxy."""
+"""A TCP proxy that injects faults, controlled by the HTTP API of Toxiproxy."""

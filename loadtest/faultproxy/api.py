@@ -1,4 +1,4 @@
-"""Toxiproxy's HTTP API, version 2: whatever speaks it can drive these faults."""
+"""Toxiproxy's HTTP API, version 2: clients of Toxiproxy can control these faults."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from understudy.loadtest.faultproxy.proxy import Proxy
 from understudy.loadtest.faultproxy.toxics import Toxic, ToxicError
 
 VERSION = "2.9.0"
-"""Of Toxiproxy, whose API this is."""
+"""The version of Toxiproxy whose API this is."""
 
 
 class ProxyRegistry:
-    """All proxies, by name."""
+    """The proxies, by name."""
 
     def __init__(self) -> None:
         self.proxies: dict[str, Proxy] = {}
 
     async def create(self, data: dict[str, Any]) -> Proxy:
-        """A new proxy. Raises ApiError."""
+        """Create a proxy from the API's JSON. Raises ApiError."""
         name, upstream = data.get("name"), data.get("upstream")
         if not name or not isinstance(name, str):
             raise ApiError(400, "missing required field: name")
@@ -38,27 +38,27 @@ class ProxyRegistry:
         self.proxies[name] = proxy
         return proxy
 
-    def named(self, name: str) -> Proxy:
-        """Raises ApiError."""
+    def get(self, name: str) -> Proxy:
+        """The proxy ``name``. Raises ApiError if there is none."""
         if name not in self.proxies:
             raise ApiError(404, "proxy not found")
         return self.proxies[name]
 
     async def reset(self) -> None:
-        """Every proxy enabled and without toxics."""
+        """Enable every proxy and remove all toxics. Raises ApiError."""
         for proxy in self.proxies.values():
             proxy.toxics.clear()
             await _start(proxy)
 
     async def close(self) -> None:
-        """End all of them."""
+        """Stop and remove all proxies."""
         for proxy in self.proxies.values():
             await proxy.stop()
         self.proxies.clear()
 
 
 class ApiError(Exception):
-    """What the API answers with."""
+    """An error response of the API."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -73,7 +73,7 @@ async def _start(proxy: Proxy) -> None:
 
 
 def app_of(registry: ProxyRegistry) -> Starlette:
-    """The application."""
+    """The API as an ASGI application."""
 
     async def version(_: Request) -> Response:
         return JSONResponse({"version": VERSION})
@@ -96,10 +96,10 @@ def app_of(registry: ProxyRegistry) -> Starlette:
         return JSONResponse({"proxies": [p.to_dict() for p in registry.proxies.values()]}, 201)
 
     async def one(request: Request) -> Response:
-        return JSONResponse(registry.named(request.path_params["name"]).to_dict())
+        return JSONResponse(registry.get(request.path_params["name"]).to_dict())
 
     async def change(request: Request) -> Response:
-        proxy, data = registry.named(request.path_params["name"]), await _json(request)
+        proxy, data = registry.get(request.path_params["name"]), await _json(request)
         moved = any(
             data.get(k, getattr(proxy, k)) != getattr(proxy, k) for k in ("listen", "upstream")
         )
@@ -112,17 +112,17 @@ def app_of(registry: ProxyRegistry) -> Starlette:
         return JSONResponse(proxy.to_dict())
 
     async def remove(request: Request) -> Response:
-        proxy = registry.named(request.path_params["name"])
+        proxy = registry.get(request.path_params["name"])
         await proxy.stop()
         del registry.proxies[proxy.name]
         return Response(status_code=204)
 
     async def toxics(request: Request) -> Response:
-        proxy = registry.named(request.path_params["name"])
+        proxy = registry.get(request.path_params["name"])
         return JSONResponse([toxic.to_dict() for toxic in proxy.toxics])
 
     async def add_toxic(request: Request) -> Response:
-        proxy = registry.named(request.path_params["name"])
+        proxy = registry.get(request.path_params["name"])
         toxic = Toxic.parse(await _json(request))
         if any(other.name == toxic.name for other in proxy.toxics):
             raise ApiError(409, "toxic already exists")
@@ -130,7 +130,7 @@ def app_of(registry: ProxyRegistry) -> Starlette:
         return JSONResponse(toxic.to_dict())
 
     def _toxic(request: Request) -> tuple[Proxy, Toxic]:
-        proxy = registry.named(request.path_params["name"])
+        proxy = registry.get(request.path_params["name"])
         for toxic in proxy.toxics:
             if toxic.name == request.path_params["toxic"]:
                 return proxy, toxic

@@ -10,7 +10,7 @@ import click
 from understudy.loadtest.errors import LoadTestError
 
 PORT = 8474
-"""Of the API, as Toxiproxy has it."""
+"""Default port of the API, as in Toxiproxy."""
 
 
 @click.command("fault-proxy")

@@ -1,4 +1,4 @@
-"""One proxied port: bytes go through, and suffer what is asked for."""
+"""One proxied port, whose toxics are applied to the bytes that pass."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import socket
 import struct
 from typing import Any
 
-from understudy.loadtest.faultproxy.toxics import Closed, Toxic, rest_of, suffer
+from understudy.loadtest.faultproxy.toxics import Closed, Toxic, apply_toxics, rest_of
 
-_PIECE = 65_536
+_READ_BYTES = 65_536
 
 
 class Proxy:
-    """``listen`` and ``upstream`` are host:port; port 0 takes a free one. A disabled proxy refuses
-    connections and has cut those that were there."""
+    """Forwards from ``listen`` to ``upstream``, both host:port; port 0 takes a free one. Disabling
+    it cuts its connections and refuses new ones."""
 
     def __init__(self, name: str, listen: str, upstream: str, seed: int = 0) -> None:
         self.name = name
@@ -39,7 +39,7 @@ class Proxy:
             "listen": self.listen,
             "upstream": self.upstream,
             "enabled": self.enabled,
-            "connections": len(self._running),  # ours; Toxiproxy does not tell
+            "connections": len(self._running),  # an addition to Toxiproxy's API
             "toxics": [toxic.to_dict() for toxic in self.toxics],
         }
 
@@ -52,7 +52,7 @@ class Proxy:
             self.listen = f"{host}:{found[1]}"
 
     async def stop(self) -> None:
-        """Refuse connections, and cut those that there are."""
+        """Refuse new connections, and cut the open ones."""
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -70,11 +70,11 @@ class Proxy:
         ours: asyncio.StreamWriter | None = None
         try:
             theirs, ours = await asyncio.open_connection(host.strip("[]"), int(port))
-            # By connection: which toxics it has is decided once.
-            lots: dict[int, float] = {}
+            # Which toxics a connection has is drawn once.
+            draws: dict[int, float] = {}
             await asyncio.gather(
-                self._pump(reader, ours, "upstream", lots),
-                self._pump(theirs, writer, "downstream", lots),
+                self._pump(reader, ours, "upstream", draws),
+                self._pump(theirs, writer, "downstream", draws),
             )
         except (OSError, Closed):
             pass
@@ -83,12 +83,12 @@ class Proxy:
                 if end is not None:
                     end.close()
 
-    def _having(self, stream: str, lots: dict[int, float]) -> list[Toxic]:
+    def _active_toxics(self, stream: str, draws: dict[int, float]) -> list[Toxic]:
         return [
             toxic
             for toxic in self.toxics
             if toxic.stream == stream
-            and lots.setdefault(id(toxic), self._chance.random()) < toxic.toxicity
+            and draws.setdefault(id(toxic), self._chance.random()) < toxic.toxicity
         ]
 
     async def _pump(
@@ -96,12 +96,14 @@ class Proxy:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         stream: str,
-        lots: dict[int, float],
+        draws: dict[int, float],
     ) -> None:
-        passed = 0
-        while data := await reader.read(_PIECE):
+        forwarded = 0
+        while data := await reader.read(_READ_BYTES):
             try:
-                pieces = await suffer(self._having(stream, lots), data, passed, self._chance)
+                pieces = await apply_toxics(
+                    self._active_toxics(stream, draws), data, forwarded, self._chance
+                )
             except Closed as closed:
                 writer.write(rest_of(closed))
                 with contextlib.suppress(OSError):
@@ -113,9 +115,9 @@ class Proxy:
                 writer.write(piece)
                 if len(pieces) > 1:
                     await writer.drain()
-                passed += len(piece)
+                forwarded += len(piece)
             await writer.drain()
-        for toxic in self._having(stream, lots):
+        for toxic in self._active_toxics(stream, draws):
             if toxic.type == "slow_close":
                 await asyncio.sleep(toxic.attributes["delay"] / 1e3)
         if writer.can_write_eof():

@@ -1,4 +1,4 @@
-"""The fault proxy as a process of its own, or in a thread of a test or a gate."""
+"""The fault proxy as a separate process, or in a thread of a test or gate."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class FaultProxy:
 
     @property
     def url(self) -> str:
-        """Of the API."""
+        """The address of the API."""
         return f"http://{self.host}:{self.port}"
 
     def __enter__(self) -> FaultProxy:
         self._thread.start()
         if not self._ready.wait(10.0) or self._error:
-            raise LoadTestError(self._error or "the fault proxy does not start")
+            raise LoadTestError(self._error or "the fault proxy did not start within 10 s")
         return self
 
     def __exit__(
@@ -56,9 +56,9 @@ class FaultProxy:
             self._ready.set()
 
     async def serve(self, ready: Callable[[str], None]) -> None:
-        """Serve until it is told to end; ``ready`` is told where, once it does. Raises
-        LoadTestError where it cannot listen."""
-        # Bound here, since uvicorn ends the process where it cannot.
+        """Serve until cancelled; ``ready`` is called with the address once it listens. Raises
+        LoadTestError if it cannot listen."""
+        # Bound here, since uvicorn ends the process if the bind fails.
         listening = self._listen()
         self.port = listening.getsockname()[1]
         config = uvicorn.Config(app_of(self.registry), log_level="warning", lifespan="off")
@@ -73,10 +73,10 @@ class FaultProxy:
 
     def _listen(self) -> socket.socket:
         try:
-            family, _, _, _, place = socket.getaddrinfo(
+            family, _, _, _, sockaddr = socket.getaddrinfo(
                 self.host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
             )[0]
-            return socket.create_server(place, family=family, backlog=128)
+            return socket.create_server(sockaddr, family=family, backlog=128)
         except (OSError, OverflowError) as error:
             why = getattr(error, "strerror", None) or error
             raise LoadTestError(f"the fault proxy cannot listen on {self.url}: {why}") from error

@@ -1,7 +1,7 @@
-"""What can be done to a stream of bytes. Names and attributes are Toxiproxy's; ``corrupt`` and
-``http_error`` are ours.
+"""Faults of a stream of bytes. Names and attributes are Toxiproxy's, except ``corrupt`` and
+``http_error``.
 
-Times of attributes are in milliseconds, as there; that of the slicer in microseconds.
+Times in attributes are in milliseconds, as in Toxiproxy; the delay of the slicer in microseconds.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ DEFAULTS: Mapping[str, Mapping[str, float]] = {
     "corrupt": {"probability": 0.001},
     "http_error": {"status": 503, "probability": 1.0},
 }
-"""By type: attributes and what they are by default. A latency delays every piece; a bandwidth of
-KB/s; slow_close keeps a closed end open; timeout swallows everything, and closes after a while (0:
-never); reset_peer ends with a RST; a slicer cuts into pieces; limit_data closes after so many
-bytes, which truncates; corrupt changes single bytes; http_error answers in the server's place, and
+"""Attributes and their defaults, by type. A latency delays every piece; a bandwidth of
+KB/s; slow_close keeps a closed end open; timeout drops all bytes, and closes after that time (0:
+never); reset_peer resets the connection; a slicer cuts into pieces; limit_data closes after so many
+bytes, which truncates; corrupt changes single bytes; http_error responds instead of the server, and
 closes."""
 
 
 class ToxicError(ValueError):
-    """A toxic that cannot be; its text is for people."""
+    """An invalid toxic."""
 
 
 @dataclass(slots=True)
 class Toxic:
-    """``stream`` downstream is towards the client. ``toxicity`` is the share of the connections
-    that have it."""
+    """A fault. ``stream``: downstream is towards the client; ``toxicity`` is the share of
+    connections that it affects."""
 
     name: str
     type: str
@@ -62,7 +62,7 @@ class Toxic:
         return found
 
     def update(self, data: Mapping[str, Any]) -> None:
-        """Take over attributes and toxicity. Raises ToxicError."""
+        """Update attributes and toxicity from the API's JSON. Raises ToxicError."""
         attributes = data.get("attributes") or {}
         if not isinstance(attributes, Mapping):
             raise ToxicError("attributes must be an object")
@@ -89,18 +89,18 @@ class Toxic:
 
 
 class Closed(Exception):
-    """The stream ends here; ``reset`` with a RST."""
+    """The connection must be closed; ``reset``: with a RST."""
 
     def __init__(self, reset: bool = False) -> None:
         super().__init__()
         self.reset = reset
 
 
-async def suffer(
-    toxics: list[Toxic], data: bytes, passed: int, chance: random.Random
+async def apply_toxics(
+    toxics: list[Toxic], data: bytes, forwarded: int, chance: random.Random
 ) -> list[bytes]:
-    """What becomes of a piece of a stream, as pieces to be sent; none: it is swallowed. ``passed``
-    bytes came through before. Raises Closed."""
+    """Apply ``toxics`` to ``data``; return the pieces to send (none: dropped). ``forwarded`` bytes
+    were sent before. Raises Closed."""
     pieces = [data]
     for toxic in toxics:
         at = toxic.attributes
@@ -121,7 +121,7 @@ async def suffer(
             pieces = _sliced(pieces, int(at["average_size"]), int(at["size_variation"]), chance)
             await asyncio.sleep(at["delay"] / 1e6)
         elif toxic.type == "limit_data":
-            left = int(at["bytes"]) - passed
+            left = int(at["bytes"]) - forwarded
             if sum(map(len, pieces)) >= left:
                 raise _Truncated(b"".join(pieces)[: max(0, left)])
         elif toxic.type == "http_error":
@@ -139,7 +139,7 @@ class _Truncated(Closed):
 
 
 def rest_of(closed: Closed) -> bytes:
-    """What still goes through before the end."""
+    """Bytes to send before the connection closes."""
     return closed.rest if isinstance(closed, _Truncated) else b""
 
 
@@ -155,17 +155,17 @@ def _error(status: int) -> bytes:
 def _sliced(pieces: list[bytes], size: int, variation: int, chance: random.Random) -> list[bytes]:
     found = []
     for piece in pieces:
-        place = 0
-        while place < len(piece):
+        index = 0
+        while index < len(piece):
             step = max(1, size + chance.randint(-variation, variation))
-            found.append(piece[place : place + step])
-            place += step
+            found.append(piece[index : index + step])
+            index += step
     return found
 
 
 def _corrupted(piece: bytes, probability: float, chance: random.Random) -> bytes:
     found = bytearray(piece)
-    for place in range(len(found)):
+    for index in range(len(found)):
         if chance.random() < probability:
-            found[place] ^= 1 << chance.randrange(8)
+            found[index] ^= 1 << chance.randrange(8)
     return bytes(found)

@@ -1,4 +1,4 @@
-"""Stages of a gate as annotations in Grafana: regions over whatever a dashboard shows."""
+"""Posts the stages of a gate to Grafana as region annotations."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from understudy.loadtest.gate.result import StageResult
 from understudy.loadtest.gate.show import SilentProgress
 
 TAG = "understudy-gate"
-"""The dashboards look for it."""
+"""The dashboards query this tag."""
 TOKEN = "GRAFANA_TOKEN"
-"""Name of the variable that holds the token of a service account, where one is needed."""
+"""Environment variable with the token of a Grafana service account."""
 _TIMEOUT = 5.0
 
 
 class AnnotatingProgress(SilentProgress):
-    """Shows a gate as ``inner`` does, and posts each stage that has ended to Grafana at ``url``.
+    """Forwards progress to ``inner``, and posts each finished stage to Grafana at ``url``.
 
-    A Grafana that is away or refuses is said once, and changes nothing about the gate.
+    If Grafana fails, ``inner`` shows it once; the gate goes on.
     """
 
     def __init__(
@@ -36,20 +36,20 @@ class AnnotatingProgress(SilentProgress):
         self._failed = False
 
     def stage(self, stage: Stage, number: int, count: int) -> None:
-        """A stage begins."""
+        """A stage starts; it is ``number`` of ``count``."""
         self._begun = self._clock()
         self._inner.stage(stage, number, count)
 
     def update(self, outcome: Outcome, elapsed: float, seconds: float) -> None:
-        """Some more requests have ended."""
+        """More requests have ended; ``elapsed`` and ``seconds`` are of the stage."""
         self._inner.update(outcome, elapsed, seconds)
 
-    def say(self, text: str) -> None:
-        """Something that people should know."""
-        self._inner.say(text)
+    def note(self, text: str) -> None:
+        """Show a message."""
+        self._inner.note(text)
 
     def done(self, result: StageResult) -> None:
-        """A stage is over."""
+        """A stage has ended."""
         self._inner.done(result)
         problem = self._post(
             {
@@ -62,7 +62,7 @@ class AnnotatingProgress(SilentProgress):
         )
         if problem and not self._failed:
             self._failed = True
-            self._inner.say(f"Grafana got no annotation: {problem}")
+            self._inner.note(f"cannot post the annotation to Grafana: {problem}")
 
     def _post(self, annotation: dict[str, object]) -> str:
         """What went wrong, or an empty text."""

@@ -152,15 +152,15 @@ def compare(old: Path, new: Path, margin: float, as_json: bool) -> None:
         styles = {"worse": "red", "better": "green"}
         for one in found:
             ratio = f"{one.low:.2f} to {one.high:.2f}" if one.low is not None else ""
-            style = styles.get(one.said, "")
-            said = f"{one.said}{': ' + one.why if one.why else ''}"
+            style = styles.get(one.verdict, "")
+            verdict = f"{one.verdict}{': ' + one.why if one.why else ''}"
             cells = [f"{v:.4g}" if v is not None else "\u2013" for v in (one.before, one.after)]
             table.add_row(
-                one.stage, one.figure, *cells, ratio, f"[{style}]{said}[/]" if style else said
+                one.stage, one.figure, *cells, ratio, f"[{style}]{verdict}[/]" if style else verdict
             )
         Console(width=None if sys.stdout.isatty() else 140).print(table)
-    said_all = {one.said for one in found}
-    sys.exit(1 if "worse" in said_all else 2 if not found else 0)
+    verdicts = {one.verdict for one in found}
+    sys.exit(1 if "worse" in verdicts else 2 if not found else 0)
 
 
 @gate.command("fault")

@@ -1,4 +1,4 @@
-"""What the stages of a gate work with: the plan, the target, the payloads, and the load on it."""
+"""What stages use: the plan, the target, the payloads, and a way to drive load."""
 
 from __future__ import annotations
 
@@ -18,24 +18,27 @@ from understudy.loadtest.payloads.request import Payload
 
 
 class Progress(Protocol):
-    """Told how it goes."""
+    """Receives the progress of a gate."""
 
     def stage(self, stage: Stage, number: int, count: int) -> None:
-        """A stage begins."""
+        """A stage starts; it is ``number`` of ``count``."""
 
     def update(self, outcome: Outcome, elapsed: float, seconds: float) -> None:
-        """Some more requests have ended."""
+        """More requests have ended; ``elapsed`` and ``seconds`` are of the stage."""
 
-    def say(self, text: str) -> None:
-        """Something that people should know."""
+    def note(self, text: str) -> None:
+        """Show a message."""
 
     def done(self, result: StageResult) -> None:
-        """A stage is over."""
+        """A stage has ended."""
 
 
 class GateContext:
-    """``own``: a public address is said to be one's own. Raises PlanError and TargetError for what
-    cannot be run at all."""
+    """The plan, checked against the target at ``url``.
+
+    ``source`` is the name of the plan in reports; ``show`` receives the progress; ``own`` confirms
+    that a public address is yours. Raises PlanError for an invalid plan and TargetError for a
+    target that must not be loaded."""
 
     def __init__(
         self, plan: Plan, url: str, source: str, show: Progress, own: bool = False
@@ -55,7 +58,7 @@ class GateContext:
         self._until = time.monotonic() + plan.limits.seconds
 
     def objectives(self, stage: Stage) -> Objectives:
-        """Of a stage: its own, or those of the plan."""
+        """The objectives of a stage, by default those of the plan."""
         return stage.objectives or self.plan.objectives
 
     def drive(
@@ -66,7 +69,11 @@ class GateContext:
         timeout: float | None = None,
         address: Address | None = None,
     ) -> Outcome:
-        """Load the target, or another address, and look on."""
+        """Drive ``load`` against the target, or ``address``, and show the progress.
+
+        ``stop`` can end the load; ``seconds`` is the length to show; ``timeout`` of a request in
+        seconds. Raises LoadTestError when the gate exceeds its limit of time, or cannot send.
+        """
         length = load.seconds if seconds is None else seconds
         target, requests = self.target, self.requests
         if address is not None:

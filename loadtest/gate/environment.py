@@ -1,4 +1,4 @@
-"""On what it was measured; what is missing is listed."""
+"""Describes the machine and the software of a measurement, and lists what is unknown."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _POLICIES = {"SCHED_OTHER": "other", "SCHED_FIFO": "fifo", "SCHED_RR": "rr",
 
 
 def scheduling(pid: int = 0) -> str:
-    """How the kernel schedules a process (0: this one): policy, real-time priority where it has
-    one, nice value, and the cores it may use. What it starts has the same."""
+    """How the kernel schedules process ``pid`` (0: this one): policy, real-time priority if any,
+    nice value and allowed cores. Child processes inherit them."""
     numbers = {getattr(os, name): text for name, text in _POLICIES.items() if hasattr(os, name)}
     try:
         policy = os.sched_getscheduler(pid) & ~os.SCHED_RESET_ON_FORK
@@ -34,7 +34,7 @@ def scheduling(pid: int = 0) -> str:
 
 
 def environment(seed: int, target: str) -> dict[str, Any]:
-    """As JSON: ``missing`` names what could not be found out."""
+    """As JSON; ``missing`` lists what could not be determined."""
     missing: list[str] = []
 
     def first_line(path: str, name: str, after: str = "") -> str | None:

@@ -1,4 +1,4 @@
-"""The result as JUnit XML, which every CI knows: a test case for each stage and criterion."""
+"""The result as JUnit XML: a test case for each stage and criterion."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from understudy.loadtest.gate.result import Result, StageResult
 
 
 def to_xml(result: Result) -> str:
-    """The document."""
+    """The result as an XML document."""
     root = ElementTree.Element("testsuites", {"name": "understudy gate"})
     suite = ElementTree.SubElement(root, "testsuite", {"name": result.plan})
     failures = errors = tests = 0
@@ -16,20 +16,24 @@ def to_xml(result: Result) -> str:
         cases = [(stage.name, stage.verdict, "; ".join(stage.why))]
         if stage.verdict != "shown":
             cases += [
-                (f"{stage.name}: {one.name}", one.said, one.why or _numbers(one.value, one.limit))
+                (
+                    f"{stage.name}: {one.name}",
+                    one.verdict,
+                    one.why or _numbers(one.value, one.limit),
+                )
                 for one in stage.criteria
             ]
-        for name, said, why in cases:
+        for name, verdict, why in cases:
             tests += 1
             case = ElementTree.SubElement(
                 suite,
                 "testcase",
                 {"name": name, "classname": f"gate.{stage.kind}", "time": f"{stage.seconds:.3f}"},
             )
-            if said == "failed":
+            if verdict == "failed":
                 failures += 1
                 ElementTree.SubElement(case, "failure", {"message": why})
-            elif said == "invalid":
+            elif verdict == "invalid":
                 errors += 1
                 ElementTree.SubElement(case, "error", {"message": why})
         _output(suite, stage)

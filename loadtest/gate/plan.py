@@ -227,7 +227,7 @@ class Plan(Part):
     target: str | None = None
     """By default what `--target` names."""
     objectives: Objectives = Objectives()
-    """Of all stages that have none of their own."""
+    """The objectives of stages without any."""
     payloads: Payloads = Payloads(method="GET")
     checks: Checks = Checks()
     engine: Engine = Engine()

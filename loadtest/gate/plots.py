@@ -13,7 +13,7 @@ Points = Sequence[tuple[float, float]]
 
 
 def seconds(value: float) -> str:
-    """A duration as people read it."""
+    """A duration with three digits and a unit, such as ``1.25 ms``."""
     if value <= 0.0:
         return "0"
     for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
@@ -23,7 +23,7 @@ def seconds(value: float) -> str:
 
 
 def number(value: float) -> str:
-    """A plain number."""
+    """A number with four significant digits."""
     return f"{value:,.4g}" if value < 1e5 else f"{value:,.0f}"
 
 
@@ -37,7 +37,8 @@ def plot(
     show_y: Callable[[float], str] = number,
     x_ticks: bool = True,
 ) -> Axes:
-    """Axes with room for lines. ``log_y`` for latencies; ``windows`` are shaded, with names."""
+    """Axes that fit the data. ``log_y`` for latencies; ``windows`` (start, end, name) are
+    shaded."""
     x_low, x_high = min(xs), max(xs)
     if x_high <= x_low:
         x_high = x_low + 1.0
@@ -57,7 +58,10 @@ def plot(
 
 
 def percentile_plot(pairs: Points, limits: Sequence[tuple[float, float]]) -> str:
-    """Latency against the percentile, with as much room for each nine as for the one before."""
+    """Latency by percentile; the x axis is logarithmic in 1 - p, so each nine has the same width.
+
+    ``pairs`` are (p, seconds); ``limits`` are (p, seconds) of the objectives.
+    """
     if len(pairs) < 2:
         return ""
     points = [(-math.log10(1.0 - p), value) for p, value in pairs]

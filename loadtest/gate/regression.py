@@ -1,4 +1,4 @@
-"""Two results of the same plan: has anything got worse?"""
+"""Compares two results of the same plan."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from understudy.loadtest.engine.histogram import Histogram
 from understudy.loadtest.errors import PlanError, reason
 from understudy.loadtest.gate.result import FORMAT
 
-Said = Literal["better", "worse", "same", "cannot be told"]
+ChangeVerdict = Literal["better", "worse", "same", "cannot be told"]
 _BOOTSTRAPS = 500
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A figure of a stage, before and after; ``low`` and ``high`` of the ratio by a bootstrap of
-    the latencies (95 %). More is worse."""
+    """A figure of a stage before and after; ``low`` and ``high`` bound the ratio (95 %, by a
+    bootstrap of the latencies). Larger is worse."""
 
     stage: str
     figure: str
@@ -29,16 +29,20 @@ class Change:
     after: float | None
     low: float | None
     high: float | None
-    said: Said
+    verdict: ChangeVerdict
     why: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {
+            "stage": self.stage, "figure": self.figure, "before": self.before,
+            "after": self.after, "low": self.low, "high": self.high, "said": self.verdict,
+            "why": self.why,
+        }  # fmt: skip
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A result of a gate. Raises PlanError."""
+    """Read the result of a gate from a JSON file. Raises PlanError."""
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError) as error:
@@ -53,8 +57,8 @@ def read(path: Path) -> dict[str, Any]:
 def changes(
     before: Mapping[str, Any], after: Mapping[str, Any], margin: float, seed: int = 0
 ) -> list[Change]:
-    """Of all stages that both have: p50, p99, failures, capacity. One run each says nothing of what
-    differs from run to run, so what is smaller than ``margin`` counts as the same."""
+    """Compare p50, p99, failures and capacity of the stages of two results. One run each does not
+    show the variation between runs, so relative changes below ``margin`` count as the same."""
     old = {stage["name"]: stage for stage in before["stages"]}
     rng = np.random.default_rng(seed)
     found: list[Change] = []
@@ -63,7 +67,7 @@ def changes(
         other = old.pop(name, None)
         if other is None:
             found.append(
-                Change(name, "stage", None, None, None, None, "cannot be told", "it is new")
+                Change(name, "stage", None, None, None, None, "cannot be told", "the stage is new")
             )
             continue
         if "histogram" in stage and "histogram" in other:
@@ -76,14 +80,10 @@ def changes(
             why = "; ".join(stage["why"])
             found.append(Change(name, "verdict", None, None, None, None, "worse", why))
     found += [
-        Change(name, "stage", None, None, None, None, "cannot be told", "it is gone")
+        Change(name, "stage", None, None, None, None, "cannot be told", "the stage was removed")
         for name in old
     ]
     return found
-
-
-def _unknown(name: str, why: str) -> Change:
-    return Change(name, "stage", None, None, None, None, "cannot be told", why)
 
 
 def _quantile(
@@ -93,19 +93,19 @@ def _quantile(
     if min(a.count, b.count) * (1.0 - p) < 10.0:
         why = "not enough requests"
         return Change(name, figure, a.quantile(p), b.quantile(p), None, None, "cannot be told", why)
-    ratios = np.sort(_drawn(b, p, rng) / _drawn(a, p, rng))
+    ratios = np.sort(_bootstrap_quantiles(b, p, rng) / _bootstrap_quantiles(a, p, rng))
     low, high = (float(np.quantile(ratios, q)) for q in (0.025, 0.975))
-    said: Said = "same"
+    verdict: ChangeVerdict = "same"
     if low > 1.0 + margin:
-        said = "worse"
+        verdict = "worse"
     elif high < 1.0 / (1.0 + margin):
-        said = "better"
+        verdict = "better"
     elif high > 1.0 + margin:
-        said = "cannot be told"
-    return Change(name, figure, a.quantile(p), b.quantile(p), low, high, said)
+        verdict = "cannot be told"
+    return Change(name, figure, a.quantile(p), b.quantile(p), low, high, verdict)
 
 
-def _drawn(
+def _bootstrap_quantiles(
     histogram: Histogram, p: float, rng: np.random.Generator
 ) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Quantiles of bootstrap samples: of n values the rank of the quantile is binomial."""
@@ -120,18 +120,20 @@ def _failures(name: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> Change:
     na, nb = max(a["requests"], 1), max(b["requests"], 1)
     pa, pb = (a["failed"] + 1) / (na + 2), (b["failed"] + 1) / (nb + 2)
     error = float(np.sqrt(pa * (1.0 - pa) / na + pb * (1.0 - pb) / nb))
-    said: Said = "worse" if pb - pa > 2.6 * error else "better" if pa - pb > 2.6 * error else "same"
-    return Change(name, "error rate", before, after, None, None, said)
+    verdict: ChangeVerdict = (
+        "worse" if pb - pa > 2.6 * error else "better" if pa - pb > 2.6 * error else "same"
+    )
+    return Change(name, "error rate", before, after, None, None, verdict)
 
 
 def _capacity(name: str, a: Mapping[str, Any], b: Mapping[str, Any], margin: float) -> Change:
     before, after = a["low"], b["low"]
     if before is None or after is None:
-        why = "one of them has none"
+        why = "a result has no capacity"
         return Change(name, "capacity", before, after, None, None, "cannot be told", why)
-    said: Said = "same"
+    verdict: ChangeVerdict = "same"
     if after < before / (1.0 + margin) and (b["high"] or np.inf) < before:
-        said = "worse"
+        verdict = "worse"
     elif before < after / (1.0 + margin):
-        said = "better"
-    return Change(name, "capacity", before, after, None, None, said)
+        verdict = "better"
+    return Change(name, "capacity", before, after, None, None, verdict)

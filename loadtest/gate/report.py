@@ -1,4 +1,4 @@
-"""The report of a gate: one HTML file with its plots, that needs nothing else."""
+"""The report of a gate: a self-contained HTML file with plots."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _WORDS = {
     "shown": "Shown",
 }
 _TIMES = ("p", "send lag", "recovers", "first", "alert")
-"""How the names of criteria begin whose values are durations."""
+"""Prefixes of criteria whose values are durations."""
 
 
 def page(result: Result) -> str:
-    """The page."""
+    """The result as an HTML page."""
     return render(
         _TEMPLATE,
         result=result,
@@ -78,7 +78,7 @@ def _criterion(one: Any) -> dict[str, Any]:
         "limit": show(one.limit),
         "value": show(one.value) if one.value is not None else "–",
         "ends": ends,
-        "said": one.said,
+        "said": one.verdict,
     }
 
 
@@ -147,11 +147,11 @@ def _chaos(data: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _capacity(data: Mapping[str, Any]) -> dict[str, Any]:
     found = data["capacity"]
     low, high = found["low"], found["high"]
-    said = f"{low:,.0f} per second passed" if low is not None else "nothing passed"
-    said += f", {high:,.0f} failed" if high is not None else ""
+    text = f"{low:,.0f} per second passed" if low is not None else "nothing passed"
+    text += f", {high:,.0f} failed" if high is not None else ""
     guess = found.get("estimate")
     if guess:
-        said += (
+        text += (
             f"; estimate from all probes {guess['value']:,.0f} "
             f"({guess['low']:,.0f} to {guess['high']:,.0f})"
         )
@@ -174,7 +174,7 @@ def _capacity(data: Mapping[str, Any]) -> dict[str, Any]:
         if name != "seconds_observed"
     ]
     return {
-        "said": said,
+        "said": text,
         "why": found["why"],
         "replicas": replicas,
         "predicted": _predicted(data.get("prediction") or {}),

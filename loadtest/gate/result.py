@@ -1,4 +1,4 @@
-"""What a gate has found, stage by stage."""
+"""The results of a gate, by stage."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ FORMAT = "understudy-gate"
 
 @dataclass(slots=True)
 class StageResult:
-    """``why`` are the reasons for a verdict that is not "passed"; ``data`` is what the stage's kind
-    adds; ``windows`` are stretches of faults, (start, end, name) in seconds of the stage."""
+    """The result of a stage. ``why`` lists the reasons for a verdict other than "passed"; ``data``
+    is specific to the kind of the stage; ``windows`` are the faults, (start, end, name) in seconds
+    from the start of the stage."""
 
     name: str
     kind: str
@@ -52,7 +53,8 @@ class StageResult:
 
 @dataclass(slots=True)
 class Result:
-    """The whole gate. ``notes`` say what was left out, and why."""
+    """The result of a gate. ``notes`` lists what was skipped, and why; ``begun`` is in unix
+    seconds."""
 
     target: str
     plan: str
@@ -61,19 +63,19 @@ class Result:
     stages: list[StageResult] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     broken: str = ""
-    """Why it ended before its time."""
+    """Why the gate ended early, or empty."""
 
     @property
     def verdict(self) -> Verdict:
-        """Failed if a stage failed, else invalid if anything could not be measured."""
-        said = {stage.verdict for stage in self.stages}
-        if "failed" in said:
+        """Failed if a stage failed; else invalid if a stage is invalid or the gate ended early."""
+        verdicts = {stage.verdict for stage in self.stages}
+        if "failed" in verdicts:
             return "failed"
-        return "invalid" if "invalid" in said or self.broken or not said else "passed"
+        return "invalid" if "invalid" in verdicts or self.broken or not verdicts else "passed"
 
     @property
     def exit_code(self) -> int:
-        """0 passed, 1 failed, 2 could not measure."""
+        """0 passed, 1 failed, 2 inconclusive."""
         return EXIT_CODES[self.verdict]
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Runs a plan, stage by stage, and never forgets what was measured so far."""
+"""Runs a plan stage by stage; results so far survive errors."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class Gate(GateContext):
         self, plan: Plan, url: str, source: str, show: Progress, own: bool = False
     ) -> None:
         super().__init__(plan, url, source, show, own)
-        self._gone = ""
+        self._target_down = ""
         self.notes = check(self)
 
     def run(self, keep: Callable[[Result], None] | None = None) -> Result:
-        """Everything; what goes wrong in the middle is part of the result. ``keep`` is handed what
-        there is after every stage."""
+        """Run all stages; errors are part of the result. ``keep`` receives the result so far after
+        each stage."""
         result = Result(
             self.url, self.source, time.time(), environment(self.plan.engine.seed, self.url)
         )
@@ -66,8 +66,8 @@ class Gate(GateContext):
                 self.show.done(found)
                 if keep is not None:
                     keep(result)
-                if self._gone:
-                    result.broken = self._gone
+                if self._target_down:
+                    result.broken = self._target_down
                     break
                 if stage.stop_on_fail and found.verdict in ("failed", "invalid"):
                     left = [one.name for one in self.plan.stages[number + 1 :]]
@@ -87,13 +87,13 @@ class Gate(GateContext):
         except LoadTestError as error:
             found = StageResult(stage.name, stage.kind, "invalid", [str(error)])
         found.seconds = time.monotonic() - begun
-        self._look_after(stage, found)
+        self._check_target(stage, found)
         if not stage.judged and found.outcome is not None and found.outcome.count:
             found.verdict, found.why = "shown", []
         return found
 
-    def _look_after(self, stage: Stage, found: StageResult) -> None:
-        """Whether the target is still there: where it is not, what it took last is no verdict."""
+    def _check_target(self, stage: Stage, found: StageResult) -> None:
+        """Mark a stage as invalid if the target went down during it."""
         outcome = found.outcome
         if stage.kind == "cold_start" or (outcome is not None and outcome.count and outcome.ok[-1]):
             return
@@ -104,8 +104,8 @@ class Gate(GateContext):
             when = "before its first response"
             if outcome is not None and len(good):
                 when = f"after {float(outcome.due[good[-1]]):.1f} s of this stage"
-            self._gone = f"the target went down {when}: {error}"
+            self._target_down = f"the target went down {when}: {error}"
             if stage.kind != "chaos" or found.verdict == "passed":
-                # Whether it comes back is what chaos is about; there a failure stays one.
+                # A chaos stage tests recovery, so its failure remains a failure.
                 found.verdict = "invalid"
-            found.why = [self._gone, *found.why]
+            found.why = [self._target_down, *found.why]

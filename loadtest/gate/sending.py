@@ -1,4 +1,4 @@
-"""From the plan's parts to what the engine takes."""
+"""Converts parts of a plan into arguments of the engine."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MOST_TRACED = 2_000_000
 
 
 def payloads_of(declared: Payloads, seed: int) -> list[Payload]:
-    """What is sent, in turns. Raises PlanError."""
+    """The payloads that a plan declares, to be sent in turns. Raises PlanError."""
     headers, path, count = declared.headers, declared.path, declared.count
     if declared.bodies is not None:
         found = of_bodies(declared.bodies, path, count, headers)
@@ -48,14 +48,14 @@ def payloads_of(declared: Payloads, seed: int) -> list[Payload]:
 
 
 def bytes_of(payloads: Sequence[Payload], address: Address) -> list[bytes]:
-    """Whole requests to an address."""
+    """Whole HTTP requests to ``address``."""
     return [
         replace(one, path=address.path + one.path).to_bytes(address.authority) for one in payloads
     ]
 
 
 def checks_of(declared: Declared, payloads: Sequence[Payload]) -> Checks | None:
-    """What answers are held against; None where HTTP's own success is enough."""
+    """The checks of responses; None if only the HTTP status counts. Raises PlanError."""
     schema = declared.schema_
     if isinstance(schema, Path):
         try:
@@ -69,7 +69,7 @@ def checks_of(declared: Declared, payloads: Sequence[Payload]) -> Checks | None:
 
 
 def load_of(load: Load, engine: Engine, limits: Limits) -> Open:
-    """Arrivals within the limits. Raises PlanError for what is beyond them."""
+    """The arrivals of ``load``. Raises PlanError if they exceed the limits."""
     rate, to = load.rate or 0.0, load.to or 0.0
     if load.shape == "trace":
         assert load.trace is not None
@@ -107,7 +107,7 @@ def _trace(load: Load, limits: Limits) -> np.ndarray[tuple[int], np.dtype[np.flo
         with open(load.trace, "rb") as file:
             first = file.read(1)
     except IsADirectoryError:
-        first = b"{"  # a folder of records; that it has to be exported is said there
+        first = b"{"  # a folder of records; recorded() reports that it must be exported
     except OSError as error:
         raise PlanError(f"{load.trace}: cannot be read: {error.strerror}") from error
     if first == b"{":

@@ -1,4 +1,4 @@
-"""Progress for people: a line that lives while a stage runs, and one that stays."""
+"""Progress on the terminal: a live line while a stage runs, a permanent one after it."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ _STYLES = {"passed": "green", "failed": "red", "invalid": "yellow", "shown": "cy
 
 
 class SilentProgress:
-    """Says nothing."""
+    """Shows nothing."""
 
     def stage(self, stage: Stage, number: int, count: int) -> None:
-        """A stage begins."""
+        """A stage starts; it is ``number`` of ``count``."""
 
     def update(self, outcome: Outcome, elapsed: float, seconds: float) -> None:
-        """Some more requests have ended."""
+        """More requests have ended; ``elapsed`` and ``seconds`` are of the stage."""
 
-    def say(self, text: str) -> None:
-        """Something that people should know."""
+    def note(self, text: str) -> None:
+        """Show a message."""
 
     def done(self, result: StageResult) -> None:
-        """A stage is over."""
+        """A stage has ended."""
 
 
 class Terminal(SilentProgress):
-    """On standard error; without a terminal only what stays."""
+    """Writes to standard error; without a terminal, only the permanent lines."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False)
@@ -40,14 +40,14 @@ class Terminal(SilentProgress):
         self._name = ""
 
     def stage(self, stage: Stage, number: int, count: int) -> None:
-        """A stage begins."""
+        """A stage starts; it is ``number`` of ``count``."""
         self._name = f"[{number}/{count}] {stage.name}"
         if sys.stderr.isatty():
             self._live = Live(Text(f"{self._name} …"), console=self._console, transient=True)
             self._live.start()
 
     def update(self, outcome: Outcome, elapsed: float, seconds: float) -> None:
-        """Some more requests have ended."""
+        """More requests have ended; ``elapsed`` and ``seconds`` are of the stage."""
         if self._live is None:
             return
         of = f" of {seconds:.0f}" if seconds else ""
@@ -60,12 +60,12 @@ class Terminal(SilentProgress):
             Text(f"{self._name}  {elapsed:.0f}{of} s, {outcome.count:,} answers{latency}{failed}")
         )
 
-    def say(self, text: str) -> None:
-        """Something that people should know."""
+    def note(self, text: str) -> None:
+        """Show a message."""
         self._console.print(f"    {text}", markup=False)
 
     def done(self, result: StageResult) -> None:
-        """A stage is over."""
+        """A stage has ended."""
         if self._live is not None:
             self._live.stop()
             self._live = None

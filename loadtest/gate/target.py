@@ -1,4 +1,5 @@
-"""What may be loaded: a target that was named, on this machine, a private network, or one's own."""
+"""Which targets may be loaded: this machine, private networks, and public addresses if
+confirmed."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from understudy.loadtest.gate.plan import Engine
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """``path`` is put before the paths of payloads."""
+    """A parsed target; ``path`` is a prefix of the paths of payloads."""
 
     host: str
     port: int
@@ -23,14 +24,14 @@ class Address:
 
     @property
     def authority(self) -> str:
-        """As in a Host header."""
-        usual = 443 if self.tls else 80
+        """Host and port as in a Host header."""
+        default = 443 if self.tls else 80
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == usual else f"{host}:{self.port}"
+        return host if self.port == default else f"{host}:{self.port}"
 
 
 def address_of(url: str) -> Address:
-    """Of a URL. Raises TargetError for what is none."""
+    """Parse the URL of a target. Raises TargetError if it is not valid."""
     parts = urlsplit(url if "//" in url else f"http://{url}")
     try:
         port = parts.port
@@ -45,14 +46,14 @@ def address_of(url: str) -> Address:
 
 
 def allowed(address: Address, own: bool) -> None:
-    """Raise TargetError for an address that is open to the world, unless it is said to be one's
-    own, and for a name that is not known."""
+    """Raise TargetError for an unknown host, and for a public address unless ``own`` confirms that
+    it is yours."""
     try:
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
     except OSError as error:
         raise TargetError(f"target: {address.host}: {error.strerror or error}") from error
-    for *_, place in found:
-        ip = ipaddress.ip_address(str(place[0]).split("%")[0])
+    for *_, sockaddr in found:
+        ip = ipaddress.ip_address(str(sockaddr[0]).split("%")[0])
         if not own and not (ip.is_loopback or ip.is_private or ip.is_link_local):
             raise TargetError(
                 f"target: {address.host} is {ip}, a public address. Load testing servers of other "
@@ -61,7 +62,7 @@ def allowed(address: Address, own: bool) -> None:
 
 
 def target_of(address: Address, engine: Engine) -> Target:
-    """For the engine."""
+    """The target for the engine."""
     ca_file = str(engine.ca_file) if engine.ca_file is not None else None
     return Target(
         address.host, address.port, address.tls, engine.verify, ca_file, engine.connections,
@@ -70,7 +71,7 @@ def target_of(address: Address, engine: Engine) -> Target:
 
 
 def reachable(address: Address, timeout: float = 5.0) -> None:
-    """Raise TargetError when nobody answers a connection."""
+    """Raise TargetError if the target does not accept a connection within ``timeout`` seconds."""
     try:
         socket.create_connection((address.host, address.port), timeout).close()
     except OSError as error:

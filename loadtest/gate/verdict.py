@@ -1,4 +1,4 @@
-"""Objectives against what a stretch of load has shown."""
+"""Evaluates objectives against the outcome of a run of load."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from understudy.loadtest.statistics.intervals import quantile, rate
 from understudy.loadtest.statistics.percentile import Percentile, Verdict, queries_needed
 
 LAG_SHARE = 0.05
-"""Of a latency limit, what the engine's own lag may be at its 99th percentile."""
-Said = Literal["passed", "failed", "invalid"]
+"""Largest p99 of the engine's own lag, as a share of the tightest latency limit."""
+CriterionVerdict = Literal["passed", "failed", "invalid"]
 
 
 @dataclass(frozen=True, slots=True)
 class Criterion:
-    """One objective: ``value`` in [``low``, ``high``] against its ``limit``; ``said`` invalid: it
-    cannot be told, ``why`` says so."""
+    """One objective: ``value`` in [``low``, ``high``] against its ``limit``. ``why`` is the reason
+    for a verdict other than "passed"; "invalid": the measurement does not decide it."""
 
     name: str
     limit: float
     value: float | None
-    said: Said
+    verdict: CriterionVerdict
     why: str = ""
     low: float | None = None
     high: float | None = None
@@ -35,12 +35,12 @@ class Criterion:
         """As JSON."""
         return {
             "name": self.name, "limit": self.limit, "value": self.value, "low": self.low,
-            "high": self.high, "said": self.said, "why": self.why,
+            "high": self.high, "said": self.verdict, "why": self.why,
         }  # fmt: skip
 
 
 def needed(objectives: Objectives) -> int:
-    """Requests without which not every objective can be met, however good they are."""
+    """The smallest number of requests that can prove all objectives."""
     shares = [*objectives.percentiles()]
     most = objectives.most_errors()
     if objectives.rule == "loadgen":
@@ -51,16 +51,16 @@ def needed(objectives: Objectives) -> int:
 
 
 def missed_already(objectives: Objectives, outcome: Outcome) -> bool:
-    """Whether a running stretch has missed a percentile for sure, by the requests that were due
-    before all of them had ended; however often it is asked, by the test's own guarantee."""
+    """Whether a running load has provably missed a percentile, by the requests that were due before
+    ``outcome.complete``. The test is anytime-valid, so it can be repeated."""
     count = int(np.searchsorted(outcome.due, outcome.complete)) if outcome.single else 0
     return any(
-        _verdict(objectives, outcome, p, limit, slice(0, count)) == "missed"
+        _decision(objectives, outcome, p, limit, slice(0, count)) == "missed"
         for p, limit in objectives.percentiles().items()
     )
 
 
-def _verdict(
+def _decision(
     objectives: Objectives, outcome: Outcome, p: float, limit: float, part: slice
 ) -> Verdict:
     if not outcome.single:
@@ -71,8 +71,8 @@ def _verdict(
     return Percentile(p, objectives.alpha).verdict(n, over)
 
 
-def judge(objectives: Objectives, outcome: Outcome) -> list[Criterion]:
-    """Every objective of a stretch that is over. Without requests nothing can be told."""
+def evaluate(objectives: Objectives, outcome: Outcome) -> list[Criterion]:
+    """Evaluate every objective after the end of a load. Without requests they are invalid."""
     found: list[Criterion] = []
     tightest = objectives.tightest
     lag = outcome.lag_p99
@@ -93,8 +93,8 @@ def judge(objectives: Objectives, outcome: Outcome) -> list[Criterion]:
         found.append(_errors(outcome, most, objectives.alpha))
     if objectives.rate is not None:
         good = (outcome.count - outcome.failed) / outcome.seconds if outcome.seconds else 0.0
-        said: Said = "passed" if good >= objectives.rate else "failed"
-        found.append(Criterion("good responses per second", objectives.rate, good, said))
+        verdict: CriterionVerdict = "passed" if good >= objectives.rate else "failed"
+        found.append(Criterion("good responses per second", objectives.rate, good, verdict))
     return found
 
 
@@ -106,21 +106,25 @@ def _percentile(objectives: Objectives, outcome: Outcome, p: float, limit: float
     ends = (interval.low, interval.high) if interval is not None else (None, None)
     if objectives.rule == "loadgen":
         needed = queries_needed(p, over)
-        said: Said = "passed" if n >= needed else "invalid" if over <= n * (1.0 - p) else "failed"
-        why = (
-            "" if said == "passed" else f"{n:,} queries with {over:,} over: {needed:,} are required"
+        verdict: CriterionVerdict = (
+            "passed" if n >= needed else "invalid" if over <= n * (1.0 - p) else "failed"
         )
-        return Criterion(name, limit, value, said, why, *ends)
-    verdict = _verdict(objectives, outcome, p, limit, slice(0, n))
-    if verdict == "met" and outcome.single:
-        # A queue that grows is quick at first: the later half must not miss it by itself.
+        why = (
+            ""
+            if verdict == "passed"
+            else f"{n:,} queries with {over:,} over: {needed:,} are required"
+        )
+        return Criterion(name, limit, value, verdict, why, *ends)
+    decision = _decision(objectives, outcome, p, limit, slice(0, n))
+    if decision == "met" and outcome.single:
+        # A growing queue is fast at first, so the second half must not miss the limit by itself.
         half = int(np.searchsorted(outcome.due, outcome.seconds / 2.0))
-        if _verdict(objectives, outcome, p, limit, slice(half, n)) == "missed":
+        if _decision(objectives, outcome, p, limit, slice(half, n)) == "missed":
             why = "latency grows: the second half of the requests misses the limit"
             return Criterion(name, limit, value, "failed", why, *ends)
-    if verdict == "met":
+    if decision == "met":
         return Criterion(name, limit, value, "passed", "", *ends)
-    if verdict == "missed":
+    if decision == "missed":
         allowed = math.floor(n * (1.0 - p))
         why = f"{over:,} of {n:,} requests exceeded the limit, {allowed:,} are allowed"
         return Criterion(name, limit, value, "failed", why, *ends)
@@ -137,14 +141,14 @@ def _percentile(objectives: Objectives, outcome: Outcome, p: float, limit: float
 
 def _first_byte(outcome: Outcome, limit: float, alpha: float) -> Criterion:
     name, p = "first byte p95", 0.95
-    late = ~(outcome.first_byte <= limit) | ~outcome.ok  # NaN, for an answer that never began
+    late = ~(outcome.first_byte <= limit) | ~outcome.ok  # NaN: no byte arrived
     n, over = len(late), int(late.sum())
     begun = outcome.first_byte[np.isfinite(outcome.first_byte)]
     value = float(np.quantile(begun, p)) if len(begun) >= 20 else None
-    verdict = Percentile(p, alpha).verdict(n, over)
-    why = "" if verdict == "met" else f"{over:,} of {n:,} responses started later"
-    said: Said = "invalid" if verdict == "open" else held(verdict == "met")
-    return Criterion(name, limit, value, said, why)
+    decision = Percentile(p, alpha).verdict(n, over)
+    why = "" if decision == "met" else f"{over:,} of {n:,} responses started later"
+    verdict: CriterionVerdict = "invalid" if decision == "open" else pass_or_fail(decision == "met")
+    return Criterion(name, limit, value, verdict, why)
 
 
 def _errors(outcome: Outcome, most: float, alpha: float) -> Criterion:
@@ -156,17 +160,17 @@ def _errors(outcome: Outcome, most: float, alpha: float) -> Criterion:
         return Criterion("errors", most, None, "invalid", "no requests")
     worst = ", ".join(f"{name}: {count:,}" for name, count in _worst(outcome))
     if most <= 0.0:
-        said: Said = "failed" if failed else "passed"
-        return Criterion("errors", most, value, said, worst, *ends)
-    verdict = Percentile(1.0 - most, alpha).verdict(n, failed)
-    if verdict == "open":
+        verdict: CriterionVerdict = "failed" if failed else "passed"
+        return Criterion("errors", most, value, verdict, worst, *ends)
+    decision = Percentile(1.0 - most, alpha).verdict(n, failed)
+    if decision == "open":
         fewest = Percentile(1.0 - most, alpha).fewest
         why = f"not enough requests: {failed:,} of {n:,} failed"
         if n < fewest:
             why = f"not enough requests: {n:,}, at least {fewest:,} are required even if none fails"
         return Criterion("errors", most, value, "invalid", why, *ends)
-    said = "passed" if verdict == "met" else "failed"
-    return Criterion("errors", most, value, said, worst if said == "failed" else "", *ends)
+    verdict = "passed" if decision == "met" else "failed"
+    return Criterion("errors", most, value, verdict, worst if verdict == "failed" else "", *ends)
 
 
 def _worst(outcome: Outcome) -> list[tuple[str, int]]:
@@ -174,21 +178,21 @@ def _worst(outcome: Outcome) -> list[tuple[str, int]]:
     return sorted({**bad, **outcome.errors}.items(), key=lambda item: -item[1])[:3]
 
 
-def together(criteria: list[Criterion]) -> Said:
-    """Failed if anything failed; else invalid if anything could not be told."""
-    said = {one.said for one in criteria}
-    return "failed" if "failed" in said else "invalid" if "invalid" in said else "passed"
+def overall_verdict(criteria: list[Criterion]) -> CriterionVerdict:
+    """Failed if a criterion failed; else invalid if one is invalid; else passed."""
+    verdicts = {one.verdict for one in criteria}
+    return "failed" if "failed" in verdicts else "invalid" if "invalid" in verdicts else "passed"
 
 
-def held(met: bool) -> Said:
-    """Of a plain comparison."""
+def pass_or_fail(met: bool) -> CriterionVerdict:
+    """The verdict of a plain comparison."""
     return "passed" if met else "failed"
 
 
 def reasons(criteria: list[Criterion]) -> list[str]:
-    """What did not pass, in words."""
+    """A text for each criterion that did not pass."""
     return [
         f"{one.name}: {one.why or f'{one.value:.4g} against a limit of {one.limit:.4g}'}"
         for one in criteria
-        if one.said != "passed"
+        if one.verdict != "passed"
     ]

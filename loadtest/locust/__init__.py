@@ -1,1 +1,1 @@
-"""Locust with an open loop: its scenarios, workers, web page and reports over our engine."""
+"""Open-loop load for Locust: its scenarios, workers, web page and reports, with this engine."""

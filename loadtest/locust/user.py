@@ -1,10 +1,10 @@
-"""A Locust user that is a dispatcher: it sends at a rate of its own, whatever the answers do.
+"""A Locust user that sends at a fixed rate, independent of the responses.
 
-Locust's users wait for their answers, so a server that stalls is asked less, and the stall hides
-(coordinated omission). This one hands a stretch of open-loop arrivals to the engine, which runs in
-a process of its own, and puts what comes back into Locust's statistics in bulk; the web page,
-workers, reports and exit codes are Locust's. The number of users that Locust is told sets the load:
-each of them sends ``rate`` requests per second, and Poisson processes add up to one.
+Locust's users wait for their responses, so a stalled server receives fewer requests, which hides
+the stall (coordinated omission). This user runs an open loop with the engine, in a separate
+process, and adds the results to Locust's statistics in bulk; the web page, workers, reports and
+exit codes are Locust's. The number of users sets the load: each sends ``rate`` requests per second,
+and Poisson processes add up to one.
 
     from understudy.loadtest.locust.user import OpenLoopUser
 
@@ -31,8 +31,8 @@ from gevent import threadpool
 from locust import User, task
 from locust.stats import StatsEntry, StatsError
 
-from understudy.loadtest.engine.book import Taken
 from understudy.loadtest.engine.pool import Open, drive
+from understudy.loadtest.engine.recorder import FinishedRequests
 from understudy.loadtest.errors import LoadTestError
 from understudy.loadtest.gate.plan import Engine
 from understudy.loadtest.gate.target import address_of, allowed, target_of
@@ -50,10 +50,10 @@ _numbers = itertools.count()
 
 
 class OpenLoopUser(User):
-    """``rate`` per second and user. ``template`` is a body in which objects like ``{"$uniform": [0,
-    1]}`` stand for values that are drawn; ``payloads`` are given instead where they are ready.
-    ``seed`` with the worker's and the user's number makes it repeatable. With a ``limit``, the
-    latency in seconds that is to be shown, a run whose senders were late is INVALID.
+    """An open-loop user that sends ``rate`` requests per second. ``template`` is a body in which
+    objects like ``{"$uniform": [0, 1]}`` stand for drawn values; ``payloads`` are bodies to use
+    instead. ``seed``, with the number of the worker and the user, makes runs repeatable. With
+    ``limit``, a latency in seconds, a run whose senders were late is INVALID.
 
     >>> class Predictions(OpenLoopUser):
     ...     host = "http://127.0.0.1:8080"
@@ -85,7 +85,7 @@ class OpenLoopUser(User):
 
     @task
     def dispatch(self) -> None:
-        """What Locust starts: send until it is stopped."""
+        """The task that Locust starts: send until Locust stops it."""
         worker = max(0, getattr(self.environment.runner, "worker_index", 0) or 0)
         number = next(_numbers)
         host = self.host or self.environment.host
@@ -110,29 +110,29 @@ class OpenLoopUser(User):
             self._origin = time.monotonic()
             drive(
                 target_of(address, engine), requests, load,
-                watch=lambda _: self._over.is_set(), keep=self._take,
+                watch=lambda _: self._over.is_set(), sink=self._add_finished,
             )  # fmt: skip
 
         try:
-            # The engine's own waiting must not hold up Locust's greenlets.
+            # The engine blocks, so it must not run in Locust's greenlets.
             pool.spawn(send).get()
         except gevent.GreenletExit:
             self._over.set()
             pool.join()
             raise
         except LoadTestError:
-            # Whoever ends the whole test ends the engine's process with it.
+            # The end of the test also ends the engine's process.
             if getattr(self.environment.runner, "state", "") in ("spawning", "running"):
                 raise
 
-    def _take(self, parts: list[Taken]) -> None:
-        """Put what has ended into Locust's statistics."""
+    def _add_finished(self, parts: list[FinishedRequests]) -> None:
+        """Add finished requests to Locust's statistics."""
         stats = self.environment.stats
         now = time.time() - time.monotonic()
         for part in parts:
             if not len(part.due):
                 continue
-            lag.book.add(self.path, part, self.limit)
+            lag.statistics.add(self.path, part, self.limit)
             ok = (part.status >= 200) & (part.status < 400)
             seconds = (now + self._origin + part.ended).astype(np.int64)
             milliseconds = np.maximum(part.ended - part.due, 0.0) * 1e3
@@ -151,8 +151,8 @@ class OpenLoopUser(User):
 
 
 def _log(entry: StatsEntry, milliseconds: Any, ok: Any, seconds: Any) -> None:
-    """What :meth:`StatsEntry.log` does for one request, for many; times are not rounded to two
-    digits, since a tail is what is looked for."""
+    """As :meth:`StatsEntry.log`, but for many requests. Times are not rounded to two digits,
+    because that would distort the tail."""
     count = len(milliseconds)
     entry.num_requests += count
     entry.num_failures += int((~ok).sum())

@@ -1,1 +1,1 @@
-"""What is sent, and what the answers must be."""
+"""Payloads of requests, and checks of responses."""

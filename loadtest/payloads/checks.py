@@ -1,4 +1,4 @@
-"""What an answer must be. A wrong answer is a failure, however quick it was."""
+"""Checks of responses. A wrong response is a failure, however fast it was."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from understudy.loadtest.errors import PlanError
 @dataclass(slots=True)
 class Checks:
     """``statuses`` that are allowed; ``schema`` of the body (JSON Schema); ``expected`` by payload:
-    values by JSON pointer, numbers within ``tolerance`` (absolute, or relative to what is expected
-    where that is more)."""
+    values by JSON pointer; numbers may differ by ``tolerance`` (absolute or relative, whichever is
+    larger)."""
 
     statuses: tuple[int, ...] = ()
     schema: Mapping[str, Any] | None = None
@@ -38,37 +38,38 @@ class Checks:
 
     @property
     def needed(self) -> bool:
-        """Whether there is anything to look at in an answer beyond HTTP's own success."""
+        """Whether there is anything to check beyond the success of HTTP."""
         return bool(self.statuses or self.schema is not None or any(self.expected))
 
     def __call__(self, payload: int, status: int, body: bytes) -> str:
-        """What is wrong with an answer, or an empty text. Names are few, since they are counted."""
+        """What is wrong with a response, or an empty text; few different texts, since they are
+        counted."""
         if self.statuses and status not in self.statuses:
             return f"status {status}"
         if not self.statuses and not 200 <= status < 400:
-            return ""  # counted as HTTP's own failure
+            return ""  # counted as a failure of HTTP
         expected = self.expected[payload] if payload < len(self.expected) else {}
         if self.schema is None and not expected:
             return ""
         try:
-            answer = json.loads(body)
+            response = json.loads(body)
         except ValueError:
-            return "answer is no JSON"
+            return "response is not JSON"
         if self.schema is not None:
             if self._validator is None:
                 import jsonschema
 
                 self._validator = jsonschema.Draft202012Validator(self.schema)
-            if not self._validator.is_valid(answer):
-                return "answer breaks the schema"
+            if not self._validator.is_valid(response):
+                return "response violates the schema"
         for pointer, wanted in expected.items():
-            if not alike(at(answer, pointer), wanted, self.tolerance):
+            if not alike(at(response, pointer), wanted, self.tolerance):
                 return "unexpected prediction"
         return ""
 
 
 class _Nothing:
-    """What a pointer finds where there is nothing."""
+    """Type of :data:`NOTHING`, the value of a pointer to a missing element."""
 
 
 NOTHING = _Nothing()
@@ -91,7 +92,7 @@ def at(document: Any, pointer: str) -> Any:
 
 
 def alike(found: Any, wanted: Any, tolerance: float) -> bool:
-    """Whether an answer is what was expected, numbers within the tolerance, at any depth."""
+    """Whether ``found`` equals ``wanted``, with numbers within ``tolerance`` at any depth."""
     numbers = isinstance(wanted, (int, float)) and not isinstance(wanted, bool)
     if numbers and isinstance(found, (int, float)) and not isinstance(found, bool):
         if math.isnan(found) or math.isnan(wanted):

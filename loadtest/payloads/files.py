@@ -1,4 +1,4 @@
-"""Payloads from files: bodies, rows, and what was recorded."""
+"""Payloads from files: bodies, rows of features, recorded requests."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ _ACCESS = re.compile(
 def of_rows(
     path: Path, form: str, rows: int, request_path: str, most: int, headers: Mapping[str, str]
 ) -> list[Payload]:
-    """Rows of features from a CSV or JSONL file, ``rows`` of them in each payload of the format."""
+    """Payloads in format ``form`` from a CSV or JSONL file of features, ``rows`` rows in each, at
+    most ``most`` payloads. Raises PlanError."""
     read = list(_limited(_csv(path) if path.suffix.lower() in CSV else _lines(path), most * rows))
     features = []
     for number, row in read:
         if not isinstance(row, dict):
-            raise PlanError(f"{path}: line {number}: a row is an object of features by name")
+            raise PlanError(f"{path}: line {number}: a row must be an object of features by name")
         features.append(row)
     if not features:
-        raise PlanError(f"{path}: there is no row in it")
+        raise PlanError(f"{path}: has no rows")
     return [
         Payload(
             as_body(in_format(form, features[n : n + rows])), path=request_path, headers=headers
@@ -53,7 +54,7 @@ def of_bodies(
             own = value.get("headers") or {}
             expect = value.get("expect") or {}
             if not isinstance(own, dict) or not isinstance(expect, dict):
-                raise PlanError(f"{path}: line {number}: headers and expect are objects")
+                raise PlanError(f"{path}: line {number}: headers and expect must be objects")
             found.append(
                 Payload(
                     as_body(value["body"]),
@@ -66,46 +67,50 @@ def of_bodies(
         else:
             found.append(Payload(as_body(value), path=request_path, headers=headers))
     if not found:
-        raise PlanError(f"{path}: there is no line in it")
+        raise PlanError(f"{path}: has no lines")
     return found
 
 
 def recorded(path: Path, most: int, headers: Mapping[str, str]) -> list[Payload]:
-    """What a log of Understudy's records says was asked, in the order of its times, as JSON lines
-    (``understudy records export LOG -o recorded.jsonl``); copies to challengers are left out, and
-    what was too large to be kept."""
+    """Requests from an exported log of records, ordered by time: JSON lines of ``understudy records
+    export LOG -o recorded.jsonl``. Mirrored requests, and requests whose body was too large for the
+    log, are skipped. Raises PlanError."""
     if path.is_dir():
         raise PlanError(
-            f"{path}: is a folder of records: understudy records export {path} -o recorded.jsonl"
+            f"{path}: is a folder of records; export it first: "
+            f"understudy records export {path} -o recorded.jsonl"
         )
     found = []
     for number, line in _limited(_lines(path), 100 * most):
         if not isinstance(line, dict):
-            raise PlanError(f"{path}: line {number}: a line of a log of records is an object")
+            raise PlanError(f"{path}: line {number}: a record must be an object")
         record = line.get("record")
         if record is None or record.get("role") != "primary" or record.get("request") is None:
             continue
         try:
             body = record["request"]
             target = str(record["target"]).split(" ")
-            asked = base64.b64decode(body["base64"]) if isinstance(body, dict) else body.encode()
+            payload = base64.b64decode(body["base64"]) if isinstance(body, dict) else body.encode()
             kind = re.search(r"(?im)^content-type:\s*(\S+)", str(record["request_headers"]))
             own = {"content-type": kind[1]} if kind else {}
-            method, place = (target[0], target[1]) if len(target) > 1 else ("POST", target[0])
+            method, request_path = (
+                (target[0], target[1]) if len(target) > 1 else ("POST", target[0])
+            )
             found.append(
-                Payload(asked, method, place, {**own, **headers}, at=float(record["time"]))
+                Payload(payload, method, request_path, {**own, **headers}, at=float(record["time"]))
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise PlanError(f"{path}: line {number}: not a record: {error!r}") from error
         if len(found) >= most:
             break
     if not found:
-        raise PlanError(f"{path}: there is no request with its payload in it")
+        raise PlanError(f"{path}: has no requests with a payload")
     return sorted(found, key=lambda one: one.at or 0.0)
 
 
 def access_log(path: Path, most: int) -> list[float]:
-    """Times in unix seconds of the requests of an access log in the common or combined format."""
+    """Times in unix seconds, ascending, of an access log in the common or combined format. Raises
+    PlanError."""
     times = []
     try:
         with open(path, errors="replace") as file:
@@ -125,7 +130,7 @@ def access_log(path: Path, most: int) -> list[float]:
     except OSError as error:
         raise PlanError(f"{path}: cannot be read: {error.strerror}") from error
     if not times:
-        raise PlanError(f"{path}: there is no request in it")
+        raise PlanError(f"{path}: has no requests")
     return sorted(times)
 
 

@@ -22,7 +22,8 @@ def open_inference(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def open_inference_matrix(rows: Sequence[Row]) -> dict[str, Any]:
-    """The same with one tensor of all numeric features, as scikit-learn runtimes take it."""
+    """Open Inference Protocol V2 with one tensor of all numeric features, as scikit-learn runtimes
+    expect."""
     names = _names(rows)
     data = [_number(name, row.get(name)) for row in rows for name in names]
     tensor = {"name": "input-0", "shape": [len(rows), len(names)], "datatype": "FP64", "data": data}
@@ -52,7 +53,7 @@ def mlflow_records(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def mlflow_instances(rows: Sequence[Row]) -> dict[str, Any]:
-    """MLflow's and TF Serving's instances without names, as tensors are taken."""
+    """MLflow's and TF Serving's instances without names."""
     names = _names(rows)
     return {"instances": [[row.get(name) for name in names] for row in rows]}
 
@@ -76,9 +77,9 @@ FORMATS: dict[str, Callable[[Sequence[Row]], Any]] = {
 
 
 def in_format(name: str, rows: Sequence[Row]) -> Any:
-    """Rows in a format by its name. Raises PlanError for another one."""
+    """Encode ``rows`` in the format ``name``. Raises PlanError for an unknown format."""
     if name not in FORMATS:
-        raise PlanError(f"format {name!r} is none of {', '.join(FORMATS)}")
+        raise PlanError(f"unknown format {name!r}: choose one of {', '.join(FORMATS)}")
     return FORMATS[name](rows)
 
 
@@ -87,19 +88,21 @@ def _names(rows: Sequence[Row]) -> list[str]:
 
 
 def _datatype(name: str, data: Sequence[Any]) -> str:
-    held = [value for value in data if value is not None]
-    if all(isinstance(value, bool) for value in held):
+    present = [value for value in data if value is not None]
+    if all(isinstance(value, bool) for value in present):
         return "BOOL"
-    if all(isinstance(value, (int, float)) for value in held):
+    if all(isinstance(value, (int, float)) for value in present):
         return (
-            "INT64" if all(isinstance(v, int) for v in held) and len(held) == len(data) else "FP64"
+            "INT64"
+            if all(isinstance(v, int) for v in present) and len(present) == len(data)
+            else "FP64"
         )
-    if all(isinstance(value, str) for value in held):
+    if all(isinstance(value, str) for value in present):
         return "BYTES"
-    raise PlanError(f"feature {name!r} has values of different kinds, which a tensor cannot hold")
+    raise PlanError(f"feature {name!r} has values of different types, but a tensor has one")
 
 
 def _number(name: str, value: Any) -> float | None:
     if value is None or isinstance(value, (int, float)):
         return value
-    raise PlanError(f"feature {name!r} is no number: {value!r}")
+    raise PlanError(f"feature {name!r} is not a number: {value!r}")

@@ -1,4 +1,4 @@
-"""An HTTP request as it is sent, and one that is described in a file."""
+"""HTTP requests of a load test."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from urllib.parse import quote
 from understudy.loadtest.errors import PlanError
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_OURS = frozenset(("host", "content-length", "connection", "transfer-encoding"))
+_RESERVED = frozenset(("host", "content-length", "connection", "transfer-encoding"))
 
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """``expect`` are values that the answer must have, by JSON pointer; within ``tolerance`` for
-    numbers. ``at`` is when it was sent where it was recorded, unix seconds."""
+    """A request. ``expect`` are the values of the response by JSON pointer; ``at`` is when it was
+    recorded, in unix seconds."""
 
     body: bytes
     method: str = "POST"
@@ -28,13 +28,13 @@ class Payload:
     at: float | None = None
 
     def to_bytes(self, host: str) -> bytes:
-        """The whole request for a keep-alive connection to ``host``. Raises PlanError for what
-        would not be one request."""
+        """The whole request for a keep-alive connection to ``host``. Raises PlanError for an
+        invalid method, path or header."""
         if not _TOKEN.fullmatch(self.method):
-            raise PlanError(f"{self.method!r} is no HTTP method")
+            raise PlanError(f"not a valid HTTP method: {self.method!r}")
         path = quote(self.path, safe="/?&=%:@!$'()*+,;~-._[]")
         if not path.startswith("/"):
-            raise PlanError(f"path: {self.path!r} must begin with /")
+            raise PlanError(f"path: {self.path!r} must start with /")
         lines = [f"{self.method} {path} HTTP/1.1", f"host: {host}"]
         names = {name.lower() for name in self.headers}
         if self.body and "content-type" not in names:
@@ -42,14 +42,14 @@ class Payload:
         for name, value in self.headers.items():
             if not _TOKEN.fullmatch(name) or any(c in value for c in "\r\n\0"):
                 raise PlanError(f"header {name!r}: name or value cannot be sent")
-            if name.lower() not in _OURS:
+            if name.lower() not in _RESERVED:
                 lines.append(f"{name}: {value}")
         lines.append(f"content-length: {len(self.body)}")
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace") + self.body
 
 
 def as_body(value: Any) -> bytes:
-    """A body that was given as JSON, or as text."""
+    """The bytes of a body: bytes and text as they are, other values as JSON."""
     if isinstance(value, bytes):
         return value
     return value.encode() if isinstance(value, str) else json.dumps(value).encode()

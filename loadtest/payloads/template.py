@@ -1,5 +1,5 @@
 """Bodies from a template: JSON in which an object with one key like ``$uniform`` stands for a value
-that is drawn anew for every payload."""
+that is drawn for every payload."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _SYLLABLES = ("la", "mo", "ri", "ten", "ka", "su", "vel", "no", "pi", "dor")
 
 
 class Drawer:
-    """Draws values; the same ``seed`` draws the same ones."""
+    """Draws values, reproducibly for a ``seed``."""
 
     def __init__(self, seed: int) -> None:
         self._chance = random.Random(seed)
         self._number = 0
 
     def fill(self, template: Any, where: str = "template") -> Any:
-        """The template with its generators filled in. Raises PlanError that names the place."""
+        """Replace the generators of a template by drawn values. Raises PlanError with the path."""
         if isinstance(template, dict):
             if len(template) == 1:
                 (key, argument), *_ = template.items()
@@ -53,13 +53,17 @@ class Drawer:
             ],
         }
         if key not in generators:
-            raise PlanError(f"{where}: {key} is none of {', '.join(generators)}")
+            raise PlanError(
+                f"{where}: unknown generator {key}: choose one of {', '.join(generators)}"
+            )
         try:
             found = generators[key]()
         except PlanError:
             raise
         except (TypeError, ValueError, IndexError, KeyError) as error:
-            raise PlanError(f"{where}: {key} cannot take {argument!r}: {error}") from error
+            raise PlanError(
+                f"{where}: {key}: not a valid argument: {argument!r}: {error}"
+            ) from error
         if isinstance(found, float):
             return found if math.isfinite(found) else 0.0
         return found
@@ -74,5 +78,5 @@ class Drawer:
 
 def _length(argument: Any) -> int:
     if not isinstance(argument, int) or isinstance(argument, bool) or not 0 < argument <= 1_000_000:
-        raise ValueError("a length from 1 to 1,000,000 is needed")
+        raise ValueError("length must be from 1 to 1,000,000")
     return argument

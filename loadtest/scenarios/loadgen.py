@@ -42,7 +42,7 @@ class Settings:
     mode: Literal["PerformanceOnly", "AccuracyOnly"] = "PerformanceOnly"
 
     def load(self) -> Arrivals:
-        """How the engine has to send."""
+        """The load for the engine."""
         if self.scenario == "Server":
             return Open(steady(self.rate, self.seconds), seed=self.seed)
         if self.scenario == "Offline":
@@ -52,20 +52,21 @@ class Settings:
 
 
 def query_latencies(settings: Settings, outcome: Outcome) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """In seconds; a query of several samples takes as long as its slowest."""
+    """Latencies of queries in seconds, (n,); a query of several samples takes as long as its
+    slowest."""
     if settings.scenario != "MultiStream":
         return outcome.latency
     # Samples of a query are due at the same moment.
-    due, place = np.unique(outcome.due, return_inverse=True)
+    due, query = np.unique(outcome.due, return_inverse=True)
     found = np.zeros(len(due))
-    np.maximum.at(found, place, outcome.latency)
+    np.maximum.at(found, query, outcome.latency)
     return found
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """``valid`` is the verdict, ``why`` are the reasons against it. ``fields`` are those of
-    LoadGen's detailed log; latencies there are in nanoseconds."""
+    """The result by LoadGen's rules. ``why`` lists the reasons against ``valid``. ``fields`` are
+    those of LoadGen's detailed log; their latencies are in nanoseconds."""
 
     settings: Settings
     valid: bool
@@ -84,8 +85,8 @@ class Result:
         return "\n".join(lines) + "\n"
 
 
-def judge(settings: Settings, outcome: Outcome) -> Result:
-    """What LoadGen's rules make of a run."""
+def evaluate(settings: Settings, outcome: Outcome) -> Result:
+    """The result of a run by LoadGen's rules."""
     latencies = query_latencies(settings, outcome)
     count = len(latencies)
     why: list[str] = []
@@ -113,7 +114,7 @@ def judge(settings: Settings, outcome: Outcome) -> Result:
         enough = count >= OFFLINE_SAMPLES
         fields["result_min_queries_met"] = enough
         if not enough:
-            why.append(f"{count:,} samples, {OFFLINE_SAMPLES:,} are needed")
+            why.append(f"{count:,} samples, {OFFLINE_SAMPLES:,} are required")
     else:
         p = PERCENTILES[settings.scenario]
         bound, met = _early_stopping(settings, ns, p)
@@ -122,7 +123,7 @@ def judge(settings: Settings, outcome: Outcome) -> Result:
         if not met:
             why.append(
                 f"{count:,} queries are not enough for the {100 * p:g}th percentile: "
-                f"{queries_needed(p, int(settings.scenario != 'Server')):,} at least"
+                f"at least {queries_needed(p, int(settings.scenario != 'Server')):,}"
                 + ("" if settings.limit is None else ", more where some are over the limit")
             )
     if settings.scenario == "Server":
@@ -140,7 +141,7 @@ def judge(settings: Settings, outcome: Outcome) -> Result:
 def _early_stopping(
     settings: Settings, ns: np.ndarray[Any, np.dtype[np.float64]], p: float
 ) -> tuple[dict[str, Any], bool]:
-    """For Server: whether the limit holds. Else: the latency that the percentile surely meets."""
+    """For Server: whether the limit holds. Otherwise: a proven upper bound of the percentile."""
     count = len(ns)
     if settings.scenario == "Server":
         over = int((ns > (settings.limit or 0.0) * 1e9).sum())
@@ -157,8 +158,8 @@ def _early_stopping(
 
 
 def discards(p: float, count: int) -> int:
-    """How many of ``count`` queries may be over a limit that surely holds for the percentile; -1
-    where there are too few for any."""
+    """How many of ``count`` queries may exceed a limit that is proven for the percentile; -1 if
+    there are too few queries."""
     low, high = -1, count
     while low + 1 < high:
         middle = (low + high) // 2

@@ -11,12 +11,12 @@ _DAY_PIECES = 48
 
 
 def steady(rate: float, seconds: float) -> Profile:
-    """The same all the time."""
+    """A constant rate."""
     return _made("steady", (Piece(seconds, rate, rate),))
 
 
 def ramp(start: float, end: float, seconds: float) -> Profile:
-    """From one rate to another along a straight line."""
+    """A linear change from one rate to another."""
     return _made("ramp", (Piece(seconds, start, end),))
 
 
@@ -32,7 +32,7 @@ def spike(base: float, peak: float, seconds: float, spike_seconds: float) -> Pro
 
 
 def bursts(base: float, peak: float, seconds: float, every: float, burst_seconds: float) -> Profile:
-    """Short bursts, again and again."""
+    """A burst of ``burst_seconds`` at the end of every ``every`` seconds."""
     if burst_seconds >= every:
         raise PlanError(f"bursts: a burst of {burst_seconds:g} s does not fit into {every:g} s")
     pieces: list[Piece] = []
@@ -47,7 +47,7 @@ def bursts(base: float, peak: float, seconds: float, every: float, burst_seconds
 
 
 def diurnal(low: float, high: float, seconds: float) -> Profile:
-    """A day from one night to the next, as a sine, in ``seconds``."""
+    """A day from midnight to midnight, as a sine, compressed into ``seconds``."""
 
     def rate(part: float) -> float:
         return low + (high - low) * (1.0 - math.cos(2.0 * math.pi * part)) / 2.0
@@ -63,9 +63,9 @@ def diurnal(low: float, high: float, seconds: float) -> Profile:
 
 
 def growth(start: float, end: float, seconds: float) -> Profile:
-    """Organic growth: by the same factor in the same time."""
+    """Exponential growth."""
     if start <= 0.0 or end <= 0.0:
-        raise PlanError("growth: rates must be positive, since it grows by a factor")
+        raise PlanError("growth: rates must be positive, because growth is exponential")
     steps = 32
     factor = (end / start) ** (1.0 / steps)
     return _made(
@@ -78,9 +78,9 @@ def growth(start: float, end: float, seconds: float) -> Profile:
 
 
 def steps(start: float, step: float, count: int, step_seconds: float) -> Profile:
-    """Stairs: each higher than the one before by ``step``."""
+    """``count`` steps of ``step_seconds``, each higher by ``step``."""
     if count < 1:
-        raise PlanError("steps: at least one is needed")
+        raise PlanError("steps: must be at least 1")
     rates = [start + step * n for n in range(count)]
     return _made("steps", tuple(Piece(step_seconds, rate, rate) for rate in rates))
 

@@ -1,4 +1,4 @@
-"""Is B worse than A? Repeats of both in turns, and a smallest difference that matters."""
+"""Is B worse than A? Compares alternating repeats, with a smallest difference that matters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from understudy.loadtest.statistics.intervals import Interval, mean
 
 FEWEST = 3
-Said = Literal["better", "worse", "no difference that matters", "not enough repeats"]
+ComparisonVerdict = Literal["better", "worse", "no difference that matters", "not enough repeats"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Comparison:
     metric: str
     ratio: Interval | None
     margin: float
-    said: Said
+    verdict: ComparisonVerdict
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -34,15 +34,15 @@ class Comparison:
             "low": interval.low if interval else None,
             "high": interval.high if interval else None,
             "margin": self.margin,
-            "said": self.said,
+            "said": self.verdict,
         }
 
 
 def compare(
     metric: str, a: Sequence[float], b: Sequence[float], margin: float, level: float = 0.95
 ) -> Comparison:
-    """Pairs of repeats that ran next to each other, (A, B); what drifts meanwhile, as the machine's
-    speed, is the same for both. The interval is that of the mean log ratio (Student's t).
+    """Compare repeats ``a`` and ``b``, (n,) each, that ran alternately, so that drift of the
+    machine affects both. The interval is that of the mean log ratio (Student's t) at ``level``.
 
     Worse: the whole interval lies above 1 + margin. No difference: it lies within the margin on
     both sides. In between more repeats are needed. Raises ValueError for unequal numbers and for
@@ -58,11 +58,11 @@ def compare(
     found = mean(logs.tolist(), level)
     assert found is not None
     ratio = Interval(math.exp(found.value), math.exp(found.low), math.exp(found.high))
-    said: Said = "not enough repeats"
+    verdict: ComparisonVerdict = "not enough repeats"
     if ratio.low > 1.0 + margin:
-        said = "worse"
+        verdict = "worse"
     elif ratio.high < 1.0 / (1.0 + margin):
-        said = "better"
+        verdict = "better"
     elif ratio.high < 1.0 + margin and ratio.low > 1.0 / (1.0 + margin):
-        said = "no difference that matters"
-    return Comparison(metric, ratio, margin, said)
+        verdict = "no difference that matters"
+    return Comparison(metric, ratio, margin, verdict)

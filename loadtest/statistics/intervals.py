@@ -1,4 +1,4 @@
-"""Intervals of quantiles, rates and differences, or the word that there are too few requests."""
+"""Confidence intervals of quantiles, rates and means; None where there are too few values."""
 
 from __future__ import annotations
 
@@ -24,17 +24,18 @@ class Interval:
 
 
 def quantile(values: Floats, p: float, level: float = 0.95) -> Interval | None:
-    """A quantile with an interval of two order statistics (Clopper & Pearson's idea, by the
-    binomial; David & Nagaraja, Order Statistics, 7.1); None where the values are too few for one.
+    """The quantile ``p`` of ``values``, (n,), with an interval between two order statistics (by the
+    binomial, as Clopper & Pearson; David & Nagaraja, Order Statistics, 7.1); None if there are too
+    few values.
 
-    It holds for independent values; latencies that hang together make it too narrow.
+    It assumes independent values; correlated latencies make it too narrow.
     """
     n = len(values)
     if n == 0:
         return None
     below = int(binom.ppf((1.0 - level) / 2.0, n, p))
     above = int(binom.ppf((1.0 + level) / 2.0, n, p)) + 1
-    # The two ranks must really cover: else there is no upper end at this number of values.
+    # The ranks must exist: otherwise the interval has no upper end for this n.
     if below < 1 or above > n:
         return None
     ranks = [below - 1, max(1, math.ceil(p * n - 1e-9)) - 1, above - 1]
@@ -43,7 +44,7 @@ def quantile(values: Floats, p: float, level: float = 0.95) -> Interval | None:
 
 
 def needed(p: float, level: float = 0.95) -> int:
-    """The fewest values of which a quantile has an interval."""
+    """The smallest number of values for which the quantile ``p`` has an interval."""
     n = 2
     while (
         int(binom.ppf((1.0 - level) / 2.0, n, p)) < 1
@@ -54,7 +55,8 @@ def needed(p: float, level: float = 0.95) -> int:
 
 
 def rate(hits: int, count: int, level: float = 0.95) -> Interval | None:
-    """A share with the exact interval of Clopper & Pearson; None of nothing."""
+    """The share ``hits / count`` with the exact interval of Clopper & Pearson; None without
+    values."""
     if not count:
         return None
     tail = (1.0 - level) / 2.0
@@ -64,7 +66,7 @@ def rate(hits: int, count: int, level: float = 0.95) -> Interval | None:
 
 
 def mean(values: Sequence[float], level: float = 0.95) -> Interval | None:
-    """Of some repeats, by Student's t; None for fewer than two."""
+    """The mean of repeats, by Student's t; None for fewer than two."""
     n = len(values)
     if n < 2:
         return None

@@ -1,17 +1,17 @@
-"""Does a percentile meet its limit? Looks at any time, and an answer that holds at all of them.
+"""Does a percentile meet its limit? An anytime-valid test: it can be evaluated at every moment.
 
 Whether the p-th percentile lies within a limit is whether the share of requests over the limit is
-at most 1 - p. So all there is to know are two counts, n requests and k over the limit. Against
+at most 1 - p. So two counts are sufficient: n requests, k of them over the limit. Against
 "exactly the share q over it" a mixture over all other shares bets,
 
     E = B(a + k, b + n - k) / (B(a, b) q^k (1 - q)^(n - k)),
 
 which is a martingale under the null (Robbins 1970; Ville 1939): it reaches 1 / alpha with
-probability at most alpha, however often somebody looks. One-sided mixtures restrict the bets to
+probability at most alpha, however often it is evaluated. One-sided mixtures restrict the bets to
 shares below q (to show that the limit is met) or above it (to show that it is not).
 
 A share near q takes longest to tell, and there the beta mixture spends most on shares that it is
-not. So a part of the stake is on two points of its own. No test with these guarantees can do much
+not. So a part of the stake is on two separate points. No test with these guarantees can do much
 better: a share of r q takes -log(alpha) / KL(r q, q) requests in the mean, whatever the test (Wald
 1947), even one that knows r; at r = 0.75 that is 2.4 times what LoadGen's rule takes when it is
 looked at all the time, which costs that rule its guarantee.
@@ -36,10 +36,10 @@ _SPARE = 0.9
 
 @dataclass(frozen=True, slots=True)
 class Percentile:
-    """Share ``p`` of the requests shall take at most a limit. ``alpha`` is the probability of ever
-    saying that it does when it does not, and as much the other way round. ``easy`` is the share
-    over the limit, as a part of 1 - p, for which a pass should come soonest; the mixture is
-    centred there."""
+    """The objective that a share ``p`` of the requests takes at most a limit. ``alpha`` bounds the
+    probability of ever returning "met" when it does not hold, and of "missed" when it does.
+    ``easy`` is the share over the limit, as a part of 1 - p, for which a pass should come soonest;
+    the mixture is centred there. Raises ValueError unless all three lie between 0 and 1."""
 
     p: float
     alpha: float = 0.01
@@ -51,7 +51,7 @@ class Percentile:
 
     @property
     def share(self) -> float:
-        """Of the requests that may take longer."""
+        """The share of requests that may take longer."""
         return 1.0 - self.p
 
     def log_met(self, n: int, over: int) -> float:
@@ -69,15 +69,16 @@ class Percentile:
         return _log_evidence(n, over, self.share, high, False)
 
     def verdict(self, n: int, over: int) -> Verdict:
-        """What can be said now; what has been said once stays true with the same certainty, so the
-        first verdict that is not open is the one that counts."""
+        """The verdict for ``over`` of ``n`` requests over the limit. The guarantee holds for the
+        first verdict that is not "open"."""
         if self.log_met(n, over) >= -math.log(_SPARE * self.alpha):
             return "met"
         return "missed" if self.log_missed(n, over) >= -math.log(self.alpha) else "open"
 
     @property
     def fewest(self) -> int:
-        """Requests without which it cannot be met: none of them over the limit."""
+        """The smallest number of requests that can prove the objective, with none over the
+        limit."""
         return _fewest(self)
 
 
@@ -123,8 +124,8 @@ def queries_needed(p: float, over: int, confidence: float = 0.99, tolerance: flo
     """LoadGen's early stopping: how many queries there must be when ``over`` were over the limit.
 
     The smallest h + over with I(p - tolerance; h, over + 1) <= 1 - confidence (MLPerf LoadGen,
-    early stopping; the binomial test of a share of p). It holds for one look that was planned:
-    whoever runs on and tests again passes falsely more often than 1 - confidence.
+    early stopping; the binomial test of a share of p). It holds for one planned
+    test: testing again later passes falsely more often than 1 - confidence.
     """
     if not (0.0 < p < 1.0 and 0.0 < confidence < 1.0) or over < 0 or not 0.0 <= tolerance < p:
         raise ValueError("p and confidence lie between 0 and 1, and over is not negative")

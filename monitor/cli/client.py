@@ -19,7 +19,7 @@ class Client:
     """Calls the control API at ``url``.
 
     The bearer token is the content of ``token_file``; without one, that of the environment variable
-    :data:`TOKEN` if it is set. Raises ConfigError when the file cannot be read or is empty.
+    UNDERSTUDY_TOKEN if it is set. Raises ConfigError when the file cannot be read or is empty.
     """
 
     def __init__(self, url: str, token_file: Path | None = None) -> None:

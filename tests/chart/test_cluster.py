@@ -237,7 +237,7 @@ def _finish(server: ApiServer, space: str, condition: str, stop: threading.Event
 def test_the_gate_decides_whether_an_upgrade_happens(cluster: ApiServer, condition: str) -> None:
     space = cluster.namespace(f"gate-{condition.lower()}")
     values = MODEL + "test: {enabled: false}\ngate:\n  enabled: true" + PLAN
-    install(cluster, space, values)  # pre-upgrade only: the first installation asks nobody
+    install(cluster, space, values)  # pre-upgrade only: the first installation does not ask
     stop = threading.Event()
     judge = threading.Thread(target=_finish, args=(cluster, space, condition, stop))
     judge.start()

@@ -14,6 +14,7 @@ import click
 import pytest
 import yaml
 
+from tests.support.certificates import tls_secret
 from tests.support.chart import (
     CASES,
     MODEL,
@@ -172,7 +173,9 @@ def test_configurations_and_plans_are_valid(case: str, tmp_path: Path) -> None:
         if (file := folder / "understudy.yaml").exists():
             checked += 1
             if case == "tls":
-                _certificate(tls)
+                if not tls.exists():
+                    tls.mkdir()
+                    tls_secret(tls, "localhost")
                 file.write_text(file.read_text().replace("/tls/", f"{tls}/"))
             config = load(file)
             assert config.control.token_env == "UNDERSTUDY_TOKEN" or config.control.loopback
@@ -180,14 +183,6 @@ def test_configurations_and_plans_are_valid(case: str, tmp_path: Path) -> None:
             checked += 1
             assert payloads_of(load_plan(file).payloads, 1)
     assert checked or case.startswith("injector,")
-
-
-def _certificate(folder: Path) -> None:
-    from tests.support.certificates import issue
-
-    if not folder.exists():
-        folder.mkdir()
-        issue(folder, "localhost")
 
 
 def test_injected_pods_are_scraped_in_every_namespace() -> None:

@@ -40,7 +40,7 @@ BODY = '{"inputs": [{"name": "x", "shape": [1, 1], "datatype": "FP64", "data": [
 
 
 class Running:
-    """Pods of one rendering, in a network of their own."""
+    """Pods of one rendering, in a separate network."""
 
     def __init__(self, folder: Path, manifests: list[dict[str, Any]], *names: str) -> None:
         if shutil.which("unshare") is None or subprocess.run([*NAMESPACES, "true"]).returncode:

@@ -64,7 +64,7 @@ def test_every_example_is_valid(path: Any) -> None:
 
 @pytest.mark.parametrize("name", ["argo-rollouts", "flagger"])
 def test_controllers_can_find_the_names_that_they_ask(name: str) -> None:
-    """They ask from a namespace of their own, where a bare name leads nowhere."""
+    """They ask from a separate namespace, where a bare name cannot be resolved."""
     text = yaml.safe_dump_all(
         yaml.safe_load_all((ROOT / "examples" / "kubernetes" / f"{name}.yaml").read_text())
     )

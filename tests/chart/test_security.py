@@ -19,7 +19,7 @@ ACCEPTED = {
     "CKV_K8S_15": "tags are of versions, and do not move: image.pullPolicy",
     "CKV_K8S_35": "the token is read from the environment, which only its own processes can see",
     "CKV_K8S_8": "no liveness of the sidecar by default: its supervisor restarts what dies",
-    "CKV_K8S_9": "the pod of helm test runs once and serves nobody",
+    "CKV_K8S_9": "the pod of helm test runs once and serves no traffic",
 }
 
 

@@ -74,7 +74,7 @@ def test_the_control_api_stays_in_the_cluster() -> None:
         assert having == {host: "ClusterIP"}
         (ready,) = named(manifests, "Pod", "demo-understudy-test")["spec"]["containers"]
         assert ready["args"][0].startswith(f"http://{host}.serving.svc:9090/")
-        # Whoever has pushed no image for load can still try what is installed.
+        # Without an image for load, the installed release can still be tested.
         assert ready["image"] == f"understudy:{__version__}"
 
 

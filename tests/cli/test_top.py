@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.patience import eventually
-from tests.support.plane_process import PATIENCE, PlaneProcess, WorkerEnd, encoded, free_port
+from tests.support.plane_process import PATIENCE, PlaneProcess, WorkerEnd, encoded
+from tests.support.ports import free_port
 from tests.support.traffic import count_traffic
 from understudy.monitor.cli import top_view as top
 from understudy.monitor.records import frames

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.self_signed import certificate
+from tests.support.certificates import self_signed
 from tests.support.webhook_receiver import Receiver, receiver
 from understudy.common.http import call, is_loopback
 from understudy.loadtest.chaos import actions, probes
@@ -133,7 +133,7 @@ def test_notifications_go_through_the_proxy_of_the_environment(
 def test_with_tls_the_proxy_sees_the_host_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ca, key = certificate(tmp_path, "receiver", OUTSIDE)
+    ca, key = self_signed(tmp_path, "receiver", OUTSIDE)
     serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     serving.load_cert_chain(ca, key)
     with receiver(serving) as there:

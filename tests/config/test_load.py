@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
+from tests.support.certificates import self_signed
 from understudy.monitor.config.checks import problems_at_start
 from understudy.monitor.config.load import load, parse
 from understudy.monitor.errors import ConfigError
@@ -280,36 +275,6 @@ def test_on_loopback_the_variable_may_be_missing() -> None:
 # Files ------------------------------------------------------------------------------------------
 
 
-def certificate(folder: Path, name: str, password: bytes | None = None) -> None:
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
-            critical=False,
-        )
-        .sign(key, hashes.SHA256())
-    )
-    (folder / f"{name}.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    (folder / f"{name}.key").write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.BestAvailableEncryption(password)
-            if password
-            else serialization.NoEncryption(),
-        )
-    )
-
-
 def listening(certificate: str, key: str) -> str:
     tls = f"{{certificate: {certificate}, key: {key}}}"
     return GOOD.replace('"127.0.0.1:8080"', f"{{address: '127.0.0.1:8080', tls: {tls}}}")
@@ -318,7 +283,7 @@ def listening(certificate: str, key: str) -> str:
 def test_file_names_are_relative_to_the_file_and_must_exist(tmp_path: Path) -> None:
     folder = tmp_path / "etc"
     folder.mkdir()
-    certificate(folder, "a")
+    self_signed(folder, "a", "localhost")
     (folder / "f.yaml").write_text(listening("a.pem", "a.key") + "state_dir: ../state\n")
     config = load(folder / "f.yaml")
     assert config.listen.tls is not None
@@ -333,8 +298,8 @@ def test_file_names_are_relative_to_the_file_and_must_exist(tmp_path: Path) -> N
 
 
 def test_certificate_and_key_must_fit(tmp_path: Path) -> None:
-    certificate(tmp_path, "a")
-    certificate(tmp_path, "b")
+    self_signed(tmp_path, "a", "localhost")
+    self_signed(tmp_path, "b", "localhost")
     assert (
         "not a PEM certificate and its key"
         in problems(listening("a.pem", "b.key"), tmp_path)["listen.tls"]
@@ -342,7 +307,7 @@ def test_certificate_and_key_must_fit(tmp_path: Path) -> None:
 
 
 def test_a_key_with_a_password_is_refused_and_not_asked_for(tmp_path: Path) -> None:
-    certificate(tmp_path, "a", password=b"secret")
+    self_signed(tmp_path, "a", "localhost", password=b"secret")
     assert "without a password" in problems(listening("a.pem", "a.key"), tmp_path)["listen.tls"]
 
 
@@ -352,7 +317,7 @@ def test_authorities_must_be_certificates(tmp_path: Path) -> None:
     assert "cannot be read" in problems(text, tmp_path)[path]
     (tmp_path / "ca.pem").write_text("nothing of the kind")
     assert "does not contain a PEM certificate" in problems(text, tmp_path)[path]
-    certificate(tmp_path, "ca")
+    self_signed(tmp_path, "ca", "localhost")
     (arm,) = parse(text, "f.yaml", tmp_path).challengers
     assert arm.tls is not None
     assert arm.tls.ca == str(tmp_path / "ca.pem")

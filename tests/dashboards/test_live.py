@@ -193,7 +193,7 @@ def test_every_family_is_on_a_dashboard(seen: Seen) -> None:
 
 
 def test_native_histograms_do_as_well(seen: Seen, tmp_path: Path) -> None:
-    """Who switches them on has no classic ones any more."""
+    """With native histograms, classic ones are no longer scraped."""
     native = Scraping(tmp_path / "native", seen.control, [], "--enable-feature=native-histograms")
     asked = {
         (panel["title"], target["refId"]): target["expr"]

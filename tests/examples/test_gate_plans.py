@@ -15,7 +15,7 @@ import yaml
 from click.testing import CliRunner
 
 from tests.support.patience import eventually
-from tests.support.plane_process import free_port
+from tests.support.ports import free_port
 from understudy.monitor.cli.main import main
 
 ROOT = Path(__file__).parents[2]

@@ -14,7 +14,7 @@ from urllib.request import urlopen
 import pytest
 
 from tests.support.patience import eventually, patient
-from tests.support.plane_process import free_port
+from tests.support.ports import free_port
 from tests.support.signals import signal
 from tests.support.webhook_receiver import Receiver, receiver
 from tools.parts.debian import alertmanager

@@ -20,7 +20,8 @@ from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.patience import eventually, patient
-from tests.support.plane_process import MODEL, encoded, free_port
+from tests.support.plane_process import MODEL, encoded
+from tests.support.ports import free_port
 from tests.support.signals import signal
 from tests.support.webhook_receiver import receiver
 from tools.parts.debian import environment, need

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.certificates import self_signed
 from tests.support.channel_driving import START, config, drive
-from tests.support.self_signed import certificate
 from tests.support.signals import signal
 from tests.support.webhook_receiver import Receiver, receiver
 from understudy.monitor.findings.channels.webhook import Webhook, signature
@@ -75,7 +75,7 @@ def test_an_address_of_the_environment_may_be_wrong(
 
 
 def test_certificates_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    authority, key = certificate(tmp_path, "receiver", "localhost")
+    authority, key = self_signed(tmp_path, "receiver", "localhost")
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(authority, key)
     findings = Findings()

@@ -200,7 +200,7 @@ def exchange(seed: int, number: int) -> Exchange:
         answer = pick.choice(SEEDS)[2]
     if pick.random() < 0.2:
         path = pick.choice(PATHS)
-    # Plain JSON has no path of its own: only its spec makes a codec of it.
+    # Plain JSON has no path by which it is known: only its spec selects the codec.
     spec = len(SPECS) - 1 if path == b"/score" else pick.randrange(len(SPECS))
     status = pick.choice((200, 200, 200, 200, 0, 204, 500))
     return (spec, path, *message(pick, request), status, *message(pick, answer))

@@ -332,7 +332,7 @@ class Bench:
             if server.connection.sink is None or server.wire.closing:
                 continue
             if server.parts and not server.wire.reading:
-                raise Failure("the upstream is not read any more")
+                raise Failure("the upstream is no longer read")
             if isinstance(server.connection.sink, MirroredRequest) and server.oracle.open:
                 raise Failure("a copy was sent that has no end")
         for client in self.clients:
@@ -341,11 +341,11 @@ class Bench:
                 continue
             exchange = connection.exchange
             if exchange is None and b"\r\n\r\n" in connection._buffer.lstrip(b"\r\n"):
-                raise Failure("a whole head waits and nobody reads it")
+                raise Failure("a whole head waits and is not read")
             if client.parts and not wire.reading:
                 waits = exchange is not None and exchange.request_complete
                 if not waits or not self.wild:
-                    raise Failure("the client is not read any more")
+                    raise Failure("the client is no longer read")
             if exchange is not None and exchange.request_complete and not exchange.tunnel:
                 server = next((s for s in self.servers if s.connection.sink is exchange), None)
                 if server is None and not any(s.connection.sink for s in self.servers):
@@ -371,7 +371,7 @@ class Bench:
             raise Failure("something is still under way")
 
     def accounts(self) -> None:
-        """Nobody takes records here: each one waits or was dropped."""
+        """Nothing consumes records here: each one waits or was dropped."""
         handoff, words = self.worker._handoff, self.worker._stats.words
         dropped = sum(words[index] for index in handoff._dropped.values())
         if words[handoff._eligible] != dropped + handoff.pending:

@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.dockerfile import Instruction, Plain, instructions, stages
 from tests.support.patience import eventually, patient
-from tests.support.service import free_port
+from tests.support.ports import free_port
 from tools.lock import DEPLOY, PYTHON, declared
 from tools.sbom import main as sbom
 

@@ -18,7 +18,8 @@ from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route
 
 from tests.support.patience import eventually, patient
-from tests.support.plane_process import MODEL, PlaneProcess, free_port
+from tests.support.plane_process import MODEL, PlaneProcess
+from tests.support.ports import free_port
 from understudy.monitor.ingest.asgi import UnderstudyMiddleware
 from understudy.monitor.ingest.cloudevents import REQUEST, RESPONSE
 

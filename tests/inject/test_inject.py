@@ -168,15 +168,15 @@ def test_a_renewed_certificate_is_taken_up(tmp_path: Path) -> None:
     import os
     import ssl
 
-    from tests.support.certificates import issue
+    from tests.support.certificates import tls_secret
     from understudy.monitor.inject.server import Server
 
     sidecar = load_sidecar(sidecar_file(tmp_path))
-    issue(tmp_path, "first.example")
+    tls_secret(tmp_path, "first.example")
     server = Server(sidecar, "127.0.0.1", 0, tmp_path / "tls.crt", tmp_path / "tls.key")
     before = server.renew((0.0, 0.0))
     assert server.renew(before) == before
-    issue(tmp_path, "second.example")
+    tls_secret(tmp_path, "second.example")
     os.utime(tmp_path / "tls.crt", (1, 1))
     after = server.renew(before)
     assert after != before

@@ -17,7 +17,7 @@ import yaml
 from click.testing import CliRunner
 
 from tests.support.patience import eventually, patient
-from tests.support.plane_process import free_port
+from tests.support.ports import free_port
 from tests.support.service import REAL, Service
 from tools.parts.servers import need_server
 from understudy.loadtest.payloads.formats import in_format

@@ -22,6 +22,7 @@ from tests.support.evaluation import BEGAN, config_of, differences, items, publi
 from tests.support.kafka_cluster import Cluster
 from tests.support.kafka_world import committed_state, create, options, publish, with_kafka
 from tests.support.patience import eventually, patient
+from tests.support.ports import free_port
 from tests.support.source import saved
 from understudy.monitor.config.model import Config
 from understudy.monitor.kafka.connect import Topics
@@ -40,9 +41,7 @@ class Process:
     """``understudy evaluate`` with a control API of its own."""
 
     def __init__(self, path: Path, name: str) -> None:
-        with socket.socket() as sock:
-            sock.bind(("127.0.0.1", 0))
-            port = sock.getsockname()[1]
+        port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self.log = path.parent / f"{name}.log"
         command = [sys.executable, "-m", "understudy", "evaluate", "-c", str(path)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from kafka.admin import NewTopic
 from tests.support.kafka_cluster import Cluster
 from tests.support.kafka_reading import consumer_of, create_topics, kafka_of, read
 from tests.support.patience import patient
+from tests.support.ports import free_port
 from understudy.monitor.evidence.blocks import partition_of
 from understudy.monitor.ingest.cloudevents import REQUEST, RESPONSE
 from understudy.monitor.kafka.connect import Topics, connection
@@ -48,9 +48,7 @@ def event(kind: str, id_: str) -> list[tuple[str, bytes]]:
 
 def _evaluator_brings_in(config: Path, records: int) -> None:
     """An evaluator does the same, and says so."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        listen = f"127.0.0.1:{sock.getsockname()[1]}"
+    listen = f"127.0.0.1:{free_port()}"
     command = [
         sys.executable,
         "-m",

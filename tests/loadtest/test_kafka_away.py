@@ -19,7 +19,7 @@ from tests.support.kafka_cluster import Cluster
 from tests.support.kafka_reading import create_topics, kafka_of, read
 from tests.support.load_server import Server, written
 from tests.support.patience import eventually
-from tests.support.plane_process import free_port
+from tests.support.ports import free_port
 from tests.support.rehearsed_gates import gate
 from tests.support.service import REAL, Service
 from understudy.loadtest.chaos import actions, probes
@@ -158,7 +158,7 @@ def test_kafka_comes_back_when_the_gate_is_killed_meanwhile(behind: Behind, tmp_
             runner.send_signal(signal.SIGKILL)
         eventually(lambda: behind.proxy["enabled"])
         eventually(lambda: shown(service, "understudy_kafka_waiting_records") == 0)
-        # Senders end by themselves when nobody hears them any more.
+        # Senders end when their parent is dead.
         eventually(lambda: _still(service))
         taken = int(shown(service, "understudy_kafka_taken_total"))
         assert taken > 100

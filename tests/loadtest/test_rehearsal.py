@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from tests.support.load_server import Server, written
 from tests.support.patience import eventually, patient
-from tests.support.plane_process import free_port
+from tests.support.ports import free_port
 from tests.support.rehearsed_gates import gate
 from tests.support.service import REAL, Service
 from tools.parts.debian import environment, need
@@ -55,11 +55,11 @@ def test_every_ready_experiment_is_one(tmp_path: Path) -> None:
     pressed = experiment("cpu", {}, 300.0)["method"][0]["provider"]["arguments"]
     assert pressed["seconds"] == 300.0
     for wrong, said in (
-        (["plague"], "is none of pause-champion"),
+        (["plague"], "choose one of pause-champion"),
         (["latency", "--set", "latency"], "KEY=VALUE"),
         (["latency", "--set", "latncy=5"], "no argument 'latncy'"),
         (["latency", "--set", "latency=["], "is not valid YAML"),
-        (["latency", "--seconds", "-1"], "it has to last"),
+        (["latency", "--seconds", "-1"], "duration must be positive"),
     ):
         found = CliRunner().invoke(main, ["gate", "fault", *wrong])
         assert (found.exit_code, said in found.output) == (2, True), found.output
@@ -80,7 +80,7 @@ def test_the_sidecar_s_own_processes_die_and_its_clock_jumps(tmp_path: Path) -> 
             ready(tmp_path, "kill-worker", 0.5, port=port)
             ready(tmp_path, "clock", 0.5, file=str(clock), seconds=-7200)
             config = {"config": str(service.file), "port": port, "share": 0.5}
-            ready(tmp_path, "sidecar-errors", 1.5, **config)
+            ready(tmp_path, "sidecar-errors", 3.0, **config)
             before_file = service.file.read_text()
             stages = "".join(
                 f"""
@@ -156,8 +156,7 @@ sys.exit(done.returncode)
 
 
 def test_a_partition_between_two_network_namespaces(tmp_path: Path) -> None:
-    """A network of its own, made as whoever runs this: no root is needed where the kernel lets users
-    have namespaces."""
+    """In a separate network namespace: this needs no root if the kernel allows user namespaces."""
     tools = [shutil.which(name, path="/usr/bin:/bin:/usr/sbin:/sbin") for name in ("ip", "nsenter")]
     if not all(tools) or not actions.partition_possible():
         pytest.skip("NOT TESTED: no network namespaces here, or no iproute2")
@@ -172,8 +171,8 @@ def test_a_partition_between_two_network_namespaces(tmp_path: Path) -> None:
         payloads: {path: /, method: GET}
         stages:
           - name: cut
-            chaos: {experiment: cut.json, load: {rate: 20}, before: 1s, after: 2500ms,
-                    recovers_within: 2s}
+            chaos: {experiment: cut.json, load: {rate: 20}, before: 1s, after: 4s,
+                    recovers_within: 1h}
         """),
     )
     command = ["unshare", "--map-root-user", "--net", "--mount", sys.executable, "-c", WORLD,
@@ -183,7 +182,7 @@ def test_a_partition_between_two_network_namespaces(tmp_path: Path) -> None:
                           cwd=Path(__file__).parents[2])  # fmt: skip
     said = done.stdout + done.stderr
     if "Operation not permitted" in said or "unshare failed" in said:
-        pytest.skip(f"NOT TESTED: this kernel lets us have no network of our own: {said[-200:]}")
+        pytest.skip(f"NOT TESTED: this kernel does not allow a network namespace: {said[-200:]}")
     assert done.returncode == 0, said
     (stage,) = json.loads((tmp_path / "r.json").read_text())["stages"]
     # The server opens a connection for each request, and there is no way to it while it lasts.
@@ -234,6 +233,7 @@ def test_the_delay_until_the_alert_and_prometheus_away(tmp_path: Path) -> None:
                 f"http://127.0.0.1:{port}",
                 f"""
                 objectives: {{p99: 1s}}
+                engine: {{arrivals: even}}
                 payloads: {{path: /metrics, method: GET}}
                 stages:
                   - name: paused
@@ -243,15 +243,15 @@ def test_the_delay_until_the_alert_and_prometheus_away(tmp_path: Path) -> None:
                       before: 1s
                       after: 1500ms
                       alert: {{url: "{url}", name: ModelDown}}
-                      detected_within: 5s
+                      detected_within: 1h
                       budget: {{objective: 99.9 %, period: 1d, burned_at_most: 50 %}}
                 """,
             )
             assert code == 0, said
             chaos = found["paused"]["chaos"]
-            assert 0.0 < chaos["alert_after"] < 5.0
+            assert 0.0 < chaos["alert_after"] < found["paused"]["seconds"]
             bad = chaos["lost"] + chaos["slow"]
-            assert chaos["budget_burned"] == pytest.approx(bad / (0.001 * 86400 * 20), rel=0.4)
+            assert chaos["budget_burned"] == pytest.approx(bad / (0.001 * 86400 * 20), rel=0.15)
             with FaultProxy() as faults:
                 made = actions.add_proxy(faults.url, "prometheus", "127.0.0.1:0", listen)
                 through = f"http://{made['listen']}"
@@ -294,6 +294,8 @@ def test_recorded_traffic_is_replayed_with_its_own_times_and_payloads(tmp_path: 
         )
         assert code == 0, said
         assert found["again"]["load"]["statuses"] == {"200": 12}
-        assert 0.8 <= found["again"]["load"]["seconds"] < 8.0
+        times = [one.at or 0.0 for one in recorded(lines, 100, {})]
+        length = times[-1] - times[0]
+        assert 0.8 <= length <= found["again"]["load"]["seconds"] < 10.0 * length
     with pytest.raises(PlanError, match="records export"):
         recorded(folder, 1, {})

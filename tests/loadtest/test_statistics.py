@@ -104,11 +104,11 @@ def test_comparisons_know_what_matters() -> None:
     rng = np.random.default_rng(3)
     drift = np.exp(np.cumsum(rng.normal(0.0, 0.1, 8)))  # the machine itself gets slower and faster
     a = drift * np.exp(rng.normal(0.0, 0.01, 8))
-    assert compare("p99", a, 1.3 * drift, 0.05).said == "worse"
-    assert compare("p99", a, 0.7 * drift, 0.05).said == "better"
+    assert compare("p99", a, 1.3 * drift, 0.05).verdict == "worse"
+    assert compare("p99", a, 0.7 * drift, 0.05).verdict == "better"
     same = compare("p99", a, drift * np.exp(rng.normal(0.0, 0.01, 8)), 0.05)
     assert same.said == "no difference that matters"
-    assert compare("p99", a[:2], a[:2], 0.05).said == "not enough repeats"
+    assert compare("p99", a[:2], a[:2], 0.05).verdict == "not enough repeats"
     noisy = compare("p99", a, drift * np.exp(rng.normal(0.05, 0.3, 8)), 0.05)
     assert noisy.said == "not enough repeats"
     with pytest.raises(ValueError, match="repeats"):
@@ -202,7 +202,7 @@ def test_all_probes_tell_where_the_limit_is_reached() -> None:
 
 def test_what_cannot_be_predicted_is_refused() -> None:
     assert predict(Service(np.ones(10)), 1.0).value is None
-    assert "nothing is said" in predict(Service(np.full(500, 0.01)), 99.0).why_not
+    assert "no prediction above" in predict(Service(np.full(500, 0.01)), 99.0).why_not
     assert highest_rate(Service(np.full(500, 1.0)), 0.5) is None
     assert highest_rate(Service(np.full(500, 0.4), way=0.2), 0.5) is None
 

@@ -18,7 +18,7 @@ import understudy
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = [name for name in understudy.__all__ if name != "__version__"]
 PATCHES = {"OpenLoopUser"}
-"""Importing Locust replaces sockets and threads by gevent's: in a process of its own."""
+"""Importing Locust replaces sockets and threads by gevent's, so it runs in a separate process."""
 OPTIONS = doctest.ELLIPSIS | doctest.IGNORE_EXCEPTION_DETAIL
 
 

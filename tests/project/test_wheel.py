@@ -24,7 +24,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.patience import eventually
-from tests.support.service import free_port
+from tests.support.ports import free_port
 from understudy import __version__
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -222,7 +222,7 @@ def test_the_service_runs_in_a_hostile_folder(programs: Path, tmp_path: Path, mo
             with urllib.request.urlopen(f"http://127.0.0.1:{control}/healthz", timeout=5) as answer:
                 return bool(answer.status == 200)
 
-        eventually(healthy, 60)
+        eventually(healthy, seconds=60)
         address = f"http://127.0.0.1:{listen}/v1/models/m:predict"
         data = json.dumps({"instances": [[1.0]]}).encode()
 
@@ -230,7 +230,7 @@ def test_the_service_runs_in_a_hostile_folder(programs: Path, tmp_path: Path, mo
             with urllib.request.urlopen(address, data, timeout=5) as answer:
                 return bool(json.load(answer) == {"predictions": [0.5]})
 
-        eventually(answered, 30)
+        eventually(answered)
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
     finally:

@@ -54,6 +54,13 @@ PAGES = [
     CHART / "values.yaml",
     CHART / "charts" / "understudy-lib" / "values.yaml",
 ]
+SOURCES = [
+    *sorted((ROOT / "loadtest").rglob("*.py")),
+    *sorted((ROOT / "tools").rglob("*.py")),
+    *sorted((ROOT / "examples").rglob("*.py")),
+    *sorted((ROOT / "deploy").rglob("*.py")),
+    *sorted((ROOT / "understudy" / "common").glob("*.py")),
+]
 
 SOURCES = sorted(
     path
@@ -92,6 +99,21 @@ def test_the_list_finds_what_it_forbids() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_pages_are_plain_english(page: Path) -> None:
     assert found_in(page.read_text("utf-8")) == []
+
+
+def _words(source: Path) -> Iterator[str]:
+    """Forbidden phrases in strings and comments, each with the line on which its text begins."""
+    with tokenize.open(source) as file:
+        text = file.read()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type in (tokenize.STRING, tokenize.COMMENT):
+            yield from (f"{token.start[0]}: {phrase}" for phrase in found_in(token.string))
+
+
+def test_sources_are_plain_english() -> None:
+    assert len(SOURCES) > 100
+    found = {str(source.relative_to(ROOT)): [*_words(source)] for source in SOURCES}
+    assert {name: phrases for name, phrases in found.items() if phrases} == {}
 
 
 def _helps(command: click.Command, name: str) -> Iterator[tuple[str, str]]:

@@ -19,18 +19,13 @@ from pathlib import Path
 import pytest
 
 from tests.support.patience import eventually, patient
+from tests.support.ports import free_port
 from tests.support.proxy import Message, plan_for, read_message, sidecar
 from tools.parts.debian import environment, need
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 # Date and Server differ by nature; the rest are hop by hop, or ours to add.
 IGNORED = {"date", "connection", "keep-alive", "x-request-id", "transfer-encoding"}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_for(process: subprocess.Popen[bytes], port: int) -> None:

@@ -206,7 +206,7 @@ async def test_several_challengers_each_get_their_own() -> None:
 async def test_the_breaker_spares_a_dead_challenger_and_lets_it_come_back() -> None:
     champion, other = await Server(OK).start(), await Server(OK).start()
     await other.stop()
-    one = challenger(other.port, breaker=BreakerSettings(3, 0.3, 1.0, 2))
+    one = challenger(other.port, breaker=BreakerSettings(3, 1.5, 3.0, 2))
     async with sidecar(plan_for(champion.port, one)) as side:
         mirror = side.worker.runtime.mirrors[0]
         for i in range(6):
@@ -215,7 +215,7 @@ async def test_the_breaker_spares_a_dead_challenger_and_lets_it_come_back() -> N
         assert outcomes(side) == {"upstream_connect": 3, "breaker_open": 3}
         assert mirror.breaker.state == OPEN
         await other.start(other.port)
-        await asyncio.sleep(0.35)
+        await asyncio.sleep(1.6)
         for _ in range(3):
             await side.ask(post())
             await side.until(side.settled)

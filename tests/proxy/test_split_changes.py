@@ -14,7 +14,7 @@ from understudy.monitor.records.record import OUTCOMES, ROLES
 from understudy.monitor.routing.plan import Breaker, Plan
 from understudy.shadow.assignment import Allocation
 
-BREAKER = Breaker(failures=3, open_seconds=0.3, max_open_seconds=1.0, probes=2)
+BREAKER = Breaker(failures=3, open_seconds=1.5, max_open_seconds=3.0, probes=2)
 EXPECTED = {"server_error": 500, "timeout": 504, "upstream_reset": 502, "upstream_connect": 502}
 
 
@@ -67,7 +67,7 @@ async def test_a_failing_challenger_is_taken_off_and_comes_back(how: str) -> Non
         failing.how = "healed"
         if how == "upstream_connect":
             await failing.server.start(failing.server.port)
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(1.6)
         for state in (HALF_OPEN, CLOSED, CLOSED):
             message, record = await bench.record(raw)
             assert (message.body, record.arm, record.assigned) == (b"candidate", 1, 2)

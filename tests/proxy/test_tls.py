@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.certificates import self_signed
 from tests.support.proxy import OK, Server, plan_for, post, read_message, sidecar
-from tests.support.self_signed import certificate
 from understudy.monitor.routing.plan import ListenTls, Tls
 
 
@@ -23,8 +23,8 @@ def serving(chain: Path, key: Path) -> ssl.SSLContext:
 
 @pytest.mark.anyio
 async def test_tls_to_the_model_server(tmp_path: Path) -> None:
-    chain, key = certificate(tmp_path, "model", "model.test")
-    other, _ = certificate(tmp_path, "other", "other.test")
+    chain, key = self_signed(tmp_path, "model", "model.test")
+    other, _ = self_signed(tmp_path, "other", "other.test")
 
     upstream = await Server(OK).start(tls=serving(chain, key))
 
@@ -43,8 +43,8 @@ async def test_tls_to_the_model_server(tmp_path: Path) -> None:
 
 @pytest.mark.anyio
 async def test_tls_on_the_listener_and_a_new_certificate_without_a_restart(tmp_path: Path) -> None:
-    first = certificate(tmp_path, "first", "localhost")
-    second = certificate(tmp_path, "second", "localhost")
+    first = self_signed(tmp_path, "first", "localhost")
+    second = self_signed(tmp_path, "second", "localhost")
 
     upstream = await Server(OK).start()
     plan = replace(plan_for(upstream.port), tls=ListenTls(*map(str, first)))
@@ -78,7 +78,7 @@ async def test_tls_on_the_listener_and_a_new_certificate_without_a_restart(tmp_p
 async def test_who_waits_in_the_queue_of_a_draining_worker_has_its_handshake(
     tmp_path: Path,
 ) -> None:
-    chain, key = certificate(tmp_path, "only", "localhost")
+    chain, key = self_signed(tmp_path, "only", "localhost")
 
     upstream = await Server(OK).start()
     plan = replace(plan_for(upstream.port), tls=ListenTls(str(chain), str(key)))

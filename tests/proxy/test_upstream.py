@@ -110,12 +110,12 @@ async def test_a_request_that_was_sent_is_not_sent_twice() -> None:
 async def test_connections_are_reused_and_old_ones_are_not() -> None:
     upstream = await Server(OK).start()
     plan = plan_for(upstream.port)
-    plan = replace(plan, champion=replace(plan.champion, idle_timeout=0.15))
+    plan = replace(plan, champion=replace(plan.champion, idle_timeout=1.0))
     async with sidecar(plan) as side:
         for _ in range(5):
             assert (await side.ask(get())).status == 200
         assert upstream.connections == 1
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(1.1)
         assert (await side.ask(get())).status == 200
         assert upstream.connections == 2
 

@@ -14,7 +14,7 @@ from tests.support.alert_drill import ALERTING, DAY, DOWN, Stack, job, key, mess
 from tests.support.all_alerts import ALL
 from tests.support.every_alert import SLOS, everything, serving, shortened
 from tests.support.patience import eventually
-from tests.support.service import free_port
+from tests.support.ports import free_port
 from tests.support.webhook_receiver import Receiver, receiver
 from tools.parts.debian import need
 from understudy.monitor.config.slo import SloFile

@@ -12,10 +12,10 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from tests.support.certificates import issue
+from tests.support.certificates import tls_secret
 from tests.support.chart import CASES, named, render
 from tests.support.patience import patient
-from tests.support.plane_process import free_port
+from tests.support.ports import free_port
 
 COMMAND = [sys.executable, "-m", "understudy", "inject"]
 
@@ -74,7 +74,7 @@ class Webhook:
     def __init__(self, folder: Path) -> None:
         self.tls = folder / "tls"
         self.tls.mkdir()
-        issue(self.tls, "localhost")
+        tls_secret(self.tls, "localhost")
         self.port = free_port()
         self.process = subprocess.Popen(
             [*COMMAND, "serve", "--listen", f"127.0.0.1:{self.port}",

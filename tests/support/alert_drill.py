@@ -14,8 +14,8 @@ from typing import Any
 
 import httpx
 
+from tests.support.ports import free_port
 from tests.support.promtool import write
-from tests.support.service import free_port
 from tests.support.webhook_receiver import Receiver
 from tests.support.world import World
 from tools.parts.debian import alertmanager, environment, need
@@ -93,7 +93,7 @@ class Stack:
         self.prometheus = f"http://127.0.0.1:{free_port()}"
         self.alertmanager = f"http://127.0.0.1:{free_port()}"
         config = routing.document({"page": told.url + "/page", "ticket": told.url + "/ticket"})
-        # As it is made, but nobody waits for minutes here.
+        # As generated, but with short times.
         about_models, pages = config["route"]["routes"]
         config["route"] |= {"group_wait": "3s", "group_interval": "1s"}
         about_models |= {"group_wait": findings_wait, "group_interval": "1s"}

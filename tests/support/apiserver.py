@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.support.patience import patient
-from tests.support.plane_process import free_port
+from tests.support.ports import free_port
 from tools.parts import debian, kubernetes
 
 TOKEN = "admin-of-the-tests"

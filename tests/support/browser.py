@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 PATIENCE = patient(30_000.0)
 """Milliseconds until what is waited for has to be there."""
-# Without a sandbox it starts as root too; the others keep it from asking for hosts of its own.
+# Without a sandbox it starts as root too; the others keep it from asking for other hosts.
 FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
     "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
@@ -70,7 +70,7 @@ class Seen:
         for one in self.page.locator("svg").all():
             shape = one.evaluate("one => one.outerHTML.slice(0, 200)")
             box = one.bounding_box()
-            assert box is not None, f"a drawing that nobody sees: {shape}"
+            assert box is not None, f"an invisible drawing: {shape}"
             spark = "spark" in (one.get_attribute("class") or "").split()
             wide, high = (50, 10) if spark else (100, 50)
             assert box["width"] >= wide, shape

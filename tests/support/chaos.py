@@ -21,7 +21,7 @@ def experiment(server: Server, seconds: float, **parts: object) -> dict[str, obj
                     "type": "probe",
                     "name": "answers",
                     "tolerance": True,
-                    "provider": python("probes", "answers", url=server.url, timeout=0.3, body="{}"),
+                    "provider": python("probes", "answers", url=server.url, timeout=0.8, body="{}"),
                 }
             ],
         },

@@ -23,8 +23,9 @@ from typing import Any
 import httpx
 
 from tests.support.patience import eventually, patient
+from tests.support.ports import free_port
 from tests.support.scoring_server import answer
-from tests.support.service import REAL, ROOT, Service, free_port
+from tests.support.service import REAL, ROOT, Service
 from tools.parts.debian import environment, need
 
 MODEL = "delays"

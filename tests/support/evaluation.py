@@ -244,7 +244,7 @@ def differences(a: Any, b: Any, tolerance: float = 1e-9, path: str = "") -> list
 
 
 def _unpacked(text: str) -> np.ndarray | None:
-    """An array that was packed with all its digits; None for what is no such thing."""
+    """An array that was packed with all its digits; None for other values."""
     try:
         data = zlib.decompress(base64.b64decode(text, validate=True))
         return np.frombuffer(data, np.float64)

@@ -31,7 +31,7 @@ from typing import IO, Any, Self
 from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
-from tests.support import kafka_certificates
+from tests.support.certificates import kafka_certificates
 from tests.support.patience import patient
 from tools.parts import jars
 
@@ -40,7 +40,7 @@ _PROTOCOLS = ("SASL_PLAINTEXT", "SASL_SSL", "SSL")
 _LISTENERS = ("PLAINTEXT", "CONTROLLER", *_PROTOCOLS)
 _PORTS = 50
 """Ports in a block; a cluster takes its ports from one."""
-# What makes a cluster small and quick to notice: defaults are for machines of their own.
+# What makes a cluster small and quick to notice: defaults are for dedicated machines.
 _SETTINGS = {
     "auto.create.topics.enable": "false",
     "broker.heartbeat.interval.ms": "500",
@@ -164,7 +164,7 @@ class Node:
 
 
 class Cluster:
-    """Nodes with their storage below ``folder`` (one of its own, removed at the end, if None).
+    """Nodes with their storage below ``folder`` (a temporary one if None).
 
     ``settings`` are lines of ``server.properties``; ``quick`` is for tests (a virtual machine that
     starts quickly), False for measurements. ``patience`` in seconds is with nodes that come up.
@@ -185,7 +185,7 @@ class Cluster:
         self._own = folder is None
         self.folder = folder or Path(tempfile.mkdtemp(prefix="understudy-kafka-"))
         self.secure = secure
-        self.certificates = kafka_certificates.make(self.folder / "tls") if secure else None
+        self.certificates = kafka_certificates(self.folder / "tls") if secure else None
         self._settings = dict(settings or {})
         self._names = itertools.count(1)
         self._reaper = subprocess.Popen(
@@ -303,7 +303,7 @@ class Cluster:
         return said
 
     def prefix(self) -> str:
-        """A prefix of topics (or the name of a group) that nobody used on this cluster."""
+        """A prefix of topics (or the name of a group) that is unused on this cluster."""
         return f"test-{next(self._names)}"
 
     def start(self) -> None:

@@ -1,4 +1,4 @@
-"""Ends processes when whoever started them is gone: ``python reaper.py`` reads ``+pid`` and ``-pid``.
+"""Ends processes when their parent is dead: ``python reaper.py`` reads ``+pid`` and ``-pid``.
 
 At the end of its input, which comes even when the parent was killed, it kills what is left.
 """

@@ -107,7 +107,7 @@ class Container:
                 os.kill(pid, signal.SIGTERM)
 
     def wait_until(self, probe: dict[str, Any] | None) -> None:
-        """Ask again and again. Raises AssertionError when the probe fails for good, or the process
+        """Probe repeatedly. Raises AssertionError when the probe fails for good, or the process
         ends."""
         assert self.process is not None
         if probe is None:

@@ -99,7 +99,7 @@ def _sdk(part: str) -> Schema:
 
 @cache
 def validator(api: str, kind: str, version: str) -> jsonschema.Draft7Validator:
-    """What judges an object. Raises KeyError when nobody knows its kind."""
+    """The validator of a kind of object. Raises KeyError for an unknown kind."""
     for part, (_, _, name) in kubernetes.SDKS.items():
         group = {"kserve": "serving.kserve.io", "seldon": "machinelearning.seldon.io"}[part]
         if api.startswith(group):

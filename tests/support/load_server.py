@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from tests.support.patience import patient
-from tests.support.plane_process import free_port
+from tests.support.ports import free_port
 
 _SERVER = """
 import asyncio, json, random, signal, sys

@@ -1,4 +1,4 @@
-"""A model server that can misbehave, as a process of its own, so that it can be killed and stopped.
+"""A model server that can misbehave, as a separate process, so that it can be killed and stopped.
 
 ``model_server.py PORT [MODE]`` answers V2 requests with the request's ``id``, so that every answer
 can be checked. Modes: ``right``, ``second`` (another prediction), ``slow``, ``hang``, ``garbage``,

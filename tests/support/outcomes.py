@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from understudy.loadtest.engine.book import Taken
 from understudy.loadtest.engine.outcome import Outcome
+from understudy.loadtest.engine.recorder import FinishedRequests
 
 
 def outcome_of(due: np.ndarray, latency: np.ndarray, ok: np.ndarray) -> Outcome:
@@ -13,5 +13,5 @@ def outcome_of(due: np.ndarray, latency: np.ndarray, ok: np.ndarray) -> Outcome:
     status = np.where(ok, 200, 503)
     nothing = np.full(len(due), np.nan)
     payload = np.zeros(len(due), np.int64)
-    found.add([Taken(due, due, due, nothing, due + latency, status, payload, {})])
+    found.add([FinishedRequests(due, due, due, nothing, due + latency, status, payload, {})])
     return found

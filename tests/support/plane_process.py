@@ -16,6 +16,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.patience import eventually, patient
+from tests.support.ports import free_port
 from understudy.monitor.records import frames, record
 from understudy.monitor.stats.shared import SharedStats
 
@@ -30,12 +31,6 @@ LABELS = {
     "protocol": "open-inference-v2",
     "outcome": "ok",
 }
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 class PlaneProcess:

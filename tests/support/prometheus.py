@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 from tests.support.patience import eventually, patient
-from tests.support.plane_process import free_port
+from tests.support.ports import free_port
 from tools.parts.debian import environment, need
 
 

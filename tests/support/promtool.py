@@ -31,7 +31,7 @@ def passes(folder: Path, name: str) -> None:
 
 
 def run(folder: Path, name: str) -> tuple[bool, str]:
-    """Whether they do, and what is said."""
+    """Whether they pass, and the output."""
     return promtool.run(str(need("promtool")), ["test", "rules", name], folder, environment())
 
 

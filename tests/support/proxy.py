@@ -171,7 +171,7 @@ class Sidecar:
         return reader, writer
 
     async def ask(self, raw: bytes, to_head: bool = False) -> Message:
-        """One request on a connection of its own."""
+        """One request on a new connection."""
         reader, writer = await self.connect()
         writer.write(raw)
         try:
@@ -279,7 +279,7 @@ async def sidecar(plan: Plan, kernel_buffer: int = 0) -> AsyncIterator[Sidecar]:
 
 @contextlib.asynccontextmanager
 async def worker_process(plan: Plan, folder: Path) -> AsyncIterator[tuple[int, int]]:
-    """A worker in a process of its own, started as the supervisor does; yields (port, pid)."""
+    """A worker in a separate process, started as the supervisor does; yields (port, pid)."""
     path = folder / "plan.json"
     path.write_text(json.dumps(dataclasses.asdict(plan)))
     ours, theirs = socket.socketpair()

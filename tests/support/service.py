@@ -1,11 +1,10 @@
-"""A running service: the supervisor in a process of its own, with real or with small children."""
+"""A running service: the supervisor in a separate process, with real or with small children."""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -20,14 +19,8 @@ SMALL = (sys.executable, str(Path(__file__).with_name("small_supervisor.py")))
 REAL = (sys.executable, "-m", "understudy", "serve", "--config")
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
 def alive(pid: int) -> bool:
-    """Whether the process runs; a zombie that nobody has waited for does not."""
+    """Whether the process runs; a zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):

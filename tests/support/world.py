@@ -18,13 +18,14 @@ from typing import Any
 import httpx
 
 from tests.support.patience import eventually, patient
-from tests.support.service import REAL, ROOT, Service, free_port
+from tests.support.ports import free_port
+from tests.support.service import REAL, ROOT, Service
 
 PATH = "/v2/models/m/infer"
 
 
 class Model:
-    """A model server as a process on a port of its own; see ``model_server.py``."""
+    """A model server as a process with its own port; see ``model_server.py``."""
 
     def __init__(self, mode: str = "right") -> None:
         self.mode = mode
@@ -61,7 +62,7 @@ class Model:
 
 
 class Load:
-    """Clients in threads, each with a connection of its own, checking every answer."""
+    """Clients in threads, each with its own connection, checking every answer."""
 
     def __init__(self, url: str, clients: int = 6, pause: float = 0.002) -> None:
         self._address = url.removeprefix("http://")
@@ -165,7 +166,7 @@ class World:
         return found
 
     def metrics(self) -> dict[str, float]:
-        """All samples of /metrics by name and labels; empty while nobody answers."""
+        """All samples of /metrics by name and labels; empty while the service does not answer."""
         try:
             text = httpx.get(self.service.control + "/metrics").text
         except httpx.HTTPError:

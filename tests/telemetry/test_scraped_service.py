@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.support.patience import eventually, patient
-from tests.support.service import free_port
+from tests.support.ports import free_port
 from tests.support.world import Load, Model, World
 from tools.parts.debian import need
 

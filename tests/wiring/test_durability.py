@@ -1,4 +1,4 @@
-"""Nobody hears that something is safe before it is on disk.
+"""Nothing is acknowledged before it is on disk.
 
 The real calls are made; what a test adds is to note their order, or to let one of them fail as a
 broken disk does. Where a sync is left out, its failure is not noticed, and the test fails.

@@ -26,7 +26,7 @@ from tests.support.control_api import (
     routes,
     settings_of,
 )
-from tests.support.plane_process import free_port
+from tests.support.ports import free_port
 from understudy.monitor.api.app import build
 from understudy.monitor.api.server import ApiServer
 from understudy.monitor.service.evaluation import make_plane
@@ -165,7 +165,7 @@ def test_who_forwards_lets_the_judge_check_the_token(tmp_path: Path) -> None:
             pause = "/v1/experiments/shadowed/pause"
             for headers in (None, GOOD):
                 found.append((await client.post(pause, json=order, headers=headers)).status_code)
-            # Whoever was asked by another evaluator does not ask a third one.
+            # A forwarded request is not forwarded again.
             forwarded = {**GOOD, "x-understudy-forwarded": "1"}
             found.append((await client.post(pause, json=order, headers=forwarded)).status_code)
         server.stop()

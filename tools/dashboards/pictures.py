@@ -140,7 +140,7 @@ def prometheus(folder: Path, target: str | None, rules: list[Path]) -> Iterator[
 
 
 def ended(target: str) -> bool:
-    """Whether nobody answers there, not yet or not any more."""
+    """Whether no server answers at ``target``."""
     try:
         urllib.request.urlopen(f"http://{target}/healthz", timeout=5).close()
     except OSError:
@@ -167,7 +167,7 @@ def draw(seen: dict[str, Any]) -> dict[str, Path]:
         while not asked.ready():
             time.sleep(0.2)
         began, now = seen["began"], seen["ended"]
-        # After the last scrape that went well, gauges have no value any more.
+        # Gauges have no value after the last successful scrape.
         there = asked.over("up == 1", Span(began, now, SCRAPE, SCRAPE))
         now = max((one.points[-1][0] for one in there), default=now)
         span = Span(began, now, max(SCRAPE, (now - began) / POINTS), SCRAPE)

@@ -1,9 +1,9 @@
-"""Fetch the parts that tests talk to: ``python -m tools.parts``, and with ``all`` build the rest.
+"""Fetch the external programs of tests: ``python -m tools.parts``; with ``all``, also build some.
 
-Without ``all``, only what is downloaded and takes a minute or so: Debian's packages, Kafka's jars,
-schemas. With it also what is built with Go (Helm, the API server, Sloth), and environments of model
-servers. Parts are fetched side by side, since most of the time goes into waiting for the network.
-What cannot be had is a notice; the tests that need it are skipped, and say so.
+Without ``all``, it downloads Debian packages, Kafka's jars and schemas, in about a minute. With
+``all`` it also builds Go programs (Helm, the API server, Sloth) and environments of model servers.
+Parts are fetched in parallel, since most of the time is spent on the network. A part that cannot be
+fetched is a notice; the tests that need it are skipped.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ BUILT = (("kubernetes", "all"), ("sloth",), ("servers",))
 
 
 def fetch(command: tuple[str, ...]) -> int:
-    """Run one of the modules beside this one; its lines are shown as they come. The exit code."""
+    """Run a module of this package, and print its output; return the exit code."""
     name = command[0]
     began = time.monotonic()
     process = subprocess.Popen(
@@ -31,13 +31,13 @@ def fetch(command: tuple[str, ...]) -> int:
     for line in process.stdout:
         print(f"  [{name}] {line}", end="", flush=True)
     code = process.wait()
-    said = "ready" if code == 0 else f"FAILED (exit code {code})"
-    print(f"  [{name}] {said} after {time.monotonic() - began:.0f} s", flush=True)
+    status = "ready" if code == 0 else f"FAILED (exit code {code})"
+    print(f"  [{name}] {status} after {time.monotonic() - began:.0f} s", flush=True)
     return code
 
 
 def main(wanted: list[str]) -> int:
-    """Fetch everything, and with ``all`` build the rest; 1 when a step has failed."""
+    """Fetch the parts, and with ``all`` build the others; return 1 if a step failed."""
     everything = wanted == ["all"]
     commands = [*DOWNLOADED[:-1], *BUILT] if everything else [*DOWNLOADED]
     with ThreadPoolExecutor(len(commands)) as pool:

@@ -122,7 +122,7 @@ def _libraries_of(packages: tuple[str, ...]) -> list[str]:
 def _unpack(packages: Sequence[str], target: Path) -> str | None:
     """Download and unpack; the reason if that fails."""
     with tempfile.TemporaryDirectory() as folder:
-        # apt drops its privileges to a user of its own, who must be able to write here.
+        # apt drops its privileges to its own user, which must be able to write here.
         Path(folder).chmod(0o777)
         try:
             download = subprocess.run(

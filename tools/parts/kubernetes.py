@@ -154,7 +154,7 @@ def _build_helm() -> None:
 
 def _build_apiserver() -> None:
     """Kubernetes' own go.mod replaces its libraries by folders that are not in the module; they are
-    released as modules of their own, v1.x.y as v0.x.y."""
+    released as separate modules, v1.x.y as v0.x.y."""
     source = (_module(f"k8s.io/kubernetes@{APISERVER}") / "go.mod").read_text()
     libraries = re.findall(r"^\s*(k8s\.io/\S+) => \./staging/", source, re.MULTILINE)
     version = "v0" + APISERVER.removeprefix("v1")
@@ -187,7 +187,7 @@ def _write(part: str, data: Any) -> None:
 
 
 def _install_checkov() -> None:
-    """Into an environment of its own: it pins what it needs, and much of it."""
+    """Install it into a separate environment, because it pins many dependencies."""
     fresh = place("checkov").with_suffix(".fresh")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.parent.mkdir(parents=True, exist_ok=True)

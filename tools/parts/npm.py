@@ -25,7 +25,7 @@ PACKAGES = (
     "typescript@5.6.3",
 )
 HOME = CACHE / "npm-schemas-1"
-"""The number counts up when what is made changes."""
+"""The number is incremented when the content changes."""
 _RAW = "node_modules/@grafana/schema/dist/esm/raw"
 _DASHBOARD = "dashboard/x/dashboard_types.gen.d.ts"
 _PANELS = {
@@ -38,16 +38,18 @@ _PANELS = {
 
 
 def schema(name: str) -> dict[str, Any]:
-    """A schema: ``dashboard``, or of a panel as ``stat-Options``; or a skip."""
+    """A schema, such as ``dashboard`` or ``stat-Options``; skips the test if it is missing."""
     path = HOME / f"{name}.json"
     if not path.exists():
-        pytest.skip(f"NOT TESTED: the schema of {name} is not here; `make parts` makes it with npm")
+        pytest.skip(
+            f"NOT TESTED: the schema of {name} is missing; `make parts` generates it with npm"
+        )
     found: dict[str, Any] = json.loads(path.read_text())
     return found
 
 
 def _make(folder: Path) -> str | None:
-    """Install and make all; the reason if that fails."""
+    """Install the packages and generate the schemas; return the reason of a failure, or None."""
     steps = [["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", *PACKAGES]]
     generate = ["node", "node_modules/ts-json-schema-generator/bin/ts-json-schema-generator.js"]
     wanted = [("dashboard", _DASHBOARD, "Dashboard")]
@@ -80,20 +82,20 @@ def _make(folder: Path) -> str | None:
 
 
 def main() -> int:
-    """Make what is missing; what cannot be had is a notice, not an error."""
+    """Generate the schemas if they are missing; a failure is a notice, not an error."""
     if HOME.exists():
         return 0
     if shutil.which("npm") is None or shutil.which("node") is None:
-        print("NOTICE: no npm here; tests that need Grafana's schemas are skipped")
+        print("NOTICE: npm is not installed; tests that need Grafana's schemas are skipped")
         return 0
-    print("making schemas from npm's packages …", flush=True)
+    print("generating schemas from npm's packages …", flush=True)
     CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CACHE) as fresh:
         made = Path(fresh) / "schemas"
         made.mkdir()
         reason = _make(made)
         if reason is not None:
-            print(f"NOTICE: the schemas cannot be made here ({reason}); their tests are skipped")
+            print(f"NOTICE: the schemas cannot be generated ({reason}); their tests are skipped")
             return 0
         try:
             made.rename(HOME)

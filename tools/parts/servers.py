@@ -1,7 +1,7 @@
-"""Model servers of others, each in an environment of its own: heavy, so only where it was asked for.
+"""External model servers, each in a separate virtual environment, which takes minutes to install.
 
-``make parts ALL=1`` (``python -m tools.parts.servers``) makes the environments below
-``~/.cache/understudy/servers``, where every clone finds them. Tests skip loudly without them.
+``make parts ALL=1`` (``python -m tools.parts.servers``) installs them in
+``~/.cache/understudy/servers``, which all clones share. Tests are skipped without them.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ _READY = ".ready"
 
 
 def home(name: str) -> Path:
-    """The environment of a server; another list of packages is another one."""
+    """The environment of a server; its name contains the versions of the packages."""
     return CACHE / "servers" / "-".join(SERVERS[name]).replace("==", "-")
 
 
 def need_server(name: str) -> Path:
-    """The folder with the programs of its environment, or a skip that says how to get it."""
+    """The bin folder of the environment; skips the test if it is not installed."""
     if not (home(name) / _READY).exists():
-        pytest.skip(f"NOT TESTED: {name} is not here; `make test-all` sets it up (minutes)")
+        pytest.skip(f"NOT TESTED: {name} is not installed; `make test-all` installs it (minutes)")
     return home(name) / "bin"
 
 
 def make(name: str) -> str:
-    """Set up an environment; the reason if that fails."""
+    """Install an environment; return the reason of a failure, or an empty text."""
     target = home(name)
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(target, ignore_errors=True)
-    # An environment cannot be moved; the mark at the end says that it is whole.
+    # An environment cannot be moved, so a marker file shows that it is complete.
     steps = (
         [sys.executable, "-m", "venv", str(target)],
         [str(target / "bin" / "python"), "-m", "pip", "install", "-q", *SERVERS[name]],
@@ -57,13 +57,13 @@ def make(name: str) -> str:
 
 
 def main() -> int:
-    """Set up what is missing; what cannot be had is a notice, not an error."""
+    """Install the missing environments; a failure is a notice, not an error."""
     for name in SERVERS:
         if not (home(name) / _READY).exists():
-            print(f"setting up {name} …", flush=True)
+            print(f"installing {name} …", flush=True)
             reason = make(name)
             if reason:
-                print(f"NOTICE: {name} cannot be had here ({reason}); its tests are skipped")
+                print(f"NOTICE: {name} cannot be installed ({reason}); its tests are skipped")
     return 0
 
 

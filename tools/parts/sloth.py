@@ -1,8 +1,8 @@
-"""Builds Sloth from its Go module, where it is missing: ``python -m tools.parts.sloth``.
+"""Builds Sloth from its Go module if it is missing: ``python -m tools.parts.sloth``.
 
-With ``--write`` it makes ``rules.yml`` anew. The program is kept below ``~/.cache/understudy``
-(``$XDG_CACHE_HOME``). The rules are in the repository, so that the comparison runs without Go; where
-the program is, a test checks that they are its own.
+``--write`` regenerates ``rules.yml``. The program is cached in ``~/.cache/understudy``
+(``$XDG_CACHE_HOME``). The rules are in the repository, so that the comparison runs without Go; if the
+program is available, a test checks that the rules are up to date.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SLOS, RULES = HERE / "slos.yml", HERE / "rules.yml"
 
 
 def made() -> str:
-    """What Sloth makes of the objectives. Raises CalledProcessError."""
+    """The rules that Sloth generates from the objectives. Raises CalledProcessError."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "rules.yml"
         subprocess.run(
@@ -33,9 +33,9 @@ def made() -> str:
 
 
 def build() -> str | None:
-    """Build the program; the reason if that fails."""
+    """Build the program; return the reason of a failure, or None."""
     if shutil.which("go") is None:
-        return "no Go here"
+        return "Go is not installed"
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
             ["go", "install", f"github.com/slok/sloth/cmd/sloth@{VERSION}"],
@@ -50,12 +50,12 @@ def build() -> str | None:
 
 
 def main(write: bool) -> int:
-    """Build what is missing; what cannot be had is a notice, not an error."""
+    """Build the program if it is missing; a failure is a notice, not an error."""
     if not PROGRAM.exists():
         print("building sloth (some minutes) …", flush=True)
         reason = build()
         if reason is not None:
-            print(f"NOTICE: sloth cannot be had here ({reason}); one test is skipped")
+            print(f"NOTICE: sloth cannot be built ({reason}); one test is skipped")
             return 0
     if write:
         RULES.write_text(made(), encoding="utf-8")

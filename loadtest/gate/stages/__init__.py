@@ -1,1 +1,1 @@
-"""What each kind of stage does."""
+"""One module for each kind of stage."""

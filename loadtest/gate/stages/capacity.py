@@ -1,4 +1,4 @@
-"""The highest rate at which the objectives hold, and what follows from it."""
+"""The capacity stage: the highest rate at which the objectives hold; replicas, cost, prediction."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from understudy.loadtest.gate.plan import Long, Objectives, Part, Rate, Share, S
 from understudy.loadtest.gate.result import StageResult
 from understudy.loadtest.gate.verdict import (
     Criterion,
-    held,
-    judge,
+    evaluate,
     missed_already,
     needed,
+    overall_verdict,
+    pass_or_fail,
     reasons,
-    together,
 )
 from understudy.loadtest.scenarios.shapes import steady
 
-_MIDDLING = 0.75
-"""Of the capacity: the load whose times in service are used; at a lower one the machine idles."""
-_SURE = 1.5
-"""Times the fewest requests that a probe sends, so that a percentile can be told."""
+_SERVICE_LOAD = 0.75
+"""Highest load, as a share of the capacity, whose service times are used for the prediction."""
+_PROBE_FACTOR = 1.5
+"""Requests of a probe, as a multiple of the smallest number that can prove a percentile."""
 
 
 class CapacityStage(Part):
@@ -62,12 +62,12 @@ class CapacityStage(Part):
     the latencies at other loads are predicted."""
 
 
-def run_capacity(gate: GateContext, stage: Stage, wanted: CapacityStage) -> StageResult:
-    """Search for the highest rate that passes; replicas, cost and scalability from it."""
+def run_capacity(gate: GateContext, stage: Stage, settings: CapacityStage) -> StageResult:
+    """Search for the highest rate that passes; derive replicas, cost and scalability."""
     objectives = gate.objectives(stage)
     fewest = needed(objectives)
     tightest = objectives.tightest or 1.0
-    before = cpu_seconds(wanted.pid) if wanted.pid is not None else None
+    before = cpu_seconds(settings.pid) if settings.pid is not None else None
     meter = Meter()
     begun = time.monotonic()
     answered = 0
@@ -75,7 +75,7 @@ def run_capacity(gate: GateContext, stage: Stage, wanted: CapacityStage) -> Stag
 
     def probe(rate: float) -> StepVerdict:
         nonlocal answered
-        seconds = max(wanted.seconds, _SURE * 2.0 * fewest / rate)
+        seconds = max(settings.seconds, _PROBE_FACTOR * 2.0 * fewest / rate)
         seed[0] += 1
         load = Open(steady(rate, seconds), kind=gate.plan.engine.arrivals, seed=seed[0])
         outcome = gate.drive(
@@ -85,19 +85,19 @@ def run_capacity(gate: GateContext, stage: Stage, wanted: CapacityStage) -> Stag
         )
         answered += outcome.count - outcome.failed
         meter.joules()
-        criteria = judge(objectives, outcome)
+        criteria = evaluate(objectives, outcome)
         lag = next((one for one in criteria if one.name == "send lag p99"), None)
         rest = [one for one in criteria if one is not lag]
-        passed: bool | None = together(rest) == "passed"
+        passed: bool | None = overall_verdict(rest) == "passed"
         why = "; ".join(reasons(rest))
-        # A lag makes latencies longer, never shorter: a pass stays one. It explains a failure
-        # unless that is larger than the lag.
+        # Lag only increases latencies, so a pass is valid. A failure is valid if the limit is
+        # exceeded by more than the lag.
         if lag is not None and not passed and not _beyond(objectives, outcome, lag.value or 0.0):
             passed, why = None, f"send lag p99: {lag.why}"
-        gate.show.say(f"{rate:,.0f}/s: {'passed' if passed else why or 'failed'}")
+        gate.show.note(f"{rate:,.0f}/s: {'passed' if passed else why or 'failed'}")
         return StepVerdict(rate, passed, why, outcome, outcome.seconds > 0.98 * seconds)
 
-    found = search(probe, wanted.start, wanted.most, precision=wanted.precision)
+    found = search(probe, settings.start, settings.most, precision=settings.precision)
     result = StageResult(stage.name, stage.kind, "passed")
     data: dict[str, Any] = {"capacity": found.to_dict()}
     guesses = [
@@ -106,57 +106,59 @@ def run_capacity(gate: GateContext, stage: Stage, wanted: CapacityStage) -> Stag
     ]  # fmt: skip
     if guesses:
         data["capacity"]["estimate"] = asdict(min(guesses, key=lambda one: one.value))
-    if wanted.servers is not None:
-        data["prediction"] = _prediction(objectives, found, wanted.servers)
+    if settings.servers is not None:
+        data["prediction"] = _prediction(objectives, found, settings.servers)
     used = (
-        cpu_seconds(wanted.pid) - before if wanted.pid is not None and before is not None else None
+        cpu_seconds(settings.pid) - before
+        if settings.pid is not None and before is not None
+        else None
     )
     declared = {
         name: value
-        for name, value in (("price_per_hour", wanted.price_per_hour),)
+        for name, value in (("price_per_hour", settings.price_per_hour),)
         if value is not None
     }
     figures = per_prediction(found.low, used, time.monotonic() - begun, float(answered), declared)
-    figures["joules"] = energy(meter.joules(), meter.names, answered, found.low, wanted.watts)
-    data["peak_memory"] = memory(wanted.pid).to_dict()
+    figures["joules"] = energy(meter.joules(), meter.names, answered, found.low, settings.watts)
+    data["peak_memory"] = memory(settings.pid).to_dict()
     data["per_prediction"] = {name: figure.to_dict() for name, figure in figures.items()}
-    if found.low is not None and wanted.traffic is not None:
-        count = replicas(wanted.traffic, found.low, wanted.headroom, wanted.spare)
-        data["replicas"] = {"traffic": wanted.traffic, "count": count,
-                            "headroom": wanted.headroom, "spare": wanted.spare}  # fmt: skip
-    if wanted.concurrencies:
-        data["scalability"] = _scalability(gate, wanted.concurrencies, wanted.seconds)
+    if found.low is not None and settings.traffic is not None:
+        count = replicas(settings.traffic, found.low, settings.headroom, settings.spare)
+        data["replicas"] = {"traffic": settings.traffic, "count": count,
+                            "headroom": settings.headroom, "spare": settings.spare}  # fmt: skip
+    if settings.concurrencies:
+        data["scalability"] = _scalability(gate, settings.concurrencies, settings.seconds)
     result.data = data
     if found.low is None and found.high is not None and found.why.startswith("even"):
         result.verdict, result.why = "failed", [found.why]
     elif found.probes and found.probes[-1].passed is None:
         result.verdict, result.why = "invalid", [found.why]
-    if wanted.at_least is not None and result.verdict == "passed":
+    if settings.at_least is not None and result.verdict == "passed":
         low = found.low or 0.0
-        said = held(low >= wanted.at_least)
+        verdict = pass_or_fail(low >= settings.at_least)
         result.criteria = [
-            Criterion("capacity per second", wanted.at_least, low, said, "", low, found.high)
+            Criterion("capacity per second", settings.at_least, low, verdict, "", low, found.high)
         ]
-        if said == "failed":
+        if verdict == "failed":
             result.verdict = "failed"
-            result.why = [f"capacity: {low:,.0f}/s passed, {wanted.at_least:,.0f}/s are required"]
-    elif wanted.at_least is None and result.verdict == "passed":
+            result.why = [f"capacity: {low:,.0f}/s passed, {settings.at_least:,.0f}/s are required"]
+    elif settings.at_least is None and result.verdict == "passed":
         result.verdict = "shown"
     most_joules = objectives.joules
     if most_joules is not None:
         one = figures["joules"]
-        judged = "invalid" if one.value is None else held(one.value <= most_joules)
+        energy_verdict = "invalid" if one.value is None else pass_or_fail(one.value <= most_joules)
         result.criteria.append(
-            Criterion("joules per prediction", most_joules, one.value, judged, one.note)
+            Criterion("joules per prediction", most_joules, one.value, energy_verdict, one.note)
         )
-        if judged != "passed" and result.verdict != "failed":
-            result.verdict = judged
+        if energy_verdict != "passed" and result.verdict != "failed":
+            result.verdict = energy_verdict
             result.why = reasons(result.criteria)
     return result
 
 
 def _beyond(objectives: Objectives, outcome: Outcome, lag: float) -> bool:
-    """Whether a percentile is missed by more than the generator's own lag."""
+    """Whether a percentile exceeds its limit by more than the generator's own lag."""
     return any(
         (outcome.quantile(p) or 0.0) > limit + 2.0 * lag
         for p, limit in objectives.percentiles().items()
@@ -164,12 +166,12 @@ def _beyond(objectives: Objectives, outcome: Outcome, lag: float) -> bool:
 
 
 def _prediction(objectives: Objectives, found: Capacity, servers: int) -> dict[str, Any]:
-    """Latencies at rates that were not measured, from the times in service at a middling one."""
+    """Predict latencies at other rates from the service times at a moderate rate."""
     passed = [probe for probe in found.probes if probe.passed]
     if not passed or found.low is None:
         return {"servers": servers, "why_not": "no rate passed"}
-    middling = [probe for probe in passed if probe.rate <= _MIDDLING * found.low] or passed[:1]
-    base = max(middling, key=lambda probe: probe.rate)
+    moderate = [probe for probe in passed if probe.rate <= _SERVICE_LOAD * found.low] or passed[:1]
+    base = max(moderate, key=lambda probe: probe.rate)
     due, latency = base.outcome.due, base.outcome.latency
     service = observed(due, due + latency, servers)
     p, limit = max(objectives.percentiles().items())

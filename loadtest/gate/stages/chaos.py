@@ -1,4 +1,4 @@
-"""An experiment of the Chaos Toolkit under load, and what it did to the requests."""
+"""The chaos stage: an experiment of the Chaos Toolkit under load, and its effect on requests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from understudy.loadtest.gate.context import GateContext, StageKind
 from understudy.loadtest.gate.plan import Load, Long, Part, Seconds, Share, Stage
 from understudy.loadtest.gate.result import StageResult
 from understudy.loadtest.gate.sending import load_of
-from understudy.loadtest.gate.verdict import Criterion, held, reasons, together
+from understudy.loadtest.gate.verdict import Criterion, overall_verdict, pass_or_fail, reasons
 
 
 class Alert(Part):
@@ -58,12 +58,12 @@ class ChaosStage(Part):
     """Whether the steady state has to hold while the method runs as well."""
 
 
-def run_chaos(gate: GateContext, stage: Stage, wanted: ChaosStage) -> StageResult:
-    """Load before, during and after an experiment, and what the requests say of it."""
-    experiment = load_experiment(wanted.experiment)
+def run_chaos(gate: GateContext, stage: Stage, settings: ChaosStage) -> StageResult:
+    """Run load before, during and after an experiment; evaluate detection, recovery and losses."""
+    experiment = load_experiment(settings.experiment)
     objectives = gate.objectives(stage)
     limit = objectives.tightest
-    rate = wanted.load.rate or 0.0
+    rate = settings.load.rate or 0.0
     longest = gate.plan.limits.seconds
     over = threading.Event()
     begun = threading.Event()
@@ -87,25 +87,25 @@ def run_chaos(gate: GateContext, stage: Stage, wanted: ChaosStage) -> StageResul
 
     thread = threading.Thread(target=send, daemon=True, name="load")
     thread.start()
-    watched = _Watched(wanted.alert) if wanted.alert is not None else None
+    watch = _AlertWatch(settings.alert) if settings.alert is not None else None
     try:
         begun.wait(60.0)
         if failed:
             raise failed[0]
-        time.sleep(wanted.before)
-        if watched is not None:
-            watched.start()
-        ran = run_experiment(experiment, gate.show.say)
-        time.sleep(wanted.after)
+        time.sleep(settings.before)
+        if watch is not None:
+            watch.start()
+        ran = run_experiment(experiment, gate.show.note)
+        time.sleep(settings.after)
     finally:
         over.set()
-        if watched is not None:
-            watched.stop()
+        if watch is not None:
+            watch.stop()
         thread.join(gate.target.timeout + 30.0)
     if failed:
         raise failed[0]
     if not found:
-        raise LoadTestError("the load did not end")
+        raise LoadTestError("the load did not stop")
     outcome = found[0]
     result = StageResult(stage.name, stage.kind, "passed", outcome=outcome)
     result.windows = [
@@ -123,27 +123,27 @@ def run_chaos(gate: GateContext, stage: Stage, wanted: ChaosStage) -> StageResul
         limit = max(0.05, 3.0 * usual) if usual is not None else 0.05
     one = recovery(outcome, start, end, limit)
     extra: dict[str, Any] = {}
-    if watched is not None:
-        fired = [at - outcome.begun - start for at in watched.firing]
+    if watch is not None:
+        fired = [at - outcome.begun - start for at in watch.firing]
         after = [at for at in fired if at >= 0.0]
         extra["alert_after"] = after[0] if after else None
-        if watched.before:
+        if watch.before:
             extra["alert_note"] = "the alert was firing before the fault"
-    if wanted.budget is not None:
+    if settings.budget is not None:
         usual_rate = normal.count / start if start > 0.0 else rate
-        burned = budget_burned(one, wanted.budget.objective, usual_rate, wanted.budget.period)
+        burned = budget_burned(one, settings.budget.objective, usual_rate, settings.budget.period)
         extra["budget_burned"] = burned
     result.data["chaos"] = {
         "status": ran.status, "deviated": ran.deviated, "limit": limit,
-        "hypothesis_looks": ran.looks,
+        "hypothesis_looks": ran.checks,
         "hypothesis_broken_at": [at - outcome.begun for at in ran.deviations],
         "probes": [{**probe, "at": probe["at"] - outcome.begun} for probe in ran.probes],
         "guard": dict(ran.guard), **one.to_dict(), **extra,
     }  # fmt: skip
-    # Of all that were due while it lasted, or while it was felt, whichever are more.
+    # Requests due during the fault or during the degradation, whichever are more.
     during = max(one.requests, outcome.part(start, end).count)
-    result.criteria = _criteria(wanted, one, ran, start + outcome.begun, during, extra)
-    result.verdict = together(result.criteria)
+    result.criteria = _criteria(settings, one, ran, start + outcome.begun, during, extra)
+    result.verdict = overall_verdict(result.criteria)
     result.why = reasons(result.criteria)
     if ran.errors:
         result.verdict = "invalid" if result.verdict == "passed" else result.verdict
@@ -157,8 +157,8 @@ def run_chaos(gate: GateContext, stage: Stage, wanted: ChaosStage) -> StageResul
     return result
 
 
-class _Watched:
-    """Asks for an alert, four times a second; ``firing`` are the moments at which it fired."""
+class _AlertWatch:
+    """Polls an alert four times per second; ``firing`` are the unix times at which it fired."""
 
     def __init__(self, alert: Alert) -> None:
         self._alert = alert
@@ -168,12 +168,12 @@ class _Watched:
         self.firing: list[float] = []
 
     def start(self) -> None:
-        """Begin; whether it fires already is asked first."""
+        """Start polling; ``before`` is whether it fires already."""
         self.before = alert_firing(self._alert.url, self._alert.name)
         self._thread.start()
 
     def stop(self) -> None:
-        """Ask no more."""
+        """Stop polling."""
         self._over.set()
         if self._thread.is_alive():
             self._thread.join(15.0)
@@ -185,7 +185,7 @@ class _Watched:
 
 
 def _criteria(
-    wanted: ChaosStage,
+    settings: ChaosStage,
     one: Recovery,
     ran: ChaosOutcome,
     start: float,
@@ -193,34 +193,34 @@ def _criteria(
     extra: dict[str, Any],
 ) -> list[Criterion]:
     criteria = []
-    if wanted.recovers_within is not None:
+    if settings.recovers_within is not None:
         value = one.recovered_after
-        said = held(value is not None and value <= wanted.recovers_within)
+        verdict = pass_or_fail(value is not None and value <= settings.recovers_within)
         why = "" if value is not None else "not recovered when the load ended"
-        criteria.append(Criterion("recovers within", wanted.recovers_within, value, said, why))
-    if wanted.lost_at_most is not None:
+        criteria.append(Criterion("recovers within", settings.recovers_within, value, verdict, why))
+    if settings.lost_at_most is not None:
         share = one.lost / during if during else 0.0
-        said = held(share <= wanted.lost_at_most)
-        criteria.append(Criterion("lost requests", wanted.lost_at_most, share, said))
-    if wanted.detected_within is not None:
+        verdict = pass_or_fail(share <= settings.lost_at_most)
+        criteria.append(Criterion("lost requests", settings.lost_at_most, share, verdict))
+    if settings.detected_within is not None:
         seen = [probe["at"] - start for probe in ran.probes if probe["output"] is True]
         value = min(seen) if seen else None
         why = "" if value is not None else "no probe of the method saw an alert"
-        if wanted.alert is not None:
+        if settings.alert is not None:
             value = extra["alert_after"]
-            why = "" if value is not None else f"{wanted.alert.name} has not fired"
-        said = held(value is not None and value <= wanted.detected_within)
+            why = "" if value is not None else f"{settings.alert.name} has not fired"
+        verdict = pass_or_fail(value is not None and value <= settings.detected_within)
         if "alert_note" in extra:
-            said, why = "invalid", str(extra["alert_note"])
-        criteria.append(Criterion("alert within", wanted.detected_within, value, said, why))
-    if wanted.budget is not None and wanted.budget.burned_at_most is not None:
-        most, burned = wanted.budget.burned_at_most, extra["budget_burned"]
-        criteria.append(Criterion("budget burned", most, burned, held(burned <= most)))
-    if wanted.hypothesis_holds:
+            verdict, why = "invalid", str(extra["alert_note"])
+        criteria.append(Criterion("alert within", settings.detected_within, value, verdict, why))
+    if settings.budget is not None and settings.budget.burned_at_most is not None:
+        most, burned = settings.budget.burned_at_most, extra["budget_burned"]
+        criteria.append(Criterion("budget burned", most, burned, pass_or_fail(burned <= most)))
+    if settings.hypothesis_holds:
         broken = len(ran.deviations)
-        why = "" if ran.looks else "the steady state was not checked while the method ran"
-        said = held(not broken) if ran.looks else "invalid"
-        criteria.append(Criterion("steady state violated", 0.0, float(broken), said, why))
+        why = "" if ran.checks else "the steady state was not checked while the method ran"
+        verdict = pass_or_fail(not broken) if ran.checks else "invalid"
+        criteria.append(Criterion("steady state violated", 0.0, float(broken), verdict, why))
     return criteria
 
 

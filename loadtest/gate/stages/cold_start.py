@@ -1,4 +1,4 @@
-"""From the start of a server's process to its first good answer."""
+"""The cold-start stage: time from the start of a server to its first good response."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from understudy.loadtest.errors import LoadTestError
 from understudy.loadtest.gate.context import GateContext, StageKind
 from understudy.loadtest.gate.plan import Long, Part, Seconds, Stage
 from understudy.loadtest.gate.result import StageResult
-from understudy.loadtest.gate.verdict import Criterion, held, reasons
+from understudy.loadtest.gate.verdict import Criterion, pass_or_fail, reasons
 from understudy.loadtest.statistics.intervals import mean
 
 
@@ -28,20 +28,20 @@ class ColdStart(Part):
     timeout: Long = 120.0
 
 
-def run_cold_start(gate: GateContext, stage: Stage, wanted: ColdStart) -> StageResult:
-    """Start the server some times, and wait for its first good answer."""
+def run_cold_start(gate: GateContext, stage: Stage, settings: ColdStart) -> StageResult:
+    """Start the server repeatedly, and measure the time to its first good response."""
     times = []
-    for _ in range(wanted.repeats):
+    for _ in range(settings.repeats):
         begun = time.monotonic()
         try:
             process = subprocess.Popen(
-                wanted.command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                settings.command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )  # fmt: skip
         except OSError as error:
-            raise LoadTestError(f"cold_start: {wanted.command[0]}: {error.strerror}") from error
+            raise LoadTestError(f"cold_start: {settings.command[0]}: {error.strerror}") from error
         try:
-            times.append(_first_answer(gate, process, begun, wanted.timeout))
+            times.append(_first_response(gate, process, begun, settings.timeout))
         finally:
             process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -57,16 +57,16 @@ def run_cold_start(gate: GateContext, stage: Stage, wanted: ColdStart) -> StageR
         "low": interval.low if interval else None,
         "high": interval.high if interval else None,
     }
-    if wanted.within is not None:
+    if settings.within is not None:
         worst = max(times)
-        said = held(worst <= wanted.within)
-        result.criteria = [Criterion("first response within", wanted.within, worst, said)]
-        result.verdict = said
+        verdict = pass_or_fail(worst <= settings.within)
+        result.criteria = [Criterion("first response within", settings.within, worst, verdict)]
+        result.verdict = verdict
         result.why = reasons(result.criteria)
     return result
 
 
-def _first_answer(
+def _first_response(
     gate: GateContext, process: subprocess.Popen[bytes], begun: float, timeout: float
 ) -> float:
     while time.monotonic() - begun < timeout:

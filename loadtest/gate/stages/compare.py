@@ -1,4 +1,4 @@
-"""Another target beside this one, in turns."""
+"""The compare stage: this target and another one, alternately."""
 
 from __future__ import annotations
 
@@ -27,37 +27,37 @@ class CompareStage(Part):
     percentile: Literal["p50", "p90", "p95", "p99"] = "p99"
 
 
-def run_compare(gate: GateContext, stage: Stage, wanted: CompareStage) -> StageResult:
-    """Repeats of both targets in turns."""
-    other = address_of(wanted.other)
-    load = load_of(wanted.load, gate.plan.engine, gate.plan.limits)
-    p = float(wanted.percentile[1:]) / 100.0
+def run_compare(gate: GateContext, stage: Stage, settings: CompareStage) -> StageResult:
+    """Load both targets alternately, and compare the repeats."""
+    other = address_of(settings.other)
+    load = load_of(settings.load, gate.plan.engine, gate.plan.limits)
+    p = float(settings.percentile[1:]) / 100.0
     mine: list[float] = []
     theirs: list[float] = []
     outcome: Outcome | None = None
-    for number in range(wanted.repeats):
+    for number in range(settings.repeats):
         pair = [(mine, None), (theirs, other)]
         for values, address in pair if number % 2 == 0 else reversed(pair):
             one = gate.drive(load, address=address)
             if one.failed:
-                what = wanted.other if address is not None else gate.url
+                what = settings.other if address is not None else gate.url
                 raise LoadTestError(
                     f"{what}: {one.failed:,} of {one.count:,} requests failed: nothing to compare"
                 )
             values.append(one.quantile(p) or 0.0)
             outcome = one if address is None else outcome
-    # The other one is what is known; this one is judged.
-    found = compared(wanted.percentile, theirs, mine, wanted.margin)
+    # The other target is the reference.
+    found = compared(settings.percentile, theirs, mine, settings.margin)
     result = StageResult(stage.name, stage.kind, "passed", outcome=outcome)
     result.data = {"comparison": {**found.to_dict(), "this": mine, "other": theirs,
-                                  "other_target": wanted.other}}  # fmt: skip
-    if found.said == "worse":
+                                  "other_target": settings.other}}  # fmt: skip
+    if found.verdict == "worse":
         assert found.ratio is not None
         result.verdict = "failed"
         result.why = [
-            f"{wanted.percentile} is {found.ratio.value:.2f} times that of {wanted.other}"
+            f"{settings.percentile} is {found.ratio.value:.2f} times that of {settings.other}"
         ]
-    elif found.said == "not enough repeats":
+    elif found.verdict == "not enough repeats":
         result.verdict = "invalid"
         result.why = ["not enough repeats: add more, or make them longer"]
     return result

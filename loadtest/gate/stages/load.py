@@ -1,4 +1,4 @@
-"""Open-loop load, and the scenarios of LoadGen."""
+"""The load stage (open loop), and the scenarios of LoadGen."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from understudy.loadtest.gate.result import StageResult
 from understudy.loadtest.gate.sending import load_of
 from understudy.loadtest.gate.verdict import (
     Criterion,
-    held,
-    judge,
+    evaluate,
     missed_already,
     needed,
+    overall_verdict,
+    pass_or_fail,
     reasons,
-    together,
 )
 from understudy.loadtest.scenarios.loadgen import Settings
-from understudy.loadtest.scenarios.loadgen import judge as judge_loadgen
+from understudy.loadtest.scenarios.loadgen import evaluate as evaluate_loadgen
 
 
 class LoadGen(Part):
@@ -44,20 +44,20 @@ class LoadGen(Part):
 
 
 def run_load(gate: GateContext, stage: Stage, load: Load) -> StageResult:
-    """A stretch of open-loop load against the objectives."""
+    """Run an open-loop load, and evaluate the objectives."""
     objectives = gate.objectives(stage)
     if load.shape == "until-break":
         return _until_break(gate, stage, load)
     outcome = gate.drive(load_of(load, gate.plan.engine, gate.plan.limits))
-    criteria = judge(objectives, outcome)
-    verdict = together(criteria)
+    criteria = evaluate(objectives, outcome)
+    verdict = overall_verdict(criteria)
     if not outcome.count:
         return StageResult(stage.name, stage.kind, "invalid", ["no request was sent"], criteria)
     return StageResult(stage.name, stage.kind, verdict, reasons(criteria), criteria, outcome)
 
 
 def _until_break(gate: GateContext, stage: Stage, load: Load) -> StageResult:
-    """Stairs, until the objectives of a step are surely missed."""
+    """Increase the rate in steps until a step provably misses the objectives."""
     objectives = gate.objectives(stage)
     length = load.step_seconds
 
@@ -78,12 +78,12 @@ def _until_break(gate: GateContext, stage: Stage, load: Load) -> StageResult:
         part = outcome.part(number * length, (number + 1) * length)
         if not part.count:
             break
-        criteria = judge(objectives, part)
-        said = together(criteria)
+        criteria = evaluate(objectives, part)
+        verdict = overall_verdict(criteria)
         why = "; ".join(reasons(criteria))
-        rows.append({"rate": first + rise * number, "said": said, "why": why,
+        rows.append({"rate": first + rise * number, "said": verdict, "why": why,
                      "p99": part.quantile(0.99), "failed": part.failed})  # fmt: skip
-        if said == "failed":
+        if verdict == "failed":
             break
     good = [row["rate"] for row in rows if row["said"] == "passed"]
     bad = [row["rate"] for row in rows if row["said"] == "failed"]
@@ -91,9 +91,9 @@ def _until_break(gate: GateContext, stage: Stage, load: Load) -> StageResult:
     result = StageResult(stage.name, stage.kind, "shown", [], [], outcome, {"until_break": data})
     if load.at_least is not None:
         top = max(good, default=0.0)
-        verdict = held(top >= load.at_least)
+        verdict = pass_or_fail(top >= load.at_least)
         why = f"the last step proven to hold was {top:,.0f}/s" if verdict != "passed" else ""
-        # A step that could not be told may have held, and only one that failed below it denies it.
+        # An invalid step may have held; only a failed step below it rules that out.
         unsure = [row for row in rows if row["said"] == "invalid" and row["rate"] >= load.at_least]
         if verdict == "failed" and (not bad or (unsure and bad[0] > load.at_least)):
             verdict = "invalid"
@@ -103,20 +103,20 @@ def _until_break(gate: GateContext, stage: Stage, load: Load) -> StageResult:
     return result
 
 
-def run_loadgen(gate: GateContext, stage: Stage, wanted: LoadGen) -> StageResult:
-    """A scenario of LoadGen, by its rules."""
+def run_loadgen(gate: GateContext, stage: Stage, declared: LoadGen) -> StageResult:
+    """Run a scenario of LoadGen, and evaluate it by LoadGen's rules."""
     settings = Settings(
-        wanted.scenario, wanted.seconds, wanted.rate or 1.0, wanted.limit, wanted.queries,
-        wanted.users, gate.plan.engine.seed,
-        "PerformanceOnly" if wanted.mode == "performance" else "AccuracyOnly",
+        declared.scenario, declared.seconds, declared.rate or 1.0, declared.limit, declared.queries,
+        declared.users, gate.plan.engine.seed,
+        "PerformanceOnly" if declared.mode == "performance" else "AccuracyOnly",
     )  # fmt: skip
-    if wanted.mode == "accuracy":
-        # Every payload once, held against what is expected of it.
-        load: Arrivals = Loop(wanted.users, 1, len(gate.requests), wanted.seconds)
+    if declared.mode == "accuracy":
+        # Every payload once, compared with its expected values.
+        load: Arrivals = Loop(declared.users, 1, len(gate.requests), declared.seconds)
         outcome = gate.drive(load)
         right = 1.0 - outcome.failed / outcome.count if outcome.count else 0.0
         expected = gate.checks is not None and any(gate.checks.expected)
-        found = judge_loadgen(settings, outcome)
+        found = evaluate_loadgen(settings, outcome)
         shown = {
             k: v for k, v in found.fields.items() if k.startswith(("effective_", "result_"))
             and k not in ("result_validity", "result_invalid_reason", "result_min_duration_met")
@@ -125,20 +125,20 @@ def run_loadgen(gate: GateContext, stage: Stage, wanted: LoadGen) -> StageResult
         result = StageResult(stage.name, stage.kind, "passed", [], [], outcome, data)
         if not expected:
             result.verdict = "invalid"
-            result.why = ["no payload has expected values: use bodies with expect"]
+            result.why = ["no payload has expected values: use payloads.bodies with expect"]
         elif outcome.failed:
             result.verdict = "failed"
             result.why = [f"{outcome.failed:,} of {outcome.count:,} responses are not as expected"]
         return result
     processes, gate.processes = gate.processes, 1
     try:
-        outcome = gate.drive(settings.load(), seconds=wanted.seconds)
+        outcome = gate.drive(settings.load(), seconds=declared.seconds)
     finally:
         gate.processes = processes
-    found = judge_loadgen(settings, outcome)
+    found = evaluate_loadgen(settings, outcome)
     result = StageResult(stage.name, stage.kind, "passed", list(found.why), [], outcome)
     result.data = {"loadgen": dict(found.fields), "log": found.log()}
-    if outcome.failed or (wanted.limit is not None and _over(outcome, wanted.limit)):
+    if outcome.failed or (declared.limit is not None and _over(outcome, declared.limit)):
         result.verdict = "failed"
     elif not found.valid:
         result.verdict = "invalid"

@@ -154,7 +154,7 @@ _RECORDS = Row(
         third(
             "Findings",
             "Per point of the picture: findings that were opened, that came back within their time of "
-            "grace, and closed ones that the history has no room for any more.",
+            "grace, and closed findings that were dropped because the history is full.",
             "none",
             Query(increase("findings_total", by="kind"), "opened: {{kind}}"),
             Query(increase("findings_reopened_total"), "came back"),

@@ -128,7 +128,7 @@ EVALUATORS = Row(
             "Restarts from the last committed offset, unreadable messages, missing blocks, and duplicate "
             "blocks (harmless).",
             "none",
-            Query(increase("evaluator_failures_total", by="instance"), "anew: {{instance}}"),
+            Query(increase("evaluator_failures_total", by="instance"), "restarted: {{instance}}"),
             Query(increase("evaluator_dead_total", by="reason"), "not read: {{reason}}"),
             Query(increase("evaluator_blocks_missing_total"), "never came"),
             Query(increase("evaluator_blocks_duplicates_total"), "came again"),

@@ -223,7 +223,7 @@ _RIGHT = Row(
         third(
             "Labels",
             "Labels per second by outcome: joined with their prediction, too late, or for "
-            "nobody known.",
+            "an unknown request.",
             "ops",
             Query(rate("feedback_total", by="outcome"), "{{outcome}}"),
             empty="no labels",

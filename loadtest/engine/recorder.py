@@ -1,4 +1,4 @@
-"""What became of requests, noted one by one and taken away as columns."""
+"""Finished requests: recorded one by one, handed on as columns."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ from numpy.typing import NDArray
 
 
 @dataclass(slots=True)
-class Taken:
-    """What became of some requests, in the order of their ends. Times in seconds from the start of
-    the run; ``status`` 0 and an error where there was no answer, or a wrong one. ``picked`` is when
-    the engine came to it."""
+class FinishedRequests:
+    """Requests in the order in which they ended; every column is (n,).
+
+    ``due``, ``picked``, ``sent``, ``first_byte`` and ``ended`` are seconds from the start of the
+    run; ``picked`` is when the engine was ready to send the request, ``first_byte`` is NaN without
+    a response. ``status`` is HTTP's, or 0 when there was no response or it failed its check.
+    ``payload`` is the index of the payload; ``errors`` counts requests by reason.
+    """
 
     due: NDArray[np.float64]
     picked: NDArray[np.float64]
@@ -25,14 +29,14 @@ class Taken:
     errors: dict[str, int]
 
 
-class Book:
-    """What has ended since the last look, as columns; times in nanoseconds, 0 for what was not."""
+class Recorder:
+    """Collects finished requests until the next :meth:`drain`."""
 
     def __init__(self) -> None:
         self._rows = array("q")
         self._errors: dict[str, int] = {}
 
-    def note(
+    def record(
         self,
         due: int,
         picked: int,
@@ -43,18 +47,18 @@ class Book:
         payload: int,
         error: str = "",
     ) -> None:
-        """One request has ended."""
+        """Add a request. Times are monotonic nanoseconds, 0 for what did not happen."""
         if error:
             self._errors[error] = self._errors.get(error, 0) + 1
             status = 0
         self._rows.extend((due, picked, sent or ended, first_byte, ended, status, payload))
 
-    def take(self, origin_ns: int) -> Taken:
-        """Everything, as seconds from ``origin_ns``; the book is empty again."""
+    def drain(self, origin_ns: int) -> FinishedRequests:
+        """All requests since the last call, with times in seconds from ``origin_ns``."""
         rows, self._rows = self._rows, array("q")
         errors, self._errors = self._errors, {}
         whole = (np.frombuffer(rows, np.int64) if rows else np.zeros(0, np.int64)).reshape(-1, 7)
         due, picked, sent, first_byte, ended = ((whole[:, :5] - origin_ns) / 1e9).T.copy()
         first_byte[whole[:, 3] == 0] = np.nan
         status, payload = whole[:, 5:].T.copy()
-        return Taken(due, picked, sent, first_byte, ended, status, payload, errors)
+        return FinishedRequests(due, picked, sent, first_byte, ended, status, payload, errors)

@@ -22,6 +22,7 @@ from understudy.monitor.evidence.collector import EvidenceCollector
 from understudy.monitor.evidence.columns import Column, column_of, listed
 from understudy.monitor.evidence.mirrored import columns_of
 from understudy.monitor.evidence.pending import PendingPredictions
+from understudy.monitor.evidence.redaction import redaction_of
 from understudy.monitor.evidence.rows import rows_of
 from understudy.monitor.labels.store import Joined, Prediction
 from understudy.monitor.records.handoff import Names
@@ -68,7 +69,7 @@ class StageOne:
         """Apply another configuration; unchanged experiments keep their waiting answers."""
         self.config = config
         self.champion = config.champion.name
-        self._redaction = Redaction(config.records.redact)
+        self._redaction = redaction_of(config)
         self._first_model = config.models[0].name if config.models else ""
         self._pending = PendingPredictions(config)
         collectors: dict[str, EvidenceCollector] = {}

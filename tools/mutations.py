@@ -318,7 +318,7 @@ BOUNDS = (
     Mutation("monitor/pipeline/exemplars.py", "if len(self._last) >= _MAX_SERIES:", "if False:",
              ("tests/evaluation/test_pipeline.py::test_exemplars_are_bounded",)),
     Mutation("monitor/proxy/mirror.py", 'self.words[self._not_sent["queue_full"]] += 1', "pass",
-             ("tests/proxy/test_mirror.py::test_copies_are_bounded_in_number_and_bytes_and_every_one_is_counted",)),
+             ("tests/proxy/test_mirror.py::test_mirrored_requests_are_bounded_in_number_and_bytes_and_all_counted",)),
     Mutation("monitor/records/slots.py", "while len(self._slots) >= MAX_SLOTS:", "while False:",
              ("tests/transport/test_server.py::test_the_number_of_slots_is_bounded",)),
 )  # fmt: skip

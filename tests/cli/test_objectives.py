@@ -29,7 +29,7 @@ from understudy.monitor.stats.energy import Rapl
         ("energy_per_prediction", "<= 5 mJ", 0.005, True),
     ],
 )
-def test_objectives_as_people_write_them(metric: str, text: str, limit: float, less: bool) -> None:
+def test_objectives_are_parsed_from_text(metric: str, text: str, limit: float, less: bool) -> None:
     found = Objective.parse(metric, text)
     assert (found.limit, found.less) == (pytest.approx(limit), less)
     assert found.met(limit)
@@ -47,7 +47,7 @@ def test_objectives_as_people_write_them(metric: str, text: str, limit: float, l
         ("latency_p99", "<= 1e5e5s", "the unit of latency_p99 is s"),
     ],
 )
-def test_what_is_none(metric: str, text: str, said: str) -> None:
+def test_invalid_objectives_are_rejected(metric: str, text: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         Objective.parse(metric, text)
 

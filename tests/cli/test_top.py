@@ -105,7 +105,7 @@ def test_the_live_view_refreshes_and_ends_with_ctrl_c(plane: PlaneProcess) -> No
         os.close(ours)
 
 
-def test_nobody_answers(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unreachable_service_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     assert top.run(url, once=True) == 1
     said = capsys.readouterr().err
@@ -116,7 +116,9 @@ def test_nobody_answers(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("body", ["<html>", "[]", "{}"])
 @pytest.mark.parametrize("code", [200, 404])
-def test_somebody_else_answers(capsys: pytest.CaptureFixture[str], body: str, code: int) -> None:
+def test_another_server_at_the_address_is_reported(
+    capsys: pytest.CaptureFixture[str], body: str, code: int
+) -> None:
     class Other(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(code)
@@ -134,7 +136,7 @@ def test_somebody_else_answers(capsys: pytest.CaptureFixture[str], body: str, co
     assert "--url" in capsys.readouterr().err
 
 
-def test_an_address_that_is_no_url(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_url_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     assert top.run("127.0.0.1:9090", once=True) == 1
     assert "--url" in capsys.readouterr().err
 

@@ -80,7 +80,7 @@ def test_unreadable_bodies(headers: bytes, body: bytes | None, expected: Reason)
         (b"[" * DEEP, False),
     ],
 )
-def test_people_are_told_that_json_ends_too_early(body: bytes, early: bool) -> None:
+def test_truncated_json_is_named_in_the_detail(body: bytes, early: bool) -> None:
     told = both(b"", body).features
     assert isinstance(told, Undecodable)
     assert told.detail == ("the JSON ends too early" if early else "")
@@ -136,7 +136,7 @@ def test_bare_nan_is_read_as_tensorflow_serving_writes_it() -> None:
     assert [str(value) for value in features.values] == ["nan", "inf", "-inf"]
 
 
-def test_what_is_nested_deeply_but_allowed() -> None:
+def test_deeply_nested_json_within_the_limit_is_decoded() -> None:
     depth = 900
     for leaf in (b"1", b"NaN"):
         body = b'{"instances": ' + b"[" * depth + leaf + b"]" * depth + b"}"
@@ -165,7 +165,7 @@ def test_an_answer_without_a_request() -> None:
     assert decoded.predictions == Table(("y",), 1, [1])
 
 
-def test_codings_of_request_and_answer_are_apart() -> None:
+def test_codings_of_request_and_response_are_independent() -> None:
     decoded = decode_exchange(SPEC, V1, GZIP, ZIPPED, 200, b"", b'{"predictions": [1]}')
     assert decoded.features == Table(("x",), 2, [1, 2])
     assert decoded.predictions == Table(("y",), 1, [1])

@@ -38,7 +38,7 @@ def test_paths(path: str, protocol: str | None) -> None:
     assert detect.by_path(path.encode("utf-8", "replace")) == protocol
 
 
-def test_what_is_remembered_of_paths_is_bounded() -> None:
+def test_the_cache_of_paths_is_bounded() -> None:
     for number in range(3000):
         assert detect.by_path(f"/v2/models/m{number}/infer") == "open-inference-v2"
         assert detect.by_path(b"/" + b"x" * 600 + b"/%d/invocations" % number) == "mlflow"
@@ -58,12 +58,12 @@ def test_a_query_is_not_remembered() -> None:
     assert detect._known.cache_info().currsize == before
 
 
-def test_what_asks_for_no_prediction() -> None:
+def test_other_requests_are_not_inference() -> None:
     for part in decode(b"/v2/models/m/ready", {"inputs": []}, {"ready": True}):
         assert reason(part) == Reason.NOT_INFERENCE
 
 
-def test_without_a_telling_path_the_request_decides_for_both() -> None:
+def test_without_a_known_path_the_request_selects_the_format_of_both() -> None:
     features, predictions = decode(b"/own", {"instances": [4]}, {"predictions": [5]})
     assert features == Table(("x",), 1, [4])
     assert predictions == Table(("y",), 1, [5])
@@ -85,6 +85,6 @@ def test_the_configuration_overrides_the_path() -> None:
     assert SPEC.protocol == "auto"
 
 
-def test_a_format_that_nobody_knows() -> None:
+def test_an_unknown_format_is_undecodable() -> None:
     features, predictions = decode(V2, {"inputs": []}, spec=ModelSpec("m", protocol="grpc"))
     assert reason(features) == reason(predictions) == Reason.UNKNOWN_PROTOCOL

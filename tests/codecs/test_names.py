@@ -18,7 +18,7 @@ def test_configured_names_take_the_place_of_positions() -> None:
     assert features.column("fare") == [8]
 
 
-def test_a_row_that_is_not_there() -> None:
+def test_a_missing_row_is_an_index_error() -> None:
     table = Table(("a", "b"), 1, [1, 2])
     assert table.row(0) == {"a": 1, "b": 2}
     for index in (1, -1):

@@ -52,7 +52,7 @@ RFC = {
         ("/*", None),
     ],
 )
-def test_pointers_of_the_rfc(pointer: str, value: object) -> None:
+def test_pointers_follow_the_rfc(pointer: str, value: object) -> None:
     assert follow(RFC, steps(pointer)) == value
 
 
@@ -73,7 +73,7 @@ def spec(**features: str) -> ModelSpec:
     )
 
 
-def test_rows_columns_and_what_they_share() -> None:
+def test_rows_columns_and_shared_cells() -> None:
     mapping = spec(age="/rows/*/age", city="/where/city", slash="/a~1b")
     request = {"rows": [{"age": 3}, {}], "where": {"city": "Ulm"}}
     features, predictions = decode(b"/score", request, {"scores": [0.5, 0.7]}, mapping)
@@ -95,7 +95,7 @@ def test_vectors_stay_below_the_name_of_the_mapping() -> None:
     assert features == Table(("v",), 2, [[1, 2], [3]])
 
 
-def test_what_does_not_fit_the_mapping() -> None:
+def test_payloads_that_do_not_fit_the_mapping() -> None:
     assert reason(decode(b"/s", {"other": 1}, spec=spec(a="/a"))[0]) == Reason.WRONG_SHAPE
     assert reason(decode(b"/s", 5, spec=spec(a="/a"))[0]) == Reason.WRONG_SHAPE
     uneven = {"a": [1, 2], "b": [1]}

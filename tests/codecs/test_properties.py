@@ -95,7 +95,7 @@ ODD: st.SearchStrategy[Any] = (
 
 
 @given(ODD, ODD, ODD, st.sampled_from([V1, V2, b"/own"]) | ODD)
-def test_what_is_no_bytes_at_all_is_a_fault_and_does_not_raise(
+def test_values_other_than_bytes_are_undecodable_and_do_not_raise(
     headers: Any, body: Any, status: Any, path: Any
 ) -> None:
     """The last resort. Bytes never get here, so it takes a caller that breaks the contract."""
@@ -105,7 +105,7 @@ def test_what_is_no_bytes_at_all_is_a_fault_and_does_not_raise(
     assert isinstance(decoded.predictions, Undecodable)
 
 
-def test_a_fault_costs_only_its_own_part() -> None:
+def test_a_fault_in_one_part_keeps_the_other() -> None:
     good = b'{"instances": [1], "predictions": [2]}'
     bad: Any = "no bytes"
     decoded = decode_exchange(SPEC, V1, b"", bad, 200, b"", good)

@@ -53,7 +53,7 @@ def test_everything_in_the_file_reaches_the_plan() -> None:
     assert compiled.handoff.max_bytes == 1024**2
 
 
-def test_copies_carry_the_challengers_host_and_originals_the_clients() -> None:
+def test_mirrored_requests_carry_the_challengers_host_and_others_the_clients() -> None:
     compiled = plan(SPECIMEN.replace("  host: models.internal\n", ""))
     assert compiled.champion.host_header is None
     assert compiled.challengers[0].upstream.host_header == "127.0.0.1:8082"

@@ -169,7 +169,9 @@ BAD = [
 
 
 @pytest.mark.parametrize(("text", "path", "message"), BAD, ids=[f"{p}-{m}" for _, p, m in BAD])
-def test_names_the_place_the_value_and_what_is_allowed(text: str, path: str, message: str) -> None:
+def test_messages_name_the_key_the_value_and_the_valid_values(
+    text: str, path: str, message: str
+) -> None:
     found = problems(text)
     assert list(found) == [path]
     assert message in found[path]
@@ -209,7 +211,7 @@ def test_faults_of_yaml_name_line_and_column(text: str, where: str, message: str
         (GOOD + "x: " + "[" * 5000, "nested too deeply"),
     ],
 )
-def test_what_is_no_configuration_at_all(text: str, message: str) -> None:
+def test_files_that_are_not_a_configuration(text: str, message: str) -> None:
     assert message in problems(text)[""]
 
 
@@ -306,7 +308,7 @@ def test_certificate_and_key_must_fit(tmp_path: Path) -> None:
     )
 
 
-def test_a_key_with_a_password_is_refused_and_not_asked_for(tmp_path: Path) -> None:
+def test_a_key_with_a_password_is_rejected_without_a_prompt(tmp_path: Path) -> None:
     self_signed(tmp_path, "a", "localhost", password=b"secret")
     assert "without a password" in problems(listening("a.pem", "a.key"), tmp_path)["listen.tls"]
 
@@ -333,7 +335,7 @@ def test_authorities_must_be_certificates(tmp_path: Path) -> None:
         ('{"format": "understudy-baseline", "model_version": "2"}', "version '2', not for '1'"),
     ],
 )
-def test_a_baseline_that_cannot_be_used(tmp_path: Path, content: str | None, message: str) -> None:
+def test_an_invalid_baseline_is_rejected(tmp_path: Path, content: str | None, message: str) -> None:
     if content is not None:
         (tmp_path / "b.json").write_text(content)
     path = tmp_path / "understudy.yaml"

@@ -7,7 +7,7 @@ import random
 from understudy.monitor.routing.assignments import Assignments
 
 
-def test_a_slow_arm_is_counted_with_those_that_began_with_it() -> None:
+def test_a_slow_arm_is_counted_with_requests_that_started_with_it() -> None:
     chance = random.Random(1)
     requests = []
     for number in range(20_000):
@@ -31,7 +31,7 @@ def test_a_slow_arm_is_counted_with_those_that_began_with_it() -> None:
     assert seen[0] < 0.45 * sum(seen), "counted when they end, it would look like a broken split"
 
 
-def test_every_request_counts_once_and_an_epoch_begins_anew() -> None:
+def test_every_request_counts_once_and_epochs_are_separate() -> None:
     counted = Assignments(3)
     for number in range(100):
         counted.add(number % 3, number * 1.0, 0.5)

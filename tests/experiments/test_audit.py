@@ -47,14 +47,14 @@ class TestLines:
         assert len({line["before"] for line in lines(path)}) == 3
         assert log.verify() is None
 
-    def test_without_a_time_of_its_own_an_event_gets_that_of_now(self, path: Path):
+    def test_events_without_a_time_get_the_current_one(self, path: Path):
         before = datetime.now(UTC)
         AuditLog(path).append({"kind": "began"})
         stamp = datetime.fromisoformat(str(lines(path)[0]["time"]))
         assert (stamp - before).total_seconds() > -0.001
         assert stamp.tzinfo is not None
 
-    def test_what_is_no_json_or_takes_a_name_of_the_log_is_refused(self, path: Path):
+    def test_values_outside_json_and_reserved_keys_are_rejected(self, path: Path):
         log = AuditLog(path)
         for wrong in ({"seq": 1}, {"before": ""}, {"time": ""}, {"weight": float("nan")}):
             with pytest.raises(ValueError, match=r"must not have|JSON compliant"):
@@ -81,11 +81,11 @@ class TestLines:
         assert len(log.read()) == 10
         assert log.read("none") == []
 
-    def test_nothing_was_written_yet(self, path: Path):
+    def test_an_empty_log_has_no_entries(self, path: Path):
         log = AuditLog(path)
         assert (log.read(), log.verify(), path.exists()) == ([], None, False)
 
-    def test_events_handed_over_again_are_written_once(self, path: Path):
+    def test_repeated_events_are_written_once(self, path: Path):
         AuditLog(path).catch_up([event(1), event(2)])
         log = AuditLog(path)
         log.catch_up([event(1), event(2), event(3)])
@@ -94,7 +94,7 @@ class TestLines:
 
 
 class TestTorn:
-    def test_a_last_line_torn_anywhere_is_cut_off_and_the_log_says_so(
+    def test_a_torn_last_line_is_cut_off_and_logged(
         self, path: Path, caplog: pytest.LogCaptureFixture
     ):
         written(path, 3)
@@ -117,7 +117,7 @@ class TestTorn:
         assert AuditLog(path).verify() is None
         assert path.read_bytes() == before
 
-    def test_a_line_torn_behind_its_back_does_not_spoil_the_next(self, path: Path):
+    def test_a_line_torn_while_open_does_not_damage_the_next(self, path: Path):
         log = written(path, 2)
         with open(path, "ab") as file:
             file.write(b'{"seq": 3, "bef')
@@ -171,7 +171,7 @@ class TestTampering:
             # What nobody remembers the hash of cannot show after a restart.
             assert AuditLog(path).verify() == damaged
 
-    def test_is_left_for_people_to_see_and_the_log_goes_on(self, path: Path):
+    def test_tampering_is_left_visible_and_the_log_continues(self, path: Path):
         written(path, 4)
         path.write_bytes(path.read_bytes().replace(b'"version": 2', b'"version": 9'))
         log = AuditLog(path)
@@ -179,7 +179,7 @@ class TestTampering:
         assert log.verify() == 3
         assert [entry["version"] for entry in log.read()] == [1, 9, 3, 4, 5]
 
-    def test_lines_cut_off_while_it_runs_are_told_of_in_the_next(self, path: Path):
+    def test_lines_cut_off_at_run_time_are_reported_in_the_next(self, path: Path):
         log = written(path, 4)
         first = path.read_bytes().splitlines(keepends=True)[0]
         path.write_bytes(first)
@@ -189,7 +189,7 @@ class TestTampering:
 
 
 class TestRotation:
-    def test_keeps_so_many_files_and_the_chain_goes_on(self, path: Path):
+    def test_keeps_a_number_of_files_and_continues_the_chain(self, path: Path):
         log = written(path, 60, file_bytes=1000, files=3)
         names = sorted(one.name for one in path.parent.iterdir())
         assert names == ["audit.1.jsonl", "audit.2.jsonl", "audit.3.jsonl", "audit.jsonl"]
@@ -226,7 +226,7 @@ class TestRotation:
         assert AuditLog(path, 1000, 3).verify() is not None
 
     @pytest.mark.parametrize("renamed", [1, 2, 3])
-    def test_a_crash_between_its_renames_is_mended(self, path: Path, renamed: int):
+    def test_a_crash_between_renames_is_repaired(self, path: Path, renamed: int):
         count = 60
         while True:  # until the next line rotates
             log = written(path, count, file_bytes=1000, files=3)
@@ -278,9 +278,7 @@ class TestCrashes:
             assert file_bytes < 1 << 20 or versions[0] == 1
 
     @pytest.mark.parametrize("limit", [700, 1000, 1303])
-    def test_a_full_disk_leaves_nothing_of_a_line_and_the_log_goes_on_later(
-        self, path: Path, limit: int
-    ):
+    def test_a_full_disk_leaves_no_partial_line_and_the_log_recovers(self, path: Path, limit: int):
         done = subprocess.run(
             [sys.executable, "-m", "tests.support.audit_writer", "fill", path, str(limit)],
             cwd=ROOT,

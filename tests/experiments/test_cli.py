@@ -33,7 +33,7 @@ def world(tmp_path: Path) -> Iterator[World]:
         yield running
 
 
-def test_a_whole_life_from_the_command_line(world: World, tmp_path: Path) -> None:
+def test_an_experiment_from_start_to_end_on_the_command_line(world: World, tmp_path: Path) -> None:
     url = ("--url", world.service.control)
     none = run("status", *url)
     assert "no experiments; start one" in none.output

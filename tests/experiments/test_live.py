@@ -122,7 +122,7 @@ def status(one: Fed, mode: str = "shadow") -> dict[str, Any]:
     return {item.name: item for item in found.evidence}
 
 
-def test_pairs_are_brought_together_in_any_order_and_compared() -> None:
+def test_pairs_are_joined_in_any_order_and_compared() -> None:
     def redact(columns: Any) -> dict[str, object]:
         return {k: "[redacted]" if k == "ssn" else v[0] for k, v in columns.items()}
 
@@ -141,7 +141,7 @@ def test_pairs_are_brought_together_in_any_order_and_compared() -> None:
     assert "p: 0.5 against 0.9" in worst[0]["explanation"]
 
 
-def test_what_the_champion_does_itself_is_not_held_against_the_challenger() -> None:
+def test_the_champions_own_noise_does_not_count_against_the_challenger() -> None:
     """Both answer at random, alike: the share of differences is large, and nothing is harmed."""
     metrics = [{"metric": "disagreement", "margin": "5 pp"}]
     one = live(noise=True, compare={"noise": 1.0}, metrics=metrics)
@@ -159,7 +159,7 @@ def test_what_the_champion_does_itself_is_not_held_against_the_challenger() -> N
     assert one.contestants["candidate"].noise.compared == 1500
 
 
-def test_outcomes_that_say_nothing_are_left_out() -> None:
+def test_outcomes_without_evidence_are_excluded() -> None:
     one = live(metrics=[{"metric": "error_rate", "margin": "5 pp"}])
     for i, outcome in enumerate((records.CANCELLED, records.REJECTED)):
         one.take(record(i, outcome=outcome), "champion", None, None, None)
@@ -192,7 +192,7 @@ def served(one: Fed) -> list[int]:
     return one.experiment.contests["candidate"].served
 
 
-def test_what_began_before_a_change_of_weights_is_left_out() -> None:
+def test_requests_started_before_a_change_of_weights_are_excluded() -> None:
     one = live(**SPLIT, settle=5)
     for i in range(20):
         one.take(*assigned(i, i % 2), division(), None, answer(1))
@@ -214,7 +214,7 @@ def test_what_began_before_a_change_of_weights_is_left_out() -> None:
     assert served(one) == [10, 11]
 
 
-def test_testers_and_diverted_requests_are_no_evidence() -> None:
+def test_testers_and_diverted_requests_are_excluded() -> None:
     one = live(**SPLIT)
     one.take(record(1, assigned=0), "candidate", division(), None, answer(1))
     diverted = record(2, assigned=2)
@@ -227,7 +227,7 @@ def test_testers_and_diverted_requests_are_no_evidence() -> None:
     assert split.counts == (0, 1), "but whose unit it is counts for the check of the split"
 
 
-def test_a_split_that_is_not_honoured_is_noticed() -> None:
+def test_a_sample_ratio_mismatch_is_noticed() -> None:
     one = live(**SPLIT)
     for i in range(2000):
         one.take(*assigned(i, 0), division(), None, answer(1))
@@ -257,7 +257,7 @@ def test_units_are_one_observation_each() -> None:
     assert status(one, "split")["error_rate"].records == (15, 15)
 
 
-def test_units_of_the_shadow_stage_are_not_judged_by_the_next_weights() -> None:
+def test_units_of_the_shadow_stage_do_not_count_under_the_next_weights() -> None:
     one = live(**SPLIT, unit={"by": "header", "name": "x-user"})
     alone = SplitShares(ARMS, (1.0, 0.0), NOW, NOW)
     for user in range(500):
@@ -322,7 +322,7 @@ def test_when_a_prediction_was_right(
     assert found == wanted or (wanted is None and found != found)
 
 
-def test_when_one_of_several_is_promoted_the_others_are_over() -> None:
+def test_promoting_one_of_several_challengers_ends_the_others() -> None:
     names = ("good", "other")
     arms = Arms("champion", "", dict.fromkeys(names, 0.0), b"salt")
     base = {"name": "x", "challengers": list(names), "mode": "split"}
@@ -339,7 +339,7 @@ def test_when_one_of_several_is_promoted_the_others_are_over() -> None:
     assert one.weights() == (0.0, 1.0, 0.0)
 
 
-def test_the_state_goes_through_json_and_goes_on() -> None:
+def test_the_state_survives_json_and_continues() -> None:
     unit = {"by": "cookie", "name": "uid"}
     one = live(**SPLIT, unit=unit, metrics=[{"metric": "error_rate", "margin": "5 pp"}])
     for i in range(40):
@@ -355,7 +355,7 @@ def test_the_state_goes_through_json_and_goes_on() -> None:
     assert two.contestants["candidate"].worst.entries == one.contestants["candidate"].worst.entries
 
 
-def test_halves_that_wait_are_bounded() -> None:
+def test_waiting_halves_are_bounded() -> None:
     pairing: PairJoiner[int] = PairJoiner(3)
     for i in range(5):
         assert pairing.add(b"%d" % i, 0, i, 2) is None
@@ -392,7 +392,7 @@ def test_a_timeline_keeps_first_and_last_and_stays_small() -> None:
     assert found == sorted(set(found))
 
 
-def test_a_plot_is_drawn_also_with_open_ends() -> None:
+def test_a_plot_with_infinite_ends_is_drawn() -> None:
     xs = [10, 20, 30, 40]
     ends = [[None, None], [None, 0.5], [-0.2, 0.2], [-0.1, 0.1]]
     drawn = sequence(xs, [None, 0.1, 0.0, 0.0], ends, 0.05, label="<a>", factor=100, unit=" pp")

@@ -136,7 +136,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_faults_of_a_log_name_the_line(tmp_path: Path, name: str) -> None:
+def test_faults_in_a_log_name_the_line(tmp_path: Path, name: str) -> None:
     text, message = BAD[name]
     log = tmp_path / "log.csv"
     log.write_text(text)
@@ -146,7 +146,7 @@ def test_faults_of_a_log_name_the_line(tmp_path: Path, name: str) -> None:
     assert str(log) in output
 
 
-def test_files_that_are_not_there_or_of_another_kind(tmp_path: Path) -> None:
+def test_missing_files_and_files_of_another_kind(tmp_path: Path) -> None:
     file = declared(tmp_path)
     code, output = run("replay", tmp_path / "none.csv", "--experiment", file)
     assert (code, "cannot be read" in output) == (2, True)
@@ -178,7 +178,7 @@ def test_a_plan_agrees_with_another_simulation() -> None:
     assert 0.5 * first.fixed < first.median < 1.5 * first.fixed
 
 
-def test_a_plan_says_what_cannot_be_planned(tmp_path: Path) -> None:
+def test_a_plan_names_what_cannot_be_planned(tmp_path: Path) -> None:
     file = declared(tmp_path, metrics=[{"metric": "accuracy", "role": "success"}])
     code, output = run("plan", file)
     assert code == 2

@@ -59,7 +59,7 @@ def test_a_pod_gets_the_sidecar_of_the_chart(sidecar: Sidecar) -> None:
     assert not asks(pod(inject="yes"))
 
 
-def test_what_the_pod_says_of_itself_stays(sidecar: Sidecar) -> None:
+def test_settings_of_the_pod_are_kept(sidecar: Sidecar) -> None:
     one = pod(**GOOD, container="second")
     one["spec"]["initContainers"] = [{"name": "fetch", "image": "f"}]
     second = {"name": "second", "image": "s", "lifecycle": {"preStop": {"sleep": {"seconds": 1}}}}
@@ -87,7 +87,7 @@ def test_the_image_can_be_pulled_in_every_namespace(tmp_path: Path) -> None:
     assert names == ["mine", "mirror", "registry"]
 
 
-def test_a_named_port_leads_through_the_sidecar(sidecar: Sidecar) -> None:
+def test_a_named_port_routes_through_the_sidecar(sidecar: Sidecar) -> None:
     after = inject(pod(**GOOD, port="http"), sidecar)["spec"]
     assert after["containers"][0]["ports"] == [{"containerPort": 8081}]
     assert (
@@ -111,7 +111,7 @@ def test_a_named_port_leads_through_the_sidecar(sidecar: Sidecar) -> None:
         ),
     ],
 )
-def test_what_cannot_be_is_refused_with_the_reason(
+def test_impossible_injections_are_rejected_with_the_reason(
     sidecar: Sidecar, annotations: dict[str, str], change: dict[str, Any], said: str
 ) -> None:
     one = pod(**annotations)
@@ -124,13 +124,13 @@ def test_what_cannot_be_is_refused_with_the_reason(
     assert response["uid"] == "7d1c"
 
 
-def test_what_is_no_review(sidecar: Sidecar) -> None:
+def test_bodies_that_are_not_reviews_are_rejected(sidecar: Sidecar) -> None:
     for wrong in ([], {}, {"kind": "AdmissionReview"}, review({"kind": "Node"}), {"request": 3}):
         with pytest.raises(BadReview):
             answer(wrong, sidecar)
 
 
-def test_a_sidecar_file_that_is_none(tmp_path: Path) -> None:
+def test_an_invalid_sidecar_file_is_rejected(tmp_path: Path) -> None:
     file = tmp_path / "s.yaml"
     for text in ("", "[]", "a: [", "initContainers: []\nvolumes: []\nlifecycle: {}\n"
                  "terminationGracePeriodSeconds: 1"):  # fmt: skip
@@ -164,7 +164,7 @@ def test_the_webhook_answers_over_https(webhook: Webhook) -> None:
     assert webhook.call("/inject", b" " * (17 << 20))[0] == 413
 
 
-def test_a_renewed_certificate_is_taken_up(tmp_path: Path) -> None:
+def test_a_renewed_certificate_is_loaded(tmp_path: Path) -> None:
     import os
     import ssl
 

@@ -101,7 +101,7 @@ def test_a_long_line_does_not_stop_the_others() -> None:
     "body",
     [b"", b"{", b"NaN", b"\xff", b'{"feedback": 1}', b'{"feedback": [], "x": 1}', b"[" * 5000],
 )
-def test_a_body_that_is_none_is_refused_as_a_whole(body: bytes) -> None:
+def test_an_unreadable_body_is_rejected_as_a_whole(body: bytes) -> None:
     with pytest.raises(FeedbackError):
         parse(body, JSON)
 
@@ -128,7 +128,7 @@ items = st.dictionaries(
 
 
 @given(st.lists(items | json_values, max_size=5), st.sampled_from((JSON, NDJSON)))
-def test_whatever_is_posted_every_item_is_taken_or_named(posted: list[Any], kind: str) -> None:
+def test_every_posted_item_is_accepted_or_named(posted: list[Any], kind: str) -> None:
     texts = [json.dumps(item, allow_nan=False) for item in posted if _is_json(item)]
     body = "\n".join(texts) if kind == NDJSON else f"[{','.join(texts)}]"
     found, faults = parse(body.encode(), kind)
@@ -148,7 +148,7 @@ def _is_json(item: Any) -> bool:
 
 
 @given(st.binary(max_size=60), st.sampled_from((JSON, NDJSON)))
-def test_bytes_are_refused_and_nothing_else_happens(body: bytes, kind: str) -> None:
+def test_arbitrary_bytes_raise_only_feedback_errors(body: bytes, kind: str) -> None:
     try:
         parse(body, kind)
     except FeedbackError as error:

@@ -47,7 +47,7 @@ async def test_a_label_finds_a_prediction_that_was_offered_a_moment_ago(tmp_path
 
 
 @pytest.mark.anyio
-async def test_what_is_offered_is_there_after_a_stop(tmp_path: Path) -> None:
+async def test_offered_predictions_survive_a_stop(tmp_path: Path) -> None:
     async def offer(feedback: LabelService) -> None:
         feedback.offer(prediction("r"))
 
@@ -59,7 +59,7 @@ async def test_what_is_offered_is_there_after_a_stop(tmp_path: Path) -> None:
 
 
 @pytest.mark.anyio
-async def test_the_oldest_offers_go_when_there_is_no_room(tmp_path: Path) -> None:
+async def test_the_oldest_offers_are_dropped_when_the_queue_is_full(tmp_path: Path) -> None:
     async def use(feedback: LabelService) -> None:
         for i in range(service.MOST_WAITING + 3):
             feedback.offer(prediction(str(i)))
@@ -106,7 +106,7 @@ async def test_a_call_after_the_end_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.anyio
-async def test_other_bounds_hold_from_the_next_purge_on(tmp_path: Path) -> None:
+async def test_changed_bounds_apply_from_the_next_purge(tmp_path: Path) -> None:
     async def use(feedback: LabelService) -> None:
         for i in range(100):
             feedback.offer(prediction(str(i)))

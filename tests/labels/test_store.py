@@ -144,7 +144,7 @@ def test_orphans_are_kept_until_the_horizon(store: FeedbackStore) -> None:
     assert [joined.request_id for joined in all_of(store)] == ["later"]
 
 
-def test_labels_and_their_predictions_go_together(store: FeedbackStore) -> None:
+def test_labels_are_deleted_with_their_predictions(store: FeedbackStore) -> None:
     """Or a label that comes again would be joined again to what is left."""
     many = [prediction(str(i), started=NOW + i) for i in range(200)]
     store.add_predictions(many)
@@ -163,7 +163,7 @@ def test_labels_and_their_predictions_go_together(store: FeedbackStore) -> None:
     assert purged == {"size": 200 - waiting["predictions"]}
 
 
-def test_labels_for_unknown_ids_do_not_drive_out_predictions(store: FeedbackStore) -> None:
+def test_labels_for_unknown_ids_do_not_displace_predictions(store: FeedbackStore) -> None:
     store.max_rows = 100
     store.add_predictions([prediction(str(i)) for i in range(40)])
     store.add_labels([Label(f"unknown {i}", 0, 1) for i in range(500)], NOW)
@@ -172,7 +172,7 @@ def test_labels_for_unknown_ids_do_not_drive_out_predictions(store: FeedbackStor
     assert store.figures()["purged"] == {"orphan_size": 440}
 
 
-def test_what_the_file_holds_is_bounded_and_room_is_given_back(store: FeedbackStore) -> None:
+def test_the_file_is_bounded_and_free_pages_are_released(store: FeedbackStore) -> None:
     wide = {"p": ["x" * 1000]}
     for part in range(0, 30_000, 5_000):
         ids = range(part, part + 5_000)
@@ -194,7 +194,7 @@ def test_large_outputs_are_not_kept(store: FeedbackStore) -> None:
     assert store.figures()["purged"] == {"too_large": 1}
 
 
-def test_what_several_keep_of_a_prediction_is_one(store: FeedbackStore) -> None:
+def test_predictions_of_one_record_are_merged(store: FeedbackStore) -> None:
     split = prediction(outputs={"p": [0.9]}, share=0.5)
     watched = prediction(outputs={"p": [0.9], "region": ["north"]}, share=0.0)
     store.add_predictions([split, watched])
@@ -214,7 +214,7 @@ def test_a_row_that_the_prediction_does_not_have(store: FeedbackStore) -> None:
     assert all_of(store)[0].outputs == {}
 
 
-def test_numbers_rise_for_ever_and_releases_are_final(store: FeedbackStore) -> None:
+def test_numbers_always_increase_and_releases_are_final(store: FeedbackStore) -> None:
     store.add_predictions([prediction(str(i)) for i in range(4)])
     store.add_labels([Label("0", 0, 1), Label("1", 0, 1)], NOW)
     assert [joined.seq for joined in store.take(0, limit=1)] == [1]
@@ -227,7 +227,7 @@ def test_numbers_rise_for_ever_and_releases_are_final(store: FeedbackStore) -> N
     store.close()
 
 
-def test_a_new_file_goes_on_with_the_numbers(store: FeedbackStore) -> None:
+def test_a_new_file_continues_the_numbers(store: FeedbackStore) -> None:
     """Or the evaluation, which has seen numbers up to 41, would pass over its pairs."""
     store = reopened(store, after=41)
     store.add_predictions([prediction()])
@@ -265,7 +265,7 @@ def test_delays_and_coverage_are_by_arm_and_survive(store: FeedbackStore) -> Non
     store.close()
 
 
-def test_counts_go_on_elsewhere_and_what_is_there_is_counted_anew(
+def test_counts_are_loaded_and_gauges_are_counted_again(
     store: FeedbackStore, tmp_path: Path
 ) -> None:
     store.add_predictions([prediction(str(i), started=NOW) for i in range(4)])
@@ -309,7 +309,7 @@ def test_a_damaged_file_is_set_aside(tmp_path: Path, garbage: bytes) -> None:
     store.close()
 
 
-def test_a_file_damaged_at_work_is_set_aside(store: FeedbackStore) -> None:
+def test_a_file_damaged_while_open_is_set_aside(store: FeedbackStore) -> None:
     store.add_predictions([prediction(str(i)) for i in range(5000)])
     store.add_labels([Label(str(i), 0, 1) for i in range(10)], NOW)
     assert len(store.take(0)) == 10
@@ -337,7 +337,7 @@ def test_another_version_is_set_aside(store: FeedbackStore) -> None:
     assert store.path.with_name(FILE_NAME + ".damaged").exists()
 
 
-def test_a_folder_that_cannot_be_used_is_an_error_until_it_can(tmp_path: Path) -> None:
+def test_an_unusable_folder_is_an_error_until_it_is_usable(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file")
     store = FeedbackStore(tmp_path / "state", HORIZON, ROOMY)
     for call in (store.open, lambda: store.take(0), lambda: store.add_labels([], NOW)):
@@ -380,7 +380,7 @@ assert [joined.seq for joined in store.take(0)] == [1]
 """
 
 
-def test_a_full_disk_takes_nothing_by_halves_and_it_goes_on_later(tmp_path: Path) -> None:
+def test_a_full_disk_stores_nothing_partially_and_recovers(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", FULL, str(tmp_path)],
         capture_output=True,

@@ -144,7 +144,7 @@ GARBAGE = [
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("answer", GARBAGE, ids=range(len(GARBAGE)))
-async def test_garbage_of_the_upstream_is_a_502(answer: bytes) -> None:
+async def test_upstream_garbage_is_a_502(answer: bytes) -> None:
     upstream = await Server(answer).start()
     async with sidecar(plan_for(upstream.port)) as side:
         message = await side.ask(post())
@@ -153,7 +153,7 @@ async def test_garbage_of_the_upstream_is_a_502(answer: bytes) -> None:
 
 
 @pytest.mark.anyio
-async def test_bad_chunks_in_the_middle_of_an_answer_cut_it() -> None:
+async def test_bad_chunks_in_a_response_abort_it() -> None:
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_message(reader, request=True)
         writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
@@ -169,7 +169,7 @@ async def test_bad_chunks_in_the_middle_of_an_answer_cut_it() -> None:
 
 
 @pytest.mark.anyio
-async def test_more_than_the_answer_is_not_the_next_answer() -> None:
+async def test_bytes_beyond_a_response_are_not_the_next_response() -> None:
     upstream = await Server(OK + OK.replace(b"ok", b"no")).start()
     async with sidecar(plan_for(upstream.port)) as side:
         for _ in range(3):
@@ -196,7 +196,7 @@ async def test_an_early_answer_ends_an_upload() -> None:
 
 
 @pytest.mark.anyio
-async def test_an_answer_is_passed_on_as_it_came() -> None:
+async def test_a_response_is_forwarded_unchanged() -> None:
     """Order, case, duplicates, reason, chunk extensions and trailers."""
     head = (
         b"HTTP/1.1 299 Odd  Reason\r\nX-b: 2\r\nx-A: 1\r\nX-b: 3\r\nx-empty:\r\n"
@@ -237,7 +237,7 @@ async def test_an_answer_is_passed_on_as_it_came() -> None:
                      id="a coding for HTTP/1.0"),
     ],
 )  # fmt: skip
-async def test_framing_that_a_client_could_misread_is_left_out(
+async def test_ambiguous_response_framing_is_removed(
     request_: bytes, answer: bytes, absent: str
 ) -> None:
     upstream = await Server(answer).start()
@@ -272,7 +272,7 @@ async def _until_close(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
 
 
 @pytest.mark.anyio
-async def test_what_is_pipelined_after_a_close_is_not_carried_out() -> None:
+async def test_requests_pipelined_after_a_close_are_ignored() -> None:
     upstream = await Server(OK).start()
     plan = plan_for(upstream.port)
     for champion in (plan.champion, replace(plan.champion, max_connections=1, max_waiting=0)):

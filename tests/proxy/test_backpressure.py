@@ -85,7 +85,7 @@ def small_kernel_buffers(side: Sidecar, size: int = 4096) -> None:
 
 
 @pytest.mark.anyio
-async def test_an_upload_that_nobody_reads_is_held_back_from_the_first_byte() -> None:
+async def test_an_upload_that_the_server_does_not_read_is_held_back_from_the_first_byte() -> None:
     """Also when the first bytes came before there was a connection."""
 
     upstream = await Server(handler=deaf).start(kernel_buffer=4096)
@@ -145,7 +145,7 @@ async def test_a_client_that_does_not_read_holds_back_its_answer() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_client_that_pipelines_and_does_not_read_gets_no_more_answers_made() -> None:
+async def test_a_client_that_pipelines_without_reading_gets_no_further_responses() -> None:
     size, count = 50_000, 600
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + bytes(size)
     upstream = await Server(answer).start()
@@ -165,7 +165,7 @@ async def test_a_client_that_pipelines_and_does_not_read_gets_no_more_answers_ma
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("line", [b"X: 1", b"Connection: close"], ids=["kept alive", "close"])
-async def test_a_client_that_never_fetches_its_answer_is_let_go(line: bytes) -> None:
+async def test_a_client_that_never_reads_its_response_is_disconnected(line: bytes) -> None:
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n" + bytes(60000)
     upstream = await Server(answer).start()
     plan = plan_for(upstream.port, keepalive_timeout=0.3)

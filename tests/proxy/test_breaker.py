@@ -46,7 +46,7 @@ def test_the_states_in_order() -> None:
     assert subject.allow(9.0)
 
 
-def test_what_says_nothing_neither_opens_nor_closes() -> None:
+def test_unknown_results_neither_open_nor_close() -> None:
     subject = breaker()
     failed(subject, 0)
     for _ in range(10):
@@ -62,7 +62,7 @@ def test_what_says_nothing_neither_opens_nor_closes() -> None:
     assert subject.state == CLOSED
 
 
-def test_what_was_sent_before_it_opened_does_not_judge_the_probes() -> None:
+def test_requests_sent_before_it_opened_do_not_count_as_probes() -> None:
     subject = breaker()
     old = [subject.allow(0) for _ in range(6)]
     for epoch in old[:2]:
@@ -78,7 +78,7 @@ def test_what_was_sent_before_it_opened_does_not_judge_the_probes() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from([True, False, None]), st.floats(0, 5)), max_size=60))
-def test_it_always_comes_back(steps: list[tuple[bool | None, float]]) -> None:
+def test_it_always_recovers(steps: list[tuple[bool | None, float]]) -> None:
     subject = Breaker(Settings(2, 1, 4, 2))
     now = 0.0
     for success, wait in steps:

@@ -13,7 +13,7 @@ from understudy.monitor.routing.plan import Fault
 
 
 @pytest.mark.anyio
-async def test_a_share_of_the_requests_is_answered_in_the_model_s_place() -> None:
+async def test_a_share_of_the_requests_gets_the_injected_status() -> None:
     upstream = await Server(OK).start()
     plan = replace(plan_for(upstream.port), faults=(Fault(0, 0.5, 599),))
     async with sidecar(plan) as side:

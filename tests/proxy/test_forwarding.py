@@ -21,7 +21,7 @@ from tests.support.proxy import (
 
 
 @pytest.mark.anyio
-async def test_a_request_is_forwarded_as_it_came() -> None:
+async def test_a_request_is_forwarded_unchanged() -> None:
     upstream = await Server(echo).start()
     async with sidecar(plan_for(upstream.port)) as side:
         raw = post(
@@ -110,7 +110,7 @@ async def test_pipelined_requests_are_answered_in_order_however_they_are_cut() -
 
 
 @pytest.mark.anyio
-async def test_hop_by_hop_fields_stay_behind() -> None:
+async def test_hop_by_hop_fields_are_not_forwarded() -> None:
     answer = (
         b"HTTP/1.1 200 OK\r\nConnection: X-Inner, keep-alive\r\nKeep-Alive: timeout=9\r\n"
         b"X-Inner: 1\r\nX-Outer: 2\r\nProxy-Connection: x\r\nContent-Length: 0\r\n\r\n"
@@ -182,7 +182,7 @@ async def test_a_header_line_of_one_client_never_reaches_another() -> None:
 @pytest.mark.anyio
 @pytest.mark.parametrize("count", [1, 2, 7])
 @pytest.mark.parametrize("by_byte", [False, True], ids=["at once", "byte by byte"])
-async def test_empty_lines_before_a_request_are_passed_over(count: int, by_byte: bool) -> None:
+async def test_empty_lines_before_a_request_are_ignored(count: int, by_byte: bool) -> None:
     upstream = await Server(echo).start()
     async with sidecar(plan_for(upstream.port)) as side:
         reader, writer = await side.connect()

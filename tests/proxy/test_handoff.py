@@ -94,7 +94,7 @@ async def test_everything_arrives_once_and_in_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.anyio
-async def test_nobody_there_from_the_start(tmp_path: Path) -> None:
+async def test_records_are_kept_while_the_peer_has_not_started(tmp_path: Path) -> None:
     sender = Sender(tmp_path, max_bytes=10_000, batch_records=10)
     for i in range(1000):
         sender.handoff.add(record(i))
@@ -112,7 +112,7 @@ async def test_nobody_there_from_the_start(tmp_path: Path) -> None:
 
 
 @pytest.mark.anyio
-async def test_a_peer_that_never_acknowledges_fills_the_queue_and_no_more(tmp_path: Path) -> None:
+async def test_a_peer_that_never_acknowledges_fills_the_bounded_queue(tmp_path: Path) -> None:
     peer = Peer(tmp_path / "records.sock")
     peer.acknowledge = False
     await peer.start()
@@ -133,7 +133,7 @@ async def test_a_peer_that_never_acknowledges_fills_the_queue_and_no_more(tmp_pa
 
 
 @pytest.mark.anyio
-async def test_a_peer_that_forgets_is_told_again(tmp_path: Path) -> None:
+async def test_batches_are_sent_again_to_a_peer_that_lost_its_state(tmp_path: Path) -> None:
     """It dies after acknowledging, with an older state on disk: kept batches are sent again."""
 
     peer = Peer(tmp_path / "records.sock")
@@ -163,7 +163,7 @@ async def test_a_peer_that_forgets_is_told_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.anyio
-async def test_what_could_not_be_kept_until_it_was_saved_is_lost_and_counted(
+async def test_records_not_kept_until_saved_are_lost_and_counted(
     tmp_path: Path,
 ) -> None:
     peer = Peer(tmp_path / "records.sock")
@@ -194,7 +194,7 @@ async def test_what_could_not_be_kept_until_it_was_saved_is_lost_and_counted(
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("forgets", [False, True], ids=["peer knows", "peer died too"])
-async def test_a_worker_that_is_killed_leaves_exact_accounts(tmp_path: Path, forgets: bool) -> None:
+async def test_a_killed_worker_leaves_exact_counts(tmp_path: Path, forgets: bool) -> None:
     peer = Peer(tmp_path / "records.sock")
     await peer.start()
     first = Sender(tmp_path, batch_records=10)
@@ -231,7 +231,7 @@ async def test_a_worker_that_is_killed_leaves_exact_accounts(tmp_path: Path, for
 
 
 @pytest.mark.anyio
-async def test_a_peer_that_talks_nonsense_is_left(tmp_path: Path) -> None:
+async def test_a_peer_that_breaks_the_protocol_is_disconnected(tmp_path: Path) -> None:
     async def nonsense(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"\x00\x00\x00\x00\x00 nonsense")
         await reader.read()

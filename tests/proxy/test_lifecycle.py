@@ -27,7 +27,7 @@ from understudy.monitor.routing.plan import Tls
 
 
 @pytest.mark.anyio
-async def test_draining_finishes_what_is_under_way() -> None:
+async def test_draining_finishes_requests_in_flight() -> None:
     release = asyncio.Event()
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -67,7 +67,7 @@ async def test_a_new_plan_takes_over_between_requests() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_drain_has_a_limit_and_what_it_cuts_short_is_accounted_for() -> None:
+async def test_a_drain_has_a_limit_and_aborted_requests_are_recorded() -> None:
     upstream, other = await silent().start(), await silent().start()
     plan = plan_for(upstream.port, challenger(other.port), drain_timeout=0.3)
     quick = await Server(OK).start()
@@ -100,7 +100,7 @@ async def test_a_drain_has_a_limit_and_what_it_cuts_short_is_accounted_for() -> 
 
 
 @pytest.mark.anyio
-async def test_a_draining_worker_accepts_nobody() -> None:
+async def test_a_draining_worker_accepts_no_connection() -> None:
     upstream = await silent().start()
     async with sidecar(plan_for(upstream.port, drain_timeout=1.0)) as side:
         _, writer = await side.connect()
@@ -116,7 +116,7 @@ async def test_a_draining_worker_accepts_nobody() -> None:
 
 
 @pytest.mark.anyio
-async def test_who_waits_in_the_queue_of_a_draining_worker_is_answered() -> None:
+async def test_connections_in_the_accept_queue_of_a_draining_worker_are_served() -> None:
     """Connections that the kernel has made and the worker has not accepted yet, with their requests
     and without."""
 
@@ -146,7 +146,7 @@ async def test_who_waits_in_the_queue_of_a_draining_worker_is_answered() -> None
 
 
 @pytest.mark.anyio
-async def test_clients_that_go_on_while_a_worker_drains_are_answered_or_refused() -> None:
+async def test_active_clients_of_a_draining_worker_are_answered_or_refused() -> None:
     async def client(side: Sidecar) -> int:
         answered = 0
         while True:
@@ -169,7 +169,7 @@ async def test_clients_that_go_on_while_a_worker_drains_are_answered_or_refused(
 
 
 @pytest.mark.anyio
-async def test_requests_under_way_and_waiting_outlive_a_reload() -> None:
+async def test_requests_in_flight_and_waiting_survive_a_reload() -> None:
     release = asyncio.Event()
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -198,7 +198,7 @@ async def test_requests_under_way_and_waiting_outlive_a_reload() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_retired_challenger_leaves_no_numbers_of_the_moment() -> None:
+async def test_a_retired_challenger_leaves_no_gauges() -> None:
     champion, other = await Server(OK).start(), await Server(OK).start()
     plan = plan_for(champion.port, challenger(other.port))
     async with sidecar(plan) as side:
@@ -212,7 +212,7 @@ async def test_a_retired_challenger_leaves_no_numbers_of_the_moment() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_plan_that_cannot_be_used_changes_nothing(tmp_path: Path) -> None:
+async def test_an_invalid_plan_changes_nothing(tmp_path: Path) -> None:
     upstream = await Server(OK).start()
     plan = plan_for(upstream.port)
     missing = Tls(ca=str(tmp_path / "missing.pem"))

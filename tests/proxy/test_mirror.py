@@ -24,7 +24,7 @@ from understudy.monitor.routing.plan import Breaker as BreakerSettings
 
 
 @pytest.mark.anyio
-async def test_a_copy_is_exact_but_for_its_address_and_its_mark() -> None:
+async def test_a_mirrored_request_differs_only_in_address_and_marker() -> None:
     champion, other = await Server(OK).start(), await Server(OK).start()
     one = challenger(other.port)
     one = replace(
@@ -51,7 +51,7 @@ async def test_a_copy_is_exact_but_for_its_address_and_its_mark() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_chunked_request_is_copied_whole() -> None:
+async def test_a_chunked_request_is_mirrored_completely() -> None:
     champion, other = await Server(OK).start(), await Server(OK).start()
     async with sidecar(plan_for(champion.port, challenger(other.port))) as side:
         raw = b"3;x=1\r\nabc\r\n2\r\nde\r\n0\r\nX-T: 1\r\n\r\n"
@@ -64,7 +64,7 @@ async def test_a_chunked_request_is_copied_whole() -> None:
 
 
 @pytest.mark.anyio
-async def test_only_inference_is_copied() -> None:
+async def test_only_inference_is_mirrored() -> None:
     champion, other = await Server(OK).start(), await Server(OK).start()
     async with sidecar(plan_for(champion.port, challenger(other.port))) as side:
         await side.ask(get("/v2/health/ready"))
@@ -149,7 +149,7 @@ async def test_whatever_a_challenger_does_the_client_gets_its_answer(
 
 
 @pytest.mark.anyio
-async def test_copies_are_bounded_in_number_and_bytes_and_every_one_is_counted() -> None:
+async def test_mirrored_requests_are_bounded_in_number_and_bytes_and_all_counted() -> None:
     champion, other = await Server(OK).start(), await Server(handler=hang).start()
     one = challenger(other.port, timeout=30.0, queue_requests=3, queue_bytes=1000)
     one = replace(one, upstream=replace(one.upstream, max_connections=2, max_waiting=3))
@@ -170,7 +170,7 @@ async def test_copies_are_bounded_in_number_and_bytes_and_every_one_is_counted()
 
 
 @pytest.mark.anyio
-async def test_bodies_that_are_not_kept_are_not_copied() -> None:
+async def test_bodies_that_are_not_kept_are_not_mirrored() -> None:
     champion, other = await Server(OK).start(), await Server(OK).start()
     plan = plan_for(champion.port, challenger(other.port))
     plan = replace(plan, capture=replace(plan.capture, max_body_bytes=100))
@@ -203,7 +203,7 @@ async def test_several_challengers_each_get_their_own() -> None:
 
 
 @pytest.mark.anyio
-async def test_the_breaker_spares_a_dead_challenger_and_lets_it_come_back() -> None:
+async def test_the_breaker_stops_mirroring_to_a_dead_challenger_and_resumes() -> None:
     champion, other = await Server(OK).start(), await Server(OK).start()
     await other.stop()
     one = challenger(other.port, breaker=BreakerSettings(3, 1.5, 3.0, 2))

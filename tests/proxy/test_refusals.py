@@ -66,7 +66,7 @@ REFUSED = [
 
 @pytest.mark.anyio
 @pytest.mark.parametrize(("raw", "status", "name"), REFUSED, ids=[name for _, _, name in REFUSED])
-async def test_what_is_ambiguous_is_refused_and_the_connection_closed(
+async def test_ambiguous_requests_are_rejected_and_the_connection_closed(
     raw: bytes, status: int, name: str
 ) -> None:
     upstream = await Server(OK).start()
@@ -120,7 +120,7 @@ async def test_too_many_connections() -> None:
 
 
 @pytest.mark.anyio
-async def test_refused_clients_are_not_why_the_next_one_is_refused() -> None:
+async def test_rejected_clients_do_not_cause_further_rejections() -> None:
     upstream = await Server(OK).start()
     async with sidecar(plan_for(upstream.port, connections=3)) as side:
         served = [await side.connect() for _ in range(3)]
@@ -141,7 +141,7 @@ async def test_refused_clients_are_not_why_the_next_one_is_refused() -> None:
 @pytest.mark.parametrize("end", [b"", b"\x00", b"\r", b"x\x7f"], ids=["valid", "NUL", "CR", "DEL"])
 @pytest.mark.parametrize("filling", [b" ", b"\t", b" a", b":", b",", b"a "], ids=repr)
 @pytest.mark.parametrize("name", [b"X:", b"Content-Length:", b"Connection:", b"Upgrade:"], ids=repr)
-def test_long_lines_of_every_kind_are_judged(name: bytes, filling: bytes, end: bytes) -> None:
+def test_long_lines_of_every_kind_are_parsed(name: bytes, filling: bytes, end: bytes) -> None:
     """Quadratic work on 2 MiB would take hours, so that this test would not end."""
     line = name + filling * (2 << 20) + end
     with contextlib.suppress(HttpError):

@@ -40,7 +40,7 @@ async def test_a_unit_stays_with_its_arm_and_the_record_tells_which(by: str) -> 
 
 
 @pytest.mark.anyio
-async def test_hundreds_of_units_are_divided_as_the_allocation_says() -> None:
+async def test_units_are_split_as_the_allocation_says() -> None:
     weights = (0.6, 0.3)  # the rest takes no part
     async with divided(weights=weights) as bench:
         units = [b"r-%d" % i for i in range(600)]
@@ -83,7 +83,7 @@ async def test_listed_units_go_where_the_list_says_and_do_not_count() -> None:
 
 
 @pytest.mark.anyio
-async def test_excluded_requests_have_no_part() -> None:
+async def test_excluded_requests_take_no_part() -> None:
     exclude = (("x-kind", "test"), ("x-bot", "1"))
     async with divided(weights=(0.0, 1.0), exclude=exclude, override_header="x-arm") as bench:
         for line in (b"X-Kind: test", b"x-bot:1"):

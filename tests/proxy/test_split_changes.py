@@ -41,7 +41,7 @@ class Failing:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("how", EXPECTED)
-async def test_a_failing_challenger_is_taken_off_and_comes_back(how: str) -> None:
+async def test_a_failing_challenger_is_diverted_and_recovers(how: str) -> None:
     failing = Failing(how)
     serving = {"first_byte_timeout": 0.2, "connect_timeout": 0.5}
     async with divided(other=failing.server, breaker=BREAKER, serving=serving) as bench:
@@ -93,7 +93,7 @@ async def test_a_clients_own_faults_do_not_open_the_breaker() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_wish_for_an_arm_is_not_granted_while_its_breaker_is_open() -> None:
+async def test_an_override_is_ignored_while_the_arms_breaker_is_open() -> None:
     failing = Failing("server_error")
     options = {"breaker": BREAKER, "override_header": "x-arm"}
     async with divided(other=failing.server, **options) as bench:
@@ -105,7 +105,7 @@ async def test_a_wish_for_an_arm_is_not_granted_while_its_breaker_is_open() -> N
 
 
 @pytest.mark.anyio
-async def test_what_a_challenger_served_is_not_copied_to_anybody() -> None:
+async def test_requests_served_by_a_challenger_are_not_mirrored() -> None:
     async with divided(copies=1.0) as bench:
         units = [b"r-%d" % i for i in range(40)]
         for unit in units:
@@ -130,7 +130,7 @@ def reweighed(plan: Plan, weights: tuple[float, ...]) -> Plan:
 
 
 @pytest.mark.anyio
-async def test_new_weights_move_only_who_has_to_move() -> None:
+async def test_new_weights_move_only_the_necessary_units() -> None:
     units = [b"user-%d" % i for i in range(300)]
     async with divided(weights=(0.9, 0.1), unit="header", unit_name="x-user") as bench:
         worker = bench.side.worker
@@ -164,7 +164,7 @@ async def test_new_weights_move_only_who_has_to_move() -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("gone", [False, True], ids=["weight 0", "no challenger"])
-async def test_what_is_under_way_stays_where_it_began(gone: bool) -> None:
+async def test_requests_in_flight_stay_with_their_arm(gone: bool) -> None:
     """One waits for its answer, one for the rest of its body: both began under the old weights."""
 
     release = asyncio.Event()
@@ -205,7 +205,7 @@ async def test_what_is_under_way_stays_where_it_began(gone: bool) -> None:
 
 
 @pytest.mark.anyio
-async def test_an_answer_tells_nothing_of_the_arm_but_what_the_server_says() -> None:
+async def test_a_response_does_not_reveal_the_arm() -> None:
     def tell(message: Message) -> bytes:
         assert message.header("x-understudy-mirror") is None
         return says(b"same")

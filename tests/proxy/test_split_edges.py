@@ -151,7 +151,7 @@ def test_pointers_are_followed_as_the_codecs_do(pointer: str, unit: bytes | None
 
 
 @pytest.mark.anyio
-async def test_weights_that_stay_begin_anew_when_the_arms_are_others() -> None:
+async def test_unchanged_weights_start_a_new_epoch_when_arms_change() -> None:
     """The same shares of the same places, but another model server behind one of them."""
 
     async with divided() as bench:
@@ -172,7 +172,7 @@ async def test_weights_that_stay_begin_anew_when_the_arms_are_others() -> None:
 
 
 @pytest.mark.anyio
-async def test_several_challengers_are_served_and_taken_off_each_by_itself() -> None:
+async def test_several_challengers_serve_and_are_diverted_independently() -> None:
     weights = (0.3, 0.3, 0.3)
 
     third = await Server(b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n").start()

@@ -90,7 +90,7 @@ async def test_a_body_over_the_limit_is_not_held_back_and_goes_to_the_champion(
 
 
 @pytest.mark.anyio
-async def test_what_is_held_back_is_bounded_however_it_is_framed() -> None:
+async def test_buffered_bodies_are_bounded_however_they_are_framed() -> None:
     """A chunk of one byte may have an extension of a thousand."""
 
     change = capturing(4096)
@@ -115,7 +115,7 @@ async def test_what_is_held_back_is_bounded_however_it_is_framed() -> None:
 
 
 @pytest.mark.anyio
-async def test_who_expects_a_100_gets_the_champions() -> None:
+async def test_requests_that_expect_a_100_go_to_the_champion() -> None:
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -138,7 +138,7 @@ async def test_who_expects_a_100_gets_the_champions() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_slow_body_is_refused_in_time_and_nobody_is_asked() -> None:
+async def test_a_slow_body_times_out_and_reaches_no_server() -> None:
     async with divided(impatient, **BY) as bench:
         reader, writer = await bench.side.connect()
         writer.write(post(body_of(b"u"))[:-1])
@@ -201,7 +201,7 @@ async def test_pipelined_requests_are_each_divided_and_answered_in_order(size: i
 
 
 @pytest.mark.anyio
-async def test_a_request_behind_one_that_is_turned_away_at_once_is_not_forgotten() -> None:
+async def test_a_request_pipelined_after_a_rejected_one_is_served() -> None:
     busy = silent()
     serving = {"max_connections": 1, "max_waiting": 0}
     # No room at all with the challenger: whoever would have to wait is turned away.

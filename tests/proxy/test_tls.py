@@ -75,7 +75,7 @@ async def test_tls_on_the_listener_and_a_new_certificate_without_a_restart(tmp_p
 
 
 @pytest.mark.anyio
-async def test_who_waits_in_the_queue_of_a_draining_worker_has_its_handshake(
+async def test_tls_handshakes_complete_in_the_accept_queue_of_a_draining_worker(
     tmp_path: Path,
 ) -> None:
     chain, key = self_signed(tmp_path, "only", "localhost")

@@ -42,7 +42,7 @@ ASK = get("/ws", b"Connection: Upgrade", b"Upgrade: websocket")
 
 
 @pytest.mark.anyio
-async def test_what_comes_before_the_switch_is_passed_on_and_more_is_read() -> None:
+async def test_bytes_before_the_switch_are_forwarded_and_reading_continues() -> None:
     size = 3_000_000
     got = asyncio.Event()
 
@@ -117,7 +117,7 @@ async def test_an_upgrade_that_is_declined_is_an_ordinary_answer() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_switch_that_nobody_asked_for_is_garbage() -> None:
+async def test_an_unsolicited_switch_is_garbage() -> None:
     upstream = await Server(SWITCH).start()
     async with sidecar(plan_for(upstream.port)) as side:
         assert (await side.ask(get())).status == 502

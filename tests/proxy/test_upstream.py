@@ -67,7 +67,7 @@ async def test_timeouts(upstream: Server, limit: dict[str, float], status: int) 
 
 
 @pytest.mark.anyio
-async def test_a_stream_that_stalls_is_cut() -> None:
+async def test_a_stalled_stream_is_aborted() -> None:
     upstream = await silent(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc").start()
     plan = plan_for(upstream.port)
     plan = replace(plan, champion=replace(plan.champion, total_timeout=0.3))
@@ -183,7 +183,7 @@ async def test_a_connection_that_is_never_accepted_times_out() -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("host", ["no.such.host.invalid", "two..dots"])
-async def test_a_name_that_leads_nowhere(host: str) -> None:
+async def test_an_unresolvable_host_name_is_a_502(host: str) -> None:
     plan = plan_for(1)
     plan = replace(plan, champion=replace(plan.champion, host=host))
     async with sidecar(plan) as side:
@@ -209,7 +209,7 @@ async def test_a_pooled_connection_that_the_server_closed_is_not_used() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_pooled_connection_on_which_the_server_speaks_unasked_is_not_used() -> None:
+async def test_a_pooled_connection_with_unsolicited_bytes_is_not_used() -> None:
     speak = asyncio.Event()
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -228,7 +228,7 @@ async def test_a_pooled_connection_on_which_the_server_speaks_unasked_is_not_use
 
 
 @pytest.mark.anyio
-async def test_a_server_that_answers_early_and_reads_no_more_is_let_go() -> None:
+async def test_a_server_that_answers_early_and_stops_reading_is_disconnected() -> None:
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.transport.pause_reading()  # type: ignore[attr-defined]

@@ -55,7 +55,7 @@ def changed(documents: list[Any], path: tuple[Any, ...], value: Any, remove: boo
 
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
-def test_no_file_does_more_than_to_be_refused(tmp_path: Path, data: st.DataObject) -> None:
+def test_arbitrary_files_are_only_rejected(tmp_path: Path, data: st.DataObject) -> None:
     documents = data.draw(st.sampled_from(DOCUMENTS))
     for _ in range(data.draw(st.integers(1, 3))):
         found = list(places(documents))
@@ -85,7 +85,7 @@ def test_no_file_does_more_than_to_be_refused(tmp_path: Path, data: st.DataObjec
 @pytest.mark.parametrize(
     "content", [b"\xff\xfe", b"a: [1", b"- 1\n--- \n", b"", b"apiVersion: openslo/v1"]
 )
-def test_what_is_no_file_of_objectives(tmp_path: Path, content: bytes) -> None:
+def test_files_that_are_not_objectives_are_rejected(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "slo.yaml"
     file.write_bytes(content)
     with pytest.raises(ConfigError):

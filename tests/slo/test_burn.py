@@ -40,7 +40,7 @@ def test_minutes_to_page_of_three_nines(bad: float, minutes: float) -> None:
 
 
 @given(st.floats(0.002, 1.0), st.sampled_from([0.99, 0.995, 0.999, 0.9999]))
-def test_the_closed_form_is_what_a_simulation_finds(bad: float, objective: float) -> None:
+def test_the_closed_form_equals_a_simulation(bad: float, objective: float) -> None:
     for burn in burns(objective, MONTH):
         step = burn.window.long / 5000
         window = burn.window
@@ -53,7 +53,7 @@ def test_the_closed_form_is_what_a_simulation_finds(bad: float, objective: float
             assert math.isinf(predicted)
 
 
-def test_budget_that_is_spent_is_the_share_that_was_meant() -> None:
+def test_the_budget_spent_is_the_intended_share() -> None:
     for objective in (0.99, 0.999, 0.9999):
         found = burns(objective, MONTH)
         for burn in found:
@@ -72,7 +72,7 @@ def test_an_alert_that_cannot_fire_is_lowered_with_its_reason() -> None:
     assert burns(0.95, MONTH)[0].factor == pytest.approx(14.4), "72 % can be reached"
 
 
-def test_or_it_is_refused() -> None:
+def test_an_alert_that_cannot_fire_is_rejected_on_request() -> None:
     with pytest.raises(UnreachableError, match=r"144 % bad events.*long window of 108 min"):
         burns(0.9, MONTH, refuse=True)
     with pytest.raises(UnreachableError, match=r"an objective above|long window of"):
@@ -85,7 +85,7 @@ def test_a_factor_below_one_is_raised() -> None:
     assert "raised to 1" in found[3].reason
 
 
-def test_few_events_wait_for_the_smallest_number() -> None:
+def test_few_events_wait_for_the_minimum_number() -> None:
     found = burns(0.999, MONTH)
     many = first(found, "page", 1.0, MONTH, rate=10.0)
     few = first(found, "page", 1.0, MONTH, rate=5 / 3600)
@@ -99,13 +99,13 @@ def test_few_events_wait_for_the_smallest_number() -> None:
     assert first(found, "ticket", 1.0, MONTH, rate=5 / (7 * HOUR)) is not None
 
 
-def test_the_smallest_number_bounds_false_pages() -> None:
+def test_the_minimum_number_bounds_false_pages() -> None:
     assert false_pages(14.4, 1) > 0.05
     assert false_pages(14.4, 5) < 1e-4
     assert false_pages(6.0, 5) < 5e-3
 
 
-def test_alerts_end_when_the_short_window_has_forgotten() -> None:
+def test_alerts_end_when_the_short_window_recovers() -> None:
     burn = burns(0.999, MONTH)[0]
     assert burn.to_end(1.0) == pytest.approx(300 * (1 - 0.0144))
     assert burn.to_end(0.01) == 0.0
@@ -119,7 +119,7 @@ def test_durations_are_written_as_prometheus_does(seconds: float, text: str) -> 
     assert duration(seconds) == text
 
 
-def test_numbers_for_people() -> None:
+def test_numbers_are_formatted_for_display() -> None:
     assert percent(0.0144) == "1.44 %"
     assert [spoken(s) for s in (51.84, 518.4, 12960, 6 * DAY)] == [
         "51.8 s", "8.64 min", "3.6 h", "6 d"]  # fmt: skip

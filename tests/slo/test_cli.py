@@ -33,7 +33,7 @@ def said(*arguments: str, code: int = 0) -> str:
     return done.output
 
 
-def test_explain_says_minutes_and_budget(file: str) -> None:
+def test_explain_shows_minutes_and_budget(file: str) -> None:
     text = said("explain", file)
     assert "99.9 % of requests good over 30 d" in text
     assert "good    a response with an outcome other than server_error" in text
@@ -46,7 +46,7 @@ def test_explain_says_minutes_and_budget(file: str) -> None:
     assert "waits for the minimum number" in few
 
 
-def test_explain_for_machines(file: str) -> None:
+def test_explain_as_json(file: str) -> None:
     done = CliRunner().invoke(main, ["slo", "explain", file, "--json", "--bad", "0.1"])
     found = json.loads(done.stdout)
     first = found["slos"][0]["faults"][0]
@@ -76,7 +76,7 @@ def test_generate_writes_files(file: str, tmp_path: Path) -> None:
     assert routes["receivers"][0]["webhook_configs"][0]["url"] == "http://127.0.0.1:1/p"
 
 
-def test_what_an_earlier_run_has_left_is_named(file: str, tmp_path: Path) -> None:
+def test_files_left_by_an_earlier_run_are_named(file: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
     text = said("generate", file, "-o", str(out))
     assert "nobody is paged yet" in text

@@ -31,7 +31,7 @@ def world(tmp_path: Path) -> Iterator[World]:
         yield made
 
 
-def test_a_dead_model_server_pages_once_and_is_over_once(
+def test_a_dead_model_server_pages_once_and_resolves_once(
     tmp_path: Path, world: World, told: Receiver
 ) -> None:
     load = Load(world.service.url, clients=3, pause=0.01)

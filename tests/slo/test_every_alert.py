@@ -64,7 +64,7 @@ def test_times_are_shortened_by_one_factor() -> None:
     assert found["for"] == "30000ms"
 
 
-def test_every_alert_is_told_once_and_is_over_once(tmp_path: Path, told: Receiver) -> None:
+def test_every_alert_notifies_once_and_resolves_once(tmp_path: Path, told: Receiver) -> None:
     need("prometheus")
     found = compiled(SloFile.model_validate(OBJECTIVES), "drill")
     rules, exporter = everything(found)

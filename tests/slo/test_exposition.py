@@ -28,7 +28,7 @@ TARGET = {"instance", "job", "namespace"}
 """Labels that Prometheus adds itself."""
 
 
-def test_what_is_read_of_an_expression() -> None:
+def test_metrics_and_labels_are_parsed_from_expressions() -> None:
     found = metrics(
         'sum by (arm) (rate(a_total{b="x{",c=~"d|e"}[5m])) / on() group_left sum(f:g) > bool 1e-3'
         " and max by (i, j) (h offset 1h)"
@@ -130,7 +130,7 @@ def test_every_metric_and_label_is_exported(world: World) -> None:
     load.stop()
 
 
-def test_what_a_sidecar_says_of_kafka(tmp_path: Path) -> None:
+def test_kafka_metrics_of_a_sidecar_are_exported(tmp_path: Path) -> None:
     kafka = {"bootstrap": ["127.0.0.1:9"], "spool": {"path": str(tmp_path / "spool")}}
     with PlaneProcess(tmp_path, evaluation={"mode": "kafka"}, kafka=kafka) as plane:
         there = exported(plane.get("/metrics").text)
@@ -140,7 +140,7 @@ def test_what_a_sidecar_says_of_kafka(tmp_path: Path) -> None:
                     assert named - TARGET <= there[name], name
 
 
-def test_what_an_evaluator_says() -> None:
+def test_metrics_of_an_evaluator_are_exported() -> None:
     """Read from its source: a real one needs a cluster, which its own tests have."""
     source = (ROOT / "monitor" / "service" / "evaluator_api.py").read_text("utf-8")
     for alert in kafka_alerts({}):

@@ -54,7 +54,7 @@ def test_shares_and_scopes(tmp_path: Path) -> None:
     assert found.of_slo(slo)["rules"][-1]["labels"]["service"] == "delays"
 
 
-def test_latencies_at_edges_between_them_and_at_edges_of_ones_own(tmp_path: Path) -> None:
+def test_latencies_at_default_and_configured_edges_and_between_them(tmp_path: Path) -> None:
     def sli(**latency: Any) -> Events:
         found = loaded(tmp_path, ours({"name": "l", "latency": {"quantile": 0.99, **latency}}))
         assert isinstance(found.slos[0].sli, Events)
@@ -200,7 +200,7 @@ def test_methods_of_openslo(tmp_path: Path) -> None:
     assert f"avg_over_time(http_total{{}}[{WINDOW}])" in gauges.total
 
 
-def test_what_is_written_is_what_is_read() -> None:
+def test_yaml_round_trips() -> None:
     data = {"a": "x\ny\n", "b": ["1", 2, {"c": "{{ $labels.x }}: 5 %"}], "d": "on", "e": ""}
     assert yaml.safe_load(dumped(data)) == data
 
@@ -227,9 +227,7 @@ def test_the_file_in_the_documentation_is_valid(tmp_path: Path) -> None:
         ({"job=~": ".*"}, {"job": "a"}),
     ],
 )
-def test_series_of_trials_are_those_that_the_scrape_lets_through(
-    scrape: dict[str, str], labels: dict[str, str]
-) -> None:
+def test_series_of_trials_match_the_scrape(scrape: dict[str, str], labels: dict[str, str]) -> None:
     assert example(scrape) == labels
 
 
@@ -258,7 +256,7 @@ def test_windows_too_far_apart_for_promtool(tmp_path: Path) -> None:
         ('sum(a{b=")"})', 'sum(a{b=")"})'),
     ],
 )
-def test_expressions_of_ones_own_come_to_one_series(expression: str, summed: str) -> None:
+def test_custom_expressions_yield_one_series(expression: str, summed: str) -> None:
     assert plain_sum(expression) == summed
 
 

@@ -11,7 +11,7 @@ from understudy.monitor.slo.of_outages import outage_alerts
 REQUESTS = "understudy_requests_total"
 
 
-def test_a_namespace_is_paged_for_what_is_its_own(tmp_path: Path) -> None:
+def test_alerts_are_separate_for_each_namespace(tmp_path: Path) -> None:
     """The many requests of the one that is well do not hide the few of the other."""
     down = outage_alerts({}, 15.0)[0]
     groups = [{"name": "outage", "rules": [down.rule("understudy", "page")]}]

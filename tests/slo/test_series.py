@@ -43,7 +43,7 @@ def is_absent(expression: str, at: str) -> dict[str, Any]:
     return is_true(f"absent({expression})", at)
 
 
-def test_an_edge_that_the_sidecar_does_not_have_is_not_taken_for_good(tmp_path: Path) -> None:
+def test_a_missing_edge_does_not_count_as_good(tmp_path: Path) -> None:
     series = {COUNT: "0+60x60", BUCKET % "+Inf": "0+60x60", BUCKET % "0.05": "0+60x60"}
     slow = of(latency={"within": "60ms", "edges": ["60ms"]})
     tried(tmp_path, slow, series, [is_absent(f"sum({RATIO})", "60m")])
@@ -86,7 +86,7 @@ def firing(name: str) -> str:
     return f'(count(ALERTS{{alertstate="firing",alertname="{name}"}}) or vector(0))'
 
 
-def test_what_is_gone_altogether_is_noticed(tmp_path: Path) -> None:
+def test_a_removed_target_is_noticed(tmp_path: Path) -> None:
     rules = [alert.rule("s", "page") for alert in outage_alerts({}, 15.0)]
     requests = 'understudy_requests_total{model="m",arm="champion",role="primary",outcome="ok"}'
     series = {

@@ -86,7 +86,7 @@ def test_the_command_tests_what_it_generates(tmp_path: Path) -> None:
     assert "comes with Prometheus" in done.output
 
 
-def test_alertmanager_takes_the_routes(tmp_path: Path) -> None:
+def test_alertmanager_accepts_the_routes(tmp_path: Path) -> None:
     import subprocess
 
     from tools.parts.debian import ROOT as PARTS

@@ -57,7 +57,7 @@ def test_a_file_that_appears_later_and_series_that_appear_later(tmp_path: Path) 
     assert reader.read().counter("requests") == 7
 
 
-def test_a_restarted_writer_goes_on(tmp_path: Path) -> None:
+def test_a_restarted_writer_continues_its_counts(tmp_path: Path) -> None:
     reader = StatsReader(tmp_path)
     for expected in (1, 2, 3):
         stats = SharedStats(tmp_path / "worker-0.stats", 1 << 20)
@@ -132,7 +132,7 @@ def test_gauges_of_a_dead_worker_do_not_count(tmp_path: Path) -> None:
     assert snapshot.counter("requests") == 9
 
 
-def test_a_live_writer_is_read_without_going_back(tmp_path: Path) -> None:
+def test_totals_of_a_live_writer_never_decrease(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path;"
         "from understudy.monitor.stats.shared import SharedStats, observe;"

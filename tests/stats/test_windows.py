@@ -119,7 +119,7 @@ def test_a_late_tick_keeps_the_rate_right() -> None:
     assert count / windows.covered(10.0) == 10.0
 
 
-def test_a_read_between_two_numbers_is_made_good_by_the_next() -> None:
+def test_a_torn_read_is_corrected_by_the_next() -> None:
     source, windows = Source(), Windows()
     source.observe(SERIES, 0.01)
     windows.add(source.snapshot())

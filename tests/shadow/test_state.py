@@ -62,6 +62,74 @@ def stateful() -> list[type[Stateful]]:
     return sorted(found, key=lambda one: f"{one.__module__}.{one.__qualname__}")
 
 
+_FILE = "part of the baseline file, whose format users keep: keys depend on the kind of column"
+_DOCUMENT = "a document of the API or of a topic, read tolerantly"
+_ISOLATED = "one part that does not fit costs this part only, and the log says so"
+BY_HAND = {
+    **dict.fromkeys(
+        (
+            "monitor.baseline.calibration.codes.FeatureCode",
+            "monitor.baseline.calibration.codes.FeatureCodes",
+            "monitor.baseline.calibration.regions.RegionalCalibration",
+            "monitor.baseline.calibration.trees.Trees",
+            "monitor.baseline.model.Baseline",
+            "monitor.baseline.model.Column",
+            "monitor.baseline.profiles.CategoryProfile",
+            "monitor.baseline.profiles.NumericProfile",
+            "monitor.baseline.together.JointProfile",
+            "monitor.detectors.seasons.Profile",
+        ),
+        _FILE,
+    ),
+    **dict.fromkeys(
+        (
+            "monitor.findings.finding.Contribution",
+            "monitor.findings.finding.Finding",
+            "monitor.findings.finding.Note",
+            "monitor.findings.finding.Signal",
+            "monitor.findings.finding.Size",
+            "monitor.routing.routes.Assignment",
+            "shadow.assignment.Allocation",
+            "shadow.rollout.state.Event",
+            "shadow.rollout.state.Rollout",
+        ),
+        _DOCUMENT,
+    ),
+    **dict.fromkeys(
+        (
+            "monitor.experiments.runner.ExperimentRunner",
+            "monitor.findings.channels.base.Channel",
+            "monitor.findings.notify.Notifier",
+            "monitor.findings.service.FindingsService",
+            "monitor.health.watches.Watches",
+        ),
+        _ISOLATED,
+    ),
+    "monitor.ingest.cloudevents.Pairs": "holds raw bytes of events, in the order of arrival",
+    "monitor.records.slots.Slots": "only the slots of one run are read back",
+}
+"""Classes that write state or files by hand, and why."""
+
+
+def by_hand() -> set[str]:
+    """Classes that define a way there and a way back without the mechanism."""
+    found = set()
+    for name in _modules():
+        for one in vars(importlib.import_module(name)).values():
+            if not inspect.isclass(one) or not one.__module__.startswith("understudy."):
+                continue
+            if issubclass(one, Stateful) or getattr(one, "_is_protocol", False):
+                continue
+            back = {"load_state", "from_state", "from_dict"} & vars(one).keys()
+            if back and {"dump_state", "to_dict"} & vars(one).keys():
+                found.add(f"{one.__module__}.{one.__qualname__}".removeprefix("understudy."))
+    return found
+
+
+def test_what_is_written_by_hand_has_a_reason() -> None:
+    assert by_hand() == BY_HAND.keys()
+
+
 def attributes(cls: type) -> set[str]:
     """What instances have: what methods assign to self, fields of dataclasses, slots."""
     found: set[str] = set()

@@ -303,7 +303,7 @@ BOUNDS = (
     Mutation("monitor/kafka/publisher.py", 'self.dropped["disk"] += self._unsaved.popleft().records',
              "break",
              (f"{_BOUNDS}::test_records_that_the_spool_cannot_take_are_bounded_and_counted",)),
-    Mutation("monitor/findings/channels/base.py", "MAX_TOLD - len(self.told)", "MAX_TOLD",
+    Mutation("monitor/findings/channels/base.py", "MAX_NOTIFIED - len(self.notified)", "MAX_NOTIFIED",
              (f"{_BOUNDS}::test_findings_that_a_receiver_knows_of_are_bounded",)),
     Mutation("monitor/findings/ledger.py", "if len(have) < self.limits.max_open:", "if True:",
              (f"{_BOUNDS}::test_open_findings_and_openings_of_a_model_are_bounded_and_the_rest_is_said",)),

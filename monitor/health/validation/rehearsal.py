@@ -32,7 +32,7 @@ from understudy.monitor.proxy.probe import ARM, sockets
 
 log = logging.getLogger(__name__)
 
-ROOM = "validation"
+SOURCE = "validation"
 MARK = "x-understudy-validation"
 _MOST_FAILURES = 20
 _JITTER = 0.1

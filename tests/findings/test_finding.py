@@ -117,7 +117,7 @@ def test_a_size_has_a_value_and_an_interval_that_is_not_empty() -> None:
         {"seen": "x"},
         {"event": "melted"},
         {"notes": [1]},
-        {"notified": 3},
+        {"told": 3},
         {"id": ...},
         {"room": ...},
         {"severity": ...},

@@ -1,7 +1,6 @@
 """User-facing text is plain English: it has none of the phrases that readers stumbled over.
 
-``FORBIDDEN`` is the one list; add a phrase with what to write instead. Texts that are not checked yet
-(docstrings) come later.
+``FORBIDDEN`` is the one list; add a phrase with what to write instead.
 """
 
 from __future__ import annotations
@@ -53,6 +52,20 @@ PAGES = [
     CHART / "charts" / "understudy-lib" / "values.yaml",
 ]
 
+SOURCES = [
+    source
+    for package in (
+        "monitor/baseline",
+        "monitor/detectors",
+        "monitor/findings",
+        "monitor/health",
+        "shadow",
+    )
+    for source in sorted((ROOT / package).rglob("*.py"))
+    if source.name not in ("corroborate.py", "notify.py")
+]
+"""Packages whose docstrings, comments and messages are plain English as well."""
+
 
 def found_in(text: str) -> list[str]:
     """Forbidden phrases of a text, each with its line. Words may be on two lines."""
@@ -72,6 +85,11 @@ def test_the_list_finds_what_it_forbids() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_pages_are_plain_english(page: Path) -> None:
     assert found_in(page.read_text("utf-8")) == []
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: str(source.relative_to(ROOT)))
+def test_sources_are_plain_english(source: Path) -> None:
+    assert found_in(source.read_text("utf-8")) == []
 
 
 def _helps(command: click.Command, name: str) -> Iterator[tuple[str, str]]:

@@ -118,7 +118,7 @@ def experiment(margin: str) -> tuple[Callable[[], Experiment], Feed]:
         found.assigned([600, 400], [0.6, 0.4])
         found.decide("split", 1.0)
 
-    return lambda: LiveExperiment(declared, arms, dict, 1e6).experiment, feed
+    return lambda: LiveExperiment(declared, arms, 1e6).experiment, feed
 
 
 def findings() -> tuple[Callable[[], Findings], Feed]:

@@ -1,1 +1,1 @@
-"""Decisions about champion and challengers: pure, without sockets, clocks or files of its own."""
+"""Decisions about champion and challengers: pure, without sockets, clocks or files."""

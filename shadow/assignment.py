@@ -4,7 +4,7 @@ A unit (a request id, a user) is hashed with a salt to a point. An :class:`Alloc
 points among the arms; every worker and replica that holds the same allocation decides alike without
 talking to another, and different salts give independent points.
 
-When weights change, cutting the range anew at cumulative weights would move units between arms
+When weights change, cutting the range again at cumulative weights would move units between arms
 whose weights stayed the same. An allocation therefore remembers its intervals: arms that shrink
 release points, arms that grow take them, and everyone else stays (the least movement possible,
 since the moved mass is exactly the sum of the increases).
@@ -101,7 +101,7 @@ class Allocation:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Allocation:
-        """The inverse of :meth:`to_dict`. Raises ValueError for what is no allocation."""
+        """The inverse of :meth:`to_dict`. Raises ValueError for an invalid allocation."""
         return cls(tuple(map(int, data["starts"])), tuple(map(int, data["arms"])))
 
     def _intervals(self) -> list[tuple[int, int, int]]:
@@ -121,7 +121,7 @@ def _targets(weights: Sequence[float]) -> dict[int, int]:
         targets[arm] = min(threshold(weight), left)
         left -= targets[arm]
     if sum(weights) > 1.0 - 1e-9:
-        # Rounding must not leave a handful of points to nobody.
+        # Rounding must not leave points without an arm.
         heaviest = max(targets, key=lambda arm: targets[arm])
         targets[heaviest] += left
         left = 0

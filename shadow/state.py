@@ -46,7 +46,7 @@ eight plain numbers                                   0.7 / 3.5   0.2 / 0.2  0.4
 ======================================  ============  ==========  =========  =========
 
 Plain numbers are what msgspec is made for, and they are a small part: most of the time goes into
-packing arrays and into the constructors, whoever calls them. The states are 11.8 kB and 15.8 kB,
+packing arrays and into the constructors. The states are 11.8 kB and 15.8 kB,
 by hand 11.5 kB and 15.6 kB.
 
 The converters of a class are made once (:class:`Layout`). What a load takes longer than by hand is

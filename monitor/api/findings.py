@@ -92,7 +92,7 @@ def document(finding: Finding, now: float) -> dict[str, Any]:
 
 
 def _show(router: APIRouter, plane: Plane, room: FindingsService) -> None:
-    ledger = room.findings
+    ledger = room.ledger
 
     @router.get("")
     async def list_(

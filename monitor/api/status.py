@@ -217,7 +217,7 @@ def status(plane: Plane) -> dict[str, Any]:
         },
         "predictions": predictions(plane),
         "undecodable": undecodable(plane),
-        "findings": in_short(judge.service.findings.open(), time.time()) if judge else {"open": 0},
+        "findings": in_short(judge.service.ledger.open(), time.time()) if judge else {"open": 0},
         "watched": judge.watches.in_short() if judge else [],
         "experiments": [
             summary_of(live, time.time())

@@ -1,1 +1,1 @@
-"""What the columns of a model usually look like: built, merged, shown, compared, kept in a file."""
+"""Baselines: the usual distribution of a model's columns, built, merged, shown and stored."""

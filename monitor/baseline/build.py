@@ -35,7 +35,7 @@ class BuildOptions:
     """Whether the features are asked what a score means where; takes minutes."""
 
     def roles(self) -> dict[str, Role]:
-        """Of the columns that are no features."""
+        """Roles of the columns other than features, by name."""
         roles: dict[str, Role] = dict.fromkeys(self.predictions, "prediction")
         if self.target is not None:
             roles[self.target] = "target"

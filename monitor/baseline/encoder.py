@@ -272,7 +272,7 @@ class Encoder:
         profile = self.profiles[series]
         found.mark(Rule.MISSING, column, codes == MISSING, columns)
         found.mark(Rule.TYPE, column, codes == -2, columns)
-        # Where the baseline itself has more categories than it keeps, the rest is no news.
+        # Where the baseline itself has more categories than it keeps, the rest is not unusual.
         complete = isinstance(profile, CategoryProfile) and profile.other == 0
         if complete:
             found.mark(Rule.UNSEEN, column, codes == -1, columns)

@@ -188,11 +188,11 @@ class Baseline:
     def from_dict(cls, data: Any, source: str = "baseline") -> Baseline:
         """Undo :meth:`to_dict`; ``source`` names it in errors. Raises BaselineError."""
         if not isinstance(data, dict) or data.get("format") != FORMAT:
-            raise BaselineError(f"{source}: is no baseline; make one: understudy baseline build")
+            raise BaselineError(f"{source}: not a baseline; build one: understudy baseline build")
         if data.get("version") != VERSION:
             raise BaselineError(
                 f"{source}: has version {data.get('version')!r} of the format, this program reads "
-                f"version {VERSION}: build it anew"
+                f"version {VERSION}: build it again"
             )
         try:
             columns = {}
@@ -229,7 +229,7 @@ class Baseline:
         except OSError as error:
             raise BaselineError(f"{path}: cannot be read: {error.strerror or error}") from error
         except orjson.JSONDecodeError as error:
-            raise BaselineError(f"{path}: is no JSON: {error}") from error
+            raise BaselineError(f"{path}: not valid JSON: {error}") from error
         return cls.from_dict(data, str(path))
 
     def save(self, path: Path) -> None:

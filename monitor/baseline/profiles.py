@@ -177,9 +177,9 @@ def singles(profile: CategoryProfile) -> int:
 
 
 def discount(profile: CategoryProfile) -> float:
-    """By how much the count of each category is too high an estimate, for the sake of those that
-    were not seen: absolute discounting (Ney, Essen & Kneser 1994), in all at most what is said by
-    the categories that were seen once. 1 where the seldom ones were counted together."""
+    """How much to subtract from the count of each category in favour of unseen ones: absolute
+    discounting (Ney, Essen & Kneser 1994), in total at most the number of categories that were seen
+    once. 1 where rare categories were counted together."""
     if profile.other:
         return 1.0
     once = singles(profile)
@@ -196,7 +196,7 @@ class CategoryCounter:
         self._lightest: list[tuple[int, str]] = []
         self.total = 0
         self.replaced = 0
-        """How many categories had to make room."""
+        """Number of categories that were evicted."""
 
     def add(self, name: str, count: int = 1) -> None:
         """Count a category."""

@@ -1,4 +1,4 @@
-"""Values that no longer change, and rows that come again."""
+"""Values that are stuck, and duplicate rows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TOGETHER = 256
 class Runs(Stateful):
     """How long each of C columns has had the same value; batches are arrays (n, C) of float64.
 
-    NaN counts as a value like any other, since the missing ones have a rule of their own: a run of
+    NaN counts as a value like any other, since missing values have a separate rule: a run of
     them is not reported.
     """
 

@@ -67,8 +67,8 @@ ADVICE = {
 
 @dataclass(frozen=True, slots=True)
 class RateRule:
-    """A series of broken-or-not: ``feature`` is "" for rules about whole rows; ``null`` is the
-    largest rate that is no change."""
+    """A rule whose rate of violations is tested: ``feature`` is "" for rules about whole rows;
+    ``null`` is the largest normal rate."""
 
     rule: Rule
     feature: str

@@ -22,7 +22,7 @@ from understudy.monitor.detectors.subspace import Subspace
 
 Floats = NDArray[np.float64]
 FEWEST = 200
-"""Rows below which nothing is said of many features together."""
+"""Fewest rows for a joint profile of features."""
 
 
 @dataclass(frozen=True, slots=True)

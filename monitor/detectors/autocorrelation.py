@@ -1,4 +1,4 @@
-"""Rows that remember: how far dependence between neighbours widens sums, and what undoes it.
+"""Autocorrelated rows: how far dependence between neighbours widens sums, and what undoes it.
 
 For rows with autocorrelations r_1, r_2, ... the variance of a long sum is that of independent rows
 times 1 + 2 (r_1 + r_2 + ...); for an AR(1) process, (1 + phi) / (1 - phi). A chart that ignores it
@@ -161,7 +161,7 @@ class BatchMeans(Stateful):
 def assumptions(
     correlations: Mapping[str, float | None], *, allowed_for: bool, seasonal: bool
 ) -> tuple[str, ...]:
-    """What a run length rests on, in words, for the lag-1 correlations of series by name.
+    """The assumptions of a run length, as texts, for the lag-1 correlations of series by name.
 
     ``allowed_for``: thresholds or batches know them; ``seasonal``: a profile of hours and weekdays
     is subtracted.

@@ -163,7 +163,7 @@ class CalibrationDetector(Stateful):
         return " and ".join(parts)
 
     def reset(self) -> None:
-        """Begin anew."""
+        """Restart."""
         self._log_m = np.full(len(self.grid), -np.inf)
 
 

@@ -1,4 +1,4 @@
-"""Control charts for people who know them: Shewhart's with runs rules, and the EWMA.
+"""Control charts: Shewhart's with runs rules, and the EWMA.
 
 They take points: standardised means or rates of groups of rows (:func:`mean_points`,
 :func:`rate_points`), or standardised values one by one. Their run lengths are in points, and are
@@ -80,7 +80,7 @@ _Recent = Annotated[
 class Shewhart(Stateful):
     """Points (n, S) against limits at ``limit`` standard deviations and against runs ``rules``.
 
-    NaN and infinities are no points. The statistic is the size of the last point over the limit, or
+    NaN and infinities are ignored. The statistic is the size of the last point over the limit, or
     1 where another rule is broken by it; ``rule`` (S,) says which was broken first in the last
     batch, 0 for none.
     """
@@ -157,7 +157,7 @@ class Ewma(Stateful):
 
     It alarms at ``limit`` standard deviations of E in the long run; :func:`ewma_limit` finds that
     for a run length. Small weights find small shifts: 0.05 to 0.25 are usual. NaN and infinities
-    are no points. (Roberts, Technometrics 1, 1959; Lucas & Saccucci, Technometrics 32, 1990.)
+    are ignored. (Roberts, Technometrics 1, 1959; Lucas & Saccucci, Technometrics 32, 1990.)
     """
 
     series: Config[int]
@@ -221,7 +221,7 @@ class Ewma(Stateful):
                     direction[number] = 1 if levels[row, place] > 0.0 else -1
 
     def reset(self, series: NDArray[np.bool_]) -> None:
-        """Begin anew with some of the series, a mask (S,)."""
+        """Restart some of the series, a mask (S,)."""
         self._level[series] = 0.0
 
 

@@ -166,7 +166,7 @@ class Composition(Stateful):
         return found
 
     def reset(self, series: NDArray[np.bool_]) -> None:
-        """Begin anew with some of the series, a mask (C,)."""
+        """Restart some of the series, a mask (C,)."""
         self._log_m[series] = -np.inf
         self._height[series] = 0.0
         self.since[series] = np.nan

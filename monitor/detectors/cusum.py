@@ -138,7 +138,7 @@ class CusumUnion(Stateful):
         # The lowest before each stretch, and at the end.
         floor = np.minimum.accumulate(np.concatenate([before[None], low]), axis=0)
         # No S of a stretch is above this: from a low before it, or from one within it, and then the
-        # rise is no more than the range of the sums of z. So most batches need no second look.
+        # rise is at most the range of the sums of z. So most batches need no second look.
         least, most = _extremes(totals)
         near = np.any(high - floor[:-1] >= self._high, axis=0)
         near |= np.tile((most - least).max(axis=0), sides * charts) >= self._high
@@ -229,7 +229,7 @@ class CusumUnion(Stateful):
         return Evidence(statistic, np.ones(self.series), crossed, direction)
 
     def reset(self, series: NDArray[np.bool_]) -> None:
-        """Begin anew with some of the series, a mask (S,)."""
+        """Restart some of the series, a mask (S,)."""
         self._sums[:, series] = 0.0
 
 

@@ -231,14 +231,14 @@ class SrDetector(Stateful):
         return Evidence(statistic, self.log_threshold, crossed, direction)
 
     def reset(self, series: NDArray[np.bool_]) -> None:
-        """Begin anew with some of the series, a mask (S,)."""
+        """Restart some of the series, a mask (S,)."""
         self._m[series] = 0.0
 
 
 class SrBlocks(Stateful):
     """The same for 0/1 values that several replicas see: they send counts by block.
 
-    A block's e-value for a bet is (1 + l (1 - mu0))^ones (1 - l mu0)^zeros, whoever saw which. M
+    A block's e-value for a bet is (1 + l (1 - mu0))^ones (1 - l mu0)^zeros, in any order. M
     grows by one each block, not each row, so the threshold is A / b for blocks of b rows.
     """
 

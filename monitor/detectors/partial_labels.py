@@ -91,5 +91,5 @@ class PartialLabelDetector(Stateful):
         return self._inner.update(np.clip(x, 0.0, 1.0))
 
     def reset(self, series: NDArray[np.bool_]) -> None:
-        """Begin anew with some of the series, a mask (S,)."""
+        """Restart some of the series, a mask (S,)."""
         self._inner.reset(series)

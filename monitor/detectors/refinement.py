@@ -1,4 +1,4 @@
-"""What a small baseline leaves open, learned from the live rows that bear it out.
+"""Refines the means of a small baseline with live rows that agree with it.
 
 A mean that was estimated from n rows is off by N(0, 1/n) standard deviations. Against a chart that
 error is a small shift that lasts for ever, so thresholds would have to allow for it, and every real
@@ -25,7 +25,7 @@ ENOUGH = 40_000.0
 _PLAUSIBLE = 3.0
 """Standard errors of the baseline's mean by which it may be moved."""
 _PIECE = 32.0
-"""A mean holds for this part of the rows that it rests on, before it is taken anew."""
+"""A mean is used for this share of the rows behind it, and then computed again."""
 
 
 class Refinement(Stateful):

@@ -129,6 +129,6 @@ class RiskSequence(Stateful):
         return [one.interval() for one in self._sequences]
 
     def reset(self, series: NDArray[np.bool_]) -> None:
-        """Begin anew with some of the series, a mask (S,); alpha is then spent once more."""
+        """Restart some of the series, a mask (S,); alpha is then spent once more."""
         for number in np.flatnonzero(series):
             self._sequences[number] = BettingInterval(alpha=self._sequences[number].alpha)

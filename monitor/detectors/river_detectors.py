@@ -48,7 +48,7 @@ class RiverDetector(Stateful):
 
     ``options`` are river's own, such as ``delta`` of ADWIN; ``seed`` is 0 where there is one. The
     statistic is 1 while there has been drift in the last batch, else 0: river's detectors answer
-    yes or no, and begin anew after a yes. NaN and infinities say nothing.
+    yes or no, and restart after a yes. NaN and infinities are ignored.
 
     Raises ValueError for an unknown kind or option and for values other than 0 and 1 where errors
     are wanted, and MissingExtraError where river is not installed.
@@ -150,7 +150,7 @@ class RiverDetector(Stateful):
         self._values[number].clear()
 
     def reset(self, series: NDArray[np.bool_]) -> None:
-        """Begin anew with some of the series, a mask (S,)."""
+        """Restart some of the series, a mask (S,)."""
         for number in np.flatnonzero(series):
             self._forget(int(number))
             self._detectors[number] = self._fresh()

@@ -107,7 +107,8 @@ def threshold_known(slack: float, run_length: float) -> float:
     if run_length < 2.0:
         raise ValueError(f"a run length is at least 2 rows, not {run_length}")
 
-    # The integral equation mends the approximation: log L is nearly straight in h, with slope 2k.
+    # The integral equation corrects the approximation: log L is nearly straight in h, with slope
+    # 2k.
     h = _closed_threshold(slack, run_length)
     for _ in range(4):
         off = math.log(average_run_length(h, slack)) - math.log(run_length)
@@ -123,8 +124,8 @@ def false_alarm_rate(
     """False alarms per row, averaged over the error of a baseline.
 
     With n rows, its mean is off by N(0, 1/n) standard deviations and its standard deviation by
-    N(0, 1/(2n)) of itself, as they are for normal values, and independently. ``mean_rows`` is what
-    the mean alone rests on, where that is more.
+    N(0, 1/(2n)) of itself, as they are for normal values, and independently. ``mean_rows`` is
+    the number of rows behind the mean alone, where that is more.
     """
     known = baseline_rows if mean_rows is None else mean_rows
     return float(_rates(np.array([threshold]), slack, baseline_rows, known)[0])
@@ -149,7 +150,7 @@ def chart(
 ) -> tuple[float, float]:
     """Slack and threshold of a one-sided CUSUM whose false alarms come once in ``run_length`` rows
     at most, on average over the error of a baseline that was estimated from ``baseline_rows``;
-    ``mean_rows`` is what its mean rests on, where that is more.
+    ``mean_rows`` is the number of rows behind its mean, where that is more.
 
     A baseline that is off looks like a small shift for ever. The threshold is raised to make up
     for it; where no threshold can, because the slack is of the size of the error, the slack grows.

@@ -170,7 +170,7 @@ def _drawn(deviations: Floats, counts: Floats, noise: Floats) -> Floats:
     found = (weight * deviations**2).sum(axis=0) / total
     by_chance = (weight * chance).sum(axis=0) / total
     cells = np.maximum(held.sum(axis=0), 1)
-    # Less than chance with two standard errors explains is no cycle at all.
+    # Less than chance with two standard errors explains is not a cycle.
     real = np.where(found > by_chance * (1.0 + 2.0 * np.sqrt(2.0 / cells)), found - by_chance, 0.0)
     share = real / np.where(real + chance > 0.0, real + chance, 1.0)
     drawn: Floats = np.where(held, share * deviations, 0.0)

@@ -1,1 +1,1 @@
-"""What is found to be wrong: its life from opening to closing, and who is told of it."""
+"""Findings: their life cycle from opening to closing, and the notifications."""

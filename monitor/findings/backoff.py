@@ -1,4 +1,4 @@
-"""When to try again what has failed."""
+"""Exponential back-off with jitter."""
 
 from __future__ import annotations
 
@@ -6,42 +6,42 @@ import random
 
 
 class Backoff:
-    """Twice as long after each failure, up to ``most`` seconds, shortened by chance.
+    """Waits ``first`` seconds after a failure, doubled with each further one up to ``longest``.
 
-    The chance (up to a half) keeps many that failed together from coming back together. The time is
-    passed in: any clock whose unit is the second will do.
+    Random jitter shortens each wait by up to a half, so that clients that failed together do not
+    return together. The time is passed in, from any clock in seconds.
     """
 
     def __init__(
-        self, first: float = 1.0, most: float = 300.0, chance: random.Random | None = None
+        self, first: float = 1.0, longest: float = 300.0, rng: random.Random | None = None
     ) -> None:
         self.first = first
-        self.most = most
+        self.longest = longest
         self.failures = 0
         self.until: float | None = None
-        """Not before that time; None when nothing stands in the way."""
-        self._chance = chance or random.Random()
+        """Time of the next attempt; None when it may be made at once."""
+        self._rng = rng or random.Random()
 
     def ready(self, now: float) -> bool:
-        """Whether it may be tried."""
-        # A clock that was set back must not keep it waiting for longer than it would ever wait.
-        return self.until is None or now >= self.until or self.until - now > self._longest
+        """Whether an attempt may be made at ``now``."""
+        # After the clock was set back, no wait is longer than the longest one.
+        return self.until is None or now >= self.until or self.until - now > self._limit
 
     @property
-    def _longest(self) -> float:
-        return 2.0 * self.most
+    def _limit(self) -> float:
+        return 2.0 * self.longest
 
     def failed(self, now: float, at_least: float = 0.0) -> float:
-        """It has failed at ``now``; how many seconds to wait. ``at_least`` is what the other side
-        asked for, as far as that is no longer than twice ``most``."""
+        """Record a failure at ``now``; returns the seconds to wait. ``at_least`` is the wait that
+        the server asked for, honoured up to twice ``longest``."""
         self.failures += 1
-        wait = min(self.most, self.first * 2.0 ** min(self.failures - 1, 30))
-        wait *= 1.0 - 0.5 * self._chance.random()
-        wait = max(wait, min(at_least, self._longest))
+        wait = min(self.longest, self.first * 2.0 ** min(self.failures - 1, 30))
+        wait *= 1.0 - 0.5 * self._rng.random()
+        wait = max(wait, min(at_least, self._limit))
         self.until = now + wait
         return wait
 
-    def worked(self) -> None:
-        """It has worked: the next failure is the first one."""
+    def succeeded(self) -> None:
+        """Record a success: the next failure counts as the first."""
         self.failures = 0
         self.until = None

@@ -1,4 +1,4 @@
-"""What is worth telling again about a finding that people know already."""
+"""Which changes of a known finding are worth a new notification."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from understudy.monitor.findings.finding import Finding, Signal, Size, rank
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Something that happened to a finding, which is as it is after that.
+    """One change of a finding.
 
-    ``kind`` is opened, updated, reopened, acknowledged or closed; ``detail`` says what, in words.
+    ``kind`` is opened, updated, reopened, acknowledged or closed. ``finding`` is the finding after
+    the change, ``at`` the unix time, ``detail`` a description.
     """
 
     kind: str
@@ -21,7 +22,7 @@ class Change:
     detail: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able, with all that the finding needs to go on from there."""
+        """JSON-able, with everything that is needed to restore the finding."""
         return {
             "kind": self.kind,
             "at": self.at,
@@ -30,28 +31,27 @@ class Change:
         }
 
 
-def news(before: Signal, now: Signal) -> list[str]:
-    """What has changed since people were told of ``before`` and matters, in words; empty if
-    nothing.
+def describe_changes(before: Signal, now: Signal) -> list[str]:
+    """The changes since the last notification (``before``) that matter, as text; empty if none do.
 
-    That is another severity, another feature in front, a size where there was none, or a size
-    outside the interval that was told. Without an interval it is twice as far from the baseline as
-    it was, or half.
+    These are: another severity; another leading feature; a size where there was none; a size
+    outside the last reported interval or, without an interval, at least twice or at most half as
+    far from the baseline.
     """
-    found = []
+    changes = []
     if before.severity != now.severity:
-        found.append(f"severity changed from {before.severity} to {now.severity}")
+        changes.append(f"severity changed from {before.severity} to {now.severity}")
     if now.features and (not before.features or before.features[0].name != now.features[0].name):
-        found.append(f"{now.features[0].name} now contributes most")
+        changes.append(f"{now.features[0].name} now contributes most")
     if now.size is not None and _moved(before.size, now.size):
         known = f", was {_number(before.size.value)}" if before.size is not None else ""
         unit = f" {now.size.unit}" if now.size.unit else ""
-        found.append(f"{now.size.name} is {_number(now.size.value)}{unit}{known}")
-    return found
+        changes.append(f"{now.size.name} is {_number(now.size.value)}{unit}{known}")
+    return changes
 
 
-def urgent(before: Signal, now: Signal) -> bool:
-    """Whether it cannot wait: it has become worse than people think."""
+def is_worse(before: Signal, now: Signal) -> bool:
+    """Whether the severity rose since the last notification: that cannot wait."""
     return rank(now.severity) > rank(before.severity)
 
 
@@ -59,7 +59,7 @@ def _moved(before: Size | None, now: Size) -> bool:
     if before is None:
         return True
     if before.name != now.name or before.unit != now.unit:
-        return False  # Another thing is measured: the feature in front tells of that.
+        return False  # Another quantity: the change of the leading feature reports that.
     if before.low is not None or before.high is not None:
         below = before.low is not None and now.value < before.low
         return below or (before.high is not None and now.value > before.high)

@@ -1,12 +1,11 @@
-"""What a room says is wrong, and the finding that it becomes.
+"""Signals, which a check reports, and the findings that they become.
 
-A :class:`Signal` is pure data: a room that watches something (quality, drift, performance, …)
-gives the same one again as long as it holds. A :class:`Finding` is the story of one key: it opens
-once, is updated while it lasts, and closes.
+A :class:`Signal` is pure data: a source (quality, drift, performance, …) reports the same one as
+long as the problem lasts. A :class:`Finding` is the history of one key: it opens once, is updated
+while the problem lasts, and closes.
 
-Everything is bounded here, since names and values come from other people's data: texts that are too
-long are cut, lists keep their first items, and numbers that are not finite become None where there
-may be none.
+All values are bounded here, since names and values come from users' data: long texts are cut, lists
+keep their first items, and optional numbers that are not finite become None.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ from understudy.monitor.errors import FindingError
 
 T = TypeVar("T")
 KINDS = ("quality", "drift", "performance", "validation", "objective", "other")
-"""What a finding may be about; ``other`` is for what sums several up."""
+"""What a finding may be about; ``other`` is for summaries of several findings."""
 SEVERITIES = ("info", "warning", "critical")
-"""From the least to the worst."""
+"""From the mildest to the limit severe."""
 EVENTS = ("opened", "updated", "reopened", "acknowledged", "closed")
-"""Kinds of changes."""
+"""Kinds of change to a finding."""
 MAX_KEY = 512
 MAX_NAME = 256
 MAX_TEXT = 2000
@@ -35,16 +34,15 @@ MAX_ASSUMPTIONS = 20
 
 
 def rank(severity: str) -> int:
-    """0, 1, 2 from the least to the worst. Raises FindingError for a word that is none."""
+    """0, 1, 2 from the mildest to the limit severe. Raises FindingError for an unknown severity."""
     if severity not in SEVERITIES:
-        raise FindingError(f"severity {severity!r} is none of {', '.join(SEVERITIES)}")
+        raise FindingError(f"severity {severity!r} is not one of {', '.join(SEVERITIES)}")
     return SEVERITIES.index(severity)
 
 
 @dataclass(frozen=True, slots=True)
 class Contribution:
-    """How much a feature has to do with it: ``share`` of the whole from 0 to 1, ``detail`` in
-    words."""
+    """What a feature contributes: ``share`` of the whole, from 0 to 1, and ``detail`` as text."""
 
     name: str
     share: float
@@ -70,8 +68,8 @@ class Contribution:
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How large: ``value`` now, ``baseline`` before, and an interval [``low``, ``high``] for the
-    value where there is one, in ``unit`` ("" for a bare number)."""
+    """How large a change is: ``value`` now, ``baseline`` before, and an interval [``low``,
+    ``high``] of the value where one is known, in ``unit`` ("" for a bare number)."""
 
     name: str
     unit: str
@@ -85,7 +83,7 @@ class Size:
         _set(self, "unit", _text("unit", self.unit, MAX_NAME))
         _set(self, "value", _number("value", self.value))
         for name in ("baseline", "low", "high"):
-            _set(self, name, _perhaps(name, getattr(self, name)))
+            _set(self, name, _optional_number(name, getattr(self, name)))
         if self.low is not None and self.high is not None and self.low > self.high:
             raise FindingError(f"interval from {self.low!r} to {self.high!r} is empty")
 
@@ -101,12 +99,12 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """What a room says is wrong at present.
+    """A problem that a source reports at present.
 
-    ``key`` is the identity: the same key is the same finding. ``version`` and ``segment`` are ""
-    for all. ``since`` is the change-point estimate in unix seconds. ``features`` are ranked, the
-    first one contributes most. ``examples`` are request ids. Raises FindingError for what no signal
-    can be: no key, no title, a kind or severity that is none, a share that is not finite.
+    ``key`` is the identity: signals with the same key belong to the same finding. ``version`` and
+    ``segment`` are "" for all. ``since`` is the change-point estimate in unix seconds. ``features``
+    are ranked: the first one contributes limit. ``examples`` are request ids. Raises FindingError
+    for a missing key or title, an unknown kind or severity, or a share that is not finite.
     """
 
     key: str
@@ -128,7 +126,7 @@ class Signal:
     def __post_init__(self) -> None:
         _set(self, "key", _key(_text("key", self.key)))
         if self.kind not in KINDS:
-            raise FindingError(f"kind {self.kind!r} is none of {', '.join(KINDS)}")
+            raise FindingError(f"kind {self.kind!r} is not one of {', '.join(KINDS)}")
         rank(self.severity)
         for name in ("model", "version", "segment"):
             _set(self, name, _text(name, getattr(self, name), MAX_NAME))
@@ -136,10 +134,10 @@ class Signal:
             _set(self, name, _text(name, getattr(self, name), MAX_TEXT))
         if not self.title:
             raise FindingError(f"signal {self.key!r} needs a title")
-        _set(self, "since", _perhaps("since", self.since))
-        _set(self, "features", _several("features", self.features, MAX_FEATURES, Contribution))
-        for name, most in (("examples", MAX_EXAMPLES), ("assumptions", MAX_ASSUMPTIONS)):
-            texts = _several(name, getattr(self, name), most, str)
+        _set(self, "since", _optional_number("since", self.since))
+        _set(self, "features", _first_items("features", self.features, MAX_FEATURES, Contribution))
+        for name, limit in (("examples", MAX_EXAMPLES), ("assumptions", MAX_ASSUMPTIONS)):
+            texts = _first_items(name, getattr(self, name), limit, str)
             _set(self, name, tuple(_text(name, text, MAX_TEXT) for text in texts))
         if self.size is not None and not isinstance(self.size, Size):
             raise FindingError(f"size must be a Size, not {type(self.size).__name__}")
@@ -165,13 +163,13 @@ class Signal:
             known["assumptions"] = tuple(known.get("assumptions") or ())
             return cls(**known)
         except (TypeError, AttributeError) as error:
-            raise FindingError(f"no signal: {error}") from error
+            raise FindingError(f"not a valid signal: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something that a person did to a finding: ``what`` is acknowledge or close; ``at`` is unix
-    time."""
+    """A person's action on a finding: ``what`` is acknowledge or close; ``at`` is in unix
+    seconds."""
 
     what: str
     who: str
@@ -190,20 +188,21 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The story of one key. Times are unix seconds.
+    """The history of one key. Times are unix seconds.
 
-    ``signal`` is what its room said last; ``told`` is what the last opening or update was about, so
-    that small movements add up until they matter. ``revision`` grows with every change, of which
-    ``event`` is the kind of the last one and ``change`` what it was in words; ``changed`` is when.
-    ``updates`` counts meaningful changes while it was open, ``reopened`` how often it came back.
-    ``closed`` is None while it is open; ``reason`` says why it was closed. ``absent`` is since when
-    its room has not reported it. ``dismissed``: a person closed it and its room goes on reporting.
+    ``source`` is the check that reports it. ``signal`` is its latest report; ``notified`` is the
+    signal of the last opening or update, so that small movements add up until they matter.
+    ``revision`` grows with every change; of the last change, ``event`` is the kind, ``change`` the
+    description and ``changed`` the time. ``updates`` counts meaningful changes while it was open,
+    ``reopened`` how often it came back. ``closed`` is None while it is open; ``reason`` is why it
+    was closed. ``absent`` is the time since which its source has not reported it. ``dismissed``: a
+    person closed it while its source still reports it.
     """
 
     id: str
-    room: str
+    source: str
     signal: Signal
-    told: Signal
+    notified: Signal
     opened: float
     seen: float
     changed: float
@@ -222,101 +221,109 @@ class Finding:
 
     @property
     def key(self) -> str:
-        """Identity of what it is about."""
+        """Identity of the problem, that of its signals."""
         return self.signal.key
 
     @property
     def open(self) -> bool:
-        """Whether it lasts."""
+        """Whether it has not been closed."""
         return self.closed is None
 
     @property
     def severity(self) -> int:
-        """Rank of the severity: 0, 1, 2 from the least to the worst."""
+        """Rank of the severity: 0, 1, 2 from the mildest to the limit severe."""
         return rank(self.signal.severity)
 
     def silent(self, now: float) -> bool:
-        """Whether somebody has silenced it for the time being."""
+        """Whether a silence covers it at ``now``, unix seconds."""
         return self.silenced_until is not None and now < self.silenced_until
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able; the fields of the signal stand beside those of the finding."""
         data: dict[str, Any] = {"id": self.id, "state": "open" if self.open else "closed"}
         data |= self.signal.to_dict()
-        data |= {name: getattr(self, name) for name in _PLAIN}
+        data |= {_json_name(name): getattr(self, name) for name in _PLAIN}
         data["notes"] = [note.to_dict() for note in self.notes]
         return data
 
     def dump(self) -> dict[str, Any]:
-        """JSON-able, with everything that :meth:`from_dict` needs to go on where this one is."""
+        """JSON-able, with everything that :meth:`from_dict` needs to restore it."""
         data = self.to_dict()
-        if self.told != self.signal:
-            data["told"] = self.told.to_dict()
+        if self.notified != self.signal:
+            data["told"] = self.notified.to_dict()
         return data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Finding:
         """What :meth:`dump` or :meth:`to_dict` gave. Raises FindingError."""
         signal = Signal.from_dict(data)
-        told = data.get("told")
+        notified = data.get("told")
         known = _known(cls, data)
         try:
             known["signal"] = signal
-            known["told"] = signal if told is None else Signal.from_dict(told)
+            known["notified"] = signal if notified is None else Signal.from_dict(notified)
             known["notes"] = tuple(map(Note.from_dict, data.get("notes") or ()))
             if known.get("event", "opened") not in EVENTS:
-                raise FindingError(f"event {known['event']!r} is none of {', '.join(EVENTS)}")
+                raise FindingError(f"event {known['event']!r} is not one of {', '.join(EVENTS)}")
             for name in _TIMES:
-                known[name] = _perhaps(name, known.get(name))
+                known[name] = _optional_number(name, known.get(name))
             if None in (known["opened"], known["seen"], known["changed"]):
                 raise FindingError(f"finding {known['id']!r} has no times")
             return cls(**known)
         except (TypeError, AttributeError) as error:
-            raise FindingError(f"no finding: {error}") from error
+            raise FindingError(f"not a valid finding: {error}") from error
 
     def with_note(self, note: Note, keep: int = 20) -> Finding:
-        """With one more note; the oldest go first."""
+        """A copy with one more note; of more than ``keep``, the oldest are dropped."""
         return replace(self, notes=(*self.notes, note)[-keep:])
 
 
 _PLAIN = tuple(
-    field.name for field in fields(Finding) if field.name not in ("signal", "told", "notes")
+    field.name for field in fields(Finding) if field.name not in ("signal", "notified", "notes")
 )
+_JSON_NAMES = {"source": "room"}
+"""Fields whose name in JSON, on disk and in the API, is another one."""
 _TIMES = ("opened", "seen", "changed", "closed", "absent", "silenced_until")
 
 
+def _json_name(field: str) -> str:
+    return _JSON_NAMES.get(field, field)
+
+
 def _known(cls: type[Any], data: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of ``data`` that fits ``cls``; what a later version added is left out."""
+    """The items of ``data`` that are fields of ``cls``; those that a later version added are
+    ignored."""
     if not isinstance(data, Mapping):
-        raise FindingError(f"no {cls.__name__}: {type(data).__name__} instead of a mapping")
-    known = {field.name: data[field.name] for field in fields(cls) if field.name in data}
+        raise FindingError(f"{cls.__name__} must be a mapping, not {type(data).__name__}")
+    names = {field.name: _json_name(field.name) for field in fields(cls)}
+    known = {name: data[key] for name, key in names.items() if key in data}
     missing = [
-        field.name
+        names[field.name]
         for field in fields(cls)
         if field.name not in known
         and field.default is MISSING
-        and field.name not in ("signal", "told")
+        and field.name not in ("signal", "notified")
     ]
     if missing:
-        raise FindingError(f"no {cls.__name__}: {', '.join(missing)} missing")
+        raise FindingError(f"{cls.__name__} lacks {', '.join(missing)}")
     return known
 
 
 def _set(item: object, name: str, value: object) -> None:
-    """Put a cleaned value into a frozen dataclass that is being made."""
+    """Set a field of a frozen dataclass during its construction."""
     object.__setattr__(item, name, value)
 
 
-def _text(name: str, value: object, most: int | None = None) -> str:
+def _text(name: str, value: object, limit: int | None = None) -> str:
     if not isinstance(value, str):
         raise FindingError(f"{name} must be text, not {type(value).__name__}")
     # Lone surrogates cannot be written anywhere: neither to a file nor to a socket.
     text = value.encode("utf-8", "replace").decode("utf-8")
-    return text if most is None or len(text) <= most else text[: most - 1] + "…"
+    return text if limit is None or len(text) <= limit else text[: limit - 1] + "…"
 
 
 def _key(value: str) -> str:
-    """Short enough, and still different from all others."""
+    """A key of limited length that still differs from all others."""
     if not value:
         raise FindingError("a signal needs a key")
     if len(value) <= MAX_KEY:
@@ -325,14 +332,14 @@ def _key(value: str) -> str:
 
 
 def _number(name: str, value: object) -> float:
-    """A float of Python's own: numpy's are no JSON."""
-    number = _perhaps(name, value)
+    """A Python float: JSON encoders reject numpy's."""
+    number = _optional_number(name, value)
     if number is None:
         raise FindingError(f"{name} must be a finite number, not {value!r}")
     return number
 
 
-def _perhaps(name: str, value: object) -> float | None:
+def _optional_number(name: str, value: object) -> float | None:
     if value is None:
         return None
     try:
@@ -342,7 +349,7 @@ def _perhaps(name: str, value: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _several(name: str, value: object, most: int, kind: type[T]) -> tuple[T, ...]:
+def _first_items(name: str, value: object, limit: int, kind: type[T]) -> tuple[T, ...]:
     if not isinstance(value, tuple) or not all(isinstance(item, kind) for item in value):
         raise FindingError(f"{name} must be a tuple of {kind.__name__}")
-    return value[:most]
+    return value[:limit]

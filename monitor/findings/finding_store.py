@@ -1,4 +1,4 @@
-"""Where findings are kept: open ones by key, closed ones up to a limit."""
+"""Storage of findings: open ones by key, closed ones up to a limit."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ def _dump_findings(findings: dict[str, Finding]) -> list[dict[str, Any]]:
 
 
 def _dump_closed(closed: dict[str, Finding]) -> list[dict[str, Any]]:
-    """What was dismissed, and the last few; the others are in the history on disk."""
+    """Dismissed findings and the last few; the others are in the history on disk."""
     latest = set(list(closed)[-_SAVED_CLOSED:])
     return [f.dump() for id_, f in closed.items() if f.dismissed or id_ in latest]
 
 
 def _load_findings(name: str, value: Any, _: Any) -> dict[str, Finding]:
-    found = map(Finding.from_dict, value)
-    return {finding.id: finding for finding in found}
+    findings = map(Finding.from_dict, value)
+    return {finding.id: finding for finding in findings}
 
 
 class FindingStore(Stateful):
-    """At most one open finding per key, and ``history`` closed ones; older ones are forgotten.
+    """At most one open finding per key, and ``history`` closed ones; older ones are deleted.
 
-    A closed finding may be *dismissed*: a person closed it, and its room goes on reporting.
+    A closed finding may be *dismissed*: a person closed it while its source still reports it.
     """
 
     history: Config[int]
     forgotten: Saved[Count]
     _open: Saved[Annotated[dict[str, Finding], Converter(_dump_findings, _load_findings)]]
     _closed: Saved[Annotated[dict[str, Finding], Converter(_dump_closed, _load_findings)]]
-    """By id, the one closed first in front."""
+    """By id, in the order of closing."""
     _last: Derived[dict[str, str]]
-    """Id of the finding of a key that was closed last."""
+    """By key, the id of the finding that was closed last."""
     _dismissed: Derived[set[str]]
 
     def __init__(self, history: int) -> None:
@@ -53,72 +53,73 @@ class FindingStore(Stateful):
         self._dismissed = set()
 
     def _restored(self) -> None:
-        # Nobody knows what rooms would have said while nothing ran, so no time of theirs counts.
-        found = [*self._closed.values(), *self._open.values()]
+        # What sources would have reported during the downtime is unknown, so absence restarts.
+        findings = [*self._closed.values(), *self._open.values()]
         forgotten = self.forgotten
         self._open, self._closed, self._last, self._dismissed = {}, {}, {}, set()
-        for finding in found:
-            self.take(replace(finding, absent=None))
+        for finding in findings:
+            self.put(replace(finding, absent=None))
         self.forgotten = forgotten
 
     def __contains__(self, key: str) -> bool:
-        """Whether a finding of that key is open."""
+        """Whether a finding with that key is open."""
         return key in self._open
 
     def __getitem__(self, key: str) -> Finding:
-        """The open finding of a key."""
+        """The open finding with that key. Raises KeyError."""
         return self._open[key]
 
     def __iter__(self) -> Iterator[Finding]:
-        """Open findings, in any order; they may be changed meanwhile."""
+        """Open findings, in any order; the store may be changed during the iteration."""
         return iter(list(self._open.values()))
 
     def open(self) -> list[Finding]:
-        """The worst first, then the newest."""
+        """Open findings: the most severe first, then the newest."""
         return sorted(self._open.values(), key=lambda f: (-f.severity, -f.opened, f.id))
 
     def closed(self) -> Iterator[Finding]:
-        """The one closed last first."""
+        """Closed findings, the last closed first."""
         return reversed(self._closed.values())
 
     def find(self, id_: str) -> Finding:
-        """Raises UnknownFindingError."""
+        """The finding with that id, open or closed. Raises UnknownFindingError."""
         found = self._closed.get(id_) or next((f for f in self._open.values() if f.id == id_), None)
         if found is None:
             raise UnknownFindingError(f"no finding {id_!r}, or it was deleted")
         return found
 
     def last(self, key: str) -> Finding | None:
-        """The finding of a key that was closed last."""
+        """The finding with that key that was closed last; None if there is none."""
         return self._closed.get(self._last.get(key, ""))
 
     def dismissed(self) -> list[Finding]:
-        """Those that a person closed and that have not gone away since."""
+        """Findings that a person closed and that their sources still report."""
         return [self._closed[id_] for id_ in self._dismissed]
 
     def set(self, finding: Finding) -> None:
-        """Put an open finding in the place of that of the same key, without a change to tell."""
+        """Replace the open finding with the same key, without recording a change."""
         self._open[finding.key] = finding
 
     def set_closed(self, finding: Finding) -> None:
-        """The same for one that is closed."""
+        """Replace a closed finding, without recording a change."""
         self._closed[finding.id] = finding
         if not finding.dismissed:
             self._dismissed.discard(finding.id)
 
     def change(self, finding: Finding, kind: str, now: float, detail: str) -> Change:
-        """Put ``finding`` where it belongs, with one more change; that one."""
+        """Store ``finding`` with one more change, which is returned. ``kind`` and ``detail`` are
+        those of the :class:`Change`, ``now`` is unix seconds."""
         finding = replace(
             finding, revision=finding.revision + 1, event=kind, change=detail, changed=now
         )
-        self.take(finding)
+        self.put(finding)
         return Change(kind, finding, now, detail)
 
-    def take(self, finding: Finding) -> None:
-        """Put ``finding`` where it belongs, and out of where it was."""
-        self._forget(finding.id)
-        have = self._open.get(finding.key)
-        if have is not None and have.id == finding.id:
+    def put(self, finding: Finding) -> None:
+        """Store ``finding`` as open or closed, and remove its former entry."""
+        self._remove(finding.id)
+        former = self._open.get(finding.key)
+        if former is not None and former.id == finding.id:
             del self._open[finding.key]
         if finding.open:
             self._open[finding.key] = finding
@@ -130,21 +131,21 @@ class FindingStore(Stateful):
         self.tidy()
 
     def tidy(self) -> None:
-        """Keep to the limit; what a person closed and what lasts goes last, or it would open
-        anew."""
+        """Delete the oldest closed findings over the limit; dismissed ones last, because without
+        their entry they would open again."""
         while len(self._closed) > self.history:
             oldest = next((id_ for id_ in self._closed if id_ not in self._dismissed), None)
-            self._forget(oldest or next(iter(self._closed)))
+            self._remove(oldest or next(iter(self._closed)))
             self.forgotten += 1
 
-    def _forget(self, id_: str) -> None:
-        gone = self._closed.pop(id_, None)
+    def _remove(self, id_: str) -> None:
+        removed = self._closed.pop(id_, None)
         self._dismissed.discard(id_)
-        if gone is not None and self._last.get(gone.key) == id_:
-            del self._last[gone.key]
+        if removed is not None and self._last.get(removed.key) == id_:
+            del self._last[removed.key]
 
-    def remember(self, finding: Finding) -> None:
-        """Put a finding closed long ago behind the others, where there is a place left for it."""
+    def prepend(self, finding: Finding) -> None:
+        """Add a finding that was closed before all others, if the limit allows."""
         if finding.open or finding.id in self._closed or len(self._closed) >= self.history:
             return
         self._closed = {finding.id: replace(finding, dismissed=False), **self._closed}

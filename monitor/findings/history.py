@@ -1,8 +1,7 @@
-"""What happened to findings, on disk: ``findings.jsonl``, one line for each list of changes.
+"""The history of findings on disk: ``findings.jsonl``, one line for each list of changes.
 
-A change is on disk before anybody is told of it, so after a crash the finding goes on under the
-same id. The file is kept as the audit log of experiments is: in lines that are chained and synced
-one by one, with a limit to their number.
+A change is on disk before a notification is sent, so after a crash the finding keeps its id. The
+file has the format of the experiments' audit log: chained lines, synced one by one, up to a limit.
 """
 
 from __future__ import annotations
@@ -27,7 +26,8 @@ _ALL = 1_000_000
 
 
 class History:
-    """``failures`` counts lines that could not be written; ``error`` is the present trouble."""
+    """``failures`` counts lines that could not be written; ``error`` is why the last write failed,
+    or None."""
 
     def __init__(self, folder: Path, file_bytes: int = FILE_BYTES, files: int = FILES) -> None:
         self.path = folder / FILE_NAME
@@ -38,8 +38,8 @@ class History:
         self._log = AuditLog(self.path, file_bytes, files)
 
     def append(self, changes: list[Change], silences: Mapping[str, Any] | None, now: float) -> bool:
-        """Write one line and have it on disk. False when that failed: then it is only in memory,
-        and in the saved state of the service."""
+        """Write and sync one line. Returns False when that failed: the changes are then only in
+        memory and in the saved state of the service."""
         line: dict[str, Any] = {"at": now, "changes": [change.to_dict() for change in changes]}
         if silences is not None:
             line["silences"] = dict(silences)
@@ -49,22 +49,22 @@ class History:
         except (OSError, ValueError, OverflowError) as error:
             self.failures += 1
             if self.error is None:
-                log.error("%s: cannot be written, findings go on: %s", self.path, error)
+                log.error("%s: write failed; findings continue in memory: %s", self.path, error)
             self.error = f"{self.path}: {error}"
             return False
         self.error = None
         return True
 
     def catch_up(self, findings: Findings, saved: int) -> None:
-        """Bring ``findings``, whose saved state knows of the lines up to ``saved``, up to date.
+        """Apply the lines after ``saved`` to ``findings``, whose saved state ends there.
 
-        What closed before that is remembered as far as there is room. Lines that cannot be read are
-        left out.
+        Findings closed before that are added as far as the limit allows. Unreadable lines are
+        skipped.
         """
         lines = self._log.read(limit=_ALL)
         self.last = max((_seq(line) for line in lines), default=0)
         if saved > self.last:
-            saved = self.last  # The file is another one than that of the state.
+            saved = self.last  # The file is not the one that the state was saved with.
         for line in lines:
             if _seq(line) > saved:
                 _replay(findings, line)
@@ -74,7 +74,7 @@ class History:
                 finding = _finding(change)
                 if finding is not None and finding.id not in seen:
                     seen.add(finding.id)
-                    findings.remember(finding)
+                    findings.add_closed(finding)
 
 
 def _seq(line: Mapping[str, Any]) -> int:
@@ -94,7 +94,7 @@ def _replay(findings: Findings, line: Mapping[str, Any]) -> None:
         finding = _finding(change)
         kind = change.get("kind") if isinstance(change, Mapping) else None
         if finding is None or kind not in EVENTS:
-            log.error("findings: line %s of the history cannot be read", line.get("seq"))
+            log.error("findings: line %s of the history is unreadable: skipped", line.get("seq"))
             continue
         findings.replay(kind, finding)
     if isinstance(line.get("silences"), Mapping):

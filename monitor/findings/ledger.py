@@ -1,12 +1,12 @@
-"""The life of findings: they open once, are updated while they last, and close.
+"""The life cycle of findings: they open once, are updated while the problem lasts, and close.
 
-Pure: the time is passed in, nothing is written and nobody is called but the two listeners. What a
-ledger promises, whatever is reported and however the clock jumps:
+Pure: the time is passed in, nothing is written, and only the two callbacks are called. The ledger
+guarantees, whatever is reported and however the clock jumps:
 
-* at no time are there two open findings with one key;
-* the changes of one finding are opened, any number of updates, closed, and then, when it comes
-  back, reopened and so on: it is never opened or closed twice in a row;
-* of each model at most ``max_open`` findings are open, besides one that sums up the others.
+* there are never two open findings with the same key;
+* the changes of a finding are opened, any number of updates, closed and, when the problem returns,
+  reopened and so on: it is never opened or closed twice in a row;
+* each model has at most ``max_open`` open findings, besides one that summarises the others.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Self
 
 from understudy.monitor.errors import FindingError, FindingStateError
-from understudy.monitor.findings.changes import Change, news, urgent
+from understudy.monitor.findings.changes import Change, describe_changes, is_worse
 from understudy.monitor.findings.finding import Finding, Note, Signal, rank
 from understudy.monitor.findings.finding_store import FindingStore
-from understudy.monitor.findings.limits import Hidden, Limits, Openings
+from understudy.monitor.findings.limits import HeldBack, Limits, Openings
 from understudy.monitor.findings.silences import Silence, Silences
 from understudy.shadow.state import Config, Count, Key, Saved, Stateful, Transient
 
-MORE = "findings"
-"""The room of findings that sum up others."""
+SUMMARY = "findings"
+"""Source of the findings that summarise others."""
 _MAX_TOTALS = 1000
 _LATEST = 253402300799.0  # the end of the year 9999
 
@@ -35,88 +35,88 @@ _LATEST = 253402300799.0  # the end of the year 9999
 class Findings(Stateful):
     """All findings of a service.
 
-    ``listen`` hears of every list of changes before the call that made them returns.
-    ``accept`` hears of a finding that a person closed as the new normal, so that its room can take
-    another baseline.
+    ``on_changes`` is called with every list of changes, before the method that made them returns.
+    ``on_accepted`` is called with a finding that a person closed as the new normal, so that its
+    source can learn a new baseline.
     """
 
     state_version = 2
 
     limits: Config[Limits]
-    listen: Config[Callable[[list[Change]], None] | None]
-    accept: Config[Callable[[Finding], None] | None]
+    on_changes: Config[Callable[[list[Change]], None] | None]
+    on_accepted: Config[Callable[[Finding], None] | None]
     silences: Saved[Silences]
     totals: Saved[Counter[tuple[str, str]]]
     """Findings opened, by (model, kind)."""
     number: Saved[Count]
     reopened: Saved[Count]
-    _shelf: Saved[Annotated[FindingStore, Key("findings")]]
+    _store: Saved[Annotated[FindingStore, Key("findings")]]
     _openings: Saved[Openings]
     revision: Transient[int]
-    """Changes of this object's own."""
-    _hidden: Transient[dict[str, dict[str, Hidden]]]
-    """By room and model; what rooms say next fills it again."""
+    """Number of changes since this object was created."""
+    _held_back: Transient[dict[str, dict[str, HeldBack]]]
+    """By source and model; the next reports fill it again."""
 
     def __init__(
         self,
         limits: Limits | None = None,
-        listen: Callable[[list[Change]], None] | None = None,
-        accept: Callable[[Finding], None] | None = None,
+        on_changes: Callable[[list[Change]], None] | None = None,
+        on_accepted: Callable[[Finding], None] | None = None,
     ) -> None:
         self.limits = limits or Limits()
-        self.listen = listen
-        self.accept = accept
-        self._begin_anew()
+        self.on_changes = on_changes
+        self.on_accepted = on_accepted
+        self._reset()
 
-    def _begin_anew(self) -> None:
+    def _reset(self) -> None:
         self.silences = Silences()
         self.totals = Counter()
         self.reopened = 0
         self.number = 0
         self.revision = 0
-        self._shelf = FindingStore(self.limits.history)
-        self._hidden = {}
+        self._store = FindingStore(self.limits.history)
+        self._held_back = {}
         self._openings = Openings()
 
-    # To look at ---------------------------------------------------------------------------------
+    # Queries ------------------------------------------------------------------------------------
 
     def open(self) -> list[Finding]:
-        """Those that are open: the worst first, then the newest."""
-        return self._shelf.open()
+        """Open findings: the most severe first, then the newest."""
+        return self._store.open()
 
     def closed(self) -> list[Finding]:
-        """Those that are closed and still kept, the last one first."""
-        return list(self._shelf.closed())
+        """Closed findings that are still stored, the last closed first."""
+        return list(self._store.closed())
 
     def all(self) -> list[Finding]:
-        """Open ones, then closed ones."""
+        """Open findings, then closed ones."""
         return self.open() + self.closed()
 
     def find(self, id_: str) -> Finding:
-        """Raises UnknownFindingError."""
-        return self._shelf.find(id_)
+        """The finding with that id. Raises UnknownFindingError."""
+        return self._store.find(id_)
 
     @property
     def forgotten(self) -> int:
-        """Closed findings that the history had no room for any more."""
-        return self._shelf.forgotten
+        """Number of closed findings that were deleted because ``history`` was full."""
+        return self._store.forgotten
 
     def configure(self, limits: Limits) -> None:
-        """Go on within other limits."""
+        """Apply other limits."""
         self.limits = limits
-        self._shelf.history = limits.history
-        self._shelf.tidy()
+        self._store.history = limits.history
+        self._store.tidy()
 
-    # What rooms say -----------------------------------------------------------------------------
+    # Reports of sources -------------------------------------------------------------------------
 
     def report(
-        self, room: str, signals: Iterable[Signal], now: float, hold: float | None = None
+        self, source: str, signals: Iterable[Signal], now: float, hold: float | None = None
     ) -> list[Change]:
-        """Everything that ``room`` says is wrong at ``now``, unix seconds.
+        """Take the complete list of problems that ``source`` sees at ``now``, unix seconds.
 
-        What it does not name any more closes after ``hold`` seconds, by default those of the
-        limits; only times at which the room did report count. Of two signals with one key the worse
-        one counts. Returns what has changed. Raises FindingError when ``now`` is no time.
+        A finding that is no longer in the list closes after ``hold`` seconds, by default those of
+        the limits, counted between reports of the source. Of two signals with the same key the more
+        severe one counts. Returns the changes. Raises FindingError when ``now`` is not finite.
         """
         now = _time(now)
         hold = self.limits.hold if hold is None else hold
@@ -127,165 +127,170 @@ class Findings(Stateful):
                 present[signal.key] = signal
         changes: list[Change] = []
         for key, signal in present.items():
-            if key in self._shelf:
-                changes += self._refresh(room, signal, now)
-        changes += self._absentees(room, present, now, hold)
-        hidden: dict[str, Hidden] = {}
+            if key in self._store:
+                changes += self._refresh(source, signal, now)
+        changes += self._mark_absent(source, present, now, hold)
+        held_back: dict[str, HeldBack] = {}
         for signal in sorted(present.values(), key=lambda s: -rank(s.severity)):
-            if signal.key in self._shelf or self._is_dismissed(signal):
+            if signal.key in self._store or self._is_dismissed(signal):
                 continue
-            opened = self._enter(room, signal, now)
+            opened = self._open(source, signal, now)
             changes += opened
             if not opened:
-                hidden.setdefault(signal.model, Hidden()).add(signal)
-        self._hidden[room] = hidden
-        changes += self._sum_up(now)
-        return self._tell(changes)
+                held_back.setdefault(signal.model, HeldBack()).add(signal)
+        self._held_back[source] = held_back
+        changes += self._summarise(now)
+        return self._publish(changes)
 
-    def _refresh(self, room: str, signal: Signal, now: float) -> list[Change]:
-        finding = self._shelf[signal.key]
+    def _refresh(self, source: str, signal: Signal, now: float) -> list[Change]:
+        finding = self._store[signal.key]
         fresh = replace(
             finding,
-            room=room,
+            source=source,
             signal=signal,
             seen=now,
             absent=None,
             silenced_until=self.silences.until(signal.key, now),
         )
-        told = news(finding.told, signal)
+        details = describe_changes(finding.notified, signal)
         age = now - finding.changed
-        calm = rank(signal.severity) < rank(finding.told.severity)
-        wait = self.limits.hold if calm else self.limits.settle
-        # An age below zero: the clock was set back, and nobody knows how long ago it was.
-        if not told or not (urgent(finding.told, signal) or age >= wait or age < 0.0):
-            self._shelf.set(fresh)
+        milder = rank(signal.severity) < rank(finding.notified.severity)
+        wait = self.limits.hold if milder else self.limits.update_interval
+        # An age below zero: the clock was set back, so the true age is unknown.
+        if not details or not (is_worse(finding.notified, signal) or age >= wait or age < 0.0):
+            self._store.set(fresh)
             return []
-        detail = "; ".join(told)
-        acknowledged = finding.acknowledged and not urgent(finding.told, signal)
-        fresh = replace(fresh, told=signal, updates=fresh.updates + 1, acknowledged=acknowledged)
-        return [self._shelf.change(fresh, "updated", now, detail)]
+        detail = "; ".join(details)
+        acknowledged = finding.acknowledged and not is_worse(finding.notified, signal)
+        fresh = replace(
+            fresh, notified=signal, updates=fresh.updates + 1, acknowledged=acknowledged
+        )
+        return [self._store.change(fresh, "updated", now, detail)]
 
-    def _absentees(
-        self, room: str, present: Mapping[str, Signal], now: float, hold: float
+    def _mark_absent(
+        self, source: str, present: Mapping[str, Signal], now: float, hold: float
     ) -> list[Change]:
         changes: list[Change] = []
-        for finding in self._shelf.open():
-            if finding.room != room or finding.key in present:
+        for finding in self._store.open():
+            if finding.source != source or finding.key in present:
                 continue
             since = now if finding.absent is None else min(finding.absent, now)
             if now - since >= hold:
                 changes.append(self._close(finding, now, "recovered"))
             else:
-                self._shelf.set(replace(finding, absent=since))
-        for finding in self._shelf.dismissed():
-            if finding.room != room:
+                self._store.set(replace(finding, absent=since))
+        for finding in self._store.dismissed():
+            if finding.source != source:
                 continue
             if finding.key in present:
-                self._shelf.set_closed(replace(finding, absent=None))
+                self._store.set_closed(replace(finding, absent=None))
                 continue
             since = now if finding.absent is None else min(finding.absent, now)
-            lasts = now - since < hold
-            self._shelf.set_closed(replace(finding, absent=since, dismissed=lasts))
+            still_reported = now - since < hold
+            self._store.set_closed(replace(finding, absent=since, dismissed=still_reported))
         return changes
 
     def _is_dismissed(self, signal: Signal) -> bool:
-        """Whether a person has closed it, nothing has become worse and it never went away."""
-        last = self._shelf.last(signal.key)
+        """Whether a person has closed it, and since then it has neither recovered nor become
+        worse."""
+        last = self._store.last(signal.key)
         return last is not None and last.dismissed and rank(signal.severity) <= last.severity
 
-    def _enter(self, room: str, signal: Signal, now: float) -> list[Change]:
-        """Open or reopen; empty when there is no room for it."""
+    def _open(self, source: str, signal: Signal, now: float) -> list[Change]:
+        """Open or reopen a finding; empty when a limit is reached."""
         severity = rank(signal.severity)
         model = signal.model
-        if room != MORE:
+        if source != SUMMARY:
             most = self.limits.max_openings
             if not self._openings.allow(model, severity, most, now):
                 return []
-        made_room = self._make_room(model, severity, now) if room != MORE else []
-        if made_room is None:
+        evicted = self._evict_milder(model, severity, now) if source != SUMMARY else []
+        if evicted is None:
             return []
-        if room != MORE:
-            self._openings.took(model, now)
-        return [*made_room, self._begin(room, signal, now)]
+        if source != SUMMARY:
+            self._openings.record(model, now)
+        return [*evicted, self._open_or_reopen(source, signal, now)]
 
-    def _make_room(self, model: str, severity: int, now: float) -> list[Change] | None:
-        """Let a milder finding make way for a worse one; None when there is no room."""
-        have = [f for f in self._shelf if f.signal.model == model and f.room != MORE]
-        if len(have) < self.limits.max_open:
+    def _evict_milder(self, model: str, severity: int, now: float) -> list[Change] | None:
+        """Close a milder finding when the limit is reached; None when all are as severe."""
+        open_ = [f for f in self._store if f.signal.model == model and f.source != SUMMARY]
+        if len(open_) < self.limits.max_open:
             return []
-        mildest = min(have, key=lambda f: (f.severity, not f.acknowledged, -f.opened, f.id))
+        mildest = min(open_, key=lambda f: (f.severity, not f.acknowledged, -f.opened, f.id))
         if mildest.severity >= severity:
             return None
         return [self._close(mildest, now, "summarised: replaced by a more severe finding")]
 
-    def _begin(self, room: str, signal: Signal, now: float) -> Change:
+    def _open_or_reopen(self, source: str, signal: Signal, now: float) -> Change:
         until = self.silences.until(signal.key, now)
-        last = self._shelf.last(signal.key)
+        last = self._store.last(signal.key)
         # A closing in the future: the clock was set back.
         if last is not None and now - (last.closed or 0.0) < self.limits.grace:
             self.reopened += 1
             again = replace(
                 last,
-                room=room,
+                source=source,
                 signal=signal,
-                told=signal,
+                notified=signal,
                 seen=now,
                 closed=None,
                 reason="",
                 reopened=last.reopened + 1,
                 dismissed=False,
-                acknowledged=last.acknowledged and not urgent(last.told, signal),
+                acknowledged=last.acknowledged and not is_worse(last.notified, signal),
                 absent=None,
                 silenced_until=until,
             )
-            return self._shelf.change(again, "reopened", now, "returned")
+            return self._store.change(again, "reopened", now, "returned")
         if last is not None and last.dismissed:
-            self._shelf.set_closed(replace(last, dismissed=False))
+            self._store.set_closed(replace(last, dismissed=False))
         self.number += 1
         stamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%S")
         key = signal.model, signal.kind
-        # Models are those of the configuration; in case a room takes them from elsewhere.
+        # Models come from the configuration; this bounds the counter should a source invent them.
         known = key in self.totals or len(self.totals) < _MAX_TOTALS
         self.totals[key if known else ("other", signal.kind)] += 1
         new = Finding(
-            f"{stamp}-{self.number}", room, signal, signal, now, now, now, silenced_until=until
+            f"{stamp}-{self.number}", source, signal, signal, now, now, now, silenced_until=until
         )
-        return self._shelf.change(replace(new, revision=0), "opened", now, "")
+        return self._store.change(replace(new, revision=0), "opened", now, "")
 
-    def _sum_up(self, now: float) -> list[Change]:
-        """One finding per model for all that had no room."""
-        together: dict[str, Hidden] = {}
-        for hidden in self._hidden.values():
-            for model, part in hidden.items():
-                together[model] = together.get(model, Hidden()).merge(part)
-        signals = {f"more/{model}": part.signal(model) for model, part in together.items()}
+    def _summarise(self, now: float) -> list[Change]:
+        """One finding per model for all signals that are held back."""
+        merged: dict[str, HeldBack] = {}
+        for held_back in self._held_back.values():
+            for model, part in held_back.items():
+                merged[model] = merged.get(model, HeldBack()).merge(part)
+        signals = {f"more/{model}": part.signal(model) for model, part in merged.items()}
         changes: list[Change] = []
         for key, signal in signals.items():
-            if key in self._shelf:
-                changes += self._refresh(MORE, signal, now)
+            if key in self._store:
+                changes += self._refresh(SUMMARY, signal, now)
             elif not self._is_dismissed(signal):
-                changes += self._enter(MORE, signal, now)
-        return changes + self._absentees(MORE, signals, now, self.limits.hold)
+                changes += self._open(SUMMARY, signal, now)
+        return changes + self._mark_absent(SUMMARY, signals, now, self.limits.hold)
 
-    # What people do -----------------------------------------------------------------------------
+    # Actions of people --------------------------------------------------------------------------
 
     def acknowledge(self, id_: str, who: str, why: str, now: float) -> Change:
-        """Somebody has seen it: no reminders any more, until it gets worse.
+        """Acknowledge a finding: no more reminders until it becomes worse.
 
-        Raises UnknownFindingError, or FindingStateError when it is closed.
+        ``who`` and ``why`` are recorded. Raises UnknownFindingError, or FindingStateError when it
+        is closed.
         """
         now = _time(now)
         finding = self._need_open(id_)
         finding = replace(finding, acknowledged=True)
         finding = finding.with_note(Note("acknowledge", who, why, now))
-        change = self._shelf.change(finding, "acknowledged", now, _by(who, why))
-        self._tell([change])
+        change = self._store.change(finding, "acknowledged", now, _by(who, why))
+        self._publish([change])
         return change
 
     def close(self, id_: str, who: str, why: str, now: float, new_normal: bool = False) -> Change:
-        """Close it although it lasts. It stays closed until it has gone away or has become worse.
+        """Close a finding that is still reported. It stays closed until it has recovered, or has
+        become worse.
 
-        ``new_normal``: it will be like this from now on, and the room may take another baseline.
+        ``new_normal``: the present data is the new normal, so the source may learn a new baseline.
         Raises UnknownFindingError, or FindingStateError when it is closed already.
         """
         now = _time(now)
@@ -293,42 +298,43 @@ class Findings(Stateful):
         finding = finding.with_note(Note("close", who, why, now))
         reason = f"closed by {_by(who, why)}" + (", as the new normal" if new_normal else "")
         change = self._close(replace(finding, dismissed=True), now, reason)
-        self._tell([change])
-        if new_normal and self.accept is not None:
-            self.accept(change.finding)
+        self._publish([change])
+        if new_normal and self.on_accepted is not None:
+            self.on_accepted(change.finding)
         return change
 
     def silence(self, pattern: str, until: float, who: str, why: str, now: float) -> Silence:
-        """Tell nobody of findings whose key fits ``pattern`` before ``until``, unix seconds.
+        """Send no notifications of findings whose key matches ``pattern`` until ``until``, unix
+        seconds.
 
-        They open and close all the same. Raises FindingError, FindingStateError.
+        The findings still open and close. Raises FindingError, FindingStateError.
         """
         now = _time(now)
         silence = self.silences.add(pattern, until, who, why, now)
         self.revision += 1
-        self.hush(now)
+        self.apply_silences(now)
         return silence
 
     def end_silence(self, id_: str, now: float) -> Silence:
-        """Raises UnknownFindingError."""
+        """End a silence before its time. Raises UnknownFindingError."""
         silence = self.silences.end(id_)
         self.revision += 1
-        self.hush(_time(now))
+        self.apply_silences(_time(now))
         return silence
 
-    def retire(self, room: str, now: float) -> list[Change]:
-        """A room is no more: what it reported closes at once."""
+    def retire(self, source: str, now: float) -> list[Change]:
+        """Close all findings of a source that no longer runs."""
         now = _time(now)
-        self._hidden.pop(room, None)
+        self._held_back.pop(source, None)
         changes = [
-            self._close(finding, now, f"{room} is no longer monitored")
-            for finding in self._shelf.open()
-            if finding.room == room
+            self._close(finding, now, f"{source} is no longer monitored")
+            for finding in self._store.open()
+            if finding.source == source
         ]
-        for finding in self._shelf.dismissed():
-            if finding.room == room:
-                self._shelf.set_closed(replace(finding, dismissed=False))
-        return self._tell(changes + self._sum_up(now))
+        for finding in self._store.dismissed():
+            if finding.source == source:
+                self._store.set_closed(replace(finding, dismissed=False))
+        return self._publish(changes + self._summarise(now))
 
     def _need_open(self, id_: str) -> Finding:
         finding = self.find(id_)
@@ -336,42 +342,42 @@ class Findings(Stateful):
             raise FindingStateError(f"finding {id_} is already closed ({finding.reason})")
         return finding
 
-    def hush(self, now: float) -> None:
-        """Let findings know which silences there are: after these were restored."""
-        for finding in self._shelf:
+    def apply_silences(self, now: float) -> None:
+        """Set ``silenced_until`` of all open findings from the present silences."""
+        for finding in self._store:
             until = self.silences.until(finding.key, now)
-            self._shelf.set(replace(finding, silenced_until=until))
+            self._store.set(replace(finding, silenced_until=until))
 
     def _close(self, finding: Finding, now: float, reason: str) -> Change:
         finding = replace(finding, closed=now, reason=reason, absent=None)
-        return self._shelf.change(finding, "closed", now, reason)
+        return self._store.change(finding, "closed", now, reason)
 
-    def _tell(self, changes: list[Change]) -> list[Change]:
+    def _publish(self, changes: list[Change]) -> list[Change]:
         self.revision += len(changes)
-        if changes and self.listen is not None:
-            self.listen(changes)
+        if changes and self.on_changes is not None:
+            self.on_changes(changes)
         return changes
 
-    # Keeping ------------------------------------------------------------------------------------
+    # State --------------------------------------------------------------------------------------
 
     def load_state(self, state: Any) -> None:
-        """Become what :meth:`dump_state` gave. Raises FindingError, and is as new then."""
+        """Load the result of :meth:`dump_state`. Raises FindingError, and is empty then."""
         try:
             super().load_state(state)
         except (FindingError, KeyError, TypeError, ValueError, AttributeError) as error:
-            self._begin_anew()
-            raise FindingError(f"no saved findings: {error}") from error
+            self._reset()
+            raise FindingError(f"the saved findings are not valid: {error}") from error
 
     @classmethod
     def from_state(cls, state: Any, limits: Limits | None = None) -> Self:
-        """What :meth:`dump_state` gave. Raises FindingError."""
+        """A ledger from the result of :meth:`dump_state`. Raises FindingError."""
         findings = cls(limits)
         findings.load_state(state)
         return findings
 
     def replay(self, kind: str, finding: Finding) -> None:
-        """Take in a change that the history knows of and the saved state does not."""
-        self._shelf.take(finding)
+        """Apply a change of the history that the saved state does not contain."""
+        self._store.put(finding)
         number = finding.id.rpartition("-")[2]
         self.number = max(self.number, int(number) if number.isdecimal() else 0)
         if kind == "opened":
@@ -379,14 +385,14 @@ class Findings(Stateful):
         elif kind == "reopened":
             self.reopened += 1
 
-    def remember(self, finding: Finding) -> None:
-        """Take in a closed finding of the history; call it with those closed last first."""
-        self._shelf.remember(finding)
+    def add_closed(self, finding: Finding) -> None:
+        """Add a closed finding of the history; call it with the last closed one first."""
+        self._store.prepend(finding)
 
 
 def _time(now: float) -> float:
     if not math.isfinite(now):
-        raise FindingError(f"{now!r} is no time")
+        raise FindingError(f"not a valid time: {now!r} (expected unix seconds)")
     return min(max(float(now), 0.0), _LATEST)
 
 

@@ -1,4 +1,4 @@
-"""How much may be told at most."""
+"""How many findings may be open and opened."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ _MODELS = 10_000
 class Limits:
     """Bounds of a ledger; durations are in seconds.
 
-    ``hold``: a finding closes when its room has not reported it for that long. ``grace``: what
-    comes back within that time is the same finding. ``max_open`` and ``max_openings`` (in an hour,
-    those that come back included) are for each model; critical ones have as many openings again
-    for themselves. ``settle``: shortest time between two updates, except to a worse severity.
-    ``history``: closed findings that are kept.
+    ``hold``: a finding closes when its source has not reported it for that long. ``grace``: a
+    problem that returns within that time reopens its finding. ``max_open`` and ``max_openings`` (in
+    an hour, including reopened ones) apply to each model; critical findings have as many openings
+    again for themselves. ``update_interval``: shortest time between two updates, except to a worse
+    severity. ``history``: number of closed findings that are stored.
     """
 
     hold: float = 300.0
     grace: float = 3600.0
     max_open: int = 20
     max_openings: int = 30
-    settle: float = 60.0
+    update_interval: float = 60.0
     history: int = 1000
 
     def __post_init__(self) -> None:
-        if not (self.hold >= 0.0 and self.grace >= 0.0 and self.settle >= 0.0):
-            raise ValueError("hold, grace and settle are durations in seconds, not negative")
+        if not (self.hold >= 0.0 and self.grace >= 0.0 and self.update_interval >= 0.0):
+            raise ValueError("hold, grace and update_interval must be at least 0 seconds")
         if self.max_open < 1 or self.max_openings < 1 or self.history < 1:
             raise ValueError("max_open, max_openings and history must be at least 1")
 
@@ -47,11 +47,12 @@ class Openings(Stateful):
         self._times = {}
 
     def allow(self, model: str, severity: int, most: int, now: float) -> bool:
-        """Whether one more may open."""
+        """Whether one more finding of ``model`` may open at ``now``. ``severity`` is a rank;
+        ``most`` is the limit in an hour, doubled for critical findings."""
         times = self._times.get(model)
         if times is None:
             return True
-        # A clock that was set back must not keep a place taken for longer than an hour.
+        # After the clock was set back, an opening counts for an hour at most.
         while times and not now - HOUR < times[0] <= now:
             times.popleft()
         if not times:
@@ -59,16 +60,16 @@ class Openings(Stateful):
             return True
         return len(times) < (2 * most if severity >= CRITICAL else most)
 
-    def took(self, model: str, now: float) -> None:
-        """One has opened."""
+    def record(self, model: str, now: float) -> None:
+        """Record an opening at ``now``, unix seconds."""
         if len(self._times) >= _MODELS:
             self._times.clear()
         self._times.setdefault(model, deque()).append(now)
 
 
 @dataclass(slots=True)
-class Hidden:
-    """What a room reports of one model and has no finding of its own, for want of room."""
+class HeldBack:
+    """Signals of one source and model that have no finding because a limit was reached."""
 
     count: int = 0
     severity: int = 0
@@ -76,16 +77,16 @@ class Hidden:
     titles: list[str] = field(default_factory=list)
 
     def add(self, signal: Signal) -> None:
-        """One more; the worst come first."""
+        """Add a signal; the most severe must come first."""
         self.count += 1
         self.severity = max(self.severity, rank(signal.severity))
         self.kinds.add(signal.kind)
         if len(self.titles) < 5:
             self.titles.append(signal.title)
 
-    def merge(self, other: Hidden) -> Hidden:
-        """Both together."""
-        return Hidden(
+    def merge(self, other: HeldBack) -> HeldBack:
+        """The union of both."""
+        return HeldBack(
             self.count + other.count,
             max(self.severity, other.severity),
             self.kinds | other.kinds,
@@ -93,7 +94,7 @@ class Hidden:
         )
 
     def signal(self, model: str) -> Signal:
-        """All of them as one."""
+        """One signal that summarises all of them."""
         of = f" of {model}" if model else ""
         s = "" if self.count == 1 else "s"
         return Signal(
@@ -104,7 +105,7 @@ class Hidden:
             segment="",
             severity=SEVERITIES[self.severity],
             title=f"and {self.count} more finding{s}{of}",
-            # Twice or half as many is news, one more or less is not.
+            # Twice or half as many is worth an update, one more or less is not.
             size=Size("findings held back", "", 0.0, self.count, self.count / 2, self.count * 2),
             rule="more findings at once, or per hour, than are reported individually",
             advice=f"Kinds: {', '.join(sorted(self.kinds))}. Check the reported findings first: "

@@ -1,4 +1,4 @@
-"""One POST to a receiver of findings: to the deadline, with TLS, without redirects."""
+"""One POST to a receiver of findings: with a deadline and TLS, without redirects."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ _TEXT_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """``text`` is the beginning of the answer, on one line; ``retry_after`` is in seconds."""
+    """The response: ``text`` is the beginning of its body, on one line; ``retry_after`` is in
+    seconds."""
 
     status: int
     text: str
@@ -34,15 +35,16 @@ class Reply:
 
 
 def context(ca: str | None, verify: bool) -> ssl.SSLContext:
-    """How certificates are checked. Takes some milliseconds. Raises DeliveryError."""
+    """The TLS settings: ``ca`` is a file of authorities, None for those of the system; ``verify``
+    checks certificates. Takes some milliseconds. Raises DeliveryError when the file is invalid."""
     try:
-        made = ssl.create_default_context(cafile=ca)
+        tls = ssl.create_default_context(cafile=ca)
     except (OSError, ssl.SSLError) as error:
         raise DeliveryError(f"{ca}: cannot be used: {error}") from error
     if not verify:
-        made.check_hostname = False
-        made.verify_mode = ssl.CERT_NONE
-    return made
+        tls.check_hostname = False
+        tls.verify_mode = ssl.CERT_NONE
+    return tls
 
 
 async def post(
@@ -52,11 +54,11 @@ async def post(
     timeout_seconds: float,
     tls: ssl.SSLContext | None = None,
 ) -> Reply:
-    """Send ``body``; the answer, whatever its status is.
+    """Send ``body``; returns the response, whatever its status.
 
-    Goes through the proxy of the environment, if there is one for that address. All of it, from the
-    look-up of the name to the answer, takes ``timeout_seconds`` at most. Raises DeliveryError when
-    there is no answer; its message has no part of the url but host and port.
+    Uses the proxy of the environment, if there is one for that address. The whole exchange, from
+    name resolution to the response, takes ``timeout_seconds`` at most. Raises DeliveryError when
+    there is no response; of the url, the message contains host and port only.
     """
     authority = _authority(url)
     lines = {
@@ -67,7 +69,7 @@ async def post(
         **headers,
     }
     if any("\r" in value or "\n" in value for value in lines.values()):
-        raise DeliveryError("a header of the request would hold a line break")
+        raise DeliveryError("a header of the request contains a line break")
     encoded = [(name.encode(), value.encode("utf-8", "replace")) for name, value in lines.items()]
     try:
         async with asyncio.timeout(timeout_seconds):
@@ -81,7 +83,7 @@ async def post(
 async def _exchange(
     url: str, body: bytes, headers: list[tuple[bytes, bytes]], tls: ssl.SSLContext | None
 ) -> Reply:
-    if "httpx" not in sys.modules:  # it takes a moment, in which the loop has other things to do
+    if "httpx" not in sys.modules:  # the import is slow: keep it off the event loop
         await asyncio.to_thread(importlib.import_module, "httpx")
     import httpx
 
@@ -103,33 +105,33 @@ async def _exchange(
 
 
 async def _text(response: httpx.Response) -> str:
-    """The beginning of the body, if it comes: the status is known and is what counts."""
+    """The beginning of the body, as far as it arrives in time; the status is known already."""
     import httpx
 
-    found = b""
+    body = b""
     try:
         async with asyncio.timeout(_TEXT_SECONDS):
             async for part in response.aiter_raw(_MAX_READ):
-                found += part
-                if len(found) >= _MAX_READ:
+                body += part
+                if len(body) >= _MAX_READ:
                     break
     except (OSError, httpx.HTTPError):  # TimeoutError is an OSError
         pass
-    return _line(found)
+    return _line(body)
 
 
 def _authority(url: str) -> str:
-    """Host and port, for messages. Raises DeliveryError for a url that cannot be used."""
+    """Host and port, for messages. Raises DeliveryError for an invalid url."""
     try:
         parts = urlsplit(url.strip())
         host, port = parts.hostname, parts.port
     except ValueError as error:
-        raise DeliveryError("the url cannot be read") from error
+        raise DeliveryError("the url is not valid") from error
     plain = url.strip().isascii() and not re.search(r"[\x00-\x20\x7f]", url.strip())
     if parts.scheme not in ("http", "https") or not host or not plain:
-        raise DeliveryError("the url is not one that begins with http:// or https://")
+        raise DeliveryError("the url must begin with http:// or https://")
     if parts.username is not None or parts.password is not None:
-        raise DeliveryError("the url holds a name or password: use token_env")
+        raise DeliveryError("the url contains a name or password: use token_env")
     authority = f"[{host}]" if ":" in host else host
     return authority + (f":{port}" if port is not None else "")
 

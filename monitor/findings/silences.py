@@ -1,4 +1,4 @@
-"""Who does not want to hear of what, and until when."""
+"""Silences: findings that send no notifications for a time."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ MAX_PATTERN = 512
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """Findings whose key fits ``pattern`` are not notified before ``until`` (unix seconds).
+    """Findings whose key matches ``pattern`` send no notifications before ``until``.
 
-    ``*`` stands for any text, ``?`` for one character, ``[ab]`` for one of these.
+    ``*`` matches any text, ``?`` one character, ``[ab]`` one of these. ``until`` and ``at``, the
+    time of its creation, are in unix seconds; ``who`` and ``why`` are free text.
     """
 
     id: str
@@ -30,7 +31,7 @@ class Silence:
     at: float
 
     def covers(self, key: str, now: float) -> bool:
-        """Whether a finding with that key is silent at ``now``."""
+        """Whether it silences a finding with that key at ``now``."""
         return now < self.until and fnmatchcase(key, self.pattern)
 
 
@@ -39,12 +40,12 @@ def _dump_silences(silences: dict[str, Silence]) -> list[Any]:
 
 
 def _load_silences(name: str, value: Any, _: Any) -> dict[str, Silence]:
-    found = [load(Silence, item) for item in value[-MAX_SILENCES:]]
-    return {silence.id: silence for silence in found}
+    silences = [load(Silence, item) for item in value[-MAX_SILENCES:]]
+    return {silence.id: silence for silence in silences}
 
 
 class Silences(Stateful):
-    """At most ``MAX_SILENCES``; those that are over are forgotten."""
+    """At most ``MAX_SILENCES``; expired ones are deleted."""
 
     _by_id: Saved[
         Annotated[dict[str, Silence], Key("list"), Converter(_dump_silences, _load_silences)]
@@ -56,12 +57,13 @@ class Silences(Stateful):
         self._number = 0
 
     def add(self, pattern: str, until: float, who: str, why: str, now: float) -> Silence:
-        """Raises FindingError for what cannot be one, FindingStateError when there are too many."""
+        """Add a silence. Raises FindingError for an invalid pattern or end, FindingStateError when
+        there are too many."""
         self.tidy(now)
         if not pattern or len(pattern) > MAX_PATTERN:
-            raise FindingError(f"a pattern has 1 to {MAX_PATTERN} characters")
+            raise FindingError(f"a pattern must have 1 to {MAX_PATTERN} characters")
         if not isfinite(until) or not now < until <= now + LONGEST_SECONDS:
-            raise FindingError("a silence ends in the future, within 366 days")
+            raise FindingError("a silence must end in the future, within 366 days")
         if len(self._by_id) >= MAX_SILENCES:
             raise FindingStateError(f"there are {MAX_SILENCES} silences already: end one first")
         self._number += 1
@@ -70,7 +72,7 @@ class Silences(Stateful):
         return silence
 
     def end(self, id_: str) -> Silence:
-        """Raises UnknownFindingError."""
+        """Delete a silence, which is returned. Raises UnknownFindingError."""
         if id_ not in self._by_id:
             raise UnknownFindingError(f"there is no silence {id_!r}")
         return self._by_id.pop(id_)
@@ -80,10 +82,10 @@ class Silences(Stateful):
         return max((s.until for s in self._by_id.values() if s.covers(key, now)), default=None)
 
     def all(self, now: float) -> list[Silence]:
-        """Those in force, the oldest first."""
+        """The silences in force, the oldest first."""
         self.tidy(now)
         return list(self._by_id.values())
 
     def tidy(self, now: float) -> None:
-        """Forget those that are over."""
+        """Delete the silences that have expired at ``now``."""
         self._by_id = {key: s for key, s in self._by_id.items() if now < s.until}

@@ -1,4 +1,4 @@
-"""Findings as text, for messages, pages and terminals."""
+"""Findings as text for messages, pages and terminals."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def moment(at: float) -> str:
 
 
 def span(seconds: float) -> str:
-    """A duration as people say it: ``3 h 20 min``."""
+    """A duration in its two largest units: ``3 h 20 min``."""
     whole = max(0, int(seconds))
     days, hours, minutes = whole // 86400, whole // 3600 % 24, whole // 60 % 60
     if days:
@@ -26,47 +26,47 @@ def span(seconds: float) -> str:
     return f"{minutes} min" if minutes else f"{whole} s"
 
 
-def size(found: Size) -> str:
+def size(change: Size) -> str:
     """``temp: 2 standard deviations (1.5 to 2.5), was 0``."""
-    unit = f" {found.unit}" if found.unit else ""
-    low = "" if found.low is None else f"{found.low:.4g}"
-    high = "" if found.high is None else f"{found.high:.4g}"
+    unit = f" {change.unit}" if change.unit else ""
+    low = "" if change.low is None else f"{change.low:.4g}"
+    high = "" if change.high is None else f"{change.high:.4g}"
     interval = ""
     if low and high:
         interval = f" ({low} to {high})"
     elif low or high:
-        interval = f" (at least {low})" if low else f" (at most {high})"
-    was = "" if found.baseline is None else f", was {found.baseline:.4g}"
-    return f"{found.name}: {found.value:.4g}{unit}{interval}{was}"
+        interval = f" (at least {low})" if low else f" (at limit {high})"
+    was = "" if change.baseline is None else f", was {change.baseline:.4g}"
+    return f"{change.name}: {change.value:.4g}{unit}{interval}{was}"
 
 
-def features(signal: Signal, most: int = 5) -> list[str]:
+def features(signal: Signal, limit: int = 5) -> list[str]:
     """One line for each: ``temp (80 %): median 12, was 54``."""
     lines = [
         f"{item.name} ({item.share * 100:.0f} %)" + (f": {item.detail}" if item.detail else "")
-        for item in signal.features[:most]
+        for item in signal.features[:limit]
     ]
-    more = len(signal.features) - most
+    more = len(signal.features) - limit
     return [*lines, f"and {more} more"] if more > 0 else lines
 
 
 def subject(signal: Signal) -> str:
-    """What it is about: model, version, segment."""
+    """Model, version and segment, as one text."""
     parts = [signal.model, f"version {signal.version}" if signal.version else "", signal.segment]
     return ", ".join(part for part in parts if part)
 
 
 def headline(event: str, finding: Finding) -> str:
-    """The change, in one line."""
+    """The change in one line; ``event`` is a kind of change, or ``reminder``."""
     title = finding.signal.title
     if event == "closed":
         return f"Closed: {title}"
     severity = finding.signal.severity
-    told = {
+    prefixes = {
         "opened": severity.capitalize(),
         "reopened": f"Reopened, {severity}",
         "updated": f"Changed, {severity}",
         "acknowledged": f"Acknowledged, {severity}",
         "reminder": f"Still open, {severity}",
     }
-    return f"{told.get(event, severity.capitalize())}: {title}"
+    return f"{prefixes.get(event, severity.capitalize())}: {title}"

@@ -1,1 +1,1 @@
-"""health."""
+"""Health of models: drift, data quality, performance and validation."""

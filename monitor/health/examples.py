@@ -1,4 +1,4 @@
-"""Request ids that stand for what is wrong: the newest few of each kind."""
+"""Request ids as examples of a problem: the newest few of each kind."""
 
 from __future__ import annotations
 
@@ -9,49 +9,50 @@ from numpy.typing import NDArray
 
 from understudy.monitor.baseline.rules import Rule
 
-KEPT = 5
+MOST = 5
 
 
 class Examples:
-    """``broken`` by rule and column; ``furthest`` of a location or spread that has drifted: rows
-    that are far out the way it went. The newest comes last."""
+    """Request ids, the newest last: ``broken`` by rule and column; ``furthest`` by number of a
+    drifted series, of rows that are extreme in the direction of the drift."""
 
     def __init__(self) -> None:
         self.broken: dict[Rule, dict[str, list[str]]] = {}
         self.furthest: dict[int, list[str]] = {}
 
-    def keep_broken(
+    def add_broken(
         self, masks: dict[Rule, NDArray[np.bool_]], names: Sequence[str], ids: Sequence[bytes]
     ) -> None:
-        """Of rows with ``ids``, those that break a rule: masks (n, C)."""
+        """Add the rows that break a rule: masks (n, C) by rule, names of the C columns, n ids."""
         for rule, mask in masks.items():
             of_rule = self.broken.setdefault(rule, {})
             for column in np.flatnonzero(mask.any(0)).tolist():
-                kept = of_rule.setdefault(names[column], [])
-                add(kept, ids[int(np.flatnonzero(mask[:, column])[-1])])
+                newest_ids = of_rule.setdefault(names[column], [])
+                add(newest_ids, ids[int(np.flatnonzero(mask[:, column])[-1])])
 
-    def keep_furthest(
+    def add_furthest(
         self,
         scores: NDArray[np.float64],
         alarmed: NDArray[np.bool_],
         direction: NDArray[np.int8],
         ids: Sequence[bytes],
     ) -> None:
-        """Of rows with ``scores`` (n, 2 S), the one furthest out, of each series that alarmed."""
-        for place in np.flatnonzero(alarmed).tolist():
-            column = scores[:, place] * (1.0 if direction[place] >= 0 else -1.0)
+        """Add the most extreme row of each series that alarmed: ``scores`` (n, 2 S), ``alarmed``
+        and ``direction`` (2 S,), n ids."""
+        for index in np.flatnonzero(alarmed).tolist():
+            column = scores[:, index] * (1.0 if direction[index] >= 0 else -1.0)
             if np.isfinite(column).any():
-                add(self.furthest.setdefault(place, []), ids[int(np.nanargmax(column))])
+                add(self.furthest.setdefault(index, []), ids[int(np.nanargmax(column))])
 
     def forget(self, recovered: NDArray[np.bool_]) -> None:
-        """Of series that are as they used to be."""
-        for place in [p for p in self.furthest if recovered[p]]:
-            del self.furthest[place]
+        """Delete the examples of recovered series, a mask (2 S,)."""
+        for index in [p for p in self.furthest if recovered[p]]:
+            del self.furthest[index]
 
 
-def add(kept: list[str], request_id: bytes) -> None:
-    """Keep the newest few."""
+def add(newest_ids: list[str], request_id: bytes) -> None:
+    """Append an id to ``newest_ids``, which keeps the newest few."""
     newest = request_id.decode("latin-1")
-    if newest not in kept:
-        kept.append(newest)
-        del kept[:-KEPT]
+    if newest not in newest_ids:
+        newest_ids.append(newest)
+        del newest_ids[:-MOST]

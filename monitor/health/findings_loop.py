@@ -1,4 +1,4 @@
-"""The clock of silent failure: once in a while everything is looked at, and findings follow."""
+"""The loop that turns what the watches see into findings."""
 
 from __future__ import annotations
 
@@ -12,18 +12,22 @@ from understudy.monitor.findings.changes import Change
 from understudy.monitor.findings.finding import Finding
 from understudy.monitor.findings.limits import Limits
 from understudy.monitor.findings.service import FindingsService
-from understudy.monitor.health.validation.rehearsal import ROOM as VALIDATION
+from understudy.monitor.health.validation.rehearsal import SOURCE as VALIDATION
 from understudy.monitor.health.validation.rehearsal import Validation
 from understudy.monitor.health.watches import Watches
 from understudy.shadow.state import Config, Key, Saved, Stateful
 
-ROOM = "watch"
+SOURCE = "watch"
+"""The source of the watches' findings."""
 
 
 class FindingsLoop(Stateful):
-    """``watches`` say what is wrong, ``room`` keeps the story of it and tells people. The time is
-    passed in, so that a replay judges as the live service does; without a ``folder`` the story is
-    in memory only, and nobody is told."""
+    """Reports the problems that ``watches`` and ``validation`` see to ``service``, the findings.
+
+    The time is passed in, so that a replay gives the same findings as the live service. ``folder``
+    is where the history of findings is written; without one it is in memory only, nothing is
+    validated, and no notifications are sent.
+    """
 
     watches: Saved[Watches]
     validation: Config[Validation | None]
@@ -38,30 +42,30 @@ class FindingsLoop(Stateful):
         self.service = FindingsService(folder, _limits(config), channels, self._accept, clock)
 
     def configure(self, config: Configuration) -> None:
-        """Go on under another configuration."""
+        """Apply another configuration."""
         self.watches.configure(config)
         if self.validation is not None:
             self.validation.configure(config)
         self.service.configure(_limits(config), config.notify)
 
     def tick(self, now: float) -> list[Change]:
-        """Look at ``now``, unix seconds; what has changed."""
+        """Report all present problems at ``now``, unix seconds; returns the changes of findings."""
         self.watches.flush()
-        changes = self.service.findings.report(ROOM, self.watches.signals(now), now)
+        changes = self.service.ledger.report(SOURCE, self.watches.signals(now), now)
         if self.validation is not None and self.validation.rounds:
-            # A round may be long ago: what it found holds until the next one.
+            # A round may be long ago: its results hold until the next one.
             hold = 0.0
-            found = self.validation.signals()
-            changes += self.service.findings.report(VALIDATION, found, now, hold)
+            signals = self.validation.signals()
+            changes += self.service.ledger.report(VALIDATION, signals, now, hold)
         return changes
 
     def _accept(self, finding: Finding) -> None:
-        """Somebody has said that this is the new normal."""
-        if finding.room == ROOM:
+        """Learn a new baseline: a person accepted the finding as the new normal."""
+        if finding.source == SOURCE:
             self.watches.relearn((finding.signal.model, finding.signal.version))
 
     def load_state(self, state: Any) -> None:
-        """Take over a saved state, also an empty one; what cannot be used is left out, and said."""
+        """Load a saved state, also an empty one; invalid parts are ignored and logged."""
         super().load_state(state or {"watches": {}, "room": None})
 
 

@@ -1,4 +1,4 @@
-"""What has alarmed and has not recovered since."""
+"""Alarms that stay on until the series recovers."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ SPAN = 256.0
 
 
 class Latches(Stateful):
-    """One latch for each of S series. It closes with an alarm, and opens when the newest values are
-    as they used to be."""
+    """One latch for each of S series. It closes on an alarm, and opens when the newest values are
+    back to normal."""
 
     alarmed: Saved[NDArray[np.bool_]]
     at: Saved[NDArray[np.int64]]
@@ -35,7 +35,7 @@ class Latches(Stateful):
         self._since = np.zeros(series, np.int64)
 
     def update(self, evidence: Evidence, x: NDArray[np.float64], rows: int) -> None:
-        """``x`` (n, S) are the values that the evidence is of; ``rows`` came before them."""
+        """Take the values ``x`` (n, S) and their ``evidence``; ``rows`` came before them."""
         gone = np.isnan(x)
         if gone.any():
             count = (~gone).sum(0)
@@ -51,7 +51,7 @@ class Latches(Stateful):
         self._close(evidence, len(x), rows)
 
     def fade(self, evidence: Evidence, count: int, rows: int) -> None:
-        """As :meth:`update` of ``count`` rows of zeros."""
+        """The same as :meth:`update` with ``count`` rows of zeros."""
         keep = (1.0 - 1.0 / SPAN) ** count
         self._weight = self._weight * keep + (1.0 - keep)
         self.recent -= self.recent * ((1.0 - keep) / np.maximum(self._weight, 1e-12))
@@ -70,8 +70,8 @@ class Latches(Stateful):
     def recovered(
         self, usual: NDArray[np.float64], tolerance: float | NDArray[np.float64]
     ) -> NDArray[np.bool_]:
-        """Open the latches whose newest values are at most ``tolerance`` from the usual ones, or
-        below these in what alarmed upwards; which ones, (S,)."""
+        """Open the latches whose newest values are at most ``tolerance`` beyond the ``usual`` ones
+        in the direction of the alarm; returns a mask of these, (S,)."""
         if not self.alarmed.any():
             return self.alarmed
         off = self.recent - usual

@@ -1,4 +1,4 @@
-"""What can be set of a model's watch."""
+"""Options of a model's watch."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from understudy.monitor.config.detectors import Detector
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """``run_length`` in rows, of everything together; ``smallest_shift`` in standard deviations of
-    the ranks; ``window`` in rows; ``segments`` are names of features."""
+    """``run_length`` in rows, of all tests together; ``smallest_shift`` in standard deviations of
+    the ranks; ``window`` in rows; ``segments`` are names of features; ``stale`` in seconds."""
 
     run_length: float = 1_000_000.0
     smallest_shift: float = 0.25
@@ -24,5 +24,5 @@ class Options:
 
     @property
     def slacks(self) -> tuple[float, ...]:
-        """Of the CUSUMs: half, all and twice of the smallest shift."""
+        """Slacks of the CUSUMs: half, one and two times the smallest shift."""
         return tuple(self.smallest_shift * factor for factor in (0.5, 1.0, 2.0))

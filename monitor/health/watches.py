@@ -1,4 +1,4 @@
-"""All models that are watched: which baseline each has, what it learns, and what is wrong now."""
+"""The watches of all models: their baselines, their state, and the present problems."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ log = logging.getLogger(__name__)
 ModelKey = tuple[str, str]
 """(model, version)"""
 FOLDER = "baselines"
-"""In the state directory: what was learned from live rows."""
+"""Folder in the state directory with baselines that were learned from live rows."""
 
 
 class Watches:
-    """``champion`` is the arm whose answers are looked at; the inputs are those of all requests."""
+    """Watches the predictions of the ``champion`` arm, and the inputs of all requests."""
 
     def __init__(self, config: Config) -> None:
         self.champion = ""
@@ -44,18 +44,18 @@ class Watches:
         self.watches: dict[ModelKey, ModelWatch] = {}
         self.learning: dict[ModelKey, Builder] = {}
         self.errors: dict[ModelKey, str] = {}
-        """Why a model that should be watched is not."""
+        """By model: why it cannot be watched."""
         self.performance: dict[ModelKey, PerformanceWatch] = {}
-        self._judged: dict[ModelKey, Performance] = {}
+        self._settings: dict[ModelKey, Performance] = {}
         self._learn = 0
         self._folder = Path()
         self._sources: dict[ModelKey, str] = {}
-        """By model: what its watch was made of."""
+        """By model: a fingerprint of the baseline and options of its watch."""
         self.configure(config)
 
     def configure(self, config: Config) -> None:
-        """Go on under another configuration; a watch whose baseline and options stay as they are
-        keeps what it knows."""
+        """Apply another configuration; a watch keeps its state if its baseline and options stay the
+        same."""
         monitoring = config.monitoring
         self._redaction = redaction_of(config)
         self.champion = config.champion.name
@@ -72,20 +72,22 @@ class Watches:
         )
         self._learn = monitoring.learn
         self._folder = Path(config.state_dir) / FOLDER
-        wanted = {(m.name, m.version): m.baseline for m in config.models}
-        self._judged = {(m.name, m.version): m.performance for m in config.models if m.performance}
+        baselines = {(m.name, m.version): m.baseline for m in config.models}
+        self._settings = {
+            (m.name, m.version): m.performance for m in config.models if m.performance
+        }
         if not monitoring.enabled:
-            wanted = {}
-        for gone in [key for key in self.watches if key not in wanted]:
+            baselines = {}
+        for gone in [key for key in self.watches if key not in baselines]:
             self._drop(gone)
-        self.learning = {key: b for key, b in self.learning.items() if key in wanted}
+        self.learning = {key: b for key, b in self.learning.items() if key in baselines}
         self.errors.clear()
-        for key, file in wanted.items():
+        for key, file in baselines.items():
             try:
                 self._prepare(key, file)
             except UnderstudyError as error:
                 self.errors[key] = str(error)
-                log.error("model %r is not watched: %s", key[0], error)
+                log.error("model %r cannot be watched: %s", key[0], error)
                 self._drop(key)
 
     def _prepare(self, key: ModelKey, file: str | None) -> None:
@@ -97,24 +99,24 @@ class Watches:
             return
         baseline = Baseline.load(path)
         baseline.check(*key)
-        self._begin(key, baseline)
+        self._start(key, baseline)
 
-    def _begin(self, key: ModelKey, baseline: Baseline) -> None:
-        judged = self._judged.get(key)
-        source = _fingerprint(baseline, self.options, judged)
+    def _start(self, key: ModelKey, baseline: Baseline) -> None:
+        settings = self._settings.get(key)
+        source = _fingerprint(baseline, self.options, settings)
         hidden = sorted(set(baseline.columns) - set(self._shown(list(baseline.columns))))
-        if judged is not None and judged.slices and hidden:
-            # What was found among values that are hidden by now is forgotten.
+        if settings is not None and settings.slices and hidden:
+            # Slices that were found among values that are hidden now must be deleted.
             source += "-" + hashlib.sha256(repr(hidden).encode()).hexdigest()[:8]
         self.learning.pop(key, None)
         if self._sources.get(key) != source:
             self.watches[key] = ModelWatch(baseline, self.options)
             self._sources[key] = source
             self.performance.pop(key, None)
-            if judged is not None:
+            if settings is not None:
                 length = self.options.run_length
                 self.performance[key] = PerformanceWatch(
-                    judged, baseline, length, self.options.segments
+                    settings, baseline, length, self.options.segments
                 )
 
     def _drop(self, key: ModelKey) -> None:
@@ -130,7 +132,7 @@ class Watches:
     # Rows ---------------------------------------------------------------------------------------
 
     def feed(self, batches: Iterable[ColumnBatch]) -> None:
-        """Rows of models that are watched or learned from, in their order; others are left."""
+        """Process batches of rows and requests, in order; batches of other models are ignored."""
         for batch in batches:
             key = (batch.kind[1], batch.kind[2])
             if key not in self.watches and key not in self.learning:
@@ -147,12 +149,12 @@ class Watches:
         features, cells, names, answers = parts_of(batch)
         performance = self.performance.get(key)
         if performance is not None and performance.settings.prediction in names:
-            self._judge_rows(performance, batch, features, cells, names, answers)
+            self._evaluate_rows(performance, batch, features, cells, names, answers)
         answered = bool(names)
         self.watches[key].take_rows(batch, (*features, *names), answered)
 
     def _learn_rows(self, key: ModelKey, batch: ColumnBatch) -> int:
-        """Learn from rows as long as that is needed; how many of them need no watch any more."""
+        """Add rows to a baseline that is being learned; returns how many were used."""
         learning = None if key in self.watches else self.learning.get(key)
         if learning is None:
             return 0
@@ -182,7 +184,7 @@ class Watches:
                 break
         return begin
 
-    def _judge_rows(
+    def _evaluate_rows(
         self,
         performance: PerformanceWatch,
         batch: ColumnBatch,
@@ -191,7 +193,7 @@ class Watches:
         names: tuple[str, ...],
         answers: Sequence[Column],
     ) -> None:
-        """Predictions of the champion are judged at once."""
+        """Estimate the performance of the champion's predictions at once."""
         cells = listed(answers[names.index(performance.settings.prediction)])
         started = batch.floats(STARTED).tolist()
         known = None
@@ -205,17 +207,17 @@ class Watches:
             self._folder.mkdir(parents=True, exist_ok=True)
             baseline.save(self._learned(key))
         except (OSError, UnderstudyError) as error:
-            # It is in force all the same; after a restart it is learned anew.
-            log.error("the baseline of %r could not be saved: %s", key[0], error)
-        log.info("the baseline of %r was learned from %d rows", key[0], baseline.rows)
-        self._begin(key, baseline)
+            # The baseline is used all the same; after a restart it is learned again.
+            log.error("model %r: baseline not saved: %s", key[0], error)
+        log.info("model %r: baseline learned from %d rows", key[0], baseline.rows)
+        self._start(key, baseline)
 
     def _shown(self, features: Sequence[str]) -> tuple[str, ...]:
-        """Without those of which no value may be kept."""
+        """The features whose values may be stored."""
         return tuple(name for name in features if not self._redaction.hides(name))
 
     def take_label(self, joined: Joined) -> None:
-        """A label or reward has come for a prediction."""
+        """Take a label or reward of a prediction."""
         if joined.mirrored or joined.arm != self.champion:
             return
         for (model, _), performance in self.performance.items():
@@ -223,7 +225,7 @@ class Watches:
                 performance.take_label(joined)
 
     def relearn(self, key: ModelKey) -> bool:
-        """Take the next rows as the new normal. False where nothing is learned from live rows."""
+        """Learn a new baseline from the next rows. False when learning from live rows is off."""
         if not self._learn:
             return False
         self._learned(key).unlink(missing_ok=True)
@@ -232,51 +234,51 @@ class Watches:
         return True
 
     def baseline(self, key: ModelKey) -> Baseline | None:
-        """What a model is compared with at present."""
+        """The baseline that a model is compared with; None without a watch."""
         watch = self.watches.get(key)
         return watch.baseline if watch is not None else None
 
     # Findings -----------------------------------------------------------------------------------
 
     def flush(self) -> None:
-        """Evaluate the rows that wait for others."""
+        """Evaluate all buffered rows."""
         for watch in self.watches.values():
             watch.flush()
         for performance in self.performance.values():
             performance.flush()
 
     def signals(self, now: float) -> list[Signal]:
-        """What is wrong at ``now``, unix seconds."""
-        found: list[Signal] = []
+        """All problems at ``now``, unix seconds."""
+        result: list[Signal] = []
         for (model, version), watch in self.watches.items():
-            found += signals_of(watch, model, version, now, self._redaction.hides)
+            result += signals_of(watch, model, version, now, self._redaction.hides)
         for (model, version), performance in self.performance.items():
-            found += performance_signals(performance, model, version)
-        return found
+            result += performance_signals(performance, model, version)
+        return result
 
     def summary(self) -> list[dict[str, Any]]:
-        """Every model that should be watched, and what is known of it, as JSON."""
-        found: list[dict[str, Any]] = []
+        """The state of every model that should be watched, as JSON."""
+        result: list[dict[str, Any]] = []
         for (model, version), watch in self.watches.items():
-            judged = self.performance.get((model, version))
-            performance = {"performance": judged.summary()} if judged is not None else {}
+            settings = self.performance.get((model, version))
+            performance = {"performance": settings.summary()} if settings is not None else {}
             names = {"model": model, "version": version}
-            found.append({**names, **summary_of(watch), **performance})
+            result.append({**names, **summary_of(watch), **performance})
         for (model, version), builder in self.learning.items():
             learned = {"rows": builder.rows, "wanted": self._learn}
-            found.append({"model": model, "version": version, "learning": learned})
+            result.append({"model": model, "version": version, "learning": learned})
         for (model, version), error in self.errors.items():
-            found.append({"model": model, "version": version, "error": error})
-        return found
+            result.append({"model": model, "version": version, "error": error})
+        return result
 
     def in_short(self) -> list[dict[str, Any]]:
-        """For the status: models, rows, what is furthest off, and how good they are."""
-        found: list[dict[str, Any]] = []
+        """For the status: models, rows, the largest drifts, and the accuracy."""
+        result: list[dict[str, Any]] = []
         for one in self.summary():
             series = sorted(one.get("series", ()), key=lambda s: -max(s["statistic"], s["spread"]))
-            judged = one.get("performance") or {}
-            estimate = judged.get("estimate")
-            found.append(
+            settings = one.get("performance") or {}
+            estimate = settings.get("estimate")
+            result.append(
                 {
                     "model": one["model"],
                     "version": one["version"],
@@ -293,16 +295,16 @@ class Watches:
                         for s in series[:5]
                     ],
                     "estimated_accuracy": estimate["value"] if estimate else None,
-                    "accuracy": judged.get("window", {}).get("accuracy"),
-                    "labels": judged.get("labels"),
+                    "accuracy": settings.get("window", {}).get("accuracy"),
+                    "labels": settings.get("labels"),
                 }
             )
-        return found
+        return result
 
     # State --------------------------------------------------------------------------------------
 
     def dump_state(self) -> dict[str, Any]:
-        """As JSON. Baselines have files of their own; what is being learned is not kept."""
+        """As JSON. Baselines have separate files; a baseline that is being learned is not saved."""
         return {
             "watches": [
                 {
@@ -319,7 +321,7 @@ class Watches:
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Take over a saved state, as far as it is of the same baselines and options."""
+        """Load a saved state, as far as its baselines and options are the present ones."""
         for item in state.get("watches", ()):
             key = (str(item["model"]), str(item["version"]))
             watch = self.watches.get(key)
@@ -330,12 +332,12 @@ class Watches:
                 if key in self.performance and item["performance"] is not None:
                     self.performance[key].load_state(item["performance"])
             except (KeyError, TypeError, ValueError, IndexError) as error:
-                log.error("model %r: what was known of it cannot be used: %r", key[0], error)
+                log.error("model %r: invalid saved state, restarting its watch: %r", key[0], error)
                 self._sources.pop(key)
-                self._begin(key, watch.baseline)
+                self._start(key, watch.baseline)
 
 
-def _fingerprint(baseline: Baseline, options: Options, judged: Performance | None) -> str:
-    parts = [baseline.to_dict(), repr(options), repr(judged)]
+def _fingerprint(baseline: Baseline, options: Options, settings: Performance | None) -> str:
+    parts = [baseline.to_dict(), repr(options), repr(settings)]
     data = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(data.encode()).hexdigest()[:16]

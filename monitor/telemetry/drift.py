@@ -20,7 +20,7 @@ def drift_families(judge: FindingsLoop) -> Iterator[Metric]:
     violations: list[tuple[list[str], float]] = []
     rows: list[tuple[list[str], float]] = []
     for (model, version), watch in judge.watches.watches.items():
-        watch.settle()
+        watch.flush_joint()
         encoder = watch.encoder
         series = len(encoder.series)
         statistic = watch.cusum.evidence().statistic
@@ -34,7 +34,7 @@ def drift_families(judge: FindingsLoop) -> Iterator[Metric]:
             if alarmed[number]:
                 columns[encoder.names[encoder.column_of[number]]] = 1.0
         shares = watch.categories
-        for place, value in zip(shares.places.tolist(), shares.statistic.tolist(), strict=True):
+        for place, value in zip(shares.indices.tolist(), shares.statistic.tolist(), strict=True):
             scores.append(([model, version, encoder.series[place], "composition"], value))
         if watch.together is not None:
             together = watch.together

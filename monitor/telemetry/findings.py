@@ -18,7 +18,7 @@ def finding_families(room: FindingsService) -> Iterator[Metric]:
 
     Models come from the configuration, everything else from closed lists.
     """
-    ledger = room.findings
+    ledger = room.ledger
     # Once there was one of a kind its series stay, with 0: an alert that ends needs a value.
     found = Counter(
         {(*key, severity): 0 for key in ledger.totals for severity in SEVERITIES},

@@ -1,6 +1,6 @@
-"""Answers aligned by the names of their outputs, cell by cell.
+"""Comparison of two responses, aligned by the names of their outputs, cell by cell.
 
-A cell is what JSON holds. Numbers are compared with tolerance; texts and truth values are labels;
+A cell is a JSON value. Numbers are compared with tolerance; texts and truth values are labels;
 lists of numbers are vectors of scores, whose best entry is the label; other lists and mappings are
 compared inside, under dotted names.
 """
@@ -22,9 +22,9 @@ _LONGEST = 60
 
 @dataclass(slots=True)
 class FieldDifference:
-    """How an output differs.
+    """How one output differs.
 
-    ``rows`` of all differ, in ``flips`` of them the label is another one. ``largest`` is the
+    ``rows`` rows differ, ``flips`` of them in the label. ``largest`` is the
     largest difference of two numbers, ``relative`` the same against the larger magnitude. Of
     vectors of scores: ``top_k`` is the smallest shared part of the best k, ``rank_correlation`` the
     smallest Spearman correlation, ``distance`` the largest Jensen-Shannon distance (base 2) where
@@ -44,7 +44,8 @@ class FieldDifference:
 
     @property
     def severity(self) -> float:
-        """To put the worst first: what has another form, then another label, then numbers."""
+        """Rank for sorting, the worst highest: different form, then different label, then
+        numbers."""
         if self.kind != "value":
             return 3.0
         if self.flips:
@@ -52,41 +53,41 @@ class FieldDifference:
         return min(1.0, self.relative) + (self.distance or 0.0) / 2.0
 
     def explain(self, rows: int) -> str:
-        """In plain words."""
+        """The difference as text, for a response of ``rows`` rows."""
         if self.kind == "missing":
-            return f"{self.name}: the challenger does not answer it"
+            return f"{self.name}: missing in the challenger's response"
         if self.kind == "extra":
-            return f"{self.name}: only the challenger answers it"
+            return f"{self.name}: only in the challenger's response"
         if self.kind == "rows":
-            return f"{self.name}: another number of rows"
+            return f"{self.name}: different number of rows"
         where = "" if rows == 1 else f" in {self.rows} of {rows} rows"
         text = f"{self.name}: "
         if self.example is not None:
             text += f"{_short(self.example[0])} against {_short(self.example[1])}"
         if self.kind == "type":
-            return f"{text}, of another type{where}"
-        return f"{text}{', another label' if self.flips else ''}{where}"
+            return f"{text}, different type{where}"
+        return f"{text}{', different label' if self.flips else ''}{where}"
 
 
 @dataclass(slots=True)
 class Comparison:
-    """``rows`` of the champion's answer; ``fields`` are the outputs that differ."""
+    """The result: ``rows`` of the champion's response; ``fields`` are the outputs that differ."""
 
     rows: int
     fields: dict[str, FieldDifference]
 
     @property
     def agree(self) -> bool:
-        """Whether nothing that matters differs."""
+        """Whether no difference exceeds the rules."""
         return not self.fields
 
     @property
     def severity(self) -> float:
-        """Of the worst output."""
+        """Severity of the worst output; 0 without differences."""
         return max((f.severity for f in self.fields.values()), default=0.0)
 
     def explain(self) -> str:
-        """All differences in plain words, the worst first."""
+        """The differences as text, the worst first."""
         worst = sorted(self.fields.values(), key=lambda f: -f.severity)
         return "; ".join(f.explain(self.rows) for f in worst[:8])
 
@@ -94,7 +95,7 @@ class Comparison:
 def compare(
     champion: Mapping[str, Cells], challenger: Mapping[str, Cells], rules: Rules
 ) -> Comparison:
-    """Compare two answers: columns of cells by the name of the output."""
+    """Compare two responses, each columns of cells by the name of the output, under ``rules``."""
     rows = len(next(iter(champion.values()), ()))
     fields: dict[str, FieldDifference] = {}
     for name, first in champion.items():
@@ -104,9 +105,9 @@ def compare(
         if second is None:
             fields[name] = FieldDifference(name, "missing", len(first))
         elif first is not second and not _same(first, second):
-            found = _column(name, first, second, rules)
-            if found is not None:
-                fields[name] = found
+            difference = _column(name, first, second, rules)
+            if difference is not None:
+                fields[name] = difference
     if challenger.keys() != champion.keys():
         for name, cells in challenger.items():
             if name not in champion and not rules.ignores(name):
@@ -115,75 +116,75 @@ def compare(
 
 
 def _same(first: Cells, second: Cells) -> bool:
-    """Equal in value and in type; most answers are."""
+    """Equal in value and in type, as most responses are."""
     return first == second and list(map(type, first)) == list(map(type, second))
 
 
 def _column(name: str, first: Cells, second: Cells, rules: Rules) -> FieldDifference | None:
     if len(first) != len(second):
         return FieldDifference(name, "rows", abs(len(first) - len(second)))
-    found = FieldDifference(name)
+    difference = FieldDifference(name)
     if not rules.orders(name):
         first, second = _sorted(first), _sorted(second)
     for a, b in zip(first, second, strict=True):
-        _cell(found, name, a, b, rules)
-    return found if found.rows else None
+        _cell(difference, name, a, b, rules)
+    return difference if difference.rows else None
 
 
-def _cell(found: FieldDifference, name: str, a: object, b: object, rules: Rules) -> None:
+def _cell(difference: FieldDifference, name: str, a: object, b: object, rules: Rules) -> None:
     if _is_number(a) and _is_number(b):
         assert isinstance(a, (int, float))
         assert isinstance(b, (int, float))
         if not rules.close(a, b):
-            _differs(found, a, b)
-            _numbers(found, float(a), float(b))
+            _differs(difference, a, b)
+            _numbers(difference, float(a), float(b))
             # Whole numbers that differ are classes as often as counts.
-            found.flips += isinstance(a, int) and isinstance(b, int)
+            difference.flips += isinstance(a, int) and isinstance(b, int)
     elif isinstance(a, list) and isinstance(b, list):
         if not rules.orders(name):
             a, b = _sorted(a), _sorted(b)
         if a and len(a) == len(b) and all(map(_is_number, a)) and all(map(_is_number, b)):
-            _vector(found, a, b, rules)
+            _vector(difference, a, b, rules)
         elif not _inside_agrees(a, b, name, rules):
-            _differs(found, a, b)
+            _differs(difference, a, b)
     elif isinstance(a, dict) and isinstance(b, dict):
         if not _inside_agrees(a, b, name, rules):
-            _differs(found, a, b)
+            _differs(difference, a, b)
     elif type(a) is not type(b):
-        _differs(found, a, b)
-        found.kind = "type"
+        _differs(difference, a, b)
+        difference.kind = "type"
     elif a != b:
-        _differs(found, a, b)
-        found.flips += 1
+        _differs(difference, a, b)
+        difference.flips += 1
 
 
-def _vector(found: FieldDifference, a: list[object], b: list[object], rules: Rules) -> None:
+def _vector(difference: FieldDifference, a: list[object], b: list[object], rules: Rules) -> None:
     """Two vectors of scores of equal length."""
     x, y = np.array(a, dtype=np.float64), np.array(b, dtype=np.float64)
     if all(map(rules.close, x.tolist(), y.tolist())):
         return
-    _differs(found, a, b)
+    _differs(difference, a, b)
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         return
     gap = np.abs(x - y)
     worst = int(np.argmax(gap))
-    _numbers(found, float(x[worst]), float(y[worst]))
-    found.flips += x.size > 1 and int(x.argmax()) != int(y.argmax())
+    _numbers(difference, float(x[worst]), float(y[worst]))
+    difference.flips += x.size > 1 and int(x.argmax()) != int(y.argmax())
     if rules.top_k and x.size > rules.top_k:
         best = (set(np.argsort(-v, kind="stable")[: rules.top_k].tolist()) for v in (x, y))
         shared = len(set.intersection(*best)) / rules.top_k
-        found.top_k = shared if found.top_k is None else min(found.top_k, shared)
+        difference.top_k = shared if difference.top_k is None else min(difference.top_k, shared)
     if x.size >= 3:
         r = _spearman(x, y)
         if r is not None:
-            known = found.rank_correlation
-            found.rank_correlation = r if known is None else min(known, r)
+            known = difference.rank_correlation
+            difference.rank_correlation = r if known is None else min(known, r)
     if (
         x.size > 1
         and min(x.min(), y.min()) >= 0.0
         and max(abs(x.sum() - 1), abs(y.sum() - 1)) < 1e-3
     ):
-        found.distance = max(found.distance or 0.0, jensen_shannon(x, y))
+        difference.distance = max(difference.distance or 0.0, jensen_shannon(x, y))
 
 
 def jensen_shannon(p: np.ndarray, q: np.ndarray) -> float:
@@ -218,7 +219,7 @@ def _inside_agrees(a: object, b: object, path: str, rules: Rules) -> bool:
         return rules.close(a, b)  # type: ignore[arg-type]
     if isinstance(a, dict) and isinstance(b, dict):
         return all(
-            _inside_agrees(a.get(key, _NOT_THERE), b.get(key, _NOT_THERE), f"{path}.{key}", rules)
+            _inside_agrees(a.get(key, _ABSENT), b.get(key, _ABSENT), f"{path}.{key}", rules)
             for key in {*a, *b}
         )
     if isinstance(a, list) and isinstance(b, list):
@@ -230,26 +231,26 @@ def _inside_agrees(a: object, b: object, path: str, rules: Rules) -> bool:
     return type(a) is type(b) and a == b
 
 
-_NOT_THERE = object()
+_ABSENT = object()
 
 
 def _is_number(cell: object) -> bool:
     return type(cell) is float or type(cell) is int
 
 
-def _differs(found: FieldDifference, a: object, b: object) -> None:
-    found.rows += 1
-    if found.example is None:
-        found.example = (a, b)
+def _differs(difference: FieldDifference, a: object, b: object) -> None:
+    difference.rows += 1
+    if difference.example is None:
+        difference.example = (a, b)
 
 
-def _numbers(found: FieldDifference, a: float, b: float) -> None:
+def _numbers(difference: FieldDifference, a: float, b: float) -> None:
     gap, largest = abs(a - b), max(abs(a), abs(b))
     if gap < math.inf:
-        found.largest = max(found.largest, gap)
-        found.relative = max(found.relative, gap / largest if largest > 0.0 else 0.0)
+        difference.largest = max(difference.largest, gap)
+        difference.relative = max(difference.relative, gap / largest if largest > 0.0 else 0.0)
     else:
-        found.relative = 1.0
+        difference.relative = 1.0
 
 
 def _sorted(cells: Cells) -> list[object]:

@@ -1,4 +1,4 @@
-"""The worst disagreements, for people to read; bounded, and redacted by whoever offers them."""
+"""The worst disagreements, as examples; bounded, and redacted by the caller."""
 
 from __future__ import annotations
 
@@ -72,13 +72,13 @@ class Worst(Stateful):
 
 
 def _bounded(values: Mapping[str, object]) -> dict[str, object]:
-    """Whole entries as far as there is room; what was left out is said."""
-    kept: dict[str, object] = {}
-    room = MOST_BYTES
+    """Whole entries up to the limit in bytes, and the number of omitted ones."""
+    selected: dict[str, object] = {}
+    left = MOST_BYTES
     for name, value in values.items():
-        room -= len(json.dumps([name, value], default=str))
-        if room < 0:
-            kept["…"] = f"{len(values) - len(kept)} more"
+        left -= len(json.dumps([name, value], default=str))
+        if left < 0:
+            selected["…"] = f"{len(values) - len(selected)} more"
             break
-        kept[name] = value
-    return kept
+        selected[name] = value
+    return selected

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from understudy.shadow.experiment.batches import Pairs, Split, Units
-from understudy.shadow.experiment.contest import Contest, Evidence, e_value
+from understudy.shadow.experiment.challenger import ChallengerEvidence, Evidence, e_value
 from understudy.shadow.experiment.decision import VERDICTS, Decision
 from understudy.shadow.experiment.errors import ExperimentError
 from understudy.shadow.experiment.experiment import Experiment
@@ -15,7 +15,7 @@ __all__ = [
     "DEFAULT_METRICS",
     "METRICS",
     "VERDICTS",
-    "Contest",
+    "ChallengerEvidence",
     "Decision",
     "Evidence",
     "Experiment",

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from understudy.shadow.experiment.contest import Evidence, e_value
+from understudy.shadow.experiment.challenger import Evidence, e_value
 from understudy.shadow.experiment.hypothesis import Statistic
 from understudy.shadow.experiment.margin import Unit
 from understudy.shadow.experiment.rules import Rules
@@ -29,7 +29,7 @@ VERDICTS = ("promote", "rollback", "continue", "invalid")
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """``strength`` is the log e-value of what has been shown least of what a promotion needs."""
+    """A verdict; ``strength`` is the smallest log e-value among the requirements of a promotion."""
 
     verdict: str
     reasons: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""One experiment: the champion, its challengers, and the check that the split was honoured."""
+"""One experiment: the champion, its challengers, and the check of the traffic split."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Annotated, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from understudy.shadow.experiment.contest import Contest
+from understudy.shadow.experiment.challenger import ChallengerEvidence
 from understudy.shadow.experiment.decision import Decision, across, judge
 from understudy.shadow.experiment.rules import Rules
 from understudy.shadow.sequential import SplitCheck
 from understudy.shadow.state import Config, Converter, Saved, Stateful
 
 ALPHA_SPLIT = 0.001
-"""A split that is honoured is called dishonoured with at most this probability."""
+"""Largest probability of a false alarm of the split check."""
 
 
 _Latched = dict[str, dict[str, Decision]]
@@ -51,17 +51,19 @@ class Experiment(Stateful):
 
     name: Config[str]
     rules: Config[Rules]
-    contests: Saved[dict[str, Contest]]
+    contests: Saved[dict[str, ChallengerEvidence]]
     split: Saved[SplitCheck | None]
     _latched: Saved[Annotated[_Latched, Converter(_dump_latched, _load_latched)]]
-    """Verdicts that stay, by mode and challenger."""
+    """Final verdicts, by mode and challenger."""
 
     def __init__(
         self, name: str, challengers: Sequence[str], rules: Rules, *, by_unit: bool = False
     ) -> None:
         self.name = name
         self.rules = rules
-        self.contests = {c: Contest(c, rules.hypotheses, by_unit=by_unit) for c in challengers}
+        self.contests = {
+            c: ChallengerEvidence(c, rules.hypotheses, by_unit=by_unit) for c in challengers
+        }
         self.split = None
         self._latched = {"shadow": {}, "split": {}}
 
@@ -90,7 +92,7 @@ class Experiment(Stateful):
         self.split.update_counts(np.where(live, n, 0.0), theta / theta.sum())
 
     def begin_epoch(self) -> None:
-        """The weights have changed."""
+        """Start a new epoch: the weights have changed."""
         for contest in self.contests.values():
             contest.begin_epoch()
 
@@ -129,7 +131,7 @@ class Experiment(Stateful):
         )
 
     def merge(self, other: Self) -> Self:
-        """The evidence of two replicas. Verdicts are taken anew."""
+        """The combined evidence of two replicas. Verdicts are computed again."""
         by_unit = any(c.by_unit for c in self.contests.values())
         both = type(self)(self.name, list(self.contests), self.rules, by_unit=by_unit)
         for name, contest in self.contests.items():

@@ -1,4 +1,5 @@
-"""What people do to a rollout; each says who, and why where it skips or ends something."""
+"""Commands of people to a rollout. Each names a person; those that skip or end something need a
+reason."""
 
 from __future__ import annotations
 
@@ -49,7 +50,7 @@ def approve(
 
 
 def pause(rollout: Rollout, now: float, who: str, why: str) -> Step:
-    """Keep the weights as they are until resumed."""
+    """Keep the present weights until the rollout is resumed."""
     _person(who, why or "-")
     if rollout.phase not in ("running", "waiting"):
         raise RolloutError(
@@ -59,7 +60,7 @@ def pause(rollout: Rollout, now: float, who: str, why: str) -> Step:
 
 
 def resume(rollout: Rollout, now: float, who: str, why: str, exposure: int) -> Step:
-    """Go on where it was paused; the stage's minimum counts anew."""
+    """Resume a paused rollout; the stage's minimum counts from 0 again."""
     _person(who, why or "-")
     if rollout.phase != "paused":
         raise RolloutError(f"only a paused rollout can be resumed; this one is {_shown(rollout)}")
@@ -67,7 +68,7 @@ def resume(rollout: Rollout, now: float, who: str, why: str, exposure: int) -> S
 
 
 def abort(rollout: Rollout, now: float, who: str, why: str, gradual: bool = False) -> Step:
-    """Take the challenger off, at once or stage by stage."""
+    """Abort: send all traffic back to the champion, at once or stage by stage."""
     _person(who, why)
     _must_live(rollout)
     if gradual and rollout.phase == "rolling_back":

@@ -1,4 +1,4 @@
-"""The moves of which verdicts and commands make use."""
+"""The moves of a rollout, for verdicts and commands."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def advance(
     """To the next stage, or to that of ``index``; behind the last the challenger is promoted."""
     index = rollout.index + 1 if index is None else index
     if index == len(rollout.stages) or rollout.stages[index].weight == 1.0:
-        # A shadow promotes nobody by itself: all that follows from it is that people may.
+        # A shadow stage never promotes by itself: it only allows people to promote.
         weight = 1.0 if rollout.mode == "split" or len(rollout.stages) > 1 else 0.0
         return change(rollout, now, "promoted", who, why, reasons, phase="promoted", weight=weight)
     following = rollout.stages[index]

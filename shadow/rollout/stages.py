@@ -9,14 +9,14 @@ from itertools import pairwise, zip_longest
 
 
 class RolloutError(ValueError):
-    """What cannot be done now, and what can."""
+    """A command that is not possible now; the message lists those that are."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
     """``mode`` is "shadow" or "split", ``weight`` the challenger's share of the units.
 
-    It is left when the challenger has had ``minimum_requests`` of its own, ``minimum_seconds`` have
+    It is left when the challenger has had ``minimum_requests``, ``minimum_seconds`` have
     passed, and the gate opens: "automatic", or "manual" for a person to approve. It ``requires``
     "no_harm", or a "decision" to promote; the last stage before all traffic always the latter.
     """

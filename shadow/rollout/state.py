@@ -1,4 +1,4 @@
-"""Where a rollout is, and what led to it."""
+"""The state of a rollout, and the events that led to it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from understudy.shadow.rollout.stages import RolloutError, Stage, check_stages
 from understudy.shadow.state import dump, load
 
 SELF = "understudy"
-"""Who did what no person did."""
+"""The actor of automatic events."""
 PHASES = (
     "running",
     "waiting",
@@ -85,7 +85,7 @@ class Rollout:
         now: float,
         on_invalid: str = "pause",
     ) -> Rollout:
-        """At the first stage. Raises RolloutError for stages that are no ramp."""
+        """At the first stage. Raises RolloutError for stages that do not form a ramp."""
         check_stages(stages)
         if on_invalid not in ("pause", "rollback"):
             raise RolloutError(f"on_invalid is pause or rollback, not {on_invalid!r}")
@@ -105,7 +105,7 @@ class Rollout:
 
     @property
     def mode(self) -> str:
-        """Which evidence counts: that of copies, or that of requests served."""
+        """Which evidence counts: "shadow", of mirrored requests, or "split", of served ones."""
         return self.stage.mode
 
     @property
@@ -121,7 +121,7 @@ class Rollout:
 
     @property
     def live(self) -> bool:
-        """Whether it is not over."""
+        """Whether the rollout is still running."""
         return self.phase not in TERMINAL
 
     def dump_state(self) -> dict[str, Any]:
@@ -135,7 +135,7 @@ class Rollout:
             raise ValueError(f"format {state['format']!r} of a rollout is not known")
         known = load(cls, {name: value for name, value in state.items() if name != "format"})
         if known.phase not in PHASES or not 0 <= known.index < len(known.stages):
-            raise ValueError(f"no phase of a rollout: {known.phase!r}, stage {known.index}")
+            raise ValueError(f"not a valid rollout: phase {known.phase!r}, stage {known.index}")
         if known.weight not in {0.0, 1.0, *(stage.weight for stage in known.stages)}:
             raise ValueError(f"no stage of the rollout has the weight {known.weight!r}")
         return known

@@ -1,4 +1,4 @@
-"""What verdicts do to a rollout."""
+"""Moves of a rollout that follow from verdicts."""
 
 from __future__ import annotations
 

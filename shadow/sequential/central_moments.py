@@ -54,7 +54,7 @@ class CentralMoments(Stateful):
 
     @property
     def effective(self) -> float:
-        """How many records the variance rests on: n / kurtosis.
+        """Effective number of records behind the variance: n / kurtosis.
 
         A third of n for normal data, the number of events for rare ones, a handful when one record
         dominates; 0 without spread.

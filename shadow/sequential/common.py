@@ -421,7 +421,7 @@ ANY_KIND = Converter(lambda process: process.dump_state(), _load_any)
 Packed = Annotated[Array, Converter(pack, _unpack_like)]
 """Exact, in the shape of the array that the constructor made."""
 PackedShape = Annotated[Array, Converter(_pack_shape, _unpack_shape)]
-"""The same with a shape of its own."""
+"""The same, but with a custom shape."""
 Ends = Annotated[
     Interval, Converter(Interval.to_list, lambda name, ends, now: Interval.from_list(ends, name))
 ]

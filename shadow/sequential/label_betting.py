@@ -1,8 +1,8 @@
 """Split traffic, binary outcomes: betting on which arm a record came from.
 
 Each record went to the challenger with the known probability rho, whatever its outcome would be. If
-the arms do not differ, the outcome says nothing about the arm, and nobody can profit from betting
-on it. The bet of effect delta multiplies the capital by
+the arms do not differ, the outcome says nothing about the arm, and no bet on it can
+profit. The bet of effect delta multiplies the capital by
 
     f = p_arm(y) / (rho p_1(y) + (1 - rho) p_0(y)),
     p_1 = expit(beta + delta (1 - rho)),  p_0 = expit(beta - delta rho),

@@ -126,11 +126,11 @@ def test_merged_histograms_keep_their_shape() -> None:
         ([math.nan], "numeric"),
     ],
 )
-def test_kinds(cells: list[Any], kind: str) -> None:
+def test_kinds_are_inferred_from_cells(cells: list[Any], kind: str) -> None:
     assert infer(cells) == kind
 
 
-def test_every_kind_has_its_series_and_what_is_wrong_is_counted() -> None:
+def test_every_kind_has_its_series_and_invalid_cells_are_counted() -> None:
     rng = np.random.default_rng(2)
     rows = 300
     when = [f"2026-03-{1 + n % 28:02d}T{n % 24:02d}:00:00" for n in range(rows)]
@@ -178,11 +178,11 @@ def test_high_cardinality_stays_bounded_and_keeps_the_heavy_ones() -> None:
     assert 4_900 <= profile.counts["heavy"] <= 5_000
 
 
-def test_files_that_are_none(tmp_path: Path) -> None:
+def test_invalid_files_are_rejected(tmp_path: Path) -> None:
     path = tmp_path / "b.json"
     for text, said in (
-        ("{", "is no JSON"),
-        ("[]", "is no baseline"),
+        ("{", "not valid JSON"),
+        ("[]", "not a baseline"),
         ('{"format": "understudy-baseline", "version": 9}', "version 9"),
         ('{"format": "understudy-baseline", "version": 1}', "is damaged: columns is missing"),
     ):
@@ -209,7 +209,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         good.check("m", "3")
 
 
-def test_a_part_that_cannot_be_is_refused(tmp_path: Path) -> None:
+def test_invalid_parts_are_rejected(tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
     score = rng.random(2000)
     columns = {
@@ -268,7 +268,7 @@ def test_numbers_near_the_largest_and_half_surrogates_are_kept(tmp_path: Path) -
     assert c.counts == {"a?": 200, "ü": 200, "b": 200}
 
 
-def test_vectors_of_other_lengths_do_not_add_up() -> None:
+def test_vectors_of_different_lengths_do_not_merge() -> None:
     parts = []
     for length in (2, 3):
         builder = Builder()

@@ -78,7 +78,7 @@ def test_build_show_diff_and_merge(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
-def test_other_files_give_the_same(tmp_path: Path, kind: str) -> None:
+def test_all_file_formats_give_the_same_baseline(tmp_path: Path, kind: str) -> None:
     rows: list[dict[str, Any]] = [
         {"x": n / 7.0, "c": "ab"[n % 2], "when": f"2026-01-01T00:{n % 60:02d}:00"}
         for n in range(500)
@@ -129,7 +129,7 @@ def test_parquet_cells_are_what_a_client_would_send(tmp_path: Path) -> None:
     assert "not a Parquet file" in run("build", path, "-o", out).output
 
 
-def test_what_is_wrong_is_named(tmp_path: Path) -> None:
+def test_errors_name_the_cause(tmp_path: Path) -> None:
     broken = tmp_path / "broken.csv"
     broken.write_text("a,b\n1,2\n1,2,3\n4,5\n")
     out = tmp_path / "out.json"

@@ -27,7 +27,7 @@ def plain(rows: list[tuple[float, float]]) -> list[int]:
 
 
 @given(st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=30), st.integers(1, 7))
-def test_runs_are_those_of_a_count_by_hand_however_they_are_cut(
+def test_runs_equal_a_plain_count_for_any_batches(
     rows: list[tuple[float, float]], cut: int
 ) -> None:
     runs = Runs(2)
@@ -55,7 +55,7 @@ def test_the_longest_run_by_chance_matches_a_simulation() -> None:
     assert longest_by_chance(0.0, 100.0) == 3
 
 
-def test_a_repeated_row_is_known_for_a_while() -> None:
+def test_repeated_rows_are_detected_within_the_window() -> None:
     repeats = Repeats()
     assert repeats.update([1, 2, 1, 3]).tolist() == [0, 0, 1, 0]
     assert repeats.update([2]).tolist() == [1]

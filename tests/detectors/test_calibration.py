@@ -16,7 +16,7 @@ def scores(rng: np.random.Generator, count: int) -> np.ndarray:
     return expit(rng.normal(-0.5, 1.8, count))
 
 
-def test_a_prior_shift_is_found_and_named() -> None:
+def test_a_prior_shift_is_detected_and_named() -> None:
     rng = np.random.default_rng(3)
     taken = []
     for _ in range(20):
@@ -30,7 +30,7 @@ def test_a_prior_shift_is_found_and_named() -> None:
     assert np.median(taken) < 750
 
 
-def test_no_alarm_while_scores_mean_what_they_say() -> None:
+def test_calibrated_scores_raise_no_alarm() -> None:
     rng = np.random.default_rng(4)
     alarms = 0
     for _ in range(60):
@@ -41,7 +41,7 @@ def test_no_alarm_while_scores_mean_what_they_say() -> None:
     assert alarms < 50
 
 
-def test_a_baseline_that_is_off_is_taken_as_it_is() -> None:
+def test_a_miscalibrated_baseline_is_the_reference() -> None:
     rng = np.random.default_rng(5)
     p = scores(rng, 20_000)
     truth = expit(0.8 * logit(p) + 0.4)

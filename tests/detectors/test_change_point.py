@@ -31,7 +31,7 @@ def test_any_batches_give_the_same_history(rows: int, cut: int) -> None:
 
 @pytest.mark.parametrize("shift", [0.3, -1.0, 2.0])
 @pytest.mark.parametrize("later", [300, 1000, 3000])
-def test_the_moment_and_the_size(shift: float, later: int) -> None:
+def test_time_and_size_of_a_change_are_estimated(shift: float, later: int) -> None:
     rng = np.random.default_rng(1)
     before = 6000
     x = rng.normal(size=(before + later, 20))
@@ -50,7 +50,7 @@ def test_the_moment_and_the_size(shift: float, later: int) -> None:
     assert again.estimate(3).time == pytest.approx(history.estimate(3).time)
 
 
-def test_it_stays_small() -> None:
+def test_the_history_is_bounded() -> None:
     history = ChangePoint(40)
     rng = np.random.default_rng(6)
     for start in range(0, 400_000, 1000):

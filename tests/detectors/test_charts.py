@@ -143,7 +143,7 @@ def test_any_batches_give_the_same_alarms(seed: int, cut: int, rules: tuple[int,
             np.testing.assert_allclose(last.statistic, evidence.statistic, atol=1e-12)
 
 
-def test_which_rule_and_which_side() -> None:
+def test_alarms_name_rule_and_side() -> None:
     x = np.zeros((8, 4))
     x[-1, 0] = 3.5
     x[-3:, 1] = [-2.5, 0.1, -2.5]
@@ -163,7 +163,7 @@ def test_which_rule_and_which_side() -> None:
     assert ewma.update(np.zeros((1, 1))).statistic.tolist() == [0.0]
 
 
-def test_bad_arguments() -> None:
+def test_invalid_arguments_are_rejected() -> None:
     with pytest.raises(ValueError, match="from 1 to 8"):
         Shewhart(1, (9,))
     with pytest.raises(ValueError, match="positive"):
@@ -199,7 +199,7 @@ def test_run_lengths_of_simulations() -> None:
     assert 180_000 / rules == pytest.approx(runs_length(FOUR) + 2.0, rel=0.13)
 
 
-def test_all_eight_rules_run_as_long_as_is_said() -> None:
+def test_all_eight_rules_have_the_stated_run_length() -> None:
     # Some 3,000 alarms, whose mean has a standard error of 1.7 %.
     rng = np.random.default_rng(9)
     lengths = []

@@ -23,7 +23,7 @@ def counts_of(codes: Codes) -> np.ndarray:
 
 
 @pytest.mark.parametrize("rows", [10_000, 1_000])
-def test_false_alarms_come_as_seldom_as_stated_with_an_estimated_baseline(rows: int) -> None:
+def test_run_length_holds_with_an_estimated_baseline(rows: int) -> None:
     rng = np.random.default_rng(rows)
     detector = Composition(counts_of(draw(rng, SHARES, rows, 200)), 2000.0)
     alarms = 0
@@ -35,7 +35,7 @@ def test_false_alarms_come_as_seldom_as_stated_with_an_estimated_baseline(rows: 
     assert alarms < 600
 
 
-def test_a_change_of_shares_is_found_with_its_moment() -> None:
+def test_a_change_of_shares_is_detected_with_its_time() -> None:
     rng = np.random.default_rng(2)
     detector = Composition(counts_of(draw(rng, SHARES, 10_000, 20)), 1e5)
     quiet = draw(rng, SHARES, 2000, 20)
@@ -55,7 +55,7 @@ def test_a_change_of_shares_is_found_with_its_moment() -> None:
     assert detector.usual().mean() > 0.6
 
 
-def test_missing_values_say_nothing_and_the_state_is_all_there_is() -> None:
+def test_missing_values_are_ignored_and_the_state_is_complete() -> None:
     rng = np.random.default_rng(3)
     counts = counts_of(draw(rng, SHARES, 5000, 2))
     detector, whole = Composition(counts, 1e5), Composition(counts, 1e5)

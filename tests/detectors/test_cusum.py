@@ -80,7 +80,7 @@ def test_direction_reset_and_factors() -> None:
         union.update(np.zeros((3, 5)))
 
 
-def test_false_alarms_come_as_seldom_as_stated_also_with_an_estimated_baseline() -> None:
+def test_run_length_holds_with_an_estimated_baseline() -> None:
     # 600 streams of 2,000 rows at a run length of 2,000: about 600 alarms at most are to be
     # expected; 800 are more than eight standard deviations away.
     rng = np.random.default_rng(12)
@@ -105,7 +105,7 @@ def alarms_of(union: CusumUnion, rng: np.random.Generator, rows: int, off: np.nd
     return alarms
 
 
-def test_live_rows_make_up_for_a_small_baseline_and_a_shift_is_found_sooner() -> None:
+def test_live_rows_refine_a_small_baseline_and_speed_up_detection() -> None:
     rng = np.random.default_rng(17)
     rows, streams = 300.0, 400
     off = rng.normal(size=streams) / np.sqrt(rows)
@@ -134,7 +134,7 @@ def test_a_drift_does_not_become_the_new_normal() -> None:
     assert (np.abs(union._refinement.mean) <= 3.0 / np.sqrt(1000.0) + 1e-12).all()
 
 
-def test_what_was_learned_is_part_of_the_state() -> None:
+def test_refined_means_are_part_of_the_state() -> None:
     rng = np.random.default_rng(19)
     union, whole = (CusumUnion(3, 1e5, 200.0, refine=True) for _ in range(2))
     z = rng.normal(size=(900, 3))

@@ -21,7 +21,7 @@ from understudy.monitor.detectors.distances import (
 
 @settings(max_examples=60)
 @given(st.integers(0, 10**6), st.integers(1, 200), st.integers(1, 200), st.booleans())
-def test_samples_as_in_scipy(seed: int, n: int, m: int, ties: bool) -> None:
+def test_distances_of_samples_agree_with_scipy(seed: int, n: int, m: int, ties: bool) -> None:
     rng = np.random.default_rng(seed)
     if ties:
         a, b = (rng.integers(0, 6, (k, 2)).astype(float) for k in (n, m))
@@ -39,7 +39,7 @@ def test_samples_as_in_scipy(seed: int, n: int, m: int, ties: bool) -> None:
 
 @settings(max_examples=60)
 @given(st.lists(st.tuples(st.integers(0, 90), st.integers(0, 90)), min_size=2, max_size=12))
-def test_counts_as_in_scipy(pairs: list[tuple[int, int]]) -> None:
+def test_distances_of_counts_agree_with_scipy(pairs: list[tuple[int, int]]) -> None:
     p, q = (np.array([column], float) for column in zip(*pairs, strict=True))
     if not p.sum() or not q.sum():
         return
@@ -73,7 +73,7 @@ def test_chance_stays_below_the_thresholds(n: int) -> None:
     assert (moved.psi > limits["psi"]).mean() > 0.9
 
 
-def test_false_discoveries() -> None:
+def test_adjusted_p_values_bound_false_discoveries() -> None:
     p = np.array([0.001, 0.8, 0.03, 0.02, 0.04, 1.0])
     assert benjamini_hochberg(p) == pytest.approx(false_discovery_control(p))
     with pytest.raises(ValueError, match="need rows"):

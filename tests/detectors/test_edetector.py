@@ -43,7 +43,7 @@ def test_batches_are_the_recursion_row_by_row(x: np.ndarray, cut: int) -> None:
     np.testing.assert_allclose(again._m.sum(axis=1), detector._m.sum(axis=1), rtol=1e-5)
 
 
-def test_bets_never_lose_everything_and_suit_any_null() -> None:
+def test_bets_stay_positive_for_any_null() -> None:
     null = np.array([1e-9, 1e-4, 0.01, 0.3, 0.5, 0.9, 0.999])
     bets = bets_for(null)
     assert (bets > 0.0).all()
@@ -67,7 +67,7 @@ def test_the_run_length_holds_under_any_dependence() -> None:
 
 
 @pytest.mark.parametrize(("rate", "rows"), [(0.12, 6000), (0.15, 1500), (0.2, 500)])
-def test_a_rise_is_found(rate: float, rows: int) -> None:
+def test_a_rise_is_detected(rate: float, rows: int) -> None:
     rng = np.random.default_rng(3)
     detector = SrDetector(np.full(40, 0.1), 100_000.0)
     found = detector.update((rng.random((rows, 40)) < rate).astype(float))

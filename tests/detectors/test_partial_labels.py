@@ -70,7 +70,7 @@ def test_predictions_bring_the_alarm_forward() -> None:
     assert np.median(partial.crossed) < np.median(alone.crossed)
 
 
-def test_state_and_refusals() -> None:
+def test_state_survives_and_invalid_input_is_rejected() -> None:
     rng = np.random.default_rng(5)
     null = np.array([0.05, 0.2])
     one = PartialLabelDetector(null, 1000.0, 0.25)

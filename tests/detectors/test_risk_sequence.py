@@ -21,7 +21,7 @@ def test_the_baselines_limit_covers(count: int, rows: int) -> None:
     assert bound - count / rows < 3.1 / math.sqrt(rows)
 
 
-def test_limits_of_extremes_and_refusals() -> None:
+def test_extreme_limits_and_invalid_arguments() -> None:
     assert source_bound(0.0, 0.0, 0.1) == 1.0
     assert source_bound(10.0, 10.0, 0.1) == 1.0
     with pytest.raises(ValueError, match="alpha"):
@@ -37,7 +37,7 @@ def test_limits_of_extremes_and_refusals() -> None:
         risks.update(np.zeros((2, 2)))
 
 
-def test_it_seldom_ever_alarms_at_the_baselines_rate() -> None:
+def test_alarms_are_rare_at_the_baselines_rate() -> None:
     rng = np.random.default_rng(6)
     ever = 0
     for _ in range(40):
@@ -49,7 +49,7 @@ def test_it_seldom_ever_alarms_at_the_baselines_rate() -> None:
     assert ever < 24
 
 
-def test_a_rise_is_found_and_stays() -> None:
+def test_a_rise_is_detected_and_stays() -> None:
     rng = np.random.default_rng(7)
     x = (rng.random((3000, 2)) < np.array([0.1, 0.2])).astype(float)
     x[::7] = np.nan

@@ -29,7 +29,7 @@ def rows(kind: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_change_is_found_and_batches_do_not_matter(kind: str) -> None:
+def test_a_change_is_detected_for_any_batch_size(kind: str) -> None:
     x = rows(kind)
     options: dict[str, Any] = {"threshold": 20.0} if kind == "page_hinkley" else {}
     if kind == "kswin":
@@ -54,7 +54,7 @@ def test_a_change_is_found_and_batches_do_not_matter(kind: str) -> None:
         assert late.direction[1] == 1
 
 
-def test_the_same_as_river_itself() -> None:
+def test_alarms_equal_those_of_river() -> None:
     x = rows("adwin")
     theirs = drift.ADWIN(delta=0.01)
     wanted = -1
@@ -70,7 +70,7 @@ def test_the_same_as_river_itself() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_restored_detector_goes_on(kind: str) -> None:
+def test_a_restored_detector_continues(kind: str) -> None:
     x = rows(kind)
     one = RiverDetector(kind, 2)
     one.update(x[:400])
@@ -91,7 +91,7 @@ def test_the_state_is_bounded() -> None:
     assert len(one.dump_state()["values"][0]) == 1000
 
 
-def test_bad_input() -> None:
+def test_invalid_input_is_rejected() -> None:
     with pytest.raises(ValueError, match="no detector 'magic'"):
         RiverDetector("magic", 1)
     with pytest.raises(ValueError, match="adwin"):

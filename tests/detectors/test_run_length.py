@@ -55,7 +55,7 @@ def test_the_closed_form_is_near_and_falls_with_a_shift() -> None:
 
 @pytest.mark.parametrize("rows", [300.0, 1000.0, 10_000.0, 1e6])
 @pytest.mark.parametrize("slack", [0.125, 0.25, 0.5])
-def test_the_error_of_a_baseline_is_made_up_for(slack: float, rows: float) -> None:
+def test_thresholds_allow_for_the_error_of_a_baseline(slack: float, rows: float) -> None:
     wider, threshold = chart(slack, 6e5, rows)
     assert false_alarm_rate(threshold, wider, rows) * 6e5 <= 1.001
     assert wider >= slack

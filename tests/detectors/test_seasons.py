@@ -93,7 +93,7 @@ def test_batch_means_do_not_depend_on_batches(seed: int, cut: int, lengths: list
         np.testing.assert_allclose(found[series], wanted, atol=1e-12)
 
 
-def test_batch_means_refuse_what_makes_no_sense() -> None:
+def test_batch_means_reject_invalid_arguments() -> None:
     with pytest.raises(ValueError, match="length"):
         BatchMeans([0], [1.0])
     means = BatchMeans([4, 4], [1.0, 1.0])
@@ -156,7 +156,7 @@ def test_a_series_without_a_cycle_loses_nothing() -> None:
     assert profile.scale == pytest.approx(1.0, abs=0.05)
 
 
-def test_weekdays_are_told_apart_from_a_second_week_on() -> None:
+def test_weekdays_are_distinguished_from_the_second_week_on() -> None:
     rng = np.random.default_rng(7)
     for weeks, apart in ((1, False), (4, True)):
         times = BEGIN + 120.0 * np.arange(weeks * 5040)
@@ -187,7 +187,7 @@ def test_hours_and_empty_profiles() -> None:
         Profile.from_dict({**profile.to_dict(), "means": "!"})
 
 
-def test_what_is_assumed_is_said() -> None:
+def test_assumptions_are_listed() -> None:
     bare = assumptions({"a": 0.4, "b": 0.01, "c": None}, allowed_for=False, seasonal=False)
     assert "a (0.4)" in bare[0]
     assert "thresholds ignore it" in bare[0]

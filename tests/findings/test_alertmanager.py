@@ -1,4 +1,4 @@
-"""A real Alertmanager is told of findings, and tells its own receiver."""
+"""A real Alertmanager receives findings and notifies its own receiver."""
 
 from __future__ import annotations
 
@@ -87,16 +87,18 @@ def channel(url: str, **more: Any) -> Notification:
 
 
 @pytest.mark.integration
-def test_a_life_in_a_real_alertmanager(real: RealAlertmanager, there: Receiver) -> None:
+def test_alertmanager_follows_a_finding_from_opening_to_closing(
+    real: RealAlertmanager, there: Receiver
+) -> None:
     findings = Findings(Limits(hold=0))
     config = channel(real.url, labels={"team": "pricing"}, link="http://127.0.0.1:9090")
     notifier = Notifier([config], findings)
-    told = notifier.channels["alertmanager"]
+    alertmanager = notifier.channels["alertmanager"]
 
     def report(*signals: Any) -> None:
         findings.report("watch", signals, time.time())
         asyncio.run(notifier.flush())
-        assert told.error is None
+        assert alertmanager.error is None
 
     first, other = signal(), signal("quality/delays/1//", kind="quality", version="")
     report(first, other)
@@ -130,12 +132,12 @@ def test_a_life_in_a_real_alertmanager(real: RealAlertmanager, there: Receiver) 
     findings.silence("quality/*", time.time() + 60, "ada", "", time.time())
     report(other)
     assert real.alerts() == {}
-    assert told.pending(findings, time.time()) == 0
-    assert told.outcomes["refused"] == told.outcomes["failed"] == 0
+    assert alertmanager.pending(findings, time.time()) == 0
+    assert alertmanager.outcomes["refused"] == alertmanager.outcomes["failed"] == 0
 
 
 @pytest.mark.integration
-def test_findings_that_stay_are_sent_again_before_they_expire(real: RealAlertmanager) -> None:
+def test_open_findings_are_resent_before_they_expire(real: RealAlertmanager) -> None:
     findings = Findings()
     notifier = Notifier([channel(real.url, resend="500ms")], findings)
 
@@ -161,7 +163,7 @@ def test_findings_that_stay_are_sent_again_before_they_expire(real: RealAlertman
 
 
 @pytest.mark.integration
-def test_odd_texts_are_taken(real: RealAlertmanager) -> None:
+def test_alertmanager_accepts_unusual_texts(real: RealAlertmanager) -> None:
     findings = Findings()
     notifier = Notifier([channel(real.url)], findings)
     odd = 'ä ‮ \x00 \ud800 "quoted" {{ .Template }} \n' * 20
@@ -172,18 +174,18 @@ def test_odd_texts_are_taken(real: RealAlertmanager) -> None:
     assert len(real.alerts()) == 1
 
 
-def drive(told: Alertmanager, findings: Findings, now: float) -> None:
-    asyncio.run(told.step(findings, now))
+def step(alertmanager: Alertmanager, findings: Findings, now: float) -> None:
+    asyncio.run(alertmanager.step(findings, now))
 
 
-def test_what_is_sent_when(there: Receiver) -> None:
+def test_alerts_are_sent_on_changes_and_on_resend(there: Receiver) -> None:
     findings = Findings(Limits(hold=0, grace=0))
-    told = Alertmanager(channel(there.url + "/prefix/"))
-    drive(told, findings, START)
+    alertmanager = Alertmanager(channel(there.url + "/prefix/"))
+    step(alertmanager, findings, START)
     assert there.requests == []
     findings.report("watch", [signal()], START)
     for second in range(200):
-        drive(told, findings, START + second)
+        step(alertmanager, findings, START + second)
     assert len(there.requests) == 4  # every 60 s
     assert {request.path for request in there.requests} == {"/prefix/api/v2/alerts"}
     (alert,) = there.requests[-1].json
@@ -192,27 +194,27 @@ def test_what_is_sent_when(there: Receiver) -> None:
     # One that ended and another of the same key: the alert goes on.
     findings.report("watch", [], START + 200)
     findings.report("watch", [signal()], START + 201)
-    drive(told, findings, START + 201)
+    step(alertmanager, findings, START + 201)
     (alert,) = there.requests[-1].json
     assert alert["endsAt"] > "2026-09-21T14:17"
     findings.report("watch", [], START + 202)
     there.answers = [(503, {}, b""), (200, {}, b"")]
-    drive(told, findings, START + 202)
-    assert told.pending(findings, START + 203) == 1
-    saved = json.loads(json.dumps(told.dump_state()))
-    again = Alertmanager(told.config)
+    step(alertmanager, findings, START + 202)
+    assert alertmanager.pending(findings, START + 203) == 1
+    saved = json.loads(json.dumps(alertmanager.dump_state()))
+    again = Alertmanager(alertmanager.config)
     again.load_state(saved)
-    drive(again, findings, START + 300)
+    step(again, findings, START + 300)
     (alert,) = there.requests[-1].json
     assert alert["endsAt"] == "2026-09-21T14:18:20Z"
-    assert again.told == {}
+    assert again.notified == {}
     count = len(there.requests)
-    drive(again, findings, START + 1000)
+    step(again, findings, START + 1000)
     assert len(there.requests) == count
 
 
 def notified(there: Receiver, status: str) -> set[str]:
-    """Keys of alerts of which Alertmanager told its own receiver."""
+    """Keys of the alerts that Alertmanager sent to its own receiver."""
     return {
         alert["labels"]["key"]
         for request in there.requests

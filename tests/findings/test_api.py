@@ -44,7 +44,7 @@ TOKEN = "UNDERSTUDY_TEST_TOKEN"
 
 
 class Service:
-    """A room with the API in front of it, on a port of its own."""
+    """A service with the API in front of it, on a port of its own."""
 
     def __init__(self, folder: Path, host: str = "127.0.0.1") -> None:
         self.service = FindingsService(folder)
@@ -69,8 +69,8 @@ class Service:
 
     def report(self, *signals: Any, now: float | None = None) -> str:
         """Id of the first one."""
-        self.service.findings.report("watch", signals, time.time() if now is None else now)
-        open_ = {finding.key: finding.id for finding in self.service.findings.open()}
+        self.service.ledger.report("watch", signals, time.time() if now is None else now)
+        open_ = {finding.key: finding.id for finding in self.service.ledger.open()}
         return open_[signals[0].key] if signals else ""
 
     def get(self, path: str, **options: Any) -> httpx.Response:
@@ -140,7 +140,7 @@ def test_lists_and_shows(service: Service) -> None:
         assert answer.json()["error"]["message"]
 
 
-def test_the_example_requests_can_be_looked_at(service: Service) -> None:
+def test_example_requests_can_be_fetched(service: Service) -> None:
     plane = service.plane
     bodies = [encoded({"a": [n]}, {"p": [0.5]}, request_id=f"a-{n}") for n in (1, 3)]
     plane.pipeline.take(
@@ -155,7 +155,7 @@ def test_the_example_requests_can_be_looked_at(service: Service) -> None:
 
 def test_people_acknowledge_and_close(service: Service) -> None:
     accepted: list[str] = []
-    service.service.findings.accept = lambda finding: accepted.append(finding.id)
+    service.service.ledger.on_accepted = lambda finding: accepted.append(finding.id)
     id_ = service.report(signal())
     seen = service.post(f"/v1/findings/{id_}/acknowledge", {"who": "ada", "why": "known"})
     assert seen.json()["acknowledged"] is True
@@ -186,9 +186,7 @@ def test_silences(service: Service) -> None:
         assert service.post("/v1/silences", order).status_code == 422
 
 
-def test_what_changes_something_needs_the_token(
-    service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_changing_calls_need_the_token(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     id_ = service.report(signal())
     evil = {"origin": "http://evil.example"}
     note = {"who": "mallory"}
@@ -208,7 +206,7 @@ def test_what_changes_something_needs_the_token(
     assert service.post(f"/v1/findings/{id_}/close", note, headers=bearer).status_code == 200
 
 
-def test_single_records_need_the_token_when_others_can_ask(
+def test_single_records_need_the_token_on_public_addresses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(TOKEN, "correct horse")
@@ -235,7 +233,7 @@ def test_every_call_is_described(service: Service) -> None:
 # The command ------------------------------------------------------------------------------------
 
 
-def test_a_day_at_the_command_line(service: Service) -> None:
+def test_command_line_lists_acknowledges_and_closes(service: Service) -> None:
     assert run(service, "list", "--exit-code").output == "nothing is open\n"
     id_ = service.report(signal(title="Inputs have changed: [bold]temp"))
     listed = run(service, "list", "--exit-code")
@@ -296,14 +294,14 @@ def test_help_has_examples(name: str) -> None:
 # Metrics and page -------------------------------------------------------------------------------
 
 
-def exposition(room: FindingsService) -> str:
-    return encode(list(finding_families(room)), "text/plain")[1].decode()
+def exposition(service: FindingsService) -> str:
+    return encode(list(finding_families(service)), "text/plain")[1].decode()
 
 
-def samples(room: FindingsService) -> dict[tuple[str, ...], float]:
+def samples(service: FindingsService) -> dict[tuple[str, ...], float]:
     return {
         (sample.name, *sample.labels.values()): sample.value
-        for family in text_string_to_metric_families(exposition(room))
+        for family in text_string_to_metric_families(exposition(service))
         for sample in family.samples
     }
 
@@ -311,15 +309,17 @@ def samples(room: FindingsService) -> dict[tuple[str, ...], float]:
 def test_metrics(tmp_path: Path) -> None:
     with receiver() as there:
         channel = Notification.model_validate({"kind": "webhook", "url": there.url})
-        room = FindingsService(tmp_path, channels=[channel])
-        room.load_state(None)
+        service = FindingsService(tmp_path, channels=[channel])
+        service.load_state(None)
         now = time.time()
-        room.findings.report("watch", [signal(), signal("quality/delays/1//", kind="quality")], now)
-        assert samples(room)["understudy_notifications_pending", "webhook"] == 2
-        asyncio.run(room.notifier.flush())
-        room.findings.report("watch", [signal()], now)
-        room.findings.report("watch", [signal()], now + 300)
-        found = samples(room)
+        service.ledger.report(
+            "watch", [signal(), signal("quality/delays/1//", kind="quality")], now
+        )
+        assert samples(service)["understudy_notifications_pending", "webhook"] == 2
+        asyncio.run(service.notifier.flush())
+        service.ledger.report("watch", [signal()], now)
+        service.ledger.report("watch", [signal()], now + 300)
+        found = samples(service)
     assert found["understudy_findings_open", "drift", "delays", "warning"] == 1
     assert found["understudy_findings_open", "quality", "delays", "warning"] == 0
     assert found["understudy_findings_total", "quality", "delays"] == 1
@@ -328,13 +328,13 @@ def test_metrics(tmp_path: Path) -> None:
     assert found["understudy_notifications_pending", "webhook"] == 1
 
 
-def test_promtool_has_nothing_to_say(tmp_path: Path) -> None:
+def test_promtool_accepts_the_metrics(tmp_path: Path) -> None:
     channel = Notification.model_validate({"kind": "webhook", "url": "http://127.0.0.1:1"})
-    room = FindingsService(tmp_path, channels=[channel])
-    room.findings.report("watch", [signal()], time.time())
+    service = FindingsService(tmp_path, channels=[channel])
+    service.ledger.report("watch", [signal()], time.time())
     checked = subprocess.run(
         [need("promtool"), "check", "metrics"],
-        input=exposition(room).encode(),
+        input=exposition(service).encode(),
         capture_output=True,
         env=environment(),
         timeout=patient(60),
@@ -348,7 +348,7 @@ def _script(name: str) -> str:
     return found[1].decode()
 
 
-def test_the_page_uses_what_the_status_page_has(service: Service) -> None:
+def test_page_uses_elements_of_the_status_page(service: Service) -> None:
     script, helpers = _script("findings.js"), _script("console.js")
     used = set(re.findall(r"\b(node|put|number|section|age|table|counts)\(", script))
     for helper in used:
@@ -356,17 +356,17 @@ def test_the_page_uses_what_the_status_page_has(service: Service) -> None:
     assert "innerHTML" not in script
 
 
-def test_the_page_draws_what_is_open(tmp_path: Path) -> None:
+def test_page_draws_open_findings(tmp_path: Path) -> None:
     import shutil
 
     node = shutil.which("node")
     if node is None:
         pytest.skip("NOT TESTED: the script is not run, node is not here")
-    room = FindingsService(None)
+    service = FindingsService(None)
     nasty = "<script>alert(1)</script>"
-    room.findings.report("watch", [signal(title=nasty)], 1000.0)
-    room.findings.acknowledge(room.findings.open()[0].id, "ada", "", 1001.0)
-    data = in_short(room.findings.open(), 1600.0)
+    service.ledger.report("watch", [signal(title=nasty)], 1000.0)
+    service.ledger.acknowledge(service.ledger.open()[0].id, "ada", "", 1001.0)
+    data = in_short(service.ledger.open(), 1600.0)
     harness = (
         "function node(tag, text, kind) { return {tag, text, kind, children: []}; }\n"
         "function put(parent, ...children) { parent.children.push(...children); return parent; }\n"

@@ -1,4 +1,4 @@
-"""Where messages go: signed, by certificates that are checked, and to addresses nobody sees."""
+"""Delivery: messages are signed, certificates are checked, and addresses stay secret."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from understudy.monitor.findings.ledger import Findings
 from understudy.monitor.findings.notify import Notifier
 
 
-def test_signed_with_a_key_of_the_environment(
+def test_messages_are_signed_with_a_key_of_the_environment(
     there: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     findings = Findings()
@@ -62,7 +62,7 @@ def test_the_address_is_never_shown(there: Receiver, monkeypatch: pytest.MonkeyP
     "address",
     ["ftp://a.example/", "http://", "http://a b/", "http://u:p@a.example/", "http://a:x/", "ä"],
 )
-def test_an_address_of_the_environment_may_be_wrong(
+def test_an_invalid_address_in_the_environment_is_reported(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOOK_URL", address)

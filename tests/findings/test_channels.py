@@ -1,4 +1,4 @@
-"""Webhooks against a real receiver: what is said, when, once, and again after failures."""
+"""Webhooks against a real receiver: content, timing, single delivery, and retries."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from understudy.monitor.findings.limits import Limits
 from understudy.monitor.findings.notify import Notifier
 
 
-def test_a_life_is_told_once_each(there: Receiver) -> None:
+def test_each_change_is_sent_once(there: Receiver) -> None:
     findings = Findings(Limits(hold=10))
     channel = Webhook(config(there))
     findings.report("watch", [signal()], START)
@@ -50,10 +50,10 @@ def test_a_life_is_told_once_each(there: Receiver) -> None:
     assert told[0]["finding"]["features"][0]["detail"] == "median 12, was 54"
     assert told[3]["finding"]["state"] == "closed"
     assert channel.outcomes == {"delivered": 5}
-    assert channel.told.keys() == {findings.open()[0].id}
+    assert channel.notified.keys() == {findings.open()[0].id}
 
 
-def test_only_findings_that_are_bad_enough_and_not_silenced_are_told(there: Receiver) -> None:
+def test_only_severe_and_unsilenced_findings_are_sent(there: Receiver) -> None:
     findings = Findings()
     channel = Webhook(config(there))
     findings.silence("quality/*", START + 100, "ada", "", START)
@@ -71,7 +71,7 @@ def test_only_findings_that_are_bad_enough_and_not_silenced_are_told(there: Rece
     assert [r.json["finding"]["key"] for r in there.requests] == [mild.key, quiet.key]
 
 
-def test_reminds_of_what_nobody_has_acknowledged(there: Receiver) -> None:
+def test_unacknowledged_findings_are_repeated(there: Receiver) -> None:
     findings = Findings()
     channel = Webhook(config(there, repeat="1h"))
     findings.report("watch", [signal()], START)
@@ -85,7 +85,7 @@ def test_reminds_of_what_nobody_has_acknowledged(there: Receiver) -> None:
 
 
 def test_many_changes_while_the_receiver_is_away_become_one_message(there: Receiver) -> None:
-    findings = Findings(Limits(settle=0))
+    findings = Findings(Limits(update_interval=0))
     channel = Webhook(config(there))
     there.answers = [(503, {}, b"back soon")]
     now = START
@@ -104,7 +104,7 @@ def test_many_changes_while_the_receiver_is_away_become_one_message(there: Recei
     assert there.requests[-1].json["finding"]["features"][0]["name"] == "f49"
     assert there.requests[-1].json["event"] == "opened"
     assert channel.error is None
-    # What opened and closed while nobody could hear of it is not told at all.
+    # A finding that opened and closed during the outage is not sent at all.
     channel.backoff.failed(now + 600, 600.0)
     other = signal("quality/delays/1//", kind="quality")
     findings.report("watch", [signal(), other], now + 700)
@@ -114,7 +114,7 @@ def test_many_changes_while_the_receiver_is_away_become_one_message(there: Recei
     assert other.key not in [r.json["finding"]["key"] for r in there.requests]
 
 
-def test_waits_as_long_as_it_is_asked_to(there: Receiver) -> None:
+def test_retry_after_is_honoured(there: Receiver) -> None:
     findings = Findings()
     channel = Webhook(config(there))
     findings.report("watch", [signal()], START)
@@ -126,7 +126,7 @@ def test_waits_as_long_as_it_is_asked_to(there: Receiver) -> None:
     assert channel.outcomes == {"failed": 1, "delivered": 1}
 
 
-def test_a_message_that_is_refused_is_not_sent_again(there: Receiver) -> None:
+def test_a_refused_message_is_not_resent(there: Receiver) -> None:
     findings = Findings()
     channel = Webhook(config(there))
     findings.report("watch", [signal()], START)
@@ -141,7 +141,7 @@ def test_a_message_that_is_refused_is_not_sent_again(there: Receiver) -> None:
     assert channel.outcomes == {"refused": 1, "delivered": 1}
 
 
-def test_a_message_that_never_works_is_not_in_the_way_of_others(there: Receiver) -> None:
+def test_a_failing_message_does_not_block_others(there: Receiver) -> None:
     findings = Findings()
     channel = Webhook(config(there))
     both = [signal(severity="critical"), signal("quality/delays/1//", kind="quality")]
@@ -155,7 +155,7 @@ def test_a_message_that_never_works_is_not_in_the_way_of_others(there: Receiver)
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:1/", "http://nobody.invalid/"])
-def test_nobody_there(address: str) -> None:
+def test_unreachable_receivers_are_reported(address: str) -> None:
     findings = Findings()
     channel = Webhook(Notification.model_validate({"kind": "webhook", "url": address}))
     findings.report("watch", [signal()], START)
@@ -165,7 +165,7 @@ def test_nobody_there(address: str) -> None:
     assert channel.pending(findings, START) == 1
 
 
-def test_a_receiver_that_hangs_costs_its_timeout_and_nobody_else_anything() -> None:
+def test_a_hanging_receiver_delays_no_other_channel() -> None:
     with receiver() as slow, receiver() as quick:
         slow.hang.set()
         channels = [
@@ -219,7 +219,7 @@ def test_a_restart_neither_repeats_nor_forgets(there: Receiver) -> None:
     notifier.load_state({"webhook": "nothing"})
 
 
-def test_what_has_ended_long_ago_is_given_up(there: Receiver) -> None:
+def test_old_closings_are_dropped(there: Receiver) -> None:
     findings = Findings(Limits(hold=0, grace=0, history=2))
     channel = Webhook(config(there))
     three = [signal(f"drift/delays/1/{n}/") for n in range(3)]
@@ -229,13 +229,13 @@ def test_what_has_ended_long_ago_is_given_up(there: Receiver) -> None:
     # One has left the history, two closed more than a day ago.
     drive(channel, findings, START + 100_000)
     assert channel.outcomes == {"delivered": 3, "dropped": 3}
-    assert channel.told == {}
+    assert channel.notified == {}
 
 
-def test_a_receiver_is_told_of_so_many_at_a_time(
+def test_a_receiver_knows_a_bounded_number_of_findings(
     there: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(base, "MAX_TOLD", 3)
+    monkeypatch.setattr(base, "MAX_NOTIFIED", 3)
     findings = Findings(Limits(hold=0))
     channel = Webhook(config(there))
     signals = [signal(f"drift/delays/1/{n}/") for n in range(5)]
@@ -250,7 +250,7 @@ def test_a_receiver_is_told_of_so_many_at_a_time(
     assert sorted(events(there)[3:]) == ["closed"] * 3 + ["opened"] * 2
 
 
-def test_a_fault_of_a_channel_is_logged_and_kept_apart(
+def test_a_fault_of_one_channel_is_logged_and_isolated(
     there: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Broken(Findings):
@@ -279,7 +279,7 @@ def test_backs_off_and_returns() -> None:
     assert len({round(wait, 6) for wait in waits[9:]}) == 5
     # A clock that was set back by a day does not keep it waiting for a day.
     assert backoff.ready(now - 86_400)
-    backoff.worked()
+    backoff.succeeded()
     assert backoff.ready(now - 86_400)
     assert backoff.failed(now) <= 1.0
     assert backoff.failed(now, 5000.0) == 600.0

@@ -1,4 +1,4 @@
-"""The page for users says what is so."""
+"""The documentation of findings agrees with the code."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ def blocks(language: str) -> list[str]:
 
 
 def test_every_field_and_metric_is_described() -> None:
-    room = FindingsService(None)
-    room.findings.report("watch", [signal()], START)
-    shown = document(room.findings.open()[0], START)
+    service = FindingsService(None)
+    service.ledger.report("watch", [signal()], START)
+    shown = document(service.ledger.open()[0], START)
     named = set(re.findall(r"`([a-z_]+)`", PAGE))
     assert set(shown) - named == {"age_seconds", "opened_at", "links"}
-    for family in finding_families(room):
+    for family in finding_families(service):
         total = "_total" if family.type == "counter" else ""
         assert f"`{family.name}{total}`" in PAGE
 
 
-def test_the_numbers_are_the_defaults() -> None:
+def test_documented_numbers_are_the_defaults() -> None:
     limits = Limits()
-    assert (limits.hold, limits.grace, limits.settle) == (300, 3600, 60)
+    assert (limits.hold, limits.grace, limits.update_interval) == (300, 3600, 60)
     assert (limits.max_open, limits.max_openings, limits.history) == (20, 30, 1000)
     for words in ("(5 minutes", "within an hour", "once a minute", "at most 20", "At most 30"):
         assert words in PAGE

@@ -1,4 +1,4 @@
-"""Signals and findings as data: bounded, JSON-able, and refused where they are none."""
+"""Signals and findings as data: bounded, JSON-able, and rejected when they are invalid."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def finding(**changes: Any) -> Finding:
     return replace(made, **changes)
 
 
-def test_there_and_back() -> None:
+def test_findings_survive_a_round_trip() -> None:
     assert Signal.from_dict(orjson.loads(orjson.dumps(signal().to_dict()))) == signal()
-    told = signal(severity="info", size=None, since=None)
+    notified = signal(severity="info", size=None, since=None)
     note = Note("close", "ada", "so it is", 1002.0)
-    made = finding(told=told, closed=1002.0, event="closed", notes=(note,), dismissed=True)
+    made = finding(notified=notified, closed=1002.0, event="closed", notes=(note,), dismissed=True)
     assert Finding.from_dict(orjson.loads(orjson.dumps(made.dump()))) == made
     # What a later version adds is left out.
     assert Finding.from_dict({**made.dump(), "colour": "red"}) == made
@@ -52,7 +52,7 @@ def test_numbers_of_numpy_become_plain_ones() -> None:
     assert made.features[1].share == 1.0
 
 
-def test_what_is_too_long_is_cut_and_keys_stay_different() -> None:
+def test_long_values_are_cut_and_keys_stay_distinct() -> None:
     long = "x" * 10_000
     made = signal(
         long + "1",
@@ -86,13 +86,13 @@ def test_what_is_too_long_is_cut_and_keys_stay_different() -> None:
         ({"size": 3.0}, "size must be a Size"),
     ],
 )
-def test_what_no_signal_can_be(changes: dict[str, Any], words: str) -> None:
+def test_invalid_signals_are_rejected(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(FindingError, match=words):
         signal(**changes)
 
 
 @pytest.mark.parametrize("share", [math.nan, math.inf, -0.1, 1.1, "much"])
-def test_a_share_is_a_share(share: Any) -> None:
+def test_shares_outside_0_to_1_are_rejected(share: Any) -> None:
     with pytest.raises(FindingError, match="share"):
         Contribution("x", share)
 

@@ -1,4 +1,4 @@
-"""The life of a finding: opened once, updated when it matters, closed once."""
+"""The life cycle of a finding: opened once, updated when it matters, closed once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.signals import signal
 from understudy.monitor.errors import FindingError, FindingStateError, UnknownFindingError
 from understudy.monitor.findings.changes import Change
 from understudy.monitor.findings.finding import Contribution, Finding, Signal, Size
-from understudy.monitor.findings.ledger import MORE, Findings
+from understudy.monitor.findings.ledger import SUMMARY, Findings
 from understudy.monitor.findings.limits import Limits
 
 START = 1_790_000_000.0
@@ -41,7 +41,7 @@ def test_opens_once_and_closes_after_the_hold_time() -> None:
     assert findings.open() == []
 
 
-def test_a_signal_that_flickers_keeps_its_finding_open() -> None:
+def test_a_flickering_signal_keeps_its_finding_open() -> None:
     findings = Findings()
     changes = []
     for second in range(0, 3000, 10):
@@ -49,7 +49,7 @@ def test_a_signal_that_flickers_keeps_its_finding_open() -> None:
     assert kinds(changes) == ["opened"]
 
 
-def test_only_its_own_room_closes_a_finding() -> None:
+def test_only_its_own_source_closes_a_finding() -> None:
     findings = Findings()
     findings.report("watch", [signal()], START)
     for second in range(0, 2000, 100):
@@ -57,14 +57,14 @@ def test_only_its_own_room_closes_a_finding() -> None:
     assert len(findings.open()) == 1
 
 
-def test_a_room_that_was_silent_for_long_does_not_close_at_its_first_word() -> None:
+def test_the_first_report_after_a_pause_closes_nothing() -> None:
     findings = Findings()
     findings.report("watch", [signal()], START)
     assert findings.report("watch", [], START + 86_400) == []
     assert kinds(findings.report("watch", [], START + 86_700)) == ["closed"]
 
 
-def test_comes_back_as_the_same_finding_within_the_grace_time_only() -> None:
+def test_a_finding_reopens_only_within_the_grace_time() -> None:
     findings = Findings(Limits(hold=10, grace=100))
     first = findings.report("watch", [signal()], START)[0].finding.id
     findings.report("watch", [], START + 1)
@@ -83,7 +83,7 @@ def test_comes_back_as_the_same_finding_within_the_grace_time_only() -> None:
     assert findings.reopened == 1
 
 
-def test_a_worse_severity_is_told_at_once_and_a_milder_one_after_the_hold_time() -> None:
+def test_a_worse_severity_updates_at_once_and_a_milder_one_after_the_hold_time() -> None:
     findings = Findings()
     findings.report("watch", [signal()], START)
     worse = signal(severity="critical")
@@ -95,7 +95,7 @@ def test_a_worse_severity_is_told_at_once_and_a_milder_one_after_the_hold_time()
     assert told[0].detail == "severity changed from critical to warning"
 
 
-def test_small_movements_add_up_until_they_leave_the_interval_that_was_told() -> None:
+def test_small_movements_add_up_until_they_leave_the_reported_interval() -> None:
     findings = Findings()
     findings.report("watch", [signal()], START)
     changes = []
@@ -111,7 +111,7 @@ def test_small_movements_add_up_until_they_leave_the_interval_that_was_told() ->
 @pytest.mark.parametrize(
     ("value", "told"), [(2.1, False), (3.9, False), (4.0, True), (1.1, False), (1.0, True)]
 )
-def test_without_an_interval_twice_or_half_as_far_is_news(value: float, told: bool) -> None:
+def test_without_an_interval_twice_or_half_as_far_is_an_update(value: float, told: bool) -> None:
     findings = Findings()
     bare = Size("missing", "", 0.0, 2.0, None, None)
     findings.report("watch", [signal(size=bare)], START)
@@ -119,7 +119,7 @@ def test_without_an_interval_twice_or_half_as_far_is_news(value: float, told: bo
     assert kinds(changes) == (["updated"] if told else [])
 
 
-def test_a_new_leading_feature_is_news_and_a_new_title_is_not() -> None:
+def test_a_new_leading_feature_is_an_update_and_a_new_title_is_not() -> None:
     findings = Findings()
     findings.report("watch", [signal()], START)
     assert findings.report("watch", [signal(title="Other words")], START + 100) == []
@@ -130,7 +130,7 @@ def test_a_new_leading_feature_is_news_and_a_new_title_is_not() -> None:
     assert changes[0].detail == "wind now contributes most"
 
 
-def test_of_two_signals_with_one_key_the_worse_one_counts() -> None:
+def test_of_two_signals_with_one_key_the_more_severe_counts() -> None:
     findings = Findings()
     both = [signal(), signal(severity="critical"), signal(severity="info")]
     changes = findings.report("watch", both, START)
@@ -150,7 +150,7 @@ def test_acknowledged_until_it_gets_worse() -> None:
     assert [note.who for note in findings.find(id_).notes] == ["ada"]
 
 
-def test_what_a_person_closed_stays_closed_until_it_went_away() -> None:
+def test_a_dismissed_finding_stays_closed_until_it_recovers() -> None:
     findings = Findings(Limits(grace=0))
     id_ = findings.report("watch", [signal()], START)[0].finding.id
     findings.close(id_, "ada", "a test", START + 1)
@@ -167,7 +167,7 @@ def test_what_a_person_closed_stays_closed_until_it_went_away() -> None:
         findings.find("nothing")
 
 
-def test_what_a_person_closed_comes_back_when_it_gets_worse() -> None:
+def test_a_dismissed_finding_reopens_when_it_gets_worse() -> None:
     findings = Findings()
     id_ = findings.report("watch", [signal()], START)[0].finding.id
     findings.close(id_, "ada", "", START + 1)
@@ -176,16 +176,16 @@ def test_what_a_person_closed_comes_back_when_it_gets_worse() -> None:
     assert back[0].finding.id == id_
 
 
-def test_the_new_normal_reaches_whoever_takes_baselines() -> None:
+def test_accepting_the_new_normal_calls_back() -> None:
     accepted: list[Finding] = []
-    findings = Findings(accept=accepted.append)
+    findings = Findings(on_accepted=accepted.append)
     id_ = findings.report("watch", [signal()], START)[0].finding.id
     findings.close(id_, "ada", "the sensor was replaced", START + 1, new_normal=True)
     assert [finding.id for finding in accepted] == [id_]
     assert accepted[0].reason == "closed by ada: the sensor was replaced, as the new normal"
 
 
-def test_silences_hush_and_end() -> None:
+def test_silences_apply_and_end() -> None:
     findings = Findings()
     silence = findings.silence("drift/delays/*", START + 100, "ada", "maintenance", START)
     findings.report("watch", [signal()], START + 1)
@@ -208,17 +208,17 @@ def test_silences_hush_and_end() -> None:
         findings.end_silence("nothing", START)
 
 
-def test_a_flood_is_summed_up() -> None:
+def test_many_findings_are_summarised() -> None:
     findings = Findings(Limits(max_open=5, max_openings=1000))
     flood = [signal(f"drift/delays/1/carrier={n}/") for n in range(500)]
     changes = findings.report("watch", flood, START)
     assert kinds(changes) == ["opened"] * 6
     more = changes[-1].finding
-    assert more.room == MORE
+    assert more.source == SUMMARY
     assert more.signal.title == "and 495 more findings of delays"
     for second in range(1, 50):
         assert findings.report("watch", flood, START + second) == []
-    # Another model has places of its own.
+    # Each model has its own limit.
     other = signal("drift/fares/1//", model="fares")
     assert kinds(findings.report("watch", [*flood, other], START + 60)) == ["opened"]
     for second in range(100, 500, 100):
@@ -226,7 +226,7 @@ def test_a_flood_is_summed_up() -> None:
     assert {f.key for f in findings.open()} == {s.key for s in flood[:5]}
 
 
-def test_a_worse_one_takes_the_place_of_a_milder_one() -> None:
+def test_a_severe_finding_evicts_a_milder_one() -> None:
     findings = Findings(Limits(max_open=3, max_openings=1000))
     mild = [signal(f"drift/delays/1/carrier={n}/", severity="info") for n in range(3)]
     findings.report("watch", mild, START)
@@ -234,8 +234,8 @@ def test_a_worse_one_takes_the_place_of_a_milder_one() -> None:
     changes = findings.report("watch", [*mild, bad], START + 1)
     assert kinds(changes) == ["closed", "opened", "opened"]
     assert changes[0].finding.reason == "summarised: replaced by a more severe finding"
-    assert len([f for f in findings.open() if f.room != MORE]) == 3
-    # As many as there are places are as bad: nothing moves any more.
+    assert len([f for f in findings.open() if f.source != SUMMARY]) == 3
+    # All open findings are as severe: none is evicted.
     for second in range(2, 30):
         assert findings.report("watch", [*mild, bad], START + second) == []
 
@@ -245,7 +245,7 @@ def test_openings_in_an_hour_are_limited_and_critical_ones_have_their_own() -> N
     opened = 0
     for second in range(0, 3600, 10):
         changes = findings.report("watch", [signal(f"drift/delays/1/n={second}/")], START + second)
-        opened += sum(c.kind == "opened" and c.finding.room != MORE for c in changes)
+        opened += sum(c.kind == "opened" and c.finding.source != SUMMARY for c in changes)
     assert opened == 10
     bad = signal("quality/delays/1//", kind="quality", severity="critical")
     changes = findings.report("watch", [bad], START + 3600 - 5)
@@ -264,7 +264,7 @@ def test_the_history_is_bounded_and_counted() -> None:
     assert findings.totals["delays", "drift"] == 50
 
 
-def test_a_room_that_is_no_more_leaves_nothing_open() -> None:
+def test_retiring_a_source_closes_its_findings() -> None:
     findings = Findings()
     findings.report("watch", [signal()], START)
     assert kinds(findings.retire("watch", START + 1)) == ["closed"]
@@ -272,7 +272,7 @@ def test_a_room_that_is_no_more_leaves_nothing_open() -> None:
 
 
 @pytest.mark.parametrize("step", [-86_400.0, -1.0, 86_400.0, -START, 1e12])
-def test_a_clock_that_jumps_neither_crashes_nor_doubles(step: float) -> None:
+def test_clock_jumps_neither_crash_nor_duplicate(step: float) -> None:
     findings = Findings()
     findings.report("watch", [signal()], START)
     now = START + step
@@ -286,7 +286,7 @@ def test_a_clock_that_jumps_neither_crashes_nor_doubles(step: float) -> None:
         findings.report("watch", [], math.nan)
 
 
-def test_the_saved_state_goes_on_where_it_was() -> None:
+def test_a_restored_ledger_continues() -> None:
     findings = Findings(Limits(max_open=3))
     signals = [signal(f"drift/delays/1/n={n}/") for n in range(6)]
     findings.report("watch", signals, START)
@@ -313,7 +313,7 @@ def test_the_saved_state_goes_on_where_it_was() -> None:
         {"number": "x"},
     ],
 )
-def test_a_damaged_state_is_an_error_and_leaves_nothing_behind(damage: dict[str, object]) -> None:
+def test_a_damaged_state_is_an_error_and_leaves_the_ledger_empty(damage: dict[str, object]) -> None:
     findings = Findings()
     findings.report("watch", [signal()], START)
     saved = {**findings.dump_state(), **damage}
@@ -350,10 +350,10 @@ orders = st.tuples(st.sampled_from(["close", "acknowledge", "restart", "retire"]
 
 @settings(max_examples=150)
 @given(st.lists(st.one_of(reports, orders), max_size=40))
-def test_whatever_happens_the_promises_hold(
+def test_invariants_hold_for_any_sequence_of_reports(
     steps: list[tuple[str, list[Signal], float] | tuple[str, int]],
 ) -> None:
-    limits = Limits(hold=60, grace=500, max_open=3, max_openings=5, settle=10, history=8)
+    limits = Limits(hold=60, grace=500, max_open=3, max_openings=5, update_interval=10, history=8)
     heard: list[Change] = []
     findings = Findings(limits, heard.extend)
     now = START
@@ -364,7 +364,7 @@ def test_whatever_happens_the_promises_hold(
             findings.report(room, signals, now)
         elif step[0] == "restart":
             findings = Findings.from_state(json.loads(json.dumps(findings.dump_state())), limits)
-            findings.listen = heard.extend
+            findings.on_changes = heard.extend
         elif step[0] == "retire":
             findings.retire("watch", now)
         elif findings.open():
@@ -379,7 +379,7 @@ def test_whatever_happens_the_promises_hold(
         assert len(findings.closed()) <= limits.history
         for model in ("a", "b"):
             of_model = [f for f in open_ if f.signal.model == model]
-            assert len([f for f in of_model if f.room != MORE]) <= limits.max_open
+            assert len([f for f in of_model if f.source != SUMMARY]) <= limits.max_open
             assert len(of_model) <= limits.max_open + 1
     lives: dict[str, list[str]] = {}
     revisions: dict[str, int] = {}
@@ -397,5 +397,5 @@ def test_whatever_happens_the_promises_hold(
         assert turns == expected
         assert life[0] == "opened"
         assert (turns[-1] != "closed") == (id_ in still)
-        # Nothing is told of a closed finding but that it is back.
+        # The only change of a closed finding is that it reopens.
         assert all(b == "reopened" for a, b in pairwise(life) if a == "closed")

@@ -1,4 +1,4 @@
-"""The configuration of channels: what is refused, and in which words."""
+"""The configuration of channels: what is rejected, and with which messages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CHANNELS: TypeAdapter[list[Notification]] = TypeAdapter(Notify)
 HOOK = {"kind": "webhook", "url": "https://hooks.example/understudy"}
 
 
-def test_a_complete_list() -> None:
+def test_a_complete_configuration_is_accepted() -> None:
     channels = CHANNELS.validate_python(
         [
             {
@@ -63,18 +63,18 @@ def test_a_complete_list() -> None:
         ({**HOOK, "timeout": 0}, "greater than 0"),
     ],
 )
-def test_what_is_refused(channel: dict[str, Any], words: str) -> None:
+def test_invalid_channels_are_rejected(channel: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError) as caught:
         CHANNELS.validate_python([channel])
     assert words in str(caught.value)
 
 
-def test_two_channels_need_two_names() -> None:
+def test_channel_names_must_be_unique() -> None:
     with pytest.raises(ValidationError, match="two channels are called 'webhook'"):
         CHANNELS.validate_python([HOOK, HOOK])
 
 
-def test_variables_that_are_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unset_variables_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOT_THERE", raising=False)
     monkeypatch.setenv("THERE", "x")
     channels = CHANNELS.validate_python(

@@ -43,7 +43,7 @@ def answering(data: bytes) -> Server:
     return server
 
 
-def test_what_is_sent() -> None:
+def test_request_has_method_headers_and_body() -> None:
     seen: list[bytes] = []
 
     async def server(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -74,7 +74,7 @@ def test_what_is_sent() -> None:
         ),
     ],
 )
-def test_answers(answer: bytes, expected: Reply) -> None:
+def test_responses_are_parsed(answer: bytes, expected: Reply) -> None:
     assert exchange(answering(answer)) == expected
 
 
@@ -88,12 +88,12 @@ def test_answers(answer: bytes, expected: Reply) -> None:
         b"x" * 99999,
     ],
 )
-def test_what_is_no_answer(answer: bytes) -> None:
+def test_invalid_responses_raise(answer: bytes) -> None:
     with pytest.raises(DeliveryError, match=r"^127\.0\.0\.1:\d+: "):
         exchange(answering(answer))
 
 
-def test_an_answer_that_drips_ends_at_the_deadline() -> None:
+def test_a_slow_response_ends_at_the_deadline() -> None:
     async def server(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\n")
         while True:
@@ -105,7 +105,7 @@ def test_an_answer_that_drips_ends_at_the_deadline() -> None:
         exchange(server, timeout=0.2)
 
 
-def test_an_answer_before_everything_was_read() -> None:
+def test_an_early_response_is_accepted() -> None:
     async def server(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 413 Too Large\r\n\r\n")
@@ -115,12 +115,12 @@ def test_an_answer_before_everything_was_read() -> None:
     assert exchange(server, b"x" * 2_000_000).status == 413
 
 
-def test_headers_cannot_be_smuggled_in() -> None:
+def test_headers_cannot_be_injected() -> None:
     with pytest.raises(DeliveryError, match="line break"):
         asyncio.run(post("http://127.0.0.1:1/", b"", {"X": "a\r\nY: b"}, 1.0))
 
 
-def test_words() -> None:
+def test_texts_of_findings() -> None:
     assert [words.span(s) for s in (-5, 59, 3599, 3600 * 3 + 1200, 90_000)] == [
         "0 s",
         "59 s",

@@ -1,4 +1,4 @@
-"""What Slack is told, and how often."""
+"""Messages to Slack: their content and rate."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_slack_blocks_are_bounded_and_escaped(
     assert f"<https://u.example/base/v1/findings/{id_}|{id_}>" in text
 
 
-def test_a_life_in_slack(there: Receiver) -> None:
+def test_slack_follows_a_finding_from_opening_to_closing(there: Receiver) -> None:
     channel = Slack(config(there, "slack"))
     findings = Findings(Limits(hold=0))
     findings.report("watch", [signal()], START)

@@ -80,6 +80,20 @@ SOURCES = sorted(
     for path in (ROOT / "monitor" / package).rglob("*.py")
 ) + sorted((ROOT / "monitor").glob("*.py"))
 
+SOURCES = [
+    source
+    for package in (
+        "monitor/baseline",
+        "monitor/detectors",
+        "monitor/findings",
+        "monitor/health",
+        "shadow",
+    )
+    for source in sorted((ROOT / package).rglob("*.py"))
+    if source.name not in ("corroborate.py", "notify.py")
+]
+"""Packages whose docstrings, comments and messages are plain English as well."""
+
 
 def found_in(text: str) -> list[str]:
     """Forbidden phrases of a text, each with its line. Words may be on two lines."""

@@ -58,12 +58,12 @@ def agrees(a: object, b: object, rules: Rules = EXACT) -> bool:
         ({"a": {"s": [2, 1]}}, {"a": {"s": [1, 2]}}, Rules(unordered=("y.a.s",)), True),
     ],
 )
-def test_when_cells_agree(a: object, b: object, rules: Rules, wanted: bool) -> None:
+def test_cells_agree_within_tolerance(a: object, b: object, rules: Rules, wanted: bool) -> None:
     assert agrees(a, b, rules) is wanted
 
 
 @pytest.mark.parametrize("name", ["absolute", "relative", "ulp", "top_k"])
-def test_rules_that_cannot_be(name: str) -> None:
+def test_invalid_rules_are_rejected(name: str) -> None:
     for value in (-1, math.nan):
         with pytest.raises(ComparisonError, match=name):
             Rules(**{name: value})
@@ -78,20 +78,20 @@ def test_outputs_are_aligned_by_name() -> None:
     }
     assert (found.rows, found.fields["b"].rows, found.fields["b"].flips) == (2, 1, 1)
     assert found.severity == 3.0
-    assert "a: the challenger does not answer it" in found.explain()
-    assert 'b: "y" against "z", another label in 1 of 2 rows' in found.explain()
+    assert "a: missing in the challenger's response" in found.explain()
+    assert 'b: "y" against "z", different label in 1 of 2 rows' in found.explain()
     assert compare({"a": [1]}, {"a": [1, 2]}, EXACT).fields["a"].kind == "rows"
     assert compare({"a": [1]}, {"a": ["1"]}, EXACT).fields["a"].kind == "type"
     assert compare({"a": [1], "t": [5]}, {"a": [1]}, Rules(ignore=("t",))).agree
 
 
-def test_columns_without_an_order() -> None:
+def test_unordered_columns_agree_in_any_order() -> None:
     rules = Rules(unordered=("tags",))
     assert compare({"tags": ["a", "b"]}, {"tags": ["b", "a"]}, rules).agree
     assert not compare({"tags": ["a", "b"]}, {"tags": ["b", "b"]}, rules).agree
 
 
-def test_vectors_of_scores() -> None:
+def test_vectors_of_scores_are_compared_by_rank_and_distance() -> None:
     x, y = [0.1, 0.2, 0.4, 0.3], [0.4, 0.2, 0.1, 0.3]
     found = compare({"p": [x]}, {"p": [y]}, Rules(top_k=2)).fields["p"]
     assert found.flips == 1
@@ -123,7 +123,7 @@ cells = st.recursive(
 
 
 @given(st.lists(cells, min_size=1, max_size=4), st.lists(cells, min_size=1, max_size=4))
-def test_laws(first: list[Any], second: list[Any]) -> None:
+def test_comparison_is_reflexive_and_symmetric(first: list[Any], second: list[Any]) -> None:
     one = compare({"y": first}, {"y": second}, EXACT)
     assert one.agree == compare({"y": second}, {"y": first}, EXACT).agree
     assert compare({"y": first}, {"y": json.loads(json.dumps(first))}, EXACT).agree
@@ -147,7 +147,7 @@ def noisy(rng: np.random.Generator, own: float, theirs: float, n: int) -> NoiseC
     return noise
 
 
-def test_noise_is_cancelled() -> None:
+def test_noise_is_subtracted() -> None:
     """Under equal noise the evidence ever reaches 1e7 with probability below 1e-7 (Ville); with 20
     points more, 2,000 requests fall short of e^10 with less than that."""
     rng = np.random.default_rng(5)
@@ -166,7 +166,7 @@ def test_noise_is_cancelled() -> None:
     assert both.tests[""].wins == worse.tests[""].wins + equal.tests[""].wins
 
 
-def test_outputs_that_turn_up_late_have_agreed_before() -> None:
+def test_late_outputs_count_as_agreed_before() -> None:
     noise = NoiseCancelling()
     same = compare({"a": [1]}, {"a": [1]}, EXACT)
     other = compare({"a": [1]}, {"a": [2]}, EXACT)
@@ -183,7 +183,7 @@ def offer(worst: Worst, severity: float, number: int, **inputs: object) -> bool:
     return worst.offer(severity, float(number), f"r{number}", "why", inputs, {"y": 1}, {"y": 2})
 
 
-def test_the_worst_are_kept_in_order_and_bounded() -> None:
+def test_the_worst_are_stored_in_order_and_bounded() -> None:
     worst = Worst(3)
     for number, severity in enumerate([0.1, 0.5, 0.5, 0.2, 0.9]):
         offer(worst, severity, number)

@@ -40,12 +40,12 @@ def test_reweighing_moves_exactly_the_increases(steps: list[list[float]]) -> Non
 
 
 @given(weights())
-def test_survives_json(step: list[float]) -> None:
+def test_allocations_survive_json(step: list[float]) -> None:
     allocation = Allocation().reweighed(step)
     assert Allocation.from_dict(json.loads(json.dumps(allocation.to_dict()))) == allocation
 
 
-def test_ramp_keeps_everyone_who_was_in() -> None:
+def test_a_ramp_keeps_assigned_units() -> None:
     allocation = Allocation((0,), (0,))
     units = [b"user-%d" % i for i in range(20_000)]
     before: set[bytes] = set()
@@ -77,7 +77,7 @@ def test_salts_are_independent() -> None:
 
 
 @pytest.mark.parametrize("bad", [[1.1], [-0.1], [0.6, 0.6], [float("nan")]])
-def test_bad_weights_are_refused(bad: list[float]) -> None:
+def test_invalid_weights_are_rejected(bad: list[float]) -> None:
     with pytest.raises(ValueError, match="weights"):
         Allocation().reweighed(bad)
 
@@ -91,11 +91,11 @@ def test_bad_weights_are_refused(bad: list[float]) -> None:
         {"starts": [], "arms": []},
     ],
 )
-def test_what_is_no_allocation_is_refused(data: dict[str, list[int]]) -> None:
+def test_invalid_allocations_are_rejected(data: dict[str, list[int]]) -> None:
     with pytest.raises(ValueError, match="allocation"):
         Allocation.from_dict(data)
 
 
-def test_share_out_of_range_is_refused() -> None:
+def test_shares_out_of_range_are_rejected() -> None:
     with pytest.raises(ValueError, match="share"):
         threshold(1.5)

@@ -122,7 +122,7 @@ def test_tightest_at_the_planned_size() -> None:
     assert widths[1] == min(widths)
 
 
-def test_the_gate_says_why_and_then_opens() -> None:
+def test_the_gate_names_its_reason_until_it_opens() -> None:
     rng = np.random.default_rng(1)
     m = MeanDifference(1000, gate=Gate(effective=50, records=600))
     assert m.readiness.status is Status.NOT_YET
@@ -178,7 +178,7 @@ def test_the_plain_form_fails_at_a_canary_with_heavy_tails_and_the_gate_repairs_
         assert gated <= int(stats.binom.isf(1e-6, 80, 0.05))
 
 
-def test_correlated_traffic_is_refused_loudly() -> None:
+def test_correlated_traffic_is_rejected() -> None:
     rng = np.random.default_rng(3)
     for phi in (0.3, 0.6, 0.9):
         m = MeanDifference(4000)
@@ -247,7 +247,7 @@ def test_units_of_one_record_are_records() -> None:
     assert ours.to_list() == pytest.approx(theirs.to_list())
 
 
-def test_users_who_come_back_are_one_unit() -> None:
+def test_returning_users_are_one_unit() -> None:
     """A/A of 80 streams: by record too many rejections, by user at most what 5 % allows."""
     rng = np.random.default_rng(7)
     by_record = by_user = 0
@@ -287,7 +287,7 @@ def test_covariates_narrow_the_interval_as_much_as_they_explain() -> None:
     assert 0.0 in plain.interval()
 
 
-def test_wrong_fits_do_no_harm_to_the_mean() -> None:
+def test_wrong_fits_leave_the_mean_unbiased() -> None:
     """A covariate of no use, an outcome far from linear, a canary of 10 %: 60 A/A streams."""
     rng = np.random.default_rng(9)
     rejected = 0

@@ -76,9 +76,7 @@ BAD: list[tuple[list[dict[str, Any]], str, str]] = [
 
 
 @pytest.mark.parametrize(("metrics", "path", "message"), BAD, ids=[f"{p} {m}" for _, p, m in BAD])
-def test_what_is_wrong_is_named_by_its_path(
-    metrics: list[dict[str, Any]], path: str, message: str
-) -> None:
+def test_errors_name_the_path(metrics: list[dict[str, Any]], path: str, message: str) -> None:
     with pytest.raises(ExperimentError) as caught:
         Rules.parse(metrics)
     assert caught.value.path == path
@@ -170,7 +168,7 @@ def test_batches_restarts_and_size_of_a_measure(spec: dict[str, Any], paired: bo
 
 
 @pytest.mark.parametrize(("spec", "paired"), KINDS)
-def test_two_replicas_add_up(spec: dict[str, Any], paired: bool) -> None:
+def test_two_replicas_merge(spec: dict[str, Any], paired: bool) -> None:
     hypothesis = Hypothesis.parse(spec, "m", 0.05)
     rng = np.random.default_rng(11)
     parts = []
@@ -217,7 +215,7 @@ def experiment(metrics: list[dict[str, Any]], challengers: int = 1, **rules: Any
     return Experiment("x", names, Rules.parse(metrics, **rules))
 
 
-def test_ten_times_the_errors_are_off_the_stage_within_200_requests() -> None:
+def test_ten_times_the_errors_are_rolled_back_within_200_requests() -> None:
     """Champion 1 %, challenger 10 %, at a share of 5 %; 60 streams.
 
     Each stays longer than 200 of the challenger's own requests with probability below 0.02 (found
@@ -237,7 +235,7 @@ def test_ten_times_the_errors_are_off_the_stage_within_200_requests() -> None:
     assert late <= 12
 
 
-def test_a_challenger_at_the_margin_is_hardly_ever_promoted() -> None:
+def test_a_challenger_at_the_margin_is_rarely_promoted() -> None:
     """Exactly at the margin, with a look after every batch: at most alpha are ever promoted.
 
     Of 200 streams with probability at most 0.05 each, more than 30 is a matter of 1e-7.
@@ -262,7 +260,7 @@ def test_without_traffic_nothing_is_decided() -> None:
         assert (decision.verdict, decision.reasons) == ("continue", ("no traffic yet",))
 
 
-def test_a_split_that_is_not_honoured_is_invalid_and_stays_so() -> None:
+def test_a_wrong_split_is_invalid_and_stays_so() -> None:
     one = experiment([RATE])
     rng = np.random.default_rng(5)
     one.contests["c0"].update_split(split(rng, 4000, 0.5, (0.01, 0.01)))
@@ -275,7 +273,7 @@ def test_a_split_that_is_not_honoured_is_invalid_and_stays_so() -> None:
     assert copy.decide("split", 1.0)["c0"].verdict == "invalid"
 
 
-def test_an_honoured_split_over_several_weights_is_not_invalid() -> None:
+def test_a_correct_split_over_several_weights_is_valid() -> None:
     one = experiment([RATE])
     rng = np.random.default_rng(6)
     for share in (0.01, 0.05, 0.25, 0.5):
@@ -322,7 +320,7 @@ def test_futility_and_the_end_of_time() -> None:
         assert "the time limit was reached" in decision.reasons[0]
 
 
-def test_latency_of_copies_is_shown_and_decides_nothing() -> None:
+def test_latency_of_mirrored_requests_is_shown_only() -> None:
     one = experiment(list(DEFAULT_METRICS))
     rng = np.random.default_rng(10)
     x = rng.lognormal(-3, 0.3, 20_000)
@@ -356,7 +354,7 @@ def test_values_out_of_bounds_are_counted_and_left_out() -> None:
     assert (evidence.outside, evidence.records) == (2, (2, 2))
 
 
-def test_what_was_gathered_for_another_margin_is_not_used() -> None:
+def test_evidence_for_another_margin_is_not_used() -> None:
     one = experiment([RATE])
     one.contests["c0"].update_split(split(np.random.default_rng(2), 1000, 0.5, (0.1, 0.1)))
     other = experiment([{"metric": "error_rate", "margin": "2 pp"}])
@@ -372,7 +370,7 @@ def test_the_calibrator_is_an_e_value_under_the_null() -> None:
     assert np.all(np.diff(e) < 1e-3)
 
 
-def test_what_copies_showed_of_answers_counts_for_split_traffic() -> None:
+def test_evidence_on_contents_of_mirrored_requests_counts_for_split_traffic() -> None:
     metrics = [{"metric": "accuracy", "role": "success", "base_rate": 0.5}, RATE]
     one = experiment(metrics, minimum=0)
     rng = np.random.default_rng(21)

@@ -269,7 +269,7 @@ def test_empty_batches_change_nothing(case: Case) -> None:
 
 @each
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_numbers_that_are_none_are_refused_and_change_nothing(case: Case, bad: float) -> None:
+def test_invalid_numbers_are_rejected_and_change_nothing(case: Case, bad: float) -> None:
     process = case.make()
     records = [column.copy() for column in case.draw(np.random.default_rng(5), 40)]
     case.feed(process, tuple(records))

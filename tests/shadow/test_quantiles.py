@@ -75,13 +75,13 @@ def test_upper_edges_are_inclusive() -> None:
 
 
 @pytest.mark.parametrize("edges", [[], [1.0, 1.0], [2.0, 1.0], [math.inf], [[1.0]], ["a"]])
-def test_edges_that_do_not_increase_are_refused(edges: object) -> None:
+def test_edges_that_do_not_increase_are_rejected(edges: object) -> None:
     with pytest.raises(SequentialError, match="edges"):
         TwoHistograms(edges)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("counts", [[1, 2], [1, 2, -1], [1, 2, 0.5], [1, 2, math.nan]])
-def test_counts_that_are_none_are_refused(counts: list[float]) -> None:
+def test_invalid_counts_are_rejected(counts: list[float]) -> None:
     with pytest.raises(SequentialError, match="counts"):
         QuantileSequence([1.0, 2.0], 0.5).update_counts(counts)
 
@@ -219,7 +219,7 @@ def test_the_shortcuts_find_the_minimum_over_all_buckets(
     assert q.log_e == pytest.approx(float(everywhere.min()), abs=1e-9)
 
 
-def test_interval_by_inversion_is_what_all_pairs_say() -> None:
+def test_interval_by_inversion_equals_that_of_all_pairs() -> None:
     rng = np.random.default_rng(5)
     edges = edges_around(0.02, doublings=1.5, per_doubling=16)
     for independent in (True, False):
@@ -252,7 +252,7 @@ def test_difference_is_infinite_while_an_arm_is_empty() -> None:
 
 @pytest.mark.parametrize("side", ["two-sided", "greater", "less"])
 @pytest.mark.parametrize("challenger", [0.5, 0.1])
-def test_equal_quantiles_are_seldom_told_apart(side: str, challenger: float) -> None:
+def test_equal_quantiles_are_rarely_distinguished(side: str, challenger: float) -> None:
     """400 A/A streams, 40 looks: failing by chance has probability < 1e-6."""
     rng = np.random.default_rng(17)
     rejected = 0
@@ -317,7 +317,7 @@ def test_numbers_stay_finite_at_a_billion_records() -> None:
 # --- the whole distribution ---------------------------------------------------------------------
 
 
-def test_equal_distributions_are_seldom_told_apart_and_others_are() -> None:
+def test_only_different_distributions_are_distinguished() -> None:
     """200 A/A streams, 20 looks: < 1e-6 to fail; a shift of 0.3 in log time is found in 3,000."""
     rng = np.random.default_rng(29)
     rejected = 0

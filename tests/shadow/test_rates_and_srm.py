@@ -141,7 +141,7 @@ def test_srm_mixes_over_concentrations() -> None:
     assert check.deviation() == pytest.approx((-0.02, 0.02))
 
 
-def test_srm_finds_a_broken_split_and_forgives_an_honest_one() -> None:
+def test_srm_detects_a_broken_split_and_accepts_a_correct_one() -> None:
     rng = np.random.default_rng(0)
     broken, honest = SplitCheck([0.5, 0.5]), SplitCheck([0.5, 0.5])
     broken.update((rng.random(20_000) < 0.53).astype(int))

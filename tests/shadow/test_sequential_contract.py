@@ -167,7 +167,7 @@ def test_label_and_count_states_are_exactly_equal(case: Case) -> None:
 
 
 @each
-def test_state_survives_json_and_goes_on(case: Case) -> None:
+def test_state_survives_json_and_continues(case: Case) -> None:
     rng = np.random.default_rng(11)
     process = case.make()
     case.feed(process, case.draw(rng, 333))
@@ -229,7 +229,7 @@ def test_merging_sixteen_replicas_in_any_order(case: Case, seed: int) -> None:
 
 
 @each
-def test_merge_leaves_its_parts_alone(case: Case) -> None:
+def test_merge_does_not_change_its_parts(case: Case) -> None:
     rng = np.random.default_rng(8)
     first, second = case.make(), case.make()
     case.feed(first, case.draw(rng, 100))
@@ -240,7 +240,7 @@ def test_merge_leaves_its_parts_alone(case: Case) -> None:
 
 
 @each
-def test_nothing_is_known_before_the_first_record(case: Case) -> None:
+def test_intervals_are_unbounded_before_the_first_record(case: Case) -> None:
     process = case.make()
     case.feed(process, tuple(column[:0] for column in case.draw(np.random.default_rng(0), 4)))
     if isinstance(process, EProcess):
@@ -251,7 +251,7 @@ def test_nothing_is_known_before_the_first_record(case: Case) -> None:
 
 
 @each
-def test_a_state_of_another_kind_is_refused(case: Case) -> None:
+def test_a_state_of_another_kind_is_rejected(case: Case) -> None:
     process = case.make()
     state = process.dump_state()
     with pytest.raises(SequentialError, match="kind must be"):
@@ -267,7 +267,7 @@ def test_a_state_of_another_kind_is_refused(case: Case) -> None:
 
 
 @each
-def test_merging_a_stranger_is_refused(case: Case) -> None:
+def test_merging_another_kind_is_rejected(case: Case) -> None:
     stranger = PairedTest(9.0) if case.name != "paired two-sided" else BernoulliInterval()
     with pytest.raises(SequentialError, match="other"):
         case.make().merge(stranger)
@@ -275,12 +275,12 @@ def test_merging_a_stranger_is_refused(case: Case) -> None:
 
 @each
 @pytest.mark.parametrize("bad", [math.nan, math.inf, "x"])
-def test_a_bad_record_is_refused_and_changes_nothing(case: Case, bad: Any) -> None:
+def test_an_invalid_record_is_rejected_and_changes_nothing(case: Case, bad: Any) -> None:
     _refuse(case, bad)
 
 
 @each_exact
-def test_half_a_record_is_refused_and_changes_nothing(case: Case) -> None:
+def test_half_a_record_is_rejected_and_changes_nothing(case: Case) -> None:
     _refuse(case, 0.5)
 
 

@@ -173,7 +173,7 @@ def test_every_attribute_of_what_is_saved_is_declared() -> None:
     assert {name: missing for name, missing in forgotten.items() if missing} == {}
 
 
-def test_nothing_is_declared_that_does_not_exist() -> None:
+def test_every_declared_attribute_exists() -> None:
     left = {one.__qualname__: declared(one).keys() - attributes(one) for one in stateful()}
     # What a base declares, and a class of it alone has, is named here.
     assert {name: extra for name, extra in left.items() if extra} == {}
@@ -200,7 +200,7 @@ class Inherits(Forgetful):
     newest: Transient[float]
 
 
-def test_an_attribute_that_is_forgotten_is_found() -> None:
+def test_an_undeclared_attribute_is_detected() -> None:
     assert undeclared(Forgetful) == {"missed", "late", "newest"}
     assert undeclared(Inherits) == {"missed", "late"}
 
@@ -316,7 +316,7 @@ def filled() -> Everything:
     return made
 
 
-def test_every_type_goes_there_and_back() -> None:
+def test_every_type_survives_a_round_trip() -> None:
     made = filled()
     state = json.loads(json.dumps(made.dump_state(), allow_nan=False))
     assert state["part"] == [-1.0, 2.0, 4]
@@ -345,7 +345,7 @@ def test_every_type_goes_there_and_back() -> None:
         ("version", None), ("surplus", 1),
     ],
 )  # fmt: skip
-def test_a_state_that_does_not_fit_is_refused(key: str, value: Any) -> None:
+def test_an_invalid_state_is_rejected(key: str, value: Any) -> None:
     state = filled().dump_state()
     with pytest.raises(ValueError):  # noqa: PT011
         Everything.from_state(state | {key: value})
@@ -359,7 +359,7 @@ def test_a_missing_field_is_named(key: str) -> None:
         Everything.from_state(state)
 
 
-def test_what_a_configuration_has_made_is_filled_in_place() -> None:
+def test_configured_parts_are_loaded_in_place() -> None:
     before, after = Holder(3, "a", "b"), Holder(3, "b", "c")
     before.one.values[:] = 1, 2, 3
     before.several[1].values[:] = 4, 5
@@ -387,7 +387,7 @@ def test_what_a_configuration_has_made_is_filled_in_place() -> None:
         Holder.from_state(before.dump_state())
 
 
-def test_a_frozen_dataclass_goes_there_and_back() -> None:
+def test_a_frozen_dataclass_survives_a_round_trip() -> None:
     point = Point(1.0, ("a", "b"))
     assert dump(point) == {"at": 1.0, "labels": ["a", "b"]}
     assert load(Point, dump(point)) == point
@@ -395,7 +395,7 @@ def test_a_frozen_dataclass_goes_there_and_back() -> None:
         load(Point, {"at": 1.0})
 
 
-def test_a_type_without_a_form_is_refused_when_it_is_declared() -> None:
+def test_a_type_without_a_form_is_rejected_at_declaration() -> None:
     class Odd(Stateful):
         one: Saved[complex]
 
@@ -403,7 +403,7 @@ def test_a_type_without_a_form_is_refused_when_it_is_declared() -> None:
         layout_of(Odd)
 
 
-def test_roles_are_told_apart() -> None:
+def test_roles_are_distinguished() -> None:
     roles = {name: role for name, (_, role, _, _) in declared(Everything).items()}
     assert roles["name"] is Role.SETTING
     assert roles["total"] is Role.DERIVED

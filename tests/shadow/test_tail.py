@@ -158,7 +158,7 @@ def test_evidence_stays_finite_when_everything_is_above() -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.1, math.nan])
-def test_a_share_that_is_no_probability_is_refused(share: float) -> None:
+def test_shares_outside_0_to_1_are_rejected(share: float) -> None:
     with pytest.raises(SequentialError, match="share"):
         TailDetector([1.0], [0.9]).update([1.0], [2.0], share)
 

@@ -271,18 +271,22 @@ def test_posted_records_are_bounded_in_bytes_and_items(tmp_path: Path) -> None:
 
 
 def test_findings_that_a_receiver_knows_of_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base, "MAX_TOLD", 3)
+    monkeypatch.setattr(base, "MAX_NOTIFIED", 3)
     with receiver() as there:
         channel = Webhook(Notification.model_validate({"kind": "webhook", "url": there.url}))
         findings = Findings(Limits(max_open=100, max_openings=100))
         wrong = [signal(key=f"drift/delays/1//{number}") for number in range(8)]
         findings.report("watch", wrong, START)
         drive(channel, findings, START)
-        assert (len(channel.told), len(there.requests)) == (3, 3)
+        assert (len(channel.notified), len(there.requests)) == (3, 3)
         channel.load_state(
-            {"told": {str(n): value for n in range(9) for value in [*channel.told.values()][:1]}}
+            {
+                "told": {
+                    str(n): value for n in range(9) for value in [*channel.notified.values()][:1]
+                }
+            }
         )
-        assert len(channel.told) == 3
+        assert len(channel.notified) == 3
 
 
 def test_open_findings_and_openings_of_a_model_are_bounded_and_the_rest_is_said() -> None:

@@ -372,7 +372,7 @@ def test_a_finding_is_on_disk_before_anybody_is_told(tmp_path: Path, disk: Disk)
         channel = Notification.model_validate({"kind": "webhook", "url": there.url})
         service = FindingsService(tmp_path, channels=[channel])
         service.load_state({})
-        service.findings.report("watch", [signal()], time.time())
+        service.ledger.report("watch", [signal()], time.time())
         assert "sync findings.jsonl" in disk.events
         assert there.requests == []
         asyncio.run(service.notifier.flush())

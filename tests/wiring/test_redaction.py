@@ -170,7 +170,7 @@ def shown(plane: Plane) -> dict[str, str]:
     app = build(plane, line)
     loop = plane.pipeline.findings_loop
     assert loop is not None
-    ids = [finding.id for finding in loop.service.findings.open()]
+    ids = [finding.id for finding in loop.service.ledger.open()]
 
     async def run() -> dict[str, str]:
         found = {}

@@ -99,7 +99,7 @@ def test_no_open_route_shows_the_token_or_the_address_of_a_channel(
         plane = make_plane(settings_of(config), tmp_path / "run", "run-1")
         loop = plane.pipeline.findings_loop
         assert loop is not None
-        loop.service.findings.report("watch", [signal()], 1.0)
+        loop.service.ledger.report("watch", [signal()], 1.0)
         asyncio.run(loop.service.notifier.flush())
         assert len(there.requests) == 3
     line: Any = Line()

@@ -124,8 +124,8 @@ class FeatureCodes:
     def learn(
         cls, cells: Mapping[str, Sequence[Any]], categorical: frozenset[str] | None = None
     ) -> FeatureCodes:
-        """Of all columns of ``cells``; ``categorical`` names those that are no numbers, None: as
-        they look."""
+        """Learn the codes of all columns of ``cells``. ``categorical`` names the columns that are
+        not numbers; None: decide by their cells."""
         kinds = {n: None if categorical is None else n in categorical for n in cells}
         return cls([FeatureCode.learn(n, column, kinds[n]) for n, column in cells.items()])
 

@@ -86,8 +86,8 @@ class Curve:
         return float(np.mean((scores < low) | (scores > high)))
 
     def labels_behind(self, scores: Floats) -> float:
-        """How many labels the mean rate over these scores rests on: as many as there are where they
-        lie like the reference, fewer where they gather in bins that held few."""
+        """Effective number of labels behind the mean rate over these scores: all labels when they
+        are distributed like the reference, fewer when they lie in bins with few labels."""
         shares = np.bincount(self.places(scores), minlength=len(self.counts)) / len(scores)
         return float(1.0 / (shares**2 / self.counts).sum())
 

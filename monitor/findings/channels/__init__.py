@@ -1,1 +1,1 @@
-"""The ways in which people and systems are told of findings."""
+"""Notification channels: Alertmanager, Slack, webhooks."""

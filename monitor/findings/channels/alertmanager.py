@@ -1,8 +1,8 @@
-"""Alertmanager's API, version 2: everything that is open, again and again, and what has ended.
+"""Alertmanager's API, version 2: open findings are sent repeatedly, closed ones once.
 
-An alert is known by its labels, so they hold what stays the same while a finding lasts and when it
-comes back; when its severity changes the alert of the old one ends. Alertmanager groups, repeats
-and routes by itself; our own notices are only that something holds or has ended.
+Labels identify an alert, so they hold what stays the same while a finding is open and when it is
+reopened; when the severity changes, the alert with the old severity ends. Alertmanager groups,
+repeats and routes by itself: this channel only reports that a finding is open or has closed.
 """
 
 from __future__ import annotations
@@ -23,57 +23,58 @@ _MAX_KEY = 512
 
 
 class Alertmanager(Channel):
-    """What was told of each finding are the ``labels`` of its alert, the ``revision``, and
-    ``start``."""
+    """Of each finding it stores the ``labels`` of the alert, the ``revision``, and ``start``."""
 
     _sent = 0.0
 
     @property
     def resend(self) -> float:
-        """Seconds between two messages about the same."""
+        """Seconds between two messages about the same alerts."""
         return self.config.resend or RESEND_SECONDS
 
     def pending(self, source: Source, now: float) -> int:
-        """Findings of which Alertmanager does not know how they are."""
+        """Number of findings whose present state Alertmanager does not know."""
         firing = self._firing(source, now)
-        news = sum(self._is_news(finding) for finding in firing)
-        return news + len(self._ended(firing))
+        changed = sum(self._is_changed(finding) for finding in firing)
+        return changed + len(self._ended(firing))
 
     def _firing(self, source: Source, now: float) -> list[Finding]:
         wanted = [finding for finding in source.open() if self.wants(finding, now)]
-        new = [finding for finding in wanted if finding.id not in self.told][: self.places()]
-        kept = {finding.id for finding in new} | self.told.keys()
-        return [finding for finding in wanted if finding.id in kept]
+        new = [finding for finding in wanted if finding.id not in self.notified][
+            : self.free_slots()
+        ]
+        sent = {finding.id for finding in new} | self.notified.keys()
+        return [finding for finding in wanted if finding.id in sent]
 
-    def _is_news(self, finding: Finding) -> bool:
-        known = self.told.get(finding.id)
+    def _is_changed(self, finding: Finding) -> bool:
+        known = self.notified.get(finding.id)
         return known is None or known.get("revision") != finding.revision
 
     def _ended(self, firing: list[Finding]) -> list[tuple[str, dict[str, str], float]]:
-        """Id, labels and start of alerts that no longer hold: closed, silenced, below the severity
-        that is wanted, or under other labels."""
-        lasting = {finding.id: self.labels(finding) for finding in firing}
+        """Id, labels and start of alerts that have ended: the finding closed, was silenced, fell
+        below the wanted severity, or has other labels now."""
+        current = {finding.id: self.labels(finding) for finding in firing}
         return [
             (id_, dict(known["labels"]), float(known["start"]))
-            for id_, known in self.told.items()
-            if lasting.get(id_) != known["labels"]
+            for id_, known in self.notified.items()
+            if current.get(id_) != known["labels"]
         ]
 
     async def step(self, source: Source, now: float) -> bool:
-        """Send everything at once, when something is new or it is time."""
+        """Send all alerts in one request, when one has changed or a resend is due."""
         if not self.backoff.ready(now):
             return False
         firing = self._firing(source, now)
         ended = self._ended(firing)
-        due = ended or any(self._is_news(finding) for finding in firing)
+        due = ended or any(self._is_changed(finding) for finding in firing)
         if not due and (not firing or 0.0 <= now - self._sent < self.resend):
             return False
-        lasting = [self.labels(finding) for finding in firing]
+        current = [self.labels(finding) for finding in firing]
         alerts = [
             {"labels": labels, "startsAt": words.moment(start), "endsAt": words.moment(now)}
             for _, labels, start in ended
-            # A finding that ended and another one of the same key are the same alert.
-            if labels not in lasting
+            # A closed finding and an open one with the same key are the same alert.
+            if labels not in current
         ]
         alerts += [self._alert(finding, now) for finding in firing]
         outcome = await self.send(PATH, lambda: (orjson.dumps(alerts), {}), now)
@@ -81,9 +82,9 @@ class Alertmanager(Channel):
             return False
         self._sent = now
         for id_, _, _ in ended:
-            self.told.pop(id_, None)
+            self.notified.pop(id_, None)
         for finding in firing:
-            self.told[finding.id] = {
+            self.notified[finding.id] = {
                 "revision": finding.revision,
                 "labels": self.labels(finding),
                 "start": finding.opened,
@@ -91,7 +92,7 @@ class Alertmanager(Channel):
         return True
 
     def labels(self, finding: Finding) -> dict[str, str]:
-        """What the alert is known by; empty ones are left out, as Alertmanager does."""
+        """The labels that identify the alert; empty ones are left out, as Alertmanager does."""
         signal = finding.signal
         labels = {
             **self.config.labels,
@@ -131,8 +132,8 @@ class Alertmanager(Channel):
             alert["generatorURL"] = f"{link.rstrip('/')}/v1/findings/{finding.id}"
         return alert
 
-    def can_be_told(self, known: object) -> bool:
-        """Whether a value of ``told`` that was saved can be used."""
+    def is_valid_entry(self, known: object) -> bool:
+        """Whether a value of ``notified`` that was saved can be used."""
         if not isinstance(known, Mapping):
             return False
         return isinstance(known.get("labels"), Mapping) and isinstance(

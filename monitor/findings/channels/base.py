@@ -1,9 +1,9 @@
-"""What all channels have in common: what they have told, and what is still to be told.
+"""The base of all channels: what was sent, and what has to be sent.
 
-A channel compares what it has told with how things are, so nothing has to be queued: many changes
-while a receiver is away become one message, the newest, and after a restart it goes on where it
-was. What was sent and not yet saved when the process was killed is sent once more: every message
-has a delivery id, the same each time.
+A channel compares what it has sent with the present findings, so it needs no queue: many changes
+during an outage of the receiver become one message, the newest, and after a restart it resumes
+where it stopped. If the process is killed after a message was sent and before the state was saved,
+the message is sent once more, with the same delivery id.
 """
 
 from __future__ import annotations
@@ -27,61 +27,63 @@ from understudy.monitor.findings.post import Reply, context, post
 log = logging.getLogger(__name__)
 
 OUTCOMES = ("delivered", "failed", "refused", "dropped")
-"""failed: tried again later; refused: the receiver does not take this message; dropped: its end was
-given up after a day, or is no longer known."""
+"""failed: will be retried; refused: the receiver rejects this message; dropped: the closing was not
+delivered within a day, or the finding is no longer known."""
 _REFUSED = frozenset((400, 405, 406, 413, 415, 422))
-"""Faults of the message. Others (a wrong token, a page that is not there yet) may be mended."""
-MAX_TOLD = 1000
-"""Findings that a receiver is told of at a time; others wait for a place."""
+"""Statuses that are faults of the message. Other errors (a wrong token, a missing page) can be
+fixed on the receiver's side, so they are retried."""
+MAX_NOTIFIED = 1000
+"""Findings that a receiver knows of at a time; others wait for a free slot."""
 GIVE_UP_SECONDS = 86_400.0
 
 
 class Source(Protocol):
-    """Where findings come from: a ledger."""
+    """What a channel reads of a ledger."""
 
     def open(self) -> list[Finding]:
-        """Open ones, the worst first."""
+        """Open findings, the most severe first."""
 
     def find(self, id_: str) -> Finding:
-        """Raises UnknownFindingError."""
+        """The finding with that id. Raises UnknownFindingError."""
 
 
 class Channel(ABC):
-    """One receiver. ``told`` is what it knows, by id of the finding; what its values hold is up to
-    the kind of channel and is JSON-able."""
+    """One receiver. ``notified`` is what was sent to it, by id of the finding; its JSON-able values
+    depend on the kind of channel."""
 
     spacing_seconds = 0.0
     """Shortest time between two requests."""
 
-    def __init__(self, config: Notification, chance: random.Random | None = None) -> None:
+    def __init__(self, config: Notification, rng: random.Random | None = None) -> None:
         self.config = config
         self.name = config.label
-        self.least = rank(config.severity)
-        self.told: dict[str, dict[str, Any]] = {}
+        self.min_severity = rank(config.severity)
+        self.notified: dict[str, dict[str, Any]] = {}
         self.outcomes: Counter[str] = Counter()
         self.error: str | None = None
-        """The present trouble."""
-        self.backoff = Backoff(chance=chance)
+        """Why the last delivery failed; None when it succeeded."""
+        self.backoff = Backoff(rng=rng)
         self._tls: ssl.SSLContext | None = None
 
     @abstractmethod
     def pending(self, source: Source, now: float) -> int:
-        """How many findings have something to tell that has not been told."""
+        """Number of findings with changes that were not sent yet."""
 
     @abstractmethod
     async def step(self, source: Source, now: float) -> bool:
-        """Send what is due next, if anything is; True when something was settled. Never raises
-        DeliveryError."""
+        """Send what is due next, if anything is; True when a message was delivered or refused.
+        Never raises DeliveryError."""
 
     def wants(self, finding: Finding, now: float) -> bool:
-        """Whether the receiver should know of that open finding."""
-        return finding.severity >= self.least and not finding.silent(now)
+        """Whether an open finding is to be sent to this receiver."""
+        return finding.severity >= self.min_severity and not finding.silent(now)
 
-    def gone(self, source: Source, now: float) -> list[Finding]:
-        """Findings that were told and are closed. What nobody knows any more is forgotten."""
-        found = []
+    def newly_closed(self, source: Source, now: float) -> list[Finding]:
+        """Findings that were sent and have closed since. Drops those that the ledger has
+        deleted."""
+        closed = []
         open_ = {finding.id for finding in source.open()}
-        for id_ in [id_ for id_ in self.told if id_ not in open_]:
+        for id_ in [id_ for id_ in self.notified if id_ not in open_]:
             try:
                 finding = source.find(id_)
             except UnknownFindingError:
@@ -90,23 +92,23 @@ class Channel(ABC):
             if finding.closed is not None and now - finding.closed > GIVE_UP_SECONDS:
                 self.drop(id_)
             else:
-                found.append(finding)
-        return found
+                closed.append(finding)
+        return closed
 
-    def places(self) -> int:
-        """How many findings more it can be told of."""
-        return max(0, MAX_TOLD - len(self.told))
+    def free_slots(self) -> int:
+        """How many more findings the receiver can be notified of."""
+        return max(0, MAX_NOTIFIED - len(self.notified))
 
     def drop(self, id_: str) -> None:
-        """Its end will not be told."""
-        del self.told[id_]
+        """Give up sending that a finding has closed."""
+        del self.notified[id_]
         self.outcomes["dropped"] += 1
 
     async def send(
         self, suffix: str, make: Callable[[], tuple[bytes, dict[str, str]]], now: float
     ) -> str:
-        """POST to the receiver's address and ``suffix``; ``make`` gives body and headers. One of
-        ``OUTCOMES``, which is counted."""
+        """POST to the receiver's address plus ``suffix``; ``make`` returns body and headers.
+        Returns one of ``OUTCOMES``, and counts it."""
         outcome, reason, wait = "failed", "", 0.0
         try:
             reply = await self._post(suffix, make)
@@ -122,7 +124,7 @@ class Channel(ABC):
             wait = self.backoff.failed(now, wait)
             if self.error is None:
                 log.warning(
-                    "notify: %s: %s; trying again in %.0f s and from then on less often",
+                    "notify: %s: delivery failed: %s; retrying in %.0f s, then less often",
                     self.name,
                     reason,
                     wait,
@@ -130,10 +132,10 @@ class Channel(ABC):
             self.error = reason
             return outcome
         if outcome == "refused":
-            log.error("notify: %s does not take a message: %s", self.name, reason)
+            log.error("notify: %s rejected a message: %s", self.name, reason)
         elif self.error is not None:
-            log.info("notify: %s is back", self.name)
-        self.backoff.worked()
+            log.info("notify: %s recovered", self.name)
+        self.backoff.succeeded()
         self.error = reason or None
         return outcome
 
@@ -158,19 +160,19 @@ class Channel(ABC):
         return value
 
     @abstractmethod
-    def can_be_told(self, known: object) -> bool:
-        """Whether a value of ``told`` that was saved can be used."""
+    def is_valid_entry(self, known: object) -> bool:
+        """Whether a saved value of ``notified`` is valid."""
 
     def dump_state(self) -> dict[str, Any]:
-        """JSON-able: what has been told, and what became of the messages."""
-        return {"told": dict(self.told), "outcomes": dict(self.outcomes)}
+        """JSON-able: what was sent, and the outcomes."""
+        return {"told": dict(self.notified), "outcomes": dict(self.outcomes)}
 
     def load_state(self, data: Mapping[str, Any]) -> None:
-        """Become what :meth:`dump_state` gave, as far as that can be used."""
-        told, outcomes = data.get("told"), data.get("outcomes")
-        if isinstance(told, Mapping):
-            usable = {str(k): dict(v) for k, v in told.items() if self.can_be_told(v)}
-            self.told = dict(list(usable.items())[:MAX_TOLD])
+        """Load the result of :meth:`dump_state`; invalid parts are ignored."""
+        notified, outcomes = data.get("told"), data.get("outcomes")
+        if isinstance(notified, Mapping):
+            usable = {str(k): dict(v) for k, v in notified.items() if self.is_valid_entry(v)}
+            self.notified = dict(list(usable.items())[:MAX_NOTIFIED])
         if isinstance(outcomes, Mapping):
             self.outcomes = Counter({k: int(outcomes[k]) for k in OUTCOMES if k in outcomes})
 

@@ -1,4 +1,4 @@
-"""Channels that send one message for each thing that happened."""
+"""Channels that send one message per change of a finding."""
 
 from __future__ import annotations
 
@@ -15,47 +15,48 @@ from understudy.monitor.findings.finding import Finding
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """``event`` is that of the finding as this receiver has to hear it, or reminder."""
+    """``event`` is the kind of change as this receiver sees it, or ``reminder``."""
 
     event: str
     finding: Finding
 
     @property
     def delivery(self) -> str:
-        """The same for the same message, however often it is sent."""
+        """Delivery id: the same each time that the message is sent."""
         return f"{self.finding.id}.{self.finding.revision}.{self.event}"
 
 
 class MessageChannel(Channel):
-    """What was told of each finding is its ``revision`` and when, ``at``."""
+    """Of each finding it stores the ``revision`` that was sent and the time, ``at``."""
 
-    def __init__(self, config: Notification, chance: random.Random | None = None) -> None:
-        super().__init__(config, chance)
+    def __init__(self, config: Notification, rng: random.Random | None = None) -> None:
+        super().__init__(config, rng)
         self._tries: Counter[str] = Counter()
-        """Failed attempts by finding, so that one that never works is not in the way."""
+        """Failed attempts by finding, so that one that always fails does not block the others."""
         self._next = 0.0
 
     @abstractmethod
     def render(self, message: Message, now: float) -> tuple[bytes, dict[str, str]]:
-        """Body and headers. Raises DeliveryError when that cannot be."""
+        """Body and headers. Raises DeliveryError when the message cannot be built."""
 
     def due(self, source: Source, now: float) -> list[Message]:
-        """What has to be told, the first in front."""
-        found = [Message("closed", finding) for finding in self.gone(source, now)]
-        places = self.places()
+        """The messages to send, in order."""
+        messages = [Message("closed", finding) for finding in self.newly_closed(source, now)]
+        free_slots = self.free_slots()
         for finding in source.open():
             event = self._event(finding, now)
-            new = finding.id not in self.told
-            if event and (not new or places > 0):
-                places -= new
-                found.append(Message(event, finding))
-        self._tries = Counter({m.finding.id: self._tries[m.finding.id] for m in found})
+            new = finding.id not in self.notified
+            if event and (not new or free_slots > 0):
+                free_slots -= new
+                messages.append(Message(event, finding))
+        self._tries = Counter({m.finding.id: self._tries[m.finding.id] for m in messages})
         return sorted(
-            found, key=lambda m: (self._tries[m.finding.id], -m.finding.severity, m.finding.changed)
+            messages,
+            key=lambda m: (self._tries[m.finding.id], -m.finding.severity, m.finding.changed),
         )
 
     def _event(self, finding: Finding, now: float) -> str | None:
-        known = self.told.get(finding.id)
+        known = self.notified.get(finding.id)
         if known is None:
             if not self.wants(finding, now):
                 return None
@@ -63,11 +64,11 @@ class MessageChannel(Channel):
         if finding.silent(now):
             return None
         if known["revision"] != finding.revision:
-            told = finding.event in ("updated", "acknowledged", "reopened")
-            return finding.event if told else "updated"
+            known_event = finding.event in ("updated", "acknowledged", "reopened")
+            return finding.event if known_event else "updated"
         repeat = self.config.repeat
         since = now - known["at"]
-        # A clock that was set back is no reason to be silent for ever, nor to repeat at once.
+        # After the clock was set back, reminders neither stop for ever nor come at once.
         if since < 0.0:
             known["at"] = now
         if repeat is None or finding.acknowledged or since < repeat or not self.wants(finding, now):
@@ -93,14 +94,14 @@ class MessageChannel(Channel):
             self._tries[id_] += 1
             return False
         if message.event == "closed":
-            # By now it may be open again: then that is told next.
-            self.told.pop(id_, None)
+            # It may have reopened meanwhile: that is sent next.
+            self.notified.pop(id_, None)
         else:
-            self.told[id_] = {"revision": message.finding.revision, "at": now}
+            self.notified[id_] = {"revision": message.finding.revision, "at": now}
         return True
 
-    def can_be_told(self, known: object) -> bool:
-        """Whether a value of ``told`` that was saved can be used."""
+    def is_valid_entry(self, known: object) -> bool:
+        """Whether a value of ``notified`` that was saved can be used."""
         if not isinstance(known, Mapping):
             return False
         return isinstance(known.get("revision"), int) and isinstance(known.get("at"), (int, float))

@@ -1,4 +1,4 @@
-"""Messages as Slack's incoming webhooks take them, and Mattermost's and Rocket.Chat's."""
+"""Messages for incoming webhooks of Slack, Mattermost and Rocket.Chat."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _MARKS = {"info": "ℹ️", "warning": "⚠️", "critical": "🔴"}
 
 
 class Slack(MessageChannel):
-    """``text`` for notifications and for those who know no blocks, ``blocks`` for the others.
+    """Sends ``text`` for notifications and clients without blocks, and ``blocks``.
 
-    A message a second is what Slack takes.
+    Slack accepts one message per second.
     """
 
     spacing_seconds = 1.0
@@ -36,13 +36,13 @@ class Slack(MessageChannel):
         if finding.closed is not None:
             facts.append(("Open for", words.span(finding.closed - finding.opened)))
         blocks.append(_fields([(name, value) for name, value in facts if value]))
-        news = message.event not in ("opened", "reminder") and finding.change
-        if news:
+        changed = message.event not in ("opened", "reminder") and finding.change
+        if changed:
             blocks.append(_section(f"*Change*\n{_escape(finding.change)}"))
         if message.event != "closed":
             blocks += self._details(message)
         blocks.append(_context(self._foot(message)))
-        # One line that can be read on a lock screen.
+        # One line, readable on a lock screen.
         document = {"text": _escape(f"{line} ({words.subject(signal)})"), "blocks": blocks}
         return orjson.dumps(document), {}
 
@@ -63,7 +63,7 @@ class Slack(MessageChannel):
         parts = [_escape(part) for part in (signal.rule, signal.guarantee) if part]
         link = self.config.link
         id_ = message.finding.id
-        # The URL comes from the configuration and holds none of Slack's signs.
+        # The URL comes from the configuration and holds none of Slack's control characters.
         parts.append(f"<{link.rstrip('/')}/v1/findings/{id_}|{id_}>" if link else id_)
         return " · ".join(parts)
 
@@ -73,7 +73,7 @@ def _escape(text: str) -> str:
 
 
 def _cut(text: str, most: int) -> str:
-    """Short enough, and not within an escaped sign."""
+    """Cut to the limit, but not within an escaped character."""
     if len(text) <= most:
         return text
     text = text[: most - 1]

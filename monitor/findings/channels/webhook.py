@@ -1,7 +1,7 @@
-"""JSON to any URL, signed if there is a key.
+"""JSON to any URL, signed when a key is configured.
 
-The signature is HMAC-SHA256 over ``<timestamp>.<body>``, where the timestamp is that of the header
-beside it: a receiver that refuses old ones cannot be sent the same twice by somebody who listened.
+The signature is HMAC-SHA256 over ``<timestamp>.<body>``, where the timestamp is that of the
+header beside it: a receiver that rejects old timestamps is safe from replayed messages.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ def signature(key: bytes, timestamp: str, body: bytes) -> str:
 
 
 class Webhook(MessageChannel):
-    """The finding and what happened to it."""
+    """Sends the finding and its latest change."""
 
     def render(self, message: Message, now: float) -> tuple[bytes, dict[str, str]]:
-        """Body and headers. Raises DeliveryError when the key is not in the environment: nothing
-        is sent unsigned then."""
+        """Body and headers. Raises DeliveryError when the key is not in the environment: a
+        message is never sent unsigned."""
         finding = message.finding
         link = self.config.link
         document = {

@@ -1,1 +1,1 @@
-"""The live room: rows are encoded by a baseline, checked, watched for drift, and spoken of."""
+"""Live drift detection: rows are encoded by a baseline, checked, and tested for drift."""

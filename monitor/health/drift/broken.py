@@ -16,8 +16,7 @@ from understudy.shadow.state import Config, Converter, Count, Saved, Stateful
 
 
 def _dump_repeats(repeats: Repeats) -> Any:
-    """Only where all digits are kept, so that who goes on elsewhere goes on as if nothing had
-    happened."""
+    """Saved only with all digits, for a state that moves to another process unchanged."""
     return repeats.dump_state() if packed.exact() else None
 
 
@@ -26,25 +25,25 @@ def _load_repeats(name: str, value: Any, now: Repeats) -> Repeats:
 
 
 class BrokenRows(Stateful):
-    """Of a model's ``rules``, in their order."""
+    """Which of a model's ``rules`` each row breaks. ``encoder`` encodes rows by the baseline."""
 
     encoder: Config[Encoder]
     _rules: Config[int]
-    _places: Config[dict[tuple[Rule, str], int]]
+    _indices: Config[dict[tuple[Rule, str], int]]
     duplicate: Config[int | None]
-    """Place of the rule about rows that come again; None where there is none."""
+    """Index of the rule about duplicate rows; None without one."""
     of_answers: Config[list[int]]
     repeats: Saved[Annotated[Repeats, Converter(_dump_repeats, _load_repeats)]]
     added: Saved[dict[str, Count]]
-    """Columns that the baseline does not know, and how many rows had them."""
+    """Number of rows by name of a column that the baseline does not know."""
     unread: Saved[list[float]]
-    """Of each request that was not looked at yet, 1 where it could not be read, else 0."""
+    """For each request that was not evaluated yet, 1 if it could not be decoded, else 0."""
 
     def __init__(self, encoder: Encoder, rules: Sequence[RateRule]) -> None:
         self.encoder = encoder
         self._rules = len(rules)
-        self._places = {(rule.rule, rule.feature): n for n, rule in enumerate(rules)}
-        self.duplicate = self._places.get((Rule.DUPLICATE, ""))
+        self._indices = {(rule.rule, rule.feature): n for n, rule in enumerate(rules)}
+        self.duplicate = self._indices.get((Rule.DUPLICATE, ""))
         self.of_answers = [
             n
             for n, rule in enumerate(rules)
@@ -54,40 +53,40 @@ class BrokenRows(Stateful):
         self.added = {}
         self.unread = []
 
-    def find(self, found: Encoded, batch: Batch) -> NDArray[np.float64] | None:
-        """Which rules each row breaks: (n, R); NaN where a rule says nothing. None, which is what
-        most batches are, where no rule is broken and each says so."""
-        repeated = self._repeated(found.raw)
-        # Requests, not rows: they take the places of rows while there are any.
-        unread = self.unread[: found.rows]
+    def find(self, encoded: Encoded, batch: Batch) -> NDArray[np.float64] | None:
+        """Which rules each row breaks, (n, R); NaN where a rule does not apply. None, for most
+        batches, when all rules apply and none is broken."""
+        repeated = self._repeated(encoded.raw)
+        # One value per request, not per row: they are entered in the first rows.
+        unread = self.unread[: encoded.rows]
         del self.unread[: len(unread)]
-        silent = 0 < len(unread) < found.rows or (self.of_answers and not batch.answered)
+        silent = 0 < len(unread) < encoded.rows or (self.of_answers and not batch.answered)
         quiet = repeated is None or not repeated.any()
-        if quiet and not (found.broken or found.added or silent or any(unread)):
+        if quiet and not (encoded.broken or encoded.added or silent or any(unread)):
             return None
-        broken = np.zeros((found.rows, self._rules))
-        for rule, mask in found.broken.items():
+        broken = np.zeros((encoded.rows, self._rules))
+        for rule, mask in encoded.broken.items():
             for column in np.flatnonzero(mask.any(0)):
-                of_column = self._places.get((rule, self.encoder.names[column]))
+                of_column = self._indices.get((rule, self.encoder.names[column]))
                 if of_column is not None:
                     broken[:, of_column] = mask[:, column]
         if not batch.answered:
             broken[:, self.of_answers] = np.nan
         if repeated is not None:
             broken[:, self.duplicate] = repeated
-        if found.added:
-            broken[:, self._places[Rule.ADDED, ""]] = 1.0
-            for name in found.added[:20]:
+        if encoded.added:
+            broken[:, self._indices[Rule.ADDED, ""]] = 1.0
+            for name in encoded.added[:20]:
                 if name in self.added or len(self.added) < 100:
-                    self.added[name] = self.added.get(name, 0) + found.rows
+                    self.added[name] = self.added.get(name, 0) + encoded.rows
         if unread:
-            place = self._places[Rule.UNDECODABLE, ""]
-            broken[:, place] = np.nan
-            broken[: len(unread), place] = unread
+            index = self._indices[Rule.UNDECODABLE, ""]
+            broken[:, index] = np.nan
+            broken[: len(unread), index] = unread
         return broken
 
     def _repeated(self, raw: NDArray[np.float64]) -> NDArray[np.float64] | None:
-        """Which rows were there a moment ago, (n,); None where nothing looks for them."""
+        """Which rows repeat a recent one, (n,); None without a rule about duplicates."""
         if self.duplicate is None:
             return None
         cells = raw if self.encoder.is_feature.all() else raw[:, self.encoder.is_feature]

@@ -1,6 +1,6 @@
-"""Categorical columns of a model: whether their categories come in the shares they used to.
+"""Drift of the shares of categories.
 
-Ranks say little of categories: one that doubles at the expense of all others moves no location.
+Ranks detect little in categories: one that doubles at the expense of all others moves no location.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from understudy.shadow.state import Config, Saved, Stateful, Transient
 
 Floats = NDArray[np.float64]
 _AT_LEAST = 3
-"""Categories; the location of two says everything about them."""
+"""Fewest categories; with two, the location alone describes the shares."""
 _HOLD = 512
 _TWO_SIDED_95 = 1.959963984540054
 
@@ -39,8 +39,8 @@ def of_categories(encoder: Encoder) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True, slots=True)
 class Shifted:
-    """A series whose shares have changed: ``label`` is the category that is off the most, with its
-    share ``before`` and ``now``, of so many ``rows``."""
+    """A series whose shares have changed: ``label`` is the category that changed most, with its
+    share ``before`` and ``now``, from ``rows`` rows."""
 
     series: int
     label: str
@@ -53,7 +53,7 @@ class Shifted:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Of the share now, 95 % (Wilson 1927)."""
+        """95 % interval of the share ``now`` (Wilson 1927)."""
         z2 = _TWO_SIDED_95**2 / max(self.rows, 1.0)
         middle = (self.now + z2 / 2.0) / (1.0 + z2)
         spread = self.now * (1.0 - self.now) / max(self.rows, 1.0) + z2 / (4.0 * self.rows + 1e-9)
@@ -62,10 +62,10 @@ class Shifted:
 
 
 class Categories(Stateful):
-    """``run_length`` (S,) of each series in rows, and ``inflated`` (S,), as those of its charts;
-    those of the series that are watched here are used."""
+    """Tests the categorical series. ``run_length`` (S,) in rows and ``inflated`` (S,) are those of
+    the charts of all series."""
 
-    places: Config[NDArray[np.intp]]
+    indices: Config[NDArray[np.intp]]
     """Numbers of the series."""
     _groups: Config[NDArray[np.int64]]
     _labels: Config[list[list[str]]]
@@ -79,23 +79,23 @@ class Categories(Stateful):
     def __init__(
         self, encoder: Encoder, window: Window, run_length: Floats, inflated: Floats
     ) -> None:
-        self.places = np.flatnonzero(of_categories(encoder))
-        self._groups = window.groups[self.places]
-        self._labels = [window.labels[place] for place in self.places.tolist()]
-        self._rows_of = np.arange(len(self.places))[None, :]
+        self.indices = np.flatnonzero(of_categories(encoder))
+        self._groups = window.groups[self.indices]
+        self._labels = [window.labels[index] for index in self.indices.tolist()]
+        self._rows_of = np.arange(len(self.indices))[None, :]
         self.detector = Composition(
-            window.baseline[self.places], run_length[self.places], inflated[self.places]
+            window.baseline[self.indices], run_length[self.indices], inflated[self.indices]
         )
-        self.alarmed = np.zeros(len(self.places), np.bool_)
-        self._since = np.zeros(len(self.places), np.int64)
+        self.alarmed = np.zeros(len(self.indices), np.bool_)
+        self._since = np.zeros(len(self.indices), np.int64)
         self._began = {}
         self._examples = {}
 
     def update(self, codes: NDArray[np.int64], times: Floats, ids: Sequence[bytes]) -> None:
         """Codes (n, S) of the rows of a batch, with their unix times and request ids."""
-        if not len(self.places):
+        if not len(self.indices):
             return
-        groups = self._groups[self._rows_of, codes[:, self.places]]
+        groups = self._groups[self._rows_of, codes[:, self.indices]]
         evidence = self.detector.update(groups, times)
         self._since[self.alarmed] += len(groups)
         fresh = evidence.alarms & ~self.alarmed
@@ -115,8 +115,8 @@ class Categories(Stateful):
         self._let_go()
 
     def _off(self, number: int) -> Floats:
-        found: Floats = self.detector.now(number)[0] - self.detector.shares[number]
-        return found
+        result: Floats = self.detector.now(number)[0] - self.detector.shares[number]
+        return result
 
     def _let_go(self) -> None:
         opened = self.alarmed & (self._since >= _HOLD) & self.detector.usual()
@@ -129,23 +129,23 @@ class Categories(Stateful):
 
     @property
     def statistic(self) -> Floats:
-        """Of each series that is watched here; it alarms at 1."""
+        """Score of each categorical series; it alarms at 1."""
         evidence = self.detector.evidence()
         with np.errstate(invalid="ignore"):
-            found: Floats = np.maximum(evidence.statistic / evidence.threshold, 0.0)
-        return found
+            result: Floats = np.maximum(evidence.statistic / evidence.threshold, 0.0)
+        return result
 
     def shifted(self) -> list[Shifted]:
-        """Those that have alarmed and have not recovered."""
-        found = []
+        """Series that have alarmed and have not recovered."""
+        result = []
         for number in np.flatnonzero(self.alarmed).tolist():
             off = self._off(number)
             group = int(np.argmax(np.abs(off)))
             labels = self._labels[number]
             shares, rows = self.detector.now(number)
-            found.append(
+            result.append(
                 Shifted(
-                    int(self.places[number]),
+                    int(self.indices[number]),
                     labels[group] if group < len(labels) and group < GROUPS - 1 else "other",
                     float(self.detector.shares[number, group]),
                     float(shares[group]),
@@ -155,4 +155,4 @@ class Categories(Stateful):
                     tuple(reversed(self._examples.get(number, ()))),
                 )
             )
-        return found
+        return result

@@ -1,4 +1,4 @@
-"""What a baseline allows: thresholds of the charts, rates of the rules, and what these rest on."""
+"""What a baseline allows: run lengths and thresholds of charts, rates of rules, assumptions."""
 
 from __future__ import annotations
 
@@ -22,76 +22,76 @@ Mask = NDArray[np.bool_]
 
 
 LOCATION = 0.85
-"""Of the false alarms of a series, what its location has; its spread has the rest. A move of the
-location is the commoner change and the smaller one: charts of small slacks pay the most, in rows,
-for a share that is halved."""
+"""Share of a series' false alarms for its location; its spread has the rest. Shifts of the location
+are more frequent and smaller: halving the share of charts with small slacks costs them most
+rows."""
 COMPOSITION = 0.6
-"""Of the false alarms of a categorical series, what its shares have; its charts share the rest."""
+"""Share of a categorical series' false alarms for its composition; its charts have the rest."""
 
 
 def run_lengths(series: int, run_length: float, categorical: Mask | None = None) -> Floats:
-    """Of each location, then of each spread, (2 S,); ``run_length`` is that of all together, and
-    ``categorical`` (S,) says which series have a share for their composition."""
+    """Run lengths of each location, then of each spread, (2 S,); ``run_length`` is that of all
+    together, and ``categorical`` (S,) says which series have a share for their composition."""
     shares = np.repeat([LOCATION, 1.0 - LOCATION], series)
     if categorical is not None:
         shares *= np.where(np.tile(categorical, 2), 1.0 - COMPOSITION, 1.0)
-    found: Floats = run_length * max(series, 1) / shares
-    return found
+    result: Floats = run_length * max(series, 1) / shares
+    return result
 
 
 def tail_factors(encoder: Encoder, slacks: Sequence[float]) -> Floats:
     """By how much thresholds grow for scores that are not normal, (2 S, slacks)."""
-    found = [
+    result = [
         [max(tail_factor(table[s], shares, k), tail_factor(-table[s], shares, k)) for k in slacks]
         for table in (encoder.location[:, :MISSING], encoder.spread[:, :MISSING])
         for s in range(len(encoder.series))
         for shares in (shares_of(encoder.counts[s]),)
     ]
-    return np.array(found, np.float64).reshape(2 * len(encoder.series), len(slacks))
+    return np.array(result, np.float64).reshape(2 * len(encoder.series), len(slacks))
 
 
-def inflations(encoder: Encoder, cycle: Profile | None, places: Sequence[int]) -> Floats:
-    """Variance of long sums over that of independent rows, (2 S,); of the ``places`` that have a
+def inflations(encoder: Encoder, cycle: Profile | None, indices: Sequence[int]) -> Floats:
+    """Variance of long sums over that of independent rows, (2 S,); of the ``indices`` that have a
     cycle, what is left without it."""
     location = [(p.lag1, p.count) for p in encoder.profiles]
     spread = [
         (p.lag1_spread if isinstance(p, NumericProfile) else p.lag1, p.count)
         for p in encoder.profiles
     ]
-    found = np.array([inflation(lag, float(rows)) for lag, rows in (*location, *spread)])
+    result = np.array([inflation(lag, float(rows)) for lag, rows in (*location, *spread)])
     if cycle is not None:
-        found[list(places)] = np.maximum(cycle.inflation, 1.0)
-    return found
+        result[list(indices)] = np.maximum(cycle.inflation, 1.0)
+    return result
 
 
 def cycle_of(encoder: Encoder, baseline: Baseline) -> tuple[Profile | None, list[int]]:
-    """What the hour explains, and the places (among 2 S) of the series that are there of it."""
-    places = {name: place for place, name in enumerate(encoder.series)}
+    """The daily cycle, and the indices (among 2 S) of the series that have one."""
+    indices = {name: index for index, name in enumerate(encoder.series)}
     names: list[str] = baseline.seasons["series"] if baseline.seasons is not None else []
-    known = [number for number, name in enumerate(names) if name in places]
+    known = [number for number, name in enumerate(names) if name in indices]
     if baseline.seasons is None or not known:
         return None, []
     whole = Profile.from_dict(baseline.seasons)
     kept = [*known, *(number + len(names) for number in known)]
     profile = Profile(whole.means[:, kept], whole.scale[kept], whole.inflation[kept])
-    located = [places[names[number]] for number in known]
-    return profile, [*located, *(place + len(places) for place in located)]
+    located = [indices[names[number]] for number in known]
+    return profile, [*located, *(index + len(indices) for index in located)]
 
 
 def baseline_rows(encoder: Encoder) -> Floats:
-    """Rows that the location and spread of each series rest on, (2 S,)."""
-    found: Floats = np.maximum(np.tile(encoder.counts.sum(axis=1), 2), 1.0)
-    return found
+    """Baseline rows behind the location and spread of each series, (2 S,)."""
+    result: Floats = np.maximum(np.tile(encoder.counts.sum(axis=1), 2), 1.0)
+    return result
 
 
 def assumptions_of(encoder: Encoder, cycle: Profile | None) -> tuple[str, ...]:
-    """What the run length rests on, in words."""
+    """The assumptions of the run length, as texts."""
     correlations = {n: p.lag1 for n, p in zip(encoder.series, encoder.profiles, strict=True)}
     return assumptions(correlations, allowed_for=True, seasonal=cycle is not None)
 
 
 def shares_of(counts: Floats) -> Floats:
-    """Of the whole; of nothing, all of it is the first."""
+    """Shares of the total; if that is 0, the first has all."""
     total = counts.sum()
     if total <= 0.0:
         uniform = np.zeros_like(counts)
@@ -102,7 +102,7 @@ def shares_of(counts: Floats) -> Floats:
 
 
 def rate_rules(baseline: Baseline, encoder: Encoder, smallest: float) -> list[RateRule]:
-    """Every rule with the rate that is no news; ``smallest`` is the smallest rise that matters."""
+    """Every rule with its usual rate; ``smallest`` is the smallest rise that matters."""
     rules: list[RateRule] = []
     for column in encoder.columns:
         seen = {
@@ -134,7 +134,7 @@ def rate_rules(baseline: Baseline, encoder: Encoder, smallest: float) -> list[Ra
 
 
 def longest_run(encoder: Encoder, number: int, rows: float) -> int:
-    """Longest run of a column that is no news."""
+    """Longest normal run of column ``number`` in ``rows`` rows."""
     column = encoder.columns[number]
     first = encoder.first[number]
     shares = shares_of(encoder.counts[first])

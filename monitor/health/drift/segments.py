@@ -25,14 +25,14 @@ from understudy.shadow.state import Config, Converter, FieldError, Saved, Statef
 REFERENCE = 1000
 """Rows of a segment that are its reference."""
 _LOW = 0.1
-"""Of a threshold: a statistic below it says that nothing has begun yet."""
+"""Share of a threshold below which a statistic shows no change."""
 _TWO_SIDED_95 = 1.959963984540054
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentShift:
-    """How a series of a segment has changed: ``since`` (unix time), by ``size`` standard deviations
-    of its ranks against the segment's first rows, with a 95 % interval."""
+    """The change of a series in a segment: ``since`` (unix time), and ``size`` in standard
+    deviations of its ranks against the segment's first rows, with a 95 % interval."""
 
     since: float | None
     size: float
@@ -69,7 +69,7 @@ class Segments(Stateful):
     """Newest request ids of segments that have alarmed, by number."""
     _since: Saved[Times]
     _seen: Saved[Packed]
-    """Since then: how many values, and what they add up to."""
+    """Since then: the number of values, and their sum."""
 
     def __init__(
         self,
@@ -152,10 +152,10 @@ class Segments(Stateful):
         self._since = np.where(begun, self._since, times[0])
         self._seen = np.where(begun, self._seen, 0.0) + np.stack([counts, against])
 
-    def moved(self, number: int, place: int) -> SegmentShift:
-        """Of a segment and a location or spread (among 2 S)."""
-        count, total = self._seen[:, number, place].tolist()
-        since = float(self._since[number, place])
+    def moved(self, number: int, index: int) -> SegmentShift:
+        """The change in segment ``number`` of the location or spread ``index`` (among 2 S)."""
+        count, total = self._seen[:, number, index].tolist()
+        since = float(self._since[number, index])
         size = total / max(count, 1.0)
         # The first rows are an estimate as well.
         half = _TWO_SIDED_95 * math.sqrt(1.0 / max(count, 1.0) + 1.0 / REFERENCE)

@@ -1,4 +1,4 @@
-"""What a model's watch has found, in words."""
+"""The problems that a model's watch sees, as signals."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _PREDICTION_ADVICE = (
 
 
 @dataclass(slots=True)
-class _Found:
-    """What is wrong with a column: ``weight`` is the log-likelihood ratio against no change."""
+class _Problem:
+    """A problem of a column: ``weight`` is the log-likelihood ratio against no change."""
 
     name: str
     weight: float
@@ -50,18 +50,18 @@ def nothing_hidden(_: str) -> bool:
 def signals_of(
     watch: ModelWatch, model: str, version: str, now: float, hides: Hides = nothing_hidden
 ) -> list[Signal]:
-    """Everything that is wrong at ``now``, unix seconds; empty when all is as usual. Of features
-    that ``hides`` names, no value is said."""
-    watch.settle()
-    found = [
+    """All problems at ``now``, unix seconds; empty when everything is normal. Signals contain no
+    values of features for which ``hides`` is true."""
+    watch.flush_joint()
+    result = [
         _stale(watch, model, version, now),
         _quality(watch, model, version),
         _drift(watch, model, version, hides),
     ]
-    found += _together(watch, model, version)
-    found += _segments(watch, model, version)
-    found += corroborations([d for _, d in watch.corroborators], "drift", model, version)
-    return [signal for signal in found if signal is not None]
+    result += _joint(watch, model, version)
+    result += _segments(watch, model, version)
+    result += corroborations([d for _, d in watch.corroborators], "drift", model, version)
+    return [signal for signal in result if signal is not None]
 
 
 def _stale(watch: ModelWatch, model: str, version: str, now: float) -> Signal | None:
@@ -88,16 +88,16 @@ def _stale(watch: ModelWatch, model: str, version: str, now: float) -> Signal | 
 def _drift(watch: ModelWatch, model: str, version: str, hides: Hides) -> Signal | None:
     encoder = watch.encoder
     series = len(encoder.series)
-    columns: dict[int, _Found] = {}
-    for place in np.flatnonzero(watch.shifts.alarmed):
-        number = int(place) % series
+    columns: dict[int, _Problem] = {}
+    for index in np.flatnonzero(watch.shifts.alarmed):
+        number = int(index) % series
         column = encoder.column_of[number]
-        estimate = watch.change(int(place))
+        estimate = watch.change(int(index))
         moved = "shifted"
         if not hides(encoder.names[column]):
-            moved = _moved(watch, number, int(place) >= series, estimate.size)
+            moved = _moved(watch, number, int(index) >= series, estimate.size)
         size = Size(
-            f"{encoder.series[number]} ({'spread' if place >= series else 'location'})",
+            f"{encoder.series[number]} ({'spread' if index >= series else 'location'})",
             "standard deviations of its ranks",
             0.0,
             estimate.size,
@@ -105,8 +105,8 @@ def _drift(watch: ModelWatch, model: str, version: str, hides: Hides) -> Signal 
             estimate.high,
         )
         name = encoder.names[column]
-        furthest = tuple(reversed(watch.examples.furthest.get(int(place), ())))
-        item = _Found(name, estimate.weight, moved, estimate.time, size, furthest)
+        furthest = tuple(reversed(watch.examples.furthest.get(int(index), ())))
+        item = _Problem(name, estimate.weight, moved, estimate.time, size, furthest)
         if column not in columns or columns[column].weight < item.weight:
             columns[column] = item
     for one in watch.categories.shifted():
@@ -141,14 +141,14 @@ def _drift(watch: ModelWatch, model: str, version: str, hides: Hides) -> Signal 
     )
 
 
-def _composed(one: Shifted, name: str, series: str, hides: Hides) -> _Found:
-    """A categorical column whose categories come in other shares."""
+def _composed(one: Shifted, name: str, series: str, hides: Hides) -> _Problem:
+    """A categorical column whose shares have changed."""
     hidden = hides(name)
     label = "a category" if hidden else repr(one.label)
     low, high = one.interval
     size = Size(f"{series}: share of {label}", "", one.before, one.now, low, high)
     words = f"share of {label} is {one.now * 100:.3g} %, was {one.before * 100:.3g} %"
-    return _Found(name, one.weight, words, one.since, size, one.examples)
+    return _Problem(name, one.weight, words, one.since, size, one.examples)
 
 
 def _moved(watch: ModelWatch, series: int, spread: bool, size: float) -> str:
@@ -168,12 +168,12 @@ def _moved(watch: ModelWatch, series: int, spread: bool, size: float) -> str:
 
 
 def _quality(watch: ModelWatch, model: str, version: str) -> Signal | None:
-    found: list[_Found] = []
+    result: list[_Problem] = []
     rules: list[Rule] = []
-    for place in np.flatnonzero(watch.broken.alarmed):
-        rule = watch.rules[int(place)]
-        rate = min(1.0, float(watch.broken.recent[place]))
-        began = float(watch.rising[place])
+    for index in np.flatnonzero(watch.broken.alarmed):
+        rule = watch.rules[int(index)]
+        rate = min(1.0, float(watch.broken.recent[index]))
+        began = float(watch.rising[index])
         size = Size(f"share of rows: {rule.feature} {rule.rule}", "", rule.null, rate, None, None)
         words = f"{WORDS[rule.rule]} in {rate * 100:.3g} % of the rows"
         if rule.rule is Rule.ADDED:
@@ -183,18 +183,18 @@ def _quality(watch: ModelWatch, model: str, version: str) -> Signal | None:
         name = rule.feature or str(rule.rule)
         weight = SPAN * _divergence(rate, rule.null)
         since = began if math.isfinite(began) else None
-        found.append(_Found(name, weight, words, since, size))
+        result.append(_Problem(name, weight, words, since, size))
         rules.append(rule.rule)
     for column in np.flatnonzero(watch.stuck()):
         name = watch.encoder.names[int(column)]
         length = int(watch.runs.length[column])
         words = f"{WORDS[Rule.CONSTANT]} for {length:,} rows"
-        found.append(_Found(name, float(length), words, None))
+        result.append(_Problem(name, float(length), words, None))
         rules.append(Rule.CONSTANT)
-    if not found:
+    if not result:
         return None
-    order = sorted(range(len(found)), key=lambda n: -found[n].weight)
-    ranked = [found[n] for n in order]
+    order = sorted(range(len(result)), key=lambda n: -result[n].weight)
+    ranked = [result[n] for n in order]
     leading = rules[order[0]]
     examples = watch.examples.broken.get(leading, {}).get(ranked[0].name, [])
     worst = max((item.size.value for item in ranked if item.size is not None), default=0.0)
@@ -218,8 +218,9 @@ def _quality(watch: ModelWatch, model: str, version: str) -> Signal | None:
     )
 
 
-def _together(watch: ModelWatch, model: str, version: str) -> list[Signal]:
-    """Only where single features look well: their change is one of the whole as well."""
+def _joint(watch: ModelWatch, model: str, version: str) -> list[Signal]:
+    """Only when no single feature has drifted: a drift of one changes the joint distribution
+    too."""
     if watch.together is None or watch.drifted().any():
         return []
     rules = {
@@ -227,11 +228,11 @@ def _together(watch: ModelWatch, model: str, version: str) -> list[Signal]:
         "discrepancy": "maximum mean discrepancy between blocks of rows, by random Fourier "
         "features",
     }
-    found = []
-    for one in watch.together.apart():
+    result = []
+    for one in watch.together.alarms():
         weights = sorted(one.weights.items(), key=lambda item: -item[1])[:_MOST]
         named = ", ".join(name for name, weight in weights[:3] if weight > 0.1)
-        found.append(
+        result.append(
             Signal(
                 key=f"drift/{model}/{version}//{one.rule}",
                 kind="drift",
@@ -254,14 +255,14 @@ def _together(watch: ModelWatch, model: str, version: str) -> list[Signal]:
                 assumptions=watch.assumptions,
             )
         )
-    return found
+    return result
 
 
 def _segments(watch: ModelWatch, model: str, version: str) -> list[Signal]:
-    """Only where the whole looks well: what is wrong everywhere is said once."""
+    """Only when no series of the whole has drifted: a general drift is reported once."""
     if watch.drifted().any():
         return []
-    found = []
+    result = []
     for number, (feature, value) in enumerate(watch.segments.names):
         alarmed = watch.segments.alarmed[number]
         if not alarmed.any():
@@ -269,7 +270,7 @@ def _segments(watch: ModelWatch, model: str, version: str) -> list[Signal]:
         ranked = _in_segment(watch, number, np.flatnonzero(alarmed).tolist())
         names = dict.fromkeys(item.name for item in ranked)
         segment = f"{feature}={value}"
-        found.append(
+        result.append(
             Signal(
                 key=f"drift/{model}/{version}/{segment}/",
                 kind="drift",
@@ -288,19 +289,19 @@ def _segments(watch: ModelWatch, model: str, version: str) -> list[Signal]:
                 assumptions=watch.assumptions,
             )
         )
-    return found
+    return result
 
 
-def _in_segment(watch: ModelWatch, number: int, places: list[int]) -> list[_Found]:
-    """What has moved in a segment, the surest first."""
+def _in_segment(watch: ModelWatch, number: int, indices: list[int]) -> list[_Problem]:
+    """The changes in a segment, the most certain first."""
     encoder = watch.encoder
     series = len(encoder.series)
-    found = []
-    for place in places:
-        moved = watch.segments.moved(number, place)
-        kind = "spread" if place >= series else "location"
+    result = []
+    for index in indices:
+        moved = watch.segments.moved(number, index)
+        kind = "spread" if index >= series else "location"
         size = Size(
-            f"{encoder.series[place % series]} ({kind})",
+            f"{encoder.series[index % series]} ({kind})",
             "standard deviations of its ranks",
             0.0,
             moved.size,
@@ -308,13 +309,13 @@ def _in_segment(watch: ModelWatch, number: int, places: list[int]) -> list[_Foun
             moved.high,
         )
         weight = (moved.size / max(moved.high - moved.low, 1e-9)) ** 2
-        name = encoder.names[encoder.column_of[place % series]]
-        found.append(_Found(name, weight, "shifted", moved.since, size))
-    return sorted(found, key=lambda item: -item.weight)
+        name = encoder.names[encoder.column_of[index % series]]
+        result.append(_Problem(name, weight, "shifted", moved.since, size))
+    return sorted(result, key=lambda item: -item.weight)
 
 
-def _contributions(ranked: list[_Found]) -> tuple[Contribution, ...]:
-    best: dict[str, _Found] = {}
+def _contributions(ranked: list[_Problem]) -> tuple[Contribution, ...]:
+    best: dict[str, _Problem] = {}
     for item in ranked:
         best.setdefault(item.name, item)
     total = sum(item.weight for item in best.values()) or 1.0
@@ -324,14 +325,14 @@ def _contributions(ranked: list[_Found]) -> tuple[Contribution, ...]:
     )
 
 
-def _listed(ranked: list[_Found]) -> str:
+def _listed(ranked: list[_Problem]) -> str:
     names = list(dict.fromkeys(item.name for item in ranked))
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more
 
 
-def _earliest(ranked: list[_Found]) -> float | None:
-    """When it began, by what speaks the loudest; the others are less sure."""
+def _earliest(ranked: list[_Problem]) -> float | None:
+    """The start according to the strongest evidence that has one."""
     return next((item.since for item in ranked if item.since is not None), None)
 
 

@@ -1,4 +1,4 @@
-"""What a model's watch knows at present, as figures for machines and for the page."""
+"""The state of a model's watch, as figures for machines and for the page."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from understudy.monitor.health.drift.watch import ModelWatch
 
 
 def summary_of(watch: ModelWatch) -> dict[str, Any]:
-    """``statistic`` and ``spread`` alarm at 1; ``psi`` is of the last rows; rates of rules are the
-    newest."""
-    watch.settle()
+    """As JSON. ``statistic`` and ``spread`` alarm at 1; ``psi`` is that of the last rows; rates of
+    rules are recent averages."""
+    watch.flush_joint()
     encoder = watch.encoder
     series = len(encoder.series)
     statistic = watch.cusum.evidence().statistic
     psi = psi_of(watch)
     alarmed = watch.drifted()
-    shares = dict(zip(watch.categories.places.tolist(), watch.categories.statistic, strict=True))
+    shares = dict(zip(watch.categories.indices.tolist(), watch.categories.statistic, strict=True))
     rates = watch.broken.recent
     return {
         "rows": watch.rows,
@@ -54,7 +54,7 @@ def summary_of(watch: ModelWatch) -> dict[str, Any]:
             for number, rule in enumerate(watch.rules)
             if rates[number] > 1e-6 or watch.broken.alarmed[number]
         ],
-        "together": _together(watch),
+        "together": _joint(watch),
         "detectors": [detector.summary() for _, detector in watch.corroborators],
         "errors": list(watch.errors),
         "stuck": [encoder.names[int(number)] for number in np.flatnonzero(watch.stuck())],
@@ -65,7 +65,7 @@ def summary_of(watch: ModelWatch) -> dict[str, Any]:
     }
 
 
-def _together(watch: ModelWatch) -> dict[str, Any] | None:
+def _joint(watch: ModelWatch) -> dict[str, Any] | None:
     together = watch.together
     if together is None:
         return None
@@ -74,7 +74,7 @@ def _together(watch: ModelWatch) -> dict[str, Any] | None:
         "series": list(together.known.series),
         "reconstruction": round(together.statistic, 4),
         "discrepancy": round(float(kernel.statistics.max()), 4) if kernel is not None else None,
-        "alarmed": [one.rule for one in together.apart()],
+        "alarmed": [one.rule for one in together.alarms()],
     }
 
 
@@ -85,15 +85,15 @@ def psi_of(watch: ModelWatch) -> list[float | None]:
     """
     now = watch.window.counts().astype(np.float64)
     before = watch.window.baseline
-    found: list[float | None] = []
+    result: list[float | None] = []
     for number in range(len(now)):
-        held = before[number] > 0.0
+        nonempty = before[number] > 0.0
         total = now[number].sum()
-        if total < 100.0 or np.count_nonzero(held) < 2:
-            found.append(None)
+        if total < 100.0 or np.count_nonzero(nonempty) < 2:
+            result.append(None)
             continue
-        groups = np.count_nonzero(held)
-        p = (before[number][held] + 0.5) / (before[number].sum() + 0.5 * groups)
-        q = (now[number][held] + 0.5) / (total + 0.5 * groups)
-        found.append(round(float(((q - p) * np.log(q / p)).sum()), 4))
-    return found
+        groups = np.count_nonzero(nonempty)
+        p = (before[number][nonempty] + 0.5) / (before[number].sum() + 0.5 * groups)
+        q = (now[number][nonempty] + 0.5) / (total + 0.5 * groups)
+        result.append(round(float(((q - p) * np.log(q / p)).sum()), 4))
+    return result

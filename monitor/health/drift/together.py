@@ -1,8 +1,8 @@
-"""Many features at once: whether they still go together as they did in the baseline.
+"""Joint drift: changes in the relations between features.
 
 The error of a reconstruction by principal components is one more series under CUSUMs, and costs
-next to nothing. The maximum mean discrepancy sees any difference, and is asked for in the
-configuration. What shows in single features is found by their own charts, and said there.
+next to nothing. The maximum mean discrepancy sees any difference, and is
+switched on in the configuration. Drift of single features is found and reported by their charts.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from understudy.shadow.state import IF_BOTH, Config, Count, Saved, Stateful, Tra
 
 Floats = NDArray[np.float64]
 _AT_ONCE = 1024
-"""Rows that are looked at together, unless the clock says that it is time."""
+"""Rows that are evaluated together, unless a flush comes first."""
 _QUIET = 2 * BLOCKS[-1]
 """Rows without an alarm after which the discrepancy counts as gone."""
 
 
 @dataclass(frozen=True, slots=True)
-class Apart:
-    """``rule`` says which of the two it is; ``at`` is the number of the row with which it alarmed;
-    ``weights`` by series how much of it each is, empty where that cannot be said."""
+class JointAlarm:
+    """An alarm: ``rule`` is the detector; ``at`` is the number of the row with which it alarmed;
+    ``weights`` are the contributions by series, empty where they are unknown."""
 
     rule: str
     at: int
@@ -41,12 +41,12 @@ class Apart:
 
 
 class JointDrift(Stateful):
-    """``places`` are the numbers of its series among those of the rows' scores; ``run_length`` in
+    """``indices`` are the numbers of its series among those of the rows' scores; ``run_length`` in
     rows is that of both detectors together. The baseline's figures were made of independent rows:
     ``inflation`` is the variance of long sums over that of such."""
 
     known: Config[JointProfile]
-    _places: Config[Any]
+    _indices: Config[Any]
     _tables: Config[Floats]
     cusum: Saved[CusumUnion]
     latch: Saved[Latches]
@@ -54,7 +54,7 @@ class JointDrift(Stateful):
     kernel_at: Saved[int]
     """Number of the row with which the discrepancy last alarmed."""
     _shares: Saved[Packed]
-    """Squared error of each series, lately."""
+    """Recent mean of the squared error of each series."""
     _rows: Saved[Count]
     _waiting: Transient[list[Floats]]
     _held: Transient[int]
@@ -62,14 +62,14 @@ class JointDrift(Stateful):
     def __init__(
         self,
         known: JointProfile,
-        places: Sequence[int],
+        indices: Sequence[int],
         run_length: float,
         slacks: Sequence[float],
         kernel: bool,
         inflation: float = 1.0,
     ) -> None:
         self.known = known
-        self._places = np.array(places, np.intp)
+        self._indices = np.array(indices, np.intp)
         each = run_length * (2.0 if kernel else 1.0)
         profile = known.errors
         shares = profile.counts / max(int(profile.counts.sum()), 1)
@@ -100,13 +100,13 @@ class JointDrift(Stateful):
 
     def update(self, scores: Floats) -> None:
         """Location scores (n, S) of all series; NaN where a value is missing."""
-        self._waiting.append(scores[:, self._places])
+        self._waiting.append(scores[:, self._indices])
         self._held += len(scores)
         if self._held >= _AT_ONCE:
             self.flush()
 
     def flush(self) -> None:
-        """Look at the rows that wait."""
+        """Evaluate the buffered rows."""
         if not self._held:
             return
         x = np.concatenate(self._waiting)
@@ -128,25 +128,25 @@ class JointDrift(Stateful):
         self._rows += len(x)
 
     def recover(self, tolerance: float) -> None:
-        """Let go of what is as it used to be."""
+        """End the alarm when the errors are back within ``tolerance``."""
         opened = self.latch.recovered(np.zeros(1), tolerance)
         if opened.any():
             self.cusum.reset(opened)
 
     @property
     def statistic(self) -> float:
-        """Of the reconstruction's error; it alarms at 1."""
+        """Score of the reconstruction error; it alarms at 1."""
         return float(self.cusum.evidence().statistic.max())
 
-    def apart(self) -> list[Apart]:
-        """What has alarmed and has not recovered."""
-        found = []
+    def alarms(self) -> list[JointAlarm]:
+        """Detectors that have alarmed and have not recovered."""
+        result = []
         if self.latch.alarmed.any():
             grown = np.maximum(self._shares - self.known.shares, 0.0)
             total = float(grown.sum()) or 1.0
             weights = dict(zip(self.known.series, (grown / total).tolist(), strict=True))
             at = int(self.latch.at[self.latch.alarmed].min())
-            found.append(Apart("reconstruction", at, weights))
+            result.append(JointAlarm("reconstruction", at, weights))
         if self.kernel_at >= 0 and self._rows - self.kernel_at < _QUIET:
-            found.append(Apart("discrepancy", self.kernel_at, {}))
-        return found
+            result.append(JointAlarm("discrepancy", self.kernel_at, {}))
+        return result

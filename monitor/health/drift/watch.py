@@ -1,7 +1,7 @@
-"""One model against its baseline: rows in, what is wrong out.
+"""Drift and data quality of one model against its baseline.
 
-The order of the rooms: encode → quality rules → drift → signals. Nothing here reads a clock; rows
-bring their times, and the caller says what time it is.
+The stages: encode → quality rules → drift → signals. Nothing here reads a clock: rows have times,
+and the caller passes the present time.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ _GAPS = 5.0
 _AT_LEAST = 300.0
 _KNOWN = 1000
 _SHARES = {"drift": 0.4, "quality": 0.3, "repeats": 0.1, "together": 0.05, "segments": 0.15}
-"""Of the false alarms that a model may have."""
+"""How the false alarms that a model may have are shared out."""
 
 
 FULL = 256
-"""Rows that are evaluated together at the most."""
+"""Most rows that are evaluated together."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """Rows as they were evaluated: ``codes`` (n, S), ``raw`` (n, C), ``plain`` and ``scores``
-    (n, 2 S), the second ones without the cycle, ``broken`` (n, R), None for all zeros."""
+    """Evaluated rows: ``codes`` (n, S), ``raw`` (n, C), ``plain`` and ``scores``
+    (n, 2 S), where ``scores`` lack the cycle, ``broken`` (n, R), None for all zeros."""
 
     codes: NDArray[np.int64]
     raw: NDArray[np.float64]
@@ -65,15 +65,15 @@ class _Rows:
 
 
 class ModelWatch(Stateful):
-    """``baseline`` says what is usual. Everything is bounded, whatever comes."""
+    """Compares rows with ``baseline``. All state is bounded, whatever the rows contain."""
 
     baseline: Config[Baseline]
     options: Config[Options]
     encoder: Config[Encoder]
     cycle: Config[Profile | None]
-    """Of the series' hours, where the baseline has them."""
+    """Daily cycle of the series, where the baseline has one."""
     _cyclic: Config[list[int]]
-    """The places of these series."""
+    """Indices of the series with a cycle."""
     errors: Config[list[str]]
     """Why a declared detector does not run."""
     rules: Config[list[RateRule]]
@@ -82,18 +82,18 @@ class ModelWatch(Stateful):
     cusum: Saved[CusumUnion]
     together: Saved[JointDrift | None]
     corroborators: Saved[list[tuple[Annotated[int, SAME], Corroborator]]]
-    """With the place of its series each."""
+    """Each with the index of its series."""
     rates: Saved[SrDetector]
     history: Saved[ChangePoint]
     began: Saved[dict[int, float]]
-    """Since when (unix time) a series has drifted, as soon as that is known well."""
+    """Unix time at which a series began to drift, once it is known well."""
     rising: Saved[Times]
-    """Since when (unix time) each rule is broken more often than usual; NaN: it is not."""
+    """Unix time since which each rule is broken more often than usual; NaN: it is not."""
     shifts: Saved[Latches]
     broken: Saved[Latches]
     runs: Saved[Runs]
     violations: Saved[NDArray[np.int64]]
-    """How many rows have broken each rule."""
+    """Number of rows that have broken each rule."""
     window: Saved[Window]
     categories: Saved[Categories]
     segments: Saved[Segments]
@@ -163,16 +163,16 @@ class ModelWatch(Stateful):
         known = JointProfile.from_dict(self.baseline.together)
         if not set(known.series) <= set(self.encoder.series):
             return None
-        places = [self.encoder.series.index(name) for name in known.series]
+        indices = [self.encoder.series.index(name) for name in known.series]
         length = self.options.run_length / _SHARES["together"]
-        wide = float(inflated[places].max(initial=1.0))
-        return JointDrift(known, places, length, self.options.slacks, self.options.kernel, wide)
+        wide = float(inflated[indices].max(initial=1.0))
+        return JointDrift(known, indices, length, self.options.slacks, self.options.kernel, wide)
 
     # Rows ---------------------------------------------------------------------------------------
 
     def take_rows(self, batch: ColumnBatch, names: tuple[str, ...], answered: bool) -> None:
-        """Take rows of the columns ``names``, which are those of the batch from the second one on;
-        the first one is the time at which a request began."""
+        """Buffer rows. ``names`` are the columns of the batch from the second one on; the first one
+        is the start of the request, in unix seconds. ``answered``: there are predictions."""
         if (names, answered) not in self._rows and len(self._rows) >= _MOST_LAYOUTS:
             self.flush()
         waiting = self._rows.setdefault((names, answered), [])
@@ -181,7 +181,7 @@ class ModelWatch(Stateful):
             self._evaluate_rows(names, answered, least=FULL)
 
     def _evaluate_rows(self, names: tuple[str, ...], answered: bool, least: int) -> None:
-        """Evaluate the waiting rows in batches, as long as there are ``least`` of them."""
+        """Evaluate the buffered rows in batches of at least ``least`` rows."""
         whole = concatenate(self._rows.pop((names, answered)))
         rows, done = len(whole), 0
         while done < rows and rows - done >= least:
@@ -196,42 +196,42 @@ class ModelWatch(Stateful):
             self._rows[names, answered] = [whole.rows(slice(done, None))]
 
     def requests(self, broken: Sequence[float]) -> None:
-        """Say of requests whether they could be read: 1 for one that could not."""
+        """Record requests: 1 for one that could not be decoded, else 0."""
         self.quality.unread += broken
 
     def flush(self) -> None:
-        """Evaluate what has come so far."""
+        """Evaluate all buffered rows."""
         for names, answered in sorted(self._rows):
             self._evaluate_rows(names, answered, least=1)
 
     def evaluate(self, batch: Batch) -> None:
         """Evaluate a batch, in the order of its rows."""
         encoder = self.encoder
-        found = encoder.encode(batch)
-        plain = encoder.scores(found.codes)
+        encoded = encoder.encode(batch)
+        plain = encoder.scores(encoded.codes)
         times = np.array(batch.times, np.float64)
         self._arrived(float(times.max()))
         scores = self._without_cycle(plain, times)
-        broken = self.quality.find(found, batch)
-        self.examples.keep_broken(found.broken, encoder.names, batch.ids)
-        noted = _Rows(found.codes, found.raw, plain, scores, broken, times, batch.ids)
+        broken = self.quality.find(encoded, batch)
+        self.examples.add_broken(encoded.broken, encoder.names, batch.ids)
+        rows = _Rows(encoded.codes, encoded.raw, plain, scores, broken, times, batch.ids)
         if broken is None:
-            self.rates.skip(found.rows)
+            self.rates.skip(encoded.rows)
         failing = self.rates.evidence() if broken is None else self.rates.update(broken)
-        self._note(noted, self.cusum.update(scores), failing)
+        self._update(rows, self.cusum.update(scores), failing)
 
-    def settle(self) -> None:
-        """Evaluate what is done for many rows together."""
+    def flush_joint(self) -> None:
+        """Evaluate the rows that the joint detectors have buffered."""
         if self.together is not None:
             self.together.flush()
             self.together.recover(self.options.smallest_shift / 2.0)
 
-    def _note(self, rows: _Rows, shifted: Evidence, failing: Evidence) -> None:
-        """Everything about rows but whether they are an alarm."""
+    def _update(self, rows: _Rows, shifted: Evidence, failing: Evidence) -> None:
+        """Update all detectors, windows and examples with evaluated rows."""
         if self.together is not None:
             self.together.update(rows.plain)
-        for place, detector in self.corroborators:
-            detector.update(rows.scores[:, place], rows.times)
+        for index, detector in self.corroborators:
+            detector.update(rows.scores[:, index], rows.times)
         if rows.broken is not None:
             self.violations += np.nansum(rows.broken, axis=0).astype(np.int64)
         self.history.update(rows.scores, rows.times)
@@ -243,7 +243,7 @@ class ModelWatch(Stateful):
         self._rise(rows.broken, rows.times)
         if self.shifts.alarmed.any():
             alarmed, direction = self.shifts.alarmed, self.shifts.direction
-            self.examples.keep_furthest(rows.scores, alarmed, direction, rows.ids)
+            self.examples.add_furthest(rows.scores, alarmed, direction, rows.ids)
         self.categories.update(rows.codes, rows.times, rows.ids)
         self.window.add(self.encoder.counted(rows.codes), len(rows.ids))
         self.segments.update(rows.codes, rows.scores, rows.times, rows.ids)
@@ -266,50 +266,51 @@ class ModelWatch(Stateful):
         return scores
 
     def _rise(self, broken: NDArray[np.float64] | None, times: NDArray[np.float64]) -> None:
-        """Remember when the rates that are above usual began to be."""
+        """Record when rates rose above their usual level."""
         above = self.broken.recent > self.rates.null
         self.rising[~above] = np.nan
         if broken is None:
             return
-        for place in np.flatnonzero(above & np.isnan(self.rising)):
-            self.rising[place] = times[int(np.argmax(np.nan_to_num(broken[:, place]) > 0.0))]
+        for index in np.flatnonzero(above & np.isnan(self.rising)):
+            self.rising[index] = times[int(np.argmax(np.nan_to_num(broken[:, index]) > 0.0))]
 
     def _recover(self) -> None:
-        """Let go of what is as it used to be."""
+        """Reset the detectors of series and rules that have recovered."""
         half = self.options.smallest_shift / 2.0
         recovered = self.shifts.recovered(np.zeros(1), half)
         if recovered.any():
             self.cusum.reset(recovered)
             self.history.reset(recovered)
             self.examples.forget(recovered)
-            for place in [p for p in self.began if recovered[p]]:
-                del self.began[place]
+            for index in [p for p in self.began if recovered[p]]:
+                del self.began[index]
         nulls = self.rates.null
         again = self.broken.recovered(nulls, np.zeros(len(nulls)))
         if again.any():
             self.rates.reset(again)
 
-    def change(self, place: int) -> Estimate:
-        """Since when, and by how much, a location or spread has changed.
+    def change(self, index: int) -> Estimate:
+        """Since when, and by how much, the location or spread ``index`` (among 2 S) has changed.
 
-        The moment is that of the first look after some rows: a history gets coarser with age.
+        The time is fixed at the first call after some rows, since the history gets coarser with
+        age.
         """
-        found = self.history.estimate(place)
-        began = self.began.get(place)
+        estimate = self.history.estimate(index)
+        began = self.began.get(index)
         if began is not None:
-            return replace(found, time=began)
-        if self.rows - self.shifts.at[place] >= FULL and found.time is not None:
-            self.began[place] = found.time
-        return found
+            return replace(estimate, time=began)
+        if self.rows - self.shifts.at[index] >= FULL and estimate.time is not None:
+            self.began[index] = estimate.time
+        return estimate
 
     def drifted(self) -> NDArray[np.bool_]:
         """Which series have changed in location, spread or composition: (S,)."""
-        found: NDArray[np.bool_] = np.any(self.shifts.alarmed.reshape(2, -1), axis=0)
-        found[self.categories.places] |= self.categories.alarmed
-        return found
+        drifted: NDArray[np.bool_] = np.any(self.shifts.alarmed.reshape(2, -1), axis=0)
+        drifted[self.categories.indices] |= self.categories.alarmed
+        return drifted
 
     def stuck(self) -> NDArray[np.bool_]:
-        """Columns that have had the same value for too long: (C,)."""
+        """Columns that are stuck at one value: (C,)."""
         stuck: NDArray[np.bool_] = self.runs.length > self.longest
         return stuck
 
@@ -324,6 +325,6 @@ class ModelWatch(Stateful):
         return silent if self.rows and silent > limit else None
 
     def _before_dump(self) -> None:
-        """What waits to be evaluated is evaluated first."""
+        """Evaluate all buffered rows first."""
         self.flush()
-        self.settle()
+        self.flush_joint()

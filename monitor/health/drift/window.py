@@ -1,4 +1,4 @@
-"""The last rows as coarse counts: what the newest values look like, in a few bytes."""
+"""Coarse counts of the last rows: the distribution of recent values in a few bytes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SLOTS = GROUPS + 1
 class Window(Stateful):
     """Counts of the last ``rows`` to ``2 * rows`` rows, by series and group.
 
-    Two slots take turns, so that nothing has to be remembered of single rows.
+    Two slots alternate, so that no single rows are stored.
     """
 
     _encoder: Config[Encoder]
@@ -63,8 +63,8 @@ class Window(Stateful):
 
     def add(self, counted: NDArray[np.int64], rows: int) -> None:
         """Add the counts of a batch by code, of shape (S, WIDTH)."""
-        places = (self.groups + self._offsets).ravel()
-        flat = np.bincount(places, weights=counted.ravel(), minlength=self._now.size)
+        indices = (self.groups + self._offsets).ravel()
+        flat = np.bincount(indices, weights=counted.ravel(), minlength=self._now.size)
         self._now += flat.reshape(self._now.shape).astype(np.int64)
         self._rows += rows
         if self._rows >= self.limit:
@@ -84,7 +84,7 @@ class Window(Stateful):
 
     def middle(self, series: int) -> tuple[float, float] | None:
         """Medians of the baseline and of the window, to a group's width; None for categories and
-        where there is nothing."""
+        for an empty window."""
         uppers = self.uppers[series]
         counts = self.counts()[series]
         if not uppers or not counts.sum():
@@ -99,12 +99,12 @@ class Window(Stateful):
             return None
         before = self.baseline[series] / max(self.baseline[series].sum(), 1.0)
         now = counts / counts.sum()
-        place = int(np.argmax(np.abs(now - before)))
-        label = labels[place] if place < len(labels) else "other"
-        return label, float(before[place]), float(now[place])
+        index = int(np.argmax(np.abs(now - before)))
+        label = labels[index] if index < len(labels) else "other"
+        return label, float(before[index]), float(now[index])
 
     def clear(self) -> None:
-        """Begin anew."""
+        """Delete all counts."""
         self._now[:] = 0
         self._before[:] = 0
         self._rows = 0
@@ -112,15 +112,15 @@ class Window(Stateful):
 
 def _grouped(counts: NDArray[np.float64]) -> NDArray[np.int64]:
     """Group of each bucket."""
-    held = np.flatnonzero(counts)
-    if len(held) <= GROUPS:
-        # Each bucket that holds anything is a group; an empty one goes with the next.
-        groups = np.searchsorted(held, np.arange(len(counts)))
-        return np.minimum(groups, max(0, len(held) - 1)).astype(np.int64)
+    nonempty = np.flatnonzero(counts)
+    if len(nonempty) <= GROUPS:
+        # Each nonempty bucket is a group; an empty one joins the next.
+        groups = np.searchsorted(nonempty, np.arange(len(counts)))
+        return np.minimum(groups, max(0, len(nonempty) - 1)).astype(np.int64)
     total = counts.sum()
     middle = np.cumsum(counts) - counts / 2.0
-    places: NDArray[np.int64] = np.minimum((middle / total * GROUPS).astype(np.int64), GROUPS - 1)
-    return places
+    indices: NDArray[np.int64] = np.minimum((middle / total * GROUPS).astype(np.int64), GROUPS - 1)
+    return indices
 
 
 def _uppers(profile: NumericProfile | CategoryProfile, groups: NDArray[np.int64]) -> list[float]:
@@ -141,5 +141,5 @@ def _labels(profile: NumericProfile | CategoryProfile) -> list[str]:
 
 
 def _median(uppers: list[float], counts: NDArray[Any]) -> float:
-    place = int(np.searchsorted(np.cumsum(counts), counts.sum() / 2.0))
-    return float(uppers[min(place, len(uppers) - 1)])
+    index = int(np.searchsorted(np.cumsum(counts), counts.sum() / 2.0))
+    return float(uppers[min(index, len(uppers) - 1)])

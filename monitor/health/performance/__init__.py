@@ -1,1 +1,1 @@
-"""How good the predictions are: by late labels, and without any."""
+"""Accuracy of predictions, measured once labels arrive and estimated until then."""

@@ -1,5 +1,4 @@
-"""Declared segments: for each feature that was named, who gets worse and how far the groups are
-apart."""
+"""Declared segments: for each named feature, which groups get worse and how far they differ."""
 
 from __future__ import annotations
 
@@ -23,13 +22,13 @@ from understudy.shadow.state import Config, Derived, Saved, Stateful
 
 Floats = NDArray[np.float64]
 _FEWEST = 30
-"""Labels of a group below which it is no part of a gap."""
+"""Fewest labels of a group that counts in a gap."""
 _ALPHA = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class LargeGap:
-    """A gap of a feature's groups that is surely larger than is allowed."""
+    """A gap between a feature's groups that is above the limit with its whole interval."""
 
     feature: str
     gap: Gap
@@ -38,7 +37,7 @@ class LargeGap:
 class DeclaredSegments(Stateful):
     """``features`` are declared. ``run_length`` in labels is that of all segments of all of them,
     ``smallest`` the smallest rise of an error rate that matters, ``allowed`` the largest gap that
-    is allowed (None: gaps are shown and not judged)."""
+    is allowed (None: gaps are shown and raise no alarm)."""
 
     features: Config[tuple[str, ...]]
     allowed: Config[float | None]
@@ -66,35 +65,37 @@ class DeclaredSegments(Stateful):
                 self._look(name, self.allowed)
 
     def add(
-        self, rows: Sequence[Mapping[str, object]], wrong: Floats, said: Floats, labels: Floats
+        self, rows: Sequence[Mapping[str, object]], wrong: Floats, predicted: Floats, labels: Floats
     ) -> None:
         """Labelled rows in their order: the ``rows``' outputs as they were kept, ``wrong`` (n,) 0
-        or 1 (NaN: unknown), whether yes was ``said`` and is the ``label`` (NaN: means nothing)."""
+        or 1 (NaN: unknown), whether yes was ``predicted`` and is the ``label`` (NaN: means
+        nothing)."""
         for name in self.features:
             key = PREFIX + name
             values = [category(row.get(key)) for row in rows]
             places = self.groups[name].places(values)
-            self.groups[name].add(places, wrong, said, labels)
+            self.groups[name].add(places, wrong, predicted, labels)
             self.alarms[name].add(places, wrong)
             if self.allowed is not None:
                 self._look(name, self.allowed)
 
     def metrics(self, feature: str) -> tuple[str, ...]:
-        """Those that mean something: without yes and no the error rate alone."""
+        """The metrics that apply to a feature: without binary labels only the error rate."""
         return GAPS if self.groups[feature].has_yes else ("accuracy", "error_rate")
 
     def gaps(self, feature: str) -> list[Gap]:
-        """Of a feature's groups, every metric for itself; alpha is shared between them."""
+        """The gaps between a feature's groups, one per metric; alpha is split among all of them."""
         names = self.metrics(feature)
         alpha = _ALPHA / len(names) / max(1, len(self.features))
-        found = [self.groups[feature].gap(name, alpha, _FEWEST) for name in names]
-        return [gap for gap in found if gap is not None]
+        result = [self.groups[feature].gap(name, alpha, _FEWEST) for name in names]
+        return [gap for gap in result if gap is not None]
 
     def _look(self, feature: str, allowed: float) -> None:
-        """Once a gap is surely too large it stays, until its estimate is allowed again."""
+        """Start an alarm when the whole interval of a gap is above ``allowed``; end it when its
+        estimate is allowed again."""
         for gap in self.gaps(feature):
             if gap.metric == "accuracy":
-                continue  # the error rate says the same
+                continue  # the error rate has the same gap
             key = (feature, gap.metric)
             if gap.low > allowed or (key in self._apart and gap.value > allowed):
                 self._apart[key] = gap
@@ -110,7 +111,7 @@ class DeclaredSegments(Stateful):
         ]
 
     def apart(self) -> list[LargeGap]:
-        """Gaps that are surely larger than is allowed."""
+        """Gaps that are in alarm."""
         return [LargeGap(feature, gap) for (feature, _), gap in self._apart.items()]
 
     def summary(self) -> dict[str, Any]:

@@ -1,11 +1,11 @@
-"""Performance without labels, from scores whose meaning the baseline knows.
+"""Performance without labels, from scores that the baseline has calibrated.
 
-Confidence-based estimation: a score that the baseline found to be right in a share p of the cases
-is counted as right with that share. It holds as long as scores keep their meaning, whatever
-happens to the inputs; with a calibration by regions also where the meaning differs from one part of
-the data to the other and the mix of the parts changes. When the meaning itself changes (concept
-drift), no method without labels can see it. So every estimate says what it rests on, and its
-interval holds the error of the baseline as well as that of the sample.
+Confidence-based estimation: a score that was right in a share p of the baseline's cases counts as
+right with that share. The estimate is valid while the calibration of scores stays the same,
+whatever happens to the inputs; with a calibration by regions also where it differs between parts of
+the data and their mix changes. When the calibration itself changes (concept drift), no method
+without labels can detect it. So every estimate lists its assumptions, and its interval contains the
+error of the baseline as well as that of the sample.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ _UNBOUNDED = frozenset(("log_loss",))
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """``value`` with a 95 % interval [``low``, ``high``] from ``rows`` predictions; ``doubts`` say
-    why it might not be trusted. ``usual`` is the standard error that the value has by the mix of
+    """``value`` with a 95 % interval [``low``, ``high``] from ``rows`` predictions; ``doubts`` are
+    reasons not to trust it. ``usual`` is the standard error that the value has by the mix of
     the rows alone: how far it strays from the baseline's while nothing has changed. ``own`` is the
     standard error that the calibration gives it."""
 
@@ -56,8 +56,8 @@ class Estimate:
 
 
 class ConfidenceEstimator:
-    """Of a yes-or-no prediction: ``calibration`` is a baseline's table, a positive is predicted
-    above ``threshold``. Raises ValueError for a table that holds nothing.
+    """Estimates metrics of a binary prediction: ``calibration`` is a baseline's table, a positive
+    is predicted above ``threshold``. Raises ValueError for an empty table.
 
     ``regions`` is used where it is given and adds something, and the rows' codes are known. Codes
     are those of ``regions.codes.encode``.
@@ -86,8 +86,8 @@ class ConfidenceEstimator:
     def wrong(self, scores: Floats, codes: Codes | None = None) -> Floats:
         """Probability of each score's prediction to be wrong: (n,)."""
         p = self.probability(scores, codes)
-        found: Floats = np.where(scores > self.threshold, 1.0 - p, p)
-        return found
+        result: Floats = np.where(scores > self.threshold, 1.0 - p, p)
+        return result
 
     def expected_error(self) -> tuple[float, float, float]:
         """Share of wrong predictions in the baseline itself, its upper bound at 95 %, and the
@@ -114,12 +114,12 @@ class ConfidenceEstimator:
         return self.estimate(scores, codes)["accuracy"]
 
     def estimate(self, scores: Floats, codes: Codes | None = None) -> dict[str, Estimate]:
-        """All metrics that can be said of ``scores`` (n,), by name (:mod:`.expected`): accuracy,
-        error rate, precision, recall, F1, AUC, Brier, log loss, positive rate.
+        """All metrics that can be computed for ``scores`` (n,), by name (:mod:`.expected`):
+        accuracy, error rate, precision, recall, F1, AUC, Brier, log loss, positive rate.
 
-        The interval is for what the labels of these very rows will show: it holds the draw of the
-        labels, the error of the calibration's own rates, and with regions the error of the trees,
-        by the jackknife over their parts. What is not finite is left out. Raises ValueError
+        The interval is for the metric that the labels of these rows will give: it contains the draw
+        of the labels, the error of the calibration's own rates, and with regions the error of the
+        trees, by the jackknife over their parts. What is not finite is left out. Raises ValueError
         without any score.
         """
         here = np.isfinite(scores)
@@ -133,7 +133,7 @@ class ConfidenceEstimator:
             models = self.regions.log_odds(scores, codes[here])
             x = models.mean(axis=0)
         p = curve.probability(x)
-        found = expected(scores, p, self.threshold)
+        result = expected(scores, p, self.threshold)
         places, own = curve.places(x), curve.variances()
         several = None
         if models is not None:
@@ -141,7 +141,7 @@ class ConfidenceEstimator:
             several = [expected(scores, rate, self.threshold) for rate in rates]
         doubts = self._doubts(scores, curve, x)
         estimates = {}
-        for metric, (value, gradient) in found.items():
+        for metric, (value, gradient) in result.items():
             drawn = float(gradient**2 @ (p * (1.0 - p)))
             known = float(np.bincount(places, gradient, len(own)) ** 2 @ own)
             if several is not None:

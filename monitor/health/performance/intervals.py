@@ -38,15 +38,16 @@ _ECE_BINS = 10
 
 
 def share(hits: float, rows: float, alpha: float) -> Ends:
-    """Of a probability with ``hits`` in ``rows`` independent draws, at every moment."""
+    """Anytime-valid interval of a probability with ``hits`` in ``rows`` independent draws."""
     if rows <= 0.0:
         return 0.0, 1.0
-    found = bernoulli_interval(round(hits), round(rows), alpha, tuned_concentration(PLANNED, alpha))
-    return max(0.0, found.lower), min(1.0, found.upper)
+    concentration = tuned_concentration(PLANNED, alpha)
+    interval = bernoulli_interval(round(hits), round(rows), alpha, concentration)
+    return max(0.0, interval.lower), min(1.0, interval.upper)
 
 
 def intervals(tally: Tally, alpha: float = 0.05) -> dict[str, Ends]:
-    """Of each metric of the tally for which there is one, at level ``alpha`` each."""
+    """The interval of each metric of the tally that has one, each at level ``alpha``."""
     if not tally.count:
         return {}
     if isinstance(tally, BinaryTally):
@@ -57,26 +58,26 @@ def intervals(tally: Tally, alpha: float = 0.05) -> dict[str, Ends]:
 def _binary(tally: BinaryTally, alpha: float) -> dict[str, Ends]:
     (tn, fp), (fn, tp) = tally.table.tolist()
     total = tn + fp + fn + tp
-    found = {
+    result = {
         "accuracy": share(tp + tn, total, alpha),
         "error_rate": share(fp + fn, total, alpha),
         "positive_rate": share(tp + fn, total, alpha),
     }
     if tp + fp:
-        found["precision"] = share(tp, tp + fp, alpha)
+        result["precision"] = share(tp, tp + fp, alpha)
     if tp + fn:
-        found["recall"] = share(tp, tp + fn, alpha)
+        result["recall"] = share(tp, tp + fn, alpha)
     if tp + fp + fn:
         low, high = share(tp, tp + fp + fn, alpha)
-        found["f1"] = 2.0 * low / (1.0 + low), 2.0 * high / (1.0 + high)
+        result["f1"] = 2.0 * low / (1.0 + low), 2.0 * high / (1.0 + high)
     if total < _FEWEST:
-        return found
+        return result
     log_loss, brier, log_squares, brier_squares = (tally.losses / total).tolist()
-    found["log_loss"] = _mean(log_loss, log_squares, total, alpha, 0.0, math.inf)
-    found["brier"] = _mean(brier, brier_squares, total, alpha, 0.0, 1.0)
-    found["ece"] = _ece(tally, total, alpha)
+    result["log_loss"] = _mean(log_loss, log_squares, total, alpha, 0.0, math.inf)
+    result["brier"] = _mean(brier, brier_squares, total, alpha, 0.0, 1.0)
+    result["ece"] = _ece(tally, total, alpha)
     area = _auc(tally.histogram, alpha)
-    return found if area is None else found | {"auc": area}
+    return result if area is None else result | {"auc": area}
 
 
 def _mean(mean: float, square: float, rows: float, alpha: float, low: float, high: float) -> Ends:
@@ -90,8 +91,8 @@ def _ece(tally: BinaryTally, total: float, alpha: float) -> Ends:
     and the score together: a quarter each way, or what the rates of the bin say."""
     grouped = (tally.histogram.sum(0), tally.histogram[1], tally.scores)
     counts, positives, scores = (a.reshape(_ECE_BINS, -1).sum(1) for a in grouped)
-    held = counts > 0.0
-    counts, positives, scores = counts[held], positives[held], scores[held]
+    nonempty = counts > 0.0
+    counts, positives, scores = counts[nonempty], positives[nonempty], scores[nonempty]
     rate = (positives + 1.0) / (counts + 2.0)
     width = 0.5 / _ECE_BINS  # the score's largest deviation within its bin
     deviation = np.sqrt(rate * (1.0 - rate)) + width
@@ -126,7 +127,7 @@ def _classes(tally: ClassTally, alpha: float) -> dict[str, Ends]:
     its part of ``alpha``."""
     total = float(tally.count)
     right = float(sum(row.get(name, 0) for name, row in tally.table.items()))
-    found = {
+    result = {
         "accuracy": share(right, total, alpha),
         "error_rate": share(total - right, total, alpha),
     }
@@ -134,32 +135,34 @@ def _classes(tally: ClassTally, alpha: float) -> dict[str, Ends]:
     recalls = [
         share(row.get(name, 0), sum(row.values()), each) for name, row in tally.table.items()
     ]
-    said = {name: sum(row.get(name, 0) for row in tally.table.values()) for name in tally.table}
+    columns = {name: sum(row.get(name, 0) for row in tally.table.values()) for name in tally.table}
     precisions = [
-        share(tally.table[name].get(name, 0), count, each) for name, count in said.items() if count
+        share(tally.table[name].get(name, 0), count, each)
+        for name, count in columns.items()
+        if count
     ]
     for metric, ends in (("recall", recalls), ("precision", precisions)):
         if ends:
             low, high = (float(np.mean([end[k] for end in ends])) for k in (0, 1))
-            found[metric] = low, high
-    return found
+            result[metric] = low, high
+    return result
 
 
 def _numbers(tally: NumberTally, alpha: float) -> dict[str, Ends]:
     count = float(tally.count)
-    found: dict[str, Ends] = {}
+    result: dict[str, Ends] = {}
     if tally.tolerance is not None:
         near = float(tally.sums[6])
-        found["accuracy"] = share(near, count, alpha)
-        found["error_rate"] = share(count - near, count, alpha)
+        result["accuracy"] = share(near, count, alpha)
+        result["error_rate"] = share(count - near, count, alpha)
     if count < _FEWEST:
-        return found
+        return result
     _, absolute, error, squares, label, label_squares, _, fourth = (tally.sums / count).tolist()
-    found["mae"] = _mean(absolute, squares, count, alpha, 0.0, math.inf)
-    found["bias"] = _mean(error, squares, count, alpha, -math.inf, math.inf)
+    result["mae"] = _mean(absolute, squares, count, alpha, 0.0, math.inf)
+    result["bias"] = _mean(error, squares, count, alpha, -math.inf, math.inf)
     low, high = _mean(squares, fourth, count, alpha, 0.0, math.inf)
-    found["rmse"] = math.sqrt(low), math.sqrt(high)
+    result["rmse"] = math.sqrt(low), math.sqrt(high)
     variance = label_squares - label**2
     if variance > 0.0:
-        found["r2"] = 1.0 - high / variance, 1.0 - low / variance
-    return found
+        result["r2"] = 1.0 - high / variance, 1.0 - low / variance
+    return result

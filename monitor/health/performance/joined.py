@@ -1,4 +1,4 @@
-"""From pairs of the feedback store to arrays."""
+"""Conversion of joined pairs of predictions and labels to arrays."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ Floats = NDArray[np.float64]
 
 
 def batch_of(pairs: Sequence[Joined], prediction: str, tally: Tally) -> LabelledBatch:
-    """Of pairs whose outputs hold ``prediction``, as numbers or texts by what the tally counts. A
-    cell that is no such thing becomes NaN, or an empty text."""
+    """A batch of pairs whose outputs contain ``prediction``, as numbers or texts depending on the
+    tally. An invalid cell becomes NaN, or an empty text."""
     cells = [pair.outputs.get(prediction) for pair in pairs]
-    said: Floats | list[str]
+    predicted: Floats | list[str]
     labels: Floats | list[str]
     if isinstance(tally, ClassTally):
-        said = [category(cell) or "" for cell in cells]
+        predicted = [category(cell) or "" for cell in cells]
         labels = [category(pair.label) or "" for pair in pairs]
     else:
         read = yes if isinstance(tally, BinaryTally) else number
-        said = np.array([number(cell) for cell in cells], np.float64)
+        predicted = np.array([number(cell) for cell in cells], np.float64)
         labels = np.array([read(pair.label) for pair in pairs], np.float64)
     return LabelledBatch(
-        said,
+        predicted,
         labels,
         np.array([pair.started for pair in pairs], np.float64),
         np.array([pair.delay for pair in pairs], np.float64),
@@ -40,18 +40,18 @@ def batch_of(pairs: Sequence[Joined], prediction: str, tally: Tally) -> Labelled
 
 
 def wrong(batch: LabelledBatch, tally: Tally) -> Floats:
-    """Which predictions were wrong by the tally's rule: 1 or 0, NaN where that cannot be said."""
-    if isinstance(batch.said, list) or isinstance(batch.labels, list):
-        pairs = zip(batch.said, batch.labels, strict=True)
+    """Which predictions were wrong by the tally's rule: 1 or 0, NaN where it is unknown."""
+    if isinstance(batch.predicted, list) or isinstance(batch.labels, list):
+        pairs = zip(batch.predicted, batch.labels, strict=True)
         return np.array([float(a != b) if a and b else math.nan for a, b in pairs])
-    found: Floats
+    result: Floats
     if isinstance(tally, BinaryTally):
-        found = ((batch.said > tally.threshold) != (batch.labels > 0.5)).astype(np.float64)
+        result = ((batch.predicted > tally.threshold) != (batch.labels > 0.5)).astype(np.float64)
     else:
         tolerance = 0.0 if isinstance(tally, ClassTally) else tally.tolerance or 0.0
-        found = (np.abs(batch.said - batch.labels) > tolerance).astype(np.float64)
-    found[~(np.isfinite(batch.said) & np.isfinite(batch.labels))] = np.nan
-    return found
+        result = (np.abs(batch.predicted - batch.labels) > tolerance).astype(np.float64)
+    result[~(np.isfinite(batch.predicted) & np.isfinite(batch.labels))] = np.nan
+    return result
 
 
 def known(batch: LabelledBatch, rows: NDArray[np.bool_]) -> LabelledBatch:
@@ -65,12 +65,12 @@ def known(batch: LabelledBatch, rows: NDArray[np.bool_]) -> LabelledBatch:
 
     ids = tuple(one for one, here in zip(batch.ids, rows.tolist(), strict=False) if here)
     return LabelledBatch(
-        part(batch.said), part(batch.labels), batch.started[rows], batch.delays[rows], ids
+        part(batch.predicted), part(batch.labels), batch.started[rows], batch.delays[rows], ids
     )
 
 
 def yes(label: Any) -> float:
-    """A label as 1 or 0; NaN for what is neither."""
+    """A label as 1 or 0; NaN for other values."""
     if isinstance(label, str):
         return {"1": 1.0, "true": 1.0, "0": 0.0, "false": 0.0}.get(label.lower(), math.nan)
     return number(label)

@@ -1,7 +1,7 @@
-"""Labelled predictions as they come, and their metrics over all time and over a window.
+"""Metrics of labelled predictions, since the start and over a window.
 
-Beside every number stand its interval, how many of the predictions have a label at all, and how
-late the labels are: a metric of the few that are labelled early is not that of all.
+They come with intervals, the share of labelled predictions, and the delay of labels: a metric of
+the predictions that were labelled early is not that of all.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ DELAY_QUANTILES = (0.5, 0.9, 0.99)
 class LabelledBatch:
     """Predictions of one model with their labels, n rows in the order in which labels came.
 
-    ``said`` and ``labels`` are numbers (n,) for scores and predicted numbers, lists of texts for
-    classes; ``started`` (n,) and ``delays`` (n,) are in seconds, unix time and from prediction to
-    label; ``ids`` are request ids; ``segments`` (n,) are codes of whoever cuts the rows up.
+    ``predicted`` and ``labels`` are numbers (n,) for scores and predicted numbers, lists of texts
+    for classes; ``started`` (n,) and ``delays`` (n,) are in seconds, unix time and from prediction
+    to label; ``ids`` are request ids; ``segments`` (n,) are codes of the caller's segments.
     """
 
-    said: Floats | list[str]
+    predicted: Floats | list[str]
     labels: Floats | list[str]
     started: Floats
     delays: Floats
@@ -50,36 +50,36 @@ class LabelledBatch:
     segments: NDArray[np.intp] | None = None
 
     def __post_init__(self) -> None:
-        sizes = {len(self.said), len(self.labels), len(self.started), len(self.delays)}
+        sizes = {len(self.predicted), len(self.labels), len(self.started), len(self.delays)}
         sizes |= {len(self.segments)} if self.segments is not None else set()
-        if len(sizes) != 1 or (self.ids and len(self.ids) != len(self.said)):
+        if len(sizes) != 1 or (self.ids and len(self.ids) != len(self.predicted)):
             raise ValueError("the columns of a labelled batch are of different lengths")
 
     def __len__(self) -> int:
-        return len(self.said)
+        return len(self.predicted)
 
-    def put_into(self, tally: Tally) -> None:
+    def add_to(self, tally: Tally) -> None:
         """Count the rows. Raises TypeError for a tally of another kind."""
         if isinstance(tally, ClassTally):
-            if not isinstance(self.said, list) or not isinstance(self.labels, list):
+            if not isinstance(self.predicted, list) or not isinstance(self.labels, list):
                 raise TypeError("classes are lists of texts")
-            tally.add(self.said, self.labels)
+            tally.add(self.predicted, self.labels)
             return
-        if isinstance(self.said, list) or isinstance(self.labels, list):
+        if isinstance(self.predicted, list) or isinstance(self.labels, list):
             raise TypeError("scores and numbers are arrays")
-        tally.add(self.said, self.labels)
+        tally.add(self.predicted, self.labels)
 
 
 def _dump_held(counts: NDArray[np.int64]) -> dict[str, int]:
-    """The buckets that hold something."""
-    return {str(place): int(counts[place]) for place in np.flatnonzero(counts)}
+    """The nonempty buckets."""
+    return {str(index): int(counts[index]) for index in np.flatnonzero(counts)}
 
 
 def _load_held(name: str, value: Any, now: NDArray[np.int64]) -> NDArray[np.int64]:
-    found = np.zeros_like(now)
-    for place, count in value.items():
-        found[int(place)] = int(count)
-    return found
+    result = np.zeros_like(now)
+    for index, count in value.items():
+        result[int(index)] = int(count)
+    return result
 
 
 def _dump_slots(slots: list[tuple[int, Tally]]) -> list[list[Any]]:
@@ -87,7 +87,7 @@ def _dump_slots(slots: list[tuple[int, Tally]]) -> list[list[Any]]:
 
 
 def _raw(name: str, value: Any, _: Any) -> Any:
-    """As it is; the owner makes the tallies."""
+    """The value unchanged; the owner builds the tallies."""
     return value
 
 
@@ -105,31 +105,31 @@ class Delays(Stateful):
         return int(self._counts.sum())
 
     def add(self, seconds: Floats) -> None:
-        """Delays (n,) in seconds; what is negative (a clock that jumped) counts as none."""
+        """Delays (n,) in seconds; negative delays (a clock jumped) count as 0."""
         x = seconds[np.isfinite(seconds)]
-        place = np.log(np.maximum(x, _DELAY_LEAST) / _DELAY_LEAST) / math.log(_DELAY_BASE)
-        clipped = np.clip(place.astype(np.int64), 0, _DELAY_BUCKETS - 1)
+        index = np.log(np.maximum(x, _DELAY_LEAST) / _DELAY_LEAST) / math.log(_DELAY_BASE)
+        clipped = np.clip(index.astype(np.int64), 0, _DELAY_BUCKETS - 1)
         self._counts += np.bincount(clipped, minlength=_DELAY_BUCKETS)
 
     def quantile(self, level: float) -> float | None:
-        """In seconds; None of nothing."""
+        """The quantile ``level`` in seconds; None without labels."""
         total = self.count
         if not total:
             return None
-        place = int(np.searchsorted(np.cumsum(self._counts), max(1, math.ceil(level * total))))
-        return float(_DELAY_LEAST * _DELAY_BASE ** (place + 0.5))
+        index = int(np.searchsorted(np.cumsum(self._counts), max(1, math.ceil(level * total))))
+        return float(_DELAY_LEAST * _DELAY_BASE ** (index + 0.5))
 
     def merge(self, other: Delays) -> None:
-        """Add what another one has counted."""
+        """Add the counts of ``other``."""
         self._counts = self._counts + other._counts
 
 
 class Rolling(Stateful):
     """A tally of the last ``rows`` labels, or of the labels of the last ``seconds``; one of them.
 
-    It is made of :data:`SLOTS` tallies, the oldest of which is given up as a whole, so it takes the
-    memory of twelve tallies whatever the traffic. A time that lies before the window counts as its
-    beginning: labels come late, and clocks jump.
+    It consists of :data:`SLOTS` tallies, the oldest of which is dropped as a whole, so it takes the
+    memory of twelve tallies whatever the traffic. A time before the window counts as its beginning:
+    labels come late, and clocks jump.
     """
 
     _make: Config[Callable[[], Tally]]
@@ -161,11 +161,11 @@ class Rolling(Stateful):
             self._slots.append((int(number), tally))
 
     def add(self, batch: LabelledBatch, now: float) -> None:
-        """Take labels; a window of seconds goes by ``now``, when they came, unix seconds."""
+        """Add labels that came at ``now``, unix seconds."""
         if not len(batch):
             return
         if self._seconds is not None:
-            batch.put_into(self._slot(int(now // (self._seconds / SLOTS))))
+            batch.add_to(self._slot(int(now // (self._seconds / SLOTS))))
             return
         assert self._rows is not None
         size = self._rows // SLOTS
@@ -173,7 +173,7 @@ class Rolling(Stateful):
         while start < len(batch):
             stop = min(len(batch), start + size - self._count % size)
             part = _part(batch, slice(start, stop))
-            part.put_into(self._slot(self._count // size))
+            part.add_to(self._slot(self._count // size))
             self._count += stop - start
             start = stop
 
@@ -189,7 +189,7 @@ class Rolling(Stateful):
         self._slots = [slot for slot in self._slots if slot[0] > number - SLOTS]
 
     def tally(self, now: float | None = None) -> Tally:
-        """All of the window in one, as of ``now`` for one of seconds."""
+        """One tally of the whole window, as of ``now`` (unix seconds) for a window of seconds."""
         if now is not None and self._seconds is not None:
             self._forget(int(now // (self._seconds / SLOTS)))
         whole = self._make()
@@ -200,7 +200,7 @@ class Rolling(Stateful):
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
+class MetricValue:
     """A metric's ``value`` with its interval at every moment [``low``, ``high``] (None where there
     is none), from ``rows`` labels."""
 
@@ -216,18 +216,18 @@ class Figure:
         return {"value": self.value, "low": ends[0], "high": ends[1], "rows": self.rows}
 
 
-def figures(tally: Tally, alpha: float = 0.05) -> dict[str, Figure]:
+def metric_values(tally: Tally, alpha: float = 0.05) -> dict[str, MetricValue]:
     """All metrics of a tally, each with its interval at level ``alpha``."""
     ends = intervals(tally, alpha)
-    found = {}
+    result = {}
     for metric, value in tally.metrics().items():
         low, high = ends.get(metric, (None, None))
-        found[metric] = Figure(metric, value, low, high, tally.count)
-    return found
+        result[metric] = MetricValue(metric, value, low, high, tally.count)
+    return result
 
 
 class Metrics(Stateful):
-    """Everything of one model: since the beginning, over a window, coverage and delay.
+    """All metrics of one model: since the start and over a window, coverage, and delay.
 
     ``make`` makes a tally; the window is of ``rows`` labels or of ``seconds``.
     """
@@ -246,18 +246,18 @@ class Metrics(Stateful):
         self.predictions = 0
 
     def predicted(self, count: int) -> None:
-        """So many predictions were made, labelled or not."""
+        """Count predictions, labelled or not."""
         self.predictions += count
 
     def take(self, batch: LabelledBatch, now: float) -> None:
-        """Labels have come, at ``now``, unix seconds."""
-        batch.put_into(self.whole)
+        """Add labels that came at ``now``, unix seconds."""
+        batch.add_to(self.whole)
         self.window.add(batch, now)
         self.delays.add(batch.delays)
 
     @property
     def coverage(self) -> float | None:
-        """Share of the predictions that have a label by now; None before there are any."""
+        """Share of the predictions that have a label; None before the first prediction."""
         if not self.predictions:
             return None
         return min(1.0, self.delays.count / self.predictions)
@@ -266,22 +266,22 @@ class Metrics(Stateful):
         """As JSON: ``whole`` and ``window`` with figures by metric, ``coverage``, ``delay``."""
         window = self.window.tally(now)
         return {
-            "whole": {m: f.document() for m, f in figures(self.whole, alpha).items()},
-            "window": {m: f.document() for m, f in figures(window, alpha).items()},
+            "whole": {m: f.document() for m, f in metric_values(self.whole, alpha).items()},
+            "window": {m: f.document() for m, f in metric_values(window, alpha).items()},
             "coverage": self.coverage,
             "delay": {f"p{100 * q:g}": self.delays.quantile(q) for q in DELAY_QUANTILES},
         }
 
     def merge(self, other: Metrics) -> None:
         """Add what another replica has counted. Windows of two replicas have no common order of
-        rows and stay with whom they belong to."""
+        rows and are not merged."""
         self.whole.merge(other.whole)  # type: ignore[arg-type]  # of one make
         self.delays.merge(other.delays)
         self.predictions += other.predictions
 
 
 def tally_for(threshold: float | None, tolerance: float | None) -> Tally:
-    """Of scores where there is a threshold, of numbers where there is a tolerance, else of
+    """An empty tally: of scores with a threshold, of numbers with a tolerance, else of
     classes."""
     if threshold is not None:
         return BinaryTally(threshold)
@@ -291,6 +291,6 @@ def tally_for(threshold: float | None, tolerance: float | None) -> Tally:
 def _part(batch: LabelledBatch, rows: slice) -> LabelledBatch:
     segments = batch.segments[rows] if batch.segments is not None else None
     return LabelledBatch(
-        batch.said[rows], batch.labels[rows], batch.started[rows], batch.delays[rows],
+        batch.predicted[rows], batch.labels[rows], batch.started[rows], batch.delays[rows],
         batch.ids[rows], segments,
     )  # fmt: skip

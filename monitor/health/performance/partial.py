@@ -1,11 +1,11 @@
-"""When only a share of the predictions gets a label: what the labels add to an estimate without.
+"""Estimates that combine scores with the labels of a share of the predictions.
 
 Two ways. :func:`augmented` is unbiased whatever the estimate is worth, and as wide as the labels
 are few: x = f + (xi / pi) (l - f), with f what the estimate expects of a row, l what its label
 says, xi whether there is one and pi the probability of that (augmented inverse probability
 weighting, Robins, Rotnitzky & Zhao 1994; prediction-powered inference, Angelopoulos et al. 2023).
-:class:`Follower` follows the error of the estimate from window to window and so gathers the labels
-of all of them; it believes that the error moves slowly, and learns how slowly.
+:class:`Follower` follows the error of the estimate from window to window and so collects the labels
+of all of them; it assumes that the error moves slowly, and learns how slowly.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def augmented(
         raise ValueError("there is no label among the rows")
     weight = 1.0 / pi[known]
     residual = outcomes[known] - expected[known]
-    # Divided by what the weights add up to, not by n: the number of labels is no news.
+    # Divided by what the weights add up to, not by n: the number of labels is not informative.
     shift = float((weight * residual).sum() / weight.sum())
     value = float(expected.mean()) + shift
     spread = (residual - shift) ** 2 * weight**2 * (1.0 - pi[known])
@@ -112,7 +112,7 @@ class Follower(Stateful):
         return self.now()
 
     def now(self) -> Followed:
-        """What is known at present."""
+        """The present estimate of the error."""
         weight = np.exp(self._log_weight)
         weight /= weight.sum()
         error = float(weight @ self._level)

@@ -1,4 +1,4 @@
-"""Wrong predictions, once their labels say so: the alarm, and the detectors that corroborate it."""
+"""Errors that labels have shown: the alarm, and the detectors that corroborate it."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from understudy.monitor.detectors.risk_sequence import RiskSequence
 from understudy.monitor.errors import MissingExtraError
 from understudy.monitor.health.corroborate import Corroborator
 from understudy.monitor.health.performance.estimate import ConfidenceEstimator
-from understudy.monitor.health.performance.sampled import SampledLabels, Settled
+from understudy.monitor.health.performance.sampled import ResolvedLosses, SampledLabels
 from understudy.monitor.labels.store import Joined
 from understudy.shadow.state import Config, Saved, Stateful
 
 Floats = NDArray[np.float64]
 
 
-class Realised(Stateful):
-    """``reference`` is the accuracy in the baseline and the rows it rests on; without one nothing
-    is tested, and ``null``, the usual error rate, is 0. ``run_length`` in labels, or with
-    ``label_share`` in predictions."""
+class RealisedErrors(Stateful):
+    """Tests the error rate of labelled predictions. ``reference`` is the accuracy in the baseline
+    and its number of rows; without one nothing is tested, and ``null``, the usual error rate, is 0.
+    ``run_length`` is in labels, or with ``label_share`` in predictions."""
 
     null: Config[float]
     usual: Config[float]
-    """Error rate of the baseline, for people and for charts."""
+    """Error rate of the baseline, for texts and charts."""
     rule: Config[str]
     guarantee: Config[str | None]
-    """Where it is not that of all detectors of the performance."""
+    """A guarantee other than that of all performance detectors; None: theirs."""
     errors: Config[list[str]]
     """Why a declared detector does not run."""
     sampled: Saved[SampledLabels | None]
@@ -85,40 +85,40 @@ class Realised(Stateful):
 
     @property
     def tested(self) -> bool:
-        """Whether there is anything to compare with."""
+        """Whether there is a reference to test against."""
         return self._detector is not None or self.sampled is not None
 
     def label(self, pairs: Sequence[Joined], missed: Floats) -> None:
-        """Labels, before :meth:`update`, with their predictions."""
+        """Record which labelled predictions were wrong (n,), 1 or 0; call before :meth:`update`."""
         if self.sampled is not None:
             for pair, bad in zip(pairs, missed.tolist(), strict=True):
                 if math.isfinite(bad):
                     self.sampled.label(pair.request_id, pair.row, bad)
 
-    def update(self, missed: Floats, times: Floats) -> Settled | None:
-        """Which labelled predictions (n,) were wrong, 1 or 0; what the alarm makes of them."""
+    def update(self, missed: Floats, times: Floats) -> ResolvedLosses | None:
+        """Test which labelled predictions (n,) were wrong, 1 or 0; ``times`` are unix seconds."""
         for one in self.corroborators:
             one.update(missed if DETECTORS[one.kind].errors_only else self.standard(missed), times)
         if self._detector is None:
             return None
-        return Settled(missed, times, self._detector.update(missed[:, None]))
+        return ResolvedLosses(missed, times, self._detector.update(missed[:, None]))
 
-    def settle(self) -> Settled | None:
-        """Where labels are asked for at random: what has waited long enough."""
-        return self.sampled.settle() if self.sampled is not None else None
+    def resolve(self) -> ResolvedLosses | None:
+        """With sampled labels: the predictions whose wait for a label has ended."""
+        return self.sampled.resolve() if self.sampled is not None else None
 
     def standard(self, losses: Floats) -> Floats:
-        """In standard deviations from the usual error rate."""
-        found: Floats = (losses - self.usual) / self.deviation
-        return found
+        """Losses in standard deviations from the usual error rate."""
+        result: Floats = (losses - self.usual) / self.deviation
+        return result
 
     @property
     def deviation(self) -> float:
-        """Standard deviation of a single error, usually."""
+        """Usual standard deviation of a single error."""
         return math.sqrt(self.usual * (1.0 - self.usual))
 
     def reset(self) -> None:
-        """Begin anew."""
+        """Restart the detectors."""
         for one in (self._detector, self.sampled):
             if one is not None:
                 one.reset(np.ones(1, np.bool_))

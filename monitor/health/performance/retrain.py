@@ -1,4 +1,4 @@
-"""When to retrain: the trend of a metric, carried on to the floor that was set."""
+"""When to retrain: the trend of a metric, extrapolated to the configured floor."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from scipy.special import stdtrit
 
 Floats = NDArray[np.float64]
 FEWEST = 8
-"""Windows without which there is no trend."""
+"""Fewest windows for a trend."""
 _LEVEL = 0.95
 _FURTHEST = 3.0
-"""Times the length of the history that a date may lie ahead."""
+"""How far ahead a date may lie, in lengths of the history."""
 SEASONS = (("daily", 1.0), ("weekly", 7.0))
 """Names and lengths in days of the patterns that are looked for."""
 _CYCLES = 2.0
-"""Cycles of a pattern that have to be seen before it can be told from a trend."""
+"""Fewest cycles that separate a pattern from a trend."""
 _PER_CYCLE = 4.0
-"""Windows in each, or there is nothing to see it by."""
+"""Fewest windows in a cycle that show the pattern."""
 _STRONGER = 10.0
-"""By how much a pattern must lower the information criterion to be taken out."""
+"""By how much a pattern must lower the information criterion to be removed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,8 @@ class Point:
 @dataclass(frozen=True, slots=True)
 class RetrainAdvice:
     """``earliest`` and ``latest`` are unix times between which the metric reaches the floor, None
-    where that cannot be said; ``slope`` is per day with a 95 % interval; ``words`` say it;
-    ``assumptions`` say what it rests on."""
+    where that is unknown; ``slope`` is per day with a 95 % interval [``low``, ``high``]; ``words``
+    is the advice as text."""
 
     words: str
     slope: float | None = None
@@ -65,14 +65,14 @@ class RetrainAdvice:
         }
 
 
-def outlook(points: Sequence[Point], floor: float) -> RetrainAdvice:
-    """Carry a straight line on to ``floor``, below which the metric should not fall.
+def retrain_advice(points: Sequence[Point], floor: float) -> RetrainAdvice:
+    """Extrapolate a straight line to ``floor``, below which the metric should not fall.
 
     Weighted least squares, with standard errors that are robust to what the line does not explain
-    and to windows that hang together (Newey & West 1987), widened for their small number. A daily
-    or weekly pattern is taken out where enough of it was seen to tell it from a trend, and where
-    not, that is said. No date where the slope is not surely negative, or where it would lie further
-    ahead than three times what was seen: a line says nothing of the season after next.
+    and to dependent windows (Newey & West 1987), widened for their small number. A daily or weekly
+    pattern is removed where the data can separate it from a trend; the assumptions list it
+    otherwise. There is no date when the interval of the slope contains 0, or when the date lies
+    further ahead than three times the history.
     """
     points = sorted(
         (p for p in points if math.isfinite(p.at) and math.isfinite(p.value)), key=lambda p: p.at
@@ -87,42 +87,42 @@ def outlook(points: Sequence[Point], floor: float) -> RetrainAdvice:
     if span <= 0.0:
         return RetrainAdvice("not enough evidence: all windows have the same time")
     days = (at - now) / 86400.0
-    design, said = _design(days, value, 1.0 / error**2)
+    design, assumptions = _design(days, value, 1.0 / error**2)
     level, slope, variances, freedom = _fit(design, value, 1.0 / error**2)
     quantile = float(stdtrit(freedom, 0.5 + _LEVEL / 2.0))
     half = quantile * math.sqrt(variances[1])
     low, high = slope - half, slope + half
     level_half = quantile * math.sqrt(variances[0])
 
-    def found(
+    def advice(
         words: str, earliest: float | None = None, latest: float | None = None
     ) -> RetrainAdvice:
-        return RetrainAdvice(words, slope, low, high, earliest, latest, said)
+        return RetrainAdvice(words, slope, low, high, earliest, latest, assumptions)
 
     if level + level_half < floor:
-        return found("retrain now: accuracy is already below the floor", now, now)
+        return advice("retrain now: accuracy is already below the floor", now, now)
     if high >= 0.0:
-        return found("not enough evidence of a decline")
+        return advice("not enough evidence of a decline")
     # The level at present and the slope are both uncertain: the two corners of their intervals.
     nearest = max(level - level_half - floor, 0.0) / -low
     farthest = (level + level_half - floor) / -high
     earliest, latest = now + nearest * 86400.0, now + farthest * 86400.0
     furthest = now + _FURTHEST * span
     if earliest > furthest:
-        return found("declining, but the date of reaching the floor is too far ahead to predict")
+        return advice("declining, but the date of reaching the floor is too far ahead to predict")
     if latest > furthest:
-        return found("retrain soon: the date of falling below the floor is uncertain", earliest)
-    return found("will fall below the floor", earliest, latest)
+        return advice("retrain soon: the date of falling below the floor is uncertain", earliest)
+    return advice("will fall below the floor", earliest, latest)
 
 
 def _design(days: Floats, value: Floats, weights: Floats) -> tuple[Floats, tuple[str, ...]]:
-    """Level, slope, and a sine and cosine of each pattern that is there; and what to say of it."""
+    """Columns for the level, the slope, and a sine and cosine of each pattern; the assumptions."""
     design = np.column_stack([np.ones_like(days), days])
     span = float(days[-1] - days[0])
-    said = ["the metric continues on a straight line, without future changes in the data"]
+    assumptions = ["the metric continues on a straight line, without future changes in the data"]
     for name, length in SEASONS:
         if span < _CYCLES * length:
-            said.append(f"not enough data to separate a {name} pattern from a trend")
+            assumptions.append(f"not enough data to separate a {name} pattern from a trend")
             continue
         if len(days) < _PER_CYCLE * span / length or len(days) < design.shape[1] + 8:
             continue  # windows longer than that average it out
@@ -130,9 +130,9 @@ def _design(days: Floats, value: Floats, weights: Floats) -> tuple[Floats, tuple
         more = np.column_stack([design, np.sin(angle), np.cos(angle)])
         if _criterion(more, value, weights) < _criterion(design, value, weights) - _STRONGER:
             design = more
-            said.append(f"a {name} pattern was removed")
-    said.append("patterns longer than a week cannot be separated from a trend")
-    return design, tuple(said)
+            assumptions.append(f"a {name} pattern was removed")
+    assumptions.append("patterns longer than a week cannot be separated from a trend")
+    return design, tuple(assumptions)
 
 
 def _criterion(design: Floats, value: Floats, weights: Floats) -> float:
@@ -168,5 +168,5 @@ def _meat(scores: Floats) -> Floats:
     for lag in range(1, lags + 1):
         product = scores[lag:].T @ scores[:-lag]
         total = total + (1.0 - lag / (lags + 1.0)) * (product + product.T)
-    found: Floats = total
-    return found
+    advice: Floats = total
+    return advice

@@ -1,8 +1,8 @@
-"""Labels that are asked for at random, for a known share of the predictions.
+"""Labels of a random sample, a known share of the predictions.
 
-Every prediction waits until its label would have come. Then it goes on, in the order of the
-predictions, with its label or without: the detector sees what was expected of all of them and what
-came of some, which tells more than the labels alone
+Every prediction waits until its label should have come. Then it is passed on, in the order of the
+predictions, with or without a label: the detector sees the expected error of all and the measured
+error of some, which is more information than the labels alone
 (:mod:`understudy.monitor.detectors.partial_labels`).
 """
 
@@ -23,15 +23,15 @@ from understudy.shadow.state import Config, Count, Saved, Stateful, Transient
 
 Floats = NDArray[np.float64]
 MOST = 500_000
-"""Predictions that wait; of more the oldest are let go, whatever their labels."""
+"""Most predictions that wait; the oldest above that are dropped."""
 Key = tuple[str, int]
 """Request id and row."""
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
-    """``losses`` (n,) of the predictions that have waited long enough, without bias, at unix
-    ``times`` (n,), and what the detector says of them."""
+class ResolvedLosses:
+    """Unbiased ``losses`` (n,) of predictions whose wait has ended, at unix ``times`` (n,), and the
+    detector's evidence."""
 
     losses: Floats
     times: Floats
@@ -40,8 +40,8 @@ class Settled:
 
 class SampledLabels(Stateful):
     """``null`` is the usual error rate, ``share`` the probability of a label, ``wait`` in seconds
-    how long one may take. What waits is not part of a saved state: after a restart the predictions
-    of that time are left out, with their labels."""
+    how long one may take. Waiting predictions are not saved: after a restart they and their labels
+    are left out."""
 
     estimator: Config[ConfidenceEstimator]
     share: Config[float]
@@ -49,7 +49,7 @@ class SampledLabels(Stateful):
     settled: Saved[Count]
     labelled: Saved[Count]
     lost: Saved[Count]
-    """Predictions for which there was no room to wait."""
+    """Predictions that were dropped because too many waited."""
     _detector: Saved[PartialLabelDetector]
     _waiting: Transient[OrderedDict[Key, tuple[float, float]]]
     _losses: Transient[dict[Key, float]]
@@ -87,12 +87,12 @@ class SampledLabels(Stateful):
         self._newest = max(self._newest, started)
 
     def label(self, request_id: str, row: int, loss: float) -> None:
-        """A label has come: 1 for a wrong prediction, else 0."""
+        """Record a label: ``loss`` is 1 for a wrong prediction, else 0."""
         if (request_id, row) in self._waiting:
             self._losses[request_id, row] = loss
 
-    def settle(self) -> Settled | None:
-        """Those that have waited long enough, by the time of the newest prediction."""
+    def resolve(self) -> ResolvedLosses | None:
+        """The predictions whose wait has ended, by the time of the newest one; None without any."""
         limit = self._newest - self.wait
         scores: list[float] = []
         losses: list[float] = []
@@ -113,10 +113,10 @@ class SampledLabels(Stateful):
         self.settled += len(scores)
         self.labelled += int(np.isfinite(known).sum())
         evidence = self._detector.update(expected[:, None], known[:, None])
-        return Settled(filled(expected, known, self.share), np.array(times), evidence)
+        return ResolvedLosses(filled(expected, known, self.share), np.array(times), evidence)
 
     def reset(self, series: NDArray[np.bool_]) -> None:
-        """Begin anew, where the mask (1,) says so."""
+        """Restart the detector where the mask (1,) is true."""
         self._detector.reset(series)
 
     def summary(self) -> dict[str, Any]:

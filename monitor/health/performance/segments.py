@@ -1,9 +1,9 @@
-"""Performance by segment: rows that share the value of a declared feature, and the gaps between.
+"""Performance by segment (rows with the same value of a declared feature), and the gaps between.
 
 Two questions, two tests. **Has a segment become worse than it was?** A segment may be harder than
 the whole from the start, so its first labels are its reference, with the error of that in the null;
-a Shiryaev-Roberts e-detector runs for each, and all of them together keep the run length that was
-asked for. **Are groups treated unlike each other?** The gap between the best and the worst group in
+a Shiryaev-Roberts e-detector runs for each, and all of them together keep the configured run
+length. **Are groups treated unlike each other?** The gap between the best and the worst group in
 accuracy, error rate, positive rate or true positive rate, with an interval that holds at every
 moment and for all groups at once; 0 outside of it means that there is a gap.
 """
@@ -30,7 +30,7 @@ Places = NDArray[np.intp]
 REFERENCE = 500
 """Labels of a segment that are its reference."""
 MOST = 20
-"""Values of a feature that are told apart; all others are "other"."""
+"""Values of a feature that have a separate group; all others are "other"."""
 _REFERENCE_ALPHA = 0.05
 """Probability that the reference of any segment is further off than allowed for."""
 GAPS = ("accuracy", "error_rate", "positive_rate", "true_positive_rate")
@@ -71,21 +71,21 @@ class Gap:
 
 
 def _load_places(name: str, value: Any, _: Any) -> dict[str, int]:
-    return {str(one): place for place, one in enumerate(value)}
+    return {str(one): index for index, one in enumerate(value)}
 
 
 def _dump_detectors(detectors: dict[int, SrDetector]) -> dict[str, Any]:
-    return {str(place): detector.dump_state() for place, detector in detectors.items()}
+    return {str(index): detector.dump_state() for index, detector in detectors.items()}
 
 
 def _raw(name: str, value: Any, _: Any) -> Any:
-    """As it is; the owner makes the detectors once it knows what they compare with."""
+    """The value unchanged; the owner builds the detectors once their references are loaded."""
     return value
 
 
 class Groups(Stateful):
-    """The values of one feature and what became of their rows. ``most`` values get a group of their
-    own, in the order in which they come; the others share the last."""
+    """Counts of labelled rows by value of one feature. The first ``most`` values get separate
+    groups; the others share the last."""
 
     feature: Config[str]
     most: Config[int]
@@ -95,7 +95,7 @@ class Groups(Stateful):
 
     def __init__(self, feature: str, most: int = MOST) -> None:
         if most < 2:
-            raise ValueError(f"at least two groups must be told apart, not {most}")
+            raise ValueError(f"most must be at least 2 groups, not {most}")
         self.feature = feature
         self.most = most
         self._places = {}
@@ -107,64 +107,64 @@ class Groups(Stateful):
 
     @property
     def has_yes(self) -> bool:
-        """Whether there has been a yes, said or true: else only right and wrong mean something."""
+        """Whether there was a positive prediction or label; else only error rates apply."""
         return bool(self._sums[:, 3:5].any())
 
     @property
     def names(self) -> list[str]:
-        """Of the groups that have come, in their order; "other" last where there is one."""
+        """Names of the groups in the order of their first rows; "other" last where there is one."""
         named = list(self._places)
         return [*named, OTHER] if self._sums[self.most, 0] else named
 
     def places(self, values: Sequence[str | None]) -> Places:
-        """The group (n,) of each value; -1 for what is missing."""
-        found = np.full(len(values), -1, np.intp)
+        """The group (n,) of each value; -1 for a missing one."""
+        result = np.full(len(values), -1, np.intp)
         for row, value in enumerate(values):
             if value is None:
                 continue
-            place = self._places.get(value)
-            if place is None:
+            index = self._places.get(value)
+            if index is None:
                 if len(self._places) < self.most:
-                    place = self._places[value] = len(self._places)
+                    index = self._places[value] = len(self._places)
                 else:
-                    place = self.most
-            found[row] = place
-        return found
+                    index = self.most
+            result[row] = index
+        return result
 
-    def name(self, place: int) -> str:
-        """Of a group."""
-        return list(self._places)[place] if place < len(self._places) else OTHER
+    def name(self, index: int) -> str:
+        """The name of a group."""
+        return list(self._places)[index] if index < len(self._places) else OTHER
 
-    def add(self, places: Places, wrong: Floats, said: Floats, labels: Floats) -> None:
+    def add(self, places: Places, wrong: Floats, predicted: Floats, labels: Floats) -> None:
         """Labelled rows, all (n,): groups of :meth:`places`, ``wrong`` 0 or 1, and whether yes was
-        ``said`` and is the ``label`` (NaN where that means nothing)."""
+        ``predicted`` and is the ``label`` (NaN where that means nothing)."""
         here = (places >= 0) & np.isfinite(wrong)
-        place, bad = places[here], wrong[here]
-        yes = np.nan_to_num(said[here]) > 0.5
+        index, bad = places[here], wrong[here]
+        yes = np.nan_to_num(predicted[here]) > 0.5
         true = np.nan_to_num(labels[here]) > 0.5
         columns = (np.ones_like(bad), 1.0 - bad, bad, yes, true, yes & true)
         for column, values in enumerate(columns):
             weights = np.asarray(values, np.float64)
-            self._sums[:, column] += np.bincount(place, weights, self.most + 1)
+            self._sums[:, column] += np.bincount(index, weights, self.most + 1)
 
     def rates(self, metric: str, alpha: float = 0.05) -> list[GroupRate]:
         """Of every group that has rows; the intervals hold all at once at level ``alpha``: the k-th
         group to come has alpha / (k (k + 1)). Raises KeyError for a metric not in :data:`GAPS`."""
         hits, rows = self._sums[:, _HITS[metric]], self._sums[:, _ROWS[metric]]
-        found = []
-        for place in np.flatnonzero(rows):
+        result = []
+        for index in np.flatnonzero(rows):
             # "other" may come at any time, and has the first place kept for it.
-            order = 1 if place == self.most else int(place) + 2
-            low, high = share(hits[place], rows[place], alpha / (order * (order + 1.0)))
-            value = float(hits[place] / rows[place])
-            found.append(GroupRate(self.name(int(place)), value, low, high, int(rows[place])))
-        return found
+            order = 1 if index == self.most else int(index) + 2
+            low, high = share(hits[index], rows[index], alpha / (order * (order + 1.0)))
+            value = float(hits[index] / rows[index])
+            result.append(GroupRate(self.name(int(index)), value, low, high, int(rows[index])))
+        return result
 
     def gap(self, metric: str, alpha: float = 0.05, fewest: int = 1) -> Gap | None:
         """Between the groups of at least ``fewest`` rows; None with fewer than two of them.
 
         The interval is for the largest difference between any two of these groups, whichever they
-        are, so a gap that was looked for is not a gap that was found. While all groups are alike,
+        are, so the search for the largest gap causes no bias. While all groups are alike,
         ``low`` is ever above 0 with a probability of at most ``alpha``.
         """
         rates = [r for r in self.rates(metric, alpha) if r.rows >= fewest and r.value is not None]
@@ -178,18 +178,18 @@ class Groups(Stateful):
         return Gap(metric, value, low, min(1.0, high), highest.name, lowest.name)
 
     def merge(self, other: Groups) -> None:
-        """Add what another one of the same feature has counted. Raises ValueError otherwise."""
+        """Add the counts of another object for the same feature. Raises ValueError otherwise."""
         if (self.feature, self.most) != (other.feature, other.most):
             raise ValueError(f"groups of {self.feature!r} and of {other.feature!r} do not add up")
         places = self.places(list(other._places))
-        for place, row in zip(places, other._sums, strict=False):
-            self._sums[place] += row
+        for index, row in zip(places, other._sums, strict=False):
+            self._sums[index] += row
         self._sums[self.most] += other._sums[self.most]
 
 
 @dataclass(frozen=True, slots=True)
 class WorseSegment:
-    """A segment whose error rate has risen: ``value`` lately, ``reference`` before."""
+    """A segment whose error rate has risen to ``value`` from ``reference``."""
 
     name: str
     value: float
@@ -203,7 +203,7 @@ class SegmentAlarms(Stateful):
     ``run_length`` is that of all together, in labels of the model: of d segments each one's own
     detector has d times as much (Shin, Ramdas & Rinaldo, arXiv:2203.03532, section 5), and since a
     segment sees its own labels only, this is more than enough. ``smallest`` is the smallest rise
-    that matters. A segment of less than :data:`REFERENCE` labels is not judged.
+    that matters. A segment of less than :data:`REFERENCE` labels is not tested.
     """
 
     run_length: Config[float]
@@ -229,42 +229,42 @@ class SegmentAlarms(Stateful):
     def _restored(self) -> None:
         saved: dict[str, Any] = self._detectors  # type: ignore[assignment]
         self._detectors = {}
-        for place, data in saved.items():
-            detector = self._detectors[int(place)] = self._detector(int(place))
+        for index, data in saved.items():
+            detector = self._detectors[int(index)] = self._detector(int(index))
             detector.load_state(data)
 
     def add(self, places: Places, wrong: Floats) -> None:
         """Labels in their order: segments (n,) from 0 to ``most`` - 1 (-1: none), errors (n,)."""
-        for place in np.unique(places[(places >= 0) & np.isfinite(wrong)]).tolist():
-            values = wrong[(places == place) & np.isfinite(wrong)]
-            room = int(REFERENCE - self._counts[place, 0])
+        for index in np.unique(places[(places >= 0) & np.isfinite(wrong)]).tolist():
+            values = wrong[(places == index) & np.isfinite(wrong)]
+            room = int(REFERENCE - self._counts[index, 0])
             if room > 0:
                 part = values[:room]
-                self._counts[place] += (len(part), part.sum())
+                self._counts[index] += (len(part), part.sum())
                 values = values[room:]
             if len(values):
-                self._judge(place, values)
+                self._evaluate(index, values)
 
-    def _judge(self, place: int, values: Floats) -> None:
-        detector = self._detectors.get(place)
+    def _evaluate(self, index: int, values: Floats) -> None:
+        detector = self._detectors.get(index)
         if detector is None:
-            detector = self._detectors[place] = self._detector(place)
+            detector = self._detectors[index] = self._detector(index)
         if detector.update(values[:, None]).crossed[0] >= 0:
-            self.alarmed[place] = True
-        # What it is lately, by an average that forgets over some two hundred labels.
+            self.alarmed[index] = True
+        # The recent rate: an exponential average over some two hundred labels.
         keep = 0.995
-        level = self._recent[place] if self._since[place] else values[0]
+        level = self._recent[index] if self._since[index] else values[0]
         weights = (1.0 - keep) * keep ** np.arange(len(values) - 1, -1, -1.0)
-        self._recent[place] = level * keep ** len(values) + float(weights @ values)
-        self._since[place] += len(values)
-        rows, errors = self._counts[place]
-        if self.alarmed[place] and self._recent[place] <= errors / rows:
-            self.alarmed[place] = False
+        self._recent[index] = level * keep ** len(values) + float(weights @ values)
+        self._since[index] += len(values)
+        rows, errors = self._counts[index]
+        if self.alarmed[index] and self._recent[index] <= errors / rows:
+            self.alarmed[index] = False
             detector.reset(np.array([True]))
 
-    def _detector(self, place: int) -> SrDetector:
+    def _detector(self, index: int) -> SrDetector:
         # Clopper & Pearson's bound, at a level that holds for all segments at once.
-        rows, errors = self._counts[place].tolist()
+        rows, errors = self._counts[index].tolist()
         level = 1.0 - _REFERENCE_ALPHA / self.most
         bound = float(betaincinv(errors + 1.0, rows - errors, level)) if errors < rows else 1.0
         null = min(bound + self.smallest, 1.0 - 1e-6)
@@ -272,13 +272,13 @@ class SegmentAlarms(Stateful):
 
     def worse(self, names: Groups) -> list[WorseSegment]:
         """The segments that are in alarm, the largest rise first."""
-        found = []
-        for place in np.flatnonzero(self.alarmed).tolist():
-            rows, errors = self._counts[place]
-            value = float(self._recent[place])
-            found.append(
+        result = []
+        for index in np.flatnonzero(self.alarmed).tolist():
+            rows, errors = self._counts[index]
+            value = float(self._recent[index])
+            result.append(
                 WorseSegment(
-                    names.name(place), value, float(errors / rows), int(self._since[place])
+                    names.name(index), value, float(errors / rows), int(self._since[index])
                 )
             )
-        return sorted(found, key=lambda w: w.reference - w.value)
+        return sorted(result, key=lambda w: w.reference - w.value)

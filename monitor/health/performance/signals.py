@@ -1,4 +1,4 @@
-"""What the performance of a model says, in words."""
+"""Performance problems of a model, as signals."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _GAP_WORDS = {
 
 
 def performance_signals(watch: PerformanceWatch, model: str, version: str) -> list[Signal]:
-    """What is wrong at present."""
-    found = []
+    """The present problems."""
+    signals = []
     if watch.latches.alarmed[_REALISED]:
-        found.append(_realised(watch, model, version))
+        signals.append(_realised(watch, model, version))
     if watch.latches.alarmed[_EXPECTED]:
-        found.append(_expected(watch, model, version))
+        signals.append(_expected(watch, model, version))
     if watch.latches.alarmed[_CALIBRATION] and watch.calibration is not None:
-        found.append(
+        signals.append(
             Signal(
                 key=f"performance/{model}/{version}//calibration",
                 kind="performance",
@@ -42,13 +42,13 @@ def performance_signals(watch: PerformanceWatch, model: str, version: str) -> li
                 "labels.",
             )
         )
-    if not watch.latches.alarmed[_REALISED]:  # what is wrong everywhere is said once
-        found += [
+    if not watch.latches.alarmed[_REALISED]:  # a general loss is reported once
+        signals += [
             _worse(watch, model, version, feature, one) for feature, one in watch.declared.worse()
         ]
-    found += [_apart(model, version, one) for one in watch.declared.apart()]
-    found += corroborations(watch.realised.corroborators, "performance", model, version)
-    return found
+    signals += [_apart(model, version, one) for one in watch.declared.apart()]
+    signals += corroborations(watch.realised.corroborators, "performance", model, version)
+    return signals
 
 
 def _worse(
@@ -100,12 +100,12 @@ def _expected(watch: PerformanceWatch, model: str, version: str) -> Signal:
     estimate = watch.estimate()
     known = watch.reference[0] if watch.reference is not None else None
     change = watch.history.estimate(0)
-    said = "Estimated accuracy fell; no labels yet"
+    title = "Estimated accuracy fell; no labels yet"
     size = None
     doubts: tuple[str, ...] = ()
     if estimate is not None:
         was = f", was {known * 100:.1f} %" if known is not None else ""
-        said = (
+        title = (
             f"Accuracy is estimated at {estimate.value * 100:.1f} % "
             f"({estimate.low * 100:.1f} to {estimate.high * 100:.1f} %){was}: no labels yet"
         )
@@ -118,7 +118,7 @@ def _expected(watch: PerformanceWatch, model: str, version: str) -> Signal:
         version=version,
         segment="",
         severity="warning",
-        title=said,
+        title=title,
         since=change.time,
         size=size,
         rule="Shiryaev-Roberts e-detector on the errors expected from the scores",
@@ -138,17 +138,17 @@ def _realised(watch: PerformanceWatch, model: str, version: str) -> Signal:
     known = watch.reference[0] if watch.reference is not None else None
     change = watch.history.estimate(1)
     if watch.realised.sampled is not None:
-        # Losses that stand for those without a label stray far: the mean since the change is meant.
+        # Weighted losses vary strongly: use the mean since the change.
         usual = watch.realised
         now = min(1.0, max(0.0, 1.0 - usual.usual - change.size * usual.deviation))
     was = f", was {known * 100:.1f} %" if known is not None else ""
-    outlook = watch.outlook()
+    retrain_advice = watch.retrain_advice()
     advice = "Check the examples, and the segments with the largest loss. "
     if watch.slices is not None and watch.slices.found:
         worst = watch.slices.found[0]
         advice += f"Worst slice: {worst['slice']}, with {worst['loss'] * 100:.1f} % errors. "
-    if outlook is not None:
-        advice += f"Retraining: {outlook.words}."
+    if retrain_advice is not None:
+        advice += f"Retraining: {retrain_advice.words}."
     return Signal(
         key=f"performance/{model}/{version}//realised",
         kind="performance",

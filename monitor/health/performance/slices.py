@@ -1,8 +1,8 @@
-"""The slices in which a model does worst, when nobody has said where to look.
+"""Search for the slices with the highest loss, without declared segments.
 
 A search over thousands of slices always finds a bad one. So one half of the rows is searched, top
 down: single conditions first, then pairs of the worst; and the other half, which the search has not
-seen, tests the few that it has come up with, corrected for their number (Holm 1979). What is
+seen, tests the few candidates, corrected for their number (Holm 1979). What is
 reported are the figures of the second half.
 """
 
@@ -26,7 +26,7 @@ SUPPORT = 0.02
 """Smallest share of the rows that a slice may hold."""
 FEWEST = 50
 """Smallest number of rows of a slice, in either half."""
-KEPT = 40
+PAIRED = 40
 """Single conditions that are put into pairs."""
 TESTED = 20
 """Slices that reach the test."""
@@ -36,7 +36,7 @@ _TWO_SIDED_95 = 1.959963984540054
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """``feature`` has one of the codes from ``first`` to ``last``; ``words`` say it."""
+    """``feature`` has one of the codes from ``first`` to ``last``; ``words`` is the text."""
 
     feature: int
     first: int
@@ -46,8 +46,8 @@ class Condition:
     def holds(self, codes: Codes) -> Mask:
         """For each row of ``codes`` (n, F)."""
         column = codes[:, self.feature]
-        found: Mask = (column >= self.first) & (column <= self.last)
-        return found
+        result: Mask = (column >= self.first) & (column <= self.last)
+        return result
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,56 +120,56 @@ def _search(
     deviation = max(float(losses.std()), 1e-12)
     scored: list[tuple[float, tuple[Condition, ...], Mask]] = []
 
-    def score(held: Mask) -> float:
-        count = int(held.sum())
+    def score(mask: Mask) -> float:
+        count = int(mask.sum())
         if count < fewest or len(losses) - count < fewest:
             return -math.inf
-        inside = float(losses[held].mean())
-        outside = float(losses[~held].mean())
+        inside = float(losses[mask].mean())
+        outside = float(losses[~mask].mean())
         error = deviation * math.sqrt(1.0 / count + 1.0 / (len(losses) - count))
         return (inside - outside - smallest) / error
 
     for condition in _conditions(features):
-        held = condition.holds(codes)
-        found = score(held)
-        if found > 0.0:
-            scored.append((found, (condition,), held))
+        mask = condition.holds(codes)
+        result = score(mask)
+        if result > 0.0:
+            scored.append((result, (condition,), mask))
     scored.sort(key=lambda item: -item[0])
-    singles = scored[:KEPT]
-    for place, (one, (a,), held_a) in enumerate(singles):
-        for other, (b,), held_b in singles[place + 1 :]:
+    singles = scored[:PAIRED]
+    for index, (one, (a,), mask_a) in enumerate(singles):
+        for other, (b,), mask_b in singles[index + 1 :]:
             if a.feature == b.feature:
                 continue
-            held = held_a & held_b
-            found = score(held)
-            if found > max(one, other):
-                scored.append((found, (a, b), held))
+            mask = mask_a & mask_b
+            result = score(mask)
+            if result > max(one, other):
+                scored.append((result, (a, b), mask))
     scored.sort(key=lambda item: -item[0])
-    kept: list[tuple[tuple[Condition, ...], Mask]] = []
-    for _, conditions, held in scored:
-        if all(_overlap(held, other) < _ALIKE for _, other in kept):
-            kept.append((conditions, held))
-            if len(kept) == TESTED:
+    selected: list[tuple[tuple[Condition, ...], Mask]] = []
+    for _, conditions, mask in scored:
+        if all(_overlap(mask, other) < _ALIKE for _, other in selected):
+            selected.append((conditions, mask))
+            if len(selected) == TESTED:
                 break
-    return [conditions for conditions, _ in kept]
+    return [conditions for conditions, _ in selected]
 
 
 def _conditions(features: FeatureCodes) -> list[Condition]:
     """Every value of a category; every bucket of a number, and everything up to or from it."""
-    found = []
-    for place, feature in enumerate(features.features):
+    result = []
+    for index, feature in enumerate(features.features):
         last = feature.size - 1
         for code in range(feature.size):
             words = f"{feature.name} = {feature.name_of(code)}"
             if feature.edges is not None and code < last:
                 words = f"{feature.name} {feature.name_of(code)}"
-            found.append(Condition(place, code, code, words))
+            result.append(Condition(index, code, code, words))
         for cut, edge in enumerate(feature.edges or ()):
             if cut > 0:
-                found.append(Condition(place, 0, cut, f"{feature.name} <= {edge:g}"))
+                result.append(Condition(index, 0, cut, f"{feature.name} <= {edge:g}"))
             if cut < len(feature.edges or ()) - 1:
-                found.append(Condition(place, cut + 1, last - 1, f"{feature.name} > {edge:g}"))
-    return found
+                result.append(Condition(index, cut + 1, last - 1, f"{feature.name} > {edge:g}"))
+    return result
 
 
 def _overlap(a: Mask, b: Mask) -> float:
@@ -185,13 +185,13 @@ def _tested(
     smallest: float,
     fewest: int,
 ) -> list[Slice]:
-    found: list[Slice] = []
+    result: list[Slice] = []
     for conditions in candidates:
-        held = np.logical_and.reduce([c.holds(codes) for c in conditions])
-        count = int(held.sum())
+        mask = np.logical_and.reduce([c.holds(codes) for c in conditions])
+        count = int(mask.sum())
         if count < fewest // 2 or len(losses) - count < 2:
             continue
-        inside, outside = losses[held], losses[~held]
+        inside, outside = losses[mask], losses[~mask]
         gap = float(inside.mean() - outside.mean())
         variance = float(inside.var()) / count + float(outside.var()) / len(outside)
         error = math.sqrt(variance + 1.0 / len(losses) ** 2)
@@ -202,29 +202,29 @@ def _tested(
         else:
             p = float(ndtr((smallest - gap) / error))
         half = _TWO_SIDED_95 * error
-        found.append(
+        result.append(
             Slice(
                 conditions, count, float(inside.mean()), float(outside.mean()), gap,
                 gap - half, gap + half, p,
             )
         )  # fmt: skip
-    return sorted(_holm(found, len(candidates), alpha), key=lambda s: -s.gap)
+    return sorted(_holm(result, len(candidates), alpha), key=lambda s: -s.gap)
 
 
 def _holm(slices: Sequence[Slice], tests: int, alpha: float) -> list[Slice]:
     """Those whose p, times the number of those that are not smaller, stays below ``alpha``."""
-    kept = []
+    selected = []
     adjusted = 0.0
-    for place, one in enumerate(sorted(slices, key=lambda s: s.p)):
-        adjusted = max(adjusted, min(1.0, one.p * (tests - place)))
+    for index, one in enumerate(sorted(slices, key=lambda s: s.p)):
+        adjusted = max(adjusted, min(1.0, one.p * (tests - index)))
         if adjusted > alpha:
             break
-        kept.append(
+        selected.append(
             Slice(
                 one.conditions, one.rows, one.loss, one.rest, one.gap, one.low, one.high, adjusted
             )
         )
-    return kept
+    return selected
 
 
 def hypergeometric_tail(hits: int, rows: int, errors: int, drawn: int) -> float:

@@ -24,12 +24,12 @@ def _load_floats(name: str, value: Any, now: Floats) -> Floats:
 
 
 WholeFloats = Annotated[Floats, Converter(lambda a: a.astype(int).tolist(), _load_floats)]
-"""Counts that are kept as floats."""
+"""Counts that are stored as floats."""
 _Rounded = Annotated[Floats, Converter(lambda a: rounded(a.tolist(), 9), _load_floats)]
 
 
 class BinaryTally(Stateful):
-    """Scores in [0, 1] of a yes-or-no label; yes is said above ``threshold``."""
+    """Scores in [0, 1] of a yes-or-no label; positive above ``threshold``."""
 
     kind = "binary"
 
@@ -38,7 +38,7 @@ class BinaryTally(Stateful):
     """Negatives, then positives, by bin."""
     _scores: Saved[_Rounded]
     _table: Saved[WholeFloats]
-    """[label][said]"""
+    """[label][prediction]"""
     _losses: Saved[Floats]
     """Log loss and Brier score, summed; their squares, summed."""
 
@@ -56,7 +56,7 @@ class BinaryTally(Stateful):
 
     @property
     def table(self) -> Floats:
-        """Counts (2, 2) by [label][said]."""
+        """Counts (2, 2) by [label][prediction]."""
         return self._table
 
     @property
@@ -79,12 +79,12 @@ class BinaryTally(Stateful):
         here = np.isfinite(scores) & np.isfinite(labels)
         p, y = np.clip(scores[here], 0.0, 1.0), (labels[here] > 0.5).astype(np.float64)
         # A score on an edge belongs above it, also where 100 x 0.29 is 28.999….
-        place = np.minimum((p * BINS + 1e-9).astype(np.int64), BINS - 1)
+        index = np.minimum((p * BINS + 1e-9).astype(np.int64), BINS - 1)
         for label in (0, 1):
-            self._counts[label] += np.bincount(place[y == label], minlength=BINS)
-        self._scores += np.bincount(place, weights=p, minlength=BINS)
-        said = (p > self.threshold).astype(np.int64)
-        self._table += np.bincount(y.astype(np.int64) * 2 + said, minlength=4).reshape(2, 2)
+            self._counts[label] += np.bincount(index[y == label], minlength=BINS)
+        self._scores += np.bincount(index, weights=p, minlength=BINS)
+        predicted = (p > self.threshold).astype(np.int64)
+        self._table += np.bincount(y.astype(np.int64) * 2 + predicted, minlength=4).reshape(2, 2)
         sure = np.clip(p, _CLIP, 1.0 - _CLIP)
         log_loss = -(y * np.log(sure) + (1.0 - y) * np.log1p(-sure))
         brier = (p - y) ** 2
@@ -92,12 +92,12 @@ class BinaryTally(Stateful):
         self._losses = self._losses + np.array([float(c.sum()) for c in columns])
 
     def metrics(self) -> dict[str, float]:
-        """Those that can be said; a precision without a yes is left out."""
+        """All defined metrics; precision is left out without a positive prediction."""
         total = float(self._table.sum())
         if not total:
             return {}
         (tn, fp), (fn, tp) = self._table.tolist()
-        found = {
+        result = {
             "accuracy": (tp + tn) / total,
             "error_rate": (fp + fn) / total,
             "log_loss": float(self._losses[0]) / total,
@@ -106,17 +106,17 @@ class BinaryTally(Stateful):
             "positive_rate": (tp + fn) / total,
         }
         if tp + fp:
-            found["precision"] = tp / (tp + fp)
+            result["precision"] = tp / (tp + fp)
         if tp + fn:
-            found["recall"] = tp / (tp + fn)
+            result["recall"] = tp / (tp + fn)
         if tp + fp + fn:
-            found["f1"] = 2.0 * tp / (2.0 * tp + fp + fn)
+            result["f1"] = 2.0 * tp / (2.0 * tp + fp + fn)
         negatives, positives = self._counts
         pairs = positives.sum() * negatives.sum()
         if pairs:
             below = np.cumsum(negatives) - negatives
-            found["auc"] = float((positives * (below + negatives / 2.0)).sum() / pairs)
-        return found
+            result["auc"] = float((positives * (below + negatives / 2.0)).sum() / pairs)
+        return result
 
     def _ece(self) -> float:
         """Expected calibration error over ten bins of equal width (Naeini et al. 2015)."""
@@ -125,19 +125,19 @@ class BinaryTally(Stateful):
         return float(np.abs(positives - scores).sum() / counts.sum())
 
     def merge(self, other: BinaryTally) -> None:
-        """Add what another one has counted."""
+        """Add the counts of ``other``."""
         for name in ("_counts", "_scores", "_table", "_losses"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
 class ClassTally(Stateful):
-    """Predicted classes against true ones; at most ``most`` classes are told apart."""
+    """Predicted classes against true ones; the first ``most`` classes are counted separately."""
 
     kind = "classes"
 
     most: Config[int]
     _table: Saved[dict[str, dict[str, int]]]
-    """[label][said]"""
+    """[label][prediction]"""
 
     def __init__(self, most: int = 50) -> None:
         self.most = most
@@ -150,25 +150,25 @@ class ClassTally(Stateful):
 
     @property
     def table(self) -> Mapping[str, Mapping[str, int]]:
-        """Counts by [label][said]."""
+        """Counts by [label][prediction]."""
         return self._table
 
     def classes(self) -> dict[str, dict[str, float]]:
-        """Precision, recall, F1 and number of labels of each class, as far as they can be said."""
-        found: dict[str, dict[str, float]] = {}
+        """Precision, recall, F1 and number of labels of each class, where they are defined."""
+        result: dict[str, dict[str, float]] = {}
         names = dict.fromkeys([*self._table, *(n for row in self._table.values() for n in row)])
         for name in names:
             hits = self._table.get(name, {}).get(name, 0)
             true = sum(self._table.get(name, {}).values())
-            said = sum(row.get(name, 0) for row in self._table.values())
-            one = {"labels": float(true), "f1": 2.0 * hits / (true + said)}
-            one |= {"precision": hits / said} if said else {}
-            found[name] = one | ({"recall": hits / true} if true else {})
-        return found
+            predicted = sum(row.get(name, 0) for row in self._table.values())
+            one = {"labels": float(true), "f1": 2.0 * hits / (true + predicted)}
+            one |= {"precision": hits / predicted} if predicted else {}
+            result[name] = one | ({"recall": hits / true} if true else {})
+        return result
 
-    def add(self, said: list[str], labels: list[str]) -> None:
+    def add(self, predicted: list[str], labels: list[str]) -> None:
         """Classes as texts, one said and one true for each row."""
-        for answer, label in zip(said, labels, strict=True):
+        for answer, label in zip(predicted, labels, strict=True):
             row = self._table.setdefault(self._name(label), {})
             name = self._name(answer)
             row[name] = row.get(name, 0) + 1
@@ -183,19 +183,19 @@ class ClassTally(Stateful):
             return {}
         right = sum(row.get(name, 0) for name, row in self._table.items())
         classes = self.classes().values()
-        found = {"accuracy": right / total, "error_rate": 1.0 - right / total}
+        result = {"accuracy": right / total, "error_rate": 1.0 - right / total}
         for metric in ("precision", "recall", "f1"):
             values = [one[metric] for one in classes if metric in one]
             if values:
-                found[metric] = sum(values) / len(values)
-        return found
+                result[metric] = sum(values) / len(values)
+        return result
 
     def merge(self, other: ClassTally) -> None:
-        """Add what another one has counted."""
+        """Add the counts of ``other``."""
         for label, row in other._table.items():
-            for said, count in row.items():
+            for predicted, count in row.items():
                 mine = self._table.setdefault(self._name(label), {})
-                mine[said] = mine.get(said, 0) + count
+                mine[predicted] = mine.get(predicted, 0) + count
 
 
 class NumberTally(Stateful):
@@ -238,16 +238,16 @@ class NumberTally(Stateful):
         if not count:
             return {}
         _, absolute, error, squares, label, label_squares, near, _ = (self._sums / count).tolist()
-        found = {"mae": absolute, "rmse": math.sqrt(max(squares, 0.0)), "bias": error}
+        result = {"mae": absolute, "rmse": math.sqrt(max(squares, 0.0)), "bias": error}
         variance = label_squares - label**2
         if variance > 0.0:
-            found["r2"] = 1.0 - squares / variance
+            result["r2"] = 1.0 - squares / variance
         if self.tolerance is not None:
-            found |= {"accuracy": near, "error_rate": 1.0 - near}
-        return found
+            result |= {"accuracy": near, "error_rate": 1.0 - near}
+        return result
 
     def merge(self, other: NumberTally) -> None:
-        """Add what another one has counted."""
+        """Add the counts of ``other``."""
         self._sums = self._sums + other._sums
 
 

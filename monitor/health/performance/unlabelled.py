@@ -1,4 +1,4 @@
-"""Predictions that have no label yet: what is to be expected of them."""
+"""Estimates for predictions that have no label yet."""
 
 from __future__ import annotations
 
@@ -51,21 +51,21 @@ _Foreseen = Annotated[
 
 
 class Unlabelled(Stateful):
-    """The last ``window`` predictions, and what an estimator says of them."""
+    """The last ``window`` predictions, and the metrics that ``estimator`` gives for them."""
 
     estimator: Config[ConfidenceEstimator]
     window: Config[int]
     follower: Saved[Follower]
     points: Saved[list[Point]]
-    """Accuracy as it was estimated, window by window."""
+    """Estimated accuracy by window."""
     _recent: Saved[_Scores]
     _foreseen: Saved[_Foreseen]
-    """Of labels since the last step: what was expected to be right, and what was."""
+    """For labels since the last step: the expected and the actual correctness."""
     _since: Saved[Count]
     _waiting: Transient[list[tuple[float, float]]]
     _waiting_codes: Transient[list[NDArray[np.uint8]]]
     _codes: Transient[list[NDArray[np.uint8]]]
-    """Features are not kept: after a restart they count again once a window is full."""
+    """Not saved: after a restart, features are used again once a window is full."""
 
     def __init__(self, estimator: ConfidenceEstimator, window: int) -> None:
         self.estimator = estimator
@@ -85,7 +85,8 @@ class Unlabelled(Stateful):
         times: Sequence[float],
         features: Mapping[str, Sequence[Any]] | None,
     ) -> bool:
-        """Predictions as they were given; whether there are enough to :meth:`draw`."""
+        """Buffer predictions with their unix times and, where known, the features of the rows by
+        name. Returns whether there are enough to :meth:`draw`."""
         regions = self.estimator.regions
         codes = None
         if regions is not None and features is not None:
@@ -99,7 +100,7 @@ class Unlabelled(Stateful):
         return len(self._waiting) >= _BATCH
 
     def draw(self) -> Expected | None:
-        """What waits, with what is expected of it; None where nothing waits."""
+        """The buffered predictions with their expected errors; None without any."""
         if not self._waiting:
             return None
         scores = np.array([s for s, _ in self._waiting])
@@ -123,19 +124,19 @@ class Unlabelled(Stateful):
         return Expected(scores, times, wrong)
 
     def _step(self, now: float) -> None:
-        """A window is full: the follower sees what labels have come meanwhile."""
+        """Close a full window: update the follower with the labels that came meanwhile."""
         self._since = 0
         pairs = np.array(self._foreseen, np.float64).reshape(-1, 2)
         self._foreseen.clear()
         moved = self.follower.update(pairs[:, 0], pairs[:, 1])
-        found = self.estimates().get("accuracy")
-        if found is not None:
-            error = math.hypot(found.usual, moved.deviation)
-            self.points.append(Point(now, found.value + moved.error, error))
+        result = self.estimates().get("accuracy")
+        if result is not None:
+            error = math.hypot(result.usual, moved.deviation)
+            self.points.append(Point(now, result.value + moved.error, error))
             del self.points[:-_MOST_WINDOWS]
 
     def labelled(self, scores: Floats, right: Floats) -> None:
-        """Labels have come: scores (n,), and whether the predictions were right, 1 or 0."""
+        """Record labels: scores (n,), and whether the predictions were right, 1 or 0."""
         expected = 1.0 - self.estimator.wrong(scores)
         pairs = zip(expected.tolist(), right.tolist(), strict=True)
         self._foreseen = [*self._foreseen, *pairs][-_MOST_FORESEEN:]
@@ -148,20 +149,20 @@ class Unlabelled(Stateful):
         codes = None
         if self._codes and len(self._codes) == len(self._recent):
             codes = np.array(self._codes, np.uint8)
-        found = self.estimator.estimate(np.array(self._recent), codes)
+        result = self.estimator.estimate(np.array(self._recent), codes)
         if doubt is None:
-            return found
-        return {n: replace(one, doubts=(*one.doubts, doubt)) for n, one in found.items()}
+            return result
+        return {n: replace(one, doubts=(*one.doubts, doubt)) for n, one in result.items()}
 
     def followed(self) -> Estimate | None:
         """The accuracy, corrected by what the labels so far say of such estimates; None without
         labels."""
-        found = self.estimates().get("accuracy")
-        if found is None or not self.follower.labels:
+        result = self.estimates().get("accuracy")
+        if result is None or not self.follower.labels:
             return None
         now = self.follower.now()
-        value = min(1.0, max(0.0, found.value + now.error))
-        drawn = ((found.high - found.low) / 2.0) ** 2 - (_TWO_SIDED_95 * found.own) ** 2
+        value = min(1.0, max(0.0, result.value + now.error))
+        drawn = ((result.high - result.low) / 2.0) ** 2 - (_TWO_SIDED_95 * result.own) ** 2
         half = math.sqrt(max(drawn, 0.0) + (_TWO_SIDED_95 * now.deviation) ** 2)
         low, high = max(0.0, value - half), min(1.0, value + half)
-        return replace(found, value=value, low=low, high=high, own=now.deviation, doubts=())
+        return replace(result, value=value, low=low, high=high, own=now.deviation, doubts=())

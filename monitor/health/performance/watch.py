@@ -1,4 +1,4 @@
-"""The performance of one model: estimated at once, and known when labels come."""
+"""Performance of one model, estimated at once and measured once labels arrive."""
 
 from __future__ import annotations
 
@@ -26,12 +26,17 @@ from understudy.monitor.health.performance.metrics import (
     DELAY_QUANTILES,
     Delays,
     LabelledBatch,
-    figures,
+    metric_values,
     tally_for,
 )
-from understudy.monitor.health.performance.realised import Realised
-from understudy.monitor.health.performance.retrain import FEWEST, Point, RetrainAdvice, outlook
-from understudy.monitor.health.performance.sampled import Settled
+from understudy.monitor.health.performance.realised import RealisedErrors
+from understudy.monitor.health.performance.retrain import (
+    FEWEST,
+    Point,
+    RetrainAdvice,
+    retrain_advice,
+)
+from understudy.monitor.health.performance.sampled import ResolvedLosses
 from understudy.monitor.health.performance.tallies import BinaryTally, Tally
 from understudy.monitor.health.performance.unlabelled import Unlabelled
 from understudy.monitor.health.performance.worst import WorstSlices
@@ -43,7 +48,7 @@ Floats = NDArray[np.float64]
 _MOST_WINDOWS = 240
 _BATCH = 64
 _RECOVERED = 0.5
-"""Of the smallest loss that matters: what counts as no loss any more."""
+"""Share of the smallest loss that matters below which the loss has recovered."""
 
 
 def _dump_tally(tally: Tally | None) -> Any:
@@ -51,17 +56,17 @@ def _dump_tally(tally: Tally | None) -> Any:
 
 
 def _raw(name: str, value: Any, _: Any) -> Any:
-    """As it is; the owner makes the tally."""
+    """The value unchanged; the owner builds the tally."""
     return value
 
 
 class PerformanceWatch(Stateful):
-    """``run_length`` in predictions, or labels, of all that is tested here together; ``segments``
-    are features whose values are looked at one by one.
+    """``run_length`` in predictions, or labels, of all tests together; ``segments`` are
+    features whose values are tested separately.
 
-    Three things are tested: the share of wrong predictions that is to be expected from the scores
-    (without labels), the share that was wrong (with labels), and whether scores still mean what
-    they did (with labels). All three are bounded risks with a null from the baseline; without a
+    Three things are tested: the share of wrong predictions that the scores imply
+    (without labels), the share that was wrong (with labels), and whether scores are still
+    calibrated (with labels). All three are bounded risks with a null from the baseline; without a
     labelled baseline only the figures are shown.
     """
 
@@ -69,12 +74,12 @@ class PerformanceWatch(Stateful):
     run_length: Config[float]
     estimator: Config[ConfidenceEstimator | None]
     reference: Config[tuple[float, float] | None]
-    """Accuracy in the baseline and the rows it rests on."""
+    """Accuracy in the baseline, and its number of rows."""
     expected_null: Config[float]
     expected_error: Config[float]
     expected_spread: Config[float]
     expected: Saved[SrDetector | None]
-    realised: Saved[Realised]
+    realised: Saved[RealisedErrors]
     slices: Saved[WorstSlices | None]
     calibration: Saved[Annotated[CalibrationDetector | None, IF_BOTH]]
     declared: Saved[DeclaredSegments]
@@ -91,9 +96,9 @@ class PerformanceWatch(Stateful):
     """The last full window."""
     interval: Saved[BernoulliInterval]
     windows: Saved[list[Point]]
-    """Accuracy by labels, window by window."""
+    """Measured accuracy by window."""
     began: Saved[float]
-    """Unix time of the first label of the present window; 0: there is none."""
+    """Unix time of the first label of the present window; 0 without one."""
     _labelled: Transient[list[Joined]]
     examples: Transient[list[str]]
 
@@ -118,7 +123,7 @@ class PerformanceWatch(Stateful):
             variance = max(variance, 1e-4)
             self.expected_spread = math.sqrt(variance)
             self.expected = SrDetector(np.array([self.expected_null]), each, np.array([variance]))
-        self.realised = Realised(settings, self.reference, self.estimator, each)
+        self.realised = RealisedErrors(settings, self.reference, self.estimator, each)
         self.slices = WorstSlices() if settings.slices else None
         self.calibration = None
         if self.estimator is not None and baseline.calibration is not None:
@@ -159,7 +164,7 @@ class PerformanceWatch(Stateful):
         return self.estimator is not None and self.estimator.regions is not None
 
     def tally(self) -> Tally:
-        """An empty one, of the kind that suits the predictions."""
+        """An empty tally of the kind that fits the predictions."""
         return tally_for(self.settings.threshold, self.settings.tolerance)
 
     # Without labels -----------------------------------------------------------------------------
@@ -171,8 +176,8 @@ class PerformanceWatch(Stateful):
         features: Mapping[str, Sequence[Any]] | None = None,
         request_id: str = "",
     ) -> None:
-        """Predictions of a request as they were given, with their unix times, and where they are
-        known the features of the rows, by name."""
+        """Take the predictions of a request, with their unix times and, where known, the features
+        of the rows by name."""
         self.predictions += len(cells)
         if self.realised.sampled is not None:
             self.realised.sampled.take(request_id, [number(cell) for cell in cells], times[0])
@@ -186,7 +191,7 @@ class PerformanceWatch(Stateful):
         features: Mapping[str, Sequence[Any]] | None,
         ids: Sequence[bytes],
     ) -> None:
-        """Predictions of many requests, whose rows follow each other."""
+        """Take the predictions of many requests, with the request id of each row."""
         begin = 0
         while begin < len(cells):
             end = begin + 1
@@ -203,7 +208,7 @@ class PerformanceWatch(Stateful):
             begin = end
 
     def _expect(self) -> None:
-        """Hand the waiting scores to the detector of expected errors."""
+        """Pass the buffered scores to the detector of expected errors."""
         drawn = self.unlabelled.draw() if self.unlabelled is not None else None
         if drawn is None or self.expected is None:
             return
@@ -235,7 +240,7 @@ class PerformanceWatch(Stateful):
     # With labels --------------------------------------------------------------------------------
 
     def take_label(self, joined: Joined) -> None:
-        """A label has come for a prediction of the champion."""
+        """Take the label of a prediction of the champion."""
         if joined.outputs.get(self.settings.prediction) is None or joined.label is None:
             return
         self._labelled.append(joined)
@@ -243,7 +248,7 @@ class PerformanceWatch(Stateful):
             self._compare()
 
     def _compare(self) -> None:
-        """Evaluate the labels that wait."""
+        """Evaluate the buffered labels."""
         waiting, self._labelled = self._labelled, []
         if not waiting:
             return
@@ -257,12 +262,12 @@ class PerformanceWatch(Stateful):
         self.take_batch(known(batch, here), rows)
 
     def take_batch(self, batch: LabelledBatch, rows: Sequence[Mapping[str, object]] = ()) -> None:
-        """Labelled predictions, all of which can be judged; ``rows`` hold what was kept with them,
-        for the declared segments."""
+        """Take labelled predictions, all of them valid; ``rows`` are the features that were stored
+        with them, for the segments."""
         missed = wrong(batch, self.whole)
         times = batch.started
-        batch.put_into(self.whole)
-        batch.put_into(self.window)
+        batch.add_to(self.whole)
+        batch.add_to(self.window)
         self.delays.add(batch.delays)
         self.labels += len(batch)
         self.interval.update(1.0 - missed)
@@ -271,21 +276,21 @@ class PerformanceWatch(Stateful):
         self._realise(self.realised.update(missed, times))
         if self.slices is not None and rows:
             self.slices.add(rows, missed)
-        yes_said, yes_true = np.full((2, len(missed)), np.nan)
-        if isinstance(batch.said, np.ndarray) and isinstance(batch.labels, np.ndarray):
+        yes_predicted, yes_true = np.full((2, len(missed)), np.nan)
+        if isinstance(batch.predicted, np.ndarray) and isinstance(batch.labels, np.ndarray):
             if isinstance(self.whole, BinaryTally):
-                yes_said = (batch.said > self.whole.threshold).astype(np.float64)
+                yes_predicted = (batch.predicted > self.whole.threshold).astype(np.float64)
                 yes_true = (batch.labels > 0.5).astype(np.float64)
-            self._check(batch.said, batch.labels, missed)
+            self._check(batch.predicted, batch.labels, missed)
         if self.declared.features and rows:
-            self.declared.add(rows, missed, yes_said, yes_true)
+            self.declared.add(rows, missed, yes_predicted, yes_true)
         if not self.began:
             self.began = float(times[0])
         if self.window.count >= self.settings.window:
             self._close_window(float(times[-1]))
 
-    def _realise(self, found: Settled | None) -> None:
-        """What the alarm makes of realised losses, and when it will have begun."""
+    def _realise(self, found: ResolvedLosses | None) -> None:
+        """Update the alarm and the history with measured losses."""
         if found is None:
             return
         three = np.full((len(found.losses), 3), np.nan)
@@ -296,7 +301,7 @@ class PerformanceWatch(Stateful):
         self.history.update(both, found.times)
 
     def _check(self, scores: Floats, labels: Floats, missed: Floats) -> None:
-        """What labels say of the scores' meaning."""
+        """Test the calibration of the scores with their labels."""
         if self.calibration is not None and self.calibration.update(scores, labels) >= 0:
             self.latches.alarmed[2] = True
         if self.unlabelled is not None:
@@ -313,29 +318,29 @@ class PerformanceWatch(Stateful):
         self.last, self.window = self.window, self.tally()
         self.began = 0.0
 
-    def outlook(self) -> RetrainAdvice | None:
-        """When it should be retrained; None where no floor is set. By the labels, where these make
-        enough windows, else by the estimates."""
+    def retrain_advice(self) -> RetrainAdvice | None:
+        """When to retrain; None without a floor. Based on labels if they fill enough windows, else
+        on estimates."""
         if self.settings.floor is None:
             return None
         points = self.unlabelled.points if self.unlabelled is not None else []
         if len(self.windows) >= FEWEST or len(points) < FEWEST:
-            return outlook(self.windows, self.settings.floor)
-        found = outlook(points, self.settings.floor)
-        said = "estimated from the scores, because there are few labels"
-        return replace(found, assumptions=(said, *found.assumptions))
+            return retrain_advice(self.windows, self.settings.floor)
+        found = retrain_advice(points, self.settings.floor)
+        predicted = "estimated from the scores, because there are few labels"
+        return replace(found, assumptions=(predicted, *found.assumptions))
 
     # Both ---------------------------------------------------------------------------------------
 
     def flush(self) -> None:
-        """Evaluate what waits, and let go of what has recovered."""
+        """Evaluate all buffered rows, and end the alarms that have recovered."""
         self._expect()
         self._compare()
-        self._realise(self.realised.settle())
+        self._realise(self.realised.resolve())
         nulls = np.array([self.expected_null, self.realised.null, 1.0])
         alarmed = self.latches.alarmed[2]
         again = self.latches.recovered(nulls - _RECOVERED * self.settings.smallest_loss, 0.0)
-        self.latches.alarmed[2] = alarmed  # it has no values of its own, and stays
+        self.latches.alarmed[2] = alarmed  # it has no values in the latches, so it stays
         if again[0] and self.expected is not None:
             self.expected.reset(np.array([True]))
         if again[1]:
@@ -354,7 +359,7 @@ class PerformanceWatch(Stateful):
         estimates = self.estimates()
         estimate = estimates.get("accuracy")
         followed = self.unlabelled.followed() if self.unlabelled is not None else None
-        ahead = self.outlook()
+        ahead = self.retrain_advice()
         bounds = self.interval.interval() if self.labels else None
         window = self.last or self.window
         return {
@@ -367,8 +372,8 @@ class PerformanceWatch(Stateful):
             "estimates": {name: one.document() for name, one in estimates.items()},
             "followed": followed.document() if followed is not None else None,
             "realised": self.whole.metrics(),
-            "intervals": {m: f.document() for m, f in figures(self.whole).items()},
-            "window_intervals": {m: f.document() for m, f in figures(window).items()},
+            "intervals": {m: f.document() for m, f in metric_values(self.whole).items()},
+            "window_intervals": {m: f.document() for m, f in metric_values(window).items()},
             "segments": self.declared.summary(),
             "window": {"labels": window.count, **window.metrics()},
             "accuracy_interval": [bounds.lower, bounds.upper] if bounds is not None else None,
@@ -380,15 +385,15 @@ class PerformanceWatch(Stateful):
         }
 
 
-def _only(evidence: Evidence, place: int) -> Evidence:
+def _only(evidence: Evidence, index: int) -> Evidence:
     """The evidence of one of three series, as that of all three."""
     statistic, threshold = np.full(3, -np.inf), np.zeros(3)
     crossed = np.full(3, -1, np.intp)
     direction = np.zeros(3, np.int8)
-    statistic[place] = evidence.statistic[0]
-    threshold[place] = evidence.threshold[0]
-    crossed[place] = evidence.crossed[0]
-    direction[place] = evidence.direction[0]
+    statistic[index] = evidence.statistic[0]
+    threshold[index] = evidence.threshold[0]
+    crossed[index] = evidence.crossed[0]
+    direction[index] = evidence.direction[0]
     return Evidence(statistic, threshold, crossed, direction)
 
 

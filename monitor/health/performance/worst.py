@@ -1,8 +1,9 @@
-"""The worst slices among the labelled predictions of late, looked for once in a while.
+"""The worst slices among recent labelled predictions, searched for periodically.
 
-A thousand labels teach the features' buckets; from then on rows are kept as small codes, and the
-search (:mod:`understudy.monitor.health.performance.slices`) runs again after every thousand. What
-it finds is shown, and raises no alarm: its error rate holds for one look, not for all looks ever.
+The buckets of features are learned from a thousand labels; from then on rows are stored as codes,
+and the search (:mod:`understudy.monitor.health.performance.slices`) runs after every thousand. The
+slices are shown and raise no alarm: the error rate is guaranteed for one search, not for all of
+them.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from understudy.shadow.state import Count, Saved, Stateful, Transient
 
 Floats = NDArray[np.float64]
 ROWS = 10_000
-"""Labelled rows among which slices are looked for, at the most."""
+"""Most labelled rows that are searched."""
 STEP = 1_000
 
 
 class WorstSlices(Stateful):
-    """Takes labelled rows whose features were kept with them. Rows are not part of a saved state,
-    the slices that were found are."""
+    """Takes labelled rows that were stored with their features. The slices that were found are
+    saved, the rows are not."""
 
     found: Saved[list[dict[str, Any]]]
     labels: Saved[Count]
@@ -46,7 +47,7 @@ class WorstSlices(Stateful):
         self._since = 0
 
     def add(self, rows: Sequence[Mapping[str, object]], wrong: Floats) -> None:
-        """The outputs of labelled predictions as they were kept, and whether each was wrong."""
+        """Add labelled rows: their stored outputs, and whether each (n,) was wrong."""
         self.labels += len(rows)
         if self._features is None:
             self._first += list(zip(rows, wrong.tolist(), strict=True))
@@ -65,10 +66,10 @@ class WorstSlices(Stateful):
         self._since += len(rows)
         if self._since >= STEP:
             self._since = 0
-            # By the number of labels, so that a replay looks at the same halves.
+            # Seeded by the number of labels, so that a replay uses the same halves.
             rng = np.random.default_rng(self.labels)
-            found = worst_slices(self._codes, self._wrong, self._features, rng)
-            self.found = [_shown(one) for one in found[:10]]
+            slices = worst_slices(self._codes, self._wrong, self._features, rng)
+            self.found = [_shown(one) for one in slices[:10]]
 
 
 def _columns(rows: Sequence[Mapping[str, object]], names: Sequence[str]) -> dict[str, list[object]]:

@@ -1,8 +1,7 @@
-"""Everything that the report says, as plain data.
+"""The drift report as plain data.
 
-The rows go through the same watch as live traffic, so that what is found, and since when, is what
-would have been found; beside it stand distances for people, with what chance makes of them at this
-number of rows.
+The rows go through the same watch as live traffic, so the findings and their times are those of the
+service. The report adds distances, each with the value expected by chance at this number of rows.
 """
 
 from __future__ import annotations
@@ -42,8 +41,8 @@ _MOST_WINDOWS = 120
 class ReportOptions:
     """``time`` and ``ignore`` name columns; ``window`` is in rows, 0 for about forty windows.
 
-    ``smallest`` is the PSI that matters; ``segments`` are features that are looked at value by
-    value.
+    ``smallest`` is the PSI that matters; ``segments`` are features whose values are tested
+    separately.
 
     >>> ReportOptions(ignore=frozenset({"id"})).smallest
     0.02
@@ -59,7 +58,7 @@ class ReportOptions:
 class Analysis:
     """Takes tables of the current rows, in order; :meth:`report` is the result.
 
-    ``baseline`` is what the rows are compared with, ``wanted`` how. Raises BaselineError when none
+    ``baseline`` is what the rows are compared with, ``options`` how. Raises BaselineError when none
     of the columns is in the baseline.
 
     >>> import numpy as np
@@ -74,10 +73,10 @@ class Analysis:
     ['distance']
     """
 
-    def __init__(self, baseline: Baseline, wanted: ReportOptions) -> None:
+    def __init__(self, baseline: Baseline, options: ReportOptions) -> None:
         self.baseline = baseline
-        self.wanted = wanted
-        self.watch = ModelWatch(baseline, Options(segments=wanted.segments))
+        self.options = options
+        self.watch = ModelWatch(baseline, Options(segments=options.segments))
         self.rows = 0
         encoder = self.watch.encoder
         self._counts: NDArray[np.int64] = np.zeros((len(encoder.series), WIDTH), np.int64)
@@ -89,7 +88,7 @@ class Analysis:
 
     def take(self, table: Table) -> None:
         """Rows as columns."""
-        out = self.wanted.ignore | self._targets | ({self.wanted.time} - {None})
+        out = self.options.ignore | self._targets | ({self.options.time} - {None})
         names = tuple(n for n in table.columns if n not in out)
         if not set(names) & self._known:
             known = ", ".join(sorted(self._known))
@@ -105,7 +104,7 @@ class Analysis:
             batch = Batch(names, parts, ids, times[start : start + rows], answered)
             counted = self.watch.encoder.counted(self.watch.encoder.encode(batch).codes)
             self._counts += counted
-            self._add_window(times[start] if self.wanted.time else None, rows, counted)
+            self._add_window(times[start] if self.options.time else None, rows, counted)
             self.watch.evaluate(batch)
             self.rows += rows
             for signal in signals_of(self.watch, "", "", times[start]):
@@ -116,27 +115,27 @@ class Analysis:
         return [c.name for c in self.baseline.columns.values() if c.role == "prediction"]
 
     def _times(self, table: Table) -> list[float]:
-        if self.wanted.time is None:
+        if self.options.time is None:
             return [float(self.rows + n) for n in range(table.rows)]
-        cells = table.columns.get(self.wanted.time)
+        cells = table.columns.get(self.options.time)
         if cells is None:
-            raise BaselineError(f"no column {self.wanted.time!r} (--time)")
-        found = []
+            raise BaselineError(f"no column {self.options.time!r} (--time)")
+        result = []
         last = 0.0
         for cell in cells:
             moment = instant(cell)
             last = moment if moment is not None else last
-            found.append(last)
-        return found
+            result.append(last)
+        return result
 
     def _add_window(self, at: float | None, rows: int, counted: NDArray[np.int64]) -> None:
-        size = self.wanted.window or 256
+        size = self.options.window or 256
         if not self._windows or self._windows[-1][1] >= size:
             self._windows.append((at, 0, np.zeros_like(self._counts)))
         start, have, counts = self._windows[-1]
         self._windows[-1] = (start, have + rows, counts + counted)
         if len(self._windows) > 2 * _MOST_WINDOWS:
-            # Twice as long ones, so that there are never too many.
+            # Merge pairs, to bound their number.
             merged = []
             for a, b in zip(self._windows[::2], self._windows[1::2], strict=False):
                 merged.append((a[0], a[1] + b[1], a[2] + b[2]))
@@ -160,7 +159,7 @@ class Analysis:
             groups = int(np.count_nonzero(p[number] + q[number]))
             chance = thresholds(groups, max(n, 1.0), max(m, 1.0))["psi"]
             significant = bool(adjusted[number] < LEVEL and m > 0.0)
-            matters = bool(psi[number] >= self.wanted.smallest)
+            matters = bool(psi[number] >= self.options.smallest)
             series.append(
                 {
                     "series": name,
@@ -210,38 +209,38 @@ class Analysis:
             "windows": [{"at": at, "rows": rows} for at, rows, _ in self._windows],
             "assumptions": list(self.watch.assumptions),
             "level": LEVEL,
-            "smallest_psi": self.wanted.smallest,
+            "smallest_psi": self.options.smallest,
         }
 
 
 def _grouped(watch: ModelWatch, counts: NDArray[np.int64]) -> Floats:
     """Counts by group of counts by code."""
-    found = np.zeros((len(counts), GROUPS + 1))
+    result = np.zeros((len(counts), GROUPS + 1))
     for number in range(len(counts)):
-        found[number] = np.bincount(
+        result[number] = np.bincount(
             watch.window.groups[number], weights=counts[number], minlength=GROUPS + 1
         )
-    return found[:, :GROUPS]
+    return result[:, :GROUPS]
 
 
 def _groups(watch: ModelWatch, number: int, p: Floats, q: Floats) -> list[dict[str, Any]]:
     labels = watch.window.labels[number]
     uppers = watch.window.uppers[number]
     p_total, q_total = max(float(p.sum()), 1.0), max(float(q.sum()), 1.0)
-    found = []
+    result = []
     for group in np.flatnonzero(p + q):
         if uppers:
             label = f"≤ {uppers[min(int(group), len(uppers) - 1)]:.4g}"
         else:
             label = labels[int(group)] if group < len(labels) else "other"
-        found.append(
+        result.append(
             {
                 "label": label,
                 "reference": round(float(p[group]) / p_total, 6),
                 "current": round(float(q[group]) / q_total, 6),
             }
         )
-    return found
+    return result
 
 
 def _verdict(significant: bool, matters: bool, rows: float) -> str:
@@ -255,5 +254,5 @@ def _verdict(significant: bool, matters: bool, rows: float) -> str:
 
 
 def _number(value: Any) -> float | None:
-    found = float(value)
-    return float(f"{found:.6g}") if np.isfinite(found) else None
+    result = float(value)
+    return float(f"{result:.6g}") if np.isfinite(result) else None

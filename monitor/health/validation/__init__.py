@@ -1,1 +1,1 @@
-"""Continuous validation: known cases are sent to the models, and their answers looked at."""
+"""Continuous validation: known cases are sent to the models, and the responses checked."""

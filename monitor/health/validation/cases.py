@@ -1,14 +1,15 @@
-"""Cases from a file, and whether an answer is right. JSON lines, one case each:
+"""Validation cases from a file, and the check of responses. JSON lines, one case each:
 
 * ``{"name", "kind": "golden", "request", "expect": {name: value}, "tolerance"}``
-* ``{"name", "kind": "invariance", "request", "other", "tolerance"}``: two requests, one answer
+* ``{"name", "kind": "invariance", "request", "other", "tolerance"}``: two requests, the same
+  response
 * ``{"name", "kind": "directional", "request", "other", "prediction", "direction": "up"|"down"}``:
-  the answer to ``other`` must not go the wrong way
-* ``{"name", "kind": "malformed", "request"}``: must be refused with 4xx
-* ``{"name", "kind": "labelled", "request", "label", "prediction", "threshold"}``: the share that is
-  right is an accuracy
+  the response to ``other`` must not change in the wrong direction
+* ``{"name", "kind": "malformed", "request"}``: must be rejected with 4xx
+* ``{"name", "kind": "labelled", "request", "label", "prediction", "threshold"}``: the share of
+  correct responses is an accuracy
 
-``request`` is the payload as the model's protocol has it, or a text that is sent as it is.
+``request`` is the payload in the model's protocol, or a text that is sent unchanged.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """``status`` is HTTP's, 0 without an answer; ``table`` the decoded predictions, or None."""
+    """A response: ``status`` is HTTP's, 0 without a response; ``table`` the decoded predictions, or
+    None."""
 
     status: int
     table: Table | None
@@ -95,8 +97,8 @@ def _case(data: Any, number: int) -> Case:
     return Case(str(data.get("name", f"line {number}")), kind, bodies, rule)
 
 
-def judge(case: Case, answers: tuple[Answer, ...]) -> str:
-    """What is wrong, or an empty text."""
+def check(case: Case, answers: tuple[Answer, ...]) -> str:
+    """Why the responses to a case are wrong; an empty text if they are right."""
     if case.kind == "malformed":
         status = answers[0].status
         if 400 <= status < 500:
@@ -115,16 +117,16 @@ def judge(case: Case, answers: tuple[Answer, ...]) -> str:
         a, b = tables
         if a.names != b.names or a.rows != b.rows:
             return "the responses have different columns or rows"
-        for place, (x, y) in enumerate(zip(a.values, b.values, strict=True)):
+        for index, (x, y) in enumerate(zip(a.values, b.values, strict=True)):
             if not _near(x, y, tolerance):
-                return f"{a.names[place % len(a.names)]}: {x!r} and {y!r} for equivalent requests"
+                return f"{a.names[index % len(a.names)]}: {x!r} and {y!r} for equivalent requests"
         return ""
     name = str(case.rule["prediction"])
     first, second = (_cell(table, name) for table in tables)
     if not isinstance(first, (int, float)) or not isinstance(second, (int, float)):
         return f"{name}: is not a number"
-    gone = second - first if case.rule["direction"] == "up" else first - second
-    if gone < -tolerance:
+    change = second - first if case.rule["direction"] == "up" else first - second
+    if change < -tolerance:
         return f"{name} went from {first:g} to {second:g}, not {case.rule['direction']}"
     return ""
 
@@ -144,13 +146,13 @@ def _golden(table: Table, expect: Mapping[str, Any], tolerance: float) -> str:
 
 
 def _labelled(table: Table, rule: Mapping[str, Any]) -> str:
-    said = _cell(table, str(rule["prediction"]))
+    payload = _cell(table, str(rule["prediction"]))
     label, threshold = rule["label"], rule.get("threshold")
     if threshold is not None:
-        right = isinstance(said, (int, float)) and (said > float(threshold)) == bool(label)
+        right = isinstance(payload, (int, float)) and (payload > float(threshold)) == bool(label)
     else:
-        right = _near(said, label, _TOLERANCE)
-    return "" if right else f"{said!r} for a label of {label!r}"
+        right = _near(payload, label, _TOLERANCE)
+    return "" if right else f"{payload!r} for a label of {label!r}"
 
 
 def _cell(table: Table, name: str) -> object:

@@ -1,9 +1,9 @@
-"""Sends the cases now and then, and keeps what came of them.
+"""Sends the validation cases periodically, and stores the results.
 
-They take the way of the requests, through a worker, but by its side door
-(``understudy.monitor.proxy.probe``): nothing counts them, mirrors them or takes them for drift.
-Without a worker, as from the command line, they go straight to each model server. They are marked
-by a header, for whoever reads the server's log.
+They go through a worker like other requests, but by its probe socket
+(``understudy.monitor.proxy.probe``): they are not counted, mirrored or tested for drift. Without a
+worker, as from the command line, they go directly to each model server. A header marks them, for
+the server's log.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from understudy.monitor.config.model import Config, Upstream
 from understudy.monitor.config.model import Model as ModelConfig
 from understudy.monitor.errors import ValidationCaseError
 from understudy.monitor.findings.finding import Contribution, Signal
-from understudy.monitor.health.validation.cases import Answer, Case, judge, load_cases
+from understudy.monitor.health.validation.cases import Answer, Case, check, load_cases
 from understudy.monitor.proxy.probe import ARM, sockets
 
 log = logging.getLogger(__name__)
 
-ROOM = "validation"
+SOURCE = "validation"
 MARK = "x-understudy-validation"
 _MOST_FAILURES = 20
 _JITTER = 0.1
@@ -46,7 +46,7 @@ class Group:
     failed: int = 0
     totals: Counter[str] = field(default_factory=Counter)
     once_passed: bool = False
-    """Whether all of the group have passed at some time."""
+    """Whether the whole group has passed in some round."""
     failures: list[tuple[str, str]] = field(default_factory=list)
     """(case, what was wrong) of the last round."""
     seconds: float = 0.0
@@ -61,7 +61,7 @@ class Group:
 class Validation:
     """Rounds over all cases, for the champion and each challenger. Call :meth:`run` as a task.
 
-    ``run_dir`` is where the workers' doors are; None: there are none."""
+    ``run_dir`` contains the workers' probe sockets; None: send directly."""
 
     def __init__(self, config: Config, run_dir: Path | None = None) -> None:
         self.run_dir = run_dir
@@ -74,13 +74,13 @@ class Validation:
         self.configure(config)
 
     def configure(self, config: Config) -> None:
-        """Go on under another configuration; what arms are no longer there is forgotten."""
+        """Apply another configuration; results of removed arms are deleted."""
         self.config = config
         arms = [config.champion.name, *(c.name for c in config.challengers)]
         self.groups = {key: group for key, group in self.groups.items() if key[0] in arms}
 
     async def run(self) -> None:
-        """A round every so often, never two at once, until it is cancelled."""
+        """Run rounds at the configured interval, one at a time, until it is cancelled."""
         while True:
             settings = self.config.validation
             if settings is None:
@@ -97,7 +97,7 @@ class Validation:
                 await asyncio.sleep(min(1.0, settings.every))
 
     def round(self) -> bool:
-        """Send every case to every arm, now; whether all passed. Blocks."""
+        """Send every case to every arm now; returns whether all passed. Blocks."""
         settings = self.config.validation
         if settings is None:
             return True
@@ -138,7 +138,7 @@ class Validation:
                 began = time.monotonic()
                 answers.append(self._send(upstream, model, body, timeout))
                 time.sleep(max(0.0, gap - (time.monotonic() - began)))
-            wrong = judge(case, tuple(answers))
+            wrong = check(case, tuple(answers))
             group = fresh.setdefault(case.kind, Group())
             group.passed += not wrong
             group.failed += bool(wrong)
@@ -154,19 +154,19 @@ class Validation:
             group.once_passed |= not group.failed
             self.groups[upstream.name, kind] = group
 
-    def _doors(self) -> list[Path]:
+    def _probe_sockets(self) -> list[Path]:
         settings = self.config.validation
         if self.run_dir is None or settings is None or settings.direct:
             return []
         return sockets(self.run_dir)
 
     def _send(self, upstream: Upstream, model: ModelConfig, body: bytes, timeout: float) -> Answer:
-        """By the workers in turn; one that has just died has left its door behind."""
-        doors = self._doors()
+        """Send through the workers in turn, skipping sockets that a dead worker has left behind."""
+        probes = self._probe_sockets()
         self._turn += 1
-        for place in range(len(doors)):
-            door = doors[(self._turn + place) % len(doors)]
-            connection = _Through(door, timeout)
+        for index in range(len(probes)):
+            probe = probes[(self._turn + index) % len(probes)]
+            connection = _ProbeConnection(probe, timeout)
             try:
                 connection.connect()
             except OSError:
@@ -175,21 +175,21 @@ class Validation:
                 ARM.decode(): upstream.name,
                 "Host": upstream.host or urlsplit(upstream.url).netloc,
             }
-            return _ask(connection, _path(model), headers, model, body)
+            return _request(connection, _path(model), headers, model, body)
         headers = dict(upstream.headers)
         if upstream.host:
             headers["Host"] = upstream.host
         path = urlsplit(upstream.url).path.rstrip("/") + _path(model)
-        return _ask(_straight(upstream, timeout), path, headers, model, body)
+        return _request(_direct_connection(upstream, timeout), path, headers, model, body)
 
     def signals(self) -> list[Signal]:
-        """Groups that used to pass and do not."""
-        found = []
+        """Groups of cases that have passed before and fail now."""
+        result = []
         for (arm, kind), group in self.groups.items():
             if not group.failed or not group.once_passed:
                 continue
             champion = arm == self.config.champion.name
-            found.append(
+            result.append(
                 Signal(
                     key=f"validation/{arm}/{kind}",
                     kind="validation",
@@ -209,14 +209,14 @@ class Validation:
                     advice="Check which build is served, and whether its preprocessing changed.",
                 )
             )
-        return found
+        return result
 
     def summary(self) -> dict[str, Any]:
         """As JSON."""
         return {
             "enabled": self.config.validation is not None,
             "rounds": self.rounds,
-            "way": "workers" if self._doors() else "direct",
+            "way": "workers" if self._probe_sockets() else "direct",
             "last": self.last,
             "error": self.error,
             "groups": [
@@ -235,26 +235,26 @@ class Validation:
         }
 
 
-class _Through(http.client.HTTPConnection):
-    """To a worker's side door."""
+class _ProbeConnection(http.client.HTTPConnection):
+    """A connection to a worker's probe socket."""
 
-    def __init__(self, door: Path, timeout: float) -> None:
+    def __init__(self, probe: Path, timeout: float) -> None:
         super().__init__("localhost", timeout=timeout)
-        self._door = door
+        self._probe = probe
 
     def connect(self) -> None:
         """Over the Unix socket. Raises OSError."""
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         try:
-            self.sock.connect(str(self._door))
+            self.sock.connect(str(self._probe))
         except OSError:
             self.sock.close()
             raise
 
 
-def _straight(upstream: Upstream, timeout: float) -> http.client.HTTPConnection:
-    """To the model server itself."""
+def _direct_connection(upstream: Upstream, timeout: float) -> http.client.HTTPConnection:
+    """A connection to the model server itself."""
     url = urlsplit(upstream.url)
     if url.scheme != "https":
         return http.client.HTTPConnection(url.hostname or "", url.port, timeout=timeout)
@@ -267,20 +267,20 @@ def _straight(upstream: Upstream, timeout: float) -> http.client.HTTPConnection:
     )
 
 
-def _ask(
+def _request(
     connection: http.client.HTTPConnection,
     path: str,
     headers: dict[str, str],
     model: ModelConfig,
     body: bytes,
 ) -> Answer:
-    """One request, over a connection of its own."""
+    """Send one request over ``connection``, which is closed afterwards."""
     began = time.monotonic()
     try:
         sent = {"Content-Type": "application/json", MARK: "1", **headers}
         connection.request("POST", path, body, sent)
         response = connection.getresponse()
-        said = response.read(16 * 1024 * 1024)
+        payload = response.read(16 * 1024 * 1024)
     except (OSError, http.client.HTTPException) as error:
         return Answer(0, None, time.monotonic() - began, f"no answer: {error!r}")
     finally:
@@ -288,7 +288,7 @@ def _ask(
     lines = "\r\n".join(f"{name}: {value}" for name, value in response.getheaders())
     decoded = decode_exchange(
         _spec(model), path.encode(), b"content-type: application/json", body, response.status,
-        lines.encode("latin-1", "replace"), said,
+        lines.encode("latin-1", "replace"), payload,
     )  # fmt: skip
     table = decoded.predictions if isinstance(decoded.predictions, Table) else None
     return Answer(response.status, table, time.monotonic() - began)

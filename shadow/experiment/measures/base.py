@@ -22,10 +22,10 @@ MAX_LOG_E = 700.0
 
 
 @dataclass(frozen=True, slots=True)
-class Null:
+class NullBoundary:
     """The edge of a null hypothesis: challenger = ``ratio`` * champion + ``shift``.
 
-    ``alternative`` is the side that is to be shown: "less" or "greater" than that.
+    ``alternative`` is the side of the alternative hypothesis: "less" or "greater".
     """
 
     ratio: float
@@ -33,11 +33,11 @@ class Null:
     alternative: str
 
 
-def nulls(hypothesis: Hypothesis) -> tuple[Null, Null]:
-    """What has to be refuted to pass, and what is refuted when there is harm.
+def nulls(hypothesis: Hypothesis) -> tuple[NullBoundary, NullBoundary]:
+    """The null to reject for a pass, and the null whose rejection proves harm.
 
-    A guardrail passes when "worse by the margin or more" is refuted, and is broken when "worse by
-    the margin at most" is. A success passes when "better by the margin at most" is refuted, and is
+    A guardrail passes when "worse by the margin or more" is rejected, and is broken when "worse by
+    the margin at most" is. A success passes when "better by the margin at most" is rejected, and is
     harmful when "not worse" is.
     """
     worse, better = ("greater", "less") if hypothesis.lower_is_better else ("less", "greater")
@@ -46,8 +46,8 @@ def nulls(hypothesis: Hypothesis) -> tuple[Null, Null]:
     to_pass = sign * (margin if hypothesis.role == "guardrail" else -margin)
     to_harm = sign * (margin if hypothesis.role == "guardrail" else 0.0)
     if hypothesis.margin.relative:
-        return Null(1.0 + to_pass, 0.0, better), Null(1.0 + to_harm, 0.0, worse)
-    return Null(1.0, to_pass, better), Null(1.0, to_harm, worse)
+        return NullBoundary(1.0 + to_pass, 0.0, better), NullBoundary(1.0 + to_harm, 0.0, worse)
+    return NullBoundary(1.0, to_pass, better), NullBoundary(1.0, to_harm, worse)
 
 
 class Measure(Stateful, ABC):
@@ -55,14 +55,14 @@ class Measure(Stateful, ABC):
 
     ``log_pass`` and ``log_harm`` are natural logs of e-values at this moment. Batches hold records
     in their order of arrival, without NaN. Split traffic changes its shares now and then:
-    :meth:`begin_epoch` starts counts anew where the method would otherwise mix times in which the
+    :meth:`begin_epoch` restarts counts where the method would otherwise mix times in which the
     shares differed; the evidence so far is kept, since e-values of successive epochs multiply.
     """
 
     hypothesis: Config[Hypothesis]
     paired: Config[bool]
-    to_pass: Config[Null]
-    to_harm: Config[Null]
+    to_pass: Config[NullBoundary]
+    to_harm: Config[NullBoundary]
     n: Saved[Two[Count]]
     """Values of champion and challenger."""
     outside: Saved[Count]
@@ -125,7 +125,7 @@ class Measure(Stateful, ABC):
         """The shares have changed. Methods that only need each record's own share go on."""
 
     def _carry(self) -> None:
-        """Keep the evidence of this epoch as two numbers, before counts begin anew."""
+        """Store the evidence of this epoch as two numbers, before counts restart."""
         to_pass, harm = self._log_es()
         self._carried = [_bounded(self._carried[0] + to_pass), _bounded(self._carried[1] + harm)]
 
@@ -169,8 +169,8 @@ def _unpack(name: str, text: Any, _: Any) -> list[float]:
     return found
 
 
-class FirstValues(Stateful):
-    """The first values of both arms, until there are enough to choose where to look."""
+class InitialValues(Stateful):
+    """The first values of both arms, until there are ``enough`` to choose the thresholds."""
 
     enough: Config[int]
     arms: Saved[Two[Annotated[list[float], Converter(_pack, _unpack)]]]
@@ -180,7 +180,7 @@ class FirstValues(Stateful):
         self.arms = [[], []]
 
     def add(self, arms: Array, values: Array) -> int:
-        """Take as many of the values as are needed, in their order; how many that were."""
+        """Store as many of the values as are needed, in their order; returns their number."""
         needed = self.enough - len(self)
         rounded, arms = values[:needed].astype(np.float32), arms[:needed]
         for side in (0, 1):
@@ -196,14 +196,14 @@ class FirstValues(Stateful):
         return len(self.arms[0]) + len(self.arms[1])
 
     def release(self) -> tuple[Array, Array]:
-        """Arms and values; nothing is left."""
+        """Return arms and values, and delete them."""
         sizes = [len(part) for part in self.arms]
         values = np.array([*self.arms[0], *self.arms[1]])
         self.arms = [[], []]
         return np.repeat(np.array((0.0, 1.0)), sizes), values
 
     def by_arm(self) -> Iterator[tuple[int, Array, Array]]:
-        """Side, arms and values of each arm; they stay."""
+        """Side, arms and values of each arm, which stay stored."""
         for side, waiting in enumerate(self.arms):
             yield side, np.full(len(waiting), float(side)), np.array(waiting)
 

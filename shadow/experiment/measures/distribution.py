@@ -7,7 +7,7 @@ from typing import Self
 import numpy as np
 
 from understudy.shadow.experiment.hypothesis import Hypothesis
-from understudy.shadow.experiment.measures.base import Array, FirstValues, Measure, log_calibrated
+from understudy.shadow.experiment.measures.base import Array, InitialValues, Measure, log_calibrated
 from understudy.shadow.sequential import Interval, KolmogorovSmirnov, dkw_radius, ks_p_value
 from understudy.shadow.state import Saved
 
@@ -20,19 +20,19 @@ _LEAST = 100.0
 class Distribution(Measure):
     """Kolmogorov-Smirnov distance with an anytime band (Howard & Ramdas 2022, Theorem 2).
 
-    Both arms have a band of their own, so pairs and split traffic are treated alike. A margin is a
+    Each arm has a confidence band, so pairs and split traffic are treated alike. A margin is a
     distance that does not matter: 5 pp is a largest difference of 0.05 between the two
     distribution functions. The p-value is turned into an e-value.
     """
 
     kind = "distribution"
 
-    _first: Saved[FirstValues]
+    _first: Saved[InitialValues]
     _test: Saved[KolmogorovSmirnov | None]
 
     def __init__(self, hypothesis: Hypothesis, paired: bool) -> None:
         super().__init__(hypothesis, paired)
-        self._first = FirstValues(_FIRST)
+        self._first = InitialValues(_FIRST)
         self._test = None
 
     def update_pairs(self, champion: Array, challenger: Array) -> None:

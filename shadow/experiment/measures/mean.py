@@ -12,7 +12,7 @@ from typing import Self
 import numpy as np
 
 from understudy.shadow.experiment.hypothesis import Hypothesis
-from understudy.shadow.experiment.measures.base import Array, Measure, Null
+from understudy.shadow.experiment.measures.base import Array, Measure, NullBoundary
 from understudy.shadow.sequential import (
     BettingInterval,
     BettingTest,
@@ -33,7 +33,7 @@ class Mean(Measure):
 
     With pairs the variance of x_1 - r x_0 takes the covariance into account. Units of assignment
     enter as their sums and counts (the ratio estimator and its linearised variance). Equations 9
-    and 134 of arXiv:2103.06476; nothing is said before the gate of
+    and 134 of arXiv:2103.06476; there is no interval before the gate of
     :mod:`understudy.shadow.sequential.asymptotic` opens.
     """
 
@@ -146,7 +146,7 @@ class Mean(Measure):
             return 0.0, 0.0
         return self._log_e(self.to_pass), self._log_e(self.to_harm)
 
-    def _log_e(self, null: Null) -> float:
+    def _log_e(self, null: NullBoundary) -> float:
         summary = self._summary(null.ratio)
         if summary is None:
             return 0.0
@@ -228,7 +228,7 @@ class BoundedMeanPairs(Measure):
         self._interval = BettingInterval(-width, width, hypothesis.alpha)
         self._sums = [0.0, 0.0]
 
-    def _test(self, null: Null) -> BettingTest:
+    def _test(self, null: NullBoundary) -> BettingTest:
         ends = (self._lower * null.ratio, self._upper * null.ratio)
         return BettingTest(
             null.shift,

@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 
 from understudy.shadow.experiment.hypothesis import Hypothesis
-from understudy.shadow.experiment.measures.base import Array, FirstValues, Measure, Null
+from understudy.shadow.experiment.measures.base import Array, InitialValues, Measure, NullBoundary
 from understudy.shadow.sequential import Interval, QuantileComparison, edges_around
 from understudy.shadow.sequential.histogram import TwoHistograms
 from understudy.shadow.state import Derived, Saved
@@ -27,7 +27,7 @@ class Quantile(Measure):
 
     kind = "quantile"
 
-    _first: Saved[FirstValues]
+    _first: Saved[InitialValues]
     _histograms: Saved[TwoHistograms | None]
     _edges: Derived[Array | None]
     _tests: Derived[list[QuantileComparison]]
@@ -39,7 +39,7 @@ class Quantile(Measure):
         self._restart()
 
     def _restart(self) -> None:
-        self._first = FirstValues(_FIRST)
+        self._first = InitialValues(_FIRST)
         self._histograms = None
         self._tests = []
         if self._edges is not None:
@@ -58,7 +58,7 @@ class Quantile(Measure):
         self._histograms = histograms
         self._tests = [self._test(null) for null in (self.to_pass, self.to_harm)]
 
-    def _test(self, null: Null) -> QuantileComparison:
+    def _test(self, null: NullBoundary) -> QuantileComparison:
         assert self._histograms is not None
         test = QuantileComparison(
             self._histograms.edges,

@@ -8,7 +8,7 @@ from typing import Annotated, Self
 import numpy as np
 
 from understudy.shadow.experiment.hypothesis import Hypothesis
-from understudy.shadow.experiment.measures.base import Array, Measure, Null
+from understudy.shadow.experiment.measures.base import Array, Measure, NullBoundary
 from understudy.shadow.sequential import (
     BettingTest,
     Interval,
@@ -96,7 +96,7 @@ class RatePairs(Measure):
         both._both = self._both + other._both
 
 
-def _paired_test(null: Null) -> PairedTest | PairedMargin | BettingTest:
+def _paired_test(null: NullBoundary) -> PairedTest | PairedMargin | BettingTest:
     if null.ratio != 1.0:
         return BettingTest(0.0, null.alternative, lower=-null.ratio, upper=1.0)
     if null.shift == 0.0:
@@ -107,8 +107,8 @@ def _paired_test(null: Null) -> PairedTest | PairedMargin | BettingTest:
 class RateSplit(Measure):
     """Split traffic: label betting for an absolute margin, counts of events for a relative one.
 
-    Both need only the share that was known when a record was assigned, so they go on over changes
-    of the share; the interval begins anew.
+    Both need only the share that was known when a record was assigned, so they continue over
+    changes of the share; the interval restarts.
     """
 
     kind = "rate-split"

@@ -7,7 +7,7 @@ from typing import Self
 import numpy as np
 
 from understudy.shadow.experiment.hypothesis import Hypothesis
-from understudy.shadow.experiment.measures.base import Array, FirstValues, Measure
+from understudy.shadow.experiment.measures.base import Array, InitialValues, Measure
 from understudy.shadow.sequential import Interval, TailDetector, tail_thresholds
 from understudy.shadow.state import Saved
 
@@ -22,12 +22,12 @@ class Tail(Measure):
 
     kind = "tail"
 
-    _first: Saved[FirstValues]
+    _first: Saved[InitialValues]
     _detector: Saved[TailDetector | None]
 
     def __init__(self, hypothesis: Hypothesis, paired: bool) -> None:
         super().__init__(hypothesis, paired)
-        self._first = FirstValues(_FIRST)
+        self._first = InitialValues(_FIRST)
         self._detector = None
 
     def _set_up(self, champion: Array) -> int:

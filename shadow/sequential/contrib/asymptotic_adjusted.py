@@ -181,7 +181,7 @@ class AdjustedDifference(AsymptoticProcess):
         return self.gate.check({"the adjusted difference": self.terms})
 
     def merge(self, other: Self) -> Self:
-        """Combine the moments of pseudo-outcomes and the sums behind the fits; fit anew."""
+        """Combine the moments of pseudo-outcomes and the sums behind the fits; fit again."""
         both = self.begin_merge(other)
         both.records = [a + b for a, b in zip(self.records, other.records, strict=True)]
         both.terms = self.terms.merge(other.terms)

@@ -60,7 +60,7 @@ def settled(watch: ModelWatch, baseline: Baseline) -> list[Any]:
 
 @pytest.mark.parametrize("alone", [True, False])
 @pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf, None, 1e308, "NaN", [], {}, True])
-def test_the_same_odd_value_in_every_cell(baseline: Baseline, odd: Any, alone: bool) -> None:
+def test_odd_values_in_every_cell_are_accepted(baseline: Baseline, odd: Any, alone: bool) -> None:
     watch = ModelWatch(baseline, Options(kernel=True))
     feed(watch, [[odd] * len(NAMES)] * 150, [START + n for n in range(150)], alone)
     found = settled(watch, baseline)
@@ -74,7 +74,7 @@ def test_the_same_odd_value_in_every_cell(baseline: Baseline, odd: Any, alone: b
 
 
 @pytest.mark.parametrize("alone", [True, False])
-def test_clocks_that_jump(baseline: Baseline, alone: bool) -> None:
+def test_clock_jumps_are_accepted(baseline: Baseline, alone: bool) -> None:
     chance = random.Random(3)
     jumps = [0.0, -1e9, 1e12, START, -1.0, 1e-300, 253402300799.0]
     times = [START + n if n % 20 else jumps[n // 20 % len(jumps)] for n in range(600)]
@@ -100,7 +100,7 @@ def test_a_feature_that_changed_its_type_is_named(baseline: Baseline) -> None:
         assert quality[0].examples
 
 
-def test_columns_that_come_and_go(baseline: Baseline) -> None:
+def test_appearing_and_missing_columns_are_accepted(baseline: Baseline) -> None:
     watch = ModelWatch(baseline, Options())
     chance = random.Random(5)
     for number in range(400):

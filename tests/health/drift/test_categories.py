@@ -29,7 +29,7 @@ def feed(watch: ModelWatch, many: list[list[object]], start: float) -> None:
     take(watch, NAMES, many, times, [b"r-%d" % time for time in times])
 
 
-def test_another_mixture_is_a_finding_with_category_moment_and_examples() -> None:
+def test_changed_shares_give_category_time_and_examples() -> None:
     chance = random.Random(7)
     builder = Builder(model="m")
     builder.add(NAMES, [list(c) for c in zip(*rows(chance, BEFORE, 5000), strict=True)])

@@ -91,7 +91,7 @@ def watched(baseline: Baseline, many: list[Row]) -> list[Any]:
     return signals_of(watch, "m", "1", watch.newest)
 
 
-def test_all_kinds_as_they_were_are_no_news(baseline: Baseline) -> None:
+def test_unchanged_data_of_all_kinds_cause_no_alarm(baseline: Baseline) -> None:
     kinds = {column.name: column.kind for column in baseline.columns.values()}
     assert kinds == {
         "amount": "numeric", "member": "boolean", "sku": "categorical", "at": "datetime",
@@ -149,7 +149,7 @@ def price(chance: random.Random, row: Row) -> None:
 @pytest.mark.parametrize(
     "change", [amount, member, sku, at, note, longer, face, wider, p, label, price]
 )
-def test_a_change_of_each_kind_is_found_and_named(
+def test_a_change_of_each_kind_is_detected(
     baseline: Baseline, change: Callable[[random.Random, Row], None]
 ) -> None:
     found = watched(baseline, rows(3, 2500, change))
@@ -160,7 +160,7 @@ def test_a_change_of_each_kind_is_found_and_named(
     assert all(signal.since is not None for signal in found if signal.kind == "drift")
 
 
-def test_what_was_never_seen_is_expected_as_often_as_the_baseline_says(baseline: Baseline) -> None:
+def test_unseen_categories_have_the_rate_of_the_baseline(baseline: Baseline) -> None:
     # A tenth of the products come once; another product in their place is no news, more of them is.
     def strangers(chance: random.Random, row: Row) -> None:
         if chance.random() < 0.4:

@@ -59,7 +59,7 @@ def findings(plane: PlaneProcess, state: str, count: int) -> list[dict[str, Any]
     return found if len(found) == count else []
 
 
-def test_a_fault_is_found_named_and_over_when_it_is_over(plane: PlaneProcess) -> None:
+def test_a_fault_opens_a_finding_which_closes_afterwards(plane: PlaneProcess) -> None:
     rows = Rows(plane)
     rows.send(1500)
     eventually(lambda: watched(plane)["rows"] == 1500)
@@ -89,7 +89,7 @@ def test_a_fault_is_found_named_and_over_when_it_is_over(plane: PlaneProcess) ->
     assert plane.metric("understudy_findings_total", kind="drift") == 1.0
 
 
-def test_what_is_known_survives_a_kill(plane: PlaneProcess) -> None:
+def test_state_survives_sigkill(plane: PlaneProcess) -> None:
     rows = Rows(plane)
     rows.send(1000)
 
@@ -110,7 +110,7 @@ def test_what_is_known_survives_a_kill(plane: PlaneProcess) -> None:
     assert plane.metric("understudy_feature_violations_total", **rule) == 100.0
 
 
-def test_a_baseline_is_learned_and_can_be_taken(tmp_path: Path) -> None:
+def test_a_baseline_is_learned_and_can_be_downloaded(tmp_path: Path) -> None:
     with PlaneProcess(tmp_path, monitoring={"learn": 1000}) as plane:
         assert plane.get("/v1/baseline").status_code == 404
         rows = Rows(plane)
@@ -127,11 +127,11 @@ def test_a_baseline_is_learned_and_can_be_taken(tmp_path: Path) -> None:
         assert watched(plane)["rows"] == 100, "what was learned is kept"
 
 
-def test_a_baseline_that_cannot_be_used_is_said_and_costs_nothing_else(tmp_path: Path) -> None:
+def test_an_invalid_baseline_is_reported_and_other_models_are_watched(tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.json"
     wrong.write_text('{"format": "something else"}')
     model = {**MODEL, "baseline": str(wrong)}
     with PlaneProcess(tmp_path, models=[model]) as plane:
-        assert "is no baseline" in watched(plane)["error"]
+        assert "not a baseline" in watched(plane)["error"]
         Rows(plane).send(50)
         eventually(lambda: plane.status()["records"] is not None)

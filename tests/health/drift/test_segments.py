@@ -20,7 +20,7 @@ def row(chance: random.Random, shift: float = 0.0) -> list[object]:
     return [chance.gauss(shift if city == "Rome" else 0.0, 1.0), chance.gauss(0.0, 1.0), city]
 
 
-def test_what_has_moved_in_a_segment_is_named_with_moment_size_and_examples() -> None:
+def test_segment_drift_has_feature_time_size_and_examples() -> None:
     chance = random.Random(1)
     builder = Builder(model="m")
     known = [row(chance) for _ in range(20_000)]

@@ -167,9 +167,7 @@ def through_json(part: Stateful) -> Any:
 
 
 @each
-def test_a_saved_state_goes_into_a_new_object_which_goes_on_alike(
-    make: Callable[[], Any], feed: Feed
-) -> None:
+def test_a_restored_object_continues_identically(make: Callable[[], Any], feed: Feed) -> None:
     with packed.exactly():
         one, two = make(), make()
         for number in (0, 1):
@@ -184,7 +182,7 @@ def test_a_saved_state_goes_into_a_new_object_which_goes_on_alike(
 
 
 @each
-def test_every_part_that_holds_its_settings_is_built_from_its_state(
+def test_parts_with_settings_are_built_from_their_state(
     make: Callable[[], Any], feed: Feed
 ) -> None:
     one = make()

@@ -48,7 +48,7 @@ def test_gradients_are_derivatives() -> None:
             assert gradient[row] == pytest.approx(slope, abs=1e-6), name
 
 
-def test_with_certain_labels_the_expected_metrics_are_the_realised_ones() -> None:
+def test_expected_metrics_of_certain_labels_are_the_realised_ones() -> None:
     rng = np.random.default_rng(2)
     s = rng.random(60)
     y = (rng.random(60) < s).astype(float)
@@ -73,7 +73,7 @@ def test_intervals_hold_for_every_metric_also_when_inputs_change() -> None:
     assert min(inside.values()) >= 44, inside
 
 
-def test_the_estimate_says_when_it_cannot_be_trusted() -> None:
+def test_doubtful_estimates_list_their_doubts() -> None:
     rng = np.random.default_rng(4)
     p = scores(rng, 20_000)
     estimator = ConfidenceEstimator(tabulate(p, (rng.random(20_000) < p).astype(float)))
@@ -103,7 +103,7 @@ def world(rng: np.random.Generator, count: int, share: float) -> tuple:
     return p, y, cells
 
 
-def test_regions_know_what_a_score_means_where() -> None:
+def test_regions_calibrate_scores_by_part_of_the_data() -> None:
     rng = np.random.default_rng(5)
     p, y, cells = world(rng, 12_000, 0.2)
     regions = RegionalCalibration.fit(p, y, cells, seed=1, how=SMALL)
@@ -136,7 +136,7 @@ def test_features_that_add_nothing_are_not_used() -> None:
     assert ConfidenceEstimator(tabulate(p, y), 0.5, regions).regions is None
 
 
-def test_regions_refuse_what_they_cannot_learn_from() -> None:
+def test_regions_reject_data_without_enough_labels() -> None:
     p, y = np.linspace(0.1, 0.9, 3000), np.arange(3000.0) % 2
     x = {"x": list(range(3000))}
     with pytest.raises(ValueError, match="regions"):
@@ -152,7 +152,7 @@ def test_regions_refuse_what_they_cannot_learn_from() -> None:
             RegionalCalibration.from_dict({**data, name: value})
 
 
-def test_codes_take_whatever_comes() -> None:
+def test_codes_accept_any_value() -> None:
     number = FeatureCode.learn("n", [float(v) for v in range(100)])
     assert number.ordered
     cells = [-1e9, 50.0, 1e9, math.nan, None, "x", math.inf, True]
@@ -184,7 +184,7 @@ def test_a_curve_measures_how_far_scores_have_moved() -> None:
 
 
 @pytest.mark.parametrize("bias", [0.0, -0.1])
-def test_augmented_is_unbiased_whatever_the_estimate_is_worth(bias: float) -> None:
+def test_augmented_is_unbiased_for_any_estimate(bias: float) -> None:
     rng = np.random.default_rng(8)
     off, inside = [], 0
     for _ in range(200):
@@ -206,7 +206,7 @@ def test_augmented_is_unbiased_whatever_the_estimate_is_worth(bias: float) -> No
         augmented(p, outcome, 0.0)
 
 
-def test_the_follower_gathers_labels_over_windows() -> None:
+def test_the_follower_collects_labels_over_windows() -> None:
     rng = np.random.default_rng(9)
 
     def follow(bias: float, windows: int) -> Follower:
@@ -230,7 +230,7 @@ def test_the_follower_gathers_labels_over_windows() -> None:
         again.load_state({**moved.dump_state(), "level": [0.0]})
 
 
-def test_an_estimate_is_held_against_its_own_spread() -> None:
+def test_departures_are_measured_in_the_spread_of_the_estimate() -> None:
     rng = np.random.default_rng(10)
     p = scores(rng, 50_000)
     estimator = ConfidenceEstimator(tabulate(p, (rng.random(50_000) < p).astype(float)))

@@ -52,7 +52,7 @@ def keys(watch: PerformanceWatch) -> list[str]:
     return sorted(s.key.rpartition("/")[2] for s in performance_signals(watch, "m", ""))
 
 
-def test_a_twentieth_of_the_labels_says_when_the_model_gets_worse() -> None:
+def test_a_twentieth_of_the_labels_detects_a_worse_model() -> None:
     rng = np.random.default_rng(1)
     settings = judged(label_share=0.05, label_wait=100.0)
     known = baseline(rng)
@@ -92,7 +92,7 @@ def test_sampled_labels_count_once_each_and_only_in_time() -> None:
     assert (sampled.settled, sampled.labelled) == (100, 2)
 
 
-def test_a_false_alarm_ever_is_as_rare_as_was_asked_for() -> None:
+def test_the_probability_of_any_false_alarm_is_bounded() -> None:
     rng = np.random.default_rng(3)
     known = baseline(rng, 50_000)
     settings = judged(guarantee="ever", alpha=0.05)
@@ -101,7 +101,7 @@ def test_a_false_alarm_ever_is_as_rare_as_was_asked_for() -> None:
     assert keys(watch) == []
     stream(watch, rng, 6000, 1.0, 0.1, 4000)
     (found,) = [s for s in performance_signals(watch, "m", "") if s.key.endswith("realised")]
-    assert "probability of any false alarm is at most 0.05" in found.guarantee
+    assert "any false alarm is at most 0.05" in found.guarantee
     assert "confidence sequence" in found.rule
     with pytest.raises(ValueError, match="run_length only"):
         judged(guarantee="ever", label_share=0.1)
@@ -120,7 +120,7 @@ def segmented(
     watch.flush()
 
 
-def test_a_segment_that_gets_worse_is_named_and_the_gap_is_judged() -> None:
+def test_a_worse_segment_and_a_large_gap_are_reported() -> None:
     rng = np.random.default_rng(4)
     settings = judged(largest_gap=0.05)
     known = baseline(rng)
@@ -144,7 +144,7 @@ def test_a_segment_that_gets_worse_is_named_and_the_gap_is_judged() -> None:
     assert keys(again) == keys(watch)
 
 
-def test_alike_groups_have_no_gap_and_no_segment_alarms() -> None:
+def test_equal_groups_raise_no_alarm() -> None:
     alarms = 0
     for seed in range(8):
         rng = np.random.default_rng(50 + seed)
@@ -178,7 +178,7 @@ def watch_baseline(rng: np.random.Generator) -> Baseline:
     return baseline(rng, 3000)
 
 
-def test_features_are_kept_with_predictions_by_name() -> None:
+def test_features_are_stored_with_predictions_by_name() -> None:
     kept = kept_with(("b", "none"), ("a", "b"), [1, 2, 3, 4])
     assert kept == {"@b": [2, 4]}
 

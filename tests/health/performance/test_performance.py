@@ -14,7 +14,7 @@ from scipy.special import expit, logit
 from tests.support.performance import baseline, scores
 from understudy.monitor.config.performance import Performance
 from understudy.monitor.health.performance.estimate import ConfidenceEstimator, isotonic
-from understudy.monitor.health.performance.retrain import Point, outlook
+from understudy.monitor.health.performance.retrain import Point, retrain_advice
 from understudy.monitor.health.performance.signals import performance_signals
 from understudy.monitor.health.performance.tallies import BinaryTally, ClassTally, NumberTally
 from understudy.monitor.health.performance.watch import PerformanceWatch
@@ -74,7 +74,7 @@ def test_binary_metrics_are_their_definitions(seed: int, count: int) -> None:
         assert found["auc"] == pytest.approx(exact, abs=float(blurred.mean()) / 2.0 + 1e-9)
 
 
-def test_classes_and_numbers() -> None:
+def test_metrics_of_classes_and_numbers() -> None:
     classes = ClassTally(most=3)
     classes.add(["a", "b", "a", "c", "z"], ["a", "a", "b", "c", "q"])
     found = classes.metrics()
@@ -112,7 +112,7 @@ def test_the_estimate_follows_a_change_of_the_inputs() -> None:
     assert inside >= 28
     few = {k: v if k == "prediction" else np.array(v) / 100.0 for k, v in table.items()}
     few["edges"] = table["edges"]
-    assert "only 200 labels" in ConfidenceEstimator(few).accuracy(scores(rng, 50)).doubts[0]
+    assert "based on only" in ConfidenceEstimator(few).accuracy(scores(rng, 50)).doubts[0]
     with pytest.raises(ValueError, match="no score"):
         estimator.accuracy(np.array([math.nan]))
 
@@ -174,7 +174,7 @@ def test_quiet_streams_do_not_alarm() -> None:
     assert alarms <= 10
 
 
-def test_when_to_retrain() -> None:
+def test_retrain_advice_depends_on_the_trend() -> None:
     rng = np.random.default_rng(4)
 
     def points(slope: float, days: int = 40) -> list[Point]:
@@ -183,13 +183,13 @@ def test_when_to_retrain() -> None:
             for day in range(days)
         ]
 
-    falling = outlook(points(-0.001), 0.83)
+    falling = retrain_advice(points(-0.001), 0.83)
     assert falling.earliest is not None
     assert falling.latest is not None
     assert falling.earliest <= 70 * DAY <= falling.latest
     assert "will fall" in falling.words
-    flat = outlook(points(0.0), 0.85)
+    flat = retrain_advice(points(0.0), 0.85)
     assert (flat.earliest, "not enough evidence" in flat.words) == (None, True)
-    assert "8 are required" in outlook(points(-0.001, 5), 0.85).words
-    assert "already below the floor" in outlook(points(-0.004), 0.85).words
-    assert "too far ahead to predict" in outlook(points(-0.0004), 0.2).words
+    assert "8 are required" in retrain_advice(points(-0.001, 5), 0.85).words
+    assert "already below the floor" in retrain_advice(points(-0.004), 0.85).words
+    assert "too far ahead to predict" in retrain_advice(points(-0.0004), 0.2).words

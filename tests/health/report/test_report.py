@@ -17,7 +17,7 @@ def run(*arguments: object) -> Result:
     return result
 
 
-def test_what_has_changed_is_ranked_explained_and_drawn(tmp_path: Path) -> None:
+def test_drifted_series_are_ranked_and_drawn(tmp_path: Path) -> None:
     old = write(tmp_path / "old.jsonl", 5000, 1)
     new = write(tmp_path / "new.jsonl", 3000, 2, factor=2.0, lost=True)
     page = tmp_path / "drift.html"
@@ -37,7 +37,7 @@ def test_what_has_changed_is_ranked_explained_and_drawn(tmp_path: Path) -> None:
     assert "http" not in text, "it needs nothing from elsewhere"
 
 
-def test_the_same_again_is_no_drift(tmp_path: Path) -> None:
+def test_the_same_data_have_no_drift(tmp_path: Path) -> None:
     old = write(tmp_path / "old.jsonl", 5000, 1)
     new = write(tmp_path / "new.jsonl", 4000, 3)
     said = run(old, new, "--exit-code")
@@ -49,7 +49,7 @@ def test_the_same_again_is_no_drift(tmp_path: Path) -> None:
     assert run(baseline, new, "--exit-code").exit_code == 0
 
 
-def test_wrong_files(tmp_path: Path) -> None:
+def test_invalid_files_are_rejected(tmp_path: Path) -> None:
     old = write(tmp_path / "old.jsonl", 100, 1)
     other = tmp_path / "other.jsonl"
     other.write_text('{"z": 1}\n')

@@ -39,7 +39,7 @@ def config(tmp_path: Path, model: Model, **more: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def test_a_round_from_the_command_line(tmp_path: Path, model: Model) -> None:
+def test_validate_command_runs_one_round(tmp_path: Path, model: Model) -> None:
     path = tmp_path / "understudy.yaml"
     path.write_text(yaml.safe_dump(config(tmp_path, model)))
     good = CliRunner().invoke(main, ["validate", "--config", str(path)])
@@ -57,12 +57,12 @@ def test_a_round_from_the_command_line(tmp_path: Path, model: Model) -> None:
     assert groups["invariance"]["failed"] == 0
     model.server.shutdown()
     model.server.server_close()
-    gone = CliRunner().invoke(main, ["validate", "--config", str(path)])
-    assert gone.exit_code == 1
-    assert "no answer" in gone.output
+    unreachable = CliRunner().invoke(main, ["validate", "--config", str(path)])
+    assert unreachable.exit_code == 1
+    assert "no answer" in unreachable.output
 
 
-def test_the_service_finds_that_what_passed_fails(tmp_path: Path, model: Model) -> None:
+def test_a_case_that_passed_and_fails_opens_a_finding(tmp_path: Path, model: Model) -> None:
     document = config(tmp_path, model)
     more = {"models": document["models"], "validation": document["validation"]}
     champion = {"name": "champion", "url": model.url}
@@ -81,7 +81,7 @@ def test_the_service_finds_that_what_passed_fails(tmp_path: Path, model: Model) 
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("{", "line 1"),
         ("5", "must be an object"),
@@ -93,10 +93,10 @@ def test_the_service_finds_that_what_passed_fails(tmp_path: Path, model: Model) 
         ("", "between 1 and"),
     ],
 )  # fmt: skip
-def test_files_that_are_none(tmp_path: Path, line: str, said: str) -> None:
+def test_invalid_files_are_rejected(tmp_path: Path, line: str, message: str) -> None:
     path = tmp_path / "cases.jsonl"
     path.write_text(line)
-    with pytest.raises(ValidationCaseError, match=said):
+    with pytest.raises(ValidationCaseError, match=message):
         load_cases(path)
     with pytest.raises(ValidationCaseError, match="cannot be read"):
         load_cases(tmp_path / "none.jsonl")

@@ -66,7 +66,7 @@ def watched(rows: list[Row], together: int) -> ModelWatch:
     return watch
 
 
-def test_a_row_alone_is_judged_as_one_of_many() -> None:
+def test_single_rows_are_evaluated_like_batches() -> None:
     rows = unusual(rows_of(2, 1200))
     alone, many = watched(rows, 1), watched(rows, 200)
     first, second = summary_of(alone), summary_of(many)
@@ -87,7 +87,7 @@ def test_a_row_alone_is_judged_as_one_of_many() -> None:
     assert any(s.kind == "drift" and s.features[0].name == "x" for s in found)
 
 
-def test_an_alarm_does_not_wait_for_other_rows() -> None:
+def test_alarms_do_not_wait_for_more_rows() -> None:
     watch = ModelWatch(baseline(), Options())
     for number, row in enumerate(rows_of(3, 700)):
         shift = 3.0 if number >= 600 else 0.0
@@ -100,7 +100,7 @@ def test_an_alarm_does_not_wait_for_other_rows() -> None:
     assert watch.shifts.direction[place] == 1
 
 
-def test_rows_alone_are_part_of_the_state() -> None:
+def test_buffered_rows_are_part_of_the_state() -> None:
     rows = rows_of(4, 300)
     watch, again = (ModelWatch(baseline(), Options()) for _ in range(2))
     take(watch, NAMES, rows, range(300), alone=True)
@@ -110,7 +110,7 @@ def test_rows_alone_are_part_of_the_state() -> None:
     assert summary_of(again)["series"][0] == summary_of(watch)["series"][0]
 
 
-def test_buckets_are_those_of_a_search_one_by_one() -> None:
+def test_buckets_equal_those_of_a_search_per_value() -> None:
     rng = np.random.default_rng(5)
     strange = [np.inf, -np.inf, np.nan, 0.0, 1.0]
     for _ in range(50):

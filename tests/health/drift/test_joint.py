@@ -52,7 +52,7 @@ def titles(watch: ModelWatch) -> list[str]:
     return [s.title for s in signals_of(watch, "m", "", watch.newest)]
 
 
-def test_features_that_no_longer_go_together_are_found_and_named() -> None:
+def test_joint_drift_names_the_features() -> None:
     rng = np.random.default_rng(1)
     baseline = Baseline.from_dict(json.loads(json.dumps(of(correlated(rng, 5000)).to_dict())))
     watch = ModelWatch(baseline, Options(kernel=True))
@@ -72,7 +72,7 @@ def test_features_that_no_longer_go_together_are_found_and_named() -> None:
     assert titles(watch) == [], "what is as it used to be is let go of"
 
 
-def test_a_subspace_leaves_what_it_does_not_explain() -> None:
+def test_a_subspace_leaves_the_residual() -> None:
     matrix = np.array([[1.0, 0.9, 0.0], [0.9, 1.0, 0.0], [0.0, 0.0, 1.0]])
     found = Subspace.of(matrix)
     assert len(found.components) == 2
@@ -83,7 +83,7 @@ def test_a_subspace_leaves_what_it_does_not_explain() -> None:
         Subspace(np.eye(3))
 
 
-def test_weighted_sums_of_chi_squared_are_those_of_a_simulation() -> None:
+def test_weighted_sums_of_chi_squared_agree_with_a_simulation() -> None:
     rng = np.random.default_rng(2)
     weights = rng.exponential(size=20)
     drawn = rng.chisquare(1.0, (200_000, 20)) @ weights
@@ -96,7 +96,7 @@ def test_weighted_sums_of_chi_squared_are_those_of_a_simulation() -> None:
     assert weighted_chi2_sf(0.0, weights) == 1.0
 
 
-def test_the_discrepancy_holds_its_run_length_and_does_not_care_for_batches() -> None:
+def test_the_discrepancy_holds_its_run_length_for_any_batch_size() -> None:
     rng = np.random.default_rng(3)
     features = FourierFeatures.draw(4)
     mean, spectrum = KernelBlocks.reference(features, correlated(rng, 20_000))
@@ -130,7 +130,7 @@ def seasonal(rng: np.random.Generator, days: int, start: float) -> tuple[Floats,
     return x, times
 
 
-def test_a_morning_is_no_drift_once_the_baseline_knows_the_day() -> None:
+def test_a_daily_cycle_of_the_baseline_causes_no_alarm() -> None:
     rng = np.random.default_rng(4)
     x, times = seasonal(rng, 21, 0.0)
     baseline = of(x)
@@ -144,14 +144,14 @@ def test_a_morning_is_no_drift_once_the_baseline_knows_the_day() -> None:
     later, moments = seasonal(rng, 14, 21 * 86400.0)
     take(watch, NAMES[:2], later.tolist(), moments.tolist())
     assert titles(watch) == []
-    assert any("cycle" in said for said in watch.assumptions)
+    assert any("the weekly cycle (UTC)" in said for said in watch.assumptions)
     gone, moments = seasonal(rng, 2, 35 * 86400.0)
     gone[:, 0] += 1.0  # less than between noon and midnight
     take(watch, NAMES[:2], gone.tolist(), moments.tolist())
     assert titles(watch)[0].startswith("Inputs have changed: a")
 
 
-def test_a_day_that_was_seen_once_is_no_cycle() -> None:
+def test_a_single_day_gives_no_cycle() -> None:
     x, times = seasonal(np.random.default_rng(5), 1, 0.0)
     cycles = Cycles(of(x))
     cycles.add(NAMES[:2], [column.tolist() for column in x.T], times.tolist())
@@ -167,7 +167,7 @@ def remembering(rng: np.random.Generator, rows: int, phi: float) -> Floats:
     return x
 
 
-def test_rows_that_remember_raise_the_thresholds() -> None:
+def test_autocorrelation_raises_the_thresholds() -> None:
     rng = np.random.default_rng(6)
     plain = ModelWatch(of(remembering(rng, 10_000, 0.0)), Options())
     wide = ModelWatch(of(remembering(rng, 10_000, 0.7)), Options())
@@ -210,7 +210,7 @@ def test_declared_detectors_corroborate(kind: str) -> None:
     assert again.corroborators[0][1].summary() == detector.summary()
 
 
-def test_a_detector_that_cannot_be_is_said_and_nothing_else_is_lost() -> None:
+def test_an_invalid_detector_is_reported_and_the_others_run() -> None:
     rng = np.random.default_rng(8)
     declared = (
         Detector(series="nothing", kind="ewma"),
@@ -228,7 +228,7 @@ def test_a_detector_that_cannot_be_is_said_and_nothing_else_is_lost() -> None:
     assert watch.rows == 300
 
 
-def test_drift_names_rows_that_show_it() -> None:
+def test_drift_has_example_rows() -> None:
     rng = np.random.default_rng(9)
     watch = ModelWatch(of(rng.normal(size=(5000, 2))), Options())
     x = rng.normal(size=(3000, 2))

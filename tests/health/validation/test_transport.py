@@ -34,7 +34,7 @@ def validation(service: Service) -> dict[str, Any]:
     return found
 
 
-def test_cases_go_through_the_workers_and_count_as_nothing(tmp_path: Path) -> None:
+def test_cases_pass_workers_and_are_not_counted(tmp_path: Path) -> None:
     champion, challenger = Model(), Model()
     service = Service(
         tmp_path,
@@ -62,14 +62,14 @@ def test_cases_go_through_the_workers_and_count_as_nothing(tmp_path: Path) -> No
         assert status["records"]["eligible"] == 0
         # A client that says the same is a client: it is counted, and mirrored.
         body = json.dumps({"instances": [{"a": 1.0}]})
-        said = {MARK: "1", "x-understudy-arm": "next", "content-type": "application/json"}
-        assert httpx.post(service.url + PATH, content=body, headers=said).status_code == 200
+        headers = {MARK: "1", "x-understudy-arm": "next", "content-type": "application/json"}
+        assert httpx.post(service.url + PATH, content=body, headers=headers).status_code == 200
         eventually(lambda: total(service, "understudy_requests_total", arm="champion") == 1)
         eventually(lambda: total(service, "understudy_mirror_total", arm="next", outcome="ok") == 1)
         # Only who runs the service can open the door.
-        doors = sorted((tmp_path / "state" / "run").glob("case*.sock"))
-        assert len(doors) == 2
-        assert all(stat.S_IMODE(door.stat().st_mode) == 0o600 for door in doors)
+        probes = sorted((tmp_path / "state" / "run").glob("case*.sock"))
+        assert len(probes) == 2
+        assert all(stat.S_IMODE(probe.stat().st_mode) == 0o600 for probe in probes)
         # What passed and does not is found, and the breaker of no arm has opened for it.
         challenger.factor = 0.2
         titles = eventually(
@@ -86,7 +86,7 @@ def test_cases_go_through_the_workers_and_count_as_nothing(tmp_path: Path) -> No
         challenger.server.shutdown()
 
 
-def test_an_arm_that_is_not_there_and_a_worker_that_has_died(tmp_path: Path) -> None:
+def test_unknown_arms_are_rejected_and_dead_workers_skipped(tmp_path: Path) -> None:
     model = Model()
     service = Service(
         tmp_path,
@@ -99,8 +99,8 @@ def test_an_arm_that_is_not_there_and_a_worker_that_has_died(tmp_path: Path) -> 
     ).start()  # fmt: skip
     try:
         eventually(lambda: validation(service)["rounds"] >= 1)
-        door = min((tmp_path / "state" / "run").glob("case*.sock"))
-        with httpx.Client(transport=httpx.HTTPTransport(uds=str(door))) as client:
+        probe = min((tmp_path / "state" / "run").glob("case*.sock"))
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(probe))) as client:
             answer = client.post("http://x" + PATH, json={}, headers={"x-understudy-arm": "odd"})
             assert answer.status_code == 400
             assert "no arm 'odd'" in answer.json()["error"]
@@ -116,7 +116,7 @@ def test_an_arm_that_is_not_there_and_a_worker_that_has_died(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("direct", [True, False])
-def test_without_workers_or_when_asked_they_go_straight(tmp_path: Path, direct: bool) -> None:
+def test_cases_go_directly_without_workers_or_on_request(tmp_path: Path, direct: bool) -> None:
     from understudy.monitor.config.load import load
     from understudy.monitor.health.validation.rehearsal import Validation
 

@@ -22,10 +22,10 @@ class Evidence:
 
     ``records`` and ``estimates`` are (champion, challenger); ``difference`` and ``ratio`` are
     confidence sequences for challenger minus, or over, champion at 1 - ``alpha``. ``log_pass`` and
-    ``log_harm`` are logs of e-values. ``decides`` is False for what is only shown: latency of
-    copies, which are sent under the champion's load and after its answer. ``status`` is one of
-    "passed", "harmed", "futile", "undecided", "ok so far" (of what only watches), "shown",
-    "no data".
+    ``log_harm`` are logs of e-values. ``decides`` is False for figures that are only shown: the
+    latency of mirrored requests, which are sent under the champion's load and after its response.
+    ``status`` is one of "passed", "harmed", "futile", "undecided", "ok so far" (of what only
+    watches), "shown", "no data".
     """
 
     hypothesis: Hypothesis
@@ -42,7 +42,7 @@ class Evidence:
 
     @property
     def name(self) -> str:
-        """Of the hypothesis."""
+        """Name of the hypothesis."""
         return self.hypothesis.name
 
     def to_dict(self) -> dict[str, Any]:
@@ -71,7 +71,7 @@ class Evidence:
 
 
 def e_value(log_e: float) -> float:
-    """As a number that JSON can hold."""
+    """The e-value of a log, bounded so that JSON can represent it."""
     return math.exp(min(log_e, 700.0))
 
 
@@ -86,30 +86,31 @@ def _dump_measures(measures: _Measures) -> dict[str, Any]:
     return {
         mode: {
             m.hypothesis.name: {"of": repr(m.hypothesis), "state": m.dump_state()}
-            for m in of_mode
+            for m in mode_measures
             if m is not None
         }
-        for mode, of_mode in measures.items()
+        for mode, mode_measures in measures.items()
     }
 
 
 def _load_measures(name: str, state: Any, measures: _Measures) -> _Measures:
-    """Metrics that are new, or declared otherwise than they were, begin without evidence: what was
-    gathered for one margin says nothing exact about another."""
-    for mode, of_mode in measures.items():
+    """Metrics that are new or were declared differently start without evidence: evidence for one
+    margin is not evidence for another."""
+    for mode, mode_measures in measures.items():
         saved = state[mode]
-        for measure in of_mode:
-            found = saved.get(measure.hypothesis.name) if measure is not None else None
-            if measure is not None and found and found["of"] == repr(measure.hypothesis):
-                measure.load_state(found["state"])
+        for measure in mode_measures:
+            entry = saved.get(measure.hypothesis.name) if measure is not None else None
+            if measure is not None and entry and entry["of"] == repr(measure.hypothesis):
+                measure.load_state(entry["state"])
     return measures
 
 
-class Contest(Stateful):
-    """Measures of every hypothesis, for pairs and for split traffic apart.
+class ChallengerEvidence(Stateful):
+    """All evidence on one ``challenger``: measures of every hypothesis, separately for pairs and
+    for split traffic. ``by_unit``: split traffic comes as complete units.
 
-    What a shadow says of latency and errors is about copies, what a split says is about requests of
-    clients: neither is evidence for the other. See :meth:`evidence` for what they share.
+    Latency and errors in the shadow are those of mirrored requests, in a split those of clients'
+    requests: neither is evidence for the other. See :meth:`evidence` for what they share.
     """
 
     challenger: Config[str]
@@ -120,7 +121,7 @@ class Contest(Stateful):
     served: Saved[Two[Count]]
     """Records of split traffic of champion and challenger."""
     _shown: Transient[dict[tuple[str, float], list[Evidence]]]
-    """What :meth:`evidence` found, until something new has come."""
+    """Results of :meth:`evidence`, until the next update."""
 
     def __init__(
         self, challenger: str, hypotheses: Sequence[Hypothesis], *, by_unit: bool = False
@@ -143,7 +144,7 @@ class Contest(Stateful):
         self._shown.clear()
 
     def update_pairs(self, batch: Pairs) -> None:
-        """Take pairs."""
+        """Add pairs."""
         self._shown.clear()
         self.pairs += batch.fresh
         for measure in self.measures["shadow"]:
@@ -153,7 +154,7 @@ class Contest(Stateful):
                 measure.update_pairs(*column)
 
     def update_split(self, batch: Split) -> None:
-        """Take records of split traffic."""
+        """Add records of split traffic."""
         self._shown.clear()
         arms = batch.arms if batch.fresh is None else batch.arms[batch.fresh]
         challenger = int(arms.sum())
@@ -167,7 +168,7 @@ class Contest(Stateful):
                 measure.update_split(*column)
 
     def update_units(self, batch: Units) -> None:
-        """Take complete units."""
+        """Add complete units."""
         self._shown.clear()
         for measure in self.measures["split"]:
             pair = batch.columns.get(measure.hypothesis.column) if measure is not None else None
@@ -180,7 +181,7 @@ class Contest(Stateful):
                 )
 
     def begin_epoch(self) -> None:
-        """The weights have changed."""
+        """Start a new epoch: the weights have changed."""
         self._shown.clear()
         for measure in self.measures["split"]:
             if measure is not None:
@@ -191,28 +192,28 @@ class Contest(Stateful):
         return self.pairs if mode == "shadow" else self.served[1]
 
     def evidence(self, mode: str, alpha: float) -> list[Evidence]:
-        """The evidence of all hypotheses that can be judged in ``mode``; no status yet.
+        """The evidence of all hypotheses that can be tested in ``mode``; the status is not set.
 
-        What an answer is does not depend on who gets it. So what copies have shown of answers, as
-        their accuracy, counts for split traffic as well: the e-values of a shadow stage and of the
-        requests that came after it multiply.
+        The content of a response does not depend on who receives it. So evidence from mirrored
+        requests on contents, such as accuracy, counts for split traffic as well: the e-values of a
+        shadow stage and of the later requests multiply.
         """
         known = self._shown.get((mode, alpha))
         if known is not None:
             return known
-        found: list[Evidence] = []
-        for of_pairs, of_split in zip(*(self.measures[m] for m in MODES), strict=True):
-            assert of_pairs is not None
-            measures = [of_pairs] if mode == "shadow" else [m for m in (of_split,) if m is not None]
-            if mode == "split" and of_pairs.n[0] and _of_answers(of_pairs.hypothesis):
-                measures.append(of_pairs)
+        results: list[Evidence] = []
+        for paired, split in zip(*(self.measures[m] for m in MODES), strict=True):
+            assert paired is not None
+            measures = [paired] if mode == "shadow" else [m for m in (split,) if m is not None]
+            if mode == "split" and paired.n[0] and _about_content(paired.hypothesis):
+                measures.append(paired)
             if measures:
-                found.append(_evidence(measures, mode, alpha))
-        self._shown[mode, alpha] = found
-        return found
+                results.append(_evidence(measures, mode, alpha))
+        self._shown[mode, alpha] = results
+        return results
 
     def merge(self, other: Self) -> Self:
-        """The evidence of both, as of two replicas."""
+        """The combined evidence of two replicas."""
         both = type(self)(self.challenger, self.hypotheses, by_unit=self.by_unit)
         both.pairs = self.pairs + other.pairs
         both.served = [a + b for a, b in zip(self.served, other.served, strict=True)]
@@ -224,13 +225,13 @@ class Contest(Stateful):
         return both
 
 
-def _of_answers(hypothesis: Hypothesis) -> bool:
-    """Whether it is about what is answered, and not about how."""
+def _about_content(hypothesis: Hypothesis) -> bool:
+    """Whether it is about the content of responses, not about latency or errors."""
     return hypothesis.column in ("correct", "disagreement") or hypothesis.metric.of_field
 
 
 def _evidence(measures: Sequence[Measure], mode: str, alpha: float) -> Evidence:
-    """Of the first measure that has seen something, with the evidence of all."""
+    """The figures of the first measure that has records, with the evidence of all."""
     shown = next((m for m in measures if min(m.n)), measures[0])
     note = shown.note
     if len(measures) > 1:

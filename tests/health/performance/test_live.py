@@ -14,7 +14,7 @@ from understudy.monitor.baseline.builder import Builder
 from understudy.monitor.baseline.model import Baseline
 from understudy.monitor.config.detectors import ErrorDetector
 from understudy.monitor.config.performance import Performance
-from understudy.monitor.evidence.pending import PREFIX, kept_with
+from understudy.monitor.evidence.pending import PREFIX, segment_columns
 from understudy.monitor.health.performance.signals import performance_signals
 from understudy.monitor.health.performance.watch import PerformanceWatch
 from understudy.monitor.labels.store import Joined
@@ -179,7 +179,7 @@ def watch_baseline(rng: np.random.Generator) -> Baseline:
 
 
 def test_features_are_stored_with_predictions_by_name() -> None:
-    kept = kept_with(("b", "none"), ("a", "b"), [1, 2, 3, 4])
+    kept = segment_columns(("b", "none"), ("a", "b"), [1, 2, 3, 4])
     assert kept == {"@b": [2, 4]}
 
 

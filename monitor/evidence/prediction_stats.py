@@ -71,8 +71,8 @@ class PredictionStats:
             self.missing += int(nan.sum())
             column = column[finite]
         if len(column):
-            places = np.searchsorted(self.edges, column)
-            self.buckets += np.bincount(places, minlength=len(self.buckets))
+            indices = np.searchsorted(self.edges, column)
+            self.buckets += np.bincount(indices, minlength=len(self.buckets))
             with np.errstate(over="ignore"):
                 self.total += float(column.sum())
             self._moments.add(column[:, None], np.zeros(1, np.intp))
@@ -131,8 +131,8 @@ class PredictionStats:
             raise ValueError("the number of counts does not match the number of edges")
         ours = self.edges.tolist()
         for edge, count in zip([*edges, float("inf")], counts, strict=True):
-            place = bisect_left(ours, edge)
-            self.buckets[place] += int(count)
+            index = bisect_left(ours, edge)
+            self.buckets[index] += int(count)
         self.total = float(data["total"])
         self.missing = int(data["missing"])
         self.infinite = int(data["infinite"])

@@ -36,7 +36,7 @@ def tried(
 def of(**slo: Any) -> dict[str, Any]:
     file = {"version": 1, "service": "s", "slos": [{"name": "a", "objective": 0.99, **slo}]}
     found = compiled(SloFile.model_validate(file), "test")
-    return document([found.of_slo(found.slos[0])])
+    return document([found.slo_group(found.slos[0])])
 
 
 def is_absent(expression: str, at: str) -> dict[str, Any]:

@@ -129,7 +129,8 @@ class RecordBlock:
         responses = tables(self.count, self.response, self.response_rows, self.predictions, self)
         for (
             arm, status, role, outcome, assigned, started, duration, first_byte, queue,
-            request_size, response_size, request_id, trace_id, unit, target, of_request, of_response,
+            request_size, response_size, request_id, trace_id, unit, target,
+            of_request, of_response,
         ) in zip(*numbers, *texts, requests, responses, strict=True):  # fmt: skip
             record = Record()
             record.model = model

@@ -39,11 +39,11 @@ def test_objectives_are_parsed_from_text(metric: str, text: str, limit: float, l
 @pytest.mark.parametrize(
     ("metric", "text", "said"),
     [
-        ("speed", "<= 1", "'speed' is none of accuracy"),
+        ("speed", "<= 1", "'speed' is not one of accuracy"),
         ("accuracy", "0.9", "write <= or >="),
         ("accuracy", "<= 5 ms", "the unit of accuracy is none, or %"),
         ("latency_p99", "<= 5 %", "the unit of latency_p99 is s"),
-        ("latency_p99", "<= 1e999s", "no finite number"),
+        ("latency_p99", "<= 1e999s", "not a finite number"),
         ("latency_p99", "<= 1e5e5s", "not a valid number"),
     ],
 )

@@ -236,6 +236,6 @@ def _table(*headers: str) -> Table:
     from understudy.monitor.cli.terminal import plain_table
 
     table = plain_table()
-    for place, header in enumerate(headers):
-        table.add_column(header, no_wrap=place in (0, 3), overflow="fold")
+    for index, header in enumerate(headers):
+        table.add_column(header, no_wrap=index in (0, 3), overflow="fold")
     return table

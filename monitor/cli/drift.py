@@ -120,7 +120,7 @@ def _print(found: dict[str, Any], html_path: Path | None) -> None:
         table.add_row(one["series"], one["verdict"], *shown, style="bold" if one["drifted"] else "")
     console().print(table)
     for one in found["findings"]:
-        click.echo(f"the watch would have said, after {one['after_rows']:,} rows: {one['title']}")
+        click.echo(f"finding after {one['after_rows']:,} rows: {one['title']}")
     click.echo(
         f"{len(found['drifted'])} of {len(found['series'])} series have drifted in "
         f"{found['rows']:,} rows"

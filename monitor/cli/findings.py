@@ -179,7 +179,7 @@ def ack(client: Client, id_: str, why: str, who: str | None, as_json: bool) -> N
     """
     order = {"who": who or user(), "why": why}
     found = client.post(_path(id_, "/acknowledge"), order)
-    _said(found, as_json, lambda: f"{found['id']} acknowledged: {found['title']}")
+    _print_result(found, as_json, lambda: f"{found['id']} acknowledged: {found['title']}")
 
 
 @findings.command()
@@ -202,7 +202,7 @@ def close(
     """
     order = {"who": who or user(), "why": why, "new_normal": new_normal}
     found = client.post(_path(id_, "/close"), order)
-    _said(found, as_json, lambda: f"{found['id']} closed: {found['title']}")
+    _print_result(found, as_json, lambda: f"{found['id']} closed: {found['title']}")
 
 
 @findings.command()
@@ -238,7 +238,7 @@ def silence(
         if pattern is not None:
             raise click.UsageError("give either PATTERN or --end")
         ended = client.delete(f"/v1/silences/{quote(end, safe='')}")
-        _said(ended, as_json, lambda: f"{ended['id']} has ended")
+        _print_result(ended, as_json, lambda: f"{ended['id']} has ended")
         return
     if pattern is None:
         found = client.get("/v1/silences")
@@ -259,7 +259,9 @@ def silence(
         raise click.BadParameter(str(error), param_hint="--for") from error
     order = {"pattern": pattern, "seconds": span, "who": who or user(), "why": why}
     made = client.post("/v1/silences", order)
-    _said(made, as_json, lambda: f"{made['id']}: {made['pattern']} until {made['until_at']}")
+    _print_result(
+        made, as_json, lambda: f"{made['id']}: {made['pattern']} until {made['until_at']}"
+    )
 
 
 def _list(
@@ -272,7 +274,7 @@ def _list(
     return found
 
 
-def _said(found: Any, as_json: bool, text: Callable[[], str]) -> None:
+def _print_result(found: Any, as_json: bool, text: Callable[[], str]) -> None:
     click.echo(json.dumps(found) if as_json else text())
 
 

@@ -277,8 +277,8 @@ def _shown(item: OfRecord | OfLabel) -> str:
 
     if isinstance(item, OfLabel):
         label = item.label
-        said = label.label if label.label is not None else f"reward {label.reward}"
-        return f"{_time(item.received)}  label   {label.request_id}[{label.row}] = {said}"
+        value = label.label if label.label is not None else f"reward {label.reward}"
+        return f"{_time(item.received)}  label   {label.request_id}[{label.row}] = {value}"
     record, (name, version, _) = item.record, item.model
     arms = item.names.arms
     arm = arms[record.arm] if record.arm < len(arms) else "other"

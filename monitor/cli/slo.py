@@ -198,8 +198,8 @@ def explain_command(
     found = load(file, service=service)
     faults = bad or FAULTS
     if as_json:
-        said = [explain.explained(one, faults, rate) for one in found.slos]
-        click.echo(json.dumps({"slos": said, "notices": found.notices}))
+        explanations = [explain.explained(one, faults, rate) for one in found.slos]
+        click.echo(json.dumps({"slos": explanations, "notices": found.notices}))
         return
     click.echo("\n\n".join(explain.text(one, faults, rate) for one in found.slos))
     _notices(found, but=tuple(f"{one.name}: " for one in found.slos))
@@ -241,14 +241,14 @@ def test(
         folder = Path(name)
         for name_, data in {**rules, **tests}.items():
             (folder / name_).write_text(dumped(data), encoding="utf-8")
-        good, said = promtool.run(program, ["check", "rules", *rules], folder)
-        results.append({"file": "rules", "passed": good, "tests": 0, "output": said})
-        _told(results[-1], as_json)
+        good, output = promtool.run(program, ["check", "rules", *rules], folder)
+        results.append({"file": "rules", "passed": good, "tests": 0, "output": output})
+        _print_result(results[-1], as_json)
         for name_, data in tests.items():
-            good, said = promtool.run(program, ["test", "rules", name_], folder)
+            good, output = promtool.run(program, ["test", "rules", name_], folder)
             count = len(data["tests"])
-            results.append({"file": name_, "passed": good, "tests": count, "output": said})
-            _told(results[-1], as_json)
+            results.append({"file": name_, "passed": good, "tests": count, "output": output})
+            _print_result(results[-1], as_json)
     passed = all(result["passed"] for result in results)
     if as_json:
         click.echo(json.dumps({"passed": passed, "results": results}))
@@ -258,7 +258,7 @@ def test(
     sys.exit(0 if passed else 1)
 
 
-def _told(result: dict[str, Any], as_json: bool) -> None:
+def _print_result(result: dict[str, Any], as_json: bool) -> None:
     if as_json:
         return
     click.echo(f"{'ok' if result['passed'] else 'FAILED':<7} {result['file']}")

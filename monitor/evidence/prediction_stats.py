@@ -94,8 +94,8 @@ class PredictionStats(Stateful):
             self.missing += int(nan.sum())
             column = column[finite]
         if len(column):
-            places = np.searchsorted(self.edges, column)
-            self.buckets += np.bincount(places, minlength=len(self.buckets))
+            indices = np.searchsorted(self.edges, column)
+            self.buckets += np.bincount(indices, minlength=len(self.buckets))
             with np.errstate(over="ignore"):
                 self.total += float(column.sum())
             self._moments.add(column[:, None], np.zeros(1, np.intp))

@@ -121,15 +121,15 @@ class Replay:
             if cell is None or cell == "":
                 found[i] = math.nan
                 continue
-            place = f"{path}: line {number}: {column}"
+            location = f"{path}: line {number}: {column}"
             try:
                 value = float(cell)
             except (TypeError, ValueError):
-                raise ReplayError(f"{place}: {cell!r} is not a number") from None
+                raise ReplayError(f"{location}: {cell!r} is not a number") from None
             if name in _BINARY and value not in (0.0, 1.0):
-                raise ReplayError(f"{place}: must be 0 or 1, not {cell!r}")
+                raise ReplayError(f"{location}: must be 0 or 1, not {cell!r}")
             if not math.isfinite(value):
-                raise ReplayError(f"{place}: must be finite, not {cell!r}")
+                raise ReplayError(f"{location}: must be finite, not {cell!r}")
             found[i] = value
         return found
 
@@ -138,8 +138,8 @@ class Replay:
         given = row.get("arm")
         arm = _ARMS.get(str(given))
         if arm is None:
-            place = f"{path}: line {number}: arm"
-            raise ReplayError(f"{place}: must be champion or challenger, not {given!r}")
+            location = f"{path}: line {number}: arm"
+            raise ReplayError(f"{location}: must be champion or challenger, not {given!r}")
         return arm
 
 

@@ -20,7 +20,7 @@ def compiled(file: SloFile, source: str) -> Compiled:
 
     Raises ConfigError with every objective that cannot be compiled.
     """
-    reasons, problems = _tried(file)
+    reasons, problems = _unmatched_labels(file)
     if problems:
         raise ConfigError(source, problems)
     found: list[Slo] = []
@@ -58,7 +58,7 @@ def compiled(file: SloFile, source: str) -> Compiled:
     )
 
 
-def _tried(file: SloFile) -> tuple[list[str], list[tuple[str, str]]]:
+def _unmatched_labels(file: SloFile) -> tuple[list[str], list[tuple[str, str]]]:
     """Reasons why no example series matches the scrape's matchers, and the invalid matchers."""
     reasons: list[str] = []
     problems: list[tuple[str, str]] = []
@@ -90,19 +90,21 @@ def notices_of(slo: Slo) -> list[str]:
     return found
 
 
-def alerting_of(said: Alerting, objective: float, period: float) -> tuple[Burn, ...]:
+def alerting_of(settings: Alerting, objective: float, period: float) -> tuple[Burn, ...]:
     """The alerts of an objective. Raises UnreachableError."""
     windows = (
         WORKBOOK
-        if said.windows is None
-        else tuple(Window(one.severity, one.budget, one.long, one.short) for one in said.windows)
+        if settings.windows is None
+        else tuple(
+            Window(one.severity, one.budget, one.long, one.short) for one in settings.windows
+        )
     )
     return burns(
         objective,
         period,
         windows,
-        highest=said.highest_threshold,
-        refuse=said.unreachable == "refuse",
+        highest=settings.highest_threshold,
+        refuse=settings.unreachable == "refuse",
     )
 
 
@@ -138,15 +140,15 @@ def _availability(scope: sli.Scope, one: Objective) -> Events:
 
 
 def _latency(scope: sli.Scope, one: Objective) -> Events:
-    said = one.latency
-    assert said is not None
-    return sli.latency(scope, said.within, said.by, tuple(said.edges))
+    settings = one.latency
+    assert settings is not None
+    return sli.latency(scope, settings.within, settings.by, tuple(settings.edges))
 
 
 def _quantile(scope: sli.Scope, one: Objective) -> Slices:
-    said = one.quantile
-    assert said is not None
-    return sli.latency_quantile(scope, said.quantile, said.at_most, said.window)
+    settings = one.quantile
+    assert settings is not None
+    return sli.latency_quantile(scope, settings.quantile, settings.at_most, settings.window)
 
 
 def _features(scope: sli.Scope, one: Objective) -> Events:
@@ -160,9 +162,11 @@ def _rules(scope: sli.Scope, one: Objective) -> Events:
 
 
 def _performance(scope: sli.Scope, one: Objective) -> Slices:
-    said = one.performance
-    assert said is not None
-    return sli.performance(scope, said.metric, said.bound, said.at_least, said.at_most)
+    settings = one.performance
+    assert settings is not None
+    return sli.performance(
+        scope, settings.metric, settings.bound, settings.at_least, settings.at_most
+    )
 
 
 def _freshness(scope: sli.Scope, one: Objective) -> Slices:
@@ -176,11 +180,11 @@ def _cost(scope: sli.Scope, one: Objective) -> Slices:
 
 
 def _events(_: sli.Scope, one: Objective) -> Events:
-    said = one.events
-    assert said is not None
-    trial = tuple(Stream(item.series, item.good, item.bad) for item in said.example)
-    bad, total = plain_sum(said.bad), plain_sum(said.total)
-    return Events(bad, total, said.unit, "as the expressions are", trial)
+    settings = one.events
+    assert settings is not None
+    trial = tuple(Stream(item.series, item.good, item.bad) for item in settings.example)
+    bad, total = plain_sum(settings.bad), plain_sum(settings.total)
+    return Events(bad, total, settings.unit, "as the expressions are", trial)
 
 
 _INDICATORS: dict[str, Callable[[sli.Scope, Objective], Events | Slices]] = {

@@ -35,14 +35,14 @@ class Compiled:
 
     def groups(self) -> list[Group]:
         """All rule groups."""
-        found = [self.of_slo(slo) for slo in self.slos]
-        return [*found, *self.of_alerts()]
+        found = [self.slo_group(slo) for slo in self.slos]
+        return [*found, *self.alert_groups()]
 
-    def of_slo(self, slo: Slo) -> Group:
+    def slo_group(self, slo: Slo) -> Group:
         """The group of one objective."""
         return group(slo, runbook_url(self.runbooks, ALERT), self.interval)
 
-    def of_alerts(self) -> list[Group]:
+    def alert_groups(self) -> list[Group]:
         """The groups of the alerts that do not belong to an objective, one for each kind."""
         kinds = dict.fromkeys(alert.kind for alert in self.alerts)
         timed = {} if self.interval is None else {"interval": duration(self.interval)}
@@ -62,9 +62,9 @@ class Compiled:
     def rule_files(self) -> dict[str, dict[str, Any]]:
         """Rule files by name: one for each objective, so that its tests evaluate no others, and one
         for the alerts."""
-        found = {f"{slo.id}.rules.yml": document([self.of_slo(slo)]) for slo in self.slos}
+        found = {f"{slo.id}.rules.yml": document([self.slo_group(slo)]) for slo in self.slos}
         if self.alerts:
-            found[f"{self.service}-alerts.rules.yml"] = document(self.of_alerts())
+            found[f"{self.service}-alerts.rules.yml"] = document(self.alert_groups())
         return found
 
     def test_files(self, faults: Sequence[float] = trials.FAULTS) -> dict[str, dict[str, Any]]:
@@ -77,8 +77,8 @@ class Compiled:
             for interval, some in tests.items():
                 name = f"{slo.id}-{interval}.tests.yml"
                 found[name] = trials.document([f"{slo.id}.rules.yml"], some)
-        of_alerts = trials.by_interval([trials.of_alert(alert) for alert in self.alerts])
-        for interval, some in of_alerts.items():
+        alert_groups = trials.by_interval([trials.of_alert(alert) for alert in self.alerts])
+        for interval, some in alert_groups.items():
             name = f"{self.service}-alerts-{interval}.tests.yml"
             found[name] = trials.document([f"{self.service}-alerts.rules.yml"], some)
         return found

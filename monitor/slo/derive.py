@@ -29,23 +29,23 @@ def derived(config: Config, service: str) -> tuple[SloFile, list[str]]:
     notices: list[str] = []
     edges = list(latency_limits(config.objectives))
     for metric, text in config.objectives.items():
-        said = _said(Objective.parse(metric, text), edges, config.champion.name)
-        if said is None:
+        entry = _entry(Objective.parse(metric, text), edges, config.champion.name)
+        if entry is None:
             notices.append(f"objectives.{metric}: {text!r} has no indicator over time; omitted")
             continue
         try:
-            slos.append(SloObjective.model_validate(said))
+            slos.append(SloObjective.model_validate(entry))
         except ValidationError as error:
             why = error.errors()[0]["msg"]
             notices.append(f"objectives.{metric}: {text!r} is not valid over time ({why}); omitted")
     if not slos:
-        said = {"name": "availability", "objective": 0.999, "availability": {}}
-        slos.append(SloObjective.model_validate(said))
+        entry = {"name": "availability", "objective": 0.999, "availability": {}}
+        slos.append(SloObjective.model_validate(entry))
         notices.append("no objectives: using 99.9 % availability")
     return SloFile(version=1, service=service, slos=slos), notices
 
 
-def _said(one: Objective, edges: list[float], champion: str) -> dict[str, Any] | None:
+def _entry(one: Objective, edges: list[float], champion: str) -> dict[str, Any] | None:
     """The entry for one objective; None when it has no equivalent."""
     metric, limit = one.metric, one.limit
     if metric == "error_rate" and one.less:

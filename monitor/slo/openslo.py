@@ -70,12 +70,12 @@ def compiled(documents: Sequence[Any], source: str, runbooks: str | None = None)
     slos: list[Slo] = []
     for where, one in objectives:
         try:
-            found, said = _slos(one, indicators)
+            found, slo_notices = _slos(one, indicators)
         except _Fault as fault:
             problems.append((_join(where, fault.path), str(fault)))
             continue
         slos += found
-        notices += said
+        notices += slo_notices
     if not slos and not problems:
         problems.append(("", "contains no SLO"))
     ids = [slo.id for slo in slos]
@@ -197,15 +197,15 @@ def _seconds(value: object, path: str) -> float:
 
 
 def _target(objective: Mapping[str, Any], path: str) -> float:
-    said = [key for key in ("target", "targetPercent") if key in objective]
-    if len(said) != 1:
+    given = [key for key in ("target", "targetPercent") if key in objective]
+    if len(given) != 1:
         raise _Fault(path, "give either target or targetPercent")
-    value = objective[said[0]]
+    value = objective[given[0]]
     if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise _Fault(f"{path}.{said[0]}", f"not a valid number: {value!r}")
-    target = float(f"{value / (100 if said[0] == 'targetPercent' else 1):.12g}")
+        raise _Fault(f"{path}.{given[0]}", f"not a valid number: {value!r}")
+    target = float(f"{value / (100 if given[0] == 'targetPercent' else 1):.12g}")
     if not 0.0 < target < 1.0:
-        raise _Fault(f"{path}.{said[0]}", f"{value!r} must be between 0 and 100 %, both excluded")
+        raise _Fault(f"{path}.{given[0]}", f"{value!r} must be between 0 and 100 %, both excluded")
     return target
 
 

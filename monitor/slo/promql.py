@@ -40,10 +40,10 @@ def plain_sum(expression: str) -> str:
     match = re.match(r"sum\s*\(", text)
     if match:
         depth = 0
-        for place, letter in enumerate(_TEXT.sub(lambda found: "x" * len(found[0]), text)):
+        for index, letter in enumerate(_TEXT.sub(lambda found: "x" * len(found[0]), text)):
             depth += (letter == "(") - (letter == ")")
             if letter == ")" and depth == 0:
-                if place == len(text) - 1:
+                if index == len(text) - 1:
                     return text
                 break
     return f"sum({text})"

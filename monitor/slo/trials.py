@@ -124,7 +124,7 @@ def of_objective(slo: Slo, faults: Sequence[float] = FAULTS) -> list[dict[str, A
         if any(isinstance(one, Stream) for one in slo.sli.trial):
             faults = [bad for bad in faults if bad == 1.0]
     severities = [one for one in severities_of(slo) if step_of(slo, one) is not None]
-    return [_tried(slo, severity, bad) for severity in severities for bad in faults]
+    return [_fault_test(slo, severity, bad) for severity in severities for bad in faults]
 
 
 def severities_of(slo: Slo) -> list[Severity]:
@@ -147,7 +147,7 @@ def step_of(slo: Slo, severity: Severity) -> float | None:
     return step if whole / step <= _MOST else None
 
 
-def _tried(slo: Slo, severity: Severity, bad: float) -> dict[str, Any]:
+def _fault_test(slo: Slo, severity: Severity, bad: float) -> dict[str, Any]:
     burns = [burn for burn in slo.burns if burn.window.severity == severity]
     longest = max(burn.window.long for burn in burns)
     lag = slo.sli.lag if isinstance(slo.sli, Slices) else 0.0

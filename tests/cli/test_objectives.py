@@ -113,7 +113,7 @@ def test_energy_is_that_of_the_packages_over_time(tmp_path: Path) -> None:
     assert rapl.watts() is None, "one look says nothing"
     now[0] += 10.0
     counter("intel-rapl:0", 300_000_000)
-    counter("intel-rapl:1", 199_000_000)  # it has begun anew
+    counter("intel-rapl:1", 199_000_000)  # it has wrapped around
     counter("intel-rapl:0:0", 900_000_000)
     assert rapl.watts() == pytest.approx((300.0 + 200.0) / 10.0)
     (tmp_path / "intel-rapl:0" / "energy_uj").unlink()

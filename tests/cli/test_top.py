@@ -82,7 +82,7 @@ def test_the_live_view_refreshes_and_ends_with_ctrl_c(plane: PlaneProcess) -> No
     ours, theirs = pty.openpty()
     code = (
         "import signal, sys; from understudy.monitor.cli import top_view as top\n"
-        # Whoever runs the tests in the background ignores Ctrl-C, and children inherit that.
+        # A shell that runs the tests in the background ignores Ctrl-C, and children inherit that.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"sys.exit(top.run({plane.url!r}, interval=0.1))"
     )

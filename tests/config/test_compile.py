@@ -143,7 +143,7 @@ def configurations(draw: st.DrawFn) -> Config:
     )
 
 
-# A header of the proxy's own is no valid configuration; the strategy cannot hit one by chance.
+# The proxy's own headers are not valid in the configuration; the strategy never draws one.
 @given(configurations(), st.integers(1, 2**40))
 def test_a_plan_survives_the_trip_through_json(config: Config, generation: int) -> None:
     compiled = compile_plan(config, generation)

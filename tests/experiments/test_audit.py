@@ -168,7 +168,7 @@ class TestTampering:
         path.write_bytes(b"".join(line + b"\n" for line in found))
         assert log.verify() == damaged
         if name not in ("the last", "the last taken out", "emptied"):
-            # What nobody remembers the hash of cannot show after a restart.
+            # A change before the remembered hash cannot be detected after a restart.
             assert AuditLog(path).verify() == damaged
 
     def test_tampering_is_left_visible_and_the_log_continues(self, path: Path):

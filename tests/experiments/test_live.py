@@ -33,7 +33,7 @@ NOW = 1_000_000.0
 
 
 class Fed(LiveExperiment):
-    """An experiment behind a first stage of its own, which takes record by record."""
+    """An experiment behind its own first stage, which takes record by record."""
 
     def __init__(self, declared: Declared, arms: Arms, redact: Any) -> None:
         super().__init__(declared, arms, NOW)
@@ -290,7 +290,7 @@ def test_labels_of_pairs_and_of_split_traffic() -> None:
         one.take_label(joined(i, "candidate", 0.8, 1))
     found = status(one)["accuracy"]
     assert (found.records, found.estimates) == ((20, 20), (0.0, 1.0))
-    assert one.experiment.contests["candidate"].pairs == 0, "labels are no requests"
+    assert one.experiment.contests["candidate"].pairs == 0, "labels do not count as requests"
     other = live(**SPLIT, **changes, metrics=metrics)
     for i in range(20):
         arm = ("champion", "candidate")[i % 2]

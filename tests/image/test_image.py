@@ -16,7 +16,7 @@ import pytest
 from tests.support.dockerfile import Instruction, Plain, instructions, stages
 from tests.support.patience import eventually, patient
 from tests.support.ports import free_port
-from tools.lock import DEPLOY, PYTHON, declared
+from tools.lock import DEPLOY, PYTHON, requirements_by_lock
 from tools.sbom import main as sbom
 
 ROOT = DEPLOY.parent
@@ -67,7 +67,7 @@ def test_the_service_is_the_last_stage() -> None:
 @pytest.mark.parametrize("name", LOCKS)
 def test_locks_hold_what_is_declared(name: str) -> None:
     have = pinned(name)
-    for requirement in declared()[name]:
+    for requirement in requirements_by_lock()[name]:
         assert re.split(r"[<>=\[ ;]", requirement)[0].lower() in have, "run `make lock`"
 
 

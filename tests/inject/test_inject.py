@@ -99,7 +99,7 @@ def test_a_named_port_routes_through_the_sidecar(sidecar: Sidecar) -> None:
 @pytest.mark.parametrize(
     ("annotations", "change", "said"),
     [
-        ({"inject": "true"}, {}, "understudy/config is needed"),
+        ({"inject": "true"}, {}, "understudy/config is required"),
         ({**GOOD, "container": "x"}, {}, "no container 'x'"),
         ({**GOOD, "port": "grpc"}, {}, "no port named 'grpc'"),
         (GOOD, {"shareProcessNamespace": True}, "shareProcessNamespace"),
@@ -223,7 +223,7 @@ def test_files(tmp_path: Path) -> None:
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 2
-    assert "Deployment delays: the annotation understudy/config is needed" in done.stderr
+    assert "Deployment delays: the annotation understudy/config is required" in done.stderr
     cron = {"kind": "CronJob", "metadata": {}, "spec": {"jobTemplate": {"spec": {"template": pod(**GOOD)}}}}  # fmt: skip
     wrong.write_text(yaml.safe_dump_all([cron, pod(**GOOD), {"kind": "Other"}]))
     done = subprocess.run(

@@ -272,7 +272,7 @@ def test_counts_are_loaded_and_gauges_are_counted_again(
     store.add_labels([Label(str(i), 0, 1) for i in range(3)], NOW + 5.0)
     (tmp_path / "other").mkdir()
     other = FeedbackStore(tmp_path / "other", HORIZON, 2**28)
-    # It reads again a part of what the first one had, and has counted something of its own.
+    # It reads a part of the first store again, and has its own counts.
     other.add_predictions([prediction(str(i), started=NOW) for i in range(2, 4)])
     other.add_labels([Label("2", 0, 1), Label("nobody's", 0, 1)], NOW + 60.0)
     other.load_counts(store.counts())

@@ -173,7 +173,7 @@ def _texts(source: str) -> str:
 
 
 def test_texts_of_a_module_are_its_comments_and_strings() -> None:
-    source = 'anew = nobody  # whoever reads\ntext = f"mended {anew}"\n"""begins\nanew"""\n'
+    source = 'anew = nobody  # whoever reads\ntext = f"mended {path}"\n"""begins\nanew"""\n'
     assert [hit.partition(":")[0] for hit in found_in(_texts(source))] == [
         "line 1",
         "line 2",

@@ -1,4 +1,4 @@
-"""The slower side holds back the faster one, whoever it is, and memory stays bounded."""
+"""The slower side holds back the faster one, in both directions, and memory stays bounded."""
 
 from __future__ import annotations
 

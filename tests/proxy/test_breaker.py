@@ -25,7 +25,7 @@ def test_the_states_in_order() -> None:
     failed(subject, 0)
     subject.report(True, 0, subject.allow(0))
     for _ in range(2):
-        assert subject.state == CLOSED, "a success in between begins the count anew"
+        assert subject.state == CLOSED, "a success in between resets the count"
         failed(subject, 0)
     assert subject.state == OPEN
     assert not subject.allow(0.9)

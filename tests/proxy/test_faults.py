@@ -1,4 +1,4 @@
-"""Errors on purpose: their share, their status, their place in the figures, and nobody else's."""
+"""Injected errors: their share, their status, and where they are counted."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ async def test_ambiguous_requests_are_rejected_and_the_connection_closed(
     upstream = await Server(OK).start()
     async with sidecar(plan_for(upstream.port)) as side:
         reader, writer = await side.connect()
-        # What follows must never be taken for a request of its own.
+        # The bytes that follow must never be taken for a separate request.
         writer.write(raw + get("/smuggled"))
         message = await read_message(reader)
         assert message.status == status

@@ -123,4 +123,4 @@ async def test_without_a_unit_the_champion_serves_and_it_is_counted(by: str) -> 
             assert (record.arm, record.assigned, record.unit) == (0, 0, b"")
             assert bench.unassigned() == number
         assert (await bench.side.ask(get("/v2/health/ready"))).body == b"champion"
-        assert bench.unassigned() == 3, "what is no inference is not asked for a unit"
+        assert bench.unassigned() == 3, "only inference requests need a unit"

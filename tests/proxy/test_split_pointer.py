@@ -204,7 +204,7 @@ async def test_pipelined_requests_are_each_divided_and_answered_in_order(size: i
 async def test_a_request_pipelined_after_a_rejected_one_is_served() -> None:
     busy = silent()
     serving = {"max_connections": 1, "max_waiting": 0}
-    # No room at all with the challenger: whoever would have to wait is turned away.
+    # The challenger has one connection and no queue: a request that would have to wait is rejected.
     async with divided(other=busy, serving=serving, **BY) as bench:
         raw = post(body_of(unit_of(1)))
         reader, writer = await bench.side.connect()

@@ -66,7 +66,7 @@ async def test_tls_on_the_listener_and_a_new_certificate_without_a_restart(tmp_p
         assert await ask(second[0]) == 200
         with pytest.raises(ssl.SSLCertVerificationError):
             await ask(first[0])
-        # A client that does not speak TLS gets nothing, and disturbs nobody.
+        # A client that does not speak TLS gets nothing, and does not affect others.
         reader, writer = await asyncio.open_connection("127.0.0.1", side.port)
         writer.write(post())
         assert b"HTTP" not in await reader.read()

@@ -113,7 +113,7 @@ async def test_an_upgrade_that_is_declined_is_an_ordinary_answer() -> None:
         for _ in range(2):
             assert (await read_message(reader)).body == b"ok"
         assert [m.first for m in upstream.seen] == [b"GET /ws HTTP/1.1", b"GET /next HTTP/1.1"]
-        assert upstream.connections == 2, "who was asked for an upgrade is asked nothing more"
+        assert upstream.connections == 2, "a connection is not reused after an upgrade request"
 
 
 @pytest.mark.anyio

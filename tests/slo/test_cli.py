@@ -79,7 +79,7 @@ def test_generate_writes_files(file: str, tmp_path: Path) -> None:
 def test_files_left_by_an_earlier_run_are_named(file: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
     text = said("generate", file, "-o", str(out))
-    assert "nobody is paged yet" in text
+    assert "pages have no receiver" in text
     assert "that is gone" not in text
     other = tmp_path / "other.yaml"
     other.write_text(SLO.replace("delays", "delays-eu"))
@@ -88,7 +88,7 @@ def test_files_left_by_an_earlier_run_are_named(file: str, tmp_path: Path) -> No
     text = said("generate", file, "-o", str(out), "--page-webhook", "http://127.0.0.1:1/p")
     assert "delays-cheap.rules.yml: of an objective that is gone" in text
     assert text.count("that is gone") == 1
-    assert "nobody is paged" not in text
+    assert "pages have no receiver" not in text
 
 
 def test_parts_to_standard_output(file: str) -> None:

@@ -99,7 +99,7 @@ def test_every_alert_notifies_once_and_resolves_once(tmp_path: Path, told: Recei
             )  # type: ignore[operator]
             assert servers.value("count(ALERTS)") is None
             assert heard() == {}
-            # An outage hides what follows from it, and has a time of its own.
+            # An outage inhibits its consequences, so it has a separate time.
             exporter.fault(SLOS, *(alerts - {DOWN}))
         _until(lambda: alerts - {DOWN} - heard().keys())
         exporter.fault()

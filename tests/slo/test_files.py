@@ -51,7 +51,7 @@ def test_shares_and_scopes(tmp_path: Path) -> None:
         'role="primary",outcome!~"cancelled|rejected"}[{{.window}}]))'
     )
     assert 'job="x"' in found.alerts[0].expr
-    assert found.of_slo(slo)["rules"][-1]["labels"]["service"] == "delays"
+    assert found.slo_group(slo)["rules"][-1]["labels"]["service"] == "delays"
 
 
 def test_latencies_at_default_and_configured_edges_and_between_them(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_objectives_of_a_sidecars_configuration(tmp_path: Path) -> None:
 def test_a_sidecar_without_objectives_gets_one(tmp_path: Path) -> None:
     found = loaded(tmp_path, NONE, service="other", runbooks="https://wiki/{alert}")
     assert [slo.id for slo in found.slos] == ["other-availability"]
-    rule = found.of_slo(found.slos[0])["rules"][-1]
+    rule = found.slo_group(found.slos[0])["rules"][-1]
     assert rule["annotations"]["runbook_url"] == "https://wiki/UnderstudyErrorBudgetBurn"
 
 

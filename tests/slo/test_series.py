@@ -1,4 +1,4 @@
-"""Series that are missing, go away, begin anew or belong to another model, in Prometheus' engine."""
+"""Series that are missing, disappear, restart or belong to another model, in Prometheus' engine."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def tried(
 def of(**slo: Any) -> dict[str, Any]:
     file = {"version": 1, "service": "s", "slos": [{"name": "a", "objective": 0.99, **slo}]}
     found = compiled(SloFile.model_validate(file), "test")
-    return document([found.of_slo(found.slos[0])])
+    return document([found.slo_group(found.slos[0])])
 
 
 def is_absent(expression: str, at: str) -> dict[str, Any]:
@@ -56,9 +56,9 @@ def test_no_errors_yet_is_a_ratio_of_nothing_and_a_restart_is_no_error(tmp_path:
     bad = 'understudy_requests_total{role="primary",outcome="timeout"}'
     available = of(availability={})
     tried(tmp_path, available, {ok: "0+60x60"}, [is_true(f"sum({RATIO}) == bool 0", "60m")])
-    anew = {ok: "0+60x30 0+60x30", bad: "0+6x30 0+6x30"}
+    restarted = {ok: "0+60x30 0+60x30", bad: "0+6x30 0+6x30"}
     close = f"sum(abs({RATIO} - {6 / 66})) < bool 0.002"
-    tried(tmp_path, available, anew, [is_true(close, "60m")])
+    tried(tmp_path, available, restarted, [is_true(close, "60m")])
 
 
 def test_each_model_has_the_features_that_it_has(tmp_path: Path) -> None:

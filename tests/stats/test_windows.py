@@ -20,7 +20,7 @@ OTHER: Series = ("duration", (("arm", "b"), ("outcome", "ok")))
 
 
 class Source:
-    """A cumulative source with a clock of its own."""
+    """A cumulative source with its own clock."""
 
     def __init__(self) -> None:
         self.now = 0.0

@@ -119,20 +119,22 @@ def to_arrow(block: RecordBlock, schema: Any | None = None) -> Any:
         layout.add(block)
         schema = layout.schema()
     count = block.count
-    asked = _rows_of(block.request, block.request_rows, count)
-    said = _rows_of(block.response, block.response_rows, count)
-    rows = np.maximum(np.maximum(asked, said), 1)
+    request_rows = _rows_of(block.request, block.request_rows, count)
+    response_rows = _rows_of(block.response, block.response_rows, count)
+    rows = np.maximum(np.maximum(request_rows, response_rows), 1)
     starts = np.concatenate([[0], np.cumsum(rows)[:-1]])
     total = int(rows.sum())
     record = np.repeat(np.arange(count), rows)
     found: dict[str, Any] = dict(_of_records(block, record))
     found["row"] = pyarrow.array((np.arange(total) - starts[record]).astype(np.uint32))
     for prefix, where, side in _SIDES:
-        places = getattr(block, where)
-        found[f"{where}_error"] = _errors(block, places, record)
-        many = asked if where == "request" else said
+        grid_indices = getattr(block, where)
+        found[f"{where}_error"] = _errors(block, grid_indices, record)
+        many = request_rows if where == "request" else response_rows
         for number, grid in enumerate(getattr(block, side)):
-            mine = np.arange(count) if places is None else np.flatnonzero(places == number)
+            mine = (
+                np.arange(count) if grid_indices is None else np.flatnonzero(grid_indices == number)
+            )
             at = _spread(starts[mine], many[mine])
             for name, column in columns_of(grid):
                 field = f"{prefix}.{name}"
@@ -172,10 +174,10 @@ def _of_records(block: RecordBlock, record: NDArray[np.intp]) -> Iterator[tuple[
         yield f"{short}_seconds", pyarrow.array(numbers[f"{short}_ns"] / 1e9)
     yield "request_bytes", pyarrow.array(numbers["request_size"])
     yield "response_bytes", pyarrow.array(numbers["response_size"])
-    places = record.tolist()
+    records = record.tolist()
     for field in ("request_id", "trace_id", "unit", "target"):
         texts = [text.decode("latin-1") for text in block.texts[field].values()]
-        column = pyarrow.array([texts[place] for place in places], pyarrow.string())
+        column = pyarrow.array([texts[index] for index in records], pyarrow.string())
         yield field, column.dictionary_encode() if field == "target" else column
 
 
@@ -187,18 +189,20 @@ def _codes(codes: NDArray[Any], texts: Sequence[str]) -> Any:
     )
 
 
-def _errors(block: RecordBlock, places: NDArray[np.int16] | None, record: NDArray[np.intp]) -> Any:
-    if places is None:
+def _errors(
+    block: RecordBlock, grid_indices: NDArray[np.int16] | None, record: NDArray[np.intp]
+) -> Any:
+    if grid_indices is None:
         return pyarrow.nulls(len(record), pyarrow.dictionary(pyarrow.int32(), pyarrow.string()))
-    wide = -1 - places.astype(np.int32)
+    wide = -1 - grid_indices.astype(np.int32)
     return _codes(wide[record], [str(why.reason) for why in block.undecodable])
 
 
 def _rows_of(
-    places: NDArray[np.int16] | None, rows: NDArray[np.uint32] | None, count: int
+    grid_indices: NDArray[np.int16] | None, rows: NDArray[np.uint32] | None, count: int
 ) -> NDArray[np.int64]:
     found = np.ones(count, np.int64) if rows is None else rows.astype(np.int64)
-    return found if places is None else np.where(places < 0, 0, found)
+    return found if grid_indices is None else np.where(grid_indices < 0, 0, found)
 
 
 def _spread(starts: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -233,8 +237,8 @@ def _put(
             values = [_text(cell) for cell in values]
     elif pyarrow.types.is_float64(kind):
         values = [None if cell is None else _float(cell) for cell in values]
-    for place, cell in zip(at.tolist(), values, strict=True):
-        cells[place] = cell
+    for index, cell in zip(at.tolist(), values, strict=True):
+        cells[index] = cell
 
 
 def _text(cell: object) -> str | None:

@@ -128,8 +128,9 @@ class RecordBlock:
         requests = tables(self.count, self.request, self.request_rows, self.features, self)
         responses = tables(self.count, self.response, self.response_rows, self.predictions, self)
         for (
-            arm, status, role, outcome, assigned, started, duration, first_byte, queue, asked, said,
-            request_id, trace_id, unit, target, of_request, of_response,
+            arm, status, role, outcome, assigned, started, duration, first_byte, queue,
+            request_size, response_size, request_id, trace_id, unit, target,
+            of_request, of_response,
         ) in zip(*numbers, *texts, requests, responses, strict=True):  # fmt: skip
             record = Record()
             record.model = model
@@ -142,8 +143,8 @@ class RecordBlock:
             record.duration_ns = duration
             record.first_byte_ns = first_byte
             record.queue_ns = queue
-            record.request_size = asked
-            record.response_size = said
+            record.request_size = request_size
+            record.response_size = response_size
             record.request_id = request_id
             record.trace_id = trace_id
             record.unit = unit
@@ -155,31 +156,31 @@ class RecordBlock:
 
 def tables(
     count: int,
-    places: NDArray[np.int16] | None,
+    grid_indices: NDArray[np.int16] | None,
     rows: NDArray[np.uint32] | None,
     grids: Sequence[Grid],
     block: RecordBlock,
 ) -> list[Decoded]:
     """For each record its table, or the reason why it was not decoded."""
-    if places is None and rows is None and len(grids) == 1 and grids[0].rows == count:
+    if grid_indices is None and rows is None and len(grids) == 1 and grids[0].rows == count:
         names, values = grids[0].names, grids[0].values()
         width = len(names)
         return [Table(names, 1, values[at : at + width]) for at in range(0, count * width, width)]
     cells = [grid.values() for grid in grids]
     used = [0] * len(grids)
     found: list[Decoded] = []
-    for place, n in zip(
-        [0] * count if places is None else places.tolist(),
+    for grid_index, n in zip(
+        [0] * count if grid_indices is None else grid_indices.tolist(),
         [1] * count if rows is None else rows.tolist(),
         strict=True,
     ):
-        if place < 0:
-            found.append(block.undecodable[-1 - place])
+        if grid_index < 0:
+            found.append(block.undecodable[-1 - grid_index])
             continue
-        names = grids[place].names
-        start = used[place]
-        used[place] = end = start + n * len(names)
-        found.append(Table(names, n, cells[place][start:end]))
+        names = grids[grid_index].names
+        start = used[grid_index]
+        used[grid_index] = end = start + n * len(names)
+        found.append(Table(names, n, cells[grid_index][start:end]))
     return found
 
 

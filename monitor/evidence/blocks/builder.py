@@ -112,12 +112,12 @@ class _Side:
         grids = tuple(gathered.finish() for gathered in self.grids.values())
         if not self.others:
             return grids, None, None
-        places, rows = np.zeros(count, np.int16), np.ones(count, np.uint32)
+        grid_indices, rows = np.zeros(count, np.int16), np.ones(count, np.uint32)
         records, found, many = np.array(self.others).T
-        places[records] = found
+        grid_indices[records] = found
         rows[records] = many
         several = bool((many[found >= 0] != 1).any())
-        return grids, places if found.any() else None, rows if several else None
+        return grids, grid_indices if found.any() else None, rows if several else None
 
 
 class _Open:
@@ -178,7 +178,7 @@ class _Open:
         packed = np.frombuffer(b"".join(fields[::_FIELDS]), _PACKED)
         numbers = {name: np.ascontiguousarray(packed[name]) for name in NUMBERS}
         texts = {
-            name: Texts.of(fields[place::_FIELDS]) for place, name in enumerate(TEXTS, start=1)
+            name: Texts.of(fields[index::_FIELDS]) for index, name in enumerate(TEXTS, start=1)
         }
         features, request, request_rows = self.request.finish(count)
         predictions, response, response_rows = self.response.finish(count)

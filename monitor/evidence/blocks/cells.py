@@ -87,18 +87,18 @@ class Column:
         for kind in np.unique(kinds).tolist():
             if kind == FLOAT:
                 continue
-            places = np.flatnonzero(kinds == kind).tolist()
+            indices = np.flatnonzero(kinds == kind).tolist()
             if kind in (TEXT, JSON, BIG) and self.codes is not None:
                 codes = self.codes.tolist()
-                for place in places:
-                    text = texts[codes[place]]
-                    cells[place] = (
+                for index in indices:
+                    text = texts[codes[index]]
+                    cells[index] = (
                         text if kind == TEXT else json.loads(text) if kind == JSON else int(text)
                     )
             else:
-                for place in places:
-                    cell = cells[place]
-                    cells[place] = (
+                for index in indices:
+                    cell = cells[index]
+                    cells[index] = (
                         int(cell) if kind == INT else bool(cell) if kind == BOOL else None
                     )
         return cells
@@ -116,8 +116,8 @@ class Column:
         else:
             numbers = np.where((kinds >= FLOAT) & (kinds <= BOOL), self.numbers, np.nan)
         if self.codes is not None:
-            for place in np.flatnonzero(kinds == BIG).tolist():
-                numbers[place] = _float(self.texts[int(self.codes[place])])
+            for index in np.flatnonzero(kinds == BIG).tolist():
+                numbers[index] = _float(self.texts[int(self.codes[index])])
         other = (kinds == TEXT) | (kinds == JSON)
         return numbers, other if other.any() else None
 
@@ -216,16 +216,16 @@ def _mixed_of(cells: Sequence[Any]) -> Column:
     numbers = np.zeros(rows)
     texts = [""] * rows
     numeric = textual = False
-    for place, cell in enumerate(cells):
+    for index, cell in enumerate(cells):
         kind = _KIND.get(type(cell), JSON)
         if kind == INT and not -_EXACT <= cell <= _EXACT:
             kind = BIG
-        kinds[place] = kind
+        kinds[index] = kind
         if kind in (FLOAT, INT, BOOL):
-            numbers[place] = cell
+            numbers[index] = cell
             numeric = True
         elif kind != NULL:
-            texts[place] = cell if kind == TEXT else _json(cell) if kind == JSON else str(cell)
+            texts[index] = cell if kind == TEXT else _json(cell) if kind == JSON else str(cell)
             textual = True
     codes, known = _coded(texts) if textual else (None, ())
     return Column(rows, NULL, numbers if numeric else None, codes, known, kinds)
@@ -251,12 +251,12 @@ def _coded(
 ) -> tuple[Codes, tuple[str, ...]]:
     """Indices into the distinct texts, and these; ``known`` are their first occurrences."""
     found = tuple(dict.fromkeys(texts) if known is None else known)
-    places = map(dict(zip(found, range(len(found)), strict=True)).__getitem__, texts)
+    indices = map(dict(zip(found, range(len(found)), strict=True)).__getitem__, texts)
     if len(found) <= 256:
-        return np.frombuffer(bytes(places), np.uint8), found
+        return np.frombuffer(bytes(indices), np.uint8), found
     if len(found) <= 65536:
-        return np.fromiter(places, np.uint16, len(texts)), found
-    return np.fromiter(places, np.uint32, len(texts)), found
+        return np.fromiter(indices, np.uint16, len(texts)), found
+    return np.fromiter(indices, np.uint32, len(texts)), found
 
 
 @dataclass(slots=True)
@@ -287,22 +287,22 @@ class Grid:
             return self.matrix.T, None
         found = np.empty((self.rows, len(self.names)))
         others: Mask | None = None
-        for place, column in enumerate(self.columns):
-            found[:, place], other = column.floats()
+        for index, column in enumerate(self.columns):
+            found[:, index], other = column.floats()
             if other is not None:
                 if others is None:
                     others = np.zeros(found.shape, np.bool_)
-                others[:, place] = other
+                others[:, index] = other
         return found, others
 
     def column(self, name: str) -> Column:
         """One column. Raises KeyError."""
         if name not in self.names:
             raise KeyError(name)
-        place = self.names.index(name)
+        index = self.names.index(name)
         if self.matrix is not None:
-            return Column(self.rows, FLOAT, self.matrix[place])
-        return self.columns[place]
+            return Column(self.rows, FLOAT, self.matrix[index])
+        return self.columns[index]
 
 
 def grid_of(names: tuple[str, ...], values: Sequence[Any]) -> Grid:

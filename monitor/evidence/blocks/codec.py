@@ -243,8 +243,8 @@ def _records(head: Head, reader: Reader) -> RecordBlock:
     )
     check(block.model >= 0, "negative model index")
     for name, grids in zip(_WHERE, (block.features, block.predictions), strict=True):
-        places, rows = _places(reader, columns, name, count, grids, len(undecodable))
-        setattr(block, name, places)
+        grid_indices, rows = _grid_indices(reader, columns, name, count, grids, len(undecodable))
+        setattr(block, name, grid_indices)
         setattr(block, f"{name}_rows", rows)
     return block
 
@@ -252,12 +252,12 @@ def _records(head: Head, reader: Reader) -> RecordBlock:
 def _number(
     reader: Reader, columns: Mapping[str, Any], name: str, kind: type[np.generic], count: int
 ) -> NDArray[Any]:
-    place = columns.get(name)
-    if place is None:
+    location = columns.get(name)
+    if location is None:
         check(name not in _NEEDED, f"the column {name} is missing")
         return np.zeros(count, kind)
-    stored = np.dtype("<" + str(place["type"]))
-    found = reader.array(int(place["at"]), count, stored)
+    stored = np.dtype("<" + str(location["type"]))
+    found = reader.array(int(location["at"]), count, stored)
     if stored == kind:
         return found
     # A later writer may need a wider type; its values may still be narrow.
@@ -266,18 +266,18 @@ def _number(
     return narrow
 
 
-def _texts(reader: Reader, place: Mapping[str, Any] | None, count: int) -> Texts:
-    if place is None:
+def _texts(reader: Reader, location: Mapping[str, Any] | None, count: int) -> Texts:
+    if location is None:
         return Texts(count, b"")
-    if "same" in place:
-        return Texts(count, str(place["same"]).encode("latin-1"))
-    lengths = reader.array(int(place["lengths"]), count, np.uint16)
-    size = int(place["size"])
+    if "same" in location:
+        return Texts(count, str(location["same"]).encode("latin-1"))
+    lengths = reader.array(int(location["lengths"]), count, np.uint16)
+    size = int(location["size"])
     check(int(lengths.sum(dtype=np.int64)) == size, "lengths of texts do not add up")
-    return Texts(count, None, lengths, reader.data(int(place["at"]), size))
+    return Texts(count, None, lengths, reader.data(int(location["at"]), size))
 
 
-def _places(
+def _grid_indices(
     reader: Reader,
     columns: Mapping[str, Any],
     name: str,
@@ -285,22 +285,22 @@ def _places(
     grids: Sequence[Grid],
     reasons: int,
 ) -> tuple[NDArray[np.int16] | None, NDArray[np.uint32] | None]:
-    places = rows = None
+    grid_indices = rows = None
     if name in columns:
-        places = _number(reader, columns, name, np.int16, count)
-        low, high = int(places.min()), int(places.max())
+        grid_indices = _number(reader, columns, name, np.int16, count)
+        low, high = int(grid_indices.min()), int(grid_indices.max())
         check(-reasons <= low and high < len(grids), f"{name}: index out of range")
     if f"{name}_rows" in columns:
         rows = _number(reader, columns, f"{name}_rows", np.uint32, count)
-    if places is None and rows is None and len(grids) == 1:
+    if grid_indices is None and rows is None and len(grids) == 1:
         check(grids[0].rows == count, f"{name}: {grids[0].rows} rows for {count} records")
         return None, None
     for number, grid in enumerate(grids):
-        mine = np.full(count, number == 0) if places is None else places == number
+        mine = np.full(count, number == 0) if grid_indices is None else grid_indices == number
         total = int(mine.sum()) if rows is None else int(rows[mine].sum(dtype=np.int64))
         check(total == grid.rows, f"{name}: {grid.rows} rows for {total} of its records")
-    check(places is not None or len(grids) == 1, f"{name}: {len(grids)} sets of names")
-    return places, rows
+    check(grid_indices is not None or len(grids) == 1, f"{name}: {len(grids)} sets of names")
+    return grid_indices, rows
 
 
 def _grid(reader: Reader, data: Mapping[str, Any]) -> Grid:

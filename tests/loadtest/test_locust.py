@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import signal
 import subprocess
 import sys
 import time
@@ -93,7 +94,7 @@ def test_users_of_both_kinds_run_on_workers_and_are_counted(tmp_path: Path) -> N
             return bool(counts["/open"] >= 200 and counts["/plain"] >= 5)
 
         eventually(enough)
-        httpx.get(f"{page}/stop")
+        master.send_signal(signal.SIGTERM)  # it ends the run, and reports
         said = master.communicate(timeout=patient(90))[0]
         seconds = time.monotonic() - started
         for worker in workers:

@@ -70,7 +70,7 @@ def test_a_mark_later_in_a_file_is_content(tmp_path: Path) -> None:
     [
         (b"", "is empty"),
         (BOM, "is empty"),
-        (b"a,a\n1,2\n", "line 1: the column 'a' is there twice"),
+        (b"a,a\n1,2\n", "line 1: duplicate column: 'a'"),
         (b"a,b\n1,2\n1\n", "line 3: has 1 cells instead of 2"),
         (b'a,b\n"1\n2",3\n1\n', "line 4: has 1 cells instead of 2"),
         (b"a,b\n1,\xff\n", "is not UTF-8"),
@@ -144,5 +144,5 @@ def test_parquet(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="cannot be read"):
         ParquetFile(tmp_path / "none.parquet")
     parquet.write_table(pyarrow.Table.from_arrays([[1], [2]], ["a", "a"]), path)
-    with pytest.raises(FileError, match="the column 'a' is there twice"):
+    with pytest.raises(FileError, match="duplicate column: 'a'"):
         ParquetFile(path)

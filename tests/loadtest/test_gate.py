@@ -409,7 +409,7 @@ def test_verdicts_of_known_outcomes() -> None:
     fast = outcome_of(due, np.full(len(due), 0.01), ok)
     found = evaluate(Objectives(p99="50ms", errors="1 %", rate=90.0), fast)
     assert overall_verdict(found) == "passed"
-    assert evaluate(Objectives(p99="50ms", rule="loadgen"), fast)[0].said == "passed"
+    assert evaluate(Objectives(p99="50ms", rule="loadgen"), fast)[0].verdict == "passed"
     long = np.arange(0.0, 600.0, 0.01)
     slow = np.where(long > 595.8, 0.2, 0.01)  # 0.7 % of all, 1.4 % of the later half
     growing = outcome_of(long, slow, np.ones(len(long), np.bool_))

@@ -107,10 +107,10 @@ def test_comparisons_know_what_matters() -> None:
     assert compare("p99", a, 1.3 * drift, 0.05).verdict == "worse"
     assert compare("p99", a, 0.7 * drift, 0.05).verdict == "better"
     same = compare("p99", a, drift * np.exp(rng.normal(0.0, 0.01, 8)), 0.05)
-    assert same.said == "no difference that matters"
+    assert same.verdict == "no difference that matters"
     assert compare("p99", a[:2], a[:2], 0.05).verdict == "not enough repeats"
     noisy = compare("p99", a, drift * np.exp(rng.normal(0.05, 0.3, 8)), 0.05)
-    assert noisy.said == "not enough repeats"
+    assert noisy.verdict == "not enough repeats"
     with pytest.raises(ValueError, match="repeats"):
         compare("p99", a, a[:3], 0.05)
     with pytest.raises(ValueError, match="positive"):
@@ -217,7 +217,7 @@ def test_scalability_says_nothing_beyond_what_was_measured() -> None:
     near = np.repeat([1.0, 2, 4, 6, 8, 10], 3)
     short = fit(near, usl(near, alpha, beta) * np.exp(rng.normal(0.0, 0.03, len(near))))
     assert short.knee is None
-    assert "measure further" in short.why_not
+    assert "measure higher concurrencies" in short.why_not
     far = np.repeat([1.0, 2, 4, 8, 16, 32, 48, 64], 3)
     whole = fit(far, usl(far, alpha, beta) * np.exp(rng.normal(0.0, 0.03, len(far))))
     assert whole.knee is not None

@@ -1,6 +1,6 @@
 """Readers of CSV, JSON lines and Parquet files, one for each format.
 
-Text files are UTF-8; a byte order mark at the beginning, as spreadsheets write it, is not part of
+Text files are UTF-8; a byte order mark at the start, as spreadsheets write it, is not part of
 the first column's name. Errors name the file and the line.
 """
 
@@ -19,7 +19,7 @@ PARQUET = (".parquet", ".pq")
 _BOM = b"\xef\xbb\xbf"
 
 Broken = Callable[["FileError"], None]
-"""What to do about a line that cannot be read: raise the error, or count it and return."""
+"""Handles a line that cannot be read: raises the error, or counts it and returns."""
 
 
 class FileError(Exception):
@@ -36,7 +36,7 @@ def fail(error: FileError) -> None:
 
 
 def lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The lines of a file that are not empty, by their number. Raises FileError."""
+    """(number, line) of each non-empty line of a file. Raises FileError."""
     try:
         with path.open("rb") as file:
             yield from numbered(file)
@@ -45,7 +45,7 @@ def lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def numbered(found: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Those of the lines that are not empty, by their number, without a byte order mark."""
+    """(number, line) of each non-empty line, without a byte order mark."""
     for number, line in enumerate(found, start=1):
         content = line.removeprefix(_BOM) if number == 1 else line
         if content.strip():
@@ -53,7 +53,7 @@ def numbered(found: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
 
 
 def lines_of(body: bytes) -> Iterator[tuple[int, bytes]]:
-    """The same for what is in memory already; no line is copied before its turn."""
+    """As :func:`numbered`, for bytes in memory; lines are copied one at a time."""
 
     def split() -> Iterator[bytes]:
         start = 0
@@ -69,7 +69,7 @@ def lines_of(body: bytes) -> Iterator[tuple[int, bytes]]:
 def json_lines(
     path: Path, broken: Broken = fail, loads: Callable[[bytes], Any] = orjson.loads
 ) -> Iterator[tuple[int, int, Any]]:
-    """Number, length in bytes, and value of each line that is not empty.
+    """(number, length in bytes, value) of each non-empty line.
 
     ``loads`` parses a line and raises ValueError. Raises FileError.
     """
@@ -83,7 +83,7 @@ def json_lines(
 
 
 def json_objects(path: Path, broken: Broken = fail) -> Iterator[tuple[int, int, dict[str, Any]]]:
-    """The same where each line must be an object."""
+    """As :func:`json_lines`, if each line must be an object."""
     for number, size, value in json_lines(path, broken):
         if isinstance(value, dict):
             yield number, size, value
@@ -92,9 +92,9 @@ def json_objects(path: Path, broken: Broken = fail) -> Iterator[tuple[int, int, 
 
 
 def csv_rows(path: Path, broken: Broken = fail) -> Iterator[tuple[int, list[str]]]:
-    """The header, which has a name for each column and none twice, then rows of as many cells.
+    """The header, with unique names, then rows with as many cells.
 
-    The number is that of the line on which a row ends. Empty lines are left out. Raises FileError.
+    The number is that of the line on which a row ends. Empty lines are skipped. Raises FileError.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -112,9 +112,9 @@ def csv_rows(path: Path, broken: Broken = fail) -> Iterator[tuple[int, list[str]
                     if not row:
                         raise FileError(path, "is empty")
                     header = row
-                    twice = _twice(header)
-                    if twice is not None:
-                        raise FileError(path, f"the column {twice!r} is there twice", 1)
+                    duplicate = _first_duplicate(header)
+                    if duplicate is not None:
+                        raise FileError(path, f"duplicate column: {duplicate!r}", 1)
                 elif len(row) != len(header):
                     if row:
                         message = f"has {len(row)} cells instead of {len(header)}"
@@ -130,7 +130,7 @@ def csv_rows(path: Path, broken: Broken = fail) -> Iterator[tuple[int, list[str]
 
 
 def csv_objects(path: Path, broken: Broken = fail) -> Iterator[tuple[int, dict[str, str]]]:
-    """Rows as cells by the name of their column, with the number of the line. Raises FileError."""
+    """(line number, cells by column name) of each row. Raises FileError."""
     rows = csv_rows(path, broken)
     _, header = next(rows)
     for number, row in rows:
@@ -138,9 +138,9 @@ def csv_objects(path: Path, broken: Broken = fail) -> Iterator[tuple[int, dict[s
 
 
 class ParquetFile:
-    """A Parquet file: the ``names`` of its columns, how many ``rows`` it has, and these in batches.
+    """A Parquet file: the ``names`` of its columns, the number of ``rows``, and batches of rows.
 
-    Raises FileError, also where pyarrow is not installed.
+    Raises FileError, also if pyarrow is not installed.
     """
 
     def __init__(self, path: Path) -> None:
@@ -157,12 +157,12 @@ class ParquetFile:
             raise self._error(error, "not a Parquet file") from error
         self.names: list[str] = self._file.schema_arrow.names
         self.rows = int(self._file.metadata.num_rows)
-        twice = _twice(self.names)
-        if twice is not None:
-            raise FileError(path, f"the column {twice!r} is there twice")
+        duplicate = _first_duplicate(self.names)
+        if duplicate is not None:
+            raise FileError(path, f"duplicate column: {duplicate!r}")
 
     def batches(self, most: int) -> Iterator[Any]:
-        """Each a pyarrow.RecordBatch of at most so many rows. Raises FileError."""
+        """Each a pyarrow.RecordBatch of at most ``most`` rows. Raises FileError."""
         found = self._file.iter_batches(most)
         while True:
             try:
@@ -181,11 +181,11 @@ class ParquetFile:
 
 
 def unreadable(path: Path, error: OSError) -> FileError:
-    """What the system says of a file, without its number and the name once more."""
+    """A FileError with the message of an OSError, without its number and file name."""
     return FileError(path, f"cannot be read: {error.strerror or error}")
 
 
-def _twice(names: list[str]) -> str | None:
+def _first_duplicate(names: list[str]) -> str | None:
     seen: set[str] = set()
     for name in names:
         if name in seen:

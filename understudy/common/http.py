@@ -1,10 +1,9 @@
-"""HTTP requests by httpx: to our own services directly, to others as the environment says.
+"""HTTP requests by httpx: directly to Understudy's services, to others by the proxy settings.
 
-Proxies of the environment (``HTTP_PROXY``, ``HTTPS_PROXY``, ``NO_PROXY``) are for services outside.
-Our own services are never asked through one, and neither is an address of this machine: a proxy
-would look for it on its own. Redirects are not followed, so that a token goes nowhere else.
-httpx is imported with the first request.
-"""
+The environment (``HTTP_PROXY``, ``HTTPS_PROXY``, ``NO_PROXY``) applies to external services only.
+Requests to Understudy's own services and to loopback addresses never use a proxy, which would
+resolve the address on its own machine. Redirects are not followed, so that a token is not sent
+elsewhere. httpx is imported with the first request."""
 
 from __future__ import annotations
 
@@ -24,7 +23,7 @@ for _name in ("httpx", "httpcore"):
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What came back, whatever the ``status`` is."""
+    """A response with any ``status``."""
 
     status: int
     body: bytes
@@ -45,10 +44,9 @@ def call(
 ) -> Response:
     """Send one request and read the response, whatever its status is.
 
-    ``outside`` means that it is not one of our own services, so that proxies of the environment
-    count. ``timeout_seconds`` is for each step: connecting, sending, each wait for a part of the
-    response. Raises OSError when there is no response; the message does not contain the url.
-    """
+    ``outside``: the service is not one of Understudy's, so the proxy settings of the environment
+    apply. ``timeout_seconds`` limits each step: connecting, sending, each read of the response.
+    Raises OSError when there is no response; the message does not contain the url."""
     import httpx
 
     try:
@@ -60,7 +58,7 @@ def call(
 
 
 def options(url: str, tls: ssl.SSLContext | None = None, *, outside: bool) -> dict[str, Any]:
-    """Arguments of an httpx client that asks ``url``: certificates, and whether proxies count."""
+    """Arguments of an httpx client for ``url``: certificates, and whether proxies apply."""
     parts = urlsplit(url)
     if tls is None:
         secure = parts.scheme.lower() == "https"
@@ -70,7 +68,7 @@ def options(url: str, tls: ssl.SSLContext | None = None, *, outside: bool) -> di
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host name or address, without port, is of this machine only."""
+    """Whether a host name or address, without port, is loopback."""
     host = host.strip("[]").lower()
     if host == "localhost" or host.endswith(".localhost"):
         return True
@@ -81,7 +79,7 @@ def is_loopback(host: str) -> bool:
 
 
 def reason(error: BaseException) -> str:
-    """Why there is no response, in words that contain no part of the request."""
+    """Why there is no response, as a text that contains no part of the request."""
     import httpx
 
     for one in _causes(error):
@@ -100,8 +98,8 @@ def reason(error: BaseException) -> str:
     if isinstance(error, httpx.NetworkError):
         return str(error) or "the connection was lost"
     if isinstance(error, ImportError):
-        return "a proxy of the environment needs what is not installed (SOCKS: pip install socksio)"
-    # Of the others the text may hold a header, or the address of the proxy with its password.
+        return "the proxy of the environment needs a package (SOCKS: pip install socksio)"
+    # Other texts may contain a header, or the address of the proxy with its password.
     return f"the request cannot be sent ({type(error).__name__})"
 
 

@@ -1,4 +1,4 @@
-"""Charts as SVG text that needs nothing else: no scripts, no fonts; colours come from the page.
+"""Charts as self-contained SVG text, without scripts and fonts; the page sets the colours.
 
 Coordinates are the drawing's own, in pixels, from the top left. All texts are escaped.
 """
@@ -55,8 +55,8 @@ def wrapped(
     stretch: bool = False,
     cls: str = "",
 ) -> str:
-    """A whole drawing. ``label`` is for those who do not see it; ``fixed`` gives it its size in
-    pixels, otherwise it fills its box, with ``stretch`` in both directions."""
+    """A whole drawing. ``label`` is for screen readers; ``fixed`` sets its size in pixels,
+    otherwise it fills its box, with ``stretch`` in both directions."""
     head = f'viewBox="0 0 {coordinate(width)} {coordinate(height)}"'
     if fixed:
         head += f' width="{coordinate(width)}" height="{coordinate(height)}"'
@@ -98,21 +98,21 @@ class Scale:
 
 
 def step_of(low: float, high: float, about: int = 4, factors: Sequence[float] = (1, 2, 5)) -> float:
-    """A round distance that cuts a range into ``about`` parts, or a few less."""
+    """A round step that divides a range into about ``about`` parts, or fewer."""
     raw = (high - low) / about
     power = 10.0 ** math.floor(math.log10(raw))
     return next((f * power for f in factors if f * power >= raw * 0.999), 10.0 * power)
 
 
 def ticks(low: float, high: float, about: int = 4) -> list[float]:
-    """Round numbers within a range, about so many."""
+    """About ``about`` round numbers within a range."""
     step = step_of(low, high, about)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [number * step for number in range(first, last + 1)]
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Powers of ten within a range, with twice and five times them where there are few."""
+    """Powers of ten within a range, with their multiples by 2 and 5 if there are few."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     steps = (1.0,) if last - first > 3 else (1.0, 2.0, 5.0)
     found = [step * 10.0**power for power in range(first, last + 1) for step in steps]

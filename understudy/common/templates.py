@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @cache
 def environment(folder: Path) -> Environment:
-    """The templates of a folder; a name that is not given is an error, not an empty text."""
+    """The templates of a folder; an undefined name is an error, not an empty text."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     return Environment(
@@ -26,12 +26,12 @@ def environment(folder: Path) -> Environment:
 
 
 def render(template: Path, **values: Any) -> str:
-    """The text of a template file, with what it includes from its own folder."""
+    """Render a template file; includes are relative to its folder."""
     return environment(template.parent).get_template(template.name).render(**values)
 
 
 def trusted(html: str) -> Any:
-    """Mark what our own code has drawn as HTML; texts of others in it must be escaped already."""
+    """Mark ``html`` as safe; external texts in it must be escaped already."""
     from markupsafe import Markup
 
     return Markup(html)

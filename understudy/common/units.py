@@ -1,8 +1,7 @@
-"""Durations, sizes and shares as people and Prometheus write them: one parser, one formatter.
+"""Parses and formats durations, sizes and shares.
 
-Configuration files take the strict forms, ``250ms`` or ``5m``: a digit too many or a missing unit
-is a mistake there. Plans of the gate and limits of metrics also take what measurements are written
-in: exponents, microseconds, ``2 min``, and a text without a unit.
+Configuration files accept the strict forms, ``250ms`` or ``5m``. Plans of the gate and limits of
+metrics also accept exponents, microseconds, ``2 min``, and texts without a unit.
 """
 
 from __future__ import annotations
@@ -86,7 +85,7 @@ def share(value: object, loose: bool = False) -> float:
 
 
 def duration(seconds: float) -> str:
-    """As Prometheus writes it: ``5m``, ``1h30m``, ``30d``, and ``4w`` for 28 days.
+    """In the notation of Prometheus: ``5m``, ``1h30m``, ``30d``, and ``4w`` for 28 days.
 
     Weeks only when there is nothing else, as in its own ``model.Duration``. Raises ValueError for
     what is not a positive whole number of seconds.
@@ -115,7 +114,7 @@ def percent(share: float) -> str:
 
 
 def spoken(seconds: float) -> str:
-    """A time for people: milliseconds, seconds below two minutes, then minutes, hours, days."""
+    """A readable time: milliseconds, seconds below two minutes, then minutes, hours, days."""
     if seconds < 1.0:
         return f"{seconds * 1000:.4g} ms"
     if seconds < 2 * MINUTE:
@@ -128,5 +127,5 @@ def spoken(seconds: float) -> str:
 
 
 def times(factor: float) -> str:
-    """A burn factor for people."""
+    """A readable burn factor."""
     return f"{factor:.4g} x"

@@ -50,7 +50,6 @@ class CusumUnion(Stateful):
     _k: Config[Floats]
     _h: Config[Floats]
     _sign: Config[Floats]
-    _turned: Config[Floats]
     _flat: Config[tuple[int, int, int]]
     _across: Config[Floats]
     _high: Config[Floats]

@@ -1,4 +1,4 @@
-"""State by declaration: what of an object is saved, and how, said once where its attributes are.
+"""State by declaration: the attributes of a class declare what is saved, and how.
 
 A class that is part of a saved state derives from :class:`Stateful` and declares every attribute in
 its body, with its type and with what it is:

@@ -333,7 +333,7 @@ SECRETS = (
              (f"{_SECRETS}::test_a_refused_configuration_does_not_repeat_a_secret",)),
     Mutation("monitor/findings/notify.py", "in missing_variables(configs):", "in ():",
              (f"{_SECRETS}::test_variables_of_channels_that_are_not_set_are_reported_at_the_start",)),
-    Mutation("monitor/findings/post.py", 'f"{authority}: {reason}"', 'f"{url}: {reason}"',
+    Mutation("monitor/findings/post.py", 'f"{authority}: {error}"', 'f"{url}: {error}"',
              (f"{_SECRETS}::test_a_channel_that_cannot_be_reached_names_host_and_port_only",)),
     Mutation("monitor/supervisor/run_directory.py", "self.path.mkdir(mode=0o700)",
              "self.path.mkdir()",

@@ -35,12 +35,12 @@ class Buckets:
 
     def find(self, x: Floats) -> NDArray[np.int32]:
         """Buckets of values (C, n); 0 for NaN."""
-        places = np.repeat(self._base, x.shape[1], axis=1)
-        at, below, moved = np.empty_like(x), np.empty(x.shape, np.bool_), np.empty_like(places)
+        indices = np.repeat(self._base, x.shape[1], axis=1)
+        at, below, moved = np.empty_like(x), np.empty(x.shape, np.bool_), np.empty_like(indices)
         for step, edges in self._steps:
-            edges.take(places, out=at, mode="clip")
+            edges.take(indices, out=at, mode="clip")
             np.less(at, x, out=below)
             np.multiply(below, step, out=moved)
-            places += moved
-        places -= self._base
-        return places
+            indices += moved
+        indices -= self._base
+        return indices

@@ -118,12 +118,12 @@ def _sample(readers: Sequence[Reader], most: int) -> Table:
     for reader in readers:
         for table in reader.tables():
             names.update(dict.fromkeys(table.columns))
-            for place in range(table.rows):
+            for index in range(table.rows):
                 count += 1
                 if len(rows) < most:
-                    rows.append({n: cells[place] for n, cells in table.columns.items()})
+                    rows.append({n: cells[index] for n, cells in table.columns.items()})
                 elif (drawn := chance.randrange(count)) < most:
-                    rows[drawn] = {n: cells[place] for n, cells in table.columns.items()}
+                    rows[drawn] = {n: cells[index] for n, cells in table.columns.items()}
     if not rows:
         raise BaselineError(f"{readers[-1].path}: there is no row in it")
     return Table({name: [row.get(name) for row in rows] for name in names})

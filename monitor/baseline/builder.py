@@ -191,11 +191,11 @@ class Builder:
         }
         codes = frozenset(n for n in features if self._columns[n].kind != "numeric")
         try:
-            found = RegionalCalibration.fit(*labelled.pairs(self._asked), features, codes)
+            result = RegionalCalibration.fit(*labelled.pairs(self._asked), features, codes)
         except ValueError as error:
             log.warning("scores are not looked at by region: %s", error)
             return table
-        return {**table, "regions": found.to_dict()} if found.worthwhile else table
+        return {**table, "regions": result.to_dict()} if result.worthwhile else table
 
     # From the sample ----------------------------------------------------------------------------
 
@@ -326,7 +326,7 @@ def _tally(
     if other is not None:
         nothing &= ~other
     if nothing.any():
-        nulls = sum(1 for place in np.flatnonzero(nothing).tolist() if cells[place] is None)
+        nulls = sum(1 for index in np.flatnonzero(nothing).tolist() if cells[index] is None)
         column.missing += nulls
         column.nan += int(nothing.sum()) - nulls
     if column.kind == "numeric":

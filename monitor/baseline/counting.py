@@ -41,8 +41,8 @@ class Numbers:
         x = values[here]
         if not len(x):
             return
-        places = self.edges.searchsorted(x)
-        self.counts += np.bincount(places, minlength=len(self.counts))
+        indices = self.edges.searchsorted(x)
+        self.counts += np.bincount(indices, minlength=len(self.counts))
         with np.errstate(over="ignore", invalid="ignore"):
             mean = float(x.mean())
             squares = float(((x - mean) ** 2).sum())
@@ -53,7 +53,7 @@ class Numbers:
         self.count = total
         self.low, self.high = min(self.low, float(x.min())), max(self.high, float(x.max()))
         self.whole = self.whole and bool((x == np.floor(x)).all())
-        line = np.concatenate([self._last, self._scores[:, places]], axis=1)
+        line = np.concatenate([self._last, self._scores[:, indices]], axis=1)
         self._products += np.einsum("kn,kn->k", line[:, 1:], line[:, :-1])
         self._pairs += line.shape[1] - 1
         new = line[:, self._last.shape[1] :]
@@ -77,13 +77,13 @@ class Numbers:
             return None, None
         mean, square = self._sums / self.count
         variance = square - mean**2
-        found = [
+        result = [
             min(1.0, max(-1.0, (p / self._pairs - m * m) / v)) if v > 1e-9 else None
             for p, m, v in zip(
                 self._products.tolist(), mean.tolist(), variance.tolist(), strict=True
             )
         ]
-        return found[0], found[1]
+        return result[0], result[1]
 
 
 class Categories:
@@ -120,8 +120,8 @@ class Categories:
             commonest = max(counts, key=counts.__getitem__)
             p = counts[commonest] / max(self._counter.total, 1)
             if 0.0 < p < 1.0:
-                found = (self._both.get(commonest, 0) / self._pairs - p * p) / (p * (1.0 - p))
-                lag1 = min(1.0, max(-1.0, found))
+                result = (self._both.get(commonest, 0) / self._pairs - p * p) / (p * (1.0 - p))
+                lag1 = min(1.0, max(-1.0, result))
         return self._counter.profile(lag1)
 
 
@@ -138,7 +138,7 @@ class Correlation:
     @classmethod
     def of(cls, sampled: Mapping[str, tuple[Floats, Floats]]) -> Correlation:
         """Of series by name, each with its edges and a sample of its values."""
-        found = cls()
+        result = cls()
         for name, (edges, values) in sampled.items():
             finite = values[np.isfinite(values)]
             if not len(finite):
@@ -146,12 +146,12 @@ class Correlation:
             counts = np.bincount(edges.searchsorted(finite), minlength=len(edges) + 1)
             scores = normal_scores(counts / counts.sum())
             if scores.any():
-                found._names.append(name)
-                found._edges.append(edges)
-                found._scores.append(scores)
-        size = len(found._names)
-        found._products = np.zeros((size, size))
-        return found
+                result._names.append(name)
+                result._edges.append(edges)
+                result._scores.append(scores)
+        size = len(result._names)
+        result._products = np.zeros((size, size))
+        return result
 
     def add(self, numbers: Mapping[str, Floats]) -> None:
         """Add rows of all series."""
@@ -159,12 +159,12 @@ class Correlation:
             return
         rows = len(next(iter(numbers.values()))) if numbers else 0
         scores = np.zeros((rows, len(self._names)))
-        for place, name in enumerate(self._names):
+        for index, name in enumerate(self._names):
             values = numbers.get(name)
             if values is not None:
                 here = np.isfinite(values)
-                found = self._edges[place].searchsorted(values[here])
-                scores[here, place] = self._scores[place][found]
+                result = self._edges[index].searchsorted(values[here])
+                scores[here, index] = self._scores[index][result]
         self._products += scores.T @ scores
         self._rows += rows
 

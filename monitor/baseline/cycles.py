@@ -26,8 +26,8 @@ class Cycles:
         self, names: Sequence[str], columns: Sequence[Sequence[Any]], times: Sequence[float]
     ) -> None:
         """Rows as columns of cells; ``times`` in unix seconds, NaN where that is not known."""
-        known = [place for place, name in enumerate(names) if name in self._encoder.names]
-        kept = tuple(names[place] for place in known)
+        known = [index for index, name in enumerate(names) if name in self._encoder.names]
+        kept = tuple(names[index] for index in known)
         for start in range(0, len(times), _AT_ONCE):
             rows = [
                 row
@@ -36,10 +36,10 @@ class Cycles:
             ]
             if not rows:
                 continue
-            cells = [[columns[place][row] for row in rows] for place in known]
+            cells = [[columns[index][row] for row in rows] for index in known]
             moments = [times[row] for row in rows]
-            found = self._encoder.encode(Batch(kept, cells, [b""] * len(rows), moments))
-            self._builder.add(self._encoder.scores(found.codes), np.array(moments))
+            result = self._encoder.encode(Batch(kept, cells, [b""] * len(rows), moments))
+            self._builder.add(self._encoder.scores(result.codes), np.array(moments))
 
     def finish(self) -> dict[str, Any] | None:
         """Those series that have a cycle, as JSON; None where none has, or where too little of the
@@ -49,9 +49,9 @@ class Cycles:
         profile = self._builder.finish()
         count = len(self._encoder.series)
         moves = np.ptp(profile.means, axis=0) > 0.0
-        places = np.flatnonzero(moves[:count] | moves[count:])
-        if not len(places):
+        indices = np.flatnonzero(moves[:count] | moves[count:])
+        if not len(indices):
             return None
-        both = np.concatenate([places, places + count])
+        both = np.concatenate([indices, indices + count])
         part = Profile(profile.means[:, both], profile.scale[both], profile.inflation[both])
-        return {"series": [self._encoder.series[place] for place in places], **part.to_dict()}
+        return {"series": [self._encoder.series[index] for index in indices], **part.to_dict()}

@@ -79,7 +79,7 @@ class Encoded:
 @dataclass(frozen=True, slots=True)
 class _Layout:
     """``numeric`` and ``others`` are pairs of our column and its place in the batch; ``gathered``
-    are vectors whose elements have a column each there, with the places of these; ``places``,
+    are vectors whose elements have a column each there, with the places of these; ``indices``,
     ``numbers``, ``firsts`` (series), ``low``, ``high`` and ``buckets`` are those of the numeric
     ones; ``absent`` are ours that are not there."""
 
@@ -88,7 +88,7 @@ class _Layout:
     gathered: list[tuple[int, list[int]]]
     absent: list[int]
     added: tuple[str, ...]
-    places: NDArray[np.intp]
+    indices: NDArray[np.intp]
     numbers: NDArray[np.intp]
     firsts: NDArray[np.intp]
     low: NDArray[np.float64]
@@ -169,10 +169,10 @@ class Encoder:
     def scores(self, codes: NDArray[np.int64]) -> NDArray[np.float64]:
         """Locations, then spreads, of codes (n, S): an array (n, 2 S); NaN for missing values."""
         flat = codes + self._offsets
-        found = np.empty((len(codes), 2 * len(self.series)))
-        found[:, : len(self.series)] = self.location.ravel()[flat]
-        found[:, len(self.series) :] = self.spread.ravel()[flat]
-        return found
+        result = np.empty((len(codes), 2 * len(self.series)))
+        result[:, : len(self.series)] = self.location.ravel()[flat]
+        result[:, len(self.series) :] = self.spread.ravel()[flat]
+        return result
 
     def counted(self, codes: NDArray[np.int64]) -> NDArray[np.int64]:
         """How often each code occurs: (S, WIDTH)."""
@@ -186,54 +186,54 @@ class Encoder:
         matrix, other = matrix_of(batch.columns, rows)
         codes = np.full((len(self.series), rows), MISSING, np.int64).T
         raw = np.full((rows, columns), np.nan)
-        found = Encoded(rows, codes, raw, added=layout.added)
+        result = Encoded(rows, codes, raw, added=layout.added)
         missing = np.isnan(matrix)
         any_missing = bool(missing.any())
-        x = np.ascontiguousarray(matrix.T[layout.places])
+        x = np.ascontiguousarray(matrix.T[layout.indices])
         raw[:, layout.numbers] = x.T
         # Comparisons with NaN are false, and most batches stay inside.
         outside = ((x < layout.low[:, None]) | (x > layout.high[:, None])).T
         any_outside = bool(outside.any())
         for number in layout.absent:
             if batch.answered or self.columns[number].role == "feature":
-                found.mark(Rule.MISSING, number, True, columns)
+                result.mark(Rule.MISSING, number, True, columns)
         if layout.numeric:
             code = layout.buckets.find(x)
             if any_missing:
-                code[missing.T[layout.places]] = MISSING
-            found.codes[:, layout.firsts] = code.T
-        for turn, (number, place) in enumerate(
+                code[missing.T[layout.indices]] = MISSING
+            result.codes[:, layout.firsts] = code.T
+        for turn, (number, index) in enumerate(
             layout.numeric if any_outside or any_missing else ()
         ):
             if any_outside:
                 infinite = np.isinf(x[turn])
-                found.mark(Rule.INFINITE, number, infinite, columns)
-                found.mark(Rule.RANGE, number, outside[:, turn] & ~infinite, columns)
+                result.mark(Rule.INFINITE, number, infinite, columns)
+                result.mark(Rule.RANGE, number, outside[:, turn] & ~infinite, columns)
             if any_missing:
-                wrong = other[:, place] if other is not None else False
-                found.mark(Rule.TYPE, number, wrong, columns)
-                found.mark(Rule.MISSING, number, missing[:, place] & ~np.asarray(wrong), columns)
-        for number, place in layout.others:
-            cells = listed(batch.columns[place])
+                wrong = other[:, index] if other is not None else False
+                result.mark(Rule.TYPE, number, wrong, columns)
+                result.mark(Rule.MISSING, number, missing[:, index] & ~np.asarray(wrong), columns)
+        for number, index in layout.others:
+            cells = listed(batch.columns[index])
             if self.columns[number].kind in PLAIN:
-                self._category(found, self.first[number], number, cells)
+                self._category(result, self.first[number], number, cells)
             else:
-                self._expanded(found, number, cells, batch.times)
+                self._expanded(result, number, cells, batch.times)
         for number, elements in layout.gathered:
-            parts = [listed(batch.columns[place]) for place in elements]
+            parts = [listed(batch.columns[index]) for index in elements]
             vectors = [list(vector) for vector in zip(*parts, strict=True)]
-            self._expanded(found, number, vectors, batch.times)
-        return found
+            self._expanded(result, number, vectors, batch.times)
+        return result
 
     def _numeric(
-        self, found: Encoded, series: int, x: NDArray[np.float64], nan: Mask | None
+        self, result: Encoded, series: int, x: NDArray[np.float64], nan: Mask | None
     ) -> None:
         code = self.edges[series].searchsorted(x)
         if nan is not None:
             code[nan] = MISSING
-        found.codes[:, series] = code
+        result.codes[:, series] = code
 
-    def _category(self, found: Encoded, series: int, column: int, cells: Sequence[Any]) -> None:
+    def _category(self, result: Encoded, series: int, column: int, cells: Sequence[Any]) -> None:
         memory = self._memory[series]
         codes = [-1] * len(cells)
         for row, cell in enumerate(cells):
@@ -247,7 +247,7 @@ class Encoder:
                 codes[row] = -2
         if len(memory) > _MOST_MEMORY:
             memory.clear()
-        self._take_codes(found, series, column, np.array(codes, np.int64))
+        self._take_codes(result, series, column, np.array(codes, np.int64))
 
     def _code(self, series: int, column: int, cell: Any) -> int:
         """Of one cell: its code, MISSING, -1 for an unseen category, -2 for the wrong type."""
@@ -264,26 +264,26 @@ class Encoder:
         return known.get(texts[0], -1)
 
     def _take_codes(
-        self, found: Encoded, series: int, column: int, codes: NDArray[np.int64]
+        self, result: Encoded, series: int, column: int, codes: NDArray[np.int64]
     ) -> None:
         columns = len(self.columns)
         known = self._codes[series]
         assert known is not None
         profile = self.profiles[series]
-        found.mark(Rule.MISSING, column, codes == MISSING, columns)
-        found.mark(Rule.TYPE, column, codes == -2, columns)
+        result.mark(Rule.MISSING, column, codes == MISSING, columns)
+        result.mark(Rule.TYPE, column, codes == -2, columns)
         # Where the baseline itself has more categories than it keeps, the rest is not unusual.
         complete = isinstance(profile, CategoryProfile) and profile.other == 0
         if complete:
-            found.mark(Rule.UNSEEN, column, codes == -1, columns)
+            result.mark(Rule.UNSEEN, column, codes == -1, columns)
         codes[codes == -1] = len(known)
         codes[codes == -2] = MISSING
-        found.codes[:, series] = codes
-        found.raw[:, column] = np.where(codes == MISSING, np.nan, codes)
+        result.codes[:, series] = codes
+        result.raw[:, column] = np.where(codes == MISSING, np.nan, codes)
 
     def _expanded(
         self,
-        found: Encoded,
+        result: Encoded,
         column: int,
         cells: Sequence[Any],
         times: Sequence[float] | NDArray[np.float64],
@@ -293,7 +293,7 @@ class Encoder:
         empty = np.array(
             [c is None or (isinstance(c, float) and math.isnan(c)) for c in cells], np.bool_
         )
-        found.mark(Rule.MISSING, column, empty, columns)
+        result.mark(Rule.MISSING, column, empty, columns)
         wrong = np.ones(len(cells), np.bool_)
         series = expand(described, cells, np.array(times, np.float64))
         for offset, (_, values) in enumerate((name, series[name]) for name in described.series):
@@ -303,16 +303,16 @@ class Encoder:
                 codes = np.array(
                     [MISSING if v is None else known.get(v, len(known)) for v in values], np.int64
                 )
-                found.codes[:, number] = codes
+                result.codes[:, number] = codes
                 wrong &= codes == MISSING
             else:
                 nan = np.isnan(values)
-                self._numeric(found, number, values, nan)
+                self._numeric(result, number, values, nan)
                 beyond = (values < self._low[number]) | (values > self._high[number])
-                found.mark(Rule.RANGE, column, beyond, columns)
+                result.mark(Rule.RANGE, column, beyond, columns)
                 wrong &= nan
-        found.mark(Rule.TYPE, column, wrong & ~empty, columns)
-        found.raw[:, column] = [
+        result.mark(Rule.TYPE, column, wrong & ~empty, columns)
+        result.raw[:, column] = [
             math.nan if e else float(crc32(str(c).encode()))
             for c, e in zip(cells, empty, strict=True)
         ]
@@ -321,22 +321,22 @@ class Encoder:
         """Where our columns are in a batch of these columns."""
         layout = self._layouts.get(names)
         if layout is None:
-            where = {name: place for place, name in enumerate(names)}
+            where = {name: index for index, name in enumerate(names)}
             numeric: list[tuple[int, int]] = []
             others: list[tuple[int, int]] = []
             gathered: list[tuple[int, list[int]]] = []
             absent: list[int] = []
             known = set(self._index)
             for number, column in enumerate(self.columns):
-                place = where.get(column.name)
+                index = where.get(column.name)
                 elements = _elements(column.name, where) if column.kind == "vector" else []
-                if place is None and elements:
+                if index is None and elements:
                     gathered.append((number, elements))
                     known.update(names[element] for element in elements)
-                elif place is None:
+                elif index is None:
                     absent.append(number)
                 else:
-                    (numeric if column.kind == "numeric" else others).append((number, place))
+                    (numeric if column.kind == "numeric" else others).append((number, index))
             firsts = [self.first[number] for number, _ in numeric]
             layout = _Layout(
                 numeric,
@@ -344,7 +344,7 @@ class Encoder:
                 gathered,
                 absent,
                 tuple(name for name in names if name not in known),
-                np.array([place for _, place in numeric], np.intp),
+                np.array([index for _, index in numeric], np.intp),
                 np.array([number for number, _ in numeric], np.intp),
                 np.array(firsts, np.intp),
                 np.array([self._low[first] for first in firsts], np.float64),
@@ -359,7 +359,7 @@ class Encoder:
 
 def _elements(name: str, where: dict[str, int]) -> list[int]:
     """Places of ``name[0]``, ``name[1]`` and so on, as short vectors come out of a payload."""
-    found: list[int] = []
-    while (place := where.get(f"{name}[{len(found)}]")) is not None:
-        found.append(place)
-    return found
+    result: list[int] = []
+    while (index := where.get(f"{name}[{len(result)}]")) is not None:
+        result.append(index)
+    return result

@@ -96,9 +96,9 @@ class Reader:
 
         for batch in file.batches(BATCH):
             table = Table()
-            for place, name in enumerate(file.names):
+            for index, name in enumerate(file.names):
                 try:
-                    table.columns[name] = _as_sent(batch.column(place))
+                    table.columns[name] = _as_sent(batch.column(index))
                 except (ArrowException, ValueError, OverflowError) as error:
                     raise BaselineError(f"{self.path}: column {name!r}: {error}") from error
             yield table
@@ -167,7 +167,7 @@ def _microseconds(kind: Any) -> Any:
 
 def _numeric(rows: list[list[str]]) -> list[bool]:
     """Which columns hold numbers, by the first rows."""
-    return [_is_numeric([row[place] for row in rows[:_PROBE]]) for place in range(len(rows[0]))]
+    return [_is_numeric([row[index] for row in rows[:_PROBE]]) for index in range(len(rows[0]))]
 
 
 def _is_numeric(cells: list[str]) -> bool:
@@ -187,13 +187,13 @@ def _number(cell: str) -> float | None:
 
 def _cells(header: list[str], rows: list[list[str]], numeric: list[bool]) -> Table:
     columns: dict[str, list[Any]] = {}
-    for place, name in enumerate(header):
+    for index, name in enumerate(header):
         cells: list[Any] = []
         for row in rows:
-            cell = row[place]
+            cell = row[index]
             if cell in _NOTHING:
                 cells.append(float("nan") if cell in ("NaN", "nan") else None)
-            elif numeric[place]:
+            elif numeric[index]:
                 number = _number(cell)
                 cells.append(cell if number is None else number)
             else:

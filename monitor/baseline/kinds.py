@@ -116,8 +116,8 @@ def prepare(column: Column, cells: Sequence[Any]) -> None:
         for cell in cells:
             if isinstance(cell, str):
                 for token in cell.split():
-                    place = _place(token)
-                    sketch[place >> 3] |= 1 << (place & 7)
+                    index = _place(token)
+                    sketch[index >> 3] |= 1 << (index & 7)
         column.extra["tokens"] = base64.b64encode(sketch).decode()
     if column.kind == "vector" and "length" not in column.extra:
         lengths = [len(c) for c in cells if isinstance(c, (list, tuple))]
@@ -152,11 +152,11 @@ def _datetimes(name: str, cells: Sequence[Any], times: Floats | None) -> Series:
             when = None
         hours.append(f"{when.hour:02d}" if when else None)
         days.append(_WEEKDAYS[when.weekday()] if when else None)
-    found: Series = {f"{name}.hour": hours, f"{name}.weekday": days}
+    result: Series = {f"{name}.hour": hours, f"{name}.weekday": days}
     if times is not None:
         seconds = np.array([math.nan if m is None else m for m in moments], np.float64)
-        found[f"{name}.age"] = times - seconds
-    return found
+        result[f"{name}.age"] = times - seconds
+    return result
 
 
 def _texts(name: str, cells: Sequence[Any], tokens: str) -> Series:
@@ -178,7 +178,7 @@ def _texts(name: str, cells: Sequence[Any], tokens: str) -> Series:
             new / max(len(words), 1),
         )
     parts = ("length", "letters", "digits", "spaces", "unseen")
-    return {f"{name}.{part}": rows[:, place].copy() for place, part in enumerate(parts)}
+    return {f"{name}.{part}": rows[:, index].copy() for index, part in enumerate(parts)}
 
 
 @lru_cache(maxsize=64)
@@ -200,13 +200,13 @@ def _vectors(name: str, cells: Sequence[Any], length: int) -> Series:
                 rows[row] = np.nan
     with np.errstate(over="ignore", invalid="ignore"):
         projected = rows @ _directions(length).T
-        found: Series = {f"{name}.norm": np.sqrt((rows**2).sum(axis=1))}
+        result: Series = {f"{name}.norm": np.sqrt((rows**2).sum(axis=1))}
     if not length:
-        found[f"{name}.norm"] = np.full(len(cells), np.nan)
-    for place in range(PROJECTIONS):
-        values = projected[:, place] if length else np.full(len(cells), np.nan)
-        found[f"{name}.p{place + 1}"] = values
-    return found
+        result[f"{name}.norm"] = np.full(len(cells), np.nan)
+    for index in range(PROJECTIONS):
+        values = projected[:, index] if length else np.full(len(cells), np.nan)
+        result[f"{name}.p{index + 1}"] = values
+    return result
 
 
 @lru_cache(maxsize=16)

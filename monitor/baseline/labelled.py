@@ -81,11 +81,11 @@ class Labelled:
             return
         here = (p >= 0.0) & (p <= 1.0) & ((y == 0.0) | (y == 1.0))
         p, y = p[here], y[here]
-        places = self._edges.searchsorted(p)
+        indices = self._edges.searchsorted(p)
         size = len(self._counts)
-        self._counts += np.bincount(places, minlength=size)
-        self._positives += np.bincount(places, weights=y, minlength=size)
-        self._scores += np.bincount(places, weights=p, minlength=size)
+        self._counts += np.bincount(indices, minlength=size)
+        self._positives += np.bincount(indices, weights=y, minlength=size)
+        self._scores += np.bincount(indices, weights=p, minlength=size)
         sure = np.clip(p, _CLIP, 1.0 - _CLIP)
         self._take(
             {
@@ -102,9 +102,9 @@ class Labelled:
         return p, np.array([_yes(c) for c in cells[self.target]], np.float64)
 
     def _take(self, values: Mapping[str, Floats]) -> None:
-        for name, found in values.items():
+        for name, result in values.items():
             total, squares = self._sums.get(name, (0.0, 0.0))
-            self._sums[name] = total + float(found.sum()), squares + float((found**2).sum())
+            self._sums[name] = total + float(result.sum()), squares + float((result**2).sum())
         self._rows += len(next(iter(values.values())))
 
     def calibration(self) -> dict[str, Any] | None:
@@ -123,14 +123,14 @@ class Labelled:
         """Each metric's mean and standard deviation over rows."""
         if not self._rows:
             return None
-        found = {}
+        result = {}
         for name, (total, squares) in self._sums.items():
             mean = total / self._rows
             variance = max(squares / self._rows - mean**2, 0.0)
             if not (math.isfinite(mean) and math.isfinite(variance)):
                 continue  # errors beyond the largest float
-            found[name] = {"value": mean, "deviation": math.sqrt(variance), "rows": self._rows}
-        return found
+            result[name] = {"value": mean, "deviation": math.sqrt(variance), "rows": self._rows}
+        return result
 
 
 def _yes(cell: Any) -> float:

@@ -42,8 +42,8 @@ def check_parts(data: Mapping[str, Any]) -> None:
     if data.get("together") is not None:
         JointProfile.from_dict(data["together"])
     if (seasons := data.get("seasons")) is not None:
-        found = Profile.from_dict(seasons)
-        if found.means.shape[1] != 2 * len(seasons["series"]):
+        result = Profile.from_dict(seasons)
+        if result.means.shape[1] != 2 * len(seasons["series"]):
             raise ValueError("seasons must have location and spread of each of their series")
     for name, one in (data.get("performance") or {}).items():
         if not all(_number(one[key]) for key in ("value", "deviation", "rows")):

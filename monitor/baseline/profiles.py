@@ -238,8 +238,8 @@ def edges_of(sample: Floats) -> Floats:
         # A value is the upper edge of its own bucket; the last one needs none.
         own: Floats = values[:-1]
         return own
-    found = np.unique(np.quantile(sample, np.linspace(0.0, 1.0, MOST_EDGES + 2)[1:-1]))
-    edges: Floats = found[found < values[-1]]
+    result = np.unique(np.quantile(sample, np.linspace(0.0, 1.0, MOST_EDGES + 2)[1:-1]))
+    edges: Floats = result[result < values[-1]]
     return edges
 
 
@@ -251,8 +251,8 @@ def _rebinned(
     total = a.count + b.count
     if len(every) - 1 > MOST_EDGES:
         wanted = np.linspace(0.0, total, MOST_EDGES + 2)[1:-1]
-        places = np.unique(np.minimum(np.searchsorted(together, wanted), len(every) - 2))
-        edges = every[places]
+        indices = np.unique(np.minimum(np.searchsorted(together, wanted), len(every) - 2))
+        edges = every[indices]
     else:
         edges = every[every < maximum]
     sums = np.interp(edges, every, together) if len(edges) else np.zeros(0)
@@ -264,9 +264,9 @@ def below(profile: NumericProfile, at: Floats) -> Floats:
     """Values at or below each point, evenly spread within a bucket."""
     points = np.concatenate([[profile.minimum], profile.edges, [profile.maximum]])
     sums = np.concatenate([[0.0], np.cumsum(profile.counts)])
-    points, places = np.unique(points, return_index=True)
+    points, indices = np.unique(points, return_index=True)
     # Of equal points the last sum counts.
-    last = np.append(places[1:] - 1, len(sums) - 1)
+    last = np.append(indices[1:] - 1, len(sums) - 1)
     below: Floats = np.interp(at, points, sums[last], left=0.0, right=float(profile.count))
     return below
 

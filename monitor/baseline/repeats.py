@@ -90,17 +90,17 @@ class Repeats(Stateful):
 
     def update(self, rows: Sequence[int]) -> NDArray[np.float64]:
         """1 for each row whose hash is known, else 0, of shape (n,)."""
-        found = np.zeros(len(rows))
+        result = np.zeros(len(rows))
         fresh = set(rows)
         repeated = len(fresh) < len(rows)
         if repeated or any(not fresh.isdisjoint(batch) for batch in self._batches):
             seen: set[int] = set()
-            for place, key in enumerate(rows):
+            for index, key in enumerate(rows):
                 if key in seen or any(key in batch for batch in self._batches):
-                    found[place] = 1.0
+                    result[index] = 1.0
                 seen.add(key)
         self._remember(fresh)
-        return found
+        return result
 
     def _remember(self, fresh: set[int]) -> None:
         if self._batches and len(self._batches[-1]) + len(fresh) <= _TOGETHER:

@@ -50,11 +50,11 @@ def spread_scores(location: Floats, shares: Floats) -> Floats:
     own.
     """
     size = np.abs(location)
-    values, places = np.unique(np.round(size, 9), return_inverse=True)
-    summed = np.bincount(places, weights=shares, minlength=len(values)).astype(np.float64)
+    values, indices = np.unique(np.round(size, 9), return_inverse=True)
+    summed = np.bincount(indices, weights=shares, minlength=len(values)).astype(np.float64)
     if np.count_nonzero(summed) < 3:
         return np.zeros_like(location)
-    return normal_scores(summed)[places]
+    return normal_scores(summed)[indices]
 
 
 def tail_factor(scores: Floats, shares: Floats, slack: float) -> float:
@@ -92,6 +92,6 @@ def explained(shift: float) -> float:
 def _density(at: Floats) -> Floats:
     """The normal density at the quantiles ``at``; 0 at 0 and 1."""
     inside = (at > 0.0) & (at < 1.0)
-    found = np.zeros_like(at)
-    found[inside] = np.exp(-0.5 * ndtri(at[inside]) ** 2) / np.sqrt(2.0 * np.pi)
-    return found
+    result = np.zeros_like(at)
+    result[inside] = np.exp(-0.5 * ndtri(at[inside]) ** 2) / np.sqrt(2.0 * np.pi)
+    return result

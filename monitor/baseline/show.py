@@ -69,9 +69,9 @@ def table(baseline: Baseline) -> list[list[str]]:
 
 def notes(baseline: Baseline) -> list[str]:
     """What a person should know before this is used."""
-    found = []
+    result = []
     if baseline.rows < 1000:
-        found.append(f"only {baseline.rows:,} rows: small changes are within its own error")
+        result.append(f"only {baseline.rows:,} rows: small changes are within its own error")
     correlated = [
         name
         for column in baseline.columns.values()
@@ -79,7 +79,7 @@ def notes(baseline: Baseline) -> list[str]:
         if profile.lag1 is not None and abs(profile.lag1) > 0.2
     ]
     if correlated:
-        found.append(
+        result.append(
             f"rows follow the ones before them in {', '.join(correlated[:6])}"
             + (f" and {len(correlated) - 6} more" if len(correlated) > 6 else "")
             + ": thresholds are raised there"
@@ -92,16 +92,16 @@ def notes(baseline: Baseline) -> list[str]:
         or (isinstance(profile, CategoryProfile) and len(profile.counts) == 1)
     ]
     if constant:
-        found.append(f"never changes: {', '.join(constant[:6])}")
+        result.append(f"never changes: {', '.join(constant[:6])}")
     if baseline.seasons is not None:
         names = baseline.seasons["series"]
         more = f" and {len(names) - 6} more" if len(names) > 6 else ""
-        found.append(f"the hour of the week matters for {', '.join(names[:6])}{more}")
+        result.append(f"the hour of the week matters for {', '.join(names[:6])}{more}")
     if baseline.calibration is not None and "regions" in baseline.calibration:
-        found.append("what a score means is known by region of the features")
+        result.append("what a score means is known by region of the features")
     if baseline.duplicates is not None and baseline.duplicates > 0.01:
-        found.append(f"{_percent(baseline.duplicates)} of the rows come again within 1,024 rows")
-    return found
+        result.append(f"{_percent(baseline.duplicates)} of the rows come again within 1,024 rows")
+    return result
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ class Difference:
 
 def diff(a: Baseline, b: Baseline) -> tuple[list[Difference], list[str]]:
     """Series that both have, the furthest first, and what only one of them has."""
-    found: list[Difference] = []
+    result: list[Difference] = []
     apart: list[str] = []
     for name in dict.fromkeys((*a.columns, *b.columns)):
         mine, theirs = a.columns.get(name), b.columns.get(name)
@@ -141,8 +141,8 @@ def diff(a: Baseline, b: Baseline) -> tuple[list[Difference], list[str]]:
                 for shares, gone in ((p, _missing(mine)), (q, _missing(theirs)))
             )
             shift = _shift(mine.series[series], theirs.series[series])
-            found.append(Difference(series, _psi(p, q), _js(p, q), shift, grown))
-    return sorted(found, key=lambda d: (-d.psi, d.series)), apart
+            result.append(Difference(series, _psi(p, q), _js(p, q), shift, grown))
+    return sorted(result, key=lambda d: (-d.psi, d.series)), apart
 
 
 def _missing(column: Column) -> float:
@@ -180,8 +180,8 @@ def _groups(a: Profile, b: Profile) -> tuple[NDArray[np.float64], NDArray[np.flo
     elif isinstance(a, NumericProfile) and isinstance(b, NumericProfile):
         sums = np.cumsum(a.counts)[:-1]
         wanted = np.arange(1, _GROUPS) / _GROUPS * a.count
-        places = np.unique(np.searchsorted(sums, wanted))
-        edges = a.edges[places[places < len(a.edges)]]
+        indices = np.unique(np.searchsorted(sums, wanted))
+        edges = a.edges[indices[indices < len(a.edges)]]
         p, q = (np.diff(np.concatenate([[0.0], below(x, edges), [float(x.count)]])) for x in (a, b))
     else:
         return np.array([1.0, 0.0]), np.array([0.0, 1.0])

@@ -56,8 +56,8 @@ class JointProfile:
         if rows < FEWEST:
             return None
         x = np.zeros((rows, len(names)))
-        for place, name in enumerate(names):
-            x[:, place] = scored(profiles[name], sampled[name])
+        for index, name in enumerate(names):
+            x[:, index] = scored(profiles[name], sampled[name])
         if not x.any(axis=0).all():
             return None
         # Directions that were chosen for these very rows leave less of them than of others, by up
@@ -68,12 +68,12 @@ class JointProfile:
         # As they will be when they are read again.
         subspace = Subspace(components.astype(np.float32).astype(np.float64))
         outside = subspace.outside(x[1::2]) ** 2
-        found = outside.sum(axis=1)
-        edges = edges_of(found)
-        counts = np.bincount(edges.searchsorted(found), minlength=len(edges) + 1)
+        result = outside.sum(axis=1)
+        edges = edges_of(result)
+        counts = np.bincount(edges.searchsorted(result), minlength=len(edges) + 1)
         errors = NumericProfile(
-            edges, counts.astype(np.int64), len(found), float(found.mean()),
-            float(((found - found.mean()) ** 2).sum()), float(found.min()), float(found.max()),
+            edges, counts.astype(np.int64), len(result), float(result.mean()),
+            float(((result - result.mean()) ** 2).sum()), float(result.min()), float(result.max()),
         )  # fmt: skip
         features = FourierFeatures.draw(len(names))
         mean, spectrum = KernelBlocks.reference(features, x)
@@ -120,9 +120,9 @@ def scored(profile: NumericProfile, values: Floats) -> Floats:
     """Standard scores (n,) of values by their ranks in the profile; 0, the middle, for what is
     missing."""
     total = int(profile.counts.sum())
-    found = np.zeros(len(values))
+    result = np.zeros(len(values))
     if total:
         here = np.isfinite(values)
         scores = normal_scores(profile.counts / total)
-        found[here] = scores[profile.edges.searchsorted(values[here])]
-    return found
+        result[here] = scores[profile.edges.searchsorted(values[here])]
+    return result

@@ -30,7 +30,7 @@ _NOTABLE = 0.05
 def lag1(x: Floats) -> Floats:
     """Correlation of each row with the one before, (S,), of rows (n, S); pairs without two finite
     values are left out. 0 where there are fewer than three pairs, or no variance."""
-    found = np.zeros(x.shape[1])
+    result = np.zeros(x.shape[1])
     first, second = x[:-1], x[1:]
     both = np.isfinite(first) & np.isfinite(second)
     for number in range(x.shape[1]):
@@ -39,8 +39,8 @@ def lag1(x: Floats) -> Floats:
             continue
         a, b = a - a.mean(), b - b.mean()
         scale = math.sqrt(float(a @ a) * float(b @ b))
-        found[number] = float(a @ b) / scale if scale > 0.0 else 0.0
-    return found
+        result[number] = float(a @ b) / scale if scale > 0.0 else 0.0
+    return result
 
 
 def inflation(correlation: float | None, rows: float = math.inf) -> float:
@@ -116,17 +116,17 @@ class BatchMeans(Stateful):
         if x.ndim != 2 or x.shape[1] != self.series:
             raise ValueError(f"a batch has shape (rows, {self.series}), not {x.shape}")
         complete = (self._rows + len(x)) // self.lengths
-        found = np.full((int(complete.max(initial=0)), self.series), np.nan)
+        result = np.full((int(complete.max(initial=0)), self.series), np.nan)
         if not len(x):
-            return found
+            return result
         gone = ~np.isfinite(x)
         values = np.where(gone, 0.0, x)
         for length in np.unique(self.lengths):
             for start in np.unique(self._rows[self.lengths == length]):
                 here = np.flatnonzero((self.lengths == length) & (self._rows == start))
-                self._group(int(length), int(start), here, values, gone, found)
+                self._group(int(length), int(start), here, values, gone, result)
         self._rows = (self._rows + len(x)) % self.lengths
-        return found
+        return result
 
     def _group(
         self,
@@ -135,7 +135,7 @@ class BatchMeans(Stateful):
         here: NDArray[np.intp],
         values: Floats,
         gone: NDArray[np.bool_],
-        found: Floats,
+        result: Floats,
     ) -> None:
         """Series of one length that are at the same row of their batch."""
         cuts = [0, *range(length - start, len(values), length)]
@@ -147,7 +147,7 @@ class BatchMeans(Stateful):
         with np.errstate(invalid="ignore", divide="ignore"):
             scaled = sums[:whole] / np.sqrt(counts[:whole] * self.inflations[here])
         scaled[counts[:whole] == 0.0] = np.nan
-        found[:whole, here] = scaled
+        result[:whole, here] = scaled
         rest = whole < len(sums)
         self._sums[here] = sums[-1] if rest else 0.0
         self._counts[here] = counts[-1] if rest else 0.0
@@ -174,25 +174,25 @@ def assumptions(
     strongest = sorted(notable, key=lambda name: -notable[name])[:5]
     listed = ", ".join(f"{name} ({notable[name]:.2g})" for name in strongest)
     more = f" and {len(notable) - 5} more" if len(notable) > 5 else ""
-    found = []
+    result = []
     if notable and allowed_for:
-        found.append(
+        result.append(
             f"{listed}{more}: autocorrelated; thresholds assume that the memory decays at a "
             "constant rate per row, so a longer memory makes false alarms more frequent"
         )
     elif notable:
-        found.append(
+        result.append(
             f"{listed}{more}: autocorrelated; thresholds ignore it, so false alarms may be far "
             "more frequent than stated"
         )
     if seasonal:
-        found.append(
+        result.append(
             "the weekly cycle (UTC) is that of the baseline; a cycle of another length, a holiday "
             "or a daylight saving change can raise a false alarm"
         )
     else:
-        found.append(
+        result.append(
             "the data have neither a daily nor a weekly cycle; with one, the run length is not "
             "guaranteed"
         )
-    return tuple(found)
+    return tuple(result)

@@ -85,9 +85,9 @@ class Recalibration:
     def band(self, scores: Floats) -> tuple[Floats, Floats]:
         """Lowest and highest log odds of the scores (n,) that the baseline allows."""
         x, error = self.logits(scores)
-        place = self._edges.searchsorted(scores)
-        low = np.minimum(x - _BAND * error, self._highest[place])
-        return low, np.maximum(x + _BAND * error, self._lowest[place])
+        index = self._edges.searchsorted(scores)
+        low = np.minimum(x - _BAND * error, self._highest[index])
+        return low, np.maximum(x + _BAND * error, self._lowest[index])
 
     def logits(self, scores: Floats) -> tuple[Floats, Floats]:
         """Log odds of the scores as the baseline means them, and their standard errors."""
@@ -181,5 +181,5 @@ def _plausible(counts: Floats, positives: Floats) -> tuple[Floats, Floats]:
 
 
 def _log_sigma(x: Floats) -> Floats:
-    found: Floats = -np.logaddexp(0.0, -x)
-    return found
+    result: Floats = -np.logaddexp(0.0, -x)
+    return result

@@ -109,12 +109,12 @@ class ChangePoint(Stateful):
             for held in (self._times, sizes, self._counts, self._sums):
                 del held[0]
 
-    def _merge(self, place: int) -> None:
-        """Add the block after ``place`` to the one there."""
-        self._sizes[place] += self._sizes.pop(place + 1)
-        self._counts[place] = self._counts[place] + self._counts.pop(place + 1)
-        self._sums[place] = self._sums[place] + self._sums.pop(place + 1)
-        del self._times[place + 1]
+    def _merge(self, index: int) -> None:
+        """Add the block after ``index`` to the one there."""
+        self._sizes[index] += self._sizes.pop(index + 1)
+        self._counts[index] = self._counts[index] + self._counts.pop(index + 1)
+        self._sums[index] = self._sums[index] + self._sums.pop(index + 1)
+        del self._times[index + 1]
 
     def estimate(self, series: int) -> Estimate:
         """When one of the series has changed, and by how much."""
@@ -125,18 +125,18 @@ class ChangePoint(Stateful):
         since = np.cumsum(counts[::-1])[::-1]
         total = np.cumsum(sums[::-1])[::-1]
         ratio = total**2 / (2.0 * np.maximum(since, 1.0))
-        place = int(np.argmax(ratio))
-        rows = float(since[place])
+        index = int(np.argmax(ratio))
+        rows = float(since[index])
         # The block in which it began also holds rows from before; the size is that of the others.
-        sure = place + 1 if place + 1 < len(since) and since[place + 1] >= ROWS else place
+        sure = index + 1 if index + 1 < len(since) and since[index + 1] >= ROWS else index
         size = float(total[sure]) / max(float(since[sure]), 1.0)
         # The values were standard before; a spread that has changed as well is not in this.
         half = _TWO_SIDED_95 / math.sqrt(max(float(since[sure]), 1.0))
-        weight = float(ratio[place])
-        return Estimate(self._times[place], rows, size, size - half, size + half, weight)
+        weight = float(ratio[index])
+        return Estimate(self._times[index], rows, size, size - half, size + half, weight)
 
     def reset(self, series: NDArray[np.bool_]) -> None:
         """Forget some of the series, a mask (S,)."""
         for held in (self._counts, self._sums):
-            for place, block in enumerate(held):
-                held[place] = np.where(series, 0.0, block)
+            for index, block in enumerate(held):
+                held[index] = np.where(series, 0.0, block)

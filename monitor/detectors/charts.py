@@ -64,8 +64,8 @@ def rate_points(counts: Floats, events: Floats, rate: Floats) -> Floats:
     at_least = np.where(x > 0.0, betainc(np.maximum(x, 0.5), n - x + 1.0, p), 1.0)
     low, high = (below + at_most) / 2.0, (above + at_least) / 2.0
     points = np.where(low < high, ndtri(low), -ndtri(high))
-    found: Floats = np.where(n > 0.0, np.clip(points, -_FARTHEST, _FARTHEST), np.nan)
-    return found
+    result: Floats = np.where(n > 0.0, np.clip(points, -_FARTHEST, _FARTHEST), np.nan)
+    return result
 
 
 _Recent = Annotated[
@@ -118,23 +118,23 @@ class Shewhart(Stateful):
         self.rule = np.zeros(self.series, np.int8)
         here = np.isfinite(points)
         for number in range(self.series):
-            places = np.flatnonzero(here[:, number])
+            indices = np.flatnonzero(here[:, number])
             recent = self._recent[number]
-            x = np.concatenate([recent, points[places, number]])
+            x = np.concatenate([recent, points[indices, number]])
             if not len(x):
                 continue
-            found = broken(x, self.rules, self.limit)[len(recent) :]
+            result = broken(x, self.rules, self.limit)[len(recent) :]
             self._recent[number] = x[-MEMORY:]
             statistic[number] = abs(x[-1]) / self.limit
-            if not len(found):
+            if not len(result):
                 continue
-            if found[-1]:
+            if result[-1]:
                 statistic[number] = max(statistic[number], 1.0)
-            first = int(np.argmax(found > 0))
-            if found[first]:
-                crossed[number] = places[first]
-                self.rule[number] = found[first]
-                direction[number] = _side(int(found[first]), x[: len(recent) + first + 1])
+            first = int(np.argmax(result > 0))
+            if result[first]:
+                crossed[number] = indices[first]
+                self.rule[number] = result[first]
+                direction[number] = _side(int(result[first]), x[: len(recent) + first + 1])
         return Evidence(statistic, np.ones(self.series), crossed, direction)
 
     def reset(self, series: NDArray[np.bool_]) -> None:
@@ -194,31 +194,31 @@ class Ewma(Stateful):
         if len(whole) and len(points):
             self._take(whole, points[:, whole], np.arange(len(points)), crossed, direction)
         for number in np.flatnonzero(partial):
-            places = np.flatnonzero(~gone[:, number])
+            indices = np.flatnonzero(~gone[:, number])
             here = np.array([number])
-            self._take(here, points[places, number, None], places, crossed, direction)
+            self._take(here, points[indices, number, None], indices, crossed, direction)
         return Evidence(np.abs(self._level), self.threshold.copy(), crossed, direction)
 
     def _take(
         self,
         series: NDArray[np.intp],
         points: Floats,
-        places: NDArray[np.intp],
+        indices: NDArray[np.intp],
         crossed: NDArray[np.intp],
         direction: NDArray[np.int8],
     ) -> None:
-        """Some series, without gaps; ``places`` are their rows in the batch."""
+        """Some series, without gaps; ``indices`` are their rows in the batch."""
         for start in range(0, len(points), _BLOCK):
             part = points[start : start + _BLOCK]
             n = len(part)
             levels = self._effect[:n, :n] @ part + self._kept[:n] * self._level[series]
             self._level[series] = levels[-1]
             over = np.abs(levels) >= self.threshold[series]
-            for place in np.flatnonzero(over.any(axis=0)):
-                number, row = series[place], int(np.argmax(over[:, place]))
+            for index in np.flatnonzero(over.any(axis=0)):
+                number, row = series[index], int(np.argmax(over[:, index]))
                 if crossed[number] < 0:
-                    crossed[number] = places[start + row]
-                    direction[number] = 1 if levels[row, place] > 0.0 else -1
+                    crossed[number] = indices[start + row]
+                    direction[number] = 1 if levels[row, index] > 0.0 else -1
 
     def reset(self, series: NDArray[np.bool_]) -> None:
         """Restart some of the series, a mask (S,)."""
@@ -240,9 +240,9 @@ def ewma_run_length(weight: float, limit: float, mean: float = 0.0) -> float:
     step = (at[None, :] - (1.0 - weight) * starts[:, None]) / weight - mean
     density = np.exp(-0.5 * step**2) / math.sqrt(2.0 * math.pi) / weight * share[None, :]
     inner = np.linalg.solve(np.eye(count) - density[1:], np.ones(count))
-    found = float(1.0 + density[0] @ inner)
+    result = float(1.0 + density[0] @ inner)
     # Beyond this the system is singular as far as double precision can tell.
-    return found if 0.0 < found < _LONGEST else math.inf
+    return result if 0.0 < result < _LONGEST else math.inf
 
 
 @lru_cache(maxsize=512)

@@ -63,8 +63,8 @@ class Composition(Stateful):
         self.series, self.groups = counts.shape
         used = np.maximum((counts > 0.0).sum(axis=1), 1)
         # One more than was seen, for what was not.
-        places = np.arange(self.groups)[None, :] <= used[:, None]
-        held = places | (counts > 0.0)
+        indices = np.arange(self.groups)[None, :] <= used[:, None]
+        held = indices | (counts > 0.0)
         rows = counts.sum(axis=1)
         self._kinds = np.minimum(used + 1, self.groups).astype(np.float64)
         self._held = held
@@ -140,8 +140,8 @@ class Composition(Stateful):
 
     def began(self, number: int) -> float | None:
         """When a series probably changed, by the span that is surest; None where that is open."""
-        found = float(self.since[number, int(np.argmax(self._log_m[number]))])
-        return None if np.isnan(found) else found
+        result = float(self.since[number, int(np.argmax(self._log_m[number]))])
+        return None if np.isnan(result) else result
 
     def weight(self, number: int) -> float:
         """Log-likelihood ratio against no change, of what was learned on the way."""
@@ -155,15 +155,15 @@ class Composition(Stateful):
     def usual(self) -> NDArray[np.bool_]:
         """Which series look like the baseline again, (C,): a likelihood ratio of the newest rows
         that chance reaches in one of ten."""
-        found = np.zeros(self.series, np.bool_)
+        result = np.zeros(self.series, np.bool_)
         for number in range(self.series):
             shares, rows = self.now(number)
             held = shares > 0.0
             apart = float((shares[held] * np.log(shares[held] / self.shares[number][held])).sum())
             chance = float(chdtri(max(self._kinds[number] - 1.0, 1.0), _USUAL))
             allowed = chance * (1.0 / max(rows, 1.0) + 1.0 / self._rows[number])
-            found[number] = 2.0 * apart <= allowed
-        return found
+            result[number] = 2.0 * apart <= allowed
+        return result
 
     def reset(self, series: NDArray[np.bool_]) -> None:
         """Restart some of the series, a mask (C,)."""

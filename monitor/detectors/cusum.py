@@ -84,11 +84,11 @@ class CusumUnion(Stateful):
             of_mean = max(known, _rounded(ENOUGH / wide**2)) if refine else known
             length = float(stated[number])
             length *= counted_once([k / wide for k in slacks], length)
-            for place, k in enumerate(slacks):
-                each = 2.0 * length / float(shares[place])
+            for index, k in enumerate(slacks):
+                each = 2.0 * length / float(shares[index])
                 slack, threshold = chart(k / wide, each, known, of_mean)
-                self.slack[number, place] = slack * wide
-                self.threshold[number, place] = threshold * wide
+                self.slack[number, index] = slack * wide
+                self.threshold[number, index] = threshold * wide
         if factors is not None:
             self.threshold *= factors
         self._prepare()
@@ -152,8 +152,8 @@ class CusumUnion(Stateful):
 
     def _below(self) -> NDArray[np.bool_]:
         """Which series have not alarmed."""
-        found: NDArray[np.bool_] = np.all(self._sums < self._h, axis=(0, 2))
-        return found
+        result: NDArray[np.bool_] = np.all(self._sums < self._h, axis=(0, 2))
+        return result
 
     def _one_by_one(self, z: Floats) -> Evidence:
         """The recursion as it is written, which is quicker for a few rows."""
@@ -197,14 +197,14 @@ class CusumUnion(Stateful):
         rows = np.argmax(over, axis=0)
         sides, _, series = np.unravel_index(near, self._flat)
         height = np.zeros(self.series)
-        for place in np.flatnonzero(over.any(axis=0)):
-            row, which = int(rows[place]), int(series[place])
-            value = float(relative[row, place])
+        for index in np.flatnonzero(over.any(axis=0)):
+            row, which = int(rows[index]), int(series[index])
+            value = float(relative[row, index])
             sooner = crossed[which] < 0 or row < crossed[which]
             # Where both sides cross in the same row, the one that is further above.
             if sooner or (row == crossed[which] and value > height[which]):
                 crossed[which], height[which] = row, value
-                direction[which] = -1 if sides[place] else 1
+                direction[which] = -1 if sides[index] else 1
 
     def update_blocks(self, counts: Floats, sums: Floats) -> Evidence:
         """Take a block by its sums: ``counts`` (S,) values that add up to ``sums`` (S,).

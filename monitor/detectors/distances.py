@@ -46,11 +46,11 @@ def between(reference: Floats, current: Floats, groups: int = GROUPS) -> Distanc
     ks, wasserstein = np.empty(columns), np.empty(columns)
     p, q = np.zeros((columns, groups)), np.zeros((columns, groups))
     n = a.shape[1]
-    places = np.arange(1, groups) * n // groups
+    indices = np.arange(1, groups) * n // groups
     for column in range(columns):
         x, y = a[column], b[column]
         ks[column], wasserstein[column] = _kolmogorov_smirnov(x, y), _wasserstein(x, y)
-        edges = np.unique(x[places])
+        edges = np.unique(x[indices])
         for sample, shares in ((x, p), (y, q)):
             upto = np.searchsorted(sample, edges, side="right")
             shares[column, : len(edges) + 1] = np.diff(upto, prepend=0, append=len(sample))
@@ -73,16 +73,16 @@ def _kolmogorov_smirnov(x: Floats, y: Floats) -> float:
     near = (high - first >= least) | (last - low >= least)
     if not near.any():
         return least
-    places = np.flatnonzero(np.repeat(near, np.diff(cuts)))
-    values = y[places]
+    indices = np.flatnonzero(np.repeat(near, np.diff(cuts)))
+    values = y[indices]
     below = np.searchsorted(x, values, side="left")
     upto = below
     if (x[np.minimum(below, n - 1)] == values).any():
         upto = np.searchsorted(x, values, side="right")
     # At each value of y the other function is compared with both ends of the step; where values of
     # y are equal, the largest difference picks the right one of their steps.
-    rises = float(((places + 1) / m - upto / n).max())
-    falls = float((below / n - places / m).max())
+    rises = float(((indices + 1) / m - upto / n).max())
+    falls = float((below / n - indices / m).max())
     return max(rises, falls, least)
 
 
@@ -135,8 +135,8 @@ def chi_squared(p: Floats, q: Floats) -> tuple[Floats, Floats, Floats]:
 def ks_p_value(statistic: Floats, n: int, m: int) -> Floats:
     """Asymptotic p-values of two-sample Kolmogorov-Smirnov distances (Smirnov 1948)."""
     size = np.sqrt(n * m / (n + m))
-    found: Floats = kolmogorov(statistic * (size + 0.12 + 0.11 / size))
-    return found
+    result: Floats = kolmogorov(statistic * (size + 0.12 + 0.11 / size))
+    return result
 
 
 def thresholds(groups: int, n: float, m: float, level: float = 0.001) -> dict[str, float]:

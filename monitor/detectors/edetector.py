@@ -73,8 +73,8 @@ def shiryaev_roberts(log_m: Floats, log_e: Floats) -> Floats:
     sums = np.cumsum(log_e, axis=0)
     before = np.vstack([np.zeros(log_e.shape[1]), sums[:-1]])
     gathered = np.logaddexp.accumulate(np.vstack([log_m, -before]), axis=0)[1:]
-    found: Floats = sums + gathered
-    return found
+    result: Floats = sums + gathered
+    return result
 
 
 def _dump_m(m: Floats) -> str:
@@ -267,5 +267,5 @@ def log_sum(logs: Floats) -> Floats:
     top = logs.max(axis=-1, keepdims=True)
     top = np.where(np.isfinite(top), top, 0.0)
     with np.errstate(divide="ignore"):
-        found: Floats = np.log(np.exp(logs - top).sum(axis=-1)) + top[..., 0]
-    return found
+        result: Floats = np.log(np.exp(logs - top).sum(axis=-1)) + top[..., 0]
+    return result

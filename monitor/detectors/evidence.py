@@ -24,5 +24,5 @@ class Evidence:
     @property
     def alarms(self) -> NDArray[np.bool_]:
         """Which series are at or above their threshold, or were within the batch."""
-        found: NDArray[np.bool_] = (self.statistic >= self.threshold) | (self.crossed >= 0)
-        return found
+        result: NDArray[np.bool_] = (self.statistic >= self.threshold) | (self.crossed >= 0)
+        return result

@@ -50,11 +50,11 @@ class FourierFeatures:
     def __call__(self, x: Floats) -> Floats:
         """Features (n, 2 D) of rows (n, S)."""
         angle = x @ self.frequencies.T
-        found = np.empty((len(x), 2 * angle.shape[1]))
-        np.cos(angle, out=found[:, : angle.shape[1]])
-        np.sin(angle, out=found[:, angle.shape[1] :])
-        found *= self._scale
-        return found
+        result = np.empty((len(x), 2 * angle.shape[1]))
+        np.cos(angle, out=result[:, : angle.shape[1]])
+        np.sin(angle, out=result[:, angle.shape[1] :])
+        result *= self._scale
+        return result
 
 
 def weighted_chi2_sf(value: float, weights: Floats) -> float:
@@ -145,9 +145,9 @@ class KernelBlocks(Stateful):
     @staticmethod
     def reference(features: FourierFeatures, x: Floats) -> tuple[Floats, Floats]:
         """``mean`` and ``spectrum`` of a baseline's rows (n, S)."""
-        found = features(x)
-        spectrum = np.linalg.eigvalsh(np.cov(found, rowvar=False))[::-1]
-        return found.mean(axis=0), np.maximum(spectrum, 0.0)
+        result = features(x)
+        spectrum = np.linalg.eigvalsh(np.cov(result, rowvar=False))[::-1]
+        return result.mean(axis=0), np.maximum(spectrum, 0.0)
 
     def update(self, x: Floats) -> Evidence:
         """Take rows (n, S), NaN-free; the evidence is of one series."""
@@ -167,14 +167,14 @@ class KernelBlocks(Stateful):
     def _close(self) -> bool:
         """A smallest block is full; so may be larger ones. Whether any of them alarms."""
         alarmed = False
-        for place, size in enumerate(BLOCKS):
-            if self._rows[place] < size:
+        for index, size in enumerate(BLOCKS):
+            if self._rows[index] < size:
                 break
-            if place + 1 < len(BLOCKS):
-                self._sums[place + 1] += self._sums[place]
-                self._rows[place + 1] += self._rows[place]
-            off = self._sums[place] / size - self.mean
-            self.statistics[place] = size * float(off @ off) / self.thresholds[place]
-            alarmed |= bool(self.statistics[place] >= 1.0)
-            self._sums[place], self._rows[place] = 0.0, 0
+            if index + 1 < len(BLOCKS):
+                self._sums[index + 1] += self._sums[index]
+                self._rows[index + 1] += self._rows[index]
+            off = self._sums[index] / size - self.mean
+            self.statistics[index] = size * float(off @ off) / self.thresholds[index]
+            alarmed |= bool(self.statistics[index] >= 1.0)
+            self._sums[index], self._rows[index] = 0.0, 0
         return alarmed

@@ -54,8 +54,8 @@ def unpack(text: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
     except (binascii.Error, zlib.error) as error:
         raise ValueError(f"a packed array is damaged: {error}") from error
     exact = len(data) == 8 * math.prod(shape) > 0
-    found = np.frombuffer(data, np.float64 if exact else np.float32).astype(np.float64)
-    return found.reshape(shape)
+    result = np.frombuffer(data, np.float64 if exact else np.float32).astype(np.float64)
+    return result.reshape(shape)
 
 
 def _dump_blocks(blocks: list[Floats]) -> list[Any]:
@@ -82,10 +82,10 @@ def _dump_times(times: Floats) -> list[float | None]:
 
 
 def _load_times(name: str, value: Any, now: Floats) -> Floats:
-    found = np.array([math.nan if t is None else float(t) for t in value], np.float64)
-    if found.size != now.size:
-        raise FieldError(name, f"must be {now.size} times, not {found.size}")
-    return found.reshape(now.shape)
+    result = np.array([math.nan if t is None else float(t) for t in value], np.float64)
+    if result.size != now.size:
+        raise FieldError(name, f"must be {now.size} times, not {result.size}")
+    return result.reshape(now.shape)
 
 
 def _dump_open(values: Floats) -> list[float | None]:
@@ -93,10 +93,10 @@ def _dump_open(values: Floats) -> list[float | None]:
 
 
 def _load_logs(name: str, value: Any, now: Floats) -> Floats:
-    found = np.array([-math.inf if v is None else float(v) for v in value], np.float64)
-    if found.size != now.size:
-        raise FieldError(name, f"must be {now.size} numbers, not {found.size}")
-    return found.reshape(now.shape)
+    result = np.array([-math.inf if v is None else float(v) for v in value], np.float64)
+    if result.size != now.size:
+        raise FieldError(name, f"must be {now.size} numbers, not {result.size}")
+    return result.reshape(now.shape)
 
 
 # Whole numbers and masks are packed as floats, too.

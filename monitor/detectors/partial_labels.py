@@ -27,8 +27,8 @@ def filled(predicted: Floats, losses: Floats, shares: Floats | float) -> Floats:
     was. NaN where nothing was predicted.
     """
     known = np.isfinite(losses)
-    found: Floats = predicted + np.where(known, (losses - predicted) / shares, 0.0)
-    return found
+    result: Floats = predicted + np.where(known, (losses - predicted) / shares, 0.0)
+    return result
 
 
 class PartialLabelDetector(Stateful):

@@ -57,25 +57,25 @@ class Refinement(Stateful):
         open_ = rows < ENOUGH
         self._open = open_.astype(np.float64)
         with np.errstate(invalid="ignore"):
-            found = np.where(self._counts > 0.0, self._sums / rows, 0.0)
-        self.mean = np.clip(found, -self._most, self._most)
+            result = np.where(self._counts > 0.0, self._sums / rows, 0.0)
+        self.mean = np.clip(result, -self._most, self._most)
         self._scale = np.where(open_, np.sqrt(rows / (rows + 1.0)), 1.0)
         self._piece = max(1, int(rows.min() / _PIECE)) if open_.any() else 0
 
     def update(self, z: Floats, quiet: NDArray[np.bool_]) -> Floats:
         """Rows (n, S) relative to what is known before them; they are learned from where ``quiet``
         (S,). NaN and infinities say nothing."""
-        found = np.empty_like(z)
+        result = np.empty_like(z)
         start = 0
         while start < len(z):
             stop = start + (self._piece or len(z))
             part = z[start:stop]
-            np.subtract(part, self.mean, out=found[start:stop])
+            np.subtract(part, self.mean, out=result[start:stop])
             if self._piece:
-                found[start:stop] *= self._scale
+                result[start:stop] *= self._scale
                 self._learn(part, quiet)
             start = stop
-        return found
+        return result
 
     def _learn(self, part: Floats, quiet: NDArray[np.bool_]) -> None:
         sums = part.sum(axis=0)

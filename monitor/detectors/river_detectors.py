@@ -110,8 +110,8 @@ class RiverDetector(Stateful):
         crossed = np.full(self.series, -1, np.intp)
         direction = np.zeros(self.series, np.int8)
         for number in range(self.series):
-            places = np.flatnonzero(here[:, number])
-            for row, value in zip(places.tolist(), x[places, number].tolist(), strict=True):
+            indices = np.flatnonzero(here[:, number])
+            for row, value in zip(indices.tolist(), x[indices, number].tolist(), strict=True):
                 side = self._one(number, value)
                 if side is not None and crossed[number] < 0:
                     crossed[number] = row
@@ -164,12 +164,12 @@ def of_one_series(kind: str, options: Mapping[str, Any], baseline_points: float)
 def _find(kind: str) -> Any:
     module, names = KINDS[kind]
     try:
-        found = importlib.import_module(module)
+        result = importlib.import_module(module)
     except ImportError as error:
         raise MissingExtraError(
             f"the detector {kind} is river's: pip install 'understudy-serving[river]'"
         ) from error
     for name in names:
-        if hasattr(found, name):
-            return getattr(found, name)
+        if hasattr(result, name):
+            return getattr(result, name)
     raise MissingExtraError(f"this release of river has no {names[0]}: pip install -U river")

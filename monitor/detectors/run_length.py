@@ -73,8 +73,8 @@ def _hermite(count: int) -> tuple[Floats, Floats]:
 def siegmund(threshold: float, slack: float, mean: float = 0.0) -> float:
     """Siegmund's approximation of the same (Sequential Analysis, 1985, 2.6): a closed form that is
     within some percent, in which the mean overshoot, 0.583, moves the threshold at each end."""
-    found = _siegmund(np.array([threshold]), slack, np.array([mean]))
-    return float(found[0])
+    result = _siegmund(np.array([threshold]), slack, np.array([mean]))
+    return float(result[0])
 
 
 def _siegmund(threshold: Floats, slack: Floats | float, mean: Floats | float) -> Floats:
@@ -84,9 +84,9 @@ def _siegmund(threshold: Floats, slack: Floats | float, mean: Floats | float) ->
     flat = np.abs(exponent) < 1e-4
     safe = np.where(flat, 1.0, drift)
     with np.errstate(over="ignore"):
-        found: Floats = (np.expm1(exponent) - exponent) / (2.0 * safe * safe)
-    found[exponent > _LARGEST_EXPONENT] = np.inf
-    return np.where(flat, b * b, found)
+        result: Floats = (np.expm1(exponent) - exponent) / (2.0 * safe * safe)
+    result[exponent > _LARGEST_EXPONENT] = np.inf
+    return np.where(flat, b * b, result)
 
 
 @lru_cache(maxsize=4096)
@@ -137,8 +137,8 @@ def _rates(thresholds: Floats, slack: float, baseline_rows: float, mean_rows: fl
     scale = np.maximum(1.0 + wide / math.sqrt(2.0 * baseline_rows), 0.1)
     mean = (off / math.sqrt(mean_rows))[:, None] / scale
     rates = 1.0 / _siegmund(thresholds[:, None, None] / scale, slack / scale, mean)
-    found: Floats = np.einsum("tms,m,s->t", rates, weights, more)
-    return found
+    result: Floats = np.einsum("tms,m,s->t", rates, weights, more)
+    return result
 
 
 @lru_cache(maxsize=4096)
@@ -166,12 +166,12 @@ def chart(
         excess = np.log(_rates(raised, wider, baseline_rows, known) * run_length)
         enough = np.flatnonzero(excess <= 0.0)
         if len(enough):
-            place = int(enough[0])
-            found = float(raised[place])
-            if place:
-                part = excess[place - 1] / (excess[place - 1] - excess[place])
-                found = float(raised[place - 1] + part * (raised[place] - raised[place - 1]))
-            return wider, found + max(threshold_known(wider, run_length) - closed, 0.0)
+            index = int(enough[0])
+            result = float(raised[index])
+            if index:
+                part = excess[index - 1] / (excess[index - 1] - excess[index])
+                result = float(raised[index - 1] + part * (raised[index] - raised[index - 1]))
+            return wider, result + max(threshold_known(wider, run_length) - closed, 0.0)
         wider += 0.5 / math.sqrt(known)
     return wider, threshold_known(wider, run_length)
 

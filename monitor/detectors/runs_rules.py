@@ -21,10 +21,10 @@ SIMULATED = {EIGHT: 65.7}
 
 def broken(x: Floats, rules: Sequence[int], limit: float = 3.0) -> NDArray[np.int8]:
     """Points (n,) in order: the lowest number of the rules that each breaks, or 0."""
-    found = np.zeros(len(x), np.int8)
+    result = np.zeros(len(x), np.int8)
     for rule in sorted(rules, reverse=True):
-        found[_breaks(rule, x, limit)] = rule
-    return found
+        result[_breaks(rule, x, limit)] = rule
+    return result
 
 
 def _recent(mask: Mask, window: int) -> NDArray[np.int64]:
@@ -35,8 +35,8 @@ def _recent(mask: Mask, window: int) -> NDArray[np.int64]:
 
 
 def _both(rule_up: Mask, rule_down: Mask) -> Mask:
-    found: Mask = rule_up | rule_down
-    return found
+    result: Mask = rule_up | rule_down
+    return result
 
 
 def _of(x: Floats, needed: int, window: int, beyond: float) -> Mask:
@@ -54,30 +54,30 @@ def _trend(x: Floats) -> Mask:
 def _alternating(x: Floats) -> Mask:
     steps = np.diff(x)
     turns = np.concatenate([[False, False], steps[1:] * steps[:-1] < 0.0])[: len(x)]
-    found: Mask = _recent(turns, 12) == 12
-    return found
+    result: Mask = _recent(turns, 12) == 12
+    return result
 
 
 def _breaks(rule: int, x: Floats, limit: float) -> Mask:
     size = np.abs(x)
-    found: Mask
+    result: Mask
     if rule == 1:
-        found = size > limit
+        result = size > limit
     elif rule == 2:
-        found = _of(x, 2, 3, limit * 2.0 / 3.0)
+        result = _of(x, 2, 3, limit * 2.0 / 3.0)
     elif rule == 3:
-        found = _of(x, 4, 5, limit / 3.0)
+        result = _of(x, 4, 5, limit / 3.0)
     elif rule == 4:
-        found = _of(x, 8, 8, 0.0)
+        result = _of(x, 8, 8, 0.0)
     elif rule == 5:
-        found = _trend(x)
+        result = _trend(x)
     elif rule == 6:
-        found = _recent(size < limit / 3.0, 15) == 15
+        result = _recent(size < limit / 3.0, 15) == 15
     elif rule == 7:
-        found = _alternating(x)
+        result = _alternating(x)
     else:
-        found = _recent(size > limit / 3.0, 8) == 8
-    return found
+        result = _recent(size > limit / 3.0, 8) == 8
+    return result
 
 
 @lru_cache(maxsize=64)
@@ -95,7 +95,7 @@ def runs_length(rules: tuple[int, ...] = FOUR, mean: float = 0.0, limit: float =
     # Zones: -4 … -1 below the middle, 1 … 4 above; 4 is beyond the limit.
     zones = [-4, -3, -2, -1, 1, 2, 3, 4]
     start = ((0, 0), (0, 0, 0, 0), 0)
-    places = {start: 0}
+    indices = {start: 0}
     waiting = [start]
     rows: list[int] = []
     columns: list[int] = []
@@ -106,13 +106,13 @@ def runs_length(rules: tuple[int, ...] = FOUR, mean: float = 0.0, limit: float =
             following = _follow(state, zone, rules)
             if following is None:
                 continue
-            if following not in places:
-                places[following] = len(places)
+            if following not in indices:
+                indices[following] = len(indices)
                 waiting.append(following)
-            rows.append(places[state])
-            columns.append(places[following])
+            rows.append(indices[state])
+            columns.append(indices[following])
             values.append(share)
-    size = len(places)
+    size = len(indices)
     # A few hundred states at most, so that a dense system is small, and scipy.sparse not needed.
     system = np.eye(size)
     np.subtract.at(system, (rows, columns), values)

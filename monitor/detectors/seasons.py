@@ -48,8 +48,8 @@ class Profile:
 
     def subtract(self, x: Floats, times: Floats) -> Floats:
         """Rows (n, S) at unix times (n,), without what their hour explains; NaN stays NaN."""
-        found: Floats = (x - self.means[hour_of_week(times)]) / self.scale
-        return found
+        result: Floats = (x - self.means[hour_of_week(times)]) / self.scale
+        return result
 
     @property
     def strength(self) -> Floats:
@@ -167,11 +167,13 @@ def _drawn(deviations: Floats, counts: Floats, noise: Floats) -> Floats:
     held = counts > 0.0
     weight = np.where(held, counts, 0.0)
     total = np.maximum(weight.sum(axis=0), 1.0)
-    found = (weight * deviations**2).sum(axis=0) / total
+    result = (weight * deviations**2).sum(axis=0) / total
     by_chance = (weight * chance).sum(axis=0) / total
     cells = np.maximum(held.sum(axis=0), 1)
     # Less than chance with two standard errors explains is not a cycle.
-    real = np.where(found > by_chance * (1.0 + 2.0 * np.sqrt(2.0 / cells)), found - by_chance, 0.0)
+    real = np.where(
+        result > by_chance * (1.0 + 2.0 * np.sqrt(2.0 / cells)), result - by_chance, 0.0
+    )
     share = real / np.where(real + chance > 0.0, real + chance, 1.0)
     drawn: Floats = np.where(held, share * deviations, 0.0)
     return drawn

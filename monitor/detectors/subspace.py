@@ -35,11 +35,11 @@ class Subspace:
 
     def outside(self, x: Floats) -> Floats:
         """What of rows (n, S) the components do not explain, (n, S)."""
-        found: Floats = x - (x @ self.components.T) @ self.components
-        return found
+        result: Floats = x - (x @ self.components.T) @ self.components
+        return result
 
     def errors(self, x: Floats) -> Floats:
         """Squared length of that, (n,)."""
         outside = self.outside(x)
-        found: Floats = np.einsum("ns,ns->n", outside, outside)
-        return found
+        result: Floats = np.einsum("ns,ns->n", outside, outside)
+        return result

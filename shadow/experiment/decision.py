@@ -45,7 +45,7 @@ class Decision:
         }
 
 
-def judge(rules: Rules, evidence: Sequence[Evidence], requests: int, seconds: float) -> Decision:
+def decide(rules: Rules, evidence: Sequence[Evidence], requests: int, seconds: float) -> Decision:
     """The verdict on one challenger from the evidence of one mode.
 
     ``requests`` are the challenger's own, ``seconds`` how long the experiment has run. Without a
@@ -59,12 +59,12 @@ def judge(rules: Rules, evidence: Sequence[Evidence], requests: int, seconds: fl
     shares = [item.hypothesis.alpha for item in evidence]
     harm = familywise([item.log_harm for item in evidence], shares)
     wins = _adjusted_wins(rules, evidence)
-    judged = [
+    tested = [
         replace(item, status=_status(item, float(h) >= goal, w >= goal))
         for item, h, w in zip(evidence, harm, wins, strict=True)
     ]
-    strength = _strength(rules, judged, wins)
-    marked = [*judged, *shown]
+    strength = _strength(rules, tested, wins)
+    marked = [*tested, *shown]
     harmed = [item for item in marked if item.status == "harmed"]
     if harmed:
         return Decision("rollback", tuple(_harm(item) for item in harmed), tuple(marked), strength)
@@ -88,7 +88,7 @@ def judge(rules: Rules, evidence: Sequence[Evidence], requests: int, seconds: fl
     return Decision("continue", _open(rules, marked, requests), tuple(marked), strength)
 
 
-def across(rules: Rules, decisions: Sequence[Decision]) -> list[Decision]:
+def correct_promotions(rules: Rules, decisions: Sequence[Decision]) -> list[Decision]:
     """The same with several challengers: promotions have to survive the correction for their
     number. At most one is promoted, the one with the strongest evidence."""
     if len(decisions) < 2:

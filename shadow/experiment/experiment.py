@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from understudy.shadow.experiment.challenger import ChallengerEvidence
-from understudy.shadow.experiment.decision import Decision, across, judge
+from understudy.shadow.experiment.decision import Decision, correct_promotions, decide
 from understudy.shadow.experiment.rules import Rules
 from understudy.shadow.sequential import SplitCheck
 from understudy.shadow.state import Config, Converter, Saved, Stateful
@@ -105,12 +105,14 @@ class Experiment(Stateful):
         """The verdict on each challenger; ``seconds`` since the experiment began."""
         alpha = self.rules.alpha
         fresh = [
-            judge(self.rules, c.evidence(mode, alpha), c.requests(mode), seconds)
+            decide(self.rules, c.evidence(mode, alpha), c.requests(mode), seconds)
             for c in self.contests.values()
         ]
         latched = self._latched[mode]
         found: dict[str, Decision] = {}
-        for name, decision in zip(self.contests, across(self.rules, fresh), strict=True):
+        for name, decision in zip(
+            self.contests, correct_promotions(self.rules, fresh), strict=True
+        ):
             if mode == "split" and not self.split_honoured:
                 decision = replace(decision, verdict="invalid", reasons=(self._dishonoured(),))
             before = latched.get(name)

@@ -45,12 +45,12 @@ class FeatureCode:
         """Codes (n,) of the cells."""
         last = self.size - 1
         if self.edges is None:
-            places = {value: place for place, value in enumerate(self.values)}
-            return np.array([places.get(category(c) or "", last) for c in cells], np.uint8)
+            indices = {value: index for index, value in enumerate(self.values)}
+            return np.array([indices.get(category(c) or "", last) for c in cells], np.uint8)
         x = np.array([number(c) for c in cells], np.float64)
-        found = np.searchsorted(np.array(self.edges), x).astype(np.uint8)
-        found[np.isnan(x)] = last
-        return found
+        result = np.searchsorted(np.array(self.edges), x).astype(np.uint8)
+        result[np.isnan(x)] = last
+        return result
 
     def name_of(self, code: int) -> str:
         """A code in words."""
@@ -76,14 +76,14 @@ class FeatureCode:
     def from_dict(cls, data: Mapping[str, Any]) -> FeatureCode:
         """Undo :meth:`to_dict`. Raises KeyError, TypeError or ValueError."""
         edges = data["edges"]
-        found = cls(
+        result = cls(
             str(data["name"]),
             None if edges is None else tuple(float(e) for e in edges),
             tuple(str(v) for v in data["values"]),
         )
-        if found.size > 256:
-            raise ValueError(f"{found.name}: more than 256 codes")
-        return found
+        if result.size > 256:
+            raise ValueError(f"{result.name}: more than 256 codes")
+        return result
 
     @classmethod
     def learn(
@@ -131,11 +131,11 @@ class FeatureCodes:
 
     def encode(self, cells: Mapping[str, Sequence[Any]], rows: int) -> NDArray[np.uint8]:
         """Codes (rows, F); a feature that is not there is missing in every row."""
-        found = np.empty((rows, len(self.features)), np.uint8)
-        for place, feature in enumerate(self.features):
+        result = np.empty((rows, len(self.features)), np.uint8)
+        for index, feature in enumerate(self.features):
             column = cells.get(feature.name)
-            found[:, place] = feature.size - 1 if column is None else feature.encode(column)
-        return found
+            result[:, index] = feature.size - 1 if column is None else feature.encode(column)
+        return result
 
     def to_dict(self) -> list[dict[str, Any]]:
         """As JSON."""

@@ -66,7 +66,7 @@ class Curve:
         """Share of positives at each score (n,), between the bins' means."""
         return np.interp(scores, self.means, self.rates)
 
-    def places(self, scores: Floats) -> NDArray[np.intp]:
+    def indices(self, scores: Floats) -> NDArray[np.intp]:
         """The bin that each score (n,) belongs to: the one with the nearest mean."""
         middles = (self.means[1:] + self.means[:-1]) / 2.0
         return np.searchsorted(middles, scores)
@@ -75,8 +75,8 @@ class Curve:
         """Of the rates (B,), by the draws of their labels. A bin of few labels that are all alike
         is not taken to be certain: half a label of each kind is added."""
         shifted = (self.rates * self.counts + 0.5) / (self.counts + 1.0)
-        found: Floats = shifted * (1.0 - shifted) / self.counts
-        return found
+        result: Floats = shifted * (1.0 - shifted) / self.counts
+        return result
 
     def outside(self, scores: Floats) -> float:
         """Share of the scores that lie beyond the outermost bins' means by more than a hundredth of
@@ -88,7 +88,7 @@ class Curve:
     def labels_behind(self, scores: Floats) -> float:
         """Effective number of labels behind the mean rate over these scores: all labels when they
         are distributed like the reference, fewer when they lie in bins with few labels."""
-        shares = np.bincount(self.places(scores), minlength=len(self.counts)) / len(scores)
+        shares = np.bincount(self.indices(scores), minlength=len(self.counts)) / len(scores)
         return float(1.0 / (shares**2 / self.counts).sum())
 
     def moved(self, scores: Floats) -> float:
@@ -98,7 +98,7 @@ class Curve:
             (np.cumsum(self.counts) - self.counts / 2.0) / self.rows * 10.0, 9.0
         ).astype(np.intp)
         was = np.bincount(groups, self.counts, 10)
-        now = np.bincount(groups[self.places(scores)], minlength=10).astype(np.float64)
+        now = np.bincount(groups[self.indices(scores)], minlength=10).astype(np.float64)
         held = was > 0.0
         a = (was[held] + 0.5) / (self.rows + 0.5 * held.sum())
         b = (now[held] + 0.5) / (len(scores) + 0.5 * held.sum())
@@ -112,11 +112,11 @@ def tabulate(scores: Floats, labels: Floats, bins: int = BINS) -> dict[str, list
     ``counts``, ``positives``, ``scores``."""
     edges = np.unique(np.quantile(scores, np.linspace(0.0, 1.0, bins + 1)[1:-1]))
     edges = edges[edges < scores.max()]
-    place = np.searchsorted(edges, scores)
+    index = np.searchsorted(edges, scores)
     size = len(edges) + 1
     return {
         "edges": edges.tolist(),
-        "counts": np.bincount(place, minlength=size).astype(np.float64).tolist(),
-        "positives": np.bincount(place, labels, size).tolist(),
-        "scores": np.bincount(place, scores, size).tolist(),
+        "counts": np.bincount(index, minlength=size).astype(np.float64).tolist(),
+        "positives": np.bincount(index, labels, size).tolist(),
+        "scores": np.bincount(index, scores, size).tolist(),
     }

@@ -52,10 +52,10 @@ class Trees:
     def log_odds(self, codes: Codes) -> Floats:
         """What the trees add to the log odds of the rows of ``codes`` (n, F): (n,)."""
         columns = np.ascontiguousarray(codes.T)
-        found: Floats = np.zeros(len(codes))
+        result: Floats = np.zeros(len(codes))
         for questions, masks, values in zip(self.features, self.masks, self.values, strict=True):
-            found += values[_leaf(columns, questions, masks)]
-        return found
+            result += values[_leaf(columns, questions, masks)]
+        return result
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON: about 400 bytes for each tree."""
@@ -149,16 +149,16 @@ def grow(
         questions = np.zeros(how.depth, np.intp)
         masks = np.zeros((how.depth, width), np.bool_)
         for level in range(how.depth):
-            found = _Level()
+            result = _Level()
             for feature, buckets in part.items():
                 shape = (1 << level, int(sizes[feature]))
-                place, cells = leaf * shape[1] + buckets, shape[0] * shape[1]
-                g = np.bincount(place, gradient, cells).astype(np.float64).reshape(shape)
-                h = np.bincount(place, curvature, cells).astype(np.float64).reshape(shape)
-                _cut(found, feature, g, h, bool(ordered[feature]), how.ridge)
-            questions[level] = found.feature
-            masks[level, : len(found.mask)] = found.mask
-            leaf = leaf * 2 + found.mask[part[found.feature]]
+                index, cells = leaf * shape[1] + buckets, shape[0] * shape[1]
+                g = np.bincount(index, gradient, cells).astype(np.float64).reshape(shape)
+                h = np.bincount(index, curvature, cells).astype(np.float64).reshape(shape)
+                _cut(result, feature, g, h, bool(ordered[feature]), how.ridge)
+            questions[level] = result.feature
+            masks[level, : len(result.mask)] = result.mask
+            leaf = leaf * 2 + result.mask[part[result.feature]]
         leaves = 1 << how.depth
         slope = np.bincount(leaf, gradient, leaves)
         values = how.rate * slope / (np.bincount(leaf, curvature, leaves) + how.ridge)
@@ -180,8 +180,8 @@ def grow(
     )
 
 
-def _cut(found: _Level, feature: int, g: Floats, h: Floats, ordered: bool, ridge: float) -> None:
-    """Keep in ``found`` the best cut of a feature; ``g`` and ``h`` are (leaves, buckets)."""
+def _cut(result: _Level, feature: int, g: Floats, h: Floats, ordered: bool, ridge: float) -> None:
+    """Keep in ``result`` the best cut of a feature; ``g`` and ``h`` are (leaves, buckets)."""
     size = g.shape[1]
     orders = [np.arange(size)]
     if not ordered:
@@ -196,10 +196,10 @@ def _cut(found: _Level, feature: int, g: Floats, h: Floats, ordered: bool, ridge
         right_g, right_h = left_g[:, -1:] - left_g, left_h[:, -1:] - left_h
         gains = (left_g**2 / (left_h + ridge) + right_g**2 / (right_h + ridge)).sum(0)
         cut = int(np.argmax(gains[:-1])) if size > 1 else 0
-        if gains[cut] > found.gain:
-            found.gain, found.feature = float(gains[cut]), feature
-            found.mask = np.zeros(size, np.bool_)
-            found.mask[order[cut + 1 :]] = True
+        if gains[cut] > result.gain:
+            result.gain, result.feature = float(gains[cut]), feature
+            result.mask = np.zeros(size, np.bool_)
+            result.mask[order[cut + 1 :]] = True
 
 
 def _loss(log_odds: Floats, labels: Floats) -> float:

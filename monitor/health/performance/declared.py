@@ -67,15 +67,15 @@ class DeclaredSegments(Stateful):
     def add(
         self, rows: Sequence[Mapping[str, object]], wrong: Floats, predicted: Floats, labels: Floats
     ) -> None:
-        """Labelled rows in their order: the ``rows``' outputs as they were kept, ``wrong`` (n,) 0
+        """Labelled rows in their order: the ``rows``' stored outputs, ``wrong`` (n,) 0
         or 1 (NaN: unknown), whether yes was ``predicted`` and is the ``label`` (NaN: means
         nothing)."""
         for name in self.features:
             key = PREFIX + name
             values = [category(row.get(key)) for row in rows]
-            places = self.groups[name].places(values)
-            self.groups[name].add(places, wrong, predicted, labels)
-            self.alarms[name].add(places, wrong)
+            indices = self.groups[name].indices(values)
+            self.groups[name].add(indices, wrong, predicted, labels)
+            self.alarms[name].add(indices, wrong)
             if self.allowed is not None:
                 self._look(name, self.allowed)
 

@@ -134,7 +134,7 @@ class ConfidenceEstimator:
             x = models.mean(axis=0)
         p = curve.probability(x)
         result = expected(scores, p, self.threshold)
-        places, own = curve.places(x), curve.variances()
+        indices, own = curve.indices(x), curve.variances()
         several = None
         if models is not None:
             rates = [curve.probability(model) for model in models]
@@ -143,7 +143,7 @@ class ConfidenceEstimator:
         estimates = {}
         for metric, (value, gradient) in result.items():
             drawn = float(gradient**2 @ (p * (1.0 - p)))
-            known = float(np.bincount(places, gradient, len(own)) ** 2 @ own)
+            known = float(np.bincount(indices, gradient, len(own)) ** 2 @ own)
             if several is not None:
                 # Each part's trees lack a part of the rows: a jackknife of as many groups.
                 parts = np.array([one[metric][0] for one in several if metric in one])

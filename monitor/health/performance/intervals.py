@@ -1,10 +1,10 @@
 """Anytime-valid intervals of the metrics, from the sums of a tally alone.
 
-Nothing is kept beside the tally, so windows and merged replicas have intervals too. Shares of rows
-(accuracy, precision, recall, positive rate) are counts: the beta-binomial mixture (Robbins 1970;
-Howard & Ramdas 2022), exact at every moment. F1 is a share as well: of the rows in which the label
-or the answer is yes, J have both, and F1 = 2 J / (1 + J). Means of losses (Brier, log loss, MAE,
-bias, squared error) and the area under the curve use the asymptotic confidence sequence
+Nothing is stored besides the tally, so windows and merged replicas have intervals too. Shares of
+rows (accuracy, precision, recall, positive rate) are counts: the beta-binomial mixture (Robbins
+1970; Howard & Ramdas 2022), exact at every moment. F1 is a share as well: of the rows in which the
+label or the answer is yes, J have both, and F1 = 2 J / (1 + J). Means of losses (Brier, log loss,
+MAE, bias, squared error) and the area under the curve use the asymptotic confidence sequence
 (Waudby-Smith et al., arXiv:2103.06476, eq. 9), and have none below a hundred rows. The calibration
 error adds up the intervals of its bins. That of R^2 takes the spread of the labels as it was seen.
 """

@@ -26,7 +26,7 @@ from understudy.monitor.health.performance.tallies import WholeFloats
 from understudy.shadow.state import Config, Converter, FieldError, Key, Saved, Stateful
 
 Floats = NDArray[np.float64]
-Places = NDArray[np.intp]
+Indices = NDArray[np.intp]
 REFERENCE = 500
 """Labels of a segment that are its reference."""
 MOST = 20
@@ -70,7 +70,7 @@ class Gap:
         return asdict(self)
 
 
-def _load_places(name: str, value: Any, _: Any) -> dict[str, int]:
+def _load_indices(name: str, value: Any, _: Any) -> dict[str, int]:
     return {str(one): index for index, one in enumerate(value)}
 
 
@@ -89,20 +89,20 @@ class Groups(Stateful):
 
     feature: Config[str]
     most: Config[int]
-    _places: Saved[Annotated[dict[str, int], Key("names"), Converter(list, _load_places)]]
+    _indices: Saved[Annotated[dict[str, int], Key("names"), Converter(list, _load_indices)]]
     _sums: Saved[WholeFloats]
-    """Labels, right, wrong, yes said, labels yes, yes said to these."""
+    """Labels, right, wrong, predicted positives, positives, and the predicted ones of these."""
 
     def __init__(self, feature: str, most: int = MOST) -> None:
         if most < 2:
             raise ValueError(f"most must be at least 2 groups, not {most}")
         self.feature = feature
         self.most = most
-        self._places = {}
+        self._indices = {}
         self._sums = np.zeros((most + 1, _COLUMNS))
 
     def _restored(self) -> None:
-        if len(self._places) > self.most:
+        if len(self._indices) > self.most:
             raise FieldError("names", f"must be at most {self.most}")
 
     @property
@@ -113,19 +113,19 @@ class Groups(Stateful):
     @property
     def names(self) -> list[str]:
         """Names of the groups in the order of their first rows; "other" last where there is one."""
-        named = list(self._places)
+        named = list(self._indices)
         return [*named, OTHER] if self._sums[self.most, 0] else named
 
-    def places(self, values: Sequence[str | None]) -> Places:
+    def indices(self, values: Sequence[str | None]) -> Indices:
         """The group (n,) of each value; -1 for a missing one."""
         result = np.full(len(values), -1, np.intp)
         for row, value in enumerate(values):
             if value is None:
                 continue
-            index = self._places.get(value)
+            index = self._indices.get(value)
             if index is None:
-                if len(self._places) < self.most:
-                    index = self._places[value] = len(self._places)
+                if len(self._indices) < self.most:
+                    index = self._indices[value] = len(self._indices)
                 else:
                     index = self.most
             result[row] = index
@@ -133,13 +133,13 @@ class Groups(Stateful):
 
     def name(self, index: int) -> str:
         """The name of a group."""
-        return list(self._places)[index] if index < len(self._places) else OTHER
+        return list(self._indices)[index] if index < len(self._indices) else OTHER
 
-    def add(self, places: Places, wrong: Floats, predicted: Floats, labels: Floats) -> None:
+    def add(self, indices: Indices, wrong: Floats, predicted: Floats, labels: Floats) -> None:
         """Labelled rows, all (n,): groups of :meth:`places`, ``wrong`` 0 or 1, and whether yes was
         ``predicted`` and is the ``label`` (NaN where that means nothing)."""
-        here = (places >= 0) & np.isfinite(wrong)
-        index, bad = places[here], wrong[here]
+        here = (indices >= 0) & np.isfinite(wrong)
+        index, bad = indices[here], wrong[here]
         yes = np.nan_to_num(predicted[here]) > 0.5
         true = np.nan_to_num(labels[here]) > 0.5
         columns = (np.ones_like(bad), 1.0 - bad, bad, yes, true, yes & true)
@@ -153,7 +153,7 @@ class Groups(Stateful):
         hits, rows = self._sums[:, _HITS[metric]], self._sums[:, _ROWS[metric]]
         result = []
         for index in np.flatnonzero(rows):
-            # "other" may come at any time, and has the first place kept for it.
+            # "other" may come at any time, so the first position is reserved for it.
             order = 1 if index == self.most else int(index) + 2
             low, high = share(hits[index], rows[index], alpha / (order * (order + 1.0)))
             value = float(hits[index] / rows[index])
@@ -181,8 +181,8 @@ class Groups(Stateful):
         """Add the counts of another object for the same feature. Raises ValueError otherwise."""
         if (self.feature, self.most) != (other.feature, other.most):
             raise ValueError(f"groups of {self.feature!r} and of {other.feature!r} do not add up")
-        places = self.places(list(other._places))
-        for index, row in zip(places, other._sums, strict=False):
+        indices = self.indices(list(other._indices))
+        for index, row in zip(indices, other._sums, strict=False):
             self._sums[index] += row
         self._sums[self.most] += other._sums[self.most]
 
@@ -233,10 +233,10 @@ class SegmentAlarms(Stateful):
             detector = self._detectors[int(index)] = self._detector(int(index))
             detector.load_state(data)
 
-    def add(self, places: Places, wrong: Floats) -> None:
+    def add(self, indices: Indices, wrong: Floats) -> None:
         """Labels in their order: segments (n,) from 0 to ``most`` - 1 (-1: none), errors (n,)."""
-        for index in np.unique(places[(places >= 0) & np.isfinite(wrong)]).tolist():
-            values = wrong[(places == index) & np.isfinite(wrong)]
+        for index in np.unique(indices[(indices >= 0) & np.isfinite(wrong)]).tolist():
+            values = wrong[(indices == index) & np.isfinite(wrong)]
             room = int(REFERENCE - self._counts[index, 0])
             if room > 0:
                 part = values[:room]

@@ -167,7 +167,7 @@ class ClassTally(Stateful):
         return result
 
     def add(self, predicted: list[str], labels: list[str]) -> None:
-        """Classes as texts, one said and one true for each row."""
+        """Classes as texts, one predicted and one true for each row."""
         for answer, label in zip(predicted, labels, strict=True):
             row = self._table.setdefault(self._name(label), {})
             name = self._name(answer)

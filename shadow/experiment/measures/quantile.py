@@ -118,7 +118,10 @@ class Quantile(Measure):
     @property
     def note(self) -> str:
         if self.paired:
-            return "copies share their load with the champion: a difference need not be the model's"
+            return (
+                "mirrored requests share their load with the champion: a difference need not be "
+                "the model's"
+            )
         return ""
 
     def _merge_into(self, both: Self, other: Self) -> None:

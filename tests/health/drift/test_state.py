@@ -42,8 +42,8 @@ def drift() -> tuple[Callable[[], ModelWatch], Feed]:
     def cells(count: int, shift: float) -> list[list[Any]]:
         first = rng.normal(shift, 1.0, count)
         second = first + rng.normal(0.0, 1.0, count)
-        places = rng.choice(COUNTRIES, count, p=[0.4, 0.3, 0.2, 0.1])
-        rows = zip(first.round(4), second.round(4), places, strict=True)
+        indices = rng.choice(COUNTRIES, count, p=[0.4, 0.3, 0.2, 0.1])
+        rows = zip(first.round(4), second.round(4), indices, strict=True)
         return [[float(a), float(b), str(c)] for a, b, c in rows]
 
     builder = Builder(model="m")

@@ -76,7 +76,8 @@ def test_halves_of_pairs_wait_within_bounds_and_lost_ones_reach_the_experiment(
     pipeline.experiments = ExperimentRunner(config)
     found = records(25)
     pipeline.take(names(), len(found), b"".join(found))
-    joiner = pipeline.experiments.live["shadowed"].gathering.copies.waiting["candidate"]
+    pipeline.flush()
+    joiner = pipeline.stage_one.collectors["shadowed"].mirrored.waiting["candidate"]
     assert len(joiner) == 10
     pipeline.experiments.tick()
     assert pipeline.experiments.live["shadowed"].contestants["candidate"].lost == 15
@@ -98,7 +99,8 @@ def test_inputs_of_requests_are_remembered_within_bounds(
     pipeline.experiments = ExperimentRunner(config)
     found = records(100)
     pipeline.take(names(), len(found), b"".join(found))
-    assert len(pipeline.experiments.live["shadowed"].gathering.copies._inputs) <= 10
+    pipeline.flush()
+    assert len(pipeline.stage_one.collectors["shadowed"].mirrored._inputs) <= 10
 
 
 def test_rules_of_decoding_are_kept_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,6 +120,7 @@ def test_statistics_of_models_are_kept_within_bounds(
     pipeline = Pipeline(settings_of(config_of(tmp_path)))
     for number in range(10):
         pipeline.take(names(f"model-{number}"), 1, records(1)[0])
+    pipeline.flush()
     assert (len(pipeline.features), len(pipeline.predictions)) == (3, 3)
 
 

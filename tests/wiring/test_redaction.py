@@ -32,7 +32,6 @@ from understudy.monitor.baseline.model import Baseline
 from understudy.monitor.config.model import Config, RecordLog
 from understudy.monitor.evidence.blocks import Builder as Blocks
 from understudy.monitor.evidence.partition import Partition
-from understudy.monitor.evidence.redaction import redaction_of
 from understudy.monitor.health.watches import Watches
 from understudy.monitor.kafka.consumer import EvidenceConsumer
 from understudy.monitor.labels.service import LabelService
@@ -41,6 +40,7 @@ from understudy.monitor.records import record
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.record import decode_batch
 from understudy.monitor.service.evaluation import _take_labels, make_plane
+from understudy.monitor.service.evaluator_api import Api
 
 SECRET, NUMBER = "s3cret-", "98765432"
 """Beginnings of every hidden text and number."""
@@ -162,6 +162,7 @@ def sent(plane: Plane, traffic: Traffic, count: int, changed: bool = False) -> N
     for _ in range(0, count, 50):
         found = traffic.records(50, changed)
         plane.pipeline.take(traffic.names, len(found), b"".join(found))
+    plane.pipeline.flush()
 
 
 def shown(plane: Plane) -> dict[str, str]:
@@ -226,7 +227,8 @@ def story(
             ) as client:
                 posted = await client.post("/v1/feedback", json=labels)
                 assert posted.status_code == 200, posted.text
-            await _take_labels(plane, plane.experiments)
+            await _take_labels(plane)
+            plane.pipeline.flush()
             plane.experiments.tick()
             loop.tick(time.time())
             await loop.service.notifier.flush()
@@ -280,7 +282,7 @@ def test_what_is_not_hidden_is_shown(story: dict[str, Any]) -> None:
     drift = next(f for f in after["/v1/findings"]["findings"] if f["kind"] == "drift")
     named = {one["name"]: one["detail"] for one in drift["features"]}
     assert {"ssn", "income"} <= set(named), titles
-    assert named["income"] == "has moved"
+    assert named["income"] == "shifted"
     assert "note" not in story["after"]["/metrics"].partition("prediction_class_total")[2][:2000]
     kept = next(one for one in after["/v1/records"]["records"] if one["features"])
     assert kept["features"]["values"][0][1] in ("de", "fr", "it")
@@ -336,12 +338,12 @@ def test_an_evaluator_hides_what_a_sidecar_hides(tmp_path: Path) -> None:
     pytest.importorskip("kafka", reason="kafka-python is an extra")
     config = world(tmp_path, mapped=True)
     (tmp_path / "state").mkdir()
-    app = evaluator_api(tmp_path / "state")
-    app._redaction = redaction_of(config)
+    app = Api(evaluator_api(tmp_path / "state")._evaluator, settings_of(config))
     judge = EvidenceConsumer(config, ["0"])
 
     async def shown() -> str:
-        of_judge = app._of(0, judge)
+        member: Any = app._evaluator.member
+        of_judge = app._of(member, 0, judge)
         async with httpx.AsyncClient(
             transport=httpx.ASGITransport(of_judge), base_url="http://127.0.0.1:9090"
         ) as client:

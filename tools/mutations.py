@@ -160,6 +160,8 @@ REDACTION = (
     Mutation("monitor/service/evaluator_api.py", "EvaluatorView(judge, self._settings, self._redaction)",
              "EvaluatorView(judge, self._settings, Redaction(()))",
              _EVALUATOR),
+    Mutation("monitor/service/evaluator_api.py", "decoded_families(watching.pipeline, self._redaction)",
+             "decoded_families(watching.pipeline, Redaction(()))", _EVALUATOR),
 )  # fmt: skip
 
 TOKENS = (
@@ -341,6 +343,8 @@ BOUNDS = (
 )  # fmt: skip
 
 COMMANDS = (
+    Mutation("monitor/api/server.py", "limit_concurrency=256", "limit_concurrency=None",
+             (f"{_BOUNDS}::test_requests_of_the_control_api_that_are_answered_together_are_bounded",)),
     Mutation("monitor/kafka/commands.py", "self._closed = True", "pass",
              (f"{_COMMANDS}::test_the_end_is_told_to_those_who_wait_and_those_who_come_later",)),
     Mutation("monitor/kafka/commands.py", "waiting, self._waiting = self._waiting, deque()",

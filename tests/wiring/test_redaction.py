@@ -30,7 +30,9 @@ from understudy.monitor.archive.records import Log
 from understudy.monitor.baseline.builder import Builder
 from understudy.monitor.baseline.model import Baseline
 from understudy.monitor.config.model import Config, RecordLog
+from understudy.monitor.evidence.batch import ColumnBatch
 from understudy.monitor.evidence.blocks import Builder as Blocks
+from understudy.monitor.evidence.decoding import Decoder
 from understudy.monitor.evidence.partition import Partition
 from understudy.monitor.health.watches import Watches
 from understudy.monitor.kafka.consumer import EvidenceConsumer
@@ -41,6 +43,7 @@ from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.record import decode_batch
 from understudy.monitor.service.evaluation import _take_labels, make_plane
 from understudy.monitor.service.evaluator_api import Api
+from understudy.monitor.telemetry.exposition import encode
 
 SECRET, NUMBER = "s3cret-", "98765432"
 """Beginnings of every hidden text and number."""
@@ -309,9 +312,17 @@ def test_messages_and_logs_hold_no_hidden_value(story: dict[str, Any]) -> None:
 def test_evidence_of_a_partition_tells_no_hidden_value_of_a_disagreement(
     tmp_path: Path, mapped: bool
 ) -> None:
-    config = world(tmp_path, mapped)
-    (tmp_path / "run").mkdir()
-    traffic, decoder = Traffic(mapped), decoder_of(config)
+    found = evidence(world(tmp_path, mapped), mapped)
+    notes = [sheet for sheet in found if sheet.kind[0] == "notes"]
+    told = repr([sheet.columns for sheet in notes])
+    assert "'worst'" in told
+    assert "country" in told
+    assert SECRET not in told
+
+
+def evidence(config: Config, mapped: bool) -> list[ColumnBatch]:
+    """What the first stage makes of a hundred requests."""
+    traffic, decoder = Traffic(mapped), Decoder(settings_of(config))
     blocks = Blocks("pod-0", "run-1", 1, 1000)
     partition = Partition(config, "0")
     for one in decode_batch(b"".join(traffic.records(100))):
@@ -320,18 +331,9 @@ def test_evidence_of_a_partition_tells_no_hidden_value_of_a_disagreement(
             partition.take(block, 0)
     for block in blocks.flush(time.time(), everything=True):
         partition.take(block, 1)
-    notes = [sheet for sheet in partition.drain() if sheet.kind[0] == "notes"]
+    found = partition.drain()
     partition.close()
-    told = repr([sheet.columns for sheet in notes])
-    assert "'worst'" in told
-    assert "country" in told
-    assert SECRET not in told
-
-
-def decoder_of(config: Config) -> Any:
-    from understudy.monitor.evidence.decoding import Decoder
-
-    return Decoder(settings_of(config))
+    return found
 
 
 def test_an_evaluator_hides_what_a_sidecar_hides(tmp_path: Path) -> None:
@@ -339,10 +341,11 @@ def test_an_evaluator_hides_what_a_sidecar_hides(tmp_path: Path) -> None:
     config = world(tmp_path, mapped=True)
     (tmp_path / "state").mkdir()
     app = Api(evaluator_api(tmp_path / "state")._evaluator, settings_of(config))
+    member: Any = app._evaluator.member
     judge = EvidenceConsumer(config, ["0"])
+    judge.pipeline.feed(evidence(config, mapped=True))
 
     async def shown() -> str:
-        member: Any = app._evaluator.member
         of_judge = app._of(member, 0, judge)
         async with httpx.AsyncClient(
             transport=httpx.ASGITransport(of_judge), base_url="http://127.0.0.1:9090"
@@ -350,9 +353,13 @@ def test_an_evaluator_hides_what_a_sidecar_hides(tmp_path: Path) -> None:
             return (await client.get("/v1/baseline")).text
 
     found = asyncio.run(shown())
+    member.inputs = {}
+    member.judges = dict.fromkeys(range(member.evidence), judge)
+    _, metrics = encode(app._of_member(member), "")
     judge.close()
     assert "country" in found
-    assert SECRET not in found
+    assert 'prediction="p"' in metrics.decode()
+    assert SECRET not in found + metrics.decode()
 
 
 @pytest.mark.parametrize("mapped", [False, True], ids=["by name", "by path"])

@@ -75,6 +75,8 @@ _PARTITION = (
 _EXPORT = (
     f"{_W}test_redaction.py::test_an_export_with_the_configuration_leaves_hidden_columns_out",
 )
+_PENDING = (f"{_W}test_redaction.py::test_what_waits_for_a_label_holds_no_hidden_feature",)
+_EVALUATOR = (f"{_W}test_redaction.py::test_an_evaluator_hides_what_a_sidecar_hides",)
 _RELOAD = (f"{_W}test_redaction.py::test_rules_that_are_added_hold_from_the_reload_on",)
 _ROUTES = (f"{_W}test_tokens.py::test_every_route_is_open_on_purpose_or_needs_the_token",)
 _FORWARDED = (f"{_W}test_tokens.py::test_who_forwards_lets_the_judge_check_the_token",)
@@ -89,6 +91,12 @@ _PERFORMANCE = (
 _DISK = f"{_W}test_durability.py"
 _BOUNDS = f"{_W}test_bounds.py"
 _SECRETS = f"{_W}test_secrets.py"
+_HTTP = "tests/common/test_http.py"
+_COMMANDS = "tests/kafka/test_commands.py"
+_PLAIN = '__import__("understudy.monitor.records.redaction", fromlist=["Redaction"]).Redaction'
+_BY_NAME = f"{_PLAIN}(config.records.redact)"
+"""Rules that know nothing of the paths that a configuration maps to names."""
+_BY_NAME_OF_SETTINGS = f"{_PLAIN}({{}}.redact)"
 
 REDACTION = (
     Mutation("monitor/evidence/mirrored.py", "self._explained(difference)", "difference.explain()",
@@ -99,15 +107,24 @@ REDACTION = (
              "dict(columns_of(champion.answer))", _PARTITION),
     Mutation("monitor/evidence/mirrored.py", "self._redact(columns_of(other.answer))",
              "dict(columns_of(other.answer))", _PARTITION),
-    Mutation("monitor/evidence/partition.py", "redaction.columns", "dict", _PARTITION),
+    Mutation("monitor/evidence/stage_one.py", "self._redaction.columns(columns)", "dict(columns)",
+             (*_PARTITION, *_STORY)),
+    Mutation("monitor/evidence/stage_one.py", "redaction_of(config)", _BY_NAME, _PARTITION),
+    Mutation("monitor/evidence/pending.py", "redaction_of(config)", _BY_NAME, _PENDING),
+    Mutation("monitor/health/watches.py", "redaction_of(config)", _BY_NAME, _STORY),
+    Mutation("monitor/archive/export.py", "redaction_of(config)", _BY_NAME, _EXPORT),
+    Mutation("monitor/pipeline/plane.py", "redaction_of_settings(self.settings)",
+             _BY_NAME_OF_SETTINGS.format("self.settings"), _STORY),
+    Mutation("monitor/pipeline/plane.py", "redaction_of_settings(settings)",
+             _BY_NAME_OF_SETTINGS.format("settings"), _RELOAD),
+    Mutation("monitor/service/evaluator_api.py", "redaction_of_settings(settings)",
+             _BY_NAME_OF_SETTINGS.format("settings"), _EVALUATOR),
     Mutation("monitor/evidence/redaction.py", "Redaction(rules, paths)", "Redaction(rules)",
              _PARTITION),
-    Mutation("monitor/experiments/runner.py", "self._redaction.columns(columns)", "dict(columns)",
-             _STORY),
-    Mutation("monitor/experiments/runner.py", "redaction_of(config)", "redaction_of(self.config)",
-             _RELOAD),
+    Mutation("monitor/pipeline/pipeline.py", "experiments.config is not self.stage_one.config",
+             "self.stage_one.config is None", _RELOAD),
     Mutation("monitor/evidence/pending.py", " if not self._redaction.hides(name)", "",
-             (f"{_W}test_redaction.py::test_what_waits_for_a_label_holds_no_hidden_feature",)),
+             _PENDING),
     Mutation("monitor/health/watches.py", "self._shown(monitoring.segments)",
              "tuple(monitoring.segments)", _STORY),
     Mutation("monitor/health/watches.py", "version, now, self._redaction.hides)", "version, now)",
@@ -142,7 +159,9 @@ REDACTION = (
     Mutation("monitor/evidence/blocks/arrow.py", "if not self._hides(name):", "if True:", _EXPORT),
     Mutation("monitor/service/evaluator_api.py", "EvaluatorView(judge, self._settings, self._redaction)",
              "EvaluatorView(judge, self._settings, Redaction(()))",
-             (f"{_W}test_redaction.py::test_an_evaluator_hides_what_a_sidecar_hides",)),
+             _EVALUATOR),
+    Mutation("monitor/service/evaluator_api.py", "decoded_families(watching.pipeline, self._redaction)",
+             "decoded_families(watching.pipeline, Redaction(()))", _EVALUATOR),
 )  # fmt: skip
 
 TOKENS = (
@@ -314,13 +333,31 @@ BOUNDS = (
     Mutation("monitor/api/ingest.py", "if len(body) > MOST_BYTES:", "if False:",
              (f"{_BOUNDS}::test_posted_records_are_bounded_in_bytes_and_items",)),
     Mutation("monitor/pipeline/recent.py", "len(self._held) > self.keep or", "False or",
-             ("tests/evaluation/test_pipeline.py::test_recent_records_are_bounded_by_count_and_by_bytes",)),
+             ("tests/pipeline/test_pipeline.py::test_recent_records_are_bounded_by_count_and_by_bytes",)),
     Mutation("monitor/pipeline/exemplars.py", "if len(self._last) >= _MAX_SERIES:", "if False:",
-             ("tests/evaluation/test_pipeline.py::test_exemplars_are_bounded",)),
+             ("tests/pipeline/test_pipeline.py::test_exemplars_are_bounded",)),
     Mutation("monitor/proxy/mirror.py", 'self.words[self._not_sent["queue_full"]] += 1', "pass",
              ("tests/proxy/test_mirror.py::test_mirrored_requests_are_bounded_in_number_and_bytes_and_all_counted",)),
     Mutation("monitor/records/slots.py", "while len(self._slots) >= MAX_SLOTS:", "while False:",
-             ("tests/transport/test_server.py::test_the_number_of_slots_is_bounded",)),
+             ("tests/records/test_server.py::test_the_number_of_slots_is_bounded",)),
+)  # fmt: skip
+
+COMMANDS = (
+    Mutation("monitor/api/server.py", "limit_concurrency=256", "limit_concurrency=None",
+             (f"{_BOUNDS}::test_requests_of_the_control_api_that_are_answered_together_are_bounded",)),
+    Mutation("monitor/kafka/commands.py", "self._closed = True", "pass",
+             (f"{_COMMANDS}::test_the_end_is_told_to_those_who_wait_and_those_who_come_later",)),
+    Mutation("monitor/kafka/commands.py", "waiting, self._waiting = self._waiting, deque()",
+             "waiting = deque()",
+             (f"{_COMMANDS}::test_the_end_is_told_to_those_who_wait_and_those_who_come_later",)),
+    Mutation("monitor/kafka/commands.py", "if one.reads or not only_reading]", "if True]",
+             (f"{_COMMANDS}::test_while_partitions_are_taken_over_only_reading_is_done",)),
+    Mutation("monitor/kafka/commands.py", "if only_reading and not one.reads)", "if False)",
+             (f"{_COMMANDS}::test_while_partitions_are_taken_over_only_reading_is_done",)),
+    Mutation("monitor/kafka/commands.py", "self.future.set_exception(error)", "raise",
+             (f"{_COMMANDS}::test_what_a_call_raises_is_told_and_does_not_stop_the_others",)),
+    Mutation("monitor/kafka/commands.py", "            return  # the client has gone",
+             "            pass", (f"{_COMMANDS}::test_a_call_that_was_given_up_is_not_made",)),
 )  # fmt: skip
 
 SECRETS = (
@@ -344,7 +381,40 @@ SECRETS = (
              (f"{_SECRETS}::test_the_hand_off_and_the_statistics_are_for_the_owner",)),
 )  # fmt: skip
 
-MUTATIONS = (*REDACTION, *TOKENS, *BUDGETS, *DURABILITY, *BOUNDS, *SECRETS)
+PROXIES = (
+    Mutation("understudy/common/http.py", "outside and not", "not",
+             (f"{_HTTP}::test_our_own_services_are_never_asked_through_a_proxy",)),
+    Mutation("understudy/common/http.py", "outside: bool = False", "outside: bool = True",
+             (f"{_HTTP}::test_our_own_services_are_never_asked_through_a_proxy",)),
+    Mutation("understudy/common/http.py", 'outside and not is_loopback(parts.hostname or "")',
+             "outside", (f"{_HTTP}::test_a_receiver_on_this_machine_is_asked_directly",)),
+    Mutation("understudy/common/http.py", "setLevel(logging.WARNING)", "getEffectiveLevel()",
+             (f"{_HTTP}::test_neither_addresses_nor_tokens_are_logged",)),
+    Mutation("understudy/common/http.py", "({type(error).__name__})", "({error})",
+             (f"{_HTTP}::test_a_proxy_that_refuses_is_named_without_its_password",)),
+    Mutation("monitor/ingest/asgi.py", "ProxyHandler({})", "ProxyHandler()",
+             (f"{_SECRETS}::test_what_middleware_sends_goes_through_no_proxy_of_the_environment",)),
+)  # fmt: skip
+
+PAGES = (
+    Mutation("understudy/common/templates.py", "autoescape=True", "autoescape=False",
+             ("tests/cli/test_objectives.py::test_the_page_shows_who_is_on_the_front",)),
+    Mutation("monitor/console/page.py", "return _static().get(name)",
+             'return ("", file.read_bytes()) if (file := _FOLDER / "static" / name).is_file() else None',
+             (f"{_SECRETS}::test_static_files_are_those_of_their_folder_alone",)),
+)  # fmt: skip
+
+MUTATIONS = (
+    *REDACTION,
+    *TOKENS,
+    *BUDGETS,
+    *DURABILITY,
+    *BOUNDS,
+    *COMMANDS,
+    *SECRETS,
+    *PROXIES,
+    *PAGES,
+)
 
 
 class Tree:

@@ -277,7 +277,7 @@ class TestShapes:
     )
     def test_an_invalid_state_is_rejected(self, wrong: dict[str, Any]):
         with pytest.raises(ValueError, match=r"not known|not a valid rollout|no stage"):
-            Rollout.from_dict({**begun().to_dict(), **wrong})
+            Rollout.from_state({**begun().dump_state(), **wrong})
 
     def test_events_of_an_unknown_stage_are_not_replayed(self):
         _, (event,) = rollout.pause(begun(), 1.0, "ada", "")

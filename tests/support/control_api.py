@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.routing import Route
 
 from tests.support.evaluation import SHADOW, config_of
 from understudy.monitor.config.model import Config
 from understudy.monitor.evidence.settings import Settings
+from understudy.monitor.kafka.commands import CommandQueue
 from understudy.monitor.kafka.consumer import EvidenceConsumer
 from understudy.monitor.kafka.evaluator import Evaluator
 from understudy.monitor.kafka.inputs import Options, kafka_of
 from understudy.monitor.service.evaluator_api import Api
 
+T = TypeVar("T")
 TOKEN = "correct horse"
 
 
@@ -31,7 +34,17 @@ PARAMETERS = {
     "hook": "rollback",
     "id": "20261123T221530-7",
     "rest": "x",
+    "file": "console.css",
 }
+
+
+class Commands(CommandQueue):
+    """Calls are made at once, in another thread, as a consumer does between messages."""
+
+    def submit(self, call: Callable[[], T], reads: bool = False) -> Future[T]:
+        future = super().submit(call, reads)
+        threading.Thread(target=self.run).start()
+        return future
 
 
 class Line:
@@ -82,7 +95,7 @@ def evaluator_api(folder: Path, url: str = "", **members: Any) -> Api:
     declared = config(folder, kafka={"bootstrap": ["127.0.0.1:1"]})
     evaluator = Evaluator(declared, Options(kafka_of(declared), "evaluator-0"))
     group: Any = SimpleNamespace(
-        judges=members, evidence=2, lock=threading.RLock(), owner=lambda _: url or None
+        judges=members, evidence=2, commands=Commands(), owner=lambda _: url or None
     )
     evaluator.member = group
     return Api(evaluator, settings_of(declared))

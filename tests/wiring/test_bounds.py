@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 
 from tests.support.channel_driving import START, drive
 from tests.support.control_api import settings_of
 from tests.support.evaluation import config_of
-from tests.support.plane_process import encoded
+from tests.support.plane_process import encoded, free_port
 from tests.support.signals import signal
 from tests.support.webhook_receiver import receiver
+from understudy.monitor.api.server import ApiServer
 from understudy.monitor.archive import recorder as recording
 from understudy.monitor.archive.recorder import Recorder
 from understudy.monitor.codecs import Table
@@ -76,7 +78,8 @@ def test_halves_of_pairs_wait_within_bounds_and_lost_ones_reach_the_experiment(
     pipeline.experiments = ExperimentRunner(config)
     found = records(25)
     pipeline.take(names(), len(found), b"".join(found))
-    joiner = pipeline.experiments.live["shadowed"].gathering.copies.waiting["candidate"]
+    pipeline.flush()
+    joiner = pipeline.stage_one.collectors["shadowed"].mirrored.waiting["candidate"]
     assert len(joiner) == 10
     pipeline.experiments.tick()
     assert pipeline.experiments.live["shadowed"].contestants["candidate"].lost == 15
@@ -98,7 +101,8 @@ def test_inputs_of_requests_are_remembered_within_bounds(
     pipeline.experiments = ExperimentRunner(config)
     found = records(100)
     pipeline.take(names(), len(found), b"".join(found))
-    assert len(pipeline.experiments.live["shadowed"].gathering.copies._inputs) <= 10
+    pipeline.flush()
+    assert len(pipeline.stage_one.collectors["shadowed"].mirrored._inputs) <= 10
 
 
 def test_rules_of_decoding_are_kept_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,6 +122,7 @@ def test_statistics_of_models_are_kept_within_bounds(
     pipeline = Pipeline(settings_of(config_of(tmp_path)))
     for number in range(10):
         pipeline.take(names(f"model-{number}"), 1, records(1)[0])
+    pipeline.flush()
     assert (len(pipeline.features), len(pipeline.predictions)) == (3, 3)
 
 
@@ -323,3 +328,33 @@ def test_rows_that_wait_for_others_are_bounded(tmp_path: Path) -> None:
         row = [*source.row()[: len(columns) - 1], 1.0]
         watch.take_rows(sheet_of(columns, [row], [START + number]), columns, False)
     assert len(watch._rows) <= watching._MOST_LAYOUTS
+
+
+def test_requests_of_the_control_api_that_are_answered_together_are_bounded() -> None:
+    """Calls that wait for the thread of a consumer are among them."""
+    app = FastAPI()
+    app.get("/")(lambda: "here")
+    port = free_port()
+
+    async def status(line: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> int:
+        reader, writer = line
+        writer.write(b"GET / HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
+        return int((await reader.readuntil(b"\r\n")).split()[1])
+
+    async def run() -> tuple[int, int]:
+        server = ApiServer(app, "127.0.0.1", port)
+        serving = asyncio.create_task(server.serve())
+        async with asyncio.timeout(30):
+            while not server._server.started:
+                await asyncio.sleep(0.01)
+            lines = [await asyncio.open_connection("127.0.0.1", port)]
+            first = await status(lines[0])
+            lines += [await asyncio.open_connection("127.0.0.1", port) for _ in range(256)]
+            last = await status(lines[-1])
+            for _, writer in lines:
+                writer.close()
+            server.stop()
+            await serving
+        return first, last
+
+    assert asyncio.run(run()) == (200, 503)

@@ -13,6 +13,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -127,7 +128,8 @@ class Worker:
 def plane_of(folder: Path, **changes: Any) -> Plane:
     (folder / "run").mkdir()
     config = config_of(folder / "state", **changes)
-    return make_plane(settings_of(config), folder / "run", "run-1")
+    settings = replace(settings_of(config), save_seconds=0.01)
+    return make_plane(settings, folder / "run", "run-1")
 
 
 def committed(plane: Plane) -> bool:
@@ -140,12 +142,6 @@ def committed(plane: Plane) -> bool:
         worker.send(frames.BATCH, batch)
         await worker.wait_for(frames.ACK)
         line: Any = SimpleNamespace()
-        plane.settings = plane.settings.__class__(
-            **{
-                **{name: getattr(plane.settings, name) for name in plane.settings.__slots__},
-                "save_seconds": 0.01,
-            }
-        )
         running = asyncio.create_task(plane.mode.run(plane, line))
         heard = await worker.heard(frames.COMMIT)
         running.cancel()

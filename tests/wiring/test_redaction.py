@@ -30,9 +30,10 @@ from understudy.monitor.archive.records import Log
 from understudy.monitor.baseline.builder import Builder
 from understudy.monitor.baseline.model import Baseline
 from understudy.monitor.config.model import Config, RecordLog
+from understudy.monitor.evidence.batch import ColumnBatch
 from understudy.monitor.evidence.blocks import Builder as Blocks
+from understudy.monitor.evidence.decoding import Decoder
 from understudy.monitor.evidence.partition import Partition
-from understudy.monitor.evidence.redaction import redaction_of
 from understudy.monitor.health.watches import Watches
 from understudy.monitor.kafka.consumer import EvidenceConsumer
 from understudy.monitor.labels.service import LabelService
@@ -41,6 +42,8 @@ from understudy.monitor.records import record
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.record import decode_batch
 from understudy.monitor.service.evaluation import _take_labels, make_plane
+from understudy.monitor.service.evaluator_api import Api
+from understudy.monitor.telemetry.exposition import encode
 
 SECRET, NUMBER = "s3cret-", "98765432"
 """Beginnings of every hidden text and number."""
@@ -162,6 +165,7 @@ def sent(plane: Plane, traffic: Traffic, count: int, changed: bool = False) -> N
     for _ in range(0, count, 50):
         found = traffic.records(50, changed)
         plane.pipeline.take(traffic.names, len(found), b"".join(found))
+    plane.pipeline.flush()
 
 
 def shown(plane: Plane) -> dict[str, str]:
@@ -226,7 +230,8 @@ def story(
             ) as client:
                 posted = await client.post("/v1/feedback", json=labels)
                 assert posted.status_code == 200, posted.text
-            await _take_labels(plane, plane.experiments)
+            await _take_labels(plane)
+            plane.pipeline.flush()
             plane.experiments.tick()
             loop.tick(time.time())
             await loop.service.notifier.flush()
@@ -280,7 +285,7 @@ def test_what_is_not_hidden_is_shown(story: dict[str, Any]) -> None:
     drift = next(f for f in after["/v1/findings"]["findings"] if f["kind"] == "drift")
     named = {one["name"]: one["detail"] for one in drift["features"]}
     assert {"ssn", "income"} <= set(named), titles
-    assert named["income"] == "has moved"
+    assert named["income"] == "shifted"
     assert "note" not in story["after"]["/metrics"].partition("prediction_class_total")[2][:2000]
     kept = next(one for one in after["/v1/records"]["records"] if one["features"])
     assert kept["features"]["values"][0][1] in ("de", "fr", "it")
@@ -307,9 +312,17 @@ def test_messages_and_logs_hold_no_hidden_value(story: dict[str, Any]) -> None:
 def test_evidence_of_a_partition_tells_no_hidden_value_of_a_disagreement(
     tmp_path: Path, mapped: bool
 ) -> None:
-    config = world(tmp_path, mapped)
-    (tmp_path / "run").mkdir()
-    traffic, decoder = Traffic(mapped), decoder_of(config)
+    found = evidence(world(tmp_path, mapped), mapped)
+    notes = [sheet for sheet in found if sheet.kind[0] == "notes"]
+    told = repr([sheet.columns for sheet in notes])
+    assert "'worst'" in told
+    assert "country" in told
+    assert SECRET not in told
+
+
+def evidence(config: Config, mapped: bool) -> list[ColumnBatch]:
+    """What the first stage makes of a hundred requests."""
+    traffic, decoder = Traffic(mapped), Decoder(settings_of(config))
     blocks = Blocks("pod-0", "run-1", 1, 1000)
     partition = Partition(config, "0")
     for one in decode_batch(b"".join(traffic.records(100))):
@@ -318,39 +331,35 @@ def test_evidence_of_a_partition_tells_no_hidden_value_of_a_disagreement(
             partition.take(block, 0)
     for block in blocks.flush(time.time(), everything=True):
         partition.take(block, 1)
-    notes = [sheet for sheet in partition.drain() if sheet.kind[0] == "notes"]
+    found = partition.drain()
     partition.close()
-    told = repr([sheet.columns for sheet in notes])
-    assert "'worst'" in told
-    assert "country" in told
-    assert SECRET not in told
-
-
-def decoder_of(config: Config) -> Any:
-    from understudy.monitor.evidence.decoding import Decoder
-
-    return Decoder(settings_of(config))
+    return found
 
 
 def test_an_evaluator_hides_what_a_sidecar_hides(tmp_path: Path) -> None:
     pytest.importorskip("kafka", reason="kafka-python is an extra")
     config = world(tmp_path, mapped=True)
     (tmp_path / "state").mkdir()
-    app = evaluator_api(tmp_path / "state")
-    app._redaction = redaction_of(config)
+    app = Api(evaluator_api(tmp_path / "state")._evaluator, settings_of(config))
+    member: Any = app._evaluator.member
     judge = EvidenceConsumer(config, ["0"])
+    judge.pipeline.feed(evidence(config, mapped=True))
 
     async def shown() -> str:
-        of_judge = app._of(0, judge)
+        of_judge = app._of(member, 0, judge)
         async with httpx.AsyncClient(
             transport=httpx.ASGITransport(of_judge), base_url="http://127.0.0.1:9090"
         ) as client:
             return (await client.get("/v1/baseline")).text
 
     found = asyncio.run(shown())
+    member.inputs = {}
+    member.judges = dict.fromkeys(range(member.evidence), judge)
+    _, metrics = encode(app._of_member(member), "")
     judge.close()
     assert "country" in found
-    assert SECRET not in found
+    assert 'prediction="p"' in metrics.decode()
+    assert SECRET not in found + metrics.decode()
 
 
 @pytest.mark.parametrize("mapped", [False, True], ids=["by name", "by path"])

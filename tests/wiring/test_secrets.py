@@ -7,6 +7,8 @@ import json
 import logging
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from understudy.monitor.cli.main import main
 from understudy.monitor.config.checks import problems_at_start
 from understudy.monitor.config.kafka import Kafka
 from understudy.monitor.config.load import parse
+from understudy.monitor.console import page
 from understudy.monitor.errors import ConfigError, DeliveryError
 from understudy.monitor.findings.notify import Notifier
 from understudy.monitor.findings.post import post
@@ -215,6 +218,34 @@ def test_the_tokens_are_compared_in_constant_time_and_as_a_whole(
         refused = refuse_change(settings, {"authorization": f"Bearer {given}"})
         assert (refused[0] if refused else None) == status
     assert len(compared) == 4
+
+
+def test_static_files_are_those_of_their_folder_alone() -> None:
+    folder = Path(page.__file__).parent
+    assert page.static("console.css") is not None
+    for name in ("../page.py", "../templates/status.html", str(folder / "page.py"), "..", ""):
+        assert page.static(name) is None
+
+
+def test_what_middleware_sends_goes_through_no_proxy_of_the_environment() -> None:
+    """In a process of its own: urllib reads the environment when the module is imported."""
+    code = (
+        "from understudy.monitor.ingest.asgi import UnderstudyMiddleware\n"
+        "made = UnderstudyMiddleware(None, url='http://hooks.example.com', model='m')\n"
+        "print(made._post([{}]))\n"
+        "made.close()\n"
+    )
+    with receiver() as proxy:
+        environment = {
+            name: value for name, value in os.environ.items() if name.lower() != "no_proxy"
+        }
+        environment |= {"HTTP_PROXY": proxy.url, "http_proxy": proxy.url}
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=True, timeout=120
+        )
+    assert done.stdout == "False\n"
+    assert proxy.requests == []
 
 
 # Files --------------------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ GOOD = {"authorization": f"Bearer {TOKEN}"}
 OPEN = {
     # Nothing of a single request, and nothing that changes.
     ("GET", "/"),
+    ("GET", "/static/{file}"),  # what the page of the console loads
     ("GET", "/openapi.json"),
     ("GET", "/healthz"),
     ("GET", "/readyz"),
@@ -98,7 +99,9 @@ def ask(app: Any, wanted: Iterable[tuple[str, str]], headers: dict[str, str]) ->
 def test_every_route_is_open_on_purpose_or_needs_the_token(tmp_path: Path, kind: str) -> None:
     if kind == "evaluator":
         pytest.importorskip("kafka", reason="kafka-python is an extra")
-        app = evaluator_api(tmp_path)._of(0, judge(tmp_path))
+        api = evaluator_api(tmp_path)
+        member: Any = api._evaluator.member
+        app = api._of(member, 0, judge(tmp_path))
     elif kind == "kafka":
         pytest.importorskip("kafka", reason="kafka-python is an extra")
         app = sidecar(tmp_path, evaluation="kafka", kafka={"bootstrap": ["127.0.0.1:1"]})

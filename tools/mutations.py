@@ -313,7 +313,7 @@ BOUNDS = (
              " and False", (f"{_BOUNDS}::test_rows_that_wait_for_others_are_bounded",)),
     Mutation("monitor/api/ingest.py", "if len(body) > MOST_BYTES:", "if False:",
              (f"{_BOUNDS}::test_posted_records_are_bounded_in_bytes_and_items",)),
-    Mutation("monitor/pipeline/recent.py", "len(self._held) > self.keep or", "False or",
+    Mutation("monitor/pipeline/recent.py", "len(self._records) > self.keep or", "False or",
              ("tests/evaluation/test_pipeline.py::test_recent_records_are_bounded_by_count_and_by_bytes",)),
     Mutation("monitor/pipeline/exemplars.py", "if len(self._last) >= _MAX_SERIES:", "if False:",
              ("tests/evaluation/test_pipeline.py::test_exemplars_are_bounded",)),

@@ -10,7 +10,7 @@ from fastapi import Depends, Request, Response
 from fastapi.security import HTTPBearer
 
 from understudy.monitor.api.security import refuse_change
-from understudy.monitor.pipeline.plane import Plane
+from understudy.monitor.pipeline.plane import EvaluationPlane
 
 CODES = {
     400: "bad_request",
@@ -25,7 +25,7 @@ CODES = {
 }
 
 
-def changing(plane: Plane) -> list[Any]:
+def changing(plane: EvaluationPlane) -> list[Any]:
     """What a call that changes state depends on: that it is allowed to."""
 
     def allowed(request: Request) -> None:

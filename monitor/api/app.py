@@ -21,7 +21,7 @@ from understudy.monitor.api.objectives import add_objectives
 from understudy.monitor.api.pages import add_pages
 from understudy.monitor.api.records import recent
 from understudy.monitor.api.security import refuse_records
-from understudy.monitor.pipeline.plane import Plane
+from understudy.monitor.pipeline.plane import EvaluationPlane
 from understudy.monitor.supervisor.control_line import ControlLine
 from understudy.monitor.telemetry.collector import PlaneCollector
 from understudy.monitor.telemetry.exposition import encode
@@ -43,7 +43,7 @@ def _documented(model: type, *codes: int, text: str = "Success.") -> dict[int | 
     return described
 
 
-def build(plane: Plane, line: ControlLine) -> FastAPI:
+def build(plane: EvaluationPlane, line: ControlLine) -> FastAPI:
     """The application that shows ``plane`` and asks for reloads over ``line``."""
     app = FastAPI(
         title="Understudy control API",
@@ -64,17 +64,17 @@ def build(plane: Plane, line: ControlLine) -> FastAPI:
     add_ingest(app, plane, plane.ingest)
     if plane.pipeline.findings_loop is not None:
         add_findings(app, plane, plane.pipeline.findings_loop.service)
-    elif plane.mode.elsewhere():
+    elif plane.mode.evaluator_hint():
         _elsewhere(app, plane)
     return app
 
 
-def _elsewhere(app: FastAPI, plane: Plane) -> None:
+def _elsewhere(app: FastAPI, plane: EvaluationPlane) -> None:
     @app.get("/v1/findings", tags=["findings"])
     @app.get("/v1/findings/{rest:path}", include_in_schema=False)
     async def findings() -> Response:
         """Findings are with the evaluators; the message says where."""
-        return refusal(404, plane.mode.elsewhere())
+        return refusal(404, plane.mode.evaluator_hint())
 
 
 def handle_errors(app: FastAPI) -> None:
@@ -98,7 +98,7 @@ def handle_errors(app: FastAPI) -> None:
         return refusal(422, "; ".join(faults))
 
 
-def _health(app: FastAPI, plane: Plane) -> None:
+def _health(app: FastAPI, plane: EvaluationPlane) -> None:
     @app.get("/healthz", tags=["health"], responses=_documented(documents.Health))
     async def healthz() -> Response:
         """Is the evaluation plane alive? Says nothing about the workers: see `/readyz`."""
@@ -143,7 +143,7 @@ def _health(app: FastAPI, plane: Plane) -> None:
         return Response(body, headers={"content-type": kind})
 
 
-def _show(app: FastAPI, plane: Plane) -> None:
+def _show(app: FastAPI, plane: EvaluationPlane) -> None:
     @app.get("/v1/status", tags=["status"], responses=_documented(documents.Status))
     async def show_status() -> Response:
         """Per arm: rates, errors and latency quantiles over 10 s, 1 m, 5 m and since the start;
@@ -179,7 +179,7 @@ def _show(app: FastAPI, plane: Plane) -> None:
         return answer({"records": recent(plane, limit, raw)})
 
 
-def _models(plane: Plane) -> list[dict[str, Any]]:
+def _models(plane: EvaluationPlane) -> list[dict[str, Any]]:
     pipeline = plane.pipeline
     found = status.predictions(plane)
     missed = status.undecodable(plane)
@@ -207,7 +207,7 @@ def _models(plane: Plane) -> list[dict[str, Any]]:
     return result
 
 
-def _change(app: FastAPI, plane: Plane, line: ControlLine) -> None:
+def _change(app: FastAPI, plane: EvaluationPlane, line: ControlLine) -> None:
     change = changing(plane)
 
     @app.post(

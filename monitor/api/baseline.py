@@ -8,11 +8,11 @@ from fastapi import FastAPI, Query, Response
 
 from understudy.monitor.api.answers import Refused, answer
 from understudy.monitor.baseline.model import Baseline
-from understudy.monitor.pipeline.plane import Plane
+from understudy.monitor.pipeline.plane import EvaluationPlane
 from understudy.monitor.records.redaction import Redaction
 
 
-def add_baseline(app: FastAPI, plane: Plane) -> None:
+def add_baseline(app: FastAPI, plane: EvaluationPlane) -> None:
     """Add the routes."""
 
     @app.get("/v1/baseline", tags=["silent failure"])

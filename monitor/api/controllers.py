@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from understudy.monitor.api.answers import answer
 from understudy.monitor.errors import UnknownExperimentError
 from understudy.monitor.experiments.contestant import ChallengerState
-from understudy.monitor.pipeline.plane import Plane
+from understudy.monitor.pipeline.plane import EvaluationPlane
 
 
 class Hook(BaseModel):
@@ -24,14 +24,14 @@ class Hook(BaseModel):
     metadata: dict[str, str] = {}
 
 
-def add_controllers(app: FastAPI, plane: Plane) -> None:
+def add_controllers(app: FastAPI, plane: EvaluationPlane) -> None:
     """The endpoints; they change nothing."""
 
     def find(name: str, challenger: str | None) -> ChallengerState:
         experiments = plane.experiments
         if experiments is None:
             raise UnknownExperimentError(
-                plane.mode.elsewhere() or "this service runs no experiments"
+                plane.mode.evaluator_hint() or "this service runs no experiments"
             )
         return experiments.contestant(experiments.find(name), challenger)
 

@@ -16,7 +16,7 @@ from understudy.monitor.experiments.live import LiveExperiment
 from understudy.monitor.experiments.report import html
 from understudy.monitor.experiments.runner import Command, ExperimentRunner
 from understudy.monitor.experiments.summary import document, summary
-from understudy.monitor.pipeline.plane import Plane
+from understudy.monitor.pipeline.plane import EvaluationPlane
 from understudy.monitor.records.redaction import Redaction
 from understudy.monitor.supervisor.control_line import ControlLine
 
@@ -43,7 +43,7 @@ class Order(BaseModel):
     gradual: bool = Field(default=False, description="abort: stage by stage.")
 
 
-def add_experiments(app: FastAPI, plane: Plane, line: ControlLine) -> None:
+def add_experiments(app: FastAPI, plane: EvaluationPlane, line: ControlLine) -> None:
     """Everything below /v1/experiments, and what controllers of others ask."""
     router = APIRouter(prefix="/v1/experiments", tags=["experiments"])
     _show(router, plane)
@@ -60,15 +60,17 @@ def add_experiments(app: FastAPI, plane: Plane, line: ControlLine) -> None:
         return refusal(409, str(error))
 
 
-def experiments_of(plane: Plane) -> ExperimentRunner:
+def experiments_of(plane: EvaluationPlane) -> ExperimentRunner:
     """Those of the running service."""
     experiments = plane.experiments
     if experiments is None:
-        raise UnknownExperimentError(plane.mode.elsewhere() or "this service runs no experiments")
+        raise UnknownExperimentError(
+            plane.mode.evaluator_hint() or "this service runs no experiments"
+        )
     return experiments
 
 
-def _show(router: APIRouter, plane: Plane) -> None:
+def _show(router: APIRouter, plane: EvaluationPlane) -> None:
     def find(name: str) -> LiveExperiment:
         return experiments_of(plane).find(name)
 
@@ -133,7 +135,7 @@ def _worst(live: LiveExperiment, redaction: Redaction) -> dict[str, list[dict[st
     }
 
 
-def _change(router: APIRouter, plane: Plane, line: ControlLine) -> None:
+def _change(router: APIRouter, plane: EvaluationPlane, line: ControlLine) -> None:
     change = changing(plane)
 
     async def settle(experiments: ExperimentRunner) -> None:

@@ -14,7 +14,7 @@ from understudy.monitor.api.answers import answer, changing, refusal
 from understudy.monitor.errors import StateError
 from understudy.monitor.labels.label import Fault, FeedbackError, Label, TooManyError, parse
 from understudy.monitor.labels.store import OUTCOMES
-from understudy.monitor.pipeline.plane import Plane
+from understudy.monitor.pipeline.plane import EvaluationPlane
 
 MOST_BYTES = 8 * 1024 * 1024
 _MOST_FAULTS = 20
@@ -158,7 +158,7 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def add_feedback(app: FastAPI, plane: Plane) -> None:
+def add_feedback(app: FastAPI, plane: EvaluationPlane) -> None:
     """POST and GET /v1/feedback."""
 
     @app.post(

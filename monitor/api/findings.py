@@ -16,7 +16,7 @@ from understudy.monitor.findings.finding import Finding, rank
 from understudy.monitor.findings.service import FindingsService
 from understudy.monitor.findings.silences import LONGEST_SECONDS, MAX_PATTERN, Silence
 from understudy.monitor.findings.words import moment
-from understudy.monitor.pipeline.plane import Plane
+from understudy.monitor.pipeline.plane import EvaluationPlane
 
 _Id = Annotated[str, Path(max_length=64, examples=["20261123T221530-7"])]
 
@@ -51,7 +51,7 @@ class NewSilence(Note):
     seconds: float = Field(gt=0, le=LONGEST_SECONDS, examples=[3600])
 
 
-def add_findings(app: FastAPI, plane: Plane, room: FindingsService) -> None:
+def add_findings(app: FastAPI, plane: EvaluationPlane, room: FindingsService) -> None:
     """Everything below /v1/findings and /v1/silences."""
     findings = APIRouter(prefix="/v1/findings", tags=["findings"])
     _show(findings, plane, room)
@@ -91,7 +91,7 @@ def document(finding: Finding, now: float) -> dict[str, Any]:
     }
 
 
-def _show(router: APIRouter, plane: Plane, room: FindingsService) -> None:
+def _show(router: APIRouter, plane: EvaluationPlane, room: FindingsService) -> None:
     ledger = room.findings
 
     @router.get("")
@@ -150,7 +150,7 @@ def _show(router: APIRouter, plane: Plane, room: FindingsService) -> None:
         return answer({"records": found, "gone": [one for one in wanted if one not in have]})
 
 
-def _change(router: APIRouter, plane: Plane, room: FindingsService) -> None:
+def _change(router: APIRouter, plane: EvaluationPlane, room: FindingsService) -> None:
     change = changing(plane)
 
     @router.post("/{id}/acknowledge", dependencies=change)
@@ -166,7 +166,7 @@ def _change(router: APIRouter, plane: Plane, room: FindingsService) -> None:
         return answer(document(found, time.time()))
 
 
-def _silences(router: APIRouter, plane: Plane, room: FindingsService) -> None:
+def _silences(router: APIRouter, plane: EvaluationPlane, room: FindingsService) -> None:
     change = changing(plane)
 
     @router.get("")

@@ -13,7 +13,7 @@ from understudy.monitor.errors import IngestError
 from understudy.monitor.ingest.cloudevents import events_of
 from understudy.monitor.ingest.records import MOST_ITEMS
 from understudy.monitor.ingest.service import IngestService, Taken
-from understudy.monitor.pipeline.plane import Plane
+from understudy.monitor.pipeline.plane import EvaluationPlane
 
 MOST_BYTES = 8 * 1024 * 1024
 _EXAMPLE = {
@@ -34,7 +34,7 @@ _BODY = {
 }
 
 
-def add_ingest(app: FastAPI, plane: Plane, ingest: IngestService) -> None:
+def add_ingest(app: FastAPI, plane: EvaluationPlane, ingest: IngestService) -> None:
     """POST /v1/records and /v1/cloudevents."""
 
     @app.post(

@@ -5,11 +5,11 @@ from __future__ import annotations
 from fastapi import FastAPI, Response
 
 from understudy.monitor.api.answers import answer
-from understudy.monitor.pipeline.plane import Plane
+from understudy.monitor.pipeline.plane import EvaluationPlane
 from understudy.monitor.telemetry.objective_status import declared, side_by_side
 
 
-def add_objectives(app: FastAPI, plane: Plane) -> None:
+def add_objectives(app: FastAPI, plane: EvaluationPlane) -> None:
     """GET /v1/objectives."""
 
     @app.get("/v1/objectives", tags=["objectives"])

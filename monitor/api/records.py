@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from understudy.monitor.evidence.decoding import Table, Undecodable
-from understudy.monitor.pipeline.plane import Plane
+from understudy.monitor.pipeline.plane import EvaluationPlane
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.record import OUTCOMES, ROLES, Record
 from understudy.monitor.records.redaction import REDACTED, Redaction, Shown
@@ -18,7 +18,7 @@ _MAX_ROWS = 20
 """Rows of a table that are shown of one record."""
 
 
-def recent(plane: Plane, limit: int, raw: bool) -> list[dict[str, Any]]:
+def recent(plane: EvaluationPlane, limit: int, raw: bool) -> list[dict[str, Any]]:
     """At most ``limit`` records, newest first; with their payloads if ``raw``."""
     shown: list[dict[str, Any]] = []
     for names, record in plane.pipeline.recent.newest():
@@ -28,7 +28,7 @@ def recent(plane: Plane, limit: int, raw: bool) -> list[dict[str, Any]]:
     return shown
 
 
-def _one(plane: Plane, names: Names, record: Record, raw: bool) -> dict[str, Any]:
+def _one(plane: EvaluationPlane, names: Names, record: Record, raw: bool) -> dict[str, Any]:
     redaction = plane.redaction
     known = record.model < len(names.models)
     named = names.models[record.model] if known else ("other", "", "auto")

@@ -12,7 +12,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from understudy.monitor.config.objective import latency_limits
-from understudy.monitor.pipeline.plane import BREAKER_STATES, NOT_SENT, Plane
+from understudy.monitor.pipeline.plane import BREAKER_STATES, NOT_SENT, EvaluationPlane
 from understudy.monitor.stats.distribution import QUANTILES, Distribution
 from understudy.monitor.stats.reader import Snapshot
 from understudy.monitor.stats.windows import WINDOW_NAMES, WINDOWS, group, since_start
@@ -28,7 +28,7 @@ from understudy.monitor.telemetry.families import (
 )
 from understudy.monitor.telemetry.findings import finding_families
 from understudy.monitor.telemetry.objectives import objective_families
-from understudy.monitor.telemetry.predictions import decoded_families, undecoded_families
+from understudy.monitor.telemetry.predictions import prediction_families, undecoded_families
 from understudy.monitor.telemetry.processes import process_families, uses
 
 _QUANTILE_BY = ("model", "version", "arm", "role", "outcome")
@@ -57,9 +57,9 @@ _COUNTED = (
 
 
 class PlaneCollector(Collector):
-    """Families of one :class:`Plane`; to be collected in the event loop's thread."""
+    """Families of one :class:`EvaluationPlane`; to be collected in the event loop's thread."""
 
-    def __init__(self, plane: Plane) -> None:
+    def __init__(self, plane: EvaluationPlane) -> None:
         self._plane = plane
 
     def collect(self) -> Iterator[Metric]:
@@ -68,7 +68,7 @@ class PlaneCollector(Collector):
         yield from self._workers(snapshot)
         yield from self._latencies(snapshot)
         yield from self._gauges(snapshot)
-        yield from decoded_families(self._plane.pipeline, self._plane.redaction)
+        yield from prediction_families(self._plane.pipeline, self._plane.redaction)
         yield from undecoded_families(self._plane.pipeline)
         yield from self._service(snapshot)
         yield from experiment_families(self._plane, snapshot)

@@ -68,7 +68,7 @@ def kafka_families(mode: Publishing) -> Iterator[Metric]:
             "kafka_routes_epoch",
             "Epoch of the controller that steers; -1 for none.",
             (),
-            [([], reader.board.epoch)],
+            [([], reader.table.epoch)],
         )
         yield gauge(
             "kafka_routes_caught_up",
@@ -80,5 +80,5 @@ def kafka_families(mode: Publishing) -> Iterator[Metric]:
             "kafka_routes_refused",
             "Routes of controllers that had been replaced.",
             (),
-            [([], reader.board.refused)],
+            [([], reader.table.refused)],
         )

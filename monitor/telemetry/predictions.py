@@ -13,7 +13,7 @@ from understudy.monitor.telemetry.families import ValueFamily, counter, gauge
 _OUTPUT = ("model", "version", "arm", "prediction")
 
 
-def decoded_families(pipeline: Pipeline, redaction: Redaction) -> Iterator[Metric]:
+def prediction_families(pipeline: Pipeline, redaction: Redaction) -> Iterator[Metric]:
     """Predictions and missing features: of a sidecar, or of the evaluator that watches models.
     Classes of outputs that ``redaction`` hides are values of single rows, and left out."""
     values = ValueFamily("prediction_value", "Numeric predictions.", _OUTPUT)

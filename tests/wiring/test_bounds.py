@@ -222,7 +222,7 @@ def test_records_that_the_spool_cannot_take_are_bounded_and_counted(
     pytest.importorskip("kafka", reason="kafka-python is an extra")
     from understudy.monitor.kafka import publisher as publishing
 
-    monkeypatch.setattr(publishing, "MOST_UNSAVED", 2000)
+    monkeypatch.setattr(publishing, "MAX_UNSAVED_BYTES", 2000)
 
     async def run() -> None:
         kafka = Kafka.model_validate({"bootstrap": ["127.0.0.1:1"]})

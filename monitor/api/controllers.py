@@ -1,4 +1,4 @@
-"""What Argo Rollouts and Flagger ask before they move traffic themselves."""
+"""Endpoints for Argo Rollouts and Flagger, which move traffic themselves."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from understudy.monitor.pipeline.plane import EvaluationPlane
 
 
 class Hook(BaseModel):
-    """What Flagger posts."""
+    """The body of a Flagger webhook."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -25,7 +25,7 @@ class Hook(BaseModel):
 
 
 def add_controllers(app: FastAPI, plane: EvaluationPlane) -> None:
-    """The endpoints; they change nothing."""
+    """Add the endpoints; they only read."""
 
     def find(name: str, challenger: str | None) -> ChallengerState:
         experiments = plane.experiments

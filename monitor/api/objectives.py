@@ -16,5 +16,5 @@ def add_objectives(app: FastAPI, plane: EvaluationPlane) -> None:
     async def objectives() -> Response:
         """Each arm with accuracy, errors, latencies, throughput, cost and energy of the last five
         minutes, each with its source (measured, estimated, absent), the objectives it meets, and
-        the arms that are surely better in something and worse in nothing."""
+        the arms that are not dominated by another."""
         return answer(side_by_side(plane, declared(plane)))

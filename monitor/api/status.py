@@ -18,7 +18,7 @@ from understudy.monitor.telemetry.processes import uses
 
 START = "start"
 _UNSEEN: dict[str, Any] = {"mean": None, "std": None, "min": None, "max": None, "classes": {}}
-"""What of a hidden column's summary is not shown."""
+"""Parts of a hidden column's summary that are not shown."""
 
 
 def _of_arm(labels: Labels, arm: str) -> bool:
@@ -126,7 +126,7 @@ def _brief(found: dict[Labels, Distribution], arm: str) -> dict[str, Any]:
 
 
 def predictions(plane: EvaluationPlane) -> list[dict[str, Any]]:
-    """Summaries of what each arm predicts, the champion first; of hidden outputs counts only."""
+    """Prediction summaries by arm, the champion first; of hidden outputs only counts."""
     order = {arm: place for place, arm in enumerate(plane.settings.arms)}
     known = plane.pipeline.predictions
     return [
@@ -140,15 +140,15 @@ def predictions(plane: EvaluationPlane) -> list[dict[str, Any]]:
 
 
 def seen(redaction: Redaction, name: str, summary: dict[str, Any]) -> dict[str, Any]:
-    """The summary of a column as people may see it: of a hidden one its counts, and neither its
-    classes nor its least and largest value, which are values of single rows."""
+    """The redacted summary of a column: of a hidden one only counts, since its classes, minimum and
+    maximum are values of single rows."""
     if not redaction.hides(name):
         return summary
     return {key: _UNSEEN.get(key, value) for key, value in summary.items()}
 
 
 def undecodable(plane: EvaluationPlane) -> list[dict[str, Any]]:
-    """Counts of payloads that gave nothing."""
+    """Counts of payloads that could not be decoded."""
     return [
         {
             "model": model,

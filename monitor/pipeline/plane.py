@@ -136,13 +136,13 @@ class EvaluationPlane:
         latest = self.windows.latest
         if latest is None or time.monotonic() - latest.time > _STALE_SECONDS:
             found.append("the evaluation plane is overloaded: its statistics are out of date")
-        if not self.supervisor.heard:
+        if not self.supervisor.status_received:
             found.append("the supervisor has not reported yet")
         for worker in self.supervisor.workers:
             slot, pid = int(worker["slot"]), worker.get("pid")
             if not worker.get("ready", True) or snapshot.slots.get(slot) != pid:
                 found.append(f"worker {slot} is not ready")
-        if self.supervisor.heard and not self.supervisor.workers:
+        if self.supervisor.status_received and not self.supervisor.workers:
             found.append("no worker is running")
         champion = self.settings.arms[0]
         if self._unreachable(champion):

@@ -62,12 +62,10 @@ def experiment_families(plane: EvaluationPlane, snapshot: Snapshot) -> Iterator[
     yield gauge(
         "experiment_decision", "1 for the present decision.", (*_WHO, "decision"), decisions
     )
-    yield gauge(
-        "experiment_weight", "Share of the units that the challenger is to serve.", _WHO, weights
-    )
+    yield gauge("experiment_weight", "Share of units assigned to the challenger.", _WHO, weights)
     yield gauge(
         "experiment_requests",
-        "Requests of the challenger's own in the present mode.",
+        "Requests of the challenger in the current mode.",
         _WHO,
         requests,
     )

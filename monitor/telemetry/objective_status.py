@@ -20,7 +20,7 @@ _QUANTILES = {
     "latency_mean": "mean",
 }
 _FEWEST = {"latency_p99": 100, "latency_p99.9": 1000, "latency_p95": 20}
-"""Requests below which a quantile would be the maximum under another name."""
+"""Minimum number of requests: below it a quantile would just be the maximum."""
 
 
 def declared(plane: EvaluationPlane) -> list[Objective]:
@@ -35,7 +35,7 @@ def side_by_side(plane: EvaluationPlane, objectives: Sequence[Objective]) -> dic
     watts = plane.energy.watts()
     rate = sum(f["throughput"].value or 0.0 for f in figures.values() if "throughput" in f)
     if watts is not None and rate:
-        # The counters do not know whose work it is: every arm's predictions cost the same.
+        # Energy is not counted by arm: every arm's predictions cost the same.
         for one in figures.values():
             one["energy_per_prediction"] = Figure(watts / rate, "estimated")
     better = dominated(figures)

@@ -12,7 +12,7 @@ from understudy.monitor.telemetry.objective_status import declared, side_by_side
 
 
 def objective_families(plane: EvaluationPlane) -> Iterator[Metric]:
-    """What is not known has no sample."""
+    """Metric families of objectives; unknown values have no sample."""
     wanted = declared(plane)
     found = side_by_side(plane, wanted)["arms"]
     met = [

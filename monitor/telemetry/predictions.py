@@ -1,4 +1,4 @@
-"""What was asked and predicted, as metric families."""
+"""Metric families of features and predictions."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def prediction_families(pipeline: Pipeline, redaction: Redaction) -> Iterator[Me
             if not redaction.hides(name):
                 classes += [([*labels, label], n) for label, n in stats.classes.items()]
     yield values
-    yield counter("prediction_values", "Numeric predictions, in number.", _OUTPUT, counts)
+    yield counter("prediction_values", "Number of numeric predictions.", _OUTPUT, counts)
     yield gauge(
         "prediction_mean", "Mean of numeric predictions since the state began.", _OUTPUT, means
     )
@@ -44,7 +44,7 @@ def prediction_families(pipeline: Pipeline, redaction: Redaction) -> Iterator[Me
     )
     yield counter(
         "feature_missing",
-        "Feature values that were null, NaN or not there.",
+        "Feature values that were null, NaN or missing.",
         ("model", "version", "feature"),
         [
             ([model, version, feature], missing)
@@ -61,7 +61,7 @@ def prediction_families(pipeline: Pipeline, redaction: Redaction) -> Iterator[Me
 
 
 def undecoded_families(pipeline: Pipeline) -> Iterator[Metric]:
-    """What the records of a sidecar were good for. Evaluators must not count these once more."""
+    """Decoding results of a sidecar's records. Evaluators must not count them again."""
     yield counter(
         "undecodable",
         "Payloads without features or predictions, by reason.",

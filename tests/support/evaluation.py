@@ -18,7 +18,7 @@ from understudy.monitor.codecs import Reason, Table, Undecodable
 from understudy.monitor.config.model import Config
 from understudy.monitor.evidence.blocks import Block, Builder, RecordBlock
 from understudy.monitor.kafka.consumer import EvidenceConsumer
-from understudy.monitor.kafka.partitions import EXPERIMENTS, WATCHES
+from understudy.monitor.kafka.partitions import EXPERIMENTS, HEALTH
 from understudy.monitor.labels.label import Label
 from understudy.monitor.records import record as records
 from understudy.monitor.records.handoff import Names, SplitNames
@@ -211,7 +211,7 @@ def state_of(judges: list[EvidenceConsumer]) -> dict[str, Any]:
 def joined(pipelines: list[dict[str, Any]]) -> dict[str, Any]:
     """The state of one judge, or of both places: experiments from the first one."""
     return {
-        **pipelines[min(WATCHES, len(pipelines) - 1)],
+        **pipelines[min(HEALTH, len(pipelines) - 1)],
         "experiments": pipelines[EXPERIMENTS]["experiments"],
     }
 

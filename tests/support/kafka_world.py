@@ -12,8 +12,8 @@ from tests.support.evaluation import joined
 from tests.support.patience import patient
 from understudy.monitor.config.model import Config
 from understudy.monitor.evidence.blocks import Block, encode
-from understudy.monitor.kafka.inputs import Options
-from understudy.monitor.kafka.partitions import PLACES
+from understudy.monitor.kafka.options import Options
+from understudy.monitor.kafka.partitions import EVIDENCE_PARTITIONS
 from understudy.monitor.kafka.snapshots import Pointer, read_state
 from understudy.monitor.kafka.topics import Admin, wanted
 
@@ -67,9 +67,9 @@ def publish(
 def committed_state(config: Config) -> dict[str, Any] | None:
     """What is committed of both judges, as of one: ``pipeline``, how many rows were ``late``, and
     how far each has ``read`` the evidence."""
-    states = [_committed_state(config, place) for place in range(PLACES)]
+    states = [_committed_state(config, place) for place in range(EVIDENCE_PARTITIONS)]
     whole = [state for state in states if state is not None]
-    if len(whole) < PLACES:
+    if len(whole) < EVIDENCE_PARTITIONS:
         return None
     return {
         "pipeline": joined([state["pipeline"] for state in whole]),

@@ -102,22 +102,20 @@ def _rows(batch: Any) -> list[Any]:
 
 
 def evidence_rows(config: Config, read: list[int]) -> tuple[Counter[Any], int]:
-    """Every row of evidence that is committed, and how many are beyond what judges have read."""
+    """Every row of evidence that is committed, and how many are beyond what consumers have read."""
     from kafka import KafkaConsumer, TopicPartition
 
     options = Options(config.kafka, "reader")  # type: ignore[arg-type]
     consumer = KafkaConsumer(
         **options.client(), isolation_level="read_committed", enable_auto_commit=False
     )
-    places = [
-        TopicPartition(options.topics.evidence, place) for place in range(EVIDENCE_PARTITIONS)
-    ]
-    consumer.assign(places)
-    consumer.seek_to_beginning(*places)
-    ends = consumer.end_offsets(places)
+    tps = [TopicPartition(options.topics.evidence, n) for n in range(EVIDENCE_PARTITIONS)]
+    consumer.assign(tps)
+    consumer.seek_to_beginning(*tps)
+    ends = consumer.end_offsets(tps)
     rows: Counter[Any] = Counter()
     unread = 0
-    while any(consumer.position(place) < ends[place] for place in places):
+    while any(consumer.position(tp) < ends[tp] for tp in tps):
         for messages in consumer.poll(timeout_ms=500).values():
             for message in messages:
                 for _, batch in decode_message(message.value).batches:

@@ -132,35 +132,34 @@ def stages(config: Config, requests: int) -> dict[str, float]:
                     == place
                 ]
                 messages = messages_of("records/0", partition.complete, mine)
-                evidence[place] += [message.encode() for message in messages]
-    first = time.process_time() - began
+                evidence[place] += [message.encode() @@ = time.process_time() - began
     partition.close()
-    judges = [
-        EvidenceConsumer(partition_config(config, place, EVIDENCE_PARTITIONS), ["records/0"])
-        for place in range(EVIDENCE_PARTITIONS)
+    consumers = [
+        EvidenceConsumer(partition_config(config, number, EVIDENCE_PARTITIONS), ["records/0"])
+        for number in range(EVIDENCE_PARTITIONS)
     ]
     spent = []
-    for judge, of_judge in zip(judges, evidence, strict=True):
+    for consumer, messages in zip(consumers, evidence, strict=True):
         began = time.process_time()
-        for offset, message in enumerate(of_judge):
-            judge.take(decode_message(message), offset)
-            judge.advance()
-        judge.finish()
+        for offset, message in enumerate(messages):
+            consumer.take(decode_message(message), offset)
+            consumer.advance()
+        consumer.finish()
         spent.append((time.process_time() - began) / records)
-    steering, watching = judges
+    steering, watching = consumers
     contest = steering.experiments.live["shadowed"].experiment.contests["candidate"]
     assert contest.pairs == requests
     (watch,) = watching.findings_loop.watches.watches.values()
     assert watch.rows == requests
-    size = sum(len(json.dumps(judge.dump_state())) for judge in judges)
-    for judge in judges:
-        judge.close()
+    size = sum(len(json.dumps(consumer.dump_state())) for judge in judges)
+    for consumer in consumers:
+        consumer.close()
     return {
         "prepare": first / records,
         "experiments": spent[EXPERIMENTS],
         "watches": spent[HEALTH],
         "bytes_of_blocks": sum(map(len, data)) / records,
-        "bytes_of_evidence": sum(len(m) for of_judge in evidence for m in of_judge) / records,
+        "bytes_of_evidence": sum(len(m) for messages in evidence for m in messages) / records,
         "bytes_of_the_judges_state": float(size),
     }
 

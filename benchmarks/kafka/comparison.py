@@ -10,10 +10,10 @@ from tests.support.evaluation import differences
 from tests.support.kafka_world import committed_state
 from understudy.monitor.config.model import Config
 from understudy.monitor.evidence.blocks import Builder
-from understudy.monitor.kafka.inputs import Options
 from understudy.monitor.kafka.messages import decode_message
 from understudy.monitor.kafka.offline import Offline
-from understudy.monitor.kafka.partitions import PLACES
+from understudy.monitor.kafka.options import Options
+from understudy.monitor.kafka.partitions import EVIDENCE_PARTITIONS
 from understudy.shadow.sequential.histogram import TwoHistograms
 
 _ORDERED = frozenset(("notes",))
@@ -23,7 +23,7 @@ _ORDERED = frozenset(("notes",))
 def compare(config: Config, order: dict[str, Any]) -> dict[str, Any]:
     """Records that were taken in, rows of evidence, and everything in which the two differ."""
     state = committed_state(config)
-    rows, unread = evidence_rows(config, state["read"] if state else [0] * PLACES)
+    rows, unread = evidence_rows(config, state["read"] if state else [0] * EVIDENCE_PARTITIONS)
     wanted, wanted_rows, records = expected(config, order)
     found, moved = ["no state"], 0
     if state:
@@ -85,10 +85,10 @@ def expected(config: Config, order: dict[str, Any]) -> tuple[dict[str, Any], Cou
                     offline.take(0, labels[sidecar].labels(pairs, now), of_labels=True)
                 offline.take(0, builder.heartbeats(now, now - 2.0))
             if number % 10 == 9:
-                offline.pass_on(0)
+                offline.send_evidence(0)
                 offline.advance()
         offline.finish()
-        state = offline.judges[0].dump_state()["pipeline"]
+        state = offline.consumers[0].dump_state()["pipeline"]
         return state, rows, records
     finally:
         offline.close()
@@ -102,20 +102,20 @@ def _rows(batch: Any) -> list[Any]:
 
 
 def evidence_rows(config: Config, read: list[int]) -> tuple[Counter[Any], int]:
-    """Every row of evidence that is committed, and how many are beyond what judges have read."""
+    """Every row of evidence that is committed, and how many are beyond what consumers have read."""
     from kafka import KafkaConsumer, TopicPartition
 
     options = Options(config.kafka, "reader")  # type: ignore[arg-type]
     consumer = KafkaConsumer(
         **options.client(), isolation_level="read_committed", enable_auto_commit=False
     )
-    places = [TopicPartition(options.topics.evidence, place) for place in range(PLACES)]
-    consumer.assign(places)
-    consumer.seek_to_beginning(*places)
-    ends = consumer.end_offsets(places)
+    tps = [TopicPartition(options.topics.evidence, n) for n in range(EVIDENCE_PARTITIONS)]
+    consumer.assign(tps)
+    consumer.seek_to_beginning(*tps)
+    ends = consumer.end_offsets(tps)
     rows: Counter[Any] = Counter()
     unread = 0
-    while any(consumer.position(place) < ends[place] for place in places):
+    while any(consumer.position(tp) < ends[tp] for tp in tps):
         for messages in consumer.poll(timeout_ms=500).values():
             for message in messages:
                 for _, batch in decode_message(message.value).batches:

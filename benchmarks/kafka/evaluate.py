@@ -31,9 +31,15 @@ from understudy.monitor.config.model import Config
 from understudy.monitor.evidence.blocks import Builder, decode, encode
 from understudy.monitor.evidence.partition import Partition
 from understudy.monitor.kafka.consumer import EvidenceConsumer
-from understudy.monitor.kafka.inputs import Options
 from understudy.monitor.kafka.messages import decode_message, messages_of
-from understudy.monitor.kafka.partitions import EXPERIMENTS, PLACES, WATCHES, owned, place_of
+from understudy.monitor.kafka.options import Options
+from understudy.monitor.kafka.partitions import (
+    EVIDENCE_PARTITIONS,
+    EXPERIMENTS,
+    HEALTH,
+    evidence_partition,
+    partition_config,
+)
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.record import Record
 
@@ -113,44 +119,48 @@ def stages(config: Config, requests: int) -> dict[str, float]:
     records = 2 * requests
     partition = Partition(config, "records/0")
     began = time.process_time()
-    evidence: list[list[bytes]] = [[] for _ in range(PLACES)]
+    evidence: list[list[bytes]] = [[] for _ in range(EVIDENCE_PARTITIONS)]
     for offset, block in enumerate(data):
         partition.take(decode(block), offset)
         if offset % 20 == 19 or offset == len(data) - 1:
             batches = partition.drain()
-            for place in range(PLACES):
+            for place in range(EVIDENCE_PARTITIONS):
                 mine = [
-                    s for s in batches if place_of(partition.is_for_experiment(s), PLACES) == place
+                    s
+                    for s in batches
+                    if evidence_partition(partition.is_for_experiment(s), EVIDENCE_PARTITIONS)
+                    == place
                 ]
                 messages = messages_of("records/0", partition.complete, mine)
                 evidence[place] += [message.encode() for message in messages]
     first = time.process_time() - began
     partition.close()
-    judges = [
-        EvidenceConsumer(owned(config, place, PLACES), ["records/0"]) for place in range(PLACES)
+    consumers = [
+        EvidenceConsumer(partition_config(config, number, EVIDENCE_PARTITIONS), ["records/0"])
+        for number in range(EVIDENCE_PARTITIONS)
     ]
     spent = []
-    for judge, of_judge in zip(judges, evidence, strict=True):
+    for consumer, encoded in zip(consumers, evidence, strict=True):
         began = time.process_time()
-        for offset, message in enumerate(of_judge):
-            judge.take(decode_message(message), offset)
-            judge.advance()
-        judge.finish()
+        for offset, data_ in enumerate(encoded):
+            consumer.take(decode_message(data_), offset)
+            consumer.advance()
+        consumer.finish()
         spent.append((time.process_time() - began) / records)
-    steering, watching = judges
+    steering, watching = consumers
     contest = steering.experiments.live["shadowed"].experiment.contests["candidate"]
     assert contest.pairs == requests
-    (watch,) = watching.watcher.watches.watches.values()
+    (watch,) = watching.findings_loop.watches.watches.values()
     assert watch.rows == requests
-    size = sum(len(json.dumps(judge.dump_state())) for judge in judges)
-    for judge in judges:
-        judge.close()
+    size = sum(len(json.dumps(consumer.dump_state())) for consumer in consumers)
+    for consumer in consumers:
+        consumer.close()
     return {
         "prepare": first / records,
         "experiments": spent[EXPERIMENTS],
-        "watches": spent[WATCHES],
+        "watches": spent[HEALTH],
         "bytes_of_blocks": sum(map(len, data)) / records,
-        "bytes_of_evidence": sum(len(m) for of_judge in evidence for m in of_judge) / records,
+        "bytes_of_evidence": sum(len(m) for messages in evidence for m in messages) / records,
         "bytes_of_the_judges_state": float(size),
     }
 
@@ -185,7 +195,10 @@ def group(folder: Path, kafka: Any, requests: int, evaluators: int) -> dict[str,
         for n, port in enumerate(ports)
     ]
     try:
-        _until(lambda: _owned(ports) == (PARTITIONS, PLACES, evaluators), "all are members")
+        _until(
+            lambda: _owned(ports) == (PARTITIONS, EVIDENCE_PARTITIONS, evaluators),
+            "all are members",
+        )
         options = Options(config.kafka, "publisher")  # type: ignore[arg-type]
         data = blocks_of(requests, PARTITIONS)
         before = [_cpu(one) for one in running]

@@ -30,9 +30,9 @@ from understudy.monitor.config.kafka import Kafka
 from understudy.monitor.evidence.blocks import Builder, Row, encode
 from understudy.monitor.evidence.blocks.block import Decoded
 from understudy.monitor.gc_tuning import freeze_gc
-from understudy.monitor.kafka.client import quiet
+from understudy.monitor.kafka.client import silence_kafka_log
 from understudy.monitor.kafka.connect import Topics, connection
-from understudy.monitor.kafka.publisher import MOST_RECORDS, Publisher
+from understudy.monitor.kafka.publisher import MAX_BLOCK_RECORDS, Publisher
 from understudy.monitor.kafka.topics import Admin, wanted
 from understudy.monitor.records.record import Record
 
@@ -125,7 +125,7 @@ async def ours(kafka: Kafka, batches: list[bytes], folder: Path, rate: float | N
 def building(batches: list[bytes]) -> float:
     """CPU microseconds per record of the blocks alone: from the decoded record to their bytes."""
     gc.collect()
-    builder = Builder("sidecar", "run", PARTITIONS, MOST_RECORDS)
+    builder = Builder("sidecar", "run", PARTITIONS, MAX_BLOCK_RECORDS)
     hand = Hand(batches)
     begun, now = time.process_time(), time.time()
     for rows in hand:
@@ -174,7 +174,7 @@ def theirs(kafka: Kafka, rows: list[Row]) -> Account:
 
 def run(quick: bool) -> Result:
     """Rounds of both, then ours at rates at which blocks are not full."""
-    quiet()
+    silence_kafka_log()
     rounds, count = (2, 60) if quick else (5, 300)
     made = batches(count, CHUNK, numeric)
     rows = [row for batch in made[: max(20, count // 4)] for row in rows_of(batch)]

@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.kafka import traffic
 from tests.support.source import saved
-from understudy.monitor.kafka.partitions import PLACES
+from understudy.monitor.kafka.partitions import EVIDENCE_PARTITIONS
 
 
 def document(
@@ -122,7 +122,7 @@ def judged(ports: list[int], until: float, deadline: float) -> bool:
             *([part["labels"], part["records"]] for one in found for part in one["partitions"]),
             *([judge["place"], judge["rows"]] for judge in judges),
         ]
-        if moving != before or len(done) < PLACES or len(found) < len(ports):
+        if moving != before or len(done) < EVIDENCE_PARTITIONS or len(found) < len(ports):
             before, since = moving, now
         elif now - since >= SETTLED_SECONDS:
             return True

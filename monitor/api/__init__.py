@@ -1,1 +1,1 @@
-"""The control API: health, status, metrics and recent records, on a port of its own."""
+"""The control API: health, status, metrics and recent records, on a separate port."""

@@ -1,4 +1,4 @@
-"""How the API answers and refuses."""
+"""Responses and refusals of the API."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fastapi import Depends, Request, Response
 from fastapi.security import HTTPBearer
 
 from understudy.monitor.api.security import refuse_change
-from understudy.monitor.pipeline.plane import Plane
+from understudy.monitor.pipeline.plane import EvaluationPlane
 
 CODES = {
     400: "bad_request",
@@ -25,8 +25,8 @@ CODES = {
 }
 
 
-def changing(plane: Plane) -> list[Any]:
-    """What a call that changes state depends on: that it is allowed to."""
+def changing(plane: EvaluationPlane) -> list[Any]:
+    """The FastAPI dependency of routes that change state: it checks the token."""
 
     def allowed(request: Request) -> None:
         refused = refuse_change(plane.settings, request.headers)
@@ -38,12 +38,12 @@ def changing(plane: Plane) -> list[Any]:
 
 
 def answer(data: Any, code: int = 200) -> Response:
-    """JSON."""
+    """A JSON response."""
     return Response(orjson.dumps(data), code, media_type="application/json")
 
 
 def refusal(code: int, message: str, headers: dict[str, str] | None = None) -> Response:
-    """An error that says what is wrong."""
+    """An error response; ``message`` says what is wrong and what to do."""
     body = {"error": {"code": CODES.get(code, "error"), "message": message}}
     return Response(orjson.dumps(body), code, headers, media_type="application/json")
 

@@ -21,7 +21,7 @@ from understudy.monitor.api.objectives import add_objectives
 from understudy.monitor.api.pages import add_pages
 from understudy.monitor.api.records import recent
 from understudy.monitor.api.security import refuse_records
-from understudy.monitor.pipeline.plane import Plane
+from understudy.monitor.pipeline.plane import EvaluationPlane
 from understudy.monitor.supervisor.control_line import ControlLine
 from understudy.monitor.telemetry.collector import PlaneCollector
 from understudy.monitor.telemetry.exposition import encode
@@ -43,8 +43,8 @@ def _documented(model: type, *codes: int, text: str = "Success.") -> dict[int | 
     return described
 
 
-def build(plane: Plane, line: ControlLine) -> FastAPI:
-    """The application that shows ``plane`` and asks for reloads over ``line``."""
+def build(plane: EvaluationPlane, line: ControlLine) -> FastAPI:
+    """The application: it shows ``plane`` and requests reloads over ``line``."""
     app = FastAPI(
         title="Understudy control API",
         version=__version__,
@@ -64,21 +64,21 @@ def build(plane: Plane, line: ControlLine) -> FastAPI:
     add_ingest(app, plane, plane.ingest)
     if plane.pipeline.findings_loop is not None:
         add_findings(app, plane, plane.pipeline.findings_loop.service)
-    elif plane.mode.elsewhere():
-        _elsewhere(app, plane)
+    elif plane.mode.evaluator_hint():
+        _add_evaluator_hint(app, plane)
     return app
 
 
-def _elsewhere(app: FastAPI, plane: Plane) -> None:
+def _add_evaluator_hint(app: FastAPI, plane: EvaluationPlane) -> None:
     @app.get("/v1/findings", tags=["findings"])
     @app.get("/v1/findings/{rest:path}", include_in_schema=False)
     async def findings() -> Response:
-        """Findings are with the evaluators; the message says where."""
-        return refusal(404, plane.mode.elsewhere())
+        """The evaluators have the findings; the message names their address."""
+        return refusal(404, plane.mode.evaluator_hint())
 
 
 def handle_errors(app: FastAPI) -> None:
-    """Answer refusals, and what went wrong, in one form."""
+    """Respond to all errors in one format."""
 
     @app.exception_handler(Refused)
     async def refused(_: Request, error: Refused) -> Response:
@@ -98,10 +98,10 @@ def handle_errors(app: FastAPI) -> None:
         return refusal(422, "; ".join(faults))
 
 
-def _health(app: FastAPI, plane: Plane) -> None:
+def _health(app: FastAPI, plane: EvaluationPlane) -> None:
     @app.get("/healthz", tags=["health"], responses=_documented(documents.Health))
     async def healthz() -> Response:
-        """Is the evaluation plane alive? Says nothing about the workers: see `/readyz`."""
+        """Liveness of the evaluation plane. For the workers see `/readyz`."""
         return answer({"status": "ok"})
 
     @app.get(
@@ -113,7 +113,7 @@ def _health(app: FastAPI, plane: Plane) -> None:
         },
     )
     async def readyz() -> Response:
-        """Are all workers ready, and was the champion reachable lately?"""
+        """Readiness: all workers are ready, and the champion was reachable recently."""
         problems = plane.problems()
         return answer({"ready": not problems, "problems": problems}, 503 if problems else 200)
 
@@ -138,12 +138,12 @@ def _health(app: FastAPI, plane: Plane) -> None:
         """All metrics, for a Prometheus scrape."""
         families = list(PlaneCollector(plane).collect())
         accept = ",".join(request.headers.getlist("accept"))
-        # Formatting takes milliseconds; the loop has batches to take in meanwhile.
+        # Formatting takes milliseconds; the loop receives batches meanwhile.
         kind, body = await asyncio.to_thread(encode, families, accept)
         return Response(body, headers={"content-type": kind})
 
 
-def _show(app: FastAPI, plane: Plane) -> None:
+def _show(app: FastAPI, plane: EvaluationPlane) -> None:
     @app.get("/v1/status", tags=["status"], responses=_documented(documents.Status))
     async def show_status() -> Response:
         """Per arm: rates, errors and latency quantiles over 10 s, 1 m, 5 m and since the start;
@@ -163,10 +163,8 @@ def _show(app: FastAPI, plane: Plane) -> None:
     )
     async def records(
         request: Request,
-        limit: Annotated[int, Query(ge=1, le=1000, description="How many at most.")] = 20,
-        raw: Annotated[
-            bool, Query(description="With the payloads, as far as rules allow.")
-        ] = False,
+        limit: Annotated[int, Query(ge=1, le=1000, description="Maximum number.")] = 20,
+        raw: Annotated[bool, Query(description="Include payloads, redacted.")] = False,
     ) -> Response:
         """The last records, newest first, with decoded features and predictions.
 
@@ -180,7 +178,7 @@ def _show(app: FastAPI, plane: Plane) -> None:
         return answer({"records": recent(plane, limit, raw)})
 
 
-def _models(plane: Plane) -> list[dict[str, Any]]:
+def _models(plane: EvaluationPlane) -> list[dict[str, Any]]:
     pipeline = plane.pipeline
     found = status.predictions(plane)
     missed = status.undecodable(plane)
@@ -208,7 +206,7 @@ def _models(plane: Plane) -> list[dict[str, Any]]:
     return result
 
 
-def _change(app: FastAPI, plane: Plane, line: ControlLine) -> None:
+def _change(app: FastAPI, plane: EvaluationPlane, line: ControlLine) -> None:
     change = changing(plane)
 
     @app.post(
@@ -218,9 +216,9 @@ def _change(app: FastAPI, plane: Plane, line: ControlLine) -> None:
         responses=_documented(documents.Reload, 401, 403, 409),
     )
     async def reload() -> Response:
-        """Read the configuration file again. An invalid one is refused with 409, the error names
-        the path, and the last good configuration stays in force."""
+        """Read the configuration file again. An invalid one is rejected with 409, naming
+        the key; the running configuration stays active."""
         result = await line.reload()
         if not result.ok:
-            return refusal(409, result.error or "the configuration was refused")
+            return refusal(409, result.error or "the configuration was rejected")
         return answer({"ok": True, "generation": result.generation})

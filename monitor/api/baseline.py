@@ -1,4 +1,4 @@
-"""What models are compared with, over the API."""
+"""Baselines, drift and validation over the API."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from fastapi import FastAPI, Query, Response
 
 from understudy.monitor.api.answers import Refused, answer
 from understudy.monitor.baseline.model import Baseline
-from understudy.monitor.pipeline.plane import Plane
+from understudy.monitor.pipeline.plane import EvaluationPlane
 from understudy.monitor.records.redaction import Redaction
 
 
-def add_baseline(app: FastAPI, plane: Plane) -> None:
+def add_baseline(app: FastAPI, plane: EvaluationPlane) -> None:
     """Add the routes."""
 
     @app.get("/v1/baseline", tags=["silent failure"])
@@ -40,7 +40,7 @@ def add_baseline(app: FastAPI, plane: Plane) -> None:
 
     @app.get("/v1/validation", tags=["silent failure"])
     async def validation() -> Response:
-        """What came of the validation cases: the last round and all, by arm and kind."""
+        """Results of the validation cases: of the last round and in total, by arm and kind."""
         judge = plane.pipeline.findings_loop
         room = judge.validation if judge is not None else None
         return answer(room.summary() if room is not None else {"enabled": False})
@@ -58,6 +58,6 @@ def _seen(baseline: Baseline, redaction: Redaction) -> dict[str, Any]:
     found = baseline.to_dict()
     columns = {name: one for name, one in found["columns"].items() if not redaction.hides(name)}
     if len(columns) < len(found["columns"]) and found["calibration"] is not None:
-        # Regions are told apart by values of the features.
+        # Regions are defined by values of features.
         found["calibration"] = {k: v for k, v in found["calibration"].items() if k != "regions"}
     return {**found, "columns": columns}

@@ -1,4 +1,4 @@
-"""What Argo Rollouts and Flagger ask before they move traffic themselves."""
+"""Endpoints for Argo Rollouts and Flagger, which move traffic themselves."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pydantic import BaseModel, ConfigDict
 from understudy.monitor.api.answers import answer
 from understudy.monitor.errors import UnknownExperimentError
 from understudy.monitor.experiments.contestant import ChallengerState
-from understudy.monitor.pipeline.plane import Plane
+from understudy.monitor.pipeline.plane import EvaluationPlane
 
 
 class Hook(BaseModel):
-    """What Flagger posts."""
+    """The body of a Flagger webhook."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -24,14 +24,14 @@ class Hook(BaseModel):
     metadata: dict[str, str] = {}
 
 
-def add_controllers(app: FastAPI, plane: Plane) -> None:
-    """The endpoints; they change nothing."""
+def add_controllers(app: FastAPI, plane: EvaluationPlane) -> None:
+    """Add the endpoints; they only read."""
 
     def find(name: str, challenger: str | None) -> ChallengerState:
         experiments = plane.experiments
         if experiments is None:
             raise UnknownExperimentError(
-                plane.mode.elsewhere() or "this service runs no experiments"
+                plane.mode.evaluator_hint() or "this service runs no experiments"
             )
         return experiments.contestant(experiments.find(name), challenger)
 

@@ -1,4 +1,4 @@
-"""Shapes of the API's answers, for the OpenAPI description."""
+"""Schemas of the API's responses, for the OpenAPI description."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ class ErrorBody(BaseModel):
     """What went wrong and what to do about it."""
 
     code: str = Field(description="A short name of the error.", examples=["unauthorized"])
-    message: str = Field(description="What is wrong and what would be right.")
+    message: str = Field(description="What is wrong and what to do.")
 
 
 class Error(BaseModel):
-    """Body of every answer that is not a success."""
+    """Body of every error response."""
 
     error: ErrorBody
 
@@ -27,7 +27,7 @@ class Health(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Whether the service should get traffic, and if not, why."""
+    """Whether the service is ready for traffic, and if not, why."""
 
     ready: bool
     problems: list[str] = Field(
@@ -36,11 +36,11 @@ class Readiness(BaseModel):
 
 
 class Window(BaseModel):
-    """Durations in seconds over one window; None where there is nothing to say."""
+    """Durations in seconds over one window; None if unknown."""
 
     model_config = ConfigDict(extra="allow")
 
-    seconds: float = Field(description="How long the window really is.")
+    seconds: float = Field(description="Actual length of the window.")
     count: int
     rate: float = Field(description="Requests per second.")
     errors: int = Field(
@@ -70,7 +70,7 @@ class Arm(BaseModel):
     cold_starts: int
     cold_start_seconds: float | None = Field(description="Length of the last cold start.")
     mirror: dict[str, Any] | None = Field(
-        description="Of challengers: outcomes, copies not sent, queue, state of the breakers."
+        description="Of challengers: outcomes, mirrored requests not sent, queue, breaker states."
     )
 
 
@@ -85,7 +85,7 @@ class Status(BaseModel):
     run_seconds: float
     ready: bool
     problems: list[str]
-    config: dict[str, Any] = Field(description="Generation in force; error of the last reload.")
+    config: dict[str, Any] = Field(description="Active generation; error of the last reload.")
     workers: list[dict[str, Any]]
     arms: list[Arm]
     records: dict[str, Any] = Field(
@@ -106,7 +106,7 @@ class Status(BaseModel):
 
 
 class Model(BaseModel):
-    """A declared model and what its inputs and outputs look like."""
+    """A declared model, with statistics of its inputs and outputs."""
 
     model_config = ConfigDict(extra="allow")
 

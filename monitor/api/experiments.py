@@ -1,4 +1,4 @@
-"""Experiments over the API: to see them, to begin them, to decide about them."""
+"""Experiments over the API: show, start, decide, end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from understudy.monitor.experiments.live import LiveExperiment
 from understudy.monitor.experiments.report import html
 from understudy.monitor.experiments.runner import Command, ExperimentRunner
 from understudy.monitor.experiments.summary import document, summary
-from understudy.monitor.pipeline.plane import Plane
+from understudy.monitor.pipeline.plane import EvaluationPlane
 from understudy.monitor.records.redaction import Redaction
 from understudy.monitor.supervisor.control_line import ControlLine
 
@@ -32,19 +32,19 @@ _EXAMPLE = {
 
 
 class Order(BaseModel):
-    """Who wants what, and why: it goes into the audit log."""
+    """Who gives the order, and why; recorded in the audit log."""
 
     model_config = ConfigDict(extra="forbid")
 
     who: str = Field(min_length=1, max_length=256, examples=["ada@example.org"])
     why: str = Field(default="", max_length=2000, examples=["the release notes were approved"])
-    challenger: str | None = Field(default=None, description="Needed where there are several.")
+    challenger: str | None = Field(default=None, description="Required if there are several.")
     force: bool = Field(default=False, description="promote: without evidence, to all traffic.")
     gradual: bool = Field(default=False, description="abort: stage by stage.")
 
 
-def add_experiments(app: FastAPI, plane: Plane, line: ControlLine) -> None:
-    """Everything below /v1/experiments, and what controllers of others ask."""
+def add_experiments(app: FastAPI, plane: EvaluationPlane, line: ControlLine) -> None:
+    """Add the routes below /v1/experiments, and those for other controllers."""
     router = APIRouter(prefix="/v1/experiments", tags=["experiments"])
     _show(router, plane)
     _change(router, plane, line)
@@ -60,33 +60,35 @@ def add_experiments(app: FastAPI, plane: Plane, line: ControlLine) -> None:
         return refusal(409, str(error))
 
 
-def experiments_of(plane: Plane) -> ExperimentRunner:
-    """Those of the running service."""
+def experiments_of(plane: EvaluationPlane) -> ExperimentRunner:
+    """The experiments of the service. Raises UnknownExperimentError if it runs none."""
     experiments = plane.experiments
     if experiments is None:
-        raise UnknownExperimentError(plane.mode.elsewhere() or "this service runs no experiments")
+        raise UnknownExperimentError(
+            plane.mode.evaluator_hint() or "this service runs no experiments"
+        )
     return experiments
 
 
-def _show(router: APIRouter, plane: Plane) -> None:
+def _show(router: APIRouter, plane: EvaluationPlane) -> None:
     def find(name: str) -> LiveExperiment:
         return experiments_of(plane).find(name)
 
     @router.get("")
     async def list_() -> Response:
-        """All experiments, in short."""
+        """Summaries of all experiments."""
         now = time.time()
         live = experiments_of(plane).live.values()
         return answer({"experiments": [summary(one, now) for one in live]})
 
     @router.get("/{name}")
     async def show(name: str) -> Response:
-        """Evidence per metric, the decision with its reasons, and where the rollout is."""
+        """Evidence per metric, the decision with its reasons, and the state of the rollout."""
         return answer(document(find(name), time.time()))
 
     @router.get("/{name}/timeline")
     async def timeline(name: str) -> Response:
-        """How the evidence came to be: at most a few hundred points for each challenger."""
+        """The evidence over time: at most a few hundred points per challenger."""
         live = find(name)
         return answer({n: c.timeline.points for n, c in live.contestants.items()})
 
@@ -104,14 +106,14 @@ def _show(router: APIRouter, plane: Plane) -> None:
     async def audit(
         name: str, limit: Annotated[int, Query(ge=1, le=1000, description="How many.")] = 100
     ) -> Response:
-        """Who moved the rollout, when and why; and whether the log is whole."""
+        """Who changed the rollout, when and why; and whether the audit log is intact."""
         log = experiments_of(plane).audit
         return answer({"entries": log.read(name, limit), "first_damaged_line": log.verify()})
 
     @router.get("/{name}/report")
     async def report(name: str, request: Request) -> Response:
         """A self-contained page with the confidence sequences over time; with the worst
-        disagreements for who may see single records."""
+        disagreements, if the caller may see single records."""
         live = find(name)
         log = experiments_of(plane).audit.read(name)
         refused = refuse_records(plane.settings, request.headers)
@@ -120,8 +122,8 @@ def _show(router: APIRouter, plane: Plane) -> None:
 
 
 def _worst(live: LiveExperiment, redaction: Redaction) -> dict[str, list[dict[str, Any]]]:
-    """The worst disagreements by challenger, without those that were kept when other rules held
-    and that the present ones would hide something of."""
+    """The worst disagreements by challenger, without those stored under earlier rules that the
+    current rules would redact further."""
     parts = ("inputs", "champion", "challenger")
     return {
         name: [
@@ -133,25 +135,27 @@ def _worst(live: LiveExperiment, redaction: Redaction) -> dict[str, list[dict[st
     }
 
 
-def _change(router: APIRouter, plane: Plane, line: ControlLine) -> None:
+def _change(router: APIRouter, plane: EvaluationPlane, line: ControlLine) -> None:
     change = changing(plane)
 
     async def settle(experiments: ExperimentRunner) -> None:
-        """Have it on disk and in force before the caller hears that it is."""
+        """Save the change and activate it at the workers before the response."""
         if experiments.save_changes():
-            told = await line.routes()
-            if not told.ok:
-                raise ExperimentStateError(f"the workers did not take it: {told.error}")
+            reloaded = await line.routes()
+            if not reloaded.ok:
+                raise ExperimentStateError(
+                    f"the workers did not apply the change: {reloaded.error}"
+                )
         if experiments.error is not None:
-            raise ExperimentStateError(f"it could not be saved: {experiments.error}")
+            raise ExperimentStateError(f"the change could not be saved: {experiments.error}")
 
     @router.post("", dependencies=change, status_code=201)
     async def declare(
         data: Annotated[dict[str, Any], Body(examples=[_EXAMPLE])],
         who: Annotated[str, Query(max_length=256, description="For the audit log.")] = "api",
     ) -> Response:
-        """Begin an experiment. It is declared as in the configuration file; a fault is refused with
-        422 and the path within it."""
+        """Start an experiment. It is declared as in the configuration file; an error is rejected
+        with 422, naming the key."""
         experiments = experiments_of(plane)
         try:
             live = experiments.declare(data, who)
@@ -163,7 +167,7 @@ def _change(router: APIRouter, plane: Plane, line: ControlLine) -> None:
 
     @router.delete("/{name}", dependencies=change)
     async def remove(name: str) -> Response:
-        """End an experiment that was begun over the API; its requests go to the champion."""
+        """End an experiment that was started over the API; its requests go to the champion."""
         experiments = experiments_of(plane)
         experiments.remove(name)
         await settle(experiments)
@@ -173,8 +177,8 @@ def _change(router: APIRouter, plane: Plane, line: ControlLine) -> None:
     async def command(
         name: str, command: Literal["promote", "pause", "resume", "abort"], order: Order
     ) -> Response:
-        """Decide about a rollout. What cannot be done now is refused with 409, which says what
-        can."""
+        """Change a rollout. A command that is not possible now is rejected with 409, naming those
+        that are."""
         experiments = experiments_of(plane)
         wanted = Command(command, order.who, order.why, order.force, order.gradual)
         experiments.command(name, order.challenger, wanted)

@@ -14,7 +14,7 @@ from understudy.monitor.api.answers import answer, changing, refusal
 from understudy.monitor.errors import StateError
 from understudy.monitor.labels.label import Fault, FeedbackError, Label, TooManyError, parse
 from understudy.monitor.labels.store import OUTCOMES
-from understudy.monitor.pipeline.plane import Plane
+from understudy.monitor.pipeline.plane import EvaluationPlane
 
 MOST_BYTES = 8 * 1024 * 1024
 _MOST_FAULTS = 20
@@ -74,7 +74,7 @@ _WAITING = {
 
 
 class Result(BaseModel):
-    """What became of one label, or why an item is none."""
+    """Outcome of one label, or why an item is invalid."""
 
     item: int = Field(description="Number of the item, or of the line of NDJSON, from 1.")
     outcome: str = Field(
@@ -102,17 +102,17 @@ class Results(BaseModel):
 
 
 class Coverage(BaseModel):
-    """Of one arm; `settled` predictions are older than the horizon and get no more labels."""
+    """Of one arm; `settled` predictions are older than the horizon and accept no more labels."""
 
     predictions: int
     labelled: int
     settled: int
     settled_labelled: int
-    share: float | None = Field(description="Labelled part of those that are settled.")
+    share: float | None = Field(description="Share of settled predictions that have a label.")
 
 
 class Delays(BaseModel):
-    """How late the labels of one arm came. Arms should not differ in it."""
+    """Delay of the labels of one arm. Arms should not differ."""
 
     count: int
     sum_seconds: float
@@ -121,19 +121,19 @@ class Delays(BaseModel):
 
 
 class Feedback(BaseModel):
-    """Counts since the file began, and what waits at present."""
+    """Counts since the file was created, and what waits now."""
 
     enabled: bool
     labels: dict[str, int] = Field({}, description="By outcome.")
-    joined_later: int = Field(0, description="Orphans whose prediction came.")
+    joined_later: int = Field(0, description="Orphans whose prediction arrived later.")
     waiting: dict[str, int] = {}
-    purged: dict[str, int] = Field({}, description="Let go of, by reason.")
+    purged: dict[str, int] = Field({}, description="Deleted, by reason.")
     coverage: dict[str, Coverage] = Field({}, description="By arm.")
     delays: dict[str, Delays] = Field({}, description="By arm.")
-    queued: int = Field(0, description="Predictions on their way to the file.")
-    dropped: int = Field(0, description="Predictions for which that way had no room.")
-    failures: int = Field(0, description="Times that the file could not be used.")
-    error: str | None = Field(None, description="Why it cannot be used at present.")
+    queued: int = Field(0, description="Predictions waiting to be written.")
+    dropped: int = Field(0, description="Predictions dropped because too many were waiting.")
+    failures: int = Field(0, description="Number of failed accesses to the file.")
+    error: str | None = Field(None, description="Why the file cannot be used; null if it can.")
 
 
 def _described(text: str, example: dict[str, Any]) -> dict[str, Any]:
@@ -142,23 +142,23 @@ def _described(text: str, example: dict[str, Any]) -> dict[str, Any]:
 
 
 _ANSWERS: dict[int | str, dict[str, Any]] = {
-    200: _described("At least one label was taken or known; `results` tells each.", _RESULTS),
+    200: _described("At least one label was accepted or known; `results` lists each.", _RESULTS),
     202: _described("All labels wait for their predictions.", _WAITING),
     **{
         code: {"model": documents.Error, "description": text}
         for code, text in (
             (401, "A token is needed."),
-            (403, "The token is another one, or none is configured."),
+            (403, "Wrong token, or no token is configured."),
             (409, "Feedback is switched off."),
-            (413, "Too large: send it in several calls."),
-            (422, "Nothing in it can be read; the message names items and fields."),
-            (503, "The disk refuses it: nothing was taken, send it again later."),
+            (413, "Too large: send several smaller requests."),
+            (422, "No item is valid; the message names items and fields."),
+            (503, "The disk cannot be written: nothing was accepted; retry later."),
         )
     },
 }
 
 
-def add_feedback(app: FastAPI, plane: Plane) -> None:
+def add_feedback(app: FastAPI, plane: EvaluationPlane) -> None:
     """POST and GET /v1/feedback."""
 
     @app.post(
@@ -177,7 +177,7 @@ def add_feedback(app: FastAPI, plane: Plane) -> None:
         """
         feedback = plane.feedback
         if feedback is None:
-            return refusal(409, "this service keeps no feedback: set feedback.enabled")
+            return refusal(409, "feedback is off: set feedback.enabled")
         body = bytearray()
         async for part in request.stream():
             body += part
@@ -188,7 +188,7 @@ def add_feedback(app: FastAPI, plane: Plane) -> None:
         except FeedbackError as error:
             return refusal(413 if isinstance(error, TooManyError) else 422, str(error))
         if not labels:
-            return refusal(422, _told(faults))
+            return refusal(422, _fault_text(faults))
         try:
             outcomes = await feedback.add([label for _, label in labels])
         except StateError as error:
@@ -202,17 +202,17 @@ def add_feedback(app: FastAPI, plane: Plane) -> None:
         responses={200: {"model": Feedback, "description": "Success."}},
     )
     async def show() -> Response:
-        """How many labels came, how late for each arm, what part of the predictions has one, and
-        what waits for what."""
+        """Number of labels, their delay by arm, the share of predictions that have one, and what
+        waits."""
         feedback = plane.feedback
         if feedback is None:
             return answer({"enabled": False})
         return answer({"enabled": True, **feedback.summary()})
 
 
-def _told(faults: Sequence[Fault]) -> str:
+def _fault_text(faults: Sequence[Fault]) -> str:
     if not faults:
-        return "there is nothing in it"
+        return "the body has no items"
     more = len(faults) - _MOST_FAULTS
     text = "; ".join(map(str, faults[:_MOST_FAULTS]))
     return f"{text}; and {more:,} more" if more > 0 else text

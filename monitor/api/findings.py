@@ -1,4 +1,4 @@
-"""Findings over the API: to see them, to take note of them, to silence them."""
+"""Findings over the API: show, acknowledge, close, silence."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from understudy.monitor.findings.finding import Finding, rank
 from understudy.monitor.findings.service import FindingsService
 from understudy.monitor.findings.silences import LONGEST_SECONDS, MAX_PATTERN, Silence
 from understudy.monitor.findings.words import moment
-from understudy.monitor.pipeline.plane import Plane
+from understudy.monitor.pipeline.plane import EvaluationPlane
 
 _Id = Annotated[str, Path(max_length=64, examples=["20261123T221530-7"])]
 
 
 class Note(BaseModel):
-    """Who, and why: it stays with the finding."""
+    """Who, and why; stored with the finding."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -31,34 +31,34 @@ class Note(BaseModel):
 
 
 class Closing(Note):
-    """Why a finding that lasts is closed."""
+    """Why a finding that is still firing is closed."""
 
     new_normal: bool = Field(
         default=False,
-        description="It will be like this from now on: the model's watch takes a new baseline.",
+        description="The change is permanent: take a new baseline of the model.",
     )
 
 
 class NewSilence(Note):
-    """Of which findings nobody is to be told, and for how long."""
+    """Which findings are silenced, and for how long."""
 
     pattern: str = Field(
         min_length=1,
         max_length=MAX_PATTERN,
-        description="Of the finding's key; `*` stands for any text, `?` for one character.",
+        description="Pattern of the finding's key; `*` matches any text, `?` one character.",
         examples=["drift/delays/*"],
     )
     seconds: float = Field(gt=0, le=LONGEST_SECONDS, examples=[3600])
 
 
-def add_findings(app: FastAPI, plane: Plane, room: FindingsService) -> None:
-    """Everything below /v1/findings and /v1/silences."""
+def add_findings(app: FastAPI, plane: EvaluationPlane, service: FindingsService) -> None:
+    """Add the routes below /v1/findings and /v1/silences."""
     findings = APIRouter(prefix="/v1/findings", tags=["findings"])
-    _show(findings, plane, room)
-    _change(findings, plane, room)
+    _show(findings, plane, service)
+    _change(findings, plane, service)
     app.include_router(findings)
     silences = APIRouter(prefix="/v1/silences", tags=["findings"])
-    _silences(silences, plane, room)
+    _silences(silences, plane, service)
     app.include_router(silences)
 
     @app.exception_handler(UnknownFindingError)
@@ -75,7 +75,7 @@ def add_findings(app: FastAPI, plane: Plane, room: FindingsService) -> None:
 
 
 def document(finding: Finding, now: float) -> dict[str, Any]:
-    """A finding as the API shows it: times are unix seconds, and what people read beside them."""
+    """A finding for the API: times as unix seconds and as text."""
     return {
         **finding.to_dict(),
         "silent": finding.open and finding.silent(now),
@@ -91,19 +91,21 @@ def document(finding: Finding, now: float) -> dict[str, Any]:
     }
 
 
-def _show(router: APIRouter, plane: Plane, room: FindingsService) -> None:
-    ledger = room.ledger
+def _show(router: APIRouter, plane: EvaluationPlane, service: FindingsService) -> None:
+    ledger = service.ledger
 
     @router.get("")
     async def list_(
         state: Annotated[Literal["open", "closed", "all"], Query(description="Which.")] = "open",
-        model: Annotated[str | None, Query(max_length=256, description="Of one model.")] = None,
+        model: Annotated[
+            str | None, Query(max_length=256, description="Only of this model.")
+        ] = None,
         severity: Annotated[
-            Literal["info", "warning", "critical"], Query(description="At least.")
+            Literal["info", "warning", "critical"], Query(description="Minimum severity.")
         ] = "info",
-        limit: Annotated[int, Query(ge=1, le=2000, description="How many at most.")] = 100,
+        limit: Annotated[int, Query(ge=1, le=2000, description="Maximum number.")] = 100,
     ) -> Response:
-        """Findings: open ones first, the worst in front, then closed ones, the last one in front.
+        """Findings: open ones by severity, then closed ones, the last first.
         `open` counts all that are open, by severity."""
         now = time.time()
         found = {"open": ledger.open, "closed": ledger.closed, "all": ledger.all}[state]()
@@ -121,7 +123,7 @@ def _show(router: APIRouter, plane: Plane, room: FindingsService) -> None:
                 "matching": len(chosen),
                 "open": counts,
                 "forgotten": ledger.forgotten,
-                "channels": room.notifier.summary(),
+                "channels": service.notifier.summary(),
             }
         )
 
@@ -134,9 +136,7 @@ def _show(router: APIRouter, plane: Plane, room: FindingsService) -> None:
     async def records(
         id: _Id,
         request: Request,
-        raw: Annotated[
-            bool, Query(description="With the payloads, as far as rules allow.")
-        ] = False,
+        raw: Annotated[bool, Query(description="Include payloads, redacted.")] = False,
     ) -> Response:
         """The finding's example requests, as `/v1/records` shows them, as far as they are still
         kept. Needs the bearer token when the API is open to other machines."""
@@ -150,40 +150,40 @@ def _show(router: APIRouter, plane: Plane, room: FindingsService) -> None:
         return answer({"records": found, "gone": [one for one in wanted if one not in have]})
 
 
-def _change(router: APIRouter, plane: Plane, room: FindingsService) -> None:
+def _change(router: APIRouter, plane: EvaluationPlane, service: FindingsService) -> None:
     change = changing(plane)
 
     @router.post("/{id}/acknowledge", dependencies=change)
     async def acknowledge(id: _Id, note: Note) -> Response:
-        """Somebody looks after it: no reminders any more, until it gets worse."""
-        return answer(document(room.acknowledge(id, note.who, note.why), time.time()))
+        """Acknowledge a finding: no reminders until it gets worse."""
+        return answer(document(service.acknowledge(id, note.who, note.why), time.time()))
 
     @router.post("/{id}/close", dependencies=change)
     async def close(id: _Id, closing: Closing) -> Response:
-        """Close it although it lasts. It comes back when it went away and began anew, or when it
-        gets worse."""
-        found = room.close(id, closing.who, closing.why, closing.new_normal)
+        """Close a finding that is still firing. It reopens when it recurs after it went away, or
+        when it gets worse."""
+        found = service.close(id, closing.who, closing.why, closing.new_normal)
         return answer(document(found, time.time()))
 
 
-def _silences(router: APIRouter, plane: Plane, room: FindingsService) -> None:
+def _silences(router: APIRouter, plane: EvaluationPlane, service: FindingsService) -> None:
     change = changing(plane)
 
     @router.get("")
     async def list_() -> Response:
-        """The silences in force."""
-        return answer({"silences": [_silence(one) for one in room.silences()]})
+        """The active silences."""
+        return answer({"silences": [_silence(one) for one in service.silences()]})
 
     @router.post("", dependencies=change, status_code=201)
     async def silence(new: NewSilence) -> Response:
-        """Tell nobody of findings whose key fits the pattern, for a while. They open and close all
-        the same."""
-        return answer(_silence(room.silence(new.pattern, new.seconds, new.who, new.why)), 201)
+        """Silence findings whose key matches a pattern, for a while. They still open and close,
+        without notifications."""
+        return answer(_silence(service.silence(new.pattern, new.seconds, new.who, new.why)), 201)
 
     @router.delete("/{id}", dependencies=change)
     async def end(id: Annotated[str, Path(max_length=64, examples=["s1"])]) -> Response:
         """End a silence early."""
-        return answer(_silence(room.end_silence(id)))
+        return answer(_silence(service.end_silence(id)))
 
 
 def _silence(silence: Silence) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from understudy.monitor.api.answers import answer, changing, refusal
 from understudy.monitor.errors import IngestError
 from understudy.monitor.ingest.cloudevents import events_of
 from understudy.monitor.ingest.records import MOST_ITEMS
-from understudy.monitor.ingest.service import IngestService, Taken
-from understudy.monitor.pipeline.plane import Plane
+from understudy.monitor.ingest.service import IngestResult, IngestService
+from understudy.monitor.pipeline.plane import EvaluationPlane
 
 MOST_BYTES = 8 * 1024 * 1024
 _EXAMPLE = {
@@ -34,7 +34,7 @@ _BODY = {
 }
 
 
-def add_ingest(app: FastAPI, plane: Plane, ingest: IngestService) -> None:
+def add_ingest(app: FastAPI, plane: EvaluationPlane, ingest: IngestService) -> None:
     """POST /v1/records and /v1/cloudevents."""
 
     @app.post(
@@ -100,22 +100,22 @@ def _items(body: bytes, content_type: str) -> list[Any]:
             raise IngestError(f"not valid JSON: {error}") from error
         items = parsed if isinstance(parsed, list) else [parsed]
     if not items:
-        raise IngestError("there is nothing in it")
+        raise IngestError("the body has no items")
     if len(items) > MOST_ITEMS:
         raise IngestError(f"more than {MOST_ITEMS:,} items: send them in several calls")
     return items
 
 
-def _answer(taken: Taken, word: str) -> Response:
-    nothing = bool(taken.refused) and not (taken.taken or taken.duplicates or taken.waiting)
-    refused = [{word: place, "error": why} for place, why in taken.refused[:100]]
+def _answer(result: IngestResult, word: str) -> Response:
+    nothing = bool(result.refused) and not (result.accepted or result.duplicates or result.waiting)
+    refused = [{word: index, "error": why} for index, why in result.refused[:100]]
     if nothing:
-        return refusal(422, "; ".join(f"{word} {p}: {why}" for p, why in taken.refused[:20]))
+        return refusal(422, "; ".join(f"{word} {p}: {why}" for p, why in result.refused[:20]))
     return answer(
         {
-            "taken": taken.taken,
-            "duplicates": taken.duplicates,
-            "waiting": taken.waiting,
+            "taken": result.accepted,
+            "duplicates": result.duplicates,
+            "waiting": result.waiting,
             "refused": refused,
         }
     )

@@ -1,4 +1,4 @@
-"""Recent records as people may see them: decoded anew, and redacted."""
+"""Recent records, decoded again and redacted."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 import orjson
 
 from understudy.monitor.evidence.decoding import Table, Undecodable
-from understudy.monitor.pipeline.plane import Plane
+from understudy.monitor.pipeline.plane import EvaluationPlane
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.record import OUTCOMES, ROLES, Record
 from understudy.monitor.records.redaction import REDACTED, Redaction, Shown
 
 _MAX_ROWS = 20
-"""Rows of a table that are shown of one record."""
+"""Maximum rows of a table that are shown of one record."""
 
 
-def recent(plane: Plane, limit: int, raw: bool) -> list[dict[str, Any]]:
+def recent(plane: EvaluationPlane, limit: int, raw: bool) -> list[dict[str, Any]]:
     """At most ``limit`` records, newest first; with their payloads if ``raw``."""
     shown: list[dict[str, Any]] = []
     for names, record in plane.pipeline.recent.newest():
@@ -28,7 +28,7 @@ def recent(plane: Plane, limit: int, raw: bool) -> list[dict[str, Any]]:
     return shown
 
 
-def _one(plane: Plane, names: Names, record: Record, raw: bool) -> dict[str, Any]:
+def _one(plane: EvaluationPlane, names: Names, record: Record, raw: bool) -> dict[str, Any]:
     redaction = plane.redaction
     known = record.model < len(names.models)
     named = names.models[record.model] if known else ("other", "", "auto")
@@ -95,7 +95,7 @@ def _hidden(
 def _part(
     found: Table | Undecodable, body: bytes | None, pointers: dict[str, str], rules: Redaction
 ) -> tuple[dict[str, Any] | None, Any]:
-    """The decoded table and the payload, as far as the rules let them be seen."""
+    """The decoded table and the payload, redacted."""
     data = _parsed(body)
     shown = rules.payload(data[0]) if data is not None else None
     table = None
@@ -114,7 +114,7 @@ def _part(
                 for row in rows
             ],
         }
-        # A column that only the configuration names stands in the payload without a name.
+        # The payload does not contain the name of a column that only the configuration names.
         covered = not any(hidden) or (shown is not None and _named(shown, found, hidden, pointers))
     else:
         covered = not rules.rules
@@ -126,7 +126,7 @@ def _part(
 
 
 def _named(shown: Shown, found: Table, hidden: list[bool], pointers: dict[str, str]) -> bool:
-    """Whether every hidden column was found, and hidden, where it stands in the payload."""
+    """Whether every hidden column was found and redacted in the payload."""
     names = {part.lower() for hit in shown.hits for part in hit}
     return all(
         pointers.get(name, name).lower() in names

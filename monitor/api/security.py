@@ -1,4 +1,4 @@
-"""Who may change something, and who may see single records.
+"""Access: who may change state, and who may see single records.
 
 With a token in the environment, every call that changes state needs it as a bearer token. Without
 one such calls are allowed only while the API listens on a loopback address, and only when they do
@@ -25,12 +25,12 @@ def _host(header: str) -> str:
 
 
 def token_of(settings: Settings) -> str | None:
-    """The configured token; None when the environment has none."""
+    """The configured token; None if it is not set in the environment."""
     return os.environ.get(settings.token_env) or None if settings.token_env else None
 
 
 def refuse_change(settings: Settings, headers: Mapping[str, str]) -> tuple[int, str] | None:
-    """Why a call that changes state is refused, as ``(status, message)``; None when it is not."""
+    """Why a call that changes state is refused, as ``(status, message)``; None if it is allowed."""
     token = token_of(settings)
     if token is not None:
         scheme, _, given = headers.get("authorization", "").partition(" ")
@@ -49,15 +49,15 @@ def refuse_change(settings: Settings, headers: Mapping[str, str]) -> tuple[int, 
 
 
 def refuse_records(settings: Settings, headers: Mapping[str, str]) -> tuple[int, str] | None:
-    """Why single records are not shown, or None: people's data need the token as soon as other
-    machines can ask for them."""
+    """Why single records are not shown, as ``(status, message)``; None if they are. They need the
+    token when the API is open to other machines."""
     if is_loopback(settings.control_host):
         return refuse_foreign(settings, headers)
     return refuse_change(settings, headers)
 
 
 def refuse_foreign(settings: Settings, headers: Mapping[str, str]) -> tuple[int, str] | None:
-    """Refuse calls made by web pages of others against an API that listens on loopback."""
+    """Refuse requests from other origins' web pages to an API that listens on loopback."""
     if not is_loopback(settings.control_host):
         return None
     host = headers.get("host", "")

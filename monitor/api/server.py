@@ -19,7 +19,7 @@ BIND_RETRY_SECONDS = 2.0
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Signals are the supervisor's business."""
+        """No signal handlers: the supervisor stops this process."""
         yield
 
 
@@ -37,12 +37,12 @@ def _bind(host: str, port: int) -> socket.socket:
 
 
 class ApiServer:
-    """Runs until :meth:`stop`. A taken port is tried again: evaluation does not depend on it."""
+    """Runs until :meth:`stop`. Retries while the port is in use; evaluation does not wait."""
 
     def __init__(self, app: FastAPI, host: str, port: int) -> None:
         self.host = host
         self.port = port
-        # Its messages name a process and an address that the supervisor has already named.
+        # uvicorn's messages repeat what the supervisor has logged.
         logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
         self._server = _Server(
             uvicorn.Config(
@@ -69,7 +69,7 @@ class ApiServer:
             sock.close()
 
     def stop(self) -> None:
-        """Let :meth:`serve` come to its end."""
+        """End :meth:`serve`."""
         self._server.should_exit = True
 
     async def _bound(self) -> socket.socket | None:

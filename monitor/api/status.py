@@ -9,7 +9,7 @@ from typing import Any
 from understudy import __version__
 from understudy.monitor.console.findings import in_short
 from understudy.monitor.experiments.summary import summary as summary_of
-from understudy.monitor.pipeline.plane import BREAKER_STATES, NOT_ERRORS, NOT_SENT, Plane
+from understudy.monitor.pipeline.plane import BREAKER_STATES, NOT_ERRORS, NOT_SENT, EvaluationPlane
 from understudy.monitor.records.redaction import Redaction
 from understudy.monitor.stats.distribution import Distribution, summary
 from understudy.monitor.stats.reader import Labels, Snapshot
@@ -18,7 +18,7 @@ from understudy.monitor.telemetry.processes import uses
 
 START = "start"
 _UNSEEN: dict[str, Any] = {"mean": None, "std": None, "min": None, "max": None, "classes": {}}
-"""What of a hidden column's summary is not shown."""
+"""Parts of a hidden column's summary that are not shown."""
 
 
 def _of_arm(labels: Labels, arm: str) -> bool:
@@ -61,7 +61,7 @@ def _by(label: str, values: dict[Labels, int], arm: str | None = None) -> dict[s
 
 
 def _arm(
-    plane: Plane, snapshot: Snapshot, arm: str, role: str, run_seconds: float
+    plane: EvaluationPlane, snapshot: Snapshot, arm: str, role: str, run_seconds: float
 ) -> dict[str, Any]:
     windows = plane.windows
     shown = {
@@ -125,8 +125,8 @@ def _brief(found: dict[Labels, Distribution], arm: str) -> dict[str, Any]:
     return {name: values[name] for name in ("count", "p50", "p99", "max")}
 
 
-def predictions(plane: Plane) -> list[dict[str, Any]]:
-    """Summaries of what each arm predicts, the champion first; of hidden outputs counts only."""
+def predictions(plane: EvaluationPlane) -> list[dict[str, Any]]:
+    """Prediction summaries by arm, the champion first; of hidden outputs only counts."""
     order = {arm: place for place, arm in enumerate(plane.settings.arms)}
     known = plane.pipeline.predictions
     return [
@@ -140,15 +140,15 @@ def predictions(plane: Plane) -> list[dict[str, Any]]:
 
 
 def seen(redaction: Redaction, name: str, summary: dict[str, Any]) -> dict[str, Any]:
-    """The summary of a column as people may see it: of a hidden one its counts, and neither its
-    classes nor its least and largest value, which are values of single rows."""
+    """The redacted summary of a column: of a hidden one only counts, since its classes, minimum and
+    maximum are values of single rows."""
     if not redaction.hides(name):
         return summary
     return {key: _UNSEEN.get(key, value) for key, value in summary.items()}
 
 
-def undecodable(plane: Plane) -> list[dict[str, Any]]:
-    """Counts of payloads that gave nothing."""
+def undecodable(plane: EvaluationPlane) -> list[dict[str, Any]]:
+    """Counts of payloads that could not be decoded."""
     return [
         {
             "model": model,
@@ -162,7 +162,7 @@ def undecodable(plane: Plane) -> list[dict[str, Any]]:
     ]
 
 
-def status(plane: Plane) -> dict[str, Any]:
+def status(plane: EvaluationPlane) -> dict[str, Any]:
     """The whole document, as plain data. Durations in seconds, sizes in bytes."""
     snapshot = plane.snapshot()
     run_seconds = plane.run_seconds()

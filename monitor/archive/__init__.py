@@ -1,1 +1,1 @@
-"""The log of records on disk: read, shown, checked and exported."""
+"""The record log on disk: written, read, shown, checked and exported."""

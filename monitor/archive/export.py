@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from understudy.monitor.archive.records import Log, OfLabel, OfRecord, Progress
+from understudy.monitor.archive.records import LabelItem, Log, Progress, RecordItem
 from understudy.monitor.config.model import Config
 from understudy.monitor.errors import LogError, MissingExtraError
 from understudy.monitor.evidence.redaction import redaction_of
@@ -21,9 +21,9 @@ _ROW_GROUP = 65_536
 def to_parquet(
     log: Log, config: Config | None, target: Path, progress: Progress | None = None
 ) -> dict[str, Any]:
-    """Write the records; what was written, for people. The log is read twice, first to learn of
-    the columns. Columns that the configuration redacts are left out. Raises LogError, ReplayError
-    or MissingExtraError."""
+    """Write the records to ``target`` and return a summary. The log is read twice, first to find
+    the columns. Columns that ``config`` redacts are left out. Raises LogError, ReplayError or
+    MissingExtraError."""
     try:
         from pyarrow import parquet
     except ImportError as error:
@@ -32,13 +32,16 @@ def to_parquet(
         ) from error
     from understudy.monitor.evidence.blocks.arrow import Layout, to_arrow
 
-    layout = Layout(_hidden(config))
+    layout = Layout(_hides(config))
     for block in log.blocks(config, progress):
         layout.add(block)
     schema = layout.schema()
     records = rows = undecoded = 0
-    log.again()
-    with _whole(target) as path, parquet.ParquetWriter(path, schema, compression="zstd") as writer:
+    log.restart()
+    with (
+        _atomic_file(target) as path,
+        parquet.ParquetWriter(path, schema, compression="zstd") as writer,
+    ):
         for block in log.blocks(config, progress):
             batch = to_arrow(block, schema)
             writer.write_batch(batch, row_group_size=_ROW_GROUP)
@@ -51,7 +54,7 @@ def to_parquet(
 
 
 def labels_to_parquet(log: Log, target: Path, progress: Progress | None = None) -> int:
-    """Write the labels; how many there are. A label is JSON text, since it may be of any type."""
+    """Write the labels and return their number. A label may have any type, so it is JSON text."""
     import pyarrow
     from pyarrow import parquet
 
@@ -69,14 +72,17 @@ def labels_to_parquet(log: Log, target: Path, progress: Progress | None = None) 
     )
     count = 0
     rows: list[dict[str, Any]] = []
-    with _whole(target) as path, parquet.ParquetWriter(path, schema, compression="zstd") as writer:
+    with (
+        _atomic_file(target) as path,
+        parquet.ParquetWriter(path, schema, compression="zstd") as writer,
+    ):
 
         def write() -> None:
             writer.write_batch(pyarrow.RecordBatch.from_pylist(rows, schema))
             rows.clear()
 
         for item in log.items(progress):
-            if not isinstance(item, OfLabel):
+            if not isinstance(item, LabelItem):
                 continue
             label, at = item.label, item.label.at
             plain = isinstance(label.label, (int, float))
@@ -99,26 +105,26 @@ def labels_to_parquet(log: Log, target: Path, progress: Progress | None = None) 
 
 
 def to_lines(log: Log, target: Path, progress: Progress | None = None) -> dict[str, Any]:
-    """Write the wanted records and labels as lines, payloads and all, as ``understudy replay`` and
-    load tests read them."""
+    """Write records and labels as JSON lines with their payloads, the format that
+    ``understudy replay`` and load tests read. Return their numbers."""
     records = labels = 0
-    with _whole(target) as path, path.open("wb") as file:
+    with _atomic_file(target) as path, path.open("wb") as file:
         for item in log.items(progress):
             file.write(item.line.rstrip(b"\n") + b"\n")
-            records += isinstance(item, OfRecord)
-            labels += isinstance(item, OfLabel)
+            records += isinstance(item, RecordItem)
+            labels += isinstance(item, LabelItem)
     return {"records": records, "labels": labels}
 
 
-def _hidden(config: Config | None) -> Any:
+def _hides(config: Config | None) -> Any:
     if config is None:
         return lambda name: False
     return redaction_of(config).hides
 
 
 @contextmanager
-def _whole(target: Path) -> Iterator[Path]:
-    """A file beside ``target`` that takes its name when all went well. Raises LogError."""
+def _atomic_file(target: Path) -> Iterator[Path]:
+    """A temporary file that is renamed to ``target`` on success. Raises LogError."""
     path = target.with_name(f".{target.name}.part")
     try:
         yield path

@@ -1,8 +1,8 @@
-"""A recorded log: one JSON object to the line, as it is written and as it is read back.
+"""The lines of the record log: one JSON object each, written and read.
 
-Three kinds of lines: ``{"names": …}`` says what the records after it call models, arms and splits;
-``{"record": …}`` is one exchange with its payloads; ``{"label": …}`` is feedback, at the time when
-it came. Payloads are text where they are UTF-8, else ``{"base64": …}``.
+Three kinds: ``{"names": …}`` lists the names of models, arms and splits that the following records
+index; ``{"record": …}`` is one exchange with its payloads; ``{"label": …}`` is feedback, with the
+time when it was received. Payloads are text if they are UTF-8, otherwise ``{"base64": …}``.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def record_line(record: Record) -> bytes:
 
 
 def label_line(label: Label, received: float) -> bytes:
-    """Feedback as it came, at unix time ``received``."""
+    """A label that was received at unix time ``received``."""
     return orjson.dumps(
         {
             "label": {
@@ -68,7 +68,7 @@ def label_line(label: Label, received: float) -> bytes:
 
 
 def read_names(data: Mapping[str, Any]) -> Names:
-    """Undo :func:`names_line`, of its inner object. Raises ReplayError."""
+    """Parse the inner object of :func:`names_line`. Raises ReplayError."""
     try:
         return Names.from_json(orjson.dumps(data))
     except (ProtocolError, TypeError) as error:
@@ -79,7 +79,7 @@ def read_record(data: Mapping[str, Any]) -> bytes:
     """The encoded record of a line's inner object. Raises ReplayError."""
     try:
         duration, first_byte, queue = (round(float(data[name]) * 1e9) for name in _TIMES)
-        request_id, trace_id, unit, target, asked, said = (
+        request_id, trace_id, unit, target, request_headers, response_headers = (
             str(data[name]).encode("latin-1") for name in _TEXTS
         )
         _, parts = encode(
@@ -98,21 +98,21 @@ def read_record(data: Mapping[str, Any]) -> bytes:
             trace_id,
             unit,
             target,
-            asked,
-            said,
+            request_headers,
+            response_headers,
             _bytes(data.get("request")),
             _bytes(data.get("response")),
             int(data.get("assigned", 0)),
         )
     except KeyError as error:
         raise ReplayError(f"record: {error.args[0]} is missing") from error
-    except Exception as error:  # whatever a value that is out of its range makes of struct
+    except Exception as error:  # struct's error for a value out of range
         raise ReplayError(f"record: {error}") from error
     return b"".join(parts)
 
 
 def read_label(data: Mapping[str, Any]) -> tuple[float, Label]:
-    """Undo :func:`label_line`, of its inner object. Raises ReplayError."""
+    """Parse the inner object of :func:`label_line`: (received, label). Raises ReplayError."""
     try:
         label = Label(
             str(data["request_id"]),
@@ -143,4 +143,4 @@ def _bytes(body: object) -> bytes | None:
         return body.encode()
     if isinstance(body, dict) and isinstance(body.get("base64"), str):
         return base64.b64decode(body["base64"], validate=True)
-    raise ValueError("a payload is a text, or an object with base64")
+    raise ValueError("a payload must be a string, or an object with base64")

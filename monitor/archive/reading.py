@@ -1,6 +1,6 @@
-"""The lines of a record log, whether it is a folder of segments or files of JSON lines.
+"""Reads the lines of a record log: a folder of segments, or files of JSON lines.
 
-Files are what earlier versions wrote: ``log``, and before it ``log.1``, ``log.2`` …
+Earlier versions wrote files: ``log``, and the older ``log.1``, ``log.2`` …
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from understudy.monitor.records.log import Damage, is_log, read
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """``where`` names file and place for people; ``size`` is what was read for it, in bytes."""
+    """``where`` names the file and line, for messages; ``size`` is the bytes read for it."""
 
     where: str
     size: int
@@ -25,7 +25,7 @@ class Line:
 
 @dataclass(slots=True)
 class RecordLogFiles:
-    """What is at ``path``. ``damage`` grows while the lines are read."""
+    """The log at ``path``. ``damage`` is updated while lines are read."""
 
     path: Path
     files: list[Path]
@@ -38,21 +38,21 @@ class RecordLogFiles:
         return sum(file.stat().st_size for file in self.files if file.exists())
 
     def lines(self, since: float = float("-inf"), until: float = float("inf")) -> Iterator[Line]:
-        """All lines, oldest first; those of stretches that lie outside of the times may be left
-        out. Raises ReplayError or LogError for what cannot be read at all."""
+        """All lines, oldest first. Frames entirely outside ``since`` to ``until`` (unix seconds)
+        may be skipped. Raises ReplayError or LogError for a log that cannot be read."""
         if self.segments:
-            for one in read(self.path, self.damage, since, until):
-                content, name = one.content, one.path.name
-                size = (one.frame.end - one.frame.start) // max(1, len(content.entries))
+            for frame in read(self.path, self.damage, since, until):
+                content, name = frame.content, frame.path.name
+                size = (frame.frame.end - frame.frame.start) // max(1, len(content.entries))
                 for number, data in enumerate(content.entries):
-                    yield Line(f"{name}: entry {one.frame.index + number:,}", size, data)
+                    yield Line(f"{name}: entry {frame.frame.index + number:,}", size, data)
             return
         for file in self.files:
-            yield from _of_file(file)
+            yield from _file_lines(file)
 
 
 def open_log(path: Path) -> RecordLogFiles:
-    """The log at ``path``. Raises ReplayError when there is none."""
+    """Open the log at ``path``. Raises ReplayError if there is none."""
     if path.is_dir():
         if not is_log(path):
             raise ReplayError(f"{path}: there is no log of records in this folder")
@@ -67,7 +67,7 @@ def open_log(path: Path) -> RecordLogFiles:
     return RecordLogFiles(path, [part for _, part in sorted(parts, reverse=True)] + [path], False)
 
 
-def _of_file(path: Path) -> Iterator[Line]:
+def _file_lines(path: Path) -> Iterator[Line]:
     try:
         for number, line in lines(path):
             yield Line(f"{path}: line {number}", len(line), line)

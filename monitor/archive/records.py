@@ -1,4 +1,4 @@
-"""What is in a record log: names, records and labels, filtered, and records as columnar blocks."""
+"""The items of a record log: names, records and labels, filtered; and records as blocks."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from understudy.monitor.records.log import Damage
 from understudy.monitor.records.record import Record, decode_batch
 
 Progress: TypeAlias = Callable[[int], None]
-"""Called with the bytes that were read since the last call."""
+"""Called with the number of bytes read since the last call."""
 _OTHER = ("other", "", "auto")
 
 
 @dataclass(frozen=True, slots=True)
 class RecordFilter:
-    """Which records: times are unix seconds of their beginning, None is any."""
+    """Selects records by start time (unix seconds) and model; None matches any."""
 
     since: float | None = None
     until: float | None = None
@@ -35,17 +35,17 @@ class RecordFilter:
     version: str | None = None
 
     def time(self, at: float) -> bool:
-        """Whether this moment is within the times."""
+        """Whether unix time ``at`` is selected."""
         return (self.since is None or at >= self.since) and (self.until is None or at < self.until)
 
     def named(self, name: str, version: str) -> bool:
-        """Whether it is one of these models."""
+        """Whether a model is selected."""
         return self.model in (None, name) and self.version in (None, version)
 
 
 @dataclass(frozen=True, slots=True)
-class OfRecord:
-    """``line`` is as it stands in the log."""
+class RecordItem:
+    """A record; ``line`` is its line in the log."""
 
     line: bytes
     names: Names
@@ -59,8 +59,8 @@ class OfRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class OfLabel:
-    """Feedback, and when it came."""
+class LabelItem:
+    """A label, with the unix time when it was received."""
 
     line: bytes
     received: float
@@ -68,8 +68,8 @@ class OfLabel:
 
 
 @dataclass(frozen=True, slots=True)
-class OfNames:
-    """What the records that follow go by."""
+class NamesItem:
+    """The names that the following records index."""
 
     line: bytes
     names: Names
@@ -77,21 +77,23 @@ class OfNames:
 
 @dataclass(slots=True)
 class Log:
-    """Goes through a log any number of times. ``broken`` counts lines that cannot be read, which
-    are left out with ``skip_broken`` and otherwise end it with a ReplayError."""
+    """Reads a log any number of times. ``broken`` counts lines that cannot be parsed: they are
+    skipped with ``skip_broken``, otherwise they raise ReplayError."""
 
     files: RecordLogFiles
     wanted: RecordFilter = field(default_factory=RecordFilter)
     skip_broken: bool = False
     broken: int = 0
 
-    def again(self) -> None:
-        """Forget what was counted, before it is read once more."""
+    def restart(self) -> None:
+        """Reset the counts, before the log is read again."""
         self.broken = 0
         self.files.damage = Damage()
 
-    def items(self, progress: Progress | None = None) -> Iterator[OfRecord | OfLabel | OfNames]:
-        """What is in the log, as far as it is wanted; labels are of any model."""
+    def items(
+        self, progress: Progress | None = None
+    ) -> Iterator[RecordItem | LabelItem | NamesItem]:
+        """The selected items of the log; labels are selected by time only. Raises ReplayError."""
         names = Names()
         wanted = self.wanted
         since = float("-inf") if wanted.since is None else wanted.since
@@ -109,11 +111,11 @@ class Log:
                     raise ReplayError(f"{line.where}: {error}") from error
                 self.broken += 1
                 continue
-            if isinstance(item, OfNames):
+            if isinstance(item, NamesItem):
                 if item.names == names:
                     continue
                 names = item.names
-            elif isinstance(item, OfLabel):
+            elif isinstance(item, LabelItem):
                 if not wanted.time(item.received):
                     continue
             elif not (wanted.time(item.record.started) and wanted.named(*item.model[:2])):
@@ -125,33 +127,33 @@ class Log:
     def blocks(
         self, config: Config | None = None, progress: Progress | None = None
     ) -> Iterator[RecordBlock]:
-        """Records with what the codecs make of them; ``config`` says how where it is not plain."""
+        """Decoded records, as blocks; ``config`` declares protocols and JSON mappings."""
         document: dict[str, Any] = {}
         if config is not None:
             document = config.model_dump(mode="json", by_alias=True)
         decoder = Decoder(Settings.from_json(document))
         builder = Builder("log", "log", 1, most_records=2048)
         for item in self.items(progress):
-            if isinstance(item, OfRecord):
+            if isinstance(item, RecordItem):
                 decoded = decoder.decode(item.model, item.record)
                 yield from builder.add(item.names, item.record, *decoded, 0.0)
         yield from builder.flush(0.0, everything=True)
 
 
-def _item(line: Line, names: Names) -> OfRecord | OfLabel | OfNames:
+def _item(line: Line, names: Names) -> RecordItem | LabelItem | NamesItem:
     try:
         data: Any = orjson.loads(line.data)
     except orjson.JSONDecodeError as error:
-        raise ReplayError(f"is no JSON: {error}") from error
+        raise ReplayError(f"not valid JSON: {error}") from error
     if not isinstance(data, dict):
         raise ReplayError("must be an object")
     if "names" in data:
-        return OfNames(line.data, read_names(data["names"]))
+        return NamesItem(line.data, read_names(data["names"]))
     if "label" in data:
-        return OfLabel(line.data, *read_label(data["label"]))
+        return LabelItem(line.data, *read_label(data["label"]))
     if "record" not in data:
         raise ReplayError("must hold names, a record or a label")
     if not isinstance(data["record"], dict):
         raise ReplayError("record: must be an object")
     (record,) = decode_batch(read_record(data["record"]))
-    return OfRecord(line.data, names, record)
+    return RecordItem(line.data, names, record)

@@ -87,14 +87,14 @@ def evaluate(
 
     from understudy.monitor.config.load import load
     from understudy.monitor.evidence.settings import Settings
-    from understudy.monitor.kafka.client import quiet
+    from understudy.monitor.kafka.client import silence_kafka_log
     from understudy.monitor.kafka.evaluator import Evaluator
-    from understudy.monitor.kafka.inputs import Options, kafka_of
+    from understudy.monitor.kafka.options import Options, kafka_of
     from understudy.monitor.logs import set_up
     from understudy.monitor.service.evaluator_api import Api
 
     set_up(log_level, "json" if as_json else "text")
-    quiet()
+    silence_kafka_log()
     try:
         config = load(config_path)
         name = instance or f"{socket.gethostname()}-{os.getpid()}"

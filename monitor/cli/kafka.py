@@ -139,13 +139,13 @@ def _config(path: Path) -> tuple[Config, Kafka]:
 @contextmanager
 def _admin(of_kafka: Kafka) -> Iterator[Any]:
     try:
-        from understudy.monitor.kafka.client import quiet
+        from understudy.monitor.kafka.client import silence_kafka_log
         from understudy.monitor.kafka.topics import Admin
     except ImportError as error:
         raise MissingExtraError(
             "Kafka needs kafka-python: pip install 'understudy-serving[kafka]'"
         ) from error
-    quiet()  # we report errors ourselves, once
+    silence_kafka_log()  # we report errors ourselves, once
     admin = Admin(of_kafka)
     try:
         yield admin

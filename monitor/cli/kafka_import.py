@@ -44,9 +44,9 @@ def import_(config: Path, instance: str | None, once: bool, as_json: bool, sessi
       understudy kafka import understudy.yaml --once --json
     """
     from understudy.monitor.config.load import load
-    from understudy.monitor.kafka.evaluator import partitions_there
+    from understudy.monitor.kafka.evaluator import topic_partitions
     from understudy.monitor.kafka.importing import Importer
-    from understudy.monitor.kafka.inputs import Options, kafka_of
+    from understudy.monitor.kafka.options import Options, kafka_of
     from understudy.monitor.kafka.retrying import RetryingConsumer
     from understudy.monitor.logs import set_up
 
@@ -58,12 +58,12 @@ def import_(config: Path, instance: str | None, once: bool, as_json: bool, sessi
         raise ConfigError(str(config), [("sources", message)])
     name = instance or f"{socket.gethostname()}-{os.getpid()}"
     options = Options(kafka_of(whole), name, 1.0, session, max(10.0, session))
-    partitions_there(options)
+    topic_partitions(options)
     keeper = RetryingConsumer(lambda: Importer(whole, options))
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: keeper.stop())
-    keeper.run((lambda member, count: count == 0 and member.left() == 0) if once else None)
-    taken = keeper.taken()
+    keeper.run((lambda member, count: count == 0 and member.remaining() == 0) if once else None)
+    taken = keeper.counts()
     if as_json:
         click.echo(json.dumps({sort: taken[sort] for sort in ("records", "labels", "dead")}))
     else:

@@ -16,7 +16,7 @@ from understudy.monitor.errors import LogError
 from understudy.monitor.records.record import OUTCOMES, ROLES
 
 if TYPE_CHECKING:
-    from understudy.monitor.archive.records import Log, OfLabel, OfRecord
+    from understudy.monitor.archive.records import LabelItem, Log, RecordItem
 
 
 class _Time(click.ParamType):  # type: ignore[type-arg]  # older clicks have none
@@ -133,7 +133,7 @@ def export(
         else:
             document = to_parquet(found, config, out, progress)
             if labels is not None:
-                found.again()
+                found.restart()
                 document["labels"] = labels_to_parquet(found, labels, progress)
     document = {"file": str(out), **document, **_faults(found)}
     if as_json:
@@ -176,14 +176,14 @@ def show(
       understudy records show records --from 2026-05-01T12:00:00Z --json | jq .record.outcome
     """
     from understudy.monitor.archive.reading import open_log
-    from understudy.monitor.archive.records import Log, OfLabel, OfRecord, RecordFilter
+    from understudy.monitor.archive.records import LabelItem, Log, RecordFilter, RecordItem
     from understudy.monitor.cli.terminal import progress_bar
 
     found = Log(open_log(log), RecordFilter(since, until, model, version), skip_broken)
     with progress_bar() as bar:
         task = bar.add_task("reading", total=found.files.size)
         items = found.items(lambda size: bar.advance(task, size))
-        newest = deque((i for i in items if isinstance(i, (OfRecord, OfLabel))), maxlen=count)
+        newest = deque((i for i in items if isinstance(i, (RecordItem, LabelItem))), maxlen=count)
     for item in newest:
         if as_json:
             click.echo(item.line.decode("utf-8", "replace").rstrip("\n"))
@@ -207,7 +207,7 @@ def verify(log: Path, as_json: bool) -> None:
       understudy records verify records --json
     """
     from understudy.monitor.archive.reading import open_log
-    from understudy.monitor.archive.records import Log, OfLabel, OfRecord
+    from understudy.monitor.archive.records import LabelItem, Log, RecordItem
     from understudy.monitor.cli.terminal import progress_bar
 
     found = Log(open_log(log), skip_broken=True)
@@ -216,11 +216,11 @@ def verify(log: Path, as_json: bool) -> None:
     with progress_bar() as bar:
         task = bar.add_task("verifying", total=found.files.size)
         for item in found.items(lambda size: bar.advance(task, size)):
-            if isinstance(item, OfRecord):
+            if isinstance(item, RecordItem):
                 counts["records"] += 1
                 at = item.record.started
                 times = [min([at, *times]), max([at, *times])]
-            elif isinstance(item, OfLabel):
+            elif isinstance(item, LabelItem):
                 counts["labels"] += 1
     document: dict[str, Any] = {
         "log": str(log),
@@ -272,10 +272,10 @@ def _say_faults(document: dict[str, Any]) -> None:
         click.echo(f"skipped a torn tail of {damaged['torn_bytes']:,} bytes", err=True)
 
 
-def _shown(item: OfRecord | OfLabel) -> str:
-    from understudy.monitor.archive.records import OfLabel
+def _shown(item: RecordItem | LabelItem) -> str:
+    from understudy.monitor.archive.records import LabelItem
 
-    if isinstance(item, OfLabel):
+    if isinstance(item, LabelItem):
         label = item.label
         value = label.label if label.label is not None else f"reward {label.reward}"
         return f"{_time(item.received)}  label   {label.request_id}[{label.row}] = {value}"

@@ -68,7 +68,7 @@ def _document(run: Replay, damage: Damage) -> dict[str, Any]:
         "damaged": {"places": damage.frames, "bytes": damage.bytes + damage.torn},
         "from": _time(run.first or run.now),
         "to": _time(run.now),
-        "findings": [finding.to_dict() for finding in run.judge.service.ledger.all()],
+        "findings": [finding.to_dict() for finding in run.findings_loop.service.ledger.all()],
         "experiments": {
             name: {
                 challenger: {

@@ -1,1 +1,1 @@
-"""console."""
+"""The console: the status page, its scripts, and pages of findings and objectives."""

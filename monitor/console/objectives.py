@@ -1,4 +1,4 @@
-"""The arms in the plane of two metrics, as a page that needs nothing else: who is on the front."""
+"""A self-contained page that compares the arms by two metrics at a time, with the Pareto front."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _SIZE, _MARGINS = (640, 380), (80, 40, 20, 50)
 
 
 def page(found: Mapping[str, Any]) -> str:
-    """Of what GET /v1/objectives says: a drawing for each pair of metrics that two arms have, and a
-    table of everything."""
+    """The page for the data of GET /v1/objectives: a chart for each pair of metrics that two arms
+    have, and a table of all metrics."""
     arms: Sequence[Mapping[str, Any]] = found["arms"]
     known = [m for m in KNOWN if sum(_value(arm, m) is not None for arm in arms) > 0]
     good = [m for m in ("accuracy", "error_rate") if m in known][:1]
@@ -33,7 +33,7 @@ def page(found: Mapping[str, Any]) -> str:
 
 
 def shown(metric: str, value: float | None) -> str:
-    """A value as people read it."""
+    """A value, formatted."""
     if value is None:
         return "\u2013"
     if metric.startswith("latency"):

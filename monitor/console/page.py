@@ -22,8 +22,7 @@ HEADERS = {
     ),
     **_COMMON,
 }
-"""What goes with a page: only the service's own scripts and styles load, and none within the page
-runs."""
+"""Content security policy: only scripts and styles of the service load; inline ones do not run."""
 STATIC_HEADERS = {"Content-Security-Policy": "default-src 'none'", **_COMMON}
 
 
@@ -44,5 +43,5 @@ def _static() -> dict[str, tuple[str, bytes]]:
 
 
 def static(name: str) -> tuple[str, bytes] | None:
-    """Content type and content of a static file, by its name; None where there is none."""
+    """Content type and content of a static file, by name; None if there is no such file."""
     return _static().get(name)

@@ -1,7 +1,7 @@
-"""An ASGI middleware for Python model servers: what they are asked and answer goes to Understudy.
+"""An ASGI middleware for Python model servers: sends their requests and responses to Understudy.
 
-Only the standard library is used, so that it can be taken into any server. Requests never wait:
-records go into a bounded queue, which a thread empties; what finds no room is dropped and counted::
+It uses only the standard library, so that any server can include it. Requests never wait: records
+go into a bounded queue, which a thread empties. When it is full they are dropped and counted::
 
     app.add_middleware(UnderstudyMiddleware, url="http://127.0.0.1:9090", model="delays")
 """
@@ -24,20 +24,20 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-"""Without the proxies of the environment, which are for services outside."""
-MOST_WAITING = 10_000
-AT_ONCE = 500
-SECONDS = 1.0
-"""Between two posts."""
+"""Ignores the proxies of the environment: the control address is local."""
+MAX_WAITING = 10_000
+BATCH_RECORDS = 500
+INTERVAL_SECONDS = 1.0
+"""Seconds between two posts."""
 
 
 class UnderstudyMiddleware:
-    """``url`` is the control address of Understudy, ``model`` the name declared there. Requests are
-    taken whose path is in ``paths``, or all POST requests; bodies beyond ``max_body`` bytes are
-    left out. ``token`` is sent as bearer token.
+    """Wraps the application ``app``. ``url`` is the control address of Understudy, ``model`` the
+    name declared there. POST requests are recorded: those whose path is in ``paths``, or all if it
+    is empty. Exchanges with a body over ``max_body`` bytes are not recorded. ``token`` is sent as
+    bearer token.
 
-    ``app`` is the application that is wrapped. It never raises: ``dropped`` counts records that
-    were lost.
+    The middleware never raises: ``dropped`` counts lost records.
 
     >>> import asyncio
     >>> async def app(scope, receive, send):
@@ -61,7 +61,7 @@ class UnderstudyMiddleware:
     ) -> None:
         self.app = app
         self.dropped = 0
-        """Records that found no room, or that Understudy did not take."""
+        """Number of records lost: the queue was full, or Understudy did not accept them."""
         self.sent = 0
         self._url = url.rstrip("/") + "/v1/records"
         self._model = model
@@ -70,44 +70,50 @@ class UnderstudyMiddleware:
         self._headers = {"Content-Type": "application/json"}
         if token:
             self._headers["Authorization"] = f"Bearer {token}"
-        self._queue: queue.Queue[dict[str, Any]] = queue.Queue(MOST_WAITING)
+        self._queue: queue.Queue[dict[str, Any]] = queue.Queue(MAX_WAITING)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._post_all, name="understudy", daemon=True)
         self._thread.start()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on as it is, and note it."""
+        """Pass a request to the application unchanged, and record it."""
         wanted = scope["type"] == "http" and scope["method"] == "POST"
         if not wanted or (self._paths and scope["path"] not in self._paths):
             await self.app(scope, receive, send)
             return
         began, clock = time.time(), time.monotonic()
-        asked, answered = bytearray(), bytearray()
+        request, response = bytearray(), bytearray()
         status = 500
 
-        async def hear() -> Message:
+        async def recording_receive() -> Message:
             message = await receive()
-            if message["type"] == "http.request" and len(asked) <= self._max_body:
-                asked.extend(message.get("body", b""))
+            if message["type"] == "http.request" and len(request) <= self._max_body:
+                request.extend(message.get("body", b""))
             return message
 
-        async def say(message: Message) -> None:
+        async def recording_send(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = int(message["status"])
-            elif message["type"] == "http.response.body" and len(answered) <= self._max_body:
-                answered.extend(message.get("body", b""))
+            elif message["type"] == "http.response.body" and len(response) <= self._max_body:
+                response.extend(message.get("body", b""))
             await send(message)
 
         try:
-            await self.app(scope, hear, say)
+            await self.app(scope, recording_receive, recording_send)
         finally:
-            if len(asked) <= self._max_body and len(answered) <= self._max_body:
+            if len(request) <= self._max_body and len(response) <= self._max_body:
                 seconds = time.monotonic() - clock
-                self._note(scope, began, seconds, status, bytes(asked), bytes(answered))
+                self._add_record(scope, began, seconds, status, bytes(request), bytes(response))
 
-    def _note(
-        self, scope: Scope, began: float, seconds: float, status: int, asked: bytes, said: bytes
+    def _add_record(
+        self,
+        scope: Scope,
+        began: float,
+        seconds: float,
+        status: int,
+        request: bytes,
+        response: bytes,
     ) -> None:
         names = dict(scope.get("headers") or ())
         request_id = names.get(b"x-request-id", b"").decode("latin-1") or uuid.uuid4().hex
@@ -119,24 +125,24 @@ class UnderstudyMiddleware:
                 "duration_seconds": seconds,
                 "status": status,
                 "path": scope["path"],
-                "request": asked.decode(),
-                "response": said.decode(),
+                "request": request.decode(),
+                "response": response.decode(),
             }
             self._queue.put_nowait(record)
         except (queue.Full, UnicodeDecodeError):
             self.dropped += 1
 
     def close(self) -> None:
-        """Send what waits, and end."""
+        """Send the queued records and stop the thread; waits up to 10 seconds."""
         self._stopped.set()
         self._thread.join(10.0)
 
     def _post_all(self) -> None:
         while True:
-            ended = self._stopped.wait(SECONDS)
+            ended = self._stopped.wait(INTERVAL_SECONDS)
             while not self._queue.empty():
                 batch: list[dict[str, Any]] = []
-                while len(batch) < AT_ONCE and not self._queue.empty():
+                while len(batch) < BATCH_RECORDS and not self._queue.empty():
                     batch.append(self._queue.get_nowait())
                 if not self._post(batch):
                     self.dropped += len(batch)

@@ -1,7 +1,7 @@
-"""CloudEvents as KServe's payload logger sends them: a request and a response with one id.
+"""CloudEvents in the format of KServe's payload logger: a request and a response with one id.
 
-Whichever comes first waits for the other, for a while and within bounds. The payloads are those of
-the V1 or V2 protocol; which, follows from the payload.
+The first of the two waits for the other, up to :data:`MAX_WAIT_SECONDS`, and at most
+:data:`MAX_WAITING` wait. Payloads are of the V1 or V2 protocol, which is detected.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from understudy.monitor.records.record import CLIENT_ERROR, OK
 
 REQUEST = "org.kubeflow.serving.inference.request"
 RESPONSE = "org.kubeflow.serving.inference.response"
-MOST_WAITING = 10_000
-HORIZON = 300.0
-"""Seconds that a half waits for the other one."""
+MAX_WAITING = 10_000
+MAX_WAIT_SECONDS = 300.0
+"""How long an event waits for its other half."""
 STRUCTURED = "application/cloudevents+json"
 BATCH = "application/cloudevents-batch+json"
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """``kind`` is REQUEST or RESPONSE; ``at`` unix seconds, None where the event does not say."""
+    """``kind`` is REQUEST or RESPONSE; ``at`` is unix seconds, None if the event has no time."""
 
     id: str
     kind: str
@@ -41,7 +41,7 @@ class Event:
 
 
 def events_of(headers: Mapping[str, str], body: bytes) -> list[Event]:
-    """Events of one post: in binary mode by its headers (in lower case), or structured, or a batch.
+    """Events of one request: binary, structured or a batch. ``headers`` are in lower case.
 
     Raises IngestError.
     """
@@ -52,8 +52,8 @@ def events_of(headers: Mapping[str, str], body: bytes) -> list[Event]:
     try:
         parsed: Any = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise IngestError(f"is no JSON: {error}") from error
-    found = []
+        raise IngestError(f"not valid JSON: {error}") from error
+    other_half = []
     for one in parsed if isinstance(parsed, list) else [parsed]:
         if not isinstance(one, dict):
             raise IngestError("an event must be an object")
@@ -64,8 +64,8 @@ def events_of(headers: Mapping[str, str], body: bytes) -> list[Event]:
                 raise IngestError(f"data_base64: {error}") from error
         else:
             data = orjson.dumps(one.get("data"))
-        found.append(_event({str(k): v for k, v in one.items()}, data))
-    return found
+        other_half.append(_event({str(k): v for k, v in one.items()}, data))
+    return other_half
 
 
 def _event(attributes: Mapping[str, Any], data: bytes) -> Event:
@@ -75,14 +75,14 @@ def _event(attributes: Mapping[str, Any], data: bytes) -> Event:
     if kind not in (REQUEST, RESPONSE):
         raise IngestError(f"ce-type: {kind!r} is neither {REQUEST} nor {RESPONSE}")
     if not id_ or len(id_) > 256:
-        raise IngestError("ce-id: is needed, at most 256 characters")
+        raise IngestError("ce-id: is required, at most 256 characters")
     at = instant(str(attributes.get("recordedtime") or attributes.get("time") or ""))
     return Event(id_, kind, str(attributes.get("inferenceservicename", "")), at, data)
 
 
 class Pairs:
-    """Joins requests with their responses. ``outcomes`` counts joined, duplicate, expired (the
-    other half never came) and overflow (there was no room to wait)."""
+    """Joins requests with their responses. ``outcomes`` counts ``joined``, ``duplicate``,
+    ``expired`` (the other half never came) and ``overflow`` (too many were waiting)."""
 
     def __init__(self) -> None:
         self.outcomes: Counter[str] = Counter()
@@ -90,36 +90,37 @@ class Pairs:
 
     @property
     def waiting(self) -> int:
-        """Halves that wait."""
+        """Number of events that wait for their other half."""
         return len(self._waiting)
 
     def add(self, event: Event, now: float) -> tuple[Event, Event] | None:
-        """A half that came at ``now``; request and response when both are there."""
+        """Add an event received at ``now`` (unix seconds); (request, response) once complete."""
         self.expire(now)
         other = RESPONSE if event.kind == REQUEST else REQUEST
-        found = self._waiting.pop((event.id, other), None)
-        if found is not None:
+        other_half = self._waiting.pop((event.id, other), None)
+        if other_half is not None:
             self.outcomes["joined"] += 1
-            halves = (event, found[1]) if event.kind == REQUEST else (found[1], event)
+            halves = (event, other_half[1]) if event.kind == REQUEST else (other_half[1], event)
             return halves
         if (event.id, event.kind) in self._waiting:
             self.outcomes["duplicate"] += 1
             return None
-        if len(self._waiting) >= MOST_WAITING:
+        if len(self._waiting) >= MAX_WAITING:
             self._waiting.popitem(last=False)
             self.outcomes["overflow"] += 1
         self._waiting[event.id, event.kind] = (now, event)
         return None
 
     def dump_state(self) -> list[list[Any]]:
-        """The halves that wait, as JSON."""
+        """The waiting events, as plain data."""
         return [
             [since, e.id, e.kind, e.service, e.at, base64.b64encode(e.data).decode()]
             for since, e in self._waiting.values()
         ]
 
     def load_state(self, state: Sequence[Sequence[Any]]) -> None:
-        """Undo :meth:`dump_state`. Raises ValueError or TypeError for another shape."""
+        """Restore the result of :meth:`dump_state`. Raises ValueError or TypeError for other
+        data."""
         self._waiting.clear()
         for since, id_, kind, service, at, data in state:
             event = Event(
@@ -132,10 +133,10 @@ class Pairs:
             self._waiting[event.id, event.kind] = (float(since), event)
 
     def expire(self, now: float) -> None:
-        """Let go of halves that have waited for too long."""
+        """Drop events that have waited for too long; ``now`` is unix seconds."""
         while self._waiting:
             key = next(iter(self._waiting))
-            if now - self._waiting[key][0] <= HORIZON:
+            if now - self._waiting[key][0] <= MAX_WAIT_SECONDS:
                 return
             del self._waiting[key]
             self.outcomes["expired"] += 1
@@ -146,11 +147,11 @@ def item_of_pair(request: Event, response: Event, declared: KnownModels, now: fl
     named = any(request.service == name for name, _, _ in declared.models)
     model = declared.model(request.service if named or len(declared.models) > 1 else None, None)
     name = model[0]
-    asked: Any = _parsed(request.data)
-    v2 = isinstance(asked, dict) and isinstance(asked.get("inputs"), list)
+    request_body: Any = _parsed(request.data)
+    v2 = isinstance(request_body, dict) and isinstance(request_body.get("inputs"), list)
     path = f"/v2/models/{name}/infer" if v2 else f"/v1/models/{name}:predict"
-    said: Any = _parsed(response.data)
-    failed = isinstance(said, dict) and "error" in said
+    response_body: Any = _parsed(response.data)
+    failed = isinstance(response_body, dict) and "error" in response_body
     started = request.at if request.at is not None else now
     duration = 0.0
     if request.at is not None and response.at is not None:

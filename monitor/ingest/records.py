@@ -1,7 +1,7 @@
-"""Posted records, and what they are to the evaluation plane.
+"""Posted records, converted to the records of workers.
 
-An item names its features and predictions, or holds the payloads as they were on the wire. Either
-way it becomes the record that a worker would have made, and takes the same way.
+An item names its features and predictions, or holds the payloads as sent. Either way it becomes the
+record that a worker would have made, and is evaluated in the same way.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from understudy.monitor.records.record import (
 
 MOST_ITEMS = 10_000
 MOST_ROWS = 10_000
-MOST_AHEAD = 300.0
-"""Seconds that a record may be ahead of the clock here."""
-MOST_BEHIND = 30 * 86400.0
+MAX_AHEAD_SECONDS = 300.0
+"""How far the time of a record may be ahead of the local clock."""
+MAX_BEHIND_SECONDS = 30 * 86400.0
 _HEADERS = b"content-type: application/json"
 _KEYS = frozenset(
     (
@@ -40,8 +40,8 @@ _KEYS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """``model`` is (name, version, protocol); ``encoded`` lacks nothing but the numbers of model
-    and arm, which :meth:`encode` is called with."""
+    """One exchange. ``model`` is (name, version, protocol), ``started`` is unix seconds,
+    ``duration`` is seconds."""
 
     model: tuple[str, str, str]
     arm: str
@@ -56,7 +56,7 @@ class Item:
     response: bytes | None
 
     def encode(self, model: int, arm: int) -> bytes:
-        """The record as a worker packs it, with the numbers of its names."""
+        """The record as a worker packs it; ``model`` and ``arm`` index the batch's names."""
         _, parts = encode(
             model,
             arm,
@@ -82,26 +82,26 @@ class Item:
 
 
 class KnownModels:
-    """What the configuration says of models and arms."""
+    """The declared models, each (name, version, protocol), and arms."""
 
     def __init__(self, models: Sequence[tuple[str, str, str]], arms: Sequence[str]) -> None:
         self.models = list(models)
         self.arms = list(arms)
 
     def model(self, name: object, version: object) -> tuple[str, str, str]:
-        """(name, version, protocol) of a declared model; of the only one where none is named.
+        """(name, version, protocol) of a declared model; if ``name`` is None, of the only one.
 
         Raises IngestError.
         """
-        found = [
+        result = [
             model
             for model in self.models
             if name in (None, model[0]) and version in (None, "", model[1])
         ]
-        if len(found) == 1:
-            return found[0]
+        if len(result) == 1:
+            return result[0]
         known = ", ".join(f"{n} {v}".strip() for n, v, _ in self.models)
-        said = "which model?" if len(found) > 1 else f"no model {name!r} {version or ''}".strip()
+        said = "which model?" if len(result) > 1 else f"no model {name!r} {version or ''}".strip()
         raise IngestError(f"{said}; declared are: {known}")
 
 
@@ -131,7 +131,9 @@ def item_of(data: object, declared: KnownModels, now: float) -> Item:
             raise IngestError(f"predictions: {answers} rows for {rows} of the features")
         path, request, response = _payloads(model, rows, features, predictions)
     elif not isinstance(path, str) or not path.startswith("/"):
-        raise IngestError("path: is needed with a request as it was sent, as /v1/models/m:predict")
+        raise IngestError(
+            "path: is required with a request as it was sent, such as /v1/models/m:predict"
+        )
     return Item(
         model, str(arm), _text(data, "request_id"), status, outcome, started, duration,
         _text(data, "trace_id"), str(path), request, response,
@@ -141,17 +143,17 @@ def item_of(data: object, declared: KnownModels, now: float) -> Item:
 def _time(value: object, now: float) -> float:
     if value is None:
         return now
-    found = instant(value)
-    if found is None:
-        raise IngestError(f"time: {value!r} is no time: unix seconds, or ISO 8601")
-    if not now - MOST_BEHIND <= found <= now + MOST_AHEAD:
-        where = "the future" if found > now else "the past"
-        raise IngestError(f"time: {value!r} lies too far in {where}")
-    return found
+    result = instant(value)
+    if result is None:
+        raise IngestError(f"time: not a valid time: {value!r} (unix seconds or ISO 8601)")
+    if not now - MAX_BEHIND_SECONDS <= result <= now + MAX_AHEAD_SECONDS:
+        where = "the future" if result > now else "the past"
+        raise IngestError(f"time: {value!r} is too far in {where}")
+    return result
 
 
-def _number(data: Mapping[str, Any], name: str, usual: float, low: float, high: float) -> float:
-    value = data.get(name, usual)
+def _number(data: Mapping[str, Any], name: str, default: float, low: float, high: float) -> float:
+    value = data.get(name, default)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise IngestError(f"{name}: must be a number, not {value!r}")
     if not low <= value <= high:
@@ -170,7 +172,7 @@ def _outcome(value: object, status: int) -> int:
     if value is None:
         return OK if status < 400 else CLIENT_ERROR if status < 500 else SERVER_ERROR
     if value not in OUTCOMES:
-        raise IngestError(f"outcome: {value!r} is none of {', '.join(OUTCOMES)}")
+        raise IngestError(f"outcome: {value!r} is not one of {', '.join(OUTCOMES)}")
     return OUTCOMES.index(str(value))
 
 
@@ -212,20 +214,20 @@ def _payloads(
     features: dict[str, list[Any]],
     predictions: dict[str, list[Any]] | None,
 ) -> tuple[str, bytes, bytes | None]:
-    """Path and payloads that the model's own codec reads back into the same tables."""
+    """Path and payloads that the model's codec decodes to the same columns."""
     name, _, protocol = model
     if protocol == "json":
-        raise IngestError("features: model maps plain JSON: give the request as it was sent")
+        raise IngestError("features: the model uses plain JSON: post the request as it was sent")
     if protocol == "open-inference-v2":
         path = f"/v2/models/{name}/infer"
         request: Any = {"inputs": _tensors(features, rows)}
         response: Any = {"model_name": name, "outputs": _tensors(predictions or {}, rows)}
     else:
         path = f"/v1/models/{name}:predict" if protocol == "kserve-v1" else "/invocations"
-        of_rows = _rows(features, rows)
-        request = {"instances": of_rows}
+        row_objects = _rows(features, rows)
+        request = {"instances": row_objects}
         if protocol != "kserve-v1":
-            split = {"columns": list(features), "data": [list(row.values()) for row in of_rows]}
+            split = {"columns": list(features), "data": [list(row.values()) for row in row_objects]}
             request = {"dataframe_split": split}
         response = {"predictions": _rows(predictions or {}, rows)}
     answered = orjson.dumps(response) if predictions is not None else None

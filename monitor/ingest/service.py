@@ -1,4 +1,4 @@
-"""What is posted goes the way of the workers' records; twice the same is once."""
+"""Passes posted records to the evaluation, like records of workers; duplicates count once."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from understudy.monitor.ingest.cloudevents import Event, Pairs, item_of_pair
 from understudy.monitor.ingest.records import Item, KnownModels, item_of
 from understudy.monitor.records.handoff import Names
 
-REMEMBERED = 100_000
-"""Request ids by which what comes again is known."""
+MAX_KNOWN_IDS = 100_000
+"""Number of request ids kept to detect duplicates."""
 
 Sink = Callable[[Names, int, bytes], None]
 
 
 @dataclass(slots=True)
-class Taken:
-    """What became of a post: ``refused`` are places, from 0, and reasons."""
+class IngestResult:
+    """Outcome of a post: counts, and ``refused`` as pairs of index (from 0) and reason."""
 
-    taken: int = 0
+    accepted: int = 0
     duplicates: int = 0
     waiting: int = 0
     refused: list[tuple[int, str]] = field(default_factory=list)
 
 
 class IngestService:
-    """``sink`` takes batches as from a worker; ``clock`` is unix time."""
+    """``sink`` takes batches like those of a worker; ``clock`` returns unix seconds."""
 
     def __init__(
         self, declared: KnownModels, sink: Sink, clock: Callable[[], float] = time.time
@@ -40,66 +40,66 @@ class IngestService:
         self.pairs = Pairs()
         self._sink = sink
         self._clock = clock
-        self._known: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._known_ids: OrderedDict[tuple[str, str], None] = OrderedDict()
 
-    def records(self, posted: Sequence[object]) -> Taken:
-        """Items as they were posted; good ones are taken, whatever the others are."""
-        taken = Taken()
+    def records(self, posted: Sequence[object]) -> IngestResult:
+        """Accept posted items; invalid ones are refused, the others are accepted."""
+        result = IngestResult()
         items: list[Item] = []
         now = self._clock()
-        for place, data in enumerate(posted):
+        for index, data in enumerate(posted):
             try:
                 item = item_of(data, self.declared, now)
             except IngestError as error:
-                taken.refused.append((place, str(error)))
+                result.refused.append((index, str(error)))
                 continue
             items.append(item)
-        return self._take("records", items, taken)
+        return self._take("records", items, result)
 
-    def events(self, events: Sequence[Event]) -> Taken:
-        """CloudEvents; a half waits for the other one."""
-        taken = Taken()
+    def events(self, events: Sequence[Event]) -> IngestResult:
+        """Accept CloudEvents; the first of a pair waits for the second."""
+        result = IngestResult()
         items: list[Item] = []
         now = self._clock()
-        for place, event in enumerate(events):
+        for index, event in enumerate(events):
             halves = self.pairs.add(event, now)
             if halves is None:
-                taken.waiting += 1
+                result.waiting += 1
                 continue
             try:
                 item = item_of_pair(*halves, self.declared, now)
             except IngestError as error:
-                taken.refused.append((place, str(error)))
+                result.refused.append((index, str(error)))
                 continue
             items.append(item)
-        return self._take("cloudevents", items, taken)
+        return self._take("cloudevents", items, result)
 
-    def _take(self, source: str, items: Sequence[Item], taken: Taken) -> Taken:
-        """Pass on what is not known yet, and count."""
-        fresh = [item for item in items if not self._is_known(item)]
-        taken.taken = len(fresh)
-        taken.duplicates = len(items) - len(fresh)
-        self._count(source, taken)
-        self._pass(fresh)
-        return taken
+    def _take(self, source: str, items: Sequence[Item], result: IngestResult) -> IngestResult:
+        """Send the items that are not duplicates, and count."""
+        new_items = [item for item in items if not self._is_known(item)]
+        result.accepted = len(new_items)
+        result.duplicates = len(items) - len(new_items)
+        self._count(source, result)
+        self._send(new_items)
+        return result
 
     def _is_known(self, item: Item) -> bool:
         if not item.request_id:
             return False
         key = (item.arm, item.request_id)
-        if key in self._known:
+        if key in self._known_ids:
             return True
-        self._known[key] = None
-        if len(self._known) > REMEMBERED:
-            self._known.popitem(last=False)
+        self._known_ids[key] = None
+        if len(self._known_ids) > MAX_KNOWN_IDS:
+            self._known_ids.popitem(last=False)
         return False
 
-    def _count(self, source: str, taken: Taken) -> None:
-        self.outcomes[source, "taken"] += taken.taken
-        self.outcomes[source, "duplicate"] += taken.duplicates
-        self.outcomes[source, "refused"] += len(taken.refused)
+    def _count(self, source: str, result: IngestResult) -> None:
+        self.outcomes[source, "taken"] += result.accepted
+        self.outcomes[source, "duplicate"] += result.duplicates
+        self.outcomes[source, "refused"] += len(result.refused)
 
-    def _pass(self, items: Sequence[Item]) -> None:
+    def _send(self, items: Sequence[Item]) -> None:
         if not items:
             return
         models = list(dict.fromkeys(item.model for item in items))

@@ -1,8 +1,8 @@
-"""Messages of other people's topics as records and labels: pure, one message in, what is known out.
+"""Converts messages of source topics to records and labels. Pure.
 
-Two formats: CloudEvents as KServe's payload logger sends them, of which the request waits for its
-response; and plain JSON by a mapping of the configuration. What cannot be used is a SourceError
-with a reason, for the topic of dead letters.
+Two formats: CloudEvents in the format of KServe's payload logger, where a request waits for its
+response; and plain JSON, with a mapping in the configuration. A message that cannot be used raises
+SourceError with a reason, for the dead-letter topic.
 """
 
 from __future__ import annotations
@@ -53,19 +53,19 @@ class Message:
 
 
 @dataclass(slots=True)
-class Taken:
-    """What a message says: rows as the evaluation takes them, labels with the time at which they
-    came. Both are empty while a half of a pair waits for the other."""
+class MessageContent:
+    """What a message holds: rows for the evaluation, and labels, each with the unix time when it
+    was received. Both are empty while an event waits for its other half."""
 
     rows: list[Row] = field(default_factory=list)
     labels: list[tuple[float, Label]] = field(default_factory=list)
 
 
 class TopicReader:
-    """Reads the messages of one source; ``pairs`` are the halves that wait, which is all its state.
+    """Reads the messages of one source. Its whole state is ``pairs``, the waiting events.
 
-    Halves have to come to the same reader: to one partition (by the id as the key), or else to one
-    reader that has all of them.
+    Both events of a pair must reach the same reader: in the same partition (with the id as key), or
+    through one reader for all partitions.
     """
 
     def __init__(self, source: SourceTopic, declared: KnownModels, decoder: Decoder) -> None:
@@ -76,8 +76,8 @@ class TopicReader:
         self._names = Names(0, tuple(declared.models), tuple(declared.arms))
         self._mapping = _Mapping(source.json_) if source.json_ is not None else None
 
-    def read(self, message: Message, now: float) -> Taken:
-        """What a message says; ``now`` is unix seconds. Raises SourceError."""
+    def read(self, message: Message, now: float) -> MessageContent:
+        """The content of a message; ``now`` is unix seconds. Raises SourceError."""
         value = message.value
         if value is None:
             raise SourceError("empty", "the message has no value")
@@ -87,8 +87,8 @@ class TopicReader:
 
     # CloudEvents --------------------------------------------------------------------------------
 
-    def _events(self, message: Message, value: bytes, now: float) -> Taken:
-        taken = Taken()
+    def _events(self, message: Message, value: bytes, now: float) -> MessageContent:
+        content = MessageContent()
         try:
             events = events_of(_headers(message.headers), value)
         except IngestError as error:
@@ -98,17 +98,17 @@ class TopicReader:
             if halves is None:
                 continue
             try:
-                item = item_of_pair(*halves, self._for_pairs(halves[0].service), now)
+                item = item_of_pair(*halves, self._models_of(halves[0].service), now)
             except IngestError as error:
                 raise SourceError("unknown_model", str(error)) from error
-            model, arm = self._place(item.model), self._declared.arms.index(item.arm)
+            model, arm = self._model_index(item.model), self._declared.arms.index(item.arm)
             (record,) = decode_batch(item.encode(model, arm))
             decoded = self._decoder.decode(item.model, record)
-            taken.rows.append((self._names, record, *decoded))
-        return taken
+            content.rows.append((self._names, record, *decoded))
+        return content
 
-    def _for_pairs(self, service: str) -> KnownModels:
-        """Events name their InferenceService, which may be called otherwise than the model."""
+    def _models_of(self, service: str) -> KnownModels:
+        """The models to look up ``service`` in: an InferenceService may have another name."""
         if self.source.model is None:
             return self._declared
         one = self._declared.model(self.source.model, self.source.version)
@@ -116,31 +116,33 @@ class TopicReader:
 
     # Plain JSON ---------------------------------------------------------------------------------
 
-    def _json(self, mapping: _Mapping, message: Message, value: bytes, now: float) -> Taken:
+    def _json(
+        self, mapping: _Mapping, message: Message, value: bytes, now: float
+    ) -> MessageContent:
         try:
             data: Any = orjson.loads(value)
         except orjson.JSONDecodeError as error:
-            raise SourceError("not_json", f"the value is no JSON: {error}") from error
+            raise SourceError("not_json", f"the value is not valid JSON: {error}") from error
         if not isinstance(data, dict):
-            raise SourceError("wrong_shape", "the value is no object")
-        came = message.timestamp if message.timestamp is not None else now
+            raise SourceError("wrong_shape", "the value is not an object")
+        received = message.timestamp if message.timestamp is not None else now
         request_id = mapping.text(data, "request_id")
         if not request_id:
-            raise SourceError("missing_field", "request_id: is needed")
-        taken = Taken(labels=mapping.labels(data, request_id, came))
+            raise SourceError("missing_field", "request_id: is required")
+        content = MessageContent(labels=mapping.labels(data, request_id, received))
         features = mapping.table(data, "features")
         predictions = mapping.table(data, "predictions")
         if features is None and predictions is None:
-            if not taken.labels:
-                raise SourceError("missing_field", "there are neither features nor a label")
-            return taken
-        record = mapping.record(data, request_id, came)
-        record.model = self._place(self._model(mapping, data))
+            if not content.labels:
+                raise SourceError("missing_field", "the message has neither features nor a label")
+            return content
+        record = mapping.record(data, request_id, received)
+        record.model = self._model_index(self._model(mapping, data))
         record.arm = self._arm(mapping, data)
         missing = Undecodable(Reason.NOT_CAPTURED)
         failed = Undecodable(Reason.ERROR_RESPONSE) if record.outcome != OK else missing
-        taken.rows.append((self._names, record, features or missing, predictions or failed))
-        return taken
+        content.rows.append((self._names, record, features or missing, predictions or failed))
+        return content
 
     def _model(self, mapping: _Mapping, data: dict[str, Any]) -> tuple[str, str, str]:
         name: str | None = mapping.text(data, "model") or self.source.model
@@ -154,87 +156,87 @@ class TopicReader:
         arm = mapping.text(data, "arm") or self._declared.arms[0]
         if arm not in self._declared.arms:
             known = ", ".join(self._declared.arms)
-            raise SourceError("unknown_arm", f"arm: {arm[:60]!r} is none of {known}")
+            raise SourceError("unknown_arm", f"arm: {arm[:60]!r} is not one of {known}")
         return self._declared.arms.index(arm)
 
-    def _place(self, model: tuple[str, str, str]) -> int:
+    def _model_index(self, model: tuple[str, str, str]) -> int:
         return self._names.models.index(model)
 
 
 def _headers(headers: Sequence[tuple[str, bytes]]) -> dict[str, str]:
-    """Kafka's headers of a CloudEvent, ``ce_type`` …, as HTTP has them, ``ce-type``."""
-    found: dict[str, str] = {}
+    """Kafka headers of a CloudEvent (``ce_type``) as HTTP headers (``ce-type``)."""
+    result: dict[str, str] = {}
     for name, value in headers:
         name = name.lower()
         if name.startswith("ce_"):
             name = "ce-" + name[3:]
-        found[name] = bytes(value or b"").decode("utf-8", "replace")
-    return found
+        result[name] = bytes(value or b"").decode("utf-8", "replace")
+    return result
 
 
 class _Mapping:
-    """A compiled mapping. Its methods raise SourceError that names the field."""
+    """A compiled mapping. Its methods raise SourceError, which names the field."""
 
     def __init__(self, declared: MessageMapping) -> None:
         self._unit = _NANOSECONDS[declared.latency_unit]
         self._paths: dict[str, tuple[str, ...]] = {}
         self._tables: dict[str, dict[str, tuple[str, ...]]] = {}
         for name in MessageMapping.model_fields:
-            where = getattr(declared, name)
-            if isinstance(where, dict):
-                self._tables[name] = {column: steps(place) for column, place in where.items()}
-            elif isinstance(where, str) and name != "latency_unit":
-                self._paths[name] = steps(where)
+            pointer = getattr(declared, name)
+            if isinstance(pointer, dict):
+                self._tables[name] = {column: steps(path) for column, path in pointer.items()}
+            elif isinstance(pointer, str) and name != "latency_unit":
+                self._paths[name] = steps(pointer)
 
     def _at(self, data: dict[str, Any], name: str) -> Any:
         path = self._paths.get(name)
         return None if path is None else follow(data, path)
 
     def text(self, data: dict[str, Any], name: str) -> str:
-        """A text or a whole number as text; empty where there is none."""
-        found = self._at(data, name)
-        if found is None:
+        """A string, or an integer as a string; empty if the field is missing."""
+        value = self._at(data, name)
+        if value is None:
             return ""
-        if isinstance(found, bool) or not isinstance(found, (str, int)):
-            raise SourceError("wrong_type", f"{name}: must be a text, not {_shown(found)}")
-        text = str(found)
+        if isinstance(value, bool) or not isinstance(value, (str, int)):
+            raise SourceError("wrong_type", f"{name}: must be a text, not {_shorten(value)}")
+        text = str(value)
         if len(text) > _LONGEST_ID:
             raise SourceError("too_large", f"{name}: has more than {_LONGEST_ID} characters")
         return text
 
     def _number(self, data: dict[str, Any], name: str) -> float | None:
-        found = self._at(data, name)
-        if found is None:
+        value = self._at(data, name)
+        if value is None:
             return None
-        if isinstance(found, bool) or not isinstance(found, (int, float)):
-            raise SourceError("wrong_type", f"{name}: must be a number, not {_shown(found)}")
-        if not math.isfinite(found):
-            raise SourceError("wrong_type", f"{name}: must be finite, not {_shown(found)}")
-        return float(found)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise SourceError("wrong_type", f"{name}: must be a number, not {_shorten(value)}")
+        if not math.isfinite(value):
+            raise SourceError("wrong_type", f"{name}: must be finite, not {_shorten(value)}")
+        return float(value)
 
     def _time(self, data: dict[str, Any], name: str) -> float | None:
-        found = self._at(data, name)
-        if found is None:
+        value = self._at(data, name)
+        if value is None:
             return None
-        at = instant(found)
+        at = instant(value)
         if at is None or not 0.0 <= at < 1e11:
-            raise SourceError("wrong_type", f"{name}: {_shown(found)} is no time")
+            raise SourceError("wrong_type", f"{name}: {_shorten(value)} is not a valid time")
         return at
 
     def table(self, data: dict[str, Any], name: str) -> Table | None:
-        """Features or predictions, one row or, from lists, several."""
+        """Features or predictions: one row, or several from lists; None if missing."""
         columns = self._tables.get(name)
         if columns is not None:
             cells = {column: follow(data, path) for column, path in columns.items()}
             if all(cell is None for cell in cells.values()):
                 return None
         else:
-            found = self._at(data, name)
-            if found is None:
+            value = self._at(data, name)
+            if value is None:
                 return None
-            if not isinstance(found, Mapping) or not found:
-                raise SourceError("wrong_type", f"{name}: must be an object, not {_shown(found)}")
-            cells = dict(found)
+            if not isinstance(value, Mapping) or not value:
+                raise SourceError("wrong_type", f"{name}: must be an object, not {_shorten(value)}")
+            cells = dict(value)
             if max(map(len, cells)) > MAX_NAME:
                 raise SourceError(
                     "too_large", f"{name}: a name has more than {MAX_NAME} characters"
@@ -242,9 +244,9 @@ class _Mapping:
         return _table(name, cells)
 
     def labels(
-        self, data: dict[str, Any], request_id: str, came: float
+        self, data: dict[str, Any], request_id: str, received: float
     ) -> list[tuple[float, Label]]:
-        """A label for each row of a list, and one of a scalar."""
+        """One label for a scalar, one for each row of a list."""
         label, reward = self._at(data, "label"), self._number(data, "reward")
         if label is None and reward is None:
             return []
@@ -252,25 +254,27 @@ class _Mapping:
         several = label if isinstance(label, list) else [label]
         for one in several:
             if one is not None and not isinstance(one, _SCALARS):
-                raise SourceError("wrong_type", f"label: must be a scalar, not {_shown(one)}")
-        # A record's id is bytes, which labels are compared with as Latin-1.
+                raise SourceError("wrong_type", f"label: must be a scalar, not {_shorten(one)}")
+        # A record's id is bytes; labels are compared with it as Latin-1.
         request_id = _bytes(request_id).decode("latin-1")
         return [
-            (came, Label(request_id, row, one, reward, at))
+            (received, Label(request_id, row, one, reward, at))
             for row, one in enumerate(several)
             if one is not None or reward is not None
         ]
 
-    def record(self, data: dict[str, Any], request_id: str, came: float) -> Record:
-        """All of a record but its model and arm."""
+    def record(self, data: dict[str, Any], request_id: str, received: float) -> Record:
+        """The record, without its model and arm."""
         status = self._number(data, "status")
         error = self._at(data, "error")
         latency = self._number(data, "latency")
         duration = 0.0 if latency is None else latency * self._unit
         if not 0.0 <= duration <= _LONGEST_LATENCY:
-            raise SourceError("wrong_type", f"latency: {latency!r} cannot be; is the unit right?")
+            raise SourceError(
+                "wrong_type", f"latency: {latency!r} is out of range; check latency_unit"
+            )
         if status is not None and not 100 <= status <= 599:
-            raise SourceError("wrong_type", f"status: {status!r} is no HTTP status")
+            raise SourceError("wrong_type", f"status: {status!r} is not an HTTP status")
         started = self._time(data, "time")
         code = 200 if status is None else int(status)
         outcome = OK if code < 400 else CLIENT_ERROR if code < 500 else SERVER_ERROR
@@ -278,7 +282,7 @@ class _Mapping:
             code, outcome = 500 if status is None else code, SERVER_ERROR
         record = Record()
         record.status, record.role, record.outcome, record.assigned = code, ROLE_PRIMARY, outcome, 0
-        record.started = came - duration / 1e9 if started is None else started
+        record.started = received - duration / 1e9 if started is None else started
         record.duration_ns = round(duration)
         record.first_byte_ns = record.queue_ns = 0
         record.request_size = record.response_size = 0
@@ -291,7 +295,7 @@ class _Mapping:
 
 
 def _bytes(text: str) -> bytes:
-    """As labels are compared with it: Latin-1, where that can hold it."""
+    """Latin-1 bytes, as labels are compared with; UTF-8 if Latin-1 cannot encode it."""
     try:
         return text.encode("latin-1")
     except UnicodeEncodeError:
@@ -312,14 +316,14 @@ def _table(name: str, cells: dict[str, Any]) -> Table:
     rows = lengths.pop()
     if not 0 < rows <= MOST_ROWS:
         raise SourceError("too_large" if rows else "wrong_shape", f"{name}: has {rows:,} rows")
-    found = joined(
+    table = joined(
         tuple(cells), rows, [c if isinstance(c, list) else [c] * rows for c in cells.values()]
     )
-    if isinstance(found, Undecodable):  # pragma: no cover - there are names and rows
-        raise SourceError("wrong_shape", f"{name}: {found.reason}")
-    return found
+    if isinstance(table, Undecodable):  # pragma: no cover - there are names and rows
+        raise SourceError("wrong_shape", f"{name}: {table.reason}")
+    return table
 
 
-def _shown(value: object) -> str:
+def _shorten(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:59] + "…"

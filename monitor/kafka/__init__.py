@@ -1,1 +1,1 @@
-"""The road through Kafka: what sidecars publish, and what comes back to them."""
+"""Evaluation over Kafka: what sidecars publish, the evaluators, and the routes that come back."""

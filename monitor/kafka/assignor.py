@@ -1,4 +1,4 @@
-"""Who of the group gets which partitions: those of one number together, and the judges apart."""
+"""Assigns partitions to group members: co-partitioned topics together, evidence spread by cost."""
 
 from __future__ import annotations
 
@@ -14,81 +14,84 @@ from kafka.coordinator.assignors.abstract import (
 
 
 class CoPartitionAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # kafka-python has no types
-    """``meeting`` are topics whose partitions of one number go to one member: what has the same
-    request id meets there. ``judged`` is the topic of the evidence, ``costs`` what judging costs
-    by its partition, against all of the input. ``url`` is where this member can be asked; every
-    member gets to know of those that judge, in :attr:`owners`."""
+    """Assignor of kafka-python's consumer.
+
+    ``co_partitioned`` are topics whose partitions of one number go to one member, so that all
+    messages with the same request id meet there. ``evidence`` is the evidence topic, ``costs`` the
+    cost of evaluating each of its partitions, relative to stage one of all input. ``url`` is the
+    address of this member's control API; every member learns the owners of the evidence, in
+    :attr:`owners`."""
 
     name = "understudy"
     version = 0
 
     def __init__(
-        self, meeting: tuple[str, ...], judged: str, costs: Mapping[int, float], url: str
+        self, co_partitioned: tuple[str, ...], evidence: str, costs: Mapping[int, float], url: str
     ) -> None:
-        self.meeting = meeting
-        self.judged = judged
+        self.co_partitioned = co_partitioned
+        self.evidence = evidence
         self.costs = costs
         self.url = url
         self.owners: dict[int, str] = {}
-        """URLs of those that judge, by partition of the evidence."""
+        """URL of each owner, by partition of the evidence."""
 
     def assign(self, cluster: Any, members: Any) -> dict[str, Any]:
-        """By the number of members and partitions alone, so that every leader finds the same."""
+        """Depends only on members and partition counts, so every leader computes the same."""
         names = sorted(member.member_id for member in members)
         topics = {topic for member in members for topic in member.metadata.topics}
         counts = {topic: len(cluster.partitions_for_topic(topic) or ()) for topic in topics}
-        shares = shared(names, counts, self.meeting, self.judged, self.costs)
+        shares = assign_partitions(names, counts, self.co_partitioned, self.evidence, self.costs)
         urls = {member.member_id: bytes(member.metadata.user_data or b"") for member in members}
         owners = {
-            str(place): urls[name].decode(errors="replace")
+            str(number): urls[name].decode(errors="replace")
             for name in names
-            for place in shares[name].get(self.judged, ())
+            for number in shares[name].get(self.evidence, ())
         }
-        told = json.dumps(owners).encode()
+        user_data = json.dumps(owners).encode()
         return {
-            name: ConsumerProtocolAssignment(self.version, sorted(shares[name].items()), told)
+            name: ConsumerProtocolAssignment(self.version, sorted(shares[name].items()), user_data)
             for name in names
         }
 
     def metadata(self, topics: Any) -> Any:
-        """What a member says of itself."""
+        """Metadata that this member sends when it joins."""
         return ConsumerProtocolSubscription(self.version, list(topics), self.url.encode())
 
     def on_assignment(self, assignment: Any, generation: Any) -> None:
-        """Remember who judges."""
+        """Store the owners of the evidence."""
         try:
-            told = json.loads(bytes(assignment.user_data or b"") or b"{}")
-            self.owners = {int(place): str(url) for place, url in told.items() if url}
+            user_data = json.loads(bytes(assignment.user_data or b"") or b"{}")
+            self.owners = {int(number): str(url) for number, url in user_data.items() if url}
         except (ValueError, AttributeError):
             self.owners = {}
 
 
-def shared(
+def assign_partitions(
     members: list[str],
     counts: Mapping[str, int],
-    meeting: tuple[str, ...],
-    judged: str,
+    co_partitioned: tuple[str, ...],
+    evidence: str,
     costs: Mapping[int, float],
 ) -> dict[str, dict[str, list[int]]]:
-    """Partitions by topic for each member: always to who has least to do so far."""
-    found: dict[str, dict[str, list[int]]] = {name: {} for name in members}
+    """Partitions by topic for each member; each goes to the member with the least load so far."""
+    result: dict[str, dict[str, list[int]]] = {name: {} for name in members}
     load = dict.fromkeys(members, 0.0)
-    inputs = max((counts.get(topic, 0) for topic in meeting), default=0)
-    others = [t for t in sorted(counts) if t not in meeting and t != judged]
-    every = inputs + sum(counts[topic] for topic in others)
+    inputs = max((counts.get(topic, 0) for topic in co_partitioned), default=0)
+    others = [t for t in sorted(counts) if t not in co_partitioned and t != evidence]
+    total = inputs + sum(counts[topic] for topic in others)
 
-    def give(topics: list[str], number: int, cost: float) -> None:
+    def assign(topics: list[str], number: int, cost: float) -> None:
         name = min(members, key=lambda m: (load[m], m))
         load[name] += cost
         for topic in topics:
             if number < counts.get(topic, 0):
-                found[name].setdefault(topic, []).append(number)
+                result[name].setdefault(topic, []).append(number)
 
-    for number in range(counts.get(judged, 0)):
-        give([judged], number, every * costs.get(number, 0.0))
+    for number in range(counts.get(evidence, 0)):
+        assign([evidence], number, total * costs.get(number, 0.0))
     for number in range(inputs):
-        give(list(meeting), number, 1.0)
+        assign(list(co_partitioned), number, 1.0)
     for topic in others:
         for number in range(counts[topic]):
-            give([topic], number, 1.0)
-    return found
+            assign([topic], number, 1.0)
+    return result

@@ -1,4 +1,4 @@
-"""Why no connection to Kafka came about, which kafka-python tells its log alone."""
+"""Why a connection to Kafka failed: kafka-python writes the reason to its log only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _RECENT_SECONDS = 60.0
 
 
 class _Reasons(logging.Filter):
-    """Remembers the errors in kafka-python's log that say why it could not connect."""
+    """Remembers the connection errors in kafka-python's log."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,15 +30,15 @@ class _Reasons(logging.Filter):
             self._last = time.monotonic(), str(argument)
         return not self.quiet
 
-    def refused(self) -> str:
-        """That a broker has refused our credentials of late."""
+    def credentials_error(self) -> str:
+        """The error of a broker that recently refused our credentials; empty if none did."""
         at, text = self._refused
         return text if at and time.monotonic() - at < _RECENT_SECONDS else ""
 
     def recent(self) -> str:
         at, text = self._last
-        # After it has refused us, a broker keeps us waiting, and tries that time out say nothing.
-        return self.refused() or (text if time.monotonic() - at < _RECENT_SECONDS else "")
+        # After a refusal a broker delays its response; the time-outs that follow hide the reason.
+        return self.credentials_error() or (text if time.monotonic() - at < _RECENT_SECONDS else "")
 
     def forget(self) -> None:
         self._last = self._refused = (0.0, "")
@@ -48,28 +48,28 @@ _reasons = _Reasons()
 logging.getLogger(CONNECTION_LOG).addFilter(_reasons)
 
 
-def quiet() -> None:
-    """Keep kafka-python's own log still: it has a line for each try to connect."""
+def silence_kafka_log() -> None:
+    """Silence kafka-python's own log: it has a line for each attempt to connect."""
     _reasons.quiet = True
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
     logging.getLogger(CONNECTION_LOG).setLevel(logging.WARNING)
 
 
 def describe_error(error: BaseException) -> str:
-    """An error in words, with why no connection came about where that is all that it says."""
+    """Text of an error; a time-out is followed by why the connection failed, if that is known."""
     text = str(error) or type(error).__name__
     if isinstance(error, KafkaTimeoutError) and (reason := _reasons.recent()):
         return f"{text}: {reason}"
     return text
 
 
-def refused(error: BaseException) -> bool:
-    """Whether brokers do not accept who we say that we are."""
+def is_credentials_error(error: BaseException) -> bool:
+    """Whether an error means that brokers refuse our credentials."""
     if isinstance(error, SaslAuthenticationFailedError):
         return True
-    return isinstance(error, KafkaTimeoutError) and bool(_reasons.refused())
+    return isinstance(error, KafkaTimeoutError) and bool(_reasons.credentials_error())
 
 
-def forget() -> None:
-    """Why no connection came about until now is of no interest any more."""
+def forget_errors() -> None:
+    """Forget the connection errors so far."""
     _reasons.forget()

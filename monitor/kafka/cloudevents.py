@@ -1,8 +1,9 @@
-"""Records as CloudEvents, as KServe's payload logger sends them: for consumers that know these.
+"""Records as CloudEvents, in the format of KServe's payload logger.
 
 Binary mode of the Kafka protocol binding: attributes are headers ``ce_…``, the value is the
-payload. A request and its answer are an event each, with the same id. What was not captured has no
-event, nor have copies to challengers: their answers would pass for the champion's.
+payload. A request and its response are one event each, with the same id. Payloads that were not
+captured have no event. Neither have mirrored requests: a consumer would take a challenger's
+response for the champion's.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _MODEL = ("other", "", "")
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What events say of where they come from; ``source`` is a URI."""
+    """Attributes that name where events come from; ``source`` is a URI."""
 
     source: str = "urn:understudy"
     namespace: str = ""
@@ -33,7 +34,7 @@ class Origin:
 
 
 def events_of_record(names: Names, record: Record, origin: Origin) -> list[Event]:
-    """The events of a record with its payloads: of the request, of the answer, or none."""
+    """The events of a record: one for the request, one for the response, as far as captured."""
     if record.role != ROLE_PRIMARY:
         return []
     models, arms = names.models, names.arms
@@ -74,7 +75,7 @@ def events_of_record(names: Names, record: Record, origin: Origin) -> list[Event
 
 
 def _id_of(record: Record) -> str:
-    """An id for a request that had none: the same for the same record."""
+    """An id for a request without one; the same record always gets the same id."""
     trace = record.trace_id.decode("latin-1")
     return str(uuid.uuid5(_SPACE, f"{record.started!r} {record.duration_ns} {trace}"))
 

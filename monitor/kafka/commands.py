@@ -1,4 +1,4 @@
-"""Calls from other threads, made by the thread that consumes, between messages."""
+"""Calls from other threads, run by the consumer's thread between messages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class _Command:
 
     def run(self) -> None:
         if not self.future.set_running_or_notify_cancel():
-            return  # the client has gone
+            return  # the caller has cancelled it
         try:
             self.future.set_result(self.call())
         except Exception as error:
@@ -30,7 +30,7 @@ class _Command:
 
 
 class CommandQueue:
-    """First come, first served. What a call returns or raises is that of its future."""
+    """Runs calls in order. A call's result or exception is set on its future."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -38,8 +38,8 @@ class CommandQueue:
         self._closed = False
 
     def submit(self, call: Callable[[], T], reads: bool = False) -> Future[T]:
-        """Have a call made; from any thread. One that only ``reads`` may be made while partitions
-        are taken over. Its future raises LostError when the consumer ended before."""
+        """Queue a call; from any thread. One that only ``reads`` may run while partitions are taken
+        over. The future raises LostError if the consumer ends first."""
         future: Future[T] = Future()
         with self._lock:
             if not self._closed:
@@ -49,7 +49,7 @@ class CommandQueue:
         return future
 
     def run(self, only_reading: bool = False) -> None:
-        """Make the calls that wait; in the consumer's thread. Never raises."""
+        """Run the queued calls, or only those that read; on the consumer's thread. Never raises."""
         with self._lock:
             due = [one for one in self._waiting if one.reads or not only_reading]
             self._waiting = deque(one for one in self._waiting if only_reading and not one.reads)
@@ -57,7 +57,7 @@ class CommandQueue:
             command.run()
 
     def close(self) -> None:
-        """The consumer ends: nothing is called any more, and whoever waits is told so."""
+        """The consumer ends: fail the queued calls, and all later ones, with LostError."""
         with self._lock:
             self._closed = True
             waiting, self._waiting = self._waiting, deque()

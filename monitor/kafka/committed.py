@@ -1,7 +1,7 @@
-"""What a group has committed, read by a client that is no member of it.
+"""Reads what a group has committed, with a client that is not a member of it.
 
-The group's callbacks come from the member's own client and wait for the member's lock, so whatever
-is asked under that lock has to be asked of another client.
+The group's callbacks run on the member's own client and wait for the member's lock, so requests
+made under that lock need another client.
 """
 
 from __future__ import annotations
@@ -17,111 +17,111 @@ from kafka.errors import KafkaTimeoutError, LeaderNotAvailableError
 from understudy.monitor.kafka.snapshots import Pointer, read_state
 
 FETCH_BYTES = 8 * 1024 * 1024
-"""Of one partition at once."""
+"""Maximum bytes of one fetch from one partition."""
 PATIENCE_SECONDS = 30.0
-"""How long brokers may say nothing while there is more to read."""
+"""How long brokers may send nothing while there is more to read."""
 
 
-class Committed:
-    """``group`` is whose offsets they are, ``states`` the topic of the states; ``pulse`` is called
-    again and again while much is read, and raises what it is to end with."""
+class CommittedReader:
+    """A context manager. ``common`` are kafka-python settings, ``group`` is the group whose offsets
+    are read, ``states`` the state topic. ``keep_alive`` is called repeatedly while messages are
+    read; what it raises ends the reading. ``patience`` is in seconds."""
 
     def __init__(
         self,
         common: dict[str, Any],
         group: str,
         states: str,
-        pulse: Callable[[], None],
+        keep_alive: Callable[[], None],
         patience: float = PATIENCE_SECONDS,
     ) -> None:
         self._states = states
-        self._pulse = pulse
+        self._keep_alive = keep_alive
         self._patience = patience
         self._consumer = KafkaConsumer(
             **common,
-            group_id=group,  # to ask what is committed; it does not join
+            group_id=group,  # to read its committed offsets; this client does not join
             isolation_level="read_committed",
             enable_auto_commit=False,
-            auto_offset_reset="earliest",  # where retention was quicker than we are
+            auto_offset_reset="earliest",  # where retention has deleted the offset
             fetch_max_bytes=FETCH_BYTES * 4,
             max_partition_fetch_bytes=FETCH_BYTES,
         )
 
-    def __enter__(self) -> Committed:
+    def __enter__(self) -> CommittedReader:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._consumer.close(autocommit=False, timeout_ms=1000)
 
-    def offset(self, place: TopicPartition) -> OffsetAndMetadata | None:
-        """What is committed, once no transaction is open that may still change it."""
-        found = self._consumer.committed(place, metadata=True)
-        return found if found is not None and found.offset >= 0 else None
+    def offset(self, tp: TopicPartition) -> OffsetAndMetadata | None:
+        """The committed offset, once no open transaction can change it; None if there is none."""
+        result = self._consumer.committed(tp, metadata=True)
+        return result if result is not None and result.offset >= 0 else None
 
-    def begin(self, place: TopicPartition) -> tuple[int, Pointer | None]:
-        """The offset to go on from, and where the state lies that belongs to it."""
-        found = self.offset(place)
-        if found is None:
-            return self._first(place), None
-        return found.offset, Pointer.parse(found.metadata or "")
+    def begin(self, tp: TopicPartition) -> tuple[int, Pointer | None]:
+        """The offset to resume from, and a pointer to the state saved with it, if any."""
+        result = self.offset(tp)
+        if result is None:
+            return self._first_offset(tp), None
+        return result.offset, Pointer.parse(result.metadata or "")
 
     def state(self, name: str, pointer: Pointer) -> dict[str, Any]:
-        """The state ``name``. Raises SnapshotError when it is damaged."""
+        """The state ``name``. Raises SnapshotError when it is missing or damaged."""
         return read_state(name, pointer, self._pairs)
 
     def _pairs(self, partition: int, begin: int) -> Iterator[tuple[bytes, bytes]]:
         for message in self.messages(TopicPartition(self._states, partition), begin):
             yield message.key or b"", message.value or b""
 
-    def ends(self, places: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        """One more than the offset of the last message. Raises KafkaError."""
-        with _led():
-            found: dict[TopicPartition, int] = self._consumer.end_offsets(list(places))
-            return found
+    def ends(self, tps: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """The end offset of each partition: the last offset plus one. Raises KafkaError."""
+        with _requires_leader():
+            result: dict[TopicPartition, int] = self._consumer.end_offsets(list(tps))
+            return result
 
-    def _first(self, place: TopicPartition) -> int:
-        with _led():
-            found: int = self._consumer.beginning_offsets([place])[place]
-            return found
+    def _first_offset(self, tp: TopicPartition) -> int:
+        with _requires_leader():
+            result: int = self._consumer.beginning_offsets([tp])[tp]
+            return result
 
-    def at(self, place: TopicPartition, moment: float) -> int:
-        """Where to read from for all messages since a unix time: at the first of them, or, where it
-        is not known which that is, at the first of all."""
+    def at(self, tp: TopicPartition, moment: float) -> int:
+        """The offset from which to read all messages since unix time ``moment``: of the first such
+        message, or the first offset of the partition if that is unknown."""
         if moment <= 0.0:
-            return self._first(place)
-        found = self._consumer.offsets_for_times({place: int(moment * 1000)}).get(place)
-        # kafka-python says None where there is none, and also of a partition without a leader.
-        return found.offset if found is not None else self._first(place)
+            return self._first_offset(tp)
+        result = self._consumer.offsets_for_times({tp: int(moment * 1000)}).get(tp)
+        # kafka-python returns None if there is none, and also for a partition without a leader.
+        return result.offset if result is not None else self._first_offset(tp)
 
-    def messages(self, place: TopicPartition, begin: int) -> Iterator[Any]:
-        """All from an offset to what is the end now.
+    def messages(self, tp: TopicPartition, begin: int) -> Iterator[Any]:
+        """All messages from offset ``begin`` to the present end.
 
-        Raises KafkaTimeoutError when brokers fall silent before: who took that for the end would go
-        on without what is missing.
+        Raises KafkaTimeoutError when brokers stop sending before the end, so that missing messages
+        are never mistaken for the end.
         """
         consumer = self._consumer
-        consumer.assign([place])
-        consumer.seek(place, begin)
-        end = self.ends([place])[place]
-        heard = time.monotonic()
-        while (position := consumer.position(place)) < end:
+        consumer.assign([tp])
+        consumer.seek(tp, begin)
+        end = self.ends([tp])[tp]
+        last_progress = time.monotonic()
+        while (position := consumer.position(tp)) < end:
             for messages in consumer.poll(timeout_ms=200).values():
                 for message in messages:
-                    self._pulse()
+                    self._keep_alive()
                     yield message
-            self._pulse()
-            if consumer.position(place) > position:  # also by what was compacted away or aborted
-                heard = time.monotonic()
-            elif time.monotonic() - heard > self._patience:
+            self._keep_alive()
+            if consumer.position(tp) > position:  # also by what was compacted away or aborted
+                last_progress = time.monotonic()
+            elif time.monotonic() - last_progress > self._patience:
                 raise KafkaTimeoutError(
-                    f"{place.topic}/{place.partition}: brokers are silent at offset {position}"
-                    f" of {end}"
+                    f"{tp.topic}/{tp.partition}: brokers are silent at offset {position} of {end}"
                 )
 
 
 @contextmanager
-def _led() -> Iterator[None]:
+def _requires_leader() -> Iterator[None]:
     try:
         yield
-    except KeyError as error:  # what kafka-python makes of a partition without a leader
+    except KeyError as error:  # kafka-python's error for a partition without a leader
         raise LeaderNotAvailableError(f"{error}") from error

@@ -1,4 +1,4 @@
-"""From the configuration to clients: addresses, security, names of topics."""
+"""From the configuration to client settings: addresses, security, topic names."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ class Topics:
         self.labels = f"{prefix}.labels"
         """Blocks of labels; partition by request id."""
         self.evidence = f"{prefix}.evidence"
-        """From the first stage of the evaluation to the second; each partition has a judge."""
+        """Rows from stage one of the evaluation to stage two; see :mod:`.partitions`."""
         self.state = f"{prefix}.state"
-        """Compacted: what evaluators keep, partition by partition."""
+        """Compacted: the states of evaluators, by partition."""
         self.routes = f"{prefix}.routes"
-        """Compacted, one partition: the assignments in force."""
+        """Compacted, one partition: the active assignments."""
         self.dead = f"{prefix}.dead"
         """Messages that could not be read, with the reason."""
 
 
 def connection(kafka: Kafka, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Arguments for each of kafka-python's clients.
+    """Arguments for each of kafka-python's clients; the password comes from ``environment``.
 
-    Raises ConfigError where the password is not there, and MissingExtraError without kafka-python.
+    Raises ConfigError if the password is not set, and MissingExtraError without kafka-python.
     """
     try:
         from understudy.monitor.kafka.patches import Client
@@ -41,7 +41,7 @@ def connection(kafka: Kafka, environment: Mapping[str, str] | None = None) -> di
         ) from error
     security = kafka.security
     milliseconds = round(kafka.timeout * 1000)
-    said: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "bootstrap_servers": list(kafka.bootstrap),
         "client_id": f"understudy-{kafka.source or 'client'}",
         "kafka_client": Client,
@@ -56,13 +56,13 @@ def connection(kafka: Kafka, environment: Mapping[str, str] | None = None) -> di
         if not password:
             message = f"the environment variable {name} is not set"
             raise ConfigError("configuration", [("kafka.security.password_env", message)])
-        said["sasl_mechanism"] = security.mechanism
-        said["sasl_plain_username"] = security.username
-        said["sasl_plain_password"] = password
+        arguments["sasl_mechanism"] = security.mechanism
+        arguments["sasl_plain_username"] = security.username
+        arguments["sasl_plain_password"] = password
     if security.protocol.endswith("SSL"):
         tls = security.tls
-        said["ssl_cafile"] = tls.ca
-        said["ssl_certfile"] = tls.certificate
-        said["ssl_keyfile"] = tls.key
-        said["ssl_check_hostname"] = tls.check_hostname
-    return said
+        arguments["ssl_cafile"] = tls.ca
+        arguments["ssl_certfile"] = tls.certificate
+        arguments["ssl_keyfile"] = tls.key
+        arguments["ssl_check_hostname"] = tls.check_hostname
+    return arguments

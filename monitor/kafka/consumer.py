@@ -1,13 +1,14 @@
-"""The second stage: the evidence of all partitions, slot by slot, before the rooms that judge it.
+"""Stage two: reads the evidence of all input partitions and evaluates it slot by slot.
 
-Who owns a partition of the evidence judges what belongs there
-(:mod:`understudy.monitor.kafka.partitions`). Rows are taken when their slot of event time is
-complete in all inputs, in the order of :mod:`understudy.monitor.evidence.batch`, so that neither
-the number of partitions nor that of evaluators matters. What comes after its slot was judged is
-taken with the next one, and counted.
+The owner of an evidence partition evaluates what is assigned to that partition
+(:mod:`understudy.monitor.kafka.partitions`). Rows are evaluated once their slot of event time is
+complete in all inputs, in the order of :mod:`understudy.monitor.evidence.batch`, so the result does
+not depend on the number of partitions or evaluators. Rows that arrive after their slot was
+evaluated count as late and are evaluated with the next slot.
 
-Evidence of slots that are not complete yet is not part of the state: it is read again. The state
-says which slot was judged last and how far had been read then (``judged_at``) and now.
+Evidence of incomplete slots is not part of the state: it is read again after a restart. The state
+holds the last slot that was evaluated, and the offsets read by then (``last_slot_offset``) and by
+now (``next_offset``).
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ from understudy.monitor.routing.routes import Assignment
 from understudy.shadow.state import Config, Converter, Count, Saved, Stateful, Transient
 
 _MOST_EMPTY = 60
-"""Empty slots that are judged one by one; of a longer pause only the last ones."""
+"""Empty slots that are evaluated one by one; of a longer pause only the last ones."""
 _MOST_AHEAD = 3600
-"""Slots that rows may be ahead of the last one judged; a clock beyond that is wrong."""
+"""Slots that rows may be ahead of the last one evaluated; a clock beyond that is wrong."""
 
 
 def _dump_files(files: Mapping[str, bytes]) -> dict[str, str]:
@@ -46,36 +47,38 @@ _FILES = Converter(_dump_files, lambda name, value, now: files_of({"files": valu
 
 
 class EvidenceConsumer(Stateful):
-    """``inputs`` are the names of all partitions that have to be complete before a slot is judged.
-    ``state`` is that of the consumer before; without one, ``begin`` is the offset of the first
-    message to read, and ``files`` the content of the state folder, by path.
+    """Evaluates one partition of the evidence.
 
-    Raises SnapshotError for a state that is damaged or of another version.
+    ``config`` holds the models and experiments of this partition. ``inputs`` are the names of all
+    input partitions that must be complete before a slot is evaluated. ``state`` is the result of
+    :meth:`dump_state` of the previous owner; without one, ``begin`` is the offset of the first
+    message to read, and ``files`` is the content of the state folder, by path. Raises SnapshotError
+    for a state that is damaged or of another version.
     """
 
     state_version = 2
 
     inputs: Config[frozenset[str]]
     complete: Saved[dict[str, float]]
-    """By input."""
-    judged: Saved[int | None]
-    """The last slot that was judged."""
-    judged_at: Saved[Count]
-    """Offset of the first message that was read after that."""
-    read: Saved[Count]
-    """Offset of the next message."""
+    """Unix time up to which each input is complete."""
+    last_slot: Saved[int | None]
+    """Number of the last slot that was evaluated."""
+    last_slot_offset: Saved[Count]
+    """Offset of the first message that was read after that slot was evaluated."""
+    next_offset: Saved[Count]
+    """Offset of the next message to read."""
     late: Saved[Count]
     rows: Saved[Count]
-    moved: Saved[bool]
-    """Whether a route or a stage has changed since somebody asked."""
+    routes_changed: Saved[bool]
+    """Whether a route or a stage has changed since the routes were last published."""
     now: Saved[float]
-    """End of the last slot judged, as unix time."""
+    """End of the last evaluated slot, as unix time."""
     folder: Transient[Path]
     config: Config[Configuration]
     pipeline: Saved[Pipeline]
     experiments: Config[ExperimentRunner]
-    """Of the pipeline, as is the next."""
-    watcher: Config[FindingsLoop]
+    """Part of the pipeline, which saves it; likewise ``findings_loop``."""
+    findings_loop: Config[FindingsLoop]
     _waiting: Transient[dict[int, list[tuple[int, ColumnBatch]]]]
     _files: Saved[Annotated[dict[str, bytes], _FILES]]
     """Content of the folder, by path, as of the last dump or load."""
@@ -91,18 +94,18 @@ class EvidenceConsumer(Stateful):
     ) -> None:
         self.inputs = frozenset(inputs)
         self.complete = {}
-        self.judged = None
-        self.judged_at = self.read = begin
+        self.last_slot = None
+        self.last_slot_offset = self.next_offset = begin
         self.late = 0
         self.rows = 0
-        self.moved = False
+        self.routes_changed = False
         self.now = 0.0
         self._waiting = {}
         self._files = {}
         if state is not None:
             self.now = _now_of(state)
             files = files_of(state)
-        self.folder = Path(tempfile.mkdtemp(prefix="understudy-judge-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="understudy-evidence-"))
         for name, content in (files or {}).items():
             path = self.folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -112,114 +115,114 @@ class EvidenceConsumer(Stateful):
         self.pipeline = Pipeline(Settings.from_json(document))
         self.experiments = ExperimentRunner(self.config, lambda: self.now)
         self.pipeline.experiments = self.experiments
-        self.watcher = self.pipeline.findings_loop = FindingsLoop(
+        self.findings_loop = self.pipeline.findings_loop = FindingsLoop(
             self.config, self.folder, lambda: self.now
         )
         if state is None:
-            self.watcher.load_state({})
+            self.findings_loop.load_state({})
         else:
             try:
                 self.load_state(state)
             except (StateError, LookupError, TypeError, ValueError, AttributeError) as error:
                 self.close()
-                raise SnapshotError(f"the state has another shape: {error!r}") from error
+                raise SnapshotError(f"the state has another format: {error!r}") from error
 
     def close(self) -> None:
-        """Throw the folder away."""
+        """Delete the temporary state folder."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    # In -----------------------------------------------------------------------------------------
+    # Input --------------------------------------------------------------------------------------
 
     def take(self, message: Message, offset: int) -> None:
-        """Take a message that lies at ``offset`` of the evidence's partition."""
+        """Take a message at ``offset`` of the evidence partition."""
         if message.complete is not None:
             before = self.complete.get(message.input, -math.inf)
             self.complete[message.input] = max(before, message.complete)
         for slot, batch in message.batches:
-            if self.judged is not None and slot <= self.judged:
+            if self.last_slot is not None and slot <= self.last_slot:
                 self.late += len(batch)
-                slot = self.judged + 1
+                slot = self.last_slot + 1
             self._waiting.setdefault(slot, []).append((offset, batch))
-        self.read = offset + 1
+        self.next_offset = offset + 1
 
-    def take_again(self, message: Message, offset: int) -> None:
-        """The same of a message that was read before the state was saved."""
+    def replay(self, message: Message, offset: int) -> None:
+        """Take a message again that was read before the state was saved."""
         for slot, batch in message.batches:
-            if self.judged is not None and slot <= self.judged:
-                if offset < self.judged_at:
-                    continue  # judged with its slot, or with a later one
-                slot = self.judged + 1
+            if self.last_slot is not None and slot <= self.last_slot:
+                if offset < self.last_slot_offset:
+                    continue  # evaluated with its slot, or with a later one
+                slot = self.last_slot + 1
             self._waiting.setdefault(slot, []).append((offset, batch))
 
     @property
-    def needed(self) -> int:
-        """Offset of the first message that has to be read again by who goes on."""
+    def resume_offset(self) -> int:
+        """Offset of the first message that must be read again after a restart."""
         offsets = (offset for batches in self._waiting.values() for offset, _ in batches)
-        return min(offsets, default=self.read)
+        return min(offsets, default=self.next_offset)
 
     @property
     def waiting(self) -> int:
         """Rows whose slot is not complete yet."""
         return sum(len(batch) for batches in self._waiting.values() for _, batch in batches)
 
-    # Judging ------------------------------------------------------------------------------------
+    # Evaluation ---------------------------------------------------------------------------------
 
     def advance(self) -> int:
-        """Judge all slots that are complete; how many rows that were."""
+        """Evaluate all complete slots; return the number of rows evaluated."""
         if not self.inputs <= self.complete.keys():
             return 0
         complete = min(self.complete[name] for name in self.inputs)
         last = math.floor(complete / SLOT_SECONDS) - 1
-        if self.judged is None:
+        if self.last_slot is None:
             # Time begins with the first row.
             first = min(self._waiting, default=last + 1)
             if first > last:
                 return 0
-            self.judged = first - 1
-        if last <= self.judged:
+            self.last_slot = first - 1
+        if last <= self.last_slot:
             return 0
         rows = 0
         due = sorted(slot for slot in self._waiting if slot <= last)
         for slot in due:
-            self._pass(slot - 1)
+            self._evaluate_empty_slots(slot - 1)
             batches = [batch for _, batch in self._waiting.pop(slot)]
             rows += sum(map(len, batches))
-            self._judge(slot, batches)
-        self._pass(last)
-        self.judged_at = self.read
+            self._evaluate(slot, batches)
+        self._evaluate_empty_slots(last)
+        self.last_slot_offset = self.next_offset
         self.rows += rows
         return rows
 
     def finish(self) -> None:
-        """Judge whatever has come, complete or not: nothing more will come."""
+        """Evaluate all rows, complete or not, at the end of the input."""
         if self._waiting:
             end = (max(self._waiting) + 1) * SLOT_SECONDS
             self.complete = dict.fromkeys(self.inputs | self.complete.keys(), end)
             self.advance()
 
-    def _pass(self, last: int) -> None:
-        """Let empty slots pass, up to ``last``."""
-        assert self.judged is not None
-        for slot in range(max(self.judged + 1, last - _MOST_EMPTY + 1), last + 1):
-            self._judge(slot, [])
+    def _evaluate_empty_slots(self, last: int) -> None:
+        """Advance the clock over empty slots, up to ``last``."""
+        assert self.last_slot is not None
+        for slot in range(max(self.last_slot + 1, last - _MOST_EMPTY + 1), last + 1):
+            self._evaluate(slot, [])
 
-    def _judge(self, slot: int, batches: list[ColumnBatch]) -> None:
-        self.judged = slot
+    def _evaluate(self, slot: int, batches: list[ColumnBatch]) -> None:
+        self.last_slot = slot
         self.now = (slot + 1) * SLOT_SECONDS
         if batches:
             self.pipeline.records += sum(len(s) for s in batches if s.kind[0] == "requests")
             self.pipeline.feed(merge(batches))
-        self.moved |= self.experiments.tick()
-        self.watcher.tick(self.now)
+        self.routes_changed |= self.experiments.tick()
+        self.findings_loop.tick(self.now)
 
     def assignments(self) -> dict[str, Assignment]:
-        """What is in force, by experiment."""
+        """The active assignment, by experiment."""
         return {name: live.assignment() for name, live in self.experiments.live.items()}
 
     # State --------------------------------------------------------------------------------------
 
     def dump_state(self) -> Any:
-        """As JSON, with all digits."""
+        """The state as plain data, with floats at full precision."""
         with packed.exactly():
             return super().dump_state()
 
@@ -231,7 +234,7 @@ class EvidenceConsumer(Stateful):
         }
 
     def _restored(self) -> None:
-        if self.judged is not None:
+        if self.last_slot is not None:
             for live in self.experiments.live.values():
                 live.recall(self.now)
 

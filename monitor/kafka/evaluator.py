@@ -1,4 +1,4 @@
-"""An evaluator, what it needs of a cluster, and what it says of itself."""
+"""An evaluator, the topics that it needs, and its status."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from kafka.errors import KafkaError
 
 from understudy.monitor.config.model import Config
 from understudy.monitor.errors import KafkaAwayError, KafkaTroubleError, LostError
-from understudy.monitor.kafka.client import describe_error, refused
+from understudy.monitor.kafka.client import describe_error, is_credentials_error
 from understudy.monitor.kafka.importing import Importer
-from understudy.monitor.kafka.inputs import Options
 from understudy.monitor.kafka.member import Member
-from understudy.monitor.kafka.partitions import name_of, places
+from understudy.monitor.kafka.options import Options
+from understudy.monitor.kafka.partitions import evidence_partitions, scope_of
 from understudy.monitor.kafka.retrying import RetryingConsumer
 
 
-def partitions_there(options: Options) -> dict[str, int]:
+def topic_partitions(options: Options) -> dict[str, int]:
     """Number of partitions of each topic that an evaluator needs.
 
-    Raises KafkaAwayError when no broker answers in time, or when topics are missing;
-    KafkaTroubleError when they do not fit together.
+    Raises KafkaAwayError when no broker answers in time or topics are missing; KafkaTroubleError
+    when their partition counts do not match, or the credentials are refused.
     """
     addresses = ", ".join(options.kafka.bootstrap)
     try:
         consumer = KafkaConsumer(**options.client(), enable_auto_commit=False)
     except (KafkaError, OSError, ValueError) as error:
-        kind = KafkaTroubleError if refused(error) else KafkaAwayError
+        kind = KafkaTroubleError if is_credentials_error(error) else KafkaAwayError
         raise kind(
             f"Kafka cannot be reached at {addresses}: {describe_error(error)}; see kafka.bootstrap"
         ) from error
@@ -36,26 +36,26 @@ def partitions_there(options: Options) -> dict[str, int]:
     needed = (topics.records, topics.labels, topics.evidence, topics.state, topics.dead)
     try:
         there = consumer.topics()
-        found = {t: len(consumer.partitions_for_topic(t) or ()) for t in needed if t in there}
+        result = {t: len(consumer.partitions_for_topic(t) or ()) for t in needed if t in there}
     except (KafkaError, OSError) as error:
         raise KafkaAwayError(f"Kafka at {addresses} does not answer: {error}") from error
     finally:
         consumer.close(timeout_ms=1000)
-    missing = [topic for topic in needed if not found.get(topic)]
+    missing = [topic for topic in needed if not result.get(topic)]
     if missing:
         raise KafkaAwayError(
             f"topics are missing: {', '.join(missing)}; `understudy kafka init` creates them"
         )
-    if found[topics.records] != found[topics.labels]:
+    if result[topics.records] != result[topics.labels]:
         raise KafkaTroubleError(
             f"{topics.records} and {topics.labels} must have the same number of partitions, not "
-            f"{found[topics.records]} and {found[topics.labels]}"
+            f"{result[topics.records]} and {result[topics.labels]}"
         )
-    return found
+    return result
 
 
 class Evaluator(RetryingConsumer[Member]):
-    """Evaluates; where the configuration has sources, it brings these in as well."""
+    """Evaluates records; imports the configured source topics as well, if there are any."""
 
     def __init__(self, config: Config, options: Options) -> None:
         self.options = options
@@ -68,9 +68,9 @@ class Evaluator(RetryingConsumer[Member]):
 
     def check(self) -> None:
         """Raises KafkaTroubleError for a cluster that cannot be used, and KafkaAwayError for one
-        that may be usable later, as :meth:`run` finds out."""
+        that may become usable; :meth:`run` retries."""
         try:
-            self._partitions = partitions_there(self.options)
+            self._partitions = topic_partitions(self.options)
         except KafkaAwayError as error:
             self.error = str(error)
             raise
@@ -88,26 +88,26 @@ class Evaluator(RetryingConsumer[Member]):
 
 
 def status(evaluator: Evaluator) -> dict[str, Any]:
-    """What it owns, how far it is and what was wrong, as JSON; to be called from another thread
-    than the consumer's."""
+    """What an evaluator owns, its progress and its errors, as plain data. Call it from another
+    thread than the consumer's."""
     member = evaluator.member
-    found: dict[str, Any] = {
+    result: dict[str, Any] = {
         "instance": evaluator.options.instance,
         "group": evaluator.options.group,
         "failures": evaluator.failures,
         "error": evaluator.error,
-        "records": evaluator.taken()["records"],
-        "imported": _imported(evaluator.importing),
+        "records": evaluator.counts()["records"],
+        "imported": _importing_status(evaluator.importing),
         "partitions": [],
         "judges": [],
     }
     if member is not None:
         with contextlib.suppress(LostError):
-            found |= member.commands.submit(lambda: _owned(member), reads=True).result()
-    return found
+            result |= member.commands.submit(lambda: _member_status(member), reads=True).result()
+    return result
 
 
-def _owned(member: Member) -> dict[str, Any]:
+def _member_status(member: Member) -> dict[str, Any]:
     """In the consumer's thread."""
     return {
         "commits": member.commits,
@@ -115,8 +115,8 @@ def _owned(member: Member) -> dict[str, Any]:
         "snapshots_set_aside": member.snapshots_set_aside,
         "lag": member.lag(),
         "judged_at": {
-            name_of(place, member.evidence): member.owner(place)
-            for place in places(member.evidence)
+            scope_of(number, member.evidence_partitions): member.owner(number)
+            for number in evidence_partitions(member.evidence_partitions)
         },
         "partitions": [
             {
@@ -133,7 +133,7 @@ def _owned(member: Member) -> dict[str, Any]:
         "judges": [
             {
                 "place": number,
-                "of": name_of(number, member.evidence),
+                "of": scope_of(number, member.evidence_partitions),
                 "models": [model.name for model in one.config.models],
                 "experiments": [declared.name for declared in one.config.experiments],
                 "judged": one.now or None,
@@ -141,19 +141,19 @@ def _owned(member: Member) -> dict[str, Any]:
                 "late": one.late,
                 "waiting": one.waiting,
             }
-            for number, one in sorted(member.judges.items())
+            for number, one in sorted(member.consumers.items())
         ],
     }
 
 
-def _imported(importing: RetryingConsumer[Importer] | None) -> dict[str, Any] | None:
+def _importing_status(importing: RetryingConsumer[Importer] | None) -> dict[str, Any] | None:
     if importing is None:
         return None
-    taken, member = importing.taken(), importing.member
+    counts, member = importing.counts(), importing.member
     return {
-        "records": taken["records"],
-        "labels": taken["labels"],
-        "dead": taken["dead"],
+        "records": counts["records"],
+        "labels": counts["labels"],
+        "dead": counts["dead"],
         "snapshots_set_aside": member.snapshots_set_aside if member is not None else 0,
         "failures": importing.failures,
         "error": importing.error,

@@ -1,4 +1,8 @@
-"""An evaluator as a member of its group: partitions of the input are prepared, places judged."""
+"""An evaluator as a member of its group.
+
+Stage one prepares the partitions of records and labels that the group assigned to this member;
+stage two evaluates its partitions of the evidence.
+"""
 
 from __future__ import annotations
 
@@ -12,37 +16,43 @@ from understudy.monitor.errors import BlockError, EvidenceError, SnapshotError
 from understudy.monitor.evidence.blocks import decode
 from understudy.monitor.evidence.partition import Partition, PartitionRestore
 from understudy.monitor.kafka.assignor import CoPartitionAssignor
-from understudy.monitor.kafka.committed import FETCH_BYTES, Committed
+from understudy.monitor.kafka.committed import FETCH_BYTES, CommittedReader
 from understudy.monitor.kafka.consumer import EvidenceConsumer, files_of
-from understudy.monitor.kafka.inputs import Options
-from understudy.monitor.kafka.membership import Found, Membership, State
+from understudy.monitor.kafka.membership import Membership, Polled, State
 from understudy.monitor.kafka.messages import decode_message, messages_of
-from understudy.monitor.kafka.partitions import EXPERIMENTS, costs, owned, place_of, places
+from understudy.monitor.kafka.options import Options
+from understudy.monitor.kafka.partitions import (
+    EXPERIMENTS,
+    costs,
+    evidence_partition,
+    evidence_partitions,
+    partition_config,
+)
 from understudy.monitor.kafka.routes import RouteWriter
 
 
 class Member(Membership):
-    """Joins the group when it is made. ``partitions`` are those of the topics there, by name.
+    """Joins the group when constructed. ``partitions`` are the partition counts by topic name.
 
-    Raises KafkaError for what the brokers refuse, or when there is none.
+    Raises KafkaError when no broker answers or a broker refuses a request.
     """
 
     def __init__(self, config: Config, options: Options, partitions: dict[str, int]) -> None:
         self.config = config
         self.partitions = partitions
         self.inputs: dict[int, Partition] = {}
-        """By partition of records and labels."""
-        self.judges: dict[int, EvidenceConsumer] = {}
-        """By partition of the evidence."""
+        """Stage one, by partition of records and labels."""
+        self.consumers: dict[int, EvidenceConsumer] = {}
+        """Stage two, by partition of the evidence."""
         self.records = 0
         self._writer: RouteWriter | None = None
         topics = options.topics
-        self.evidence = partitions[topics.evidence]
-        """How many partitions it has."""
-        self._together = CoPartitionAssignor(
+        self.evidence_partitions = partitions[topics.evidence]
+        """Number of partitions of the evidence topic."""
+        self._assignor = CoPartitionAssignor(
             (topics.records, topics.labels),
             topics.evidence,
-            costs(config, self.evidence),
+            costs(config, self.evidence_partitions),
             options.url,
         )
         super().__init__(
@@ -50,122 +60,124 @@ class Member(Membership):
             options.group,
             [topics.records, topics.labels, topics.evidence],
             partitions[topics.state],
-            partition_assignment_strategy=[self._together],
+            partition_assignment_strategy=[self._assignor],
             fetch_max_bytes=FETCH_BYTES * 4,
             max_partition_fetch_bytes=FETCH_BYTES,
         )
 
     @property
-    def holds(self) -> bool:
-        """Whether something was taken over."""
-        return bool(self.inputs or self.judges)
+    def has_partitions(self) -> bool:
+        """Whether at least one partition was taken over."""
+        return bool(self.inputs or self.consumers)
 
-    # In -------------------------------------------------------------------------------------------
+    # Input ----------------------------------------------------------------------------------------
 
-    def _process(self, found: Found) -> int:
+    def _process(self, polled: Polled) -> int:
         count = 0
-        # Evidence last: in the same step the first stage may have made more.
-        for place in sorted(found, key=lambda tp: (tp.topic == self.topics.evidence, tp)):
-            messages = found[place]
+        # Evidence last: stage one may have produced more in the same step.
+        for tp in sorted(polled, key=lambda tp: (tp.topic == self.topics.evidence, tp)):
+            messages = polled[tp]
             count += len(messages)
-            if place.topic == self.topics.evidence:
-                self._take_evidence(place, messages)
+            if tp.topic == self.topics.evidence:
+                self._read_evidence(tp, messages)
             else:
-                self._take_input(place, messages)
-        for judge in self.judges.values():
-            judge.advance()
+                self._read_input(tp, messages)
+        for consumer in self.consumers.values():
+            consumer.advance()
         return count
 
-    def _take_input(self, place: TopicPartition, messages: Any) -> None:
-        partition = self.inputs.get(place.partition)
+    def _read_input(self, tp: TopicPartition, messages: Any) -> None:
+        partition = self.inputs.get(tp.partition)
         if partition is None:
-            return  # not ours any more; who takes it over begins at what is committed
+            return  # revoked; its next owner starts at the committed offset
         for message in messages:
             try:
                 self.records += partition.take(
                     decode(message.value or b""),
                     message.offset,
-                    of_labels=place.topic == self.topics.labels,
+                    of_labels=tp.topic == self.topics.labels,
                 )
             except BlockError as error:
-                self._bury(message, error.reason, str(error))
-        self._read(place, messages)
+                self._dead_letter(message, error.reason, str(error))
+        self._mark_read(tp, messages)
 
-    def _take_evidence(self, place: TopicPartition, messages: Any) -> None:
-        judge = self.judges.get(place.partition)
-        if judge is None:
+    def _read_evidence(self, tp: TopicPartition, messages: Any) -> None:
+        consumer = self.consumers.get(tp.partition)
+        if consumer is None:
             return
-        known = judge.read
+        known = consumer.next_offset
         for message in messages:
             try:
                 evidence = decode_message(message.value or b"")
             except EvidenceError as error:
                 if message.offset >= known:
-                    self._bury(message, "evidence", str(error))
-                    judge.read = message.offset + 1
+                    self._dead_letter(message, "evidence", str(error))
+                    consumer.next_offset = message.offset + 1
                 continue
             if message.offset < known:
-                judge.take_again(evidence, message.offset)
+                consumer.replay(evidence, message.offset)
             else:
-                judge.take(evidence, message.offset)
-        self._read(place, messages)
+                consumer.take(evidence, message.offset)
+        self._mark_read(tp, messages)
 
-    # Out ------------------------------------------------------------------------------------------
+    # Output ---------------------------------------------------------------------------------------
 
     def _write(self) -> dict[TopicPartition, tuple[int, State | None]]:
-        judged = self.topics.evidence
-        found: dict[TopicPartition, tuple[int, State | None]] = {}
-        for number in {place.partition for place in self._dirty if place.topic != judged}:
+        evidence = self.topics.evidence
+        written: dict[TopicPartition, tuple[int, State | None]] = {}
+        for number in {tp.partition for tp in self._dirty if tp.topic != evidence}:
             partition = self.inputs[number]
-            self._hand_over(partition)
-            # One state for both topics: what is here of records and labels belongs together.
-            place = TopicPartition(self.topics.records, number)
-            found[place] = self.positions[place], partition.dump_state()
-            place = TopicPartition(self.topics.labels, number)
-            if place in self.positions:
-                found[place] = self.positions[place], None
-        for place in [place for place in self._dirty if place.topic == judged]:
-            judge = self.judges[place.partition]
-            found[place] = judge.needed, judge.dump_state()
-        return found
+            self._send_evidence(partition)
+            # One state for both topics: records and labels of a partition are joined.
+            tp = TopicPartition(self.topics.records, number)
+            written[tp] = self.positions[tp], partition.dump_state()
+            tp = TopicPartition(self.topics.labels, number)
+            if tp in self.positions:
+                written[tp] = self.positions[tp], None
+        for tp in [tp for tp in self._dirty if tp.topic == evidence]:
+            consumer = self.consumers[tp.partition]
+            written[tp] = consumer.resume_offset, consumer.dump_state()
+        return written
 
-    def _hand_over(self, partition: Partition) -> None:
-        by_place: dict[int, list[Any]] = {place: [] for place in places(self.evidence)}
+    def _send_evidence(self, partition: Partition) -> None:
+        count = self.evidence_partitions
+        by_number: dict[int, list[Any]] = {number: [] for number in evidence_partitions(count)}
         for batch in partition.drain():
-            by_place[place_of(partition.is_for_experiment(batch), self.evidence)].append(batch)
-        for place, mine in by_place.items():
-            for message in messages_of(partition.name, partition.complete, mine):
+            number = evidence_partition(partition.is_for_experiment(batch), count)
+            by_number[number].append(batch)
+        for number, batches in by_number.items():
+            for message in messages_of(partition.name, partition.complete, batches):
                 if message.batches or message.complete is not None:
                     self.producer.send(
                         self.topics.evidence,
                         value=message.encode(),
                         key=partition.name.encode(),
-                        partition=place,
+                        partition=number,
                     )
 
-    def _written(self) -> None:
-        """Tell the sidecars what has changed, now that it is committed. Who takes the judge over
-        tells all of it again, so nothing is lost if we die here."""
-        for judge in self.judges.values():
-            if judge.moved and self._writer is not None:
-                self._writer.publish(judge.assignments())
-            judge.moved = False
+    def _after_commit(self) -> None:
+        """Publish routes that have changed, now that the change is committed. A crash before that
+        loses nothing: the next owner of the partition publishes all routes."""
+        for consumer in self.consumers.values():
+            if consumer.routes_changed and self._writer is not None:
+                self._writer.publish(consumer.assignments())
+            consumer.routes_changed = False
 
-    # Coming and going -----------------------------------------------------------------------------
+    # Rebalance ------------------------------------------------------------------------------------
 
     def _take_over(
-        self, place: TopicPartition, begin: int, state: State | None, committed: Committed
+        self, tp: TopicPartition, begin: int, state: State | None, committed: CommittedReader
     ) -> None:
-        number = place.partition
-        if place.topic == self.topics.evidence:
-            judge = self.judges[number] = self._judge(place, begin, state)
+        number = tp.partition
+        if tp.topic == self.topics.evidence:
+            consumer = self.consumers[number] = self._consumer(tp, begin, state)
             if number == EXPERIMENTS:
-                self._claim(judge)
-        elif place.topic == self.topics.records:
-            self.inputs[number] = self._partition(place, begin, state, committed)
+                self._claim(consumer)
+        elif tp.topic == self.topics.records:
+            self.inputs[number] = self._partition(tp, begin, state, committed)
 
-    def _judge(self, place: TopicPartition, begin: int, state: State | None) -> EvidenceConsumer:
-        config = owned(self.config, place.partition, self.evidence)
+    def _consumer(self, tp: TopicPartition, begin: int, state: State | None) -> EvidenceConsumer:
+        config = partition_config(self.config, tp.partition, self.evidence_partitions)
         topic = self.topics.records
         inputs = [f"{topic}/{number}" for number in range(self.partitions[topic])]
         if state is None:
@@ -173,103 +185,113 @@ class Member(Membership):
         try:
             return EvidenceConsumer(config, inputs, state)
         except SnapshotError as error:
-            self._set_aside(place, error)
+            self._set_aside(tp, error)
             return EvidenceConsumer(config, inputs, begin=begin, files=files_of(state))
 
-    def _claim(self, judge: EvidenceConsumer) -> None:
-        """Become the controller of the routes, and fence off who was it before."""
+    def _claim(self, consumer: EvidenceConsumer) -> None:
+        """Become the controller of the routes, and fence off the previous one."""
         self._writer = RouteWriter(self.options.kafka, self.options.instance)
         self._writer.claim()
-        if judge.experiments.live:
-            self._writer.publish(judge.assignments())
-        judge.moved = False
+        if consumer.experiments.live:
+            self._writer.publish(consumer.assignments())
+        consumer.routes_changed = False
 
     def _partition(
-        self, place: TopicPartition, offset: int, state: State | None, committed: Committed
+        self, tp: TopicPartition, offset: int, state: State | None, committed: CommittedReader
     ) -> Partition:
-        partition = Partition(self.config, f"{place.topic}/{place.partition}")
+        partition = Partition(self.config, f"{tp.topic}/{tp.partition}")
         if state is None:
             return partition
         try:
             partition.load_state(state)
         except SnapshotError as error:
             partition.close()
-            self._set_aside(place, error)
+            self._set_aside(tp, error)
             return Partition(self.config, partition.name)
         try:
-            self._read_again(partition, place, offset, committed)
+            self._replay_waiting(partition, tp, offset, committed)
         except BaseException:
             partition.close()
             raise
         return partition
 
-    def _read_again(
+    def _replay_waiting(
         self,
         partition: Partition,
-        place: TopicPartition,
+        tp: TopicPartition,
         offset: int,
-        committed: Committed,
+        committed: CommittedReader,
     ) -> None:
-        """Read again what waits there."""
+        """Read again the messages whose rows still wait in the restored state."""
         restoring = partition.restoring()
         if partition.wants_labels:
-            labels = TopicPartition(self.topics.labels, place.partition)
-            told = committed.offset(labels)
+            labels = TopicPartition(self.topics.labels, tp.partition)
+            committed_labels = committed.offset(labels)
             since = restoring.since
-            begin = min([*restoring.offsets[:1], committed.at(place, since)])
-            _again(committed, place, begin, offset, restoring)
+            begin = min([*restoring.offsets[:1], committed.at(tp, since)])
+            _replay(committed, tp, begin, offset, restoring)
             begin = committed.at(labels, since)
-            _again(committed, labels, begin, told.offset if told is not None else 0, restoring)
+            _replay(
+                committed,
+                labels,
+                begin,
+                committed_labels.offset if committed_labels is not None else 0,
+                restoring,
+            )
         else:
             for at in restoring.offsets:
                 if at < offset:
-                    message = next(committed.messages(place, at), None)
+                    message = next(committed.messages(tp, at), None)
                     if message is not None and message.offset == at:
-                        _give(message, restoring)
+                        _replay_message(message, restoring)
         restoring.done()
 
     def _drop(self) -> None:
         for partition in self.inputs.values():
             partition.close()
-        for judge in self.judges.values():
-            judge.close()
+        for consumer in self.consumers.values():
+            consumer.close()
         if self._writer is not None:
             self._writer.close()
             self._writer = None
         self.inputs.clear()
-        self.judges.clear()
+        self.consumers.clear()
         super()._drop()
 
-    def taken(self) -> Counter[str]:
-        """Records and labels."""
+    def counts(self) -> Counter[str]:
+        """Records and labels processed by this member."""
         return Counter(records=self.records)
 
-    # For those who look ---------------------------------------------------------------------------
+    # For the API thread ---------------------------------------------------------------------------
 
-    def touch(self, place: int) -> None:
-        """A command has changed what is judged there: it has to be committed."""
-        if place in self.judges:
-            self._dirty.add(TopicPartition(self.topics.evidence, place))
+    def mark_changed(self, number: int) -> None:
+        """Include partition ``number`` of the evidence in the next commit: a command changed it."""
+        if number in self.consumers:
+            self._dirty.add(TopicPartition(self.topics.evidence, number))
 
-    def owner(self, place: int) -> str | None:
-        """Where who judges a place can be asked (a URL); None while that is not known."""
-        return self._together.owners.get(place)
+    def owner(self, number: int) -> str | None:
+        """URL of the evaluator that owns partition ``number`` of the evidence; None if unknown."""
+        return self._assignor.owners.get(number)
 
 
-def _again(
-    committed: Committed, place: TopicPartition, begin: int, end: int, restoring: PartitionRestore
+def _replay(
+    committed: CommittedReader,
+    tp: TopicPartition,
+    begin: int,
+    end: int,
+    restoring: PartitionRestore,
 ) -> None:
-    """Read again what was read before, from one offset up to another."""
+    """Read the messages from offset ``begin`` up to ``end`` again."""
     if begin >= end:
         return
-    for message in committed.messages(place, begin):
+    for message in committed.messages(tp, begin):
         if message.offset >= end:
             break
-        _give(message, restoring)
+        _replay_message(message, restoring)
 
 
-def _give(message: Any, restoring: PartitionRestore) -> None:
+def _replay_message(message: Any, restoring: PartitionRestore) -> None:
     try:
         restoring.take(decode(message.value or b""), message.offset)
     except BlockError:
-        pass  # buried when it was read first
+        pass  # became a dead letter when it was first read

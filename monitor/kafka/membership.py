@@ -1,12 +1,12 @@
-"""One membership in a group of consumers: read, process, write, all in transactions.
+"""One membership in a consumer group: read, process and write, all in transactions.
 
-What is written and how far was read are committed together, under the membership that read it: who
-is no member any more, because it was paused or cut off, cannot commit (KIP-447). After a failure
-nothing that is in memory is used again; the next member begins with what is committed.
+Output and offsets are committed together, under the membership that read the input: a process that
+was paused or cut off, and has lost its membership, cannot commit (KIP-447). After a failure nothing
+in memory is used again; the next member starts from the last commit.
 
-The group's callbacks come from the client's own thread, so that a lock is around everything that
-they share with the loop. They commit and let go; partitions are taken over by the loop, which then
-begins to read where the committed offsets are.
+The group's callbacks run on the client's own thread, so a lock guards everything that they share
+with the loop. They commit and release partitions. The loop takes partitions over, and then reads
+from the committed offsets.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from kafka.coordinator.base import MemberState
 
 from understudy.monitor.errors import LostError, SnapshotError
 from understudy.monitor.kafka.commands import CommandQueue
-from understudy.monitor.kafka.committed import Committed
+from understudy.monitor.kafka.committed import CommittedReader
 from understudy.monitor.kafka.connect import Topics
-from understudy.monitor.kafka.inputs import Options
+from understudy.monitor.kafka.options import Options
 from understudy.monitor.kafka.patches import close_now, keep_rejoining, last_heard
 from understudy.monitor.kafka.snapshots import Pointer, chunks_of
 
@@ -40,60 +40,68 @@ log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.2
 _SILENT_SESSIONS = 3.0
-"""After so many sessions without a word from the coordinator a member begins anew."""
+"""Sessions without a response from the coordinator after which a member leaves and rejoins."""
 _UNASSIGNED_SECONDS = 60.0
-"""And after so long without a share of the partitions, even an empty one; or that many sessions."""
-_LONG_SECONDS = 2.0
-"""A partition that takes longer to take over is worth a line in the log."""
-_PULSE_SECONDS = 1.0
-"""So often who takes over for long says that it is alive, and hears whether that is in vain."""
-Found = Mapping[TopicPartition, Sequence[Any]]
+"""It also rejoins when it has had no assignment, not even an empty one, for this long, or for
+:data:`_SILENT_SESSIONS` sessions if that is longer."""
+_SLOW_SECONDS = 2.0
+"""Taking over a partition is logged when it takes longer."""
+_KEEP_ALIVE_SECONDS = 1.0
+"""How often a member polls while it takes partitions over, to stay in the group."""
+Polled = Mapping[TopicPartition, Sequence[Any]]
 State = dict[str, Any]
 
 
-class _SharedAnewError(Exception):
-    """What is being taken over is somebody else's by now."""
+class _RebalanceError(Exception):
+    """The group assigned other partitions while the last ones were being taken over."""
 
 
 class Membership(ABC):
-    """Joins ``group`` when it is made, so whoever inherits has to be whole before that.
-    ``kept_in`` is how many partitions the topic of the states has; ``settings`` are more of the
-    consumer's. Raises KafkaError for what the brokers refuse, or when there is none.
+    """Joins ``group`` when constructed; subclasses set their own attributes before that.
+
+    ``subscribed`` are the names of the topics to read, ``state_partitions`` is the number of
+    partitions of the state topic, ``settings`` are further settings of the KafkaConsumer. Raises
+    KafkaError when no broker answers or a broker refuses a request.
     """
 
     prefix = ""
-    """Of the names of states."""
+    """Prefix of the names of states in the state topic."""
 
     def __init__(
-        self, options: Options, group: str, subscribed: list[str], kept_in: int, **settings: Any
+        self,
+        options: Options,
+        group: str,
+        subscribed: list[str],
+        state_partitions: int,
+        **settings: Any,
     ) -> None:
         self.options = options
         self.topics: Topics = options.topics
         self.group = group
         self.commits = 0
         self.dead: Counter[str] = Counter()
-        """Messages that could not be read, by reason."""
+        """Number of messages that could not be read, by reason."""
         self.snapshots_set_aside = 0
-        """States that were damaged or of another version."""
+        """Number of states that were damaged or of another version."""
         self.positions: dict[TopicPartition, int] = {}
         self.commands = CommandQueue()
-        """How other threads reach what belongs to this one."""
+        """Calls from other threads, to be run by the thread of the loop."""
         self._lock = threading.RLock()
-        """The group's callbacks come from a thread of the client."""
+        """Guards what the loop shares with the group's callbacks, which run on a client thread."""
         self.ending = threading.Event()
-        """Set when what is taken over is not needed any more."""
-        self._kept_in = kept_in
+        """Set when the process stops, so that taking over can end early."""
+        self._state_partitions = state_partitions
         self._dirty: set[TopicPartition] = set()
-        """Where something was read since the last commit."""
-        self._graves: list[tuple[str, str, Any]] = []
+        """Partitions that were read since the last commit."""
+        self._dead_letters: list[tuple[str, str, Any]] = []
         self._metadata: Any = None
         self._lost = ""
-        self._fresh: list[TopicPartition] | None = None
-        self._turn = 0
-        """How often the group has begun to share out."""
-        self._pulse_due = 0.0
-        self._waits: float | None = time.monotonic()
-        """Since when for a share of the partitions."""
+        self._assigned: list[TopicPartition] | None = None
+        self._rebalances = 0
+        """Number of rebalances that have started."""
+        self._keep_alive_due = 0.0
+        self._unassigned_since: float | None = time.monotonic()
+        """When the wait for an assignment began (monotonic); None while there is one."""
         self._due = time.monotonic() + options.commit_seconds
         self._common = common = options.client()
         milliseconds = int(options.transaction_seconds * 1000)
@@ -122,68 +130,69 @@ class Membership(ABC):
         )
         self.consumer.subscribe(subscribed, listener=_Listener(self))
 
-    # What is to be done ---------------------------------------------------------------------------
+    # For subclasses -------------------------------------------------------------------------------
 
     @property
     @abstractmethod
-    def holds(self) -> bool:
-        """Whether there is something that is lost with the membership."""
+    def has_partitions(self) -> bool:
+        """Whether the member holds partitions, whose progress is lost if the membership ends."""
 
     @property
     def idle(self) -> bool:
-        """Whether something was taken over, and there is nothing to commit."""
-        return self.holds and not self._dirty
+        """Whether the member has partitions and nothing to commit."""
+        return self.has_partitions and not self._dirty
 
     @property
-    def _due_to_write(self) -> bool:
+    def _has_output(self) -> bool:
         return bool(self._dirty)
 
     @abstractmethod
     def _take_over(
-        self, place: TopicPartition, begin: int, state: State | None, committed: Committed
+        self, tp: TopicPartition, begin: int, state: State | None, committed: CommittedReader
     ) -> None:
-        """Go on at a partition where others left off. A state that does not fit goes to
-        :meth:`_set_aside`, and the partition starts without it."""
+        """Restore ``state``, if any, of a partition that is read from offset ``begin``. Calls
+        :meth:`_set_aside` for a state that cannot be restored, and starts without it."""
 
     @abstractmethod
-    def _process(self, found: Found) -> int:
-        """Take messages; how many there were. Says with :meth:`_read` how far it came."""
+    def _process(self, polled: Polled) -> int:
+        """Process messages and return their number. Calls :meth:`_mark_read` for what was read."""
 
     @abstractmethod
     def _write(self) -> dict[TopicPartition, tuple[int, State | None]]:
-        """Send what there is to write; the offsets to commit, and the states to keep with them."""
+        """Send the output; by partition, the offset to commit and the state to save with it."""
 
     @abstractmethod
-    def _written(self) -> None:
-        """It is committed."""
+    def _after_commit(self) -> None:
+        """Called after each commit."""
 
     @abstractmethod
-    def taken(self) -> Counter[str]:
-        """How much was taken, by sort."""
+    def counts(self) -> Counter[str]:
+        """Number of items processed, by kind."""
 
     def _drop(self) -> None:
-        """Forget everything that belongs to this sharing-out."""
+        """Forget everything that belongs to the current assignment."""
         self.positions.clear()
         self._dirty.clear()
-        self._graves.clear()
+        self._dead_letters.clear()
 
     # The loop -------------------------------------------------------------------------------------
 
     def step(self, seconds: float = POLL_SECONDS) -> int:
-        """Read and process what is there, and commit when it is time; how many messages there
-        were. Raises LostError or KafkaError: then call :meth:`abandon`."""
-        found = self.consumer.poll(timeout_ms=int(seconds * 1000))
+        """Poll for up to ``seconds``, process, commit when due; return the number of messages.
+
+        Raises LostError or KafkaError; then call :meth:`abandon`."""
+        polled = self.consumer.poll(timeout_ms=int(seconds * 1000))
         with self._lock:
             self._check()
-            self._check_heard()
-            if self._fresh is not None:
-                places, self._fresh = self._fresh, None
+            self._check_coordinator()
+            if self._assigned is not None:
+                tps, self._assigned = self._assigned, None
                 try:
-                    self._begin(places)
-                except _SharedAnewError:
-                    log.info("the group shares out anew, before all was taken over")
-                return 0  # what was read is read again, from where we took over
-            count = self._process(found)
+                    self._start_partitions(tps)
+                except _RebalanceError:
+                    log.info("rebalance started before the assignment completed")
+                return 0  # what was polled is read again, from the committed offsets
+            count = self._process(polled)
             if time.monotonic() >= self._due:
                 self.commit()
             self.commands.run()
@@ -193,71 +202,71 @@ class Membership(ABC):
         if self._lost:
             raise LostError(self._lost)
 
-    def _check_heard(self) -> None:
+    def _check_coordinator(self) -> None:
         now = time.monotonic()
         session = self.options.session_seconds
-        if self._waits is not None and self._fresh is None:
-            waited = now - self._waits
+        if self._unassigned_since is not None and self._assigned is None:
+            waited = now - self._unassigned_since
             if waited > max(_UNASSIGNED_SECONDS, _SILENT_SESSIONS * session):
-                raise LostError(f"the group has not shared out for {waited:.0f} s")
-        # Who has nothing to commit would not notice, and nobody would see it.
+                raise LostError(f"no partitions assigned for {waited:.0f} s: rejoining the group")
+        # A member with nothing to commit would not notice that it has lost its membership.
         silent = now - last_heard(self.consumer)
         stable = self.consumer.group_metadata().state is MemberState.STABLE
         if stable and silent > _SILENT_SESSIONS * session:
-            raise LostError(f"the group's coordinator has not answered for {silent:.0f} s")
+            raise LostError(f"no response from the group coordinator for {silent:.0f} s")
 
-    def _begin(self, places: list[TopicPartition]) -> None:
+    def _start_partitions(self, tps: list[TopicPartition]) -> None:
         metadata = self.consumer.group_metadata()
         if metadata.generation_id < 0 or not metadata.member_id:
-            raise LostError("the membership ended before anything was taken over")
+            raise LostError("the membership ended before its partitions were taken over")
         self._drop()
         self._metadata = metadata
         began = time.monotonic()
-        self._pulse_due = began + _PULSE_SECONDS
-        self.consumer.pause(*places)
-        with self._onlooker() as committed:
-            for number, place in enumerate(sorted(places), start=1):
+        self._keep_alive_due = began + _KEEP_ALIVE_SECONDS
+        self.consumer.pause(*tps)
+        with self._reader() as committed:
+            for number, tp in enumerate(sorted(tps), start=1):
                 begun = time.monotonic()
-                begin, pointer = committed.begin(place)
+                begin, pointer = committed.begin(tp)
                 state = None
                 if pointer is not None:
                     try:
-                        state = committed.state(self._name(place), pointer)
+                        state = committed.state(self._name(tp), pointer)
                     except SnapshotError as error:
-                        self._set_aside(place, error)
-                self._take_over(place, begin, state, committed)
-                self.positions[place] = begin
-                self.consumer.seek(place, begin)
-                if (took := time.monotonic() - begun) > _LONG_SECONDS:
-                    done = f"{number} of {len(places)} partitions"
-                    log.info("%s: %s/%d took %.1f s", done, place.topic, place.partition, took)
-        self.consumer.resume(*places)
-        self._waits = None
-        names = ", ".join(f"{place.topic}/{place.partition}" for place in sorted(places))
+                        self._set_aside(tp, error)
+                self._take_over(tp, begin, state, committed)
+                self.positions[tp] = begin
+                self.consumer.seek(tp, begin)
+                if (took := time.monotonic() - begun) > _SLOW_SECONDS:
+                    done = f"{number} of {len(tps)} partitions"
+                    log.info("%s: %s/%d took %.1f s", done, tp.topic, tp.partition, took)
+        self.consumer.resume(*tps)
+        self._unassigned_since = None
+        names = ", ".join(f"{tp.topic}/{tp.partition}" for tp in sorted(tps))
         log.info("took over %s in %.1f s", names or "nothing", time.monotonic() - began)
 
-    def _set_aside(self, place: TopicPartition, error: SnapshotError) -> None:
+    def _set_aside(self, tp: TopicPartition, error: SnapshotError) -> None:
         """Start a partition without its state. The next commit replaces that state, so that the
         next takeover does not find it again."""
         self.snapshots_set_aside += 1
-        self._dirty.add(place)
+        self._dirty.add(tp)
         log.error(
             "%s/%d: the snapshot is set aside, the partition starts without state from the "
             "committed offset: %s",
-            place.topic, place.partition, error,
+            tp.topic, tp.partition, error,
         )  # fmt: skip
 
-    def _onlooker(self) -> Committed:
-        return Committed(self._common, self.group, self.topics.state, self._pulse)
+    def _reader(self) -> CommittedReader:
+        return CommittedReader(self._common, self.group, self.topics.state, self._keep_alive)
 
-    def _pulse(self) -> None:
-        """While something is taken over: poll, since whoever does not for five minutes is put out
-        of the group, and nobody else gets a share meanwhile. All partitions are paused."""
+    def _keep_alive(self) -> None:
+        """Poll while partitions are taken over: the group removes a member that does not poll for
+        five minutes, and assigns nothing meanwhile. All partitions are paused, so none are read."""
         if self.ending.is_set():
-            raise LostError("it is to end, and had not taken all over yet")
-        if time.monotonic() < self._pulse_due:
+            raise LostError("stopped before the assignment was taken over")
+        if time.monotonic() < self._keep_alive_due:
             return
-        turn = self._turn
+        rebalances = self._rebalances
         self._lock.release()  # the group's callbacks need it
         try:
             self.consumer.poll(timeout_ms=0)
@@ -265,59 +274,59 @@ class Membership(ABC):
             self._lock.acquire()
         self.commands.run(only_reading=True)
         self._check()
-        if self._turn != turn:
-            raise _SharedAnewError
-        self._pulse_due = time.monotonic() + _PULSE_SECONDS
+        if self._rebalances != rebalances:
+            raise _RebalanceError
+        self._keep_alive_due = time.monotonic() + _KEEP_ALIVE_SECONDS
 
-    def _name(self, place: TopicPartition) -> str:
-        return f"{self.prefix}{place.topic}/{place.partition}"
+    def _name(self, tp: TopicPartition) -> str:
+        return f"{self.prefix}{tp.topic}/{tp.partition}"
 
-    def _read(self, place: TopicPartition, messages: Sequence[Any]) -> None:
-        self.positions[place] = messages[-1].offset + 1
-        self._dirty.add(place)
+    def _mark_read(self, tp: TopicPartition, messages: Sequence[Any]) -> None:
+        self.positions[tp] = messages[-1].offset + 1
+        self._dirty.add(tp)
 
-    def _bury(self, message: Any, reason: str, detail: str) -> None:
-        """Put a message that cannot be read among the dead letters, with the next commit."""
+    def _dead_letter(self, message: Any, reason: str, detail: str) -> None:
+        """Send a message that cannot be read to the dead-letter topic, with the next commit."""
         self.dead[reason] += 1
         log.warning(
             "%s, partition %d, offset %d: %s", message.topic, message.partition, message.offset,
             detail,
         )  # fmt: skip
-        self._graves.append((reason, detail, message))
+        self._dead_letters.append((reason, detail, message))
 
     # Commit ---------------------------------------------------------------------------------------
 
     def commit(self) -> None:
-        """Write and commit everything since the last time. Raises LostError or KafkaError."""
+        """Write and commit everything since the last commit. Raises LostError or KafkaError."""
         self._due = time.monotonic() + self.options.commit_seconds
-        if not self._due_to_write:
+        if not self._has_output:
             return
         producer = self.producer
         producer.begin_transaction()
         written = self._write()
         saved = {
-            place: self._save(place, state)
-            for place, (_, state) in written.items()
+            tp: self._send_state(tp, state)
+            for tp, (_, state) in written.items()
             if state is not None
         }
-        graves, self._graves = self._graves, []
-        for reason, detail, message in graves:
+        dead_letters, self._dead_letters = self._dead_letters, []
+        for reason, detail, message in dead_letters:
             self._send_dead(reason, detail, message)
         producer.flush()
         offsets = {}
-        for place, (position, _) in written.items():
-            pointer = self._pointer(*saved[place]) if place in saved else ""
-            offsets[place] = OffsetAndMetadata(position, str(pointer))
+        for tp, (position, _) in written.items():
+            pointer = self._pointer(*saved[tp]) if tp in saved else ""
+            offsets[tp] = OffsetAndMetadata(position, str(pointer))
         if offsets:
             producer.send_offsets_to_transaction(offsets, self._metadata)
         producer.commit_transaction()
         self._dirty.clear()
         self.commits += 1
-        self._written()
+        self._after_commit()
         self._due = time.monotonic() + self.options.commit_seconds
 
     def commit_now(self) -> bool:
-        """Commit for a command; False when that failed, and then this membership is over."""
+        """Commit for a command. False when that failed; the membership then ends."""
         try:
             self.commit()
         except Exception as error:
@@ -325,19 +334,19 @@ class Membership(ABC):
             return False
         return True
 
-    def _save(self, place: TopicPartition, state: State) -> tuple[Any, int, int]:
-        """Send a state; the future of its first chunk, their number and the checksum."""
-        chunks, checksum = chunks_of(self._name(place), state)
-        where = place.partition % self._kept_in
+    def _send_state(self, tp: TopicPartition, state: State) -> tuple[Any, int, int]:
+        """Send a state; the future of its first chunk, the number of chunks, the checksum."""
+        chunks, checksum = chunks_of(self._name(tp), state)
+        partition = tp.partition % self._state_partitions
         futures = [
-            self.producer.send(self.topics.state, key=key, value=value, partition=where)
+            self.producer.send(self.topics.state, key=key, value=value, partition=partition)
             for key, value in chunks
         ]
         return futures[0], len(chunks), checksum
 
     def _pointer(self, future: Any, chunks: int, checksum: int) -> Pointer:
-        told = future.get(timeout=self.options.transaction_seconds)
-        return Pointer(told.partition, told.offset, chunks, checksum)
+        metadata = future.get(timeout=self.options.transaction_seconds)
+        return Pointer(metadata.partition, metadata.offset, chunks, checksum)
 
     def _send_dead(self, reason: str, detail: str, message: Any) -> None:
         headers = [
@@ -349,32 +358,32 @@ class Membership(ABC):
         ]
         self.producer.send(self.topics.dead, key=message.key, value=message.value, headers=headers)
 
-    # Coming and going -----------------------------------------------------------------------------
+    # Rebalance ------------------------------------------------------------------------------------
 
     def revoked(self, lost: bool) -> None:
-        """The group is about to share out anew, or has done so without us."""
+        """Callback: a rebalance starts, or (``lost``) has happened without this member."""
         keep_rejoining(self.consumer)
         with self._lock:
-            self._turn += 1
-            self._fresh = None
-            self._waits = time.monotonic()
+            self._rebalances += 1
+            self._assigned = None
+            self._unassigned_since = time.monotonic()
             if not lost and not self._lost:
                 try:
                     self.commit()
                 except Exception as error:
                     lost = True
-                    log.warning("what was under way could not be committed: %r", error)
-            if lost and self.holds:
-                self._lost = "the group went on without this member"
+                    log.warning("commit before the rebalance failed: %r", error)
+            if lost and self.has_partitions:
+                self._lost = "the group rebalanced without this member"
             self._drop()
 
-    def assigned(self, places: list[TopicPartition]) -> None:
-        """The group has shared out."""
+    def assigned(self, tps: list[TopicPartition]) -> None:
+        """Callback: the group has assigned partitions."""
         with self._lock:
-            self._fresh = places
+            self._assigned = tps
 
     def leave(self) -> None:
-        """Finish, commit and leave the group. Raises LostError or KafkaError."""
+        """Commit and leave the group. Raises LostError or KafkaError."""
         try:
             with self._lock:
                 self._check()
@@ -383,9 +392,9 @@ class Membership(ABC):
             self.abandon()
 
     def abandon(self) -> None:
-        """Leave without a commit: what was not committed is somebody else's."""
+        """Leave without a commit: other members read again what was not committed."""
         with self._lock:
-            self._lost = self._lost or "it was abandoned"
+            self._lost = self._lost or "the membership was abandoned"
             self._drop()
         self.commands.close()
         try:
@@ -398,14 +407,14 @@ class Membership(ABC):
             log.debug("while closing: %r", error)
 
     def lag(self) -> dict[str, int]:
-        """Messages that wait, by topic and partition."""
-        found = {}
-        for place in self.consumer.assignment():
-            high = self.consumer.highwater(place)
-            position = self.positions.get(place)
+        """Number of unread messages, by ``topic/partition``."""
+        polled = {}
+        for tp in self.consumer.assignment():
+            high = self.consumer.highwater(tp)
+            position = self.positions.get(tp)
             if high is not None and position is not None:
-                found[f"{place.topic}/{place.partition}"] = max(0, high - position)
-        return found
+                polled[f"{tp.topic}/{tp.partition}"] = max(0, high - position)
+        return polled
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python has no types

@@ -1,4 +1,4 @@
-"""What the first stage sends to the second: batches by slot, and how far the input has come."""
+"""Messages from stage one to stage two: batches by slot, and how far the input is complete."""
 
 from __future__ import annotations
 
@@ -13,31 +13,32 @@ from understudy.monitor.errors import EvidenceError
 from understudy.monitor.evidence.batch import ColumnBatch, decode, encode
 
 SLOT_SECONDS = 1.0
-"""Length of a slot of event time, which is also how often experiments and findings are judged."""
+"""Length of a slot of event time; experiments and findings are evaluated once per slot."""
 MOST_BYTES = 512 * 1024
-"""About how long the rows of one message may be, before compression."""
-_MOST_INFLATED = 256 * 1024 * 1024
+"""Approximate maximum bytes of the rows of one message, before compression."""
+_MAX_DECOMPRESSED = 256 * 1024 * 1024
 _compressor = zstandard.ZstdCompressor(level=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """``input`` names the partition that the rows come from. No row before ``complete`` (unix
-    time) is to come from it any more, but late ones; it is None as long as nobody knows."""
+    """``input`` names the partition that the rows come from. ``complete`` is the unix time before
+    which that partition has only late rows left; None while it is unknown. ``batches`` are pairs of
+    slot number and rows."""
 
     input: str
     complete: float | None
     batches: tuple[tuple[int, ColumnBatch], ...]
 
     def encode(self) -> bytes:
-        """As bytes."""
+        """Serialize."""
         head = orjson.dumps({"input": self.input, "complete": self.complete})
         body = _compressor.compress(encode(self.batches)) if self.batches else b""
         return len(head).to_bytes(4, "little") + head + body
 
 
 def decode_message(data: bytes) -> Message:
-    """Undo :meth:`Message.encode`. Raises EvidenceError."""
+    """Parse the bytes of :meth:`Message.encode`. Raises EvidenceError."""
     try:
         end = 4 + int.from_bytes(data[:4], "little")
         head = orjson.loads(data[4:end])
@@ -45,7 +46,7 @@ def decode_message(data: bytes) -> Message:
         body = data[end:]
         batches: Sequence[tuple[int, ColumnBatch]] = ()
         if body:
-            inflated = zstandard.ZstdDecompressor().decompress(body, _MOST_INFLATED)
+            inflated = zstandard.ZstdDecompressor().decompress(body, _MAX_DECOMPRESSED)
             batches = decode(inflated)
         return Message(
             str(head["input"]), None if complete is None else float(complete), tuple(batches)
@@ -55,7 +56,7 @@ def decode_message(data: bytes) -> Message:
 
 
 def by_slot(batch: ColumnBatch) -> Iterator[tuple[int, ColumnBatch]]:
-    """The rows of each slot."""
+    """Split a batch by slot: pairs of slot number and rows."""
     slots = np.floor(batch.at / SLOT_SECONDS).astype(np.int64)
     first = int(slots[0])
     if (slots == first).all():
@@ -73,27 +74,27 @@ def by_slot(batch: ColumnBatch) -> Iterator[tuple[int, ColumnBatch]]:
 def messages_of(
     input_: str, complete: float | None, batches: Sequence[ColumnBatch]
 ) -> list[Message]:
-    """Messages that hold the batches, none of them much too long; the last one alone says how far
-    the input has come, so that who has read it has read the rows before it."""
-    found: list[Message] = []
+    """Messages that hold ``batches``, each of about :data:`MOST_BYTES` at most. Only the last one
+    carries ``complete``, after all rows that it covers."""
+    messages: list[Message] = []
     waiting: list[tuple[int, ColumnBatch]] = []
     size = 0
     for batch in batches:
         if not len(batch):
             continue
-        for slot, of_slot in by_slot(batch):
-            each = _size(of_slot) / len(of_slot)
-            step = max(1, int(MOST_BYTES / each))
-            for begin in range(0, len(of_slot), step):
-                whole = step >= len(of_slot)
-                part = of_slot if whole else of_slot.rows(slice(begin, begin + step))
-                if waiting and size + each * len(part) > MOST_BYTES:
-                    found.append(Message(input_, None, tuple(waiting)))
+        for slot, rows in by_slot(batch):
+            row_size = _size(rows) / len(rows)
+            step = max(1, int(MOST_BYTES / row_size))
+            for begin in range(0, len(rows), step):
+                whole = step >= len(rows)
+                part = rows if whole else rows.rows(slice(begin, begin + step))
+                if waiting and size + row_size * len(part) > MOST_BYTES:
+                    messages.append(Message(input_, None, tuple(waiting)))
                     waiting, size = [], 0
                 waiting.append((slot, part))
-                size += int(each * len(part))
-    found.append(Message(input_, complete, tuple(waiting)))
-    return found
+                size += int(row_size * len(part))
+    messages.append(Message(input_, complete, tuple(waiting)))
+    return messages
 
 
 def _size(batch: ColumnBatch) -> int:

@@ -1,7 +1,7 @@
-"""Both stages in one process and without a broker between them: for files, and to check the rest.
+"""Both stages in one process, without a broker: for files, and as the reference in tests.
 
-The same blocks give the same decisions and the same states here as over Kafka, however many
-partitions and evaluators there are.
+The same blocks give the same decisions and states as over Kafka, for any number of partitions and
+evaluators.
 """
 
 from __future__ import annotations
@@ -13,55 +13,58 @@ from understudy.monitor.evidence.blocks import Block
 from understudy.monitor.evidence.partition import Partition
 from understudy.monitor.kafka.consumer import EvidenceConsumer
 from understudy.monitor.kafka.messages import messages_of
-from understudy.monitor.kafka.partitions import owned, place_of
+from understudy.monitor.kafka.partitions import evidence_partition, partition_config
 
 
 class Offline:
-    """``inputs`` partitions of records are evaluated, and ``judges`` partitions of evidence."""
+    """Evaluates ``inputs`` partitions of records over ``outputs`` partitions of evidence."""
 
-    def __init__(self, config: Config, inputs: int = 1, judges: int = 1) -> None:
+    def __init__(self, config: Config, inputs: int = 1, outputs: int = 1) -> None:
         self.partitions = [Partition(config, f"records/{n}") for n in range(inputs)]
         names = [one.name for one in self.partitions]
-        self.judges = [EvidenceConsumer(owned(config, n, judges), names) for n in range(judges)]
+        self.consumers = [
+            EvidenceConsumer(partition_config(config, n, outputs), names) for n in range(outputs)
+        ]
         self._offsets = [0] * inputs
-        self._read = [0] * judges
+        self._read = [0] * outputs
 
     def close(self) -> None:
-        """Throw away what lies on disk."""
+        """Delete temporary files."""
         for partition in self.partitions:
             partition.close()
-        for judge in self.judges:
-            judge.close()
+        for consumer in self.consumers:
+            consumer.close()
 
     def take(self, input_: int, blocks: Iterable[Block], of_labels: bool = False) -> None:
-        """Blocks of one partition, in their order."""
+        """Take blocks of partition ``input_``, in order; ``of_labels`` if they hold labels."""
         for block in blocks:
             self.partitions[input_].take(block, self._offsets[input_], of_labels)
             self._offsets[input_] += 1
 
-    def pass_on(self, input_: int) -> None:
-        """Hand the evidence of one partition over."""
+    def send_evidence(self, input_: int) -> None:
+        """Send the evidence of one input partition to stage two."""
         partition = self.partitions[input_]
         batches = partition.drain()
-        for number, judge in enumerate(self.judges):
-            mine = [
+        for number, consumer in enumerate(self.consumers):
+            routed = [
                 batch
                 for batch in batches
-                if place_of(partition.is_for_experiment(batch), len(self.judges)) == number
+                if evidence_partition(partition.is_for_experiment(batch), len(self.consumers))
+                == number
             ]
-            for message in messages_of(partition.name, partition.complete, mine):
-                judge.take(message, self._read[number])
+            for message in messages_of(partition.name, partition.complete, routed):
+                consumer.take(message, self._read[number])
                 self._read[number] += 1
 
     def advance(self) -> None:
-        """Judge what is complete."""
-        for judge in self.judges:
-            judge.advance()
+        """Evaluate all complete slots."""
+        for consumer in self.consumers:
+            consumer.advance()
 
     def finish(self) -> None:
-        """Hand over and judge everything."""
+        """Send and evaluate everything that is left."""
         for number in range(len(self.partitions)):
-            self.pass_on(number)
+            self.send_evidence(number)
         self.advance()
-        for judge in self.judges:
-            judge.finish()
+        for consumer in self.consumers:
+            consumer.finish()

@@ -1,4 +1,4 @@
-"""What waits in the spool: a message for Kafka, with where it goes."""
+"""An entry of the spool: a message for Kafka, with its topic and partition."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _HEAD = struct.Struct("<BHHI")
 
 @dataclass(frozen=True, slots=True)
 class OutboxMessage:
-    """``kind`` is RECORDS or LABELS; ``headers`` as kafka-python wants them."""
+    """``kind`` is RECORDS or LABELS; ``headers`` are in kafka-python's format."""
 
     kind: int
     partition: int
@@ -28,26 +28,26 @@ class OutboxMessage:
     headers: tuple[tuple[str, bytes], ...] = ()
 
     def pack(self) -> bytes:
-        """As one entry of the spool."""
+        """Serialize to one entry of the spool."""
         key = self.key or b""
-        said = [[name, value.decode("latin-1")] for name, value in self.headers]
-        headers = orjson.dumps(said) if said else b""
+        pairs = [[name, value.decode("latin-1")] for name, value in self.headers]
+        headers = orjson.dumps(pairs) if pairs else b""
         head = _HEAD.pack(self.kind, self.partition, len(key), len(headers))
         return b"".join((head, key, headers, self.value))
 
     @classmethod
     def unpack(cls, data: bytes) -> OutboxMessage:
-        """Raises LogError for what is no parcel."""
+        """Parse an entry of the spool. Raises LogError for one that is not valid."""
         try:
-            kind, partition, of_key, of_headers = _HEAD.unpack_from(data)
-            start = _HEAD.size + of_key
-            end = start + of_headers
+            kind, partition, key_length, headers_length = _HEAD.unpack_from(data)
+            start = _HEAD.size + key_length
+            end = start + headers_length
             headers: tuple[tuple[str, bytes], ...] = ()
-            if of_headers:
+            if headers_length:
                 headers = tuple(
                     (str(name), str(value).encode("latin-1"))
                     for name, value in orjson.loads(data[start:end])
                 )
             return cls(kind, partition, data[end:], data[_HEAD.size : start] or None, headers)
         except (ValueError, TypeError, struct.error) as error:
-            raise LogError(f"an entry of the spool is no message: {error!r}") from error
+            raise LogError(f"not a valid entry of the spool: {error!r}") from error

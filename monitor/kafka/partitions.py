@@ -1,8 +1,9 @@
-"""Where evidence is judged: each partition of its topic is a place with a judge of its own.
+"""What the partitions of the evidence topic are for.
 
-Experiments are judged, and traffic steered, at one place; what watches the models (statistics,
-quality, drift, performance, findings) has another. Neither needs anything of the other, so that two
-evaluators share the work. Where the topic has a single partition everything is judged there.
+One partition carries the evidence of experiments: its owner evaluates them and controls the
+routes. The other carries the evidence about the health of models (statistics, quality, drift,
+performance, findings). They are independent, so two evaluators share the work. A topic with a
+single partition carries everything.
 """
 
 from __future__ import annotations
@@ -10,49 +11,49 @@ from __future__ import annotations
 from understudy.monitor.config.model import Config
 
 EXPERIMENTS = 0
-WATCHES = 1
-PLACES = 2
+HEALTH = 1
+EVIDENCE_PARTITIONS = 2
 COSTS = (1.4, 2.3)
-"""Of judging everything at a place, where 1 is what preparing everything costs, as measured."""
+"""Measured cost of evaluating each evidence partition; stage one of all input costs 1."""
 COSTS_WITH_LABELS = (0.15, 0.25)
-"""The same where records are prepared one by one: for labels, or a champion that is asked twice."""
+"""The same where stage one works record by record: with labels, or a repeated champion request."""
 
 
-def place_of(of_experiment: bool, partitions: int) -> int:
-    """The partition that a row of evidence goes to."""
-    return EXPERIMENTS if of_experiment or partitions < PLACES else WATCHES
+def evidence_partition(is_experiment: bool, partitions: int) -> int:
+    """The evidence partition of a row; ``partitions`` is how many the topic has."""
+    return EXPERIMENTS if is_experiment or partitions < EVIDENCE_PARTITIONS else HEALTH
 
 
-def places(partitions: int) -> range:
-    """Those that there are."""
-    return range(min(partitions, PLACES))
+def evidence_partitions(partitions: int) -> range:
+    """The evidence partitions that are used, of a topic that has ``partitions``."""
+    return range(min(partitions, EVIDENCE_PARTITIONS))
 
 
-def name_of(place: int, partitions: int) -> str:
-    """What is judged at a place, in a word."""
-    return "all" if partitions < PLACES else ("experiments", "models")[place]
+def scope_of(partition: int, partitions: int) -> str:
+    """What an evidence partition carries: ``all``, ``experiments`` or ``models``."""
+    return "all" if partitions < EVIDENCE_PARTITIONS else ("experiments", "models")[partition]
 
 
 def costs(config: Config, partitions: int) -> dict[int, float]:
-    """What judging costs, by place."""
+    """Cost of evaluating each evidence partition, relative to stage one of all input."""
     one_by_one = any(model.performance is not None for model in config.models) or any(
         declared.label is not None or declared.compare.noise for declared in config.experiments
     )
-    of_experiments, of_watches = COSTS_WITH_LABELS if one_by_one else COSTS
-    found = dict.fromkeys(places(partitions), 0.0)
+    experiments_cost, health_cost = COSTS_WITH_LABELS if one_by_one else COSTS
+    result = dict.fromkeys(evidence_partitions(partitions), 0.0)
     if config.experiments:
-        found[place_of(True, partitions)] += of_experiments
-    found[place_of(False, partitions)] += of_watches
-    return found
+        result[evidence_partition(True, partitions)] += experiments_cost
+    result[evidence_partition(False, partitions)] += health_cost
+    return result
 
 
-def owned(config: Config, place: int, partitions: int) -> Config:
-    """What of a configuration is judged at a place: models, experiments, or both."""
+def partition_config(config: Config, partition: int, partitions: int) -> Config:
+    """``config`` with only the models and experiments that an evidence partition carries."""
     first = config.models[0].name if config.models else ""
     experiments = [
         declared.model_copy(update={"model": declared.model or first})
         for declared in config.experiments
-        if place == place_of(True, partitions)
+        if partition == evidence_partition(True, partitions)
     ]
-    models = config.models if place == place_of(False, partitions) else []
+    models = config.models if partition == evidence_partition(False, partitions) else []
     return config.model_copy(update={"models": models, "experiments": experiments})

@@ -1,9 +1,9 @@
-"""What a sidecar publishes: records and labels, by way of a spool on disk.
+"""Publishes the records and labels of a sidecar, through a spool on disk.
 
-Records are gathered in open blocks. At each flush all of them are closed, and go into the spool in
-one write, together with how far each worker was taken in: after a crash either all of that is
-there, or none, and then the workers send it again. Only what is synced to disk is committed to the
-workers. The sender takes it from there, so Kafka can be away for as long as the spool has room.
+Records are collected in open blocks. Each flush closes all blocks and appends them to the spool in
+one write, together with the progress of each worker: after a crash either both are there or
+neither, and then the workers send the records again. Only what is synced to disk is committed to
+the workers. The sender reads the spool, so Kafka can be down for as long as the spool has room.
 """
 
 from __future__ import annotations
@@ -44,45 +44,46 @@ from understudy.monitor.records.slots import Slots
 
 log = logging.getLogger(__name__)
 
-MOST_RECORDS = 1024
-"""In one block."""
-MOST_UNSAVED = 64 * 1024 * 1024
-"""Bytes that wait in memory while the disk refuses them; then the oldest are dropped."""
+MAX_BLOCK_RECORDS = 1024
+"""Maximum number of records in one block."""
+MAX_UNSAVED_BYTES = 64 * 1024 * 1024
+"""Bytes kept in memory while the disk cannot be written; beyond that the oldest are dropped."""
 HANDOFF_SECONDS = 2.0
-"""How old a record may be when a worker hands it over; heartbeats do not speak for the time since.
-A worker that was held up may hand over older ones, which then come late."""
+"""How old a record may be when a worker sends it; a heartbeat covers the time before that.
+A worker that was delayed may send older records, which then count as late."""
 EARLY_RECORDS = 16_384
-"""Records in closed blocks at which a flush does not wait for its time."""
+"""Number of records in closed blocks that triggers a flush before it is due."""
 
 
 class _Batch:
-    """What one flush writes."""
+    """The output of one flush."""
 
-    __slots__ = ("committed", "complete", "last", "mark", "parcels", "records", "size", "weights")
+    __slots__ = ("committed", "complete", "last", "mark", "messages", "records", "size", "weights")
 
     def __init__(self, committed: dict[tuple[str, int], int], complete: float) -> None:
         self.committed = committed
         self.complete = complete
         self.last: dict[int, int] = {}
         self.mark = b""
-        self.parcels: list[bytes] = []
+        self.messages: list[bytes] = []
         self.weights: list[int] = []
         self.size = 0
         self.records = 0
 
-    def add(self, parcel: OutboxMessage, weight: int) -> None:
-        data = parcel.pack()
-        self.parcels.append(data)
+    def add(self, message: OutboxMessage, weight: int) -> None:
+        data = message.pack()
+        self.messages.append(data)
         self.weights.append(weight)
         self.size += len(data)
 
 
 class Publisher:
-    """``run`` is the supervisor's; slots of another run have no workers any more. Raises LogError
-    for a spool that cannot be used.
+    """Call its methods from the event loop's thread.
 
-    To be used from the event loop's thread, but for :meth:`start` and :meth:`stop`. ``taken``
-    counts the records that were handed over: published, dropped and waiting ones add up to it.
+    ``state_dir`` is the folder of the spool, unless ``kafka.spool.path`` is set. ``run`` names the
+    supervisor's run; the workers of other runs are gone. ``taken`` counts the records received:
+    published, dropped and waiting records add up to it. Raises LogError for a spool that cannot be
+    used.
     """
 
     def __init__(self, kafka: Kafka, state_dir: Path, run: str) -> None:
@@ -90,32 +91,32 @@ class Publisher:
         folder = Path(kafka.spool.path) if kafka.spool.path else state_dir / "spool"
         # Each flush is synced before it is committed, so the spool need not do it by itself.
         self.spool = Spool(folder, kafka.spool.max_size, sync_seconds=None)
-        known = _mark(self.spool.mark)
-        if known.get("run") != run:
-            known = {}
+        saved = _mark(self.spool.mark)
+        if saved.get("run") != run:
+            saved = {}
         self._run = run
-        self.id = str(known.get("id") or f"{run[:40]}-{secrets.token_hex(4)}")
-        """What blocks call this run; a spool that was lost makes another one of it."""
-        self.slots = Slots.from_state(known.get("slots") or [], run)
+        self.id = str(saved.get("id") or f"{run[:40]}-{secrets.token_hex(4)}")
+        """The run as blocks name it; a new one if the spool was lost."""
+        self.slots = Slots.from_state(saved.get("slots") or [], run)
         self.committed = {key: slot.last_seq for key, slot in self.slots}
-        """Last batch by (run, slot) that is on disk."""
+        """Number of the last batch on disk, by (run, slot)."""
         self.source = kafka.source or socket.gethostname()
-        last = _numbers(known.get("last"))
+        last = _numbers(saved.get("last"))
         self._builder = Builder(
-            self.source, self.id, kafka.partitions, MOST_RECORDS, kafka.linger, last
+            self.source, self.id, kafka.partitions, MAX_BLOCK_RECORDS, kafka.linger, last
         )
         self._labels = Builder(
             self.source,
             f"{self.id}-labels",
             kafka.partitions,
-            last=_numbers(known.get("last_labels")),
+            last=_numbers(saved.get("last_labels")),
         )
         self._origin = Origin(source=f"urn:understudy:{self.source}")
         self.dropped: Counter[str] = Counter()
-        """Records and labels by reason, beside those that the spool and the sender count."""
+        """Dropped records and labels by reason, except those that spool and sender count."""
         self.taken = 0
         self.recovered = self.spool.pending
-        """Records and labels that an earlier process left in the spool."""
+        """Number of records and labels that an earlier process left in the spool."""
         self.labels = 0
         self.error: str | None = None
         self._closed: list[RecordBlock] = []
@@ -125,23 +126,23 @@ class Publisher:
         self._unsaved: deque[_Batch] = deque()
         self._saved_state = self._state()
         self._writing = asyncio.Lock()
-        self._reached: deque[tuple[int, float, dict[int, int]]] = deque()
-        """By index in the spool: when all before it is sent, what a heartbeat may say."""
+        self._heartbeat_marks: deque[tuple[int, float, dict[int, int]]] = deque()
+        """(index in the spool, complete, last numbers): the heartbeat once all before is sent."""
         self._lock = threading.Lock()
         # What an earlier process left in the spool comes first.
-        self._reached.append((self.spool.end, 0.0, last))
+        self._heartbeat_marks.append((self.spool.end, 0.0, last))
         self._complete: tuple[float, dict[int, int]] = (0.0, {})
         self._acknowledged(self.spool.cursor)
         self.sender = Sender(kafka, self.spool, self._heartbeats, self._acknowledged)
         self.early = asyncio.Event()
-        """Set when a flush should not wait for its time."""
+        """Set when a flush should run before it is due."""
 
     def start(self) -> None:
-        """Begin to send."""
+        """Start the sender."""
         self.sender.start()
 
     async def stop(self, patience: float) -> None:
-        """Flush, wait up to ``patience`` seconds for Kafka to have all, and let go of the spool."""
+        """Flush, wait up to ``patience`` seconds for Kafka to accept all, and close the spool."""
         await self.flush()
         until = time.monotonic() + patience
         while self.spool.cursor < self.spool.end and time.monotonic() < until:
@@ -149,14 +150,16 @@ class Publisher:
         await asyncio.to_thread(self.sender.stop)
         waiting = self.spool.pending
         if waiting:
-            log.warning("%d records wait in %s for the next start", waiting, self.kafka.prefix)
+            log.warning(
+                "%s: %d records stay in the spool until the next start", self.kafka.prefix, waiting
+            )
         self.spool.close()
 
     # Records ------------------------------------------------------------------------------------
 
     @property
     def waiting(self) -> int:
-        """Records and labels that Kafka does not have yet."""
+        """Number of records and labels that Kafka does not have yet."""
         return (
             self._builder.waiting
             + self._closed_records
@@ -167,13 +170,13 @@ class Publisher:
 
     @property
     def decodes(self) -> bool:
-        """Whether records are decoded for :meth:`extend`; else :meth:`add_raw` takes them."""
+        """Whether records are decoded, for :meth:`extend`; otherwise use :meth:`add_raw`."""
         return self.kafka.format == "blocks"
 
     def extend(
         self, names: Names, rows: Sequence[tuple[Record, Decoded, Decoded]], now: float
     ) -> None:
-        """Take in decoded records, for blocks; ``now`` is unix seconds."""
+        """Add decoded records to blocks; ``now`` is unix seconds."""
         self.taken += len(rows)
         for block in self._builder.extend(names, rows, now):
             self._closed.append(block)
@@ -182,7 +185,7 @@ class Publisher:
                 self.early.set()
 
     def add_raw(self, names: Names, record: Record) -> None:
-        """Take in a record with its payloads, for CloudEvents."""
+        """Add a record with its payloads, as CloudEvents."""
         self.taken += 1
         events = events_of_record(names, record, self._origin)
         if not events:
@@ -190,14 +193,14 @@ class Publisher:
             return
         partition = partition_of(record.request_id, self.kafka.partitions)
         for number, (headers, key, value) in enumerate(events):
-            parcel = OutboxMessage(RECORDS, partition, value, key, tuple(headers))
-            self._events.append((parcel, 0 if number else 1))
+            message = OutboxMessage(RECORDS, partition, value, key, tuple(headers))
+            self._events.append((message, 0 if number else 1))
         self._events_records += 1
         if self._events_records >= EARLY_RECORDS:
             self.early.set()
 
     async def add_labels(self, labels: Sequence[Label]) -> None:
-        """Have labels in the spool, on disk. Raises StateError, and none has been taken then."""
+        """Write labels to the spool, on disk. Raises StateError; then no label was accepted."""
         await asyncio.shield(asyncio.ensure_future(self._add_labels(labels)))
 
     async def _add_labels(self, labels: Sequence[Label]) -> None:
@@ -208,7 +211,7 @@ class Publisher:
             batch = _Batch({}, 0.0)
             state = {**self._saved_state, "last_labels": self._labels.last}
             batch.mark = orjson.dumps(state, option=orjson.OPT_NON_STR_KEYS)
-            # While records could not be written, their numbers may not be overtaken by the mark.
+            # The mark must not overtake the numbers of records that could not be written.
             if self._unsaved or not await asyncio.to_thread(self._write, blocks, batch, True):
                 self._labels.last = before
                 raise StateError(f"the spool cannot be written: {self.spool.error}")
@@ -217,8 +220,8 @@ class Publisher:
         self.sender.wake()
 
     async def flush(self) -> bool:
-        """Write all that was taken in; False when the disk refuses it, and it is kept."""
-        # Who waits may be cancelled; the writing may not.
+        """Write all received records to the spool. False when that failed; they are kept."""
+        # The caller may be cancelled; the write may not.
         return await asyncio.shield(asyncio.ensure_future(self._flush()))
 
     async def _flush(self) -> bool:
@@ -232,7 +235,7 @@ class Publisher:
             committed = {key: slot.last_seq for key, slot in self.slots}
             new = bool(blocks or events or state != self._saved_state)
             if not new and not self._unsaved:
-                self._reach(now)
+                self._advance_heartbeat(now)
                 return True
             batch = self._unsaved[-1] if self._unsaved and not new else None
             if batch is None:
@@ -240,12 +243,12 @@ class Publisher:
                 batch.last = dict(self._builder.last)
                 batch.mark = orjson.dumps(state, option=orjson.OPT_NON_STR_KEYS)
                 batch.records = sum(block.count for block in blocks)
-                for parcel, weight in events:
-                    batch.add(parcel, weight)
+                for message, weight in events:
+                    batch.add(message, weight)
                     batch.records += weight
                 self._unsaved.append(batch)
             if not await asyncio.to_thread(self._write, blocks, batch, False):
-                self._refused()
+                self._report_refused()
                 return False
             self._saved_state = state
             self.committed = committed
@@ -254,7 +257,7 @@ class Publisher:
         return True
 
     def _write(self, blocks: Sequence[RecordBlock | LabelBlock], batch: _Batch, only: bool) -> bool:
-        """On another thread: encode, append what waits, sync."""
+        """On another thread: encode, append, sync."""
         for block in blocks:
             kind, weight = (
                 (RECORDS, block.count)
@@ -263,16 +266,16 @@ class Publisher:
             )
             try:
                 batch.add(OutboxMessage(kind, block.head.partition, encode(block)), weight)
-            except Exception:  # its number is missing then, and evaluators count it as lost
+            except Exception:  # evaluators notice the missing number and count it as lost
                 log.exception("a block of %d records cannot be encoded", weight)
                 self.dropped["internal"] += weight
         try:
             for one in [batch] if only else list(self._unsaved):
-                if not self.spool.append(one.parcels, one.weights, one.mark):
+                if not self.spool.append(one.messages, one.weights, one.mark):
                     return False
                 if not only:
                     with self._lock:
-                        self._reached.append((self.spool.end, one.complete, one.last))
+                        self._heartbeat_marks.append((self.spool.end, one.complete, one.last))
                     self._unsaved.popleft()
             self.spool.sync()
         except OSError as error:
@@ -280,13 +283,13 @@ class Publisher:
             return False
         return self.spool.error is None
 
-    def _refused(self) -> None:
+    def _report_refused(self) -> None:
         error = self.spool.error or self.error or "the spool cannot be written"
         if self.error != error:
-            log.error("%s; workers keep their records", error)
+            log.error("%s; workers keep their records until it can", error)
         self.error = error
-        while len(self._unsaved) > 1 and sum(one.size for one in self._unsaved) > MOST_UNSAVED:
-            # Its mark is not lost: each later one says as much and more.
+        while len(self._unsaved) > 1 and sum(one.size for one in self._unsaved) > MAX_UNSAVED_BYTES:
+            # Its mark is not lost: each later mark includes it.
             self.dropped["disk"] += self._unsaved.popleft().records
 
     def _state(self) -> dict[str, Any]:
@@ -300,41 +303,41 @@ class Publisher:
 
     # Heartbeats ---------------------------------------------------------------------------------
 
-    def _reach(self, now: float) -> None:
-        """Nothing came since the last flush, which all the same is a word on the time until now."""
+    def _advance_heartbeat(self, now: float) -> None:
+        """No records since the last flush: advance the time that heartbeats cover."""
         with self._lock:
             end, complete = self.spool.end, now - HANDOFF_SECONDS
-            if self._reached and self._reached[-1][0] == end:
-                self._reached[-1] = (end, complete, self._reached[-1][2])
-            elif self.spool.cursor >= end and not self._reached:
+            if self._heartbeat_marks and self._heartbeat_marks[-1][0] == end:
+                self._heartbeat_marks[-1] = (end, complete, self._heartbeat_marks[-1][2])
+            elif self.spool.cursor >= end and not self._heartbeat_marks:
                 self._complete = complete, self._complete[1]
 
     def _acknowledged(self, index: int) -> None:
-        """On the sender's thread: entries before ``index`` are in Kafka, or dropped."""
+        """On the sender's thread: entries before ``index`` are in Kafka or were dropped."""
         with self._lock:
-            while self._reached and self._reached[0][0] <= index:
-                _, complete, last = self._reached.popleft()
+            while self._heartbeat_marks and self._heartbeat_marks[0][0] <= index:
+                _, complete, last = self._heartbeat_marks.popleft()
                 self._complete = complete, last
 
     def _heartbeats(self, now: float) -> list[Heartbeat]:
-        """On the sender's thread, while all that was written is sent."""
+        """On the sender's thread, while everything in the spool is sent."""
         if not self.decodes:
             return []
-        self._acknowledged(self.spool.cursor)  # an answer may be quicker than the note of it
+        self._acknowledged(self.spool.cursor)  # the cursor may be ahead of the callback
         with self._lock:
             complete, last = self._complete
-        speaking = Builder(self.source, self.id, self.kafka.partitions, last=last)
-        return speaking.heartbeats(now, complete, self.lost)
+        builder = Builder(self.source, self.id, self.kafka.partitions, last=last)
+        return builder.heartbeats(now, complete, self.lost)
 
     # Figures ------------------------------------------------------------------------------------
 
     @property
     def lost(self) -> int:
-        """Records and labels that were dropped, for whatever reason."""
+        """Number of records and labels that were dropped, for any reason."""
         return sum(self.drops().values())
 
     def drops(self) -> dict[str, int]:
-        """Records and labels that will not reach Kafka, by reason."""
+        """Number of records and labels that will not reach Kafka, by reason."""
         return {
             "spool_full": self.spool.dropped,
             "too_large": self.sender.figures.too_large,

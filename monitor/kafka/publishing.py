@@ -1,4 +1,4 @@
-"""The evaluation plane where records are evaluated elsewhere: it decodes, and hands on to Kafka."""
+"""The evaluation plane with ``evaluation: kafka``: it decodes records and publishes them."""
 
 from __future__ import annotations
 
@@ -28,39 +28,40 @@ from understudy.shadow.state import Config
 log = logging.getLogger(__name__)
 
 STOP_SECONDS = 4.0
-"""How long Kafka may take for what is left when the service stops."""
+"""How long publishing the remaining records may take when the service stops."""
 
 
 class Publishing:
-    """The :class:`understudy.monitor.pipeline.mode.Mode` that hands records on to Kafka."""
+    """The :class:`understudy.monitor.pipeline.mode.Mode` that publishes records to Kafka."""
 
     def __init__(self, publisher: Publisher, settings: Settings) -> None:
         self.publisher = publisher
         self.steering: RouteFollower | None = None
-        """None until :meth:`run` has begun."""
+        """None until :meth:`run` has started."""
         self._settings = settings
 
     def summary(self) -> dict[str, Any] | None:
-        """What is published, which routes are in force, and who evaluates."""
+        """For the status: what is published, the active routes, and the evaluators' address."""
         reader = self.steering.reader if self.steering is not None else None
         return {
             **self.publisher.summary(),
             "evaluators": self.publisher.kafka.evaluators,
             "routes": {
-                "epoch": reader.board.epoch if reader is not None else -1,
-                "controller": reader.board.who if reader is not None else "",
+                "epoch": reader.table.epoch if reader is not None else -1,
+                "controller": reader.table.who if reader is not None else "",
                 "caught_up": reader is not None and reader.caught_up,
                 "error": reader.error if reader is not None else None,
             },
         }
 
-    def elsewhere(self) -> str:
-        """Where the evaluators are."""
-        where = self.publisher.kafka.evaluators or "(kafka.evaluators would say where)"
-        return f"records are evaluated by `understudy evaluate`: ask the evaluators {where}"
+    def evaluator_hint(self) -> str:
+        """Names the evaluators, for requests that this service cannot answer."""
+        where = self.publisher.kafka.evaluators
+        at = f"at {where}" if where else "(set kafka.evaluators to show their address here)"
+        return f"records are evaluated by `understudy evaluate`: ask the evaluators {at}"
 
     async def run(self, workers: Workers, line: ControlLine) -> None:
-        """Spool, publish and commit; take over the routes that evaluators decide on."""
+        """Spool, publish and commit; apply the routes that evaluators publish."""
         self.publisher.start()
         self.steering = RouteFollower(self.publisher.kafka, self._settings, line)
         self.steering.reader.start()
@@ -69,14 +70,14 @@ class Publishing:
         )
 
     async def stop(self) -> None:
-        """Hand on what is left, as far as Kafka takes it."""
+        """Publish what is left, for up to :data:`STOP_SECONDS`."""
         if self.steering is not None:
             await asyncio.to_thread(self.steering.reader.stop)
         await self.publisher.stop(STOP_SECONDS)
 
 
 class PublishingPipeline(Pipeline):
-    """Takes records in for the publisher. Findings and experiments are matters of evaluators."""
+    """Passes records to the publisher; evaluators compute findings and experiments."""
 
     publisher: Config[Publisher]
 
@@ -84,7 +85,7 @@ class PublishingPipeline(Pipeline):
         super().__init__(settings)
         self.publisher = publisher
 
-    def _hand_over(self, names: Names, records: Sequence[Record]) -> None:
+    def _take_records(self, names: Names, records: Sequence[Record]) -> None:
         publisher = self.publisher
         if not publisher.decodes:
             for record in records:
@@ -99,7 +100,7 @@ class PublishingPipeline(Pipeline):
         publisher.extend(names, rows, time.time())
 
     def flush(self) -> None:
-        """Everything was handed on."""
+        """Nothing waits: records are passed on as they arrive."""
 
     def _count(self, names: Names, record: Record, part: str, why: Undecodable) -> None:
         model, version, _ = names.model(record.model)
@@ -107,8 +108,7 @@ class PublishingPipeline(Pipeline):
 
 
 class PublishingSaver:
-    """What is saved is the spool. In the place of
-    :class:`understudy.monitor.pipeline.state.Saver`."""
+    """Saves the spool; takes the place of :class:`understudy.monitor.pipeline.state.Saver`."""
 
     def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher
@@ -117,35 +117,35 @@ class PublishingSaver:
 
     @property
     def error(self) -> str | None:
-        """Why the spool cannot be written."""
+        """Why the spool cannot be written; None if it can."""
         return self._publisher.error
 
     @property
     def saved(self) -> dict[tuple[str, int], int]:
-        """Last batch on disk, by (run, slot)."""
+        """Number of the last batch on disk, by (run, slot)."""
         return self._publisher.committed
 
     async def save(self) -> bool:
-        """Have on disk what was taken in. False when that failed."""
+        """Write all received records to disk. False when that failed."""
         done = await self._publisher.flush()
         self.failures += not done
         return done
 
 
 class PublishingFeedback:
-    """Hands labels on to Kafka."""
+    """Publishes labels to Kafka."""
 
     def __init__(self, publisher: Publisher) -> None:
         self.listeners: list[Callable[[Sequence[Label], float], None]] = []
         self._publisher = publisher
 
     def configure(self, horizon: float, max_bytes: int, max_rows: int) -> None:
-        """Bounds are those of evaluators."""
+        """No limits here: evaluators apply them."""
 
     async def add(self, labels: Sequence[Label]) -> list[str]:
-        """Keep labels. All of them wait: whether their predictions are there, evaluators know.
+        """Publish labels. All count as ``orphan``: only evaluators know their predictions.
 
-        Raises StateError, and none has been taken then.
+        Raises StateError if the spool cannot be written; no label has been accepted then.
         """
         await self._publisher.add_labels(labels)
         now = time.time()
@@ -158,10 +158,10 @@ class PublishingFeedback:
         return []
 
     async def tidy(self, saved_seq: int) -> None:
-        """Nothing is kept here."""
+        """Nothing to delete."""
 
     def summary(self) -> dict[str, Any]:
-        """How many were handed on."""
+        """Number of labels published."""
         return {"labels": {"orphan": self._publisher.labels}, "error": self._publisher.error}
 
     async def flush(self) -> bool:
@@ -169,11 +169,11 @@ class PublishingFeedback:
         return True
 
     async def close(self) -> None:
-        """The publisher is closed by who made it."""
+        """Nothing to close: the mode closes the publisher."""
 
 
 class RouteFollower:
-    """Takes over the routes that evaluators decide on: to disk first, then to the workers."""
+    """Applies the routes that evaluators publish: to disk first, then to the workers."""
 
     def __init__(self, kafka: Kafka, settings: Settings, line: ControlLine) -> None:
         self._settings = settings
@@ -187,27 +187,27 @@ class RouteFollower:
             routes.save(self._settings.state_dir)
         except OSError as error:
             raise StateError(f"{self._settings.state_dir}: {error}") from error
-        told = asyncio.run_coroutine_threadsafe(self._line.routes(), self._loop).result()
-        if not told.ok:
-            raise StateError(f"the workers did not get the new routes: {told.error}")
-        log.info("routes of epoch %d are in force", self.reader.board.epoch)
+        reloaded = asyncio.run_coroutine_threadsafe(self._line.routes(), self._loop).result()
+        if not reloaded.ok:
+            raise StateError(f"the workers did not get the new routes: {reloaded.error}")
+        log.info("routes of epoch %d are active", self.reader.table.epoch)
         return True
 
 
 async def _publish(
     publisher: Publisher, commit: Callable[[], None], owns: Callable[[], bool]
 ) -> None:
-    """Flush again and again, and commit what is on disk."""
-    trouble = ""
+    """Flush repeatedly, and commit what is on disk."""
+    last_error = ""
     while True:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(publisher.early.wait(), publisher.kafka.linger)
         try:
             if owns() and await publisher.flush():
                 commit()
-            trouble = ""
+            last_error = ""
         except Exception as error:
             # Once, not at each flush.
-            if repr(error) != trouble:
-                log.exception("records could not be handed on")
-            trouble = repr(error)
+            if repr(error) != last_error:
+                log.exception("records could not be published")
+            last_error = repr(error)

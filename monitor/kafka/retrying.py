@@ -1,4 +1,4 @@
-"""Keeps a process in a group, whatever happens to brokers, to others and to itself."""
+"""Keeps a process in its consumer group: rejoins after every failure."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ M = TypeVar("M", bound=Membership)
 
 
 class RetryingConsumer(Generic[M]):
-    """Runs in one thread; :attr:`member` is who it is at present. Other threads look at it, and
-    change it, through ``member.commands``. ``make`` joins the group."""
+    """Runs in one thread. ``make`` joins the group; :attr:`member` is the current membership, which
+    other threads read and change through ``member.commands``."""
 
     def __init__(self, make: Callable[[], M]) -> None:
         self.member: M | None = None
         self.failures = 0
         self.error: str | None = None
-        """Present trouble."""
-        self.read: Counter[str] = Counter()
-        """What members that are no more had taken, by sort."""
+        """The current error."""
+        self.ended_counts: Counter[str] = Counter()
+        """Items processed by memberships that have ended, by kind."""
         self._make = make
         self._joined = False
         self._stop = threading.Event()
 
     def stop(self) -> None:
-        """Finish, commit and leave; from any thread."""
+        """Commit, leave the group and end :meth:`run`; from any thread."""
         self._stop.set()
 
     def run(self, done: Callable[[M, int], bool] | None = None) -> None:
-        """Go on until :meth:`stop`, or until ``done`` says so of the member and of how many
-        messages there were last."""
+        """Run until :meth:`stop`, or until ``done(member, count)`` is true, where ``count`` is the
+        number of messages of the last step."""
         pause = 0.25
         while not self._stop.is_set():
             try:
@@ -49,12 +49,13 @@ class RetryingConsumer(Generic[M]):
             except Exception as error:
                 if self._stop.is_set():
                     log.warning(
-                        "ends without a commit, and who goes on begins where it did: %s", error
+                        "stopped without a commit; the next start resumes from the last one: %s",
+                        error,
                     )
                     return
                 if not isinstance(error, (KafkaError, UnderstudyError, OSError)):
-                    log.exception("a fault of ours")
-                self._trouble(error)
+                    log.exception("unexpected error in the consumer")
+                self._report(error)
                 self._stop.wait(pause)
                 pause = min(2.0 * pause, _LONGEST_PAUSE)
 
@@ -68,7 +69,7 @@ class RetryingConsumer(Generic[M]):
                 commits = member.commits
                 count = member.step()
                 if self.error is not None and (member.commits > commits or member.idle):
-                    log.warning("goes on")
+                    log.warning("recovered")
                     self.error = None
                 if done is not None and done(member, count):
                     self._stop.set()
@@ -76,17 +77,17 @@ class RetryingConsumer(Generic[M]):
         finally:
             self.member = None
             if member is not None:
-                self.read += member.taken()
+                self.ended_counts += member.counts()
                 member.abandon()
 
-    def _trouble(self, error: BaseException) -> None:
+    def _report(self, error: BaseException) -> None:
         self.failures += 1
         text = str(error) or repr(error)
-        what = "begins anew from what is committed" if self._joined else "waits until it can join"
+        what = "restarting from the last commit" if self._joined else "waiting to join the group"
         log.warning("%s: %s", what, text)
         self.error = text
 
-    def taken(self) -> Counter[str]:
-        """What was taken since the start, by sort."""
+    def counts(self) -> Counter[str]:
+        """Number of items processed since the start, by kind."""
         member = self.member
-        return self.read + (member.taken() if member is not None else Counter())
+        return self.ended_counts + (member.counts() if member is not None else Counter())

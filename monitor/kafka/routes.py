@@ -1,14 +1,14 @@
-"""Assignments on their way back: the compacted topic ``<prefix>.routes``, of one partition.
+"""Routes from evaluators to sidecars: the compacted topic ``<prefix>.routes``, of one partition.
 
-The key of a message is an experiment, its value the assignment that is in force for it; a message
-without a value ends the experiment, and one more says which experiments there are. One controller
-writes at a time, which two things make sure of:
+The key of a message is an experiment, its value the active assignment; a message without a value
+ends the experiment, and one more message lists all experiments. Two mechanisms ensure that only one
+controller writes at a time:
 
-* Controllers share a transactional id. When one begins, the broker refuses whatever an earlier one
-  still wants to write.
-* A controller first writes a claim, and the offset that Kafka gives to it is the controller's
-  *epoch*: it stands in each of its messages and grows from controller to controller. Readers refuse
-  a message of an epoch below the newest that they know of, wherever it comes from.
+* Controllers share a transactional id. When one starts, the broker rejects all further writes of
+  the previous one.
+* A controller first writes a claim. The claim's offset is the controller's *epoch*: it is part of
+  each of its messages and grows from controller to controller. Readers reject messages of an epoch
+  below the newest that they know.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ _FENCED = (ProducerFencedError, InvalidProducerEpochError)
 
 
 class RouteWriter:
-    """The controller's end. Nothing may be published before :meth:`claim`.
+    """The controller's end. Call :meth:`claim` before :meth:`publish`.
 
     ``who`` names the controller in messages and logs. Methods wait for Kafka, so call them from a
-    thread; they raise FencedError once another controller has claimed, and KafkaTroubleError where
-    Kafka cannot be reached. After either make a new writer.
+    thread. They raise FencedError once another controller has claimed, and KafkaTroubleError when
+    Kafka cannot be reached; construct a new writer after either.
     """
 
     def __init__(self, kafka: Kafka, who: str) -> None:
         self.who = who
         self.epoch: int | None = None
-        """Offset of our claim."""
+        """Offset of this controller's claim; None before the claim."""
         self._names: set[str] = set()
         self._topic = Topics(kafka.prefix).routes
         milliseconds = round(kafka.timeout * 1000)
@@ -69,13 +69,13 @@ class RouteWriter:
             raise KafkaTroubleError(f"{self._topic}: {describe_error(error)}") from error
 
     def claim(self) -> int:
-        """Become the controller, and fence off the one before; the new epoch."""
+        """Become the controller and fence off the previous one; return the new epoch."""
         value = {"version": _VERSION, "who": self.who, "at": time.time()}
         try:
             self._producer.init_transactions()
             self.epoch = self._write([(_CLAIM, value)])
         except KafkaError as error:
-            raise self._trouble(error) from error
+            raise self._error(error) from error
         return self.epoch
 
     def publish(
@@ -84,40 +84,42 @@ class RouteWriter:
         ended: Iterable[str] = (),
         declared: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
-        """Put assignments into force, by experiment, all at once; those that were published since
-        the claim stay. So the first call must hold all. ``declared`` are those of them that no
-        configuration file holds, as plain data; ``ended`` are experiments no more."""
+        """Publish assignments by experiment, in one transaction.
+
+        Assignments published since the claim stay active, so the first call must include all.
+        ``declared`` are the experiments that are in no configuration file, as plain data; ``ended``
+        are the experiments that have ended."""
         if self.epoch is None:
             raise FencedError(f"{self._topic}: {self.who} has not claimed it")
-        said = {"version": _VERSION, "epoch": self.epoch, "who": self.who, "at": time.time()}
+        header = {"version": _VERSION, "epoch": self.epoch, "who": self.who, "at": time.time()}
         messages: list[tuple[bytes, dict[str, Any] | None]] = [
             (
                 name.encode(),
                 {
-                    **said,
+                    **header,
                     "assignment": assignment.to_dict(),
                     "declared": (declared or {}).get(name),
                 },
             )
             for name, assignment in assignments.items()
         ]
-        gone = set(ended)
-        names = (self._names | set(assignments)) - gone
-        messages += [(name.encode(), None) for name in sorted(gone)]
-        messages.append((_INDEX, {**said, "experiments": sorted(names)}))
+        ended_names = set(ended)
+        names = (self._names | set(assignments)) - ended_names
+        messages += [(name.encode(), None) for name in sorted(ended_names)]
+        messages.append((_INDEX, {**header, "experiments": sorted(names)}))
         try:
             self._write(messages)
         except KafkaError as error:
-            raise self._trouble(error) from error
+            raise self._error(error) from error
         self._names = names
 
     def close(self) -> None:
-        """Let go of it; whoever claims next is the controller."""
+        """Close the producer. The next to claim becomes the controller."""
         self._producer.close(timeout=1)
 
     def _write(self, messages: Iterable[tuple[bytes, dict[str, Any] | None]]) -> int:
-        """One transaction; the offset of its first message."""
-        # A message without a value cannot carry an epoch but in its headers.
+        """Write messages in one transaction; return the offset of the first."""
+        # A message without a value can carry the epoch only in its headers.
         headers = [] if self.epoch is None else [("epoch", str(self.epoch).encode())]
         self._producer.begin_transaction()
         sent = [
@@ -133,20 +135,20 @@ class RouteWriter:
         try:
             self._producer.commit_transaction()
         except KafkaError:
-            for future in sent:  # what it was that failed says more than that the commit did
+            for future in sent:  # the cause is more specific than the failed commit
                 if future.failed() and isinstance(future.exception, _FENCED):
                     raise future.exception from None
             raise
         return int(sent[0].get(timeout=10).offset)
 
-    def _trouble(self, error: KafkaError) -> KafkaTroubleError:
-        if isinstance(error, _FENCED) or _mentions_fence(error):
+    def _error(self, error: KafkaError) -> KafkaTroubleError:
+        if isinstance(error, _FENCED) or _is_fenced(error):
             self.epoch = None
-            return FencedError(f"{self._topic}: {self.who} is not the controller any more")
+            return FencedError(f"{self._topic}: {self.who} is no longer the controller")
         return KafkaTroubleError(f"{self._topic}: {describe_error(error)}")
 
 
-def _mentions_fence(error: KafkaError) -> bool:
+def _is_fenced(error: KafkaError) -> bool:
     cause = error.__cause__ or error.__context__
     return any(name in repr(error) for name in ("Fenced", "InvalidProducerEpoch")) or isinstance(
         cause, _FENCED
@@ -154,11 +156,11 @@ def _mentions_fence(error: KafkaError) -> bool:
 
 
 @dataclass(slots=True)
-class Board:
-    """What the messages of the topic add up to: assignments by experiment, under the newest epoch.
+class RouteTable:
+    """The state of the topic: assignments by experiment, under the newest epoch.
 
-    ``names`` are the experiments that there are; None while no controller has said so. ``refused``
-    counts messages of controllers that had been replaced, ``faulty`` those that could not be read.
+    ``names`` are all experiments; None until a controller has published them. ``refused`` counts
+    messages of replaced controllers, ``faulty`` messages that could not be read.
     """
 
     epoch: int = -1
@@ -172,7 +174,7 @@ class Board:
     def take(
         self, offset: int, key: bytes, value: bytes | None, headers: Mapping[str, bytes]
     ) -> bool:
-        """Take in a message; whether assignments are others now."""
+        """Apply a message; return whether the assignments have changed."""
         try:
             data = None if value is None else json.loads(value)
             if data is not None and data["version"] != _VERSION:
@@ -184,9 +186,7 @@ class Board:
             name = key.decode()
             if epoch < self.epoch:
                 self.refused += 1
-                log.warning(
-                    "routes of %r refused: epoch %d is over, %d is", name, epoch, self.epoch
-                )
+                log.warning("routes of %r rejected: epoch %d, current %d", name, epoch, self.epoch)
                 return False
             if data is None:
                 known = self.assignments.pop(name, None) is not None
@@ -199,17 +199,17 @@ class Board:
             declared = data.get("declared")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             self.faulty += 1
-            log.error("a message at offset %d of the routes cannot be used: %r", offset, error)
+            log.error("routes: message at offset %d cannot be read: %r", offset, error)
             return False
         self.epoch = epoch
         self.who = str(data.get("who", ""))
-        known_as = self.assignments.get(name), self.declared.get(name)
+        previous = self.assignments.get(name), self.declared.get(name)
         self.assignments[name] = assignment
         if declared is not None:
             self.declared[name] = dict(declared)
         else:
             self.declared.pop(name, None)
-        return known_as != (assignment, self.declared.get(name))
+        return previous != (assignment, self.declared.get(name))
 
     def _claimed(self, offset: int, data: Mapping[str, Any] | None) -> None:
         if data is not None and offset > self.epoch:
@@ -217,7 +217,7 @@ class Board:
             self.who = str(data.get("who", ""))
 
     def routes(self) -> Routes:
-        """As the supervisor reads them; what is left of experiments no more is left out."""
+        """Routes for the supervisor, without experiments that have ended."""
         names = self.names or frozenset()
         return Routes(
             {name: one for name, one in self.assignments.items() if name in names},
@@ -226,13 +226,13 @@ class Board:
 
 
 class RouteReader:
-    """A sidecar's end: reads the topic from its beginning, then whatever comes.
+    """A sidecar's end: reads the topic from its beginning, then follows it.
 
-    ``apply`` is called, on the reader's thread, with the routes once all of the topic has been read
-    and after each change; what it could not do (it returns False or raises) is tried again. What a
-    controller wrote that had been replaced stands after its successor's claim, which compaction
-    keeps, so a reader that starts from the beginning refuses it as well. ``caught_up`` says whether
-    the end of the topic was reached, ``error`` what the trouble is.
+    ``apply`` is called, on the reader's thread, with the routes once the whole topic has been read
+    and after each change; when it returns False or raises, it is called again. Messages of a
+    replaced controller follow its successor's claim, which compaction keeps, so a reader that
+    starts from the beginning rejects them too. ``caught_up`` is whether the end of the topic was
+    reached, ``error`` the current error.
     """
 
     def __init__(self, kafka: Kafka, apply: Callable[[Routes], bool]) -> None:
@@ -241,18 +241,18 @@ class RouteReader:
         self._apply = apply
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="kafka-routes", daemon=True)
-        self.board = Board()
+        self.table = RouteTable()
         self.caught_up = False
         self.error: str | None = None
         self.applied = 0
-        """Times that routes were put into force."""
+        """Number of times that routes were applied."""
 
     def start(self) -> None:
-        """Begin, on a thread of its own."""
+        """Start the reader's thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End; waits for it only shortly, since it may wait for a broker."""
+        """Stop; waits only briefly, since the thread may be waiting for a broker."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join(_STOP_SECONDS)
@@ -263,17 +263,17 @@ class RouteReader:
             try:
                 self._read()
                 pause = 0.5
-            except Exception as error:  # another try; the assignment in force stays
+            except Exception as error:  # retried; the active routes stay
                 text = f"{self._topic}: {describe_error(error)}"
                 if text != self.error:
-                    log.error("%s; the present routes stay in force", text)
+                    log.error("%s; the current routes stay active", text)
                 self.error = text
                 self._stopping.wait(pause)
                 pause = min(pause * 2, 10.0)
 
     def _read(self) -> None:
-        """Follow the topic until there is trouble."""
-        board = Board(refused=self.board.refused, faulty=self.board.faulty)
+        """Follow the topic until an error occurs."""
+        table = RouteTable(refused=self.table.refused, faulty=self.table.faulty)
         consumer = KafkaConsumer(
             **connection(self._kafka),
             group_id=None,
@@ -284,28 +284,28 @@ class RouteReader:
             metrics_enabled=False,
         )
         try:
-            place = TopicPartition(self._topic, 0)
+            tp = TopicPartition(self._topic, 0)
             if not consumer.partitions_for_topic(self._topic):
                 raise KafkaTroubleError(
                     "there is no such topic; `understudy kafka init` creates it"
                 )
-            consumer.assign([place])
-            consumer.seek_to_beginning(place)
-            end = consumer.end_offsets([place])[place]
-            self.board, self.caught_up = board, False
-            untold = True
+            consumer.assign([tp])
+            consumer.seek_to_beginning(tp)
+            end = consumer.end_offsets([tp])[tp]
+            self.table, self.caught_up = table, False
+            unapplied = True
             while not self._stopping.is_set():
                 for records in consumer.poll(timeout_ms=round(_POLL_SECONDS * 1000)).values():
                     for record in records:
                         headers = dict(record.headers or ())
-                        untold |= board.take(record.offset, record.key, record.value, headers)
+                        unapplied |= table.take(record.offset, record.key, record.value, headers)
                 self.error = None
-                if not self.caught_up and consumer.position(place) >= end:
+                if not self.caught_up and consumer.position(tp) >= end:
                     self.caught_up = True
-                # Where nobody ever steered there is nothing to put into force.
-                steered = self.caught_up and board.names is not None
-                if steered and untold and self._apply(board.routes()):
+                # Without a controller there are no routes to apply.
+                has_routes = self.caught_up and table.names is not None
+                if has_routes and unapplied and self._apply(table.routes()):
                     self.applied += 1
-                    untold = False
+                    unapplied = False
         finally:
             consumer.close()

@@ -1,9 +1,9 @@
-"""From the spool to Kafka, on a thread of its own, in the order in which blocks were numbered.
+"""Sends the spool to Kafka, on a separate thread, in the order in which blocks were numbered.
 
-Of blocks at most one message for a partition is under way. A message that fails is sent again
-before the next one, by whatever producer, so a consumer sees the numbers of a source rise: one that
-it has seen is a copy, and one that is missing is missing for good. Throughput comes from partitions
-and from blocks that hold many records.
+At most one batch of blocks per partition is in flight. A message that fails is sent again before
+the next one, also by a new producer, so a consumer sees the numbers of a source increase: a number
+that it has seen is a duplicate, and a gap is a loss. Throughput comes from partitions and from
+blocks that hold many records.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from kafka.errors import KafkaError, MessageSizeTooLargeError
 from understudy.monitor.config.kafka import Kafka
 from understudy.monitor.errors import ConfigError, KafkaTroubleError, LogError
 from understudy.monitor.evidence.blocks import Heartbeat, encode
-from understudy.monitor.kafka.client import describe_error, forget, refused
+from understudy.monitor.kafka.client import describe_error, forget_errors, is_credentials_error
 from understudy.monitor.kafka.connect import Topics, connection
 from understudy.monitor.kafka.outbox import LABELS, RECORDS, OutboxMessage
 from understudy.monitor.kafka.patches import close_now
@@ -33,19 +33,19 @@ from understudy.monitor.records.log import Spool
 log = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 1.0
-AHEAD_BYTES = 16 * 1024 * 1024
-"""Of entries that were read and are not acknowledged."""
-AHEAD_ENTRIES = 8192
-MOST_BLOCKS = 64
-"""Of a partition that the client may have at once: it sends them as one batch, so that what has
-waited in the spool is sent much faster than one by one."""
-MOST_EVENTS = 256
-"""CloudEvents of one partition that may be under way: they carry no numbers."""
+MAX_UNACKNOWLEDGED_BYTES = 16 * 1024 * 1024
+"""Bytes of entries that were read from the spool and are not acknowledged."""
+MAX_UNACKNOWLEDGED_ENTRIES = 8192
+MAX_BLOCKS_IN_FLIGHT = 64
+"""Blocks of one partition that the client may hold: it sends them as one batch, so a backlog in the
+spool is sent much faster than one by one."""
+MAX_EVENTS_IN_FLIGHT = 256
+"""CloudEvents of one partition that may be in flight: they carry no numbers."""
 _STOP_SECONDS = 1.0
 _PAUSES = (0.25, 5.0)
 _NEVER_MS = 2**31 - 1
 
-Place = tuple[int, int]
+Target = tuple[int, int]
 """(kind, partition)"""
 
 
@@ -60,7 +60,7 @@ class Figures:
     heartbeats: int = 0
     too_large: int = 0
     failures: Counter[str] = field(default_factory=Counter)
-    """By class of the error."""
+    """By class name of the error."""
     connected: bool = False
     last_answer: float = 0.0
     error: str | None = None
@@ -69,13 +69,15 @@ class Figures:
 @dataclass(slots=True)
 class _Waiting:
     index: int
-    parcel: OutboxMessage
+    message: OutboxMessage
     records: int
 
 
 class Sender:
-    """Sends what ``spool`` holds. ``heartbeats(now)`` are those to send, asked for while nothing
-    waits; ``acknowledged(index)`` is describe_error when entries before ``index`` are done with."""
+    """Sends the entries of ``spool``.
+
+    ``heartbeats(now)`` returns the heartbeats to send; it is called while nothing waits.
+    ``acknowledged(index)`` is called when all entries before ``index`` are in Kafka or dropped."""
 
     def __init__(
         self,
@@ -91,27 +93,29 @@ class Sender:
         self._acknowledged = acknowledged
         topics = Topics(kafka.prefix)
         self._topics = {RECORDS: topics.records, LABELS: topics.labels}
-        self._at_once = MOST_BLOCKS if kafka.format == "blocks" else MOST_EVENTS
-        self._events: queue.SimpleQueue[tuple[Place, _Waiting, Any] | None] = queue.SimpleQueue()
+        self._max_in_flight = (
+            MAX_BLOCKS_IN_FLIGHT if kafka.format == "blocks" else MAX_EVENTS_IN_FLIGHT
+        )
+        self._events: queue.SimpleQueue[tuple[Target, _Waiting, Any] | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
-        self._refused: str | None = None
+        self._credentials_error: str | None = None
         self._thread = threading.Thread(target=self._run, name="kafka-sender", daemon=True)
         self._reset()
 
     def start(self) -> None:
-        """Begin."""
+        """Start the sender's thread."""
         self._thread.start()
 
     def wake(self) -> None:
-        """There is more in the spool."""
+        """Signal that the spool has new entries."""
         self._events.put(None)
 
     def stop(self) -> None:
-        """End soon; what is not acknowledged stays in the spool."""
+        """Stop; entries that are not acknowledged stay in the spool."""
         self._stopping.set()
         self.wake()
         if self._thread.is_alive():
-            self._thread.join(_STOP_SECONDS)  # it may wait for a broker, and has nothing to lose
+            self._thread.join(_STOP_SECONDS)  # it may be waiting for a broker; nothing is lost
 
     @property
     def state(self) -> str:
@@ -121,25 +125,25 @@ class Sender:
         if not self.figures.connected:
             return "connecting"
         silent = time.monotonic() - max(self.figures.last_answer, self._since)
-        return "stalled" if self._under_way and silent > self._kafka.timeout else "sending"
+        return "stalled" if self._total_in_flight and silent > self._kafka.timeout else "sending"
 
     # ---------------------------------------------------------------------------------------------
 
     def _reset(self) -> None:
-        self._queues: dict[Place, deque[_Waiting]] = {}
-        self._out: Counter[Place] = Counter()
-        self._under_way = 0
+        self._queues: dict[Target, deque[_Waiting]] = {}
+        self._in_flight: Counter[Target] = Counter()
+        self._total_in_flight = 0
         self._order: deque[int] = deque()
-        """Indices of entries that were read and are not acknowledged."""
-        self._done: set[int] = set()
-        self._ahead = 0
-        self._read = 0
+        """Indices of entries that were read from the spool and are not acknowledged."""
+        self._finished: set[int] = set()
+        self._unacknowledged_bytes = 0
+        self._unacknowledged = 0
         self._since = time.monotonic()
         self._round = object()
-        """Answers of an earlier producer are none of ours."""
+        """Identifies the producer; responses to an earlier one are ignored."""
 
     def _run(self) -> None:
-        forget()  # what others were describe_error is not about this connection
+        forget_errors()  # earlier errors are of other connections
         pause = _PAUSES[0]
         while not self._stopping.is_set():
             producer = None
@@ -147,33 +151,37 @@ class Sender:
                 self._spool.rewind()
                 self._reset()
                 producer = self._connect()
-                forget()
-                self.figures.connected, self.figures.error, self._refused = True, None, None
+                forget_errors()
+                self.figures.connected, self.figures.error, self._credentials_error = (
+                    True,
+                    None,
+                    None,
+                )
                 pause = _PAUSES[0]
                 self._serve(producer)
             except (KafkaError, KafkaTroubleError, ConfigError, LogError, OSError) as error:
-                self._trouble(error)
+                self._report(error)
             except Exception as error:
                 log.exception("the sender of blocks failed")
-                self._trouble(error)
+                self._report(error)
             finally:
                 self.figures.connected = False
                 if producer is not None:
-                    # Nothing of it may arrive after what the next one sends.
+                    # None of its messages may arrive after those of the next producer.
                     close_now(producer)
             self._stopping.wait(pause)
             pause = min(pause * 2, _PAUSES[1])
 
-    def _trouble(self, error: Exception) -> None:
+    def _report(self, error: Exception) -> None:
         name = type(error).__name__
         text = describe_error(error)
         self.figures.failures[name] += 1
-        if self._refused is None and refused(error):
-            self._refused = text
-        # Wrong credentials are what there is to mend, whatever later tries end in.
-        text = self._refused or text
+        if self._credentials_error is None and is_credentials_error(error):
+            self._credentials_error = text
+        # Report wrong credentials, the cause, not how later attempts end.
+        text = self._credentials_error or text
         if text != self.figures.error:
-            log.error("Kafka: %s; blocks wait in the spool", text)
+            log.error("Kafka: %s; records stay in the spool until it is reachable", text)
         self.figures.error = text
 
     def _connect(self) -> KafkaProducer:
@@ -183,13 +191,13 @@ class Sender:
             **connection(kafka),
             acks="all",
             enable_idempotence=True,
-            # Only the spool gives up, and it knows what it has dropped.
+            # Only the spool drops messages, and counts them.
             delivery_timeout_ms=_NEVER_MS,
             max_block_ms=round(kafka.timeout * 1000),
             max_request_size=MOST_MESSAGE_BYTES,
             batch_size=256 * 1024,
             linger_ms=20 if events else 5,
-            # One batch after another: blocks are numbered, and must not overtake each other.
+            # One batch at a time: blocks are numbered and must stay in order.
             max_in_flight_requests_per_connection=5 if events else 1,
             compression_type=None
             if not events or kafka.compression == "none"
@@ -199,11 +207,11 @@ class Sender:
         )
         try:
             for topic in self._topics.values():
-                there = len(producer.partitions_for(topic) or ())
-                if there != kafka.partitions:
-                    found = f"has {there} partitions" if there else "there is no such topic"
+                count = len(producer.partitions_for(topic) or ())
+                if count != kafka.partitions:
+                    actual = f"has {count} partitions" if count else "there is no such topic"
                     raise KafkaTroubleError(
-                        f"{topic}: {found}, and the configuration says {kafka.partitions}; see"
+                        f"{topic}: {actual}, but kafka.partitions is {kafka.partitions}; see"
                         " `understudy kafka init`"
                     )
         except BaseException:
@@ -215,108 +223,111 @@ class Sender:
         due = time.monotonic()
         while not self._stopping.is_set():
             if self._fill():
-                for place in list(self._queues):
-                    self._send(producer, place)
+                for target in list(self._queues):
+                    self._send(producer, target)
             now = time.monotonic()
             if now >= due:
                 due = now + HEARTBEAT_SECONDS
-                if not self._under_way and not self._read:
-                    self._beat(producer)
+                if not self._total_in_flight and not self._unacknowledged:
+                    self._send_heartbeats(producer)
             self._wait(producer, max(0.0, due - now))
 
     def _fill(self) -> bool:
-        """Read on, as far as there is room; whether there is something to send."""
-        while self._ahead < AHEAD_BYTES and self._read < AHEAD_ENTRIES:
-            entries = self._spool.read(AHEAD_BYTES // 4)
+        """Read from the spool up to the bounds; return whether there is something to send."""
+        while (
+            self._unacknowledged_bytes < MAX_UNACKNOWLEDGED_BYTES
+            and self._unacknowledged < MAX_UNACKNOWLEDGED_ENTRIES
+        ):
+            entries = self._spool.read(MAX_UNACKNOWLEDGED_BYTES // 4)
             if not entries:
                 break
             for entry in entries:
-                parcel = OutboxMessage.unpack(entry.data)
-                place = parcel.kind, parcel.partition
-                waiting = _Waiting(entry.index, parcel, entry.records)
-                self._queues.setdefault(place, deque()).append(waiting)
+                message = OutboxMessage.unpack(entry.data)
+                target = message.kind, message.partition
+                waiting = _Waiting(entry.index, message, entry.records)
+                self._queues.setdefault(target, deque()).append(waiting)
                 self._order.append(entry.index)
-                self._ahead += len(parcel.value)
-                self._read += 1
+                self._unacknowledged_bytes += len(message.value)
+                self._unacknowledged += 1
         return bool(self._queues)
 
-    def _send(self, producer: KafkaProducer, place: Place) -> None:
-        waiting = self._queues[place]
-        while waiting and self._out[place] < self._at_once:
-            one = waiting.popleft()
-            parcel, this = one.parcel, self._round
-            self._out[place] += 1
-            self._under_way += 1
+    def _send(self, producer: KafkaProducer, target: Target) -> None:
+        waiting = self._queues[target]
+        while waiting and self._in_flight[target] < self._max_in_flight:
+            entry = waiting.popleft()
+            message, round_ = entry.message, self._round
+            self._in_flight[target] += 1
+            self._total_in_flight += 1
             try:
                 future = producer.send(
-                    self._topics[parcel.kind],
-                    parcel.value,
-                    key=parcel.key,
-                    partition=parcel.partition,
-                    headers=list(parcel.headers),
+                    self._topics[message.kind],
+                    message.value,
+                    key=message.key,
+                    partition=message.partition,
+                    headers=list(message.headers),
                 )
             except MessageSizeTooLargeError as error:
-                self._events.put((place, one, (this, error)))
+                self._events.put((target, entry, (round_, error)))
                 continue
-            future.add_both(self._answered, place, one, this)
+            future.add_both(self._answered, target, entry, round_)
         if not waiting:
-            del self._queues[place]
+            del self._queues[target]
 
-    def _answered(self, place: Place, one: _Waiting, this: object, said: Any) -> None:
+    def _answered(self, target: Target, entry: _Waiting, round_: object, result: Any) -> None:
         """On the producer's thread."""
-        self._events.put((place, one, (this, said)))
+        self._events.put((target, entry, (round_, result)))
 
     def _wait(self, producer: KafkaProducer, patience: float) -> None:
-        """Take what comes, and send on; returns when there may be more in the spool."""
+        """Handle responses and send more; returns when the spool may have new entries."""
         try:
             event = self._events.get(timeout=patience)
             while True:
                 if event is not None and event[2][0] is self._round:
-                    place, one, (_, said) = event
-                    self._finish(place, one, said)
-                    if place in self._queues:
-                        self._send(producer, place)
+                    target, entry, (_, result) = event
+                    self._finish(target, entry, result)
+                    if target in self._queues:
+                        self._send(producer, target)
                 event = self._events.get_nowait()
         except queue.Empty:
             pass
         self._acknowledge()
 
-    def _finish(self, place: Place, one: _Waiting, said: Any) -> None:
+    def _finish(self, target: Target, entry: _Waiting, result: Any) -> None:
         figures = self.figures
-        self._out[place] -= 1
-        self._under_way -= 1
-        if isinstance(said, MessageSizeTooLargeError):
-            figures.failures[type(said).__name__] += 1
-            figures.too_large += one.records
+        self._in_flight[target] -= 1
+        self._total_in_flight -= 1
+        if isinstance(result, MessageSizeTooLargeError):
+            figures.failures[type(result).__name__] += 1
+            figures.too_large += entry.records
             log.error(
-                "a message of %d bytes is too large for Kafka: dropped", len(one.parcel.value)
+                "a message of %d bytes is too large for Kafka: dropped", len(entry.message.value)
             )
-        elif isinstance(said, BaseException):
-            raise said
+        elif isinstance(result, BaseException):
+            raise result
         else:
             figures.last_answer = time.monotonic()
-            if one.index >= self._spool.cursor:  # what the spool had dropped is counted there
+            if entry.index >= self._spool.cursor:  # the spool counts what it dropped
                 figures.messages += 1
-                figures.bytes += len(one.parcel.value)
-                if one.parcel.kind == LABELS:
-                    figures.labels += one.records
+                figures.bytes += len(entry.message.value)
+                if entry.message.kind == LABELS:
+                    figures.labels += entry.records
                 else:
-                    figures.records += one.records
-        self._ahead -= len(one.parcel.value)
-        self._read -= 1
-        self._done.add(one.index)
+                    figures.records += entry.records
+        self._unacknowledged_bytes -= len(entry.message.value)
+        self._unacknowledged -= 1
+        self._finished.add(entry.index)
 
     def _acknowledge(self) -> None:
-        """Release what is done with, up to the first entry that is not."""
+        """Release finished entries, up to the first that is not."""
         index = -1
-        while self._order and self._order[0] in self._done:
+        while self._order and self._order[0] in self._finished:
             index = self._order.popleft()
-            self._done.remove(index)
+            self._finished.remove(index)
         if index >= 0:
             self._spool.acknowledge(index + 1)
             self._acknowledged(index + 1)
 
-    def _beat(self, producer: KafkaProducer) -> None:
+    def _send_heartbeats(self, producer: KafkaProducer) -> None:
         for beat in self._heartbeats(time.time()):
             producer.send(self._topics[RECORDS], encode(beat), partition=beat.head.partition)
             self.figures.heartbeats += 1

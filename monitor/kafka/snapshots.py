@@ -1,9 +1,9 @@
-"""States in a compacted topic: cut into chunks, with a checksum, found by a pointer.
+"""States in a compacted topic: split into chunks, with a checksum, located by a pointer.
 
-The pointer stands in the metadata of the offsets that are committed with the state, in the same
-transaction. So a state is found without reading the topic, and one whose transaction was aborted is
-never found. The keys of the chunks stay the same from one state to the next: compaction keeps the
-newest, which is the one that the pointer names.
+The pointer is in the metadata of the offsets that are committed with the state, in the same
+transaction. So a state is located without reading the topic, and a state whose transaction was
+aborted is never used. The keys of the chunks stay the same from one state to the next: compaction
+keeps the newest, which the pointer names.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Pointer:
 
     @classmethod
     def parse(cls, text: str) -> Pointer | None:
-        """Undo ``str``; None for another text, as the offsets of a group that nobody has used."""
+        """Parse the result of ``str``; None for any other text, such as that of unused offsets."""
         word, *parts = text.split(":")
         if word != "state" or len(parts) != 4:
             return None
@@ -61,8 +61,8 @@ def chunks_of(name: str, state: dict[str, Any]) -> tuple[list[tuple[bytes, bytes
 def read_state(
     name: str, pointer: Pointer, messages: Callable[[int, int], Iterator[tuple[bytes, bytes]]]
 ) -> dict[str, Any]:
-    """The state that a pointer names; ``messages`` yields keys and values of a partition from an
-    offset on. Raises SnapshotError when it is not there, or damaged."""
+    """The state that a pointer names. ``messages(partition, offset)`` yields keys and values from
+    that offset on. Raises SnapshotError when the state is missing or damaged."""
     head = pointer.checksum.to_bytes(4, "little")
     parts: list[bytes] = []
     wanted = f"{name}/0".encode()
@@ -74,7 +74,7 @@ def read_state(
                 break
     data = b"".join(parts)
     if len(parts) != pointer.chunks or crc32(data) != pointer.checksum:
-        raise SnapshotError(f"the state of {name} at {pointer} is not whole")
+        raise SnapshotError(f"the state of {name} at {pointer} is incomplete or damaged")
     try:
         found: dict[str, Any] = orjson.loads(
             zstandard.ZstdDecompressor().decompress(data, _MOST_BYTES)

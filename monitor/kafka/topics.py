@@ -1,4 +1,4 @@
-"""The topics of a prefix: what they should be like, what they are, and how to get there."""
+"""The topics of a prefix: wanted settings, actual settings, creation and changes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from understudy.monitor.kafka.client import describe_error
 from understudy.monitor.kafka.connect import Topics, connection
 
 MOST_MESSAGE_BYTES = 8 * 1024 * 1024
-"""Of one message. Blocks are much smaller, except for rows with thousands of columns."""
+"""Maximum size of a message. Blocks are much smaller, except for rows with thousands of columns."""
 _DAY = 86_400.0
 _LEAST_SECONDS = 3600.0
 _PATIENCE_MS = 30_000
@@ -24,7 +24,7 @@ _PATIENCE_MS = 30_000
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """What a topic should be like. ``config`` are settings as Kafka names them."""
+    """The wanted settings of a topic. ``config`` uses Kafka's names."""
 
     name: str
     partitions: int
@@ -34,7 +34,8 @@ class Topic:
 
 @dataclass(slots=True)
 class Difference:
-    """``what`` is partitions, replication or a setting; ``fixed`` whether init can change it."""
+    """A setting that differs. ``what`` is ``partitions``, ``replication`` or the name of a setting;
+    ``is_`` the actual value; ``fixable`` whether ``init --alter`` can change it."""
 
     topic: str
     what: str
@@ -44,40 +45,45 @@ class Difference:
 
 
 def wanted(kafka: Kafka, horizon: float) -> list[Topic]:
-    """The topics of a configuration; labels may come for ``horizon`` seconds."""
-    names, copies = Topics(kafka.prefix), kafka.replication
-    in_sync = {"min.insync.replicas": str(max(1, min(2, copies - 1)))}
+    """The topics of a configuration; labels may arrive for ``horizon`` seconds."""
+    names, replication = Topics(kafka.prefix), kafka.replication
+    in_sync = {"min.insync.replicas": str(max(1, min(2, replication - 1)))}
     common = {**in_sync, "max.message.bytes": str(MOST_MESSAGE_BYTES)}
-    # An evaluator that begins anew reads what may still get a label, and a day for being late.
-    kept = str(round((max(horizon, _LEAST_SECONDS) + _DAY) * 1000))
-    events = {**common, "cleanup.policy": "delete", "retention.ms": kept}
-    table = {
+    # A restarted evaluator reads what may still get a label, and one day more.
+    retention = str(round((max(horizon, _LEAST_SECONDS) + _DAY) * 1000))
+    retained = {**common, "cleanup.policy": "delete", "retention.ms": retention}
+    compacted = {
         **common,
         "cleanup.policy": "compact",
         "min.cleanable.dirty.ratio": "0.1",
         "segment.ms": "3600000",
     }
     return [
-        Topic(names.records, kafka.partitions, copies, events),
-        Topic(names.labels, kafka.partitions, copies, events),
-        # One for experiments, whose owner steers, and one for what watches the models.
-        Topic(names.evidence, 2, copies, {**events, "retention.ms": str(round(_DAY * 1000))}),
-        Topic(names.state, kafka.partitions, copies, table),
-        # Who was away for a week must still learn that an experiment has ended.
+        Topic(names.records, kafka.partitions, replication, retained),
+        Topic(names.labels, kafka.partitions, replication, retained),
+        # One partition for experiments, whose owner controls the routes, and one for model health.
         Topic(
-            names.routes, 1, copies, {**table, "delete.retention.ms": str(round(7 * _DAY * 1000))}
+            names.evidence, 2, replication, {**retained, "retention.ms": str(round(_DAY * 1000))}
         ),
-        Topic(names.dead, 1, copies, events),
+        Topic(names.state, kafka.partitions, replication, compacted),
+        # A sidecar that was down for a week must still learn that an experiment has ended.
+        Topic(
+            names.routes,
+            1,
+            replication,
+            {**compacted, "delete.retention.ms": str(round(7 * _DAY * 1000))},
+        ),
+        Topic(names.dead, 1, replication, retained),
     ]
 
 
 class Admin:
-    """A connection for looking after topics. Raises KafkaTroubleError where there is none."""
+    """An admin connection. Raises KafkaTroubleError when no broker can be reached."""
 
     def __init__(self, kafka: Kafka) -> None:
         self._kafka = kafka
         try:
-            # A controller that creates topics may be busy; whether one is there shows sooner.
+            # A busy controller may need longer to create topics than kafka.timeout.
             patience = {"request_timeout_ms": max(_PATIENCE_MS, round(kafka.timeout * 1000))}
             self._client = KafkaAdminClient(**{**connection(kafka), **patience})
         except KafkaError as error:
@@ -91,11 +97,11 @@ class Admin:
         self._client.close()
 
     def brokers(self) -> int:
-        """How many there are."""
+        """Number of brokers in the cluster."""
         return len(self._client.describe_cluster()["brokers"])
 
     def partitions(self, names: list[str]) -> dict[str, list[dict[str, Any]]]:
-        """Partitions of the topics that there are, by name."""
+        """Partitions of the topics that exist, by name, as Kafka describes them."""
         return {
             topic["name"]: sorted(topic["partitions"], key=lambda one: int(one["partition_index"]))
             for topic in self._client.describe_topics(names)
@@ -103,12 +109,12 @@ class Admin:
         }
 
     def missing(self, topics: list[Topic]) -> list[Topic]:
-        """Those that are not there."""
-        there = self.partitions([topic.name for topic in topics])
-        return [topic for topic in topics if topic.name not in there]
+        """The topics that do not exist."""
+        existing = self.partitions([topic.name for topic in topics])
+        return [topic for topic in topics if topic.name not in existing]
 
     def create(self, topics: list[Topic]) -> None:
-        """Create them. Raises KafkaTroubleError that names what Kafka did not like."""
+        """Create topics; those that exist are skipped. Raises KafkaTroubleError."""
         for topic in topics:
             try:
                 self._client.create_topics(
@@ -126,18 +132,18 @@ class Admin:
                 raise KafkaTroubleError(f"{topic.name}: cannot be created: {error}") from error
 
     def differences(self, topics: list[Topic]) -> list[Difference]:
-        """Where topics that are there are not as they should be."""
-        there = self.partitions([topic.name for topic in topics])
-        topics = [topic for topic in topics if topic.name in there]
+        """Differences between existing topics and the wanted ones."""
+        existing = self.partitions([topic.name for topic in topics])
+        topics = [topic for topic in topics if topic.name in existing]
         settings = self._settings([topic.name for topic in topics])
         return [
-            found
+            result
             for topic in topics
-            for found in _differences(topic, there[topic.name], settings.get(topic.name, {}))
+            for result in _differences(topic, existing[topic.name], settings.get(topic.name, {}))
         ]
 
     def alter(self, differences: list[Difference]) -> None:
-        """Change settings to what is wanted, as far as that can be done."""
+        """Apply the differences that are fixable. Raises KafkaTroubleError."""
         by_topic: dict[str, dict[str, str]] = {}
         for one in differences:
             if one.fixable:
@@ -158,31 +164,31 @@ class Admin:
         """Topics, partitions, and the lag of the group of evaluators, as plain data."""
         names = Topics(self._kafka.prefix)
         everything = [topic.name for topic in wanted(self._kafka, 0.0)]
-        there = self.partitions(everything)
-        places = [
+        existing = self.partitions(everything)
+        tps = [
             TopicPartition(name, one["partition_index"])
-            for name, partitions in there.items()
+            for name, partitions in existing.items()
             for one in partitions
             if one["leader_id"] >= 0
         ]
-        first = self._client.list_partition_offsets(dict.fromkeys(places, OffsetSpec.EARLIEST))
-        last = self._client.list_partition_offsets(dict.fromkeys(places, OffsetSpec.LATEST))
+        first = self._client.list_partition_offsets(dict.fromkeys(tps, OffsetSpec.EARLIEST))
+        last = self._client.list_partition_offsets(dict.fromkeys(tps, OffsetSpec.LATEST))
         group = self._kafka.prefix
         committed, members = self._group(group)
         topics: list[dict[str, Any]] = []
         for name in everything:
-            mine = [place for place in places if place.topic == name]
+            topic_tps = [tp for tp in tps if tp.topic == name]
             read = name in (names.records, names.labels)
             lags = {
-                place.partition: last[place].offset - committed.get(place, first[place].offset)
-                for place in mine
+                tp.partition: last[tp].offset - committed.get(tp, first[tp].offset)
+                for tp in topic_tps
             }
             topics.append(
                 {
                     "topic": name,
-                    "partitions": len(there[name]) if name in there else None,
-                    "messages": sum(last[p].offset - first[p].offset for p in mine),
-                    "lag": sum(lags.values()) if read and name in there else None,
+                    "partitions": len(existing[name]) if name in existing else None,
+                    "messages": sum(last[p].offset - first[p].offset for p in topic_tps),
+                    "lag": sum(lags.values()) if read and name in existing else None,
                     "lags": lags if read else None,
                 }
             )
@@ -193,32 +199,32 @@ class Admin:
             "members": members,
             "topics": topics,
             "lag": sum(topic["lag"] or 0 for topic in topics),
-            "problems": list(self._problems(everything, there)),
+            "problems": list(self._problems(everything, existing)),
         }
 
     def _group(self, group: str) -> tuple[dict[TopicPartition, int], int]:
         try:
             offsets = self._client.list_group_offsets(group)[group]
             described = self._client.describe_groups([group])
-        except KafkaError:  # nobody has ever joined
+        except KafkaError:  # the group does not exist yet
             return {}, 0
         members = described[group]["members"] if group in described else []
-        return {place: found.offset for place, found in offsets.items()}, len(members or ())
+        return {tp: result.offset for tp, result in offsets.items()}, len(members or ())
 
     def _problems(
-        self, wanted_names: list[str], there: Mapping[str, list[dict[str, Any]]]
+        self, wanted_names: list[str], existing: Mapping[str, list[dict[str, Any]]]
     ) -> Iterator[str]:
         for name in wanted_names:
-            if name not in there:
+            if name not in existing:
                 yield f"{name}: there is no such topic; `understudy kafka init` creates it"
                 continue
-            for one in there[name]:
-                copies, in_sync = len(one["replica_nodes"]), len(one["isr_nodes"])
+            for one in existing[name]:
+                replication, in_sync = len(one["replica_nodes"]), len(one["isr_nodes"])
                 if one["leader_id"] < 0:
                     yield f"{name}: partition {one['partition_index']} has no leader"
-                elif in_sync < copies:
+                elif in_sync < replication:
                     where = f"{name}: partition {one['partition_index']}"
-                    yield f"{where} has {in_sync} of {copies} copies in sync"
+                    yield f"{where} has {in_sync} of {replication} copies in sync"
 
     def _settings(self, names: list[str]) -> dict[str, dict[str, str]]:
         if not names:
@@ -227,7 +233,7 @@ class Admin:
             [ConfigResource(ConfigResourceType.TOPIC, name) for name in names], config_filter="all"
         )
         return {
-            name: {key: str(found["value"]) for key, found in settings.items()}
+            name: {key: str(result["value"]) for key, result in settings.items()}
             for name, settings in describe_error.get("topic", {}).items()
         }
 
@@ -239,10 +245,10 @@ def _differences(
         yield Difference(
             topic.name, "partitions", str(len(partitions)), str(topic.partitions), False
         )
-    copies = min(len(one["replica_nodes"]) for one in partitions)
-    if copies != topic.replication:
-        yield Difference(topic.name, "replication", str(copies), str(topic.replication), False)
+    replication = min(len(one["replica_nodes"]) for one in partitions)
+    if replication != topic.replication:
+        yield Difference(topic.name, "replication", str(replication), str(topic.replication), False)
     for name, value in topic.config.items():
-        found = settings.get(name)
-        if found is not None and found != value:
-            yield Difference(topic.name, name, str(found), value, True)
+        result = settings.get(name)
+        if result is not None and result != value:
+            yield Difference(topic.name, name, str(result), value, True)

@@ -1,1 +1,1 @@
-"""The evaluation plane: one process that takes records from the workers and says what they mean."""
+"""The evaluation plane: one process that turns the workers' records into statistics."""

@@ -1,5 +1,4 @@
-"""Records are evaluated in this process: state is saved to disk, and then committed to the
-workers."""
+"""The embedded mode: records are evaluated in this process, and state is saved to disk."""
 
 from __future__ import annotations
 
@@ -11,8 +10,9 @@ from understudy.monitor.supervisor.control_line import ControlLine
 
 
 class Embedded:
-    """The :class:`understudy.monitor.pipeline.mode.Mode` that needs nothing but this machine.
-    ``every`` is how often the state is saved, in seconds."""
+    """The :class:`understudy.monitor.pipeline.mode.Mode` that needs only this machine.
+
+    State is saved every ``every`` seconds, and only then committed to the workers."""
 
     def __init__(self, saver: StateSaver, feedback: LabelIntake | None, every: float) -> None:
         self._saver = saver
@@ -23,12 +23,12 @@ class Embedded:
         """Nothing is published."""
         return None
 
-    def elsewhere(self) -> str:
-        """This process evaluates."""
+    def evaluator_hint(self) -> str:
+        """Empty: this process evaluates."""
         return ""
 
     async def run(self, workers: Workers, line: ControlLine) -> None:
-        """Save and commit every so often."""
+        """Save and commit repeatedly, until cancelled."""
         while True:
             await asyncio.sleep(self._every)
             if workers.owns_run() and await self._saver.save():
@@ -37,4 +37,4 @@ class Embedded:
                     await self._feedback.tidy(self._saver.saved_labels)
 
     async def stop(self) -> None:
-        """The state was saved by who ran this."""
+        """Nothing to do: the caller has saved the state."""

@@ -1,4 +1,4 @@
-"""The last trace seen in each classic bucket of the request duration, per series."""
+"""The last trace in each classic bucket of the request duration, per series."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MAX_SERIES = 1024
 
 ExemplarKey = tuple[str, str, str, str, str]
 """(model, version, arm, role, outcome)"""
-_Seen = tuple[bytes, int, float]
+_Trace = tuple[bytes, int, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +26,13 @@ class Exemplar:
 
 
 class Exemplars:
-    """Not part of the saved state: traces of before a restart help nobody for long."""
+    """Not part of the saved state: traces from before a restart soon expire."""
 
     def __init__(self) -> None:
-        self._last: dict[tuple[str, str, str, int, int], dict[int, _Seen]] = {}
+        self._last: dict[tuple[str, str, str, int, int], dict[int, _Trace]] = {}
 
     def add(self, model: str, version: str, arm: str, record: Record) -> None:
-        """Take note of a record that has a trace id."""
+        """Store the trace of a record; the record must have a trace id."""
         key = (model, version, arm, record.role, record.outcome)
         by_bucket = self._last.get(key)
         if by_bucket is None:
@@ -40,11 +40,11 @@ class Exemplars:
                 return
             by_bucket = self._last[key] = {}
         duration = record.duration_ns
-        # Not the record itself: it would keep its payloads alive.
+        # Not the record itself, which would keep its payloads in memory.
         by_bucket[bisect_left(_EDGES_NS, duration)] = (record.trace_id, duration, record.started)
 
     def by_series(self) -> dict[ExemplarKey, dict[int, Exemplar]]:
-        """For each series, exemplars by number of the classic bucket."""
+        """Exemplars by series and number of the classic bucket."""
         return {
             (model, version, arm, ROLES[role], OUTCOMES[outcome]): {
                 bucket: Exemplar(

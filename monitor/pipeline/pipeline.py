@@ -1,8 +1,7 @@
 """From a batch of encoded records to the accumulators.
 
-Records are decoded one by one and put into blocks, as they are published to Kafka too; everything
-after that runs on whole columns. A record that cannot be used is counted by reason and never stops
-its batch.
+Records are decoded one by one and collected in blocks, as for Kafka; everything after that works on
+whole columns. A record that cannot be used is counted by reason and never stops its batch.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ log = logging.getLogger(__name__)
 
 _MAX_MODELS = 256
 MOST_RECORDS = 1024
-"""Records of one model that are evaluated together at the most."""
+"""Maximum number of records of one model that are evaluated together."""
 
 ModelKey = tuple[str, str]
 """(model, version)"""
@@ -53,11 +52,14 @@ def _load_part(name: str, value: Any, now: Any) -> Any:
 
 
 _PART = Converter(lambda part: part.dump_state() if part is not None else {}, _load_part)
-"""Of a part that may be missing, and then has an empty state, with which another one starts."""
+"""For a part that may be missing; its state is then empty."""
 
 
 class Pipeline(Stateful):
-    """Everything that is derived from records. Payloads are not part of the state."""
+    """Statistics, experiments and findings of one process, updated from records and labels.
+
+    Payloads are not part of the state.
+    """
 
     settings: Config[Settings]
     decoder: Config[Decoder]
@@ -70,13 +72,13 @@ class Pipeline(Stateful):
     recent: Transient[Recent]
     stage_one: Config[StageOne]
     experiments: Saved[Annotated[ExperimentRunner | None, _PART]]
-    """None where the configuration is not a whole one; likewise the next."""
+    """None if the configuration has no champion; likewise ``findings_loop``."""
     findings_loop: Saved[Annotated[FindingsLoop | None, _PART, Key("judge")]]
     recorder: Config[Recorder | None]
     labels: Saved[Count]
-    """Number of the last joined label that was taken in."""
+    """Number of the last joined label that was evaluated."""
     _builder: Transient[Builder]
-    _failed: Transient[bool]
+    _error_logged: Transient[bool]
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -93,10 +95,10 @@ class Pipeline(Stateful):
         self.recorder = None
         self._builder = Builder("", "", 1, MOST_RECORDS)
         self.labels = 0
-        self._failed = False
+        self._error_logged = False
 
     def configure(self, settings: Settings) -> None:
-        """Go on under another configuration; what was gathered stays."""
+        """Apply another configuration; the accumulators stay."""
         self.flush()
         self.settings = settings
         self.stage_one.champion = settings.arms[0]
@@ -108,27 +110,28 @@ class Pipeline(Stateful):
                 known.expect(self.decoder.expected((model.name, model.version)))
 
     def take(self, names: Names, count: int, data: bytes) -> None:
-        """Take in one batch. Never raises. Records wait until there are enough for a block, or
-        until :meth:`flush`."""
+        """Take one batch of ``count`` records from a worker that uses ``names``. Never raises.
+
+        Records wait until there are enough for a block, or until :meth:`flush`."""
         self.records += count
         try:
             try:
                 records = decode_batch(data)
             except RecordError:
-                records = list(_salvage(data))
+                records = list(_readable_records(data))
             if len(records) != count:
                 self.undecodable["", "", "", "record", "damaged"] += max(0, count - len(records))
             self.recent.add(names, records)
             if self.recorder is not None:
                 for record in records:
                     self.recorder.add(names, record)
-            self._hand_over(names, records)
+            self._take_records(names, records)
         except Exception:
-            # The batch must be acknowledged all the same, or it would come back for ever.
+            # The batch must be acknowledged all the same; the worker would resend it forever.
             self.undecodable["", "", "", "record", "internal"] += count
-            self._say_fault("a batch of %d records could not be evaluated", count)
+            self._log_once("a batch of %d records could not be evaluated", count)
 
-    def _hand_over(self, names: Names, records: Sequence[Record]) -> None:
+    def _take_records(self, names: Names, records: Sequence[Record]) -> None:
         for record in records:
             if record.trace_id:
                 model, version, _ = names.model(record.model)
@@ -136,13 +139,13 @@ class Pipeline(Stateful):
         blocks = self._builder.extend(names, self._decoded(names, records), 0.0)
         if blocks:
             self._take_blocks(blocks)
-            # Experiments take their rows when they are judged: a verdict has a cost of its own.
+            # Experiments get their rows when they are evaluated: each verdict is costly.
             self.feed(merge(self.stage_one.drain_rows()))
 
     def _decoded(
         self, names: Names, records: Sequence[Record]
     ) -> Iterator[tuple[Record, Decoded, Decoded]]:
-        """One after another: cells that are put away at once are near still."""
+        """Lazily: a row that is appended at once is still in the CPU cache."""
         decode, model = self.decoder.decode, names.model
         for record in records:
             request, response = decode(model(record.model), record)
@@ -156,8 +159,8 @@ class Pipeline(Stateful):
             self.stage_one.take(block)
 
     def take_labels(self, joined: Sequence[Joined]) -> None:
-        """Take labels that were joined to their predictions; their number goes into the same saved
-        state as what they add."""
+        """Evaluate labels that were joined to their predictions. The number of the last one is part
+        of the same state as the accumulators."""
         if not joined:
             return
         self.labels = joined[-1].seq
@@ -165,90 +168,91 @@ class Pipeline(Stateful):
         self.stage_one.take_labels(joined)
 
     def flush(self) -> None:
-        """Evaluate everything that was taken in. Never raises."""
+        """Evaluate all records received so far. Never raises."""
         try:
             self._take_blocks(self._builder.flush(0.0, everything=True))
             self.feed(merge(self.stage_one.drain()))
         except Exception:
             self.undecodable["", "", "", "record", "internal"] += 1
-            self._say_fault("records could not be evaluated")
+            self._log_once("records could not be evaluated")
 
-    # The second stage ---------------------------------------------------------------------------
+    # Stage two ----------------------------------------------------------------------------------
 
     def feed(self, batches: Sequence[ColumnBatch]) -> None:
-        """Take rows of evidence in their order: each batch is in order, and there is one of each
-        key. Never raises."""
-        of_experiments: list[ColumnBatch] = []
+        """Evaluate rows of evidence: one batch per key, each in order of time. Never raises."""
+        for_experiments: list[ColumnBatch] = []
         for batch in batches:
             try:
                 if not self._feed(batch):
-                    of_experiments.append(batch)
+                    for_experiments.append(batch)
             except Exception:
                 version = batch.kind[2] if len(batch.kind) > 2 else ""
                 self._fault(batch.kind[1], version, "", "watch", 1)
-        if of_experiments and self.experiments is not None:
+        if for_experiments and self.experiments is not None:
             try:
-                self.experiments.feed(of_experiments)
+                self.experiments.feed(for_experiments)
             except Exception:
                 self._fault("", "", "", "experiment", 1)
 
     def _feed(self, batch: ColumnBatch) -> bool:
-        sort, *where = batch.kind
+        kind, *key = batch.kind
         watches = self.findings_loop.watches if self.findings_loop is not None else None
-        if sort == ROWS:
-            model, version, arm, _ = where
+        if kind == ROWS:
+            model, version, arm, _ = key
             features, inputs, names, answers = parts_of(batch)
-            of_model = self._features_of((model, version))
-            if of_model is not None:
-                of_model.add(features, inputs, len(batch))
+            features_stats = self._features_for((model, version))
+            if features_stats is not None:
+                features_stats.add(features, inputs, len(batch))
             if names:
-                self._predicted((model, version, arm), names, answers, len(batch))
-        elif sort == ANSWERS:
-            model, version, arm = where
-            self._predicted((model, version, arm), batch.names[1:], batch.columns[1:], len(batch))
-        elif sort == UNDECODABLE:
-            model, version, arm, part, reason = where
+                self._add_predictions((model, version, arm), names, answers, len(batch))
+        elif kind == ANSWERS:
+            model, version, arm = key
+            self._add_predictions(
+                (model, version, arm), batch.names[1:], batch.columns[1:], len(batch)
+            )
+        elif kind == UNDECODABLE:
+            model, version, arm, part, reason = key
             self.undecodable[model, version, arm, part, reason] += len(batch)
-        elif sort == JOINED:
+        elif kind == JOINED:
             for joined in joined_of(batch):
                 if watches is not None:
                     watches.take_label(joined)
-        elif sort != REQUESTS:
+        elif kind != REQUESTS:
             return False
-        if watches is not None and sort in (ROWS, REQUESTS):
+        if watches is not None and kind in (ROWS, REQUESTS):
             watches.feed((batch,))
         return True
 
-    def _predicted(
+    def _add_predictions(
         self, key: ArmKey, names: tuple[str, ...], columns: Sequence[Column], rows: int
     ) -> None:
-        of_arm = self._predictions_of(key)
-        if of_arm is not None:
-            of_arm.add(names, columns, rows)
+        predictions = self._predictions_for(key)
+        if predictions is not None:
+            predictions.add(names, columns, rows)
 
     def record_labels(self, labels: Sequence[Label], received: float) -> None:
-        """Write labels into the log of records, if there is one; ``received`` is unix seconds."""
+        """Write labels to the record log, if there is one; ``received`` is unix seconds."""
         if self.recorder is not None:
             for label in labels:
                 self.recorder.add_label(label, received)
 
-    def _fault(self, model: str, version: str, arm: str, room: str, count: int) -> None:
-        """A fault of ours costs a room these records, and no other room anything."""
-        self.undecodable[model, version, arm, room, "internal"] += count
-        self._say_fault("records could not be taken into the room %r", room)
+    def _fault(self, model: str, version: str, arm: str, source: str, count: int) -> None:
+        """Count an internal error in one source of findings; the other sources are unaffected."""
+        self.undecodable[model, version, arm, source, "internal"] += count
+        self._log_once("records could not be evaluated by %r", source)
 
-    def _say_fault(self, text: str, *what: object) -> None:
-        if not self._failed:
+    def _log_once(self, text: str, *what: object) -> None:
+        if not self._error_logged:
             log.exception(text, *what)
-            self._failed = True
+            self._error_logged = True
 
-    def _features_of(self, key: ModelKey) -> FeatureStats | None:
+    def _features_for(self, key: ModelKey) -> FeatureStats | None:
         known = self.features.get(key)
         if known is None and len(self.features) < _MAX_MODELS:
             known = self.features[key] = FeatureStats(self.decoder.expected(key))
         return known
 
-    def _predictions_of(self, key: ArmKey) -> Predictions | None:
+    def _predictions_for(self, key: ArmKey) -> Predictions | None:
         known = self.predictions.get(key)
         if known is None and len(self.predictions) < _MAX_MODELS:
             known = self.predictions[key] = Predictions(
@@ -258,7 +262,7 @@ class Pipeline(Stateful):
 
     @property
     def version(self) -> tuple[int, ...]:
-        """Another one as soon as something has happened that the saved state should know of."""
+        """Changes whenever the state should be saved."""
         return self.records, *(
             self.findings_loop.service.version if self.findings_loop is not None else ()
         )
@@ -267,11 +271,11 @@ class Pipeline(Stateful):
         self.flush()
 
     def load_state(self, state: Any) -> None:
-        """Take over a saved state. Raises StateError when it has another shape."""
+        """Restore a saved state. Raises StateError when its format differs."""
         try:
             super().load_state(state)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise StateError(f"the saved state has another shape: {error!r}") from error
+            raise StateError(f"the saved state has an unknown format: {error!r}") from error
 
     def _restored(self) -> None:
         for kept in (self.features, self.predictions):
@@ -283,7 +287,7 @@ class Pipeline(Stateful):
             of_arm.configure(self.settings.prediction_buckets, self.settings.max_classes)
 
 
-def _salvage(data: bytes) -> Iterator[Record]:
+def _readable_records(data: bytes) -> Iterator[Record]:
     """Records of a damaged batch that can still be read, by their size fields."""
     position = 0
     while position + FIXED.size <= len(data):

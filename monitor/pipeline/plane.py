@@ -1,4 +1,4 @@
-"""Everything that the evaluation plane knows, in one place for those who show it."""
+"""All parts of the evaluation plane, for the API and the metrics."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from understudy.monitor.supervisor.control_line import Supervisor
 NOT_ERRORS = frozenset(("ok", "client_error", "cancelled", "rejected"))
 """Outcomes that are not the model server's fault; the others are errors."""
 NOT_SENT = frozenset(("queue_full", "breaker_open", "body_too_large", "draining"))
-"""Outcomes of mirrored requests that never left."""
+"""Outcomes of mirrored requests that were never sent."""
 BREAKER_STATES = ("closed", "open", "half_open")
 _RECENT_SECONDS = 10.0
 _STALE_SECONDS = 15.0
@@ -36,8 +36,8 @@ _MARK = "started"
 
 
 @dataclass(slots=True)
-class Plane:
-    """The parts of the running process. ``started`` is unix time, of this process."""
+class EvaluationPlane:
+    """The parts of the running process. ``started`` is the unix time when it started."""
 
     settings: Settings
     run_dir: Path
@@ -48,7 +48,7 @@ class Plane:
     mode: Mode
     feedback: LabelIntake | None = None
     families: list[Callable[[], Iterable[Any]]] = field(default_factory=list)
-    """Metric families that only one of the modes has."""
+    """Metric families that only one mode has."""
     supervisor: Supervisor = field(default_factory=Supervisor)
     windows: Windows = field(default_factory=Windows)
     energy: Rapl = field(default_factory=Rapl)
@@ -64,20 +64,20 @@ class Plane:
 
     @property
     def experiments(self) -> ExperimentRunner | None:
-        """None where the configuration is not a whole one, as in tools that use parts of it."""
+        """None if the configuration has no champion, as in tools that use parts of one."""
         return self.pipeline.experiments
 
     def tick(self) -> None:
-        """Take the next look at the workers' statistics."""
+        """Read the workers' statistics."""
         self.windows.add(self.reader.read())
 
     def snapshot(self) -> Snapshot:
-        """Totals of this moment; everything that was taken in by then is evaluated."""
+        """Totals now, after evaluating all records received so far."""
         self.pipeline.flush()
         return self.reader.read()
 
     def run_seconds(self) -> float:
-        """Age of the run: how long its directory has existed, over restarts of this process."""
+        """Seconds since the run directory was created; restarts of this process do not count."""
         try:
             begun = os.stat(self.run_dir / _MARK).st_mtime
         except OSError:
@@ -85,7 +85,7 @@ class Plane:
         return max(1e-3, time.time() - begun)
 
     def mark_run(self) -> None:
-        """Leave the name of the run in its directory; its age is that of the run.
+        """Write the name of the run into its directory; the file's age is the age of the run.
 
         Raises StateError when the directory cannot be written.
         """
@@ -93,13 +93,13 @@ class Plane:
             if not self.owns_run():
                 (self.run_dir / _MARK).write_text(self.run)
         except OSError as error:
-            raise StateError(f"{self.run_dir}: cannot be used: {error.strerror}") from error
+            raise StateError(f"{self.run_dir}: cannot be written: {error.strerror}") from error
 
     def owns_run(self) -> bool:
         """False when another service has taken over the directories.
 
-        That happens when the supervisor was killed and started again while this process, an orphan,
-        still takes in the last records: the saved state is then no longer its to write.
+        That happens when the supervisor was killed and restarted while this process, an orphan,
+        still receives the last records: it must not write the saved state then.
         """
         try:
             return (self.run_dir / _MARK).read_text() == self.run
@@ -107,11 +107,12 @@ class Plane:
             return False
 
     def commit(self, saved: Mapping[tuple[str, int], int]) -> None:
-        """Tell the workers which of their batches are durable: the last one by (run, slot)."""
+        """Tell the workers the number of the last durable batch, by (run, slot)."""
         self.server.commit(saved)
 
     def reconfigure(self, path: Path) -> int:
-        """Go on under another configuration. Raises ConfigError and changes nothing then."""
+        """Load and apply another configuration; return the generation of the workers' plan. Raises
+        ConfigError and changes nothing then."""
         settings = Settings.load(path)
         self.settings = settings
         self.pipeline.configure(settings)
@@ -129,19 +130,19 @@ class Plane:
         return self.supervisor.generation
 
     def problems(self) -> list[str]:
-        """Why the service should not get traffic now; empty when it is ready."""
+        """Why the service is not ready for traffic; empty when it is."""
         found: list[str] = []
         snapshot = self.snapshot()
         latest = self.windows.latest
         if latest is None or time.monotonic() - latest.time > _STALE_SECONDS:
-            found.append("the evaluation plane does not keep up")
-        if not self.supervisor.heard:
+            found.append("the evaluation plane is overloaded: its statistics are out of date")
+        if not self.supervisor.status_received:
             found.append("the supervisor has not reported yet")
         for worker in self.supervisor.workers:
             slot, pid = int(worker["slot"]), worker.get("pid")
             if not worker.get("ready", True) or snapshot.slots.get(slot) != pid:
                 found.append(f"worker {slot} is not ready")
-        if self.supervisor.heard and not self.supervisor.workers:
+        if self.supervisor.status_received and not self.supervisor.workers:
             found.append("no worker is running")
         champion = self.settings.arms[0]
         if self._unreachable(champion):

@@ -1,4 +1,4 @@
-"""The last records, for people to look at; bounded by count and bytes, never written to disk."""
+"""The last records, to be shown; bounded by count and bytes, never written to disk."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ class Recent:
         self.keep = keep
         self._max_bytes = max_bytes
         self._bytes = 0
-        self._held: deque[tuple[Names, Record]] = deque()
+        self._records: deque[tuple[Names, Record]] = deque()
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._records)
 
     def add(self, names: Names, records: Sequence[Record]) -> None:
         """Add the records of one batch, oldest first."""
         if self.keep <= 0:
             return
         for record in records[-self.keep :]:
-            self._held.append((names, record))
+            self._records.append((names, record))
             self._bytes += _size(record)
         self._trim()
 
     def resize(self, keep: int) -> None:
-        """Keep another number of records from now on."""
+        """Change the maximum number of records."""
         self.keep = keep
         self._trim()
 
     def _trim(self) -> None:
-        while self._held and (len(self._held) > self.keep or self._bytes > self._max_bytes):
-            _, gone = self._held.popleft()
-            self._bytes -= _size(gone)
+        while self._records and (len(self._records) > self.keep or self._bytes > self._max_bytes):
+            _, record = self._records.popleft()
+            self._bytes -= _size(record)
 
     def newest(self) -> Iterator[tuple[Names, Record]]:
         """Newest first."""
-        return reversed(self._held)
+        return reversed(self._records)

@@ -1,7 +1,7 @@
 """The saved state: one JSON file, versioned, replaced as a whole.
 
-What is in it: how far each worker slot was taken in, and the accumulators that go with exactly
-those records. What is not: payloads, traces, anything that the workers' shared statistics hold.
+It holds the last batch of each worker slot, and the accumulators after exactly those batches. It
+does not hold payloads, traces, or anything that is in the workers' shared statistics.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FILE_NAME = "evaluation.json"
 
 
 def capture(slots: Slots, pipeline: Pipeline) -> dict[str, Any]:
-    """The state as plain data. Call it between batches: both parts must be of one moment."""
+    """The state as plain data. Call it between batches: both parts must match."""
     return {"version": VERSION, "slots": slots.dump_state(), "pipeline": pipeline.dump_state()}
 
 
@@ -59,7 +59,7 @@ def write(path: Path, state: dict[str, Any]) -> None:
 def restore(path: Path, run: str, pipeline: Pipeline) -> Slots:
     """Load the file into ``pipeline`` and return the slots of ``run``.
 
-    Without a file everything is new. Raises StateError when the file cannot be used.
+    Without a file the state is empty. Raises StateError when the file cannot be used.
     """
     try:
         data = path.read_bytes()
@@ -81,7 +81,7 @@ def restore(path: Path, run: str, pipeline: Pipeline) -> Slots:
 
 
 def set_aside(path: Path) -> Path:
-    """Rename a file that cannot be used, so that it is neither lost nor in the way."""
+    """Rename a file that cannot be used, to keep it; return the new path."""
     aside = path.with_name(path.name + ".damaged")
     with contextlib.suppress(OSError):
         os.replace(path, aside)
@@ -89,12 +89,12 @@ def set_aside(path: Path) -> Path:
 
 
 class Saver:
-    """Saves every ``seconds`` when something changed, and says which batches are safe.
+    """Saves the state to ``path`` if it changed, and tells which batches are durable.
 
-    ``before_write`` has on disk what belongs to the state and lies elsewhere; False when that
-    failed. When either fails nothing is committed, so workers keep their batches (as far as they
-    can), and the evaluation goes on. ``failures`` counts the attempts, ``error`` is the present
-    trouble.
+    ``before_write`` writes to disk what belongs to the state but is in other files; it returns
+    False when that failed. When either fails nothing is committed: workers keep their batches, as
+    far as they have room, and evaluation continues. ``failures`` counts failed attempts; ``error``
+    is the current error.
     """
 
     def __init__(
@@ -111,9 +111,9 @@ class Saver:
         self.failures = 0
         self.error: str | None = None
         self.saved: dict[tuple[str, int], int] = {}
-        """Last batch in the saved file, by (run, slot)."""
+        """Number of the last batch in the saved file, by (run, slot)."""
         self.saved_labels = 0
-        """The last joined label in the saved file."""
+        """Number of the last joined label in the saved file."""
         self._saved_version: tuple[int, ...] | None = None
         self._lock = asyncio.Lock()
 
@@ -134,11 +134,13 @@ class Saver:
             except OSError as error:
                 self.failures += 1
                 if self.error is None:
-                    log.error("%s: cannot be saved, evaluation goes on: %s", self.path, error)
+                    log.error(
+                        "%s: state cannot be saved: %s; evaluation continues", self.path, error
+                    )
                 self.error = f"{self.path}: {error}"
                 return False
             if self.error is not None:
-                log.warning("%s: saved again", self.path)
+                log.warning("%s: recovered, state is saved", self.path)
                 self.error = None
             self.saved = last
             self.saved_labels = state["pipeline"]["labels"]

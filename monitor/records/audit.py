@@ -1,13 +1,13 @@
-"""Who moved which rollout, when and why: an append-only log, one JSON object a line.
+"""The audit log: who changed which rollout, when and why. Append-only, one JSON object per line.
 
-Each line holds the SHA-256 of the line before, so that a line that is changed, put in or taken out
-shows, as long as somebody did not write everything behind it anew: whoever must be sure keeps the
-last hash elsewhere. A line is written in one call and synced; what a crash left of one is cut off
-at the next start, which the log says as well.
+Each line holds the SHA-256 of the line before, so that changed, inserted and removed lines are
+detected, unless all lines after them were rewritten too: to detect that, keep a copy of the last
+hash elsewhere. A line is written in one call and synced; a partial line after a crash is cut off at
+the next start, and the log records that.
 
 The log is ``audit.jsonl``. When it is full it becomes ``audit.1.jsonl``, that one ``audit.2.jsonl``
-and so on, up to a limit, and the chain goes on; the first line of the new file says which line is
-the oldest that was kept, so that files that are missing show.
+and so on, up to a limit, and the chain continues. The first line of a new file names the oldest
+line that was kept, so that missing files are detected.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-_NOTHING = "0" * 64
-_OURS = frozenset(("seq", "before", "time"))
-MOST_SHOWN = 1000
+_FIRST_HASH = "0" * 64
+_RESERVED = frozenset(("seq", "before", "time"))
+MAX_SHOWN = 1000
 FILE_BYTES = 1 << 20
 FILES = 8
-"""How many full files are kept beside the one that is written."""
+"""Number of full files kept beside the current one."""
 
 
 class AuditLog:
     """Appends to ``path``; the file appears with the first line.
 
-    One process writes. ``file_bytes`` is about how long a file gets, ``files`` how many older ones
-    are kept.
+    Only one process may write. ``file_bytes`` is the approximate maximum size of a file, ``files``
+    the number of older files kept.
     """
 
     def __init__(self, path: Path, file_bytes: int = FILE_BYTES, files: int = FILES) -> None:
@@ -52,26 +52,28 @@ class AuditLog:
     def append(self, event: Mapping[str, Any]) -> int:
         """Write ``event`` and return the number of its line, once it is on disk.
 
-        ``time`` (RFC 3339, UTC) is that of ``event["at"]``, in unix seconds, or now. Raises OSError
-        when it could not be written, of which nothing is left then; ValueError for an event that is
-        no JSON or that has names of the log's own.
+        ``time`` (RFC 3339, UTC) is ``event["at"]``, in unix seconds, or now. Raises OSError when it
+        cannot be written, and then leaves no partial line; ValueError for an event that is not
+        JSON or has reserved keys.
         """
-        if _OURS & event.keys():
-            raise ValueError(f"an event must not have {', '.join(sorted(_OURS & event.keys()))}")
-        stamp = event.get("at")
-        now = datetime.now(UTC) if stamp is None else datetime.fromtimestamp(float(stamp), UTC)
+        if _RESERVED & event.keys():
+            raise ValueError(
+                f"an event must not have {', '.join(sorted(_RESERVED & event.keys()))}"
+            )
+        at = event.get("at")
+        now = datetime.now(UTC) if at is None else datetime.fromtimestamp(float(at), UTC)
         json.dumps(event, allow_nan=False)
-        if not self._whole():
+        if not self._is_unchanged():
             self._open((self._seq, self._hash))
-        if not self._whole():
-            raise OSError(errno.EIO, "a torn line could not be cut off", str(self.path))
+        if not self._is_unchanged():
+            raise OSError(errno.EIO, "a partial line could not be cut off", str(self.path))
         if self._size >= self._file_bytes:
             self._rotate()
         self._begin_file()
         return self._write(event, now)
 
     def catch_up(self, events: Iterable[Mapping[str, Any]]) -> None:
-        """Append those events that are not in the log yet. Raises OSError; then call it again."""
+        """Append the events that are not in the log yet. Raises OSError; then call it again."""
         for event in events:
             if _key(event) not in self._known:
                 self.append(event)
@@ -85,7 +87,7 @@ class AuditLog:
             size = os.fstat(fd).st_size
             try:
                 view = memoryview(line + b"\n")
-                while view:  # Once, unless the disk is full: then the second call says so.
+                while view:  # One call, unless the disk is full: then the second call fails.
                     view = view[os.write(fd, view) :]
                 os.fsync(fd)
             except OSError:
@@ -95,25 +97,25 @@ class AuditLog:
             os.close(fd)
         if size == 0:
             self._sync_folder()
-        self._took(line, event)
+        self._update(line, event)
         self._size = size + len(line) + 1
         return self._seq
 
     def _rotate(self) -> None:
-        """Make room: into the first gap that there is, else over the oldest file.
+        """Rename the files: into the first gap, otherwise over the oldest file.
 
-        Renamed from the oldest on, a crash in between leaves a gap, never two files of one name.
+        Renaming starts at the oldest, so a crash in between leaves a gap and never loses a file.
         """
-        gaps = (n for n in range(1, self._files) if not self._older(n).exists())
+        gaps = (n for n in range(1, self._files) if not self._rotated_path(n).exists())
         for number in range(next(gaps, self._files), 1, -1):
-            os.replace(self._older(number - 1), self._older(number))
+            os.replace(self._rotated_path(number - 1), self._rotated_path(number))
         if self.path.exists():
-            os.replace(self.path, self._older(1))
+            os.replace(self.path, self._rotated_path(1))
         self._sync_folder()
         self._size = 0
 
     def _begin_file(self) -> None:
-        """The first line of a file behind others says from where on they were kept."""
+        """Write the first line of a rotated log: it names the oldest line kept."""
         if self._size or not self._seq:
             return
         first = _entry(next(self._lines(), b"")) or {}
@@ -136,30 +138,32 @@ class AuditLog:
     # Opening ------------------------------------------------------------------------------------
 
     def _open(self, last: tuple[int, str] | None = None) -> None:
-        """Read what there is; ``last`` is the number and the hash of the line that was the last."""
+        """Read the log; ``last`` is the expected number and hash of its last line."""
         self._seq = 0
-        self._hash = _NOTHING
+        self._hash = _FIRST_HASH
         self._size = 0
         self._known: set[tuple[str, str, int]] = set()
         notes: list[str] = []
         cut = self._cut_off()
         if cut:
-            notes.append(f"{cut} bytes of a torn line were cut off")
+            notes.append(f"{cut} bytes of a partial line were cut off")
         for number, line in enumerate(self._lines(), start=1):
             entry = _entry(line)
             if entry is None:
-                log.error("%s: line %d cannot be read; it is left as it is", self.path, number)
-            self._took(line, entry or {}, (entry or {}).get("seq"))
+                log.error("%s: line %d cannot be read; it stays unchanged", self.path, number)
+            self._update(line, entry or {}, (entry or {}).get("seq"))
         if last is not None and last != (self._seq, self._hash):
-            notes.append(f"line {last[0]} was the last one, now it is another, {self._seq}")
+            notes.append(
+                f"the last line was {last[0]}, now it is {self._seq}: the file was changed"
+            )
         for note in notes:
             log.warning("%s: %s", self.path, note)
-        if not self._whole():
+        if not self._is_unchanged():
             return
         try:
-            numbers = [n for n in range(1, self._files + 1) if self._older(n).exists()]
+            numbers = [n for n in range(1, self._files + 1) if self._rotated_path(n).exists()]
             if len(numbers) < max(numbers, default=0):
-                self._rotate()  # A crash came in between.
+                self._rotate()  # A crash interrupted a rotation.
             self._begin_file()
             for note in notes:
                 event = {"kind": "mended", "who": "understudy", "why": note}
@@ -168,31 +172,31 @@ class AuditLog:
             log.error("%s: cannot be written: %s", self.path, error)
 
     def _cut_off(self) -> int:
-        """Cut a last line without an end off; how many bytes it had."""
+        """Cut off a last line that has no line end; return its bytes."""
         try:
             data = self.path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
-            return 0  # where there is no folder yet, appending says so
+            return 0  # a missing folder is reported by append
         self._size = data.rfind(b"\n") + 1
         if self._size < len(data):
             try:
                 os.truncate(self.path, self._size)
             except OSError as error:
-                # Nothing is appended until it can be done.
-                log.error("%s: a torn line cannot be cut off: %s", self.path, error)
+                # Nothing is appended until this succeeds.
+                log.error("%s: a partial line cannot be cut off: %s", self.path, error)
                 return 0
         return len(data) - self._size
 
-    def _took(self, line: bytes, event: Mapping[str, Any], seq: object = None) -> None:
+    def _update(self, line: bytes, event: Mapping[str, Any], seq: object = None) -> None:
         self._seq = seq if isinstance(seq, int) else self._seq + 1
         self._hash = sha256(line).hexdigest()
         try:
             self._known.add(_key(event))
         except (ValueError, KeyError, TypeError):
-            pass  # One of the log's own.
+            pass  # Written by the log itself.
 
-    def _whole(self) -> bool:
-        """Whether the file is as it was left."""
+    def _is_unchanged(self) -> bool:
+        """Whether the file has the size that this process left."""
         try:
             return self.path.stat().st_size == self._size
         except (FileNotFoundError, NotADirectoryError):
@@ -200,7 +204,7 @@ class AuditLog:
 
     # Reading ------------------------------------------------------------------------------------
 
-    def read(self, experiment: str | None = None, limit: int = MOST_SHOWN) -> list[dict[str, Any]]:
+    def read(self, experiment: str | None = None, limit: int = MAX_SHOWN) -> list[dict[str, Any]]:
         """The last ``limit`` entries, of one experiment or of all, oldest first."""
         found: list[dict[str, Any]] = []
         for path in reversed(self._paths()):
@@ -213,19 +217,19 @@ class AuditLog:
         return found[::-1]
 
     def verify(self) -> int | None:
-        """The number of the first line that was changed, or stands where one was taken out or put
-        in; None when the log is whole, up to the last line that this object knows of."""
+        """The number of the first line that was changed, or that follows a removed or inserted one;
+        None if the log is intact up to the last line that this object knows."""
         expected = 1
-        before: object = _NOTHING
-        oldest: tuple[object, object] = (1, _NOTHING)
+        before: object = _FIRST_HASH
+        oldest: tuple[object, object] = (1, _FIRST_HASH)
         first: tuple[object, object] | None = None
         for line in self._lines():
             entry = _entry(line) or {}
-            seq, said = entry.get("seq"), entry.get("before")
+            seq, previous = entry.get("seq"), entry.get("before")
             if first is None:
-                first = (seq, said)
-                expected, before = seq if isinstance(seq, int) else 1, said
-            if not isinstance(seq, int) or seq != expected or said != before:
+                first = (seq, previous)
+                expected, before = seq if isinstance(seq, int) else 1, previous
+            if not isinstance(seq, int) or seq != expected or previous != before:
                 return expected
             if entry.get("kind") == "continued":
                 oldest = (entry.get("oldest"), entry.get("oldest_before"))
@@ -239,16 +243,16 @@ class AuditLog:
             yield from _whole_lines(path)
 
     def _paths(self) -> list[Path]:
-        """The files that there are, the oldest first."""
-        older = [self._older(number) for number in range(self._files, 0, -1)]
+        """The existing files, oldest first."""
+        older = [self._rotated_path(number) for number in range(self._files, 0, -1)]
         return [path for path in (*older, self.path) if path.exists()]
 
-    def _older(self, number: int) -> Path:
+    def _rotated_path(self, number: int) -> Path:
         return self.path.with_name(f"{self.path.stem}.{number}{self.path.suffix}")
 
 
 def _whole_lines(path: Path) -> list[bytes]:
-    """Without what stands behind the last end of a line."""
+    """The lines of a file, without a partial last line."""
     try:
         return path.read_bytes().split(b"\n")[:-1]
     except (FileNotFoundError, NotADirectoryError):
@@ -268,7 +272,7 @@ def _rfc3339(at: datetime) -> str:
 
 
 def _key(event: Mapping[str, Any]) -> tuple[str, str, int]:
-    """What an event is known by: a rollout's version grows with each."""
+    """Identifies an event; a rollout's version grows with each."""
     return (
         f"{event['experiment']}/{event['challenger']}",
         f"{event['kind']}@{event['at']}",

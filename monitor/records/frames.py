@@ -1,9 +1,8 @@
 """Frames between a worker and the evaluation plane: ``[u32 length][u8 type][payload]``.
 
-A conversation: the worker says HELLO and NAMES, the evaluation plane answers WELCOME with the last
-batch it holds of that worker; then batches flow one way, ACK (held in memory) and COMMIT (held in
-the saved state) the other. A batch is numbered; one that was seen before is acknowledged and not
-counted again.
+The worker sends HELLO and NAMES; the evaluation plane replies with WELCOME and the last batch that
+it has of that worker. Then batches flow one way, and ACK (in memory) and COMMIT (in the saved
+state) the other. Batches are numbered; a duplicate is acknowledged and not counted again.
 
 Only the standard library is used here: workers import this module.
 """
@@ -18,8 +17,8 @@ from understudy.monitor.errors import ProtocolError
 HELLO = 1
 """JSON ``{"run", "slot", "incarnation", "pid"}``."""
 NAMES = 2
-"""JSON ``{"generation", "models": [{"name", "version", "protocol"}], "arms": [name]}``; what the
-indices of the batches that follow stand for."""
+"""JSON ``{"generation", "models": [{"name", "version", "protocol"}], "arms": [name]}``; the names
+that the following batches index."""
 BATCH = 3
 """BATCH_HEAD, then encoded records."""
 WELCOME = 16
@@ -37,12 +36,12 @@ MAX_FRAME = 64 * 1024 * 1024
 
 
 def frame(kind: int, payload: bytes) -> bytes:
-    """One whole frame."""
+    """Serialize a frame."""
     return HEAD.pack(len(payload) + 1, kind) + payload
 
 
 class FrameReader:
-    """Cuts a byte stream into frames."""
+    """Splits a byte stream into frames."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()

@@ -1,15 +1,15 @@
 """The evaluation plane's end of the record hand-off: a Unix socket that workers connect to.
 
-Each connection belongs to one worker slot. A batch whose number was seen before is acknowledged and
-not handed on; so a worker may send again whatever it is not sure about. Batches are handed to the
-sink one after another, and the loop runs in between.
+Each connection belongs to one worker slot. A duplicate batch is acknowledged and not passed on, so
+a worker may resend whatever it is not sure about. Batches are passed to the sink one at a time, and
+the event loop runs in between.
 
-Sockets are used directly and not through asyncio's transports: when the peer has died, the next
-write fails, and a transport then throws away what was received and not yet read.
+Sockets are used directly, not through asyncio's transports: when the peer has died, the next write
+fails, and a transport then discards data that was received and not yet read.
 
-When a worker is restarted, what its predecessor had written may still lie in the socket. The old
-connection is read to its end before the new worker is welcomed, so that the figure that it is told
-(``received``) is exact and the new worker can count what was lost.
+When a worker is restarted, data of its predecessor may still be in the socket. The old connection
+is read to its end before the new worker is welcomed, so that ``received`` is exact and the new
+worker can count what was lost.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ log = logging.getLogger(__name__)
 READ_BYTES = 256 * 1024
 HELLO_SECONDS = 10.0
 DRAIN_SECONDS = 5.0
-"""How long the predecessor's connection may take to come to its end."""
+"""How long reading the predecessor's connection to its end may take."""
 MAX_CONNECTIONS = 256
 
 
 @dataclass(frozen=True, slots=True)
 class SplitNames:
-    """How the requests of a model are divided: ``weights`` are shares by arm, in force in that
-    worker since ``since`` (unix seconds) and decided at ``epoch``."""
+    """How the requests of a model are split: ``weights`` are shares by arm, active in that worker
+    since ``since`` (unix seconds) and decided at ``epoch``."""
 
     experiment: str
     model: int
@@ -55,7 +55,7 @@ _OTHER_MODEL = ("other", "", "auto")
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What the indices in a batch stand for."""
+    """The names that the records of a batch index."""
 
     generation: int = 0
     models: tuple[tuple[str, str, str], ...] = ()
@@ -64,16 +64,16 @@ class Names:
     splits: tuple[SplitNames, ...] = ()
 
     def model(self, index: int) -> tuple[str, str, str]:
-        """Name, version and protocol; those of an unknown model for an index that is not there."""
+        """(name, version, protocol) of a model; that of ``other`` for an unknown index."""
         return self.models[index] if index < len(self.models) else _OTHER_MODEL
 
     def arm(self, index: int) -> str:
-        """The name of an arm, or ``other``."""
+        """The name of an arm; ``other`` for an unknown index."""
         return self.arms[index] if index < len(self.arms) else "other"
 
     @classmethod
     def from_json(cls, payload: bytes) -> Names:
-        """Raises ProtocolError when the payload is not that of a NAMES frame."""
+        """Parse the payload of a NAMES frame. Raises ProtocolError."""
         try:
             data = json.loads(payload)
             return cls(
@@ -97,7 +97,7 @@ class Names:
             raise ProtocolError(f"NAMES frame: {error!r}") from error
 
     def to_dict(self) -> dict[str, Any]:
-        """Undo :meth:`from_json`, before it becomes JSON."""
+        """Plain data that :meth:`from_json` reads as JSON."""
         return {
             "generation": self.generation,
             "models": [
@@ -123,7 +123,7 @@ Sink = Callable[[Names, int, bytes], None]
 
 
 class _Connection:
-    """One worker's socket. Writing never waits and its failure does not end reading."""
+    """One worker's socket. Writing never waits, and a failed write does not end reading."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -136,7 +136,7 @@ class _Connection:
         self._unsent = b""
 
     def send(self, kind: int, payload: bytes) -> bool:
-        """Send a frame, or leave it when the worker does not read: a later one covers it."""
+        """Send a frame; False if the worker does not read. A later frame supersedes it."""
         try:
             if self._unsent:
                 self._unsent = self._unsent[self.sock.send(self._unsent) :]
@@ -145,17 +145,20 @@ class _Connection:
             data = frames.frame(kind, payload)
             self._unsent = data[self.sock.send(data) :]
         except OSError:
-            return False  # full, or gone; what can still be read is read
+            return False  # full or closed; reading continues
         return True
 
-    def cut(self) -> None:
-        """Let the reader come to its end with what is already in the socket."""
+    def shut_down(self) -> None:
+        """End the stream after the data that is already in the socket."""
         with contextlib.suppress(OSError):
             self.sock.shutdown(socket.SHUT_RDWR)
 
 
 class HandOffServer:
-    """Takes batches from workers. ``slots`` says what was taken; see the module's text."""
+    """Receives batches from workers at the Unix socket ``path`` and passes them to ``sink``.
+
+    ``slots`` holds the progress of each worker; ``drain_seconds`` is how long reading the
+    connection of a restarted worker may take."""
 
     def __init__(
         self, path: Path, slots: Slots, sink: Sink, drain_seconds: float = DRAIN_SECONDS
@@ -174,26 +177,26 @@ class HandOffServer:
 
     @property
     def connections(self) -> int:
-        """How many workers are welcomed now."""
+        """Number of connected workers."""
         return sum(connection.welcomed for connection in self._connections)
 
     async def start(self) -> None:
-        """Listen; a socket left behind by a predecessor is removed."""
+        """Listen; the socket file of a previous process is replaced."""
         with contextlib.suppress(FileNotFoundError):
             self.path.unlink()
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         listener.setblocking(False)
-        before = os.umask(0o177)
+        umask = os.umask(0o177)
         try:
             listener.bind(str(self.path))
         finally:
-            os.umask(before)
+            os.umask(umask)
         listener.listen(MAX_CONNECTIONS)
         self._listener = listener
         self._accepting = asyncio.get_running_loop().create_task(self._accept(listener))
 
     async def stop(self, patience: float) -> None:
-        """Take in what workers still write, for at most ``patience`` seconds, then cut them."""
+        """Receive what workers still send, for up to ``patience`` seconds, then disconnect."""
         if self._listener is None or self._accepting is None:
             return
         self._accepting.cancel()
@@ -205,7 +208,7 @@ class HandOffServer:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=patience)
         for connection in self._connections:
-            connection.cut()
+            connection.shut_down()
         if self._tasks:
             await asyncio.wait(self._tasks)
 
@@ -229,8 +232,7 @@ class HandOffServer:
     def commit(self, saved: Mapping[tuple[str, int], int]) -> None:
         """Tell each worker that its batches up to ``saved[run, slot]`` are in the saved state.
 
-        To be called now and then also when nothing changed: a worker that did not read is told
-        again.
+        Call it repeatedly, also when nothing changed: a worker that did not read gets it then.
         """
         for connection in self._connections:
             if connection.welcomed and connection.key is not None:
@@ -248,7 +250,7 @@ class HandOffServer:
             self.protocol_errors += 1
             log.warning("hand-off from %s: %s; connection closed", connection.key, error)
         except (OSError, TimeoutError):
-            pass  # the kernel hands out all data before it reports a reset
+            pass  # the kernel delivers all data before it reports a reset
         finally:
             self._connections.discard(connection)
             if connection.key is not None and self._by_slot.get(connection.key) is connection:
@@ -258,13 +260,13 @@ class HandOffServer:
 
     async def _read(self, connection: _Connection) -> None:
         loop = asyncio.get_running_loop()
-        cutter = frames.FrameReader()
+        reader = frames.FrameReader()
         while True:
             async with asyncio.timeout(None if connection.welcomed else HELLO_SECONDS):
                 data = await loop.sock_recv(connection.sock, READ_BYTES)
             if not data:
                 return
-            for kind, payload in cutter.feed(data):
+            for kind, payload in reader.feed(data):
                 if kind == frames.BATCH:
                     self._batch(connection, payload)
                     await asyncio.sleep(0)
@@ -284,24 +286,24 @@ class HandOffServer:
             raise ProtocolError(f"HELLO frame: {error!r}") from error
         if connection.key is not None:
             raise ProtocolError("a second HELLO")
-        before = self._by_slot.get(key)
+        predecessor = self._by_slot.get(key)
         connection.key = key
         self._by_slot[key] = connection
-        if before is not None:
-            await self._drain(before, key)
+        if predecessor is not None:
+            await self._drain(predecessor, key)
         slot = self.slots.of(*key)
         connection.welcomed = True
-        answer = {"last_seq": slot.last_seq, "received": slot.received}
-        connection.send(frames.WELCOME, json.dumps(answer).encode())
+        welcome = {"last_seq": slot.last_seq, "received": slot.received}
+        connection.send(frames.WELCOME, json.dumps(welcome).encode())
 
-    async def _drain(self, before: _Connection, key: tuple[str, int]) -> None:
+    async def _drain(self, predecessor: _Connection, key: tuple[str, int]) -> None:
         try:
             async with asyncio.timeout(self._drain_seconds):
-                await before.closed.wait()
+                await predecessor.closed.wait()
         except TimeoutError:
-            log.warning("slot %s: the old connection did not end; it is cut", key)
-            before.cut()
-            await before.closed.wait()
+            log.warning("slot %s: the old connection did not end; disconnecting it", key)
+            predecessor.shut_down()
+            await predecessor.closed.wait()
 
     def _slot(self, connection: _Connection) -> Slot:
         if connection.key is None or not connection.welcomed:

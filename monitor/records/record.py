@@ -1,4 +1,4 @@
-"""The record: one per exchange, the thing that flows through every room.
+"""The record: one per exchange of a request and its response.
 
 A worker packs it with :func:`encode`; the evaluation plane unpacks a batch with
 :func:`decode_batch`. Only the standard library is used here: workers import this module.
@@ -61,19 +61,19 @@ _NUMBERS = (
     *("size", "model", "arm", "status", "role", "outcome", "flags", "assigned", "started"),
     *("duration_ns", "first_byte_ns", "queue_ns", "request_size", "response_size"),
 )
-FIXED_PLACES = {n: calcsize(FIXED.format[: 1 + place]) for place, n in enumerate(_NUMBERS)}
+FIXED_OFFSETS = {n: calcsize(FIXED.format[: 1 + index]) for index, n in enumerate(_NUMBERS)}
 """Byte at which each number begins in the fixed part."""
 
 
 class Record:
     """One exchange of a request and its response, or the lack of one.
 
-    ``assigned`` is 0 for a request that is no part of an experiment, or the index of the arm that
-    its unit belongs to, plus one. ``started`` is unix time in seconds, ``*_ns`` are durations in
+    ``assigned`` is 0 for a request outside of an experiment, or the index of the arm that its unit
+    is assigned to, plus one. ``started`` is unix time in seconds, ``*_ns`` are durations in
     nanoseconds, ``*_size`` are bytes of payload on the wire. ``request_headers`` and
     ``response_headers`` hold the kept lines, joined by CRLF, without the empty line. Payloads are
-    None when they were not captured. ``fixed`` is the fixed part as it came: only records that were
-    unpacked by :func:`decode_batch` have it, and nobody changes their numbers.
+    None when they were not captured. ``fixed`` is the packed fixed part: only records that were
+    unpacked by :func:`decode_batch` have it, and their numbers must not be changed.
     """
 
     __slots__ = (
@@ -154,9 +154,9 @@ def encode(
     response_body: bytes | None,
     assigned: int = 0,
 ) -> Encoded:
-    """Pack one record. Texts longer than 65,535 bytes are the caller's fault (struct.error).
+    """Pack one record. Raises struct.error for texts longer than 65,535 bytes.
 
-    The parts are left apart, so that a payload is copied once, into its batch.
+    The parts are not joined, so that a payload is copied once, into its batch.
     """
     flags = 0
     if request_body is None:
@@ -216,13 +216,13 @@ def encode(
 
 
 def fixed_of(record: Record) -> bytes:
-    """The fixed part of a record that did not come packed, without size, flags and lengths."""
+    """The fixed part of a record that was not unpacked, without size, flags and lengths."""
     numbers = (0 if name in ("size", "flags") else getattr(record, name) for name in _NUMBERS)
     return _pack(*numbers, *_NO_LENGTHS)
 
 
 def decode_batch(data: bytes) -> list[Record]:
-    """Unpack a run of encoded records. Raises RecordError when the bytes do not add up."""
+    """Unpack a run of encoded records. Raises RecordError when the lengths are inconsistent."""
     records: list[Record] = []
     position = 0
     end = len(data)
@@ -275,6 +275,6 @@ def decode_batch(data: bytes) -> list[Record]:
         record.response_body = data[b:a] if flags & RESPONSE_CAPTURED else None
         position += size
         if a != position or a > end or record.outcome >= len(OUTCOMES):
-            raise RecordError(f"record that ends at byte {a} does not add up")
+            raise RecordError(f"record that ends at byte {a} has inconsistent lengths")
         records.append(record)
     return records

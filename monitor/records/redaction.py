@@ -1,4 +1,4 @@
-"""Field rules for what people may see of recorded payloads.
+"""Redaction rules: which fields of recorded payloads are hidden.
 
 A rule is a glob over a dotted field name, as in ``ssn`` or ``customer.*``; upper and lower case are
 the same. It hides a field when it matches the field's whole path or any tail of it, so ``ssn`` also
@@ -22,21 +22,21 @@ _MAX_NAME = 256
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A payload as it may be seen. ``hits`` are what was hidden: path and key of each field; the
-    key is empty when the whole payload had to be withheld for it."""
+    """A redacted payload. ``hits`` are the hidden fields: path and key of each; the key is empty
+    when the whole payload was withheld because of it."""
 
     data: Any
     hits: tuple[tuple[str, str], ...]
 
     def covered_by(self, names: Iterable[str]) -> bool:
-        """Whether everything that was hidden is one of these decoded columns."""
+        """Whether every hidden field is one of these decoded columns."""
         have = {name.lower() for name in names}
         return all(path.lower() in have or key.lower() in have for path, key in self.hits)
 
 
 class Redaction:
-    """The rules, compiled. Without rules nothing is hidden. ``paths`` are the dotted paths of
-    fields that go by another name: a rule that hides one of them hides the name."""
+    """Compiled rules. Without rules nothing is hidden. ``paths`` are the dotted paths of fields by
+    the name of their column: a rule that hides one of the paths hides the name."""
 
     def __init__(
         self, rules: Iterable[str], paths: Mapping[str, Iterable[str]] | None = None
@@ -52,14 +52,14 @@ class Redaction:
         self._known: dict[str, bool] = {}
 
     def columns(self, columns: Mapping[str, list[object]]) -> dict[str, object]:
-        """Columns as people may see them; of a single row its cells."""
+        """Redacted columns; of a single row its cells."""
         return {
             name: self.value(name, cells[0] if len(cells) == 1 else cells)
             for name, cells in columns.items()
         }
 
     def hides(self, path: str) -> bool:
-        """Whether the field of that dotted path is hidden."""
+        """Whether the field at a dotted path is hidden."""
         if self._matches is None:
             return False
         known = self._known.get(path)
@@ -79,15 +79,15 @@ class Redaction:
         )
 
     def value(self, name: str, value: Any) -> Any:
-        """A named value, hidden or with what is hidden inside of it."""
+        """A named value: hidden, or with hidden fields inside it."""
         return REDACTED if self.hides(name) else self._inside(value, name, [], 0)
 
     def touches(self, columns: Mapping[str, Any]) -> bool:
-        """Whether something of named values would be hidden that is not hidden already."""
+        """Whether redaction would change any of the named values."""
         return any(self.value(name, value) != value for name, value in columns.items())
 
     def target(self, target: str) -> str:
-        """A request target whose query parameters are hidden by name."""
+        """A request target with query parameters hidden by name."""
         path, mark, query = target.partition("?")
         if not mark or self._matches is None:
             return target
@@ -101,8 +101,8 @@ class Redaction:
     def payload(self, data: Any) -> Shown:
         """A JSON payload with hidden keys at any depth, and hidden tensors of the V2 protocol.
 
-        It is withheld as a whole when a hidden name stands in it as a text: such a name names data
-        that are somewhere else, as the columns of a table do.
+        It is withheld as a whole when it contains a hidden name as a string: such a name refers to
+        data elsewhere in the payload, as a column name of a table does.
         """
         hits: list[tuple[str, str]] = []
         data = self._inside(data, "", hits, 0)

@@ -1,8 +1,8 @@
 """What the evaluation plane has received from each worker slot.
 
-A slot is one worker's place in one run of the service; the worker in it may be restarted and goes
-on with the numbering of its batches. Part of the saved state: after a restart a worker learns from
-it which batches to send again, and none is counted twice.
+A slot is the position of one worker in one run of the service; a restarted worker continues the
+numbering of its batches. Slots are part of the saved state: after a restart a worker learns from
+it which batches to resend, and none is counted twice.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any
 from understudy.monitor.errors import StateError
 
 MAX_SLOTS = 1024
-"""More slots than this are not remembered; the oldest is forgotten."""
+"""Maximum number of slots kept; the oldest is dropped."""
 
 
 @dataclass(slots=True)
 class Slot:
-    """Number of the last batch that was taken in, and how many records there were in all."""
+    """Number of the last batch received, and total number of records received."""
 
     last_seq: int = 0
     received: int = 0
@@ -32,7 +32,7 @@ class Slots:
         self._slots: dict[tuple[str, int], Slot] = {}
 
     def of(self, run: str, number: int) -> Slot:
-        """The slot, made when it is new."""
+        """The slot, created if it is new."""
         key = (run, number)
         slot = self._slots.get(key)
         if slot is None:
@@ -53,9 +53,9 @@ class Slots:
 
     @classmethod
     def from_state(cls, data: list[Mapping[str, Any]], run: str) -> Slots:
-        """The slots of ``run``; those of earlier runs have no worker any more.
+        """The slots of ``run``; the workers of earlier runs are gone.
 
-        Raises StateError when the data have another shape.
+        Raises StateError when the format differs.
         """
         slots = cls()
         try:

@@ -1,1 +1,1 @@
-"""Recorded logs: written by the service, and run through its evaluation again."""
+"""Runs a recorded log through the evaluation again."""

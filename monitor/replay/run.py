@@ -1,8 +1,7 @@
 """Runs the evaluation over a recorded log, in the time of the log.
 
-The same rooms as in the live service, with the clock of the records: a second of the log is a
-second for the experiments and the findings, however fast it is read. State goes to a folder of its
-own, which is thrown away.
+It uses the same parts as the live service, with the clock of the records: a second of the log is a
+second for experiments and findings, however fast it is read. State is in a temporary folder.
 """
 
 from __future__ import annotations
@@ -31,11 +30,11 @@ TICK_SECONDS = 1.0
 """As in the live service."""
 
 Progress = Callable[[int, int], None]
-"""Called with the bytes read and the lines read."""
+"""Called with the number of bytes and of lines read so far."""
 
 
 class Replay:
-    """One run over a log, oldest first."""
+    """One run over a log, oldest line first."""
 
     def __init__(self, config: Config, skip_broken: bool = False) -> None:
         self.skip_broken = skip_broken
@@ -44,7 +43,7 @@ class Replay:
         self.broken = 0
         self.first: float | None = None
         self.now = 0.0
-        """The time of the log, as far as it was read."""
+        """Unix time up to which the log was read."""
         self.changes: list[Change] = []
         self._folder = tempfile.TemporaryDirectory(prefix="understudy-replay-")
         config = config.model_copy(update={"state_dir": self._folder.name})
@@ -52,7 +51,9 @@ class Replay:
         self.pipeline = Pipeline(Settings.from_json(config.model_dump(mode="json", by_alias=True)))
         self.experiments = ExperimentRunner(config, clock=lambda: self.now)
         self.pipeline.experiments = self.experiments
-        self.judge = self.pipeline.findings_loop = FindingsLoop(config, None, lambda: self.now)
+        self.findings_loop = self.pipeline.findings_loop = FindingsLoop(
+            config, None, lambda: self.now
+        )
         bounds = config.feedback
         self._store = FeedbackStore(
             Path(self._folder.name), bounds.horizon, bounds.max_size, bounds.max_rows
@@ -65,17 +66,17 @@ class Replay:
         self._due = 0.0
 
     def close(self) -> None:
-        """Throw the state away."""
+        """Delete the state."""
         self._store.close()
         self._folder.cleanup()
 
     def run(self, log: RecordLogFiles, progress: Progress | None = None) -> None:
-        """Read the whole log. Raises ReplayError that names the place."""
+        """Read the whole log. Raises ReplayError, which names the line."""
         read = 0
         for number, line in enumerate(log.lines(), start=1):
             read += line.size
             try:
-                self._take(line.data)
+                self._read_line(line.data)
             except ReplayError as error:
                 if not self.skip_broken:
                     raise ReplayError(f"{line.where}: {error}") from error
@@ -83,16 +84,16 @@ class Replay:
             if progress is not None and number % 1000 == 0:
                 progress(read, number)
         if not self.records:
-            raise ReplayError(f"{log.path}: there is no record in it")
-        # Labels may have come when there were no requests any more.
+            raise ReplayError(f"{log.path}: the log has no records")
+        # Labels may arrive after the last request.
         self.now = max([self.now, *(received for received, _ in self._labels)])
         self._tick(self.now)
 
-    def _take(self, line: bytes) -> None:
+    def _read_line(self, line: bytes) -> None:
         try:
             data: Any = orjson.loads(line)
         except orjson.JSONDecodeError as error:
-            raise ReplayError(f"is no JSON: {error}") from error
+            raise ReplayError(f"not valid JSON: {error}") from error
         if not isinstance(data, dict):
             raise ReplayError("must be an object")
         if "record" in data:
@@ -100,7 +101,7 @@ class Replay:
         elif "label" in data:
             self._labels.append(read_label(data["label"]))
         elif "names" in data:
-            self._hand_over()
+            self._flush_batch()
             self._names = read_names(data["names"])
         else:
             raise ReplayError("must hold names, a record or a label")
@@ -116,38 +117,38 @@ class Replay:
             self.first = ended
             self._due = ended + TICK_SECONDS
             self.now = ended
-        # Exchanges end in another order than they begin; clocks may also be set back.
+        # Exchanges end out of order, and clocks may be set back.
         self.now = max(self.now, ended)
         while self.now >= self._due:
             self._tick(self._due)
-            # A long pause is judged at its end too, not every second of it.
+            # Of a long pause only the last minute is evaluated second by second.
             self._due = max(self._due + TICK_SECONDS, self.now - 60.0)
         self._batch.append(encoded)
         self.records += 1
         if len(self._batch) >= 512:
-            self._hand_over()
+            self._flush_batch()
 
-    def _hand_over(self) -> None:
+    def _flush_batch(self) -> None:
         if self._batch:
             self.pipeline.take(self._names, len(self._batch), b"".join(self._batch))
             self._batch.clear()
 
     def _tick(self, now: float) -> None:
-        self._hand_over()
+        self._flush_batch()
         self.pipeline.flush()
         if self._predictions:
             self._store.add_predictions(list(self._predictions))
             self._predictions.clear()
-        known = [item for item in self._labels if item[0] <= now]
-        if known:
+        due = [item for item in self._labels if item[0] <= now]
+        if due:
             self._labels = [item for item in self._labels if item[0] > now]
-            for received, label in known:
+            for received, label in due:
                 self._store.add_labels([label], received)
-            self.labels += len(known)
+            self.labels += len(due)
         self.pipeline.take_labels(self._store.take(self.pipeline.labels))
         self.pipeline.flush()
         self._store.release(self.pipeline.labels)
         clock, self.now = self.now, now
         self.experiments.tick()
         self.now = clock
-        self.changes += self.judge.tick(now)
+        self.changes += self.findings_loop.tick(now)

@@ -1,4 +1,4 @@
-"""The process of the evaluation plane: puts the parts together and runs them."""
+"""The process of the evaluation plane: builds the parts and runs them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from understudy.monitor.logs import set_up
 from understudy.monitor.pipeline import state
 from understudy.monitor.pipeline.embedded import Embedded
 from understudy.monitor.pipeline.pipeline import Pipeline
-from understudy.monitor.pipeline.plane import Plane
+from understudy.monitor.pipeline.plane import EvaluationPlane
 from understudy.monitor.records.handoff import HandOffServer
 from understudy.monitor.records.slots import Slots
 from understudy.monitor.supervisor.control_line import ControlLine
@@ -36,13 +36,13 @@ log = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
 DRAIN_SECONDS = 5.0
-"""How long workers may still write when the supervisor says that it is over."""
+"""How long workers may still send records when the supervisor drains."""
 ORPHAN_SECONDS = 30.0
-"""The same when the supervisor is gone: the workers then drain by themselves."""
+"""The same when the supervisor has died: the workers then drain by themselves."""
 
 
-def make_plane(settings: Settings, run_dir: Path, run: str) -> Plane:
-    """All parts, with the saved state restored; nothing runs yet."""
+def make_plane(settings: Settings, run_dir: Path, run: str) -> EvaluationPlane:
+    """Build all parts and restore the saved state; nothing runs yet. Raises UnderstudyError."""
     mode = settings.document.get("evaluation")
     if isinstance(mode, dict) and mode.get("mode") == "kafka":
         return _make_publisher(settings, run_dir, run)
@@ -51,8 +51,8 @@ def make_plane(settings: Settings, run_dir: Path, run: str) -> Plane:
     try:
         slots = state.restore(path, run, pipeline)
     except StateError as error:
-        aside = state.set_aside(path)
-        log.error("%s; starting anew, the file is kept as %s", error, aside)
+        set_aside_path = state.set_aside(path)
+        log.error("%s; starting with empty state, the file is kept as %s", error, set_aside_path)
         pipeline = _pipeline(settings)
         slots = Slots()
     if pipeline.findings_loop is not None and not pipeline.findings_loop.service.restored:
@@ -68,7 +68,7 @@ def make_plane(settings: Settings, run_dir: Path, run: str) -> Plane:
             pipeline.stage_one.offer = feedback.offer
             feedback.before_flush = pipeline.flush
     saver = state.Saver(path, slots, pipeline, feedback.flush if feedback is not None else None)
-    plane = Plane(
+    plane = EvaluationPlane(
         settings=settings,
         run_dir=run_dir,
         run=run,
@@ -85,14 +85,14 @@ def make_plane(settings: Settings, run_dir: Path, run: str) -> Plane:
     return plane
 
 
-def _make_publisher(settings: Settings, run_dir: Path, run: str) -> Plane:
-    """The same where records are evaluated elsewhere."""
+def _make_publisher(settings: Settings, run_dir: Path, run: str) -> EvaluationPlane:
+    """The same with ``evaluation: kafka``: records are published, not evaluated."""
     from understudy.monitor.kafka import publishing
-    from understudy.monitor.kafka.client import quiet
+    from understudy.monitor.kafka.client import silence_kafka_log
     from understudy.monitor.kafka.publisher import Publisher
     from understudy.monitor.telemetry.kafka import kafka_families
 
-    quiet()
+    silence_kafka_log()
     config = settings.config()
     if config.kafka is None:
         raise ConfigError("configuration", [("kafka", "is required with `evaluation: kafka`")])
@@ -104,7 +104,7 @@ def _make_publisher(settings: Settings, run_dir: Path, run: str) -> Plane:
         feedback = publishing.PublishingFeedback(publisher)
         feedback.listeners.append(pipeline.record_labels)
     mode = publishing.Publishing(publisher, settings)
-    plane = Plane(
+    plane = EvaluationPlane(
         settings=settings,
         run_dir=run_dir,
         run=run,
@@ -129,80 +129,80 @@ def _pipeline(settings: Settings) -> Pipeline:
     return pipeline
 
 
-async def _take_labels(plane: Plane) -> None:
-    """Hand joined labels to the evaluation; their number goes into the same saved state."""
+async def _take_labels(plane: EvaluationPlane) -> None:
+    """Pass joined labels to the pipeline, whose state holds the number of the last one."""
     if plane.feedback is None:
         return
     await plane.feedback.flush()
     try:
-        found = await plane.feedback.take(plane.pipeline.labels)
+        joined = await plane.feedback.take(plane.pipeline.labels)
     except StateError:
-        return  # logged and shown; rollouts must be judged all the same
-    plane.pipeline.take_labels(found)
+        return  # logged and shown; experiments must be evaluated all the same
+    plane.pipeline.take_labels(joined)
 
 
-async def _judge(plane: Plane, line: ControlLine) -> None:
-    """Let the evidence move the rollouts, and the workers know."""
+async def _run_experiments(plane: EvaluationPlane, line: ControlLine) -> None:
+    """Evaluate the experiments every second, and send changed routes to the workers."""
     experiments = plane.experiments
-    # The assignment that was saved last may never have reached them.
-    untold = experiments is not None and bool(experiments.live)
-    trouble = ""
+    # The workers may not have received the last saved assignment.
+    routes_pending = experiments is not None and bool(experiments.live)
+    last_error = ""
     while True:
         if experiments is not None:
             try:
                 await _take_labels(plane)
                 plane.pipeline.flush()
-                untold |= experiments.tick()
-                if untold:
-                    told = await line.routes()
-                    if not told.ok:
-                        log.error("the workers did not get the new routes: %s", told.error)
-                    untold = not told.ok
-                trouble = ""
+                routes_pending |= experiments.tick()
+                if routes_pending:
+                    reloaded = await line.routes()
+                    if not reloaded.ok:
+                        log.error("the workers did not get the new routes: %s", reloaded.error)
+                    routes_pending = not reloaded.ok
+                last_error = ""
             except Exception as error:
                 # Once, not every second.
-                if repr(error) != trouble:
-                    log.exception("the experiments could not be judged")
-                trouble = repr(error)
+                if repr(error) != last_error:
+                    log.exception("experiments could not be evaluated")
+                last_error = repr(error)
         await asyncio.sleep(TICK_SECONDS)
 
 
-async def _watch(plane: Plane) -> None:
-    """Look for silent failure, and write the log of records."""
-    trouble = ""
+async def _run_findings_loop(plane: EvaluationPlane) -> None:
+    """Update findings every second, and flush the record log."""
+    last_error = ""
     while True:
         await asyncio.sleep(TICK_SECONDS)
         try:
-            judge, recorder = plane.pipeline.findings_loop, plane.pipeline.recorder
-            if judge is not None:
-                # Whatever has come counts now, not with the next block.
+            findings_loop, recorder = plane.pipeline.findings_loop, plane.pipeline.recorder
+            if findings_loop is not None:
+                # Evaluate what has arrived now, not with the next block.
                 plane.pipeline.flush()
-                judge.tick(time.time())
+                findings_loop.tick(time.time())
             if recorder is not None:
                 await asyncio.to_thread(recorder.flush)
                 await asyncio.to_thread(recorder.tidy, time.time())
-            trouble = ""
+            last_error = ""
         except Exception as error:
             # Once, not every second.
-            if repr(error) != trouble:
-                log.exception("silent failure could not be looked for")
-            trouble = repr(error)
+            if repr(error) != last_error:
+                log.exception("findings could not be updated")
+            last_error = repr(error)
 
 
-async def _tick(plane: Plane) -> None:
+async def _tick(plane: EvaluationPlane) -> None:
     loop = asyncio.get_running_loop()
     due = loop.time()
     while True:
         try:
             plane.tick()
         except Exception:
-            log.exception("a look at the workers' statistics failed")
+            log.exception("the workers' statistics could not be read")
         due = max(due + TICK_SECONDS, loop.time())
         await asyncio.sleep(due - loop.time())
 
 
-async def run(plane: Plane, control: socket.socket) -> None:
-    """Serve until the supervisor says drain or is gone."""
+async def run(plane: EvaluationPlane, control: socket.socket) -> None:
+    """Serve until the supervisor orders a drain or dies."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, lambda: None)  # the supervisor decides when to stop
@@ -211,7 +211,12 @@ async def run(plane: Plane, control: socket.socket) -> None:
     line = ControlLine(control, plane.supervisor, plane.reconfigure)
     api = ApiServer(build(plane, line), plane.settings.control_host, plane.settings.control_port)
     serving = loop.create_task(api.serve())
-    parts = [_tick(plane), _judge(plane, line), _watch(plane), plane.mode.run(plane, line)]
+    parts = [
+        _tick(plane),
+        _run_experiments(plane, line),
+        _run_findings_loop(plane),
+        plane.mode.run(plane, line),
+    ]
     if plane.pipeline.findings_loop is not None:
         parts.append(plane.pipeline.findings_loop.service.run())
         if plane.pipeline.findings_loop.validation is not None:

@@ -1,7 +1,8 @@
-"""The control API of an evaluator: itself, and what it judges at present.
+"""The control API of an evaluator: its own status, and what its group evaluates.
 
-Findings and drift are with one judge, experiments with another; who does not own that judge asks
-who does. What a person changes is answered when it is committed.
+One partition of the evidence carries findings and drift, another carries experiments. An evaluator
+that does not own the partition forwards the request to the owner. A change is answered once it is
+committed.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from understudy.monitor.experiments.runner import ExperimentRunner
 from understudy.monitor.kafka.consumer import EvidenceConsumer
 from understudy.monitor.kafka.evaluator import Evaluator, status
 from understudy.monitor.kafka.member import Member
-from understudy.monitor.kafka.partitions import place_of
+from understudy.monitor.kafka.partitions import evidence_partition
 from understudy.monitor.pipeline.pipeline import Pipeline
 from understudy.monitor.records.redaction import Redaction
 from understudy.monitor.service.forwarding import forward, was_forwarded
@@ -43,69 +44,70 @@ from understudy.monitor.telemetry.exposition import encode
 from understudy.monitor.telemetry.families import counter, gauge
 from understudy.monitor.telemetry.findings import finding_families
 from understudy.monitor.telemetry.labels import feedback_families
-from understudy.monitor.telemetry.predictions import decoded_families
+from understudy.monitor.telemetry.predictions import prediction_families
 from understudy.monitor.telemetry.processes import process_families, use_of
 
-_OF_EXPERIMENTS = ("/v1/experiments", "/v1/argo", "/v1/flagger")
-_OF_WATCHES = ("/v1/findings", "/v1/silences", "/v1/drift", "/v1/baseline", "/v1/validation")
+_EXPERIMENT_PATHS = ("/v1/experiments", "/v1/argo", "/v1/flagger")
+_HEALTH_PATHS = ("/v1/findings", "/v1/silences", "/v1/drift", "/v1/baseline", "/v1/validation")
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluatorView:
-    """What the parts of the API need of a plane, of one judge."""
+    """One partition of the evidence, with those attributes of an EvaluationPlane that the routes of
+    the API use."""
 
-    judge: EvidenceConsumer
+    consumer: EvidenceConsumer
     settings: Settings
     redaction: Redaction
 
     @property
     def pipeline(self) -> Pipeline:
-        """Everything that is judged."""
-        return self.judge.pipeline
+        """The pipeline of this partition."""
+        return self.consumer.pipeline
 
     @property
     def experiments(self) -> ExperimentRunner:
-        """Those that are judged here."""
-        return self.judge.experiments
+        """The experiments of this partition."""
+        return self.consumer.experiments
 
 
 class CommitLine:
-    """Takes the place of the line to a supervisor: what has changed is in force when committed."""
+    """Takes the place of the control line to a supervisor: a change is active once committed."""
 
-    def __init__(self, member: Member, place: int) -> None:
+    def __init__(self, member: Member, partition: int) -> None:
         self._member = member
-        self._place = place
+        self._partition = partition
 
     async def routes(self) -> Reloaded:
-        """Commit, in the consumer's thread, in which a command runs."""
+        """Commit; runs as part of a command, on the consumer's thread."""
         member = self._member
-        member.judges[self._place].moved = True
-        member.touch(self._place)
+        member.consumers[self._partition].routes_changed = True
+        member.mark_changed(self._partition)
         if member.commit_now():
             return Reloaded(True, None, None)
-        text = "it could not be committed; look again whether it is in force"
+        text = "the change could not be committed; check whether it is active, then repeat it"
         return Reloaded(False, None, text)
 
 
 class Api:
-    """The application, as ASGI. ``settings`` are those of the configuration file."""
+    """The ASGI application. ``settings`` are those of the configuration file."""
 
     def __init__(self, evaluator: Evaluator, settings: Settings) -> None:
         self._evaluator = evaluator
         self._settings = settings
         self._redaction = redaction_of_settings(settings)
-        self._own = self._build()
-        self._judged: dict[int, tuple[EvidenceConsumer, FastAPI]] = {}
+        self._own_app = self._build()
+        self._apps: dict[int, tuple[EvidenceConsumer, FastAPI]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         path = scope.get("path", "")
-        if scope["type"] != "http" or not path.startswith((*_OF_EXPERIMENTS, *_OF_WATCHES)):
-            await self._own(scope, receive, send)
+        if scope["type"] != "http" or not path.startswith((*_EXPERIMENT_PATHS, *_HEALTH_PATHS)):
+            await self._own_app(scope, receive, send)
             return
         member = self._evaluator.member
         if member is None:
-            await _elsewhere()(scope, receive, send)
+            await _unavailable()(scope, receive, send)
             return
         if scope["method"] == "POST" and path.rstrip("/") == "/v1/experiments":
             text = (
@@ -114,56 +116,57 @@ class Api:
             await refusal(409, text)(scope, receive, send)
             return
         body = await _body(receive)
-        place = place_of(path.startswith(_OF_EXPERIMENTS), member.evidence)
-        if place not in member.judges:
-            url = member.owner(place)
+        is_experiment = path.startswith(_EXPERIMENT_PATHS)
+        partition = evidence_partition(is_experiment, member.evidence_partitions)
+        if partition not in member.consumers:
+            url = member.owner(partition)
             if url is None or was_forwarded(scope):
-                await _elsewhere()(scope, receive, send)
+                await _unavailable()(scope, receive, send)
             else:
                 await (await forward(url, scope, body))(scope, receive, send)
             return
         command = member.commands.submit(
-            lambda: self._answered(member, place, scope, body), reads=scope["method"] == "GET"
+            lambda: self._run_app(member, partition, scope, body), reads=scope["method"] == "GET"
         )
         try:
-            answered = await asyncio.wrap_future(command)
+            messages = await asyncio.wrap_future(command)
         except LostError:
-            await _elsewhere()(scope, receive, send)
+            await _unavailable()(scope, receive, send)
             return
-        for message in answered:
+        for message in messages:
             await send(message)
 
-    def _answered(self, member: Member, place: int, scope: Scope, body: bytes) -> list[Message]:
-        """What the API of a judge answers; in the consumer's thread. What a client sends slowly is
-        here before that, and what it gets slowly is sent after."""
-        judge = member.judges.get(place)
-        app = _elsewhere() if judge is None else self._of(member, place, judge)
+    def _run_app(self, member: Member, partition: int, scope: Scope, body: bytes) -> list[Message]:
+        """The response of a partition's routes; runs on the consumer's thread. The body was read
+        before and the response is sent after, so a slow client does not hold the thread."""
+        consumer = member.consumers.get(partition)
+        app = _unavailable() if consumer is None else self._app_of(member, partition, consumer)
         received: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-        answered: list[Message] = []
+        messages: list[Message] = []
 
         async def receive() -> Message:
             return received.pop() if received else {"type": "http.disconnect"}
 
         async def send(message: Message) -> None:
-            answered.append(message)
+            messages.append(message)
 
         asyncio.run(app(scope, receive, send))
-        if scope["method"] != "GET" and judge is not None:
-            member.touch(place)
-        return answered
+        if scope["method"] != "GET" and consumer is not None:
+            member.mark_changed(partition)
+        return messages
 
-    def _of(self, member: Member, place: int, judge: EvidenceConsumer) -> FastAPI:
-        known = self._judged.get(place)
-        if known is not None and known[0] is judge:
+    def _app_of(self, member: Member, partition: int, consumer: EvidenceConsumer) -> FastAPI:
+        known = self._apps.get(partition)
+        if known is not None and known[0] is consumer:
             return known[1]
-        view: Any = EvaluatorView(judge, self._settings, self._redaction)
+        view: Any = EvaluatorView(consumer, self._settings, self._redaction)
         app = FastAPI(title="Understudy evaluator", docs_url=None, redoc_url=None)
         handle_errors(app)
-        line: Any = CommitLine(member, place)
+        line: Any = CommitLine(member, partition)
         add_experiments(app, view, line)
         add_baseline(app, view)
-        add_findings(app, view, judge.watcher.service)
-        self._judged[place] = judge, app
+        add_findings(app, view, consumer.findings_loop.service)
+        self._apps[partition] = consumer, app
         return app
 
     def _build(self) -> FastAPI:
@@ -177,21 +180,21 @@ class Api:
 
         @app.get("/healthz")
         async def healthz() -> Response:
-            """Is the process alive?"""
+            """Liveness: the process responds."""
             return answer({"status": "ok"})
 
         @app.get("/readyz")
         async def readyz() -> Response:
-            """Is it a member of the group, without trouble?"""
-            keepers = (evaluator, evaluator.importing)
-            problems = [keeper.error for keeper in keepers if keeper and keeper.error]
+            """Readiness: it is a member of its group, without errors."""
+            consumers = (evaluator, evaluator.importing)
+            problems = [consumer.error for consumer in consumers if consumer and consumer.error]
             if evaluator.member is None:
                 problems.append("not a member of the group yet")
             return answer({"ready": not problems, "problems": problems}, 503 if problems else 200)
 
         @app.get("/v1/evaluator")
         async def show() -> Response:
-            """What this evaluator owns, how far it is, and its lag in messages by partition."""
+            """What this evaluator owns, its progress, and its lag in messages by partition."""
             return answer(await asyncio.to_thread(status, evaluator))
 
         @app.get("/metrics")
@@ -211,13 +214,13 @@ class Api:
         )
         yield counter(
             "evaluator_imported",
-            "What was brought in from the topics of others.",
+            "Records and labels imported from the configured sources.",
             ("what",),
             [((what,), imported[what]) for what in ("records", "labels") if what in imported],
         )
         yield counter(
             "evaluator_failures",
-            "Times that it began anew from what is committed.",
+            "Restarts from the last commit after an error.",
             (),
             [((), now["failures"] + imported["failures"])],
         )
@@ -226,7 +229,7 @@ class Api:
         )
         yield gauge(
             "evaluator_lag",
-            "Messages that wait, by topic and partition.",
+            "Unread messages, by topic and partition.",
             ("partition",),
             [((name,), lag) for name, lag in {**now.get("lag", {}), **imported["lag"]}.items()],
         )
@@ -234,7 +237,7 @@ class Api:
             "evaluator_dead",
             "Messages that could not be read, by reason.",
             ("reason",),
-            # All of them: an alert sees a count grow only if it was there before.
+            # Every reason, also at 0: an alert sees a count grow only if the series existed before.
             [
                 ((reason,), count)
                 for reason, count in {
@@ -250,52 +253,56 @@ class Api:
             (),
             [((), now.get("snapshots_set_aside", 0) + imported.get("snapshots_set_aside", 0))],
         )
-        for name, text in (("duplicates", "Blocks that came again."), ("missing", "Blocks lost.")):
-            of_partitions = [((str(p["partition"]),), p[name]) for p in now["partitions"]]
-            yield counter(f"evaluator_blocks_{name}", text, ("partition",), of_partitions)
+        for name, text in (("duplicates", "Duplicate blocks."), ("missing", "Blocks lost.")):
+            by_partition = [((str(p["partition"]),), p[name]) for p in now["partitions"]]
+            yield counter(f"evaluator_blocks_{name}", text, ("partition",), by_partition)
         for name, key, text in (
-            ("judged", "rows", "Rows of evidence judged, by what they are about."),
-            ("late", "late", "Of these, rows that came after their slot had been judged."),
+            ("judged", "rows", "Rows of evidence evaluated, by scope."),
+            ("late", "late", "Of these, rows that arrived after their slot had been evaluated."),
         ):
-            of_judges = [((j["of"],), j[key]) for j in now["judges"]]
-            yield counter(f"evaluator_{name}_rows", text, ("of",), of_judges)
+            by_scope = [((j["of"],), j[key]) for j in now["judges"]]
+            yield counter(f"evaluator_{name}_rows", text, ("of",), by_scope)
         use = use_of(os.getpid())
         yield from process_families([("evaluator", os.getpid(), use)] if use is not None else [])
         member = self._evaluator.member
         if member is None:
             return
         with contextlib.suppress(LostError):
-            yield from member.commands.submit(lambda: self._of_member(member), reads=True).result()
+            yield from member.commands.submit(
+                lambda: self._member_families(member), reads=True
+            ).result()
 
-    def _of_member(self, member: Member) -> list[Metric]:
-        """In the consumer's thread."""
+    def _member_families(self, member: Member) -> list[Metric]:
+        """Runs on the consumer's thread."""
         stores = {
             (str(number),): figures
             for number, partition in member.inputs.items()
             if (figures := partition.feedback()) is not None
         }
-        found = list(feedback_families(stores, ("partition",)))
-        steering = member.judges.get(place_of(True, member.evidence))
-        if steering is not None:
-            view: Any = EvaluatorView(steering, self._settings, self._redaction)
-            found += experiment_families(view, Snapshot(0.0))
-        watching = member.judges.get(place_of(False, member.evidence))
-        if watching is not None:
-            found += decoded_families(watching.pipeline, self._redaction)
-            found += drift_families(watching.watcher)
-            found += finding_families(watching.watcher.service)
-        return found
+        result = list(feedback_families(stores, ("partition",)))
+        experiments = member.consumers.get(evidence_partition(True, member.evidence_partitions))
+        if experiments is not None:
+            view: Any = EvaluatorView(experiments, self._settings, self._redaction)
+            result += experiment_families(view, Snapshot(0.0))
+        health = member.consumers.get(evidence_partition(False, member.evidence_partitions))
+        if health is not None:
+            result += prediction_families(health.pipeline, self._redaction)
+            result += drift_families(health.findings_loop)
+            result += finding_families(health.findings_loop.service)
+        return result
 
 
 async def _body(receive: Receive) -> bytes:
-    """All that a client sends."""
-    found: bytes = b""
+    """The whole body of a request."""
+    result: bytes = b""
     while True:
         message = await receive()
-        found += bytes(message.get("body", b""))
+        result += bytes(message.get("body", b""))
         if not message.get("more_body"):
-            return found
+            return result
 
 
-def _elsewhere() -> Any:
-    return refusal(503, "the group is being divided anew: nobody is known who judges; try again")
+def _unavailable() -> Any:
+    return refusal(
+        503, "the group is rebalancing: the evaluator that owns this is not known yet; try again"
+    )

@@ -1,8 +1,8 @@
-"""Asks the evaluator that judges, for a client that came to another one.
+"""Forwards a request to the evaluator that owns the partition.
 
-Everything the client sent goes along, its host and origin too, so that whoever judges allows or
-refuses by its own settings. What was forwarded once is not forwarded again: after a change of the
-group two evaluators may for a moment take each other for the judge.
+All headers of the client are forwarded, also host and origin, so that the owner applies its own
+access rules. A forwarded request is never forwarded again: after a rebalance two evaluators may
+each take the other for the owner.
 """
 
 from __future__ import annotations
@@ -18,41 +18,43 @@ from understudy.monitor.api.answers import refusal
 
 FORWARDED = b"x-understudy-forwarded"
 _SECONDS = 20.0
-"""More than a judge takes until what was changed is committed."""
+"""Longer than an owner takes to commit a change."""
 _NOT_PASSED_ON = (b"connection", b"transfer-encoding", b"keep-alive", b"upgrade", b"te", b"expect")
 _RETURNED = ("content-type", "content-security-policy", "www-authenticate", "cache-control")
 
 
 def was_forwarded(scope: Scope) -> bool:
-    """Whether another evaluator asks."""
+    """Whether another evaluator forwarded the request."""
     return any(name == FORWARDED for name, _ in scope["headers"])
 
 
 async def forward(url: str, scope: Scope, body: bytes) -> Response:
-    """The answer of the evaluator at ``url``, or 503 that says why there is none."""
+    """The response of the evaluator at ``url``; 503 with the reason if it does not respond."""
     try:
-        return await asyncio.to_thread(_ask, url, scope, body)
+        return await asyncio.to_thread(_request, url, scope, body)
     except (OSError, http.client.HTTPException) as error:
-        return refusal(503, f"the evaluator that judges ({url}) does not answer: {error!r}")
+        return refusal(503, f"the evaluator that owns this ({url}) does not respond: {error!r}")
 
 
-def _ask(url: str, scope: Scope, body: bytes) -> Response:
-    where = urlsplit(url)
+def _request(url: str, scope: Scope, body: bytes) -> Response:
+    address = urlsplit(url)
     path = scope.get("raw_path") or scope["path"].encode()
     if scope["query_string"]:
         path += b"?" + scope["query_string"]
-    line = http.client.HTTPConnection(where.hostname or "", where.port or 80, timeout=_SECONDS)
+    connection = http.client.HTTPConnection(
+        address.hostname or "", address.port or 80, timeout=_SECONDS
+    )
     try:
-        line.putrequest(scope["method"], path.decode("latin-1"), True, True)
+        connection.putrequest(scope["method"], path.decode("latin-1"), True, True)
         for name, value in scope["headers"]:
             if name.lower() not in (*_NOT_PASSED_ON, b"content-length"):
-                line.putheader(name, value)
-        line.putheader(FORWARDED, b"1")
-        line.putheader("content-length", str(len(body)))
-        line.endheaders(body)
-        answer = line.getresponse()
+                connection.putheader(name, value)
+        connection.putheader(FORWARDED, b"1")
+        connection.putheader("content-length", str(len(body)))
+        connection.endheaders(body)
+        answer = connection.getresponse()
         data = answer.read()
     finally:
-        line.close()
+        connection.close()
     headers = {name: value for name, value in answer.getheaders() if name.lower() in _RETURNED}
     return Response(data, answer.status, headers)

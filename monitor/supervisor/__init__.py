@@ -1,1 +1,1 @@
-"""supervisor."""
+"""The supervisor: worker and evaluation processes, listening sockets, run directory, reload."""

@@ -20,17 +20,17 @@ REPLY_SECONDS = 30.0
 
 @dataclass(slots=True)
 class Supervisor:
-    """What the supervisor said last. ``workers`` are ``{"slot", "pid", "restarts"}``."""
+    """The last status of the supervisor. ``workers`` are ``{"slot", "pid", "restarts"}``."""
 
-    heard: bool = False
+    status_received: bool = False
     workers: list[dict[str, Any]] = field(default_factory=list)
     evaluation_restarts: int = 0
     generation: int = 0
     config_error: str | None = None
 
-    def take(self, message: dict[str, Any]) -> None:
-        """Take over a status message."""
-        self.heard = True
+    def update(self, message: dict[str, Any]) -> None:
+        """Apply a status message."""
+        self.status_received = True
         self.workers = [worker for worker in message.get("workers") or [] if "slot" in worker]
         self.evaluation_restarts = int(message.get("evaluation_restarts") or 0)
         self.generation = int(message.get("generation") or 0)
@@ -39,7 +39,7 @@ class Supervisor:
 
 @dataclass(frozen=True, slots=True)
 class Reloaded:
-    """Answer to a request to reload; ``error`` says why it was refused."""
+    """Result of a reload; ``error`` is why it was rejected."""
 
     ok: bool
     generation: int | None
@@ -47,7 +47,7 @@ class Reloaded:
 
 
 class ControlLine:
-    """Obeys the supervisor and can ask it something."""
+    """The evaluation plane's end: executes commands of the supervisor and sends it requests."""
 
     def __init__(
         self, sock: socket.socket, supervisor: Supervisor, reconfigure: Callable[[Path], int]
@@ -57,14 +57,14 @@ class ControlLine:
         self._reconfigure = reconfigure
         self._writer: asyncio.StreamWriter | None = None
         self._connected = asyncio.Event()
-        self._asked: dict[int, asyncio.Future[Reloaded]] = {}
-        self._last = 0
+        self._requests: dict[int, asyncio.Future[Reloaded]] = {}
+        self._last_id = 0
 
     async def serve(self) -> bool:
-        """Obey until told to drain (True) or until the supervisor is gone (False)."""
+        """Execute commands until drained (True) or until the supervisor has died (False)."""
         reader, self._writer = await asyncio.open_connection(sock=self._sock, limit=1 << 20)
         self._connected.set()
-        self._say({"event": "ready"})
+        self._send({"event": "ready"})
         drain = False
         while not drain:
             try:
@@ -74,54 +74,56 @@ class ControlLine:
                 break
             if not line:
                 break
-            drain = self._obey(line)
-        for future in self._asked.values():
+            drain = self._handle(line)
+        for future in self._requests.values():
             if not future.done():
                 future.set_result(Reloaded(False, None, "the service is shutting down"))
         return drain
 
     async def reload(self) -> Reloaded:
         """Ask the supervisor to read its configuration file again."""
-        return await self._ask("reload")
+        return await self._request("reload")
 
     async def routes(self) -> Reloaded:
-        """Ask the supervisor to hand the routes in the state folder to the workers."""
-        return await self._ask("routes")
+        """Ask the supervisor to send the routes in the state folder to the workers."""
+        return await self._request("routes")
 
-    async def _ask(self, what: str) -> Reloaded:
-        self._last += 1
-        number = self._last
+    async def _request(self, kind: str) -> Reloaded:
+        self._last_id += 1
+        number = self._last_id
         future: asyncio.Future[Reloaded] = asyncio.get_running_loop().create_future()
-        self._asked[number] = future
+        self._requests[number] = future
         try:
             async with asyncio.timeout(REPLY_SECONDS):
                 await self._connected.wait()
-                self._say({"ask": what, "id": number})
+                self._send({"ask": kind, "id": number})
                 return await future
         except TimeoutError:
-            return Reloaded(False, None, f"the supervisor did not answer in {REPLY_SECONDS:g} s")
+            return Reloaded(
+                False, None, f"the supervisor did not respond within {REPLY_SECONDS:g} s"
+            )
         finally:
-            del self._asked[number]
+            del self._requests[number]
 
-    def _obey(self, line: bytes) -> bool:
+    def _handle(self, line: bytes) -> bool:
         try:
             message = json.loads(line)
             if "reply" in message:
-                self._answer(message)
+                self._resolve(message)
                 return False
-            order = message.get("do")
-            if order == "drain":
+            command = message.get("do")
+            if command == "drain":
                 return True
-            if order == "status":
-                self._supervisor.take(message)
-            elif order == "reload":
-                self._say(self._reload(message))
+            if command == "status":
+                self._supervisor.update(message)
+            elif command == "reload":
+                self._send(self._reload(message))
         except (ValueError, TypeError, AttributeError, KeyError) as error:
             log.error("line to the supervisor: %r in %r", error, line[:200])
         return False
 
-    def _answer(self, message: dict[str, Any]) -> None:
-        future = self._asked.get(int(message["reply"]))
+    def _resolve(self, message: dict[str, Any]) -> None:
+        future = self._requests.get(int(message["reply"]))
         if future is not None and not future.done():
             future.set_result(
                 Reloaded(bool(message.get("ok")), message.get("generation"), message.get("error"))
@@ -134,6 +136,6 @@ class ControlLine:
             return {"event": "reload_failed", "error": str(error)}
         return {"event": "reloaded", "generation": message.get("generation", generation)}
 
-    def _say(self, message: dict[str, Any]) -> None:
+    def _send(self, message: dict[str, Any]) -> None:
         if self._writer is not None:
             self._writer.write(json.dumps(message).encode() + b"\n")

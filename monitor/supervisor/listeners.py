@@ -1,4 +1,4 @@
-"""The listening sockets: one per worker, made by the supervisor and kept over restarts."""
+"""The listening sockets: one per worker, opened by the supervisor and kept over restarts."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ BACKLOG = 4096
 
 
 class ListenError(UnderstudyError):
-    """An address cannot be had; the message begins with the setting's path."""
+    """An address cannot be used; the message starts with the key of the setting."""
 
     exit_code = 2
 
 
 def reserve(setting: str, address: str) -> str:
-    """``address`` with the port that is free there: itself, or another one for port 0.
+    """``address``, with a free port in place of port 0.
 
-    Nothing is kept open. Raises ListenError when somebody else has the address.
+    No socket is kept open. Raises ListenError when the address is in use.
     """
     try:
         family, where = _resolve(address)

@@ -1,7 +1,7 @@
-"""A child process of the supervisor, and the line of JSON that ties it to its parent.
+"""A child process of the supervisor, and the control line of JSON between them.
 
-Parent and child hold the two ends of a socket pair. The parent gives orders, the child reports
-events; when either end closes, the other side is gone.
+Parent and child hold the two ends of a socket pair. The parent sends commands, the child sends
+events; when one end closes, that process has ended.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _LONGEST_LINE = 1 << 20
 class BackOff:
     """Seconds to wait before a restart: from ``first``, doubling up to ``longest``.
 
-    A child that ran for ``healthy`` seconds begins at ``first`` again. One that has closed its
-    control line is given ``linger`` seconds to end.
+    After ``healthy`` seconds of running the wait is ``first`` again. A child that has closed its
+    control line has ``linger`` seconds to end.
     """
 
     first: float = 0.1
@@ -81,22 +81,22 @@ class Child:
         return self._process.pid if self._process is not None else None
 
     def tell(self, message: dict[str, Any]) -> None:
-        """Send an order; no effect while the child is away (it starts with the newest files)."""
+        """Send a command; no effect while the child is down (it starts with the newest files)."""
         if self._writer is not None and not self._writer.is_closing():
             self._writer.write(json.dumps(message).encode() + b"\n")
 
     async def stop(self, patience: float) -> None:
-        """Have it drain and end; kill it after ``patience`` seconds."""
+        """Drain and end the child; kill it after ``patience`` seconds."""
         self._stopping.set()
         self.tell({"do": "drain"})
         _, late = await asyncio.wait((self._task,), timeout=patience)
         if late:
-            log.warning("%s did not end within %.0f s and is killed", self.name, patience)
+            log.warning("%s did not end within %.0f s: killing it", self.name, patience)
             self.kill()
         await asyncio.gather(self._task, return_exceptions=True)
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill the child at once."""
         self._stopping.set()
         if self._process is not None:
             self._process.kill()
@@ -119,7 +119,7 @@ class Child:
             wait = min(wait * 2, back_off.longest)
 
     async def _run_once(self) -> str:
-        """Start it and stay until it has ended; says how it ended."""
+        """Start the child and wait until it has ended; return how it ended."""
         ours, theirs = socket.socketpair()
         try:
             with theirs:
@@ -128,7 +128,7 @@ class Child:
                     pass_fds=(*self._inherited, theirs.fileno()),
                     stdin=subprocess.DEVNULL,
                     env={**self._variables, **os.environ},
-                    # A Ctrl-C at the terminal is for the supervisor, who stops them in order.
+                    # Ctrl-C goes to the supervisor only, which stops its children in order.
                     process_group=0,
                 )
         except OSError as error:
@@ -137,7 +137,7 @@ class Child:
         try:
             await self._converse(ours)
         except OSError:
-            pass  # it died with orders unread
+            pass  # it died with commands unread
         except ValueError as error:
             log.error("%s: the control line broke: %s", self.name, error)
             process.kill()
@@ -157,12 +157,12 @@ class Child:
             while text := await reader.readline():
                 event = json.loads(text)
                 if not isinstance(event, dict):
-                    raise ValueError(f"{text[:80]!r} is no event")
+                    raise ValueError(f"{text[:80]!r} is not an event")
                 if event.get("event") == "ready":
                     self.ready = True
                 try:
                     self._on_event(self, event)
-                except Exception:  # a fault of ours must not cost a child that works
+                except Exception:  # an internal error must not end a working child
                     log.exception("%s: %s could not be handled", self.name, event)
         finally:
             self._writer.close()
@@ -172,7 +172,7 @@ class Child:
         waiting = asyncio.create_task(asyncio.to_thread(process.wait))
         _, late = await asyncio.wait((waiting,), timeout=self._back_off.linger)
         if late:
-            log.error("%s has closed its control line and lives on; it is killed", self.name)
+            log.error("%s has closed its control line but still runs: killing it", self.name)
             process.kill()
         return await waiting
 

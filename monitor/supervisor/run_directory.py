@@ -25,7 +25,7 @@ class StateDirError(StateError):
 
 
 class RunDirectory:
-    """Holds the lock from :meth:`open` to :meth:`close`, or to the end of the process."""
+    """Holds the lock from :meth:`open` until :meth:`close` or the end of the process."""
 
     def __init__(self, state_dir: Path) -> None:
         self.state_dir = state_dir

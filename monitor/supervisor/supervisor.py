@@ -75,7 +75,7 @@ class Supervisor:
         self.run_id = secrets.token_hex(8)
         self.directory = RunDirectory(Path(self.config.state_dir))
         self.address = self.config.listen.address
-        """Where clients connect; once running, with the port that was really taken."""
+        """Where clients connect; once running, with the actual port."""
         self.control_address = self.config.control.listen
         """The same for metrics and control."""
         self.workers: list[Child] = []
@@ -118,7 +118,7 @@ class Supervisor:
                 raise ConfigError(str(self._config_path), [("", str(error))]) from error
         except ConfigError as error:
             self.config_error = str(error)
-            log.error("configuration not taken over, the running one stays: %s", error)
+            log.error("configuration rejected, the running one stays active: %s", error)
             self._push_status()
             raise
         self.config = config
@@ -128,22 +128,22 @@ class Supervisor:
             worker.tell({"do": "reload", "plan": str(self.directory.plan)})
         if self.evaluation is not None:
             self.evaluation.tell({"do": "reload", "config": str(self.directory.config)})
-        log.info("configuration %d is in force", self.generation)
+        log.info("configuration %d is active", self.generation)
         self._push_status()
 
     def _running(self, new: Config) -> Config:
-        """``new`` with the present values of what only a restart can change."""
+        """``new`` with the current values of settings that only a restart can change."""
         old = self.config
         kept = {name: getattr(old, name) for name in FIXED}
         if new.listen.address == old.listen.address and (new.listen.tls is None) == (
             old.listen.tls is None
         ):
-            del kept["listen"]  # at most another certificate, which new connections get
+            del kept["listen"]  # at most the certificate differs; new connections get it
         for name, value in kept.items():
             if getattr(new, name) != value:
-                log.warning("%s has changed: that needs a restart; the old value stays", name)
+                log.warning("%s has changed: the old value stays active until a restart", name)
         if new.evaluation.mode != old.evaluation.mode:
-            log.warning("evaluation.mode has changed: that needs a restart; the old value stays")
+            log.warning("evaluation.mode has changed: the old value stays active until a restart")
             kept["evaluation"] = new.evaluation.model_copy(update={"mode": old.evaluation.mode})
         return new.model_copy(update=kept)
 
@@ -159,8 +159,8 @@ class Supervisor:
         name = self.config.control.token_env
         if name is not None and not os.environ.get(name):
             log.warning(
-                "control.token_env: %s is not set: from this machine, calls that change state need "
-                "no token",
+                "control.token_env: %s is not set: calls from this machine may change state "
+                "without a token",
                 name,
             )
 
@@ -173,17 +173,17 @@ class Supervisor:
                 fault.status,
             )
         dumped = config.model_dump(mode="json", by_alias=True)
-        # The port that was taken, so that it stays the same when the process is restarted.
+        # The actual port, so that it stays the same when the process is restarted.
         dumped["control"]["listen"] = self.control_address
         self.directory.write(self._plan_json(config, generation), dumped)
 
     def _plan_json(self, config: Config, generation: int) -> dict[str, Any]:
-        """The plan with the assignment that the experiments have come to."""
+        """The plan with the current assignments of the experiments."""
         routes = load_or_set_aside(Path(config.state_dir))
         return plan_json(compile_plan(with_declared(config, routes), generation, routes))
 
     def _reroute(self) -> None:
-        """Hand the assignment, as it is in the state folder by now, to every worker."""
+        """Send the assignments in the state folder to every worker."""
         self.directory.write(self._plan_json(self.config, self.generation + 1))
         self.generation += 1
         for worker in self.workers:
@@ -237,7 +237,7 @@ class Supervisor:
                 self._reroute()
                 answer["generation"] = self.generation
             except (StateError, ConfigError) as error:
-                log.error("routes not taken over: %s", error)
+                log.error("routes rejected: %s", error)
                 answer |= {"ok": False, "error": str(error)}
             child.tell(answer)
         elif event.get("event") == "reload_failed":
@@ -261,8 +261,8 @@ class Supervisor:
         elif evaluation.restarts and not self._warned:
             self._warned = True
             log.warning(
-                "serving on %s, but the evaluation plane does not start: requests are forwarded, "
-                "mirrored and counted, and nothing is shown",
+                "serving on %s, but the evaluation plane does not start: requests are forwarded "
+                "and mirrored, but not evaluated",
                 self.address,
             )
 
@@ -300,7 +300,7 @@ class Supervisor:
 
     async def _shut_down(self) -> None:
         log.info("draining")
-        # Closed here, so that the port refuses new connections and nobody waits in vain.
+        # Closed here, so that the port refuses new connections at once.
         for listener in self._listeners:
             listener.close()
         patience = self.config.limits.drain + FLUSH_PATIENCE

@@ -1,1 +1,1 @@
-"""Prometheus exposition of what the workers count and the evaluation plane finds out."""
+"""Prometheus exposition of the workers' counters and of the evaluation."""

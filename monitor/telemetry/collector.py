@@ -1,4 +1,4 @@
-"""All metric families of the service, made anew for each scrape.
+"""All metric families of the service, built for each scrape.
 
 Names and labels are a contract (``docs`` and dashboards rely on them); label values come from the
 configuration or from closed lists.
@@ -12,7 +12,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from understudy.monitor.config.objective import latency_limits
-from understudy.monitor.pipeline.plane import BREAKER_STATES, NOT_SENT, Plane
+from understudy.monitor.pipeline.plane import BREAKER_STATES, NOT_SENT, EvaluationPlane
 from understudy.monitor.stats.distribution import QUANTILES, Distribution
 from understudy.monitor.stats.reader import Snapshot
 from understudy.monitor.stats.windows import WINDOW_NAMES, WINDOWS, group, since_start
@@ -28,7 +28,7 @@ from understudy.monitor.telemetry.families import (
 )
 from understudy.monitor.telemetry.findings import finding_families
 from understudy.monitor.telemetry.objectives import objective_families
-from understudy.monitor.telemetry.predictions import decoded_families, undecoded_families
+from understudy.monitor.telemetry.predictions import prediction_families, undecoded_families
 from understudy.monitor.telemetry.processes import process_families, uses
 
 _QUANTILE_BY = ("model", "version", "arm", "role", "outcome")
@@ -41,8 +41,8 @@ _COUNTED = (
     ("rejected", "rejected_requests", "Requests refused before a model server.", ("reason",)),
     ("connections_accepted", "connections_accepted", "Client connections accepted.", ()),
     ("records_eligible", "records_eligible", "Exchanges that should be evaluated.", ()),
-    ("records_sent", "records_sent", "Records that the evaluation plane took over.", ()),
-    ("records_lost", "records_lost", "Records taken over, then lost in a crash.", ()),
+    ("records_sent", "records_sent", "Records that the evaluation plane received.", ()),
+    ("records_lost", "records_lost", "Records received, then lost in a crash.", ()),
     ("upstream_connects", "upstream_connects", "Connections made to model servers.", ("arm",)),
     (
         "upstream_connect_failures",
@@ -50,25 +50,25 @@ _COUNTED = (
         "Connections to model servers that failed.",
         ("arm",),
     ),
-    ("retries", "retries", "Requests tried again on a fresh connection.", ("arm",)),
-    ("cold_starts", "cold_starts", "Times that a model server came (back) to life.", ("arm",)),
+    ("retries", "retries", "Requests retried on a new connection.", ("arm",)),
+    ("cold_starts", "cold_starts", "Starts and restarts of a model server.", ("arm",)),
 )
 """(name in the shared statistics, name of the metric, help, labels)"""
 
 
 class PlaneCollector(Collector):
-    """Families of one :class:`Plane`; to be collected in the event loop's thread."""
+    """Families of one :class:`EvaluationPlane`; to be collected in the event loop's thread."""
 
-    def __init__(self, plane: Plane) -> None:
+    def __init__(self, plane: EvaluationPlane) -> None:
         self._plane = plane
 
     def collect(self) -> Iterator[Metric]:
-        """Every family, with the numbers of this moment."""
+        """Every family, with its current values."""
         snapshot = self._plane.snapshot()
         yield from self._workers(snapshot)
         yield from self._latencies(snapshot)
         yield from self._gauges(snapshot)
-        yield from decoded_families(self._plane.pipeline, self._plane.redaction)
+        yield from prediction_families(self._plane.pipeline, self._plane.redaction)
         yield from undecoded_families(self._plane.pipeline)
         yield from self._service(snapshot)
         yield from experiment_families(self._plane, snapshot)
@@ -79,7 +79,7 @@ class PlaneCollector(Collector):
         outcomes = self._plane.ingest.outcomes
         yield counter(
             "ingested",
-            "Records and events that were posted, by what became of them.",
+            "Posted records and events, by outcome.",
             ("source", "outcome"),
             [((source, outcome), count) for (source, outcome), count in outcomes.items()],
         )
@@ -106,7 +106,10 @@ class PlaneCollector(Collector):
                 mirror[outcome] = mirror.get(outcome, 0) + value
         dropped += [(["mirror", reason], value) for reason, value in mirror.items()]
         yield counter(
-            "dropped", "Records and copies let go of, by reason.", ("stage", "reason"), dropped
+            "dropped",
+            "Records and mirrored requests dropped, by reason.",
+            ("stage", "reason"),
+            dropped,
         )
 
     def _latencies(self, snapshot: Snapshot) -> Iterator[Metric]:
@@ -148,7 +151,7 @@ class PlaneCollector(Collector):
 
         yield gauge(
             "in_flight_requests",
-            "Requests under way.",
+            "Requests in flight.",
             ("arm", "role"),
             summed("in_flight", ("arm", "role")),
         )
@@ -160,7 +163,7 @@ class PlaneCollector(Collector):
         )
         yield gauge(
             "mirror_queue_requests",
-            "Copies held for a challenger, waiting or under way.",
+            "Mirrored requests for a challenger, waiting or in flight.",
             ("arm",),
             summed("mirror_queue", ("arm",)),
         )
@@ -211,7 +214,7 @@ class PlaneCollector(Collector):
         yield gauge("workers", "Worker processes.", (), [([], len(snapshot.slots))])
         yield counter(
             "worker_restarts",
-            "Times that a worker was started again.",
+            "Restarts of workers.",
             ("slot",),
             [
                 ([str(worker["slot"])], float(worker.get("restarts", 0)))
@@ -220,13 +223,13 @@ class PlaneCollector(Collector):
         )
         yield counter(
             "evaluation_restarts",
-            "Times that the evaluation plane was started again.",
+            "Restarts of the evaluation plane.",
             (),
             [([], supervisor.evaluation_restarts)],
         )
         yield gauge(
             "config_generation",
-            "Number of the configuration in force.",
+            "Number of the active configuration.",
             (),
             [([], supervisor.generation)],
         )

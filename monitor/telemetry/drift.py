@@ -1,4 +1,4 @@
-"""Families about silent failure: how far inputs and predictions are from the baseline."""
+"""Metric families of drift, quality and performance against the baseline."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def drift_families(judge: FindingsLoop) -> Iterator[Metric]:
     )
     yield gauge(
         "drift_score",
-        "Distance from the baseline: psi is for people, all others alarm at 1.",
+        "Distance from the baseline; all scores but psi alert at 1.",
         (*_OF_MODEL, "feature", "method"),
         scores,
     )

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from prometheus_client.core import Metric
 
 from understudy.monitor.experiments.summary import DECISIONS
-from understudy.monitor.pipeline.plane import Plane
+from understudy.monitor.pipeline.plane import EvaluationPlane
 from understudy.monitor.stats.reader import Snapshot
 from understudy.monitor.telemetry.families import counter, gauge, pick
 
 _WHO = ("experiment", "challenger")
 
 
-def experiment_families(plane: Plane, snapshot: Snapshot) -> Iterator[Metric]:
+def experiment_families(plane: EvaluationPlane, snapshot: Snapshot) -> Iterator[Metric]:
     """Effects with their bounds, evidence, decisions, shares, and what could not be assigned.
 
     A bound that is infinite is left out: there is nothing to say yet.
@@ -62,12 +62,10 @@ def experiment_families(plane: Plane, snapshot: Snapshot) -> Iterator[Metric]:
     yield gauge(
         "experiment_decision", "1 for the present decision.", (*_WHO, "decision"), decisions
     )
-    yield gauge(
-        "experiment_weight", "Share of the units that the challenger is to serve.", _WHO, weights
-    )
+    yield gauge("experiment_weight", "Share of units assigned to the challenger.", _WHO, weights)
     yield gauge(
         "experiment_requests",
-        "Requests of the challenger's own in the present mode.",
+        "Requests of the challenger in the current mode.",
         _WHO,
         requests,
     )

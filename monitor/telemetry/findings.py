@@ -19,7 +19,7 @@ def finding_families(room: FindingsService) -> Iterator[Metric]:
     Models come from the configuration, everything else from closed lists.
     """
     ledger = room.ledger
-    # Once there was one of a kind its series stay, with 0: an alert that ends needs a value.
+    # After the first finding of a kind its series stay, at 0: a resolved alert needs a value.
     found = Counter(
         {(*key, severity): 0 for key in ledger.totals for severity in SEVERITIES},
     )
@@ -27,20 +27,20 @@ def finding_families(room: FindingsService) -> Iterator[Metric]:
         found[finding.signal.model, finding.signal.kind, finding.signal.severity] += 1
     yield gauge(
         "findings_open",
-        "Findings that are open.",
+        "Open findings.",
         ("model", "kind", "severity"),
         [(key, float(value)) for key, value in found.items()],
     )
     yield counter("findings", "Findings opened.", ("model", "kind"), list(ledger.totals.items()))
     yield counter(
         "findings_reopened",
-        "Times that a finding came back within its time of grace.",
+        "Findings that recurred within their grace period.",
         (),
         [([], ledger.reopened)],
     )
     yield counter(
         "findings_forgotten",
-        "Closed findings that the history has no room for any more.",
+        "Closed findings dropped from the history, which is full.",
         (),
         [([], ledger.forgotten)],
     )
@@ -53,7 +53,7 @@ def finding_families(room: FindingsService) -> Iterator[Metric]:
     channels = room.notifier.channels
     yield counter(
         "notifications",
-        "Messages to channels, by what became of them.",
+        "Messages to channels, by outcome.",
         ("channel", "outcome"),
         [
             ([name, outcome], channel.outcomes[outcome])
@@ -63,7 +63,7 @@ def finding_families(room: FindingsService) -> Iterator[Metric]:
     )
     yield gauge(
         "notifications_pending",
-        "Findings that a channel is still to be told something of.",
+        "Findings with a message waiting for a channel.",
         ("channel",),
         [([name], pending) for name, pending in room.notifier.pending().items()],
     )

@@ -18,8 +18,12 @@ def kafka_families(mode: Publishing) -> Iterator[Metric]:
     publisher, steering = mode.publisher, mode.steering
     figures = publisher.sender.figures
     for name, text, value in (
-        ("taken", "Records that were handed over to be published.", publisher.taken),
-        ("recovered", "Records and labels that an earlier process had left.", publisher.recovered),
+        ("taken", "Records received for publishing.", publisher.taken),
+        (
+            "recovered",
+            "Records and labels left in the spool by an earlier process.",
+            publisher.recovered,
+        ),
         ("published_records", "Records that Kafka has.", figures.records),
         ("published_labels", "Labels that Kafka has.", figures.labels),
         ("published_bytes", "Bytes of messages that Kafka has.", figures.bytes),
@@ -35,7 +39,7 @@ def kafka_families(mode: Publishing) -> Iterator[Metric]:
     )
     yield counter(
         "kafka_errors",
-        "Times that sending had to begin anew, and messages refused, by error.",
+        "Restarts of sending, and messages rejected, by error.",
         ("error",),
         [([error], value) for error, value in sorted(figures.failures.items())],
     )
@@ -58,7 +62,7 @@ def kafka_families(mode: Publishing) -> Iterator[Metric]:
     if figures.last_answer:
         yield gauge(
             "kafka_last_answer_seconds",
-            "Time since Kafka has last taken a message.",
+            "Time since Kafka last accepted a message.",
             (),
             [([], time.monotonic() - figures.last_answer)],
         )
@@ -66,9 +70,9 @@ def kafka_families(mode: Publishing) -> Iterator[Metric]:
         reader = steering.reader
         yield gauge(
             "kafka_routes_epoch",
-            "Epoch of the controller that steers; -1 for none.",
+            "Epoch of the active controller; -1 for none.",
             (),
-            [([], reader.board.epoch)],
+            [([], reader.table.epoch)],
         )
         yield gauge(
             "kafka_routes_caught_up",
@@ -78,7 +82,7 @@ def kafka_families(mode: Publishing) -> Iterator[Metric]:
         )
         yield counter(
             "kafka_routes_refused",
-            "Routes of controllers that had been replaced.",
+            "Routes rejected because their controller was replaced.",
             (),
-            [([], reader.board.refused)],
+            [([], reader.table.refused)],
         )

@@ -20,7 +20,7 @@ def feedback_families(
     the labels ``of`` that tell them apart, as a partition may go to another process."""
     yield counter(
         "feedback",
-        "Labels and rewards by what became of them.",
+        "Labels and rewards, by outcome.",
         (*of, "outcome"),
         [
             ((*which, outcome), figures["labels"].get(outcome, 0))
@@ -30,7 +30,7 @@ def feedback_families(
     )
     yield gauge(
         "feedback_predictions",
-        "Predictions that wait for their labels, or are kept to know late ones.",
+        "Predictions that wait for a label, or are kept to detect late labels.",
         (*of, "arm"),
         [
             ((*which, arm), item["predictions"])
@@ -40,7 +40,7 @@ def feedback_families(
     )
     yield gauge(
         "feedback_orphans",
-        "Labels whose prediction is not there (yet).",
+        "Labels without a prediction so far.",
         of,
         [(which, figures["waiting"]["orphans"]) for which, figures in stores.items()],
     )
@@ -57,7 +57,7 @@ def feedback_families(
     )
     yield counter(
         "feedback_purged",
-        "Predictions and labels let go of, by reason.",
+        "Predictions and labels deleted, by reason.",
         (*of, "reason"),
         [
             ((*which, reason), n)
@@ -67,7 +67,7 @@ def feedback_families(
     )
     yield counter(
         "feedback_failures",
-        "Times that the file could not be used.",
+        "Failed accesses to the file.",
         of,
         [(which, figures["failures"]) for which, figures in stores.items()],
     )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from understudy.monitor.config.objective import Figure, Objective, dominated, verdicts
-from understudy.monitor.pipeline.plane import NOT_ERRORS, Plane
+from understudy.monitor.pipeline.plane import NOT_ERRORS, EvaluationPlane
 from understudy.monitor.stats.distribution import Distribution, summary
 
 WINDOW = 300.0
@@ -20,22 +20,22 @@ _QUANTILES = {
     "latency_mean": "mean",
 }
 _FEWEST = {"latency_p99": 100, "latency_p99.9": 1000, "latency_p95": 20}
-"""Requests below which a quantile would be the maximum under another name."""
+"""Minimum number of requests: below it a quantile would just be the maximum."""
 
 
-def declared(plane: Plane) -> list[Objective]:
+def declared(plane: EvaluationPlane) -> list[Objective]:
     """The objectives of the configuration."""
     wanted = plane.settings.document.get("objectives") or {}
     return [Objective.parse(metric, text) for metric, text in wanted.items()]
 
 
-def side_by_side(plane: Plane, objectives: Sequence[Objective]) -> dict[str, Any]:
+def side_by_side(plane: EvaluationPlane, objectives: Sequence[Objective]) -> dict[str, Any]:
     """Every arm with its figures, which objectives it meets, and by whom it is dominated."""
     figures = {arm: _figures(plane, arm) for arm in plane.settings.arms}
     watts = plane.energy.watts()
     rate = sum(f["throughput"].value or 0.0 for f in figures.values() if "throughput" in f)
     if watts is not None and rate:
-        # The counters do not know whose work it is: every arm's predictions cost the same.
+        # Energy is not counted by arm: every arm's predictions cost the same.
         for one in figures.values():
             one["energy_per_prediction"] = Figure(watts / rate, "estimated")
     better = dominated(figures)
@@ -58,7 +58,7 @@ def side_by_side(plane: Plane, objectives: Sequence[Objective]) -> dict[str, Any
     }
 
 
-def _figures(plane: Plane, arm: str) -> dict[str, Figure]:
+def _figures(plane: EvaluationPlane, arm: str) -> dict[str, Figure]:
     whole = Distribution()
     errors = 0
     for labels, found in plane.windows.sketches("duration", WINDOW).items():
@@ -89,7 +89,7 @@ def _figures(plane: Plane, arm: str) -> dict[str, Figure]:
     return figures
 
 
-def _accuracy(plane: Plane, arm: str) -> Figure:
+def _accuracy(plane: EvaluationPlane, arm: str) -> Figure:
     judge = plane.pipeline.findings_loop
     if judge is not None and arm == plane.settings.arms[0]:
         for performance in judge.watches.performance.values():
@@ -111,7 +111,7 @@ def _accuracy(plane: Plane, arm: str) -> Figure:
     return Figure(None, "absent")
 
 
-def _cost(plane: Plane, arm: str, seconds: float | None) -> Figure:
+def _cost(plane: EvaluationPlane, arm: str, seconds: float | None) -> Figure:
     """By what the experiments' configuration says a request and a second cost."""
     for live in plane.experiments.live.values() if plane.experiments is not None else ():
         cost = live.declared.cost.get(arm)

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 from prometheus_client.core import Metric
 
-from understudy.monitor.pipeline.plane import Plane
+from understudy.monitor.pipeline.plane import EvaluationPlane
 from understudy.monitor.telemetry.families import gauge
 from understudy.monitor.telemetry.objective_status import declared, side_by_side
 
 
-def objective_families(plane: Plane) -> Iterator[Metric]:
-    """What is not known has no sample."""
+def objective_families(plane: EvaluationPlane) -> Iterator[Metric]:
+    """Metric families of objectives; unknown values have no sample."""
     wanted = declared(plane)
     found = side_by_side(plane, wanted)["arms"]
     met = [

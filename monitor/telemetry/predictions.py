@@ -1,4 +1,4 @@
-"""What was asked and predicted, as metric families."""
+"""Metric families of features and predictions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from understudy.monitor.telemetry.families import ValueFamily, counter, gauge
 _OUTPUT = ("model", "version", "arm", "prediction")
 
 
-def decoded_families(pipeline: Pipeline, redaction: Redaction) -> Iterator[Metric]:
+def prediction_families(pipeline: Pipeline, redaction: Redaction) -> Iterator[Metric]:
     """Predictions and missing features: of a sidecar, or of the evaluator that watches models.
     Classes of outputs that ``redaction`` hides are values of single rows, and left out."""
     values = ValueFamily("prediction_value", "Numeric predictions.", _OUTPUT)
@@ -32,7 +32,7 @@ def decoded_families(pipeline: Pipeline, redaction: Redaction) -> Iterator[Metri
             if not redaction.hides(name):
                 classes += [([*labels, label], n) for label, n in stats.classes.items()]
     yield values
-    yield counter("prediction_values", "Numeric predictions, in number.", _OUTPUT, counts)
+    yield counter("prediction_values", "Number of numeric predictions.", _OUTPUT, counts)
     yield gauge(
         "prediction_mean", "Mean of numeric predictions since the state began.", _OUTPUT, means
     )
@@ -44,7 +44,7 @@ def decoded_families(pipeline: Pipeline, redaction: Redaction) -> Iterator[Metri
     )
     yield counter(
         "feature_missing",
-        "Feature values that were null, NaN or not there.",
+        "Feature values that were null, NaN or missing.",
         ("model", "version", "feature"),
         [
             ([model, version, feature], missing)
@@ -61,7 +61,7 @@ def decoded_families(pipeline: Pipeline, redaction: Redaction) -> Iterator[Metri
 
 
 def undecoded_families(pipeline: Pipeline) -> Iterator[Metric]:
-    """What the records of a sidecar were good for. Evaluators must not count these once more."""
+    """Decoding results of a sidecar's records. Evaluators must not count them again."""
     yield counter(
         "undecodable",
         "Payloads without features or predictions, by reason.",

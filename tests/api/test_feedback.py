@@ -116,7 +116,7 @@ def test_good_items_are_taken_and_bad_ones_named(plane: PlaneProcess) -> None:
 def test_what_cannot_be_read_is_refused(plane: PlaneProcess) -> None:
     cases: list[tuple[Any, int, str]] = [
         (b"{", 422, "the body is not valid JSON"),
-        ([], 422, "there is nothing in it"),
+        ([], 422, "the body has no items"),
         (
             [{"request_id": "r"}, 3],
             422,

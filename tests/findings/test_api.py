@@ -34,7 +34,7 @@ from understudy.monitor.console.page import static
 from understudy.monitor.errors import ApiError
 from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.findings.service import FindingsService
-from understudy.monitor.pipeline.plane import Plane
+from understudy.monitor.pipeline.plane import EvaluationPlane
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.service.evaluation import make_plane
 from understudy.monitor.telemetry.exposition import encode
@@ -56,7 +56,7 @@ class Service:
             "state_dir": str(folder / "state"),
             "models": [MODEL],
         }
-        self.plane: Plane = make_plane(Settings.from_json(data), run_dir, "run-1")
+        self.plane: EvaluationPlane = make_plane(Settings.from_json(data), run_dir, "run-1")
         app = FastAPI()
         handle_errors(app)
         add_findings(app, self.plane, self.service)

@@ -81,15 +81,15 @@ def test_bad_items_are_named_and_cost_the_good_ones_nothing(plane: PlaneProcess)
         "no model 'none'": {**good, "model": "none"},
         "which model?": {"features": {"a": 1.0}},
         "arm: 'x'": {**good, "arm": "x"},
-        "time: lies too far in the future": {**good, "time": time.time() + 9999},
-        "time: 'soon' is no time": {**good, "time": "soon"},
+        "time: is too far in the future": {**good, "time": time.time() + 9999},
+        "time: not a valid time: 'soon'": {**good, "time": "soon"},
         "duration_seconds: must be a number": {**good, "duration_seconds": "1"},
         "status: must lie between": {**good, "status": 7},
         "outcome: 'odd'": {**good, "outcome": "odd"},
         "give either features or": {"model": "delays"},
-        "path: is needed": {"model": "delays", "request": "{}"},
+        "path: is required": {"model": "delays", "request": "{}"},
         "predictions: 2 rows for 1": {**good, "predictions": {"p": [1, 2]}},
-        "maps plain JSON": {**good, "model": "plain"},
+        "uses plain JSON": {**good, "model": "plain"},
     }
     answer = post(plane, [good, *bad.values()]).json()
     assert answer["taken"] == 1

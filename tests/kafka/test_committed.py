@@ -14,8 +14,8 @@ from kafka.errors import KafkaTimeoutError
 from tests.support.evaluation import config_of
 from tests.support.kafka_cluster import Cluster
 from tests.support.kafka_world import create, options, with_kafka
-from understudy.monitor.kafka.committed import Committed
-from understudy.monitor.kafka.inputs import Options
+from understudy.monitor.kafka.committed import CommittedReader
+from understudy.monitor.kafka.options import Options
 
 MESSAGES = 400
 
@@ -48,8 +48,8 @@ def written(made: Options) -> TopicPartition:
 
 def committed(
     made: Options, pulse: Callable[[], None] = lambda: None, patience: float = 30.0
-) -> Committed:
-    return Committed(made.client(), made.group, made.topics.state, pulse, patience)
+) -> CommittedReader:
+    return CommittedReader(made.client(), made.group, made.topics.state, pulse, patience)
 
 
 def test_reading_ends_behind_what_was_aborted(made: Options) -> None:

@@ -50,12 +50,12 @@ def whole(config: Config) -> Any:
     partitions=st.integers(1, 7),
     most=st.sampled_from((1, 7, 256)),
     seed=st.integers(0, 2**31),
-    judges=st.integers(1, 3),
+    outputs=st.integers(1, 3),
 )
 def test_states_do_not_depend_on_partitions_batches_and_places(
-    config: Config, whole: Any, partitions: int, most: int, seed: int, judges: int
+    config: Config, whole: Any, partitions: int, most: int, seed: int, outputs: int
 ) -> None:
-    found = evaluated(config, partitions, most, seed, judges=judges)
+    found = evaluated(config, partitions, most, seed, outputs=outputs)
     assert differences(whole, found) == []
 
 

@@ -26,7 +26,7 @@ from tests.support.ports import free_port
 from tests.support.source import saved
 from understudy.monitor.config.model import Config
 from understudy.monitor.kafka.connect import Topics
-from understudy.monitor.kafka.partitions import EXPERIMENTS, WATCHES
+from understudy.monitor.kafka.partitions import EXPERIMENTS, HEALTH
 from understudy.monitor.kafka.topics import Admin, wanted
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def test_every_record_counts_once_whoever_is_away_paused_or_stopped(
     owner.process.send_signal(signal.SIGCONT)
 
     def judged() -> bool:
-        found = [one.judge(place) for one in (first, second) for place in (EXPERIMENTS, WATCHES)]
+        found = [one.judge(place) for one in (first, second) for place in (EXPERIMENTS, HEALTH)]
         done = [j for j in found if j and j["judged"] and j["judged"] > BEGAN + 15]
         return len(done) == 2 and not any(j["waiting"] for j in done)
 
@@ -139,7 +139,7 @@ def test_every_record_counts_once_whoever_is_away_paused_or_stopped(
         assert "understudy_evaluator_records_total" in metrics
         steers = one.judge(EXPERIMENTS) is not None
         assert ("understudy_experiment_effect{" in metrics) == steers
-        watches = one.judge(WATCHES) is not None
+        watches = one.judge(HEALTH) is not None
         for family in ("drift_score", "prediction_value_bucket", "feature_rows_total"):
             assert (f"understudy_{family}{{" in metrics) == watches, family
         assert 'understudy_process_cpu_seconds_total{process="evaluator"}' in metrics

@@ -16,10 +16,10 @@ from tests.support.kafka_cluster import Cluster
 from tests.support.kafka_world import create, options, with_kafka
 from tests.support.patience import eventually
 from understudy.monitor.config.model import Config
-from understudy.monitor.kafka.committed import Committed
-from understudy.monitor.kafka.evaluator import partitions_there
-from understudy.monitor.kafka.inputs import Options
+from understudy.monitor.kafka.committed import CommittedReader
+from understudy.monitor.kafka.evaluator import topic_partitions
 from understudy.monitor.kafka.member import Member
+from understudy.monitor.kafka.options import Options
 from understudy.monitor.kafka.retrying import RetryingConsumer
 
 PARTITIONS = 4
@@ -46,13 +46,13 @@ class Slow(Member):
         super().__init__(config, options, partitions)
 
     def _take_over(
-        self, place: TopicPartition, begin: int, state: Any, committed: Committed
+        self, tp: TopicPartition, begin: int, state: Any, committed: CommittedReader
     ) -> None:
         if not self.taking.is_set():
             self.taking.set()
             while not self.enough.is_set():
                 list(committed.messages(TopicPartition(self.topics.dead, 0), 0))
-        super()._take_over(place, begin, state, committed)
+        super()._take_over(tp, begin, state, committed)
 
 
 @contextmanager
@@ -73,7 +73,7 @@ def patient(config: Config, instance: str) -> Options:
 
 def slow(config: Config) -> RetryingConsumer[Slow]:
     made = patient(config, "slow")
-    return RetryingConsumer(lambda: Slow(config, made, partitions_there(made)))
+    return RetryingConsumer(lambda: Slow(config, made, topic_partitions(made)))
 
 
 def taking(keeper: RetryingConsumer[Slow]) -> bool:
@@ -109,7 +109,7 @@ def test_who_takes_over_for_long_stays_a_member(config: Config) -> None:
 def test_nobody_waits_for_one_who_takes_over_for_long(config: Config) -> None:
     first = slow(config)
     other = patient(config, "other")
-    second = RetryingConsumer(lambda: Member(config, other, partitions_there(other)))
+    second = RetryingConsumer(lambda: Member(config, other, topic_partitions(other)))
     with kept(first):
         eventually(lambda: taking(first))
         with kept(second):
@@ -123,7 +123,7 @@ def test_a_share_is_taken_however_short_polls_are(config: Config) -> None:
     """A poll that ends while the group shares out is no reason to own nothing for ever."""
     for instance in range(2):
         made = patient(config, f"short-{instance}")
-        member = Member(config, made, partitions_there(made))
+        member = Member(config, made, topic_partitions(made))
         try:
 
             def shared(member: Member = member) -> bool:

@@ -15,7 +15,7 @@ from tests.support.publishing import TOKEN, sidecar
 from understudy.monitor.config.kafka import Kafka
 from understudy.monitor.errors import FencedError
 from understudy.monitor.kafka.connect import Topics, connection
-from understudy.monitor.kafka.routes import Board, RouteReader, RouteWriter
+from understudy.monitor.kafka.routes import RouteReader, RouteTable, RouteWriter
 from understudy.monitor.routing.routes import Assignment, Routes
 from understudy.shadow.assignment import Allocation
 
@@ -76,13 +76,13 @@ def test_only_the_newest_controller_steers(topics: Kafka) -> None:
     free.close()
     second.publish({"c": assignment(5)})
     eventually(lambda: reader.times == {"a": 3, "c": 5})
-    assert (reader.board.refused, reader.board.faulty) == (1, 1)
-    assert reader.board.who == "second"
+    assert (reader.table.refused, reader.table.faulty) == (1, 1)
+    assert reader.table.who == "second"
     # Who was away reads all of it, and comes to the same.
     late = Following(topics)
     late.start()
     eventually(lambda: late.told and late.times == {"a": 3, "c": 5})
-    assert late.board.refused == 1
+    assert late.table.refused == 1
     for one in (reader, late):
         one.stop()
     first.close()
@@ -122,7 +122,7 @@ def test_a_sidecar_catches_up_and_survives_without_kafka(topics: Kafka, tmp_path
 
 
 def test_epochs_never_go_back() -> None:
-    board = Board()
+    board = RouteTable()
     claim = json.dumps({"version": 1, "who": "x"}).encode()
 
     def message(epoch: int, at: float) -> bytes:

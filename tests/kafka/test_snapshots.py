@@ -17,7 +17,7 @@ from tests.support.kafka_cluster import Cluster
 from tests.support.kafka_world import create, options, publish, with_kafka
 from tests.support.patience import eventually
 from understudy.monitor.config.model import Config
-from understudy.monitor.kafka.evaluator import partitions_there
+from understudy.monitor.kafka.evaluator import topic_partitions
 from understudy.monitor.kafka.member import Member
 from understudy.monitor.kafka.membership import State
 from understudy.monitor.kafka.partitions import EXPERIMENTS
@@ -31,8 +31,8 @@ class Older(Member):
 
     def _write(self) -> dict[TopicPartition, tuple[int, State | None]]:
         return {
-            place: (offset, state if state is None else {**state, "version": 1})
-            for place, (offset, state) in super()._write().items()
+            tp: (offset, state if state is None else {**state, "version": 1})
+            for tp, (offset, state) in super()._write().items()
         }
 
 
@@ -45,14 +45,14 @@ class Damaged(Member):
 
 
 class Odd(Member):
-    """Commits states of this version in another shape."""
+    """Commits states of this version in another format."""
 
     def _write(self) -> dict[TopicPartition, tuple[int, State | None]]:
-        found = super()._write()
-        for _, state in found.values():
+        written = super()._write()
+        for _, state in written.values():
             if state is not None:
                 state["pipeline" if "pipeline" in state else "sources"] = []
-        return found
+        return written
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def config(tmp_path: Path, kafka_cluster: Cluster) -> Config:
 def joined(config: Config, kind: type[Member], name: str) -> Iterator[Member]:
     """A member that has taken everything over; it commits when it leaves."""
     made = options(config, name, session_seconds=10.0)
-    member = kind(config, made, partitions_there(made))
+    member = kind(config, made, topic_partitions(made))
     try:
 
         def shared() -> bool:
@@ -89,7 +89,9 @@ def read_all(member: Member, records: int) -> None:
 
     eventually(done)
     member.commit()  # hands the evidence over
-    eventually(lambda: member.step(0.1) == 0 and all(one.read for one in member.judges.values()))
+    eventually(
+        lambda: member.step(0.1) == 0 and all(one.next_offset for one in member.consumers.values())
+    )
     member.commit()
 
 
@@ -97,7 +99,7 @@ def read_all(member: Member, records: int) -> None:
     ("kind", "expected"),
     [
         (Older, ("version 1 found, version 2 expected", "version of Partition must be 2, not 1")),
-        (Damaged, ("is not whole", "is not whole")),
+        (Damaged, ("incomplete or damaged", "incomplete or damaged")),
         (Odd, ("Pipeline must be an object", "Sources must be an object")),
     ],
 )
@@ -110,27 +112,27 @@ def test_a_snapshot_that_cannot_be_used_is_set_aside_once(
     with joined(config, kind, "before") as before:
         read_all(before, 50)
         positions = dict(before.positions)
-        places = len(before.inputs) + len(before.judges)
-        live = before.judges[EXPERIMENTS].experiments.live
+        count = len(before.inputs) + len(before.consumers)
+        live = before.consumers[EXPERIMENTS].experiments.live
         started = {name: one.started for name, one in live.items()}
     publish(config, blocks[half:])
     caplog.set_level(logging.ERROR)
     with joined(config, Member, "after") as after:
         said = [one.getMessage() for one in caplog.records if "set aside" in one.getMessage()]
         topics = after.topics
-        for number in after.judges:
+        for number in after.consumers:
             (line,) = [one for one in said if one.startswith(f"{topics.evidence}/{number}:")]
             assert expected[0] in line
         for number, partition in after.inputs.items():
             (line,) = [one for one in said if one.startswith(f"{topics.records}/{number}:")]
             assert expected[1] in line
             assert partition.records == 0
-            place = TopicPartition(topics.records, number)
-            assert after.positions[place] == positions[place]
-        assert after.snapshots_set_aside == len(said) == places
+            tp = TopicPartition(topics.records, number)
+            assert after.positions[tp] == positions[tp]
+        assert after.snapshots_set_aside == len(said) == count
         if kind is not Damaged:
             # Rollouts have a format of their own, and go on.
-            live = after.judges[EXPERIMENTS].experiments.live
+            live = after.consumers[EXPERIMENTS].experiments.live
             assert {name: one.started for name, one in live.items()} == started
         read_all(after, 20)
     caplog.clear()

@@ -106,7 +106,7 @@ def test_broken_lines_are_named_or_left_out(tmp_path: Path) -> None:
     log.with_name("records.jsonl.1").write_bytes(names_line(names) + b"\n" + record_line(one))
     said = run(log, "--config", config)
     assert said.exit_code == 2
-    assert f"{log}: line 3: is no JSON" in said.output
+    assert f"{log}: line 3: not valid JSON" in said.output
     shown = run(log, "--config", config, "--skip-broken").output
     assert "1 lines could not be read" in shown
     assert "2 records" in shown

@@ -151,7 +151,7 @@ def test_a_command_that_does_not_exist_is_retried(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("leave", "has closed its control line and lives on; it is killed"),
+        ("leave", "has closed its control line but still runs: killing it"),
         ("babble", "the control line broke"),
     ],
 )
@@ -213,7 +213,7 @@ def test_what_needs_a_restart_is_named_and_kept(service: Service) -> None:
     service.signal(signal.SIGHUP)
     eventually(lambda: status(service)["generation"] == 2)
     for name in ("workers", "state_dir", "listen"):
-        assert f"{name} has changed: that needs a restart" in service.log
+        assert f"{name} has changed: the old value stays active until a restart" in service.log
     assert "control has changed" not in service.log
     assert len(service.children()) == 3
     assert not (service.folder / "elsewhere").exists()
@@ -279,7 +279,7 @@ def test_a_worker_that_does_not_end_is_killed_after_the_limit(tmp_path: Path) ->
     with Service(tmp_path, limits={"drain": "10ms"}) as service:
         (service.state / "hold-worker-0").touch()
         assert service.stop() == 0
-        assert "worker 0 did not end within 6 s and is killed" in service.log
+        assert "worker 0 did not end within 6 s: killing it" in service.log
 
 
 def test_a_second_signal_stops_at_once(service: Service) -> None:

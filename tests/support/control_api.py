@@ -17,7 +17,7 @@ from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.kafka.commands import CommandQueue
 from understudy.monitor.kafka.consumer import EvidenceConsumer
 from understudy.monitor.kafka.evaluator import Evaluator
-from understudy.monitor.kafka.inputs import Options, kafka_of
+from understudy.monitor.kafka.options import Options, kafka_of
 from understudy.monitor.service.evaluator_api import Api
 
 T = TypeVar("T")
@@ -85,7 +85,7 @@ def filled(path: str) -> str:
     return path
 
 
-def judge(folder: Path) -> EvidenceConsumer:
+def evidence_consumer(folder: Path) -> EvidenceConsumer:
     return EvidenceConsumer(config(folder), ["0"])
 
 
@@ -95,7 +95,10 @@ def evaluator_api(folder: Path, url: str = "", **members: Any) -> Api:
     declared = config(folder, kafka={"bootstrap": ["127.0.0.1:1"]})
     evaluator = Evaluator(declared, Options(kafka_of(declared), "evaluator-0"))
     group: Any = SimpleNamespace(
-        judges=members, evidence=2, commands=Commands(), owner=lambda _: url or None
+        consumers=members,
+        evidence_partitions=2,
+        commands=Commands(),
+        owner=lambda _: url or None,
     )
     evaluator.member = group
     return Api(evaluator, settings_of(declared))

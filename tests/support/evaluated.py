@@ -19,10 +19,10 @@ def evaluated(
     turns: int | None,
     of: int = 3,
     requests: int = REQUESTS,
-    judges: int = 1,
+    outputs: int = 1,
 ) -> Any:
     """The state after everything; with ``turns`` partitions are read in turns of any length."""
-    offline = Offline(config, partitions, judges)
+    offline = Offline(config, partitions, outputs)
     try:
         queues: list[list[tuple[bool, Any]]] = [[] for _ in range(partitions)]
         for _, partition, of_labels, block in published(items(of, requests), partitions, most):
@@ -34,10 +34,10 @@ def evaluated(
             batch, queues[number] = queues[number][:count], queues[number][count:]
             for of_labels, block in batch:
                 offline.take(number, [block], of_labels)
-            offline.pass_on(number)
+            offline.send_evidence(number)
             offline.advance()
         offline.finish()
-        assert not any(judge.late for judge in offline.judges)
-        return state_of(offline.judges)
+        assert not any(consumer.late for consumer in offline.consumers)
+        return state_of(offline.consumers)
     finally:
         offline.close()

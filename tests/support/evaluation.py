@@ -18,7 +18,7 @@ from understudy.monitor.codecs import Reason, Table, Undecodable
 from understudy.monitor.config.model import Config
 from understudy.monitor.evidence.blocks import Block, Builder, RecordBlock
 from understudy.monitor.kafka.consumer import EvidenceConsumer
-from understudy.monitor.kafka.partitions import EXPERIMENTS, WATCHES
+from understudy.monitor.kafka.partitions import EXPERIMENTS, HEALTH
 from understudy.monitor.labels.label import Label
 from understudy.monitor.records import record as records
 from understudy.monitor.records.handoff import Names, SplitNames
@@ -195,23 +195,23 @@ def _beat(builders: list[Builder], now: float) -> Iterator[tuple[float, int, boo
             yield now, block.head.partition, False, block
 
 
-def state_of(judges: list[EvidenceConsumer]) -> dict[str, Any]:
-    """What the judges have come to, without what is about the way there."""
-    state = joined([judge.dump_state()["pipeline"] for judge in judges])
+def state_of(consumers: list[EvidenceConsumer]) -> dict[str, Any]:
+    """The results of the consumers, without their progress."""
+    state = joined([consumer.dump_state()["pipeline"] for consumer in consumers])
     state["decisions"] = {
         name: {
             c: (one.decision.verdict, one.rollout.dump_state())
             for c, one in live.contestants.items()
         }
-        for name, live in judges[EXPERIMENTS].experiments.live.items()
+        for name, live in consumers[EXPERIMENTS].experiments.live.items()
     }
     return state
 
 
 def joined(pipelines: list[dict[str, Any]]) -> dict[str, Any]:
-    """The state of one judge, or of both places: experiments from the first one."""
+    """The state of one consumer, or of two: experiments from the first one."""
     return {
-        **pipelines[min(WATCHES, len(pipelines) - 1)],
+        **pipelines[min(HEALTH, len(pipelines) - 1)],
         "experiments": pipelines[EXPERIMENTS]["experiments"],
     }
 

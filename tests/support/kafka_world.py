@@ -12,8 +12,8 @@ from tests.support.evaluation import joined
 from tests.support.patience import patient
 from understudy.monitor.config.model import Config
 from understudy.monitor.evidence.blocks import Block, encode
-from understudy.monitor.kafka.inputs import Options
-from understudy.monitor.kafka.partitions import PLACES
+from understudy.monitor.kafka.options import Options
+from understudy.monitor.kafka.partitions import EVIDENCE_PARTITIONS
 from understudy.monitor.kafka.snapshots import Pointer, read_state
 from understudy.monitor.kafka.topics import Admin, wanted
 
@@ -65,16 +65,16 @@ def publish(
 
 
 def committed_state(config: Config) -> dict[str, Any] | None:
-    """What is committed of both judges, as of one: ``pipeline``, how many rows were ``late``, and
-    how far each has ``read`` the evidence."""
-    states = [_committed_state(config, place) for place in range(PLACES)]
+    """The committed state of all evidence partitions: ``pipeline``, the number of ``late`` rows, and
+    the offset of the next message of each partition (``read``)."""
+    states = [_committed_state(config, number) for number in range(EVIDENCE_PARTITIONS)]
     whole = [state for state in states if state is not None]
-    if len(whole) < PLACES:
+    if len(whole) < EVIDENCE_PARTITIONS:
         return None
     return {
         "pipeline": joined([state["pipeline"] for state in whole]),
         "late": sum(state["late"] for state in whole),
-        "read": [state["read"] for state in whole],
+        "read": [state["next_offset"] for state in whole],
     }
 
 

@@ -188,17 +188,17 @@ def test_predictions_that_the_disk_refuses_are_kept_within_the_same_bound(
 
 
 def test_halves_of_events_wait_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cloudevents, "MOST_WAITING", 5)
+    monkeypatch.setattr(cloudevents, "MAX_WAITING", 5)
     pairs = Pairs()
     for number in range(12):
         pairs.add(Event(f"e-{number}", REQUEST, "", None, b"{}"), 1.0)
     assert (pairs.waiting, pairs.outcomes["overflow"]) == (5, 7)
-    pairs.expire(1.0 + 2 * cloudevents.HORIZON)
+    pairs.expire(1.0 + 2 * cloudevents.MAX_WAIT_SECONDS)
     assert (pairs.waiting, pairs.outcomes["expired"]) == (0, 5)
 
 
 def test_ids_by_which_records_are_known_again_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ingesting, "REMEMBERED", 5)
+    monkeypatch.setattr(ingesting, "MAX_KNOWN_IDS", 5)
     known = KnownModels([("delays", "1", "mlflow")], list(ARMS))
     service = IngestService(known, lambda *_: None)
     item = {"model": "delays", "features": {"a": 1}, "predictions": {"p": 0.5}}
@@ -210,7 +210,7 @@ def test_ids_by_which_records_are_known_again_are_bounded(monkeypatch: pytest.Mo
 def test_lines_that_wait_for_the_log_of_records_are_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recording, "MOST_WAITING", 4096)
+    monkeypatch.setattr(recording, "MAX_WAITING_BYTES", 4096)
     recorder = Recorder(RecordLog.model_validate({"path": str(tmp_path / "log")}))
     every = decode_batch(b"".join(records(100)))
     for one in every:
@@ -227,7 +227,7 @@ def test_records_that_the_spool_cannot_take_are_bounded_and_counted(
     pytest.importorskip("kafka", reason="kafka-python is an extra")
     from understudy.monitor.kafka import publisher as publishing
 
-    monkeypatch.setattr(publishing, "MOST_UNSAVED", 2000)
+    monkeypatch.setattr(publishing, "MAX_UNSAVED_BYTES", 2000)
 
     async def run() -> None:
         kafka = Kafka.model_validate({"bootstrap": ["127.0.0.1:1"]})

@@ -32,7 +32,7 @@ from understudy.monitor.findings.service import FindingsService
 from understudy.monitor.labels.label import Label
 from understudy.monitor.labels.service import LabelService
 from understudy.monitor.labels.store import Prediction
-from understudy.monitor.pipeline.plane import Plane
+from understudy.monitor.pipeline.plane import EvaluationPlane
 from understudy.monitor.records import frames
 from understudy.monitor.records.audit import AuditLog
 from understudy.monitor.records.handoff import Names
@@ -125,14 +125,14 @@ class Worker:
         self._writer.close()
 
 
-def plane_of(folder: Path, **changes: Any) -> Plane:
+def plane_of(folder: Path, **changes: Any) -> EvaluationPlane:
     (folder / "run").mkdir()
     config = config_of(folder / "state", **changes)
     settings = replace(settings_of(config), save_seconds=0.01)
     return make_plane(settings, folder / "run", "run-1")
 
 
-def committed(plane: Plane) -> bool:
+def committed(plane: EvaluationPlane) -> bool:
     """Hand over a batch, save once as the service does; whether the worker hears of a commit."""
 
     async def run() -> bool:

@@ -37,7 +37,7 @@ from understudy.monitor.evidence.partition import Partition
 from understudy.monitor.health.watches import Watches
 from understudy.monitor.kafka.consumer import EvidenceConsumer
 from understudy.monitor.labels.service import LabelService
-from understudy.monitor.pipeline.plane import Plane
+from understudy.monitor.pipeline.plane import EvaluationPlane
 from understudy.monitor.records import record
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.record import decode_batch
@@ -161,14 +161,14 @@ class Traffic:
         return json.dumps({"p": answer["p"], "remark": answer["note"]}).encode()
 
 
-def sent(plane: Plane, traffic: Traffic, count: int, changed: bool = False) -> None:
+def sent(plane: EvaluationPlane, traffic: Traffic, count: int, changed: bool = False) -> None:
     for _ in range(0, count, 50):
         found = traffic.records(50, changed)
         plane.pipeline.take(traffic.names, len(found), b"".join(found))
     plane.pipeline.flush()
 
 
-def shown(plane: Plane) -> dict[str, str]:
+def shown(plane: EvaluationPlane) -> dict[str, str]:
     """What every route of the API shows, by path."""
     line: Any = SimpleNamespace()
     app = build(plane, line)
@@ -346,7 +346,7 @@ def test_an_evaluator_hides_what_a_sidecar_hides(tmp_path: Path) -> None:
     judge.pipeline.feed(evidence(config, mapped=True))
 
     async def shown() -> str:
-        of_judge = app._of(member, 0, judge)
+        of_judge = app._app_of(member, 0, judge)
         async with httpx.AsyncClient(
             transport=httpx.ASGITransport(of_judge), base_url="http://127.0.0.1:9090"
         ) as client:

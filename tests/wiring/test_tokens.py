@@ -21,8 +21,8 @@ from tests.support.control_api import (
     Line,
     config,
     evaluator_api,
+    evidence_consumer,
     filled,
-    judge,
     routes,
     settings_of,
 )
@@ -101,7 +101,7 @@ def test_every_route_is_open_on_purpose_or_needs_the_token(tmp_path: Path, kind:
         pytest.importorskip("kafka", reason="kafka-python is an extra")
         api = evaluator_api(tmp_path)
         member: Any = api._evaluator.member
-        app = api._of(member, 0, judge(tmp_path))
+        app = api._app_of(member, 0, evidence_consumer(tmp_path))
     elif kind == "kafka":
         pytest.importorskip("kafka", reason="kafka-python is an extra")
         app = sidecar(tmp_path, evaluation="kafka", kafka={"bootstrap": ["127.0.0.1:1"]})
@@ -127,7 +127,7 @@ def test_every_route_is_open_on_purpose_or_needs_the_token(tmp_path: Path, kind:
 @pytest.mark.usefixtures("token")
 def test_the_routes_of_the_evaluator_itself_are_open_on_purpose(tmp_path: Path) -> None:
     pytest.importorskip("kafka", reason="kafka-python is an extra")
-    assert set(routes(evaluator_api(tmp_path)._own)) <= OPEN
+    assert set(routes(evaluator_api(tmp_path)._own_app)) <= OPEN
 
 
 def test_without_a_token_an_open_address_refuses_what_changes_and_what_shows(
@@ -183,8 +183,8 @@ def test_an_evaluator_that_judges_checks_the_token_itself(tmp_path: Path) -> Non
     pytest.importorskip("kafka", reason="kafka-python is an extra")
     api = evaluator_api(tmp_path)
     member: Any = api._evaluator.member
-    member.judges[0] = member.judges[1] = judge(tmp_path)
-    member.touch = lambda _: None
+    member.consumers[0] = member.consumers[1] = evidence_consumer(tmp_path)
+    member.mark_changed = lambda _: None
     shows = SHOW_RECORDS - {("GET", "/v1/records")}
     wanted = [*shows, ("DELETE", "/v1/experiments/{name}"), ("DELETE", "/v1/silences/{id}")]
     assert ask(api, wanted, {}) == dict.fromkeys(wanted, 401)

@@ -25,7 +25,7 @@ from understudy.monitor.evidence.blocks.cell_buffer import MAX_UNPACKED, CellBuf
 from understudy.monitor.evidence.blocks.cells import Grid
 from understudy.monitor.labels.label import Label
 from understudy.monitor.records.handoff import Names
-from understudy.monitor.records.record import FIXED, FIXED_PLACES, Record, fixed_of
+from understudy.monitor.records.record import FIXED, FIXED_OFFSETS, Record, fixed_of
 
 MOST_RECORDS = 256
 """Records in one block."""
@@ -44,7 +44,7 @@ _PACKED = np.dtype(
     {
         "names": list(NUMBERS),
         "formats": [np.dtype(kind).newbyteorder("<") for kind in NUMBERS.values()],
-        "offsets": [FIXED_PLACES[name] for name in NUMBERS],
+        "offsets": [FIXED_OFFSETS[name] for name in NUMBERS],
         "itemsize": FIXED.size,
     }
 )

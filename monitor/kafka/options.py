@@ -1,4 +1,4 @@
-"""How an evaluator takes part in its group."""
+"""Options of a member of a consumer group."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from understudy.monitor.kafka.connect import Topics, connection
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Times are in seconds. ``instance`` names this evaluator among those of its group, and stays
-    the same when it is started again, so that what its predecessor left undone is settled at once.
+    """Times are in seconds. ``instance`` names this evaluator within its group. It stays the same
+    over restarts, so that a restart at once aborts the transaction that was left open.
     """
 
     kafka: Kafka
@@ -23,27 +23,27 @@ class Options:
     session_seconds: float = 15.0
     transaction_seconds: float = 20.0
     most_messages: int = 500
-    """That are read at once."""
+    """Maximum number of messages of one poll."""
     url: str = ""
-    """Where the others reach this one's control API; empty: they cannot."""
+    """Address of this member's control API for other members; empty if they cannot reach it."""
 
     @property
     def topics(self) -> Topics:
-        """Their names."""
+        """Names of the topics."""
         return Topics(self.kafka.prefix)
 
     @property
     def group(self) -> str:
-        """The consumer group, and the beginning of transactional ids."""
+        """The consumer group, and the prefix of transactional ids."""
         return self.kafka.prefix
 
     def client(self) -> dict[str, Any]:
-        """As kafka-python takes it."""
+        """Arguments for kafka-python's clients."""
         return {**connection(self.kafka), "metrics_enabled": False}
 
 
 def kafka_of(config: Config) -> Kafka:
-    """The cluster of a configuration. Raises ConfigError where there is none."""
+    """The cluster of a configuration. Raises ConfigError if ``kafka`` is missing."""
     if config.kafka is None:
         raise ConfigError("configuration", [("kafka", "is missing: name the brokers")])
     return config.kafka

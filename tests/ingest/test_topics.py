@@ -332,8 +332,11 @@ def test_no_message_is_fatal(value: dict[str, Any]) -> None:
 
 def test_a_source_has_to_make_sense() -> None:
     for wrong, text in (
-        ({"format": "json"}, "json: is needed"),
-        ({"format": "cloudevents", "json": {"request_id": "/i", "label": "/l"}}, "json: is needed"),
+        ({"format": "json"}, "json: is required"),
+        (
+            {"format": "cloudevents", "json": {"request_id": "/i", "label": "/l"}},
+            "json: is required",
+        ),
         ({"format": "json", "json": {"request_id": "/i"}}, "maps nothing"),
         ({"format": "cloudevents", "version": "1"}, "no meaning without a model"),
         ({"format": "json", "json": {"request_id": "i", "label": "/l"}}, "pattern"),

@@ -317,7 +317,7 @@ BOUNDS = (
              (f"{_BOUNDS}::test_halves_of_events_wait_within_bounds",)),
     Mutation("monitor/ingest/service.py", "if len(self._known_ids) > MAX_KNOWN_IDS:", "if False:",
              (f"{_BOUNDS}::test_ids_by_which_records_are_known_again_are_bounded",)),
-    Mutation("monitor/archive/recorder.py", "if records >= 0 and", "if False and",
+    Mutation("monitor/archive/recorder.py", "            records >= 0\n", "            False\n",
              (f"{_BOUNDS}::test_lines_that_wait_for_the_log_of_records_are_bounded",)),
     Mutation("monitor/kafka/publisher.py", 'self.dropped["disk"] += self._unsaved.popleft().records',
              "break",

@@ -185,7 +185,7 @@ class TestTampering:
         path.write_bytes(first)
         log.append(event(5))
         assert [line["kind"] for line in lines(path)] == ["advanced", "mended", "advanced"]
-        assert "line 4 was the last one" in str(lines(path)[1]["why"])
+        assert "the last line was 4" in str(lines(path)[1]["why"])
 
 
 class TestRotation:

@@ -26,7 +26,7 @@ def test_calls_are_made_in_order_by_the_thread_that_runs_them() -> None:
     assert found == [(number, runner.ident) for number in range(5)]
 
 
-def test_what_a_call_raises_is_told_and_does_not_stop_the_others() -> None:
+def test_an_exception_reaches_the_caller_and_does_not_stop_other_calls() -> None:
     commands = CommandQueue()
 
     def broken() -> None:
@@ -49,7 +49,7 @@ def test_while_partitions_are_taken_over_only_reading_is_done() -> None:
     assert changing.result(0) == 1
 
 
-def test_a_call_that_was_given_up_is_not_made() -> None:
+def test_a_cancelled_call_is_not_made() -> None:
     commands = CommandQueue()
     made: list[int] = []
     assert commands.submit(lambda: made.append(1)).cancel()
@@ -57,7 +57,7 @@ def test_a_call_that_was_given_up_is_not_made() -> None:
     assert not made
 
 
-def test_the_end_is_told_to_those_who_wait_and_those_who_come_later() -> None:
+def test_closing_fails_waiting_and_later_calls() -> None:
     commands = CommandQueue()
     before = commands.submit(lambda: 1)
     commands.close()

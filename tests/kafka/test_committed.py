@@ -89,7 +89,7 @@ def test_silence_is_not_taken_for_the_end(made: Options, kafka_cluster: Cluster)
         assert len(list(reader.messages(place, 0))) == MESSAGES
 
 
-def test_who_reads_much_can_be_interrupted(made: Options) -> None:
+def test_a_long_read_can_be_interrupted(made: Options) -> None:
     place = written(made)
 
     class Enough(Exception):

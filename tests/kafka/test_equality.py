@@ -59,7 +59,7 @@ def test_states_do_not_depend_on_partitions_batches_and_places(
     assert differences(whole, found) == []
 
 
-def test_who_takes_a_partition_over_counts_labels_on(config: Config) -> None:
+def test_a_takeover_continues_counting_labels(config: Config) -> None:
     blocks = [(of_labels, block) for _, _, of_labels, block in published(items(3, 40), 1, 16)]
     first, second = Partition(config, "records/0"), Partition(config, "records/0")
     for offset, (of_labels, block) in enumerate(blocks):

@@ -92,7 +92,7 @@ def config(tmp_path: Path, kafka_cluster: Cluster) -> Config:
     return made
 
 
-def test_every_record_counts_once_whoever_is_away_paused_or_stopped(
+def test_every_record_counts_once_when_evaluators_pause_or_stop(
     config: Config, running: Callable[[str], Process], browser: Browser
 ) -> None:
     from tests.support.evaluated import evaluated
@@ -217,7 +217,7 @@ def _dead(config: Config) -> tuple[str, dict[str, str]]:
     return headers["reason"], headers
 
 
-def test_it_waits_for_brokers_and_topics(tmp_path: Path, kafka_cluster: Cluster) -> None:
+def test_an_evaluator_waits_for_brokers_and_topics(tmp_path: Path, kafka_cluster: Cluster) -> None:
     config = with_kafka(config_of(tmp_path), kafka_cluster.bootstrap, kafka_cluster.prefix())
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))  # bound, and nobody listens
@@ -246,7 +246,7 @@ def test_it_waits_for_brokers_and_topics(tmp_path: Path, kafka_cluster: Cluster)
             assert (away.stop(), early.stop()) == (0, 0)
 
 
-def test_topics_that_do_not_fit_together_are_named(tmp_path: Path, kafka_cluster: Cluster) -> None:
+def test_mismatched_partition_counts_are_reported(tmp_path: Path, kafka_cluster: Cluster) -> None:
     config = with_kafka(config_of(tmp_path), kafka_cluster.bootstrap, kafka_cluster.prefix())
     assert config.kafka is not None
     labels = Topics(config.kafka.prefix).labels

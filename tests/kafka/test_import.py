@@ -83,7 +83,7 @@ def _evaluator_brings_in(config: Path, records: int) -> None:
 
 
 @pytest.mark.timeout(400)
-def test_every_message_counts_once_whoever_is_killed(
+def test_every_message_counts_once_when_importers_are_killed(
     kafka_cluster: Cluster, tmp_path: Path
 ) -> None:
     kafka = kafka_of(kafka_cluster.bootstrap, kafka_cluster.prefix())

@@ -84,14 +84,14 @@ def share(keeper: RetryingConsumer[Any]) -> set[int]:
     return set() if keeper.member is None else set(keeper.member.inputs)
 
 
-def test_who_is_told_to_end_does_not_finish_taking_over(config: Config) -> None:
+def test_a_stopped_member_does_not_finish_taking_over(config: Config) -> None:
     keeper = slow(config)
     with kept(keeper):
         eventually(lambda: taking(keeper))
     assert keeper.failures == 0
 
 
-def test_who_takes_over_for_long_stays_a_member(config: Config) -> None:
+def test_a_slow_takeover_stays_in_the_group(config: Config) -> None:
     """The client leaves the group by itself when nobody polls for five minutes."""
     keeper = slow(config)
     with kept(keeper):
@@ -106,7 +106,7 @@ def test_who_takes_over_for_long_stays_a_member(config: Config) -> None:
     assert keeper.failures == 0
 
 
-def test_nobody_waits_for_one_who_takes_over_for_long(config: Config) -> None:
+def test_a_slow_takeover_does_not_block_other_members(config: Config) -> None:
     first = slow(config)
     other = patient(config, "other")
     second = RetryingConsumer(lambda: Member(config, other, topic_partitions(other)))
@@ -119,7 +119,7 @@ def test_nobody_waits_for_one_who_takes_over_for_long(config: Config) -> None:
     assert first.failures == second.failures == 0
 
 
-def test_a_share_is_taken_however_short_polls_are(config: Config) -> None:
+def test_partitions_are_assigned_with_short_polls(config: Config) -> None:
     """A poll that ends while the group shares out is no reason to own nothing for ever."""
     for instance in range(2):
         made = patient(config, f"short-{instance}")

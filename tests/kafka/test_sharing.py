@@ -15,7 +15,7 @@ def share(members: list[str], of: dict[int, float]) -> dict[str, dict[str, list[
     return assign_partitions(members, COUNTS, ("records", "labels"), "evidence", of)
 
 
-def test_everything_goes_to_one_and_only_one() -> None:
+def test_every_partition_is_assigned_once() -> None:
     for count in range(1, 12):
         members = [f"m-{n}" for n in range(count)]
         shares = share(members, {EXPERIMENTS: 1.4, HEALTH: 2.3})
@@ -26,7 +26,7 @@ def test_everything_goes_to_one_and_only_one() -> None:
         assert all(one.get("records") == one.get("labels") for one in shares.values())
 
 
-def test_who_judges_prepares_less() -> None:
+def test_owners_of_evidence_get_fewer_inputs() -> None:
     shares = share(["a", "b"], {EXPERIMENTS: 1.4, HEALTH: 2.3})
     steers, watches = shares["a"], shares["b"]
     assert (steers["evidence"], watches["evidence"]) == ([EXPERIMENTS], [HEALTH])

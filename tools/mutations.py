@@ -391,7 +391,7 @@ PROXIES = (
     Mutation("understudy/common/http.py", "setLevel(logging.WARNING)", "getEffectiveLevel()",
              (f"{_HTTP}::test_neither_addresses_nor_tokens_are_logged",)),
     Mutation("understudy/common/http.py", "({type(error).__name__})", "({error})",
-             (f"{_HTTP}::test_a_proxy_that_refuses_is_named_without_its_password",)),
+             (f"{_SECRETS}::test_a_request_that_cannot_be_sent_does_not_repeat_its_headers",)),
     Mutation("monitor/ingest/asgi.py", "ProxyHandler({})", "ProxyHandler()",
              (f"{_SECRETS}::test_what_middleware_sends_goes_through_no_proxy_of_the_environment",)),
 )  # fmt: skip

@@ -112,15 +112,6 @@ class Worker:
                         return
                 self._inbox += self._cutter.feed(await self._reader.read(65536))
 
-    async def heard(self, kind: int) -> bool:
-        """Whether a frame of that kind lies there by now."""
-        try:
-            async with asyncio.timeout(0.3):
-                await self.wait_for(kind)
-        except TimeoutError:
-            return False
-        return True
-
     def close(self) -> None:
         self._writer.close()
 
@@ -132,8 +123,9 @@ def plane_of(folder: Path, **changes: Any) -> EvaluationPlane:
     return make_plane(settings, folder / "run", "run-1")
 
 
-def committed(plane: EvaluationPlane) -> bool:
-    """Hand over a batch, save once as the service does; whether the worker hears of a commit."""
+def committed(plane: Plane) -> bool:
+    """Hand over a batch, save as the service does; whether the worker hears of a commit before
+    that has failed several times."""
 
     async def run() -> bool:
         await plane.server.start()
@@ -143,14 +135,18 @@ def committed(plane: EvaluationPlane) -> bool:
         await worker.wait_for(frames.ACK)
         line: Any = SimpleNamespace()
         running = asyncio.create_task(plane.mode.run(plane, line))
-        heard = await worker.heard(frames.COMMIT)
+        heard = asyncio.create_task(worker.wait_for(frames.COMMIT))
+        while not heard.done() and plane.saver.failures < 5:
+            await asyncio.sleep(0.01)
+        told = heard.done() and heard.exception() is None
         running.cancel()
-        await asyncio.wait([running])
+        heard.cancel()
+        await asyncio.wait([running, heard])
         worker.close()
         await plane.server.stop(5.0)
         if plane.feedback is not None:
             await plane.feedback.close()
-        return heard
+        return told
 
     return asyncio.run(run())
 

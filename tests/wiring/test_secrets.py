@@ -20,6 +20,7 @@ from tests.support.control_api import TOKEN, VARIABLE, Line, filled, routes, set
 from tests.support.evaluation import config_of
 from tests.support.signals import signal
 from tests.support.webhook_receiver import receiver
+from understudy.common.http import call
 from understudy.monitor.api.app import build
 from understudy.monitor.api.security import refuse_change
 from understudy.monitor.cli.main import main
@@ -218,6 +219,13 @@ def test_the_tokens_are_compared_in_constant_time_and_as_a_whole(
         refused = refuse_change(settings, {"authorization": f"Bearer {given}"})
         assert (refused[0] if refused else None) == status
     assert len(compared) == 4
+
+
+def test_a_request_that_cannot_be_sent_does_not_repeat_its_headers() -> None:
+    with receiver() as there, pytest.raises(OSError, match="cannot be sent") as error:
+        call(there.url, headers={"authorization": f"Bearer {SECRET}\n"}, timeout_seconds=20.0)
+    assert SECRET not in str(error.value)
+    assert there.requests == []
 
 
 def test_static_files_are_those_of_their_folder_alone() -> None:

@@ -346,18 +346,18 @@ COMMANDS = (
     Mutation("monitor/api/server.py", "limit_concurrency=256", "limit_concurrency=None",
              (f"{_BOUNDS}::test_requests_of_the_control_api_that_are_answered_together_are_bounded",)),
     Mutation("monitor/kafka/commands.py", "self._closed = True", "pass",
-             (f"{_COMMANDS}::test_the_end_is_told_to_those_who_wait_and_those_who_come_later",)),
+             (f"{_COMMANDS}::test_closing_fails_waiting_and_later_calls",)),
     Mutation("monitor/kafka/commands.py", "waiting, self._waiting = self._waiting, deque()",
              "waiting = deque()",
-             (f"{_COMMANDS}::test_the_end_is_told_to_those_who_wait_and_those_who_come_later",)),
+             (f"{_COMMANDS}::test_closing_fails_waiting_and_later_calls",)),
     Mutation("monitor/kafka/commands.py", "if one.reads or not only_reading]", "if True]",
              (f"{_COMMANDS}::test_while_partitions_are_taken_over_only_reading_is_done",)),
     Mutation("monitor/kafka/commands.py", "if only_reading and not one.reads)", "if False)",
              (f"{_COMMANDS}::test_while_partitions_are_taken_over_only_reading_is_done",)),
     Mutation("monitor/kafka/commands.py", "self.future.set_exception(error)", "raise",
-             (f"{_COMMANDS}::test_what_a_call_raises_is_told_and_does_not_stop_the_others",)),
-    Mutation("monitor/kafka/commands.py", "            return  # the client has gone",
-             "            pass", (f"{_COMMANDS}::test_a_call_that_was_given_up_is_not_made",)),
+             (f"{_COMMANDS}::test_an_exception_reaches_the_caller_and_does_not_stop_other_calls",)),
+    Mutation("monitor/kafka/commands.py", "            return  # the caller has cancelled it",
+             "            pass", (f"{_COMMANDS}::test_a_cancelled_call_is_not_made",)),
 )  # fmt: skip
 
 SECRETS = (

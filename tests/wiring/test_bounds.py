@@ -203,7 +203,7 @@ def test_ids_by_which_records_are_known_again_are_bounded(monkeypatch: pytest.Mo
     service = IngestService(known, lambda *_: None)
     item = {"model": "delays", "features": {"a": 1}, "predictions": {"p": 0.5}}
     for number in range(20):
-        assert service.records([{**item, "request_id": f"r-{number}"}]).taken == 1
+        assert service.records([{**item, "request_id": f"r-{number}"}]).accepted == 1
     assert len(service._known) == 5
 
 

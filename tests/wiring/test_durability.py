@@ -123,7 +123,7 @@ def plane_of(folder: Path, **changes: Any) -> EvaluationPlane:
     return make_plane(settings, folder / "run", "run-1")
 
 
-def committed(plane: Plane) -> bool:
+def committed(plane: EvaluationPlane) -> bool:
     """Hand over a batch, save as the service does; whether the worker hears of a commit before
     that has failed several times."""
 
@@ -297,7 +297,7 @@ def test_a_call_hears_of_a_change_after_the_workers_have_it(tmp_path: Path, disk
     assert disk.before("sync audit.jsonl", "told")
     line.ok = False
     status, why = asyncio.run(ask("resume"))
-    assert (status, "the workers did not take it" in why) == (409, True)
+    assert (status, "the workers did not apply the change" in why) == (409, True)
     line.ok = True
     disk.events.clear()
     disk.broken.add("routes.json.tmp")

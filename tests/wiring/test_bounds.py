@@ -204,7 +204,7 @@ def test_ids_by_which_records_are_known_again_are_bounded(monkeypatch: pytest.Mo
     item = {"model": "delays", "features": {"a": 1}, "predictions": {"p": 0.5}}
     for number in range(20):
         assert service.records([{**item, "request_id": f"r-{number}"}]).accepted == 1
-    assert len(service._known) == 5
+    assert len(service._known_ids) == 5
 
 
 def test_lines_that_wait_for_the_log_of_records_are_bounded(

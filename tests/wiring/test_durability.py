@@ -302,7 +302,7 @@ def test_a_call_hears_of_a_change_after_the_workers_have_it(tmp_path: Path, disk
     disk.events.clear()
     disk.broken.add("routes.json.tmp")
     status, why = asyncio.run(ask("pause"))
-    assert (status, "it could not be saved" in why) == (409, True)
+    assert (status, "the change could not be saved" in why) == (409, True)
     assert "told" not in disk.events
 
 

@@ -355,7 +355,7 @@ def test_an_evaluator_hides_what_a_sidecar_hides(tmp_path: Path) -> None:
     found = asyncio.run(shown())
     member.inputs = {}
     member.consumers = dict.fromkeys(range(member.evidence_partitions), judge)
-    _, metrics = encode(app._of_member(member), "")
+    _, metrics = encode(app._member_families(member), "")
     judge.close()
     assert "country" in found
     assert 'prediction="p"' in metrics.decode()

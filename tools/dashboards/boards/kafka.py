@@ -125,13 +125,14 @@ EVALUATORS = Row(
         ),
         third(
             "Restarts and unreadable messages",
-            "Restarts from the last committed offset, unreadable messages, missing blocks, and duplicate "
-            "blocks (harmless).",
+            "Restarts from the last committed offset, unreadable messages, missing blocks, duplicate "
+            "blocks (harmless), and snapshots that were set aside.",
             "none",
             Query(increase("evaluator_failures_total", by="instance"), "restarted: {{instance}}"),
             Query(increase("evaluator_dead_total", by="reason"), "not read: {{reason}}"),
             Query(increase("evaluator_blocks_missing_total"), "never came"),
             Query(increase("evaluator_blocks_duplicates_total"), "came again"),
+            Query(increase("evaluator_snapshots_set_aside_total"), "snapshots set aside"),
             empty="the evaluation is embedded: no evaluators",
         ),
         third(

@@ -35,7 +35,7 @@ def size(change: Size) -> str:
     if low and high:
         interval = f" ({low} to {high})"
     elif low or high:
-        interval = f" (at least {low})" if low else f" (at limit {high})"
+        interval = f" (at least {low})" if low else f" (at most {high})"
     was = "" if change.baseline is None else f", was {change.baseline:.4g}"
     return f"{change.name}: {change.value:.4g}{unit}{interval}{was}"
 

@@ -52,7 +52,7 @@ EMPTY: dict[tuple[str, str, str], str] = {
         ("Taken over, and refused", "AB"),
         ("Evaluated", "ABCD"),
         ("Consumer lag", "A"),
-        ("Restarts and unreadable messages", "ABCD"),
+        ("Restarts and unreadable messages", "ABCDE"),
         ("Commits", "A"),
         ("CPU of evaluators", "A"),
         ("Memory of evaluators", "A"),

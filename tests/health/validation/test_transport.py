@@ -103,7 +103,7 @@ def test_unknown_arms_are_rejected_and_dead_workers_skipped(tmp_path: Path) -> N
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(probe))) as client:
             answer = client.post("http://x" + PATH, json={}, headers={"x-understudy-arm": "odd"})
             assert answer.status_code == 400
-            assert "no arm 'odd'" in answer.json()["error"]
+            assert "unknown arm 'odd'" in answer.json()["error"]
         rounds = validation(service)["rounds"]
         worker = httpx.get(f"{service.control}/v1/status").json()["workers"][0]["pid"]
         os.kill(worker, signal.SIGKILL)

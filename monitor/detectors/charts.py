@@ -291,7 +291,7 @@ def shewhart(kind: str, options: Mapping[str, Any], baseline_points: float) -> S
 
 def ewma(kind: str, options: Mapping[str, Any], baseline_points: float) -> Ewma:
     """A chart of one series with the ``options`` of the configuration: ``run_length`` in points;
-    the mean of the baseline rests on ``baseline_points``."""
+    the mean of the baseline is that of ``baseline_points`` points."""
     weight = float(options.get("weight", 0.1))
     run_length = float(options.get("run_length", 10_000.0))
     return Ewma(1, weight, ewma_limit(weight, run_length, baseline_points))

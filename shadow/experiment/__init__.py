@@ -1,15 +1,24 @@
-"""Experiments: hypotheses, evidence and decisions, pure."""
+"""Experiments: hypotheses, evidence and decisions, pure.
+
+What a configuration needs (hypotheses, margins, rules) is imported at once; what needs numpy is
+imported when it is used, so that commands and the supervisor do without.
+"""
 
 from __future__ import annotations
 
-from understudy.shadow.experiment.batches import Pairs, Split, Units
-from understudy.shadow.experiment.challenger import ChallengerEvidence, Evidence, e_value
-from understudy.shadow.experiment.decision import VERDICTS, Decision
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from understudy.shadow.experiment.errors import ExperimentError
-from understudy.shadow.experiment.experiment import Experiment
 from understudy.shadow.experiment.hypothesis import METRICS, Hypothesis, Metric
 from understudy.shadow.experiment.margin import Margin, Unit
-from understudy.shadow.experiment.rules import DEFAULT_METRICS, Rules
+
+if TYPE_CHECKING:
+    from understudy.shadow.experiment.batches import Pairs, Split, Units
+    from understudy.shadow.experiment.challenger import ChallengerEvidence, Evidence, e_value
+    from understudy.shadow.experiment.decision import VERDICTS, Decision
+    from understudy.shadow.experiment.experiment import Experiment
+    from understudy.shadow.experiment.rules import DEFAULT_METRICS, Rules
 
 __all__ = [
     "DEFAULT_METRICS",
@@ -30,3 +39,19 @@ __all__ = [
     "Units",
     "e_value",
 ]
+
+_MODULES = {
+    "batches": ("Pairs", "Split", "Units"),
+    "challenger": ("ChallengerEvidence", "Evidence", "e_value"),
+    "decision": ("VERDICTS", "Decision"),
+    "experiment": ("Experiment",),
+    "rules": ("DEFAULT_METRICS", "Rules"),
+}
+_LATER = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """A name whose module is imported now."""
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)

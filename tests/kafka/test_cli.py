@@ -60,7 +60,10 @@ def test_init_creates_what_is_missing_and_says_what_differs(
     wanted = config(tmp_path, kafka_cluster, prefix, partitions=4)
     other = run("init", wanted)
     assert other.exit_code == 1
-    assert f"{prefix}.records: partitions is 2, and should be 4: set kafka.partitions to it" in other.stderr
+    assert (
+        f"{prefix}.records: partitions is 2, and should be 4: set kafka.partitions to it"
+        in other.stderr
+    )
     longer = Path(path).read_text().replace("3d", "5d").replace("partitions: 4", "partitions: 2")
     Path(path).write_text(longer)
     differs = run("init", path)

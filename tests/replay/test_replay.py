@@ -159,7 +159,7 @@ def test_a_log_that_cannot_be_written_costs_the_log_and_nothing_else(
         recorder.flush()
     assert recorder.dropped == 2
     assert recorder.error is not None
-    assert "give a folder" in recorder.error
+    assert "set records.log.path to a folder" in recorder.error
     assert caplog.text.count("cannot be written") == 1
     (tmp_path / "log").unlink()
     recorder.add(names, one)
@@ -190,4 +190,4 @@ def test_damaged_stretches_are_left_out_and_said(tmp_path: Path) -> None:
     found = json.loads(said.output)
     assert found["records"] == 2
     assert found["damaged"]["places"] == 1
-    assert "1 places of the log are damaged" in run(tmp_path / "log", "--config", config).output
+    assert "in 1 places of the log" in run(tmp_path / "log", "--config", config).output

@@ -83,7 +83,7 @@ def test_the_command_tests_what_it_generates(tmp_path: Path) -> None:
     assert "1 tests of 1 rule files: passed" in done.output
     done = CliRunner().invoke(main, ["slo", "test", str(file), "--promtool", "no-such-tool"])
     assert done.exit_code == 2
-    assert "comes with Prometheus" in done.output
+    assert "install Prometheus" in done.output
 
 
 def test_alertmanager_accepts_the_routes(tmp_path: Path) -> None:

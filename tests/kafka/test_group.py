@@ -237,7 +237,7 @@ def test_an_evaluator_waits_for_brokers_and_topics(tmp_path: Path, kafka_cluster
             for node in kafka_cluster.nodes:
                 node.pause()
             eventually(
-                lambda: "not answered" in (_trouble(early) or ""), "word of the silence", seconds=60
+                lambda: "no response" in (_trouble(early) or ""), "word of the silence", seconds=60
             )
             kafka_cluster.heal()
             eventually(lambda: early.judge() and not _trouble(early), "a judge again", seconds=60)

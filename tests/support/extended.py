@@ -106,9 +106,8 @@ def gate_of(folder: Path, server: Server, at_most: float) -> dict[str, Any]:
     return {"exit": done.exit_code, "output": done.output, "result": json.loads(out.read_text())}
 
 
-def main(folder: Path) -> None:
-    there = Receiver()
-    there.start()
+def seen(folder: Path, there: Receiver) -> dict[str, Any]:
+    """Run the service and the gate; what they said."""
     found: dict[str, Any] = {"problems": problems()}
     with Server() as server:
         service = Service(
@@ -137,7 +136,17 @@ def main(folder: Path) -> None:
             found["metrics"] = httpx.get(service.control + "/metrics").text
         found["alerts"] = [request.json for request in there.requests]
         found["gates"] = [gate_of(folder, server, at_most) for at_most in (1e12, 1.0)]
-    there.stop()
+    return found
+
+
+def main(folder: Path) -> None:
+    there = Receiver()
+    there.start()
+    try:
+        found = seen(folder, there)
+    finally:
+        # Its thread would keep this process alive.
+        there.stop()
     print(json.dumps(found))
 
 

@@ -8,9 +8,23 @@ import os
 import sys
 import time
 
+from understudy.common.text import visible
+
 LEVEL_VARIABLE = "UNDERSTUDY_LOG_LEVEL"
 FORMAT_VARIABLE = "UNDERSTUDY_LOG_FORMAT"
 """Environment variables that pass the user's choice to child processes."""
+
+
+class _Plain(logging.Formatter):
+    """One line, and the traceback below it if there is one; control characters are escaped."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's name
+        """The line without its traceback."""
+        return visible(super().formatMessage(record))
+
+    def format(self, record: logging.LogRecord) -> str:
+        """All lines."""
+        return visible(super().format(record), lines=True)
 
 
 class _Json(logging.Formatter):
@@ -41,5 +55,5 @@ def set_up(level: str | None = None, style: str | None = None) -> None:
     if style == "json":
         handler.setFormatter(_Json())
     else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        handler.setFormatter(_Plain("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from understudy.common.terminal import echo, echo_lines
 from understudy.loadtest.errors import LoadTestError
 
 PORT = 8474
@@ -36,11 +37,11 @@ def fault_proxy(host: str, port: int) -> None:
     from understudy.loadtest.faultproxy.server import FaultProxy
 
     def ready(url: str) -> None:
-        click.echo(f"fault proxy: API on {url}", err=True)
+        echo(f"fault proxy: API on {url}", err=True)
 
     try:
         with contextlib.suppress(KeyboardInterrupt):
             asyncio.run(FaultProxy(host, port).serve(ready))
     except LoadTestError as error:
-        click.echo(f"understudy: {error}", err=True)
+        echo_lines(f"understudy: {error}", err=True)
         sys.exit(2)

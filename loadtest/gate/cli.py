@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from understudy.common.terminal import echo, echo_lines
 from understudy.loadtest.errors import LoadTestError, PlanError
 
 if TYPE_CHECKING:
@@ -80,16 +81,16 @@ def gate(
             show = AnnotatingProgress(show, grafana)
         run = Gate(plan, url, str(plan_file), show, own)
     except LoadTestError as error:
-        click.echo(f"understudy: {error}", err=True)
+        echo_lines(f"understudy: {error}", err=True)
         sys.exit(2)
     if only_check:
         stages, payloads = len(plan.stages), len(run.requests)
-        click.echo(
+        echo(
             f"{plan_file}: OK: {stages} stage{'s'[: stages != 1]}, {payloads:,} "
             f"payload{'s'[: payloads != 1]}"
         )
         for note in run.notes:
-            click.echo(f"note: {note}")
+            echo(f"note: {note}")
         return
 
     def keep(so_far: Result) -> None:
@@ -105,11 +106,11 @@ def gate(
     ]
     unwritten = any(problem.startswith(f"{json_file}:") for problem in problems)
     if as_json or unwritten:
-        click.echo(_json(result))  # what cannot be written is not lost
+        echo_lines(_json(result))  # what cannot be written is not lost
     if not as_json:
         _print(result, err=unwritten)
     for problem in problems:
-        click.echo(f"understudy: {problem}", err=True)
+        echo_lines(f"understudy: {problem}", err=True)
     sys.exit(max(result.exit_code, 2 if problems else 0))
 
 
@@ -133,18 +134,16 @@ def compare(old: Path, new: Path, margin: float, as_json: bool) -> None:
     Example:
       understudy gate compare last.json now.json --margin 0.2
     """
-    from rich.console import Console
-    from rich.table import Table
-
+    from understudy.common.screen import Table, Text, console
     from understudy.loadtest.gate.regression import changes, read
 
     try:
         found = changes(read(old), read(new), margin)
     except (LoadTestError, KeyError, TypeError) as error:
-        click.echo(f"understudy: {error}", err=True)
+        echo_lines(f"understudy: {error}", err=True)
         sys.exit(2)
     if as_json:
-        click.echo(json.dumps([one.to_dict() for one in found]))
+        echo(json.dumps([one.to_dict() for one in found]))
     else:
         table = Table(box=None, pad_edge=False)
         for name in ("stage", "figure", "before", "after", "ratio", "verdict"):
@@ -155,10 +154,8 @@ def compare(old: Path, new: Path, margin: float, as_json: bool) -> None:
             style = styles.get(one.verdict, "")
             verdict = f"{one.verdict}{': ' + one.why if one.why else ''}"
             cells = [f"{v:.4g}" if v is not None else "\u2013" for v in (one.before, one.after)]
-            table.add_row(
-                one.stage, one.figure, *cells, ratio, f"[{style}]{verdict}[/]" if style else verdict
-            )
-        Console(width=None if sys.stdout.isatty() else 140).print(table)
+            table.add_row(one.stage, one.figure, *cells, ratio, Text(verdict, style))
+        console(width=140).print(table)
     verdicts = {one.verdict for one in found}
     sys.exit(1 if "worse" in verdicts else 2 if not found else 0)
 
@@ -183,7 +180,7 @@ def fault(name: str | None, seconds: float, changes: tuple[str, ...], answers: s
 
     if name is None:
         for key, one in FAULTS.items():
-            click.echo(f"{key:<18} {one.title}: {one.func} {json.dumps(dict(one.arguments))}")
+            echo(f"{key:<18} {one.title}: {one.func} {json.dumps(dict(one.arguments))}")
         return
     try:
         pairs = [part.partition("=") for part in changes]
@@ -192,9 +189,9 @@ def fault(name: str | None, seconds: float, changes: tuple[str, ...], answers: s
         given = {key: _value(key, value) for key, _, value in pairs}
         found = experiment(name, given, seconds, answers)
     except LoadTestError as error:
-        click.echo(f"understudy: {error}", err=True)
+        echo_lines(f"understudy: {error}", err=True)
         sys.exit(2)
-    click.echo(json.dumps(found, indent=2))
+    echo_lines(json.dumps(found, indent=2))
 
 
 @gate.command("mesh")
@@ -222,9 +219,9 @@ def mesh(file: Path, namespace: str, selector: str) -> None:
         labels = {key: value for key, _, value in pairs}
         found = resources(load_experiment(file), namespace, labels)
     except LoadTestError as error:
-        click.echo(f"understudy: {error}", err=True)
+        echo_lines(f"understudy: {error}", err=True)
         sys.exit(2)
-    click.echo(yaml.safe_dump_all(found, sort_keys=False), nl=False)
+    echo_lines(yaml.safe_dump_all(found, sort_keys=False), end="")
 
 
 def _value(key: str, text: str) -> Any:
@@ -255,12 +252,12 @@ def _write(path: Path, text: str) -> str:
 
 def _print(result: Result, err: bool) -> None:
     for note in result.notes:
-        click.echo(f"note: {note}", err=err)
+        echo(f"note: {note}", err=err)
     if result.broken:
-        click.echo(f"ended early: {result.broken}", err=err)
+        echo(f"ended early: {result.broken}", err=err)
     words = {
         "passed": "PASSED: ready for production",
         "failed": "FAILED: not ready for production",
         "invalid": "INCONCLUSIVE: no verdict",
     }
-    click.echo(words[result.verdict], err=err)
+    echo(words[result.verdict], err=err)

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from rich.console import Console
-from rich.live import Live
-from rich.text import Text
-
+from understudy.common.screen import Live, Text, console
 from understudy.loadtest.engine.outcome import Outcome
 from understudy.loadtest.gate.plan import Stage
 from understudy.loadtest.gate.result import StageResult
@@ -35,7 +32,7 @@ class Terminal(SilentProgress):
     """Writes to standard error; without a terminal, only the permanent lines."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False)
+        self._console = console(stderr=True)
         self._live: Live | None = None
         self._name = ""
 
@@ -62,7 +59,7 @@ class Terminal(SilentProgress):
 
     def note(self, text: str) -> None:
         """Show a message."""
-        self._console.print(f"    {text}", markup=False)
+        self._console.print(f"    {text}")
 
     def done(self, result: StageResult) -> None:
         """A stage has ended."""
@@ -81,4 +78,4 @@ class Terminal(SilentProgress):
                 line.append(f", {outcome.failed:,} failed")
         self._console.print(line)
         for why in result.why:
-            self._console.print(f"    {why}", markup=False)
+            self._console.print(f"    {why}")

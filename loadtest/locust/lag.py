@@ -8,12 +8,12 @@ code 2. The web page serves the same figures at ``/send-lag``.
 from __future__ import annotations
 
 import json
-import sys
 from typing import Any
 
 from locust import events
 from locust.env import Environment
 
+from understudy.common.terminal import echo
 from understudy.loadtest.engine.histogram import Histogram
 from understudy.loadtest.engine.recorder import FinishedRequests
 
@@ -121,7 +121,7 @@ def _print_lag(environment: Environment, **_: Any) -> None:
                 "fewer users per worker, more workers, or a less busy machine"
             )
             environment.process_exit_code = 2
-        print(line, file=sys.stderr, flush=True)
+        echo(line, err=True)
 
 
 def _ms(seconds: float | None) -> str:

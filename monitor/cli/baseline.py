@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from understudy.common.terminal import echo
 from understudy.monitor.cli.options import FILE, json_option, skip_broken_option
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
+    from understudy.common.screen import Table
     from understudy.monitor.baseline.model import Baseline
 
 _output = click.option(
@@ -103,12 +103,12 @@ def build_command(
     found.save(output)
     if as_json:
         document = {"file": str(output), "rows": found.rows, "columns": len(found.columns)}
-        click.echo(json.dumps({**document, "skipped_lines": skipped}))
+        echo(json.dumps({**document, "skipped_lines": skipped}))
         return
     _print(found)
     if skipped:
-        click.echo(f"{skipped:,} lines could not be read and were left out")
-    click.echo(f"{output} written: {found.rows:,} rows, {len(found.columns)} columns")
+        echo(f"{skipped:,} lines could not be read and were left out")
+    echo(f"{output} written: {found.rows:,} rows, {len(found.columns)} columns")
 
 
 @baseline.command("show")
@@ -125,7 +125,7 @@ def show_command(file: Path, as_json: bool) -> None:
 
     found = Baseline.load(file)
     if as_json:
-        click.echo(json.dumps(found.to_dict()))
+        echo(json.dumps(found.to_dict()))
     else:
         _print(found)
 
@@ -147,15 +147,15 @@ def diff_command(
     Example:
       understudy baseline diff validation.json live.json --exit-code
     """
+    from understudy.common.screen import console
     from understudy.monitor.baseline import show as showing
     from understudy.monitor.baseline.model import Baseline
-    from understudy.monitor.cli.terminal import console
 
     differences, apart = showing.diff(Baseline.load(first), Baseline.load(second))
     far = [d for d in differences if d.psi >= threshold]
     if as_json:
         document = {"series": [d.to_dict() for d in differences], "apart": apart}
-        click.echo(json.dumps(document))
+        echo(json.dumps(document))
     else:
         table = _table("series", "PSI", "Jensen-Shannon", "mean, in sd", "missing, by points")
         for item in differences:
@@ -165,8 +165,8 @@ def diff_command(
             table.add_row(*cells, style="bold" if item in far else "")
         console().print(table)
         for line in apart:
-            click.echo(line)
-        click.echo(f"{len(far)} of {len(differences)} series differ (PSI of {threshold:g} or more)")
+            echo(line)
+        echo(f"{len(far)} of {len(differences)} series differ (PSI of {threshold:g} or more)")
     if exit_code and (far or apart):
         sys.exit(1)
 
@@ -190,9 +190,9 @@ def merge_command(files: tuple[Path, ...], output: Path, as_json: bool) -> None:
     found.save(output)
     if as_json:
         document = {"file": str(output), "rows": found.rows, "columns": len(found.columns)}
-        click.echo(json.dumps(document))
+        echo(json.dumps(document))
         return
-    click.echo(f"{output} written: {found.rows:,} rows, {len(found.columns)} columns")
+    echo(f"{output} written: {found.rows:,} rows, {len(found.columns)} columns")
 
 
 def _from_live(url: str, model: str, version: str) -> Baseline:
@@ -209,7 +209,7 @@ def _from_live(url: str, model: str, version: str) -> Baseline:
 def _with_progress(
     work: Callable[[Callable[[int, int], None]], tuple[Baseline, int]],
 ) -> tuple[Baseline, int]:
-    from understudy.monitor.cli.terminal import progress_bar
+    from understudy.common.screen import progress_bar
 
     with progress_bar() as bar:
         task = bar.add_task("reading", total=None)
@@ -217,23 +217,23 @@ def _with_progress(
 
 
 def _print(found: Baseline) -> None:
+    from understudy.common.screen import console
     from understudy.monitor.baseline import show as showing
-    from understudy.monitor.cli.terminal import console
 
     name = " ".join(part for part in (found.model, found.model_version) if part) or "any model"
-    click.echo(f"{name}, {found.rows:,} rows of {found.source or 'live traffic'}, {found.created}")
+    echo(f"{name}, {found.rows:,} rows of {found.source or 'live traffic'}, {found.created}")
     table = _table("series", "role, kind", "missing", "histogram", "values")
     for row in showing.table(found):
         table.add_row(*row)
     console().print(table)
     for metric, one in (found.performance or {}).items():
-        click.echo(f"  {metric.replace('_', ' ')} {one['value']:.4g} ({one['rows']:,} rows)")
+        echo(f"  {metric.replace('_', ' ')} {one['value']:.4g} ({one['rows']:,} rows)")
     for note in showing.notes(found):
-        click.echo(f"  note: {note}")
+        echo(f"  note: {note}")
 
 
 def _table(*headers: str) -> Table:
-    from understudy.monitor.cli.terminal import plain_table
+    from understudy.common.screen import plain_table
 
     table = plain_table()
     for index, header in enumerate(headers):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from understudy.common.terminal import echo, echo_lines
 from understudy.monitor.cli.options import FILE, json_option
 from understudy.monitor.errors import ConfigError
 
@@ -42,12 +43,12 @@ def check(file: Path, as_json: bool) -> None:
         problems = error.problems
     if as_json:
         listed = [{"path": path, "message": message} for path, message in problems]
-        click.echo(json.dumps({"file": str(file), "valid": not problems, "problems": listed}))
+        echo(json.dumps({"file": str(file), "valid": not problems, "problems": listed}))
     elif problems:
         for path, message in problems:
-            click.echo(f"{file}: {path}: {message}" if path else f"{file}: {message}", err=True)
+            echo(f"{file}: {path}: {message}" if path else f"{file}: {message}", err=True)
     else:
-        click.echo(f"{file}: valid")
+        echo(f"{file}: valid")
     sys.exit(2 if problems else 0)
 
 
@@ -61,4 +62,4 @@ def schema() -> None:
     """
     from understudy.monitor.config.schema import json_schema
 
-    click.echo(json.dumps(json_schema(), indent=2))
+    echo_lines(json.dumps(json_schema(), indent=2))

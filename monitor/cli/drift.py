@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from understudy.common.terminal import echo
 from understudy.monitor.cli.options import FILE, json_option, skip_broken_option
 
 
@@ -63,10 +64,10 @@ def report_command(
       understudy drift report baseline.json february.csv --html drift.html
       understudy drift report jan.parquet feb.parquet --ignore id --json --exit-code
     """
+    from understudy.common.screen import progress_bar
     from understudy.monitor.baseline.build import BuildOptions, build
     from understudy.monitor.baseline.files import Reader
     from understudy.monitor.baseline.model import Baseline
-    from understudy.monitor.cli.terminal import progress_bar
     from understudy.monitor.health.report.analysis import SMALLEST, Analysis, ReportOptions
     from understudy.monitor.health.report.html import page
 
@@ -99,17 +100,17 @@ def report_command(
         except OSError as error:
             raise click.ClickException(f"{html_path}: {error.strerror}") from error
     if as_json:
-        click.echo(json.dumps(found))
+        echo(json.dumps(found))
     else:
         _print(found, html_path)
         if reader.skipped:
-            click.echo(f"{reader.skipped:,} lines could not be read and were left out")
+            echo(f"{reader.skipped:,} lines could not be read and were left out")
     if exit_code and (found["drifted"] or found["findings"]):
         sys.exit(1)
 
 
 def _print(found: dict[str, Any], html_path: Path | None) -> None:
-    from understudy.monitor.cli.terminal import console, plain_table
+    from understudy.common.screen import console, plain_table
 
     table = plain_table(
         "series", "verdict", "PSI", "by chance up to", "Jensen-Shannon", "adjusted p"
@@ -120,10 +121,10 @@ def _print(found: dict[str, Any], html_path: Path | None) -> None:
         table.add_row(one["series"], one["verdict"], *shown, style="bold" if one["drifted"] else "")
     console().print(table)
     for one in found["findings"]:
-        click.echo(f"finding after {one['after_rows']:,} rows: {one['title']}")
-    click.echo(
+        echo(f"finding after {one['after_rows']:,} rows: {one['title']}")
+    echo(
         f"{len(found['drifted'])} of {len(found['series'])} series have drifted in "
         f"{found['rows']:,} rows"
     )
     if html_path is not None:
-        click.echo(f"{html_path} written")
+        echo(f"{html_path} written")

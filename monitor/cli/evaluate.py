@@ -13,6 +13,7 @@ from pathlib import Path
 
 import click
 
+from understudy.common.terminal import echo, echo_lines
 from understudy.monitor.cli.options import config_option
 from understudy.monitor.errors import KafkaAwayError, UnderstudyError
 
@@ -110,9 +111,9 @@ def evaluate(
         except KafkaAwayError as error:
             log.warning("%s; retrying", error)
     except UnderstudyError as error:
-        click.echo(f"understudy: {error}", err=True)
+        echo_lines(f"understudy: {error}", err=True)
         sys.exit(2)
-    click.echo(
+    echo(
         f"evaluator {name} of the group {options.group} is starting; "
         f"http://{settings.control_host}:{settings.control_port}/v1/evaluator"
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from understudy.common.terminal import echo
 from understudy.monitor.cli.experiment_offline import (
     EXIT_CODES,
     decision_table,
@@ -62,9 +63,9 @@ def start(client: Client, file: Path, as_json: bool) -> None:
     declared = load_experiment(file).model_dump(mode="json", exclude_unset=True)
     found = client.post(f"/v1/experiments?who={user()}", declared)
     if as_json:
-        click.echo(json.dumps(found))
+        echo(json.dumps(found))
     else:
-        click.echo(f"{found['name']} has started; see: understudy experiment watch {found['name']}")
+        echo(f"{found['name']} has started; see: understudy experiment watch {found['name']}")
 
 
 @experiment.command()
@@ -89,20 +90,20 @@ def status(client: Client, name: str | None, as_json: bool, exit_code: bool) -> 
     if name is None:
         found = client.get("/v1/experiments")["experiments"]
         if as_json:
-            click.echo(json.dumps(found))
+            echo(json.dumps(found))
         for one in found if not as_json else ():
             for challenger in one["challengers"]:
-                click.echo(
+                echo(
                     f"{one['name']}  {one['mode']}  {challenger['name']}: "
                     f"{challenger['decision']}, {challenger['phase'].replace('_', ' ')} at "
                     f"{challenger['weight'] * 100:g} %"
                 )
         if not found and not as_json:
-            click.echo("no experiments; start one with: understudy experiment start")
+            echo("no experiments; start one with: understudy experiment start")
         return
     document = client.get(path_of(name))
     if as_json:
-        click.echo(json.dumps(document))
+        echo(json.dumps(document))
     else:
         _show(document)
     if exit_code:
@@ -110,7 +111,7 @@ def status(client: Client, name: str | None, as_json: bool, exit_code: bool) -> 
 
 
 def _show(document: dict[str, Any]) -> None:
-    from rich.console import Console
+    from understudy.common.screen import console
 
     for one in document["challengers"]:
         stage = one["stage"]
@@ -119,10 +120,10 @@ def _show(document: dict[str, Any]) -> None:
             f"{one['phase'].replace('_', ' ')} at stage {stage['name']} "
             f"({stage['number']} of {stage['of']})"
         )
-        Console().print(decision_table(one, title))
-        click.echo(f"{one['decision']}:")
+        console().print(decision_table(one, title))
+        echo(f"{one['decision']}:")
         for reason in one["reasons"]:
-            click.echo(f"  {reason}")
+            echo(f"  {reason}")
 
 
 @experiment.command()
@@ -138,14 +139,13 @@ def watch(client: Client, name: str, interval: float, once: bool) -> None:
       understudy experiment watch candidate-canary
       understudy experiment watch candidate-canary --once
     """
-    from rich.console import Console
-
+    from understudy.common.screen import console
     from understudy.monitor.cli import experiment_watch as watching
 
     try:
-        watching.run(client, name, Console(), interval, once)
+        watching.run(client, name, console(), interval, once)
     except KeyboardInterrupt:
-        click.echo("")
+        echo("")
 
 
 def _order(kind: str) -> Callable[..., None]:
@@ -168,11 +168,11 @@ def _order(kind: str) -> Callable[..., None]:
         order |= {"gradual": True} if gradual else {}
         found = client.post(path_of(name, f"/{kind}"), order)
         if as_json:
-            click.echo(json.dumps(found))
+            echo(json.dumps(found))
             return
         for one in found["challengers"]:
             if challenger in (None, one["name"]):
-                click.echo(
+                echo(
                     f"{one['name']}: {one['phase'].replace('_', ' ')} at {one['weight'] * 100:g} %"
                 )
 
@@ -257,4 +257,4 @@ def report(client: Client, name: str, output: Path) -> None:
         output.write_text(page, encoding="utf-8")
     except OSError as error:
         raise click.ClickException(f"{output}: cannot be written: {error.strerror}") from error
-    click.echo(f"{output} written")
+    echo(f"{output} written")

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from understudy.common.terminal import echo
 from understudy.monitor.cli.options import FILE, json_option
 from understudy.monitor.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
+    from understudy.common.screen import Table
     from understudy.monitor.config.experiment import Experiment
     from understudy.shadow.experiment.planning import Plan
 
@@ -71,11 +71,9 @@ def _progress(title: str, total: int | None, quiet: bool) -> Iterator[Any]:
     if quiet:
         yield lambda done: None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from understudy.common.screen import progress_bar
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with progress_bar() as bar:
         task = bar.add_task(title, total=total)
         yield lambda done: bar.update(task, completed=done)
 
@@ -172,9 +170,7 @@ def plan_command(
       understudy experiment plan experiment.yaml --rate 50
       understudy experiment plan experiment.yaml --rate 50 --share 0.05 --json
     """
-    from rich.console import Console
-    from rich.table import Table
-
+    from understudy.common.screen import Table, console
     from understudy.monitor.config.rules import rules_of
     from understudy.shadow.experiment import ExperimentError
     from understudy.shadow.experiment.planning import Traffic, plan
@@ -216,7 +212,7 @@ def plan_command(
         "days": _limited(max((p.p80 for p in plans), default=0.0) / own / 86400.0),
     }
     if as_json:
-        click.echo(
+        echo(
             json.dumps(
                 {
                     "mode": "split" if share else "shadow",
@@ -247,8 +243,8 @@ def plan_command(
             _count(one.fixed),
             _days(one.p80 / own),
         )
-    Console().print(table)
-    click.echo(
+    console().print(table)
+    echo(
         f"all of them, 80 % of the time: {_count(max(p.p80 for p in plans))} requests, "
         f"{_days(max(p.p80 for p in plans) / own)} days at {rate:g} requests/s"
     )
@@ -302,8 +298,7 @@ def replay_command(log: Path, file: Path, as_json: bool) -> None:
       understudy experiment replay pairs.csv --experiment experiment.yaml
       understudy experiment replay records.parquet --experiment experiment.yaml --json
     """
-    from rich.console import Console
-
+    from understudy.common.screen import console
     from understudy.monitor.experiments.replay import Replay
 
     replay = Replay(load_experiment(file))
@@ -311,12 +306,12 @@ def replay_command(log: Path, file: Path, as_json: bool) -> None:
         decision = replay.read(log, progress)
     document = {"rows": replay.rows, "mode": replay.mode, **decision.to_dict()}
     if as_json:
-        click.echo(json.dumps(document))
+        echo(json.dumps(document))
     else:
-        Console().print(decision_table(document, f"{log.name}: {replay.rows:,} rows"))
-        click.echo(f"{decision.verdict}:")
+        console().print(decision_table(document, f"{log.name}: {replay.rows:,} rows"))
+        echo(f"{decision.verdict}:")
         for reason in decision.reasons:
-            click.echo(f"  {reason}")
+            echo(f"  {reason}")
     raise SystemExit(EXIT_CODES[decision.verdict])
 
 
@@ -325,8 +320,7 @@ EXIT_CODES = {"promote": 0, "continue": 10, "rollback": 11, "invalid": 12}
 
 def decision_table(document: dict[str, Any], title: str) -> Table:
     """The metrics of a decision, for a terminal."""
-    from rich.table import Table
-
+    from understudy.common.screen import Table
     from understudy.monitor.experiments.text import interval, scale_of, shown
 
     table = Table(title=title)

@@ -7,11 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
-
+from understudy.common.screen import Console, Group, Live, RenderableType, Table, Text
 from understudy.monitor.cli.client import Client, path_of
 from understudy.monitor.experiments.text import scale_of, shown
 

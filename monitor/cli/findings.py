@@ -10,6 +10,7 @@ from urllib.parse import quote, urlencode
 
 import click
 
+from understudy.common.terminal import echo
 from understudy.monitor.cli.options import (
     client_options,
     interval_option,
@@ -81,17 +82,16 @@ def list_(
       understudy findings list --state all --model delays
       understudy findings list --severity critical --exit-code
     """
-    from rich.console import Console
-
+    from understudy.common.screen import console
     from understudy.monitor.cli.findings_text import table
 
     found = _list(client, state, model, severity, limit)
     if as_json:
-        click.echo(json.dumps(found))
+        echo(json.dumps(found))
     elif found["findings"]:
-        Console().print(table(found))
+        console().print(table(found))
     else:
-        click.echo("no findings" if state != "open" else "nothing is open")
+        echo("no findings" if state != "open" else "nothing is open")
     if exit_code:
         some = found if state == "open" else _list(client, "open", model, severity, 1)
         raise SystemExit(int(some["matching"] > 0))
@@ -109,15 +109,14 @@ def show(client: Client, id_: str, exit_code: bool, as_json: bool) -> None:
     Example:
       understudy findings show 20261123T221530-7
     """
-    from rich.console import Console
-
+    from understudy.common.screen import console
     from understudy.monitor.cli.findings_text import page
 
     found = client.get(_path(id_))
     if as_json:
-        click.echo(json.dumps(found))
+        echo(json.dumps(found))
     else:
-        Console().print(page(found))
+        console().print(page(found))
     if exit_code:
         raise SystemExit(int(found["state"] == "open"))
 
@@ -143,14 +142,12 @@ def watch(
     Example:
       understudy findings watch --severity warning
     """
-    from rich.console import Console
-    from rich.live import Live
-
+    from understudy.common.screen import Live, console
     from understudy.monitor.cli.findings_text import table
 
     some = False
     try:
-        with Live(console=Console(), auto_refresh=False) as live:
+        with Live(console=console(), auto_refresh=False) as live:
             while True:
                 found = _list(client, "all", model, severity, 20)
                 some = any(one["state"] == "open" for one in found["findings"])
@@ -159,7 +156,7 @@ def watch(
                     break
                 time.sleep(interval)
     except KeyboardInterrupt:
-        click.echo("")
+        echo("")
     if exit_code:
         raise SystemExit(int(some))
 
@@ -243,15 +240,13 @@ def silence(
     if pattern is None:
         found = client.get("/v1/silences")
         if as_json:
-            click.echo(json.dumps(found))
+            echo(json.dumps(found))
             return
         for one in found["silences"]:
             why_ = f": {one['why']}" if one["why"] else ""
-            click.echo(
-                f"{one['id']}  {one['pattern']}  until {one['until_at']}  {one['who']}{why_}"
-            )
+            echo(f"{one['id']}  {one['pattern']}  until {one['until_at']}  {one['who']}{why_}")
         if not found["silences"]:
-            click.echo("there are no silences")
+            echo("there are no silences")
         return
     try:
         span = duration(float(how_long) if how_long.replace(".", "", 1).isdigit() else how_long)
@@ -275,7 +270,7 @@ def _list(
 
 
 def _print_result(found: Any, as_json: bool, text: Callable[[], str]) -> None:
-    click.echo(json.dumps(found) if as_json else text())
+    echo(json.dumps(found) if as_json else text())
 
 
 def _path(id_: str, rest: str = "") -> str:

@@ -5,11 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Group, RenderableType
-from rich.padding import Padding
-from rich.table import Table
-from rich.text import Text
-
+from understudy.common.screen import Group, Padding, RenderableType, Table, Text
 from understudy.monitor.findings import words
 from understudy.monitor.findings.finding import Size
 

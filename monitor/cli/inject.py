@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from understudy.common.terminal import echo, echo_lines
 from understudy.monitor.cli.options import FILE, json_option
 from understudy.monitor.errors import ConfigError
 
@@ -64,9 +65,9 @@ def file(manifest: Path, sidecar_path: Path, as_json: bool) -> None:
             name = one.get("metadata", {}).get("name", "")
             raise ConfigError(str(manifest), [(f"{one.get('kind')} {name}", str(error))]) from error
     if as_json:
-        click.echo(json.dumps(objects))
+        echo(json.dumps(objects))
     else:
-        click.echo(yaml.safe_dump_all(objects, sort_keys=False), nl=False)
+        echo_lines(yaml.safe_dump_all(objects, sort_keys=False), end="")
 
 
 def _place(objects: list[Any], index: int) -> tuple[Any, Any]:
@@ -105,6 +106,6 @@ def serve(sidecar_path: Path, listen: str, certificate: Path, key: Path) -> None
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--listen") from error
     server = Server(load_sidecar(sidecar_path), host, port, certificate, key)
-    click.echo(f"understudy injector is ready: https://{listen}/inject", err=True)
+    echo(f"understudy injector is ready: https://{listen}/inject", err=True)
     asyncio.run(server.run())
     sys.exit(0)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from understudy.common.terminal import echo, echo_lines
 from understudy.monitor.cli.kafka_import import import_
 from understudy.monitor.cli.options import FILE, json_option
 from understudy.monitor.errors import ConfigError, KafkaTroubleError, MissingExtraError
@@ -89,14 +90,14 @@ def init(config: Path, dry_run: bool, alter: bool, as_json: bool) -> None:
         for topic in topics:
             shape = f"{topic.partitions} partitions, {topic.replication} copies each"
             text = f"{would}: {shape}, {topic.config['cleanup.policy']}"
-            click.echo(f"{topic.name}: {text if topic in missing else 'is there'}")
+            echo(f"{topic.name}: {text if topic in missing else 'is there'}")
         for one in differences:
             if one not in left:
-                click.echo(f"{one.topic}: {one.what} was {one.is_}, is {one.wanted} now")
+                echo(f"{one.topic}: {one.what} was {one.is_}, is {one.wanted} now")
         for one in left:
             how = "--alter changes it" if one.fixable else _cure(one.what)
             text = f"{one.topic}: {one.what} is {one.is_}, and should be {one.wanted}: {how}"
-            click.echo(text, err=True)
+            echo(text, err=True)
     raise SystemExit(_WRONG if left else _OK)
 
 
@@ -179,19 +180,19 @@ def _difference(one: Any) -> dict[str, Any]:
 
 
 def _show(found: dict[str, Any]) -> None:
-    click.echo(f"{found['brokers']} brokers; group {found['group']}: {found['members']} members")
+    echo(f"{found['brokers']} brokers; group {found['group']}: {found['members']} members")
     for topic in found["topics"]:
         if topic["partitions"] is None:
-            click.echo(f"{topic['topic']}: missing")
+            echo(f"{topic['topic']}: missing")
             continue
         lag = "" if topic["lag"] is None else f", lag {topic['lag']:,}"
-        click.echo(
+        echo(
             f"{topic['topic']}: {topic['partitions']} partitions, {topic['messages']:,} messages"
             f"{lag}"
         )
     for problem in found["problems"]:
-        click.echo(problem, err=True)
+        echo(problem, err=True)
 
 
 def _print(document: dict[str, Any]) -> None:
-    click.echo(json.dumps(document, indent=2))
+    echo_lines(json.dumps(document, indent=2))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from understudy.common.terminal import echo
 from understudy.monitor.cli.options import FILE, json_option
 from understudy.monitor.errors import ConfigError
 
@@ -65,9 +66,9 @@ def import_(config: Path, instance: str | None, once: bool, as_json: bool, sessi
     keeper.run((lambda member, count: count == 0 and member.remaining() == 0) if once else None)
     taken = keeper.counts()
     if as_json:
-        click.echo(json.dumps({sort: taken[sort] for sort in ("records", "labels", "dead")}))
+        echo(json.dumps({sort: taken[sort] for sort in ("records", "labels", "dead")}))
     else:
-        click.echo(
+        echo(
             f"imported {taken['records']:,} records and {taken['labels']:,} labels; "
             f"{taken['dead']:,} messages went to the dead-letter topic"
         )

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 import click
 
 from understudy import __version__
+from understudy.common.terminal import echo, echo_lines
+from understudy.common.text import visible
 from understudy.monitor.errors import ConfigError, MissingExtraError, UnderstudyError
 
 if TYPE_CHECKING:
@@ -169,6 +171,9 @@ class _Main(click.Group):
             return super().invoke(ctx)
         except UnderstudyError as error:
             _fail(error)
+        except click.ClickException as error:
+            vars(error)["message"] = visible(error.message, lines=True)
+            raise
 
 
 @click.group(context_settings=CONTEXT, cls=_Main)
@@ -188,10 +193,10 @@ def main() -> None:
 def _fail(error: UnderstudyError) -> NoReturn:
     if isinstance(error, ConfigError):
         for path, message in error.problems:
-            click.echo(
+            echo(
                 f"{error.source}: {path}: {message}" if path else f"{error.source}: {message}",
                 err=True,
             )
     else:
-        click.echo(f"understudy: {error}", err=True)
+        echo_lines(f"understudy: {error}", err=True)
     sys.exit(error.exit_code)

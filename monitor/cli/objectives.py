@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from understudy.common.terminal import echo
 from understudy.monitor.cli.options import client_options, json_option
 
 if TYPE_CHECKING:
@@ -46,9 +47,9 @@ def objectives(client: Client, as_json: bool, output: Path | None, exit_code: bo
             output.write_text(page(found))
         except OSError as error:
             raise click.ClickException(f"{output}: cannot be written: {error.strerror}") from error
-        click.echo(f"{output} written", err=True)
+        echo(f"{output} written", err=True)
     if as_json:
-        click.echo(json.dumps(found))
+        echo(json.dumps(found))
     else:
         _print(found)
     if exit_code and any(one["met"] is False for one in found["arms"][0]["objectives"]):
@@ -56,7 +57,7 @@ def objectives(client: Client, as_json: bool, output: Path | None, exit_code: bo
 
 
 def _print(found: dict[str, Any]) -> None:
-    from understudy.monitor.cli.terminal import console, plain_table
+    from understudy.common.screen import console, plain_table
     from understudy.monitor.config.objective import KNOWN
     from understudy.monitor.console.objectives import shown
 
@@ -82,4 +83,4 @@ def _print(found: dict[str, Any]) -> None:
     console().print(table)
     for arm in arms:
         if arm["dominated_by"]:
-            click.echo(f"{arm['arm']} is dominated by {', '.join(arm['dominated_by'])}")
+            echo(f"{arm['arm']} is dominated by {', '.join(arm['dominated_by'])}")

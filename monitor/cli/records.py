@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from understudy.common.terminal import echo
 from understudy.monitor.cli.options import FILE, json_option
 from understudy.monitor.errors import LogError
 from understudy.monitor.records.record import OUTCOMES, ROLES
@@ -104,6 +105,7 @@ def export(
       understudy records export records -o recorded.jsonl --json
     """
     from understudy.common.files import LINES, PARQUET
+    from understudy.common.screen import progress_bar
     from understudy.monitor.archive.export import (
         labels_to_parquet,
         to_lines,
@@ -111,7 +113,6 @@ def export(
     )
     from understudy.monitor.archive.reading import open_log
     from understudy.monitor.archive.records import Log, RecordFilter
-    from understudy.monitor.cli.terminal import progress_bar
     from understudy.monitor.config.load import load
 
     kind = out.suffix.lower()
@@ -137,15 +138,15 @@ def export(
                 document["labels"] = labels_to_parquet(found, labels, progress)
     document = {"file": str(out), **document, **_faults(found)}
     if as_json:
-        click.echo(json.dumps(document))
+        echo(json.dumps(document))
         return
     rows = f" in {document['rows']:,} rows" if "rows" in document else ""
-    click.echo(f"{out}: {document['records']:,} records{rows}")
+    echo(f"{out}: {document['records']:,} records{rows}")
     if "labels" in document:
-        click.echo(f"{labels or out}: {document['labels']:,} labels")
+        echo(f"{labels or out}: {document['labels']:,} labels")
     if document.get("undecoded"):
         hint = "" if config is not None else "; give --config to decode payloads"
-        click.echo(f"{document['undecoded']:,} records have no readable features{hint}")
+        echo(f"{document['undecoded']:,} records have no readable features{hint}")
     _say_faults(document)
 
 
@@ -175,9 +176,9 @@ def show(
       understudy records show records -n 5
       understudy records show records --from 2026-05-01T12:00:00Z --json | jq .record.outcome
     """
+    from understudy.common.screen import progress_bar
     from understudy.monitor.archive.reading import open_log
     from understudy.monitor.archive.records import LabelItem, Log, RecordFilter, RecordItem
-    from understudy.monitor.cli.terminal import progress_bar
 
     found = Log(open_log(log), RecordFilter(since, until, model, version), skip_broken)
     with progress_bar() as bar:
@@ -186,9 +187,9 @@ def show(
         newest = deque((i for i in items if isinstance(i, (RecordItem, LabelItem))), maxlen=count)
     for item in newest:
         if as_json:
-            click.echo(item.line.decode("utf-8", "replace").rstrip("\n"))
+            echo(item.line.decode("utf-8", "replace").rstrip("\n"))
         else:
-            click.echo(_shown(item))
+            echo(_shown(item))
     if not as_json:
         _say_faults(_faults(found))
 
@@ -206,9 +207,9 @@ def verify(log: Path, as_json: bool) -> None:
     Example:
       understudy records verify records --json
     """
+    from understudy.common.screen import progress_bar
     from understudy.monitor.archive.reading import open_log
     from understudy.monitor.archive.records import LabelItem, Log, RecordItem
-    from understudy.monitor.cli.terminal import progress_bar
 
     found = Log(open_log(log), skip_broken=True)
     times: list[float] = []
@@ -233,15 +234,15 @@ def verify(log: Path, as_json: bool) -> None:
     }
     whole = not document["broken_lines"] and not document["damaged"]["places"]
     if as_json:
-        click.echo(json.dumps({**document, "whole": whole}))
+        echo(json.dumps({**document, "whole": whole}))
     else:
         span = f", {document['from']} to {document['to']}" if times else ""
-        click.echo(
+        echo(
             f"{log}: {document['files']:,} files, {document['bytes']:,} bytes, "
             f"{counts['records']:,} records and {counts['labels']:,} labels{span}"
         )
         _say_faults(document)
-        click.echo("whole" if whole else "damaged")
+        echo("whole" if whole else "damaged")
     sys.exit(0 if whole else 1)
 
 
@@ -261,15 +262,15 @@ def _faults(log: Log) -> dict[str, Any]:
 def _say_faults(document: dict[str, Any]) -> None:
     damaged = document["damaged"]
     if document["broken_lines"]:
-        click.echo(f"{document['broken_lines']:,} lines could not be read", err=True)
+        echo(f"{document['broken_lines']:,} lines could not be read", err=True)
     if damaged["places"]:
         where = ", ".join(damaged["where"])
-        click.echo(
+        echo(
             f"skipped {damaged['bytes']:,} damaged bytes: {where}",
             err=True,
         )
     if damaged["torn_bytes"]:
-        click.echo(f"skipped a torn tail of {damaged['torn_bytes']:,} bytes", err=True)
+        echo(f"skipped a torn tail of {damaged['torn_bytes']:,} bytes", err=True)
 
 
 def _shown(item: RecordItem | LabelItem) -> str:

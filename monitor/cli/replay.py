@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from understudy.common.terminal import echo
 from understudy.monitor.cli.options import config_option, json_option, skip_broken_option
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ def replay(log: Path, config_path: Path, skip_broken: bool, as_json: bool, exit_
       understudy replay records
       understudy replay records --config stricter.yaml --json
     """
+    from understudy.common.screen import progress_bar
     from understudy.monitor.archive.reading import open_log
-    from understudy.monitor.cli.terminal import progress_bar
     from understudy.monitor.config.load import load
     from understudy.monitor.replay.run import Replay
 
@@ -53,7 +54,7 @@ def replay(log: Path, config_path: Path, skip_broken: bool, as_json: bool, exit_
     finally:
         run.close()
     if as_json:
-        click.echo(json.dumps(document))
+        echo(json.dumps(document))
     else:
         _print(document)
     if exit_code and document["findings"]:
@@ -84,30 +85,30 @@ def _document(run: Replay, damage: Damage) -> dict[str, Any]:
 
 
 def _print(document: dict[str, Any]) -> None:
-    click.echo(
+    echo(
         f"{document['records']:,} records and {document['labels']:,} labels, "
         f"{document['from']} to {document['to']}"
     )
     if document["broken_lines"]:
-        click.echo(f"{document['broken_lines']:,} lines could not be read")
+        echo(f"{document['broken_lines']:,} lines could not be read")
     damaged = document["damaged"]
     if damaged["bytes"]:
-        click.echo(
+        echo(
             f"skipped {damaged['bytes']:,} damaged bytes in {damaged['places']:,} places of the log"
         )
     findings = document["findings"]
-    click.echo(f"{len(findings)} findings" if findings else "no findings")
+    echo(f"{len(findings)} findings" if findings else "no findings")
     for found in findings:
-        click.echo(f"  {found['title']}")
+        echo(f"  {found['title']}")
         since = found.get("since")
-        click.echo(
+        echo(
             f"    opened {_time(found['opened'])}"
             + (f", since {_time(since)}" if since is not None else "")
             + (f", closed {_time(found['closed'])}" if found.get("closed") else ", open")
         )
     for name, challengers in document["experiments"].items():
         for challenger, one in challengers.items():
-            click.echo(f"  experiment {name}: {challenger} {one['decision']} ({one['phase']})")
+            echo(f"  experiment {name}: {challenger} {one['decision']} ({one['phase']})")
 
 
 def _time(at: float) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from understudy import __version__
+from understudy.common.terminal import echo
 from understudy.monitor.cli.options import config_option
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def _announce(supervisor: Supervisor) -> None:
     scheme = "http" if listen.tls is None else "https"
     count = len(supervisor.workers)
     control = f"http://{supervisor.control_address}"
-    click.echo(
+    echo(
         f"understudy {__version__} is ready: {scheme}://{supervisor.address} -> "
         f"{champion.name} {champion.url} ({count} worker{'s' if count > 1 else ''}); "
         f"status {control}/ metrics {control}/metrics"

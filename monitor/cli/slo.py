@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from understudy.common.terminal import echo, echo_lines
 from understudy.monitor.cli.options import FILE, json_option
 from understudy.monitor.errors import ConfigError
 
@@ -114,10 +115,10 @@ def generate(
     webhooks = {"page": page_webhook, "ticket": ticket_webhook}
     files = files_of(found, only or PARTS, labels, namespace, webhooks)
     if as_json:
-        click.echo(json.dumps(files))
+        echo(json.dumps(files))
         return
     if output is None:
-        click.echo("---\n".join(f"# {name}\n{dumped(data, '')}" for name, data in files.items()))
+        echo_lines("---\n".join(f"# {name}\n{dumped(data, '')}" for name, data in files.items()))
         return
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -126,7 +127,7 @@ def generate(
     except OSError as error:
         raise ConfigError(str(output), [("", f"cannot be written: {error.strerror}")]) from error
     for name in files:
-        click.echo(str(output / name))
+        echo(str(output / name))
     if "alertmanager.yml" in files and not page_webhook:
         _notice("alertmanager.yml: pages have no receiver; give --page-webhook, or add a receiver")
     if "rules" in (only or PARTS):
@@ -199,13 +200,13 @@ def explain_command(
     faults = bad or FAULTS
     if as_json:
         explanations = [explain.explained(one, faults, rate) for one in found.slos]
-        click.echo(json.dumps({"slos": explanations, "notices": found.notices}))
+        echo(json.dumps({"slos": explanations, "notices": found.notices}))
         return
-    click.echo("\n\n".join(explain.text(one, faults, rate) for one in found.slos))
+    echo_lines("\n\n".join(explain.text(one, faults, rate) for one in found.slos))
     _notices(found, but=tuple(f"{one.name}: " for one in found.slos))
     if found.alerts:
         names = sorted({alert.name for alert in found.alerts})
-        click.echo(f"\nBesides: {', '.join(names)} (docs/runbooks)")
+        echo_lines(f"\nBesides: {', '.join(names)} (docs/runbooks)")
 
 
 @slo.command("test")
@@ -251,19 +252,19 @@ def test(
             _print_result(results[-1], as_json)
     passed = all(result["passed"] for result in results)
     if as_json:
-        click.echo(json.dumps({"passed": passed, "results": results}))
+        echo(json.dumps({"passed": passed, "results": results}))
     else:
         number = sum(result["tests"] for result in results)
-        click.echo(f"{number} tests of {len(rules)} rule files: {'passed' if passed else 'FAILED'}")
+        echo(f"{number} tests of {len(rules)} rule files: {'passed' if passed else 'FAILED'}")
     sys.exit(0 if passed else 1)
 
 
 def _print_result(result: dict[str, Any], as_json: bool) -> None:
     if as_json:
         return
-    click.echo(f"{'ok' if result['passed'] else 'FAILED':<7} {result['file']}")
+    echo(f"{'ok' if result['passed'] else 'FAILED':<7} {result['file']}")
     if not result["passed"]:
-        click.echo(result["output"])
+        echo_lines(result["output"])
 
 
 def _notices(found: Compiled, but: tuple[str, ...] = ()) -> None:
@@ -275,7 +276,7 @@ def _notices(found: Compiled, but: tuple[str, ...] = ()) -> None:
 
 
 def _notice(text: str) -> None:
-    click.echo(f"notice: {text}", err=True)
+    echo(f"notice: {text}", err=True)
 
 
 def _pair(text: str) -> tuple[str, str]:

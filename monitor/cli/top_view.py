@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 import time
 from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
-from rich.markup import escape
-from rich.table import Table
-from rich.text import Text
-
 from understudy.common.http import call
+from understudy.common.screen import Group, Live, RenderableType, Table, Text, console
+from understudy.common.terminal import echo, echo_lines
 from understudy.monitor.cli.address import DEFAULT_URL
 from understudy.monitor.errors import UnderstudyError
 
@@ -93,10 +87,10 @@ def _arms(status: Mapping[str, Any]) -> Table:
             first = key == _WINDOWS[0][0]
             error = _share(window["error_rate"])
             table.add_row(
-                f"[bold]{escape(arm['arm'])}[/bold] ({arm['role']})" if first else "",
+                Text.assemble((arm["arm"], "bold"), f" ({arm['role']})") if first else "",
                 text,
                 _rate(window["rate"]),
-                f"[red]{error}[/red]" if window["errors"] else error,
+                Text(error, "red" if window["errors"] else ""),
                 duration(window["p50"]),
                 duration(window["p99"]),
                 duration(window["p99_9"]),
@@ -212,18 +206,17 @@ def run(
     try:
         status = fetch(url)
     except Unreachable as error:
-        print(f"understudy top: {error}", file=sys.stderr)
+        echo(f"understudy top: {error}", err=True)
         return error.exit_code
     if as_json:
-        print(json.dumps(status, indent=2))
+        echo_lines(json.dumps(status, indent=2))
         return 0
-    # Without a terminal there is no width to ask for; wide enough that no column is cut.
-    console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
-    if once or not console.is_terminal:
-        console.print(render(status, url))
+    screen = console()
+    if once or not screen.is_terminal:
+        screen.print(render(status, url))
         return 0
     try:
-        with Live(render(status, url), console=console, screen=True, auto_refresh=False) as live:
+        with Live(render(status, url), console=screen, screen=True, auto_refresh=False) as live:
             while True:
                 time.sleep(interval)
                 try:

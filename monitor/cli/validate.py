@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from understudy.common.terminal import echo
 from understudy.monitor.cli.options import config_option, json_option
 from understudy.monitor.errors import ValidationCaseError
 
@@ -39,11 +40,11 @@ def validate(config_path: Path, as_json: bool) -> None:
         raise ValidationCaseError(room.error)
     found = room.summary()
     if as_json:
-        click.echo(json.dumps(found))
+        echo(json.dumps(found))
     else:
         for group in found["groups"]:
             total = group["passed"] + group["failed"]
-            click.echo(f"{group['arm']}: {group['passed']} of {total} {group['kind']} cases pass")
+            echo(f"{group['arm']}: {group['passed']} of {total} {group['kind']} cases pass")
             for failure in group["failures"]:
-                click.echo(f"  {failure['case']}: {failure['wrong']}")
+                echo(f"  {failure['case']}: {failure['wrong']}")
     sys.exit(0 if passed else 1)

@@ -7,6 +7,7 @@ import json
 import click
 
 from understudy import __version__
+from understudy.common.terminal import echo
 from understudy.monitor.cli.options import json_option
 
 
@@ -20,4 +21,4 @@ def version(as_json: bool) -> None:
       understudy version
       understudy version --json
     """
-    click.echo(json.dumps({"version": __version__}) if as_json else f"understudy {__version__}")
+    echo(json.dumps({"version": __version__}) if as_json else f"understudy {__version__}")

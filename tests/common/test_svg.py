@@ -5,7 +5,7 @@ from __future__ import annotations
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from understudy.common.svg import Axes, Scale, element, joined, log_ticks, ticks, wrapped
@@ -64,6 +64,7 @@ def test_what_lies_outside_is_not_drawn() -> None:
 @given(
     st.floats(-1e9, 1e9, allow_nan=False), st.floats(1e-6, 1e9, allow_nan=False), st.integers(2, 8)
 )
+@example(1.0, 400400401.0, 2)
 def test_ticks_are_round_and_within(low: float, length: float, about: int) -> None:
     high = low + length
     if high - low < 1e-9 * max(abs(low), abs(high)):

@@ -33,6 +33,7 @@ from understudy.monitor.console.findings import in_short
 from understudy.monitor.console.page import static
 from understudy.monitor.errors import ApiError
 from understudy.monitor.evidence.settings import Settings
+from understudy.monitor.findings.finding import Contribution, Size
 from understudy.monitor.findings.service import FindingsService
 from understudy.monitor.pipeline.plane import EvaluationPlane
 from understudy.monitor.records.handoff import Names
@@ -270,6 +271,38 @@ def test_command_line_lists_acknowledges_and_closes(service: Service) -> None:
     assert (twice.exception.exit_code, twice.exception.status) == (2, 409)
     assert run(service, "list", "--state", "all", "--exit-code").exit_code == 0
     assert "closed" in run(service, "list", "--state", "all").output
+
+
+def test_texts_of_users_reach_no_terminal_as_controls(service: Service) -> None:
+    nasty = "\x1b]0;OWNED\x07\x1b[2J\r\u202e[red]all is well[/eur]\nno findings"
+    id_ = service.report(
+        signal(
+            model=nasty,
+            segment=nasty,
+            title=f"Inputs have changed: {nasty}",
+            features=(Contribution(nasty, 1.0, nasty),),
+            size=Size(nasty, nasty, 0.0, 1.0, None, None),
+            advice=nasty,
+            examples=(nasty,),
+        )
+    )
+    acknowledged = run(service, "ack", id_, "--why", nasty, "--who", nasty)
+    silence = run(service, "silence", f"*{nasty}", "--why", nasty, "--who", nasty)
+    for said in (
+        acknowledged,
+        silence,
+        run(service, "silence"),
+        run(service, "list"),
+        run(service, "show", id_),
+        run(service, "watch", "--once"),
+        run(service, "close", id_, "--why", nasty),
+        run(service, "close", id_, "--why", "twice"),
+    ):
+        text = said.output + str(said.exception or "")
+        assert not set(said.output) & set("\x1b\x07\r\u202e"), said.output
+        assert "OWNED" in text
+        assert "[/eur]" in text.replace("\n", "").replace(" ", "")
+        assert "no findings" not in said.output.splitlines()
 
 
 def test_silences_from_the_command_line(service: Service) -> None:

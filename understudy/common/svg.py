@@ -8,12 +8,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from html import escape
+from html import escape as _html
 from typing import Self
+
+from understudy.common.text import visible
 
 Value = str | float | None
 Point = tuple[float, float]
 Show = Callable[[float], str]
+
+
+def escape(text: str) -> str:
+    """Text for content and attributes; control characters, which XML forbids, are shown."""
+    return _html(visible(text, lines=True))
 
 
 def element(name: str, text: str | None = None, title: str = "", **attributes: Value) -> str:
@@ -105,9 +112,11 @@ def step_of(low: float, high: float, about: int = 4, factors: Sequence[float] = 
 
 
 def ticks(low: float, high: float, about: int = 4) -> list[float]:
-    """About ``about`` round numbers within a range."""
+    """About ``about`` round numbers within a range, at least one."""
     step = step_of(low, high, about)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    if first > last:  # the step was rounded up beyond both ends
+        return ticks(low, high, about + 1)
     return [number * step for number in range(first, last + 1)]
 
 

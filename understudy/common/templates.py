@@ -1,10 +1,16 @@
-"""HTML from Jinja templates: every value is escaped unless it is marked as safe."""
+"""HTML from Jinja templates: every value is escaped unless it is marked as safe.
+
+Control characters are written as escapes too: an override of direction in a name would reverse the
+text beside it.
+"""
 
 from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from understudy.common.text import visible
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -19,10 +25,15 @@ def environment(folder: Path) -> Environment:
         loader=FileSystemLoader(folder),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
         auto_reload=False,
     )
+
+
+def _shown(value: Any) -> Any:
+    return visible(value, lines=True) if type(value) is str else value
 
 
 def render(template: Path, **values: Any) -> str:

@@ -30,24 +30,34 @@ def config() -> None:
 def check(file: Path, as_json: bool) -> None:
     """Say whether FILE is valid, with one line for each problem. Exits 0 or 2.
 
+    Warnings name limits that differ between champion and challengers; the exit code stays 0.
+
     \b
     Example:
       understudy config check understudy.yaml --json
     """
+    from understudy.monitor.config.checks import warnings_of
     from understudy.monitor.config.load import load
 
     problems: list[tuple[str, str]] = []
+    warnings: list[tuple[str, str]] = []
     try:
-        load(file)
+        warnings = warnings_of(load(file))
     except ConfigError as error:
         problems = error.problems
     if as_json:
-        listed = [{"path": path, "message": message} for path, message in problems]
-        echo(json.dumps({"file": str(file), "valid": not problems, "problems": listed}))
+        listed, doubts = (
+            [{"path": path, "message": message} for path, message in found]
+            for found in (problems, warnings)
+        )
+        found = {"file": str(file), "valid": not problems, "problems": listed, "warnings": doubts}
+        echo(json.dumps(found))
     elif problems:
         for path, message in problems:
             echo(f"{file}: {path}: {message}" if path else f"{file}: {message}", err=True)
     else:
+        for path, message in warnings:
+            echo(f"{file}: {path}: warning: {message}", err=True)
         echo(f"{file}: valid")
     sys.exit(2 if problems else 0)
 

@@ -32,6 +32,49 @@ def problems_of(config: Config) -> list[Problem]:
     ]
 
 
+def warnings_of(config: Config) -> list[Problem]:
+    """Limits that differ between champion and challengers, each with the keys of both.
+
+    They are valid. Answers beyond the smaller limit cannot be compared, or differ for a reason that
+    is not the model's.
+    """
+    return list(_unequal_limits(config))
+
+
+def _unequal_limits(config: Config) -> Iterator[Problem]:
+    champion = config.champion
+    capture = config.capture.max_body
+    for index, challenger in enumerate(config.challengers):
+        path = f"challengers[{index}]"
+        mirror = challenger.mirror
+        pairs: list[tuple[str, float, str, float, str]] = []
+        for name in ("connect", "first_byte", "total"):
+            theirs, ours = getattr(challenger.timeouts, name), getattr(champion.timeouts, name)
+            pairs.append((f"timeouts.{name}", theirs, f"champion.timeouts.{name}", ours, " s"))
+        for name in ("max_connections", "max_waiting"):
+            theirs, ours = getattr(challenger, name), getattr(champion, name)
+            pairs.append((name, theirs, f"champion.{name}", ours, ""))
+        if mirror.timeout is not None:
+            for name in ("first_byte", "total"):
+                ours = getattr(champion.timeouts, name)
+                key = f"champion.timeouts.{name}"
+                pairs.append(("mirror.timeout", mirror.timeout, key, ours, " s"))
+        if mirror.connections is not None:
+            ours = champion.max_connections
+            pairs.append(
+                ("mirror.connections", mirror.connections, "champion.max_connections", ours, "")
+            )
+        for key, theirs, other, ours, unit in pairs:
+            if theirs != ours:
+                yield f"{path}.{key}", f"{theirs:g}{unit}, but {other} is {ours:g}{unit}"
+        if mirror.max_response < capture:
+            yield (
+                f"{path}.mirror.max_response",
+                f"{mirror.max_response:,} bytes, but the champion's answers are read up to "
+                f"capture.max_body ({capture:,} bytes): larger ones cannot be compared",
+            )
+
+
 def problems_at_start(config: Config, environment: Mapping[str, str]) -> list[Problem]:
     """Faults that depend on the environment of the service, not on the file alone."""
     return [*_token(config, environment), *_kafka_at_start(config, environment)]

@@ -33,7 +33,7 @@ def compile_plan(config: model.Config, generation: int, routes: Routes | None = 
         arms[arm] for _, allocation, _ in divided.values() for arm in set(allocation.arms) - {-1}
     }
     champion = _champion(config.champion)
-    challengers = [_challenger(c, c.name in serving) for c in config.challengers]
+    challengers = [_challenger(config, c, c.name in serving) for c in config.challengers]
     noise = max((e.compare.noise for e in config.experiments), default=0.0)
     if noise > 0.0:
         challengers.append(_again(config, noise))
@@ -139,10 +139,12 @@ def _again(config: model.Config, noise: float) -> plan.Challenger:
     """The champion as a mirror target, to measure how much its own answers differ."""
     mirror = model.Mirror(rate=noise)
     upstream = _champion(config.champion)
-    return _copied(replace(upstream, name=upstream.name + REPEAT_SUFFIX), mirror, noise)
+    return _copied(config, replace(upstream, name=upstream.name + REPEAT_SUFFIX), mirror, noise)
 
 
-def _challenger(challenger: model.Challenger, serves: bool) -> plan.Challenger:
+def _challenger(
+    config: model.Config, challenger: model.Challenger, serves: bool
+) -> plan.Challenger:
     mirror = challenger.mirror
     timeouts = challenger.timeouts
     serving = replace(
@@ -155,24 +157,35 @@ def _challenger(challenger: model.Challenger, serves: bool) -> plan.Challenger:
         max_waiting=challenger.max_waiting,
     )
     return replace(
-        _copied(serving, mirror, 0.0 if serves else mirror.rate),
+        _copied(config, serving, mirror, 0.0 if serves else mirror.rate),
         serving=serving,
     )
 
 
-def _copied(upstream: plan.Upstream, mirror: model.Mirror, rate: float) -> plan.Challenger:
+def mirror_timeouts(config: model.Config, mirror: model.Mirror) -> model.Timeouts:
+    """The time limits of a mirrored request: those of the champion unless it has one."""
+    limit = mirror.timeout
+    if limit is None:
+        return config.champion.timeouts
+    return model.Timeouts(connect=limit, first_byte=limit, total=limit)
+
+
+def _copied(
+    config: model.Config, upstream: plan.Upstream, mirror: model.Mirror, rate: float
+) -> plan.Challenger:
     """A model server that gets mirrored requests."""
+    timeouts = mirror_timeouts(config, mirror)
     return plan.Challenger(
         upstream=replace(
             upstream,
-            connect_timeout=mirror.timeout,
-            first_byte_timeout=mirror.timeout,
-            total_timeout=mirror.timeout,
-            max_connections=mirror.connections,
+            connect_timeout=timeouts.connect,
+            first_byte_timeout=timeouts.first_byte,
+            total_timeout=timeouts.total,
+            max_connections=mirror.connections or config.champion.max_connections,
             max_waiting=mirror.queue.requests,
         ),
         rate=rate,
-        timeout=mirror.timeout,
+        timeout=timeouts.total,
         queue_requests=mirror.queue.requests,
         queue_bytes=mirror.queue.bytes,
         max_response_bytes=mirror.max_response,

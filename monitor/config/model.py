@@ -224,10 +224,12 @@ class Mirror(Section):
 
     rate: float = Field(default=1.0, ge=0.0, le=1.0, allow_inf_nan=False, examples=[0.1])
     """Share of inference requests to mirror, sampled by request id."""
-    timeout: Seconds = 5.0
-    """For a whole mirrored request: queueing, connecting and the response."""
-    connections: int = Field(default=32, ge=1, le=65536)
-    """Maximum number of connections to the challenger, per worker."""
+    timeout: Seconds | None = None
+    """For a whole mirrored request; default: the champion's timeouts. With another limit, answers
+    of both arms are compared as if both had the shorter one."""
+    connections: int | None = Field(default=None, ge=1, le=65536)
+    """Maximum number of connections to the challenger, per worker; default: the champion's
+    max_connections."""
     queue: Queue = Queue()
     """Limits of the queue."""
     max_response: Bytes = 1024 * 1024

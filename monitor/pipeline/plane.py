@@ -19,6 +19,8 @@ from understudy.monitor.ingest.service import IngestService
 from understudy.monitor.pipeline.mode import LabelIntake, Mode, StateSaver
 from understudy.monitor.pipeline.pipeline import Pipeline
 from understudy.monitor.records.handoff import HandOffServer
+from understudy.monitor.records.record import NOT_SENT as NOT_SENT_OUTCOMES
+from understudy.monitor.records.record import OUTCOMES
 from understudy.monitor.records.redaction import Redaction
 from understudy.monitor.stats.energy import Rapl
 from understudy.monitor.stats.reader import Snapshot, StatsReader
@@ -27,7 +29,7 @@ from understudy.monitor.supervisor.control_line import Supervisor
 
 NOT_ERRORS = frozenset(("ok", "client_error", "cancelled", "rejected"))
 """Outcomes that are not the model server's fault; the others are errors."""
-NOT_SENT = frozenset(("queue_full", "breaker_open", "body_too_large", "draining"))
+NOT_SENT = frozenset(OUTCOMES[outcome] for outcome in NOT_SENT_OUTCOMES)
 """Outcomes of mirrored requests that were never sent."""
 BREAKER_STATES = ("closed", "open", "half_open")
 _RECENT_SECONDS = 10.0

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 
 from understudy.monitor.records.handoff import Names
-from understudy.monitor.records.record import Record
+from understudy.monitor.records.record import NOT_SENT, Record
 
 MAX_BYTES = 4 * 1024 * 1024
 
@@ -28,10 +28,11 @@ class Recent:
         return len(self._records)
 
     def add(self, names: Names, records: Sequence[Record]) -> None:
-        """Add the records of one batch, oldest first."""
+        """Add the records of one batch, oldest first; those of requests that were not sent are left
+        out."""
         if self.keep <= 0:
             return
-        for record in records[-self.keep :]:
+        for record in [r for r in records if r.outcome not in NOT_SENT][-self.keep :]:
             self._records.append((names, record))
             self._bytes += _size(record)
         self._trim()

@@ -91,7 +91,9 @@ class Exchange(Incoming):
             self._send(connection, message)
         else:
             self._unsent = [message]
-            arm.pool.enqueue(self)
+            if arm.pool.enqueue(self):
+                # Below 0 while it waits because of our limit on connections.
+                self.queue_ns = -monotonic_ns()
 
     def _injected(self, fault: Fault | None) -> bool:
         """Whether an injected error replaces the model's response; see ``faults``."""
@@ -151,11 +153,26 @@ class Exchange(Incoming):
             and now_ns - self.ready_ns > upstream.first_byte_timeout * 1e9
         )
         if late:
-            if self.request_complete:
+            connection = self._connection
+            if self._is_ours(now_ns):
+                self._fail(record.OVERLOAD)
+            elif self.request_complete or (connection is not None and connection.choked):
+                # Choked: the client cannot send, since the model server does not read.
                 self._fail(record.TIMEOUT)
             else:
                 self.client.worker.rejected("slow_body")
                 self._fail(record.REJECTED)
+
+    def _is_ours(self, now_ns: int) -> bool:
+        """Whether a request that is late would have been in time without the wait for one of our
+        connections."""
+        if self.queue_ns <= 0:
+            return self.queue_ns < 0
+        upstream = self.arm.upstream
+        limit = upstream.total_timeout
+        if not self._first_byte_ns:
+            limit = min(limit, upstream.first_byte_timeout)
+        return now_ns - self.started_ns - self.queue_ns <= limit * 1e9
 
     def writable(self, writable: bool) -> None:
         """The client's write buffer is full, or has room again."""
@@ -169,7 +186,8 @@ class Exchange(Incoming):
     # The upstream's side: see Sink --------------------------------------------------------------
 
     def on_ready(self, connection: UpstreamConnection) -> None:
-        self.queue_ns = max(1, monotonic_ns() - self.started_ns)
+        if self.queue_ns:
+            self.queue_ns = max(1, self.queue_ns + monotonic_ns())
         unsent = self._unsent or []
         self._unsent = None
         # Before sending: the connection may apply backpressure at once.
@@ -288,6 +306,8 @@ class Exchange(Incoming):
             return
         self.finished = True
         now = monotonic_ns()
+        if self.queue_ns < 0:
+            self.queue_ns += now
         runtime = self.runtime
         runtime.active.discard(self)
         arm = self.arm
@@ -354,6 +374,6 @@ class Exchange(Incoming):
                     choice.assigned if choice is not None else 0,
                 )
             )
-            if self.request_complete and arm.index == 0:
+            if arm.index == 0:
                 for mirror in runtime.mirrors:
                     mirror.offer(self, body)

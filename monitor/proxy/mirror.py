@@ -1,8 +1,9 @@
 """Mirrors requests to a challenger, without effect on the client.
 
 A mirrored request is sent after the client's response was passed to its socket. Everything here is
-bounded: mirrored requests by count and bytes, connections, time, and response size. Every mirrored
-request is counted under one outcome, so the outcomes add up to the requests that were chosen.
+bounded: mirrored requests by count and bytes, connections, time, and response size. Every request
+that was chosen is counted under one outcome and ends in one record, also when it was not sent: a
+challenger must not be judged by the requests alone that reached it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from understudy.monitor.routing.plan import Challenger
 from understudy.monitor.stats.shared import SharedStats
 from understudy.shadow.assignment import point, threshold
 
-NOT_SENT = ("queue_full", "breaker_open", "body_too_large")
 _SAYS_NOTHING = frozenset((record.OVERLOAD, record.CANCELLED))
 """Outcomes that are not caused by the challenger."""
 _FAILED = frozenset(
@@ -61,30 +61,32 @@ class Mirror:
             stats.counter("mirror", {"arm": name, "outcome": outcome})
             for outcome in record.OUTCOMES
         ]
-        self._not_sent = {
-            outcome: stats.counter("mirror", {"arm": name, "outcome": outcome})
-            for outcome in NOT_SENT
-        }
         self._queue_gauge = stats.gauge("mirror_queue", {"arm": name})
         self._breaker_gauge = stats.gauge("breaker", {"arm": name})
 
     def offer(self, exchange: MirrorSource, body: bytes | None) -> None:
-        """Mirror a finished request if it is sampled; ``body`` is None if it was not kept."""
+        """Mirror a finished request if it is sampled; ``body`` is None if it was not kept.
+
+        A request that never arrived whole cannot be sent: it ends as cancelled.
+        """
         if not self._every and point(self._salt, exchange.request_id) >= self._below:
             return
         challenger = self.challenger
+        if not exchange.request_complete:
+            self._skip(exchange, record.CANCELLED)
+            return
         if body is None:
-            self.words[self._not_sent["body_too_large"]] += 1
+            self._skip(exchange, record.BODY_TOO_LARGE)
             return
         if (
             len(self.arm.pool.waiting) >= challenger.queue_requests
             or self._held_bytes + len(body) > challenger.queue_bytes
         ):
-            self.words[self._not_sent["queue_full"]] += 1
+            self._skip(exchange, record.QUEUE_FULL)
             return
         epoch = self.breaker.allow(monotonic())
         if not epoch:
-            self.words[self._not_sent["breaker_open"]] += 1
+            self._skip(exchange, record.BREAKER_OPEN)
             return
         head = exchange.head
         framing = b"Content-Length: %d" % len(body) if head.framing_line is not None else b""
@@ -92,6 +94,33 @@ class Mirror:
         self._held += 1
         self._held_bytes += len(body)
         MirroredRequest(self, exchange, message, len(body), epoch).begin()
+
+    def _skip(self, exchange: MirrorSource, outcome: int) -> None:
+        """Record that a chosen request is not sent."""
+        self.words[self.outcomes[outcome]] += 1
+        exchange.runtime.handoff.add(
+            record.encode(
+                exchange.route.model,
+                self.arm.index,
+                0,
+                record.ROLE_MIRROR,
+                outcome,
+                time(),
+                0,
+                0,
+                0,
+                exchange.request_size,
+                0,
+                exchange.request_id,
+                b"",
+                b"",
+                b"",
+                b"",
+                b"",
+                None,
+                None,
+            )
+        )
 
     def done(self, outcome: int, size: int, epoch: int) -> None:
         """A mirrored request ended; ``size`` is its size in bytes, ``epoch`` the breaker's."""
@@ -166,11 +195,23 @@ class MirroredRequest:
         if connection is not None:
             self._send(connection)
         else:
-            mirror.arm.pool.enqueue(self)
+            if mirror.arm.pool.enqueue(self):
+                self._queue_ns = -self._started_ns
 
     def check(self, now_ns: int) -> None:
-        """Called periodically with the monotonic time: enforce the time limit."""
-        if now_ns - self._started_ns > self._mirror.challenger.timeout * 1e9:
+        """Called periodically with the monotonic time: enforce the time limits.
+
+        The challenger's time begins when it gets the request: as long as all our connections are
+        busy, the delay is ours.
+        """
+        limit = self._mirror.challenger.timeout
+        if self._queue_ns < 0:
+            if now_ns - self._started_ns > limit * 1e9:
+                self._finish(record.OVERLOAD)
+            return
+        if not self._first_byte_ns:
+            limit = min(limit, self._mirror.arm.upstream.first_byte_timeout)
+        if now_ns - self._started_ns - self._queue_ns > limit * 1e9:
             self._finish(record.TIMEOUT)
 
     def cancel(self) -> None:
@@ -180,7 +221,8 @@ class MirroredRequest:
     # See Sink -----------------------------------------------------------------------------------
 
     def on_ready(self, connection: UpstreamConnection) -> None:
-        self._queue_ns = max(1, monotonic_ns() - self._started_ns)
+        if self._queue_ns:
+            self._queue_ns = max(1, self._queue_ns + monotonic_ns())
         self._send(connection)
 
     def on_unavailable(self, reason: str) -> None:
@@ -235,6 +277,8 @@ class MirroredRequest:
             return
         self._finished = True
         now = monotonic_ns()
+        if self._queue_ns < 0:
+            self._queue_ns += now
         mirror = self._mirror
         runtime = self._runtime
         runtime.active.discard(self)

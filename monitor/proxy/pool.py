@@ -55,14 +55,18 @@ class Pool:
             return connection
         return None
 
-    def enqueue(self, sink: Sink) -> None:
-        """Call ``sink`` with a connection as soon as one is free, or with the reason for
-        failure."""
+    def enqueue(self, sink: Sink) -> bool:
+        """Call ``sink`` with a connection as soon as one is free, or with the reason for failure.
+
+        Returns whether it waits for our own limit on connections. Otherwise a connection is being
+        opened for it, and the server is to blame for the delay.
+        """
         if len(self.waiting) >= self.upstream.max_waiting:
             sink.on_unavailable("overload")
-            return
+            return False
         self.waiting.append(sink)
         self._grow()
+        return len(self.waiting) > self._connecting
 
     def withdraw(self, sink: Sink) -> None:
         """``sink`` no longer waits."""

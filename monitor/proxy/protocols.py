@@ -94,6 +94,8 @@ class MirrorSource(Protocol):
     extra: list[bytes]
     route: Route
     request_id: bytes
+    request_size: int
+    request_complete: bool
     trace_id: bytes
 
     @property

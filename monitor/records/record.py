@@ -25,8 +25,13 @@ OUTCOMES = (
     "rejected",
     "garbage",
     "too_large",
+    "queue_full",
+    "breaker_open",
+    "body_too_large",
 )
-"""Names of outcomes; a record holds the index. The last two are of mirrored exchanges only."""
+"""Names of outcomes; a record holds the index. From ``garbage`` on they are of mirrored exchanges
+only; the last three are of requests that were chosen for mirroring and not sent (:data:`NOT_SENT`):
+their records have neither times nor payloads."""
 (
     OK,
     CLIENT_ERROR,
@@ -39,7 +44,11 @@ OUTCOMES = (
     REJECTED,
     GARBAGE,
     TOO_LARGE,
+    QUEUE_FULL,
+    BREAKER_OPEN,
+    BODY_TOO_LARGE,
 ) = range(len(OUTCOMES))
+NOT_SENT = frozenset((QUEUE_FULL, BREAKER_OPEN, BODY_TOO_LARGE))
 
 ROLE_PRIMARY = 0
 ROLE_MIRROR = 1

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from understudy.monitor.config.checks import problems_at_start
+from understudy.monitor.config.checks import problems_at_start, warnings_of
 from understudy.monitor.config.compile import compile_plan, plan_json, worker_count
 from understudy.monitor.config.declared import with_declared
 from understudy.monitor.config.load import load
@@ -46,6 +46,11 @@ FIXED = ("listen", "control", "workers", "state_dir", "kafka")
 """Settings that only a restart can change."""
 
 
+def _log_warnings(config: Config) -> None:
+    for path, message in warnings_of(config):
+        log.warning("%s: %s", path, message)
+
+
 class Supervisor:
     """Runs until told to stop; see the module.
 
@@ -67,6 +72,7 @@ class Supervisor:
         self._evaluation_command = tuple(evaluation)
         self._back_off = back_off
         self.config: Config = load(config_path)
+        _log_warnings(self.config)
         problems = problems_at_start(self.config, os.environ)
         if problems:
             raise ConfigError(str(config_path), problems)
@@ -121,6 +127,7 @@ class Supervisor:
             log.error("configuration rejected, the running one stays active: %s", error)
             self._push_status()
             raise
+        _log_warnings(config)
         self.config = config
         self.config_error = None
         self.generation += 1

@@ -127,7 +127,7 @@ class PlaneCollector(Collector):
         )
         yield sketches(
             "queue_seconds",
-            "Time spent waiting for a connection to the model server.",
+            "Time spent waiting because all connections to the model server were in use.",
             snapshot.sketches_named("queue"),
         )
         family = QuantileFamily(

@@ -15,6 +15,5 @@ def challenger(port: int, name: str = "candidate", **changes: object) -> Challen
 
 
 def outcomes(side: Sidecar, arm: str = "candidate") -> dict[str, int]:
-    names = (*OUTCOMES, "queue_full", "breaker_open", "body_too_large")
-    counts = {name: side.counter("mirror", arm=arm, outcome=name) for name in names}
+    counts = {name: side.counter("mirror", arm=arm, outcome=name) for name in OUTCOMES}
     return {name: count for name, count in counts.items() if count}

@@ -1,0 +1,51 @@
+"""Limits that differ between the arms are named by both keys, and are no error."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from understudy.monitor.cli.main import main
+
+BASE = """
+version: 1
+listen: 127.0.0.1:8080
+models: [{name: m}]
+champion: {url: "http://127.0.0.1:9001"}
+challengers: [{name: other, url: "http://127.0.0.1:9002"%s}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("more", "key", "other"),
+    [
+        ("mirror: {timeout: 5s}", "mirror.timeout", "champion.timeouts.first_byte"),
+        ("mirror: {timeout: 5s}", "mirror.timeout", "champion.timeouts.total"),
+        ("mirror: {connections: 32}", "mirror.connections", "champion.max_connections"),
+        ("timeouts: {total: 10s}", "timeouts.total", "champion.timeouts.total"),
+        ("max_connections: 8", "max_connections", "champion.max_connections"),
+        ("mirror: {max_response: 1KiB}", "mirror.max_response", "capture.max_body"),
+    ],
+)
+def test_unequal_limits_are_warnings(tmp_path: Path, more: str, key: str, other: str) -> None:
+    file = tmp_path / "understudy.yaml"
+    file.write_text(BASE % f", {more}")
+    result = CliRunner().invoke(main, ["config", "check", str(file), "--json"])
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found["valid"]
+    assert any(
+        w["path"] == f"challengers[0].{key}" and other in w["message"] for w in found["warnings"]
+    )
+    shown = CliRunner().invoke(main, ["config", "check", str(file)])
+    assert f"challengers[0].{key}: warning:" in shown.stderr
+
+
+def test_the_defaults_have_equal_limits(tmp_path: Path) -> None:
+    file = tmp_path / "understudy.yaml"
+    file.write_text(BASE % "")
+    result = CliRunner().invoke(main, ["config", "check", str(file), "--json"])
+    assert json.loads(result.stdout)["warnings"] == []

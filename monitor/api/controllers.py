@@ -11,6 +11,7 @@ from understudy.monitor.api.answers import answer
 from understudy.monitor.errors import UnknownExperimentError
 from understudy.monitor.experiments.contestant import ChallengerState
 from understudy.monitor.pipeline.plane import EvaluationPlane
+from understudy.shadow.experiment.explanation import outcome_of
 
 
 class Hook(BaseModel):
@@ -40,7 +41,8 @@ def add_controllers(app: FastAPI, plane: EvaluationPlane) -> None:
         name: str, challenger: Annotated[str | None, Query(description="Its name.")] = None
     ) -> Response:
         """For the web metric provider of Argo Rollouts: `data.decision` is promote, rollback,
-        continue or invalid. Without evidence it is continue; a number is never NaN."""
+        continue or invalid, and `data.cause` why: harm, no_improvement, limit, split or operator.
+        Without evidence it is continue; a number is never NaN."""
         return answer({"data": _data(find(name, challenger))})
 
     @app.post("/v1/flagger/{name}/{hook}", tags=["controllers"])
@@ -59,9 +61,10 @@ def add_controllers(app: FastAPI, plane: EvaluationPlane) -> None:
             "confirm-promotion": verdict == "promote",
             "rollback": verdict == "rollback",
         }[hook]
+        outcome = outcome_of(verdict, contestant.decision.cause)
         reasons = "; ".join(contestant.decision.reasons)
         return Response(
-            f"{name}: {verdict}: {reasons}\n", 200 if allowed else 403, media_type="text/plain"
+            f"{name}: {outcome}: {reasons}\n", 200 if allowed else 403, media_type="text/plain"
         )
 
 
@@ -69,6 +72,8 @@ def _data(contestant: ChallengerState) -> dict[str, Any]:
     decision = contestant.decision
     return {
         "decision": decision.verdict,
+        "cause": decision.cause,
+        "outcome": outcome_of(decision.verdict, decision.cause),
         "reasons": list(decision.reasons),
         "challenger": contestant.name,
         "phase": contestant.rollout.phase,

@@ -13,6 +13,7 @@ from understudy.common.terminal import echo
 from understudy.monitor.cli.experiment_offline import (
     EXIT_CODES,
     decision_table,
+    explained,
     load_experiment,
     plan_command,
     replay_command,
@@ -95,7 +96,7 @@ def status(client: Client, name: str | None, as_json: bool, exit_code: bool) -> 
             for challenger in one["challengers"]:
                 echo(
                     f"{one['name']}  {one['mode']}  {challenger['name']}: "
-                    f"{challenger['decision']}, {challenger['phase'].replace('_', ' ')} at "
+                    f"{challenger['outcome']}, {challenger['phase'].replace('_', ' ')} at "
                     f"{challenger['weight'] * 100:g} %"
                 )
         if not found and not as_json:
@@ -121,9 +122,8 @@ def _show(document: dict[str, Any]) -> None:
             f"({stage['number']} of {stage['of']})"
         )
         console().print(decision_table(one, title))
-        echo(f"{one['decision']}:")
-        for reason in one["reasons"]:
-            echo(f"  {reason}")
+        for line in explained(one):
+            echo(line)
 
 
 @experiment.command()

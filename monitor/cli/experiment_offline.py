@@ -304,14 +304,18 @@ def replay_command(log: Path, file: Path, as_json: bool) -> None:
     replay = Replay(load_experiment(file))
     with _progress(f"reading {log.name}", None, as_json) as progress:
         decision = replay.read(log, progress)
-    document = {"rows": replay.rows, "mode": replay.mode, **decision.to_dict()}
+    document = {
+        "rows": replay.rows,
+        "mode": replay.mode,
+        **decision.to_dict(),
+        **replay.explanation(decision).to_dict(),
+    }
     if as_json:
         echo(json.dumps(document))
     else:
         console().print(decision_table(document, f"{log.name}: {replay.rows:,} rows"))
-        echo(f"{decision.verdict}:")
-        for reason in decision.reasons:
-            echo(f"  {reason}")
+        for line in explained(document):
+            echo(line)
     raise SystemExit(EXIT_CODES[decision.verdict])
 
 
@@ -323,7 +327,11 @@ def decision_table(document: dict[str, Any], title: str) -> Table:
     from understudy.common.screen import Table
     from understudy.monitor.experiments.text import interval, scale_of, shown
 
-    table = Table(title=title)
+    table = Table(
+        title=title,
+        caption="after each e-value its odds, that is, how rarely such evidence would ever appear "
+        "if the challenger did not keep the claim (e-value), or did no harm (of harm)",
+    )
     for name in ("metric", "status", "champion", "challenger", "difference", "e-value", "of harm"):
         table.add_column(name, justify="left" if name in ("metric", "status") else "right")
     for item in document["metrics"]:
@@ -334,7 +342,21 @@ def decision_table(document: dict[str, Any], title: str) -> Table:
             shown(item["champion"], factor, unit),
             shown(item["challenger"], factor, unit),
             interval(item["difference"], factor, unit),
-            f"{item['e_value']:.3g}",
-            f"{item['e_value_harm']:.3g}",
+            f"{item['e_value']:.3g} ({_odds(item['odds'])})",
+            f"{item['e_value_harm']:.3g} ({_odds(item['odds_harm'])})",
         )
     return table
+
+
+def _odds(text: str) -> str:
+    """The odds without their condition, which the caption names."""
+    return text.partition(" if ")[0]
+
+
+def explained(document: dict[str, Any]) -> Iterator[str]:
+    """Lines that say what was decided, why, and what to do now."""
+    yield f"{document['decision']}: {document['headline']}"
+    yield from (f"  {line}" for line in document["why"])
+    if document["next"]:
+        yield "what now:"
+        yield from (f"  {line}" for line in document["next"])

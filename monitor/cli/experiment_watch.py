@@ -12,11 +12,8 @@ from understudy.monitor.cli.client import Client, path_of
 from understudy.monitor.experiments.text import scale_of, shown
 
 _WIDTH = 44
+_TONES = {"good": "bold green", "bad": "bold red", "neutral": "bold yellow", "open": "bold"}
 _STYLES = {
-    "promote": "bold green",
-    "rollback": "bold red",
-    "invalid": "bold red",
-    "continue": "bold",
     "passed": "green",
     "harmed": "red",
 }
@@ -44,7 +41,8 @@ def view(document: Mapping[str, Any], reach: dict[tuple[str, str], float]) -> Re
     for one in document["challengers"]:
         parts.append(_head(document, one))
         parts.append(_metrics(document, one, reach))
-        parts += [Text(f"  {reason}", style="dim") for reason in one["reasons"][:4]]
+        parts += [Text(f"  {line}", style="dim") for line in one["why"][:4]]
+        parts += [Text(f"  → {line}") for line in one["next"][:4]]
     return Group(*parts)
 
 
@@ -53,7 +51,7 @@ def _head(document: Mapping[str, Any], one: Mapping[str, Any]) -> Text:
     mine = requests["served"] if one["mode"] == "split" else requests["pairs"]
     text = Text.assemble(
         (f"{document['name']}  {one['name']} against {document['champion']}  ", "bold"),
-        (one["decision"], _STYLES.get(one["decision"], "")),
+        (one["headline"], _TONES.get(one["tone"], "")),
         f"  {one['phase'].replace('_', ' ')}, stage {one['stage']['name']} "
         f"({one['stage']['number']} of {one['stage']['of']}), {mine:,} requests of its own",
     )
@@ -69,7 +67,7 @@ def _metrics(
     for column in ("metric", "champion", "challenger"):
         table.add_column(column, justify="left" if column == "metric" else "right")
     table.add_column("worse or better by", justify="center", width=_WIDTH)
-    table.add_column("evidence", width=22, no_wrap=True)
+    table.add_column("evidence", width=32, no_wrap=True)
     table.add_column("status")
     for item in one["metrics"]:
         factor, unit = scale_of(item["metric"])
@@ -78,7 +76,7 @@ def _metrics(
             shown(item["champion"], factor, unit),
             shown(item["challenger"], factor, unit),
             bar(item, (one["name"], item["metric"]), reach),
-            progress(item["log_e"], document["alpha"]),
+            progress(item["log_e"], item["odds"], document["alpha"]),
             Text(item["status"], style=_STYLES.get(item["status"], "")),
         )
     return table
@@ -110,9 +108,9 @@ def bar(item: Mapping[str, Any], key: tuple[str, str], reach: dict[tuple[str, st
     return Text("".join(cells), style="red" if item["status"] == "harmed" else "")
 
 
-def progress(log_e: float, alpha: float) -> Text:
-    """A bar of the evidence relative to 1/alpha, on a log scale."""
+def progress(log_e: float, odds: str, alpha: float) -> Text:
+    """A bar of the evidence relative to 1/alpha, on a log scale, and its odds."""
     share = min(max(log_e / -math.log(alpha), 0.0), 1.0)
     filled = round(share * 10)
     text = Text("█" * filled + "░" * (10 - filled), style="green" if share >= 1.0 else "")
-    return text.append(f" e {math.exp(min(log_e, 700.0)):.2g}", style="dim")
+    return text.append(f" {odds.partition(' if ')[0]}", style="dim")

@@ -62,6 +62,8 @@ def replay(log: Path, config_path: Path, skip_broken: bool, as_json: bool, exit_
 
 
 def _document(run: Replay, damage: Damage) -> dict[str, Any]:
+    from understudy.monitor.experiments.summary import explanation
+
     return {
         "records": run.records,
         "labels": run.labels,
@@ -74,7 +76,9 @@ def _document(run: Replay, damage: Damage) -> dict[str, Any]:
             name: {
                 challenger: {
                     "decision": contestant.decision.verdict,
+                    "cause": contestant.decision.cause,
                     "reasons": list(contestant.decision.reasons),
+                    **explanation(live, contestant, run.now).to_dict(),
                     "phase": contestant.rollout.phase,
                 }
                 for challenger, contestant in live.contestants.items()
@@ -108,7 +112,9 @@ def _print(document: dict[str, Any]) -> None:
         )
     for name, challengers in document["experiments"].items():
         for challenger, one in challengers.items():
-            echo(f"  experiment {name}: {challenger} {one['decision']} ({one['phase']})")
+            echo(f"  experiment {name}: {challenger} {one['outcome']} ({one['phase']})")
+            for line in (*one["why"], *one["next"]):
+                echo(f"    {line}")
 
 
 def _time(at: float) -> str:

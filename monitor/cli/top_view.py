@@ -146,12 +146,12 @@ def _predictions(status: Mapping[str, Any]) -> list[Text]:
 
 
 def _experiments(status: Mapping[str, Any]) -> list[Text]:
-    styles = {"promote": "green", "rollback": "red", "invalid": "red"}
+    styles = {"good": "green", "bad": "red", "neutral": "yellow"}
     lines = []
     for one in status.get("experiments", ()):
         for challenger in one["challengers"]:
             text = Text(f"experiment {one['name']}, {challenger['name']}: ")
-            text.append(challenger["decision"], styles.get(challenger["decision"], ""))
+            text.append(challenger["outcome"], styles.get(challenger["tone"], ""))
             text.append(
                 f", {challenger['phase'].replace('_', ' ')} at {challenger['weight'] * 100:g} %",
                 "dim",

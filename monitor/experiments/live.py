@@ -32,6 +32,7 @@ from understudy.monitor.routing.routes import Assignment
 from understudy.shadow import comparison, rollout
 from understudy.shadow.assignment import Allocation
 from understudy.shadow.experiment import Decision, Experiment, Pairs, Split
+from understudy.shadow.experiment.decision import OPERATOR
 from understudy.shadow.state import Config, Count, Key, Saved, Stateful, Transient
 
 
@@ -270,7 +271,12 @@ class LiveExperiment(Stateful):
                         point_of(now, mode, requests, [e.to_dict() for e in decision.evidence])
                     )
                 contestant.rollout, happened = rollout.step(
-                    contestant.rollout, now, decision.verdict, decision.reasons, requests
+                    contestant.rollout,
+                    now,
+                    decision.verdict,
+                    decision.reasons,
+                    requests,
+                    decision.cause,
                 )
                 events += happened
         winner = next(
@@ -329,7 +335,9 @@ class LiveExperiment(Stateful):
                 contestant.rollout = known
                 if not known.live:
                     verdict = "promote" if known.phase == "promoted" else "rollback"
-                    contestant.decision = Decision(verdict, (why.get(name, known.phase),))
+                    cause = OPERATOR if known.phase == "aborted" else known.cause
+                    reasons = (why.get(name, known.phase),)
+                    contestant.decision = Decision(verdict, reasons, cause=cause)
 
     def assignment(self) -> Assignment:
         """What has to be in force after a restart."""

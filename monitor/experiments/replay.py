@@ -29,6 +29,7 @@ from understudy.monitor.config.experiment import Experiment as Declared
 from understudy.monitor.config.rules import rules_of
 from understudy.monitor.errors import ReplayError
 from understudy.shadow.experiment import METRICS, Decision, Experiment, Pairs, Split
+from understudy.shadow.experiment.explanation import Explanation, Situation, explain
 from understudy.shadow.experiment.hypothesis import Statistic
 
 BATCH = 4096
@@ -74,6 +75,12 @@ class Replay:
     def decision(self) -> Decision:
         """The decision on the rows read so far."""
         return self.experiment.decide(self.mode, 0.0)[self.challenger]
+
+    def explanation(self, decision: Decision) -> Explanation:
+        """Why the decision is what it is, and what to do now."""
+        requests = self.experiment.contests[self.challenger].requests(self.mode)
+        situation = Situation(self.experiment.name, self.challenger, self.mode, requests)
+        return explain(self.experiment.rules, decision, situation)
 
     def _take(self, path: Path, batch: list[tuple[int, Mapping[str, Any]]]) -> None:
         if self._first:

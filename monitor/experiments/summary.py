@@ -6,8 +6,18 @@ from typing import Any
 
 from understudy.monitor.experiments.contestant import ChallengerState
 from understudy.monitor.experiments.live import LiveExperiment
+from understudy.shadow.experiment.explanation import (
+    Arm,
+    Explanation,
+    Situation,
+    explain,
+    outcome_of,
+    tone_of,
+)
 
 DECISIONS = ("promote", "rollback", "continue", "invalid")
+_RATE_SECONDS = 600.0
+"""The present rate of requests is the mean over this time."""
 
 
 def summary(live: LiveExperiment, now: float) -> dict[str, Any]:
@@ -20,6 +30,9 @@ def summary(live: LiveExperiment, now: float) -> dict[str, Any]:
             {
                 "name": name,
                 "decision": c.decision.verdict,
+                "cause": c.decision.cause,
+                "outcome": outcome_of(c.decision.verdict, c.decision.cause),
+                "tone": tone_of(c.decision.verdict, c.decision.cause),
                 "phase": c.rollout.phase,
                 "stage": c.rollout.stage.name,
                 "weight": c.rollout.weight,
@@ -47,11 +60,55 @@ def document(live: LiveExperiment, now: float) -> dict[str, Any]:
             "units": list(split.counts) if split is not None else [],
             "log_e": split.log_e if split is not None else 0.0,
         },
-        "challengers": [contestant(live, c) for c in live.contestants.values()],
+        "challengers": [contestant(live, c, now) for c in live.contestants.values()],
     }
 
 
-def contestant(live: LiveExperiment, c: ChallengerState) -> dict[str, Any]:
+def explanation(live: LiveExperiment, c: ChallengerState, now: float) -> Explanation:
+    """Why the present decision on a challenger is what it is, and what to do now."""
+    return explain(live.experiment.rules, c.decision, situation(live, c, now))
+
+
+def situation(live: LiveExperiment, c: ChallengerState, now: float) -> Situation:
+    """What is known of a challenger beside its evidence, at the unix time ``now``."""
+    state, split = c.rollout, live.experiment.split
+    requests = live.experiment.contests[c.name].requests(c.mode)
+    arms: tuple[Arm, ...] = ()
+    if c.mode == "split" and split is not None:
+        counted = zip(live.order, split.counts, split.expected, strict=True)
+        arms = tuple(Arm(name, n, expected) for name, n, expected in counted)
+    running = state.phase == "running"
+    served = requests - state.exposure
+    lasted = now - state.since
+    return Situation(
+        live.declared.name,
+        c.name,
+        c.mode,
+        requests,
+        _rate(c, requests, now),
+        arms,
+        "units" if live.by_unit else "requests",
+        state.phase,
+        max(0, state.stage.minimum_requests - served) if running else 0,
+        max(0.0, state.stage.minimum_seconds - lasted) if running else 0.0,
+        c.lost,
+    )
+
+
+def _rate(c: ChallengerState, requests: int, now: float) -> float | None:
+    """The challenger's requests per second over the last minutes; None before that is known."""
+    points = [p for p in c.timeline.points if p["mode"] == c.mode and now - p["at"] >= 5.0]
+    if not points:
+        return None
+    # Points of a long experiment are further apart than the time over which the rate is taken.
+    recent = [p for p in points if _RATE_SECONDS >= now - p["at"] >= 0.1 * _RATE_SECONDS]
+    since = (
+        recent[0] if recent else points[-1] if now - points[0]["at"] > _RATE_SECONDS else points[0]
+    )
+    return float(max(0, requests - since["requests"]) / (now - since["at"]))
+
+
+def contestant(live: LiveExperiment, c: ChallengerState, now: float) -> dict[str, Any]:
     """The document of one challenger."""
     state = c.rollout
     contest = live.experiment.contests[c.name]
@@ -79,5 +136,6 @@ def contestant(live: LiveExperiment, c: ChallengerState) -> dict[str, Any]:
             "unpaired": c.lost,
         },
         **c.decision.to_dict(),
+        **explanation(live, c, now).to_dict(),
         "noise": {"compared": c.noise.compared, "outputs": c.noise.fields()[:20]},
     }

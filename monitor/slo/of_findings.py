@@ -58,15 +58,18 @@ def finding_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
     return tuple(found)
 
 
+_GAUGES = {"decision": "decision", "cause": "decision_cause"}
+
+
 def experiment_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
     """Alerts for decisions, and for experiments that cannot reach one."""
     who = {"experiment": "e", "challenger": "candidate"}
     metric = "understudy_experiment_decision"
 
     def decided(
-        decision: str, name: str, severity: Severity, summary: str, description: str
+        labels: Mapping[str, str], name: str, severity: Severity, summary: str, description: str
     ) -> Alert:
-        labels = {"decision": decision}
+        metric = next(f"understudy_experiment_{_GAUGES[label]}" for label in labels)
         return Alert(
             name=name,
             kind="experiment",
@@ -95,7 +98,7 @@ def experiment_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
               "protocol": "oip", "outcome": "ok"}  # fmt: skip
     return (
         decided(
-            "rollback",
+            {"cause": "harm"},
             "UnderstudyExperimentRollback",
             "ticket",
             "{{ $labels.experiment }}: roll back {{ $labels.challenger }}",
@@ -103,14 +106,30 @@ def experiment_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
             "back with the champion. Take it down and fix it.",
         ),
         decided(
-            "promote",
+            {"cause": "no_improvement"},
+            "UnderstudyExperimentNoImprovement",
+            "ticket",
+            "{{ $labels.experiment }}: {{ $labels.challenger }} is not better",
+            "The target improvement has been ruled out; no harm is proven. Its units are back with "
+            "the champion. Keep the champion, or start a new experiment with a smaller effect.",
+        ),
+        decided(
+            {"cause": "limit"},
+            "UnderstudyExperimentUndecided",
+            "ticket",
+            "{{ $labels.experiment }}: {{ $labels.challenger }} reached its limit undecided",
+            "Neither harm nor the claims are proven. Allow more time or requests in a new "
+            "experiment, or accept a larger margin.",
+        ),
+        decided(
+            {"decision": "promote"},
             "UnderstudyExperimentPromote",
             "ticket",
             "{{ $labels.experiment }}: promote {{ $labels.challenger }}",
             "All claims are proven. Make it the champion, unless a controller does.",
         ),
         decided(
-            "invalid",
+            {"decision": "invalid"},
             "UnderstudyExperimentInvalid",
             "ticket",
             "{{ $labels.experiment }}: comparison is invalid",

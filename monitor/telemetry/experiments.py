@@ -11,6 +11,7 @@ from understudy.monitor.experiments.summary import DECISIONS
 from understudy.monitor.pipeline.plane import EvaluationPlane
 from understudy.monitor.stats.reader import Snapshot
 from understudy.monitor.telemetry.families import counter, gauge, pick
+from understudy.shadow.experiment import CAUSES
 
 _WHO = ("experiment", "challenger")
 
@@ -23,6 +24,7 @@ def experiment_families(plane: EvaluationPlane, snapshot: Snapshot) -> Iterator[
     effects: list[tuple[list[str], float]] = []
     evidence: list[tuple[list[str], float]] = []
     decisions: list[tuple[list[str], float]] = []
+    causes: list[tuple[list[str], float]] = []
     weights: list[tuple[list[str], float]] = []
     requests: list[tuple[list[str], float]] = []
     experiments = plane.experiments
@@ -31,6 +33,8 @@ def experiment_families(plane: EvaluationPlane, snapshot: Snapshot) -> Iterator[
             who = [name, challenger]
             verdict = contestant.decision.verdict
             decisions += [([*who, one], float(one == verdict)) for one in DECISIONS]
+            cause = contestant.decision.cause
+            causes += [([*who, one], float(one == cause)) for one in CAUSES]
             weights.append((who, contestant.rollout.weight))
             requests.append(
                 (who, float(live.experiment.contests[challenger].requests(contestant.mode)))
@@ -61,6 +65,13 @@ def experiment_families(plane: EvaluationPlane, snapshot: Snapshot) -> Iterator[
     )
     yield gauge(
         "experiment_decision", "1 for the present decision.", (*_WHO, "decision"), decisions
+    )
+    yield gauge(
+        "experiment_decision_cause",
+        "1 for the cause of the present decision: a rollback may follow from harm, or from want of "
+        "an improvement.",
+        (*_WHO, "cause"),
+        causes,
     )
     yield gauge("experiment_weight", "Share of units assigned to the challenger.", _WHO, weights)
     yield gauge(

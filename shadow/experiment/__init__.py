@@ -16,11 +16,12 @@ from understudy.shadow.experiment.margin import Margin, Unit
 if TYPE_CHECKING:
     from understudy.shadow.experiment.batches import Pairs, Split, Units
     from understudy.shadow.experiment.challenger import ChallengerEvidence, Evidence, e_value
-    from understudy.shadow.experiment.decision import VERDICTS, Decision
+    from understudy.shadow.experiment.decision import CAUSES, VERDICTS, Decision
     from understudy.shadow.experiment.experiment import Experiment
     from understudy.shadow.experiment.rules import DEFAULT_METRICS, Rules
 
 __all__ = [
+    "CAUSES",
     "DEFAULT_METRICS",
     "METRICS",
     "VERDICTS",
@@ -43,7 +44,7 @@ __all__ = [
 _MODULES = {
     "batches": ("Pairs", "Split", "Units"),
     "challenger": ("ChallengerEvidence", "Evidence", "e_value"),
-    "decision": ("VERDICTS", "Decision"),
+    "decision": ("CAUSES", "VERDICTS", "Decision"),
     "experiment": ("Experiment",),
     "rules": ("DEFAULT_METRICS", "Rules"),
 }

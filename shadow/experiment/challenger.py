@@ -10,6 +10,7 @@ from typing import Annotated, Any, Self
 from understudy.shadow.experiment.batches import Pairs, Split, Units
 from understudy.shadow.experiment.hypothesis import Hypothesis
 from understudy.shadow.experiment.measures import Measure, measure_for
+from understudy.shadow.experiment.odds import null_of_harm, null_to_pass, odds
 from understudy.shadow.sequential.common import Interval
 from understudy.shadow.state import Config, Converter, Count, Saved, Stateful, Transient, Two
 
@@ -63,6 +64,8 @@ class Evidence:
             "ratio": self.ratio.to_list() if self.ratio is not None else None,
             "e_value": e_value(self.log_pass),
             "e_value_harm": e_value(self.log_harm),
+            "odds": odds(self.log_pass, null_to_pass(h)),
+            "odds_harm": odds(self.log_harm, null_of_harm(h)),
             "log_e": self.log_pass,
             "log_e_harm": self.log_harm,
             "outside_bounds": self.outside,

@@ -21,25 +21,42 @@ from typing import Any
 from understudy.shadow.experiment.challenger import Evidence, e_value
 from understudy.shadow.experiment.hypothesis import Statistic
 from understudy.shadow.experiment.margin import Unit
+from understudy.shadow.experiment.odds import null_of_harm, null_to_pass, odds
 from understudy.shadow.experiment.rules import Rules
 from understudy.shadow.sequential import familywise
 
 VERDICTS = ("promote", "rollback", "continue", "invalid")
+HARM, NO_IMPROVEMENT, LIMIT, SPLIT, OPERATOR = (
+    "harm",
+    "no_improvement",
+    "limit",
+    "split",
+    "operator",
+)
+CAUSES = (HARM, NO_IMPROVEMENT, LIMIT, SPLIT, OPERATOR)
+"""Why a verdict is what it is, where the verdict alone leaves that open: a ``rollback`` because
+harm is proven, because the target improvement has been ruled out, because a limit was reached
+without a decision, or because a person ended it; ``invalid`` because of the split."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A verdict; ``strength`` is the smallest log e-value among the requirements of a promotion."""
+    """A verdict; ``strength`` is the smallest log e-value among the requirements of a promotion.
+
+    ``cause`` is one of :data:`CAUSES`, or "" where the verdict says it all.
+    """
 
     verdict: str
     reasons: tuple[str, ...]
     evidence: tuple[Evidence, ...] = ()
     strength: float = 0.0
+    cause: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
         return {
             "decision": self.verdict,
+            "cause": self.cause,
             "reasons": list(self.reasons),
             "metrics": [item.to_dict() for item in self.evidence],
         }
@@ -67,13 +84,13 @@ def decide(rules: Rules, evidence: Sequence[Evidence], requests: int, seconds: f
     marked = [*tested, *shown]
     harmed = [item for item in marked if item.status == "harmed"]
     if harmed:
-        return Decision("rollback", tuple(_harm(item) for item in harmed), tuple(marked), strength)
+        reasons = tuple(_harm(item) for item in harmed)
+        return Decision("rollback", reasons, tuple(marked), strength, HARM)
     successes = [item for item in marked if item.hypothesis.role == "success"]
     futile = [item for item in successes if item.status == "futile"]
     if futile and (rules.promote == "all" or len(futile) == len(successes)):
-        return Decision(
-            "rollback", tuple(_futile(item) for item in futile), tuple(marked), strength
-        )
+        reasons = tuple(_futile(item) for item in futile)
+        return Decision("rollback", reasons, tuple(marked), strength, NO_IMPROVEMENT)
     if strength >= goal and requests >= rules.minimum:
         passed = tuple(_passed(item) for item in marked if item.status == "passed")
         return Decision("promote", passed, tuple(marked), strength)
@@ -84,7 +101,7 @@ def decide(rules: Rules, evidence: Sequence[Evidence], requests: int, seconds: f
         )
         reason = f"the {limit} limit was reached without a decision on: {open_}"
         verdict = "rollback" if rules.at_end == "rollback" else "continue"
-        return Decision(verdict, (reason,), tuple(marked), strength)
+        return Decision(verdict, (reason,), tuple(marked), strength, LIMIT)
     return Decision("continue", _open(rules, marked, requests), tuple(marked), strength)
 
 
@@ -166,12 +183,15 @@ def _is_futile(item: Evidence) -> bool:
 def _harm(item: Evidence) -> str:
     h = item.hypothesis
     beyond = f" by more than {h.margin}" if h.role == "guardrail" and h.margin.value else ""
-    text = f"{item.name} is worse{beyond}: {_values(item)} (e-value {_e(item.log_harm)})"
+    text = f"{item.name} is worse{beyond}: {_values(item)} (e-value {_e(item.log_harm)}: "
+    text += f"{odds(item.log_harm, null_of_harm(h))})"
     return f"{text}; {item.note}" if item.note and h.watches else text
 
 
 def _passed(item: Evidence) -> str:
-    return f"{item.hypothesis.describe()}: {_values(item)} (e-value {_e(item.log_pass)})"
+    h = item.hypothesis
+    strength = f"e-value {_e(item.log_pass)}: {odds(item.log_pass, null_to_pass(h))}"
+    return f"{h.describe()}: {_values(item)} ({strength})"
 
 
 def _futile(item: Evidence) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from understudy.shadow.experiment.challenger import ChallengerEvidence
-from understudy.shadow.experiment.decision import Decision, correct_promotions, decide
+from understudy.shadow.experiment.decision import SPLIT, Decision, correct_promotions, decide
 from understudy.shadow.experiment.rules import Rules
 from understudy.shadow.sequential import SplitCheck
 from understudy.shadow.state import Config, Converter, Saved, Stateful
@@ -25,7 +25,8 @@ _Latched = dict[str, dict[str, Decision]]
 def _dump_latched(latched: _Latched) -> dict[str, Any]:
     return {
         mode: {
-            name: {"verdict": d.verdict, "reasons": list(d.reasons)} for name, d in found.items()
+            name: {"verdict": d.verdict, "reasons": list(d.reasons), "cause": d.cause}
+            for name, d in found.items()
         }
         for mode, found in latched.items()
     }
@@ -34,7 +35,9 @@ def _dump_latched(latched: _Latched) -> dict[str, Any]:
 def _load_latched(name: str, state: Any, latched: _Latched) -> _Latched:
     return {
         mode: {
-            challenger: Decision(saved["verdict"], tuple(saved["reasons"]))
+            challenger: Decision(
+                saved["verdict"], tuple(saved["reasons"]), cause=saved.get("cause", "")
+            )
             for challenger, saved in state[mode].items()
         }
         for mode in latched
@@ -114,10 +117,14 @@ class Experiment(Stateful):
             self.contests, correct_promotions(self.rules, fresh), strict=True
         ):
             if mode == "split" and not self.split_honoured:
-                decision = replace(decision, verdict="invalid", reasons=(self._dishonoured(),))
+                decision = replace(
+                    decision, verdict="invalid", reasons=(self._dishonoured(),), cause=SPLIT
+                )
             before = latched.get(name)
             if before is not None and _outranks(before.verdict, decision.verdict):
-                decision = replace(decision, verdict=before.verdict, reasons=before.reasons)
+                decision = replace(
+                    decision, verdict=before.verdict, reasons=before.reasons, cause=before.cause
+                )
             elif decision.verdict != "continue":
                 latched[name] = replace(decision, evidence=())
             found[name] = decision

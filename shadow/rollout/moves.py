@@ -37,6 +37,7 @@ def change(
         reasons,
         changed.since,
         changed.exposure,
+        changed.cause,
     )
     return changed, (event,)
 

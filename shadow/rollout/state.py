@@ -28,7 +28,8 @@ class Event:
     """What happened; the audit log keeps it. ``weight`` is the one in force afterwards.
 
     ``since`` and ``exposure`` are those of the rollout afterwards, so that :func:`replayed` finds
-    the same state; ``from_stage`` is where it was before, ``reasons`` are those of the verdict.
+    the same state; ``from_stage`` is where it was before, ``reasons`` are those of the verdict and
+    ``cause`` says why it ended (see :class:`Rollout`).
     """
 
     at: float
@@ -45,6 +46,7 @@ class Event:
     reasons: tuple[str, ...] = ()
     since: float = 0.0
     exposure: int = 0
+    cause: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -63,7 +65,8 @@ class Event:
 @dataclass(frozen=True, slots=True)
 class Rollout:
     """``index`` is the stage, ``since`` when it began (seconds), ``exposure`` the challenger's
-    requests at that time; ``version`` grows with every change."""
+    requests at that time; ``version`` grows with every change. ``cause`` is that of the
+    decision that rolled it back: harm, want of an improvement, or another."""
 
     experiment: str
     challenger: str
@@ -75,6 +78,7 @@ class Rollout:
     exposure: int = 0
     version: int = 1
     on_invalid: str = "pause"
+    cause: str = ""
 
     @classmethod
     def begin(
@@ -133,7 +137,9 @@ class Rollout:
         """Undo :meth:`dump_state`. Raises ValueError, KeyError or TypeError for another shape."""
         if state["format"] != 1:
             raise ValueError(f"format {state['format']!r} of a rollout is not known")
-        known = load(cls, {name: value for name, value in state.items() if name != "format"})
+        # States of before causes were kept have none.
+        saved = {"cause": "", **state}
+        known = load(cls, {name: value for name, value in saved.items() if name != "format"})
         if known.phase not in PHASES or not 0 <= known.index < len(known.stages):
             raise ValueError(f"not a valid rollout: phase {known.phase!r}, stage {known.index}")
         if known.weight not in {0.0, 1.0, *(stage.weight for stage in known.stages)}:
@@ -164,5 +170,6 @@ def replayed(rollout: Rollout, events: Iterable[Event]) -> Rollout:
             since=event.since,
             exposure=event.exposure,
             version=event.version,
+            cause=event.cause,
         )
     return rollout

@@ -10,11 +10,17 @@ VERDICTS = ("promote", "rollback", "continue", "invalid")
 
 
 def step(
-    rollout: Rollout, now: float, verdict: str, reasons: tuple[str, ...], exposure: int
+    rollout: Rollout,
+    now: float,
+    verdict: str,
+    reasons: tuple[str, ...],
+    exposure: int,
+    cause: str = "",
 ) -> Step:
     """Move on by what the evidence says.
 
-    ``exposure`` is the number of the challenger's own requests so far, in the mode of the stage.
+    ``exposure`` is the number of the challenger's own requests so far, in the mode of the stage;
+    ``cause`` is that of the decision.
     Raises RolloutError for a verdict that there is not.
     """
     if verdict not in VERDICTS:
@@ -22,19 +28,23 @@ def step(
     if not rollout.live:
         return rollout, ()
     rollout, events = recount(rollout, now, exposure)
-    rollout, more = _judged(rollout, now, verdict, reasons, exposure)
+    rollout, more = _judged(rollout, now, verdict, reasons, exposure, cause)
     return rollout, events + more
 
 
 def _judged(
-    rollout: Rollout, now: float, verdict: str, reasons: tuple[str, ...], exposure: int
+    rollout: Rollout,
+    now: float,
+    verdict: str,
+    reasons: tuple[str, ...],
+    exposure: int,
+    cause: str,
 ) -> Step:
     why = "; ".join(reasons)
     if verdict == "rollback" or (verdict == "invalid" and rollout.on_invalid == "rollback"):
         # Harm does not wait for the next step of a gradual roll-back.
-        return change(
-            rollout, now, "rolled_back", SELF, why, reasons, phase="rolled_back", weight=0.0
-        )
+        ended = {"phase": "rolled_back", "weight": 0.0, "cause": cause}
+        return change(rollout, now, "rolled_back", SELF, why, reasons, **ended)
     if rollout.phase == "rolling_back":
         return step_down(rollout, now)
     if verdict == "invalid" and rollout.phase != "paused":

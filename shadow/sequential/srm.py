@@ -162,6 +162,14 @@ class SplitCheck(EProcess):
             0,
         ) * len(self.shares)
 
+    @property
+    def expected(self) -> tuple[float, ...]:
+        """Records per arm that the configured shares lead to expect, over all epochs."""
+        found = np.zeros(len(self.shares))
+        for theta, n in self._epochs.items():
+            found += np.asarray(theta) * sum(n)
+        return tuple(float(x) for x in found)
+
     def update(self, arms: npt.ArrayLike, shares: npt.ArrayLike | None = None) -> None:
         """Take the arm index of each record in order of arrival; one look at the end.
 
@@ -227,11 +235,6 @@ class SplitCheck(EProcess):
 
     def deviation(self) -> tuple[float, ...]:
         """Observed minus configured share per arm, in points of 1; zeros before any record."""
-        n = np.asarray(self.counts, dtype=np.float64)
-        total = n.sum()
-        if total == 0.0:
-            return tuple(0.0 for _ in n)
-        expected = sum(
-            (np.asarray(theta) * sum(c) for theta, c in self._epochs.items()), np.zeros(n.size)
-        )
-        return tuple(float(x) for x in (n - expected) / total)
+        counts, expected = self.counts, self.expected
+        total = sum(counts) or 1
+        return tuple((n - e) / total for n, e in zip(counts, expected, strict=True))

@@ -263,6 +263,11 @@ def test_what_controllers_of_others_ask(tmp_path: Path) -> None:
         # In between nobody answers, which Argo counts as an error of the measurement; then it is
         # the same answer as before.
         eventually(lambda: argo()["decision"] == "rollback")
+        assert (argo()["cause"], argo()["outcome"]) == ("harm", "roll back: harm")
+        metrics = httpx.get(world.service.control + "/metrics").text
+        causes = [line for line in metrics.splitlines() if "experiment_decision_cause{" in line]
+        assert [line.endswith(" 1.0") for line in causes if 'cause="harm"' in line] == [True]
+        assert [line.endswith(" 0.0") for line in causes if 'cause="no_improv' in line] == [True]
         assert hook("rollback").status_code == 200
         stopped = hook("confirm-traffic-increase")
         assert stopped.status_code == 403

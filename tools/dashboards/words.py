@@ -7,8 +7,9 @@ from tools.dashboards.panels import BLUE, GREEN, GREY, ORANGE, RED, YELLOW
 DECISIONS = {
     1.0: ("promote", GREEN),
     2.0: ("continue", BLUE),
-    3.0: ("roll back", RED),
-    4.0: ("invalid", ORANGE),
+    3.0: ("no improvement", YELLOW),
+    4.0: ("roll back", RED),
+    5.0: ("invalid", ORANGE),
 }
 DRIFTED = {0.0: ("as usual", GREEN), 1.0: ("drifted", ORANGE)}
 MET = {0.0: ("not met", RED), 1.0: ("met", GREEN)}
@@ -40,8 +41,12 @@ def decided(where: str) -> str:
 
     The highest one where replicas of the sidecar disagree: roll back before continue.
     """
-    verdicts = " or ".join(
-        f'(understudy_experiment_decision{{{where}, decision="{word}"}} == 1) * {number}'
-        for number, word in enumerate(("promote", "continue", "rollback", "invalid"), 1)
-    )
-    return f"max by (experiment, challenger) ({verdicts})"
+    of_each = "max by (experiment, challenger)"
+    cause = f'understudy_experiment_decision_cause{{{where}, cause=~"no_improvement|limit"}}'
+
+    def on(word: str) -> str:
+        return f'({of_each} (understudy_experiment_decision{{{where}, decision="{word}"}}) == 1)'
+
+    # A rollback for want of an improvement is not one because of harm.
+    rolled = f"{on('rollback')} * 4 - ({of_each} ({cause}) or {on('rollback')} * 0)"
+    return f"{on('invalid')} * 5 or ({rolled}) or {on('continue')} * 2 or {on('promote')}"

@@ -49,7 +49,7 @@ function experiments(found) {
   const made = section('Experiments', table(
     ['experiment', 'challenger', 'decision', 'rollout', 'share'],
     found.flatMap(e => e.challengers.map(c => [e.name, c.name,
-      [c.decision, {promote: 'good', rollback: 'bad', invalid: 'bad'}[c.decision] || ''],
+      [c.outcome, {good: 'good', bad: 'bad', neutral: 'warn'}[c.tone] || ''],
       c.phase.replace('_', ' ') + ', ' + c.stage, (100 * c.weight).toFixed(1) + ' %']))));
   for (const e of found) {
     const link = node('a', 'report of ' + e.name);

@@ -25,7 +25,7 @@ _VERDICT = Row(
         figure(
             "Decision",
             "The current decision. The tests are anytime-valid: you may look at it and act on it at any "
-            "time.",
+            "time. No improvement: the target was ruled out, or a limit reached; no harm is proven.",
             "none",
             Query(decided(_OF), _WHO),
             empty="no experiment",

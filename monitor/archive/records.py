@@ -18,7 +18,7 @@ from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.labels.label import Label
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.log import Damage
-from understudy.monitor.records.record import Record, decode_batch
+from understudy.monitor.records.record import OPEN, Record, decode_batch
 
 Progress: TypeAlias = Callable[[int], None]
 """Called with the number of bytes read since the last call."""
@@ -127,14 +127,15 @@ class Log:
     def blocks(
         self, config: Config | None = None, progress: Progress | None = None
     ) -> Iterator[RecordBlock]:
-        """Decoded records, as blocks; ``config`` declares protocols and JSON mappings."""
+        """Decoded records of finished requests, as blocks; ``config`` declares protocols and JSON
+        mappings."""
         document: dict[str, Any] = {}
         if config is not None:
             document = config.model_dump(mode="json", by_alias=True)
         decoder = Decoder(Settings.from_json(document))
         builder = Builder("log", "log", 1, most_records=2048)
         for item in self.items(progress):
-            if isinstance(item, RecordItem):
+            if isinstance(item, RecordItem) and item.record.outcome != OPEN:
                 decoded = decoder.decode(item.model, item.record)
                 yield from builder.add(item.names, item.record, *decoded, 0.0)
         yield from builder.flush(0.0, everything=True)

@@ -31,8 +31,8 @@ ERRORS = frozenset(
 )
 """Outcomes that are the arm's fault."""
 _NOT_COUNTED = (
-    (outcomes.CANCELLED, outcomes.REJECTED),  # caused by the client
-    (outcomes.CANCELLED, outcomes.OVERLOAD),  # cancelled by us, or no connection was free
+    (outcomes.CANCELLED, outcomes.REJECTED, outcomes.OPEN),  # caused by the client; not an end
+    (outcomes.CANCELLED, outcomes.OVERLOAD, outcomes.OPEN),  # cancelled by us, or no connection
 )
 """Outcomes that carry no evidence about the arm: of requests, and of mirrored requests."""
 _COUNTS = np.array(
@@ -166,6 +166,7 @@ class BlockColumns:
         self.request = Part(block.count, block.request, block.request_rows, block.features)
         self.response = Part(block.count, block.response, block.response_rows, block.predictions)
         self.counts: Mask = _COUNTS[self.role, self.outcome]
+        self.finished: Mask = self.outcome != outcomes.OPEN
 
     def batch(
         self,

@@ -77,6 +77,7 @@ class EvidenceCollector:
         columns: list[Column] = [
             block.started[records],
             block.seconds[records],
+            (~block.finished[records]).astype(np.float64),
             served.astype(np.float64),
             counted.astype(np.float64),
             np.full(len(records), shares.epoch),

@@ -5,14 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from understudy.monitor.codecs import Decoded, ModelSpec, Table, Undecodable, decode_exchange
+from understudy.monitor.codecs import (
+    Decoded,
+    ModelSpec,
+    Reason,
+    Table,
+    Undecodable,
+    decode_exchange,
+)
 from understudy.monitor.evidence.settings import ModelSettings, Settings
-from understudy.monitor.records.record import Record
+from understudy.monitor.records.record import OPEN, Record
 
 __all__ = ["Decoder", "Table", "Undecodable"]
 
 _UNKNOWN = "unknown"
 _MAX_SPECS = 1024
+_NOT_FINISHED = Undecodable(Reason.NOT_CAPTURED, "the request has not finished")
 
 
 def _spec(model: ModelSettings) -> ModelSpec:
@@ -59,6 +67,8 @@ class Decoder:
         self, named: tuple[str, str, str], record: Record
     ) -> tuple[Table | Undecodable, Table | Undecodable]:
         """Features and predictions of a record; ``named`` is (model, version, protocol)."""
+        if record.outcome == OPEN:
+            return _NOT_FINISHED, _NOT_FINISHED
         spec = self._specs.get(named)
         if spec is None:
             spec = self._make(named)

@@ -10,8 +10,9 @@ ASSIGNED, PAIRS, LABELS, NOTES = "assigned", "pairs", "labels", "notes"
 """Types of rows: requests assigned to an arm, pairs, labels of split traffic, and notes on single
 comparisons."""
 EXPERIMENT_KINDS = frozenset((ASSIGNED, PAIRS, LABELS, NOTES))
-FACTS = ("started", "seconds", "served", "counted", "epoch", "settled")
-"""Columns of assigned requests, besides their values, their unit and the weights."""
+FACTS = ("started", "seconds", "open", "served", "counted", "epoch", "settled")
+"""Columns of assigned requests, besides their values, their unit and the weights. ``open`` is 1 for
+a request that has not finished, whose ``seconds`` are its age so far."""
 _SIDES = ("a.", "b.")
 
 

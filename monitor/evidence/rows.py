@@ -30,7 +30,7 @@ def rows_of(block: BlockColumns) -> Iterator[ColumnBatch]:
     The champion's answers are in the rows of their requests when both have as many rows.
     """
     request, response = block.request, block.response
-    primary = block.role == ROLE_PRIMARY
+    primary = (block.role == ROLE_PRIMARY) & block.finished
     answered = block.outcome == OK
     here = np.flatnonzero(primary)
     if here.size:

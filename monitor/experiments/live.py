@@ -31,7 +31,7 @@ from understudy.monitor.routing.assignments import Assignments
 from understudy.monitor.routing.routes import Assignment
 from understudy.shadow import comparison, rollout
 from understudy.shadow.assignment import Allocation
-from understudy.shadow.experiment import Decision, Experiment, Pairs, Split
+from understudy.shadow.experiment import Decision, Experiment, Pairs, Split, Unanswered
 from understudy.shadow.experiment.decision import OPERATOR
 from understudy.shadow.state import Config, Count, Key, Saved, Stateful, Transient
 
@@ -81,7 +81,8 @@ class LiveExperiment(Stateful):
         self.divided_at = now
         """Unix time at which the current allocation was decided."""
         self.carried_over = 0
-        """Records excluded because they started before or just after a change of weights."""
+        """Records excluded because they started before or just after a change of weights; reports
+        of unfinished requests do not count."""
         self._columns = self.layout.columns
         self._codes = Codes()
         self._units = OpenUnits()
@@ -127,25 +128,26 @@ class LiveExperiment(Stateful):
                 )
             of_epoch = epochs[begin:end] == epoch
             settled = of_epoch & (part.floats("started") >= part.floats("settled"))
-            self.carried_over += int((~settled).sum())
+            self.carried_over += int((~settled & (part.floats("open") == 0.0)).sum())
             if settled.any():
                 self._take_assigned(part.rows(np.flatnonzero(settled)))
 
     def _begin_epoch(self, epoch: float, weights: tuple[float, ...]) -> None:
-        self._check_split(0.0)
+        self._check_split()
         if self._weights:
             self._close(self._units.all())
-            self._check_split(0.0)
+            self._check_split()
             self._assigned.clear()
             self.experiment.begin_epoch()
         self._weights, self._epoch = weights, epoch
 
     def _take_assigned(self, batch: ColumnBatch) -> None:
         """Take requests that were assigned under the current weights."""
-        sides = batch.side
-        if not self.by_unit:
-            self._assigned.add_all(sides, batch.floats("started"), batch.floats("seconds"))
-        diverted = (batch.floats("served") == 0.0) & (sides > 0)
+        sides, unfinished = batch.side, batch.floats("open") > 0.0
+        self._assigned.add(
+            sides, batch.floats("started"), batch.floats("seconds"), unfinished, batch.ids
+        )
+        diverted = (batch.floats("served") == 0.0) & (sides > 0) & ~unfinished
         counted = batch.floats("counted") > 0.0
         for number, contestant in enumerate(self.contestants.values(), start=1):
             contestant.diverted += int((diverted & (sides == number)).sum())
@@ -240,21 +242,38 @@ class LiveExperiment(Stateful):
 
     # Rollout ------------------------------------------------------------------------------------
 
-    def _check_split(self, now: float) -> None:
-        """Add the requests assigned up to ``now`` to the test for sample ratio mismatch."""
-        closed, self._closed = self._closed, [0] * len(self.order)
-        given = [a + b for a, b in zip(self._assigned.settled(now), closed, strict=True)]
+    def _check_split(self) -> None:
+        """Add the requests whose assignment is settled to the test for sample ratio mismatch."""
+        given = self._assigned.settled()
+        if self.by_unit:
+            given, self._closed = self._closed, [0] * len(self.order)
         if any(given) and self._weights:
             total = sum(self._weights)
             self.experiment.assigned(given, [w / total for w in self._weights])
 
+    def unanswered(self) -> Unanswered | None:
+        """The assigned requests that should have finished by now; None without a split."""
+        if not self._weights:
+            return None
+        age = self._assigned.patience
+        return Unanswered(tuple(self._assigned.unfinished(age)), self._weights, age)
+
+    @property
+    def assignments(self) -> Assignments:
+        """The requests of the current weights, for display."""
+        return self._assigned
+
+    def _decide(self, mode: str, now: float) -> dict[str, Decision]:
+        unanswered = self.unanswered() if mode == "split" else None
+        return self.experiment.decide(mode, now - self.started, unanswered)
+
     def tick(self, now: float) -> list[rollout.Event]:
         """Decide and advance the rollout; returns the events for the audit log."""
         self._close(self._units.expired(now))
-        self._check_split(now)
+        self._check_split()
         events: list[rollout.Event] = []
         for mode in {c.mode for c in self.contestants.values()}:
-            decisions = self.experiment.decide(mode, now - self.started)
+            decisions = self._decide(mode, now)
             for name, contestant in self.contestants.items():
                 if contestant.mode != mode:
                     continue
@@ -294,10 +313,15 @@ class LiveExperiment(Stateful):
     def recall(self, now: float) -> None:
         """Recompute the decisions after a restore, without advancing the rollout."""
         for mode in {c.mode for c in self.contestants.values()}:
-            decisions = self.experiment.decide(mode, now - self.started)
+            decisions = self._decide(mode, now)
             for name, contestant in self.contestants.items():
                 if contestant.mode == mode and contestant.rollout.live:
                     contestant.decision = decisions[name]
+
+    def prepare_resume(self, contestant: ChallengerState) -> None:
+        """Before a paused rollout is resumed: traffic that was split wrongly is no evidence."""
+        if contestant.rollout.phase == "paused" and not self.experiment.split_honoured:
+            self.experiment.restart_split()
 
     def weights(self) -> tuple[float, ...]:
         """The shares of the champion and of each challenger in the current stages; they sum to
@@ -347,7 +371,7 @@ class LiveExperiment(Stateful):
     # State --------------------------------------------------------------------------------------
 
     def _before_dump(self) -> None:
-        self._check_split(0.0)
+        self._check_split()
 
 
 def _differing(names: Sequence[str]) -> comparison.Comparison:

@@ -164,6 +164,8 @@ class ExperimentRunner:
         live = self.find(name)
         contestant = self.contestant(live, challenger)
         now = self._clock()
+        if command.kind == "resume":
+            live.prepare_resume(contestant)
         requests = live.experiment.contests[contestant.name].requests(contestant.mode)
         try:
             contestant.rollout, events = _apply(contestant.rollout, now, command, requests)

@@ -58,9 +58,24 @@ def document(live: LiveExperiment, now: float) -> dict[str, Any]:
         "split": {
             "honoured": live.experiment.split_honoured,
             "units": list(split.counts) if split is not None else [],
+            "expected": list(split.expected) if split is not None else [],
             "log_e": split.log_e if split is not None else 0.0,
         },
+        "unanswered": _unanswered(live),
         "challengers": [contestant(live, c, now) for c in live.contestants.values()],
+    }
+
+
+def _unanswered(live: LiveExperiment) -> dict[str, Any]:
+    """Assigned requests without an end, by arm in the order champion, challengers."""
+    assignments = live.assignments
+    missing = live.unanswered()
+    return {
+        "in_flight": assignments.unfinished(),
+        "overdue": list(missing.counts) if missing is not None else [],
+        "after_seconds": assignments.patience,
+        "lost_with_a_worker": assignments.lost(),
+        "not_tracked": assignments.not_tracked,
     }
 
 

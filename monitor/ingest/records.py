@@ -17,8 +17,8 @@ from understudy.monitor.baseline.kinds import instant
 from understudy.monitor.errors import IngestError
 from understudy.monitor.records.record import (
     CLIENT_ERROR,
+    ENDS,
     OK,
-    OUTCOMES,
     ROLE_PRIMARY,
     SERVER_ERROR,
     encode,
@@ -171,9 +171,9 @@ def _text(data: Mapping[str, Any], name: str) -> str:
 def _outcome(value: object, status: int) -> int:
     if value is None:
         return OK if status < 400 else CLIENT_ERROR if status < 500 else SERVER_ERROR
-    if value not in OUTCOMES:
-        raise IngestError(f"outcome: {value!r} is not one of {', '.join(OUTCOMES)}")
-    return OUTCOMES.index(str(value))
+    if value not in ENDS:
+        raise IngestError(f"outcome: {value!r} is not one of {', '.join(ENDS)}")
+    return ENDS.index(str(value))
 
 
 def _raw(data: Mapping[str, Any], name: str) -> bytes | None:

@@ -20,7 +20,7 @@ from understudy.monitor.labels.store import Joined
 from understudy.monitor.pipeline.mode import Workers
 from understudy.monitor.pipeline.pipeline import Pipeline
 from understudy.monitor.records.handoff import Names
-from understudy.monitor.records.record import OK, ROLE_PRIMARY, Record
+from understudy.monitor.records.record import OK, OPEN, ROLE_PRIMARY, Record
 from understudy.monitor.routing.routes import Routes
 from understudy.monitor.supervisor.control_line import ControlLine
 from understudy.shadow.state import Config
@@ -93,6 +93,8 @@ class PublishingPipeline(Pipeline):
             return
         rows = list(self._decoded(names, records))
         for record, of_request, of_response in rows:
+            if record.outcome == OPEN:
+                continue
             if type(of_request) is Undecodable and record.role == ROLE_PRIMARY:
                 self._count(names, record, "request", of_request)
             if type(of_response) is Undecodable and record.outcome == OK:

@@ -30,7 +30,7 @@ from understudy.monitor.labels.store import Joined
 from understudy.monitor.pipeline.exemplars import Exemplars
 from understudy.monitor.pipeline.recent import Recent
 from understudy.monitor.records.handoff import Names
-from understudy.monitor.records.record import FIXED, Record, decode_batch
+from understudy.monitor.records.record import FIXED, OPEN, Record, decode_batch
 from understudy.shadow.state import Config, Converter, Count, Key, Saved, Stateful, Transient
 
 log = logging.getLogger(__name__)
@@ -121,7 +121,7 @@ class Pipeline(Stateful):
                 records = list(_readable_records(data))
             if len(records) != count:
                 self.undecodable["", "", "", "record", "damaged"] += max(0, count - len(records))
-            self.recent.add(names, records)
+            self.recent.add(names, [record for record in records if record.outcome != OPEN])
             if self.recorder is not None:
                 for record in records:
                     self.recorder.add(names, record)
@@ -133,7 +133,7 @@ class Pipeline(Stateful):
 
     def _take_records(self, names: Names, records: Sequence[Record]) -> None:
         for record in records:
-            if record.trace_id:
+            if record.trace_id and record.outcome != OPEN:
                 model, version, _ = names.model(record.model)
                 self.exemplars.add(model, version, names.arm(record.arm), record)
         blocks = self._builder.extend(names, self._decoded(names, records), 0.0)

@@ -68,6 +68,8 @@ class Exchange(Incoming):
             else:
                 body = b"".join(self._captured or ())
         choice = self._choice = router.choose(self.head, self.request_id, body, unread)
+        if choice.assigned:
+            self._open_ns = self.started_ns + record.OPEN_AFTER_NS
         if choice.arm:
             serving = self.runtime.serving.get(choice.arm)
             epoch = serving.breaker.allow(monotonic()) if serving is not None else 0
@@ -162,6 +164,43 @@ class Exchange(Incoming):
             else:
                 self.client.worker.rejected("slow_body")
                 self._fail(record.REJECTED)
+        elif self._open_ns and now_ns >= self._open_ns:
+            self._report_open(now_ns)
+
+    def _report_open(self, now_ns: int) -> None:
+        """Report that an assigned request has not finished; next when its age has doubled."""
+        choice = self._choice
+        route = self.route
+        if choice is None or route.model < 0:
+            return
+        age = now_ns - self.started_ns
+        # The record of the finished request has the same start, by which it is recognised.
+        self._started_at = self._started_at or time() - age * 1e-9
+        self._open_ns = now_ns + age
+        self.runtime.handoff.add(
+            record.encode(
+                route.model,
+                self.arm.index,
+                0,
+                record.ROLE_PRIMARY,
+                record.OPEN,
+                self._started_at,
+                age,
+                self._first_byte_ns - self.started_ns if self._first_byte_ns else 0,
+                self.queue_ns,
+                self.request_size,
+                0,
+                self.request_id,
+                self.trace_id,
+                choice.unit,
+                b"",
+                b"",
+                b"",
+                None,
+                None,
+                choice.assigned,
+            )
+        )
 
     def _is_ours(self, now_ns: int) -> bool:
         """Whether a request that is late would have been in time without the wait for one of our
@@ -357,7 +396,7 @@ class Exchange(Incoming):
                     status,
                     record.ROLE_PRIMARY,
                     outcome,
-                    time() - duration * 1e-9,
+                    self._started_at or time() - duration * 1e-9,
                     duration,
                     first_byte,
                     self.queue_ns,

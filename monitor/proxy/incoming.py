@@ -41,6 +41,8 @@ class Incoming:
         "_connection",
         "_first_byte_ns",
         "_framed_size",
+        "_open_ns",
+        "_started_at",
         "_unrouted",
         "_unsent",
         "arm",
@@ -80,6 +82,8 @@ class Incoming:
         self.arm = runtime.champion
         self._breaker_epoch = 0
         self._choice: Choice | None = None
+        self._open_ns = 0
+        self._started_at = 0.0
         self._unrouted: Router | None = None
         length = head.length
         self._body_chunked = Chunked() if length == CHUNKED else None

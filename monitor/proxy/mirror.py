@@ -58,8 +58,7 @@ class Mirror:
         self._held_bytes = 0
         self._held = 0
         self.outcomes = [
-            stats.counter("mirror", {"arm": name, "outcome": outcome})
-            for outcome in record.OUTCOMES
+            stats.counter("mirror", {"arm": name, "outcome": outcome}) for outcome in record.ENDS
         ]
         self._queue_gauge = stats.gauge("mirror_queue", {"arm": name})
         self._breaker_gauge = stats.gauge("breaker", {"arm": name})

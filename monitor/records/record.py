@@ -28,10 +28,12 @@ OUTCOMES = (
     "queue_full",
     "breaker_open",
     "body_too_large",
+    "open",
 )
-"""Names of outcomes; a record holds the index. From ``garbage`` on they are of mirrored exchanges
-only; the last three are of requests that were chosen for mirroring and not sent (:data:`NOT_SENT`):
-their records have neither times nor payloads."""
+"""Names of outcomes; a record holds the index. From ``garbage`` to ``body_too_large`` they are of
+mirrored exchanges only; the last three of these are of requests that were chosen for mirroring and
+not sent (:data:`NOT_SENT`): their records have neither times nor payloads. ``open`` is not an end:
+see :data:`OPEN`."""
 (
     OK,
     CLIENT_ERROR,
@@ -47,8 +49,18 @@ their records have neither times nor payloads."""
     QUEUE_FULL,
     BREAKER_OPEN,
     BODY_TOO_LARGE,
+    OPEN,
 ) = range(len(OUTCOMES))
+"""A record with the outcome ``OPEN`` reports a request that an experiment has assigned to an arm
+and that has not finished: it has no payload, and ``duration_ns`` is its age. The record of the
+finished request follows, with the same id and the same ``started``. Only what counts assignments
+looks at it; everything else ignores it."""
 NOT_SENT = frozenset((QUEUE_FULL, BREAKER_OPEN, BODY_TOO_LARGE))
+ENDS = OUTCOMES[:OPEN]
+"""Names of the outcomes of exchanges that have finished."""
+OPEN_AFTER_NS = 1_000_000_000
+"""Age at which a request of an experiment is reported as open; again whenever its age has doubled,
+so a request whose reports stop was lost together with its worker."""
 
 ROLE_PRIMARY = 0
 ROLE_MIRROR = 1

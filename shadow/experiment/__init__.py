@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from understudy.shadow.experiment.decision import CAUSES, VERDICTS, Decision
     from understudy.shadow.experiment.experiment import Experiment
     from understudy.shadow.experiment.rules import DEFAULT_METRICS, Rules
+    from understudy.shadow.experiment.split import Unanswered
 
 __all__ = [
     "CAUSES",
@@ -36,6 +37,7 @@ __all__ = [
     "Pairs",
     "Rules",
     "Split",
+    "Unanswered",
     "Unit",
     "Units",
     "e_value",
@@ -47,6 +49,7 @@ _MODULES = {
     "decision": ("CAUSES", "VERDICTS", "Decision"),
     "experiment": ("Experiment",),
     "rules": ("DEFAULT_METRICS", "Rules"),
+    "split": ("Unanswered",),
 }
 _LATER = {name: module for module, names in _MODULES.items() for name in names}
 

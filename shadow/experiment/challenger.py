@@ -134,14 +134,25 @@ class ChallengerEvidence(Stateful):
         self.by_unit = by_unit
         self.measures = {
             "shadow": [measure_for(h, paired=True) for h in self.hypotheses],
-            "split": [
-                None if h.metric.needs == "pairs" else measure_for(h, paired=False, by_unit=by_unit)
-                for h in self.hypotheses
-            ],
+            "split": self._split_measures(),
         }
         self.pairs = 0
         self.served = [0, 0]
         self._shown = {}
+
+    def _split_measures(self) -> list[Measure | None]:
+        return [
+            None
+            if h.metric.needs == "pairs"
+            else measure_for(h, paired=False, by_unit=self.by_unit)
+            for h in self.hypotheses
+        ]
+
+    def restart_split(self) -> None:
+        """Drop the evidence of split traffic."""
+        self._shown.clear()
+        self.measures["split"] = self._split_measures()
+        self.served = [0, 0]
 
     def _restored(self) -> None:
         self._shown.clear()

@@ -12,12 +12,9 @@ import numpy.typing as npt
 from understudy.shadow.experiment.challenger import ChallengerEvidence
 from understudy.shadow.experiment.decision import SPLIT, Decision, correct_promotions, decide
 from understudy.shadow.experiment.rules import Rules
+from understudy.shadow.experiment.split import Unanswered, honoured, mismatch
 from understudy.shadow.sequential import SplitCheck
 from understudy.shadow.state import Config, Converter, Saved, Stateful
-
-ALPHA_SPLIT = 0.001
-"""Largest probability of a false alarm of the split check."""
-
 
 _Latched = dict[str, dict[str, Decision]]
 
@@ -48,8 +45,8 @@ class Experiment(Stateful):
     """All evidence of one experiment; the clock is passed in.
 
     ``challengers`` are the names of the arms beside the champion, ``by_unit`` whether whole units
-    (users, sessions) are assigned instead of requests. Verdicts of harm, and of an invalid split,
-    stay; a promotion stays unless harm shows later.
+    (users, sessions) are assigned instead of requests. Verdicts of harm stay; a promotion stays
+    unless harm shows later. That the split was not honoured holds as long as the counts say so.
     """
 
     name: Config[str]
@@ -75,7 +72,11 @@ class Experiment(Stateful):
         if self.split is not None and len(self.split.shares) != len(self.contests) + 1:
             self.split = None
         for mode, decisions in self._latched.items():
-            known = {name: d for name, d in decisions.items() if name in self.contests}
+            known = {
+                name: d
+                for name, d in decisions.items()
+                if name in self.contests and d.verdict != "invalid"
+            }
             self._latched[mode] = known
 
     def assigned(self, counts: npt.ArrayLike, shares: Sequence[float]) -> None:
@@ -102,10 +103,23 @@ class Experiment(Stateful):
     @property
     def split_honoured(self) -> bool:
         """False once the counts of the arms cannot be explained by the configured shares."""
-        return self.split is None or not self.split.rejects(ALPHA_SPLIT)
+        return honoured(self.split)
 
-    def decide(self, mode: str, seconds: float) -> dict[str, Decision]:
-        """The verdict on each challenger; ``seconds`` since the experiment began."""
+    def restart_split(self) -> None:
+        """Drop the evidence of split traffic, including the counts of the split."""
+        self.split = None
+        self._latched["split"].clear()
+        for contest in self.contests.values():
+            contest.restart_split()
+
+    def decide(
+        self, mode: str, seconds: float, unanswered: Unanswered | None = None
+    ) -> dict[str, Decision]:
+        """The verdict on each challenger; ``seconds`` since the experiment began.
+
+        ``unanswered`` are the assigned requests whose answers are missing now: where the arms
+        differ in them, the challenger is not promoted.
+        """
         alpha = self.rules.alpha
         fresh = [
             decide(self.rules, c.evidence(mode, alpha), c.requests(mode), seconds)
@@ -113,31 +127,30 @@ class Experiment(Stateful):
         ]
         latched = self._latched[mode]
         found: dict[str, Decision] = {}
-        for name, decision in zip(
-            self.contests, correct_promotions(self.rules, fresh), strict=True
+        arms = ("the champion", *self.contests)
+        for number, (name, decision) in enumerate(
+            zip(self.contests, correct_promotions(self.rules, fresh), strict=True), start=1
         ):
-            if mode == "split" and not self.split_honoured:
-                decision = replace(
-                    decision, verdict="invalid", reasons=(self._dishonoured(),), cause=SPLIT
-                )
+            if mode == "split" and self.split is not None and not self.split_honoured:
+                noun = "units" if self.contests[name].by_unit else "requests"
+                reason = mismatch(self.split, arms, noun)
+                found[name] = replace(decision, verdict="invalid", reasons=(reason,), cause=SPLIT)
+                continue
+            missing = ""
+            if mode == "split" and unanswered is not None and unanswered.differs(number):
+                missing = unanswered.describe(arms)
             before = latched.get(name)
             if before is not None and _outranks(before.verdict, decision.verdict):
                 decision = replace(
                     decision, verdict=before.verdict, reasons=before.reasons, cause=before.cause
                 )
-            elif decision.verdict != "continue":
+            elif decision.verdict == "rollback" or (decision.verdict == "promote" and not missing):
                 latched[name] = replace(decision, evidence=())
+            if missing and decision.verdict != "rollback":
+                others = decision.reasons if decision.verdict == "continue" else ()
+                decision = replace(decision, verdict="continue", reasons=(missing, *others))
             found[name] = decision
         return found
-
-    def _dishonoured(self) -> str:
-        assert self.split is not None
-        counts = ", ".join(f"{n:,}" for n in self.split.counts)
-        gaps = ", ".join(f"{d * 100:+.2f} pp" for d in self.split.deviation())
-        return (
-            f"sample ratio mismatch: the arms got {counts} units, {gaps} off the configured "
-            "shares; no other measurement can be trusted"
-        )
 
     def merge(self, other: Self) -> Self:
         """The combined evidence of two replicas. Verdicts are computed again."""
@@ -152,7 +165,7 @@ class Experiment(Stateful):
         return both
 
 
-_RANK = {"continue": 0, "promote": 1, "rollback": 2, "invalid": 3}
+_RANK = {"continue": 0, "promote": 1, "rollback": 2}
 
 
 def _outranks(before: str, now: str) -> bool:

@@ -185,8 +185,8 @@ def explain(rules: Rules, decision: Decision, situation: Situation) -> Explanati
     if verdict == "continue" and cause != LIMIT:
         why = [*_open_grounds(decision, situation)]
         remaining = slowest(rules, decision, situation)
-    if verdict != "continue" or situation.requests:
-        why += _counted(situation)
+    if cause != SPLIT and (verdict != "continue" or situation.requests):
+        why += _counted(situation)  # the reason of a broken split names them
     return Explanation(
         outcome_of(verdict, cause),
         _headline(decision, situation),
@@ -260,7 +260,12 @@ def _next(rules: Rules, decision: Decision, situation: Situation) -> Iterator[st
             "find out why units of one arm are missing or come twice: overrides, retries, a cache "
             "or a router in front, clients that do not come back"
         )
-        yield "fix it and start a new experiment: no number of this one can be trusted"
+        yield (
+            "fix it, then restart the evidence of split traffic: understudy experiment resume "
+            f"{situation.experiment}"
+            if situation.phase == "paused"
+            else "fix it and start a new experiment: no number of this one can be trusted"
+        )
     elif cause == OPERATOR:
         yield "the audit log says who ended it, and why"
 

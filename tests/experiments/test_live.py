@@ -19,6 +19,7 @@ from understudy.monitor.evidence.joiner import PairJoiner
 from understudy.monitor.evidence.observe import correct
 from understudy.monitor.experiments.live import LiveExperiment
 from understudy.monitor.experiments.plot import sequence
+from understudy.monitor.experiments.summary import explanation
 from understudy.monitor.experiments.timeline import MOST, Timeline
 from understudy.monitor.experiments.units import OpenUnits
 from understudy.monitor.labels.store import Joined
@@ -64,7 +65,7 @@ class Fed(LiveExperiment):
 
     def flush(self) -> None:
         self.feed(self.collector.drain())
-        self._check_split(0.0)
+        self._check_split()
 
     def tick(self, now: float) -> list[rollout.Event]:
         self.flush()
@@ -187,6 +188,11 @@ def assigned(number: int, arm: int, **changes: Any) -> tuple[Record, str]:
     return record(number, assigned=arm + 1, **changes), ARMS[arm]
 
 
+def later(one: Fed) -> None:
+    """A request that comes when all before it have been seen."""
+    one.take(*assigned(999_999, 0, started=NOW + 60), division(), None, answer(1))
+
+
 def served(one: Fed) -> list[int]:
     one.flush()
     return one.experiment.contests["candidate"].served
@@ -219,8 +225,9 @@ def test_testers_and_diverted_requests_are_excluded() -> None:
     one.take(record(1, assigned=0), "candidate", division(), None, answer(1))
     diverted = record(2, assigned=2)
     one.take(diverted, "champion", division(), None, answer(1))
+    later(one)
     one.tick(NOW + 100.0)
-    assert served(one) == [0, 0]
+    assert served(one) == [1, 0]
     assert one.contestants["candidate"].diverted == 1
     split = one.experiment.split
     assert split is not None
@@ -232,8 +239,59 @@ def test_a_sample_ratio_mismatch_is_noticed() -> None:
     for i in range(2000):
         one.take(*assigned(i, 0), division(), None, answer(1))
     assert status(one, "split")
+    later(one)
     one.tick(NOW + 100.0)
-    assert one.experiment.decide("split", 1.0)["candidate"].verdict == "invalid"
+    found = one.contestants["candidate"].decision
+    assert found.verdict == "invalid"
+    assert "champion 2,000 (expected 1,200), candidate 0 (expected 800)" in found.reasons[0]
+    assert "requests assigned" in found.reasons[0]
+    following = explanation(one, one.contestants["candidate"], NOW + 100.0).next
+    assert "restart the evidence of split traffic: understudy experiment resume x" in following[-1]
+
+
+def test_a_split_is_judged_again_when_its_reason_is_gone() -> None:
+    one = live(**SPLIT)
+    for i in range(100):
+        one.take(*assigned(i, 0), division(), None, answer(1))
+    later(one)
+    one.tick(NOW + 100.0)
+    assert one.contestants["candidate"].decision.verdict == "invalid"
+    assert one.contestants["candidate"].rollout.phase == "paused"
+    rng = np.random.default_rng(2)
+    for i in range(1000, 9000):
+        at = NOW + 100.0 + i * 0.001
+        one.take(*assigned(i, int(rng.random() < 0.4), started=at), division(), None, answer(1))
+    one.tick(NOW + 200.0)
+    found = one.contestants["candidate"]
+    assert found.decision.verdict != "invalid"
+    assert found.rollout.phase == "paused", "a person resumes"
+    assert "understudy experiment resume x" in " ".join(explanation(one, found, NOW + 200).next)
+
+
+def test_requests_that_hang_count_as_assigned_and_block_a_promotion() -> None:
+    """The champion stops answering: the split is as configured, and its answers are missing."""
+    one = live(**SPLIT, metrics=[{"metric": "error_rate", "margin": "20 pp"}])
+    rng = np.random.default_rng(5)
+    for i in range(3000):
+        arm = int(rng.random() < 0.4)
+        at = NOW + 10 + i * 0.02
+        hangs = not arm and at >= NOW + 40
+        if not hangs:
+            one.take(*assigned(i, arm, started=at), division(), None, answer(1))
+            continue
+        for age in (1.0, 2.0, 4.0, 8.0, 16.0):
+            if at + age < NOW + 70:
+                report = record(i, outcome=records.OPEN, assigned=1, started=at, seconds=age)
+                one.take(report, "champion", division(), None, None)
+    one.tick(NOW + 71)
+    found = one.contestants["candidate"].decision
+    assert one.experiment.split_honoured
+    assert one.experiment.split is not None
+    assert sum(one.experiment.split.counts) > 2800
+    assert found.verdict == "continue"
+    (missing,) = [reason for reason in found.reasons if "without an answer" in reason]
+    assert " of the champion, 0 of candidate" in missing
+    assert found.evidence[0].status == "passed", "but for the answers that are missing"
 
 
 def test_units_are_one_observation_each() -> None:
@@ -262,11 +320,11 @@ def test_units_of_the_shadow_stage_do_not_count_under_the_next_weights() -> None
     alone = SplitShares(ARMS, (1.0, 0.0), NOW, NOW)
     for user in range(500):
         one.take(*assigned(user, 0, unit=b"u%d" % user), alone, None, answer(1))
-    later = SplitShares(ARMS, (0.5, 0.5), NOW + 100, NOW + 100)
+    following = SplitShares(ARMS, (0.5, 0.5), NOW + 100, NOW + 100)
     for user in range(500):
         one.take(
             *assigned(1000 + user, user % 2, unit=b"v%d" % user, started=NOW + 200),
-            later,
+            following,
             None,
             answer(1),
         )

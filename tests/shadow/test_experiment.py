@@ -260,7 +260,7 @@ def test_without_traffic_nothing_is_decided() -> None:
         assert (decision.verdict, decision.reasons) == ("continue", ("no traffic yet",))
 
 
-def test_a_wrong_split_is_invalid_and_stays_so() -> None:
+def test_a_wrong_split_is_invalid_while_the_counts_say_so() -> None:
     one = experiment([RATE])
     rng = np.random.default_rng(5)
     one.contests["c0"].update_split(split(rng, 4000, 0.5, (0.01, 0.01)))
@@ -271,6 +271,8 @@ def test_a_wrong_split_is_invalid_and_stays_so() -> None:
     copy = experiment([RATE])
     copy.load_state(json.loads(json.dumps(one.dump_state(), allow_nan=False)))
     assert copy.decide("split", 1.0)["c0"].verdict == "invalid"
+    copy.assigned([1000, 1800], [0.5, 0.5])
+    assert copy.decide("split", 1.0)["c0"].verdict == "promote", "the counts are even again"
 
 
 def test_a_correct_split_over_several_weights_is_valid() -> None:

@@ -33,6 +33,7 @@ NAMES = {
     "sequential-decisions": "benchmarks.sequential.decisions",
     "sequential-experiment": "benchmarks.sequential.experiment",
     "slo-alerts": "benchmarks.slo.alerts",
+    "verdicts": "benchmarks.verdicts.run",
 }
 
 

@@ -1,0 +1,1 @@
+"""Verdicts of whole experiments on simulated services: identical arms, and worse ones."""

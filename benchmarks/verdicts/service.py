@@ -273,6 +273,12 @@ class SimulatedService:
             outcome = record.CANCELLED if ends == self._traffic.patience else record.TIMEOUT
         elif wrong == "error":
             outcome = record.SERVER_ERROR
+        age = record.OPEN_AFTER_NS / 1e9
+        while assigned and age < ends:
+            self._write(
+                request, request_id, unit, arm, 0, record.OPEN, age, assigned, None, readable
+            )
+            age *= 2.0
         self._write(request, request_id, unit, arm, 0, outcome, ends, assigned, wrong, readable)
 
     def _mirror(self, request: Request, request_id: bytes, weakness: float, readable: bool) -> None:

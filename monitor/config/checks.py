@@ -6,7 +6,7 @@ import importlib.util
 import json
 import os
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from understudy.monitor.config.compile import arm_names, default_paths
 from understudy.monitor.config.experiment import Experiment
@@ -17,12 +17,19 @@ Problem = tuple[str, str]
 """Dotted path and message."""
 
 
-def problems_of(config: Config) -> list[Problem]:
-    """All faults of a configuration whose file names are absolute; empty when it is valid."""
+_MOST_NUMBERS = 254
+"""Records number the arms of a model's experiments in one byte."""
+
+
+def problems_of(config: Config, serving: Collection[str] = ()) -> list[Problem]:
+    """All faults of a configuration whose file names are absolute; empty when it is valid.
+
+    ``serving`` are shadow experiments with a challenger that a person has sent all traffic to.
+    """
     return [
         *_arms(config),
         *_models(config),
-        *_experiments(config),
+        *_experiments(config, serving),
         *_addresses(config),
         *_certificates(config),
         *_baselines(config),
@@ -188,9 +195,8 @@ def _claims(config: Config, owner: int, path: str) -> bool:
     return paths is not None and path in paths
 
 
-def _experiments(config: Config) -> Iterator[Problem]:
+def _experiments(config: Config, serving: Collection[str]) -> Iterator[Problem]:
     names: dict[str, int] = {}
-    owners: dict[str, str] = {}
     arms = {challenger.name for challenger in config.challengers}
     models = {model.name for model in config.models}
     for index, experiment in enumerate(config.experiments):
@@ -208,15 +214,64 @@ def _experiments(config: Config) -> Iterator[Problem]:
             yield f"{path}.model", "is required: there is more than one model"
         elif experiment.model is not None and experiment.model not in models:
             yield f"{path}.model", f"there is no model {experiment.model!r}"
-        if experiment.mode != "shadow":
-            model = experiment.model or config.models[0].name
-            owner = owners.setdefault(model, experiment.name)
-            if owner != experiment.name:
-                yield (
-                    f"{path}.mode",
-                    f"the requests of {model!r} are already split by experiment {owner!r}",
-                )
+        for before in config.experiments[:index]:
+            if before.name != experiment.name:
+                found = together(config, before, experiment, serving)
+                yield from ((f"{path}.{where}", what) for where, what in found)
         yield from ((f"{path}.{where}", what) for where, what in _rules(experiment))
+
+
+def together(
+    config: Config, one: Experiment, other: Experiment, serving: Collection[str]
+) -> Iterator[Problem]:
+    """Why ``other`` cannot run beside ``one``, which was there before; ``serving`` as in
+    :func:`problems_of`."""
+    first = config.models[0].name if config.models else ""
+    model = other.model or first
+    routing = [each.routes or each.name in serving for each in (one, other)]
+    if (one.model or first) != model or not all(routing):
+        return
+    both = f"{one.name!r} and {other.name!r}"
+    if one.unit != other.unit:
+        yield (
+            "unit",
+            f"{both} split the requests of {model!r} by different units ({_unit(one)} and "
+            f"{_unit(other)}): declare the same unit in both",
+        )
+    for unit in sorted(one.overrides.keys() & other.overrides.keys()):
+        if one.overrides[unit] != other.overrides[unit]:
+            yield (
+                f"overrides.{unit}",
+                f"{both} send this unit to {one.overrides[unit]!r} and to "
+                f"{other.overrides[unit]!r}: remove one of the two",
+            )
+    both_split = all(each.mode != "shadow" or each.name in serving for each in (one, other))
+    if both_split and max(one.slice[0], other.slice[0]) < min(one.slice[1], other.slice[1]):
+        yield (
+            "slice",
+            f"{one.name!r} (slice {_ends(one)}) and {other.name!r} (slice {_ends(other)}) split "
+            f"the same requests of {model!r}: give them separate slices, such as slice: [0, 0.5] "
+            f"for {one.name!r} and slice: [0.5, 1] for {other.name!r}, or end {one.name!r} first",
+        )
+    sharing = [
+        each for each in config.experiments if each.routes and (each.model or first) == model
+    ]
+    numbers = len(sharing) * (len(arm_names(config)) + 1)
+    if numbers > _MOST_NUMBERS and sharing[-1] is other and sharing[0] is one:
+        yield (
+            "model",
+            f"{len(sharing)} experiments with {len(arm_names(config))} arms split the requests of "
+            f"{model!r}, from {one.name!r} to {other.name!r}: experiments times arms must stay "
+            f"below {_MOST_NUMBERS}",
+        )
+
+
+def _ends(experiment: Experiment) -> str:
+    return f"[{experiment.slice[0]:g}, {experiment.slice[1]:g}]"
+
+
+def _unit(experiment: Experiment) -> str:
+    return " ".join(filter(None, (experiment.unit.by, experiment.unit.name)))
 
 
 def _rules(experiment: Experiment) -> Iterator[Problem]:

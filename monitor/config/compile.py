@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 from understudy.monitor.config import model
 from understudy.monitor.config.experiment import Experiment
 from understudy.monitor.routing import plan
-from understudy.monitor.routing.routes import Routes
-from understudy.shadow.assignment import Allocation
+from understudy.monitor.routing.routes import Assignment, Routes
+from understudy.shadow.assignment import OUT, Allocation, threshold
 
 REPEAT_SUFFIX = "-again"
 """Suffix of the champion's name for the arm of its second answer to the same request."""
@@ -23,15 +23,16 @@ def compile_plan(config: model.Config, generation: int, routes: Routes | None = 
     """The plan for ``config``; ``generation`` numbers the plans of a run.
 
     ``routes`` is the assignment in force. A challenger that serves clients gets no mirrored
-    requests.
+    requests, unless another experiment compares the answers to them.
     """
     limits = config.limits
     tls = config.listen.tls
     arms = arm_names(config)
-    divided = dict(_divided(config, routes or Routes(), arms))
+    routes = routes or Routes()
+    divided = list(_divided(config, routes, arms))
     serving = {
-        arms[arm] for _, allocation, _ in divided.values() for arm in set(allocation.arms) - {-1}
-    }
+        arms[arm] for _, allocation, _ in divided for arm in set(allocation.arms) - {OUT}
+    } - _compared(config, routes)
     champion = _champion(config.champion)
     challengers = [_challenger(config, c, c.name in serving) for c in config.challengers]
     noise = max((e.compare.noise for e in config.experiments), default=0.0)
@@ -45,10 +46,7 @@ def compile_plan(config: model.Config, generation: int, routes: Routes | None = 
             for m in config.models
         ),
         challengers=tuple(challengers),
-        splits=tuple(
-            replace(_split(config, experiment, allocation, arms), epoch=decided)
-            for experiment, allocation, decided in divided.values()
-        ),
+        splits=_splits(config, divided, arms, 1 + len(challengers)),
         limits=plan.Limits(
             head_bytes=limits.head,
             target_bytes=limits.target,
@@ -106,13 +104,60 @@ def _champion(champion: model.Champion) -> plan.Upstream:
 
 def _divided(
     config: model.Config, routes: Routes, arms: tuple[str, ...]
-) -> Iterator[tuple[str, tuple[Experiment, Allocation, float]]]:
-    """Experiments that split units at present, by name."""
+) -> Iterator[tuple[Experiment, Allocation, Assignment]]:
+    """Experiments that decide at present which arm serves a request."""
     for experiment in config.experiments:
         assignment = routes.assignments.get(experiment.name)
         allocation = assignment.over(arms) if assignment is not None else None
-        if assignment is not None and allocation is not None:
-            yield experiment.name, (experiment, allocation, assignment.divided_at)
+        if assignment is None or allocation is None:
+            continue
+        if experiment.routes or splits(allocation):
+            yield experiment, allocation, assignment
+
+
+def splits(allocation: Allocation) -> bool:
+    """Whether an allocation gives units to a challenger."""
+    return not set(allocation.arms) <= {OUT, 0}
+
+
+def _compared(config: model.Config, routes: Routes) -> set[str]:
+    """Challengers whose answers to mirrored requests an experiment compares at present."""
+    found: set[str] = set()
+    if not config.experiments:
+        return found
+    # Imported here: it imports numpy, which a supervisor without experiments does not need.
+    from understudy.shadow.rollout.state import TERMINAL
+
+    for experiment in config.experiments:
+        assignment = routes.assignments.get(experiment.name)
+        for name in experiment.challengers:
+            if assignment is None or name not in assignment.names:
+                found.add(name)
+                continue
+            phase = (assignment.rollouts.get(name) or {}).get("phase")
+            serves = assignment.allocation.size(assignment.names.index(name)) > 0
+            if not serves and phase not in TERMINAL:
+                found.add(name)
+    return found
+
+
+def _splits(
+    config: model.Config,
+    divided: list[tuple[Experiment, Allocation, Assignment]],
+    arms: tuple[str, ...],
+    width: int,
+) -> tuple[plan.Split, ...]:
+    """The splits of all models; ``width`` is the number of the plan's arms."""
+    found: list[plan.Split] = []
+    of_model: dict[int, int] = {}
+    # Should two ever claim the same units, the one that began first keeps them.
+    for experiment, allocation, assignment in sorted(divided, key=lambda one: one[2].started):
+        split = _split(config, experiment, allocation, arms)
+        number = of_model.get(split.model, 0)
+        of_model[split.model] = number + 1
+        first = 1 + number * width
+        found.append(replace(split, epoch=assignment.divided_at, first=first))
+    return tuple(found)
 
 
 def _split(
@@ -120,10 +165,14 @@ def _split(
 ) -> plan.Split:
     names = [one.name for one in config.models]
     unit = experiment.unit
+    low, high = experiment.slice
+    # An experiment in the shadow only routes its testers.
+    whole = experiment.mode != "shadow" or splits(allocation)
     return plan.Split(
         experiment=experiment.name,
         model=names.index(experiment.model) if experiment.model is not None else 0,
         salt=experiment.salt or experiment.name,
+        slice=(threshold(low), threshold(high)) if whole else (0, 0),
         unit=unit.by,
         unit_name=unit.name.lower() if unit.by == "header" else unit.name,
         starts=allocation.starts,

@@ -165,8 +165,12 @@ class Experiment(Section):
     """Stages of a canary; default: shadow, 1, 5, 25, 50 and 100 %."""
     on_invalid: Literal["pause", "rollback"] = "pause"
     """What to do when the comparison is invalid."""
+    slice: Annotated[list[Share], Field(min_length=2, max_length=2)] = [0.0, 1.0]
+    """The part of the model's units that this experiment divides. Experiments that split the
+    requests of one model need slices that do not overlap, such as [0, 0.5] and [0.5, 1]; shadow
+    experiments share a model freely."""
     holdout: Share = 0.0
-    """Share of units that never take part."""
+    """Share of units of the slice that never take part."""
     overrides: dict[Text, Name] = {}
     """Testers' units and the arm that serves them; excluded from the evidence."""
     override_header: HeaderName | None = None
@@ -182,6 +186,11 @@ class Experiment(Section):
     cost: dict[Name, Cost] = {}
     """Cost of each arm, for the metric cost."""
 
+    @property
+    def routes(self) -> bool:
+        """Whether it decides which arm serves a request: all of them, or those of testers."""
+        return self.mode != "shadow" or bool(self.overrides) or self.override_header is not None
+
     @model_validator(mode="after")
     def _consistent(self) -> Experiment:
         if self.mode != "split" and self.weights:
@@ -190,6 +199,8 @@ class Experiment(Section):
             raise ValueError(f"stages: only a canary has stages, not mode {self.mode}")
         if self.mode == "canary" and len(self.challengers) > 1:
             raise ValueError("challengers: a canary has one; use mode split for several")
+        if not self.slice[0] < self.slice[1]:
+            raise ValueError("slice: its end must be above its beginning, as in [0, 0.5]")
         if len(set(self.challengers)) < len(self.challengers):
             raise ValueError("challengers: each only once")
         if self.mode == "split":

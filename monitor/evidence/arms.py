@@ -32,13 +32,15 @@ class SplitShares:
 
     ``arms`` names all arms of the worker. ``weights`` are the weights of the experiment's arms, in
     the experiment's order. ``since`` is the unix time at which the worker applied them, ``epoch``
-    the unix time of the decision, which is the same for all workers.
+    the unix time of the decision, which is the same for all workers. ``first`` is the number in
+    records of a request assigned to the first of ``arms``.
     """
 
     arms: tuple[str, ...]
     weights: tuple[float, ...]
     since: float
     epoch: float
+    first: int = 1
 
 
 def arms_of(config: Config, declared: Experiment) -> Arms:

@@ -94,10 +94,11 @@ class EvidenceCollector:
         """By assigned arm of a record: its side here (-1: none), and its arm index."""
         sides = np.full(256, -1, np.intp)
         arms = np.full(256, -1, np.intp)
-        for number, name in enumerate(shares.arms[:255], start=1):
-            if name in self.order:
+        for index, name in enumerate(shares.arms):
+            number = shares.first + index
+            if name in self.order and number < len(sides):
                 sides[number] = self.order.index(name)
-                arms[number] = number - 1
+                arms[number] = index
         return sides, arms
 
     def _units(self, block: BlockColumns, records: Indices) -> list[Any]:
@@ -153,7 +154,7 @@ class EvidenceCollector:
                     pair = (ended, key, 1, 0.0, *self._values(name, halves[0][0]))
                     rows = self._label_pairs.setdefault(challenger, [])
                     rows.append((*pair, *self._values(name, halves[1][0])))
-            if joined.share > 0.0:
+            if joined.share > 0.0 and joined.experiment in ("", self.declared.name):
                 several = len(self.declared.challengers) > 1 and not side
                 share = NAN if several else joined.share
                 rows = self._split_labels.setdefault(challenger, [])

@@ -121,7 +121,7 @@ class StageOne:
             shares = None
             if split is not None and all(arm in names.arms for arm in collector.order):
                 weights = tuple(split.weights[names.arms.index(arm)] for arm in collector.order)
-                shares = SplitShares(names.arms, weights, split.since, split.epoch)
+                shares = SplitShares(names.arms, weights, split.since, split.epoch, split.first)
             view.setdefault(self._model_of(collector), []).append((collector, shares))
         self._names, self._view = names, view
         return view
@@ -135,32 +135,35 @@ class StageOne:
         experiments: Sequence[tuple[EvidenceCollector, SplitShares | None]],
         offer: Callable[[Prediction], None],
     ) -> None:
-        """Pass each prediction on for the first experiment that wants its label."""
+        """Pass each prediction on once: for the experiment that assigned its request, otherwise for
+        any that wants its label."""
         left: NDArray[np.bool_] = (block.outcome == OK) & (block.response.grid >= 0)
-        for collector, shares in experiments:
-            if not collector.layout.wants_labels:
-                continue
-            arms = [block.arm_index(arm) for arm in collector.order]
-            records = np.flatnonzero(left & np.isin(block.arm, arms))
-            left[records] = False
-            for record, answer, share in zip(
-                records.tolist(),
-                block.response.decoded(records),
-                collector.shares_of(block, shares, records),
-                strict=True,
-            ):
-                assert answer is not None
-                offer(
-                    Prediction(
-                        block.ids[record].decode("latin-1"),
-                        block.names.arm(int(block.arm[record])),
-                        bool(block.role[record] != ROLE_PRIMARY),
-                        block.key[0],
-                        share,
-                        float(block.started[record]),
-                        columns_of(answer),
+        wanting = [(one, shares) for one, shares in experiments if one.layout.wants_labels]
+        for assigned in (True, False):
+            for collector, shares in wanting:
+                arms = [block.arm_index(arm) for arm in collector.order]
+                records = np.flatnonzero(left & np.isin(block.arm, arms))
+                known = np.zeros(len(records))
+                if assigned:
+                    known = np.array(collector.shares_of(block, shares, records))
+                    records, known = records[known > 0.0], known[known > 0.0]
+                left[records] = False
+                for record, answer, share in zip(
+                    records.tolist(), block.response.decoded(records), known.tolist(), strict=True
+                ):
+                    assert answer is not None
+                    offer(
+                        Prediction(
+                            block.ids[record].decode("latin-1"),
+                            block.names.arm(int(block.arm[record])),
+                            bool(block.role[record] != ROLE_PRIMARY),
+                            block.key[0],
+                            share,
+                            float(block.started[record]),
+                            columns_of(answer),
+                            collector.declared.name if assigned else "",
+                        )
                     )
-                )
 
     def take_labels(self, joined: Sequence[Joined]) -> None:
         """Take labels that were joined to their predictions."""

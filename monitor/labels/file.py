@@ -14,7 +14,7 @@ from understudy.monitor.labels.tallies import SCHEMA, Tallies
 
 log = logging.getLogger(__name__)
 
-VERSION = 2
+VERSION = 3
 _WAL_BYTES = 16 * 1024 * 1024
 _BUSY_SECONDS = 5.0
 _VACUUM_PAGES = 4096
@@ -22,7 +22,7 @@ _SCHEMA = (
     """
 CREATE TABLE IF NOT EXISTS predictions (
   request_id TEXT, arm TEXT, mirrored INTEGER, model TEXT, share REAL, started REAL, outputs TEXT,
-  labelled INTEGER, UNIQUE (request_id, arm, mirrored));
+  labelled INTEGER, experiment TEXT DEFAULT '', UNIQUE (request_id, arm, mirrored));
 CREATE INDEX IF NOT EXISTS predictions_by_age ON predictions (started);
 CREATE TABLE IF NOT EXISTS labels (
   request_id TEXT, row INTEGER, label TEXT, reward REAL, received REAL, at REAL, key TEXT,
@@ -31,10 +31,17 @@ CREATE INDEX IF NOT EXISTS orphans_by_age ON labels (received) WHERE joined = 0;
 CREATE TABLE IF NOT EXISTS joined (
   seq INTEGER PRIMARY KEY AUTOINCREMENT, request_id TEXT, arm TEXT, mirrored INTEGER, model TEXT,
   share REAL, started REAL, outputs TEXT, row INTEGER, label TEXT, reward REAL, received REAL,
-  delay REAL);
+  delay REAL, experiment TEXT DEFAULT '');
 """
     + SCHEMA
 )
+_FROM_2 = """
+BEGIN;
+ALTER TABLE predictions ADD COLUMN experiment TEXT DEFAULT '';
+ALTER TABLE joined ADD COLUMN experiment TEXT DEFAULT '';
+PRAGMA user_version=3;
+COMMIT;
+"""
 
 
 class FeedbackFile:
@@ -178,10 +185,12 @@ def _open(path: Path, after: int) -> sqlite3.Connection:
         db.execute("PRAGMA synchronous=FULL")
         db.execute(f"PRAGMA journal_size_limit={_WAL_BYTES}")
         version = db.execute("PRAGMA user_version").fetchone()[0]
-        if version not in (0, VERSION):
+        if version not in (0, 2, VERSION):
             raise _OtherVersionError(f"version {version}, this program reads version {VERSION}")
+        if version == 2:
+            db.executescript(_FROM_2)
         db.executescript(_SCHEMA)
-        if not version:
+        if version != VERSION:
             db.execute(f"PRAGMA user_version={VERSION}")
         last = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'joined'").fetchone()
         if last is None:

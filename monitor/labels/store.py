@@ -25,18 +25,18 @@ OUTCOMES = ("joined", "duplicate", "conflict", "orphan", "late")
 MOST_ROWS = 2_000_000
 _LONGEST_OUTPUTS = 4096
 
-_ADD_PREDICTION = "INSERT OR IGNORE INTO predictions VALUES (?,?,?,?,?,?,?,0)"
+_ADD_PREDICTION = "INSERT OR IGNORE INTO predictions VALUES (?,?,?,?,?,?,?,0,?)"
 _LABELS_OF = (
     "SELECT row, label, reward, received, at, joined FROM labels WHERE request_id = ? ORDER BY row"
 )
 _PREDICTIONS_OF = (
-    "SELECT arm, mirrored, model, share, started, outputs, labelled FROM predictions"
+    "SELECT arm, mirrored, model, share, started, outputs, experiment, labelled FROM predictions"
     " WHERE request_id = ?"
 )
 _KNOWN = "SELECT label, reward, key, joined FROM labels WHERE request_id = ? AND row = ?"
 _JOIN = (
-    "INSERT INTO joined (request_id, arm, mirrored, model, share, started, outputs, row, label,"
-    " reward, received, delay) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)"
+    "INSERT INTO joined (request_id, arm, mirrored, model, share, started, outputs, experiment,"
+    " row, label, reward, received, delay) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)"
 )
 
 
@@ -45,7 +45,8 @@ class Prediction:
     """A prediction that may get a label.
 
     ``outputs`` are the columns of the decoded answer. ``share`` is the challenger's share at the
-    time of assignment, 0 outside a split. ``started`` is unix time.
+    time of assignment, 0 outside a split; ``experiment`` is the one that assigned the request.
+    ``started`` is unix time.
     """
 
     request_id: str
@@ -55,6 +56,7 @@ class Prediction:
     share: float
     started: float
     outputs: dict[str, list[object]]
+    experiment: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,7 @@ class Joined:
     reward: float | None
     received: float
     delay: float
+    experiment: str = ""
 
 
 class FeedbackStore:
@@ -135,7 +138,7 @@ class FeedbackStore:
                 if len(text) > _LONGEST_OUTPUTS:
                     self.tallies.add("purged", "too_large")
                     continue
-                rest = (one.model, one.share, one.started, text)
+                rest = (one.model, one.share, one.started, text, one.experiment)
                 mirrored = int(one.mirrored)
                 new = db.execute(_ADD_PREDICTION, (one.request_id, one.arm, mirrored, *rest))
                 if new.rowcount:
@@ -226,7 +229,7 @@ class FeedbackStore:
         label: tuple[Any, ...],
         at: float | None,
     ) -> None:
-        arm, mirrored, _, _, started, _, labelled = prediction
+        arm, mirrored, _, _, started, _, _, labelled = prediction
         received = label[-1]
         # A sender's clock may be ahead of ours: a label is never later than its arrival.
         delay = max(0.0, (received if at is None else min(at, received)) - started)
@@ -365,6 +368,7 @@ def _of_one_record(predictions: Sequence[Prediction]) -> list[Prediction]:
             both = {**known.outputs, **one.outputs}
             if len(orjson.dumps(both, default=str)) > _LONGEST_OUTPUTS:
                 both = known.outputs
-            one = replace(one, share=max(known.share, one.share), outputs=both)
+            assigned = max(known, one, key=lambda prediction: prediction.share)
+            one = replace(assigned, outputs=both)
         found[key] = one
     return list(found.values())

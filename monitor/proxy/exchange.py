@@ -11,7 +11,7 @@ from time import monotonic, monotonic_ns, time
 from understudy.monitor.errors import HttpError
 from understudy.monitor.proxy.head import CHUNKED, NO_BODY, UNTIL_CLOSE, ResponseHead
 from understudy.monitor.proxy.incoming import Incoming
-from understudy.monitor.proxy.split import BODY_NOT_AWAITED, BODY_TOO_LARGE, Router
+from understudy.monitor.proxy.split import BODY_NOT_AWAITED, BODY_TOO_LARGE, Traffic
 from understudy.monitor.proxy.upstream import UpstreamConnection
 from understudy.monitor.records import record
 from understudy.monitor.routing.plan import Fault
@@ -46,35 +46,35 @@ class Exchange(Incoming):
         runtime = self.runtime
         runtime.words[self.arm.in_flight] += 1
         runtime.active.add(self)
-        if runtime.routers:
-            router = runtime.routers.get(self.route.model)
-            if router is not None:
-                if router.needs_body and self._waits_for_body():
-                    self._unrouted = router
+        if runtime.traffic:
+            traffic = runtime.traffic.get(self.route.model)
+            if traffic is not None:
+                if traffic.needs_body and self._waits_for_body():
+                    self._unrouted = traffic
                     self._unsent = [body]
                     return rest
-                self._route(router)
+                self._route(traffic)
         self._start(body)
         return rest
 
-    def _route(self, router: Router) -> None:
+    def _route(self, traffic: Traffic) -> None:
         """Choose the arm that serves this request."""
         body, unread = b"", ""
-        if router.needs_body:
+        if traffic.needs_body:
             if not self._readable():
                 unread = BODY_TOO_LARGE
             elif not self.request_complete:
                 unread = BODY_NOT_AWAITED
             else:
                 body = b"".join(self._captured or ())
-        choice = self._choice = router.choose(self.head, self.request_id, body, unread)
+        choice = self._choice = traffic.choose(self.head, self.request_id, body, unread)
         if choice.assigned:
             self._open_ns = self.started_ns + record.OPEN_AFTER_NS
         if choice.arm:
             serving = self.runtime.serving.get(choice.arm)
             epoch = serving.breaker.allow(monotonic()) if serving is not None else 0
             if serving is None or not epoch:
-                router.diverted()
+                choice.diverted()
                 return
             words = self.runtime.words
             words[self.arm.in_flight] -= 1
@@ -116,9 +116,9 @@ class Exchange(Incoming):
             if self._unrouted is None:
                 self.client.pause()
             elif not self._waits_for_body():
-                router, self._unrouted = self._unrouted, None
+                traffic, self._unrouted = self._unrouted, None
                 held, self._unsent = b"".join(self._unsent), None
-                self._route(router)
+                self._route(traffic)
                 self._start(held)
         elif self._connection is not None:
             self._connection.write(body)

@@ -13,7 +13,7 @@ from understudy.monitor.proxy.framing import Chunked
 from understudy.monitor.proxy.head import CHUNKED, RequestHead, ResponseHead
 from understudy.monitor.proxy.protocols import Client
 from understudy.monitor.proxy.routes import Route
-from understudy.monitor.proxy.split import Choice, Router
+from understudy.monitor.proxy.split import Choice, Traffic
 from understudy.monitor.proxy.upstream import UpstreamConnection
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Incoming:
         self._choice: Choice | None = None
         self._open_ns = 0
         self._started_at = 0.0
-        self._unrouted: Router | None = None
+        self._unrouted: Traffic | None = None
         length = head.length
         self._body_chunked = Chunked() if length == CHUNKED else None
         self._body_left = max(0, length)

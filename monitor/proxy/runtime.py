@@ -11,7 +11,7 @@ from understudy.monitor.proxy.handoff import HandOff
 from understudy.monitor.proxy.mirror import Mirror
 from understudy.monitor.proxy.protocols import Timed
 from understudy.monitor.proxy.routes import Routes
-from understudy.monitor.proxy.split import Router, Serving
+from understudy.monitor.proxy.split import Router, Serving, Traffic
 from understudy.monitor.routing.plan import Plan
 from understudy.monitor.stats.shared import SharedStats
 
@@ -64,11 +64,21 @@ class Runtime:
                 arm = Arm(index, upstream, "primary", stats, loop)
                 old = Serving(arm, challenger.breaker, stats)
             self.serving[index] = old
-        self.routers = {split.model: Router(split, plan.arms, stats) for split in plan.splits}
+        routers = [Router(split, plan.arms, stats) for split in plan.splits]
         if before is not None:
-            since = {router.division: router.since for router in before.routers.values()}
-            for router in self.routers.values():
+            since = {
+                router.division: router.since
+                for traffic in before.traffic.values()
+                for router in traffic.routers
+            }
+            for router in routers:
                 router.since = since.get(router.division, router.since)
+        self.traffic: dict[int, Traffic] = {}
+        """By index of a model whose requests are split."""
+        for model in dict.fromkeys(split.model for split in plan.splits):
+            name = plan.models[model].name if model < len(plan.models) else ""
+            mine = [router for router in routers if router.split.model == model]
+            self.traffic[model] = Traffic(name, mine)
         self.faults = {fault.arm: fault for fault in plan.faults}
         handoff.limits = plan.handoff
         handoff.name(
@@ -79,7 +89,7 @@ class Runtime:
                     for m in plan.models
                 ],
                 "arms": list(plan.arms),
-                "splits": [router.names() for router in self.routers.values()],
+                "splits": [router.names() for router in routers],
             },
         )
         if before is not None:

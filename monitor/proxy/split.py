@@ -1,9 +1,16 @@
-"""Chooses the arm that serves a request of a split model."""
+"""Chooses the arm that serves a request of a split model.
+
+Several experiments may split the requests of one model. Each has a slice of the units, by a hash
+that depends on the model only, and divides its slice with a salt of its own: so a request is served
+by at most one challenger, and the assignment in one experiment is independent of all others.
+"""
 
 from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_right
+from collections.abc import Sequence
 from hashlib import blake2b
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any
@@ -61,15 +68,24 @@ class Serving:
 
 
 class Choice:
-    """``arm`` serves the request, 0 is the champion. ``assigned`` is as in a record: one plus the
-    arm that the unit belongs to, or 0 when the request is not part of the experiment."""
+    """``arm`` serves the request, 0 is the champion. ``assigned`` is as in a record: the number of
+    the arm that the unit belongs to, or 0 when the request is not part of an experiment. ``router``
+    is that of the experiment that chose the arm."""
 
-    __slots__ = ("arm", "assigned", "unit")
+    __slots__ = ("arm", "assigned", "router", "unit")
 
-    def __init__(self, arm: int = 0, assigned: int = 0, unit: bytes = b"") -> None:
+    def __init__(
+        self, arm: int = 0, assigned: int = 0, unit: bytes = b"", router: Router | None = None
+    ) -> None:
         self.arm = arm
         self.assigned = assigned
         self.unit = unit
+        self.router = router
+
+    def diverted(self) -> None:
+        """Count a request that the champion serves because the challenger's breaker is open."""
+        if self.router is not None:
+            self.router.diverted()
 
 
 class Router:
@@ -78,12 +94,11 @@ class Router:
     def __init__(self, split: Split, arms: tuple[str, ...], stats: SharedStats) -> None:
         self.split = split
         self.since = time()
-        self.needs_body = split.unit == "pointer"
         self._allocation = Allocation(split.starts, split.arms)
         # By name: when arms are added or removed, the same index may be another model server.
         owners = tuple("" if arm == OUT else arms[arm] for arm in split.arms)
         by = (split.unit, split.unit_name, split.salt, split.holdout)
-        self.division = (split.experiment, by, split.starts, owners)
+        self.division = (split.experiment, by, split.first, split.slice, split.starts, owners)
         """What determines the assignment of units: while it is unchanged, ``since`` is, too."""
         salt = split.salt.encode()
         self._salt = blake2b(salt, digest_size=32).digest()
@@ -93,7 +108,7 @@ class Router:
         self._names = {name.encode(): index for index, name in enumerate(arms)}
         self._reachable = {0, *split.arms, *self._overrides.values()} - {OUT}
         self._exclude = [(name.encode(), value.encode()) for name, value in split.exclude]
-        self._path = steps(split.unit_name) if self.needs_body else ()
+        self._path = steps(split.unit_name) if split.unit == "pointer" else ()
         self._header = split.unit_name.encode().lower()
         self._cookie = split.unit_name.encode() + b"="
         self._override_header = (split.override_header or "").encode()
@@ -110,40 +125,32 @@ class Router:
             "weights": sizes,
             "since": self.since,
             "epoch": self.split.epoch,
+            "first": self.split.first,
         }
 
-    def choose(self, head: RequestHead, request_id: bytes, body: bytes, unread: str = "") -> Choice:
-        """Choose the arm of a request.
+    def excludes(self, head: RequestHead) -> bool:
+        """Whether a header excludes the request from this experiment."""
+        return any(value in values(head.lines, name) for name, value in self._exclude)
 
-        ``body`` is the complete body if the unit is in it; ``unread`` is the reason why it is
-        missing. Requests without a readable unit are counted.
-        """
-        for name, value in self._exclude:
-            if value in values(head.lines, name):
-                return Choice()
-        if self._override_header:
-            arm = self._names.get(field(head.lines, self._override_header), -1)
-            if arm in self._reachable:
-                return Choice(arm)
-        unit = b""
-        reason = unread or NO_UNIT
-        if not unread:
-            try:
-                unit = self._unit(head, request_id, body)
-            except (ValueError, RecursionError):
-                reason = NOT_JSON
-        if not unit:
-            self.unassigned(reason)
-            return Choice()
-        override = self._overrides.get(unit)
-        if len(unit) > _LONGEST_UNIT:
-            unit = blake2b(unit, digest_size=32).hexdigest().encode()
-        if override is not None:
-            return Choice(override, 0, unit)
+    def by_header(self, head: RequestHead) -> Choice | None:
+        """The arm that a tester's header names; None if it names no arm of this experiment."""
+        if not self._override_header:
+            return None
+        arm = self._names.get(field(head.lines, self._override_header), -1)
+        return Choice(arm, router=self) if arm in self._reachable else None
+
+    def by_list(self, unit: bytes) -> int | None:
+        """The arm of a tester's unit; None for the unit of another."""
+        return self._overrides.get(unit)
+
+    def assign(self, unit: bytes) -> Choice:
+        """The arm of a unit of this experiment's slice."""
         if self._holdout and point(self._holdout_salt, unit) < self._holdout:
             return Choice(0, 0, unit)
         arm = self._allocation.arm(point(self._salt, unit))
-        return Choice(0, 0, unit) if arm == OUT else Choice(arm, arm + 1, unit)
+        if arm == OUT:
+            return Choice(0, 0, unit)
+        return Choice(arm, self.split.first + arm, unit, self)
 
     def unassigned(self, reason: str) -> None:
         """Count a request that could not be assigned and went to the champion."""
@@ -155,7 +162,7 @@ class Router:
         labels = {"experiment": self._experiment}
         self._stats.words[self._stats.counter("diverted", labels)] += 1
 
-    def _unit(self, head: RequestHead, request_id: bytes, body: bytes) -> bytes:
+    def unit(self, head: RequestHead, request_id: bytes, body: bytes) -> bytes:
         """The unit of a request; empty without one. Raises ValueError or RecursionError for a body
         that is not readable JSON."""
         by = self.split.unit
@@ -171,6 +178,67 @@ class Router:
                             return part.strip()[len(self._cookie) :]
             return b""
         return pointed(json.loads(body), self._path) if body else b""
+
+
+class Traffic:
+    """The requests of one model, divided among its experiments; they assign the same kind of
+    unit, and their slices do not overlap."""
+
+    def __init__(self, model: str, routers: Sequence[Router]) -> None:
+        self.routers = tuple(routers)
+        self.needs_body = routers[0].split.unit == "pointer"
+        self._excluding = any(router.split.exclude for router in routers)
+        self._salt = blake2b(model.encode(), digest_size=32, person=b"slice").digest()
+        self._starts, self._owners = _slices(routers)
+
+    def choose(self, head: RequestHead, request_id: bytes, body: bytes, unread: str = "") -> Choice:
+        """Choose the arm of a request.
+
+        ``body`` is the complete body if the unit is in it; ``unread`` is the reason why it is
+        missing. Requests without a readable unit are counted.
+        """
+        routers = self.routers
+        if self._excluding:
+            routers = tuple(router for router in routers if not router.excludes(head))
+            if not routers:
+                return Choice()
+        for router in routers:
+            named = router.by_header(head)
+            if named is not None:
+                return named
+        unit = b""
+        reason = unread or NO_UNIT
+        if not unread:
+            try:
+                unit = routers[0].unit(head, request_id, body)
+            except (ValueError, RecursionError):
+                reason = NOT_JSON
+        if not unit:
+            for router in routers:
+                router.unassigned(reason)
+            return Choice()
+        listed = [(arm, router) for router in routers if (arm := router.by_list(unit)) is not None]
+        if len(unit) > _LONGEST_UNIT:
+            unit = blake2b(unit, digest_size=32).hexdigest().encode()
+        if listed:
+            return Choice(listed[0][0], 0, unit, listed[0][1])
+        owner = self._owners[0]
+        if len(self._owners) > 1:
+            owner = self._owners[bisect_right(self._starts, point(self._salt, unit)) - 1]
+        if owner is None or owner not in routers:
+            return Choice(0, 0, unit)
+        return owner.assign(unit)
+
+
+def _slices(routers: Sequence[Router]) -> tuple[list[int], list[Router | None]]:
+    """Where slices begin, and the experiment to which each belongs; None for units that belong to
+    none. Of two that overlap, the first keeps its units."""
+    edges = sorted({0, *(edge for router in routers for edge in router.split.slice)} - {POINTS})
+    owners = [
+        next((r for r in routers if r.split.slice[0] <= edge < r.split.slice[1]), None)
+        for edge in edges
+    ]
+    return edges, owners
 
 
 def values(lines: list[bytes], name: bytes) -> list[bytes]:

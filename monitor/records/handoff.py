@@ -41,13 +41,15 @@ MAX_CONNECTIONS = 256
 @dataclass(frozen=True, slots=True)
 class SplitNames:
     """How the requests of a model are split: ``weights`` are shares by arm, active in that worker
-    since ``since`` (unix seconds) and decided at ``epoch``."""
+    since ``since`` (unix seconds) and decided at ``epoch``. A record assigned to the arm with index
+    ``i`` has the number ``first + i``."""
 
     experiment: str
     model: int
     weights: tuple[float, ...]
     since: float
     epoch: float
+    first: int = 1
 
 
 _OTHER_MODEL = ("other", "", "auto")
@@ -89,6 +91,7 @@ class Names:
                         tuple(float(weight) for weight in split["weights"]),
                         float(split["since"]),
                         float(split["epoch"]),
+                        int(split.get("first", 1)),
                     )
                     for split in data.get("splits", ())
                 ),
@@ -112,6 +115,7 @@ class Names:
                     "weights": list(split.weights),
                     "since": split.since,
                     "epoch": split.epoch,
+                    "first": split.first,
                 }
                 for split in self.splits
             ],

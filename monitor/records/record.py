@@ -89,8 +89,9 @@ FIXED_OFFSETS = {n: calcsize(FIXED.format[: 1 + index]) for index, n in enumerat
 class Record:
     """One exchange of a request and its response, or the lack of one.
 
-    ``assigned`` is 0 for a request outside of an experiment, or the index of the arm that its unit
-    is assigned to, plus one. ``started`` is unix time in seconds, ``*_ns`` are durations in
+    ``assigned`` is 0 for a request outside of an experiment, or the number of the arm that its unit
+    is assigned to: the arm's index plus ``first`` of its experiment's split, 1 for the first
+    experiment of a model. ``started`` is unix time in seconds, ``*_ns`` are durations in
     nanoseconds, ``*_size`` are bytes of payload on the wire. ``request_headers`` and
     ``response_headers`` hold the kept lines, joined by CRLF, without the empty line. Payloads are
     None when they were not captured. ``fixed`` is the packed fixed part: only records that were

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any, get_type_hints
 
+from understudy.shadow.assignment import POINTS
+
 
 @dataclass(frozen=True, slots=True)
 class Tls:
@@ -74,12 +76,15 @@ class Challenger:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """The requests of a model, divided among arms.
+    """The requests of a model, divided among the arms of one experiment.
 
     ``model`` is an index into the plan's models. ``unit`` is "request", "header", "cookie" or
     "pointer", ``unit_name`` the lower-case header, the cookie, or the JSON pointer into the body.
-    ``starts`` and ``arms`` are those of a :class:`understudy.shadow.assignment.Allocation` over the
-    indices of the plan's arms. ``holdout`` is a share of units that never take part. Units in
+    ``slice`` are the points from and below which units belong to this experiment; the slices of a
+    model's experiments do not overlap. ``starts`` and ``arms`` are those of a
+    :class:`understudy.shadow.assignment.Allocation` over the indices of the plan's arms. A record
+    of arm ``i`` has ``first + i`` as its assignment, so that records of several experiments can be
+    told apart. ``holdout`` is a share of units that never take part. Units in
     ``overrides``, requests whose ``override_header`` names an arm, and those with a header of
     ``exclude`` are excluded from the experiment. ``epoch`` is when this split was decided (unix
     seconds).
@@ -92,6 +97,8 @@ class Split:
     unit_name: str = ""
     starts: tuple[int, ...] = (0,)
     arms: tuple[int, ...] = (-1,)
+    slice: tuple[int, int] = (0, POINTS)
+    first: int = 1
     holdout: float = 0.0
     overrides: tuple[tuple[str, int], ...] = ()
     override_header: str | None = None

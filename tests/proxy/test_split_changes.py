@@ -140,10 +140,10 @@ async def test_new_weights_move_only_the_necessary_units() -> None:
         # The same, up, down, the same again: who is in stays in while it grows, and the reverse.
         for share, grows in ((0.1, True), (0.5, True), (0.2, False), (0.2, False)):
             plan = reweighed(worker.runtime.plan, (1 - share, share))
-            since = worker.runtime.routers[0].since
+            since = worker.runtime.traffic[0].routers[0].since
             same = plan.splits == worker.runtime.plan.splits
             worker.reload(plan)
-            assert (worker.runtime.routers[0].since == since) == same
+            assert (worker.runtime.traffic[0].routers[0].since == since) == same
             assert worker.runtime.serving[1] is serving, "its connections are kept"
             before, inside = inside, set()
             for unit in units:

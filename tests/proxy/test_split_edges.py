@@ -156,19 +156,19 @@ async def test_unchanged_weights_start_a_new_epoch_when_arms_change() -> None:
 
     async with divided() as bench:
         worker = bench.side.worker
-        since = worker.runtime.routers[0].since
+        since = worker.runtime.traffic[0].routers[0].since
         plan = replace(worker.runtime.plan, generation=2)
         worker.reload(plan)
-        assert worker.runtime.routers[0].since == since
+        assert worker.runtime.traffic[0].routers[0].since == since
         (one,) = plan.challengers
         named = replace(one.upstream, name="another")
         other = replace(one, upstream=named, serving=named)
         (split,) = plan.splits
         moved = replace(split, arms=tuple(arm * 2 for arm in split.arms))
         worker.reload(replace(plan, challengers=(other, one), splits=(moved,), generation=3))
-        assert worker.runtime.routers[0].since == since, "the same arms in other places"
+        assert worker.runtime.traffic[0].routers[0].since == since, "the same arms in other places"
         worker.reload(replace(plan, challengers=(other,), generation=4))
-        assert worker.runtime.routers[0].since != since
+        assert worker.runtime.traffic[0].routers[0].since != since
 
 
 @pytest.mark.anyio

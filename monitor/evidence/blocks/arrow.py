@@ -165,7 +165,11 @@ def _of_records(block: RecordBlock, record: NDArray[np.intp]) -> Iterator[tuple[
     yield "version", _codes(np.zeros(len(record), np.int32), [version])
     known = [*arms, "other"]
     yield "arm", _codes(np.minimum(numbers["arm"], len(arms)), known)
-    assigned = np.minimum(numbers["assigned"].astype(np.int32), len(arms) + 1) - 1
+    # Each experiment of a model numbers the arms anew, one after another.
+    assigned = numbers["assigned"].astype(np.int32) - 1
+    unknown = assigned >= len(arms) * max(1, len(block.names.splits))
+    assigned[~unknown & (assigned >= 0)] %= max(1, len(arms))
+    assigned[unknown] = len(arms)
     yield "assigned", _codes(assigned, known)
     yield "role", _codes(numbers["role"], ROLES)
     yield "outcome", _codes(numbers["outcome"], OUTCOMES)

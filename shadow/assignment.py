@@ -62,6 +62,11 @@ class Allocation:
         """How many of the POINTS belong to ``arm``."""
         return sum(end - begin for begin, end, owner in self._intervals() if owner == arm)
 
+    @property
+    def splits(self) -> bool:
+        """Whether some units belong to an arm other than the first, the champion."""
+        return not set(self.arms) <= {OUT, 0}
+
     def reweighed(self, weights: Sequence[float]) -> Allocation:
         """The allocation with arm ``i`` at ``weights[i]``; what is left of 1 is OUT.
 

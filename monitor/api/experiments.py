@@ -13,7 +13,7 @@ from understudy.monitor.api.controllers import add_controllers
 from understudy.monitor.api.security import refuse_records
 from understudy.monitor.errors import ConfigError, ExperimentStateError, UnknownExperimentError
 from understudy.monitor.experiments.live import LiveExperiment
-from understudy.monitor.experiments.report import html
+from understudy.monitor.experiments.report import html, parts_of
 from understudy.monitor.experiments.runner import Command, ExperimentRunner
 from understudy.monitor.experiments.summary import document, summary
 from understudy.monitor.pipeline.plane import EvaluationPlane
@@ -41,6 +41,11 @@ class Order(BaseModel):
     challenger: str | None = Field(default=None, description="Required if there are several.")
     force: bool = Field(default=False, description="promote: without evidence, to all traffic.")
     gradual: bool = Field(default=False, description="abort: stage by stage.")
+
+
+_Ended = Annotated[
+    bool, Query(alias="ended", description="Experiments that were removed, not those that run.")
+]
 
 
 def add_experiments(app: FastAPI, plane: EvaluationPlane, line: ControlLine) -> None:
@@ -74,21 +79,39 @@ def _show(router: APIRouter, plane: EvaluationPlane) -> None:
     def find(name: str) -> LiveExperiment:
         return experiments_of(plane).find(name)
 
+    def ended(name: str, wanted: bool) -> dict[str, Any] | None:
+        """The last report of an experiment that was removed, if none of the name runs or it is
+        ``wanted``. Raises UnknownExperimentError."""
+        experiments = experiments_of(plane)
+        report = experiments.ended.find(name) if wanted or name not in experiments.live else None
+        if wanted and report is None:
+            raise UnknownExperimentError(f"no report is kept of a removed experiment {name!r}")
+        return report
+
     @router.get("")
-    async def list_() -> Response:
-        """Summaries of all experiments."""
+    async def list_(removed: _Ended = False) -> Response:
+        """Summaries of all experiments; or of those that were removed, the latest first."""
+        if removed:
+            return answer({"experiments": experiments_of(plane).ended.summaries()})
         now = time.time()
         live = experiments_of(plane).live.values()
         return answer({"experiments": [summary(one, now) for one in live]})
 
     @router.get("/{name}")
-    async def show(name: str) -> Response:
-        """Evidence per metric, the decision with its reasons, and the state of the rollout."""
+    async def show(name: str, removed: _Ended = False) -> Response:
+        """Evidence per metric, the decision with its reasons, and the state of the rollout. Of an
+        experiment that was removed: its last report, and who removed it, when and why."""
+        report = ended(name, removed)
+        if report is not None:
+            return answer({**report["document"], "ended": report["ended"]})
         return answer(document(find(name), time.time()))
 
     @router.get("/{name}/timeline")
-    async def timeline(name: str) -> Response:
+    async def timeline(name: str, removed: _Ended = False) -> Response:
         """The evidence over time: at most a few hundred points per challenger."""
+        report = ended(name, removed)
+        if report is not None:
+            return answer(report["timelines"])
         live = find(name)
         return answer({n: c.timeline.points for n, c in live.contestants.items()})
 
@@ -111,14 +134,22 @@ def _show(router: APIRouter, plane: EvaluationPlane) -> None:
         return answer({"entries": log.read(name, limit), "first_damaged_line": log.verify()})
 
     @router.get("/{name}/report")
-    async def report(name: str, request: Request) -> Response:
+    async def report(name: str, request: Request, removed: _Ended = False) -> Response:
         """A self-contained page with the confidence sequences over time; with the worst
         disagreements, if the caller may see single records."""
-        live = find(name)
+        now = time.time()
         log = experiments_of(plane).audit.read(name)
-        refused = refuse_records(plane.settings, request.headers)
-        worst = _worst(live, plane.redaction) if refused is None else {}
-        return Response(html(live, log, time.time(), worst), media_type="text/html")
+        last = ended(name, removed)
+        if last is not None:
+            parts = last["document"], last["timelines"], last["plots"]
+            log = [e for e in log if last["document"]["started"] <= e["at"] <= last["ended"]["at"]]
+            page = html(parts, log, now, {}, last["ended"])
+        else:
+            live = find(name)
+            refused = refuse_records(plane.settings, request.headers)
+            worst = _worst(live, plane.redaction) if refused is None else {}
+            page = html(parts_of(live, now), log, now, worst)
+        return Response(page, media_type="text/html")
 
 
 def _worst(live: LiveExperiment, redaction: Redaction) -> dict[str, list[dict[str, Any]]]:
@@ -166,10 +197,15 @@ def _change(router: APIRouter, plane: EvaluationPlane, line: ControlLine) -> Non
         return answer(document(live, time.time()), 201)
 
     @router.delete("/{name}", dependencies=change)
-    async def remove(name: str) -> Response:
-        """End an experiment that was started over the API; its requests go to the champion."""
+    async def remove(
+        name: str,
+        who: Annotated[str, Query(max_length=256, description="For the audit log.")] = "api",
+        why: Annotated[str, Query(max_length=2000, description="For the audit log.")] = "",
+    ) -> Response:
+        """Remove an experiment that was started over the API; its requests go to the champion, and
+        its last report is kept."""
         experiments = experiments_of(plane)
-        experiments.remove(name)
+        experiments.remove(name, who, why)
         await settle(experiments)
         return answer({"removed": name})
 

@@ -10,7 +10,7 @@ import click
 
 from understudy.common.terminal import echo, echo_lines
 from understudy.monitor.cli.options import FILE, json_option
-from understudy.monitor.errors import ConfigError
+from understudy.monitor.errors import ConfigError, StateError
 
 
 @click.group()
@@ -37,14 +37,21 @@ def check(file: Path, as_json: bool) -> None:
       understudy config check understudy.yaml --json
     """
     from understudy.monitor.config.checks import warnings_of
+    from understudy.monitor.config.declared import unfit
     from understudy.monitor.config.load import load
+    from understudy.monitor.routing.routes import Routes
 
     problems: list[tuple[str, str]] = []
     warnings: list[tuple[str, str]] = []
     try:
-        warnings = warnings_of(load(file))
+        config = load(file)
+        warnings = warnings_of(config)
+        # With the experiments that run now, where the service's state is on this machine.
+        problems = unfit(config, Routes.load(Path(config.state_dir)))
     except ConfigError as error:
         problems = error.problems
+    except StateError as error:
+        problems = [("state_dir", str(error))]
     if as_json:
         listed, doubts = (
             [{"path": path, "message": message} for path, message in found]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 import click
 
@@ -62,7 +64,7 @@ def start(client: Client, file: Path, as_json: bool) -> None:
       understudy experiment start experiment.yaml --url http://127.0.0.1:9090
     """
     declared = load_experiment(file).model_dump(mode="json", exclude_unset=True)
-    found = client.post(f"/v1/experiments?who={user()}", declared)
+    found = client.post(f"/v1/experiments?{urlencode({'who': user()})}", declared)
     if as_json:
         echo(json.dumps(found))
     else:
@@ -89,18 +91,7 @@ def status(client: Client, name: str | None, as_json: bool, exit_code: bool) -> 
     from understudy.monitor.cli.client import path_of
 
     if name is None:
-        found = client.get("/v1/experiments")["experiments"]
-        if as_json:
-            echo(json.dumps(found))
-        for one in found if not as_json else ():
-            for challenger in one["challengers"]:
-                echo(
-                    f"{one['name']}  {one['mode']}  {challenger['name']}: "
-                    f"{challenger['outcome']}, {challenger['phase'].replace('_', ' ')} at "
-                    f"{challenger['weight'] * 100:g} %"
-                )
-        if not found and not as_json:
-            echo("no experiments; start one with: understudy experiment start")
+        _list(client, as_json, ended=False)
         return
     document = client.get(path_of(name))
     if as_json:
@@ -111,9 +102,75 @@ def status(client: Client, name: str | None, as_json: bool, exit_code: bool) -> 
         raise SystemExit(EXIT_CODES[document["challengers"][0]["decision"]])
 
 
+@experiment.command("list")
+@click.option("--ended", is_flag=True, help="Experiments that were removed, the latest first.")
+@json_option
+@client_options
+def list_command(client: Client, as_json: bool, ended: bool) -> None:
+    """List the experiments, or those that were removed and whose reports are kept.
+
+    \b
+    Examples:
+      understudy experiment list
+      understudy experiment list --ended
+    """
+    _list(client, as_json, ended)
+
+
+def _list(client: Client, as_json: bool, ended: bool) -> None:
+    found = client.get("/v1/experiments" + ("?ended=true" if ended else ""))["experiments"]
+    if as_json:
+        echo(json.dumps(found))
+        return
+    for one in found:
+        for challenger in one["challengers"]:
+            echo(
+                f"{one['name']}  {one['mode']}  {challenger['name']}: "
+                f"{challenger['outcome']}, {challenger['phase'].replace('_', ' ')} at "
+                f"{challenger['weight'] * 100:g} %{_removed(one)}"
+            )
+    if not found:
+        hint = "" if ended else "; start one with: understudy experiment start"
+        echo(f"no experiments{' were removed' if ended else ''}{hint}")
+
+
+def _removed(one: dict[str, Any]) -> str:
+    """Who removed an experiment, and when; empty for one that runs."""
+    ended = one.get("ended")
+    if not ended:
+        return ""
+    why = f": {ended['why']}" if ended["why"] else ""
+    return f"; removed {datetime.fromtimestamp(ended['at'], UTC):%F %T} UTC by {ended['who']}{why}"
+
+
+@experiment.command()
+@click.argument("name")
+@click.option("--ended", is_flag=True, help="The one that was removed, if one of its name runs.")
+@json_option
+@client_options
+def show(client: Client, name: str, as_json: bool, ended: bool) -> None:
+    """Show the report of experiment NAME, also after it was removed.
+
+    \b
+    Examples:
+      understudy experiment show candidate-canary
+      understudy experiment show candidate-canary --ended --json
+    """
+    from understudy.monitor.cli.client import path_of
+
+    document = client.get(path_of(name, "?ended=true" if ended else ""))
+    if as_json:
+        echo(json.dumps(document))
+        return
+    _show(document)
+
+
 def _show(document: dict[str, Any]) -> None:
     from understudy.common.screen import console
 
+    removed = _removed(document)
+    if removed:
+        echo(f"{document['name']}{removed}")
     for one in document["challengers"]:
         stage = one["stage"]
         title = (
@@ -241,9 +298,35 @@ _add(
 
 @experiment.command()
 @click.argument("name")
+@click.option("--who", help="For the audit log; by default the user's name.")
+@click.option("--why", default="", help="For the audit log.")
+@json_option
+@client_options
+def remove(client: Client, name: str, who: str | None, why: str, as_json: bool) -> None:
+    """Remove experiment NAME; the champion serves its requests again, and its report is kept.
+
+    Only for experiments that were started over the API: others are removed from the configuration.
+
+    \b
+    Example:
+      understudy experiment remove candidate-canary --why "replaced by the next candidate"
+    """
+    from understudy.monitor.cli.client import path_of
+
+    query = urlencode({"who": who or user(), "why": why})
+    found = client.delete(path_of(name, f"?{query}"))
+    if as_json:
+        echo(json.dumps(found))
+    else:
+        echo(f"{name} was removed; its report: understudy experiment show {name}")
+
+
+@experiment.command()
+@click.argument("name")
+@click.option("--ended", is_flag=True, help="The one that was removed, if one of its name runs.")
 @click.option("--output", "-o", type=FILE, required=True, help="The HTML file to write.")
 @client_options
-def report(client: Client, name: str, output: Path) -> None:
+def report(client: Client, name: str, output: Path, ended: bool) -> None:
     """Write a self-contained HTML page with the evidence of experiment NAME.
 
     \b
@@ -252,7 +335,7 @@ def report(client: Client, name: str, output: Path) -> None:
     """
     from understudy.monitor.cli.client import path_of
 
-    page = client.text(path_of(name, "/report"))
+    page = client.text(path_of(name, "/report" + ("?ended=true" if ended else "")))
     try:
         output.write_text(page, encoding="utf-8")
     except OSError as error:

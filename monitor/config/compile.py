@@ -111,13 +111,8 @@ def _divided(
         allocation = assignment.over(arms) if assignment is not None else None
         if assignment is None or allocation is None:
             continue
-        if experiment.routes or splits(allocation):
+        if experiment.routes or allocation.splits:
             yield experiment, allocation, assignment
-
-
-def splits(allocation: Allocation) -> bool:
-    """Whether an allocation gives units to a challenger."""
-    return not set(allocation.arms) <= {OUT, 0}
 
 
 def _compared(config: model.Config, routes: Routes) -> set[str]:
@@ -167,7 +162,7 @@ def _split(
     unit = experiment.unit
     low, high = experiment.slice
     # An experiment in the shadow only routes its testers.
-    whole = experiment.mode != "shadow" or splits(allocation)
+    whole = experiment.mode != "shadow" or allocation.splits
     return plan.Split(
         experiment=experiment.name,
         model=names.index(experiment.model) if experiment.model is not None else 0,

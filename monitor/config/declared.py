@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from understudy.monitor.config.checks import problems_of
+from understudy.monitor.config.checks import Problem, problems_of
 from understudy.monitor.config.experiment import Experiment
 from understudy.monitor.config.messages import problem
 from understudy.monitor.config.model import Config
@@ -18,8 +18,9 @@ from understudy.monitor.routing.routes import Routes
 log = logging.getLogger(__name__)
 
 
-def declare(config: Config, data: dict[str, Any]) -> Config:
-    """``config`` with one more experiment, ``data``. Raises ConfigError, which names each key."""
+def declare(config: Config, data: dict[str, Any], routes: Routes) -> Config:
+    """``config`` with one more experiment, ``data``, under the assignments of ``routes``. Raises
+    ConfigError, which names each key."""
     number = len(config.experiments)
     try:
         experiment = Experiment.model_validate(data)
@@ -31,7 +32,8 @@ def declare(config: Config, data: dict[str, Any]) -> Config:
         ]
         raise ConfigError("experiment", [_inner(fault) for fault in faults]) from error
     whole = config.model_copy(update={"experiments": [*config.experiments, experiment]})
-    found = [fault for fault in problems_of(whole) if fault[0].startswith("experiments")]
+    found = problems_of(whole, routes.serving)
+    found = [fault for fault in found if fault[0].startswith(f"experiments[{number}]")]
     if found:
         raise ConfigError("experiment", [_inner(fault) for fault in found])
     return whole
@@ -44,14 +46,41 @@ def _inner(fault: tuple[str, str]) -> tuple[str, str]:
 
 
 def with_declared(config: Config, routes: Routes) -> Config:
-    """The configuration with the experiments of the API that still fit it."""
-    return _with(config, routes.declared)
+    """The configuration with the experiments of the API that still fit it; the log names the
+    others."""
+    whole, unfit = _with(config, routes)
+    for name, error in unfit.items():
+        log.error("experiment %r no longer fits the configuration: %s", name, error)
+    return whole
 
 
-def _with(config: Config, declared: Sequence[dict[str, Any]]) -> Config:
-    for data in declared:
+def unfit(config: Config, routes: Routes) -> list[Problem]:
+    """Why experiments cannot run with ``config``: those that were started over the API, and those
+    of the file beside a shadow experiment whose challenger serves."""
+    found = [
+        (
+            "experiments",
+            f"{name!r}, which was started over the API, does not fit: {why}; or end it first: "
+            f"understudy experiment remove {name}",
+        )
+        for name, why in _with(config, routes)[1].items()
+    ]
+    if routes.serving:
+        found += (
+            fault for fault in problems_of(config, routes.serving) if fault[0][:11] == "experiments"
+        )
+    return found
+
+
+def _with(config: Config, routes: Routes) -> tuple[Config, dict[str, str]]:
+    refused: dict[str, str] = {}
+    for data in routes.declared:
         try:
-            config = declare(config, data)
+            config = declare(config, data, routes)
         except ConfigError as error:
-            log.error("experiment %r no longer fits the configuration: %s", data.get("name"), error)
-    return config
+            refused[str(data.get("name"))] = _joined(error.problems)
+    return config, refused
+
+
+def _joined(problems: Sequence[tuple[str, str]]) -> str:
+    return "; ".join(f"{path}: {text}" if path else text for path, text in problems)

@@ -363,6 +363,10 @@ class LiveExperiment(Stateful):
                     reasons = (why.get(name, known.phase),)
                     contestant.decision = Decision(verdict, reasons, cause=cause)
 
+    def could_serve(self) -> bool:
+        """Whether a challenger serves clients, or may without a person's force."""
+        return self.declared.mode != "shadow" or self.allocation.splits
+
     def assignment(self) -> Assignment:
         """What has to be in force after a restart."""
         rollouts = {name: c.rollout.dump_state() for name, c in self.contestants.items()}

@@ -14,70 +14,100 @@ from understudy.monitor.experiments.plot import sequence
 from understudy.monitor.experiments.summary import document
 from understudy.monitor.experiments.text import interval, scale_of, shown
 
+Parts = tuple[
+    dict[str, Any], Mapping[str, Sequence[Mapping[str, Any]]], Mapping[str, Mapping[str, Any]]
+]
+"""The document, the timeline by challenger, and the margins by metric."""
 _TEMPLATE = Path(__file__).parent / "templates" / "experiment.html"
 
 
+def parts_of(live: LiveExperiment, now: float) -> Parts:
+    """What the page of a running experiment shows."""
+    timelines = {name: c.timeline.points for name, c in live.contestants.items()}
+    return document(live, now), timelines, plots(live)
+
+
+def plots(live: LiveExperiment) -> dict[str, dict[str, Any]]:
+    """By metric: the margin that its plot shows, signed, and whether it is a share of the
+    champion's value."""
+    return {
+        h.name: {
+            "margin": h.margin.value * (1.0 if h.lower_is_better else -1.0),
+            "relative": h.margin.relative,
+        }
+        for h in live.experiment.rules.hypotheses
+    }
+
+
 def html(
-    live: LiveExperiment,
+    parts: Parts,
     audit: Sequence[Mapping[str, Any]],
     now: float,
     worst: Mapping[str, Sequence[Mapping[str, Any]]],
+    ended: Mapping[str, Any] | None = None,
 ) -> str:
     """Render the report page.
 
     ``audit`` are the entries of the audit log, ``now`` is unix time in seconds, ``worst`` are the
-    largest disagreements by challenger, redacted.
+    largest disagreements by challenger, redacted; ``ended`` is when and why the experiment was
+    removed, and by whom.
     """
-    whole = document(live, now)
+    whole, timelines, margins = parts
     return render(
         _TEMPLATE,
         title=f"Experiment {whole['name']}",
         whole=whole,
-        champion=live.arms.champion,
+        champion=whole["champion"],
         challengers=[
-            _challenger(live, one, worst.get(one["name"], ())) for one in whole["challengers"]
+            _challenger(one, timelines.get(one["name"], ()), margins, worst.get(one["name"], ()))
+            for one in whole["challengers"]
         ],
         audit=audit,
         now=now,
         moment=_time,
+        ended=ended,
     )
 
 
 def _challenger(
-    live: LiveExperiment, one: dict[str, Any], worst: Sequence[Mapping[str, Any]]
+    one: dict[str, Any],
+    points: Sequence[Mapping[str, Any]],
+    margins: Mapping[str, Mapping[str, Any]],
+    worst: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     requests = one["requests"]
     return {
         **one,
         "served": requests["served"] if one["mode"] == "split" else requests["pairs"],
-        "metrics": [_metric(live, one["name"], item) for item in one["metrics"]],
+        "metrics": [
+            _metric(item, points, margins.get(item["metric"], {})) for item in one["metrics"]
+        ],
         "worst": [_disagreement(entry) for entry in worst[:10]],
     }
 
 
-def _metric(live: LiveExperiment, name: str, item: Mapping[str, Any]) -> dict[str, Any]:
+def _metric(
+    item: Mapping[str, Any], points: Sequence[Mapping[str, Any]], margin: Mapping[str, Any]
+) -> dict[str, Any]:
     factor, unit = scale_of(item["metric"])
     return {
         **item,
         "champion": shown(item["champion"], factor, unit),
         "challenger": shown(item["challenger"], factor, unit),
         "difference": interval(item["difference"], factor, unit),
-        "plot": trusted(_plot(live, name, item["metric"])),
+        "plot": trusted(_plot(item["metric"], points, margin)),
     }
 
 
-def _plot(live: LiveExperiment, name: str, metric: str) -> str:
-    points = _drawable(live.contestants[name].timeline.points, metric)
+def _plot(metric: str, course: Sequence[Mapping[str, Any]], of_metric: Mapping[str, Any]) -> str:
+    points = _drawable(course, metric)
     if not points:
         return ""
     values = [p["metrics"][metric] for p in points]
-    hypothesis = next(h for h in live.experiment.rules.hypotheses if h.name == metric)
-    margin = None
-    if hypothesis.margin.value and not hypothesis.margin.relative:
-        margin = hypothesis.margin.value * (1.0 if hypothesis.lower_is_better else -1.0)
-    elif hypothesis.margin.relative and values[-1]["champion"] is not None:
-        margin = hypothesis.margin.value * values[-1]["champion"]
-        margin *= 1.0 if hypothesis.lower_is_better else -1.0
+    margin = of_metric.get("margin") or None
+    if margin is not None and of_metric["relative"]:
+        champion = values[-1]["champion"]
+        margin = None if champion is None else margin * champion
     factor, unit = scale_of(metric)
     gaps = [
         v["challenger"] - v["champion"]

@@ -10,12 +10,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from understudy.monitor.config.checks import together
 from understudy.monitor.config.declared import declare, with_declared
+from understudy.monitor.config.experiment import Experiment as Declared
 from understudy.monitor.config.model import Config
 from understudy.monitor.errors import ExperimentStateError, UnknownExperimentError
 from understudy.monitor.evidence.arms import arms_of
 from understudy.monitor.evidence.batch import ColumnBatch
 from understudy.monitor.experiments.contestant import ChallengerState
+from understudy.monitor.experiments.ended import EndedReports, final_report
 from understudy.monitor.experiments.live import LiveExperiment
 from understudy.monitor.records.audit import AuditLog
 from understudy.monitor.routing.routes import Routes, load_or_set_aside
@@ -23,6 +26,9 @@ from understudy.shadow import rollout
 from understudy.shadow.rollout import Event, RolloutError, Step
 
 log = logging.getLogger(__name__)
+
+_BY_CONFIGURATION = "configuration", "no longer in the configuration, or does not fit it"
+"""Who removed an experiment, and why, when no person did it over the API."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +59,14 @@ class ExperimentRunner:
         self.state_dir = Path(config.state_dir)
         self.live: dict[str, LiveExperiment] = {}
         self.audit = AuditLog(self.state_dir / "audit.jsonl")
+        self.ended = EndedReports(self.state_dir)
+        """The reports of experiments that were removed."""
         self.error: str | None = None
         """Why the assignment could not be saved; None when it was."""
         self._routes = load_or_set_aside(self.state_dir)
         self._events: list[Event] = []
         self._dirty = False
+        self._report_unsaved = False
         with contextlib.suppress(OSError):  # tried again with the next change
             self.audit.catch_up(self._routes.events)
         self.configure(config)
@@ -67,9 +76,10 @@ class ExperimentRunner:
     def configure(self, config: Config) -> None:
         """Apply another configuration; unchanged experiments keep their state."""
         self._file = config
-        self._begin(with_declared(config, self._routes))
+        self._begin(with_declared(config, self._routes), *_BY_CONFIGURATION)
 
-    def _begin(self, config: Config) -> None:
+    def _begin(self, config: Config, who: str, why: str) -> None:
+        """Run the experiments of ``config``; ``who`` removed the others, and ``why``."""
         self.config = config
         experiments: dict[str, LiveExperiment] = {}
         for declared in config.experiments:
@@ -88,12 +98,24 @@ class ExperimentRunner:
                     log.error("experiment %r: cannot resume its rollout: %r", declared.name, error)
             if known is not None and known.order == live.order:
                 live.load_state(known.dump_state())
+            elif known is not None:
+                self._end(known, who, "declared again with other arms")
             if saved is None:
                 self._events.append(_started_event(live, self._clock()))
             experiments[declared.name] = live
         if set(experiments) != set(self._routes.assignments):
             self._dirty = True
+        for name, live in self.live.items():
+            if name not in experiments:
+                self._end(live, who, why)
         self.live = experiments
+
+    def _end(self, live: LiveExperiment, who: str, why: str) -> None:
+        """Keep the report of an experiment that is removed, and log who did it."""
+        now = self._clock()
+        self.ended.add(final_report(live, now, who, why))
+        self._report_unsaved = True
+        self._events.append(_event(live, now, "removed", who, why, weight=0.0))
 
     def declare(self, data: dict[str, Any], who: str) -> LiveExperiment:
         """Start an experiment declared over the API.
@@ -101,9 +123,10 @@ class ExperimentRunner:
         ``data`` is the experiment as in the configuration file, ``who`` the operator. Raises
         ConfigError, which names each invalid key.
         """
-        config = declare(self.config, data)
+        current = Routes({name: live.assignment() for name, live in self.live.items()})
+        config = declare(self.config, data, current)
         self._routes = replace(self._routes, declared=(*self._routes.declared, data))
-        self._begin(config)
+        self._begin(config, who, "")
         live = self.live[config.experiments[-1].name]
         self._events = [
             replace(event, who=who) if event.experiment == live.declared.name else event
@@ -112,8 +135,8 @@ class ExperimentRunner:
         self._dirty = True
         return live
 
-    def remove(self, name: str) -> None:
-        """Remove an experiment declared over the API.
+    def remove(self, name: str, who: str, why: str) -> None:
+        """Remove an experiment declared over the API; its report is kept.
 
         Raises UnknownExperimentError, or ExperimentStateError for one of the configuration file.
         """
@@ -124,7 +147,7 @@ class ExperimentRunner:
                 f"{name!r} is defined in the configuration file: remove it there"
             )
         self._routes = replace(self._routes, declared=kept)
-        self._begin(with_declared(self._file, self._routes))
+        self._begin(with_declared(self._file, self._routes), who, why)
         self._dirty = True
 
     def find(self, name: str) -> LiveExperiment:
@@ -166,6 +189,8 @@ class ExperimentRunner:
         now = self._clock()
         if command.kind == "resume":
             live.prepare_resume(contestant)
+        if command.kind == "promote" and command.force:
+            self._refuse_overlap(live)
         requests = live.experiment.contests[contestant.name].requests(contestant.mode)
         try:
             contestant.rollout, events = _apply(contestant.rollout, now, command, requests)
@@ -173,6 +198,15 @@ class ExperimentRunner:
             raise ExperimentStateError(str(error)) from error
         self._events += events
         return contestant
+
+    def _refuse_overlap(self, live: LiveExperiment) -> None:
+        """Raise ExperimentStateError when a shadow experiment that is promoted by force would take
+        the requests of another experiment."""
+        serving = {name for name, one in self.live.items() if one.could_serve()}
+        for name in serving - {live.declared.name}:
+            both = self.live[name].declared, live.declared
+            for where, what in together(self.config, *both, serving | {live.declared.name}):
+                raise ExperimentStateError(f"{where}: {what}")
 
     @staticmethod
     def contestant(live: LiveExperiment, challenger: str | None) -> ChallengerState:
@@ -195,7 +229,7 @@ class ExperimentRunner:
         for live in self.live.values():
             moved |= live.reallocate(self._clock())
         self._dirty |= moved
-        if not self._dirty and not self._events:
+        if not self._dirty and not self._events and not self._report_unsaved:
             return False
         events = tuple(event.to_dict() for event in self._events)
         routes = Routes(
@@ -204,6 +238,11 @@ class ExperimentRunner:
             events or self._routes.events,
         )
         try:
+            self.state_dir.mkdir(parents=True, exist_ok=True)
+            if self._report_unsaved:
+                # Before the routes: afterwards the experiment is gone.
+                self.ended.save()
+                self._report_unsaved = False
             routes.save(self.state_dir)
             self.audit.catch_up(events)
         except OSError as error:
@@ -221,17 +260,41 @@ class ExperimentRunner:
     # State --------------------------------------------------------------------------------------
 
     def dump_state(self) -> dict[str, Any]:
-        """Evidence, as JSON; assignments and rollouts have a file of their own."""
-        return {name: live.dump_state() for name, live in self.live.items()}
+        """Evidence, as JSON, and the declaration, for the report of an experiment that is removed
+        while the service is stopped; assignments and rollouts have a file of their own."""
+        return {
+            name: {
+                "declared": live.declared.model_dump(mode="json", exclude_unset=True),
+                "champion": live.arms.champion,
+                "live": live.dump_state(),
+            }
+            for name, live in self.live.items()
+        }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Take over saved evidence. What does not fit is left out, and said."""
-        for name, live in self.live.items():
-            if name in state:
-                try:
-                    live.load_state(state[name])
-                except (ValueError, KeyError, TypeError, IndexError) as error:
-                    log.error("experiment %r: cannot load its evidence: %r", name, error)
+        for name, saved in state.items():
+            live = self.live.get(name)
+            try:
+                if live is not None:
+                    live.load_state(saved["live"])
+                else:
+                    self._end(self._gone(name, saved), *_BY_CONFIGURATION)
+            except (ValueError, KeyError, TypeError, IndexError) as error:
+                log.error("experiment %r: cannot load its evidence: %r", name, error)
+
+    def _gone(self, name: str, saved: Mapping[str, Any]) -> LiveExperiment:
+        """An experiment that was removed while the service was stopped, as it was last."""
+        now = self._clock()
+        declared = Declared.model_validate(saved["declared"])
+        arms = replace(arms_of(self.config, declared), champion=str(saved["champion"]))
+        live = LiveExperiment(declared, arms, now)
+        assignment = self._routes.assignments.get(name)
+        if assignment is not None:
+            live.resume(assignment, {})
+        live.load_state(saved["live"])
+        live.recall(now)
+        return live
 
 
 def _apply(state: rollout.Rollout, now: float, command: Command, requests: int) -> Step:
@@ -247,16 +310,23 @@ def _apply(state: rollout.Rollout, now: float, command: Command, requests: int) 
 
 
 def _started_event(live: LiveExperiment, now: float) -> Event:
+    why = f"declared with mode {live.declared.mode}"
+    weight = next(iter(live.contestants.values())).rollout.weight
+    return _event(live, now, "began", rollout.SELF, why, weight)
+
+
+def _event(live: LiveExperiment, now: float, kind: str, who: str, why: str, weight: float) -> Event:
+    """An event about the experiment as a whole."""
     first = next(iter(live.contestants.values())).rollout
     return Event(
         now,
         live.declared.name,
         ", ".join(live.contestants),
-        "began",
-        rollout.SELF,
-        f"declared with mode {live.declared.mode}",
+        kind,
+        who,
+        why,
         first.stage.name,
-        first.weight,
+        weight,
         first.phase,
         first.version,
     )

@@ -16,6 +16,7 @@ from typing import Any
 
 import orjson
 
+from understudy.common.files import replace_file
 from understudy.monitor.errors import StateError
 from understudy.monitor.pipeline.pipeline import Pipeline
 from understudy.monitor.records.slots import Slots
@@ -32,28 +33,8 @@ def capture(slots: Slots, pipeline: Pipeline) -> dict[str, Any]:
 
 
 def write(path: Path, state: dict[str, Any]) -> None:
-    """Replace the file: temporary name, sync, rename, sync of the directory. Raises OSError."""
-    temporary = path.with_name(path.name + ".tmp")
-    data = orjson.dumps(state)
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(fd, view) :]
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        os.replace(temporary, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    """Replace the file. Raises OSError."""
+    replace_file(path, orjson.dumps(state))
 
 
 def restore(path: Path, run: str, pipeline: Pipeline) -> Slots:

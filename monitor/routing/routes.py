@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from understudy.common.files import replace_file
 from understudy.monitor.errors import StateError
 from understudy.shadow.assignment import OUT, Allocation
 
@@ -100,7 +101,7 @@ class Routes:
             raise StateError(f"{path}: cannot be used: {error!r}") from error
 
     def save(self, state_dir: Path) -> None:
-        """Replace the file: temporary name, sync, rename, sync of the folder. Raises OSError."""
+        """Replace the file. Raises OSError."""
         data = {
             "version": _VERSION,
             "assignments": {name: item.to_dict() for name, item in self.assignments.items()},
@@ -108,18 +109,14 @@ class Routes:
             "events": list(self.events),
         }
         state_dir.mkdir(parents=True, exist_ok=True)
-        temporary = state_dir / f"{FILE_NAME}.tmp"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-        with open(os.open(temporary, flags, 0o600), "w", encoding="utf-8") as file:
-            json.dump(data, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, state_dir / FILE_NAME)
-        folder = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        replace_file(state_dir / FILE_NAME, json.dumps(data).encode())
+
+    @property
+    def serving(self) -> frozenset[str]:
+        """Experiments with a challenger that serves clients."""
+        return frozenset(
+            name for name, assignment in self.assignments.items() if assignment.allocation.splits
+        )
 
 
 def load_or_set_aside(state_dir: Path) -> Routes:

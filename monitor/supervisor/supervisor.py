@@ -21,7 +21,7 @@ from typing import Any
 
 from understudy.monitor.config.checks import problems_at_start, warnings_of
 from understudy.monitor.config.compile import compile_plan, plan_json, worker_count
-from understudy.monitor.config.declared import with_declared
+from understudy.monitor.config.declared import unfit, with_declared
 from understudy.monitor.config.load import load
 from understudy.monitor.config.model import Config
 from understudy.monitor.errors import ConfigError, StateError
@@ -118,6 +118,9 @@ class Supervisor:
         """Read the file again. Raises ConfigError and keeps the running configuration."""
         try:
             config = self._running(load(self._config_path))
+            problems = unfit(config, load_or_set_aside(Path(config.state_dir)))
+            if problems:
+                raise ConfigError(str(self._config_path), problems)
             try:
                 self._write_files(config, self.generation + 1)
             except StateError as error:

@@ -112,8 +112,8 @@ def test_no_more_is_read_again_than_is_kept(config: Config) -> None:
 
 
 def test_there_is_something_to_compare(whole: Any) -> None:
-    shadowed = whole["experiments"]["shadowed"]
-    divided = whole["experiments"]["divided"]
+    shadowed = whole["experiments"]["shadowed"]["live"]
+    divided = whole["experiments"]["divided"]["live"]
     assert shadowed["evidence"]["contests"]["candidate"]["pairs"] > 150
     assert min(divided["evidence"]["contests"]["other"]["served"]) > 20
     assert divided["carried_over"] > 0

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -318,7 +319,7 @@ def test_a_file_damaged_while_open_is_set_aside(store: FeedbackStore) -> None:
         with store.path.open("r+b") as file:
             file.seek(8192)
             file.write(b"\xff" * (store.path.stat().st_size - 8192))
-        other.execute("PRAGMA user_version=2")  # a change by another lets go of cached pages
+        other.execute("PRAGMA user_version=3")  # a change by another lets go of cached pages
         with pytest.raises(StateError, match="malformed"):
             store.add_labels([Label(str(i), 0, 1) for i in range(5000)], NOW)
     assert store.path.with_name(FILE_NAME + ".damaged").exists()
@@ -326,6 +327,22 @@ def test_a_file_damaged_while_open_is_set_aside(store: FeedbackStore) -> None:
     store.add_predictions([prediction()])
     assert store.add_labels([Label("r", 0, 1)], NOW) == ["joined"]
     assert all_of(store)[0].seq > 10, "the evaluation has had the first ten"
+
+
+def test_a_file_of_the_previous_version_is_taken_over(store: FeedbackStore) -> None:
+    """Its labels are joined as before; their predictions are of no experiment in particular."""
+    store.add_predictions([prediction("old")])
+    store.close()
+    with contextlib.closing(sqlite3.connect(store.path)) as db:
+        db.execute("ALTER TABLE predictions DROP COLUMN experiment")
+        db.execute("ALTER TABLE joined DROP COLUMN experiment")
+        db.execute("PRAGMA user_version=2")
+    store.add_predictions([replace(prediction("new"), experiment="x")])
+    assert store.add_labels([Label("old", 0, 1), Label("new", 0, 1)], NOW) == ["joined"] * 2
+    assert [(one.request_id, one.experiment) for one in all_of(store)] == [
+        ("old", ""),
+        ("new", "x"),
+    ]
 
 
 def test_another_version_is_set_aside(store: FeedbackStore) -> None:

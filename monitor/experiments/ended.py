@@ -100,8 +100,7 @@ class EndedReports:
                 "started": report["document"]["started"],
                 "ended": report["ended"],
                 "challengers": [
-                    {key: one[key] for key in _SHOWN}
-                    for one in report["document"]["challengers"]
+                    {key: one[key] for key in _SHOWN} for one in report["document"]["challengers"]
                 ],
             }
             for report in reversed(self.reports)

@@ -22,6 +22,7 @@ GOOD = {
     "name": "better-delays",
     "challengers": ["challenger"],
     "mode": "canary",
+    "minimum_duration": 0,  # the flights of a month pass in a minute
     "metrics": [ACCURACY, ERRORS, SPEED],
     "label": {"prediction": "p_late", "threshold": 0.5},
     "stages": [

@@ -153,6 +153,8 @@ class Experiment(Section):
     """Whether all success metrics must be proven, or any one."""
     minimum: int = Field(default=100, ge=0)
     """Minimum number of requests to the challenger before promotion."""
+    minimum_duration: Seconds | Literal[0] = 300.0
+    """Minimum duration before promotion: some faults, such as leaks, show only after minutes."""
     max_duration: Seconds | None = None
     """Maximum duration, after which the experiment ends without a decision."""
     max_requests: int | None = Field(default=None, ge=1)

@@ -22,6 +22,8 @@ def rules_of(experiment: Experiment) -> Rules:
         max_seconds=experiment.max_duration or math.inf,
         max_requests=experiment.max_requests or math.inf,
         at_end=experiment.at_end,
+        min_seconds=experiment.minimum_duration,
+        shadow_only=experiment.mode == "shadow",
     )
 
 

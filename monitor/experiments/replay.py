@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,8 @@ class Replay:
     def __init__(self, declared: Declared) -> None:
         self.challenger = declared.challengers[0]
         by_unit = declared.unit.by != "request"
-        self.experiment = Experiment(
-            declared.name, [self.challenger], rules_of(declared), by_unit=by_unit
-        )
+        rules = replace(rules_of(declared), min_seconds=0.0)  # rows have no time
+        self.experiment = Experiment(declared.name, [self.challenger], rules, by_unit=by_unit)
         self.columns = sorted({h.column for h in self.experiment.rules.hypotheses})
         self.rows = 0
         self.mode = "shadow"

@@ -91,7 +91,10 @@ def decide(rules: Rules, evidence: Sequence[Evidence], requests: int, seconds: f
     if futile and (rules.promote == "all" or len(futile) == len(successes)):
         reasons = tuple(_futile(item) for item in futile)
         return Decision("rollback", reasons, tuple(marked), strength, NO_IMPROVEMENT)
-    if strength >= goal and requests >= rules.minimum:
+    waiting = _too_early(rules, requests, seconds)
+    if rules.shadow_only:
+        waiting += _doubtful(shown, goal)
+    if strength >= goal and not waiting:
         passed = tuple(_passed(item) for item in marked if item.status == "passed")
         return Decision("promote", passed, tuple(marked), strength)
     if seconds >= rules.max_seconds or requests >= rules.max_requests:
@@ -102,7 +105,8 @@ def decide(rules: Rules, evidence: Sequence[Evidence], requests: int, seconds: f
         reason = f"the {limit} limit was reached without a decision on: {open_}"
         verdict = "rollback" if rules.at_end == "rollback" else "continue"
         return Decision(verdict, (reason,), tuple(marked), strength, LIMIT)
-    return Decision("continue", _open(rules, marked, requests), tuple(marked), strength)
+    reasons = (*waiting, *_undecided(rules, marked)) or ("no decision yet",)
+    return Decision("continue", reasons, tuple(marked), strength)
 
 
 def correct_promotions(rules: Rules, decisions: Sequence[Decision]) -> list[Decision]:
@@ -201,10 +205,31 @@ def _futile(item: Evidence) -> str:
     )
 
 
-def _open(rules: Rules, marked: Sequence[Evidence], requests: int) -> tuple[str, ...]:
+def _too_early(rules: Rules, requests: int, seconds: float) -> list[str]:
+    """What a promotion has to wait for, whatever the evidence says."""
     reasons = []
     if requests < rules.minimum:
         reasons.append(f"the challenger has served {requests} of at least {rules.minimum} requests")
+    if seconds < rules.min_seconds:
+        reasons.append(
+            f"the experiment has run for {seconds:.0f} s of at least {rules.min_seconds:.0f} s: "
+            "some faults show only after a while"
+        )
+    return reasons
+
+
+def _doubtful(shown: Sequence[Evidence], goal: float) -> list[str]:
+    """Metrics that this mode cannot decide, and that look worse in it."""
+    return [
+        f"{item.name} looks worse in mirrored requests ({_values(item)}); these share their load "
+        "with the champion, so let split traffic decide (mode split or canary)"
+        for item in shown
+        if item.log_harm >= goal
+    ]
+
+
+def _undecided(rules: Rules, marked: Sequence[Evidence]) -> list[str]:
+    reasons = []
     for item in marked:
         if item.status == "no data":
             reasons.append(f"{item.name}: no data yet")
@@ -214,7 +239,7 @@ def _open(rules: Rules, marked: Sequence[Evidence], requests: int) -> tuple[str,
                 f"{item.name}: not enough evidence yet ({_values(item)}, e-value "
                 f"{_e(item.log_pass)}, {math.exp(-math.log(rules.alpha)):.3g} required){note}"
             )
-    return tuple(reasons) or ("no decision yet",)
+    return reasons
 
 
 def _values(item: Evidence) -> str:

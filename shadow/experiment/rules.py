@@ -26,8 +26,10 @@ class Rules:
     """``alpha`` bounds the probability of a wrong promotion, and that of a wrong roll-back, each.
 
     ``promote``: "all" successes have to be shown, or "any" of them. ``minimum`` requests of the
-    challenger's own come before any promotion. After ``max_seconds`` or ``max_requests`` of the
-    challenger an undecided experiment ends with ``at_end``: "rollback" or "continue".
+    challenger's own, and ``min_seconds``, come before any promotion. ``shadow_only``: there is no
+    split traffic that could decide what mirrored requests cannot, so a metric that looks worse in
+    them prevents it. After ``max_seconds`` or ``max_requests`` of the challenger an undecided
+    experiment ends with ``at_end``: "rollback" or "continue".
     """
 
     hypotheses: tuple[Hypothesis, ...]
@@ -37,6 +39,8 @@ class Rules:
     max_seconds: float = math.inf
     max_requests: float = math.inf
     at_end: str = "rollback"
+    min_seconds: float = 0.0
+    shadow_only: bool = False
 
     @property
     def successes(self) -> list[Hypothesis]:
@@ -54,6 +58,8 @@ class Rules:
         max_seconds: float = math.inf,
         max_requests: float = math.inf,
         at_end: str = "rollback",
+        min_seconds: float = 0.0,
+        shadow_only: bool = False,
     ) -> Rules:
         """From plain data, as in a configuration file.
 
@@ -91,4 +97,10 @@ class Rules:
         ):
             if value not in allowed:
                 raise ExperimentError(path, f"must be {' or '.join(allowed)}, not {value!r}")
-        return cls(hypotheses, alpha, promote, minimum, max_seconds, max_requests, at_end)
+        if min_seconds > max_seconds:
+            raise ExperimentError(
+                "minimum_duration",
+                f"{min_seconds:g} s is longer than max_duration, {max_seconds:g} s",
+            )
+        limits = max_seconds, max_requests, at_end, min_seconds, shadow_only
+        return cls(hypotheses, alpha, promote, minimum, *limits)

@@ -263,7 +263,7 @@ def test_without_traffic_nothing_is_decided() -> None:
 def test_a_wrong_split_is_invalid_while_the_counts_say_so() -> None:
     one = experiment([RATE])
     rng = np.random.default_rng(5)
-    one.contests["c0"].update_split(split(rng, 4000, 0.5, (0.01, 0.01)))
+    one.contests["c0"].update_split(split(rng, 20_000, 0.5, (0.01, 0.01)))
     one.assigned([2400, 1600], [0.5, 0.5])
     decision = one.decide("split", 1.0)["c0"]
     assert decision.verdict == "invalid"
@@ -335,6 +335,30 @@ def test_latency_of_mirrored_requests_is_shown_only() -> None:
     assert by_name["latency_p99"].status == "shown"
     assert by_name["latency_p99"].log_harm > 5.0
     assert "share their load" in by_name["latency_p99"].note
+
+
+def test_a_shadow_experiment_is_not_promoted_while_latency_looks_worse() -> None:
+    """Where no split traffic follows, a metric that only that could decide must not look worse."""
+    rng = np.random.default_rng(10)
+    x = rng.lognormal(-3, 0.3, 20_000)
+    zero = np.zeros(x.size)
+    for factor, verdict in ((3, "continue"), (1, "promote")):
+        one = Experiment("e", ["c0"], Rules.parse(None, shadow_only=True))
+        columns = {"error": (zero, zero), "timeout": (zero, zero), "latency": (x, factor * x)}
+        one.contests["c0"].update_pairs(Pairs(columns, x.size))
+        decision = one.decide("shadow", 1.0)["c0"]
+        assert decision.verdict == verdict
+        assert ("let split traffic decide" in decision.reasons[0]) == (verdict == "continue")
+
+
+def test_a_promotion_waits_for_the_minimum_duration() -> None:
+    one = Experiment("e", ["c0"], Rules.parse([RATE], min_seconds=300.0))
+    zero = np.zeros(20_000)
+    one.contests["c0"].update_pairs(Pairs({"error": (zero, zero)}, zero.size))
+    early = one.decide("shadow", 299.0)["c0"]
+    assert early.verdict == "continue"
+    assert "299 s of at least 300 s" in early.reasons[0]
+    assert one.decide("shadow", 300.0)["c0"].verdict == "promote"
 
 
 def test_of_several_challengers_at_most_one_is_promoted() -> None:

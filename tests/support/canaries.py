@@ -29,6 +29,7 @@ def canary(**changes: Any) -> dict[str, Any]:
         "mode": "canary",
         "metrics": GUARDRAILS,
         "stages": STAGES,
+        "minimum_duration": 0,
         **changes,
     }
 

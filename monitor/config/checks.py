@@ -195,6 +195,10 @@ def _claims(config: Config, owner: int, path: str) -> bool:
     return paths is not None and path in paths
 
 
+_OF_SCORES = frozenset(("auc", "brier", "log_loss", "calibration_error"))
+"""Metrics that need the probability of the positive class."""
+
+
 def _experiments(config: Config, serving: Collection[str]) -> Iterator[Problem]:
     names: dict[str, int] = {}
     arms = {challenger.name for challenger in config.challengers}
@@ -292,8 +296,19 @@ def _rules(experiment: Experiment) -> Iterator[Problem]:
         yield "stages", str(error)
         return
     for hypothesis in rules.hypotheses:
-        if hypothesis.metric.column == "correct" and experiment.label is None:
-            yield "label", "is required by accuracy: name the prediction to compare with the label"
+        metric = hypothesis.metric
+        labels = metric.needs == "labels" and metric.column != "reward"
+        if labels and experiment.label is None:
+            yield (
+                "label",
+                f"is required by {metric.name}: name the prediction to compare with the label",
+            )
+        how = experiment.label
+        if metric.name in _OF_SCORES and how and not how.score and how.threshold is None:
+            needed = f"is required by {metric.name}: name the output with the probability"
+            yield "label.score", needed
+        if metric.needs == "units" and experiment.unit.by == "request":
+            yield "unit", f"is required by {metric.name}: name the users or sessions to sum over"
         if hypothesis.metric.name == "cost" and not experiment.cost:
             yield "cost", "is required by the metric cost"
 

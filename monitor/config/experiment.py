@@ -48,7 +48,17 @@ class Metric(Section):
     alpha: float | None = Field(default=None, gt=0.0, lt=1.0)
     """Its share of the experiment's alpha; default: an equal part of what is left."""
     field: str = Field(default="", max_length=256)
-    """Response field, for prediction and prediction_distribution."""
+    """Response field, for prediction, prediction_distribution, ratio and total_per_unit."""
+    per: str = Field(default="", max_length=256, examples=["rows"])
+    """ratio: the response field that field is divided by, summed over requests or units."""
+    cap: str | float | Annotated[list[str | float], Field(min_length=2, max_length=2)] | None = (
+        Field(default=None, examples=["100 units", "2 s"])
+    )
+    """Larger values count as this one (winsorised); two values also cap small ones. For means and
+    totals. The cap is part of what is compared, and of the metric's name."""
+    covariate: str = Field(default="", max_length=256, examples=["basket_value"])
+    """Request field that explains part of a mean; its effect is taken out (CUPED), on split
+    traffic."""
     better: Literal["lower", "higher"] | None = None
     """Direction; default: the metric's usual direction."""
     effect: str | float | None = Field(default=None, examples=["2 pp"])
@@ -109,6 +119,10 @@ class Label(Section):
     """Name of the output."""
     threshold: float | None = None
     """A prediction above it is positive. Without it, label and prediction must be equal."""
+    positive: str | float | None = Field(default=None, examples=["fraud"])
+    """The positive class, for recall, precision and specificity of classes other than 0 and 1."""
+    score: str = Field(default="", max_length=256, examples=["probability"])
+    """Output with the probability of the positive class; default: prediction, with a threshold."""
 
 
 class Cost(Section):

@@ -7,7 +7,7 @@ they produce the rows that one process would have produced.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,9 +20,10 @@ from understudy.monitor.evidence.columns import Column, column_of
 from understudy.monitor.evidence.joiner import PairJoiner
 from understudy.monitor.evidence.layout import ASSIGNED, LABELS, NOTES, PAIRS, EvidenceLayout
 from understudy.monitor.evidence.mirrored import MirrorComparison, Redact
-from understudy.monitor.evidence.observe import NAN, Observer, correct
+from understudy.monitor.evidence.observe import NAN, Observer, of_label
 from understudy.monitor.labels.store import Joined
 from understudy.monitor.records.record import ROLE_PRIMARY
+from understudy.shadow.experiment.hypothesis import uncapped
 
 _MOST_WAITING = 20_000
 
@@ -44,7 +45,7 @@ class EvidenceCollector:
         self.mirrored = MirrorComparison(
             declared.compare, arms, declared.challengers, self._observer, redact
         )
-        self._labels: dict[str, PairJoiner[tuple[float, float]]] = {
+        self._labels: dict[str, PairJoiner[tuple[list[float], float]]] = {
             name: PairJoiner(_MOST_WAITING) for name in declared.challengers
         }
         self._split_labels: dict[str, list[tuple[Any, ...]]] = {}
@@ -135,33 +136,39 @@ class EvidenceCollector:
         how = self.declared.label
         for joined in of_model:
             if how is not None and joined.label is not None:
-                self._take_label(joined, "correct", correct(joined.outputs, joined.label, how))
+                found = of_label(joined.outputs, joined.label, how)
+                self._take_label(joined, "label", self._values(found))
             if joined.reward is not None:
-                self._take_label(joined, "reward", joined.reward)
+                self._take_label(joined, "reward", self._values({"reward": joined.reward}))
 
-    def _take_label(self, joined: Joined, name: str, value: float) -> None:
+    def _take_label(self, joined: Joined, name: str, values: list[float]) -> None:
         key = f"{joined.request_id}/{joined.row}".encode()
         at = max(joined.received, joined.started)
         for challenger in self.declared.challengers:
             side = int(joined.arm == challenger)
-            if value != value or (not side and joined.arm != self.arms.champion):
+            if not any(v == v for v in values) or (not side and joined.arm != self.arms.champion):
                 continue
             if joined.mirrored or not side:
                 waiting = self._labels[challenger]
-                halves = waiting.add(key + name.encode(), side, (value, at), 2)
+                halves = waiting.add(key + name.encode(), side, (values, at), 2)
                 if halves is not None:
                     ended = max(moment for _, moment in halves.values())
-                    pair = (ended, key, 1, 0.0, *self._values(name, halves[0][0]))
                     rows = self._label_pairs.setdefault(challenger, [])
-                    rows.append((*pair, *self._values(name, halves[1][0])))
+                    rows.append((ended, key, 1, 0.0, *halves[0][0], *halves[1][0]))
             if joined.share > 0.0 and joined.experiment in ("", self.declared.name):
                 several = len(self.declared.challengers) > 1 and not side
                 share = NAN if several else joined.share
                 rows = self._split_labels.setdefault(challenger, [])
-                rows.append((at, key, side, share, *self._values(name, value)))
+                rows.append((at, key, side, share, *values))
 
-    def _values(self, name: str, value: float) -> list[float]:
-        return [value if column == name else NAN for column in self.columns]
+    def _values(self, found: Mapping[str, float]) -> list[float]:
+        """Values in the order of the columns, capped where a column is; NaN where there is none."""
+        values = []
+        for column in self.columns:
+            name, cap = uncapped(column)
+            value = found.get(name, NAN)
+            values.append(value if cap is None else min(max(value, cap[0]), cap[1]))
+        return values
 
     # Out ----------------------------------------------------------------------------------------
 

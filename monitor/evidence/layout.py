@@ -24,7 +24,7 @@ class EvidenceLayout:
         hypotheses = rules_of(declared).hypotheses
         self.by_unit = declared.unit.by != "request"
         self.order = (arms.champion, *declared.challengers)
-        self.columns = tuple(sorted({h.column for h in hypotheses}))
+        self.columns = tuple(sorted({column for h in hypotheses for column in h.columns}))
         self.wants_labels = any(h.metric.needs == "labels" for h in hypotheses)
 
     def assigned_names(self, width: int) -> tuple[str, ...]:

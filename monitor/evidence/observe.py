@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from understudy.monitor.config.experiment import Cost, Label
-from understudy.monitor.evidence.block_columns import ERRORS, BlockColumns, Indices
+from understudy.monitor.evidence.block_columns import ERRORS, BlockColumns, Indices, Mask, Part
 from understudy.monitor.evidence.columns import Column, Floats, cells_at, column_of, listed
 from understudy.monitor.records.record import OK, OUTCOMES, TIMEOUT
+from understudy.shadow.experiment.hypothesis import COVARIATE, LOG_LOSS, uncapped
 from understudy.shadow.state import Saved, Stateful
 
 NAN = math.nan
@@ -43,15 +44,24 @@ class Observer:
     def values(self, block: BlockColumns, records: Indices) -> list[Column]:
         """The columns of some records; what is not known of a record alone is NaN."""
         columns: list[Column] = []
-        for name in self.columns:
+        for column in self.columns:
+            name, cap = uncapped(column)
             if name in COLUMNS:
                 columns.append(COLUMNS[name](block, records))
             elif name == "cost":
                 columns.append(self._costs(block, records))
             elif name.startswith("field:"):
-                columns.append(_field(block, name[6:], records))
+                answered = block.outcome[records] == OK
+                columns.append(_field(block.response, name[6:], records, answered))
+            elif name.startswith(COVARIATE):
+                here = np.ones(len(records), np.bool_)
+                columns.append(_field(block.request, name[len(COVARIATE) :], records, here))
             else:
                 columns.append(np.full(len(records), np.nan))
+            values = columns[-1]
+            if cap is not None and isinstance(values, np.ndarray):
+                capped: Floats = np.clip(values.astype(np.float64), *cap)
+                columns[-1] = capped
         return columns
 
     def _costs(self, block: BlockColumns, records: Indices) -> Floats:
@@ -65,26 +75,25 @@ class Observer:
         return costs
 
 
-def _field(block: BlockColumns, name: str, records: Indices) -> Column:
-    """The value of one output for each of ``records``: see :func:`_value`."""
-    response = block.response
+def _field(part: Part, name: str, records: Indices, there: Mask) -> Column:
+    """The value of one column for each of ``records`` that is ``there``: see :func:`_value`."""
     cells: list[Any] = [np.nan] * len(records)
-    grids = np.where(block.outcome[records] == OK, response.grid[records], -1)
+    grids = np.where(there, part.grid[records], -1)
     for number in np.unique(grids).tolist():
-        names = response.grids[number].names if number >= 0 else ()
+        names = part.grids[number].names if number >= 0 else ()
         if name not in names:
             continue
         indices = np.flatnonzero(grids == number)
-        column = response.columns(number)[names.index(name)]
-        _, rows = response.rows(records[indices])
+        column = part.columns(number)[names.index(name)]
+        _, rows = part.rows(records[indices])
         of_rows = cells_at(column, rows)
-        if response.many is None:
+        if part.many is None:
             if isinstance(of_rows, np.ndarray) and len(indices) == len(records):
                 values: Floats = of_rows.astype(np.float64)
                 return np.where(np.isfinite(values), values, np.nan)
             ends = range(1, len(indices) + 1)
         else:
-            ends = np.cumsum(response.many[records[indices]]).tolist()
+            ends = np.cumsum(part.many[records[indices]]).tolist()
         plain = listed(of_rows)
         begin = 0
         for index, end in zip(indices.tolist(), ends, strict=True):
@@ -141,6 +150,49 @@ def numbered(column: Column, code: Callable[[object], float]) -> Floats:
     return np.array(
         [cell if isinstance(cell, (int, float)) else code(cell) for cell in column], np.float64
     )
+
+
+def of_label(prediction: Mapping[str, object], label: object, how: Label) -> dict[str, float]:
+    """The columns that follow from a prediction and its label; those that have no value are left
+    out.
+
+    ``prediction`` holds the outputs by name, ``how`` names those that count.
+    """
+    found = {"correct": correct(prediction, label, how)}
+    cell = prediction.get(how.prediction)
+    predicted, actual = _is_positive(cell, how, True), _is_positive(label, how, False)
+    if predicted is not None and actual is not None:
+        found["recalled" if actual else "rejected"] = float(predicted == actual)
+        found["true_positive"] = float(predicted and actual)
+        found["predicted_positive"] = float(predicted)
+    score = prediction.get(how.score or how.prediction)
+    if (how.score or how.threshold is not None) and actual is not None and _is_number(score):
+        found["score"], found["positive"] = float(score), float(actual)  # type: ignore[arg-type]
+        if 0.0 <= found["score"] <= 1.0:
+            wrong = abs(found["positive"] - found["score"])
+            found["brier"] = wrong * wrong
+            found["log_loss"] = min(-math.log1p(-wrong), LOG_LOSS) if wrong < 1.0 else LOG_LOSS
+    if _is_number(cell) and _is_number(label):
+        found["absolute_error"] = abs(float(cell) - float(label))  # type: ignore[arg-type]
+    return {name: value for name, value in found.items() if value == value}
+
+
+def _is_positive(cell: object, how: Label, predicted: bool) -> bool | None:
+    """Whether a prediction or a label is of the positive class; None when that is not known."""
+    if cell is None:
+        return None
+    if how.threshold is not None:
+        limit = how.threshold if predicted else 0.5
+        return cell > limit if isinstance(cell, (int, float)) else None
+    if how.positive is not None:
+        return str(cell) == str(how.positive) or cell == how.positive
+    return bool(cell) if isinstance(cell, (bool, int, float)) and cell in (0, 1) else None
+
+
+def _is_number(cell: object) -> bool:
+    if isinstance(cell, bool) or not isinstance(cell, (int, float)):
+        return False
+    return math.isfinite(cell)
 
 
 def correct(prediction: Mapping[str, object], label: object, how: Label) -> float:

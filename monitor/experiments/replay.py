@@ -3,8 +3,8 @@
 Pairs have columns ``champion.NAME`` and ``challenger.NAME``; records of split traffic have ``arm``
 (champion or challenger, or 0 and 1), ``share`` (the challenger's at the time of assignment) and
 ``NAME``. The names are those of :mod:`understudy.shadow.experiment.batches`: error, timeout,
-latency (in seconds), cost, disagreement, field:OUTPUT, correct, reward. An empty cell is a missing
-value.
+latency (in seconds), cost, disagreement, field:OUTPUT, input:FIELD, correct, reward, score,
+positive and so on. An empty cell is a missing value.
 """
 
 from __future__ import annotations
@@ -31,11 +31,12 @@ from understudy.monitor.config.rules import rules_of
 from understudy.monitor.errors import ReplayError
 from understudy.shadow.experiment import METRICS, Decision, Experiment, Pairs, Split
 from understudy.shadow.experiment.explanation import Explanation, Situation, explain
-from understudy.shadow.experiment.hypothesis import Statistic
+from understudy.shadow.experiment.hypothesis import Statistic, uncapped
 
 BATCH = 4096
 _ARMS = {"champion": 0.0, "challenger": 1.0, "0": 0.0, "1": 1.0}
 _BINARY = {metric.column for metric in METRICS.values() if metric.statistic is Statistic.RATE}
+_BINARY |= {"true_positive", "predicted_positive", "positive"}
 
 
 class Replay:
@@ -47,7 +48,9 @@ class Replay:
         by_unit = declared.unit.by != "request"
         rules = replace(rules_of(declared), min_seconds=0.0)  # rows have no time
         self.experiment = Experiment(declared.name, [self.challenger], rules, by_unit=by_unit)
-        self.columns = sorted({h.column for h in self.experiment.rules.hypotheses})
+        self.columns = sorted(
+            {column for h in self.experiment.rules.hypotheses for column in h.columns}
+        )
         self.rows = 0
         self.mode = "shadow"
         self._first = True
@@ -89,20 +92,20 @@ class Replay:
         if self.mode == "shadow":
             columns = {
                 name: (
-                    self._values(path, batch, f"champion.{name}", name),
-                    self._values(path, batch, f"challenger.{name}", name),
+                    self._values(path, batch, "champion.", name),
+                    self._values(path, batch, "challenger.", name),
                 )
                 for name in self.columns
             }
             contest.update_pairs(Pairs(columns, len(batch)))
         else:
             arms = np.array([self._arm(path, number, row) for number, row in batch])
-            share = self._values(path, batch, "share", "share")
+            share = self._values(path, batch, "", "share")
             bad = ~((share > 0.0) & (share < 1.0))
             if bad.any():
                 number = batch[int(np.argmax(bad))][0]
                 raise ReplayError(f"{path}: line {number}: share: must lie between 0 and 1")
-            columns_ = {name: self._values(path, batch, name, name) for name in self.columns}
+            columns_ = {name: self._values(path, batch, "", name) for name in self.columns}
             contest.update_split(Split(arms, share, columns_))
         self.rows += len(batch)
 
@@ -112,7 +115,8 @@ class Replay:
         self.mode = "split" if "arm" in row else "shadow"
         if self.mode == "split" and "share" not in row:
             raise ReplayError(f"{path}: the column share is missing: the challenger's probability")
-        wanted = [f"champion.{n}" for n in self.columns] if self.mode == "shadow" else self.columns
+        names = dict.fromkeys(uncapped(name)[0] for name in self.columns)
+        wanted = [f"champion.{n}" for n in names] if self.mode == "shadow" else list(names)
         if not set(wanted) & set(row):
             raise ReplayError(
                 f"{path}: needs one of the columns {', '.join(wanted)}; has "
@@ -120,8 +124,11 @@ class Replay:
             )
 
     def _values(
-        self, path: Path, batch: list[tuple[int, Mapping[str, Any]]], column: str, name: str
+        self, path: Path, batch: list[tuple[int, Mapping[str, Any]]], prefix: str, name: str
     ) -> np.ndarray:
+        """The values of a column of the evidence, capped where it is."""
+        name, cap = uncapped(name)
+        column = prefix + name
         found = np.empty(len(batch))
         for i, (number, row) in enumerate(batch):
             cell = row.get(column)
@@ -138,7 +145,7 @@ class Replay:
             if not math.isfinite(value):
                 raise ReplayError(f"{location}: must be finite, not {cell!r}")
             found[i] = value
-        return found
+        return found if cap is None else np.clip(found, *cap)
 
     @staticmethod
     def _arm(path: Path, number: int, row: Mapping[str, Any]) -> float:

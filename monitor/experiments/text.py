@@ -11,10 +11,12 @@ from understudy.shadow.experiment.margin import Unit
 
 def scale_of(metric: str) -> tuple[float, str]:
     """Factor and unit in which people read a metric."""
-    known = METRICS.get(metric)
+    known = METRICS.get(metric.partition("(")[0])
     if known is None:
         return 1.0, ""
     if known.statistic in (Statistic.RATE, Statistic.TAIL):
+        return 100.0, " pp"
+    if known.unit is Unit.POINTS and known.statistic is not Statistic.DISTRIBUTION:
         return 100.0, " pp"
     return (1e3, " ms") if known.unit is Unit.SECONDS else (1.0, "")
 

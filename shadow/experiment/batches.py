@@ -2,8 +2,14 @@
 
 Columns by name: ``error`` and ``timeout`` (0 or 1), ``latency`` (seconds), ``cost``,
 ``disagreement`` (pairs only: whether the challenger's answer differs; for the champion, whether its
-own answer to the same request did), ``field:NAME`` (a number of the answer), ``correct`` (0 or 1)
-and ``reward`` (from feedback). NaN stands for a value that is not there.
+own answer to the same request did), ``field:NAME`` (a number of the answer), ``input:NAME`` (a
+number of the request), ``correct`` (0 or 1) and ``reward`` (from feedback).
+
+From labels also ``recalled`` and ``rejected`` (of the positive and the negative ones, whether they
+were predicted so), ``true_positive`` and ``predicted_positive``, ``score`` and ``positive`` (of a
+binary prediction and its label), ``brier``, ``log_loss`` and ``absolute_error``. A column whose
+name ends in ``capped LOWER UPPER`` holds the values within these bounds. NaN stands for a value
+that is not there.
 """
 
 from __future__ import annotations
@@ -13,6 +19,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
+from understudy.shadow.experiment.hypothesis import COVARIATE
 
 Array = npt.NDArray[np.float64]
 
@@ -27,13 +35,13 @@ class Pairs:
     columns: Mapping[str, tuple[Array, Array]]
     fresh: int = 0
 
-    def column(self, name: str) -> tuple[Array, Array] | None:
-        """Both arms' values where both are there."""
-        pair = self.columns.get(name)
-        if pair is None:
+    def column(self, *names: str) -> tuple[Array, Array] | None:
+        """Both arms' values where both are there; of several columns, one row for each pair."""
+        found = [self.columns[name] for name in names if name in self.columns]
+        if len(found) < len(names):
             return None
-        champion, challenger = pair
-        there = ~(np.isnan(champion) | np.isnan(challenger))
+        champion, challenger = (_stacked([pair[side] for pair in found]) for side in (0, 1))
+        there = _there(champion, names) & _there(challenger, names)
         return (champion, challenger) if there.all() else (champion[there], challenger[there])
 
 
@@ -51,12 +59,14 @@ class Split:
     columns: Mapping[str, Array]
     fresh: npt.NDArray[np.bool_] | None = None
 
-    def column(self, name: str) -> tuple[Array, Array, Array] | None:
-        """(arms, values, share) of the records that have a value."""
-        values = self.columns.get(name)
-        if values is None:
+    def column(self, *names: str) -> tuple[Array, Array, Array] | None:
+        """(arms, values, share) of the records that have a value; of several columns, one row of
+        values for each record."""
+        found = [self.columns[name] for name in names if name in self.columns]
+        if len(found) < len(names):
             return None
-        there = ~np.isnan(values)
+        values = _stacked(found)
+        there = _there(values, names)
         if there.all():
             return self.arms, values, self.share
         return self.arms[there], values[there], self.share[there]
@@ -69,3 +79,40 @@ class Units:
     arms: Array
     share: Array
     columns: Mapping[str, tuple[Array, Array]]
+
+    def column(self, *names: str) -> tuple[Array, Array, Array, Array] | None:
+        """(arms, sums, counts, share) of the units that have a value; of several columns, one row
+        of sums for each unit, and the counts of the first. A covariate's sum is its mean times
+        these counts."""
+        found = [self.columns[name] for name in names if name in self.columns]
+        if len(found) < len(names):
+            return None
+        counts = found[0][1]
+        needed = [
+            counted
+            for (_, counted), name in zip(found, names, strict=True)
+            if not name.startswith(COVARIATE)
+        ]
+        there = np.min(needed, axis=0) > 0
+        sums = _stacked(
+            [
+                np.where(counted > 0, total / np.maximum(counted, 1.0) * counts, np.nan)
+                if name.startswith(COVARIATE)
+                else total
+                for (total, counted), name in zip(found, names, strict=True)
+            ]
+        )
+        return self.arms[there], sums[there], counts[there], self.share[there]
+
+
+def _stacked(columns: list[Array]) -> Array:
+    return columns[0] if len(columns) == 1 else np.stack(columns, axis=1)
+
+
+def _there(values: Array, names: tuple[str, ...]) -> npt.NDArray[np.bool_]:
+    """Rows with all values. A covariate may lack: its record counts without being adjusted."""
+    if values.ndim == 1:
+        return ~np.isnan(values)
+    needed = [not name.startswith(COVARIATE) for name in names]
+    total: Array = values[:, needed].sum(axis=1)
+    return ~np.isnan(total)

@@ -163,7 +163,7 @@ class ChallengerEvidence(Stateful):
         self.pairs += batch.fresh
         for measure in self.measures["shadow"]:
             assert measure is not None
-            column = batch.column(measure.hypothesis.column)
+            column = batch.column(*measure.hypothesis.columns)
             if column is not None and column[0].size:
                 measure.update_pairs(*column)
 
@@ -177,7 +177,7 @@ class ChallengerEvidence(Stateful):
         for measure in self.measures["split"]:
             if measure is None:
                 continue
-            column = batch.column(measure.hypothesis.column)
+            column = batch.column(*measure.hypothesis.columns)
             if column is not None and column[0].size:
                 measure.update_split(*column)
 
@@ -185,14 +185,11 @@ class ChallengerEvidence(Stateful):
         """Add complete units."""
         self._shown.clear()
         for measure in self.measures["split"]:
-            pair = batch.columns.get(measure.hypothesis.column) if measure is not None else None
-            if measure is None or pair is None:
+            if measure is None:
                 continue
-            there = pair[1] > 0
-            if there.any():
-                measure.update_units(
-                    batch.arms[there], pair[0][there], pair[1][there], batch.share[there]
-                )
+            column = batch.column(*measure.hypothesis.columns)
+            if column is not None and column[0].size:
+                measure.update_units(*column)
 
     def begin_epoch(self) -> None:
         """Start a new epoch: the weights have changed."""
@@ -241,7 +238,11 @@ class ChallengerEvidence(Stateful):
 
 def _about_content(hypothesis: Hypothesis) -> bool:
     """Whether it is about the content of responses, not about latency or errors."""
-    return hypothesis.column in ("correct", "disagreement") or hypothesis.metric.of_field
+    metric = hypothesis.metric
+    if metric.needs == "labels":
+        # A reward is what followed from the answer that was served: the champion's.
+        return metric.column != "reward"
+    return metric.name == "disagreement" or metric.of_field
 
 
 def _evidence(measures: Sequence[Measure], mode: str, alpha: float) -> Evidence:

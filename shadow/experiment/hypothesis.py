@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -19,6 +21,15 @@ class Statistic(Enum):
     QUANTILE = "quantile"
     TAIL = "tail"
     DISTRIBUTION = "distribution"
+    RATIO = "ratio"
+    """The sum of one column over the sum of another."""
+    TOTAL = "total"
+    """The mean over units of a unit's sum."""
+    AUC = "auc"
+    CALIBRATION = "calibration"
+
+
+_MEANS = (Statistic.MEAN, Statistic.TOTAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +38,9 @@ class Metric:
     :mod:`understudy.shadow.experiment.batches`).
 
     ``of_field`` metrics need the name of a field of the answer. ``needs`` says what beside records
-    must be there ("labels", "pairs", ""). ``watches`` metrics can break a promotion but are not
-    needed for one, since "nowhere worse" can be refuted and hardly be shown.
+    must be there ("labels", "pairs", "units", ""). ``watches`` metrics can break a promotion but
+    are not needed for one, since "nowhere worse" can be refuted and hardly be shown. ``beside`` is
+    a second column that the statistic needs, ``bounds`` are the natural bounds of its values.
     """
 
     name: str
@@ -40,8 +52,12 @@ class Metric:
     of_field: bool = False
     needs: str = ""
     watches: bool = False
+    beside: str = ""
+    bounds: tuple[float, float] | None = None
 
 
+LOG_LOSS = 16.0
+"""Largest log loss of one prediction: probabilities below 1.1e-7 count as that."""
 _QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99.9": 0.999}
 _METRICS = (
     Metric("error_rate", Statistic.RATE, "error", Unit.POINTS),
@@ -65,10 +81,64 @@ _METRICS = (
     Metric("accuracy", Statistic.RATE, "correct", Unit.POINTS, "higher", needs="labels"),
     Metric("reward", Statistic.MEAN, "reward", Unit.VALUE, "higher", needs="labels"),
     Metric("cost", Statistic.MEAN, "cost", Unit.VALUE),
+    Metric("ratio", Statistic.RATIO, "field", Unit.VALUE, "higher", of_field=True, beside="field"),
+    Metric(
+        "total_per_unit",
+        Statistic.TOTAL,
+        "field",
+        Unit.VALUE,
+        "higher",
+        of_field=True,
+        needs="units",
+    ),
+    Metric("recall", Statistic.RATE, "recalled", Unit.POINTS, "higher", needs="labels"),
+    Metric("specificity", Statistic.RATE, "rejected", Unit.POINTS, "higher", needs="labels"),
+    Metric(
+        "precision",
+        Statistic.RATIO,
+        "true_positive",
+        Unit.POINTS,
+        "higher",
+        needs="labels",
+        beside="predicted_positive",
+    ),
+    Metric(
+        "auc",
+        Statistic.AUC,
+        "score",
+        Unit.POINTS,
+        "higher",
+        needs="labels",
+        beside="positive",
+        bounds=(0.0, 1.0),
+    ),
+    Metric("brier", Statistic.MEAN, "brier", Unit.VALUE, needs="labels", bounds=(0.0, 1.0)),
+    Metric(
+        "log_loss", Statistic.MEAN, "log_loss", Unit.VALUE, needs="labels", bounds=(0.0, LOG_LOSS)
+    ),
+    Metric(
+        "calibration_error",
+        Statistic.CALIBRATION,
+        "score",
+        Unit.POINTS,
+        needs="labels",
+        beside="positive",
+        bounds=(0.0, 1.0),
+    ),
+    Metric("absolute_error", Statistic.MEAN, "absolute_error", Unit.VALUE, needs="labels"),
 )
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _METRICS}
 """All metrics by name."""
 ROLES = ("success", "guardrail")
+COVARIATE = "input:"
+"""Prefix of columns with a field of the request."""
+_CAPPED = re.compile(r"(.+) capped (\S+) (\S+)")
+
+
+def uncapped(column: str) -> tuple[str, tuple[float, float] | None]:
+    """The column that a capped one is made of, and the cap; None for a column without."""
+    found = _CAPPED.fullmatch(column)
+    return (found[1], (float(found[2]), float(found[3]))) if found else (column, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +150,9 @@ class Hypothesis:
     ``effect`` is the improvement (success) that is hoped for: it tunes the test and decides
     futility. ``bounds`` are those of the values, if they have any; ``planned`` is the number of
     records per arm at which the evidence shall be sharpest; ``base_rate`` guesses a rate.
+    ``cap`` replaces larger values (with two numbers, also smaller ones than the first): the mean of
+    capped values is what is compared, so the cap is part of the name. ``per`` names the output that
+    a ratio is divided by. ``covariate`` is a field of the request that explains part of the values.
     """
 
     metric: Metric
@@ -92,16 +165,38 @@ class Hypothesis:
     bounds: tuple[float, float] | None = None
     planned: float = 10_000.0
     base_rate: float = 0.01
+    cap: tuple[float, float] | None = None
+    per: str = ""
+    covariate: str = ""
 
     @property
     def name(self) -> str:
-        """As it is written and shown: ``error_rate``, ``prediction(p_late)``."""
-        return f"{self.metric.name}({self.field})" if self.field else self.metric.name
+        """As it is written and shown: ``error_rate``, ``prediction(p_late)``, ``ratio(clicks /
+        views)``, ``reward(capped at 100 units)``."""
+        of = [f"{self.field} / {self.per}"] if self.per else [self.field] if self.field else []
+        if self.cap is not None:
+            ends = [
+                f"{'-' if end < 0.0 else ''}{Margin(abs(end), self.metric.unit)}"
+                for end in self.cap
+                if math.isfinite(end)
+            ]
+            of.append(f"capped at {' and '.join(ends)}")
+        return f"{self.metric.name}({', '.join(of)})" if of else self.metric.name
 
     @property
     def column(self) -> str:
-        """The column of values it is about."""
+        """The column of values it is about, before any cap."""
         return f"field:{self.field}" if self.metric.of_field else self.metric.column
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that its measure takes: values, then what stands beside them."""
+        # Totals are capped, not the values that they are made of.
+        capped = self.cap if self.metric.statistic is not Statistic.TOTAL else None
+        first = f"{self.column} capped {capped[0]:.17g} {capped[1]:.17g}" if capped else self.column
+        beside = f"field:{self.per}" if self.per else self.metric.beside
+        covariate = f"{COVARIATE}{self.covariate}" if self.covariate else ""
+        return tuple(filter(None, (first, beside, covariate)))
 
     @property
     def lower_is_better(self) -> bool:
@@ -132,7 +227,7 @@ class Hypothesis:
         """
         unknown = set(data) - {
             *("metric", "role", "margin", "alpha", "field", "better"),
-            *("effect", "bounds", "planned", "base_rate"),
+            *("effect", "bounds", "planned", "base_rate", "cap", "per", "covariate"),
         }
         if unknown:
             raise ExperimentError(f"{path}.{sorted(unknown)[0]}", "is not known")
@@ -168,8 +263,21 @@ class Hypothesis:
         if data.get("effect") is not None:
             effect = Margin.parse(data["effect"], metric.unit, f"{path}.effect")
         bounds = _bounds(data.get("bounds"), f"{path}.bounds")
-        if bounds is not None and metric.statistic is not Statistic.MEAN:
+        if bounds is not None and (metric.statistic is not Statistic.MEAN or metric.bounds):
             raise ExperimentError(f"{path}.bounds", f"{name} has none to declare")
+        bounds = bounds or metric.bounds
+        cap = _cap(data.get("cap"), metric, f"{path}.cap")
+        if cap is not None and bounds is not None:
+            raise ExperimentError(
+                f"{path}.cap", "bounded values need no cap: remove one of the two"
+            )
+        per = data.get("per", "")
+        if (metric.statistic is Statistic.RATIO and metric.of_field) != bool(per):
+            problem = "is not a ratio" if per else "needs the output that it is divided by"
+            raise ExperimentError(f"{path}.per", f"{name} {problem}")
+        covariate = data.get("covariate", "")
+        if covariate and (metric.statistic not in _MEANS or metric.bounds):
+            raise ExperimentError(f"{path}.covariate", f"{name} is not adjusted: only means are")
         if effect is not None and not effect.relative:
             span = 1.0 if metric.statistic is Statistic.RATE else None
             if bounds is not None:
@@ -189,6 +297,9 @@ class Hypothesis:
             bounds,
             _number(data.get("planned", 10_000.0), f"{path}.planned", 1.0, 1e12),
             _number(data.get("base_rate", 0.01), f"{path}.base_rate", 0.0, 1.0),
+            cap,
+            per,
+            covariate,
         )
 
 
@@ -198,6 +309,31 @@ def _number(value: Any, path: str, above: float, below: float) -> float:
     if not above < value < below:
         raise ExperimentError(path, f"must lie between {above:g} and {below:g}, not {value!r}")
     return float(value)
+
+
+def _cap(value: Any, metric: Metric, path: str) -> tuple[float, float] | None:
+    """The smallest and largest value that count as they are; the smallest may be infinite."""
+    if value is None:
+        return None
+    if metric.statistic not in _MEANS:
+        raise ExperimentError(path, f"{metric.name} is not a mean: nothing is capped")
+    ends = value if isinstance(value, (list, tuple)) else [value]
+    if not 1 <= len(ends) <= 2:
+        raise ExperimentError(path, f"must be the largest value, or two values, not {value!r}")
+    found = [_end(end, metric.unit, path) for end in ends]
+    lower, upper = (-math.inf, found[0]) if len(found) == 1 else found
+    if not lower < upper:
+        raise ExperimentError(path, f"the lower must be below the upper, not {value!r}")
+    return lower, upper
+
+
+def _end(value: Any, unit: Unit, path: str) -> float:
+    """One end of a cap: a quantity with its unit, which may be negative."""
+    text = str(value).strip()
+    found = Margin.parse(text.removeprefix("-"), unit, path)
+    if found.relative:
+        raise ExperimentError(path, f"must be a value, not a share: {value!r}")
+    return -found.value if text.startswith("-") else found.value
 
 
 def _bounds(value: Any, path: str) -> tuple[float, float] | None:

@@ -119,11 +119,33 @@ KINDS: list[tuple[dict[str, Any], bool]] = [
     ({"metric": "latency_tail"}, False),
     ({"metric": "prediction_distribution", "field": "p", "margin": "5 pp"}, True),
     ({"metric": "prediction_distribution", "field": "p"}, False),
+    ({"metric": "reward", "margin": "0.1 units", "cap": "0.8 units"}, True),
+    ({"metric": "reward", "margin": "0.1 units", "covariate": "x"}, True),
+    ({"metric": "reward", "margin": "0.1 units", "covariate": "x"}, False),
+    ({"metric": "ratio", "field": "a", "per": "b", "margin": "10 %"}, True),
+    ({"metric": "ratio", "field": "a", "per": "b", "margin": "0.1 units"}, False),
+    ({"metric": "precision", "margin": "2 pp"}, True),
+    ({"metric": "precision", "margin": "2 pp"}, False),
+    ({"metric": "recall", "margin": "2 pp"}, True),
+    ({"metric": "brier", "margin": "0.01 units"}, True),
+    ({"metric": "auc", "margin": "2 pp"}, True),
+    ({"metric": "auc", "margin": "2 pp"}, False),
+    ({"metric": "calibration_error", "margin": "2 pp"}, True),
+    ({"metric": "calibration_error", "margin": "2 pp"}, False),
 ]
 
 
 def values(hypothesis: Hypothesis, rng: np.random.Generator, n: int) -> np.ndarray:
-    if hypothesis.metric.statistic.value == "rate":
+    first = values_of_one(hypothesis, rng, n)
+    if len(hypothesis.columns) == 1:
+        return first
+    if hypothesis.metric.beside == "positive":
+        return np.stack((first, rng.random(n) < first), axis=1)
+    return np.stack((first, rng.random(n) + 0.5), axis=1)
+
+
+def values_of_one(hypothesis: Hypothesis, rng: np.random.Generator, n: int) -> np.ndarray:
+    if hypothesis.metric.statistic.value == "rate" or hypothesis.metric.name == "precision":
         return (rng.random(n) < 0.1).astype(float)
     if hypothesis.column == "latency":
         return rng.lognormal(-3.0, 0.5, n)

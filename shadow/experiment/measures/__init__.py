@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from understudy.shadow.experiment.hypothesis import Hypothesis, Statistic
+from understudy.shadow.experiment.measures.adjusted import AdjustedMean, UnitTotal
 from understudy.shadow.experiment.measures.base import Measure
+from understudy.shadow.experiment.measures.blocks import AucBlocks, CalibrationBlocks
 from understudy.shadow.experiment.measures.distribution import Distribution
 from understudy.shadow.experiment.measures.mean import BoundedMeanPairs, Mean
 from understudy.shadow.experiment.measures.quantile import Quantile
 from understudy.shadow.experiment.measures.rate import RatePairs, RateSplit
+from understudy.shadow.experiment.measures.ratio import Ratio
 from understudy.shadow.experiment.measures.tail import Tail
 
 __all__ = ["Measure", "measure_for"]
@@ -24,7 +27,17 @@ def measure_for(hypothesis: Hypothesis, *, paired: bool, by_unit: bool = False) 
         if paired:
             return RatePairs(hypothesis, True)
         return Mean(hypothesis, False) if by_unit else RateSplit(hypothesis, False)
+    if statistic is Statistic.TOTAL:
+        return UnitTotal(hypothesis, paired)
+    if statistic is Statistic.RATIO:
+        return Ratio(hypothesis, paired)
+    if statistic is Statistic.AUC:
+        return AucBlocks(hypothesis, paired)
+    if statistic is Statistic.CALIBRATION:
+        return CalibrationBlocks(hypothesis, paired)
     if statistic is Statistic.MEAN:
+        if hypothesis.covariate:
+            return AdjustedMean(hypothesis, paired)
         if paired and hypothesis.bounds is not None:
             return BoundedMeanPairs(hypothesis, True)
         return Mean(hypothesis, paired)

@@ -84,7 +84,9 @@ class Mean(Measure):
 
     def update_split(self, arms: Array, values: Array, share: Array) -> None:
         keep = self._inside(values)
-        arms, values = arms[keep], values[keep]
+        self._add_split(arms[keep], values[keep])
+
+    def _add_split(self, arms: Array, values: Array) -> None:
         self._count_split(arms)
         chosen = arms == 1.0
         self._arms[0].add(values[~chosen])
@@ -120,14 +122,18 @@ class Mean(Measure):
         if min(m.n for m in self._arms) < 2:
             return None
         (mean0, v0), (mean1, v1) = self._arm(0), self._arm(1)
-        n = float(self._arms[0].n + self._arms[1].n)
-        variance = v1 + ratio * ratio * v0
-        if self.paired:
-            n = float(self._gap.n)
-            variance -= ratio * (v0 + v1 - self._gap.variance / n)
-        if variance <= 0.0:
+        n = float(self._arms[0].n if self.paired else self._arms[0].n + self._arms[1].n)
+        variance = v1 + ratio * ratio * v0 - 2.0 * ratio * self._between()
+        if not variance > 0.0:
             return None
         return n, mean1 - ratio * mean0, math.sqrt(n * variance)
+
+    def _between(self) -> float:
+        """Covariance of the two arms' means: 0 unless both answered the same requests."""
+        if not self.paired:
+            return 0.0
+        (_, v0), (_, v1) = self._arm(0), self._arm(1)
+        return 0.5 * (v0 + v1 - self._gap.variance / self._gap.n)
 
     def _readiness(self) -> tuple[bool, str]:
         if self.paired:
@@ -175,6 +181,8 @@ class Mean(Measure):
 
         None where values may be negative, for which a ratio means nothing.
         """
+        if not min(m.n for m in self._arms):
+            return Interval(0.0, math.inf)
         if self._arms[0].mean <= 0.0 or self._arms[1].mean < 0.0:
             return None
         whole = Interval(0.0, math.inf)
@@ -183,7 +191,7 @@ class Mean(Measure):
             return whole
         c = float(asymptotic_radius(at[0], 1.0, alpha, self._precision)) / math.sqrt(at[0])
         (mean0, v0), (mean1, v1) = self._arm(0), self._arm(1)
-        half = 0.5 * (v0 + v1 - self._gap.variance / self._gap.n) if self.paired else 0.0
+        half = self._between()
         a = mean0 * mean0 - c * c * v0
         b = mean0 * mean1 - c * c * half
         d = b * b - a * (mean1 * mean1 - c * c * v1)

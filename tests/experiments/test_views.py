@@ -18,7 +18,7 @@ from understudy.monitor.cli.main import main
 from understudy.monitor.config.experiment import Experiment as Declared
 from understudy.monitor.evidence.arms import Arms
 from understudy.monitor.experiments.live import LiveExperiment
-from understudy.monitor.experiments.report import html
+from understudy.monitor.experiments.report import html, parts_of
 from understudy.monitor.experiments.summary import document, summary
 from understudy.shadow.experiment import Pairs
 
@@ -74,7 +74,7 @@ def test_all_views_show_the_same_explanation(case: str) -> None:
     assert one["next"]
     json.dumps(whole, allow_nan=False)
 
-    page = html(live, [], NOW + 200.0, {})
+    page = html(parts_of(live, NOW + 200.0), [], NOW + 200.0, {})
     watched = drawn(experiment_watch.view(whole, {}))
     shown = "\n".join(explained(one))
     for view in (page, watched, shown):

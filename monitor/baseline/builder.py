@@ -263,7 +263,7 @@ class Builder:
                 column.missing += rows
                 continue
             plain, other = floats_of(have)
-            _tally(column, have, plain, other)
+            tally(column, have, plain, other)
             for series, values in expand(column, have, moments).items():
                 counter = self._series.get(series)
                 if isinstance(counter, Numbers) and not isinstance(values, list):
@@ -318,7 +318,7 @@ def _longest(runs: Runs, keys: Floats) -> int:
     return int(lengths.max())
 
 
-def _tally(
+def tally(
     column: Column, cells: Sequence[Any], plain: Floats, other: NDArray[np.bool_] | None
 ) -> None:
     """Count what is wrong with the cells of a column."""

@@ -33,11 +33,16 @@ def drift() -> None:
 @click.option("--categorical", multiple=True, help="A column whose numbers are codes.")
 @click.option("--segment", "segments", multiple=True, help="A feature to look at value by value.")
 @click.option("--window", type=click.IntRange(0), default=0, help="Rows of a step of the timeline.")
-@click.option("--smallest", type=float, show_default="0.02", help="The smallest PSI that matters.")
+@click.option(
+    "--smallest",
+    type=float,
+    show_default="0.02",
+    help="The smallest PSI beyond chance that matters.",
+)
 @click.option("--html", "html_path", type=FILE, help="Write the report as a page.")
 @json_option
 @skip_broken_option
-@click.option("--exit-code", is_flag=True, help="Exit 1 when something has drifted.")
+@click.option("--exit-code", is_flag=True, help="Exit 1 when something has changed.")
 def report_command(
     reference: Path,
     current: Path,
@@ -56,8 +61,10 @@ def report_command(
 ) -> None:
     """Compare the rows of CURRENT with REFERENCE, which is a file of rows or a baseline (.json).
 
-    Says which series have changed by more than chance and enough to matter, what is wrong with the
-    data, and what the live watch would have found, and when.
+    Gives each column one verdict (missing, type, constancy, range, distribution, or as usual) with
+    its reason, compares the labels of both, and says what monitoring would have found, and when. A
+    column has changed when that is more than chance, over all tests of all columns together, and
+    large enough to matter.
 
     \b
     Examples:
@@ -105,26 +112,44 @@ def report_command(
         _print(found, html_path)
         if reader.skipped:
             echo(f"{reader.skipped:,} lines could not be read and were left out")
-    if exit_code and (found["drifted"] or found["findings"]):
+    if exit_code and found["changed"]:
         sys.exit(1)
 
 
 def _print(found: dict[str, Any], html_path: Path | None) -> None:
-    from understudy.common.screen import console, plain_table
+    from understudy.common.screen import Text, console, plain_table
 
-    table = plain_table(
-        "series", "verdict", "PSI", "by chance up to", "Jensen-Shannon", "adjusted p"
-    )
+    psi: dict[str, float] = {}
     for one in found["series"]:
-        cells = [one[key] for key in ("psi", "psi_by_chance", "js", "adjusted_p_value")]
-        shown = ["–" if cell is None else f"{cell:.3g}" for cell in cells]
-        table.add_row(one["series"], one["verdict"], *shown, style="bold" if one["drifted"] else "")
+        psi[one["column"]] = max(psi.get(one["column"], 0.0), one["psi"] or 0.0)
+    table = plain_table("column", "verdict", "why", "PSI", "adjusted p")
+    for one in found["columns"]:
+        p_value = "–" if one["adjusted_p"] is None else f"{one['adjusted_p']:.2g}"
+        distance = psi.get(one["column"])
+        table.add_row(
+            one["column"],
+            Text(one["verdict"], "red" if one["drifted"] else ""),
+            one["reason"],
+            "–" if distance is None else f"{distance:.3g}",
+            p_value,
+            style="bold" if one["drifted"] else "",
+        )
     console().print(table)
+    if found["added"]:
+        echo(f"not in the reference: {', '.join(found['added'])}")
+    if found["joint"]:
+        columns = ", ".join(found["joint"]["columns"])
+        echo(f"together: {columns}: {found['joint']['reason']}")
+    for one in found["performance"]:
+        echo(
+            f"{one['metric'].replace('_', ' ')}: {one['current']:.4g}, was {one['reference']:.4g}"
+            + (" (changed)" if one["changed"] else "")
+        )
     for one in found["findings"]:
-        echo(f"finding after {one['after_rows']:,} rows: {one['title']}")
+        echo(f"monitoring would report after {one['after_rows']:,} rows: {one['title']}")
     echo(
-        f"{len(found['drifted'])} of {len(found['series'])} series have drifted in "
-        f"{found['rows']:,} rows"
+        f"{len(found['drifted'])} of {len(found['columns'])} columns have changed in "
+        f"{found['rows']:,} rows, compared with {found['baseline']['rows']:,}"
     )
     if html_path is not None:
         echo(f"{html_path} written")

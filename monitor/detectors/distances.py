@@ -157,6 +157,25 @@ def thresholds(groups: int, n: float, m: float, level: float = 0.001) -> dict[st
     }
 
 
+def psi_by_chance(
+    counts: Floats, n: float, m: float, level: float = 0.001, draws: int = 4_000
+) -> float:
+    """PSI that samples of n and m rows of one population reach with probability ``level``, by
+    simulation. The shares of the population are those of ``counts`` (groups,). Seeded.
+
+    For few rows in a group PSI is far above the chi-squared of :func:`thresholds`.
+    """
+    if not counts.sum() or n < 1.0 or m < 1.0:
+        return 0.0
+    chance = np.random.default_rng(20)
+    shares = counts / counts.sum()
+    p = chance.multinomial(round(n), shares, draws).astype(np.float64)
+    q = chance.multinomial(round(m), shares, draws).astype(np.float64)
+    # The quantile with a margin for the number of draws: the value that few enough draws pass.
+    beyond = max(1, int(level * draws))
+    return float(np.sort(from_counts(p, q)[0])[-beyond])
+
+
 def benjamini_hochberg(p_values: Floats) -> Floats:
     """Adjusted p-values (Benjamini & Hochberg 1995): below q, at most a share q is false."""
     count = len(p_values)

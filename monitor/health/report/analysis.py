@@ -1,48 +1,59 @@
 """The drift report as plain data.
 
-The rows go through the same watch as live traffic, so the findings and their times are those of the
-service. The report adds distances, each with the value expected by chance at this number of rows.
+Each column has one verdict, from the tests of :mod:`.verdicts`. The rows also go through the same
+watch as live traffic, so the findings and their times are those of the service.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import erfc
 
 from understudy.monitor.baseline.encoder import WIDTH, Batch
 from understudy.monitor.baseline.files import Table
 from understudy.monitor.baseline.kinds import instant
 from understudy.monitor.baseline.model import Baseline
 from understudy.monitor.baseline.rules import WORDS
-from understudy.monitor.detectors.distances import (
-    benjamini_hochberg,
-    chi_squared,
-    from_counts,
-    thresholds,
-)
+from understudy.monitor.detectors.distances import benjamini_hochberg, from_counts, psi_by_chance
 from understudy.monitor.errors import BaselineError
 from understudy.monitor.health.drift.signals import signals_of
 from understudy.monitor.health.drift.watch import ModelWatch
 from understudy.monitor.health.drift.window import GROUPS
 from understudy.monitor.health.options import Options
+from understudy.monitor.health.report.current import Current
+from understudy.monitor.health.report.histograms import histogram_of
+from understudy.monitor.health.report.verdicts import (
+    DISTANCE_GROUPS,
+    SMALLEST_RATE,
+    adjusted,
+    checks_of,
+    verdict_of,
+)
 
 Floats = NDArray[np.float64]
 LEVEL = 0.01
 """Adjusted p-value from which a difference is more than chance."""
 SMALLEST = 0.02
-"""PSI from which it is large enough to matter."""
+"""PSI beyond chance from which it is large enough to matter."""
 _MOST_WINDOWS = 120
+_DRAWN_WINDOWS = 60
+_ROWS = 256
+_BY_CHANCE = 0.05
+"""Share of columns of which any window passes the line of chance, when nothing has changed."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReportOptions:
-    """``time`` and ``ignore`` name columns; ``window`` is in rows, 0 for about forty windows.
+    """``time`` and ``ignore`` name columns; ``window`` is in rows, 0 for at most sixty windows
+    of 256 rows or more.
 
-    ``smallest`` is the PSI that matters; ``segments`` are features whose values are tested
-    separately.
+    ``smallest`` is the PSI beyond chance that matters; ``segments`` are features whose values are
+    tested separately.
 
     >>> ReportOptions(ignore=frozenset({"id"})).smallest
     0.02
@@ -78,41 +89,40 @@ class Analysis:
         self.options = options
         self.watch = ModelWatch(baseline, Options(segments=options.segments))
         self.rows = 0
-        encoder = self.watch.encoder
-        self._counts: NDArray[np.int64] = np.zeros((len(encoder.series), WIDTH), np.int64)
+        self._current = Current(baseline)
+        self._coarse = _coarse(self.watch)
         self._windows: list[tuple[float | None, int, NDArray[np.int64]]] = []
         self._findings: dict[str, tuple[int, dict[str, Any]]] = {}
-        known = {c.name for c in baseline.columns.values()}
         self._targets = {c.name for c in baseline.columns.values() if c.role == "target"}
-        self._known = known
+        self._known = {c.name for c in baseline.columns.values()}
+        self._predictions = [c.name for c in baseline.columns.values() if c.role == "prediction"]
 
     def take(self, table: Table) -> None:
         """Rows as columns."""
-        out = self.options.ignore | self._targets | ({self.options.time} - {None})
-        names = tuple(n for n in table.columns if n not in out)
-        if not set(names) & self._known:
+        out = self.options.ignore | ({self.options.time} - {None})
+        cells = {name: column for name, column in table.columns.items() if name not in out}
+        if not set(cells) & self._known:
             known = ", ".join(sorted(self._known))
             raise BaselineError(f"none of the columns is in the baseline, which has {known}")
+        if not table.rows:
+            return
         times = self._times(table)
-        columns = [table.columns[name] for name in names]
-        step = 256
-        for start in range(0, table.rows, step):
-            parts = [cells[start : start + step] for cells in columns]
-            rows = len(parts[0])
+        self._current.add(cells, times if self.options.time is not None else None)
+        names = tuple(name for name in cells if name not in self._targets)
+        columns = [cells[name] for name in names]
+        answered = any(name in cells for name in self._predictions)
+        for start in range(0, table.rows, _ROWS):
+            parts = [column[start : start + _ROWS] for column in columns]
+            rows = min(_ROWS, table.rows - start)
             ids = [b"row %d" % (self.rows + n + 1) for n in range(rows)]
-            answered = any(n in table.columns for n in self._predictions())
             batch = Batch(names, parts, ids, times[start : start + rows], answered)
             counted = self.watch.encoder.counted(self.watch.encoder.encode(batch).codes)
-            self._counts += counted
             self._add_window(times[start] if self.options.time else None, rows, counted)
             self.watch.evaluate(batch)
             self.rows += rows
             for signal in signals_of(self.watch, "", "", times[start]):
-                self._findings.setdefault(signal.key, (self.rows, {}))
-                self._findings[signal.key] = (self._findings[signal.key][0], signal.to_dict())
-
-    def _predictions(self) -> list[str]:
-        return [c.name for c in self.baseline.columns.values() if c.role == "prediction"]
+                first = self._findings.get(signal.key, (self.rows, {}))[0]
+                self._findings[signal.key] = (first, signal.to_dict())
 
     def _times(self, table: Table) -> list[float]:
         if self.options.time is None:
@@ -129,58 +139,169 @@ class Analysis:
         return result
 
     def _add_window(self, at: float | None, rows: int, counted: NDArray[np.int64]) -> None:
-        size = self.options.window or 256
+        size = self.options.window or _ROWS
         if not self._windows or self._windows[-1][1] >= size:
-            self._windows.append((at, 0, np.zeros_like(self._counts)))
+            empty = np.zeros((len(self._coarse), DISTANCE_GROUPS), np.int64)
+            self._windows.append((at, 0, empty))
         start, have, counts = self._windows[-1]
-        self._windows[-1] = (start, have + rows, counts + counted)
+        coarse = np.zeros_like(counts)
+        for number, groups in enumerate(self._coarse):
+            weights = counted[number].astype(np.float64)
+            coarse[number] = np.bincount(groups, weights, DISTANCE_GROUPS + 1)[:-1]
+        self._windows[-1] = (start, have + rows, counts + coarse)
         if len(self._windows) > 2 * _MOST_WINDOWS:
-            # Merge pairs, to bound their number.
-            merged = []
-            for a, b in zip(self._windows[::2], self._windows[1::2], strict=False):
-                merged.append((a[0], a[1] + b[1], a[2] + b[2]))
-            self._windows = merged
+            self._windows = _halved(self._windows)
 
     def report(self) -> dict[str, Any]:
         """As JSON. Raises BaselineError when there was no row."""
         if not self.rows:
             raise BaselineError("there is no row to compare")
-        window, encoder = self.watch.window, self.watch.encoder
-        p, q = window.baseline, _grouped(self.watch, self._counts)
-        psi, js, hellinger = from_counts(p, q)
-        statistic, p_values, cramer = chi_squared(p, q)
-        adjusted = benjamini_hochberg(p_values)
-        steps = [_grouped(self.watch, counts) for _, _, counts in self._windows]
-        timeline = [from_counts(p, step)[0] for step in steps]
-        series: list[dict[str, Any]] = []
-        for number, name in enumerate(encoder.series):
-            column = encoder.columns[encoder.column_of[number]]
-            n, m = float(p[number].sum()), float(q[number].sum())
-            groups = int(np.count_nonzero(p[number] + q[number]))
-            chance = thresholds(groups, max(n, 1.0), max(m, 1.0))["psi"]
-            significant = bool(adjusted[number] < LEVEL and m > 0.0)
-            matters = bool(psi[number] >= self.options.smallest)
-            series.append(
+        if not self.options.window:
+            while len(self._windows) > _DRAWN_WINDOWS:
+                self._windows = _halved(self._windows)
+        self._current.finish()
+        smallest = self.options.smallest
+        found = [
+            checks_of(column, self._current, smallest) for column in self.baseline.columns.values()
+        ]
+        adjusted(found, benjamini_hochberg)
+        timelines = self._timelines()
+        columns, series = [], []
+        for checks in found:
+            column = checks.before
+            verdict = verdict_of(checks, LEVEL)
+            columns.append(
                 {
-                    "series": name,
                     "column": column.name,
                     "role": column.role,
                     "kind": column.kind,
-                    "psi": _number(psi[number]),
-                    "psi_by_chance": _number(chance),
-                    "js": _number(js[number]),
-                    "hellinger": _number(hellinger[number]),
-                    "cramers_v": _number(cramer[number]),
-                    "chi_squared": _number(statistic[number]),
-                    "p_value": _number(p_values[number]),
-                    "adjusted_p_value": _number(adjusted[number]),
-                    "drifted": significant and matters,
-                    "verdict": _verdict(significant, matters, m),
-                    "groups": _groups(self.watch, number, p[number], q[number]),
-                    "timeline": [_number(values[number]) for values in timeline],
+                    **verdict,
+                    "tests": [
+                        {
+                            "aspect": check.aspect,
+                            "reason": check.reason,
+                            "p_value": _number(check.p_value),
+                            "adjusted_p_value": _number(check.adjusted),
+                            "matters": check.matters,
+                        }
+                        for check in checks.checks
+                    ],
                 }
             )
-        series.sort(key=lambda one: (not one["drifted"], -(one["psi"] or 0.0)))
+            for one in checks.series:
+                limit = psi_by_chance(one.p + one.q, float(one.p.sum()), float(one.q.sum()))
+                series.append(
+                    {
+                        "series": one.name,
+                        "column": column.name,
+                        "psi": _number(one.psi),
+                        "psi_by_chance": _number(limit),
+                        "js": _number(one.js),
+                        "hellinger": _number(one.hellinger),
+                        "histogram": histogram_of(one),
+                        "timeline": timelines.get(one.name),
+                    }
+                )
+        columns.sort(key=lambda one: (not one["drifted"], _or_one(one["adjusted_p"])))
+        performance = self._performance()
+        drifted = [one["column"] for one in columns if one["drifted"]]
+        joint = self._joint(drifted)
+        return {
+            "rows": self.rows,
+            "baseline": {
+                "rows": self.baseline.rows,
+                "source": self.baseline.source,
+                "created": self.baseline.created,
+            },
+            "drifted": drifted,
+            "changed": bool(drifted or joint or any(p["changed"] for p in performance)),
+            "columns": columns,
+            "added": list(self._current.added),
+            "joint": joint,
+            "performance": performance,
+            "series": series,
+            "quality": self._quality(),
+            "findings": [
+                {**signal, "after_rows": rows} for rows, signal in self._findings.values()
+            ],
+            "windows": [{"at": at, "rows": rows} for at, rows, _ in self._windows],
+            "assumptions": list(self.watch.assumptions),
+            "level": LEVEL,
+            "tests": sum(len(checks.checks) for checks in found),
+            "smallest_psi": smallest,
+            "smallest_share": SMALLEST_RATE,
+        }
+
+    def _timelines(self) -> dict[str, dict[str, Any]]:
+        """By series: PSI of each window, and what chance alone reaches there."""
+        encoder = self.watch.encoder
+        if len(self._windows) < 2:
+            return {}
+        p = np.zeros((len(self._coarse), DISTANCE_GROUPS))
+        for number, groups in enumerate(self._coarse):
+            counts = np.append(encoder.counts[number], 0.0)
+            p[number] = np.bincount(groups, counts, DISTANCE_GROUPS + 1)[:-1]
+        windows = [counts.astype(np.float64) for _, _, counts in self._windows]
+        values = np.stack([from_counts(p, counts)[0] for counts in windows])
+        rows = np.stack([counts.sum(axis=1) for counts in windows])
+        level = _BY_CHANCE / len(self._windows)
+        result = {}
+        for number, name in enumerate(encoder.series):
+            known = rows[:, number] > 0.0
+            if not known.any() or not p[number].sum():
+                continue
+            usual = float(np.median(rows[known, number]))
+            n = float(p[number].sum())
+            limit = psi_by_chance(p[number], n, usual, level)
+            scale = (1.0 / n + 1.0 / np.maximum(rows[:, number], 1.0)) / (1.0 / n + 1.0 / usual)
+            result[name] = {
+                "psi": [_number(v) for v in np.where(known, values[:, number], np.nan)],
+                "by_chance": [_number(limit * factor) for factor in scale],
+            }
+        return result
+
+    def _performance(self) -> list[dict[str, Any]]:
+        """Metrics of the labels of both, where both have labels: a z-test of each mean."""
+        before, now = self.baseline.performance or {}, self._current.performance() or {}
+        rows = []
+        for metric in (name for name in before if name in now):
+            a, b = before[metric], now[metric]
+            error = math.hypot(
+                a["deviation"] / math.sqrt(max(a["rows"], 1)),
+                b["deviation"] / math.sqrt(max(b["rows"], 1)),
+            )
+            off = b["value"] - a["value"]
+            # A metric without any spread on both sides (all right, all wrong) has one row's worth.
+            error = max(error, abs(off) / math.sqrt(max(min(a["rows"], b["rows"]), 1)))
+            p_value = float(erfc(abs(off) / max(error, 1e-300) / math.sqrt(2.0))) if off else 1.0
+            rows.append((metric, a, b, p_value))
+        if not rows:
+            return []
+        adjusted_p = benjamini_hochberg(np.array([row[3] for row in rows]))
+        return [
+            {
+                "metric": metric,
+                "reference": _number(a["value"]),
+                "current": _number(b["value"]),
+                "rows": [a["rows"], b["rows"]],
+                "adjusted_p_value": _number(p),
+                "changed": bool(p < LEVEL) and _matters(metric, a["value"], b["value"]),
+            }
+            for (metric, a, b, _), p in zip(rows, adjusted_p, strict=True)
+        ]
+
+    def _joint(self, drifted: list[str]) -> dict[str, Any] | None:
+        """The alarm of the joint detectors, when no single column explains it."""
+        if drifted or self.watch.together is None:
+            return None
+        alarms = self.watch.together.alarms()
+        if not alarms:
+            return None
+        weights = sorted(alarms[0].weights.items(), key=lambda item: -item[1])[:5]
+        names = [name for name, weight in weights if weight > 0.1]
+        return {"columns": names, "reason": "values no longer go together as in the reference"}
+
+    def _quality(self) -> list[dict[str, Any]]:
         rates = [
             {
                 "feature": rule.feature,
@@ -193,64 +314,42 @@ class Analysis:
             for number, rule in enumerate(self.watch.rules)
             if self.watch.violations[number]
         ]
-        return {
-            "rows": self.rows,
-            "baseline": {
-                "rows": self.baseline.rows,
-                "source": self.baseline.source,
-                "created": self.baseline.created,
-            },
-            "drifted": [one["series"] for one in series if one["drifted"]],
-            "series": series,
-            "quality": sorted(rates, key=lambda one: -(one["share"] or 0.0)),
-            "findings": [
-                {**signal, "after_rows": rows} for rows, signal in self._findings.values()
-            ],
-            "windows": [{"at": at, "rows": rows} for at, rows, _ in self._windows],
-            "assumptions": list(self.watch.assumptions),
-            "level": LEVEL,
-            "smallest_psi": self.options.smallest,
-        }
+        return sorted(rates, key=lambda one: -(one["share"] or 0.0))
 
 
-def _grouped(watch: ModelWatch, counts: NDArray[np.int64]) -> Floats:
-    """Counts by group of counts by code."""
-    result = np.zeros((len(counts), GROUPS + 1))
-    for number in range(len(counts)):
-        result[number] = np.bincount(
-            watch.window.groups[number], weights=counts[number], minlength=GROUPS + 1
-        )
-    return result[:, :GROUPS]
-
-
-def _groups(watch: ModelWatch, number: int, p: Floats, q: Floats) -> list[dict[str, Any]]:
-    labels = watch.window.labels[number]
-    uppers = watch.window.uppers[number]
-    p_total, q_total = max(float(p.sum()), 1.0), max(float(q.sum()), 1.0)
+def _coarse(watch: ModelWatch) -> list[NDArray[np.int64]]:
+    """For each series, the group of each code; missing values are in the one after the last."""
     result = []
-    for group in np.flatnonzero(p + q):
-        if uppers:
-            label = f"≤ {uppers[min(int(group), len(uppers) - 1)]:.4g}"
-        else:
-            label = labels[int(group)] if group < len(labels) else "other"
-        result.append(
-            {
-                "label": label,
-                "reference": round(float(p[group]) / p_total, 6),
-                "current": round(float(q[group]) / q_total, 6),
-            }
-        )
+    for number in range(len(watch.encoder.series)):
+        fine = watch.window.groups[number]
+        have = int(fine[fine < GROUPS].max(initial=0)) + 1
+        if watch.window.uppers[number]:
+            fine = fine * DISTANCE_GROUPS // max(have, DISTANCE_GROUPS)
+        coarse = np.minimum(fine, DISTANCE_GROUPS - 1)
+        coarse[watch.window.groups[number] >= GROUPS] = DISTANCE_GROUPS
+        assert len(coarse) == WIDTH
+        result.append(coarse)
     return result
 
 
-def _verdict(significant: bool, matters: bool, rows: float) -> str:
-    if not rows:
-        return "no values"
-    if significant and matters:
-        return "has drifted"
-    if significant:
-        return "differs, but by less than matters"
-    return "differs, but within chance" if matters else "as usual"
+def _halved(
+    windows: list[tuple[float | None, int, NDArray[np.int64]]],
+) -> list[tuple[float | None, int, NDArray[np.int64]]]:
+    """Pairs of windows merged; one that is left over stays."""
+    merged = []
+    for first in range(0, len(windows) - 1, 2):
+        a, b = windows[first], windows[first + 1]
+        merged.append((a[0], a[1] + b[1], a[2] + b[2]))
+    return merged + (windows[-1:] if len(windows) % 2 else [])
+
+
+def _matters(metric: str, before: float, now: float) -> bool:
+    """A change of a hundredth, of a share or relative to the value."""
+    return abs(now - before) >= 0.01 * max(abs(before), 1.0 if 0.0 <= before <= 1.0 else 0.0)
+
+
+def _or_one(value: float | None) -> float:
+    return 1.0 if value is None else value
 
 
 def _number(value: Any) -> float | None:

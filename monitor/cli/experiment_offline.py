@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,8 @@ from understudy.monitor.errors import ConfigError
 if TYPE_CHECKING:
     from understudy.common.screen import Table
     from understudy.monitor.config.experiment import Experiment
-    from understudy.shadow.experiment.planning import Plan
+    from understudy.shadow.experiment import Hypothesis
+    from understudy.shadow.experiment.planning import Array, Plan
 
 
 def load_experiment(path: Path) -> Experiment:
@@ -104,25 +105,32 @@ def _advance(progress: Callable[[int], None], before: int, done: int) -> None:
     help="Of the test with a fixed horizon that it is compared with.",
 )
 @click.option(
+    "--values",
+    "measured",
+    type=FILE,
+    help="Measured values of the champion (.csv, .jsonl or .parquet): one row for each request or "
+    "unit, columns named as for replay (latency, reward, field:NAME).",
+)
+@click.option(
     "--latency",
-    default=0.05,
-    show_default=True,
     type=click.FloatRange(min=0, min_open=True),
-    help="The champion's median latency, in seconds.",
+    help="The champion's median latency, in seconds. [assumed: 0.05]",
 )
 @click.option(
     "--spread",
-    default=0.5,
-    show_default=True,
     type=click.FloatRange(min=0.01, max=5),
-    help="Standard deviation of the logarithm of latencies.",
+    help="Standard deviation of the logarithm of latencies. [assumed: 0.5]",
 )
+@click.option("--mean", type=float, help="Mean of other values, in their unit. [assumed: 1]")
 @click.option(
     "--deviation",
-    default=1.0,
-    show_default=True,
     type=click.FloatRange(min=0, min_open=True),
-    help="Standard deviation of other values, in their unit.",
+    help="Standard deviation of other values, in their unit. [assumed: 1]",
+)
+@click.option(
+    "--skew",
+    type=click.FloatRange(-1000, 1000),
+    help="Skewness of other values: above 2 means heavy tails. [assumed: 0]",
 )
 @click.option(
     "--discordant",
@@ -150,9 +158,12 @@ def plan_command(
     rate: float,
     share: float | None,
     power: float,
-    latency: float,
-    spread: float,
-    deviation: float,
+    measured: Path | None,
+    latency: float | None,
+    spread: float | None,
+    mean: float | None,
+    deviation: float | None,
+    skew: float | None,
     discordant: float | None,
     streams: int,
     limit: int,
@@ -163,28 +174,46 @@ def plan_command(
 
     Simulates each metric with the methods that will judge it: a success with a challenger that is
     better by its effect, a guardrail with one that is as good as the champion. The rate of errors
-    or accuracy is the metric's base_rate.
+    or accuracy is the metric's base_rate. Means depend on the spread and the tails of the values:
+    measure them (--values) or declare them; otherwise the figures depend on an assumption, which is
+    printed. AUC, calibration error and ratios are not simulated.
 
     \b
     Examples:
       understudy experiment plan experiment.yaml --rate 50
+      understudy experiment plan experiment.yaml --rate 50 --values rewards.csv
       understudy experiment plan experiment.yaml --rate 50 --share 0.05 --json
     """
     from understudy.common.screen import Table, console
     from understudy.monitor.config.rules import rules_of
     from understudy.shadow.experiment import ExperimentError
-    from understudy.shadow.experiment.planning import Traffic, plan
+    from understudy.shadow.experiment.planning import SIMULATED, Traffic, plan
 
     declared = load_experiment(file)
     rules = rules_of(declared)
-    traffic = Traffic(share, latency, spread, deviation=deviation, discordant=discordant)
+    assumed = {"latency"} if latency is None and spread is None else set()
+    assumed |= {"values"} if mean is None and deviation is None and skew is None else set()
+    traffic = Traffic(
+        share,
+        latency or 0.05,
+        spread or 0.5,
+        1.0 if mean is None else mean,
+        deviation or 1.0,
+        skew or 0.0,
+        samples_of(measured, rules.hypotheses) if measured is not None else {},
+        frozenset(assumed),
+        discordant,
+    )
     needed = [
         h
         for h in rules.hypotheses
         if not h.watches
         and not (share is None and h.column == "latency")
         and not (share is not None and h.metric.needs == "pairs")
+        and not (share is None and h.metric.needs == "units")
     ]
+    skipped = [h.name for h in needed if h.metric.statistic not in SIMULATED]
+    needed = [h for h in needed if h.metric.statistic in SIMULATED]
     plans: list[Plan] = []
     with _progress("simulating", len(needed) * streams, as_json) as progress:
         for number, hypothesis in enumerate(needed):
@@ -220,6 +249,7 @@ def plan_command(
                     "rate": rate,
                     "metrics": rows,
                     "whole_at_80_percent": whole,
+                    "not_simulated": skipped,
                 }
             )
         )
@@ -244,10 +274,49 @@ def plan_command(
             _days(one.p80 / own),
         )
     console().print(table)
-    echo(
-        f"all of them, 80 % of the time: {_count(max(p.p80 for p in plans))} requests, "
-        f"{_days(max(p.p80 for p in plans) / own)} days at {rate:g} requests/s"
-    )
+    if plans:
+        echo(
+            f"all of them, 80 % of the time: {_count(max(p.p80 for p in plans))} requests, "
+            f"{_days(max(p.p80 for p in plans) / own)} days at {rate:g} requests/s"
+        )
+    for one in plans:
+        for warning in one.warnings:
+            echo(f"{one.hypothesis.name}: {warning}")
+    for name in skipped:
+        echo(f"{name}: not simulated; run `understudy experiment replay` on logged records instead")
+
+
+def samples_of(path: Path, hypotheses: Sequence[Hypothesis]) -> dict[str, Array]:
+    """Measured values by column of the evidence. Raises ConfigError, naming file and line."""
+    import numpy as np
+
+    from understudy.monitor.errors import ReplayError
+    from understudy.monitor.experiments.replay import rows_of
+
+    wanted = {h.column for h in hypotheses}
+    found: dict[str, list[float]] = {}
+    known: dict[str, None] = {}
+    try:
+        for number, row in rows_of(path):
+            known |= dict.fromkeys(row)
+            for name in wanted & row.keys():
+                if row[name] is None or row[name] == "":
+                    continue
+                try:
+                    value = float(row[name])
+                except (TypeError, ValueError):
+                    value = math.nan
+                if not math.isfinite(value):
+                    problem = f"line {number}: {name}: {row[name]!r} is not a number"
+                    raise ConfigError(str(path), [("", problem)])
+                found.setdefault(name, []).append(value)
+    except ReplayError as error:
+        raise ConfigError(str(path), [("", str(error).removeprefix(f"{path}: "))]) from error
+    if not found:
+        columns = ", ".join(sorted(wanted))
+        problem = f"needs a column of {columns}; has {', '.join(known) or 'no rows'}"
+        raise ConfigError(str(path), [("", problem)])
+    return {name: np.array(values) for name, values in found.items()}
 
 
 def _row(one: Plan, own: float) -> dict[str, Any]:
@@ -259,6 +328,7 @@ def _row(one: Plan, own: float) -> dict[str, Any]:
         "mean": _limited(one.mean),
         "reached": one.reached,
         "fixed_horizon": one.fixed,
+        "warnings": list(one.warnings),
         "days_median": _limited(one.median / own / 86400.0),
         "days_p80": _limited(one.p80 / own / 86400.0),
     }

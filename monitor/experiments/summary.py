@@ -106,6 +106,7 @@ def situation(live: LiveExperiment, c: ChallengerState, now: float) -> Situation
         state.phase,
         max(0, state.stage.minimum_requests - served) if running else 0,
         max(0.0, state.stage.minimum_seconds - lasted) if running else 0.0,
+        now - live.started,
         c.lost,
     )
 

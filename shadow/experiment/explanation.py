@@ -93,6 +93,8 @@ class Situation:
     phase: str = "running"
     missing_requests: int = 0
     missing_seconds: float = 0.0
+    seconds: float = math.inf
+    """How long the experiment has run."""
     unpaired: int = 0
     """In the shadow: answers whose counterpart did not come."""
 
@@ -325,6 +327,9 @@ def _missing(rules: Rules, decision: Decision, situation: Situation) -> Iterator
             yield f"{item.name} has no data: {need}"
         elif item.status in ("undecided", "futile") and item.decides:
             yield _still(rules, item, situation)
+    if situation.seconds < rules.min_seconds:
+        left = rules.min_seconds - situation.seconds
+        yield f"`minimum_duration` is reached in {_lasting(left)}"
     if situation.requests < rules.minimum:
         yield f"{rules.minimum - situation.requests:,} more requests until `minimum` is reached"
     yield from _stage(situation)

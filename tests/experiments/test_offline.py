@@ -194,3 +194,70 @@ def test_a_plan_as_json(tmp_path: Path) -> None:
     row = found["metrics"][0]
     assert row["median"] > 0
     assert row["days_median"] == pytest.approx(row["median"] / 1.0 / 86400)
+
+
+REWARD = {"metric": "reward", "role": "success", "effect": "5 units"}
+
+
+def planned(folder: Path, metric: dict[str, Any], *options: object) -> dict[str, Any]:
+    file = declared(folder, mode="split", metrics=[metric])
+    common = ("--share", "0.5", "--streams", "20", "--json")
+    code, output = run("plan", file, *common, *options)
+    assert code == 0, output
+    found: dict[str, Any] = json.loads(output)["metrics"][0]
+    return found
+
+
+def test_a_plan_says_what_it_assumes(tmp_path: Path) -> None:
+    found = planned(tmp_path, REWARD)
+    assert "assumes normal values: mean 1, deviation 1, no heavy tails" in found["warnings"][0]
+    assert "pass it with --values" in found["warnings"][0]
+    assert planned(tmp_path, REWARD, "--deviation", "8")["warnings"] == []
+    code, output = run("plan", declared(tmp_path, metrics=[REWARD]), "--streams", "20")
+    assert code == 0
+    assert "reward: assumes normal values" in output
+
+
+def test_a_plan_takes_measured_values_and_warns_of_heavy_tails(tmp_path: Path) -> None:
+    """Lognormal values with sd 2 of the logarithm: mean 7.4, deviation 54."""
+    rng = np.random.default_rng(8)
+    values = tmp_path / "values.csv"
+    rewards = np.exp(2.0 * rng.standard_normal(20_000))
+    values.write_text("reward\n" + "\n".join(f"{v:.6g}" for v in rewards) + "\n")
+    heavy = planned(tmp_path, REWARD, "--values", values)
+    assert "heavy tails: 1 % of the values make" in heavy["warnings"][0]
+    assert f"the 99th percentile is {np.quantile(rewards, 0.99):.3g}" in heavy["warnings"][0]
+    naive = planned(tmp_path, REWARD, "--deviation", "1")
+    assert heavy["median"] > 100 * naive["median"], "deviation 1 was a promise without ground"
+    capped = planned(tmp_path, {**REWARD, "cap": "50 units"}, "--values", values)
+    assert capped["warnings"] == []
+    assert capped["median"] < 0.2 * heavy["median"]
+
+
+def test_a_declared_skew_is_heavy_as_well(tmp_path: Path) -> None:
+    found = planned(tmp_path, REWARD, "--deviation", "10", "--skew", "8")
+    assert "heavy tails" in found["warnings"][0]
+    plain = planned(tmp_path, REWARD, "--deviation", "10")
+    assert found["median"] > plain["median"]
+
+
+def test_values_that_cannot_be_used_are_named(tmp_path: Path) -> None:
+    file = declared(tmp_path, metrics=[REWARD])
+    values = tmp_path / "values.csv"
+    values.write_text("amount\n1\n")
+    code, output = run("plan", file, "--values", values)
+    assert code == 2
+    assert "needs a column of reward; has amount" in output
+    values.write_text("reward\n1\nmuch\n")
+    code, output = run("plan", file, "--values", values)
+    assert code == 2
+    assert "line 3: reward: 'much' is not a number" in output
+
+
+def test_what_is_not_simulated_is_named(tmp_path: Path) -> None:
+    metrics = [{"metric": "auc", "margin": "1 pp"}, {"metric": "recall", "margin": "5 pp"}]
+    code, output = run("plan", declared(tmp_path, metrics=metrics), "--streams", "20", "--json")
+    assert code == 0
+    found = json.loads(output)
+    assert found["not_simulated"] == ["auc"]
+    assert [row["metric"] for row in found["metrics"]] == ["recall"]

@@ -52,7 +52,8 @@ class Case:
 
     def experiment(self, mode: str) -> dict[str, Any]:
         """The declaration of the experiment, as in the configuration file."""
-        return {"metrics": list(self.metrics), **MODES[mode], **self.declared}
+        declared = {"metrics": list(self.metrics), "minimum_duration": 0}
+        return {**declared, **MODES[mode], **self.declared}
 
 
 def _same(name: str, server: Server, **more: Any) -> Case:
@@ -153,7 +154,7 @@ WORSE = (
         "half of the mean latency more",
         Server(latency=0.045),
     ),
-    Case("fails only after 40 s", Server(fault=_later)),
+    Case("fails only after 40 s", Server(fault=_later), declared={"minimum_duration": 80}),
     Case("hangs in part, and is cold", replace(Server(fault=_hangs), cold=10.0)),
 )
 """Each challenger is worse than its champion by more than the margin."""

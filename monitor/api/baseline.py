@@ -48,9 +48,12 @@ def add_baseline(app: FastAPI, plane: EvaluationPlane) -> None:
     @app.get("/v1/drift", tags=["silent failure"])
     async def drift() -> Response:
         """What is watched: each series with its statistic (an alarm at 1), and each rule with its
-        rate."""
+        rate; the figures by labels with what they assume; and what is declared and not tested."""
         judge = plane.pipeline.findings_loop
-        return answer({"models": judge.watches.summary() if judge is not None else []})
+        if judge is None:
+            return answer({"models": [], "not_tested": []})
+        watches = judge.watches
+        return answer({"models": watches.summary(), "not_tested": watches.untested()})
 
 
 def _seen(baseline: Baseline, redaction: Redaction) -> dict[str, Any]:

@@ -98,6 +98,10 @@ class Status(BaseModel):
     watched: list[dict[str, Any]] = Field(
         description="Models with a baseline, in short; /v1/drift has all."
     )
+    not_tested: list[dict[str, Any]] = Field(
+        description="What is declared and not tested at present: the check, the reason, and what is"
+        " missing."
+    )
     kafka: dict[str, Any] | None = Field(
         None,
         description="With `evaluation: kafka`: what is published, which routes are in force, and"

@@ -106,7 +106,8 @@ def _show(router: APIRouter, plane: EvaluationPlane, service: FindingsService) -
         limit: Annotated[int, Query(ge=1, le=2000, description="Maximum number.")] = 100,
     ) -> Response:
         """Findings: open ones by severity, then closed ones, the last first.
-        `open` counts all that are open, by severity."""
+        `open` counts all that are open, by severity; `not_tested` lists what is declared and
+        cannot have a finding at present, with the reason."""
         now = time.time()
         found = {"open": ledger.open, "closed": ledger.closed, "all": ledger.all}[state]()
         chosen = [
@@ -124,6 +125,7 @@ def _show(router: APIRouter, plane: EvaluationPlane, service: FindingsService) -
                 "open": counts,
                 "forgotten": ledger.forgotten,
                 "channels": service.notifier.summary(),
+                "not_tested": [one for one in _untested(plane) if model in (None, one["model"])],
             }
         )
 
@@ -148,6 +150,11 @@ def _show(router: APIRouter, plane: EvaluationPlane, service: FindingsService) -
         found = [record for record in kept if record["request_id"] in wanted]
         have = {record["request_id"] for record in found}
         return answer({"records": found, "gone": [one for one in wanted if one not in have]})
+
+
+def _untested(plane: EvaluationPlane) -> list[dict[str, Any]]:
+    loop = plane.pipeline.findings_loop
+    return loop.watches.untested() if loop is not None else []
 
 
 def _change(router: APIRouter, plane: EvaluationPlane, service: FindingsService) -> None:

@@ -219,6 +219,7 @@ def status(plane: EvaluationPlane) -> dict[str, Any]:
         "undecodable": undecodable(plane),
         "findings": in_short(judge.service.ledger.open(), time.time()) if judge else {"open": 0},
         "watched": judge.watches.in_short() if judge else [],
+        "not_tested": judge.watches.untested() if judge else [],
         "experiments": [
             summary_of(live, time.time())
             for live in (plane.experiments.live.values() if plane.experiments else ())

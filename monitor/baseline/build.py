@@ -14,6 +14,7 @@ from understudy.monitor.baseline.calibration.regions import MOST_ROWS
 from understudy.monitor.baseline.cycles import Cycles
 from understudy.monitor.baseline.files import Reader, Table
 from understudy.monitor.baseline.kinds import instant
+from understudy.monitor.baseline.labelled import THRESHOLD
 from understudy.monitor.baseline.model import Baseline, Role
 from understudy.monitor.errors import BaselineError
 
@@ -33,6 +34,8 @@ class BuildOptions:
     categorical: frozenset[str] = frozenset()
     regions: bool = False
     """Whether the features are asked what a score means where; takes minutes."""
+    threshold: float = THRESHOLD
+    """Score above which a prediction is positive."""
 
     def roles(self) -> dict[str, Role]:
         """Roles of the columns other than features, by name."""
@@ -75,6 +78,7 @@ def build(
         wanted.roles(),
         wanted.categorical,
         regions=wanted.regions,
+        threshold=wanted.threshold,
     )
     features = _kept(wanted, sample)
     builder.begin(list(features), list(features.values()), _times(wanted, sample))

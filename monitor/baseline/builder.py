@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from understudy.monitor.baseline.calibration.regions import RegionalCalibration
 from understudy.monitor.baseline.counting import Categories, Correlation, Numbers
 from understudy.monitor.baseline.kinds import expand, infer, prepare
-from understudy.monitor.baseline.labelled import Labelled
+from understudy.monitor.baseline.labelled import THRESHOLD, Labelled
 from understudy.monitor.baseline.model import Baseline, Column, Kind, Role
 from understudy.monitor.baseline.profiles import NumericProfile, edges_of
 from understudy.monitor.baseline.repeats import Repeats, Runs
@@ -43,8 +43,8 @@ class Builder:
     data, which takes minutes for a hundred thousand of them.
 
     ``model`` and ``model_version`` are what the baseline is for (empty: any), ``source`` is shown
-    with it, ``sample`` is the number of rows that decide kinds and edges. Raises BaselineError for
-    rows that cannot be used.
+    with it, ``sample`` is the number of rows that decide kinds and edges, ``threshold`` the score
+    above which a prediction is positive. Raises BaselineError for rows that cannot be used.
 
     >>> builder = Builder(model="delays", roles={"late": "prediction"})
     >>> builder.add(["carrier", "late"], [["AA", "DL"] * 500, [0.2, 0.7] * 500])
@@ -62,6 +62,7 @@ class Builder:
         categorical: Collection[str] = (),
         sample: int = SAMPLE,
         regions: bool = False,
+        threshold: float = THRESHOLD,
     ) -> None:
         self.model = model
         self.model_version = model_version
@@ -71,6 +72,7 @@ class Builder:
         self.rows = 0
         self._sample = sample
         self._regions = regions
+        self._threshold = threshold
         self._asked: dict[str, list[Any]] = {}
         self._held: list[tuple[dict[str, list[Any]], list[float] | None]] = []
         self._columns: dict[str, Column] | None = None
@@ -239,7 +241,7 @@ class Builder:
         self._correlation = Correlation.of(
             {name: (self._edges(name), values) for name, values in self._sampled.items()}
         )
-        self._labelled = Labelled.of(self._columns, cells, self.roles)
+        self._labelled = Labelled.of(self._columns, cells, self.roles, self._threshold)
         if self._regions:
             self._asked = cells
 

@@ -16,21 +16,33 @@ Floats = NDArray[np.float64]
 BINS = 100
 """Of the calibration table; by quantiles of the score, so that each holds about as many rows."""
 _CLIP = 1e-6
+THRESHOLD = 0.5
+OF_THRESHOLD = ("accuracy", "recall", "precision", "specificity")
+"""Metrics that depend on the threshold above which a score is positive."""
 
 
 class Labelled:
-    """Either probabilities of a yes-or-no target, or predictions of a number, or of a class."""
+    """Either probabilities of a yes-or-no target, or predictions of a number, or of a class. A
+    score above ``threshold`` is positive."""
 
-    def __init__(self, prediction: str, target: str, task: str, edges: Floats) -> None:
+    def __init__(
+        self,
+        prediction: str,
+        target: str,
+        task: str,
+        edges: Floats,
+        threshold: float = THRESHOLD,
+    ) -> None:
         self.prediction = prediction
         self.target = target
         self.task = task
+        self.threshold = threshold
         self._edges = edges
         self._counts: Floats = np.zeros(len(edges) + 1)
         self._positives: Floats = np.zeros(len(edges) + 1)
         self._scores: Floats = np.zeros(len(edges) + 1)
-        self._sums: dict[str, tuple[float, float]] = {}
-        self._rows = 0
+        self._sums: dict[str, tuple[int, float, float]] = {}
+        """By metric: rows, and the sums of its values and of their squares."""
 
     @classmethod
     def of(
@@ -38,6 +50,7 @@ class Labelled:
         columns: Mapping[str, Column],
         cells: Mapping[str, Sequence[Any]],
         roles: Mapping[str, Role],
+        threshold: float = THRESHOLD,
     ) -> Labelled | None:
         """By the target and the prediction that were named first; None where there are none."""
         targets = [columns[n] for n, role in roles.items() if role == "target" and n in columns]
@@ -53,7 +66,8 @@ class Labelled:
         yes_or_no = wanted <= {"0", "1", "true", "false"}
         if yes_or_no and len(score) and score.min() >= 0.0 and score.max() <= 1.0:
             edges = np.unique(np.quantile(score, np.linspace(0.0, 1.0, BINS + 1)[1:-1]))
-            return cls(prediction.name, target.name, "binary", edges[edges < score.max()])
+            below = edges[edges < score.max()]
+            return cls(prediction.name, target.name, "binary", below, threshold)
         if target.kind == "numeric" and prediction.kind == "numeric":
             return cls(prediction.name, target.name, "regression", np.zeros(0))
         return cls(prediction.name, target.name, "classes", np.zeros(0))
@@ -87,9 +101,14 @@ class Labelled:
         self._positives += np.bincount(indices, weights=y, minlength=size)
         self._scores += np.bincount(indices, weights=p, minlength=size)
         sure = np.clip(p, _CLIP, 1.0 - _CLIP)
+        yes, true = p > self.threshold, y > 0.5
+        right = (yes == true).astype(np.float64)
         self._take(
             {
-                "accuracy": ((p > 0.5) == (y > 0.5)).astype(np.float64),
+                "accuracy": right,
+                "recall": right[true],
+                "precision": right[yes],
+                "specificity": right[~true],
                 "log_loss": -(y * np.log(sure) + (1.0 - y) * np.log1p(-sure)),
                 "brier": (p - y) ** 2,
                 "positive_rate": y,
@@ -103,13 +122,16 @@ class Labelled:
 
     def _take(self, values: Mapping[str, Floats]) -> None:
         for name, result in values.items():
-            total, squares = self._sums.get(name, (0.0, 0.0))
-            self._sums[name] = total + float(result.sum()), squares + float((result**2).sum())
-        self._rows += len(next(iter(values.values())))
+            rows, total, squares = self._sums.get(name, (0, 0.0, 0.0))
+            self._sums[name] = (
+                rows + len(result),
+                total + float(result.sum()),
+                squares + float((result**2).sum()),
+            )
 
     def calibration(self) -> dict[str, Any] | None:
         """How often a score was right, by bin; None where there is no score."""
-        if self.task != "binary" or not self._rows:
+        if self.task != "binary" or not self._counts.sum():
             return None
         return {
             "prediction": self.prediction,
@@ -120,17 +142,20 @@ class Labelled:
         }
 
     def performance(self) -> dict[str, Any] | None:
-        """Each metric's mean and standard deviation over rows."""
-        if not self._rows:
-            return None
-        result = {}
-        for name, (total, squares) in self._sums.items():
-            mean = total / self._rows
-            variance = max(squares / self._rows - mean**2, 0.0)
+        """Each metric's mean and standard deviation over the rows that count for it, and the
+        threshold that it depends on."""
+        result: dict[str, Any] = {}
+        for name, (rows, total, squares) in self._sums.items():
+            if not rows:
+                continue
+            mean = total / rows
+            variance = max(squares / rows - mean**2, 0.0)
             if not (math.isfinite(mean) and math.isfinite(variance)):
                 continue  # errors beyond the largest float
-            result[name] = {"value": mean, "deviation": math.sqrt(variance), "rows": self._rows}
-        return result
+            result[name] = {"value": mean, "deviation": math.sqrt(variance), "rows": rows}
+            if self.task == "binary" and name in OF_THRESHOLD:
+                result[name]["threshold"] = self.threshold
+        return result or None
 
 
 def _yes(cell: Any) -> float:

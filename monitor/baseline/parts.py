@@ -50,6 +50,8 @@ def check_parts(data: Mapping[str, Any]) -> None:
             raise ValueError(f"performance {name!r} must hold numbers")
         if one["rows"] <= 0:
             raise ValueError(f"performance {name!r} needs its rows")
+        if not _number(one.get("threshold", 0.0)):
+            raise ValueError(f"the threshold of performance {name!r} must be a number")
 
 
 def _number(value: Any) -> bool:
@@ -85,6 +87,8 @@ def merged_performance(a: dict[str, Any] | None, b: dict[str, Any] | None) -> di
         return None
     merged = {}
     for name in a.keys() & b.keys():
+        if a[name].get("threshold") != b[name].get("threshold"):
+            continue
         n, m = a[name]["rows"], b[name]["rows"]
         both = n + m
         mean = (a[name]["value"] * n + b[name]["value"] * m) / both
@@ -92,5 +96,6 @@ def merged_performance(a: dict[str, Any] | None, b: dict[str, Any] | None) -> di
             count * (one[name]["deviation"] ** 2 + (one[name]["value"] - mean) ** 2)
             for one, count in ((a, n), (b, m))
         )
-        merged[name] = {"value": mean, "deviation": (squares / both) ** 0.5, "rows": both}
+        deviation = (squares / both) ** 0.5
+        merged[name] = {**a[name], "value": mean, "deviation": deviation, "rows": both}
     return merged

@@ -43,6 +43,10 @@ def baseline() -> None:
 @click.option("--ignore", "--id", "ignore", multiple=True, help="A column to leave out, as an id.")
 @click.option("--categorical", multiple=True, help="A column whose numbers are codes.")
 @click.option("--regions", is_flag=True, help="Learn what a score means where; takes minutes.")
+@click.option(
+    "--threshold", type=float, default=0.5, show_default=True,
+    help="Score above which a prediction is positive, as in `performance`.",
+)  # fmt: skip
 @click.option("--model", default="", help="The model that it is for; by default any.")
 @click.option("--model-version", default="", help="The version; by default any.")
 @click.option("--from-live", "url", help="Take what a running service compares with, at this URL.")
@@ -57,6 +61,7 @@ def build_command(
     ignore: tuple[str, ...],
     categorical: tuple[str, ...],
     regions: bool,
+    threshold: float,
     model: str,
     model_version: str,
     url: str | None,
@@ -96,6 +101,7 @@ def build_command(
             frozenset(ignore),
             frozenset(categorical),
             regions,
+            threshold,
         )
         found, skipped = _with_progress(
             lambda progress: build(files, wanted, skip_broken, progress)

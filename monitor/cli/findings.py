@@ -83,7 +83,7 @@ def list_(
       understudy findings list --severity critical --exit-code
     """
     from understudy.common.screen import console
-    from understudy.monitor.cli.findings_text import table
+    from understudy.monitor.cli.findings_text import not_tested, table
 
     found = _list(client, state, model, severity, limit)
     if as_json:
@@ -92,6 +92,8 @@ def list_(
         console().print(table(found))
     else:
         echo("no findings" if state != "open" else "nothing is open")
+        for line in not_tested(found):
+            console().print(line)
     if exit_code:
         some = found if state == "open" else _list(client, "open", model, severity, 1)
         raise SystemExit(int(some["matching"] > 0))

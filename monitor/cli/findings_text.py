@@ -34,7 +34,16 @@ def table(found: Mapping[str, Any]) -> RenderableType:
         for one in found["channels"]
         if one["error"]
     ]
+    troubles += not_tested(found)
     return Group(made, foot, *troubles) if found["findings"] else Group(foot, *troubles)
+
+
+def not_tested(document: Mapping[str, Any]) -> list[Text]:
+    """One line for each check that is declared and not tested, with the reason."""
+    return [
+        Text(f"not tested ({one['model']}): {one['words']}", style="yellow")
+        for one in document.get("not_tested", ())
+    ]
 
 
 def _state(one: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from understudy.common.http import call
 from understudy.common.screen import Group, Live, RenderableType, Table, Text, console
 from understudy.common.terminal import echo, echo_lines
 from understudy.monitor.cli.address import DEFAULT_URL
+from understudy.monitor.cli.findings_text import not_tested
 from understudy.monitor.errors import UnderstudyError
 
 TIMEOUT_SECONDS = 3.0
@@ -160,6 +161,20 @@ def _experiments(status: Mapping[str, Any]) -> list[Text]:
     return lines
 
 
+def _labelled(status: Mapping[str, Any]) -> list[Text]:
+    """Accuracy by labels, with what it assumes."""
+    lines = []
+    for one in status.get("watched", ()):
+        if one.get("accuracy") is None:
+            continue
+        text = f"{one['model']}: accuracy {_share(one['accuracy'])} by {one['labels']:,} labels"
+        line = Text("; ".join([text, *one.get("assumptions", ())]))
+        if one.get("judged") is False:
+            line.append("; not judged", "yellow")
+        lines.append(line)
+    return lines
+
+
 def render(status: Mapping[str, Any], url: str) -> RenderableType:
     """One frame of the view."""
     head = Text("Understudy ", "bold")
@@ -186,8 +201,10 @@ def render(status: Mapping[str, Any], url: str) -> RenderableType:
     return Group(
         head,
         *(Text(f"! {trouble}", "red") for trouble in troubles),
+        *not_tested(status),
         _arms(status),
         *_mirrors(status),
+        *_labelled(status),
         _records(status),
         *_predictions(status),
         *_experiments(status),

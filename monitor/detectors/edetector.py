@@ -32,16 +32,19 @@ _FEW = 12
 """Rows with something in them that are taken one by one."""
 
 
-def null_rate(count: float, rows: float, smallest: float = 0.0) -> float:
+def null_rate(
+    count: float, rows: float, smallest: float = 0.0, deviations: float = _ONE_SIDED_95
+) -> float:
     """Upper bound of a baseline's rate, at 95 %, plus the smallest change that matters.
 
-    ``count`` of ``rows`` in the baseline. The bound is p + 1.64 se, with the se of Agresti and
-    Coull's (1998) shifted estimate, so that a count of 0 does not make the null impossible.
+    ``count`` of ``rows`` in the baseline. The bound is p + 1.64 se, or as many se as ``deviations``
+    says, with the se of Agresti and Coull's (1998) shifted estimate, so that a count of 0 does not
+    make the null impossible.
     """
     if rows <= 0.0:
         return min(max(smallest, 0.01), 0.5)
     shifted = (count + 1.0) / (rows + 2.0)
-    bound = count / rows + _ONE_SIDED_95 * math.sqrt(shifted * (1.0 - shifted) / rows)
+    bound = count / rows + deviations * math.sqrt(shifted * (1.0 - shifted) / rows)
     return min(max(bound + smallest, _SMALLEST_NULL), 1.0 - 1e-6)
 
 

@@ -60,9 +60,11 @@ class FindingsLoop(Stateful):
         return changes
 
     def _accept(self, finding: Finding) -> None:
-        """Learn a new baseline: a person accepted the finding as the new normal."""
+        """Learn a new baseline, or reference of labels: a person accepted the finding as the new
+        normal."""
         if finding.source == SOURCE:
-            self.watches.relearn((finding.signal.model, finding.signal.version))
+            signal = finding.signal
+            self.watches.relearn((signal.model, signal.version), signal.kind == "performance")
 
     def load_state(self, state: Any) -> None:
         """Load a saved state, also an empty one; invalid parts are ignored and logged."""

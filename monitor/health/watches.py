@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from understudy.monitor.config.model import Config
 from understudy.monitor.config.performance import Performance
 from understudy.monitor.errors import UnderstudyError
 from understudy.monitor.evidence.batch import ColumnBatch
-from understudy.monitor.evidence.columns import Column, listed
+from understudy.monitor.evidence.columns import listed
 from understudy.monitor.evidence.redaction import redaction_of
 from understudy.monitor.evidence.rows import REQUESTS, ROWS, STARTED, parts_of
 from understudy.monitor.findings.finding import Signal
@@ -25,7 +25,9 @@ from understudy.monitor.health.drift.watch import ModelWatch
 from understudy.monitor.health.options import Options
 from understudy.monitor.health.performance.signals import performance_signals
 from understudy.monitor.health.performance.watch import PerformanceWatch
+from understudy.monitor.health.untested import Untested
 from understudy.monitor.labels.store import Joined
+from understudy.shadow.state import Stateful
 
 log = logging.getLogger(__name__)
 
@@ -48,9 +50,13 @@ class Watches:
         self.performance: dict[ModelKey, PerformanceWatch] = {}
         self._settings: dict[ModelKey, Performance] = {}
         self._learn = 0
+        self._horizon = 0.0
+        self._feedback = self._enabled = True
         self._folder = Path()
         self._sources: dict[ModelKey, str] = {}
         """By model: a fingerprint of the baseline and options of its watch."""
+        self._performance_sources: dict[ModelKey, str] = {}
+        """The same of its performance, which only the labelled part of a baseline changes."""
         self.configure(config)
 
     def configure(self, config: Config) -> None:
@@ -71,6 +77,9 @@ class Watches:
             tuple(monitoring.detectors),
         )
         self._learn = monitoring.learn
+        self._horizon = config.feedback.horizon
+        self._feedback = config.feedback.enabled
+        self._enabled = monitoring.enabled
         self._folder = Path(config.state_dir) / FOLDER
         baselines = {(m.name, m.version): m.baseline for m in config.models}
         self._settings = {
@@ -78,7 +87,7 @@ class Watches:
         }
         if not monitoring.enabled:
             baselines = {}
-        for gone in [key for key in self.watches if key not in baselines]:
+        for gone in [key for key in (*self.watches, *self.performance) if key not in baselines]:
             self._drop(gone)
         self.learning = {key: b for key, b in self.learning.items() if key in baselines}
         self.errors.clear()
@@ -93,7 +102,8 @@ class Watches:
     def _prepare(self, key: ModelKey, file: str | None) -> None:
         path = Path(file) if file is not None else self._learned(key)
         if file is None and not path.exists():
-            self._drop(key)
+            self._drop_watch(key)
+            self._start_performance(key, None)
             if self._learn and key not in self.learning:
                 self.learning[key] = Builder(model=key[0], model_version=key[1], source="live")
             return
@@ -102,27 +112,52 @@ class Watches:
         self._start(key, baseline)
 
     def _start(self, key: ModelKey, baseline: Baseline) -> None:
-        settings = self._settings.get(key)
-        source = _fingerprint(baseline, self.options, settings)
-        hidden = sorted(set(baseline.columns) - set(self._shown(list(baseline.columns))))
-        if settings is not None and settings.slices and hidden:
-            # Slices that were found among values that are hidden now must be deleted.
-            source += "-" + hashlib.sha256(repr(hidden).encode()).hexdigest()[:8]
+        source = _fingerprint(baseline.to_dict(), repr(self.options))
         self.learning.pop(key, None)
         if self._sources.get(key) != source:
             self.watches[key] = ModelWatch(baseline, self.options)
             self._sources[key] = source
+        self._start_performance(key, baseline)
+
+    def _start_performance(self, key: ModelKey, baseline: Baseline | None) -> None:
+        """Judge the labels of a model, with a baseline or without; what it knows stays unless its
+        settings or the labelled part of the baseline change."""
+        settings = self._settings.get(key)
+        if settings is None:
             self.performance.pop(key, None)
-            if settings is not None:
-                length = self.options.run_length
-                self.performance[key] = PerformanceWatch(
-                    settings, baseline, length, self.options.segments
-                )
+            self._performance_sources.pop(key, None)
+            return
+        options = self.options
+        hidden: list[str] = []
+        if settings.slices and baseline is not None:
+            # Slices that were found among values that are hidden now must be deleted.
+            hidden = sorted(set(baseline.columns) - set(self._shown(list(baseline.columns))))
+        secret = self._redaction.hides(settings.prediction)
+        labelled = baseline is not None and baseline.performance is not None
+        source = _fingerprint(
+            [baseline.performance, baseline.calibration] if baseline is not None else [None, None],
+            repr(settings),
+            repr((options.run_length, options.segments, self._horizon, hidden, secret)),
+        )
+        if self._performance_sources.get(key) != source:
+            self.performance[key] = PerformanceWatch(
+                settings,
+                baseline if labelled else None,
+                options.run_length,
+                options.segments,
+                self._horizon,
+                secret,
+            )
+            self._performance_sources[key] = source
+
+    def _drop_watch(self, key: ModelKey) -> None:
+        self.watches.pop(key, None)
+        self._sources.pop(key, None)
 
     def _drop(self, key: ModelKey) -> None:
-        self.watches.pop(key, None)
+        self._drop_watch(key)
         self.performance.pop(key, None)
-        self._sources.pop(key, None)
+        self._performance_sources.pop(key, None)
 
     def _learned(self, key: ModelKey) -> Path:
         name = "-".join("".join(c if c.isalnum() else "_" for c in part) for part in key)
@@ -135,23 +170,20 @@ class Watches:
         """Process batches of rows and requests, in order; batches of other models are ignored."""
         for batch in batches:
             key = (batch.kind[1], batch.kind[2])
-            if key not in self.watches and key not in self.learning:
+            if not any(key in known for known in (self.watches, self.learning, self.performance)):
                 continue
             if batch.kind[0] == REQUESTS:
                 if key in self.watches:
                     self.watches[key].requests(batch.floats("broken").tolist())
             elif batch.kind[0] == ROWS:
+                self._evaluate_rows(key, batch)
                 done = self._learn_rows(key, batch)
-                if done < len(batch):
+                if done < len(batch) and key in self.watches:
                     self._watch_rows(key, batch.rows(slice(done, None)) if done else batch)
 
     def _watch_rows(self, key: ModelKey, batch: ColumnBatch) -> None:
-        features, cells, names, answers = parts_of(batch)
-        performance = self.performance.get(key)
-        if performance is not None and performance.settings.prediction in names:
-            self._evaluate_rows(performance, batch, features, cells, names, answers)
-        answered = bool(names)
-        self.watches[key].take_rows(batch, (*features, *names), answered)
+        features, _, names, _ = parts_of(batch)
+        self.watches[key].take_rows(batch, (*features, *names), bool(names))
 
     def _learn_rows(self, key: ModelKey, batch: ColumnBatch) -> int:
         """Add rows to a baseline that is being learned; returns how many were used."""
@@ -184,16 +216,12 @@ class Watches:
                 break
         return begin
 
-    def _evaluate_rows(
-        self,
-        performance: PerformanceWatch,
-        batch: ColumnBatch,
-        features: tuple[str, ...],
-        inputs: Sequence[Column],
-        names: tuple[str, ...],
-        answers: Sequence[Column],
-    ) -> None:
+    def _evaluate_rows(self, key: ModelKey, batch: ColumnBatch) -> None:
         """Estimate the performance of the champion's predictions at once."""
+        performance = self.performance.get(key)
+        features, inputs, names, answers = parts_of(batch)
+        if performance is None or performance.settings.prediction not in names:
+            return
         cells = listed(answers[names.index(performance.settings.prediction)])
         started = batch.floats(STARTED).tolist()
         known = None
@@ -224,12 +252,21 @@ class Watches:
             if model == joined.model:
                 performance.take_label(joined)
 
-    def relearn(self, key: ModelKey) -> bool:
-        """Learn a new baseline from the next rows. False when learning from live rows is off."""
+    def relearn(self, key: ModelKey, performance: bool = False) -> bool:
+        """Learn a new baseline from the next rows, or with ``performance`` a new reference from the
+        next labels. False when learning from live rows is off, or the baseline file has the
+        reference."""
+        if performance:
+            known = self.performance.get(key)
+            if known is None or known.baseline is not None:
+                return False
+            self._performance_sources.pop(key)
+            self._start_performance(key, None)
+            return True
         if not self._learn:
             return False
         self._learned(key).unlink(missing_ok=True)
-        self._drop(key)
+        self._drop_watch(key)
         self.learning[key] = Builder(model=key[0], model_version=key[1], source="live")
         return True
 
@@ -260,16 +297,46 @@ class Watches:
         """The state of every model that should be watched, as JSON."""
         result: list[dict[str, Any]] = []
         for (model, version), watch in self.watches.items():
-            settings = self.performance.get((model, version))
-            performance = {"performance": settings.summary()} if settings is not None else {}
             names = {"model": model, "version": version}
+            performance = self._performance_of((model, version))
             result.append({**names, **summary_of(watch), **performance})
         for (model, version), builder in self.learning.items():
             learned = {"rows": builder.rows, "wanted": self._learn}
-            result.append({"model": model, "version": version, "learning": learned})
+            performance = self._performance_of((model, version))
+            names = {"model": model, "version": version}
+            result.append({**names, "learning": learned, **performance})
+        for key in self.performance:
+            if key not in self.watches and key not in self.learning:
+                names = {"model": key[0], "version": key[1]}
+                result.append({**names, **self._performance_of(key)})
         for (model, version), error in self.errors.items():
             result.append({"model": model, "version": version, "error": error})
         return result
+
+    def _performance_of(self, key: ModelKey) -> dict[str, Any]:
+        watch = self.performance.get(key)
+        return {"performance": watch.summary()} if watch is not None else {}
+
+    def untested(self) -> list[dict[str, Any]]:
+        """What is declared and not tested at present, with the reasons, as JSON."""
+        found: list[tuple[ModelKey, Untested]] = []
+        for key, error in self.errors.items():
+            words = f"everything: the baseline cannot be used: {error}"
+            found.append((key, Untested("all", "baseline", words)))
+        for key, builder in self.learning.items():
+            have, need = builder.rows, self._learn
+            words = f"drift and quality: {have:,} of {need:,} rows for the baseline"
+            found.append((key, Untested("drift", "learning", words, have, need)))
+        for key, watch in self.watches.items():
+            found += [(key, Untested("detector", "detector", e)) for e in watch.errors]
+        for key in self._settings:
+            if not self._enabled or not self._feedback:
+                name = "feedback.enabled" if self._enabled else "monitoring.enabled"
+                words = f"performance: {name} is false"
+                found.append((key, Untested("performance", "disabled", words)))
+            elif key in self.performance:
+                found += [(key, one) for one in self.performance[key].untested()]
+        return [{"model": key[0], "version": key[1], **one.document()} for key, one in found]
 
     def in_short(self) -> list[dict[str, Any]]:
         """For the status: models, rows, the largest drifts, and the accuracy."""
@@ -297,6 +364,8 @@ class Watches:
                     "estimated_accuracy": estimate["value"] if estimate else None,
                     "accuracy": settings.get("window", {}).get("accuracy"),
                     "labels": settings.get("labels"),
+                    "judged": settings.get("judged"),
+                    "assumptions": settings.get("assumptions", []),
                 }
             )
         return result
@@ -306,38 +375,53 @@ class Watches:
     def dump_state(self) -> dict[str, Any]:
         """As JSON. Baselines have separate files; a baseline that is being learned is not saved."""
         return {
-            "watches": [
-                {
-                    "model": model,
-                    "version": version,
-                    "source": self._sources[model, version],
-                    "state": watch.dump_state(),
-                    "performance": self.performance[model, version].dump_state()
-                    if (model, version) in self.performance
-                    else None,
-                }
-                for (model, version), watch in self.watches.items()
-            ]
+            "watches": _dumped(self.watches, self._sources),
+            "performance": _dumped(self.performance, self._performance_sources),
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Load a saved state, as far as its baselines and options are the present ones."""
-        for item in state.get("watches", ()):
-            key = (str(item["model"]), str(item["version"]))
+        for key, item in _items(state, "watches"):
             watch = self.watches.get(key)
             if watch is None or item["source"] != self._sources.get(key):
                 continue
             try:
                 watch.load_state(item["state"])
-                if key in self.performance and item["performance"] is not None:
-                    self.performance[key].load_state(item["performance"])
             except (KeyError, TypeError, ValueError, IndexError) as error:
                 log.error("model %r: invalid saved state, restarting its watch: %r", key[0], error)
                 self._sources.pop(key)
                 self._start(key, watch.baseline)
+        for key, item in _items(state, "performance"):
+            performance = self.performance.get(key)
+            if performance is None or item["source"] != self._performance_sources.get(key):
+                continue
+            try:
+                performance.load_state(item["state"])
+            except (KeyError, TypeError, ValueError, IndexError) as error:
+                log.error(
+                    "model %r: invalid saved state, restarting its performance: %r", key[0], error
+                )
+                self._performance_sources.pop(key)
+                self._start_performance(key, performance.baseline)
 
 
-def _fingerprint(baseline: Baseline, options: Options, settings: Performance | None) -> str:
-    parts = [baseline.to_dict(), repr(options), repr(settings)]
+def _dumped(watches: Mapping[ModelKey, Stateful], sources: Mapping[ModelKey, str]) -> list[Any]:
+    return [
+        {
+            "model": model,
+            "version": version,
+            "source": sources[model, version],
+            "state": watch.dump_state(),
+        }
+        for (model, version), watch in watches.items()
+    ]
+
+
+def _items(state: Mapping[str, Any], part: str) -> Iterator[tuple[ModelKey, Mapping[str, Any]]]:
+    for item in state.get(part, ()):
+        yield (str(item["model"]), str(item["version"])), item
+
+
+def _fingerprint(*parts: object) -> str:
     data = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(data.encode()).hexdigest()[:16]

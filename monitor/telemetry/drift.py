@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from typing import TypeGuard
 
 from prometheus_client.core import Metric
 
 from understudy.monitor.health.drift.summary import psi_of
 from understudy.monitor.health.findings_loop import FindingsLoop
+from understudy.monitor.health.performance.metrics import metric_values
 from understudy.monitor.telemetry.families import counter, gauge
 
 _OF_MODEL = ("model", "version")
+
+
+def _finite(value: float | None) -> TypeGuard[float]:
+    return value is not None and math.isfinite(value)
 
 
 def drift_families(judge: FindingsLoop) -> Iterator[Metric]:
@@ -61,8 +68,16 @@ def drift_families(judge: FindingsLoop) -> Iterator[Metric]:
                 ("upper", estimate.high),
             )
             estimates += [([*who, "estimated_accuracy", bound], v) for bound, v in bounds]
-        for metric, value in performance.whole.metrics().items():
-            estimates.append(([*who, metric, "estimate"], value))
+        for metric, figure in metric_values(performance.whole).items():
+            ends = (("estimate", figure.value), ("lower", figure.low), ("upper", figure.high))
+            estimates += [([*who, metric, bound], v) for bound, v in ends if _finite(v)]
+        estimates += [
+            ([*who, test.kind.name, "reference"], test.usual)
+            for test in performance.metrics or ()
+            if test.usual is not None and not test.label
+        ]
+        if performance.reference is not None:
+            estimates.append(([*who, "accuracy", "reference"], performance.reference[0]))
         for feature in performance.declared.features:
             for rate in performance.declared.groups[feature].rates("error_rate"):
                 bounds_of = (("estimate", rate.value), ("lower", rate.low), ("upper", rate.high))
@@ -74,15 +89,24 @@ def drift_families(judge: FindingsLoop) -> Iterator[Metric]:
             for gap in performance.declared.gaps(feature):
                 ends = (("estimate", gap.value), ("lower", gap.low), ("upper", gap.high))
                 gaps += [([*who, feature, gap.metric, bound], v) for bound, v in ends]
-        if performance.labels:
-            interval = performance.interval.interval()
-            estimates.append(([*who, "accuracy", "lower"], interval.lower))
-            estimates.append(([*who, "accuracy", "upper"], interval.upper))
     yield gauge(
         "performance_estimate",
-        "Performance by labels, and estimated without them, with bounds.",
+        "Performance by labels, and estimated without them, with bounds and the reference. Figures "
+        "by labels assume that whether a label arrives does not depend on the outcome.",
         (*_OF_MODEL, "metric", "bound"),
         estimates,
+    )
+    yield gauge(
+        "not_tested",
+        "1 for each check that is declared and not tested at present, with the reason.",
+        (*_OF_MODEL, "check", "reason"),
+        [
+            (list(key), 1.0)
+            for key in dict.fromkeys(
+                (one["model"], one["version"], one["check"], one["reason"])
+                for one in judge.watches.untested()
+            )
+        ],
     )
     yield gauge(
         "segment_error_rate",

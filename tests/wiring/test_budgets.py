@@ -33,6 +33,7 @@ from understudy.monitor.health.performance.segments import MOST, REFERENCE
 from understudy.monitor.health.performance.watch import PerformanceWatch
 from understudy.monitor.health.watches import Watches
 from understudy.monitor.labels.store import Joined
+from understudy.shadow.experiment.margin import Margin, Unit
 
 RUN_LENGTH = 250_000.0
 
@@ -271,7 +272,7 @@ def test_gaps_of_several_features_share_their_alpha() -> None:
     unknown = np.full(count, np.nan)
 
     def width(features: tuple[str, ...]) -> float:
-        segments = DeclaredSegments(features, 1e6, 0.05)
+        segments = DeclaredSegments(features, 1e6, Margin(0.05, Unit.VALUE))
         segments.add(rows, wrong, unknown, unknown)
         gap = next(one for one in segments.gaps("a") if one.metric == "error_rate")
         return gap.high - gap.value

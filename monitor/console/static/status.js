@@ -35,14 +35,15 @@ function classes(values) {
 function watched(w) {
   const made = node('div'), name = (w.model + ' ' + w.version).trim() + ': ';
   if (w.error) return put(made, node('p', name + 'not watched: ' + w.error, 'bad'));
-  if (w.learning) return put(made, node('p', name + 'learning its baseline, '
-    + number(w.learning.rows) + ' of ' + number(w.learning.wanted) + ' rows'));
-  let line = name + number(w.rows) + ' rows';
+  let line = name + (w.learning ? 'learning its baseline, ' + number(w.learning.rows) + ' of '
+    + number(w.learning.wanted) + ' rows' : number(w.rows || 0) + ' rows');
   if (w.estimated_accuracy !== null) line += '; accuracy without labels '
     + share(w.estimated_accuracy);
   if (w.accuracy !== null && w.accuracy !== undefined) line += '; by labels ' + share(w.accuracy)
-    + ' (' + number(w.labels) + ')';
+    + ' (' + [number(w.labels), ...w.assumptions].join('; ') + ')';
   put(made, node('p', line));
+  if (w.judged === false) put(made, node('p', 'labels are counted and not judged', 'warn'));
+  if (!w.furthest.length) return made;
   return put(made, table(['furthest off', 'statistic (alarm at 1)', 'PSI of the last rows'],
     w.furthest.map(f => [f.series, [number(f.statistic), f.drifted ? 'bad' : ''],
       number(f.psi)])));
@@ -61,6 +62,9 @@ function draw(s) {
       ...troubles.map(text => node('li', text)))));
   }
   parts.push(...findings(s.findings));
+  if (s.not_tested.length) parts.push(section('Not tested', put(node('ul', undefined, 'warn'),
+    ...s.not_tested.map(one => node('li', (one.model + ' ' + one.version).trim() + ': '
+      + one.words)))));
   parts.push(...s.arms.map(arm));
   if (s.watched.length) parts.push(section('Against the baseline', ...s.watched.map(watched)));
   if (s.experiments.length) parts.push(experiments(s.experiments));

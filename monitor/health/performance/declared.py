@@ -18,6 +18,7 @@ from understudy.monitor.health.performance.segments import (
     SegmentAlarms,
     WorseSegment,
 )
+from understudy.shadow.experiment.margin import Margin
 from understudy.shadow.state import Config, Derived, Saved, Stateful
 
 Floats = NDArray[np.float64]
@@ -49,7 +50,7 @@ class DeclaredSegments(Stateful):
         self,
         features: Sequence[str],
         run_length: float,
-        smallest: float,
+        smallest: Margin,
         allowed: float | None = None,
     ) -> None:
         self.features = tuple(dict.fromkeys(features))

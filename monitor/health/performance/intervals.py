@@ -104,9 +104,10 @@ def _ece(tally: BinaryTally, total: float, alpha: float) -> Ends:
     return low, min(1.0, float((weight * (gaps + radius)).sum()))
 
 
-def _auc(histogram: Floats, alpha: float) -> Ends | None:
-    """DeLong, DeLong & Clarke-Pearson (1988) on the bins, as the variance of an asymptotic
-    sequence; ties within a bin are half."""
+def area_under_curve(histogram: Floats) -> tuple[float, float] | None:
+    """Area under the curve of counts (2, B) of negatives and positives by bin, ties within a bin
+    half, and its variance times the number of rows (DeLong, DeLong & Clarke-Pearson 1988). None
+    with fewer than thirty of either."""
     negatives, positives = histogram
     m, n = float(positives.sum()), float(negatives.sum())
     if min(m, n) < 30.0:
@@ -117,7 +118,17 @@ def _auc(histogram: Floats, alpha: float) -> Ends | None:
     of_positives = float((positives * (below - area) ** 2).sum()) / m
     of_negatives = float((negatives * (above - area) ** 2).sum()) / n
     rows = m + n
-    deviation = math.sqrt(rows * (of_positives / m + of_negatives / n) + 1.0 / rows)
+    return area, rows * (of_positives / m + of_negatives / n)
+
+
+def _auc(histogram: Floats, alpha: float) -> Ends | None:
+    """As an asymptotic sequence with the variance of :func:`area_under_curve`."""
+    found = area_under_curve(histogram)
+    if found is None:
+        return None
+    area, variance = found
+    rows = float(histogram.sum())
+    deviation = math.sqrt(variance + 1.0 / rows)
     radius = float(asymptotic_radius(rows, deviation, alpha, asymptotic_precision(PLANNED, alpha)))
     return max(0.0, area - radius), min(1.0, area + radius)
 

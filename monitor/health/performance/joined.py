@@ -15,6 +15,8 @@ from understudy.monitor.health.performance.tallies import BinaryTally, ClassTall
 from understudy.monitor.labels.store import Joined
 
 Floats = NDArray[np.float64]
+_MOST_CODES = 20
+_ENOUGH = 64
 
 
 def batch_of(pairs: Sequence[Joined], prediction: str, tally: Tally) -> LabelledBatch:
@@ -40,18 +42,49 @@ def batch_of(pairs: Sequence[Joined], prediction: str, tally: Tally) -> Labelled
 
 
 def wrong(batch: LabelledBatch, tally: Tally) -> Floats:
-    """Which predictions were wrong by the tally's rule: 1 or 0, NaN where it is unknown."""
+    """Which predictions were wrong by the tally's rule: 1 or 0, NaN where it is unknown, and for
+    numbers without a tolerance."""
     if isinstance(batch.predicted, list) or isinstance(batch.labels, list):
         pairs = zip(batch.predicted, batch.labels, strict=True)
         return np.array([float(a != b) if a and b else math.nan for a, b in pairs])
     result: Floats
     if isinstance(tally, BinaryTally):
         result = ((batch.predicted > tally.threshold) != (batch.labels > 0.5)).astype(np.float64)
+    elif isinstance(tally, ClassTally) or tally.tolerance is None:
+        return np.full(len(batch), math.nan)
     else:
-        tolerance = 0.0 if isinstance(tally, ClassTally) else tally.tolerance or 0.0
-        result = (np.abs(batch.predicted - batch.labels) > tolerance).astype(np.float64)
+        result = (np.abs(batch.predicted - batch.labels) > tally.tolerance).astype(np.float64)
     result[~(np.isfinite(batch.predicted) & np.isfinite(batch.labels))] = np.nan
     return result
+
+
+def valid(batch: LabelledBatch) -> NDArray[np.bool_]:
+    """The rows (n,) with a prediction and a label that can be compared."""
+    if isinstance(batch.predicted, list) or isinstance(batch.labels, list):
+        pairs = zip(batch.predicted, batch.labels, strict=True)
+        return np.array([bool(a and b) for a, b in pairs], np.bool_)
+    return np.isfinite(batch.predicted) & np.isfinite(batch.labels)
+
+
+def kind_of(pairs: Sequence[Joined], prediction: str, decide: bool) -> str:
+    """Whether these are predicted ``numbers`` or ``classes``, by their values; "" while it is open.
+
+    Numbers with a fraction are numbers, texts are classes. Whole numbers may be codes: with more
+    than twenty of them, among 64 labels, they are numbers; ``decide`` ends the wait for so many.
+    """
+    seen: set[float] = set()
+    for pair in pairs:
+        for cell in (pair.outputs.get(prediction), pair.label):
+            if isinstance(cell, (str, bool)):
+                return "classes"
+            value = number(cell)
+            if math.isfinite(value):
+                if value != math.floor(value):
+                    return "numbers"
+                seen.add(value)
+    if len(seen) > _MOST_CODES:
+        return "numbers"
+    return "classes" if seen and (decide or len(pairs) >= _ENOUGH) else ""
 
 
 def known(batch: LabelledBatch, rows: NDArray[np.bool_]) -> LabelledBatch:

@@ -280,12 +280,12 @@ class Metrics(Stateful):
         self.predictions += other.predictions
 
 
-def tally_for(threshold: float | None, tolerance: float | None) -> Tally:
-    """An empty tally: of scores with a threshold, of numbers with a tolerance, else of
-    classes."""
-    if threshold is not None:
+def tally_for(kind: str, threshold: float | None, tolerance: float | None) -> Tally:
+    """An empty tally for a kind of prediction: ``scores`` with a threshold, ``numbers`` with or
+    without a tolerance, else classes."""
+    if kind == "scores" and threshold is not None:
         return BinaryTally(threshold)
-    return NumberTally(tolerance) if tolerance is not None else ClassTally()
+    return NumberTally(tolerance) if kind == "numbers" else ClassTally()
 
 
 def _part(batch: LabelledBatch, rows: slice) -> LabelledBatch:

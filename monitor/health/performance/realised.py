@@ -17,6 +17,7 @@ from understudy.monitor.errors import MissingExtraError
 from understudy.monitor.health.corroborate import Corroborator
 from understudy.monitor.health.performance.estimate import ConfidenceEstimator
 from understudy.monitor.health.performance.sampled import ResolvedLosses, SampledLabels
+from understudy.monitor.health.performance.tested import BASELINE_BOUND
 from understudy.monitor.labels.store import Joined
 from understudy.shadow.state import Config, Saved, Stateful
 
@@ -25,9 +26,14 @@ Floats = NDArray[np.float64]
 
 class RealisedErrors(Stateful):
     """Tests the error rate of labelled predictions. ``reference`` is the accuracy in the baseline
-    and its number of rows; without one nothing is tested, and ``null``, the usual error rate, is 0.
-    ``run_length`` is in labels, or with ``label_share`` in predictions."""
+    and its number of rows; without one nothing is tested until :meth:`begin`, and ``null``, the
+    largest error rate that is accepted, is 0. ``run_length`` is in labels, or with ``label_share``
+    in predictions."""
 
+    settings: Config[Performance]
+    run_length: Config[float]
+    matters: Config[float]
+    """Smallest rise of the error rate that matters."""
     null: Config[float]
     usual: Config[float]
     """Error rate of the baseline, for texts and charts."""
@@ -47,38 +53,60 @@ class RealisedErrors(Stateful):
         estimator: ConfidenceEstimator | None,
         run_length: float,
     ) -> None:
+        self.settings = settings
+        self.run_length = run_length
         self.null = 0.0
-        self.usual = 0.5 if reference is None else min(max(1.0 - reference[0], 1e-3), 1.0 - 1e-3)
+        self.matters = 0.0
+        self.usual = 0.5
         self.sampled = None
         self._detector = None
         self.rule = "Shiryaev-Roberts e-detector on the error rate"
         self.guarantee = None
         self.corroborators = []
         self.errors = []
+        self._corroborate(1.0, errors_only=True)
         if reference is not None:
-            accuracy, rows = reference
-            errors, loss = (1.0 - accuracy) * rows, settings.smallest_loss
-            self.null = null_rate(errors, rows, loss)
-            if settings.label_share is not None and estimator is not None:
-                share, wait = settings.label_share, settings.label_wait
-                self.sampled = SampledLabels(estimator, self.null, run_length, share, wait)
-                self.rule += f", measured for a share of {share:.3g} and expected for the rest"
-            elif settings.guarantee == "ever":
-                totals, count = np.array([errors]), np.array([float(rows)])
-                self._detector = RiskSequence(totals, count, loss, settings.alpha)
-                self.rule = "confidence sequence of the error rate"
-                self.guarantee = (
-                    f"the probability of any false alarm is at most {settings.alpha:g}, if the "
-                    "baseline is right"
-                )
-            else:
-                self._detector = SrDetector(np.array([self.null]), run_length)
-        for one in settings.detectors:
-            if reference is None and DETECTORS[one.kind].points:
-                self.errors.append(f"{one.kind}: the baseline has no labels to compare with")
+            self.begin(reference, estimator)
+
+    def begin(
+        self,
+        reference: tuple[float, float],
+        estimator: ConfidenceEstimator | None,
+        deviations: float = BASELINE_BOUND,
+    ) -> None:
+        """Test against a ``reference``, an accuracy and its number of rows, whose error is allowed
+        for with so many ``deviations``."""
+        settings = self.settings
+        accuracy, rows = reference
+        self.usual = min(max(1.0 - accuracy, 1e-3), 1.0 - 1e-3)
+        errors, loss = (1.0 - accuracy) * rows, settings.smallest.value
+        if settings.smallest.relative:
+            loss *= 1.0 - accuracy
+        self.matters = loss
+        self.null = null_rate(errors, rows, loss, deviations)
+        if settings.label_share is not None and estimator is not None:
+            share, wait = settings.label_share, settings.label_wait
+            self.sampled = SampledLabels(estimator, self.null, self.run_length, share, wait)
+            self.rule += f", measured for a share of {share:.3g} and expected for the rest"
+        elif settings.guarantee == "ever":
+            totals, count = np.array([errors]), np.array([float(rows)])
+            self._detector = RiskSequence(totals, count, loss, settings.alpha)
+            self.rule = "confidence sequence of the error rate"
+            self.guarantee = (
+                f"the probability of any false alarm is at most {settings.alpha:g}, if the "
+                "reference is right"
+            )
+        else:
+            self._detector = SrDetector(np.array([self.null]), self.run_length)
+        self._corroborate(rows, errors_only=False)
+
+    def _corroborate(self, rows: float, errors_only: bool) -> None:
+        """Start the declared detectors; those that do not take errors as they are need a reference,
+        of so many ``rows``."""
+        for one in self.settings.detectors:
+            if DETECTORS[one.kind].errors_only is not errors_only:
                 continue
             try:
-                rows = reference[1] if reference is not None else 1.0
                 self.corroborators.append(Corroborator(one, "wrong predictions", rows))
             except (ValueError, MissingExtraError) as error:
                 self.errors.append(str(error))

@@ -23,6 +23,7 @@ from understudy.monitor.detectors.edetector import SrDetector
 from understudy.monitor.detectors.packed import Open
 from understudy.monitor.health.performance.intervals import share
 from understudy.monitor.health.performance.tallies import WholeFloats
+from understudy.shadow.experiment.margin import Margin
 from understudy.shadow.state import Config, Converter, FieldError, Key, Saved, Stateful
 
 Floats = NDArray[np.float64]
@@ -207,7 +208,7 @@ class SegmentAlarms(Stateful):
     """
 
     run_length: Config[float]
-    smallest: Config[float]
+    smallest: Config[Margin]
     most: Config[int]
     _counts: Saved[WholeFloats]
     """Labels and errors of the reference."""
@@ -216,7 +217,7 @@ class SegmentAlarms(Stateful):
     _detectors: Saved[Annotated[dict[int, SrDetector], Converter(_dump_detectors, _raw)]]
     alarmed: Saved[NDArray[np.bool_]]
 
-    def __init__(self, run_length: float, smallest: float, most: int = MOST + 1) -> None:
+    def __init__(self, run_length: float, smallest: Margin, most: int = MOST + 1) -> None:
         self.run_length = run_length
         self.smallest = smallest
         self.most = most
@@ -267,8 +268,16 @@ class SegmentAlarms(Stateful):
         rows, errors = self._counts[index].tolist()
         level = 1.0 - _REFERENCE_ALPHA / self.most
         bound = float(betaincinv(errors + 1.0, rows - errors, level)) if errors < rows else 1.0
-        null = min(bound + self.smallest, 1.0 - 1e-6)
+        matters = self.smallest.value
+        if self.smallest.relative:
+            matters *= errors / rows
+        null = min(bound + matters, 1.0 - 1e-6)
         return SrDetector(np.array([null]), self.run_length * self.most)
+
+    def waiting(self) -> tuple[int, int]:
+        """How many segments still lack labels for their reference, and how many there are."""
+        rows = self._counts[:, 0]
+        return int(((rows > 0.0) & (rows < REFERENCE)).sum()), int((rows > 0.0).sum())
 
     def worse(self, names: Groups) -> list[WorseSegment]:
         """The segments that are in alarm, the largest rise first."""

@@ -6,6 +6,8 @@ from understudy.monitor.findings.finding import Contribution, Signal, Size
 from understudy.monitor.health.corroborate import corroborations
 from understudy.monitor.health.performance.declared import LargeGap
 from understudy.monitor.health.performance.segments import WorseSegment
+from understudy.monitor.health.performance.selection import ASSUMPTION
+from understudy.monitor.health.performance.tested import MetricTest
 from understudy.monitor.health.performance.watch import PerformanceWatch
 
 _EXPECTED, _REALISED, _CALIBRATION = range(3)
@@ -19,12 +21,19 @@ _GAP_WORDS = {
 
 
 def performance_signals(watch: PerformanceWatch, model: str, version: str) -> list[Signal]:
-    """The present problems."""
+    """The present problems. While labels are not a fair sample of the predictions, only those that
+    scores show without labels."""
     signals = []
-    if watch.latches.alarmed[_REALISED]:
-        signals.append(_realised(watch, model, version))
     if watch.latches.alarmed[_EXPECTED]:
         signals.append(_expected(watch, model, version))
+    selective = watch.selective is not None and watch.selective.reason == "selective"
+    if selective or not watch.checked:
+        return signals
+    if watch.latches.alarmed[_REALISED]:
+        signals.append(_realised(watch, model, version))
+    signals += [
+        _metric(watch, test, model, version) for test in watch.metrics or () if test.alarmed
+    ]
     if watch.latches.alarmed[_CALIBRATION] and watch.calibration is not None:
         signals.append(
             Signal(
@@ -40,6 +49,7 @@ def performance_signals(watch: PerformanceWatch, model: str, version: str) -> li
                 advice="The relation between inputs and outcomes changed, or another build is "
                 "served. Recalibrate on recent labels, or retrain. Do not trust estimates without "
                 "labels.",
+                assumptions=_assumed(watch),
             )
         )
     if not watch.latches.alarmed[_REALISED]:  # a general loss is reported once
@@ -70,7 +80,10 @@ def _worse(
         guarantee=_guarantee(watch),
         advice="Check this segment's inputs and clients. It is compared with its own first labels, "
         "so it got worse and was not just harder from the start.",
-        assumptions=("the first 500 labels of a segment are representative of it",),
+        assumptions=(
+            "the first 500 labels of a segment are representative of it",
+            *watch.assumptions(),
+        ),
     )
 
 
@@ -92,7 +105,7 @@ def _apart(model: str, version: str, one: LargeGap) -> Signal:
         guarantee="with a probability of 95 %, a gap within the allowed limit is never reported",
         advice="The cause can be the groups themselves, labels that are collected in different "
         "ways, or the model. Compare the groups' inputs and how they get labels.",
-        assumptions=("whether a prediction gets a label does not depend on the outcome",),
+        assumptions=(ASSUMPTION,),
     )
 
 
@@ -163,11 +176,63 @@ def _realised(watch: PerformanceWatch, model: str, version: str) -> Signal:
         guarantee=watch.realised.guarantee or _guarantee(watch),
         examples=tuple(reversed(watch.examples)),
         advice=advice,
+        assumptions=_assumed(watch),
     )
+
+
+def _metric(watch: PerformanceWatch, test: MetricTest, model: str, version: str) -> Signal:
+    """A metric other than the error rate that labels show to be worse than its reference."""
+    kind, since_change = test.kind, test.change()
+    since, value, low, high = since_change
+    name = f"{kind.title} of {test.label}" if test.label else kind.title
+    known = test.usual or 0.0
+    if kind.score:
+        words = f"{name} fell to {value * 100:.1f} %, was {known * 100:.1f} %"
+    elif kind.name == "bias":
+        way = "high" if value > known else "low"
+        words = (
+            f"Predictions are {abs(value):.4g} too {way} on average: bias {value:+.4g}, was "
+            f"{known:+.4g}"
+        )
+    else:
+        words = f"{name} rose to {value:.4g}, was {known:.4g}"
+    assumed = list(_assumed(watch))
+    if test.reference is not None and test.reference.source == "first labels":
+        rows = int(test.reference.rows)
+        assumed.insert(0, f"the first {rows:,} {kind.rows} are representative")
+    if not kind.bounded:
+        assumed.append(f"a loss above {test.scale:.4g} counts as {test.scale:.4g}")
+    if kind.name == "bias":
+        assumed[-1] = f"errors are cut at {test.scale / 2.0:.4g} from the usual bias"
+    part = f"/{test.label}" if test.label else ""
+    return Signal(
+        key=f"performance/{model}/{version}//{kind.name}{part}",
+        kind="performance",
+        model=model,
+        version=version,
+        segment="",
+        severity="critical",
+        title=f"{words} (measured by labels)",
+        since=since,
+        size=Size(name.lower(), "", known, value, low, high),
+        rule=f"Shiryaev-Roberts e-detector on {kind.name.replace('_', ' ')}",
+        guarantee=_guarantee(watch),
+        examples=tuple(reversed(watch.examples)),
+        advice="Compare with the other performance findings of this model, and check the examples. "
+        f"The smallest loss that matters is {test.matters:.3g}.",
+        assumptions=tuple(assumed),
+    )
+
+
+def _assumed(watch: PerformanceWatch) -> tuple[str, ...]:
+    """What every finding by labels assumes."""
+    rows = watch.first.rows
+    of_first = (f"the first {rows:,} labels are representative",) if watch.first.done else ()
+    return (*of_first, *watch.assumptions())
 
 
 def _guarantee(watch: PerformanceWatch) -> str:
     return (
         f"on average at most one false alarm in {watch.run_length:,.0f} predictions or labels, "
-        "across all performance tests, if the baseline is right"
+        "across all performance tests, if the reference is right"
     )

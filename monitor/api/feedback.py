@@ -21,7 +21,7 @@ _MOST_FAULTS = 20
 _ONE = {"request_id": "4bf92f3577b34da6a3ce929d0e0e4736", "label": 1}
 _SEVERAL = [
     {"request_id": "r-1", "label": [0, 1, 0]},
-    {"request_id": "r-2", "reward": 0.7, "at": "2026-01-31T12:00:00Z"},
+    {"request_id": "r-2", "reward": 0.7, "at": "2026-01-31T12:00:00Z", "source": "billing"},
     {"request_id": "r-3", "row": 4, "label": "delayed", "idempotency_key": "flight-17"},
 ]
 _BODY = {
@@ -30,7 +30,8 @@ _BODY = {
     " `label` (a number, a text, a truth value, or a list with one for each row of the request),"
     " or `reward` (a number), or both. `row` says which row a single label is about (0 unless"
     " said), `at` when the outcome became known (unix seconds, or RFC 3339). What comes again with"
-    " the same `idempotency_key` is the same event, whatever its value.",
+    " the same `idempotency_key` is the same event, whatever its value. `source` names who says it:"
+    " another value of the same source is a correction, one of another source a conflict.",
     "content": {
         "application/json": {
             "examples": {
@@ -47,6 +48,7 @@ _BODY = {
 }
 _RESULTS = {
     "joined": 1,
+    "corrected": 0,
     "duplicate": 0,
     "conflict": 0,
     "orphan": 0,
@@ -78,9 +80,10 @@ class Result(BaseModel):
 
     item: int = Field(description="Number of the item, or of the line of NDJSON, from 1.")
     outcome: str = Field(
-        description="joined; duplicate: known already, with the same value; conflict: known with"
-        " another value, the first one stays; orphan: its prediction is not known (yet), kept until"
-        " the horizon; late: its prediction is older than the horizon, not used; invalid."
+        description="joined; corrected: another value of the same source, which replaces the first;"
+        " duplicate: known already, with the same value, or replaced since; conflict: another value"
+        " of another or no source, the first stays; orphan: its prediction is not known (yet), kept"
+        " until the horizon; late: its prediction is older than the horizon, not used; invalid."
     )
     request_id: str | None = None
     row: int | None = None
@@ -91,6 +94,7 @@ class Results(BaseModel):
     """Numbers of labels by outcome, of invalid items, and each of them."""
 
     joined: int
+    corrected: int
     duplicate: int
     conflict: int
     orphan: int
@@ -126,6 +130,11 @@ class Feedback(BaseModel):
     enabled: bool
     labels: dict[str, int] = Field({}, description="By outcome.")
     joined_later: int = Field(0, description="Orphans whose prediction arrived later.")
+    corrections: dict[str, int] = Field(
+        {},
+        description="in_time: before the label counted; after_use: the evidence keeps the earlier"
+        " value (see `feedback.settle`).",
+    )
     waiting: dict[str, int] = {}
     purged: dict[str, int] = Field({}, description="Deleted, by reason.")
     coverage: dict[str, Coverage] = Field({}, description="By arm.")

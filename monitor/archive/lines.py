@@ -62,6 +62,7 @@ def label_line(label: Label, received: float) -> bytes:
                 "reward": label.reward,
                 "at": label.at,
                 "key": label.key,
+                **({"source": label.source} if label.source is not None else {}),
             }
         }
     )
@@ -121,6 +122,7 @@ def read_label(data: Mapping[str, Any]) -> tuple[float, Label]:
             None if data.get("reward") is None else float(data["reward"]),
             None if data.get("at") is None else float(data["at"]),
             data.get("key"),
+            data.get("source"),
         )
         return float(data["received"]), label
     except (KeyError, TypeError, ValueError) as error:

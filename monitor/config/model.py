@@ -318,6 +318,9 @@ class Feedback(Section):
     """Maximum size of the database; the oldest predictions are deleted first."""
     max_rows: int = Field(default=2_000_000, ge=1000)
     """Maximum number of predictions and labels together; the oldest are deleted first."""
+    settle: Seconds | Literal[0] = 0
+    """Time for which a label may still be corrected before it counts: what was counted is not taken
+    back."""
 
 
 class HandOff(Section):

@@ -8,6 +8,7 @@ are read again as a whole (docs/kafka-evaluation.md explains why).
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 from collections import Counter
@@ -132,7 +133,8 @@ class Partition(Stateful):
         return self.stage_one.drain()
 
     def _join(self) -> None:
-        if not (self._predictions or self._labels):
+        settling = self._store is not None and self.config.feedback.settle
+        if not (self._predictions or self._labels or settling):
             return
         store = self._opened()
         if self._predictions:
@@ -141,7 +143,8 @@ class Partition(Stateful):
         if self._labels:
             store.add_received(self._labels)
             self._labels.clear()
-        while joined := store.take(self._last):
+        settled = self.sources.complete if self.config.feedback.settle else math.inf
+        while joined := store.take(self._last, settled):
             self.stage_one.take_labels(joined)
             self._last = joined[-1].seq
         store.release(self._last)
@@ -153,7 +156,11 @@ class Partition(Stateful):
             self._folder = Path(tempfile.mkdtemp(prefix="understudy-labels-"))
             limits = self.config.feedback
             self._store = FeedbackStore(
-                self._folder, limits.horizon, limits.max_size, limits.max_rows
+                self._folder,
+                limits.horizon,
+                limits.max_size,
+                limits.max_rows,
+                settle=limits.settle,
             )
         return self._store
 

@@ -141,7 +141,7 @@ class PublishingFeedback:
         self.listeners: list[Callable[[Sequence[Label], float], None]] = []
         self._publisher = publisher
 
-    def configure(self, horizon: float, max_bytes: int, max_rows: int) -> None:
+    def configure(self, horizon: float, max_bytes: int, max_rows: int, settle: float = 0.0) -> None:
         """No limits here: evaluators apply them."""
 
     async def add(self, labels: Sequence[Label]) -> list[str]:

@@ -14,7 +14,7 @@ from understudy.monitor.labels.tallies import SCHEMA, Tallies
 
 log = logging.getLogger(__name__)
 
-VERSION = 3
+VERSION = 4
 _WAL_BYTES = 16 * 1024 * 1024
 _BUSY_SECONDS = 5.0
 _VACUUM_PAGES = 4096
@@ -26,7 +26,7 @@ CREATE TABLE IF NOT EXISTS predictions (
 CREATE INDEX IF NOT EXISTS predictions_by_age ON predictions (started);
 CREATE TABLE IF NOT EXISTS labels (
   request_id TEXT, row INTEGER, label TEXT, reward REAL, received REAL, at REAL, key TEXT,
-  joined INTEGER, PRIMARY KEY (request_id, row)) WITHOUT ROWID;
+  joined INTEGER, source TEXT, earlier TEXT, PRIMARY KEY (request_id, row)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS orphans_by_age ON labels (received) WHERE joined = 0;
 CREATE TABLE IF NOT EXISTS joined (
   seq INTEGER PRIMARY KEY AUTOINCREMENT, request_id TEXT, arm TEXT, mirrored INTEGER, model TEXT,
@@ -40,6 +40,13 @@ BEGIN;
 ALTER TABLE predictions ADD COLUMN experiment TEXT DEFAULT '';
 ALTER TABLE joined ADD COLUMN experiment TEXT DEFAULT '';
 PRAGMA user_version=3;
+COMMIT;
+"""
+_FROM_3 = """
+BEGIN;
+ALTER TABLE labels ADD COLUMN source TEXT;
+ALTER TABLE labels ADD COLUMN earlier TEXT;
+PRAGMA user_version=4;
 COMMIT;
 """
 
@@ -185,10 +192,12 @@ def _open(path: Path, after: int) -> sqlite3.Connection:
         db.execute("PRAGMA synchronous=FULL")
         db.execute(f"PRAGMA journal_size_limit={_WAL_BYTES}")
         version = db.execute("PRAGMA user_version").fetchone()[0]
-        if version not in (0, 2, VERSION):
+        if version not in (0, 2, 3, VERSION):
             raise _OtherVersionError(f"version {version}, this program reads version {VERSION}")
         if version == 2:
             db.executescript(_FROM_2)
+        if version in (2, 3):
+            db.executescript(_FROM_3)
         db.executescript(_SCHEMA)
         if version != VERSION:
             db.execute(f"PRAGMA user_version={VERSION}")

@@ -21,7 +21,7 @@ NDJSON = ("application/x-ndjson", "application/jsonl", "application/ndjson")
 _LONGEST_ID = 256
 _LONGEST_LABEL = 4096
 _MILLISECONDS = 1e11  # as seconds this is the year 5138
-_KEYS = frozenset(("request_id", "label", "reward", "row", "at", "idempotency_key"))
+_KEYS = frozenset(("request_id", "label", "reward", "row", "at", "idempotency_key", "source"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Label:
     ``row`` is the index within the request. ``label`` is a JSON scalar or None, ``reward`` a number
     or None; at least one is given. ``at`` is the unix time at which the outcome became known, None
     for the time of arrival. ``key`` is the sender's idempotency key: the same key is the same
-    event.
+    event. ``source`` names who says it: a later value of the same source is a correction.
     """
 
     request_id: str
@@ -40,6 +40,7 @@ class Label:
     reward: float | None = None
     at: float | None = None
     key: str | None = None
+    source: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +133,10 @@ def _fault(item: Any) -> tuple[str, str] | str | None:
         return "reward", f"must be a number, not {_shown(reward)}"
     if "at" in item and (wrong := _wrong_time(item["at"])) is not None:
         return "at", wrong
-    key = item.get("idempotency_key")
-    if key is not None and (not isinstance(key, str) or not 0 < len(key) <= _LONGEST_ID):
-        return "idempotency_key", f"must be a text of 1 to {_LONGEST_ID} characters"
+    for name in ("idempotency_key", "source"):
+        text = item.get(name)
+        if text is not None and (not isinstance(text, str) or not 0 < len(text) <= _LONGEST_ID):
+            return name, f"must be a text of 1 to {_LONGEST_ID} characters"
     return _wrong_label(item)
 
 
@@ -157,11 +159,12 @@ def _labels(item: dict[str, Any]) -> Iterator[Label]:
     reward = float(reward) if reward is not None else None
     at = _unix(item["at"]) if "at" in item else None
     request_id, key, label = item["request_id"], item.get("idempotency_key"), item.get("label")
+    source = item.get("source")
     if isinstance(label, list):
         for row, one in enumerate(label):
-            yield Label(request_id, row, one, reward, at, key)
+            yield Label(request_id, row, one, reward, at, key, source)
     else:
-        yield Label(request_id, item.get("row", 0), label, reward, at, key)
+        yield Label(request_id, item.get("row", 0), label, reward, at, key, source)
 
 
 def _wrong_time(value: Any) -> str | None:

@@ -37,8 +37,9 @@ class LabelService:
         max_bytes: int,
         max_rows: int = MOST_ROWS,
         after: int = 0,
+        settle: float = 0.0,
     ) -> None:
-        self.store = FeedbackStore(state_dir, horizon, max_bytes, max_rows, after)
+        self.store = FeedbackStore(state_dir, horizon, max_bytes, max_rows, after, settle)
         self.dropped = 0
         self.error: str | None = None
         """Why the file cannot be used now; None when it can."""
@@ -55,9 +56,10 @@ class LabelService:
             self._trouble(error)
         self._figures = self.store.figures()
 
-    def configure(self, horizon: float, max_bytes: int, max_rows: int) -> None:
-        """Apply other limits, from the next purge on: seconds, bytes and rows."""
+    def configure(self, horizon: float, max_bytes: int, max_rows: int, settle: float = 0.0) -> None:
+        """Apply other limits, from the next purge on: seconds, bytes, rows, and seconds."""
         self.store.horizon, self.store.max_bytes = horizon, max_bytes
+        self.store.settle = settle
         self.store.max_rows = max_rows
 
     def offer(self, prediction: Prediction) -> None:
@@ -95,8 +97,9 @@ class LabelService:
         return outcomes
 
     async def take(self, after: int) -> list[Joined]:
-        """Joined pairs with a number above ``after``. Raises StateError."""
-        return await self._call(lambda: self.store.take(after))
+        """Joined pairs with a number above ``after`` that are settled. Raises StateError."""
+        now = time.time()
+        return await self._call(lambda: self.store.take(after, now))
 
     async def tidy(self, saved_seq: int) -> None:
         """Delete joined pairs up to ``saved_seq``, which are in a saved state, and purge."""

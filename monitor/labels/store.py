@@ -8,9 +8,11 @@ synchronous and come from one thread.
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from understudy.monitor.labels.label import Label
 from understudy.monitor.labels.purge import Purge
 
 FILE_NAME = "feedback.sqlite"
-OUTCOMES = ("joined", "duplicate", "conflict", "orphan", "late")
+OUTCOMES = ("joined", "corrected", "duplicate", "conflict", "orphan", "late")
 MOST_ROWS = 2_000_000
 _LONGEST_OUTPUTS = 4096
 
@@ -33,7 +35,13 @@ _PREDICTIONS_OF = (
     "SELECT arm, mirrored, model, share, started, outputs, experiment, labelled FROM predictions"
     " WHERE request_id = ?"
 )
-_KNOWN = "SELECT label, reward, key, joined FROM labels WHERE request_id = ? AND row = ?"
+_KNOWN = (
+    "SELECT label, reward, key, joined, at, source, earlier FROM labels"
+    " WHERE request_id = ? AND row = ?"
+)
+_MOST_EARLIER = 8
+"""Values that a correction has replaced are remembered, so that a repeated post of one of them is
+no correction."""
 _JOIN = (
     "INSERT INTO joined (request_id, arm, mirrored, model, share, started, outputs, experiment,"
     " row, label, reward, received, delay) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)"
@@ -88,7 +96,8 @@ class FeedbackStore:
 
     ``horizon`` is how long predictions and labels wait for each other, in seconds. ``max_bytes``
     limits the file, ``max_rows`` the number of predictions and labels together. ``after`` is the
-    number of the last pair that the evaluation has taken.
+    number of the last pair that the evaluation has taken. ``settle`` is how long a label may still
+    be corrected before it counts, in seconds: evidence that was used cannot be taken back.
 
     Errors of the disk raise StateError, and the next call tries again.
     """
@@ -100,12 +109,16 @@ class FeedbackStore:
         max_bytes: int,
         max_rows: int = MOST_ROWS,
         after: int = 0,
+        settle: float = 0.0,
     ) -> None:
         self.horizon = horizon
+        self.settle = settle
         self.max_bytes = max_bytes
         self.max_rows = max_rows
         self._file = FeedbackFile(state_dir / FILE_NAME, after)
         self.tallies = self._file.tallies
+        self._handed_out = after
+        """The highest number of a pair that was handed out."""
 
     def open(self) -> None:
         """Open the file now instead of at the first call. Raises StateError."""
@@ -168,9 +181,10 @@ class FeedbackStore:
     def add_labels(self, labels: Sequence[Label], now: float) -> list[str]:
         """Store labels and join them; returns the outcome of each (:data:`OUTCOMES`).
 
-        A label for a known row is a duplicate, or a conflict if its value differs: the first one is
-        kept. A reward may follow a label of the same row, and vice versa. ``now`` is unix time.
-        Raises StateError, with none stored.
+        A label for a known row is a duplicate if its value is the same. A different value of the
+        same named source is a correction and replaces the first; one of another source is a
+        conflict, and the first is kept. A reward may follow a label of the same row, and vice
+        versa. ``now`` is unix time. Raises StateError, with none stored.
         """
         return self.add_received([(now, label) for label in labels])
 
@@ -188,11 +202,18 @@ class FeedbackStore:
         label, reward = _text(one.label), one.reward
         known = db.execute(_KNOWN, (one.request_id, one.row)).fetchone()
         if known is not None:
-            old_label, old_reward, key, joined = known
+            old_label, old_reward, key, joined, at, source, earlier = known
             if one.key is not None and one.key == key:
                 return "duplicate"
             if _differ(label, old_label) or _differ(reward, old_reward):
-                return "conflict"
+                if one.source is None or one.source != source:
+                    return "conflict"
+                before = orjson.loads(earlier) if earlier else []
+                if _is_older(one.at, at) or (one.at is None and [label, reward] in before):
+                    return "duplicate"
+                before = [*before, [old_label, old_reward]][-_MOST_EARLIER:]
+                self._correct(db, one, (label, reward), orjson.dumps(before).decode(), joined)
+                return "corrected"
             label = label if old_label is None else None
             reward = reward if old_reward is None else None
             if label is None and reward is None:
@@ -212,7 +233,8 @@ class FeedbackStore:
                 return "orphan"
         else:
             values = (one.request_id, one.row, label, reward, now, one.at, one.key)
-            db.execute("INSERT INTO labels VALUES (?,?,?,?,?,?,?,?)", (*values, int(bool(fresh))))
+            more = (int(bool(fresh)), one.source, None)
+            db.execute("INSERT INTO labels VALUES (?,?,?,?,?,?,?,?,?,?)", (*values, *more))
             self.tallies.add("kept", "labels")
             if not fresh:
                 self.tallies.add("kept", "orphans")
@@ -220,6 +242,32 @@ class FeedbackStore:
         for prediction in fresh:
             self._join(db, one.request_id, prediction, (one.row, label, reward, now), one.at)
         return "joined"
+
+    def _correct(
+        self,
+        db: sqlite3.Connection,
+        one: Label,
+        values: tuple[str | None, float | None],
+        earlier: str,
+        joined: bool,
+    ) -> None:
+        """Replace a label, also in pairs that the evaluation has not taken."""
+        where = (one.request_id, one.row)
+        db.execute(
+            "UPDATE labels SET label = coalesce(?, label), reward = coalesce(?, reward),"
+            " key = coalesce(?, key), at = coalesce(?, at), earlier = ?"
+            " WHERE request_id = ? AND row = ?",
+            (*values, one.key, one.at, earlier, *where),
+        )
+        changed = 0
+        for name, value in zip(("label", "reward"), values, strict=True):
+            if value is not None:
+                changed += db.execute(
+                    f"UPDATE joined SET {name} = ? WHERE request_id = ? AND row = ?"
+                    f" AND {name} IS NOT NULL AND seq > ?",
+                    (value, *where, self._handed_out),
+                ).rowcount
+        self.tallies.add("corrections", "in_time" if changed or not joined else "after_use")
 
     def _join(
         self,
@@ -262,17 +310,21 @@ class FeedbackStore:
             (found,) = db.execute("SELECT min(started) FROM predictions").fetchone()
         return None if found is None else float(found)
 
-    def take(self, after: int, limit: int = 10_000) -> list[Joined]:
+    def take(self, after: int, now: float = math.inf, limit: int = 10_000) -> list[Joined]:
         """At most ``limit`` joined pairs with a number above ``after``, ascending.
 
-        Raises StateError.
+        Those that may still be corrected at the unix time ``now`` wait. Raises StateError.
         """
         db = self._file.open()
         with self._file.guarded():
             rows = db.execute(
                 "SELECT * FROM joined WHERE seq > ? ORDER BY seq LIMIT ?", (after, limit)
             ).fetchall()
-        return [_joined(row) for row in rows]
+        settled = now - self.settle if self.settle else math.inf
+        found = list(takewhile(lambda one: one.received <= settled, map(_joined, rows)))
+        if found:
+            self._handed_out = max(self._handed_out, found[-1].seq)
+        return found
 
     def release(self, through: int) -> None:
         """Delete pairs up to the number ``through``, which are in a saved state.
@@ -301,6 +353,9 @@ class FeedbackStore:
         return {
             "labels": {outcome: self.tallies.get("label", outcome) for outcome in OUTCOMES},
             "joined_later": self.tallies.get("orphans", "joined_later"),
+            "corrections": {
+                when: self.tallies.get("corrections", when) for when in ("in_time", "after_use")
+            },
             "waiting": {
                 "predictions": sum(predictions.values()),
                 "labels": kept.get("labels", 0),
@@ -327,6 +382,10 @@ def _share(part: int, whole: int) -> float | None:
 
 def _differ(new: object, old: object) -> bool:
     return new is not None and old is not None and new != old
+
+
+def _is_older(new: float | None, old: float | None) -> bool:
+    return new is not None and old is not None and new < old
 
 
 def _text(label: object) -> str | None:

@@ -64,8 +64,9 @@ class LabelIntake(Protocol):
 
     listeners: list[Callable[[Sequence[Label], float], None]]
 
-    def configure(self, horizon: float, max_bytes: int, max_rows: int) -> None:
-        """Change the limits: ``horizon`` in seconds, size of the store in bytes and in rows."""
+    def configure(self, horizon: float, max_bytes: int, max_rows: int, settle: float = 0.0) -> None:
+        """Change the limits: ``horizon`` in seconds, size of the store in bytes and in rows, and
+        the time in seconds for which labels may be corrected before they count."""
 
     async def add(self, labels: Sequence[Label]) -> list[str]:
         """Store labels; the outcome of each. Raises StateError; then none was accepted."""

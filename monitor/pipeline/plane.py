@@ -128,7 +128,9 @@ class EvaluationPlane:
             self.pipeline.recorder = recorder_of(config, self.pipeline.recorder)
             if self.feedback is not None:
                 bounds = config.feedback
-                self.feedback.configure(bounds.horizon, bounds.max_size, bounds.max_rows)
+                self.feedback.configure(
+                    bounds.horizon, bounds.max_size, bounds.max_rows, bounds.settle
+                )
         return self.supervisor.generation
 
     def problems(self) -> list[str]:

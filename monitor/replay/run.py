@@ -56,7 +56,11 @@ class Replay:
         )
         bounds = config.feedback
         self._store = FeedbackStore(
-            Path(self._folder.name), bounds.horizon, bounds.max_size, bounds.max_rows
+            Path(self._folder.name),
+            bounds.horizon,
+            bounds.max_size,
+            bounds.max_rows,
+            settle=bounds.settle,
         )
         self._predictions: list[Prediction] = []
         self.pipeline.stage_one.offer = self._predictions.append
@@ -145,7 +149,7 @@ class Replay:
             for received, label in due:
                 self._store.add_labels([label], received)
             self.labels += len(due)
-        self.pipeline.take_labels(self._store.take(self.pipeline.labels))
+        self.pipeline.take_labels(self._store.take(self.pipeline.labels, now))
         self.pipeline.flush()
         self._store.release(self.pipeline.labels)
         clock, self.now = self.now, now

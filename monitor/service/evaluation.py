@@ -63,7 +63,9 @@ def make_plane(settings: Settings, run_dir: Path, run: str) -> EvaluationPlane:
         limits = pipeline.experiments.config.feedback
         if limits.enabled:
             bounds = limits.horizon, limits.max_size, limits.max_rows
-            feedback = LabelService(settings.state_dir, *bounds, after=pipeline.labels)
+            feedback = LabelService(
+                settings.state_dir, *bounds, after=pipeline.labels, settle=limits.settle
+            )
             feedback.listeners.append(pipeline.record_labels)
             pipeline.stage_one.offer = feedback.offer
             feedback.before_flush = pipeline.flush

@@ -87,6 +87,22 @@ def test_twice_late_and_unknown(tmp_path: Path) -> None:
         assert (late.status_code, outcomes(late)) == (200, ["late"])
 
 
+def test_a_source_may_correct_itself_before_the_label_counts(tmp_path: Path) -> None:
+    """A second opinion of another source is a conflict."""
+    declared: dict[str, Any] = {"experiments": [EXPERIMENT], "feedback": {"settle": "1h"}}
+    with PlaneProcess(tmp_path, **declared) as plane:
+        serve(plane, "r-1")
+        label = {"request_id": "r-1", "label": 1, "source": "desk"}
+        assert outcomes(post(plane, label)) == ["joined"]
+        corrected = post(plane, {**label, "label": 0})
+        assert (corrected.status_code, outcomes(corrected)) == (200, ["corrected"])
+        other = post(plane, {**label, "source": "audit"})
+        assert other.json()["conflicts"] == ["r-1"]
+        found = plane.get("/v1/feedback").json()
+        assert found["corrections"] == {"in_time": 1, "after_use": 0}
+        assert found["labels"]["conflict"] == 1
+
+
 def test_good_items_are_taken_and_bad_ones_named(plane: PlaneProcess) -> None:
     serve(plane, "r-1", "r-2")
     body = [

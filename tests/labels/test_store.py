@@ -336,6 +336,8 @@ def test_a_file_of_the_previous_version_is_taken_over(store: FeedbackStore) -> N
     with contextlib.closing(sqlite3.connect(store.path)) as db:
         db.execute("ALTER TABLE predictions DROP COLUMN experiment")
         db.execute("ALTER TABLE joined DROP COLUMN experiment")
+        db.execute("ALTER TABLE labels DROP COLUMN source")
+        db.execute("ALTER TABLE labels DROP COLUMN earlier")
         db.execute("PRAGMA user_version=2")
     store.add_predictions([replace(prediction("new"), experiment="x")])
     assert store.add_labels([Label("old", 0, 1), Label("new", 0, 1)], NOW) == ["joined"] * 2
@@ -406,3 +408,78 @@ def test_a_full_disk_stores_nothing_partially_and_recovers(tmp_path: Path) -> No
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout.split()[0]) > 0, "there was room for some"
+
+
+def test_a_correction_of_the_same_source_replaces(store: FeedbackStore) -> None:
+    store.add_predictions([prediction(), prediction("s")])
+    posted = [
+        Label("r", 0, 1, source="desk"),
+        Label("r", 0, 0, source="desk"),
+        Label("r", 0, 1, source="audit"),
+        Label("r", 0, 1),
+        Label("r", 0, 0, source="desk"),
+    ]
+    outcomes = store.add_labels(posted, NOW)
+    assert outcomes == ["joined", "corrected", "conflict", "conflict", "duplicate"]
+    assert [joined.label for joined in all_of(store)] == [0]
+    figures = store.figures()
+    assert figures["corrections"] == {"in_time": 1, "after_use": 0}
+    assert figures["labels"]["conflict"] == 2
+    rewards = [Label("s", 0, None, 2.0, source="till"), Label("s", 0, None, 3.0, source="till")]
+    assert store.add_labels(rewards, NOW) == ["joined", "corrected"]
+    assert all_of(store)[-1].reward == 3.0
+
+
+def test_a_repeated_or_older_post_is_no_correction(store: FeedbackStore) -> None:
+    store.add_predictions([prediction(), prediction("s")])
+    first, second = Label("r", 0, 1, source="desk"), Label("r", 0, 0, source="desk")
+    assert store.add_labels([first, second, first], NOW) == ["joined", "corrected", "duplicate"]
+    assert [joined.label for joined in all_of(store)] == [0]
+    late = [
+        Label("s", 0, 0, at=NOW - 10, source="desk"),
+        Label("s", 0, 1, at=NOW - 20, source="desk"),
+        Label("s", 0, 1, at=NOW - 5, source="desk"),
+        Label("s", 0, 0, at=NOW - 1, source="desk"),
+    ]
+    outcomes = store.add_labels(late, NOW)
+    assert outcomes == ["joined", "duplicate", "corrected", "corrected"]
+    assert all_of(store)[-1].label == 0
+
+
+def test_a_label_that_waits_for_its_prediction_can_be_corrected(store: FeedbackStore) -> None:
+    posted = [Label("o", 0, 1, source="desk"), Label("o", 0, 0, source="desk")]
+    assert store.add_labels(posted, NOW) == ["orphan", "corrected"]
+    store.add_predictions([prediction("o")])
+    assert [joined.label for joined in all_of(store)] == [0]
+
+
+def test_labels_settle_before_they_count(tmp_path: Path) -> None:
+    store = FeedbackStore(tmp_path, HORIZON, 1 << 24, settle=60.0)
+    store.add_predictions([prediction(), prediction("s")])
+    store.add_labels([Label("r", 0, 1, source="desk")], NOW)
+    assert store.take(0, NOW + 59.0) == []
+    store.add_labels([Label("r", 0, 0, source="desk"), Label("s", 0, 1, source="desk")], NOW + 30.0)
+    taken = store.take(0, NOW + 61.0)
+    assert [(joined.request_id, joined.label) for joined in taken] == [("r", 0)]
+    again = Label("r", 0, 1, at=NOW + 62.0, source="desk")
+    after = store.add_labels([again], NOW + 62.0)
+    assert after == ["corrected"]
+    assert store.figures()["corrections"] == {"in_time": 1, "after_use": 1}
+    taken = store.take(taken[-1].seq, NOW + 100.0)
+    assert [joined.request_id for joined in taken] == ["s"], "what counted is not counted again"
+    store.close()
+
+
+def test_files_of_earlier_versions_are_extended(tmp_path: Path) -> None:
+    store = FeedbackStore(tmp_path, HORIZON, 1 << 24)
+    store.add_predictions([prediction()])
+    store.add_labels([Label("r", 0, 1)], NOW)
+    store.close()
+    with sqlite3.connect(tmp_path / "feedback.sqlite") as db:
+        db.execute("ALTER TABLE labels DROP COLUMN source")
+        db.execute("ALTER TABLE labels DROP COLUMN earlier")
+        db.execute("PRAGMA user_version=3")
+    db.close()
+    again = FeedbackStore(tmp_path, HORIZON, 1 << 24)
+    assert again.add_labels([Label("r", 0, 0), Label("r", 0, 1)], NOW) == ["conflict", "duplicate"]
+    again.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from understudy.monitor.archive.recorder import Recorder
 from understudy.monitor.cli.main import main
 from understudy.monitor.config.model import RecordLog
 from understudy.monitor.errors import ReplayError
+from understudy.monitor.evidence.blocks.codec import _label, _label_row
 from understudy.monitor.labels.label import Label
 from understudy.monitor.records import frames
 from understudy.monitor.records.handoff import Names
@@ -121,6 +123,9 @@ def test_a_record_and_a_label_survive_the_way_to_the_file_and_back() -> None:
     for name in original.__slots__:
         assert getattr(again, name) == getattr(original, name), name
     label = Label("r-1", 2, True, 0.5, 12.0, "k")
+    named = replace(label, source="desk")
+    assert read_label(json.loads(label_line(named, 20.0))["label"]) == (20.0, named)
+    assert _label(_label_row(20.0, named)) == (20.0, named), "over Kafka as well"
     assert read_label(json.loads(label_line(label, 20.0))["label"]) == (20.0, label)
     for wrong in ({**line, "outcome": "odd"}, {**line, "duration": -1}, {"time": 1}):
         with pytest.raises(ReplayError):

@@ -384,12 +384,14 @@ def _names(data: bytes) -> Names:
 def _label_row(received: float, label: Label) -> list[Any]:
     return [
         *(received, label.request_id, label.row, label.label, label.reward, label.at, label.key),
+        *([label.source] if label.source is not None else []),
     ]
 
 
 def _label(item: Sequence[Any]) -> tuple[float, Label]:
     # Ignore fields that a later version appends.
     received, request_id, row, label, reward, at, key = item[:7]
+    source = item[7] if len(item) > 7 else None
     check(isinstance(request_id, str) and isinstance(row, int), "a label without request id or row")
     check(label is None or isinstance(label, (str, int, float)), "a label must be a scalar")
     return float(received), Label(
@@ -399,4 +401,5 @@ def _label(item: Sequence[Any]) -> tuple[float, Label]:
         None if reward is None else float(reward),
         None if at is None else float(at),
         None if key is None else str(key),
+        None if source is None else str(source),
     )

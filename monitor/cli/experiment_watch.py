@@ -53,7 +53,8 @@ def _head(document: Mapping[str, Any], one: Mapping[str, Any]) -> Text:
         (f"{document['name']}  {one['name']} against {document['champion']}  ", "bold"),
         (one["headline"], _TONES.get(one["tone"], "")),
         f"  {one['phase'].replace('_', ' ')}, stage {one['stage']['name']} "
-        f"({one['stage']['number']} of {one['stage']['of']}), {mine:,} requests of its own",
+        f"({one['stage']['number']} of {one['stage']['of']}), "
+        f"{mine:,} {one['counted_in']} of its own",
     )
     if not document["split"]["honoured"]:
         text.append("  sample ratio mismatch", style="bold red")

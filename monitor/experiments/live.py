@@ -14,7 +14,7 @@ from understudy.monitor.config.experiment import Experiment as Declared
 from understudy.monitor.config.rules import rules_of
 from understudy.monitor.evidence.arms import Arms
 from understudy.monitor.evidence.batch import ColumnBatch, merge
-from understudy.monitor.evidence.columns import Floats
+from understudy.monitor.evidence.columns import Floats, listed
 from understudy.monitor.evidence.layout import (
     ASSIGNED,
     FACTS,
@@ -26,14 +26,14 @@ from understudy.monitor.evidence.layout import (
 from understudy.monitor.evidence.observe import Codes, numbered
 from understudy.monitor.experiments.contestant import ChallengerState
 from understudy.monitor.experiments.timeline import point_of
-from understudy.monitor.experiments.units import OpenUnit, OpenUnits, closed_units
+from understudy.monitor.experiments.units import Observed, UnitTable
 from understudy.monitor.routing.assignments import Assignments
 from understudy.monitor.routing.routes import Assignment
 from understudy.shadow import comparison, rollout
 from understudy.shadow.assignment import Allocation
 from understudy.shadow.experiment import Decision, Experiment, Pairs, Split, Unanswered
 from understudy.shadow.experiment.decision import OPERATOR
-from understudy.shadow.state import Config, Count, Key, Saved, Stateful, Transient
+from understudy.shadow.state import Config, Count, Key, Saved, Stateful
 
 
 class LiveExperiment(Stateful):
@@ -55,13 +55,11 @@ class LiveExperiment(Stateful):
     _weights: Saved[tuple[float, ...]]
     _epoch: Saved[float]
     experiment: Saved[Annotated[Experiment, Key("evidence")]]
-    _units: Saved[OpenUnits]
+    units: Saved[UnitTable]
     _codes: Saved[Codes]
     _assigned: Saved[Assignments]
     contestants: Saved[dict[str, ChallengerState]]
     _columns: Config[tuple[str, ...]]
-    _closed: Transient[list[int]]
-    """Units of each arm that have ended since the last look; a dump takes them in."""
 
     def __init__(self, declared: Declared, arms: Arms, now: float) -> None:
         self.declared = declared
@@ -85,9 +83,8 @@ class LiveExperiment(Stateful):
         of unfinished requests do not count."""
         self._columns = self.layout.columns
         self._codes = Codes()
-        self._units = OpenUnits()
+        self.units = UnitTable(self._columns, declared.name.encode()[:64])
         self._assigned = Assignments(len(self.order))
-        self._closed = [0] * len(self.order)
         self._weights = ()
         """Of :attr:`order`, under which the records of this epoch were assigned."""
         self._epoch = 0.0
@@ -135,8 +132,7 @@ class LiveExperiment(Stateful):
     def _begin_epoch(self, epoch: float, weights: tuple[float, ...]) -> None:
         self._check_split()
         if self._weights:
-            self._close(self._units.all())
-            self._check_split()
+            self._observe(self.units.close())
             self._assigned.clear()
             self.experiment.begin_epoch()
         self._weights, self._epoch = weights, epoch
@@ -144,17 +140,25 @@ class LiveExperiment(Stateful):
     def _take_assigned(self, batch: ColumnBatch) -> None:
         """Take requests that were assigned under the current weights."""
         sides, unfinished = batch.side, batch.floats("open") > 0.0
-        self._assigned.add(
-            sides, batch.floats("started"), batch.floats("seconds"), unfinished, batch.ids
-        )
         diverted = (batch.floats("served") == 0.0) & (sides > 0) & ~unfinished
         counted = batch.floats("counted") > 0.0
         for number, contestant in enumerate(self.contestants.values(), start=1):
             contestant.diverted += int((diverted & (sides == number)).sum())
         values = {c: self._numbers(batch, "v.", c) for c in self._columns}
+        requests = (batch.floats("started"), batch.floats("seconds"), unfinished, batch.ids)
         if self.by_unit:
-            self._take_units(batch, np.flatnonzero(counted), values)
+            known = {name: np.where(counted, cells, np.nan) for name, cells in values.items()}
+            new, begun, observed = self.units.take(
+                listed(batch.column("unit")),
+                sides,
+                batch.at,
+                known,
+            )
+            self._assigned.add(sides, *requests, new)
+            self._begin_units(np.bincount(sides[begun], minlength=len(self.order)))
+            self._observe(observed)
             return
+        self._assigned.add(sides, *requests)
         for number, name in enumerate(self.contestants, start=1):
             share = self._share(number)
             mine = counted & ((sides == 0) | (sides == number))
@@ -165,14 +169,20 @@ class LiveExperiment(Stateful):
                     Split(arms, np.full(arms.size, share), columns)
                 )
 
-    def _take_units(
-        self, batch: ColumnBatch, rows: NDArray[np.intp], values: Mapping[str, Floats]
-    ) -> None:
-        units, started = batch.column("unit"), batch.floats("started")
-        for row in rows.tolist():
-            of_row = {column: float(cells[row]) for column, cells in values.items()}
-            closed = self._units.add(units[row], int(batch.side[row]), float(started[row]), of_row)
-            self._close(closed)
+    def _begin_units(self, begun: NDArray[np.intp]) -> None:
+        """Count units by arm that have had their first request under the current weights."""
+        for number, name in enumerate(self.contestants, start=1):
+            if self._share(number) is not None:
+                self.experiment.contests[name].begin_units(int(begun[0]), int(begun[number]))
+
+    def _observe(self, observed: Sequence[Observed]) -> None:
+        """Take units that have reached an age."""
+        for one in observed:
+            for number, name in enumerate(self.contestants, start=1):
+                share = self._share(number)
+                units = one.units(number, share) if share is not None else None
+                if units is not None:
+                    self.experiment.contests[name].update_units(units)
 
     def _numbers(self, batch: ColumnBatch, prefix: str, column: str) -> Floats:
         return numbered(
@@ -228,25 +238,11 @@ class LiveExperiment(Stateful):
             return None
         return self._weights[number] / (self._weights[0] + self._weights[number])
 
-    def _close(self, closed: list[OpenUnit]) -> None:
-        for item in closed:
-            self._closed[item.arm] += 1
-        for number, name in enumerate(self.contestants, start=1):
-            share = self._share(number)
-            mine = [item for item in closed if item.arm in (0, number)]
-            if mine and share is not None:
-                contest = self.experiment.contests[name]
-                contest.served[1] += sum(item.arm == number for item in mine)
-                contest.served[0] += sum(item.arm == 0 for item in mine)
-                contest.update_units(closed_units(mine, share))
-
     # Rollout ------------------------------------------------------------------------------------
 
     def _check_split(self) -> None:
         """Add the requests whose assignment is settled to the test for sample ratio mismatch."""
         given = self._assigned.settled()
-        if self.by_unit:
-            given, self._closed = self._closed, [0] * len(self.order)
         if any(given) and self._weights:
             total = sum(self._weights)
             self.experiment.assigned(given, [w / total for w in self._weights])
@@ -269,7 +265,6 @@ class LiveExperiment(Stateful):
 
     def tick(self, now: float) -> list[rollout.Event]:
         """Decide and advance the rollout; returns the events for the audit log."""
-        self._close(self._units.expired(now))
         self._check_split()
         events: list[rollout.Event] = []
         for mode in {c.mode for c in self.contestants.values()}:
@@ -296,6 +291,7 @@ class LiveExperiment(Stateful):
                     decision.reasons,
                     requests,
                     decision.cause,
+                    self.experiment.contests[name].counted_in(mode),
                 )
                 events += happened
         winner = next(
@@ -322,6 +318,7 @@ class LiveExperiment(Stateful):
         """Before a paused rollout is resumed: traffic that was split wrongly is no evidence."""
         if contestant.rollout.phase == "paused" and not self.experiment.split_honoured:
             self.experiment.restart_split()
+            self.units.forget()
 
     def weights(self) -> tuple[float, ...]:
         """The shares of the champion and of each challenger in the current stages; they sum to

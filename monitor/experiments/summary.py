@@ -62,8 +62,17 @@ def document(live: LiveExperiment, now: float) -> dict[str, Any]:
             "log_e": split.log_e if split is not None else 0.0,
         },
         "unanswered": _unanswered(live),
+        "units_seen": _units_seen(live),
         "challengers": [contestant(live, c, now) for c in live.contestants.values()],
     }
+
+
+def _units_seen(live: LiveExperiment) -> dict[str, Any] | None:
+    """Distinct units of the whole experiment; an estimate when they are more than are kept."""
+    if not live.by_unit:
+        return None
+    number, error = live.units.distinct
+    return {"number": number, "relative_error": error, "tracked": len(live.units)}
 
 
 def _unanswered(live: LiveExperiment) -> dict[str, Any]:
@@ -102,7 +111,7 @@ def situation(live: LiveExperiment, c: ChallengerState, now: float) -> Situation
         requests,
         _rate(c, requests, now),
         arms,
-        "units" if live.by_unit else "requests",
+        live.experiment.contests[c.name].counted_in(c.mode),
         state.phase,
         max(0, state.stage.minimum_requests - served) if running else 0,
         max(0.0, state.stage.minimum_seconds - lasted) if running else 0.0,
@@ -151,6 +160,7 @@ def contestant(live: LiveExperiment, c: ChallengerState, now: float) -> dict[str
             "diverted": c.diverted,
             "unpaired": c.lost,
         },
+        "counted_in": contest.counted_in(c.mode),
         **c.decision.to_dict(),
         **explanation(live, c, now).to_dict(),
         "noise": {"compared": c.noise.compared, "outputs": c.noise.fields()[:20]},

@@ -80,10 +80,12 @@ class Assignments(Stateful):
         seconds: Floats,
         unfinished: NDArray[np.bool_],
         ids: Sequence[bytes],
+        counted: NDArray[np.bool_] | None = None,
     ) -> NDArray[np.bool_]:
         """Add finished requests and reports of unfinished ones, in order of time.
 
-        Arrays have the shape (requests,). Returns which rows are requests not seen before.
+        Arrays have the shape (requests,). ``counted`` are the rows to count as assignments, such as
+        the first of each unit; None: requests not seen before. Returns the latter.
         """
         fresh = np.ones(len(arms), np.bool_)
         if not len(arms):
@@ -108,8 +110,9 @@ class Assignments(Stateful):
         self._finished += int(ended.sum())
         self._seconds += float(seconds[ended].sum())
         self._newest = max(self._newest, float((started + seconds).max()))
-        slots = (started[fresh] / _SLOT).astype(np.int64)
-        places, counts = np.unique(slots * self.arms + arms[fresh], return_counts=True)
+        counted = fresh if counted is None else counted
+        slots = (started[counted] / _SLOT).astype(np.int64)
+        places, counts = np.unique(slots * self.arms + arms[counted], return_counts=True)
         for place, count in zip(places.tolist(), counts.tolist(), strict=True):
             slot, arm = divmod(place, self.arms)
             self._slots.setdefault(slot, [0] * self.arms)[arm] += count

@@ -74,11 +74,12 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Units:
-    """Units of assignment that are complete: ``columns[name]`` is (sums, counts)."""
+    """Units of assignment at one age, ``CUTOFFS[cutoff]``: ``columns[name]`` is (sums, counts)."""
 
     arms: Array
     share: Array
     columns: Mapping[str, tuple[Array, Array]]
+    cutoff: int = 0
 
     def column(self, *names: str) -> tuple[Array, Array, Array, Array] | None:
         """(arms, sums, counts, share) of the units that have a value; of several columns, one row

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self
 
 from understudy.shadow.experiment.batches import Pairs, Split, Units
 from understudy.shadow.experiment.hypothesis import Hypothesis
-from understudy.shadow.experiment.measures import Measure, measure_for
+from understudy.shadow.experiment.measures import ByUnit, Measure, measure_for
 from understudy.shadow.experiment.odds import null_of_harm, null_to_pass, odds
 from understudy.shadow.sequential.common import Interval
 from understudy.shadow.state import Config, Converter, Count, Saved, Stateful, Transient, Two
@@ -182,14 +182,21 @@ class ChallengerEvidence(Stateful):
                 measure.update_split(*column)
 
     def update_units(self, batch: Units) -> None:
-        """Add complete units."""
+        """Add units that have reached an age."""
         self._shown.clear()
         for measure in self.measures["split"]:
             if measure is None:
                 continue
             column = batch.column(*measure.hypothesis.columns)
             if column is not None and column[0].size:
-                measure.update_units(*column)
+                assert isinstance(measure, ByUnit)
+                measure.update_at(batch.cutoff, *column)
+
+    def begin_units(self, champion: int, challenger: int) -> None:
+        """Count units that have begun under the current weights."""
+        self._shown.clear()
+        self.served[0] += champion
+        self.served[1] += challenger
 
     def begin_epoch(self) -> None:
         """Start a new epoch: the weights have changed."""
@@ -198,8 +205,12 @@ class ChallengerEvidence(Stateful):
             if measure is not None:
                 measure.begin_epoch()
 
+    def counted_in(self, mode: str) -> str:
+        """What is counted in a mode: "requests", or "units" where these are assigned."""
+        return "units" if mode == "split" and self.by_unit else "requests"
+
     def requests(self, mode: str) -> int:
-        """The challenger's own requests in a mode."""
+        """The challenger's own requests, or units, in a mode."""
         return self.pairs if mode == "shadow" else self.served[1]
 
     def evidence(self, mode: str, alpha: float) -> list[Evidence]:

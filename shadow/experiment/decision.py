@@ -62,11 +62,17 @@ class Decision:
         }
 
 
-def decide(rules: Rules, evidence: Sequence[Evidence], requests: int, seconds: float) -> Decision:
+def decide(
+    rules: Rules,
+    evidence: Sequence[Evidence],
+    requests: int,
+    seconds: float,
+    unit: str = "requests",
+) -> Decision:
     """The verdict on one challenger from the evidence of one mode.
 
-    ``requests`` are the challenger's own, ``seconds`` how long the experiment has run. Without a
-    request it is always "continue".
+    ``requests`` are the challenger's own, counted in ``unit`` ("requests" or "units"); ``seconds``
+    is how long the experiment has run. Without a request it is always "continue".
     """
     if requests == 0:
         return Decision("continue", ("no traffic yet",), tuple(evidence))
@@ -91,7 +97,7 @@ def decide(rules: Rules, evidence: Sequence[Evidence], requests: int, seconds: f
     if futile and (rules.promote == "all" or len(futile) == len(successes)):
         reasons = tuple(_futile(item) for item in futile)
         return Decision("rollback", reasons, tuple(marked), strength, NO_IMPROVEMENT)
-    waiting = _too_early(rules, requests, seconds)
+    waiting = _too_early(rules, requests, seconds, unit)
     if rules.shadow_only:
         waiting += _doubtful(shown, goal)
     if strength >= goal and not waiting:
@@ -205,11 +211,12 @@ def _futile(item: Evidence) -> str:
     )
 
 
-def _too_early(rules: Rules, requests: int, seconds: float) -> list[str]:
+def _too_early(rules: Rules, requests: int, seconds: float, unit: str) -> list[str]:
     """What a promotion has to wait for, whatever the evidence says."""
     reasons = []
     if requests < rules.minimum:
-        reasons.append(f"the challenger has served {requests} of at least {rules.minimum} requests")
+        least = f"{rules.minimum:,} {unit}"
+        reasons.append(f"the challenger has served {requests:,} of at least {least}")
     if seconds < rules.min_seconds:
         reasons.append(
             f"the experiment has run for {seconds:.0f} s of at least {rules.min_seconds:.0f} s: "
@@ -232,7 +239,8 @@ def _undecided(rules: Rules, marked: Sequence[Evidence]) -> list[str]:
     reasons = []
     for item in marked:
         if item.status == "no data":
-            reasons.append(f"{item.name}: no data yet")
+            note = f" ({item.note})" if item.note else ""
+            reasons.append(f"{item.name}: no data yet{note}")
         elif item.status in ("undecided", "futile"):
             note = f"; {item.note}" if item.note else ""
             reasons.append(

@@ -122,7 +122,9 @@ class Experiment(Stateful):
         """
         alpha = self.rules.alpha
         fresh = [
-            decide(self.rules, c.evidence(mode, alpha), c.requests(mode), seconds)
+            decide(
+                self.rules, c.evidence(mode, alpha), c.requests(mode), seconds, c.counted_in(mode)
+            )
             for c in self.contests.values()
         ]
         latched = self._latched[mode]
@@ -132,8 +134,7 @@ class Experiment(Stateful):
             zip(self.contests, correct_promotions(self.rules, fresh), strict=True), start=1
         ):
             if mode == "split" and self.split is not None and not self.split_honoured:
-                noun = "units" if self.contests[name].by_unit else "requests"
-                reason = mismatch(self.split, arms, noun)
+                reason = mismatch(self.split, arms, self.contests[name].counted_in(mode))
                 found[name] = replace(decision, verdict="invalid", reasons=(reason,), cause=SPLIT)
                 continue
             missing = ""

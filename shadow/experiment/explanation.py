@@ -104,7 +104,8 @@ class Remaining:
     """The challenger's own requests until the last claim is about to be proven, from now on.
 
     ``least`` and ``most`` hold in about four of five cases; ``most`` is None where no upper end is
-    known yet. The same in ``seconds`` at the present rate, None without one.
+    known yet. The same in ``seconds`` at the present rate, None without one. Where units are
+    assigned, it is units that are counted.
     """
 
     metric: str
@@ -112,6 +113,7 @@ class Remaining:
     least: float
     most: float | None
     rate: float | None
+    unit: str = "requests"
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -134,7 +136,7 @@ class Remaining:
 
     def __str__(self) -> str:
         most = f"{_about(self.most)}" if self.most is not None else "no upper end known yet"
-        text = f"about {_about(self.likely)} more requests ({_about(self.least)} to {most})"
+        text = f"about {_about(self.likely)} more {self.unit} ({_about(self.least)} to {most})"
         if self.rate is None:
             return text
         if not self.rate:
@@ -187,8 +189,8 @@ def explain(rules: Rules, decision: Decision, situation: Situation) -> Explanati
     if verdict == "continue" and cause != LIMIT:
         why = [*_open_grounds(decision, situation)]
         remaining = slowest(rules, decision, situation)
-    if cause != SPLIT and (verdict != "continue" or situation.requests):
-        why += _counted(situation)  # the reason of a broken split names them
+    if verdict != "continue" or situation.requests:
+        why += _counted(situation)
     return Explanation(
         outcome_of(verdict, cause),
         _headline(decision, situation),
@@ -297,7 +299,7 @@ def _promotion(situation: Situation) -> Iterator[str]:
 
 def _stage(situation: Situation) -> Iterator[str]:
     if situation.missing_requests:
-        need = f"the stage takes {situation.missing_requests:,} more requests"
+        need = f"the stage takes {situation.missing_requests:,} more {situation.unit}"
         if situation.rate:
             need += f", {_lasting(situation.missing_requests / situation.rate)} at the present rate"
         yield need
@@ -323,7 +325,8 @@ def _missing(rules: Rules, decision: Decision, situation: Situation) -> Iterator
         yield "no requests arrive at present: check the traffic and the challenger's breaker"
     for item in decision.evidence:
         if item.status == "no data":
-            need = _NO_DATA.get(item.hypothesis.metric.needs, "check that its values are recorded")
+            need = _NO_DATA.get(item.hypothesis.metric.needs) or item.note
+            need = need or "check that its values are recorded"
             yield f"{item.name} has no data: {need}"
         elif item.status in ("undecided", "futile") and item.decides:
             yield _still(rules, item, situation)
@@ -331,7 +334,8 @@ def _missing(rules: Rules, decision: Decision, situation: Situation) -> Iterator
         left = rules.min_seconds - situation.seconds
         yield f"`minimum_duration` is reached in {_lasting(left)}"
     if situation.requests < rules.minimum:
-        yield f"{rules.minimum - situation.requests:,} more requests until `minimum` is reached"
+        missing = rules.minimum - situation.requests
+        yield f"{missing:,} more {situation.unit} until `minimum` is reached"
     yield from _stage(situation)
 
 
@@ -354,7 +358,7 @@ def remaining_of(rules: Rules, item: Evidence, situation: Situation) -> Remainin
     goal = -math.log(rules.alpha) - log_e
     per = situation.requests  # a metric with few values, such as labels, grows with them
     if goal <= 0.0:
-        return Remaining(item.name, 0.0, 0.0, 0.0, situation.rate)
+        return Remaining(item.name, 0.0, 0.0, 0.0, situation.rate, situation.unit)
     least, most = _range(log_e, goal)
     return Remaining(
         item.name,
@@ -362,6 +366,7 @@ def remaining_of(rules: Rules, item: Evidence, situation: Situation) -> Remainin
         per * least,
         per * most if most is not None else None,
         situation.rate,
+        situation.unit,
     )
 
 
@@ -396,7 +401,8 @@ def slowest(rules: Rules, decision: Decision, situation: Situation) -> Remaining
         found += theirs
     missing = max(rules.minimum - situation.requests, 0)
     if missing:
-        found.append(Remaining("minimum", missing, missing, missing, situation.rate))
+        still = (missing, missing, missing, situation.rate, situation.unit)
+        found.append(Remaining("minimum", *still))
     if any(r is None for r in found):
         return None
     return max((r for r in found if r is not None), key=lambda r: r.likely, default=None)

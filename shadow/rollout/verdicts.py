@@ -16,11 +16,12 @@ def step(
     reasons: tuple[str, ...],
     exposure: int,
     cause: str = "",
+    unit: str = "requests",
 ) -> Step:
     """Move on by what the evidence says.
 
-    ``exposure`` is the number of the challenger's own requests so far, in the mode of the stage;
-    ``cause`` is that of the decision.
+    ``exposure`` is the number of the challenger's own requests so far, in the mode of the stage,
+    counted in ``unit`` ("requests" or "units"); ``cause`` is that of the decision.
     Raises RolloutError for a verdict that there is not.
     """
     if verdict not in VERDICTS:
@@ -28,7 +29,7 @@ def step(
     if not rollout.live:
         return rollout, ()
     rollout, events = recount(rollout, now, exposure)
-    rollout, more = _judged(rollout, now, verdict, reasons, exposure, cause)
+    rollout, more = _judged(rollout, now, verdict, reasons, exposure, cause, unit)
     return rollout, events + more
 
 
@@ -39,6 +40,7 @@ def _judged(
     reasons: tuple[str, ...],
     exposure: int,
     cause: str,
+    unit: str,
 ) -> Step:
     why = "; ".join(reasons)
     if verdict == "rollback" or (verdict == "invalid" and rollout.on_invalid == "rollback"):
@@ -60,7 +62,7 @@ def _judged(
     if rollout.requires == "decision" and verdict != "promote":
         return rollout, ()
     if verdict == "continue":
-        why = f"{served:,} requests to the challenger without proven harm"
+        why = f"{served:,} {unit} of the challenger without proven harm"
     if stage.gate == "manual":
         return change(rollout, now, "waiting", SELF, why, reasons, phase="waiting")
     return advance(rollout, now, SELF, why, exposure, reasons)

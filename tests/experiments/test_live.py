@@ -21,7 +21,6 @@ from understudy.monitor.experiments.live import LiveExperiment
 from understudy.monitor.experiments.plot import sequence
 from understudy.monitor.experiments.summary import explanation
 from understudy.monitor.experiments.timeline import MOST, Timeline
-from understudy.monitor.experiments.units import OpenUnits
 from understudy.monitor.labels.store import Joined
 from understudy.monitor.records import record as records
 from understudy.monitor.records.handoff import Names
@@ -309,10 +308,16 @@ def test_units_are_one_observation_each() -> None:
                 None,
                 answer(1),
             )
-    assert served(one) == [0, 0], "none is complete"
-    one.tick(NOW + 10_000)
-    assert served(one) == [15, 15]
+    assert served(one) == [15, 15], "units, as soon as they are assigned"
+    found = status(one, "split")["error_rate"]
+    assert found.records == (0, 0)
+    assert found.note == "a unit counts from 1 minute after its first request"
+    one.take(*assigned(9999, 0, unit=b"last", started=NOW + 100), division(), None, answer(1))
+    one.flush()
     assert status(one, "split")["error_rate"].records == (15, 15)
+    split = one.experiment.split
+    assert split is not None
+    assert split.counts == (15, 15)
 
 
 def test_units_of_the_shadow_stage_do_not_count_under_the_next_weights() -> None:
@@ -420,19 +425,6 @@ def test_waiting_halves_are_bounded() -> None:
     assert (len(pairing), pairing.lost) == (3, 2)
     assert pairing.add(b"0", 1, 9, 2) is None, "its half was given up"
     assert pairing.add(b"4", 1, 9, 2) == {0: 4, 1: 9}
-
-
-def test_open_units_are_bounded_and_change_their_arm_cleanly() -> None:
-    units = OpenUnits(idle=10.0, limit=2)
-    assert units.add("a", 0, 1.0, {"x": 1.0}) == []
-    assert units.add("a", 0, 2.0, {"x": 2.0, "y": float("nan")}) == []
-    (moved,) = units.add("a", 1, 3.0, {"x": 5.0})
-    assert (moved.arm, moved.sums) == (0, {"x": (3.0, 2)})
-    units.add("b", 0, 4.0, {})
-    (oldest,) = units.add("c", 0, 5.0, {})
-    assert oldest.arm == 1
-    assert len(units.expired(14.5)) == 1
-    assert len(units) == 1
 
 
 def numbers() -> Iterator[int]:

@@ -154,7 +154,7 @@ class TestPeople:
         waiting, (event,) = step(state, 1.0, "continue", (), 100)
         assert (waiting.phase, event.why) == (
             "waiting",
-            "100 requests to the challenger without proven harm",
+            "100 requests of the challenger without proven harm",
         )
         assert step(waiting, 1e9, "promote", (), 10**6) == (waiting, ())
         state, (event,) = rollout.approve(waiting, 2.0, "ada", "", 120)

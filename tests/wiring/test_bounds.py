@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fastapi import FastAPI
 
@@ -33,7 +34,7 @@ from understudy.monitor.evidence import decoding, mirrored
 from understudy.monitor.evidence.decoding import Decoder
 from understudy.monitor.evidence.joiner import PairJoiner
 from understudy.monitor.experiments.runner import ExperimentRunner
-from understudy.monitor.experiments.units import OpenUnits
+from understudy.monitor.experiments.units import UnitTable
 from understudy.monitor.findings.channels import base
 from understudy.monitor.findings.channels.webhook import Webhook
 from understudy.monitor.findings.ledger import Findings
@@ -126,10 +127,13 @@ def test_statistics_of_models_are_kept_within_bounds(
     assert (len(pipeline.features), len(pipeline.predictions)) == (3, 3)
 
 
-def test_open_units_are_closed_when_there_are_too_many() -> None:
-    units = OpenUnits(limit=3)
-    closed = [one for number in range(10) for one in units.add(f"u-{number}", 0, 1.0, {"x": 1.0})]
-    assert (len(units), len(closed)) == (3, 7)
+def test_units_beyond_the_limit_are_sampled() -> None:
+    units = UnitTable(("x",), limit=50)
+    for number in range(1000):
+        units.take([f"u-{number}"], np.zeros(1, np.int16), np.ones(1), {"x": np.ones(1)})
+    assert 20 <= len(units) <= 50
+    known, error = units.distinct
+    assert abs(known - 1000) < 6 * error * 1000
 
 
 def test_the_worst_disagreements_are_bounded() -> None:

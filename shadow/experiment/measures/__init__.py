@@ -6,14 +6,16 @@ from understudy.shadow.experiment.hypothesis import Hypothesis, Statistic
 from understudy.shadow.experiment.measures.adjusted import AdjustedMean, UnitTotal
 from understudy.shadow.experiment.measures.base import Measure
 from understudy.shadow.experiment.measures.blocks import AucBlocks, CalibrationBlocks
+from understudy.shadow.experiment.measures.by_unit import ByUnit
 from understudy.shadow.experiment.measures.distribution import Distribution
 from understudy.shadow.experiment.measures.mean import BoundedMeanPairs, Mean
 from understudy.shadow.experiment.measures.quantile import Quantile
 from understudy.shadow.experiment.measures.rate import RatePairs, RateSplit
 from understudy.shadow.experiment.measures.ratio import Ratio
 from understudy.shadow.experiment.measures.tail import Tail
+from understudy.shadow.experiment.measures.unit_mean import UnitMean
 
-__all__ = ["Measure", "measure_for"]
+__all__ = ["ByUnit", "Measure", "measure_for"]
 
 
 def measure_for(hypothesis: Hypothesis, *, paired: bool, by_unit: bool = False) -> Measure:
@@ -22,11 +24,24 @@ def measure_for(hypothesis: Hypothesis, *, paired: bool, by_unit: bool = False) 
     ``paired``: both arms answer the same request (shadow). ``by_unit``: the records of one unit
     were assigned together, so a rate is the mean over units.
     """
+    return ByUnit(hypothesis, _of_units) if by_unit else _of_records(hypothesis, paired)
+
+
+def _of_units(hypothesis: Hypothesis) -> Measure:
+    """Units at one age."""
+    statistic = hypothesis.metric.statistic
+    bounded = statistic is Statistic.MEAN and hypothesis.bounds and not hypothesis.covariate
+    if statistic is Statistic.RATE or bounded:
+        return UnitMean(hypothesis, False)
+    return _of_records(hypothesis, False)
+
+
+def _of_records(hypothesis: Hypothesis, paired: bool) -> Measure:
     statistic = hypothesis.metric.statistic
     if statistic is Statistic.RATE:
         if paired:
             return RatePairs(hypothesis, True)
-        return Mean(hypothesis, False) if by_unit else RateSplit(hypothesis, False)
+        return RateSplit(hypothesis, False)
     if statistic is Statistic.TOTAL:
         return UnitTotal(hypothesis, paired)
     if statistic is Statistic.RATIO:

@@ -133,12 +133,16 @@ class Measure(Stateful, ABC):
         """The state of both together."""
         if type(other) is not type(self) or other.hypothesis != self.hypothesis:
             raise ValueError("measures of different hypotheses cannot be merged")
-        both = type(self)(self.hypothesis, self.paired)
+        both = self._new()
         both.n = [a + b for a, b in zip(self.n, other.n, strict=True)]
         both.outside = self.outside + other.outside
         both._carried = [a + b for a, b in zip(self._carried, other._carried, strict=True)]
         self._merge_into(both, other)
         return both
+
+    def _new(self) -> Self:
+        """The same measure without evidence."""
+        return type(self)(self.hypothesis, self.paired)
 
     @abstractmethod
     def _merge_into(self, both: Self, other: Self) -> None:

@@ -19,11 +19,11 @@ from understudy.monitor.evidence.block_columns import BlockColumns, Indices
 from understudy.monitor.evidence.columns import Column, column_of
 from understudy.monitor.evidence.joiner import PairJoiner
 from understudy.monitor.evidence.layout import ASSIGNED, LABELS, NOTES, PAIRS, EvidenceLayout
-from understudy.monitor.evidence.mirrored import MirrorComparison, Redact
-from understudy.monitor.evidence.observe import NAN, Observer, of_label
+from understudy.monitor.evidence.mirrored import MirrorComparison, Redact, columns_of
+from understudy.monitor.evidence.observe import NAN, Observer, number_of, of_label
 from understudy.monitor.labels.store import Joined
 from understudy.monitor.records.record import ROLE_PRIMARY
-from understudy.shadow.experiment.hypothesis import uncapped
+from understudy.shadow.experiment.hypothesis import COVARIATE, uncapped
 
 _MOST_WAITING = 20_000
 
@@ -131,15 +131,31 @@ class EvidenceCollector:
             shares_of_records[index] = share if 0.0 < share < 1.0 else 0.0
         return shares_of_records
 
+    def covariates_of(self, block: BlockColumns, records: Indices) -> list[dict[str, list[object]]]:
+        """By record, the fields of the request that the experiment adjusts for; they are stored
+        with the prediction, since the label comes later."""
+        wanted = self.layout.covariates
+        if not wanted:
+            return [{} for _ in range(len(records))]
+        found = []
+        for table in block.request.decoded(records):
+            columns = columns_of(table) if table is not None else {}
+            given = ((name, columns.get(name.removeprefix(COVARIATE))) for name in wanted)
+            found.append({name: cells for name, cells in given if cells is not None})
+        return found
+
     def take_labels(self, of_model: Iterable[Joined]) -> None:
         """Take labels or rewards that were joined to predictions of this experiment's model."""
         how = self.declared.label
         for joined in of_model:
+            given = {name: number_of(joined.outputs.get(name)) for name in self.layout.covariates}
             if how is not None and joined.label is not None:
                 found = of_label(joined.outputs, joined.label, how)
-                self._take_label(joined, "label", self._values(found))
+                if found:
+                    self._take_label(joined, "label", self._values(found | given))
             if joined.reward is not None:
-                self._take_label(joined, "reward", self._values({"reward": joined.reward}))
+                values = self._values({"reward": joined.reward} | given)
+                self._take_label(joined, "reward", values)
 
     def _take_label(self, joined: Joined, name: str, values: list[float]) -> None:
         key = f"{joined.request_id}/{joined.row}".encode()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from understudy.monitor.config.experiment import Experiment as Declared
 from understudy.monitor.config.rules import rules_of
 from understudy.monitor.evidence.arms import Arms
+from understudy.shadow.experiment.hypothesis import COVARIATE
 
 ASSIGNED, PAIRS, LABELS, NOTES = "assigned", "pairs", "labels", "notes"
 """Types of rows: requests assigned to an arm, pairs, labels of split traffic, and notes on single
@@ -17,14 +18,15 @@ _SIDES = ("a.", "b.")
 
 
 class EvidenceLayout:
-    """Column names of an experiment: ``columns`` of observed values, ``order`` of the arms,
-    champion first."""
+    """Column names of an experiment: ``columns`` of observed values, of which ``covariates`` are of
+    the request; ``order`` of the arms, champion first."""
 
     def __init__(self, declared: Declared, arms: Arms) -> None:
         hypotheses = rules_of(declared).hypotheses
         self.by_unit = declared.unit.by != "request"
         self.order = (arms.champion, *declared.challengers)
         self.columns = tuple(sorted({column for h in hypotheses for column in h.columns}))
+        self.covariates = tuple(c for c in self.columns if c.startswith(COVARIATE))
         self.wants_labels = any(h.metric.needs == "labels" for h in hypotheses)
 
     def assigned_names(self, width: int) -> tuple[str, ...]:

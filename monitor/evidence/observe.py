@@ -189,6 +189,11 @@ def _is_positive(cell: object, how: Label, predicted: bool) -> bool | None:
     return bool(cell) if isinstance(cell, (bool, int, float)) and cell in (0, 1) else None
 
 
+def number_of(cell: object) -> float:
+    """A cell as a number; NaN when it is not one."""
+    return float(cell) if _is_number(cell) else NAN  # type: ignore[arg-type]
+
+
 def _is_number(cell: object) -> bool:
     if isinstance(cell, bool) or not isinstance(cell, (int, float)):
         return False

@@ -148,8 +148,12 @@ class StageOne:
                     known = np.array(collector.shares_of(block, shares, records))
                     records, known = records[known > 0.0], known[known > 0.0]
                 left[records] = False
-                for record, answer, share in zip(
-                    records.tolist(), block.response.decoded(records), known.tolist(), strict=True
+                for record, answer, share, given in zip(
+                    records.tolist(),
+                    block.response.decoded(records),
+                    known.tolist(),
+                    collector.covariates_of(block, records),
+                    strict=True,
                 ):
                     assert answer is not None
                     offer(
@@ -160,7 +164,7 @@ class StageOne:
                             block.key[0],
                             share,
                             float(block.started[record]),
-                            columns_of(answer),
+                            columns_of(answer) | given,
                             collector.declared.name if assigned else "",
                         )
                     )

@@ -14,16 +14,22 @@ import yaml
 from click.testing import CliRunner
 
 from understudy.monitor.cli.main import main
+from understudy.monitor.codecs import Table
 from understudy.monitor.config.experiment import Experiment as Declared
 from understudy.monitor.config.experiment import Label
 from understudy.monitor.config.load import parse
 from understudy.monitor.errors import ConfigError
 from understudy.monitor.evidence.arms import Arms
+from understudy.monitor.evidence.block_columns import BlockColumns
+from understudy.monitor.evidence.blocks import Builder
 from understudy.monitor.evidence.collector import EvidenceCollector
 from understudy.monitor.evidence.observe import of_label
 from understudy.monitor.experiments.live import LiveExperiment
 from understudy.monitor.experiments.text import scale_of
 from understudy.monitor.labels.store import Joined
+from understudy.monitor.records import record as records
+from understudy.monitor.records.handoff import Names
+from understudy.monitor.records.record import Record
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "experiments.md"
 NOW = 1_000_000.0
@@ -246,3 +252,56 @@ def test_the_examples_of_the_page_are_valid_and_decide(tmp_path: Path) -> None:
     assert len(found["metrics"]) == len(metrics)
     for item in found["metrics"]:
         assert min(item["records"].values()) > 0, item["metric"]
+
+
+def test_a_covariate_waits_for_the_label_with_its_prediction() -> None:
+    """A reward comes later than its request: the field of the request is kept until then."""
+    metrics = [{"metric": "reward", "role": "success", "covariate": "before"}]
+    declared = Declared.model_validate(
+        {
+            "name": "x",
+            "challengers": ["candidate"],
+            "mode": "split",
+            "weights": {"candidate": 0.5},
+            "metrics": metrics,
+        }
+    )
+    arms = Arms("champion", "", {}, b"salt")
+    collector = EvidenceCollector(declared, arms, dict)
+    live = LiveExperiment(declared, arms, NOW)
+    rng = np.random.default_rng(6)
+    names = Names(1, (("m", "1", "auto"),), ("champion", "candidate"))
+    for number in range(3000):
+        builder = Builder("", "", 1)
+        x, arm = float(rng.standard_normal()), int(rng.random() < 0.5)
+        one = a_record(number, arm)
+        builder.add(names, one, Table(("before",), 1, [x]), Table(("p",), 1, [0.5]), NOW)
+        (block,) = builder.flush(NOW, everything=True)
+        columns = BlockColumns(block, 0, "champion")
+        (given,) = collector.covariates_of(columns, np.array([0]))
+        assert given == {"input:before": [x]}
+        reward = 2.0 * x + float(rng.standard_normal()) + 0.2 * arm
+        outputs: dict[str, object] = {"p": 0.5, "input:before": x}
+        name = ("champion", "candidate")[arm]
+        collector.take_labels(
+            [Joined(number, f"r{number}", name, False, "m", 0.5, NOW, outputs, 0, None, reward,
+                    NOW + 1, 1.0, "x")]
+        )  # fmt: skip
+    live.feed(collector.drain())
+    (evidence,) = live.experiment.contests["candidate"].evidence("split", 0.05)
+    assert sum(evidence.records) == 3000
+    assert "adjusted for before, which explains 8" in evidence.note or "explains 7" in evidence.note
+    assert evidence.difference.lower > 0.0
+
+
+def a_record(number: int, arm: int) -> Record:
+    one = Record()
+    one.request_id = b"r%d" % number
+    one.role, one.outcome, one.assigned = records.ROLE_PRIMARY, records.OK, 0
+    one.unit, one.arm = b"", arm
+    one.started, one.duration_ns = NOW + 10, 10_000_000
+    one.model, one.status, one.trace_id, one.target = 0, 200, b"", b""
+    one.first_byte_ns = one.queue_ns = one.request_size = one.response_size = 0
+    one.request_headers = one.response_headers = b""
+    one.request_body = one.response_body = None
+    return one

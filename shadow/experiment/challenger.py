@@ -25,6 +25,7 @@ class Evidence:
     confidence sequences for challenger minus, or over, champion at 1 - ``alpha``. ``log_pass`` and
     ``log_harm`` are logs of e-values. ``decides`` is False for figures that are only shown: the
     latency of mirrored requests, which are sent under the champion's load and after its response.
+    ``dependence`` says how requests of one arm depend on each other, "" while they do not.
     ``status`` is one of "passed", "harmed", "futile", "undecided", "ok so far" (of what only
     watches), "shown", "no data".
     """
@@ -39,6 +40,7 @@ class Evidence:
     outside: int
     note: str
     decides: bool = True
+    dependence: str = ""
     status: str = "undecided"
 
     @property
@@ -260,17 +262,23 @@ def _evidence(measures: Sequence[Measure], mode: str, alpha: float) -> Evidence:
     """The figures of the first measure that has records, with the evidence of all."""
     shown = next((m for m in measures if min(m.n)), measures[0])
     note = shown.note
+    champion, challenger = shown.estimates()
+    difference = ratio = None
+    if champion is not None and challenger is not None:
+        difference, ratio = challenger - champion, challenger / champion if champion else None
+    relative = shown.ratio(alpha)
     if len(measures) > 1:
         note = "; ".join(filter(None, (note, "with the evidence of the shadow stage")))
     return Evidence(
         shown.hypothesis,
         (shown.n[0], shown.n[1]),
         shown.estimates(),
-        shown.difference(alpha),
-        shown.ratio(alpha),
+        shown.widened(shown.difference(alpha), difference),
+        shown.widened(relative, ratio) if relative is not None else None,
         sum(m.log_pass for m in measures),
         sum(m.log_harm for m in measures),
         sum(m.outside for m in measures),
         note,
         decides=mode == "split" or shown.hypothesis.column != "latency",
+        dependence=shown.dependence,
     )

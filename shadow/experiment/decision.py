@@ -195,13 +195,15 @@ def _harm(item: Evidence) -> str:
     beyond = f" by more than {h.margin}" if h.role == "guardrail" and h.margin.value else ""
     text = f"{item.name} is worse{beyond}: {_values(item)} (e-value {_e(item.log_harm)}: "
     text += f"{odds(item.log_harm, null_of_harm(h))})"
-    return f"{text}; {item.note}" if item.note and h.watches else text
+    note = item.note if h.watches else item.dependence
+    return f"{text}; {note}" if note else text
 
 
 def _passed(item: Evidence) -> str:
     h = item.hypothesis
     strength = f"e-value {_e(item.log_pass)}: {odds(item.log_pass, null_to_pass(h))}"
-    return f"{h.describe()}: {_values(item)} ({strength})"
+    text = f"{h.describe()}: {_values(item)} ({strength})"
+    return f"{text}; {item.dependence}" if item.dependence else text
 
 
 def _futile(item: Evidence) -> str:

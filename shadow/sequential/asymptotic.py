@@ -109,6 +109,12 @@ class Gate:
 
     def check(self, parts: Mapping[str, CentralMoments], unit: str = "records") -> Readiness:
         """The first thing that is wrong with any of the ``parts``, by the name it is given."""
+        return self.dependent(parts, unit) or self.enough(parts, unit)
+
+    def dependent(
+        self, parts: Mapping[str, CentralMoments], unit: str = "records"
+    ) -> Readiness | None:
+        """Which part's successive records are correlated; None when none are."""
         for name, m in parts.items():
             limit = self.autocorrelation + 3.0 / math.sqrt(max(m.pairs, 1))
             r = m.autocorrelation
@@ -119,6 +125,10 @@ class Gate:
                     f"controlled; analyse by the unit of assignment, or blocks of at least "
                     f"{enough_per_block(r)} {unit}",
                 )
+        return None
+
+    def enough(self, parts: Mapping[str, CentralMoments], unit: str = "records") -> Readiness:
+        """Whether all parts have records enough, independent or not."""
         total = sum(m.n for m in parts.values())
         if total < self.records:
             return Readiness(Status.NOT_YET, f"{total} of {self.records} {unit} before the start")

@@ -55,10 +55,10 @@ class AdjustedMean(Mean):
             super().update_split(arms, values, share)
             return
         keep = self._inside(values[:, 0])
-        arms, values = arms[keep], values[keep]
+        arms, values, share = arms[keep], values[keep], share[keep]
         for part in self._parts(len(values)):
             y, x = values[part].T
-            self._add_split(arms[part], self._adjusted(y, x, np.ones(len(y))))
+            self._add_split(arms[part], self._adjusted(y, x, np.ones(len(y))), share[part])
             self._learn(y, x)
 
     def update_units(self, arms: Array, sums: Array, counts: Array, share: Array) -> None:
@@ -99,10 +99,9 @@ class AdjustedMean(Mean):
         self._theta = float(self._fit.products[0, 1]) / spread if spread > 0.0 else 0.0
         self._centre = float(self._fit.means[1])
 
-    @property
-    def note(self) -> str:
+    def _note(self) -> str:
         """The share of the variance that the covariate explains, once the gate is open."""
-        not_ready = super().note
+        not_ready = super()._note()
         squares = float(self._fit.products[0, 0] * self._fit.products[1, 1])
         if not_ready or not squares > 0.0:
             return not_ready
@@ -142,10 +141,11 @@ class UnitTotal(AdjustedMean):
         totals = np.clip(sums[:, 0], *cap)
         super().update_split(arms, np.stack((totals, sums[:, 1] / counts), axis=1), share)
 
-    @property
-    def note(self) -> str:
+    def _note(self) -> str:
         """That it takes split traffic, in the shadow."""
-        return "totals of units are measured on split traffic only" if self.paired else super().note
+        return (
+            "totals of units are measured on split traffic only" if self.paired else super()._note()
+        )
 
 
 def _first(values: Array) -> Array:

@@ -7,14 +7,17 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from understudy.shadow.experiment.hypothesis import Hypothesis
-from understudy.shadow.sequential.common import Interval
-from understudy.shadow.state import Config, Converter, Count, Saved, Stateful, Two
+from understudy.shadow.sequential.asymptotic import asymptotic_precision
+from understudy.shadow.sequential.common import Interval, logmeanexp
+from understudy.shadow.sequential.normal_mixture import log_normal_mixture
+from understudy.shadow.sequential.time_blocks import BlockJudgement, TimeBlocks
+from understudy.shadow.state import Config, Converter, Count, Saved, Stateful, Transient, Two
 
 Array = npt.NDArray[np.float64]
 MAX_LOG_E = 700.0
@@ -31,6 +34,15 @@ class NullBoundary:
     ratio: float
     shift: float
     alternative: str
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """How blocks of time see a null hypothesis: ``null`` is about the means of a ``column`` of
+    :class:`TimeBlocks`."""
+
+    column: int
+    null: NullBoundary
 
 
 def nulls(hypothesis: Hypothesis) -> tuple[NullBoundary, NullBoundary]:
@@ -57,7 +69,15 @@ class Measure(Stateful, ABC):
     in their order of arrival, without NaN. Split traffic changes its shares now and then:
     :meth:`begin_epoch` restarts counts where the method would otherwise mix times in which the
     shares differed; the evidence so far is kept, since e-values of successive epochs multiply.
+
+    The tests take requests to be independent within an arm, beyond what both arms go through
+    together. Every measure therefore feeds :attr:`time_blocks` beside its tests. While these find
+    that requests of one arm depend on each other, no evidence counts beyond that of the blocks, and
+    intervals are as wide as blocks make them. Blocks go on over epochs: an outage of an earlier
+    epoch is one observation in a later one as well.
     """
+
+    block_columns: ClassVar[int] = 1
 
     hypothesis: Config[Hypothesis]
     paired: Config[bool]
@@ -69,6 +89,10 @@ class Measure(Stateful, ABC):
     """Values left out because they lay outside the declared bounds."""
     _carried: Saved[Two[float]]
     """Evidence of the epochs before this one: to pass, of harm."""
+    time_blocks: Saved[TimeBlocks]
+    _precision: Config[float]
+    _judged: Transient[dict[int, list[tuple[Contrast, BlockJudgement]]]]
+    """By side, what blocks say, until the next update."""
 
     def __init__(self, hypothesis: Hypothesis, paired: bool) -> None:
         self.hypothesis = hypothesis
@@ -77,6 +101,12 @@ class Measure(Stateful, ABC):
         self.n = [0, 0]
         self.outside = 0
         self._carried = [0.0, 0.0]
+        self.time_blocks = TimeBlocks(self.block_columns)
+        self._precision = asymptotic_precision(hypothesis.planned, min(2.0 * hypothesis.alpha, 0.9))
+        self._judged = {}
+
+    def _restored(self) -> None:
+        self._judged.clear()
 
     @abstractmethod
     def update_pairs(self, champion: Array, challenger: Array) -> None:
@@ -109,17 +139,121 @@ class Measure(Stateful, ABC):
     @property
     def note(self) -> str:
         """Why the evidence may not be believed yet, or what to know about it; "" if nothing."""
+        return "; ".join(filter(None, (self.dependence, self._note())))
+
+    def _note(self) -> str:
+        """The same, beside the dependence of requests."""
         return ""
 
     @property
     def log_pass(self) -> float:
         """Evidence that the hypothesis holds."""
-        return _bounded(self._carried[0] + self._log_es()[0])
+        return self._evidence(0)
 
     @property
     def log_harm(self) -> float:
         """Evidence of harm."""
-        return _bounded(self._carried[1] + self._log_es()[1])
+        return self._evidence(1)
+
+    def _evidence(self, side: int) -> float:
+        by_request = _bounded(self._carried[side] + self._log_es()[side])
+        if self.dependent:
+            return min(by_request, self._by_blocks(side))
+        # An e-value to the power 1/V: what normal sums of V times the variance allow.
+        discount = min((j.discount for _, j in self.judged(side)), default=1.0)
+        return by_request / discount if by_request > 0.0 else by_request
+
+    # Dependence ---------------------------------------------------------------------------------
+
+    def _contrasts(self, side: int) -> list[Contrast]:
+        """How blocks see the null to reject for a pass (side 0), or for harm (1)."""
+        return [Contrast(0, self.to_harm if side else self.to_pass)]
+
+    def _events(self) -> float | None:
+        """Effective records behind the variance; None: those of values 0 and 1 are counted."""
+        return None
+
+    def _suspect(self) -> bool:
+        """Whether successive records are known to correlate."""
+        return False
+
+    def judged(self, side: int) -> list[tuple[Contrast, BlockJudgement]]:
+        """What blocks say about a side (0: pass, 1: harm)."""
+        found = self._judged.get(side)
+        if found is None:
+            found = self._judged[side] = []
+            for contrast in self._contrasts(side):
+                judgement = self.time_blocks.judge(
+                    contrast.column,
+                    contrast.null.ratio,
+                    contrast.null.shift,
+                    paired=self.paired,
+                    events=self._events(),
+                    suspect=self._suspect(),
+                )
+                if judgement is not None:
+                    found.append((contrast, judgement))
+        return found
+
+    @property
+    def dependent(self) -> bool:
+        """Whether requests of one arm depend on each other, so that blocks of time decide."""
+        return any(j.dependent for side in (0, 1) for _, j in self.judged(side))
+
+    def _by_blocks(self, side: int) -> float:
+        """Evidence of a side by blocks of time, the mean over its contrasts.
+
+        Harm that began late, and lasts, makes all of time correlate. So harm is also looked for in
+        the last half alone.
+        """
+        logs = []
+        for contrast, j in self.judged(side):
+            whole = (j.records, j.centre, j.deviation) if j.decides else None
+            found = [self._log_normal(contrast.null, whole)]
+            if side:
+                null = contrast.null
+                recent = self.time_blocks.recent(
+                    contrast.column, null.ratio, null.shift, paired=self.paired
+                )
+                found.append(self._log_normal(null, recent))
+            logs.append(float(logmeanexp(np.array(found))))
+        return float(logmeanexp(np.array(logs))) if logs else 0.0
+
+    def _log_normal(self, null: NullBoundary, found: tuple[int, float, float] | None) -> float:
+        """Evidence against a null hypothesis from records, centre and deviation (equation 134 of
+        arXiv:2103.06476)."""
+        if found is None:
+            return 0.0
+        n, centre, deviation = found
+        s = n * centre / deviation
+        if null.alternative == "less":
+            s = -s
+        return float(log_normal_mixture(s, n, 1.0 / self._precision, sided=1))
+
+    def _widest(self) -> BlockJudgement:
+        return max((j for side in (0, 1) for _, j in self.judged(side)), key=lambda j: j.inflation)
+
+    def widened(self, interval: Interval, centre: float | None) -> Interval:
+        """An interval about ``centre`` as wide as blocks make it, while requests depend."""
+        if not self.dependent or centre is None or interval.is_empty:
+            return interval
+        j = self._widest()
+        if not j.decides:
+            return Interval()
+        factor = max(1.0, j.widening)
+        return interval.shift(-centre).scale(factor).shift(centre)
+
+    @property
+    def dependence(self) -> str:
+        """What was found of the dependence of requests; "" while they are independent."""
+        if not self.dependent:
+            return ""
+        j = self._widest()
+        text = (
+            "requests of one arm are not independent (correlation over about "
+            f"{math.ceil(j.inflation):,} requests): judged by blocks of {j.size:,} requests"
+        )
+        return text if j.decides else f"{text}, of which there are not enough yet"
 
     def begin_epoch(self) -> None:
         """The shares have changed. Methods that only need each record's own share go on."""
@@ -137,6 +271,7 @@ class Measure(Stateful, ABC):
         both.n = [a + b for a, b in zip(self.n, other.n, strict=True)]
         both.outside = self.outside + other.outside
         both._carried = [a + b for a, b in zip(self._carried, other._carried, strict=True)]
+        both.time_blocks = self.time_blocks.merge(other.time_blocks)
         self._merge_into(both, other)
         return both
 
@@ -149,10 +284,12 @@ class Measure(Stateful, ABC):
         """Fill in the processes of ``both``."""
 
     def _count_pairs(self, pairs: int) -> None:
+        self._judged.clear()
         self.n[0] += pairs
         self.n[1] += pairs
 
     def _count_split(self, arms: Array) -> None:
+        self._judged.clear()
         challenger = int(arms.sum())
         self.n[0] += arms.size - challenger
         self.n[1] += challenger

@@ -128,8 +128,7 @@ class AucBlocks(Blocks):
                 ties = (positives[:, None] == negatives).mean()
                 yield at, float(above + 0.5 * ties)
 
-    @property
-    def note(self) -> str:
+    def _note(self) -> str:
         """What a block is, and why there is no evidence yet."""
         of = f"at least {_CLASS} labels of each class"
         return f"mean over {self.n[1]} blocks with {of}{self._closed()}"
@@ -179,8 +178,7 @@ class CalibrationBlocks(Blocks):
                 self._labels[side] = 0
                 yield end - 1, figure
 
-    @property
-    def note(self) -> str:
+    def _note(self) -> str:
         """What a block is, and why there is no evidence yet."""
         of = f"{_BLOCK} labels, in {_BANDS} bands of the score"
         return f"mean over {self.n[1]} blocks of {of}{self._closed()}"

@@ -131,14 +131,21 @@ class ByUnit(Measure):
         return self.parts[self._shown].ratio(alpha * self._weight)
 
     @property
-    def note(self) -> str:
+    def dependence(self) -> str:
+        """Of units at the age that is shown: those that arrive together may share an outage."""
+        return self.parts[self._shown].dependence
+
+    def widened(self, interval: Interval, centre: float | None) -> Interval:
+        return self.parts[self._shown].widened(interval, centre)
+
+    def _note(self) -> str:
         if self.hypothesis.metric.needs == "labels":
             return "labels of one unit are taken as independent"
         if not min(self.n):
             return f"a unit counts from {age_of(0)} after its first request"
         shown = self.parts[self._shown]
         age = f"units {age_of(self._shown)} after their first request"
-        return "; ".join(filter(None, (age, shown.note)))
+        return "; ".join(filter(None, (age, shown._note())))
 
     def load_state(self, state: Any) -> None:
         epoch = state.get("epoch") if isinstance(state, dict) else None

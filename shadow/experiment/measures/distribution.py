@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 
 from understudy.shadow.experiment.hypothesis import Hypothesis
-from understudy.shadow.experiment.measures.base import Array, InitialValues, Measure, log_calibrated
+from understudy.shadow.experiment.measures.base import (
+    Array,
+    Contrast,
+    InitialValues,
+    Measure,
+    NullBoundary,
+    log_calibrated,
+)
 from understudy.shadow.sequential import Interval, KolmogorovSmirnov, dkw_radius, ks_p_value
 from understudy.shadow.state import Saved
 
@@ -15,6 +22,8 @@ _FIRST = 200
 """Values whose quantiles become the edges; the band holds at any edges, so they count as well."""
 _EDGES = 64
 _LEAST = 100.0
+_BY_BLOCKS = (0.25, 0.5, 0.75)
+"""Where among the edges the distribution functions are also compared by blocks of time."""
 
 
 class Distribution(Measure):
@@ -26,6 +35,7 @@ class Distribution(Measure):
     """
 
     kind = "distribution"
+    block_columns: ClassVar[int] = len(_BY_BLOCKS)
 
     _first: Saved[InitialValues]
     _test: Saved[KolmogorovSmirnov | None]
@@ -37,23 +47,47 @@ class Distribution(Measure):
 
     def update_pairs(self, champion: Array, challenger: Array) -> None:
         arms = np.tile(np.array((0.0, 1.0)), champion.size)
-        self._take(arms, np.stack((champion, challenger), axis=1).ravel())
+        values = np.stack((champion, challenger), axis=1).ravel()
+        self._take(arms, values, np.full(values.size, 0.5))
 
     def update_split(self, arms: Array, values: Array, share: Array) -> None:
-        self._take(arms, values)
+        self._take(arms, values, share)
 
-    def _take(self, arms: Array, values: Array) -> None:
+    def _take(self, arms: Array, values: Array, share: Array) -> None:
         self._count_split(arms)
         if self._test is None:
             used = self._first.add(arms, values)
             if not self._first.complete:
                 return
-            arms, values = arms[used:], values[used:]
-            first = self._first.release()
-            inner = np.quantile(first[1], np.linspace(0.0, 1.0, _EDGES + 1), method="higher")
-            self._test = KolmogorovSmirnov(np.unique(inner), _LEAST)
-            self._test.update(*first)
+            first = self._place()
+            self._add(*first, np.full(first[0].size, share[0]))
+            arms, values, share = arms[used:], values[used:], share[used:]
+        self._add(arms, values, share)
+
+    def _place(self) -> tuple[Array, Array]:
+        """Set the edges by the first values, which are returned."""
+        arms, values = self._first.release()
+        inner = np.quantile(values, np.linspace(0.0, 1.0, _EDGES + 1), method="higher")
+        self._test = KolmogorovSmirnov(np.unique(inner), _LEAST)
+        return arms, values
+
+    def _add(self, arms: Array, values: Array, share: Array) -> None:
+        assert self._test is not None
         self._test.update(arms, values)
+        edges = self._test.arms.edges
+        at = [min(int(q * edges.size), edges.size - 1) for q in _BY_BLOCKS]
+        columns = [(values <= edges[i]).astype(np.float64) for i in at]
+        if not self.paired:
+            self.time_blocks.add_split(arms, columns, share)
+            return
+        sides = [[column[arms == side] for column in columns] for side in (0.0, 1.0)]
+        self.time_blocks.add_pairs(*sides)
+
+    def _contrasts(self, side: int) -> list[Contrast]:
+        margin = self.hypothesis.margin.value
+        nulls = (NullBoundary(1.0, margin, "greater"), NullBoundary(1.0, -margin, "less"))
+        columns = range(self.block_columns) if side else ()
+        return [Contrast(column, null) for column in columns for null in nulls]
 
     def _log_es(self) -> tuple[float, float]:
         if self._test is None:
@@ -89,6 +123,13 @@ class Distribution(Measure):
         else:
             both._test = self._test or other._test
         for part in (self, other):
-            for side, arms, values in part._first.by_arm():
-                both.n[side] -= values.size  # they are counted once more
-                both._take(arms, values)
+            for _, arms, values in part._first.by_arm():
+                # Blocks do without them: their order among both arms is not known.
+                if both._test is None:
+                    used = both._first.add(arms, values)
+                    if not both._first.complete:
+                        continue
+                    first, arms, values = both._place(), arms[used:], values[used:]
+                    assert both._test is not None
+                    both._test.update(*first)
+                both._test.update(arms, values)

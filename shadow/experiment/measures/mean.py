@@ -13,19 +13,15 @@ import numpy as np
 
 from understudy.shadow.experiment.hypothesis import Hypothesis
 from understudy.shadow.experiment.measures.base import Array, Measure, NullBoundary
-from understudy.shadow.sequential import (
-    BettingInterval,
-    BettingTest,
-    Gate,
-    Interval,
-    asymptotic_precision,
-)
+from understudy.shadow.sequential import BettingInterval, BettingTest, Gate, Interval
 from understudy.shadow.sequential.asymptotic import asymptotic_radius
 from understudy.shadow.sequential.central_moments import CentralMoments
 from understudy.shadow.sequential.normal_mixture import log_normal_mixture
 from understudy.shadow.state import Config, Saved, Two
 
 _ARMS = ("champion", "challenger")
+_CELLS = 31
+"""Of the interval of a bounded mean, so that the state of a measure stays within 4 KB."""
 
 
 class Mean(Measure):
@@ -39,7 +35,6 @@ class Mean(Measure):
 
     kind = "mean"
 
-    _precision: Config[float]
     _gate: Config[Gate]
     _arms: Saved[Two[CentralMoments]]
     _gap: Saved[CentralMoments]
@@ -50,7 +45,6 @@ class Mean(Measure):
 
     def __init__(self, hypothesis: Hypothesis, paired: bool) -> None:
         super().__init__(hypothesis, paired)
-        self._precision = asymptotic_precision(hypothesis.planned, min(2.0 * hypothesis.alpha, 0.9))
         self._gate = Gate()
         self._restart()
 
@@ -78,22 +72,25 @@ class Mean(Measure):
         keep = self._inside(champion, challenger)
         champion, challenger = champion[keep], challenger[keep]
         self._count_pairs(champion.size)
+        self.time_blocks.add_pairs([champion], [challenger])
         self._arms[0].add(champion)
         self._arms[1].add(challenger)
         self._gap.add(challenger - champion)
 
     def update_split(self, arms: Array, values: Array, share: Array) -> None:
         keep = self._inside(values)
-        self._add_split(arms[keep], values[keep])
+        self._add_split(arms[keep], values[keep], share[keep])
 
-    def _add_split(self, arms: Array, values: Array) -> None:
+    def _add_split(self, arms: Array, values: Array, share: Array) -> None:
         self._count_split(arms)
+        self.time_blocks.add_split(arms, [values], share)
         chosen = arms == 1.0
         self._arms[0].add(values[~chosen])
         self._arms[1].add(values[chosen])
 
     def update_units(self, arms: Array, sums: Array, counts: Array, share: Array) -> None:
         self._count_split(arms)
+        self.time_blocks.add_split(arms, [sums], share, counts)
         for side in (0, 1):
             chosen = arms == side
             u, v = sums[chosen], counts[chosen]
@@ -135,16 +132,23 @@ class Mean(Measure):
         (_, v0), (_, v1) = self._arm(0), self._arm(1)
         return 0.5 * (v0 + v1 - self._gap.variance / self._gap.n)
 
-    def _readiness(self) -> tuple[bool, str]:
+    def _gated(self) -> tuple[dict[str, CentralMoments], str]:
         if self.paired:
-            readiness = self._gate.check({"the difference": self._gap}, "pairs")
-        else:
-            unit = "units" if self._sizes[0].n else "records"
-            readiness = self._gate.check(dict(zip(_ARMS, self._arms, strict=True)), unit)
+            return {"the difference": self._gap}, "pairs"
+        unit = "units" if self._sizes[0].n else "records"
+        return dict(zip(_ARMS, self._arms, strict=True)), unit
+
+    def _readiness(self) -> tuple[bool, str]:
+        readiness = self._gate.enough(*self._gated())
         return readiness.ready, readiness.reason
 
-    @property
-    def note(self) -> str:
+    def _events(self) -> float | None:
+        return min(part.effective for part in self._gated()[0].values())
+
+    def _suspect(self) -> bool:
+        return self._gate.dependent(*self._gated()) is not None
+
+    def _note(self) -> str:
         return self._readiness()[1]
 
     def _log_es(self) -> tuple[float, float]:
@@ -233,7 +237,7 @@ class BoundedMeanPairs(Measure):
         self._lower, self._upper = hypothesis.bounds
         self._tests = [self._test(null) for null in (self.to_pass, self.to_harm)]
         width = self._upper - self._lower
-        self._interval = BettingInterval(-width, width, hypothesis.alpha)
+        self._interval = BettingInterval(-width, width, hypothesis.alpha, _CELLS)
         self._sums = [0.0, 0.0]
 
     def _test(self, null: NullBoundary) -> BettingTest:
@@ -253,6 +257,7 @@ class BoundedMeanPairs(Measure):
         self.outside += int(keep.size - np.count_nonzero(keep))
         champion, challenger = champion[keep], challenger[keep]
         self._count_pairs(champion.size)
+        self.time_blocks.add_pairs([champion], [challenger])
         self._sums[0] += float(champion.sum())
         self._sums[1] += float(challenger.sum())
         self._interval.update(challenger - champion)

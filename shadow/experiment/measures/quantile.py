@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 
 from understudy.shadow.experiment.hypothesis import Hypothesis
-from understudy.shadow.experiment.measures.base import Array, InitialValues, Measure, NullBoundary
+from understudy.shadow.experiment.measures.base import (
+    Array,
+    Contrast,
+    InitialValues,
+    Measure,
+    NullBoundary,
+)
 from understudy.shadow.sequential import Interval, QuantileComparison, edges_around
 from understudy.shadow.sequential.histogram import TwoHistograms
 from understudy.shadow.state import Derived, Saved
@@ -16,19 +22,26 @@ from understudy.shadow.state import Derived, Saved
 _FIRST = 200
 """Values from which the place of the buckets is chosen. They are counted all the same: the evidence
 holds at every edge at once, so it does not matter who chose the edges."""
+_RENEWED = 1024
+"""Values after which the threshold of the blocks is set again, and at every doubling of them."""
 
 
 class Quantile(Measure):
     """:class:`QuantileComparison` towards both sides, over one pair of histograms.
 
     Pairs share their load, so the arms' evidence is averaged there instead of multiplied. Values
-    have to be above 0.
+    have to be above 0. Blocks of time compare how often the champion exceeds its estimated quantile
+    and the challenger what the null hypothesis makes of it.
     """
+
+    block_columns: ClassVar[int] = 2
 
     kind = "quantile"
 
     _first: Saved[InitialValues]
     _histograms: Saved[TwoHistograms | None]
+    _threshold: Saved[float]
+    """The champion's quantile, from which blocks count; 0 before it is estimated."""
     _edges: Derived[Array | None]
     _tests: Derived[list[QuantileComparison]]
     """Towards both sides, over the same histograms."""
@@ -36,6 +49,7 @@ class Quantile(Measure):
     def __init__(self, hypothesis: Hypothesis, paired: bool) -> None:
         super().__init__(hypothesis, paired)
         self._edges = None
+        self._threshold = 0.0
         self._restart()
 
     def _restart(self) -> None:
@@ -46,6 +60,7 @@ class Quantile(Measure):
             self._build(TwoHistograms(self._edges))
 
     def _restored(self) -> None:
+        super()._restored()
         if self._histograms is not None:
             self._edges = self._histograms.edges
             self._build(self._histograms)
@@ -75,31 +90,68 @@ class Quantile(Measure):
 
     def update_pairs(self, champion: Array, challenger: Array) -> None:
         arms = np.tile(np.array((0.0, 1.0)), champion.size)
-        self._take(arms, np.stack((champion, challenger), axis=1).ravel())
+        values = np.stack((champion, challenger), axis=1).ravel()
+        self._take(arms, values, np.full(values.size, 0.5))
 
     def update_split(self, arms: Array, values: Array, share: Array) -> None:
-        self._take(arms, values)
+        self._take(arms, values, share)
 
-    def _take(self, arms: Array, values: Array) -> None:
+    def _take(self, arms: Array, values: Array, share: Array) -> None:
         keep = values > 0.0
+        if self.paired:
+            keep = np.repeat(keep.reshape(-1, 2).all(axis=1), 2)
         self.outside += int(keep.size - np.count_nonzero(keep))
-        arms, values = arms[keep], values[keep]
+        arms, values, share = arms[keep], values[keep], share[keep]
         self._count_split(arms)
         if self._histograms is None:
             used = self._first.add(arms, values)
             if not self._first.complete:
                 return
-            arms, values = arms[used:], values[used:]
-            first = self._first.release()
-            centre = float(np.quantile(first[1], self.hypothesis.metric.p))
-            self._edges = edges_around(centre, doublings=2.5, per_doubling=48)
-            self._build(TwoHistograms(self._edges))
-            self._add(*first)
-        self._add(arms, values)
+            first = self._place()
+            self._add(*first, np.full(first[0].size, share[0]))
+            arms, values, share = arms[used:], values[used:], share[used:]
+        self._add(arms, values, share)
 
-    def _add(self, arms: Array, values: Array) -> None:
+    def _place(self) -> tuple[Array, Array]:
+        """Set the edges by the first values, which are returned."""
+        arms, values = self._first.release()
+        p = self.hypothesis.metric.p
+        self._edges = edges_around(float(np.quantile(values, p)), doublings=2.5, per_doubling=48)
+        # Of the champion alone: a threshold that moves later looks like a change of the arms.
+        champion = values[arms == 0.0]
+        self._threshold = float(np.quantile(champion if champion.size else values, p))
+        self._build(TwoHistograms(self._edges))
+        return arms, values
+
+    def _add(self, arms: Array, values: Array, share: Array) -> None:
         assert self._histograms is not None
-        self._histograms.update(arms, values)
+        while values.size:
+            counted = sum(self.time_blocks.counts)
+            renewed = _RENEWED
+            while renewed <= counted:
+                renewed *= 2
+            part = slice(0, renewed - counted)
+            self._histograms.update(arms[part], values[part])
+            self._add_to_blocks(arms[part], values[part], share[part])
+            if values.size >= renewed - counted:
+                self._threshold = self._tests[0].estimates()[0] or self._threshold
+            arms, values, share = (x[renewed - counted :] for x in (arms, values, share))
+
+    def _add_to_blocks(self, arms: Array, values: Array, share: Array) -> None:
+        own = values > self._threshold
+        columns = []
+        for null in (self.to_pass, self.to_harm):
+            other = values > null.ratio * self._threshold + null.shift
+            columns.append(np.where(arms == 1.0, other, own).astype(np.float64))
+        if not self.paired:
+            self.time_blocks.add_split(arms, columns, share)
+            return
+        sides = [[column[arms == side] for column in columns] for side in (0.0, 1.0)]
+        self.time_blocks.add_pairs(*sides)
+
+    def _contrasts(self, side: int) -> list[Contrast]:
+        null = self.to_harm if side else self.to_pass
+        return [Contrast(side, NullBoundary(1.0, 0.0, null.alternative))]
 
     def _log_es(self) -> tuple[float, float]:
         if not self._tests:
@@ -115,8 +167,7 @@ class Quantile(Measure):
     def ratio(self, alpha: float) -> Interval | None:
         return self._tests[0].ratio_interval(alpha) if self._tests else Interval(0.0, math.inf)
 
-    @property
-    def note(self) -> str:
+    def _note(self) -> str:
         if self.paired:
             return (
                 "mirrored requests share their load with the champion: a difference need not be "
@@ -126,6 +177,7 @@ class Quantile(Measure):
 
     def _merge_into(self, both: Self, other: Self) -> None:
         parts = [part for part in (self, other) if part._histograms is not None]
+        both._threshold = parts[0]._threshold if parts else 0.0
         if len(parts) == 2:
             assert self._histograms is not None
             assert other._histograms is not None
@@ -135,6 +187,13 @@ class Quantile(Measure):
             both._edges = parts[0]._edges
             both._build(parts[0]._histograms.merge(TwoHistograms(both._edges)))  # type: ignore[union-attr, arg-type]
         for part in (self, other):
-            for side, arms, values in part._first.by_arm():
-                both.n[side] -= values.size  # they are counted once more
-                both._take(arms, values)
+            for _, arms, values in part._first.by_arm():
+                # Blocks do without them: their order among both arms is not known.
+                if both._histograms is None:
+                    used = both._first.add(arms, values)
+                    if not both._first.complete:
+                        continue
+                    first, arms, values = both._place(), arms[used:], values[used:]
+                    assert both._histograms is not None
+                    both._histograms.update(*first)
+                both._histograms.update(arms, values)

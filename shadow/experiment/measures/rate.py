@@ -54,6 +54,7 @@ class RatePairs(Measure):
         losses = int(np.count_nonzero(challenger < champion))
         both = int(np.count_nonzero((challenger == 1.0) & (champion == 1.0)))
         self._count_pairs(champion.size)
+        self.time_blocks.add_pairs([champion], [challenger])
         self._both += both
         self._interval.update_counts(wins, losses, champion.size - wins - losses)
         for null, test in zip((self.to_pass, self.to_harm), self._tests, strict=True):
@@ -135,6 +136,7 @@ class RateSplit(Measure):
 
     def update_split(self, arms: Array, values: Array, share: Array) -> None:
         self._count_split(arms)
+        self.time_blocks.add_split(arms, [values], share)
         self._interval.update(arms, values)
         for side, test in enumerate(self._tests):
             if isinstance(test, LabelBetting):

@@ -55,11 +55,20 @@ class Ratio(Mean):
             if self._next > _FIRST_FIT:
                 gap = second @ (1.0, -self._fitted[1]) - first @ (1.0, -self._fitted[0])
                 self._residuals[0].add(gap)
+                self.time_blocks.add_pairs(
+                    *([self._linear(side, rows)] for side, rows in enumerate((first, second)))
+                )
             for side, rows in enumerate((first, second)):
                 self._arms[side].add(rows[:, 0])
                 self._sizes[side].add(rows[:, 1])
             self._joint.add(np.concatenate((first, second), axis=1))
             self._fit_after(len(first))
+
+    def _linear(self, side: int, rows: Array) -> Array:
+        """The ratio of an arm, linearised by earlier records: its mean is the ratio."""
+        size, fitted = self._sizes[side].mean, self._fitted[side]
+        rest: Array = rows @ (1.0, -fitted)
+        return fitted + (rest / size if size else 0.0 * rest)
 
     def update_split(self, arms: Array, values: Array, share: Array) -> None:
         for part in self._parts(len(values)):
@@ -130,10 +139,12 @@ class Ratio(Mean):
     def _readiness(self) -> tuple[bool, str]:
         if not self._defined:
             return False, "an arm has nothing to divide by yet"
-        unit = "pairs" if self.paired else "records"
+        return super()._readiness()
+
+    def _gated(self) -> tuple[dict[str, CentralMoments], str]:
         names = ("the difference",) if self.paired else ("champion", "challenger")
-        readiness = self._gate.check(dict(zip(names, self._residuals, strict=False)), unit)
-        return readiness.ready, readiness.reason
+        unit = "pairs" if self.paired else "records"
+        return dict(zip(names, self._residuals, strict=False)), unit
 
     def estimates(self) -> tuple[float | None, float | None]:
         return self._quotient(0), self._quotient(1)

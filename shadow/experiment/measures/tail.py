@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 
 from understudy.shadow.experiment.hypothesis import Hypothesis
-from understudy.shadow.experiment.measures.base import Array, InitialValues, Measure
+from understudy.shadow.experiment.measures.base import (
+    Array,
+    Contrast,
+    InitialValues,
+    Measure,
+    NullBoundary,
+)
 from understudy.shadow.sequential import Interval, TailDetector, tail_thresholds
 from understudy.shadow.state import Saved
 
 _FIRST = 500
 """Values of the champion from which the thresholds are set. They are not evidence: thresholds have
 to be known before what is tested against them."""
+_BY_BLOCKS = (0.5, 0.95, 0.99)
+"""Levels of the thresholds whose exceedances are also counted by blocks of time."""
 
 
 class Tail(Measure):
@@ -21,6 +29,7 @@ class Tail(Measure):
     often. It can be broken and not passed, since "nowhere worse" cannot be shown."""
 
     kind = "tail"
+    block_columns: ClassVar[int] = len(_BY_BLOCKS)
 
     _first: Saved[InitialValues]
     _detector: Saved[TailDetector | None]
@@ -57,6 +66,7 @@ class Tail(Measure):
             champion, challenger = champion[used:], challenger[used:]
         if self._detector is not None and champion.size:
             self._detector.update_pairs(champion, challenger)
+            self.time_blocks.add_pairs(self._beyond(champion), self._beyond(challenger))
 
     def update_split(self, arms: Array, values: Array, share: Array) -> None:
         self._count_split(arms)
@@ -68,12 +78,23 @@ class Tail(Measure):
             arms, values, share = arms[end:], values[end:], share[end:]
         if self._detector is not None and values.size:
             self._detector.update(arms, values, share)
+            self.time_blocks.add_split(arms, self._beyond(values), share)
+
+    def _beyond(self, values: Array) -> list[Array]:
+        assert self._detector is not None
+        levels, thresholds = self._detector.levels, self._detector.thresholds
+        at = [int(np.argmin(np.abs(levels - level))) for level in _BY_BLOCKS]
+        return [(values > thresholds[i]).astype(np.float64) for i in at]
+
+    def _contrasts(self, side: int) -> list[Contrast]:
+        more, worse = 1.0 + self.hypothesis.margin.value, "greater"
+        if not self.hypothesis.lower_is_better:
+            more, worse = 1.0 / more, "less"
+        null = NullBoundary(more, 0.0, worse)
+        return [Contrast(column, null) for column in range(self.block_columns)] if side else []
 
     def _log_es(self) -> tuple[float, float]:
-        detector = self._detector
-        if detector is None or detector.clustering > 4.0:
-            return 0.0, 0.0
-        return 0.0, detector.log_e
+        return 0.0, self._detector.log_e if self._detector is not None else 0.0
 
     def estimates(self) -> tuple[float | None, float | None]:
         """Shares beyond the threshold where the evidence is strongest."""
@@ -85,13 +106,10 @@ class Tail(Measure):
     def difference(self, alpha: float) -> Interval:
         return Interval()
 
-    @property
-    def note(self) -> str:
+    def _note(self) -> str:
         detector = self._detector
         if detector is None:
             return "the thresholds are being set"
-        if detector.clustering > 4.0:
-            return "slow requests come in runs of one arm: compare longer blocks of time"
         worst = detector.findings()[0]
         if None in (worst.champion, worst.challenger):
             return ""

@@ -58,6 +58,7 @@ class UnitMean(Measure):
             self._begin(float(rho[0]))
         centre = self._centres(x)
         self._count_split(arms)
+        self.time_blocks.add_split(arms, [x], rho)
         for side in (0, 1):
             self._sums[side] += float(x[arms == side].sum())
         for null, test in zip((self.to_pass, self.to_harm), self._tests, strict=True):

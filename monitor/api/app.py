@@ -113,9 +113,16 @@ def _health(app: FastAPI, plane: EvaluationPlane) -> None:
         },
     )
     async def readyz() -> Response:
-        """Readiness: all workers are ready, and the champion was reachable recently."""
-        problems = plane.problems()
-        return answer({"ready": not problems, "problems": problems}, 503 if problems else 200)
+        """Readiness: all workers are ready, and clients are served. `warnings` are faults that
+        clients do not notice, such as a challenger that is down while the champion serves."""
+        snapshot = plane.snapshot()
+        problems = plane.problems(snapshot)
+        found = {
+            "ready": not problems,
+            "problems": problems,
+            "warnings": list(plane.service(snapshot).warnings),
+        }
+        return answer(found, 503 if problems else 200)
 
     @app.get(
         "/metrics",

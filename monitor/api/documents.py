@@ -33,6 +33,10 @@ class Readiness(BaseModel):
     problems: list[str] = Field(
         examples=[["worker 1 is not ready", "champion 'champion' cannot be reached"]]
     )
+    warnings: list[str] = Field(
+        description="Faults that clients do not notice.",
+        examples=[["challenger 'candidate' is down, it cannot be reached: it is not compared"]],
+    )
 
 
 class Window(BaseModel):
@@ -64,7 +68,20 @@ class Arm(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     arm: str = Field(examples=["champion"])
-    role: str = Field(description="primary or mirror")
+    role: str = Field(
+        description="Its place in the routes: serving, mirrored, standby (serves only when another"
+        " arm fails) or unused."
+    )
+    state: str = Field(description="ok, failing, partly_down, down or no_traffic.")
+    configured_as: str = Field(description="champion or challenger.")
+    shares: list[dict[str, Any]] = Field(
+        description="By model: the part of its requests that the arm should serve, and the part"
+        " that it served in the last minute."
+    )
+    diverted_1m: int = Field(
+        description="Requests of the last minute that it should have served, but another arm did."
+    )
+    measured: str = Field(description="What `windows` measure: primary (clients) or mirror.")
     in_flight: int
     windows: dict[str, Window] = Field(description="By window: 10s, 1m, 5m and start.")
     cold_starts: int
@@ -85,6 +102,7 @@ class Status(BaseModel):
     run_seconds: float
     ready: bool
     problems: list[str]
+    warnings: list[str] = Field(description="Faults that clients do not notice.")
     config: dict[str, Any] = Field(description="Active generation; error of the last reload.")
     workers: list[dict[str, Any]]
     arms: list[Arm]

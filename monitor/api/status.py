@@ -9,8 +9,9 @@ from typing import Any
 from understudy import __version__
 from understudy.monitor.console.findings import in_short
 from understudy.monitor.experiments.summary import summary as summary_of
-from understudy.monitor.pipeline.plane import BREAKER_STATES, NOT_ERRORS, NOT_SENT, EvaluationPlane
+from understudy.monitor.pipeline.plane import EvaluationPlane
 from understudy.monitor.records.redaction import Redaction
+from understudy.monitor.routing.serving import NOT_ERRORS, NOT_SENT, ArmService
 from understudy.monitor.stats.distribution import Distribution, summary
 from understudy.monitor.stats.reader import Labels, Snapshot
 from understudy.monitor.stats.windows import WINDOW_NAMES, WINDOWS, since_start
@@ -25,13 +26,16 @@ def _of_arm(labels: Labels, arm: str) -> bool:
     return dict(labels).get("arm") == arm
 
 
-def _window(found: dict[Labels, Distribution], arm: str, seconds: float) -> dict[str, Any]:
-    """Summary of one arm, with its errors and the summary of each outcome."""
+def _window(
+    found: dict[Labels, Distribution], arm: str, role: str, seconds: float
+) -> dict[str, Any]:
+    """Summary of one arm in one role (primary or mirror), with its errors and the summary of each
+    outcome."""
     whole = Distribution()
     by_outcome: dict[str, Distribution] = {}
     for labels, distribution in found.items():
         have = dict(labels)
-        if have.get("arm") != arm:
+        if (have.get("arm"), have.get("role")) != (arm, role):
             continue
         whole.add(distribution)
         outcome = have.get("outcome", "")
@@ -60,15 +64,29 @@ def _by(label: str, values: dict[Labels, int], arm: str | None = None) -> dict[s
     return dict(sorted(sums.items()))
 
 
-def _arm(
+def _windows(
     plane: EvaluationPlane, snapshot: Snapshot, arm: str, role: str, run_seconds: float
 ) -> dict[str, Any]:
     windows = plane.windows
     shown = {
-        name: _window(windows.sketches("duration", seconds), arm, windows.covered(seconds))
+        name: _window(windows.sketches("duration", seconds), arm, role, windows.covered(seconds))
         for name, seconds in zip(WINDOW_NAMES, WINDOWS, strict=True)
     }
-    shown[START] = _window(since_start(snapshot, "duration"), arm, run_seconds)
+    shown[START] = _window(since_start(snapshot, "duration"), arm, role, run_seconds)
+    return shown
+
+
+def _arm(
+    plane: EvaluationPlane, snapshot: Snapshot, service: ArmService, run_seconds: float
+) -> dict[str, Any]:
+    windows, arm = plane.windows, service.arm
+    mirrored = service.role in ("mirrored", "unused")
+    # Mirrored requests are another measurement than those of clients: never in one figure.
+    of_role = {
+        role: _windows(plane, snapshot, arm, role, run_seconds) for role in ("primary", "mirror")
+    }
+    measured = "mirror" if mirrored else "primary"
+    other = "primary" if mirrored else "mirror"
 
     def gauge(name: str) -> list[int]:
         return [
@@ -81,11 +99,13 @@ def _arm(
     cold = [value / 1e6 for value in gauge("cold_start_us") if value]
     result: dict[str, Any] = {
         "arm": arm,
-        "role": role,
+        **service.to_dict(),
+        "measured": measured,
         "in_flight": sum(gauge("in_flight")),
-        "windows": shown,
-        "first_byte": _brief(windows.sketches("first_byte", WINDOWS[1]), arm),
-        "queue": _brief(windows.sketches("queue", WINDOWS[1]), arm),
+        "windows": of_role[measured],
+        "other_windows": of_role[other] if of_role[other][START]["count"] else None,
+        "first_byte": _brief(windows.sketches("first_byte", WINDOWS[1]), arm, measured),
+        "queue": _brief(windows.sketches("queue", WINDOWS[1]), arm, measured),
         "pool": {state: sum(gauge(f"pool_{state}")) for state in ("idle", "busy", "waiting")},
         "connects": snapshot.counter("upstream_connects", arm=arm),
         "connect_failures": snapshot.counter("upstream_connect_failures", arm=arm),
@@ -96,8 +116,7 @@ def _arm(
         "cold_start_seconds": max(cold) if cold else None,
         "mirror": None,
     }
-    if role == "mirror":
-        states = gauge("breaker")
+    if service.challenger:
         outcomes = snapshot.counters_named("mirror")
         recent = windows.counters("mirror", WINDOWS[1])
         result["mirror"] = {
@@ -107,19 +126,16 @@ def _arm(
                 n for outcome, n in _by("outcome", outcomes, arm).items() if outcome in NOT_SENT
             ),
             "queue": sum(gauge("mirror_queue")),
-            "breaker": {
-                state: states.count(number)
-                for number, state in enumerate(BREAKER_STATES)
-                if states.count(number)
-            },
+            "rate": service.mirror_rate,
+            "breaker": dict(service.mirror_breaker),
         }
     return result
 
 
-def _brief(found: dict[Labels, Distribution], arm: str) -> dict[str, Any]:
+def _brief(found: dict[Labels, Distribution], arm: str, role: str) -> dict[str, Any]:
     whole = Distribution()
     for labels, distribution in found.items():
-        if _of_arm(labels, arm):
+        if _of_arm(labels, arm) and dict(labels).get("role") == role:
             whole.add(distribution)
     values = summary(whole, 0.0)
     return {name: values[name] for name in ("count", "p50", "p99", "max")}
@@ -166,7 +182,8 @@ def status(plane: EvaluationPlane) -> dict[str, Any]:
     """The whole document, as plain data. Durations in seconds, sizes in bytes."""
     snapshot = plane.snapshot()
     run_seconds = plane.run_seconds()
-    problems = plane.problems()
+    problems = plane.problems(snapshot)
+    service = plane.service(snapshot)
     supervisor = plane.supervisor
     use = {pid: found for _, pid, found in uses(snapshot.slots)}
     restarts = {int(w["slot"]): int(w.get("restarts", 0)) for w in supervisor.workers}
@@ -181,6 +198,7 @@ def status(plane: EvaluationPlane) -> dict[str, Any]:
         "run_seconds": run_seconds,
         "ready": not problems,
         "problems": problems,
+        "warnings": list(service.warnings),
         "config": {"generation": supervisor.generation, "error": supervisor.config_error},
         "workers": [
             {
@@ -198,10 +216,7 @@ def status(plane: EvaluationPlane) -> dict[str, Any]:
             "memory_bytes": use[os.getpid()].memory_bytes if os.getpid() in use else None,
             "cpu_seconds": use[os.getpid()].cpu_seconds if os.getpid() in use else None,
         },
-        "arms": [
-            _arm(plane, snapshot, arm, "mirror" if number else "primary", run_seconds)
-            for number, arm in enumerate(plane.settings.arms)
-        ],
+        "arms": [_arm(plane, snapshot, arm, run_seconds) for arm in service.arms],
         "records": {
             "eligible": eligible,
             "sent": sent,
@@ -224,6 +239,9 @@ def status(plane: EvaluationPlane) -> dict[str, Any]:
             summary_of(live, time.time())
             for live in (plane.experiments.live.values() if plane.experiments else ())
         ],
+        "ended_experiments": (
+            plane.experiments.ended.summaries()[:10] if plane.experiments else []
+        ),
         "state": {"error": plane.saver.error, "write_failures": plane.saver.failures},
         "kafka": plane.mode.summary(),
     }

@@ -88,7 +88,9 @@ def _arms(status: Mapping[str, Any]) -> Table:
             first = key == _WINDOWS[0][0]
             error = _share(window["error_rate"])
             table.add_row(
-                Text.assemble((arm["arm"], "bold"), f" ({arm['role']})") if first else "",
+                Text.assemble((arm["arm"], "bold"), f" ({_KINDS[arm['measured']]})")
+                if first
+                else "",
                 text,
                 _rate(window["rate"]),
                 Text(error, "red" if window["errors"] else ""),
@@ -101,11 +103,33 @@ def _arms(status: Mapping[str, Any]) -> Table:
     return table
 
 
+_KINDS = {"primary": "clients", "mirror": "mirrored"}
+_STATES = {"ok": "green", "no_traffic": "dim"}
+
+
+def _service(status: Mapping[str, Any]) -> list[Text]:
+    """Who serves, and how well."""
+    lines = []
+    for arm in status["arms"]:
+        line = Text.assemble((arm["arm"], "bold"), f": {arm['description']}")
+        served = [share["served"] for share in arm["shares"] if share["served"] is not None]
+        if arm["role"] in ("serving", "standby") and served:
+            line.append(f", serves {', '.join(map(_share, served))}")
+        line.append("; ")
+        line.append(arm["state"].replace("_", " "), _STATES.get(arm["state"], "red"))
+        if arm["serving_breaker"]:
+            line.append(f"; breaker {_counts(arm['serving_breaker'])}")
+        if arm["diverted_1m"]:
+            line.append(f"; {arm['diverted_1m']:,} diverted in the last minute", "red")
+        lines.append(line)
+    return lines
+
+
 def _mirrors(status: Mapping[str, Any]) -> list[Text]:
     lines = []
     for arm in status["arms"]:
         mirror = arm.get("mirror")
-        if not mirror:
+        if not mirror or not (mirror["rate"] or mirror["outcomes"]):
             continue
         breaker = mirror["breaker"]
         broken = any(state != "closed" for state in breaker)
@@ -175,10 +199,17 @@ def _labelled(status: Mapping[str, Any]) -> list[Text]:
     return lines
 
 
+def _readiness(status: Mapping[str, Any]) -> tuple[str, str]:
+    """The word, and its style."""
+    if not status["ready"]:
+        return "not ready", "red"
+    return ("degraded", "yellow") if status["warnings"] else ("ready", "green")
+
+
 def render(status: Mapping[str, Any], url: str) -> RenderableType:
     """One frame of the view."""
     head = Text("Understudy ", "bold")
-    head.append("ready" if status["ready"] else "not ready", "green" if status["ready"] else "red")
+    head.append(*_readiness(status))
     minutes, seconds = divmod(int(status["run_seconds"]), 60)
     head.append(
         f"  {url}  running {minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
@@ -202,6 +233,8 @@ def render(status: Mapping[str, Any], url: str) -> RenderableType:
         head,
         *(Text(f"! {trouble}", "red") for trouble in troubles),
         *not_tested(status),
+        *(Text(f"! {warning}", "yellow") for warning in status["warnings"]),
+        *_service(status),
         _arms(status),
         *_mirrors(status),
         *_labelled(status),

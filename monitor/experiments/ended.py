@@ -28,7 +28,7 @@ MOST = 50
 MOST_BYTES = 1 << 20
 """Size of all reports together."""
 _POINTS = 60
-_SHOWN = ("name", "decision", "outcome", "tone", "phase", "weight")
+_SHOWN = ("name", "decision", "outcome", "tone", "phase", "weight", "traffic")
 _VERSION = 1
 
 

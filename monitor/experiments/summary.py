@@ -25,6 +25,7 @@ def summary(live: LiveExperiment, now: float) -> dict[str, Any]:
     return {
         "name": live.declared.name,
         "mode": live.declared.mode,
+        "slice": list(live.declared.slice),
         "running_seconds": max(0.0, now - live.started),
         "challengers": [
             {
@@ -36,10 +37,18 @@ def summary(live: LiveExperiment, now: float) -> dict[str, Any]:
                 "phase": c.rollout.phase,
                 "stage": c.rollout.stage.name,
                 "weight": c.rollout.weight,
+                "traffic": traffic(live, c),
             }
             for name, c in live.contestants.items()
         ],
     }
+
+
+def traffic(live: LiveExperiment, c: ChallengerState) -> float:
+    """The part of all requests of the model that the challenger should serve, in [0, 1]."""
+    declared = live.declared
+    begin, end = declared.slice
+    return c.rollout.weight * (end - begin) * (1.0 - declared.holdout)
 
 
 def document(live: LiveExperiment, now: float) -> dict[str, Any]:
@@ -152,6 +161,7 @@ def contestant(live: LiveExperiment, c: ChallengerState, now: float) -> dict[str
         },
         "mode": c.mode,
         "weight": state.weight,
+        "traffic": traffic(live, c),
         "version": state.version,
         "requests": {
             "pairs": contest.pairs,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from understudy.monitor.archive.recorder import recorder_of
+from understudy.monitor.config.compile import compile_plan
 from understudy.monitor.errors import StateError
 from understudy.monitor.evidence.redaction import redaction_of_settings
 from understudy.monitor.evidence.settings import Settings
@@ -19,19 +21,14 @@ from understudy.monitor.ingest.service import IngestService
 from understudy.monitor.pipeline.mode import LabelIntake, Mode, StateSaver
 from understudy.monitor.pipeline.pipeline import Pipeline
 from understudy.monitor.records.handoff import HandOffServer
-from understudy.monitor.records.record import NOT_SENT as NOT_SENT_OUTCOMES
-from understudy.monitor.records.record import OUTCOMES
 from understudy.monitor.records.redaction import Redaction
+from understudy.monitor.routing.plan import Plan, Upstream
+from understudy.monitor.routing.serving import MINUTE, Observed, Service, service_of
 from understudy.monitor.stats.energy import Rapl
 from understudy.monitor.stats.reader import Snapshot, StatsReader
 from understudy.monitor.stats.windows import Windows
 from understudy.monitor.supervisor.control_line import Supervisor
 
-NOT_ERRORS = frozenset(("ok", "client_error", "cancelled", "rejected"))
-"""Outcomes that are not the model server's fault; the others are errors."""
-NOT_SENT = frozenset(OUTCOMES[outcome] for outcome in NOT_SENT_OUTCOMES)
-"""Outcomes of mirrored requests that were never sent."""
-BREAKER_STATES = ("closed", "open", "half_open")
 _RECENT_SECONDS = 10.0
 _STALE_SECONDS = 15.0
 _MARK = "started"
@@ -58,6 +55,8 @@ class EvaluationPlane:
     reader: StatsReader = field(init=False)
     redaction: Redaction = field(init=False)
     ingest: IngestService = field(init=False)
+    _plan: tuple[tuple[int, int], Plan] | None = field(init=False, default=None)
+    """The plan that was read last, by time and inode of its file."""
 
     def __post_init__(self) -> None:
         self.reader = StatsReader(self.run_dir)
@@ -133,10 +132,55 @@ class EvaluationPlane:
                 )
         return self.supervisor.generation
 
-    def problems(self) -> list[str]:
+    def plan(self) -> Plan:
+        """The plan that the workers follow: routes and all."""
+        path = self.run_dir / "plan.json"
+        try:
+            about = os.stat(path)
+            key = about.st_mtime_ns, about.st_ino
+            if self._plan is None or self._plan[0] != key:
+                self._plan = key, Plan.from_json(json.loads(path.read_bytes()))
+        except (OSError, ValueError, TypeError, KeyError):
+            # The supervisor writes it before it starts this process; a tool may run without one.
+            if self._plan is None:
+                plan = (
+                    compile_plan(self.settings.config(), 0)
+                    if self.settings.document.get("champion")
+                    else Plan(0, Upstream(self.settings.arms[0], "", 0))
+                )
+                self._plan = (0, 0), plan
+        return self._plan[1]
+
+    def service(self, snapshot: Snapshot) -> Service:
+        """Who serves, and how well."""
+
+        def by_arm(name: str) -> dict[str, list[int]]:
+            found: dict[str, list[int]] = {}
+            for labels, by_slot in snapshot.gauges_named(name).items():
+                found.setdefault(dict(labels).get("arm", ""), []).extend(by_slot.values())
+            return found
+
+        plan = self.plan()
+        counters = self.windows.counters
+        seen = Observed(
+            requests=counters("requests", MINUTE),
+            mirror=counters("mirror", MINUTE),
+            diverted=counters("diverted", MINUTE),
+            serving_breakers=by_arm("serving_breaker"),
+            mirror_breakers=by_arm("breaker"),
+            unreachable=frozenset(arm for arm in plan.arms if self._unreachable(arm)),
+        )
+        phases = {
+            (name, challenger): contestant.rollout.phase
+            for name, live in (self.experiments.live if self.experiments else {}).items()
+            for challenger, contestant in live.contestants.items()
+        }
+        return service_of(plan, seen, phases)
+
+    def problems(self, snapshot: Snapshot | None = None) -> list[str]:
         """Why the service is not ready for traffic; empty when it is."""
         found: list[str] = []
-        snapshot = self.snapshot()
+        snapshot = snapshot or self.snapshot()
         latest = self.windows.latest
         if latest is None or time.monotonic() - latest.time > _STALE_SECONDS:
             found.append("the evaluation plane is overloaded: its statistics are out of date")
@@ -148,10 +192,7 @@ class EvaluationPlane:
                 found.append(f"worker {slot} is not ready")
         if self.supervisor.status_received and not self.supervisor.workers:
             found.append("no worker is running")
-        champion = self.settings.arms[0]
-        if self._unreachable(champion):
-            found.append(f"champion {champion!r} cannot be reached")
-        return found
+        return [*found, *self.service(snapshot).problems]
 
     def _unreachable(self, arm: str) -> bool:
         failures = self.windows.counters("upstream_connect_failures", _RECENT_SECONDS)

@@ -85,7 +85,7 @@ class Choice:
     def diverted(self) -> None:
         """Count a request that the champion serves because the challenger's breaker is open."""
         if self.router is not None:
-            self.router.diverted()
+            self.router.diverted(self.arm)
 
 
 class Router:
@@ -113,12 +113,12 @@ class Router:
         self._cookie = split.unit_name.encode() + b"="
         self._override_header = (split.override_header or "").encode()
         self._stats = stats
-        self._arms = len(arms)
+        self._arm_names = arms
         self._experiment = split.experiment
 
     def names(self) -> dict[str, Any]:
         """Shares by arm, and since when, as JSON for the evaluation plane."""
-        sizes = [self._allocation.size(arm) / POINTS for arm in range(self._arms)]
+        sizes = [self._allocation.size(arm) / POINTS for arm in range(len(self._arm_names))]
         return {
             "experiment": self._experiment,
             "model": self.split.model,
@@ -157,9 +157,9 @@ class Router:
         labels = {"experiment": self._experiment, "reason": reason}
         self._stats.words[self._stats.counter("unassigned", labels)] += 1
 
-    def diverted(self) -> None:
-        """Count a request that the champion serves because the challenger's breaker is open."""
-        labels = {"experiment": self._experiment}
+    def diverted(self, arm: int) -> None:
+        """Count a request that the champion serves because the breaker of ``arm`` is open."""
+        labels = {"experiment": self._experiment, "arm": self._arm_names[arm]}
         self._stats.words[self._stats.counter("diverted", labels)] += 1
 
     def unit(self, head: RequestHead, request_id: bytes, body: bytes) -> bytes:

@@ -12,7 +12,8 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from understudy.monitor.config.objective import latency_limits
-from understudy.monitor.pipeline.plane import BREAKER_STATES, NOT_SENT, EvaluationPlane
+from understudy.monitor.pipeline.plane import EvaluationPlane
+from understudy.monitor.routing.serving import BREAKER_STATES, NOT_SENT
 from understudy.monitor.stats.distribution import QUANTILES, Distribution
 from understudy.monitor.stats.reader import Snapshot
 from understudy.monitor.stats.windows import WINDOW_NAMES, WINDOWS, group, since_start
@@ -30,6 +31,7 @@ from understudy.monitor.telemetry.findings import finding_families
 from understudy.monitor.telemetry.objectives import objective_families
 from understudy.monitor.telemetry.predictions import prediction_families, undecoded_families
 from understudy.monitor.telemetry.processes import process_families, uses
+from understudy.monitor.telemetry.service import service_families
 
 _QUANTILE_BY = ("model", "version", "arm", "role", "outcome")
 
@@ -68,6 +70,7 @@ class PlaneCollector(Collector):
         yield from self._workers(snapshot)
         yield from self._latencies(snapshot)
         yield from self._gauges(snapshot)
+        yield from service_families(self._plane.service(snapshot))
         yield from prediction_families(self._plane.pipeline, self._plane.redaction)
         yield from undecoded_families(self._plane.pipeline)
         yield from self._service(snapshot)

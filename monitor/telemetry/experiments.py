@@ -80,14 +80,20 @@ def experiment_families(plane: EvaluationPlane, snapshot: Snapshot) -> Iterator[
         _WHO,
         requests,
     )
-    for source, text, names in (
-        ("unassigned", "Requests without a unit.", ("experiment", "reason")),
+    for source, text, labels, names in (
+        (
+            "unassigned",
+            "Requests without a unit.",
+            ("experiment", "reason"),
+            ("experiment", "reason"),
+        ),
         (
             "diverted",
             "Requests of a challenger that the champion served: the breaker was open.",
-            ("experiment",),
+            ("experiment", "arm"),
+            _WHO,
         ),
     ):
         found = snapshot.counters_named(source).items()
-        values = [(pick(have, names), value) for have, value in found]
+        values = [(pick(have, labels), value) for have, value in found]
         yield counter(f"experiment_{source}", text, names, values)

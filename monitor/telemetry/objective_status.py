@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from understudy.monitor.config.objective import Figure, Objective, dominated, verdicts
-from understudy.monitor.pipeline.plane import NOT_ERRORS, EvaluationPlane
+from understudy.monitor.pipeline.plane import EvaluationPlane
+from understudy.monitor.routing.serving import NOT_ERRORS
 from understudy.monitor.stats.distribution import Distribution, summary
 
 WINDOW = 300.0

@@ -41,7 +41,8 @@ def test_ready_only_with_all_workers_and_a_champion(plane: PlaneProcess) -> None
     eventually(lambda: plane.get("/readyz").json()["problems"] == problems)
     stats = plane.stats(0)
     plane.stats(1)
-    assert plane.get("/readyz").json() == {"ready": True, "problems": []}
+    ready = {"ready": True, "problems": [], "warnings": []}
+    assert plane.get("/readyz").json() == ready
     stats.words[stats.counter("upstream_connect_failures", {"arm": "champion"})] += 3
     eventually(lambda: "cannot be reached" in plane.get("/readyz").text)
     assert plane.get("/healthz").status_code == 200
@@ -335,7 +336,7 @@ def test_status_of_mirror_and_cold_start(tmp_path: Path) -> None:
     observe(stats.words, stats.sketch("duration", {**LABELS, **arm, "role": "mirror"}), 5_000_000)
     with plane.start():
         candidate = plane.status()["arms"][1]
-        assert candidate["role"] == "mirror"
+        assert (candidate["role"], candidate["state"]) == ("mirrored", "down")
         assert candidate["in_flight"] == 4
         assert candidate["cold_start_seconds"] == 1.5
         assert candidate["windows"]["start"]["count"] == 1

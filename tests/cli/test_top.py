@@ -43,10 +43,13 @@ def test_one_frame_shows_what_matters_without_colour(
     assert top.run(plane.url, once=True) == 0
     shown = capsys.readouterr().out
     assert "\x1b" not in shown
-    assert "Understudy ready" in shown
+    assert "Understudy degraded" in shown
     for text in (
         "champion",
-        "candidate (mirror)",
+        "champion (clients)",
+        "candidate (mirrored)",
+        "candidate: gets mirrored requests; down",
+        "! challenger 'candidate' is down, its circuit breaker is open on 1 of 1 worker",
         "50.00 %",  # half of the champion's exchanges timed out
         "p99.9",
         "100 ms",

@@ -16,6 +16,7 @@ from tests.support.chaos import experiment
 from tests.support.load_server import Server, written
 from tests.support.patience import eventually
 from tests.support.plane_process import PlaneProcess
+from tests.support.promoted import dead, follow_promotion, served
 from tests.support.report_columns import write
 from tests.support.traffic import count_traffic
 from tests.support.two_arms import two_arms
@@ -47,7 +48,7 @@ def test_the_status_page_of_the_service(browser: Browser, tmp_path: Path) -> Non
             seen.page.get_by_text("since start").first.wait_for()
             for title in ("champion", "Records", "Workers"):
                 seen.page.get_by_role("heading", name=title).first.wait_for()
-            assert seen.page.locator("#state").inner_text() in ("ready", "not ready")
+            assert seen.page.locator("#state").inner_text() == "degraded", "its breaker is half open"
             with seen.page.expect_response("**/v1/status"):
                 pass  # it refreshes itself
             seen.fine()
@@ -58,6 +59,38 @@ def test_the_status_page_of_the_service(browser: Browser, tmp_path: Path) -> Non
             seen.page.get_by_role("heading", name="Workers").wait_for()
             seen.fine()
             kept(seen, "status-dark")
+
+
+def test_the_status_page_of_a_promoted_arm_that_is_dead(browser: Browser, tmp_path: Path) -> None:
+    """It was green, and said "promoted 100 %"."""
+    plane = PlaneProcess(tmp_path)
+    stats = plane.stats()
+    follow_promotion(plane)
+    with plane:
+        plane.report(0)
+        eventually(lambda: plane.status()["ready"])
+        served(stats, "candidate", 200)
+        eventually(lambda: plane.status()["arms"][1]["shares"][0]["served"] == 1.0)
+        for width, name in ((1200, "wide"), (420, "narrow")):
+            with visit(browser, plane.url, width=width) as seen:
+                seen.page.get_by_role("heading", name="Who serves").wait_for()
+                assert seen.page.locator("#state").inner_text() == "ready"
+                seen.fine()
+                kept(seen, f"promoted-{name}")
+        dead(stats)
+        eventually(lambda: plane.status()["arms"][1]["diverted_1m"])
+        for width, name in ((1200, "wide"), (420, "narrow")):
+            with visit(browser, plane.url, width=width) as seen:
+                seen.page.get_by_text("'candidate' should serve 100 % of 'delays'").wait_for()
+                assert seen.page.locator("#state").inner_text() == "degraded"
+                row = seen.page.get_by_role("row", name="candidate should serve 100 %")
+                assert "down" in row.inner_text()
+                assert "open 1" in row.inner_text()
+                assert "400" in row.inner_text()
+                champion = seen.page.get_by_role("row", name="champion stands in for")
+                assert champion.is_visible()
+                seen.fine()
+                kept(seen, f"dead-{name}")
 
 
 def test_the_report_of_the_gate(browser: Browser, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ function own(s) {
   return made;
 }
 function judges(s) {
-  const made = section('Who judges');
+  const made = section('Who evaluates');
   for (const [place, url] of Object.entries(s.judged_at || {})) {
     const mine = s.judges.find(j => j.of === place);
     const line = put(node('p'), node('span', place + ': '));
@@ -35,7 +35,7 @@ function judges(s) {
       const link = node('a', url);
       link.href = url + '/';
       put(line, link);
-    } else put(line, node('span', 'nobody is known', 'warn'));
+    } else put(line, node('span', 'not known yet', 'warn'));
     put(made, line);
   }
   return made;
@@ -58,13 +58,14 @@ function running(found) {
 }
 async function refresh() {
   try {
-    const [s, found, live] = await Promise.all([get('v1/evaluator'),
-      get('v1/findings?limit=10'), get('v1/experiments')]);
+    const [s, found, live, past] = await Promise.all([get('v1/evaluator'),
+      get('v1/findings?limit=10'), get('v1/experiments'), get('v1/experiments?ended=true')]);
     const well = !s.error && s.judged_at;
     document.getElementById('state').replaceChildren(node('span',
       s.error || (s.judged_at ? 'ready' : 'not a member of the group yet'), well ? 'good' : 'bad'));
     document.getElementById('about').textContent = 'evaluator';
     document.getElementById('content').replaceChildren(findings(found), running(live),
+      ...(past.experiments && past.experiments.length ? [ended(past.experiments)] : []),
       judges(s), own(s));
   } catch (error) {
     document.getElementById('state').replaceChildren(

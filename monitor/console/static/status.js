@@ -1,29 +1,54 @@
 'use strict';
 const WINDOWS = [['10s', '10 s', 10], ['1m', '1 min', 60], ['5m', '5 min', 300],
   ['start', 'since start', 0]];
-function arm(a) {
-  const known = WINDOWS.filter(([key]) => a.windows[key]);
+const KINDS = {primary: 'requests of clients', mirror: 'mirrored requests'};
+const GOOD = {ok: 'good', no_traffic: 'soft'};
+function words(text) { return text.replaceAll('_', ' '); }
+function breaker(states) {
+  const open = Object.keys(states).some(k => k !== 'closed');
+  return [Object.keys(states).length ? words(counts(states)) : '\u2013', open ? 'bad' : ''];
+}
+function service(arms) {
+  const several = arms[0].shares.length > 1;
+  const shares = (a, of) => a.shares.filter(one => one[of] !== null && (one[of] || !several))
+    .map(one => share(one[of]) + (several ? ' of ' + one.model : '')).join(', ') || '\u2013';
+  return section('Who serves', table(
+    ['arm', 'by the routes', 'serves (1 min)', 'state', 'breaker', 'diverted (1 min)',
+      'not mirrored (1 min)'],
+    arms.map(a => [a.arm, a.description, shares(a, 'served'),
+      [words(a.state), GOOD[a.state] || 'bad'],
+      breaker({...a.serving_breaker, ...(a.role === 'mirrored' ? a.mirror.breaker : {})}),
+      [number(a.diverted_1m), a.diverted_1m ? 'bad' : ''],
+      [Object.keys(a.not_sent_1m).length ? words(counts(a.not_sent_1m)) : '0',
+        Object.keys(a.not_sent_1m).length ? 'warn' : '']]), 'wraps'));
+}
+function figures(windows) {
+  const known = WINDOWS.filter(([key]) => windows[key]);
   const rows = known.map(([key, text, full]) => {
-    const w = a.windows[key];
+    const w = windows[key];
     // After a start a long window has not seen its whole length yet.
     const label = w.seconds < 0.9 * full ? text + ' (' + age(w.seconds) + ' so far)' : text;
     return [label, number(w.count), rate(w.rate), [share(w.error_rate), w.errors ? 'bad' : ''],
       time(w.p50), time(w.p90), time(w.p95), time(w.p99), time(w.p99_9), time(w.max)];
   });
-  const role = a.role === 'mirror' ? ' (challenger, mirrored)'
-    : a.arm === 'champion' ? '' : ' (champion)';
-  const made = section(a.arm + role, table(['window', 'requests', 'per s', 'errors', 'p50',
-    'p90', 'p95', 'p99', 'p99.9', 'max'], rows));
+  return table(['window', 'requests', 'per s', 'errors', 'p50', 'p90', 'p95', 'p99', 'p99.9',
+    'max'], rows);
+}
+function arm(a) {
+  const made = section(a.arm + ': ' + KINDS[a.measured], figures(a.windows));
   let line = a.in_flight + ' in flight; outcomes since start: '
     + counts(Object.fromEntries(Object.entries(a.windows.start.outcomes)
-        .map(([k, v]) => [k, v.count])));
+        .map(([k, v]) => [words(k), v.count])));
   if (a.cold_starts) line += '; cold starts ' + a.cold_starts
     + (a.cold_start_seconds !== null ? ', the last took ' + time(a.cold_start_seconds) : '');
   put(made, node('p', line, 'soft'));
-  if (a.mirror) {
-    const broken = Object.keys(a.mirror.breaker).some(k => k !== 'closed');
-    put(made, node('p', 'mirror: ' + counts(a.mirror.outcomes) + '; queue ' + a.mirror.queue,
-      'soft'), node('p', 'breaker: ' + counts(a.mirror.breaker), broken ? 'bad' : 'good'));
+  if (a.mirror && Object.keys(a.mirror.outcomes).length) {
+    put(made, node('p', 'mirrored since start: ' + words(counts(a.mirror.outcomes)) + '; queue '
+      + a.mirror.queue, 'soft'));
+  }
+  if (a.other_windows) {
+    const other = KINDS[a.measured === 'primary' ? 'mirror' : 'primary'];
+    put(made, node('h3', other), figures(a.other_windows));
   }
   return made;
 }
@@ -50,24 +75,28 @@ function watched(w) {
 }
 function draw(s) {
   document.getElementById('state').replaceChildren(
-    s.ready ? node('span', 'ready', 'good') : node('span', 'not ready', 'bad'));
+    !s.ready ? node('span', 'not ready', 'bad')
+      : s.warnings.length ? node('span', 'degraded', 'warn') : node('span', 'ready', 'good'));
   document.getElementById('about').textContent = 'version ' + s.version + ', running for '
     + age(s.run_seconds) + ', configuration ' + s.config.generation;
   const parts = [];
   const troubles = [...s.problems];
   if (s.config.error) troubles.push('the last configuration was refused: ' + s.config.error);
   if (s.state.error) troubles.push('the state cannot be saved: ' + s.state.error);
-  if (troubles.length) {
-    parts.push(section('Needs attention', put(node('ul', undefined, 'bad'),
-      ...troubles.map(text => node('li', text)))));
+  if (troubles.length || s.warnings.length) {
+    parts.push(section('Needs attention', put(node('ul'),
+      ...troubles.map(text => node('li', text, 'bad')),
+      ...s.warnings.map(text => node('li', text, 'warn')))));
   }
   parts.push(...findings(s.findings));
   if (s.not_tested.length) parts.push(section('Not tested', put(node('ul', undefined, 'warn'),
     ...s.not_tested.map(one => node('li', (one.model + ' ' + one.version).trim() + ': '
       + one.words)))));
+  parts.push(service(s.arms));
   parts.push(...s.arms.map(arm));
   if (s.watched.length) parts.push(section('Against the baseline', ...s.watched.map(watched)));
   if (s.experiments.length) parts.push(experiments(s.experiments));
+  if (s.ended_experiments.length) parts.push(ended(s.ended_experiments));
   if (s.predictions.length) {
     parts.push(section('Predictions', table(
       ['model', 'version', 'arm', 'output', 'values', 'mean', 'std', 'min', 'max', 'classes'],

@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 def objectives(client: Client, as_json: bool, output: Path | None, exit_code: bool) -> None:
     """Show accuracy, errors, latency, cost and energy of all arms side by side.
 
-    Figures are of the last five minutes; (e) is estimated. An arm is dominated when another one is
-    surely better in something and worse in nothing.
+    Figures are of the last five minutes; (e) is estimated. Arms are compared only on the same kind
+    of requests, or by an experiment that runs. An arm is dominated when another one is surely
+    better in something, and worse or unknown in nothing.
 
     \b
     Examples:
@@ -59,7 +60,7 @@ def objectives(client: Client, as_json: bool, output: Path | None, exit_code: bo
 def _print(found: dict[str, Any]) -> None:
     from understudy.common.screen import console, plain_table
     from understudy.monitor.config.objective import KNOWN
-    from understudy.monitor.console.objectives import shown
+    from understudy.monitor.console.objectives import incomparable, shown
 
     arms = found["arms"]
     limits = {one["metric"]: one for one in arms[0]["objectives"]}
@@ -84,3 +85,5 @@ def _print(found: dict[str, Any]) -> None:
     for arm in arms:
         if arm["dominated_by"]:
             echo(f"{arm['arm']} is dominated by {', '.join(arm['dominated_by'])}")
+    for line in incomparable(found["comparisons"]):
+        echo(line)

@@ -73,12 +73,28 @@ def latency_limits(objectives: Mapping[str, str]) -> tuple[float, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A value with where it came from; ``low`` and ``high`` where there is an interval."""
+    """A value with where it came from; ``low`` and ``high`` where there is an interval.
+
+    ``basis`` is what it was measured on, such as "requests of clients": figures of two arms are
+    only compared on the same basis.
+    """
 
     value: float | None
     source: str
     low: float | None = None
     high: float | None = None
+    basis: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """The interval of a difference, ``arm`` minus ``other``, that was measured as such."""
+
+    arm: str
+    other: str
+    metric: str
+    low: float
+    high: float
 
 
 Figures = Mapping[str, Figure]
@@ -105,49 +121,90 @@ def verdicts(objectives: Sequence[Objective], figures: Figures) -> list[dict[str
     return found
 
 
-def dominated(arms: Mapping[str, Figures]) -> dict[str, list[str]]:
-    """By arm: the arms that are better in everything that is known of both.
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What is known of one metric of ``arm`` and ``other``: ``result`` is better, worse or open (of
+    ``arm``), or None where they cannot be compared, because of ``why``."""
 
-    At least as good everywhere and surely better somewhere: where there are intervals they must not
-    overlap for one to be better, and it is at least as good unless the other is surely better. So
-    nothing is claimed of differences that may be chance. Arms without a figure in common are not
-    compared.
+    metric: str
+    arm: str
+    other: str
+    result: str | None
+    why: str = ""
+
+
+def compared(
+    arms: Mapping[str, Figures], differences: Sequence[Difference] = ()
+) -> list[Comparison]:
+    """Every pair of arms in every metric that is known of both, like with like: by the interval of
+    a difference if there is one, otherwise by two intervals on the same basis."""
+    known = {(d.arm, d.other, d.metric): (d.low, d.high) for d in differences}
+    known |= {(d.other, d.arm, d.metric): (-d.high, -d.low) for d in differences}
+    found = []
+    names = list(arms)
+    for number, arm in enumerate(names):
+        for other in names[:number]:
+            for metric in KNOWN:
+                # What an arm gets to do, and what all pay alike, is not its own merit.
+                if metric in ("throughput", "energy_per_prediction"):
+                    continue
+                if _known(arms[arm], metric) and _known(arms[other], metric):
+                    interval = known.get((arm, other, metric))
+                    mine, theirs = arms[arm][metric], arms[other][metric]
+                    found.append(_compare(metric, (arm, mine), (other, theirs), interval))
+    return found
+
+
+def _compare(
+    metric: str,
+    one: tuple[str, Figure],
+    two: tuple[str, Figure],
+    difference: tuple[float, float] | None,
+) -> Comparison:
+    (arm, mine), (other, theirs) = one, two
+    if difference is None:
+        why = _unlike(one, two)
+        if why:
+            return Comparison(metric, arm, other, None, why)
+        assert mine.low is not None
+        assert mine.high is not None
+        assert theirs.low is not None
+        assert theirs.high is not None
+        difference = mine.low - theirs.high, mine.high - theirs.low
+    low, high = difference if KNOWN[metric][1] else (-difference[1], -difference[0])
+    return Comparison(
+        metric, arm, other, "worse" if low > 0.0 else "better" if high < 0.0 else "open"
+    )
+
+
+def _unlike(one: tuple[str, Figure], two: tuple[str, Figure]) -> str:
+    """Why two figures cannot be compared; empty if they can."""
+    (arm, mine), (other, theirs) = one, two
+    if mine.basis != theirs.basis:
+        return f"that of {arm} is of {mine.basis}, that of {other} of {theirs.basis}"
+    bare = [name for name, figure in (one, two) if figure.low is None or figure.high is None]
+    if bare:
+        return f"that of {' and '.join(bare)} has no interval"
+    return ""
+
+
+def dominated(comparisons: Sequence[Comparison], arms: Sequence[str]) -> dict[str, list[str]]:
+    """By arm: the arms that are surely better in something, and worse in nothing that is known.
+
+    A metric that is known of both but cannot be compared could be worse: then nothing is claimed.
     """
-    found: dict[str, list[str]] = {}
-    for name, mine in arms.items():
-        found[name] = []
-        for other, theirs in arms.items():
-            common = [
-                metric
-                for metric in KNOWN
-                if metric != "throughput"  # what an arm gets to do is not its own merit
-                and _known(mine, metric)
-                and _known(theirs, metric)
-            ]
-            if other == name or not common:
-                continue
-            better = [_better(theirs[m], mine[m], KNOWN[m][1]) for m in common]
-            worse = [_better(mine[m], theirs[m], KNOWN[m][1]) for m in common]
-            if any(better) and not any(worse):
-                found[name].append(other)
+    found: dict[str, list[str]] = {name: [] for name in arms}
+    pairs: dict[tuple[str, str], set[str | None]] = {}
+    for one in comparisons:
+        pairs.setdefault((one.arm, one.other), set()).add(one.result)
+        opposite = {"better": "worse", "worse": "better"}
+        turned = opposite.get(one.result or "", one.result)
+        pairs.setdefault((one.other, one.arm), set()).add(turned)
+    for (arm, other), results in pairs.items():
+        if "worse" in results and not results & {"better", None}:
+            found[arm].append(other)
     return found
 
 
 def _known(figures: Figures, metric: str) -> bool:
     return metric in figures and figures[metric].value is not None
-
-
-def _better(a: Figure, b: Figure, less: bool) -> bool:
-    """Whether ``a`` is surely better than ``b``."""
-    assert a.value is not None
-    assert b.value is not None
-    a_low, a_high = _ends(a)
-    b_low, b_high = _ends(b)
-    return a_high < b_low if less else a_low > b_high
-
-
-def _ends(figure: Figure) -> tuple[float, float]:
-    assert figure.value is not None
-    low = figure.value if figure.low is None else figure.low
-    high = figure.value if figure.high is None else figure.high
-    return low, high

@@ -29,7 +29,21 @@ def page(found: Mapping[str, Any]) -> str:
         arms=arms,
         drawings=[trusted(_drawing(arms, x, y)) for x, y in pairs[:4]],
         rows=_rows(arms, known),
+        incomparable=incomparable(found["comparisons"]),
     )
+
+
+def incomparable(comparisons: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A sentence for each pair of arms and reason why metrics of theirs are not compared."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for one in comparisons:
+        if one["result"] is None:
+            key = one["arm"], one["other"], one["why_not"]
+            found.setdefault(key, []).append(one["metric"].replace("_", " "))
+    return [
+        f"{arm} and {other}: {', '.join(metrics)} not comparable, because {why}"
+        for (arm, other, why), metrics in found.items()
+    ]
 
 
 def shown(metric: str, value: float | None) -> str:
@@ -126,6 +140,15 @@ def _rows(arms: Sequence[Mapping[str, Any]], known: Sequence[str]) -> list[dict[
             figure = arm["figures"].get(metric) or {"value": None, "source": "absent"}
             met = next((o["met"] for o in arm["objectives"] if o["metric"] == metric), None)
             mark = " (e)" if figure["source"] == "estimated" else ""
-            cells.append({"text": shown(metric, figure["value"]) + mark, "missed": met is False})
+            ends = figure.get("low"), figure.get("high")
+            interval = "" if None in ends else " to ".join(shown(metric, end) for end in ends)
+            cells.append(
+                {
+                    "text": shown(metric, figure["value"]) + mark,
+                    "missed": met is False,
+                    "interval": interval,
+                    "basis": figure.get("basis", "") if figure["value"] is not None else "",
+                }
+            )
         rows.append({"name": metric.replace("_", " "), "wanted": wanted, "cells": cells})
     return rows

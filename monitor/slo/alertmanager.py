@@ -21,9 +21,10 @@ OF_CHANNEL = (
 )
 """Alerts about a model's quality, from our rules or from the sidecar's channel."""
 _OF_MODEL = "predictions|features|rules|performance|freshness"
+_DIVERTED = "UnderstudyServingArmDown"
 _OF_ARM = (
     "UnderstudyMirrorBreakerOpen|UnderstudyMirrorDrops|UnderstudyServingBreakerOpen|"
-    "UnderstudyPoolExhausted"
+    f"UnderstudyPoolExhausted|{_DIVERTED}"
 )
 
 
@@ -54,6 +55,14 @@ def inhibitions() -> list[dict[str, Any]]:
         hides(outage, [burn, 'severity="ticket"'], "service"),
         hides(outage, [f'alertname=~"{_OF_ARM}"'], "service", "namespace", "arm"),
         hides(outage, ['alertname="UnderstudyNoTraffic"'], "service", "namespace", "model"),
+        hides(
+            [f'alertname="{_DIVERTED}"'],
+            ['alertname="UnderstudyServingBreakerOpen"'],
+            "service",
+            "namespace",
+            "instance",
+            "arm",
+        ),
         # A sidecar that cannot be scraped inhibits alerts about itself.
         hides(
             [f'alertname="{UNSEEN}"'],

@@ -56,6 +56,9 @@ def sidecar_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
     serving = selector(
         "understudy_serving_breaker_workers", {**scrape, "state=~": "open|half_open"}
     )
+    planned = f"max by (namespace, instance, arm) ({metric('arm_share', of='planned')})"
+    is_down = f"max by (namespace, instance, arm) ({metric('arm_state', state='down')})"
+    diverted = f"sum by (namespace, instance, arm) ({metric('arm_diverted_requests')})"
     failed = selector("understudy_notifications_total", {**scrape, "outcome=~": "failed|refused"})
     unread = selector(
         "understudy_undecodable_total", {**scrape, "part": "request", "reason!=": "not_inference"}
@@ -137,6 +140,24 @@ def sidecar_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
             {**at, "arm": "candidate"},
             7 * MINUTE,
             2 * MINUTE,
+        ),
+        ticket(
+            "UnderstudyServingArmDown",
+            f"{planned} > 0\nand on (namespace, instance, arm)\n{is_down} == 1\n"
+            f"and on (namespace, instance, arm)\n{diverted} > 0",
+            MINUTE,
+            "{{ $labels.arm }} should serve clients on {{ $labels.instance }} and is down",
+            "By the routes {{ $value | humanizePercentage }} of the requests are its own; the "
+            "champion serves them. Restart its model server, or abort the experiment.",
+            (
+                value("arm_share", 1, 1, model="m", version="1", arm="candidate", of="planned"),
+                value("arm_state", 0, 1, arm="candidate", state="down"),
+                value("arm_diverted_requests", 0, 600, model="m", version="1", arm="candidate"),
+            ),
+            {**at, "arm": "candidate"},
+            3 * MINUTE,
+            2 * MINUTE,
+            severity="page",
         ),
         ticket(
             "UnderstudyServingBreakerOpen",

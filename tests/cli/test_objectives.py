@@ -13,9 +13,17 @@ from tests.support.plane_process import PlaneProcess
 from tests.support.traffic import count_traffic
 from tests.support.two_arms import two_arms
 from understudy.monitor.cli.main import main
-from understudy.monitor.config.objective import Figure, Objective, dominated, verdicts
+from understudy.monitor.config.objective import (
+    Difference,
+    Figure,
+    Objective,
+    compared,
+    dominated,
+    verdicts,
+)
 from understudy.monitor.console.objectives import page
 from understudy.monitor.stats.energy import Rapl
+from understudy.monitor.telemetry.objective_status import wilson
 
 
 @pytest.mark.parametrize(
@@ -52,21 +60,59 @@ def test_invalid_objectives_are_rejected(metric: str, text: str, said: str) -> N
         Objective.parse(metric, text)
 
 
-def test_dominance_is_claimed_only_beyond_the_intervals() -> None:
-    def arm(accuracy: float, latency: float) -> dict[str, Figure]:
-        return {
-            "accuracy": Figure(accuracy, "measured", accuracy - 0.02, accuracy + 0.02),
-            "latency_p99": Figure(latency, "measured"),
-            "cost_per_prediction": Figure(None, "absent"),
-        }
+CLIENTS, MIRRORED = "requests of clients", "mirrored requests"
 
-    found = dominated({"a": arm(0.90, 0.05), "b": arm(0.91, 0.04), "c": arm(0.80, 0.06)})
-    assert found == {"a": ["b"], "b": [], "c": ["a", "b"]}
-    trade = dominated({"quick": arm(0.80, 0.01), "right": arm(0.95, 0.10)})
+
+def arm(accuracy: float, latency: float, basis: str = CLIENTS) -> dict[str, Figure]:
+    return {
+        "accuracy": Figure(accuracy, "measured", accuracy - 0.02, accuracy + 0.02, "labels"),
+        "latency_p99": Figure(latency, "measured", 0.9 * latency, 1.1 * latency, basis),
+        "throughput": Figure(latency, "measured"),
+        "cost_per_prediction": Figure(None, "absent"),
+    }
+
+
+def by(arms: dict[str, dict[str, Figure]], *differences: Difference) -> dict[str, list[str]]:
+    return dominated(compared(arms, differences), list(arms))
+
+
+def test_dominance_is_claimed_only_beyond_the_intervals() -> None:
+    found = by({"a": arm(0.90, 0.05), "b": arm(0.91, 0.04), "c": arm(0.80, 0.06)})
+    assert found == {"a": [], "b": [], "c": ["a", "b"]}
+    trade = by({"quick": arm(0.80, 0.01), "right": arm(0.95, 0.10)})
     assert trade == {"quick": [], "right": []}
-    assert dominated({"a": {}, "b": arm(1.0, 0.0)}) == {"a": [], "b": []}
+    assert by({"a": {}, "b": arm(1.0, 0.0)}) == {"a": [], "b": []}
     said = verdicts([Objective.parse("accuracy", ">= 0.9")], {})
     assert (said[0]["met"], said[0]["source"]) == (None, "absent")
+
+
+def test_only_like_is_compared_with_like() -> None:
+    """Latencies of mirrored requests and a frozen accuracy made identical arms "surely worse"."""
+    frozen = {**arm(0.85, 0.09, MIRRORED), "accuracy": Figure(0.85, "measured", basis="labels")}
+    arms = {"now": arm(0.9, 0.05), "next": frozen}
+    found = {one.metric: one for one in compared(arms)}
+    assert by(arms) == {"now": [], "next": []}
+    assert found["latency_p99"].result is found["accuracy"].result is None
+    assert found["latency_p99"].why == (
+        "that of next is of mirrored requests, that of now of requests of clients"
+    )
+    assert found["accuracy"].why == "that of next has no interval"
+    # What an experiment has measured on both is compared, whatever the rest is measured on.
+    worse = Difference("next", "now", "accuracy", -0.08, -0.01)
+    assert {one.metric: one.result for one in compared(arms, [worse])}["accuracy"] == "worse"
+    assert by(arms, worse) == {"now": [], "next": []}, "it may be quicker: nobody knows"
+    quicker = Difference("next", "now", "latency_p99", 0.001, 0.02)
+    assert by(arms, worse, quicker) == {"now": [], "next": ["now"]}
+
+
+@pytest.mark.parametrize(("errors", "count"), [(0, 1000), (10, 1000), (5, 5), (1, 3)])
+def test_the_interval_of_a_rate_ends_where_it_would_be_rejected(errors: int, count: int) -> None:
+    """Wilson's definition: a score test at 3.29 standard errors."""
+    rate = errors / count
+    low, high = wilson(errors, count)
+    assert 0.0 <= low <= rate <= high <= 1.0
+    for end in (low, high):
+        assert (rate - end) ** 2 * count == pytest.approx(3.29**2 * end * (1.0 - end), abs=1e-9)
 
 
 def test_the_running_service(tmp_path: Path) -> None:
@@ -90,10 +136,16 @@ def test_the_running_service(tmp_path: Path) -> None:
         assert found[0]["figures"]["energy_per_prediction"]["source"] == "absent"
         assert found[0]["figures"]["latency_p99"]["value"] is None, "too few requests for a p99"
         assert plane.metric("understudy_objective_met", objective="error_rate") == 0.0
+        answered = plane.get("/v1/objectives").json()
+        assert [one["dominated_by"] for one in answered["arms"]] == [[], []]
+        latency = next(o for o in answered["comparisons"] if o["metric"] == "latency_p50")
+        assert latency["result"] is None, "copies wait behind the champion's own requests"
         url = ("--url", plane.url)
         shown = CliRunner().invoke(main, ["objectives", *url, "--exit-code"])
         assert shown.exit_code == 1, shown.output
         assert "error_rate" in shown.output
+        said = " ".join(shown.output.split())
+        assert "not comparable, because that of candidate is of mirrored requests" in said
         assert json.loads(CliRunner().invoke(main, ["objectives", *url, "--json"]).output)["arms"]
 
 
@@ -126,6 +178,8 @@ def test_the_page_shows_who_is_on_the_front() -> None:
     assert text.count("<svg") == 1
     assert (text.count('class="on"'), text.count('class="off"')) == (1, 1)
     assert "&lt;b&gt;</b> is dominated by now" in text
+    assert "latency p95 not comparable, because that of &lt;b&gt; and now has no interval" in text
+    assert "79 % to 81 %" in text
     assert "<b><b>" not in text
     assert "http" not in text
     assert 'class="bad">80 %' in text

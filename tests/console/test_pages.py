@@ -48,7 +48,9 @@ def test_the_status_page_of_the_service(browser: Browser, tmp_path: Path) -> Non
             seen.page.get_by_text("since start").first.wait_for()
             for title in ("champion", "Records", "Workers"):
                 seen.page.get_by_role("heading", name=title).first.wait_for()
-            assert seen.page.locator("#state").inner_text() == "degraded", "its breaker is half open"
+            assert seen.page.locator("#state").inner_text() == "degraded", (
+                "its breaker is half open"
+            )
             with seen.page.expect_response("**/v1/status"):
                 pass  # it refreshes itself
             seen.fine()

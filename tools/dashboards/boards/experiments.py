@@ -136,6 +136,43 @@ _EFFECTS = Row(
     repeat="metric",
 )
 
+_SERVES = Row(
+    "Who serves",
+    (
+        third(
+            "Planned and served",
+            "Part of the requests that each arm should serve by the routes, and the part that it "
+            "served in the last minute. They differ while an arm is down.",
+            "percentunit",
+            Query(
+                f"max by (arm, of) ({named('arm_share')})",
+                "{{arm}}, {{of}}",
+            ),
+            empty="no traffic",
+            high=1.0,
+        ),
+        third(
+            "Diverted",
+            "Requests of the last minute that an arm should have served, and the champion served, "
+            "because the arm's circuit breaker was open.",
+            "none",
+            Query(f"sum by (arm) ({named('arm_diverted_requests')})", "{{arm}}"),
+            empty="no arms",
+        ),
+        third(
+            "Down or failing",
+            "1 for each arm that is down, down on some workers, or fails most of its requests.",
+            "none",
+            Query(
+                f"max by (arm, state) ({named('arm_state', state='~down|partly_down|failing')})",
+                "{{arm}}: {{state}}",
+            ),
+            empty="no arms",
+            stepped=True,
+        ),
+    ),
+)
+
 _FAIR = Row(
     "Is the comparison fair?",
     (
@@ -197,5 +234,5 @@ BOARD = Board(
     title="Understudy / Experiments",
     text="Challengers against the champion: anytime-valid intervals, evidence, ramp and decision.",
     choices=(EXPERIMENT, METRIC),
-    rows=(_VERDICT, _EFFECTS, _FAIR),
+    rows=(_VERDICT, _SERVES, _EFFECTS, _FAIR),
 )

@@ -319,11 +319,11 @@ def _warnings(arms: Sequence[ArmService], phases: Mapping[tuple[str, str], str])
             if not share.planned:
                 continue
             why = [
-                f"{phases[experiment, one.arm].replace('_', ' ')} by experiment {experiment!r}"
+                f"experiment {experiment!r}, {phases[experiment, one.arm].replace('_', ' ')}"
                 for experiment in share.experiments
                 if phases.get((experiment, one.arm))
             ]
-            by = f" ({', '.join(why)})" if why else ""
+            by = f" ({'; '.join(why)})" if why else ""
             text = (
                 f"{one.arm!r} should serve {_percent(share.planned)} of {share.model!r}{by}, but "
                 f"{_what(one, one.serving_breaker)}"

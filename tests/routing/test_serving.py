@@ -81,7 +81,7 @@ def test_a_promoted_arm_that_is_dead_is_down_and_its_requests_are_counted() -> N
     assert found.problems == (), "clients are served"
     (warning,) = found.warnings
     for text in (
-        "'first' should serve 100 % of 'm' (promoted by experiment 'e0'), but is down",
+        "'first' should serve 100 % of 'm' (experiment 'e0', promoted), but is down",
         "its circuit breaker is open on 2 of 2 workers",
         "'champion' served 480 of its requests in the last minute",
     ):

@@ -50,7 +50,7 @@ function experiments(found) {
     ['experiment', 'challenger', 'decision', 'rollout', 'should serve'],
     found.flatMap(e => e.challengers.map(c => [e.name, c.name,
       [c.outcome, {good: 'good', bad: 'bad', neutral: 'warn'}[c.tone] || ''],
-      c.phase.replace('_', ' ') + ', ' + c.stage, (100 * c.traffic).toFixed(1) + ' %']))));
+      c.phase.replace('_', ' ') + ', ' + c.stage, (100 * c.traffic).toFixed(1) + ' %'])), 'texts'));
   for (const e of found) {
     const link = node('a', 'report of ' + e.name);
     link.href = 'v1/experiments/' + encodeURIComponent(e.name) + '/report';
@@ -65,7 +65,7 @@ function ended(found) {
       [c.outcome, {good: 'good', bad: 'bad', neutral: 'warn'}[c.tone] || ''],
       c.phase.replace('_', ' '),
       new Date(1000 * e.ended.at).toISOString().slice(0, 16).replace('T', ' ') + ' UTC',
-      e.ended.who, e.ended.why || '\u2013'])), 'wraps'));
+      e.ended.who, e.ended.why || '\u2013'])), 'texts'));
   for (const name of new Set(found.map(e => e.name))) {
     const link = node('a', 'last report of ' + name);
     link.href = 'v1/experiments/' + encodeURIComponent(name) + '/report?ended=true';

@@ -13,14 +13,14 @@ function service(arms) {
   const shares = (a, of) => a.shares.filter(one => one[of] !== null && (one[of] || !several))
     .map(one => share(one[of]) + (several ? ' of ' + one.model : '')).join(', ') || '\u2013';
   return section('Who serves', table(
-    ['arm', 'by the routes', 'serves (1 min)', 'state', 'breaker', 'diverted (1 min)',
+    ['arm', 'state', 'serves (1 min)', 'by the routes', 'breaker', 'diverted (1 min)',
       'not mirrored (1 min)'],
-    arms.map(a => [a.arm, a.description, shares(a, 'served'),
-      [words(a.state), GOOD[a.state] || 'bad'],
+    arms.map(a => [a.arm, [words(a.state), GOOD[a.state] || 'bad'], shares(a, 'served'),
+      a.description,
       breaker({...a.serving_breaker, ...(a.role === 'mirrored' ? a.mirror.breaker : {})}),
       [number(a.diverted_1m), a.diverted_1m ? 'bad' : ''],
       [Object.keys(a.not_sent_1m).length ? words(counts(a.not_sent_1m)) : '0',
-        Object.keys(a.not_sent_1m).length ? 'warn' : '']]), 'wraps'));
+        Object.keys(a.not_sent_1m).length ? 'warn' : '']]), 'texts'));
 }
 function figures(windows) {
   const known = WINDOWS.filter(([key]) => windows[key]);
@@ -69,7 +69,7 @@ function watched(w) {
   put(made, node('p', line));
   if (w.judged === false) put(made, node('p', 'labels are counted and not judged', 'warn'));
   if (!w.furthest.length) return made;
-  return put(made, table(['furthest off', 'statistic (alarm at 1)', 'PSI of the last rows'],
+  return put(made, table(['largest drift', 'score (alert at 1)', 'PSI of the last rows'],
     w.furthest.map(f => [f.series, [number(f.statistic), f.drifted ? 'bad' : ''],
       number(f.psi)])));
 }
@@ -107,15 +107,15 @@ function draw(s) {
   const records = section('Records',
     node('p', number(r.eligible) + ' eligible = ' + number(r.sent) + ' sent + '
       + number(Object.values(r.dropped).reduce((a, b) => a + b, 0)) + ' dropped + '
-      + number(r.pending) + ' on their way; ' + number(r.lost) + ' lost after that'));
+      + number(r.pending) + ' in transit; ' + number(r.lost) + ' received and then lost'));
   if (Object.keys(r.dropped).length) {
-    put(records, node('p', 'dropped: ' + counts(r.dropped), 'warn'));
+    put(records, node('p', 'dropped: ' + words(counts(r.dropped)), 'warn'));
   }
   if (s.undecodable.length) put(records, node('p', 'not decoded: ' + s.undecodable.map(
     u => u.model + ' ' + u.arm + ' ' + u.part + ' ' + u.reason + ' ' + number(u.count))
     .join(', '), 'warn'));
   if (Object.keys(s.rejected).length) {
-    put(records, node('p', 'requests rejected: ' + counts(s.rejected), 'warn'));
+    put(records, node('p', 'requests rejected: ' + words(counts(s.rejected)), 'warn'));
   }
   parts.push(records);
   parts.push(section('Workers', table(['slot', 'process', 'restarts', 'memory', 'processor time'],

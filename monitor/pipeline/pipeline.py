@@ -36,6 +36,8 @@ from understudy.shadow.state import Config, Converter, Count, Key, Saved, Statef
 log = logging.getLogger(__name__)
 
 _MAX_MODELS = 256
+TOO_MANY_MODELS = "too_many_models"
+"""Reason why the rows of a further model are not in the summaries."""
 MOST_RECORDS = 1024
 """Maximum number of records of one model that are evaluated together."""
 
@@ -203,6 +205,8 @@ class Pipeline(Stateful):
             features_stats = self._features_for((model, version))
             if features_stats is not None:
                 features_stats.add(features, inputs, len(batch))
+            else:
+                self.undecodable["", "", "", "features", TOO_MANY_MODELS] += len(batch)
             if names:
                 self._add_predictions((model, version, arm), names, answers, len(batch))
         elif kind == ANSWERS:
@@ -229,6 +233,8 @@ class Pipeline(Stateful):
         predictions = self._predictions_for(key)
         if predictions is not None:
             predictions.add(names, columns, rows)
+        else:
+            self.undecodable["", "", "", "predictions", TOO_MANY_MODELS] += rows
 
     def record_labels(self, labels: Sequence[Label], received: float) -> None:
         """Write labels to the record log, if there is one; ``received`` is unix seconds."""

@@ -9,6 +9,7 @@ import logging
 import signal
 import socket
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import uvloop
@@ -143,52 +144,79 @@ async def _take_labels(plane: EvaluationPlane) -> None:
     plane.pipeline.take_labels(joined)
 
 
-async def _run_experiments(plane: EvaluationPlane, line: ControlLine) -> None:
-    """Evaluate the experiments every second, and send changed routes to the workers."""
-    experiments = plane.experiments
-    # The workers may not have received the last saved assignment.
-    routes_pending = experiments is not None and bool(experiments.live)
-    last_error = ""
-    while True:
-        if experiments is not None:
-            try:
-                await _take_labels(plane)
-                plane.pipeline.flush()
-                routes_pending |= experiments.tick()
-                if routes_pending:
-                    reloaded = await line.routes()
-                    if not reloaded.ok:
-                        log.error("the workers did not get the new routes: %s", reloaded.error)
-                    routes_pending = not reloaded.ok
-                last_error = ""
-            except Exception as error:
-                # Once, not every second.
-                if repr(error) != last_error:
-                    log.exception("experiments could not be evaluated")
-                last_error = repr(error)
-        await asyncio.sleep(TICK_SECONDS)
+class EvaluationLoop:
+    """Evaluates what has arrived, every second.
 
+    Labels are taken and waiting records evaluated once, for all parts. A part that fails is logged
+    once, and one that takes long is left out until it has finished; the others go on.
+    """
 
-async def _run_findings_loop(plane: EvaluationPlane) -> None:
-    """Update findings every second, and flush the record log."""
-    last_error = ""
-    while True:
-        await asyncio.sleep(TICK_SECONDS)
+    def __init__(self, plane: EvaluationPlane, line: ControlLine) -> None:
+        self._plane = plane
+        self._line = line
+        # The workers may not have received the last saved assignment.
+        self._routes_pending = plane.experiments is not None and bool(plane.experiments.live)
+        self._parts: dict[str, Callable[[], Awaitable[None]]] = {
+            "experiments could not be evaluated": self._experiments,
+            "findings could not be updated": self._findings,
+            "the record log could not be written": self._record_log,
+        }
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._errors: dict[str, str] = {}
+
+    async def run(self) -> None:
+        """Run until cancelled."""
         try:
-            findings_loop, recorder = plane.pipeline.findings_loop, plane.pipeline.recorder
-            if findings_loop is not None:
-                # Evaluate what has arrived now, not with the next block.
-                plane.pipeline.flush()
-                findings_loop.tick(time.time())
-            if recorder is not None:
-                await asyncio.to_thread(recorder.flush)
-                await asyncio.to_thread(recorder.tidy, time.time())
-            last_error = ""
+            while True:
+                await self.step()
+                await asyncio.sleep(TICK_SECONDS)
+        finally:
+            for task in self._running.values():
+                task.cancel()
+
+    async def step(self) -> None:
+        """Take labels, evaluate records, and start the parts that do not run."""
+        await self._attempt("labels could not be taken", lambda: _take_labels(self._plane))
+        # Evaluate what has arrived now, not with the next block.
+        self._plane.pipeline.flush()
+        for name, part in self._parts.items():
+            if name not in self._running or self._running[name].done():
+                self._running[name] = asyncio.create_task(self._attempt(name, part))
+        # Most parts end at once; a slow one must not hold up the next step.
+        await asyncio.sleep(0)
+
+    async def _attempt(self, what: str, part: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await part()
+            self._errors.pop(what, None)
         except Exception as error:
             # Once, not every second.
-            if repr(error) != last_error:
-                log.exception("findings could not be updated")
-            last_error = repr(error)
+            if repr(error) != self._errors.get(what):
+                log.exception("%s", what)
+            self._errors[what] = repr(error)
+
+    async def _experiments(self) -> None:
+        """Decide, and send changed routes to the workers."""
+        experiments = self._plane.experiments
+        if experiments is None:
+            return
+        self._routes_pending |= experiments.tick()
+        if self._routes_pending:
+            reloaded = await self._line.routes()
+            if not reloaded.ok:
+                log.error("the workers did not get the new routes: %s", reloaded.error)
+            self._routes_pending = not reloaded.ok
+
+    async def _findings(self) -> None:
+        findings_loop = self._plane.pipeline.findings_loop
+        if findings_loop is not None:
+            findings_loop.tick(time.time())
+
+    async def _record_log(self) -> None:
+        recorder = self._plane.pipeline.recorder
+        if recorder is not None:
+            await asyncio.to_thread(recorder.flush)
+            await asyncio.to_thread(recorder.tidy, time.time())
 
 
 async def _tick(plane: EvaluationPlane) -> None:
@@ -215,8 +243,7 @@ async def run(plane: EvaluationPlane, control: socket.socket) -> None:
     serving = loop.create_task(api.serve())
     parts = [
         _tick(plane),
-        _run_experiments(plane, line),
-        _run_findings_loop(plane),
+        EvaluationLoop(plane, line).run(),
         plane.mode.run(plane, line),
     ]
     if plane.pipeline.findings_loop is not None:

@@ -78,7 +78,7 @@ def by(arms: dict[str, dict[str, Figure]], *differences: Difference) -> dict[str
 
 def test_dominance_is_claimed_only_beyond_the_intervals() -> None:
     found = by({"a": arm(0.90, 0.05), "b": arm(0.91, 0.04), "c": arm(0.80, 0.06)})
-    assert found == {"a": [], "b": [], "c": ["a", "b"]}
+    assert found == {"a": ["b"], "b": [], "c": ["a", "b"]}
     trade = by({"quick": arm(0.80, 0.01), "right": arm(0.95, 0.10)})
     assert trade == {"quick": [], "right": []}
     assert by({"a": {}, "b": arm(1.0, 0.0)}) == {"a": [], "b": []}

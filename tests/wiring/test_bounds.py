@@ -125,6 +125,9 @@ def test_statistics_of_models_are_kept_within_bounds(
         pipeline.take(names(f"model-{number}"), 1, records(1)[0])
     pipeline.flush()
     assert (len(pipeline.features), len(pipeline.predictions)) == (3, 3)
+    left_out = {part: pipeline.undecodable["", "", "", part, "too_many_models"]
+                for part in ("features", "predictions")}  # fmt: skip
+    assert left_out == {"features": 7, "predictions": 7}
 
 
 def test_units_beyond_the_limit_are_sampled() -> None:

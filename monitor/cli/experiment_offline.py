@@ -358,8 +358,12 @@ def replay_command(log: Path, file: Path, as_json: bool) -> None:
     """Evaluate logged pairs or records in LOG (.csv, .jsonl or .parquet) like live traffic.
 
     Pairs have the columns champion.error, challenger.error, champion.latency and so on; records of
-    split traffic have arm, share, error, latency and so on. Latency is in seconds; an empty cell
-    is a missing value.
+    split traffic have arm, share, error, latency and so on, and unit where the experiment assigns
+    units. time is the clock of a row (unix seconds or ISO 8601). Latency is in seconds; an empty
+    cell is a missing value.
+
+    Rows are taken in their order, with the checks of live traffic: of the split, of units, and a
+    look after every 256 rows.
 
     Exits 0 when the decision is promote, 10 continue, 11 rollback, 12 invalid, 2 for bad input.
 
@@ -376,6 +380,7 @@ def replay_command(log: Path, file: Path, as_json: bool) -> None:
         decision = replay.read(log, progress)
     document = {
         "rows": replay.rows,
+        "decided_after": replay.decided_after,
         "mode": replay.mode,
         **decision.to_dict(),
         **replay.explanation(decision).to_dict(),

@@ -240,9 +240,9 @@ class LiveExperiment(Stateful):
 
     # Rollout ------------------------------------------------------------------------------------
 
-    def _check_split(self) -> None:
+    def _check_split(self, everything: bool = False) -> None:
         """Add the requests whose assignment is settled to the test for sample ratio mismatch."""
-        given = self._assigned.settled()
+        given = self._assigned.settled(everything)
         if any(given) and self._weights:
             total = sum(self._weights)
             self.experiment.assigned(given, [w / total for w in self._weights])
@@ -259,16 +259,23 @@ class LiveExperiment(Stateful):
         """The requests of the current weights, for display."""
         return self._assigned
 
-    def _decide(self, mode: str, now: float) -> dict[str, Decision]:
+    def finish(self) -> None:
+        """The traffic has ended, as at the end of a file: take in all that waits for more."""
+        self._observe(self.units.close())
+        self._check_split(everything=True)
+
+    def look(self, mode: str, now: float) -> dict[str, Decision]:
+        """The decisions on all evidence of ``mode`` so far, at unix time ``now``; final verdicts
+        stay. It does not advance the rollout."""
+        self._check_split()
         unanswered = self.unanswered() if mode == "split" else None
         return self.experiment.decide(mode, now - self.started, unanswered)
 
     def tick(self, now: float) -> list[rollout.Event]:
         """Decide and advance the rollout; returns the events for the audit log."""
-        self._check_split()
         events: list[rollout.Event] = []
         for mode in {c.mode for c in self.contestants.values()}:
-            decisions = self._decide(mode, now)
+            decisions = self.look(mode, now)
             for name, contestant in self.contestants.items():
                 if contestant.mode != mode:
                     continue
@@ -309,7 +316,7 @@ class LiveExperiment(Stateful):
     def recall(self, now: float) -> None:
         """Recompute the decisions after a restore, without advancing the rollout."""
         for mode in {c.mode for c in self.contestants.values()}:
-            decisions = self._decide(mode, now)
+            decisions = self.look(mode, now)
             for name, contestant in self.contestants.items():
                 if contestant.mode == mode and contestant.rollout.live:
                     contestant.decision = decisions[name]

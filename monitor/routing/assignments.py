@@ -118,12 +118,14 @@ class Assignments(Stateful):
             self._slots.setdefault(slot, [0] * self.arms)[arm] += count
         return fresh
 
-    def settled(self) -> list[int]:
-        """Counts by arm of the requests whose start is settled and that were not returned
-        before."""
+    def settled(self, everything: bool = False) -> list[int]:
+        """Counts by arm of the requests whose start is settled and that were not returned before.
+
+        ``everything``: nothing more will come, so all are settled.
+        """
         limit = int((self._newest - SETTLED_SECONDS) / _SLOT)
         found = [0] * self.arms
-        for slot in [s for s in self._slots if s < limit]:
+        for slot in [s for s in self._slots if everything or s < limit]:
             found = [a + b for a, b in zip(found, self._slots.pop(slot), strict=True)]
         return found
 

@@ -120,6 +120,116 @@ def test_records_of_split_traffic(tmp_path: Path) -> None:
     assert found["metrics"][0]["log_e_harm"] == pytest.approx(wanted["log_e_harm"], abs=1e-9)
 
 
+def split_rows(seed: int, n: int, drawn: float, share: float, rates: tuple[float, float]) -> Any:
+    rng = np.random.default_rng(seed)
+    arms = rng.random(n) < drawn
+    errors = rng.random(n) < np.where(arms, rates[1], rates[0])
+    return [
+        {"arm": int(a), "share": share, "error": int(e)}
+        for a, e in zip(arms.tolist(), errors.tolist(), strict=True)
+    ]
+
+
+def test_a_file_with_a_broken_split_is_invalid(tmp_path: Path) -> None:
+    """30 of 100 rows where 50 were configured: it was promoted once."""
+    rows = split_rows(3, 4000, 0.3, 0.5, (0.02, 0.02))
+    log = write(tmp_path / "log.csv", rows)
+    file = declared(tmp_path, mode="split", metrics=METRICS[:1])
+    code, output = run("replay", log, "--experiment", file, "--json")
+    found = json.loads(output)
+    assert (code, found["decision"], found["cause"]) == (12, "invalid", "split")
+    assert "sample ratio mismatch: requests assigned" in found["why"][0]
+    assert "+0.00 pp" not in output
+    honest = write(tmp_path / "log.csv", split_rows(3, 4000, 0.3, 0.3, (0.02, 0.02)))
+    assert run("replay", honest, "--experiment", file, "--json")[0] == 0
+
+
+def test_shares_that_change_are_epochs(tmp_path: Path) -> None:
+    rows = [
+        *split_rows(1, 2000, 0.1, 0.1, (0.02, 0.02)),
+        *split_rows(2, 2000, 0.5, 0.5, (0.02, 0.02)),
+    ]
+    file = declared(tmp_path, mode="split", metrics=METRICS[:1])
+    code, output = run("replay", write(tmp_path / "a.csv", rows), "--experiment", file, "--json")
+    assert json.loads(output)["decision"] in ("promote", "continue")
+    mixed = [row for pair in zip(rows[:2000], rows[2000:], strict=True) for row in pair]
+    code, output = run("replay", write(tmp_path / "b.csv", mixed), "--experiment", file)
+    assert code == 2
+    assert "share: changes more than 1,000 times" in output
+
+
+def test_every_look_counts_as_live(tmp_path: Path) -> None:
+    """Harm at the start that later rows dilute: live rolled it back."""
+    rows = [
+        *split_rows(4, 1500, 0.5, 0.5, (0.02, 0.3)),
+        *split_rows(5, 30_000, 0.5, 0.5, (0.3, 0.02)),
+    ]
+    file = declared(tmp_path, mode="split", metrics=METRICS[:1])
+    code, output = run("replay", write(tmp_path / "a.csv", rows), "--experiment", file, "--json")
+    found = json.loads(output)
+    assert (code, found["decision"]) == (11, "rollback")
+    assert found["decided_after"] <= 1536
+
+
+def clustered(seed: int, users: int, n: int, **more: Any) -> list[dict[str, Any]]:
+    """A/A of users with an error rate and an activity of their own."""
+    rng = np.random.default_rng(seed)
+    arms = (rng.random(users) < 0.5).astype(int)
+    rates = rng.beta(0.3, 5.0, users)
+    weight = rng.gamma(0.5, 1.0, users)
+    who = rng.choice(users, n, p=weight / weight.sum())
+    return [
+        {"arm": int(arms[u]), "share": 0.5, "error": int(e), "unit": f"u{u}", **more}
+        for u, e in zip(who.tolist(), (rng.random(n) < rates[who]).tolist(), strict=True)
+    ]
+
+
+def test_files_of_the_same_users_are_neither_promoted_nor_rolled_back(tmp_path: Path) -> None:
+    """Row by row, 20 of 30 such files got a verdict. By unit, each of the two errors has a
+    probability of at most 0.05 (so 3 of 30 in the mean, if both were exhausted)."""
+    unit = {"by": "header", "name": "x-user"}
+    metrics = [{"metric": "error_rate", "role": "success"}]
+    file = declared(tmp_path, mode="split", metrics=metrics, unit=unit)
+    wrong = 0
+    for seed in range(30):
+        log = write(tmp_path / "log.csv", clustered(seed, 400, 4000))
+        code, output = run("replay", log, "--experiment", file, "--json")
+        assert json.loads(output)["decision"] != "invalid"
+        wrong += code != 10
+    assert wrong <= 4
+
+
+def test_units_are_needed_where_units_are_assigned(tmp_path: Path) -> None:
+    unit = {"by": "header", "name": "x-user"}
+    file = declared(tmp_path, mode="split", metrics=METRICS[:1], unit=unit)
+    rows = split_rows(1, 10, 0.5, 0.5, (0.0, 0.0))
+    code, output = run("replay", write(tmp_path / "log.csv", rows), "--experiment", file)
+    assert code == 2
+    assert "the column unit is missing: the experiment assigns units (unit.by: header)" in output
+    rows = [{**row, "unit": "u" if i else ""} for i, row in enumerate(rows)]
+    code, output = run("replay", write(tmp_path / "log.csv", rows), "--experiment", file)
+    assert code == 2
+    assert "line 2: unit: is missing" in output
+
+
+def test_times_of_rows_are_the_clock(tmp_path: Path) -> None:
+    """A minimum duration is kept by the rows' own time."""
+    rows = split_rows(6, 3000, 0.5, 0.5, (0.02, 0.02))
+    timed = [{"time": 1.7e9 + i * 0.01, **row} for i, row in enumerate(rows)]
+    changes = {"mode": "split", "metrics": METRICS[:1], "minimum_duration": "1m"}
+    file = declared(tmp_path, **changes)
+    assert run("replay", write(tmp_path / "a.csv", rows), "--experiment", file)[0] == 0
+    code, output = run("replay", write(tmp_path / "b.csv", timed), "--experiment", file)
+    assert code == 10
+    assert "of at least 60 s" in output
+    later = [{**row, "time": f"2026-05-01T12:{i // 60:02d}:00Z"} for i, row in enumerate(rows)]
+    assert run("replay", write(tmp_path / "c.csv", later), "--experiment", file)[0] == 0
+    odd = write(tmp_path / "d.csv", [{**timed[0], "time": "noon"}])
+    code, output = run("replay", odd, "--experiment", file)
+    assert code == 2
+    assert "line 2: time: 'noon' is not a time" in output
+
+
 BAD = {
     "a text": ("champion.error,challenger.error\n0,yes\n", "line 2: challenger.error: 'yes' is no"),
     "no binary": ("champion.error,challenger.error\n0,0\n0,2\n", "line 3: challenger.error: must"),

@@ -17,7 +17,7 @@ from scipy import stats
 from understudy.shadow.experiment import Hypothesis
 from understudy.shadow.experiment.batches import Units
 from understudy.shadow.experiment.hypothesis import uncapped
-from understudy.shadow.experiment.measures import Measure, measure_for
+from understudy.shadow.experiment.measures import ByUnit, Measure, measure_for
 
 ALPHA = 0.05
 STREAMS = 100
@@ -197,15 +197,16 @@ def test_totals_of_units_are_capped_per_unit() -> None:
 
     def ever(gap: float) -> tuple[bool, Measure]:
         measure = measure_for(hypothesis, paired=False, by_unit=True)
+        assert isinstance(measure, ByUnit)
         found = False
-        for _ in range(20):
+        for _ in range(40):
             arms = (rng.random(200) < 0.5).astype(float)
             visits = 1.0 + rng.poisson(3.0, 200)
             sums = visits * np.exp(1.5 * rng.standard_normal(200)) * (1.0 + gap * arms)
             units = Units(arms, np.full(200, 0.5), {"field:revenue": (sums, visits)})
             column = units.column(*hypothesis.columns)
             assert column is not None
-            measure.update_units(*column)
+            measure.update_at(0, *column)
             found |= measure.log_pass >= -math.log(ALPHA)
         return found, measure
 

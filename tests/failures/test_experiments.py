@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -319,3 +321,26 @@ def test_labels_twice_late_and_for_unknown_requests(tmp_path: Path) -> None:
         world.kill("understudy.monitor.service")
         found = reaches(world, lambda c: c["metrics"])
         assert found["metrics"][0]["records"]["champion"] == 41, "not one label counts twice"
+
+
+def test_requests_that_hang_are_assigned_and_have_no_answer_yet(tmp_path: Path) -> None:
+    """A challenger that never answers has its share of the requests all the same."""
+    stages = [{"weight": 0.5, "requests": 10_000_000}, {"weight": 1.0}]
+    with World(tmp_path, Model("hang"), experiments=[canary(stages=stages)]) as world:
+        reaches(world, lambda c: c["weight"] == 0.5)
+
+        def ask(_: int) -> None:
+            with contextlib.suppress(httpx.TimeoutException):
+                httpx.post(world.service.url + PATH, json={"inputs": []}, timeout=patient(6.0))
+
+        with ThreadPoolExecutor(40) as clients:
+            asked = clients.map(ask, range(40))
+            found = eventually(lambda: (one := shown(world))["unanswered"]["in_flight"][1] and one)
+            waiting = found["unanswered"]["in_flight"]
+            assert waiting[0] == 0, "the champion answers"
+            units = eventually(lambda: sum(n := shown(world)["split"]["units"]) == 40 and n)
+            assert min(units) > 4
+            assert shown(world)["split"]["honoured"]
+            list(asked)
+        eventually(lambda: shown(world)["unanswered"]["in_flight"] == [0, 0])
+        assert shown(world)["unanswered"]["not_tracked"] == 0

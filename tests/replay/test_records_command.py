@@ -18,7 +18,7 @@ from understudy.monitor.cli.main import main
 from understudy.monitor.config.model import RecordLog
 from understudy.monitor.labels.label import Label
 from understudy.monitor.records.handoff import Names
-from understudy.monitor.records.record import decode_batch, encode
+from understudy.monitor.records.record import OPEN, decode_batch, encode
 
 NAMES = Names(1, (("m", "1", "mlflow"), ("mapped", "2", "json")), ("champion", "challenger"))
 START = 1_750_000_000.0
@@ -58,6 +58,28 @@ def log(tmp_path: Path) -> Path:
     recorder.add_label(Label("r-1", 1, "late", 0.5, START + 90.0), START + 99.0)
     recorder.close()
     return tmp_path / "log"
+
+
+def test_reports_of_unfinished_requests_are_shown_and_not_exported(tmp_path: Path) -> None:
+    recorder = Recorder(RecordLog.model_validate({"path": str(tmp_path / "log")}))
+    asked, said = {"dataframe_records": [{"age": 31}]}, {"predictions": [0.25]}
+    ended = record(asked, said, START, "slow")
+    report = record(None, None, START, "slow")
+    report.outcome = OPEN
+    for one in (report, ended):
+        recorder.add(NAMES, one)
+    recorder.close()
+    out = tmp_path / "out.parquet"
+    counts = json.loads(run("export", tmp_path / "log", "-o", out, "--json").output)
+    assert (counts["records"], counts["undecoded"]) == (1, 0)
+    assert parquet.read_table(out)["outcome"].to_pylist() == ["ok"]
+    shown = run("show", tmp_path / "log").output
+    assert " open " in shown
+    assert " ok " in shown
+    lines = tmp_path / "out.jsonl"
+    run("export", tmp_path / "log", "-o", lines)
+    payloads = recorded(lines, 10, {})
+    assert len(payloads) == 1, "a load test sends it once"
 
 
 def test_an_export_has_typed_columns(log: Path, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from understudy.monitor.labels.label import Label
 from understudy.monitor.records import frames
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.log import read
-from understudy.monitor.records.record import decode_batch
+from understudy.monitor.records.record import OPEN, decode_batch
 
 
 def run(*arguments: object) -> Result:
@@ -115,8 +115,9 @@ def test_broken_lines_are_named_or_left_out(tmp_path: Path) -> None:
     assert run(tmp_path / "none.jsonl", "--config", config).exit_code == 2
 
 
-def test_a_record_and_a_label_survive_the_way_to_the_file_and_back() -> None:
-    data = encoded({"a": [1.0]}, b"\xff\x00 no text", trace_id="t", outcome=2)
+@pytest.mark.parametrize("outcome", [2, OPEN])
+def test_a_record_and_a_label_survive_the_way_to_the_file_and_back(outcome: int) -> None:
+    data = encoded({"a": [1.0]}, b"\xff\x00 no text", trace_id="t", outcome=outcome)
     original = decode_batch(data)[0]
     line = json.loads(record_line(original))["record"]
     again = decode_batch(read_record(line))[0]

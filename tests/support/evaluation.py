@@ -97,6 +97,17 @@ def names_of(epoch: float, since: float, share: float) -> Names:
     return Names(1, (("delays", "1", "auto"),), ARMS, (split,))
 
 
+def reports_of(one: Record, sidecar: int, names: Names) -> Iterator[Item]:
+    """What a worker reports of a slow request before it ends."""
+    for age in (1.0, 2.0):
+        report = Record()
+        for name in set(Record.__slots__) - {"fixed"}:
+            setattr(report, name, getattr(one, name))
+        report.outcome, report.status, report.duration_ns = records.OPEN, 0, int(age * 1e9)
+        missing = Undecodable(Reason.NOT_CAPTURED)
+        yield Item(one.started + age, sidecar, names, report, missing, missing)
+
+
 def items(seed: int, requests: int, sidecars: int = 3, seconds: float = 12.0) -> list[Item]:
     """Requests with their copies and labels, in the order of time."""
     chance = random.Random(seed)
@@ -133,6 +144,9 @@ def items(seed: int, requests: int, sidecars: int = 3, seconds: float = 12.0) ->
             asked: Any = inputs if role == records.ROLE_PRIMARY else Undecodable(Reason.EMPTY)  # noqa: B023
             if chance.random() < 0.02:
                 asked = Undecodable(Reason.NOT_JSON)
+            if assigned and number % 40 == 0:  # noqa: B023
+                one.duration_ns = 3_300_000_000
+                found.extend(reports_of(one, sidecar, names))  # noqa: B023
             ended = one.started + one.duration_ns * 1e-9
             found.append(Item(ended, sidecar, names, one, asked, table))  # noqa: B023
             return ended

@@ -12,6 +12,7 @@ NAMES = {
     "drift-distances": "benchmarks.drift.distances",
     "drift-employment": "benchmarks.drift.employment",
     "drift-faults": "benchmarks.drift.faults",
+    "drift-labels": "benchmarks.drift.labels",
     "drift-means": "benchmarks.drift.means",
     "drift-memory": "benchmarks.drift.memory",
     "drift-rates": "benchmarks.drift.rates",

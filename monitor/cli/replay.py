@@ -72,6 +72,7 @@ def _document(run: Replay, damage: Damage) -> dict[str, Any]:
         "from": _time(run.first or run.now),
         "to": _time(run.now),
         "findings": [finding.to_dict() for finding in run.findings_loop.service.ledger.all()],
+        "not_tested": run.findings_loop.watches.untested(),
         "experiments": {
             name: {
                 challenger: {
@@ -110,6 +111,8 @@ def _print(document: dict[str, Any]) -> None:
             + (f", since {_time(since)}" if since is not None else "")
             + (f", closed {_time(found['closed'])}" if found.get("closed") else ", open")
         )
+    for one in document["not_tested"]:
+        echo(f"  not tested ({one['model']}): {one['words']}")
     for name, challengers in document["experiments"].items():
         for challenger, one in challengers.items():
             echo(f"  experiment {name}: {challenger} {one['outcome']} ({one['phase']})")

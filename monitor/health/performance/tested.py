@@ -286,12 +286,13 @@ class MetricTest(Stateful):
             low, high = (self._metric(end) for end in share(wrong * rows, rows, 0.05))
         return found.time, value, min(low, high), max(low, high)
 
-    def untested(self) -> Untested | None:
-        """Why it is not tested yet; None when it is."""
+    def untested(self, labels: int, wanted: int) -> Untested | None:
+        """Why it is not tested yet, with ``labels`` of the ``wanted`` ones; None when it is."""
         name = self.kind.name
         what = f"{self.kind.title} of {self.label}" if self.label else self.kind.title
         if self.reference is None and self.rows >= self.needed:
-            return None  # only the number of all labels is missing, which the error rate names
+            words = f"{what}: {labels:,} of {wanted:,} labels for the reference"
+            return Untested(name, "reference", words, labels, wanted)
         if self.reference is None:
             need = f"{self.rows:,} of {self.needed:,} {self.kind.rows} for the reference"
             return Untested(name, "reference", f"{what}: {need}", self.rows, self.needed)

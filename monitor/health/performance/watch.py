@@ -639,6 +639,7 @@ class PerformanceWatch(Stateful):
 
     def _incomplete(self) -> list[Untested]:
         """Tests that wait for the labels of their reference."""
+        assert self.metrics is not None
         result: list[Untested] = []
         if not self.checked and self.selection is not None:
             known = self.selection.labels
@@ -659,8 +660,8 @@ class PerformanceWatch(Stateful):
             else:
                 words = f"Calibration: {count}"
                 result.append(Untested("calibration", "reference", words, have, need))
-        for test in self.metrics or ():
-            found = test.untested()
+        for test in self.metrics:
+            found = test.untested(self.metrics.labels, need)
             if found is not None:
                 result.append(found)
         for feature in self.declared.features:

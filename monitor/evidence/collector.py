@@ -15,14 +15,14 @@ import numpy as np
 from understudy.monitor.config.experiment import Experiment as Declared
 from understudy.monitor.evidence.arms import Arms, SplitShares
 from understudy.monitor.evidence.batch import ColumnBatch, batch_of
-from understudy.monitor.evidence.block_columns import BlockColumns, Indices
+from understudy.monitor.evidence.block_columns import BlockColumns, Indices, Mask
 from understudy.monitor.evidence.columns import Column, column_of
 from understudy.monitor.evidence.joiner import PairJoiner
 from understudy.monitor.evidence.layout import ASSIGNED, LABELS, NOTES, PAIRS, EvidenceLayout
 from understudy.monitor.evidence.mirrored import MirrorComparison, Redact, columns_of
 from understudy.monitor.evidence.observe import NAN, Observer, number_of, of_label
 from understudy.monitor.labels.store import Joined
-from understudy.monitor.records.record import ROLE_PRIMARY
+from understudy.monitor.records.record import OK, ROLE_PRIMARY
 from understudy.shadow.experiment.hypothesis import COVARIATE, uncapped
 
 _MOST_WAITING = 20_000
@@ -81,6 +81,7 @@ class EvidenceCollector:
             (~block.finished[records]).astype(np.float64),
             served.astype(np.float64),
             counted.astype(np.float64),
+            (counted & self._answered(block)[records]).astype(np.float64),
             np.full(len(records), shares.epoch),
             np.full(len(records), settled),
             self._units(block, records),
@@ -90,6 +91,12 @@ class EvidenceCollector:
         names = self.layout.assigned_names(len(shares.weights))
         kind = (ASSIGNED, self.declared.name)
         self._ready.append(block.batch(kind, names, records, columns, sides[assigned]))
+
+    @staticmethod
+    def _answered(block: BlockColumns) -> Mask:
+        """Whether a record has a prediction, for which a label may come."""
+        found: Mask = (block.outcome == OK) & (block.response.grid >= 0) & block.finished
+        return found
 
     def _arms_of(self, shares: SplitShares) -> tuple[Indices, Indices]:
         """By assigned arm of a record: its side here (-1: none), and its arm index."""
@@ -175,7 +182,7 @@ class EvidenceCollector:
                 several = len(self.declared.challengers) > 1 and not side
                 share = NAN if several else joined.share
                 rows = self._split_labels.setdefault(challenger, [])
-                rows.append((at, key, side, share, *values))
+                rows.append((at, key, side, share, joined.started, *values))
 
     def _values(self, found: Mapping[str, float]) -> list[float]:
         """Values in the order of the columns, capped where a column is; NaN where there is none."""

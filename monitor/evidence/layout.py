@@ -11,7 +11,7 @@ ASSIGNED, PAIRS, LABELS, NOTES = "assigned", "pairs", "labels", "notes"
 """Types of rows: requests assigned to an arm, pairs, labels of split traffic, and notes on single
 comparisons."""
 EXPERIMENT_KINDS = frozenset((ASSIGNED, PAIRS, LABELS, NOTES))
-FACTS = ("started", "seconds", "open", "served", "counted", "epoch", "settled")
+FACTS = ("started", "seconds", "open", "served", "counted", "answered", "epoch", "settled")
 """Columns of assigned requests, besides their values, their unit and the weights. ``open`` is 1 for
 a request that has not finished, whose ``seconds`` are its age so far."""
 _SIDES = ("a.", "b.")
@@ -40,4 +40,4 @@ class EvidenceLayout:
 
     def labels_names(self) -> tuple[str, ...]:
         """Columns of labels of split traffic."""
-        return ("share", *(f"v.{column}" for column in self.columns))
+        return ("share", "started", *(f"v.{column}" for column in self.columns))

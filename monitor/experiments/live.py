@@ -146,6 +146,7 @@ class LiveExperiment(Stateful):
             contestant.diverted += int((diverted & (sides == number)).sum())
         values = {c: self._numbers(batch, "v.", c) for c in self._columns}
         requests = (batch.floats("started"), batch.floats("seconds"), unfinished, batch.ids)
+        self._expect_labels(batch, batch.floats("answered") > 0.0)
         if self.by_unit:
             known = {name: np.where(counted, cells, np.nan) for name, cells in values.items()}
             new, begun, observed = self.units.take(
@@ -184,6 +185,16 @@ class LiveExperiment(Stateful):
                 if units is not None:
                     self.experiment.contests[name].update_units(units)
 
+    def _expect_labels(self, batch: ColumnBatch, answered: NDArray[np.bool_]) -> None:
+        if not self.layout.wants_labels:
+            return
+        started = batch.floats("started")
+        for number, name in enumerate(self.contestants, start=1):
+            mine = answered & ((batch.side == 0) | (batch.side == number))
+            if self._share(number) is not None and mine.any():
+                arms = (batch.side[mine] > 0).astype(np.float64)
+                self.experiment.contests[name].expect_labels(arms, started[mine])
+
     def _numbers(self, batch: ColumnBatch, prefix: str, column: str) -> Floats:
         return numbered(
             batch.column(prefix + column), lambda cells: self._codes.mean(column, cells)
@@ -213,12 +224,14 @@ class LiveExperiment(Stateful):
             share[several] = self._share(number) or np.nan
         here = np.flatnonzero(~np.isnan(share))
         if here.size:
-            columns = {
-                name_[2:]: batch.floats(name_)[here] for name_ in batch.names if name_ != "share"
-            }
+            columns = {column: batch.floats(f"v.{column}")[here] for column in self._columns}
             arms = (batch.side[here] > 0).astype(np.float64)
             fresh = np.zeros(here.size, np.bool_)
-            self.experiment.contests[name].update_split(Split(arms, share[here], columns, fresh))
+            first = np.array([batch.ids[row].endswith(b"/0") for row in here.tolist()], np.bool_)
+            started = batch.floats("started")[here]
+            self.experiment.contests[name].update_labels(
+                Split(arms, share[here], columns, fresh, started, batch.at[here], first)
+            )
 
     def _feed_notes(self, batch: ColumnBatch) -> None:
         contestant = self.contestants.get(batch.kind[2])

@@ -51,13 +51,33 @@ class Split:
 
     ``arms`` is 1 for the challenger, 0 for the champion; ``share`` the probability, between 0 and 1
     exclusive, that such a record went to the challenger when it was assigned to one of the two.
-    ``fresh`` are the rows that are new requests (None: all); labels that come late are none.
+    ``fresh`` are the rows that are new requests (None: all); labels that come late are none. Those
+    have the time at which their request ``started``, the time ``at`` which they came, and whether
+    they are the ``first`` of their request (None: all).
     """
 
     arms: Array
     share: Array
     columns: Mapping[str, Array]
     fresh: npt.NDArray[np.bool_] | None = None
+    started: Array | None = None
+    at: Array | None = None
+    first: npt.NDArray[np.bool_] | None = None
+
+    def rows(self, which: npt.NDArray[np.intp]) -> Split:
+        """The rows at the indices ``which``."""
+        times = [None if x is None else x[which] for x in (self.started, self.at)]
+        marks = [None if x is None else x[which] for x in (self.fresh, self.first)]
+        columns = {name: values[which] for name, values in self.columns.items()}
+        return Split(
+            self.arms[which],
+            self.share[which],
+            columns,
+            marks[0],
+            times[0],
+            times[1],
+            marks[1],
+        )
 
     def column(self, *names: str) -> tuple[Array, Array, Array] | None:
         """(arms, values, share) of the records that have a value; of several columns, one row of

@@ -7,14 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Self
 
-from understudy.shadow.experiment.batches import Pairs, Split, Units
-from understudy.shadow.experiment.hypothesis import Hypothesis
+import numpy as np
+
+from understudy.shadow.experiment.batches import Array, Pairs, Split, Units
+from understudy.shadow.experiment.hypothesis import COVARIATE, Hypothesis
+from understudy.shadow.experiment.label_cohorts import LabelCohorts
 from understudy.shadow.experiment.measures import ByUnit, Measure, measure_for
 from understudy.shadow.experiment.odds import null_of_harm, null_to_pass, odds
 from understudy.shadow.sequential.common import Interval
 from understudy.shadow.state import Config, Converter, Count, Saved, Stateful, Transient, Two
 
 MODES = ("shadow", "split")
+ARMS = ("the champion", "the challenger")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +129,8 @@ class ChallengerEvidence(Stateful):
     pairs: Saved[Count]
     served: Saved[Two[Count]]
     """Records of split traffic of champion and challenger."""
+    labels: Saved[dict[str, LabelCohorts]]
+    """Labels and rewards of split traffic by request time."""
     _shown: Transient[dict[tuple[str, float], list[Evidence]]]
     """Results of :meth:`evidence`, until the next update."""
 
@@ -140,7 +146,16 @@ class ChallengerEvidence(Stateful):
         }
         self.pairs = 0
         self.served = [0, 0]
+        self.labels = self._label_cohorts()
         self._shown = {}
+
+    def _label_cohorts(self) -> dict[str, LabelCohorts]:
+        kinds: dict[str, list[str]] = {}
+        for h in self.hypotheses:
+            kind = _kind(h)
+            if kind:
+                kinds.setdefault(kind, []).extend(h.columns)
+        return {kind: LabelCohorts(sorted(set(columns))) for kind, columns in kinds.items()}
 
     def _split_measures(self) -> list[Measure | None]:
         return [
@@ -154,6 +169,7 @@ class ChallengerEvidence(Stateful):
         """Drop the evidence of split traffic."""
         self._shown.clear()
         self.measures["split"] = self._split_measures()
+        self.labels = self._label_cohorts()
         self.served = [0, 0]
 
     def _restored(self) -> None:
@@ -176,12 +192,51 @@ class ChallengerEvidence(Stateful):
         challenger = int(arms.sum())
         self.served[0] += arms.size - challenger
         self.served[1] += challenger
+        self._update_split(batch, None)
+
+    def _update_split(self, batch: Split, kind: str | None) -> None:
+        """Add records to the measures of a kind of labels, or (None) to all."""
         for measure in self.measures["split"]:
-            if measure is None:
+            if measure is None or kind not in (None, _kind(measure.hypothesis)):
                 continue
             column = batch.column(*measure.hypothesis.columns)
             if column is not None and column[0].size:
                 measure.update_split(*column)
+
+    def expect_labels(self, arms: Array, started: Array) -> None:
+        """Add requests of split traffic that were answered, so that labels may come for them.
+
+        ``started`` are their times, by the clock of :meth:`update_labels`.
+        """
+        self._shown.clear()
+        for kind, cohorts in self.labels.items():
+            cohorts.expect(arms, started)
+            self._take_labels(kind, cohorts, None)
+
+    def update_labels(self, batch: Split) -> None:
+        """Add labels of split traffic, with the times of their requests and their own."""
+        self._shown.clear()
+        for kind, cohorts in self.labels.items():
+            there = np.zeros(batch.arms.size, np.bool_)
+            for name in cohorts.columns:
+                if name in batch.columns and not name.startswith(COVARIATE):
+                    there |= ~np.isnan(batch.columns[name])
+            of_kind = batch.rows(np.flatnonzero(there)) if not there.all() else batch
+            self._take_labels(kind, cohorts, cohorts.take(of_kind))
+
+    def _take_labels(self, kind: str, cohorts: LabelCohorts, ready: Split | None) -> None:
+        """Add the labels that count now, or start their evidence again."""
+        if cohorts.trip():
+            self.measures["split"] = [
+                measure_for(m.hypothesis, paired=False, by_unit=self.by_unit)
+                if m is not None and _kind(m.hypothesis) == kind
+                else m
+                for m in self.measures["split"]
+            ]
+            return
+        for part in (ready, cohorts.release()):
+            if part is not None:
+                self._update_split(part, kind)
 
     def update_units(self, batch: Units) -> None:
         """Add units that have reached an age."""
@@ -232,7 +287,8 @@ class ChallengerEvidence(Stateful):
             if mode == "split" and paired.n[0] and _about_content(paired.hypothesis):
                 measures.append(paired)
             if measures:
-                results.append(_evidence(measures, mode, alpha))
+                cohorts = self.labels.get(_kind(paired.hypothesis)) if mode == "split" else None
+                results.append(_evidence(measures, mode, alpha, cohorts))
         self._shown[mode, alpha] = results
         return results
 
@@ -241,6 +297,7 @@ class ChallengerEvidence(Stateful):
         both = type(self)(self.challenger, self.hypotheses, by_unit=self.by_unit)
         both.pairs = self.pairs + other.pairs
         both.served = [a + b for a, b in zip(self.served, other.served, strict=True)]
+        both.labels = {kind: part.merge(other.labels[kind]) for kind, part in self.labels.items()}
         for mode in MODES:
             both.measures[mode] = [
                 a.merge(b) if a is not None and b is not None else None
@@ -258,7 +315,20 @@ def _about_content(hypothesis: Hypothesis) -> bool:
     return metric.name == "disagreement" or metric.of_field
 
 
-def _evidence(measures: Sequence[Measure], mode: str, alpha: float) -> Evidence:
+def _less(log_e: float, penalty: float) -> float:
+    return min(log_e, max(0.0, log_e - penalty))
+
+
+def _kind(hypothesis: Hypothesis) -> str:
+    """The kind of labels that a hypothesis is about, which come on their own; "" for none."""
+    if hypothesis.metric.needs != "labels":
+        return ""
+    return "reward" if hypothesis.metric.column == "reward" else "label"
+
+
+def _evidence(
+    measures: Sequence[Measure], mode: str, alpha: float, cohorts: LabelCohorts | None = None
+) -> Evidence:
     """The figures of the first measure that has records, with the evidence of all."""
     shown = next((m for m in measures if min(m.n)), measures[0])
     note = shown.note
@@ -267,16 +337,25 @@ def _evidence(measures: Sequence[Measure], mode: str, alpha: float) -> Evidence:
     if champion is not None and challenger is not None:
         difference, ratio = challenger - champion, challenger / champion if champion else None
     relative = shown.ratio(alpha)
+    logs = [[m.log_pass, m.log_harm] for m in measures]
+    judgement = cohorts.judge(ARMS) if cohorts is not None else None
+    not_judged = judgement.reason if judgement is not None else ""
+    if judgement is not None:
+        # Of the labels of split traffic: the first measure.
+        logs[0] = [min(e, 0.0) if not_judged else _less(e, judgement.penalty) for e in logs[0]]
+        note = "; ".join(filter(None, (note, judgement.note)))
+        if not_judged:
+            note = f"not judged: {not_judged}"
     if len(measures) > 1:
         note = "; ".join(filter(None, (note, "with the evidence of the shadow stage")))
     return Evidence(
         shown.hypothesis,
         (shown.n[0], shown.n[1]),
         shown.estimates(),
-        shown.widened(shown.difference(alpha), difference),
-        shown.widened(relative, ratio) if relative is not None else None,
-        sum(m.log_pass for m in measures),
-        sum(m.log_harm for m in measures),
+        Interval() if not_judged else shown.widened(shown.difference(alpha), difference),
+        shown.widened(relative, ratio) if relative is not None and not not_judged else None,
+        sum(to_pass for to_pass, _ in logs),
+        sum(harm for _, harm in logs),
         sum(m.outside for m in measures),
         note,
         decides=mode == "split" or shown.hypothesis.column != "latency",

@@ -45,6 +45,8 @@ from understudy.shadow.sequential.quantile import lowest_count, quantile_shapes
 from understudy.shadow.state import Derived, Saved, Setting
 
 _LOG_2 = math.log(2.0)
+_MOST_SHOWN = 1024
+"""Edges that an interval is searched on, at most."""
 _SIDES = {"two-sided": 0, "greater": 1, "less": -1}
 
 
@@ -153,6 +155,16 @@ class QuantileComparison(EProcess):
         self.arms.update_counts(champion, challenger)
         self._look()
 
+    def _shown(self) -> tuple[Array, npt.NDArray[np.int64]]:
+        """Edges for intervals, and counts of both arms over them: of very many edges a part, which
+        makes an interval a little wider and its computation much cheaper."""
+        edges, counts = self.arms.edges, self.arms.counts
+        step = edges.size // _MOST_SHOWN + 1
+        if step == 1:
+            return edges, counts
+        starts = np.concatenate(([0], np.arange(0, edges.size, step) + 1))
+        return edges[::step], np.add.reduceat(counts, starts, axis=1)
+
     def _cumulative(self, arm: int) -> Array:
         """Counts at or below each edge, with 0 before the first and n after the last."""
         return np.concatenate(([0.0], np.cumsum(self.arms.counts[arm], dtype=np.float64)))
@@ -173,34 +185,35 @@ class QuantileComparison(EProcess):
         n0, n1, counts, first, last = self._candidates()
         if not (n0 and n1):
             return 0.0
-        side, size = _SIDES[self.alternative], self.arms.edges.size + 1
+        if self.alternative == "two-sided":
+            span = (c[first:last] for c in counts)
+            return float(self._evidence(n0, n1, *span).min())
+        low0, high0, low1, high1 = counts
+        # Counts grow along the buckets, and one-sided evidence with them: that of a group of
+        # neighbours is bounded from below by its ends.
+        size = low0.size
+        step = max(1, math.isqrt(size))
+        starts = np.arange(0, size, step)
+        ends = np.minimum(starts + step, size) - 1
+        bounds = self._evidence(n0, n1, low0[starts], high0[ends], low1[starts], high1[ends])
+        least = math.inf
+        for group in np.argsort(bounds, kind="stable").tolist():
+            if bounds[group] >= least:
+                break
+            part = slice(int(starts[group]), int(ends[group]) + 1)
+            found = self._evidence(n0, n1, low0[part], high0[part], low1[part], high1[part])
+            least = min(least, float(found.min()))
+        return least
 
-        def evidence(first: int, last: int) -> tuple[Array, Array]:
-            low0, high0, low1, high1 = (c[first:last] for c in counts)
-            return (
-                _log_e_between(low0, high0, n0, self.p, self._shapes, side),
-                _log_e_between(low1, high1, n1, self.p, self._shapes, -side),
-            )
-
-        if not side:
-            return float(self._joined(*evidence(first, last)).min())
-        # One-sided, one arm's evidence rises along x and the other's falls, so what lies beyond the
-        # span is at least the outermost of one joined with the span's end of the other.
-        ends = [evidence(0, 1), evidence(size - 1, size)]
-        widen = 4
-        while True:
-            first, last = max(0, first - widen), min(size, last + widen)
-            e0, e1 = evidence(first, last)
-            least = float(self._joined(e0, e1).min())
-            rising, falling = (0, 1) if side > 0 else (1, 0)
-            span = (e0, e1)
-            left = [ends[0][rising][0], span[falling][0]]
-            right = [span[rising][-1], ends[1][falling][0]]
-            if (first == 0 or self._joined(*left) >= least) and (
-                last == size or self._joined(*right) >= least
-            ):
-                return least
-            widen *= 4
+    def _evidence(
+        self, n0: float, n1: float, low0: Array, high0: Array, low1: Array, high1: Array
+    ) -> Array:
+        """The smallest evidence of both arms over the ranges of their counts, elementwise."""
+        side = _SIDES[self.alternative]
+        return self._joined(
+            _log_e_between(low0, high0, n0, self.p, self._shapes, side),
+            _log_e_between(low1, high1, n1, self.p, self._shapes, -side),
+        )
 
     def _joined(self, e0: npt.ArrayLike, e1: npt.ArrayLike) -> Array:
         """Both arms' evidence as one: product when independent, else mean."""
@@ -260,8 +273,8 @@ class QuantileComparison(EProcess):
 
         Holds together with :meth:`ratio_interval` at 1 - ``alpha``, over all times.
         """
-        low, high = self._extremes(alpha)
-        edge = np.concatenate(([-math.inf], self.arms.edges, [math.inf]))
+        edges, low, high = self._extremes(alpha)
+        edge = np.concatenate(([-math.inf], edges, [math.inf]))
         with np.errstate(invalid="ignore"):
             lower = np.where(low >= 0, edge[low] - edge[1:], math.inf)
             upper = np.where(low >= 0, edge[high + 1] - edge[:-1], -math.inf)
@@ -274,8 +287,8 @@ class QuantileComparison(EProcess):
         """Interval for challenger's over champion's quantile; needs edges (and values) above 0."""
         if self.arms.edges[0] <= 0.0:
             raise SequentialError("edges", "must be above 0 for a ratio")
-        low, high = self._extremes(alpha)
-        edge = np.concatenate(([0.0], self.arms.edges, [math.inf]))
+        edges, low, high = self._extremes(alpha)
+        edge = np.concatenate(([0.0], edges, [math.inf]))
         with np.errstate(divide="ignore", invalid="ignore"):
             lower = np.where(low >= 0, edge[low] / edge[1:], math.inf)
             upper = np.where(low >= 0, edge[high + 1] / edge[:-1], -math.inf)
@@ -284,15 +297,17 @@ class QuantileComparison(EProcess):
             float(np.nan_to_num(upper, nan=math.inf, posinf=math.inf, neginf=-math.inf).max()),
         )
 
-    def _extremes(self, alpha: float) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Per bucket of the champion, the challenger's first and last bucket not excluded with it.
+    def _extremes(self, alpha: float) -> tuple[Array, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Edges, and per bucket of the champion the challenger's first and last bucket not excluded
+        with it.
 
         -1 where the champion's bucket is excluded with every one.
         """
         goal = -math.log(probability("alpha", alpha))
         scores: list[Array] = []
+        edges, counts = self._shown()
         for arm in (0, 1):
-            below = self._cumulative(arm)
+            below = np.concatenate(([0.0], np.cumsum(counts[arm], dtype=np.float64)))
             scores.append(_log_e_between(below[:-1], below[1:], below[-1], self.p, self._shapes, 0))
         e0, e1 = scores
         if self.independent:
@@ -307,7 +322,7 @@ class QuantileComparison(EProcess):
         from_end = np.searchsorted(-right, -budget, side="right").astype(np.int64)
         high = e1.size - 1 - from_end
         none = (low >= e1.size) | (from_end >= e1.size)
-        return np.where(none, -1, low), np.where(none, -1, high)
+        return edges, np.where(none, -1, low), np.where(none, -1, high)
 
     def merge(self, other: Self) -> Self:
         """Add the counts."""

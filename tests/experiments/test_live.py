@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -360,6 +361,28 @@ def test_labels_of_pairs_and_of_split_traffic() -> None:
         other.take_label(joined(i, arm, 0.8, i % 4 < 2, 0.4))
     found = status(other, "split")["accuracy"]
     assert found.records == (10, 10)
+
+
+def test_labels_that_one_arm_lacks_are_not_judged() -> None:
+    """From records and labels to the reason: the challenger's errors are never labelled."""
+    changes = {"label": {"prediction": "p", "threshold": 0.5}}
+    one = live(**SPLIT, **changes, metrics=[{"metric": "accuracy", "role": "success"}])
+    for i in range(1_200):
+        arm, wrong = i % 2, i % 10 < 2
+        one.take(*assigned(i, arm, started=NOW + 10 + i), division(), None, answer(0.8))
+        if not (arm and wrong):
+            label = replace(joined(i, ARMS[arm], 0.8, 0 if wrong else 1, 0.4), started=NOW + 10 + i)
+            one.take_label(replace(label, received=NOW + 11 + i))
+        if i % 100 == 99:
+            one.flush()
+    failed = record(5_000, outcome=records.TIMEOUT, assigned=2)
+    one.take(failed, "candidate", division(), None, None)
+    found = status(one, "split")["accuracy"]
+    cohorts = one.experiment.contests["candidate"].labels["label"]
+    assert cohorts.held
+    assert cohorts._counts[:, :2].sum() < 1_200, "only requests since then, and answered ones"
+    assert found.note.startswith("not judged: labels come for")
+    assert found.log_pass <= 0.0
 
 
 @pytest.mark.parametrize(

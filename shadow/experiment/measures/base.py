@@ -91,6 +91,8 @@ class Measure(Stateful, ABC):
     """Evidence of the epochs before this one: to pass, of harm."""
     time_blocks: Saved[TimeBlocks]
     _precision: Config[float]
+    _found: Transient[tuple[float, float] | None]
+    """Evidence of this epoch by request, until the next update."""
     _judged: Transient[dict[int, list[tuple[Contrast, BlockJudgement]]]]
     """By side, what blocks say, until the next update."""
 
@@ -103,9 +105,15 @@ class Measure(Stateful, ABC):
         self._carried = [0.0, 0.0]
         self.time_blocks = TimeBlocks(self.block_columns)
         self._precision = asymptotic_precision(hypothesis.planned, min(2.0 * hypothesis.alpha, 0.9))
+        self._found = None
         self._judged = {}
 
     def _restored(self) -> None:
+        self._forget()
+
+    def _forget(self) -> None:
+        """Evidence has to be computed again."""
+        self._found = None
         self._judged.clear()
 
     @abstractmethod
@@ -156,7 +164,9 @@ class Measure(Stateful, ABC):
         return self._evidence(1)
 
     def _evidence(self, side: int) -> float:
-        by_request = _bounded(self._carried[side] + self._log_es()[side])
+        if self._found is None:
+            self._found = self._log_es()
+        by_request = _bounded(self._carried[side] + self._found[side])
         if self.dependent:
             return min(by_request, self._by_blocks(side))
         # An e-value to the power 1/V: what normal sums of V times the variance allow.
@@ -261,6 +271,7 @@ class Measure(Stateful, ABC):
     def _carry(self) -> None:
         """Store the evidence of this epoch as two numbers, before counts restart."""
         to_pass, harm = self._log_es()
+        self._forget()
         self._carried = [_bounded(self._carried[0] + to_pass), _bounded(self._carried[1] + harm)]
 
     def merge(self, other: Self) -> Self:
@@ -284,12 +295,12 @@ class Measure(Stateful, ABC):
         """Fill in the processes of ``both``."""
 
     def _count_pairs(self, pairs: int) -> None:
-        self._judged.clear()
+        self._forget()
         self.n[0] += pairs
         self.n[1] += pairs
 
     def _count_split(self, arms: Array) -> None:
-        self._judged.clear()
+        self._forget()
         challenger = int(arms.sum())
         self.n[0] += arms.size - challenger
         self.n[1] += challenger

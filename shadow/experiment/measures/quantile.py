@@ -24,6 +24,10 @@ _FIRST = 200
 holds at every edge at once, so it does not matter who chose the edges."""
 _RENEWED = 1024
 """Values after which the threshold of the blocks is set again, and at every doubling of them."""
+PER_DOUBLING = 1024
+"""Buckets of 0.07 %, so that a difference of 5 % is found within 2 % of the records that exact
+order statistics need; buckets of 1.4 % take half as many again. Most are empty: the counts of both
+arms are 4 KB of state at 10,000 records and 15 KB at a million."""
 
 
 class Quantile(Measure):
@@ -116,7 +120,9 @@ class Quantile(Measure):
         """Set the edges by the first values, which are returned."""
         arms, values = self._first.release()
         p = self.hypothesis.metric.p
-        self._edges = edges_around(float(np.quantile(values, p)), doublings=2.5, per_doubling=48)
+        self._edges = edges_around(
+            float(np.quantile(values, p)), doublings=2.5, per_doubling=PER_DOUBLING
+        )
         # Of the champion alone: a threshold that moves later looks like a change of the arms.
         champion = values[arms == 0.0]
         self._threshold = float(np.quantile(champion if champion.size else values, p))

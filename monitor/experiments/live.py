@@ -260,11 +260,14 @@ class LiveExperiment(Stateful):
             total = sum(self._weights)
             self.experiment.assigned(given, [w / total for w in self._weights])
 
-    def unanswered(self) -> Unanswered | None:
-        """The assigned requests that should have finished by now; None without a split."""
+    def unanswered(self, share: float = 1.0) -> Unanswered | None:
+        """The assigned requests that should have finished by now; None without a split.
+
+        A smaller ``share`` of the age at which they are missing finds those that may be soon.
+        """
         if not self._weights:
             return None
-        age = self._assigned.patience
+        age = share * self._assigned.patience
         return Unanswered(tuple(self._assigned.unfinished(age)), self._weights, age)
 
     @property

@@ -126,7 +126,14 @@ def situation(live: LiveExperiment, c: ChallengerState, now: float) -> Situation
         max(0.0, state.stage.minimum_seconds - lasted) if running else 0.0,
         now - live.started,
         c.lost,
+        _waiting(live) if c.mode == "split" else "",
     )
+
+
+def _waiting(live: LiveExperiment) -> str:
+    """The assigned requests that have no answer yet, in words."""
+    found = live.unanswered(0.5)
+    return found.describe(live.order) if found is not None and any(found.counts) else ""
 
 
 def _rate(c: ChallengerState, requests: int, now: float) -> float | None:

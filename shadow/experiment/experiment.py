@@ -139,7 +139,9 @@ class Experiment(Stateful):
                 continue
             missing = ""
             if mode == "split" and unanswered is not None and unanswered.differs(number):
-                missing = unanswered.describe(arms)
+                missing = (
+                    f"{unanswered.describe(arms)}; no promotion before they have finished or failed"
+                )
             before = latched.get(name)
             if before is not None and _outranks(before.verdict, decision.verdict):
                 decision = replace(

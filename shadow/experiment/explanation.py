@@ -97,6 +97,8 @@ class Situation:
     """How long the experiment has run."""
     unpaired: int = 0
     """In the shadow: answers whose counterpart did not come."""
+    unanswered: str = ""
+    """In a split: assigned requests that have no answer yet, by arm; "" without any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,13 +233,14 @@ def _counted(situation: Situation) -> list[str]:
     if situation.mode == "shadow":
         alone = f"; {situation.unpaired:,} answers had no counterpart" if situation.unpaired else ""
         return [f"pairs compared: {situation.requests:,}{alone}"]
+    waiting = [situation.unanswered] if situation.unanswered else []
     if not situation.arms:
-        return []
+        return waiting
     parts = []
     for arm in situation.arms:
         expected = f" of {arm.expected:,.0f} expected" if arm.expected is not None else ""
         parts.append(f"{arm.name} {arm.counted:,}{expected}")
-    return [f"{situation.unit} counted: {', '.join(parts)}"]
+    return [f"{situation.unit} counted: {', '.join(parts)}", *waiting]
 
 
 def _next(rules: Rules, decision: Decision, situation: Situation) -> Iterator[str]:

@@ -69,10 +69,7 @@ class Unanswered:
 
     def describe(self, arms: Sequence[str]) -> str:
         """Name the numbers of all ``arms``."""
-        first, *others = (
+        counts = ", ".join(
             f"{count:,} of {arm}" for arm, count in zip(arms, self.counts, strict=True)
         )
-        return (
-            f"requests without an answer after {self.age:.3g} s: {', '.join((first, *others))}; "
-            "no promotion before they have finished or failed"
-        )
+        return f"requests that have no answer yet after {self.age:.3g} s: {counts}"

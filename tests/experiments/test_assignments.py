@@ -193,7 +193,9 @@ def test_missing_answers_are_told_from_chance() -> None:
     assert not alike.differs(1)
     one_arm = Unanswered((212, 3), (0.5, 0.5), 10.0)
     assert one_arm.differs(1)
-    assert "212 of the champion, 3 of b" in one_arm.describe(("the champion", "b"))
+    assert one_arm.describe(("the champion", "b")) == (
+        "requests that have no answer yet after 10 s: 212 of the champion, 3 of b"
+    )
     assert not Unanswered((2, 0), (0.5, 0.5), 10.0).differs(1)
     # By the shares: nine of ten missing are the champion's.
     assert not Unanswered((900, 103), (0.9, 0.1), 10.0).differs(1)

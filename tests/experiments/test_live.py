@@ -289,8 +289,10 @@ def test_requests_that_hang_count_as_assigned_and_block_a_promotion() -> None:
     assert one.experiment.split is not None
     assert sum(one.experiment.split.counts) > 2800
     assert found.verdict == "continue"
-    (missing,) = [reason for reason in found.reasons if "without an answer" in reason]
-    assert " of the champion, 0 of candidate" in missing
+    (missing,) = [reason for reason in found.reasons if "no answer yet" in reason]
+    assert " of the champion, 0 of candidate; no promotion before" in missing
+    grounds = explanation(one, one.contestants["candidate"], NOW + 71).why
+    assert "requests that have no answer yet after 5 s" in grounds[-1]
     assert found.evidence[0].status == "passed", "but for the answers that are missing"
 
 

@@ -307,6 +307,9 @@ def _rules(experiment: Experiment) -> Iterator[Problem]:
         if metric.name in _OF_SCORES and how and not how.score and how.threshold is None:
             needed = f"is required by {metric.name}: name the output with the probability"
             yield "label.score", needed
+        if hypothesis.earlier and (experiment.unit.by == "request" or experiment.mode != "canary"):
+            needed = "needs a canary, whose shadow stage comes first, and units that return"
+            yield f"metrics: earlier of {metric.name}", needed
         if metric.needs == "units" and experiment.unit.by == "request":
             yield "unit", f"is required by {metric.name}: name the users or sessions to sum over"
         if hypothesis.metric.name == "cost" and not experiment.cost:

@@ -59,6 +59,9 @@ class Metric(Section):
     covariate: str = Field(default="", max_length=256, examples=["basket_value"])
     """Request field that explains part of a mean; its effect is taken out (CUPED), on split
     traffic."""
+    earlier: bool = False
+    """Take out the unit's own mean in the shadow stage of a canary, before any unit was assigned
+    (CUPED from earlier records)."""
     better: Literal["lower", "higher"] | None = None
     """Direction; default: the metric's usual direction."""
     effect: str | float | None = Field(default=None, examples=["2 pp"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from understudy.monitor.config.experiment import Experiment as Declared
 from understudy.monitor.config.rules import rules_of
 from understudy.monitor.evidence.arms import Arms
-from understudy.shadow.experiment.hypothesis import COVARIATE
+from understudy.shadow.experiment.hypothesis import COVARIATE, EARLIER
 
 ASSIGNED, PAIRS, LABELS, NOTES = "assigned", "pairs", "labels", "notes"
 """Types of rows: requests assigned to an arm, pairs, labels of split traffic, and notes on single
@@ -26,7 +26,9 @@ class EvidenceLayout:
         self.by_unit = declared.unit.by != "request"
         self.order = (arms.champion, *declared.challengers)
         self.columns = tuple(sorted({column for h in hypotheses for column in h.columns}))
-        self.covariates = tuple(c for c in self.columns if c.startswith(COVARIATE))
+        self.covariates = tuple(
+            c for c in self.columns if c.startswith(COVARIATE) and not c.startswith(EARLIER)
+        )
         self.wants_labels = any(h.metric.needs == "labels" for h in hypotheses)
 
     def assigned_names(self, width: int) -> tuple[str, ...]:

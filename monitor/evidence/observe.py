@@ -12,7 +12,7 @@ from understudy.monitor.config.experiment import Cost, Label
 from understudy.monitor.evidence.block_columns import ERRORS, BlockColumns, Indices, Mask, Part
 from understudy.monitor.evidence.columns import Column, Floats, cells_at, column_of, listed
 from understudy.monitor.records.record import OK, OUTCOMES, TIMEOUT
-from understudy.shadow.experiment.hypothesis import COVARIATE, LOG_LOSS, uncapped
+from understudy.shadow.experiment.hypothesis import COVARIATE, EARLIER, LOG_LOSS, uncapped
 from understudy.shadow.state import Saved, Stateful
 
 NAN = math.nan
@@ -45,7 +45,7 @@ class Observer:
         """The columns of some records; what is not known of a record alone is NaN."""
         columns: list[Column] = []
         for column in self.columns:
-            name, cap = uncapped(column)
+            name, cap = (column, None) if column.startswith(EARLIER) else uncapped(column)
             if name in COLUMNS:
                 columns.append(COLUMNS[name](block, records))
             elif name == "cost":
@@ -53,7 +53,7 @@ class Observer:
             elif name.startswith("field:"):
                 answered = block.outcome[records] == OK
                 columns.append(_field(block.response, name[6:], records, answered))
-            elif name.startswith(COVARIATE):
+            elif name.startswith(COVARIATE) and not name.startswith(EARLIER):
                 here = np.ones(len(records), np.bool_)
                 columns.append(_field(block.request, name[len(COVARIATE) :], records, here))
             else:

@@ -25,6 +25,7 @@ from understudy.monitor.evidence.layout import (
 )
 from understudy.monitor.evidence.observe import Codes, numbered
 from understudy.monitor.experiments.contestant import ChallengerState
+from understudy.monitor.experiments.history import UnitHistory
 from understudy.monitor.experiments.timeline import point_of
 from understudy.monitor.experiments.units import Observed, UnitTable
 from understudy.monitor.routing.assignments import Assignments
@@ -57,6 +58,7 @@ class LiveExperiment(Stateful):
     experiment: Saved[Annotated[Experiment, Key("evidence")]]
     units: Saved[UnitTable]
     _codes: Saved[Codes]
+    history: Saved[UnitHistory]
     _assigned: Saved[Assignments]
     contestants: Saved[dict[str, ChallengerState]]
     _columns: Config[tuple[str, ...]]
@@ -84,6 +86,7 @@ class LiveExperiment(Stateful):
         self._columns = self.layout.columns
         self._codes = Codes()
         self.units = UnitTable(self._columns, declared.name.encode()[:64])
+        self.history = UnitHistory(self._columns, declared.name.encode()[:64])
         self._assigned = Assignments(len(self.order))
         self._weights = ()
         """Of :attr:`order`, under which the records of this epoch were assigned."""
@@ -149,8 +152,10 @@ class LiveExperiment(Stateful):
         self._expect_labels(batch, batch.floats("answered") > 0.0)
         if self.by_unit:
             known = {name: np.where(counted, cells, np.nan) for name, cells in values.items()}
+            units = listed(batch.column("unit"))
+            known |= self.history.adjust(units, known, any(self._weights[1:]))
             new, begun, observed = self.units.take(
-                listed(batch.column("unit")),
+                units,
                 sides,
                 batch.at,
                 known,

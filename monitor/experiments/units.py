@@ -69,7 +69,7 @@ def _unpack(name: str, text: Any, now: Any) -> NDArray[Any]:
     return found.reshape((-1, *now.shape[1:])).copy()
 
 
-_PACKED = Converter(_pack, _unpack)
+PACKED = Converter(_pack, _unpack)
 
 
 class UnitTable(Stateful):
@@ -79,11 +79,11 @@ class UnitTable(Stateful):
     columns: Config[tuple[str, ...]]
     limit: Config[int]
     _key: Config[bytes]
-    _hashes: Saved[Annotated[NDArray[np.uint64], _PACKED]]
-    _arms: Saved[Annotated[NDArray[np.int16], _PACKED]]
-    _first: Saved[Annotated[Floats, _PACKED]]
-    _passed: Saved[Annotated[NDArray[np.int8], _PACKED]]
-    _sums: Saved[Annotated[Floats, _PACKED]]
+    _hashes: Saved[Annotated[NDArray[np.uint64], PACKED]]
+    _arms: Saved[Annotated[NDArray[np.int16], PACKED]]
+    _first: Saved[Annotated[Floats, PACKED]]
+    _passed: Saved[Annotated[NDArray[np.int8], PACKED]]
+    _sums: Saved[Annotated[Floats, PACKED]]
     _bound: Saved[float]
     conflicts: Saved[Count]
     _rows: Derived[dict[int, int]]

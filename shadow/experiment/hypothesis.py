@@ -132,6 +132,8 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in _METRICS}
 ROLES = ("success", "guardrail")
 COVARIATE = "input:"
 """Prefix of columns with a field of the request."""
+EARLIER = f"{COVARIATE}earlier of "
+"""Prefix of columns with the mean of a unit's earlier requests."""
 _CAPPED = re.compile(r"(.+) capped (\S+) (\S+)")
 
 
@@ -152,7 +154,8 @@ class Hypothesis:
     records per arm at which the evidence shall be sharpest; ``base_rate`` guesses a rate.
     ``cap`` replaces larger values (with two numbers, also smaller ones than the first): the mean of
     capped values is what is compared, so the cap is part of the name. ``per`` names the output that
-    a ratio is divided by. ``covariate`` is a field of the request that explains part of the values.
+    a ratio is divided by. ``covariate`` is a field of the request that explains part of the values;
+    ``earlier`` adjusts for the unit's own mean before any unit was assigned instead.
     """
 
     metric: Metric
@@ -168,6 +171,7 @@ class Hypothesis:
     cap: tuple[float, float] | None = None
     per: str = ""
     covariate: str = ""
+    earlier: bool = False
 
     @property
     def name(self) -> str:
@@ -196,6 +200,8 @@ class Hypothesis:
         first = f"{self.column} capped {capped[0]:.17g} {capped[1]:.17g}" if capped else self.column
         beside = f"field:{self.per}" if self.per else self.metric.beside
         covariate = f"{COVARIATE}{self.covariate}" if self.covariate else ""
+        if self.earlier:
+            covariate = f"{EARLIER}{first}"
         return tuple(filter(None, (first, beside, covariate)))
 
     @property
@@ -228,6 +234,7 @@ class Hypothesis:
         unknown = set(data) - {
             *("metric", "role", "margin", "alpha", "field", "better"),
             *("effect", "bounds", "planned", "base_rate", "cap", "per", "covariate"),
+            "earlier",
         }
         if unknown:
             raise ExperimentError(f"{path}.{sorted(unknown)[0]}", "is not known")
@@ -276,8 +283,16 @@ class Hypothesis:
             problem = "is not a ratio" if per else "needs the output that it is divided by"
             raise ExperimentError(f"{path}.per", f"{name} {problem}")
         covariate = data.get("covariate", "")
-        if covariate and (metric.statistic not in _MEANS or metric.bounds):
-            raise ExperimentError(f"{path}.covariate", f"{name} is not adjusted: only means are")
+        earlier = bool(data.get("earlier", False))
+        if earlier and metric.needs == "labels":
+            raise ExperimentError(f"{path}.earlier", f"{name} comes without its unit")
+        if covariate and earlier:
+            raise ExperimentError(f"{path}.earlier", "adjusts instead of covariate: remove one")
+        if (covariate or earlier) and (metric.statistic not in _MEANS or metric.bounds):
+            raise ExperimentError(
+                f"{path}.{'covariate' if covariate else 'earlier'}",
+                f"{name} is not adjusted: only means are",
+            )
         if effect is not None and not effect.relative:
             span = 1.0 if metric.statistic is Statistic.RATE else None
             if bounds is not None:
@@ -300,6 +315,7 @@ class Hypothesis:
             cap,
             per,
             covariate,
+            earlier,
         )
 
 

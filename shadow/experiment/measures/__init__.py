@@ -30,7 +30,7 @@ def measure_for(hypothesis: Hypothesis, *, paired: bool, by_unit: bool = False) 
 def _of_units(hypothesis: Hypothesis) -> Measure:
     """Units at one age."""
     statistic = hypothesis.metric.statistic
-    bounded = statistic is Statistic.MEAN and hypothesis.bounds and not hypothesis.covariate
+    bounded = statistic is Statistic.MEAN and hypothesis.bounds and len(hypothesis.columns) == 1
     if statistic is Statistic.RATE or bounded:
         return UnitMean(hypothesis, False)
     return _of_records(hypothesis, False)
@@ -51,7 +51,7 @@ def _of_records(hypothesis: Hypothesis, paired: bool) -> Measure:
     if statistic is Statistic.CALIBRATION:
         return CalibrationBlocks(hypothesis, paired)
     if statistic is Statistic.MEAN:
-        if hypothesis.covariate:
+        if len(hypothesis.columns) > 1:
             return AdjustedMean(hypothesis, paired)
         if paired and hypothesis.bounds is not None:
             return BoundedMeanPairs(hypothesis, True)

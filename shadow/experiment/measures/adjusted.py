@@ -19,9 +19,10 @@ from understudy.shadow.experiment.measures.joint import JointMoments
 from understudy.shadow.experiment.measures.mean import Mean
 from understudy.shadow.state import Count, Saved
 
-_FIRST_FIT = 100
-"""Records before the first fit; the later ones come whenever their number has doubled, so that a
-fit does not depend on how records were batched."""
+_FIRST_FIT = 10
+"""Records before the first fit, which count unadjusted: few, since their spread is that of another
+distribution. Later fits come whenever the number of records has doubled, so that a fit does not
+depend on how records were batched."""
 
 
 class AdjustedMean(Mean):
@@ -106,7 +107,7 @@ class AdjustedMean(Mean):
         if not_ready or not squares > 0.0:
             return not_ready
         explained = float(self._fit.products[0, 1]) ** 2 / squares
-        name = self.hypothesis.covariate
+        name = self.hypothesis.covariate or "the unit's earlier requests"
         return f"adjusted for {name}, which explains {100.0 * explained:.0f} % of the variance"
 
     def _merge_into(self, both: Self, other: Self) -> None:
